@@ -1,0 +1,129 @@
+"""Every error gptkit raises on purpose.
+
+::
+
+    GptkitError                      something the user can put right; the CLI prints it and exits with 2
+    ├── SpecError                    a spec (file) is wrong; carries one Problem per mistake
+    ├── RegistryError                the set of installed components is at fault
+    │   ├── UnknownComponentError    no component of that name; says the near match
+    │   ├── CollisionError           two distributions took one name
+    │   └── RequirementError         `requires` of a spec or run is not met
+    ├── TokenizerError               a tokenizer cannot be had, trained or loaded
+    ├── DataError                    a corpus is missing, empty or unreadable
+    ├── CapacityError                the model cannot fit; carries the numbers
+    ├── StateError                   a cache was asked for what it cannot hold or undo
+    ├── CheckpointError              a run or checkpoint is missing, damaged or of another shape
+    └── TrainingError                training cannot go on (a loss that is not finite, say)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = [
+    "CapacityError",
+    "CheckpointError",
+    "CollisionError",
+    "DataError",
+    "GptkitError",
+    "Problem",
+    "RegistryError",
+    "RequirementError",
+    "SpecError",
+    "StateError",
+    "TokenizerError",
+    "TrainingError",
+    "UnknownComponentError",
+]
+
+
+class GptkitError(Exception):
+    """Something the user can put right.
+
+    Args:
+        message: what is wrong, and where.
+        hint: what to do about it, as one sentence.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  {self.hint}" if self.hint else self.message
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake in a spec, with where it stands.
+
+    `path` is the chain of keys and indices from the root of the spec; `line` and `column` count from 1 and are
+    None where the spec did not come from a file.
+    """
+
+    path: tuple[str | int, ...]
+    message: str
+    source: str | None = None
+    line: int | None = None
+    column: int | None = None
+
+    @property
+    def dotted(self) -> str:
+        """The path as it is written for `--set`: ``model.layers.0.attention``."""
+        return ".".join(str(part) for part in self.path)
+
+    def __str__(self) -> str:
+        place = self.source or ""
+        if self.line is not None:
+            place = f"{place}:{self.line}:{self.column or 1}"
+        return ": ".join(part for part in (place, self.dotted, self.message) if part)
+
+
+class SpecError(GptkitError):
+    """A spec is wrong. `problems` has every mistake that was found, in the order of the file."""
+
+    def __init__(self, problems: Sequence[Problem], *, hint: str | None = None) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems), hint=hint)
+
+
+class RegistryError(GptkitError):
+    """The set of installed components is at fault."""
+
+
+class UnknownComponentError(RegistryError):
+    """No component of that kind has that name."""
+
+
+class CollisionError(RegistryError):
+    """Two distributions took one name, so it means nothing until one of them is switched off."""
+
+
+class RequirementError(RegistryError):
+    """A distribution that a spec or run asks for is missing or of another version."""
+
+
+class TokenizerError(GptkitError):
+    """A tokenizer cannot be had, trained or loaded."""
+
+
+class DataError(GptkitError):
+    """A corpus is missing, empty or unreadable."""
+
+
+class CapacityError(GptkitError):
+    """The model cannot fit where it was to go."""
+
+
+class StateError(GptkitError):
+    """A cache was asked for what it cannot hold or undo."""
+
+
+class CheckpointError(GptkitError):
+    """A run or checkpoint is missing, damaged or of another shape."""
+
+
+class TrainingError(GptkitError):
+    """Training cannot go on."""

@@ -1,0 +1,74 @@
+"""What a model's component is told when it is resolved, checked and built."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from gptkit.kinds.attention import AttentionSpec
+    from gptkit.kinds.feedforward import FeedForwardSpec
+    from gptkit.kinds.norm import NormSpec
+    from gptkit.kinds.position import PositionSpec
+
+__all__ = ["BuildContext", "LayerParts"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class LayerParts:
+    """What one layer is made of: the specs that its block assembles."""
+
+    index: int
+    position: PositionSpec
+    attention: AttentionSpec
+    norm: NormSpec
+    feedforward: FeedForwardSpec
+
+
+@dataclass(frozen=True)
+class BuildContext:
+    """The surroundings of a component.
+
+    Attributes:
+        d_model: width of the residual stream.
+        context_length: the longest sequence, in tokens, that the model is made for.
+        n_layers: number of blocks.
+        vocab_size: number of token ids; 0 while it is not known (before a tokenizer is trained).
+        position: the model's own position, whose `embed` part the embedding applies.
+        layer: the layer being built; None for the embedding, the final norm and the head.
+        shared: modules that several layers hold in common; use `share`.
+    """
+
+    d_model: int
+    context_length: int
+    n_layers: int
+    vocab_size: int = 0
+    position: PositionSpec | None = None
+    layer: LayerParts | None = None
+    shared: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def replace(self, **changes: Any) -> BuildContext:
+        """A copy with some attributes changed; `shared` stays the same store."""
+        return dataclasses.replace(self, **changes)
+
+    def share(self, key: Hashable, make: Callable[[], T]) -> T:
+        """The object stored under `key`, made on first request: for tables that layers have in common."""
+        if key not in self.shared:
+            self.shared[key] = make()
+        found: T = self.shared[key]
+        return found
+
+    @property
+    def parts(self) -> LayerParts:
+        """The layer being built.
+
+        Raises:
+            ValueError: outside a layer, where there is none.
+        """
+        if self.layer is None:
+            raise ValueError("this component belongs inside a layer, but was built without one (context.layer is None)")
+        return self.layer

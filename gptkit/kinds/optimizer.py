@@ -1,0 +1,40 @@
+"""Kinds `optimizer` and `schedule`."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from gptkit.spec import Component
+
+__all__ = ["OptimizerSpec", "ScheduleSpec"]
+
+
+class OptimizerSpec(Component):
+    """How gradients change weights.
+
+    `build` gives every parameter group its own `lr` relative to `learning_rate`; the trainer multiplies each by the
+    schedule's factor. State lives in the optimizer's `state_dict` only, as tensors and numbers.
+    """
+
+    kind: ClassVar[str] = "optimizer"
+
+    learning_rate: float = Field(1e-3, gt=0, description="The peak learning rate.")
+
+    @abstractmethod
+    def build(self, model: nn.Module) -> torch.optim.Optimizer:
+        """The optimizer of the model's trainable parameters, each in exactly one group."""
+
+
+class ScheduleSpec(Component):
+    """How the learning rate runs over a training. A pure function of the step."""
+
+    kind: ClassVar[str] = "schedule"
+
+    @abstractmethod
+    def factor(self, step: int, steps: int) -> float:
+        """The share of the peak rate, 0 to 1, at `step` (counted from 0) of `steps`."""

@@ -1,0 +1,41 @@
+"""gptkit's own kinds, brought through the same door as a plugin's."""
+
+from __future__ import annotations
+
+from gptkit.hookspecs import hookimpl
+from gptkit.kinds.activation import ActivationSpec
+from gptkit.kinds.attention import AttentionSpec
+from gptkit.kinds.block import BlockSpec
+from gptkit.kinds.data import DataSpec
+from gptkit.kinds.embedding import EmbeddingSpec
+from gptkit.kinds.feedforward import FeedForwardSpec
+from gptkit.kinds.head import HeadSpec
+from gptkit.kinds.initializer import InitializerSpec
+from gptkit.kinds.norm import NormSpec
+from gptkit.kinds.optimizer import OptimizerSpec, ScheduleSpec
+from gptkit.kinds.position import PositionSpec
+from gptkit.kinds.sampler import SamplerSpec
+from gptkit.kinds.tokenizer import TokenizerSpec
+from gptkit.kinds.tracker import TrackerSpec
+from gptkit.spec import Component
+
+
+@hookimpl
+def gptkit_kinds() -> list[type[Component]]:
+    return [
+        TokenizerSpec,
+        EmbeddingSpec,
+        PositionSpec,
+        AttentionSpec,
+        NormSpec,
+        ActivationSpec,
+        FeedForwardSpec,
+        BlockSpec,
+        HeadSpec,
+        InitializerSpec,
+        SamplerSpec,
+        DataSpec,
+        OptimizerSpec,
+        ScheduleSpec,
+        TrackerSpec,
+    ]

@@ -1,0 +1,117 @@
+"""Kind `position`.
+
+Shapes: B batch, H heads, T queries, S keys, D head size, E model width.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from gptkit.kinds.context import BuildContext
+from gptkit.spec import Component
+
+__all__ = ["HeadShape", "Position", "PositionSpec"]
+
+
+@dataclass(frozen=True)
+class HeadShape:
+    """The heads a relative position works on.
+
+    Attributes:
+        n_heads: query heads.
+        n_kv_heads: key and value heads; each serves n_heads / n_kv_heads query heads.
+        d_head: features of a head that the position may use (latent attention gives its rope slice only).
+    """
+
+    n_heads: int
+    n_kv_heads: int
+    d_head: int
+
+
+class Position(nn.Module):
+    """The runtime part of a position: four hooks, each doing nothing by default. A position overrides those it uses.
+
+    `positions` are (T,) where all rows agree or (B, T); key positions are negative for padding.
+    """
+
+    def embed(self, x_BTE: Tensor, positions: Tensor) -> Tensor:
+        """Absolute: add to (or change) the token embeddings."""
+        return x_BTE
+
+    def prepare(self, query_positions: Tensor, key_positions: Tensor) -> Any:
+        """Whatever `rotate` needs of the positions (sines and cosines, say). Computed once a call, shared by layers."""
+        return None
+
+    def rotate(self, q_BHTD: Tensor, k_BHSD: Tensor, prepared: Any) -> tuple[Tensor, Tensor]:
+        """Relative: turn queries and keys before their dot product. Heads may be n_heads and n_kv_heads.
+
+        S = T and the keys are this call's, unless the position depends on the length: then they are all keys in view.
+        """
+        return q_BHTD, k_BHSD
+
+    def bias(self, query_positions: Tensor, key_positions: Tensor) -> Tensor | None:
+        """Relative: a term added to the scaled scores, (1 or B, H, T, S). Computed once a call and shared by layers."""
+        return None
+
+    def content_bias(self, q_BHTD: Tensor, k_BHSD: Tensor, query_positions: Tensor, key_positions: Tensor) -> Tensor | None:
+        """Relative: a term that depends on queries or keys too, added to the scaled scores, (B, H, T, S).
+
+        Queries come already multiplied by the score scale. Keys have n_heads heads. A term for query t and key s may
+        read keys at or before t only.
+        """
+        return None
+
+    def value_bias(self, weights_BHTS: Tensor, query_positions: Tensor, key_positions: Tensor) -> Tensor | None:
+        """Relative: a term added to each head's output, (B, H, T, D), from the attention weights."""
+        return None
+
+
+class PositionSpec(Component):
+    """How a model knows the order of its tokens.
+
+    One contract with several parts, each doing nothing by default: `embed` for absolute positions (applied once, by the
+    embedding), and for relative ones `rotate`, `bias`, `content_bias` and `value_bias` (applied by every attention that
+    declares it takes them). A relative part may depend on the distance between two tokens only, unless
+    `depends_on_length` says otherwise.
+
+    Declared capabilities:
+        uses: which hooks the position has, of `embed`, `rotate`, `bias`, `content_bias`, `value_bias`. An attention
+            that cannot take one of them refuses the position when the spec is loaded.
+        depends_on_length: the result for a pair of tokens changes with the length of the text (dynamic scaling), so
+            keys must be cached unrotated.
+        max_positions: positions from this one on do not exist (a learned table); None where there is no limit.
+    """
+
+    kind: ClassVar[str] = "position"
+    uses: ClassVar[frozenset[str]] = frozenset()
+
+    @property
+    def depends_on_length(self) -> bool:
+        return False
+
+    def max_positions(self, context: BuildContext) -> int | None:
+        return None
+
+    def head_faults(self, heads: HeadShape) -> Iterator[str]:
+        """Why these heads cannot carry the position, as sentences with the remedy; none by default."""
+        yield from ()
+
+    def build_embedding(self, context: BuildContext) -> Position | None:
+        """The module whose `embed` the embedding applies; None where `uses` has no `embed`."""
+        return None
+
+    def build(self, context: BuildContext, *, heads: HeadShape) -> Position:
+        """The module whose relative parts the attention applies.
+
+        Layers whose spec and heads are equal may share one: use ``context.share``.
+        """
+        return Position()
+
+    @abstractmethod
+    def describe(self) -> str:
+        """In a few words, for the table of layers: ``rotary base 10000``."""

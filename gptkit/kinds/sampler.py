@@ -1,0 +1,65 @@
+"""Kind `sampler`.
+
+Shapes: B batch, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from torch import Tensor
+
+from gptkit.spec import Component
+
+if TYPE_CHECKING:
+    from gptkit.kinds.tokenizer import Tokenizer
+
+__all__ = ["Sampler", "SamplerContext", "SamplerSpec"]
+
+
+@dataclass(frozen=True)
+class SamplerContext:
+    """What a sampler is told when it is built.
+
+    Attributes:
+        vocab_size: V.
+        batch: B, the number of rows that are written at once.
+        tokenizer: for samplers that look at text; None where there is none.
+    """
+
+    vocab_size: int
+    batch: int = 1
+    tokenizer: Tokenizer | None = None
+
+
+class Sampler(ABC):
+    """One link of the chain, for one generation. May keep state for each row."""
+
+    @abstractmethod
+    def __call__(self, logits_BV: Tensor, history: Sequence[Sequence[int]]) -> Tensor:
+        """Changed logits, (B, V) fp32; -inf rules a token out. Rows are independent of each other.
+
+        Args:
+            logits_BV: as the previous link left them; not to be changed in place.
+            history: for each row the token ids so far, prompt included.
+        """
+
+    def chosen(self, tokens: Sequence[int], log_probabilities: Sequence[float]) -> None:
+        """Told which token was drawn for each row, with its log-probability under the final distribution."""
+
+
+class SamplerSpec(Component):
+    """Shapes the distribution of the next token. A chain of samplers is applied in the order written.
+
+    After the chain a token is drawn from softmax(logits). A sampler never brings back a token that is ruled out
+    (-inf) and leaves at least one of those that are not.
+    """
+
+    kind: ClassVar[str] = "sampler"
+
+    @abstractmethod
+    def build(self, context: SamplerContext) -> Sampler:
+        """The link, with fresh state."""
