@@ -1,0 +1,33 @@
+"""The mkdocs hook: hands the generated pages and their navigation to mkdocs, and does nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+from gptkit.docs.pages import FOLDER, navigation, pages
+from gptkit.registry import default_registry
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Put the navigation of the components in the place that mkdocs.yml keeps for it."""
+    generated = navigation(default_registry())
+    config.nav = [_filled(entry, generated) for entry in config.nav or []]
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the generated pages."""
+    from gptkit.experiments.spec import ExperimentSpec
+
+    for path, text in pages(default_registry(), root=ExperimentSpec).items():
+        files.append(File.generated(config, path, content=text))
+    return files
+
+
+def _filled(entry: Any, generated: list[Any]) -> Any:
+    if isinstance(entry, dict):
+        return {title: generated if where == f"{FOLDER}/index.md" else where for title, where in entry.items()}
+    return entry

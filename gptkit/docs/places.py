@@ -1,0 +1,64 @@
+"""Where in a spec file the components of a kind stand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args, get_origin
+
+from gptkit.registry import Registry
+from gptkit.spec import Component, Spec
+
+__all__ = ["Place", "inside_components", "places"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A path of keys in a spec file; `listed` where a list of components stands there."""
+
+    path: tuple[str, ...]
+    listed: bool = False
+
+    @property
+    def dotted(self) -> str:
+        return ".".join(self.path)
+
+
+def places(root: type[Spec], kind: str) -> list[Place]:
+    """The places below a whole spec file's class that hold components of a kind, the shortest path first."""
+    return sorted((place for place, found in _walk(root, ()) if found == kind), key=lambda place: len(place.path))
+
+
+def inside_components(registry: Registry, kind: str) -> list[tuple[str, str, str]]:
+    """The components that hold components of a kind: their kind, their name, and the field."""
+    found = []
+    for outer in registry.kinds():
+        for name, entry in registry.entries(outer).items():
+            inner = [place for place, held in _walk(entry.cls, ()) if held == kind]
+            found += [(outer, name, place.dotted) for place in inner]
+    return found
+
+
+def _walk(spec: type[Spec], above: tuple[str, ...]) -> Iterator[tuple[Place, str]]:
+    if len(above) > 4:
+        return
+    for name, info in spec.model_fields.items():
+        for cls, listed in _classes(info.annotation, listed=False):
+            if issubclass(cls, Component):
+                if cls.is_kind():
+                    yield Place((*above, name), listed), cls.kind
+            else:
+                yield from _walk(cls, (*above, f"{name}[]" if listed else name))
+
+
+def _classes(annotation: Any, *, listed: bool) -> Iterator[tuple[type[Spec], bool]]:
+    """The spec classes in an annotation, and whether each stands in a list."""
+    if isinstance(annotation, type) and issubclass(annotation, Spec):
+        yield annotation, listed
+        return
+    origin = get_origin(annotation)
+    many = isinstance(origin, type) and issubclass(origin, Sequence)
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return
+    for argument in get_args(annotation):
+        yield from _classes(argument, listed=listed or many)

@@ -1,0 +1,131 @@
+"""A plugin in memory: a kind and two components, beside everything built in."""
+
+from __future__ import annotations
+
+import types
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import pytest
+from pydantic import Field
+from torch import nn
+
+from gptkit.components import plugin as builtin_components
+from gptkit.hookspecs import hookimpl
+from gptkit.kinds import plugin as builtin_kinds
+from gptkit.kinds.context import BuildContext
+from gptkit.kinds.norm import NormSpec
+from gptkit.registry import Registry
+from gptkit.spec import Component, Spec, component
+
+
+class PaintSpec(Component):
+    """Gives a model a colour. It changes nothing else.
+
+    Declared capabilities:
+        bright: whether it shines.
+    """
+
+    kind: ClassVar[str] = "paint"
+
+    @abstractmethod
+    def build(self) -> str:
+        """The colour's name."""
+
+
+class Mixture(Spec):
+    share: float = Field(0.5, ge=0, le=1, description="How much of it.")
+
+
+class PlainPaint(PaintSpec):
+    """One colour all over."""
+
+    name: Literal["plain"] = "plain"
+    colour: str = Field(description="Which one, `red` or <blue>.", min_length=1)
+    mixture: Mixture = Field(Mixture(), description="What is mixed in.")
+    under: NormSpec | None = Field(None, description="A norm below.")
+    examples: ClassVar[tuple[dict[str, Any], ...]] = ({"colour": "red"},)
+
+    def build(self) -> str:
+        return self.colour
+
+
+class HalvingNorm(NormSpec):
+    """Halves every vector, e.g. for tests. It has no weights.
+
+    More about a_name with | pipes | and *stars*.
+
+    Formula:
+        y = x / 2
+
+    Shapes:
+        (..., dim) -> (..., dim)
+
+    Paper: On halving, https://arxiv.org/abs/1234.56789
+
+    Notes:
+        Nothing more.
+    """
+
+    name: Literal["halving"] = "halving"
+    times: int = Field(1, ge=1, lt=10, description="How often.")
+    paint: PaintSpec = component({"name": "plain", "colour": "no"}, description="Its colour.")
+    aliases: ClassVar[tuple[str, ...]] = ("half",)
+    renamed_fields: ClassVar[dict[str, str]] = {"count": "times"}
+
+    def build(self, context: BuildContext, *, dim: int) -> nn.Module:
+        return nn.Identity()
+
+
+@dataclass
+class EntryPoint:
+    name: str
+    value: str
+    dist: Any
+    module: Any
+
+    def load(self) -> Any:
+        if isinstance(self.module, Exception):
+            raise self.module
+        return self.module
+
+
+def entry_point(distribution: str, version: str, module: Any, name: str = "plugin") -> EntryPoint:
+    dist = types.SimpleNamespace(name=distribution, version=version)
+    return EntryPoint(name, getattr(module, "__name__", "gone.plugin"), dist, module)
+
+
+class Paints:
+    """The plugin."""
+
+    __name__ = "paints.plugin"
+
+    @hookimpl
+    def gptkit_kinds(self) -> list[type[Component]]:
+        return [PaintSpec]
+
+    @hookimpl
+    def gptkit_components(self) -> list[type[Component]]:
+        return [PlainPaint, HalvingNorm]
+
+
+@pytest.fixture(scope="session")
+def builtin() -> Registry:
+    """What gptkit itself brings, whatever else is installed."""
+    return Registry(
+        [entry_point("gptkit", "0.1.0", module, module.__name__) for module in (builtin_kinds, builtin_components)], ()
+    )
+
+
+@pytest.fixture(scope="session")
+def with_plugins() -> Registry:
+    """The built-ins, a plugin that works and one that does not."""
+    return Registry(
+        [
+            *(entry_point("gptkit", "0.1.0", module, module.__name__) for module in (builtin_kinds, builtin_components)),
+            entry_point("gptkit-paints", "3.2", Paints()),
+            entry_point("gptkit-gone", "9", ImportError("no module named 'gone'")),
+        ],
+        (),
+    )

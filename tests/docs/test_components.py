@@ -1,0 +1,52 @@
+"""Every component that is built in can be documented: it says what it is, and what each of its fields means."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from gptkit.components import plugin
+from gptkit.docs.describe import ComponentDoc, describe
+from gptkit.registry import Registry
+from gptkit.spec import Component
+
+CLASSES = sorted(plugin.gptkit_components(), key=lambda cls: (cls.kind, cls.component_name()))
+
+
+@pytest.fixture(params=CLASSES, ids=lambda cls: f"{cls.kind} {cls.component_name()}")
+def cls(request: pytest.FixtureRequest) -> type[Component]:
+    found: type[Component] = request.param
+    return found
+
+
+@pytest.fixture
+def doc(cls: type[Component], builtin: Registry) -> ComponentDoc:
+    return describe(builtin.entry(cls.kind, cls.component_name()), builtin)
+
+
+def test_one_sentence_and_documented_fields(doc: ComponentDoc) -> None:
+    assert len(doc.summary) > 15
+    assert doc.summary.endswith(".")
+    assert len(doc.summary) < 130, "the first sentence is shown in tables; go on in a second one"
+    undocumented = [field.name for field in doc.fields if len(field.description) < 5]
+    assert not undocumented
+    assert not doc.paper or "http" in doc.paper
+
+
+def test_fields_are_all_there(cls: type[Component], doc: ComponentDoc) -> None:
+    assert {field.name for field in doc.fields if "." not in field.name} == set(cls.model_fields) - {"name"}
+
+
+def test_snippets_are_valid_specs(cls: type[Component], doc: ComponentDoc, builtin: Registry) -> None:
+    context = {"registry": builtin}
+    short, full = (_load(text)[doc.kind] for text in (doc.snippet, doc.full_snippet))
+    assert "…" not in doc.snippet, "give the class `examples` that build"
+    fields = {"name": short} if isinstance(short, str) else short
+    assert cls.model_validate(fields, context=context) == cls.model_validate(full, context=context)
+    assert set(full) == set(cls.model_fields)
+
+
+def _load(text: str) -> Any:
+    return YAML(typ="safe", pure=True).load(text)

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from gptkit.docs.pages import navigation, pages, write
+from gptkit.registry import Registry
+from gptkit.spec import Spec, component
+
+
+def listed(found: dict[str, str]) -> set[tuple[str, str]]:
+    parts = [path.removeprefix("components/").removesuffix(".md").split("/") for path in found if "/" in path]
+    return {(part[0], part[1]) for part in parts if len(part) == 2 and part[1] != "index"}
+
+
+def registered(registry: Registry) -> set[tuple[str, str]]:
+    return {(kind, name) for kind in registry.kinds() for name in registry.names(kind)}
+
+
+def test_pages_are_exactly_what_is_registered(builtin: Registry, with_plugins: Registry) -> None:
+    for registry in (builtin, with_plugins):
+        found = pages(registry)
+        assert listed(found) == registered(registry)
+        kinds = {path.split("/")[1] for path in found if path.count("/") == 2 and path.endswith("/index.md")}
+        assert kinds == set(registry.kinds())
+    assert listed(found) - listed(pages(builtin)) == {("norm", "halving"), ("paint", "plain")}
+
+
+def test_indexes_link_to_every_component(with_plugins: Registry) -> None:
+    found = pages(with_plugins)
+    for kind, name in registered(with_plugins):
+        assert f"[{name}]({kind}/{name}.md)" in found["components/index.md"]
+        assert f"[{name}]({name}.md)" in found[f"components/{kind}/index.md"]
+
+
+def test_navigation_holds_every_page_once(with_plugins: Registry) -> None:
+    def flat(entry: object) -> list[str]:
+        if isinstance(entry, str):
+            return [entry]
+        items = entry.values() if isinstance(entry, dict) else entry
+        return [path for item in items for path in flat(item)]  # type: ignore[attr-defined]
+
+    paths = flat(navigation(with_plugins))
+    assert sorted([*paths, "plugins.md"]) == sorted(pages(with_plugins))
+
+
+def test_a_plugins_component_has_its_page(with_plugins: Registry) -> None:
+    page = pages(with_plugins)["components/norm/halving.md"]
+    for part in (
+        "# halving\n\nHalves every vector, e.g. for tests.",
+        "```yaml\nnorm: halving\n```",
+        "It has no weights.\n\nMore about `a_name` with \\| pipes \\| and \\*stars\\*.",
+        "## Formula\n\n```text\ny = x / 2\n```",
+        "## Shapes\n\n```text\n(..., dim) -> (..., dim)\n```",
+        "| `times` | `int` | `1` | ≥ 1, &lt; 10 | How often. |",
+        '| `paint` | [paint](../paint/index.md) | `{name: plain, colour: "no"}` |  | Its colour. |',
+        'norm:\n  name: halving\n  times: 1\n  paint: {name: plain, colour: "no"}',
+        "## Notes\n\nNothing more.",
+        "- Paper: [On halving](https://arxiv.org/abs/1234.56789)",
+        "- Brought by: `gptkit-paints==3.2`",
+        "- Former names: `half`",
+        "- Former fields: `count` is now `times`",
+    ):
+        assert part in page
+
+
+def test_required_and_nested_fields(with_plugins: Registry) -> None:
+    page = pages(with_plugins)["components/paint/plain.md"]
+    assert "```yaml\npaint:\n  name: plain\n  colour: red\n```" in page
+    assert "| `colour` | `str` | **required** | at least 1 character | Which one, `red` or &lt;blue\\>. |" in page
+    assert "| `mixture.share` | `float` | `0.5` | ≥ 0, ≤ 1 | How much of it. |" in page
+    assert "| `under` | [norm](../norm/index.md) or `null` | `null` |  | A norm below. |" in page
+
+
+def test_a_kinds_page_is_its_contract(with_plugins: Registry) -> None:
+    page = pages(with_plugins)["components/paint/index.md"]
+    for part in (
+        "# paint\n\nGives a model a colour. It changes nothing else.",
+        "**Declared capabilities:**\n\n- **bright**: whether it shines.",
+        "| [plain](plain.md) | One colour all over. | `gptkit-paints==3.2` |",
+        "- `paint` of [norm halving](../norm/halving.md)",
+        "`build(self) -> str` *(to be written)*\n\n:   The colour's name.",
+    ):
+        assert part in page
+
+
+def test_runtime_contracts_are_shown(builtin: Registry) -> None:
+    page = pages(builtin)["components/attention/index.md"]
+    assert "### Attention" in page
+    assert "forward(self, x_BTE: Tensor, forward: Forward) -> Tensor" in page
+
+
+def test_a_broken_plugin_is_listed_with_its_fault(with_plugins: Registry) -> None:
+    page = pages(with_plugins)["plugins.md"]
+    assert '!!! failure "gptkit-gone==9"' in page
+    assert "could not be imported: ImportError: no module named 'gone'" in page
+    assert "| `gptkit-paints==3.2` | `paints.plugin` | active |" in page
+
+
+def test_snippets_stand_where_the_spec_file_has_them(with_plugins: Registry) -> None:
+    from gptkit.kinds.norm import NormSpec
+
+    class Model(Spec):
+        norms: list[NormSpec] = component([], description="Some.")
+
+    class Root(Spec):
+        model: Model
+
+    found = pages(with_plugins, root=Root)
+    assert "```yaml\nmodel:\n  norms: [halving]\n```" in found["components/norm/halving.md"]
+    assert "model:\n  norms:\n    - name: halving\n      times: 1\n" in found["components/norm/halving.md"]
+    assert "- `model.norms`, a list" in found["components/norm/index.md"]
+
+
+def test_positions_by_attentions(builtin: Registry) -> None:
+    index = pages(builtin)["components/index.md"]
+    for name, entry in builtin.entries("position").items():
+        row = next(line for line in index.splitlines() if line.startswith(f"| [{name}](position/{name}.md) |"))
+        cells = [cell.strip() for cell in row.strip("|").split("|")][1:]
+        for cell, attention in zip(cells, builtin.entries("attention").values(), strict=True):
+            uses = set(vars(entry.cls).get("uses", ())) - {"embed"}
+            assert cell.startswith("yes") == (uses <= set(getattr(attention.cls, "accepts", ())))
+
+
+def test_write_puts_the_same_pages_into_a_folder(tmp_path: Path, builtin: Registry) -> None:
+    written = write(tmp_path / "deep" / "folder", builtin)
+    expected = pages(builtin)
+    assert {path.relative_to(tmp_path / "deep" / "folder").as_posix() for path in written} == set(expected)
+    assert all(
+        path.read_text(encoding="utf-8") == expected[path.relative_to(tmp_path / "deep/folder").as_posix()]
+        for path in written
+    )

@@ -1,0 +1,52 @@
+"""The whole site, built by mkdocs in strict mode: no page is missing, no link is broken, nothing comes from elsewhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gptkit.registry import default_registry
+
+ROOT = Path(__file__).resolve().parents[2]
+
+pytest.importorskip("mkdocs", reason="mkdocs comes with the extra `docs`")
+pytest.importorskip("material", reason="mkdocs-material comes with the extra `docs`")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", folder],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.mark.slow
+def test_every_component_has_a_page(site: Path) -> None:
+    registry = default_registry()
+    for kind in registry.kinds():
+        for name in registry.names(kind):
+            assert f">{name}<" in (site / "components" / kind / name / "index.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
+    for page in site.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        loads = re.findall(r"""<(?:script|img|iframe|source)[^>]+src=["']?(https?:)?//""", text)
+        loads += re.findall(
+            r"""<link[^>]+rel=["']?(?:stylesheet|preconnect|icon|preload)[^>]+href=["']?(?:https?:)?//""", text
+        )
+        assert not loads, page

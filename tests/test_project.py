@@ -1,0 +1,110 @@
+"""The project's frame keeps its promises: versions agree, everything is pinned, nothing names somebody's machine."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+import gptkit
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+PUBLIC = {"gptkit", "gptkit.errors", "gptkit.kinds", "gptkit.ops", "gptkit.spec", "gptkit.testing"}
+"""What a plugin may import; everything below these counts too, save below `gptkit` itself."""
+
+
+def pins() -> dict[str, Requirement]:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    parsed = [Requirement(line) for line in lines if line.strip() and not line.startswith("#")]
+    assert len({canonicalize_name(pin.name) for pin in parsed}) == len(parsed), "a package is pinned twice"
+    return {canonicalize_name(pin.name): pin for pin in parsed}
+
+
+def tracked() -> list[Path]:
+    """The files under version control, and those that would be."""
+    done = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, check=False
+    )
+    if done.returncode:
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in done.stdout.decode().split("\0") if name and (ROOT / name).is_file()]
+
+
+def test_versions_agree() -> None:
+    assert PROJECT["version"] == gptkit.__version__
+    assert f"## {gptkit.__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_every_dependency_is_pinned_to_a_version_it_allows() -> None:
+    found = pins()
+    extras = PROJECT["optional-dependencies"].values()
+    for text in [*PROJECT["dependencies"], *(item for extra in extras for item in extra)]:
+        needed = Requirement(text)
+        if needed.name == "gptkit":
+            continue
+        pin = found.get(canonicalize_name(needed.name))
+        assert pin is not None, f"{needed.name} is missing in constraints.txt"
+        (specifier,) = pin.specifier
+        assert specifier.operator == "=="
+        assert needed.specifier.contains(Version(specifier.version)), f"{pin} is not within {needed}"
+
+
+def test_torch_is_the_version_without_cuda() -> None:
+    assert str(pins()["torch"].specifier) == "==2.13.0"
+
+
+def test_constraints_name_no_host() -> None:
+    text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    assert not re.search(r"://|--hash|--index|--find-links|^-", text, re.MULTILINE)
+
+
+def test_no_file_names_a_machines_folders() -> None:
+    # Put together here, so that this file passes its own test.
+    folders = ["/wo" + "rk/", "/ro" + "ot/", "/ho" + r"me/\w", "/Us" + "ers/", "/op" + "t/", r"C:\\Us" + "ers"]
+    pattern = re.compile(rf"(?<![\w.$}}/])(?:{'|'.join(folders)})")
+    found = []
+    for path in tracked():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        found += [f"{path.relative_to(ROOT)}: {match[0]}" for match in pattern.finditer(text)]
+    assert not found
+
+
+def test_plugins_import_public_names_only() -> None:
+    found = []
+    for path in sorted((ROOT / "plugins").glob("*/*/**/*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            modules = []
+            if isinstance(node, ast.Import):
+                modules = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                modules = [node.module]
+            for module in modules:
+                parts = module.split(".")
+                if parts[0] == "gptkit" and ".".join(parts[:2]) not in PUBLIC:
+                    found.append(f"{path.relative_to(ROOT)}:{node.lineno}: {module}")
+    assert not found
+
+
+def test_the_one_command_runs_anywhere() -> None:
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("target", ["demo", "test", "docs", "lint", "types", "bench", "clean"])
+def test_make_help_lists_the_targets(target: str) -> None:
+    text = subprocess.run(["make", "-s", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert re.search(rf"^  {target} +\w", text, re.MULTILINE)
