@@ -1,0 +1,53 @@
+"""Optimizer `adamw`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from gptkit.components.optimizer.groups import can_fuse, decay_groups, trainable
+from gptkit.kinds.optimizer import OptimizerSpec
+
+__all__ = ["AdamWSpec"]
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+class AdamWSpec(OptimizerSpec):
+    """Adam with weight decay that acts on the weights themselves and not on the gradients.
+
+    Formula:
+        m ← β₁·m + (1 − β₁)·g
+        v ← β₂·v + (1 − β₂)·g²
+        θ ← θ − η·λ·θ
+        θ ← θ − η·(m / (1 − β₁ᵗ)) / (√(v / (1 − β₂ᵗ)) + ε)
+
+    Paper:
+        https://arxiv.org/abs/1711.05101
+
+    Notes:
+        Runs as one fused kernel on the CPU and on CUDA.
+    """
+
+    name: Literal["adamw"] = "adamw"
+    betas: tuple[Beta, Beta] = Field(
+        (0.9, 0.95), description="β₁ and β₂: how long the averages of the gradient and of its square remember."
+    )
+    eps: float = Field(1e-8, gt=0, description="ε, added to the denominator.")
+    weight_decay: float = Field(0.1, ge=0, description="λ, relative to the learning rate.")
+    decay: Literal["matrices", "all"] = Field(
+        "matrices", description="What decays: tensors of two or more dimensions, or norms' scales and biases too."
+    )
+
+    def build(self, model: nn.Module) -> torch.optim.Optimizer:
+        parameters = trainable(model)
+        return torch.optim.AdamW(
+            decay_groups(parameters, self.weight_decay, everywhere=self.decay == "all"),
+            lr=self.learning_rate,
+            betas=self.betas,
+            eps=self.eps,
+            fused=True if can_fuse(parameters) else None,
+        )

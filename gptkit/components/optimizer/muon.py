@@ -1,0 +1,120 @@
+"""Optimizer `muon`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from gptkit.components.optimizer.groups import can_fuse, decay_groups, trainable
+from gptkit.kinds.embedding import Embedding
+from gptkit.kinds.head import Head
+from gptkit.kinds.optimizer import OptimizerSpec
+from gptkit.kinds.position import Position
+from gptkit.spec import Fault
+
+__all__ = ["Joined", "MuonSpec"]
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+_SCALING = {"rms": "match_rms_adamw", "spectral": "original"}
+
+
+class MuonSpec(OptimizerSpec):
+    """Momentum whose every matrix is made orthogonal before it is applied; AdamW for all that is no hidden matrix.
+
+    Formula:
+        B ← μ·B + g
+        O = NewtonSchulz(g + μ·B) ≈ U·Vᵀ    where U·Σ·Vᵀ is the singular value decomposition
+        W ← W − η·λ·W
+        W ← W − η·s·O    with s = 0.2·√max(rows, columns) (rms) or √max(1, rows / columns) (spectral)
+
+    Paper:
+        https://kellerjordan.github.io/posts/muon/
+
+    Notes:
+        Embeddings, heads, position tables and tensors that are not two-dimensional are left to AdamW, with a rate of
+        their own. With the `rms` scale a learning rate that suits AdamW suits Muon as well
+        (https://arxiv.org/abs/2502.16982). A packed query-key-value matrix counts as one matrix.
+    """
+
+    name: Literal["muon"] = "muon"
+    momentum: float = Field(0.95, ge=0, lt=1, description="μ: how much of the last step's direction is kept.")
+    nesterov: bool = Field(True, description="Look ahead along the momentum.")
+    iterations: int = Field(5, ge=1, le=50, description="Newton-Schulz iterations.")
+    scale: Literal["rms", "spectral"] = Field(
+        "rms", description="s: updates as large as AdamW's, or with a spectral norm that suits the matrix's shape."
+    )
+    weight_decay: float = Field(0.1, ge=0, description="λ, relative to the learning rate; AdamW's matrices too.")
+    adamw_learning_rate: float | None = Field(
+        None, gt=0, description="The peak rate of what AdamW is left with; `learning_rate` by default."
+    )
+    adamw_betas: tuple[Beta, Beta] = Field((0.9, 0.95), description="AdamW's β₁ and β₂.")
+
+    def faults(self, context: Any) -> Iterator[Fault]:
+        if not hasattr(torch.optim, "Muon"):
+            yield (), f"needs torch 2.9 or newer, and {torch.__version__} is installed; run: pip install 'torch>=2.9'"
+
+    def build(self, model: nn.Module) -> torch.optim.Optimizer:
+        outer = {
+            id(parameter)
+            for module in model.modules()
+            if isinstance(module, (Embedding, Head, Position, nn.Embedding))
+            for parameter in module.parameters()
+        }
+        hidden = [p for p in trainable(model) if p.ndim == 2 and id(p) not in outer]
+        chosen = {id(p) for p in hidden}
+        rest = [p for p in trainable(model) if id(p) not in chosen]
+        parts: list[torch.optim.Optimizer] = []
+        if hidden:
+            muon = torch.optim.Muon(
+                hidden,
+                lr=self.learning_rate,
+                weight_decay=self.weight_decay,
+                momentum=self.momentum,
+                nesterov=self.nesterov,
+                ns_steps=self.iterations,
+                adjust_lr_fn=_SCALING[self.scale],
+            )
+            parts.append(muon)
+        if rest:
+            adamw = torch.optim.AdamW(
+                decay_groups(rest, self.weight_decay, everywhere=False),
+                lr=self.adamw_learning_rate or self.learning_rate,
+                betas=self.adamw_betas,
+                fused=True if can_fuse(rest) else None,
+            )
+            parts.append(adamw)
+        return Joined(parts)
+
+
+class Joined(torch.optim.Optimizer):
+    """Several optimizers of disjoint parameters behind one, with one `param_groups` and one `state_dict`."""
+
+    def __init__(self, parts: list[torch.optim.Optimizer]) -> None:
+        self._parts = parts
+        super().__init__([group for part in parts for group in part.param_groups], {})
+        self._bind()
+
+    def _bind(self) -> None:
+        """Let the parts work on the groups and the state that this optimizer shows."""
+        groups = iter(self.param_groups)
+        for part in self._parts:
+            part.param_groups = [next(groups) for _ in part.param_groups]
+            part.state = self.state
+
+    def step(self, closure: Any = None) -> Any:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for part in self._parts:
+            part.step()
+        return loss
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self._bind()

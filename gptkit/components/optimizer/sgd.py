@@ -1,0 +1,47 @@
+"""Optimizer `sgd`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from gptkit.components.optimizer.groups import decay_groups, trainable
+from gptkit.kinds.optimizer import OptimizerSpec
+from gptkit.spec import Fault
+
+__all__ = ["SGDSpec"]
+
+
+class SGDSpec(OptimizerSpec):
+    """Gradient descent with momentum.
+
+    Formula:
+        g ← g + λ·θ
+        v ← μ·v + g
+        θ ← θ − η·v            (with nesterov: θ − η·(g + μ·v))
+
+    Paper:
+        https://proceedings.mlr.press/v28/sutskever13.html
+    """
+
+    name: Literal["sgd"] = "sgd"
+    learning_rate: float = Field(0.1, gt=0, description="The peak learning rate.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="μ: how much of the last step's direction is kept.")
+    nesterov: bool = Field(False, description="Look ahead along the momentum. Needs a momentum above 0.")
+    weight_decay: float = Field(0.0, ge=0, description="λ, added to the gradient of tensors of two or more dimensions.")
+
+    def faults(self, context: Any) -> Iterator[Fault]:
+        if self.nesterov and self.momentum == 0:
+            yield ("nesterov",), "needs a momentum above 0; set momentum: 0.9, or nesterov: false"
+
+    def build(self, model: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.SGD(
+            decay_groups(trainable(model), self.weight_decay, everywhere=False),
+            lr=self.learning_rate,
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+        )

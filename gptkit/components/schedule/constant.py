@@ -1,0 +1,25 @@
+"""Schedule `constant`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from gptkit.kinds.optimizer import ScheduleSpec
+
+__all__ = ["ConstantSpec"]
+
+
+class ConstantSpec(ScheduleSpec):
+    """The peak rate throughout, after a linear warmup.
+
+    Formula:
+        f(t) = min(1, (t + 1) / w)    at step t with w warmup steps
+    """
+
+    name: Literal["constant"] = "constant"
+    warmup_steps: int = Field(0, ge=0, description="w: steps over which the rate rises to its peak.")
+
+    def factor(self, step: int, steps: int) -> float:
+        return min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0

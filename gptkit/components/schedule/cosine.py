@@ -1,0 +1,39 @@
+"""Schedule `cosine`."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from pydantic import Field
+
+from gptkit.kinds.optimizer import ScheduleSpec
+
+__all__ = ["CosineSpec"]
+
+
+class CosineSpec(ScheduleSpec):
+    """Rises linearly, then falls along half a cosine to a small rest.
+
+    Formula:
+        f(t) = (t + 1) / w                                   for t < w
+        f(t) = r + (1 − r)·½·(1 + cos(π·(t − w) / (n − w)))    for w ≤ t ≤ n
+        at step t of n, with w warmup steps and the rest r
+
+    Paper:
+        https://arxiv.org/abs/1608.03983
+
+    Notes:
+        A training that is resumed with more steps goes on along the longer curve, so its rate jumps up; `constant` and
+        `wsd` before its decay do not jump.
+    """
+
+    name: Literal["cosine"] = "cosine"
+    warmup_steps: int = Field(0, ge=0, description="w: steps over which the rate rises to its peak.")
+    final: float = Field(0.1, ge=0, le=1, description="r: the share of the peak rate at the end.")
+
+    def factor(self, step: int, steps: int) -> float:
+        if step < self.warmup_steps:
+            return (step + 1) / self.warmup_steps
+        progress = min(1.0, (step - self.warmup_steps) / max(1, steps - self.warmup_steps))
+        return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * progress))

@@ -1,0 +1,106 @@
+"""What watches a training: the loop tells observers what happened and knows nothing else about them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from gptkit.kinds.tracker import Tracker, TrainingStart
+
+__all__ = ["Observer", "Observers", "isolated"]
+
+_log = logging.getLogger("gptkit")
+
+
+class Observer(Tracker):
+    """A tracker from our own house: also told of every step, and kept in the checkpoints."""
+
+    def on_step(self, step: int) -> None:
+        """After each step, `step` being the number done so far. Must be cheap: nothing has been waited for."""
+
+    def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        """As a tracker's; nothing by default."""
+
+    def state(self) -> Any:
+        """What a resumed training must know, as plain data; None for nothing."""
+        return None
+
+    def restore(self, state: Any) -> None:
+        """Go back to what `state` returned when the checkpoint was saved. Comes before `on_start`."""
+
+
+class Observers:
+    """Tells all of them, in their order."""
+
+    def __init__(self, observers: Iterable[Observer]) -> None:
+        self._all = tuple(observers)
+
+    def on_start(self, start: TrainingStart) -> None:
+        for observer in self._all:
+            observer.on_start(start)
+
+    def on_step(self, step: int) -> None:
+        for observer in self._all:
+            observer.on_step(step)
+
+    def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        for observer in self._all:
+            observer.on_metrics(step, metrics)
+
+    def on_sample(self, step: int, text: str) -> None:
+        for observer in self._all:
+            observer.on_sample(step, text)
+
+    def on_checkpoint(self, step: int, folder: Path) -> None:
+        for observer in self._all:
+            observer.on_checkpoint(step, folder)
+
+    def on_end(self, step: int, error: BaseException | None) -> None:
+        for observer in self._all:
+            observer.on_end(step, error)
+
+    def state(self) -> dict[str, Any]:
+        kept = {type(observer).__name__: observer.state() for observer in self._all}
+        return {name: state for name, state in kept.items() if state is not None}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        for observer in self._all:
+            if type(observer).__name__ in state:
+                observer.restore(state[type(observer).__name__])
+
+
+class isolated(Observer):  # noqa: N801 - reads as a function: isolated(tracker)
+    """A tracker whose exceptions are reported once and end nothing but the tracker."""
+
+    def __init__(self, tracker: Tracker, name: str) -> None:
+        self._tracker: Tracker | None = tracker
+        self._name = name
+
+    def _call(self, call: Callable[[Tracker], None]) -> None:
+        if self._tracker is None:
+            return
+        try:
+            call(self._tracker)
+        except Exception as error:
+            self._tracker = None
+            text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            _log.warning("tracker %r failed and is left out from here on: %s", self._name, text)
+            _log.debug("its traceback", exc_info=True)
+
+    def on_start(self, start: TrainingStart) -> None:
+        self._call(lambda tracker: tracker.on_start(start))
+
+    def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        # A copy: what one tracker does to it must not reach the next.
+        self._call(lambda tracker: tracker.on_metrics(step, dict(metrics)))
+
+    def on_sample(self, step: int, text: str) -> None:
+        self._call(lambda tracker: tracker.on_sample(step, text))
+
+    def on_checkpoint(self, step: int, folder: Path) -> None:
+        self._call(lambda tracker: tracker.on_checkpoint(step, folder))
+
+    def on_end(self, step: int, error: BaseException | None) -> None:
+        self._call(lambda tracker: tracker.on_end(step, error))

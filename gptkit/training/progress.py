@@ -1,0 +1,103 @@
+"""What is seen of a training in a terminal: a bar with loss, speed and time left, and samples as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from gptkit.kinds.tracker import TrainingStart
+from gptkit.training.observer import Observer
+
+__all__ = ["ConsoleProgress"]
+
+
+class ConsoleProgress(Observer):
+    """A live bar in a terminal; in a file or a pipe a line for each validation.
+
+    Args:
+        console: where to; by default stderr, so that stdout stays free.
+        resume_command: what to type to go on, `{folder}` standing for the run's folder.
+    """
+
+    def __init__(self, console: Console | None = None, resume_command: str = "gptkit train --resume {folder}") -> None:
+        self.console = console or Console(stderr=True)
+        self._resume_command = resume_command
+        self._shown: dict[str, str] = {}
+        self._progress: Progress | None = None
+        self._start: TrainingStart | None = None
+        self._saved: Path | None = None
+
+    def on_start(self, start: TrainingStart) -> None:
+        self._start = start
+        if not self.console.is_terminal:
+            return
+        self._progress = Progress(
+            TextColumn("[bold]training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("left"),
+            console=self.console,
+            transient=True,
+        )
+        self._progress.add_task("training", total=start.steps, completed=start.step, numbers="")
+        self._progress.start()
+
+    def on_step(self, step: int) -> None:
+        if self._progress is not None:
+            self._progress.update(self._progress.task_ids[0], completed=step)
+
+    def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        if "loss" in metrics:
+            self._shown["loss"] = f"loss {metrics['loss']:.3f}"
+        if "validation_loss" in metrics:
+            self._shown["validation"] = f"validation {metrics['validation_loss']:.3f}"
+        if "tokens_per_second" in metrics:
+            self._shown["speed"] = f"{_short(metrics['tokens_per_second'])} tokens/s"
+        numbers = "  ".join(self._shown[key] for key in ("loss", "validation", "speed") if key in self._shown)
+        if self._progress is not None:
+            self._progress.update(self._progress.task_ids[0], numbers=numbers)
+        elif "validation_loss" in metrics:
+            total = self._start.steps if self._start is not None else "?"
+            self.console.print(f"step {step}/{total}  {numbers}", highlight=False)
+
+    def on_sample(self, step: int, text: str) -> None:
+        title = f"step {step}"
+        self.console.print(Panel(Text(_printable(text)), title=title, title_align="left", border_style="dim"))
+
+    def on_checkpoint(self, step: int, folder: Path) -> None:
+        self._saved = folder
+
+    def on_end(self, step: int, error: BaseException | None) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+        if self._start is None:
+            return
+        steps, folder = self._start.steps, self._start.folder
+        if error is None:
+            self.console.print(f"[bold green]done[/] {steps} steps in {escape(str(folder))}", highlight=False)
+        elif isinstance(error, KeyboardInterrupt):
+            what = f"saved in {self._saved}" if self._saved is not None else "nothing new to save"
+            command = self._resume_command.format(folder=folder)
+            self.console.print(f"[bold yellow]stopped[/] after step {step} of {steps}, {escape(what)}", highlight=False)
+            self.console.print(f"go on with: [bold]{escape(command)}[/]", highlight=False)
+
+
+def _short(number: float) -> str:
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= limit:
+            return f"{number / limit:.3g}{unit}"
+    return f"{number:.3g}"
+
+
+def _printable(text: str) -> str:
+    """What a model wrote may be anything: control characters must not reach the terminal."""
+    return "".join(char if char.isprintable() or char in "\n\t" else "�" for char in text)

@@ -1,0 +1,104 @@
+"""What a run's folder tells of its training: metrics.jsonl, samples.txt and loss.png."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from gptkit.errors import TrainingError
+from gptkit.kinds.tracker import TrainingStart
+from gptkit.training.observer import Observer
+
+__all__ = ["LossPlot", "MetricsFile", "SamplesFile", "read_metrics"]
+
+METRICS, SAMPLES, PLOT = "metrics.jsonl", "samples.txt", "loss.png"
+_log = logging.getLogger("gptkit")
+
+
+class _Growing(Observer):
+    """A file that only grows. A checkpoint notes how long it was; what came later is cut when a training resumes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._length = 0
+
+    def state(self) -> int:
+        return self._length
+
+    def restore(self, state: Any) -> None:
+        self._length = int(state)
+
+    def on_start(self, start: TrainingStart) -> None:
+        with self._writing(), self.path.open("ab") as stream:
+            # A file that is shorter than it was has been changed by hand: what is left of it stays.
+            stream.truncate(min(self._length, stream.tell()))
+        self._length = self.path.stat().st_size
+
+    def append(self, text: str) -> None:
+        data = text.encode()
+        with self._writing(), self.path.open("ab") as stream:
+            stream.write(data)
+        self._length += len(data)
+
+    def _writing(self) -> _Explained:
+        return _Explained(self.path)
+
+
+class _Explained:
+    """Turns what the system says about a file into an error that a user can act on."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError):
+            raise TrainingError(
+                f"{self._path} cannot be written: {error.strerror or error}",
+                hint="Make room or put the permissions right, then resume the run.",
+            ) from error
+
+
+class MetricsFile(_Growing):
+    """One JSON object a line: the step and its numbers."""
+
+    def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        self.append(json.dumps({"step": step, **metrics}) + "\n")
+
+
+class SamplesFile(_Growing):
+    """The samples, each under its step."""
+
+    def on_sample(self, step: int, text: str) -> None:
+        self.append(f"──── step {step} ────\n{text}\n\n")
+
+
+class LossPlot(Observer):
+    """Draws the losses of a metrics file whenever a checkpoint is saved, and at the end."""
+
+    def __init__(self, metrics: Path, picture: Path) -> None:
+        self._metrics, self._picture = metrics, picture
+
+    def on_checkpoint(self, step: int, folder: Path) -> None:
+        # A picture is not worth a training: without fonts or a drawing library the run goes on.
+        try:
+            from gptkit.training.plot import draw_losses
+
+            draw_losses(list(read_metrics(self._metrics)), self._picture)
+        except Exception as error:
+            _log.warning("%s cannot be drawn: %s: %s", self._picture, type(error).__name__, error)
+
+
+def read_metrics(path: Path) -> Iterator[dict[str, float]]:
+    """The lines of a metrics file; a last one that was torn off is left out."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8") as stream:
+        for line in stream:
+            if line.endswith("\n"):
+                yield json.loads(line)
