@@ -17,17 +17,29 @@ __all__ = ["DataSpec", "Document"]
 
 @dataclass(frozen=True)
 class Document:
-    """One text of a corpus, with where it came from (for messages)."""
+    """One text of a corpus, or a piece of one that is too long to hold in memory.
+
+    Attributes:
+        text: the text.
+        source: where it came from, for messages.
+        ends: False when the next `Document` goes on where this one stops. No end token stands between such pieces and
+            they stay on one side of the split. Cut them where a tokenizer would cut too: at the end of a line, say.
+    """
 
     text: str
     source: str
+    ends: bool = True
 
 
 class DataSpec(Component):
     """Where the text comes from, how it is split, and how windows are cut from it.
 
     Documents come in the same order every time. Tokens of all documents stand one after the other, each document
-    closed by the tokenizer's end token; a window is `context_length` tokens of it, its targets the same shifted by one.
+    opened by the tokenizer's start token and closed by its end token, where it has them (one token between two documents
+    where both are the same); a window is `context_length` tokens of it, its targets the same shifted by one.
+
+    Which side of the split a document falls on depends on its text alone, not on its place, and copies of a text fall on
+    the same side.
     """
 
     kind: ClassVar[str] = "data"
@@ -36,7 +48,8 @@ class DataSpec(Component):
         0.1,
         ge=0,
         lt=1,
-        description="Share of the corpus kept for validation: whole documents if there are several, else the end of the one.",
+        description="Share of the corpus kept for validation: whole documents where that comes close to the share, "
+        "else the end of the longest.",
     )
     windows: Literal["random", "ordered"] = Field(
         "random",
@@ -45,6 +58,7 @@ class DataSpec(Component):
     stride: int | None = Field(
         None, ge=1, description="Distance between the starts of ordered windows, in tokens; the context length by default."
     )
+    shuffle: bool = Field(False, description="Take ordered windows in a new random order each time through the corpus.")
     document_mask: bool = Field(
         False, description="Keep attention and positions within a document, where a window holds several."
     )
@@ -59,4 +73,10 @@ class DataSpec(Component):
 
     @abstractmethod
     def fingerprint(self, base: Path) -> str:
-        """A short text that changes when the corpus does (paths, sizes and times, say): prepared tokens depend on it."""
+        """A short text that changes when the documents do: prepared tokens are used again while it stays the same.
+
+        It must be much cheaper than reading a large corpus (file sizes and times, say).
+
+        Raises:
+            DataError: nothing there.
+        """

@@ -1,0 +1,1 @@
+"""Data components: where a corpus comes from."""

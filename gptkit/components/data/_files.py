@@ -1,0 +1,171 @@
+"""What the data components that read files share: finding them, opening them, and knowing when they changed."""
+
+from __future__ import annotations
+
+import fnmatch
+import glob
+import gzip
+import hashlib
+import io
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO, cast
+
+from pydantic import BeforeValidator, Field
+
+from gptkit.errors import DataError
+
+__all__ = ["Paths", "Patterns", "find_files", "fingerprint_files", "open_file", "shown"]
+
+_BY_CONTENT = 64 << 20
+"""Corpora up to this many bytes are recognised by content, larger ones by size and time of change."""
+
+
+def _as_tuple(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+_Texts = Annotated[
+    tuple[Annotated[str, Field(min_length=1)], ...],
+    BeforeValidator(_as_tuple, json_schema_input_type=str | tuple[str, ...]),
+    Field(min_length=1),
+]
+Paths = _Texts
+"""One path or several, each a file, a folder or a glob."""
+Patterns = _Texts
+"""One pattern for file names or several."""
+
+
+def find_files(paths: Sequence[str], patterns: Sequence[str], base: Path) -> list[Path]:
+    """The files that paths stand for: in the order of the paths, sorted within each, and each file once.
+
+    Folders are searched at any depth for names that match `patterns`; links to folders are followed, in loops too,
+    since no folder is entered twice. Hidden files and folders count only when a path names them.
+
+    Raises:
+        DataError: a path that leads to no file.
+    """
+    found: dict[str, Path] = {}
+    for written in paths:
+        here = _expand(written, patterns, base)
+        for file in here:
+            found.setdefault(os.path.realpath(file), file)
+    return list(found.values())
+
+
+def _expand(written: str, patterns: Sequence[str], base: Path) -> list[Path]:
+    relative = Path(written).expanduser()
+    if relative.name == "**":  # whether this takes files or folders depends on Python's version; a folder means both
+        relative = relative.parent
+    path = base / relative
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        files = _walk(path, patterns)
+        if not files:
+            raise DataError(
+                f"{path}: no file in this folder is named {' or '.join(patterns)}",
+                hint="Set `patterns` to the names that your files have, or give a file or a glob.",
+            )
+        return files
+    if path.exists():
+        raise DataError(f"{path}: neither a file nor a folder")
+    if not glob.has_magic(written):
+        raise DataError(
+            f"{path}: no such file or folder",
+            hint=f"Relative paths count from {base.resolve()}; write a file, a folder or a glob such as books/*.txt.",
+        )
+    try:
+        root = Path(relative.anchor) if relative.is_absolute() else base
+        matches = sorted(root.glob(str(relative.relative_to(relative.anchor))))
+    except (ValueError, NotImplementedError) as error:
+        raise DataError(f"{written!r} is no glob: {error}") from None
+    files = []
+    for match in matches:
+        if match.name.startswith("."):
+            continue
+        files += _walk(match, patterns) if match.is_dir() else [match] if match.is_file() else []
+    if not files:
+        raise DataError(f"{path}: no file matches this glob", hint=f"Relative globs count from {base.resolve()}.")
+    return files
+
+
+def _walk(folder: Path, patterns: Sequence[str]) -> list[Path]:
+    def unreadable(error: OSError) -> None:
+        raise DataError(f"{error.filename}: {error.strerror}")
+
+    files: list[Path] = []
+    entered: set[str] = set()
+    wanted = [pattern.lower() for pattern in patterns]
+    for here, folders, names in os.walk(folder, followlinks=True, onerror=unreadable):
+        real = os.path.realpath(here)
+        if real in entered:
+            folders.clear()
+            continue
+        entered.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in names:
+            if not name.startswith(".") and any(fnmatch.fnmatchcase(name.lower(), pattern) for pattern in wanted):
+                file = Path(here, name)
+                if file.is_file():
+                    files.append(file)
+    return sorted(files, key=lambda file: file.parts)
+
+
+def shown(path: Path, base: Path) -> str:
+    """A path as messages show it: from `base` where it lies below it."""
+    return str(path.relative_to(base)) if path.is_relative_to(base) else str(path)
+
+
+@contextmanager
+def open_file(path: Path) -> Iterator[BinaryIO]:
+    """The bytes of a file, decompressed when it ends in ``.gz``.
+
+    Raises:
+        DataError: it cannot be opened, or breaks while it is read.
+    """
+    try:
+        with cast("BinaryIO", gzip.open(path)) if path.suffix == ".gz" else path.open("rb") as file:
+            yield file
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"{path}: not a whole gzip file: {error}") from None
+    except EOFError:
+        raise DataError(f"{path}: the gzip file stops before its end") from None
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from None
+
+
+def fingerprint_files(files: Sequence[Path], *facts: object) -> str:
+    """A short text that changes when the files, their order or the facts do.
+
+    Up to 64 MiB the contents decide, so that a copy of the corpus elsewhere has the same fingerprint; beyond that sizes
+    and times of change, so that it costs nothing.
+    """
+    digest = hashlib.blake2b(repr(facts).encode(), digest_size=16)
+    try:
+        stats = [path.stat() for path in files]
+        by_content = sum(stat.st_size for stat in stats) <= _BY_CONTENT
+        for path, stat in zip(files, stats, strict=True):
+            if by_content:
+                content = path.read_bytes()
+                digest.update(f"\0{path.suffix} {len(content)}\0".encode())
+                digest.update(content)
+            else:
+                digest.update(f"\0{path.suffix} {stat.st_size} {stat.st_mtime_ns}\0".encode())
+    except OSError as error:
+        raise DataError(f"{error.filename}: {error.strerror}") from None
+    return digest.hexdigest()
+
+
+def chunks(file: BinaryIO, size: int = 1 << 20) -> Iterator[bytes]:
+    """The bytes of an open file, `size` at a time."""
+    while chunk := file.read(size):
+        yield chunk
+
+
+def newline_decoder() -> io.IncrementalNewlineDecoder:
+    """Turns every line end into a line feed."""
+    return io.IncrementalNewlineDecoder(None, translate=True)

@@ -1,0 +1,38 @@
+"""A corpus that is there wherever Python is."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Literal
+
+from gptkit.errors import DataError
+from gptkit.kinds.data import DataSpec, Document
+
+
+class BuiltinData(DataSpec):
+    """Python's own help topics: about 0.5 MB of English prose that every CPython brings along.
+
+    Each topic is a document, in alphabetical order. The text differs a little between versions of Python.
+    """
+
+    name: Literal["builtin"] = "builtin"
+
+    def documents(self, base: Path) -> Iterator[Document]:
+        for topic, text in sorted(_topics().items()):
+            yield Document(text, f"pydoc topic {topic}")
+
+    def fingerprint(self, base: Path) -> str:
+        return hashlib.blake2b(repr(sorted(_topics().items())).encode(), digest_size=16).hexdigest()
+
+
+def _topics() -> Mapping[str, str]:
+    try:
+        from pydoc_data.topics import topics
+    except ImportError:
+        raise DataError(
+            "this Python comes without pydoc_data.topics, the built-in corpus",
+            hint="Some distributions leave it out; use another Python, or `data: {name: text, path: your.txt}`.",
+        ) from None
+    return dict(topics)

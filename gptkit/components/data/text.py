@@ -1,0 +1,146 @@
+"""Text files, folders and globs."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from gptkit.components.data._files import (
+    Paths,
+    Patterns,
+    chunks,
+    find_files,
+    fingerprint_files,
+    newline_decoder,
+    open_file,
+    shown,
+)
+from gptkit.errors import DataError
+from gptkit.kinds.data import DataSpec, Document
+
+PIECE = 4 << 20
+"""Longer documents come in pieces of about this many characters."""
+
+_NEARBY = 1 << 16
+_LINE_END = re.compile(r"(?<=\S)\n(?=\S)")
+_SPACE = re.compile(r"(?<=\S) (?=\S)")
+
+
+class TextData(DataSpec):
+    """Text files, folders of them, and globs; UTF-8, plain or gzipped.
+
+    Every file is a document, or several where a `separator` stands between them. Line ends are read as line feeds and a
+    byte order mark is dropped; documents of nothing but white space are left out.
+
+    Notes:
+        A document of more than four million characters is handed on in pieces, so a file may be larger than memory. A
+        piece stops at the end of a line that is followed by no blank, which is a border for the usual tokenizers
+        anyway: the tokens are those of the whole text, save perhaps the one at the border.
+    """
+
+    name: Literal["text"] = "text"
+    path: Paths = Field(("data",), description="A file, a folder, a glob such as books/*.txt, or a list of them.")
+    patterns: Patterns = Field(
+        ("*.txt", "*.md", "*.txt.gz", "*.md.gz"),
+        description="Names of the files that are taken from a folder, at any depth.",
+    )
+    separator: str | None = Field(
+        None,
+        min_length=1,
+        description="Text between two documents of one file, such as <|endoftext|>; line ends next to it are dropped.",
+    )
+
+    def documents(self, base: Path) -> Iterator[Document]:
+        for path in find_files(self.path, self.patterns, base):
+            yield from read_documents(path, shown(path, base), self.separator)
+
+    def fingerprint(self, base: Path) -> str:
+        return fingerprint_files(find_files(self.path, self.patterns, base), "text", self.separator)
+
+
+def read_documents(path: Path, source: str, separator: str | None = None, piece: int = PIECE) -> Iterator[Document]:
+    """The documents of one text file, in pieces of about `piece` characters where they are longer than that."""
+    number, goes_on = 1, False
+    for text, ends in _split(_decode(path), separator, piece):
+        if separator is not None:
+            text = text if goes_on else text.lstrip("\n")
+            text = text.rstrip("\n") if ends else text
+        if goes_on or text.strip():
+            yield Document(text, source if separator is None else f"{source}, document {number}", ends)
+            goes_on = not ends
+        number += ends
+
+
+def _split(texts: Iterable[str], separator: str | None, piece: int) -> Iterator[tuple[str, bool]]:
+    """Documents in pieces, each with whether it is the last of its document."""
+    held = ""
+    spare = len(separator or "")  # half a separator may stand at the end of what has been read
+    for text in texts:
+        held += text
+        if separator is not None:
+            *whole, held = held.split(separator)
+            for document in whole:
+                yield document, True
+        while len(held) > piece + spare:
+            cut = _border(held, piece)
+            yield held[:cut], False
+            held = held[cut:]
+    yield held, True
+
+
+def _border(text: str, limit: int) -> int:
+    """Where to cut a text before `limit`, so that tokenizers see a border there anyway."""
+    first = max(limit - _NEARBY, limit // 2)
+    for pattern, after in ((_LINE_END, 1), (_SPACE, 0)):
+        place = -1
+        for match in pattern.finditer(text, first, limit):
+            place = match.start() + after
+        if place > 0:
+            return place
+    return limit
+
+
+def _decode(path: Path) -> Iterator[str]:
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    newlines = newline_decoder()
+    read = lines = 0
+    with open_file(path) as file:
+        for chunk in chunks(file):
+            if read == 0 and chunk.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                raise DataError(f"{path}: this is UTF-16, not UTF-8", hint=_convert(path, "UTF-16"))
+            if b"\0" in chunk:
+                raise DataError(
+                    f"{path}: not a text: byte {read + chunk.index(0)} is zero",
+                    hint="Leave the file out, by `patterns` or a glob that does not match it.",
+                )
+            pending = len(decoder.getstate()[0])
+            try:
+                text = decoder.decode(chunk)
+            except UnicodeDecodeError as error:
+                raise _not_utf8(path, read - pending + error.start, lines + _lines(error)) from None
+            if read == 0:
+                text = text.removeprefix("\ufeff")
+            read += len(chunk)
+            lines += chunk.count(b"\n")
+            yield newlines.decode(text)
+        try:
+            yield newlines.decode(decoder.decode(b"", final=True), final=True)
+        except UnicodeDecodeError as error:
+            raise _not_utf8(path, read - len(error.object), lines) from None
+
+
+def _lines(error: UnicodeDecodeError) -> int:
+    return error.object.count(b"\n", 0, error.start)
+
+
+def _not_utf8(path: Path, offset: int, lines: int) -> DataError:
+    return DataError(f"{path}:{lines + 1}: byte {offset} is not UTF-8", hint=_convert(path, "ISO-8859-1"))
+
+
+def _convert(path: Path, encoding: str) -> str:
+    return f"Convert it (from {encoding}?): iconv -f {encoding} -t UTF-8 {path.name} > utf8-{path.name}"

@@ -1,0 +1,75 @@
+"""The (input, target) dataset of a text and a torch `DataLoader` over it, to be used without the rest of gptkit."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from gptkit.data.files import token_dtype
+from gptkit.data.windows import Windows
+from gptkit.kinds.tokenizer import Tokenizer
+
+__all__ = ["GPTDataset", "create_dataloader"]
+
+
+class GPTDataset(Dataset[tuple[Tensor, Tensor]]):
+    """Windows of `max_length` tokens of a text, `stride` tokens apart, each with its targets: the same shifted by one.
+
+    Args:
+        text: the text.
+        tokenizer: makes it ids.
+        max_length: tokens in a window (the context length).
+        stride: distance between the starts of windows.
+        allowed_special: special tokens that count as such where the text spells them.
+
+    Raises:
+        DataError: the text has less than `max_length` + 1 tokens.
+    """
+
+    def __init__(
+        self, text: str, tokenizer: Tokenizer, max_length: int, stride: int, *, allowed_special: Collection[str] = ()
+    ) -> None:
+        ids = tokenizer.encode(text, allowed_special=allowed_special)
+        self.windows = Windows(np.array(ids, token_dtype(tokenizer.vocab_size)), max_length, stride=stride)
+
+    @classmethod
+    def from_tokens(cls, tokens: Sequence[int] | NDArray[np.integer[Any]], max_length: int, stride: int) -> GPTDataset:
+        """The same over tokens that are there already: a list, an array, a memory map."""
+        dataset = cls.__new__(cls)
+        dataset.windows = Windows(np.asarray(tokens), max_length, stride=stride)
+        return dataset
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.windows[index]
+
+
+def create_dataloader(
+    text: str,
+    tokenizer: Tokenizer,
+    *,
+    batch_size: int = 4,
+    max_length: int = 256,
+    stride: int = 128,
+    shuffle: bool = True,
+    drop_last: bool = True,
+    num_workers: int = 0,
+) -> DataLoader[tuple[Tensor, Tensor]]:
+    """Batches (inputs_BT, targets_BT) of a text.
+
+    Args:
+        text, tokenizer, max_length, stride: see `GPTDataset`.
+        batch_size: windows in a batch.
+        shuffle: take the windows in a new random order each time.
+        drop_last: leave out a last batch that is not full.
+        num_workers: processes that load.
+    """
+    dataset = GPTDataset(text, tokenizer, max_length, stride)
+    return DataLoader(dataset, batch_size=batch_size, shuffle=shuffle, drop_last=drop_last, num_workers=num_workers)

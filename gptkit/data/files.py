@@ -1,0 +1,168 @@
+"""Token files: written as a stream, read as a memory map, and put in place whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import socket
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gptkit.errors import DataError, TokenizerError
+
+__all__ = ["TokenFile", "TokenWriter", "replaced_folder", "token_dtype"]
+
+
+def token_dtype(vocab_size: int) -> np.dtype[np.unsignedinteger]:
+    """The smallest of uint16 and uint32 that holds every id; little-endian on every machine."""
+    return np.dtype("<u2") if vocab_size <= 1 << 16 else np.dtype("<u4")
+
+
+@dataclass(frozen=True, eq=False)
+class TokenFile:
+    """The tokens of one side of the split.
+
+    Attributes:
+        tokens: (n_tokens,) ids, mapped from the file and not held in memory.
+        starts: (n_documents,) int64, where each document begins.
+    """
+
+    tokens: NDArray[np.unsignedinteger]
+    starts: NDArray[np.int64]
+
+    @classmethod
+    def open(cls, folder: Path, name: str, dtype: np.dtype[np.unsignedinteger]) -> TokenFile:
+        """Map ``name.bin`` and ``name.documents.npy``."""
+        path = folder / f"{name}.bin"
+        starts = np.load(folder / f"{name}.documents.npy", mmap_mode="r", allow_pickle=False)
+        if not path.stat().st_size:  # an empty file cannot be mapped
+            return cls(np.empty(0, dtype), np.asarray(starts))
+        # As plain arrays: numpy's memmap class makes every slice several times slower.
+        return cls(np.asarray(np.memmap(path, dtype, mode="r")), np.asarray(starts))
+
+
+@dataclass
+class TokenWriter:
+    """Appends documents to a token file."""
+
+    path: Path
+    dtype: np.dtype[np.unsignedinteger]
+    vocab_size: int
+    tokens: int = 0
+    characters: int = 0
+    bytes: int = 0
+    starts: array[int] = field(default_factory=lambda: array("q"))
+    _file: BinaryIO | None = None
+
+    @property
+    def documents(self) -> int:
+        return len(self.starts)
+
+    def begin(self) -> None:
+        """The next ids begin a document."""
+        if not self.starts or self.starts[-1] < self.tokens:  # one without a token is none
+            self.starts.append(self.tokens)
+
+    def add(self, ids: Sequence[int]) -> None:
+        """Append ids.
+
+        Raises:
+            TokenizerError: an id that is out of the vocabulary.
+        """
+        if not len(ids):
+            return
+        found = np.asarray(ids, dtype=np.int64)
+        if found.min() < 0 or found.max() >= self.vocab_size:
+            wrong = int(found.min()) if found.min() < 0 else int(found.max())
+            raise TokenizerError(f"the tokenizer gave the id {wrong}, and its vocabulary has {self.vocab_size}")
+        if self._file is None:
+            self._file = self.path.open("wb")
+        self._file.write(found.astype(self.dtype).data)
+        self.tokens += len(found)
+
+    def close(self) -> None:
+        """Write what is left, to the disk itself."""
+        if self.starts and self.starts[-1] == self.tokens:
+            self.starts.pop()
+        with self._file or self.path.open("wb") as file:
+            file.flush()
+            os.fsync(file.fileno())
+        with self.path.with_suffix(".documents.npy").open("wb") as file:
+            np.save(file, np.array(self.starts, np.int64), allow_pickle=False)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def abandon(self) -> None:
+        """Let go of the file."""
+        if self._file is not None:
+            self._file.close()
+
+
+@contextmanager
+def replaced_folder(folder: Path) -> Iterator[Path]:
+    """A new folder to fill, which takes `folder`'s place when the block ends, and vanishes if it raises.
+
+    Whatever interrupts it, `folder` is the old one, the new one or (for an instant) missing, but never half of one.
+    What a killed process left behind is cleared away by the next one.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _clear_left_behind(folder)
+    new = folder.parent / f"{_prefix(folder)}{os.getpid()}-{secrets.token_hex(4)}"
+    new.mkdir()
+    try:
+        yield new
+        _put_in_place(new, folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def _put_in_place(new: Path, folder: Path) -> None:
+    for attempt in range(10):  # another process may put its own there in between
+        old = new.with_name(f"{new.name}-old{attempt}")
+        with contextlib.suppress(FileNotFoundError):
+            folder.rename(old)
+        try:
+            new.rename(folder)
+        except OSError:
+            if not folder.exists():
+                if old.exists():
+                    old.rename(folder)
+                raise
+        else:
+            return
+        finally:
+            shutil.rmtree(old, ignore_errors=True)
+    raise DataError(f"{folder}: another process keeps putting its own files there")
+
+
+def _prefix(folder: Path) -> str:
+    return f".{folder.name}.partial-{socket.gethostname().replace('-', '_')}-"
+
+
+def _clear_left_behind(folder: Path) -> None:
+    prefix = _prefix(folder)
+    for path in folder.parent.iterdir():
+        process = path.name.removeprefix(prefix).split("-")[0]
+        if path.name.startswith(prefix) and process.isdecimal() and not _alive(int(process)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+    if os.name == "nt":  # signal 0 would not be a question there
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

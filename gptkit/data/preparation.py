@@ -1,0 +1,300 @@
+"""A corpus becomes token files, once: ``train.bin`` and ``validation.bin`` with their document borders and ``meta.json``.
+
+The files are plain arrays of little-endian ids, documents one after the other. They are used again as long as the corpus,
+the split's share and the tokenizer stay the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gptkit.data.files import TokenFile, TokenWriter, replaced_folder, token_dtype
+from gptkit.data.split import Side, Split, plan_split, split_documents
+from gptkit.data.windows import Batch, Windows
+from gptkit.errors import DataError, TokenizerError
+from gptkit.kinds.data import DataSpec, Document
+from gptkit.kinds.tokenizer import Tokenizer
+
+__all__ = ["Counts", "Prepared", "Progress", "open_prepared", "prepare"]
+
+_FORMAT = 1
+_BATCH = 4 << 20
+"""Characters encoded at a time: enough to keep a tokenizer's threads busy, little beside a model."""
+
+_PROBE = "The quick brown fox, 1234.5; naïve Ünïcode 日本語 🙂\n\n\tend <|endoftext|>"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a preparation is, in characters of the corpus."""
+
+    done: int
+    total: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What one side of the split holds. `bytes` are UTF-8: loss in bits per byte compares between tokenizers."""
+
+    tokens: int
+    documents: int
+    characters: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Token files that are ready for training.
+
+    Attributes:
+        folder: where they are.
+        fingerprint: of corpus, split and tokenizer together.
+        tokenizer: the tokenizer's own.
+        vocab_size: the tokenizer's; every id is below it.
+        dtype: of the files, as numpy writes it.
+        train_counts, validation_counts: what each side holds.
+    """
+
+    folder: Path
+    fingerprint: str
+    tokenizer: str
+    vocab_size: int
+    dtype: str
+    train_counts: Counts
+    validation_counts: Counts
+
+    @cached_property
+    def train(self) -> TokenFile:
+        """The training tokens."""
+        return TokenFile.open(self.folder, "train", np.dtype(self.dtype))
+
+    @cached_property
+    def validation(self) -> TokenFile:
+        """The validation tokens; none where nothing was held out."""
+        return TokenFile.open(self.folder, "validation", np.dtype(self.dtype))
+
+    def train_windows(self, data: DataSpec, context_length: int) -> Windows:
+        """Windows of the training tokens, as `data` says.
+
+        Raises:
+            DataError: the corpus has less than one window.
+        """
+        return Windows(
+            self.train.tokens,
+            context_length,
+            stride=data.stride,
+            order=data.windows,
+            shuffle=data.shuffle,
+            document_starts=self.train.starts if data.document_mask else None,
+            what="the training part of the corpus",
+        )
+
+    def validation_batches(
+        self, data: DataSpec, context_length: int, batch_size: int, max_batches: int | None = None
+    ) -> Iterator[Batch]:
+        """The validation tokens in order, the same every time; see `Windows.batches`.
+
+        A validation part shorter than a window gives one shorter window; one of fewer than two tokens gives nothing.
+        """
+        held_out = self.validation
+        length = min(context_length, len(held_out.tokens) - 1)
+        if length < 1:
+            return iter(())
+        starts = held_out.starts if data.document_mask else None
+        return Windows(held_out.tokens, length, document_starts=starts).batches(batch_size, max_batches)
+
+
+def prepare(
+    data: DataSpec,
+    tokenizer: Tokenizer,
+    folder: Path,
+    base: Path,
+    *,
+    split: Split | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Prepared:
+    """Tokenise a corpus into `folder`, or use what is there if it is still right.
+
+    Memory stays bounded by a few megabytes of text and eight bytes a document. The files appear all at once: an
+    interrupted preparation leaves what was there before.
+
+    Args:
+        data: the corpus.
+        tokenizer: turns its texts into ids.
+        folder: where the files go; replaced when they are of something else.
+        base: where relative paths of `data` count from.
+        split: what `plan_split` gave, to spare reading the corpus once more.
+        progress: called after every few megabytes.
+
+    Raises:
+        DataError: the corpus is missing, empty, unreadable, or changes meanwhile.
+        TokenizerError: a text that the tokenizer refuses; says where it is from.
+    """
+    tokenizer_fingerprint = _fingerprint_tokenizer(tokenizer)
+    facts = (_FORMAT, data.fingerprint(base), data.validation, tokenizer_fingerprint)
+    fingerprint = hashlib.blake2b(repr(facts).encode(), digest_size=16).hexdigest()
+    try:
+        found = open_prepared(folder)
+    except DataError:
+        pass
+    else:
+        if found.fingerprint == fingerprint:
+            return found
+    if folder.exists() and not _is_ours(folder):
+        raise DataError(
+            f"{folder}: this folder holds other things than prepared tokens, so it will not be replaced",
+            hint="Choose a folder that does not exist yet.",
+        )
+    split = split or plan_split(data, base)
+    with replaced_folder(folder) as new:
+        vocab_size = tokenizer.vocab_size
+        dtype = token_dtype(vocab_size)
+        writers: dict[Side, TokenWriter] = {
+            "train": TokenWriter(new / "train.bin", dtype, vocab_size),
+            "validation": TokenWriter(new / "validation.bin", dtype, vocab_size),
+        }
+        try:
+            _write(data, tokenizer, base, split, writers, progress)
+            for writer in writers.values():
+                writer.close()
+        finally:
+            for writer in writers.values():
+                writer.abandon()
+        counts = {str(side): _counts(writer) for side, writer in writers.items()}
+        if data.validation and counts["validation"].tokens < 2:
+            raise DataError(
+                f"the validation part of the corpus has {counts['validation'].tokens} tokens, too few to measure anything",
+                hint=f"Give it more text, or set `validation` higher than {data.validation}, or to 0.",
+            )
+        meta = {
+            "format": _FORMAT,
+            "fingerprint": fingerprint,
+            "tokenizer": tokenizer_fingerprint,
+            "vocab_size": vocab_size,
+            "dtype": dtype.str,
+            "data": data.model_dump(mode="json"),
+            **{side: asdict(count) for side, count in counts.items()},
+        }
+        (new / "meta.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
+    return open_prepared(folder)
+
+
+def open_prepared(folder: Path) -> Prepared:
+    """What `prepare` wrote.
+
+    Raises:
+        DataError: nothing is there, or it is damaged.
+    """
+    try:
+        meta: dict[str, Any] = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        if meta["format"] != _FORMAT:
+            raise ValueError(f"format {meta['format']}")
+        prepared = Prepared(
+            folder,
+            meta["fingerprint"],
+            meta["tokenizer"],
+            meta["vocab_size"],
+            meta["dtype"],
+            Counts(**meta["train"]),
+            Counts(**meta["validation"]),
+        )
+        for side, counts in (("train", prepared.train_counts), ("validation", prepared.validation_counts)):
+            size = (folder / f"{side}.bin").stat().st_size
+            if size != counts.tokens * np.dtype(prepared.dtype).itemsize:
+                raise ValueError(f"{side}.bin has {size} bytes")
+    except FileNotFoundError:
+        raise DataError(f"{folder}: no prepared tokens here") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{folder}: the prepared tokens are damaged: {error}", hint="Delete the folder.") from None
+    return prepared
+
+
+def _write(
+    data: DataSpec,
+    tokenizer: Tokenizer,
+    base: Path,
+    split: Split,
+    writers: dict[Side, TokenWriter],
+    progress: Callable[[Progress], None] | None,
+) -> None:
+    start, end = tokenizer.start_id, tokenizer.end_id
+    if start == end:  # one token between two documents says both
+        start = None
+    opens: dict[Side, bool] = {"train": True, "validation": True}
+    done = 0
+
+    def write(batch: list[tuple[Side, Document]]) -> None:
+        nonlocal done
+        for (side, document), ids in zip(batch, _encode(tokenizer, [document for _, document in batch]), strict=True):
+            writer = writers[side]
+            if opens[side]:
+                writer.begin()
+                writer.add([] if start is None else [start])
+            writer.add(ids)
+            writer.add([end] if document.ends and end is not None else [])
+            opens[side] = document.ends
+            writer.characters += len(document.text)
+            writer.bytes += len(document.text.encode("utf-8", "surrogatepass"))
+            done += len(document.text)
+        if progress is not None:
+            progress(Progress(done, split.characters, sum(writer.tokens for writer in writers.values())))
+
+    batch: list[tuple[Side, Document]] = []
+    size = 0
+    for side, document in split_documents(data, base, split):
+        batch.append((side, document))
+        size += len(document.text) + 64  # so that many tiny documents make a batch too
+        if size >= _BATCH:
+            write(batch)
+            batch, size = [], 0
+    write(batch)
+
+
+def _encode(tokenizer: Tokenizer, documents: list[Document]) -> list[list[int]]:
+    try:
+        return tokenizer.encode_batch([document.text for document in documents])
+    except TokenizerError:
+        for document in documents:  # a batch does not say which text it was
+            try:
+                tokenizer.encode(document.text)
+            except TokenizerError as error:
+                raise TokenizerError(f"{document.source}: {error.message}", hint=error.hint) from None
+        raise
+
+
+def _is_ours(folder: Path) -> bool:
+    names = {f"{side}{ending}" for side in ("train", "validation") for ending in (".bin", ".documents.npy")}
+    return folder.is_dir() and {path.name for path in folder.iterdir()} <= names | {"meta.json"}
+
+
+def _counts(writer: TokenWriter) -> Counts:
+    return Counts(writer.tokens, writer.documents, writer.characters, writer.bytes)
+
+
+def _fingerprint_tokenizer(tokenizer: Tokenizer) -> str:
+    """A text that changes when the tokenizer would encode differently: what it saves, and the ids of a sample."""
+    kind = type(tokenizer)
+    try:
+        sample: Any = tokenizer.encode(_PROBE)
+    except TokenizerError:
+        sample = None
+    facts = (f"{kind.__module__}.{kind.__qualname__}", tokenizer.vocab_size, tokenizer.start_id, tokenizer.end_id, sample)
+    digest = hashlib.blake2b(repr(facts).encode(), digest_size=16)
+    with tempfile.TemporaryDirectory(prefix="gptkit-") as name:
+        folder = Path(name)
+        tokenizer.save(folder)
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            content = path.read_bytes()
+            digest.update(f"\0{path.relative_to(folder).as_posix()} {len(content)}\0".encode())
+            digest.update(content)
+    return digest.hexdigest()
