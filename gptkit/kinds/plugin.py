@@ -14,6 +14,7 @@ from gptkit.kinds.initializer import InitializerSpec
 from gptkit.kinds.norm import NormSpec
 from gptkit.kinds.optimizer import OptimizerSpec, ScheduleSpec
 from gptkit.kinds.position import PositionSpec
+from gptkit.kinds.rotary_scaling import RotaryScalingSpec
 from gptkit.kinds.sampler import SamplerSpec
 from gptkit.kinds.tokenizer import TokenizerSpec
 from gptkit.kinds.tracker import TrackerSpec
@@ -26,6 +27,7 @@ def gptkit_kinds() -> list[type[Component]]:
         TokenizerSpec,
         EmbeddingSpec,
         PositionSpec,
+        RotaryScalingSpec,
         AttentionSpec,
         NormSpec,
         ActivationSpec,

@@ -1,0 +1,1 @@
+"""Kind `attention`: one file a component."""

@@ -1,0 +1,29 @@
+"""`multi-head` attention."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from gptkit.components.attention.grouped_query import HeadedSpec
+
+__all__ = ["MultiHead"]
+
+
+class MultiHead(HeadedSpec):
+    """Causal self-attention in several heads, each with queries, keys and values of its own.
+
+    Formula:
+        head_h = softmax(q_h k_hᵀ / √d_head + mask) v_h,  [q k v] = W_qkv x
+        y = W_o [head_1 … head_H]
+    Shapes:
+        (B, T, d_model) -> (B, T, d_model); cache: 2 · n_heads · d_head values a token
+    Paper:
+        https://arxiv.org/abs/1706.03762
+    """
+
+    name: Literal["multi-head"] = "multi-head"
+
+    @property
+    def kv_heads(self) -> int:
+        assert self.n_heads is not None
+        return self.n_heads

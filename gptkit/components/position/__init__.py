@@ -1,0 +1,1 @@
+"""Kind `position`: one file a component."""

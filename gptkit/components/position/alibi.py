@@ -1,0 +1,73 @@
+"""`alibi` relative positions.
+
+Shapes: B batch, H heads, T queries, S keys.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from gptkit.kinds.context import BuildContext
+from gptkit.kinds.position import HeadShape, Position, PositionSpec
+
+__all__ = ["Alibi", "AlibiPosition"]
+
+
+class Alibi(PositionSpec):
+    """Attention with linear biases: a score falls with the distance, at a slope of each head's own.
+
+    Formula:
+        score[h, t, s] -= m_h · (t - s),  m_h = 2^(-8 (h + 1) / n)  for n heads, n a power of 2
+        other n: the slopes of the next lower power of 2, then every other slope of the next higher
+    Shapes:
+        bias (H, T, S)
+    Paper:
+        https://arxiv.org/abs/2108.12409
+    """
+
+    name: Literal["alibi"] = "alibi"
+    uses: ClassVar[frozenset[str]] = frozenset({"bias"})
+
+    slope_order: Literal["appended", "strided"] = Field(
+        "appended",
+        description="For head counts that are no power of 2: as the paper's code has it, or as MPT has it.",
+    )
+    max_exponent: float = Field(8.0, gt=0, description="The last head's slope is 2 to the minus this.")
+
+    def build(self, context: BuildContext, *, heads: HeadShape) -> AlibiPosition:
+        return context.share(("alibi", self, heads.n_heads), lambda: AlibiPosition(self, heads.n_heads))
+
+    def slopes(self, n_heads: int) -> list[float]:
+        """m_h for each head."""
+
+        def geometric(count: int) -> list[float]:
+            return [2.0 ** (-self.max_exponent * (h + 1) / count) for h in range(count)]
+
+        lower = 2 ** math.floor(math.log2(n_heads))
+        if lower == n_heads:
+            return geometric(n_heads)
+        doubled = geometric(2 * lower)
+        if self.slope_order == "strided":
+            return (doubled[1::2] + doubled[0::2])[:n_heads]
+        return geometric(lower) + doubled[0::2][: n_heads - lower]
+
+    def describe(self) -> str:
+        return "alibi"
+
+
+class AlibiPosition(Position):
+    """Runtime of `alibi`."""
+
+    def __init__(self, spec: Alibi, n_heads: int) -> None:
+        super().__init__()
+        self.slopes = spec.slopes(n_heads)
+
+    def bias(self, query_positions: Tensor, key_positions: Tensor) -> Tensor:
+        distance = (query_positions[..., :, None] - key_positions[..., None, :]).float()
+        slopes_H11 = torch.tensor(self.slopes, device=distance.device)[:, None, None]
+        return -slopes_H11 * (distance[:, None] if distance.dim() == 3 else distance[None, None])

@@ -1,0 +1,22 @@
+"""`none`: no position."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from gptkit.kinds.position import PositionSpec
+
+__all__ = ["NoPosition"]
+
+
+class NoPosition(PositionSpec):
+    """No position at all (NoPE): the causal mask alone tells a token how much came before it.
+
+    Paper:
+        https://arxiv.org/abs/2305.19466
+    """
+
+    name: Literal["none"] = "none"
+
+    def describe(self) -> str:
+        return "none"

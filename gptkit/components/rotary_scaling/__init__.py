@@ -1,0 +1,1 @@
+"""Kind `rotary-scaling`: one file a component."""

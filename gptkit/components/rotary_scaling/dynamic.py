@@ -1,0 +1,47 @@
+"""`dynamic` scaling of rotary positions."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from gptkit.kinds.context import BuildContext
+from gptkit.kinds.rotary_scaling import RotaryScalingSpec
+
+__all__ = ["DynamicScaling"]
+
+
+class DynamicScaling(RotaryScalingSpec):
+    """Dynamic NTK scaling: the base grows with the text once it is longer than the trained length.
+
+    Formula:
+        base' = base · (factor · L / L₀ - (factor - 1))^(d_rotary / (d_rotary - 2))  for a text of L > L₀ tokens
+    Paper:
+        https://arxiv.org/abs/2309.00071
+    Notes:
+        A token's rotation changes as the text grows, so keys are cached unrotated: cached decoding stays equal to the
+        full forward, at the price of turning all keys at every step.
+    """
+
+    name: Literal["dynamic"] = "dynamic"
+    depends_on_length: ClassVar[bool] = True
+
+    factor: float = Field(2.0, ge=1, description="Strength of the growth.")
+    original_context_length: int | None = Field(
+        None, ge=1, description="L₀, the trained length in tokens; the model's context length by default."
+    )
+
+    def frequencies(self, base: float, d_rotary: int, context: BuildContext) -> Tensor:
+        return self.plain(base, d_rotary)
+
+    def at_length(self, base: float, d_rotary: int, context: BuildContext, length_B: Tensor) -> Tensor:
+        trained = self.original_context_length or context.context_length
+        ratio_B = torch.clamp(length_B.float(), min=float(trained)) / trained
+        # Two rotated features turn at the rate of one token, whatever the base.
+        power = d_rotary / (d_rotary - 2) if d_rotary > 2 else 1.0
+        base_B = base * (self.factor * ratio_B - (self.factor - 1)) ** power
+        exponents = torch.arange(0, d_rotary, 2, device=length_B.device).float() / d_rotary
+        return 1.0 / (base_B[:, None] ** exponents)

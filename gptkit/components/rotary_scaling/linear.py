@@ -1,0 +1,30 @@
+"""`linear` scaling of rotary positions."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from gptkit.kinds.context import BuildContext
+from gptkit.kinds.rotary_scaling import RotaryScalingSpec
+
+__all__ = ["LinearScaling"]
+
+
+class LinearScaling(RotaryScalingSpec):
+    """Position interpolation: every frequency divided by one factor.
+
+    Formula:
+        θ_i = base^(-2i / d_rotary) / factor
+    Paper:
+        https://arxiv.org/abs/2306.15595
+    """
+
+    name: Literal["linear"] = "linear"
+
+    factor: float = Field(2.0, ge=1, description="How many times longer the texts are than those of the training.")
+
+    def frequencies(self, base: float, d_rotary: int, context: BuildContext) -> Tensor:
+        return self.plain(base, d_rotary) / self.factor

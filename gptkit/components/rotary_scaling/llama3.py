@@ -1,0 +1,46 @@
+"""`llama3` scaling of rotary positions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from gptkit.kinds.context import BuildContext
+from gptkit.kinds.rotary_scaling import RotaryScalingSpec
+from gptkit.spec import Fault
+
+__all__ = ["Llama3Scaling"]
+
+
+class Llama3Scaling(RotaryScalingSpec):
+    """Llama 3.1's scaling: short wavelengths stay, long ones are divided by a factor, those between are blended.
+
+    Formula:
+        λ_i = 2π / θ_i;  s_i = clamp((L₀ / λ_i - low) / (high - low), 0, 1)
+        θ'_i = (1 - s_i) · θ_i / factor + s_i · θ_i
+    Paper:
+        https://arxiv.org/abs/2407.21783
+    """
+
+    name: Literal["llama3"] = "llama3"
+
+    factor: float = Field(8.0, ge=1, description="Divisor of the slow frequencies.")
+    low_frequency_factor: float = Field(1.0, gt=0, description="Pairs with fewer turns than this in L₀ are divided.")
+    high_frequency_factor: float = Field(4.0, gt=0, description="Pairs with more turns than this in L₀ are kept.")
+    original_context_length: int = Field(8192, ge=1, description="L₀, the trained length in tokens.")
+
+    def faults(self, context: Any) -> Iterator[Fault]:
+        if self.high_frequency_factor <= self.low_frequency_factor:
+            yield ("high_frequency_factor",), "must exceed low_frequency_factor"
+
+    def frequencies(self, base: float, d_rotary: int, context: BuildContext) -> Tensor:
+        plain = self.plain(base, d_rotary)
+        turns = self.original_context_length * plain / (2 * math.pi)
+        span = self.high_frequency_factor - self.low_frequency_factor
+        kept = torch.clamp((turns - self.low_frequency_factor) / span, 0, 1)
+        return (1 - kept) * plain / self.factor + kept * plain

@@ -1,0 +1,58 @@
+"""`yarn` scaling of rotary positions."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from gptkit.kinds.context import BuildContext
+from gptkit.kinds.rotary_scaling import RotaryScalingSpec
+
+__all__ = ["YarnScaling"]
+
+
+class YarnScaling(RotaryScalingSpec):
+    """YaRN: fast pairs keep their frequency, slow ones are interpolated, with a ramp between, and scores are sharpened.
+
+    Formula:
+        i(r) = d_rotary · ln(L₀ / 2πr) / (2 ln base), the pair that turns r times in the trained length L₀
+        γ_i = clamp((i - i(beta_fast)) / (i(beta_slow) - i(beta_fast)), 0, 1)
+        θ'_i = θ_i · (1 - γ_i) + θ_i / factor · γ_i;  sine and cosine times 0.1 · ln(factor) + 1
+    Paper:
+        https://arxiv.org/abs/2309.00071
+    """
+
+    name: Literal["yarn"] = "yarn"
+
+    factor: float = Field(2.0, ge=1, description="How many times longer the texts are than those of the training.")
+    original_context_length: int | None = Field(
+        None, ge=1, description="L₀, the trained length in tokens; the model's context length / factor by default."
+    )
+    beta_fast: float = Field(32.0, gt=0, description="Pairs that turn more often than this in L₀ are kept as they are.")
+    beta_slow: float = Field(1.0, gt=0, description="Pairs that turn less often than this in L₀ are wholly interpolated.")
+    truncate: bool = Field(True, description="Round the ends of the ramp outwards to whole pairs.")
+    attention_factor: float | None = Field(
+        None, gt=0, description="Factor of sine and cosine; 0.1 · ln(factor) + 1 by default."
+    )
+
+    def frequencies(self, base: float, d_rotary: int, context: BuildContext) -> Tensor:
+        trained = self.original_context_length or context.context_length / self.factor
+
+        def pair_turning(times: float) -> float:
+            return d_rotary * math.log(trained / (times * 2 * math.pi)) / (2 * math.log(base))
+
+        low, high = pair_turning(self.beta_fast), pair_turning(self.beta_slow)
+        if self.truncate:
+            low, high = math.floor(low), math.ceil(high)
+        low, high = max(low, 0), min(high, d_rotary - 1)
+        width = high - low or 0.001
+        ramp = torch.clamp((torch.arange(d_rotary // 2, dtype=torch.float32) - low) / width, 0, 1)
+        plain = self.plain(base, d_rotary)
+        return plain / self.factor * ramp + plain * (1 - ramp)
+
+    def amplitude(self, context: BuildContext) -> float:
+        return self.attention_factor or 0.1 * math.log(self.factor) + 1.0

@@ -1,0 +1,206 @@
+"""`GPT`: embedding, blocks, final norm, head. Generic: it knows kinds, never a component.
+
+Shapes: B batch, T tokens, E model width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gptkit.errors import GptkitError, StateError
+from gptkit.files import validate_data
+from gptkit.kinds.attention import Attention
+from gptkit.kinds.forward import Forward
+from gptkit.kinds.state import Stateful
+from gptkit.model.cache import Cache
+from gptkit.model.initialize import initialize
+from gptkit.model.spec import ModelSpec
+from gptkit.model.tree import tree
+
+__all__ = ["GPT", "Output"]
+
+
+@dataclass
+class Output:
+    """What a call of the model gives.
+
+    Attributes:
+        logits: (B, T, V), or (B, 1, V) with `last_only`; None when targets were given, unless asked for.
+        loss: mean cross-entropy in nats plus auxiliary losses, a scalar in fp32; None without targets.
+        losses: auxiliary losses by name, as they were added.
+        weights: attention weights (B, H, T, S) by layer, with `keep_weights`.
+    """
+
+    logits: Tensor | None = None
+    loss: Tensor | None = None
+    losses: dict[str, Tensor] = field(default_factory=dict)
+    weights: dict[int, Tensor] | None = None
+
+
+class GPT(nn.Module):
+    """A GPT language model assembled from a spec.
+
+    ::
+
+        model = GPT({"d_model": 64, "n_layers": 2}, vocab_size=256)
+        logits = model(torch.randint(256, (1, 16))).logits       # (1, 16, 256)
+
+    Args:
+        spec: the model part of a spec, validated or as plain data.
+        vocab_size: number of token ids where the spec leaves it to the tokenizer.
+        seed: starting values depend on it, on names and on shapes only; None leaves memory as it is (to be loaded).
+        device: where the weights live; ``"meta"`` gives a model without memory, to be measured or loaded.
+        dtype: of the weights.
+
+    Raises:
+        SpecError: the spec, given as plain data, is wrong.
+        GptkitError: neither the spec nor `vocab_size` says how many token ids there are.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec | Mapping[str, Any],
+        vocab_size: int | None = None,
+        *,
+        seed: int | None = 0,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        if not isinstance(spec, ModelSpec):
+            spec = validate_data(spec, ModelSpec)
+        size = spec.vocab_size or vocab_size
+        if size is None:
+            raise GptkitError("the model's vocabulary is not known", hint="Set model.vocab_size, or hand in vocab_size.")
+        self.spec = spec
+        self.vocab_size = size
+        self.context_length = spec.context_length
+        device = torch.device(device)
+        with torch.device("meta"):
+            self._assemble()
+        if device.type != "meta":
+            if any(True for _ in self.buffers()):
+                # A component computed a buffer when it was built: it has to be built where its numbers can live.
+                with torch.device(device):
+                    self._assemble()
+            _materialize(self, device, dtype)
+            if seed is not None:
+                initialize(self, spec.initializer, spec.context(size), seed)
+
+    def _assemble(self) -> None:
+        spec, context = self.spec, self.spec.context(self.vocab_size)
+        self.embedding = spec.embedding.build(context)
+        self.blocks = nn.ModuleList(
+            layer.block.build(context.replace(layer=layer.parts(index))) for index, layer in enumerate(spec.layer_specs())
+        )
+        self.final_norm = nn.Identity() if spec.final_norm is None else spec.final_norm.build(context, dim=spec.d_model)
+        self.head = spec.head.build(context, embedding=self.embedding)
+        self._stateful = [module for module in self.modules() if isinstance(module, Stateful)]
+        for index, module in enumerate(self._stateful):
+            module.state_index = index
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights live."""
+        return next(self.parameters()).device
+
+    def forward(
+        self,
+        ids_BT: Tensor,
+        targets_BT: Tensor | None = None,
+        *,
+        cache: Cache | None = None,
+        starts_B: Tensor | None = None,
+        documents_BT: Tensor | None = None,
+        last_only: bool = False,
+        with_logits: bool = False,
+        keep_weights: bool = False,
+    ) -> Output:
+        """Logits of the next token at every position; with targets, their loss instead.
+
+        Args:
+            ids_BT: token ids.
+            targets_BT: the ids that should come next; -100 is left out of the loss.
+            cache: decode on from what it holds, and add these tokens to it.
+            starts_B: padding tokens at the start of each row, where there is no cache that knows them.
+            documents_BT: a number for each token's document, where rows are packed: none sees another.
+            last_only: logits of the last position only.
+            with_logits: logits as well as the loss, at the price of holding them.
+            keep_weights: keep the attention weights; slower, as they have to be spelled out.
+
+        Raises:
+            StateError: more tokens than the context length or the cache's capacity.
+        """
+        first = 0 if cache is None else cache.length
+        n_tokens = ids_BT.shape[1]
+        if first + n_tokens > (self.context_length if cache is None else cache.capacity):
+            where = f"the context length of {self.context_length}" if cache is None else f"a cache of {cache.capacity}"
+            raise StateError(
+                f"{first + n_tokens} tokens do not fit into {where}",
+                hint="Shorten the text, or choose a longer model.context_length.",
+            )
+        context = Forward(
+            ids_BT,
+            first=first,
+            starts_B=starts_B if cache is None else cache.starts_B,
+            documents_BT=documents_BT,
+            states=None if cache is None else cache.states,
+            keep_weights=keep_weights,
+        )
+        x_BTE = self.embedding(ids_BT, context)
+        for block in self.blocks:
+            x_BTE = block(x_BTE, context)
+        if cache is not None:
+            cache.length += n_tokens
+        if last_only and targets_BT is None:
+            x_BTE = x_BTE[:, -1:]
+        x_BTE = self.final_norm(x_BTE)
+        if targets_BT is None:
+            return Output(self.head(x_BTE), None, context.losses, context.weights)
+        loss = self.head.loss(x_BTE, targets_BT)
+        for extra in context.losses.values():
+            loss = loss + extra
+        return Output(self.head(x_BTE) if with_logits else None, loss, context.losses, context.weights)
+
+    def new_cache(
+        self, batch: int, capacity: int | None = None, starts_B: Tensor | None = None, dtype: torch.dtype | None = None
+    ) -> Cache:
+        """An empty cache for `batch` rows of `capacity` tokens (the context length by default), allocated at once.
+
+        Args:
+            starts_B: padding tokens at the start of each row, for prompts of uneven length.
+            dtype: of what is cached; the weights' by default.
+        """
+        weight = next(self.parameters())
+        capacity = self.context_length if capacity is None else capacity
+        states = [module.new_state(batch, capacity, dtype or weight.dtype, weight.device) for module in self._stateful]
+        return Cache(states, capacity, starts_B)
+
+    @torch.no_grad()
+    def attention_weights(self, ids_BT: Tensor) -> dict[int, Tensor]:
+        """The attention weights of every layer that has them, (B, H, T, S) by layer: for plots."""
+        return self(ids_BT, keep_weights=True).weights or {}
+
+    def tree(self) -> str:
+        """The model's parts with their parameter counts, as indented text."""
+        return tree(self)
+
+    def attentions(self) -> list[Attention]:
+        """The attention modules, first layer first."""
+        return [module for module in self.modules() if isinstance(module, Attention)]
+
+
+def _materialize(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+    """Give every parameter memory; tied and shared ones stay one."""
+    made: dict[int, nn.Parameter] = {}
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if id(parameter) not in made:
+                data = torch.empty(parameter.shape, dtype=dtype, device=device)
+                made[id(parameter)] = nn.Parameter(data, parameter.requires_grad)
+            setattr(module, name, made[id(parameter)])

@@ -1,0 +1,138 @@
+"""What a model takes, known before anything is allocated: it is built and run on the meta device."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from gptkit.errors import CapacityError
+from gptkit.kinds.state import Stateful
+from gptkit.model.gpt import GPT
+from gptkit.model.spec import ModelSpec
+from gptkit.model.tree import count
+
+__all__ = ["Plan", "available_memory", "human_bytes", "human_count", "plan", "refuse_unless_fits"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A model's sizes.
+
+    Attributes:
+        parameters: weights, tied and shared ones counted once.
+        embedding_parameters: those of the token embedding, which cost no arithmetic.
+        flops_per_token: floating-point operations of a forward pass over a full context, divided by its tokens.
+        training_flops_per_token: the same with the backward pass, counted as twice the forward.
+        weight_bytes: memory of the weights.
+        cache_bytes_per_token: memory that one more token costs a row when decoding; windows stop growing.
+        cache_bytes: memory of one row's cache at full context length.
+        activation_bytes: what a training step keeps for its backward pass, for the batch asked for.
+        training_bytes: weights, gradients, two optimizer moments and activations.
+    """
+
+    parameters: int
+    embedding_parameters: int
+    flops_per_token: float
+    training_flops_per_token: float
+    weight_bytes: int
+    cache_bytes_per_token: float
+    cache_bytes: int
+    activation_bytes: int
+    training_bytes: int
+
+
+def plan(spec: ModelSpec, vocab_size: int | None = None, *, batch_size: int = 1, dtype: torch.dtype = torch.float32) -> Plan:
+    """The sizes of a spec's model, without allocating it.
+
+    Args:
+        batch_size: rows of a training step (a micro-batch), each as long as the context.
+        dtype: of weights and cache.
+    """
+    model = GPT(spec, vocab_size, device="meta", dtype=dtype)
+    length = spec.context_length
+    ids = torch.zeros(1, length, dtype=torch.long, device="meta")
+    model.eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(ids)
+    flops = counter.get_total_flops() / length
+    parameters = count(model)
+    weight_bytes = sum(p.numel() for p in model.parameters()) * dtype.itemsize
+    activations = _saved_bytes(model.train(), batch_size, length)
+    stateful = [module for module in model.modules() if isinstance(module, Stateful)]
+    return Plan(
+        parameters=parameters,
+        embedding_parameters=model.embedding.table_VE.numel(),
+        flops_per_token=flops,
+        training_flops_per_token=3 * flops,
+        weight_bytes=weight_bytes,
+        cache_bytes_per_token=sum(module.state_bytes_per_token(dtype) for module in stateful),
+        cache_bytes=model.new_cache(1).bytes,
+        activation_bytes=activations,
+        training_bytes=weight_bytes + 3 * 4 * parameters + activations,
+    )
+
+
+def _saved_bytes(model: nn.Module, batch_size: int, length: int) -> int:
+    """Bytes that autograd keeps between forward and backward, weights not counted."""
+    weights = {id(parameter) for parameter in model.parameters()}
+    saved: dict[int, int] = {}
+    held: list[Tensor] = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        root = tensor if tensor._base is None else tensor._base
+        if id(root) not in weights and id(root) not in saved:
+            saved[id(root)] = root.numel() * root.element_size()
+            held.append(root)  # keeps its id from being used again
+        return tensor
+
+    ids = torch.zeros(batch_size, length, dtype=torch.long, device="meta")
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        model(ids, ids)
+    return sum(saved.values())
+
+
+def available_memory(device: torch.device | str = "cpu") -> int:
+    """Bytes that can still be allocated on a device."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def refuse_unless_fits(needed: int, purpose: str, device: torch.device | str = "cpu") -> None:
+    """Raise a `CapacityError` with the numbers where the memory does not suffice."""
+    available = available_memory(device)
+    if needed > available:
+        raise CapacityError(
+            f"{purpose} needs about {human_bytes(needed)}, but {torch.device(device)} has {human_bytes(available)} left",
+            hint="Make the model, its context length or the batch smaller.",
+        )
+
+
+def human_bytes(size: float) -> str:
+    """``1.5 GB``: powers of 1000."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(size) < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"
+
+
+def human_count(number: float) -> str:
+    """``124.4 M``."""
+    for unit in ("", " k", " M", " G", " T"):
+        if abs(number) < 1000:
+            return f"{number:.4g}{unit}"
+        number /= 1000
+    return f"{number:.4g} P"

@@ -1,0 +1,241 @@
+"""`ModelSpec`: a whole GPT by component names, with a pattern of layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pydantic import Field, ModelWrapValidatorHandler, ValidationInfo, model_validator
+
+from gptkit.files import merge
+from gptkit.kinds.attention import AttentionSpec
+from gptkit.kinds.block import BlockSpec
+from gptkit.kinds.context import BuildContext, LayerParts
+from gptkit.kinds.embedding import EmbeddingSpec
+from gptkit.kinds.feedforward import FeedForwardSpec
+from gptkit.kinds.head import HeadSpec
+from gptkit.kinds.initializer import InitializerSpec
+from gptkit.kinds.norm import NormSpec
+from gptkit.kinds.position import PositionSpec
+from gptkit.spec import Component, Fault, Spec, component, failures
+
+__all__ = ["LayerSpec", "ModelSpec"]
+
+PARTS = ("position", "attention", "norm", "feedforward", "block")
+"""What a layer is made of, and what an entry of `layers` may override."""
+
+# What a part is where the spec leaves it out; the ground that overrides of layers merge on, too.
+_DEFAULTS = {
+    "position": "rotary",
+    "attention": "multi-head",
+    "norm": "rms",
+    "feedforward": "gated",
+    "block": "pre-norm",
+}
+
+
+class LayerSpec(Spec):
+    """One entry of the layer pattern: what `repeat` layers in a row are made of."""
+
+    repeat: int = Field(1, ge=1, description="How many layers in a row this entry describes.")
+    position: PositionSpec = component(_DEFAULTS["position"], description="Relative position of these layers.")
+    attention: AttentionSpec = component(_DEFAULTS["attention"], description="Attention of these layers.")
+    norm: NormSpec = component(_DEFAULTS["norm"], description="Norms of these layers.")
+    feedforward: FeedForwardSpec = component(_DEFAULTS["feedforward"], description="Feed-forward of these layers.")
+    block: BlockSpec = component(_DEFAULTS["block"], description="How the parts of these layers are joined.")
+
+    def parts(self, index: int) -> LayerParts:
+        return LayerParts(index, self.position, self.attention, self.norm, self.feedforward)
+
+
+class ModelSpec(Spec):
+    """A whole GPT. Parts given here hold for every layer; entries of `layers` override them layer by layer."""
+
+    context_length: int = Field(256, ge=1, description="The longest sequence, in tokens.")
+    d_model: int = Field(256, ge=1, description="Width of the residual stream (the embedding dimension).")
+    n_layers: int = Field(6, ge=1, description="Number of blocks; as many as `layers` describes where only that is given.")
+    vocab_size: int | None = Field(
+        None, ge=1, description="Number of token ids; the tokenizer's by default, more to round up to a handy size."
+    )
+    embedding: EmbeddingSpec = component("token", description="Turns token ids into vectors.")
+    position: PositionSpec = component(_DEFAULTS["position"], description="How the model knows the order of tokens.")
+    attention: AttentionSpec = component(_DEFAULTS["attention"], description="Mixes information across tokens.")
+    norm: NormSpec = component(_DEFAULTS["norm"], description="The norms inside the blocks.")
+    feedforward: FeedForwardSpec = component(
+        _DEFAULTS["feedforward"], description="What every token goes through by itself."
+    )
+    block: BlockSpec = component(_DEFAULTS["block"], description="How attention, feed-forward and norms are joined.")
+    layers: tuple[LayerSpec, ...] | None = Field(
+        None,
+        description="The pattern of layers, each entry overriding the parts above; repeated until n_layers are reached.",
+    )
+    final_norm: NormSpec | None = Field(
+        None, description="The norm before the head; as `norm` where the blocks leave their output without one. null: none."
+    )
+    head: HeadSpec = component("linear", description="Turns vectors into scores of tokens, and these into a loss.")
+    initializer: InitializerSpec = component("normal", description="How weights start.")
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _resolve(cls, value: Any, handler: ModelWrapValidatorHandler[ModelSpec], info: ValidationInfo) -> ModelSpec:
+        if isinstance(value, ModelSpec) or not isinstance(value, Mapping):
+            return handler(value)
+        data = dict(value)
+        entries = data.get("layers")
+        if isinstance(entries, Sequence) and not isinstance(entries, str):
+            data["layers"] = [_layer(data, entry) for entry in entries]
+            if "n_layers" not in data:
+                data["n_layers"] = max(1, sum(_repeat(entry) for entry in entries))
+        spec = handler(data)
+        if "final_norm" not in data and spec.block.final_norm:
+            spec = spec.model_copy(update={"final_norm": spec.norm})
+        spec = spec._resolved()
+        faults = list(spec._faults())
+        if faults:
+            raise failures(faults, value)
+        return spec
+
+    def context(self, vocab_size: int = 0, layer: LayerParts | None = None) -> BuildContext:
+        """What components are told about this model."""
+        return BuildContext(
+            d_model=self.d_model,
+            context_length=self.context_length,
+            n_layers=self.n_layers,
+            vocab_size=self.vocab_size or vocab_size,
+            position=self.position,
+            layer=layer,
+        )
+
+    def layer_specs(self) -> list[LayerSpec]:
+        """What each of the n_layers layers is made of, the pattern repeated and cut to length."""
+        pattern = [entry for entry in self.layers or (self._uniform(),) for _ in range(entry.repeat)]
+        return [pattern[index % len(pattern)] for index in range(self.n_layers)]
+
+    def components(self) -> Iterator[Component]:
+        """Every component in use, nested ones included."""
+        seen: list[Component] = []
+        for root in [self, *self.layer_specs()]:
+            for found in _nested(root):
+                if not any(found is other for other in seen):
+                    seen.append(found)
+                    yield found
+
+    def _uniform(self) -> LayerSpec:
+        return LayerSpec.model_construct(repeat=self.n_layers, **{part: getattr(self, part) for part in PARTS})
+
+    def _resolved(self) -> ModelSpec:
+        """Everything written out that depends on the rest."""
+        entry = self._uniform()
+        changes: dict[str, Any] = dict(_resolve_layer(entry, self.context(layer=entry.parts(0))))
+        context = self.context()
+        for part in ("embedding", "head", "final_norm", "initializer"):
+            spec = getattr(self, part)
+            changes[part] = None if spec is None else spec.resolved(context)
+        if self.layers is not None:
+            changes["layers"] = tuple(
+                layer.model_copy(update=_resolve_layer(layer, self.context(layer=layer.parts(index))))
+                for index, layer in enumerate(self.layers)
+            )
+        return self.model_copy(update=changes)
+
+    def _faults(self) -> Iterator[Fault]:
+        """Mistakes in how components are combined, each named once, where it can be put right."""
+        uniform = self._uniform()
+        entries = list(enumerate(self.layers)) if self.layers is not None else [(-1, uniform)]
+        seen: set[Fault] = set()
+        for index, layer in entries:
+            context = self.context(layer=layer.parts(max(index, 0)))
+            for part in PARTS:
+                spec = getattr(layer, part)
+                inherited = spec == getattr(self, part)
+                place = (part,) if inherited else ("layers", index, part)
+                found = [*spec.faults(context), *_nested_faults(spec, context)]
+                if part == "position":
+                    found += _position_faults(layer, self)
+                for path, message in found:
+                    fault = ((*place, *path), message)
+                    if fault not in seen:
+                        seen.add(fault)
+                        yield fault
+        context = self.context()
+        for part in ("embedding", "final_norm", "head", "initializer"):
+            spec = getattr(self, part)
+            if spec is not None:
+                for path, message in [*spec.faults(context), *_nested_faults(spec, context)]:
+                    yield (part, *path), message
+        limit = self.position.max_positions(context)
+        if limit is not None and limit < self.context_length:
+            yield (
+                ("position",),
+                f"position {self.position.name!r} ends at {limit} tokens, before the context length {self.context_length}; "
+                "enlarge it or shorten context_length",
+            )
+
+
+def _position_faults(layer: LayerSpec, model: ModelSpec) -> Iterator[Fault]:
+    position, attention = layer.position, layer.attention
+    relative = position.uses - {"embed"}
+    missing = sorted(relative - attention.accepts)
+    if missing:
+        does = {
+            "rotate": "rotates queries and keys",
+            "bias": "adds a bias to the scores",
+            "content_bias": "adds a term to the scores that depends on the queries",
+            "value_bias": "adds a term to the values",
+        }
+        why = " and ".join(does.get(hook, hook) for hook in missing)
+        yield (
+            (),
+            f"position {position.name!r} {why}, which attention {attention.name!r} cannot take; "
+            "choose another position (none is always possible) or another attention",
+        )
+    if "embed" in position.uses and position != model.position:
+        yield (
+            (),
+            f"position {position.name!r} is absolute: it is added once, to the embeddings, so a layer cannot have its own; "
+            "set it as model.position",
+        )
+
+
+def _nested_faults(spec: Spec, context: BuildContext) -> Iterator[Fault]:
+    for name in type(spec).model_fields:
+        for path, inner in _components_in(getattr(spec, name), (name,)):
+            for below, message in inner.faults(context):
+                yield (*path, *below), message
+            for below, message in _nested_faults(inner, context):
+                yield (*path, *below), message
+
+
+def _components_in(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], Component]]:
+    if isinstance(value, Component):
+        yield path, value
+    elif isinstance(value, (tuple, list)):
+        for index, item in enumerate(value):
+            yield from _components_in(item, (*path, index))
+
+
+def _nested(spec: Spec) -> Iterator[Component]:
+    for name in type(spec).model_fields:
+        for _, inner in _components_in(getattr(spec, name), (name,)):
+            yield inner
+            yield from _nested(inner)
+
+
+def _resolve_layer(layer: LayerSpec, context: BuildContext) -> dict[str, Any]:
+    return {part: getattr(layer, part).resolved(context) for part in PARTS}
+
+
+def _layer(model: Mapping[str, Any], entry: Any) -> Any:
+    """An entry of `layers` with what it does not override filled in from the model."""
+    if not isinstance(entry, Mapping):
+        return entry
+    layer = dict(entry)
+    for part in PARTS:
+        base = model.get(part, _DEFAULTS[part])
+        layer[part] = merge(base, layer[part]) if part in layer else base
+    return layer
+
+
+def _repeat(entry: Any) -> int:
+    repeat = entry.get("repeat", 1) if isinstance(entry, Mapping) else 1
+    return repeat if isinstance(repeat, int) else 1

@@ -1,0 +1,184 @@
+"""Attention against references that we did not write: torch's own modules, and sums spelled out here."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gptkit.kinds.attention import Attention
+from gptkit.kinds.context import BuildContext, LayerParts
+from gptkit.kinds.forward import Forward
+from gptkit.model.spec import ModelSpec
+
+B, T, E = 2, 11, 24
+
+
+def build(attention: dict[str, Any], position: Any = "none") -> Attention:
+    spec = ModelSpec.model_validate(
+        {"d_model": E, "n_layers": 1, "context_length": 64, "attention": attention, "position": position}
+    )
+    layer = spec.layer_specs()[0]
+    parts = LayerParts(0, layer.position, layer.attention, layer.norm, layer.feedforward)
+    module = layer.attention.build(BuildContext(E, 64, 1, position=spec.position, layer=parts))
+    randomise(module)
+    return module.eval()
+
+
+def randomise(module: nn.Module, seed: int = 3) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.5)
+
+
+def inputs(seed: int = 0) -> tuple[Tensor, Forward]:
+    x = torch.randn(B, T, E, generator=torch.Generator().manual_seed(seed))
+    return x, Forward(torch.zeros(B, T, dtype=torch.long))
+
+
+def causal() -> Tensor:
+    return torch.ones(T, T, dtype=torch.bool).tril()
+
+
+def softmax_attention(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor, scale: float) -> Tensor:
+    scores = (q @ k.transpose(-1, -2) * scale).masked_fill(~allowed, float("-inf"))
+    return scores.softmax(-1) @ v
+
+
+def heads(x: Tensor, count: int) -> Tensor:
+    return x.view(B, T, count, -1).transpose(1, 2)
+
+
+def test_multi_head_equals_torchs_module() -> None:
+    ours: Any = build({"name": "multi-head", "n_heads": 4, "qkv_bias": True, "output_bias": True})
+    theirs = nn.MultiheadAttention(E, 4, bias=True, batch_first=True)
+    with torch.no_grad():
+        theirs.in_proj_weight.copy_(ours.qkv.weight)
+        theirs.in_proj_bias.copy_(ours.qkv.bias)
+        theirs.out_proj.weight.copy_(ours.output.weight)
+        theirs.out_proj.bias.copy_(ours.output.bias)
+    x, forward = inputs()
+    expected, _ = theirs(x, x, x, attn_mask=~causal(), need_weights=False)
+    torch.testing.assert_close(ours(x, forward), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_grouped_query_equals_repeated_heads() -> None:
+    ours: Any = build({"name": "grouped-query", "n_heads": 6, "n_kv_heads": 2, "d_head": 5, "scale": 0.3})
+    x, forward = inputs()
+    q, k, v = F.linear(x, ours.qkv.weight).split([30, 10, 10], -1)
+    k, v = (heads(t, 2).repeat_interleave(3, 1) for t in (k, v))
+    out = F.scaled_dot_product_attention(heads(q, 6), k, v, is_causal=True, scale=0.3)
+    expected = F.linear(out.transpose(1, 2).flatten(2), ours.output.weight)
+    torch.testing.assert_close(ours(x, forward), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_single_head_is_the_textbook_formula() -> None:
+    ours: Any = build({"name": "single-head", "d_head": 7, "qkv_bias": True})
+    x, forward = inputs()
+    q, k, v = (x @ layer.weight.T + layer.bias for layer in (ours.W_query, ours.W_key, ours.W_value))
+    expected = softmax_attention(q, k, v, causal(), 1 / math.sqrt(7)) @ ours.W_output.weight.T
+    torch.testing.assert_close(ours(x, forward), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_simple_averages_the_inputs_themselves(scaled: bool) -> None:
+    ours = build({"name": "simple", "scaled": scaled})
+    x, forward = inputs()
+    expected = softmax_attention(x, x, x, causal(), 1 / math.sqrt(E) if scaled else 1.0)
+    torch.testing.assert_close(ours(x, forward), expected, atol=1e-5, rtol=1e-5)
+    assert not list(ours.parameters())
+
+
+def test_window_softcap_sinks_gate_and_clip() -> None:
+    fields = {"window": 4, "softcap": 3.0, "sinks": True, "output_gate": True, "clip_qkv": 1.0, "qkv_bias": True}
+    ours: Any = build({"name": "grouped-query", "n_heads": 4, "n_kv_heads": 2, **fields})
+    x, forward = inputs()
+    packed = F.linear(x, ours.qkv.weight, ours.qkv.bias).clamp(-1, 1)
+    q, k, v, gate = packed.split([24, 12, 12, 24], -1)
+    q, gate = heads(q, 4), heads(gate, 4)
+    k, v = (heads(t, 2).repeat_interleave(2, 1) for t in (k, v))
+    back = torch.arange(T)[:, None] - torch.arange(T)[None]
+    scores = 3 * torch.tanh(q @ k.transpose(-1, -2) / math.sqrt(6) / 3)
+    scores = scores.masked_fill(~((back >= 0) & (back < 4)), float("-inf"))
+    exps = scores.exp()
+    weights = exps / (exps.sum(-1, keepdim=True) + ours.sinks.exp().view(1, 4, 1, 1))
+    out = (weights @ v) * torch.sigmoid(gate)
+    expected = F.linear(out.transpose(1, 2).flatten(2), ours.output.weight)
+    torch.testing.assert_close(ours(x, forward), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_sinks_on_the_fused_path_equal_the_explicit_one() -> None:
+    ours: Any = build({"name": "multi-head", "n_heads": 4, "sinks": True})
+    x, forward = inputs()
+    kept = Forward(torch.zeros(B, T, dtype=torch.long), keep_weights=True)
+    torch.testing.assert_close(ours(x, forward), ours(x, kept), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("width", ["head", "full"])
+def test_qk_norm_before_and_after_rotation(width: str) -> None:
+    fields = {"n_heads": 4, "n_kv_heads": 2, "qk_norm": {"name": "rms", "eps": 1e-6}, "qk_norm_width": width}
+    ours: Any = build({"name": "grouped-query", **fields}, "rotary")
+    x, forward = inputs()
+    q, k, v = F.linear(x, ours.qkv.weight).split([24, 12, 12], -1)
+    norm_q, norm_k = ours.q_norm.weight, ours.k_norm.weight
+    if width == "full":
+        q, k = F.rms_norm(q, (24,), norm_q, 1e-6), F.rms_norm(k, (12,), norm_k, 1e-6)
+        q, k = heads(q, 4), heads(k, 2)
+    else:
+        q, k = F.rms_norm(heads(q, 4), (6,), norm_q, 1e-6), F.rms_norm(heads(k, 2), (6,), norm_k, 1e-6)
+    q, k = turn(q), turn(k)
+    k, v = k.repeat_interleave(2, 1), heads(v, 2).repeat_interleave(2, 1)
+    out = softmax_attention(q, k, v, causal(), 1 / math.sqrt(6))
+    expected = F.linear(out.transpose(1, 2).flatten(2), ours.output.weight)
+    torch.testing.assert_close(ours(x, forward), expected, atol=1e-5, rtol=1e-5)
+
+
+def turn(x: Tensor) -> Tensor:
+    """Half-split rotation, through complex numbers."""
+    half = x.shape[-1] // 2
+    rates = 10000.0 ** (-torch.arange(half) / half)
+    angles = torch.arange(x.shape[2])[:, None] * rates
+    turned = torch.complex(x[..., :half], x[..., half:]) * torch.polar(torch.ones_like(angles), angles)
+    return torch.cat((turned.real, turned.imag), -1)
+
+
+def test_rotary_comes_between_norm_and_norm_after() -> None:
+    fields = {"n_heads": 4, "qk_norm": {"name": "rms", "eps": 1e-6}, "qk_norm_order": "after"}
+    ours: Any = build({"name": "multi-head", **fields}, "rotary")
+    x, forward = inputs()
+    q, k, v = (heads(t, 4) for t in F.linear(x, ours.qkv.weight).split(24, -1))
+    q = F.rms_norm(turn(q), (6,), ours.q_norm.weight, 1e-6)
+    k = F.rms_norm(turn(k), (6,), ours.k_norm.weight, 1e-6)
+    out = softmax_attention(q, k, v, causal(), 1 / math.sqrt(6))
+    expected = F.linear(out.transpose(1, 2).flatten(2), ours.output.weight)
+    torch.testing.assert_close(ours(x, forward), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_weights_can_be_asked_for_and_sum_to_one() -> None:
+    ours: Any = build({"name": "multi-head", "n_heads": 4})
+    x, _ = inputs()
+    forward = Forward(torch.zeros(B, T, dtype=torch.long), keep_weights=True)
+    ours(x, forward)
+    assert forward.weights is not None
+    weights = forward.weights[0]
+    assert weights.shape == (B, 4, T, T)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(B, 4, T))
+    assert (weights[..., ~causal()] == 0).all()
+
+
+def test_dropout_drops_weights_in_training_only() -> None:
+    ours: Any = build({"name": "multi-head", "n_heads": 4, "dropout": 0.5})
+    x, forward = inputs()
+    assert torch.equal(ours(x, forward), ours(x, forward))
+    ours.train()
+    torch.manual_seed(0)
+    kept = Forward(torch.zeros(B, T, dtype=torch.long), keep_weights=True)
+    ours(x, kept)
+    assert kept.weights is not None
+    share = (kept.weights[0][..., causal()] == 0).float().mean().item()
+    assert 0.4 < share < 0.6

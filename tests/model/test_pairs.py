@@ -1,0 +1,170 @@
+"""Every attention with every position: no future leak, cached equals full, padding and documents keep to themselves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from gptkit.errors import SpecError
+from gptkit.model.gpt import GPT
+from gptkit.registry import default_registry
+
+V = 61
+VARIANTS: dict[str, list[dict[str, Any]]] = {
+    "rotary": [
+        {},
+        {"layout": "interleaved", "fraction": 0.5},
+        {"scaling": {"name": "linear", "factor": 3}},
+        {"scaling": {"name": "dynamic", "original_context_length": 12}},
+        {"scaling": {"name": "yarn", "factor": 4, "original_context_length": 12}},
+        {"scaling": {"name": "llama3", "original_context_length": 12}},
+        {"scaling": {"name": "longrope", "long": (3.0,), "original_context_length": 12}},
+    ],
+    "shaw": [{"max_distance": 5}, {"values": False}],
+    "t5-bias": [{"n_buckets": 8, "max_distance": 20}, {"shared": False}],
+    "multi-head": [
+        {"n_heads": 4},
+        {"n_heads": 3, "d_head": 8, "window": 5, "qkv_bias": True},
+        {"n_heads": 4, "chunk": 6},
+        {"n_heads": 4, "softcap": 5.0, "qk_norm": "rms"},
+        {"n_heads": 4, "sinks": True, "window": 5, "output_gate": True},
+        {"n_heads": 4, "qk_norm": "rms", "qk_norm_order": "after", "clip_qkv": 0.5},
+    ],
+    "grouped-query": [{"n_heads": 4, "n_kv_heads": 2}, {"n_heads": 4, "n_kv_heads": 1, "window": 4, "qk_norm": "rms", "qk_norm_width": "full"}],
+    "single-head": [{"d_head": 12}, {"window": 5}],
+    "simple": [{}, {"scaled": True, "window": 5}],
+}
+
+
+def variants(kind: str) -> list[dict[str, Any]]:
+    return [{"name": name, **fields} for name in default_registry().names(kind) for fields in VARIANTS.get(name, [{}])]
+
+
+def pairs() -> list[Any]:
+    found = []
+    for attention in variants("attention"):
+        for position in variants("position"):
+            label = "-".join(str(value) for part in (attention, position) for value in part.values())
+            found.append(pytest.param(attention, position, id=label.replace(" ", "")))
+    return found
+
+
+def make(attention: dict[str, Any], position: dict[str, Any], **more: Any) -> GPT:
+    spec = {"d_model": 32, "n_layers": 2, "context_length": 40, "attention": attention, "position": position, **more}
+    try:
+        model = GPT(spec, V)
+    except SpecError as error:
+        assert "cannot take" in str(error)  # declared, with the reason
+        pytest.skip("the attention declares that it cannot take this position")
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    return model.eval().double()
+
+
+def ids(rows: int, length: int, seed: int = 0) -> torch.Tensor:
+    return torch.randint(V, (rows, length), generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize(("attention", "position"), pairs())
+@torch.no_grad()
+def test_pair(attention: dict[str, Any], position: dict[str, Any]) -> None:
+    model = make(attention, position)
+    tokens = ids(2, 24)
+    full = model(tokens).logits
+    assert full.isfinite().all()
+
+    # No future leak: other tokens from 15 on change nothing before, and do change what comes after.
+    changed = tokens.clone()
+    changed[:, 15:] = (changed[:, 15:] + 1) % V
+    other = model(changed).logits
+    assert torch.equal(other[:, :15], full[:, :15]) or torch.allclose(other[:, :15], full[:, :15], atol=1e-12)
+    assert not torch.allclose(other[:, 15:], full[:, 15:], atol=1e-6)
+
+    # Cached decoding equals the full forward over the same prefix: prefill, single steps, and a piece of several.
+    cache = model.new_cache(2)
+    at = 0
+    for piece in (7, 1, 1, 4, 1, 1, 1, 1, 1, 5):
+        step = model(tokens[:, at : at + piece], cache=cache).logits
+        at += piece
+        torch.testing.assert_close(step[:, -1], model(tokens[:, :at]).logits[:, -1], atol=1e-9, rtol=1e-9)
+
+    # A padded row is the row alone, with and without a cache.
+    padding = 3
+    alone = model(tokens[1:, : 24 - padding]).logits
+    padded = torch.cat((torch.zeros(1, padding, dtype=torch.long), tokens[1:, : 24 - padding]), dim=1)
+    batch = torch.cat((tokens[:1], padded))
+    starts = torch.tensor([0, padding])
+    together = model(batch, starts_B=starts).logits
+    torch.testing.assert_close(together[1, padding:], alone[0], atol=1e-9, rtol=1e-9)
+    torch.testing.assert_close(together[0], full[0], atol=1e-9, rtol=1e-9)
+    cache = model.new_cache(2, starts_B=starts)
+    model(batch[:, :10], cache=cache)
+    for at in range(10, 24):
+        step = model(batch[:, at : at + 1], cache=cache).logits
+        prefix = model(batch[:, : at + 1], starts_B=starts).logits[:, -1:]
+        torch.testing.assert_close(step, prefix, atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize(("attention", "position"), pairs())
+@torch.no_grad()
+def test_documents_keep_to_themselves(attention: dict[str, Any], position: dict[str, Any]) -> None:
+    model = make(attention, position)
+    scaling = position.get("scaling")
+    if scaling and scaling["name"] in ("dynamic", "longrope"):
+        pytest.skip("these scale with the length of the row, which packed documents have in common")
+    tokens = ids(2, 24)
+    documents = torch.tensor([[0] * 9 + [1] * 15, [4] * 4 + [2] * 12 + [7] * 8])
+    packed = model(tokens, documents_BT=documents).logits
+    for row, (begin, end) in ((0, (0, 9)), (0, (9, 24)), (1, (0, 4)), (1, (4, 16)), (1, (16, 24))):
+        alone = model(tokens[row : row + 1, begin:end]).logits[0]
+        torch.testing.assert_close(packed[row, begin:end], alone, atol=1e-9, rtol=1e-9)
+
+
+@torch.no_grad()
+def test_windows_count_the_current_token() -> None:
+    model = make({"name": "multi-head", "n_heads": 2, "window": 3}, {"name": "none"}, n_layers=1)
+    tokens = ids(1, 12)
+    full = model(tokens).logits
+    for changed_at in range(12):
+        other = tokens.clone()
+        other[0, changed_at] = (other[0, changed_at] + 1) % V
+        differs = (model(other).logits - full).abs().amax(-1)[0] > 1e-9
+        assert differs.nonzero().flatten().tolist() == [t for t in range(12) if changed_at <= t < changed_at + 3]
+
+
+@torch.no_grad()
+def test_chunks_begin_anew() -> None:
+    model = make({"name": "multi-head", "n_heads": 2, "chunk": 4}, {"name": "none"}, n_layers=1)
+    tokens = ids(1, 12)
+    full = model(tokens).logits
+    other = tokens.clone()
+    other[0, 5] = (other[0, 5] + 1) % V
+    differs = (model(other).logits - full).abs().amax(-1)[0] > 1e-9
+    assert differs.nonzero().flatten().tolist() == [5, 6, 7]
+
+
+@torch.no_grad()
+def test_a_cache_rolls_back_and_reorders() -> None:
+    for window in (None, 6):
+        model = make({"name": "multi-head", "n_heads": 4, "window": window}, {"name": "rotary"})
+        tokens = ids(3, 30)
+        cache = model.new_cache(3)
+        for at in range(0, 20, 2):
+            model(tokens[:, at : at + 2], cache=cache)
+        model(ids(3, 4, seed=9), cache=cache)
+        cache.truncate(20)
+        step = model(tokens[:, 20:21], cache=cache).logits
+        torch.testing.assert_close(step[:, -1], model(tokens[:, :21]).logits[:, -1], atol=1e-9, rtol=1e-9)
+        cache.reorder([2, 0])
+        step = model(tokens[[2, 0], 21:22], cache=cache).logits
+        torch.testing.assert_close(step[:, -1], model(tokens[[2, 0], :22]).logits[:, -1], atol=1e-9, rtol=1e-9)
+
+
+def test_a_window_holds_no_more_than_it_needs() -> None:
+    model = make({"name": "multi-head", "n_heads": 4, "window": 4}, {"name": "rotary"}, context_length=1000)
+    wide = make({"name": "multi-head", "n_heads": 4}, {"name": "rotary"}, context_length=1000)
+    assert model.new_cache(1).bytes < wide.new_cache(1).bytes / 30
