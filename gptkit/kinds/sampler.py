@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+import torch
 from torch import Tensor
 
 from gptkit.spec import Component
@@ -17,7 +18,7 @@ from gptkit.spec import Component
 if TYPE_CHECKING:
     from gptkit.kinds.tokenizer import Tokenizer
 
-__all__ = ["Sampler", "SamplerContext", "SamplerSpec"]
+__all__ = ["Sampler", "SamplerContext", "SamplerSpec", "rule_out"]
 
 
 @dataclass(frozen=True)
@@ -50,16 +51,38 @@ class Sampler(ABC):
     def chosen(self, tokens: Sequence[int], log_probabilities: Sequence[float]) -> None:
         """Told which token was drawn for each row, with its log-probability under the final distribution."""
 
+    def reorder(self, rows: Sequence[int]) -> None:
+        """Told that row i is from now on what row ``rows[i]`` was: rows that are finished leave the batch.
+
+        Only a sampler with state for each row has something to do here.
+        """
+
 
 class SamplerSpec(Component):
     """Shapes the distribution of the next token. A chain of samplers is applied in the order written.
 
     After the chain a token is drawn from softmax(logits). A sampler never brings back a token that is ruled out
     (-inf) and leaves at least one of those that are not.
+
+    Declared capabilities:
+        deterministic: it leaves one token, the most likely one. The generator then takes that token without calling
+            this link or those after it, and without drawing.
     """
 
     kind: ClassVar[str] = "sampler"
+    deterministic: ClassVar[bool] = False
 
     @abstractmethod
     def build(self, context: SamplerContext) -> Sampler:
-        """The link, with fresh state."""
+        """The link, with fresh state.
+
+        Raises:
+            GptkitError: it needs what the context lacks (a tokenizer, an end token, an id of the vocabulary).
+        """
+
+
+def rule_out(logits_BV: Tensor, remove_BV: Tensor) -> Tensor:
+    """The logits with -inf where `remove_BV` is true; a row that would have no token left stays as it was."""
+    left_BV = logits_BV.masked_fill(remove_BV, -torch.inf)
+    empty_B1 = left_BV.amax(dim=-1, keepdim=True) == -torch.inf
+    return torch.where(empty_B1, logits_BV, left_BV)

@@ -1,0 +1,44 @@
+"""Sampler `epsilon`. Shapes: B batch, V vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from gptkit.components.sampler.cutoff import keep_above
+from gptkit.kinds.sampler import Sampler, SamplerContext, SamplerSpec
+
+__all__ = ["Epsilon", "EpsilonSpec"]
+
+
+class Epsilon(Sampler):
+    """The runtime part."""
+
+    def __init__(self, p: float) -> None:
+        self.p = p
+
+    def __call__(self, logits_BV: Tensor, history: Sequence[Sequence[int]]) -> Tensor:
+        return keep_above(logits_BV, logits_BV.softmax(dim=-1) >= self.p)
+
+
+class EpsilonSpec(SamplerSpec):
+    """Keeps tokens of at least a fixed probability.
+
+    Formula:
+        keep v  ⇔  P[v] ≥ p, or v is the most likely token;  P = softmax(logits)
+
+    Shapes:
+        (B, V) → (B, V)
+
+    Paper:
+        https://arxiv.org/abs/2210.15191
+    """
+
+    name: Literal["epsilon"] = "epsilon"
+    p: float = Field(3e-4, gt=0, lt=1, description="The lowest probability kept; 0.0003 to 0.0009 in the paper.")
+
+    def build(self, context: SamplerContext) -> Epsilon:
+        return Epsilon(self.p)

@@ -1,0 +1,43 @@
+"""Sampler `greedy`. Shapes: B batch, V vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from gptkit.kinds.sampler import Sampler, SamplerContext, SamplerSpec
+
+__all__ = ["Greedy", "GreedySpec"]
+
+
+class Greedy(Sampler):
+    """The runtime part."""
+
+    def __call__(self, logits_BV: Tensor, history: Sequence[Sequence[int]]) -> Tensor:
+        best_B1 = logits_BV.argmax(dim=-1, keepdim=True)
+        only_BV = torch.full_like(logits_BV, -torch.inf)
+        return only_BV.scatter(-1, best_B1, logits_BV.gather(-1, best_B1))
+
+
+class GreedySpec(SamplerSpec):
+    """Takes the most likely token every time, so the same prompt always gives the same text.
+
+    Formula:
+        next = argmax_v logits[v]; of equal ones the lowest id
+
+    Shapes:
+        (B, V) → (B, V)
+
+    Notes:
+        Nothing is drawn, and links written after it have no effect.
+    """
+
+    deterministic: ClassVar[bool] = True
+
+    name: Literal["greedy"] = "greedy"
+
+    def build(self, context: SamplerContext) -> Greedy:
+        return Greedy()

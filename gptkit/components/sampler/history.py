@@ -1,0 +1,35 @@
+"""What samplers that look back need: the distinct tokens of each row's history, as indices into the logits."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["occurrences"]
+
+
+def occurrences(history: Sequence[Sequence[int]], like_BV: Tensor, window: int | None = None) -> tuple[Tensor, Tensor]:
+    """Which tokens each row holds, and how often.
+
+    Args:
+        history: token ids of each row; ids outside the vocabulary are left out.
+        like_BV: the logits, for their size and device.
+        window: look at this many last tokens of each row; None for all.
+
+    Returns:
+        Indices into the flattened logits (N,), and the counts (N,) in the logits' dtype.
+    """
+    vocab_size = like_BV.shape[-1]
+    places: list[int] = []
+    counts: list[int] = []
+    for row, tokens in enumerate(history):
+        counted = Counter(tokens if window is None else tokens[-window:])
+        for token, count in counted.items():
+            if 0 <= token < vocab_size:
+                places.append(row * vocab_size + token)
+                counts.append(count)
+    device = like_BV.device
+    return torch.tensor(places, dtype=torch.long, device=device), torch.tensor(counts, dtype=like_BV.dtype, device=device)

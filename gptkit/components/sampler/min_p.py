@@ -1,0 +1,47 @@
+"""Sampler `min-p`. Shapes: B batch, V vocabulary."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from gptkit.kinds.sampler import Sampler, SamplerContext, SamplerSpec
+
+__all__ = ["MinP", "MinPSpec"]
+
+
+class MinP(Sampler):
+    """The runtime part."""
+
+    def __init__(self, p: float) -> None:
+        # P[v] / max P is exp(logits[v] - max logits): no softmax is needed.
+        self.below_best = math.log(p)
+
+    def __call__(self, logits_BV: Tensor, history: Sequence[Sequence[int]]) -> Tensor:
+        lowest_B1 = logits_BV.amax(dim=-1, keepdim=True) + self.below_best
+        return logits_BV.masked_fill(logits_BV < lowest_B1, -torch.inf)
+
+
+class MinPSpec(SamplerSpec):
+    """Keeps tokens at least p times as likely as the most likely one: few where the model is sure, many where not.
+
+    Formula:
+        keep v  ⇔  P[v] ≥ p · max_w P[w],  where P = softmax(logits)
+
+    Shapes:
+        (B, V) → (B, V)
+
+    Paper:
+        https://arxiv.org/abs/2407.01082
+    """
+
+    name: Literal["min-p"] = "min-p"
+    p: float = Field(0.05, gt=0, le=1, description="The lowest probability kept, as a share of the most likely token's.")
+
+    def build(self, context: SamplerContext) -> MinP:
+        return MinP(self.p)

@@ -1,0 +1,46 @@
+"""Sampler `presence-penalty`. Shapes: B batch, V vocabulary, N distinct tokens of all histories."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from gptkit.components.sampler.history import occurrences
+from gptkit.kinds.sampler import Sampler, SamplerContext, SamplerSpec
+
+__all__ = ["PresencePenalty", "PresencePenaltySpec"]
+
+
+class PresencePenalty(Sampler):
+    """The runtime part."""
+
+    def __init__(self, penalty: float, window: int | None) -> None:
+        self.penalty = penalty
+        self.window = window
+
+    def __call__(self, logits_BV: Tensor, history: Sequence[Sequence[int]]) -> Tensor:
+        places_N, _ = occurrences(history, logits_BV, self.window)
+        return logits_BV.clone().put_(places_N, logits_BV.take(places_N) - self.penalty)
+
+
+class PresencePenaltySpec(SamplerSpec):
+    """Makes tokens that the text already holds less likely, prompt included, however often they occur.
+
+    Formula:
+        for v in the history:  logits[v] ← logits[v] − penalty
+
+    Shapes:
+        (B, V) → (B, V)
+    """
+
+    name: Literal["presence-penalty"] = "presence-penalty"
+    penalty: float = Field(
+        0.5, ge=-100, le=100, description="Taken off the logit of a token that occurs; below 0 it rewards repetition."
+    )
+    window: int | None = Field(None, ge=1, description="How many last tokens count; all of them by default.")
+
+    def build(self, context: SamplerContext) -> PresencePenalty:
+        return PresencePenalty(self.penalty, self.window)

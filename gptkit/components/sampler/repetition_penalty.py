@@ -1,0 +1,53 @@
+"""Sampler `repetition-penalty`. Shapes: B batch, V vocabulary, N distinct tokens of all histories."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from gptkit.components.sampler.history import occurrences
+from gptkit.kinds.sampler import Sampler, SamplerContext, SamplerSpec
+
+__all__ = ["RepetitionPenalty", "RepetitionPenaltySpec"]
+
+
+class RepetitionPenalty(Sampler):
+    """The runtime part."""
+
+    def __init__(self, penalty: float, window: int | None) -> None:
+        self.penalty = penalty
+        self.window = window
+
+    def __call__(self, logits_BV: Tensor, history: Sequence[Sequence[int]]) -> Tensor:
+        places_N, _ = occurrences(history, logits_BV, self.window)
+        seen_N = logits_BV.take(places_N)
+        punished_N = torch.where(seen_N < 0, seen_N * self.penalty, seen_N / self.penalty)
+        return logits_BV.clone().put_(places_N, punished_N)
+
+
+class RepetitionPenaltySpec(SamplerSpec):
+    """Makes tokens that the text already holds, prompt included, less likely.
+
+    Formula:
+        for v in the history:  logits[v] ← logits[v] / penalty if logits[v] > 0, else logits[v] · penalty
+
+    Shapes:
+        (B, V) → (B, V)
+
+    Paper:
+        https://arxiv.org/abs/1909.05858
+
+    Notes:
+        It depends on where the logits' zero lies, so put it before `temperature`. Below 1 it rewards repetition.
+    """
+
+    name: Literal["repetition-penalty"] = "repetition-penalty"
+    penalty: float = Field(1.1, ge=0.01, le=100, description="How strong: 1 changes nothing, 1.2 is much.")
+    window: int | None = Field(None, ge=1, description="How many last tokens count; all of them by default.")
+
+    def build(self, context: SamplerContext) -> RepetitionPenalty:
+        return RepetitionPenalty(self.penalty, self.window)

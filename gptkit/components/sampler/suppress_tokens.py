@@ -1,0 +1,51 @@
+"""Sampler `suppress-tokens`. Shapes: B batch, V vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from gptkit.components.sampler.ids import check_ids
+from gptkit.kinds.sampler import Sampler, SamplerContext, SamplerSpec, rule_out
+
+__all__ = ["SuppressTokens", "SuppressTokensSpec"]
+
+
+class SuppressTokens(Sampler):
+    """The runtime part."""
+
+    def __init__(self, remove_V: Tensor) -> None:
+        self.remove_V = remove_V
+
+    def __call__(self, logits_BV: Tensor, history: Sequence[Sequence[int]]) -> Tensor:
+        self.remove_V = self.remove_V.to(logits_BV.device)
+        return rule_out(logits_BV, self.remove_V)
+
+
+class SuppressTokensSpec(SamplerSpec):
+    """Never writes the tokens listed.
+
+    Formula:
+        logits[v] ← −∞ for v in tokens
+
+    Shapes:
+        (B, V) → (B, V)
+
+    Notes:
+        Where that would leave no token, it changes nothing.
+    """
+
+    examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({"tokens": (0, 2)},)
+
+    name: Literal["suppress-tokens"] = "suppress-tokens"
+    tokens: tuple[int, ...] = Field((), description="The ids of the tokens.")
+
+    def build(self, context: SamplerContext) -> SuppressTokens:
+        check_ids("suppress-tokens", self.tokens, context.vocab_size)
+        remove_V = torch.zeros(context.vocab_size, dtype=torch.bool)
+        remove_V[list(self.tokens)] = True
+        return SuppressTokens(remove_V)

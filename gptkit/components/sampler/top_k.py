@@ -1,0 +1,50 @@
+"""Sampler `top-k`. Shapes: B batch, V vocabulary, K tokens kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from gptkit.kinds.sampler import Sampler, SamplerContext, SamplerSpec
+
+__all__ = ["TopK", "TopKSpec"]
+
+
+class TopK(Sampler):
+    """The runtime part."""
+
+    def __init__(self, k: int) -> None:
+        self.k = k
+
+    def __call__(self, logits_BV: Tensor, history: Sequence[Sequence[int]]) -> Tensor:
+        if self.k >= logits_BV.shape[-1]:
+            return logits_BV
+        lowest_B1 = logits_BV.topk(self.k, dim=-1).values[:, -1:]
+        return logits_BV.masked_fill(logits_BV < lowest_B1, -torch.inf)
+
+
+class TopKSpec(SamplerSpec):
+    """Keeps the k most likely tokens.
+
+    Formula:
+        keep v  ⇔  logits[v] ≥ the k-th largest logit
+
+    Shapes:
+        (B, V) → (B, V)
+
+    Paper:
+        https://arxiv.org/abs/1805.04833
+
+    Notes:
+        Tokens exactly as likely as the k-th stay too, as no reason speaks for one of them.
+    """
+
+    name: Literal["top-k"] = "top-k"
+    k: int = Field(50, ge=1, description="How many tokens to keep; more than the vocabulary keeps all.")
+
+    def build(self, context: SamplerContext) -> TopK:
+        return TopK(self.k)

@@ -1,0 +1,50 @@
+"""Sampler `top-n-sigma`. Shapes: B batch, V vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from gptkit.kinds.sampler import Sampler, SamplerContext, SamplerSpec
+
+__all__ = ["TopNSigma", "TopNSigmaSpec"]
+
+
+class TopNSigma(Sampler):
+    """The runtime part."""
+
+    def __init__(self, n: float) -> None:
+        self.n = n
+
+    def __call__(self, logits_BV: Tensor, history: Sequence[Sequence[int]]) -> Tensor:
+        allowed_BV = logits_BV > -torch.inf
+        count_B1 = allowed_BV.sum(dim=-1, keepdim=True)
+        mean_B1 = torch.where(allowed_BV, logits_BV, 0).sum(dim=-1, keepdim=True) / count_B1
+        square_B1 = torch.where(allowed_BV, logits_BV - mean_B1, 0).square().sum(dim=-1, keepdim=True)
+        sigma_B1 = (square_B1 / count_B1).sqrt()
+        lowest_B1 = logits_BV.amax(dim=-1, keepdim=True) - self.n * sigma_B1
+        return logits_BV.masked_fill(logits_BV < lowest_B1, -torch.inf)
+
+
+class TopNSigmaSpec(SamplerSpec):
+    """Keeps tokens whose logit is at most n standard deviations below the highest: the same ones at any temperature.
+
+    Formula:
+        keep v  ⇔  logits[v] ≥ max(logits) − n · σ,  σ the standard deviation of the logits not ruled out
+
+    Shapes:
+        (B, V) → (B, V)
+
+    Paper:
+        https://arxiv.org/abs/2411.07641
+    """
+
+    name: Literal["top-n-sigma"] = "top-n-sigma"
+    n: float = Field(1.0, gt=0, description="How many standard deviations below the best logit are kept.")
+
+    def build(self, context: SamplerContext) -> TopNSigma:
+        return TopNSigma(self.n)

@@ -1,0 +1,58 @@
+"""Sampler `typical`. Shapes: B batch, V vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from gptkit.kinds.sampler import Sampler, SamplerContext, SamplerSpec
+
+__all__ = ["Typical", "TypicalSpec"]
+
+
+class Typical(Sampler):
+    """The runtime part."""
+
+    def __init__(self, p: float) -> None:
+        self.p = p
+
+    def __call__(self, logits_BV: Tensor, history: Sequence[Sequence[int]]) -> Tensor:
+        if self.p == 1:
+            return logits_BV
+        log_p_BV = logits_BV.log_softmax(dim=-1)
+        p_BV = log_p_BV.exp()
+        entropy_B1 = -torch.where(p_BV > 0, p_BV * log_p_BV, 0).sum(dim=-1, keepdim=True)
+        distance_BV = (-log_p_BV - entropy_B1).abs()
+        sorted_BV, order_BV = distance_BV.sort(dim=-1)
+        sorted_p_BV = p_BV.gather(-1, order_BV).to(torch.float64)
+        before_BV = sorted_p_BV.cumsum(dim=-1) - sorted_p_BV
+        last_B1 = (before_BV < self.p).sum(dim=-1, keepdim=True).clamp_min(1) - 1
+        return logits_BV.masked_fill(distance_BV > sorted_BV.gather(-1, last_B1), -torch.inf)
+
+
+class TypicalSpec(SamplerSpec):
+    """Keeps tokens whose surprise is closest to the expected one, until they reach the probability p together.
+
+    Formula:
+        d[v] = | −ln P[v] − H |,  P = softmax(logits),  H = −Σ P ln P
+        keep v  ⇔  the sum of P[w] over all w with d[w] < d[v]  <  p
+
+    Shapes:
+        (B, V) → (B, V)
+
+    Paper:
+        https://arxiv.org/abs/2202.00666
+
+    Notes:
+        The most likely token may go: it can be too predictable.
+    """
+
+    name: Literal["typical"] = "typical"
+    p: float = Field(0.9, gt=0, le=1, description="The probability that the kept tokens reach together; 1 keeps all.")
+
+    def build(self, context: SamplerContext) -> Typical:
+        return Typical(self.p)
