@@ -52,7 +52,7 @@ def random_case(seed: int, scale: float, *, masked: bool) -> tuple[Tensor, Tenso
 
 
 @pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize(("name", "fields", "theirs"), CASES, ids=[f"{n}-{list(f.values())[0]}" for n, f, _ in CASES])
+@pytest.mark.parametrize(("name", "fields", "theirs"), CASES, ids=[f"{n}-{next(iter(f.values()))}" for n, f, _ in CASES])
 def test_equals_transformers(name: str, fields: dict[str, Any], theirs: Any, masked: bool) -> None:
     for seed, scale in enumerate((0.3, 1.0, 3.0, 10.0)):
         logits_BV, history_BT = random_case(seed, scale, masked=masked)

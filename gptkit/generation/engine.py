@@ -1,0 +1,340 @@
+"""Writes texts: the loop around model, samplers and tokenizer.
+
+Shapes: B batch (texts still in the cache), V vocabulary.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from gptkit.errors import GptkitError
+from gptkit.generation.chain import Chain
+from gptkit.generation.prompts import as_ids
+from gptkit.generation.protocol import LanguageModel
+from gptkit.generation.result import Finish, Generated, Timings
+from gptkit.generation.text import RowText
+from gptkit.generation.window import Window
+from gptkit.kinds.sampler import SamplerContext, SamplerSpec
+from gptkit.kinds.tokenizer import Tokenizer
+
+__all__ = ["Generation", "Overflow", "TextStream", "generate", "stream"]
+
+Overflow = Literal["slide", "stop"]
+Event = tuple[int, str]
+"""A piece of text, and the index of the prompt that it belongs to."""
+
+
+class _Row:
+    """One text: `history` is the prompt and what was written."""
+
+    def __init__(self, index: int, prompt_ids: list[int], text: RowText) -> None:
+        self.index = index
+        self.n_prompt = len(prompt_ids)
+        self.history = list(prompt_ids)
+        self.log_probabilities: list[float] = []
+        self.text = text
+        self.finish: Finish | None = None
+
+
+class Generation:
+    """A batch of texts being written, a token of each at every `advance`. Use `generate` or `stream` unless you need
+    to be asked between two tokens. The arguments are those of `generate`.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        tokenizer: Tokenizer,
+        prompts: str | Sequence[str] | Sequence[Sequence[int]],
+        *,
+        sampler: Sequence[SamplerSpec] = (),
+        max_new_tokens: int = 200,
+        stop: str | Sequence[str] = (),
+        stop_ids: Collection[int] | None = None,
+        seed: int | None = None,
+        overflow: Overflow = "slide",
+        log_probabilities: bool = False,
+    ) -> None:
+        stop = (stop,) if isinstance(stop, str) else tuple(stop)
+        if "" in stop:
+            raise GptkitError("a stop string is empty, so no text could be written", hint="Leave it out.")
+        if max_new_tokens < 0:
+            raise GptkitError(f"max_new_tokens is {max_new_tokens}", hint="Give how many tokens to write, 0 or more.")
+        self.seed = secrets.randbits(32) if seed is None else seed
+        self._model = model
+        self._max_new_tokens = max_new_tokens
+        self._overflow = overflow
+        self._end_id = tokenizer.end_id
+        ends = ((tokenizer.end_id,) if tokenizer.end_id is not None else ()) if stop_ids is None else stop_ids
+        self._stop_ids = frozenset(ends)
+        self._keep_log_probabilities = log_probabilities
+        # A vocabulary is often padded to a round size; what the tokenizer does not know is never written.
+        self._vocab_size = min(model.vocab_size, tokenizer.vocab_size)
+
+        ids = as_ids(prompts, tokenizer, model.vocab_size)
+        if overflow == "stop":
+            self._refuse_long(ids)
+        self._rows = [_Row(i, prompt, RowText(tokenizer, prompt, stop)) for i, prompt in enumerate(ids)]
+        self._batch = list(self._rows)
+        """The rows that the cache holds, those that are finished but not yet dropped among them."""
+        self._window = Window(model, [row.history for row in self._rows], max_new_tokens)
+        self._chain = Chain(sampler, SamplerContext(self._vocab_size, len(ids), tokenizer), self.seed)
+        self._chosen_B: Tensor | None = None
+        self._seconds = [0.0, 0.0]
+        if max_new_tokens == 0:
+            for row in self._rows:
+                self._finish(row, "length")
+
+    @property
+    def done(self) -> bool:
+        """Whether every text has ended."""
+        return all(row.finish is not None for row in self._rows)
+
+    def advance(self) -> list[Event]:
+        """Write one token of every text that has not ended; what became certain of the texts."""
+        if self.done:
+            return []
+        began = time.perf_counter()
+        phase = 0 if self._chosen_B is None else 1
+        events: list[Event] = []
+        with torch.inference_mode(), _evaluating(self._model):
+            if phase == 1:
+                events += self._make_room()
+            if not self.done:
+                events += self._write()
+        self._seconds[phase] += time.perf_counter() - began
+        return events
+
+    def interrupt(self) -> list[Event]:
+        """End every text that has not ended; what had been held back of them."""
+        events = []
+        for row in self._rows:
+            if row.finish is None:
+                events += self._finish(row, "interrupted")
+        return events
+
+    def results(self) -> list[Generated]:
+        """The texts, in the order of the prompts. Those not yet ended count as interrupted."""
+        written = [len(row.history) - row.n_prompt for row in self._rows]
+        read = sum(min(row.n_prompt, self._model.context_length) for row in self._rows) if self._chosen_B is not None else 0
+        timings = Timings(read, self._seconds[0], sum(max(0, n - 1) for n in written), self._seconds[1])
+        return [
+            Generated(
+                prompt_ids=row.history[: row.n_prompt],
+                ids=row.history[row.n_prompt :],
+                text=row.text.text,
+                finish=row.finish or "interrupted",
+                seed=self.seed,
+                log_probabilities=row.log_probabilities if self._keep_log_probabilities else None,
+                timings=timings,
+            )
+            for row in self._rows
+        ]
+
+    def _write(self) -> list[Event]:
+        window, chosen_B = self._window, self._chosen_B
+        logits_BV = (window.read() if chosen_B is None else window.step(chosen_B))[:, : self._vocab_size]
+        self._chosen_B = self._chain.pick(logits_BV, window.histories).to(logits_BV.device)
+        tokens: list[int] = self._chosen_B.tolist()
+        scores = [0.0] * len(tokens)
+        if self._keep_log_probabilities:
+            scores = logits_BV.log_softmax(dim=-1).gather(-1, self._chosen_B[:, None])[:, 0].tolist()
+        events: list[Event] = []
+        for row, token, score in zip(self._batch, tokens, scores, strict=True):
+            if row.finish is None:
+                events += self._append(row, token, score)
+        return events
+
+    def _append(self, row: _Row, token: int, score: float) -> list[Event]:
+        if token in self._stop_ids:
+            return self._finish(row, "end" if token == self._end_id else "stop")
+        row.history.append(token)
+        row.log_probabilities.append(score)
+        piece = row.text.push(token)
+        events = [(row.index, piece)] if piece else []
+        if row.text.stopped:
+            events += self._finish(row, "stop")
+        elif len(row.history) - row.n_prompt >= self._max_new_tokens:
+            events += self._finish(row, "length")
+        return events
+
+    def _finish(self, row: _Row, reason: Finish) -> list[Event]:
+        piece = row.text.finish()
+        # A stop string can be completed by what the decoder had held back.
+        row.finish = "stop" if row.text.stopped else reason
+        return [(row.index, piece)] if piece else []
+
+    def _make_room(self) -> list[Event]:
+        """Before the chosen tokens are read: end texts that may not slide, drop rows that have ended."""
+        events: list[Event] = []
+        if self._overflow == "stop" and self._window.full:
+            for place, row in enumerate(self._batch):
+                if row.finish is None and self._window.overflows(place):
+                    events += self._finish(row, "length")
+        live = [place for place, row in enumerate(self._batch) if row.finish is None]
+        n_ended = len(self._batch) - len(live)
+        # Dropping copies the cache of the others once; keeping reads a dead row's cache at every step.
+        if live and n_ended and (self._window.full or 4 * n_ended >= len(self._batch)):
+            assert self._chosen_B is not None
+            self._batch = [self._batch[place] for place in live]
+            self._window.reorder(live)
+            self._chain.reorder(live)
+            self._chosen_B = self._chosen_B[live]
+        return events
+
+    def _refuse_long(self, ids: Sequence[Sequence[int]]) -> None:
+        limit = self._model.context_length
+        for index, prompt in enumerate(ids):
+            if len(prompt) > limit:
+                raise GptkitError(
+                    f"prompt {index} has {len(prompt)} tokens, the model's context {limit}",
+                    hint='Shorten it, or choose overflow="slide", which reads the last part of it.',
+                )
+
+
+class TextStream(Iterator[str]):
+    """The pieces of one text as they become certain; afterwards `result` has the whole.
+
+    Ctrl-C while the model works ends the iteration, with `result.finish` "interrupted".
+    """
+
+    def __init__(self, generation: Generation) -> None:
+        self._generation = generation
+        self._waiting: list[str] = []
+
+    def __next__(self) -> str:
+        while not self._waiting:
+            if self._generation.done:
+                raise StopIteration
+            try:
+                events = self._generation.advance()
+            except KeyboardInterrupt:
+                events = self._generation.interrupt()
+            self._waiting = [piece for _, piece in events]
+        return self._waiting.pop(0)
+
+    def close(self) -> None:
+        """End the text here."""
+        self._waiting += [piece for _, piece in self._generation.interrupt()]
+
+    @property
+    def result(self) -> Generated:
+        """The text so far, and how it ended."""
+        return self._generation.results()[0]
+
+
+def generate(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    prompts: str | Sequence[str] | Sequence[Sequence[int]],
+    *,
+    sampler: Sequence[SamplerSpec] = (),
+    max_new_tokens: int = 200,
+    stop: str | Sequence[str] = (),
+    stop_ids: Collection[int] | None = None,
+    seed: int | None = None,
+    overflow: Overflow = "slide",
+    log_probabilities: bool = False,
+    on_text: Callable[[int, str], None] | None = None,
+) -> list[Generated]:
+    """Continue prompts, all in one batch.
+
+    Args:
+        model: a `gptkit.model.GPT`, or anything that is a `LanguageModel`.
+        tokenizer: the one that the model was trained with.
+        prompts: texts, encoded as they stand (put the start token before them where the model wants it), or token ids.
+            An empty one starts from the tokenizer's start token, or else from its end token, as after another text.
+        sampler: the chain of samplers; an empty one draws from the model's own distribution.
+        max_new_tokens: how many tokens to write for each prompt at most.
+        stop: strings that end a text, wherever token borders fall; they are not part of it.
+        stop_ids: tokens that end a text; the tokenizer's end token by default, none at all with ``()``.
+        seed: makes the draws repeatable: the same seed, the same index of the prompt, the same text, whatever the
+            other prompts are (within the arithmetic's rounding, which the size of a batch can change).
+        overflow: what to do at the model's context length: drop the first half of the text and go on ("slide"), or
+            end the text ("stop").
+        log_probabilities: keep each token's log-probability.
+        on_text: called with the prompt's index and every piece of text as it becomes certain.
+
+    Returns:
+        One result a prompt. After Ctrl-C what there is, with the finish "interrupted".
+
+    Raises:
+        GptkitError: a prompt is empty and the tokenizer has no token to start from; a prompt holds ids that the model
+            does not know; a prompt is longer than the context, with overflow "stop"; the logits are not numbers.
+    """
+    generation = Generation(
+        model,
+        tokenizer,
+        prompts,
+        sampler=sampler,
+        max_new_tokens=max_new_tokens,
+        stop=stop,
+        stop_ids=stop_ids,
+        seed=seed,
+        overflow=overflow,
+        log_probabilities=log_probabilities,
+    )
+    events: list[Event] = []
+    try:
+        while not generation.done:
+            events = generation.advance()
+            _tell(on_text, events)
+    except KeyboardInterrupt:
+        _tell(on_text, generation.interrupt())
+    return generation.results()
+
+
+def stream(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    prompt: str | Sequence[int],
+    *,
+    sampler: Sequence[SamplerSpec] = (),
+    max_new_tokens: int = 200,
+    stop: str | Sequence[str] = (),
+    stop_ids: Collection[int] | None = None,
+    seed: int | None = None,
+    overflow: Overflow = "slide",
+    log_probabilities: bool = False,
+) -> TextStream:
+    """Continue one prompt, and give the text piece by piece. The arguments are those of `generate`."""
+    return TextStream(
+        Generation(
+            model,
+            tokenizer,
+            [prompt],  # type: ignore[arg-type]  # a list of one text or of one list of ids
+            sampler=sampler,
+            max_new_tokens=max_new_tokens,
+            stop=stop,
+            stop_ids=stop_ids,
+            seed=seed,
+            overflow=overflow,
+            log_probabilities=log_probabilities,
+        )
+    )
+
+
+def _tell(on_text: Callable[[int, str], None] | None, events: Sequence[Event]) -> None:
+    if on_text is not None:
+        for index, piece in events:
+            on_text(index, piece)
+
+
+@contextlib.contextmanager
+def _evaluating(model: LanguageModel) -> Iterator[None]:
+    """Dropout off, for as long as the model computes."""
+    if not model.training:
+        yield
+        return
+    model.train(False)
+    try:
+        yield
+    finally:
+        model.train(True)

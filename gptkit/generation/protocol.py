@@ -1,0 +1,63 @@
+"""What generation asks of a model: less than `gptkit.model.GPT` is, so that anything that has this can write.
+
+Shapes: B batch, T tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+__all__ = ["Cache", "LanguageModel", "Output"]
+
+
+class Cache(Protocol):
+    """What a model remembers of the tokens that it was given."""
+
+    @property
+    def length(self) -> int:
+        """Tokens held for each row, padding included."""
+
+    @property
+    def capacity(self) -> int:
+        """Tokens that can be held."""
+
+    def reorder(self, rows_B: Tensor, /) -> None:
+        """Make row i what row ``rows_B[i]`` was; the number of rows may change."""
+
+
+class Output(Protocol):
+    """What a call of the model returns."""
+
+    @property
+    def logits(self) -> Tensor | None:
+        """(B, T, V), or (B, 1, V) where only the last token's were asked for."""
+
+
+class LanguageModel(Protocol):
+    """A model that generation can drive."""
+
+    training: bool
+
+    @property
+    def context_length(self) -> int:
+        """The longest sequence, in tokens, that the model is made for."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids belong."""
+
+    def train(self, mode: bool = True) -> Any:
+        """Switch dropout and the like on or off."""
+
+    def new_cache(self, batch: int, capacity: int | None = None, starts_B: Tensor | None = None) -> Any:
+        """An empty `Cache`; ``starts_B`` says how many tokens at the start of each row will be padding."""
+
+    def __call__(self, ids_BT: Tensor, /, *, cache: Any = None, last_only: bool = False) -> Any:
+        """An `Output` for the tokens, which continue those in the cache."""
