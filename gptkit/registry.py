@@ -25,9 +25,9 @@ from packaging.utils import canonicalize_name
 
 from gptkit import hookspecs
 from gptkit.errors import CollisionError, RegistryError, RequirementError, UnknownComponentError
-from gptkit.spec import Component
+from gptkit.spec import Component, shortened
 
-__all__ = ["Entry", "Plugin", "Registry", "check_requirements", "default_registry"]
+__all__ = ["Entry", "Plugin", "Registry", "check_requirements", "default_registry", "did_you_mean"]
 
 GROUP = "gptkit"
 DISABLE = "GPTKIT_DISABLE"
@@ -201,7 +201,7 @@ class Registry:
             manager.unregister(module)
             hooks = [n for n in dir(hookspecs) if n.startswith("gptkit_")]
             wrong = misspelt[0] if misspelt else "?"
-            raise RegistryError(f"implements an unknown hook {wrong!r}; {_near(wrong, hooks)}") from None
+            raise RegistryError(f"implements an unknown hook {wrong!r}; {did_you_mean(wrong, hooks)}") from None
         if not manager.get_hookcallers(module):
             manager.unregister(module)
             listed = ", ".join(n for n in dir(hookspecs) if n.startswith("gptkit_"))
@@ -283,10 +283,10 @@ class Registry:
 
     def _require_kind(self, kind: str) -> None:
         if kind not in self._kinds:
-            raise UnknownComponentError(f"unknown kind {kind!r}; {_near(kind, list(self._kinds))}")
+            raise UnknownComponentError(f"unknown kind {shortened(kind)!r}; {did_you_mean(kind, list(self._kinds))}")
 
     def _unknown(self, kind: str, name: str, known: Mapping[str, Entry]) -> str:
-        message = f"unknown {kind} {name!r}; {_near(name, sorted(known))}"
+        message = f"unknown {kind} {shortened(name)!r}; {did_you_mean(name, sorted(known))}"
         broken = [plugin for plugin in self._plugins if plugin.status == "broken"]
         off = [plugin for plugin in self._plugins if plugin.status == "disabled"]
         if broken:
@@ -406,7 +406,8 @@ def _check_class(cls: type[Component], kinds: Mapping[str, Entry], as_kind: bool
         raise RegistryError(f"{where} does not implement {', '.join(missing)}")
 
 
-def _near(name: str, known: Sequence[str]) -> str:
+def did_you_mean(name: str, known: Sequence[str], label: str = "registered") -> str:
+    """The remedy for a name that is not there: what comes near it, and what there is."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    listed = f"registered: {', '.join(known)}" if known else "none is registered"
+    listed = f"{label}: {', '.join(known)}" if known else f"{label}: none"
     return f"did you mean {close[0]!r}? ({listed})" if close else listed

@@ -27,7 +27,7 @@ from gptkit.errors import RegistryError
 if TYPE_CHECKING:
     from gptkit.registry import Registry
 
-__all__ = ["Component", "Fault", "Spec", "component", "fail", "optional_component"]
+__all__ = ["Component", "Fault", "Spec", "component", "describe", "fail", "optional_component", "shortened"]
 
 Fault = tuple[tuple[str | int, ...], str]
 """A mistake that validation of single fields cannot see: the path below the spec, and a sentence with the remedy."""
@@ -127,7 +127,7 @@ class Component(Spec):
             raise PydanticCustomError(
                 "component",
                 "expected {article} {kind}: a name, or a mapping with a 'name', not {got}",
-                {"article": article, "kind": cls.kind, "got": _describe(value)},
+                {"article": article, "kind": cls.kind, "got": describe(value)},
             )
         registry = _registry(info.context)
         name = fields.get("name")
@@ -181,15 +181,25 @@ def _dump_component(value: Any, info: core_schema.SerializationInfo) -> Any:
     )
 
 
-def _describe(value: Any) -> str:
+def shortened(text: str, limit: int = 60) -> str:
+    """The text, cut off where it would drown the message that it is part of."""
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def describe(value: Any) -> str:
+    """A value in an error message: ``the number 5``, ``the text 'x'``, ``a list``."""
     if value is None:
         return "nothing"
+    if isinstance(value, str):
+        return f"the text {shortened(value)!r}"
     if isinstance(value, bool):
         return f"the truth value {str(value).lower()}"
     if isinstance(value, (int, float)):
         return f"the number {value}"
     if isinstance(value, (list, tuple)):
         return "a list"
+    if isinstance(value, Mapping):
+        return "a mapping"
     return f"a {type(value).__name__}"
 
 

@@ -1,0 +1,10 @@
+"""Spec files: YAML, TOML or JSON to plain data that knows where it stands, and mistakes told with line and column."""
+
+from __future__ import annotations
+
+from gptkit.files.dump import dump_yaml
+from gptkit.files.nodes import merge
+from gptkit.files.source import Source, read
+from gptkit.files.validation import validate, validate_data
+
+__all__ = ["Source", "dump_yaml", "merge", "read", "validate", "validate_data"]

@@ -1,0 +1,120 @@
+"""Pydantic's errors in gptkit's voice: short, lower-case, with the remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic_core import ErrorDetails
+
+from gptkit.files.tracing import Trace
+from gptkit.registry import Registry, did_you_mean
+from gptkit.spec import Component, describe
+
+__all__ = ["expected", "message"]
+
+_EXPECTED = {
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_parsing_size": "a whole number of ordinary size",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "string_type": "a text",
+    "string_sub_type": "a text",
+    "path_type": "a path",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "set_type": "a list",
+    "frozen_set_type": "a list",
+    "dict_type": "a mapping",
+    "mapping_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+    "none_required": "null",
+}
+_BOUNDS = {
+    "greater_than": ("must be greater than {}", "gt"),
+    "greater_than_equal": ("must be at least {}", "ge"),
+    "less_than": ("must be less than {}", "lt"),
+    "less_than_equal": ("must be at most {}", "le"),
+    "multiple_of": ("must be a multiple of {}", "multiple_of"),
+    "string_too_short": ("must have at least {} characters", "min_length"),
+    "string_too_long": ("must have at most {} characters", "max_length"),
+    "string_pattern_mismatch": ("must match the pattern {}", "pattern"),
+}
+
+
+def expected(error: ErrorDetails) -> str | None:
+    """What type was expected, where the error is that it was another."""
+    return _EXPECTED.get(error["type"])
+
+
+def message(error: ErrorDetails, found: Trace, registry: Registry) -> str:
+    """The sentence for one error."""
+    kind, got, context = error["type"], describe(error["input"]), error.get("ctx", {})
+    wanted = expected(error)
+    if wanted is not None:
+        return f"expected {wanted}, got {got}"
+    if kind in _BOUNDS:
+        form, key = _BOUNDS[kind]
+        return f"{form.format(_number(context[key]))}, got {_bare(error['input'])}"
+    if kind == "extra_forbidden":
+        return _unknown_key(str(found.path[-1]), found, registry)
+    if kind == "missing":
+        about = found.field.description if found.field is not None else None
+        return f"missing, and has no default ({about.rstrip('.')})" if about else "missing, and has no default"
+    if kind in ("literal_error", "enum"):
+        return _choices(error["input"], str(context.get("expected", "")))
+    if kind in ("too_short", "too_long"):
+        word, key = ("at least", "min_length") if kind == "too_short" else ("at most", "max_length")
+        return f"must have {word} {_count(int(context[key]), 'item')}, got {context.get('actual_length')}"
+    if kind == "finite_number":
+        return f"must be a finite number, got {_bare(error['input'])}"
+    text = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    # Our own sentences start in lower case, but for names; only pydantic's need it.
+    return text[:1].lower() + text[1:] if text.startswith(("Input ", "Value ", "Unable ")) else text
+
+
+def _unknown_key(key: str, found: Trace, registry: Registry) -> str:
+    owner = found.owner
+    if owner is None:
+        return f"unknown key {key!r}"
+    if not (issubclass(owner, Component) and hasattr(owner, "kind")):
+        return f"unknown key {key!r}; {did_you_mean(key, list(owner.model_fields), 'keys')}"
+    fields = [name for name in owner.model_fields if name != "name"]
+    what = f"{owner.kind} {owner.component_name()!r} has no field {key!r}"
+    remedy = did_you_mean(key, fields, "fields") if fields else "it has no fields"
+    if not remedy.startswith("did"):
+        having = [name for name, entry in registry.entries(owner.kind).items() if key in entry.cls.model_fields]
+        if having:
+            remedy = f"{_listed(having, 'and')} {'has' if len(having) == 1 else 'have'} it ({remedy})"
+    return f"{what}; {remedy}"
+
+
+def _choices(value: Any, choices: str) -> str:
+    # Pydantic writes them as "'a', 'b' or 'c'".
+    known = [part.strip().strip("'") for part in choices.replace(" or ", ", ").split(", ")]
+    near = did_you_mean(value, known, "").split("?")[0] if isinstance(value, str) else ""
+    remedy = f"; {near}?" if near.startswith("did") else ""
+    return f"expected {choices}, got {describe(value)}{remedy}"
+
+
+def _listed(names: Sequence[str], word: str) -> str:
+    quoted = [repr(name) for name in names]
+    return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} {word} {quoted[-1]}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _number(value: Any) -> str:
+    """A bound as people write it: 1 and not 1.0."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 else str(value)
+
+
+def _bare(value: Any) -> str:
+    return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else describe(value)

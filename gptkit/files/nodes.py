@@ -1,0 +1,112 @@
+"""Data with places, and the one rule by which one spec overrides another.
+
+A spec file is read into a tree of `Node`, so that what was merged from several files and from the command line still
+says where each value stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
+
+from pydantic import BaseModel
+
+__all__ = ["NOWHERE", "Node", "Place", "Scalar", "lift", "merge", "merge_nodes", "merge_roots"]
+
+Scalar: TypeAlias = str | int | float | bool | None
+
+
+class Place(NamedTuple):
+    """Where something stands. Line and column count from 1, and are None in what came from no file."""
+
+    file: str | None = None
+    line: int | None = None
+    column: int | None = None
+
+
+NOWHERE = Place()
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A value, where it stands, and where the key stands that it belongs to (None in a list and at the root)."""
+
+    value: Scalar | dict[str, Node] | list[Node]
+    place: Place = NOWHERE
+    key: Place | None = None
+
+    def plain(self) -> Any:
+        """The value as plain data, without places."""
+        if isinstance(self.value, dict):
+            return {key: node.plain() for key, node in self.value.items()}
+        if isinstance(self.value, list):
+            return [node.plain() for node in self.value]
+        return self.value
+
+    def below(self, value: Scalar | dict[str, Node] | list[Node]) -> Node:
+        """This node with another value."""
+        return Node(value, self.place, self.key)
+
+    def child(self, part: str | int) -> Node | None:
+        """The node under a key or index, if there is one."""
+        if isinstance(self.value, dict) and isinstance(part, str):
+            return self.value.get(part)
+        if isinstance(self.value, list) and isinstance(part, int) and 0 <= part < len(self.value):
+            return self.value[part]
+        return None
+
+
+def lift(data: Any, place: Place = NOWHERE) -> Node:
+    """Plain data, or a spec, as nodes that all stand at one place."""
+    if isinstance(data, BaseModel):
+        data = data.model_dump()
+    if isinstance(data, Mapping):
+        return Node({str(key): lift(value, place) for key, value in data.items()}, place)
+    if isinstance(data, (list, tuple)):
+        return Node([lift(value, place) for value in data], place)
+    return Node(data, place)
+
+
+def merge(base: Any, over: Any) -> Any:
+    """`base` with `over` laid on top: the rule of ``extends``, ``--set`` and per-layer overrides.
+
+    Mappings merge key by key; lists and scalars replace. Components are the exception, for the fields of one mean
+    nothing to another: a mapping with another ``name`` than the base's replaces it whole, and so does a name alone. The
+    same name keeps the base's fields, and a mapping without a name changes fields of the component that is there::
+
+        merge({"name": "rms", "eps": 1e-6}, {"name": "layer"})   →  {"name": "layer"}
+        merge({"name": "rms", "eps": 1e-6}, "rms")               →  {"name": "rms", "eps": 1e-6}
+        merge("rms", {"eps": 1e-6})                              →  {"name": "rms", "eps": 1e-6}
+
+    Neither argument is changed.
+    """
+    return merge_nodes(lift(base), lift(over)).plain()
+
+
+def merge_nodes(base: Node, over: Node) -> Node:
+    """As `merge`; every part of the result stands where it was written."""
+    if isinstance(over.value, dict):
+        if isinstance(base.value, str):
+            base = base.below({"name": Node(base.value, base.place)})
+        if not isinstance(base.value, dict) or _another(base.value, over.value):
+            return over
+        return merge_roots(base, over)
+    if isinstance(over.value, str) and isinstance(base.value, dict) and not _another(base.value, {"name": over}):
+        return base if "name" in base.value else over
+    return over
+
+
+def merge_roots(base: Node, over: Node) -> Node:
+    """As `merge_nodes` for two whole files, whose ``name`` is a title and chooses nothing."""
+    assert isinstance(base.value, dict)
+    assert isinstance(over.value, dict)
+    merged = dict(base.value)
+    for key, node in over.value.items():
+        merged[key] = merge_nodes(merged[key], node) if key in merged else node
+    # The mapping as a whole stands where it was written last, but an override on a key writes no mapping.
+    return (base if over.place.line is None else over).below(merged)
+
+
+def _another(base: dict[str, Node], over: dict[str, Node]) -> bool:
+    return "name" in base and "name" in over and base["name"].value != over["name"].value

@@ -1,0 +1,176 @@
+"""Finding and reading spec files: bounds, formats, `extends`, and the places of everything that was read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NoReturn
+
+from gptkit.errors import Problem, SpecError
+from gptkit.files.building import MAX_BYTES, refuse_characters
+from gptkit.files.json_text import parse_json
+from gptkit.files.nodes import Node, Place, merge_roots
+from gptkit.files.overrides import apply_override
+from gptkit.files.toml_text import parse_toml
+from gptkit.files.yaml_text import parse_yaml
+from gptkit.registry import did_you_mean
+
+__all__ = ["Source", "read"]
+
+MAX_EXTENDS = 16
+_PARSERS = {".yaml": parse_yaml, ".yml": parse_yaml, ".toml": parse_toml, ".json": parse_json}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A spec as it was read: the file, everything it extends, and the overrides laid over it."""
+
+    path: Path
+    """The file that was asked for."""
+    root: Node = field(repr=False)
+    files: tuple[Path, ...] = ()
+    """Every file that was read, the one asked for first."""
+    overridden: tuple[str, ...] = ()
+    """The overrides, as they were given."""
+
+    @cached_property
+    def data(self) -> dict[str, Any]:
+        """The spec as plain data: mappings, lists, texts, numbers, truth values and None."""
+        plain: dict[str, Any] = self.root.plain()
+        return plain
+
+    def locate(self, path: Sequence[str | int], *, key: bool = False) -> Place:
+        """Where a path stands: file, line and column, the last two None in an override.
+
+        A text or number is found by its value, a mapping or list by its key, and what is not there by the deepest
+        mapping, list or value on the way to it.
+
+        Args:
+            path: keys and indices from the root.
+            key: find the key itself, whatever its value is.
+        """
+        node = self.root
+        for part in path:
+            child = node.child(part)
+            if child is None:
+                key = False
+                break
+            node = child
+        if node.key is not None and (key or isinstance(node.value, (dict, list))):
+            return node.key
+        return Place(str(self.path), 1, 1) if node is self.root else node.place
+
+    def order(self, place: Place) -> tuple[int, int, int]:
+        """A sorting key that puts places in the order of the files: this one, what it extends, the overrides."""
+        names = [str(file) for file in self.files]
+        names += [f"--set {text}" for text in self.overridden]
+        rank = names.index(place.file) if place.file in names else len(names)
+        return rank, place.line or 0, place.column or 0
+
+
+def read(path: str | Path, overrides: Sequence[str] = (), *, shipped: Mapping[str, Path] | None = None) -> Source:
+    """Read a spec file, what it extends, and lay overrides over it. Nothing is validated yet.
+
+    Safe for files of strangers: no tags, no code, and bounds on size, depth, aliases and what is extended.
+
+    Args:
+        path: a .yaml, .yml, .toml or .json file, or the name of a shipped spec.
+        overrides: ``"model.position=alibi"`` and the like, laid over in order; see `gptkit.files.merge` for the rule.
+        shipped: specs that may be named in place of a file, here and in ``extends``.
+
+    Raises:
+        SpecError: the file cannot be found or read; every mistake with line and column.
+    """
+    found = _find(Path(path), shipped or {})
+    if found is None:
+        _stop(f"no such file{_near(Path(path), shipped or {})}", Place(str(path)))
+    files: list[Path] = []
+    root = _read_chain(found, shipped or {}, files)
+    for override in overrides:
+        root = apply_override(root, override)
+    return Source(found, root, tuple(files), tuple(overrides))
+
+
+def _read_chain(path: Path, shipped: Mapping[str, Path], files: list[Path]) -> Node:
+    """The file merged over what it extends."""
+    files.append(path)
+    root = _read_one(path)
+    assert isinstance(root.value, dict)
+    own = {key: node for key, node in root.value.items() if key not in ("extends", "$schema")}
+    extends = root.value.get("extends")
+    if extends is None:
+        return root.below(own)
+    if not isinstance(extends.value, str) or not extends.value.strip():
+        _stop("expected the path of one spec file, or the name of a shipped spec", extends.place, ("extends",))
+    wanted = path.parent / extends.value
+    found = _find(wanted, shipped, extends.value)
+    if found is None:
+        _stop(f"no such file {extends.value!r}{_near(wanted, shipped, extends.value)}", extends.place, ("extends",))
+    if any(_same(found, file) for file in files):
+        circle = " → ".join(file.name for file in (*files, found))
+        _stop(f"goes in a circle: {circle}", extends.place, ("extends",))
+    if len(files) >= MAX_EXTENDS:
+        _stop(f"more than {MAX_EXTENDS} files extend each other", extends.place, ("extends",))
+    return merge_roots(_read_chain(found, shipped, files), root.below(own))
+
+
+def _read_one(path: Path) -> Node:
+    place = Place(str(path))
+    parse = _PARSERS.get(path.suffix.lower())
+    if path.is_dir():
+        _stop("is a folder, not a spec file", place)
+    if parse is None:
+        _stop(f"a spec file ends in {', '.join(_PARSERS)}", place)
+    if not path.is_file():
+        _stop("is not a regular file", place)
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        _stop(f"cannot be read: {error.strerror or type(error).__name__}", place)
+    if len(raw) > MAX_BYTES:
+        _stop(f"is larger than {MAX_BYTES >> 20} MiB; is this a spec file?", place)
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = raw[: error.start]
+        line, column = before.count(b"\n") + 1, error.start - (before.rfind(b"\n") + 1) + 1
+        _stop("is not UTF-8 text; save it as UTF-8", Place(str(path), line, column))
+    refuse_characters(text, str(path))
+    return parse(text, str(path))
+
+
+def _find(path: Path, shipped: Mapping[str, Path], name: str | None = None) -> Path | None:
+    """The path if there is anything, else the shipped spec of that name."""
+    try:
+        if path.exists():
+            return path
+    except (OSError, ValueError):
+        # A name that no file can have, too long or with a NUL byte.
+        return None
+    return shipped.get(str(path) if name is None else name)
+
+
+def _near(path: Path, shipped: Mapping[str, Path], name: str | None = None) -> str:
+    """What the user may have meant by a file that is not there."""
+    try:
+        there = sorted(file.name for file in path.parent.iterdir() if file.suffix.lower() in _PARSERS)
+    except (OSError, ValueError):
+        return f": there is no folder {str(path.parent)!r}" if str(path.parent) not in ("", ".") else ""
+    if not there and not shipped:
+        return f"; there is no spec file in {str(path.parent)!r}"
+    written = path.name if name is None or "/" in name else name
+    return f"; {did_you_mean(written, [*there, *sorted(shipped)], 'there are')}"
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
+
+
+def _stop(message: str, place: Place, path: tuple[str | int, ...] = ()) -> NoReturn:
+    raise SpecError([Problem(path, message, *place)])

@@ -1,0 +1,148 @@
+"""Follows pydantic's error locations through spec classes and data.
+
+A location names more than keys: where a field is a union, it also names the branch that was tried. Walking the classes
+beside the data tells the two apart, and finds the class whose fields a misspelt key was meant for.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from gptkit.errors import RegistryError
+from gptkit.files.nodes import merge
+from gptkit.registry import Registry
+from gptkit.spec import Component
+
+__all__ = ["Trace", "trace"]
+
+_MISSING = object()
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Where an error location leads."""
+
+    path: tuple[str | int, ...]
+    """The location without the names of union branches, with keys as the file writes them."""
+    owner: type[BaseModel] | None
+    """The class that the last part belongs to, or would if it had such a field."""
+    field: FieldInfo | None
+    branched: bool
+    """Whether the location named a branch of a union."""
+
+
+def trace(root: type[BaseModel], data: Any, location: Sequence[str | int], registry: Registry) -> Trace:
+    """Follow a location from the root of a spec."""
+    path: list[str | int] = []
+    owner: type[BaseModel] | None = None
+    field: FieldInfo | None = None
+    branched = False
+    types_here: list[Any] = [root]
+    value: Any = data
+    host: tuple[type[BaseModel], Any] | None = None
+    for part in location:
+        named = [cls for cls in types_here if isinstance(cls, type) and cls.__name__ == part]
+        if named and len(types_here) > 1:
+            types_here, branched = named, True
+            continue
+        model = _model(types_here, value, registry)
+        if model is not None and isinstance(part, str) and part in model.model_fields:
+            owner, field = model, model.model_fields[part]
+            written = _written(model, part, value)
+            path.append(written)
+            host, value = (model, value), _child(value, written)
+            types_here = list(_alternatives(field.annotation))
+        elif isinstance(value, (list, tuple)) and isinstance(part, int):
+            owner = field = None
+            if host is not None and path[-1:] == ["layers"]:
+                value = _handed_down(*host, value[part] if 0 <= part < len(value) else _MISSING)
+            else:
+                value = _child(value, part)
+            path.append(part)
+            types_here = [inner for outer in types_here for inner in _inside(outer, part)]
+        elif isinstance(value, Mapping) and part in value:
+            owner, field = model, None
+            path.append(part)
+            value = value[part]
+            types_here = [inner for outer in types_here for inner in _inside(outer, -1)]
+        elif value is _MISSING or (model is not None and part == location[-1] and not branched):
+            # Inside a default, or a key that the class lacks.
+            owner, field = model, None
+            path.append(part)
+            value = _MISSING
+        else:
+            branched = True
+    return Trace(tuple(path), owner, field, branched)
+
+
+def _child(value: Any, part: str | int) -> Any:
+    if isinstance(value, Mapping):
+        return value.get(part, _MISSING)
+    if isinstance(value, (list, tuple)) and isinstance(part, int) and 0 <= part < len(value):
+        return value[part]
+    return _MISSING
+
+
+def _handed_down(model: type[BaseModel], value: Any, entry: Any) -> Any:
+    """An entry of `layers` as the model reads it: what it does not say is taken from the model's own parts."""
+    if not isinstance(entry, Mapping):
+        return entry
+    shared = {key: value.get(key, field.default) for key, field in model.model_fields.items() if key != "layers"}
+    shared = {key: base for key, base in shared.items() if isinstance(base, (str, Mapping))}
+    return {**shared, **{key: merge(shared.get(key), over) for key, over in entry.items()}}
+
+
+def _written(model: type[BaseModel], name: str, value: Any) -> str:
+    """The key that the data uses for a field: its own name, or a former one."""
+    if isinstance(value, Mapping) and name not in value and issubclass(model, Component):
+        for old, new in model.renamed_fields.items():
+            if new == name and old in value:
+                return old
+    return name
+
+
+def _model(types_here: Sequence[Any], value: Any, registry: Registry) -> type[BaseModel] | None:
+    """The spec class that a value is read by."""
+    for cls in types_here:
+        if not (isinstance(cls, type) and issubclass(cls, BaseModel)):
+            continue
+        if not (issubclass(cls, Component) and cls.is_kind()):
+            return cls
+        name = value.get("name") if isinstance(value, Mapping) else value
+        if isinstance(name, str):
+            try:
+                return registry.component(cls.kind, name)
+            except RegistryError:
+                return None
+    return None
+
+
+def _alternatives(annotation: Any) -> Iterator[Any]:
+    """The types that an annotation admits, unions and `Annotated` opened."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        yield from _alternatives(get_args(annotation)[0])
+    elif origin in (Union, types.UnionType):
+        for inner in get_args(annotation):
+            yield from _alternatives(inner)
+    else:
+        yield annotation
+
+
+def _inside(annotation: Any, index: int) -> Iterator[Any]:
+    """The types of what a list, tuple or mapping type holds."""
+    arguments = get_args(annotation)
+    if not arguments or (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        return
+    if get_origin(annotation) is tuple and Ellipsis not in arguments:
+        if 0 <= index < len(arguments):
+            yield from _alternatives(arguments[index])
+        return
+    inner = arguments[0] if get_origin(annotation) is tuple else arguments[-1]
+    yield from _alternatives(inner)

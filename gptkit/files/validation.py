@@ -1,0 +1,158 @@
+"""From data to a spec, or to every mistake in it, told where it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from gptkit.errors import Problem, SpecError
+from gptkit.files.messages import expected, message
+from gptkit.files.nodes import Place
+from gptkit.files.source import Source
+from gptkit.files.tracing import Trace, trace
+from gptkit.registry import Registry, check_requirements, default_registry
+from gptkit.spec import describe
+
+__all__ = ["validate", "validate_data"]
+
+MAX_PROBLEMS = 100
+_ABSENT = object()
+S = TypeVar("S", bound=BaseModel)
+Path = tuple[str | int, ...]
+
+
+def validate(source: Source, spec_class: type[S], registry: Registry | None = None) -> S:
+    """The spec that a file describes.
+
+    Args:
+        source: from `read`.
+        spec_class: the class of the whole file.
+        registry: where components are looked up; by default what is installed.
+
+    Raises:
+        SpecError: one problem per mistake, located, in the order of the file.
+    """
+    return _validate(source.data, spec_class, registry, source)
+
+
+def validate_data(data: Mapping[str, Any], spec_class: type[S], registry: Registry | None = None) -> S:
+    """As `validate`, for plain data that came from no file."""
+    return _validate(data, spec_class, registry, None)
+
+
+def _validate(data: Mapping[str, Any], spec_class: type[S], registry: Registry | None, source: Source | None) -> S:
+    _check_requires(data, source)
+    try:
+        return spec_class.model_validate(data, context={"registry": registry} if registry is not None else None)
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+    problems = _problems(details, data, spec_class, default_registry() if registry is None else registry, source)
+    raise SpecError(problems)
+
+
+def _check_requires(data: Mapping[str, Any], source: Source | None) -> None:
+    """What the spec requires is told alone: without it, other mistakes mean little."""
+    requires = data.get("requires")
+    if not isinstance(requires, (list, tuple)) or not all(isinstance(item, str) for item in requires):
+        return
+    unmet = check_requirements(requires)
+    if unmet:
+        raise SpecError([_located(Problem(("requires", index), text), source) for index, text in unmet])
+
+
+@dataclass(frozen=True)
+class _Found:
+    """An error and where its location leads."""
+
+    error: ErrorDetails
+    trace: Trace
+
+
+def _problems(
+    details: Sequence[ErrorDetails], data: Any, spec_class: type[BaseModel], registry: Registry, source: Source | None
+) -> list[Problem]:
+    found = [_Found(error, trace(spec_class, data, error["loc"], registry)) for error in details[:MAX_PROBLEMS]]
+    problems = []
+    for group in _groups(found):
+        wanted = [phrase for phrase in (expected(item.error) for item in group) if phrase]
+        first = group[0]
+        if len(group) > 1 and len(wanted) == len(group):
+            text = f"expected {' or '.join(dict.fromkeys(wanted))}, got {describe(first.error['input'])}"
+        else:
+            # Of a union, the branch that took the type and minded something else says more.
+            first = next((item for item in group if not expected(item.error)), first)
+            text = message(first.error, first.trace, registry)
+        problem = Problem(_as_written(first.trace.path, data), text)
+        problems.append(_located(problem, source, key=first.error["type"] == "extra_forbidden"))
+    problems = list(dict.fromkeys(problems))
+    if source is not None:
+        problems.sort(key=lambda problem: source.order(_place(problem)))
+    if len(details) > MAX_PROBLEMS:
+        problems.append(Problem((), f"and {len(details) - MAX_PROBLEMS} more mistakes"))
+    return problems
+
+
+def _groups(found: Iterable[_Found]) -> list[list[_Found]]:
+    """Errors that mean one mistake: the branches of a union at one path. The others stay alone."""
+    items = list(found)
+    branches: dict[Path, list[_Found]] = {}
+    groups: list[list[_Found]] = []
+    deep = [item.trace.path for item in items if item.trace.branched]
+    for item in items:
+        path = item.trace.path
+        if not item.trace.branched:
+            groups.append([item])
+        elif any(len(other) > len(path) and other[: len(path)] == path for other in deep):
+            continue  # another branch took the value and minds something inside it
+        elif path in branches:
+            branches[path].append(item)
+        else:
+            branches[path] = [item]
+            groups.append(branches[path])
+    return groups
+
+
+def _as_written(path: Path, data: Any) -> Path:
+    """The path as the file has it.
+
+    The model hands its parts down to each entry of `layers`, so a mistake in one is found in all of them; it is told
+    once, where it was written. And the `name` of a component written as a name alone is the component itself.
+    """
+    for index in range(len(path) - 2):
+        if path[index] == "layers" and isinstance(path[index + 1], int):
+            shared = (*path[:index], *path[index + 2 :])
+            layer_says_it = _is_there(path, data) or (not _is_there(shared, data) and _is_there(path[: index + 3], data))
+            path = path if layer_says_it else shared
+            break
+    return path[:-1] if path[-1:] == ("name",) and isinstance(_value(path[:-1], data), str) else path
+
+
+def _value(path: Path, data: Any) -> Any:
+    """What the data has at a path; `_ABSENT` if nothing."""
+    for part in path:
+        if isinstance(data, Mapping):
+            data = data.get(part, _ABSENT)
+        elif isinstance(data, (list, tuple)) and isinstance(part, int) and 0 <= part < len(data):
+            data = data[part]
+        elif not (isinstance(data, str) and part == "name"):
+            return _ABSENT
+    return data
+
+
+def _is_there(path: Path, data: Any) -> bool:
+    return _value(path, data) is not _ABSENT
+
+
+def _located(problem: Problem, source: Source | None, *, key: bool = False) -> Problem:
+    if source is None:
+        return problem
+    place = source.locate(problem.path, key=key)
+    return replace(problem, source=place.file, line=place.line, column=place.column)
+
+
+def _place(problem: Problem) -> Place:
+    return Place(problem.source, problem.line, problem.column)

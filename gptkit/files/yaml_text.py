@@ -1,0 +1,157 @@
+"""YAML 1.2 to nodes, from ruamel.yaml's event stream.
+
+Events and not ruamel's constructors, because nothing is then ever built that the text names (tags), and because the
+bounds hold while reading. Plain scalars follow the core schema: ``1e-5`` is a number, ``no`` and dates are texts.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.events import (
+    AliasEvent,
+    DocumentStartEvent,
+    MappingEndEvent,
+    MappingStartEvent,
+    ScalarEvent,
+    SequenceEndEvent,
+    SequenceStartEvent,
+)
+
+from gptkit.files.building import Builder, Built
+from gptkit.files.nodes import Node, Place, Scalar
+from gptkit.spec import shortened
+
+__all__ = ["parse_yaml", "plain_scalar"]
+
+MAX_ALIASES = 100
+MAX_LINE = 1 << 16
+_INT = re.compile(r"[-+]?[0-9]+")
+_BASED = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_CONSTANTS: dict[str, Scalar] = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+}
+
+
+def plain_scalar(text: str) -> Scalar:
+    """What an unquoted scalar means in YAML 1.2's core schema. Numbers too large for one become infinite."""
+    if text in _CONSTANTS:
+        return _CONSTANTS[text]
+    if _INT.fullmatch(text):
+        return int(text) if len(text) < 400 else float("inf")
+    if _BASED.fullmatch(text):
+        return int(text, 0) if len(text) < 400 else float("inf")
+    if _FLOAT.fullmatch(text):
+        return float(text)
+    if _NOT_FINITE.fullmatch(text):
+        return float("nan")
+    return text
+
+
+def parse_yaml(text: str, source: str) -> Node:
+    """The tree of a YAML text.
+
+    Raises:
+        SpecError: with every mistake that could be found.
+    """
+    reader = _Reader(source)
+    for number, line in enumerate(text.split("\n"), 1):
+        # The scanner takes quadratic time for some of them.
+        if len(line) > MAX_LINE:
+            reader.builder.stop(f"a line of more than {MAX_LINE} characters", Place(source, number, 1), ())
+    try:
+        for event in YAML(typ="safe", pure=True).parse(text):
+            reader.take(event)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = Place(source, mark.line + 1, mark.column + 1) if mark else Place(source)
+        what = ", ".join(str(part).strip() for part in (error.context, error.problem) if part)
+        reader.builder.stop(f"not valid YAML: {what}", place, ())
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError, NotImplementedError):
+        # The scanner trips over some malformed directives and escapes in ways of its own.
+        reader.builder.stop("not valid YAML", Place(source, reader.line), ())
+    return reader.builder.finish()
+
+
+class _Reader:
+    """Hands events on to the builder, and keeps what anchors name."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.builder = Builder(source)
+        self.line = 1
+        self._documents = 0
+        self._aliases = 0
+        self._anchors: dict[str, Built | None] = {}
+        self._named: list[str | None] = []
+
+    def take(self, event: Any) -> None:
+        builder = self.builder
+        place = self._place(event)
+        if getattr(event, "tag", None) is not None:
+            tag = event.tag.replace("tag:yaml.org,2002:", "!!")
+            builder.stop(f"tags are refused: remove {shortened(tag)}", place)
+        if isinstance(event, DocumentStartEvent):
+            self._start_document(event, place)
+        elif isinstance(event, ScalarEvent):
+            self._scalar(event, place)
+        elif isinstance(event, (MappingStartEvent, SequenceStartEvent)):
+            if builder.wants_key:
+                builder.stop("a key must be a text, not a mapping or list", place)
+            builder.start({} if isinstance(event, MappingStartEvent) else [], place)
+            self._named.append(event.anchor)
+            if event.anchor is not None:
+                self._anchors[event.anchor] = None
+        elif isinstance(event, (MappingEndEvent, SequenceEndEvent)):
+            self._remember(self._named.pop(), builder.end())
+        elif isinstance(event, AliasEvent):
+            self._alias(event.anchor, place)
+
+    def _start_document(self, event: DocumentStartEvent, place: Place) -> None:
+        self._documents += 1
+        if self._documents > 1:
+            self.builder.stop("a spec is one document; remove what follows '---'", place, ())
+        if event.version is not None and tuple(event.version) != (1, 2):
+            self.builder.stop("specs are YAML 1.2; remove the %YAML line", Place(self.source, 1, 1), ())
+
+    def _scalar(self, event: ScalarEvent, place: Place) -> None:
+        builder = self.builder
+        value = event.value if event.style else plain_scalar(event.value)
+        if builder.wants_key:
+            if value == "<<" and not event.style:
+                builder.stop("merge keys are not YAML 1.2; write the fields out, or use 'extends'", place)
+            builder.key(value, place)
+            # An anchor on a key is harmless, but names nothing.
+            return
+        if event.value == "" and not event.style:
+            place = builder.key_place or place
+        self._remember(event.anchor, builder.scalar(value, place))
+
+    def _alias(self, name: str, place: Place) -> None:
+        self._aliases += 1
+        if self.builder.wants_key:
+            self.builder.stop("a key must be a text, not an alias", place)
+        if self._aliases > MAX_ALIASES:
+            self.builder.stop(f"more than {MAX_ALIASES} aliases", place)
+        if name not in self._anchors:
+            self.builder.stop(f"alias *{shortened(name)} has no anchor before it", place)
+        built = self._anchors[name]
+        if built is None:
+            self.builder.stop(f"alias *{shortened(name)} stands inside of what it names", place)
+        self.builder.add(built)
+
+    def _remember(self, anchor: str | None, built: Built) -> None:
+        if anchor is not None:
+            self._anchors[anchor] = built
+
+    def _place(self, event: Any) -> Place:
+        mark = event.start_mark
+        self.line = mark.line + 1
+        return Place(self.source, mark.line + 1, mark.column + 1)
