@@ -25,7 +25,7 @@ test: $(VENV)/.stamp-test  ## Run the tests (PYTEST="-m 'not slow'" for the quic
 	@$(BIN)/python -m pytest $(PYTEST)
 
 docs: $(VENV)/.stamp-dev  ## Build the documentation into site/
-	@$(BIN)/mkdocs build --strict --quiet
+	@said=$$($(BIN)/mkdocs build --strict 2>&1) || { echo "$$said"; exit 1; }
 	@echo "documentation: site/index.html"
 
 lint: $(VENV)/.stamp-dev  ## Check style, formatting and who imports whom

@@ -160,14 +160,13 @@ def _fields(registry: Registry, fields: Iterable[FieldDoc]) -> str:
     rows = [
         [
             f"`{field.name}`",
-            _type(registry, field),
+            "; ".join(part for part in (_type(registry, field), prose.inline(field.constraints)) if part),
             "**required**" if field.default is None else f"`{field.default}`",
-            prose.inline(field.constraints),
             prose.inline(field.description),
         ]
         for field in fields
     ]
-    return prose.table(["field", "type", "default", "limits", "meaning"], rows) if rows else ""
+    return prose.table(["field", "type", "default", "meaning"], rows) if rows else ""
 
 
 def _type(registry: Registry, field: FieldDoc) -> str:

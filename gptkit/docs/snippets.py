@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from gptkit.files import dump_yaml
 from gptkit.spec import Component
 
 __all__ = ["block", "flow", "plain"]
@@ -61,18 +62,8 @@ def flow(value: Any) -> str:
 
 
 def block(path: Sequence[str], value: Any, *, listed: bool = False) -> str:
-    """Plain data as YAML over several lines, under the keys of `path`; as the one item of a list if `listed`."""
-    lines: list[str] = []
-    indent = ""
-    for key in path[:-1]:
-        lines.append(f"{indent}{key}:")
-        indent += "  "
-    key = path[-1]
-    if not isinstance(value, Mapping) or not value:
-        lines.append(f"{indent}{key}: {flow([value] if listed else value)}")
-        return "\n".join(lines)
-    lines.append(f"{indent}{key}:")
-    for index, (name, item) in enumerate(value.items()):
-        lead = "- " if listed and index == 0 else "  "
-        lines.append(f"{indent}{'  ' if listed else ''}{lead}{flow(name)}: {flow(item)}")
-    return "\n".join(lines)
+    """Plain data as `gptkit show` writes it, under the keys of `path`; as the one item of a list if `listed`."""
+    data = [value] if listed else value
+    for key in reversed(path):
+        data = {key: data}
+    return dump_yaml(data).rstrip("\n")

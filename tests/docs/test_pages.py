@@ -51,9 +51,9 @@ def test_a_plugins_component_has_its_page(with_plugins: Registry) -> None:
         "It has no weights.\n\nMore about `a_name` with \\| pipes \\| and \\*stars\\*.",
         "## Formula\n\n```text\ny = x / 2\n```",
         "## Shapes\n\n```text\n(..., dim) -> (..., dim)\n```",
-        "| `times` | `int` | `1` | ≥ 1, &lt; 10 | How often. |",
-        '| `paint` | [paint](../paint/index.md) | `{name: plain, colour: "no"}` |  | Its colour. |',
-        'norm:\n  name: halving\n  times: 1\n  paint: {name: plain, colour: "no"}',
+        "| `times` | `int`; ≥ 1, &lt; 10 | `1` | How often. |",
+        '| `paint` | [paint](../paint/index.md) | `{name: plain, colour: "no"}` | Its colour. |',
+        '```yaml\nnorm: {name: halving, times: 1, paint: {name: plain, colour: "no"}}\n```',
         "## Notes\n\nNothing more.",
         "- Paper: [On halving](https://arxiv.org/abs/1234.56789)",
         "- Brought by: `gptkit-paints==3.2`",
@@ -65,10 +65,10 @@ def test_a_plugins_component_has_its_page(with_plugins: Registry) -> None:
 
 def test_required_and_nested_fields(with_plugins: Registry) -> None:
     page = pages(with_plugins)["components/paint/plain.md"]
-    assert "```yaml\npaint:\n  name: plain\n  colour: red\n```" in page
-    assert "| `colour` | `str` | **required** | at least 1 character | Which one, `red` or &lt;blue\\>. |" in page
-    assert "| `mixture.share` | `float` | `0.5` | ≥ 0, ≤ 1 | How much of it. |" in page
-    assert "| `under` | [norm](../norm/index.md) or `null` | `null` |  | A norm below. |" in page
+    assert "```yaml\npaint: {name: plain, colour: red}\n```" in page
+    assert "| `colour` | `str`; at least 1 character | **required** | Which one, `red` or &lt;blue\\>. |" in page
+    assert "| `mixture.share` | `float`; ≥ 0, ≤ 1 | `0.5` | How much of it. |" in page
+    assert "| `under` | [norm](../norm/index.md) or `null` | `null` | A norm below. |" in page
 
 
 def test_a_kinds_page_is_its_contract(with_plugins: Registry) -> None:
@@ -107,7 +107,7 @@ def test_snippets_stand_where_the_spec_file_has_them(with_plugins: Registry) -> 
 
     found = pages(with_plugins, root=Root)
     assert "```yaml\nmodel:\n  norms: [halving]\n```" in found["components/norm/halving.md"]
-    assert "model:\n  norms:\n    - name: halving\n      times: 1\n" in found["components/norm/halving.md"]
+    assert "model:\n  norms:\n    - {name: halving, times: 1, " in found["components/norm/halving.md"]
     assert "- `model.norms`, a list" in found["components/norm/index.md"]
 
 
