@@ -5,7 +5,6 @@ Shapes: B batch (texts still in the cache), V vocabulary.
 
 from __future__ import annotations
 
-import contextlib
 import secrets
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from gptkit.errors import GptkitError
 from gptkit.generation.chain import Chain
+from gptkit.generation.modes import evaluating
 from gptkit.generation.prompts import as_ids
 from gptkit.generation.protocol import LanguageModel
 from gptkit.generation.result import Finish, Generated, Timings
@@ -52,7 +52,7 @@ class Generation:
         self,
         model: LanguageModel,
         tokenizer: Tokenizer,
-        prompts: str | Sequence[str] | Sequence[Sequence[int]],
+        prompts: str | Sequence[str | Sequence[int]],
         *,
         sampler: Sequence[SamplerSpec] = (),
         max_new_tokens: int = 200,
@@ -104,7 +104,7 @@ class Generation:
         began = time.perf_counter()
         phase = 0 if self._chosen_B is None else 1
         events: list[Event] = []
-        with torch.inference_mode(), _evaluating(self._model):
+        with torch.inference_mode(), evaluating(self._model):
             if phase == 1:
                 events += self._make_room()
             if not self.done:
@@ -233,7 +233,7 @@ class TextStream(Iterator[str]):
 def generate(
     model: LanguageModel,
     tokenizer: Tokenizer,
-    prompts: str | Sequence[str] | Sequence[Sequence[int]],
+    prompts: str | Sequence[str | Sequence[int]],
     *,
     sampler: Sequence[SamplerSpec] = (),
     max_new_tokens: int = 200,
@@ -309,7 +309,7 @@ def stream(
         Generation(
             model,
             tokenizer,
-            [prompt],  # type: ignore[arg-type]  # a list of one text or of one list of ids
+            [prompt],
             sampler=sampler,
             max_new_tokens=max_new_tokens,
             stop=stop,
@@ -325,16 +325,3 @@ def _tell(on_text: Callable[[int, str], None] | None, events: Sequence[Event]) -
     if on_text is not None:
         for index, piece in events:
             on_text(index, piece)
-
-
-@contextlib.contextmanager
-def _evaluating(model: LanguageModel) -> Iterator[None]:
-    """Dropout off, for as long as the model computes."""
-    if not model.training:
-        yield
-        return
-    model.train(False)
-    try:
-        yield
-    finally:
-        model.train(True)

@@ -10,7 +10,7 @@ from gptkit.kinds.tokenizer import Tokenizer
 __all__ = ["as_ids"]
 
 
-def as_ids(prompts: str | Sequence[str] | Sequence[Sequence[int]], tokenizer: Tokenizer, vocab_size: int) -> list[list[int]]:
+def as_ids(prompts: str | Sequence[str | Sequence[int]], tokenizer: Tokenizer, vocab_size: int) -> list[list[int]]:
     """The token ids of each prompt, at least one.
 
     An empty prompt becomes the tokenizer's start token, or its end token where it has no start token.

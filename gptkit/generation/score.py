@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gptkit.errors import GptkitError
+from gptkit.generation.modes import evaluating
 from gptkit.generation.protocol import LanguageModel
 
 __all__ = ["score"]
@@ -46,12 +47,8 @@ def score(model: LanguageModel, ids: Sequence[int] | Tensor, *, chunk: int = 256
             f"the text holds token {wrong}, but the model has {model.vocab_size} tokens",
             hint="Use the tokenizer that the model was trained with.",
         )
-    training = model.training
-    model.train(False)
-    try:
+    with evaluating(model):
         return _score(model, ids_T, max(1, chunk))
-    finally:
-        model.train(training)
 
 
 def _score(model: LanguageModel, ids_T: Tensor, chunk: int) -> Tensor:
@@ -62,7 +59,8 @@ def _score(model: LanguageModel, ids_T: Tensor, chunk: int) -> Tensor:
     at = 0
     while at < n_read:
         if cache.length >= cache.capacity:
-            keep = limit // 2
+            # With the token that comes next, half a context: what `generate` keeps when it slides.
+            keep = max(1, limit // 2) - 1
             cache = model.new_cache(1, capacity=min(limit, keep + n_read - at))
             if keep:
                 model(ids_T[None, at - keep : at], cache=cache, last_only=True)

@@ -189,8 +189,9 @@ def test_ids_that_the_tokenizer_does_not_know_are_never_written() -> None:
         generate(model, TOKENIZER, [[4000]])
 
 
-def test_log_probabilities_are_the_model_s_own() -> None:
-    model = Recurrent(context_length=64)
+@pytest.mark.parametrize("context_length", [5, 64])
+def test_log_probabilities_are_the_model_s_own(context_length: int) -> None:
+    model = Recurrent(context_length=context_length)
     result = generate(
         model,
         TOKENIZER,
@@ -290,6 +291,6 @@ def test_long_texts_are_scored_with_half_a_context_at_least(context_length: int)
     with torch.no_grad():
         for at in range(1, len(ids)):
             if at - start > context_length:
-                start = at - 1 - context_length // 2
+                start = at - max(1, context_length // 2)
             expected.append(model(torch.tensor([ids[start:at]])).logits[0, -1].log_softmax(-1)[ids[at]])
     torch.testing.assert_close(score(model, ids, chunk=4), torch.stack(expected))

@@ -1,0 +1,82 @@
+"""Beam search."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from generation.fakes import Bytes, Recurrent
+
+from gptkit.components.sampler.greedy import GreedySpec
+from gptkit.errors import GptkitError
+from gptkit.generation import beam_search, generate, score
+
+
+class Few(Bytes):
+    """Four tokens: a, b, c and the end."""
+
+    vocab_size = 4
+    end_id = 3
+
+    def encode(self, text: str, **_: object) -> list[int]:
+        return [ord(letter) - ord("a") for letter in text]
+
+    def token_bytes(self, token: int) -> bytes:
+        return bytes([token + ord("a")])
+
+
+def every_text(model: Recurrent, prompt: list[int], longest: int, length_penalty: float) -> list[tuple[float, list[int]]]:
+    """All texts of up to `longest` tokens that end, or fill the length, with their scores."""
+    found = []
+    for length in range(1, longest + 1):
+        for ids in itertools.product(range(4), repeat=length):
+            ended = ids[-1] == 3
+            if 3 in ids[:-1] or (not ended and length < longest):
+                continue
+            log_p = float(score(model, [*prompt, *ids])[len(prompt) - 1 :].sum())
+            found.append((log_p / length**length_penalty, list(ids[:-1] if ended else ids)))
+    return sorted(found, reverse=True)
+
+
+@pytest.mark.parametrize("length_penalty", [0.0, 1.0, 2.0])
+@pytest.mark.parametrize("context_length", [3, 64])
+def test_a_search_that_is_wide_enough_finds_the_best_texts(length_penalty: float, context_length: int) -> None:
+    for seed in range(3):
+        model = Recurrent(vocab_size=4, context_length=context_length, scale=0.5, seed=seed)
+        beams = beam_search(model, Few(), "ab", width=200, max_new_tokens=4, length_penalty=length_penalty)
+        expected = every_text(model, [0, 1], 4, length_penalty)
+        assert [beam.ids for beam in beams] == [ids for _, ids in expected]
+        assert [beam.score for beam in beams] == pytest.approx([value for value, _ in expected], abs=1e-5)
+        assert {len(beam.ids) for beam in beams if not beam.ended} == {4}
+        assert beams[0].text == Few().decode(beams[0].ids)
+
+
+def test_a_narrow_search_beats_greedy_and_width_one_is_greedy() -> None:
+    tokenizer = Bytes()
+    gains = []
+    for seed in range(5):
+        model = Recurrent(context_length=16, seed=seed)
+        one, four = (
+            beam_search(model, tokenizer, "start", width=width, max_new_tokens=24, stop_ids=())[0] for width in (1, 4)
+        )
+        greedy = generate(model, tokenizer, "start", sampler=[GreedySpec()], max_new_tokens=24, stop_ids=())[0]
+        assert one.ids == greedy.ids
+        gains.append(four.log_probability - one.log_probability)
+    assert min(gains) > -1e-4
+    assert max(gains) > 0.1
+
+
+def test_the_reported_probability_is_the_model_s() -> None:
+    model = Recurrent(context_length=64)
+    for beam in beam_search(model, Bytes(), "start", width=3, max_new_tokens=10, stop_ids=()):
+        whole = score(model, torch.tensor([*b"start", *beam.ids]))
+        assert beam.log_probability == pytest.approx(float(whole[4:].sum()), abs=1e-4)
+        assert beam.score == pytest.approx(beam.log_probability / 10)
+
+
+def test_edges() -> None:
+    model = Recurrent()
+    assert beam_search(model, Bytes(), "a", max_new_tokens=0)[0].ids == []
+    with pytest.raises(GptkitError, match="width 0"):
+        beam_search(model, Bytes(), "a", width=0)
