@@ -4,7 +4,7 @@ The public names, imported on first use, so that ``import gptkit`` costs nothing
 
     import gptkit
 
-    model = gptkit.build("tiny.yaml")            # a spec file becomes a torch module
+    model = gptkit.build("tiny.yaml")             # a spec file becomes a torch module
     run = gptkit.train("tiny.yaml", "runs/tiny")  # … and is trained
     run = gptkit.load("runs/tiny")
     print(run.generate("Once"))
@@ -16,17 +16,59 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gptkit.errors import CapacityError as CapacityError
+    from gptkit.errors import CheckpointError as CheckpointError
+    from gptkit.errors import DataError as DataError
     from gptkit.errors import GptkitError as GptkitError
+    from gptkit.errors import RegistryError as RegistryError
+    from gptkit.errors import RequirementError as RequirementError
     from gptkit.errors import SpecError as SpecError
+    from gptkit.errors import StateError as StateError
+    from gptkit.errors import TokenizerError as TokenizerError
+    from gptkit.errors import TrainingError as TrainingError
+    from gptkit.experiments.build import build as build
+    from gptkit.experiments.opening import open_spec as open_spec
+    from gptkit.experiments.run import Run as Run
+    from gptkit.experiments.run import load as load
+    from gptkit.experiments.spec import ExperimentSpec as ExperimentSpec
+    from gptkit.experiments.train import resume as resume
+    from gptkit.experiments.train import train as train
     from gptkit.hookspecs import hookimpl as hookimpl
+    from gptkit.model.gpt import GPT as GPT
+    from gptkit.model.spec import ModelSpec as ModelSpec
+    from gptkit.registry import Registry as Registry
+    from gptkit.registry import default_registry as default_registry
+    from gptkit.training.observer import Observer as Observer
+    from gptkit.training.spec import TrainingSpec as TrainingSpec
 
 _WHERE = {
+    "CapacityError": "gptkit.errors",
+    "CheckpointError": "gptkit.errors",
+    "DataError": "gptkit.errors",
+    "ExperimentSpec": "gptkit.experiments.spec",
+    "GPT": "gptkit.model.gpt",
     "GptkitError": "gptkit.errors",
+    "ModelSpec": "gptkit.model.spec",
+    "Observer": "gptkit.training.observer",
+    "Registry": "gptkit.registry",
+    "RegistryError": "gptkit.errors",
+    "RequirementError": "gptkit.errors",
+    "Run": "gptkit.experiments.run",
     "SpecError": "gptkit.errors",
+    "StateError": "gptkit.errors",
+    "TokenizerError": "gptkit.errors",
+    "TrainingError": "gptkit.errors",
+    "TrainingSpec": "gptkit.training.spec",
+    "build": "gptkit.experiments.build",
+    "default_registry": "gptkit.registry",
     "hookimpl": "gptkit.hookspecs",
+    "load": "gptkit.experiments.run",
+    "open_spec": "gptkit.experiments.opening",
+    "resume": "gptkit.experiments.train",
+    "train": "gptkit.experiments.train",
 }
 
-__all__ = list(_WHERE)  # noqa: PLE0605
+__all__ = list(_WHERE)
 __version__ = "0.1.0"
 
 

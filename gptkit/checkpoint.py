@@ -94,9 +94,10 @@ class CheckpointStore:
                 # Renamed first, so that one that is half removed never looks like a checkpoint.
                 self.path(old).rename(self.folder / f".{self.path(old).name}.unfinished")
             self.clean()
-        except OSError as error:
+        except (OSError, safetensors.SafetensorError) as error:
+            why = getattr(error, "strerror", None) or error
             raise CheckpointError(
-                f"{final}: the checkpoint cannot be written: {error.strerror or error}",
+                f"{final}: the checkpoint cannot be written: {why}",
                 hint="Make room or choose another folder, then resume the run; earlier checkpoints are still whole.",
             ) from error
         return final
@@ -295,7 +296,7 @@ def _pack(state: Mapping[str, Any], names: list[str]) -> tuple[Any, dict[str, Te
         if value is None or isinstance(value, (bool, int, float, str)):
             return value
         raise CheckpointError(
-            f"the optimizer keeps a {type(value).__name__} in its state ({path}), which cannot be saved",
+            f"the optimizer's {path} is of type {type(value).__name__}, which cannot be saved",
             hint="An optimizer's state may hold tensors, numbers, texts, lists and mappings only.",
         )
 

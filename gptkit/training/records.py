@@ -81,15 +81,15 @@ class SamplesFile(_Growing):
 class LossPlot(Observer):
     """Draws the losses of a metrics file whenever a checkpoint is saved, and at the end."""
 
-    def __init__(self, metrics: Path, picture: Path) -> None:
-        self._metrics, self._picture = metrics, picture
+    def __init__(self, metrics: Path, picture: Path, title: str = "") -> None:
+        self._metrics, self._picture, self._title = metrics, picture, title
 
     def on_checkpoint(self, step: int, folder: Path) -> None:
         # A picture is not worth a training: without fonts or a drawing library the run goes on.
         try:
             from gptkit.training.plot import draw_losses
 
-            draw_losses(list(read_metrics(self._metrics)), self._picture)
+            draw_losses(list(read_metrics(self._metrics)), self._picture, title=self._title)
         except Exception as error:
             _log.warning("%s cannot be drawn: %s: %s", self._picture, type(error).__name__, error)
 

@@ -69,7 +69,7 @@ class Trainer:
         self.precision = pick_precision(spec.precision, self.device)
         self.model = model.to(self.device)
         self.optimizer = spec.optimizer.build(model)
-        self.step = 0
+        self.step = self._saved = 0
         self.stopped = False
         self._forward = cast("nn.Module", torch.compile(model)) if spec.compile else model
         self._train, self._validation = train, validation
@@ -92,7 +92,7 @@ class Trainer:
         state = read_state(checkpoint, verify=True)
         load_weights(self.model, checkpoint)
         restore_optimizer(self.optimizer, self.model, checkpoint, state)
-        self.step = state["step"]
+        self.step = self._saved = state["step"]
         self._since_log = state["training"]["since_log"]
         self._observers.restore(state["training"]["observers"])
 
@@ -114,8 +114,10 @@ class Trainer:
                 while self.step < steps and not stop:
                     self._fresh.append(self._take_step())
                     self.step += 1
-                    self._after_step(bool(stop))
+                    self._after_step()
                 self.stopped = self.step < steps
+                if self._saved != self.step:
+                    self._save()
         except BaseException as error:
             self._observers.on_end(self.step, error)
             raise
@@ -143,14 +145,14 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         return torch.stack((total, norm.to(total.dtype)))
 
-    def _after_step(self, stopping: bool) -> None:
+    def _after_step(self) -> None:
         spec, last = self.spec, self.step == self.spec.steps
 
         def due(every: int | None) -> bool:
             return last or (every is not None and self.step % every == 0)
 
-        saving = stopping or due(spec.checkpoint_every)
-        if saving or due(spec.log_every) or due(spec.evaluate_every) or self.device.type == "cpu":
+        looks = (spec.log_every, spec.evaluate_every, spec.sample_every, spec.checkpoint_every)
+        if self.device.type == "cpu" or any(due(every) for every in looks):
             self._fetch()
         self._observers.on_step(self.step)
         metrics = self._training_metrics() if due(spec.log_every) else {}
@@ -158,12 +160,17 @@ class Trainer:
         if due(spec.evaluate_every):
             metrics |= self._validate()
         self._report(metrics, sample=due(spec.sample_every))
-        if saving:
-            training = {"since_log": self._since_log, "observers": self._observers.state()}
-            path = self._checkpoints.save(self.step, self.model, self.optimizer, training)
-            self._observers.on_checkpoint(self.step, path)
+        if due(spec.checkpoint_every):
+            self._save()
         # Validating, writing and saving do not count as time spent on tokens.
         self._since += time.perf_counter() - paused
+
+    def _save(self) -> None:
+        self._fetch()
+        training = {"since_log": self._since_log, "observers": self._observers.state()}
+        path = self._checkpoints.save(self.step, self.model, self.optimizer, training)
+        self._saved = self.step
+        self._observers.on_checkpoint(self.step, path)
 
     def _fetch(self) -> None:
         """Wait for the steps under way and look at their numbers."""

@@ -1,0 +1,280 @@
+"""The loop: what it computes, what it tells, how it stops and goes on."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from gptkit.errors import TrainingError
+from gptkit.training.evaluation import Batch
+from gptkit.training.observer import Observer
+from gptkit.training.records import MetricsFile, SamplesFile, read_metrics
+from gptkit.training.trainer import Trainer
+
+from .conftest import MakeTrainer, batch
+
+
+class Diary(Observer):
+    """Keeps all it is told."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, int]] = []
+        self.metrics: dict[int, dict[str, float]] = {}
+        self.error: BaseException | None = None
+
+    def on_step(self, step: int) -> None:
+        self.events.append(("step", step))
+
+    def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        self.events.append(("metrics", step))
+        self.metrics[step] = dict(metrics)
+
+    def on_sample(self, step: int, text: str) -> None:
+        self.events.append(("sample", step))
+
+    def on_checkpoint(self, step: int, folder: Path) -> None:
+        self.events.append(("checkpoint", step))
+
+    def on_end(self, step: int, error: BaseException | None) -> None:
+        self.events.append(("end", step))
+        self.error = error
+
+    def steps(self, event: str) -> list[int]:
+        return [step for name, step in self.events if name == event]
+
+
+def weights(trainer: Trainer) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+
+
+def same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_loss_falls(make_trainer: MakeTrainer) -> None:
+    diary = Diary()
+    make_trainer(steps=60, observers=[diary]).run()
+    assert diary.metrics[60]["validation_loss"] < 0.5 * diary.metrics[0]["validation_loss"]
+
+
+def test_things_happen_when_they_are_due(make_trainer: MakeTrainer) -> None:
+    diary = Diary()
+    make_trainer(sample_every=5, observers=[diary], write=lambda step: "text").run()
+    assert diary.steps("step") == list(range(1, 11))
+    assert diary.steps("checkpoint") == [4, 8, 10]
+    assert diary.steps("sample") == [0, 5, 10]
+    assert [step for step, numbers in diary.metrics.items() if "loss" in numbers] == [3, 6, 9, 10]
+    assert [step for step, numbers in diary.metrics.items() if "validation_loss" in numbers] == [0, 4, 8, 10]
+    assert diary.events[-1] == ("end", 10)
+    assert diary.error is None
+
+
+def test_the_logged_loss_is_the_mean_since_the_last_line(make_trainer: MakeTrainer) -> None:
+    each, third = Diary(), Diary()
+    make_trainer("a", log_every=1, steps=6, observers=[each]).run()
+    make_trainer("b", log_every=3, steps=6, observers=[third]).run()
+    losses = [each.metrics[step]["loss"] for step in (4, 5, 6)]
+    assert third.metrics[6]["loss"] == pytest.approx(sum(losses) / 3, rel=1e-12)
+    assert third.metrics[6]["tokens_per_second"] > 0
+
+
+def test_the_rate_follows_the_schedule(make_trainer: MakeTrainer) -> None:
+    diary = Diary()
+    trainer = make_trainer(log_every=1, observers=[diary])
+    trainer.run()
+    factors = [trainer.spec.schedule.factor(step, 10) for step in range(10)]
+    assert [diary.metrics[step + 1]["learning_rate"] for step in range(10)] == pytest.approx([0.05 * f for f in factors])
+
+
+@pytest.mark.parametrize("with_ignored", [False, True])
+def test_accumulation_is_the_whole_batch(make_trainer: MakeTrainer, with_ignored: bool) -> None:
+    def with_holes(step: int, batch_size: int, seed: int) -> Batch:
+        inputs, targets, documents = batch(step, batch_size, seed)
+        # Unevenly, and one part has no target at all.
+        targets = targets.clone()
+        targets[0, :5] = -100
+        targets[2:4] = -100
+        return inputs, targets, documents
+
+    train = with_holes if with_ignored else batch
+    whole = make_trainer("a", dropout=0.0, train=train)
+    parts = make_trainer("b", dropout=0.0, train=train, grad_accumulation=4)
+    whole.run()
+    parts.run()
+    for name, tensor in weights(whole).items():
+        if tensor.is_floating_point():
+            assert torch.allclose(tensor, weights(parts)[name], atol=1e-5), name
+
+
+def test_document_numbers_reach_the_model(make_trainer: MakeTrainer) -> None:
+    seen: list[Tensor] = []
+
+    def with_documents(step: int, batch_size: int, seed: int) -> Batch:
+        inputs, targets, _ = batch(step, batch_size, seed)
+        return inputs, targets, torch.arange(batch_size)[:, None].expand_as(inputs)
+
+    trainer = make_trainer(steps=1, train=with_documents, validation=None, grad_accumulation=2)
+    trainer.model.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs["documents_BT"]), with_kwargs=True
+    )
+    trainer.run()
+    assert torch.equal(torch.cat(seen)[:, 0], torch.arange(8))
+
+
+def test_gradients_are_clipped(make_trainer: MakeTrainer) -> None:
+    settings: dict[str, Any] = {
+        "steps": 1,
+        "optimizer": {"name": "sgd", "learning_rate": 1.0, "momentum": 0.0},
+        "schedule": "constant",
+    }
+    trainer = make_trainer(clip=0.001, **settings)
+    before = weights(trainer)
+    trainer.run()
+    moved = [weights(trainer)[name] - before[name] for name in ("table.weight", "mix.weight", "mix.bias")]
+    assert math.sqrt(sum(float(change.square().sum()) for change in moved)) == pytest.approx(0.001, rel=1e-2)
+
+
+def test_a_resumed_training_has_the_same_numbers(make_trainer: MakeTrainer, tmp_path: Path) -> None:
+    def records(name: str) -> list[Observer]:
+        return [MetricsFile(tmp_path / name / "metrics.jsonl"), SamplesFile(tmp_path / name / "samples.txt")]
+
+    def numbers(name: str) -> list[dict[str, float]]:
+        rows = list(read_metrics(tmp_path / name / "metrics.jsonl"))
+        return [{key: value for key, value in row.items() if key != "tokens_per_second"} for row in rows]
+
+    settings: dict[str, Any] = {"sample_every": 3, "write": lambda step: f"text of {step}"}
+    whole = make_trainer("whole", observers=records("whole"), **settings)
+    whole.run()
+
+    class Crash(Observer):
+        def on_step(self, step: int) -> None:
+            if step == 7:
+                raise RuntimeError("power cut")
+
+    broken = make_trainer("broken", observers=[*records("broken"), Crash()], **settings)
+    with pytest.raises(RuntimeError, match="power cut"):
+        broken.run()
+    assert numbers("broken")[-1]["step"] == 6
+    latest = broken._checkpoints.latest()
+    assert latest is not None
+    assert latest.name == "step-00000004"
+    resumed = make_trainer("broken", observers=records("broken"), **settings)
+    resumed.resume(latest)
+    assert resumed.step == 4
+    resumed.run()
+    assert same(weights(whole), weights(resumed))
+    assert numbers("broken") == numbers("whole")
+    assert (tmp_path / "broken/samples.txt").read_text() == (tmp_path / "whole/samples.txt").read_text()
+
+
+def test_dropout_depends_on_the_step_and_not_on_what_happened_before(make_trainer: MakeTrainer) -> None:
+    def disturb(step: int) -> str:
+        torch.rand(step + 1)
+        return ""
+
+    one, other = make_trainer("a", sample_every=1, write=disturb), make_trainer("b")
+    one.run()
+    other.run()
+    assert same(weights(one), weights(other))
+
+
+def test_another_seed_gives_other_numbers(make_trainer: MakeTrainer) -> None:
+    one, other = make_trainer("a"), make_trainer("b", seed=1)
+    one.run()
+    other.run()
+    assert not same(weights(one), weights(other))
+
+
+def test_a_finished_training_stays_as_it_is(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer()
+    trainer.run()
+    diary = Diary()
+    again = make_trainer(observers=[diary])
+    latest = trainer._checkpoints.latest()
+    assert latest is not None
+    again.resume(latest)
+    again.run()
+    assert same(weights(trainer), weights(again))
+    assert diary.events == [("end", 10)]
+
+
+class SignalAt(Observer):
+    def __init__(self, step: int, number: signal.Signals, times: int = 1) -> None:
+        self.step, self.number, self.times = step, number, times
+
+    def on_step(self, step: int) -> None:
+        if step == self.step:
+            for _ in range(self.times):
+                os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_finishes_the_step_and_saves(make_trainer: MakeTrainer, number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    diary = Diary()
+    trainer = make_trainer(observers=[SignalAt(6, number), diary])
+    trainer.run()
+    assert trainer.stopped
+    assert trainer.step in (6, 7)  # the signal comes while step 6 is dealt with
+    assert trainer._checkpoints.steps()[-1] == trainer.step
+    assert isinstance(diary.error, KeyboardInterrupt)
+    assert signal.getsignal(number) is before
+    resumed, whole = make_trainer(), make_trainer("whole")
+    latest = trainer._checkpoints.latest()
+    assert latest is not None
+    resumed.resume(latest)
+    resumed.run()
+    whole.run()
+    assert same(weights(resumed), weights(whole))
+
+
+def test_a_second_signal_stops_at_once(make_trainer: MakeTrainer) -> None:
+    diary = Diary()
+    trainer = make_trainer(observers=[diary, SignalAt(6, signal.SIGINT, times=2)])
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    assert diary.steps("checkpoint") == [4]
+    assert diary.events[-1] == ("end", 6)
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_numbers_that_are_not_finite_end_the_training(make_trainer: MakeTrainer, where: str) -> None:
+    trainer = make_trainer(checkpoint_every=2, clip=None)
+    weight = trainer.model.get_parameter("mix.weight")
+
+    def poison(step: int, batch_size: int, seed: int) -> Batch:
+        if step == 4:
+            if where == "loss":
+                weight.data.fill_(float("nan"))
+            else:
+                weight.register_hook(lambda gradient: gradient * float("inf"))
+        return batch(step, batch_size, seed)
+
+    trainer._train = poison
+    with pytest.raises(TrainingError) as caught:
+        trainer.run()
+    assert "at step 5" in caught.value.message
+    assert "step-00000004" in str(caught.value)
+    assert "learning_rate" in str(caught.value)
+    assert "training.clip" in str(caught.value)
+    assert trainer._checkpoints.steps() == [2, 4]
+
+
+def test_the_loop_waits_for_the_device_only_when_it_logs(make_trainer: MakeTrainer) -> None:
+    rare: dict[str, Any] = {"evaluate_every": None, "checkpoint_every": None, "sample_every": None}
+    trainer = make_trainer(steps=12, log_every=6, validation=None, **rare)
+    trainer.device = torch.device("meta")  # anything but the processor, where waiting costs nothing
+    fetched: list[int] = []
+    fetch = trainer._fetch
+    trainer._take_step = lambda: torch.ones(2)  # type: ignore[method-assign]
+    trainer._fetch = lambda: (fetched.append(trainer.step), fetch())[1]  # type: ignore[func-returns-value, method-assign]
+    trainer.run()
+    assert sorted(set(fetched)) == [6, 12]
