@@ -41,12 +41,26 @@ class Tokenizer(ABC):
 
     @property
     def lossless(self) -> bool:
-        """Whether decode(encode(text)) == text for every text."""
+        """Whether decode(encode(text)) == text for every text (of Unicode characters: a lone surrogate is none, and
+        every tokenizer reads it as U+FFFD)."""
         return True
+
+    @property
+    def leading(self) -> bytes:
+        """What `decode` leaves out where a text starts with it: the space, in vocabularies that put one before every
+        word."""
+        return b""
 
     @abstractmethod
     def encode(self, text: str, *, allowed_special: Collection[str] = ()) -> list[int]:
-        """The ids of a text, without start and end."""
+        """The ids of a text, without start and end.
+
+        Args:
+            allowed_special: the special tokens that the text may contain as such; `special_tokens` itself allows all.
+
+        Raises:
+            TokenizerError: the tokenizer has no such special token, or cannot spell the text.
+        """
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """As `encode`, for many texts; faster where the tokenizer has threads."""
@@ -56,8 +70,10 @@ class Tokenizer(ABC):
     def token_bytes(self, token: int) -> bytes:
         """The bytes a token stands for (UTF-8); a special token's own spelling.
 
+        Empty for an id in range that means nothing (published vocabularies have such gaps).
+
         Raises:
-            TokenizerError: no such id.
+            TokenizerError: an id out of range.
         """
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -66,11 +82,15 @@ class Tokenizer(ABC):
         Raises:
             TokenizerError: an id out of range.
         """
-        return b"".join(self.token_bytes(token) for token in ids).decode("utf-8", errors="replace")
+        data = b"".join(self.token_bytes(token) for token in ids)
+        return data.removeprefix(self.leading).decode("utf-8", errors="replace")
 
     def stream(self) -> StreamDecoder:
-        """A decoder that is fed ids one by one."""
-        return StreamDecoder(self.token_bytes)
+        """A decoder that is fed ids one by one.
+
+        To continue a prompt, push the prompt's ids first and drop what comes: the first word keeps its space then.
+        """
+        return StreamDecoder(self.token_bytes, self.leading)
 
     @abstractmethod
     def save(self, folder: Path) -> None:
@@ -81,15 +101,23 @@ class StreamDecoder:
     """Decodes ids one by one, holding back bytes that are not yet a whole character.
 
     The pieces put together are what `decode` gives for all ids at once.
+
+    Args:
+        token_bytes: as `Tokenizer.token_bytes`.
+        leading: what is left out where the text starts with it, at most one byte.
     """
 
-    def __init__(self, token_bytes: Callable[[int], bytes]) -> None:
+    def __init__(self, token_bytes: Callable[[int], bytes], leading: bytes = b"") -> None:
         self._token_bytes = token_bytes
+        self._leading = leading
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def push(self, token: int) -> str:
         """The text that is certain now; empty while a character is incomplete."""
-        return self._decoder.decode(self._token_bytes(token))
+        data = self._token_bytes(token)
+        if self._leading and data:
+            data, self._leading = data.removeprefix(self._leading), b""
+        return self._decoder.decode(data)
 
     def finish(self) -> str:
         """What was held back, as U+FFFD where it is no character."""

@@ -1,0 +1,68 @@
+"""Regular expressions that cut a text into pieces before byte-pair merging.
+
+They are read by two engines, Oniguruma when training and fancy-regex when encoding, so they keep to what both read alike
+(no possessive ``{1,3}+``, which Oniguruma takes for a repetition).
+"""
+
+from __future__ import annotations
+
+import tiktoken
+from tokenizers import Regex, normalizers
+
+__all__ = ["PATTERNS", "compiled_pattern"]
+
+_CONTRACTION = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_SPACE = r"\s+(?!\S)|\s+"
+
+PATTERNS = {
+    "gpt2": rf"'(?:[sdmt]|ll|ve|re)| ?\p{{L}}+| ?\p{{N}}+| ?[^\s\p{{L}}\p{{N}}]+|{_SPACE}",
+    "gpt4": "|".join(
+        (
+            _CONTRACTION,
+            r"[^\r\n\p{L}\p{N}]?\p{L}+",
+            r"\p{N}{1,3}",
+            r" ?[^\s\p{L}\p{N}]+[\r\n]*",
+            r"\s*[\r\n]+",
+            _SPACE,
+        )
+    ),
+    "gpt4o": "|".join(
+        (
+            rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+{_CONTRACTION}?",
+            rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*{_CONTRACTION}?",
+            r"\p{N}{1,3}",
+            r" ?[^\s\p{L}\p{N}]+[\r\n/]*",
+            r"\s*[\r\n]+",
+            _SPACE,
+        )
+    ),
+}
+"""Patterns by name: each covers every text."""
+
+_KINDS = " \n\t\r.'_-aZ1é中🙂"
+_PROBES = (*map(chr, range(1, 0x250)), *_KINDS, *(left + right for left in _KINDS for right in _KINDS))
+_MARK = "\U0010ffff"
+
+
+def compiled_pattern(pattern: str) -> str:
+    """The regular expression for a pattern's name or for an expression of the user's own, made to cover every text.
+
+    Raises:
+        ValueError: it is no regular expression, or matches the empty text, which would lose a character.
+    """
+    if pattern in PATTERNS:
+        return PATTERNS[pattern]
+    # What the expression does not match becomes a piece a character, where the core would drop it.
+    covering = rf"(?:{pattern})|[\s\S]"
+    try:
+        replace = normalizers.Replace(Regex(covering), _MARK)
+        tiktoken.Encoding("probe", pat_str=covering, mergeable_ranks={b"a": 0}, special_tokens={})
+    except Exception as error:
+        names = ", ".join(PATTERNS)
+        raise ValueError(f"neither a pattern's name ({names}) nor a regular expression: {error}") from None
+    for probe in _PROBES:
+        marks = replace.normalize_str(probe)
+        if marks.strip(_MARK) or len(marks) > len(probe):
+            raise ValueError("matches the empty text somewhere, and so would lose characters")
+    return covering

