@@ -20,7 +20,7 @@ class Embedding(nn.Module, ABC):
     @property
     @abstractmethod
     def table_VE(self) -> nn.Parameter:
-        """The weight that a tied head uses, (vocabulary, d_model)."""
+        """The weight that a tied head uses, (vocabulary, d_model); narrower where the embedding projects up to d_model."""
 
     @abstractmethod
     def forward(self, ids_BT: Tensor, forward: Forward) -> Tensor:

@@ -1,0 +1,210 @@
+"""The activations that language models use, each a function of one number."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from gptkit.kinds.activation import ActivationSpec
+from gptkit.kinds.context import BuildContext
+
+__all__ = [
+    "GeluSpec",
+    "GeluTanhSpec",
+    "IdentitySpec",
+    "LeakyReluSpec",
+    "QuickGelu",
+    "QuickGeluSpec",
+    "ReluSpec",
+    "ReluSquared",
+    "ReluSquaredSpec",
+    "SigmoidSpec",
+    "SiluSpec",
+    "SoftplusSpec",
+    "TanhSpec",
+]
+
+
+class IdentitySpec(ActivationSpec):
+    """Changes nothing; a gated feed-forward with it is bilinear.
+
+    Formula:
+        f(x) = x
+    """
+
+    name: Literal["identity"] = "identity"
+
+    def build(self, context: BuildContext) -> nn.Module:
+        return nn.Identity()
+
+
+class ReluSpec(ActivationSpec):
+    """Keeps what is positive and makes the rest zero.
+
+    Formula:
+        f(x) = max(0, x)
+    """
+
+    name: Literal["relu"] = "relu"
+
+    def build(self, context: BuildContext) -> nn.Module:
+        return nn.ReLU()
+
+
+class LeakyReluSpec(ActivationSpec):
+    """ReLU with a small slope below zero, so that no unit stops learning.
+
+    Formula:
+        f(x) = x for x > 0, slope · x otherwise
+    """
+
+    name: Literal["leaky-relu"] = "leaky-relu"
+    slope: float = Field(0.01, description="The slope below zero.", ge=0)
+
+    def build(self, context: BuildContext) -> nn.Module:
+        return nn.LeakyReLU(self.slope)
+
+
+class ReluSquaredSpec(ActivationSpec):
+    """The square of ReLU (Primer, Nemotron).
+
+    Formula:
+        f(x) = max(0, x)²
+
+    Paper:
+        https://arxiv.org/abs/2109.08668
+    """
+
+    name: Literal["relu-squared"] = "relu-squared"
+
+    def build(self, context: BuildContext) -> nn.Module:
+        return ReluSquared()
+
+
+class ReluSquared(nn.Module):
+    """The runtime part of `ReluSquaredSpec`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x).square()
+
+
+class GeluSpec(ActivationSpec):
+    """Weighs every value by the share of a normal distribution that lies below it.
+
+    Formula:
+        f(x) = x · Φ(x) = x/2 · (1 + erf(x/√2))
+
+    Paper:
+        https://arxiv.org/abs/1606.08415
+    """
+
+    name: Literal["gelu"] = "gelu"
+
+    def build(self, context: BuildContext) -> nn.Module:
+        return nn.GELU()
+
+
+class GeluTanhSpec(ActivationSpec):
+    """The approximation of GELU by a hyperbolic tangent, with which GPT-2 was trained.
+
+    Formula:
+        f(x) = x/2 · (1 + tanh(√(2/π) · (x + 0.044715 · x³)))
+
+    Paper:
+        https://arxiv.org/abs/1606.08415
+    """
+
+    name: Literal["gelu-tanh"] = "gelu-tanh"
+
+    def build(self, context: BuildContext) -> nn.Module:
+        return nn.GELU(approximate="tanh")
+
+
+class QuickGeluSpec(ActivationSpec):
+    """The approximation of GELU by a sigmoid (CLIP; gpt-oss uses it as a gate).
+
+    Formula:
+        f(x) = x · σ(alpha · x)
+
+    Paper:
+        https://arxiv.org/abs/1606.08415
+    """
+
+    name: Literal["quick-gelu"] = "quick-gelu"
+    alpha: float = Field(1.702, description="The sigmoid's steepness.")
+
+    def build(self, context: BuildContext) -> nn.Module:
+        return QuickGelu(self.alpha)
+
+
+class QuickGelu(nn.Module):
+    """The runtime part of `QuickGeluSpec`."""
+
+    def __init__(self, alpha: float) -> None:
+        super().__init__()
+        self.alpha = alpha
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(self.alpha * x)
+
+    def extra_repr(self) -> str:
+        return f"alpha={self.alpha}"
+
+
+class SiluSpec(ActivationSpec):
+    """Weighs every value by its own sigmoid; also called Swish. The gate of SwiGLU.
+
+    Formula:
+        f(x) = x · σ(x)
+
+    Paper:
+        https://arxiv.org/abs/1710.05941
+    """
+
+    name: Literal["silu"] = "silu"
+
+    def build(self, context: BuildContext) -> nn.Module:
+        return nn.SiLU()
+
+
+class SigmoidSpec(ActivationSpec):
+    """Squeezes every value into 0 … 1; the gate of the first gated linear units.
+
+    Formula:
+        f(x) = 1 / (1 + e^−x)
+    """
+
+    name: Literal["sigmoid"] = "sigmoid"
+
+    def build(self, context: BuildContext) -> nn.Module:
+        return nn.Sigmoid()
+
+
+class TanhSpec(ActivationSpec):
+    """Squeezes every value into −1 … 1.
+
+    Formula:
+        f(x) = tanh(x)
+    """
+
+    name: Literal["tanh"] = "tanh"
+
+    def build(self, context: BuildContext) -> nn.Module:
+        return nn.Tanh()
+
+
+class SoftplusSpec(ActivationSpec):
+    """A smooth ReLU: always positive, and close to it far from zero.
+
+    Formula:
+        f(x) = ln(1 + e^x)
+    """
+
+    name: Literal["softplus"] = "softplus"
+
+    def build(self, context: BuildContext) -> nn.Module:
+        return nn.Softplus()

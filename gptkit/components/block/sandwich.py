@@ -1,0 +1,59 @@
+"""A norm on either side of each branch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from gptkit.kinds.block import Block, BlockSpec
+from gptkit.kinds.context import BuildContext
+from gptkit.kinds.forward import Forward
+
+__all__ = ["Sandwich", "SandwichSpec"]
+
+
+class SandwichSpec(BlockSpec):
+    """Normalises what goes into each branch and what comes out of it (Gemma 2 and 3, GLM-4).
+
+    Formula:
+        x ← x + residual_scale · dropout(norm(attention(norm(x))))
+        x ← x + residual_scale · dropout(norm(feedforward(norm(x))))
+
+    Shapes:
+        (B, T, d_model) → (B, T, d_model)
+
+    Paper:
+        https://arxiv.org/abs/2408.00118
+    """
+
+    name: Literal["sandwich"] = "sandwich"
+    dropout: float = Field(0.0, description="Share of each branch's output that is dropped in training.", ge=0, lt=1)
+    residual_scale: float = Field(1.0, description="What a branch is multiplied by before it is added (Granite: 0.22).")
+
+    def build(self, context: BuildContext) -> Block:
+        return Sandwich(self, context)
+
+
+class Sandwich(Block):
+    """The runtime part of `SandwichSpec`."""
+
+    def __init__(self, spec: SandwichSpec, context: BuildContext) -> None:
+        super().__init__()
+        parts = context.parts
+        self.residual_scale = spec.residual_scale
+        self.attention_norm = parts.norm.build(context, dim=context.d_model)
+        self.attention = parts.attention.build(context)
+        self.attention_output_norm = parts.norm.build(context, dim=context.d_model)
+        self.feedforward_norm = parts.norm.build(context, dim=context.d_model)
+        self.feedforward = parts.feedforward.build(context)
+        self.feedforward_output_norm = parts.norm.build(context, dim=context.d_model)
+        self.dropout = nn.Dropout(spec.dropout) if spec.dropout > 0 else nn.Identity()
+
+    def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+        mixed_BTE = self.attention_output_norm(self.attention(self.attention_norm(x_BTE), forward))
+        x_BTE = torch.add(x_BTE, self.dropout(mixed_BTE), alpha=self.residual_scale)
+        fed_BTE = self.feedforward_output_norm(self.feedforward(self.feedforward_norm(x_BTE), forward))
+        return torch.add(x_BTE, self.dropout(fed_BTE), alpha=self.residual_scale)

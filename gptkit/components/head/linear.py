@@ -1,0 +1,114 @@
+"""The head of almost every GPT: one projection to the vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from gptkit.kinds.context import BuildContext
+from gptkit.kinds.embedding import Embedding
+from gptkit.kinds.head import IGNORED, Head, HeadSpec
+from gptkit.kinds.initializer import Initial
+from gptkit.ops.linear_cross_entropy import linear_cross_entropy
+
+__all__ = ["LinearHead", "LinearHeadSpec"]
+
+
+class LinearHeadSpec(HeadSpec):
+    """Scores every token of the vocabulary by a dot product with its vector; `tied` uses the embedding's own.
+
+    Formula:
+        logits = scale · (W · x + b), and with softcap c: c · tanh(logits / c)
+        loss = −mean ln softmax(logits)[target] + z_loss · mean (ln Σ exp logits)²
+
+    Shapes:
+        (B, T, d_model) → (B, T, vocabulary)
+        W: (vocabulary, d_model); the embedding's table where tied, below a projection if that is narrower than the model
+
+    Paper:
+        https://arxiv.org/abs/1608.05859
+
+    Notes:
+        The loss is computed in chunks of rows, and its gradients with it, so the logits of a batch are never held.
+        `z_loss` keeps logits from drifting (PaLM: 1e-4); it counts in training only, so that a validation loss stays a
+        cross-entropy.
+    """
+
+    name: Literal["linear"] = "linear"
+    tied: bool = Field(False, description="Use the embedding's table as W, instead of a matrix of its own.")
+    bias: bool = Field(False, description="Add a bias for each token (GPT-J, Phi).")
+    scale: float = Field(1.0, description="What logits are multiplied by (Cohere: 0.0625; Granite: 1 / logits_scaling).")
+    softcap: float | None = Field(None, description="Bound that logits approach smoothly (Gemma 2: 30).", gt=0)
+    z_loss: float = Field(0.0, description="Weight of the squared log-normaliser in the training loss.", ge=0)
+
+    examples: ClassVar[tuple[Mapping[str, Any], ...]] = (
+        {},
+        {"tied": True},
+        {"bias": True, "scale": 0.5},
+        {"tied": True, "softcap": 30.0, "z_loss": 1e-4},
+    )
+
+    def build(self, context: BuildContext, *, embedding: Embedding) -> Head:
+        return LinearHead(self, context, embedding)
+
+
+class LinearHead(Head):
+    """The runtime part of `LinearHeadSpec`.
+
+    A tied head reads the table through the embedding and has no weight of its own, so that the parameter is in the
+    model, its state and its checkpoints once.
+    """
+
+    def __init__(self, spec: LinearHeadSpec, context: BuildContext, embedding: Embedding) -> None:
+        super().__init__()
+        self.scale = spec.scale
+        self.softcap = spec.softcap
+        self.z_loss = spec.z_loss
+        # In a tuple, since a module that is an attribute would become part of this one.
+        self._lender = (embedding,) if spec.tied else ()
+        self.project: nn.Module = nn.Identity()
+        if spec.tied:
+            self.register_parameter("weight", None)
+            d_embedding = embedding.table_VE.shape[1]
+            if d_embedding != context.d_model:
+                self.project = nn.Linear(context.d_model, d_embedding, bias=False)
+        else:
+            self.weight = nn.Parameter(torch.empty(context.vocab_size, context.d_model))
+            nn.init.normal_(self.weight, std=0.02)
+        self.bias = nn.Parameter(torch.zeros(context.vocab_size)) if spec.bias else None
+
+    def initial(self) -> dict[str, Initial]:
+        return {} if self._lender else {"weight": "weight"}
+
+    @property
+    def weight_VE(self) -> Tensor:
+        """The matrix in use, the head's own or the embedding's."""
+        return self._lender[0].table_VE if self._lender else self.weight
+
+    def forward(self, x_BTE: Tensor) -> Tensor:
+        logits_BTV = F.linear(self.project(x_BTE), self.weight_VE, self.bias)
+        if self.scale != 1:
+            logits_BTV = logits_BTV * self.scale
+        if self.softcap is not None:
+            logits_BTV = torch.tanh(logits_BTV / self.softcap) * self.softcap
+        return logits_BTV
+
+    def loss(self, x_BTE: Tensor, targets_BT: Tensor) -> Tensor:
+        return linear_cross_entropy(
+            self.project(x_BTE).flatten(0, -2),
+            self.weight_VE,
+            targets_BT.flatten(),
+            self.bias,
+            scale=self.scale,
+            softcap=self.softcap,
+            z_loss=self.z_loss if self.training else 0.0,
+            ignored=IGNORED,
+        )
+
+    def extra_repr(self) -> str:
+        return "tied" if self._lender else f"{self.weight.shape[1]} → {self.weight.shape[0]}"

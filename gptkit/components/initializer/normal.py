@@ -1,0 +1,36 @@
+"""Normal numbers of one spread, GPT-2's scheme."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from gptkit.kinds.context import BuildContext
+from gptkit.kinds.initializer import InitializerSpec, Role
+
+__all__ = ["NormalSpec"]
+
+
+class NormalSpec(InitializerSpec):
+    """Draws every weight from one normal distribution, smaller for projections that write to the residual stream.
+
+    Formula:
+        w ~ N(0, std²); outputs: N(0, std² / (2 · n_layers))
+
+    Paper:
+        https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf
+    """
+
+    name: Literal["normal"] = "normal"
+    std: float = Field(0.02, description="Standard deviation.", gt=0)
+    scale_outputs: bool = Field(True, description="Divide projections that write to the residual stream by √(2 · n_layers).")
+
+    def fill(self, role: Role, shape: torch.Size, generator: torch.Generator, context: BuildContext) -> Tensor:
+        std = self.std
+        if role == "output" and self.scale_outputs:
+            std /= math.sqrt(2 * context.n_layers)
+        return torch.empty(shape, device=generator.device).normal_(0, std, generator=generator)

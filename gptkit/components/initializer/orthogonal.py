@@ -1,0 +1,44 @@
+"""Orthogonal matrices."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from gptkit.kinds.context import BuildContext
+from gptkit.kinds.initializer import InitializerSpec, Role
+
+__all__ = ["OrthogonalSpec"]
+
+
+class OrthogonalSpec(InitializerSpec):
+    """Starts projections as orthogonal matrices, which change no vector's length.
+
+    Formula:
+        W·Wᵀ = gain² · 1 or Wᵀ·W = gain² · 1, whichever is smaller; outputs: divided by √(2 · n_layers)
+        Tables of vectors: N(0, embedding_std²).
+
+    Paper:
+        https://arxiv.org/abs/1312.6120
+    """
+
+    name: Literal["orthogonal"] = "orthogonal"
+    gain: float = Field(1.0, description="The length that a vector of length 1 gets.", gt=0)
+    embedding_std: float = Field(0.02, description="Standard deviation of tables of vectors.", gt=0)
+    scale_outputs: bool = Field(True, description="Divide projections that write to the residual stream by √(2 · n_layers).")
+
+    def fill(self, role: Role, shape: torch.Size, generator: torch.Generator, context: BuildContext) -> Tensor:
+        if role == "embedding" or len(shape) < 2:
+            return torch.empty(shape, device=generator.device).normal_(0, self.embedding_std, generator=generator)
+        gain = self.gain
+        if role == "output" and self.scale_outputs:
+            gain /= math.sqrt(2 * context.n_layers)
+        w = torch.empty(shape, device=generator.device)
+        # A stack of matrices (one an expert) is filled matrix by matrix.
+        for matrix in w.view(-1, *shape[-2:]):
+            torch.nn.init.orthogonal_(matrix, gain, generator=generator)
+        return w

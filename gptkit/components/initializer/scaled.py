@@ -1,0 +1,38 @@
+"""Normal numbers whose spread follows a projection's inputs."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from gptkit.kinds.context import BuildContext
+from gptkit.kinds.initializer import InitializerSpec, Role
+
+__all__ = ["ScaledSpec"]
+
+
+class ScaledSpec(InitializerSpec):
+    """Keeps the spread of what flows forward: a projection of more inputs gets smaller weights (LeCun).
+
+    Formula:
+        w ~ N(0, gain² / fan_in); outputs: divided by √(2 · n_layers)
+        fan_in is the size of the last dimension. Tables of vectors: N(0, embedding_std²).
+
+    Paper:
+        https://arxiv.org/abs/1706.02515
+    """
+
+    name: Literal["scaled"] = "scaled"
+    gain: float = Field(1.0, description="Factor on the standard deviation; √2 is He's choice for ReLU.", gt=0)
+    embedding_std: float = Field(0.02, description="Standard deviation of tables of vectors.", gt=0)
+    scale_outputs: bool = Field(True, description="Divide projections that write to the residual stream by √(2 · n_layers).")
+
+    def fill(self, role: Role, shape: torch.Size, generator: torch.Generator, context: BuildContext) -> Tensor:
+        std = self.embedding_std if role == "embedding" else self.gain / math.sqrt(shape[-1])
+        if role == "output" and self.scale_outputs:
+            std /= math.sqrt(2 * context.n_layers)
+        return torch.empty(shape, device=generator.device).normal_(0, std, generator=generator)

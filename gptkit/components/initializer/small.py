@@ -1,0 +1,39 @@
+"""Normal numbers whose spread follows the model's width."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from gptkit.kinds.context import BuildContext
+from gptkit.kinds.initializer import InitializerSpec, Role
+
+__all__ = ["SmallSpec"]
+
+
+class SmallSpec(InitializerSpec):
+    """Draws every weight with the spread that suits the model's width, as GPT-NeoX does.
+
+    Formula:
+        w ~ N(0, 2 / (5 · d_model)); outputs: N(0, (2 / n_layers)² / d_model)
+        Without `scale_outputs`, outputs start like the rest.
+
+    Paper:
+        https://arxiv.org/abs/2204.06745
+
+    Notes:
+        The spread is "Transformers without Tears" (arXiv 1910.05895), that of the outputs Wang's (GPT-J).
+    """
+
+    name: Literal["small"] = "small"
+    scale_outputs: bool = Field(True, description="Divide projections that write to the residual stream by √(2 · n_layers).")
+
+    def fill(self, role: Role, shape: torch.Size, generator: torch.Generator, context: BuildContext) -> Tensor:
+        std = math.sqrt(2 / (5 * context.d_model))
+        if role == "output" and self.scale_outputs:
+            std = 2 / (context.n_layers * math.sqrt(context.d_model))
+        return torch.empty(shape, device=generator.device).normal_(0, std, generator=generator)

@@ -1,0 +1,37 @@
+"""Normal numbers without their tails."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from gptkit.kinds.context import BuildContext
+from gptkit.kinds.initializer import InitializerSpec, Role
+
+__all__ = ["TruncatedNormalSpec"]
+
+
+class TruncatedNormalSpec(InitializerSpec):
+    """Draws from a normal distribution and never further than a few deviations from zero (OLMo).
+
+    Formula:
+        w ~ N(0, std²) given |w| ≤ cut · std; outputs: std / √(2 · n_layers)
+        std is that of the distribution before its tails are cut.
+    """
+
+    name: Literal["truncated-normal"] = "truncated-normal"
+    std: float = Field(0.02, description="Standard deviation before the cut.", gt=0)
+    cut: float = Field(3.0, description="Where the tails are cut, in standard deviations.", gt=0)
+    scale_outputs: bool = Field(True, description="Divide projections that write to the residual stream by √(2 · n_layers).")
+
+    def fill(self, role: Role, shape: torch.Size, generator: torch.Generator, context: BuildContext) -> Tensor:
+        std = self.std
+        if role == "output" and self.scale_outputs:
+            std /= math.sqrt(2 * context.n_layers)
+        bound = self.cut * std
+        w = torch.empty(shape, device=generator.device)
+        return torch.nn.init.trunc_normal_(w, 0, std, -bound, bound, generator=generator)

@@ -1,0 +1,41 @@
+"""Normal numbers whose spread follows a projection's inputs and outputs."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from gptkit.kinds.context import BuildContext
+from gptkit.kinds.initializer import InitializerSpec, Role
+
+__all__ = ["XavierSpec"]
+
+
+class XavierSpec(InitializerSpec):
+    """Balances the spread of what flows forward and of the gradients that flow back (Glorot).
+
+    Formula:
+        w ~ N(0, gain² · 2 / (fan_in + fan_out)); outputs: divided by √(2 · n_layers)
+        fan_in and fan_out are the sizes of the last and the last but one dimension. Packed projections (queries with
+        keys and values, gates) count as the one matrix they are. Tables of vectors: N(0, embedding_std²).
+
+    Paper:
+        https://proceedings.mlr.press/v9/glorot10a.html
+    """
+
+    name: Literal["xavier"] = "xavier"
+    gain: float = Field(1.0, description="Factor on the standard deviation.", gt=0)
+    embedding_std: float = Field(0.02, description="Standard deviation of tables of vectors.", gt=0)
+    scale_outputs: bool = Field(True, description="Divide projections that write to the residual stream by √(2 · n_layers).")
+
+    def fill(self, role: Role, shape: torch.Size, generator: torch.Generator, context: BuildContext) -> Tensor:
+        std = self.embedding_std
+        if role != "embedding":
+            std = self.gain * math.sqrt(2 / sum(shape[-2:]))
+        if role == "output" and self.scale_outputs:
+            std /= math.sqrt(2 * context.n_layers)
+        return torch.empty(shape, device=generator.device).normal_(0, std, generator=generator)
