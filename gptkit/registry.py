@@ -12,6 +12,7 @@ import importlib.metadata
 import io
 import os
 import re
+import shlex
 import threading
 import traceback
 import warnings
@@ -61,6 +62,8 @@ class Plugin:
     """The traceback behind the fault, for `gptkit plugins --verbose`."""
     kinds: list[str] = field(default_factory=list)
     components: list[tuple[str, str]] = field(default_factory=list)
+    clashes: dict[tuple[str, str], str] = field(default_factory=dict)
+    """Components that another plugin brings too, each with the sentence that says so."""
     printed: str = ""
     """What the plugin wrote to stdout or stderr while it was loaded; shown, but kept out of other commands' output."""
 
@@ -175,19 +178,29 @@ class Registry:
                 return
             # Set first: a plugin that asks the registry while it is loaded sees what there is so far.
             self._loaded = True
-            manager = pluggy.PluginManager(hookspecs.PROJECT)
-            manager.add_hookspecs(hookspecs)
-            disabled = _disabled_distributions() if self._disabled is None else self._disabled
-            for entry_point in _ordered(_installed() if self._given is None else self._given):
-                plugin = _describe(entry_point)
-                self._plugins.append(plugin)
-                if canonicalize_name(plugin.distribution) in disabled:
-                    plugin.status = "disabled"
-                    continue
-                with self._guard(plugin, "could not be imported"):
-                    self._admit(manager, plugin, entry_point.load())
-            for kinds_first in (True, False):
-                self._collect(manager, kinds_first)
+            try:
+                self._load_plugins()
+            except BaseException:
+                # Interrupted, by Ctrl-C say: half a registry would give wrong answers ever after.
+                for store in (self._plugins, self._kinds, self._components, self._aliases, self._clashes):
+                    store.clear()
+                self._loaded = False
+                raise
+
+    def _load_plugins(self) -> None:
+        manager = pluggy.PluginManager(hookspecs.PROJECT)
+        manager.add_hookspecs(hookspecs)
+        disabled = _disabled_distributions() if self._disabled is None else self._disabled
+        for entry_point in _ordered(_installed() if self._given is None else self._given):
+            plugin = _describe(entry_point)
+            self._plugins.append(plugin)
+            if canonicalize_name(plugin.distribution) in disabled:
+                plugin.status = "disabled"
+                continue
+            with self._guard(plugin, "could not be imported"):
+                self._admit(manager, plugin, entry_point.load())
+        for kinds_first in (True, False):
+            self._collect(manager, kinds_first)
 
     def _admit(self, manager: pluggy.PluginManager, plugin: Plugin, module: Any) -> None:
         name = f"{plugin.distribution}:{plugin.name}"
@@ -197,7 +210,8 @@ class Registry:
         try:
             manager.check_pending()
         except pluggy.PluginValidationError:
-            misspelt = [n for n in dir(module) if n.startswith("gptkit_") and not hasattr(hookspecs, n)]
+            marked = [n for n in dir(module) if manager.parse_hookimpl_opts(module, n) is not None]
+            misspelt = [n for n in marked if not hasattr(hookspecs, n)]
             manager.unregister(module)
             hooks = [n for n in dir(hookspecs) if n.startswith("gptkit_")]
             wrong = misspelt[0] if misspelt else "?"
@@ -221,6 +235,8 @@ class Registry:
                 classes = _as_classes(returned, caller.name)
                 for cls in classes:
                     _check_class(cls, self._kinds, kinds_first)
+                if not kinds_first:
+                    self._check_names(plugin, classes)
                 for cls in classes:
                     if kinds_first:
                         self._add_kind(plugin, cls)
@@ -234,21 +250,32 @@ class Registry:
         self._kinds[cls.kind] = Entry(cls, plugin)
         plugin.kinds.append(cls.kind)
 
+    def _check_names(self, plugin: Plugin, classes: Sequence[type[Component]]) -> None:
+        """Refuse a plugin as a whole, before anything of it is added, where its names alone are at fault."""
+        own: set[tuple[str, str]] = set()
+        for cls in classes:
+            kind, name = cls.kind, cls.component_name()
+            held = self._components.get(kind, {}).get(name)
+            if (kind, name) in own:
+                raise CollisionError(f"brings two components called {kind} {name!r}")
+            if held is not None and held.plugin.built_in:
+                raise CollisionError(
+                    f"{kind} {name!r} is built in ({held.plugin.provenance}); {plugin.provenance} must choose another name"
+                )
+            own.add((kind, name))
+
     def _add_component(self, plugin: Plugin, cls: type[Component]) -> None:
         kind, name = cls.kind, cls.component_name()
         known = self._components.setdefault(kind, {})
-        held = known.get(name)
-        if held is not None and held.plugin.built_in:
-            raise CollisionError(
-                f"{kind} {name!r} is built in ({held.plugin.provenance}); {plugin.provenance} must choose another name"
-            )
+        held = known.pop(name, None)
         if held is not None or (kind, name) in self._clashes:
             claimants = self._clashes.setdefault((kind, name), [held.plugin] if held else [])
             claimants.append(plugin)
             both = " and ".join(claimant.provenance for claimant in claimants)
             for claimant in claimants:
-                claimant.fault = f"{kind} {name!r} is taken by {both}, so it can be used from neither"
-            known.pop(name, None)
+                claimant.clashes[(kind, name)] = f"{kind} {name!r} is taken by {both}, so it can be used from neither"
+                claimant.fault = "; ".join(claimant.clashes.values())
+                claimant.components = [brought for brought in claimant.components if brought != (kind, name)]
             return
         known[name] = Entry(cls, plugin)
         plugin.components.append((kind, name))
@@ -272,12 +299,10 @@ class Registry:
 
     def _break(self, plugin: Plugin, fault: str) -> None:
         plugin.status, plugin.fault, plugin.detail = "broken", fault, traceback.format_exc()
-        # All or nothing: what a broken plugin had already added goes with it.
-        for kind, name in plugin.components:
-            self._components[kind].pop(name, None)
+        # All or nothing: the kinds that a broken plugin had already added go with it.
         for kind in plugin.kinds:
             self._kinds.pop(kind, None)
-        plugin.components, plugin.kinds = [], []
+        plugin.kinds = []
 
     # -- messages ----------------------------------------------------------------------------------------------
 
@@ -324,15 +349,11 @@ def check_requirements(requirements: Sequence[str]) -> list[tuple[int, str]]:
         try:
             found = importlib.metadata.version(requirement.name)
         except importlib.metadata.PackageNotFoundError:
-            unmet.append((index, f"{requirement.name} is not installed; run: pip install '{text}'"))
+            unmet.append((index, f"{requirement.name} is not installed; run: pip install {shlex.quote(text)}"))
             continue
         if not requirement.specifier.contains(found, prereleases=True):
-            unmet.append(
-                (
-                    index,
-                    f"needs {requirement.name}{requirement.specifier} but {found} is installed; run: pip install '{text}'",
-                )
-            )
+            needs = f"needs {requirement.name}{requirement.specifier} but {found} is installed"
+            unmet.append((index, f"{needs}; run: pip install {shlex.quote(text)}"))
     return unmet
 
 

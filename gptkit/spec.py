@@ -109,8 +109,8 @@ class Component(Spec):
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         if not cls.is_kind():
             return handler(schema)
-        # gptkit.schema adds the definition; components nest, so only a reference can stand here.
-        return {"$ref": f"#/$defs/kind.{cls.kind}"}
+        # Components nest, so no definition can stand here; gptkit.schema turns this into a reference to the kind's.
+        return {"x-kind": cls.kind}
 
     @classmethod
     def _validate_as_kind(cls, value: Any, info: core_schema.ValidationInfo) -> Component:

@@ -1,0 +1,142 @@
+"""Plugins made in memory, for tests of what the registry, spec files and schemas do with strangers' components."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from gptkit.hookspecs import hookimpl
+from gptkit.registry import Registry
+from gptkit.spec import Component, Spec, component, optional_component
+
+__all__ = ["Exact", "Gate", "Mixer", "Norm", "Plain", "Whole", "FakeEntryPoint", "make", "plugin", "registry"]
+
+
+@dataclass
+class FakeDistribution:
+    name: str
+    version: str
+
+
+@dataclass
+class FakeEntryPoint:
+    name: str
+    value: str
+    dist: FakeDistribution
+    load: Callable[[], Any]
+
+
+def plugin(
+    distribution: str,
+    components: Any = None,
+    kinds: Any = None,
+    *,
+    version: str = "1.0",
+    name: str | None = None,
+    load: Callable[[], Any] | None = None,
+) -> FakeEntryPoint:
+    """An entry point whose module returns these classes; a callable is called for them."""
+    module = ModuleType(f"fake_{distribution.replace('-', '_')}")
+    if components is not None:
+        module.gptkit_components = hookimpl(_returning(components, "gptkit_components"))
+    if kinds is not None:
+        module.gptkit_kinds = hookimpl(_returning(kinds, "gptkit_kinds"))
+    dist = FakeDistribution(distribution, version)
+    return FakeEntryPoint(name or distribution, module.__name__, dist, load or (lambda: module))
+
+
+def _returning(value: Any, name: str) -> Callable[[], Any]:
+    def hook() -> Any:
+        return value() if callable(value) and not isinstance(value, type) else value
+
+    hook.__name__ = name
+    return hook
+
+
+class Norm(Component):
+    """Kind of the tests. It has a second sentence."""
+
+    kind: ClassVar[str] = "norm"
+
+
+class Mixer(Component):
+    """Another kind: it holds norms."""
+
+    kind: ClassVar[str] = "mixer"
+
+
+class Plain(Norm):
+    """Divides by the root mean square. And more.
+
+    Formula:
+        y = x
+    """
+
+    name: Literal["plain"] = "plain"
+    aliases: ClassVar[tuple[str, ...]] = ("simple",)
+    renamed_fields: ClassVar[dict[str, str]] = {"epsilon": "eps"}
+    eps: float = Field(1e-5, gt=0, description="Added to the mean square.")
+    mode: Literal["fast", "slow"] = Field("fast", description="How.")
+
+
+class Exact(Norm):
+    """Has fields of many types."""
+
+    name: Literal["exact"] = "exact"
+    offset: float = Field(0.0, description="A number.")
+    steps: int = Field(1, ge=1, lt=10, description="A whole number.")
+    sizes: tuple[int, ...] = Field((), max_length=3, description="A list.")
+    either: int | list[int] | None = Field(None, description="A union.")
+    bias: bool = Field(False, description="A truth value.")
+    label: str = Field("x", min_length=1, pattern="^[a-z]+$", description="A text.")
+
+
+class Gate(Mixer):
+    """Holds norms, one of them perhaps."""
+
+    name: Literal["gate"] = "gate"
+    width: int = Field(description="How wide it is.")
+    norm: Norm = component("plain", description="A norm.")
+    extra: Norm | None = optional_component(description="Another norm.")
+    more: tuple[Norm, ...] = Field((), description="Any number of norms.")
+    inner: Mixer | None = optional_component(description="A mixer inside.")
+
+
+class Part(Spec):
+    size: int = Field(1, description="A size.")
+    norm: Norm = component("plain", description="A norm.")
+
+
+class Whole(Spec):
+    """A whole file."""
+
+    name: str = Field("untitled", description="Title.")
+    requires: tuple[str, ...] = Field((), description="Requirements.")
+    norm: Norm = component("plain", description="A norm.")
+    mixer: Mixer | None = optional_component(description="A mixer.")
+    samplers: list[Norm] = Field([], description="A chain.")
+    part: Part = Field(Part.model_construct(), validate_default=False, description="A part.")
+    needed: int = Field(description="Must be there.")
+
+
+def make(name: str, kind: type[Component] = Norm, **attributes: Any) -> type[Component]:
+    """A component of that name."""
+    annotations = {"name": Literal[name]}
+    body = {
+        "__annotations__": annotations,
+        "name": name,
+        "__module__": __name__,
+        "__doc__": f"Component {name}.",
+        **attributes,
+    }
+    return type(f"Made_{name.replace('-', '_')}", (kind,), body)
+
+
+def registry(*entry_points: FakeEntryPoint, disabled: Iterable[str] | None = ()) -> Registry:
+    """A registry of the tests' own kinds and components, and of further plugins."""
+    own = plugin("gptkit", [Plain, Exact, Gate], [Norm, Mixer], version="0.1.0")
+    return Registry([*entry_points, own], disabled)
