@@ -90,7 +90,7 @@ def test_drawn_text_does_not_depend_on_the_other_rows() -> None:
     model = Recurrent(context_length=16)
     settings: dict[str, Any] = {"sampler": WARM, "max_new_tokens": 60, "seed": 5, "stop_ids": (10, 20)}
     together = generate(model, TOKENIZER, PROMPTS, **settings)
-    assert len({result.finish for result in together}) > 1  # some rows left the batch early
+    assert len({len(result.ids) for result in together}) > 1  # some rows left the batch early
     for place, prompt in enumerate(PROMPTS):
         others = ["other"] * place + [prompt]
         assert generate(model, TOKENIZER, others, **settings)[place].ids == together[place].ids
