@@ -1,0 +1,92 @@
+"""JSON Lines, and the built-in corpus."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from gptkit.components.data.builtin import BuiltinData
+from gptkit.components.data.jsonl import JsonLinesData
+from gptkit.errors import DataError
+
+
+def write(path: Path, *lines: str | bytes) -> None:
+    path.write_bytes(b"\n".join(line.encode() if isinstance(line, str) else line for line in lines) + b"\n")
+
+
+def test_each_line_is_a_document(tmp_path: Path) -> None:
+    texts = ["one", "two\nlines \u2028 and 'quotes' 🙂", "three"]
+    write(
+        tmp_path / "x.jsonl",
+        b"\xef\xbb\xbf" + json.dumps({"text": texts[0]}).encode(),
+        "",
+        json.dumps({"id": 1, "text": texts[1]}, ensure_ascii=False),
+        json.dumps({"text": ""}),
+        json.dumps({"text": texts[2]}) + "\r",
+    )
+    documents = list(JsonLinesData(path="x.jsonl").documents(tmp_path))
+    assert [document.text for document in documents] == texts
+    assert [document.source for document in documents] == ["x.jsonl:1", "x.jsonl:3", "x.jsonl:5"]
+
+
+def test_another_field_and_gzip(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl.gz").write_bytes(gzip.compress(b'{"body": "b", "text": "t"}\n'))
+    assert [d.text for d in JsonLinesData(path=".", field="body").documents(tmp_path)] == ["b"]
+
+
+BAD = {
+    '{"text": "a"': r"no JSON: .* at column \d+",
+    '["text"]': "no JSON object",
+    '{"body": 1, "id": 2}': "no field 'text'; there is 'body', 'id'",
+    "{}": "no field 'text'; there is none",
+    '{"text": 5}': "field 'text' is no text",
+    '{"text": null}': "field 'text' is no text",
+    '{"text": "\\ud83d"}': "half a surrogate pair",
+    b'{"text": "\xff"}': "byte 10 of the line is not UTF-8",
+    "[" * 100_000: "nests too deeply",
+}
+
+
+@pytest.mark.parametrize("line", BAD, ids=lambda line: str(line)[:20])
+def test_a_bad_line_is_named_and_can_be_left_out(tmp_path: Path, line: str | bytes) -> None:
+    write(tmp_path / "x.jsonl", '{"text": "first"}', line, '{"text": "last"}')
+    with pytest.raises(DataError, match=rf"x\.jsonl:2: .*{BAD[line]}.*\n  .*skip_bad_lines: true"):
+        list(JsonLinesData(path="x.jsonl").documents(tmp_path))
+    data = JsonLinesData(path="x.jsonl", skip_bad_lines=True)
+    assert [document.text for document in data.documents(tmp_path)] == ["first", "last"]
+
+
+def test_the_fingerprint_depends_on_what_is_read(tmp_path: Path) -> None:
+    write(tmp_path / "x.jsonl", '{"text": "first"}')
+    kinds = [JsonLinesData(path="x.jsonl"), JsonLinesData(path="x.jsonl", field="a")]
+    kinds.append(JsonLinesData(path="x.jsonl", skip_bad_lines=True))
+    prints = {data.fingerprint(tmp_path) for data in kinds}
+    write(tmp_path / "x.jsonl", '{"text": "farst"}')
+    assert len(prints | {kinds[0].fingerprint(tmp_path)}) == 4
+
+
+def test_builtin_has_every_topic_in_order() -> None:
+    from pydoc_data.topics import topics
+
+    documents = list(BuiltinData().documents(Path()))
+    assert [document.text for document in documents] == [topics[topic] for topic in sorted(topics)]
+    assert sum(len(document.text) for document in documents) > 300_000
+    assert BuiltinData().fingerprint(Path()) == BuiltinData().fingerprint(Path("/"))
+
+
+def test_builtin_notices_another_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    import pydoc_data.topics
+
+    before = BuiltinData().fingerprint(Path())
+    monkeypatch.setitem(pydoc_data.topics.topics, "dict", "other")
+    assert BuiltinData().fingerprint(Path()) != before
+
+
+def test_a_python_without_topics_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
+    with pytest.raises(DataError, match=r"without pydoc_data\.topics"):
+        list(BuiltinData().documents(Path()))

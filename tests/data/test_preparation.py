@@ -1,0 +1,359 @@
+"""Token files: what is in them, when they are used again, and that they appear whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gptkit.components.data.text import TextData
+from gptkit.data import Prepared, Progress, open_prepared, plan_split, prepare
+from gptkit.data.files import replaced_folder, token_dtype
+from gptkit.data.split import split_documents
+from gptkit.errors import DataError, TokenizerError
+from gptkit.kinds.data import DataSpec
+
+HERE = Path()
+Make = Callable[..., DataSpec]
+TEXTS = [f"document number {number}\n" * (1 + number % 3) for number in range(40)]
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@given(
+    texts=st.lists(
+        st.text(st.characters(codec="utf-8", exclude_characters="\\"), min_size=1, max_size=30),
+        min_size=4,
+        max_size=30,
+        unique=True,
+    ),
+    start=st.sampled_from([None, 256, 257]),
+    end=st.sampled_from([None, 256]),
+    batch=st.integers(1, 400),
+)
+@settings(max_examples=60, deadline=None)
+def test_the_files_hold_the_encoding_of_all_documents(
+    tmp_path_factory: pytest.TempPathFactory,
+    listed: Make,
+    make_bytes: Any,
+    texts: list[str],
+    start: int | None,
+    end: int | None,
+    batch: int,
+) -> None:
+    data, tokenizer = listed(texts=texts, validation=0.4), make_bytes(start, end)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gptkit.data.preparation._BATCH", batch)
+        try:
+            prepared = prepare(data, tokenizer, tmp_path_factory.mktemp("prepared") / "tokens", HERE)
+        except DataError as error:
+            if "too short to be split" in error.message or "too few to measure" in error.message:
+                return
+            raise
+    for side, file, counts in (
+        ("train", prepared.train, prepared.train_counts),
+        ("validation", prepared.validation, prepared.validation_counts),
+    ):
+        own = [document.text for where, document in split_documents(data, HERE, plan_split(data, HERE)) if where == side]
+        before = [] if start is None or start == end else [start]
+        after = [] if end is None else [end]
+        documents = [[*before, *text.encode(), *after] for text in own]
+        assert file.tokens.tolist() == [token for document in documents for token in document]
+        assert file.starts.tolist() == np.cumsum([0, *map(len, documents)])[:-1].tolist()
+        assert counts.tokens == len(file.tokens)
+        assert counts.documents == len(own)
+        assert counts.characters == sum(map(len, own))
+        assert counts.bytes == sum(len(text.encode()) for text in own)
+
+
+def test_a_document_in_pieces_has_one_start_and_one_end(listed: Make, make_bytes: Any, tmp_path: Path) -> None:
+    data = listed(texts=["ab\\", "cd\\", "", "ef"], validation=0)
+    prepared = prepare(data, make_bytes(257, 256), tmp_path / "tokens", HERE)
+    assert prepared.train.tokens.tolist() == [257, *b"abcd", 256, 257, *b"ef", 256]
+    assert prepared.train.starts.tolist() == [0, 6]
+    assert len(prepared.validation.tokens) == len(prepared.validation.starts) == 0
+
+
+def test_documents_without_a_token_are_none(listed: Make, make_bytes: Any, tmp_path: Path) -> None:
+    prepared = prepare(listed(texts=["", "ab", "", "cd", ""], validation=0), make_bytes(end=None), tmp_path / "t", HERE)
+    assert prepared.train.starts.tolist() == [0, 2]
+
+
+@pytest.mark.parametrize(("vocab_size", "dtype"), [(256, "<u2"), (65536, "<u2"), (65537, "<u4")])
+def test_the_smallest_type_that_holds_every_id(
+    listed: Make, make_bytes: Any, tmp_path: Path, vocab_size: int, dtype: str
+) -> None:
+    assert token_dtype(vocab_size).str == dtype
+    prepared = prepare(listed(texts=TEXTS), make_bytes(end=vocab_size - 1, vocab_size=vocab_size), tmp_path / "t", HERE)
+    assert prepared.train.tokens.dtype.str == dtype
+    assert prepared.train.tokens[-1] == vocab_size - 1
+    assert (tmp_path / "t/train.bin").stat().st_size == prepared.train_counts.tokens * int(dtype[-1])
+
+
+def test_an_id_out_of_the_vocabulary_is_refused(listed: Make, make_bytes: Any, tmp_path: Path) -> None:
+    with pytest.raises(TokenizerError, match="gave the id 300, and its vocabulary has 258"):
+        prepare(listed(texts=TEXTS), make_bytes(end=300), tmp_path / "t", HERE)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_it_is_done_once_and_the_same_every_time(listed: Make, make_bytes: Any, tmp_path: Path) -> None:
+    data, tokenizer = listed(texts=TEXTS), make_bytes()
+    first = prepare(data, tokenizer, tmp_path / "a", HERE)
+    stat = (tmp_path / "a/train.bin").stat()
+    opened = len(type(data).opened)  # type: ignore[attr-defined]
+    again = prepare(listed(texts=TEXTS, windows="ordered", stride=3, document_mask=True), make_bytes(), tmp_path / "a", HERE)
+    assert again == first
+    assert tokenizer.batches == 1
+    assert len(type(data).opened) == opened  # type: ignore[attr-defined]
+    assert (tmp_path / "a/train.bin").stat() == stat
+    prepare(data, tokenizer, tmp_path / "b", HERE)
+    assert tree(tmp_path / "a") == tree(tmp_path / "b")
+
+
+def test_it_is_done_anew_when_anything_changes(listed: Make, make_bytes: Any, tmp_path: Path) -> None:
+    variants: list[tuple[DataSpec, Any]] = [
+        (listed(texts=TEXTS), make_bytes()),
+        (listed(texts=[*TEXTS, "more"]), make_bytes()),
+        (listed(texts=TEXTS, validation=0.2), make_bytes()),
+        (listed(texts=TEXTS), make_bytes(end=257)),
+        (listed(texts=TEXTS), make_bytes(start=257)),
+        (listed(texts=TEXTS), make_bytes(vocab_size=300)),
+    ]
+    prints = [prepare(data, tokenizer, tmp_path / "t", HERE).fingerprint for data, tokenizer in variants]
+    assert len(set(prints)) == len(variants)
+    assert prepare(*variants[0], tmp_path / "t", HERE).fingerprint == prints[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["t"]
+
+
+def test_what_the_tokenizer_saves_counts(listed: Make, make_bytes: Any, tmp_path: Path) -> None:
+    class Other(make_bytes):  # type: ignore[misc]
+        def save(self, folder: Path) -> None:
+            (folder / "bytes.json").write_text(note)
+
+    note = "one"
+    first = prepare(listed(texts=TEXTS), Other(), tmp_path / "t", HERE).fingerprint
+    note = "two"
+    assert prepare(listed(texts=TEXTS), Other(), tmp_path / "t", HERE).fingerprint != first
+
+
+def test_a_changed_file_is_noticed(make_bytes: Any, tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_text("a line\n" * 100)
+    data = TextData(path="x.txt")
+    first = prepare(data, make_bytes(), tmp_path / "t", tmp_path)
+    (tmp_path / "x.txt").write_text("A line\n" * 100)
+    second = prepare(data, make_bytes(), tmp_path / "t", tmp_path)
+    assert (bytes(first.train.tokens[:1].tolist()), bytes(second.train.tokens[:1].tolist())) == (b"A", b"A")
+    assert first.fingerprint != second.fingerprint
+
+
+@pytest.mark.parametrize("damage", ["cut", "missing", "no json", "no key", "other format"])
+def test_damaged_files_are_seen_and_made_anew(listed: Make, make_bytes: Any, tmp_path: Path, damage: str) -> None:
+    folder, data = tmp_path / "t", listed(texts=TEXTS)
+    whole = prepare(data, make_bytes(), folder, HERE)
+    meta = json.loads((folder / "meta.json").read_text())
+    match damage:
+        case "cut":
+            (folder / "train.bin").write_bytes((folder / "train.bin").read_bytes()[:-2])
+        case "missing":
+            (folder / "validation.bin").unlink()
+        case "no json":
+            (folder / "meta.json").write_text("{")
+        case "no key":
+            (folder / "meta.json").write_text(json.dumps({k: v for k, v in meta.items() if k != "train"}))
+        case "other format":
+            (folder / "meta.json").write_text(json.dumps({**meta, "format": 99}))
+    with pytest.raises(DataError, match=r"damaged|no prepared tokens"):
+        open_prepared(folder)
+    assert prepare(data, make_bytes(), folder, HERE) == whole == open_prepared(folder)
+
+
+def test_another_folder_is_never_replaced(listed: Make, make_bytes: Any, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(DataError, match="holds other things"):
+        prepare(listed(texts=TEXTS), make_bytes(), tmp_path, HERE)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, RuntimeError])
+def test_an_interruption_leaves_the_old(
+    listed: Make, make_bytes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: type[BaseException]
+) -> None:
+    monkeypatch.setattr("gptkit.data.preparation._BATCH", 200)
+    calls = 0
+
+    def interrupt(progress: Progress) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise stop
+
+    with pytest.raises(stop):
+        prepare(listed(texts=TEXTS), make_bytes(), tmp_path / "t", HERE, progress=interrupt)
+    assert list(tmp_path.iterdir()) == []
+    prepare(listed(texts=TEXTS), make_bytes(), tmp_path / "t", HERE)
+    old, calls = tree(tmp_path), 0
+    with pytest.raises(stop):
+        prepare(listed(texts=TEXTS[::-1]), make_bytes(), tmp_path / "t", HERE, progress=interrupt)
+    assert tree(tmp_path) == old
+
+
+def test_what_a_killed_process_left_is_cleared_away(tmp_path: Path) -> None:
+    script = """
+        import sys, time
+        from pathlib import Path
+        from gptkit.data.files import replaced_folder
+        with replaced_folder(Path(sys.argv[1])) as new:
+            (new / "train.bin").write_bytes(b"half")
+            print("there", flush=True)
+            time.sleep(60)
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script), str(tmp_path / "t")], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "there\n"
+    (left,) = tmp_path.iterdir()
+    with replaced_folder(tmp_path / "t") as new:
+        (new / "a").write_text("")
+        assert left.exists()  # its process still lives
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    with replaced_folder(tmp_path / "t") as new:
+        assert not left.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["t"]
+
+
+def test_a_folder_that_another_process_put_there_meanwhile(tmp_path: Path) -> None:
+    with replaced_folder(tmp_path / "t") as mine:
+        (mine / "a").write_text("mine")
+        with replaced_folder(tmp_path / "t") as theirs:
+            (theirs / "a").write_text("theirs")
+    assert tree(tmp_path) == {"t/a": b"mine"}
+
+
+def test_progress_counts_up_to_the_whole(
+    listed: Make, make_bytes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gptkit.data.preparation._BATCH", 300)
+    seen: list[Progress] = []
+    prepared = prepare(listed(texts=TEXTS), make_bytes(), tmp_path / "t", HERE, progress=seen.append)
+    total = sum(map(len, TEXTS))
+    assert len(seen) > 3
+    assert [step.done for step in seen] == sorted({step.done for step in seen} | {seen[0].done})[: len(seen)]
+    assert all(step.total == total for step in seen)
+    assert (seen[-1].done, seen[-1].tokens) == (total, prepared.train_counts.tokens + prepared.validation_counts.tokens)
+
+
+def test_a_text_that_the_tokenizer_refuses_is_named(listed: Make, make_bytes: Any, tmp_path: Path) -> None:
+    texts = [*TEXTS[:7], "here is a € sign", *TEXTS[7:]]
+    with pytest.raises(TokenizerError, match="text 7: no token for '€'\n  Take another"):
+        prepare(listed(texts=texts), make_bytes(refuses="€"), tmp_path / "t", HERE)
+
+
+def test_too_little_to_validate_is_said(listed: Make, make_bytes: Any, tmp_path: Path) -> None:
+    data = listed(texts=["a document", "b"], validation=0.1)
+    with pytest.raises(DataError, match=r"validation part .* has 1 tokens.*\n.*higher than 0\.1, or to 0"):
+        prepare(data, make_bytes(end=None), tmp_path / "t", HERE)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_memory_stays_bounded(make_bytes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No batch handed to the tokenizer is larger than the piece that fills it."""
+    (tmp_path / "x.txt").write_text("some line of text\n" * 50_000)
+    monkeypatch.setattr("gptkit.components.data.text.read_documents.__defaults__", (None, 20_000))
+    monkeypatch.setattr("gptkit.data.preparation._BATCH", 30_000)
+    largest = 0
+
+    class Watching(make_bytes):  # type: ignore[misc]
+        def encode_batch(self, texts: list[str]) -> list[list[int]]:
+            nonlocal largest
+            largest = max(largest, sum(map(len, texts)))
+            return super().encode_batch(texts)  # type: ignore[no-any-return]
+
+    prepared = prepare(TextData(path="x.txt"), Watching(), tmp_path / "t", tmp_path)
+    assert 20_000 < largest <= 50_000
+    assert prepared.train_counts.documents == prepared.validation_counts.documents == 1
+    assert prepared.train_counts.characters + prepared.validation_counts.characters == 18 * 50_000
+
+
+def test_windows_and_validation_as_the_spec_says(listed: Make, make_bytes: Any, tmp_path: Path) -> None:
+    data = listed(texts=TEXTS, windows="ordered", stride=5, document_mask=True)
+    prepared = prepare(data, make_bytes(), tmp_path / "t", HERE)
+    windows = prepared.train_windows(data, 16)
+    assert windows.starts(0, 3).tolist() == [0, 5, 10]
+    assert windows.batch(0, 3).documents_BT is not None
+    plain = data.replace(document_mask=False, windows="random")
+    assert prepared.train_windows(plain, 16).batch(0, 3).documents_BT is None
+    batches = list(prepared.validation_batches(data, 16, 4))
+    targets = [token for batch in batches for token in batch.targets_BT.flatten().tolist()]
+    assert targets == prepared.validation.tokens[1:].tolist()
+    assert all(batch.documents_BT is not None for batch in batches)
+    with pytest.raises(DataError, match=rf"training part .* has {prepared.train_counts.tokens} tokens"):
+        prepared.train_windows(data, 100_000)
+
+
+def test_validation_shorter_than_a_window(listed: Make, make_bytes: Any, tmp_path: Path) -> None:
+    data = listed(texts=TEXTS, document_mask=True)
+    prepared = prepare(data, make_bytes(), tmp_path / "t", HERE)
+    (batch,) = prepared.validation_batches(data, 100_000, 4, 10)
+    assert batch.inputs_BT.tolist() == [prepared.validation.tokens[:-1].tolist()]
+    assert batch.documents_BT is not None
+    assert batch.documents_BT.max() == prepared.validation_counts.documents - 1
+    nothing = listed(texts=TEXTS, validation=0)
+    assert list(prepare(nothing, make_bytes(), tmp_path / "u", HERE).validation_batches(nothing, 8, 4)) == []
+
+
+def test_killed_at_any_moment(tmp_path: Path) -> None:
+    """Whatever the moment of a kill, what is opened afterwards is whole: the old or the new."""
+    script = """
+        import sys
+        from pathlib import Path
+        from gptkit.data.files import replaced_folder
+        print("start", flush=True)
+        number = 0
+        while True:
+            number += 1
+            with replaced_folder(Path(sys.argv[1])) as new:
+                for name in "abc":
+                    (new / name).write_text(str(number))
+    """
+    for delay in (0.02, 0.05):
+        process = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(script), str(tmp_path / "t")], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(delay)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        if (tmp_path / "t").exists():
+            found = [path.read_text() for path in (tmp_path / "t").iterdir()]
+            assert len(found) == 3
+            assert len(set(found)) == 1
+    with replaced_folder(tmp_path / "t"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["t"]
+
+
+def test_prepared_knows_its_folder(listed: Make, make_bytes: Any, tmp_path: Path) -> None:
+    prepared = prepare(listed(texts=TEXTS), make_bytes(), tmp_path / "deep/er/t", HERE)
+    assert isinstance(prepared, Prepared)
+    assert open_prepared(tmp_path / "deep/er/t") == prepared
+    with pytest.raises(DataError, match="no prepared tokens here"):
+        open_prepared(tmp_path / "other")

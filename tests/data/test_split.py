@@ -1,0 +1,167 @@
+"""The split by document."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gptkit.components.data.builtin import BuiltinData
+from gptkit.components.data.text import TextData
+from gptkit.data import corpus_texts, plan_split
+from gptkit.data.split import split_documents
+from gptkit.errors import DataError
+from gptkit.kinds.data import DataSpec
+
+HERE = Path()
+Make = Callable[..., DataSpec]
+
+
+def sides(data: DataSpec) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {"train": [], "validation": []}
+    held = {"train": "", "validation": ""}
+    for side, document in split_documents(data, HERE, plan_split(data, HERE)):
+        held[side] += document.text
+        if document.ends:
+            found[side].append(held[side])
+            held[side] = ""
+    assert held == {"train": "", "validation": ""}
+    return found
+
+
+def size(texts: list[str]) -> int:
+    return sum(map(len, texts))
+
+
+@given(
+    texts=st.lists(st.text(alphabet="abc\n", min_size=1, max_size=40), min_size=1, max_size=60),
+    validation=st.floats(0.01, 0.9),
+)
+@settings(max_examples=200, deadline=None)
+def test_nothing_is_lost_nothing_is_on_both_sides(listed: Make, texts: list[str], validation: float) -> None:
+    data = listed(texts=texts, validation=validation)
+    if max(map(len, texts)) == 1 and len(set(texts)) == 1:
+        with pytest.raises(DataError, match="too short to be split"):
+            plan_split(data, HERE)
+        return
+    try:
+        found = sides(data)
+    except DataError as error:
+        if "too short" in error.message and max(map(len, texts)) == 1:
+            return
+        raise
+    assert found["train"]
+    assert found["validation"]
+    assert size(found["train"]) + size(found["validation"]) == size(texts)
+    if len(found["train"]) + len(found["validation"]) == len(texts):  # nothing was cut
+        assert sorted(found["train"] + found["validation"]) == sorted(texts)
+        assert not set(found["train"]) & set(found["validation"])
+
+
+@given(
+    lengths=st.lists(st.integers(1, 300), min_size=50, max_size=200),
+    validation=st.floats(0.05, 0.5),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=50, deadline=None)
+def test_the_share_comes_close(listed: Make, lengths: list[int], validation: float, seed: int) -> None:
+    texts = [f"{seed} {number} ".ljust(length, "x") for number, length in enumerate(lengths)]
+    found = sides(listed(texts=texts, validation=validation))
+    total = size(texts)
+    assert abs(size(found["validation"]) - validation * total) <= 160  # half of the longest document at most
+
+
+def test_it_goes_by_the_text_not_the_order(listed: Make) -> None:
+    texts = [f"document {number}\n" * (1 + number % 5) for number in range(100)]
+    forwards = sides(listed(texts=texts))
+    backwards = sides(listed(texts=texts[::-1]))
+    assert set(forwards["validation"]) == set(backwards["validation"])
+    numbers = [texts.index(text) for text in forwards["validation"]]
+    assert min(numbers) < 35
+    assert max(numbers) > 65  # spread over the corpus, not its end
+
+
+def test_documents_keep_their_order(listed: Make) -> None:
+    texts = [f"document {number}" for number in range(50)]
+    found = sides(listed(texts=texts))
+    assert found["train"] == [text for text in texts if text in set(found["train"])]
+
+
+def test_copies_of_a_document_fall_on_one_side(listed: Make) -> None:
+    texts = [f"document {number % 20}" for number in range(200)]
+    found = sides(listed(texts=texts, validation=0.2))
+    assert len(found["validation"]) == 40
+    assert not set(found["train"]) & set(found["validation"])
+
+
+def test_the_end_of_a_single_document_is_cut_off_at_a_line(listed: Make) -> None:
+    text = "".join(f"line {number}\n" for number in range(1000))
+    found = sides(listed(texts=[text], validation=0.1))
+    assert found["train"][0] + found["validation"][0] == text
+    assert found["train"][0].endswith("\n")
+    assert 0.09 < len(found["validation"][0]) / len(text) < 0.16
+
+
+def test_the_end_of_the_longest_is_cut_off_where_whole_documents_are_too_long(listed: Make) -> None:
+    texts = ["a" * 1000, "b" * 1200, "c" * 900]
+    found = sides(listed(texts=texts, validation=0.1))
+    assert found["validation"] == ["b" * 310]
+    assert found["train"] == ["a" * 1000, "b" * 890, "c" * 900]
+
+
+def test_pieces_of_a_document_stay_together_and_are_cut_as_one(listed: Make) -> None:
+    whole = [f"document {number} and more" for number in range(40)]
+    pieced = [part for text in whole for part in (text[:5] + "\\", text[5:9] + "\\", text[9:])]
+    assert sides(listed(texts=whole)) == sides(listed(texts=pieced))
+    long = "x" * 100
+    for pieces in ([long], [long[:50] + "\\", long[50:]], [long[:90] + "\\", long[90:]], [long[:95] + "\\", long[95:]]):
+        assert sides(listed(texts=pieces, validation=0.1)) == {"train": ["x" * 90], "validation": ["x" * 10]}
+
+
+def test_no_validation(listed: Make) -> None:
+    assert sides(listed(texts=["a", "b"], validation=0)) == {"train": ["a", "b"], "validation": []}
+
+
+def test_an_empty_corpus_is_an_error(listed: Make) -> None:
+    for texts in ([], [""]):
+        with pytest.raises(DataError, match="the corpus is empty: data 'listed' gave no text"):
+            plan_split(listed(texts=texts), HERE)
+
+
+@pytest.mark.parametrize("after", [["a", "bb"], ["a", "bb", "c", "dd"], ["a", "b", "c"]])
+def test_a_corpus_that_changes_meanwhile_is_noticed(listed: Make, after: list[str]) -> None:
+    split = plan_split(listed(texts=["a", "bb", "c"]), HERE)
+    with pytest.raises(DataError, match="changed while it was read"):
+        list(split_documents(listed(texts=after), HERE, split))
+
+
+def test_a_tokenizer_learns_from_training_texts_only(listed: Make) -> None:
+    data = listed(texts=[f"document {number}" for number in range(50)], validation=0.3)
+    assert list(corpus_texts(data, HERE)) == sides(data)["train"]
+    split = plan_split(data, HERE)
+    opened: list[Any] = type(data).opened  # type: ignore[attr-defined]
+    before = len(opened)
+    assert list(corpus_texts(data, HERE, split)) == sides(data)["train"]
+    assert len(opened) == before + 1 + 2  # one reading for the texts, two for `sides`
+
+
+def test_the_builtin_corpus_is_split_near_its_share() -> None:
+    found = sides(BuiltinData())
+    assert 0.08 < size(found["validation"]) / (size(found["train"]) + size(found["validation"])) < 0.12
+    assert len(found["validation"]) > 3
+
+
+def test_a_file_may_be_huge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pieces pass through the split one at a time: no more than one is ever made before it is asked for."""
+    (tmp_path / "x.txt").write_text("some line of text\n" * 20_000)
+    data = TextData(path="x.txt")
+    monkeypatch.setattr("gptkit.components.data.text.read_documents.__defaults__", (None, 30_000))
+    pieces = list(split_documents(data, tmp_path, plan_split(data, tmp_path)))
+    assert len(pieces) > 10
+    assert "".join(document.text for _, document in pieces) == "some line of text\n" * 20_000
+    assert [side for side, _ in pieces] == sorted(side for side, _ in pieces)
+    assert max(len(document.text) for _, document in pieces) <= 30_000

@@ -1,0 +1,246 @@
+"""Text files, folders and globs."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import os
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gptkit.components.data import text as text_module
+from gptkit.components.data.text import TextData, read_documents
+from gptkit.errors import DataError
+
+
+def texts(data: TextData, base: Path) -> list[str]:
+    return [document.text for document in data.documents(base)]
+
+
+@pytest.fixture
+def books(tmp_path: Path) -> Path:
+    for name, text in {
+        "b.txt": "second\n",
+        "a.txt": "first\n",
+        "sub/deep/c.md": "third\n",
+        "notes.rst": "not taken\n",
+        ".hidden.txt": "not taken\n",
+        ".git/x.txt": "not taken\n",
+    }.items():
+        path = tmp_path / "books" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return tmp_path
+
+
+def test_a_folder_gives_its_files_sorted_and_at_any_depth(books: Path) -> None:
+    assert texts(TextData(path="books"), books) == ["first\n", "second\n", "third\n"]
+    assert [document.source for document in TextData(path="books").documents(books)] == [
+        str(Path("books", name)) for name in ("a.txt", "b.txt", "sub/deep/c.md")
+    ]
+
+
+def test_patterns_choose_the_files_of_a_folder(books: Path) -> None:
+    assert texts(TextData(path="books", patterns="*.RST"), books) == ["not taken\n"]
+    with pytest.raises(DataError, match=r"books: no file in this folder is named \*\.csv or \*\.tsv"):
+        texts(TextData(path="books", patterns=["*.csv", "*.tsv"]), books)
+
+
+def test_globs_and_lists_keep_their_order_and_take_each_file_once(books: Path) -> None:
+    assert texts(TextData(path="books/*.txt"), books) == ["first\n", "second\n"]
+    assert texts(TextData(path=["books/b.txt", "books/*.txt", "books"]), books) == ["second\n", "first\n", "third\n"]
+    assert texts(TextData(path="books/**/c.*"), books) == ["third\n"]
+    assert texts(TextData(path="books/**"), books) == ["first\n", "second\n", "third\n"]
+    assert texts(TextData(path=str(books / "book?")), Path("/")) == ["first\n", "second\n", "third\n"]
+
+
+def test_a_file_whose_name_has_glob_characters_is_found(tmp_path: Path) -> None:
+    (tmp_path / "a[1].txt").write_text("odd")
+    assert texts(TextData(path="a[1].txt"), tmp_path) == ["odd"]
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("nowhere.txt", r"nowhere\.txt: no such file or folder\n  Relative paths count from"),
+        ("no*where", r"no\*where: no file matches this glob"),
+        ("x\0y", "no such file"),
+        ("a**b*", "glob"),
+    ],
+)
+def test_a_path_to_nothing_says_so(tmp_path: Path, path: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        texts(TextData(path=path), tmp_path)
+
+
+def test_links_in_loops_end(books: Path) -> None:
+    (books / "books/sub/loop").symlink_to(books / "books", target_is_directory=True)
+    (books / "books/twice.txt").symlink_to(books / "books/a.txt")
+    (books / "books/dangling.txt").symlink_to(books / "nowhere")
+    (books / "books/itself.txt").symlink_to(books / "books/itself.txt")
+    assert texts(TextData(path="books"), books) == ["first\n", "second\n", "third\n"]
+
+
+def test_a_linked_folder_is_followed(books: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "d.txt").write_text("fourth\n")
+    (books / "books/z").symlink_to(elsewhere, target_is_directory=True)
+    assert texts(TextData(path="books"), books)[-1] == "fourth\n"
+
+
+def test_empty_files_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("")
+    (tmp_path / "b.txt").write_text(" \n\n")
+    (tmp_path / "c.txt").write_text("text")
+    assert texts(TextData(path="."), tmp_path) == ["text"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"one\ntwo\nthr\xffee\n", r"x\.txt:3: byte 11 is not UTF-8\n  Convert it .*iconv -f ISO-8859-1"),
+        (b"one\n\xe2\x82", r"x\.txt:2: byte 4 is not UTF-8"),
+        (b"one\0two", r"x\.txt: not a text: byte 3 is zero"),
+        ("text".encode("utf-16"), r"x\.txt: this is UTF-16, not UTF-8\n  .*iconv -f UTF-16"),
+    ],
+)
+def test_what_is_no_utf8_is_named_with_its_place(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "x.txt").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        texts(TextData(path="x.txt"), tmp_path)
+
+
+def test_the_place_counts_over_chunks_and_a_character_may_lie_across_them(tmp_path: Path) -> None:
+    chunk = 1 << 20
+    good = b"a" * (chunk - 2) + "\n€".encode()  # the euro sign's three bytes lie across the border
+    (tmp_path / "x.txt").write_bytes(good)
+    assert texts(TextData(path="x.txt"), tmp_path) == [good.decode()]
+    (tmp_path / "x.txt").write_bytes(good[:-1] + b"\n")
+    with pytest.raises(DataError, match=rf"x\.txt:2: byte {chunk - 1} is not UTF-8"):
+        texts(TextData(path="x.txt"), tmp_path)
+    (tmp_path / "x.txt").write_bytes(good + b"\n\xff")
+    with pytest.raises(DataError, match=rf"x\.txt:3: byte {chunk + 3} is not UTF-8"):
+        texts(TextData(path="x.txt"), tmp_path)
+
+
+def test_line_ends_and_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_bytes(b"\xef\xbb\xbfone\r\ntwo\rthree\n")
+    assert texts(TextData(path="x.txt"), tmp_path) == ["one\ntwo\nthree\n"]
+
+
+def test_gzip(tmp_path: Path) -> None:
+    packed = gzip.compress(b"packed text\n" * 1000)
+    (tmp_path / "x.txt.gz").write_bytes(packed)
+    assert texts(TextData(path="."), tmp_path) == ["packed text\n" * 1000]
+    (tmp_path / "x.txt.gz").write_bytes(packed[:-20])
+    with pytest.raises(DataError, match=r"x\.txt\.gz: the gzip file stops before its end"):
+        texts(TextData(path="."), tmp_path)
+    (tmp_path / "x.txt.gz").write_bytes(b"plain text")
+    with pytest.raises(DataError, match=r"x\.txt\.gz: not a whole gzip file"):
+        texts(TextData(path="."), tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_text("text")
+    (tmp_path / "x.txt").chmod(0)
+    with pytest.raises(DataError, match="Permission denied"):
+        texts(TextData(path="x.txt"), tmp_path)
+
+
+def test_a_separator_makes_documents(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_text("one\n<|endoftext|>\ntwo\n\nmore\n<|endoftext|>\n\n<|endoftext|>three<|endoftext|>\n")
+    documents = list(TextData(path="x.txt", separator="<|endoftext|>").documents(tmp_path))
+    assert [document.text for document in documents] == ["one", "two\n\nmore", "three"]
+    assert all(document.ends for document in documents)
+    assert documents[1].source == "x.txt, document 2"
+    (tmp_path / "y.txt").write_text("one\nmore\n\ntwo\n\n\nthree\n")
+    assert texts(TextData(path="y.txt", separator="\n\n"), tmp_path) == ["one\nmore", "two", "three"]
+
+
+@given(
+    documents=st.lists(st.text(alphabet="ab \n<", min_size=1, max_size=60), max_size=8),
+    piece=st.integers(4, 40),
+    chunk=st.integers(1, 16),
+    separator=st.sampled_from([None, "<>", "\n\n", "|"]),
+)
+@settings(max_examples=150, deadline=None)
+def test_pieces_put_together_are_the_documents(
+    tmp_path_factory: pytest.TempPathFactory, documents: list[str], piece: int, chunk: int, separator: str | None
+) -> None:
+    """However a text falls into chunks and pieces, the documents are the same as when it is split at once."""
+    content = (separator or "").join(documents)
+    split = text_module._split((content[i : i + chunk] for i in range(0, len(content), chunk)), separator, piece)
+    joined, held = [], ""
+    for text, ends in split:
+        assert len(text) <= piece + chunk + len(separator or "")
+        held += text
+        if ends:
+            joined.append(held)
+            held = ""
+    assert held == ""
+    assert joined == (content.split(separator) if separator else [content])
+
+
+def test_a_long_file_comes_in_pieces_that_stop_between_lines(tmp_path: Path) -> None:
+    text = "".join(f"line {number} of a long text\n\n" * (number % 7 == 0) + f"line {number}\n" for number in range(4000))
+    (tmp_path / "x.txt").write_text(text)
+    pieces = list(read_documents(tmp_path / "x.txt", "x.txt", piece=10_000))
+    assert "".join(piece.text for piece in pieces) == text
+    assert len(pieces) > 5
+    assert [piece.ends for piece in pieces] == [False] * (len(pieces) - 1) + [True]
+    for piece, following in itertools.pairwise(pieces):
+        assert len(piece.text) <= 10_000
+        assert re.search(r"\S\n\Z", piece.text)
+        assert not following.text[0].isspace()
+
+
+def test_pieces_of_a_text_have_the_tokens_of_the_whole(tmp_path: Path) -> None:
+    """With GPT-2's pattern, to which white space before a border would matter."""
+    words = re.compile(r"'(?:[sdmt]|ll|ve|re)| ?[^\W\d_]+| ?\d+| ?[^\s\w]+|\s+(?!\S)|\s+")
+    text = "A line, it's said.\n  indented line 12\n\n\nAnother one\n" * 900
+    (tmp_path / "x.txt").write_text(text)
+    pieces = [document.text for document in read_documents(tmp_path / "x.txt", "x", piece=5_000)]
+    assert len(pieces) > 3
+    assert [word for piece in pieces for word in words.findall(piece)] == words.findall(text)
+
+
+def test_a_long_line_is_cut_before_a_space(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_text("word " * 1000)
+    pieces = [document.text for document in read_documents(tmp_path / "x.txt", "x", piece=777)]
+    assert "".join(pieces) == "word " * 1000
+    assert all(
+        piece.endswith("word") and following.startswith(" word") for piece, following in itertools.pairwise(pieces[:-1])
+    )
+    (tmp_path / "x.txt").write_text("x" * 3000)
+    assert [len(d.text) for d in read_documents(tmp_path / "x.txt", "x", piece=1000)] == [1000, 1000, 1000]
+
+
+def test_the_fingerprint_changes_with_the_corpus_and_only_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for by_content in (True, False):
+        if not by_content:
+            monkeypatch.setattr("gptkit.components.data._files._BY_CONTENT", 0)
+        file, more = tmp_path / "a.txt", tmp_path / "b.txt"
+        file.write_text("text")
+        more.unlink(missing_ok=True)
+        data = TextData(path=".")
+        prints = [data.fingerprint(tmp_path), TextData(path=".", separator="x").fingerprint(tmp_path)]
+        file.write_text("tent")
+        os.utime(file, ns=(5, 5))  # clocks are coarse: two writes may have one time
+        prints.append(data.fingerprint(tmp_path))
+        assert data.fingerprint(tmp_path) == prints[-1]
+        more.write_text("more")
+        prints.append(data.fingerprint(tmp_path))
+        assert len(set(prints)) == 4
+        assert TextData(path=".", windows="ordered").fingerprint(tmp_path) == prints[-1]
+
+
+def test_a_copy_of_a_small_corpus_has_the_same_fingerprint(tmp_path: Path) -> None:
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.txt").write_text("text")
+    assert TextData(path="here").fingerprint(tmp_path) == TextData(path="a.txt").fingerprint(tmp_path / "there")
