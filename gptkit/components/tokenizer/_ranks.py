@@ -33,9 +33,11 @@ def chunks(text: str, longest: int = _LONGEST_RUN) -> Iterator[str]:
         yield text
         return
     begin = 0
-    for cut in re.finditer(rf"\s{{{longest}}}(?=\s)|\S{{{longest}}}(?=\S)", text):
-        yield text[begin : cut.end()]
-        begin = cut.end()
+    # Only where a run begins, or the tail of every long run would be searched from each of its characters.
+    for run in re.finditer(rf"(?<!\S)\S{{{longest + 1},}}|(?<!\s)\s{{{longest + 1},}}", text):
+        for cut in range(run.start() + longest, run.end(), longest):
+            yield text[begin:cut]
+            begin = cut
     yield text[begin:]
 
 

@@ -66,7 +66,7 @@ class BpeSpec(SpecialsSpec):
     examples = ({"vocab_size": 300}, {"vocab_size": 400, "pattern": "gpt4o", "start_token": "<|endoftext|>"})
 
     name: Literal["bpe"] = "bpe"
-    vocab_size: int = Field(4096, ge=257, le=2_000_000, description="Upper bound of the ids, bytes and specials included.")
+    vocab_size: int = Field(4096, ge=256, le=2_000_000, description="Upper bound of the ids, bytes and specials included.")
     pattern: str = Field(
         "gpt4",
         min_length=1,

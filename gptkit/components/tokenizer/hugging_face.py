@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import json
+import functools
+import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 from tokenizers import Tokenizer as Core
 
+from gptkit.components.tokenizer import _hub_files as hub
 from gptkit.components.tokenizer._base import out_of_range, special_pattern, well_formed
-from gptkit.components.tokenizer._bytes import BYTES
 from gptkit.components.tokenizer._decoders import token_decoder
+from gptkit.components.tokenizer._hub_files import TOKENIZER_FILE
 from gptkit.components.tokenizer._state import SavedState, damaged, read_bytes, write_state
 from gptkit.errors import TokenizerError
 from gptkit.kinds.tokenizer import Tokenizer, TokenizerSpec
 
 __all__ = ["HuggingFaceSpec", "HuggingFaceTokenizer"]
-
-TOKENIZER_FILE = "tokenizer.json"
-CONFIG_FILE = "tokenizer_config.json"
-TEMPLATE_FILE = "chat_template.jinja"
 
 
 class HuggingFaceTokenizer(Tokenizer):
@@ -38,19 +36,22 @@ class HuggingFaceTokenizer(Tokenizer):
 
     def __init__(self, data: bytes, start: str | None, end: str | None, chat_template: str | None = None) -> None:
         self.data, self.start, self.end, self.chat_template = data, start, end, chat_template
-        self._core, self._core_allowing = _core(data), _core(data)
+        self._bounds = tuple(dict.fromkeys(token for token in (start, end) if token is not None))
+        self._core = hub.read_core(data, self._bounds)
         self._core.encode_special_tokens = True
-        parts = json.loads(self._core.to_str())
-        self._decode_token, self._leading = token_decoder(parts["decoder"])
+        self._decode_token, self._leading = token_decoder(hub.stage(self._core.decoder))
         added = self._core.get_added_tokens_decoder()
         self._added = {token: entry.content.encode() for token, entry in added.items()}
         self._specials = {entry.content: token for token, entry in sorted(added.items()) if entry.special}
-        self._vocab_size = max(self._core.get_vocab().values(), default=-1) + 1
-        self._lossless = _is_lossless(parts)
+        vocab = self._core.get_vocab()
+        self._vocab_size = max(vocab.values(), default=-1) + 1
+        self._lossless = hub.is_lossless(self._core, vocab)
         self._bytes: dict[int, bytes] = {}
-        for token in (start, end):
-            if token is not None and token not in self._specials:
-                raise TokenizerError(f"{token!r} is to start or end a text and is no special token of the tokenizer.json")
+
+    @functools.cached_property
+    def _core_allowing(self) -> Core:
+        """The same, finding special tokens in texts; made when it is first needed."""
+        return hub.read_core(self.data, self._bounds)
 
     @property
     def vocab_size(self) -> int:
@@ -93,7 +94,8 @@ class HuggingFaceTokenizer(Tokenizer):
         return ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        found = self._core.encode_batch([well_formed(text) for text in texts], add_special_tokens=False)
+        clean = [well_formed(text) for text in texts]
+        found = hub.guarded(lambda: self._core.encode_batch(clean, add_special_tokens=False), "a text cannot be encoded")
         return [list(encoding.ids) for encoding in found]
 
     def token_bytes(self, token: int) -> bytes:
@@ -113,7 +115,12 @@ class HuggingFaceTokenizer(Tokenizer):
     def save(self, folder: Path) -> None:
         (folder / TOKENIZER_FILE).write_bytes(self.data)
         state = {"start": self.start, "end": self.end, "chat_template": self.chat_template}
-        write_state(folder, "hugging-face", state)
+        write_state(folder, "hugging-face", {**state, "sha256_tokenizer": hashlib.sha256(self.data).hexdigest()})
+
+
+def _ids(core: Core, text: str) -> list[int]:
+    encoding = hub.guarded(lambda: core.encode(text, add_special_tokens=False), "a text cannot be encoded")
+    return list(encoding.ids)
 
 
 class HuggingFaceSpec(TokenizerSpec):
@@ -121,9 +128,9 @@ class HuggingFaceSpec(TokenizerSpec):
 
     Notes:
         Read by the `tokenizers` library. The start and end of a text are the files' own (`bos_token`, `eos_token` of
-        tokenizer_config.json or special_tokens_map.json) unless they are named here. Encoding a text never adds them: whoever builds the
-        model's input does, and the start token only if the tokenizer.json itself would put it there, or `start_token`
-        names it. A chat template is kept with the tokenizer and its run.
+        tokenizer_config.json or special_tokens_map.json) unless they are named here; the files' start token counts only if
+        they also say that it is put before a text. Encoding a text never adds either: whoever builds the model's input does.
+        A chat template is kept with the tokenizer and its run.
 
         Lossless if it is byte-level and changes nothing before it splits; others may lose spaces or composed characters.
     """
@@ -147,14 +154,14 @@ class HuggingFaceSpec(TokenizerSpec):
                 f"{path}: cannot be read ({error.strerror or error})",
                 hint="Give the path of a tokenizer.json, or of the folder that holds it.",
             ) from None
-        config = _config(path.parent)
+        config = hub.read_config(path.parent)
         start, end = self.start_token, self.end_token
         try:
             if start is None:
-                start = _text(config.get("bos_token"))
-                start = start if start and _puts_first(_core(data), start, config) else None
-            end = _text(config.get("eos_token")) if end is None else end
-            return HuggingFaceTokenizer(data, start or None, end or None, _template(path.parent, config))
+                start = hub.token_text(config.get("bos_token"))
+                start = start if start and hub.puts_first(hub.read_core(data), start, config) else None
+            end = hub.token_text(config.get("eos_token")) if end is None else end
+            return HuggingFaceTokenizer(data, start or None, end or None, hub.chat_template(path.parent, config))
         except TokenizerError as error:
             raise TokenizerError(f"{path}: {error.message}", hint=error.hint) from None
 
@@ -162,77 +169,10 @@ class HuggingFaceSpec(TokenizerSpec):
         state = SavedState(folder, self.name)
         path = folder / TOKENIZER_FILE
         start, end, template = (state.optional_text(key) for key in ("start", "end", "chat_template"))
+        data = read_bytes(path)
+        if hashlib.sha256(data).hexdigest() != state.text("sha256_tokenizer"):
+            raise damaged(path, "was changed since it was written: its checksum differs")
         try:
-            return HuggingFaceTokenizer(read_bytes(path), start, end, template)
+            return HuggingFaceTokenizer(data, start, end, template)
         except TokenizerError as error:
             raise damaged(path, error.message) from None
-
-
-def _core(data: bytes) -> Core:
-    try:
-        core = Core.from_str(data.decode())
-        # A published file may cut or fill up texts to the length its model was trained with.
-        core.no_truncation()
-        core.no_padding()
-    except BaseException as error:
-        # What the library panics with is no Exception.
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise
-        raise TokenizerError(f"is no tokenizer that the `tokenizers` library can read ({error})") from None
-    return core
-
-
-def _ids(core: Core, text: str) -> list[int]:
-    return list(core.encode(text, add_special_tokens=False).ids)
-
-
-def _puts_first(core: Core, start: str, config: Mapping[str, Any]) -> bool:
-    """Whether the files put the start token before a text."""
-    first = core.encode("", add_special_tokens=True).ids[:1]
-    return config.get("add_bos_token") is True or first == [core.token_to_id(start)]
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    config: dict[str, Any] = {}
-    for name in ("special_tokens_map.json", CONFIG_FILE):
-        path = folder / name
-        if not path.is_file():
-            continue
-        try:
-            found = json.loads(read_bytes(path))
-        except (ValueError, RecursionError) as error:
-            raise damaged(path, f"is no JSON ({error})") from None
-        if not isinstance(found, dict):
-            raise damaged(path, "is no JSON object")
-        config |= found
-    return config
-
-
-def _text(value: Any) -> str | None:
-    """A special token, which is written as a text or as a mapping with its `content`."""
-    content = value.get("content") if isinstance(value, dict) else value
-    return content if isinstance(content, str) else None
-
-
-def _template(folder: Path, config: Mapping[str, Any]) -> str | None:
-    path = folder / TEMPLATE_FILE
-    if path.is_file():
-        return read_bytes(path).decode(errors="replace")
-    value = config.get("chat_template")
-    if isinstance(value, list):
-        named = {str(entry.get("name")): entry.get("template") for entry in value if isinstance(entry, dict)}
-        value = named.get("default", next(iter(named.values()), None))
-    return value if isinstance(value, str) else None
-
-
-def _is_lossless(parts: Mapping[str, Any]) -> bool:
-    """Whether the tokenizer is byte-level with every byte in its vocabulary, and changes nothing before it splits."""
-    stages = parts["pre_tokenizer"] or {}
-    stages = stages.get("pretokenizers", [stages])
-    byte_level = [stage for stage in stages if stage.get("type") == "ByteLevel"]
-    cutting = all(stage.get("behavior") == "Isolated" for stage in stages if stage.get("type") == "Split")
-    known = all(stage.get("type") in ("ByteLevel", "Split", "Digits") for stage in stages)
-    plain = parts["normalizer"] is None and (parts["decoder"] or {}).get("type") == "ByteLevel"
-    spaces = any(stage.get("add_prefix_space", True) for stage in byte_level)
-    vocab = parts["model"].get("vocab") or {}
-    return bool(byte_level) and cutting and known and plain and not spaces and all(character in vocab for character in BYTES)
