@@ -1,0 +1,84 @@
+"""`gptkit evaluate`: how well a model predicts text."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gptkit.cli import console
+from gptkit.cli.options import Json, RunFolder
+from gptkit.errors import DataError
+
+if TYPE_CHECKING:
+    from gptkit.experiments.run import Run
+
+
+def evaluate(
+    folder: RunFolder,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--data", "-d", metavar="FILE", help="Other text: a file, a folder or a glob. May be given several times."
+        ),
+    ] = None,
+    step: Annotated[
+        int | None,
+        typer.Option(
+            "--step", metavar="STEP", help="The checkpoint of this step; the newest by default.", show_default=False
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure a model: loss in nats a token, perplexity, and bits per byte of text.
+
+    On the validation part of its own corpus, which it was not trained on, or on other text with --data. Bits per byte
+    compare models with different tokenizers.
+    """
+    from gptkit.experiments.run import load
+
+    run = load(folder, step=step)
+    numbers = _on_files(run, data) if data else run.evaluate()
+    what = ", ".join(data) if data else "the validation part of its corpus"
+    if as_json:
+        console.out(json.dumps({"run": str(folder), "step": run.step, "data": data, **numbers}, indent=2))
+        return
+    console.note(f"{folder} at step {run.step:,}, on {what}")
+    rows = [["loss", f"{numbers['loss']:.4f}", "nats a token"], ["perplexity", f"{numbers['perplexity']:,.2f}", ""]]
+    if "bits_per_byte" in numbers:
+        rows.append(["bits per byte", f"{numbers['bits_per_byte']:.4f}", ""])
+    rows.append(["tokens", f"{numbers['tokens']:,.0f}", ""])
+    console.stdout().print(console.table([("", {"style": "cyan"}), ("", {"justify": "right"}), ""], rows, header=False))
+
+
+def _on_files(run: Run, paths: list[str]) -> dict[str, float]:
+    """Every token after those before it in its document, with at least half a context of them where there are as many."""
+    from gptkit.experiments.run import prompt_ids
+    from gptkit.generation.score import score
+    from gptkit.registry import default_registry
+
+    registry = default_registry()
+    nats, tokens, size = 0.0, 0, 0
+    for path in paths:
+        name = "jsonl" if path.endswith((".jsonl", ".jsonl.gz")) else "text"
+        spec = registry.component("data", name).model_validate({"name": name, "path": path})
+        for document in spec.documents(Path()):  # type: ignore[attr-defined]
+            # The token that comes before every text is given, not predicted.
+            first = prompt_ids(run.tokenizer, "")[:1]
+            ids = [*first, *run.tokenizer.encode(document.text)]
+            found = score(run.model, ids)
+            nats -= float(found.double().sum())
+            tokens += found.shape[0]
+            size += len(document.text.encode())
+    if not tokens:
+        raise DataError(f"{', '.join(paths)}: there is no text to measure on")
+    loss = nats / tokens
+    return {
+        "loss": loss,
+        "perplexity": math.exp(loss) if loss < 709 else math.inf,
+        "tokens": float(tokens),
+        "bits_per_byte": nats / (math.log(2) * size),
+    }

@@ -1,0 +1,140 @@
+"""How what goes wrong reaches the user: a message and an exit code, never a traceback.
+
+::
+
+    2     something the user can put right: a `GptkitError`, or a wrong command line
+    130   Ctrl-C
+    1     anything else, which is our mistake, or a reader that closed the pipe
+
+With GPTKIT_DEBUG=1 exceptions come through with their tracebacks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+import typer
+from typer.core import TyperGroup
+
+from gptkit.cli.console import note, plural, stderr, warn
+from gptkit.errors import GptkitError, SpecError
+
+__all__ = ["Commands", "debugging", "report"]
+
+USER, CRASH, INTERRUPTED = 2, 1, 130
+
+
+def debugging() -> bool:
+    """Whether tracebacks were asked for."""
+    return os.environ.get("GPTKIT_DEBUG", "") not in ("", "0")
+
+
+class Commands(TyperGroup):
+    """The group of all commands, which turns exceptions into messages and exit codes."""
+
+    def invoke(self, ctx: Any) -> Any:
+        with _messages(), _exit_codes():
+            result = super().invoke(ctx)
+            # Here and not at the interpreter's end, where a closed pipe could only be complained about.
+            sys.stdout.flush()
+            return result
+
+
+@contextlib.contextmanager
+def _exit_codes() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        # Whoever read our output (head, say) has seen enough. What is still buffered must go somewhere.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(CRASH) from None
+    except KeyboardInterrupt:
+        if debugging():
+            raise
+        note("interrupted")
+        raise typer.Exit(INTERRUPTED) from None
+    except GptkitError as error:
+        if debugging():
+            raise
+        report(error)
+        raise typer.Exit(USER) from None
+    except Exception as error:
+        # Usage errors, exits and aborts are typer's business.
+        if debugging() or type(error).__module__.partition(".")[0] in ("typer", "click"):
+            raise
+        _report_crash(error)
+        raise typer.Exit(CRASH) from None
+
+
+def report(error: GptkitError) -> None:
+    """Print an error on stderr: for a spec a line for each mistake and how many there are, else the message; the hint."""
+    from rich.text import Text
+
+    console = stderr()
+    if isinstance(error, SpecError):
+        for problem in error.problems:
+            where, _, message = str(problem).rpartition(problem.message)
+            console.print(Text.assemble((where, "bold"), problem.message + message), soft_wrap=True)
+        sources = sorted({problem.source for problem in error.problems if problem.source})
+        place = f" in {' and '.join(sources)}" if 0 < len(sources) < 4 else ""
+        console.print(Text.assemble(("error: ", "bold red"), plural(len(error.problems), "mistake"), place), soft_wrap=True)
+    else:
+        console.print(Text.assemble(("error: ", "bold red"), error.message), soft_wrap=True)
+    if error.hint:
+        console.print(Text.assemble(("hint: ", "bold cyan"), error.hint), soft_wrap=True)
+
+
+def _report_crash(error: Exception) -> None:
+    import traceback
+
+    from rich.text import Text
+
+    last = "".join(traceback.format_exception_only(error)).strip()
+    frames = traceback.extract_tb(error.__traceback__)
+    console = stderr()
+    console.print(Text.assemble(("error: ", "bold red"), "this should not have happened: ", last), soft_wrap=True)
+    if frames:
+        note(f"  at {frames[-1].filename}:{frames[-1].lineno}, in {frames[-1].name}")
+    hint = "please report it, with what `gptkit --version` says and the whole traceback: run it again with GPTKIT_DEBUG=1"
+    console.print(Text.assemble(("hint: ", "bold cyan"), hint), soft_wrap=True)
+
+
+@contextlib.contextmanager
+def _messages() -> Iterator[None]:
+    """Show gptkit's own warnings (a renamed field, a failed tracker) as one line each."""
+    logger, handler = logging.getLogger("gptkit"), _Lines(logging.WARNING)
+    default = warnings.showwarning
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if issubclass(category, DeprecationWarning) and f"{os.sep}gptkit{os.sep}" in filename:
+            warn(str(message))
+        else:
+            default(message, category, filename, lineno, file, line)
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("default", category=DeprecationWarning, module=r"gptkit(\.|$)")
+        warnings.showwarning = show
+        logger.addHandler(handler)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+
+
+class _Lines(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        warn(record.getMessage())

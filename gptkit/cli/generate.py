@@ -1,0 +1,131 @@
+"""`gptkit generate`: a model writes. Only text goes to stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gptkit.cli import console
+from gptkit.cli.failures import INTERRUPTED
+from gptkit.cli.options import Json, RunFolder
+
+if TYPE_CHECKING:
+    from gptkit.experiments.run import Run
+    from gptkit.generation.result import Generated
+
+_ENDS = {
+    "length": "its length was reached",
+    "stop": "a stop string came",
+    "end": "the model ended it",
+    "interrupted": "Ctrl-C",
+}
+
+
+def generate(
+    folder: RunFolder,
+    prompts: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[PROMPT]...", help="What the text begins with; - reads it from stdin.", show_default=False),
+    ] = None,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", "-n", min=0, help="Tokens to write at most.")] = 200,
+    sampler: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sampler",
+            metavar="NAME[=VALUE]",
+            help="A link of the chain in place of the spec's, as in --sampler temperature=0.8 --sampler top-k=40.",
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="The same seed writes the same text.", show_default=False)
+    ] = None,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option("--stop", metavar="TEXT", help="End where this is written. May be given several times."),
+    ] = None,
+    count: Annotated[int, typer.Option("--count", "-c", min=1, help="Texts to write for each prompt.")] = 1,
+    echo: Annotated[bool, typer.Option(help="Print the prompt before the text.")] = True,
+    step: Annotated[
+        int | None,
+        typer.Option(
+            "--step", metavar="STEP", help="The checkpoint of this step; the newest by default.", show_default=False
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Let a model write: a text appears as it is written, several are written together.
+
+    For example: gptkit generate runs/gpt "Once upon a time" --max-tokens 50 --sampler greedy
+    """
+    from gptkit.cli.samplers import chain
+    from gptkit.experiments.run import load
+
+    texts = [sys.stdin.read() if prompt == "-" else prompt for prompt in prompts or [""]]
+    run = load(folder, step=step)
+    options: dict[str, Any] = {
+        "max_new_tokens": max_tokens,
+        "sampler": chain(sampler) if sampler else run.spec.sampler,
+        "seed": seed,
+        "stop": stop or (),
+    }
+    wanted = [text for text in texts for _ in range(count)]
+    if as_json or len(wanted) > 1:
+        results = _together(run, wanted, options, echo=echo, as_json=as_json)
+    else:
+        results = [_streamed(run, wanted[0], options, echo=echo)]
+    _say(results)
+    if any(result.finish == "interrupted" for result in results):
+        raise typer.Exit(INTERRUPTED)
+
+
+def _streamed(run: Run, prompt: str, options: dict[str, Any], *, echo: bool) -> Generated:
+    from gptkit.experiments.run import prompt_ids
+    from gptkit.generation import stream
+
+    if echo:
+        _write(prompt)
+    texts = stream(run.model, run.tokenizer, prompt_ids(run.tokenizer, prompt), **options)
+    for piece in texts:
+        _write(piece)
+    _write("\n")
+    return texts.result
+
+
+def _together(run: Run, prompts: list[str], options: dict[str, Any], *, echo: bool, as_json: bool) -> list[Generated]:
+    from gptkit.experiments.run import prompt_ids
+    from gptkit.generation import generate
+
+    results = generate(run.model, run.tokenizer, [prompt_ids(run.tokenizer, prompt) for prompt in prompts], **options)
+    if as_json:
+        data = [
+            {"prompt": prompt, "text": result.text, "tokens": len(result.ids), "finish": result.finish, "seed": result.seed}
+            for prompt, result in zip(prompts, results, strict=True)
+        ]
+        console.out(json.dumps(data, indent=2, ensure_ascii=False))
+        return results
+    for index, (prompt, result) in enumerate(zip(prompts, results, strict=True)):
+        _write(("\n" if index else "") + (prompt if echo else "") + result.text + "\n")
+    return results
+
+
+def _write(text: str) -> None:
+    if sys.stdout.isatty():
+        # What a model writes may be anything, and a terminal obeys control characters.
+        text = console.printable(text)
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _say(results: list[Generated]) -> None:
+    timings, first = results[0].timings, results[0]
+    written = sum(len(result.ids) for result in results)
+    parts = [console.plural(written, "token")]
+    if timings.decode_rate:
+        parts.append(f"{timings.decode_rate:,.0f} tokens/s")
+    parts.append(f"seed {first.seed}")
+    if len(results) == 1:
+        parts.append(f"ended as {_ENDS[first.finish]}")
+    console.note(", ".join(parts), style="dim")

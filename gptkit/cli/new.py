@@ -1,0 +1,73 @@
+"""`gptkit new`: a spec file to start from."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gptkit.cli import console
+from gptkit.cli.options import complete_shipped
+from gptkit.errors import GptkitError
+from gptkit.shipped import find, shipped, summary
+
+SCHEMA = "gptkit.schema.json"
+
+
+def new(
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="The file to write. By default NAME.yaml.", show_default=False)
+    ] = None,
+    start: Annotated[
+        str, typer.Option("--from", metavar="NAME", help="The shipped spec to start from.", autocompletion=complete_shipped)
+    ] = "tiny",
+    listed: Annotated[bool, typer.Option("--list", help="Show the shipped specs and stop.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+    schema: Annotated[
+        bool, typer.Option(help=f"Also write {SCHEMA} beside it, with which editors complete and check the spec.")
+    ] = True,
+) -> None:
+    """Write a commented spec file to start from.
+
+    See what there is with gptkit new --list.
+    """
+    if listed:
+        rows = [[name, summary(path)] for name, path in shipped().items()]
+        console.stdout().print(console.table([("name", {"no_wrap": True}), "what it is"], rows))
+        return
+    text = find(start).read_text(encoding="utf-8")
+    target = file or Path(f"{start}.yaml")
+    if target.suffix.lower() not in (".yaml", ".yml"):
+        raise GptkitError(f"{target} does not end in .yaml", hint=f"Write {target.with_suffix('.yaml')}.")
+    if target.exists() and (target.is_dir() or not force):
+        raise GptkitError(f"{target} is there already", hint="Choose another name, or write over it with --force.")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(_named(text, target.stem), encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise GptkitError(f"{target} cannot be written: {error.strerror}") from None
+    console.out(f"{target}: a copy of {start}, to be changed as you like")
+    if schema:
+        from gptkit.cli.schema import schema_text
+
+        target.with_name(SCHEMA).write_text(schema_text(), encoding="utf-8", newline="\n")
+        console.out(f"{target.with_name(SCHEMA)}: with it your editor completes the spec")
+    console.note(f"next: gptkit check {target}, then: gptkit train {target}", style="dim")
+
+
+def _named(text: str, name: str) -> str:
+    """The spec with the file's own name as its title."""
+    plain = re.fullmatch(r"[A-Za-z][\w.-]*", name) and name.lower() not in (
+        "true",
+        "false",
+        "null",
+        "yes",
+        "no",
+        "on",
+        "off",
+    )
+    written = name if plain else json.dumps(name, ensure_ascii=False)
+    return re.sub(r"^name: \S+", lambda _: f"name: {written}", text, count=1, flags=re.MULTILINE)

@@ -1,0 +1,110 @@
+"""Arguments that several commands share, and what a shell completes them with.
+
+Completion runs at every press of the tab key: what it needs is imported inside, and it never fails.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+__all__ = ["File", "FileOrRun", "Json", "Overrides", "RunFolder", "complete_kinds", "complete_names", "complete_shipped"]
+
+Completions = list[tuple[str, str]]
+
+
+def complete_shipped(incomplete: str) -> Completions:
+    """Names of shipped specs."""
+    from gptkit.shipped import shipped, summary
+
+    with contextlib.suppress(Exception):
+        return [(name, summary(path)) for name, path in shipped().items() if name.startswith(incomplete)]
+    return []
+
+
+def complete_kinds(incomplete: str) -> Completions:
+    """Kinds of components."""
+    with contextlib.suppress(Exception):
+        from gptkit.docs.docstring import parse
+        from gptkit.registry import default_registry
+
+        kinds = default_registry().kinds().items()
+        return [(kind, parse(entry.cls.__doc__).summary) for kind, entry in kinds if kind.startswith(incomplete)]
+    return []
+
+
+def complete_names(ctx: typer.Context, incomplete: str) -> Completions:
+    """Components of the kind that is already on the command line."""
+    with contextlib.suppress(Exception):
+        from gptkit.docs.docstring import parse
+        from gptkit.registry import default_registry
+
+        entries = default_registry().entries(str(ctx.params.get("kind"))).items()
+        return [(name, parse(entry.cls.__doc__).summary) for name, entry in entries if name.startswith(incomplete)]
+    return []
+
+
+def complete_specs(incomplete: str) -> Completions:
+    """Spec files, and folders that may lead to some."""
+    return [
+        (str(path) + ("/" if path.is_dir() else ""), "") for path in _paths(incomplete, (".yaml", ".yml", ".toml", ".json"))
+    ]
+
+
+def complete_runs(incomplete: str) -> Completions:
+    """Folders, runs among them."""
+    return [(f"{path}/", "") for path in _paths(incomplete, ())]
+
+
+def _paths(incomplete: str, endings: tuple[str, ...]) -> Iterator[Path]:
+    typed = Path(incomplete)
+    folder, start = (typed, "") if incomplete.endswith("/") or not incomplete else (typed.parent, typed.name)
+    with contextlib.suppress(OSError):
+        for path in sorted(folder.iterdir()):
+            hidden = path.name.startswith(".") and not start.startswith(".")
+            if path.name.startswith(start) and not hidden and (path.is_dir() or path.suffix in endings):
+                yield path
+
+
+def _complete_either(incomplete: str) -> Completions:
+    return complete_specs(incomplete)
+
+
+File = Annotated[
+    str,
+    typer.Argument(
+        metavar="FILE",
+        help="A spec file (.yaml, .toml, .json), or the name of a shipped spec.",
+        autocompletion=complete_specs,
+    ),
+]
+FileOrRun = Annotated[
+    str,
+    typer.Argument(
+        metavar="FILE|RUN",
+        help="A spec file, the name of a shipped spec, or a run's folder.",
+        autocompletion=_complete_either,
+    ),
+]
+RunFolder = Annotated[
+    Path, typer.Argument(metavar="RUN", help="A run's folder, as in runs/gpt.", autocompletion=complete_runs)
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        "-s",
+        metavar="PATH=VALUE",
+        help="Change a value of the spec, as in --set model.position=alibi. May be given several times.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def chosen(overrides: Any) -> list[str]:
+    """The overrides given, none being an empty list."""
+    return list(overrides or ())

@@ -1,0 +1,70 @@
+"""`gptkit plugins`: what is installed, what it brings, and what is wrong with it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gptkit.cli import console
+
+if TYPE_CHECKING:
+    from gptkit.registry import Plugin
+
+_STYLES = {"active": "green", "disabled": "yellow", "broken": "red"}
+
+
+def plugins(
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Name every component, and show what is behind a fault.")
+    ] = False,
+) -> None:
+    """List the plugins: distribution and version, status, what each brings, and its fault if it has one.
+
+    Switch distributions off with GPTKIT_DISABLE=name,name.
+    """
+    from rich.text import Text
+
+    from gptkit.registry import default_registry
+
+    found = default_registry().plugins()
+    rows = [[plugin.provenance, Text(_status(plugin), style=_STYLES[_status(plugin)]), _brings(plugin)] for plugin in found]
+    console.stdout().print(console.table([("distribution", {"overflow": "fold"}), "status", "brings"], rows))
+    for plugin in found:
+        if plugin.fault:
+            console.out()
+            console.out(f"{plugin.provenance} ({plugin.module}): {plugin.fault}")
+        if verbose:
+            _details(plugin)
+    faulty = [plugin for plugin in found if plugin.fault]
+    if any(plugin.detail for plugin in faulty) and not verbose:
+        console.note("gptkit plugins --verbose shows what is behind it", style="dim")
+
+
+def _status(plugin: Plugin) -> str:
+    # A plugin that lost a name to a collision is active for the rest of what it brings.
+    return plugin.status
+
+
+def _brings(plugin: Plugin) -> str:
+    parts = []
+    if plugin.kinds:
+        parts.append(console.plural(len(plugin.kinds), "kind"))
+    if plugin.components:
+        parts.append(console.plural(len(plugin.components), "component"))
+    return ", ".join(parts) or "nothing"
+
+
+def _details(plugin: Plugin) -> None:
+    by_kind: dict[str, list[str]] = {}
+    for kind, name in plugin.components:
+        by_kind.setdefault(kind, []).append(name)
+    rows = [["kinds", ", ".join(plugin.kinds)]] if plugin.kinds else []
+    rows += [[kind, ", ".join(sorted(names))] for kind, names in by_kind.items()]
+    if rows:
+        console.heading(f"{plugin.provenance}, {plugin.module}")
+        console.stdout().print(console.table([("", {"style": "cyan"}), ""], rows, header=False))
+    for title, text in (("printed while it was loaded", plugin.printed), ("traceback", plugin.detail)):
+        if text and text.strip():
+            console.heading(f"{plugin.provenance}: {title}")
+            console.out(text.rstrip())

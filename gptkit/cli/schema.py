@@ -1,0 +1,41 @@
+"""`gptkit schema`: the JSON Schema of spec files, as of what is installed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gptkit.cli import console
+from gptkit.errors import GptkitError
+
+
+def schema(
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write it to this file.", show_default=False)
+    ] = None,
+) -> None:
+    """Print the JSON Schema of spec files, plugins' components included.
+
+    An editor that knows YAML completes and checks a spec whose first line is
+    "# yaml-language-server: $schema=gptkit.schema.json".
+    """
+    text = schema_text()
+    if output is None:
+        console.out(text.rstrip("\n"))
+        return
+    try:
+        output.write_text(text, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise GptkitError(f"{output} cannot be written: {error.strerror}") from None
+    console.note(f"{output} written")
+
+
+def schema_text() -> str:
+    """The schema as a file's content."""
+    from gptkit.experiments.spec import ExperimentSpec
+    from gptkit.schema import json_schema
+
+    return json.dumps(json_schema(ExperimentSpec), indent=1, ensure_ascii=False) + "\n"

@@ -1,0 +1,166 @@
+"""`gptkit show`: a spec with everything written out that it leaves to defaults, and what its model takes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gptkit.cli import console
+from gptkit.cli.options import FileOrRun, Json, Overrides, chosen
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from gptkit.cli.subject import Subject
+    from gptkit.model.plan import Plan
+    from gptkit.model.spec import LayerSpec
+    from gptkit.spec import Component
+
+PARTS = ("position", "attention", "norm", "feedforward", "block")
+
+
+def show(
+    target: FileOrRun,
+    overrides: Overrides = None,
+    resolved: Annotated[
+        bool, typer.Option("--resolved", help="Print the whole spec as YAML, every default written out.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what a spec or a run is made of: sizes, what each layer got, and the tree of its modules."""
+    from gptkit.cli.subject import open_subject
+    from gptkit.files import dump_yaml
+
+    subject = open_subject(target, chosen(overrides))
+    if resolved and not as_json:
+        console.out(dump_yaml(subject.spec.plain()).rstrip("\n"))
+        return
+    vocab_size = subject.vocab_size(fit=True)
+    plan = None if vocab_size is None else subject.plan(vocab_size)
+    if as_json:
+        console.out(json.dumps(_as_data(subject, vocab_size, plan), indent=2, ensure_ascii=False))
+        return
+    screen = console.stdout()
+    screen.print(subject.spec.name, style="bold")
+    screen.print(console.table([("", {"style": "cyan"}), ""], list(_setting(subject)), header=False))
+    console.heading("Sizes")
+    if plan is None:
+        console.out("unknown: the vocabulary depends on a corpus that is not there")
+    else:
+        rows = list(size_rows(subject, plan))
+        screen.print(
+            console.table([("", {"style": "cyan"}), ("", {"no_wrap": True}), ("", {"style": "dim"})], rows, header=False)
+        )
+    console.heading("Layers")
+    for label, layer in _groups(subject.spec.model.layer_specs()):
+        screen.print(label)
+        parts = [[f"  {part}", _in_words(getattr(layer, part))] for part in PARTS]
+        screen.print(console.table([("", {"style": "cyan"}), ""], parts, header=False))
+    if vocab_size is not None:
+        console.heading("Tree")
+        for line in subject.model(vocab_size).tree().splitlines():
+            screen.print(line, no_wrap=True, overflow="ellipsis", crop=screen.is_terminal)
+
+
+def _setting(subject: Subject) -> Iterator[list[Any]]:
+    spec, model = subject.spec, subject.spec.model
+    if subject.run is not None:
+        from gptkit.checkpoint import CheckpointStore
+
+        steps = CheckpointStore(subject.run.checkpoints).steps()
+        reached = f"step {steps[-1]:,} of {spec.training.steps:,}" if steps else "no checkpoint yet"
+        yield ["run", f"{subject.label}, {reached}"]
+    yield ["tokenizer", _in_words(spec.tokenizer)]
+    yield ["model", f"{console.plural(model.n_layers, 'layer')}, width {model.d_model:,}, context {model.context_length:,}"]
+    yield ["embedding", _in_words(model.embedding)]
+    yield ["final norm", "none" if model.final_norm is None else _in_words(model.final_norm)]
+    yield ["head", _in_words(model.head)]
+    yield ["sampler", " → ".join(map(_all_in_words, spec.sampler)) or "none"]
+    yield ["data", _in_words(spec.data)]
+    training = spec.training
+    tokens = training.batch_size * model.context_length
+    yield ["training", f"{training.steps:,} steps of {training.batch_size} × {model.context_length:,} = {tokens:,} tokens"]
+    yield ["optimizer", _in_words(training.optimizer)]
+    yield ["schedule", _in_words(training.schedule)]
+
+
+def size_rows(subject: Subject, plan: Plan) -> Iterator[list[str]]:
+    """Label, value and remark for each size."""
+    from gptkit.model.plan import human_bytes, human_count
+
+    training = subject.spec.training
+    part = training.batch_size // training.grad_accumulation
+    yield ["parameters", f"{plan.parameters:,}", f"{plan.embedding_parameters:,} of them embeddings"]
+    yield ["weights", human_bytes(plan.weight_bytes), "in fp32"]
+    yield ["FLOPs per token", human_count(plan.flops_per_token).strip(), "forward, averaged over a full context"]
+    yield ["cache per token", human_bytes(plan.cache_bytes_per_token), f"{human_bytes(plan.cache_bytes)} at full context"]
+    yield [
+        "training memory",
+        human_bytes(plan.training_bytes),
+        f"{part} × {subject.spec.model.context_length:,} tokens at once",
+    ]
+
+
+def _groups(layers: list[LayerSpec]) -> Iterator[tuple[str, LayerSpec]]:
+    """Layers that are made of the same parts, with their numbers."""
+    groups: list[tuple[LayerSpec, list[int]]] = []
+    for index, layer in enumerate(layers):
+        for known, indices in groups:
+            if all(getattr(known, part) == getattr(layer, part) for part in PARTS):
+                indices.append(index)
+                break
+        else:
+            groups.append((layer, [index]))
+    for layer, indices in groups:
+        everything = len(groups) == 1
+        yield (f"all {len(layers)}, 0 to {len(layers) - 1}" if everything else _ranges(indices)), layer
+
+
+def _ranges(indices: list[int]) -> str:
+    """``[0, 1, 2, 4]`` becomes ``0 to 2, 4``."""
+    runs: list[list[int]] = []
+    for index in indices:
+        if runs and index == runs[-1][-1] + 1:
+            runs[-1].append(index)
+        else:
+            runs.append([index])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs)
+
+
+def _in_words(component: Component) -> Text:
+    """A component's name, and its fields that are not at their defaults."""
+    from rich.text import Text
+
+    from gptkit.docs.snippets import flow, plain
+
+    found = plain(component)
+    if isinstance(found, str):
+        return Text(found)
+    fields = ", ".join(f"{key} {flow(value)}" for key, value in found.items() if key != "name")
+    return Text.assemble(found["name"], (f"  {fields}", "dim"))
+
+
+def _all_in_words(component: Component) -> str:
+    """A component's name and all its fields."""
+    from gptkit.docs.snippets import flow, plain
+
+    fields = [field for field in type(component).model_fields if field != "name"]
+    return " ".join([component.name, *(f"{field} {flow(plain(getattr(component, field)))}" for field in fields)])
+
+
+def _as_data(subject: Subject, vocab_size: int | None, plan: Plan | None) -> dict[str, Any]:
+    layers = [
+        {part: getattr(layer, part).model_dump(mode="json") for part in PARTS} for layer in subject.spec.model.layer_specs()
+    ]
+    return {
+        "source": subject.label,
+        "sha256": subject.spec.sha256,
+        "spec": subject.spec.plain(),
+        "vocab_size": vocab_size,
+        "sizes": None if plan is None else dataclasses.asdict(plan),
+        "layers": layers,
+    }

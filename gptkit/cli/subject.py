@@ -1,0 +1,79 @@
+"""What `show`, `check` and `diff` are about: the spec of a file or of a run, and how large its model is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gptkit.errors import GptkitError
+from gptkit.experiments.build import fit_tokenizer
+from gptkit.experiments.folder import RunFolder
+from gptkit.experiments.opening import Opened, open_spec
+from gptkit.experiments.run import load_tokenizer
+from gptkit.experiments.spec import ExperimentSpec
+from gptkit.model.gpt import GPT
+from gptkit.model.plan import Plan, plan
+
+__all__ = ["Subject", "open_subject"]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A resolved spec, and where it came from.
+
+    Attributes:
+        label: the file or folder, as the user wrote it.
+        spec: the spec.
+        base: the folder that its relative paths count from.
+        run: the run's folder, where it is the spec of a run.
+    """
+
+    label: str
+    spec: ExperimentSpec
+    base: Path
+    run: RunFolder | None = None
+
+    def vocab_size(self, *, fit: bool) -> int | None:
+        """How many token ids the model has; None where only a corpus that cannot be had could tell.
+
+        Args:
+            fit: read the corpus where the tokenizer learns its size from it.
+        """
+        if self.spec.model.vocab_size is not None:
+            return self.spec.model.vocab_size
+        if self.run is not None and self.run.tokenizer.is_dir():
+            return load_tokenizer(self.spec, self.run).vocab_size
+        expected = self.spec.tokenizer.expected_vocab_size
+        if expected is not None or not fit:
+            return expected
+        try:
+            return fit_tokenizer(Opened(self.spec, self.base)).vocab_size
+        except GptkitError:
+            return None
+
+    def model(self, vocab_size: int) -> GPT:
+        """The model, without memory."""
+        return GPT(self.spec.model, vocab_size, device="meta")
+
+    def plan(self, vocab_size: int) -> Plan:
+        """The model's sizes; those of training for one part of a batch."""
+        training = self.spec.training
+        return plan(self.spec.model, vocab_size, batch_size=max(1, training.batch_size // training.grad_accumulation))
+
+
+def open_subject(target: str, overrides: Sequence[str] = ()) -> Subject:
+    """The spec of a file, of a shipped spec's name, or of a run's folder.
+
+    Raises:
+        SpecError: the spec is wrong.
+        GptkitError: there is no such file or run.
+    """
+    folder = RunFolder(target)
+    if folder.path.is_dir():
+        folder.require_run()
+        opened = open_spec(folder.spec, overrides)
+        base = Path(folder.read_provenance().get("base", "."))
+        return Subject(target, opened.spec, base, folder)
+    opened = open_spec(target, overrides)
+    return Subject(target, opened.spec, opened.base)
