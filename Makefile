@@ -64,15 +64,15 @@ $(VENV)/.stamp-venv:
 
 $(VENV)/.stamp-run: pyproject.toml constraints.txt | $(VENV)/.stamp-venv
 	@echo "installing gptkit (the first time takes a minute or two)"
-	@$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	@$(BIN)/python -m pip install --quiet --quiet -c constraints.txt -e .
 	@touch $@
 
 $(VENV)/.stamp-test: pyproject.toml constraints.txt | $(VENV)/.stamp-venv
 	@echo "installing gptkit and what its tests need (the first time takes a minute or two)"
-	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
+	@$(BIN)/python -m pip install --quiet --quiet -c constraints.txt -e '.[test]'
 	@touch $(VENV)/.stamp-run $@
 
 $(VENV)/.stamp-dev: pyproject.toml constraints.txt | $(VENV)/.stamp-venv
 	@echo "installing gptkit and the tools to work on it (the first time takes a few minutes)"
-	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m pip install --quiet --quiet -c constraints.txt -e '.[dev]'
 	@touch $(VENV)/.stamp-run $(VENV)/.stamp-test $@

@@ -119,7 +119,10 @@ def describe_fields(cls: type[Spec]) -> Iterator[FieldDoc]:
 
 
 def smallest(cls: type[Component], registry: Registry) -> dict[str, Any]:
-    """The fewest fields that make a valid spec: the name, or else one of the component's examples."""
+    """The fewest fields that make a valid spec: the name, or else one of the component's examples.
+
+    Where there is none, a required field (a file's path, say) shows as ``…``.
+    """
     name = {"name": cls.component_name()}
     for fields in ({}, *cls.examples):
         try:
