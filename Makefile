@@ -42,7 +42,7 @@ format: $(VENV)/.stamp-dev  ## Put the code into its format
 	@$(BIN)/ruff format .
 
 bench: $(VENV)/.stamp-dev  ## Measure against models written by hand
-	@$(BIN)/python benchmarks/run.py
+	@$(BIN)/python -m benchmarks.assembled_vs_handwritten $(BENCH)
 
 dev: $(VENV)/.stamp-dev  ## Set up everything that working on gptkit needs
 

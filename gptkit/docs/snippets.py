@@ -63,7 +63,7 @@ def flow(value: Any) -> str:
 
 def block(path: Sequence[str], value: Any, *, listed: bool = False) -> str:
     """Plain data as `gptkit show` writes it, under the keys of `path`; as the one item of a list if `listed`."""
-    data = [value] if listed else value
+    data: Any = [value] if listed else value
     for key in reversed(path):
         data = {key: data}
     return dump_yaml(data).rstrip("\n")

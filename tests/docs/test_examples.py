@@ -68,3 +68,13 @@ def test_the_plugin_of_the_page_works() -> None:
     context = BuildContext(d_model=4, context_length=8, n_layers=1)
     made = spec.build(context, dim=4)  # type: ignore[attr-defined]
     torch.testing.assert_close(made(torch.tensor([1.0, -4.0, 2.0, 0.0])), torch.tensor([0.25, -1.0, 0.5, 0.0]))
+
+
+def test_commands_of_the_pages_exist() -> None:
+    from gptkit.cli.main import app
+
+    known = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES.glob("*.md"))
+    used = set(re.findall(r"(?:^|`)gptkit ([a-z]+)", text, re.MULTILINE))
+    assert len(used) > 5
+    assert used <= known
