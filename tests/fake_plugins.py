@@ -13,7 +13,7 @@ from gptkit.hookspecs import hookimpl
 from gptkit.registry import Registry
 from gptkit.spec import Component, Spec, component, optional_component
 
-__all__ = ["Exact", "Gate", "Mixer", "Norm", "Plain", "Whole", "FakeEntryPoint", "make", "plugin", "registry"]
+__all__ = ["Exact", "FakeEntryPoint", "Gate", "Mixer", "Norm", "Plain", "Whole", "make", "plugin", "registry"]
 
 
 @dataclass

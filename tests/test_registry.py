@@ -127,7 +127,7 @@ def test_nothing_of_a_plugin_with_one_bad_class_is_added():
 
 def test_a_misspelt_hook_is_named_with_its_near_match():
     module = ModuleType("fake")
-    module.gptkit_component = hookimpl(lambda: [])
+    module.gptkit_component = hookimpl(lambda: [Plain])
     module.gptkit_helper = "innocent"
     found = registry(plugin("bad", load=lambda: module))
     assert record(found, "bad").fault.startswith(

@@ -136,18 +136,19 @@ class Builder:
             value = 0.0
         return self.add(Built(Node(value, place)))
 
-    def add(self, built: Built) -> Built:
-        """Put a finished value where it belongs."""
+    def add(self, built: Built, place: Place | None = None) -> Built:
+        """Put a finished value where it belongs; `place` is the alias's, where it is one."""
         if not self._open:
             self.root = built
             return built
         frame = self._open[-1]
+        place = place or built.node.place
         frame.size += built.size
         frame.height = max(frame.height, built.height + 1)
         if frame.size + sum(outer.size for outer in self._open[:-1]) > MAX_NODES:
-            self.stop(f"more than {MAX_NODES} values, aliases written out", built.node.place, ())
+            self.stop(f"more than {MAX_NODES} values, aliases written out", place, ())
         if len(self._open) + built.height > MAX_DEPTH:
-            self.stop(f"nested more than {MAX_DEPTH} deep, aliases written out", built.node.place, ())
+            self.stop(f"nested more than {MAX_DEPTH} deep, aliases written out", place, ())
         if isinstance(frame.value, list):
             frame.value.append(built.node)
         else:

@@ -14,7 +14,7 @@ __all__ = ["dump_yaml"]
 WIDTH = 100
 _PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_./+*-]*( [A-Za-z0-9_./+*(-][A-Za-z0-9_./+*()-]*)*")
 # Texts here, but not for readers of YAML 1.1.
-_OLD_BOOLEANS = frozenset({"y", "n", "yes", "no", "on", "off"})
+_OLD_BOOLEANS = frozenset({"yes", "no", "on", "off"})
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
 
 
@@ -47,7 +47,7 @@ def _item(head: str, value: Any, indent: int) -> Iterator[str]:
         yield f"{head} {_scalar(value)}"
         return
     inline = _flow(value) if _reads_well(value) else None
-    if inline is not None and len(head) + 1 + len(inline) <= WIDTH:
+    if inline is not None and (not value or len(head) + 1 + len(inline) <= WIDTH):
         yield f"{head} {inline}"
     elif head.endswith(":"):
         yield head

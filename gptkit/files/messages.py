@@ -86,11 +86,13 @@ def _unknown_key(key: str, found: Trace, registry: Registry) -> str:
         return f"unknown key {key!r}; {did_you_mean(key, list(owner.model_fields), 'keys')}"
     fields = [name for name in owner.model_fields if name != "name"]
     what = f"{owner.kind} {owner.component_name()!r} has no field {key!r}"
-    remedy = did_you_mean(key, fields, "fields") if fields else "it has no fields"
-    if not remedy.startswith("did"):
-        having = [name for name, entry in registry.entries(owner.kind).items() if key in entry.cls.model_fields]
-        if having:
-            remedy = f"{_listed(having, 'and')} {'has' if len(having) == 1 else 'have'} it ({remedy})"
+    listed = f"fields: {', '.join(fields)}" if fields else "it has no fields"
+    having = [name for name, entry in registry.entries(owner.kind).items() if key in entry.cls.model_fields]
+    if having:
+        # The field is spelt right; it is the component that was mistaken.
+        remedy = f"{_listed(having, 'and')} {'has' if len(having) == 1 else 'have'} it ({listed})"
+    else:
+        remedy = did_you_mean(key, fields, "fields") if fields else listed
     return f"{what}; {remedy}"
 
 

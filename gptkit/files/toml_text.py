@@ -50,6 +50,8 @@ def parse_toml(text: str, source: str) -> Node:
         else:
             place = Lines(text, source).place(len(text)) if found else Place(source)
         builder.stop(f"not valid TOML: {message[:1].lower()}{message[1:]}", place, ())
+    if not data:
+        return builder.finish()
     _feed(builder, data, (), places)
     return builder.finish()
 

@@ -145,7 +145,7 @@ class _Reader:
         built = self._anchors[name]
         if built is None:
             self.builder.stop(f"alias *{shortened(name)} stands inside of what it names", place)
-        self.builder.add(built)
+        self.builder.add(built, place)
 
     def _remember(self, anchor: str | None, built: Built) -> None:
         if anchor is not None:

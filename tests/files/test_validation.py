@@ -1,0 +1,259 @@
+"""Mistakes in specs: each told once, where it was written, in one voice, with the remedy."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import pytest
+from pydantic import Field, model_validator
+
+from gptkit.errors import SpecError
+from gptkit.files import read, validate, validate_data
+from gptkit.files.validation import MAX_PROBLEMS
+from gptkit.spec import Spec, component, failures, optional_component
+from tests.fake_plugins import Exact, Gate, Mixer, Norm, Plain, Whole, make, plugin, registry
+
+REGISTRY = registry(
+    plugin("theirs", [make("other", Norm, __annotations__={"name": Literal["other"], "power": int}, power=2)])
+)
+
+
+@pytest.fixture
+def told(write, mistakes):
+    def of(text: str, overrides: tuple[str, ...] = (), cls: type[Spec] = Whole) -> list[str]:
+        return mistakes(validate, read(write(text), overrides), cls, REGISTRY)
+
+    return of
+
+
+def test_a_valid_file(load):
+    spec = validate(load("needed: 5\nnorm: {name: plain, eps: 1e-3}\nmixer: {name: gate, width: 3}\n"), Whole, REGISTRY)
+    assert spec == Whole(needed=5, norm=Plain(eps=1e-3), mixer=Gate(width=3, norm=Plain()))
+
+
+def test_every_mistake_in_the_order_of_the_file(told):
+    text = """\
+norm: plian
+needed: five
+samplers:
+- plain
+- {name: exact, steps: 0}
+- 7
+mixer:
+  name: gate
+  norm: {name: plain, epsi: 1}
+  extra: {name: exat}
+nam: x
+"""
+    assert told(text) == [
+        "gpt.yaml:1:7: norm: unknown norm 'plian'; did you mean 'plain'? (registered: exact, other, plain)",
+        "gpt.yaml:2:9: needed: expected a whole number, got the text 'five'",
+        "gpt.yaml:5:24: samplers.1.steps: must be at least 1, got 0",
+        "gpt.yaml:6:3: samplers.2: expected a norm: a name, or a mapping with a 'name', not the number 7",
+        "gpt.yaml:7:1: mixer.width: missing, and has no default (How wide it is)",
+        "gpt.yaml:9:23: mixer.norm.epsi: norm 'plain' has no field 'epsi'; did you mean 'eps'? (fields: eps, mode)",
+        "gpt.yaml:10:17: mixer.extra.name: unknown norm 'exat'; did you mean 'exact'? (registered: exact, other, plain)",
+        "gpt.yaml:11:1: nam: unknown key 'nam'; did you mean 'name'? "
+        "(keys: name, requires, norm, mixer, samplers, part, needed)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ("steps: x", "steps: expected a whole number, got the text 'x'"),
+        ("steps: 1.5", "steps: expected a whole number, got the number 1.5"),
+        ("steps: [1]", "steps: expected a whole number, got a list"),
+        ("steps: ", "steps: expected a whole number, got nothing"),
+        ("steps: 10", "steps: must be less than 10, got 10"),
+        ("offset: {a: 1}", "offset: expected a number, got a mapping"),
+        ("bias: perhaps", "bias: expected true or false, got the text 'perhaps'"),
+        ("bias: 7", "bias: expected true or false, got the number 7"),
+        ("sizes: 5", "sizes: expected a list, got the number 5"),
+        ("sizes: [1, x]", "sizes.1: expected a whole number, got the text 'x'"),
+        ("sizes: [1, 2, 3, 4]", "sizes: must have at most 3 items, got 4"),
+        ("label: 5", "label: expected a text, got the number 5"),
+        ("label: ''", "label: must have at least 1 characters, got the text ''"),
+        ("label: A", "label: must match the pattern ^[a-z]+$, got the text 'A'"),
+        ("label: true", "label: expected a text, got the truth value true"),
+        # unions are one mistake, and the branch that took the type says more
+        ("either: x", "either: expected a whole number or a list, got the text 'x'"),
+        ("either: [1, x]", "either.1: expected a whole number, got the text 'x'"),
+        ("size: 5", "size: norm 'exact' has no field 'size'; did you mean 'sizes'? "),
+        ("eps: 5", "eps: norm 'exact' has no field 'eps'; 'plain' has it (fields: offset, "),
+        ("name: plain, mode: fats", "mode: expected 'fast' or 'slow', got the text 'fats'; did you mean 'fast'?"),
+        ("name: plain, mode: 5", "mode: expected 'fast' or 'slow', got the number 5"),
+        ("name: plain, eps: 0", "eps: must be greater than 0, got 0"),
+        ("name: 5", "norm 'name' is not a text; choose one of: exact, other, plain"),
+        ("name: ", "norm has no 'name'; choose one of: exact, other, plain"),
+    ],
+)
+def test_one_voice(told, fields, message):
+    start = "" if fields.startswith("name") else "name: exact, "
+    [line] = told(f"needed: 1\nnorm: {{{start}{fields}}}")
+    place, _, rest = line.partition(": ")
+    assert place.startswith("gpt.yaml:2:")
+    assert rest.removeprefix("norm.").removeprefix("norm: ").startswith(message)
+
+
+def test_a_component_without_fields_says_so():
+    with pytest.raises(SpecError, match="norm 'bare' has no field 'x'; it has no fields"):
+        validate_data({"needed": 1, "norm": {"name": "bare", "x": 1}}, Whole, registry(plugin("t", [make("bare")])))
+
+
+def test_a_key_is_located_by_itself_and_a_value_by_itself(told):
+    assert told("needed: 1\npart: {sizes:   5}\n")[0].startswith("gpt.yaml:2:8: part.sizes: unknown key")
+    assert told("needed: 1\npart: {size:   x}\n")[0].startswith("gpt.yaml:2:16: part.size: expected")
+
+
+def test_a_missing_key_at_the_root(told):
+    assert told("name: x\n") == ["gpt.yaml:1:1: needed: missing, and has no default (Must be there)"]
+
+
+def test_the_wrong_type_of_a_part(told):
+    assert told("needed: 1\npart: 5") == ["gpt.yaml:2:7: part: expected a mapping, got the number 5"]
+
+
+def test_a_mistake_in_an_override_names_it(told):
+    assert told("needed: 1\n", ("norm=plian", "mixer={name: gate, width: x}")) == [
+        "--set norm=plian: norm: unknown norm 'plian'; did you mean 'plain'? (registered: exact, other, plain)",
+        "--set mixer={name: gate, width: x}: mixer.width: expected a whole number, got the text 'x'",
+    ]
+
+
+def test_mistakes_in_files_that_extend_each_other(write, mistakes):
+    write("needed: x\nnorm: plian\n", "base.yaml")
+    source = read(write("extends: base.yaml\nname: [1]\n"))
+    found = mistakes(validate, source, Whole, REGISTRY)
+    assert [line.split(": ")[0] for line in found] == ["gpt.yaml:2:1", "base.yaml:1:9", "base.yaml:2:7"]
+
+
+def test_a_former_field_is_told_as_it_was_written(told):
+    with pytest.warns(DeprecationWarning, match="now called 'eps'"):
+        found = told("needed: 1\nnorm: {name: plain, epsilon: x}")
+    assert found == ["gpt.yaml:2:30: norm.epsilon: expected a number, got the text 'x'"]
+
+
+def test_data_without_a_file():
+    with pytest.raises(SpecError) as caught:
+        validate_data({"needed": -1, "norm": "plian", "x": 1}, Whole, REGISTRY)
+    assert [problem.dotted for problem in caught.value.problems] == ["norm", "x"]
+    assert all(problem.source is None and problem.line is None for problem in caught.value.problems)
+    assert validate_data({"needed": 1}, Whole, REGISTRY).norm == Plain()
+
+
+def test_very_many_mistakes_are_counted(told):
+    found = told("needed: 1\nsamplers: [" + "nothing-such, " * 500 + "]")
+    assert len(found) == MAX_PROBLEMS + 1
+    assert found[-1] == f"and {500 - MAX_PROBLEMS} more mistakes"
+
+
+# -- requires --------------------------------------------------------------------------------------------------
+
+
+def test_requirements_are_told_first_and_alone(told):
+    assert told("norm: plian\nrequires: [pydantic, nothing-such>=2]\nneeded: x") == [
+        "gpt.yaml:2:22: requires.1: nothing-such is not installed; run: pip install 'nothing-such>=2'"
+    ]
+
+
+def test_requirements_that_are_no_list_are_a_mistake_among_others(told):
+    assert told("requires: {a: 1}\nneeded: x") == [
+        "gpt.yaml:1:1: requires: expected a list, got a mapping",
+        "gpt.yaml:2:9: needed: expected a whole number, got the text 'x'",
+    ]
+    assert told("requires: [5]\nneeded: 1") == ["gpt.yaml:1:12: requires.0: expected a text, got the number 5"]
+
+
+# -- layers ----------------------------------------------------------------------------------------------------
+
+
+class Layer(Spec):
+    repeat: int = Field(1, ge=1, description="How often.")
+    norm: Norm = component("plain", description="A norm.")
+    mixer: Mixer | None = optional_component(description="A mixer.")
+
+
+class Model(Spec):
+    """As the real one: hands its parts down to its layers before they are read."""
+
+    parts: ClassVar[tuple[str, ...]] = ("norm", "mixer")
+    norm: Norm = component("plain", description="A norm.")
+    mixer: Mixer | None = optional_component(description="A mixer.")
+    layers: tuple[Layer, ...] | None = Field(None, description="Layers.")
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _hand_down(cls, value: Any, handler: Any) -> Any:
+        from gptkit.files import merge
+
+        data = dict(value)
+        if isinstance(data.get("layers"), list):
+            shared = {"norm": data.get("norm", "plain"), **({"mixer": data["mixer"]} if "mixer" in data else {})}
+            data["layers"] = [
+                {**shared, **{key: merge(shared.get(key), over) for key, over in entry.items()}} for entry in data["layers"]
+            ]
+        spec = handler(data)
+        faults = [
+            (("layers", index, "norm", "offset"), "is odd")
+            for index, layer in enumerate(spec.layers or ())
+            if isinstance(layer.norm, Exact) and layer.norm.offset == 13
+        ]
+        if faults:
+            raise failures(faults)
+        return spec
+
+
+class File(Spec):
+    model: Model = Field(description="The model.")
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        # a mistake in what every layer shares is told where it stands, once
+        ("model:\n  norm: plian\n  layers: [{repeat: 2}, {repeat: 1}]", ["gpt.yaml:2:9: model.norm: unknown norm"]),
+        (
+            "model:\n  norm: {name: plain, epsi: 1}\n  layers: [{}, {norm: {mode: slow}}]",
+            ["gpt.yaml:2:23: model.norm.epsi: norm 'plain' has no field 'epsi'; did you mean 'eps'?"],
+        ),
+        (
+            "model:\n  norm: plian\n  layers: [{norm: {eps: 1}}]",
+            ["gpt.yaml:2:9: model.norm: unknown norm 'plian'"],
+        ),
+        (
+            "model:\n  norm: {name: plian}\n  layers: [{norm: {eps: 1}}]",
+            ["gpt.yaml:2:16: model.norm.name: unknown norm 'plian'"],
+        ),
+        (
+            "model:\n  mixer: {name: gate, width: 1, norm: plian}\n  layers: [{mixer: {width: 3}}]",
+            ["gpt.yaml:2:39: model.mixer.norm: unknown norm 'plian'"],
+        ),
+        # a mistake in what one layer says is told there
+        (
+            "model:\n  layers: [{repeat: 2}, {norm: {epsi: 1}}]",
+            ["gpt.yaml:2:33: model.layers.1.norm.epsi: norm 'plain' has no field 'epsi'; did you mean 'eps'?"],
+        ),
+        (
+            "model:\n  norm: exact\n  layers: [{norm: {steps: 0}}, {norm: {steps: 99}}]",
+            [
+                "gpt.yaml:3:27: model.layers.0.norm.steps: must be at",
+                "gpt.yaml:3:47: model.layers.1.norm.steps: must be less",
+            ],
+        ),
+        # what only shows in the whole is told where it was written
+        (
+            "model:\n  norm: {name: exact, offset: 13}\n  layers: [{}, {}, {norm: {steps: 2}}]",
+            ["gpt.yaml:2:31: model.norm.offset: is odd"],
+        ),
+        (
+            "model:\n  norm: {name: exact, offset: 13}\n  layers: [{}, {norm: {offset: 13}}, {norm: plain}]",
+            ["gpt.yaml:2:31: model.norm.offset: is odd", "gpt.yaml:3:32: model.layers.1.norm.offset: is odd"],
+        ),
+    ],
+)
+def test_what_layers_share_is_told_once(told, text, lines):
+    found = told(text, cls=File)
+    assert len(found) == len(lines), found
+    for line, start in zip(found, lines, strict=True):
+        assert line.startswith(start)
