@@ -61,17 +61,18 @@ class LayerNorm(nn.Module):
         self.shape = (dim,)
         self.eps = spec.eps
         self.offset = spec.offset
-        self.weight = nn.Parameter(torch.ones(dim)) if spec.scale else None
+        self.weight = nn.Parameter(torch.full((dim,), 1 - spec.offset)) if spec.scale else None
         self.bias = nn.Parameter(torch.zeros(dim)) if spec.shift else None
-        self._shifted = spec.scale and spec.offset != 0
 
     def initial(self) -> dict[str, Initial]:
         first = _constant(1 - self.offset)
         return ({"weight": first} if self.weight is not None else {}) | ({"bias": "zeros"} if self.bias is not None else {})
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight + self.offset if self._shifted and self.weight is not None else self.weight
-        return F.layer_norm(x, self.shape, weight, self.bias, self.eps)
+        weight: Tensor | None = self.weight
+        if self.offset and weight is not None:
+            weight = weight + self.offset
+        return F.layer_norm(x, self.shape, weight, self.bias, self.eps).to(x.dtype)
 
     def extra_repr(self) -> str:
         return f"{self.shape[0]}, eps={self.eps}"

@@ -76,7 +76,8 @@ class RMSNorm(nn.Module):
             normalised = rms_norm(x, None, self.eps)
             return (normalised * (weight + self.offset if self.offset else weight)).to(x.dtype)
         if self.offset:
-            weight = weight.float() + self.offset
+            # In fp32 even where weights are narrower: 1 + w would lose the digits of a small w.
+            weight = (weight if weight.dtype == x.dtype == torch.float64 else weight.float()) + self.offset
         return rms_norm(x, weight, self.eps)
 
     def extra_repr(self) -> str:

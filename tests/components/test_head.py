@@ -1,0 +1,163 @@
+"""The linear head: its logits, its loss, and tying."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gptkit.components.embedding.token import TokenEmbeddingSpec
+from gptkit.components.head.linear import LinearHead, LinearHeadSpec
+from gptkit.kinds.context import BuildContext
+from gptkit.kinds.embedding import Embedding
+from gptkit.kinds.head import IGNORED
+
+B, T, E, V = 2, 7, 12, 40
+CONTEXT = BuildContext(d_model=E, context_length=8, n_layers=2, vocab_size=V)
+
+
+def built(d_embedding: int | None = None, **fields: Any) -> tuple[LinearHead, Embedding]:
+    embedding = TokenEmbeddingSpec(d_embedding=d_embedding).build(CONTEXT)
+    head = LinearHeadSpec(**fields).build(CONTEXT, embedding=embedding)
+    assert isinstance(head, LinearHead)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in [*embedding.parameters(), *head.parameters()]:
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    return head, embedding
+
+
+def inputs() -> Tensor:
+    return torch.randn(B, T, E, generator=torch.Generator().manual_seed(0))
+
+
+def targets() -> Tensor:
+    chosen = torch.randint(V, (B, T), generator=torch.Generator().manual_seed(2))
+    chosen[0, 3] = chosen[1, :2] = IGNORED
+    return chosen
+
+
+FIELDS: list[dict[str, Any]] = [
+    {},
+    {"tied": True},
+    {"bias": True},
+    {"scale": 0.25},
+    {"softcap": 3.0},
+    {"tied": True, "bias": True, "scale": 2.0, "softcap": 5.0, "d_embedding": 6},
+]
+
+
+@pytest.mark.parametrize("fields", FIELDS, ids=str)
+def test_logits_and_loss(fields: dict[str, Any]) -> None:
+    head, embedding = built(**fields)
+    x = inputs()
+    weight = embedding.table_VE if fields.get("tied") else head.weight
+    narrow = x @ head.project.weight.T if "d_embedding" in fields else x
+    wanted = torch.einsum("bte,ve->btv", narrow, weight)
+    if fields.get("bias"):
+        assert head.bias is not None
+        wanted = wanted + head.bias
+    wanted = wanted * fields.get("scale", 1.0)
+    if "softcap" in fields:
+        wanted = fields["softcap"] * torch.tanh(wanted / fields["softcap"])
+    logits = head(x)
+    assert logits.shape == (B, T, V)
+    torch.testing.assert_close(logits, wanted, rtol=0, atol=1e-5)
+    loss = head.loss(x, targets())
+    assert loss.shape == ()
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, F.cross_entropy(wanted.view(-1, V), targets().view(-1)), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("fields", FIELDS, ids=str)
+def test_gradients_of_the_loss_are_those_of_the_logits(fields: dict[str, Any]) -> None:
+    head, embedding = built(**fields)
+    parameters = [parameter for parameter in [*head.parameters(), embedding.table_VE] if parameter is not None]
+    x = inputs().requires_grad_()
+    fused = torch.autograd.grad(head.loss(x, targets()), [x, *parameters], allow_unused=True)
+    plain_loss = F.cross_entropy(head(x).view(-1, V), targets().view(-1))
+    plain = torch.autograd.grad(plain_loss, [x, *parameters], allow_unused=True)
+    for got, wanted in zip(fused, plain, strict=True):
+        if wanted is None:
+            assert got is None
+        else:
+            torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_z_loss_in_training_only() -> None:
+    head, _ = built(z_loss=0.1)
+    logits = head(inputs()).view(-1, V)
+    valid = targets().view(-1) != IGNORED
+    plain = F.cross_entropy(logits, targets().view(-1))
+    extra = 0.1 * torch.logsumexp(logits, 1)[valid].square().mean()
+    torch.testing.assert_close(head.loss(inputs(), targets()), plain + extra, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(head.eval().loss(inputs(), targets()), plain, rtol=1e-5, atol=1e-5)
+
+
+class Model(nn.Module):
+    def __init__(self, **fields: Any) -> None:
+        super().__init__()
+        self.head, self.embedding = built(**fields)
+
+
+def test_a_tied_head_owns_nothing_and_follows_its_embedding() -> None:
+    model = Model(tied=True)
+    assert list(model.state_dict()) == ["embedding.table.weight"]
+    assert list(model.head.parameters()) == []
+    twin = copy.deepcopy(model)
+    before = twin.head(inputs())
+    with torch.no_grad():
+        model.embedding.table_VE.zero_()
+    assert torch.equal(model.head(inputs()), torch.zeros(B, T, V))
+    assert torch.equal(twin.head(inputs()), before)
+    # A table that is replaced, not only changed, is followed too.
+    twin.embedding.table.weight = nn.Parameter(torch.ones(V, E))
+    torch.testing.assert_close(twin.head(inputs()), inputs().sum(-1, keepdim=True).expand(B, T, V), rtol=0, atol=1e-5)
+
+
+def test_an_untied_head_has_its_own_matrix() -> None:
+    model = Model(bias=True)
+    assert set(model.state_dict()) == {"embedding.table.weight", "head.weight", "head.bias"}
+    assert model.head.initial() == {"weight": "weight"}
+    assert Model(tied=True).head.initial() == {}
+
+
+def test_untrained_loss_is_that_of_guessing() -> None:
+    head, _ = built(tied=True)
+    with torch.no_grad():
+        head.weight_VE.mul_(1e-6)
+    assert head.loss(inputs(), targets()).item() == pytest.approx(math.log(V), abs=1e-3)
+
+
+def test_all_targets_ignored() -> None:
+    head, _ = built(bias=True)
+    x = inputs().requires_grad_()
+    loss = head.loss(x, torch.full((B, T), IGNORED))
+    loss.backward()
+    assert loss.item() == 0
+    assert x.grad is not None
+    for tensor in (x, *head.parameters()):
+        assert tensor.grad is not None
+        assert tensor.grad.abs().max() == 0
+
+
+def test_no_memory_and_narrow_dtypes() -> None:
+    with torch.device("meta"):
+        embedding = TokenEmbeddingSpec().build(CONTEXT)
+        head = LinearHeadSpec(tied=True, bias=True).build(CONTEXT, embedding=embedding)
+        assert head(torch.empty(B, T, E)).shape == (B, T, V)
+        assert head.loss(torch.empty(B, T, E), torch.zeros(B, T, dtype=torch.long)).is_meta
+    model = Model(bias=True)
+    exact = model.head.loss(inputs(), targets())
+    model.bfloat16()
+    assert model.head(inputs().bfloat16()).dtype == torch.bfloat16
+    narrow = model.head.loss(inputs().bfloat16(), targets())
+    narrow.backward()
+    assert narrow.dtype == torch.float32
+    assert narrow.item() == pytest.approx(exact.item(), rel=0.02)
+    assert {parameter.grad.dtype for parameter in model.head.parameters()} == {torch.bfloat16}  # type: ignore[union-attr]

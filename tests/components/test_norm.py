@@ -1,0 +1,151 @@
+"""Norms against torch's own, and against the modules of the families that they stand in for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gptkit.components.norm.layer import LayerNormSpec
+from gptkit.components.norm.rms import RMSNormSpec
+from gptkit.kinds.context import BuildContext
+from gptkit.kinds.norm import NormSpec
+
+DIM = 24
+CONTEXT = BuildContext(d_model=DIM, context_length=8, n_layers=2)
+PRECISE = {torch.float32: 1e-5, torch.float64: 1e-12}
+
+
+def randomised(module: nn.Module, spread: float = 1.0) -> nn.Module:
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * spread)
+    return module
+
+
+def inputs(dtype: torch.dtype = torch.float32) -> Tensor:
+    return (torch.randn(3, 5, DIM, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 3 + 1).to(dtype)
+
+
+@pytest.mark.parametrize("fields", [{}, {"eps": 0.5}, {"shift": False}, {"scale": False}, {"scale": False, "shift": False}])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_layer_equals_torch(fields: dict[str, Any], dtype: torch.dtype) -> None:
+    norm = randomised(LayerNormSpec(**fields).build(CONTEXT, dim=DIM)).to(dtype)
+    x = inputs(dtype)
+    reference = nn.LayerNorm(DIM, eps=fields.get("eps", 1e-5), dtype=dtype)
+    with torch.no_grad():
+        reference.weight.copy_(norm.weight if norm.weight is not None else torch.ones(DIM))
+        reference.bias.copy_(norm.bias if norm.bias is not None else torch.zeros(DIM))
+    assert set(dict(norm.named_parameters())) == {
+        name for name, key in (("weight", "scale"), ("bias", "shift")) if fields.get(key, True)
+    }
+    torch.testing.assert_close(norm(x), reference(x), rtol=0, atol=PRECISE[dtype])
+
+
+def test_layer_by_its_formula() -> None:
+    norm = randomised(LayerNormSpec(eps=0.1, offset=0.5).build(CONTEXT, dim=DIM))
+    x = inputs()
+    centred = x - x.mean(-1, keepdim=True)
+    by_hand = centred / (centred.square().mean(-1, keepdim=True) + 0.1).sqrt() * (0.5 + norm.weight) + norm.bias
+    torch.testing.assert_close(norm(x), by_hand, rtol=0, atol=1e-5)
+
+
+def test_layer_starts_with_mean_zero_and_variance_one() -> None:
+    for fields in ({}, {"offset": 1.0}, {"scale": False, "shift": False}):
+        y = LayerNormSpec(**fields).build(CONTEXT, dim=DIM)(inputs())
+        torch.testing.assert_close(y.mean(-1), torch.zeros(3, 5), rtol=0, atol=1e-5)
+        torch.testing.assert_close(y.var(-1, unbiased=False), torch.ones(3, 5), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_layer_with_offset_equals_nemotron(dtype: torch.dtype) -> None:
+    modeling = pytest.importorskip("transformers.models.nemotron.modeling_nemotron")
+    norm = randomised(LayerNormSpec(offset=1.0).build(CONTEXT, dim=DIM)).to(dtype)
+    reference = modeling.NemotronLayerNorm1P(DIM, dtype=dtype)
+    reference.load_state_dict(norm.state_dict())
+    x = inputs(dtype)
+    assert torch.equal(norm(x), reference(x))
+
+
+FAMILIES = {
+    "llama": ("LlamaRMSNorm", RMSNormSpec(eps=1e-6)),
+    "gemma": ("GemmaRMSNorm", RMSNormSpec(eps=1e-6, offset=1, cast="after")),
+    "gpt_oss": ("GptOssRMSNorm", RMSNormSpec(eps=1e-6, cast="after")),
+    "olmo2": ("Olmo2RMSNorm", RMSNormSpec(eps=1e-6, cast="after")),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("spread", [1.0, 0.01])
+def test_rms_equals_the_families_exactly(family: str, dtype: torch.dtype, spread: float) -> None:
+    modeling = pytest.importorskip(f"transformers.models.{family}.modeling_{family}")
+    class_name, spec = FAMILIES[family]
+    norm = randomised(spec.build(CONTEXT, dim=DIM), spread).to(dtype)
+    reference = getattr(modeling, class_name)(DIM, eps=1e-6).to(dtype)
+    reference.load_state_dict(norm.state_dict())
+    x = inputs(dtype)
+    with torch.no_grad():
+        y = norm(x)
+        assert y.dtype == dtype
+        assert torch.equal(y, reference(x))
+    # While training, the kernel with the fast backward pass stands in: equal up to rounding.
+    torch.testing.assert_close(
+        norm(x.requires_grad_()), reference(x), rtol=1e-2 if dtype == torch.bfloat16 else 1e-6, atol=1e-6
+    )
+
+
+def test_the_two_casts_differ_in_bf16() -> None:
+    x = inputs(torch.bfloat16)
+    before, after = (
+        randomised(RMSNormSpec(cast=cast).build(CONTEXT, dim=DIM)).bfloat16()(x) for cast in ("before", "after")
+    )
+    assert not torch.equal(before, after)
+
+
+@pytest.mark.parametrize("fields", [{}, {"scale": False}, {"offset": 1}, {"cast": "after"}, {"eps": 0.5}])
+def test_rms_by_its_formula(fields: dict[str, Any]) -> None:
+    norm = randomised(RMSNormSpec(**fields).build(CONTEXT, dim=DIM))
+    x = inputs()
+    by_hand = x / (x.square().mean(-1, keepdim=True) + fields.get("eps", 1e-5)).sqrt()
+    if norm.weight is not None:
+        by_hand = by_hand * (fields.get("offset", 0) + norm.weight)
+    torch.testing.assert_close(norm(x), by_hand, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "spec", [LayerNormSpec(), LayerNormSpec(offset=1.0), RMSNormSpec(), RMSNormSpec(offset=1, cast="after")]
+)
+def test_keeps_the_dtype_of_its_input(spec: NormSpec) -> None:
+    norm = spec.build(CONTEXT, dim=DIM)
+    for dtype in (torch.float32, torch.bfloat16):
+        assert norm(inputs(dtype)).dtype == dtype
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert norm(inputs(torch.bfloat16)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("spec", [LayerNormSpec(), LayerNormSpec(offset=0.25), RMSNormSpec(), RMSNormSpec(offset=1)])
+def test_declared_start_is_the_neutral_one(spec: NormSpec) -> None:
+    norm = spec.build(CONTEXT, dim=DIM)
+    built = {name: parameter.clone() for name, parameter in norm.named_parameters()}
+    for name, start in norm.initial().items():
+        shape = built[name].shape
+        if callable(start):
+            value = start(shape, torch.Generator())
+        else:
+            value = torch.ones(shape) if start == "ones" else torch.zeros(shape)
+        assert torch.equal(value, built[name])
+    x = inputs()
+    plain = F.layer_norm(x, (DIM,)) if spec.name == "layer" else F.rms_norm(x, (DIM,), eps=1e-5)
+    torch.testing.assert_close(norm(x), plain, rtol=0, atol=1e-5)
+
+
+def test_vectors_do_not_see_each_other() -> None:
+    x = inputs()
+    for spec in (LayerNormSpec(), RMSNormSpec()):
+        norm = randomised(spec.build(CONTEXT, dim=DIM))
+        torch.testing.assert_close(norm(x)[1, 2], norm(x[1, 2]), rtol=0, atol=1e-6)
