@@ -56,8 +56,8 @@ def _leave_out_the_plunge(axes: Any, losses: Sequence[float]) -> None:
     """A logarithmic axis where the losses span more than a factor of three: the interesting part is the small end."""
     if len(losses) > 1 and min(losses) > 0 and max(losses) > 3 * min(losses):
         axes.set_yscale("log")
-        from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+        from matplotlib.ticker import LogLocator, NullLocator, ScalarFormatter
 
         axes.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 3, 4, 5, 6, 8)))
         axes.yaxis.set_major_formatter(ScalarFormatter())
-        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.yaxis.set_minor_locator(NullLocator())

@@ -12,6 +12,7 @@ from torch import nn
 from gptkit.components.optimizer.adamw import AdamWSpec
 from gptkit.components.optimizer.muon import MuonSpec
 from gptkit.components.optimizer.sgd import SGDSpec
+from gptkit.model.gpt import GPT
 
 
 class Net(nn.Module):
@@ -156,3 +157,12 @@ def test_the_rate_of_a_joined_optimizer_can_be_changed_after_loading(net: Net) -
         group["lr"] = 0.0
     take_steps(net, optimizer, 1, first=1)
     assert distance(net, before) == 0
+
+
+def test_muon_takes_the_hidden_matrices_of_a_gpt() -> None:
+    model = GPT({"d_model": 16, "n_layers": 1, "context_length": 8, "position": "learned"}, vocab_size=11)
+    optimizer = MuonSpec().build(model)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    by_muon = {names[id(p)] for group in optimizer.param_groups if "ns_steps" in group for p in group["params"]}
+    assert by_muon == {name for name, p in model.named_parameters() if name.startswith("blocks.") and p.ndim == 2}
+    assert len(by_muon) == 4

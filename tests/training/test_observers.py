@@ -1,0 +1,291 @@
+"""What watches a training: files, trackers, the console; and what surrounds the loop."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import math
+import struct
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from rich.console import Console
+from torch import Tensor, nn
+
+from gptkit.components.tracker.csv import CSVSpec
+from gptkit.errors import TrainingError
+from gptkit.kinds.tracker import Tracker, TrainingStart
+from gptkit.training import precision
+from gptkit.training.evaluation import Batch, evaluate
+from gptkit.training.observer import isolated
+from gptkit.training.plot import draw_losses
+from gptkit.training.progress import ConsoleProgress
+from gptkit.training.records import MetricsFile, SamplesFile, read_metrics
+from gptkit.training.seeds import derive
+from gptkit.training.spec import TrainingSpec
+
+from .conftest import MakeTrainer, make_model
+
+
+def start(folder: Path, step: int = 0) -> TrainingStart:
+    return TrainingStart(folder, step, 10, {})
+
+
+# -- trackers ------------------------------------------------------------------------------------------------------
+
+
+class Failing(Tracker):
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        self.calls += 1
+        raise ConnectionError("no server")
+
+
+class Spoiling(Tracker):
+    def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        metrics.clear()  # type: ignore[attr-defined]
+
+
+class Keeping(Tracker):
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+
+    def on_start(self, start: TrainingStart) -> None:
+        self.seen.append(("start", start.step, start.steps, start.spec["name"]))
+
+    def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        self.seen.append(("metrics", step, sorted(metrics)))
+
+    def on_sample(self, step: int, text: str) -> None:
+        self.seen.append(("sample", step, text))
+
+    def on_checkpoint(self, step: int, folder: Path) -> None:
+        assert (folder / "model.safetensors").is_file()
+        self.seen.append(("checkpoint", step))
+
+    def on_end(self, step: int, error: BaseException | None) -> None:
+        self.seen.append(("end", step, error))
+
+
+def test_a_failing_tracker_ends_nothing_but_itself(make_trainer: MakeTrainer, caplog: pytest.LogCaptureFixture) -> None:
+    failing, keeping = Failing(), Keeping()
+    trackers = [isolated(failing, "failing"), isolated(Spoiling(), "spoiling"), isolated(keeping, "keeping")]
+    with caplog.at_level(logging.WARNING, logger="gptkit"):
+        trainer = make_trainer(
+            steps=2, log_every=1, sample_every=None, observers=trackers, write=lambda step: "hi", describe={"name": "x"}
+        )
+        trainer.run()
+    assert failing.calls == 1
+    assert [record.getMessage() for record in caplog.records] == [
+        "tracker 'failing' failed and is left out from here on: ConnectionError: no server"
+    ]
+    training = ["grad_norm", "learning_rate", "loss", "tokens_per_second"]
+    validated = ["validation_loss", "validation_perplexity"]
+    assert keeping.seen == [
+        ("start", 0, 2, "x"),
+        ("metrics", 0, validated),
+        ("sample", 0, "hi"),
+        ("metrics", 1, training),
+        ("metrics", 2, sorted(training + validated)),
+        ("sample", 2, "hi"),
+        ("checkpoint", 2),
+        ("end", 2, None),
+    ]
+
+
+def test_the_csv_tracker_writes_a_table_without_doubles(tmp_path: Path) -> None:
+    def rows() -> list[dict[str, str]]:
+        with (tmp_path / "table.csv").open(newline="") as stream:
+            return list(csv.DictReader(stream))
+
+    tracker = CSVSpec(file="table.csv").build()
+    tracker.on_start(start(tmp_path))
+    tracker.on_metrics(1, {"loss": 2.5})
+    tracker.on_metrics(2, {"loss": 2.0, "validation_loss": 0.1 + 0.2})
+    tracker.on_metrics(3, {"loss": 1.5})
+    expected = [
+        {"step": "1", "loss": "2.5", "validation_loss": ""},
+        {"step": "2", "loss": "2.0", "validation_loss": "0.30000000000000004"},
+        {"step": "3", "loss": "1.5", "validation_loss": ""},
+    ]
+    assert rows() == expected
+    resumed = CSVSpec(file="table.csv").build()
+    resumed.on_start(start(tmp_path, step=2))
+    assert rows() == expected[:2]
+    resumed.on_metrics(3, {"loss": 1.5})
+    assert rows() == expected
+    CSVSpec(file="table.csv").build().on_start(start(tmp_path))
+    assert rows() == []
+
+
+# -- files ---------------------------------------------------------------------------------------------------------
+
+
+def test_metrics_after_the_checkpoint_are_cut(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    file = MetricsFile(path)
+    file.on_start(start(tmp_path))
+    file.on_metrics(1, {"loss": 1.25})
+    state = file.state()
+    file.on_metrics(2, {"loss": 1.0})
+    with path.open("a") as stream:
+        stream.write('{"step": 3, "lo')  # torn off by a kill
+    assert [row["step"] for row in read_metrics(path)] == [1, 2]
+    resumed = MetricsFile(path)
+    resumed.restore(state)
+    resumed.on_start(start(tmp_path, step=1))
+    resumed.on_metrics(2, {"loss": 1.0})
+    assert list(read_metrics(path)) == [{"step": 1, "loss": 1.25}, {"step": 2, "loss": 1.0}]
+    MetricsFile(path).on_start(start(tmp_path))
+    assert path.read_bytes() == b""
+
+
+def test_samples_keep_whatever_a_model_writes(tmp_path: Path) -> None:
+    file = SamplesFile(tmp_path / "samples.txt")
+    file.on_start(start(tmp_path))
+    file.on_sample(5, "naïve\n🙂 \x07")
+    assert "step 5" in file.path.read_text(encoding="utf-8")
+    assert "naïve\n🙂 \x07" in file.path.read_text(encoding="utf-8")
+    assert file.state() == file.path.stat().st_size
+
+
+def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"gone.metrics\.jsonl cannot be written"):
+        MetricsFile(tmp_path / "gone" / "metrics.jsonl").on_start(start(tmp_path))
+
+
+@pytest.mark.parametrize("rows", [0, 1, 40])
+def test_the_picture_is_a_png_of_its_size(tmp_path: Path, rows: int) -> None:
+    metrics = [{"step": step, "loss": 9 / (1 + step), "validation_loss": 10 / (1 + step)} for step in range(rows)]
+    draw_losses(metrics, tmp_path / "loss.png", title="a run")
+    head = (tmp_path / "loss.png").read_bytes()[:24]
+    assert head[:8] == b"\x89PNG\r\n\x1a\n"
+    assert struct.unpack(">II", head[16:24]) == (1200, 675)
+    assert [path.name for path in tmp_path.iterdir()] == ["loss.png"]
+
+
+def test_the_console_says_how_to_resume(tmp_path: Path) -> None:
+    out = io.StringIO()
+    progress = ConsoleProgress(Console(file=out, width=200))
+    progress.on_start(start(tmp_path))
+    progress.on_metrics(4, {"loss": 2.5, "validation_loss": 2.75, "tokens_per_second": 12345.0})
+    progress.on_sample(4, "[bold]not markup[/] \x1b[31mred")
+    progress.on_checkpoint(5, tmp_path / "step-00000005")
+    progress.on_end(5, KeyboardInterrupt())
+    text = out.getvalue()
+    assert "step 4/10  loss 2.500  validation 2.750  12.3k tokens/s" in text
+    assert "[bold]not markup[/] �[31mred" in text
+    assert "stopped after step 5 of 10" in text
+    assert f"gptkit train --resume {tmp_path}" in text.replace("\n", "")
+
+
+def test_the_bar_shows_loss_speed_and_step() -> None:
+    out = io.StringIO()
+    progress = ConsoleProgress(Console(file=out, width=150, force_terminal=True))
+    progress.on_start(start(Path("runs/x"), step=3))
+    progress.on_metrics(4, {"loss": 2.5, "tokens_per_second": 2_000_000.0})
+    progress.on_step(4)
+    bar = progress._progress
+    assert bar is not None
+    bar.refresh()
+    progress.on_end(10, None)
+    for expected in ("4/10", "loss 2.500", "2M tokens/s", "done"):
+        assert expected in out.getvalue()
+
+
+# -- validation ----------------------------------------------------------------------------------------------------
+
+
+class Fixed(nn.Module):
+    """A loss that is the mean of the targets that count, over ten."""
+
+    def forward(self, ids_BT: Tensor, targets_BT: Tensor) -> Any:
+        assert not self.training
+        assert not torch.is_grad_enabled()
+        return SimpleNamespace(loss=targets_BT[targets_BT >= 0].float().mean() / 10)
+
+
+def test_every_token_counts_the_same() -> None:
+    def batches() -> Iterator[Batch]:
+        yield torch.zeros(2, 2, dtype=torch.int64), torch.tensor([[10, 10], [10, -100]]), None
+        yield torch.zeros(1, 1, dtype=torch.int64), torch.tensor([[30]]), None
+        yield torch.zeros(1, 1, dtype=torch.int64), torch.tensor([[-100]]), None
+
+    model = Fixed().train()
+    found = evaluate(
+        model,
+        batches(),
+        device=torch.device("cpu"),
+        precision=torch.float32,
+        bytes_per_token_V=torch.tensor([1] * 10 + [2] * 20 + [5]),
+    )
+    assert found is not None
+    assert model.training
+    assert (found.tokens, found.bytes) == (4, 11)
+    assert found.loss == pytest.approx(1.5)
+    assert found.perplexity == pytest.approx(math.exp(1.5))
+    assert found.bits_per_byte == pytest.approx(6.0 / math.log(2) / 11)
+
+
+def test_nothing_to_validate_on_is_no_number() -> None:
+    assert evaluate(Fixed(), iter(()), device=torch.device("cpu"), precision=torch.float32) is None
+
+
+# -- precision, seeds, spec ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("has_it", [True, False])
+def test_precision_follows_the_device(monkeypatch: pytest.MonkeyPatch, has_it: bool) -> None:
+    monkeypatch.setattr(precision, "has_bf16", lambda device: has_it)
+    cpu = torch.device("cpu")
+    assert precision.pick_precision("auto", cpu) == (torch.bfloat16 if has_it else torch.float32)
+    assert precision.pick_precision("fp32", cpu) == torch.float32
+    assert precision.pick_precision("bf16", cpu) == torch.bfloat16
+
+
+def test_bf16_needs_instructions_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported", "_is_arm_sve_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: False, raising=False)
+    assert not precision.has_bf16(torch.device("cpu"))
+
+
+def test_bf16_computes_products_in_bf16_and_keeps_weights_in_fp32(make_trainer: MakeTrainer) -> None:
+    model = make_model()
+    seen = []
+    model.mix.register_forward_hook(lambda module, args, output: seen.append(output.dtype))
+    make_trainer(model=model, precision="bf16", steps=2).run()
+    assert set(seen) == {torch.bfloat16}
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a card")
+def test_a_device_that_is_not_there_is_told() -> None:
+    with pytest.raises(TrainingError, match="finds none here"):
+        precision.pick_device("cuda")
+
+
+def test_seeds_differ_by_seed_purpose_and_step_and_stay() -> None:
+    seeds = {derive(seed, purpose, step) for seed in (0, 1) for purpose in ("step", "sample") for step in range(50)}
+    assert len(seeds) == 200
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    assert derive(0, "step", 0) == 2070556943451723277
+
+
+def test_a_batch_that_cannot_be_cut_is_a_mistake_with_the_choices() -> None:
+    with pytest.raises(ValidationError, match=r"a batch of 6 has no 4 equal parts; possible: 1, 2, 3, 6") as caught:
+        TrainingSpec(batch_size=6, grad_accumulation=4)
+    assert caught.value.errors()[0]["loc"] == ("grad_accumulation",)
+
+
+def test_an_optimizers_own_mistakes_are_told_at_their_place() -> None:
+    with pytest.raises(ValidationError) as caught:
+        TrainingSpec.model_validate({"optimizer": {"name": "sgd", "momentum": 0, "nesterov": True}})
+    assert caught.value.errors()[0]["loc"] == ("optimizer", "nesterov")
