@@ -119,7 +119,7 @@ class Whole(Spec):
     norm: Norm = component("plain", description="A norm.")
     mixer: Mixer | None = optional_component(description="A mixer.")
     samplers: list[Norm] = Field([], description="A chain.")
-    part: Part = Field(Part.model_construct(), validate_default=False, description="A part.")
+    part: Part = Field({}, description="A part.")
     needed: int = Field(description="Must be there.")
 
 

@@ -11,7 +11,7 @@ from gptkit.errors import SpecError
 from gptkit.files import read, validate, validate_data
 from gptkit.files.validation import MAX_PROBLEMS
 from gptkit.spec import Spec, component, failures, optional_component
-from tests.fake_plugins import Exact, Gate, Mixer, Norm, Plain, Whole, make, plugin, registry
+from tests.fake_plugins import Exact, Gate, Mixer, Norm, Part, Plain, Whole, make, plugin, registry
 
 REGISTRY = registry(
     plugin("theirs", [make("other", Norm, __annotations__={"name": Literal["other"], "power": int}, power=2)])
@@ -28,7 +28,7 @@ def told(write, mistakes):
 
 def test_a_valid_file(load):
     spec = validate(load("needed: 5\nnorm: {name: plain, eps: 1e-3}\nmixer: {name: gate, width: 3}\n"), Whole, REGISTRY)
-    assert spec == Whole(needed=5, norm=Plain(eps=1e-3), mixer=Gate(width=3, norm=Plain()))
+    assert spec == Whole(needed=5, norm=Plain(eps=1e-3), mixer=Gate(width=3, norm=Plain()), part=Part(norm=Plain()))
 
 
 def test_every_mistake_in_the_order_of_the_file(told):
