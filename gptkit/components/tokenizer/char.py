@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -55,10 +56,9 @@ class CharTokenizer(NumberedTokenizer):
         if self.unknown == "token":
             ids, unknown_id = self._ids, self._unknown_id
             return [ids.get(character, unknown_id) for character in text]
-        try:
+        with contextlib.suppress(KeyError):
             return list(map(self._ids.__getitem__, text))
-        except KeyError:
-            return [token for character in text for token in self._spell(character, text)]
+        return [token for character in text for token in self._spell(character, text)]
 
     def _spell(self, character: str, text: str) -> Sequence[int]:
         known = self._ids.get(character)

@@ -1,0 +1,229 @@
+"""Tokenizer `hugging-face` against the library's own encoding and decoding, and against hostile files."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer as Core
+
+from gptkit.components.tokenizer.hugging_face import HuggingFaceSpec, HuggingFaceTokenizer
+from gptkit.errors import TokenizerError
+
+ALPHABET = [*"abcdefghij    \n\n\t.,'\"12345é中🙂ñ\u0301ß", "the", " of", "class", " statement", "<think>"]
+
+
+def random_text(seed: int) -> str:
+    return "".join(random.Random(seed).choices(ALPHABET, k=200))
+
+
+def open_core(core: Core, folder: Path, **fields: Any) -> HuggingFaceTokenizer:
+    core.save(str(folder / "tokenizer.json"))
+    return open_folder(folder, **fields)
+
+
+def open_folder(folder: Path, **fields: Any) -> HuggingFaceTokenizer:
+    tokenizer = HuggingFaceSpec(path=str(folder), **fields).fit(iter(()))
+    assert isinstance(tokenizer, HuggingFaceTokenizer)
+    return tokenizer
+
+
+def plain(path: str) -> HuggingFaceSpec:
+    return HuggingFaceSpec(path=path)
+
+
+@pytest.mark.parametrize("style", ["byte_level", "sentencepiece"])
+def test_encodes_and_decodes_as_the_library(style: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    core: Core = request.getfixturevalue(style)
+    ours = open_core(core, tmp_path)
+    for text in ("", " ", "a", " the", "  the class", *map(random_text, range(40))):
+        ids = core.encode(text, add_special_tokens=False).ids
+        assert ours.encode(text) == ids
+        assert ours.decode(ids) == core.decode(ids, skip_special_tokens=False)
+        stream = ours.stream()
+        assert "".join([*map(stream.push, ids), stream.finish()]) == core.decode(ids, skip_special_tokens=False)
+
+
+def test_a_continued_prompt_keeps_its_space(sentencepiece: Core, tmp_path: Path) -> None:
+    ours = open_core(sentencepiece, tmp_path)
+    text = "the class statement of the class"
+    ids = ours.encode(text)
+    spaced = [cut for cut in range(1, len(ids)) if ours.token_bytes(ids[cut]).startswith(b" ")]
+    assert spaced
+    for cut in spaced:
+        stream = ours.stream()
+        before = "".join(map(stream.push, ids[:cut]))
+        after = "".join(map(stream.push, ids[cut:]))
+        assert before + after == text
+        assert after == " " + ours.decode(ids[cut:])
+
+
+def test_metaspace(tmp_path: Path) -> None:
+    words = ["<unk>", "▁", "▁the", "▁class", "s", "."]
+    core = Core(models.Unigram([(word, -float(index)) for index, word in enumerate(words)], unk_id=0))
+    core.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    core.decoder = decoders.Metaspace(prepend_scheme="first")
+    ours = open_core(core, tmp_path)
+    for text in ("the class", "  the classs.", "the"):
+        ids = core.encode(text).ids
+        assert ours.decode(ids) == core.decode(ids)  # which loses one of two leading spaces
+
+
+def test_special_tokens_among_allowed_ones_keep_the_library_s_ways(sentencepiece: Core, tmp_path: Path) -> None:
+    ours = open_core(sentencepiece, tmp_path)
+    text = "<s>the class</s>the"
+    assert ours.encode(text, allowed_special=["<s>", "</s>"]) == sentencepiece.encode(text, add_special_tokens=False).ids
+    assert ours.encode(text)[0] not in ours.special_tokens.values()
+
+
+def test_added_tokens_that_are_not_special_are_always_found(byte_level: Core, tmp_path: Path) -> None:
+    ours = open_core(byte_level, tmp_path)
+    assert "<think>" not in ours.special_tokens
+    assert ours.encode("a<think>")[-1] == byte_level.token_to_id("<think>")
+    assert ours.decode(ours.encode("a<think>")) == "a<think>"
+
+
+def test_texts_are_neither_cut_nor_filled_up(byte_level: Core, tmp_path: Path) -> None:
+    byte_level.enable_truncation(4)
+    byte_level.enable_padding(length=64)
+    ours = open_core(byte_level, tmp_path)
+    text = "the class statement of a language"
+    assert ours.decode(ours.encode(text)) == text
+    assert ours.encode_batch([text, "a"]) == [ours.encode(text), ours.encode("a")]
+    assert len(ours.encode("a")) == 1
+
+
+def test_start_and_end_come_from_the_config(byte_level: Core, tmp_path: Path) -> None:
+    config = tmp_path / "tokenizer_config.json"
+    config.write_text(json.dumps({"bos_token": "<|user|>", "eos_token": {"content": "<|endoftext|>", "lstrip": False}}))
+    ours = open_core(byte_level, tmp_path)
+    assert ours.end_id == byte_level.token_to_id("<|endoftext|>")
+    assert ours.start_id is None  # known, but nothing puts it before a text
+    byte_level.post_processor = processors.TemplateProcessing(
+        "<|user|> $A", None, [("<|user|>", ours.special_tokens["<|user|>"])]
+    )
+    ours = open_core(byte_level, tmp_path)
+    assert ours.start_id == byte_level.token_to_id("<|user|>")
+    assert ours.encode("a") == byte_level.encode("a", add_special_tokens=False).ids  # and yet not by encode
+    assert open_folder(tmp_path, start_token="", end_token="").start_id is None
+    assert open_folder(tmp_path, start_token="", end_token="").end_id is None
+    config.write_text(json.dumps({"bos_token": "<|user|>", "add_bos_token": False}))
+    assert open_folder(tmp_path).start_id is None
+    assert open_folder(tmp_path, start_token="<|user|>!").start_id == byte_level.token_to_id("<|user|>!")
+
+
+def test_an_end_that_the_file_does_not_mark_is_special_all_the_same(byte_level: Core, tmp_path: Path) -> None:
+    ours = open_core(byte_level, tmp_path, end_token="<think>")
+    assert ours.special_tokens["<think>"] == ours.end_id == byte_level.token_to_id("<think>")
+    assert ours.end_id not in ours.encode("a<think>")
+    with pytest.raises(TokenizerError, match="no token '<none>'"):
+        open_folder(tmp_path, end_token="<none>")
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        ("{{ messages }}", "{{ messages }}"),
+        ([{"name": "tool_use", "template": "T"}, {"name": "default", "template": "D"}], "D"),
+        (None, None),
+        (3, None),
+    ],
+)
+def test_the_chat_template_is_kept(byte_level: Core, tmp_path: Path, template: Any, expected: str | None) -> None:
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
+    ours = open_core(byte_level, tmp_path)
+    assert ours.chat_template == expected
+    run = tmp_path / "run"
+    run.mkdir()
+    ours.save(run)
+    loaded = plain("somewhere/else").load(run)
+    assert isinstance(loaded, HuggingFaceTokenizer)
+    assert loaded.chat_template == expected
+    (tmp_path / "chat_template.jinja").write_text("from its own file")
+    assert open_folder(tmp_path).chat_template == "from its own file"
+
+
+def test_what_changes_text_is_not_called_lossless(byte_level: Core, tmp_path: Path) -> None:
+    assert open_core(byte_level, tmp_path).lossless
+    byte_level.normalizer = normalizers.NFC()
+    assert not open_core(byte_level, tmp_path).lossless
+    byte_level.normalizer = None
+    byte_level.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    assert not open_core(byte_level, tmp_path).lossless
+    byte_level.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    byte_level.add_tokens([AddedToken("<strips>", rstrip=True, special=False)])
+    assert not open_core(byte_level, tmp_path).lossless
+
+
+def test_decoders_that_need_neighbours_are_refused(tmp_path: Path) -> None:
+    core = Core(models.WordPiece({"a": 0, "##b": 1, "[UNK]": 2}))
+    for decoder in (decoders.WordPiece(), None, decoders.CTC()):
+        core.decoder = decoder
+        with pytest.raises(TokenizerError, match=r"tokenizer.json: .*decode"):
+            open_core(core, tmp_path)
+
+
+def test_a_text_it_cannot_spell_is_an_error(tmp_path: Path) -> None:
+    core = Core(models.WordLevel({"a": 0}, unk_token="[UNK]"))
+    core.decoder = decoders.Fuse()
+    ours = open_core(core, tmp_path)
+    with pytest.raises(TokenizerError, match="cannot be encoded"):
+        ours.encode("b")
+    with pytest.raises(TokenizerError, match="cannot be encoded"):
+        ours.encode_batch(["a", "b"])
+
+
+def test_absent_files_are_an_error(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "none.json"):
+        with pytest.raises(TokenizerError, match="cannot be read"):
+            plain(str(path)).fit(iter(()))
+
+
+def test_hostile_files_are_an_error_or_work(byte_level: Core, tmp_path: Path) -> None:
+    good = byte_level.to_str()
+    path = tmp_path / "tokenizer.json"
+    for bad in ("", "{", "[]", "null", "{}", good[: len(good) // 2], "[" * 10**5, '{"model": {"type": "BPE"}}', "\x00"):
+        path.write_text(bad)
+        with pytest.raises(TokenizerError, match=r"tokenizer.json"):
+            plain(str(tmp_path)).fit(iter(()))
+    path.write_bytes(b"\xff\xfe" + good.encode())
+    with pytest.raises(TokenizerError):
+        plain(str(tmp_path)).fit(iter(()))
+    parts = json.loads(good)
+    rng = random.Random(0)
+    worked = 0
+    for _ in range(150):
+        mutated = json.loads(json.dumps({**parts, "model": {**parts["model"], "merges": parts["model"]["merges"][:5]}}))
+        target, key = rng.choice([(holder, key) for holder in _holders(mutated) for key in holder])
+        target[key] = rng.choice([None, -1, 2**31, "x", [], {}, True, 1.5])
+        path.write_text(json.dumps(mutated))
+        try:
+            tokenizer = plain(str(tmp_path)).fit(iter(()))
+            tokenizer.decode(tokenizer.encode("the class"))
+            worked += 1
+        except TokenizerError:
+            pass
+    assert 0 < worked < 150
+
+
+def _holders(value: Any) -> list[dict[str, Any]]:
+    found = []
+    if isinstance(value, dict):
+        found.append(value)
+        for key, inner in value.items():
+            found += _holders(inner) if key != "vocab" else []
+    elif isinstance(value, list):
+        for inner in value:
+            found += _holders(inner)
+    return found
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", "[" * 10**5])
+def test_a_damaged_config_is_an_error(byte_level: Core, tmp_path: Path, content: str) -> None:
+    (tmp_path / "tokenizer_config.json").write_text(content)
+    with pytest.raises(TokenizerError, match=r"tokenizer_config.json"):
+        open_core(byte_level, tmp_path)
