@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gptkit.checkpoint import CheckpointStore
-from gptkit.data import Prepared, open_prepared, prepare
+from gptkit.data import Prepared, Progress, open_prepared, prepare
 from gptkit.data.files import replaced_folder
 from gptkit.errors import CheckpointError, DataError
 from gptkit.experiments.build import fit_tokenizer, new_model
@@ -20,8 +21,8 @@ from gptkit.kinds.tokenizer import Tokenizer
 from gptkit.kinds.tracker import Tracker
 from gptkit.model.gpt import GPT
 from gptkit.registry import Registry
-from gptkit.training.observer import Observer, isolated
-from gptkit.training.progress import ConsoleProgress
+from gptkit.training.observer import Isolated, Observer
+from gptkit.training.progress import ConsoleProgress, preparing
 from gptkit.training.records import LossPlot, MetricsFile, SamplesFile
 from gptkit.training.seeds import derive
 from gptkit.training.trainer import Trainer
@@ -127,11 +128,16 @@ def _train(
     store.clean()
     checkpoint = store.latest()
     before = there.read_provenance() if checkpoint is not None else {}
-    there.write_spec(spec)
+    if checkpoint is None:
+        there.write_spec(spec)
     notes: dict[str, Any] = {"base": str(opened.base), **{key: before[key] for key in ("data",) if key in before}}
     there.write_provenance(spec, registry, **notes)
-    tokenizer = _tokenizer(opened, there)
-    prepared = _data(opened, there, tokenizer, before.get("data"))
+    screen = ConsoleProgress() if progress else None
+    with preparing(screen, "making the tokenizer"):
+        tokenizer = _tokenizer(opened, there)
+    with preparing(screen, "turning the corpus into tokens") as show:
+        prepared = _data(opened, there, tokenizer, before.get("data"), lambda at: show(at.done, at.total))
+    there.write_spec(spec)
     there.write_provenance(spec, registry, **{**notes, "data": prepared.fingerprint})
     model = new_model(spec, tokenizer.vocab_size)
     watching: list[Observer] = [
@@ -139,11 +145,10 @@ def _train(
         SamplesFile(there.samples),
         LossPlot(there.metrics, there.plot, spec.name),
         *observers,
-        *(isolated(tracker.build(), tracker.name) for tracker in spec.training.trackers),
-        *(isolated(tracker, type(tracker).__name__) for tracker in trackers),
+        *(Isolated(tracker.build, tracker.name) for tracker in spec.training.trackers),
+        *(Isolated(partial(_same, tracker), type(tracker).__name__) for tracker in trackers),
+        *([screen] if screen is not None else []),
     ]
-    if progress:
-        watching.append(ConsoleProgress())
     length = spec.model.context_length
     trainer = Trainer(
         model,
@@ -170,7 +175,13 @@ def _tokenizer(opened: Opened, there: RunFolder) -> Tokenizer:
     return load_tokenizer(opened.spec, there)
 
 
-def _data(opened: Opened, there: RunFolder, tokenizer: Tokenizer, fingerprint: str | None) -> Prepared:
+def _data(
+    opened: Opened,
+    there: RunFolder,
+    tokenizer: Tokenizer,
+    fingerprint: str | None,
+    progress: Callable[[Progress], None],
+) -> Prepared:
     """The corpus as tokens; with a fingerprint, of a training that is under way, it must be the same one."""
     if fingerprint is not None:
         try:
@@ -180,7 +191,7 @@ def _data(opened: Opened, there: RunFolder, tokenizer: Tokenizer, fingerprint: s
         else:
             if found.fingerprint == fingerprint:
                 return found
-    prepared = prepare(opened.spec.data, tokenizer, there.data, opened.base)
+    prepared = prepare(opened.spec.data, tokenizer, there.data, opened.base, progress=progress)
     if fingerprint not in (None, prepared.fingerprint):
         raise CheckpointError(
             f"{there.data}: the corpus is not the one that the run was trained on so far",
@@ -208,6 +219,10 @@ def _writer(spec: ExperimentSpec, model: GPT, tokenizer: Tokenizer) -> Callable[
         return training.sample_prompt + result.text
 
     return write
+
+
+def _same(tracker: Tracker) -> Tracker:
+    return tracker
 
 
 def _require_same(run: ExperimentSpec, asked: ExperimentSpec, there: RunFolder) -> None:

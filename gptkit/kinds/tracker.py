@@ -19,8 +19,8 @@ class TrainingStart:
 
     Attributes:
         folder: the run's folder.
-        step: the first step that will be taken; above 0 after a resume.
-        steps: the last step's number plus one.
+        step: how many steps are done already; above 0 after a resume.
+        steps: how many there will be in all.
         spec: the resolved spec as plain data.
     """
 
@@ -31,7 +31,11 @@ class TrainingStart:
 
 
 class Tracker(ABC):
-    """Watches a training. Every method does nothing by default; an exception is reported and stops only the tracker."""
+    """Watches a training. Every method does nothing by default; an exception is reported and stops only the tracker.
+
+    A `step` counts the steps done so far: what happens before the first has step 0. After a resume the steps since the
+    last checkpoint come again, with the same numbers.
+    """
 
     def on_start(self, start: TrainingStart) -> None:
         """Before the first step."""

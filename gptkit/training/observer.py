@@ -9,7 +9,7 @@ from typing import Any
 
 from gptkit.kinds.tracker import Tracker, TrainingStart
 
-__all__ = ["Observer", "Observers", "isolated"]
+__all__ = ["Isolated", "Observer", "Observers"]
 
 _log = logging.getLogger("gptkit")
 
@@ -71,11 +71,17 @@ class Observers:
                 observer.restore(state[type(observer).__name__])
 
 
-class isolated(Observer):  # noqa: N801 - reads as a function: isolated(tracker)
-    """A tracker whose exceptions are reported once and end nothing but the tracker."""
+class Isolated(Observer):
+    """A tracker whose exceptions are reported once and end nothing but the tracker.
 
-    def __init__(self, tracker: Tracker, name: str) -> None:
-        self._tracker: Tracker | None = tracker
+    Args:
+        make: gives the tracker; called when the training starts.
+        name: what to call it in the report.
+    """
+
+    def __init__(self, make: Callable[[], Tracker], name: str) -> None:
+        self._make = make
+        self._tracker: Tracker | None = None
         self._name = name
 
     def _call(self, call: Callable[[Tracker], None]) -> None:
@@ -84,12 +90,19 @@ class isolated(Observer):  # noqa: N801 - reads as a function: isolated(tracker)
         try:
             call(self._tracker)
         except Exception as error:
-            self._tracker = None
-            text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            _log.warning("tracker %r failed and is left out from here on: %s", self._name, text)
-            _log.debug("its traceback", exc_info=True)
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        self._tracker = None
+        text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        _log.warning("tracker %r failed and is left out from here on: %s", self._name, text)
+        _log.debug("its traceback", exc_info=error)
 
     def on_start(self, start: TrainingStart) -> None:
+        try:
+            self._tracker = self._make()
+        except Exception as error:
+            self._give_up(error)
         self._call(lambda tracker: tracker.on_start(start))
 
     def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:

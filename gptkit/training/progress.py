@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -14,7 +15,7 @@ from rich.text import Text
 from gptkit.kinds.tracker import TrainingStart
 from gptkit.training.observer import Observer
 
-__all__ = ["ConsoleProgress"]
+__all__ = ["ConsoleProgress", "preparing"]
 
 
 class ConsoleProgress(Observer):
@@ -89,6 +90,16 @@ class ConsoleProgress(Observer):
             command = self._resume_command.format(folder=folder)
             self.console.print(f"[bold yellow]stopped[/] after step {step} of {steps}, {escape(what)}", highlight=False)
             self.console.print(f"go on with: [bold]{escape(command)}[/]", highlight=False)
+
+
+@contextlib.contextmanager
+def preparing(screen: ConsoleProgress | None, what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show that something takes its time; call what it gives with how far that is, and of how much."""
+    if screen is None or not screen.console.is_terminal:
+        yield lambda done, total: None
+        return
+    with screen.console.status(f"{what} …") as status:
+        yield lambda done, total: status.update(f"{what} … {100 * done // max(1, total)} %")
 
 
 def _short(number: float) -> str:

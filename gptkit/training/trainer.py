@@ -103,8 +103,10 @@ class Trainer:
             TrainingError: the loss or the gradients are no longer finite. Nothing is saved then.
         """
         steps = self.spec.steps
+        cards = [torch.cuda.current_device()] if self.device.type == "cuda" else []
         try:
-            with StopRequest() as stop:
+            # The caller's random numbers stay as they are: a step begins with a seed of its own.
+            with StopRequest() as stop, torch.random.fork_rng(cards):
                 folder = self._checkpoints.folder.parent
                 self._observers.on_start(TrainingStart(folder, self.step, steps, self._describe))
                 self.model.train()

@@ -134,6 +134,25 @@ def test_loading_is_exact(trained: gptkit.Run) -> None:
         assert torch.equal(run.model(ids).logits, trained.model(ids).logits)
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs a system that tells its memory maps")
+def test_loading_maps_the_weights_and_never_changes_the_file(folder: Path) -> None:
+    file = folder / "checkpoints" / "step-00000006" / "model.safetensors"
+    before = file.read_bytes()
+    model = gptkit.load(folder, device="cpu").model
+    mapped = []
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        if line.endswith(str(file)):
+            first, last = line.split()[0].split("-")
+            mapped.append(range(int(first, 16), int(last, 16)))
+    assert mapped
+    for name, parameter in model.named_parameters():
+        assert any(parameter.data_ptr() in addresses for addresses in mapped), name
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    assert file.read_bytes() == before
+
+
 def test_an_earlier_checkpoint_can_be_loaded(trained: gptkit.Run) -> None:
     run = gptkit.load(trained.folder, step=3)
     assert (run.step, run.finished) == (3, False)

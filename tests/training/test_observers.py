@@ -23,7 +23,7 @@ from gptkit.errors import TrainingError
 from gptkit.kinds.tracker import Tracker, TrainingStart
 from gptkit.training import precision
 from gptkit.training.evaluation import Batch, evaluate
-from gptkit.training.observer import isolated
+from gptkit.training.observer import Isolated
 from gptkit.training.plot import draw_losses
 from gptkit.training.progress import ConsoleProgress
 from gptkit.training.records import MetricsFile, SamplesFile, read_metrics
@@ -77,7 +77,7 @@ class Keeping(Tracker):
 
 def test_a_failing_tracker_ends_nothing_but_itself(make_trainer: MakeTrainer, caplog: pytest.LogCaptureFixture) -> None:
     failing, keeping = Failing(), Keeping()
-    trackers = [isolated(failing, "failing"), isolated(Spoiling(), "spoiling"), isolated(keeping, "keeping")]
+    trackers = [Isolated(lambda: failing, "failing"), Isolated(Spoiling, "spoiling"), Isolated(lambda: keeping, "keeping")]
     with caplog.at_level(logging.WARNING, logger="gptkit"):
         trainer = make_trainer(
             steps=2, log_every=1, sample_every=None, observers=trackers, write=lambda step: "hi", describe={"name": "x"}
@@ -99,6 +99,16 @@ def test_a_failing_tracker_ends_nothing_but_itself(make_trainer: MakeTrainer, ca
         ("checkpoint", 2),
         ("end", 2, None),
     ]
+
+
+def test_a_tracker_that_cannot_be_made_ends_nothing(make_trainer: MakeTrainer, caplog: pytest.LogCaptureFixture) -> None:
+    def make() -> Tracker:
+        raise ModuleNotFoundError("No module named 'wandb'")
+
+    trainer = make_trainer(steps=1, observers=[Isolated(make, "dashboard")])
+    trainer.run()
+    assert trainer.step == 1
+    assert "tracker 'dashboard' failed" in caplog.text
 
 
 def test_the_csv_tracker_writes_a_table_without_doubles(tmp_path: Path) -> None:

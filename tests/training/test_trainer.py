@@ -186,6 +186,15 @@ def test_dropout_depends_on_the_step_and_not_on_what_happened_before(make_traine
     assert same(weights(one), weights(other))
 
 
+def test_the_callers_random_numbers_stay_as_they_are(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(steps=2)
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    trainer.run()
+    assert torch.equal(torch.rand(3), expected)
+
+
 def test_another_seed_gives_other_numbers(make_trainer: MakeTrainer) -> None:
     one, other = make_trainer("a"), make_trainer("b", seed=1)
     one.run()
