@@ -141,18 +141,13 @@ class Windows:
         count = len(self)
         limit = -(-count // batch_size) if max_batches is None else max_batches
         chosen = np.arange(count, dtype=np.int64)
-        whole = count <= limit * batch_size
-        if not whole:
+        if count > limit * batch_size:
             chosen = np.arange(limit * batch_size, dtype=np.int64) * count // (limit * batch_size)
         for first in range(0, len(chosen), batch_size):
             yield self.gather(chosen[first : first + batch_size] * self.stride)
         rest = (len(self.tokens) - 1) - ((count - 1) * self.stride + self.context_length)
-        if (
-            whole
-            and rest > 0
-            and self.stride <= self.context_length
-            and (max_batches is None or -(-count // batch_size) < max_batches)
-        ):
+        room = max_batches is None or -(-count // batch_size) < max_batches
+        if rest > 0 and room and self.stride <= self.context_length:
             tail = Windows(self.tokens[-rest - 1 :], rest)
             if self.document_starts is not None:
                 tail.document_starts = self.document_starts - (len(self.tokens) - rest - 1)

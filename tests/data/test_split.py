@@ -122,6 +122,15 @@ def test_pieces_of_a_document_stay_together_and_are_cut_as_one(listed: Make) -> 
         assert sides(listed(texts=pieces, validation=0.1)) == {"train": ["x" * 90], "validation": ["x" * 10]}
 
 
+def test_copies_of_the_only_text_are_all_cut(listed: Make) -> None:
+    assert sides(listed(texts=["x" * 100] * 3, validation=0.1)) == {"train": ["x" * 90] * 3, "validation": ["x" * 10] * 3}
+
+
+def test_one_document_always_trains(listed: Make) -> None:
+    found = sides(listed(texts=["a" * 10, "b" * 10], validation=0.9))
+    assert sorted(found["train"] + found["validation"]) == ["a" * 10, "b" * 10]
+
+
 def test_no_validation(listed: Make) -> None:
     assert sides(listed(texts=["a", "b"], validation=0)) == {"train": ["a", "b"], "validation": []}
 

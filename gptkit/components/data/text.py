@@ -23,7 +23,7 @@ from gptkit.components.data._files import (
 from gptkit.errors import DataError
 from gptkit.kinds.data import DataSpec, Document
 
-PIECE = 4 << 20
+PIECE = 1 << 20
 """Longer documents come in pieces of about this many characters."""
 
 _NEARBY = 1 << 16
@@ -38,7 +38,7 @@ class TextData(DataSpec):
     byte order mark is dropped; documents of nothing but white space are left out.
 
     Notes:
-        A document of more than four million characters is handed on in pieces, so a file may be larger than memory. A
+        A document of more than a million characters is handed on in pieces, so a file may be larger than memory. A
         piece stops at the end of a line that is followed by no blank, which is a border for the usual tokenizers
         anyway: the tokens are those of the whole text, save perhaps the one at the border.
     """
