@@ -6,13 +6,26 @@ Completion runs at every press of the tab key: what it needs is imported inside,
 from __future__ import annotations
 
 import contextlib
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-__all__ = ["File", "FileOrRun", "Json", "Overrides", "RunFolder", "complete_kinds", "complete_names", "complete_shipped"]
+__all__ = [
+    "File",
+    "FileOrRun",
+    "Json",
+    "Overrides",
+    "RunFolder",
+    "chosen",
+    "complete_kinds",
+    "complete_names",
+    "complete_runs",
+    "complete_shipped",
+    "complete_specs",
+]
 
 Completions = list[tuple[str, str]]
 
@@ -22,7 +35,7 @@ def complete_shipped(incomplete: str) -> Completions:
     from gptkit.shipped import shipped, summary
 
     with contextlib.suppress(Exception):
-        return [(name, summary(path)) for name, path in shipped().items() if name.startswith(incomplete)]
+        return [(name, _short(summary(path))) for name, path in shipped().items() if name.startswith(incomplete)]
     return []
 
 
@@ -33,7 +46,7 @@ def complete_kinds(incomplete: str) -> Completions:
         from gptkit.registry import default_registry
 
         kinds = default_registry().kinds().items()
-        return [(kind, parse(entry.cls.__doc__).summary) for kind, entry in kinds if kind.startswith(incomplete)]
+        return [(kind, _short(parse(entry.cls.__doc__).summary)) for kind, entry in kinds if kind.startswith(incomplete)]
     return []
 
 
@@ -44,7 +57,7 @@ def complete_names(ctx: typer.Context, incomplete: str) -> Completions:
         from gptkit.registry import default_registry
 
         entries = default_registry().entries(str(ctx.params.get("kind"))).items()
-        return [(name, parse(entry.cls.__doc__).summary) for name, entry in entries if name.startswith(incomplete)]
+        return [(name, _short(parse(entry.cls.__doc__).summary)) for name, entry in entries if name.startswith(incomplete)]
     return []
 
 
@@ -60,6 +73,11 @@ def complete_runs(incomplete: str) -> Completions:
     return [(f"{path}/", "") for path in _paths(incomplete, ())]
 
 
+def _short(text: str) -> str:
+    """Text that stands beside a completion, which shells show on one line."""
+    return textwrap.shorten(text, 60, placeholder=" …")
+
+
 def _paths(incomplete: str, endings: tuple[str, ...]) -> Iterator[Path]:
     typed = Path(incomplete)
     folder, start = (typed, "") if incomplete.endswith("/") or not incomplete else (typed.parent, typed.name)
@@ -68,10 +86,6 @@ def _paths(incomplete: str, endings: tuple[str, ...]) -> Iterator[Path]:
             hidden = path.name.startswith(".") and not start.startswith(".")
             if path.name.startswith(start) and not hidden and (path.is_dir() or path.suffix in endings):
                 yield path
-
-
-def _complete_either(incomplete: str) -> Completions:
-    return complete_specs(incomplete)
 
 
 File = Annotated[
@@ -87,7 +101,7 @@ FileOrRun = Annotated[
     typer.Argument(
         metavar="FILE|RUN",
         help="A spec file, the name of a shipped spec, or a run's folder.",
-        autocompletion=_complete_either,
+        autocompletion=complete_specs,
     ),
 ]
 RunFolder = Annotated[

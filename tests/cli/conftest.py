@@ -1,0 +1,77 @@
+"""The command line, called as a user calls it, in a folder of its own."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from gptkit.cli.main import app
+
+SPEC = """\
+gptkit: 1
+name: mini
+tokenizer: byte
+model:
+  context_length: 16
+  d_model: 16
+  n_layers: 1
+  attention: {name: multi-head, n_heads: 2}
+data: {name: text, path: corpus.txt}
+training:
+  steps: 3
+  batch_size: 2
+  log_every: 1
+  evaluate_batches: 1
+  sample_tokens: 8
+  sample_prompt: the
+  device: cpu
+"""
+
+Call = Callable[..., Any]
+
+
+def write_project(folder: Path) -> None:
+    """A spec and its corpus."""
+    words = random.Random(0).choices(["the", "cat", "sat", "on", "a", "mat"], k=800)
+    (folder / "mini.yaml").write_text(SPEC, encoding="utf-8")
+    (folder / "corpus.txt").write_text(" ".join(words), encoding="utf-8")
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with a spec and its corpus."""
+    write_project(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def call() -> Call:
+    """Calls the command line; the result has exit_code, stdout and stderr. `code` is what the exit code must be."""
+    runner = CliRunner()
+
+    def invoke(*arguments: str | Path, code: int = 0, **options: Any) -> Any:
+        options.setdefault("env", {})
+        options["env"] = {"COLUMNS": "80", "NO_COLOR": None, "GPTKIT_DEBUG": None, **options["env"]}
+        result = runner.invoke(app, [str(argument) for argument in arguments], **options)
+        assert result.exit_code == code, f"{result.exit_code}\n{result.stdout}\n{result.stderr}\n{result.exception!r}"
+        return result
+
+    return invoke
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, call: Call) -> Path:
+    """A run, trained through the command line. Not to be changed."""
+    import torch
+
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("trained")
+    write_project(folder)
+    call("train", folder / "mini.yaml", folder / "run", "--quiet")
+    return folder / "run"

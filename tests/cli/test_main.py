@@ -1,0 +1,165 @@
+"""Help, versions, exit codes, and what is said when something goes wrong."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+import gptkit
+from gptkit.cli import check
+from gptkit.errors import GptkitError
+
+from .conftest import Call
+
+COMMANDS = ["demo", "new", "check", "show", "diff", "train", "generate", "evaluate", "components", "plugins", "schema"]
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_help_of_everything_without_torch() -> None:
+    code = f"""
+import sys
+from typer.testing import CliRunner
+from gptkit.cli.main import app
+for command in [[], *[[name] for name in {COMMANDS!r}]]:
+    result = CliRunner().invoke(app, [*command, "--help"])
+    assert result.exit_code == 0 and "Usage" in result.stdout, (command, result.stdout)
+print(sorted({{"torch", "numpy", "ruamel", "matplotlib"}} & {{name.partition(".")[0] for name in sys.modules}}))
+"""
+    done = python(code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+
+
+def test_help_names_every_command_in_its_order(call: Call) -> None:
+    text = call("--help").stdout
+    places = [text.index(f"│ {name} ") for name in COMMANDS]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize("columns", ["60", "80"])
+def test_help_keeps_to_the_width_without_colour(call: Call, columns: str) -> None:
+    for command in COMMANDS:
+        text = call(command, "--help", env={"COLUMNS": columns, "TERMINAL_WIDTH": columns}).stdout
+        assert "\x1b" not in text
+        assert max(map(len, text.splitlines())) <= int(columns), command
+
+
+def test_version(call: Call) -> None:
+    assert call("--version").stdout == f"gptkit {gptkit.__version__}\n"
+
+
+def test_wrong_command_lines_exit_with_2(call: Call) -> None:
+    assert "check" in call("chekc", code=2).stderr
+    call("check", code=2)
+    call("train", "a", "--unknown", code=2)
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def raise_it(text: str) -> None:
+        raise error
+
+    monkeypatch.setattr(check.console, "out", raise_it)
+
+
+def test_an_error_is_a_message_and_a_hint(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(monkeypatch, GptkitError("it is [bold]so[/]", hint="Do this."))
+    result = call("check", "tiny", code=2)
+    assert result.stderr == "error: it is [bold]so[/]\nhint: Do this.\n"
+    assert result.stdout == ""
+
+
+def test_debugging_lets_exceptions_through(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(monkeypatch, GptkitError("it is so"))
+    result = call("check", "tiny", code=1, env={"GPTKIT_DEBUG": "1"})
+    assert isinstance(result.exception, GptkitError)
+
+
+def test_a_crash_names_the_error_its_place_and_the_way_to_the_traceback(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(monkeypatch, ZeroDivisionError("by zero"))
+    result = call("check", "tiny", code=1)
+    assert isinstance(result.exception, SystemExit)
+    assert "ZeroDivisionError: by zero" in result.stderr
+    assert re.search(r"at .*test_main\.py:\d+, in raise_it", result.stderr)
+    assert "GPTKIT_DEBUG=1" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_ctrl_c_exits_with_130(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(monkeypatch, KeyboardInterrupt())
+    assert call("check", "tiny", code=130).stderr == "interrupted\n"
+
+
+def test_warnings_of_ours_are_one_line(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    import logging
+
+    def warn(text: str) -> None:
+        logging.getLogger("gptkit").warning("tracker %r failed", "x")
+        warnings.warn_explicit("now called y", DeprecationWarning, check.__file__, 1, module="gptkit.cli.check")
+
+    monkeypatch.setattr(check.console, "out", warn)
+    assert call("check", "tiny").stderr == "warning: tracker 'x' failed\nwarning: now called y\n"
+
+
+def test_a_reader_that_stops_reading_is_no_error() -> None:
+    # The pipe is closed before anything is written into it.
+    code = """
+import os, sys
+read, write = os.pipe()
+os.close(read)
+os.dup2(write, 1)
+sys.argv = ["gptkit", "new", "--list"]
+from gptkit.cli.main import main
+main()
+"""
+    done = python(code)
+    assert done.returncode == 1
+    assert done.stderr == ""
+
+
+def test_a_terminal_that_cannot_show_a_character(tmp_path: Path) -> None:
+    code = "import sys; sys.argv = ['gptkit', '--help']; from gptkit.cli.main import main; main()"
+    done = python(code, PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    assert done.returncode == 0
+    assert "Compose, train and run" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("gptkit components posi", {"position"}),
+        ("gptkit components position ro", {"rotary"}),
+        ("gptkit new --from mo", {"modern"}),
+        ("gptkit check mi", {"mini.yaml"}),
+        ("gptkit train mini.yaml run", {"runs/"}),
+    ],
+)
+def test_completion(call: Call, project: Path, words: str, expected: set[str]) -> None:
+    (project / "runs").mkdir()
+    (project / "mine.txt").touch()
+    count = str(len(words.split()) - 1)
+    environment = {"_GPTKIT_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": count}
+    assert set(call(env=environment, prog_name="gptkit").stdout.split()) == expected
+
+
+def test_completion_never_fails(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise RuntimeError("no registry")
+
+    monkeypatch.setattr("gptkit.registry.default_registry", broken)
+    environment = {"_GPTKIT_COMPLETE": "complete_bash", "COMP_WORDS": "gptkit components position r", "COMP_CWORD": "3"}
+    assert call(env=environment, prog_name="gptkit").stdout.split() == []

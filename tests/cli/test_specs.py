@@ -1,0 +1,185 @@
+"""Commands about spec files: new, check, show, diff, schema."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gptkit.experiments.opening import open_spec
+from gptkit.shipped import shipped
+
+from .conftest import Call
+
+WRONG = """\
+name: wrong
+model:
+  d_model: wide
+  attention: {name: multi-head, n_heads: 4, qk_norm: rmss}
+  positon: rotary
+"""
+
+
+# -- new -------------------------------------------------------------------------------------------------------------
+
+
+def test_new_writes_a_spec_named_after_its_file_and_its_schema(call: Call, project: Path) -> None:
+    result = call("new", "sub/novel.yaml", "--from", "modern")
+    text = (project / "sub/novel.yaml").read_text(encoding="utf-8")
+    original = shipped()["modern"].read_text(encoding="utf-8")
+    assert text == original.replace("\nname: modern\n", "\nname: novel\n")
+    assert open_spec(project / "sub/novel.yaml").spec.name == "novel"
+    schema = json.loads((project / "sub/gptkit.schema.json").read_text(encoding="utf-8"))
+    assert "model" in schema["properties"]
+    assert "sub/novel.yaml" in result.stdout
+
+
+def test_new_takes_the_shipped_name_by_default(call: Call, project: Path) -> None:
+    call("new", "--from", "book", "--no-schema")
+    assert (project / "book.yaml").is_file()
+    assert not (project / "gptkit.schema.json").exists()
+
+
+@pytest.mark.parametrize("stem", ["no", "a: b", "7", "ünï"])
+def test_new_quotes_a_name_that_yaml_would_take_for_something_else(call: Call, project: Path, stem: str) -> None:
+    call("new", f"{stem}.yaml", "--no-schema")
+    assert open_spec(project / f"{stem}.yaml").spec.name == stem
+
+
+def test_new_refuses_to_overwrite_unless_forced(call: Call, project: Path) -> None:
+    before = (project / "mini.yaml").read_text(encoding="utf-8")
+    assert "--force" in call("new", "mini.yaml", code=2).stderr
+    assert (project / "mini.yaml").read_text(encoding="utf-8") == before
+    call("new", "mini.yaml", "--force", "--no-schema")
+    assert (project / "mini.yaml").read_text(encoding="utf-8") != before
+
+
+def test_new_says_what_there_is(call: Call, project: Path) -> None:
+    assert "did you mean 'modern'?" in call("new", "--from", "modren", code=2).stderr
+    assert "does not end in .yaml" in call("new", "mini.toml", code=2).stderr
+    listed = call("new", "--list").stdout
+    assert all(name in listed for name in shipped())
+    assert sorted(path.name for path in project.iterdir()) == ["corpus.txt", "mini.yaml"]
+
+
+# -- check -----------------------------------------------------------------------------------------------------------
+
+
+def test_check_tells_every_mistake_with_its_place(call: Call, project: Path) -> None:
+    (project / "wrong.yaml").write_text(WRONG, encoding="utf-8")
+    result = call("check", "wrong.yaml", code=2, env={"COLUMNS": "40"})
+    lines = result.stderr.splitlines()
+    assert [line.split(": ")[:2] for line in lines[:3]] == [
+        ["wrong.yaml:3:12", "model.d_model"],
+        ["wrong.yaml:4:54", "model.attention.qk_norm"],
+        ["wrong.yaml:5:3", "model.positon"],
+    ]
+    assert "did you mean 'rms'?" in lines[1]
+    assert lines[3:] == ["error: 3 mistakes in wrong.yaml"]
+    assert result.stdout == ""
+
+
+def test_check_of_a_good_spec_is_one_line_with_its_size(call: Call, project: Path) -> None:
+    result = call("check", "mini.yaml", "--set", "model.n_layers=2")
+    line = result.stdout
+    assert line.count("\n") == 1
+    assert line.startswith("mini.yaml: fine: mini, ")
+    assert "2 layers, context 16" in line
+    assert not result.stderr
+
+
+def test_check_of_a_vocabulary_that_only_the_corpus_knows_reads_no_corpus(call: Call, project: Path) -> None:
+    (project / "corpus.txt").unlink()
+    assert "as the corpus's vocabulary makes" in call("check", "mini.yaml", "--set", "tokenizer=char").stdout
+
+
+def test_check_of_a_wrong_override(call: Call, project: Path) -> None:
+    result = call("check", "mini.yaml", "-s", "model.position=alibo", code=2)
+    assert "--set model.position=alibo: model.position" in result.stderr
+
+
+# -- show ------------------------------------------------------------------------------------------------------------
+
+
+def test_show_resolved_is_a_spec_that_resolves_to_itself(call: Call, project: Path) -> None:
+    text = call("show", "mini.yaml", "--resolved", "--set", "training.steps=7").stdout
+    (project / "resolved.yaml").write_text(text, encoding="utf-8")
+    spec = open_spec("resolved.yaml").spec
+    assert spec == open_spec("mini.yaml", ["training.steps=7"]).spec
+    assert call("show", "resolved.yaml", "--resolved").stdout == text
+
+
+def test_show_as_json_agrees_with_the_model(call: Call, project: Path) -> None:
+    import gptkit
+
+    data = json.loads(call("show", "mini.yaml", "--json").stdout)
+    parameters = sum(parameter.numel() for parameter in gptkit.build("mini.yaml", device="meta").parameters())
+    assert data["sizes"]["parameters"] == parameters
+    assert data["sizes"]["cache_bytes_per_token"] == 2 * 16 * 4  # a key and a value of 16 features in fp32
+    assert data["spec"]["model"]["attention"]["d_head"] == 8
+    assert [layer["attention"]["n_heads"] for layer in data["layers"]] == [2]
+
+
+@pytest.mark.parametrize("columns", ["60", "80"])
+def test_show_says_what_each_layer_got(call: Call, project: Path, columns: str) -> None:
+    pattern = "model.layers=[{repeat: 2, attention: {window: 4}}, {position: none}]"
+    result = call("show", "mini.yaml", "--set", pattern, "--set", "model.n_layers=6", env={"COLUMNS": columns})
+    lines = [line.rstrip() for line in result.stdout.splitlines()]
+    windowed, full = lines.index("0 to 1, 3 to 4"), lines.index("2, 5")
+    assert "window 4" in " ".join(lines[windowed:full])
+    assert "  position     none" in lines[full : full + 6]
+    assert "parameters" in result.stdout
+    assert "embedding: TokenEmbedding" in result.stdout
+    assert "\x1b" not in result.stdout
+    settings = lines[: lines.index("Tree")]
+    assert max(map(len, settings)) <= int(columns)
+
+
+def test_show_of_an_unknown_vocabulary_still_shows_the_layers(call: Call, project: Path) -> None:
+    (project / "corpus.txt").unlink()
+    result = call("show", "mini.yaml", "--set", "tokenizer=char")
+    assert "unknown: the vocabulary depends on a corpus" in result.stdout
+    assert "multi-head" in result.stdout
+
+
+def test_show_of_a_run_counts_the_saved_tokenizer_and_says_how_far_it_is(call: Call, run: Path) -> None:
+    assert "step 3 of 3" in call("show", run).stdout
+
+
+def test_show_of_a_folder_that_is_no_run(call: Call, project: Path) -> None:
+    assert "is no run" in call("show", ".", code=2).stderr
+
+
+# -- diff ------------------------------------------------------------------------------------------------------------
+
+
+def test_diff_names_paths_values_and_sizes(call: Call, project: Path) -> None:
+    (project / "other.yaml").write_text(
+        "extends: mini.yaml\nmodel: {d_model: 32, position: {name: alibi}}\nsampler: [greedy]\n", encoding="utf-8"
+    )
+    data = json.loads(call("diff", "mini.yaml", "other.yaml", "--json").stdout)
+    assert data["spec"]["model.d_model"] == [16, 32]
+    assert [side["name"] for side in data["spec"]["model.position"]] == ["rotary", "alibi"]
+    assert data["spec"]["sampler.1"][1] is None
+    assert "model.attention.n_heads" not in data["spec"]
+    assert data["sizes"]["cache_bytes_per_token"] == [128, 256]
+    text = call("diff", "mini.yaml", "other.yaml").stdout
+    row = next(line.split() for line in text.splitlines() if line.startswith("model.position"))
+    assert row == ["model.position", "rotary", "alibi"]
+
+
+def test_diff_of_equal_specs(call: Call, project: Path) -> None:
+    assert call("diff", "mini.yaml", "mini.yaml").stdout == "no difference\n"
+
+
+# -- schema ----------------------------------------------------------------------------------------------------------
+
+
+def test_schema_is_the_same_on_stdout_and_in_a_file(call: Call, project: Path) -> None:
+    text = call("schema").stdout
+    assert "rotary" in text
+    assert json.loads(text)["$schema"].startswith("https://json-schema.org/")
+    call("schema", "--output", "s.json")
+    assert (project / "s.json").read_text(encoding="utf-8") == text
+    assert "cannot be written" in call("schema", "--output", "no/such/folder.json", code=2).stderr
