@@ -19,7 +19,7 @@ __all__ = ["ConsoleProgress", "preparing"]
 
 
 class ConsoleProgress(Observer):
-    """A live bar in a terminal; in a file or a pipe a line for each validation.
+    """A line for each validation, and samples of text; in a terminal also a live bar below them.
 
     Args:
         console: where to; by default stderr, so that stdout stays free.
@@ -38,15 +38,16 @@ class ConsoleProgress(Observer):
         self._start = start
         if not self.console.is_terminal:
             return
+        # The bar takes what the numbers leave, so that all of it fits into 60 columns.
         self._progress = Progress(
-            TextColumn("[bold]training"),
-            BarColumn(),
+            BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TextColumn("{task.fields[numbers]}"),
             TimeRemainingColumn(compact=True),
             TextColumn("left"),
             console=self.console,
             transient=True,
+            expand=True,
         )
         self._progress.add_task("training", total=start.steps, completed=start.step, numbers="")
         self._progress.start()
@@ -62,12 +63,14 @@ class ConsoleProgress(Observer):
             self._shown["validation"] = f"validation {metrics['validation_loss']:.3f}"
         if "tokens_per_second" in metrics:
             self._shown["speed"] = f"{_short(metrics['tokens_per_second'])} tokens/s"
-        numbers = "  ".join(self._shown[key] for key in ("loss", "validation", "speed") if key in self._shown)
         if self._progress is not None:
-            self._progress.update(self._progress.task_ids[0], numbers=numbers)
-        elif "validation_loss" in metrics:
+            self._progress.update(self._progress.task_ids[0], numbers=self._numbers("loss", "speed"))
+        if "validation_loss" in metrics:
             total = self._start.steps if self._start is not None else "?"
-            self.console.print(f"step {step}/{total}  {numbers}", highlight=False)
+            self.console.print(f"step {step}/{total}  {self._numbers('loss', 'validation', 'speed')}", highlight=False)
+
+    def _numbers(self, *names: str) -> str:
+        return "  ".join(self._shown[name] for name in names if name in self._shown)
 
     def on_sample(self, step: int, text: str) -> None:
         title = f"step {step}"
@@ -84,12 +87,16 @@ class ConsoleProgress(Observer):
             return
         steps, folder = self._start.steps, self._start.folder
         if error is None:
-            self.console.print(f"[bold green]done[/] {steps} steps in {escape(str(folder))}", highlight=False)
+            self.console.print(
+                f"[bold green]done[/] {steps} steps in {escape(str(folder))}", highlight=False, soft_wrap=True
+            )
         elif isinstance(error, KeyboardInterrupt):
             what = f"saved in {self._saved}" if self._saved is not None else "nothing new to save"
             command = self._resume_command.format(folder=folder)
-            self.console.print(f"[bold yellow]stopped[/] after step {step} of {steps}, {escape(what)}", highlight=False)
-            self.console.print(f"go on with: [bold]{escape(command)}[/]", highlight=False)
+            self.console.print(
+                f"[bold yellow]stopped[/] after step {step} of {steps}, {escape(what)}", highlight=False, soft_wrap=True
+            )
+            self.console.print(f"go on with: [bold]{escape(command)}[/]", highlight=False, soft_wrap=True)
 
 
 @contextlib.contextmanager
