@@ -18,13 +18,11 @@ if TYPE_CHECKING:
 def components(
     kind: Annotated[
         str | None,
-        typer.Argument(
-            metavar="[KIND]", help="A kind, such as position.", autocompletion=complete_kinds, show_default=False
-        ),
+        typer.Argument(metavar="KIND", help="A kind, such as position.", autocompletion=complete_kinds, show_default=False),
     ] = None,
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", help="A component of it.", autocompletion=complete_names, show_default=False),
+        typer.Argument(metavar="NAME", help="A component of it.", autocompletion=complete_names, show_default=False),
     ] = None,
 ) -> None:
     """Show what a spec can choose from: all kinds, the components of one, or one component.

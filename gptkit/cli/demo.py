@@ -23,7 +23,8 @@ def demo(
         typer.Option("--folder", metavar="RUN", help="Where to train; the next free number is added where there is a run."),
     ] = Path("runs/demo"),
     steps: Annotated[
-        int | None, typer.Option("--steps", min=1, help="Training steps, in place of the spec's.", show_default=False)
+        int | None,
+        typer.Option("--steps", min=1, metavar="N", help="Training steps, in place of the spec's.", show_default=False),
     ] = None,
 ) -> None:
     """Train a small GPT on real text for two or three minutes, and let it write.

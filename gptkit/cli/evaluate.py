@@ -27,9 +27,7 @@ def evaluate(
     ] = None,
     step: Annotated[
         int | None,
-        typer.Option(
-            "--step", metavar="STEP", help="The checkpoint of this step; the newest by default.", show_default=False
-        ),
+        typer.Option("--step", metavar="N", help="The checkpoint of this step; the newest by default.", show_default=False),
     ] = None,
     as_json: Json = False,
 ) -> None:

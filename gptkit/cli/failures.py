@@ -38,6 +38,14 @@ def debugging() -> bool:
 class Commands(TyperGroup):
     """The group of all commands, which turns exceptions into messages and exit codes."""
 
+    def get_params(self, ctx: Any) -> Any:
+        params: Any = super().get_params(ctx)
+        for param in params:
+            if param.name in ("install_completion", "show_completion"):
+                # The help's last line names the one of them that is needed.
+                param.hidden = True
+        return params
+
     def invoke(self, ctx: Any) -> Any:
         with _messages(), _exit_codes():
             result = super().invoke(ctx)

@@ -28,31 +28,32 @@ def generate(
     folder: RunFolder,
     prompts: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[PROMPT]...", help="What the text begins with; - reads it from stdin.", show_default=False),
+        typer.Argument(metavar="PROMPT", help="What the text begins with; - reads it from stdin.", show_default=False),
     ] = None,
-    max_tokens: Annotated[int, typer.Option("--max-tokens", "-n", min=0, help="Tokens to write at most.")] = 200,
+    max_tokens: Annotated[
+        int, typer.Option("--max-tokens", "-n", min=0, metavar="N", help="Tokens to write at most.")
+    ] = 200,
     sampler: Annotated[
         list[str] | None,
         typer.Option(
             "--sampler",
-            metavar="NAME[=VALUE]",
+            metavar="LINK",
             help="A link of the chain in place of the spec's, as in --sampler temperature=0.8 --sampler top-k=40.",
         ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option("--seed", min=0, help="The same seed writes the same text.", show_default=False)
+        int | None,
+        typer.Option("--seed", min=0, metavar="N", help="The same seed writes the same text.", show_default=False),
     ] = None,
     stop: Annotated[
         list[str] | None,
         typer.Option("--stop", metavar="TEXT", help="End where this is written. May be given several times."),
     ] = None,
-    count: Annotated[int, typer.Option("--count", "-c", min=1, help="Texts to write for each prompt.")] = 1,
-    echo: Annotated[bool, typer.Option(help="Print the prompt before the text.")] = True,
+    count: Annotated[int, typer.Option("--count", "-c", min=1, metavar="N", help="Texts to write for each prompt.")] = 1,
+    bare: Annotated[bool, typer.Option("--no-echo", help="Leave the prompt out.")] = False,
     step: Annotated[
         int | None,
-        typer.Option(
-            "--step", metavar="STEP", help="The checkpoint of this step; the newest by default.", show_default=False
-        ),
+        typer.Option("--step", metavar="N", help="The checkpoint of this step; the newest by default.", show_default=False),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -73,9 +74,9 @@ def generate(
     }
     wanted = [text for text in texts for _ in range(count)]
     if as_json or len(wanted) > 1:
-        results = _together(run, wanted, options, echo=echo, as_json=as_json)
+        results = _together(run, wanted, options, echo=not bare, as_json=as_json)
     else:
-        results = [_streamed(run, wanted[0], options, echo=echo)]
+        results = [_streamed(run, wanted[0], options, echo=not bare)]
     _say(results)
     if any(result.finish == "interrupted" for result in results):
         raise typer.Exit(INTERRUPTED)

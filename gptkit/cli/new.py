@@ -19,16 +19,16 @@ SCHEMA = "gptkit.schema.json"
 
 def new(
     file: Annotated[
-        Path | None, typer.Argument(metavar="[FILE]", help="The file to write. By default NAME.yaml.", show_default=False)
+        Path | None, typer.Argument(metavar="FILE", help="The file to write. By default NAME.yaml.", show_default=False)
     ] = None,
     start: Annotated[
         str, typer.Option("--from", metavar="NAME", help="The shipped spec to start from.", autocompletion=complete_shipped)
     ] = "tiny",
     listed: Annotated[bool, typer.Option("--list", help="Show the shipped specs and stop.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
-    schema: Annotated[
-        bool, typer.Option(help=f"Also write {SCHEMA} beside it, with which editors complete and check the spec.")
-    ] = True,
+    bare: Annotated[
+        bool, typer.Option("--no-schema", help=f"Do not write {SCHEMA}, with which editors complete and check the spec.")
+    ] = False,
 ) -> None:
     """Write a commented spec file to start from.
 
@@ -50,7 +50,7 @@ def new(
     except OSError as error:
         raise GptkitError(f"{target} cannot be written: {error.strerror}") from None
     console.out(f"{target}: a copy of {start}, to be changed as you like")
-    if schema:
+    if not bare:
         from gptkit.cli.schema import schema_text
 
         target.with_name(SCHEMA).write_text(schema_text(), encoding="utf-8", newline="\n")

@@ -22,7 +22,7 @@ def train(
     folder: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[RUN]",
+            metavar="RUN",
             help="The folder to train into. By default runs/NAME, NAME being the spec's.",
             autocompletion=complete_runs,
             show_default=False,
@@ -37,8 +37,8 @@ def train(
 ) -> None:
     """Train a model.
 
-    Ctrl-C finishes the step, saves, and says how to go on. To resume, the run alone will do:
-    gptkit train --resume runs/gpt; with --set training.steps=2000 it goes on for longer.
+    Ctrl-C finishes the step, saves, and says how to go on. To resume, the run alone will do; a higher number of steps
+    makes it go on for longer: gptkit train --resume runs/gpt --set training.steps=2000
     """
     from gptkit.experiments.folder import RunFolder
     from gptkit.experiments.opening import open_spec
