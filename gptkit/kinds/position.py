@@ -43,16 +43,13 @@ class Position(nn.Module):
         """Absolute: add to (or change) the token embeddings."""
         return x_BTE
 
-    def prepare(self, query_positions: Tensor, key_positions: Tensor) -> Any:
-        """Whatever `rotate` needs of the positions (sines and cosines, say). Computed once a call, shared by layers."""
+    def prepare(self, positions: Tensor) -> Any:
+        """Whatever `rotate` needs of this call's positions (sines and cosines, say). Once a call, shared by layers."""
         return None
 
-    def rotate(self, q_BHTD: Tensor, k_BHSD: Tensor, prepared: Any) -> tuple[Tensor, Tensor]:
-        """Relative: turn queries and keys before their dot product. Heads may be n_heads and n_kv_heads.
-
-        S = T and the keys are this call's, unless the position depends on the length: then they are all keys in view.
-        """
-        return q_BHTD, k_BHSD
+    def rotate(self, q_BHTD: Tensor, k_BKTD: Tensor, prepared: Any) -> tuple[Tensor, Tensor]:
+        """Relative: turn this call's queries and keys before their dot product. K is n_heads or n_kv_heads."""
+        return q_BHTD, k_BKTD
 
     def bias(self, query_positions: Tensor, key_positions: Tensor) -> Tensor | None:
         """Relative: a term added to the scaled scores, (1 or B, H, T, S). Computed once a call and shared by layers."""
@@ -82,8 +79,8 @@ class PositionSpec(Component):
     Declared capabilities:
         uses: which hooks the position has, of `embed`, `rotate`, `bias`, `content_bias`, `value_bias`. An attention
             that cannot take one of them refuses the position when the spec is loaded.
-        depends_on_length: the result for a pair of tokens changes with the length of the text (dynamic scaling), so
-            keys must be cached unrotated.
+        depends_on_length: the result for a pair of tokens changes with the length of the text (dynamic scaling), and
+            `changes_between` says when; the model then computes anew what it had cached.
         max_positions: positions from this one on do not exist (a learned table); None where there is no limit.
     """
 
@@ -92,6 +89,10 @@ class PositionSpec(Component):
 
     @property
     def depends_on_length(self) -> bool:
+        return False
+
+    def changes_between(self, old: int, new: int, context: BuildContext) -> bool:
+        """Whether a text that grows from `old` to `new` tokens changes what its earlier tokens gave."""
         return False
 
     def max_positions(self, context: BuildContext) -> int | None:

@@ -39,6 +39,10 @@ class RotaryScalingSpec(Component):
         """Why heads with so many rotated features cannot be scaled, as sentences with the remedy; none by default."""
         yield from ()
 
+    def changes_between(self, old: int, new: int, context: BuildContext) -> bool:
+        """Whether `at_length` differs for texts of `old` and of `new` tokens."""
+        return False
+
     def amplitude(self, context: BuildContext) -> float:
         """Factor of sine and cosine, and so, squared, of the scores of rotated features."""
         return 1.0

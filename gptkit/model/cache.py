@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -15,16 +17,48 @@ class Cache:
     """What cached decoding remembers of B rows. Made by `GPT.new_cache`, filled by calls of the model.
 
     Attributes:
+        batch: B.
         capacity: tokens a row can hold, padding included.
         length: tokens a row holds.
         starts_B: padding tokens at the start of each row; None where there is none.
     """
 
-    def __init__(self, states: list[LayerState], capacity: int, starts_B: Tensor | None) -> None:
+    def __init__(
+        self,
+        states: list[LayerState],
+        batch: int,
+        capacity: int,
+        starts_B: Tensor | None,
+        renew: Callable[[int], list[LayerState]],
+    ) -> None:
         self.states = states
+        self.batch = batch
         self.capacity = capacity
         self.starts_B = starts_B
         self.length = 0
+        self._renew = renew
+        self._ids_BT: Tensor | None = None
+        self._computed_at = 0
+
+    def begin(self, ids_BT: Tensor, changes: Callable[[int, int], bool]) -> Tensor:
+        """The ids to run so that all that is cached fits the new length: usually just the new ones.
+
+        Where positions depend on the length of the text and the new tokens change what the earlier ones gave, the cache
+        is emptied and all ids are to be run again.
+
+        Args:
+            changes: whether lengths `old` and `new` give different results.
+        """
+        known = ids_BT if self._ids_BT is None else torch.cat((self._ids_BT[:, : self.length], ids_BT), dim=1)
+        self._ids_BT = known
+        padding = [0] if self.starts_B is None else self.starts_B.tolist()
+        old, new = self._computed_at, known.shape[1]
+        stale = self.length > 0 and any(changes(old - start, new - start) for start in padding)
+        self._computed_at = new
+        if not stale:
+            return ids_BT
+        self.states, self.length = self._renew(self.batch), 0
+        return known
 
     @property
     def bytes(self) -> int:
@@ -39,6 +73,9 @@ class Cache:
             state.reorder(rows_B)
         if self.starts_B is not None:
             self.starts_B = self.starts_B[rows_B]
+        if self._ids_BT is not None:
+            self._ids_BT = self._ids_BT[rows_B]
+        self.batch = len(rows_B)
 
     def truncate(self, length: int) -> None:
         """Forget all but the first `length` tokens of every row.

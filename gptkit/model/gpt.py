@@ -16,7 +16,7 @@ from gptkit.errors import GptkitError, StateError
 from gptkit.files import validate_data
 from gptkit.kinds.attention import Attention
 from gptkit.kinds.forward import Forward
-from gptkit.kinds.state import Stateful
+from gptkit.kinds.state import LayerState, Stateful
 from gptkit.model.cache import Cache
 from gptkit.model.initialize import initialize
 from gptkit.model.spec import ModelSpec
@@ -100,6 +100,7 @@ class GPT(nn.Module):
         )
         self.final_norm = nn.Identity() if spec.final_norm is None else spec.final_norm.build(context, dim=spec.d_model)
         self.head = spec.head.build(context, embedding=self.embedding)
+        self._by_length = [layer.position for layer in spec.layer_specs() if layer.position.depends_on_length]
         self._stateful = [module for module in self.modules() if isinstance(module, Stateful)]
         for index, module in enumerate(self._stateful):
             module.state_index = index
@@ -144,6 +145,9 @@ class GPT(nn.Module):
                 f"{first + n_tokens} tokens do not fit into {where}",
                 hint="Shorten the text, or choose a longer model.context_length.",
             )
+        if cache is not None and self._by_length:
+            ids_BT = cache.begin(ids_BT, self._changes_between)
+            first = cache.length
         context = Forward(
             ids_BT,
             first=first,
@@ -156,9 +160,11 @@ class GPT(nn.Module):
         for block in self.blocks:
             x_BTE = block(x_BTE, context)
         if cache is not None:
-            cache.length += n_tokens
+            cache.length += ids_BT.shape[1]
         if last_only and targets_BT is None:
             x_BTE = x_BTE[:, -1:]
+        elif x_BTE.shape[1] != n_tokens:
+            x_BTE = x_BTE[:, -n_tokens:]
         x_BTE = self.final_norm(x_BTE)
         if targets_BT is None:
             return Output(self.head(x_BTE), None, context.losses, context.weights)
@@ -178,8 +184,14 @@ class GPT(nn.Module):
         """
         weight = next(self.parameters())
         capacity = self.context_length if capacity is None else capacity
-        states = [module.new_state(batch, capacity, dtype or weight.dtype, weight.device) for module in self._stateful]
-        return Cache(states, capacity, starts_B)
+
+        def states(rows: int) -> list[LayerState]:
+            return [module.new_state(rows, capacity, dtype or weight.dtype, weight.device) for module in self._stateful]
+
+        return Cache(states(batch), batch, capacity, starts_B, states)
+
+    def _changes_between(self, old: int, new: int) -> bool:
+        return any(position.changes_between(old, new, self.spec.context()) for position in self._by_length)
 
     @torch.no_grad()
     def attention_weights(self, ids_BT: Tensor) -> dict[int, Tensor]:

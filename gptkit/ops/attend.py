@@ -84,6 +84,7 @@ def explicit(
     """The same, step by step, for what fused attention cannot do: softcaps, and giving the weights away.
 
     Args:
+        term: from `additive`, in the dtype that the softmax is to be computed in.
         softcap: scores become ``softcap · tanh(score / softcap)`` before bias and mask.
 
     Returns:
@@ -95,9 +96,10 @@ def explicit(
     scores_BHTS = (q_BHTD @ k_BKSD.transpose(-2, -1)) * scale
     if softcap is not None:
         scores_BHTS = softcap * torch.tanh(scores_BHTS / softcap)
-    scores_BHTS = scores_BHTS.float() + term
+    # The softmax is in fp32 at least, whatever the inputs are in.
+    scores_BHTS = scores_BHTS.to(term.dtype) + term
     if sinks_H is not None:
-        column = sinks_H.float().view(1, -1, 1, 1).expand(scores_BHTS.shape[0], -1, scores_BHTS.shape[2], 1)
+        column = sinks_H.to(term.dtype).view(1, -1, 1, 1).expand(scores_BHTS.shape[0], -1, scores_BHTS.shape[2], 1)
         weights_BHTS = torch.softmax(torch.cat((scores_BHTS, column), dim=-1), dim=-1)[..., :-1]
     else:
         weights_BHTS = torch.softmax(scores_BHTS, dim=-1)

@@ -29,7 +29,7 @@ def build(name: str, n_heads: int = 4, d_head: int = 8, n_kv_heads: int | None =
 
 
 def turned(position: Position, q: torch.Tensor, k: torch.Tensor, at: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    return position.rotate(q, k, position.prepare(at, at))
+    return position.rotate(q, k, position.prepare(at))
 
 
 @pytest.mark.parametrize("base", [10000.0, 500000.0])
@@ -59,9 +59,7 @@ def test_rotary_interleaved_and_partial_equal_gptj() -> None:
     q, k = torch.randn(2, 20, 4, 12), torch.randn(2, 20, 4, 12)
     at = torch.arange(20)
     sin, cos = table[at][None].chunk(2, -1)
-    expected = [
-        torch.cat((gptj.apply_rotary_pos_emb(x[..., :6], sin, cos), x[..., 6:]), -1).transpose(1, 2) for x in (q, k)
-    ]
+    expected = [torch.cat((gptj.apply_rotary_pos_emb(x[..., :6], sin, cos), x[..., 6:]), -1).transpose(1, 2) for x in (q, k)]
     ours = turned(build("rotary", d_head=12, layout="interleaved", fraction=0.5), q.transpose(1, 2), k.transpose(1, 2), at)
     for mine, other in zip(ours, expected, strict=True):
         torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-5)
@@ -99,7 +97,11 @@ SCALINGS = {
         },
     ),
     "longrope": (
-        {"short": tuple(1 + i / 10 for i in range(8)), "long": tuple(2.0 + i for i in range(8)), "original_context_length": 32},
+        {
+            "short": tuple(1 + i / 10 for i in range(8)),
+            "long": tuple(2.0 + i for i in range(8)),
+            "original_context_length": 32,
+        },
         {
             "rope_type": "longrope",
             "short_factor": [1 + i / 10 for i in range(8)],
@@ -151,7 +153,9 @@ def test_alibi_equals_bloom_up_to_a_constant_a_row(n_heads: int) -> None:
     ours = build("alibi", n_heads=n_heads).bias(at, at)
     assert ours is not None
     # BLOOM adds slope · s where the paper has -slope · (t - s): the same softmax.
-    torch.testing.assert_close(ours[0] - ours[0][:, :, :1], (theirs - theirs[:, :, :1]).expand(-1, 10, -1), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        ours[0] - ours[0][:, :, :1], (theirs - theirs[:, :, :1]).expand(-1, 10, -1), atol=1e-5, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("n_heads", [4, 6, 12])
@@ -222,5 +226,3 @@ def test_equal_rotary_specs_share_one_table_and_t5_its_weights() -> None:
     assert spec("t5-bias").build(context, heads=heads) is spec("t5-bias").build(context, heads=heads)
     lone = spec("t5-bias", shared=False)
     assert lone.build(context, heads=heads) is not lone.build(context, heads=heads)
-
-

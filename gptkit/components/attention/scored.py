@@ -33,7 +33,7 @@ class ScoredAttention(Attention):
     """Base of attentions that score queries against keys. A subclass makes q, k and v and calls `attend`.
 
     Everything that does not change from call to call is settled here, when the layer is assembled: which hooks of the
-    position run, whether keys are cached before or after their rotation, and whether the fused kernel can be used.
+    position run, and whether the fused kernel can be used.
     """
 
     def __init__(
@@ -59,7 +59,6 @@ class ScoredAttention(Attention):
         self.softcap = softcap
         self.position: Position = spec.build(context, heads=heads)
         self.rotates = "rotate" in spec.uses
-        self.rotates_at_read = self.rotates and spec.depends_on_length
         self.biases = "bias" in spec.uses
         self.reads_content = "content_bias" in spec.uses
         self.changes_values = "value_bias" in spec.uses
@@ -74,38 +73,37 @@ class ScoredAttention(Attention):
 
     def attend(self, q_BHTD: Tensor, k_BKTD: Tensor, v_BKTD: Tensor, forward: Forward) -> Tensor:
         """Positions, cache, mask and softmax: (B, H, T, D) out."""
+        if self.rotates or self.norms_after:
+            q_BHTD, k_BKTD = self.rotate(q_BHTD, k_BKTD, forward)
         state = cast("TokenState | None", forward.state(self))
-        n_queries = q_BHTD.shape[2]
         first = 0
-        if self.rotates_at_read:
-            if state is not None:
-                first, (k_BKTD, v_BKTD) = state.append(k_BKTD, v_BKTD)
-            q_BHTD, k_BKTD = self._rotate(q_BHTD, k_BKTD, forward, first)
-        else:
-            if self.rotates or self.norms_after:
-                q_BHTD, k_BKTD = self._rotate(q_BHTD, k_BKTD, forward, None)
-            if state is not None:
-                first, (k_BKTD, v_BKTD) = state.append(k_BKTD, v_BKTD)
-        n_keys = k_BKTD.shape[2]
+        if state is not None:
+            first, (k_BKTD, v_BKTD) = state.append(k_BKTD, v_BKTD)
+        return self.score(q_BHTD, k_BKTD, v_BKTD, forward, first)
+
+    def score(self, q_BHTD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, forward: Forward, first: int) -> Tensor:
+        """Mask, biases and softmax over the keys in view, the first of them at slot `first`."""
+        n_queries = q_BHTD.shape[2]
+        n_keys = k_BKSD.shape[2]
         mask = forward.mask(first, n_keys, window=self.window, chunk=self.chunk)
         term: Tensor | None = None
         use_fused = self.fusable and forward.weights is None
         if not use_fused or self.biases or mask.allowed is not None or self.reads_content:
-            dtype = q_BHTD.dtype if use_fused else torch.float32
+            dtype = q_BHTD.dtype if use_fused else torch.promote_types(q_BHTD.dtype, torch.float32)
             term = self._term(forward, first, n_keys, dtype)
             if self.reads_content:
-                term = self._content_term(term, q_BHTD, k_BKTD, forward, first)
+                term = self._content_term(term, q_BHTD, k_BKSD, forward, first)
         dropout = self.dropout if self.training else 0.0
         if use_fused:
             causal = mask.causal and term is None
             return fused(
-                q_BHTD, k_BKTD, v_BKTD, scale=self.scale, causal=causal, term=term, sinks_H=self.sinks, dropout=dropout
+                q_BHTD, k_BKSD, v_BKSD, scale=self.scale, causal=causal, term=term, sinks_H=self.sinks, dropout=dropout
             )
         assert term is not None
         out_BHTD, weights_BHTS = explicit(
             q_BHTD,
-            k_BKTD,
-            v_BKTD,
+            k_BKSD,
+            v_BKSD,
             scale=self.scale,
             term=term,
             softcap=self.softcap,
@@ -120,20 +118,15 @@ class ScoredAttention(Attention):
             forward.weights[self.layer] = weights_BHTS
         return out_BHTD
 
-    def _rotate(self, q_BHTD: Tensor, k_BKSD: Tensor, forward: Forward, first: int | None) -> tuple[Tensor, Tensor]:
-        """Queries and keys turned by their positions; `first` is the first key's slot, None for this call's own keys."""
+    def rotate(self, q_BHTD: Tensor, k_BKTD: Tensor, forward: Forward) -> tuple[Tensor, Tensor]:
+        """This call's queries and keys, turned by their positions."""
         if self.rotates:
-            position, n_keys = self.position, k_BKSD.shape[2]
-            prepared = forward.once(
-                (self.position_key, "prepare", first, n_keys),
-                lambda: position.prepare(
-                    forward.positions, forward.positions if first is None else forward.key_positions(first, n_keys)
-                ),
-            )
-            q_BHTD, k_BKSD = position.rotate(q_BHTD, k_BKSD, prepared)
+            position = self.position
+            prepared = forward.once((self.position_key, "prepared"), lambda: position.prepare(forward.positions))
+            q_BHTD, k_BKTD = position.rotate(q_BHTD, k_BKTD, prepared)
         if self.norms_after:
-            q_BHTD, k_BKSD = self.q_norm(q_BHTD), self.k_norm(k_BKSD)
-        return q_BHTD, k_BKSD
+            q_BHTD, k_BKTD = self.q_norm(q_BHTD), self.k_norm(k_BKTD)
+        return q_BHTD, k_BKTD
 
     def _term(self, forward: Forward, first: int, n_keys: int, dtype: torch.dtype) -> Tensor:
         """Mask and static bias, computed once a call for all layers that have them in common."""

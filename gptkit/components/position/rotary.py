@@ -48,6 +48,9 @@ class Rotary(PositionSpec):
     def depends_on_length(self) -> bool:
         return self.scaling is not None and self.scaling.depends_on_length
 
+    def changes_between(self, old: int, new: int, context: BuildContext) -> bool:
+        return self.scaling is not None and self.scaling.changes_between(old, new, context)
+
     def d_rotary(self, d_head: int) -> int:
         """Features of a head of `d_head` that turn."""
         return int(d_head * self.fraction)
@@ -92,16 +95,13 @@ class RotaryPosition(Position):
         self.amplitude = 1.0 if spec.scaling is None else spec.scaling.amplitude(self.context)
         self._frequencies: dict[torch.device, Tensor] = {}
 
-    def prepare(self, query_positions: Tensor, key_positions: Tensor) -> tuple[Angles, Angles]:
+    def prepare(self, positions: Tensor) -> Angles:
         if not self.by_length:
-            angles = self._angles(query_positions, self.frequencies(query_positions.device))
-            same = query_positions is key_positions
-            return angles, angles if same else self._angles(key_positions, self.frequencies(key_positions.device))
+            return self._angles(positions, self.frequencies(positions.device))
         scaling = self.spec.scaling
         assert scaling is not None
-        length = key_positions.amax(dim=-1).reshape(-1) + 1
-        frequencies = scaling.at_length(self.spec.base, self.d_rotary, self.context, length)[:, None]
-        return self._angles(query_positions, frequencies), self._angles(key_positions, frequencies)
+        length_B = positions.amax(dim=-1).reshape(-1) + 1
+        return self._angles(positions, scaling.at_length(self.spec.base, self.d_rotary, self.context, length_B)[:, None])
 
     def frequencies(self, device: torch.device) -> Tensor:
         """(R / 2,) radians a token. Made on first use: nothing to lose when a model is built without memory."""
@@ -124,9 +124,8 @@ class RotaryPosition(Position):
             cos, sin = cos * self.amplitude, sin * self.amplitude
         return cos, sin
 
-    def rotate(self, q_BHTD: Tensor, k_BHSD: Tensor, prepared: Any) -> tuple[Tensor, Tensor]:
-        query_angles, key_angles = prepared
-        return self._turn(q_BHTD, *query_angles), self._turn(k_BHSD, *key_angles)
+    def rotate(self, q_BHTD: Tensor, k_BKTD: Tensor, prepared: Any) -> tuple[Tensor, Tensor]:
+        return self._turn(q_BHTD, *prepared), self._turn(k_BKTD, *prepared)
 
     def _turn(self, x_BHTD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         x_BHTR, rest = (x_BHTD[..., : self.d_rotary], x_BHTD[..., self.d_rotary :]) if self.partial else (x_BHTD, None)

@@ -22,8 +22,8 @@ class DynamicScaling(RotaryScalingSpec):
     Paper:
         https://arxiv.org/abs/2309.00071
     Notes:
-        A token's rotation changes as the text grows, so keys are cached unrotated: cached decoding stays equal to the
-        full forward, at the price of turning all keys at every step.
+        Beyond the trained length every new token changes the rotation of all earlier ones, so a cache has to be computed
+        anew at each step there.
     """
 
     name: Literal["dynamic"] = "dynamic"
@@ -36,6 +36,9 @@ class DynamicScaling(RotaryScalingSpec):
 
     def frequencies(self, base: float, d_rotary: int, context: BuildContext) -> Tensor:
         return self.plain(base, d_rotary)
+
+    def changes_between(self, old: int, new: int, context: BuildContext) -> bool:
+        return max(old, new) > (self.original_context_length or context.context_length) and old != new
 
     def at_length(self, base: float, d_rotary: int, context: BuildContext, length_B: Tensor) -> Tensor:
         trained = self.original_context_length or context.context_length

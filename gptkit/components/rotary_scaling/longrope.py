@@ -25,7 +25,7 @@ class LongRopeScaling(RotaryScalingSpec):
     Paper:
         https://arxiv.org/abs/2402.13753
     Notes:
-        Keys are cached unrotated, so that a text that grows past L₀ is read as if it had been long from the start.
+        When a text grows past L₀, what was cached is computed anew, as if the text had been long from the start.
     """
 
     name: Literal["longrope"] = "longrope"
@@ -58,6 +58,9 @@ class LongRopeScaling(RotaryScalingSpec):
 
     def frequencies(self, base: float, d_rotary: int, context: BuildContext) -> Tensor:
         return self._divide(base, d_rotary, self.short)
+
+    def changes_between(self, old: int, new: int, context: BuildContext) -> bool:
+        return (old > self._trained(context)) != (new > self._trained(context))
 
     def at_length(self, base: float, d_rotary: int, context: BuildContext, length_B: Tensor) -> Tensor:
         short = self._divide(base, d_rotary, self.short).to(length_B.device)

@@ -1,0 +1,140 @@
+"""The assembled gpt2 shape against the same model written by hand in one file: a training step, and decoding.
+
+    python -m benchmarks.assembled_vs_handwritten [--layers 12] [--batch 2] [--context 256] [--precision fp32|bf16]
+
+Both hold the same weights, and their losses and greedy tokens are checked to agree before anything is timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import nullcontext
+
+import torch
+from torch import nn
+
+from benchmarks.handwritten import HandwrittenGPT2
+from benchmarks.interleave import Comparison, compare, environment
+from gptkit.model.gpt import GPT
+
+VOCAB = 50257
+
+
+def assembled(layers: int, context: int) -> GPT:
+    spec = {
+        "context_length": context,
+        "d_model": 768,
+        "n_layers": layers,
+        "position": "learned",
+        "attention": {"name": "multi-head", "n_heads": 12, "qkv_bias": True, "output_bias": True},
+        "norm": "layer",
+        "feedforward": {"name": "mlp", "activation": "gelu-tanh", "bias": True},
+        "head": {"name": "linear", "tied": True},
+    }
+    return GPT(spec, VOCAB)
+
+
+def copy_weights(ours: GPT, theirs: HandwrittenGPT2) -> None:
+    """Put the assembled model's weights into the other one, in the order both declare them."""
+    order = dict(ours.named_parameters())
+    pairs = list(zip(sorted_names(ours), sorted_names(theirs), strict=True))
+    with torch.no_grad():
+        for mine, other in pairs:
+            target = dict(theirs.named_parameters())[other]
+            assert target.shape == order[mine].shape, (mine, other)
+            target.copy_(order[mine])
+
+
+def sorted_names(model: nn.Module) -> list[str]:
+    """Names by what they are: embeddings, then layer by layer norm 1, attention, norm 2, feed-forward, then the norm."""
+
+    def key(name: str) -> tuple[object, ...]:
+        parts = name.split(".")
+        number = int(next((part for part in parts if part.isdigit()), -1))
+        if "position" in name:
+            return (0, 1)
+        if number < 0:
+            return (2, 0, name.endswith("bias")) if "norm" in name else (0, 0)
+        stages = (
+            ("norm_1", "attention_norm"),
+            ("qkv",),
+            ("proj", "output"),
+            ("norm_2", "feedforward_norm"),
+            ("up",),
+            ("down",),
+        )
+        stage = next(i for i, words in enumerate(stages) if any(f"{word}." in f"{name}." for word in words))
+        return (1, number, stage, name.endswith("bias"))
+
+    return sorted((name for name, _ in model.named_parameters()), key=key)
+
+
+def line(what: str, result: Comparison, unit: float, label: str) -> str:
+    spread = f"{result.low:.3f}-{result.high:.3f}"
+    return (
+        f"| {what} | {unit / result.seconds_a:,.0f} {label} | {unit / result.seconds_b:,.0f} {label} "
+        f"| {result.ratio:.3f} ({spread}) | {result.rounds} ({result.discarded} discarded) |"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--context", type=int, default=256)
+    parser.add_argument("--write", type=int, default=48, help="tokens to decode")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    options = parser.parse_args()
+
+    ours = assembled(options.layers, options.context)
+    theirs = HandwrittenGPT2(VOCAB, options.context, 768, options.layers, 12)
+    copy_weights(ours, theirs)
+    ids = torch.randint(VOCAB, (options.batch, options.context))
+    targets = ids.roll(-1, 1)
+
+    def precision() -> torch.autocast | nullcontext[None]:
+        return torch.autocast("cpu", torch.bfloat16) if options.precision == "bf16" else nullcontext()
+
+    optimizers = [torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True) for model in (ours, theirs)]
+
+    def our_loss() -> torch.Tensor:
+        loss = ours(ids, targets).loss
+        assert loss is not None
+        return loss
+
+    def step(index: int) -> None:
+        with precision():
+            loss = our_loss() if index == 0 else theirs.loss(ids, targets)
+        loss.backward()
+        optimizers[index].step()
+        optimizers[index].zero_grad()
+
+    prompt = ids[:1, :16]
+
+    @torch.inference_mode()
+    def write() -> torch.Tensor:
+        cache = ours.new_cache(1, 16 + options.write)
+        written, piece = [prompt], prompt
+        for _ in range(options.write):
+            logits = ours(piece, cache=cache, last_only=True).logits
+            assert logits is not None
+            piece = logits[:, -1].argmax(-1, keepdim=True)
+            written.append(piece)
+        return torch.cat(written, dim=1)
+
+    torch.testing.assert_close(our_loss(), theirs.loss(ids, targets), atol=1e-4, rtol=1e-4)
+    assert torch.equal(write(), theirs.write(prompt, options.write))
+
+    parameters = sum(p.numel() for p in ours.parameters())
+    print(environment())
+    print(f"{parameters:,} parameters; training {options.batch} x {options.context}, {options.precision}\n")
+    print("| | assembled | by hand | ratio of times, hand / assembled (quartiles) | rounds |\n|---|---|---|---|---|")
+    training = compare(lambda: step(0), lambda: step(1), rounds=options.rounds, warmup=1)
+    print(line("training step", training, options.batch * options.context, "tokens/s"))
+    decoding = compare(write, lambda: theirs.write(prompt, options.write), rounds=options.rounds, warmup=1)
+    print(line("decoding, one row", decoding, options.write, "tokens/s"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""Timing two things against each other on a noisy machine: A B A B in one process, medians of the ratios."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+__all__ = ["Comparison", "compare", "environment"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Seconds of A and B, and how they compare within each round.
+
+    Attributes:
+        ratio: median of B's time / A's time: above 1 means that A is the faster.
+        low, high: quartiles of that ratio.
+        discarded: rounds left out because other work held the processor.
+    """
+
+    seconds_a: float
+    seconds_b: float
+    ratio: float
+    low: float
+    high: float
+    rounds: int
+    discarded: int
+
+
+def compare(a: Callable[[], object], b: Callable[[], object], *, rounds: int = 15, warmup: int = 2) -> Comparison:
+    """Run A and B in turn, first one then the other leading, and compare them round by round."""
+    for _ in range(warmup):
+        a(), b()
+    kept: list[tuple[float, float]] = []
+    discarded = 0
+    while len(kept) < rounds and discarded <= 2 * rounds:
+        order = (a, b) if len(kept) % 2 == 0 else (b, a)
+        before = _others()
+        began = time.perf_counter()
+        first = _timed(order[0])
+        second = _timed(order[1])
+        elapsed = time.perf_counter() - began
+        # More than a tenth of one core used by other processes spoils the round.
+        if (_others() - before) > 0.1 * elapsed + 0.02:
+            discarded += 1
+            continue
+        kept.append((first, second) if order[0] is a else (second, first))
+    if len(kept) < 4:
+        raise SystemExit("the machine was busy throughout: too few undisturbed rounds; run this when nothing else does")
+    ratios = sorted(two / one for one, two in kept)
+    quarter = statistics.quantiles(ratios, n=4)
+    return Comparison(
+        statistics.median(one for one, _ in kept),
+        statistics.median(two for _, two in kept),
+        statistics.median(ratios),
+        quarter[0],
+        quarter[2],
+        len(kept),
+        discarded,
+    )
+
+
+def _timed(run: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
+
+
+def _others() -> float:
+    """Processor seconds that other processes have used so far; 0 where the system does not say."""
+    try:
+        first = Path("/proc/stat").read_text(encoding="ascii").splitlines()[0]
+    except OSError:
+        return 0.0
+    busy = sum(int(field) for field in first.split()[1:4]) / os.sysconf("SC_CLK_TCK")
+    mine = os.times()
+    return busy - mine.user - mine.system
+
+
+def environment(*packages: str) -> str:
+    """Versions, threads and processor, as one line."""
+    named = ", ".join(f"{name} {version(name)}" for name in ("torch", *packages))
+    model = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
+    except OSError:
+        pass
+    return f"Python {platform.python_version()}, {named}; {torch.get_num_threads()} threads; {model}"

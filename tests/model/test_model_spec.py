@@ -1,0 +1,99 @@
+"""`ModelSpec`: layer patterns, what is resolved, and mistakes in how components are combined."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gptkit.errors import SpecError
+from gptkit.files import validate_data
+from gptkit.model.spec import ModelSpec
+
+
+def spec(**fields: Any) -> ModelSpec:
+    return validate_data({"d_model": 32, "n_layers": 4, "context_length": 16, **fields}, ModelSpec)
+
+
+def problems(**fields: Any) -> list[str]:
+    with pytest.raises(SpecError) as caught:
+        spec(**fields)
+    return [f"{problem.dotted}: {problem.message}" for problem in caught.value.problems]
+
+
+def test_layers_override_and_are_repeated_to_length() -> None:
+    made = spec(
+        n_layers=7,
+        attention={"name": "multi-head", "n_heads": 4},
+        layers=[{"repeat": 2, "attention": {"window": 5}}, {"position": "none", "attention": "simple"}],
+    )
+    attention: list[Any] = [layer.attention for layer in made.layer_specs()]
+    assert [a.name for a in attention] == ["multi-head", "multi-head", "simple"] * 2 + ["multi-head"]
+    assert [getattr(a, "window", None) for a in attention] == [5, 5, None, 5, 5, None, 5]
+    assert attention[0].n_heads == 4
+    assert [layer.position.name for layer in made.layer_specs()][:3] == ["rotary", "rotary", "none"]
+
+
+def test_n_layers_is_what_the_pattern_says_where_only_that_is_given() -> None:
+    made = validate_data({"layers": [{"repeat": 5}, {"attention": "simple"}]}, ModelSpec)
+    assert made.n_layers == 6
+    assert made.layer_specs()[5].attention.name == "simple"
+
+
+def test_the_resolved_spec_is_written_out_and_reads_back_equal() -> None:
+    made = spec(layers=[{"attention": {"name": "grouped-query", "window": 4}}, {}])
+    plain = made.model_dump(mode="json")
+    assert plain["attention"]["n_heads"] == 1
+    assert plain["attention"]["d_head"] == 32
+    assert plain["layers"][0]["attention"]["n_kv_heads"] == 1
+    assert plain["final_norm"]["name"] == "rms"
+    assert validate_data(plain, ModelSpec) == made
+    assert validate_data(plain, ModelSpec).model_dump(mode="json") == plain
+
+
+def test_final_norm_follows_the_block_unless_told() -> None:
+    assert spec().final_norm is not None
+    assert spec(block="post-norm").final_norm is None
+    assert spec(final_norm=None).final_norm is None
+    assert spec(block="post-norm", final_norm="layer").final_norm is not None
+
+
+def test_a_position_that_the_attention_cannot_take_is_refused_with_the_reason() -> None:
+    (message,) = problems(attention="simple", position="shaw")
+    assert message.startswith("position: position 'shaw' adds a term to the scores that depends on the queries")
+    assert "attention 'simple' cannot take" in message
+
+
+def test_heads_that_cannot_be_split_or_rotated_are_refused() -> None:
+    (message,) = problems(attention={"name": "multi-head", "n_heads": 5})
+    assert message.startswith("attention.n_heads: d_model 32 cannot be split into 5 heads")
+    (message,) = problems(attention={"name": "multi-head", "n_heads": 4, "d_head": 3})
+    assert "features turn in pairs, but the head size 3 gives 3" in message
+    (message,) = problems(attention={"name": "grouped-query", "n_heads": 4, "n_kv_heads": 3})
+    assert message.startswith("attention.n_kv_heads: n_heads 4 is no multiple of n_kv_heads 3")
+
+
+def test_a_mistake_in_one_layer_is_told_there_and_one_in_all_layers_once() -> None:
+    (message,) = problems(attention={"name": "multi-head", "n_heads": 4}, layers=[{}, {"attention": {"n_heads": 3}}])
+    assert message.startswith("layers.1.attention.n_heads: ")
+    (message,) = problems(attention={"name": "multi-head", "n_heads": 3}, layers=[{}, {"norm": "layer"}])
+    assert message.startswith("attention.n_heads: ")
+
+
+def test_an_absolute_position_belongs_to_the_model() -> None:
+    (message,) = problems(layers=[{}, {"position": "learned"}])
+    assert message.startswith("layers.1.position: position 'learned' is absolute")
+    assert spec(position="learned", layers=[{}, {"attention": "simple"}]).layer_specs()[1].position.name == "learned"
+
+
+def test_a_table_shorter_than_the_context_is_refused() -> None:
+    (message,) = problems(position={"name": "learned", "size": 8})
+    assert "ends at 8 tokens, before the context length 16" in message
+
+
+def test_components_lists_all_in_use_and_nested_ones() -> None:
+    made = spec(
+        attention={"name": "multi-head", "n_heads": 4, "qk_norm": "layer"}, position={"name": "rotary", "scaling": "yarn"}
+    )
+    names = {(found.kind, found.name) for found in made.components()}
+    assert {("norm", "layer"), ("norm", "rms"), ("rotary-scaling", "yarn"), ("attention", "multi-head")} <= names
