@@ -82,9 +82,9 @@ class Chain:
         if not total_B1.isfinite().all():
             raise _not_finite()
         uniform_B1 = total_B1.new_tensor([[stream.random()] for stream in self._streams])
-        # Below the total even after rounding; the first entry above it then always has a probability above zero.
-        place_B1 = torch.minimum(uniform_B1 * total_B1, total_B1.nextafter(torch.zeros_like(total_B1)))
-        chosen_B1 = torch.searchsorted(cumulative_BV, place_B1, right=True)
+        # At most (1 - 2⁻⁵³) of the total, which no rounding brings up to it: so there always is an entry above, and the
+        # first one is of a token with a probability above zero.
+        chosen_B1 = torch.searchsorted(cumulative_BV, uniform_B1 * total_B1, right=True)
         return chosen_B1[:, 0], p_BV.gather(-1, chosen_B1)[:, 0]
 
 

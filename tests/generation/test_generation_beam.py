@@ -67,6 +67,40 @@ def test_a_narrow_search_beats_greedy_and_width_one_is_greedy() -> None:
     assert max(gains) > 0.1
 
 
+def plain_search(model: Recurrent, prompt: list[int], width: int, longest: int) -> list[tuple[float, list[int]]]:
+    """The same search without a cache, scores being log-probabilities a token."""
+    live, found = [(0.0, list[int]())], list[tuple[float, list[int]]]()
+    for step in range(longest):
+        options = []
+        for total, ids in live:
+            with torch.no_grad():
+                log_p = model(torch.tensor([[*prompt, *ids]])).logits[0, -1].log_softmax(-1).tolist()
+            options += [(total + log_p[token], [*ids, token]) for token in range(4)]
+        options.sort(reverse=True)
+        found += [(total / len(ids), ids[:-1]) for total, ids in options[:width] if ids[-1] == 3]
+        live = [option for option in options if option[1][-1] != 3][:width]
+        if step == longest - 1:
+            found += [(total / len(ids), ids) for total, ids in live]
+        found = sorted(found, reverse=True)[:width]
+        if len(found) == width and live[0][0] / len(live[0][1]) <= found[-1][0]:
+            break
+    return found
+
+
+@pytest.mark.parametrize("width", [1, 2, 3])
+def test_a_narrow_search_follows_its_definition(width: int) -> None:
+    for seed in range(12):
+        model = Recurrent(vocab_size=4, context_length=64, scale=0.4, seed=seed)
+        beams = beam_search(model, Few(), "ab", width=width, max_new_tokens=12)
+        expected = plain_search(model, [0, 1], width, 12)
+        assert [beam.ids for beam in beams] == [ids for _, ids in expected], seed
+
+
+def test_ids_that_the_tokenizer_does_not_know_are_never_written() -> None:
+    model = Recurrent(vocab_size=4000)
+    assert max(max(beam.ids) for beam in beam_search(model, Bytes(), "a", max_new_tokens=10)) <= 256
+
+
 def test_the_reported_probability_is_the_model_s() -> None:
     model = Recurrent(context_length=64)
     for beam in beam_search(model, Bytes(), "start", width=3, max_new_tokens=10, stop_ids=()):

@@ -187,6 +187,8 @@ def test_ids_that_the_tokenizer_does_not_know_are_never_written() -> None:
     assert max(max(result.ids) for result in ids if result.ids) <= 256
     with pytest.raises(GptkitError, match="holds token 4000, but the model has 4000"):
         generate(model, TOKENIZER, [[4000]])
+    with pytest.raises(GptkitError, match="prompt 1 holds token -1"):
+        generate(model, TOKENIZER, [[1], [2, -1]])
 
 
 @pytest.mark.parametrize("context_length", [5, 64])
