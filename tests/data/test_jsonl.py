@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gptkit.components.data.builtin import BuiltinData
-from gptkit.components.data.jsonl import JsonLinesData
+from gptkit.components.data.builtin import BuiltinDataSpec
+from gptkit.components.data.jsonl import JsonLinesDataSpec
 from gptkit.errors import DataError
 
 
@@ -28,14 +28,14 @@ def test_each_line_is_a_document(tmp_path: Path) -> None:
         json.dumps({"text": ""}),
         json.dumps({"text": texts[2]}) + "\r",
     )
-    documents = list(JsonLinesData(path="x.jsonl").documents(tmp_path))
+    documents = list(JsonLinesDataSpec(path="x.jsonl").documents(tmp_path))
     assert [document.text for document in documents] == texts
     assert [document.source for document in documents] == ["x.jsonl:1", "x.jsonl:3", "x.jsonl:5"]
 
 
 def test_another_field_and_gzip(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl.gz").write_bytes(gzip.compress(b'{"body": "b", "text": "t"}\n'))
-    assert [d.text for d in JsonLinesData(path=".", field="body").documents(tmp_path)] == ["b"]
+    assert [d.text for d in JsonLinesDataSpec(path=".", field="body").documents(tmp_path)] == ["b"]
 
 
 BAD = {
@@ -55,15 +55,15 @@ BAD = {
 def test_a_bad_line_is_named_and_can_be_left_out(tmp_path: Path, line: str | bytes) -> None:
     write(tmp_path / "x.jsonl", '{"text": "first"}', line, '{"text": "last"}')
     with pytest.raises(DataError, match=rf"x\.jsonl:2: .*{BAD[line]}.*\n  .*skip_bad_lines: true"):
-        list(JsonLinesData(path="x.jsonl").documents(tmp_path))
-    data = JsonLinesData(path="x.jsonl", skip_bad_lines=True)
+        list(JsonLinesDataSpec(path="x.jsonl").documents(tmp_path))
+    data = JsonLinesDataSpec(path="x.jsonl", skip_bad_lines=True)
     assert [document.text for document in data.documents(tmp_path)] == ["first", "last"]
 
 
 def test_the_fingerprint_depends_on_what_is_read(tmp_path: Path) -> None:
     write(tmp_path / "x.jsonl", '{"text": "first"}')
-    kinds = [JsonLinesData(path="x.jsonl"), JsonLinesData(path="x.jsonl", field="a")]
-    kinds.append(JsonLinesData(path="x.jsonl", skip_bad_lines=True))
+    kinds = [JsonLinesDataSpec(path="x.jsonl"), JsonLinesDataSpec(path="x.jsonl", field="a")]
+    kinds.append(JsonLinesDataSpec(path="x.jsonl", skip_bad_lines=True))
     prints = {data.fingerprint(tmp_path) for data in kinds}
     write(tmp_path / "x.jsonl", '{"text": "farst"}')
     assert len(prints | {kinds[0].fingerprint(tmp_path)}) == 4
@@ -72,21 +72,31 @@ def test_the_fingerprint_depends_on_what_is_read(tmp_path: Path) -> None:
 def test_builtin_has_every_topic_in_order() -> None:
     from pydoc_data.topics import topics
 
-    documents = list(BuiltinData().documents(Path()))
+    documents = list(BuiltinDataSpec().documents(Path()))
     assert [document.text for document in documents] == [topics[topic] for topic in sorted(topics)]
     assert sum(len(document.text) for document in documents) > 300_000
-    assert BuiltinData().fingerprint(Path()) == BuiltinData().fingerprint(Path("/"))
+    assert BuiltinDataSpec().fingerprint(Path()) == BuiltinDataSpec().fingerprint(Path("/"))
+
+
+def test_builtin_is_in_order_whatever_the_order_of_the_topics(monkeypatch: pytest.MonkeyPatch) -> None:
+    import pydoc_data.topics
+
+    before = BuiltinDataSpec().fingerprint(Path())
+    monkeypatch.setattr(pydoc_data.topics, "topics", dict(reversed(pydoc_data.topics.topics.items())))
+    sources = [document.source for document in BuiltinDataSpec().documents(Path())]
+    assert sources == sorted(sources)
+    assert BuiltinDataSpec().fingerprint(Path()) == before
 
 
 def test_builtin_notices_another_text(monkeypatch: pytest.MonkeyPatch) -> None:
     import pydoc_data.topics
 
-    before = BuiltinData().fingerprint(Path())
+    before = BuiltinDataSpec().fingerprint(Path())
     monkeypatch.setitem(pydoc_data.topics.topics, "dict", "other")
-    assert BuiltinData().fingerprint(Path()) != before
+    assert BuiltinDataSpec().fingerprint(Path()) != before
 
 
 def test_a_python_without_topics_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
     with pytest.raises(DataError, match=r"without pydoc_data\.topics"):
-        list(BuiltinData().documents(Path()))
+        list(BuiltinDataSpec().documents(Path()))

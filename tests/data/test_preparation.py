@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gptkit.components.data.text import TextData
+from gptkit.components.data.text import TextDataSpec
 from gptkit.data import Prepared, Progress, open_prepared, plan_split, prepare
 from gptkit.data.files import replaced_folder, token_dtype
 from gptkit.data.split import split_documents
@@ -152,7 +152,7 @@ def test_what_the_tokenizer_saves_counts(listed: Make, make_bytes: Any, tmp_path
 
 def test_a_changed_file_is_noticed(make_bytes: Any, tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("a line\n" * 100)
-    data = TextData(path="x.txt")
+    data = TextDataSpec(path="x.txt")
     first = prepare(data, make_bytes(), tmp_path / "t", tmp_path)
     (tmp_path / "x.txt").write_text("A line\n" * 100)
     second = prepare(data, make_bytes(), tmp_path / "t", tmp_path)
@@ -285,7 +285,7 @@ def test_memory_stays_bounded(make_bytes: Any, tmp_path: Path, monkeypatch: pyte
             largest = max(largest, sum(map(len, texts)))
             return super().encode_batch(texts)  # type: ignore[no-any-return]
 
-    prepared = prepare(TextData(path="x.txt"), Watching(), tmp_path / "t", tmp_path)
+    prepared = prepare(TextDataSpec(path="x.txt"), Watching(), tmp_path / "t", tmp_path)
     assert 20_000 < largest <= 50_000
     assert prepared.train_counts.documents == prepared.validation_counts.documents == 1
     assert prepared.train_counts.characters + prepared.validation_counts.characters == 18 * 50_000

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gptkit.components.data.builtin import BuiltinData
-from gptkit.components.data.text import TextData
+from gptkit.components.data.builtin import BuiltinDataSpec
+from gptkit.components.data.text import TextDataSpec
 from gptkit.data import corpus_texts, plan_split
 from gptkit.data.split import split_documents
 from gptkit.errors import DataError
@@ -159,7 +159,7 @@ def test_a_tokenizer_learns_from_training_texts_only(listed: Make) -> None:
 
 
 def test_the_builtin_corpus_is_split_near_its_share() -> None:
-    found = sides(BuiltinData())
+    found = sides(BuiltinDataSpec())
     assert 0.08 < size(found["validation"]) / (size(found["train"]) + size(found["validation"])) < 0.12
     assert len(found["validation"]) > 3
 
@@ -167,7 +167,7 @@ def test_the_builtin_corpus_is_split_near_its_share() -> None:
 def test_a_file_may_be_huge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pieces pass through the split one at a time: no more than one is ever made before it is asked for."""
     (tmp_path / "x.txt").write_text("some line of text\n" * 20_000)
-    data = TextData(path="x.txt")
+    data = TextDataSpec(path="x.txt")
     monkeypatch.setattr("gptkit.components.data.text.read_documents.__defaults__", (None, 30_000))
     pieces = list(split_documents(data, tmp_path, plan_split(data, tmp_path)))
     assert len(pieces) > 10

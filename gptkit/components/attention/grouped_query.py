@@ -20,7 +20,7 @@ from gptkit.kinds.norm import NormSpec
 from gptkit.kinds.position import HeadShape
 from gptkit.spec import Fault, optional_component
 
-__all__ = ["GroupedQuery", "GroupedQueryAttention", "HeadedSpec"]
+__all__ = ["GroupedQueryAttention", "GroupedQuerySpec", "HeadedSpec"]
 
 
 class HeadedSpec(AttentionSpec):
@@ -86,7 +86,7 @@ class HeadedSpec(AttentionSpec):
         return GroupedQueryAttention(self, context)
 
 
-class GroupedQuery(HeadedSpec):
+class GroupedQuerySpec(HeadedSpec):
     """Attention whose query heads share fewer key/value heads (GQA); with one it is multi-query attention (MQA).
 
     Formula:

@@ -23,10 +23,10 @@ from gptkit.kinds.position import HeadShape
 from gptkit.kinds.state import TokenState
 from gptkit.spec import Fault, component
 
-__all__ = ["Latent", "LatentAttention"]
+__all__ = ["LatentAttention", "LatentSpec"]
 
 
-class Latent(AttentionSpec):
+class LatentSpec(AttentionSpec):
     """Multi-head latent attention (MLA): all heads' keys and values come from one small vector, which alone is cached.
 
     Formula:
@@ -78,7 +78,7 @@ class LatentAttention(ScoredAttention):
     so decoding reads the small cache only; longer pieces expand keys and values, which is less arithmetic for them.
     """
 
-    def __init__(self, spec: Latent, context: BuildContext) -> None:
+    def __init__(self, spec: LatentSpec, context: BuildContext) -> None:
         assert spec.n_heads is not None
         assert spec.kv_rank is not None
         self_heads = HeadShape(spec.n_heads, 1, spec.d_rotary)

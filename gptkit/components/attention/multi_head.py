@@ -6,10 +6,10 @@ from typing import Literal
 
 from gptkit.components.attention.grouped_query import HeadedSpec
 
-__all__ = ["MultiHead"]
+__all__ = ["MultiHeadSpec"]
 
 
-class MultiHead(HeadedSpec):
+class MultiHeadSpec(HeadedSpec):
     """Causal self-attention in several heads, each with queries, keys and values of its own.
 
     Formula:

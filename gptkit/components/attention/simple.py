@@ -18,10 +18,10 @@ from gptkit.kinds.forward import Forward
 from gptkit.kinds.position import HeadShape
 from gptkit.spec import Fault
 
-__all__ = ["Simple", "SimpleAttention"]
+__all__ = ["SimpleAttention", "SimpleSpec"]
 
 
-class Simple(AttentionSpec):
+class SimpleSpec(AttentionSpec):
     """Attention without trainable weights: inputs are averaged by the softmax of their own dot products.
 
     Formula:
@@ -49,7 +49,7 @@ class Simple(AttentionSpec):
 class SimpleAttention(ScoredAttention):
     """Runtime of `simple`: queries, keys and values are the inputs themselves."""
 
-    def __init__(self, spec: Simple, context: BuildContext) -> None:
+    def __init__(self, spec: SimpleSpec, context: BuildContext) -> None:
         scale = context.d_model**-0.5 if spec.scaled else 1.0
         super().__init__(context, HeadShape(1, 1, context.d_model), scale=scale, dropout=spec.dropout, window=spec.window)
 

@@ -19,10 +19,10 @@ from gptkit.kinds.initializer import Initial
 from gptkit.kinds.position import HeadShape
 from gptkit.spec import Fault
 
-__all__ = ["SingleHead", "SingleHeadAttention"]
+__all__ = ["SingleHeadAttention", "SingleHeadSpec"]
 
 
-class SingleHead(AttentionSpec):
+class SingleHeadSpec(AttentionSpec):
     """Scaled dot-product attention with one head: three trainable matrices W_query, W_key and W_value.
 
     Formula:
@@ -69,7 +69,7 @@ class SingleHead(AttentionSpec):
 class SingleHeadAttention(ScoredAttention):
     """Runtime of `single-head`, with the three projections apart, as they are taught."""
 
-    def __init__(self, spec: SingleHead, context: BuildContext) -> None:
+    def __init__(self, spec: SingleHeadSpec, context: BuildContext) -> None:
         assert spec.d_head is not None
         heads = HeadShape(1, 1, spec.d_head)
         super().__init__(context, heads, scale=spec.scale or spec.d_head**-0.5, dropout=spec.dropout, window=spec.window)

@@ -11,7 +11,7 @@ from gptkit.errors import DataError
 from gptkit.kinds.data import DataSpec, Document
 
 
-class BuiltinData(DataSpec):
+class BuiltinDataSpec(DataSpec):
     """Python's own help topics: about 0.5 MB of English prose that every CPython brings along.
 
     Each topic is a document, in alphabetical order. The text differs a little between versions of Python.

@@ -15,7 +15,7 @@ from gptkit.errors import DataError
 from gptkit.kinds.data import DataSpec, Document
 
 
-class JsonLinesData(DataSpec):
+class JsonLinesDataSpec(DataSpec):
     """JSON Lines: one JSON object a line, one of its fields a document; UTF-8, plain or gzipped.
 
     Blank lines and empty texts are left out.

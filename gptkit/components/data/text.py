@@ -31,7 +31,7 @@ _LINE_END = re.compile(r"(?<=\S)\n(?=\S)")
 _SPACE = re.compile(r"(?<=\S) (?=\S)")
 
 
-class TextData(DataSpec):
+class TextDataSpec(DataSpec):
     """Text files, folders of them, and globs; UTF-8, plain or gzipped.
 
     Every file is a document, or several where a `separator` stands between them. Line ends are read as line feeds and a

@@ -15,10 +15,10 @@ from torch import Tensor
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.position import HeadShape, Position, PositionSpec
 
-__all__ = ["Alibi", "AlibiPosition"]
+__all__ = ["AlibiPosition", "AlibiSpec"]
 
 
-class Alibi(PositionSpec):
+class AlibiSpec(PositionSpec):
     """Attention with linear biases: a score falls with the distance, at a slope of each head's own.
 
     Formula:
@@ -63,7 +63,7 @@ class Alibi(PositionSpec):
 class AlibiPosition(Position):
     """Runtime of `alibi`."""
 
-    def __init__(self, spec: Alibi, n_heads: int) -> None:
+    def __init__(self, spec: AlibiSpec, n_heads: int) -> None:
         super().__init__()
         self.slopes = spec.slopes(n_heads)
 

@@ -14,10 +14,10 @@ from gptkit.kinds.context import BuildContext
 from gptkit.kinds.initializer import Initial
 from gptkit.kinds.position import Position, PositionSpec
 
-__all__ = ["Learned", "LearnedPosition"]
+__all__ = ["LearnedPosition", "LearnedSpec"]
 
 
-class Learned(PositionSpec):
+class LearnedSpec(PositionSpec):
     """A trainable vector for every position, added to the token embeddings.
 
     Formula:
@@ -34,7 +34,7 @@ class Learned(PositionSpec):
     size: int | None = Field(None, ge=1, description="Positions that the table has; the context length by default.")
     offset: int = Field(0, ge=0, description="Rows at the table's start that no position uses (OPT has 2).")
 
-    def resolved(self, context: BuildContext) -> Learned:
+    def resolved(self, context: BuildContext) -> LearnedSpec:
         return self.replace(size=self.size or context.context_length)  # type: ignore[no-any-return]
 
     def max_positions(self, context: BuildContext) -> int | None:
@@ -50,7 +50,7 @@ class Learned(PositionSpec):
 class LearnedPosition(Position):
     """Runtime of `learned`."""
 
-    def __init__(self, spec: Learned, context: BuildContext) -> None:
+    def __init__(self, spec: LearnedSpec, context: BuildContext) -> None:
         super().__init__()
         self.offset = spec.offset
         self.table = nn.Embedding((spec.size or context.context_length) + spec.offset, context.d_model)

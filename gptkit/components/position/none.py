@@ -6,10 +6,10 @@ from typing import Literal
 
 from gptkit.kinds.position import PositionSpec
 
-__all__ = ["NoPosition"]
+__all__ = ["NoPositionSpec"]
 
 
-class NoPosition(PositionSpec):
+class NoPositionSpec(PositionSpec):
     """No position at all (NoPE): the causal mask alone tells a token how much came before it.
 
     Paper:

@@ -17,13 +17,13 @@ from gptkit.kinds.position import HeadShape, Position, PositionSpec
 from gptkit.kinds.rotary_scaling import RotaryScalingSpec
 from gptkit.spec import optional_component
 
-__all__ = ["Rotary", "RotaryPosition"]
+__all__ = ["RotaryPosition", "RotarySpec"]
 
 Angles = tuple[Tensor, Tensor]
 """Cosines and sines, each (T, R) or (B, 1, T, R)."""
 
 
-class Rotary(PositionSpec):
+class RotarySpec(PositionSpec):
     """Rotary position embedding (RoPE): queries and keys turn by an angle that grows with their position.
 
     Formula:
@@ -83,7 +83,7 @@ class Rotary(PositionSpec):
 class RotaryPosition(Position):
     """Runtime of `rotary`. Angles are computed in fp32 once a call; layers with equal specs share this module."""
 
-    def __init__(self, spec: Rotary, context: BuildContext, d_head: int) -> None:
+    def __init__(self, spec: RotarySpec, context: BuildContext, d_head: int) -> None:
         super().__init__()
         self.spec = spec
         # Without the shared store: a module that holds its siblings could not be copied by itself.

@@ -15,10 +15,10 @@ from gptkit.kinds.context import BuildContext
 from gptkit.kinds.initializer import Initial
 from gptkit.kinds.position import HeadShape, Position, PositionSpec
 
-__all__ = ["Shaw", "ShawPosition"]
+__all__ = ["ShawPosition", "ShawSpec"]
 
 
-class Shaw(PositionSpec):
+class ShawSpec(PositionSpec):
     """Relative position representations: a trainable vector for each distance, joined to keys and to values.
 
     Formula:
@@ -47,7 +47,7 @@ class Shaw(PositionSpec):
 class ShawPosition(Position):
     """Runtime of `shaw`."""
 
-    def __init__(self, spec: Shaw, d_head: int) -> None:
+    def __init__(self, spec: ShawSpec, d_head: int) -> None:
         super().__init__()
         self.max_distance = spec.max_distance
         self.keys = nn.Embedding(spec.max_distance + 1, d_head)

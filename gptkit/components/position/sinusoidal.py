@@ -16,10 +16,10 @@ from gptkit.kinds.context import BuildContext
 from gptkit.kinds.position import Position, PositionSpec
 from gptkit.spec import Fault
 
-__all__ = ["Sinusoidal", "SinusoidalPosition"]
+__all__ = ["SinusoidalPosition", "SinusoidalSpec"]
 
 
-class Sinusoidal(PositionSpec):
+class SinusoidalSpec(PositionSpec):
     """Fixed sines and cosines of geometrically spaced wavelengths, added to the token embeddings.
 
     Formula:
@@ -50,7 +50,7 @@ class Sinusoidal(PositionSpec):
 class SinusoidalPosition(Position):
     """Runtime of `sinusoidal`."""
 
-    def __init__(self, spec: Sinusoidal, context: BuildContext) -> None:
+    def __init__(self, spec: SinusoidalSpec, context: BuildContext) -> None:
         super().__init__()
         self.base, self.scale, self.d_model = spec.base, spec.scale, context.d_model
 

@@ -18,10 +18,10 @@ from gptkit.kinds.initializer import Initial
 from gptkit.kinds.position import HeadShape, Position, PositionSpec
 from gptkit.spec import Fault
 
-__all__ = ["T5Bias", "T5BiasPosition"]
+__all__ = ["T5BiasPosition", "T5BiasSpec"]
 
 
-class T5Bias(PositionSpec):
+class T5BiasSpec(PositionSpec):
     """A trainable bias for each head and bucket of distances, the buckets growing wider with the distance.
 
     Formula:
@@ -63,7 +63,7 @@ class T5Bias(PositionSpec):
 class T5BiasPosition(Position):
     """Runtime of `t5-bias`."""
 
-    def __init__(self, spec: T5Bias, n_heads: int) -> None:
+    def __init__(self, spec: T5BiasSpec, n_heads: int) -> None:
         super().__init__()
         self.exact = spec.n_buckets // 2
         self.n_buckets = spec.n_buckets

@@ -11,10 +11,10 @@ from torch import Tensor
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.rotary_scaling import RotaryScalingSpec
 
-__all__ = ["DynamicScaling"]
+__all__ = ["DynamicScalingSpec"]
 
 
-class DynamicScaling(RotaryScalingSpec):
+class DynamicScalingSpec(RotaryScalingSpec):
     """Dynamic NTK scaling: the base grows with the text once it is longer than the trained length.
 
     Formula:

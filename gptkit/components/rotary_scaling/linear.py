@@ -10,10 +10,10 @@ from torch import Tensor
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.rotary_scaling import RotaryScalingSpec
 
-__all__ = ["LinearScaling"]
+__all__ = ["LinearScalingSpec"]
 
 
-class LinearScaling(RotaryScalingSpec):
+class LinearScalingSpec(RotaryScalingSpec):
     """Position interpolation: every frequency divided by one factor.
 
     Formula:

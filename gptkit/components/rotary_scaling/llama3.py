@@ -14,10 +14,10 @@ from gptkit.kinds.context import BuildContext
 from gptkit.kinds.rotary_scaling import RotaryScalingSpec
 from gptkit.spec import Fault
 
-__all__ = ["Llama3Scaling"]
+__all__ = ["Llama3ScalingSpec"]
 
 
-class Llama3Scaling(RotaryScalingSpec):
+class Llama3ScalingSpec(RotaryScalingSpec):
     """Llama 3.1's scaling: short wavelengths stay, long ones are divided by a factor, those between are blended.
 
     Formula:

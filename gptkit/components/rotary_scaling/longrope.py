@@ -13,10 +13,10 @@ from torch import Tensor
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.rotary_scaling import RotaryScalingSpec
 
-__all__ = ["LongRopeScaling"]
+__all__ = ["LongRopeScalingSpec"]
 
 
-class LongRopeScaling(RotaryScalingSpec):
+class LongRopeScalingSpec(RotaryScalingSpec):
     """LongRoPE: a searched divisor for each pair, one set for texts within the trained length and one for longer ones.
 
     Formula:

@@ -12,10 +12,10 @@ from torch import Tensor
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.rotary_scaling import RotaryScalingSpec
 
-__all__ = ["YarnScaling"]
+__all__ = ["YarnScalingSpec"]
 
 
-class YarnScaling(RotaryScalingSpec):
+class YarnScalingSpec(RotaryScalingSpec):
     """YaRN: fast pairs keep their frequency, slow ones are interpolated, with a ramp between, and scores are sharpened.
 
     Formula:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import tiktoken
 
-from gptkit.components.tokenizer._base import NumberedTokenizer, encode_in_threads, out_of_range
+from gptkit.components.tokenizer._base import NumberedTokenizer, encode_in_threads
 from gptkit.components.tokenizer._state import SavedState, damaged, format_ranks, parse_ranks, read_bytes, write_state
 from gptkit.errors import TokenizerError
 
@@ -77,7 +77,6 @@ class RankTokenizer(NumberedTokenizer):
             tokens[rank] = special.encode()
         super().__init__(tokens, specials, start, end)
         self.name, self.pattern, self.ranks = name, pattern, dict(ranks)
-        self._gaps = len(tokens) - len(ids)
         try:
             self._core = tiktoken.Encoding(
                 name, pat_str=pattern, mergeable_ranks=self.ranks, special_tokens=dict(self._specials)
@@ -100,15 +99,6 @@ class RankTokenizer(NumberedTokenizer):
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         return encode_in_threads(self, texts)
-
-    def decode(self, ids: Iterable[int]) -> str:
-        ids = list(ids)
-        try:
-            if not self._gaps:
-                return self._core.decode(ids)
-        except (KeyError, OverflowError):
-            raise out_of_range(next(token for token in ids if not 0 <= token < self.vocab_size), self.vocab_size) from None
-        return super().decode(ids)
 
     def save(self, folder: Path) -> None:
         data = format_ranks(self.ranks)

@@ -6,6 +6,7 @@ import functools
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 from pydantic import Field
@@ -59,7 +60,7 @@ class HuggingFaceTokenizer(Tokenizer):
 
     @property
     def special_tokens(self) -> Mapping[str, int]:
-        return dict(self._specials)
+        return MappingProxyType(self._specials)
 
     @property
     def start_id(self) -> int | None:
