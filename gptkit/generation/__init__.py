@@ -12,6 +12,7 @@ __all__ = [
     "Finish",
     "Generated",
     "Generation",
+    "Overflow",
     "TextStream",
     "Timings",
     "beam_search",
