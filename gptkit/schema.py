@@ -105,14 +105,11 @@ def _first_sentence(cls: type[BaseModel]) -> str:
 def _kind(
     cls: type[Component], choices: Sequence[tuple[str, type[Component]]], references: Mapping[type[BaseModel], Any]
 ) -> dict[str, Any]:
-    description = _first_sentence(cls)
-    if not choices:
-        return {"description": description, "not": {}}
     names = {
         "enum": [name for name, _ in choices],
         "enumDescriptions": [_first_sentence(component) for _, component in choices],
     }
-    return {"description": description, "anyOf": [names, *(references[component] for _, component in choices)]}
+    return {"description": _first_sentence(cls), "anyOf": [names, *(references[component] for _, component in choices)]}
 
 
 def _refer_to_kinds(schema: Any) -> None:

@@ -295,8 +295,8 @@ def test_a_name_of_a_megabyte_makes_no_message_of_one():
 def test_the_environment_switches_distributions_off(monkeypatch):
     monkeypatch.setenv("GPTKIT_DISABLE", " My.Plugin , other")
     loaded = []
-    found = registry(plugin("my-plugin", load=lambda: loaded.append(1)), plugin("kept", [make("mine")]), disabled=None)
-    assert record(found, "my-plugin").status == "disabled"
+    found = registry(plugin("my_plugin", load=lambda: loaded.append(1)), plugin("kept", [make("mine")]), disabled=None)
+    assert record(found, "my_plugin").status == "disabled"
     assert not loaded
     assert "mine" in found.names("norm")
 

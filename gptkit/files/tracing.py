@@ -35,6 +35,8 @@ class Trace:
     field: FieldInfo | None
     branched: bool
     """Whether the location named a branch of a union."""
+    branch: tuple[tuple[str | int, ...], str] | None
+    """The first union of spec classes on the way, and the one that was tried."""
 
 
 def trace(root: type[BaseModel], data: Any, location: Sequence[str | int], registry: Registry) -> Trace:
@@ -43,6 +45,7 @@ def trace(root: type[BaseModel], data: Any, location: Sequence[str | int], regis
     owner: type[BaseModel] | None = None
     field: FieldInfo | None = None
     branched = False
+    branch: tuple[tuple[str | int, ...], str] | None = None
     types_here: list[Any] = [root]
     value: Any = data
     host: tuple[type[BaseModel], Any] | None = None
@@ -50,6 +53,8 @@ def trace(root: type[BaseModel], data: Any, location: Sequence[str | int], regis
         named = [cls for cls in types_here if isinstance(cls, type) and cls.__name__ == part]
         if named and len(types_here) > 1:
             types_here, branched = named, True
+            if issubclass(named[0], BaseModel):
+                branch = branch or (tuple(path), named[0].__name__)
             continue
         model = _model(types_here, value, registry)
         if model is not None and isinstance(part, str) and part in model.model_fields:
@@ -78,7 +83,7 @@ def trace(root: type[BaseModel], data: Any, location: Sequence[str | int], regis
             value = _MISSING
         else:
             branched = True
-    return Trace(tuple(path), owner, field, branched)
+    return Trace(tuple(path), owner, field, branched, branch)
 
 
 def _child(value: Any, part: str | int) -> Any:

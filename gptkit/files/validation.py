@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -77,7 +78,7 @@ def _problems(
 ) -> list[Problem]:
     found = [_Found(error, trace(spec_class, data, error["loc"], registry)) for error in details[:MAX_PROBLEMS]]
     problems = []
-    for group in _groups(found):
+    for group in _groups(_likeliest_branches(found)):
         wanted = [phrase for phrase in (expected(item.error) for item in group) if phrase]
         first = group[0]
         if len(group) > 1 and len(wanted) == len(group):
@@ -94,6 +95,18 @@ def _problems(
     if len(details) > MAX_PROBLEMS:
         problems.append(Problem((), f"and {len(details) - MAX_PROBLEMS} more mistakes"))
     return problems
+
+
+def _likeliest_branches(found: Sequence[_Found]) -> list[_Found]:
+    """Of a union of spec classes, the errors of the one whose keys fit best, for that is the one that was meant."""
+    misfits: dict[Path, Counter[str]] = {}
+    for item in found:
+        if item.trace.branch is not None:
+            path, name = item.trace.branch
+            keys = item.error["type"] in ("missing", "extra_forbidden", "model_type")
+            misfits.setdefault(path, Counter())[name] += keys
+    chosen = {(path, min(counts, key=counts.__getitem__)) for path, counts in misfits.items()}
+    return [item for item in found if item.trace.branch is None or item.trace.branch in chosen]
 
 
 def _groups(found: Iterable[_Found]) -> list[list[_Found]]:

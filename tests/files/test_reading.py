@@ -173,6 +173,12 @@ def test_a_key_can_be_located_itself(load):
     assert load(JSON, "a.json").locate(("model", "norm"), key=True)[1:] == (5, 5)
 
 
+def test_a_value_left_empty_stands_at_its_key(load):
+    source = load("a:\n  b:\n  c: {d: , e: 1}\n")
+    assert source.locate(("a", "b"))[1:] == (2, 3)
+    assert source.locate(("a", "c", "d"))[1:] == (3, 7)
+
+
 def test_toml_places_survive_strings_that_look_like_toml(load):
     source = load(
         'a = """\n[b]\nc = 1 # "\n"""\n"x.y" . z = \'#\' # c = 2\nlist = [ # one\n  1, "]",\n  { d = [3] }, # two\n]\n'

@@ -148,6 +148,40 @@ def test_very_many_mistakes_are_counted(told):
     assert found[-1] == f"and {500 - MAX_PROBLEMS} more mistakes"
 
 
+class Circle(Spec):
+    radius: int = Field(description="Half of its width.")
+
+
+class Square(Spec):
+    side: int = Field(description="Its width.")
+    norm: Norm = component("plain", description="A norm.")
+
+
+class Drawing(Spec):
+    shape: Circle | Square | str = Field(description="What is drawn.")
+    shapes: dict[str, Circle] = Field({}, description="By name.")
+    pair: tuple[int, Norm] | None = Field(None, description="Two things.")
+
+
+def test_the_branches_of_a_union_are_no_part_of_the_path(told):
+    assert told("shape: {side: x, norm: {name: plain, epsi: 1}}", cls=Drawing) == [
+        "gpt.yaml:1:15: shape.side: expected a whole number, got the text 'x'",
+        "gpt.yaml:1:38: shape.norm.epsi: norm 'plain' has no field 'epsi'; did you mean 'eps'? (fields: eps, mode)",
+    ]
+    assert told("shape: {radius: x, norm: plain}", cls=Drawing)[0].startswith(
+        "gpt.yaml:1:17: shape.radius: expected a whole"
+    )
+    assert told("shape: 5", cls=Drawing) == ["gpt.yaml:1:8: shape: expected a mapping or a text, got the number 5"]
+
+
+def test_mappings_and_pairs(told):
+    assert told("shape: x\nshapes: {a: {radius: 1}, b: {radios: 1}}\npair: [1, {name: exact, steps: 0}]", cls=Drawing) == [
+        "gpt.yaml:2:26: shapes.b.radius: missing, and has no default (Half of its width)",
+        "gpt.yaml:2:30: shapes.b.radios: unknown key 'radios'; did you mean 'radius'? (keys: radius)",
+        "gpt.yaml:3:32: pair.1.steps: must be at least 1, got 0",
+    ]
+
+
 # -- requires --------------------------------------------------------------------------------------------------
 
 
