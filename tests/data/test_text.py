@@ -189,9 +189,9 @@ def test_pieces_put_together_are_the_documents(
 
 
 def test_pieces_of_a_document_between_separators(tmp_path: Path) -> None:
-    long = "some words and\n\n more\n" * 50
+    long = "some words and\n\n more\n" * 70_000  # more than is read at a time
     (tmp_path / "x.txt").write_text(f"short\n<>\n{long}\n<>\nlast\n")
-    documents = list(read_documents(tmp_path / "x.txt", "x.txt", "<>", piece=100))
+    documents = list(read_documents(tmp_path / "x.txt", "x.txt", "<>", piece=100_000))
     joined, held = [], ""
     for document in documents:
         held += document.text
