@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-__all__ = ["Column", "heading", "note", "out", "plural", "printable", "stderr", "stdout", "table", "warn"]
+__all__ = ["Column", "heading", "label", "note", "out", "plural", "printable", "stderr", "stdout", "table", "warn"]
 
 Column: TypeAlias = str | tuple[str, dict[str, Any]]
 """A title, or a title and options of rich's `add_column`."""
@@ -40,14 +40,25 @@ def out(text: str = "") -> None:
 
 def note(text: str, style: str = "") -> None:
     """A line on stderr."""
-    stderr().print(text, style=style or None, soft_wrap=True)
+    _to_stderr((text, style))
 
 
 def warn(text: str) -> None:
     """A warning on stderr."""
+    label("warning", "bold yellow", text)
+
+
+def label(word: str, style: str, *parts: str | tuple[str, str]) -> None:
+    """A line on stderr behind a word that says what it is, ``error: …``; parts are texts, or texts with their styles."""
+    _to_stderr((f"{word}: ", style), *parts)
+
+
+def _to_stderr(*parts: str | tuple[str, str]) -> None:
     from rich.text import Text
 
-    stderr().print(Text.assemble(("warning: ", "bold yellow"), text), soft_wrap=True)
+    console = stderr()
+    # A terminal breaks lines between words; in files and pipes a line stays a line.
+    console.print(Text.assemble(*parts), soft_wrap=not console.is_terminal)
 
 
 def heading(text: str) -> None:

@@ -22,8 +22,8 @@ from typing import Any, TextIO
 import typer
 from typer.core import TyperGroup
 
-from gptkit.cli.console import note, plural, stderr, warn
-from gptkit.errors import GptkitError, SpecError
+from gptkit.cli.console import label, note, plural, warn
+from gptkit.errors import GptkitError, RegistryError, SpecError
 
 __all__ = ["Commands", "debugging", "report"]
 
@@ -83,35 +83,40 @@ def _exit_codes() -> Iterator[None]:
 
 def report(error: GptkitError) -> None:
     """Print an error on stderr: for a spec a line for each mistake and how many there are, else the message; the hint."""
-    from rich.text import Text
-
-    console = stderr()
     if isinstance(error, SpecError):
         for problem in error.problems:
-            where, _, message = str(problem).rpartition(problem.message)
-            console.print(Text.assemble((where, "bold"), problem.message + message), soft_wrap=True)
+            note(str(problem))
         sources = sorted({problem.source for problem in error.problems if problem.source})
         place = f" in {' and '.join(sources)}" if 0 < len(sources) < 4 else ""
-        console.print(Text.assemble(("error: ", "bold red"), plural(len(error.problems), "mistake"), place), soft_wrap=True)
+        label("error", "bold red", plural(len(error.problems), "mistake"), place)
     else:
-        console.print(Text.assemble(("error: ", "bold red"), error.message), soft_wrap=True)
+        label("error", "bold red", error.message)
     if error.hint:
-        console.print(Text.assemble(("hint: ", "bold cyan"), error.hint), soft_wrap=True)
+        label("hint", "bold cyan", error.hint)
+    if isinstance(error, SpecError | RegistryError):
+        _report_broken_installation()
+
+
+def _report_broken_installation() -> None:
+    """Say so where gptkit's own components could not be loaded: what was reported then follows from that."""
+    from gptkit.registry import default_registry
+
+    for plugin in default_registry().plugins():
+        if plugin.built_in and plugin.fault:
+            label("error", "bold red", f"{plugin.module}, a part of gptkit itself, is broken: {plugin.fault}")
+            label("hint", "bold cyan", "see gptkit plugins --verbose; installing gptkit anew may help")
 
 
 def _report_crash(error: Exception) -> None:
     import traceback
 
-    from rich.text import Text
-
     last = "".join(traceback.format_exception_only(error)).strip()
     frames = traceback.extract_tb(error.__traceback__)
-    console = stderr()
-    console.print(Text.assemble(("error: ", "bold red"), "this should not have happened: ", last), soft_wrap=True)
+    label("error", "bold red", "this should not have happened: ", last)
     if frames:
         note(f"  at {frames[-1].filename}:{frames[-1].lineno}, in {frames[-1].name}")
     hint = "please report it, with what `gptkit --version` says and the whole traceback: run it again with GPTKIT_DEBUG=1"
-    console.print(Text.assemble(("hint: ", "bold cyan"), hint), soft_wrap=True)
+    label("hint", "bold cyan", hint)
 
 
 @contextlib.contextmanager

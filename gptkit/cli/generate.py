@@ -16,12 +16,7 @@ if TYPE_CHECKING:
     from gptkit.experiments.run import Run
     from gptkit.generation.result import Generated
 
-_ENDS = {
-    "length": "its length was reached",
-    "stop": "a stop string came",
-    "end": "the model ended it",
-    "interrupted": "Ctrl-C",
-}
+_ENDS = {"stop": "a stop string came", "end": "the model ended it", "interrupted": "interrupted"}
 
 
 def generate(
@@ -127,6 +122,6 @@ def _say(results: list[Generated]) -> None:
     if timings.decode_rate:
         parts.append(f"{timings.decode_rate:,.0f} tokens/s")
     parts.append(f"seed {first.seed}")
-    if len(results) == 1:
-        parts.append(f"ended as {_ENDS[first.finish]}")
+    if len(results) == 1 and first.finish in _ENDS:
+        parts.append(_ENDS[first.finish])
     console.note(", ".join(parts), style="dim")

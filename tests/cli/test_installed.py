@@ -85,3 +85,16 @@ def test_plugins_verbose_shows_what_is_behind_a_fault(call: Call, with_plugins: 
     assert "Traceback" in text
     assert "hello from the plugin" in text
     assert "norm  nice" in text
+
+
+def test_a_broken_installation_is_named_and_not_only_what_follows_from_it(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> object:
+        raise ImportError("no torch")
+
+    monkeypatch.setattr("gptkit.registry._default", Registry([plugin("gptkit", load=broken)], disabled=[]))
+    assert (
+        "a part of gptkit itself, is broken: could not be imported: ImportError: no torch"
+        in call("components", "norm", code=2).stderr
+    )
