@@ -18,7 +18,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,6 @@ __all__ = ["CheckpointStore", "load_weights", "named_tensors", "read_state", "re
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 FORMAT = 1
 _NAME = re.compile(r"step-(\d{8,})")
-_ALIASES = "aliases"
 
 
 class CheckpointStore:
@@ -71,17 +70,41 @@ class CheckpointStore:
         Raises:
             CheckpointError: it cannot be written (a full disk, say); earlier ones are still there.
         """
+
+        def write(unfinished: Path) -> dict[str, Any]:
+            _save_weights(unfinished / MODEL, model)
+            packed, tensors = _pack(optimizer.state_dict(), _parameter_names(model, optimizer))
+            save_file(tensors, unfinished / OPTIMIZER)
+            return {"step": step, "training": dict(training), "optimizer": packed}
+
+        return self._write(step, write)
+
+    def adopt(self, write_weights: Callable[[Path], None]) -> Path:
+        """Make a checkpoint of step 0 from weights that were not trained here, without an optimizer's state.
+
+        Args:
+            write_weights: writes the file of weights that it is given the path of.
+
+        Raises:
+            CheckpointError: it cannot be written.
+        """
+
+        def write(unfinished: Path) -> dict[str, Any]:
+            write_weights(unfinished / MODEL)
+            return {"step": 0, "training": {}, "optimizer": None}
+
+        return self._write(0, write)
+
+    def _write(self, step: int, write: Callable[[Path], dict[str, Any]]) -> Path:
         final = self.path(step)
         unfinished = self.folder / f".{final.name}.unfinished"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.clean()
             unfinished.mkdir()
-            _save_weights(unfinished / MODEL, model)
-            packed, tensors = _pack(optimizer.state_dict(), _parameter_names(model, optimizer))
-            save_file(tensors, unfinished / OPTIMIZER)
-            files = {name: _describe(unfinished / name) for name in (MODEL, OPTIMIZER)}
-            state = {"format": FORMAT, "step": step, "files": files, "training": dict(training), "optimizer": packed}
+            said = write(unfinished)
+            files = {path.name: _describe(path) for path in sorted(unfinished.iterdir())}
+            state = {"format": FORMAT, "files": files, **said}
             (unfinished / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
             for path in (*unfinished.iterdir(), unfinished):
                 _sync(path)
@@ -162,11 +185,10 @@ def load_weights(model: nn.Module, checkpoint: Path, *, assign: bool = False) ->
     file = checkpoint / MODEL
     loaded = _read(file)
     own = named_tensors(model)
-    with safetensors.safe_open(file, framework="pt") as opened:
-        aliases: dict[str, str] = json.loads((opened.metadata() or {}).get(_ALIASES, "{}"))
-    for alias, name in aliases.items():
-        if name in loaded and alias in own:
-            loaded[alias] = loaded[name]
+    saved = {id(own[name]): tensor for name, tensor in loaded.items() if name in own}
+    for name, tensor in own.items():
+        if name not in loaded and id(tensor) in saved:
+            loaded[name] = saved[id(tensor)]
     _require_same(file, own, loaded)
     if not assign:
         with torch.no_grad():
@@ -221,17 +243,18 @@ def write_text(path: Path, text: str) -> None:
 
 def _save_weights(file: Path, model: nn.Module) -> None:
     kept: dict[str, Tensor] = {}
-    first: dict[tuple[Any, ...], str] = {}
-    aliases: dict[str, str] = {}
+    seen: set[int] = set()
+    memory: set[int] = set()
     for name, tensor in named_tensors(model).items():
-        tensor = tensor.detach()
-        same = (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
-        if tensor.numel() and same in first:
-            aliases[name] = first[same]
+        if id(tensor) in seen:
+            # Tied: the model knows its other name, and so finds it again when it loads.
             continue
-        first[same] = name
-        kept[name] = _own(tensor)
-    save_file(kept, file, metadata={"format": "pt", _ALIASES: json.dumps(aliases)})
+        seen.add(id(tensor))
+        own = _own(tensor)
+        kept[name] = own.clone() if own.data_ptr() in memory else own
+        memory.add(own.data_ptr())
+    # No more metadata than this: the library writes several entries in any order, and equal weights are equal files.
+    save_file(kept, file, metadata={"format": "pt"})
 
 
 def _own(tensor: Tensor) -> Tensor:

@@ -79,6 +79,26 @@ def test_assigning_keeps_what_is_tied_and_leaves_no_memory_of_its_own(store: Che
     assert [name for name, _ in fresh.named_parameters()] == [name for name, _ in model.named_parameters()]
 
 
+def test_equal_weights_are_equal_files(tmp_path: Path) -> None:
+    model, optimizer = trained()
+    paths = [CheckpointStore(tmp_path / str(index)).save(3, model, optimizer, {}) for index in range(8)]
+    for name in ("model.safetensors", "optimizer.safetensors", "state.json"):
+        assert len({(path / name).read_bytes() for path in paths}) == 1
+
+
+def test_memory_that_is_shared_without_being_tied_is_saved_for_each(store: CheckpointStore) -> None:
+    def two() -> nn.Module:
+        whole = nn.Linear(4, 4, bias=False)
+        view = nn.Linear(4, 4, bias=False)
+        view.weight = nn.Parameter(whole.weight.detach())
+        return nn.ModuleList([whole, view])
+
+    model, fresh = two(), two()
+    path = store.save(1, model, torch.optim.SGD(model.parameters()), {})
+    load_weights(fresh, path)
+    assert equal(dict(model.state_dict()), dict(fresh.state_dict()))
+
+
 def test_only_the_newest_are_kept(store: CheckpointStore) -> None:
     model, optimizer = trained()
     for step in (10, 20, 30, 100_000_000):
