@@ -20,11 +20,14 @@ from torch.autograd.function import once_differentiable
 
 __all__ = ["linear_cross_entropy"]
 
-CHUNK_BYTES = 32 << 20
+CHUNK_BYTES = 64 << 20
 """Size of the logits that are held at one time, about."""
 
-BLOCK_BYTES = 8 << 20
+BLOCK_BYTES = 4 << 20
 """Size of the part of a low-precision chunk that is held in fp32, about."""
+
+ALIGNED = 16
+"""Rows of logits in full precision are padded to a multiple of this: products into odd rows are a third slower."""
 
 TILE = 2048
 """Rows of a low-precision weight gradient that are made at a time: few enough to stay in a processor's cache."""
@@ -142,18 +145,20 @@ def _by_chunks(
     grad_x, grad_weight, grad_bias = _gradients(x_NE, weight_VE, bias_V, needs)
     loss_N = torch.empty(n_rows, dtype=exact, device=x_NE.device)
     n_chunk = _rows(n_rows, n_classes * dtype.itemsize, CHUNK_BYTES)
-    logits = torch.empty(n_chunk, n_classes, dtype=dtype, device=x_NE.device)
+    padding = -n_classes % ALIGNED if dtype == exact else 0
+    padded = torch.empty(n_chunk, n_classes + padding, dtype=dtype, device=x_NE.device)
     for first in range(0, n_rows, n_chunk):
         rows = slice(first, min(first + n_chunk, n_rows))
         x_CE = x_NE[rows].to(dtype)
         if settings.scale != 1:
             x_CE = x_CE * settings.scale
-        logits_CV = logits[: x_CE.shape[0]]
+        padded_CV = padded[: x_CE.shape[0]]
+        logits_CV = padded_CV[:, :n_classes]
         if bias is None:
             torch.mm(x_CE, weight.t(), out=logits_CV)
         else:
             torch.addmm(bias, x_CE, weight.t(), out=logits_CV)
-        _to_gradient_(logits_CV, targets_N[rows], loss_N[rows], settings, any(needs))
+        _to_gradient_(padded_CV, padding, targets_N[rows], loss_N[rows], settings, any(needs))
         share_C1 = share_N[rows, None]
         if need_x:
             _product(logits_CV, weight, grad_x[rows]).mul_((share_C1 * settings.scale).to(grad_x.dtype))
@@ -165,11 +170,13 @@ def _by_chunks(
     return loss, grad_x, grad_weight.to(weight_VE.dtype), grad_bias if bias_V is None else grad_bias.to(bias_V.dtype)
 
 
-def _to_gradient_(logits_CV: Tensor, targets_C: Tensor, loss_C: Tensor, settings: _Settings, needed: bool) -> None:
+def _to_gradient_(
+    logits_CV: Tensor, padding: int, targets_C: Tensor, loss_C: Tensor, settings: _Settings, needed: bool
+) -> None:
     """Write each row's loss, and turn its logits into the gradient of that loss by them, where that is needed."""
     exact = _exact(logits_CV.dtype)
     if logits_CV.dtype == exact:
-        _to_exact_gradient_(logits_CV, targets_C, loss_C, settings, needed)
+        _to_exact_gradient_(logits_CV, padding, targets_C, loss_C, settings, needed)
         return
     n_rows, n_classes = logits_CV.shape
     n_block = _rows(n_rows, n_classes * exact.itemsize, BLOCK_BYTES if logits_CV.device.type == "cpu" else 1 << 60)
@@ -177,12 +184,14 @@ def _to_gradient_(logits_CV: Tensor, targets_C: Tensor, loss_C: Tensor, settings
     for first in range(0, n_rows, n_block):
         rows = slice(first, min(first + n_block, n_rows))
         block_RV = block[: rows.stop - first].copy_(logits_CV[rows])
-        _to_exact_gradient_(block_RV, targets_C[rows], loss_C[rows], settings, needed)
+        _to_exact_gradient_(block_RV, padding, targets_C[rows], loss_C[rows], settings, needed)
         if needed:
             logits_CV[rows].copy_(block_RV)
 
 
-def _to_exact_gradient_(logits_RV: Tensor, targets_R: Tensor, loss_R: Tensor, settings: _Settings, needed: bool) -> None:
+def _to_exact_gradient_(
+    logits_RV: Tensor, padding: int, targets_R: Tensor, loss_R: Tensor, settings: _Settings, needed: bool
+) -> None:
     targets_R1 = targets_R[:, None]
     slope_RV = None
     if settings.softcap:
@@ -190,6 +199,8 @@ def _to_exact_gradient_(logits_RV: Tensor, targets_R: Tensor, loss_R: Tensor, se
         if needed:
             slope_RV = torch.addcmul(logits_RV.new_ones(()), logits_RV, logits_RV, value=-1)
         logits_RV.mul_(settings.softcap)
+    if padding:
+        logits_RV[:, -padding:] = -math.inf
     target_R1 = logits_RV.gather(1, targets_R1)
     # Of the passes over a row, exp is the dearest. Softmax does one; and as the largest probability is never small, the
     # logarithm of the sum can be had from it with full precision.
