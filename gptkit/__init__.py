@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gptkit.errors import CapacityError as CapacityError
     from gptkit.errors import CheckpointError as CheckpointError
     from gptkit.errors import DataError as DataError
+    from gptkit.errors import ForeignModelError as ForeignModelError
     from gptkit.errors import GptkitError as GptkitError
     from gptkit.errors import RegistryError as RegistryError
     from gptkit.errors import RequirementError as RequirementError
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from gptkit.errors import TokenizerError as TokenizerError
     from gptkit.errors import TrainingError as TrainingError
     from gptkit.experiments.build import build as build
+    from gptkit.experiments.exporting import export_model as export_model
+    from gptkit.experiments.importing import import_model as import_model
     from gptkit.experiments.opening import open_spec as open_spec
     from gptkit.experiments.run import Run as Run
     from gptkit.experiments.run import load as load
@@ -46,6 +49,7 @@ _WHERE = {
     "CheckpointError": "gptkit.errors",
     "DataError": "gptkit.errors",
     "ExperimentSpec": "gptkit.experiments.spec",
+    "ForeignModelError": "gptkit.errors",
     "GPT": "gptkit.model.gpt",
     "GptkitError": "gptkit.errors",
     "ModelSpec": "gptkit.model.spec",
@@ -61,7 +65,9 @@ _WHERE = {
     "TrainingSpec": "gptkit.training.spec",
     "build": "gptkit.experiments.build",
     "default_registry": "gptkit.registry",
+    "export_model": "gptkit.experiments.exporting",
     "hookimpl": "gptkit.hookspecs",
+    "import_model": "gptkit.experiments.importing",
     "load": "gptkit.experiments.run",
     "open_spec": "gptkit.experiments.opening",
     "resume": "gptkit.experiments.train",

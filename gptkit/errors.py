@@ -13,6 +13,7 @@
     ├── CapacityError                the model cannot fit; carries the numbers
     ├── StateError                   a cache was asked for what it cannot hold or undo
     ├── CheckpointError              a run or checkpoint is missing, damaged or of another shape
+    ├── ForeignModelError            a model of another format is damaged, or says what one of the two sides cannot do
     └── TrainingError                training cannot go on (a loss that is not finite, say)
 """
 
@@ -26,6 +27,7 @@ __all__ = [
     "CheckpointError",
     "CollisionError",
     "DataError",
+    "ForeignModelError",
     "GptkitError",
     "Problem",
     "RegistryError",
@@ -123,6 +125,10 @@ class StateError(GptkitError):
 
 class CheckpointError(GptkitError):
     """A run or checkpoint is missing, damaged or of another shape."""
+
+
+class ForeignModelError(GptkitError):
+    """A model cannot be imported from another format, or exported to it."""
 
 
 class TrainingError(GptkitError):

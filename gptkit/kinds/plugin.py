@@ -8,6 +8,7 @@ from gptkit.kinds.attention import AttentionSpec
 from gptkit.kinds.block import BlockSpec
 from gptkit.kinds.data import DataSpec
 from gptkit.kinds.embedding import EmbeddingSpec
+from gptkit.kinds.family import FamilySpec
 from gptkit.kinds.feedforward import FeedForwardSpec
 from gptkit.kinds.head import HeadSpec
 from gptkit.kinds.initializer import InitializerSpec
@@ -40,4 +41,5 @@ def gptkit_kinds() -> list[type[Component]]:
         OptimizerSpec,
         ScheduleSpec,
         TrackerSpec,
+        FamilySpec,
     ]

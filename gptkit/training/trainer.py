@@ -91,6 +91,9 @@ class Trainer:
         """
         state = read_state(checkpoint, verify=True)
         load_weights(self.model, checkpoint)
+        if state["optimizer"] is None:
+            # Weights from elsewhere: the training begins with them.
+            return
         restore_optimizer(self.optimizer, self.model, checkpoint, state)
         self.step = self._saved = state["step"]
         self._since_log = state["training"]["since_log"]

@@ -1,0 +1,116 @@
+"""Rotary positions as configurations of transformers describe them, in the old words and the new."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from gptkit.kinds.foreign import ForeignConfig
+
+__all__ = ["read_rope", "read_rotary", "write_rope", "write_rotary"]
+
+
+def read_rope(
+    config: ForeignConfig, *, base: float = 10000.0, fraction: float = 1.0, fraction_key: str = ""
+) -> dict[str, Any]:
+    """The `rotary` position that a configuration asks for.
+
+    Args:
+        config: `rope_parameters`, or `rope_theta` with `rope_scaling`, and `partial_rotary_factor`, are read.
+        base: where the configuration names none.
+        fraction: where the configuration names none.
+        fraction_key: another name of `partial_rotary_factor`.
+    """
+    base = config.number("rope_theta", base)
+    fraction = config.number("partial_rotary_factor", fraction)
+    if fraction_key:
+        fraction = config.number(fraction_key, fraction)
+    config.value("rope_scaling")
+    section = config.section("rope_parameters" if "rope_parameters" in config else "rope_scaling")
+    return read_rotary(section, config, base, fraction)
+
+
+def read_rotary(section: ForeignConfig, config: ForeignConfig, base: float, fraction: float = 1.0) -> dict[str, Any]:
+    """The `rotary` position for one mapping of rope parameters."""
+    position: dict[str, Any] = {"name": "rotary", "base": section.number("rope_theta", base)}
+    fraction = section.number("partial_rotary_factor", fraction)
+    if fraction != 1:
+        position["fraction"] = fraction
+    kind = section.text("rope_type", section.text("type", "default"))
+    longest = config.integer("max_position_embeddings", 2048)
+    if kind == "default":
+        return position
+    if kind == "linear":
+        scaling: dict[str, Any] = {"factor": section.number("factor")}
+    elif kind == "dynamic":
+        scaling = {"factor": section.number("factor"), "original_context_length": longest}
+    elif kind == "llama3":
+        scaling = {
+            "factor": section.number("factor"),
+            "low_frequency_factor": section.number("low_freq_factor"),
+            "high_frequency_factor": section.number("high_freq_factor"),
+            "original_context_length": section.integer("original_max_position_embeddings", longest),
+        }
+    elif kind == "yarn":
+        scaling = _yarn(section, config, longest)
+    elif kind in ("longrope", "su"):
+        kind = "longrope"
+        trained = config.integer("original_max_position_embeddings", longest)
+        scaling = {
+            "short": section.items("short_factor"),
+            "long": section.items("long_factor"),
+            "factor": section.number("factor", None),
+            "attention_factor": section.number("attention_factor", None),
+            "original_context_length": section.integer("original_max_position_embeddings", trained),
+        }
+    else:
+        section.refuse("rope_type", "gptkit has no such scaling of rotary positions")
+    return {**position, "scaling": {"name": kind, **scaling}}
+
+
+def _yarn(section: ForeignConfig, config: ForeignConfig, longest: int) -> dict[str, Any]:
+    trained = section.integer("original_max_position_embeddings", longest)
+    factor = section.number("factor", longest / trained)
+    sharpening = section.number("attention_factor", None)
+    scales = [section.number(key, None) for key in ("mscale", "mscale_all_dim")]
+    if sharpening is None:
+        each = [0.1 * (scale or 1) * math.log(factor) + 1 if factor > 1 else 1.0 for scale in scales]
+        sharpening = each[0] / each[1] if all(scales) else (0.1 * math.log(factor) + 1 if factor > 1 else 1.0)
+    return {
+        "factor": factor,
+        "original_context_length": trained,
+        "beta_fast": section.number("beta_fast", 32),
+        "beta_slow": section.number("beta_slow", 1),
+        "truncate": section.flag("truncate", True),
+        "attention_factor": sharpening,
+    }
+
+
+def write_rope(position: Any) -> dict[str, Any]:
+    """The keys of a `rotary` position, in the words that old and new versions of transformers read."""
+    rotary = write_rotary(position)
+    written: dict[str, Any] = {key: rotary.pop(key) for key in ("rope_theta", "partial_rotary_factor") if key in rotary}
+    return {**written, "rope_scaling": rotary if rotary["rope_type"] != "default" else None}
+
+
+def write_rotary(position: Any) -> dict[str, Any]:
+    """The mapping of rope parameters of a `rotary` position."""
+    written: dict[str, Any] = {"rope_theta": position.base, "rope_type": "default"}
+    if position.fraction != 1:
+        written["partial_rotary_factor"] = position.fraction
+    scaling: Any = position.scaling
+    if scaling is None:
+        return written
+    names = {
+        "factor": "factor",
+        "original_context_length": "original_max_position_embeddings",
+        "low_frequency_factor": "low_freq_factor",
+        "high_frequency_factor": "high_freq_factor",
+        "short": "short_factor",
+        "long": "long_factor",
+    }
+    fields = {key: list(value) if isinstance(value, tuple) else value for key, value in scaling}
+    name = fields.pop("name")
+    if name == "dynamic":
+        fields.pop("original_context_length")
+    return {**written, "rope_type": name, **{names.get(k, k): v for k, v in fields.items() if v is not None}}

@@ -1,0 +1,145 @@
+"""Reading the configuration of another library's model: every key is understood, known to be harmless, or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, NoReturn, cast
+
+from gptkit.errors import ForeignModelError
+from gptkit.spec import describe
+
+__all__ = ["HARMLESS", "ForeignConfig"]
+
+_WORDS = """
+    _attn_implementation _attn_implementation_autoset _commit_hash _name_or_path architectures auto_map bos_token_id
+    chunk_size_feed_forward classifier_dropout dtype embd_pdrop eos_token_id finetuning_task id2label ignore_index
+    initializer_range label2id model_type num_labels output_attentions output_hidden_states pad_token_id
+    problem_type return_dict return_dict_in_generate sep_token_id task_specific_params tokenizer_class torch_dtype
+    torchscript transformers_version unk_token_id use_bfloat16 use_cache unsloth_fixed unsloth_version
+    attention_dropout attn_pdrop hidden_dropout resid_pdrop embedding_dropout resid_dropout residual_dropout dropout
+    bad_words_ids begin_suppress_tokens diversity_penalty do_sample early_stopping encoder_no_repeat_ngram_size
+    exponential_decay_length_penalty forced_bos_token_id forced_eos_token_id length_penalty max_length max_new_tokens
+    min_length no_repeat_ngram_size num_beam_groups num_beams num_return_sequences output_scores prefix
+    remove_invalid_values repetition_penalty suppress_tokens temperature top_k top_p typical_p
+"""
+HARMLESS = frozenset(_WORDS.split())
+"""Keys that change no logit: names, training-only shares, how to decode, what a file was written with."""
+
+_INERT: Mapping[str, tuple[Any, ...]] = {
+    "add_cross_attention": (False,),
+    "cross_attention_hidden_size": (None,),
+    "decoder_start_token_id": (None,),
+    "is_decoder": (False, True),
+    "is_encoder_decoder": (False,),
+    "pruned_heads": ({}, None),
+    "quantization_config": (None,),
+    "tf_legacy_loss": (False,),
+    "tie_encoder_decoder": (False,),
+}
+"""Keys of every model, with the values that change nothing."""
+
+_REQUIRED: Any = object()
+
+
+class ForeignConfig:
+    """A mapping from a stranger, read key by key; what nobody read is refused in the end.
+
+    Args:
+        data: the mapping.
+        place: where it stands, for messages.
+        harmless: keys that may have any value.
+    """
+
+    def __init__(self, data: Mapping[str, Any], place: str = "config.json", harmless: Collection[str] = HARMLESS) -> None:
+        self.data = data
+        self.place = place
+        self.harmless = harmless
+        self._read: set[str] = set()
+        self._sections: list[ForeignConfig] = []
+
+    def __contains__(self, key: str) -> bool:
+        return self.data.get(key) is not None
+
+    def value(self, key: str, default: Any = None) -> Any:
+        """Whatever the key has; `default` where it is missing or null. The key counts as read."""
+        self._read.add(key)
+        found = self.data.get(key)
+        if found is None and default is _REQUIRED:
+            raise ForeignModelError(f"{self.place} has no {key!r}", hint="Get the model's files again, or add the key.")
+        return default if found is None else found
+
+    def integer(self, key: str, default: int | None = _REQUIRED) -> int:
+        """A whole number; without a default, one that must be there."""
+        return cast("int", self._typed(key, default, int, "a whole number"))
+
+    def nullable(self, key: str, absent: int | None = None) -> int | None:
+        """A whole number or null, which is not the same as leaving the key out."""
+        return None if key in self.data and self.value(key) is None else self.integer(key, absent)
+
+    def number(self, key: str, default: float | None = _REQUIRED) -> float:
+        """A number."""
+        return cast("float", self._typed(key, default, (int, float), "a number"))
+
+    def flag(self, key: str, default: bool | None = _REQUIRED) -> bool:
+        """True or false."""
+        return cast("bool", self._typed(key, default, bool, "true or false"))
+
+    def text(self, key: str, default: str | None = _REQUIRED) -> str:
+        """A text."""
+        return cast("str", self._typed(key, default, str, "a text"))
+
+    def items(self, key: str, default: list[Any] | None = _REQUIRED) -> list[Any]:
+        """A list."""
+        return cast("list[Any]", self._typed(key, default, list, "a list"))
+
+    def section(self, key: str, harmless: Collection[str] = ()) -> ForeignConfig:
+        """A mapping below a key, read and checked in the same way; empty where it is missing."""
+        data = self._typed(key, {}, dict, "a mapping")
+        made = ForeignConfig(data, f"{self.place}: {key}", harmless)
+        self._sections.append(made)
+        return made
+
+    def only(self, key: str, *allowed: Any, why: str) -> None:
+        """Refuse any value but those: the model would compute something that gptkit does not."""
+        found = self.value(key)
+        if found is not None and not any(found == value and type(found) is type(value) for value in allowed):
+            self.refuse(key, why)
+
+    def refuse(self, key: str, why: str) -> NoReturn:
+        """Say what cannot be done.
+
+        Raises:
+            ForeignModelError: always.
+        """
+        raise ForeignModelError(f"{self.place}: {key} is {describe(self.data.get(key))}: {why}")
+
+    def close(self) -> None:
+        """Refuse what nobody read.
+
+        Raises:
+            ForeignModelError: names the keys.
+        """
+        for key, allowed in _INERT.items():
+            if key in self.data and key not in self._read:
+                self.only(key, *allowed, why="gptkit has nothing of the kind")
+        unread = sorted(self._unread())
+        if unread:
+            raise ForeignModelError(
+                f"{self.place} has keys that are not understood: {', '.join(unread)}",
+                hint="They may change what the model computes. If they do not, remove them from the file.",
+            )
+        for section in self._sections:
+            section.close()
+
+    def _unread(self) -> Iterator[str]:
+        for key, found in self.data.items():
+            if key not in self._read and key not in self.harmless and found is not None:
+                yield repr(key)
+
+    def _typed(self, key: str, default: Any, kind: Any, what: str) -> Any:
+        found = self.value(key, default)
+        if found is default:
+            return found
+        if not isinstance(found, kind) or (isinstance(found, bool) and kind is not bool):
+            raise ForeignModelError(f"{self.place}: {key} should be {what}, not {describe(found)}")
+        return found
