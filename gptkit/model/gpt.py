@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from gptkit.errors import GptkitError, StateError
 from gptkit.files import validate_data
@@ -81,12 +82,12 @@ class GPT(nn.Module):
         self.vocab_size = size
         self.context_length = spec.context_length
         device = torch.device(device)
-        with torch.device("meta"):
+        with torch.device("meta"), _WithoutStartingValues():
             self._assemble()
         if device.type != "meta":
             if any(True for _ in self.buffers()):
                 # A component computed a buffer when it was built: it has to be built where its numbers can live.
-                with torch.device(device):
+                with torch.device(device), _WithoutStartingValues():
                     self._assemble()
             _materialize(self, device, dtype)
             if seed is not None:
@@ -205,6 +206,19 @@ class GPT(nn.Module):
     def attentions(self) -> list[Attention]:
         """The attention modules, first layer first."""
         return [module for module in self.modules() if isinstance(module, Attention)]
+
+
+class _WithoutStartingValues(TorchFunctionMode):
+    """Makes torch's own modules leave their weights as they are: `initialize` fills them, or a checkpoint does.
+
+    It saves the time, and a second for what torch imports to fill an embedding on the meta device.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
 
 
 def _materialize(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:

@@ -45,6 +45,19 @@ print(sorted({{"torch", "numpy", "ruamel", "matplotlib"}} & {{name.partition("."
     assert done.stdout.strip() == "[]"
 
 
+def test_check_imports_neither_compiler_nor_plots() -> None:
+    code = """
+import sys
+from typer.testing import CliRunner
+from gptkit.cli.main import app
+assert CliRunner().invoke(app, ["check", "tiny"]).exit_code == 0
+print(sorted({"torch._dynamo", "sympy", "matplotlib", "transformers"} & set(sys.modules)))
+"""
+    done = python(code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+
+
 def test_help_names_every_command_in_its_order(call: Call) -> None:
     text = call("--help").stdout
     places = [text.index(f"│ {name} ") for name in COMMANDS]
