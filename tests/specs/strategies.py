@@ -1,0 +1,100 @@
+"""Random specs, drawn from the fields that the registry's components declare."""
+
+from __future__ import annotations
+
+import types
+from typing import Any, Literal, Union, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt
+from hypothesis import strategies as st
+from pydantic.fields import FieldInfo
+
+from gptkit.registry import default_registry
+from gptkit.spec import Component, Spec
+
+__all__ = ["component", "fields", "value"]
+
+SKIPPED = {"vocab_size", "file", "path", "encoding", "repeat"}
+"""Fields whose values lie outside the model: files, and sizes that are chosen for the test's sake."""
+
+
+def component(kind: str, depth: int = 2) -> st.SearchStrategy[Any]:
+    """A component of a kind: its name alone, or with some of its fields."""
+    registry = default_registry()
+    names = [name for name in registry.names(kind) if not registry.component(kind, name).examples]
+    named = [name for name in registry.names(kind) if name not in names]
+    options = [
+        fields(registry.component(kind, name), depth).map(lambda drawn, name=name: {"name": name, **drawn}) for name in names
+    ]
+    for name in named:
+        cls = registry.component(kind, name)
+        examples = [{"name": name, **example} for example in cls.examples]
+        options.append(
+            st.sampled_from(examples) if depth <= 0 else st.one_of(st.sampled_from(examples), _with_name(cls, depth))
+        )
+    return st.one_of(options)
+
+
+def _with_name(cls: type[Component], depth: int) -> st.SearchStrategy[Any]:
+    return fields(cls, depth).map(lambda drawn: {"name": cls.component_name(), **drawn})
+
+
+def fields(cls: type[Spec], depth: int) -> st.SearchStrategy[dict[str, Any]]:
+    """Some of a spec's fields, with values that their types and bounds allow."""
+    optional = {
+        name: value(field.annotation, bounds(field), depth - 1)
+        for name, field in cls.model_fields.items()
+        if name != "name" and name not in SKIPPED
+    }
+    return st.fixed_dictionaries({}, optional=optional)
+
+
+def bounds(field: FieldInfo) -> tuple[float, float]:
+    """The least and the greatest value that a number may have, kept small."""
+    low, high = 0.0, 8.0
+    for limit in field.metadata:
+        if isinstance(limit, Ge):
+            low = float(limit.ge)  # type: ignore[arg-type]
+        elif isinstance(limit, Gt):
+            low = float(limit.gt) + 0.25  # type: ignore[arg-type]
+        elif isinstance(limit, Le):
+            high = float(limit.le)  # type: ignore[arg-type]
+        elif isinstance(limit, Lt):
+            high = float(limit.lt) - 0.25  # type: ignore[arg-type]
+    return low, max(low, high)
+
+
+def value(annotation: Any, limits: tuple[float, float], depth: int) -> st.SearchStrategy[Any]:
+    """A value of a field's type."""
+    origin, args = get_origin(annotation), get_args(annotation)
+    low, high = limits
+    if annotation is type(None):
+        return st.none()
+    if annotation is bool:
+        return st.booleans()
+    if annotation is int:
+        return st.integers(int(low) if low == int(low) else int(low) + 1, max(int(high), int(low) + 1))
+    if annotation is float:
+        return st.floats(low, high, allow_nan=False, width=16)
+    if annotation is str:
+        return st.sampled_from(["a", "the", "x y"])
+    if origin is Literal:
+        return st.sampled_from(args)
+    if origin in (Union, types.UnionType):
+        return st.one_of([value(arg, limits, depth) for arg in args])
+    if origin is tuple:
+        return st.lists(value(args[0], limits, depth), max_size=3)
+    if isinstance(annotation, type) and issubclass(annotation, Component) and annotation.is_kind():
+        if depth <= 0:
+            return st.sampled_from(_plain_names(annotation.kind))
+        return component(annotation.kind, depth)
+    raise NotImplementedError(f"no strategy for {annotation}")
+
+
+def _plain_names(kind: str) -> list[str]:
+    registry = default_registry()
+    return [name for name in registry.names(kind) if _needs_nothing(registry.component(kind, name))]
+
+
+def _needs_nothing(cls: type[Component]) -> bool:
+    return not any(field.is_required() for field in cls.model_fields.values())

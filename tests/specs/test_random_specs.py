@@ -1,0 +1,174 @@
+"""Random valid specs assemble, run, save and load bit-exactly; mutated spec files never give a traceback."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from specs.strategies import component
+
+from gptkit.checkpoint import named_tensors
+from gptkit.errors import GptkitError, SpecError
+from gptkit.experiments.spec import ExperimentSpec
+from gptkit.files import dump_yaml, read, validate, validate_data
+from gptkit.model.gpt import GPT
+from gptkit.model.spec import ModelSpec
+from gptkit.shipped import shipped
+
+V, CONTEXT = 23, 8
+
+
+@st.composite
+def models(draw: st.DrawFn) -> dict[str, Any]:
+    spec: dict[str, Any] = {
+        "context_length": CONTEXT,
+        "d_model": draw(st.sampled_from([8, 12, 16])),
+        "n_layers": draw(st.integers(1, 3)),
+    }
+    parts = ("position", "attention", "norm", "feedforward", "block")
+    for kind in (*parts, "embedding", "head", "initializer"):
+        if draw(st.booleans()):
+            spec[kind] = draw(component(kind))
+    if draw(st.booleans()):
+        entry = st.fixed_dictionaries({}, optional={part: component(part) for part in parts if part != "position"})
+        spec["layers"] = draw(st.lists(entry, min_size=1, max_size=3))
+    return spec
+
+
+@pytest.mark.slow
+@settings(
+    max_examples=300,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+@given(data=models())
+def test_random_valid_specs_assemble_run_save_and_load(
+    data: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    try:
+        spec = validate_data(data, ModelSpec)
+    except SpecError as error:
+        assert all(problem.message for problem in error.problems)
+        assume(False)
+    ids = torch.randint(V, (2, CONTEXT), generator=torch.Generator().manual_seed(0))
+    model = GPT(spec, V, seed=1)
+    loss = model(ids, ids.roll(-1, 1)).loss
+    assert loss is not None
+    assert loss.isfinite()
+    loss.backward()
+    model.eval()
+    before = model(ids).logits
+    assert before is not None
+    assert before.shape == (2, CONTEXT, V)
+
+    file = tmp_path_factory.mktemp("random") / "model.safetensors"
+    save_file({name: tensor.detach().contiguous() for name, tensor in named_tensors(model).items()}, file)
+    again = GPT(validate_data(spec.model_dump(mode="json"), ModelSpec), V, seed=2).eval()
+    assert again.spec == spec
+    with torch.no_grad():
+        loaded = load_file(file)
+        for name, tensor in named_tensors(again).items():
+            tensor.copy_(loaded[name])
+    assert torch.equal(again(ids).logits, before)
+
+
+JUNK = [
+    "~",
+    "[]",
+    "{}",
+    "-1",
+    "0",
+    "1e400",
+    "no",
+    "'",
+    '"',
+    ": :",
+    "&a",
+    "*a",
+    "!!python/object:os.system x",
+    "{name: }",
+    "rmss",
+    "[[[[",
+    "\t",
+    "9" * 40,
+    "é\u2028",
+    "- -",
+    "?",
+    "|",
+    "@",
+    "name",
+    "null",
+    "0x10",
+    "{a: {b: {c: 1}}}",
+    "true",
+]
+
+
+def mutate(text: str, chance: random.Random) -> str:
+    lines = text.split("\n")
+    for _ in range(chance.randint(1, 4)):
+        at = chance.randrange(len(lines))
+        match chance.randrange(8):
+            case 0:
+                del lines[at]
+                lines = lines or [""]
+            case 1:
+                lines.insert(at, lines[chance.randrange(len(lines))])
+            case 2:
+                key, colon, _ = lines[at].partition(":")
+                lines[at] = f"{key}{colon} {chance.choice(JUNK)}"
+            case 3:
+                lines[at] = " " * chance.randrange(6) + lines[at].lstrip()
+            case 4:
+                place = chance.randrange(len(lines[at]) + 1)
+                lines[at] = lines[at][:place] + chance.choice(JUNK) + lines[at][place:]
+            case 5:
+                place = chance.randrange(len(lines[at]) + 1)
+                lines[at] = lines[at][:place] + lines[at][place + 1 :]
+            case 6:
+                lines[at] = lines[at].replace("name", chance.choice(["nam", "Name", "kind"]))
+            case _:
+                other = chance.randrange(len(lines))
+                lines[at], lines[other] = lines[other], lines[at]
+    return "\n".join(lines)
+
+
+@pytest.mark.slow
+def test_mutated_spec_files_give_a_located_error_or_a_working_model(tmp_path: Path) -> None:
+    sources = [path.read_text(encoding="utf-8") for path in shipped().values()]
+    sources.append(
+        dump_yaml(validate_data({"model": {"d_model": 16, "layers": [{"norm": "layer"}, {}]}}, ExperimentSpec).plain())
+    )
+    chance = random.Random(20)
+    file = tmp_path / "mutated.yaml"
+    valid = 0
+    for round_ in range(2000):
+        text = mutate(chance.choice(sources), chance)
+        file.write_text(text, encoding="utf-8")
+        try:
+            spec = validate(read(file), ExperimentSpec)
+        except SpecError as error:
+            assert error.problems, text
+            for problem in error.problems:
+                assert problem.line is not None, f"round {round_}: {problem} is not located in\n{text}"
+                assert problem.line <= text.count("\n") + 1
+            continue
+        except GptkitError as error:
+            assert error.message
+            continue
+        valid += 1
+        if spec.model.n_layers <= 64 and spec.model.d_model <= 4096:
+            try:
+                model = GPT(spec.model, spec.tokenizer.expected_vocab_size or V, device="meta")
+            except GptkitError as error:
+                assert error.message
+                continue
+            assert sum(parameter.numel() for parameter in model.parameters()) > 0
+    assert 100 < valid < 1900
