@@ -2,7 +2,7 @@
 
 ::
 
-    2     something the user can put right: a `GptkitError`, or a wrong command line
+    2     something the user can put right: a `GptkitError`, a file that cannot be used, or a wrong command line
     130   Ctrl-C
     1     anything else, which is our mistake, or a reader that closed the pipe
 
@@ -77,6 +77,9 @@ def _exit_codes() -> Iterator[None]:
         # Usage errors, exits and aborts are typer's business.
         if debugging() or type(error).__module__.partition(".")[0] in ("typer", "click"):
             raise
+        if isinstance(error, OSError) and error.strerror:
+            label("error", "bold red", ": ".join(str(part) for part in (error.filename, error.strerror) if part))
+            raise typer.Exit(USER) from None
         _report_crash(error)
         raise typer.Exit(CRASH) from None
 

@@ -11,6 +11,7 @@ import typer
 
 from gptkit.cli import console
 from gptkit.cli.options import complete_shipped
+from gptkit.cli.schema import schema_text, write
 from gptkit.errors import GptkitError
 from gptkit.shipped import find, shipped, summary
 
@@ -46,14 +47,12 @@ def new(
         raise GptkitError(f"{target} is there already", hint="Choose another name, or write over it with --force.")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(_named(text, target.stem), encoding="utf-8", newline="\n")
     except OSError as error:
-        raise GptkitError(f"{target} cannot be written: {error.strerror}") from None
+        raise GptkitError(f"{target.parent} cannot be made: {error.strerror}") from None
+    write(target, _named(text, target.stem))
     console.out(f"{target}: a copy of {start}, to be changed as you like")
     if not bare:
-        from gptkit.cli.schema import schema_text
-
-        target.with_name(SCHEMA).write_text(schema_text(), encoding="utf-8", newline="\n")
+        write(target.with_name(SCHEMA), schema_text())
         console.out(f"{target.with_name(SCHEMA)}: with it your editor completes the spec")
     console.note(f"next: gptkit check {target}, then: gptkit train {target}", style="dim")
 

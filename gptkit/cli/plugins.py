@@ -28,8 +28,12 @@ def plugins(
     from gptkit.registry import default_registry
 
     found = default_registry().plugins()
-    rows = [[plugin.provenance, Text(_status(plugin), style=_STYLES[_status(plugin)]), _brings(plugin)] for plugin in found]
-    console.stdout().print(console.table([("distribution", {"overflow": "fold"}), "status", "brings"], rows))
+    rows = [
+        [plugin.provenance, plugin.name, Text(plugin.status, style=_STYLES[plugin.status]), _brings(plugin)]
+        for plugin in found
+    ]
+    columns: list[console.Column] = [("distribution", {"overflow": "fold"}), "plugin", "status", "brings"]
+    console.stdout().print(console.table(columns, rows))
     for plugin in found:
         if plugin.fault:
             console.out()
@@ -39,11 +43,6 @@ def plugins(
     faulty = [plugin for plugin in found if plugin.fault]
     if any(plugin.detail for plugin in faulty) and not verbose:
         console.note("gptkit plugins --verbose shows what is behind it", style="dim")
-
-
-def _status(plugin: Plugin) -> str:
-    # A plugin that lost a name to a collision is active for the rest of what it brings.
-    return plugin.status
 
 
 def _brings(plugin: Plugin) -> str:

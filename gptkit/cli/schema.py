@@ -26,11 +26,16 @@ def schema(
     if output is None:
         console.out(text.rstrip("\n"))
         return
-    try:
-        output.write_text(text, encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise GptkitError(f"{output} cannot be written: {error.strerror}") from None
+    write(output, text)
     console.note(f"{output} written")
+
+
+def write(file: Path, text: str) -> None:
+    """Write a file, or say why it cannot be written."""
+    try:
+        file.write_text(text, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise GptkitError(f"{file} cannot be written: {error.strerror}") from None
 
 
 def schema_text() -> str:

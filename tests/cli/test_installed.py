@@ -72,9 +72,9 @@ def test_unknown_names_get_a_suggestion(call: Call) -> None:
 def test_plugins_show_versions_status_and_faults(call: Call, with_plugins: Registry) -> None:
     result = call("plugins")
     rows = [line.split() for line in result.stdout.splitlines()]
-    assert ["gptkit-nice==2.1", "active", "1", "component"] in rows
-    assert ["gptkit-sad==0.3", "broken", "nothing"] in rows
-    assert ["gptkit-off==1.0", "disabled", "nothing"] in rows
+    assert ["gptkit-nice==2.1", "gptkit-nice", "active", "1", "component"] in rows
+    assert ["gptkit-sad==0.3", "gptkit-sad", "broken", "nothing"] in rows
+    assert ["gptkit-off==1.0", "gptkit-off", "disabled", "nothing"] in rows
     assert "gptkit-sad==0.3 (fake_gptkit_sad): could not be imported: RuntimeError: its engine is missing" in result.stdout
     assert "Traceback" not in result.stdout
     assert "hello" not in result.stdout

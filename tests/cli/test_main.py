@@ -112,6 +112,11 @@ def test_a_crash_names_the_error_its_place_and_the_way_to_the_traceback(call: Ca
     assert "Traceback" not in result.stderr
 
 
+def test_a_file_that_cannot_be_used_is_the_users_matter(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(monkeypatch, PermissionError(13, "Permission denied", "runs/x"))
+    assert call("check", "tiny", code=2).stderr == "error: runs/x: Permission denied\n"
+
+
 def test_ctrl_c_exits_with_130(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     failing(monkeypatch, KeyboardInterrupt())
     assert call("check", "tiny", code=130).stderr == "interrupted\n"
