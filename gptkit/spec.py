@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, PydanticKnownError, core_schema
 
 from gptkit.errors import RegistryError
 
@@ -31,6 +31,33 @@ __all__ = ["Component", "Fault", "Spec", "component", "describe", "fail", "optio
 
 Fault = tuple[tuple[str | int, ...], str]
 """A mistake that validation of single fields cannot see: the path below the spec, and a sentence with the remedy."""
+
+
+def _only_numbers_for_numbers(schema: Any) -> Any:
+    """The core schema with its numbers guarded: by itself pydantic takes `true` for 1 and the text "7" for 7."""
+    if isinstance(schema, list):
+        return [_only_numbers_for_numbers(item) for item in schema]
+    if isinstance(schema, tuple):
+        return tuple(_only_numbers_for_numbers(item) for item in schema)
+    if not isinstance(schema, dict):
+        return schema
+    number = schema.get("type")
+    if number in ("int", "float"):
+        refuse = _refuse_whole if number == "int" else _refuse_real
+        return core_schema.no_info_before_validator_function(refuse, cast("CoreSchema", schema))
+    return {key: value if key == "metadata" else _only_numbers_for_numbers(value) for key, value in schema.items()}
+
+
+def _refuse_whole(value: Any) -> Any:
+    if isinstance(value, (bool, str, bytes)):
+        raise PydanticKnownError("int_type")
+    return value
+
+
+def _refuse_real(value: Any) -> Any:
+    if isinstance(value, (bool, str, bytes)):
+        raise PydanticKnownError("float_type")
+    return value
 
 
 class Spec(BaseModel):
@@ -44,6 +71,10 @@ class Spec(BaseModel):
         """A copy with some fields changed, validated anew."""
         values = {name: getattr(self, name) for name in type(self).model_fields}
         return type(self).model_validate({**values, **changes})
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return cast("CoreSchema", _only_numbers_for_numbers(handler(source)))
 
 
 class Component(Spec):
@@ -99,7 +130,7 @@ class Component(Spec):
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         if not cls.is_kind():
-            return handler(source)
+            return super().__get_pydantic_core_schema__(source, handler)
         return core_schema.with_info_plain_validator_function(
             cls._validate_as_kind,
             serialization=core_schema.plain_serializer_function_ser_schema(_dump_component, info_arg=True),

@@ -7,7 +7,9 @@ from typing import ClassVar, Literal
 import pytest
 from pydantic import Field, ValidationError
 
-from gptkit.errors import RegistryError
+from gptkit.errors import RegistryError, SpecError
+from gptkit.files import validate_data
+from gptkit.model.spec import ModelSpec
 from gptkit.spec import Component, Spec, describe, fail, failures, shortened
 from tests.fake_plugins import Exact, Gate, Mixer, Norm, Part, Plain, Whole, make, plugin, registry
 
@@ -200,3 +202,13 @@ def test_the_default_registry_serves_where_none_is_given():
     with pytest.raises(ValidationError, match="unknown norm 'no-such-thing'"):
         Own.model_validate({"norm": "no-such-thing"})
     assert issubclass(Norm, Component)
+
+
+@pytest.mark.parametrize(("field", "wrong"), [("n_layers", True), ("n_layers", "4"), ("d_model", False)])
+def test_truth_values_and_texts_are_no_numbers(field: str, wrong: object) -> None:
+    with pytest.raises(SpecError, match=f"{field}: expected a whole number"):
+        validate_data({field: wrong}, ModelSpec)
+
+
+def test_a_whole_float_is_a_whole_number() -> None:
+    assert validate_data({"d_model": 1e2}, ModelSpec).d_model == 100
