@@ -1,13 +1,12 @@
-"""Llama, and the families that differ from it in a bias, a window or a norm."""
+"""Llama, and all that take its shape."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from gptkit.families._decoder import Decoder
-from gptkit.kinds.foreign import ForeignConfig
 
-__all__ = ["LlamaFamily", "MistralFamily"]
+__all__ = ["LlamaFamily"]
 
 
 class LlamaFamily(Decoder):
@@ -16,18 +15,3 @@ class LlamaFamily(Decoder):
     name: Literal["llama"] = "llama"
     model_type: ClassVar[str] = "llama"
     architecture: ClassVar[str] = "LlamaForCausalLM"
-
-
-class MistralFamily(Decoder):
-    """Mistral: Llama with a sliding window in every layer."""
-
-    name: Literal["mistral"] = "mistral"
-    model_type: ClassVar[str] = "mistral"
-    architecture: ClassVar[str] = "MistralForCausalLM"
-    attention_biases: ClassVar[bool] = False
-
-    def read_attention(self, config: ForeignConfig) -> dict[str, Any]:
-        return {**super().read_attention(config), "window": config.nullable("sliding_window", 4096)}
-
-    def config(self, model: Any) -> dict[str, Any]:
-        return {**super().config(model), "sliding_window": model.layer_specs()[0].attention.window}

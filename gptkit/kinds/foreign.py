@@ -55,7 +55,7 @@ class ForeignConfig:
         self.place = place
         self.harmless = harmless
         self._read: set[str] = set()
-        self._sections: list[ForeignConfig] = []
+        self._sections: dict[str, ForeignConfig] = {}
 
     def __contains__(self, key: str) -> bool:
         return self.data.get(key) is not None
@@ -94,10 +94,10 @@ class ForeignConfig:
 
     def section(self, key: str, harmless: Collection[str] = ()) -> ForeignConfig:
         """A mapping below a key, read and checked in the same way; empty where it is missing."""
-        data = self._typed(key, {}, dict, "a mapping")
-        made = ForeignConfig(data, f"{self.place}: {key}", harmless)
-        self._sections.append(made)
-        return made
+        if key not in self._sections:
+            data = self._typed(key, {}, dict, "a mapping")
+            self._sections[key] = ForeignConfig(data, f"{self.place}: {key}", harmless)
+        return self._sections[key]
 
     def only(self, key: str, *allowed: Any, why: str) -> None:
         """Refuse any value but those: the model would compute something that gptkit does not."""
@@ -128,7 +128,7 @@ class ForeignConfig:
                 f"{self.place} has keys that are not understood: {', '.join(unread)}",
                 hint="They may change what the model computes. If they do not, remove them from the file.",
             )
-        for section in self._sections:
+        for section in self._sections.values():
             section.close()
 
     def _unread(self) -> Iterator[str]:

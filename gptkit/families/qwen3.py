@@ -1,0 +1,25 @@
+"""Qwen 3."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from gptkit.families.qwen2 import Qwen2Family
+from gptkit.kinds.foreign import ForeignConfig
+
+__all__ = ["Qwen3Family"]
+
+
+class Qwen3Family(Qwen2Family):
+    """Qwen 3: a norm for every head's query and key in place of Qwen 2's biases."""
+
+    name: Literal["qwen3"] = "qwen3"  # type: ignore[assignment]
+    model_type: ClassVar[str] = "qwen3"
+    architecture: ClassVar[str] = "Qwen3ForCausalLM"
+    attention_biases: ClassVar[bool] = True
+
+    def read_attention(self, config: ForeignConfig) -> dict[str, Any]:
+        bias = config.flag("attention_bias", False)
+        d_head = config.integer("head_dim", 128)
+        norm = {"qk_norm": self.read_norm(config), "d_head": d_head}
+        return {**super().read_attention(config), **norm, "qkv_bias": bias, "output_bias": bias}
