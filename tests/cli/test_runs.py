@@ -116,10 +116,11 @@ def test_generate_stops_at_a_text(call: Call, run: Path) -> None:
 def test_generate_takes_a_chain_in_its_order(call: Call, run: Path) -> None:
     from gptkit.cli.samplers import chain
 
-    links = chain(["temperature=0.5", "{name: top-p, p: 0.25}", "greedy"])
-    assert [link.name for link in links] == ["temperature", "top-p", "greedy"]
+    links = chain(["temperature=0.5", "{name: top-p, p: 0.25}", "repetition-penalty=1.5", "greedy"])
+    assert [link.name for link in links] == ["temperature", "top-p", "repetition-penalty", "greedy"]
     assert links[0].value == 0.5
     assert links[1].p == 0.25
+    assert links[2].penalty == 1.5  # the first of its fields
     assert "did you mean 'top-k'?" in call("generate", run, "a", "--sampler", "topk=3", code=2).stderr
     assert "takes no value" in call("generate", run, "a", "--sampler", "greedy=3", code=2).stderr
     assert "sampler.0.k" in call("generate", run, "a", "--sampler", "top-k=0", code=2).stderr
@@ -182,7 +183,7 @@ def test_demo_goes_on_with_its_own_unfinished_run_only(
     call: Call, project: Path, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(demo, "SPEC", "mini.yaml")
-    call("train", "mini.yaml", "runs/demo", "--quiet", "--set", "model.d_model=32")  # a run of the user's
+    call("train", "mini.yaml", "runs/demo", "--quiet", "-s", "model.d_model=32", "-s", "training.steps=2")  # a user's
     (project / "runs/demo-2").mkdir()
     (project / "runs/demo-2/samples.txt").write_text("mine", encoding="utf-8")  # and a folder of theirs
 
