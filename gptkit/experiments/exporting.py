@@ -138,7 +138,7 @@ def _write(file: Path, moves: list[Move], files: TensorFiles, progress: Callable
     write_tensors(file, entries, tensors(), progress=report)
 
 
-def _write_tokenizer(spec: ExperimentSpec, there: RunFolder, target: Path) -> dict[str, int]:
+def _write_tokenizer(spec: ExperimentSpec, there: RunFolder, target: Path) -> dict[str, int | None]:
     """The tokenizer.json, where the run has one, with its special tokens; returns what config.json says of them."""
     tokenizer = load_tokenizer(spec, there)
     spelled = {number: token for token, number in tokenizer.special_tokens.items()}
@@ -154,4 +154,5 @@ def _write_tokenizer(spec: ExperimentSpec, there: RunFolder, target: Path) -> di
         if template is not None:
             config["chat_template"] = template
         write_text(target / "tokenizer_config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
-    return {f"{key}_id": number for key, number in known.items()}
+    # Where there is none that is said, too: families have numbers of their own where a configuration says nothing.
+    return {**{f"{key}_id": number for key, number in ends.items()}, "pad_token_id": None}

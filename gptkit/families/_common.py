@@ -7,7 +7,7 @@ from typing import Any
 
 from gptkit.kinds.foreign import ForeignConfig
 
-__all__ = ["every", "keys", "pattern", "read_activation", "read_windows", "write_activation"]
+__all__ = ["every", "keys", "pattern", "read_activation", "read_windows", "write_activation", "write_windows"]
 
 _ACTIVATIONS = {
     "gelu": "gelu",
@@ -70,3 +70,12 @@ def read_windows(config: ForeignConfig, n_layers: int, default: Sequence[str]) -
     if len(types) != n_layers or not set(types) <= {"sliding_attention", "full_attention"}:
         config.refuse("layer_types", f"it should name sliding_attention or full_attention for each of {n_layers} layers")
     return [kind == "sliding_attention" for kind in types]
+
+
+def write_windows(model: Any) -> dict[str, Any]:
+    """`sliding_window` and `layer_types` of a model."""
+    windows = [layer.attention.window for layer in model.layer_specs()]
+    return {
+        "sliding_window": next((window for window in windows if window), None),
+        "layer_types": ["sliding_attention" if window else "full_attention" for window in windows],
+    }

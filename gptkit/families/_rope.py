@@ -7,7 +7,7 @@ from typing import Any
 
 from gptkit.kinds.foreign import ForeignConfig
 
-__all__ = ["read_rope", "read_rotary", "write_rope", "write_rotary"]
+__all__ = ["read_rope", "read_rotary", "read_two", "write_rope", "write_rotary", "write_two"]
 
 
 def read_rope(
@@ -66,6 +66,23 @@ def read_rotary(section: ForeignConfig, config: ForeignConfig, base: float, frac
     else:
         section.refuse("rope_type", "gptkit has no such scaling of rotary positions")
     return {**position, "scaling": {"name": kind, **scaling}}
+
+
+def read_two(config: ForeignConfig, base: float, local_base: float) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The positions of full and of sliding layers, where each kind has its own; only the former are scaled of old."""
+    nested = config.section("rope_parameters")
+    section = nested.section("full_attention") if "full_attention" in nested else config.section("rope_scaling")
+    config.value("rope_scaling")
+    full = read_rotary(section, config, config.number("rope_theta", base))
+    local = read_rotary(nested.section("sliding_attention"), config, config.number("rope_local_base_freq", local_base))
+    return full, {"scaling": None, **local}
+
+
+def write_two(layers: Any) -> dict[str, Any]:
+    """What `read_two` reads, for the layers of a model."""
+    full = next((layer.position for layer in layers if not layer.attention.window), layers[0].position)
+    local = next((layer.position for layer in layers if layer.attention.window), full)
+    return {"rope_parameters": {"full_attention": write_rotary(full), "sliding_attention": write_rotary(local)}}
 
 
 def _yarn(section: ForeignConfig, config: ForeignConfig, longest: int) -> dict[str, Any]:

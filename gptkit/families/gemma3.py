@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.families._rope import read_rotary, write_rotary
+from gptkit.families._rope import read_two, write_two
 from gptkit.families.gemma2 import Gemma2Family
 from gptkit.kinds.foreign import ForeignConfig
 
@@ -22,25 +22,17 @@ class Gemma3Family(Gemma2Family):
     every: ClassVar[int] = 6
 
     def read_position(self, config: ForeignConfig) -> dict[str, Any]:
-        nested = config.section("rope_parameters")
-        section = nested.section("full_attention") if "full_attention" in nested else config.section("rope_scaling")
-        return read_rotary(section, config, config.number("rope_theta", 1e6))
+        return read_two(config, 1e6, 1e4)[0]
 
     def read_attention(self, config: ForeignConfig) -> dict[str, Any]:
         return {**super().read_attention(config), "qk_norm": self.read_norm(config)}
 
     def read_layers(self, config: ForeignConfig, n_layers: int) -> Sequence[dict[str, Any]]:
-        nested = config.section("rope_parameters").section("sliding_attention")
-        local = read_rotary(nested, config, config.number("rope_local_base_freq", 1e4))
-        position = {"scaling": None, **local}
-        return [{**each, "position": position} if each else {} for each in super().read_layers(config, n_layers)]
+        local = read_two(config, 1e6, 1e4)[1]
+        return [{**each, "position": local} if each else {} for each in super().read_layers(config, n_layers)]
 
     def config(self, model: Any) -> dict[str, Any]:
-        layers = model.layer_specs()
-        full = next((layer.position for layer in layers if not layer.attention.window), model.position)
-        local = next((layer.position for layer in layers if layer.attention.window), full)
         found = super().config(model)
         for key in ("rope_theta", "rope_scaling", "partial_rotary_factor"):
             found.pop(key, None)
-        both = {"full_attention": write_rotary(full), "sliding_attention": write_rotary(local)}
-        return {**found, "rope_parameters": both}
+        return {**found, **write_two(model.layer_specs())}

@@ -20,12 +20,17 @@ N_TOKENS = 40
 TOLERANCE = 1e-4
 
 
+def kernel(name: str) -> str:
+    # The eager path of Falcon with ALiBi adds the bias twice; that of others is the one that does all they have.
+    return "sdpa" if name == "falcon-rw" else "eager"
+
+
 def make(name: str, folder: Path) -> Any:
     """A tiny model with every weight random, norms and biases too, saved to a folder."""
     torch.manual_seed(0)
     family, options = MODELS[name]
     kind = getattr(transformers, f"{family}Config")
-    model = transformers.AutoModelForCausalLM.from_config(kind(**options), attn_implementation="eager")
+    model = transformers.AutoModelForCausalLM.from_config(kind(**options), attn_implementation=kernel(name))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.15)
@@ -64,7 +69,7 @@ def test_a_family_comes_and_goes(name: str, tmp_path: Path) -> None:
         assert distance(pieces[-1][:, -1], expected[:, -1]) < TOLERANCE
 
     gptkit.export_model(tmp_path / "run", tmp_path / "exported")
-    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "exported", attn_implementation="eager").eval()
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "exported", attn_implementation=kernel(name)).eval()
     assert type(again) is type(theirs)
     assert distance(logits_of(again, ids), expected) < 1e-6
 

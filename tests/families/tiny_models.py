@@ -37,6 +37,15 @@ OPT = {
     "num_attention_heads": 6,
     "max_position_embeddings": 64,
 }
+FALCON = {"vocab_size": VOCAB, "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 6}
+NEW_FALCON = {"new_decoder_architecture": True, "num_kv_heads": 3, "ffn_hidden_size": 100}
+LONGROPE = {"rope_type": "longrope", "short_factor": [1.0, 1.1, 1.3, 1.7], "long_factor": [1.5, 2.0, 4.0, 9.0]}
+GRANITE = {
+    "embedding_multiplier": 12.0,
+    "attention_multiplier": 0.2,
+    "residual_multiplier": 0.22,
+    "logits_scaling": 8.0,
+}
 MPT_ATTENTION = {"clip_qkv": 0.5, "softmax_scale": 0.4}
 MPT = {"vocab_size": VOCAB, "d_model": 48, "n_layers": 3, "n_heads": 6, "max_seq_len": 64}
 GPT2 = {"vocab_size": VOCAB, "n_positions": 64, "n_embd": 48, "n_layer": 3, "n_head": 6}
@@ -77,4 +86,22 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "gpt_bigcode": ("GPTBigCode", GPT2),
     "gpt_bigcode-mha": ("GPTBigCode", {**GPT2, "multi_query": False}),
+    "falcon-7b": ("Falcon", FALCON),
+    "falcon-40b": ("Falcon", {**FALCON, "new_decoder_architecture": True, "num_kv_heads": 2}),
+    "falcon-11b": ("Falcon", {**FALCON, **NEW_FALCON, "num_ln_in_parallel_attn": 1}),
+    "falcon-rw": ("Falcon", {**FALCON, "alibi": True, "multi_query": False, "parallel_attn": False, "bias": True}),
+    "olmo": ("Olmo", {**NO_EPS, "clip_qkv": 0.4}),
+    "olmo2": ("Olmo2", LLAMA),
+    "olmo3": ("Olmo3", {**LLAMA, "num_hidden_layers": 5, "sliding_window": 6}),
+    "olmo3-long": ("Olmo3", {**LLAMA, "num_hidden_layers": 4, "sliding_window": 6, "rope_scaling": YARN}),
+    "cohere": ("Cohere", NO_EPS),
+    "cohere2": ("Cohere2", {**NO_EPS, "num_hidden_layers": 5, "sliding_window": 6}),
+    "nemotron": ("Nemotron", {**NO_EPS, "head_dim": 16}),
+    "phi3": ("Phi3", {**LLAMA, "sliding_window": 9, "pad_token_id": 0}),
+    "phi3-long": ("Phi3", {**LLAMA, "pad_token_id": 0, "original_max_position_embeddings": 32, "rope_scaling": LONGROPE}),
+    "smollm3": ("SmolLM3", {**LLAMA, "num_hidden_layers": 5, "pad_token_id": 0}),
+    "granite": ("Granite", {**LLAMA, **GRANITE}),
+    "starcoder2": ("Starcoder2", {**NO_EPS, "sliding_window": 7}),
+    "stablelm": ("StableLm", {**NO_EPS, "use_qkv_bias": True, "partial_rotary_factor": 0.5}),
+    "stablelm-parallel": ("StableLm", {**NO_EPS, "use_parallel_residual": True, "partial_rotary_factor": 0.5}),
 }

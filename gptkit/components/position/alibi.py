@@ -38,9 +38,13 @@ class AlibiSpec(PositionSpec):
         description="For head counts that are no power of 2: as the paper's code has it, or as MPT has it.",
     )
     max_exponent: float = Field(8.0, gt=0, description="The last head's slope is 2 to the minus this.")
+    scaled: bool = Field(False, description="Divide the bias by √d_head, as the dot products are (Falcon-RW).")
+    rounded: bool = Field(
+        False, description="Round slopes, and slopes times key positions, to bfloat16, as Falcon-RW was trained."
+    )
 
     def build(self, context: BuildContext, *, heads: HeadShape) -> AlibiPosition:
-        return context.share(("alibi", self, heads.n_heads), lambda: AlibiPosition(self, heads.n_heads))
+        return context.share(("alibi", self, heads), lambda: AlibiPosition(self, heads))
 
     def slopes(self, n_heads: int) -> list[float]:
         """m_h for each head."""
@@ -63,11 +67,24 @@ class AlibiSpec(PositionSpec):
 class AlibiPosition(Position):
     """Runtime of `alibi`."""
 
-    def __init__(self, spec: AlibiSpec, n_heads: int) -> None:
+    def __init__(self, spec: AlibiSpec, heads: HeadShape) -> None:
         super().__init__()
-        self.slopes = spec.slopes(n_heads)
+        factor = heads.d_head**-0.5 if spec.scaled else 1.0
+        self.slopes = [slope * factor for slope in spec.slopes(heads.n_heads)]
+        self.rounded = (spec.slopes(heads.n_heads), factor) if spec.rounded else None
 
     def bias(self, query_positions: Tensor, key_positions: Tensor) -> Tensor:
+        if self.rounded is not None:
+            return self._rounded_bias(query_positions, key_positions, *self.rounded)
         distance = (query_positions[..., :, None] - key_positions[..., None, :]).float()
         slopes_H11 = torch.tensor(self.slopes, device=distance.device)[:, None, None]
         return -slopes_H11 * (distance[:, None] if distance.dim() == 3 else distance[None, None])
+
+    @staticmethod
+    def _rounded_bias(query_positions: Tensor, key_positions: Tensor, slopes: list[float], factor: float) -> Tensor:
+        slopes_H1 = torch.tensor(slopes, device=key_positions.device).bfloat16()[:, None]
+        # A key's own term; what all keys of a query have in common would cancel in the softmax, so none is taken off.
+        term = (slopes_H1 * key_positions[..., None, :]).float() * factor
+        n_queries = query_positions.shape[-1]
+        term_BH1S = term[:, :, None] if term.dim() == 3 else term[None, :, None]
+        return term_BH1S.expand(-1, -1, n_queries, -1)

@@ -1,0 +1,39 @@
+"""Cohere's Command R7B and A."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+from gptkit.families._common import every, read_windows, write_windows
+from gptkit.families.cohere import CohereFamily
+from gptkit.kinds.foreign import ForeignConfig
+
+__all__ = ["Cohere2Family"]
+
+
+class Cohere2Family(CohereFamily):
+    """Command R7B and A: three sliding layers with rotary positions to a full one without any."""
+
+    name: Literal["cohere2"] = "cohere2"  # type: ignore[assignment]
+    model_type: ClassVar[str] = "cohere2"
+    architecture: ClassVar[str] = "Cohere2ForCausalLM"
+    harmless: ClassVar[frozenset[str]] = frozenset({"order_of_interleaved_layers", "rotary_pct", "cache_implementation"})
+    base: ClassVar[float] = 10000.0
+
+    def model(self, config: ForeignConfig) -> dict[str, Any]:
+        for key, usual in (("position_embedding_type", "rope_gptj"), ("use_parallel_block", True), ("use_qk_norm", False)):
+            config.only(key, usual, why="transformers has nothing else in this family")
+        return super().model(config)
+
+    def read_layers(self, config: ForeignConfig, n_layers: int) -> Sequence[dict[str, Any]]:
+        window = config.nullable("sliding_window", 4096)
+        n = config.integer("sliding_window_pattern", config.integer("layer_switch", 4))
+        types = ["full_attention" if full else "sliding_attention" for full in every(n, n_layers)]
+        slides = read_windows(config, n_layers, types)
+        return [{"attention": {"window": window}} if each else {"position": "none"} for each in slides]
+
+    def config(self, model: Any) -> dict[str, Any]:
+        found = {**super().config(model), **write_windows(model)}
+        del found["use_qk_norm"]
+        return found
