@@ -13,7 +13,6 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from gptkit.components.attention.scored import ScoredAttention, head_faults
 from gptkit.kinds.attention import AttentionSpec
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.forward import Forward
@@ -21,6 +20,7 @@ from gptkit.kinds.initializer import Initial
 from gptkit.kinds.norm import NormSpec
 from gptkit.kinds.position import HeadShape
 from gptkit.kinds.state import TokenState
+from gptkit.ops.scored import ScoredAttention, head_faults
 from gptkit.spec import Fault, component
 
 __all__ = ["LatentAttention", "LatentSpec"]

@@ -11,11 +11,11 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
-from gptkit.components.attention.scored import ScoredAttention, head_faults
 from gptkit.kinds.attention import AttentionSpec
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.forward import Forward
 from gptkit.kinds.position import HeadShape
+from gptkit.ops.scored import ScoredAttention, head_faults
 from gptkit.spec import Fault
 
 __all__ = ["SimpleAttention", "SimpleSpec"]

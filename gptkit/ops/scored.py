@@ -32,6 +32,9 @@ def head_faults(context: BuildContext, heads: HeadShape) -> Iterator[Fault]:
 class ScoredAttention(Attention):
     """Base of attentions that score queries against keys. A subclass makes q, k and v and calls `attend`.
 
+    One that caches more than keys and values, or adds a term of its own to the scores, calls `rotate`, appends to its
+    state and calls `score` instead, and overrides `new_state` and `state_bytes_per_token`.
+
     Everything that does not change from call to call is settled here, when the layer is assembled: which hooks of the
     position run, and whether the fused kernel can be used.
     """
@@ -81,18 +84,35 @@ class ScoredAttention(Attention):
             first, (k_BKTD, v_BKTD) = state.append(k_BKTD, v_BKTD)
         return self.score(q_BHTD, k_BKTD, v_BKTD, forward, first)
 
-    def score(self, q_BHTD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, forward: Forward, first: int) -> Tensor:
-        """Mask, biases and softmax over the keys in view, the first of them at slot `first`."""
+    def score(
+        self,
+        q_BHTD: Tensor,
+        k_BKSD: Tensor,
+        v_BKSD: Tensor,
+        forward: Forward,
+        first: int,
+        extra: Tensor | None = None,
+    ) -> Tensor:
+        """Mask, biases and softmax over the keys in view, the first of them at slot `first`.
+
+        Args:
+            extra: what else is added to the scaled scores, (1 or B, 1 or H, T, S), finite.
+
+        Returns:
+            (B, H, T, features of a value).
+        """
         n_queries = q_BHTD.shape[2]
         n_keys = k_BKSD.shape[2]
         mask = forward.mask(first, n_keys, window=self.window, chunk=self.chunk)
         term: Tensor | None = None
         use_fused = self.fusable and forward.weights is None
-        if not use_fused or self.biases or mask.allowed is not None or self.reads_content:
+        if not use_fused or self.biases or mask.allowed is not None or self.reads_content or extra is not None:
             dtype = q_BHTD.dtype if use_fused else torch.promote_types(q_BHTD.dtype, torch.float32)
             term = self._term(forward, first, n_keys, dtype)
             if self.reads_content:
                 term = self._content_term(term, q_BHTD, k_BKSD, forward, first)
+            if extra is not None:
+                term = term + extra.to(dtype)
         dropout = self.dropout if self.training else 0.0
         if use_fused:
             causal = mask.causal and term is None
@@ -112,8 +132,8 @@ class ScoredAttention(Attention):
         )
         if self.changes_values:
             query_positions = forward.key_positions(forward.first, n_queries)
-            extra = self.position.value_bias(weights_BHTS, query_positions, forward.key_positions(first, n_keys))
-            out_BHTD = out_BHTD if extra is None else out_BHTD + extra
+            more = self.position.value_bias(weights_BHTS, query_positions, forward.key_positions(first, n_keys))
+            out_BHTD = out_BHTD if more is None else out_BHTD + more
         if forward.weights is not None:
             forward.weights[self.layer] = weights_BHTS
         return out_BHTD
@@ -153,10 +173,10 @@ class ScoredAttention(Attention):
 
     def new_state(self, batch: int, capacity: int, dtype: torch.dtype, device: torch.device) -> TokenState:
         shape = (self.heads.n_kv_heads, self.heads.d_head)
-        return TokenState(batch, capacity, (shape, shape), dtype, device, self._reach)
+        return TokenState(batch, capacity, (shape, shape), dtype, device, self.reach)
 
     @property
-    def _reach(self) -> int | None:
+    def reach(self) -> int | None:
         """How far back a query can see, in tokens."""
         spans = [span for span in (self.window, self.chunk) if span is not None]
         return min(spans) if spans else None
