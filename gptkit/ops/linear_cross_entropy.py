@@ -29,8 +29,8 @@ BLOCK_BYTES = 4 << 20
 ALIGNED = 16
 """Rows of logits in full precision are padded to a multiple of this: products into odd rows are a third slower."""
 
-TILE = 2048
-"""Rows of a low-precision weight gradient that are made at a time: few enough to stay in a processor's cache."""
+TILE_BYTES = 3 << 20
+"""Size of the part of a low-precision weight gradient that is made at a time: it stays in a processor's cache."""
 
 
 class _Settings(NamedTuple):
@@ -208,17 +208,13 @@ def _to_exact_gradient_(
     torch.softmax(logits_RV, 1, out=logits_RV)
     normaliser_R1 = largest_R1.sub_(logits_RV.amax(1, keepdim=True).log_())
     loss_R1 = normaliser_R1 - target_R1
-    # The target's own entry is made from the loss: near 1, a probability less 1 would lose its digits.
-    entry_R1 = torch.expm1(-loss_R1)
     if settings.z_loss:
-        push_R1 = 2 * settings.z_loss * normaliser_R1
-        entry_R1 += push_R1 * torch.exp(-loss_R1)
-        loss_R1 += settings.z_loss * normaliser_R1.square()
         if needed:
-            logits_RV.mul_(1 + push_R1)
+            logits_RV.mul_(1 + 2 * settings.z_loss * normaliser_R1)
+        loss_R1 += settings.z_loss * normaliser_R1.square()
     loss_R.copy_(loss_R1[:, 0])
     if needed:
-        logits_RV.scatter_(1, targets_R1, entry_R1)
+        logits_RV.scatter_add_(1, targets_R1, logits_RV.new_full((1, 1), -1.0).expand_as(targets_R1))
         if slope_RV is not None:
             logits_RV.mul_(slope_RV)
 
@@ -233,9 +229,11 @@ def _add_product_(total_VE: Tensor, grad_CV: Tensor, x_CE: Tensor, first: bool) 
     if total_VE.dtype == x_CE.dtype:
         torch.addmm(total_VE, grad_CV.t(), x_CE, beta=0 if first else 1, out=total_VE)
         return
-    n_classes = total_VE.shape[0]
-    size = TILE if total_VE.device.type == "cpu" else n_classes
-    tile = torch.empty(min(size, n_classes), x_CE.shape[1], dtype=x_CE.dtype, device=x_CE.device)
+    n_classes, d_model = total_VE.shape
+    size = n_classes
+    if total_VE.device.type == "cpu":
+        size = _rows(n_classes, d_model * x_CE.element_size(), TILE_BYTES)
+    tile = torch.empty(size, d_model, dtype=x_CE.dtype, device=x_CE.device)
     exact = torch.empty_like(tile, dtype=total_VE.dtype)
     for start in range(0, n_classes, size):
         part_VE = total_VE[start : start + size]

@@ -69,7 +69,6 @@ class _RMSNorm(torch.autograd.Function):
         if weight_D is None:
             mean_N1 = grad_ND.mean(1, keepdim=True)
         else:
-            with torch.autocast("cpu", enabled=False):
-                mean_N1 = torch.mv(grad_ND, weight_D)[:, None].div_(x_ND.shape[1])
+            mean_N1 = torch.mv(grad_ND, weight_D)[:, None].div_(x_ND.shape[1])
         grad_x_ND.add_(mean_N1.mul_(scale_N1))
         return grad_x_ND.view(grad.shape), grad_weight_D if need_weight else None, None

@@ -22,7 +22,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several chunks, blocks and tiles, the last of each smaller than the others."""
     monkeypatch.setattr(module, "CHUNK_BYTES", 5 * V * 4)
     monkeypatch.setattr(module, "BLOCK_BYTES", 2 * V * 4)
-    monkeypatch.setattr(module, "TILE", 8)
+    monkeypatch.setattr(module, "TILE_BYTES", 8 * E * 2)
 
 
 def case(dtype: torch.dtype, bias: bool = True, spread: float = 1.0) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
