@@ -94,7 +94,7 @@ def _tell(run: Run) -> None:
     screen.print(console.table([("", {"style": "cyan"}), ("", {"overflow": "fold"})], rows, header=False))
     console.heading("What to try next")
     nexts = [
-        [f'gptkit generate {run.folder} "The"', "let it write more"],
+        [f'gptkit generate {run.folder} "{run.spec.training.sample_prompt}"', "let it write more"],
         ["gptkit new my.yaml", "a spec of your own to change"],
         ["gptkit train my.yaml", "and to train"],
         ["gptkit components", "what there is to choose from"],
