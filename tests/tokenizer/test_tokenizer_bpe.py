@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from tokenizers import Regex, pre_tokenizers
 
 from gptkit.components.tokenizer._patterns import PATTERNS, compiled_pattern
+from gptkit.components.tokenizer._published import recipe
 from gptkit.components.tokenizer._ranks import RankTokenizer, chunks
 from gptkit.components.tokenizer.bpe import BpeSpec, train_merges
 from gptkit.errors import DataError, TokenizerError
@@ -35,6 +37,16 @@ def test_encodes_as_the_library_that_trained_it(pattern: str, texts: list[str]) 
         tokens = [ours.token_bytes(token) for token in ours.encode(text)]
         assert [len(token) for token in tokens] == cuts
         assert b"".join(tokens) == text.encode()
+
+
+@pytest.mark.parametrize(("name", "published"), [("gpt2", "gpt2"), ("gpt4", "cl100k_base"), ("gpt4o", "o200k_base")])
+def test_named_patterns_cut_as_the_published_ones_and_alike_in_every_engine(name: str, published: str) -> None:
+    regex = pytest.importorskip("regex")
+    split = pre_tokenizers.Split(Regex(PATTERNS[name]), "isolated")
+    for text in map(random_text, range(40)):
+        expected = regex.findall(recipe(published).pattern, text)
+        assert regex.findall(PATTERNS[name], text) == expected
+        assert [piece for piece, _ in split.pre_tokenize_str(text)] == expected
 
 
 def test_merges_by_hand() -> None:
