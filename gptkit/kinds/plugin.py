@@ -16,6 +16,7 @@ from gptkit.kinds.norm import NormSpec
 from gptkit.kinds.optimizer import OptimizerSpec, ScheduleSpec
 from gptkit.kinds.position import PositionSpec
 from gptkit.kinds.rotary_scaling import RotaryScalingSpec
+from gptkit.kinds.router import RouterSpec
 from gptkit.kinds.sampler import SamplerSpec
 from gptkit.kinds.tokenizer import TokenizerSpec
 from gptkit.kinds.tracker import TrackerSpec
@@ -33,6 +34,7 @@ def gptkit_kinds() -> list[type[Component]]:
         NormSpec,
         ActivationSpec,
         FeedForwardSpec,
+        RouterSpec,
         BlockSpec,
         HeadSpec,
         InitializerSpec,

@@ -1,0 +1,343 @@
+"""Mixtures of experts against transformers' own blocks, weights copied over, and by their contract."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from gptkit.components.feedforward.experts import Experts, ExpertsSpec
+from gptkit.errors import SpecError
+from gptkit.files import validate_data
+from gptkit.kinds.context import BuildContext
+from gptkit.kinds.forward import Forward
+from gptkit.model.gpt import GPT
+from gptkit.model.spec import ModelSpec
+
+B, T, E, F, X = 2, 7, 16, 12, 8
+CONTEXT = BuildContext(d_model=E, context_length=8, n_layers=2)
+FORWARD = Forward(torch.zeros(B, T, dtype=torch.long))
+GATED = {"name": "gated", "d_hidden": F}
+
+
+def randomised(module: nn.Module) -> Any:
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for tensor in (*module.parameters(), *module.buffers()):
+            tensor.copy_(torch.randn(tensor.shape, generator=generator) * 0.5)
+    return module.eval()
+
+
+def build(**fields: Any) -> Experts:
+    return randomised(ExpertsSpec.model_validate({"n_experts": X, "expert": GATED, **fields}).build(CONTEXT))
+
+
+def inputs() -> Tensor:
+    return torch.randn(B, T, E, generator=torch.Generator().manual_seed(0))
+
+
+# Each row: the family, its block, its config, our fields.
+SHARED = {"name": "gated", "d_hidden": 2 * F}
+FAMILIES: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
+    "mixtral": ("MixtralSparseMoeBlock", "Mixtral", {"num_local_experts": X, "num_experts_per_tok": 2}, {}),
+    "qwen3_moe": (
+        "Qwen3MoeSparseMoeBlock",
+        "Qwen3Moe",
+        {"num_experts": X, "num_experts_per_tok": 3, "norm_topk_prob": True, "moe_intermediate_size": F},
+        {"router": {"name": "softmax-top-k", "k": 3}},
+    ),
+    "olmoe": (
+        "OlmoeSparseMoeBlock",
+        "Olmoe",
+        {"num_experts": X, "num_experts_per_tok": 3, "norm_topk_prob": False},
+        {"router": {"name": "softmax-top-k", "k": 3, "renormalize": False}},
+    ),
+    "qwen3_next": (
+        "Qwen3NextSparseMoeBlock",
+        "Qwen3Next",
+        {
+            "num_experts": X,
+            "num_experts_per_tok": 2,
+            "norm_topk_prob": True,
+            "moe_intermediate_size": F,
+            "shared_expert_intermediate_size": 2 * F,
+        },
+        {"shared": SHARED, "shared_gate": True},
+    ),
+    "deepseek_v2": (
+        "DeepseekV2Moe",
+        "DeepseekV2",
+        {
+            "n_routed_experts": X,
+            "num_experts_per_tok": 3,
+            "moe_intermediate_size": F,
+            "n_shared_experts": 2,
+            "topk_method": "group_limited_greedy",
+            "n_group": 4,
+            "topk_group": 2,
+            "routed_scaling_factor": 1.7,
+        },
+        {
+            "router": {
+                "name": "softmax-top-k",
+                "k": 3,
+                "renormalize": False,
+                "scale": 1.7,
+                "n_groups": 4,
+                "top_groups": 2,
+            },
+            "shared": SHARED,
+        },
+    ),
+    "deepseek_v3": (
+        "DeepseekV3MoE",
+        "DeepseekV3",
+        {
+            "n_routed_experts": X,
+            "num_experts_per_tok": 3,
+            "moe_intermediate_size": F,
+            "n_shared_experts": 2,
+            "n_group": 4,
+            "topk_group": 2,
+            "norm_topk_prob": True,
+            "routed_scaling_factor": 2.5,
+        },
+        {
+            "router": {
+                "name": "sigmoid",
+                "k": 3,
+                "scale": 2.5,
+                "n_groups": 4,
+                "top_groups": 2,
+                "selection_bias": True,
+            },
+            "shared": SHARED,
+        },
+    ),
+    "glm4_moe": (
+        "Glm4MoeMoE",
+        "Glm4Moe",
+        {
+            "n_routed_experts": X,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": F,
+            "n_shared_experts": 2,
+            "n_group": 1,
+            "topk_group": 1,
+            "norm_topk_prob": True,
+            "routed_scaling_factor": 1.5,
+        },
+        {"router": {"name": "sigmoid", "k": 2, "scale": 1.5, "selection_bias": True}, "shared": SHARED},
+    ),
+    "granitemoe": (
+        "GraniteMoeMoE",
+        "GraniteMoe",
+        {"num_local_experts": X, "num_experts_per_tok": 3},
+        {"router": {"name": "top-k-softmax", "k": 3}},
+    ),
+    "gpt_oss": (
+        "GptOssMLP",
+        "GptOss",
+        {"num_local_experts": X, "num_experts_per_tok": 3},
+        {
+            "router": {"name": "top-k-softmax", "k": 3, "bias": True},
+            "expert": {**GATED, "activation": "quick-gelu", "bias": True, "clamp": 7.0, "up_offset": 1.0},
+        },
+    ),
+    "llama4": (
+        "Llama4TextMoe",
+        "Llama4Text",
+        {"num_local_experts": X, "num_experts_per_tok": 1},
+        {
+            "router": {"name": "sigmoid", "k": 1, "renormalize": False},
+            "shared": GATED,
+            "weights_on": "input",
+        },
+    ),
+    "phimoe": (
+        "PhimoeSparseMoeBlock",
+        "Phimoe",
+        {"num_local_experts": X, "num_experts_per_tok": 2, "router_jitter_noise": 0.4},
+        {"router": {"name": "sparsemixer", "tolerance": 0.4}},
+    ),
+}
+
+
+@torch.no_grad()
+def load(ours: Experts, reference: Any) -> None:
+    """Copy the reference's weights."""
+    router: Any = ours.router
+    gate = reference.gate if hasattr(reference, "gate") else reference.router
+    router.scores.weight.copy_(gate.weight)
+    if router.scores.bias is not None:
+        router.scores.bias.copy_(gate.bias)
+    if hasattr(gate, "e_score_correction_bias"):
+        router.selection_bias.copy_(gate.e_score_correction_bias)
+    for index, expert in enumerate(ours.experts):
+        up, down = reference.experts.gate_up_proj[index], reference.experts.down_proj[index]
+        if up.shape[0] == E:  # stored the other way round
+            up, down = up.T, down.T
+        if hasattr(reference.experts, "gate_up_proj_bias"):  # gate and up are interleaved
+            up = torch.cat((up[0::2], up[1::2]))
+            bias = reference.experts.gate_up_proj_bias[index]
+            expert.gate_up.bias.copy_(torch.cat((bias[0::2], bias[1::2])))
+            expert.down.bias.copy_(reference.experts.down_proj_bias[index])
+        expert.gate_up.weight.copy_(up)
+        expert.down.weight.copy_(down)
+    shared = getattr(reference, "shared_experts", None) or getattr(reference, "shared_expert", None)
+    if shared is not None:
+        ours.shared.gate_up.weight.copy_(torch.cat((shared.gate_proj.weight, shared.up_proj.weight)))
+        ours.shared.down.weight.copy_(shared.down_proj.weight)
+    if ours.shared_gate is not None:
+        ours.shared_gate.weight.copy_(reference.shared_expert_gate.weight)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_equals_the_family(family: str) -> None:
+    pytest.importorskip("transformers")
+    import transformers
+
+    block, prefix, config_fields, fields = FAMILIES[family]
+    modeling = importlib.import_module(f"transformers.models.{family}.modeling_{family}")
+    config = getattr(transformers, f"{prefix}Config")(
+        hidden_size=E, intermediate_size=F, num_attention_heads=2, num_key_value_heads=2, pad_token_id=0, **config_fields
+    )
+    config._experts_implementation = "eager"
+    reference = randomised(getattr(modeling, block)(config))
+    ours = build(**fields)
+    load(ours, reference)
+    wanted = reference(inputs())
+    wanted = wanted[0] if isinstance(wanted, tuple) else wanted
+    out = ours(inputs(), FORWARD)
+    torch.testing.assert_close(out, wanted.view_as(out), rtol=1e-5, atol=1e-5)
+
+
+ROUTERS: list[dict[str, Any]] = [
+    {"name": "softmax-top-k", "k": 3},
+    {"name": "top-k-softmax"},
+    {"name": "sigmoid", "n_groups": 4, "top_groups": 2},
+    {"name": "sparsemixer"},
+]
+
+
+@pytest.mark.parametrize("router", ROUTERS, ids=lambda router: router["name"])
+def test_each_token_is_by_itself(router: dict[str, Any]) -> None:
+    ours = build(router=router).double()
+    together = ours(inputs().double(), FORWARD)
+    for row in range(B):
+        for at in range(T):
+            alone = ours(inputs()[row : row + 1, at : at + 1].double(), Forward(torch.zeros(1, 1, dtype=torch.long)))
+            torch.testing.assert_close(alone[0, 0], together[row, at], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("weights_on", ["output", "input"])
+def test_by_its_formula_with_plain_experts(weights_on: str) -> None:
+    expert = {"name": "mlp", "d_hidden": 5, "activation": "relu"}
+    ours = build(expert=expert, weights_on=weights_on)
+    x_NE = inputs().flatten(0, 1)
+    experts, weights = ours.router(x_NE, FORWARD)
+    by_hand = torch.zeros_like(x_NE)
+    for n in range(len(x_NE)):
+        for index, weight in zip(experts[n].tolist(), weights[n], strict=True):
+            given = x_NE[n] * weight if weights_on == "input" else x_NE[n]
+            out = ours.experts[index](given[None, None], FORWARD)[0, 0]
+            by_hand[n] += out if weights_on == "input" else out * weight
+    torch.testing.assert_close(ours(inputs(), FORWARD).flatten(0, 1), by_hand, rtol=1e-5, atol=1e-5)
+
+
+def test_gradients_reach_the_router_and_every_expert_that_was_used_and_no_other() -> None:
+    ours = build(shared=GATED, shared_gate=True).train()
+    chosen = set(ours.router(inputs()[:, :2].flatten(0, 1), FORWARD)[0].flatten().tolist())
+    assert 0 < len(chosen) < X
+    ours(inputs()[:, :2], FORWARD).square().sum().backward()
+    for index, expert in enumerate(ours.experts):
+        for parameter in expert.parameters():
+            assert (parameter.grad is not None and bool(parameter.grad.any())) == (index in chosen)
+    for module in (ours.router, ours.shared, ours.shared_gate):
+        assert all(bool(parameter.grad.any()) for parameter in module.parameters())  # type: ignore[union-attr]
+
+
+def test_no_tokens_and_narrow_dtypes() -> None:
+    ours = build()
+    assert ours(torch.zeros(1, 0, E), Forward(torch.zeros(1, 0, dtype=torch.long))).shape == (1, 0, E)
+    wanted = ours(inputs(), FORWARD)
+    narrow = ours.bfloat16()(inputs().bfloat16(), FORWARD)
+    assert narrow.dtype == torch.bfloat16
+    # A few tokens may go to other experts: all the rest must agree.
+    far = (narrow - wanted).norm(dim=-1) / wanted.norm(dim=-1) > 0.03
+    assert far.sum() <= 1
+
+
+def test_arithmetic_is_counted_without_memory() -> None:
+    spec = ExpertsSpec.model_validate({"n_experts": X, "router": {"name": "softmax-top-k", "k": 3}, "expert": GATED})
+    flops = {}
+    for device in ("cpu", "meta"):
+        with torch.device(device):
+            module = spec.build(CONTEXT)
+            x = torch.zeros(B, T, E)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            assert module(x, Forward(torch.zeros(B, T, dtype=torch.long, device=device))).shape == (B, T, E)
+        flops[device] = counter.get_total_flops()
+    n_tokens = B * T
+    assert flops["meta"] == flops["cpu"] == 2 * n_tokens * E * X + n_tokens * 3 * (3 * 2 * E * F)
+
+
+def test_a_model_trains_with_dense_first_layers_and_auxiliary_losses() -> None:
+    router = {"name": "sigmoid", "k": 2, "balance_loss": 0.1, "z_loss": 0.01, "bias_rate": 0.01}
+    experts = {"name": "experts", "n_experts": 4, "router": router, "expert": GATED}
+    spec = {
+        "d_model": E,
+        "context_length": 8,
+        "attention": {"n_heads": 2, "name": "multi-head"},
+        "layers": [{"feedforward": {"name": "gated", "d_hidden": 20}}, {"feedforward": experts, "repeat": 2}],
+    }
+    model = GPT(spec, 11)
+    ids = torch.randint(11, (2, 8), generator=torch.Generator().manual_seed(0))
+    out = model.train()(ids, ids)
+    assert set(out.losses) == {"load_balance", "router_z"}
+    plain = model.eval()(ids, ids)
+    assert plain.losses == {}
+    torch.testing.assert_close(out.loss, plain.loss + sum(out.losses.values()))
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    model.train()(ids, ids).loss.backward()
+    optimizer.step()
+    moved = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
+    assert {"blocks.1.feedforward.router.scores.weight", "blocks.2.feedforward.router.selection_bias"} <= moved
+    assert type(model.blocks[0].feedforward).__name__ == "Gated"
+
+
+@pytest.mark.parametrize(
+    ("fields", "place", "says"),
+    [
+        ({"n_experts": 2, "router": {"name": "softmax-top-k", "k": 3}}, "router.k", "lower k"),
+        ({"router": {"name": "sigmoid", "n_groups": 3}}, "router.n_groups", "divisor"),
+        ({"router": {"name": "sigmoid", "n_groups": 2, "top_groups": 3}}, "router.top_groups", "at most"),
+        ({"router": {"name": "softmax-top-k", "n_groups": 8, "top_groups": 1}}, "router.top_groups", "cannot give 2"),
+        ({"router": {"name": "sigmoid", "n_groups": 8, "top_groups": 2}}, "router.group_score", "no two best"),
+        ({"expert": {"name": "experts", "n_experts": 1}}, "expert.router.k", "lower k"),
+    ],
+)
+def test_what_cannot_be_is_named_with_its_place(fields: dict[str, Any], place: str, says: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        validate_data({"feedforward": {"name": "experts", **fields}}, ModelSpec)
+    message = str(caught.value)
+    assert f"feedforward.{place}" in message
+    assert says in message
+
+
+def test_a_gate_needs_something_to_gate() -> None:
+    with pytest.raises(ValidationError, match="needs a shared"):
+        ExpertsSpec(shared_gate=True)
+
+
+def test_experts_within_experts() -> None:
+    inner = {"name": "experts", "n_experts": 2, "expert": GATED, "router": {"name": "softmax-top-k", "balance_loss": 1}}
+    ours = build(n_experts=3, expert=inner).train()
+    padded = Forward(torch.zeros(B, T, dtype=torch.long), starts_B=torch.tensor([0, 2]))
+    assert ours(inputs(), padded).isfinite().all()

@@ -1,0 +1,195 @@
+"""Routers: what they choose, how they weigh it, and the losses that balance them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from gptkit.kinds.context import BuildContext
+from gptkit.kinds.forward import Forward
+from gptkit.kinds.router import Router
+from gptkit.ops.routing import limit_to_groups
+from gptkit.registry import default_registry
+
+N, E, X = 40, 8, 6
+CONTEXT = BuildContext(d_model=E, context_length=8, n_layers=3)
+ALL = default_registry().names("router")
+
+
+def make(name: str, **fields: Any) -> Any:
+    spec: Any = default_registry().component("router", name).model_validate({"name": name, **fields})
+    module: Router = spec.build(CONTEXT, n_experts=X)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.5)
+    return module.eval()
+
+
+def tokens() -> Tensor:
+    return torch.randn(N, E, generator=torch.Generator().manual_seed(0))
+
+
+def call(module: Any, x: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    forward = Forward(torch.zeros(1, len(x), dtype=torch.long))
+    experts, weights = module(x, forward, valid)
+    return experts, weights, forward.losses
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("k", [1, 2, X])
+@pytest.mark.parametrize("name", ALL)
+def test_k_different_experts_with_positive_weights(name: str, k: int, training: bool) -> None:
+    torch.manual_seed(0)
+    experts, weights, losses = call(make(name, k=k).train(training), tokens())
+    assert experts.shape == weights.shape == (N, k)
+    assert experts.dtype == torch.long
+    assert all(len(set(row)) == k and min(row) >= 0 and max(row) < X for row in experts.tolist())
+    assert (weights > 0).all()
+    assert losses == {}
+
+
+def test_orders_of_softmax_and_choice() -> None:
+    logits = torch.tensor([[2.0, 0.0, 1.0, -1.0, 0.5, 0.25]])
+    shares = logits.softmax(-1)[0]
+
+    def weights(name: str, **fields: Any) -> list[float]:
+        experts, found = make(name, **fields).choose(logits)
+        assert experts.tolist() == [[0, 2]]
+        return [round(float(value), 5) for value in found[0]]
+
+    def wanted(values: Tensor) -> list[float]:
+        return [round(float(value), 5) for value in values]
+
+    chosen = logits[0, [0, 2]]
+    assert weights("softmax-top-k", renormalize=False) == wanted(shares[[0, 2]])
+    assert weights("softmax-top-k", renormalize=False, scale=3) == wanted(3 * shares[[0, 2]])
+    assert weights("softmax-top-k", scale=3) == wanted(3 * chosen.softmax(0))
+    assert weights("top-k-softmax") == wanted(chosen.softmax(0))
+    assert weights("sigmoid", renormalize=False) == wanted(chosen.sigmoid())
+    assert weights("sigmoid", scale=2) == wanted(2 * chosen.sigmoid() / chosen.sigmoid().sum())
+    assert weights("sparsemixer", tolerance=0.01) == [1.0, 1.0]
+    # 2, 1 and 0.5 are within 75 % of 2; 1, 0.5 and 0.25 within 75 % of 1.
+    by_hand = torch.stack((logits[0, [0, 2, 4]].softmax(0)[0], logits[0, [2, 4, 5]].softmax(0)[0]))
+    assert weights("sparsemixer", tolerance=0.376) == wanted(by_hand)
+
+
+def test_the_selection_bias_selects_and_does_not_weigh() -> None:
+    module = make("sigmoid", k=1, renormalize=False, selection_bias=True)
+    with torch.no_grad():
+        module.selection_bias.copy_(torch.tensor([0, 0, 0, 0, 5.0, 0]))
+    experts, weights, _ = call(module, tokens())
+    assert (experts == 4).all()
+    torch.testing.assert_close(weights, module.logits(tokens())[:, 4:5].sigmoid())
+
+
+def test_groups() -> None:
+    scores = torch.tensor([[0.9, 0.0, 0.5, 0.6, 0.3, 0.4]])
+    low = float("-inf")
+    assert limit_to_groups(scores, 3, 1, "max").tolist() == [[*scores[0, :2].tolist(), low, low, low, low]]
+    assert limit_to_groups(scores, 3, 1, "top-2-sum").tolist() == [[low, low, *scores[0, 2:4].tolist(), low, low]]
+    assert limit_to_groups(scores, 3, 3, "max").tolist() == scores.tolist()
+    for name in ("sigmoid", "softmax-top-k"):
+        experts, _, _ = call(make(name, k=2, n_groups=3), tokens())
+        assert (experts // 2 == experts[:, :1] // 2).all()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_loss_for_an_even_load(name: str) -> None:
+    module = make(name, k=2, balance_loss=0.6, z_loss=0.3).train()
+    with torch.no_grad():
+        module.scores.weight.zero_()
+    _, _, losses = call(module, tokens())
+    # Averaged over the 3 layers; shares are even, so the visits count for nothing.
+    torch.testing.assert_close(losses["load_balance"], torch.tensor(0.6 / 3 * 2))
+    torch.testing.assert_close(losses["router_z"], torch.tensor(0.3 / 3 * math.log(X) ** 2))
+    with torch.no_grad():
+        module.scores.weight[0] = 3.0
+    skewed = call(module, tokens().abs())[2]["load_balance"]
+    assert skewed > 0.6 / 3 * 2 * 1.2
+    skewed.backward()
+    assert module.scores.weight.grad.any()
+    assert call(module.eval(), tokens())[2] == {}
+
+
+def test_the_loss_is_that_of_transformers_for_one_layer() -> None:
+    modeling = pytest.importorskip("transformers.models.mixtral.modeling_mixtral")
+    module = make("softmax-top-k", k=2, balance_loss=3.0).train()
+    valid = torch.arange(N) >= 7
+    for mask in (None, valid):
+        _, _, losses = call(module, tokens(), mask)
+        logits = module.logits(tokens())
+        wanted = modeling.load_balancing_loss_func((logits,), X, 2, None if mask is None else mask[None].long())
+        torch.testing.assert_close(losses["load_balance"], wanted)
+
+
+def test_padding_counts_in_no_loss() -> None:
+    module = make("sigmoid", balance_loss=1.0, z_loss=1.0, bias_rate=0.1).train()
+    before = module.selection_bias.clone()
+    real = call(module, tokens()[5:])[2]
+    after = module.selection_bias.clone()
+    with torch.no_grad():
+        module.selection_bias.copy_(before)
+    padded = call(module, torch.cat((torch.full((5, E), 9.0), tokens()[5:])), torch.arange(N) >= 5)[2]
+    for name, loss in real.items():
+        torch.testing.assert_close(padded[name], loss)
+    assert torch.equal(module.selection_bias, after)
+    assert not torch.equal(before, after)
+
+
+def test_layers_add_up() -> None:
+    module = make("softmax-top-k", balance_loss=1.0).train()
+    forward = Forward(torch.zeros(1, N, dtype=torch.long))
+    module(tokens(), forward)
+    once = forward.losses["load_balance"].clone()
+    module(tokens(), forward)
+    torch.testing.assert_close(forward.losses["load_balance"], 2 * once)
+
+
+def test_the_selection_bias_evens_out_the_load() -> None:
+    module = make("sigmoid", k=1, bias_rate=0.02).train()
+    x = tokens() + 1
+
+    def spread() -> float:
+        return float(torch.bincount(call(module, x)[0].flatten(), minlength=X).float().std())
+
+    with torch.no_grad():
+        module.selection_bias.zero_()
+        first = spread()
+        assert module.selection_bias.count_nonzero() == 0
+    for _ in range(60):
+        call(module, x)
+    with torch.no_grad():
+        assert spread() < first / 2
+
+
+def test_sparsemixer_draws_in_training_with_whole_gradients() -> None:
+    module = make("sparsemixer", k=1, tolerance=5.0).train()
+    logits = torch.tensor([[1.0, 0.8, 0.9, 0.5, 0.7, 0.6]]).repeat(400, 1).requires_grad_()
+    torch.manual_seed(0)
+    experts, weights = module.choose(logits)
+    shares = logits[0].softmax(0)
+    frequency = torch.bincount(experts.flatten(), minlength=X) / 400
+    assert (frequency - shares).abs().max() < 0.07
+    ratio = (weights / shares[experts]).detach()
+    low = (ratio - 1 / 3).abs() < 1e-3
+    assert (low | ((ratio - 1).abs() < 1e-3)).all()
+    assert not low[experts == 0].any()
+    assert 0.6 < low[experts != 0].float().mean() < 0.9
+    (gradient,) = torch.autograd.grad(weights.sum(), logits)
+    again = logits.detach().requires_grad_()
+    (plain,) = torch.autograd.grad(again.softmax(-1).gather(1, experts).sum(), again)
+    torch.testing.assert_close(gradient, plain)
+
+
+def test_scores_stay_precise_in_narrow_surroundings() -> None:
+    module = make("softmax-top-k")
+    wanted = module.logits(tokens())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(module.logits(tokens()), wanted)
+    assert call(module.bfloat16(), tokens().bfloat16())[1].dtype == torch.bfloat16
+    assert module.logits(tokens().bfloat16()).dtype == torch.float32
