@@ -22,6 +22,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"scaling": {"name": "llama3", "original_context_length": 12}},
         {"scaling": {"name": "longrope", "long": (3.0,), "original_context_length": 12}},
     ],
+    "query-temperature": [{"strength": 0.5, "interval": 4}],
     "shaw": [{"max_distance": 5}, {"values": False}],
     "t5-bias": [{"n_buckets": 8, "max_distance": 20}, {"shared": False}],
     "multi-head": [

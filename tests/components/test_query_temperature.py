@@ -1,0 +1,68 @@
+"""`query-temperature`: the formula, and Llama 4's attention without positions."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from gptkit.components.position.query_temperature import QueryTemperatureSpec
+from gptkit.kinds.context import BuildContext
+from gptkit.kinds.forward import Forward
+from gptkit.kinds.position import HeadShape
+from gptkit.model.gpt import GPT
+
+CONTEXT = BuildContext(d_model=8, context_length=32, n_layers=1)
+
+
+def test_by_its_formula() -> None:
+    position = QueryTemperatureSpec(strength=0.5, interval=4).build(CONTEXT, heads=HeadShape(2, 1, 4))
+    q, k = torch.ones(2, 2, 9, 4), torch.ones(2, 1, 9, 4)
+    wanted = torch.tensor([1 + 0.5 * math.log(1 + (t + 1) // 4) for t in range(9)])
+    turned, kept = position.rotate(q, k, position.prepare(torch.arange(9)))
+    assert torch.equal(kept, k)
+    torch.testing.assert_close(turned, wanted[:, None].expand(9, 4).expand_as(q))
+    rows = torch.stack((torch.arange(9), (torch.arange(9) - 3).clamp_min(0)))
+    shifted, _ = position.rotate(q, k, position.prepare(rows))
+    torch.testing.assert_close(shifted[1, :, 3:], turned[1, :, :6])
+    torch.testing.assert_close(shifted[0], turned[0])
+    assert position.rotate(q.bfloat16(), k, position.prepare(torch.arange(9)))[0].dtype == torch.bfloat16
+
+
+@torch.no_grad()
+def test_equals_llama_4() -> None:
+    modeling = pytest.importorskip("transformers.models.llama4.modeling_llama4")
+    from transformers import Llama4TextConfig
+
+    config = Llama4TextConfig(
+        hidden_size=16,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        floor_scale=4,
+        attn_scale=0.3,
+        attn_temperature_tuning=True,
+        no_rope_layers=[0],
+        num_hidden_layers=1,
+    )
+    config._attn_implementation = "eager"
+    reference = modeling.Llama4TextAttention(config, 0).eval()
+    model = GPT(
+        {
+            "d_model": 16,
+            "n_layers": 1,
+            "attention": {"name": "grouped-query", "n_heads": 2, "n_kv_heads": 1, "d_head": 8},
+            "position": {"name": "query-temperature", "strength": 0.3, "interval": 4},
+        },
+        7,
+    ).eval()
+    ours = model.attentions()[0]
+    for parameter in reference.parameters():
+        parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    ours.qkv.weight.copy_(torch.cat([getattr(reference, f"{name}_proj").weight for name in "qkv"]))
+    ours.output.weight.copy_(reference.o_proj.weight)
+    x = torch.randn(2, 13, 16, generator=torch.Generator().manual_seed(0))
+    mask = torch.full((13, 13), float("-inf")).triu(1)[None, None]
+    wanted, _ = reference(x, None, mask)
+    torch.testing.assert_close(ours(x, Forward(torch.zeros(2, 13, dtype=torch.long))), wanted, rtol=1e-5, atol=1e-5)
