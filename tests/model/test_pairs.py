@@ -42,6 +42,10 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"n_heads": 3, "kv_rank": 10, "d_nope": 6, "d_rotary": 8, "d_value": 5},
         {"n_heads": 3, "kv_rank": 10, "q_rank": 7, "d_nope": 6, "d_rotary": 8, "d_value": 5, "bias": True, "window": 5},
     ],
+    "gated-delta": [
+        {"n_heads": 2, "d_key": 8, "d_value": 8},
+        {"n_heads": 2, "n_value_heads": 4, "d_key": 6, "d_value": 10, "conv_width": 3},
+    ],
     "simple": [{}, {"scaled": True, "window": 5}],
 }
 

@@ -1,0 +1,239 @@
+"""`gated-delta`: against transformers' Qwen3-Next, the recurrence token by token, and its state when decoding."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from gptkit.errors import SpecError, StateError
+from gptkit.files import validate_data
+from gptkit.kinds.forward import Forward
+from gptkit.model.gpt import GPT
+from gptkit.model.plan import plan
+from gptkit.model.spec import ModelSpec
+from gptkit.ops.delta_rule import causal_conv, gated_delta_rule, gated_delta_step
+
+V = 31
+ATTENTION = {"name": "gated-delta", "n_heads": 2, "n_value_heads": 4, "d_key": 6, "d_value": 10, "conv_width": 4}
+
+
+def make(layers: int = 2, **fields: Any) -> GPT:
+    spec = {
+        "d_model": 24,
+        "n_layers": layers,
+        "context_length": 200,
+        "position": "none",
+        "attention": {**ATTENTION, **fields},
+    }
+    model = GPT(spec, V)
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.3)
+    return model.eval()
+
+
+def ids(rows: int, length: int, seed: int = 0) -> Tensor:
+    return torch.randint(V, (rows, length), generator=torch.Generator().manual_seed(seed))
+
+
+def rule_inputs(n_tokens: int) -> tuple[Tensor, ...]:
+    generator = torch.Generator().manual_seed(n_tokens)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    q, k = (torch.nn.functional.normalize(draw(2, 3, n_tokens, 5), dim=-1) for _ in range(2))
+    g = -draw(2, 3, n_tokens).exp()
+    return q, k, draw(2, 3, n_tokens, 4), g, draw(2, 3, n_tokens).sigmoid(), draw(2, 3, 5, 4)
+
+
+def token_by_token(*inputs: Tensor) -> tuple[Tensor, Tensor]:
+    *per_token, state = inputs
+    outs = []
+    for t in range(per_token[0].shape[2]):
+        out, state = gated_delta_step(*(x[:, :, t] for x in per_token), state)  # type: ignore[call-arg]
+        outs.append(out)
+    return torch.stack(outs, dim=2), state
+
+
+@pytest.mark.parametrize(("n_tokens", "chunk"), [(1, 4), (4, 4), (11, 4), (12, 4), (9, 64), (130, 64)])
+def test_chunks_equal_single_steps(n_tokens: int, chunk: int) -> None:
+    inputs = [x.requires_grad_() for x in rule_inputs(n_tokens)]
+    out, state = gated_delta_rule(*inputs, chunk=chunk)  # type: ignore[misc]
+    wanted, wanted_state = token_by_token(*inputs)
+    torch.testing.assert_close(out, wanted)
+    torch.testing.assert_close(state, wanted_state)
+    gradients = torch.autograd.grad(out.square().sum() + state.sum(), inputs)
+    wanted_gradients = torch.autograd.grad(wanted.square().sum() + wanted_state.sum(), inputs)
+    for gradient, wanted_gradient in zip(gradients, wanted_gradients, strict=True):
+        torch.testing.assert_close(gradient, wanted_gradient)
+
+
+def test_strong_decay_does_not_overflow() -> None:
+    *inputs, g, b, state = rule_inputs(70)
+    out, after = gated_delta_rule(*inputs, g * 1e4, b, state)  # type: ignore[misc]
+    wanted, wanted_after = token_by_token(*inputs, g * 1e4, b, state)
+    torch.testing.assert_close(out, wanted)
+    torch.testing.assert_close(after, wanted_after)
+
+
+@pytest.mark.parametrize("border", [1, 3, 4, 5, 8, 10])
+def test_an_emptied_memory_begins_anew(border: int) -> None:
+    *inputs, state = rule_inputs(11)
+    segments = (torch.arange(11) >= border).long().expand(2, -1)
+    out, after = gated_delta_rule(*inputs, state, segments_BT=segments, chunk=4)  # type: ignore[misc]
+    first, _ = gated_delta_rule(*(x[:, :, :border] for x in inputs), state)  # type: ignore[call-arg,misc]
+    second, wanted = gated_delta_rule(*(x[:, :, border:] for x in inputs), torch.zeros_like(state))  # type: ignore[call-arg,misc]
+    torch.testing.assert_close(out, torch.cat((first, second), dim=2))
+    torch.testing.assert_close(after, wanted)
+
+
+def test_the_convolution_by_its_formula() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, weight = torch.randn(1, 9, 2, generator=generator), torch.randn(2, 1, 3, generator=generator)
+    by_hand = torch.zeros_like(x)
+    for t in range(9):
+        for back in range(3):
+            if t >= back:
+                by_hand[0, t] += weight[:, 0, 2 - back] * x[0, t - back]
+    torch.testing.assert_close(causal_conv(x, weight), by_hand)
+    torch.testing.assert_close(causal_conv(x[:, 4:], weight, x[:, 2:4]), by_hand[:, 4:])
+    torch.testing.assert_close(causal_conv(x, weight, None, torch.arange(9)[None]), by_hand)
+
+
+@torch.no_grad()
+def test_equals_qwen3_next() -> None:
+    modeling = pytest.importorskip("transformers.models.qwen3_next.modeling_qwen3_next")
+    from transformers import Qwen3NextConfig
+
+    config = Qwen3NextConfig(
+        hidden_size=24,
+        linear_num_key_heads=2,
+        linear_num_value_heads=4,
+        linear_key_head_dim=6,
+        linear_value_head_dim=10,
+        linear_conv_kernel_dim=4,
+        num_hidden_layers=1,
+        layer_types=["linear_attention"],
+        rms_norm_eps=1e-6,
+    )
+    reference = modeling.Qwen3NextGatedDeltaNet(config, 0).eval()
+    generator = torch.Generator().manual_seed(1)
+    for parameter in reference.parameters():
+        parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.5)
+    model = make(1, norm={"name": "rms", "eps": 1e-6})
+    ours: Any = model.attentions()[0]
+    # There, the rows of each key head lie together, with those of its value heads.
+    grouped = reference.in_proj_qkvz.weight.view(2, -1, 24).split([6, 6, 20, 20], dim=1)
+    ours.qkvz.weight.copy_(torch.cat([part.reshape(-1, 24) for part in grouped]))
+    grouped = reference.in_proj_ba.weight.view(2, -1, 24).split([2, 2], dim=1)
+    ours.rates.weight.copy_(torch.cat([part.reshape(-1, 24) for part in grouped]))
+    ours.conv.weight.copy_(reference.conv1d.weight)
+    ours.decay_log.copy_(reference.A_log)
+    ours.decay_bias.copy_(reference.dt_bias)
+    ours.norm.weight.copy_(reference.norm.weight)
+    ours.output.weight.copy_(reference.out_proj.weight)
+    x = torch.randn(2, 150, 24, generator=generator)
+    wanted = reference(x)
+    out = ours(x, Forward(torch.zeros(2, 150, dtype=torch.long)))
+    torch.testing.assert_close(out, wanted, rtol=1e-4, atol=1e-5)
+    mask = torch.ones(2, 150)
+    mask[1, :5] = 0
+    padded = ours(x, Forward(torch.zeros(2, 150, dtype=torch.long), starts_B=torch.tensor([0, 5])))
+    wanted = reference(x, attention_mask=mask)
+    torch.testing.assert_close(padded[1, 5:], wanted[1, 5:], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(padded[0], wanted[0], rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_long_text_in_pieces_of_any_size() -> None:
+    model = make().double()
+    tokens = ids(2, 150)
+    full = model(tokens).logits
+    cache = model.new_cache(2)
+    before = cache.bytes
+    at = 0
+    for piece in (1, 2, 100, 1, 1, 40, 5):
+        step = model(tokens[:, at : at + piece], cache=cache).logits
+        torch.testing.assert_close(step, full[:, at : at + piece], atol=1e-9, rtol=1e-9)
+        at += piece
+    assert at == 150
+    # Memory is all there from the start, and does not grow.
+    assert cache.bytes == before == 2 * 2 * 8 * (3 * (12 + 12 + 40) + 4 * 6 * 10)
+
+
+@torch.no_grad()
+def test_rolls_back_to_a_mark_and_reorders() -> None:
+    model = make().double()
+    tokens = ids(3, 30)
+    full = model(tokens).logits
+    cache = model.new_cache(3)
+    model(tokens[:, :12], cache=cache)
+    cache.mark()
+    model(ids(3, 3, seed=5), cache=cache)
+    with pytest.raises(StateError, match="not marked"):
+        copy.deepcopy(cache).truncate(13)
+    cache.truncate(12)
+    torch.testing.assert_close(model(tokens[:, 12:14], cache=cache).logits, full[:, 12:14], atol=1e-9, rtol=1e-9)
+    cache.truncate(12)  # the mark is still good
+    cache.reorder([2, 0])
+    step = model(tokens[[2, 0], 12:13], cache=cache).logits
+    torch.testing.assert_close(step, full[[2, 0], 12:13], atol=1e-9, rtol=1e-9)
+    cache.truncate(0)
+    step = model(tokens[[1, 0], :9], cache=cache).logits
+    torch.testing.assert_close(step, full[[1, 0], :9], atol=1e-9, rtol=1e-9)
+
+
+@torch.no_grad()
+def test_narrow_dtypes_keep_a_precise_memory() -> None:
+    model = make()
+    tokens = ids(2, 40)
+    wanted = model(tokens).logits
+    narrow = copy.deepcopy(model).bfloat16()
+    cache = narrow.new_cache(2)
+    out = torch.cat([narrow(piece, cache=cache).logits for piece in tokens.split([20, 1, 19], dim=1)], dim=1)
+    assert out.dtype == torch.bfloat16
+    assert [tensor.dtype for tensor in cache.states[0].tensors] == [torch.bfloat16, torch.float32]  # type: ignore[attr-defined]
+    assert (out - wanted).norm() / wanted.norm() < 0.05
+
+
+def test_starts_where_training_works_and_reaches_every_parameter() -> None:
+    spec = {"d_model": 24, "n_layers": 1, "context_length": 20, "position": "none", "attention": ATTENTION}
+    model = GPT(spec, V, seed=3)
+    attention: Any = model.attentions()[0]
+    assert ((attention.decay_log.exp() >= 0.01) & (attention.decay_log.exp() <= 16)).all()
+    rate = torch.nn.functional.softplus(attention.decay_bias)
+    assert ((rate >= 0.00099) & (rate <= 0.101)).all()
+    assert attention.conv.weight.abs().max() <= 0.5
+    model(ids(2, 20), ids(2, 20, 1)).loss.backward()
+    for name, parameter in attention.named_parameters():
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.any(), name
+
+
+def test_sizes_without_memory() -> None:
+    spec = validate_data(
+        {"d_model": 24, "n_layers": 2, "context_length": 100, "position": "none", "attention": ATTENTION}, ModelSpec
+    )
+    sizes = plan(spec, V)
+    assert sizes.cache_bytes_per_token == 0
+    assert sizes.cache_bytes == 2 * 4 * (3 * 64 + 4 * 6 * 10)
+    projections = 24 * (64 + 40) + 24 * 8 + 40 * 24
+    assert sizes.flops_per_token > 2 * 2 * projections
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"attention": {**ATTENTION, "n_value_heads": 3}, "position": "none"}, "multiple"),
+        ({"attention": ATTENTION}, "cannot take"),
+    ],
+)
+def test_refusals(fields: dict[str, Any], says: str) -> None:
+    with pytest.raises(SpecError, match=says):
+        validate_data(fields, ModelSpec)
