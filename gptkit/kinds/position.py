@@ -74,11 +74,12 @@ class PositionSpec(Component):
     One contract with several parts, each doing nothing by default: `embed` for absolute positions (applied once, by the
     embedding), and for relative ones `rotate`, `bias`, `content_bias` and `value_bias` (applied by every attention that
     declares it takes them). A relative part may depend on the distance between two tokens only, unless
-    `depends_on_length` says otherwise.
+    `depends_on_place` or `depends_on_length` says otherwise.
 
     Declared capabilities:
         uses: which hooks the position has, of `embed`, `rotate`, `bias`, `content_bias`, `value_bias`. An attention
             that cannot take one of them refuses the position when the spec is loaded.
+        depends_on_place: a relative part also depends on how far into the text the two tokens stand (FIRE).
         depends_on_length: the result for a pair of tokens changes with the length of the text (dynamic scaling), and
             `changes_between` says when; the model then computes anew what it had cached.
         max_positions: positions from this one on do not exist (a learned table); None where there is no limit.
@@ -86,6 +87,7 @@ class PositionSpec(Component):
 
     kind: ClassVar[str] = "position"
     uses: ClassVar[frozenset[str]] = frozenset()
+    depends_on_place: ClassVar[bool] = False
 
     @property
     def depends_on_length(self) -> bool:

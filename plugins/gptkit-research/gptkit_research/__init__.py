@@ -1,0 +1,1 @@
+"""Recent ideas from papers as gptkit components: one file an idea."""

@@ -1,0 +1,70 @@
+"""`cope` relative positions.
+
+Shapes: B batch, H heads, T queries, S keys, D head size, N positions told apart.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from gptkit.kinds.context import BuildContext
+from gptkit.kinds.initializer import Initial
+from gptkit.kinds.position import HeadShape, Position, PositionSpec
+
+__all__ = ["CopePosition", "CopeSpec"]
+
+
+class CopeSpec(PositionSpec):
+    """Contextual position encoding (CoPE): a query counts the tokens that it finds worth counting, not all of them.
+
+    Formula:
+        g[t, s] = sigmoid(q_t · k_s),  p[t, s] = min(Σ_{s ≤ l ≤ t} g[t, l], n_positions − 1)
+        score[t, s] += q_t · e[p[t, s]],  e between two whole positions is interpolated;  q already scaled
+    Shapes:
+        term (B, H, T, S); e (n_positions, d_head), shared by the heads of a layer
+    Paper:
+        https://arxiv.org/abs/2405.18719
+    Notes:
+        e starts at zero, as in the paper's code. In a sliding window positions are counted within it.
+    """
+
+    name: Literal["cope"] = "cope"
+    uses: ClassVar[frozenset[str]] = frozenset({"content_bias"})
+
+    n_positions: int = Field(64, ge=2, description="Positions told apart; what is counted beyond shares the last.")
+
+    def build(self, context: BuildContext, *, heads: HeadShape) -> CopePosition:
+        return CopePosition(self, heads.d_head)
+
+    def describe(self) -> str:
+        return f"cope, {self.n_positions} positions"
+
+
+class CopePosition(Position):
+    """Runtime of `cope`."""
+
+    def __init__(self, spec: CopeSpec, d_head: int) -> None:
+        super().__init__()
+        self.table = nn.Embedding(spec.n_positions, d_head)
+
+    def initial(self) -> dict[str, Initial]:
+        return {"table.weight": "zeros"}
+
+    def content_bias(self, q_BHTD: Tensor, k_BHSD: Tensor, query_positions: Tensor, key_positions: Tensor) -> Tensor:
+        n_queries, n_keys = q_BHTD.shape[2], k_BHSD.shape[2]
+        scores_BHTS = q_BHTD @ k_BHSD.transpose(-2, -1)
+        wide = torch.promote_types(scores_BHTS.dtype, torch.float32)
+        # The queries are the last of the keys, whatever their positions are. Keys to come count nothing, so a sum from
+        # the end is one from the query; keys of other documents and padding lie before all that a query may attend.
+        gates_BHTS = scores_BHTS.to(wide).sigmoid().tril(n_keys - n_queries)
+        counted_BHTS = gates_BHTS.flip(-1).cumsum(-1).flip(-1).clamp_max(self.table.num_embeddings - 1)
+        below_BHTS = counted_BHTS.floor()
+        share_BHTS = (counted_BHTS - below_BHTS).to(q_BHTD.dtype)
+        terms_BHTN = q_BHTD @ self.table.weight.to(q_BHTD.dtype).T
+        low = terms_BHTN.gather(-1, below_BHTS.long())
+        high = terms_BHTN.gather(-1, counted_BHTS.ceil().long())
+        return low + share_BHTS * (high - low)

@@ -1,0 +1,94 @@
+"""`fire` relative positions.
+
+Shapes: B batch, H heads, T queries, S keys, W width of the small network.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from gptkit.kinds.context import BuildContext
+from gptkit.kinds.initializer import Initial
+from gptkit.kinds.position import HeadShape, Position, PositionSpec
+from gptkit_research.distance import distances
+
+__all__ = ["FirePosition", "FireSpec"]
+
+
+class FireSpec(PositionSpec):
+    """FIRE: a small network turns the distance, relative to the query's own position, into a bias for each head.
+
+    Formula:
+        score[h, t, s] += f_h(ψ(t − s) / ψ(max(t, L))),  ψ(x) = log(|c| x + 1)
+        f = W_2 relu(W_1 · + b_1) + b_2
+    Shapes:
+        bias (H, T, S); W_1 (width, 1), W_2 (H, width)
+    Paper:
+        https://arxiv.org/abs/2310.04418
+    Notes:
+        c and L are learned. Because distances are divided by the query's position from L on, what the network sees stays
+        between 0 and 1 in texts of any length; so here a bias depends on more than the distance.
+    """
+
+    name: Literal["fire"] = "fire"
+    uses: ClassVar[frozenset[str]] = frozenset({"bias"})
+    depends_on_place: ClassVar[bool] = True
+    examples = ({}, {"threshold": 4, "width": 8, "shared": True})
+
+    width: int = Field(32, ge=1, description="Hidden features of the small network.")
+    c: float = Field(0.1, gt=0, description="Where c starts.")
+    threshold: float = Field(512.0, gt=0, description="Where L starts, in tokens.")
+    shared: bool = Field(False, description="One network for all layers (the paper's FIRE-S), or one each.")
+
+    def build(self, context: BuildContext, *, heads: HeadShape) -> FirePosition:
+        if self.shared:
+            return context.share(("fire", self, heads.n_heads), lambda: FirePosition(self, heads.n_heads))
+        return FirePosition(self, heads.n_heads)
+
+    def describe(self) -> str:
+        return f"fire, {self.width} hidden features"
+
+
+class FirePosition(Position):
+    """Runtime of `fire`."""
+
+    def __init__(self, spec: FireSpec, n_heads: int) -> None:
+        super().__init__()
+        self.start_c, self.start_threshold = spec.c, spec.threshold
+        self.inner = nn.Linear(1, spec.width)
+        self.outer = nn.Linear(spec.width, n_heads)
+        self.c = nn.Parameter(torch.tensor([spec.c]))
+        self.stretch = nn.Parameter(torch.ones(1))
+        """L as a share of where it started, so that it learns at the pace of the other parameters."""
+
+    def initial(self) -> dict[str, Initial]:
+        # As torch fills linear layers. The inputs lie between 0 and 1, and so have to do the bends of the relus.
+        return {
+            "inner.weight": _spread,
+            "inner.bias": _spread,
+            "outer.weight": _spread,
+            "c": lambda shape, generator: torch.full(shape, self.start_c),
+            "stretch": "ones",
+        }
+
+    def bias(self, query_positions: Tensor, key_positions: Tensor) -> Tensor:
+        wide = torch.promote_types(self.c.dtype, torch.float32)
+        c = self.c.to(wide).abs()
+        threshold = self.stretch.to(wide).abs() * self.start_threshold
+        distance_B1TS = distances(query_positions, key_positions).to(wide)
+        reach = torch.maximum(query_positions.to(wide), threshold)
+        reach_B1T1 = reach.view(-1, 1, query_positions.shape[-1], 1)
+        # The small number keeps a c of 0 from dividing by zero.
+        share_B1TS = torch.log1p(c * distance_B1TS) / (torch.log1p(c * reach_B1T1) + 1e-6)
+        hidden_BTSW = F.relu(self.inner(share_B1TS[:, 0, :, :, None].to(self.inner.weight.dtype)))
+        return self.outer(hidden_BTSW).movedim(-1, 1)  # type: ignore[no-any-return]
+
+
+def _spread(shape: torch.Size, generator: torch.Generator) -> Tensor:
+    bound = 1.0 if len(shape) == 1 else shape[1] ** -0.5
+    return torch.empty(shape).uniform_(-bound, bound, generator=generator)

@@ -1,0 +1,56 @@
+"""What this package's attentions have in common: their fields, and how heads divide the width."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from gptkit.kinds.attention import AttentionSpec
+from gptkit.kinds.context import BuildContext
+from gptkit.kinds.position import HeadShape
+from gptkit.ops.scored import head_faults
+from gptkit.spec import Fault
+
+__all__ = ["HeadsSpec"]
+
+
+class HeadsSpec(AttentionSpec):
+    """The fields of attentions with several heads."""
+
+    accepts: ClassVar[frozenset[str]] = frozenset({"rotate", "bias", "content_bias", "value_bias"})
+    parts_per_head: ClassVar[int] = 1
+    """How many times d_head one head takes of the model's width."""
+
+    n_heads: int | None = Field(None, ge=1, description="Heads; by default as many as give a head size of 64.")
+    d_head: int | None = Field(None, ge=1, description="Features of a head's query; by default the heads share the width.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Probability of dropping an attention weight in training.")
+    window: int | None = Field(
+        None, ge=1, description="Sliding window: a token attends this many tokens, itself included; all by default."
+    )
+
+    @property
+    def heads(self) -> HeadShape:
+        """The heads of the resolved spec, as a position sees them."""
+        assert self.n_heads is not None
+        assert self.d_head is not None
+        return HeadShape(self.n_heads, self.n_heads, self.d_head)
+
+    def resolved(self, context: BuildContext) -> Any:
+        width = self.parts_per_head
+        n_heads = self.n_heads or max(1, context.d_model // (width * (self.d_head or 64)))
+        return self.replace(n_heads=n_heads, d_head=self.d_head or max(1, context.d_model // (width * n_heads)))
+
+    def faults(self, context: BuildContext) -> Iterator[Fault]:
+        assert self.n_heads is not None
+        assert self.d_head is not None
+        parts = self.parts_per_head * self.n_heads
+        if context.d_model % parts and self.d_head == context.d_model // parts:
+            yield (
+                ("n_heads",),
+                f"d_model {context.d_model} cannot be split into {self.n_heads} heads"
+                f"{f' of {self.parts_per_head} parts each' if self.parts_per_head > 1 else ''}; "
+                "choose another number, or set d_head",
+            )
+        yield from head_faults(context, self.heads)

@@ -1,0 +1,137 @@
+"""Block `hyper-connections`.
+
+Shapes: B batch, T tokens, E model width, N streams, M = N + 1 mixtures: the branch's input, then the new streams.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from gptkit.kinds.block import Block, BlockSpec
+from gptkit.kinds.context import BuildContext
+from gptkit.kinds.forward import Forward
+from gptkit.kinds.initializer import Initial
+
+__all__ = ["HyperConnection", "HyperConnections", "HyperConnectionsSpec"]
+
+
+class HyperConnectionsSpec(BlockSpec):
+    """Several residual streams in the place of one: each branch learns what it reads of them and where it writes to.
+
+    Formula:
+        for each branch, attention(norm(·)) and then feedforward(norm(·)), with streams H (N, d_model):
+        h = A_mᵀ H,  H ← A_rᵀ H + B ⊗ dropout(branch(h))
+        [A_m A_r] = static + s_α tanh(norm(H) W_α),  B = static + s_β tanh(norm(H) W_β)
+
+    Shapes:
+        (B, T, d_model) → (B, T, d_model); A_m (N, 1), A_r (N, N), B (N)
+
+    Paper:
+        https://arxiv.org/abs/2409.19606
+
+    Notes:
+        Streams begin as copies of what comes in, and at first every branch reads one of them and writes to all, which is
+        a pre-norm block. Consecutive blocks hand each other the streams through `forward.shared`, under the key
+        `("hyper-connections", streams)`; what a block returns is their sum, so other blocks may follow or come before.
+        The paper also multiplies the starting weights of output projections by √N.
+    """
+
+    name: Literal["hyper-connections"] = "hyper-connections"
+    streams: int = Field(4, ge=1, description="Residual streams; the paper's expansion rate.")
+    dynamic: bool = Field(True, description="Let the connections depend on the token, too.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Share of each branch's output that is dropped in training.")
+    examples = ({}, {"streams": 2, "dynamic": False})
+
+    def build(self, context: BuildContext) -> Block:
+        return HyperConnections(self, context)
+
+
+class HyperConnections(Block):
+    """The runtime part of `HyperConnectionsSpec`."""
+
+    def __init__(self, spec: HyperConnectionsSpec, context: BuildContext) -> None:
+        super().__init__()
+        parts = context.parts
+        self.streams = spec.streams
+        self.key = ("hyper-connections", spec.streams)
+        # Blocks are built in their order: streams go on where the block before is one of this kind.
+        built: list[int] = context.share(self.key, list)
+        self.goes_on = bool(built) and built[-1] == parts.index - 1
+        built.append(parts.index)
+        self.attention_norm = parts.norm.build(context, dim=context.d_model)
+        self.attention = parts.attention.build(context)
+        self.feedforward_norm = parts.norm.build(context, dim=context.d_model)
+        self.feedforward = parts.feedforward.build(context)
+        self.attention_connection = HyperConnection(spec, context, 2 * parts.index)
+        self.feedforward_connection = HyperConnection(spec, context, 2 * parts.index + 1)
+        self.dropout = nn.Dropout(spec.dropout) if spec.dropout > 0 else nn.Identity()
+
+    def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+        streams_BTNE: Tensor = x_BTE[:, :, None].expand(-1, -1, self.streams, -1)
+        if self.goes_on:
+            streams_BTNE = forward.shared[self.key]
+        h_BTE, streams_BTNE, write_BTN = self.attention_connection(streams_BTNE)
+        branch_BTE = self.dropout(self.attention(self.attention_norm(h_BTE), forward))
+        streams_BTNE = streams_BTNE + write_BTN[..., None] * branch_BTE[:, :, None]
+        h_BTE, streams_BTNE, write_BTN = self.feedforward_connection(streams_BTNE)
+        branch_BTE = self.dropout(self.feedforward(self.feedforward_norm(h_BTE), forward))
+        streams_BTNE = streams_BTNE + write_BTN[..., None] * branch_BTE[:, :, None]
+        forward.shared[self.key] = streams_BTNE
+        return streams_BTNE.sum(dim=2)
+
+
+class HyperConnection(nn.Module):
+    """What one branch reads and where it writes.
+
+    Args:
+        index: the branch's number, counted through the model: it reads stream `index` modulo N at first.
+    """
+
+    def __init__(self, spec: HyperConnectionsSpec, context: BuildContext, index: int) -> None:
+        super().__init__()
+        n = spec.streams
+        self.reads_first = index % n
+        self.mix = nn.Parameter(torch.zeros(n, n + 1))
+        """[A_m A_r], static part."""
+        self.write = nn.Parameter(torch.ones(n))
+        """B, static part."""
+        self.dynamic = spec.dynamic
+        if spec.dynamic:
+            self.norm = context.parts.norm.build(context, dim=context.d_model)
+            self.mix_by_token = nn.Linear(context.d_model, n + 1, bias=False)
+            self.write_by_token = nn.Linear(context.d_model, 1, bias=False)
+            self.mix_scale = nn.Parameter(torch.full((1,), 0.01))
+            self.write_scale = nn.Parameter(torch.full((1,), 0.01))
+
+    def initial(self) -> dict[str, Initial]:
+        starts: dict[str, Initial] = {"mix": self._start, "write": "ones"}
+        if self.dynamic:
+            starts |= {"mix_by_token.weight": "zeros", "write_by_token.weight": "zeros"}
+            starts |= {"mix_scale": _hundredth, "write_scale": _hundredth}
+        return starts
+
+    def _start(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
+        start = torch.zeros(shape)
+        start[self.reads_first, 0] = 1
+        start[:, 1:] = torch.eye(shape[0])
+        return start
+
+    def forward(self, streams_BTNE: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The branch's input (B, T, E), the mixed streams (B, T, N, E), and the weights to write with (B, T, N)."""
+        dtype = streams_BTNE.dtype
+        mix: Tensor = self.mix
+        write: Tensor = self.write.expand(*streams_BTNE.shape[:3])
+        if self.dynamic:
+            normed_BTNE = self.norm(streams_BTNE)
+            mix = mix + self.mix_scale * torch.tanh(self.mix_by_token(normed_BTNE))
+            write = write + self.write_scale * torch.tanh(self.write_by_token(normed_BTNE))[..., 0]
+        mixed_BTME = mix.to(dtype).transpose(-2, -1) @ streams_BTNE
+        return mixed_BTME[:, :, 0], mixed_BTME[:, :, 1:], write.to(dtype)
+
+
+def _hundredth(shape: torch.Size, generator: torch.Generator) -> Tensor:
+    return torch.full(shape, 0.01)

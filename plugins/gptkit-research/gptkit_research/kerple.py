@@ -1,0 +1,80 @@
+"""`kerple` relative positions.
+
+Shapes: B batch, H heads, T queries, S keys.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from gptkit.kinds.context import BuildContext
+from gptkit.kinds.initializer import Initial
+from gptkit.kinds.position import HeadShape, Position, PositionSpec
+from gptkit_research.distance import distances
+
+__all__ = ["KerplePosition", "KerpleSpec"]
+
+
+class KerpleSpec(PositionSpec):
+    """KERPLE: a score falls with the logarithm (or a power) of the distance, as each head learns it.
+
+    Formula:
+        log:    score[h, t, s] −= r1_h · log(1 + r2_h · (t − s)),  r1, r2 > 0
+        power:  score[h, t, s] −= r1_h · (t − s)^r2_h,  r1 > 0, 0 < r2 ≤ 2
+    Shapes:
+        bias (H, T, S); two parameters a head
+    Paper:
+        https://arxiv.org/abs/2205.09921
+    Notes:
+        The parameters are kept as logarithms (r2 of `power` as a logit), where the paper cuts them off at a small
+        number: none can get stuck there. They start evenly spread, r1 up to 2 and r2 up to 1, as the paper's do.
+    """
+
+    name: Literal["kerple"] = "kerple"
+    uses: ClassVar[frozenset[str]] = frozenset({"bias"})
+    examples = ({}, {"form": "power"}, {"shared": True})
+
+    form: Literal["log", "power"] = Field("log", description="The kernel; the paper finds `log` the better one.")
+    shared: bool = Field(False, description="One set of parameters for all layers, or one each.")
+
+    def build(self, context: BuildContext, *, heads: HeadShape) -> KerplePosition:
+        if self.shared:
+            return context.share(("kerple", self, heads.n_heads), lambda: KerplePosition(self, heads.n_heads))
+        return KerplePosition(self, heads.n_heads)
+
+    def describe(self) -> str:
+        return f"kerple {self.form}"
+
+
+class KerplePosition(Position):
+    """Runtime of `kerple`."""
+
+    def __init__(self, spec: KerpleSpec, n_heads: int) -> None:
+        super().__init__()
+        self.power = spec.form == "power"
+        self.r1 = nn.Parameter(torch.zeros(n_heads))
+        self.r2 = nn.Parameter(torch.zeros(n_heads))
+
+    def initial(self) -> dict[str, Initial]:
+        return {"r1": lambda shape, generator: _even(shape, generator).mul(2).log(), "r2": self._start_r2}
+
+    def _start_r2(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
+        start = _even(shape, generator)
+        return (start / 2).logit() if self.power else start.log()
+
+    def bias(self, query_positions: Tensor, key_positions: Tensor) -> Tensor:
+        wide = torch.promote_types(self.r1.dtype, torch.float32)
+        r1_H11 = self.r1.to(wide).exp()[:, None, None]
+        r2_H11 = self.r2.to(wide)[:, None, None]
+        distance = distances(query_positions, key_positions).to(wide)
+        if self.power:
+            return -r1_H11 * distance ** (2 * r2_H11.sigmoid())
+        return -r1_H11 * torch.log1p(r2_H11.exp() * distance)
+
+
+def _even(shape: torch.Size, generator: torch.Generator) -> Tensor:
+    return torch.rand(shape, generator=generator).clamp_min(0.01)

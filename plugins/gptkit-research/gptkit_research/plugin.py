@@ -1,0 +1,30 @@
+"""The plugin door."""
+
+from __future__ import annotations
+
+import gptkit
+from gptkit.spec import Component
+from gptkit_research.cope import CopeSpec
+from gptkit_research.differential import DifferentialSpec
+from gptkit_research.dynamic_tanh import DynamicTanhSpec
+from gptkit_research.fire import FireSpec
+from gptkit_research.forgetting import ForgettingSpec
+from gptkit_research.hyper_connections import HyperConnectionsSpec
+from gptkit_research.kerple import KerpleSpec
+from gptkit_research.value_residual import ValueResidualSpec
+
+__all__ = ["gptkit_components"]
+
+
+@gptkit.hookimpl
+def gptkit_components() -> list[type[Component]]:
+    return [
+        DifferentialSpec,
+        ForgettingSpec,
+        ValueResidualSpec,
+        CopeSpec,
+        FireSpec,
+        KerpleSpec,
+        DynamicTanhSpec,
+        HyperConnectionsSpec,
+    ]

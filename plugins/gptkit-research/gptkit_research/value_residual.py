@@ -1,0 +1,104 @@
+"""`value-residual` attention.
+
+Shapes: B batch, H query heads, K key/value heads, T tokens, D head size, E model width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from gptkit.kinds.context import BuildContext
+from gptkit.kinds.forward import Forward
+from gptkit.kinds.initializer import Initial
+from gptkit.kinds.position import HeadShape
+from gptkit.ops.scored import ScoredAttention
+from gptkit.spec import Fault
+from gptkit_research.heads import HeadsSpec
+
+__all__ = ["ValueResidualAttention", "ValueResidualSpec"]
+
+
+class ValueResidualSpec(HeadsSpec):
+    """Value residual learning (ResFormer): every layer mixes the first layer's values into its own.
+
+    Formula:
+        v'_n = first · v_1 + own · v_n,  v'_1 = v_1
+        y = W_o [head_1 … head_H],  head_h = softmax(q_h k_gᵀ / √d_head + mask) v'_g,  g = h // (n_heads / n_kv_heads)
+    Shapes:
+        (B, T, d_model) -> (B, T, d_model); cache: 2 · n_kv_heads · d_head values a token
+    Paper:
+        https://arxiv.org/abs/2410.17897
+    Notes:
+        The first layer of this attention shares its values through `forward.shared`, under the key
+        `("value-residual", n_kv_heads, d_head)`: layers with other heads have a first layer of their own.
+    """
+
+    name: Literal["value-residual"] = "value-residual"
+
+    n_kv_heads: int | None = Field(None, ge=1, description="Key/value heads, a divisor of n_heads; n_heads by default.")
+    first: float = Field(0.5, description="Factor of the first layer's values.")
+    own: float = Field(0.5, description="Factor of the layer's own values.")
+    learned: bool = Field(True, description="Both factors are only where training starts, in each layer by itself.")
+
+    @property
+    def heads(self) -> HeadShape:
+        shape = super().heads
+        return HeadShape(shape.n_heads, self.n_kv_heads or shape.n_heads, shape.d_head)
+
+    def resolved(self, context: BuildContext) -> Any:
+        heads = super().resolved(context)
+        return heads.replace(n_kv_heads=self.n_kv_heads or heads.n_heads)
+
+    def faults(self, context: BuildContext) -> Iterator[Fault]:
+        heads = self.heads
+        if heads.n_heads % heads.n_kv_heads:
+            yield (
+                ("n_kv_heads",),
+                f"n_heads {heads.n_heads} is no multiple of n_kv_heads {heads.n_kv_heads}; choose one of its divisors",
+            )
+        yield from super().faults(context)
+
+    def build(self, context: BuildContext) -> ValueResidualAttention:
+        return ValueResidualAttention(self, context)
+
+
+class ValueResidualAttention(ScoredAttention):
+    """Runtime of `value-residual`. What is cached are the mixed values, so decoding costs nothing more."""
+
+    def __init__(self, spec: ValueResidualSpec, context: BuildContext) -> None:
+        heads = spec.heads
+        super().__init__(context, heads, scale=heads.d_head**-0.5, dropout=spec.dropout, window=spec.window)
+        self.split = [heads.n_heads, heads.n_kv_heads, heads.n_kv_heads]
+        self.d_head = heads.d_head
+        self.key = ("value-residual", heads.n_kv_heads, heads.d_head)
+        # Layers are built in their order: who comes first shares its values, and has nothing to mix.
+        self.is_first = context.share(self.key, lambda: self.layer) == self.layer
+        self.starts = [spec.first, spec.own]
+        learned = spec.learned and not self.is_first
+        self.mix = nn.Parameter(torch.tensor(self.starts)) if learned else None
+        self.qkv = nn.Linear(context.d_model, sum(self.split) * heads.d_head, bias=False)
+        """Rows: all query heads, then keys, then values; head by head."""
+        self.output = nn.Linear(heads.n_heads * heads.d_head, context.d_model, bias=False)
+
+    def initial(self) -> dict[str, Initial]:
+        starts: dict[str, Initial] = {"output.weight": "output"}
+        if self.mix is not None:
+            starts["mix"] = lambda shape, generator: torch.tensor(self.starts)
+        return starts
+
+    def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+        n_batch, n_tokens, _ = x_BTE.shape
+        packed = self.qkv(x_BTE).view(n_batch, n_tokens, -1, self.d_head).transpose(1, 2)
+        q_BHTD, k_BKTD, v_BKTD = packed.split(self.split, dim=1)
+        if self.is_first:
+            forward.shared[self.key] = v_BKTD
+        else:
+            first, own = self.starts if self.mix is None else self.mix.to(v_BKTD.dtype)
+            v_BKTD = first * forward.shared[self.key] + own * v_BKTD
+        out_BHTD = self.attend(q_BHTD, k_BKTD, v_BKTD, forward)
+        return self.output(out_BHTD.transpose(1, 2).reshape(n_batch, n_tokens, -1))  # type: ignore[no-any-return]
