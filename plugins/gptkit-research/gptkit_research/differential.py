@@ -41,8 +41,8 @@ class DifferentialSpec(HeadsSpec):
     Paper:
         https://arxiv.org/abs/2410.05258
     Notes:
-        λ and its four vectors belong to a layer; all its heads share them. Attention weights, where they are asked for,
-        are the differences, and so may be negative. A head takes the width of two usual heads.
+        λ and its four vectors belong to a layer; all its heads share them. A head takes the width of two usual heads, and
+        where attention weights are asked for, they are both its maps, one after the other.
     """
 
     name: Literal["differential"] = "differential"
@@ -100,9 +100,6 @@ class DifferentialAttention(ScoredAttention):
         both_BGTV = self.score(q_BGTD, k_BGTD, v_BHTV.repeat_interleave(2, dim=1), forward, first)
         factor = self.current_lambda().to(both_BGTV.dtype)
         out_BHTV = both_BGTV[:, 0::2] - factor * both_BGTV[:, 1::2]
-        if forward.weights is not None:
-            maps_BGTS = forward.weights[self.layer]
-            forward.weights[self.layer] = maps_BGTS[:, 0::2] - factor * maps_BGTS[:, 1::2]
         out_BHTV = self.norm(out_BHTV) * (1 - self.lambda_init)
         return self.output(out_BHTV.transpose(1, 2).reshape(n_batch, n_tokens, -1))  # type: ignore[no-any-return]
 

@@ -132,18 +132,8 @@ def test_asking_for_the_weights_changes_nothing(attention: dict[str, Any]) -> No
     out = model(ids, keep_weights=True)
     same(out.logits, model(ids).logits)
     assert out.weights is not None
-    assert [tuple(weights.shape) for weights in out.weights.values()] == [(2, attention["n_heads"], 9, 9)] * 2
-
-
-@torch.no_grad()
-def test_bf16_stays_near_fp32() -> None:
-    for parts in (PAIRS[0], PAIRS[15], PAIRS[31], *OTHERS):
-        model = make(**parts.values[0]).float()
-        ids = tokens(1, 12)
-        expected = model(ids).logits
-        found = model.bfloat16()(ids).logits
-        assert found.dtype == torch.bfloat16
-        assert (found.float() - expected).abs().median() < 0.05 * expected.abs().median()
+    maps = attention["n_heads"] * (2 if attention["name"] == "differential" else 1)
+    assert [tuple(weights.shape) for weights in out.weights.values()] == [(2, maps, 9, 9)] * 2
 
 
 @pytest.mark.parametrize(

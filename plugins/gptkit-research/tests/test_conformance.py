@@ -1,0 +1,14 @@
+"""gptkit's own checks of what each kind promises."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gptkit_research.plugin import gptkit_components
+
+from gptkit.testing import parametrize_checks
+
+
+@parametrize_checks(*gptkit_components(), slow=False)
+def test_conformance(spec: Any, check: Any) -> None:
+    check(spec)
