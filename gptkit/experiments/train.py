@@ -139,7 +139,7 @@ def _train(
         prepared = _data(opened, there, tokenizer, before.get("data"), lambda at: show(at.done, at.total))
     there.write_spec(spec)
     there.write_provenance(spec, registry, **{**notes, "data": prepared.fingerprint})
-    model = new_model(spec, tokenizer.vocab_size)
+    model = new_model(spec, tokenizer.vocab_size, to_train=True)
     watching: list[Observer] = [
         MetricsFile(there.metrics),
         SamplesFile(there.samples),

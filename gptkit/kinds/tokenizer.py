@@ -144,8 +144,12 @@ class TokenizerSpec(Component):
         return None
 
     @abstractmethod
-    def fit(self, texts: Iterator[str]) -> Tokenizer:
+    def fit(self, texts: Iterator[str], *, base: Path = Path()) -> Tokenizer:
         """The tokenizer, trained on the texts where it learns.
+
+        Args:
+            texts: the training documents.
+            base: the folder that relative paths in the spec count from: that of the spec file.
 
         Raises:
             TokenizerError: it cannot be had (no file, no package, an empty corpus), and what to do.

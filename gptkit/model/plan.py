@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from gptkit.errors import CapacityError
@@ -91,9 +93,36 @@ def _saved_bytes(model: nn.Module, batch_size: int, length: int) -> int:
         return tensor
 
     ids = torch.zeros(batch_size, length, dtype=torch.long, device="meta")
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), _FusedAttention():
         model(ids, ids)
     return sum(saved.values())
+
+
+class _FusedAttention(TorchFunctionMode):
+    """Lets fused attention keep on the meta device what its kernels keep: inputs and output, never the scores."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.nn.functional.scaled_dot_product_attention:
+            mask = kwargs.get("attn_mask")
+            if not kwargs.get("dropout_p") and (mask is None or not mask.requires_grad):
+                return _Kept.apply(*args[:3])  # type: ignore[no-untyped-call]
+        return func(*args, **kwargs)
+
+
+class _Kept(torch.autograd.Function):
+    """An attention of the right shape that keeps its inputs and its output."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        out = q.new_empty(*q.shape[:-1], v.shape[-1])
+        ctx.save_for_backward(q, k, v, out)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        q, k, v, _ = ctx.saved_tensors
+        return torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
 
 
 def available_memory(device: torch.device | str = "cpu") -> int:

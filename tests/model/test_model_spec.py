@@ -97,3 +97,10 @@ def test_components_lists_all_in_use_and_nested_ones() -> None:
     )
     names = {(found.kind, found.name) for found in made.components()}
     assert {("norm", "layer"), ("norm", "rms"), ("rotary-scaling", "yarn"), ("attention", "multi-head")} <= names
+
+
+def test_a_part_without_a_name_is_the_default_with_other_fields() -> None:
+    made: Any = spec(attention={"n_heads": 4, "window": 3})
+    assert (made.attention.name, made.attention.n_heads, made.attention.window) == ("multi-head", 4, 3)
+    (message,) = problems(attention={"n_head": 4})
+    assert message.startswith("attention.n_head: ")

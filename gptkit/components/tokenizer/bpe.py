@@ -96,7 +96,7 @@ class BpeSpec(SpecialsSpec):
     def expected_vocab_size(self) -> int:
         return self.vocab_size
 
-    def fit(self, texts: Iterator[str]) -> Tokenizer:
+    def fit(self, texts: Iterator[str], *, base: Path = Path()) -> Tokenizer:
         specials = self.specials()
         pattern = compiled_pattern(self.pattern)
         trained = train_merges(not_empty(texts), pattern, self.vocab_size - len(specials), self.min_frequency)

@@ -51,7 +51,7 @@ class ByteSpec(SpecialsSpec):
     def expected_vocab_size(self) -> int:
         return 256 + len(self.specials())
 
-    def fit(self, texts: Iterator[str]) -> Tokenizer:
+    def fit(self, texts: Iterator[str], *, base: Path = Path()) -> Tokenizer:
         return ByteTokenizer(self.specials(), self.start_token, self.end_token)
 
     def load(self, folder: Path) -> Tokenizer:

@@ -99,7 +99,7 @@ class CharSpec(SpecialsSpec):
     def needs_corpus(self) -> bool:
         return True
 
-    def fit(self, texts: Iterator[str]) -> Tokenizer:
+    def fit(self, texts: Iterator[str], *, base: Path = Path()) -> Tokenizer:
         found: set[str] = set()
         for text in not_empty(texts):
             found.update(text)

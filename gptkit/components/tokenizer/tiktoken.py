@@ -43,9 +43,9 @@ class TiktokenSpec(TokenizerSpec):
     def expected_vocab_size(self) -> int:
         return recipe(self.encoding).vocab_size
 
-    def fit(self, texts: Iterator[str]) -> Tokenizer:
+    def fit(self, texts: Iterator[str], *, base: Path = Path()) -> Tokenizer:
         known = recipe(self.encoding)
-        found = find_ranks(self.encoding) if self.file is None else ranks_from_file(self.encoding, Path(self.file))
+        found = find_ranks(self.encoding) if self.file is None else ranks_from_file(self.encoding, base / self.file)
         end = END if END in known.special_tokens else None
         return RankTokenizer(self.name, known.pattern, found, known.special_tokens, end=end)
 

@@ -144,7 +144,7 @@ class WordSpec(SpecialsSpec):
     def expected_vocab_size(self) -> int | None:
         return self.max_vocab
 
-    def fit(self, texts: Iterator[str]) -> Tokenizer:
+    def fit(self, texts: Iterator[str], *, base: Path = Path()) -> Tokenizer:
         counts: Counter[str] = Counter()
         spelled = self.fallback == "characters"
         for text in not_empty(texts):
