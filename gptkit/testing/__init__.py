@@ -1,0 +1,28 @@
+"""The conformance kit: does a component keep the promises of its kind?
+
+In a plugin's tests::
+
+    from gptkit.testing import parametrize_checks
+
+    @parametrize_checks(MySpec(), MySpec(window=4))
+    def test_conformance(spec, check):
+        check(spec)
+
+On the command line: ``gptkit plugin check DISTRIBUTION``.
+"""
+
+from gptkit.testing.check import Check, ContractError, NotApplicableError, Outcome, Result
+from gptkit.testing.kit import checks_for, instances, run_checks
+from gptkit.testing.parametrize import parametrize_checks
+
+__all__ = [
+    "Check",
+    "ContractError",
+    "NotApplicableError",
+    "Outcome",
+    "Result",
+    "checks_for",
+    "instances",
+    "parametrize_checks",
+    "run_checks",
+]

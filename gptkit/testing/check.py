@@ -1,0 +1,127 @@
+"""A check, what came of it, and how a failure is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NoReturn
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from gptkit.spec import Component
+    from gptkit.testing.subject import Subject
+
+__all__ = ["Check", "Checks", "ContractError", "NotApplicableError", "Outcome", "Result", "differ", "expect", "same", "skip"]
+
+TOLERANCE = 1e-5
+"""Results that should be equal may differ by this share of the largest of them; rounding in fp32 stays far below."""
+
+Run = Callable[["Subject"], None]
+
+Outcome = Literal["passed", "failed", "skipped", "expected", "unexpected"]
+"""`expected`: a failure that the component declares. `unexpected`: it declares one and passes."""
+
+
+class ContractError(AssertionError):
+    """A component does not keep a promise of its kind; the message says what was seen."""
+
+
+class NotApplicableError(Exception):
+    """A check has nothing to say about this component; the message says why."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One promise, checked.
+
+    Attributes:
+        name: as in ``expected_failures``.
+        why: one sentence: what breaks where the promise is not kept.
+        run: raises `ContractError` where it is broken and `NotApplicableError` where there is nothing to check.
+        slow: takes seconds, not milliseconds.
+    """
+
+    name: str
+    why: str
+    run: Run
+    slow: bool = False
+
+    def __call__(self, spec: Component) -> None:
+        """Check a component as it is configured; as `run`."""
+        from gptkit.testing.subject import Subject
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.run(Subject.of(spec))
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of one check of one component.
+
+    Attributes:
+        component: kind, name, and the fields that differ from the defaults.
+        message: what was seen (failed), why it was not looked at (skipped), or the declared reason.
+        error: the exception behind a failure.
+    """
+
+    component: str
+    check: Check
+    outcome: Outcome
+    message: str = ""
+    error: Exception | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is nothing to put right, in the component or in what it declares."""
+        return self.outcome not in ("failed", "unexpected")
+
+
+class Checks:
+    """A collection of checks that functions are added to, in the order in which they run."""
+
+    def __init__(self) -> None:
+        self._checks: list[Check] = []
+
+    def __iter__(self) -> Iterator[Check]:
+        return iter(self._checks)
+
+    def add(self, name: str, why: str, *, slow: bool = False) -> Callable[[Run], Run]:
+        """Decorator: the function is the check of that name."""
+
+        def register(run: Run) -> Run:
+            self._checks.append(Check(name, why, run, slow))
+            return run
+
+        return register
+
+
+def expect(condition: object, message: str) -> None:
+    """Raise a `ContractError` with the message unless the condition holds."""
+    if not condition:
+        raise ContractError(message)
+
+
+def skip(reason: str) -> NoReturn:
+    """Leave the check out, for a reason that is shown."""
+    raise NotApplicableError(reason)
+
+
+def differ(actual: Tensor, expected: Tensor, tolerance: float = TOLERANCE) -> Tensor:
+    """Where two tensors are not the same up to rounding, as truth values of their shape."""
+    scale = max(1.0, float(expected.detach().abs().nan_to_num(posinf=0, neginf=0).amax())) if expected.numel() else 1.0
+    equal = (actual == expected) | ((actual - expected).abs() <= tolerance * scale)
+    return ~(equal | (actual.isnan() & expected.isnan()))
+
+
+def same(actual: Tensor, expected: Tensor, message: str, tolerance: float = TOLERANCE) -> None:
+    """Raise a `ContractError` where two tensors are not the same up to rounding: the message, by how much, and where."""
+    expect(actual.shape == expected.shape, f"{message}: the shape is {tuple(actual.shape)}, not {tuple(expected.shape)}")
+    wrong = differ(actual, expected, tolerance)
+    if wrong.any():
+        place = [int(index) for index in wrong.nonzero()[0]]
+        seen, wanted = float(actual[tuple(place)]), float(expected[tuple(place)])
+        share = f"{int(wrong.sum())} of {wrong.numel()} numbers"
+        raise ContractError(f"{message}: {share} differ, the first at {place}: {seen:.6g}, not {wanted:.6g}")

@@ -1,0 +1,98 @@
+"""Checks of every component, whatever its kind."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from typing import Any
+
+from pydantic import ValidationError
+
+from gptkit.errors import RegistryError
+from gptkit.registry import default_registry
+from gptkit.testing.check import Checks, expect, skip
+from gptkit.testing.subject import Subject
+
+__all__ = ["checks"]
+
+checks = Checks()
+
+_NAME = re.compile(r"[a-z0-9]+([.-][a-z0-9]+)*")
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z`(])")
+
+
+@checks.add("named", "Specs choose a component by its name, so it must be well-formed and taken by nobody else.")
+def named(subject: Subject) -> None:
+    cls = type(subject.spec)
+    try:
+        name = cls.component_name()
+    except RegistryError as error:
+        expect(False, error.message)
+    expect(_NAME.fullmatch(name), f"the name is {name!r}; use lower-case letters, digits, hyphens and dots")
+    for former in cls.aliases:
+        expect(former != name, f"the name {name!r} is listed among its own former names")
+    registry = default_registry()
+    if subject.kind not in registry.kinds():
+        skip(f"the kind {subject.kind!r} is not registered here")
+    held = registry.entries(subject.kind).get(name)
+    ours = held is None or (held.cls.__module__, held.cls.__qualname__) == (cls.__module__, cls.__qualname__)
+    expect(ours, f"{subject.kind} {name!r} is brought by {held.plugin.provenance} already" if held else "")
+
+
+@checks.add("documented", "Docs, `gptkit components` and editors show the docstring and the fields' descriptions.")
+def documented(subject: Subject) -> None:
+    cls = type(subject.spec)
+    text = inspect.cleandoc(cls.__dict__.get("__doc__") or "")
+    summary = _SENTENCE_END.split(" ".join(text.partition("\n\n")[0].split()))[0]
+    expect(summary, f"{cls.__name__} has no docstring")
+    expect(summary.endswith((".", "!", "?")), f"the docstring's first sentence does not end with a full stop: {summary!r}")
+    limits = f"the docstring's first sentence has {len(summary)} characters; tables show 16 to 130: {summary!r}"
+    expect(16 <= len(summary) < 130, limits)
+    bare = [name for name, info in cls.model_fields.items() if name != "name" and len(info.description or "") < 5]
+    expect(not bare, f"without a description: {', '.join(bare)}; write Field(…, description='…')")
+
+
+@checks.add("constructible", "Newcomers, docs and this kit build a component without having to think of values for it.")
+def constructible(subject: Subject) -> None:
+    cls = type(subject.spec)
+    needed = [name for name, info in cls.model_fields.items() if info.is_required() and name != "name"]
+    expect(
+        cls.examples or not needed,
+        f"{', '.join(needed)} must be given, and there are no `examples`; add a default, or `examples` that are valid",
+    )
+    for fields in cls.examples:
+        try:
+            cls.model_validate({"name": subject.spec.name, **fields})
+        except ValidationError as error:
+            expect(False, f"the example {dict(fields)} is not valid: {_first(error)}")
+
+
+@checks.add("round-trip", "Runs store specs as JSON, and what is read back must be the very same spec.")
+def round_trip(subject: Subject) -> None:
+    spec = subject.spec
+    try:
+        text = json.dumps(spec.model_dump(mode="json"), allow_nan=False)
+        again = type(spec).model_validate(json.loads(text))
+    except (TypeError, ValueError) as error:  # a ValidationError is a ValueError
+        expect(False, f"the spec cannot be written as JSON and read back: {_first(error)}")
+    expect(again == spec, f"written as JSON ({text}) and read back it is another spec: {again!r}, not {spec!r}")
+
+
+@checks.add("frozen", "Specs are compared, hashed into runs and used as keys, so they refuse changes and unknown fields.")
+def frozen(subject: Subject) -> None:
+    spec: Any = subject.spec
+    expect(type(spec).model_config.get("frozen"), "its fields can be set; leave out `frozen` in model_config")
+    data = spec.model_dump(mode="json")
+    try:
+        type(spec).model_validate({**data, "no_such_field": 1})
+    except ValidationError:
+        return
+    expect(False, "an unknown field is accepted; leave out `extra` in model_config")
+
+
+def _first(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        fault = error.errors()[0]
+        return f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
+    return str(error).splitlines()[0]

@@ -1,0 +1,67 @@
+"""Checks of corpora. Relative paths meet a folder ``data`` with a text file, a Markdown file and JSON lines."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+from gptkit.kinds.data import Document
+from gptkit.testing.check import Checks, expect, skip
+from gptkit.testing.subject import Subject
+
+__all__ = ["checks"]
+
+checks = Checks()
+
+SOME = 200
+"""Documents that are looked at; a corpus may be endless."""
+
+
+def _some(subject: Subject) -> list[Any]:
+    return list(itertools.islice(subject.spec.documents(subject.base), SOME))
+
+
+@checks.add("gives-documents", "Preparation needs texts with something in them, and messages say where they came from.")
+def gives_documents(subject: Subject) -> None:
+    found = _some(subject)
+    expect(found, "it gives no document; if it needs files, let `examples` name files below `data`, or declare the failure")
+    for index, document in enumerate(found):
+        expect(isinstance(document, Document), f"document {index} is a {type(document).__name__}, not a Document")
+        expect(isinstance(document.text, str) and document.text, f"document {index} has no text")
+        expect(document.source.strip(), f"document {index} does not say its source")
+    expect(len(found) == SOME or found[-1].ends, "the last document goes on (ends=False), and nothing follows")
+
+
+@checks.add("streams", "Corpora are larger than memory, so documents come one at a time and not as a list.")
+def streams(subject: Subject) -> None:
+    documents = subject.spec.documents(subject.base)
+    expect(isinstance(documents, Iterator), f"documents() gives a {type(documents).__name__}; yield them")
+
+
+@checks.add("same-order", "Runs are repeatable and the split is stable: documents come in the same order every time.")
+def same_order(subject: Subject) -> None:
+    expect(_some(subject) == _some(subject), "asked twice, it gives other documents, or in another order")
+    one, other = subject.spec.documents(subject.base), subject.spec.documents(subject.base)
+    both = list(itertools.islice(zip(one, other, strict=False), SOME))
+    expect(all(first == second for first, second in both), "read twice at once, the two readings disturb each other")
+
+
+@checks.add("fingerprint", "Prepared tokens are used again while the fingerprint stays, so it changes with the documents.")
+def fingerprint(subject: Subject) -> None:
+    first = subject.spec.fingerprint(subject.base)
+    expect(isinstance(first, str) and first, f"the fingerprint is {first!r}; a text belongs")
+    expect(subject.spec.fingerprint(subject.base) == first, "asked twice, it gives two fingerprints")
+    before = _some(subject)
+    changed = {path: path.read_bytes() for path in sorted((subject.base / "data").iterdir())}
+    try:
+        for path, data in changed.items():
+            path.write_bytes(data + (b'{"text": "more"}\n' if path.suffix == ".jsonl" else b"\nmore\n"))
+        if _some(subject) == before:
+            skip("its documents do not come from files below the base folder")
+        expect(subject.spec.fingerprint(subject.base) != first, "its documents changed, and its fingerprint did not")
+    finally:
+        for path, data in changed.items():
+            with suppress(OSError):
+                path.write_bytes(data)

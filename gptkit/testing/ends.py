@@ -1,0 +1,156 @@
+"""Checks of a model's two ends: embedding and head.
+
+Shapes: B batch, T tokens, E model width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gptkit.kinds.context import BuildContext
+from gptkit.kinds.embedding import Embedding, EmbeddingSpec
+from gptkit.kinds.head import IGNORED, Head
+from gptkit.kinds.position import Position, PositionSpec
+from gptkit.registry import default_registry
+from gptkit.testing.check import Checks, differ, expect, same
+from gptkit.testing.subject import D_MODEL, VOCAB, Subject, token_ids
+
+__all__ = ["embedding_checks", "head_checks"]
+
+embedding_checks = Checks()
+head_checks = Checks()
+
+
+class _Doubling(Position):
+    """Doubles the vectors and counts its calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[Tensor] = []
+
+    def embed(self, x_BTE: Tensor, positions: Tensor) -> Tensor:
+        self.calls.append(positions)
+        return x_BTE * 2
+
+
+class _DoublingSpec(PositionSpec):
+    """An absolute position that is easily recognised."""
+
+    name: Literal["doubling"] = "doubling"
+    uses: ClassVar[frozenset[str]] = frozenset({"embed"})
+
+    def build_embedding(self, context: BuildContext) -> Position:
+        return _Doubling()
+
+    def describe(self) -> str:
+        return "doubling"
+
+
+@embedding_checks.add("embeds", "Everything after the embedding counts on one vector of d_model features for each token.")
+@torch.no_grad()
+def embeds(subject: Subject) -> None:
+    embedding, ids = cast("Embedding", subject.module()), token_ids(2, 7)
+    out = embedding(ids, subject.forward(ids))
+    expect(out.shape == (2, 7, D_MODEL), f"ids (2, 7) became {tuple(out.shape)}, not (2, 7, {D_MODEL})")
+    last = embedding(torch.tensor([[VOCAB - 1]]), subject.forward(torch.tensor([[VOCAB - 1]])))
+    expect(last.isfinite().all(), f"the last id, {VOCAB - 1}, has a vector that is not finite")
+
+
+@embedding_checks.add("token-by-token", "A vector that depends on its neighbours lets a token see later ones.")
+@torch.no_grad()
+def token_by_token(subject: Subject) -> None:
+    embedding, ids = cast("Embedding", subject.module()), token_ids(2, 7)
+    whole = embedding(ids, subject.forward(ids))
+    for at in range(7):
+        changed = ids.clone()
+        changed[0, at] = (changed[0, at] + 1) % VOCAB
+        out = differ(embedding(changed, subject.forward(changed)), whole).any(-1)
+        others = [tuple(place) for place in out.nonzero().tolist() if place != [0, at]]
+        expect(not others, f"changing token {at} of row 0 changed the vector at (row, token) {others[0] if others else ''}")
+
+
+@embedding_checks.add(
+    "position-once", "The embedding applies the absolute position; applied twice or never, the order is spoilt."
+)
+@torch.no_grad()
+def position_once(subject: Subject) -> None:
+    context = subject.context.replace(position=_DoublingSpec(), shared={})
+    embedding, ids = subject.resolved.build(context).double().eval(), token_ids(1, 6)
+    embedding(ids, subject.forward(ids))
+    found = [module for module in embedding.modules() if isinstance(module, _Doubling)]
+    calls = [positions for module in found for positions in module.calls]
+    expect(len(calls) == 1, f"context.position's `embed` was called {len(calls)} times in one forward pass, not once")
+    expect(torch.equal(calls[0].flatten(), torch.arange(6)), f"`embed` was given the positions {calls[0].tolist()}")
+
+
+@embedding_checks.add("lends-its-table", "A tied head uses the embedding's table, which must be the one that is looked up.")
+@torch.no_grad()
+def lends_its_table(subject: Subject) -> None:
+    embedding = cast("Embedding", subject.module())
+    table = embedding.table_VE
+    expect(table.shape[0] == VOCAB, f"table_VE has {table.shape[0]} rows for {VOCAB} token ids")
+    expect(any(table is parameter for parameter in embedding.parameters()), "table_VE is none of its parameters")
+    ids = torch.tensor([[3, 5]])
+    before = embedding(ids, subject.forward(ids))
+    table[3] += torch.linspace(-1, 1, table.shape[1], dtype=table.dtype)
+    after = differ(embedding(ids, subject.forward(ids)), before).any(-1)[0]
+    expect(after[0] and not after[1], "changing row 3 of table_VE does not change the vector of token 3 alone")
+
+
+def _head(subject: Subject) -> tuple[Head, Embedding]:
+    registry = default_registry()
+    embedding_spec = cast("EmbeddingSpec", registry.component("embedding", "token").model_validate({"name": "token"}))
+    embedding = embedding_spec.resolved(subject.context).build(subject.context)
+    module = cast("Any", subject.module(embedding=embedding))
+    with torch.no_grad():
+        embedding.table_VE.normal_(generator=torch.Generator().manual_seed(3))
+    return module, embedding.double()
+
+
+def _hidden(rows: int = 2, length: int = 7) -> Tensor:
+    return torch.randn(rows, length, D_MODEL, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+@head_checks.add("scores-every-token", "Samplers and losses count on one score for each token of the vocabulary.")
+@torch.no_grad()
+def scores_every_token(subject: Subject) -> None:
+    head, _ = _head(subject)
+    x_BTE = _hidden()
+    logits = head(x_BTE)
+    expect(logits.shape == (2, 7, VOCAB), f"(2, 7, {D_MODEL}) became {tuple(logits.shape)}, not (2, 7, {VOCAB})")
+    for at in range(7):
+        same(head(x_BTE[:1, at : at + 1]), logits[:1, at : at + 1], f"the scores at token {at} depend on other tokens")
+
+
+@head_checks.add("loss-is-cross-entropy", "Losses are compared between models, so they are exactly that, in nats.")
+def loss_is_cross_entropy(subject: Subject) -> None:
+    head, _ = _head(subject)
+    x_BTE, targets = _hidden().requires_grad_(), token_ids(2, 7, seed=4)
+    loss = head.loss(x_BTE, targets)
+    expect(loss.ndim == 0, f"the loss has shape {tuple(loss.shape)}; a scalar belongs")
+    wanted = F.cross_entropy(head(x_BTE).flatten(0, 1), targets.flatten())
+    same(loss.double(), wanted.detach(), "the loss is not the mean cross-entropy of the logits", 1e-4)
+    (ours,) = torch.autograd.grad(loss, x_BTE)
+    (theirs,) = torch.autograd.grad(wanted, x_BTE)
+    same(ours, theirs, "the gradient of the loss is not that of the cross-entropy of the logits", 1e-4)
+
+
+@head_checks.add("ignored-targets", "Padding and prompts are left out of a loss by a target of -100, and of its mean too.")
+@torch.no_grad()
+def ignored_targets(subject: Subject) -> None:
+    head, _ = _head(subject)
+    x_BTE, targets = _hidden(), token_ids(2, 7, seed=4)
+    targets[0, :4] = IGNORED
+    targets[1, 5:] = IGNORED
+    kept = targets != IGNORED
+    wanted = F.cross_entropy(head(x_BTE)[kept], targets[kept])
+    same(
+        head.loss(x_BTE, targets).double(),
+        wanted,
+        f"with targets of {IGNORED} the loss is not the mean over the others",
+        1e-4,
+    )

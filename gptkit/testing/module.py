@@ -1,0 +1,164 @@
+"""Checks of every component that is a module of the model: it is put into a tiny GPT and handled as models are.
+
+Shapes: B batch, T tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from gptkit.model.gpt import GPT
+from gptkit.testing.check import Checks, expect, same
+from gptkit.testing.subject import CONTEXT_LENGTH, Subject, token_ids
+
+__all__ = ["checks"]
+
+checks = Checks()
+
+_LARGE = 100_000
+_SMALL = 4096
+
+
+class _Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Watches what is allocated outside the meta device."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor) and leaf.device.type != "meta":
+                self.largest = max(self.largest, leaf.numel())
+        return out
+
+
+@checks.add("builds-on-meta", "Sizes of a model are known, and refused where they cannot fit, before memory is taken.")
+def builds_on_meta(subject: Subject) -> None:
+    with _Allocations() as seen:  # type: ignore[no-untyped-call]
+        model = subject.make(device="meta", vocab_size=_LARGE, context_length=_LARGE)
+    real = [name for name, tensor in _tensors(model).items() if tensor.device.type != "meta"]
+    expect(not real, f"built on the meta device, these have memory all the same: {', '.join(real)}")
+    expect(
+        seen.largest <= _SMALL,
+        f"built on the meta device for {_LARGE:,} tokens, a tensor of {seen.largest:,} numbers was allocated; "
+        "make tables on first use, or without naming a device",
+    )
+
+
+@checks.add("same-seed-same-result", "A run can be repeated: weights depend on the seed, on names and on shapes only.")
+def same_seed_same_result(subject: Subject) -> None:
+    before = subject.spec.model_dump()
+    torch.manual_seed(1)
+    one = subject.make(seed=3)
+    torch.manual_seed(2)
+    other = subject.make(seed=3)
+    expect(
+        subject.spec.model_dump() == before,
+        f"building changed the spec itself: it was {before}, and is {subject.spec.model_dump()}",
+    )
+    ours, theirs = _tensors(one), _tensors(other)
+    expect(ours.keys() == theirs.keys(), f"built twice it has other tensors: {sorted(ours.keys() ^ theirs.keys())}")
+    for name, tensor in ours.items():
+        expect(
+            tensor.shape == theirs[name].shape, f"built twice, {name} has two shapes: {tensor.shape}, {theirs[name].shape}"
+        )
+        alike = torch.equal(tensor, theirs[name])
+        expect(alike, f"built twice with one seed, {name} starts differently; draw from the generator that is given")
+    ids = token_ids(2, 12)
+    with torch.no_grad():
+        same(other.eval()(ids).logits, one.eval()(ids).logits, "built twice with one seed, it computes other logits")
+
+
+@checks.add("eval-is-deterministic", "Evaluation and generation must not depend on chance: dropout acts in training only.")
+@torch.no_grad()
+def eval_is_deterministic(subject: Subject) -> None:
+    ids = token_ids(2, 12)
+    model = subject.model()
+    torch.manual_seed(1)
+    once = model(ids).logits
+    torch.manual_seed(2)
+    same(model(ids).logits, once, "evaluating twice, the second call's logits are not the first's")
+
+
+@checks.add("state-dict", "Checkpoints hold the state dict and nothing else, so it must hold all that was learned.")
+@torch.no_grad()
+def state_dict(subject: Subject) -> None:
+    model, ids = subject.model(), token_ids(2, 12)
+    stored = {name: tensor.contiguous().clone() for name, tensor in model.state_dict().items()}
+    fresh = subject.make(seed=5).double().eval()
+    missing = fresh.load_state_dict(safetensors.torch.load(safetensors.torch.save(stored)), strict=False)
+    expect(not missing.missing_keys and not missing.unexpected_keys, f"saved and loaded: {missing}")
+    same(fresh(ids).logits, model(ids).logits, "saved, and loaded into a model of another seed, it computes other logits")
+
+
+@checks.add("deep-copy", "Trainers keep copies of a model (averages, references), which must be whole and stand alone.")
+@torch.no_grad()
+def deep_copy(subject: Subject) -> None:
+    model, ids = subject.model(), token_ids(2, 12)
+    before = model(ids).logits
+    twin = copy.deepcopy(model)
+    same(twin(ids).logits, before, "a deep copy computes other logits")
+    for parameter in twin.parameters():
+        parameter.mul_(0.5)
+    same(model(ids).logits, before, "changing a deep copy's weights changed what the original computes")
+    stored = copy.deepcopy(model.state_dict())
+    fresh = subject.make(seed=5).double().eval()
+    fresh.load_state_dict(stored, strict=False)
+    twin.load_state_dict(stored, strict=False)
+    same(twin(ids).logits, fresh(ids).logits, "a deep copy whose weights are loaded anew computes with other weights")
+
+
+@checks.add("bf16-and-fp32", "Models run in both: results keep the input's dtype, are finite, and nearly agree.")
+@torch.no_grad()
+def bf16_and_fp32(subject: Subject) -> None:
+    model, ids = subject.make().eval(), token_ids(2, 16)
+    exact = model(ids).logits
+    expect(exact.dtype == torch.float32, f"a model in fp32 gives logits in {exact.dtype}")
+    expect(exact.isfinite().all(), "a model in fp32 gives logits that are not finite")
+    rough = copy.deepcopy(model).bfloat16()(ids).logits
+    expect(rough.dtype == torch.bfloat16, f"a model in bf16 gives logits in {rough.dtype}; return the input's dtype")
+    expect(rough.isfinite().all(), "a model in bf16 gives logits that are not finite")
+    error = float((rough.float() - exact).norm() / exact.norm().clamp_min(1e-6))
+    expect(error < 0.15, f"bf16 and fp32 differ by {error:.0%} of the logits' size; compute in fp32 where precision matters")
+
+
+@checks.add("gradients", "A weight that no gradient reaches is never trained, and one that is not finite ends a training.")
+def gradients(subject: Subject) -> None:
+    for companion in subject.companions():
+        model = subject.model(companion)
+        try:
+            model.train()
+            loss = model(token_ids(3, 40), token_ids(3, 40, seed=1)).loss
+            expect(loss.ndim == 0 and bool(loss.isfinite()), f"the loss in training is {loss}")
+            loss.backward()
+            for name, parameter in model.named_parameters():
+                unchosen = subject.kind == "router" and ".experts." in name  # no token may have been sent there
+                if unchosen or not parameter.requires_grad:
+                    continue
+                gradient = parameter.grad
+                expect(gradient is not None and bool((gradient != 0).any()), f"no gradient reaches {name}")
+                expect(gradient is not None and bool(gradient.isfinite().all()), f"the gradient of {name} is not finite")
+        finally:
+            model.eval().zero_grad()
+
+
+@checks.add("compiles", "torch.compile halves the time of a training, and must not change what is computed.", slow=True)
+@torch.no_grad()
+def compiles(subject: Subject) -> None:
+    model = subject.make().eval()
+    for length in (16, CONTEXT_LENGTH // 2):
+        ids = token_ids(2, length)
+        torch.compiler.reset()
+        compiled = torch.compile(model, backend="aot_eager")
+        same(compiled(ids).logits, model(ids).logits, f"compiled, it computes other logits for {length} tokens", 1e-4)
+
+
+def _tensors(model: GPT | nn.Module) -> dict[str, Tensor]:
+    return {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers(remove_duplicate=False))}

@@ -1,0 +1,121 @@
+"""Checks of positions, and of what scales rotary ones.
+
+Shapes: B batch, H heads, T queries, S keys, D head size, R rotated features.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from gptkit.kinds.position import HeadShape, Position
+from gptkit.kinds.rotary_scaling import RotaryScalingSpec
+from gptkit.testing.check import Checks, expect, same, skip
+from gptkit.testing.subject import D_HEAD, Subject
+
+__all__ = ["checks", "scaling_checks"]
+
+checks = Checks()
+scaling_checks = Checks()
+
+HOOKS = ("embed", "rotate", "bias", "content_bias", "value_bias")
+HEADS = HeadShape(n_heads=2, n_kv_heads=2, d_head=D_HEAD)
+
+
+def _relative(subject: Subject) -> Position:
+    return cast("Position", subject.module(heads=HEADS))
+
+
+@checks.add("hooks-are-declared", "Only hooks that `uses` names are applied, and attentions refuse positions by them.")
+def hooks_are_declared(subject: Subject) -> None:
+    uses = subject.spec.uses
+    unknown = sorted(uses - set(HOOKS))
+    expect(not unknown, f"uses {', '.join(unknown)}; a position has the hooks {', '.join(HOOKS)}")
+    parts: list[tuple[nn.Module | None, tuple[str, ...], str]] = [
+        (subject.resolved.build_embedding(subject.context), ("embed",), "build_embedding"),
+        (_relative(subject), HOOKS[1:], "build"),
+    ]
+    for module, hooks, maker in parts:
+        for hook in hooks:
+            has = module is not None and getattr(type(module), hook, None) is not getattr(Position, hook)
+            expect(not has or hook in uses, f"what {maker} gives overrides {hook}, which `uses` does not name")
+            expect(has or hook not in uses, f"`uses` names {hook}, which what {maker} gives does not override")
+
+
+@checks.add("describes-itself", "The table of layers says in a few words what position each has.")
+def describes_itself(subject: Subject) -> None:
+    text = subject.resolved.describe()
+    expect(
+        isinstance(text, str) and 0 < len(text) <= 80 and "\n" not in text, f"describe() gives {text!r}; a few words belong"
+    )
+
+
+@checks.add("distance-only", "Texts are cut anywhere, so a relative position depends on how far two tokens are apart only.")
+@torch.no_grad()
+def distance_only(subject: Subject) -> None:
+    spec = subject.resolved
+    if not spec.uses - {"embed"}:
+        skip("it has no relative part")
+    if spec.depends_on_place:
+        skip("it declares that it depends on where in the text two tokens stand")
+    if spec.depends_on_length:
+        skip("it declares that it depends on the length of the text")
+    position = _relative(subject)
+    generator = torch.Generator().manual_seed(0)
+    q_BHTD, k_BHTD = torch.randn(2, 1, 2, 6, D_HEAD, generator=generator, dtype=torch.float64)
+    weights_BHTS = torch.rand(1, 2, 6, 6, generator=generator, dtype=torch.float64).tril()
+
+    def terms(positions: Tensor) -> dict[str, Tensor | None]:
+        q, k = q_BHTD, k_BHTD
+        if "rotate" in spec.uses:
+            q, k = position.rotate(q, k, position.prepare(positions))
+        return {
+            "rotate": (q @ k.mT).tril(),
+            "bias": position.bias(positions, positions),
+            "content_bias": position.content_bias(q_BHTD, k_BHTD, positions, positions),
+            "value_bias": position.value_bias(weights_BHTS, positions, positions),
+        }
+
+    here = torch.arange(6)
+    first = terms(here)
+    for shift in (1, 17):
+        for hook, moved in terms(here + shift).items():
+            original = first[hook]
+            if original is None or moved is None:
+                continue
+            causal = hook in ("bias", "content_bias")
+            one, other = (moved.tril(), original.tril()) if causal else (moved, original)
+            same(one, other, f"{hook} changes when both tokens move on by {shift}", 1e-4)
+
+
+@scaling_checks.add("frequencies", "Rotary positions turn each pair of features by these, in radians a token.")
+def frequencies(subject: Subject) -> None:
+    spec = cast("RotaryScalingSpec", subject.resolved)
+    given = spec.frequencies(10000.0, D_HEAD, subject.context)
+    expect(given.shape == (D_HEAD // 2,), f"for {D_HEAD} features the frequencies have shape {tuple(given.shape)}")
+    expect(given.dtype == torch.float32, f"the frequencies are {given.dtype}; fp32 belongs")
+    expect(bool(given.isfinite().all() and (given > 0).all()), f"the frequencies are {given.tolist()}; above 0 belongs")
+    again = spec.frequencies(10000.0, D_HEAD, subject.context)
+    expect(torch.equal(given, again), "asked twice, it gives other frequencies")
+    amplitude = spec.amplitude(subject.context)
+    expect(0 < amplitude < float("inf"), f"the amplitude is {amplitude}")
+
+
+@scaling_checks.add("lengths", "A cache is kept while the frequencies stay, so a change with the length must be told.")
+def lengths(subject: Subject) -> None:
+    spec, context = cast("RotaryScalingSpec", subject.resolved), subject.context
+    if not spec.depends_on_length:
+        skip("it does not depend on the length of the text")
+    some = [1, 8, 12, 24, 25, 48, 49, 96]
+    together = spec.at_length(10000.0, D_HEAD, context, torch.tensor(some))
+    shape = tuple(together.shape)
+    expect(shape == (len(some), D_HEAD // 2), f"for {len(some)} lengths the frequencies have shape {shape}")
+    for index, length in enumerate(some):
+        alone = spec.at_length(10000.0, D_HEAD, context, torch.tensor([length]))
+        same(together[index : index + 1], alone, f"frequencies for {length} tokens depend on the other rows' lengths")
+        for other in range(index):
+            if not spec.changes_between(some[other], length, context):
+                what = f"changes_between({some[other]}, {length}) says no, and the frequencies change"
+                same(together[index], together[other], what)

@@ -1,0 +1,160 @@
+"""Checks of samplers.
+
+Shapes: B batch, V vocabulary, N draws.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from gptkit.generation.chain import Chain
+from gptkit.kinds.sampler import Sampler, SamplerContext, SamplerSpec
+from gptkit.kinds.tokenizer import Tokenizer, TokenizerSpec
+from gptkit.registry import default_registry
+from gptkit.testing.check import Checks, expect, same
+from gptkit.testing.subject import Subject
+
+__all__ = ["checks"]
+
+checks = Checks()
+
+N_DRAWS = 4000
+
+
+@cache
+def _tokenizer() -> Tokenizer:
+    """A token for each byte, and an end token: for samplers that look at text."""
+    spec = default_registry().component("tokenizer", "byte").model_validate({"name": "byte"})
+    assert isinstance(spec, TokenizerSpec)
+    return spec.fit(iter(()))
+
+
+def _build(spec: SamplerSpec, batch: int) -> Sampler:
+    return spec.build(SamplerContext(_tokenizer().vocab_size, batch, _tokenizer()))
+
+
+def _case(batch: int = 4, seed: int = 0) -> tuple[Tensor, list[list[int]]]:
+    """Logits of which a third is ruled out, and histories of uneven length that repeat tokens."""
+    generator = torch.Generator().manual_seed(seed)
+    logits_BV = torch.randn(batch, _tokenizer().vocab_size, generator=generator) * 4
+    logits_BV[:, 1::3] = -torch.inf
+    history = [torch.randint(0, 40, (12 + 2 * row,), generator=generator).tolist() for row in range(batch)]
+    return logits_BV, history
+
+
+@checks.add("keeps-shape", "The next sampler of the chain counts on logits of the same shape, in fp32.")
+def keeps_shape(subject: Subject) -> None:
+    logits_BV, history = _case()
+    out = _build(subject.spec, 4)(logits_BV, history)
+    expect(out.shape == logits_BV.shape, f"{tuple(logits_BV.shape)} became {tuple(out.shape)}")
+    expect(out.dtype == torch.float32, f"fp32 became {out.dtype}")
+    expect(not out.isnan().any() and bool((out < torch.inf).all()), "the logits that come out hold NaN or +∞")
+
+
+@checks.add("never-revives", "A token that is ruled out (-∞) stays so: whoever ruled it out relies on it.")
+def never_revives(subject: Subject) -> None:
+    logits_BV, history = _case()
+    out = _build(subject.spec, 4)(logits_BV, history)
+    back = ((logits_BV == -torch.inf) & (out != -torch.inf)).nonzero().tolist()
+    expect(
+        not back, f"a logit of -∞ came back as {float(out[tuple(back[0])]):.4g} at (row, token) {back[0]}" if back else ""
+    )
+
+
+@checks.add("leaves-a-token", "With every token ruled out nothing can be drawn, and the text ends in an error.")
+def leaves_a_token(subject: Subject) -> None:
+    logits_BV, history = _case()
+    logits_BV[1] = -torch.inf
+    logits_BV[1, 2] = -5.0
+    logits_BV[2] = 1.25  # all alike
+    logits_BV[3] *= 20  # one token has it all
+    sampler = _build(subject.spec, 4)
+    for step in range(3):
+        out = sampler(logits_BV, history)
+        empty = (out == -torch.inf).all(-1).nonzero().flatten().tolist()
+        cases = ["logits of all sizes", "a single token left", "all tokens alike", "one token far above the others"]
+        expect(not empty, f"no token is left at step {step} in the row with {cases[empty[0]]}" if empty else "")
+        tokens = out.argmax(-1).tolist()
+        sampler.chosen(tokens, [-1.0] * 4)
+        history = [[*row, token] for row, token in zip(history, tokens, strict=True)]
+
+
+@checks.add("changes-nothing-in-place", "The logits and the history belong to the generator, which uses both again.")
+def changes_nothing_in_place(subject: Subject) -> None:
+    logits_BV, history = _case()
+    before, told = logits_BV.clone(), [list(row) for row in history]
+    _build(subject.spec, 4)(logits_BV, history)
+    expect(torch.equal(logits_BV, before), "the logits that were given have been changed in place")
+    expect(history == told, "the history that was given has been changed in place")
+
+
+@checks.add("same-input-same-output", "With a seed a text can be written again, so a sampler draws nothing by itself.")
+def same_input_same_output(subject: Subject) -> None:
+    logits_BV, history = _case()
+    torch.manual_seed(1)
+    once = _build(subject.spec, 4)(logits_BV, history)
+    torch.manual_seed(2)
+    same(_build(subject.spec, 4)(logits_BV, history), once, "built anew and given the same, it gives other logits")
+
+
+@checks.add("rows-are-independent", "Texts are written in batches, and what one says must not depend on the others.")
+def rows_are_independent(subject: Subject) -> None:
+    logits_BV, history = _case()
+    together = _build(subject.spec, 4)(logits_BV, history)
+    for row in range(4):
+        alone = _build(subject.spec, 1)(logits_BV[row : row + 1], history[row : row + 1])
+        same(together[row : row + 1], alone, f"row {row} of four gives other logits than by itself")
+
+
+@checks.add("follows-its-rows", "Rows that are finished leave the batch; state for a row must go with its row.")
+def follows_its_rows(subject: Subject) -> None:
+    logits_BV, history = _case(3)
+    together, alone = _build(subject.spec, 3), [_build(subject.spec, 1) for _ in range(3)]
+    rows = [0, 1, 2]
+    for step in range(6):
+        out = together(logits_BV[rows] + step, [history[row] for row in rows])
+        for index, row in enumerate(rows):
+            own = alone[row](logits_BV[row : row + 1] + step, [history[row]])
+            same(
+                out[index : index + 1],
+                own,
+                f"at step {step}, row {row} (now at place {index}) gives other logits than alone",
+            )
+        tokens = out.argmax(-1).tolist()
+        logs = out.log_softmax(-1).amax(-1).tolist()
+        together.chosen(tokens, logs)
+        for index, row in enumerate(rows):
+            alone[row].chosen([tokens[index]], [logs[index]])
+            history[row] = [*history[row], tokens[index]]
+        if step == 2:
+            rows = [2, 0]
+            together.reorder([2, 0])
+
+
+@checks.add("draws-follow-the-logits", "What is written follows softmax of the logits that come out, and nothing else.")
+def draws_follow_the_logits(subject: Subject) -> None:
+    logits_1V, history = _case(1)
+    logits_1V[0, 12:] = -torch.inf
+    logits_1V[0, :12] = torch.linspace(-1, 1, 12)[torch.randperm(12, generator=torch.Generator().manual_seed(1))]
+    p_V = _build(subject.spec, 1)(logits_1V, history)[0].double().softmax(-1)
+    context = SamplerContext(_tokenizer().vocab_size, N_DRAWS, _tokenizer())
+    picked_N = Chain([subject.spec], context, seed=0).pick(logits_1V.expand(N_DRAWS, -1).clone(), history * N_DRAWS)
+    counts_V = picked_N.bincount(minlength=p_V.numel()).double()
+    never = ((counts_V > 0) & (p_V == 0)).nonzero().flatten().tolist()
+    expect(not never, f"token {never[0] if never else ''} was drawn, which the sampler rules out")
+    seen = p_V > 0
+    expected = p_V[seen] * N_DRAWS
+    statistic = float(((counts_V[seen] - expected) ** 2 / expected.clamp_min(1e-12)).sum())
+    freedom = max(int(seen.sum()) - 1, 1)
+    # The statistic is above this once in some ten million times, if the draws follow p.
+    limit = freedom + 6 * math.sqrt(2 * freedom) + 12
+    worst = int((counts_V - p_V * N_DRAWS).abs().argmax())
+    share = f"token {worst} was drawn {counts_V[worst] / N_DRAWS:.1%} of the time, and its probability is {p_V[worst]:.1%}"
+    expect(
+        statistic < limit,
+        f"{N_DRAWS} draws do not follow the logits: {share} (chi-square {statistic:.0f}, at most {limit:.0f})",
+    )

@@ -1,0 +1,247 @@
+"""A component under test, and the tiny surroundings it is put into.
+
+Shapes: B batch, T tokens, E model width.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from gptkit.errors import SpecError, TokenizerError
+from gptkit.kinds.attention import AttentionSpec
+from gptkit.kinds.context import BuildContext
+from gptkit.kinds.forward import Forward
+from gptkit.kinds.initializer import InitializerSpec
+from gptkit.kinds.position import PositionSpec
+from gptkit.kinds.tokenizer import Tokenizer, TokenizerSpec
+from gptkit.model.gpt import GPT
+from gptkit.model.initialize import initialize
+from gptkit.model.spec import ModelSpec
+from gptkit.registry import default_registry
+from gptkit.spec import Component
+from gptkit.testing.check import ContractError, skip
+from gptkit.testing.texts import CORPUS, write_corpus
+
+__all__ = ["CONTEXT_LENGTH", "D_HEAD", "D_MODEL", "VOCAB", "Subject", "stirred", "token_ids"]
+
+D_MODEL, D_HEAD, N_LAYERS, CONTEXT_LENGTH, VOCAB = 32, 16, 2, 48, 29
+
+_INSIDE: Mapping[str, tuple[str, dict[str, Any]]] = {
+    "activation": ("feedforward", {"name": "mlp", "expansion": 2}),
+    "rotary-scaling": ("position", {"name": "rotary"}),
+    "router": ("feedforward", {"name": "experts", "n_experts": 8, "expert": {"name": "mlp", "d_hidden": 8}}),
+}
+_FIELD = {"rotary-scaling": "scaling"}
+_COMPANIONS = {"rotate": "rotary", "bias": "alibi", "content_bias": "shaw", "value_bias": "shaw"}
+"""For each hook of a position that an attention may accept, a position that has it."""
+
+
+class Subject:
+    """One configured component. What is built for one check is kept for the next."""
+
+    _latest: ClassVar[Subject | None] = None
+
+    def __init__(self, spec: Component) -> None:
+        self.spec: Any = spec
+        self._models: dict[tuple[str, bool], GPT] = {}
+
+    @classmethod
+    def of(cls, spec: Component) -> Subject:
+        """The subject of a spec, the same one as long as the same spec is asked for."""
+        if cls._latest is None or cls._latest.spec is not spec:
+            cls._latest = cls(spec)
+        return cls._latest
+
+    @property
+    def kind(self) -> str:
+        return str(self.spec.kind)
+
+    @property
+    def label(self) -> str:
+        """``attention multi-head (window=4)``."""
+        spec = self.spec
+        changed = [
+            f"{name}={_short(getattr(spec, name))}"
+            for name, info in type(spec).model_fields.items()
+            if name != "name" and (info.is_required() or getattr(spec, name) != info.get_default(call_default_factory=True))
+        ]
+        return f"{self.kind} {spec.name}" + (f" ({', '.join(changed)})" if changed else "")
+
+    # -- in a tiny GPT -------------------------------------------------------------------------------------------
+
+    def companions(self) -> list[str]:
+        """What it is tried with: for an attention the positions that it can take, else one entry."""
+        spec = self.spec
+        if not isinstance(spec, AttentionSpec):
+            return ["none" if self.kind == "embedding" else "rotary"]
+        hooks = [hook for hook in _COMPANIONS if hook in spec.accepts]
+        found = ["none", "learned", *(_COMPANIONS[hook] for hook in hooks)]
+        registry = default_registry()
+        takes = [name for name in dict.fromkeys(found) if _hooks(registry.component("position", name)) <= spec.accepts]
+        return takes if len(takes) < 4 else ["none", *takes[2:]]
+
+    def layout(self, companion: str = "rotary", *, window: bool = False, **changes: Any) -> dict[str, Any]:
+        """The model part of a spec with the component in its place."""
+        model: dict[str, Any] = {
+            "d_model": D_MODEL,
+            "n_layers": N_LAYERS,
+            "context_length": CONTEXT_LENGTH,
+            "position": companion,
+            "attention": {"name": "multi-head", "n_heads": 2, "d_head": D_HEAD},
+            "feedforward": {"name": "mlp", "expansion": 2},
+        }
+        spec = self.windowed if window else self.spec
+        if self.kind in _INSIDE:
+            place, outer = _INSIDE[self.kind]
+            model[place] = {**outer, _FIELD.get(self.kind, self.kind): spec}
+        else:
+            model[self.kind] = spec
+        if isinstance(spec, PositionSpec):
+            model["attention"] = _attention_for(spec) or model["attention"]
+        return {**model, **changes}
+
+    def make(self, companion: str | None = None, *, window: bool = False, seed: int = 0, **how: Any) -> GPT:
+        """A tiny GPT with the component in it.
+
+        Args:
+            companion: one of `companions`; by default the first that is not "none", if there is one.
+            window: with the component's `window` set to 5 tokens.
+            how: `device` and `dtype` of the model, and changes of the layout.
+        """
+        options = {name: how.pop(name) for name in ("device", "dtype") if name in how}
+        vocab = how.pop("vocab_size", VOCAB)
+        layout = self.layout(companion or self.companions()[-1], window=window, **how)
+        try:
+            return GPT(layout, vocab, seed=seed, **options)
+        except SpecError as error:
+            sizes = f"d_model {layout['d_model']}, context_length {layout['context_length']}"
+            raise ContractError(
+                f"it cannot be put into a tiny model ({sizes}): {error.message}. Give `examples` whose sizes fit"
+            ) from error
+
+    def model(self, companion: str | None = None, *, window: bool = False) -> GPT:
+        """As `make`, ready to compare: every weight moved by chance, in fp64, evaluating. Kept."""
+        key = (companion or self.companions()[-1], window)
+        if key not in self._models:
+            self._models[key] = stirred(self.make(companion, window=window)).double().eval()
+        return self._models[key]
+
+    def models(self) -> Iterator[tuple[str, GPT]]:
+        """The model with each companion, and once with a window; with how to name it in a message."""
+        for companion in self.companions():
+            named = f"with position {companion!r}" if isinstance(self.spec, AttentionSpec) else "in a tiny model"
+            yield named, self.model(companion)
+        if self.windowed is not None:
+            yield "with window 5", self.model(window=True)
+
+    @cached_property
+    def windowed(self) -> Any:
+        """The same with a window of 5 tokens; None for a component without a field `window`."""
+        if not isinstance(self.spec, AttentionSpec) or "window" not in type(self.spec).model_fields:
+            return None
+        try:
+            return self.spec.replace(window=5)
+        except ValidationError:
+            return None
+
+    # -- by itself -----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def model_spec(self) -> ModelSpec:
+        """The tiny model's spec, resolved."""
+        return self.make(device="meta").spec
+
+    @cached_property
+    def context(self) -> BuildContext:
+        """What the component is told about its surroundings when it is built."""
+        return self.model_spec.context(VOCAB, layer=self.model_spec.layer_specs()[0].parts(0))
+
+    @cached_property
+    def resolved(self) -> Any:
+        """The spec with everything written out that depends on its surroundings."""
+        return self.spec.resolved(self.context)
+
+    def module(self, **how: Any) -> nn.Module:
+        """The runtime module alone, ready to compare: every weight moved by chance, in fp64, evaluating."""
+        module: nn.Module = stirred(self.fresh(**how)).double().eval()
+        return module
+
+    def fresh(self, **how: Any) -> nn.Module:
+        """The runtime module alone, as it starts, in fp32."""
+        built = self.resolved.build(self.context.replace(shared={}), **how)
+        if not isinstance(built, nn.Module):
+            raise ContractError(f"build gave a {type(built).__name__}, not a torch.nn.Module")
+        scheme = default_registry().component("initializer", "normal").model_validate({"name": "normal"})
+        initialize(nn.ModuleDict({"component": built}), cast("InitializerSpec", scheme), self.context, seed=0)
+        return built
+
+    def forward(self, ids_BT: Tensor) -> Forward:
+        return Forward(ids_BT)
+
+    # -- tokenizers and data -------------------------------------------------------------------------------------
+
+    @cached_property
+    def _fitted(self) -> Tokenizer | TokenizerError:
+        try:
+            return cast("TokenizerSpec", self.spec).fit(iter(CORPUS))
+        except TokenizerError as error:
+            return error
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer, fitted on a small corpus; the check is left out where it cannot be had (`fits` says why)."""
+        if isinstance(self._fitted, TokenizerError):
+            skip(f"it could not be fitted: {self._fitted.message}")
+        return self._fitted
+
+    @cached_property
+    def _folder(self) -> tempfile.TemporaryDirectory[str]:
+        return tempfile.TemporaryDirectory(prefix="gptkit-check-")
+
+    @cached_property
+    def base(self) -> Path:
+        """A folder with a small corpus in its folder `data`: a text file, a Markdown file and JSON lines."""
+        folder = Path(self._folder.name)
+        write_corpus(folder / "data")
+        return folder
+
+
+def token_ids(rows: int, length: int, seed: int = 0) -> Tensor:
+    """(rows, length) token ids drawn at random."""
+    return torch.randint(VOCAB, (rows, length), generator=torch.Generator().manual_seed(seed))
+
+
+def _hooks(position: Any) -> frozenset[str]:
+    return frozenset(position.uses) - {"embed"}
+
+
+def _attention_for(position: PositionSpec) -> dict[str, Any] | None:
+    """An attention that takes a position: multi-head, or the first registered one that does."""
+    registry = default_registry()
+    names = ["multi-head", *registry.names("attention")]
+    for name in names:
+        if _hooks(position) <= cast("type[AttentionSpec]", registry.component("attention", name)).accepts:
+            return {"name": name, "n_heads": 2, "d_head": D_HEAD} if name == "multi-head" else {"name": name}
+    return None
+
+
+@torch.no_grad()
+def stirred(module: Any) -> Any:
+    """Move every weight by chance, so that nothing hides behind a scale of one or a bias of zero."""
+    generator = torch.Generator().manual_seed(7)
+    for parameter in module.parameters():
+        parameter.add_(torch.randn(parameter.shape, generator=generator).to(parameter.dtype) * 0.2)
+    return module
+
+
+def _short(value: Any) -> str:
+    text = value.name if isinstance(value, Component) else str(value)
+    return text if len(text) <= 24 else f"{text[:23]}…"

@@ -1,0 +1,175 @@
+"""Checks of tokenizers."""
+
+from __future__ import annotations
+
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from gptkit.errors import TokenizerError
+from gptkit.kinds.tokenizer import Tokenizer
+from gptkit.testing.check import Checks, expect, skip
+from gptkit.testing.subject import Subject
+from gptkit.testing.texts import CORPUS, TEXTS
+
+__all__ = ["checks"]
+
+checks = Checks()
+
+
+def _spellable(tokenizer: Tokenizer) -> list[str]:
+    """The texts that it can spell: a tokenizer without a fall-back refuses some."""
+    found = []
+    for text in [*TEXTS, *CORPUS]:
+        try:
+            tokenizer.encode(text)
+        except TokenizerError:
+            expect(not tokenizer.lossless, f"it says that it is lossless, and refuses {text[:40]!r}")
+        else:
+            found.append(text)
+    expect(CORPUS[0] in found, "it cannot spell the text that it was fitted on")
+    return found
+
+
+def _first_difference(one: str, other: str) -> str:
+    at = next((i for i, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), min(len(one), len(other)))
+    return f"at character {at} {one[at : at + 12]!r} became {other[at : at + 12]!r}"
+
+
+@checks.add("fits", "A run begins with the tokenizer; fitted twice on the same texts it must be the same.")
+def fits(subject: Subject) -> None:
+    try:
+        one, other = subject.spec.fit(iter(CORPUS)), subject.spec.fit(iter(CORPUS))
+    except TokenizerError as error:
+        expect(False, f"it could not be fitted on a small corpus: {error.message}")
+    alike = one.vocab_size == other.vocab_size and one.encode(CORPUS[0]) == other.encode(CORPUS[0])
+    expect(alike, "fitted twice on the same texts, it gives other ids")
+    bound = subject.spec.expected_vocab_size
+    expect(bound is None or one.vocab_size <= bound, f"it has {one.vocab_size} ids, and expected_vocab_size says {bound}")
+
+
+@checks.add("ids-in-range", "An id outside the vocabulary is an index error in the middle of a training.")
+def ids_in_range(subject: Subject) -> None:
+    tokenizer = subject.tokenizer
+    for text in _spellable(tokenizer):
+        wrong = [token for token in tokenizer.encode(text) if not 0 <= token < tokenizer.vocab_size]
+        expect(
+            not wrong, f"id {wrong[0] if wrong else ''} of {text[:30]!r} is outside the vocabulary of {tokenizer.vocab_size}"
+        )
+    for token, number in tokenizer.special_tokens.items():
+        expect(0 <= number < tokenizer.vocab_size, f"{token!r} has id {number}, of a vocabulary of {tokenizer.vocab_size}")
+
+
+@checks.add("every-id-decodes", "A model may write any id of the vocabulary, and none other; both must end well.")
+def every_id_decodes(subject: Subject) -> None:
+    tokenizer = subject.tokenizer
+    tokenizer.decode(range(tokenizer.vocab_size))
+    for wrong in (-1, tokenizer.vocab_size):
+        try:
+            text = tokenizer.decode([wrong])
+        except TokenizerError:
+            continue
+        expect(False, f"id {wrong}, which does not exist, is decoded as {text!r}; raise a TokenizerError")
+
+
+@checks.add("text-comes-back", "What is lost in tokens no model can learn; a tokenizer that loses something says so.")
+def text_comes_back(subject: Subject) -> None:
+    tokenizer = subject.tokenizer
+    if not tokenizer.lossless:
+        skip("it declares that it is lossy")
+    some = "".join(chr(code) for start in (0, 0x300, 0x2000, 0x1F600, 0xE000) for code in range(start, start + 150))
+    for text in [*_spellable(tokenizer), some]:
+        back = tokenizer.decode(tokenizer.encode(text))
+        seen = _first_difference(text, back)
+        expect(back == text, f"it says that it is lossless, but a text does not come back: {seen}")
+
+
+@checks.add("specials-cannot-be-injected", "A user who types a special token must not end a text or speak as somebody else.")
+def specials_cannot_be_injected(subject: Subject) -> None:
+    tokenizer = subject.tokenizer
+    try:
+        usual = set(tokenizer.encode("\u0378 q☃"))  # a token for what is unknown may stand in any text
+    except TokenizerError:
+        usual = set()
+    for token, number in tokenizer.special_tokens.items():
+        if number in usual:
+            continue
+        text = f"the{token} sheep {token}"
+        for what, encode in (("encode", tokenizer.encode), ("encode_batch", lambda t: tokenizer.encode_batch([t])[0])):
+            try:
+                ids = encode(text)
+            except TokenizerError:
+                continue  # it cannot spell the text, which is as good
+            expect(number not in ids, f"{what}({text!r}) contains the id of {token!r}, which was not allowed")
+        allowed = tokenizer.encode(token, allowed_special=[token])
+        expect(number in allowed, f"encode({token!r}, allowed_special=…) does not contain its id {number}: {allowed}")
+    try:
+        tokenizer.encode("the", allowed_special=["<|no such token|>"])
+    except TokenizerError:
+        return
+    expect(False, "a special token that does not exist is accepted in allowed_special; raise a TokenizerError")
+
+
+@checks.add("batch-equals-single", "Corpora are encoded in batches and prompts one by one; the ids must be the same.")
+def batch_equals_single(subject: Subject) -> None:
+    tokenizer = subject.tokenizer
+    texts = _spellable(tokenizer)
+    single = [tokenizer.encode(text) for text in texts]
+    for text, ours, wanted in zip(texts, tokenizer.encode_batch(texts), single, strict=True):
+        expect(ours == wanted, f"encode_batch gives {ours[:8]} for {text[:30]!r}, and encode {wanted[:8]}")
+    expect(tokenizer.encode_batch([]) == [], "encode_batch of no texts is not an empty list")
+
+
+@checks.add("threads", "Corpora are encoded by several threads at once; a tokenizer keeps no state between calls.")
+def threads(subject: Subject) -> None:
+    tokenizer = subject.tokenizer
+    texts = _spellable(tokenizer) * 6
+    single = [tokenizer.encode(text) for text in texts]
+    with ThreadPoolExecutor(4) as pool:
+        expect(list(pool.map(tokenizer.encode, texts)) == single, "four threads at once get other ids than one alone")
+        decoded = list(pool.map(tokenizer.decode, single))
+    expect(decoded == [tokenizer.decode(ids) for ids in single], "four threads at once get other texts than one alone")
+
+
+@checks.add("streaming-equals-whole", "Text is shown while it is written; the pieces together are what decoding all gives.")
+def streaming_equals_whole(subject: Subject) -> None:
+    tokenizer = subject.tokenizer
+    size = tokenizer.vocab_size
+    texts = [tokenizer.encode(text) for text in _spellable(tokenizer)]
+    for ids in [*texts, [index * 7919 % size for index in range(60)], [size - 1, 0, size // 2] * 4]:
+        stream = tokenizer.stream()
+        pieces = "".join([*map(stream.push, ids), stream.finish()])
+        whole = tokenizer.decode(ids)
+        expect(pieces == whole, f"streamed piece by piece, {_first_difference(whole, pieces)}")
+
+
+@checks.add("saved-and-loaded", "A run keeps its tokenizer's files and is opened without the corpus.")
+def saved_and_loaded(subject: Subject) -> None:
+    tokenizer = subject.tokenizer
+    with tempfile.TemporaryDirectory(prefix="gptkit-check-") as folder:
+        tokenizer.save(Path(folder))
+        loaded = subject.spec.load(Path(folder))
+        for fact in ("vocab_size", "special_tokens", "start_id", "end_id", "lossless", "leading"):
+            ours, theirs = getattr(loaded, fact), getattr(tokenizer, fact)
+            expect(ours == theirs, f"saved and loaded, {fact} is {ours}, and was {theirs}")
+        for text in _spellable(tokenizer):
+            expect(loaded.encode(text) == tokenizer.encode(text), f"saved and loaded, it gives other ids for {text[:30]!r}")
+        same_bytes = all(loaded.token_bytes(token) == tokenizer.token_bytes(token) for token in range(loaded.vocab_size))
+        expect(same_bytes, "saved and loaded, tokens stand for other bytes")
+    with tempfile.TemporaryDirectory(prefix="gptkit-check-") as folder:
+        try:
+            subject.spec.load(Path(folder))
+        except TokenizerError:
+            return
+        expect(not subject.spec.needs_corpus, "from an empty folder it loads a tokenizer; raise a TokenizerError")
+
+
+@checks.add("lone-surrogates", "Text from the web holds halves of characters; they are read as U+FFFD and crash nothing.")
+def lone_surrogates(subject: Subject) -> None:
+    tokenizer = subject.tokenizer
+    try:
+        wanted = tokenizer.encode("a\ufffdb")
+        got = tokenizer.encode("a\ud800b")
+    except TokenizerError:
+        return  # it cannot spell U+FFFD, and says so
+    expect(got == wanted, f"a lone surrogate gives the ids {got}, and U+FFFD {wanted}")

@@ -1,0 +1,181 @@
+"""Checks of what mixes tokens: attentions, positions, blocks. Each is put into a tiny GPT with several companions.
+
+Shapes: B batch, T tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gptkit.errors import StateError
+from gptkit.model.cache import Cache
+from gptkit.model.gpt import GPT
+from gptkit.testing.check import Checks, differ, expect, same, skip
+from gptkit.testing.subject import VOCAB, Subject, token_ids
+
+__all__ = ["checks"]
+
+checks = Checks()
+
+
+def by_length(model: GPT) -> bool:
+    """Whether a pair of tokens is scored differently in a longer text, so that one must compare texts of one length."""
+    return any(layer.position.depends_on_length for layer in model.spec.layer_specs())
+
+
+@checks.add("no-future-leak", "A model that sees what it is to predict has a low loss and writes nonsense.")
+@torch.no_grad()
+def no_future_leak(subject: Subject) -> None:
+    ids = token_ids(1, 12)
+    for named, model in subject.models():
+        before = model(ids).logits
+        for at in range(1, 12):
+            changed = ids.clone()
+            changed[0, at] = (changed[0, at] + 1) % VOCAB
+            wrong = differ(model(changed).logits, before)[0, :at].any(-1)
+            if wrong.any():
+                seen = int(wrong.nonzero()[-1])
+                expect(False, f"{named}, changing token {at} changed the output at token {seen}, which comes before it")
+
+
+@checks.add("cached-equals-full", "Text is written with a cache, so a step with it must give what the whole text gives.")
+@torch.no_grad()
+def cached_equals_full(subject: Subject) -> None:
+    for named, model in subject.models():
+        # With a window more tokens than its buffer holds, so that it slides.
+        pieces = (7, 1, 1, 4, *([1] * 5)) if "window" not in named else (7, 1, 4, *([1] * 28))
+        ids = token_ids(2, sum(pieces))
+        cache, full = model.new_cache(2), model(ids).logits
+        at = 0
+        for piece in pieces:
+            step = model(ids[:, at : at + piece], cache=cache).logits
+            at += piece
+            expected = model(ids[:, :at]).logits if by_length(model) else full[:, :at]
+            what = "the prompt" if at == piece else f"a piece of {piece} tokens" if piece > 1 else "a single token"
+            same(step[:, -1], expected[:, -1], f"{named}, {what} up to token {at - 1} with a cache gives other logits")
+
+
+@checks.add("rows-are-independent", "What a text gives must not depend on the other texts that happen to share its batch.")
+@torch.no_grad()
+def rows_are_independent(subject: Subject) -> None:
+    ids = token_ids(3, 12)
+    for named, model in subject.models():
+        together = model(ids).logits
+        for row in range(3):
+            alone = model(ids[row : row + 1]).logits
+            same(together[row : row + 1], alone, f"{named}, row {row} of three gives other logits than by itself")
+        cache = model.new_cache(3)
+        model(ids[:, :7], cache=cache)
+        step = model(ids[:, 7:8], cache=cache).logits
+        for row in range(3):
+            own = model.new_cache(1)
+            model(ids[row : row + 1, :7], cache=own)
+            alone = model(ids[row : row + 1, 7:8], cache=own).logits
+            same(step[row : row + 1], alone, f"{named}, row {row} of three cached ones gives other logits than by itself")
+
+
+@checks.add("padding-is-ignored", "Prompts of uneven length share a batch, padded at their start; padding must not be seen.")
+@torch.no_grad()
+def padding_is_ignored(subject: Subject) -> None:
+    padding, length = 4, 14
+    ids = token_ids(2, length)
+    alone = ids[1:, : length - padding]
+    starts_B = torch.tensor([0, padding])
+    for filler in (0, 3):
+        padded = torch.cat((torch.full((1, padding), filler), alone), dim=1)
+        batch = torch.cat((ids[:1], padded))
+        for named, model in subject.models():
+            together = model(batch, starts_B=starts_B).logits
+            same(
+                together[1:, padding:],
+                model(alone).logits,
+                f"{named}, a row with {padding} tokens of padding gives other logits",
+            )
+            same(together[:1], model(ids[:1]).logits, f"{named}, a row beside a padded one gives other logits")
+
+
+@checks.add("uneven-prompts-cached", "Prompts of uneven length are continued together; each must go on as it would alone.")
+@torch.no_grad()
+def uneven_prompts_cached(subject: Subject) -> None:
+    padding, prompt, length = 3, 8, 14
+    ids = token_ids(2, length)
+    batch = torch.cat((ids[:1], torch.cat((torch.zeros(1, padding, dtype=torch.long), ids[1:, : length - padding]), 1)))
+    starts_B = torch.tensor([0, padding])
+    for named, model in subject.models():
+        cache = model.new_cache(2, starts_B=starts_B)
+        model(batch[:, :prompt], cache=cache)
+        for at in range(prompt, length):
+            step = model(batch[:, at : at + 1], cache=cache).logits[:, 0]
+            for row, start in ((0, 0), (1, padding)):
+                alone = model(batch[row : row + 1, start : at + 1]).logits[:, -1]
+                what = f"{named}, token {at} of a cached row with {start} tokens of padding gives other logits than alone"
+                same(step[row : row + 1], alone, what)
+
+
+@checks.add("cache-reorders", "Beam search and finished rows move rows of the cache about; each must keep its own memory.")
+@torch.no_grad()
+def cache_reorders(subject: Subject) -> None:
+    ids, rows = token_ids(3, 12), [2, 0, 2, 1]
+    for named, model in subject.models():
+        cache = model.new_cache(3)
+        model(ids[:, :9], cache=cache)
+        cache.reorder(rows)
+        step = model(ids[rows, 9:10], cache=cache).logits
+        expected = model(ids[rows, :10]).logits[:, -1:]
+        same(step, expected, f"{named}, after the cache's rows became {rows} a step gives other logits")
+
+
+@checks.add("cache-truncates", "Speculative decoding takes tokens back; what was dropped must not be remembered.")
+@torch.no_grad()
+def cache_truncates(subject: Subject) -> None:
+    ids = token_ids(2, 16)
+    for named, model in subject.models():
+        cache = model.new_cache(2)
+        model(ids[:, :9], cache=cache)
+        cache.mark()
+        model(token_ids(2, 3, seed=9), cache=cache)
+        _back(cache, 9, named)
+        step = model(ids[:, 9:10], cache=cache).logits
+        expected = model(ids[:, :10]).logits[:, -1:]
+        same(step, expected, f"{named}, after three tokens were taken back a step gives other logits")
+
+
+def _back(cache: Cache, length: int, named: str) -> None:
+    try:
+        cache.truncate(length)
+    except StateError as error:
+        expect(False, f"{named}, a marked cache of 12 tokens cannot go back to {length}: {error.message}")
+
+
+@checks.add("documents-keep-apart", "Packed training rows hold several documents; one must not see into another.")
+@torch.no_grad()
+def documents_keep_apart(subject: Subject) -> None:
+    ids = token_ids(2, 20)
+    documents = torch.tensor([[0] * 9 + [1] * 11, [4] * 4 + [2] * 10 + [7] * 6])
+    spans = ((0, 0, 9), (0, 9, 20), (1, 0, 4), (1, 4, 14), (1, 14, 20))
+    looked = False
+    for named, model in subject.models():
+        if by_length(model):
+            continue
+        looked = True
+        packed = model(ids, documents_BT=documents).logits
+        for row, begin, end in spans:
+            alone = model(ids[row : row + 1, begin:end]).logits
+            what = f"{named}, a document at tokens {begin} to {end - 1} of a packed row gives other logits than alone"
+            same(packed[row : row + 1, begin:end], alone, what)
+    if not looked:
+        skip("positions depend on the length of the row, which packed documents have in common")
+
+
+def reach(model: GPT, length: int) -> list[tuple[int, int]]:
+    """For each token, the first and the last token whose output changes with it."""
+    ids = token_ids(1, length)
+    before: Tensor = model(ids).logits
+    found = []
+    for at in range(length):
+        changed = ids.clone()
+        changed[0, at] = (changed[0, at] + 1) % VOCAB
+        touched = differ(model(changed).logits, before, 1e-9)[0].any(-1).nonzero().flatten().tolist()
+        found.append((touched[0], touched[-1]) if touched else (at, at))
+    return found

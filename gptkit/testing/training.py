@@ -1,0 +1,189 @@
+"""Checks of what a training is made of: optimizers, schedules, trackers."""
+
+from __future__ import annotations
+
+import copy
+import math
+import tempfile
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gptkit.kinds.tracker import Tracker, TrainingStart
+from gptkit.testing.check import Checks, expect
+from gptkit.testing.subject import Subject
+
+__all__ = ["optimizer_checks", "schedule_checks", "tracker_checks"]
+
+optimizer_checks = Checks()
+schedule_checks = Checks()
+tracker_checks = Checks()
+
+
+class _Net(nn.Module):
+    """A table, matrices, a scale and a bias, and one frozen weight: what optimizers tell apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        shapes = {"table": (11, 8), "up": (16, 8), "down": (8, 16), "scale": (8,), "bias": (16,), "frozen": (4,)}
+        for name, shape in shapes.items():
+            setattr(self, name, nn.Parameter(torch.randn(shape, generator=generator)))
+        self.frozen: nn.Parameter
+        self.frozen.requires_grad_(False)
+
+    def distance(self) -> Tensor:
+        """How far all weights are from where they should be: a quadratic."""
+        terms = [(parameter - 0.3).square().sum() for parameter in self.parameters() if parameter.requires_grad]
+        return torch.stack(terms).sum()
+
+    def step(self, optimizer: torch.optim.Optimizer) -> float:
+        optimizer.zero_grad()
+        loss = self.distance()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        return float(loss.detach())
+
+
+@optimizer_checks.add("holds-every-weight", "A weight in no group is never trained, and one in two groups is moved twice.")
+def holds_every_weight(subject: Subject) -> None:
+    net = _Net()
+    optimizer = subject.spec.build(net)
+    held = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
+    for name, parameter in net.named_parameters():
+        times, wanted = held.count(id(parameter)), int(parameter.requires_grad)
+        kind = "trainable" if wanted else "frozen"
+        expect(times == wanted, f"the {kind} weight {name!r} of shape {tuple(parameter.shape)} is in {times} groups")
+    expect(all("lr" in group for group in optimizer.param_groups), "a group has no `lr`, which the schedule multiplies")
+
+
+@optimizer_checks.add("goes-down", "An optimizer that does not bring down a quadratic brings down nothing.")
+def goes_down(subject: Subject) -> None:
+    net = _Net()
+    optimizer = subject.spec.build(net)
+    before = {name: parameter.detach().clone() for name, parameter in net.named_parameters()}
+    losses = [net.step(optimizer) for _ in range(100)]
+    expect(all(map(math.isfinite, losses)), "the loss is not finite")
+    expect(losses[-1] < 0.99 * losses[0], f"in 100 steps a quadratic went from {losses[0]:.4g} to {losses[-1]:.4g}")
+    still = [n for n, p in net.named_parameters() if p.requires_grad and torch.equal(p.detach(), before[n])]
+    expect(not still, f"after 100 steps {', '.join(still)} has not moved")
+
+
+@optimizer_checks.add("obeys-the-rate", "The schedule sets each group's `lr`; at 0 nothing may move, decay included.")
+def obeys_the_rate(subject: Subject) -> None:
+    net = _Net()
+    optimizer = subject.spec.build(net)
+    net.step(optimizer)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+    before = {name: parameter.detach().clone() for name, parameter in net.named_parameters()}
+    net.step(optimizer)
+    moved = [name for name, parameter in net.named_parameters() if not torch.equal(parameter.detach(), before[name])]
+    expect(not moved, f"with every group's lr at 0 a step moved {', '.join(moved)}")
+
+
+@optimizer_checks.add("state-goes-on", "A training that is resumed goes on to the bit, from the state dict alone.")
+def state_goes_on(subject: Subject) -> None:
+    net = _Net()
+    optimizer = subject.spec.build(net)
+    for _ in range(3):
+        net.step(optimizer)
+    other = copy.deepcopy(net)
+    fresh = subject.spec.build(other)
+    stored = copy.deepcopy(optimizer.state_dict())
+    wrong = _not_storable(stored)
+    expect(not wrong, f"the state dict holds {wrong}; tensors, numbers, texts, lists and dicts can be stored")
+    fresh.load_state_dict(stored)
+    for step in range(3):
+        net.step(optimizer)
+        other.step(fresh)
+        for (name, one), two in zip(net.named_parameters(), other.parameters(), strict=True):
+            alike = torch.equal(one.detach(), two.detach())
+            expect(alike, f"resumed from its state dict, {name} is another after {step + 1} steps")
+
+
+def _not_storable(value: Any) -> str:
+    if isinstance(value, dict):
+        return next(filter(None, map(_not_storable, [*value.values()])), "")
+    if isinstance(value, (list, tuple)):
+        return next(filter(None, map(_not_storable, value)), "")
+    return "" if value is None or isinstance(value, (Tensor, bool, int, float, str)) else f"a {type(value).__name__}"
+
+
+@schedule_checks.add("within-bounds", "The factor is a share of the peak rate, which nobody expects to be exceeded.")
+def within_bounds(subject: Subject) -> None:
+    highest = 0.0
+    for steps in (1, 2, 10, 997):
+        for step in {*range(min(steps, 50)), *range(0, steps, 13), steps - 1}:
+            factor = subject.spec.factor(step, steps)
+            expect(isinstance(factor, (int, float)), f"the factor at step {step} of {steps} is a {type(factor).__name__}")
+            expect(math.isfinite(factor) and 0 <= factor <= 1, f"the factor at step {step} of {steps} is {factor}")
+            highest = max(highest, factor)
+    expect(highest > 0, "the factor is 0 at every step, so nothing would be trained")
+
+
+@schedule_checks.add("pure", "Trainings are resumed at any step, so the factor depends on the step and nothing before it.")
+def pure(subject: Subject) -> None:
+    steps = 100
+    forward = [subject.spec.factor(step, steps) for step in range(steps)]
+    backward = [subject.spec.factor(step, steps) for step in reversed(range(steps))][::-1]
+    wrong = next((step for step in range(steps) if forward[step] != backward[step]), None)
+    if wrong is not None:
+        seen = f"{forward[wrong]:.6g} or {backward[wrong]:.6g}"
+        expect(False, f"the factor at step {wrong} is {seen}, by what was asked before")
+
+
+_METRICS: tuple[dict[str, float], ...] = (
+    {"loss": 3.5, "learning_rate": 1e-3},
+    {"loss": 3.25, "learning_rate": 1e-3, "validation_loss": 3.4},
+    {"loss": float("nan"), "tokens_per_second": 1e5},
+)
+
+
+def _train(tracker: Tracker, folder: Path, first: int = 0, error: BaseException | None = None) -> None:
+    checkpoint = folder / "checkpoints"
+    checkpoint.mkdir(exist_ok=True)
+    tracker.on_start(TrainingStart(folder, first, 10, {"name": "check", "model": {"d_model": 32}}))
+    for step, metrics in enumerate(_METRICS, start=first + 1):
+        tracker.on_metrics(step, MappingProxyType(metrics))
+    tracker.on_sample(first + 3, "Once upon a time there was a text.\n🙂")
+    tracker.on_checkpoint(first + 3, checkpoint)
+    tracker.on_end(first + 3, error)
+
+
+@tracker_checks.add("tracks", "A tracker that raises is switched off, and its numbers of that training are lost.")
+def tracks(subject: Subject) -> None:
+    tracker = subject.spec.build()
+    expect(isinstance(tracker, Tracker), f"build gave a {type(tracker).__name__}, not a gptkit.kinds.tracker.Tracker")
+    with tempfile.TemporaryDirectory(prefix="gptkit-check-") as folder:
+        _train(tracker, Path(folder))
+
+
+@tracker_checks.add("resumes", "Trainings are interrupted and resumed; steps since the last checkpoint come again.")
+def resumes(subject: Subject) -> None:
+    with tempfile.TemporaryDirectory(prefix="gptkit-check-") as folder:
+        _train(subject.spec.build(), Path(folder), error=KeyboardInterrupt())
+        _train(subject.spec.build(), Path(folder), first=2)
+
+
+@tracker_checks.add("stays-in-its-run", "Several trainings may run at once; each tracker writes about its own.")
+def stays_in_its_run(subject: Subject) -> None:
+    with (
+        tempfile.TemporaryDirectory(prefix="gptkit-check-") as one,
+        tempfile.TemporaryDirectory(prefix="gptkit-check-") as two,
+    ):
+        first, second = subject.spec.build(), subject.spec.build()
+        expect(first is not second, "build gives the same tracker twice; one training's numbers would end up in another's")
+        _train(first, Path(one))
+        before = _listing(Path(one))
+        _train(second, Path(two))
+        after = _listing(Path(one))
+        for file, _ in sorted(set(after.items()) ^ set(before.items())):
+            expect(False, f"tracking another training changed {file!r} of this one")
+
+
+def _listing(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}

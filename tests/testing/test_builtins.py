@@ -1,0 +1,96 @@
+"""Every component that is built in keeps the promises of its kind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from gptkit.registry import default_registry
+from gptkit.spec import Component
+from gptkit.testing import instances, run_checks
+from gptkit.testing.texts import CORPUS
+
+CLASSES = [
+    entry.cls
+    for kind in default_registry().kinds()
+    for entry in default_registry().entries(kind).values()
+    if entry.plugin.built_in
+]
+HEADS = {"n_heads": 4, "d_head": 8}
+MORE: list[tuple[str, dict[str, Any]]] = [
+    ("attention", {"name": "multi-head", **HEADS, "window": 5, "qkv_bias": True, "sinks": True, "output_gate": True}),
+    ("attention", {"name": "multi-head", **HEADS, "softcap": 5.0, "qk_norm": "rms", "qk_norm_order": "after"}),
+    ("attention", {"name": "multi-head", **HEADS, "chunk": 6, "clip_qkv": 0.5, "dropout": 0.1}),
+    ("attention", {"name": "grouped-query", **HEADS, "n_kv_heads": 2, "qk_norm": "rms", "qk_norm_width": "full"}),
+    ("attention", {"name": "latent", "n_heads": 3, "kv_rank": 10, "q_rank": 7, "d_nope": 6, "d_rotary": 8, "d_value": 5}),
+    ("block", {"name": "pre-norm", "dropout": 0.1, "residual_scale": 0.5}),
+    ("position", {"name": "rotary", "layout": "interleaved", "fraction": 0.5}),
+    ("position", {"name": "shaw", "max_distance": 5, "values": False}),
+    ("position", {"name": "t5-bias", "n_buckets": 8, "max_distance": 20, "shared": False}),
+    ("rotary-scaling", {"name": "dynamic", "original_context_length": 12}),
+    ("rotary-scaling", {"name": "longrope", "long": (3.0,), "original_context_length": 12}),
+    ("sampler", {"name": "min-length", "tokens": 4}),
+    ("sampler", {"name": "repetition-penalty", "penalty": 1.3, "window": 6}),
+    ("sampler", {"name": "top-p", "p": 0.4}),
+    ("schedule", {"name": "wsd", "warmup_steps": 20, "decay": 0.5, "final": 0.1}),
+    ("tokenizer", {"name": "char", "unknown": "error"}),
+    ("tokenizer", {"name": "char", "unknown": "bytes", "special_tokens": ["<|user|>", "<|user|>!"]}),
+]
+"""What the defaults and examples leave out."""
+
+
+def configured() -> list[Any]:
+    specs = [spec for cls in CLASSES for spec in instances(cls)]
+    specs += [default_registry().component(kind, fields["name"]).model_validate(fields) for kind, fields in MORE]
+    return [pytest.param(spec, id=f"{spec.kind}-{spec.name}-{number}") for number, spec in enumerate(specs)]
+
+
+def told(results: Any) -> list[str]:
+    return [f"{result.component}: {result.check.name}: {result.message}" for result in results if not result.ok]
+
+
+@pytest.mark.parametrize("spec", configured())
+def test_keeps_its_promises(spec: Component) -> None:
+    assert not told(run_checks(spec))
+
+
+def test_every_component_is_checked() -> None:
+    without = {cls.component_name() for cls in CLASSES if not instances(cls)}
+    assert without == {"hugging-face"}, "give them examples, or a test of their own here"
+
+
+def test_hugging_face_keeps_its_promises(tmp_path: Path) -> None:
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=300, show_progress=False, initial_alphabet=alphabet, special_tokens=["<|end|>"])
+    core.train_from_iterator(CORPUS, trainer)
+    core.save(str(tmp_path / "tokenizer.json"))
+    cls = default_registry().component("tokenizer", "hugging-face")
+    results = run_checks(cls.model_validate({"name": "hugging-face", "path": str(tmp_path), "end_token": "<|end|>"}))
+    assert not told(results)
+    assert [result.check.name for result in results if result.outcome == "expected"] == ["constructible"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("attention", "multi-head"),
+        ("attention", "latent"),
+        ("position", "rotary"),
+        ("position", "shaw"),
+        ("position", "t5-bias"),
+        ("norm", "rms"),
+        ("feedforward", "gated"),
+        ("block", "parallel"),
+        ("head", "linear"),
+    ],
+)
+def test_compiles(kind: str, name: str) -> None:
+    (result,) = run_checks(instances(default_registry().component(kind, name))[0], slow=True, only=["compiles"])
+    assert result.ok, result.message
