@@ -30,7 +30,8 @@ class SoftmaxTopKSpec(GroupedRouterSpec):
         https://arxiv.org/abs/2401.04088
 
     Notes:
-        Mixtral and Qwen renormalise; OLMoE and DeepSeek-V2 do not, and the latter limits tokens to groups.
+        Mixtral and Qwen renormalise; OLMoE and DeepSeek-V2 do not, and the latter limits tokens to groups. With `k: 1`, do
+        not renormalise: a weight that is always 1 teaches the router nothing.
     """
 
     name: Literal["softmax-top-k"] = "softmax-top-k"

@@ -29,7 +29,8 @@ class TopKSoftmaxSpec(ScoredRouterSpec):
         https://arxiv.org/abs/1701.06538
 
     Notes:
-        The weights always add up to 1: the same numbers as `softmax-top-k` gives with `renormalize`.
+        The weights always add up to 1: the same numbers as `softmax-top-k` gives with `renormalize`. With `k: 1` the weight
+        is 1 whatever the scores, so the router learns from `balance_loss` alone.
     """
 
     name: Literal["top-k-softmax"] = "top-k-softmax"
