@@ -1,0 +1,88 @@
+"""Tracker `tensorboard`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+import gptkit
+from gptkit.kinds.tracker import Tracker, TrackerSpec, TrainingStart
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+__all__ = ["TensorBoardSpec", "TensorBoardTracker"]
+
+
+class TensorBoardSpec(TrackerSpec):
+    """Writes TensorBoard's event files: numbers, samples and the spec; shown by ``tensorboard --logdir runs``.
+
+    Notes:
+        Losses of training and validation share a chart, the other numbers have one each. After a resume the curves go
+        on from the checkpoint: what came after it before is hidden.
+    """
+
+    name: Literal["tensorboard"] = "tensorboard"
+    folder: str = Field("tensorboard", min_length=1, description="Where the files go; relative to the run's folder.")
+    samples: bool = Field(True, description="Keep the samples that the model writes while it learns.")
+    flush_seconds: int = Field(10, ge=1, description="How long numbers may wait before they are on disk.")
+
+    def build(self) -> Tracker:
+        return TensorBoardTracker(self)
+
+
+class TensorBoardTracker(Tracker):
+    """The runtime part of `TensorBoardSpec`."""
+
+    def __init__(self, spec: TensorBoardSpec) -> None:
+        self.spec = spec
+        self._writer: SummaryWriter | None = None
+
+    def on_start(self, start: TrainingStart) -> None:
+        # Imported here: it takes a second, which no other command is to wait for.
+        from torch.utils.tensorboard import SummaryWriter
+
+        folder: Path = start.folder / self.spec.folder
+        # Steps after the one that the training goes on from will come again.
+        purge = start.step + 1 if start.step else None
+        self._writer = SummaryWriter(str(folder), purge_step=purge, flush_secs=self.spec.flush_seconds)
+        self._writer.add_text("spec", _fenced(json.dumps(start.spec, indent=2, ensure_ascii=False), "json"), start.step)
+
+    def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        if self._writer is not None:
+            for name, value in metrics.items():
+                self._writer.add_scalar(_tag(name), value, step)
+
+    def on_sample(self, step: int, text: str) -> None:
+        if self._writer is not None and self.spec.samples:
+            self._writer.add_text("sample", _fenced(text), step)
+
+    def on_end(self, step: int, error: BaseException | None) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+def _tag(name: str) -> str:
+    """TensorBoard groups charts by what comes before the slash: ``loss/validation`` stands beside ``loss/training``."""
+    if name == "loss":
+        return "loss/training"
+    if name.startswith("validation_"):
+        return f"{name.removeprefix('validation_')}/validation"
+    return f"training/{name}"
+
+
+def _fenced(text: str, language: str = "") -> str:
+    """Text that Markdown shows as it is, whatever it holds."""
+    runs = [len(run) for run in "".join(c if c == "`" else " " for c in text).split()]
+    fence = "`" * max(3, *(length + 1 for length in [0, *runs]))
+    return f"{fence}{language}\n{text}\n{fence}"
+
+
+@gptkit.hookimpl
+def gptkit_components() -> list[type[TrackerSpec]]:
+    return [TensorBoardSpec]
