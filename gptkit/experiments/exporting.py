@@ -25,7 +25,7 @@ from gptkit.registry import Registry
 
 __all__ = ["choose_family", "export_model"]
 
-_FAILED = (LookupError, AttributeError, TypeError, ValueError, ArithmeticError)
+_FAILED = (LookupError, AttributeError, TypeError, ValueError, ArithmeticError, StopIteration)
 
 
 def export_model(
@@ -67,7 +67,7 @@ def export_model(
     wanted = family or there.read_provenance().get("imported", {}).get("family")
     chosen, config = choose_family(model, wanted, only=family is not None, registry=registry)
     moves = pair(chosen, GPT(model, device="meta"))
-    dtypes = {files.entries[move.ours].dtype for move in moves}
+    dtypes = {files.entries[name].dtype for move in moves for name in move.ours}
     dtype = "float32" if torch.float32 in dtypes else str(dtypes.pop()).removeprefix("torch.")
     target.mkdir(parents=True, exist_ok=True)
     _write(target / SINGLE, moves, files, progress)
@@ -119,15 +119,15 @@ def choose_family(
 
 def _write(file: Path, moves: list[Move], files: TensorFiles, progress: Callable[[int, int], None] | None) -> None:
     entries: dict[str, Entry] = {}
-    ordered = sorted(moves, key=lambda move: -files.entries[move.ours].dtype.itemsize)
+    ordered = sorted(moves, key=lambda move: -files.entries[move.ours[0]].dtype.itemsize)
     for move in ordered:
-        for name, part in zip(move.theirs, move.split(move.like), strict=True):
-            entries[name] = Entry(tuple(part.shape), files.entries[move.ours].dtype)
+        for name, part in zip(move.theirs, move.split(move.likes), strict=True):
+            entries[name] = Entry(tuple(part.shape), files.entries[move.ours[0]].dtype)
     total, done = sum(entry.bytes for entry in entries.values()), 0
 
     def tensors() -> Iterator[tuple[str, Tensor]]:
         for move in ordered:
-            yield from zip(move.theirs, move.split(files.get(move.ours)), strict=True)
+            yield from zip(move.theirs, move.split([files.get(name) for name in move.ours]), strict=True)
 
     def report(written: int) -> None:
         nonlocal done

@@ -77,7 +77,10 @@ def convert_model(
     family = find_family(config, str(source / CONFIG), registry)
     model = read_model(family, config, str(source / CONFIG), registry)
     spec = _experiment(model, name or source.resolve().name or "imported", _tokenizer(source, tokenizer), registry)
-    shell = GPT(spec.model, device="meta")
+    try:
+        shell = GPT(spec.model, device="meta")
+    except (RuntimeError, OverflowError) as error:
+        raise ForeignModelError(f"{source / CONFIG} describes a model that cannot be built: {error}") from None
     moves = pair(family, shell)
     files = TensorFiles(source)
     where = check_tensors(family, shell, moves, files.entries, str(source))
@@ -136,13 +139,17 @@ def _convert(
     dtypes = {move.ours: _common([files.entries[name].dtype for name in names(move)]) for move in moves}
     # Wider numbers first: then every tensor lies at a multiple of its numbers' size.
     ordered = sorted(moves, key=lambda move: -dtypes[move.ours].itemsize)
-    entries = {move.ours: Entry(tuple(move.like.shape), dtypes[move.ours]) for move in ordered}
+    entries = {
+        name: Entry(tuple(like.shape), dtypes[move.ours])
+        for move in ordered
+        for name, like in zip(move.ours, move.likes, strict=True)
+    }
     total, done = sum(entry.bytes for entry in entries.values()), 0
 
     def tensors() -> Iterator[tuple[str, Tensor]]:
         for move in ordered:
             dtype = dtypes[move.ours]
-            yield move.ours, move.join([files.get(name).to(dtype) for name in names(move)])
+            yield from zip(move.ours, move.join([files.get(name).to(dtype) for name in names(move)]), strict=True)
 
     def report(written: int) -> None:
         nonlocal done

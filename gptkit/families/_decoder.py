@@ -25,13 +25,14 @@ class Decoder(FamilySpec):
     tied: ClassVar[bool] = False
     eps: ClassVar[tuple[str, float]] = ("rms_norm_eps", 1e-6)
     activation: ClassVar[tuple[str, str]] = ("hidden_act", "silu")
+    width: ClassVar[str] = "intermediate_size"
     base: ClassVar[float] = 10000.0
     fraction: ClassVar[float] = 1.0
     attention_biases: ClassVar[bool] = True
     """Whether `attention_bias` speaks of all four projections."""
 
     def model(self, config: ForeignConfig) -> dict[str, Any]:
-        n_layers = config.integer("num_hidden_layers")
+        n_layers = config.layers("num_hidden_layers")
         return {
             "context_length": config.integer("max_position_embeddings", 2048),
             "d_model": config.integer("hidden_size"),
@@ -71,7 +72,7 @@ class Decoder(FamilySpec):
     def read_feedforward(self, config: ForeignConfig) -> dict[str, Any]:
         return {
             "name": "gated",
-            "d_hidden": config.integer("intermediate_size"),
+            "d_hidden": config.integer(self.width, 4 * config.integer("hidden_size")),
             "activation": read_activation(config, *self.activation),
             "bias": config.flag("mlp_bias", False),
         }
@@ -95,16 +96,28 @@ class Decoder(FamilySpec):
             "hidden_size": model.d_model,
             "num_hidden_layers": model.n_layers,
             "vocab_size": model.vocab_size,
-            "num_attention_heads": layer.attention.n_heads,
-            "num_key_value_heads": layer.attention.kv_heads,
-            "head_dim": layer.attention.d_head,
-            **({"attention_bias": layer.attention.qkv_bias} if self.attention_biases else {}),
-            "intermediate_size": layer.feedforward.d_hidden,
-            self.activation[0]: write_activation(layer.feedforward.activation),
-            **({"mlp_bias": True} if layer.feedforward.bias else {}),
+            **self.write_attention(layers),
+            **self.write_feedforward(layers),
             self.eps[0]: layer.norm.eps,
             "tie_word_embeddings": model.head.tied,
             **(write_rope(rotary) if rotary.name == "rotary" else {}),
+        }
+
+    def write_attention(self, layers: Sequence[Any]) -> dict[str, Any]:
+        attention = layers[0].attention
+        return {
+            "num_attention_heads": attention.n_heads,
+            "num_key_value_heads": attention.kv_heads,
+            "head_dim": attention.d_head,
+            **({"attention_bias": attention.qkv_bias} if self.attention_biases else {}),
+        }
+
+    def write_feedforward(self, layers: Sequence[Any]) -> dict[str, Any]:
+        feedforward = layers[0].feedforward
+        return {
+            self.width: feedforward.d_hidden,
+            self.activation[0]: write_activation(feedforward.activation),
+            **({"mlp_bias": True} if feedforward.bias else {}),
         }
 
     def rules(self, model: Any) -> list[Rule]:

@@ -59,8 +59,8 @@ def read_rotary(section: ForeignConfig, config: ForeignConfig, base: float, frac
         scaling = {
             "short": section.items("short_factor"),
             "long": section.items("long_factor"),
-            "factor": section.number("factor", None),
-            "attention_factor": section.number("attention_factor", None),
+            "factor": section.maybe("factor"),
+            "attention_factor": section.maybe("attention_factor"),
             "original_context_length": section.integer("original_max_position_embeddings", trained),
         }
     else:
@@ -88,8 +88,8 @@ def write_two(layers: Any) -> dict[str, Any]:
 def _yarn(section: ForeignConfig, config: ForeignConfig, longest: int) -> dict[str, Any]:
     trained = section.integer("original_max_position_embeddings", longest)
     factor = section.number("factor", longest / trained)
-    sharpening = section.number("attention_factor", None)
-    scales = [section.number(key, None) for key in ("mscale", "mscale_all_dim")]
+    sharpening = section.maybe("attention_factor")
+    scales = [section.maybe(key) for key in ("mscale", "mscale_all_dim")]
     if sharpening is None:
         each = [0.1 * (scale or 1) * math.log(factor) + 1 if factor > 1 else 1.0 for scale in scales]
         sharpening = each[0] / each[1] if all(scales) else (0.1 * math.log(factor) + 1 if factor > 1 else 1.0)

@@ -31,7 +31,7 @@ class BloomFamily(FamilySpec):
             # There is no limit; this is what the models were trained with.
             "context_length": config.integer("seq_length", 2048),
             "d_model": config.integer("hidden_size", config.integer("n_embed", 64)),
-            "n_layers": config.integer("n_layer", config.integer("num_hidden_layers", 2)),
+            "n_layers": config.layers("n_layer", config.integer("num_hidden_layers", 2)),
             "vocab_size": config.integer("vocab_size"),
             "embedding": {"name": "token", "norm": norm},
             "position": "alibi",

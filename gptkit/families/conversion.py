@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,20 +28,30 @@ _NOT_UNDERSTOOD = (LookupError, AttributeError, TypeError, ValueError, Arithmeti
 
 @dataclass(frozen=True)
 class Move:
-    """One of our tensors, and those of theirs that it is made of."""
+    """Tensors of ours and of theirs that hold the same numbers: one of ours, or those of all experts of a layer.
 
-    ours: str
+    `likes` are ours, without memory.
+    """
+
+    ours: tuple[str, ...]
     theirs: tuple[str, ...]
     layout: Layout
     layer: LayerSpec | None
-    like: Tensor
-    """Ours, without memory."""
+    likes: tuple[Tensor, ...]
+    stacked: bool = False
 
-    def join(self, parts: Sequence[Tensor]) -> Tensor:
-        return self.layout.join(parts, self.layer)
+    def join(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        """Ours, from theirs."""
+        if not self.stacked:
+            return [self.layout.join(parts, self.layer)]
+        return [self.layout.join([part[index] for part in parts], self.layer) for index in range(len(self.ours))]
 
-    def split(self, tensor: Tensor) -> list[Tensor]:
-        return self.layout.split(tensor, self.layer)
+    def split(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Theirs, from ours."""
+        if not self.stacked:
+            return self.layout.split(tensors[0], self.layer)
+        each = [self.layout.split(tensor, self.layer) for tensor in tensors]
+        return [torch.stack(list(parts)) for parts in zip(*each, strict=True)]
 
 
 def families(registry: Registry | None = None) -> dict[str, FamilySpec]:
@@ -93,6 +104,7 @@ def pair(family: FamilySpec, model: GPT) -> list[Move]:
     layers = model.spec.layer_specs()
     rules = family.rules(model.spec)
     moves: list[Move] = []
+    stacks: dict[tuple[str, ...], int] = {}
     for name, parameter in model.named_parameters():
         found = next(((rule, match) for rule in rules if (match := rule.match(name)) is not None), None)
         if found is None:
@@ -100,7 +112,12 @@ def pair(family: FamilySpec, model: GPT) -> list[Move]:
         rule, (index, theirs) = found
         layer = None if index is None else layers[index]
         like = torch.empty(parameter.shape, device="meta")
-        moves.append(Move(name, tuple(theirs), rule.layout or SAME, layer, like))
+        same = moves[stacks[theirs]] if rule.stacked and theirs in stacks else None
+        if same is not None:
+            moves[stacks[theirs]] = dataclasses.replace(same, ours=(*same.ours, name), likes=(*same.likes, like))
+            continue
+        stacks[theirs] = len(moves)
+        moves.append(Move((name,), theirs, rule.layout or SAME, layer, (like,), rule.stacked))
     return moves
 
 
@@ -112,10 +129,10 @@ def check_tensors(
     Raises:
         ForeignModelError: tensors are missing, left over, or of another shape; names them.
     """
-    expected = {name: part for move in moves for name, part in zip(move.theirs, move.split(move.like), strict=True)}
+    expected = {name: part for move in moves for name, part in zip(move.theirs, move.split(move.likes), strict=True)}
     bare = not any(name.startswith(family.prefix) for name in entries)
     full = {family.prefix + name if bare and name not in expected else name: name for name in entries}
-    ignored = [*family.ignored]
+    ignored = [*family.skipped(model.spec)]
     if model.spec.head.model_dump().get("tied"):
         # Some files hold the shared table twice.
         ignored += [re.escape(name) for rule in family.rules(model.spec) for name in _heads(rule)]
@@ -186,9 +203,9 @@ def _short(value: Any) -> str:
     return str(value.get("name", "a mapping")) if isinstance(value, dict) else str(value)
 
 
-def _heads(rule: Rule) -> list[str]:
+def _heads(rule: Rule) -> Sequence[str]:
     match = rule.match("head.weight")
-    return [] if match is None else match[1]
+    return () if match is None else match[1]
 
 
 def _some(names: Sequence[str]) -> str:

@@ -33,7 +33,7 @@ class Gemma2Family(GemmaFamily):
 
     def _cap(self, config: ForeignConfig, which: str, index: int) -> float | None:
         key = f"{which}_logit_softcapping"
-        return config.number(key, None if key in config.data else self.caps[index])
+        return config.maybe(key) if key in config.data else self.caps[index]
 
     def read_block(self, config: ForeignConfig) -> dict[str, Any]:
         return {"name": "sandwich"}

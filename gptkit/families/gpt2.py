@@ -32,7 +32,7 @@ class GPT2Family(FamilySpec):
         return {
             "context_length": config.integer("n_positions", 1024),
             "d_model": d_model,
-            "n_layers": config.integer("n_layer", 12),
+            "n_layers": config.layers("n_layer", 12),
             "vocab_size": config.integer("vocab_size", 50257),
             "position": "learned",
             "attention": {

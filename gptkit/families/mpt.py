@@ -36,14 +36,14 @@ class MptFamily(FamilySpec):
         return {
             "context_length": config.integer("max_seq_len", 2048),
             "d_model": config.integer("d_model", 2048),
-            "n_layers": config.integer("n_layers", 24),
+            "n_layers": config.layers("n_layers", 24),
             "vocab_size": config.integer("vocab_size", 50368),
             "position": {"name": "alibi", "slope_order": "strided"},
             "attention": {
                 "name": "multi-head",
                 "n_heads": config.integer("n_heads", 16),
-                "clip_qkv": attention.number("clip_qkv", None),
-                "scale": attention.number("softmax_scale", None),
+                "clip_qkv": attention.maybe("clip_qkv"),
+                "scale": attention.maybe("softmax_scale"),
             },
             "norm": {"name": "layer", "eps": eps, "shift": False},
             "feedforward": {"name": "mlp", "expansion": 4, "bias": False},

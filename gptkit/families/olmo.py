@@ -21,7 +21,7 @@ class OlmoFamily(Decoder):
         return {"name": "layer", "eps": 1e-5, "scale": False, "shift": False}
 
     def read_attention(self, config: ForeignConfig) -> dict[str, Any]:
-        return {**super().read_attention(config), "clip_qkv": config.number("clip_qkv", None)}
+        return {**super().read_attention(config), "clip_qkv": config.maybe("clip_qkv")}
 
     def config(self, model: Any) -> dict[str, Any]:
         found = {**super().config(model), "clip_qkv": model.layer_specs()[0].attention.clip_qkv}

@@ -33,7 +33,7 @@ class OPTFamily(FamilySpec):
         return {
             "context_length": length,
             "d_model": d_model,
-            "n_layers": config.integer("num_hidden_layers", 12),
+            "n_layers": config.layers("num_hidden_layers", 12),
             "vocab_size": config.integer("vocab_size", 50272),
             "embedding": {"name": "token", "d_embedding": config.integer("word_embed_proj_dim", d_model)},
             "position": {"name": "learned", "size": length, "offset": 2},

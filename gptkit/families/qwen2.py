@@ -33,10 +33,10 @@ class Qwen2Family(Decoder):
             config.refuse("layer_types", "it has sliding windows, which use_sliding_window or sliding_window switch off")
         return [{"attention": {"window": window}} if each else {} for each in slides]
 
-    def config(self, model: Any) -> dict[str, Any]:
-        windows = [layer.attention.window for layer in model.layer_specs()]
+    def write_attention(self, layers: Sequence[Any]) -> dict[str, Any]:
+        windows = [layer.attention.window for layer in layers]
         return {
-            **super().config(model),
+            **super().write_attention(layers),
             "use_sliding_window": any(windows),
             "sliding_window": max((window or 0 for window in windows), default=0) or None,
             "layer_types": ["sliding_attention" if window else "full_attention" for window in windows],

@@ -17,9 +17,12 @@ class Qwen3Family(Qwen2Family):
     model_type: ClassVar[str] = "qwen3"
     architecture: ClassVar[str] = "Qwen3ForCausalLM"
     attention_biases: ClassVar[bool] = True
+    d_head: ClassVar[int | None] = 128
+    """Where the configuration names none; None for as many as the heads share the width into."""
 
     def read_attention(self, config: ForeignConfig) -> dict[str, Any]:
         bias = config.flag("attention_bias", False)
-        d_head = config.integer("head_dim", 128)
+        found = super().read_attention(config)
+        d_head = config.integer("head_dim", self.d_head or found["d_head"])
         norm = {"qk_norm": self.read_norm(config), "d_head": d_head}
-        return {**super().read_attention(config), **norm, "qkv_bias": bias, "output_bias": bias}
+        return {**found, **norm, "qkv_bias": bias, "output_bias": bias}

@@ -36,8 +36,9 @@ class Layout(ABC):
 class Rule:
     """Where a tensor is found under its other name.
 
-    In names, ``*`` stands for the number of the layer, and ``{q,k,v}`` lists several tensors. The endings ``.weight`` and
-    ``.bias`` are left out: they are the same on both sides.
+    In names, ``*`` stands for the number of the layer, ``#`` for that of an expert, and ``{q,k,v}`` lists several tensors.
+    The endings ``.weight`` and ``.bias`` are left out where they are the same on both sides. Where only our name has a
+    ``#``, theirs is a stack of all experts, and the layout is that of one of them.
 
     Attributes:
         ours: the name here: ``blocks.*.attention.qkv``.
@@ -49,15 +50,20 @@ class Rule:
     theirs: str
     layout: Layout | None = None
 
-    def match(self, name: str) -> tuple[int | None, list[str]] | None:
+    @property
+    def stacked(self) -> bool:
+        """Whether one tensor of theirs has those of all our experts."""
+        return "#" in self.ours and "#" not in self.theirs
+
+    def match(self, name: str) -> tuple[int | None, tuple[str, ...]] | None:
         """For one of our tensors: its layer and the names of theirs; None where the rule is not about it."""
-        pattern = re.escape(self.ours).replace(r"\*", r"(\d+)")
-        found = re.fullmatch(pattern + r"(\.weight|\.bias)?", name)
+        pattern = re.escape(self.ours).replace(r"\*", r"(?P<layer>\d+)").replace(r"\#", r"(?P<expert>\d+)")
+        found = re.fullmatch(pattern + r"(?P<leaf>\.weight|\.bias)?", name)
         if found is None:
             return None
-        *layer, leaf = found.groups(default="")
-        names = [foreign + leaf for foreign in expand(self.theirs)]
-        return (int(layer[0]), [n.replace("*", layer[0]) for n in names]) if layer else (None, names)
+        parts = {"layer": "", "expert": "", "leaf": "", **{k: v for k, v in found.groupdict().items() if v is not None}}
+        names = tuple(expand(self.theirs.replace("*", parts["layer"]).replace("#", parts["expert"]) + parts["leaf"]))
+        return (int(parts["layer"]) if parts["layer"] else None), names
 
 
 def expand(name: str) -> Iterator[str]:
@@ -106,6 +112,10 @@ class FamilySpec(Component):
 
         May raise LookupError, AttributeError, TypeError or ValueError for a model that is none of the family.
         """
+
+    def skipped(self, model: Any) -> Sequence[str]:
+        """Patterns of tensors that such a model leaves unread: `ignored`, and what depends on its sizes."""
+        return self.ignored
 
     @abstractmethod
     def rules(self, model: Any) -> Sequence[Rule]:

@@ -39,6 +39,7 @@ _INERT: Mapping[str, tuple[Any, ...]] = {
 """Keys of every model, with the values that change nothing."""
 
 _REQUIRED: Any = object()
+MAX_NUMBER, MAX_LAYERS = 2**32, 10_000
 
 
 class ForeignConfig:
@@ -70,25 +71,39 @@ class ForeignConfig:
 
     def integer(self, key: str, default: int | None = _REQUIRED) -> int:
         """A whole number; without a default, one that must be there."""
-        return cast("int", self._typed(key, default, int, "a whole number"))
+        found = cast("int", self._typed(key, default, int, "a whole number"))
+        if found is not None and abs(found) > MAX_NUMBER:
+            self.refuse(key, "no model is that large")
+        return found
+
+    def layers(self, key: str, default: int | None = _REQUIRED) -> int:
+        """How many layers there are: a whole number for which lists can be made."""
+        found = self.integer(key, default)
+        if not 1 <= found <= MAX_LAYERS:
+            self.refuse(key, f"a model has 1 to {MAX_LAYERS:,} layers")
+        return found
 
     def nullable(self, key: str, absent: int | None = None) -> int | None:
         """A whole number or null, which is not the same as leaving the key out."""
         return None if key in self.data and self.value(key) is None else self.integer(key, absent)
 
-    def number(self, key: str, default: float | None = _REQUIRED) -> float:
+    def maybe(self, key: str) -> float | None:
+        """A number, where there is one."""
+        return None if self.value(key) is None else self.number(key)
+
+    def number(self, key: str, default: float = _REQUIRED) -> float:
         """A number."""
         return cast("float", self._typed(key, default, (int, float), "a number"))
 
-    def flag(self, key: str, default: bool | None = _REQUIRED) -> bool:
+    def flag(self, key: str, default: bool = _REQUIRED) -> bool:
         """True or false."""
         return cast("bool", self._typed(key, default, bool, "true or false"))
 
-    def text(self, key: str, default: str | None = _REQUIRED) -> str:
+    def text(self, key: str, default: str = _REQUIRED) -> str:
         """A text."""
         return cast("str", self._typed(key, default, str, "a text"))
 
-    def items(self, key: str, default: list[Any] | None = _REQUIRED) -> list[Any]:
+    def items(self, key: str, default: list[Any] = _REQUIRED) -> list[Any]:
         """A list."""
         return cast("list[Any]", self._typed(key, default, list, "a list"))
 

@@ -32,7 +32,9 @@ def make(name: str, folder: Path) -> Any:
     kind = getattr(transformers, f"{family}Config")
     model = transformers.AutoModelForCausalLM.from_config(kind(**options), attn_implementation=kernel(name))
     with torch.no_grad():
-        for parameter in model.parameters():
+        # What selects experts in some families is no parameter there.
+        more = [buffer for name, buffer in model.named_buffers() if "correction_bias" in name]
+        for parameter in [*model.parameters(), *more]:
             parameter.add_(torch.randn_like(parameter) * 0.15)
     model.eval().save_pretrained(folder)
     return model

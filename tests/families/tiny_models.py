@@ -46,6 +46,41 @@ GRANITE = {
     "residual_multiplier": 0.22,
     "logits_scaling": 8.0,
 }
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+SHARP = {**YARN, "mscale": 1.0, "mscale_all_dim": 0.9}
+LIMITED = {"topk_method": "group_limited_greedy", "q_lora_rank": None}
+GROUPS = {"n_group": 4, "topk_group": 2, "num_experts_per_tok": 3, "routed_scaling_factor": 1.7}
+LATENT = {
+    "num_key_value_heads": 6,
+    "q_lora_rank": 20,
+    "kv_lora_rank": 12,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 10,
+    "v_head_dim": 6,
+    "moe_intermediate_size": 24,
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 2,
+    "first_k_dense_replace": 1,
+    "rms_norm_eps": 1e-4,
+}
+GLM = {"head_dim": 16, "moe_intermediate_size": 24, "n_routed_experts": 8, "first_k_dense_replace": 1}
+LLAMA4 = {
+    "num_hidden_layers": 5,
+    "head_dim": 16,
+    "num_local_experts": 4,
+    "intermediate_size_mlp": 56,
+    "attention_chunk_size": 16,
+    "floor_scale": 8,
+    "pad_token_id": 0,
+}
+LINEAR = {
+    "head_dim": 16,
+    "shared_expert_intermediate_size": 20,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 12,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+}
 MPT_ATTENTION = {"clip_qkv": 0.5, "softmax_scale": 0.4}
 MPT = {"vocab_size": VOCAB, "d_model": 48, "n_layers": 3, "n_heads": 6, "max_seq_len": 64}
 GPT2 = {"vocab_size": VOCAB, "n_positions": 64, "n_embd": 48, "n_layer": 3, "n_head": 6}
@@ -104,4 +139,27 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "starcoder2": ("Starcoder2", {**NO_EPS, "sliding_window": 7}),
     "stablelm": ("StableLm", {**NO_EPS, "use_qkv_bias": True, "partial_rotary_factor": 0.5}),
     "stablelm-parallel": ("StableLm", {**NO_EPS, "use_parallel_residual": True, "partial_rotary_factor": 0.5}),
+    "mixtral": ("Mixtral", {**LLAMA, "num_local_experts": 4}),
+    "qwen3_moe": ("Qwen3Moe", {**LLAMA, **EXPERTS, "head_dim": 16}),
+    "qwen3_moe-some": ("Qwen3Moe", {**LLAMA, **EXPERTS, "norm_topk_prob": True, "decoder_sparse_step": 2}),
+    "olmoe": ("Olmoe", {**LLAMA, "num_experts": 5, "num_experts_per_tok": 3}),
+    "granitemoe": ("GraniteMoe", {**LLAMA, **GRANITE, "num_local_experts": 4}),
+    "gpt_oss": ("GptOss", {**LLAMA, "head_dim": 16, "sliding_window": 6, "num_local_experts": 4, "num_experts_per_tok": 2}),
+    "deepseek_v2": ("DeepseekV2", {**LLAMA, **LATENT}),
+    "deepseek_v2-groups": (
+        "DeepseekV2",
+        {**LLAMA, **LATENT, **GROUPS, **LIMITED},
+    ),
+    "deepseek_v2-yarn": ("DeepseekV2", {**LLAMA, **LATENT, "rope_scaling": {**SHARP, "mscale": 0.7}}),
+    "deepseek_v3": ("DeepseekV3", {**LLAMA, **LATENT, **GROUPS}),
+    "deepseek_v3-yarn": (
+        "DeepseekV3",
+        {**LLAMA, **LATENT, **GROUPS, "rope_scaling": SHARP},
+    ),
+    "glm4_moe": ("Glm4Moe", {**LLAMA, **GROUPS, **GLM}),
+    "glm4_moe-qk-norm": ("Glm4Moe", {**LLAMA, **GROUPS, **GLM, "use_qk_norm": True, "attention_bias": True}),
+    "phimoe": ("Phimoe", {**LLAMA, "num_local_experts": 4, "attention_bias": True, "lm_head_bias": True}),
+    "llama4": ("Llama4Text", {**LLAMA, **LLAMA4}),
+    "llama4-dense": ("Llama4Text", {**LLAMA, **LLAMA4, "interleave_moe_layer_step": 2, "use_qk_norm": False}),
+    "qwen3_next": ("Qwen3Next", {**LLAMA, **EXPERTS, **LINEAR, "num_hidden_layers": 5}),
 }
