@@ -10,10 +10,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file, save_file
 from specs.strategies import component
 
-from gptkit.checkpoint import named_tensors
+from gptkit.checkpoint import CheckpointStore, load_weights
 from gptkit.errors import GptkitError, SpecError
 from gptkit.experiments.spec import ExperimentSpec
 from gptkit.files import dump_yaml, read, validate, validate_data
@@ -68,14 +67,11 @@ def test_random_valid_specs_assemble_run_save_and_load(
     assert before is not None
     assert before.shape == (2, CONTEXT, V)
 
-    file = tmp_path_factory.mktemp("random") / "model.safetensors"
-    save_file({name: tensor.detach().contiguous() for name, tensor in named_tensors(model).items()}, file)
+    store = CheckpointStore(tmp_path_factory.mktemp("random"))
+    saved = store.save(1, model, torch.optim.SGD(model.parameters()), {})
     again = GPT(validate_data(spec.model_dump(mode="json"), ModelSpec), V, seed=2).eval()
     assert again.spec == spec
-    with torch.no_grad():
-        loaded = load_file(file)
-        for name, tensor in named_tensors(again).items():
-            tensor.copy_(loaded[name])
+    load_weights(again, saved)
     assert torch.equal(again(ids).logits, before)
 
 
