@@ -1,0 +1,46 @@
+"""A tokenizer as llguidance sees it: the bytes of every token."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from gptkit.kinds.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from llguidance import LLTokenizer
+
+__all__ = ["vocabulary"]
+
+_made: WeakKeyDictionary[Tokenizer, dict[int, LLTokenizer]] = WeakKeyDictionary()
+
+
+class _Tokens:
+    """What llguidance asks of a tokenizer.
+
+    Attributes:
+        tokens: for each id its bytes, none for an id that means nothing.
+        special_token_ids: ids that no text is spelled with.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, end_id: int, vocab_size: int) -> None:
+        self._tokenizer = tokenizer
+        self.eos_token_id = end_id
+        self.bos_token_id = tokenizer.start_id
+        known = min(vocab_size, tokenizer.vocab_size)
+        self.tokens = [tokenizer.token_bytes(token) for token in range(known)] + [b""] * (vocab_size - known)
+        self.special_token_ids = sorted({end_id, *(i for i in tokenizer.special_tokens.values() if i < vocab_size)})
+
+    def __call__(self, text: bytes) -> list[int]:
+        return self._tokenizer.encode(text.decode("utf-8"))
+
+
+def vocabulary(tokenizer: Tokenizer, end_id: int, vocab_size: int) -> LLTokenizer:
+    """The tokenizer for llguidance, made once: for a large vocabulary that takes a good part of a second."""
+    from llguidance import LLTokenizer, TokenizerWrapper
+
+    by_size = _made.setdefault(tokenizer, {})
+    if vocab_size not in by_size:
+        tokens = TokenizerWrapper(_Tokens(tokenizer, end_id, vocab_size))
+        by_size[vocab_size] = LLTokenizer(tokens, n_vocab=vocab_size, eos_token=end_id)
+    return by_size[vocab_size]
