@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import gptkit
-from gptkit.cli import check, components, demo, diff, evaluate, generate, new, plugins, schema, show, train
+from gptkit.cli import check, components, demo, diff, evaluate, export, generate, import_, new, plugins, schema, show, train
 from gptkit.cli.failures import Commands, debugging
 
 __all__ = ["app", "main"]
@@ -28,11 +28,13 @@ _PANELS = {
     "Start": (demo.demo, new.new),
     "Specs": (check.check, show.show, diff.diff),
     "Models": (train.train, generate.generate, evaluate.evaluate),
+    "Other formats": (import_.import_model, export.export),
     "What is installed": (components.components, plugins.plugins, schema.schema),
 }
 for _panel, _functions in _PANELS.items():
     for _function in _functions:
-        app.command(rich_help_panel=_panel)(_function)
+        # The one name that a function cannot have.
+        app.command("import" if _function is import_.import_model else None, rich_help_panel=_panel)(_function)
 
 
 def _version(wanted: bool) -> None:

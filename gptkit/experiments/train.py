@@ -130,7 +130,7 @@ def _train(
     before = there.read_provenance() if checkpoint is not None else {}
     if checkpoint is None:
         there.write_spec(spec)
-    notes: dict[str, Any] = {"base": str(opened.base), **{key: before[key] for key in ("data",) if key in before}}
+    notes: dict[str, Any] = {"base": str(opened.base), **{key: before[key] for key in ("data", "imported") if key in before}}
     there.write_provenance(spec, registry, **notes)
     screen = ConsoleProgress() if progress else None
     with preparing(screen, "making the tokenizer"):
@@ -227,14 +227,17 @@ def _same(tracker: Tracker) -> Tracker:
 
 def _require_same(run: ExperimentSpec, asked: ExperimentSpec, there: RunFolder) -> None:
     differences = list(_differences(run.plain(), asked.plain()))
-    hard = [(path, old, new) for path, old, new in differences if not _is_free(path)]
+    steps = CheckpointStore(there.checkpoints).steps()
+    # Weights that were imported have no training behind them, which another one could contradict.
+    untrained = "imported" in there.read_provenance() and steps[-1:] == [0]
+    fixed = ("model", "tokenizer") if untrained else None
+    hard = [(path, old, new) for path, old, new in differences if not _is_free(path, fixed)]
     if hard:
         listed = "\n".join(f"  {path}: {old!r} in the run, {new!r} asked for" for path, old, new in hard[:10])
         raise CheckpointError(
             f"{there.path} was started with another spec:\n{listed}",
             hint="Resume it as it was, or train anew into another folder.",
         )
-    steps = CheckpointStore(there.checkpoints).steps()
     if steps and asked.training.steps < steps[-1]:
         raise CheckpointError(
             f"{there.path} has reached step {steps[-1]}, and training.steps is {asked.training.steps}",
@@ -242,8 +245,10 @@ def _require_same(run: ExperimentSpec, asked: ExperimentSpec, there: RunFolder) 
         )
 
 
-def _is_free(path: str) -> bool:
+def _is_free(path: str, fixed: Sequence[str] | None = None) -> bool:
     section, _, rest = path.partition(".")
+    if fixed is not None:
+        return section not in fixed
     field = rest.partition(".")[0]
     return section in _FREE or (section == "training" and field in _FREE_TRAINING)
 

@@ -7,7 +7,16 @@ from typing import Any
 
 from gptkit.kinds.foreign import ForeignConfig
 
-__all__ = ["every", "keys", "pattern", "read_activation", "read_windows", "write_activation", "write_windows"]
+__all__ = [
+    "all_but_every",
+    "every",
+    "keys",
+    "pattern",
+    "read_activation",
+    "read_windows",
+    "write_activation",
+    "write_windows",
+]
 
 _ACTIVATIONS = {
     "gelu": "gelu",
@@ -61,12 +70,17 @@ def pattern(layers: Sequence[dict[str, Any]]) -> list[dict[str, Any]] | None:
 
 def every(n: int, n_layers: int) -> list[bool]:
     """Whether each layer is an n-th one: layers n - 1, 2n - 1, …"""
-    return [(index + 1) % n == 0 for index in range(n_layers)]
+    return [n > 0 and (index + 1) % n == 0 for index in range(n_layers)]
 
 
-def read_windows(config: ForeignConfig, n_layers: int, default: Sequence[str]) -> list[bool]:
+def all_but_every(n: int, n_layers: int) -> list[bool]:
+    """The other layers."""
+    return [not each for each in every(n, n_layers)]
+
+
+def read_windows(config: ForeignConfig, n_layers: int, default: Sequence[bool]) -> list[bool]:
     """Whether each layer has a sliding window: `layer_types`, or the family's own pattern."""
-    types = config.items("layer_types", list(default))
+    types = config.items("layer_types", ["sliding_attention" if slides else "full_attention" for slides in default])
     if len(types) != n_layers or not set(types) <= {"sliding_attention", "full_attention"}:
         config.refuse("layer_types", f"it should name sliding_attention or full_attention for each of {n_layers} layers")
     return [kind == "sliding_attention" for kind in types]

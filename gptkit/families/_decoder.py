@@ -25,6 +25,8 @@ class Decoder(FamilySpec):
     tied: ClassVar[bool] = False
     eps: ClassVar[tuple[str, float]] = ("rms_norm_eps", 1e-6)
     activation: ClassVar[tuple[str, str]] = ("hidden_act", "silu")
+    inner: ClassVar[str] = "mlp"
+    """What the feed-forward is called in a layer."""
     width: ClassVar[str] = "intermediate_size"
     base: ClassVar[float] = 10000.0
     fraction: ClassVar[float] = 1.0
@@ -100,6 +102,7 @@ class Decoder(FamilySpec):
             **self.write_feedforward(layers),
             self.eps[0]: layer.norm.eps,
             "tie_word_embeddings": model.head.tied,
+            **({"partial_rotary_factor": 1.0} if self.fraction != 1 else {}),
             **(write_rope(rotary) if rotary.name == "rotary" else {}),
         }
 
@@ -129,9 +132,9 @@ class Decoder(FamilySpec):
             Rule("blocks.*.attention.k_norm", "model.layers.*.self_attn.k_norm"),
             Rule("blocks.*.attention.output", "model.layers.*.self_attn.o_proj"),
             Rule("blocks.*.feedforward_norm", "model.layers.*.post_attention_layernorm"),
-            Rule("blocks.*.feedforward.gate_up", "model.layers.*.mlp.{gate,up}_proj", HALVES),
-            Rule("blocks.*.feedforward.up", "model.layers.*.mlp.up_proj"),
-            Rule("blocks.*.feedforward.down", "model.layers.*.mlp.down_proj"),
+            Rule("blocks.*.feedforward.gate_up", f"model.layers.*.{self.inner}.{{gate,up}}_proj", HALVES),
+            Rule("blocks.*.feedforward.up", f"model.layers.*.{self.inner}.up_proj"),
+            Rule("blocks.*.feedforward.down", f"model.layers.*.{self.inner}.down_proj"),
             Rule("final_norm", "model.norm"),
             Rule("head", "lm_head"),
         ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.families._common import every, read_windows, write_windows
+from gptkit.families._common import all_but_every, read_windows, write_windows
 from gptkit.families.cohere import CohereFamily
 from gptkit.kinds.foreign import ForeignConfig
 
@@ -29,8 +29,7 @@ class Cohere2Family(CohereFamily):
     def read_layers(self, config: ForeignConfig, n_layers: int) -> Sequence[dict[str, Any]]:
         window = config.nullable("sliding_window", 4096)
         n = config.integer("sliding_window_pattern", config.integer("layer_switch", 4))
-        types = ["full_attention" if full else "sliding_attention" for full in every(n, n_layers)]
-        slides = read_windows(config, n_layers, types)
+        slides = read_windows(config, n_layers, all_but_every(n, n_layers))
         return [{"attention": {"window": window}} if each else {"position": "none"} for each in slides]
 
     def config(self, model: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.families._common import every, read_windows
+from gptkit.families._common import all_but_every, read_windows
 from gptkit.families.gemma import GemmaFamily
 from gptkit.kinds.family import Rule
 from gptkit.kinds.foreign import ForeignConfig
@@ -41,8 +41,10 @@ class Gemma2Family(GemmaFamily):
     def read_layers(self, config: ForeignConfig, n_layers: int) -> Sequence[dict[str, Any]]:
         window = config.nullable("sliding_window", 4096)
         n = config.integer("sliding_window_pattern", self.every)
-        types = ["full_attention" if full else "sliding_attention" for full in every(n, n_layers)]
-        return [{"attention": {"window": window}} if each else {} for each in read_windows(config, n_layers, types)]
+        return [
+            {"attention": {"window": window}} if each else {}
+            for each in read_windows(config, n_layers, all_but_every(n, n_layers))
+        ]
 
     def config(self, model: Any) -> dict[str, Any]:
         layers = model.layer_specs()

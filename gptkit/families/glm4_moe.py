@@ -60,7 +60,7 @@ class Glm4MoeFamily(Decoder):
 
     def config(self, model: Any) -> dict[str, Any]:
         normed = model.layer_specs()[0].attention.qk_norm is not None
-        return {"partial_rotary_factor": 1.0, **super().config(model), "use_qk_norm": normed}
+        return {**super().config(model), "use_qk_norm": normed}
 
     def skipped(self, model: Any) -> Sequence[str]:
         # The layer that predicts a further token stands after the last one.

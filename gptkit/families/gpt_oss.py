@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.families._common import every, read_windows, write_windows
+from gptkit.families._common import all_but_every, read_windows, write_windows
 from gptkit.families._decoder import Decoder
 from gptkit.families._experts import INERT, first_of, sparse, write_experts
 from gptkit.families.layouts import TRANSPOSED, TRANSPOSED_ALTERNATING
@@ -48,8 +48,10 @@ class GptOssFamily(Decoder):
 
     def read_layers(self, config: ForeignConfig, n_layers: int) -> Sequence[dict[str, Any]]:
         window = config.nullable("sliding_window", 128)
-        types = ["full_attention" if full else "sliding_attention" for full in every(2, n_layers)]
-        return [{"attention": {"window": window}} if each else {} for each in read_windows(config, n_layers, types)]
+        return [
+            {"attention": {"window": window}} if each else {}
+            for each in read_windows(config, n_layers, all_but_every(2, n_layers))
+        ]
 
     def write_feedforward(self, layers: Sequence[Any]) -> dict[str, Any]:
         expert = first_of(layers, "experts").expert

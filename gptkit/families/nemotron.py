@@ -25,6 +25,3 @@ class NemotronFamily(Decoder):
 
     def read_feedforward(self, config: ForeignConfig) -> dict[str, Any]:
         return {**super().read_feedforward(config), "name": "mlp"}
-
-    def config(self, model: Any) -> dict[str, Any]:
-        return {"partial_rotary_factor": 1.0, **super().config(model)}

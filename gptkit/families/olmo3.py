@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.families._common import every, read_windows, write_windows
+from gptkit.families._common import all_but_every, read_windows, write_windows
 from gptkit.families._rope import read_two, write_two
 from gptkit.families.olmo2 import Olmo2Family
 from gptkit.kinds.foreign import ForeignConfig
@@ -26,8 +26,7 @@ class Olmo3Family(Olmo2Family):
     def read_layers(self, config: ForeignConfig, n_layers: int) -> Sequence[dict[str, Any]]:
         local = read_two(config, 5e5, config.number("rope_theta", 5e5))[1]
         slide = {"attention": {"window": config.nullable("sliding_window", 4096)}, "position": local}
-        types = ["full_attention" if full else "sliding_attention" for full in every(4, n_layers)]
-        return [slide if each else {} for each in read_windows(config, n_layers, types)]
+        return [slide if each else {} for each in read_windows(config, n_layers, all_but_every(4, n_layers))]
 
     def config(self, model: Any) -> dict[str, Any]:
         found = super().config(model)

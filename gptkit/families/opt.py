@@ -24,8 +24,7 @@ class OPTFamily(FamilySpec):
         d_model = config.integer("hidden_size", 768)
         before = config.flag("do_layer_norm_before", True)
         bare = config.flag("_remove_final_layer_norm", False) or not before
-        bias = config.flag("enable_bias", True)
-        affine = config.flag("layer_norm_elementwise_affine", True)
+        bias, affine = config.flag("enable_bias", True), config.flag("layer_norm_elementwise_affine", True)
         norm = {"name": "layer", "scale": affine, "shift": affine}
         n_heads, d_hidden = config.integer("num_attention_heads", 12), config.integer("ffn_dim", 3072)
         activation = read_activation(config, "activation_function", "relu")
@@ -46,7 +45,7 @@ class OPTFamily(FamilySpec):
         }
 
     def config(self, model: Any) -> dict[str, Any]:
-        before = model.block.name == "pre-norm"
+        before, bare = model.block.name == "pre-norm", model.final_norm is None
         return {
             "max_position_embeddings": model.context_length,
             "hidden_size": model.d_model,
@@ -59,7 +58,7 @@ class OPTFamily(FamilySpec):
             "ffn_dim": model.feedforward.d_hidden,
             "activation_function": write_activation(model.feedforward.activation),
             "do_layer_norm_before": before,
-            "_remove_final_layer_norm": before and model.final_norm is None,
+            "_remove_final_layer_norm": before and bare,
             "tie_word_embeddings": model.head.tied,
         }
 

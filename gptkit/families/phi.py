@@ -41,7 +41,7 @@ class PhiFamily(Decoder):
 
     def config(self, model: Any) -> dict[str, Any]:
         found = {**super().config(model), "qk_layernorm": model.layer_specs()[0].attention.qk_norm is not None}
-        return {"partial_rotary_factor": 1.0, **{key: value for key, value in found.items() if key != "mlp_bias"}}
+        return {key: value for key, value in found.items() if key != "mlp_bias"}
 
     def rules(self, model: Any) -> list[Rule]:
         layer = "model.layers.*"

@@ -27,7 +27,7 @@ class Qwen2Family(Decoder):
         first = config.integer("max_window_layers", 28)
         window = config.nullable("sliding_window", 4096)
         on = config.flag("use_sliding_window", False) and window is not None
-        default = ["sliding_attention" if on and index >= first else "full_attention" for index in range(n_layers)]
+        default = [on and index >= first for index in range(n_layers)]
         slides = read_windows(config, n_layers, default)
         if any(slides) and not on:
             config.refuse("layer_types", "it has sliding windows, which use_sliding_window or sliding_window switch off")

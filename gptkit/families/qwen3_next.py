@@ -14,6 +14,15 @@ from gptkit.kinds.foreign import ForeignConfig
 
 __all__ = ["Qwen3NextFamily"]
 
+LINEAR = {
+    "n_heads": ("linear_num_key_heads", 16),
+    "n_value_heads": ("linear_num_value_heads", 32),
+    "d_key": ("linear_key_head_dim", 128),
+    "d_value": ("linear_value_head_dim", 128),
+    "conv_width": ("linear_conv_kernel_dim", 4),
+}
+"""Fields of linear attention, with their keys and what these have where they are left out."""
+
 
 class Qwen3NextFamily(Qwen3MoeFamily):
     """Qwen3-Next: three layers of linear attention to one of gated full attention, experts and a gated shared one."""
@@ -41,15 +50,8 @@ class Qwen3NextFamily(Qwen3MoeFamily):
     def read_layers(self, config: ForeignConfig, n_layers: int) -> Sequence[dict[str, Any]]:
         full = every(config.integer("full_attention_interval", 4), n_layers)
         types = config.items("layer_types", ["full_attention" if each else "linear_attention" for each in full])
-        linear = {
-            "name": "gated-delta",
-            "n_heads": config.integer("linear_num_key_heads", 16),
-            "n_value_heads": config.integer("linear_num_value_heads", 32),
-            "d_key": config.integer("linear_key_head_dim", 128),
-            "d_value": config.integer("linear_value_head_dim", 128),
-            "conv_width": config.integer("linear_conv_kernel_dim", 4),
-            "norm": {"name": "rms", "eps": config.number(*self.eps)},
-        }
+        norm = {"name": "rms", "eps": config.number(*self.eps)}
+        linear = {"name": "gated-delta", "norm": norm} | {ours: config.integer(*key) for ours, key in LINEAR.items()}
         changed = {"attention": linear, "position": "none"}
         both = zip(types, super().read_layers(config, n_layers), strict=True)
         return [{**each, **(changed if kind == "linear_attention" else {})} for kind, each in both]
@@ -57,35 +59,21 @@ class Qwen3NextFamily(Qwen3MoeFamily):
     def write_attention(self, layers: Sequence[Any]) -> dict[str, Any]:
         linear = next(layer.attention for layer in layers if layer.attention.name == "gated-delta")
         full = [layer for layer in layers if layer.attention.name != "gated-delta"]
-        return {
-            **super().write_attention(full),
-            "layer_types": ["full_attention" if layer in full else "linear_attention" for layer in layers],
-            "linear_num_key_heads": linear.n_heads,
-            "linear_num_value_heads": linear.n_value_heads,
-            "linear_key_head_dim": linear.d_key,
-            "linear_value_head_dim": linear.d_value,
-            "linear_conv_kernel_dim": linear.conv_width,
-        }
+        types = ["full_attention" if layer in full else "linear_attention" for layer in layers]
+        sizes = {key: getattr(linear, ours) for ours, (key, _) in LINEAR.items()}
+        return {**super().write_attention(full), "layer_types": types, **sizes}
 
     def write_feedforward(self, layers: Sequence[Any]) -> dict[str, Any]:
         shared = first_of(layers, "experts").shared
         return {**super().write_feedforward(layers), "shared_expert_intermediate_size": shared.d_hidden}
 
-    def config(self, model: Any) -> dict[str, Any]:
-        return {"partial_rotary_factor": 1.0, **super().config(model)}
-
     def rules(self, model: Any) -> list[Rule]:
         ours, theirs = "blocks.*.attention", "model.layers.*.linear_attn"
-        linear = [
-            Rule(f"{ours}.qkvz", f"{theirs}.in_proj_qkvz", MIXED_HEADS),
-            Rule(f"{ours}.rates", f"{theirs}.in_proj_ba", MIXED_RATES),
-            *(Rule(f"{ours}.{a}", f"{theirs}.{b}") for a, b in (("conv", "conv1d"), ("norm", "norm"))),
-            *(Rule(f"{ours}.{a}", f"{theirs}.{b}") for a, b in (("decay_log", "A_log"), ("decay_bias", "dt_bias"))),
-        ]
+        names = {"conv": "conv1d", "norm": "norm", "decay_log": "A_log", "decay_bias": "dt_bias"}
+        linear = [Rule(f"{ours}.{mine}", f"{theirs}.{other}") for mine, other in names.items()]
+        linear += [Rule(f"{ours}.qkvz", f"{theirs}.in_proj_qkvz", MIXED_HEADS)]
+        linear += [Rule(f"{ours}.rates", f"{theirs}.in_proj_ba", MIXED_RATES)]
         full = [Rule(f"{ours}.qkv", "model.layers.*.self_attn.{q,k,v}_proj", GATED_HEADS)]
-        outputs = [
-            Rule(f"blocks.{index}.attention.output", f"model.layers.{index}.linear_attn.out_proj")
-            for index, layer in enumerate(model.layer_specs())
-            if layer.attention.name == "gated-delta"
-        ]
+        bare = [i for i, layer in enumerate(model.layer_specs()) if layer.attention.name == "gated-delta"]
+        outputs = [Rule(f"blocks.{i}.attention.output", f"model.layers.{i}.linear_attn.out_proj") for i in bare]
         return [*linear, *full, *outputs, *super().rules(model)]

@@ -34,4 +34,4 @@ class StableLmFamily(Decoder):
         layer = model.layer_specs()[0]
         found = {**super().config(model), "use_qkv_bias": layer.attention.qkv_bias}
         del found["head_dim"]
-        return {"partial_rotary_factor": 1.0, **found, "use_parallel_residual": layer.block.name == "parallel"}
+        return {**found, "use_parallel_residual": layer.block.name == "parallel"}

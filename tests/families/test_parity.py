@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from families.tiny_models import MODELS
+from safetensors.torch import load_file, save_file
 
 import gptkit
 from gptkit.errors import GptkitError
+from gptkit.families.conversion import families
 
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 N_TOKENS = 40
 TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Foreign:
+    name: str
+    folder: Path
+    model: Any
 
 
 def kernel(name: str) -> str:
@@ -40,6 +51,13 @@ def make(name: str, folder: Path) -> Any:
     return model
 
 
+@pytest.fixture(scope="module", params=MODELS)
+def foreign(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Foreign:
+    """A tiny model of each kind, as transformers saved it."""
+    folder = tmp_path_factory.mktemp(request.param) / "foreign"
+    return Foreign(request.param, folder, make(request.param, folder))
+
+
 def some_ids() -> torch.Tensor:
     return torch.randint(3, 200, (2, N_TOKENS), generator=torch.Generator().manual_seed(1))
 
@@ -53,32 +71,30 @@ def distance(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     return float((ours - theirs).abs().max() / theirs.abs().max())
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_a_family_comes_and_goes(name: str, tmp_path: Path) -> None:
-    theirs = make(name, tmp_path / "foreign")
+def test_a_family_comes_and_goes(foreign: Foreign, tmp_path: Path) -> None:
     ids = some_ids()
-    expected = logits_of(theirs, ids)
-    run = gptkit.import_model(tmp_path / "foreign", tmp_path / "run", tokenizer="byte")
+    expected = logits_of(foreign.model, ids)
+    run = gptkit.import_model(foreign.folder, tmp_path / "run", tokenizer="byte")
     with torch.no_grad():
         assert distance(run.model(ids).logits, expected) < TOLERANCE
         # A prompt, then a token at a time, over the edge of every window.
         cache = run.model.new_cache(2)
         pieces = [run.model(ids[:, :5], cache=cache).logits]
         pieces += [run.model(ids[:, at : at + 1], cache=cache).logits for at in range(5, N_TOKENS)]
-        by_length = any(layer.position.depends_on_length for layer in run.model.spec.layer_specs())
-        if not by_length:
+        if not any(layer.position.depends_on_length for layer in run.model.spec.layer_specs()):
             assert distance(torch.cat(pieces, 1), expected) < TOLERANCE
         assert distance(pieces[-1][:, -1], expected[:, -1]) < TOLERANCE
 
     gptkit.export_model(tmp_path / "run", tmp_path / "exported")
-    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "exported", attn_implementation=kernel(name)).eval()
-    assert type(again) is type(theirs)
-    assert distance(logits_of(again, ids), expected) < 1e-6
+    load = transformers.AutoModelForCausalLM.from_pretrained
+    again, report = load(tmp_path / "exported", attn_implementation=kernel(foreign.name), output_loading_info=True)
+    assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    assert type(again) is type(foreign.model)
+    assert distance(logits_of(again.eval(), ids), expected) < 1e-6
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_what_is_not_understood_is_refused(name: str, tmp_path: Path) -> None:
-    make(name, tmp_path / "foreign")
+def test_what_is_not_understood_is_refused(foreign: Foreign, tmp_path: Path) -> None:
+    shutil.copytree(foreign.folder, tmp_path / "foreign")
     file = tmp_path / "foreign" / "config.json"
     config = json.loads(file.read_text())
     file.write_text(json.dumps({**config, "attention_twist": 0.5}))
@@ -86,15 +102,17 @@ def test_what_is_not_understood_is_refused(name: str, tmp_path: Path) -> None:
         gptkit.import_model(tmp_path / "foreign", tmp_path / "run", tokenizer="byte")
     assert not (tmp_path / "run").exists()
     file.write_text(json.dumps(config))
-    weights = tmp_path / "foreign" / "model.safetensors"
-    _drop_a_tensor(weights)
+    _drop_a_tensor(tmp_path / "foreign" / "model.safetensors")
     with pytest.raises(GptkitError, match=r"tensors are missing: .*\.1\."):
         gptkit.import_model(tmp_path / "foreign", tmp_path / "run", tokenizer="byte")
 
 
-def _drop_a_tensor(file: Path) -> None:
-    from safetensors.torch import load_file, save_file
+def test_every_family_is_tested() -> None:
+    tested = {getattr(transformers, f"{family}Config").model_type for family, _ in MODELS.values()}
+    assert tested == {family.model_type for family in families().values()}
 
+
+def _drop_a_tensor(file: Path) -> None:
     tensors = {name: tensor.clone() for name, tensor in load_file(file).items()}
     victim = next(name for name in sorted(tensors) if ".1." in name)
     del tensors[victim]

@@ -1,0 +1,93 @@
+"""`gptkit import` and `gptkit export`: from a folder to a run and back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from families.test_hostile import CONFIG
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+from gptkit.cli.main import app
+
+
+def invoke(*words: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, list(words))
+    return result.exit_code, " ".join(result.output.split())
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> Path:
+    """A llama of one layer, whose tensors are all that there are."""
+    folder = tmp_path / "tiny-llama"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({**CONFIG, "num_hidden_layers": 1}))
+    layer = "model.layers.0"
+    shapes = {"model.embed_tokens": (260, 16), "model.norm": (16,)}
+    shapes |= {f"{layer}.input_layernorm": (16,), f"{layer}.post_attention_layernorm": (16,)}
+    shapes |= {f"{layer}.self_attn.{p}_proj": (16, 16) for p in "qo"} | {
+        f"{layer}.self_attn.{p}_proj": (8, 16) for p in "kv"
+    }
+    shapes |= {f"{layer}.mlp.{p}_proj": (24, 16) for p in ("gate", "up")} | {f"{layer}.mlp.down_proj": (16, 24)}
+    save_file({f"{name}.weight": torch.randn(shape) for name, shape in shapes.items()}, folder / "model.safetensors")
+    return folder
+
+
+def test_there_and_back(foreign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, said = invoke("import", "tiny-llama", "--tokenizer", "byte")
+    assert code == 0
+    assert "imported into runs/tiny-llama" in said
+    assert invoke("show", "runs/tiny-llama")[0] == 0
+    assert invoke("generate", "runs/tiny-llama", "Hi", "-n", "3")[0] == 0
+    code, said = invoke("export", "runs/tiny-llama")
+    assert code == 0
+    assert "exported to exports/tiny-llama" in said
+    before, after = (load_file(folder / "model.safetensors") for folder in (foreign, tmp_path / "exports" / "tiny-llama"))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_refusals_are_messages(foreign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, said = invoke("import", "tiny-llama")
+    assert code == 2
+    assert "no tokenizer.json" in said
+    assert "--tokenizer byte" in said
+    assert invoke("import", "tiny-llama", "runs/a", "--tokenizer", "byte")[0] == 0
+    code, said = invoke("import", "tiny-llama", "runs/a", "--tokenizer", "byte")
+    assert code == 2
+    assert "already holds a run" in said
+    assert invoke("import", "tiny-llama", "runs/a", "--tokenizer", "byte", "--overwrite")[0] == 0
+    assert invoke("export", "runs/a", "out", "--family", "gpt3")[0] == 2
+    code, said = invoke("export", "runs/a", "out", "--family", "gpt2")
+    assert code == 2
+    assert "family 'gpt2' cannot express this model" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_no_family_has_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = """
+        tokenizer: byte
+        model: {d_model: 16, n_layers: 1, context_length: 16, attention: {n_heads: 2}, block: post-norm}
+        training: {steps: 1, batch_size: 1}
+    """
+    Path("odd.yaml").write_text(text)
+    assert invoke("train", "odd.yaml", "runs/odd", "--quiet")[0] == 0
+    code, said = invoke("export", "runs/odd", "out")
+    assert code == 2
+    assert "no family can express this model; the nearest" in said
+    assert "block is post-norm, and would be pre-norm" in said
+
+
+def test_an_import_is_trained_on(foreign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert invoke("import", "tiny-llama", "runs/a", "--tokenizer", "byte")[0] == 0
+    small = ["--set", "training.steps=1", "--set", "training.batch_size=1"]
+    code, said = invoke("train", "runs/a", "--resume", "--quiet", *small)
+    assert code == 0, said
+    assert (tmp_path / "runs/a/checkpoints/step-00000001").is_dir()
