@@ -108,3 +108,16 @@ def test_the_one_command_runs_anywhere() -> None:
 def test_make_help_lists_the_targets(target: str) -> None:
     text = subprocess.run(["make", "-s", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert re.search(rf"^  {target} +\w", text, re.MULTILINE)
+
+
+def test_the_readmes_table_lists_what_is_built_in() -> None:
+    from gptkit.registry import Registry, default_registry
+
+    registry: Registry = default_registry()
+    rows = re.findall(r"^\| ([a-z-]+) \| (`.*`) \|$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    listed = {kind: re.findall(r"`([^`]+)`", names) for kind, names in rows}
+    built_in = {
+        kind: [name for name, entry in registry.entries(kind).items() if entry.plugin.built_in] for kind in registry.kinds()
+    }
+    del built_in["family"]
+    assert listed == built_in
