@@ -5,12 +5,17 @@ Shapes: B batch, H heads, T tokens, S keys.
 
 from __future__ import annotations
 
+from typing import ClassVar, Literal
+
 import torch
+from torch import Tensor
 
 from gptkit.kinds.attention import Attention
+from gptkit.kinds.context import BuildContext
+from gptkit.kinds.position import HeadShape, Position, PositionSpec
 from gptkit.model.gpt import GPT
 from gptkit.testing.check import Checks, differ, expect, same, skip
-from gptkit.testing.subject import Subject, stirred, token_ids
+from gptkit.testing.subject import CONTEXT_LENGTH, Subject, stirred, token_ids
 from gptkit.testing.tokens import reach
 
 __all__ = ["checks"]
@@ -54,6 +59,57 @@ def applies_positions(subject: Subject) -> None:
         expect(changed, f"with position {name!r} it gives the very logits that it gives without any")
 
 
+class _Doubling(Position):
+    """Doubles the queries, and counts its calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.prepared: list[Tensor] = []
+        self.rotated = 0
+
+    def prepare(self, positions: Tensor) -> Tensor:
+        self.prepared.append(positions)
+        return positions
+
+    def rotate(self, q_BHTD: Tensor, k_BKTD: Tensor, prepared: Tensor) -> tuple[Tensor, Tensor]:
+        self.rotated += 1
+        return q_BHTD * 2, k_BKTD
+
+
+class _DoublingSpec(PositionSpec):
+    """A position that is easily counted."""
+
+    name: Literal["doubling"] = "doubling"
+    uses: ClassVar[frozenset[str]] = frozenset({"rotate"})
+
+    def build(self, context: BuildContext, *, heads: HeadShape) -> Position:
+        return _Doubling()
+
+    def describe(self) -> str:
+        return "doubling"
+
+
+@checks.add("rotates-once", "Queries and keys that are turned twice, or by other positions, are not what was asked for.")
+@torch.no_grad()
+def rotates_once(subject: Subject) -> None:
+    if "rotate" not in subject.spec.accepts:
+        skip("it accepts no position that rotates")
+    model = subject.make("none", n_layers=1, position=_DoublingSpec()).eval()
+    position = next((module for module in model.modules() if isinstance(module, _Doubling)), None)
+    if position is None:
+        expect(False, "it accepts positions that rotate, and does not build context.parts.position")
+        return
+    cache = model.new_cache(1)
+    for length, first in ((5, 0), (1, 5)):
+        position.prepared.clear()
+        position.rotated = 0
+        model(token_ids(1, length), cache=cache)
+        expect(position.rotated == 1, f"`rotate` was called {position.rotated} times in one forward pass of one layer")
+        wanted = list(range(first, first + length))
+        given = [positions.flatten().tolist() for positions in position.prepared]
+        expect(all(positions == wanted for positions in given), f"`prepare` was given positions {given}, not {wanted}")
+
+
 @checks.add("window-counts-tokens", "A window of n tokens is the current token and the n - 1 before it, in every attention.")
 @torch.no_grad()
 def window_counts_tokens(subject: Subject) -> None:
@@ -61,7 +117,7 @@ def window_counts_tokens(subject: Subject) -> None:
         skip("it has no field `window`")
     model = _softened(subject.make("none", window=True, n_layers=1))
     # What it reaches without a window: chunks, say, may end earlier.
-    wide = _softened(subject.make("none", n_layers=1, attention=subject.spec.replace(window=None)))
+    wide = _softened(subject.make("none", n_layers=1, attention=subject.spec.replace(window=CONTEXT_LENGTH)))
     for at, ((first, last), (_, furthest)) in enumerate(zip(reach(model, 14), reach(wide, 14), strict=True)):
         wanted = min(at + 4, furthest)
         seen = f"with window 5, token {at} reaches tokens {first} to {last}, not {at} to {wanted}"

@@ -42,6 +42,7 @@ def _case(batch: int = 4, seed: int = 0) -> tuple[Tensor, list[list[int]]]:
     generator = torch.Generator().manual_seed(seed)
     logits_BV = torch.randn(batch, _tokenizer().vocab_size, generator=generator) * 4
     logits_BV[:, 1::3] = -torch.inf
+    logits_BV[:, _tokenizer().end_id] = 2.0
     history = [torch.randint(0, 40, (12 + 2 * row,), generator=generator).tolist() for row in range(batch)]
     return logits_BV, history
 
@@ -49,7 +50,7 @@ def _case(batch: int = 4, seed: int = 0) -> tuple[Tensor, list[list[int]]]:
 @checks.add("keeps-shape", "The next sampler of the chain counts on logits of the same shape, in fp32.")
 def keeps_shape(subject: Subject) -> None:
     logits_BV, history = _case()
-    out = _build(subject.spec, 4)(logits_BV, history)
+    out = _build(subject.spec, 4)(logits_BV.clone(), history)
     expect(out.shape == logits_BV.shape, f"{tuple(logits_BV.shape)} became {tuple(out.shape)}")
     expect(out.dtype == torch.float32, f"fp32 became {out.dtype}")
     expect(not out.isnan().any() and bool((out < torch.inf).all()), "the logits that come out hold NaN or +∞")
@@ -58,7 +59,7 @@ def keeps_shape(subject: Subject) -> None:
 @checks.add("never-revives", "A token that is ruled out (-∞) stays so: whoever ruled it out relies on it.")
 def never_revives(subject: Subject) -> None:
     logits_BV, history = _case()
-    out = _build(subject.spec, 4)(logits_BV, history)
+    out = _build(subject.spec, 4)(logits_BV.clone(), history)
     back = ((logits_BV == -torch.inf) & (out != -torch.inf)).nonzero().tolist()
     expect(
         not back, f"a logit of -∞ came back as {float(out[tuple(back[0])]):.4g} at (row, token) {back[0]}" if back else ""
@@ -74,7 +75,7 @@ def leaves_a_token(subject: Subject) -> None:
     logits_BV[3] *= 20  # one token has it all
     sampler = _build(subject.spec, 4)
     for step in range(3):
-        out = sampler(logits_BV, history)
+        out = sampler(logits_BV.clone(), history)
         empty = (out == -torch.inf).all(-1).nonzero().flatten().tolist()
         cases = ["logits of all sizes", "a single token left", "all tokens alike", "one token far above the others"]
         expect(not empty, f"no token is left at step {step} in the row with {cases[empty[0]]}" if empty else "")
@@ -96,17 +97,17 @@ def changes_nothing_in_place(subject: Subject) -> None:
 def same_input_same_output(subject: Subject) -> None:
     logits_BV, history = _case()
     torch.manual_seed(1)
-    once = _build(subject.spec, 4)(logits_BV, history)
+    once = _build(subject.spec, 4)(logits_BV.clone(), history)
     torch.manual_seed(2)
-    same(_build(subject.spec, 4)(logits_BV, history), once, "built anew and given the same, it gives other logits")
+    same(_build(subject.spec, 4)(logits_BV.clone(), history), once, "built anew and given the same, it gives other logits")
 
 
 @checks.add("rows-are-independent", "Texts are written in batches, and what one says must not depend on the others.")
 def rows_are_independent(subject: Subject) -> None:
     logits_BV, history = _case()
-    together = _build(subject.spec, 4)(logits_BV, history)
+    together = _build(subject.spec, 4)(logits_BV.clone(), history)
     for row in range(4):
-        alone = _build(subject.spec, 1)(logits_BV[row : row + 1], history[row : row + 1])
+        alone = _build(subject.spec, 1)(logits_BV[row : row + 1].clone(), history[row : row + 1])
         same(together[row : row + 1], alone, f"row {row} of four gives other logits than by itself")
 
 
@@ -140,7 +141,7 @@ def draws_follow_the_logits(subject: Subject) -> None:
     logits_1V, history = _case(1)
     logits_1V[0, 12:] = -torch.inf
     logits_1V[0, :12] = torch.linspace(-1, 1, 12)[torch.randperm(12, generator=torch.Generator().manual_seed(1))]
-    p_V = _build(subject.spec, 1)(logits_1V, history)[0].double().softmax(-1)
+    p_V = _build(subject.spec, 1)(logits_1V.clone(), history)[0].double().softmax(-1)
     context = SamplerContext(_tokenizer().vocab_size, N_DRAWS, _tokenizer())
     picked_N = Chain([subject.spec], context, seed=0).pick(logits_1V.expand(N_DRAWS, -1).clone(), history * N_DRAWS)
     counts_V = picked_N.bincount(minlength=p_V.numel()).double()

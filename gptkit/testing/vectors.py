@@ -45,12 +45,12 @@ def _input(dim: int = D_MODEL) -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def position_wise(subject: Subject) -> None:
     function, (x_BTD, ids) = _function(subject), _input()
-    whole = function(x_BTD, ids)
+    whole = function(x_BTD.clone(), ids)
     expect(whole.shape == x_BTD.shape, f"{tuple(x_BTD.shape)} became {tuple(whole.shape)}; the shape must stay")
     for row in range(B):
         for at in range(T):
             place = slice(row, row + 1), slice(at, at + 1)
-            alone = function(x_BTD[place], ids[place])
+            alone = function(x_BTD[place].clone(), ids[place])
             same(whole[place], alone, f"the vector of token {at} in row {row} gives another result than by itself")
 
 
@@ -68,7 +68,7 @@ def leaves_input_alone(subject: Subject) -> None:
 def any_shape(subject: Subject) -> None:
     norm = subject.module(dim=D_HEAD)
     x = torch.randn(2, 3, 4, D_HEAD, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    whole = norm(x)
+    whole = norm(x.clone())
     expect(whole.shape == x.shape, f"{tuple(x.shape)} became {tuple(whole.shape)}; the shape must stay")
     same(whole.flatten(0, 2), norm(x.flatten(0, 2)), "vectors in four dimensions give other results than in two")
 

@@ -1,0 +1,454 @@
+"""Attentions with one thing wrong."""
+
+from __future__ import annotations
+
+import copy
+import random
+from typing import Any, ClassVar, Literal
+
+import torch
+from mutants.mutant import ANYTHING, Mutant, become
+from pydantic import Field
+from torch import Tensor, nn
+
+from gptkit.components.attention.grouped_query import GroupedQueryAttention
+from gptkit.components.attention.multi_head import MultiHeadSpec
+from gptkit.kinds.context import BuildContext
+from gptkit.kinds.forward import Forward
+from gptkit.kinds.state import TokenState
+
+# A cached step differs wherever something is remembered or turned wrongly.
+DECODING = ("cached-equals-full", "cache-reorders", "cache-truncates", "uneven-prompts-cached")
+
+
+class Base(MultiHeadSpec):
+    """Multi-head attention whose runtime class is `runtime`."""
+
+    n_heads: int | None = Field(2, description="Query heads.")
+    d_head: int | None = Field(16, description="Features of a head.")
+    runtime: ClassVar[type[nn.Module]] = GroupedQueryAttention
+
+    def build(self, context: BuildContext) -> GroupedQueryAttention:
+        made: GroupedQueryAttention = become(super().build(context), self.runtime)
+        return made
+
+
+class Wrong(Mutant, Base):
+    """Base of the mutants below."""
+
+    twin_class = MultiHeadSpec
+
+
+def blind(forward: Forward, **changes: Any) -> Forward:
+    """The same call without something that it says."""
+    other = copy.copy(forward)
+    other._memo = {}
+    for name, value in changes.items():
+        setattr(other, name, value)
+    return other
+
+
+class LeaksOne(Wrong):
+    """Each token also sees the one after it."""
+
+    class Runtime(GroupedQueryAttention):
+        def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+            after = torch.cat((x_BTE[:, 1:], torch.zeros_like(x_BTE[:, :1])), dim=1)
+            return super().forward(x_BTE + 0.3 * after, forward)
+
+    name: Literal["leaks-one"] = "leaks-one"
+    runtime = Runtime
+    caught_by = "no-future-leak"
+    also = (*DECODING, "documents-keep-apart", "window-counts-tokens")
+
+
+class SeesAll(Wrong):
+    """Without a cache, every token sees the whole row."""
+
+    class Runtime(GroupedQueryAttention):
+        def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+            return super().forward(x_BTE + 0.3 * x_BTE.mean(dim=1, keepdim=True), forward)
+
+    name: Literal["sees-all"] = "sees-all"
+    runtime = Runtime
+    caught_by = "no-future-leak"
+    also = (*DECODING, "documents-keep-apart", "padding-is-ignored", "window-counts-tokens")
+
+
+class WindowOffByOne(Wrong):
+    """The window counts the tokens before the current one."""
+
+    name: Literal["window-off-by-one"] = "window-off-by-one"
+    caught_by = "window-counts-tokens"
+
+    def build(self, context: BuildContext) -> GroupedQueryAttention:
+        return super(Wrong, self.replace(window=None if self.window is None else self.window + 1)).build(context)  # type: ignore[no-any-return]
+
+
+class WindowIgnored(Wrong):
+    """The window is in the spec only."""
+
+    name: Literal["window-ignored"] = "window-ignored"
+    caught_by = "window-counts-tokens"
+
+    def build(self, context: BuildContext) -> GroupedQueryAttention:
+        return super(Wrong, self.replace(window=None)).build(context)  # type: ignore[no-any-return]
+
+
+class WindowForgets(Wrong):
+    """With a cache the window is one token shorter."""
+
+    class Runtime(GroupedQueryAttention):
+        def score(self, q: Tensor, k: Tensor, v: Tensor, forward: Forward, first: int) -> Tensor:
+            if self.window is not None and k.shape[2] == self.window and q.shape[2] == 1:
+                k, v, first = k[:, :, 1:], v[:, :, 1:], first + 1
+            return super().score(q, k, v, forward, first)
+
+    name: Literal["window-forgets"] = "window-forgets"
+    runtime = Runtime
+    caught_by = "cached-equals-full"
+    also = ("cache-reorders", "cache-truncates", "uneven-prompts-cached")
+
+
+class DropsBiasWhenDecoding(Wrong):
+    """A single token with a cache is scored without the position's bias."""
+
+    class Runtime(GroupedQueryAttention):
+        def score(self, q: Tensor, k: Tensor, v: Tensor, forward: Forward, first: int) -> Tensor:
+            kept, self.biases = self.biases, self.biases and q.shape[2] > 1
+            try:
+                return super().score(q, k, v, forward, first)
+            finally:
+                self.biases = kept
+
+    name: Literal["drops-bias-when-decoding"] = "drops-bias-when-decoding"
+    runtime = Runtime
+    caught_by = "cached-equals-full"
+    also = ("cache-reorders", "cache-truncates", "uneven-prompts-cached")
+
+
+class RotatesTwice(Wrong):
+    """Queries and keys are turned twice."""
+
+    class Runtime(GroupedQueryAttention):
+        def rotate(self, q: Tensor, k: Tensor, forward: Forward) -> tuple[Tensor, Tensor]:
+            return super().rotate(*super().rotate(q, k, forward), forward)
+
+    name: Literal["rotates-twice"] = "rotates-twice"
+    runtime = Runtime
+    caught_by = "rotates-once"
+
+
+class PositionsRestart(Wrong):
+    """Every call's first token has position 0, cached ones or not."""
+
+    class Runtime(GroupedQueryAttention):
+        def rotate(self, q: Tensor, k: Tensor, forward: Forward) -> tuple[Tensor, Tensor]:
+            return super().rotate(q, k, blind(forward, first=0))
+
+    name: Literal["positions-restart"] = "positions-restart"
+    runtime = Runtime
+    caught_by = "cached-equals-full"
+    also = ("cache-reorders", "cache-truncates", "rotates-once", "uneven-prompts-cached")
+
+
+class IgnoresPositions(Wrong):
+    """Accepts positions and applies none."""
+
+    class Runtime(GroupedQueryAttention):
+        def attend(self, q: Tensor, k: Tensor, v: Tensor, forward: Forward) -> Tensor:
+            self.rotates = self.biases = self.reads_content = self.changes_values = False
+            return super().attend(q, k, v, forward)
+
+    name: Literal["ignores-positions"] = "ignores-positions"
+    runtime = Runtime
+    caught_by = "applies-positions"
+    also = ("gradients", "rotates-once")
+
+
+class DropsInEval(Wrong):
+    """Dropout acts outside of training too."""
+
+    class Runtime(GroupedQueryAttention):
+        def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+            return nn.functional.dropout(super().forward(x_BTE, forward), 0.3, training=True)
+
+    name: Literal["drops-in-eval"] = "drops-in-eval"
+    runtime = Runtime
+    caught_by = "eval-is-deterministic"
+    also = ANYTHING
+
+
+class StartsByChance(Wrong):
+    """The output's weights ignore the generator that they are given."""
+
+    class Runtime(GroupedQueryAttention):
+        def initial(self) -> Any:
+            return {"output.weight": lambda shape, generator: torch.randn(shape) * 0.02}
+
+    name: Literal["starts-by-chance"] = "starts-by-chance"
+    runtime = Runtime
+    caught_by = "same-seed-same-result"
+
+
+class BuildsByChance(Wrong):
+    """A factor is drawn when the module is built."""
+
+    class Runtime(GroupedQueryAttention):
+        gain = 1.0
+
+        def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+            return super().forward(x_BTE, forward) * self.gain
+
+    name: Literal["builds-by-chance"] = "builds-by-chance"
+    runtime = Runtime
+    caught_by = "same-seed-same-result"
+    also = ("deep-copy", "state-dict")
+
+    def build(self, context: BuildContext) -> GroupedQueryAttention:
+        made = super().build(context)
+        made.gain = 1 + random.random()  # type: ignore[attr-defined]
+        return made
+
+
+class UnsavedState(Wrong):
+    """A mixing matrix is no part of the state dict."""
+
+    class Runtime(GroupedQueryAttention):
+        def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+            return super().forward(x_BTE, forward) * self.mix.to(x_BTE.dtype)  # type: ignore[operator]
+
+    name: Literal["unsaved-state"] = "unsaved-state"
+    runtime = Runtime
+    caught_by = "state-dict"
+    also = ("deep-copy", "same-seed-same-result")
+
+    def build(self, context: BuildContext) -> GroupedQueryAttention:
+        made = super().build(context)
+        made.register_buffer("mix", 1 + torch.rand(context.d_model), persistent=False)
+        return made
+
+
+class UnusedWeight(Wrong):
+    """Has a weight that nothing is computed with."""
+
+    class Runtime(GroupedQueryAttention):
+        def initial(self) -> Any:
+            return {**super().initial(), "spare": "zeros"}
+
+    name: Literal["unused-weight"] = "unused-weight"
+    runtime = Runtime
+    caught_by = "gradients"
+
+    def build(self, context: BuildContext) -> GroupedQueryAttention:
+        made = super().build(context)
+        made.spare = nn.Parameter(torch.zeros(context.d_model))
+        return made
+
+
+class BrokenGradient(Wrong):
+    """Adds nothing, by way of a root of zero, whose gradient is no number."""
+
+    class Runtime(GroupedQueryAttention):
+        def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+            out_BTE = super().forward(x_BTE, forward)
+            return out_BTE + (out_BTE * 0).abs().sqrt()
+
+    name: Literal["broken-gradient"] = "broken-gradient"
+    runtime = Runtime
+    caught_by = "gradients"
+
+
+class SharesWithCopies(Wrong):
+    """A deep copy has the original's weights."""
+
+    class Runtime(GroupedQueryAttention):
+        def __deepcopy__(self, memo: Any) -> Any:
+            return copy.copy(self)
+
+    name: Literal["shares-with-copies"] = "shares-with-copies"
+    runtime = Runtime
+    caught_by = "deep-copy"
+
+
+class KeepsOldWeights(Wrong):
+    """Keeps the output's bias as it was at the first call."""
+
+    class Runtime(GroupedQueryAttention):
+        kept: Tensor | None = None
+
+        def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+            if self.kept is None or self.kept.dtype != x_BTE.dtype:
+                self.kept = self.output.weight.detach().mean(dim=1)
+            return super().forward(x_BTE, forward) + self.kept
+
+    name: Literal["keeps-old-weights"] = "keeps-old-weights"
+    runtime = Runtime
+    caught_by = "deep-copy"
+
+
+class AllocatesEarly(Wrong):
+    """Makes a table in memory, even where the model is built without."""
+
+    name: Literal["allocates-early"] = "allocates-early"
+    caught_by = "builds-on-meta"
+
+    def build(self, context: BuildContext) -> GroupedQueryAttention:
+        made = super().build(context)
+        made.angles = torch.arange(context.context_length, device="cpu") * 0.5
+        return made
+
+
+class SharesRows(Wrong):
+    """What is computed for a row has a little of the other rows."""
+
+    class Runtime(GroupedQueryAttention):
+        def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+            return super().forward(x_BTE + 0.3 * x_BTE.mean(dim=0, keepdim=True), forward)
+
+    name: Literal["shares-rows"] = "shares-rows"
+    runtime = Runtime
+    caught_by = "rows-are-independent"
+    also = ("cache-reorders", "documents-keep-apart", "padding-is-ignored", "uneven-prompts-cached")
+
+
+class CachesOneRow(Wrong):
+    """All rows are continued with the first row's cached values."""
+
+    class State(TokenState):
+        def append(self, *new_BHTD: Tensor) -> tuple[int, tuple[Tensor, ...]]:
+            first, (k, v) = super().append(*new_BHTD)
+            return first, (k, v[:1].expand_as(v))
+
+    class Runtime(GroupedQueryAttention):
+        def new_state(self, *args: Any) -> TokenState:
+            made: TokenState = become(super().new_state(*args), CachesOneRow.State)
+            return made
+
+    name: Literal["caches-one-row"] = "caches-one-row"
+    runtime = Runtime
+    caught_by = "rows-are-independent"
+    also = DECODING
+
+
+class PaddingLeaks(Wrong):
+    """Padding is attended to."""
+
+    class Runtime(GroupedQueryAttention):
+        def score(self, q: Tensor, k: Tensor, v: Tensor, forward: Forward, first: int) -> Tensor:
+            return super().score(q, k, v, blind(forward, starts_B=None), first)
+
+    name: Literal["padding-leaks"] = "padding-leaks"
+    runtime = Runtime
+    caught_by = "padding-is-ignored"
+    also = ("uneven-prompts-cached",)
+
+
+class PaddingLeaksLater(Wrong):
+    """Padding is attended to by single tokens with a cache."""
+
+    class Runtime(GroupedQueryAttention):
+        def score(self, q: Tensor, k: Tensor, v: Tensor, forward: Forward, first: int) -> Tensor:
+            seen = blind(forward, starts_B=None) if forward.states is not None and q.shape[2] == 1 else forward
+            return super().score(q, k, v, seen, first)
+
+    name: Literal["padding-leaks-later"] = "padding-leaks-later"
+    runtime = Runtime
+    caught_by = "uneven-prompts-cached"
+
+
+class DocumentsLeak(Wrong):
+    """Tokens see the documents before theirs."""
+
+    class Runtime(GroupedQueryAttention):
+        def score(self, q: Tensor, k: Tensor, v: Tensor, forward: Forward, first: int) -> Tensor:
+            return super().score(q, k, v, blind(forward, documents_BT=None), first)
+
+    name: Literal["documents-leak"] = "documents-leak"
+    runtime = Runtime
+    caught_by = "documents-keep-apart"
+
+
+class CacheNotReordered(Wrong):
+    """The cache's rows stay where they are."""
+
+    class State(TokenState):
+        def reorder(self, rows_B: Tensor) -> None:
+            super().reorder(torch.arange(len(rows_B)) % self.buffers[0].shape[0])
+
+    class Runtime(GroupedQueryAttention):
+        def new_state(self, *args: Any) -> TokenState:
+            made: TokenState = become(super().new_state(*args), CacheNotReordered.State)
+            return made
+
+    name: Literal["cache-not-reordered"] = "cache-not-reordered"
+    runtime = Runtime
+    caught_by = "cache-reorders"
+
+
+class TruncateIgnored(Wrong):
+    """Tokens that are taken back stay in the cache."""
+
+    class State(TokenState):
+        def truncate(self, length: int) -> None:
+            pass
+
+    class Runtime(GroupedQueryAttention):
+        def new_state(self, *args: Any) -> TokenState:
+            made: TokenState = become(super().new_state(*args), TruncateIgnored.State)
+            return made
+
+    name: Literal["truncate-ignored"] = "truncate-ignored"
+    runtime = Runtime
+    caught_by = "cache-truncates"
+
+
+class TellsOtherWeights(Wrong):
+    """The weights that it tells are not the ones that it uses."""
+
+    class Runtime(GroupedQueryAttention):
+        def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+            out_BTE = super().forward(x_BTE, forward)
+            if forward.weights is not None:
+                forward.weights[self.layer] = torch.full_like(forward.weights[self.layer], 1 / x_BTE.shape[1])
+            return out_BTE
+
+    name: Literal["tells-other-weights"] = "tells-other-weights"
+    runtime = Runtime
+    caught_by = "weights-are-told"
+
+
+class TellsTooLittleMemory(Wrong):
+    """Says that a cached token costs as much as its keys alone."""
+
+    class Runtime(GroupedQueryAttention):
+        def state_bytes_per_token(self, dtype: torch.dtype) -> float:
+            return super().state_bytes_per_token(dtype) / 2
+
+    name: Literal["tells-too-little-memory"] = "tells-too-little-memory"
+    runtime = Runtime
+    caught_by = "memory-is-told"
+
+
+class AcceptsUnknownHook(Wrong):
+    """Accepts a hook that no position has."""
+
+    name: Literal["accepts-unknown-hook"] = "accepts-unknown-hook"
+    accepts: ClassVar[frozenset[str]] = frozenset({"rotate", "turn"})
+    caught_by = "accepts-known-hooks"
+
+
+class MutableDefault(Wrong):
+    """Keeps a list that all of them share, and computes with its length."""
+
+    seen: ClassVar[list[int]] = []
+    name: Literal["mutable-default"] = "mutable-default"
+    runtime = BuildsByChance.Runtime
+    caught_by = "same-seed-same-result"
+    also = ("deep-copy", "state-dict")
+
+    def build(self, context: BuildContext) -> GroupedQueryAttention:
+        made = super().build(context)
+        self.seen.append(context.parts.index)
+        made.gain = 1 + 0.1 * len(self.seen)  # type: ignore[attr-defined]
+        return made

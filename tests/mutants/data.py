@@ -1,0 +1,96 @@
+"""Corpora with one thing wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from mutants.mutant import Mutant
+
+from gptkit.components.data.text import TextDataSpec
+from gptkit.kinds.data import Document
+
+
+class ReadsItAll(Mutant, TextDataSpec):
+    """Gives a list, and so holds the whole corpus in memory."""
+
+    name: Literal["reads-it-all"] = "reads-it-all"
+    caught_by = "streams"
+
+    def documents(self, base: Path) -> Iterator[Document]:
+        return list(super().documents(base))  # type: ignore[return-value]
+
+
+class Shuffles(Mutant, TextDataSpec):
+    """Gives the documents in another order every time."""
+
+    name: Literal["shuffles"] = "shuffles"
+    caught_by = "same-order"
+
+    def documents(self, base: Path) -> Iterator[Document]:
+        found = [*super().documents(base)] * 20
+        random.shuffle(found)
+        yield from found
+
+
+class OneReader(Mutant, TextDataSpec):
+    """Two readings at once take documents from each other."""
+
+    running: ClassVar[list[Iterator[Document]]] = []
+    name: Literal["one-reader"] = "one-reader"
+    caught_by = "same-order"
+
+    def documents(self, base: Path) -> Iterator[Document]:
+        inner = super().documents(base)
+        self.running.append(inner)
+        try:
+            while (document := next(self.running[0], None)) is not None:
+                yield document
+        finally:
+            self.running.clear()
+
+
+class AlwaysTheSame(Mutant, TextDataSpec):
+    """Its fingerprint is its path, whatever the files hold."""
+
+    name: Literal["always-the-same"] = "always-the-same"
+    caught_by = "fingerprint"
+
+    def fingerprint(self, base: Path) -> str:
+        return str(self.path)
+
+
+class NeverTheSame(Mutant, TextDataSpec):
+    """Its fingerprint is the time of day."""
+
+    name: Literal["never-the-same"] = "never-the-same"
+    caught_by = "fingerprint"
+
+    def fingerprint(self, base: Path) -> str:
+        return str(time.perf_counter_ns())
+
+
+class NeverEnds(Mutant, TextDataSpec):
+    """Says of every document that it goes on."""
+
+    name: Literal["never-ends"] = "never-ends"
+    caught_by = "gives-documents"
+
+    def documents(self, base: Path) -> Iterator[Document]:
+        for document in super().documents(base):
+            yield dataclasses.replace(document, ends=False)
+
+
+class Empty(Mutant, TextDataSpec):
+    """Finds nothing, and says nothing."""
+
+    name: Literal["empty"] = "empty"
+    examples: ClassVar[tuple[Mapping[str, Any], ...]] = ()
+    caught_by = "gives-documents"
+
+    def documents(self, base: Path) -> Iterator[Document]:
+        yield from ()

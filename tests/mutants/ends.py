@@ -1,0 +1,188 @@
+"""Embeddings, heads and initializers with one thing wrong."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from mutants.mutant import Mutant, become
+from torch import Tensor, nn
+
+from gptkit.components.embedding.token import TokenEmbedding, TokenEmbeddingSpec
+from gptkit.components.head.linear import LinearHead, LinearHeadSpec
+from gptkit.components.initializer.normal import NormalSpec
+from gptkit.kinds.context import BuildContext
+from gptkit.kinds.embedding import Embedding
+from gptkit.kinds.forward import Forward
+from gptkit.kinds.head import Head
+from gptkit.kinds.initializer import Role
+
+
+class WrongEmbedding(Mutant, TokenEmbeddingSpec):
+    """Base of the embeddings below."""
+
+    runtime: ClassVar[type[nn.Module]] = TokenEmbedding
+    twin_class = TokenEmbeddingSpec
+
+    def build(self, context: BuildContext) -> Embedding:
+        made: Embedding = become(super().build(context), self.runtime)
+        return made
+
+
+class PositionTwice(WrongEmbedding):
+    """Adds the absolute position twice."""
+
+    class Runtime(TokenEmbedding):
+        def forward(self, ids_BT: Tensor, forward: Forward) -> Tensor:
+            x_BTE = super().forward(ids_BT, forward)
+            return x_BTE if self.position is None else self.position.embed(x_BTE, forward.positions)
+
+    name: Literal["position-twice"] = "position-twice"
+    runtime = Runtime
+    caught_by = "position-once"
+
+
+class SmearsTokens(WrongEmbedding):
+    """Adds the vector of the token before."""
+
+    class Runtime(TokenEmbedding):
+        def forward(self, ids_BT: Tensor, forward: Forward) -> Tensor:
+            x_BTE = super().forward(ids_BT, forward)
+            return x_BTE + 0.1 * torch.cat((torch.zeros_like(x_BTE[:, :1]), x_BTE[:, :-1]), dim=1)
+
+    name: Literal["smears-tokens"] = "smears-tokens"
+    runtime = Runtime
+    caught_by = "token-by-token"
+    also = ("lends-its-table",)
+
+
+class LooksUpTheNext(WrongEmbedding):
+    """Takes the vector of the next id."""
+
+    class Runtime(TokenEmbedding):
+        def forward(self, ids_BT: Tensor, forward: Forward) -> Tensor:
+            return super().forward((ids_BT + 1) % self.table.num_embeddings, forward)
+
+    name: Literal["looks-up-the-next"] = "looks-up-the-next"
+    runtime = Runtime
+    caught_by = "lends-its-table"
+
+
+class FewerIds(WrongEmbedding):
+    """The last id's vector is no number."""
+
+    class Runtime(TokenEmbedding):
+        def forward(self, ids_BT: Tensor, forward: Forward) -> Tensor:
+            last = ids_BT == self.table.num_embeddings - 1
+            return super().forward(ids_BT, forward).masked_fill(last[..., None], torch.nan)
+
+    name: Literal["fewer-ids"] = "fewer-ids"
+    runtime = Runtime
+    caught_by = "embeds"
+    also = ("bf16-and-fp32", "gradients")
+
+
+class WrongHead(Mutant, LinearHeadSpec):
+    """Base of the heads below."""
+
+    runtime: ClassVar[type[nn.Module]] = LinearHead
+    twin_class = LinearHeadSpec
+
+    def build(self, context: BuildContext, *, embedding: Embedding) -> Head:
+        made: Head = become(super().build(context, embedding=embedding), self.runtime)
+        return made
+
+
+class CountsIgnoredTargets(WrongHead):
+    """Takes the first token for a target that is to be ignored."""
+
+    class Runtime(LinearHead):
+        def loss(self, x_BTE: Tensor, targets_BT: Tensor) -> Tensor:
+            return super().loss(x_BTE, targets_BT.clamp_min(0))
+
+    name: Literal["counts-ignored-targets"] = "counts-ignored-targets"
+    runtime = Runtime
+    caught_by = "ignored-targets"
+
+
+class DividesByAll(WrongHead):
+    """Leaves ignored targets out of the sum, and divides by all of them."""
+
+    class Runtime(LinearHead):
+        def loss(self, x_BTE: Tensor, targets_BT: Tensor) -> Tensor:
+            return super().loss(x_BTE, targets_BT) * (targets_BT >= 0).double().mean()
+
+    name: Literal["divides-by-all"] = "divides-by-all"
+    runtime = Runtime
+    caught_by = "ignored-targets"
+
+
+class InBits(WrongHead):
+    """Tells the loss in bits."""
+
+    class Runtime(LinearHead):
+        def loss(self, x_BTE: Tensor, targets_BT: Tensor) -> Tensor:
+            return super().loss(x_BTE, targets_BT) / 0.6931
+
+    name: Literal["in-bits"] = "in-bits"
+    runtime = Runtime
+    caught_by = "loss-is-cross-entropy"
+    also = ("ignored-targets",)
+
+
+class HalfAGradient(WrongHead):
+    """The loss is right and its gradient is half of it."""
+
+    class Runtime(LinearHead):
+        def loss(self, x_BTE: Tensor, targets_BT: Tensor) -> Tensor:
+            return super().loss((x_BTE + x_BTE.detach()) / 2, targets_BT)
+
+    name: Literal["half-a-gradient"] = "half-a-gradient"
+    runtime = Runtime
+    caught_by = "loss-is-cross-entropy"
+
+
+class ScoresByNeighbours(WrongHead):
+    """Scores depend on the tokens before."""
+
+    class Runtime(LinearHead):
+        def forward(self, x_BTE: Tensor) -> Tensor:
+            return super().forward(x_BTE.cumsum(dim=1))
+
+        def loss(self, x_BTE: Tensor, targets_BT: Tensor) -> Tensor:
+            return F.cross_entropy(self(x_BTE).flatten(0, -2).float(), targets_BT.flatten())
+
+    name: Literal["scores-by-neighbours"] = "scores-by-neighbours"
+    runtime = Runtime
+    caught_by = "scores-every-token"
+
+
+class GlobalNumbers(Mutant, NormalSpec):
+    """Draws from torch's own generator."""
+
+    name: Literal["global-numbers"] = "global-numbers"
+    caught_by = "draws-from-the-generator"
+
+    def fill(self, role: Role, shape: torch.Size, generator: torch.Generator, context: BuildContext) -> Tensor:
+        return torch.randn(shape) * 0.02
+
+
+class HalfPrecision(Mutant, NormalSpec):
+    """Gives numbers in bf16."""
+
+    name: Literal["half-precision"] = "half-precision"
+    caught_by = "fills"
+
+    def fill(self, role: Role, shape: torch.Size, generator: torch.Generator, context: BuildContext) -> Tensor:
+        return super().fill(role, shape, generator, context).bfloat16()
+
+
+class Enormous(Mutant, NormalSpec):
+    """Starts with weights a thousand times too large."""
+
+    name: Literal["enormous"] = "enormous"
+    caught_by = "starts-a-model"
+
+    def fill(self, role: Role, shape: torch.Size, generator: torch.Generator, context: BuildContext) -> Tensor:
+        return super().fill(role, shape, generator, context) * 1000

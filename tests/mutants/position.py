@@ -1,0 +1,114 @@
+"""Positions, and scalings of rotary ones, with one thing wrong."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from mutants.mutant import Mutant, become
+from torch import Tensor
+
+from gptkit.components.position.alibi import AlibiPosition, AlibiSpec
+from gptkit.components.position.learned import LearnedPosition, LearnedSpec
+from gptkit.components.position.none import NoPositionSpec
+from gptkit.components.position.rotary import Angles, RotaryPosition, RotarySpec
+from gptkit.components.rotary_scaling.dynamic import DynamicScalingSpec
+from gptkit.components.rotary_scaling.linear import LinearScalingSpec
+from gptkit.kinds.context import BuildContext
+from gptkit.kinds.position import HeadShape
+
+DECODING = ("cache-reorders", "cache-truncates", "uneven-prompts-cached")
+
+
+class KnowsThePlace(Mutant, AlibiSpec):
+    """The bias grows with the key's place in the text."""
+
+    class Runtime(AlibiPosition):
+        def bias(self, query_positions: Tensor, key_positions: Tensor) -> Tensor:
+            place = key_positions[..., None, :] if key_positions.dim() == 1 else key_positions[:, None, None, :]
+            return super().bias(query_positions, key_positions) * (1 + 0.1 * place)
+
+    name: Literal["knows-the-place"] = "knows-the-place"
+    caught_by = "distance-only"
+
+    def build(self, context: BuildContext, *, heads: HeadShape) -> AlibiPosition:
+        made: AlibiPosition = become(super().build(context.replace(shared={}), heads=heads), self.Runtime)
+        return made
+
+
+class UndeclaredHook(Mutant, AlibiSpec):
+    """Has a bias that it does not declare, so that it is never applied."""
+
+    name: Literal["undeclared-hook"] = "undeclared-hook"
+    uses: ClassVar[frozenset[str]] = frozenset()
+    caught_by = "hooks-are-declared"
+
+
+class MissingHook(Mutant, NoPositionSpec):
+    """Declares a bias that it does not have."""
+
+    name: Literal["missing-hook"] = "missing-hook"
+    uses: ClassVar[frozenset[str]] = frozenset({"bias"})
+    caught_by = "hooks-are-declared"
+
+
+class Speechless(Mutant, NoPositionSpec):
+    """Has nothing to say about itself."""
+
+    name: Literal["speechless"] = "speechless"
+    caught_by = "describes-itself"
+
+    def describe(self) -> str:
+        return ""
+
+
+class TurnsByTheCallsLength(Mutant, RotarySpec):
+    """Angles are shares of this call's tokens."""
+
+    class Runtime(RotaryPosition):
+        def prepare(self, positions: Tensor) -> Angles:
+            return super().prepare(positions * (8 / positions.shape[-1]))
+
+    name: Literal["turns-by-the-calls-length"] = "turns-by-the-calls-length"
+    caught_by = "cached-equals-full"
+    also = (*DECODING, "documents-keep-apart", "padding-is-ignored")
+
+    def build(self, context: BuildContext, *, heads: HeadShape) -> RotaryPosition:
+        made: RotaryPosition = become(RotaryPosition(self, context, heads.d_head), self.Runtime)
+        return made
+
+
+class CountsFromTheCall(Mutant, LearnedSpec):
+    """The first token of every call takes the table's first vector."""
+
+    class Runtime(LearnedPosition):
+        def embed(self, x_BTE: Tensor, positions: Tensor) -> Tensor:
+            return super().embed(x_BTE, torch.arange(x_BTE.shape[1], device=x_BTE.device))
+
+    name: Literal["counts-from-the-call"] = "counts-from-the-call"
+    caught_by = "cached-equals-full"
+    also = (*DECODING, "documents-keep-apart", "padding-is-ignored")
+
+    def build_embedding(self, context: BuildContext) -> LearnedPosition:
+        made: LearnedPosition = become(super().build_embedding(context), self.Runtime)
+        return made
+
+
+class ChangesUntold(Mutant, DynamicScalingSpec):
+    """Does not say that longer texts have other frequencies."""
+
+    name: Literal["changes-untold"] = "changes-untold"
+    caught_by = "lengths"
+
+    def changes_between(self, old: int, new: int, context: BuildContext) -> bool:
+        return False
+
+
+class DoublePrecision(Mutant, LinearScalingSpec):
+    """Gives frequencies in fp64."""
+
+    name: Literal["double-precision"] = "double-precision"
+    caught_by = "frequencies"
+
+    def frequencies(self, base: float, d_rotary: int, context: BuildContext) -> Tensor:
+        return super().frequencies(base, d_rotary, context).double()

@@ -1,0 +1,170 @@
+"""Samplers with one thing wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import torch
+from mutants.mutant import Mutant
+from pydantic import Field
+from torch import Tensor
+
+from gptkit.components.sampler.min_length import MinLength, MinLengthSpec
+from gptkit.components.sampler.temperature import Temperature, TemperatureSpec
+from gptkit.components.sampler.top_k import TopK, TopKSpec
+from gptkit.kinds.sampler import Sampler, SamplerContext
+
+History = Sequence[Sequence[int]]
+
+
+class Tempered(Mutant, TemperatureSpec):
+    """Base of the samplers below."""
+
+    runtime: ClassVar[type[Temperature]] = Temperature
+    twin_class = TemperatureSpec
+
+    def build(self, context: SamplerContext) -> Temperature:
+        return self.runtime(self.value)
+
+
+class DrawsByItself(Tempered):
+    """Adds noise of its own, so that some tokens are favoured by chance."""
+
+    class Runtime(Temperature):
+        def __call__(self, logits_BV: Tensor, history: History) -> Tensor:
+            return super().__call__(logits_BV, history) + torch.rand_like(logits_BV)
+
+    name: Literal["draws-by-itself"] = "draws-by-itself"
+    runtime = Runtime
+    caught_by = "same-input-same-output"
+    also = ("draws-follow-the-logits", "follows-its-rows", "rows-are-independent")
+
+
+class FavoursTheFirst(Tempered):
+    """In large batches, makes the first tokens a little more likely."""
+
+    class Runtime(Temperature):
+        def __call__(self, logits_BV: Tensor, history: History) -> Tensor:
+            bias_V = torch.zeros(logits_BV.shape[1])
+            bias_V[:4] = 0.3 if len(logits_BV) > 100 else 0.0
+            return super().__call__(logits_BV, history) + bias_V
+
+    name: Literal["favours-the-first"] = "favours-the-first"
+    runtime = Runtime
+    caught_by = "draws-follow-the-logits"
+
+
+class SaysItIsDeterministic(Mutant, TopKSpec):
+    """Says that it leaves the likeliest token only, and leaves two."""
+
+    name: Literal["says-it-is-deterministic"] = "says-it-is-deterministic"
+    k: int = Field(2, description="How many tokens it leaves.")
+    deterministic: ClassVar[bool] = True
+    caught_by = "draws-follow-the-logits"
+
+
+class Revives(Tempered):
+    """Brings back tokens that were ruled out."""
+
+    class Runtime(Temperature):
+        def __call__(self, logits_BV: Tensor, history: History) -> Tensor:
+            return super().__call__(logits_BV, history).clamp_min(-20)
+
+    name: Literal["revives"] = "revives"
+    runtime = Runtime
+    caught_by = "never-revives"
+
+
+class InPlace(Tempered):
+    """Divides the logits that it was given."""
+
+    class Runtime(Temperature):
+        def __call__(self, logits_BV: Tensor, history: History) -> Tensor:
+            return logits_BV.mul_(0.5)
+
+    name: Literal["in-place"] = "in-place"
+    runtime = Runtime
+    caught_by = "changes-nothing-in-place"
+
+
+class KeepsAboveAverage(Tempered):
+    """Keeps the tokens above the average, of which there may be none."""
+
+    class Runtime(Temperature):
+        def __call__(self, logits_BV: Tensor, history: History) -> Tensor:
+            possible_BV = logits_BV.masked_fill(logits_BV == -torch.inf, torch.nan)
+            return logits_BV.masked_fill(~(logits_BV > possible_BV.nanmean(dim=1, keepdim=True)), -torch.inf)
+
+    name: Literal["keeps-above-average"] = "keeps-above-average"
+    runtime = Runtime
+    caught_by = "leaves-a-token"
+
+
+class ComparesRows(Tempered):
+    """Keeps what is near the likeliest token of all rows."""
+
+    class Runtime(Temperature):
+        def __call__(self, logits_BV: Tensor, history: History) -> Tensor:
+            return logits_BV - 0.1 * logits_BV.amax()
+
+    name: Literal["compares-rows"] = "compares-rows"
+    runtime = Runtime
+    caught_by = "rows-are-independent"
+    also = ("follows-its-rows",)
+
+
+class HalfPrecision(Tempered):
+    """Gives half the digits back."""
+
+    class Runtime(Temperature):
+        def __call__(self, logits_BV: Tensor, history: History) -> Tensor:
+            return super().__call__(logits_BV, history).bfloat16()
+
+    name: Literal["half-precision"] = "half-precision"
+    runtime = Runtime
+    caught_by = "keeps-shape"
+
+
+class StaysInItsRows(Mutant, MinLengthSpec):
+    """Does not notice that rows leave the batch."""
+
+    class Runtime(MinLength):
+        def __call__(self, logits_BV: Tensor, history: History) -> Tensor:
+            if self._prompts is not None:
+                self._prompts = self._prompts[: len(history)]
+            return super().__call__(logits_BV, history)
+
+        def reorder(self, rows: Sequence[int]) -> None:
+            pass
+
+    name: Literal["stays-in-its-rows"] = "stays-in-its-rows"
+    tokens: int = Field(4, description="How many tokens to write at least.")
+    caught_by = "follows-its-rows"
+
+    def build(self, context: SamplerContext) -> MinLength:
+        made = super().build(context)
+        return self.Runtime(made.tokens, made.end_id)
+
+
+class CountsForAll(Mutant, TopKSpec):
+    """Counts the tokens that any row has chosen, and punishes them in all."""
+
+    class Runtime(Sampler):
+        def __init__(self, inner: TopK) -> None:
+            self.inner = inner
+            self.seen: set[int] = set()
+
+        def __call__(self, logits_BV: Tensor, history: History) -> Tensor:
+            punished_BV = logits_BV.clone()
+            punished_BV[:, sorted(self.seen)] -= 2
+            return self.inner(punished_BV, history)
+
+        def chosen(self, tokens: Sequence[int], log_probabilities: Sequence[float]) -> None:
+            self.seen.update(tokens)
+
+    name: Literal["counts-for-all"] = "counts-for-all"
+    caught_by = "follows-its-rows"
+
+    def build(self, context: SamplerContext) -> Sampler:  # type: ignore[override]
+        return self.Runtime(super().build(context))

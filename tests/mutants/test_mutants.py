@@ -1,0 +1,57 @@
+"""The kit is sharp: every mutant is caught by the check that it names, and its correct twin is not."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import pytest
+from mutants.mutant import ANYTHING, Mutant
+
+from gptkit.testing import checks_for, run_checks
+
+MODULES = [path.stem for path in sorted(Path(__file__).parent.glob("*.py")) if path.stem not in ("mutant", "test_mutants")]
+
+
+def mutants() -> list[type[Mutant]]:
+    found = []
+    for name in MODULES:
+        module = importlib.import_module(f"mutants.{name}")
+        found += [
+            value
+            for value in vars(module).values()
+            if isinstance(value, type)
+            and issubclass(value, Mutant)
+            and value.__module__ == module.__name__
+            and "caught_by" in value.__dict__
+        ]
+    return found
+
+
+MUTANTS = mutants()
+
+
+@pytest.mark.parametrize("cls", MUTANTS, ids=lambda cls: f"{cls.kind}-{cls.__name__}")
+def test_caught_by_the_check_that_it_names(cls: type[Mutant]) -> None:
+    needed = {"level": 1.0} if cls.__name__ == "NeedsAValue" else {}
+    spec = cls.model_validate({"name": cls.component_name(), **needed})
+    failed = {result.check.name: result.message for result in run_checks(spec) if not result.ok}
+    assert cls.caught_by in failed, f"caught only by {failed}"
+    if cls.also == ANYTHING:
+        return
+    assert set(failed) == {cls.caught_by, *cls.also}, {k: v for k, v in failed.items() if k != cls.caught_by}
+    twin = run_checks(cls.twin(spec), only=failed)
+    assert {result.check.name for result in twin} == set(failed)
+    assert not [result for result in twin if not result.ok]
+
+
+def test_there_are_many() -> None:
+    assert len(MUTANTS) >= 80
+
+
+def test_every_check_has_its_mutant() -> None:
+    kinds = {cls.kind for cls in MUTANTS}
+    checks = {(kind, check.name) for kind in kinds for check in checks_for(kind) if not check.slow}
+    caught = {cls.caught_by for cls in MUTANTS}
+    # A check of several kinds needs one mutant, of any of them.
+    assert {name for _, name in checks} <= caught, sorted({name for _, name in checks} - caught)

@@ -1,0 +1,196 @@
+"""Tokenizers with one thing wrong: one id a byte, and an end token."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from mutants.mutant import Mutant, become
+
+from gptkit.components.tokenizer.byte import ByteSpec, ByteTokenizer
+from gptkit.kinds.tokenizer import StreamDecoder, Tokenizer
+
+
+class Wrong(Mutant, ByteSpec):
+    """Base of the tokenizers below."""
+
+    runtime: ClassVar[type[ByteTokenizer]] = ByteTokenizer
+    twin_class = ByteSpec
+
+    def fit(self, texts: Iterator[str]) -> Tokenizer:
+        made: Tokenizer = become(super().fit(texts), self.runtime)
+        return made
+
+    def load(self, folder: Path) -> Tokenizer:
+        made: Tokenizer = become(ByteSpec(name="byte").load(folder), self.runtime)
+        return made
+
+
+class LosesCapitals(Wrong):
+    """Reads capitals as small letters, and says that it loses nothing."""
+
+    class Runtime(ByteTokenizer):
+        def encode_ordinary(self, text: str) -> list[int]:
+            return super().encode_ordinary(text.lower())
+
+    name: Literal["loses-capitals"] = "loses-capitals"
+    runtime = Runtime
+    caught_by = "text-comes-back"
+
+
+class LosesWhatIsRare(Wrong):
+    """Leaves out characters beyond the first plane, and says that it loses nothing."""
+
+    class Runtime(ByteTokenizer):
+        def encode_ordinary(self, text: str) -> list[int]:
+            return super().encode_ordinary("".join(char for char in text if ord(char) < 0x10000))
+
+    name: Literal["loses-what-is-rare"] = "loses-what-is-rare"
+    runtime = Runtime
+    caught_by = "text-comes-back"
+
+
+class Injectable(Wrong):
+    """Takes special tokens wherever they stand."""
+
+    class Runtime(ByteTokenizer):
+        def encode(self, text: str, *, allowed_special: Collection[str] = ()) -> list[int]:
+            return super().encode(text, allowed_special=allowed_special or list(self.special_tokens))
+
+    name: Literal["injectable"] = "injectable"
+    runtime = Runtime
+    caught_by = "specials-cannot-be-injected"
+
+
+class InjectableInBatches(Wrong):
+    """Takes special tokens wherever they stand in a batch."""
+
+    class Runtime(ByteTokenizer):
+        def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+            return [self.encode(text, allowed_special=list(self.special_tokens)) for text in texts]
+
+    name: Literal["injectable-in-batches"] = "injectable-in-batches"
+    runtime = Runtime
+    caught_by = "specials-cannot-be-injected"
+
+
+class OneIdTooMany(Wrong):
+    """Its end token's id is the vocabulary's size."""
+
+    class Runtime(ByteTokenizer):
+        @property
+        def vocab_size(self) -> int:
+            return super().vocab_size - 1
+
+    name: Literal["one-id-too-many"] = "one-id-too-many"
+    runtime = Runtime
+    caught_by = "ids-in-range"
+    also = ("every-id-decodes",)
+
+
+class DecodesAnything(Wrong):
+    """Decodes ids that do not exist."""
+
+    class Runtime(ByteTokenizer):
+        def decode(self, ids: Any) -> str:
+            return super().decode([token % self.vocab_size for token in ids])
+
+    name: Literal["decodes-anything"] = "decodes-anything"
+    runtime = Runtime
+    caught_by = "every-id-decodes"
+
+
+class StripsInBatches(Wrong):
+    """Takes spaces off the ends of texts in a batch."""
+
+    class Runtime(ByteTokenizer):
+        def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+            return [self.encode(text.strip()) for text in texts]
+
+    name: Literal["strips-in-batches"] = "strips-in-batches"
+    runtime = Runtime
+    caught_by = "batch-equals-single"
+
+
+class KnowsItsThread(Wrong):
+    """Encodes in the main thread only."""
+
+    class Runtime(ByteTokenizer):
+        def encode_ordinary(self, text: str) -> list[int]:
+            ids = super().encode_ordinary(text)
+            return ids if threading.current_thread() is threading.main_thread() else ids[::-1]
+
+    name: Literal["knows-its-thread"] = "knows-its-thread"
+    runtime = Runtime
+    caught_by = "threads"
+
+
+class StreamsBytes(Wrong):
+    """Shows every byte as soon as it comes, whole characters or not."""
+
+    class Stream(StreamDecoder):
+        def push(self, token: int) -> str:
+            return self._token_bytes(token).decode("utf-8", errors="replace")
+
+    class Runtime(ByteTokenizer):
+        def stream(self) -> StreamDecoder:
+            return StreamsBytes.Stream(self.token_bytes)
+
+    name: Literal["streams-bytes"] = "streams-bytes"
+    runtime = Runtime
+    caught_by = "streaming-equals-whole"
+
+
+class ForgetsItsEnd(Wrong):
+    """Saved and loaded, it has no end token."""
+
+    name: Literal["forgets-its-end"] = "forgets-its-end"
+    caught_by = "saved-and-loaded"
+
+    def load(self, folder: Path) -> Tokenizer:
+        super().load(folder)
+        return ByteSpec(name="byte", end_token=None).fit(iter(()))
+
+
+class FitsByTurns(Wrong):
+    """Every other time that it is fitted, it begins with another id."""
+
+    turns: ClassVar[list[int]] = []
+
+    class Runtime(ByteTokenizer):
+        shift = 0
+
+        def encode_ordinary(self, text: str) -> list[int]:
+            return [(token + self.shift) % 256 for token in super().encode_ordinary(text)]
+
+        def token_bytes(self, token: int) -> bytes:
+            return super().token_bytes((token - self.shift) % 256 if 0 <= token < 256 else token)
+
+        def decode(self, ids: Any) -> str:
+            return Tokenizer.decode(self, ids)
+
+    name: Literal["fits-by-turns"] = "fits-by-turns"
+    runtime = Runtime
+    caught_by = "fits"
+
+    def fit(self, texts: Iterator[str]) -> Tokenizer:
+        made: Any = super().fit(texts)
+        self.turns.append(1)
+        made.shift = len(self.turns) % 2
+        self.runtime.shift = made.shift  # type: ignore[attr-defined]
+        return made  # type: ignore[no-any-return]
+
+
+class BreaksOnHalves(Wrong):
+    """Half a character ends in an error of Python's."""
+
+    class Runtime(ByteTokenizer):
+        def encode(self, text: str, *, allowed_special: Collection[str] = ()) -> list[int]:
+            text.encode("utf-8")
+            return super().encode(text, allowed_special=allowed_special)
+
+    name: Literal["breaks-on-halves"] = "breaks-on-halves"
+    runtime = Runtime
+    caught_by = "lone-surrogates"

@@ -1,0 +1,197 @@
+"""Optimizers, schedules and trackers with one thing wrong."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from mutants.mutant import Mutant
+from pydantic import Field
+from torch import nn
+
+from gptkit.components.optimizer.sgd import SGDSpec
+from gptkit.components.schedule.cosine import CosineSpec
+from gptkit.components.tracker.csv import CSVSpec, CSVTracker
+from gptkit.kinds.tracker import Tracker, TrainingStart
+
+
+class MatricesOnly(Mutant, SGDSpec):
+    """Leaves out scales and biases."""
+
+    name: Literal["matrices-only"] = "matrices-only"
+    caught_by = "holds-every-weight"
+    also = ("goes-down",)
+
+    def build(self, model: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.SGD([p for p in model.parameters() if p.requires_grad and p.ndim > 1], lr=self.learning_rate)
+
+
+class FrozenToo(Mutant, SGDSpec):
+    """Takes weights that are not to be trained."""
+
+    name: Literal["frozen-too"] = "frozen-too"
+    caught_by = "holds-every-weight"
+
+    def build(self, model: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.SGD(model.parameters(), lr=self.learning_rate)
+
+
+def parameters(model: nn.Module) -> list[nn.Parameter]:
+    return [p for p in model.parameters() if p.requires_grad]
+
+
+class GoesUp(Mutant, SGDSpec):
+    """Follows the gradient up."""
+
+    name: Literal["goes-up"] = "goes-up"
+    caught_by = "goes-down"
+
+    def build(self, model: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.SGD(parameters(model), lr=self.learning_rate, maximize=True)
+
+
+class StepsOutside(Mutant, SGDSpec):
+    """Its momentum is no part of its state."""
+
+    class Optimizer(torch.optim.SGD):
+        def step(self, closure: Any = None) -> Any:
+            moments = self.__dict__.setdefault("moments", {})
+            with torch.no_grad():
+                for group in self.param_groups:
+                    for parameter in group["params"]:
+                        moment = moments.setdefault(parameter, torch.zeros_like(parameter))
+                        moment.mul_(0.9).add_(parameter.grad)
+                        parameter.sub_(group["lr"] * moment)
+
+    name: Literal["steps-outside"] = "steps-outside"
+    caught_by = "state-goes-on"
+
+    def build(self, model: nn.Module) -> torch.optim.Optimizer:
+        return self.Optimizer(parameters(model), lr=self.learning_rate)
+
+
+class StoresAnObject(Mutant, SGDSpec):
+    """Its groups hold what no checkpoint can."""
+
+    name: Literal["stores-an-object"] = "stores-an-object"
+    caught_by = "state-goes-on"
+
+    def build(self, model: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.SGD([{"params": parameters(model), "path": Path("here")}], lr=self.learning_rate)
+
+
+class HasItsOwnRate(Mutant, SGDSpec):
+    """Uses the peak rate, whatever the schedule says."""
+
+    class Optimizer(torch.optim.SGD):
+        def step(self, closure: Any = None) -> Any:
+            with torch.no_grad():
+                for group in self.param_groups:
+                    for parameter in group["params"]:
+                        parameter.sub_(1e-3 * parameter.grad)
+
+    name: Literal["has-its-own-rate"] = "has-its-own-rate"
+    caught_by = "obeys-the-rate"
+
+    def build(self, model: nn.Module) -> torch.optim.Optimizer:
+        return self.Optimizer(parameters(model), lr=self.learning_rate)
+
+
+class DecaysAlways(Mutant, SGDSpec):
+    """Weights decay at a rate of their own."""
+
+    class Optimizer(torch.optim.SGD):
+        def step(self, closure: Any = None) -> Any:
+            with torch.no_grad():
+                for group in self.param_groups:
+                    for parameter in group["params"]:
+                        parameter.mul_(0.9999)
+            return super().step(closure)
+
+    name: Literal["decays-always"] = "decays-always"
+    caught_by = "obeys-the-rate"
+
+    def build(self, model: nn.Module) -> torch.optim.Optimizer:
+        return self.Optimizer(parameters(model), lr=self.learning_rate)
+
+
+class Overshoots(Mutant, CosineSpec):
+    """Rises above the peak rate during the warmup."""
+
+    name: Literal["overshoots"] = "overshoots"
+    caught_by = "within-bounds"
+
+    def factor(self, step: int, steps: int) -> float:
+        return 1.25 if step == 3 else super().factor(step, steps)
+
+
+class FallsBelowZero(Mutant, CosineSpec):
+    """Follows the cosine below zero."""
+
+    name: Literal["falls-below-zero"] = "falls-below-zero"
+    caught_by = "within-bounds"
+
+    def factor(self, step: int, steps: int) -> float:
+        return math.cos(math.pi * step / steps)
+
+
+class Remembers(Mutant, CosineSpec):
+    """Halves every time that it is asked."""
+
+    asked: ClassVar[list[int]] = []
+    name: Literal["remembers"] = "remembers"
+    caught_by = "pure"
+
+    def factor(self, step: int, steps: int) -> float:
+        self.asked.append(step)
+        return 0.5 + 0.5 / len(self.asked)
+
+
+class FixedColumns(Mutant, CSVSpec):
+    """Fails at a number that it has not seen at first."""
+
+    class Runtime(CSVTracker):
+        def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+            if len(self.columns) > 1 and not set(metrics) <= set(self.columns):
+                raise ValueError("unknown column")
+            super().on_metrics(step, metrics)
+
+    name: Literal["fixed-columns"] = "fixed-columns"
+    caught_by = "tracks"
+    also = ("resumes", "stays-in-its-run")
+
+    def build(self) -> Tracker:
+        return self.Runtime(Path(self.file))
+
+
+class StartsOnce(Mutant, CSVSpec):
+    """Refuses a folder that it has tracked before."""
+
+    class Runtime(CSVTracker):
+        def on_start(self, start: TrainingStart) -> None:
+            (start.folder / "started").touch(exist_ok=False)
+            super().on_start(start)
+
+    name: Literal["starts-once"] = "starts-once"
+    caught_by = "resumes"
+
+    def build(self) -> Tracker:
+        return self.Runtime(Path(self.file))
+
+
+class OneForAll(Mutant, CSVSpec):
+    """All trainings share a tracker."""
+
+    trackers: ClassVar[list[Tracker]] = []
+    file: str = Field("all.csv", description="The table's path.")
+    name: Literal["one-for-all"] = "one-for-all"
+    caught_by = "stays-in-its-run"
+    also = ("resumes",)
+
+    def build(self) -> Tracker:
+        if not self.trackers:
+            self.trackers.append(super().build())
+        return self.trackers[0]

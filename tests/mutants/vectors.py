@@ -1,0 +1,265 @@
+"""Norms, activations, feed-forwards, routers and blocks with one thing wrong."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from mutants.mutant import ANYTHING, Mutant, become
+from pydantic import Field
+from torch import Tensor, nn
+
+from gptkit.components.activation.elementwise import GeluSpec
+from gptkit.components.block.pre_norm import PreNorm, PreNormSpec
+from gptkit.components.feedforward.mlp import MLP, MLPSpec
+from gptkit.components.norm.rms import RMSNorm, RMSNormSpec
+from gptkit.components.router.top_k_softmax import TopKSoftmax, TopKSoftmaxSpec
+from gptkit.kinds.context import BuildContext
+from gptkit.kinds.forward import Forward
+from gptkit.kinds.router import Router
+
+
+class WrongNorm(Mutant, RMSNormSpec):
+    """Base of the norms below."""
+
+    runtime: ClassVar[type[nn.Module]] = RMSNorm
+    twin_class = RMSNormSpec
+
+    def build(self, context: BuildContext, *, dim: int) -> nn.Module:
+        made: nn.Module = become(super().build(context, dim=dim), self.runtime)
+        return made
+
+
+class OverTheSequence(WrongNorm):
+    """Divides by the root mean square of the whole sequence."""
+
+    class Runtime(RMSNorm):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * x.square().mean(dim=(-2, -1), keepdim=True).add(1e-5).rsqrt() * self.weight  # type: ignore[operator]
+
+    name: Literal["over-the-sequence"] = "over-the-sequence"
+    runtime = Runtime
+    caught_by = "position-wise"
+    also = ("any-shape",)
+
+
+class OverTheBatch(WrongNorm):
+    """Takes off the mean over the batch."""
+
+    class Runtime(RMSNorm):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x - 0.5 * x.mean(dim=0, keepdim=True))
+
+    name: Literal["over-the-batch"] = "over-the-batch"
+    runtime = Runtime
+    caught_by = "position-wise"
+    also = ("any-shape",)
+
+
+class ThreeDimensions(WrongNorm):
+    """Works for (batch, tokens, features) only."""
+
+    class Runtime(RMSNorm):
+        def forward(self, x: Tensor) -> Tensor:
+            n_batch, n_tokens, dim = x.shape if x.dim() != 2 else (1, *x.shape)
+            return super().forward(x.view(n_batch, n_tokens, dim)).view(x.shape)
+
+    name: Literal["three-dimensions"] = "three-dimensions"
+    runtime = Runtime
+    caught_by = "any-shape"
+
+
+class NothingAdded(WrongNorm):
+    """Divides a vector of zeros by zero."""
+
+    class Runtime(RMSNorm):
+        def forward(self, x: Tensor) -> Tensor:
+            return x / x.square().mean(dim=-1, keepdim=True).sqrt() * self.weight  # type: ignore[operator]
+
+    name: Literal["nothing-added"] = "nothing-added"
+    runtime = Runtime
+    caught_by = "zero-vector"
+
+
+class InPlace(WrongNorm):
+    """Scales its input and returns it."""
+
+    class Runtime(RMSNorm):
+        def forward(self, x: Tensor) -> Tensor:
+            normalised = super().forward(x)
+            if not x.requires_grad:
+                x.copy_(normalised)
+            return normalised
+
+    name: Literal["in-place"] = "in-place"
+    runtime = Runtime
+    caught_by = "leaves-input-alone"
+
+
+class AlwaysSingle(WrongNorm):
+    """Returns fp32 for bf16."""
+
+    class Runtime(RMSNorm):
+        def forward(self, x: Tensor) -> Tensor:
+            return (
+                super()
+                .forward(x.float() if x.dtype == torch.bfloat16 else x)
+                .to(torch.float32 if x.dtype == torch.bfloat16 else x.dtype)
+            )
+
+    name: Literal["always-single"] = "always-single"
+    runtime = Runtime
+    caught_by = "bf16-and-fp32"
+    also = ("zero-vector",)
+
+
+class Softmax(Mutant, GeluSpec):
+    """Divides by the sum over all hidden features."""
+
+    class Runtime(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.softmax(dim=-1)
+
+    name: Literal["softmax"] = "softmax"
+    caught_by = "elementwise"
+
+    def build(self, context: BuildContext) -> nn.Module:
+        return self.Runtime()
+
+
+class Detached(Mutant, GeluSpec):
+    """Lets no gradient through."""
+
+    class Runtime(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.gelu(x.detach())
+
+    name: Literal["detached"] = "detached"
+    caught_by = "gradients"
+
+    def build(self, context: BuildContext) -> nn.Module:
+        return self.Runtime()
+
+
+class WrongFeedForward(Mutant, MLPSpec):
+    """Base of the feed-forwards below."""
+
+    runtime: ClassVar[type[nn.Module]] = MLP
+    twin_class = MLPSpec
+
+    def build(self, context: BuildContext) -> MLP:
+        made: MLP = become(super().build(context), self.runtime)
+        return made
+
+
+class MixesPositions(WrongFeedForward):
+    """Shifts a share of the features by one token."""
+
+    class Runtime(MLP):
+        def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+            before = torch.cat((torch.zeros_like(x_BTE[:, :1]), x_BTE[:, :-1]), dim=1)
+            return super().forward(x_BTE + 0.3 * before, forward)
+
+    name: Literal["mixes-positions"] = "mixes-positions"
+    runtime = Runtime
+    caught_by = "position-wise"
+
+
+class DropsInEval(WrongFeedForward):
+    """Dropout acts outside of training too."""
+
+    class Runtime(MLP):
+        def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+            return nn.functional.dropout(super().forward(x_BTE, forward), 0.3, training=True)
+
+    name: Literal["drops-in-eval"] = "drops-in-eval"
+    runtime = Runtime
+    caught_by = "eval-is-deterministic"
+    also = ANYTHING
+
+
+class WrongRouter(Mutant, TopKSoftmaxSpec):
+    """Base of the routers below."""
+
+    balance_loss: float = Field(0.01, description="As the twin's, and not zero.")
+    runtime: ClassVar[type[nn.Module]] = TopKSoftmax
+    twin_class = TopKSoftmaxSpec
+
+    def build(self, context: BuildContext, *, n_experts: int) -> Router:
+        made: Router = become(super().build(context, n_experts=n_experts), self.runtime)
+        return made
+
+
+class ExpertTwice(WrongRouter):
+    """Sends every token to its first expert twice."""
+
+    class Runtime(TopKSoftmax):
+        def forward(self, x_NE: Tensor, forward: Forward, valid_N: Tensor | None = None) -> tuple[Tensor, Tensor]:
+            experts_NK, weights_NK = super().forward(x_NE, forward, valid_N)
+            return experts_NK[:, :1].expand_as(experts_NK).clone(), weights_NK
+
+    name: Literal["expert-twice"] = "expert-twice"
+    runtime = Runtime
+    caught_by = "chooses-experts"
+
+
+class BalancedOverTheBatch(WrongRouter):
+    """Takes off the mean over all tokens, which balances the experts."""
+
+    class Runtime(TopKSoftmax):
+        def forward(self, x_NE: Tensor, forward: Forward, valid_N: Tensor | None = None) -> tuple[Tensor, Tensor]:
+            return super().forward(x_NE - x_NE.mean(0, keepdim=True), forward, valid_N)
+
+    name: Literal["balanced-over-the-batch"] = "balanced-over-the-batch"
+    runtime = Runtime
+    caught_by = "routes-token-by-token"
+    also = ("padding-does-not-count",)
+
+
+class PaddingCounts(WrongRouter):
+    """Its losses count padding."""
+
+    class Runtime(TopKSoftmax):
+        def forward(self, x_NE: Tensor, forward: Forward, valid_N: Tensor | None = None) -> tuple[Tensor, Tensor]:
+            return super().forward(x_NE, forward, None)
+
+    name: Literal["padding-counts"] = "padding-counts"
+    runtime = Runtime
+    caught_by = "padding-does-not-count"
+
+
+class WrongBlock(Mutant, PreNormSpec):
+    """Base of the blocks below."""
+
+    runtime: ClassVar[type[nn.Module]] = PreNorm
+    twin_class = PreNormSpec
+
+    def build(self, context: BuildContext) -> PreNorm:
+        made: PreNorm = become(super().build(context), self.runtime)
+        return made
+
+
+class DropsAPart(WrongBlock):
+    """Builds a feed-forward and leaves it out."""
+
+    class Runtime(PreNorm):
+        def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+            return self._join(x_BTE, self.attention(self.attention_norm(x_BTE), forward))
+
+    name: Literal["drops-a-part"] = "drops-a-part"
+    runtime = Runtime
+    caught_by = "gradients"
+
+
+class PeeksAhead(WrongBlock):
+    """Adds a little of the next token's vector."""
+
+    class Runtime(PreNorm):
+        def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+            after = torch.cat((x_BTE[:, 1:], torch.zeros_like(x_BTE[:, :1])), dim=1)
+            return super().forward(x_BTE, forward) + 0.1 * after
+
+    name: Literal["peeks-ahead"] = "peeks-ahead"
+    runtime = Runtime
+    caught_by = "no-future-leak"
+    also = ("cache-reorders", "cache-truncates", "cached-equals-full", "documents-keep-apart", "uneven-prompts-cached")

@@ -1,0 +1,179 @@
+"""How the kit runs, what it says, and how a component declares what it is known to fail."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import pytest
+import torch
+from pydantic import Field, ValidationError
+
+from gptkit.components.schedule.constant import ConstantSpec
+from gptkit.components.tokenizer.char import CharSpec
+from gptkit.registry import default_registry
+from gptkit.spec import Component
+from gptkit.testing import (
+    Check,
+    ContractError,
+    NotApplicableError,
+    checks_for,
+    instances,
+    parametrize_checks,
+    run_checks,
+)
+from gptkit.testing.check import same
+
+
+class Overshooting(ConstantSpec):
+    """Goes above the peak rate, and admits it."""
+
+    name: Literal["overshooting"] = "overshooting"
+    expected_failures: ClassVar[Mapping[str, str]] = {"within-bounds": "a warm restart overshoots on purpose"}
+
+    def factor(self, step: int, steps: int) -> float:
+        return 1.5
+
+
+class Modest(ConstantSpec):
+    """Declares a failure that it does not have."""
+
+    name: Literal["modest"] = "modest"
+    expected_failures: ClassVar[Mapping[str, str]] = {"within-bounds": "it may go too high"}
+
+
+class Crashing(ConstantSpec):
+    """Raises where a number belongs."""
+
+    name: Literal["crashing"] = "crashing"
+
+    def factor(self, step: int, steps: int) -> float:
+        raise ZeroDivisionError("no steps")
+
+
+class Leveled(ConstantSpec):
+    """Must be told its level, and has examples of it."""
+
+    name: Literal["leveled"] = "leveled"
+    level: float = Field(ge=0, le=1, description="The share of the peak rate.")
+    examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({"level": 0.5}, {"level": 1.0, "warmup_steps": 3}, {"level": 0.5})
+
+
+def outcome(spec: Component, check: str) -> tuple[str, str, bool]:
+    (result,) = run_checks(spec, only=[check])
+    return result.outcome, result.message, result.ok
+
+
+def test_every_kind_has_checks_that_say_why() -> None:
+    for kind in default_registry().kinds():
+        checks = checks_for(kind)
+        names = [check.name for check in checks]
+        assert len(set(names)) == len(names) >= 5
+        for check in checks:
+            assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", check.name)
+            assert re.fullmatch(r"[A-Z].{20,110}[.]", check.why), check.why
+    shared = {check.name for check in checks_for("a-strangers-kind")}
+    assert shared == {"named", "documented", "constructible", "round-trip", "frozen"}
+
+
+def test_passed_failed_and_crashed() -> None:
+    assert outcome(ConstantSpec(), "within-bounds") == ("passed", "", True)
+    kind, message, ok = outcome(Crashing(), "within-bounds")
+    assert (kind, ok) == ("failed", False)
+    assert message == "it raised ZeroDivisionError: no steps"
+
+
+def test_a_declared_failure_is_told_with_its_reason() -> None:
+    assert outcome(Overshooting(), "within-bounds") == ("expected", "a warm restart overshoots on purpose", True)
+    assert outcome(Overshooting(), "pure")[0] == "passed"
+
+
+def test_a_declared_failure_that_passes_is_told_too() -> None:
+    kind, message, ok = outcome(Modest(), "within-bounds")
+    assert (kind, ok) == ("unexpected", False)
+    assert "it may go too high" in message
+
+
+def test_what_has_nothing_to_check_is_skipped_with_the_reason() -> None:
+    spec = CharSpec(name="char", unknown="error")
+    assert outcome(spec, "text-comes-back") == ("skipped", "it declares that it is lossy", True)
+
+
+def test_a_check_can_be_called() -> None:
+    check = next(check for check in checks_for("schedule") if check.name == "within-bounds")
+    check(ConstantSpec())
+    with pytest.raises(ContractError, match=r"step 0 of 1 is 1\.5"):
+        check(Overshooting())
+
+
+def test_checks_leave_the_random_numbers_alone() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    run_checks(ConstantSpec())
+    assert torch.rand(1) == expected
+
+
+def test_slow_checks_run_only_when_asked() -> None:
+    assert [check.name for check in checks_for("norm") if check.slow] == ["compiles"]
+    norm = instances(default_registry().component("norm", "rms"))[0]
+    assert run_checks(norm, only=["compiles"]) == []
+
+
+def test_instances_are_the_defaults_and_the_examples() -> None:
+    assert instances(ConstantSpec) == [ConstantSpec()]
+    assert [spec.level for spec in instances(Leveled)] == [0.5, 1.0]  # type: ignore[attr-defined]
+    with pytest.raises(ValidationError):
+        instances(type("Bad", (Leveled,), {"examples": ({"level": 3},), "__module__": __name__}))
+
+
+def test_labels_say_what_is_not_the_default() -> None:
+    (first, *_) = run_checks(Leveled(level=0.5, warmup_steps=0), only=["named"])
+    assert first.component == "schedule leveled (level=0.5)"
+
+
+def params(decorator: Any) -> list[Any]:
+    return list(decorator.args[1])
+
+
+def test_parametrize_marks_declared_failures() -> None:
+    found = {param.id: param for param in params(parametrize_checks(Overshooting(), Leveled))}
+    declared = found["schedule overshooting-within-bounds"]
+    assert declared.marks[0].name == "xfail"
+    assert declared.marks[0].kwargs == {"reason": "a warm restart overshoots on purpose", "strict": True}
+    assert not found["schedule overshooting-pure"].marks
+    assert "schedule leveled (warmup_steps=3, level=1.0)-pure" in found
+    assert len(found) == 3 * len(checks_for("schedule"))
+
+
+def test_parametrize_leaves_out_what_is_slow() -> None:
+    norm = default_registry().component("norm", "rms")
+    assert len(params(parametrize_checks(norm))) > len(params(parametrize_checks(norm, slow=False)))
+
+
+def test_parametrized_checks_skip() -> None:
+    spec = CharSpec(name="char", unknown="error")
+    check = next(param for param in params(parametrize_checks(spec)) if param.id.endswith("text-comes-back")).values[1]
+    with pytest.raises(pytest.skip.Exception, match="declares that it is lossy"):
+        check(spec)
+
+
+@parametrize_checks(ConstantSpec)
+def test_the_decorator(spec: Component, check: Check) -> None:
+    check(spec)
+
+
+def test_messages_say_where_and_how_much() -> None:
+    expected = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    actual = expected.clone()
+    actual[1, 0] = 3.5
+    with pytest.raises(ContractError, match=r"logits: 1 of 4 numbers differ, the first at \[1, 0\]: 3.5, not 3"):
+        same(actual, expected, "logits")
+    with pytest.raises(ContractError, match=r"the shape is \(2, 1\), not \(2, 2\)"):
+        same(actual[:, :1], expected, "logits")
+    infinite = torch.tensor([-torch.inf, 1.0])
+    same(infinite, infinite, "logits")
+    with pytest.raises(ContractError):
+        same(torch.tensor([0.0, 1.0]), infinite, "logits")
+    assert issubclass(NotApplicableError, Exception)
