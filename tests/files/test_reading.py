@@ -435,4 +435,4 @@ def test_any_bytes_at_all(tmp_path_factory, raw):
         try:
             assert isinstance(read(path).data, dict)
         except GptkitError as error:
-            assert error.problems  # noqa: PT017
+            assert error.problems
