@@ -1,0 +1,1 @@
+"""Corpora through Hugging Face datasets."""

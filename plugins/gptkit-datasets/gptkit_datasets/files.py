@@ -1,0 +1,106 @@
+"""Finding the files of a corpus, and knowing when they changed."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from gptkit.errors import DataError
+
+__all__ = ["FORMATS", "file_format", "find", "fingerprint", "is_saved"]
+
+FORMATS = {
+    ".parquet": "parquet",
+    ".json": "json",
+    ".jsonl": "json",
+    ".ndjson": "json",
+    ".csv": "csv",
+    ".arrow": "arrow",
+}
+"""What datasets calls the format of files with these endings. All but Parquet and Arrow may also end in ``.gz``."""
+
+_BY_CONTENT = 64 << 20
+"""Corpora up to this many bytes are recognised by content, larger ones by size and time of change."""
+
+
+def file_format(path: Path) -> str | None:
+    """The format that a file's name tells; None for another."""
+    name = path.name.lower()
+    if name.endswith(".gz"):
+        name = name.removesuffix(".gz")
+        found = FORMATS.get(Path(name).suffix)
+        return found if found in ("json", "csv") else None
+    return FORMATS.get(Path(name).suffix)
+
+
+def is_saved(path: Path) -> bool:
+    """Whether a folder was written by a data set's `save_to_disk`."""
+    return (path / "state.json").is_file() or (path / "dataset_dict.json").is_file()
+
+
+def find(patterns: Sequence[str], base: Path) -> list[Path]:
+    """The files, and folders written by `save_to_disk`, that patterns stand for; each once, sorted within a pattern.
+
+    Raises:
+        DataError: a pattern that leads nowhere, or to a file of another format.
+    """
+    found: dict[Path, None] = {}
+    for pattern in patterns:
+        here = list(_expand(pattern, base))
+        if not here:
+            raise DataError(
+                f"{base / pattern}: nothing here ends in {', '.join(FORMATS)}",
+                hint=f"Relative paths count from {base.resolve()}; write a file, a folder or or a glob: corpus/*.parquet.",
+            )
+        found.update(dict.fromkeys(here))
+    return list(found)
+
+
+def _expand(pattern: str, base: Path) -> Iterator[Path]:
+    path = base / Path(pattern).expanduser()
+    if path.is_file():
+        if file_format(path) is None:
+            raise DataError(f"{path}: a file of this kind cannot be read", hint=f"Files end in {', '.join(FORMATS)}.")
+        yield path
+    elif path.is_dir():
+        yield from _folder(path)
+    elif glob.has_magic(pattern):
+        # Path.glob would refuse patterns from the root.
+        for match in sorted(glob.glob(str(path), recursive=True)):  # noqa: PTH207
+            matched = Path(match)
+            if matched.is_dir():
+                yield from _folder(matched)
+            elif file_format(matched):
+                yield matched
+    else:
+        raise DataError(f"{path}: no such file or folder", hint=f"Relative paths count from {base.resolve()}.")
+
+
+def _folder(path: Path) -> Iterator[Path]:
+    if is_saved(path):
+        yield path
+        return
+    for inner in sorted(path.iterdir()):
+        if inner.name.startswith("."):
+            continue
+        if inner.is_dir():
+            yield from _folder(inner)
+        elif file_format(inner):
+            yield inner
+
+
+def fingerprint(paths: Sequence[Path], *facts: object) -> str:
+    """A short text that changes when the files, their order or the facts do."""
+    files = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path]) if file.is_file()]
+    digest = hashlib.blake2b(repr(facts).encode(), digest_size=16)
+    try:
+        stats = [file.stat() for file in files]
+        by_content = sum(stat.st_size for stat in stats) <= _BY_CONTENT
+        for file, stat in zip(files, stats, strict=True):
+            digest.update(f"\0{file.suffix} {stat.st_size}\0".encode())
+            digest.update(file.read_bytes() if by_content else str(stat.st_mtime_ns).encode())
+    except OSError as error:
+        raise DataError(f"{error.filename}: {error.strerror}") from None
+    return digest.hexdigest()

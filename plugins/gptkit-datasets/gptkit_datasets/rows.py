@@ -1,0 +1,82 @@
+"""Rows through Hugging Face datasets, whose mistakes become errors that name the source."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from gptkit.errors import DataError
+from gptkit_datasets.files import file_format, is_saved
+
+__all__ = ["hub_commit", "hub_rows", "rows_of"]
+
+# datasets is imported where it is used: it takes seconds, which other commands are not to wait for.
+
+
+def rows_of(path: Path, split: str, streaming: bool) -> Iterator[Mapping[str, Any]]:
+    """The rows of a file, or of a folder written by `save_to_disk`.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    with _explained(str(path)):
+        import datasets
+
+        if path.is_dir() and is_saved(path):
+            found = datasets.load_from_disk(str(path))
+            if isinstance(found, datasets.DatasetDict):
+                if split not in found:
+                    raise DataError(
+                        f"{path}: no split {split!r}; there is {', '.join(map(repr, found))}",
+                        hint="Set `split` to one of them.",
+                    )
+                found = found[split]
+            yield from found
+            return
+        # A file is meant, and not the files that its name as a pattern would match.
+        name = glob.escape(str(path))
+        yield from datasets.load_dataset(file_format(path), data_files=name, split="train", streaming=streaming)
+
+
+def hub_rows(
+    repository: str, subset: str | None, split: str, revision: str | None, streaming: bool
+) -> Iterator[Mapping[str, Any]]:
+    """The rows of a data set of the Hub.
+
+    Raises:
+        DataError: it cannot be reached, or has no such part.
+    """
+    with _explained(repository, "Check the names of repository, subset, split and revision, and the network."):
+        import datasets
+
+        yield from datasets.load_dataset(repository, subset, split=split, revision=revision, streaming=streaming)
+
+
+def hub_commit(repository: str, revision: str | None) -> str:
+    """The commit that a revision stands for now; of the newest version where None is given.
+
+    Raises:
+        DataError: the Hub cannot be asked, or does not know it.
+    """
+    with _explained(repository, "Set `revision` to a commit (40 hexadecimal digits): then nobody has to be asked."):
+        import huggingface_hub
+
+        return str(huggingface_hub.HfApi().dataset_info(repository, revision=revision, timeout=20).sha)
+
+
+@contextmanager
+def _explained(source: str, hint: str | None = None) -> Iterator[None]:
+    try:
+        yield
+    except (DataError, GeneratorExit):
+        raise
+    except Exception as error:
+        # What went wrong stands at the beginning of the chain: datasets wraps the reader's own error.
+        cause = error
+        while cause.__cause__ is not None and isinstance(cause.__cause__, Exception):
+            cause = cause.__cause__
+        said = next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
+        raise DataError(f"{source} cannot be read: {said}", hint=hint) from error

@@ -1,0 +1,208 @@
+"""Corpora that are written here, read through datasets; the Hub is played by fakes."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from gptkit_datasets import rows
+from gptkit_datasets.spec import DatasetsSpec
+
+import gptkit
+from gptkit.errors import DataError
+from gptkit.kinds.data import DataSpec
+from gptkit.testing import parametrize_checks
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+def data(**fields: Any) -> DataSpec:
+    spec = gptkit.default_registry().component("data", "datasets").model_validate({"name": "datasets", **fields})
+    assert isinstance(spec, DataSpec)
+    return spec
+
+
+def parquet(path: Path, texts: list[str | None], **columns: list[Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({"text": pa.array(texts, pa.string()), **columns}), path, row_group_size=2)
+
+
+def read(spec: DataSpec, base: Path) -> list[tuple[str, str]]:
+    return [(document.source, document.text) for document in spec.documents(base)]
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+def test_parquet_rows_are_documents_in_their_order(tmp_path: Path, streaming: bool) -> None:
+    parquet(tmp_path / "data" / "b.parquet", ["four"])
+    parquet(tmp_path / "data" / "a.parquet", ["one, naïve 猫\n", None, " ", "two", "three"], id=[1, 2, 3, 4, 5])
+    spec = data(streaming=streaming)
+    assert read(spec, tmp_path) == [
+        ("data/a.parquet: row 1", "one, naïve 猫\n"),
+        ("data/a.parquet: row 4", "two"),
+        ("data/a.parquet: row 5", "three"),
+        ("data/b.parquet: row 1", "four"),
+    ]
+    assert all(document.ends for document in spec.documents(tmp_path))
+
+
+def test_json_lines_json_csv_and_gzip(tmp_path: Path) -> None:
+    rows = [{"text": "one", "n": 1}, {"text": "two", "n": 2}]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "a.jsonl").write_text(lines)
+    (tmp_path / "b.json").write_text(json.dumps(rows))
+    (tmp_path / "c.csv").write_text('text,n\n"one",1\ntwo,2\n')
+    (tmp_path / "d.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
+    for name in ("a.jsonl", "b.json", "c.csv", "d.jsonl.gz"):
+        assert [text for _, text in read(data(files=name), tmp_path)] == ["one", "two"], name
+
+
+def test_saved_data_sets(tmp_path: Path) -> None:
+    import datasets
+
+    one = datasets.Dataset.from_dict({"text": ["one", "two"]})
+    one.save_to_disk(str(tmp_path / "plain"))
+    datasets.DatasetDict({"train": one, "test": datasets.Dataset.from_dict({"text": ["two"]})}).save_to_disk(
+        str(tmp_path / "several")
+    )
+    assert [text for _, text in read(data(files="plain"), tmp_path)] == ["one", "two"]
+    assert [text for _, text in read(data(files="several", split="test"), tmp_path)] == ["two"]
+    with pytest.raises(DataError, match="no split 'dev'; there is 'train', 'test'"):
+        read(data(files="several", split="dev"), tmp_path)
+
+
+def test_templates_and_limits(tmp_path: Path) -> None:
+    parquet(tmp_path / "qa.parquet", ["q1", None, "q3"], answer=["a{text}", None, None])
+    spec = data(files="qa.parquet", template="Q: {text}\nA: {answer}\n")
+    assert [text for _, text in read(spec, tmp_path)] == ["Q: q1\nA: a{text}\n", "Q: q3\nA: \n"]
+    assert [text for _, text in read(data(files="qa.parquet", field="text", limit=1), tmp_path)] == ["q1"]
+
+
+def test_globs_lists_and_names_that_look_like_patterns(tmp_path: Path) -> None:
+    parquet(tmp_path / "x" / "part[1].parquet", ["bracket"])
+    parquet(tmp_path / "x" / "part1.parquet", ["plain"])
+    parquet(tmp_path / "y" / ".hidden.parquet", ["hidden"])
+    parquet(tmp_path / "y" / "deep" / "z.parquet", ["deep"])
+    (tmp_path / "y" / "notes.txt").write_text("not read")
+    assert [text for _, text in read(data(files="x/part[[]1].parquet"), tmp_path)] == ["bracket"]
+    assert [text for _, text in read(data(files="x/*.parquet"), tmp_path)] == ["plain", "bracket"]
+    assert [text for _, text in read(data(files=["y", "x", "y/deep/z.parquet"]), tmp_path)] == ["deep", "plain", "bracket"]
+
+
+def test_the_fingerprint_follows_content_and_choices(tmp_path: Path) -> None:
+    parquet(tmp_path / "data" / "a.parquet", ["one"])
+    first = data().fingerprint(tmp_path)
+    assert data().fingerprint(tmp_path) == first
+    others = {data(field="other").fingerprint(tmp_path), data(limit=3).fingerprint(tmp_path)}
+    parquet(tmp_path / "data" / "a.parquet", ["two"])
+    others.add(data().fingerprint(tmp_path))
+    assert len(others | {first}) == 4
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"files": "missing.parquet"}, "no such file or folder"),
+        ({"files": "none/*.parquet"}, "nothing here ends in"),
+        ({"files": "notes.txt"}, "a file of this kind cannot be read"),
+        ({"files": "a.parquet", "field": "body"}, "a.parquet: row 1: no column 'body'; there is 'text', 'n'"),
+        ({"files": "a.parquet", "field": "n"}, "column 'n' holds int, not text"),
+        ({"files": "broken.parquet"}, "broken.parquet cannot be read: .*Parquet"),
+        ({"files": "broken.jsonl"}, "broken.jsonl cannot be read: .*JSON"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, fields: dict[str, Any], said: str) -> None:
+    parquet(tmp_path / "a.parquet", ["one"], n=[1])
+    (tmp_path / "notes.txt").write_text("text")
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1 this is none")
+    (tmp_path / "broken.jsonl").write_text('{"text": "one"}\n{"text": \n')
+    with pytest.raises(DataError, match=said):
+        read(data(**fields), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"files": "a", "repository": "b/c"}, "either `files` or a `repository`"),
+        ({"subset": "x"}, "only a `repository` has it"),
+        ({"template": "no column"}, "no column in braces"),
+    ],
+)
+def test_contradictions_are_refused_when_the_spec_is_read(tmp_path: Path, fields: dict[str, Any], said: str) -> None:
+    (tmp_path / "gpt.json").write_text(json.dumps({"model": {}, "data": {"name": "datasets", **fields}}))
+    with pytest.raises(gptkit.SpecError, match=said):
+        gptkit.open_spec(tmp_path / "gpt.json")
+
+
+def test_the_hub_is_asked_for_what_the_spec_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+    import huggingface_hub
+
+    asked: list[Any] = []
+
+    def load(*args: Any, **kwargs: Any) -> Any:
+        asked.append((args, kwargs))
+        return iter([{"story": "one"}, {"story": "two"}, {"story": "three"}])
+
+    class Info:
+        sha = "c" * 40
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda self, name, **how: asked.append((name, how)) or Info())
+    spec = data(repository="some/stories", subset="en", split="test", revision="v2", field="story", limit=2)
+    assert read(spec, tmp_path) == [("some/stories: row 1", "one"), ("some/stories: row 2", "two")]
+    by_name = spec.fingerprint(tmp_path)
+    assert asked == [
+        (("some/stories", "en"), {"split": "test", "revision": "v2", "streaming": True}),
+        ("some/stories", {"revision": "v2", "timeout": 20}),
+    ]
+    # A commit stands for itself: the same documents, and nobody is asked.
+    by_commit = data(repository="some/stories", subset="en", split="test", revision="c" * 40, field="story", limit=2)
+    assert by_commit.fingerprint(tmp_path) == by_name
+    assert len(asked) == 2
+
+
+def test_a_hub_that_cannot_be_reached_is_an_error_with_a_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import datasets
+    import huggingface_hub
+
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(datasets, "load_dataset", refuse)
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", refuse)
+    spec = data(repository="some/stories")
+    with pytest.raises(DataError, match=r"some/stories cannot be read: no route\n  Check the names"):
+        read(spec, tmp_path)
+    with pytest.raises(DataError, match="Set `revision` to a commit"):
+        spec.fingerprint(tmp_path)
+    assert rows.hub_commit
+
+
+def test_a_training_reads_it(tmp_path: Path) -> None:
+    parquet(tmp_path / "data" / "a.parquet", [f"story {i}: once upon a time there was a text. " * 3 for i in range(20)])
+    (tmp_path / "gpt.yaml").write_text(
+        """
+        tokenizer: byte
+        model: {d_model: 8, n_layers: 1, context_length: 16, attention: {name: multi-head, n_heads: 1}}
+        data: {name: datasets, document_mask: true}
+        training: {steps: 2, batch_size: 2}
+        """
+    )
+    run = gptkit.train(str(tmp_path / "gpt.yaml"), str(tmp_path / "run"))
+    assert len(run.generate("story", max_new_tokens=3)) <= 3
+
+
+@parametrize_checks(DatasetsSpec)
+def test_conformance(spec: Any, check: Any) -> None:
+    check(spec)
