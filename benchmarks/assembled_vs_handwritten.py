@@ -20,18 +20,19 @@ from gptkit.model.gpt import GPT
 VOCAB = 50257
 
 
-def assembled(layers: int, context: int) -> GPT:
+def assembled(layers: int, context: int, d_model: int = 768, n_heads: int = 12, vocab: int = VOCAB) -> GPT:
+    """GPT-2 from components."""
     spec = {
         "context_length": context,
-        "d_model": 768,
+        "d_model": d_model,
         "n_layers": layers,
         "position": "learned",
-        "attention": {"name": "multi-head", "n_heads": 12, "qkv_bias": True, "output_bias": True},
+        "attention": {"name": "multi-head", "n_heads": n_heads, "qkv_bias": True, "output_bias": True},
         "norm": "layer",
         "feedforward": {"name": "mlp", "activation": "gelu-tanh", "bias": True},
         "head": {"name": "linear", "tied": True},
     }
-    return GPT(spec, VOCAB)
+    return GPT(spec, vocab)
 
 
 def copy_weights(ours: GPT, theirs: HandwrittenGPT2) -> None:
