@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from gptkit.families._common import pattern, read_activation, write_activation
+from gptkit.families._common import keys, pattern, read_activation, write_activation
 from gptkit.families._rope import read_rope, write_rope
 from gptkit.families.layouts import HALVES, HEADS
 from gptkit.kinds.family import FamilySpec, Rule
@@ -20,7 +20,9 @@ class Decoder(FamilySpec):
     A family overrides the parts in which it differs, in both directions.
     """
 
-    harmless: ClassVar[frozenset[str]] = frozenset({"pretraining_tp", "max_window_layers", "rope_interleaved"})
+    harmless: ClassVar[frozenset[str]] = keys(
+        "activation is_llama_config max_window_layers pretraining_tp rope_interleaved transformers.js_config use_mrope"
+    )
     ignored: ClassVar[tuple[str, ...]] = (r".*\.rotary_emb\.inv_freq",)
     tied: ClassVar[bool] = False
     eps: ClassVar[tuple[str, float]] = ("rms_norm_eps", 1e-6)

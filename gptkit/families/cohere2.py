@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.families._common import all_but_every, read_windows, write_windows
+from gptkit.families._common import all_but_every, keys, read_windows, write_windows
 from gptkit.families.cohere import CohereFamily
 from gptkit.kinds.foreign import ForeignConfig
 
@@ -18,12 +18,16 @@ class Cohere2Family(CohereFamily):
     name: Literal["cohere2"] = "cohere2"  # type: ignore[assignment]
     model_type: ClassVar[str] = "cohere2"
     architecture: ClassVar[str] = "Cohere2ForCausalLM"
-    harmless: ClassVar[frozenset[str]] = frozenset({"order_of_interleaved_layers", "rotary_pct", "cache_implementation"})
+    harmless: ClassVar[frozenset[str]] = keys(
+        "order_of_interleaved_layers cache_implementation use_parallel_embedding max_input_length"
+    )
     base: ClassVar[float] = 10000.0
 
     def model(self, config: ForeignConfig) -> dict[str, Any]:
-        for key, usual in (("position_embedding_type", "rope_gptj"), ("use_parallel_block", True), ("use_qk_norm", False)):
-            config.only(key, usual, why="transformers has nothing else in this family")
+        usual = {"position_embedding_type": "rope_gptj", "use_parallel_block": True, "use_qk_norm": False}
+        usual |= {"use_embedding_sharing": True, "use_gated_activation": True, "rotary_pct": 1.0}
+        for key, value in usual.items():
+            config.only(key, value, why="transformers has nothing else in this family")
         return super().model(config)
 
     def read_layers(self, config: ForeignConfig, n_layers: int) -> Sequence[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from gptkit.families._decoder import Decoder
+from gptkit.kinds.family import Rule
 from gptkit.kinds.foreign import ForeignConfig
 
 __all__ = ["StableLmFamily"]
@@ -24,8 +25,9 @@ class StableLmFamily(Decoder):
         return {"name": "layer", "eps": config.number(*self.eps)}
 
     def read_attention(self, config: ForeignConfig) -> dict[str, Any]:
-        config.only("qk_layernorm", False, why="gptkit has no norm of queries and keys with a module for each head")
-        return {**super().read_attention(config), "qkv_bias": config.flag("use_qkv_bias", False)}
+        norm = {"qk_norm": {**self.read_norm(config), "shift": False}, "qk_norm_width": "each-head"}
+        found = {**super().read_attention(config), "qkv_bias": config.flag("use_qkv_bias", False)}
+        return {**found, **norm} if config.flag("qk_layernorm", False) else found
 
     def read_block(self, config: ForeignConfig) -> dict[str, Any]:
         return {"name": "parallel" if config.flag("use_parallel_residual", False) else "pre-norm"}
@@ -34,4 +36,10 @@ class StableLmFamily(Decoder):
         layer = model.layer_specs()[0]
         found = {**super().config(model), "use_qkv_bias": layer.attention.qkv_bias}
         del found["head_dim"]
+        found["qk_layernorm"] = layer.attention.qk_norm is not None
         return {**found, "use_parallel_residual": layer.block.name == "parallel"}
+
+    def rules(self, model: Any) -> list[Rule]:
+        attention = "model.layers.*.self_attn"
+        norms = [Rule(f"blocks.*.attention.{part}_norm.heads.#", f"{attention}.{part}_layernorm.norms.#") for part in "qk"]
+        return [*norms, *super().rules(model)]

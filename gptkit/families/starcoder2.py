@@ -17,7 +17,7 @@ class Starcoder2Family(Decoder):
     name: Literal["starcoder2"] = "starcoder2"
     model_type: ClassVar[str] = "starcoder2"
     architecture: ClassVar[str] = "Starcoder2ForCausalLM"
-    harmless: ClassVar[frozenset[str]] = Decoder.harmless | {"mlp_type", "norm_type"}
+    harmless: ClassVar[frozenset[str]] = Decoder.harmless | {"activation_function", "mlp_type", "norm_type"}
     tied: ClassVar[bool] = True
     eps: ClassVar[tuple[str, float]] = ("norm_epsilon", 1e-5)
     activation: ClassVar[tuple[str, str]] = ("hidden_act", "gelu_pytorch_tanh")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -39,8 +40,9 @@ class HeadedSpec(AttentionSpec):
     chunk: int | None = Field(None, ge=1, description="Attend only within one's own chunk of this many positions.")
     scale: float | None = Field(None, gt=0, description="Factor of the dot products; 1/√d_head by default.")
     qk_norm: NormSpec | None = optional_component(description="A norm for queries and keys, each with its own weights.")
-    qk_norm_width: Literal["head", "full"] = Field(
-        "head", description="Normalise each head by itself, or all heads of a token together."
+    qk_norm_width: Literal["head", "each-head", "full"] = Field(
+        "head",
+        description="Normalise each head by itself (`head`: all with the same weights), or all heads of a token together.",
     )
     qk_norm_order: Literal["before", "after"] = Field(
         "before", description="Normalise before or after the rotation by position."
@@ -78,8 +80,11 @@ class HeadedSpec(AttentionSpec):
                 ("n_heads",),
                 f"d_model {context.d_model} cannot be split into {heads.n_heads} heads; choose a divisor, or set d_head",
             )
-        if self.qk_norm is not None and self.qk_norm_width == "full" and self.qk_norm_order == "after":
-            yield ("qk_norm_order",), "a norm over the full width is applied before the rotation; set qk_norm_order: before"
+        if self.qk_norm is not None and self.qk_norm_width != "head" and self.qk_norm_order == "after":
+            yield (
+                ("qk_norm_order",),
+                f"a norm of width {self.qk_norm_width} is applied before the rotation; set qk_norm_order: before",
+            )
         yield from head_faults(context, heads)
 
     def build(self, context: BuildContext) -> GroupedQueryAttention:
@@ -125,10 +130,7 @@ class GroupedQueryAttention(ScoredAttention):
         norms = None
         full = spec.qk_norm_width == "full"
         if spec.qk_norm is not None:
-            norms = (
-                spec.qk_norm.build(context, dim=d_head * n_heads if full else d_head),
-                spec.qk_norm.build(context, dim=d_head * n_kv_heads if full else d_head),
-            )
+            norms = (_qk_norm(spec, context, n_heads), _qk_norm(spec, context, n_kv_heads))
         after = norms is not None and spec.qk_norm_order == "after"
         super().__init__(
             context,
@@ -178,3 +180,22 @@ class GroupedQueryAttention(ScoredAttention):
         if self.gated:
             out_BTHD = out_BTHD * gate[0].sigmoid()
         return self.output(out_BTHD.reshape(n_batch, n_tokens, -1))  # type: ignore[no-any-return]
+
+
+class EachHead(nn.Module):
+    """A norm for every head, with weights of its own: (…, H, D) -> (…, H, D). One call a head: for models that have it."""
+
+    def __init__(self, norms: list[nn.Module]) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(norms)
+
+    def forward(self, x_BTHD: Tensor) -> Tensor:
+        return torch.stack([norm(x_BTHD[..., index, :]) for index, norm in enumerate(self.heads)], dim=-2)
+
+
+def _qk_norm(spec: HeadedSpec, context: BuildContext, n_heads: int) -> nn.Module:
+    assert spec.qk_norm is not None
+    assert spec.d_head is not None
+    if spec.qk_norm_width == "each-head":
+        return EachHead([spec.qk_norm.build(context, dim=spec.d_head) for _ in range(n_heads)])
+    return spec.qk_norm.build(context, dim=spec.d_head * n_heads if spec.qk_norm_width == "full" else spec.d_head)
