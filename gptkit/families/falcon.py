@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.families._decoder import Decoder
+from gptkit.families.decoder import Decoder
 from gptkit.families.layouts import GROUPED
 from gptkit.kinds.family import Rule
 from gptkit.kinds.foreign import ForeignConfig

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 from gptkit.families._common import all_but_every, read_windows, write_windows
-from gptkit.families._decoder import Decoder
+from gptkit.families.decoder import Decoder
 from gptkit.families._experts import INERT, first_of, sparse, write_experts
 from gptkit.families.layouts import TRANSPOSED, TRANSPOSED_ALTERNATING
 from gptkit.kinds.family import Rule

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from gptkit.families._decoder import Decoder
+from gptkit.families.decoder import Decoder
 
 __all__ = ["LlamaFamily"]
 

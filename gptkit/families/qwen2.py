@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 from gptkit.families._common import read_windows
-from gptkit.families._decoder import Decoder
+from gptkit.families.decoder import Decoder
 from gptkit.kinds.foreign import ForeignConfig
 
 __all__ = ["Qwen2Family"]

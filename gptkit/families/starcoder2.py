@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from gptkit.families._decoder import Decoder
+from gptkit.families.decoder import Decoder
 from gptkit.kinds.family import Rule
 from gptkit.kinds.foreign import ForeignConfig
 
