@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from gptkit.experiments.spec import ExperimentSpec as ExperimentSpec
     from gptkit.experiments.train import resume as resume
     from gptkit.experiments.train import train as train
+    from gptkit.generation import generate as generate
     from gptkit.hookspecs import hookimpl as hookimpl
     from gptkit.model.gpt import GPT as GPT
     from gptkit.model.spec import ModelSpec as ModelSpec
@@ -66,6 +67,7 @@ _WHERE = {
     "build": "gptkit.experiments.build",
     "default_registry": "gptkit.registry",
     "export_model": "gptkit.experiments.exporting",
+    "generate": "gptkit.generation",
     "hookimpl": "gptkit.hookspecs",
     "import_model": "gptkit.experiments.importing",
     "load": "gptkit.experiments.run",

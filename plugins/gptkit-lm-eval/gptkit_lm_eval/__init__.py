@@ -1,0 +1,5 @@
+"""gptkit's runs as models of EleutherAI's language model evaluation harness."""
+
+from gptkit_lm_eval.model import GptkitLM
+
+__all__ = ["GptkitLM"]

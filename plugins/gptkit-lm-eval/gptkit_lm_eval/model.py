@@ -1,0 +1,241 @@
+"""A run as a model of the harness.
+
+Shapes: B batch, T tokens, V vocabulary, N tokens of a continuation.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from itertools import groupby
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import TemplateLM
+from lm_eval.api.registry import register_model
+from tqdm import tqdm
+
+import gptkit
+from gptkit.errors import GptkitError
+from gptkit.kinds.sampler import SamplerSpec
+from gptkit_lm_eval.windows import Window, rolling, windows
+
+__all__ = ["GptkitLM"]
+
+_log = logging.getLogger("gptkit")
+
+_LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
+_SAMPLERS = {
+    "repetition_penalty": ("repetition-penalty", "penalty"),
+    "temperature": ("temperature", "value"),
+    "top_k": ("top-k", "k"),
+    "top_p": ("top-p", "p"),
+    "min_p": ("min-p", "p"),
+}
+"""What the harness calls a number, in the order in which it is applied: the sampler, and its field."""
+
+
+@register_model("gptkit")
+class GptkitLM(TemplateLM):
+    """A run as a model of the harness.
+
+    Args:
+        run: the run, or its folder.
+        step: which checkpoint; the newest by default.
+        device: where the model is put: auto, cpu, cuda or mps. A run that is given stays where it is.
+        batch_size: texts at a time; what is no number counts as 8.
+        max_length: the longest sequence, in tokens; the context length by default.
+        max_gen_toks: how many tokens to write where a task does not say.
+        seed: of tasks that sample.
+    """
+
+    def __init__(
+        self,
+        run: gptkit.Run | str | Path,
+        step: int | None = None,
+        device: str | None = None,
+        batch_size: int | str = 8,
+        max_batch_size: int | None = None,
+        max_length: int | None = None,
+        max_gen_toks: int = 256,
+        seed: int = 1234,
+    ) -> None:
+        super().__init__()
+        given = isinstance(run, gptkit.Run)
+        self.run = (
+            cast("gptkit.Run", run) if given else gptkit.load(cast("str | Path", run), step=step, device=device or "auto")
+        )
+        self.model = self.run.model
+        self._tokens = self.run.tokenizer
+        self._device = self.model.device
+        self.batch_size = max(1, int(batch_size)) if str(batch_size).isdecimal() else max_batch_size or 8
+        self.max_length = min(max_length or self.model.context_length, self.model.context_length)
+        self.max_gen_toks = max_gen_toks
+        self.seed = seed
+        # Padding after a text changes nothing before it, unless positions depend on the length of all.
+        self._pads = not any(layer.position.depends_on_length for layer in self.model.spec.layer_specs())
+
+    # -- tokens ----------------------------------------------------------------------------------------------------
+
+    @property
+    def eot_token_id(self) -> int:
+        found = self._tokens.end_id if self._tokens.end_id is not None else self._tokens.start_id
+        if found is None:
+            raise GptkitError(
+                "a text without context cannot be scored: the tokenizer has neither a start nor an end token",
+                hint="Give the tokenizer one before training, or choose tasks whose texts have a context.",
+            )
+        return found
+
+    @property
+    def prefix_token_id(self) -> int:
+        return self.eot_token_id if self._tokens.start_id is None else self._tokens.start_id
+
+    @property
+    def tokenizer_name(self) -> str:
+        return f"{self.run.folder.name}-{self.run.spec.tokenizer.name}"
+
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
+        start = self._tokens.start_id
+        ids = self._tokens.encode(string)
+        return ids if start is None or add_special_tokens is False else [start, *ids]
+
+    def get_model_info(self) -> dict[str, Any]:
+        """What the harness keeps with its results."""
+        return {
+            "run": str(self.run.folder),
+            "step": self.run.step,
+            "model_num_parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+        }
+
+    # -- what the harness asks -------------------------------------------------------------------------------------
+
+    def _loglikelihood_tokens(
+        self, requests: list[tuple[tuple[str, str], list[int], list[int]]], disable_tqdm: bool = False, **kwargs: Any
+    ) -> list[tuple[float, bool]]:
+        parts = [list(windows(context or [self.prefix_token_id], rest, self.max_length)) for _, context, rest in requests]
+        found = self._whole(parts, disable_tqdm)
+        for (request, _, _), result in zip(requests, found, strict=True):
+            self.cache_hook.add_partial("loglikelihood", request, result)
+        return found
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        texts = [cast("tuple[str]", request.args)[0] for request in requests]
+        parts = [
+            list(rolling(self.tok_encode(text, add_special_tokens=False), self.prefix_token_id, self.max_length))
+            for text in texts
+        ]
+        found = [score for score, _ in self._whole(parts, disable_tqdm)]
+        for text, result in zip(texts, found, strict=True):
+            self.cache_hook.add_partial("loglikelihood_rolling", (text,), result)
+        return found
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        written: dict[int, str] = {}
+        calls = [cast("tuple[str, dict[str, Any]]", request.args) for request in requests]
+        kinds = [json.dumps(how, sort_keys=True, default=str) for _, how in calls]
+        order = sorted(range(len(calls)), key=lambda i: (kinds[i], -len(calls[i][0]), i))
+        with tqdm(total=len(calls), desc="Writing", disable=disable_tqdm) as bar:
+            for _, group in groupby(order, key=lambda i: kinds[i]):
+                members = list(group)
+                for at in range(0, len(members), self.batch_size):
+                    batch = members[at : at + self.batch_size]
+                    for index, text in zip(
+                        batch, self._write([calls[i][0] for i in batch], calls[batch[0]][1]), strict=True
+                    ):
+                        written[index] = text
+                        self.cache_hook.add_partial("generate_until", calls[index], text)
+                    bar.update(len(batch))
+        return [written[index] for index in range(len(calls))]
+
+    # -- the work --------------------------------------------------------------------------------------------------
+
+    def _whole(self, parts: Sequence[Sequence[Window]], disable_tqdm: bool) -> list[tuple[float, bool]]:
+        """For each text, the sum over its windows, and whether all of them are what the model would have written."""
+        scores = self._score([window for text in parts for window in text], disable_tqdm)
+        found, at = [], 0
+        for text in parts:
+            own = scores[at : at + len(text)]
+            at += len(text)
+            found.append((sum(score for score, _ in own), all(greedy for _, greedy in own)))
+        return found
+
+    @torch.inference_mode()
+    def _score(self, found: Sequence[Window], disable_tqdm: bool) -> list[tuple[float, bool]]:
+        """ln P of each window's second part after its first, and whether greedy writing would give it."""
+        results: dict[int, tuple[float, bool]] = {}
+        lengths = [len(context) + len(rest) - 1 for context, rest in found]
+        order = sorted(range(len(found)), key=lambda i: -lengths[i])
+        known = self._tokens.vocab_size
+        with tqdm(total=len(found), desc="Scoring", disable=disable_tqdm) as bar:
+            for batch in self._batches(order, lengths):
+                ids_BT = torch.zeros(len(batch), lengths[batch[0]], dtype=torch.long)
+                for row, index in enumerate(batch):
+                    context, rest = found[index]
+                    ids_BT[row, : lengths[index]] = torch.tensor([*context, *rest[:-1]])
+                logits_BTV = self.model(ids_BT.to(self.model.device)).logits
+                assert logits_BTV is not None
+                for row, index in enumerate(batch):
+                    rest = found[index][1]
+                    logits_NV = logits_BTV[row, lengths[index] - len(rest) : lengths[index]].float()
+                    rest_N = torch.tensor(rest, device=logits_NV.device)
+                    scores_N = logits_NV.log_softmax(dim=-1).gather(-1, rest_N[:, None])
+                    greedy = bool((logits_NV[:, :known].argmax(dim=-1) == rest_N).all())
+                    results[index] = float(scores_N.double().sum()), greedy
+                bar.update(len(batch))
+        return [results[index] for index in range(len(found))]
+
+    def _batches(self, order: Sequence[int], lengths: Sequence[int]) -> Iterable[list[int]]:
+        groups = [list(order)] if self._pads else [list(group) for _, group in groupby(order, key=lambda i: lengths[i])]
+        for group in groups:
+            for at in range(0, len(group), self.batch_size):
+                yield group[at : at + self.batch_size]
+
+    def _write(self, prompts: Sequence[str], how: Mapping[str, Any]) -> list[str]:
+        n_new = next((int(how[name]) for name in _LENGTHS if how.get(name) is not None), self.max_gen_toks)
+        stop = how.get("until") or ()
+        # Room for what is written, but never less than half of the context for the prompt: there the window slides.
+        keep = max(1, self.max_length - n_new, self.max_length // 2)
+        ids = [(self.tok_encode(prompt) or [self.prefix_token_id])[-keep:] for prompt in prompts]
+        results = gptkit.generate(
+            self.model,
+            self._tokens,
+            ids,
+            sampler=_chain(how),
+            max_new_tokens=n_new,
+            stop=[stop] if isinstance(stop, str) else [text for text in stop if text],
+            seed=self.seed,
+        )
+        if any(result.finish == "interrupted" for result in results):
+            raise KeyboardInterrupt
+        return [result.text for result in results]
+
+
+def _chain(how: Mapping[str, Any]) -> list[SamplerSpec]:
+    """The samplers that the harness' words stand for."""
+    unknown = sorted(set(how) - {*_LENGTHS, *_SAMPLERS, "until", "do_sample"})
+    if unknown:
+        _warn_once(", ".join(unknown))
+    temperature = how.get("temperature")
+    samples = how.get("do_sample", bool(temperature)) and temperature != 0
+    chain = [
+        _sampler(name, **{field: how[word]})
+        for word, (name, field) in _SAMPLERS.items()
+        if how.get(word) and (samples or word == "repetition_penalty")
+    ]
+    return chain if samples else [*chain, _sampler("greedy")]
+
+
+@cache
+def _warn_once(words: str) -> None:
+    _log.warning("gptkit-lm-eval leaves out what it does not know: %s", words)
+
+
+def _sampler(name: str, **fields: Any) -> SamplerSpec:
+    spec = gptkit.default_registry().component("sampler", name).model_validate({"name": name, **fields})
+    assert isinstance(spec, SamplerSpec)
+    return spec
