@@ -8,7 +8,22 @@ from typing import Annotated
 import typer
 
 import gptkit
-from gptkit.cli import check, components, demo, diff, evaluate, export, generate, import_, new, plugins, schema, show, train
+from gptkit.cli import (
+    check,
+    components,
+    demo,
+    diff,
+    evaluate,
+    export,
+    generate,
+    import_,
+    new,
+    plugin,
+    plugins,
+    schema,
+    show,
+    train,
+)
 from gptkit.cli.failures import Commands, debugging
 
 __all__ = ["app", "main"]
@@ -35,6 +50,7 @@ for _panel, _functions in _PANELS.items():
     for _function in _functions:
         # The one name that a function cannot have.
         app.command("import" if _function is import_.import_model else None, rich_help_panel=_panel)(_function)
+app.add_typer(plugin.app, name="plugin", rich_help_panel="What is installed")
 
 
 def _version(wanted: bool) -> None:

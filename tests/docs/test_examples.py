@@ -74,6 +74,7 @@ def test_commands_of_the_pages_exist() -> None:
     from gptkit.cli.main import app
 
     known = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}
+    known |= {group.name or "" for group in app.registered_groups}
     text = "".join(page.read_text(encoding="utf-8") for page in PAGES.glob("*.md"))
     used = set(re.findall(r"(?:^|`)gptkit ([a-z]+)", text, re.MULTILINE))
     assert len(used) > 5

@@ -1,0 +1,184 @@
+"""`gptkit plugin`: begin a plugin, and check that what it brings keeps its promises."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gptkit.cli import console
+from gptkit.cli.options import complete_kinds
+from gptkit.errors import GptkitError, RegistryError
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from gptkit.registry import Plugin, Registry
+    from gptkit.testing import Result
+
+app = typer.Typer(
+    help="Write a plugin: begin one from a template, and check that what it brings keeps its promises.",
+    no_args_is_help=True,
+)
+
+_COLUMNS = 4
+"""Components beside each other in a table."""
+
+_MARKS = {
+    "passed": ("ok", "green"),
+    "failed": ("FAILED", "bold red"),
+    "skipped": ("–", "dim"),
+    "expected": ("known", "yellow"),
+    "unexpected": ("PASSES", "bold red"),
+}
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The component's name: talking-heads, say.")],
+    kind: Annotated[
+        str,
+        typer.Option(
+            "--kind", "-k", metavar="KIND", help="What it is: attention, sampler, …", autocompletion=complete_kinds
+        ),
+    ],
+    into: Annotated[
+        Path, typer.Option("--into", metavar="FOLDER", help="Where to make the distribution's folder.")
+    ] = Path(),
+) -> None:
+    """Make a distribution that works as it is: entry point, component, tests, README, licence.
+
+    For example: gptkit plugin new talking-heads --kind attention.
+    """
+    from gptkit.cli.plugin_files import render
+    from gptkit.registry import default_registry
+
+    contents = render(name, kind)
+    name = name.removeprefix("gptkit-")
+    registry = default_registry()
+    if name in registry.entries(kind):
+        taken = registry.entry(kind, name).plugin.provenance
+        raise GptkitError(f"{kind} {name!r} is brought by {taken} already", hint="Choose another name.")
+    folder = into / f"gptkit-{name}"
+    if folder.exists():
+        raise GptkitError(f"{folder} is there already", hint="Choose another name, or another folder with --into.")
+    try:
+        for path, text in contents.items():
+            target = folder / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(text, encoding="utf-8")
+            console.out(str(target))
+    except OSError as error:
+        raise GptkitError(f"{folder} cannot be written: {error.strerror}") from None
+    console.note(f"next: pip install -e '{folder}[test]', then: gptkit plugin check gptkit-{name}", style="dim")
+
+
+@app.command()
+def check(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A distribution, or the name of a plugin of it.")],
+    slow: Annotated[bool, typer.Option("--slow", help="Run the checks too that take seconds (torch.compile).")] = False,
+    why: Annotated[bool, typer.Option("--why", help="Say of every check why it is there.")] = False,
+) -> None:
+    """Check everything that a plugin brings against the promises of its kind.
+
+    The exit code is 0 where all are kept and 1 where one is not.
+    """
+    from gptkit.registry import default_registry
+    from gptkit.testing import checks_for
+
+    registry = default_registry()
+    brought = _brought(registry, name)
+    if not brought:
+        console.out(f"{name} brings no component, so there is nothing to check")
+        return
+    results: list[Result] = []
+    by_kind: dict[str, list[str]] = {}
+    for kind, component in brought:
+        by_kind.setdefault(kind, []).append(component)
+    for kind, components in by_kind.items():
+        columns = [found for component in components for found in _check(registry, kind, component, slow)]
+        names = [check.name for check in checks_for(kind) if slow or not check.slow]
+        for start in range(0, len(columns), _COLUMNS):
+            _show(kind, names, columns[start : start + _COLUMNS])
+        if why:
+            rows = [[check.name, check.why] for check in checks_for(kind)]
+            console.stdout().print(console.table([("", {"style": "cyan", "no_wrap": True}), ""], rows, header=False))
+        results += [result for column in columns for result in column]
+    _conclude(results)
+
+
+def _brought(registry: Registry, name: str) -> list[tuple[str, str]]:
+    """What a distribution, or one plugin of it, brings."""
+    from packaging.utils import canonicalize_name
+
+    from gptkit.registry import did_you_mean
+
+    plugins = registry.plugins()
+    wanted = canonicalize_name(name)
+    found: Sequence[Plugin] = [plugin for plugin in plugins if canonicalize_name(plugin.distribution) == wanted]
+    found = found or [plugin for plugin in plugins if canonicalize_name(plugin.name) == wanted]
+    if not found:
+        known = list(dict.fromkeys(plugin.distribution for plugin in plugins))
+        hint = "Install it first: pip install -e FOLDER."
+        raise RegistryError(
+            f"no plugin {name!r} is installed; {did_you_mean(name, known, label='installed are')}", hint=hint
+        )
+    for plugin in found:
+        if plugin.status != "active" or plugin.fault:
+            raise RegistryError(f"{plugin.provenance} ({plugin.module}): {plugin.fault or f'it is {plugin.status}'}")
+    return [brought for plugin in found for brought in plugin.components]
+
+
+def _check(registry: Registry, kind: str, name: str, slow: bool) -> list[list[Result]]:
+    """The results of a component, a list for each of its instances."""
+    from pydantic import ValidationError
+
+    from gptkit.testing import Check, Result, instances, run_checks
+
+    cls = registry.component(kind, name)
+    try:
+        specs, fault = instances(cls), "fields must be given, and there are no `examples`"
+    except ValidationError as error:
+        specs, fault = [], f"its defaults or one of its `examples` are not valid: {error.errors()[0]['msg']}"
+    if specs:
+        return [run_checks(spec, slow=slow) for spec in specs]
+    # Nothing can be built, which is all that there is to say.
+    known = cls.expected_failures.get("constructible")
+    check = Check("constructible", "", lambda subject: None)
+    return [[Result(f"{kind} {name}", check, "expected" if known else "failed", known or fault)]]
+
+
+def _show(kind: str, names: Sequence[str], columns: Sequence[Sequence[Result]]) -> None:
+    titles: list[console.Column] = [("", {"style": "cyan", "no_wrap": True})]
+    titles += [(column[0].component.removeprefix(f"{kind} "), {"overflow": "fold"}) for column in columns]
+    marks = [{result.check.name: _mark(result) for result in column} for column in columns]
+    console.heading(kind)
+    console.stdout().print(console.table(titles, [[name, *(column.get(name, "") for column in marks)] for name in names]))
+
+
+def _mark(result: Result) -> Text:
+    from rich.text import Text
+
+    word, style = _MARKS[result.outcome]
+    return Text(word, style=style)
+
+
+def _conclude(results: Sequence[Result]) -> None:
+    told = {
+        "known failures": [result for result in results if result.outcome == "expected"],
+        "failures": [result for result in results if not result.ok],
+    }
+    for title, some in told.items():
+        if some:
+            console.heading(title)
+        for result in some:
+            console.out(f"{result.component}: {result.check.name}: {result.message}")
+            if not result.ok and result.check.why:
+                console.out(f"    {result.check.why}")
+    bad = len(told["failures"])
+    console.out()
+    console.out(f"{console.plural(len(results), 'check')}, {bad or 'none'} failed")
+    if bad:
+        raise typer.Exit(1)

@@ -1,0 +1,90 @@
+"""The files of a new plugin: a distribution that works as it is, with one component to be changed."""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Mapping
+from datetime import date
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+import gptkit
+from gptkit.errors import GptkitError
+from gptkit.registry import did_you_mean
+
+__all__ = ["kinds", "render"]
+
+_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+
+_USAGE = {
+    "activation": "model:\n  feedforward: {name: mlp, activation: $name}",
+    "rotary-scaling": "model:\n  position: {name: rotary, scaling: $name}",
+    "router": "model:\n  feedforward: {name: experts, router: $name}",
+    "sampler": "sampler: [$name]",
+    "tokenizer": "tokenizer: $name",
+    "data": "data: $name",
+    "optimizer": "training:\n  optimizer: $name",
+    "schedule": "training:\n  schedule: $name",
+    "tracker": "training:\n  trackers: [$name]",
+    "family": "# none: `gptkit import FOLDER` finds the family by the model_type of the folder's config.json",
+}
+
+
+def kinds() -> list[str]:
+    """The kinds that there is a template for."""
+    return sorted(path.name.removesuffix(".py.tmpl") for path in _folder().joinpath("kinds").iterdir())
+
+
+def render(name: str, kind: str) -> dict[str, str]:
+    """The files of a distribution with one component, by path below its folder ``gptkit-NAME``.
+
+    Args:
+        name: the component's; ``gptkit-`` before it is left out.
+
+    Raises:
+        GptkitError: the name cannot be one, or there is no template for the kind.
+    """
+    name = name.removeprefix("gptkit-")
+    if not _NAME.fullmatch(name):
+        raise GptkitError(
+            f"{name!r} cannot be a component's name", hint="Use small letters, digits and hyphens: talking-heads, say."
+        )
+    if kind not in kinds():
+        raise GptkitError(f"there is no template for the kind {kind!r}; {did_you_mean(kind, kinds(), label='there are')}")
+    module = name.replace("-", "_")
+    if keyword.iskeyword(module) or module == "plugin":
+        module += "_component"
+    words = "".join(word.capitalize() for word in name.split("-"))
+    values = {
+        "name": name,
+        "kind": kind,
+        "distribution": f"gptkit-{name}",
+        "package": f"gptkit_{name.replace('-', '_')}",
+        "module": module,
+        "spec": f"{words}Spec",
+        "runtime": words,
+        "gptkit": gptkit.__version__,
+        "year": str(date.today().year),
+    }
+    values["usage"] = Template(_USAGE.get(kind, f"model:\n  {kind}: $name")).substitute(values)
+    package = values["package"]
+    sources = {
+        "pyproject.toml": "pyproject.toml",
+        "README.md": "README.md",
+        "LICENSE": "LICENSE",
+        f"{package}/__init__.py": "init.py",
+        f"{package}/plugin.py": "plugin.py",
+        f"{package}/{module}.py": f"kinds/{kind}.py",
+        f"tests/test_{module}.py": "test.py",
+    }
+    return {path: _filled(source, values) for path, source in sources.items()}
+
+
+def _filled(source: str, values: Mapping[str, str]) -> str:
+    return Template((_folder() / f"{source}.tmpl").read_text(encoding="utf-8")).substitute(values)
+
+
+def _folder() -> Path:
+    return Path(str(files("gptkit"))) / "templates"

@@ -1,0 +1,199 @@
+"""`gptkit plugin new` makes distributions that work as they are, for every kind; `gptkit plugin check` judges them."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+from typer.testing import CliRunner
+
+import gptkit.registry
+from gptkit.cli.main import app
+from gptkit.cli.plugin_files import kinds, render
+from gptkit.components import plugin as builtin_components
+from gptkit.errors import GptkitError
+from gptkit.experiments.spec import ExperimentSpec
+from gptkit.families import plugin as builtin_families
+from gptkit.files import validate_data
+from gptkit.kinds import plugin as builtin_kinds
+from gptkit.registry import Registry
+from gptkit.testing import instances, run_checks
+
+
+def write(folder: Path, name: str, kind: str) -> Path:
+    for path, text in render(name, kind).items():
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, encoding="utf-8")
+    return folder
+
+
+def point(name: str, distribution: str, load: Any, value: str = "") -> Any:
+    dist = SimpleNamespace(name=distribution, version="1.0")
+    return SimpleNamespace(name=name, value=value or name, dist=dist, load=load)
+
+
+def registry_with(folder: Path) -> Registry:
+    """The built-in components, and the distribution in a folder, found as its pyproject.toml says."""
+    project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    ((name, module),) = project["entry-points"]["gptkit"].items()
+    return Registry(
+        [
+            point("kinds", "gptkit", lambda: builtin_kinds),
+            point("components", "gptkit", lambda: builtin_components),
+            point("families", "gptkit", lambda: builtin_families),
+            point(name, project["name"], lambda: importlib.import_module(module), module),
+        ],
+        (),
+    )
+
+
+@pytest.fixture
+def made(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A new plugin of a kind, which can be imported."""
+    folder = write(tmp_path, f"new-{request.param}", request.param)
+    monkeypatch.syspath_prepend(str(folder))
+    return folder
+
+
+def test_there_is_a_template_for_every_kind() -> None:
+    assert kinds() == sorted(gptkit.registry.default_registry().kinds())
+
+
+@pytest.mark.parametrize("made", kinds(), indirect=True)
+def test_a_new_plugin_works_and_keeps_its_promises(made: Path, request: pytest.FixtureRequest) -> None:
+    kind = request.node.callspec.params["made"]
+    registry = registry_with(made)
+    plugin = registry.plugins()[-1]
+    assert plugin.fault is None, plugin.detail
+    assert plugin.components == [(kind, f"new-{kind}")]
+    for spec in instances(registry.component(kind, f"new-{kind}")):
+        assert not [f"{result.check.name}: {result.message}" for result in run_checks(spec) if not result.ok]
+    usage = (made / "README.md").read_text(encoding="utf-8").partition("```yaml\n")[2].partition("```")[0]
+    data = YAML(typ="safe").load(usage) or {}
+    assert kind == "family" or f"new-{kind}" in usage
+    validate_data({"model": {}, **data}, ExperimentSpec, registry)
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_files_are_tidy(kind: str) -> None:
+    found = render("a-b2", kind)
+    assert found.keys() >= {"pyproject.toml", "README.md", "LICENSE", "gptkit_a_b2/plugin.py", "tests/test_a_b2.py"}
+    for path, text in found.items():
+        assert "$" not in text, path
+        assert all(len(line) <= 125 and line == line.rstrip() for line in text.splitlines()), path
+        assert text.endswith("\n")
+        assert not text.endswith("\n\n")
+    source = found["gptkit_a_b2/a_b2.py"]
+    imported = {line.split()[1] for line in source.splitlines() if line.startswith(("import gptkit", "from gptkit"))}
+    public = ("gptkit.kinds.", "gptkit.ops.", "gptkit.spec", "gptkit.errors")
+    assert all(module.startswith(public) for module in imported), imported
+    assert "ABSpec" not in source
+    assert "AB2Spec" in source
+
+
+def test_names() -> None:
+    assert render("gptkit-fire", "position") == render("fire", "position")
+    assert "gptkit_class/class_component.py" in render("class", "norm")
+    for wrong in ("Talking", "two words", "-x", "2d", "a_b", "", "../x"):
+        with pytest.raises(GptkitError, match="cannot be a component's name"):
+            render(wrong, "norm")
+    with pytest.raises(GptkitError, match="did you mean 'attention'"):
+        render("x", "atention")
+
+
+# -- the commands -----------------------------------------------------------------------------------------------------
+
+
+def call(*arguments: str) -> Any:
+    return CliRunner().invoke(app, list(arguments), env={"COLUMNS": "100", "GPTKIT_DEBUG": ""})
+
+
+def test_new_writes_the_files_once(tmp_path: Path) -> None:
+    done = call("plugin", "new", "gptkit-quiet", "--kind", "sampler", "--into", str(tmp_path))
+    assert done.exit_code == 0, done.output
+    assert str(tmp_path / "gptkit-quiet" / "pyproject.toml") in done.output
+    files = {path.relative_to(tmp_path / "gptkit-quiet").as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert files == set(render("quiet", "sampler"))
+    again = call("plugin", "new", "quiet", "--kind", "sampler", "--into", str(tmp_path))
+    assert again.exit_code == 2
+    assert "is there already" in again.output
+
+
+def test_new_refuses_a_name_that_is_taken(tmp_path: Path) -> None:
+    done = call("plugin", "new", "top-k", "--kind", "sampler", "--into", str(tmp_path))
+    assert done.exit_code == 2
+    assert "sampler 'top-k' is brought by gptkit==" in done.output
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("made", ["schedule"], indirect=True)
+def test_check_prints_a_table_and_fails_where_a_promise_is_broken(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gptkit.registry, "_default", registry_with(made))
+    done = call("plugin", "check", "gptkit-new-schedule")
+    assert done.exit_code == 0, done.output
+    rows = {line.split()[0]: line.split()[1:] for line in done.output.splitlines() if len(line.split()) == 2}
+    assert rows["within-bounds"] == ["ok"]
+    assert "7 checks, none failed" in done.output
+
+    cls = gptkit.registry.default_registry().component("schedule", "new-schedule")
+    monkeypatch.setattr(cls, "factor", lambda self, step, steps: 2.0)
+    done = call("plugin", "check", "new-schedule")
+    assert done.exit_code == 1, done.output
+    assert "within-bounds  FAILED" in done.output
+    assert "schedule new-schedule: within-bounds: the factor at step 0 of 1 is 2.0" in done.output
+    monkeypatch.setattr(cls, "expected_failures", {"within-bounds": "on purpose"})
+    done = call("plugin", "check", "new-schedule")
+    assert done.exit_code == 0, done.output
+    assert "schedule new-schedule: within-bounds: on purpose" in done.output
+
+
+def test_check_of_what_is_not_there_or_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = call("plugin", "check", "gptkitt")
+    assert done.exit_code == 2
+    assert "no plugin 'gptkitt' is installed; did you mean 'gptkit'?" in done.output
+
+    def fails() -> Any:
+        raise ImportError("no module named nothing")
+
+    monkeypatch.setattr(gptkit.registry, "_default", Registry([point("bad", "gptkit-bad", fails)], ()))
+    done = call("plugin", "check", "gptkit-bad")
+    assert done.exit_code == 2
+    assert "gptkit-bad==1.0 (bad): could not be imported: ImportError: no module named nothing" in done.output
+
+
+@pytest.mark.parametrize("made", ["schedule"], indirect=True)
+def test_check_of_a_component_that_cannot_be_built(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = next(made.glob("gptkit_*/new_schedule.py"))
+    source.write_text(source.read_text(encoding="utf-8").replace("Field(100, ge=1", "Field(ge=1"), encoding="utf-8")
+    for name in [name for name in sys.modules if name.startswith("gptkit_new_schedule")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(gptkit.registry, "_default", registry_with(made))
+    done = call("plugin", "check", "gptkit-new-schedule")
+    assert done.exit_code == 1, done.output
+    assert "schedule new-schedule: constructible: fields must be given, and there are no `examples`" in done.output
+    for name in [name for name in sys.modules if name.startswith("gptkit_new_schedule")]:
+        monkeypatch.delitem(sys.modules, name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["attention", "tokenizer"])
+def test_a_new_plugin_is_installed_and_tests_itself(kind: str, tmp_path: Path) -> None:
+    pytest.importorskip("hatchling", reason="builds a wheel, for which hatchling must be installed")
+    folder, site = write(tmp_path / "made", f"try-{kind}", kind), tmp_path / "site"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*pip, "--target", str(site), str(folder)], check=True)
+    environment = {**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
+    tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder / "tests")]
+    check = [str(Path(sys.executable).with_name("gptkit")), "plugin", "check", f"gptkit-try-{kind}"]
+    for command in (tests, check):
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
