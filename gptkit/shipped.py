@@ -1,4 +1,4 @@
-"""The specs that come with gptkit: small files to start from, each explained line by line in its comments."""
+"""The specs that come with gptkit: small files to start from, and released models to build on, each explained."""
 
 from __future__ import annotations
 
@@ -7,13 +7,23 @@ from pathlib import Path
 
 from gptkit.errors import GptkitError
 
-__all__ = ["find", "shipped", "summary"]
+__all__ = ["find", "groups", "shipped", "summary"]
+
+_FOLDERS = {"to start from": ".", "released models": "families"}
+
+
+def groups() -> dict[str, dict[str, Path]]:
+    """The shipped specs by what they are for, then by name, sorted."""
+    folder = Path(str(files("gptkit"))) / "specs"
+    return {
+        group: {path.stem: path for path in sorted((folder / below).glob("*.yaml"), key=lambda path: path.stem)}
+        for group, below in _FOLDERS.items()
+    }
 
 
 def shipped() -> dict[str, Path]:
-    """The shipped specs by name, sorted."""
-    folder = Path(str(files("gptkit"))) / "specs"
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    """The shipped specs by name, those to start from first."""
+    return {name: path for group in groups().values() for name, path in group.items()}
 
 
 def find(name: str) -> Path:

@@ -9,7 +9,7 @@ import pytest
 import gptkit
 from gptkit.errors import GptkitError
 from gptkit.experiments.opening import open_spec
-from gptkit.shipped import find, shipped, summary
+from gptkit.shipped import find, groups, shipped, summary
 
 NAMES = ["book", "gpt2", "modern", "tiny"]
 
@@ -19,7 +19,8 @@ def parameters(*overrides: str, spec: str) -> int:
 
 
 def test_what_is_shipped() -> None:
-    assert list(shipped()) == NAMES
+    assert list(groups()["to start from"]) == NAMES
+    assert list(shipped()) == [*NAMES, *groups()["released models"]]
     with pytest.raises(GptkitError, match="did you mean 'gpt2'"):
         find("gpt-2")
 

@@ -13,7 +13,7 @@ from gptkit.cli import console
 from gptkit.cli.options import complete_shipped
 from gptkit.cli.schema import schema_text, write
 from gptkit.errors import GptkitError
-from gptkit.shipped import find, shipped, summary
+from gptkit.shipped import find, groups, shipped, summary
 
 SCHEMA = "gptkit.schema.json"
 
@@ -36,8 +36,7 @@ def new(
     See what there is with gptkit new --list.
     """
     if listed:
-        rows = [[name, summary(path)] for name, path in shipped().items()]
-        console.stdout().print(console.table([("name", {"no_wrap": True}), "what it is"], rows))
+        _list()
         return
     text = find(start).read_text(encoding="utf-8")
     target = file or Path(f"{start}.yaml")
@@ -55,6 +54,30 @@ def new(
         write(target.with_name(SCHEMA), schema_text())
         console.out(f"{target.with_name(SCHEMA)}: with it your editor completes the spec")
     console.note(f"next: gptkit check {target}, then: gptkit train {target}", style="dim")
+
+
+def _list() -> None:
+    """The shipped specs, group by group; of released models their sizes, too."""
+    width = max(map(len, shipped()))
+    for group, specs in groups().items():
+        rows = [[name, *_described(path)] for name, path in specs.items()]
+        columns: list[console.Column] = [("name", {"no_wrap": True, "min_width": width}), "what it is"]
+        if any(row[1] for row in rows):
+            columns.insert(1, ("parameters", {"no_wrap": True, "justify": "right"}))
+        else:
+            rows = [[row[0], row[2]] for row in rows]
+        console.heading(group)
+        console.stdout().print(console.table(columns, rows, header=False))
+
+
+def _described(path: Path) -> tuple[str, str]:
+    """How large a released model is (``0.6 B``; empty for other specs), and what it is."""
+    text = summary(path)
+    found = re.match(r"([\d,]+) parameters; ", text)
+    if found is None:
+        return "", text
+    number = int(found[1].replace(",", ""))
+    return f"{number / 1e9:.1f} B" if number >= 0.9995e9 else f"{number / 1e6:.0f} M", text[found.end() :]
 
 
 def _named(text: str, name: str) -> str:

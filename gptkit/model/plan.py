@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,8 @@ class _Kept(torch.autograd.Function):
 def available_memory(device: torch.device | str = "cpu") -> int:
     """Bytes that can still be allocated on a device."""
     device = torch.device(device)
+    if device.type == "meta":
+        return sys.maxsize
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     try:
