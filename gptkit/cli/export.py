@@ -12,13 +12,21 @@ from gptkit.cli import console
 from gptkit.cli.import_ import transfer
 from gptkit.cli.options import RunFolder
 
-__all__ = ["Format", "export"]
+__all__ = ["Format", "Type", "export"]
 
 
 class Format(StrEnum):
     """What a model can be exported to."""
 
     HUGGING_FACE = "hugging-face"
+    GGUF = "gguf"
+
+
+class Type(StrEnum):
+    """What the matrices of a GGUF file are written as."""
+
+    F32 = "f32"
+    F16 = "f16"
 
 
 def export(
@@ -27,7 +35,7 @@ def export(
         Path | None,
         typer.Argument(
             metavar="PATH",
-            help="The folder to write. By default beside the run's name, in exports/.",
+            help="The folder to write (for gguf: the file). By default of the run's name, in exports/.",
             show_default=False,
         ),
     ] = None,
@@ -36,15 +44,22 @@ def export(
         str | None,
         typer.Option("--family", metavar="NAME", help="As which family; one that fits by default.", show_default=False),
     ] = None,
+    type: Annotated[Type, typer.Option("--type", help="What a GGUF file's matrices are written as.")] = Type.F32,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ) -> None:
-    """Write a run as transformers and vLLM load it.
+    """Write a run as transformers and vLLM (hugging-face) or llama.cpp (gguf) load it.
 
     A model that the format cannot express is refused, with what stands in the way.
     """
     name = Path(run).resolve().name
     with transfer("exporting", quiet) as progress:
-        from gptkit.experiments.exporting import export_model
+        if to is Format.GGUF:
+            from gptkit.experiments.gguf import export_gguf
 
-        made = export_model(run, target or Path("exports") / name, family=family, progress=progress)
+            file = target or Path("exports") / f"{name}.gguf"
+            made = export_gguf(run, file, type=type.value, family=family, progress=progress)
+        else:
+            from gptkit.experiments.exporting import export_model
+
+            made = export_model(run, target or Path("exports") / name, family=family, progress=progress)
     console.note(f"exported to {made}")

@@ -21,7 +21,7 @@ def import_model(
         Path,
         typer.Argument(
             metavar="PATH",
-            help="A folder with config.json, model.safetensors and tokenizer.json, as transformers saves it.",
+            help="A folder as transformers saves it (config.json, safetensors, tokenizer.json), or a GGUF file.",
             show_default=False,
         ),
     ],
@@ -47,7 +47,7 @@ def import_model(
     """
     from gptkit.experiments.importing import convert_model
 
-    name = re.sub(r"[^\w.-]+", "-", source.resolve().name).strip("-.") or "imported"
+    name = re.sub(r"[^\w.-]+", "-", source.stem if source.is_file() else source.resolve().name).strip("-.") or "imported"
     target = folder if folder is not None else Path("runs") / name
     with transfer("importing", quiet) as progress:
         convert_model(source, target, tokenizer=tokenizer, overwrite=overwrite, progress=progress)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,21 +79,27 @@ def export_model(
 
 
 def choose_family(
-    model: ModelSpec, wanted: str | None = None, *, only: bool = False, registry: Registry | None = None
+    model: ModelSpec,
+    wanted: str | None = None,
+    *,
+    only: bool = False,
+    among: Collection[str] | None = None,
+    registry: Registry | None = None,
 ) -> tuple[FamilySpec, dict[str, Any]]:
     """A family that can express a model, and the configuration that does.
 
     Args:
         wanted: the family to try first.
         only: and no other.
+        among: the families to choose from; all by default.
 
     Raises:
         ForeignModelError: none can.
     """
-    known = families(registry)
+    known = {name: each for name, each in families(registry).items() if among is None or name in among}
     if only and wanted not in known:
         raise ForeignModelError(f"there is no family {wanted!r}", hint=f"There are: {', '.join(sorted(known))}.")
-    order = sorted(known, key=lambda name: (name != wanted, name != "llama", name))
+    order = sorted(known, key=lambda name: (name != wanted, known[name].rank, name))
     reasons: dict[str, list[str]] = {}
     for name in order[:1] if only else order:
         try:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -15,6 +17,7 @@ from gptkit.experiments.folder import RunFolder
 from gptkit.experiments.run import Run, load
 from gptkit.experiments.spec import ExperimentSpec
 from gptkit.families.conversion import Move, check_tensors, find_family, pair, read_model
+from gptkit.families.gguf.model import GgufModel
 from gptkit.families.tensor_files import Entry, TensorFiles, read_json, write_tensors
 from gptkit.files import validate_data
 from gptkit.kinds.tokenizer import Tokenizer
@@ -27,7 +30,7 @@ CONFIG, TOKENIZER = "config.json", "tokenizer.json"
 
 
 def import_model(path: str | Path, folder: str | Path, **options: Any) -> Run:
-    """The model of a folder as transformers saves it, as a run.
+    """The model of a folder as transformers saves it, or of a GGUF file, as a run.
 
     ::
 
@@ -52,13 +55,13 @@ def convert_model(
     progress: Callable[[int, int], None] | None = None,
     registry: Registry | None = None,
 ) -> Path:
-    """Write a run for the model of a folder, tensor by tensor, in the memory that the largest takes.
+    """Write a run for the model of a folder or file, tensor by tensor, in the memory that the largest takes.
 
     Args:
-        path: the folder, with config.json, safetensors and tokenizer.json.
+        path: the folder, with config.json, safetensors and tokenizer.json; or a GGUF file.
         folder: the run's.
         tokenizer: another tokenizer, as a spec file would have it.
-        name: the experiment's; the source folder's by default.
+        name: the experiment's; the source's by default.
         overwrite: replace the run that is there.
         progress: told how many bytes of how many are written.
         registry: where families and components are looked up; by default what is installed.
@@ -70,25 +73,37 @@ def convert_model(
         ForeignModelError: a key or tensor is not understood, missing or damaged.
         CheckpointError: the folder holds something already.
     """
-    source = Path(path)
-    if not source.is_dir():
-        raise ForeignModelError(f"{source}: no such folder", hint="Give a folder with config.json and model.safetensors.")
-    config = read_json(source / CONFIG)
-    family = find_family(config, str(source / CONFIG), registry)
-    model = read_model(family, config, str(source / CONFIG), registry)
-    spec = _experiment(model, name or source.resolve().name or "imported", _tokenizer(source, tokenizer), registry)
-    try:
-        shell = GPT(spec.model, device="meta")
-    except (RuntimeError, OverflowError) as error:
-        raise ForeignModelError(f"{source / CONFIG} describes a model that cannot be built: {error}") from None
-    moves = pair(family, shell)
-    files = TensorFiles(source)
-    where = check_tensors(family, shell, moves, files.entries, str(source))
-    words = spec.tokenizer.fit(iter(()))
+    source, there = Path(path), RunFolder(folder)
+    files: TensorFiles | GgufModel
+    if source.is_file():
+        files = GgufModel(source, registry)
+        place, config, family = str(source), files.config, files.family
+    elif source.is_dir():
+        place = str(source / CONFIG)
+        config = read_json(source / CONFIG)
+        family = find_family(config, place, registry)
+        files = TensorFiles(source)
+    else:
+        hint = "Give a folder with config.json and model.safetensors, or a GGUF file."
+        raise ForeignModelError(f"{source}: no such folder or file", hint=hint)
+    model = read_model(family, config, place, registry)
+    with contextlib.ExitStack() as stack:
+        if tokenizer is None and isinstance(files, GgufModel):
+            # The run's own copy is what its spec names: the file has none to point at.
+            tokenizer, lies_in = files.vocabulary().unpack(stack.enter_context(TemporaryDirectory()), there.tokenizer)
+        else:
+            tokenizer, lies_in = _tokenizer(source, tokenizer), None
+        spec = _experiment(model, name or _stem(source) or "imported", tokenizer, registry)
+        try:
+            shell = GPT(spec.model, device="meta")
+        except (RuntimeError, OverflowError) as error:
+            raise ForeignModelError(f"{place} describes a model that cannot be built: {error}") from None
+        moves = pair(family, shell)
+        where = check_tensors(family, shell, moves, files.entries, str(source))
+        words = (spec.tokenizer if lies_in is None else spec.tokenizer.model_copy(update=lies_in)).fit(iter(()))
     if spec.model.vocab_size is not None and words.vocab_size > spec.model.vocab_size:
         raise ForeignModelError(f"{source}: the tokenizer has {words.vocab_size} ids, the model {spec.model.vocab_size}")
 
-    there = RunFolder(folder)
     if overwrite:
         there.clear()
     there.require_free()
@@ -106,6 +121,10 @@ def convert_model(
 def _experiment(model: Any, name: str, tokenizer: Any, registry: Registry | None) -> ExperimentSpec:
     data = {"name": name[:200], "tokenizer": tokenizer, "model": model.model_dump(mode="json")}
     return validate_data(data, ExperimentSpec, registry)
+
+
+def _stem(source: Path) -> str:
+    return source.stem if source.is_file() else source.resolve().name
 
 
 def _tokenizer(source: Path, given: str | Mapping[str, Any] | None) -> Any:
@@ -129,7 +148,7 @@ def _write(
 def _convert(
     there: RunFolder,
     moves: list[Move],
-    files: TensorFiles,
+    files: TensorFiles | GgufModel,
     where: Mapping[str, str],
     progress: Callable[[int, int], None] | None,
 ) -> None:

@@ -1,0 +1,1 @@
+"""GGUF, the files of llama.cpp: one file with a model's metadata, tokenizer and tensors."""
