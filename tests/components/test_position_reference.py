@@ -96,6 +96,21 @@ SCALINGS = {
             "high_freq_factor": 4.0,
         },
     ),
+    "llama3-unblended": (  # Llama 4
+        {
+            "factor": 8.0,
+            "original_context_length": 32,
+            "low_frequency_factor": 1.5,
+            "high_frequency_factor": 1.5,
+        },
+        {
+            "rope_type": "llama3",
+            "factor": 8.0,
+            "original_max_position_embeddings": 32,
+            "low_freq_factor": 1.5,
+            "high_freq_factor": 1.5,
+        },
+    ),
     "longrope": (
         {
             "short": tuple(1 + i / 10 for i in range(8)),

@@ -23,6 +23,7 @@ class Llama3ScalingSpec(RotaryScalingSpec):
     Formula:
         λ_i = 2π / θ_i;  s_i = clamp((L₀ / λ_i - low) / (high - low), 0, 1)
         θ'_i = (1 - s_i) · θ_i / factor + s_i · θ_i
+        Where low = high (Llama 4) nothing is blended: s_i is 1 if L₀ / λ_i ≥ low, else 0.
     Paper:
         https://arxiv.org/abs/2407.21783
     """
@@ -35,12 +36,13 @@ class Llama3ScalingSpec(RotaryScalingSpec):
     original_context_length: int = Field(8192, ge=1, description="L₀, the trained length in tokens.")
 
     def faults(self, context: Any) -> Iterator[Fault]:
-        if self.high_frequency_factor <= self.low_frequency_factor:
-            yield ("high_frequency_factor",), "must exceed low_frequency_factor"
+        if self.high_frequency_factor < self.low_frequency_factor:
+            yield ("high_frequency_factor",), "must not be below low_frequency_factor"
 
     def frequencies(self, base: float, d_rotary: int, context: BuildContext) -> Tensor:
         plain = self.plain(base, d_rotary)
         turns = self.original_context_length * plain / (2 * math.pi)
         span = self.high_frequency_factor - self.low_frequency_factor
-        kept = torch.clamp((turns - self.low_frequency_factor) / span, 0, 1)
+        beyond = turns - self.low_frequency_factor
+        kept = torch.clamp(beyond / span, 0, 1) if span else (beyond >= 0).to(beyond.dtype)
         return (1 - kept) * plain / self.factor + kept * plain
