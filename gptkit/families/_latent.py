@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from gptkit.families.decoder import Decoder
 from gptkit.families._experts import INERT, dense, expert_rules, first_dense, first_of, sparse, write_experts
+from gptkit.families.decoder import Decoder
 from gptkit.kinds.family import Rule
 from gptkit.kinds.foreign import ForeignConfig
 

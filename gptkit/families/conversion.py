@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -157,7 +158,16 @@ def check_tensors(
 
 def differences(ours: ModelSpec, theirs: ModelSpec) -> list[str]:
     """Where two models compute differently, as sentences; what only matters in training is left out."""
-    return list(_compare(_essence(ours), _essence(theirs), ""))
+    found = list(_compare(_essence(ours), _essence(theirs), ""))
+    # What is so in every layer is said once.
+    return list(dict.fromkeys(_everywhere(found, ours.n_layers)))
+
+
+def _everywhere(found: Sequence[str], n_layers: int) -> Iterator[str]:
+    parts = [re.fullmatch(r"layers\.\d+\.(.*)", sentence, re.DOTALL) for sentence in found]
+    counts = Counter(part[1] for part in parts if part is not None)
+    for sentence, part in zip(found, parts, strict=True):
+        yield sentence if part is None or counts[part[1]] < n_layers else part[1]
 
 
 def _essence(model: ModelSpec) -> dict[str, Any]:

@@ -18,6 +18,7 @@ class GPT2Family(FamilySpec):
     name: Literal["gpt2"] = "gpt2"
     model_type: ClassVar[str] = "gpt2"
     architecture: ClassVar[str] = "GPT2LMHeadModel"
+    rank: ClassVar[int] = 1
     prefix: ClassVar[str] = "transformer."
     harmless: ClassVar[frozenset[str]] = keys(
         "n_ctx summary_type summary_use_proj summary_activation summary_proj_to_labels summary_first_dropout "
@@ -28,19 +29,14 @@ class GPT2Family(FamilySpec):
     def model(self, config: ForeignConfig) -> dict[str, Any]:
         config.only("scale_attn_weights", True, why="scores are always scaled here")
         config.only("scale_attn_by_inverse_layer_idx", False, why="scores are scaled alike in all layers here")
-        d_model = config.integer("n_embd", 768)
+        d_model, n_heads = config.integer("n_embd", 768), config.integer("n_head", 12)
         return {
             "context_length": config.integer("n_positions", 1024),
             "d_model": d_model,
             "n_layers": config.layers("n_layer", 12),
             "vocab_size": config.integer("vocab_size", 50257),
             "position": "learned",
-            "attention": {
-                "name": "multi-head",
-                "n_heads": config.integer("n_head", 12),
-                "qkv_bias": True,
-                "output_bias": True,
-            },
+            "attention": {"name": "multi-head", "n_heads": n_heads, "qkv_bias": True, "output_bias": True},
             "norm": {"name": "layer", "eps": config.number("layer_norm_epsilon", 1e-5)},
             "feedforward": {
                 "name": "mlp",

@@ -18,6 +18,7 @@ class GPTBigCodeFamily(GPT2Family):
     name: Literal["gpt-bigcode"] = "gpt-bigcode"  # type: ignore[assignment]
     model_type: ClassVar[str] = "gpt_bigcode"
     architecture: ClassVar[str] = "GPTBigCodeForCausalLM"
+    rank: ClassVar[int] = 10
     harmless: ClassVar[frozenset[str]] = GPT2Family.harmless | {
         "attention_softmax_in_fp32",
         "scale_attention_softmax_in_fp32",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from gptkit.families.decoder import Decoder
 from gptkit.families._rope import read_rope
+from gptkit.families.decoder import Decoder
 from gptkit.families.layouts import GROUPED
 from gptkit.kinds.family import Rule
 from gptkit.kinds.foreign import ForeignConfig

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 from gptkit.families._common import all_but_every, read_windows, write_windows
-from gptkit.families.decoder import Decoder
 from gptkit.families._experts import INERT, first_of, sparse, write_experts
+from gptkit.families.decoder import Decoder
 from gptkit.families.layouts import TRANSPOSED, TRANSPOSED_ALTERNATING
 from gptkit.kinds.family import Rule
 from gptkit.kinds.foreign import ForeignConfig

@@ -18,6 +18,7 @@ class GPTJFamily(GPT2Family):
     name: Literal["gptj"] = "gptj"  # type: ignore[assignment]
     model_type: ClassVar[str] = "gptj"
     architecture: ClassVar[str] = "GPTJForCausalLM"
+    rank: ClassVar[int] = 10
     harmless: ClassVar[frozenset[str]] = GPT2Family.harmless | {"rotary", "gradient_checkpointing"}
 
     def model(self, config: ForeignConfig) -> dict[str, Any]:

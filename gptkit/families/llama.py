@@ -15,3 +15,4 @@ class LlamaFamily(Decoder):
     name: Literal["llama"] = "llama"
     model_type: ClassVar[str] = "llama"
     architecture: ClassVar[str] = "LlamaForCausalLM"
+    rank: ClassVar[int] = 0

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 from gptkit.families._common import every
-from gptkit.families.decoder import Decoder
 from gptkit.families._experts import INERT, dense, expert_rules, first_of, sparse, write_experts
+from gptkit.families.decoder import Decoder
 from gptkit.families.layouts import TRANSPOSED
 from gptkit.kinds.family import Rule
 from gptkit.kinds.foreign import ForeignConfig

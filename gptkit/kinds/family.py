@@ -87,6 +87,7 @@ class FamilySpec(Component):
         model_type: what the family's config.json says there.
         architecture: the class that another library loads such a model with.
         prefix: what the names of a whole model's tensors begin with, and those of a bare body do not.
+        rank: families with a lower one are tried first when a model is exported; the best known ones have it.
         harmless: keys of the configuration that change no logit, besides those of every family.
         ignored: patterns (regular expressions) of tensors that hold nothing learned: masks, tables of angles.
     """
@@ -95,6 +96,7 @@ class FamilySpec(Component):
     model_type: ClassVar[str]
     architecture: ClassVar[str]
     prefix: ClassVar[str] = "model."
+    rank: ClassVar[int] = 10
     harmless: ClassVar[frozenset[str]] = frozenset()
     ignored: ClassVar[tuple[str, ...]] = ()
 

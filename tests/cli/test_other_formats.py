@@ -81,7 +81,7 @@ def test_what_no_family_has_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     code, said = invoke("export", "runs/odd", "out")
     assert code == 2
     assert "no family can express this model; the nearest" in said
-    assert "block is post-norm, and would be pre-norm" in said
+    assert "; block is post-norm, and would be pre-norm" in said
 
 
 def test_an_import_is_trained_on(foreign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
