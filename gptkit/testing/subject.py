@@ -68,11 +68,11 @@ class Subject:
     def label(self) -> str:
         """``attention multi-head (window=4)``."""
         spec = self.spec
-        changed = [
-            f"{name}={_short(getattr(spec, name))}"
-            for name, info in type(spec).model_fields.items()
-            if name != "name" and (info.is_required() or getattr(spec, name) != info.get_default(call_default_factory=True))
-        ]
+        fields = type(spec).model_fields
+        needed = {name: getattr(spec, name) for name, info in fields.items() if info.is_required()}
+        plain = type(spec).model_validate({"name": spec.name, **needed})
+        shown = [name for name in fields if name in needed or getattr(spec, name) != getattr(plain, name)]
+        changed = [f"{name}={_short(getattr(spec, name))}" for name in shown]
         return f"{self.kind} {spec.name}" + (f" ({', '.join(changed)})" if changed else "")
 
     # -- in a tiny GPT -------------------------------------------------------------------------------------------
