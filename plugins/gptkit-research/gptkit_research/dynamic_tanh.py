@@ -29,7 +29,7 @@ class DynamicTanhSpec(NormSpec):
 
     Notes:
         The paper's language models start α lower the wider they are, and higher in norms before attention (0.8 against 0.2
-        at a width of 4096), and multiply the embeddings by √d_model first.
+        at a width of 4096), and multiply the embeddings by a learned number that starts at √d_model.
     """
 
     name: Literal["dynamic-tanh"] = "dynamic-tanh"

@@ -37,7 +37,7 @@ class HyperConnectionsSpec(BlockSpec):
         Streams begin as copies of what comes in, and at first every branch reads one of them and writes to all, which is
         a pre-norm block. Consecutive blocks hand each other the streams through `forward.shared`, under the key
         `("hyper-connections", streams)`; what a block returns is their sum, so other blocks may follow or come before.
-        The paper also multiplies the starting weights of output projections by √N.
+        The paper also scales the starting weights of output projections with the number of streams.
     """
 
     name: Literal["hyper-connections"] = "hyper-connections"
