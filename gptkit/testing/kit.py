@@ -11,6 +11,7 @@ from gptkit.testing import (
     common,
     data,
     ends,
+    family,
     initial,
     module,
     position,
@@ -43,6 +44,7 @@ _KINDS: Mapping[str, tuple[Checks, ...]] = {
     "optimizer": (training.optimizer_checks,),
     "schedule": (training.schedule_checks,),
     "tracker": (training.tracker_checks,),
+    "family": (family.checks,),
 }
 
 

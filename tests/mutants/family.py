@@ -1,0 +1,38 @@
+"""Families with one thing wrong."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from mutants.mutant import Mutant
+
+from gptkit.families.llama import LlamaFamily
+from gptkit.kinds.family import Rule
+
+
+class Nameless(Mutant, LlamaFamily):
+    """Does not say which class loads it."""
+
+    name: Literal["nameless"] = "nameless"
+    architecture: ClassVar[str] = ""
+    caught_by = "says-who-it-is"
+
+
+class HalvesTheWidth(Mutant, LlamaFamily):
+    """Writes every model as half as wide."""
+
+    name: Literal["halves-the-width"] = "halves-the-width"
+    caught_by = "config-comes-back"
+
+    def config(self, model: Any) -> dict[str, Any]:
+        return {**super().config(model), "hidden_size": model.d_model // 2}
+
+
+class ForgetsATensor(Mutant, LlamaFamily):
+    """Has no rule for the last norm."""
+
+    name: Literal["forgets-a-tensor"] = "forgets-a-tensor"
+    caught_by = "rules-cover-every-tensor"
+
+    def rules(self, model: Any) -> list[Rule]:
+        return [rule for rule in super().rules(model) if rule.ours != "final_norm"]
