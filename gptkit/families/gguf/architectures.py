@@ -24,7 +24,9 @@ __all__ = ["ARCHITECTURES", "FREQUENCIES", "Architecture", "find_architecture", 
 
 FREQUENCIES = "rope_freqs.weight"
 """What each frequency of the rotary positions is divided by: how llama.cpp has Llama 3's scaling."""
-_LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+_LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
+_TRAINED = tuple(2**power for power in range(4, 21))
+"""Context lengths that a scaled model may have been trained with: the factors are tried with each."""
 
 _DECODER = {
     "model.embed_tokens": "token_embd",
@@ -234,11 +236,19 @@ def read_rope_factors(config: Mapping[str, Any], found: Tensor, place: str) -> d
     Raises:
         ForeignModelError: none that is known.
     """
-    scaling = {"rope_type": "llama3", "factor": round(float(found.max()), 4), **_LLAMA3}
-    expected = rope_factors({**config, "rope_scaling": scaling})
-    if expected is None or expected.shape != found.shape or not torch.allclose(expected, found.float(), rtol=1e-4):
-        raise ForeignModelError(f"{place}: {FREQUENCIES} scales rotary positions in a way that is not known here")
-    return scaling
+    largest = float(found.max()) if found.numel() else 0.0
+    sound = 1 <= largest < 1e6 and config["rope_theta"] > 1 and 2 * found.numel() == config["head_dim"]
+    for trained in _TRAINED if sound else ():
+        scaling = {
+            "rope_type": "llama3",
+            "factor": round(largest, 4),
+            **_LLAMA3,
+            "original_max_position_embeddings": trained,
+        }
+        expected = rope_factors({**config, "rope_scaling": scaling})
+        if expected is not None and torch.allclose(expected, found.float(), rtol=1e-4):
+            return scaling
+    raise ForeignModelError(f"{place}: {FREQUENCIES} scales rotary positions in a way that is not known here")
 
 
 ARCHITECTURES = {

@@ -80,9 +80,9 @@ def read_vocabulary(metadata: Mapping[str, Any], place: str) -> Vocabulary:
         )
     tokens = _texts(metadata, "tokenizer.ggml.tokens", place)
     types = metadata.get("tokenizer.ggml.token_type", [_NORMAL] * len(tokens))
-    vocab = {token: number for number, token in enumerate(tokens)}
-    if len(vocab) != len(tokens) or not isinstance(types, list) or len(types) != len(tokens):
+    if len(set(tokens)) != len(tokens) or not isinstance(types, list) or len(types) != len(tokens):
         raise ForeignModelError(f"{place}: its tokens are not all different, or have not one type each")
+    vocab = {token: number for number, token in enumerate(tokens) if types[number] != _UNUSED}
     merges = [tuple(merge.split(" ")) for merge in _texts(metadata, "tokenizer.ggml.merges", place)]
     if any(len(merge) != 2 or any(part not in vocab for part in (*merge, "".join(merge))) for merge in merges):
         raise ForeignModelError(f"{place}: tokenizer.ggml.merges has a merge that is not of two tokens to a third")
