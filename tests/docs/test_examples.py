@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import re
+import sys
 import types
 from pathlib import Path
 
 import pytest
-import torch
 from ruamel.yaml import YAML
 
 from gptkit.components import plugin as builtin_components
 from gptkit.experiments.spec import ExperimentSpec
 from gptkit.files import merge, validate_data
 from gptkit.kinds import plugin as builtin_kinds
-from gptkit.kinds.context import BuildContext
 from gptkit.registry import Registry
+from gptkit.testing import run_checks
 
 PAGES = Path(__file__).resolve().parents[2] / "docs"
 SPECS = [
@@ -45,12 +45,16 @@ def test_the_table_of_overriding_is_right() -> None:
         assert merge(load(below), load(over)) == load(result)
 
 
-def test_the_plugin_of_the_page_works() -> None:
+def test_the_plugins_of_the_page_work(monkeypatch: pytest.MonkeyPatch) -> None:
     page = (PAGES / "writing-a-component.md").read_text(encoding="utf-8")
-    found = re.search(r'```python title="(\w+)\.py"\n(.*?)```', page, re.DOTALL)
-    assert found is not None
-    module = types.ModuleType(found[1])
-    exec(compile(found[2], f"{found[1]}.py", "exec", dont_inherit=True), module.__dict__)
+    blocks = dict(re.findall(r'```python title="([\w/]+)\.py"\n(.*?)```', page, re.DOTALL))
+    assert list(blocks) == ["gptkit_cube", "gptkit_sandwich", "tests/test_sandwich"]
+    assert len(blocks["gptkit_cube"].splitlines()) == 9
+    modules = {}
+    for name, source in blocks.items():
+        modules[name] = types.ModuleType(name)
+        monkeypatch.setitem(sys.modules, name, modules[name])
+        exec(compile(source, f"{name}.py", "exec", dont_inherit=True), modules[name].__dict__)
 
     def point(name: str, distribution: str, what: object) -> types.SimpleNamespace:
         dist = types.SimpleNamespace(name=distribution, version="1.0")
@@ -60,14 +64,21 @@ def test_the_plugin_of_the_page_works() -> None:
         [
             point("kinds", "gptkit", builtin_kinds),
             point("components", "gptkit", builtin_components),
-            point("maxnorm", "gptkit-maxnorm", module),
+            point("cube", "gptkit-cube", modules["gptkit_cube"]),
+            point("sandwich", "gptkit-sandwich", modules["gptkit_sandwich"]),
         ],
         (),
     )
-    spec = registry.component("norm", "max")(name="max")
-    context = BuildContext(d_model=4, context_length=8, n_layers=1)
-    made = spec.build(context, dim=4)  # type: ignore[attr-defined]
-    torch.testing.assert_close(made(torch.tensor([1.0, -4.0, 2.0, 0.0])), torch.tensor([0.25, -1.0, 0.5, 0.0]))
+    assert not [plugin.fault for plugin in registry.plugins() if plugin.fault]
+    modules["tests/test_sandwich"].test_the_papers_formula()
+    tests = list(modules["tests/test_sandwich"].test_keeps_its_promises.pytestmark[0].args[1])
+    specs = [
+        registry.component("schedule", "cube")(name="cube"),
+        *{id(test.values[0]): test.values[0] for test in tests}.values(),
+    ]
+    assert len(specs) == 3
+    for spec in specs:
+        assert not [f"{result.check.name}: {result.message}" for result in run_checks(spec) if not result.ok]
 
 
 def test_commands_of_the_pages_exist() -> None:

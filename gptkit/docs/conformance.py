@@ -1,0 +1,69 @@
+"""The page of what is checked: the conformance kit is run on everything that is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from pydantic import ValidationError
+
+from gptkit.docs import prose
+from gptkit.docs.pages import FOLDER
+from gptkit.registry import Registry
+from gptkit.testing import Check, Result, checks_for, instances, run_checks
+
+__all__ = ["PAGE", "page"]
+
+PAGE = "conformance.md"
+
+_MARKS = {"passed": "✓", "failed": "**✗**", "skipped": "·", "expected": "(✗)", "unexpected": "**(✓)**"}
+_WORST = ("failed", "unexpected", "expected", "passed", "skipped")
+"""What is shown where the instances of a component fare differently: the first of these that occurs."""
+
+
+def page(registry: Registry, kinds: Iterable[str] | None = None) -> str:
+    """Markdown: for each kind the checks with their reasons, and how each component fares. Runs all checks but slow ones.
+
+    Args:
+        kinds: those to show; all by default.
+    """
+    parts = [
+        "# What is checked",
+        "Every component is held to the promises of its kind by the conformance kit, `gptkit.testing`. This page was made "
+        "by running it on what was installed, with each component's defaults and examples. A plugin's author runs the same "
+        "checks: see [writing a plugin](writing-a-component.md#is-it-right).",
+        "✓ is kept; · has nothing to check; **✗** is broken; (✗) is known to fail, and declared with the reason; **(✓)** is "
+        "declared to fail, and passes. The columns are numbered as the checks are listed.",
+    ]
+    for kind in registry.kinds() if kinds is None else kinds:
+        parts.append(_kind(registry, kind))
+    return "\n\n".join(parts) + "\n"
+
+
+def _kind(registry: Registry, kind: str) -> str:
+    checks = [(number, check) for number, check in enumerate(checks_for(kind), start=1) if not check.slow]
+    found = {name: _fares(registry, kind, name) for name in registry.names(kind)}
+    rows = [[str(i), f"`{check.name}`", prose.inline(check.why)] for i, check in enumerate(checks_for(kind), start=1)]
+    reasons = prose.table(["", "check", "why"], rows)
+    return f"## {kind}\n\n{reasons}" + (f"\n\n{_matrix(kind, checks, found)}" if found else "")
+
+
+def _matrix(kind: str, checks: Sequence[tuple[int, Check]], found: dict[str, dict[str, str]]) -> str:
+    """Components below each other, checks beside each other: their names would be too wide, so they are numbered."""
+    numbers = [f'[{index}](#{kind} "{check.name}")' for index, check in checks]
+    rows = [
+        [f"[{name}]({FOLDER}/{kind}/{name}.md)", *(outcomes.get(check.name, "") for _, check in checks)]
+        for name, outcomes in found.items()
+    ]
+    return prose.table(["component", *numbers], rows)
+
+
+def _fares(registry: Registry, kind: str, name: str) -> dict[str, str]:
+    try:
+        specs = instances(registry.component(kind, name))
+    except ValidationError:
+        return {"constructible": _MARKS["failed"]}
+    results: dict[str, list[Result]] = {}
+    for spec in specs:
+        for result in run_checks(spec):
+            results.setdefault(result.check.name, []).append(result)
+    return {check: _MARKS[min((result.outcome for result in some), key=_WORST.index)] for check, some in results.items()}

@@ -1,0 +1,31 @@
+"""The generated page of what is checked."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from gptkit.docs.conformance import page
+from gptkit.registry import default_registry
+from gptkit.testing import checks_for
+
+
+def test_every_check_has_its_reason_and_every_component_its_row() -> None:
+    text = page(default_registry(), ["schedule", "optimizer"])
+    assert re.findall("^## (.*)$", text, re.MULTILINE) == ["schedule", "optimizer"]
+    for check in checks_for("schedule"):
+        assert f"| `{check.name}` | {check.why} |" in text
+    for name in default_registry().names("schedule"):
+        assert f"| [{name}](components/schedule/{name}.md) | {' | '.join('✓' * len(checks_for('schedule')))} |" in text
+
+
+def test_a_broken_promise_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    cls = default_registry().component("schedule", "constant")
+    monkeypatch.setattr(cls, "factor", lambda self, step, steps: 2.0)
+    row = next(line for line in page(default_registry(), ["schedule"]).splitlines() if line.startswith("| [constant]"))
+    assert row.count("**✗**") == 1
+    monkeypatch.setattr(cls, "expected_failures", {"within-bounds": "on purpose", "pure": "by mistake"})
+    row = next(line for line in page(default_registry(), ["schedule"]).splitlines() if line.startswith("| [constant]"))
+    assert row.count(" (✗) ") == 1
+    assert row.count("**(✓)**") == 1
