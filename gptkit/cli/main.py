@@ -13,6 +13,7 @@ from gptkit.cli import (
     components,
     demo,
     diff,
+    drift,
     evaluate,
     export,
     generate,
@@ -43,7 +44,7 @@ _PANELS = {
     "Start": (demo.demo, new.new),
     "Specs": (check.check, show.show, diff.diff),
     "Models": (train.train, generate.generate, evaluate.evaluate),
-    "Other formats": (import_.import_model, export.export),
+    "Other formats": (import_.import_model, export.export, drift.drift),
     "What is installed": (components.components, plugins.plugins, schema.schema),
 }
 for _panel, _functions in _PANELS.items():
