@@ -85,6 +85,8 @@ class Component(Spec):
     Class variables a kind sets:
         kind: the kind's name, as in ``gptkit components KIND``. Setting it is what makes a class a kind.
 
+    A kind may have a class method ``conformance_checks()`` that returns `gptkit.testing.Check`s of its own promises.
+
     Class variables a component may set:
         aliases: former names that old specs still load with (a `DeprecationWarning` says the new one).
         renamed_fields: former field names, ``{"old": "new"}``, treated the same way.

@@ -142,6 +142,8 @@ def _check(registry: Registry, kind: str, name: str, slow: bool) -> list[list[Re
         specs, fault = instances(cls), "fields must be given, and there are no `examples`"
     except ValidationError as error:
         specs, fault = [], f"its defaults or one of its `examples` are not valid: {error.errors()[0]['msg']}"
+    except Exception as error:  # a stranger's validator may raise anything
+        specs, fault = [], f"its defaults or one of its `examples` raise {type(error).__name__}: {error}"
     if specs:
         return [run_checks(spec, slow=slow) for spec in specs]
     # Nothing can be built, which is all that there is to say.

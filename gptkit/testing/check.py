@@ -122,6 +122,6 @@ def same(actual: Tensor, expected: Tensor, message: str, tolerance: float = TOLE
     wrong = differ(actual, expected, tolerance)
     if wrong.any():
         place = [int(index) for index in wrong.nonzero()[0]]
-        seen, wanted = float(actual[tuple(place)]), float(expected[tuple(place)])
+        seen, wanted = (float(tensor.detach()[tuple(place)]) for tensor in (actual, expected))
         share = f"{int(wrong.sum())} of {wrong.numel()} numbers"
         raise ContractError(f"{message}: {share} differ, the first at {place}: {seen:.6g}, not {wanted:.6g}")

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from gptkit.errors import RegistryError
-from gptkit.registry import default_registry
+from gptkit.registry import default_registry, did_you_mean
 from gptkit.testing.check import Checks, expect, skip
 from gptkit.testing.subject import Subject
 
@@ -89,6 +89,15 @@ def frozen(subject: Subject) -> None:
     except ValidationError:
         return
     expect(False, "an unknown field is accepted; leave out `extra` in model_config")
+
+
+@checks.add("declares-known-checks", "A declared failure of a check that does not exist excuses nothing, and misleads.")
+def declares_known_checks(subject: Subject) -> None:
+    from gptkit.testing.kit import checks_for
+
+    known = [check.name for check in checks_for(subject.kind)]
+    for name in type(subject.spec).expected_failures:
+        expect(name in known, f"expected_failures names {name!r}; {did_you_mean(name, known, label='there are')}")
 
 
 def _first(error: Exception) -> str:

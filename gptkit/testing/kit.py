@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
+from gptkit.registry import default_registry
 from gptkit.spec import Component
 from gptkit.testing import (
     attention,
@@ -49,8 +50,16 @@ _KINDS: Mapping[str, tuple[Checks, ...]] = {
 
 
 def checks_for(kind: str) -> list[Check]:
-    """The checks of a kind: those of every component, then its own. A stranger's kind has the former only."""
-    return [check for group in (common.checks, *_KINDS.get(kind, ())) for check in group]
+    """The checks of a kind: those of every component, then its own.
+
+    A plugin's kind may bring its own by a class method ``conformance_checks() -> list[Check]``.
+    """
+    groups: list[Iterable[Check]] = [common.checks, *_KINDS.get(kind, ())]
+    registered = default_registry().kinds().get(kind)
+    own = None if registered is None else getattr(registered.cls, "conformance_checks", None)
+    if own is not None:
+        groups.append(own())
+    return [check for group in groups for check in group]
 
 
 def instances(cls: type[Component]) -> list[Component]:

@@ -8,8 +8,10 @@ from typing import Any, ClassVar, Literal
 
 import pytest
 import torch
+from fake_plugins import plugin, registry
 from pydantic import Field, ValidationError
 
+import gptkit.registry
 from gptkit.components.schedule.constant import ConstantSpec
 from gptkit.components.tokenizer.char import CharSpec
 from gptkit.registry import default_registry
@@ -74,7 +76,35 @@ def test_every_kind_has_checks_that_say_why() -> None:
             assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", check.name)
             assert re.fullmatch(r"[A-Z].{20,110}[.]", check.why), check.why
     shared = {check.name for check in checks_for("a-strangers-kind")}
-    assert shared == {"named", "documented", "constructible", "round-trip", "frozen"}
+    assert shared == {"named", "documented", "constructible", "round-trip", "frozen", "declares-known-checks"}
+
+
+class Taster(Component):
+    """A stranger's kind, with a promise of its own."""
+
+    kind: ClassVar[str] = "taster"
+
+    @classmethod
+    def conformance_checks(cls) -> list[Check]:
+        def sweet(subject: Any) -> None:
+            if subject.spec.sugar == 0:
+                raise ContractError("there is no sugar in it")
+
+        return [Check("sweet", "A taster that is not sweet is sent back.", sweet)]
+
+
+class Cake(Taster):
+    """Tastes of whatever is put into it."""
+
+    name: Literal["cake"] = "cake"
+    sugar: int = Field(1, description="Spoons of it.")
+
+
+def test_a_plugins_kind_brings_its_own_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gptkit.registry, "_default", registry(plugin("gptkit-taster", [Cake], [Taster])))
+    assert outcome(Cake(), "sweet") == ("passed", "", True)
+    assert outcome(Cake(sugar=0), "sweet") == ("failed", "there is no sugar in it", False)
+    assert all(result.ok for result in run_checks(Cake()))
 
 
 def test_passed_failed_and_crashed() -> None:
