@@ -45,6 +45,9 @@ def generate(
         typer.Option("--stop", metavar="TEXT", help="End where this is written. May be given several times."),
     ] = None,
     count: Annotated[int, typer.Option("--count", "-c", min=1, metavar="N", help="Texts to write for each prompt.")] = 1,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="The prompt is what a user says, and the model replies; needs a chat template.")
+    ] = False,
     bare: Annotated[bool, typer.Option("--no-echo", help="Leave the prompt out.")] = False,
     step: Annotated[
         int | None,
@@ -55,9 +58,10 @@ def generate(
     """Let a model write: a text appears as it is written, several are written together.
 
     For example: gptkit generate runs/gpt "Once upon a time" --max-tokens 50 --sampler greedy
+    or, of a model that learned to converse: gptkit generate runs/smollm2 --chat "What is the capital of France?"
     """
     from gptkit.cli.samplers import chain
-    from gptkit.experiments.run import load
+    from gptkit.experiments.run import chat_prompt, load, prompt_ids
 
     texts = [sys.stdin.read() if prompt == "-" else prompt for prompt in prompts or [""]]
     run = load(folder, step=step)
@@ -67,42 +71,48 @@ def generate(
         "seed": seed,
         "stop": stop or (),
     }
-    wanted = [text for text in texts for _ in range(count)]
-    if as_json or len(wanted) > 1:
-        results = _together(run, wanted, options, echo=not bare, as_json=as_json)
+    if chat:
+        conversations = [chat_prompt(run.tokenizer, text) for text in texts]
+        ids, options["stop_ids"] = [each for each, _ in conversations], conversations[0][1]
     else:
-        results = [_streamed(run, wanted[0], options, echo=not bare)]
+        ids = [prompt_ids(run.tokenizer, text) for text in texts]
+    echo = not bare and not chat
+    wanted = [pair for pair in zip(texts, ids, strict=True) for _ in range(count)]
+    if as_json or len(wanted) > 1:
+        results = _together(run, wanted, options, echo=echo, as_json=as_json)
+    else:
+        results = [_streamed(run, *wanted[0], options, echo=echo)]
     _say(results)
     if any(result.finish == "interrupted" for result in results):
         raise typer.Exit(INTERRUPTED)
 
 
-def _streamed(run: Run, prompt: str, options: dict[str, Any], *, echo: bool) -> Generated:
-    from gptkit.experiments.run import prompt_ids
+def _streamed(run: Run, prompt: str, ids: list[int], options: dict[str, Any], *, echo: bool) -> Generated:
     from gptkit.generation import stream
 
     if echo:
         _write(prompt)
-    texts = stream(run.model, run.tokenizer, prompt_ids(run.tokenizer, prompt), **options)
+    texts = stream(run.model, run.tokenizer, ids, **options)
     for piece in texts:
         _write(piece)
     _write("\n")
     return texts.result
 
 
-def _together(run: Run, prompts: list[str], options: dict[str, Any], *, echo: bool, as_json: bool) -> list[Generated]:
-    from gptkit.experiments.run import prompt_ids
+def _together(
+    run: Run, wanted: list[tuple[str, list[int]]], options: dict[str, Any], *, echo: bool, as_json: bool
+) -> list[Generated]:
     from gptkit.generation import generate
 
-    results = generate(run.model, run.tokenizer, [prompt_ids(run.tokenizer, prompt) for prompt in prompts], **options)
+    results = generate(run.model, run.tokenizer, [ids for _, ids in wanted], **options)
     if as_json:
         data = [
             {"prompt": prompt, "text": result.text, "tokens": len(result.ids), "finish": result.finish, "seed": result.seed}
-            for prompt, result in zip(prompts, results, strict=True)
+            for (prompt, _), result in zip(wanted, results, strict=True)
         ]
         console.out(json.dumps(data, indent=2, ensure_ascii=False))
         return results
-    for index, (prompt, result) in enumerate(zip(prompts, results, strict=True)):
+    for index, ((prompt, _), result) in enumerate(zip(wanted, results, strict=True)):
         _write(("\n" if index else "") + (prompt if echo else "") + result.text + "\n")
     return results
 

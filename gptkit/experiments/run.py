@@ -13,6 +13,7 @@ from gptkit.checkpoint import CheckpointStore, load_weights, read_state
 from gptkit.data import Prepared, open_prepared, prepare
 from gptkit.errors import CheckpointError, DataError
 from gptkit.experiments.build import new_model
+from gptkit.experiments.chat import Messages, chat_ids, turn_end
 from gptkit.experiments.folder import RunFolder
 from gptkit.experiments.spec import ExperimentSpec
 from gptkit.generation import generate, stream
@@ -97,6 +98,43 @@ class Run:
         chain = self._chain(sampler)
         ids = prompt_ids(self.tokenizer, prompt)
         return stream(self.model, self.tokenizer, ids, sampler=chain, max_new_tokens=max_new_tokens, stop=stop, seed=seed)
+
+    def chat(
+        self,
+        messages: Messages,
+        *,
+        max_new_tokens: int = 200,
+        sampler: SamplerLike | None = None,
+        stop: str | Sequence[str] = (),
+        seed: int | None = None,
+    ) -> str:
+        """What the model replies in a conversation, laid out by the tokenizer's chat template.
+
+        ::
+
+            run.chat("What is the capital of France?")
+            run.chat([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Who are you?"}])
+
+        Args:
+            messages: the conversation: mappings with `role` (system, user, assistant) and `content`. A text alone is what
+                a user says. Special tokens in it are text.
+            max_new_tokens, sampler, stop, seed: as for `generate`.
+
+        Raises:
+            TokenizerError: there is no chat template, or it refuses the conversation.
+        """
+        ids, ends = chat_prompt(self.tokenizer, messages)
+        (result,) = generate(
+            self.model,
+            self.tokenizer,
+            [ids],
+            sampler=self._chain(sampler),
+            max_new_tokens=max_new_tokens,
+            stop=stop,
+            stop_ids=ends,
+            seed=seed,
+        )
+        return result.text
 
     def evaluate(self, *, batch_size: int | None = None, max_batches: int | None = None) -> dict[str, float]:
         """The loss on the validation part of the run's corpus.
@@ -192,3 +230,10 @@ def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
         return ids
     # As after another text; a tokenizer without special tokens begins as after a line.
     return [tokenizer.end_id] if tokenizer.end_id is not None else tokenizer.encode("\n") or [0]
+
+
+def chat_prompt(tokenizer: Tokenizer, messages: Messages) -> tuple[list[int], frozenset[int]]:
+    """A conversation as the beginning of a text, and the tokens that end the reply: the text's end and the turn's."""
+    turn = turn_end(tokenizer)
+    ends = (tokenizer.end_id, None if turn is None else tokenizer.special_tokens[turn])
+    return chat_ids(tokenizer, messages), frozenset(end for end in ends if end is not None)
