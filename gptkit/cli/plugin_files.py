@@ -79,7 +79,7 @@ def render(name: str, kind: str) -> dict[str, str]:
         f"{package}/{module}.py": f"kinds/{kind}.py",
         f"tests/test_{module}.py": "test.py",
     }
-    return {path: _filled(source, values) for path, source in sources.items()}
+    return {path: _filled(source, values) for path, source in sources.items()} | {f"{package}/py.typed": ""}
 
 
 def _filled(source: str, values: Mapping[str, str]) -> str:

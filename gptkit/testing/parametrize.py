@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 from gptkit.spec import Component
 from gptkit.testing.check import NotApplicableError
@@ -11,8 +12,10 @@ from gptkit.testing.subject import Subject
 
 __all__ = ["parametrize_checks"]
 
+Test = TypeVar("Test", bound=Callable[..., None])
 
-def parametrize_checks(*specs: Component | type[Component], slow: bool = True) -> Any:
+
+def parametrize_checks(*specs: Component | type[Component], slow: bool = True) -> Callable[[Test], Test]:
     """Decorator: the test runs once for each check of each component, with the arguments `spec` and `check`.
 
     ::
@@ -39,7 +42,7 @@ def parametrize_checks(*specs: Component | type[Component], slow: bool = True) -
                 reason = declared.get(check.name)
                 marks = () if reason is None else (pytest.mark.xfail(reason=reason, strict=True),)
                 params.append(pytest.param(spec, _Skipping(check), id=f"{label}-{check.name}", marks=marks))
-    return pytest.mark.parametrize(("spec", "check"), params)
+    return cast("Callable[[Test], Test]", pytest.mark.parametrize(("spec", "check"), params))
 
 
 class _Skipping:
