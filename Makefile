@@ -12,7 +12,7 @@ CANDIDATES := $(PYTHON) python3 python python3.14 python3.13 python3.12 python3.
 NEW_ENOUGH := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test docs lint types format bench dev clean
+.PHONY: help demo test docs parity lint types format bench dev clean
 
 help:  ## This list
 	@echo "make TARGET, where TARGET is one of:"
@@ -27,6 +27,9 @@ test: $(VENV)/.stamp-test  ## Run the tests (PYTEST="-m 'not slow'" for the quic
 docs: $(VENV)/.stamp-dev  ## Build the documentation into site/
 	@said=$$($(BIN)/mkdocs build --strict 2>&1) || { echo "$$said"; exit 1; }
 	@echo "documentation: site/index.html"
+
+parity: $(VENV)/.stamp-test  ## Measure every family against transformers, and write docs/parity.md
+	@GPTKIT_PARITY=docs/parity.md $(BIN)/python -m pytest tests/families/test_parity.py
 
 lint: $(VENV)/.stamp-dev  ## Check style, formatting and who imports whom
 	@$(BIN)/ruff check --quiet .

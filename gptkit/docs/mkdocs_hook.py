@@ -7,7 +7,7 @@ from typing import Any
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-from gptkit.docs import conformance
+from gptkit.docs import conformance, models
 from gptkit.docs.pages import FOLDER, navigation, pages
 from gptkit.registry import default_registry
 
@@ -25,7 +25,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
     for path, text in pages(default_registry(), root=ExperimentSpec).items():
         files.append(File.generated(config, path, content=text))
-    files.append(File.generated(config, conformance.PAGE, content=conformance.page(default_registry())))
+    for made in (conformance, models):
+        files.append(File.generated(config, made.PAGE, content=made.page(default_registry())))
     return files
 
 

@@ -66,6 +66,26 @@ def test_the_family_of_the_page_comes_and_goes(registry: Registry, tmp_path: Pat
     assert isinstance(again, transformers.ArceeForCausalLM)
 
 
+def test_the_test_of_the_page_passes(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gptkit.registry._default", registry)
+    found = re.search(r'```python title="test_arcee\.py"\n(.*?)```', PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert found is not None
+    names: dict[str, Any] = {}
+    exec(compile(found[1], "test_arcee.py", "exec", dont_inherit=True), names)
+    names["test_it_comes_and_goes"](tmp_path)
+
+
+def test_the_spec_of_the_page_is_qwen_3_made_small(tmp_path: Path) -> None:
+    found = re.search(r'```yaml title="mine\.yaml"\n(.*?)```', PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert found is not None
+    (tmp_path / "mine.yaml").write_text(found[1], encoding="utf-8")
+    model = gptkit.open_spec(tmp_path / "mine.yaml").spec.model
+    assert model.position.name == "alibi"
+    assert model.attention.qk_norm is not None  # type: ignore[attr-defined]
+    assert model.head.tied is True  # type: ignore[attr-defined]
+    assert sum(parameter.numel() for parameter in gptkit.GPT(model, 2048, device="meta").parameters()) < 10**7
+
+
 def test_without_the_plugin_it_is_unknown(registry: Registry, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "arcee"}')
     with pytest.raises(GptkitError, match="no installed family has the model_type 'arcee'"):
