@@ -12,7 +12,7 @@ from gptkit.errors import StateError
 from gptkit.model.cache import Cache
 from gptkit.model.gpt import GPT
 from gptkit.testing.check import Checks, differ, expect, same, skip
-from gptkit.testing.subject import VOCAB, Subject, token_ids
+from gptkit.testing.subject import CONTEXT_LENGTH, VOCAB, Subject, token_ids
 
 __all__ = ["checks"]
 
@@ -44,7 +44,7 @@ def no_future_leak(subject: Subject) -> None:
 def cached_equals_full(subject: Subject) -> None:
     for named, model in subject.models():
         # With a window more tokens than its buffer holds, so that it slides.
-        pieces = (7, 1, 1, 4, *([1] * 5)) if "window" not in named else (7, 1, 4, *([1] * 28))
+        pieces = (7, 1, 1, 4, *([1] * 5)) if "window" not in named else (7, 1, 4, *([1] * 18), 6, 1, 1, 1)
         ids = token_ids(2, sum(pieces))
         cache, full = model.new_cache(2), model(ids).logits
         at = 0
@@ -54,6 +54,17 @@ def cached_equals_full(subject: Subject) -> None:
             expected = model(ids[:, :at]).logits if by_length(model) else full[:, :at]
             what = "the prompt" if at == piece else f"a piece of {piece} tokens" if piece > 1 else "a single token"
             same(step[:, -1], expected[:, -1], f"{named}, {what} up to token {at - 1} with a cache gives other logits")
+
+
+@checks.add("reaches-the-end", "The last token that the context has room for is a token like any other.")
+@torch.no_grad()
+def reaches_the_end(subject: Subject) -> None:
+    ids = token_ids(1, CONTEXT_LENGTH)
+    for named, model in subject.models():
+        cache = model.new_cache(1)
+        model(ids[:, :-1], cache=cache)
+        for logits in (model(ids).logits, model(ids[:, -1:], cache=cache).logits):
+            expect(logits.isfinite().all(), f"{named}, the last of {CONTEXT_LENGTH} tokens gives NaN or infinity")
 
 
 @checks.add("rows-are-independent", "What a text gives must not depend on the other texts that happen to share its batch.")

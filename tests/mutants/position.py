@@ -94,6 +94,23 @@ class CountsFromTheCall(Mutant, LearnedSpec):
         return made
 
 
+class EndsTooEarly(Mutant, LearnedSpec):
+    """Its table has no vector for the last token of the context."""
+
+    class Runtime(LearnedPosition):
+        def embed(self, x_BTE: Tensor, positions: Tensor) -> Tensor:
+            if int(positions.max()) >= self.table.num_embeddings - 1:
+                raise IndexError("index out of range")
+            return super().embed(x_BTE, positions)
+
+    name: Literal["ends-too-early"] = "ends-too-early"
+    caught_by = "reaches-the-end"
+
+    def build_embedding(self, context: BuildContext) -> LearnedPosition:
+        made: LearnedPosition = become(super().build_embedding(context), self.Runtime)
+        return made
+
+
 class ChangesUntold(Mutant, DynamicScalingSpec):
     """Does not say that longer texts have other frequencies."""
 
