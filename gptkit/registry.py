@@ -33,6 +33,8 @@ __all__ = ["Entry", "Plugin", "Registry", "check_requirements", "default_registr
 GROUP = "gptkit"
 DISABLE = "GPTKIT_DISABLE"
 _NAME = re.compile(r"[a-z0-9]+([.-][a-z0-9]+)*")
+_MANY = 30
+"""More names than this are not listed one by one."""
 
 
 class _EntryPoint(Protocol):
@@ -431,4 +433,7 @@ def did_you_mean(name: str, known: Sequence[str], label: str = "registered") -> 
     """The remedy for a name that is not there: what comes near it, and what there is."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     listed = f"{label}: {', '.join(known)}" if known else f"{label}: none"
+    if len(known) > _MANY:
+        near = difflib.get_close_matches(name, known, n=6, cutoff=0.3) or known[:6]
+        listed = f"{label} {len(known)}, among them {', '.join(near)}"
     return f"did you mean {close[0]!r}? ({listed})" if close else listed

@@ -14,7 +14,7 @@ import pytest
 
 from gptkit.errors import CollisionError, RegistryError, UnknownComponentError
 from gptkit.hookspecs import hookimpl
-from gptkit.registry import Registry, check_requirements, default_registry, require
+from gptkit.registry import Registry, check_requirements, default_registry, did_you_mean, require
 from gptkit.spec import Component
 from tests.fake_plugins import Mixer, Norm, Plain, Whole, make, plugin, registry
 
@@ -427,3 +427,10 @@ def test_a_requirement_cannot_smuggle_a_command_into_the_advice():
 def test_require_raises_every_unmet_requirement():
     with pytest.raises(RegistryError, match=r"nothing-such(.|\n)*pydantic>=999"):
         require(["nothing-such", "pydantic>=999"])
+
+
+def test_of_many_names_the_nearest_are_named() -> None:
+    names = [f"model-{number}" for number in range(50)] + ["qwen3-0.6b"]
+    told = did_you_mean("qwen3", names, label="there are")
+    assert told.startswith("did you mean 'qwen3-0.6b'? (there are 51, among them qwen3-0.6b")
+    assert len(told) < 150
