@@ -18,7 +18,7 @@ from gptkit.families.conversion import Move, differences, pair, read_model
 from gptkit.families.gguf.architectures import ARCHITECTURES, FREQUENCIES, Architecture, permute, rope_factors
 from gptkit.families.gguf.container import Typed, write_gguf
 from gptkit.families.gguf.model import read_config
-from gptkit.families.gguf.vocabulary import write_vocabulary
+from gptkit.families.gguf.spelling import write_vocabulary
 from gptkit.families.tensor_files import TensorFiles
 from gptkit.model.gpt import GPT
 from gptkit.registry import Registry

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from gptkit.checkpoint import CheckpointStore, named_tensors
 from gptkit.experiments.folder import RunFolder
 from gptkit.experiments.spec import ExperimentSpec
+from gptkit.families.gguf.container import GgufFile, Typed, write_gguf
 from gptkit.files import validate_data
 from gptkit.kinds.tokenizer import Tokenizer
 from gptkit.model.gpt import GPT
@@ -97,3 +98,21 @@ def make_run(
         tensors.pop("head.weight", None)
     CheckpointStore(run.checkpoints).adopt(lambda file: save_file(tensors, file, {"aliases": "{}"}))
     return run.path
+
+
+def changed(file: Path, target: Path, **metadata: Typed | None) -> Path:
+    """The file with other metadata; None leaves an entry out."""
+    found = GgufFile(file)
+    lists = {int: "i32s", float: "f32s", str: "strings"}
+    kinds = {int: "u32", float: "f32", bool: "bool", str: "string"}
+
+    def typed(value: Any) -> Typed:
+        if isinstance(value, list):
+            return Typed(lists[type(value[0])] if value else "strings", value)
+        return Typed(kinds[type(value)], value)
+
+    whole: dict[str, Any] = {key: typed(value) for key, value in found.metadata.items()} | metadata
+    entries = {name: (tensor.shape, tensor.dtype) for name, tensor in found.tensors.items()}
+    tensors = ((name, found.get(name)) for name in entries)
+    write_gguf(target, {key: value for key, value in whole.items() if value is not None}, entries, tensors)
+    return target

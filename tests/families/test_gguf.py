@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from families.gguf_models import DECODER, GROUPED, MODELS, make_run
+from families.gguf_models import DECODER, GROUPED, MODELS, changed, make_run
 
 import gptkit
 from gptkit.components.tokenizer.bpe import BpeSpec
@@ -16,7 +16,7 @@ from gptkit.components.tokenizer.hugging_face import HuggingFaceSpec
 from gptkit.errors import ForeignModelError
 from gptkit.experiments.gguf import export_gguf
 from gptkit.experiments.spec import ExperimentSpec
-from gptkit.families.gguf.container import GgufFile, Typed, write_gguf
+from gptkit.families.gguf.container import GgufFile, Typed
 from gptkit.files import validate_data
 
 TEXTS = ["", "Hello, world!", "it's 12345 o'clock\n\n  and é 中🙂", "a" * 50, " \t\n x"]
@@ -141,23 +141,6 @@ def test_tokenizers_that_gguf_cannot_express_are_refused(tmp_path: Path, tokeniz
     with pytest.raises(ForeignModelError, match=said):
         export_gguf(run, tmp_path / "model.gguf")
     assert not list(tmp_path.glob("*.gguf"))
-
-
-def changed(file: Path, target: Path, **metadata: Typed | None) -> Path:
-    """The file with other metadata; None leaves an entry out."""
-    found = GgufFile(file)
-    kinds = {int: "u32", float: "f32", bool: "bool", str: "string"}
-
-    def typed(value: Any) -> Typed:
-        if isinstance(value, list):
-            return Typed("strings" if isinstance(value[:1] and value[0], str) else "i32s", value)
-        return Typed(kinds[type(value)], value)
-
-    whole: dict[str, Any] = {key: typed(value) for key, value in found.metadata.items()} | metadata
-    entries = {name: (tensor.shape, tensor.dtype) for name, tensor in found.tensors.items()}
-    tensors = ((name, found.get(name)) for name in entries)
-    write_gguf(target, {key: value for key, value in whole.items() if value is not None}, entries, tensors)
-    return target
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 import torch
-from families.gguf_models import DECODER, MODELS, make_run
+from families.gguf_models import DECODER, MODELS, changed, make_run
 
 import gptkit
 from gptkit.components.tokenizer.bpe import BpeSpec
 from gptkit.components.tokenizer.tiktoken import TiktokenSpec
 from gptkit.errors import TokenizerError
 from gptkit.experiments.gguf import export_gguf
+from gptkit.families.gguf.container import Typed
 
 xllamacpp = pytest.importorskip("xllamacpp", reason="llama.cpp is not installed")
 
@@ -118,3 +119,41 @@ def test_published_ranks(tmp_path: Path) -> None:
     with served(export_gguf(run, tmp_path / "model.gguf", type="f16")) as ask:
         for text in TEXTS:
             assert ask("/tokenize", content=text)["tokens"] == words.encode(text)
+
+
+@pytest.mark.parametrize("prefix", [True, False])
+def test_sentence_pieces(tmp_path: Path, prefix: bool) -> None:
+    """SentencePiece's vocabularies, which are only read: the tokens are those that llama.cpp finds."""
+    words = ["the", "then", "there", "in", "ing", "inn", "sing", "on", "he", "her", "here", "and", "an", "a", "s"]
+    words += ["tt", "ttt", "é", "中"]
+    pieces = [*words, *(f"▁{word}" for word in words), "▁▁", "▁▁▁▁", "\n\n"]
+    letters = sorted({letter for piece in pieces for letter in piece})
+    # Every piece is put together from shorter ones, of which each is a piece.
+    pieces = [piece for piece in pieces if len(piece) > 1]
+    pieces += [piece[:end] for piece in pieces for end in range(2, len(piece))]
+    pieces = [piece for piece in dict.fromkeys(pieces) if piece not in letters]
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{value:02X}>" for value in range(256)), *pieces, *letters, "<turn>"]
+    types = [2, 3, 3, *[6] * 256, *[1] * (len(pieces) + len(letters)), 3]
+    scores = [*[0.0] * 259, *(-float(index) for index in range(len(pieces) + len(letters))), 0.0]
+    metadata = {
+        "tokenizer.ggml.model": Typed("string", "llama"),
+        "tokenizer.ggml.pre": Typed("string", "default"),
+        "tokenizer.ggml.tokens": Typed("strings", tokens),
+        "tokenizer.ggml.token_type": Typed("i32s", types),
+        "tokenizer.ggml.scores": Typed("f32s", scores),
+        "tokenizer.ggml.add_space_prefix": Typed("bool", prefix),
+        **dict.fromkeys(("tokenizer.ggml.merges", "tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id")),
+        "tokenizer.ggml.add_bos_token": None,
+    }
+    run = make_run(tmp_path / "run", {**DECODER, "vocab_size": len(tokens)})
+    file = changed(export_gguf(run, tmp_path / "model.gguf"), tmp_path / "pieces.gguf", **metadata)
+    back = gptkit.import_model(file, tmp_path / "back")
+    ours = back.tokenizer
+    assert (ours.start_id, ours.end_id) == (1, 2)
+    texts = ["the inn", " there  sings\n\nher", "tttt ttt    and é中🙂", "ohne Sinn <s> xyz", "here<turn> and there"]
+    with served(file) as ask:
+        for text in texts:
+            found = ask("/tokenize", content=text)["tokens"]
+            assert ours.encode(text, allowed_special=ours.special_tokens) == found, text
+            # As in the models that have it, a word behind a special token gets another space.
+            assert ours.decode(found) == text or (prefix and "<" in text)

@@ -62,7 +62,7 @@ class GgufTensor:
 
 @dataclass(frozen=True)
 class Typed:
-    """A value of the metadata, and the type to write it as: u32, f32, bool, string, or a list of i32 or strings."""
+    """A value of the metadata, and the type to write it as: u32, f32, bool, string, or a list of i32, f32 or strings."""
 
     type: str
     value: Any
@@ -274,6 +274,8 @@ def _typed(typed: Typed) -> bytes:
             return struct.pack("<I", _STRING) + _string(value)
         case "i32s", values:
             return struct.pack(f"<IIQ{len(values)}i", _ARRAY, 5, len(values), *values)
+        case "f32s", values:
+            return struct.pack(f"<IIQ{len(values)}f", _ARRAY, _FLOAT, len(values), *values)
         case "strings", values:
             return struct.pack("<IIQ", _ARRAY, _STRING, len(values)) + b"".join(map(_string, values))
     raise ValueError(f"no such type: {typed.type}")

@@ -1,7 +1,4 @@
-"""The tokenizer in a GGUF file's metadata: read as a tokenizer.json, and written from our tokenizers.
-
-Normal tokens are spelled with one printable character a byte, special ones as they are.
-"""
+"""The tokenizer in a GGUF file's metadata, read as a tokenizer.json."""
 
 from __future__ import annotations
 
@@ -9,22 +6,17 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple
 
-from gptkit.components.tokenizer._bytes import BYTES
-from gptkit.components.tokenizer._ranks import RankTokenizer
-from gptkit.components.tokenizer.byte import ByteTokenizer
-from gptkit.components.tokenizer.hugging_face import HuggingFaceTokenizer
 from gptkit.errors import ForeignModelError
-from gptkit.families.gguf.container import Typed
-from gptkit.families.gguf.patterns import CUTS, cut_of_pattern, cut_of_stages
-from gptkit.kinds.tokenizer import Tokenizer
+from gptkit.families.gguf.patterns import CUTS
 from gptkit.registry import did_you_mean
 
-__all__ = ["Vocabulary", "read_vocabulary", "write_vocabulary"]
+__all__ = ["CONTROL", "NORMAL", "UNKNOWN", "UNUSED", "USER", "Vocabulary", "read_vocabulary"]
 
-_NORMAL, _CONTROL, _USER, _UNUSED = 1, 3, 4, 5
-_SPELLED = {value: character for character, value in BYTES.items()}
+NORMAL, UNKNOWN, CONTROL, USER, UNUSED = 1, 2, 3, 4, 5
+"""What `tokenizer.ggml.token_type` says of a token."""
+_SPACE, _LONGEST_PIECE = "▁", 256
 _ELSE = "Name another tokenizer with --tokenizer, or import the model from its safetensors."
 
 
@@ -68,47 +60,96 @@ def read_vocabulary(metadata: Mapping[str, Any], place: str) -> Vocabulary:
     """
     if "tokenizer.ggml.model" not in metadata:
         raise ForeignModelError(f"{place} has no tokenizer", hint="Name one: --tokenizer byte, say.")
-    model, pre = metadata["tokenizer.ggml.model"], metadata.get("tokenizer.ggml.pre", "default")
-    if model != "gpt2":
+    model = metadata["tokenizer.ggml.model"]
+    tokens = _texts(metadata, "tokenizer.ggml.tokens", place)
+    types = metadata.get("tokenizer.ggml.token_type", [NORMAL] * len(tokens))
+    if len(set(tokens)) != len(tokens) or not isinstance(types, list) or len(types) != len(tokens):
+        raise ForeignModelError(f"{place}: its tokens are not all different, or have not one type each")
+    vocab = {token: number for number, token in enumerate(tokens) if types[number] != UNUSED}
+    if model == "gpt2":
+        stages, defaults = _byte_level(metadata, vocab, place), _Defaults()
+    elif model == "llama":
+        stages, defaults = _sentence_pieces(metadata, vocab, tokens, place), _Defaults(1, 2, puts_first=True)
+    else:
         raise ForeignModelError(
-            f"{place}: tokenizer.ggml.model is {model!r}, and only byte-level pair encoding ('gpt2') is read", hint=_ELSE
+            f"{place}: tokenizer.ggml.model is {model!r}, and only byte-level pair encoding ('gpt2') and SentencePiece's "
+            "('llama') are read",
+            hint=_ELSE,
         )
+    special = (CONTROL, USER, UNKNOWN)
+    added = [_added(number, token, types[number]) for number, token in enumerate(tokens) if types[number] in special]
+    data = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added, "post_processor": None, **stages}
+    whole = metadata.get("tokenizer.ggml.pre") in CUTS and CUTS[metadata["tokenizer.ggml.pre"]].whole
+    puts_first = metadata.get("tokenizer.ggml.add_bos_token", defaults.puts_first or whole) is True
+    template = metadata.get("tokenizer.chat_template")
+    return Vocabulary(
+        json.dumps(data, ensure_ascii=False).encode(),
+        _named(metadata, "tokenizer.ggml.bos_token_id", tokens, place, defaults.start) if puts_first else None,
+        _named(metadata, "tokenizer.ggml.eos_token_id", tokens, place, defaults.end),
+        template if isinstance(template, str) else None,
+    )
+
+
+class _Defaults(NamedTuple):
+    """What llama.cpp takes where a file does not say it."""
+
+    start: int | None = None
+    end: int | None = None
+    puts_first: bool = False
+
+
+def _byte_level(metadata: Mapping[str, Any], vocab: Mapping[str, int], place: str) -> dict[str, Any]:
+    """The stages of a tokenizer.json for a byte-level pair encoding."""
+    pre = metadata.get("tokenizer.ggml.pre", "default")
     if not isinstance(pre, str) or pre not in CUTS:
         what = did_you_mean(str(pre), sorted(CUTS), label="known are")
         raise ForeignModelError(
             f"{place}: tokenizer.ggml.pre is {pre!r}, a way to cut texts not known here; {what}", hint=_ELSE
         )
-    tokens = _texts(metadata, "tokenizer.ggml.tokens", place)
-    types = metadata.get("tokenizer.ggml.token_type", [_NORMAL] * len(tokens))
-    if len(set(tokens)) != len(tokens) or not isinstance(types, list) or len(types) != len(tokens):
-        raise ForeignModelError(f"{place}: its tokens are not all different, or have not one type each")
-    vocab = {token: number for number, token in enumerate(tokens) if types[number] != _UNUSED}
     merges = [tuple(merge.split(" ")) for merge in _texts(metadata, "tokenizer.ggml.merges", place)]
     if any(len(merge) != 2 or any(part not in vocab for part in (*merge, "".join(merge))) for merge in merges):
         raise ForeignModelError(f"{place}: tokenizer.ggml.merges has a merge that is not of two tokens to a third")
-    added = [
-        _added(number, token, types[number]) for number, token in enumerate(tokens) if types[number] in (_CONTROL, _USER)
-    ]
-    cut = CUTS[pre]
-    data = {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": added,
+    return {
         "normalizer": None,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": list(cut.stages)},
-        "post_processor": None,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": list(CUTS[pre].stages)},
         "decoder": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
-        "model": {"type": "BPE", "ignore_merges": cut.whole, "vocab": vocab, "merges": merges},
+        "model": {"type": "BPE", "ignore_merges": CUTS[pre].whole, "vocab": vocab, "merges": merges},
     }
-    puts_first = metadata.get("tokenizer.ggml.add_bos_token", cut.whole) is True
-    template = metadata.get("tokenizer.chat_template")
-    return Vocabulary(
-        json.dumps(data, ensure_ascii=False).encode(),
-        _named(metadata, "tokenizer.ggml.bos_token_id", tokens, place) if puts_first else None,
-        _named(metadata, "tokenizer.ggml.eos_token_id", tokens, place),
-        template if isinstance(template, str) else None,
-    )
+
+
+def _sentence_pieces(metadata: Mapping[str, Any], vocab: Mapping[str, int], tokens: list[str], place: str) -> dict[str, Any]:
+    """The stages of a tokenizer.json for SentencePiece's pair encoding: the pair with the best score is merged first."""
+    scores = metadata.get("tokenizer.ggml.scores")
+    if not isinstance(scores, list) or len(scores) != len(tokens) or not all(isinstance(score, float) for score in scores):
+        raise ForeignModelError(f"{place}: tokenizer.ggml.scores is no list of one score for each token")
+    unknown = metadata.get("tokenizer.ggml.unknown_token_id", 0)
+    if not isinstance(unknown, int) or not 0 <= unknown < len(tokens):
+        raise ForeignModelError(f"{place}: tokenizer.ggml.unknown_token_id is {unknown!r}")
+    found = []
+    for token, number in vocab.items():
+        if len(token) > _LONGEST_PIECE:
+            continue
+        pairs = ((token[:at], token[at:]) for at in range(1, len(token)))
+        found += [(-scores[number], number, vocab[a], vocab[b], (a, b)) for a, b in pairs if a in vocab and b in vocab]
+    prefix = metadata.get("tokenizer.ggml.add_space_prefix", True) is True
+    spaces = {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}
+    words = {"type": "Replace", "pattern": {"String": _SPACE}, "content": " "}
+    strip = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
+    decoders = [words, {"type": "ByteFallback"}, {"type": "Fuse"}, *([strip] if prefix else [])]
+    normalizers = [*([{"type": "Prepend", "prepend": _SPACE}] if prefix else []), spaces]
+    return {
+        "normalizer": {"type": "Sequence", "normalizers": normalizers},
+        "pre_tokenizer": None,
+        "decoder": {"type": "Sequence", "decoders": decoders},
+        "model": {
+            "type": "BPE",
+            "unk_token": tokens[unknown],
+            "fuse_unk": True,
+            "byte_fallback": True,
+            "vocab": vocab,
+            "merges": [pair for *_, pair in sorted(found)],
+        },
+    }
 
 
 def _texts(metadata: Mapping[str, Any], key: str, place: str) -> list[str]:
@@ -118,8 +159,8 @@ def _texts(metadata: Mapping[str, Any], key: str, place: str) -> list[str]:
     return found
 
 
-def _named(metadata: Mapping[str, Any], key: str, tokens: list[str], place: str) -> str | None:
-    number = metadata.get(key)
+def _named(metadata: Mapping[str, Any], key: str, tokens: list[str], place: str, default: int | None) -> str | None:
+    number = metadata.get(key, default)
     if number is None:
         return None
     if not isinstance(number, int) or not 0 <= number < len(tokens):
@@ -129,97 +170,4 @@ def _named(metadata: Mapping[str, Any], key: str, tokens: list[str], place: str)
 
 def _added(number: int, token: str, kind: int) -> dict[str, Any]:
     plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
-    return {"id": number, "content": token, **plain, "special": kind == _CONTROL}
-
-
-def write_vocabulary(tokenizer: Tokenizer, n_rows: int) -> dict[str, Typed]:
-    """The metadata for one of our tokenizers.
-
-    Args:
-        tokenizer: `bpe`, `tiktoken`, `byte`, or a byte-level `hugging-face`.
-        n_rows: rows of the embedding; ids beyond the tokenizer's are written as unused.
-
-    Raises:
-        ForeignModelError: llama.cpp cannot express it; says why.
-    """
-    if tokenizer.end_id is None:
-        # llama.cpp takes the token 11 for the end where a file names none.
-        _refuse("it has no token that ends a text, without which llama.cpp takes an ordinary one for it")
-    literals: frozenset[int] = frozenset()
-    if isinstance(tokenizer, HuggingFaceTokenizer):
-        cut, merges, literals = _published(tokenizer)
-    elif isinstance(tokenizer, RankTokenizer):
-        cut, merges = _ranked(tokenizer)
-    elif isinstance(tokenizer, ByteTokenizer):
-        cut, merges = "gpt-2", []
-    else:
-        _refuse("its tokens are not made by merging bytes")
-    specials = {number: text for text, number in tokenizer.special_tokens.items()}
-    tokens, types = [], []
-    for number in range(n_rows):
-        data = tokenizer.token_bytes(number) if number < tokenizer.vocab_size else b""
-        if number in specials:
-            tokens.append(specials[number])
-            types.append(_CONTROL)
-        elif number in literals:
-            tokens.append(data.decode())
-            types.append(_USER)
-        else:
-            tokens.append(_spell(data) or f"[PAD{number}]")
-            types.append(_NORMAL if data else _UNUSED)
-    if len(set(tokens)) < len(tokens):
-        _refuse("two of its ids have one text")
-    start, template = tokenizer.start_id, getattr(tokenizer, "chat_template", None)
-    return {
-        "tokenizer.ggml.model": Typed("string", "gpt2"),
-        "tokenizer.ggml.pre": Typed("string", cut),
-        "tokenizer.ggml.tokens": Typed("strings", tokens),
-        "tokenizer.ggml.token_type": Typed("i32s", types),
-        "tokenizer.ggml.merges": Typed("strings", merges),
-        "tokenizer.ggml.bos_token_id": Typed("u32", tokenizer.end_id if start is None else start),
-        "tokenizer.ggml.eos_token_id": Typed("u32", tokenizer.end_id),
-        "tokenizer.ggml.add_bos_token": Typed("bool", start is not None),
-        "tokenizer.ggml.add_eos_token": Typed("bool", False),
-        "tokenizer.ggml.add_space_prefix": Typed("bool", False),
-        **({"tokenizer.chat_template": Typed("string", template)} if template else {}),
-    }
-
-
-def _ranked(tokenizer: RankTokenizer) -> tuple[str, list[str]]:
-    cut = cut_of_pattern(tokenizer.pattern)
-    if cut is None:
-        _refuse(f"llama.cpp cannot cut texts by the pattern {tokenizer.pattern!r}")
-    merges = []
-    for token in sorted(tokenizer.ranks, key=tokenizer.ranks.__getitem__):
-        # Any two tokens that make this one are merged when its turn comes.
-        pairs = [(token[:at], token[at:]) for at in range(1, len(token))]
-        known = [
-            (tokenizer.ranks[a], tokenizer.ranks[b], a, b) for a, b in pairs if a in tokenizer.ranks and b in tokenizer.ranks
-        ]
-        merges += [f"{_spell(left)} {_spell(right)}" for *_, left, right in sorted(known)]
-    return cut, merges
-
-
-def _published(tokenizer: HuggingFaceTokenizer) -> tuple[str, list[str], frozenset[int]]:
-    """How it cuts, its merges, and the ids of tokens that are found in texts as they are and are not special."""
-    found = json.loads(tokenizer.data)
-    model = found["model"]
-    if model.get("type") != "BPE" or (not tokenizer.lossless and (found.get("decoder") or {}).get("type") != "ByteLevel"):
-        _refuse("it is no byte-level pair encoding")
-    # Composing characters, as Qwen's does, is what every converter leaves out.
-    if (found.get("normalizer") or {"type": "NFC"}).get("type") != "NFC":
-        _refuse("it changes texts before it cuts them")
-    cut = cut_of_stages(found.get("pre_tokenizer"), bool(model.get("ignore_merges")))
-    if cut is None:
-        _refuse("llama.cpp has no such way to cut texts as its pre-tokenizer's")
-    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
-    literals = frozenset(entry["id"] for entry in found.get("added_tokens", ()) if not entry.get("special"))
-    return cut, merges, literals
-
-
-def _spell(data: bytes) -> str:
-    return "".join(_SPELLED[value] for value in data)
-
-
-def _refuse(why: str) -> NoReturn:
-    raise ForeignModelError(f"the tokenizer cannot be written to GGUF: {why}", hint="Export to hugging-face instead.")
+    return {"id": number, "content": token, **plain, "special": kind != USER}
