@@ -93,6 +93,10 @@ def measure_drift(
         CheckpointError: there is no such run.
     """
     folder = Path(against)
+    if not folder.is_dir():
+        raise ForeignModelError(
+            f"{folder}: no such folder", hint="Give a folder with config.json, as transformers saves it."
+        )
     config = read_json(folder / "config.json")
     family = find_family(config, str(folder / "config.json"), registry)
     ours = load(run, step=step, device="cpu", registry=registry).model.float()

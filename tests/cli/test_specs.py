@@ -63,6 +63,18 @@ def test_new_says_what_there_is(call: Call, project: Path) -> None:
     assert sorted(path.name for path in project.iterdir()) == ["corpus.txt", "mini.yaml"]
 
 
+def test_new_starts_from_a_released_model_too(call: Call, project: Path) -> None:
+    listed = call("new", "--list").stdout
+    start, released = listed.split("released models")
+    assert "tiny" in start
+    assert ["qwen3-0.6b", "596", "M"] in [line.split()[:3] for line in released.splitlines()]
+    call("new", "mine.yaml", "--from", "qwen3-0.6b", "--no-schema")
+    text = (project / "mine.yaml").read_text(encoding="utf-8")
+    assert "\nname: mine\n" in text
+    assert "596,049,920 parameters" in text
+    assert "596 M parameters" in call("check", "mine.yaml").stdout
+
+
 # -- check -----------------------------------------------------------------------------------------------------------
 
 

@@ -122,6 +122,8 @@ def test_models_that_cannot_be_compared_are_refused(models: Models, tmp_path: Pa
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(ForeignModelError, match="transformers cannot load it"):
         measure_drift(run, tmp_path)
+    with pytest.raises(ForeignModelError, match="no such folder"):
+        measure_drift(run, tmp_path / "config.json")
 
 
 def test_without_transformers_it_says_what_is_needed(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
