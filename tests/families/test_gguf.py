@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +200,21 @@ def test_every_quantised_type_is_read_as_the_package_reads_it(tmp_path: Path) ->
         assert torch.equal(found.get("a.weight"), torch.from_numpy(gguf.dequantize(packed, kind)))
         assert torch.equal(found.get("b.weight"), numbers)
         assert found.tensors["a.weight"].dtype == torch.float32
+
+
+def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plain numbers need no package; for quantised ones, it is named."""
+    file = export_gguf(make_run(tmp_path / "run", DECODER), tmp_path / "model.gguf", type="f16")
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    gptkit.import_model(file, tmp_path / "back")
+    data = file.read_bytes()
+    entry = b"blk.0.attn_q.weight" + struct.pack("<IQQI", 2, 64, 64, 1)
+    assert entry in data
+    file.write_bytes(data.replace(entry, entry[:-4] + struct.pack("<I", 8)))
+    with pytest.raises(ForeignModelError, match=r"blk\.0\.attn_q\.weight is quantised") as caught:
+        gptkit.import_model(file, tmp_path / "again")
+    assert caught.value.hint is not None
+    assert "gptkit[gguf]" in caught.value.hint
 
 
 def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

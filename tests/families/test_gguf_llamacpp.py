@@ -14,6 +14,8 @@ import torch
 from families.gguf_models import DECODER, MODELS, changed, make_run
 
 import gptkit
+from gptkit.components.tokenizer._published import recipe
+from gptkit.components.tokenizer._ranks import RankTokenizer
 from gptkit.components.tokenizer.bpe import BpeSpec
 from gptkit.components.tokenizer.tiktoken import TiktokenSpec
 from gptkit.errors import TokenizerError
@@ -106,6 +108,19 @@ def test_the_same_tokens_of_texts(tmp_path: Path, pattern: str) -> None:
                 assert ask("/tokenize", content=text)["tokens"] == words.encode(text)
             said = ask("/tokenize", content="<|user|> Hi", add_special=True)["tokens"]
             assert said == [words.start_id, *words.encode("<|user|> Hi", allowed_special=["<|user|>"])]
+
+
+@pytest.mark.parametrize("encoding", ["cl100k_base", "o200k_base"])
+def test_published_patterns(tmp_path: Path, encoding: Any) -> None:
+    """The regular expressions of published encodings, with a vocabulary of ours: theirs may not be here."""
+    trained = BpeSpec(vocab_size=400, pattern="gpt4").fit(iter([*PROSE, *TEXTS]))
+    assert isinstance(trained, RankTokenizer)
+    ranks = trained.ranks
+    words = RankTokenizer("tiktoken", recipe(encoding).pattern, ranks, {"<|endoftext|>": 500}, end="<|endoftext|>")
+    spec = TiktokenSpec(encoding=encoding).model_dump(mode="json")
+    with served(export_gguf(make_run(tmp_path / "run", DECODER, spec, words), tmp_path / "model.gguf")) as ask:
+        for text in TEXTS:
+            assert ask("/tokenize", content=text)["tokens"] == words.encode(text)
 
 
 def test_published_ranks(tmp_path: Path) -> None:
