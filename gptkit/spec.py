@@ -18,7 +18,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, cast, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ValidationError,
+    model_validator,
+)
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, PydanticKnownError, core_schema
 
@@ -50,6 +58,13 @@ def _only_numbers_for_numbers(schema: Any) -> Any:
     return {key: value if key in as_is else _only_numbers_for_numbers(value) for key, value in schema.items()}
 
 
+def _holds_components(annotation: Any) -> bool:
+    return any(
+        isinstance(part, type) and issubclass(part, Component) and part.is_kind()
+        for part in (annotation, *get_args(annotation))
+    )
+
+
 def _refuse_whole(value: Any) -> Any:
     if isinstance(value, (bool, str, bytes)):
         raise PydanticKnownError("int_type")
@@ -73,6 +88,22 @@ class Spec(BaseModel):
         """A copy with some fields changed, validated anew."""
         values = {name: getattr(self, name) for name in type(self).model_fields}
         return type(self).model_validate({**values, **changes})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lay_over_defaults(cls, value: Any) -> Any:
+        """A mapping without a name changes fields of the component that is there by default."""
+        if not isinstance(value, Mapping):
+            return value
+        laid = {}
+        for name, field in cls.model_fields.items():
+            given = value.get(name)
+            if isinstance(given, Mapping) and "name" not in given:
+                if isinstance(field.default, str) and _holds_components(field.annotation):
+                    laid[name] = {"name": field.default, **given}
+                elif isinstance(field.default, Mapping) and "name" in field.default:
+                    laid[name] = {**field.default, **given}
+        return {**value, **laid} if laid else value
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:

@@ -8,6 +8,7 @@ import pytest
 from pydantic import Field, ValidationError
 
 from gptkit.errors import RegistryError, SpecError
+from gptkit.experiments.spec import ExperimentSpec
 from gptkit.files import validate_data
 from gptkit.model.spec import ModelSpec
 from gptkit.spec import Component, Spec, describe, fail, failures, shortened
@@ -76,7 +77,7 @@ def test_errors_keep_their_whole_location_at_any_depth():
         (True, "expected a norm: a name, or a mapping with a 'name', not the truth value true"),
         (["plain"], "expected a norm: a name, or a mapping with a 'name', not a list"),
         (None, "expected a norm: a name, or a mapping with a 'name', not nothing"),
-        ({"eps": 1}, "norm has no 'name'; choose one of: exact, mine, plain"),
+        ({"name": None, "eps": 1}, "norm has no 'name'; choose one of: exact, mine, plain"),
         ({"name": 5}, "norm 'name' is not a text; choose one of: exact, mine, plain"),
     ],
 )
@@ -212,3 +213,23 @@ def test_truth_values_and_texts_are_no_numbers(field: str, wrong: object) -> Non
 
 def test_a_whole_float_is_a_whole_number() -> None:
     assert validate_data({"d_model": 1e2}, ModelSpec).d_model == 100
+
+
+def test_a_mapping_without_a_name_lies_over_the_default_component() -> None:
+    made = validate_data(
+        {
+            "tokenizer": {"vocab_size": 300},
+            "model": {"head": {"tied": True}, "embedding": {"dropout": 0.1}, "attention": {"n_heads": 2}},
+            "data": {"validation": 0.2},
+            "training": {"optimizer": {"learning_rate": 0.1}, "schedule": {"warmup_steps": 3}},
+        },
+        ExperimentSpec,
+    ).plain()
+    assert (made["tokenizer"]["name"], made["tokenizer"]["vocab_size"]) == ("bpe", 300)
+    assert (made["model"]["head"]["name"], made["model"]["head"]["tied"]) == ("linear", True)
+    assert (made["training"]["optimizer"]["name"], made["training"]["optimizer"]["learning_rate"]) == ("adamw", 0.1)
+    assert made["data"]["validation"] == 0.2
+    assert made["training"]["schedule"]["warmup_steps"] == 3
+    # Where no component is there by default, there is nothing to lie over.
+    with pytest.raises(SpecError, match="qk_norm: norm has no 'name'"):
+        validate_data({"attention": {"qk_norm": {"eps": 1e-6}}}, ModelSpec)

@@ -10,6 +10,7 @@ import hashlib
 import torch
 from torch import Tensor, nn
 
+from gptkit.errors import GptkitError
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.initializer import Initial, InitializerSpec
 
@@ -35,8 +36,12 @@ def roles(model: nn.Module) -> dict[str, Initial]:
                 found[full] = default
     missing = sorted(names - set(found))
     if missing:
-        raise ValueError(
-            f"nobody says how {missing[0]!r} starts; give its module a method initial() that returns a role or a function"
+        owner = type(model.get_submodule(missing[0].rpartition(".")[0])).__name__
+        short = missing[0].rpartition(".")[2]
+        raise GptkitError(
+            f"nobody says how the parameter {missing[0]!r} of {owner} starts",
+            hint=f'Give {owner} a method: def initial(self): return {{"{short}": "ones"}}, or "zeros", "weight", "output", '
+            '"embedding", or a function of shape and generator.',
         )
     return {name: found[name] for name in names}
 

@@ -81,9 +81,6 @@ class ModelSpec(Spec):
         if isinstance(value, ModelSpec) or not isinstance(value, Mapping):
             return handler(value)
         data = dict(value)
-        for part, default in _DEFAULTS.items():
-            if isinstance(data.get(part), Mapping) and "name" not in data[part]:
-                data[part] = merge(default, data[part])
         entries = data.get("layers")
         if isinstance(entries, Sequence) and not isinstance(entries, str):
             data["layers"] = [_layer(data, entry) for entry in entries]
