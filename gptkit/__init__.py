@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from gptkit.errors import TrainingError as TrainingError
     from gptkit.experiments.build import build as build
     from gptkit.experiments.exporting import export_model as export_model
+    from gptkit.experiments.gguf import export_gguf as export_gguf
     from gptkit.experiments.importing import import_model as import_model
     from gptkit.experiments.opening import open_spec as open_spec
     from gptkit.experiments.run import Run as Run
@@ -66,6 +67,7 @@ _WHERE = {
     "TrainingSpec": "gptkit.training.spec",
     "build": "gptkit.experiments.build",
     "default_registry": "gptkit.registry",
+    "export_gguf": "gptkit.experiments.gguf",
     "export_model": "gptkit.experiments.exporting",
     "generate": "gptkit.generation",
     "hookimpl": "gptkit.hookspecs",

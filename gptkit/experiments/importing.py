@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gptkit.checkpoint import CheckpointStore
-from gptkit.errors import ForeignModelError
+from gptkit.errors import ForeignModelError, TokenizerError
 from gptkit.experiments.folder import RunFolder
 from gptkit.experiments.run import Run, load
 from gptkit.experiments.spec import ExperimentSpec
@@ -100,7 +100,13 @@ def convert_model(
             raise ForeignModelError(f"{place} describes a model that cannot be built: {error}") from None
         moves = pair(family, shell)
         where = check_tensors(family, shell, moves, files.entries, str(source))
-        words = (spec.tokenizer if lies_in is None else spec.tokenizer.model_copy(update=lies_in)).fit(iter(()))
+        try:
+            words = (spec.tokenizer if lies_in is None else spec.tokenizer.model_copy(update=lies_in)).fit(iter(()))
+        except TokenizerError as error:
+            if lies_in is None:
+                raise
+            # The place in the message is one that the user never saw.
+            raise ForeignModelError(f"{source}: its tokenizer {error.message.rpartition('tokenizer.json: ')[2]}") from None
     if spec.model.vocab_size is not None and words.vocab_size > spec.model.vocab_size:
         raise ForeignModelError(f"{source}: the tokenizer has {words.vocab_size} ids, the model {spec.model.vocab_size}")
 
