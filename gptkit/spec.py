@@ -27,6 +27,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, PydanticKnownError, core_schema
 
@@ -35,7 +36,7 @@ from gptkit.errors import RegistryError
 if TYPE_CHECKING:
     from gptkit.registry import Registry
 
-__all__ = ["Component", "Fault", "Spec", "component", "describe", "fail", "optional_component", "shortened"]
+__all__ = ["Component", "Fault", "Spec", "component", "describe", "fail", "laid_over", "optional_component", "shortened"]
 
 Fault = tuple[tuple[str | int, ...], str]
 """A mistake that validation of single fields cannot see: the path below the spec, and a sentence with the remedy."""
@@ -56,6 +57,17 @@ def _only_numbers_for_numbers(schema: Any) -> Any:
     # Keys of mappings stay as pydantic has them: JSON knows texts only there, so {"7": …} stands for {7: …}.
     as_is = ("metadata", "keys_schema")
     return {key: value if key in as_is else _only_numbers_for_numbers(value) for key, value in schema.items()}
+
+
+def laid_over(field: FieldInfo, given: Any) -> Any:
+    """A field's value as it is read: a mapping without a name lies over the component that is there by default."""
+    if not isinstance(given, Mapping) or "name" in given:
+        return given
+    if isinstance(field.default, str) and _holds_components(field.annotation):
+        return {"name": field.default, **given}
+    if isinstance(field.default, Mapping) and "name" in field.default:
+        return {**field.default, **given}
+    return given
 
 
 def _holds_components(annotation: Any) -> bool:
@@ -95,15 +107,8 @@ class Spec(BaseModel):
         """A mapping without a name changes fields of the component that is there by default."""
         if not isinstance(value, Mapping):
             return value
-        laid = {}
-        for name, field in cls.model_fields.items():
-            given = value.get(name)
-            if isinstance(given, Mapping) and "name" not in given:
-                if isinstance(field.default, str) and _holds_components(field.annotation):
-                    laid[name] = {"name": field.default, **given}
-                elif isinstance(field.default, Mapping) and "name" in field.default:
-                    laid[name] = {**field.default, **given}
-        return {**value, **laid} if laid else value
+        laid = {name: laid_over(field, value[name]) for name, field in cls.model_fields.items() if name in value}
+        return {**value, **laid}
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:

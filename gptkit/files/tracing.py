@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 from gptkit.errors import RegistryError
 from gptkit.files.nodes import merge
 from gptkit.registry import Registry
-from gptkit.spec import Component
+from gptkit.spec import Component, laid_over
 
 __all__ = ["Trace", "trace"]
 
@@ -61,7 +61,7 @@ def trace(root: type[BaseModel], data: Any, location: Sequence[str | int], regis
             owner, field = model, model.model_fields[part]
             written = _written(model, part, value)
             path.append(written)
-            host, value = (model, value), _child(value, written)
+            host, value = (model, value), laid_over(field, _child(value, written))
             types_here = list(_alternatives(field.annotation))
         elif isinstance(value, (list, tuple)) and isinstance(part, int):
             owner = field = None
