@@ -1,0 +1,90 @@
+"""What 200 installed plugin distributions add to the loading of the registry.
+
+    python -m benchmarks.discovery [--distributions 200]
+
+Each distribution has metadata, an entry point and a module with one component of its own, as a real one has. Timed in
+fresh processes, with and without them in turn; import of torch and of the built-in components is in neither figure's
+difference.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.interleave import environment
+
+PLUGIN = """
+from typing import Literal
+from torch import nn
+import gptkit
+from gptkit.kinds.norm import NormSpec
+
+class ThisSpec(NormSpec):
+    "Leaves vectors as they are."
+    name: Literal["norm-{n}"] = "norm-{n}"
+
+    def build(self, context, *, dim):
+        return nn.Identity()
+
+@gptkit.hookimpl
+def gptkit_components():
+    return [ThisSpec]
+"""
+
+PROBE = """
+import time, torch, gptkit.components.plugin
+gptkit.components.plugin.gptkit_components()
+begun = time.perf_counter()
+from gptkit.registry import default_registry
+count = len(default_registry().plugins())
+print(count, time.perf_counter() - begun)
+"""
+
+
+def install(folder: Path, count: int) -> None:
+    """Distributions as an installer leaves them."""
+    for n in range(count):
+        (folder / f"plugin_{n}.py").write_text(PLUGIN.format(n=n), encoding="utf-8")
+        info = folder / f"gptkit_plugin_{n}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: gptkit-plugin-{n}\nVersion: 1.0\n", encoding="utf-8")
+        (info / "entry_points.txt").write_text(f"[gptkit]\np{n} = plugin_{n}\n", encoding="utf-8")
+
+
+def seconds(path: str) -> tuple[int, float]:
+    """How many plugins were found, and how long that took."""
+    found = subprocess.run(
+        [sys.executable, "-c", PROBE],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    return int(found[0]), float(found[1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--distributions", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        install(Path(name), options.distributions)
+        seconds(name)  # compiles the modules, as an installer does
+        rounds = [(seconds(""), seconds(name)) for _ in range(options.rounds)]
+    without, with_them = ([side[1] for side in sides] for sides in zip(*rounds, strict=True))
+    added = statistics.median(more - less for less, more in zip(without, with_them, strict=True))
+    print(environment("pluggy", "pydantic"))
+    print(f"{rounds[0][0][0]} plugins: {statistics.median(without):.3f} s")
+    print(f"{rounds[0][1][0]} plugins: {statistics.median(with_them):.3f} s")
+    print(f"added by {options.distributions} distributions: {added:.3f} s")
+
+
+if __name__ == "__main__":
+    main()
