@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gptkit.errors import GptkitError
+from gptkit.errors import GptkitError, SpecError
 from gptkit.experiments.build import fit_tokenizer
 from gptkit.experiments.folder import RunFolder
 from gptkit.experiments.opening import Opened, open_spec
@@ -67,12 +67,18 @@ def open_subject(target: str, overrides: Sequence[str] = ()) -> Subject:
 
     Raises:
         SpecError: the spec is wrong.
+        RequirementError: a run needs a plugin that is missing or broken.
         GptkitError: there is no such file or run.
     """
     folder = RunFolder(target)
     if folder.path.is_dir():
         folder.require_run()
-        opened = open_spec(folder.spec, overrides)
+        try:
+            opened = open_spec(folder.spec, overrides)
+        except SpecError:
+            # A plugin that is gone makes its component's name a mistake, which what to install explains better.
+            folder.require_components()
+            raise
         base = Path(folder.read_provenance().get("base", "."))
         return Subject(target, opened.spec, base, folder)
     opened = open_spec(target, overrides)

@@ -57,15 +57,18 @@ def train(
     else:
         target = folder if folder is not None else Path("runs") / _slug(open_spec(file, given).spec.name)
         there = RunFolder(target)
-        if there.holds_run and not resume and not overwrite:
+        if there.holds_run and not resume and not overwrite and not there.unstarted:
             hint = f"Go on with it: gptkit train --resume {target}. Train anew in its place: --overwrite. Or name another."
             raise GptkitError(f"{target} already holds a run", hint=hint)
         run = train_spec(file, target, given, resume=resume, overwrite=overwrite, progress=not quiet)
-    _finish(run)
+    _finish(run, quiet=quiet)
 
 
-def _finish(run: Run) -> None:
+def _finish(run: Run, *, quiet: bool) -> None:
     if not run.finished:
+        if quiet:
+            # Otherwise the progress has said so.
+            console.note(f"stopped after step {run.step}; go on with: gptkit train --resume {run.folder}")
         raise typer.Exit(INTERRUPTED)
     from gptkit.experiments.folder import RunFolder
 

@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -25,18 +26,20 @@ from types import TracebackType
 from typing import IO, Any
 
 import torch
+from packaging.utils import canonicalize_name
 
 import gptkit
 from gptkit.checkpoint import CheckpointStore, write_text
 from gptkit.errors import CheckpointError, RequirementError, SpecError, UnknownComponentError
 from gptkit.experiments.spec import ExperimentSpec
 from gptkit.files import dump_yaml, read, validate
-from gptkit.registry import Registry, default_registry
+from gptkit.registry import DISABLE, Plugin, Registry, default_registry
 
 __all__ = ["RunFolder"]
 
 _OWN_FILES = ("spec.yaml", "provenance.json", "metrics.jsonl", "samples.txt", "loss.png")
 _OWN_FOLDERS = ("tokenizer", "data", "checkpoints")
+_HEAD = "# Written by gptkit "
 
 
 class RunFolder:
@@ -70,6 +73,17 @@ class RunFolder:
             raise CheckpointError(f"{self.path}: no such run", hint="Give the folder that was trained into.")
         raise CheckpointError(f"{self.path} is no run: it has no spec.yaml", hint="Give the folder that was trained into.")
 
+    def require_no_file(self) -> None:
+        """Raise where a file stands in the folder's place.
+
+        Raises:
+            CheckpointError: says so.
+        """
+        for path in (self.path, *self.path.parents):
+            if path.exists() and not path.is_dir():
+                hint = "Name a folder, as in runs/gpt; a corpus is named by the spec: --set data.path=FILE."
+                raise CheckpointError(f"{path} is a file, and a run needs a folder", hint=hint)
+
     def require_free(self) -> None:
         """Raise where a training would write over something.
 
@@ -81,13 +95,40 @@ class RunFolder:
             reached = f"which has reached step {steps[-1]}" if steps else "which has no checkpoint yet"
             raise CheckpointError(
                 f"{self.path} already holds a run, {reached}",
-                hint="Resume it, choose another folder, or ask for it to be overwritten.",
+                hint="Go on with it (resume=True), replace it (overwrite=True), or choose another folder.",
             )
         taken = [name for name in (*_OWN_FILES, *_OWN_FOLDERS) if (self.path / name).exists()]
         if taken:
             raise CheckpointError(
                 f"{self.path} is no run, and has {', '.join(taken)}, where a run would write", hint="Choose another folder."
             )
+
+    @property
+    def unstarted(self) -> bool:
+        """Whether all there is here is a start that saved no checkpoint: one that failed, say, or still goes on."""
+        return self._our_spec and "spec_sha256" in self.read_provenance() and not CheckpointStore(self.checkpoints).steps()
+
+    @property
+    def _our_spec(self) -> bool:
+        if not self.holds_run:
+            return False
+        with self.spec.open(encoding="utf-8", errors="replace") as file:
+            return file.readline().startswith(_HEAD)
+
+    def clear_unstarted(self) -> None:
+        """Remove what a start without a checkpoint left; what somebody put here since stays, under whatever name."""
+        if not self.unstarted:
+            return
+        made = self.read_provenance().get("made", [])
+        for folder in (self.tokenizer, self.data):
+            if folder.name in made:
+                shutil.rmtree(folder, ignore_errors=True)
+        if self.checkpoints.is_dir():
+            CheckpointStore(self.checkpoints).clean()
+            with contextlib.suppress(OSError):
+                self.checkpoints.rmdir()
+        for name in reversed(_OWN_FILES):
+            (self.path / name).unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Remove the run; whatever else lies in the folder stays."""
@@ -98,7 +139,7 @@ class RunFolder:
             (self.path / name).unlink(missing_ok=True)
 
     def write_spec(self, spec: ExperimentSpec) -> None:
-        head = f"# Written by gptkit {gptkit.__version__}: the resolved spec, sha256 {spec.sha256}\n"
+        head = f"{_HEAD}{gptkit.__version__}: the resolved spec, sha256 {spec.sha256}\n"
         write_text(self.spec, head + dump_yaml(spec.plain()))
 
     def read_spec(self, registry: Registry | None = None) -> ExperimentSpec:
@@ -112,10 +153,16 @@ class RunFolder:
         try:
             return validate(read(self.spec), ExperimentSpec, registry)
         except SpecError:
-            self._require_components(registry or default_registry())
+            self.require_components(registry)
             raise
 
-    def _require_components(self, registry: Registry) -> None:
+    def require_components(self, registry: Registry | None = None) -> None:
+        """Raise where a component is not there that the run was made with.
+
+        Raises:
+            RequirementError: says which distribution is missing, broken or switched off.
+        """
+        registry = registry or default_registry()
         missing: dict[str, list[str]] = {}
         for component, origin in self.read_provenance().get("components", {}).items():
             kind, _, name = component.partition(" ")
@@ -123,10 +170,19 @@ class RunFolder:
                 registry.entry(kind, name)
             except UnknownComponentError:
                 missing.setdefault(origin, []).append(component)
-        if missing:
-            listed = "; ".join(f"{', '.join(names)} from {origin}" for origin, names in missing.items())
-            install = " ".join(f"'{origin}'" for origin in missing)
-            raise RequirementError(f"{self.path} needs what is not installed: {listed}", hint=f"Run: pip install {install}")
+        if not missing:
+            return
+        for plugin in registry.plugins():
+            origin = next((each for each in missing if _same_distribution(each, plugin)), None)
+            if origin is not None and plugin.status != "active":
+                needs = f"{self.path} needs {', '.join(missing[origin])} from {plugin.provenance}, which is"
+                if plugin.status == "disabled":
+                    raise RequirementError(f"{needs} switched off", hint=f"Take it out of {DISABLE}.")
+                hint = "Mend it, or install a version that works: gptkit plugins --verbose shows where it fails."
+                raise RequirementError(f"{needs} installed but broken: {plugin.fault}", hint=hint)
+        listed = "; ".join(f"{', '.join(names)} from {origin}" for origin, names in missing.items())
+        install = " ".join(f"'{origin}'" for origin in missing)
+        raise RequirementError(f"{self.path} needs what is not installed: {listed}", hint=f"Run: pip install {install}")
 
     def write_provenance(self, spec: ExperimentSpec, registry: Registry | None = None, **more: Any) -> None:
         """Note who brought what; `more` is noted too."""
@@ -158,6 +214,11 @@ class RunFolder:
     def lock(self) -> Lock:
         """The right to write here, as a context."""
         return Lock(self.path / ".lock")
+
+
+def _same_distribution(origin: str, plugin: Plugin) -> bool:
+    """Whether an origin, as provenance has it (``gptkit-max==1.0``), is a plugin's distribution in any version."""
+    return canonicalize_name(origin.partition("==")[0]) == canonicalize_name(plugin.distribution)
 
 
 class Lock:

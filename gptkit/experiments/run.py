@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from gptkit.checkpoint import CheckpointStore, load_weights, read_state
 from gptkit.data import Prepared, open_prepared, prepare
-from gptkit.errors import CheckpointError, DataError
+from gptkit.errors import CheckpointError, DataError, GptkitError
 from gptkit.experiments.build import new_model
 from gptkit.experiments.chat import Messages, chat_ids, turn_end
 from gptkit.experiments.folder import RunFolder
@@ -21,6 +21,7 @@ from gptkit.kinds.sampler import SamplerSpec
 from gptkit.kinds.tokenizer import Tokenizer
 from gptkit.model.gpt import GPT
 from gptkit.registry import Registry
+from gptkit.spec import describe
 from gptkit.training.evaluation import evaluate
 from gptkit.training.precision import pick_device, pick_precision
 
@@ -224,6 +225,9 @@ def load_tokenizer(spec: ExperimentSpec, folder: RunFolder) -> Tokenizer:
 
 def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
     """A prompt as the beginning of a text: with the tokenizer's start token where there is one, and never empty."""
+    if not isinstance(prompt, str):
+        hint = "For several texts at once: gptkit.generate(run.model, run.tokenizer, [ids, …])."
+        raise GptkitError(f"a prompt is a text, not {describe(prompt)}", hint=hint)
     start = [] if tokenizer.start_id is None else [tokenizer.start_id]
     ids = [*start, *tokenizer.encode(prompt)]
     if ids:

@@ -18,10 +18,11 @@ from gptkit.experiments.run import Run, load_tokenizer, prompt_ids
 from gptkit.experiments.spec import ExperimentSpec
 from gptkit.generation import generate
 from gptkit.kinds.tokenizer import Tokenizer
-from gptkit.kinds.tracker import Tracker
+from gptkit.kinds.tracker import Tracker, TrainingStart
 from gptkit.model.gpt import GPT
-from gptkit.registry import Registry
-from gptkit.training.observer import Isolated, Observer
+from gptkit.registry import Registry, default_registry
+from gptkit.spec import shortened
+from gptkit.training.observer import FromPlugins, Isolated, Observer
 from gptkit.training.progress import ConsoleProgress, preparing
 from gptkit.training.records import LossPlot, MetricsFile, SamplesFile
 from gptkit.training.seeds import derive
@@ -45,6 +46,8 @@ _FREE_TRAINING = (
     "trackers",
 )
 """What may differ when a run is resumed: nothing in it changes what has been learned so far."""
+_LISTED = 6
+"""More differences than this are only counted."""
 
 
 def train(
@@ -68,7 +71,8 @@ def train(
         folder: where the run goes.
         overrides: ``"training.steps=50"`` and the like, as on the command line.
         resume: go on with the run in the folder from its last checkpoint, with the numbers that it would have had
-            without the interruption; start where there is no run yet.
+            without the interruption; start where there is no run yet. Without it, a run that has no checkpoint (its
+            start failed, say) is started anew.
         overwrite: remove the run that is in the folder.
         progress: show a bar, samples and how to resume on stderr.
         observers: also told of everything, exceptions included in the training.
@@ -85,6 +89,7 @@ def train(
         TrainingError: the loss is no longer finite.
     """
     there = RunFolder(folder)
+    there.require_no_file()
     if spec is None:
         there.require_run()
         spec = there.spec
@@ -98,6 +103,8 @@ def train(
     with there.lock():
         if overwrite and not resume and there.holds_run:
             there.clear()
+        if there.unstarted and not (resume and there.read_provenance()["spec_sha256"] == opened.spec.sha256):
+            there.clear_unstarted()
         if there.holds_run and resume:
             _require_same(there.read_spec(registry), opened.spec, there)
         else:
@@ -135,10 +142,12 @@ def _train(
     screen = ConsoleProgress() if progress else None
     with preparing(screen, "making the tokenizer"):
         tokenizer = _tokenizer(opened, there)
+    # Noted as soon as it is there: what is not noted is not ours, and a later start leaves it alone.
+    there.write_provenance(spec, registry, **notes, made=["tokenizer"])
     with preparing(screen, "turning the corpus into tokens") as show:
         prepared = _data(opened, there, tokenizer, before.get("data"), lambda at: show(at.done, at.total))
     there.write_spec(spec)
-    there.write_provenance(spec, registry, **{**notes, "data": prepared.fingerprint})
+    there.write_provenance(spec, registry, **{**notes, "data": prepared.fingerprint, "made": ["tokenizer", "data"]})
     model = new_model(spec, tokenizer.vocab_size, to_train=True)
     watching: list[Observer] = [
         MetricsFile(there.metrics),
@@ -147,6 +156,7 @@ def _train(
         *observers,
         *(Isolated(tracker.build, tracker.name) for tracker in spec.training.trackers),
         *(Isolated(partial(_same, tracker), type(tracker).__name__) for tracker in trackers),
+        FromPlugins(partial(_plugin_trackers, registry or default_registry())),
         *([screen] if screen is not None else []),
     ]
     length = spec.model.context_length
@@ -221,6 +231,10 @@ def _writer(spec: ExperimentSpec, model: GPT, tokenizer: Tokenizer) -> Callable[
     return write
 
 
+def _plugin_trackers(registry: Registry, start: TrainingStart) -> Iterable[tuple[str, Any]]:
+    return ((plugin.provenance, returned) for plugin, returned in registry.call("gptkit_trackers", start=start))
+
+
 def _same(tracker: Tracker) -> Tracker:
     return tracker
 
@@ -233,16 +247,21 @@ def _require_same(run: ExperimentSpec, asked: ExperimentSpec, there: RunFolder) 
     fixed = ("model", "tokenizer") if untrained else None
     hard = [(path, old, new) for path, old, new in differences if not _is_free(path, fixed)]
     if hard:
-        listed = "\n".join(f"  {path}: {old!r} in the run, {new!r} asked for" for path, old, new in hard[:10])
+        listed = [f"  {path}: {_brief(old)} in the run, {_brief(new)} asked for" for path, old, new in hard[:_LISTED]]
+        more = [f"  and {len(hard) - _LISTED} more"] if len(hard) > _LISTED else []
         raise CheckpointError(
-            f"{there.path} was started with another spec:\n{listed}",
-            hint="Resume it as it was, or train anew into another folder.",
+            "\n".join([f"{there.path} was started with another spec:", *listed, *more]),
+            hint="Resume it as it was, or train anew: into another folder, or in its place with --overwrite (overwrite=True).",
         )
     if steps and asked.training.steps < steps[-1]:
         raise CheckpointError(
             f"{there.path} has reached step {steps[-1]}, and training.steps is {asked.training.steps}",
             hint="Ask for more steps, or load the run as it is.",
         )
+
+
+def _brief(value: Any) -> str:
+    return shortened(repr(value), 40)
 
 
 def _is_free(path: str, fixed: Sequence[str] | None = None) -> bool:
@@ -255,6 +274,10 @@ def _is_free(path: str, fixed: Sequence[str] | None = None) -> bool:
 
 def _differences(one: Any, other: Any, path: str = "") -> Iterable[tuple[str, Any, Any]]:
     if isinstance(one, dict) and isinstance(other, dict):
+        if path and one.get("name") != other.get("name"):
+            # Another component: its fields differ because of that, and say no more.
+            yield f"{path}.name", one.get("name"), other.get("name")
+            return
         for key in dict.fromkeys([*one, *other]):
             yield from _differences(one.get(key), other.get(key), f"{path}.{key}" if path else str(key))
     elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
