@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
+    from gptkit.kinds.tracker import Tracker, TrainingStart
     from gptkit.spec import Component
 
 PROJECT = "gptkit"
@@ -30,6 +31,18 @@ def gptkit_components() -> Iterable[type[Component]]:  # type: ignore[empty-body
 
     Called once, when the registry is first used. Every class must be concrete, of a registered kind, with a
     ``name: Literal["..."]`` that no other component of the kind has.
+    """
+
+
+@hookspec
+def gptkit_trackers(start: TrainingStart) -> Iterable[Tracker]:  # type: ignore[empty-body]
+    """Return trackers that watch this training, whether or not its spec names any.
+
+    Called when a training starts or resumes, in the order in which plugins are loaded (by distribution). Each tracker is
+    kept apart: an exception is reported, and ends that tracker only. A plugin that implements no such hook costs nothing.
+
+    Args:
+        start: the run's folder, the steps to come, and the resolved spec.
     """
 
 

@@ -10,6 +10,7 @@ import contextlib
 import difflib
 import importlib.metadata
 import io
+import logging
 import os
 import re
 import shlex
@@ -29,6 +30,8 @@ from gptkit.errors import CollisionError, RegistryError, RequirementError, Unkno
 from gptkit.spec import Component, shortened
 
 __all__ = ["Entry", "Plugin", "Registry", "check_requirements", "default_registry", "did_you_mean"]
+
+_log = logging.getLogger("gptkit")
 
 GROUP = "gptkit"
 DISABLE = "GPTKIT_DISABLE"
@@ -100,6 +103,7 @@ class Registry:
         self._disabled = None if disabled is None else {canonicalize_name(name) for name in disabled}
         self._lock = threading.RLock()
         self._loaded = False
+        self._manager: pluggy.PluginManager | None = None
         self._plugins: list[Plugin] = []
         self._kinds: dict[str, Entry] = {}
         self._components: dict[str, dict[str, Entry]] = {}
@@ -168,6 +172,26 @@ class Registry:
             found[f"{spec.kind} {spec.name}"] = entry.plugin.provenance
         return dict(sorted(found.items()))
 
+    def call(self, hook: str, **arguments: Any) -> Iterator[tuple[Plugin, Any]]:
+        """What each working plugin's implementation of a hook returns, in the order of loading.
+
+        An implementation is given those arguments that it names, so a hook can gain more. One that raises is left out,
+        with a warning in the log ``gptkit``.
+        """
+        self._load()
+        assert self._manager is not None
+        found = {impl.plugin_name: impl for impl in getattr(self._manager.hook, hook).get_hookimpls()}
+        for plugin in self._plugins:
+            implementation = found.get(f"{plugin.distribution}:{plugin.name}")
+            if implementation is None or plugin.status != "active":
+                continue
+            try:
+                returned = implementation.function(**{name: arguments[name] for name in implementation.argnames})
+            except Exception as error:
+                _log.warning("%s failed in %s and is left out: %s: %s", plugin.provenance, hook, type(error).__name__, error)
+                continue
+            yield plugin, returned
+
     @staticmethod
     def warn_renamed(old: str, new: str) -> None:
         warnings.warn(f"{old} is now called {new!r}; the old name still works", DeprecationWarning, stacklevel=2)
@@ -190,7 +214,7 @@ class Registry:
                 raise
 
     def _load_plugins(self) -> None:
-        manager = pluggy.PluginManager(hookspecs.PROJECT)
+        manager = self._manager = pluggy.PluginManager(hookspecs.PROJECT)
         manager.add_hookspecs(hookspecs)
         disabled = _disabled_distributions() if self._disabled is None else self._disabled
         for entry_point in _ordered(_installed() if self._given is None else self._given):

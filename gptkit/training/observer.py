@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gptkit.kinds.tracker import Tracker, TrainingStart
 
-__all__ = ["Isolated", "Observer", "Observers"]
+__all__ = ["FromPlugins", "Isolated", "Observer", "Observers"]
 
 _log = logging.getLogger("gptkit")
 
@@ -69,6 +70,44 @@ class Observers:
         for observer in self._all:
             if type(observer).__name__ in state:
                 observer.restore(state[type(observer).__name__])
+
+
+class FromPlugins(Observer):
+    """The trackers that plugins bring to every training through the hook `gptkit_trackers`.
+
+    Args:
+        ask: gives, for a training that starts, each plugin's name and what its hook returned.
+    """
+
+    def __init__(self, ask: Callable[[TrainingStart], Iterable[tuple[str, Any]]]) -> None:
+        self._ask = ask
+        self._watching = Observers(())
+
+    def on_start(self, start: TrainingStart) -> None:
+        found: list[Observer] = []
+        for name, returned in self._ask(start):
+            if not isinstance(returned, (list, tuple)) or not all(isinstance(item, Tracker) for item in returned):
+                _log.warning("%s: gptkit_trackers returned %r where a list of trackers belongs", name, returned)
+                continue
+            found += [Isolated(partial(_itself, tracker), f"{type(tracker).__name__} of {name}") for tracker in returned]
+        self._watching = Observers(found)
+        self._watching.on_start(start)
+
+    def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        self._watching.on_metrics(step, metrics)
+
+    def on_sample(self, step: int, text: str) -> None:
+        self._watching.on_sample(step, text)
+
+    def on_checkpoint(self, step: int, folder: Path) -> None:
+        self._watching.on_checkpoint(step, folder)
+
+    def on_end(self, step: int, error: BaseException | None) -> None:
+        self._watching.on_end(step, error)
+
+
+def _itself(tracker: Tracker) -> Tracker:
+    return tracker
 
 
 class Isolated(Observer):
