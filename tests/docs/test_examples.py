@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import json
 import re
 import sys
 import types
 from pathlib import Path
 
 import pytest
+import tokenizers
+import torch
 from ruamel.yaml import YAML
 
+import gptkit
 from gptkit.components import plugin as builtin_components
 from gptkit.experiments.spec import ExperimentSpec
 from gptkit.files import merge, validate_data
@@ -79,6 +84,66 @@ def test_the_plugins_of_the_page_work(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(specs) == 3
     for spec in specs:
         assert not [f"{result.check.name}: {result.message}" for result in run_checks(spec) if not result.ok]
+
+
+def make_released_model(folder: Path) -> None:
+    """The model that the page on Python imports, as small as can be."""
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token="?"))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator(
+        ["Once"],
+        tokenizers.trainers.BpeTrainer(initial_alphabet=alphabet, special_tokens=["?", "<end>"], show_progress=False),
+    )
+    (folder / "files").mkdir()
+    tokenizer.save(str(folder / "files" / "tokenizer.json"))
+    template = "{% for message in messages %}{{ message.role }}: {{ message.content }}<end>{% endfor %}assistant:"
+    config = {"eos_token": "<end>", "chat_template": template}
+    (folder / "files" / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    spec = {
+        "tokenizer": {"name": "hugging-face", "path": "files"},
+        "model": {"d_model": 16, "n_layers": 1, "context_length": 64, "attention": {"n_heads": 2}},
+        "training": {"steps": 1, "batch_size": 1, "evaluate_batches": 1},
+    }
+    gptkit.train(spec, "files/run", progress=False)
+    gptkit.export_model("files/run", "SmolLM2-135M-Instruct")
+
+
+@pytest.mark.parametrize("page", ["python", "the-book"])
+def test_the_python_of_the_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of a page's blocks in order. A comment behind a `print` is what it prints, as is text right below a block."""
+    monkeypatch.chdir(tmp_path)
+    if page == "python":
+        make_released_model(tmp_path)
+    text = (PAGES / f"{page}.md").read_text(encoding="utf-8")
+    blocks = list(re.finditer(r"```python\n(.*?)```\n(?:\n```text\n(.*?)```\n)?", text, re.DOTALL))
+    checked = 0
+    said = io.StringIO()
+    source: list[str] = []
+
+    def show(*values: object, end: str = "\n") -> None:
+        nonlocal checked
+        shown = " ".join(str(value) for value in values)
+        said.write(shown + end)
+        _, _, comment = source[sys._getframe(1).f_lineno - 1].partition(")  # ")
+        if comment and end == "\n" and "\n" not in shown:
+            assert shown == comment
+            checked += 1
+
+    names: dict[str, object] = {"print": show}
+    profile = dict(vars(torch._tensor_str.PRINT_OPTS))
+    try:
+        for block in blocks:
+            said.seek(said.truncate(0))
+            source[:] = block[1].splitlines()
+            exec(compile(block[1], f"{page}.md", "exec", dont_inherit=True), names)
+            if block[2] is not None:
+                assert said.getvalue() == block[2]
+                checked += 1
+    finally:
+        torch.set_printoptions(**profile)
+    assert checked > 3
 
 
 def test_commands_of_the_pages_exist() -> None:

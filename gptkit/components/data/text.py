@@ -35,7 +35,8 @@ class TextDataSpec(DataSpec):
     """Text files, folders of them, and globs; UTF-8, plain or gzipped.
 
     Every file is a document, or several where a `separator` stands between them. Line ends are read as line feeds and a
-    byte order mark is dropped; documents of nothing but white space are left out.
+    byte order mark is dropped; documents of nothing but white space are left out. A relative `path` counts from the
+    folder of the spec file, also where it is given by `--set`; for a shipped spec from the current folder.
 
     Notes:
         A document of more than a million characters is handed on in pieces, so a file may be larger than memory. A
