@@ -9,6 +9,7 @@ import typer
 
 from gptkit.cli import console
 from gptkit.cli.options import complete_kinds, complete_names
+from gptkit.errors import GptkitError
 
 if TYPE_CHECKING:
     from gptkit.docs.describe import ComponentDoc, FieldDoc
@@ -32,12 +33,27 @@ def components(
     from gptkit.registry import default_registry
 
     registry = default_registry()
+    if kind is not None and name is None and kind not in registry.kinds():
+        _refuse_name(registry, kind)
     if kind is None:
         _kinds(registry)
     elif name is None:
         _kind(registry, kind)
     else:
         _component(registry, kind, name)
+
+
+def _refuse_name(registry: Registry, name: str) -> None:
+    """Raise where a component's name stands in a kind's place."""
+    kinds = [kind for kind in registry.kinds() if name in registry.names(kind)]
+    if kinds:
+        commands = ", ".join(f"gptkit components {kind} {name}" for kind in kinds)
+        found = " and ".join(f"{_article(kind)} {kind}" for kind in kinds)
+        raise GptkitError(f"{name} is {found}, and no kind", hint=f"Show it: {commands}.")
+
+
+def _article(word: str) -> str:
+    return "an" if word[0] in "aeiou" else "a"
 
 
 def _kinds(registry: Registry) -> None:

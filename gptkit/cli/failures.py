@@ -4,7 +4,7 @@
 
     2     something the user can put right: a `GptkitError`, a file that cannot be used, or a wrong command line
     130   Ctrl-C
-    1     anything else, which is our mistake, or a reader that closed the pipe
+    1     anything else, which is our mistake or a plugin's, or a reader that closed the pipe
 
 With GPTKIT_DEBUG=1 exceptions come through with their tracebacks.
 """
@@ -17,13 +17,16 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 from typer.core import TyperGroup
 
 from gptkit.cli.console import label, note, plural, warn
 from gptkit.errors import GptkitError, RegistryError, SpecError
+
+if TYPE_CHECKING:
+    import traceback
 
 __all__ = ["Commands", "debugging", "report"]
 
@@ -115,11 +118,38 @@ def _report_crash(error: Exception) -> None:
 
     last = "".join(traceback.format_exception_only(error)).strip()
     frames = traceback.extract_tb(error.__traceback__)
+    culprit = _plugin_at_fault(error)
+    if culprit is not None:
+        plugin, frame = culprit
+        what = " ".join(last.split())
+        label("error", "bold red", f"the plugin {plugin} failed: {what} ({frame.filename}:{frame.lineno})")
+        label("hint", "bold cyan", "see the whole traceback with GPTKIT_DEBUG=1, and tell the plugin's authors")
+        return
     label("error", "bold red", "this should not have happened: ", last)
     if frames:
         note(f"  at {frames[-1].filename}:{frames[-1].lineno}, in {frames[-1].name}")
     hint = "please report it, with what `gptkit --version` says and the whole traceback: run it again with GPTKIT_DEBUG=1"
     label("hint", "bold cyan", hint)
+
+
+def _plugin_at_fault(error: Exception) -> tuple[str, traceback.FrameSummary] | None:
+    """The plugin that an exception comes from, as ``NAME==VERSION``, and the last of its lines that ran."""
+    import traceback
+
+    from gptkit.registry import default_registry
+
+    packages = {
+        plugin.module.partition(":")[0].partition(".")[0]: plugin.provenance
+        for plugin in default_registry().plugins()
+        if not plugin.built_in
+    }
+    found = None
+    summaries = traceback.extract_tb(error.__traceback__)
+    for (frame, _), summary in zip(traceback.walk_tb(error.__traceback__), summaries, strict=True):
+        package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        if package in packages:
+            found = packages[package], summary
+    return found
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -44,10 +45,9 @@ def new(
         raise GptkitError(f"{target} does not end in .yaml", hint=f"Write {target.with_suffix('.yaml')}.")
     if target.exists() and (target.is_dir() or not force):
         raise GptkitError(f"{target} is there already", hint="Choose another name, or write over it with --force.")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise GptkitError(f"{target.parent} cannot be made: {error.strerror}") from None
+    if not target.parent.is_dir():
+        hint = f"Make it first: mkdir -p {shlex.quote(str(target.parent))}. Or name a file elsewhere."
+        raise GptkitError(f"there is no folder {target.parent}", hint=hint)
     write(target, _named(text, target.stem))
     console.out(f"{target}: a copy of {start}, to be changed as you like")
     if not bare:

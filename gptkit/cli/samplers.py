@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
-from gptkit.errors import GptkitError
+from gptkit.errors import GptkitError, Problem, SpecError
 from gptkit.files import validate_data
 from gptkit.files.nodes import lift
 from gptkit.files.overrides import apply_override
@@ -13,6 +14,8 @@ from gptkit.registry import default_registry
 from gptkit.spec import Spec
 
 __all__ = ["chain"]
+
+_ANOTHER = re.compile(r",\s*[a-z][\w.-]*\s*(=|$)")
 
 
 class _Chain(Spec):
@@ -26,14 +29,28 @@ def chain(links: Sequence[str]) -> tuple[SamplerSpec, ...]:
         SpecError: one of them is wrong.
         GptkitError: there is no such sampler, or it takes no value.
     """
-    items = ", ".join(_link(link) for link in links)
-    return validate_data(apply_override(lift({}), f"sampler=[{items}]").plain(), _Chain).sampler
+    found: list[SamplerSpec] = []
+    for link in links:
+        # One by one, so that a mistake is reported with the option that it is in.
+        place = f"--sampler {link}"
+        try:
+            tree = apply_override(lift({}), f"sampler=[{_link(link)}]")
+            found += validate_data(tree.plain(), _Chain).sampler
+        except SpecError as error:
+            problems = [Problem(problem.path[2:], problem.message, place) for problem in error.problems]
+            raise SpecError(problems) from None
+    return tuple(found)
 
 
 def _link(text: str) -> str:
     """``top-k=40`` as YAML: a value goes to the first field of the sampler."""
     name, equals, value = text.partition("=")
-    if not equals or text.lstrip().startswith("{"):
+    if text.lstrip().startswith("{"):
+        return text
+    if _ANOTHER.search(text):
+        parts = " ".join(f"--sampler {part.strip()}" for part in text.split(","))
+        raise GptkitError(f"--sampler {text} is more than one link", hint=f"Repeat --sampler: {parts}.")
+    if not equals:
         return text
     fields = [field for field in default_registry().component("sampler", name).model_fields if field != "name"]
     if not fields:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic_core import ErrorDetails
@@ -56,6 +56,9 @@ def message(error: ErrorDetails, found: Trace, registry: Registry) -> str:
     """The sentence for one error."""
     kind, got, context = error["type"], describe(error["input"]), error.get("ctx", {})
     wanted = expected(error)
+    if wanted == "a list" and _indexed(error["input"]):
+        first = next(iter(error["input"]))
+        return f"the spec has no list there to take item {first} of; write {str(found.path[-1])!r} first"
     if wanted is not None:
         return f"expected {wanted}, got {got}"
     if kind in _BOUNDS:
@@ -76,6 +79,11 @@ def message(error: ErrorDetails, found: Trace, registry: Registry) -> str:
     text = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     # Our own sentences start in lower case, but for names; only pydantic's need it.
     return text[:1].lower() + text[1:] if text.startswith(("Input ", "Value ", "Unable ")) else text
+
+
+def _indexed(value: Any) -> bool:
+    """Whether it is what `--set list.0.key=value` makes where there is no list."""
+    return isinstance(value, Mapping) and len(value) > 0 and all(str(key).isdigit() for key in value)
 
 
 def _unknown_key(key: str, found: Trace, registry: Registry) -> str:

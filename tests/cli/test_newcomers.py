@@ -1,0 +1,84 @@
+"""What somebody types who does not know gptkit yet: each mistake is answered with what to type instead."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from gptkit import registry
+from gptkit.cli import check
+from gptkit.training.records import MetricsFile
+from tests import fake_plugins
+from tests.cli.conftest import Call
+
+
+def test_a_failed_start_does_not_refuse_the_next(call: Call, project: Path) -> None:
+    call("train", "mini.yaml", "run", "--set", "data.path=missing.txt", code=2)
+    call("train", "mini.yaml", "run", "--quiet")
+
+
+def test_a_file_where_the_run_belongs(call: Call, project: Path) -> None:
+    assert "corpus.txt is a file, and a run needs a folder" in call("train", "mini.yaml", "corpus.txt", code=2).stderr
+
+
+def test_ctrl_c_says_how_to_go_on_when_quiet_too(call: Call, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def press(self: MetricsFile, step: int) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(MetricsFile, "on_step", press)
+    assert "go on with: gptkit train --resume run" in call("train", "mini.yaml", "run", "--quiet", code=130).stderr
+
+
+def test_show_check_and_diff_of_a_run_whose_plugin_is_gone(call: Call, run: Path, project: Path) -> None:
+    there = project / "run"
+    there.mkdir()
+    (there / "spec.yaml").write_text((run / "spec.yaml").read_text().replace("name: rms", "name: max"))
+    (there / "provenance.json").write_text(json.dumps({"components": {"norm max": "gptkit-max==1.0"}}))
+    for command in (["show", there], ["check", there], ["diff", there, "mini.yaml"], ["evaluate", there]):
+        assert "pip install 'gptkit-max==1.0'" in call(*command, code=2).stderr
+
+
+def test_several_links_in_one_sampler(call: Call, run: Path) -> None:
+    said = call("generate", run, "a", "--sampler", "top-k=40,temperature=0.8", code=2).stderr
+    assert "Repeat --sampler: --sampler top-k=40 --sampler temperature=0.8" in said
+    assert "Repeat --sampler" in call("generate", run, "a", "--sampler", "greedy,top-k=4", code=2).stderr
+    assert call("generate", run, "a", "--sampler", "foo", code=2).stderr.startswith("--sampler foo: unknown sampler 'foo'")
+    call("generate", run, "a", "-n", "1", "--sampler", "{name: top-k, k: 4}", "--sampler", 'logit-bias={"1": 2.0, "2": 1.0}')
+
+
+def test_new_makes_no_folders(call: Call, project: Path) -> None:
+    said = call("new", "no dir/x.yaml", code=2).stderr
+    assert "there is no folder no dir" in said and "mkdir -p 'no dir'" in said
+    assert not Path("no dir").exists()
+
+
+def test_a_component_in_the_place_of_a_kind(call: Call) -> None:
+    said = call("components", "rms", code=2).stderr
+    assert "rms is a norm" in said and "gptkit components norm rms" in said
+    assert "unknown kind 'nonsense'" in call("components", "nonsense", code=2).stderr
+
+
+def test_an_item_of_a_list_that_is_not_there(call: Call, project: Path) -> None:
+    said = call("check", "mini.yaml", "--set", "model.layers.0.attention.n_heads=4", code=2).stderr
+    assert "model.layers: the spec has no list there to take item 0 of; write 'layers' first" in said
+    said = call("check", "mini.yaml", "--set", "sampler.0.k=4", code=2).stderr
+    assert "sampler: the spec has no list there to take item 0 of; write 'sampler' first" in said
+    assert "expected a list, got a mapping" in call("check", "mini.yaml", "--set", "sampler={k: 4}", code=2).stderr
+
+
+def test_a_plugins_mistake_is_not_called_ours(call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "norms.py"
+    file.write_text("def fails(text):\n    return text.nothing\n")
+    module = ModuleType("fake_gptkit_max.norms")
+    exec(compile(file.read_text(), str(file), "exec"), module.__dict__)
+    plugins = registry.Registry([fake_plugins.plugin("gptkit-max", []), *registry._installed()])
+    monkeypatch.setattr(registry, "_default", plugins)
+    monkeypatch.setattr(check.console, "out", module.fails)
+    said = call("check", "tiny", code=1).stderr
+    assert "the plugin gptkit-max==1.0 failed: AttributeError: 'str' object has no attribute 'nothing'" in said
+    assert f"({file}:2)" in said
+    assert "GPTKIT_DEBUG=1" in said and "should not have happened" not in said
