@@ -18,7 +18,7 @@ from tests.fake_plugins import FakeDistribution, FakeEntryPoint
 SPEC = {
     "tokenizer": "byte",
     "model": {"d_model": 16, "n_layers": 1, "context_length": 8, "attention": {"n_heads": 2}},
-    "training": {"steps": 2, "batch_size": 2, "log_every": 1, "evaluate_every": 100, "sample_every": 100, "checkpoint_every": 1},
+    "training": {"steps": 2, "batch_size": 2, "log_every": 1, "evaluate_every": 9, "sample_every": 9, "checkpoint_every": 1},
 }
 
 
