@@ -15,7 +15,8 @@ The name is looked up when the value is validated, so plugins installed after th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, cast, get_args
 
 from pydantic import (
@@ -139,6 +140,13 @@ class Component(Spec):
     name: str
 
     @classmethod
+    def __pydantic_init_subclass__(cls, **options: Any) -> None:
+        super().__pydantic_init_subclass__(**options)
+        build = cls.__dict__.get("build")
+        if callable(build) and not getattr(build, "__isabstractmethod__", False):
+            setattr(cls, "build", _something(build))  # noqa: B010
+
+    @classmethod
     def is_kind(cls) -> bool:
         """Whether this class is a kind itself and not a component of one."""
         return "kind" in cls.__dict__
@@ -218,6 +226,22 @@ class Component(Spec):
                 registry.warn_renamed(f"field {old!r} of {cls.kind} {found.component_name()!r}", new)
                 fields.setdefault(new, fields.pop(old))
         return found.model_validate(fields, context=info.context)
+
+
+def _something(build: Callable[..., Any]) -> Callable[..., Any]:
+    """`build`, which says so where it returns nothing: a model that holds a None fails later, and elsewhere."""
+
+    @functools.wraps(build)
+    def checked(self: Component, *arguments: Any, **options: Any) -> Any:
+        built = build(self, *arguments, **options)
+        if built is None:
+            raise RegistryError(
+                f"{self.kind} {self.name!r}: {build.__module__}.{build.__qualname__} returned None",
+                hint="Let it return what it builds.",
+            )
+        return built
+
+    return checked
 
 
 def component(default: Any, *, description: str) -> Any:

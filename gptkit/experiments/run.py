@@ -225,15 +225,19 @@ def load_tokenizer(spec: ExperimentSpec, folder: RunFolder) -> Tokenizer:
 
 def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
     """A prompt as the beginning of a text: with the tokenizer's start token where there is one, and never empty."""
-    if not isinstance(prompt, str):
-        hint = "For several texts at once: gptkit.generate(run.model, run.tokenizer, [ids, …])."
-        raise GptkitError(f"a prompt is a text, not {describe(prompt)}", hint=hint)
+    _require_text(prompt)
     start = [] if tokenizer.start_id is None else [tokenizer.start_id]
     ids = [*start, *tokenizer.encode(prompt)]
     if ids:
         return ids
     # As after another text; a tokenizer without special tokens begins as after a line.
     return [tokenizer.end_id] if tokenizer.end_id is not None else tokenizer.encode("\n") or [0]
+
+
+def _require_text(prompt: object) -> None:
+    if not isinstance(prompt, str):
+        hint = "For several texts at once: gptkit.generate(run.model, run.tokenizer, [ids, …])."
+        raise GptkitError(f"a prompt is a text, not {describe(prompt)}", hint=hint)
 
 
 def chat_prompt(tokenizer: Tokenizer, messages: Messages) -> tuple[list[int], frozenset[int]]:

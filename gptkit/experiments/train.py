@@ -251,7 +251,7 @@ def _require_same(run: ExperimentSpec, asked: ExperimentSpec, there: RunFolder) 
         more = [f"  and {len(hard) - _LISTED} more"] if len(hard) > _LISTED else []
         raise CheckpointError(
             "\n".join([f"{there.path} was started with another spec:", *listed, *more]),
-            hint="Resume it as it was, or train anew: into another folder, or in its place with --overwrite (overwrite=True).",
+            hint="Resume it as it was, or train anew: in another folder, or in its place with --overwrite (overwrite=True).",
         )
     if steps and asked.training.steps < steps[-1]:
         raise CheckpointError(

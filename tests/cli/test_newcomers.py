@@ -52,13 +52,15 @@ def test_several_links_in_one_sampler(call: Call, run: Path) -> None:
 
 def test_new_makes_no_folders(call: Call, project: Path) -> None:
     said = call("new", "no dir/x.yaml", code=2).stderr
-    assert "there is no folder no dir" in said and "mkdir -p 'no dir'" in said
+    assert "there is no folder no dir" in said
+    assert "mkdir -p 'no dir'" in said
     assert not Path("no dir").exists()
 
 
 def test_a_component_in_the_place_of_a_kind(call: Call) -> None:
     said = call("components", "rms", code=2).stderr
-    assert "rms is a norm" in said and "gptkit components norm rms" in said
+    assert "rms is a norm" in said
+    assert "gptkit components norm rms" in said
     assert "unknown kind 'nonsense'" in call("components", "nonsense", code=2).stderr
 
 
@@ -81,4 +83,5 @@ def test_a_plugins_mistake_is_not_called_ours(call: Call, monkeypatch: pytest.Mo
     said = call("check", "tiny", code=1).stderr
     assert "the plugin gptkit-max==1.0 failed: AttributeError: 'str' object has no attribute 'nothing'" in said
     assert f"({file}:2)" in said
-    assert "GPTKIT_DEBUG=1" in said and "should not have happened" not in said
+    assert "GPTKIT_DEBUG=1" in said
+    assert "should not have happened" not in said

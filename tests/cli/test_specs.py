@@ -25,6 +25,7 @@ model:
 
 
 def test_new_writes_a_spec_named_after_its_file_and_its_schema(call: Call, project: Path) -> None:
+    Path("sub").mkdir()
     result = call("new", "sub/novel.yaml", "--from", "modern")
     text = (project / "sub/novel.yaml").read_text(encoding="utf-8")
     original = shipped()["modern"].read_text(encoding="utf-8")
