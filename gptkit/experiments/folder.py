@@ -95,7 +95,7 @@ class RunFolder:
             reached = f"which has reached step {steps[-1]}" if steps else "which has no checkpoint yet"
             raise CheckpointError(
                 f"{self.path} already holds a run, {reached}",
-                hint="Go on with it (resume=True, --resume), replace it (overwrite=True, --overwrite), or choose another folder.",
+                hint="Go on (resume=True, --resume), replace it (overwrite=True, --overwrite), or take another folder.",
             )
         taken = [name for name in (*_OWN_FILES, *_OWN_FOLDERS) if (self.path / name).exists()]
         if taken:
