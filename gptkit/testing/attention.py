@@ -124,25 +124,45 @@ def window_counts_tokens(subject: Subject) -> None:
         expect((first, last) == (at, wanted), seen)
 
 
-@checks.add("weights-are-told", "Plots show the weights that the forward pass keeps, so they must be the real ones.")
+@checks.add("weights-are-told", "Plots show the weights that the forward pass keeps; one on a hidden token misleads.")
 @torch.no_grad()
 def weights_are_told(subject: Subject) -> None:
     length = 10
-    ids = token_ids(2, length)
+    ids, places = token_ids(2, length), torch.arange(length)
+    back_TS = places[:, None] - places
+    borders_BT = torch.stack((places >= 4, places >= 7)).long()
     for named, model in subject.models():
-        out = model(ids, keep_weights=True)
-        same(out.logits, model(ids).logits, f"{named}, keeping the weights changes the logits")
-        if not out.weights:
-            skip("it has no attention weights")
-        expect(sorted(out.weights) == [0, 1], f"{named}, weights are filed under layers {sorted(out.weights)}, not 0 and 1")
-        for weights_BHTS in out.weights.values():
-            shape = tuple(weights_BHTS.shape)
-            square = len(shape) == 4 and shape[0] == 2 and shape[2:] == (length, length)
-            expect(square, f"{named}, weights have shape {shape}")
-            expect(not weights_BHTS.triu(1).any(), f"{named}, a weight on a later token is not zero")
-            total = float(weights_BHTS.sum(-1).max())
-            share = total < 1 + 1e-5 and bool((weights_BHTS >= 0).all())
-            expect(share, f"{named}, weights of a query add up to {total:.6g}, or are below 0")
+        window = 5 if named == "with window 5" else length
+        for documents_BT in (None, borders_BT):
+            where = named if documents_BT is None else f"{named}, two documents in each row"
+            out = model(ids, documents_BT=documents_BT, keep_weights=True)
+            plain = model(ids, documents_BT=documents_BT)
+            same(out.logits, plain.logits, f"{where}, keeping the weights changes the logits")
+            if not out.weights:
+                skip("it tells no attention weights; one that has some puts them into forward.weights")
+            expect(
+                sorted(out.weights) == [0, 1], f"{where}, weights are filed under layers {sorted(out.weights)}, not 0 and 1"
+            )
+            hidden_BTS = ((back_TS < 0) | (back_TS >= window)).expand(2, -1, -1)
+            if documents_BT is not None:
+                hidden_BTS = hidden_BTS | (documents_BT[:, :, None] != documents_BT[:, None, :])
+            for weights_BHTS in out.weights.values():
+                _must_be_weights(weights_BHTS, hidden_BTS, where)
+
+
+def _must_be_weights(weights_BHTS: Tensor, hidden_BTS: Tensor, where: str) -> None:
+    """Shape, finite, and zero on what a query cannot see. Neither sums nor signs: not every attention is a softmax."""
+    shape, (rows, queries, keys) = tuple(weights_BHTS.shape), hidden_BTS.shape
+    fits = len(shape) == 4 and shape[0] == rows and shape[1] > 0 and shape[2:] == (queries, keys)
+    expect(fits, f"{where}, weights have shape {shape}, not (B, H, T, S): ({rows}, heads, {queries}, {keys})")
+    expect(weights_BHTS.isfinite().all(), f"{where}, weights are not finite")
+    wrong = (weights_BHTS != 0) & hidden_BTS[:, None]
+    if wrong.any():
+        row, head, query, key = wrong.nonzero()[0].tolist()
+        what = (
+            f"query {query} of row {row}, head {head}, gives key {key} the weight {weights_BHTS[row, head, query, key]:.6g}"
+        )
+        expect(False, f"{where}, {what}, and cannot see it; told weights are zero where the mask forbids")
 
 
 @checks.add("memory-is-told", "The memory of a cache is planned from what an attention says that a token costs.")

@@ -418,6 +418,67 @@ class TellsOtherWeights(Wrong):
     caught_by = "weights-are-told"
 
 
+class TellsAcrossDocuments(Wrong):
+    """The weights that it tells also lie on the documents before."""
+
+    class Runtime(GroupedQueryAttention):
+        def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+            out_BTE = super().forward(x_BTE, forward)
+            if forward.weights is not None and forward.documents_BT is not None:
+                told = forward.weights[self.layer]
+                forward.weights[self.layer] = (told + 0.1).tril()
+            return out_BTE
+
+    name: Literal["tells-across-documents"] = "tells-across-documents"
+    runtime = Runtime
+    caught_by = "weights-are-told"
+
+
+class TellsBeyondTheWindow(Wrong):
+    """The weights that it tells know no window."""
+
+    class Runtime(GroupedQueryAttention):
+        def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+            out_BTE = super().forward(x_BTE, forward)
+            if forward.weights is not None and self.window is not None:
+                forward.weights[self.layer] = torch.full_like(forward.weights[self.layer], 0.1).tril()
+            return out_BTE
+
+    name: Literal["tells-beyond-the-window"] = "tells-beyond-the-window"
+    runtime = Runtime
+    caught_by = "weights-are-told"
+
+
+class TellsTheMean(Wrong):
+    """Tells the mean of its heads, without their dimension."""
+
+    class Runtime(GroupedQueryAttention):
+        def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+            out_BTE = super().forward(x_BTE, forward)
+            if forward.weights is not None:
+                forward.weights[self.layer] = forward.weights[self.layer].mean(dim=1)
+            return out_BTE
+
+    name: Literal["tells-the-mean"] = "tells-the-mean"
+    runtime = Runtime
+    caught_by = "weights-are-told"
+
+
+class TellsNothingFinite(Wrong):
+    """Tells the scores behind the weights, infinite where the mask forbids."""
+
+    class Runtime(GroupedQueryAttention):
+        def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+            out_BTE = super().forward(x_BTE, forward)
+            if forward.weights is not None:
+                forward.weights[self.layer] = forward.weights[self.layer].log()
+            return out_BTE
+
+    name: Literal["tells-nothing-finite"] = "tells-nothing-finite"
+    runtime = Runtime
+    caught_by = "weights-are-told"
+
+
 class TellsTooLittleMemory(Wrong):
     """Says that a cached token costs as much as its keys alone."""
 
