@@ -167,8 +167,8 @@ class ModelSpec(Spec):
         if limit is not None and limit < self.context_length:
             yield (
                 ("position",),
-                f"position {self.position.name!r} ends at {limit} tokens, before the context length {self.context_length}; "
-                "enlarge it or shorten context_length",
+                f"position {self.position.name!r} has {limit} positions (its max_positions), "
+                f"fewer than the context length {self.context_length}; enlarge it, or shorten context_length to {limit}",
             )
 
 

@@ -47,7 +47,7 @@ def builds_on_meta(subject: Subject) -> None:
     expect(not real, f"built on the meta device, these have memory all the same: {', '.join(real)}")
     expect(
         seen.largest <= _SMALL,
-        f"built on the meta device for {_LARGE:,} tokens, a tensor of {seen.largest:,} numbers was allocated; "
+        f"built on the meta device for {model.context_length:,} tokens, a tensor of {seen.largest:,} numbers was allocated; "
         "make tables on first use, or without naming a device",
     )
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gptkit.kinds.position import HeadShape, Position
 from gptkit.kinds.rotary_scaling import RotaryScalingSpec
 from gptkit.testing.check import Checks, expect, same, skip
-from gptkit.testing.subject import D_HEAD, Subject
+from gptkit.testing.subject import D_HEAD, D_MODEL, Subject, stirred
 
 __all__ = ["checks", "scaling_checks"]
 
@@ -21,6 +21,8 @@ checks = Checks()
 scaling_checks = Checks()
 
 HOOKS = ("embed", "rotate", "bias", "content_bias", "value_bias")
+FAR = 1_000_000
+"""A position that is looked at where there is no limit: longer than any text of today."""
 HEADS = HeadShape(n_heads=2, n_kv_heads=2, d_head=D_HEAD)
 
 
@@ -88,6 +90,39 @@ def distance_only(subject: Subject) -> None:
             causal = hook in ("bias", "content_bias")
             one, other = (moved.tril(), original.tril()) if causal else (moved, original)
             same(one, other, f"{hook} changes when both tokens move on by {shift}", 1e-4)
+
+
+@checks.add("finite-far-out", "Powers and products of a position overflow where short texts do not show it: NaN, one day.")
+@torch.no_grad()
+def finite_far_out(subject: Subject) -> None:
+    spec = subject.resolved
+    limit = spec.max_positions(subject.context)
+    last = FAR if limit is None else limit - 1
+    positions = torch.tensor(sorted({0, last // 2, max(last - 1, 0), last}))
+    n = len(positions)
+    generator = torch.Generator().manual_seed(0)
+    results: dict[str, Tensor | None] = {}
+    embedding = spec.build_embedding(subject.context)
+    if embedding is not None:
+        x_BTE = torch.randn(1, n, D_MODEL, generator=generator)
+        results["embed"] = stirred(subject.started(embedding)).eval().embed(x_BTE, positions)
+    if spec.uses - {"embed"}:
+        position = cast("Position", stirred(subject.fresh(heads=HEADS)).eval())
+        q_BHTD, k_BHTD = torch.randn(2, 1, 2, n, D_HEAD, generator=generator)
+        weights_BHTS = torch.rand(1, 2, n, n, generator=generator).tril()
+        if "rotate" in spec.uses:
+            q_turned, k_turned = position.rotate(q_BHTD, k_BHTD, position.prepare(positions))
+            results["rotate"] = (q_turned @ k_turned.mT).tril()
+        results |= {
+            "bias": position.bias(positions, positions),
+            "content_bias": position.content_bias(q_BHTD, k_BHTD, positions, positions),
+            "value_bias": position.value_bias(weights_BHTS, positions, positions),
+        }
+    for hook, result in results.items():
+        if result is None:
+            continue
+        kept = result.tril() if hook in ("bias", "content_bias") else result  # later keys are hidden anyway
+        expect(kept.isfinite().all(), f"{hook} is not finite in fp32 for positions {positions.tolist()}")
 
 
 @scaling_checks.add("frequencies", "Rotary positions turn each pair of features by these, in radians a token.")

@@ -119,6 +119,7 @@ class Subject:
         options = {name: how.pop(name) for name in ("device", "dtype") if name in how}
         vocab = how.pop("vocab_size", VOCAB)
         layout = self.layout(companion or self.companions()[-1], window=window, **how)
+        layout["context_length"] = self._within_reach(layout)
         try:
             return GPT(layout, vocab, seed=seed, **options)
         except SpecError as error:
@@ -126,6 +127,14 @@ class Subject:
             raise ContractError(
                 f"it cannot be put into a tiny model ({sizes}): {error.message}. Give `examples` whose sizes fit"
             ) from error
+
+    def _within_reach(self, layout: Mapping[str, Any]) -> int:
+        """The context length that a layout asks for, or as far as the position goes; not less than the kit's own."""
+        asked = int(layout["context_length"])
+        if not isinstance(self.spec, PositionSpec) or asked <= CONTEXT_LENGTH:
+            return asked
+        limit = self.spec.max_positions(BuildContext(D_MODEL, asked, N_LAYERS, VOCAB))
+        return asked if limit is None else max(CONTEXT_LENGTH, min(asked, limit))
 
     def model(self, companion: str | None = None, *, window: bool = False) -> GPT:
         """As `make`, ready to compare: every weight moved by chance, in fp64, evaluating. Kept."""
@@ -179,6 +188,10 @@ class Subject:
         built = self.resolved.build(self.context.replace(shared={}), **how)
         if not isinstance(built, nn.Module):
             raise ContractError(f"build gave a {type(built).__name__}, not a torch.nn.Module")
+        return self.started(built)
+
+    def started(self, built: nn.Module) -> nn.Module:
+        """A module that was built by itself, with its weights as they start."""
         scheme = default_registry().component("initializer", "normal").model_validate({"name": "normal"})
         initialize(nn.ModuleDict({"component": built}), cast("InitializerSpec", scheme), self.context, seed=0)
         return built

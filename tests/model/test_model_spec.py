@@ -88,7 +88,7 @@ def test_an_absolute_position_belongs_to_the_model() -> None:
 
 def test_a_table_shorter_than_the_context_is_refused() -> None:
     (message,) = problems(position={"name": "learned", "size": 8})
-    assert "ends at 8 tokens, before the context length 16" in message
+    assert "has 8 positions (its max_positions), fewer than the context length 16" in message
 
 
 def test_components_lists_all_in_use_and_nested_ones() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from mutants.mutant import Mutant, become
@@ -105,9 +105,31 @@ class EndsTooEarly(Mutant, LearnedSpec):
 
     name: Literal["ends-too-early"] = "ends-too-early"
     caught_by = "reaches-the-end"
+    also = ("finite-far-out",)
 
     def build_embedding(self, context: BuildContext) -> LearnedPosition:
         made: LearnedPosition = become(super().build_embedding(context), self.Runtime)
+        return made
+
+
+class Overflows(Mutant, RotarySpec):
+    """Queries grow with their position and keys shrink, as in xPos without blocks, until the powers overflow."""
+
+    class Runtime(RotaryPosition):
+        def prepare(self, positions: Tensor) -> Any:
+            power = 1.002 ** (positions.float() if positions.dim() == 1 else positions[:, None].float())[..., None]
+            return super().prepare(positions), power
+
+        def rotate(self, q_BHTD: Tensor, k_BKTD: Tensor, prepared: Any) -> tuple[Tensor, Tensor]:
+            angles, power = prepared
+            q_BHTD, k_BKTD = super().rotate(q_BHTD, k_BKTD, angles)
+            return q_BHTD * power.to(q_BHTD.dtype), k_BKTD / power.to(k_BKTD.dtype)
+
+    name: Literal["overflows"] = "overflows"
+    caught_by = "finite-far-out"
+
+    def build(self, context: BuildContext, *, heads: HeadShape) -> RotaryPosition:
+        made: RotaryPosition = become(RotaryPosition(self, context, heads.d_head), self.Runtime)
         return made
 
 

@@ -1,0 +1,79 @@
+"""Components that are right, and that a narrower kit would refuse."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import pytest
+from pydantic import Field
+from torch import Tensor
+
+from gptkit.components.attention.grouped_query import GroupedQueryAttention
+from gptkit.components.attention.multi_head import MultiHeadSpec
+from gptkit.components.position.learned import LearnedPosition, LearnedSpec
+from gptkit.kinds.context import BuildContext
+from gptkit.kinds.forward import Forward
+from gptkit.testing import run_checks
+
+
+class SigmoidAttention(GroupedQueryAttention):
+    """Weights are sigmoids of the scores, so those of a query add up to anything."""
+
+    def score(
+        self, q_BHTD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, forward: Forward, first: int, extra: Tensor | None = None
+    ) -> Tensor:
+        n_queries, n_keys = q_BHTD.shape[2], k_BKSD.shape[2]
+        seen = forward.mask(first, n_keys, window=self.window).dense(n_queries, n_keys, forward.device)
+        weights_BHTS = (q_BHTD @ k_BKSD.mT * self.scale + 2).sigmoid() * seen
+        if forward.weights is not None:
+            forward.weights[self.layer] = weights_BHTS
+        return weights_BHTS @ v_BKSD
+
+
+class SigmoidSpec(MultiHeadSpec):
+    """Weighs every token by the sigmoid of its score, whatever the others' are."""
+
+    name: Literal["sigmoid"] = "sigmoid"  # type: ignore[assignment]
+    accepts: ClassVar[frozenset[str]] = frozenset({"rotate"})
+
+    def build(self, context: BuildContext) -> GroupedQueryAttention:
+        made = super().build(context)
+        made.__class__ = SigmoidAttention
+        return made
+
+
+class Tabled(LearnedSpec):
+    """A table of 1024 positions, whatever the model's context is."""
+
+    name: Literal["tabled"] = "tabled"  # type: ignore[assignment]
+    size: int = Field(1024, ge=1, description="Positions that the table has.")
+
+    def build_embedding(self, context: BuildContext) -> LearnedPosition:
+        return LearnedPosition(self, context)
+
+
+def failed(spec: MultiHeadSpec | LearnedSpec, *checks: str) -> list[str]:
+    results = run_checks(spec, only=checks)
+    assert [result.check.name for result in results if result.outcome != "skipped"] == list(checks)
+    return [f"{result.check.name}: {result.message}" for result in results if not result.ok]
+
+
+def test_weights_need_not_add_up() -> None:
+    spec = SigmoidSpec(n_heads=2, d_head=16)
+    assert not failed(spec, "weights-are-told")
+    assert not failed(spec, "no-future-leak", "cached-equals-full")
+
+
+def test_a_position_may_end() -> None:
+    assert not failed(Tabled(), "builds-on-meta", "reaches-the-end", "finite-far-out")
+
+
+def test_a_position_that_ends_before_the_kits_texts_needs_an_example() -> None:
+    (message,) = failed(Tabled(size=20), "builds-on-meta")
+    assert "has 20 positions (its max_positions), fewer than the context length 48" in message
+    assert "Give `examples` whose sizes fit" in message
+
+
+@pytest.mark.parametrize("size", [None, 48])
+def test_the_built_in_table_still_builds(size: int | None) -> None:
+    assert not failed(LearnedSpec(size=size), "builds-on-meta", "finite-far-out")
