@@ -80,9 +80,11 @@ class PositionSpec(Component):
         uses: which hooks the position has, of `embed`, `rotate`, `bias`, `content_bias`, `value_bias`. An attention
             that cannot take one of them refuses the position when the spec is loaded.
         depends_on_place: a relative part also depends on how far into the text the two tokens stand (FIRE).
-        depends_on_length: the result for a pair of tokens changes with the length of the text (dynamic scaling), and
-            `changes_between` says when; the model then computes anew what it had cached.
-        max_positions: positions from this one on do not exist (a learned table); None where there is no limit.
+        depends_on_length: a property, bool: the result for a pair of tokens changes with the length of the text (dynamic
+            scaling), and `changes_between` says when; the model then computes anew what it had cached.
+        changes_between: a method, (old: int, new: int, context: BuildContext) -> bool.
+        max_positions: a method, (context: BuildContext) -> int | None. Positions from this one on do not exist (a learned
+            table); None where there is no limit.
     """
 
     kind: ClassVar[str] = "position"
@@ -91,6 +93,7 @@ class PositionSpec(Component):
 
     @property
     def depends_on_length(self) -> bool:
+        """Whether the result for a pair of tokens changes with the length of the text."""
         return False
 
     def changes_between(self, old: int, new: int, context: BuildContext) -> bool:
@@ -98,6 +101,7 @@ class PositionSpec(Component):
         return False
 
     def max_positions(self, context: BuildContext) -> int | None:
+        """How many positions there are, from 0 on; None where there is no limit."""
         return None
 
     def head_faults(self, heads: HeadShape) -> Iterator[str]:

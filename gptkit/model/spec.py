@@ -12,6 +12,7 @@ from gptkit.kinds.attention import AttentionSpec
 from gptkit.kinds.block import BlockSpec
 from gptkit.kinds.context import BuildContext, LayerParts
 from gptkit.kinds.embedding import EmbeddingSpec
+from gptkit.kinds.failing import MEANT, failure
 from gptkit.kinds.feedforward import FeedForwardSpec
 from gptkit.kinds.head import HeadSpec
 from gptkit.kinds.initializer import InitializerSpec
@@ -126,14 +127,14 @@ class ModelSpec(Spec):
     def _resolved(self) -> ModelSpec:
         """Everything written out that depends on the rest."""
         entry = self._uniform()
-        changes: dict[str, Any] = dict(_resolve_layer(entry, self.context(layer=entry.parts(0))))
+        changes: dict[str, Any] = dict(_resolve_layer(entry, self.context(layer=entry.parts(0)), ()))
         context = self.context()
         for part in ("embedding", "head", "final_norm", "initializer"):
             spec = getattr(self, part)
-            changes[part] = None if spec is None else spec.resolved(context)
+            changes[part] = None if spec is None else _resolve_part(spec, context, (part,))
         if self.layers is not None:
             changes["layers"] = tuple(
-                layer.model_copy(update=_resolve_layer(layer, self.context(layer=layer.parts(index))))
+                layer.model_copy(update=_resolve_layer(layer, self.context(layer=layer.parts(index)), ("layers", index)))
                 for index, layer in enumerate(self.layers)
             )
         return self.model_copy(update=changes)
@@ -149,7 +150,7 @@ class ModelSpec(Spec):
                 spec = getattr(layer, part)
                 inherited = spec == getattr(self, part)
                 place = (part,) if inherited else ("layers", index, part)
-                found = [*spec.faults(context), *_nested_faults(spec, context)]
+                found = [*_told(spec, context), *_nested_faults(spec, context)]
                 if part == "position":
                     found += _position_faults(layer, self)
                 for path, message in found:
@@ -161,15 +162,26 @@ class ModelSpec(Spec):
         for part in ("embedding", "final_norm", "head", "initializer"):
             spec = getattr(self, part)
             if spec is not None:
-                for path, message in [*spec.faults(context), *_nested_faults(spec, context)]:
+                for path, message in [*_told(spec, context), *_nested_faults(spec, context)]:
                     yield (part, *path), message
-        limit = self.position.max_positions(context)
-        if limit is not None and limit < self.context_length:
-            yield (
-                ("position",),
-                f"position {self.position.name!r} has {limit} positions (its max_positions), "
-                f"fewer than the context length {self.context_length}; enlarge it, or shorten context_length to {limit}",
-            )
+        yield from _length_faults(self.position, self.context_length, context)
+
+
+def _length_faults(position: PositionSpec, context_length: int, context: BuildContext) -> Iterator[Fault]:
+    try:
+        limit = position.max_positions(context)
+        short = limit is not None and limit < context_length
+    except MEANT:
+        raise
+    except Exception as error:
+        yield ("position",), failure(position, "max_positions", error)
+        return
+    if short:
+        yield (
+            ("position",),
+            f"position {position.name!r} has {limit} positions (its max_positions), "
+            f"fewer than the context length {context_length}; enlarge it, or shorten context_length to {limit}",
+        )
 
 
 def _position_faults(layer: LayerSpec, model: ModelSpec) -> Iterator[Fault]:
@@ -200,7 +212,7 @@ def _position_faults(layer: LayerSpec, model: ModelSpec) -> Iterator[Fault]:
 def _nested_faults(spec: Spec, context: BuildContext) -> Iterator[Fault]:
     for name in type(spec).model_fields:
         for path, inner in _components_in(getattr(spec, name), (name,)):
-            for below, message in inner.faults(context):
+            for below, message in _told(inner, context):
                 yield (*path, *below), message
             for below, message in _nested_faults(inner, context):
                 yield (*path, *below), message
@@ -221,8 +233,30 @@ def _nested(spec: Spec) -> Iterator[Component]:
             yield from _nested(inner)
 
 
-def _resolve_layer(layer: LayerSpec, context: BuildContext) -> dict[str, Any]:
-    return {part: getattr(layer, part).resolved(context) for part in PARTS}
+def _resolve_layer(layer: LayerSpec, context: BuildContext, place: tuple[str | int, ...]) -> dict[str, Any]:
+    return {part: _resolve_part(getattr(layer, part), context, (*place, part)) for part in PARTS}
+
+
+def _resolve_part(spec: Component, context: BuildContext, place: tuple[str | int, ...]) -> Component:
+    try:
+        resolved = spec.resolved(context)
+        if not isinstance(resolved, Component):
+            raise TypeError(f"it returned {type(resolved).__name__}, not a spec")
+    except MEANT:
+        raise
+    except Exception as error:
+        raise failures([(place, failure(spec, "resolved", error))]) from error
+    return resolved
+
+
+def _told(spec: Component, context: BuildContext) -> list[Fault]:
+    """The faults that a component tells of, or that it cannot tell."""
+    try:
+        return list(spec.faults(context))
+    except MEANT:
+        raise
+    except Exception as error:
+        return [((), failure(spec, "faults", error))]
 
 
 def _layer(model: Mapping[str, Any], entry: Any) -> Any:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from gptkit.kinds.attention import Attention
 from gptkit.kinds.context import BuildContext
+from gptkit.kinds.failing import MEANT, failure
 from gptkit.kinds.forward import Forward
 from gptkit.kinds.position import HeadShape, Position
 from gptkit.kinds.state import TokenState
@@ -25,7 +26,14 @@ __all__ = ["ScoredAttention", "head_faults"]
 def head_faults(context: BuildContext, heads: HeadShape) -> Iterator[Fault]:
     """What the layer's position has against these heads, as faults of the attention."""
     position = context.parts.position
-    for message in position.head_faults(heads):
+    try:
+        messages = list(position.head_faults(heads))
+    except MEANT:
+        raise
+    except Exception as error:
+        yield (), failure(position, "head_faults", error)
+        return
+    for message in messages:
         yield (), f"position {position.name!r} cannot use these heads: {message}"
 
 

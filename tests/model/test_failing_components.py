@@ -1,0 +1,135 @@
+"""A component whose own code raises while a spec is checked is named, with who brought it and where it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal
+
+import pytest
+from fake_plugins import plugin
+from pydantic import Field, ValidationError
+
+from gptkit import registry
+from gptkit.kinds.activation import ActivationSpec
+from gptkit.kinds.position import PositionSpec
+from gptkit.model.spec import ModelSpec
+from gptkit.spec import Fault
+
+
+class Broken(PositionSpec):
+    """Fails where it is told to."""
+
+    name: Literal["broken"] = "broken"
+    uses: ClassVar[frozenset[str]] = frozenset({"rotate"})
+    fails: str = Field("", description="In which method.")
+
+    def resolved(self, context: Any) -> Any:
+        if self.fails == "resolved":
+            raise KeyError("base")
+        return None if self.fails == "nothing" else self
+
+    def faults(self, context: Any) -> Iterator[Fault]:
+        yield from ()
+        if self.fails == "faults":
+            raise ValueError("no faults")
+
+    def head_faults(self, heads: Any) -> Iterator[str]:
+        if self.fails == "head_faults":
+            raise ZeroDivisionError("no heads")
+        yield from ()
+
+    def max_positions(self, context: Any) -> int | None:
+        return int(self.fails) if self.fails == "max_positions" else None
+
+    def describe(self) -> str:
+        return "broken"
+
+
+class Misdeclared(PositionSpec):
+    """Takes methods for properties."""
+
+    name: Literal["misdeclared"] = "misdeclared"
+
+    @property
+    def max_positions(self) -> int:  # type: ignore[override]
+        return 1024
+
+    def head_faults(self) -> Iterator[str]:  # type: ignore[override]
+        yield from ()
+
+    def describe(self) -> str:
+        return "misdeclared"
+
+
+class Inside(ActivationSpec):
+    """Fails inside of a feed-forward."""
+
+    name: Literal["inside"] = "inside"
+
+    def resolved(self, context: Any) -> Any:
+        raise RuntimeError("inside")
+
+    def build(self, context: Any) -> Any:
+        raise NotImplementedError
+
+
+@pytest.fixture(autouse=True)
+def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = registry.Registry(
+        [plugin("gptkit-broken", [Broken, Misdeclared, Inside], version="0.1"), *registry._installed()]
+    )
+    monkeypatch.setattr(registry, "_default", found)
+
+
+def mistakes(**parts: Any) -> dict[str, str]:
+    sizes = {"d_model": 8, "n_layers": 1, "context_length": 8, "attention": {"name": "multi-head", "n_heads": 2}}
+    with pytest.raises(ValidationError) as caught:
+        ModelSpec.model_validate({**sizes, **parts})
+    return {".".join(map(str, fault["loc"])): fault["msg"] for fault in caught.value.errors()}
+
+
+@pytest.mark.parametrize(
+    ("method", "where", "said"),
+    [
+        ("resolved", "position", "KeyError: 'base'"),
+        ("faults", "position", "ValueError: no faults"),
+        ("head_faults", "attention", "ZeroDivisionError: no heads"),
+        ("max_positions", "position", "ValueError: invalid literal for int() with base 10: 'max_positions'"),
+    ],
+)
+def test_it_is_named_with_its_distribution(method: str, where: str, said: str) -> None:
+    found = mistakes(position={"name": "broken", "fails": method})
+    message = found.pop(where)
+    assert message.startswith(f"position 'broken' of gptkit-broken==0.1 failed in {method}: {said} ({__file__}:")
+    assert not found
+
+
+def test_a_method_declared_otherwise_is_named() -> None:
+    found = mistakes(position="misdeclared")
+    whose = "position 'misdeclared' of gptkit-broken==0.1 failed in"
+    assert found["position"] == f"{whose} max_positions: TypeError: 'int' object is not callable"
+    assert found["attention"].startswith(f"{whose} head_faults: TypeError: ")
+
+
+def test_resolving_to_nothing_is_told() -> None:
+    (message,) = mistakes(position={"name": "broken", "fails": "nothing"}).values()
+    assert (
+        message == "position 'broken' of gptkit-broken==0.1 failed in resolved: TypeError: it returned NoneType, not a spec"
+    )
+
+
+def test_the_innermost_component_is_blamed_and_the_place_is_the_layers() -> None:
+    layers = [{}, {"feedforward": {"name": "mlp", "activation": "inside"}}]
+    found = mistakes(n_layers=2, layers=layers)
+    assert list(found) == ["layers.1.feedforward"]
+    assert (
+        "activation 'inside' of gptkit-broken==0.1 failed in resolved: RuntimeError: inside" in found["layers.1.feedforward"]
+    )
+
+
+def test_one_that_is_not_registered_is_named_without_a_distribution() -> None:
+    class Stray(Broken):
+        name: Literal["stray"] = "stray"  # type: ignore[assignment]
+
+    (message,) = mistakes(position=Stray(fails="faults")).values()
+    assert message.startswith("position 'stray' failed in faults: ValueError: no faults")
