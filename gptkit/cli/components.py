@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import textwrap
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,17 +26,24 @@ def components(
         str | None,
         typer.Argument(metavar="NAME", help="A component of it.", autocompletion=complete_names, show_default=False),
     ] = None,
+    contract: Annotated[
+        bool, typer.Option("--contract", help="What a component of the kind must do: for whoever writes one.")
+    ] = False,
 ) -> None:
     """Show what a spec can choose from: all kinds, the components of one, or one component.
 
-    For example: gptkit components position rotary.
+    For example: gptkit components position rotary, gptkit components position --contract.
     """
     from gptkit.registry import default_registry
 
     registry = default_registry()
     if kind is not None and name is None and kind not in registry.kinds():
         _refuse_name(registry, kind)
-    if kind is None:
+    if contract:
+        if kind is None or name is not None:
+            raise GptkitError("a contract is a kind's", hint="Write it so: gptkit components KIND --contract.")
+        _contract(registry, kind)
+    elif kind is None:
         _kinds(registry)
     elif name is None:
         _kind(registry, kind)
@@ -77,6 +85,35 @@ def _kind(registry: Registry, kind: str) -> None:
     if foreign:
         columns.append("brought by")
     console.stdout().print(console.table(columns, rows))
+
+
+def _contract(registry: Registry, kind: str) -> None:
+    """The kind's docstring, what a component writes, and the class of what it builds."""
+    from gptkit.docs.contract import own_doc, runtime_classes
+
+    registry.entries(kind)  # raises where there is no such kind
+    entry = registry.kinds()[kind]
+    console.stdout().print(kind, style="bold")
+    console.out(inspect.cleandoc(own_doc(entry.cls)))
+    console.heading(f"Writing one: a subclass of {entry.cls.__module__}.{entry.cls.__qualname__}")
+    _members(entry.cls)
+    for runtime in runtime_classes(entry.cls):
+        console.heading(f"What it builds: {runtime.__module__}.{runtime.__qualname__}")
+        console.out(textwrap.indent(inspect.cleandoc(own_doc(runtime)), "  "))
+        _members(runtime)
+    console.note(f"\na plugin to start from: gptkit plugin new NAME --kind {kind}", style="dim")
+
+
+def _members(cls: type[Any]) -> None:
+    from rich.text import Text
+
+    from gptkit.docs.contract import members
+
+    for member in members(cls):
+        line = Text.assemble("  ", (member.head, "cyan"), ("  (to be written)" if member.must else "", "yellow"))
+        console.out()
+        console.stdout().print(line, soft_wrap=True)
+        console.out(textwrap.indent(member.doc, " " * 6))
 
 
 def _component(registry: Registry, kind: str, name: str) -> None:

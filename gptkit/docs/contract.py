@@ -6,36 +6,57 @@ import inspect
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from gptkit.docs import prose
 from gptkit.spec import Component
 
-__all__ = ["contract"]
+__all__ = ["Member", "contract", "members", "own_doc", "runtime_classes"]
+
+
+@dataclass(frozen=True)
+class Member:
+    """A method or property of a contract.
+
+    Attributes:
+        head: as it is written: ``factor(self, step: int, steps: int) -> float``.
+        must: whether a component has to write it.
+        doc: its docstring.
+    """
+
+    head: str
+    must: bool
+    doc: str
 
 
 def contract(kind: type[Component]) -> str:
     """Markdown: each method that a component writes or may write, then the class of what `build` returns."""
     parts = [f"In Python: `{kind.__module__}.{kind.__qualname__}`."]
     parts += _methods(kind)
-    for runtime in _runtime_classes(kind):
-        parts += [f"### {runtime.__name__}", prose.prose(_own_doc(runtime)), *_methods(runtime)]
+    for runtime in runtime_classes(kind):
+        parts += [f"### {runtime.__name__}", prose.prose(own_doc(runtime)), *_methods(runtime)]
     return "\n\n".join(part for part in parts if part)
 
 
-def _methods(cls: type[Any]) -> Iterator[str]:
+def members(cls: type[Any]) -> Iterator[Member]:
+    """What a class itself defines with a docstring, private names left out."""
     for name, member in vars(cls).items():
         function = member.fget if isinstance(member, property) else inspect.unwrap(getattr(member, "__func__", member))
         if (name.startswith("_") and name != "__call__") or not inspect.isfunction(function) or not function.__doc__:
             continue
-        must = " *(to be written)*" if getattr(member, "__isabstractmethod__", False) else ""
         if isinstance(member, property):
             head = f"{name}: {_annotation(function)}"
         else:
             head = f"{name}{str(inspect.signature(function)).replace(chr(39), '')}"
-        yield f"`{head}`{must}"
+        yield Member(head, bool(getattr(member, "__isabstractmethod__", False)), inspect.cleandoc(function.__doc__))
+
+
+def _methods(cls: type[Any]) -> Iterator[str]:
+    for member in members(cls):
+        yield f"`{member.head}`{' *(to be written)*' if member.must else ''}"
         # A definition's body: indented under its head.
-        yield "\n".join(f":   {line}" if not i else f"    {line}" for i, line in enumerate(_lines(function.__doc__)))
+        yield "\n".join(f":   {line}" if not i else f"    {line}" for i, line in enumerate(_lines(member.doc)))
 
 
 def _lines(text: str) -> list[str]:
@@ -46,7 +67,7 @@ def _annotation(function: Any) -> str:
     return str(function.__annotations__.get("return", "")).replace("'", "")
 
 
-def _runtime_classes(kind: type[Component]) -> list[type[Any]]:
+def runtime_classes(kind: type[Component]) -> list[type[Any]]:
     """Classes of the kind's own module that its methods return, each once."""
     module = vars(sys.modules[kind.__module__])
     found: dict[str, type[Any]] = {}
@@ -61,5 +82,6 @@ def _runtime_classes(kind: type[Component]) -> list[type[Any]]:
     return list(found.values())
 
 
-def _own_doc(cls: type[Any]) -> str:
+def own_doc(cls: type[Any]) -> str:
+    """The class's docstring, not one that it inherits."""
     return cls.__dict__.get("__doc__") or ""

@@ -41,9 +41,16 @@ def pages(registry: Registry, *, root: type[Spec] | None = None) -> dict[str, st
 
 
 def write(folder: Path, registry: Registry, *, root: type[Spec] | None = None) -> list[Path]:
-    """Put the pages into a folder, which is made where there is none; return the files written."""
+    """Put all generated pages into a folder, which is made where there is none; return the files written.
+
+    To those of `pages` come the page of what is checked, for which the conformance kit runs (a minute or so), and the page
+    of families and released models: the pages that link to each other.
+    """
+    from gptkit.docs import conformance, models  # they use this module
+
     written = []
-    for path, text in pages(registry, root=root).items():
+    reports = {made.PAGE: made.page(registry) for made in (conformance, models)}
+    for path, text in {**pages(registry, root=root), **reports}.items():
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")

@@ -34,7 +34,7 @@ class HeadShape:
 
 
 class Position(nn.Module):
-    """The runtime part of a position: four hooks, each doing nothing by default. A position overrides those it uses.
+    """The runtime part of a position: hooks, each doing nothing by default. A position overrides those it uses.
 
     `positions` are (T,) where all rows agree or (B, T); key positions are negative for padding.
     """

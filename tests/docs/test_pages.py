@@ -2,6 +2,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from gptkit.docs import conformance, models
 from gptkit.docs.pages import navigation, pages, write
 from gptkit.registry import Registry
 from gptkit.spec import Spec, component
@@ -121,11 +124,12 @@ def test_positions_by_attentions(builtin: Registry) -> None:
             assert cell.startswith("yes") == (uses <= set(getattr(attention.cls, "accepts", ())))
 
 
-def test_write_puts_the_same_pages_into_a_folder(tmp_path: Path, builtin: Registry) -> None:
-    written = write(tmp_path / "deep" / "folder", builtin)
-    expected = pages(builtin)
-    assert {path.relative_to(tmp_path / "deep" / "folder").as_posix() for path in written} == set(expected)
-    assert all(
-        path.read_text(encoding="utf-8") == expected[path.relative_to(tmp_path / "deep/folder").as_posix()]
-        for path in written
-    )
+def test_write_puts_the_same_pages_into_a_folder(tmp_path: Path, builtin: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conformance, "page", lambda registry: f"{len(registry.kinds())} kinds are checked\n")
+    folder = tmp_path / "deep" / "folder"
+    written = write(folder, builtin)
+    expected = pages(builtin) | {
+        "conformance.md": f"{len(builtin.kinds())} kinds are checked\n",
+        models.PAGE: models.page(builtin),
+    }
+    assert {path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8") for path in written} == expected
