@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import tokenizers
 import torch
+from pydantic import ValidationError
 from ruamel.yaml import YAML
 
 import gptkit
@@ -19,8 +20,11 @@ from gptkit.components import plugin as builtin_components
 from gptkit.experiments.spec import ExperimentSpec
 from gptkit.files import merge, validate_data
 from gptkit.kinds import plugin as builtin_kinds
+from gptkit.kinds.position import PositionSpec
+from gptkit.model.gpt import GPT
+from gptkit.model.spec import ModelSpec
 from gptkit.registry import Registry
-from gptkit.testing import run_checks
+from gptkit.testing import instances, run_checks
 
 PAGES = Path(__file__).resolve().parents[2] / "docs"
 SPECS = [
@@ -53,8 +57,8 @@ def test_the_table_of_overriding_is_right() -> None:
 def test_the_plugins_of_the_page_work(monkeypatch: pytest.MonkeyPatch) -> None:
     page = (PAGES / "writing-a-component.md").read_text(encoding="utf-8")
     blocks = dict(re.findall(r'```python title="([\w/]+)\.py"\n(.*?)```', page, re.DOTALL))
-    assert list(blocks) == ["gptkit_cube", "gptkit_sandwich", "tests/test_sandwich"]
-    assert len(blocks["gptkit_cube"].splitlines()) == 9
+    assert list(blocks) == ["gptkit_cube", "gptkit_sandwich", "gptkit_turning", "tests/test_sandwich"]
+    assert len([line for line in blocks["gptkit_cube"].splitlines() if line]) == 9
     modules = {}
     for name, source in blocks.items():
         modules[name] = types.ModuleType(name)
@@ -71,6 +75,7 @@ def test_the_plugins_of_the_page_work(monkeypatch: pytest.MonkeyPatch) -> None:
             point("components", "gptkit", builtin_components),
             point("cube", "gptkit-cube", modules["gptkit_cube"]),
             point("sandwich", "gptkit-sandwich", modules["gptkit_sandwich"]),
+            point("turning", "gptkit-turning", modules["gptkit_turning"]),
         ],
         (),
     )
@@ -82,8 +87,29 @@ def test_the_plugins_of_the_page_work(monkeypatch: pytest.MonkeyPatch) -> None:
         *{id(test.values[0]): test.values[0] for test in tests}.values(),
     ]
     assert len(specs) == 3
+    specs += instances(registry.component("position", "turning"))
+    assert len(specs) == 5
     for spec in specs:
         assert not [f"{result.check.name}: {result.message}" for result in run_checks(spec) if not result.ok]
+
+    with pytest.raises(ValidationError, match="choose at most the context length, 48") as refused:
+        model_with(specs[-1].replace(slowest=50))
+    assert refused.value.errors()[0]["loc"] == ("position", "slowest")
+    starts = dict(model_with(specs[-1]).named_parameters())
+    (rates,) = [parameter for name, parameter in starts.items() if name.endswith("rates_P")]  # shared by the layers
+    torch.testing.assert_close(rates, 20 ** -torch.linspace(0, 1, 4))
+
+
+def model_with(position: PositionSpec) -> GPT:
+    """Two layers, with fewer heads of keys than of queries."""
+    attention = {"name": "grouped-query", "n_heads": 4, "n_kv_heads": 2, "d_head": 8}
+    sizes = {"d_model": 32, "n_layers": 2, "context_length": 48, "attention": attention}
+    model = GPT(ModelSpec.model_validate({**sizes, "position": position}), 11)
+    ids = torch.arange(20).view(2, 10) % 11
+    logits = model.eval()(ids, starts_B=torch.tensor([0, 3])).logits
+    alone = model(ids[1:, 3:]).logits
+    torch.testing.assert_close(logits[1:, 3:], alone, atol=1e-5, rtol=1e-4)
+    return model
 
 
 def make_released_model(folder: Path) -> None:
