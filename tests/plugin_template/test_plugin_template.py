@@ -186,15 +186,16 @@ def test_check_of_a_component_that_cannot_be_built(made: Path, monkeypatch: pyte
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["attention", "tokenizer"])
-def test_a_new_plugin_is_installed_and_tests_itself(kind: str, tmp_path: Path) -> None:
-    pytest.importorskip("hatchling", reason="builds a wheel, for which hatchling must be installed")
-    folder, site = write(tmp_path / "made", f"try-{kind}", kind), tmp_path / "site"
+def test_new_plugins_of_every_kind_are_installed_and_test_themselves(tmp_path: Path) -> None:
+    pytest.importorskip("hatchling", reason="builds wheels, for which hatchling must be installed")
+    folders = [write(tmp_path / "made" / kind, f"try-{kind}", kind) for kind in kinds()]
+    site = tmp_path / "site"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-    subprocess.run([*pip, "--target", str(site), str(folder)], check=True)
+    subprocess.run([*pip, "--target", str(site), *map(str, folders)], check=True)
     environment = {**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
-    tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder / "tests")]
-    check = [str(Path(sys.executable).with_name("gptkit")), "plugin", "check", f"gptkit-try-{kind}"]
-    for command in (tests, check):
+    tests = [str(folder / "tests") for folder in folders]
+    own = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib", *tests]
+    check = [str(Path(sys.executable).with_name("gptkit")), "plugin", "check", "gptkit-try-attention"]
+    for command in (own, check):
         done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
