@@ -63,3 +63,5 @@ def export(
 
             made = export_model(run, target or Path("exports") / name, family=family, progress=progress)
     console.note(f"exported to {made}")
+    if to is Format.HUGGING_FACE and not (made / "tokenizer.json").exists():
+        console.note("without a tokenizer: the run's cannot be written as tokenizer.json; bpe, tiktoken and byte can")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from gptkit.experiments.run import load_tokenizer
 from gptkit.experiments.spec import ExperimentSpec
 from gptkit.families.conversion import Move, differences, families, pair, read_model
 from gptkit.families.tensor_files import SINGLE, Entry, TensorFiles, write_tensors
+from gptkit.families.tokenizer_json import tokenizer_json
 from gptkit.kinds.family import FamilySpec
 from gptkit.model.gpt import GPT
 from gptkit.model.spec import ModelSpec
@@ -145,14 +145,15 @@ def _write(file: Path, moves: list[Move], files: TensorFiles, progress: Callable
 
 
 def _write_tokenizer(spec: ExperimentSpec, there: RunFolder, target: Path) -> dict[str, int | None]:
-    """The tokenizer.json, where the run has one, with its special tokens; returns what config.json says of them."""
+    """The tokenizer.json, where there can be one, with its special tokens; returns what config.json says of them."""
     tokenizer = load_tokenizer(spec, there)
     spelled = {number: token for token, number in tokenizer.special_tokens.items()}
     ends = {"bos_token": tokenizer.start_id, "eos_token": tokenizer.end_id}
     known = {key: number for key, number in ends.items() if number is not None}
     source = there.tokenizer / "tokenizer.json"
-    if source.is_file():
-        shutil.copyfile(source, target / "tokenizer.json")
+    text = source.read_text(encoding="utf-8") if source.is_file() else tokenizer_json(tokenizer)
+    if text is not None:
+        write_text(target / "tokenizer.json", text)
         config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
         config |= {key: spelled[number] for key, number in known.items() if number in spelled}
         config["add_bos_token"] = "bos_token" in config

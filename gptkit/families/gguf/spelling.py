@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from typing import NoReturn
 
-from gptkit.components.tokenizer._bytes import BYTES
 from gptkit.components.tokenizer._ranks import RankTokenizer
 from gptkit.components.tokenizer.byte import ByteTokenizer
 from gptkit.components.tokenizer.hugging_face import HuggingFaceTokenizer
@@ -16,11 +15,10 @@ from gptkit.errors import ForeignModelError
 from gptkit.families.gguf.container import Typed
 from gptkit.families.gguf.patterns import cut_of_pattern, cut_of_stages
 from gptkit.families.gguf.vocabulary import CONTROL, NORMAL, UNUSED, USER
+from gptkit.families.merges import merges, spell
 from gptkit.kinds.tokenizer import Tokenizer
 
 __all__ = ["write_vocabulary"]
-
-_SPELLED = {value: character for character, value in BYTES.items()}
 
 
 def write_vocabulary(tokenizer: Tokenizer, n_rows: int) -> dict[str, Typed]:
@@ -38,11 +36,11 @@ def write_vocabulary(tokenizer: Tokenizer, n_rows: int) -> dict[str, Typed]:
         _refuse("it has no token that ends a text, without which llama.cpp takes an ordinary one for it")
     literals: frozenset[int] = frozenset()
     if isinstance(tokenizer, HuggingFaceTokenizer):
-        cut, merges, literals = _published(tokenizer)
+        cut, pairs, literals = _published(tokenizer)
     elif isinstance(tokenizer, RankTokenizer):
-        cut, merges = _ranked(tokenizer)
+        cut, pairs = _ranked(tokenizer)
     elif isinstance(tokenizer, ByteTokenizer):
-        cut, merges = "gpt-2", []
+        cut, pairs = "gpt-2", []
     else:
         _refuse("its tokens are not made by merging bytes")
     specials = {number: text for text, number in tokenizer.special_tokens.items()}
@@ -56,7 +54,7 @@ def write_vocabulary(tokenizer: Tokenizer, n_rows: int) -> dict[str, Typed]:
             tokens.append(data.decode())
             types.append(USER)
         else:
-            tokens.append(_spell(data) or f"[PAD{number}]")
+            tokens.append(spell(data) or f"[PAD{number}]")
             types.append(NORMAL if data else UNUSED)
     if len(set(tokens)) < len(tokens):
         _refuse("two of its ids have one text")
@@ -66,7 +64,7 @@ def write_vocabulary(tokenizer: Tokenizer, n_rows: int) -> dict[str, Typed]:
         "tokenizer.ggml.pre": Typed("string", cut),
         "tokenizer.ggml.tokens": Typed("strings", tokens),
         "tokenizer.ggml.token_type": Typed("i32s", types),
-        "tokenizer.ggml.merges": Typed("strings", merges),
+        "tokenizer.ggml.merges": Typed("strings", pairs),
         "tokenizer.ggml.bos_token_id": Typed("u32", tokenizer.end_id if start is None else start),
         "tokenizer.ggml.eos_token_id": Typed("u32", tokenizer.end_id),
         "tokenizer.ggml.add_bos_token": Typed("bool", start is not None),
@@ -80,15 +78,7 @@ def _ranked(tokenizer: RankTokenizer) -> tuple[str, list[str]]:
     cut = cut_of_pattern(tokenizer.pattern)
     if cut is None:
         _refuse(f"llama.cpp cannot cut texts by the pattern {tokenizer.pattern!r}")
-    merges = []
-    for token in sorted(tokenizer.ranks, key=tokenizer.ranks.__getitem__):
-        # Any two tokens that make this one are merged when its turn comes.
-        pairs = [(token[:at], token[at:]) for at in range(1, len(token))]
-        known = [
-            (tokenizer.ranks[a], tokenizer.ranks[b], a, b) for a, b in pairs if a in tokenizer.ranks and b in tokenizer.ranks
-        ]
-        merges += [f"{_spell(left)} {_spell(right)}" for *_, left, right in sorted(known)]
-    return cut, merges
+    return cut, [f"{left} {right}" for left, right in merges(tokenizer.ranks)]
 
 
 def _published(tokenizer: HuggingFaceTokenizer) -> tuple[str, list[str], frozenset[int]]:
@@ -103,13 +93,9 @@ def _published(tokenizer: HuggingFaceTokenizer) -> tuple[str, list[str], frozens
     cut = cut_of_stages(found.get("pre_tokenizer"), bool(model.get("ignore_merges")))
     if cut is None:
         _refuse("llama.cpp has no such way to cut texts as its pre-tokenizer's")
-    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
+    pairs = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
     literals = frozenset(entry["id"] for entry in found.get("added_tokens", ()) if not entry.get("special"))
-    return cut, merges, literals
-
-
-def _spell(data: bytes) -> str:
-    return "".join(_SPELLED[value] for value in data)
+    return cut, pairs, literals
 
 
 def _refuse(why: str) -> NoReturn:
