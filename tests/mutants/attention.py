@@ -80,6 +80,7 @@ class WindowOffByOne(Wrong):
 
     name: Literal["window-off-by-one"] = "window-off-by-one"
     caught_by = "window-counts-tokens"
+    also = ("weights-are-told",)
 
     def build(self, context: BuildContext) -> GroupedQueryAttention:
         return super(Wrong, self.replace(window=None if self.window is None else self.window + 1)).build(context)  # type: ignore[no-any-return]
@@ -90,6 +91,7 @@ class WindowIgnored(Wrong):
 
     name: Literal["window-ignored"] = "window-ignored"
     caught_by = "window-counts-tokens"
+    also = ("weights-are-told",)
 
     def build(self, context: BuildContext) -> GroupedQueryAttention:
         return super(Wrong, self.replace(window=None)).build(context)  # type: ignore[no-any-return]
@@ -367,6 +369,7 @@ class DocumentsLeak(Wrong):
     name: Literal["documents-leak"] = "documents-leak"
     runtime = Runtime
     caught_by = "documents-keep-apart"
+    also = ("weights-are-told",)
 
 
 class CacheNotReordered(Wrong):
