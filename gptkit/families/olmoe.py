@@ -23,8 +23,9 @@ class OlmoeFamily(Decoder):
     eps: ClassVar[tuple[str, float]] = ("rms_norm_eps", 1e-5)
 
     def read_attention(self, config: ForeignConfig) -> dict[str, Any]:
-        config.only("clip_qkv", why="here queries are clamped before their norm, in this family after it")
-        return {**super().read_attention(config), "qk_norm": self.read_norm(config), "qk_norm_width": "full"}
+        found = {**super().read_attention(config), "qk_norm": self.read_norm(config), "qk_norm_width": "full"}
+        clip = config.maybe("clip_qkv")
+        return found if clip is None else {**found, "clip_qkv": clip, "clip_order": "after"}
 
     def read_feedforward(self, config: ForeignConfig) -> dict[str, Any]:
         renormalize = config.flag("norm_topk_prob", False)
@@ -36,7 +37,7 @@ class OlmoeFamily(Decoder):
         return {**found, "norm_topk_prob": first_of(layers, "experts").router.renormalize}
 
     def config(self, model: Any) -> dict[str, Any]:
-        found = super().config(model)
+        found = {**super().config(model), "clip_qkv": model.layer_specs()[0].attention.clip_qkv}
         del found["head_dim"]
         return found
 

@@ -98,8 +98,8 @@ def test_window_softcap_sinks_gate_and_clip() -> None:
     fields = {"window": 4, "softcap": 3.0, "sinks": True, "output_gate": True, "clip_qkv": 1.0, "qkv_bias": True}
     ours: Any = build({"name": "grouped-query", "n_heads": 4, "n_kv_heads": 2, **fields})
     x, forward = inputs()
-    packed = F.linear(x, ours.qkv.weight, ours.qkv.bias).clamp(-1, 1)
-    q, k, v, gate = packed.split([24, 12, 12, 24], -1)
+    q, k, v, gate = F.linear(x, ours.qkv.weight, ours.qkv.bias).split([24, 12, 12, 24], -1)
+    q, k, v = (t.clamp(-1, 1) for t in (q, k, v))
     q, gate = heads(q, 4), heads(gate, 4)
     k, v = (heads(t, 2).repeat_interleave(2, 1) for t in (k, v))
     back = torch.arange(T)[:, None] - torch.arange(T)[None]

@@ -125,7 +125,6 @@ OTHERS = {
     "gpt2": {"scale_attn_by_inverse_layer_idx": True},
     "llama": {"add_cross_attention": True},
     "mpt": {"logit_scale": 0.5},
-    "olmoe": {"clip_qkv": 8.0},
     "phi3": {"attention_bias": True},
     "qwen3_moe": {"use_sliding_window": True},
 }

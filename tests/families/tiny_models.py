@@ -145,6 +145,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3_moe": ("Qwen3Moe", {**LLAMA, **EXPERTS, "head_dim": 16}),
     "qwen3_moe-some": ("Qwen3Moe", {**LLAMA, **EXPERTS, "norm_topk_prob": True, "decoder_sparse_step": 2}),
     "olmoe": ("Olmoe", {**LLAMA, "num_experts": 5, "num_experts_per_tok": 3}),
+    "olmoe-clipped": ("Olmoe", {**LLAMA, "num_experts": 5, "num_experts_per_tok": 3, "clip_qkv": 0.8}),
     "granitemoe": ("GraniteMoe", {**LLAMA, **GRANITE, "num_local_experts": 4}),
     "gpt_oss": ("GptOss", {**LLAMA, "head_dim": 16, "sliding_window": 6, "num_local_experts": 4, "num_experts_per_tok": 2}),
     "deepseek_v2": ("DeepseekV2", {**LLAMA, **LATENT}),

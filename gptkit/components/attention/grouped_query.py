@@ -52,6 +52,9 @@ class HeadedSpec(AttentionSpec):
         False, description="A learned logit for each head that takes a share of the softmax and gives nothing."
     )
     clip_qkv: float | None = Field(None, gt=0, description="Clamp queries, keys and values to ± this after projection.")
+    clip_order: Literal["before", "after"] = Field(
+        "before", description="Clamp before the norm of queries and keys, or after it."
+    )
     output_gate: bool = Field(False, description="Multiply each head's output by a sigmoid gate computed from the input.")
 
     @property
@@ -147,6 +150,7 @@ class GroupedQueryAttention(ScoredAttention):
         self.norms_heads = norms is not None and not after and not full
         self.norms_full = norms is not None and full
         self.clip = spec.clip_qkv
+        self.clips_after = spec.clip_order == "after"
         self.d_head = d_head
         self.split = [n_heads, n_kv_heads, n_kv_heads]
         if spec.output_gate:
@@ -167,14 +171,16 @@ class GroupedQueryAttention(ScoredAttention):
     def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
         n_batch, n_tokens, _ = x_BTE.shape
         packed = self.qkv(x_BTE)
-        if self.clip is not None:
-            packed = packed.clamp(-self.clip, self.clip)
         q_BTHD, k_BTKD, v_BTKD, *gate = packed.view(n_batch, n_tokens, -1, self.d_head).split(self.split, dim=2)
+        if self.clip is not None and not self.clips_after:
+            q_BTHD, k_BTKD, v_BTKD = (t.clamp(-self.clip, self.clip) for t in (q_BTHD, k_BTKD, v_BTKD))
         if self.norms_full:
             q_BTHD = self.q_norm(q_BTHD.flatten(2)).view_as(q_BTHD)
             k_BTKD = self.k_norm(k_BTKD.flatten(2)).view_as(k_BTKD)
         elif self.norms_heads:
             q_BTHD, k_BTKD = self.q_norm(q_BTHD), self.k_norm(k_BTKD)
+        if self.clip is not None and self.clips_after:
+            q_BTHD, k_BTKD, v_BTKD = (t.clamp(-self.clip, self.clip) for t in (q_BTHD, k_BTKD, v_BTKD))
         out_BHTD = self.attend(q_BTHD.transpose(1, 2), k_BTKD.transpose(1, 2), v_BTKD.transpose(1, 2), forward)
         out_BTHD = out_BHTD.transpose(1, 2)
         if self.gated:
