@@ -29,7 +29,7 @@ docs: $(VENV)/.stamp-dev  ## Build the documentation into site/
 	@echo "documentation: site/index.html"
 
 parity: $(VENV)/.stamp-test  ## Measure every family against transformers, and write docs/parity.md
-	@GPTKIT_PARITY=docs/parity.md $(BIN)/python -m pytest tests/families/test_parity.py
+	@GPTKIT_PARITY=docs/parity.md $(BIN)/python -m pytest tests/interop/test_parity.py
 
 lint: $(VENV)/.stamp-dev  ## Check style, formatting and who imports whom
 	@$(BIN)/ruff check --quiet .

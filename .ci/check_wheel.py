@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 
 import gptkit
-from gptkit.registry import Registry
+from gptkit.core.registry import Registry
 
 
 def main(wheel: Path, checkout: Path) -> int:

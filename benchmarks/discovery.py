@@ -41,7 +41,7 @@ PROBE = """
 import time, torch, gptkit.components.plugin
 gptkit.components.plugin.gptkit_components()
 begun = time.perf_counter()
-from gptkit.registry import default_registry
+from gptkit.core.registry import default_registry
 count = len(default_registry().plugins())
 print(count, time.perf_counter() - begun)
 """

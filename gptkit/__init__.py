@@ -16,66 +16,66 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gptkit.errors import CapacityError as CapacityError
-    from gptkit.errors import CheckpointError as CheckpointError
-    from gptkit.errors import DataError as DataError
-    from gptkit.errors import ForeignModelError as ForeignModelError
-    from gptkit.errors import GptkitError as GptkitError
-    from gptkit.errors import RegistryError as RegistryError
-    from gptkit.errors import RequirementError as RequirementError
-    from gptkit.errors import SpecError as SpecError
-    from gptkit.errors import StateError as StateError
-    from gptkit.errors import TokenizerError as TokenizerError
-    from gptkit.errors import TrainingError as TrainingError
-    from gptkit.experiments.build import build as build
-    from gptkit.experiments.exporting import export_model as export_model
-    from gptkit.experiments.gguf import export_gguf as export_gguf
-    from gptkit.experiments.importing import import_model as import_model
-    from gptkit.experiments.opening import open_spec as open_spec
-    from gptkit.experiments.run import Run as Run
-    from gptkit.experiments.run import load as load
-    from gptkit.experiments.spec import ExperimentSpec as ExperimentSpec
-    from gptkit.experiments.train import resume as resume
-    from gptkit.experiments.train import train as train
-    from gptkit.generation import generate as generate
-    from gptkit.hookspecs import hookimpl as hookimpl
+    from gptkit.core.errors import CapacityError as CapacityError
+    from gptkit.core.errors import CheckpointError as CheckpointError
+    from gptkit.core.errors import DataError as DataError
+    from gptkit.core.errors import ForeignModelError as ForeignModelError
+    from gptkit.core.errors import GptkitError as GptkitError
+    from gptkit.core.errors import RegistryError as RegistryError
+    from gptkit.core.errors import RequirementError as RequirementError
+    from gptkit.core.errors import SpecError as SpecError
+    from gptkit.core.errors import StateError as StateError
+    from gptkit.core.errors import TokenizerError as TokenizerError
+    from gptkit.core.errors import TrainingError as TrainingError
+    from gptkit.core.hooks import hookimpl as hookimpl
+    from gptkit.core.registry import Registry as Registry
+    from gptkit.core.registry import default_registry as default_registry
+    from gptkit.inference import generate as generate
     from gptkit.model.gpt import GPT as GPT
     from gptkit.model.spec import ModelSpec as ModelSpec
-    from gptkit.registry import Registry as Registry
-    from gptkit.registry import default_registry as default_registry
+    from gptkit.runs.build import build as build
+    from gptkit.runs.exporting import export_model as export_model
+    from gptkit.runs.gguf import export_gguf as export_gguf
+    from gptkit.runs.importing import import_model as import_model
+    from gptkit.runs.opening import open_spec as open_spec
+    from gptkit.runs.run import Run as Run
+    from gptkit.runs.run import load as load
+    from gptkit.runs.spec import ExperimentSpec as ExperimentSpec
+    from gptkit.runs.train import resume as resume
+    from gptkit.runs.train import train as train
     from gptkit.training.observer import Observer as Observer
     from gptkit.training.spec import TrainingSpec as TrainingSpec
 
 _WHERE = {
-    "CapacityError": "gptkit.errors",
-    "CheckpointError": "gptkit.errors",
-    "DataError": "gptkit.errors",
-    "ExperimentSpec": "gptkit.experiments.spec",
-    "ForeignModelError": "gptkit.errors",
+    "CapacityError": "gptkit.core.errors",
+    "CheckpointError": "gptkit.core.errors",
+    "DataError": "gptkit.core.errors",
+    "ExperimentSpec": "gptkit.runs.spec",
+    "ForeignModelError": "gptkit.core.errors",
     "GPT": "gptkit.model.gpt",
-    "GptkitError": "gptkit.errors",
+    "GptkitError": "gptkit.core.errors",
     "ModelSpec": "gptkit.model.spec",
     "Observer": "gptkit.training.observer",
-    "Registry": "gptkit.registry",
-    "RegistryError": "gptkit.errors",
-    "RequirementError": "gptkit.errors",
-    "Run": "gptkit.experiments.run",
-    "SpecError": "gptkit.errors",
-    "StateError": "gptkit.errors",
-    "TokenizerError": "gptkit.errors",
-    "TrainingError": "gptkit.errors",
+    "Registry": "gptkit.core.registry",
+    "RegistryError": "gptkit.core.errors",
+    "RequirementError": "gptkit.core.errors",
+    "Run": "gptkit.runs.run",
+    "SpecError": "gptkit.core.errors",
+    "StateError": "gptkit.core.errors",
+    "TokenizerError": "gptkit.core.errors",
+    "TrainingError": "gptkit.core.errors",
     "TrainingSpec": "gptkit.training.spec",
-    "build": "gptkit.experiments.build",
-    "default_registry": "gptkit.registry",
-    "export_gguf": "gptkit.experiments.gguf",
-    "export_model": "gptkit.experiments.exporting",
-    "generate": "gptkit.generation",
-    "hookimpl": "gptkit.hookspecs",
-    "import_model": "gptkit.experiments.importing",
-    "load": "gptkit.experiments.run",
-    "open_spec": "gptkit.experiments.opening",
-    "resume": "gptkit.experiments.train",
-    "train": "gptkit.experiments.train",
+    "build": "gptkit.runs.build",
+    "default_registry": "gptkit.core.registry",
+    "export_gguf": "gptkit.runs.gguf",
+    "export_model": "gptkit.runs.exporting",
+    "generate": "gptkit.inference",
+    "hookimpl": "gptkit.core.hooks",
+    "import_model": "gptkit.runs.importing",
+    "load": "gptkit.runs.run",
+    "open_spec": "gptkit.runs.opening",
+    "resume": "gptkit.runs.train",
+    "train": "gptkit.runs.train",
 }
 
 __all__ = list(_WHERE)

@@ -9,9 +9,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from gptkit.hookspecs import hookimpl
-from gptkit.registry import Registry
-from gptkit.spec import Component, Spec, component, optional_component
+from gptkit.core.hooks import hookimpl
+from gptkit.core.registry import Registry
+from gptkit.core.spec import Component, Spec, component, optional_component
 
 __all__ = ["Exact", "FakeEntryPoint", "Gate", "Mixer", "Norm", "Plain", "Whole", "make", "plugin", "registry"]
 

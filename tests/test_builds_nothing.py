@@ -8,7 +8,7 @@ from typing import Any, Literal
 import pytest
 from torch import nn
 
-from gptkit.errors import RegistryError
+from gptkit.core.errors import RegistryError
 from gptkit.kinds.norm import NormSpec
 from gptkit.model.gpt import GPT
 from gptkit.model.spec import ModelSpec

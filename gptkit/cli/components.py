@@ -10,11 +10,11 @@ import typer
 
 from gptkit.cli import console
 from gptkit.cli.options import complete_kinds, complete_names
-from gptkit.errors import GptkitError
+from gptkit.core.errors import GptkitError
 
 if TYPE_CHECKING:
-    from gptkit.docs.describe import ComponentDoc, FieldDoc
-    from gptkit.registry import Registry
+    from gptkit.core.registry import Registry
+    from gptkit.reflect.describe import ComponentDoc, FieldDoc
 
 
 def components(
@@ -34,7 +34,7 @@ def components(
 
     For example: gptkit components position rotary, gptkit components position --contract.
     """
-    from gptkit.registry import default_registry
+    from gptkit.core.registry import default_registry
 
     registry = default_registry()
     if kind is not None and name is None and kind not in registry.kinds():
@@ -71,7 +71,7 @@ def _kinds(registry: Registry) -> None:
 
 
 def _kind(registry: Registry, kind: str) -> None:
-    from gptkit.docs.docstring import parse
+    from gptkit.reflect.docstring import parse
 
     entries = registry.entries(kind)
     console.out(parse(registry.kinds()[kind].cls.__doc__).summary)
@@ -89,7 +89,7 @@ def _kind(registry: Registry, kind: str) -> None:
 
 def _contract(registry: Registry, kind: str) -> None:
     """The kind's docstring, what a component writes, and the class of what it builds."""
-    from gptkit.docs.contract import own_doc, runtime_classes
+    from gptkit.reflect.contract import own_doc, runtime_classes
 
     registry.entries(kind)  # raises where there is no such kind
     entry = registry.kinds()[kind]
@@ -107,7 +107,7 @@ def _contract(registry: Registry, kind: str) -> None:
 def _members(cls: type[Any]) -> None:
     from rich.text import Text
 
-    from gptkit.docs.contract import members
+    from gptkit.reflect.contract import members
 
     for member in members(cls):
         line = Text.assemble("  ", (member.head, "cyan"), ("  (to be written)" if member.must else "", "yellow"))
@@ -117,9 +117,9 @@ def _members(cls: type[Any]) -> None:
 
 
 def _component(registry: Registry, kind: str, name: str) -> None:
-    from gptkit.docs.describe import describe
     from gptkit.docs.places import Place, places
-    from gptkit.experiments.spec import ExperimentSpec
+    from gptkit.reflect.describe import describe
+    from gptkit.runs.spec import ExperimentSpec
 
     spots = places(ExperimentSpec, kind)
     place = spots[0] if spots else Place((kind,))

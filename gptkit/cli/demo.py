@@ -11,8 +11,8 @@ from gptkit.cli import console
 from gptkit.cli.failures import INTERRUPTED
 
 if TYPE_CHECKING:
-    from gptkit.experiments.run import Run
-    from gptkit.experiments.spec import ExperimentSpec
+    from gptkit.runs.run import Run
+    from gptkit.runs.spec import ExperimentSpec
 
 SPEC = "tiny"
 
@@ -31,8 +31,8 @@ def demo(
 
     A demo that was interrupted goes on where it stopped; a finished one, and any other run, is left alone.
     """
-    from gptkit.experiments.opening import open_spec
-    from gptkit.experiments.train import train
+    from gptkit.runs.opening import open_spec
+    from gptkit.runs.train import train
 
     spec = open_spec(SPEC, [] if steps is None else [f"training.steps={steps}"]).spec
     target, resuming = _place(folder, spec)
@@ -49,9 +49,9 @@ def demo(
 
 def _place(folder: Path, spec: ExperimentSpec) -> tuple[Path, bool]:
     """The first of demo, demo-2, demo-3 … that is free, or holds this very demo unfinished (then the second is true)."""
-    from gptkit.checkpoint import CheckpointStore
-    from gptkit.errors import CheckpointError, GptkitError
-    from gptkit.experiments.folder import RunFolder
+    from gptkit.checkpoint.store import CheckpointStore
+    from gptkit.core.errors import CheckpointError, GptkitError
+    from gptkit.runs.folder import RunFolder
 
     number = 1
     while True:
@@ -75,7 +75,7 @@ def _place(folder: Path, spec: ExperimentSpec) -> tuple[Path, bool]:
 
 def _tell(run: Run) -> None:
     """What came out: text before and after, the losses, and where to go from here."""
-    from gptkit.experiments.folder import RunFolder
+    from gptkit.runs.folder import RunFolder
     from gptkit.training.records import read_metrics
 
     folder = RunFolder(run.folder)

@@ -56,7 +56,7 @@ def diff(
 
 def differences(one: Any, other: Any, path: str = "") -> Iterator[Difference]:
     """Path, left value and right value of whatever differs; a component that was replaced by another is one difference."""
-    from gptkit.spec import Component, Spec
+    from gptkit.core.spec import Component, Spec
 
     if isinstance(one, Spec) and isinstance(other, Spec):
         replaced = isinstance(one, Component) and isinstance(other, Component) and one.name != other.name
@@ -80,7 +80,7 @@ def _is_list(value: Any) -> bool:
 
 
 def _data(value: Any) -> Any:
-    from gptkit.spec import Spec
+    from gptkit.core.spec import Spec
 
     if value is _ABSENT:
         return None
@@ -89,7 +89,7 @@ def _data(value: Any) -> Any:
 
 def _shown(value: Any) -> str:
     """A component by its name and the fields that are not at their defaults."""
-    from gptkit.docs.snippets import flow, plain
+    from gptkit.reflect.snippets import flow, plain
 
     return "–" if value is _ABSENT else flow(plain(value))
 

@@ -13,7 +13,7 @@ from gptkit.cli import console
 from gptkit.cli.options import Json, RunFolder
 
 if TYPE_CHECKING:
-    from gptkit.experiments.drift import Drift, Reading
+    from gptkit.runs.drift import Drift, Reading
 
 __all__ = ["drift"]
 
@@ -44,7 +44,7 @@ def drift(
 
     The same tokens go through both. Ends with 1 where a part differs by more than the tolerance. Needs transformers.
     """
-    from gptkit.experiments.drift import measure_drift
+    from gptkit.runs.drift import measure_drift
 
     found = measure_drift(run, against, n_tokens=n_tokens, tolerance=tolerance, step=step)
     if as_json:

@@ -11,10 +11,10 @@ import typer
 
 from gptkit.cli import console
 from gptkit.cli.options import Json, RunFolder
-from gptkit.errors import DataError
+from gptkit.core.errors import DataError
 
 if TYPE_CHECKING:
-    from gptkit.experiments.run import Run
+    from gptkit.runs.run import Run
 
 
 def evaluate(
@@ -36,7 +36,7 @@ def evaluate(
     On the validation part of its own corpus, which it was not trained on, or on other text with --data. Bits per byte
     compare models with different tokenizers.
     """
-    from gptkit.experiments.run import load
+    from gptkit.runs.run import load
 
     run = load(folder, step=step)
     numbers = _on_files(run, data) if data else run.evaluate()
@@ -54,9 +54,9 @@ def evaluate(
 
 def _on_files(run: Run, paths: list[str]) -> dict[str, float]:
     """Every token after those before it in its document, with at least half a context of them where there are as many."""
-    from gptkit.experiments.run import prompt_ids
-    from gptkit.generation.score import score
-    from gptkit.registry import default_registry
+    from gptkit.core.registry import default_registry
+    from gptkit.inference.score import score
+    from gptkit.runs.run import prompt_ids
 
     registry = default_registry()
     nats, tokens, size = 0.0, 0, 0

@@ -54,12 +54,12 @@ def export(
     name = Path(run).resolve().name
     with transfer("exporting", quiet) as progress:
         if to is Format.GGUF:
-            from gptkit.experiments.gguf import export_gguf
+            from gptkit.runs.gguf import export_gguf
 
             file = target or Path("exports") / f"{name}.gguf"
             made = export_gguf(run, file, type=type.value, family=family, progress=progress)
         else:
-            from gptkit.experiments.exporting import export_model
+            from gptkit.runs.exporting import export_model
 
             made = export_model(run, target or Path("exports") / name, family=family, progress=progress)
     console.note(f"exported to {made}")

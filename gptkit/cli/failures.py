@@ -23,7 +23,7 @@ import typer
 from typer.core import TyperGroup
 
 from gptkit.cli.console import label, note, plural, warn
-from gptkit.errors import GptkitError, RegistryError, SpecError
+from gptkit.core.errors import GptkitError, RegistryError, SpecError
 
 if TYPE_CHECKING:
     import traceback
@@ -105,7 +105,7 @@ def report(error: GptkitError) -> None:
 
 def _report_broken_installation() -> None:
     """Say so where gptkit's own components could not be loaded: what was reported then follows from that."""
-    from gptkit.registry import default_registry
+    from gptkit.core.registry import default_registry
 
     for plugin in default_registry().plugins():
         if plugin.built_in and plugin.fault:
@@ -136,7 +136,7 @@ def _plugin_at_fault(error: Exception) -> tuple[str, traceback.FrameSummary] | N
     """The plugin that an exception comes from, as ``NAME==VERSION``, and the last of its lines that ran."""
     import traceback
 
-    from gptkit.registry import default_registry
+    from gptkit.core.registry import default_registry
 
     packages = {
         plugin.module.partition(":")[0].partition(".")[0]: plugin.provenance

@@ -13,8 +13,8 @@ from gptkit.cli.failures import INTERRUPTED
 from gptkit.cli.options import Json, RunFolder
 
 if TYPE_CHECKING:
-    from gptkit.experiments.run import Run
-    from gptkit.generation.result import Generated
+    from gptkit.inference.result import Generated
+    from gptkit.runs.run import Run
 
 _ENDS = {"stop": "a stop string came", "end": "the model ended it", "interrupted": "interrupted"}
 
@@ -61,7 +61,7 @@ def generate(
     or, of a model that learned to converse: gptkit generate runs/smollm2 --chat "What is the capital of France?"
     """
     from gptkit.cli.samplers import chain
-    from gptkit.experiments.run import chat_prompt, load, prompt_ids
+    from gptkit.runs.run import chat_prompt, load, prompt_ids
 
     texts = [sys.stdin.read() if prompt == "-" else prompt for prompt in prompts or [""]]
     run = load(folder, step=step)
@@ -88,7 +88,7 @@ def generate(
 
 
 def _streamed(run: Run, prompt: str, ids: list[int], options: dict[str, Any], *, echo: bool) -> Generated:
-    from gptkit.generation import stream
+    from gptkit.inference import stream
 
     if echo:
         _write(prompt)
@@ -102,7 +102,7 @@ def _streamed(run: Run, prompt: str, ids: list[int], options: dict[str, Any], *,
 def _together(
     run: Run, wanted: list[tuple[str, list[int]]], options: dict[str, Any], *, echo: bool, as_json: bool
 ) -> list[Generated]:
-    from gptkit.generation import generate
+    from gptkit.inference import generate
 
     results = generate(run.model, run.tokenizer, [ids for _, ids in wanted], **options)
     if as_json:

@@ -45,7 +45,7 @@ def import_model(
 
     A key of its configuration that is not understood is refused, as it may change what the model computes.
     """
-    from gptkit.experiments.importing import convert_model
+    from gptkit.runs.importing import convert_model
 
     name = re.sub(r"[^\w.-]+", "-", source.stem if source.is_file() else source.resolve().name).strip("-.") or "imported"
     target = folder if folder is not None else Path("runs") / name

@@ -13,10 +13,10 @@ import typer
 from gptkit.cli import console
 from gptkit.cli.options import complete_shipped
 from gptkit.cli.schema import schema_text, write
-from gptkit.errors import GptkitError
-from gptkit.shipped import find, groups, shipped, summary
+from gptkit.core.errors import GptkitError
+from gptkit.presets.catalog import find, groups, shipped, summary
 
-SCHEMA = "gptkit.schema.json"
+SCHEMA = "gptkit.reflect.schema.json"
 
 
 def new(

@@ -32,7 +32,7 @@ Completions = list[tuple[str, str]]
 
 def complete_shipped(incomplete: str) -> Completions:
     """Names of shipped specs."""
-    from gptkit.shipped import shipped, summary
+    from gptkit.presets.catalog import shipped, summary
 
     with contextlib.suppress(Exception):
         return [(name, _short(summary(path))) for name, path in shipped().items() if name.startswith(incomplete)]
@@ -42,8 +42,8 @@ def complete_shipped(incomplete: str) -> Completions:
 def complete_kinds(incomplete: str) -> Completions:
     """Kinds of components."""
     with contextlib.suppress(Exception):
-        from gptkit.docs.docstring import parse
-        from gptkit.registry import default_registry
+        from gptkit.core.registry import default_registry
+        from gptkit.reflect.docstring import parse
 
         kinds = default_registry().kinds().items()
         return [(kind, _short(parse(entry.cls.__doc__).summary)) for kind, entry in kinds if kind.startswith(incomplete)]
@@ -53,8 +53,8 @@ def complete_kinds(incomplete: str) -> Completions:
 def complete_names(ctx: typer.Context, incomplete: str) -> Completions:
     """Components of the kind that is already on the command line."""
     with contextlib.suppress(Exception):
-        from gptkit.docs.docstring import parse
-        from gptkit.registry import default_registry
+        from gptkit.core.registry import default_registry
+        from gptkit.reflect.docstring import parse
 
         entries = default_registry().entries(str(ctx.params.get("kind"))).items()
         return [(name, _short(parse(entry.cls.__doc__).summary)) for name, entry in entries if name.startswith(incomplete)]

@@ -10,12 +10,12 @@ import typer
 
 from gptkit.cli import console
 from gptkit.cli.options import complete_kinds
-from gptkit.errors import GptkitError, RegistryError
+from gptkit.core.errors import GptkitError, RegistryError
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from gptkit.registry import Plugin, Registry
+    from gptkit.core.registry import Plugin, Registry
     from gptkit.testing import Result
 
 app = typer.Typer(
@@ -53,7 +53,7 @@ def new(
     For example: gptkit plugin new talking-heads --kind attention.
     """
     from gptkit.cli.plugin_files import render
-    from gptkit.registry import default_registry
+    from gptkit.core.registry import default_registry
 
     contents = render(name, kind)
     name = name.removeprefix("gptkit-")
@@ -85,7 +85,7 @@ def check(
 
     The exit code is 0 where all are kept and 1 where one is not.
     """
-    from gptkit.registry import default_registry
+    from gptkit.core.registry import default_registry
     from gptkit.testing import checks_for
 
     registry = default_registry()
@@ -113,7 +113,7 @@ def _brought(registry: Registry, name: str) -> list[tuple[str, str]]:
     """What a distribution, or one plugin of it, brings."""
     from packaging.utils import canonicalize_name
 
-    from gptkit.registry import did_you_mean
+    from gptkit.core.registry import did_you_mean
 
     plugins = registry.plugins()
     wanted = canonicalize_name(name)

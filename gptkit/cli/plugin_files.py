@@ -11,8 +11,8 @@ from pathlib import Path
 from string import Template
 
 import gptkit
-from gptkit.errors import GptkitError
-from gptkit.registry import did_you_mean
+from gptkit.core.errors import GptkitError
+from gptkit.core.registry import did_you_mean
 
 __all__ = ["kinds", "render"]
 

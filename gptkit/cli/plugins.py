@@ -9,7 +9,7 @@ import typer
 from gptkit.cli import console
 
 if TYPE_CHECKING:
-    from gptkit.registry import Plugin
+    from gptkit.core.registry import Plugin
 
 _STYLES = {"active": "green", "disabled": "yellow", "broken": "red"}
 
@@ -25,7 +25,7 @@ def plugins(
     """
     from rich.text import Text
 
-    from gptkit.registry import default_registry
+    from gptkit.core.registry import default_registry
 
     found = default_registry().plugins()
     rows = [

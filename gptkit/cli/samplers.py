@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from gptkit.errors import GptkitError, Problem, SpecError
+from gptkit.core.errors import GptkitError, Problem, SpecError
+from gptkit.core.registry import default_registry
+from gptkit.core.spec import Spec
 from gptkit.files import validate_data
 from gptkit.files.nodes import lift
 from gptkit.files.overrides import apply_override
 from gptkit.kinds.sampler import SamplerSpec
-from gptkit.registry import default_registry
-from gptkit.spec import Spec
 
 __all__ = ["chain"]
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from gptkit.cli import console
-from gptkit.errors import GptkitError
+from gptkit.core.errors import GptkitError
 
 
 def schema(
@@ -20,7 +20,7 @@ def schema(
     """Print the JSON Schema of spec files, plugins' components included.
 
     An editor that knows YAML completes and checks a spec whose first line is
-    "# yaml-language-server: $schema=gptkit.schema.json".
+    "# yaml-language-server: $schema=gptkit.reflect.schema.json".
     """
     text = schema_text()
     if output is None:
@@ -40,7 +40,7 @@ def write(file: Path, text: str) -> None:
 
 def schema_text() -> str:
     """The schema as a file's content."""
-    from gptkit.experiments.spec import ExperimentSpec
-    from gptkit.schema import json_schema
+    from gptkit.reflect.schema import json_schema
+    from gptkit.runs.spec import ExperimentSpec
 
     return json.dumps(json_schema(ExperimentSpec), indent=1, ensure_ascii=False) + "\n"

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from gptkit.cli.subject import Subject
+    from gptkit.core.spec import Component
     from gptkit.model.plan import Plan
     from gptkit.model.spec import LayerSpec
-    from gptkit.spec import Component
 
 PARTS = ("position", "attention", "norm", "feedforward", "block")
 
@@ -69,7 +69,7 @@ def show(
 def _setting(subject: Subject) -> Iterator[list[Any]]:
     spec, model = subject.spec, subject.spec.model
     if subject.run is not None:
-        from gptkit.checkpoint import CheckpointStore
+        from gptkit.checkpoint.store import CheckpointStore
 
         steps = CheckpointStore(subject.run.checkpoints).steps()
         reached = f"step {steps[-1]:,} of {spec.training.steps:,}" if steps else "no checkpoint yet"
@@ -135,7 +135,7 @@ def _in_words(component: Component) -> Text:
     """A component's name, and its fields that are not at their defaults."""
     from rich.text import Text
 
-    from gptkit.docs.snippets import flow, plain
+    from gptkit.reflect.snippets import flow, plain
 
     found = plain(component)
     if isinstance(found, str):
@@ -146,7 +146,7 @@ def _in_words(component: Component) -> Text:
 
 def _all_in_words(component: Component) -> str:
     """A component's name and all its fields."""
-    from gptkit.docs.snippets import flow, plain
+    from gptkit.reflect.snippets import flow, plain
 
     fields = [field for field in type(component).model_fields if field != "name"]
     return " ".join([component.name, *(f"{field} {flow(plain(getattr(component, field)))}" for field in fields)])

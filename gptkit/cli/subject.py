@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gptkit.errors import GptkitError, SpecError
-from gptkit.experiments.build import fit_tokenizer
-from gptkit.experiments.folder import RunFolder
-from gptkit.experiments.opening import Opened, open_spec
-from gptkit.experiments.run import load_tokenizer
-from gptkit.experiments.spec import ExperimentSpec
+from gptkit.core.errors import GptkitError, SpecError
 from gptkit.model.gpt import GPT
 from gptkit.model.plan import Plan, plan
+from gptkit.runs.build import fit_tokenizer
+from gptkit.runs.folder import RunFolder
+from gptkit.runs.opening import Opened, open_spec
+from gptkit.runs.run import load_tokenizer
+from gptkit.runs.spec import ExperimentSpec
 
 __all__ = ["Subject", "open_subject"]
 

@@ -11,10 +11,10 @@ import typer
 from gptkit.cli import console
 from gptkit.cli.failures import INTERRUPTED
 from gptkit.cli.options import FileOrRun, Overrides, chosen, complete_runs
-from gptkit.errors import GptkitError
+from gptkit.core.errors import GptkitError
 
 if TYPE_CHECKING:
-    from gptkit.experiments.run import Run
+    from gptkit.runs.run import Run
 
 
 def train(
@@ -40,9 +40,9 @@ def train(
     Ctrl-C finishes the step, saves, and says how to go on. To resume, the run alone will do; a higher number of steps
     makes it go on for longer: gptkit train --resume runs/gpt --set training.steps=2000
     """
-    from gptkit.experiments.folder import RunFolder
-    from gptkit.experiments.opening import open_spec
-    from gptkit.experiments.train import train as train_spec
+    from gptkit.runs.folder import RunFolder
+    from gptkit.runs.opening import open_spec
+    from gptkit.runs.train import train as train_spec
 
     if resume and overwrite:
         raise GptkitError("--resume and --overwrite contradict each other", hint="Choose one of them.")
@@ -70,7 +70,7 @@ def _finish(run: Run, *, quiet: bool) -> None:
             # Otherwise the progress has said so.
             console.note(f"stopped after step {run.step}; go on with: gptkit train --resume {run.folder}")
         raise typer.Exit(INTERRUPTED)
-    from gptkit.experiments.folder import RunFolder
+    from gptkit.runs.folder import RunFolder
 
     folder = RunFolder(run.folder)
     if folder.plot.is_file():

@@ -1,7 +1,7 @@
 """The built-in components, brought through the same door as a plugin's.
 
-Every module below ``gptkit/components/<kind>/`` is imported, and every concrete component that it defines is registered:
-adding a file is all it takes.
+Every module of ``gptkit/components/<kind>/`` is imported, and every concrete component that it defines is registered: adding
+a file is all it takes. Runtime modules in ``gptkit/components/<kind>/modules/`` are imported only when a component is built.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ import inspect
 import pkgutil
 
 import gptkit.components
-from gptkit.hookspecs import hookimpl
-from gptkit.spec import Component
+from gptkit.core.hooks import hookimpl
+from gptkit.core.spec import Component
 
 
 @hookimpl
 def gptkit_components() -> list[type[Component]]:
     found: list[type[Component]] = []
     for info in pkgutil.walk_packages(gptkit.components.__path__, "gptkit.components."):
-        if info.ispkg or info.name == __name__:
+        if info.ispkg or info.name == __name__ or ".modules." in info.name:
             continue
         module = importlib.import_module(info.name)
         found += [

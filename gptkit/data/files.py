@@ -17,7 +17,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from gptkit.errors import DataError, TokenizerError
+from gptkit.core.errors import DataError, TokenizerError
 
 __all__ = ["TokenFile", "TokenWriter", "replaced_folder", "token_dtype"]
 

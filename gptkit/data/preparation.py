@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from gptkit.core.errors import DataError, TokenizerError
 from gptkit.data.files import TokenFile, TokenWriter, replaced_folder, token_dtype
 from gptkit.data.split import Side, Split, plan_split, split_documents
 from gptkit.data.windows import Batch, Windows
-from gptkit.errors import DataError, TokenizerError
 from gptkit.kinds.data import DataSpec, Document
 from gptkit.kinds.tokenizer import Tokenizer
 

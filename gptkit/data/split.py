@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from gptkit.errors import DataError
+from gptkit.core.errors import DataError
 from gptkit.kinds.data import DataSpec, Document
 
 __all__ = ["Side", "Split", "corpus_texts", "plan_split", "split_documents"]

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gptkit.errors import DataError
+from gptkit.core.errors import DataError
 
 __all__ = ["Batch", "Windows"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from gptkit.docs import prose
+from gptkit.core.registry import Registry
 from gptkit.docs.pages import FOLDER
-from gptkit.registry import Registry
+from gptkit.reflect import prose
 from gptkit.testing import Check, Result, checks_for, instances, run_checks
 
 __all__ = ["PAGE", "page"]

@@ -7,9 +7,9 @@ from typing import Any
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
+from gptkit.core.registry import default_registry
 from gptkit.docs import conformance, models
 from gptkit.docs.pages import FOLDER, navigation, pages
-from gptkit.registry import default_registry
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -21,7 +21,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages."""
-    from gptkit.experiments.spec import ExperimentSpec
+    from gptkit.runs.spec import ExperimentSpec
 
     for path, text in pages(default_registry(), root=ExperimentSpec).items():
         files.append(File.generated(config, path, content=text))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gptkit.docs import docstring, prose
+from gptkit.core.registry import Registry
 from gptkit.docs.pages import FOLDER
-from gptkit.registry import Registry
-from gptkit.shipped import groups, summary
+from gptkit.presets.catalog import groups, summary
+from gptkit.reflect import docstring, prose
 
 __all__ = ["PAGE", "page"]
 

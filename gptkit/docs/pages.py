@@ -9,13 +9,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gptkit.docs import docstring, prose
-from gptkit.docs.compatibility import compatibility
-from gptkit.docs.contract import contract
-from gptkit.docs.describe import ComponentDoc, FieldDoc, describe, describe_fields
+from gptkit.core.registry import Plugin, Registry
+from gptkit.core.spec import Spec
 from gptkit.docs.places import Place, inside_components, places
-from gptkit.registry import Plugin, Registry
-from gptkit.spec import Spec
+from gptkit.reflect import docstring, prose
+from gptkit.reflect.compatibility import compatibility
+from gptkit.reflect.contract import contract
+from gptkit.reflect.describe import ComponentDoc, FieldDoc, describe, describe_fields
 
 __all__ = ["FOLDER", "navigation", "pages", "write"]
 

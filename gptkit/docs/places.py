@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args, get_origin
 
-from gptkit.registry import Registry
-from gptkit.spec import Component, Spec
+from gptkit.core.registry import Registry
+from gptkit.core.spec import Component, Spec
 
 __all__ = ["Place", "inside_components", "places"]
 

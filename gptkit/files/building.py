@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-from gptkit.errors import Problem, SpecError
+from gptkit.core.errors import Problem, SpecError
 from gptkit.files.nodes import Node, Place, Scalar
 
 __all__ = ["MAX_BYTES", "MAX_DEPTH", "MAX_NODES", "Builder", "Built", "Lines", "refuse_characters"]

@@ -6,9 +6,9 @@ import json
 import re
 from typing import NoReturn
 
+from gptkit.core.spec import shortened
 from gptkit.files.building import Builder, Lines
 from gptkit.files.nodes import Node, Scalar
-from gptkit.spec import shortened
 
 __all__ = ["parse_json"]
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic_core import ErrorDetails
 
+from gptkit.core.registry import Registry, did_you_mean
+from gptkit.core.spec import Component, describe
 from gptkit.files.tracing import Trace
-from gptkit.registry import Registry, did_you_mean
-from gptkit.spec import Component, describe
 
 __all__ = ["expected", "message"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from gptkit.errors import Problem, SpecError
+from gptkit.core.errors import Problem, SpecError
 from gptkit.files.building import MAX_DEPTH, refuse_characters
 from gptkit.files.nodes import Node, Place, merge_nodes, merge_roots
 from gptkit.files.yaml_text import parse_yaml

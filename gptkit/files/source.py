@@ -8,14 +8,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
-from gptkit.errors import Problem, SpecError
+from gptkit.core.errors import Problem, SpecError
+from gptkit.core.registry import did_you_mean
 from gptkit.files.building import MAX_BYTES, refuse_characters
 from gptkit.files.json_text import parse_json
 from gptkit.files.nodes import Node, Place, merge_roots
 from gptkit.files.overrides import apply_override
 from gptkit.files.toml_text import parse_toml
 from gptkit.files.yaml_text import parse_yaml
-from gptkit.registry import did_you_mean
 
 __all__ = ["Source", "read"]
 

@@ -14,10 +14,10 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from gptkit.errors import RegistryError
+from gptkit.core.errors import RegistryError
+from gptkit.core.registry import Registry
+from gptkit.core.spec import Component, laid_over
 from gptkit.files.nodes import merge
-from gptkit.registry import Registry
-from gptkit.spec import Component, laid_over
 
 __all__ = ["Trace", "trace"]
 

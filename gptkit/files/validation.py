@@ -10,13 +10,13 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from gptkit.errors import Problem, SpecError
+from gptkit.core.errors import Problem, SpecError
+from gptkit.core.registry import Registry, check_requirements, default_registry
+from gptkit.core.spec import describe
 from gptkit.files.messages import expected, message
 from gptkit.files.nodes import Place
 from gptkit.files.source import Source
 from gptkit.files.tracing import Trace, trace
-from gptkit.registry import Registry, check_requirements, default_registry
-from gptkit.spec import describe
 
 __all__ = ["validate", "validate_data"]
 

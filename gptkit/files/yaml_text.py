@@ -21,9 +21,9 @@ from ruamel.yaml.events import (
     SequenceStartEvent,
 )
 
+from gptkit.core.spec import shortened
 from gptkit.files.building import Builder, Built
 from gptkit.files.nodes import Node, Place, Scalar
-from gptkit.spec import shortened
 
 __all__ = ["parse_yaml", "plain_scalar"]
 

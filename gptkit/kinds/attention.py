@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from typing import ClassVar
+from abc import abstractmethod
+from typing import TYPE_CHECKING, ClassVar
 
-from torch import Tensor, nn
-
+from gptkit.core.spec import Component
 from gptkit.kinds.context import BuildContext
-from gptkit.kinds.forward import Forward
-from gptkit.kinds.state import Stateful
-from gptkit.spec import Component
 
-__all__ = ["Attention", "AttentionSpec"]
+if TYPE_CHECKING:
+    from gptkit.nn.attention.base import Attention
 
-
-class Attention(nn.Module, Stateful, ABC):
-    """The runtime part of an attention (or of any other mixer of tokens)."""
-
-    @abstractmethod
-    def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
-        """(B, T, d_model) to (B, T, d_model).
-
-        Masks come from ``forward.mask``, memory from ``forward.state(self)``.
-
-        Where ``forward.weights`` is not None, an attention that has weights puts those that it used there, (B, H, T, S),
-        under its layer's index: finite, and zero wherever the mask forbids. They need not add up to 1, nor be positive (a
-        sigmoid attention's do not add up). One without weights (a recurrence) puts nothing there.
-        """
+__all__ = ["AttentionSpec"]
 
 
 class AttentionSpec(Component):
@@ -46,6 +30,7 @@ class AttentionSpec(Component):
     """
 
     kind: ClassVar[str] = "attention"
+    runtime: ClassVar[str] = "gptkit.nn.attention.base:Attention"
     accepts: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod

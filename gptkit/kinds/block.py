@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from typing import ClassVar
+from abc import abstractmethod
+from typing import TYPE_CHECKING, ClassVar
 
-from torch import Tensor, nn
-
+from gptkit.core.spec import Component
 from gptkit.kinds.context import BuildContext
-from gptkit.kinds.forward import Forward
-from gptkit.spec import Component
 
-__all__ = ["Block", "BlockSpec"]
+if TYPE_CHECKING:
+    from gptkit.nn.block import Block
 
-
-class Block(nn.Module, ABC):
-    """The runtime part of a block."""
-
-    @abstractmethod
-    def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
-        """(B, T, d_model) to (B, T, d_model)."""
+__all__ = ["BlockSpec"]
 
 
 class BlockSpec(Component):
@@ -33,6 +25,7 @@ class BlockSpec(Component):
     """
 
     kind: ClassVar[str] = "block"
+    runtime: ClassVar[str] = "gptkit.nn.block:Block"
     final_norm: ClassVar[bool] = True
 
     @abstractmethod

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from gptkit.spec import Component
+from gptkit.core.spec import Component
 
 __all__ = ["DataSpec", "Document"]
 

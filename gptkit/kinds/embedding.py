@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from typing import ClassVar
+from abc import abstractmethod
+from typing import TYPE_CHECKING, ClassVar
 
-from torch import Tensor, nn
-
+from gptkit.core.spec import Component
 from gptkit.kinds.context import BuildContext
-from gptkit.kinds.forward import Forward
-from gptkit.spec import Component
 
-__all__ = ["Embedding", "EmbeddingSpec"]
+if TYPE_CHECKING:
+    from gptkit.nn.embedding import Embedding
 
-
-class Embedding(nn.Module, ABC):
-    """The runtime part of an embedding."""
-
-    @property
-    @abstractmethod
-    def table_VE(self) -> nn.Parameter:
-        """The weight that a tied head uses, (vocabulary, d_model); narrower where the embedding projects up to d_model."""
-
-    @abstractmethod
-    def forward(self, ids_BT: Tensor, forward: Forward) -> Tensor:
-        """(B, T) token ids to (B, T, d_model)."""
+__all__ = ["EmbeddingSpec"]
 
 
 class EmbeddingSpec(Component):
     """Turns token ids into vectors, and applies the absolute part of the model's position (``context.position``)."""
 
     kind: ClassVar[str] = "embedding"
+    runtime: ClassVar[str] = "gptkit.nn.embedding:Embedding"
 
     @abstractmethod
     def build(self, context: BuildContext) -> Embedding:

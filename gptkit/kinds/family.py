@@ -6,12 +6,13 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from torch import Tensor
-
+from gptkit.core.spec import Component
 from gptkit.kinds.foreign import ForeignConfig
-from gptkit.spec import Component
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["FamilySpec", "Layout", "Rule"]
 

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from typing import ClassVar
+from abc import abstractmethod
+from typing import TYPE_CHECKING, ClassVar
 
-from torch import Tensor, nn
-
+from gptkit.core.spec import Component
 from gptkit.kinds.context import BuildContext
-from gptkit.kinds.forward import Forward
-from gptkit.spec import Component
 
-__all__ = ["FeedForward", "FeedForwardSpec"]
+if TYPE_CHECKING:
+    from gptkit.nn.feedforward import FeedForward
 
-
-class FeedForward(nn.Module, ABC):
-    """The runtime part of a feed-forward."""
-
-    @abstractmethod
-    def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
-        """(B, T, d_model) to (B, T, d_model)."""
+__all__ = ["FeedForwardSpec"]
 
 
 class FeedForwardSpec(Component):
@@ -30,6 +22,7 @@ class FeedForwardSpec(Component):
     """
 
     kind: ClassVar[str] = "feedforward"
+    runtime: ClassVar[str] = "gptkit.nn.feedforward:FeedForward"
 
     @abstractmethod
     def build(self, context: BuildContext) -> FeedForward:

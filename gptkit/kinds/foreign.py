@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NoReturn, cast
 
-from gptkit.errors import ForeignModelError
-from gptkit.spec import describe
+from gptkit.core.errors import ForeignModelError
+from gptkit.core.spec import describe
 
 __all__ = ["HARMLESS", "ForeignConfig"]
 

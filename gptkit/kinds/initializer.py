@@ -9,22 +9,18 @@ for start as torch's own module of that type would suggest: linear weights `"wei
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
+from gptkit.core.spec import Component
 from gptkit.kinds.context import BuildContext
-from gptkit.spec import Component
 
-__all__ = ["Initial", "InitializerSpec", "Role"]
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
-Role = Literal["weight", "output", "embedding", "zeros", "ones"]
-"""`weight` a projection; `output` a projection that writes to the residual stream; `embedding` a table of vectors."""
+    from gptkit.nn.initial import Role
 
-Initial = Role | Callable[[torch.Size, torch.Generator], Tensor]
-"""A role, which the model's initializer turns into numbers, or a function of shape and generator that makes them."""
+__all__ = ["InitializerSpec"]
 
 
 class InitializerSpec(Component):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from torch import nn
-
+from gptkit.core.spec import Component
 from gptkit.kinds.context import BuildContext
-from gptkit.spec import Component
+
+if TYPE_CHECKING:
+    from torch import nn
 
 __all__ = ["NormSpec"]
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
 from pydantic import Field
-from torch import nn
 
-from gptkit.spec import Component
+from gptkit.core.spec import Component
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 __all__ = ["OptimizerSpec", "ScheduleSpec"]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from gptkit.hookspecs import hookimpl
+from gptkit.core.hooks import hookimpl
+from gptkit.core.spec import Component
 from gptkit.kinds.activation import ActivationSpec
 from gptkit.kinds.attention import AttentionSpec
 from gptkit.kinds.block import BlockSpec
@@ -20,7 +21,6 @@ from gptkit.kinds.router import RouterSpec
 from gptkit.kinds.sampler import SamplerSpec
 from gptkit.kinds.tokenizer import TokenizerSpec
 from gptkit.kinds.tracker import TrackerSpec
-from gptkit.spec import Component
 
 
 @hookimpl

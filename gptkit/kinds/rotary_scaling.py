@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
+from gptkit.core.spec import Component
 from gptkit.kinds.context import BuildContext
-from gptkit.spec import Component
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["RotaryScalingSpec"]
 
@@ -50,4 +50,6 @@ class RotaryScalingSpec(Component):
     @staticmethod
     def plain(base: float, d_rotary: int) -> Tensor:
         """Unscaled frequencies: base^(-2i / d_rotary)."""
+        import torch
+
         return 1.0 / (base ** (torch.arange(0, d_rotary, 2, dtype=torch.int64).float() / d_rotary))

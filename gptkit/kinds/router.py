@@ -5,31 +5,17 @@ Shapes: N tokens, E model width, X experts, K experts chosen for a token.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from torch import Tensor, nn
-
+from gptkit.core.spec import Component, Fault
 from gptkit.kinds.context import BuildContext
-from gptkit.kinds.forward import Forward
-from gptkit.spec import Component, Fault
 
-__all__ = ["Router", "RouterSpec"]
+if TYPE_CHECKING:
+    from gptkit.nn.router import Router
 
-
-class Router(nn.Module, ABC):
-    """The runtime part of a router."""
-
-    @abstractmethod
-    def forward(self, x_NE: Tensor, forward: Forward, valid_N: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """For every token the experts it goes to, (N, K) whole numbers below X, all different, and their weights, (N, K).
-
-        Weights have the dtype of `x_NE`. In training, a router adds its auxiliary losses to ``forward.losses``.
-
-        Args:
-            valid_N: False for padding, which is routed too but must not count in losses; None where all are real.
-        """
+__all__ = ["RouterSpec"]
 
 
 class RouterSpec(Component):
@@ -39,6 +25,7 @@ class RouterSpec(Component):
     """
 
     kind: ClassVar[str] = "router"
+    runtime: ClassVar[str] = "gptkit.nn.router:Router"
 
     def expert_faults(self, n_experts: int) -> Iterator[Fault]:
         """Why this router cannot serve so many experts: paths below this spec, and sentences with the remedy."""

@@ -10,15 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
-from gptkit.spec import Component
+from gptkit.core.spec import Component
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from gptkit.kinds.tokenizer import Tokenizer
 
-__all__ = ["Sampler", "SamplerContext", "SamplerSpec", "rule_out"]
+__all__ = ["Sampler", "SamplerContext", "SamplerSpec"]
 
 
 @dataclass(frozen=True)
@@ -79,10 +78,3 @@ class SamplerSpec(Component):
         Raises:
             GptkitError: it needs what the context lacks (a tokenizer, an end token, an id of the vocabulary).
         """
-
-
-def rule_out(logits_BV: Tensor, remove_BV: Tensor) -> Tensor:
-    """The logits with -inf where `remove_BV` is true; a row that would have no token left stays as it was."""
-    left_BV = logits_BV.masked_fill(remove_BV, -torch.inf)
-    empty_B1 = left_BV.amax(dim=-1, keepdim=True) == -torch.inf
-    return torch.where(empty_B1, logits_BV, left_BV)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path
 from typing import ClassVar
 
-from gptkit.spec import Component
+from gptkit.core.spec import Component
 
 __all__ = ["StreamDecoder", "Tokenizer", "TokenizerSpec"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from gptkit.spec import Component
+from gptkit.core.spec import Component
 
 __all__ = ["Tracker", "TrackerSpec", "TrainingStart"]
 

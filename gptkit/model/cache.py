@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gptkit.errors import StateError
-from gptkit.kinds.state import LayerState, RecurrentState
+from gptkit.core.errors import StateError
+from gptkit.nn.cache.state import LayerState, RecurrentState
 
 __all__ = ["Cache"]
 

@@ -13,15 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from gptkit.errors import GptkitError, StateError
+from gptkit.core.errors import GptkitError, StateError
 from gptkit.files import validate_data
-from gptkit.kinds.attention import Attention
-from gptkit.kinds.forward import Forward
-from gptkit.kinds.state import LayerState, Stateful
 from gptkit.model.cache import Cache
 from gptkit.model.initialize import initialize
 from gptkit.model.spec import ModelSpec
 from gptkit.model.tree import tree
+from gptkit.nn.attention.base import Attention
+from gptkit.nn.cache.state import LayerState, Stateful
+from gptkit.nn.forward import Forward
 
 __all__ = ["GPT", "Output"]
 

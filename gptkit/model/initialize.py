@@ -10,9 +10,10 @@ import hashlib
 import torch
 from torch import Tensor, nn
 
-from gptkit.errors import GptkitError
+from gptkit.core.errors import GptkitError
 from gptkit.kinds.context import BuildContext
-from gptkit.kinds.initializer import Initial, InitializerSpec
+from gptkit.kinds.initializer import InitializerSpec
+from gptkit.nn.initial import Initial
 
 __all__ = ["initialize", "roles"]
 

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from gptkit.errors import CapacityError
-from gptkit.kinds.state import Stateful
+from gptkit.core.errors import CapacityError
 from gptkit.model.gpt import GPT
 from gptkit.model.spec import ModelSpec
 from gptkit.model.tree import count
+from gptkit.nn.cache.state import Stateful
 
 __all__ = ["Plan", "available_memory", "human_bytes", "human_count", "plan", "refuse_unless_fits"]
 

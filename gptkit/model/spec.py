@@ -7,18 +7,18 @@ from typing import Any
 
 from pydantic import Field, ModelWrapValidatorHandler, ValidationInfo, model_validator
 
+from gptkit.core.failing import MEANT, failure
+from gptkit.core.spec import Component, Fault, Spec, component, failures
 from gptkit.files import merge
 from gptkit.kinds.attention import AttentionSpec
 from gptkit.kinds.block import BlockSpec
 from gptkit.kinds.context import BuildContext, LayerParts
 from gptkit.kinds.embedding import EmbeddingSpec
-from gptkit.kinds.failing import MEANT, failure
 from gptkit.kinds.feedforward import FeedForwardSpec
 from gptkit.kinds.head import HeadSpec
 from gptkit.kinds.initializer import InitializerSpec
 from gptkit.kinds.norm import NormSpec
 from gptkit.kinds.position import PositionSpec
-from gptkit.spec import Component, Fault, Spec, component, failures
 
 __all__ = ["LayerSpec", "ModelSpec"]
 

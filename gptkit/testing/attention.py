@@ -10,10 +10,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from gptkit.kinds.attention import Attention
 from gptkit.kinds.context import BuildContext
-from gptkit.kinds.position import HeadShape, Position, PositionSpec
+from gptkit.kinds.position import HeadShape, PositionSpec
 from gptkit.model.gpt import GPT
+from gptkit.nn.attention.base import Attention
+from gptkit.nn.position import Position
 from gptkit.testing.check import Checks, differ, expect, same, skip
 from gptkit.testing.subject import CONTEXT_LENGTH, Subject, stirred, token_ids
 from gptkit.testing.tokens import reach

@@ -11,11 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gptkit.core.registry import default_registry
 from gptkit.kinds.context import BuildContext
-from gptkit.kinds.embedding import Embedding, EmbeddingSpec
-from gptkit.kinds.head import IGNORED, Head
-from gptkit.kinds.position import Position, PositionSpec
-from gptkit.registry import default_registry
+from gptkit.kinds.embedding import EmbeddingSpec
+from gptkit.kinds.position import PositionSpec
+from gptkit.nn.embedding import Embedding
+from gptkit.nn.head import IGNORED, Head
+from gptkit.nn.position import Position
 from gptkit.testing.check import Checks, differ, expect, same
 from gptkit.testing.subject import D_MODEL, VOCAB, Subject, token_ids
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from gptkit.errors import ForeignModelError, SpecError
+from gptkit.core.errors import ForeignModelError, SpecError
 from gptkit.files import validate_data
 from gptkit.kinds.family import FamilySpec
 from gptkit.kinds.foreign import ForeignConfig

@@ -10,8 +10,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from gptkit.kinds.position import HeadShape, Position
+from gptkit.kinds.position import HeadShape
 from gptkit.kinds.rotary_scaling import RotaryScalingSpec
+from gptkit.nn.position import Position
 from gptkit.testing.check import Checks, expect, same, skip
 from gptkit.testing.subject import D_HEAD, D_MODEL, Subject, stirred
 

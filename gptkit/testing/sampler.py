@@ -11,10 +11,10 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from gptkit.generation.chain import Chain
+from gptkit.core.registry import default_registry
+from gptkit.inference.chain import Chain
 from gptkit.kinds.sampler import Sampler, SamplerContext, SamplerSpec
 from gptkit.kinds.tokenizer import Tokenizer, TokenizerSpec
-from gptkit.registry import default_registry
 from gptkit.testing.check import Checks, expect, same
 from gptkit.testing.subject import Subject
 

@@ -15,18 +15,18 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from gptkit.errors import SpecError, TokenizerError
+from gptkit.core.errors import SpecError, TokenizerError
+from gptkit.core.registry import default_registry
+from gptkit.core.spec import Component
 from gptkit.kinds.attention import AttentionSpec
 from gptkit.kinds.context import BuildContext
-from gptkit.kinds.forward import Forward
 from gptkit.kinds.initializer import InitializerSpec
 from gptkit.kinds.position import PositionSpec
 from gptkit.kinds.tokenizer import Tokenizer, TokenizerSpec
 from gptkit.model.gpt import GPT
 from gptkit.model.initialize import initialize
 from gptkit.model.spec import ModelSpec
-from gptkit.registry import default_registry
-from gptkit.spec import Component
+from gptkit.nn.forward import Forward
 from gptkit.testing.check import ContractError, skip
 from gptkit.testing.texts import CORPUS, write_corpus
 

@@ -6,7 +6,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from gptkit.errors import TokenizerError
+from gptkit.core.errors import TokenizerError
 from gptkit.kinds.tokenizer import Tokenizer
 from gptkit.testing.check import Checks, expect, skip
 from gptkit.testing.subject import Subject

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gptkit.errors import StateError
+from gptkit.core.errors import StateError
 from gptkit.model.cache import Cache
 from gptkit.model.gpt import GPT
 from gptkit.testing.check import Checks, differ, expect, same, skip

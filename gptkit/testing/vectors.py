@@ -11,7 +11,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from gptkit.kinds.router import Router
+from gptkit.nn.router import Router
 from gptkit.testing.check import Checks, expect, same
 from gptkit.testing.subject import D_HEAD, D_MODEL, Subject, token_ids
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gptkit.kinds.head import IGNORED
+from gptkit.nn.head import IGNORED
 from gptkit.training.precision import autocast
 
 __all__ = ["Batch", "Evaluation", "evaluate"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from gptkit.errors import TrainingError
+from gptkit.core.errors import TrainingError
 
 __all__ = ["autocast", "has_bf16", "pick_device", "pick_precision"]
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gptkit.errors import TrainingError
+from gptkit.core.errors import TrainingError
 from gptkit.kinds.tracker import TrainingStart
 from gptkit.training.observer import Observer
 

@@ -7,9 +7,9 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from gptkit.core.spec import Component, Fault, Spec, component, failures
 from gptkit.kinds.optimizer import OptimizerSpec, ScheduleSpec
 from gptkit.kinds.tracker import TrackerSpec
-from gptkit.spec import Component, Fault, Spec, component, failures
 
 __all__ = ["TrainingSpec"]
 

@@ -14,10 +14,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from gptkit.checkpoint import CheckpointStore, load_weights, read_state, restore_optimizer
-from gptkit.errors import TrainingError
-from gptkit.kinds.head import IGNORED
+from gptkit.checkpoint.store import CheckpointStore, load_weights, read_state, restore_optimizer
+from gptkit.core.errors import TrainingError
 from gptkit.kinds.tracker import TrainingStart
+from gptkit.nn.head import IGNORED
 from gptkit.training.evaluation import Batch, documents, evaluate, to_device
 from gptkit.training.observer import Observer, Observers
 from gptkit.training.precision import autocast, pick_device, pick_precision

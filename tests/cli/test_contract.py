@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gptkit.registry import default_registry
+from gptkit.core.registry import default_registry
 
 from .conftest import Call
 
@@ -18,7 +18,7 @@ def test_a_contract_has_all_that_a_plugin_writes(call: Call) -> None:
         "  describe(self) -> str  (to be written)\n      In a few words, for the table of layers",
         "max_positions(self, context: BuildContext) -> int | None\n",
         "depends_on_length: bool\n",
-        "What it builds: gptkit.kinds.position.Position",
+        "What it builds: gptkit.nn.position.Position",
         "  embed(self, x_BTE: Tensor, positions: Tensor) -> Tensor\n      Absolute: add to",
         "(1 or B, H, T, S)",
     ):

@@ -13,7 +13,7 @@ import pytest
 
 import gptkit
 from gptkit.cli import check
-from gptkit.errors import GptkitError
+from gptkit.core.errors import GptkitError
 
 from .conftest import Call
 
@@ -178,6 +178,6 @@ def test_completion_never_fails(call: Call, monkeypatch: pytest.MonkeyPatch) -> 
     def broken() -> None:
         raise RuntimeError("no registry")
 
-    monkeypatch.setattr("gptkit.registry.default_registry", broken)
+    monkeypatch.setattr("gptkit.core.registry.default_registry", broken)
     environment = {"_GPTKIT_COMPLETE": "complete_bash", "COMP_WORDS": "gptkit components position r", "COMP_CWORD": "3"}
     assert call(env=environment, prog_name="gptkit").stdout.split() == []

@@ -9,8 +9,8 @@ from types import ModuleType
 
 import pytest
 
-from gptkit import registry
 from gptkit.cli import check
+from gptkit.core import registry
 from gptkit.training.records import MetricsFile
 from tests import fake_plugins
 from tests.cli.conftest import Call

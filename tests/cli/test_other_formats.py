@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from families.test_hostile import CONFIG
+from interop.test_hostile import CONFIG
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 

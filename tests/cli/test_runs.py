@@ -143,8 +143,8 @@ def test_evaluate_on_the_runs_own_corpus(call: Call, run: Path) -> None:
 
 
 def test_evaluate_on_other_text_counts_every_byte_once(call: Call, run: Path, tmp_path: Path) -> None:
-    from gptkit.experiments.run import prompt_ids
-    from gptkit.generation.score import score
+    from gptkit.inference.score import score
+    from gptkit.runs.run import prompt_ids
 
     text = "the cat sat on a mat, naïvely"
     (tmp_path / "other.txt").write_text(text, encoding="utf-8")

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 
 from gptkit.components.activation.elementwise import LeakyReluSpec, QuickGeluSpec
+from gptkit.core.registry import default_registry
 from gptkit.kinds.activation import ActivationSpec
 from gptkit.kinds.context import BuildContext
-from gptkit.registry import default_registry
 
 CONTEXT = BuildContext(d_model=8, context_length=8, n_layers=1)
 X = torch.linspace(-6, 6, 241)

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gptkit.kinds.attention import Attention
 from gptkit.kinds.context import BuildContext, LayerParts
-from gptkit.kinds.forward import Forward
 from gptkit.model.spec import ModelSpec
+from gptkit.nn.attention.base import Attention
+from gptkit.nn.forward import Forward
 
 B, T, E = 2, 11, 24
 

@@ -17,11 +17,13 @@ from gptkit.components.block.pre_norm import PreNormSpec
 from gptkit.components.block.sandwich import SandwichSpec
 from gptkit.components.feedforward.mlp import MLPSpec
 from gptkit.components.norm.layer import LayerNormSpec
-from gptkit.kinds.attention import Attention, AttentionSpec
-from gptkit.kinds.block import Block, BlockSpec
+from gptkit.core.registry import default_registry
+from gptkit.kinds.attention import AttentionSpec
+from gptkit.kinds.block import BlockSpec
 from gptkit.kinds.context import BuildContext, LayerParts
-from gptkit.kinds.forward import Forward
-from gptkit.registry import default_registry
+from gptkit.nn.attention.base import Attention
+from gptkit.nn.block import Block
+from gptkit.nn.forward import Forward
 
 B, T, E = 2, 5, 12
 

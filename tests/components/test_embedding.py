@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gptkit.components.embedding.token import TokenEmbedding, TokenEmbeddingSpec
+from gptkit.core.registry import default_registry
 from gptkit.kinds.context import BuildContext
-from gptkit.kinds.forward import Forward
-from gptkit.registry import default_registry
+from gptkit.nn.forward import Forward
 
 B, T, E, V = 3, 6, 24, 50
 IDS = torch.randint(V, (B, T), generator=torch.Generator().manual_seed(0))

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from gptkit.components.feedforward.experts import Experts, ExpertsSpec
-from gptkit.errors import SpecError
+from gptkit.core.errors import SpecError
 from gptkit.files import validate_data
 from gptkit.kinds.context import BuildContext
-from gptkit.kinds.forward import Forward
 from gptkit.model.gpt import GPT
 from gptkit.model.spec import ModelSpec
+from gptkit.nn.forward import Forward
 
 B, T, E, F, X = 2, 7, 16, 12, 8
 CONTEXT = BuildContext(d_model=E, context_length=8, n_layers=2)

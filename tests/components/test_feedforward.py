@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from gptkit.components.feedforward.gated import GatedSpec
 from gptkit.components.feedforward.mlp import MLPSpec
 from gptkit.kinds.context import BuildContext
-from gptkit.kinds.feedforward import FeedForward, FeedForwardSpec
-from gptkit.kinds.forward import Forward
+from gptkit.kinds.feedforward import FeedForwardSpec
+from gptkit.nn.feedforward import FeedForward
+from gptkit.nn.forward import Forward
 
 B, T, E = 2, 5, 24
 CONTEXT = BuildContext(d_model=E, context_length=8, n_layers=2)

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from gptkit.errors import SpecError, StateError
+from gptkit.core.errors import SpecError, StateError
 from gptkit.files import validate_data
-from gptkit.kinds.forward import Forward
 from gptkit.model.gpt import GPT
 from gptkit.model.plan import plan
 from gptkit.model.spec import ModelSpec
+from gptkit.nn.forward import Forward
 from gptkit.ops.delta_rule import causal_conv, gated_delta_rule, gated_delta_step
 
 V = 31

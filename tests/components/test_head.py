@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from gptkit.components.embedding.token import TokenEmbeddingSpec
 from gptkit.components.head.linear import LinearHead, LinearHeadSpec
 from gptkit.kinds.context import BuildContext
-from gptkit.kinds.embedding import Embedding
-from gptkit.kinds.head import IGNORED
+from gptkit.nn.embedding import Embedding
+from gptkit.nn.head import IGNORED
 
 B, T, E, V = 2, 7, 12, 40
 CONTEXT = BuildContext(d_model=E, context_length=8, n_layers=2, vocab_size=V)

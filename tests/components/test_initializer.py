@@ -15,7 +15,8 @@ from gptkit.components.initializer.small import SmallSpec
 from gptkit.components.initializer.truncated_normal import TruncatedNormalSpec
 from gptkit.components.initializer.xavier import XavierSpec
 from gptkit.kinds.context import BuildContext
-from gptkit.kinds.initializer import InitializerSpec, Role
+from gptkit.kinds.initializer import InitializerSpec
+from gptkit.nn.initial import Role
 
 CONTEXT = BuildContext(d_model=64, context_length=8, n_layers=8, vocab_size=100)
 OUT, IN = 300, 200

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import nn
 
+from gptkit.core.registry import default_registry
 from gptkit.kinds.context import BuildContext
-from gptkit.kinds.position import HeadShape, Position, PositionSpec
-from gptkit.registry import default_registry
+from gptkit.kinds.position import HeadShape, PositionSpec
+from gptkit.nn.position import Position
 
 E, LENGTH = 24, 64
 

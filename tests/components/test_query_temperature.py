@@ -9,9 +9,9 @@ import torch
 
 from gptkit.components.position.query_temperature import QueryTemperatureSpec
 from gptkit.kinds.context import BuildContext
-from gptkit.kinds.forward import Forward
 from gptkit.kinds.position import HeadShape
 from gptkit.model.gpt import GPT
+from gptkit.nn.forward import Forward
 
 CONTEXT = BuildContext(d_model=8, context_length=32, n_layers=1)
 

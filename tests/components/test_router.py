@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from gptkit.core.registry import default_registry
 from gptkit.kinds.context import BuildContext
-from gptkit.kinds.forward import Forward
-from gptkit.kinds.router import Router
+from gptkit.nn.forward import Forward
+from gptkit.nn.router import Router
 from gptkit.ops.routing import limit_to_groups
-from gptkit.registry import default_registry
 
 N, E, X = 40, 8, 6
 CONTEXT = BuildContext(d_model=E, context_length=8, n_layers=3)

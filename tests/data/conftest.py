@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 import pytest
 import torch
 
-from gptkit.errors import TokenizerError
+from gptkit.core.errors import TokenizerError
 from gptkit.kinds.data import DataSpec, Document
 from gptkit.kinds.tokenizer import Tokenizer
 

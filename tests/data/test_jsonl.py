@@ -11,7 +11,7 @@ import pytest
 
 from gptkit.components.data.builtin import BuiltinDataSpec
 from gptkit.components.data.jsonl import JsonLinesDataSpec
-from gptkit.errors import DataError
+from gptkit.core.errors import DataError
 
 
 def write(path: Path, *lines: str | bytes) -> None:

@@ -19,10 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gptkit.components.data.text import TextDataSpec
+from gptkit.core.errors import DataError, TokenizerError
 from gptkit.data import Prepared, Progress, open_prepared, plan_split, prepare
 from gptkit.data.files import replaced_folder, token_dtype
 from gptkit.data.split import split_documents
-from gptkit.errors import DataError, TokenizerError
 from gptkit.kinds.data import DataSpec
 
 HERE = Path()

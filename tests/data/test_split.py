@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from gptkit.components.data.builtin import BuiltinDataSpec
 from gptkit.components.data.text import TextDataSpec
+from gptkit.core.errors import DataError
 from gptkit.data import corpus_texts, plan_split
 from gptkit.data.split import split_documents
-from gptkit.errors import DataError
 from gptkit.kinds.data import DataSpec
 
 HERE = Path()

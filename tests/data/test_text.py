@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from gptkit.components.data import text as text_module
 from gptkit.components.data._files import _walk
 from gptkit.components.data.text import TextDataSpec, read_documents
-from gptkit.errors import DataError
+from gptkit.core.errors import DataError
 
 
 def texts(data: TextDataSpec, base: Path) -> list[str]:

@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gptkit.core.errors import DataError
 from gptkit.data import Windows
-from gptkit.errors import DataError
 
 
 def row(length: int, dtype: str = "<u2") -> Any:

@@ -12,12 +12,12 @@ from pydantic import Field
 from torch import nn
 
 from gptkit.components import plugin as builtin_components
-from gptkit.hookspecs import hookimpl
+from gptkit.core.hooks import hookimpl
+from gptkit.core.registry import Registry
+from gptkit.core.spec import Component, Spec, component
 from gptkit.kinds import plugin as builtin_kinds
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.norm import NormSpec
-from gptkit.registry import Registry
-from gptkit.spec import Component, Spec, component
 
 
 class PaintSpec(Component):

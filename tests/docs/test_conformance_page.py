@@ -6,8 +6,8 @@ import re
 
 import pytest
 
+from gptkit.core.registry import default_registry
 from gptkit.docs.conformance import page
-from gptkit.registry import default_registry
 from gptkit.testing import checks_for
 
 

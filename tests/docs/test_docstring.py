@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from gptkit.docs.docstring import parse
+from gptkit.reflect.docstring import parse
 
 
 def test_parts_are_told_apart() -> None:

@@ -17,13 +17,13 @@ from ruamel.yaml import YAML
 
 import gptkit
 from gptkit.components import plugin as builtin_components
-from gptkit.experiments.spec import ExperimentSpec
+from gptkit.core.registry import Registry
 from gptkit.files import merge, validate_data
 from gptkit.kinds import plugin as builtin_kinds
 from gptkit.kinds.position import PositionSpec
 from gptkit.model.gpt import GPT
 from gptkit.model.spec import ModelSpec
-from gptkit.registry import Registry
+from gptkit.runs.spec import ExperimentSpec
 from gptkit.testing import instances, run_checks
 
 PAGES = Path(__file__).resolve().parents[2] / "docs"

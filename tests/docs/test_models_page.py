@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from gptkit.core.registry import Registry
 from gptkit.docs.models import page
-from gptkit.registry import Registry
-from gptkit.shipped import groups
+from gptkit.presets.catalog import groups
 
 
 def test_it_holds_every_family_and_every_released_model(builtin: Registry) -> None:

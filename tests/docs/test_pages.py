@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from gptkit.core.registry import Registry
+from gptkit.core.spec import Spec, component
 from gptkit.docs import conformance, models
 from gptkit.docs.pages import navigation, pages, write
-from gptkit.registry import Registry
-from gptkit.spec import Spec, component
 
 
 def listed(found: dict[str, str]) -> set[tuple[str, str]]:

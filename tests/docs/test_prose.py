@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from gptkit.docs import prose
+from gptkit.reflect import prose
 
 
 @pytest.mark.parametrize(

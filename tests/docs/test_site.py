@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gptkit.registry import default_registry
+from gptkit.core.registry import default_registry
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gptkit.errors import SpecError
+from gptkit.core.errors import SpecError
 from gptkit.files import Source, read
 
 Write = Callable[..., Path]

@@ -7,10 +7,10 @@ from typing import Any, ClassVar, Literal
 import pytest
 from pydantic import Field, model_validator
 
-from gptkit.errors import SpecError
+from gptkit.core.errors import SpecError
+from gptkit.core.spec import Spec, component, failures, optional_component
 from gptkit.files import read, validate, validate_data
 from gptkit.files.validation import MAX_PROBLEMS
-from gptkit.spec import Spec, component, failures, optional_component
 from tests.fake_plugins import Exact, Gate, Mixer, Norm, Part, Plain, Whole, make, plugin, registry
 
 REGISTRY = registry(

@@ -9,11 +9,11 @@ import pytest
 from fake_plugins import plugin
 from pydantic import Field, ValidationError
 
-from gptkit import registry
+from gptkit.core import registry
+from gptkit.core.spec import Fault
 from gptkit.kinds.activation import ActivationSpec
 from gptkit.kinds.position import PositionSpec
 from gptkit.model.spec import ModelSpec
-from gptkit.spec import Fault
 
 
 class Broken(PositionSpec):

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gptkit.errors import CapacityError, GptkitError, SpecError, StateError
+from gptkit.core.errors import CapacityError, GptkitError, SpecError, StateError
 from gptkit.model.gpt import GPT
 from gptkit.model.initialize import roles
 from gptkit.model.plan import plan, refuse_unless_fits

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gptkit.errors import SpecError
+from gptkit.core.errors import SpecError
 from gptkit.files import validate_data
 from gptkit.model.spec import ModelSpec
 

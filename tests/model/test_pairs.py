@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from gptkit.errors import SpecError
+from gptkit.core.errors import SpecError
+from gptkit.core.registry import default_registry
 from gptkit.model.gpt import GPT
-from gptkit.registry import default_registry
 
 V = 61
 VARIANTS: dict[str, list[dict[str, Any]]] = {

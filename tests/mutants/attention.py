@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from gptkit.components.attention.grouped_query import GroupedQueryAttention
 from gptkit.components.attention.multi_head import MultiHeadSpec
 from gptkit.kinds.context import BuildContext
-from gptkit.kinds.forward import Forward
-from gptkit.kinds.state import TokenState
+from gptkit.nn.cache.state import TokenState
+from gptkit.nn.forward import Forward
 
 # A cached step differs wherever something is remembered or turned wrongly.
 DECODING = ("cached-equals-full", "cache-reorders", "cache-truncates", "uneven-prompts-cached")

@@ -13,10 +13,10 @@ from gptkit.components.embedding.token import TokenEmbedding, TokenEmbeddingSpec
 from gptkit.components.head.linear import LinearHead, LinearHeadSpec
 from gptkit.components.initializer.normal import NormalSpec
 from gptkit.kinds.context import BuildContext
-from gptkit.kinds.embedding import Embedding
-from gptkit.kinds.forward import Forward
-from gptkit.kinds.head import Head
-from gptkit.kinds.initializer import Role
+from gptkit.nn.embedding import Embedding
+from gptkit.nn.forward import Forward
+from gptkit.nn.head import Head
+from gptkit.nn.initial import Role
 
 
 class WrongEmbedding(Mutant, TokenEmbeddingSpec):

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from mutants.mutant import Mutant
 
-from gptkit.families.llama import LlamaFamily
+from gptkit.interop.families.llama import LlamaFamily
 from gptkit.kinds.family import Rule
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from gptkit.spec import Component
+from gptkit.core.spec import Component
 
 __all__ = ["ANYTHING", "Mutant", "become"]
 

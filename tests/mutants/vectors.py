@@ -15,8 +15,8 @@ from gptkit.components.feedforward.mlp import MLP, MLPSpec
 from gptkit.components.norm.rms import RMSNorm, RMSNormSpec
 from gptkit.components.router.top_k_softmax import TopKSoftmax, TopKSoftmaxSpec
 from gptkit.kinds.context import BuildContext
-from gptkit.kinds.forward import Forward
-from gptkit.kinds.router import Router
+from gptkit.nn.forward import Forward
+from gptkit.nn.router import Router
 
 
 class WrongNorm(Mutant, RMSNormSpec):

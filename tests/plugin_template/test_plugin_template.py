@@ -16,16 +16,16 @@ import pytest
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
-import gptkit.registry
+import gptkit.core.registry
 from gptkit.cli.main import app
 from gptkit.cli.plugin_files import kinds, render
 from gptkit.components import plugin as builtin_components
-from gptkit.errors import GptkitError
-from gptkit.experiments.spec import ExperimentSpec
-from gptkit.families import plugin as builtin_families
+from gptkit.core.errors import GptkitError
+from gptkit.core.registry import Registry
 from gptkit.files import validate_data
+from gptkit.interop.families import plugin as builtin_families
 from gptkit.kinds import plugin as builtin_kinds
-from gptkit.registry import Registry
+from gptkit.runs.spec import ExperimentSpec
 from gptkit.testing import instances, run_checks
 
 
@@ -66,7 +66,7 @@ def made(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_there_is_a_template_for_every_kind() -> None:
-    assert kinds() == sorted(gptkit.registry.default_registry().kinds())
+    assert kinds() == sorted(gptkit.core.registry.default_registry().kinds())
 
 
 @pytest.mark.parametrize("made", kinds(), indirect=True)
@@ -95,7 +95,7 @@ def test_files_are_tidy(kind: str) -> None:
         assert not text.endswith("\n\n")
     source = found["gptkit_a_b2/a_b2.py"]
     imported = {line.split()[1] for line in source.splitlines() if line.startswith(("import gptkit", "from gptkit"))}
-    public = ("gptkit.kinds.", "gptkit.ops.", "gptkit.spec", "gptkit.errors")
+    public = ("gptkit.kinds.", "gptkit.nn.", "gptkit.ops.", "gptkit.core.spec", "gptkit.core.errors")
     assert all(module.startswith(public) for module in imported), imported
     assert "ABSpec" not in source
     assert "AB2Spec" in source
@@ -138,14 +138,14 @@ def test_new_refuses_a_name_that_is_taken(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("made", ["schedule"], indirect=True)
 def test_check_prints_a_table_and_fails_where_a_promise_is_broken(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gptkit.registry, "_default", registry_with(made))
+    monkeypatch.setattr(gptkit.core.registry, "_default", registry_with(made))
     done = call("plugin", "check", "gptkit-new-schedule")
     assert done.exit_code == 0, done.output
     rows = {line.split()[0]: line.split()[1:] for line in done.output.splitlines() if len(line.split()) == 2}
     assert rows["within-bounds"] == ["ok"]
     assert "8 checks, none failed" in done.output
 
-    cls = gptkit.registry.default_registry().component("schedule", "new-schedule")
+    cls = gptkit.core.registry.default_registry().component("schedule", "new-schedule")
     monkeypatch.setattr(cls, "factor", lambda self, step, steps: 2.0)
     done = call("plugin", "check", "new-schedule")
     assert done.exit_code == 1, done.output
@@ -165,7 +165,7 @@ def test_check_of_what_is_not_there_or_broken(monkeypatch: pytest.MonkeyPatch) -
     def fails() -> Any:
         raise ImportError("no module named nothing")
 
-    monkeypatch.setattr(gptkit.registry, "_default", Registry([point("bad", "gptkit-bad", fails)], ()))
+    monkeypatch.setattr(gptkit.core.registry, "_default", Registry([point("bad", "gptkit-bad", fails)], ()))
     done = call("plugin", "check", "gptkit-bad")
     assert done.exit_code == 2
     assert "gptkit-bad==1.0 (bad): could not be imported: ImportError: no module named nothing" in done.output
@@ -177,7 +177,7 @@ def test_check_of_a_component_that_cannot_be_built(made: Path, monkeypatch: pyte
     source.write_text(source.read_text(encoding="utf-8").replace("Field(100, ge=1", "Field(ge=1"), encoding="utf-8")
     for name in [name for name in sys.modules if name.startswith("gptkit_new_schedule")]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr(gptkit.registry, "_default", registry_with(made))
+    monkeypatch.setattr(gptkit.core.registry, "_default", registry_with(made))
     done = call("plugin", "check", "gptkit-new-schedule")
     assert done.exit_code == 1, done.output
     assert "schedule new-schedule: constructible: fields must be given, and there are no `examples`" in done.output

@@ -8,9 +8,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from gptkit.errors import GptkitError
-from gptkit.kinds.sampler import Sampler, SamplerContext, SamplerSpec, rule_out
-from gptkit.registry import default_registry
+from gptkit.core.errors import GptkitError
+from gptkit.core.registry import default_registry
+from gptkit.kinds.sampler import Sampler, SamplerContext, SamplerSpec
+from gptkit.ops.rule_out import rule_out
 
 VOCAB = 31
 NAMES = default_registry().names("sampler")

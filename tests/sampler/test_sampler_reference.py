@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from transformers.generation import logits_process as reference
 
+from gptkit.core.registry import default_registry
 from gptkit.kinds.sampler import SamplerContext, SamplerSpec
-from gptkit.registry import default_registry
 
 VOCAB = 97
 

@@ -12,13 +12,13 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from specs.strategies import component
 
-from gptkit.checkpoint import CheckpointStore, load_weights
-from gptkit.errors import GptkitError, SpecError
-from gptkit.experiments.spec import ExperimentSpec
+from gptkit.checkpoint.store import CheckpointStore, load_weights
+from gptkit.core.errors import GptkitError, SpecError
 from gptkit.files import dump_yaml, read, validate, validate_data
 from gptkit.model.gpt import GPT
 from gptkit.model.spec import ModelSpec
-from gptkit.shipped import shipped
+from gptkit.presets.catalog import shipped
+from gptkit.runs.spec import ExperimentSpec
 
 V, CONTEXT = 23, 8
 

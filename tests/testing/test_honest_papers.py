@@ -12,7 +12,7 @@ from gptkit.components.attention.grouped_query import GroupedQueryAttention
 from gptkit.components.attention.multi_head import MultiHeadSpec
 from gptkit.components.position.learned import LearnedPosition, LearnedSpec
 from gptkit.kinds.context import BuildContext
-from gptkit.kinds.forward import Forward
+from gptkit.nn.forward import Forward
 from gptkit.testing import run_checks
 
 

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from tokenizers import Regex, pre_tokenizers
 
-from gptkit.components.tokenizer._patterns import PATTERNS, compiled_pattern
-from gptkit.components.tokenizer._published import recipe
-from gptkit.components.tokenizer._ranks import RankTokenizer, chunks
 from gptkit.components.tokenizer.bpe import BpeSpec, train_merges
-from gptkit.errors import DataError, TokenizerError
+from gptkit.core.errors import DataError, TokenizerError
+from gptkit.text.patterns import PATTERNS, compiled_pattern
+from gptkit.text.published import recipe
+from gptkit.text.ranks import RankTokenizer, chunks
 
 ALPHABET = [*"abcdefghij   \n\n\t.,'\"ABC12345é中🙂ñ\u0301", "the", " of", "'ll", "\r\n", "123456", "Zürich"]
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from gptkit.components.tokenizer.byte import ByteSpec
 from gptkit.components.tokenizer.char import CharSpec
 from gptkit.components.tokenizer.word import WordSpec
-from gptkit.errors import TokenizerError
+from gptkit.core.errors import TokenizerError
 
 VERDICT = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "the-verdict.txt"
 STORY = 'The gate, old and grey, was shut. "Who--who is it?" said the gate; it\'s_odd: (the gate spoke!)'

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gptkit.errors import TokenizerError
+from gptkit.core.errors import TokenizerError
 from gptkit.kinds.tokenizer import Tokenizer, TokenizerSpec
 
 LOSSLESS = {

@@ -12,7 +12,7 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Core
 
 from gptkit.components.tokenizer.hugging_face import HuggingFaceSpec, HuggingFaceTokenizer
-from gptkit.errors import TokenizerError
+from gptkit.core.errors import TokenizerError
 
 ALPHABET = [*"abcdefghij    \n\n\t.,'\"12345é中🙂ñ\u0301ß", "the", " of", "class", " statement", "<think>"]
 

@@ -16,10 +16,10 @@ import tiktoken
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Core
 
-from gptkit.components.tokenizer import _published as published
 from gptkit.components.tokenizer.hugging_face import HuggingFaceSpec
 from gptkit.components.tokenizer.tiktoken import TiktokenSpec
-from gptkit.errors import TokenizerError
+from gptkit.core.errors import TokenizerError
+from gptkit.text import published
 
 ALPHABET = [
     *"abcdefghijXYZ    \n\n\t.,'\"12345é中🙂ñ\u0301\u00a0",

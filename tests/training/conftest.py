@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gptkit.checkpoint import CheckpointStore
+from gptkit.checkpoint.store import CheckpointStore
 from gptkit.training.evaluation import Batch
 from gptkit.training.spec import TrainingSpec
 from gptkit.training.trainer import Trainer

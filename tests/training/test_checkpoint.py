@@ -13,10 +13,10 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from gptkit import checkpoint as module
-from gptkit.checkpoint import CheckpointStore, load_weights, read_state, restore_optimizer
+from gptkit.checkpoint import store as module
+from gptkit.checkpoint.store import CheckpointStore, load_weights, read_state, restore_optimizer
 from gptkit.components.optimizer.muon import MuonSpec
-from gptkit.errors import CheckpointError
+from gptkit.core.errors import CheckpointError
 
 from .conftest import Bigram, batch, make_model
 

@@ -19,7 +19,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from gptkit.components.tracker.csv import CSVSpec
-from gptkit.errors import TrainingError
+from gptkit.core.errors import TrainingError
 from gptkit.kinds.tracker import Tracker, TrainingStart
 from gptkit.training import precision
 from gptkit.training.evaluation import Batch, evaluate

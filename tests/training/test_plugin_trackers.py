@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 import gptkit
-from gptkit.hookspecs import hookimpl
+from gptkit.core.hooks import hookimpl
+from gptkit.core.registry import Registry, default_registry
 from gptkit.kinds.tracker import Tracker
-from gptkit.registry import Registry, default_registry
 from tests.fake_plugins import FakeDistribution, FakeEntryPoint
 
 SPEC = {

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gptkit.errors import TrainingError
+from gptkit.core.errors import TrainingError
 from gptkit.training.evaluation import Batch
 from gptkit.training.observer import Observer
 from gptkit.training.records import MetricsFile, SamplesFile, read_metrics

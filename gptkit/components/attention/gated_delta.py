@@ -15,14 +15,15 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from gptkit.kinds.attention import Attention, AttentionSpec
+from gptkit.core.spec import Fault, component
+from gptkit.kinds.attention import AttentionSpec
 from gptkit.kinds.context import BuildContext
-from gptkit.kinds.forward import Forward
-from gptkit.kinds.initializer import Initial
 from gptkit.kinds.norm import NormSpec
-from gptkit.kinds.state import RecurrentState
+from gptkit.nn.attention.base import Attention
+from gptkit.nn.cache.state import RecurrentState
+from gptkit.nn.forward import Forward
+from gptkit.nn.initial import Initial
 from gptkit.ops.delta_rule import causal_conv, gated_delta_rule, gated_delta_step
-from gptkit.spec import Fault, component
 
 __all__ = ["GatedDelta", "GatedDeltaSpec"]
 

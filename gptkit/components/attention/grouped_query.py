@@ -12,14 +12,14 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from gptkit.core.spec import Fault, optional_component
 from gptkit.kinds.attention import AttentionSpec
 from gptkit.kinds.context import BuildContext
-from gptkit.kinds.forward import Forward
-from gptkit.kinds.initializer import Initial
 from gptkit.kinds.norm import NormSpec
 from gptkit.kinds.position import HeadShape
-from gptkit.ops.scored import ScoredAttention, head_faults
-from gptkit.spec import Fault, optional_component
+from gptkit.nn.attention.softmax import ScoredAttention, head_faults
+from gptkit.nn.forward import Forward
+from gptkit.nn.initial import Initial
 
 __all__ = ["GroupedQueryAttention", "GroupedQuerySpec", "HeadedSpec"]
 

@@ -11,12 +11,12 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
+from gptkit.core.spec import Fault
 from gptkit.kinds.attention import AttentionSpec
 from gptkit.kinds.context import BuildContext
-from gptkit.kinds.forward import Forward
 from gptkit.kinds.position import HeadShape
-from gptkit.ops.scored import ScoredAttention, head_faults
-from gptkit.spec import Fault
+from gptkit.nn.attention.softmax import ScoredAttention, head_faults
+from gptkit.nn.forward import Forward
 
 __all__ = ["SimpleAttention", "SimpleSpec"]
 

@@ -16,7 +16,7 @@ from typing import Annotated, Any, BinaryIO, cast
 
 from pydantic import BeforeValidator, Field
 
-from gptkit.errors import DataError
+from gptkit.core.errors import DataError
 
 __all__ = ["Paths", "Patterns", "find_files", "fingerprint_files", "open_file", "shown"]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
-from gptkit.errors import DataError
+from gptkit.core.errors import DataError
 from gptkit.kinds.data import DataSpec, Document
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import Field
 
 from gptkit.components.data._files import Paths, Patterns, find_files, fingerprint_files, open_file, shown
-from gptkit.errors import DataError
+from gptkit.core.errors import DataError
 from gptkit.kinds.data import DataSpec, Document
 
 

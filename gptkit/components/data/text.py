@@ -20,7 +20,7 @@ from gptkit.components.data._files import (
     open_file,
     shown,
 )
-from gptkit.errors import DataError
+from gptkit.core.errors import DataError
 from gptkit.kinds.data import DataSpec, Document
 
 PIECE = 1 << 20

@@ -10,11 +10,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from gptkit.core.spec import optional_component
 from gptkit.kinds.context import BuildContext
-from gptkit.kinds.embedding import Embedding, EmbeddingSpec
-from gptkit.kinds.forward import Forward
+from gptkit.kinds.embedding import EmbeddingSpec
 from gptkit.kinds.norm import NormSpec
-from gptkit.spec import optional_component
+from gptkit.nn.embedding import Embedding
+from gptkit.nn.forward import Forward
 
 __all__ = ["TokenEmbedding", "TokenEmbeddingSpec"]
 

@@ -11,12 +11,13 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from gptkit.core.spec import Fault, component, optional_component
 from gptkit.kinds.context import BuildContext
-from gptkit.kinds.feedforward import FeedForward, FeedForwardSpec
-from gptkit.kinds.forward import Forward
+from gptkit.kinds.feedforward import FeedForwardSpec
 from gptkit.kinds.router import RouterSpec
+from gptkit.nn.feedforward import FeedForward
+from gptkit.nn.forward import Forward
 from gptkit.ops.routing import run_experts
-from gptkit.spec import Fault, component, optional_component
 
 __all__ = ["Experts", "ExpertsSpec"]
 

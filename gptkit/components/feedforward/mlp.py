@@ -8,12 +8,13 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from gptkit.core.spec import component
 from gptkit.kinds.activation import ActivationSpec
 from gptkit.kinds.context import BuildContext
-from gptkit.kinds.feedforward import FeedForward, FeedForwardSpec
-from gptkit.kinds.forward import Forward
-from gptkit.kinds.initializer import Initial
-from gptkit.spec import component
+from gptkit.kinds.feedforward import FeedForwardSpec
+from gptkit.nn.feedforward import FeedForward
+from gptkit.nn.forward import Forward
+from gptkit.nn.initial import Initial
 
 __all__ = ["MLP", "MLPSpec"]
 

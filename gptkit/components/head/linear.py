@@ -11,9 +11,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from gptkit.kinds.context import BuildContext
-from gptkit.kinds.embedding import Embedding
-from gptkit.kinds.head import IGNORED, Head, HeadSpec
-from gptkit.kinds.initializer import Initial
+from gptkit.kinds.head import HeadSpec
+from gptkit.nn.embedding import Embedding
+from gptkit.nn.head import IGNORED, Head
+from gptkit.nn.initial import Initial
 from gptkit.ops.linear_cross_entropy import linear_cross_entropy
 
 __all__ = ["LinearHead", "LinearHeadSpec"]

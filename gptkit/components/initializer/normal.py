@@ -10,7 +10,8 @@ from pydantic import Field
 from torch import Tensor
 
 from gptkit.kinds.context import BuildContext
-from gptkit.kinds.initializer import InitializerSpec, Role
+from gptkit.kinds.initializer import InitializerSpec
+from gptkit.nn.initial import Role
 
 __all__ = ["NormalSpec"]
 

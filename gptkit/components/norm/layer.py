@@ -11,8 +11,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from gptkit.kinds.context import BuildContext
-from gptkit.kinds.initializer import Initial
 from gptkit.kinds.norm import NormSpec
+from gptkit.nn.initial import Initial
 
 __all__ = ["LayerNorm", "LayerNormSpec"]
 

@@ -10,8 +10,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from gptkit.kinds.context import BuildContext
-from gptkit.kinds.initializer import Initial
 from gptkit.kinds.norm import NormSpec
+from gptkit.nn.initial import Initial
 from gptkit.ops.rms_norm import rms_norm
 
 __all__ = ["RMSNorm", "RMSNormSpec"]

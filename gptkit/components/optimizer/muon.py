@@ -10,11 +10,11 @@ from pydantic import Field
 from torch import nn
 
 from gptkit.components.optimizer.groups import can_fuse, decay_groups, trainable
-from gptkit.kinds.embedding import Embedding
-from gptkit.kinds.head import Head
+from gptkit.core.spec import Fault
 from gptkit.kinds.optimizer import OptimizerSpec
-from gptkit.kinds.position import Position
-from gptkit.spec import Fault
+from gptkit.nn.embedding import Embedding
+from gptkit.nn.head import Head
+from gptkit.nn.position import Position
 
 __all__ = ["Joined", "MuonSpec"]
 

@@ -10,8 +10,8 @@ from pydantic import Field
 from torch import nn
 
 from gptkit.components.optimizer.groups import decay_groups, trainable
+from gptkit.core.spec import Fault
 from gptkit.kinds.optimizer import OptimizerSpec
-from gptkit.spec import Fault
 
 __all__ = ["SGDSpec"]
 

@@ -11,8 +11,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from gptkit.kinds.context import BuildContext
-from gptkit.kinds.initializer import Initial
-from gptkit.kinds.position import Position, PositionSpec
+from gptkit.kinds.position import PositionSpec
+from gptkit.nn.initial import Initial
+from gptkit.nn.position import Position
 
 __all__ = ["LearnedPosition", "LearnedSpec"]
 

@@ -13,7 +13,8 @@ from pydantic import Field
 from torch import Tensor
 
 from gptkit.kinds.context import BuildContext
-from gptkit.kinds.position import HeadShape, Position, PositionSpec
+from gptkit.kinds.position import HeadShape, PositionSpec
+from gptkit.nn.position import Position
 
 __all__ = ["QueryTemperature", "QueryTemperatureSpec"]
 

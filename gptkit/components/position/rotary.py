@@ -12,10 +12,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from gptkit.core.spec import optional_component
 from gptkit.kinds.context import BuildContext
-from gptkit.kinds.position import HeadShape, Position, PositionSpec
+from gptkit.kinds.position import HeadShape, PositionSpec
 from gptkit.kinds.rotary_scaling import RotaryScalingSpec
-from gptkit.spec import optional_component
+from gptkit.nn.position import Position
 
 __all__ = ["RotaryPosition", "RotarySpec"]
 

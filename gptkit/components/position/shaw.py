@@ -12,8 +12,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from gptkit.kinds.context import BuildContext
-from gptkit.kinds.initializer import Initial
-from gptkit.kinds.position import HeadShape, Position, PositionSpec
+from gptkit.kinds.position import HeadShape, PositionSpec
+from gptkit.nn.initial import Initial
+from gptkit.nn.position import Position
 
 __all__ = ["ShawPosition", "ShawSpec"]
 

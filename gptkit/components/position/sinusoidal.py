@@ -12,9 +12,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from gptkit.core.spec import Fault
 from gptkit.kinds.context import BuildContext
-from gptkit.kinds.position import Position, PositionSpec
-from gptkit.spec import Fault
+from gptkit.kinds.position import PositionSpec
+from gptkit.nn.position import Position
 
 __all__ = ["SinusoidalPosition", "SinusoidalSpec"]
 

@@ -13,10 +13,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from gptkit.core.spec import Fault
 from gptkit.kinds.context import BuildContext
-from gptkit.kinds.initializer import Initial
-from gptkit.kinds.position import HeadShape, Position, PositionSpec
-from gptkit.spec import Fault
+from gptkit.kinds.position import HeadShape, PositionSpec
+from gptkit.nn.initial import Initial
+from gptkit.nn.position import Position
 
 __all__ = ["T5BiasPosition", "T5BiasSpec"]
 

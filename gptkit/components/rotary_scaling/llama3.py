@@ -10,9 +10,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from gptkit.core.spec import Fault
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.rotary_scaling import RotaryScalingSpec
-from gptkit.spec import Fault
 
 __all__ = ["Llama3ScalingSpec"]
 

@@ -14,11 +14,12 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from gptkit.core.spec import Fault
 from gptkit.kinds.context import BuildContext
-from gptkit.kinds.forward import Forward
-from gptkit.kinds.router import Router, RouterSpec
+from gptkit.kinds.router import RouterSpec
+from gptkit.nn.forward import Forward
+from gptkit.nn.router import Router
 from gptkit.ops.routing import balance_loss, limit_to_groups, z_loss
-from gptkit.spec import Fault
 
 __all__ = ["GroupedRouterSpec", "ScoredRouter", "ScoredRouterSpec"]
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gptkit.components.router.scored import GroupedRouterSpec, ScoredRouter
 from gptkit.kinds.context import BuildContext
-from gptkit.kinds.forward import Forward
+from gptkit.nn.forward import Forward
 
 __all__ = ["Sigmoid", "SigmoidSpec"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from gptkit.errors import GptkitError
+from gptkit.core.errors import GptkitError
 
 __all__ = ["check_ids"]
 

@@ -9,7 +9,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from gptkit.kinds.sampler import Sampler, SamplerContext, SamplerSpec, rule_out
+from gptkit.kinds.sampler import Sampler, SamplerContext, SamplerSpec
+from gptkit.ops.rule_out import rule_out
 
 __all__ = ["NoRepeatNgram", "NoRepeatNgramSpec"]
 

@@ -10,7 +10,8 @@ from pydantic import Field
 from torch import Tensor
 
 from gptkit.components.sampler.ids import check_ids
-from gptkit.kinds.sampler import Sampler, SamplerContext, SamplerSpec, rule_out
+from gptkit.kinds.sampler import Sampler, SamplerContext, SamplerSpec
+from gptkit.ops.rule_out import rule_out
 
 __all__ = ["SuppressTokens", "SuppressTokensSpec"]
 

@@ -11,12 +11,12 @@ from pydantic import Field, field_validator, model_validator
 from tokenizers import Regex, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Trained
 
-from gptkit.components.tokenizer._base import SpecialsSpec, not_empty
-from gptkit.components.tokenizer._bytes import unspell
-from gptkit.components.tokenizer._patterns import compiled_pattern
-from gptkit.components.tokenizer._ranks import RankTokenizer, chunks
+from gptkit.core.spec import fail
 from gptkit.kinds.tokenizer import Tokenizer
-from gptkit.spec import fail
+from gptkit.text.base import SpecialsSpec, not_empty
+from gptkit.text.bytes import unspell
+from gptkit.text.patterns import compiled_pattern
+from gptkit.text.ranks import RankTokenizer, chunks
 
 __all__ = ["BpeSpec", "train_merges"]
 

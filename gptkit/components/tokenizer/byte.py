@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from gptkit.components.tokenizer._base import NumberedTokenizer, SpecialsSpec
-from gptkit.components.tokenizer._state import SavedState, write_state
 from gptkit.kinds.tokenizer import Tokenizer
+from gptkit.text.base import NumberedTokenizer, SpecialsSpec
+from gptkit.text.state import SavedState, write_state
 
 __all__ = ["ByteSpec", "ByteTokenizer"]
 

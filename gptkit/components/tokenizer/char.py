@@ -9,10 +9,10 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field
 
-from gptkit.components.tokenizer._base import UNKNOWN, NumberedTokenizer, SpecialsSpec, not_empty
-from gptkit.components.tokenizer._state import SavedState, write_state
-from gptkit.errors import TokenizerError
+from gptkit.core.errors import TokenizerError
 from gptkit.kinds.tokenizer import Tokenizer
+from gptkit.text.base import UNKNOWN, NumberedTokenizer, SpecialsSpec, not_empty
+from gptkit.text.state import SavedState, write_state
 
 __all__ = ["CharSpec", "CharTokenizer"]
 

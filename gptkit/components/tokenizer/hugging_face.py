@@ -12,13 +12,13 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from tokenizers import Tokenizer as Core
 
-from gptkit.components.tokenizer import _hub_files as hub
-from gptkit.components.tokenizer._base import out_of_range, special_pattern, well_formed
-from gptkit.components.tokenizer._decoders import token_decoder
-from gptkit.components.tokenizer._hub_files import TOKENIZER_FILE
-from gptkit.components.tokenizer._state import SavedState, damaged, read_bytes, write_state
-from gptkit.errors import TokenizerError
+from gptkit.core.errors import TokenizerError
 from gptkit.kinds.tokenizer import Tokenizer, TokenizerSpec
+from gptkit.text import hub_files as hub
+from gptkit.text.base import out_of_range, special_pattern, well_formed
+from gptkit.text.decoders import token_decoder
+from gptkit.text.hub_files import TOKENIZER_FILE
+from gptkit.text.state import SavedState, damaged, read_bytes, write_state
 
 __all__ = ["HuggingFaceSpec", "HuggingFaceTokenizer"]
 

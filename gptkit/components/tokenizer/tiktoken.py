@@ -8,10 +8,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from gptkit.components.tokenizer._base import END
-from gptkit.components.tokenizer._published import find_ranks, ranks_from_file, recipe
-from gptkit.components.tokenizer._ranks import RankTokenizer
 from gptkit.kinds.tokenizer import Tokenizer, TokenizerSpec
+from gptkit.text.base import END
+from gptkit.text.published import find_ranks, ranks_from_file, recipe
+from gptkit.text.ranks import RankTokenizer
 
 __all__ = ["TiktokenSpec"]
 

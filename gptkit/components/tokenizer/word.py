@@ -10,10 +10,10 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from gptkit.components.tokenizer._base import UNKNOWN, NumberedTokenizer, SpecialsSpec, not_empty
-from gptkit.components.tokenizer._state import SavedState, write_state
+from gptkit.core.spec import fail
 from gptkit.kinds.tokenizer import Tokenizer
-from gptkit.spec import fail
+from gptkit.text.base import UNKNOWN, NumberedTokenizer, SpecialsSpec, not_empty
+from gptkit.text.state import SavedState, write_state
 
 __all__ = ["WordSpec", "WordTokenizer", "pieces"]
 

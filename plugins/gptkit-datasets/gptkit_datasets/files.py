@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from gptkit.errors import DataError
+from gptkit.core.errors import DataError
 
 __all__ = ["FORMATS", "file_format", "find", "fingerprint", "is_saved"]
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gptkit.errors import DataError
+from gptkit.core.errors import DataError
 from gptkit_datasets.files import file_format, is_saved
 
 __all__ = ["hub_commit", "hub_rows", "rows_of"]

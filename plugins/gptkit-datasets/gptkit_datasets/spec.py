@@ -9,9 +9,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from gptkit.errors import DataError
+from gptkit.core.errors import DataError
+from gptkit.core.spec import fail
 from gptkit.kinds.data import DataSpec, Document
-from gptkit.spec import fail
 from gptkit_datasets import files as corpus
 from gptkit_datasets.rows import hub_commit, hub_rows, rows_of
 

@@ -14,7 +14,7 @@ from gptkit_datasets import rows
 from gptkit_datasets.spec import DatasetsSpec
 
 import gptkit
-from gptkit.errors import DataError
+from gptkit.core.errors import DataError
 from gptkit.kinds.data import DataSpec
 from gptkit.testing import parametrize_checks
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from gptkit.errors import GptkitError
+from gptkit.core.errors import GptkitError
 
 __all__ = ["main"]
 

@@ -20,7 +20,7 @@ from lm_eval.api.registry import register_model
 from tqdm import tqdm
 
 import gptkit
-from gptkit.errors import GptkitError
+from gptkit.core.errors import GptkitError
 from gptkit.kinds.sampler import SamplerSpec
 from gptkit_lm_eval.windows import Window, rolling, windows
 

@@ -14,7 +14,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.registry import get_model
 
 import gptkit
-from gptkit.errors import GptkitError
+from gptkit.core.errors import GptkitError
 
 CONTEXT = 24
 TEXT = "the cat sat on the mat and the dog lay on the rug. one two three four five six. "

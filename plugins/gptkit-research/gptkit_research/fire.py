@@ -13,8 +13,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from gptkit.kinds.context import BuildContext
-from gptkit.kinds.initializer import Initial
-from gptkit.kinds.position import HeadShape, Position, PositionSpec
+from gptkit.kinds.position import HeadShape, PositionSpec
+from gptkit.nn.initial import Initial
+from gptkit.nn.position import Position
 from gptkit_research.distance import distances
 
 __all__ = ["FirePosition", "FireSpec"]

@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from gptkit.core.spec import optional_component
 from gptkit.kinds.context import BuildContext
-from gptkit.kinds.forward import Forward
-from gptkit.kinds.initializer import Initial
 from gptkit.kinds.norm import NormSpec
-from gptkit.kinds.state import TokenState
-from gptkit.ops.scored import ScoredAttention
-from gptkit.spec import optional_component
+from gptkit.nn.attention.softmax import ScoredAttention
+from gptkit.nn.cache.state import TokenState
+from gptkit.nn.forward import Forward
+from gptkit.nn.initial import Initial
 from gptkit_research.heads import HeadsSpec
 
 __all__ = ["ForgettingAttention", "ForgettingSpec"]

@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from gptkit.core.spec import Fault
 from gptkit.kinds.attention import AttentionSpec
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.position import HeadShape
-from gptkit.ops.scored import head_faults
-from gptkit.spec import Fault
+from gptkit.nn.attention.softmax import head_faults
 
 __all__ = ["HeadsSpec"]
 

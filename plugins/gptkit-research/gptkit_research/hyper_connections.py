@@ -11,10 +11,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from gptkit.kinds.block import Block, BlockSpec
+from gptkit.kinds.block import BlockSpec
 from gptkit.kinds.context import BuildContext
-from gptkit.kinds.forward import Forward
-from gptkit.kinds.initializer import Initial
+from gptkit.nn.block import Block
+from gptkit.nn.forward import Forward
+from gptkit.nn.initial import Initial
 
 __all__ = ["HyperConnection", "HyperConnections", "HyperConnectionsSpec"]
 

@@ -12,12 +12,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from gptkit.core.spec import Fault
 from gptkit.kinds.context import BuildContext
-from gptkit.kinds.forward import Forward
-from gptkit.kinds.initializer import Initial
 from gptkit.kinds.position import HeadShape
-from gptkit.ops.scored import ScoredAttention
-from gptkit.spec import Fault
+from gptkit.nn.attention.softmax import ScoredAttention
+from gptkit.nn.forward import Forward
+from gptkit.nn.initial import Initial
 from gptkit_research.heads import HeadsSpec
 
 __all__ = ["ValueResidualAttention", "ValueResidualSpec"]

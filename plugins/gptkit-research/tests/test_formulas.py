@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 import gptkit
 from gptkit.kinds.context import BuildContext, LayerParts
-from gptkit.kinds.forward import Forward
 from gptkit.kinds.position import HeadShape
+from gptkit.nn.forward import Forward
 
 E, T = 12, 9
 

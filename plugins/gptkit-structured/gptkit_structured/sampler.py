@@ -13,9 +13,10 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 import gptkit
-from gptkit.errors import GptkitError
-from gptkit.kinds.sampler import Sampler, SamplerContext, SamplerSpec, rule_out
-from gptkit.spec import fail
+from gptkit.core.errors import GptkitError
+from gptkit.core.spec import fail
+from gptkit.kinds.sampler import Sampler, SamplerContext, SamplerSpec
+from gptkit.ops.rule_out import rule_out
 from gptkit_structured.vocabulary import vocabulary
 
 if TYPE_CHECKING:

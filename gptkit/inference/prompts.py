@@ -1,0 +1,40 @@
+"""Prompts as token ids, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gptkit.core.errors import GptkitError
+from gptkit.kinds.tokenizer import Tokenizer
+
+__all__ = ["as_ids"]
+
+
+def as_ids(prompts: str | Sequence[str | Sequence[int]], tokenizer: Tokenizer, vocab_size: int) -> list[list[int]]:
+    """The token ids of each prompt, at least one.
+
+    An empty prompt becomes the tokenizer's start token, or its end token where it has no start token.
+
+    Raises:
+        GptkitError: there is no token to start from, or an id is outside the model's vocabulary.
+    """
+    texts: Sequence[str | Sequence[int]] = [prompts] if isinstance(prompts, str) else prompts
+    result = []
+    for index, prompt in enumerate(texts):
+        ids = tokenizer.encode(prompt) if isinstance(prompt, str) else [int(token) for token in prompt]
+        if not ids:
+            first = tokenizer.start_id if tokenizer.start_id is not None else tokenizer.end_id
+            if first is None:
+                raise GptkitError(
+                    f"prompt {index} is empty, and the tokenizer has neither a start nor an end token to begin with",
+                    hint="Give at least one character of text.",
+                )
+            ids = [first]
+        wrong = [token for token in ids if not 0 <= token < vocab_size]
+        if wrong:
+            raise GptkitError(
+                f"prompt {index} holds token {wrong[0]}, but the model has {vocab_size} tokens",
+                hint="Use the tokenizer that the model was trained with.",
+            )
+        result.append(ids)
+    return result

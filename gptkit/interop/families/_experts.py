@@ -1,0 +1,69 @@
+"""Mixtures of experts: what families have in common in how they name them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from gptkit.interop.families._common import keys, write_activation
+from gptkit.interop.layouts import HALVES
+from gptkit.kinds.family import Rule
+
+__all__ = ["INERT", "dense", "expert_rules", "first_dense", "first_of", "sparse", "write_experts"]
+
+INERT = keys(
+    "aux_loss_alpha ep_size input_jitter_noise output_router_logits pretraining_tp router_aux_loss_coef "
+    "router_jitter_noise seq_aux router_z_loss_coef"
+)
+"""Keys that matter in training only, or for how many machines share the experts."""
+
+
+def dense(expert: dict[str, Any], d_hidden: int) -> dict[str, Any]:
+    """A feed-forward like an expert, of another width."""
+    return {**expert, "d_hidden": d_hidden}
+
+
+def sparse(n_experts: int, router: dict[str, Any], expert: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """A feed-forward of experts."""
+    return {"name": "experts", "n_experts": n_experts, "router": router, "expert": expert, **more}
+
+
+def first_dense(n_dense: int, n_layers: int, feedforward: dict[str, Any]) -> list[dict[str, Any]]:
+    """What layers override where the first ones have one feed-forward for all tokens."""
+    return [{"feedforward": feedforward} if index < n_dense else {} for index in range(n_layers)]
+
+
+def first_of(layers: Sequence[Any], name: str) -> Any:
+    """The first layer's feed-forward with such a name; None where there is none."""
+    return next((layer.feedforward for layer in layers if layer.feedforward.name == name), None)
+
+
+def write_experts(layers: Sequence[Any], n_experts: str, d_hidden: str, activation: str = "hidden_act") -> dict[str, Any]:
+    """The keys of every family: how many experts, how many of them a token sees, and how wide they are."""
+    found = first_of(layers, "experts")
+    return {
+        n_experts: found.n_experts,
+        "num_experts_per_tok": found.router.k,
+        d_hidden: found.expert.d_hidden,
+        activation: write_activation(found.expert.activation),
+    }
+
+
+def expert_rules(block: str, *, router: str = "gate", shared: str = "shared_expert") -> list[Rule]:
+    """Where experts are, named as a gated feed-forward each, and what chooses them.
+
+    Args:
+        block: the name of the feed-forward: ``model.layers.*.mlp``.
+        router: the router's name in it.
+        shared: the shared expert's.
+    """
+    ours = "blocks.*.feedforward"
+    return [
+        Rule(f"{ours}.router.scores", f"{block}.{router}"),
+        Rule(f"{ours}.router.selection_bias", f"{block}.{router}.e_score_correction_bias"),
+        Rule(f"{ours}.experts.#.gate_up", f"{block}.experts.#.{{gate,up}}_proj", HALVES),
+        Rule(f"{ours}.experts.#.down", f"{block}.experts.#.down_proj"),
+        Rule(f"{ours}.shared.gate_up", f"{block}.{shared}.{{gate,up}}_proj", HALVES),
+        Rule(f"{ours}.shared.down", f"{block}.{shared}.down_proj"),
+        Rule(f"{ours}.shared_gate", f"{block}.{shared}_gate"),
+    ]

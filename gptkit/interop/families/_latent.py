@@ -1,0 +1,112 @@
+"""The base of DeepSeek's families: latent attention, dense first layers, then experts and a shared one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from gptkit.interop.families._experts import INERT, dense, expert_rules, first_dense, first_of, sparse, write_experts
+from gptkit.interop.families.decoder import Decoder
+from gptkit.kinds.family import Rule
+from gptkit.kinds.foreign import ForeignConfig
+
+__all__ = ["LatentDecoder"]
+
+
+class LatentDecoder(Decoder):
+    """DeepSeek's shape; a family says how experts are chosen."""
+
+    harmless: ClassVar[frozenset[str]] = (
+        Decoder.harmless | INERT | {"head_dim", "num_key_value_heads", "num_nextn_predict_layers", "qk_head_dim"}
+    )
+
+    def read_router(self, config: ForeignConfig) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def read_attention(self, config: ForeignConfig) -> dict[str, Any]:
+        nope, rotary = config.integer("qk_nope_head_dim", 128), config.integer("qk_rope_head_dim", 64)
+        return {
+            "name": "latent",
+            "n_heads": config.integer("num_attention_heads"),
+            "q_rank": config.nullable("q_lora_rank", 1536),
+            "kv_rank": config.integer("kv_lora_rank", 512),
+            "d_nope": nope,
+            "d_rotary": rotary,
+            "d_value": config.integer("v_head_dim", 128),
+            "bias": config.flag("attention_bias", False),
+            # The latents' norms have a number of their own, whatever the configuration says of the others.
+            "norm": {"name": "rms", "eps": 1e-6},
+            "scale": (nope + rotary) ** -0.5 * self._sharpening(config) ** 2,
+        }
+
+    def _sharpening(self, config: ForeignConfig) -> float:
+        """What yarn multiplies queries and keys by."""
+        section = config.section("rope_parameters" if "rope_parameters" in config else "rope_scaling")
+        if section.text("rope_type", section.text("type", "default")) == "default":
+            return 1.0
+        factor, weight = section.number("factor", 1.0), section.number("mscale_all_dim", 0.0)
+        return 0.1 * weight * math.log(factor) + 1 if weight and factor > 1 else 1.0
+
+    def read_feedforward(self, config: ForeignConfig) -> dict[str, Any]:
+        config.only("moe_layer_freq", 1, why="the family has experts in every layer after the first dense ones")
+        expert = {**super().read_feedforward(config), "d_hidden": config.integer("moe_intermediate_size")}
+        router = {**self.read_router(config), "k": config.integer("num_experts_per_tok")}
+        shared = dense(expert, expert["d_hidden"] * config.integer("n_shared_experts"))
+        return sparse(config.integer("n_routed_experts"), router, expert, shared=shared)
+
+    def read_layers(self, config: ForeignConfig, n_layers: int) -> Sequence[dict[str, Any]]:
+        return first_dense(config.integer("first_k_dense_replace", 0), n_layers, super().read_feedforward(config))
+
+    def write_attention(self, layers: Sequence[Any]) -> dict[str, Any]:
+        attention = layers[0].attention
+        return {
+            "num_attention_heads": attention.n_heads,
+            "num_key_value_heads": attention.n_heads,
+            "q_lora_rank": attention.q_rank,
+            "kv_lora_rank": attention.kv_rank,
+            "qk_nope_head_dim": attention.d_nope,
+            "qk_rope_head_dim": attention.d_rotary,
+            "v_head_dim": attention.d_value,
+            "attention_bias": attention.bias,
+        }
+
+    def write_feedforward(self, layers: Sequence[Any]) -> dict[str, Any]:
+        found, plain = first_of(layers, "experts"), first_of(layers, "gated")
+        n_dense = sum(layer.feedforward.name != "experts" for layer in layers)
+        return {
+            **write_experts(layers, "n_routed_experts", "moe_intermediate_size"),
+            "intermediate_size": found.expert.d_hidden if plain is None else plain.d_hidden,
+            "n_shared_experts": found.shared.d_hidden // found.expert.d_hidden,
+            "first_k_dense_replace": n_dense,
+            "routed_scaling_factor": found.router.scale,
+        }
+
+    def config(self, model: Any) -> dict[str, Any]:
+        layer, found = model.layer_specs()[0], super().config(model)
+        plain = (layer.attention.d_nope + layer.attention.d_rotary) ** -0.5
+        if found.get("rope_scaling") and layer.attention.scale:
+            # Both come from one number there: the sharpening of scores, and what remains for sine and cosine.
+            sharpening, factor = math.sqrt(layer.attention.scale / plain), layer.position.scaling.factor
+            weight = (sharpening - 1) / (0.1 * math.log(factor)) if factor > 1 else 0.0
+            if abs(weight) > 1e-9:
+                amplitude = found["rope_scaling"].pop("attention_factor", None) or 0.1 * math.log(factor) + 1
+                both = (amplitude * sharpening - 1) / (0.1 * math.log(factor))
+                found["rope_scaling"] |= {"mscale": round(both, 6), "mscale_all_dim": round(weight, 6)}
+        return found
+
+    def skipped(self, model: Any) -> Sequence[str]:
+        # The layers that predict further tokens stand after the last one.
+        return [*self.ignored, rf"model\.layers\.{model.n_layers}\..*"]
+
+    def rules(self, model: Any) -> list[Rule]:
+        attention = "model.layers.*.self_attn"
+        names = {"q_down": "q_a_proj", "q_latent_norm": "q_a_layernorm", "kv_down": "kv_a_proj_with_mqa"}
+        names |= {"kv_latent_norm": "kv_a_layernorm", "kv_up": "kv_b_proj"}
+        direct = model.layer_specs()[0].attention.q_rank is None
+        return [
+            Rule("blocks.*.attention.q_up", f"{attention}.q_proj" if direct else f"{attention}.q_b_proj"),
+            *(Rule(f"blocks.*.attention.{ours}", f"{attention}.{theirs}") for ours, theirs in names.items()),
+            *expert_rules("model.layers.*.mlp", shared="shared_experts"),
+            *super().rules(model),
+        ]

@@ -1,0 +1,142 @@
+"""The base of families that follow Llama in how they name keys and tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from gptkit.interop.families._common import keys, pattern, read_activation, write_activation
+from gptkit.interop.families._rope import read_rope, write_rope
+from gptkit.interop.layouts import HALVES, HEADS
+from gptkit.kinds.family import FamilySpec, Rule
+from gptkit.kinds.foreign import ForeignConfig
+
+__all__ = ["Decoder"]
+
+
+class Decoder(FamilySpec):
+    """A pre-norm decoder with rotary positions, grouped queries, RMS norms and a gated feed-forward, part by part.
+
+    A family overrides the parts in which it differs, in both directions.
+    """
+
+    harmless: ClassVar[frozenset[str]] = keys(
+        "activation is_llama_config max_window_layers pretraining_tp rope_interleaved transformers.js_config use_mrope"
+    )
+    ignored: ClassVar[tuple[str, ...]] = (r".*\.rotary_emb\.inv_freq",)
+    tied: ClassVar[bool] = False
+    eps: ClassVar[tuple[str, float]] = ("rms_norm_eps", 1e-6)
+    activation: ClassVar[tuple[str, str]] = ("hidden_act", "silu")
+    inner: ClassVar[str] = "mlp"
+    """What the feed-forward is called in a layer."""
+    width: ClassVar[str] = "intermediate_size"
+    base: ClassVar[float] = 10000.0
+    fraction: ClassVar[float] = 1.0
+    attention_biases: ClassVar[bool] = True
+    """Whether `attention_bias` speaks of all four projections."""
+
+    def model(self, config: ForeignConfig) -> dict[str, Any]:
+        n_layers = config.layers("num_hidden_layers")
+        return {
+            "context_length": config.integer("max_position_embeddings", 2048),
+            "d_model": config.integer("hidden_size"),
+            "n_layers": n_layers,
+            "vocab_size": config.integer("vocab_size"),
+            "embedding": self.read_embedding(config),
+            "position": self.read_position(config),
+            "attention": self.read_attention(config),
+            "norm": self.read_norm(config),
+            "feedforward": self.read_feedforward(config),
+            "block": self.read_block(config),
+            "layers": pattern(self.read_layers(config, n_layers)),
+            "head": {"name": "linear", "tied": config.flag("tie_word_embeddings", self.tied), **self.read_head(config)},
+        }
+
+    def read_embedding(self, config: ForeignConfig) -> dict[str, Any]:
+        return {"name": "token"}
+
+    def read_position(self, config: ForeignConfig) -> dict[str, Any]:
+        return read_rope(config, base=self.base, fraction=self.fraction)
+
+    def read_attention(self, config: ForeignConfig) -> dict[str, Any]:
+        n_heads = config.integer("num_attention_heads")
+        bias = self.attention_biases and config.flag("attention_bias", False)
+        return {
+            "name": "grouped-query",
+            "n_heads": n_heads,
+            "n_kv_heads": config.integer("num_key_value_heads", n_heads),
+            "d_head": config.integer("head_dim", config.integer("hidden_size") // max(1, n_heads)),
+            "qkv_bias": bias,
+            "output_bias": bias,
+        }
+
+    def read_norm(self, config: ForeignConfig) -> dict[str, Any]:
+        return {"name": "rms", "eps": config.number(*self.eps)}
+
+    def read_feedforward(self, config: ForeignConfig) -> dict[str, Any]:
+        return {
+            "name": "gated",
+            "d_hidden": config.integer(self.width, 4 * config.integer("hidden_size")),
+            "activation": read_activation(config, *self.activation),
+            "bias": config.flag("mlp_bias", False),
+        }
+
+    def read_block(self, config: ForeignConfig) -> dict[str, Any]:
+        return {"name": "pre-norm"}
+
+    def read_head(self, config: ForeignConfig) -> dict[str, Any]:
+        return {}
+
+    def read_layers(self, config: ForeignConfig, n_layers: int) -> Sequence[dict[str, Any]]:
+        """What each layer overrides."""
+        return []
+
+    def config(self, model: Any) -> dict[str, Any]:
+        layers = model.layer_specs()
+        layer = layers[0]
+        rotary = next((each.position for each in layers if each.position.name == "rotary"), model.position)
+        return {
+            "max_position_embeddings": model.context_length,
+            "hidden_size": model.d_model,
+            "num_hidden_layers": model.n_layers,
+            "vocab_size": model.vocab_size,
+            **self.write_attention(layers),
+            **self.write_feedforward(layers),
+            self.eps[0]: layer.norm.eps,
+            "tie_word_embeddings": model.head.tied,
+            **({"partial_rotary_factor": 1.0} if self.fraction != 1 else {}),
+            **(write_rope(rotary) if rotary.name == "rotary" else {}),
+        }
+
+    def write_attention(self, layers: Sequence[Any]) -> dict[str, Any]:
+        attention = layers[0].attention
+        return {
+            "num_attention_heads": attention.n_heads,
+            "num_key_value_heads": attention.kv_heads,
+            "head_dim": attention.d_head,
+            **({"attention_bias": attention.qkv_bias} if self.attention_biases else {}),
+        }
+
+    def write_feedforward(self, layers: Sequence[Any]) -> dict[str, Any]:
+        feedforward = layers[0].feedforward
+        return {
+            self.width: feedforward.d_hidden,
+            self.activation[0]: write_activation(feedforward.activation),
+            **({"mlp_bias": True} if feedforward.bias else {}),
+        }
+
+    def rules(self, model: Any) -> list[Rule]:
+        return [
+            Rule("embedding.table", "model.embed_tokens"),
+            Rule("blocks.*.attention_norm", "model.layers.*.input_layernorm"),
+            Rule("blocks.*.attention.qkv", "model.layers.*.self_attn.{q,k,v}_proj", HEADS),
+            Rule("blocks.*.attention.q_norm", "model.layers.*.self_attn.q_norm"),
+            Rule("blocks.*.attention.k_norm", "model.layers.*.self_attn.k_norm"),
+            Rule("blocks.*.attention.output", "model.layers.*.self_attn.o_proj"),
+            Rule("blocks.*.feedforward_norm", "model.layers.*.post_attention_layernorm"),
+            Rule("blocks.*.feedforward.gate_up", f"model.layers.*.{self.inner}.{{gate,up}}_proj", HALVES),
+            Rule("blocks.*.feedforward.up", f"model.layers.*.{self.inner}.up_proj"),
+            Rule("blocks.*.feedforward.down", f"model.layers.*.{self.inner}.down_proj"),
+            Rule("final_norm", "model.norm"),
+            Rule("head", "lm_head"),
+        ]

@@ -1,0 +1,50 @@
+"""DeepSeek V3 and R1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+from gptkit.interop.families._experts import first_of
+from gptkit.interop.families._latent import LatentDecoder
+from gptkit.kinds.foreign import ForeignConfig
+
+__all__ = ["DeepseekV3Family"]
+
+
+class DeepseekV3Family(LatentDecoder):
+    """DeepSeek V3 and R1: latent attention, experts judged by a sigmoid with a bias that only selects."""
+
+    name: Literal["deepseek-v3"] = "deepseek-v3"
+    model_type: ClassVar[str] = "deepseek_v3"
+    architecture: ClassVar[str] = "DeepseekV3ForCausalLM"
+
+    def model(self, config: ForeignConfig) -> dict[str, Any]:
+        config.only("scoring_func", "sigmoid", why="the family has nothing else")
+        config.only("topk_method", "noaux_tc", why="the family has nothing else")
+        return super().model(config)
+
+    def read_position(self, config: ForeignConfig) -> dict[str, Any]:
+        layout = "interleaved" if config.flag("rope_interleave", True) else "half"
+        return {**super().read_position(config), "layout": layout}
+
+    def read_router(self, config: ForeignConfig) -> dict[str, Any]:
+        return {
+            "name": "sigmoid",
+            "selection_bias": True,
+            "group_score": "top-2-sum",
+            "n_groups": config.integer("n_group", 8),
+            "top_groups": config.integer("topk_group", 4),
+            "renormalize": config.flag("norm_topk_prob", True),
+            "scale": config.number("routed_scaling_factor", 2.5),
+        }
+
+    def write_feedforward(self, layers: Sequence[Any]) -> dict[str, Any]:
+        router = first_of(layers, "experts").router
+        return {
+            **super().write_feedforward(layers),
+            "rope_interleave": layers[0].position.layout == "interleaved",
+            "n_group": router.n_groups,
+            "topk_group": router.top_groups,
+            "norm_topk_prob": router.renormalize,
+        }

@@ -1,0 +1,39 @@
+"""Gemma."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from gptkit.interop.families.decoder import Decoder
+from gptkit.kinds.foreign import ForeignConfig
+
+__all__ = ["GemmaFamily"]
+
+
+class GemmaFamily(Decoder):
+    """Gemma: embeddings times √d_model, norms that store w - 1, GEGLU, a head size of its own."""
+
+    name: Literal["gemma"] = "gemma"
+    model_type: ClassVar[str] = "gemma"
+    architecture: ClassVar[str] = "GemmaForCausalLM"
+    tied: ClassVar[bool] = True
+    activation: ClassVar[tuple[str, str]] = ("hidden_act", "gelu_pytorch_tanh")
+
+    def model(self, config: ForeignConfig) -> dict[str, Any]:
+        config.only("use_bidirectional_attention", False, why="attention is causal here")
+        return super().model(config)
+
+    def read_embedding(self, config: ForeignConfig) -> dict[str, Any]:
+        return {"name": "token", "scale": "sqrt"}
+
+    def read_attention(self, config: ForeignConfig) -> dict[str, Any]:
+        return {**super().read_attention(config), "d_head": config.integer("head_dim", 256)}
+
+    def read_norm(self, config: ForeignConfig) -> dict[str, Any]:
+        return {**super().read_norm(config), "offset": 1, "cast": "after"}
+
+    def read_feedforward(self, config: ForeignConfig) -> dict[str, Any]:
+        # The first releases say `gelu` and mean its approximation, as they said in `hidden_activation` later.
+        config.value("hidden_activation" if self.activation[0] == "hidden_act" else "hidden_act")
+        found = super().read_feedforward(config)
+        return {**found, "activation": "gelu-tanh" if found["activation"] == "gelu" else found["activation"]}

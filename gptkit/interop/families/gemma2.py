@@ -1,0 +1,68 @@
+"""Gemma 2."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+from gptkit.interop.families._common import all_but_every, read_windows
+from gptkit.interop.families.gemma import GemmaFamily
+from gptkit.kinds.family import Rule
+from gptkit.kinds.foreign import ForeignConfig
+
+__all__ = ["Gemma2Family"]
+
+
+class Gemma2Family(GemmaFamily):
+    """Gemma 2: norms around each branch, soft caps, sliding windows in every other layer."""
+
+    name: Literal["gemma2"] = "gemma2"  # type: ignore[assignment]
+    model_type: ClassVar[str] = "gemma2"
+    architecture: ClassVar[str] = "Gemma2ForCausalLM"
+    harmless: ClassVar[frozenset[str]] = frozenset({"cache_implementation", "_sliding_window_pattern"})
+    activation: ClassVar[tuple[str, str]] = ("hidden_activation", "gelu_pytorch_tanh")
+    caps: ClassVar[tuple[float | None, float | None]] = (50.0, 30.0)
+    every: ClassVar[int] = 2
+
+    def read_attention(self, config: ForeignConfig) -> dict[str, Any]:
+        scale = config.number("query_pre_attn_scalar", 256) ** -0.5
+        return {**super().read_attention(config), "scale": scale, "softcap": self._cap(config, "attn", 0)}
+
+    def read_head(self, config: ForeignConfig) -> dict[str, Any]:
+        return {"softcap": self._cap(config, "final", 1)}
+
+    def _cap(self, config: ForeignConfig, which: str, index: int) -> float | None:
+        key = f"{which}_logit_softcapping"
+        return config.maybe(key) if key in config.data else self.caps[index]
+
+    def read_block(self, config: ForeignConfig) -> dict[str, Any]:
+        return {"name": "sandwich"}
+
+    def read_layers(self, config: ForeignConfig, n_layers: int) -> Sequence[dict[str, Any]]:
+        window = config.nullable("sliding_window", 4096)
+        n = config.integer("sliding_window_pattern", self.every)
+        return [
+            {"attention": {"window": window}} if each else {}
+            for each in read_windows(config, n_layers, all_but_every(n, n_layers))
+        ]
+
+    def config(self, model: Any) -> dict[str, Any]:
+        layers = model.layer_specs()
+        windows = [layer.attention.window for layer in layers]
+        attention = layers[0].attention
+        return {
+            **super().config(model),
+            "query_pre_attn_scalar": round((attention.scale or attention.d_head**-0.5) ** -2),
+            "attn_logit_softcapping": attention.softcap,
+            "final_logit_softcapping": model.head.softcap,
+            "sliding_window": next((window for window in windows if window), None),
+            "layer_types": ["sliding_attention" if window else "full_attention" for window in windows],
+        }
+
+    def rules(self, model: Any) -> list[Rule]:
+        before = [
+            Rule("blocks.*.attention_output_norm", "model.layers.*.post_attention_layernorm"),
+            Rule("blocks.*.feedforward_norm", "model.layers.*.pre_feedforward_layernorm"),
+            Rule("blocks.*.feedforward_output_norm", "model.layers.*.post_feedforward_layernorm"),
+        ]
+        return [*before, *super().rules(model)]

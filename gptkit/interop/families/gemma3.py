@@ -1,0 +1,38 @@
+"""Gemma 3, the text models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+from gptkit.interop.families._rope import read_two, write_two
+from gptkit.interop.families.gemma2 import Gemma2Family
+from gptkit.kinds.foreign import ForeignConfig
+
+__all__ = ["Gemma3Family"]
+
+
+class Gemma3Family(Gemma2Family):
+    """Gemma 3 (text): five sliding layers to a full one, each with its own rotary base; normalised queries and keys."""
+
+    name: Literal["gemma3"] = "gemma3"  # type: ignore[assignment]
+    model_type: ClassVar[str] = "gemma3_text"
+    architecture: ClassVar[str] = "Gemma3ForCausalLM"
+    caps: ClassVar[tuple[float | None, float | None]] = (None, None)
+    every: ClassVar[int] = 6
+
+    def read_position(self, config: ForeignConfig) -> dict[str, Any]:
+        return read_two(config, 1e6, 1e4)[0]
+
+    def read_attention(self, config: ForeignConfig) -> dict[str, Any]:
+        return {**super().read_attention(config), "qk_norm": self.read_norm(config)}
+
+    def read_layers(self, config: ForeignConfig, n_layers: int) -> Sequence[dict[str, Any]]:
+        local = read_two(config, 1e6, 1e4)[1]
+        return [{**each, "position": local} if each else {} for each in super().read_layers(config, n_layers)]
+
+    def config(self, model: Any) -> dict[str, Any]:
+        found = super().config(model)
+        for key in ("rope_theta", "rope_scaling", "partial_rotary_factor"):
+            found.pop(key, None)
+        return {**found, **write_two(model.layer_specs())}

@@ -1,0 +1,70 @@
+"""GLM 4.5."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+from gptkit.interop.families._experts import INERT, dense, expert_rules, first_dense, first_of, sparse, write_experts
+from gptkit.interop.families.decoder import Decoder
+from gptkit.kinds.family import Rule
+from gptkit.kinds.foreign import ForeignConfig
+
+__all__ = ["Glm4MoeFamily"]
+
+
+class Glm4MoeFamily(Decoder):
+    """GLM 4.5: DeepSeek V3's experts behind grouped queries, with rotary on half of each head."""
+
+    name: Literal["glm4-moe"] = "glm4-moe"
+    model_type: ClassVar[str] = "glm4_moe"
+    architecture: ClassVar[str] = "Glm4MoeForCausalLM"
+    harmless: ClassVar[frozenset[str]] = Decoder.harmless | INERT | {"num_nextn_predict_layers"}
+    eps: ClassVar[tuple[str, float]] = ("rms_norm_eps", 1e-5)
+    fraction: ClassVar[float] = 0.5
+
+    def read_attention(self, config: ForeignConfig) -> dict[str, Any]:
+        norm = self.read_norm(config) if config.flag("use_qk_norm", False) else None
+        return {**super().read_attention(config), "output_bias": False, "qk_norm": norm}
+
+    def read_feedforward(self, config: ForeignConfig) -> dict[str, Any]:
+        expert = {**super().read_feedforward(config), "d_hidden": config.integer("moe_intermediate_size")}
+        router = {
+            "name": "sigmoid",
+            "k": config.integer("num_experts_per_tok", 8),
+            "selection_bias": True,
+            "n_groups": config.integer("n_group", 1),
+            "top_groups": config.integer("topk_group", 1),
+            "renormalize": config.flag("norm_topk_prob", True),
+            "scale": config.number("routed_scaling_factor", 1.0),
+        }
+        shared = dense(expert, expert["d_hidden"] * config.integer("n_shared_experts", 1))
+        return sparse(config.integer("n_routed_experts", 128), router, expert, shared=shared)
+
+    def read_layers(self, config: ForeignConfig, n_layers: int) -> Sequence[dict[str, Any]]:
+        return first_dense(config.integer("first_k_dense_replace", 1), n_layers, super().read_feedforward(config))
+
+    def write_feedforward(self, layers: Sequence[Any]) -> dict[str, Any]:
+        found, plain = first_of(layers, "experts"), first_of(layers, "gated")
+        router = found.router
+        return {
+            **write_experts(layers, "n_routed_experts", "moe_intermediate_size"),
+            "intermediate_size": found.expert.d_hidden if plain is None else plain.d_hidden,
+            "n_shared_experts": found.shared.d_hidden // found.expert.d_hidden,
+            "first_k_dense_replace": sum(layer.feedforward.name != "experts" for layer in layers),
+            "routed_scaling_factor": router.scale,
+            "norm_topk_prob": router.renormalize,
+            "n_group": router.n_groups,
+            "topk_group": router.top_groups,
+        }
+
+    def config(self, model: Any) -> dict[str, Any]:
+        normed = model.layer_specs()[0].attention.qk_norm is not None
+        return {**super().config(model), "use_qk_norm": normed}
+
+    def skipped(self, model: Any) -> Sequence[str]:
+        # The layer that predicts a further token stands after the last one.
+        return [*self.ignored, rf"model\.layers\.{model.n_layers}\..*"]
+
+    def rules(self, model: Any) -> list[Rule]:
+        return [*expert_rules("model.layers.*.mlp", shared="shared_experts"), *super().rules(model)]

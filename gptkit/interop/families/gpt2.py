@@ -1,0 +1,75 @@
+"""GPT-2."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from gptkit.interop.families._common import keys, read_activation, write_activation
+from gptkit.interop.layouts import TRANSPOSED
+from gptkit.kinds.family import FamilySpec, Rule
+from gptkit.kinds.foreign import ForeignConfig
+
+__all__ = ["GPT2Family"]
+
+
+class GPT2Family(FamilySpec):
+    """GPT-2: learned positions, layer norms, biases everywhere, matrices stored with inputs as rows."""
+
+    name: Literal["gpt2"] = "gpt2"
+    model_type: ClassVar[str] = "gpt2"
+    architecture: ClassVar[str] = "GPT2LMHeadModel"
+    rank: ClassVar[int] = 1
+    prefix: ClassVar[str] = "transformer."
+    harmless: ClassVar[frozenset[str]] = keys(
+        "n_ctx summary_type summary_use_proj summary_activation summary_proj_to_labels summary_first_dropout "
+        "reorder_and_upcast_attn"
+    )
+    ignored: ClassVar[tuple[str, ...]] = (r".*\.attn\.(masked_)?bias",)
+
+    def model(self, config: ForeignConfig) -> dict[str, Any]:
+        config.only("scale_attn_weights", True, why="scores are always scaled here")
+        config.only("scale_attn_by_inverse_layer_idx", False, why="scores are scaled alike in all layers here")
+        d_model, n_heads = config.integer("n_embd", 768), config.integer("n_head", 12)
+        return {
+            "context_length": config.integer("n_positions", 1024),
+            "d_model": d_model,
+            "n_layers": config.layers("n_layer", 12),
+            "vocab_size": config.integer("vocab_size", 50257),
+            "position": "learned",
+            "attention": {"name": "multi-head", "n_heads": n_heads, "qkv_bias": True, "output_bias": True},
+            "norm": {"name": "layer", "eps": config.number("layer_norm_epsilon", 1e-5)},
+            "feedforward": {
+                "name": "mlp",
+                "d_hidden": config.integer("n_inner", 4 * d_model),
+                "activation": read_activation(config, "activation_function", "gelu_new"),
+            },
+            "block": "pre-norm",
+            "head": {"name": "linear", "tied": config.flag("tie_word_embeddings", True)},
+        }
+
+    def config(self, model: Any) -> dict[str, Any]:
+        return {
+            "n_positions": model.context_length,
+            "n_embd": model.d_model,
+            "n_layer": model.n_layers,
+            "vocab_size": model.vocab_size,
+            "n_head": model.attention.n_heads,
+            "layer_norm_epsilon": model.norm.eps,
+            "n_inner": model.feedforward.d_hidden,
+            "activation_function": write_activation(model.feedforward.activation),
+            "tie_word_embeddings": model.head.tied,
+        }
+
+    def rules(self, model: Any) -> list[Rule]:
+        return [
+            Rule("embedding.table", "transformer.wte"),
+            Rule("embedding.position.table", "transformer.wpe"),
+            Rule("blocks.*.attention_norm", "transformer.h.*.ln_1"),
+            Rule("blocks.*.attention.qkv", "transformer.h.*.attn.c_attn", TRANSPOSED),
+            Rule("blocks.*.attention.output", "transformer.h.*.attn.c_proj", TRANSPOSED),
+            Rule("blocks.*.feedforward_norm", "transformer.h.*.ln_2"),
+            Rule("blocks.*.feedforward.up", "transformer.h.*.mlp.c_fc", TRANSPOSED),
+            Rule("blocks.*.feedforward.down", "transformer.h.*.mlp.c_proj", TRANSPOSED),
+            Rule("final_norm", "transformer.ln_f"),
+            Rule("head", "lm_head"),
+        ]

@@ -1,0 +1,74 @@
+"""gpt-oss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+from gptkit.interop.families._common import all_but_every, read_windows, write_windows
+from gptkit.interop.families._experts import INERT, first_of, sparse, write_experts
+from gptkit.interop.families.decoder import Decoder
+from gptkit.interop.layouts import TRANSPOSED, TRANSPOSED_ALTERNATING
+from gptkit.kinds.family import Rule
+from gptkit.kinds.foreign import ForeignConfig
+
+__all__ = ["GptOssFamily"]
+
+
+class GptOssFamily(Decoder):
+    """gpt-oss: attention sinks, a window in every other layer, experts with clamped gates and biases everywhere."""
+
+    name: Literal["gpt-oss"] = "gpt-oss"
+    model_type: ClassVar[str] = "gpt_oss"
+    architecture: ClassVar[str] = "GptOssForCausalLM"
+    harmless: ClassVar[frozenset[str]] = Decoder.harmless | INERT | {"experts_per_token", "initial_context_length"}
+    eps: ClassVar[tuple[str, float]] = ("rms_norm_eps", 1e-5)
+    base: ClassVar[float] = 150000.0
+
+    def read_norm(self, config: ForeignConfig) -> dict[str, Any]:
+        return {**super().read_norm(config), "cast": "after"}
+
+    def read_attention(self, config: ForeignConfig) -> dict[str, Any]:
+        bias, d_head = config.flag("attention_bias", True), config.integer("head_dim", 64)
+        more = {"d_head": d_head, "sinks": True, "qkv_bias": bias, "output_bias": bias}
+        return {**super().read_attention(config), **more}
+
+    def read_feedforward(self, config: ForeignConfig) -> dict[str, Any]:
+        config.value("hidden_act")  # it says `silu`; the experts have their own
+        expert = {
+            "name": "gated",
+            "d_hidden": config.integer("intermediate_size"),
+            "activation": {"name": "quick-gelu", "alpha": config.number("swiglu_alpha", 1.702)},
+            "bias": True,
+            "clamp": config.number("swiglu_limit", 7.0),
+            "up_offset": 1.0,
+        }
+        router = {"name": "top-k-softmax", "k": config.integer("num_experts_per_tok", 4), "bias": True}
+        return sparse(config.integer("num_local_experts", 128), router, expert)
+
+    def read_layers(self, config: ForeignConfig, n_layers: int) -> Sequence[dict[str, Any]]:
+        window = config.nullable("sliding_window", 128)
+        return [
+            {"attention": {"window": window}} if each else {}
+            for each in read_windows(config, n_layers, all_but_every(2, n_layers))
+        ]
+
+    def write_feedforward(self, layers: Sequence[Any]) -> dict[str, Any]:
+        expert = first_of(layers, "experts").expert
+        found = write_experts(layers, "num_local_experts", "intermediate_size")
+        return {**found, "hidden_act": "silu", "swiglu_alpha": expert.activation.alpha, "swiglu_limit": expert.clamp}
+
+    def config(self, model: Any) -> dict[str, Any]:
+        return {**super().config(model), **write_windows(model)}
+
+    def rules(self, model: Any) -> list[Rule]:
+        ours, theirs = "blocks.*.feedforward.experts.#", "model.layers.*.mlp.experts"
+        experts = [
+            Rule("blocks.*.attention.sinks", "model.layers.*.self_attn.sinks"),
+            Rule("blocks.*.feedforward.router.scores", "model.layers.*.mlp.router"),
+            Rule(f"{ours}.gate_up.weight", f"{theirs}.gate_up_proj", TRANSPOSED_ALTERNATING),
+            Rule(f"{ours}.gate_up.bias", f"{theirs}.gate_up_proj_bias", TRANSPOSED_ALTERNATING),
+            Rule(f"{ours}.down.weight", f"{theirs}.down_proj", TRANSPOSED),
+            Rule(f"{ours}.down.bias", f"{theirs}.down_proj_bias"),
+        ]
+        return [*experts, *super().rules(model)]

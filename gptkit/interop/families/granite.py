@@ -1,0 +1,42 @@
+"""Granite."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from gptkit.interop.families.decoder import Decoder
+from gptkit.kinds.foreign import ForeignConfig
+
+__all__ = ["GraniteFamily"]
+
+
+class GraniteFamily(Decoder):
+    """Granite 3: Llama with embeddings, branches, scores and logits multiplied by chosen numbers."""
+
+    name: Literal["granite"] = "granite"
+    model_type: ClassVar[str] = "granite"
+    architecture: ClassVar[str] = "GraniteForCausalLM"
+
+    def read_embedding(self, config: ForeignConfig) -> dict[str, Any]:
+        return {"name": "token", "scale": config.number("embedding_multiplier", 1.0)}
+
+    def read_attention(self, config: ForeignConfig) -> dict[str, Any]:
+        return {**super().read_attention(config), "scale": config.number("attention_multiplier", 1.0)}
+
+    def read_block(self, config: ForeignConfig) -> dict[str, Any]:
+        return {"name": "pre-norm", "residual_scale": config.number("residual_multiplier", 1.0)}
+
+    def read_head(self, config: ForeignConfig) -> dict[str, Any]:
+        return {"scale": 1 / config.number("logits_scaling", 1.0)}
+
+    def config(self, model: Any) -> dict[str, Any]:
+        layer = model.layer_specs()[0]
+        found = super().config(model)
+        del found["head_dim"]
+        return {
+            **found,
+            "embedding_multiplier": model.embedding.scale or 1.0,
+            "attention_multiplier": layer.attention.scale or layer.attention.d_head**-0.5,
+            "residual_multiplier": layer.block.residual_scale,
+            "logits_scaling": 1 / model.head.scale,
+        }

@@ -1,0 +1,80 @@
+"""Llama 4, the text models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+from gptkit.interop.families._common import every
+from gptkit.interop.families._experts import INERT, dense, expert_rules, first_of, sparse, write_experts
+from gptkit.interop.families.decoder import Decoder
+from gptkit.interop.layouts import TRANSPOSED
+from gptkit.kinds.family import Rule
+from gptkit.kinds.foreign import ForeignConfig
+
+__all__ = ["Llama4Family"]
+
+
+class Llama4Family(Decoder):
+    """Llama 4 (text): chunked attention, every fourth layer whole and without positions, one expert besides a shared."""
+
+    name: Literal["llama4"] = "llama4"
+    model_type: ClassVar[str] = "llama4_text"
+    architecture: ClassVar[str] = "Llama4ForCausalLM"
+    harmless: ClassVar[frozenset[str]] = Decoder.harmless | INERT | {"for_llm_compressor"}
+    eps: ClassVar[tuple[str, float]] = ("rms_norm_eps", 1e-5)
+    base: ClassVar[float] = 500000.0
+    inner: ClassVar[str] = "feed_forward"
+
+    def read_position(self, config: ForeignConfig) -> dict[str, Any]:
+        return {**super().read_position(config), "layout": "interleaved"}
+
+    def read_attention(self, config: ForeignConfig) -> dict[str, Any]:
+        norm = {**self.read_norm(config), "scale": False} if config.flag("use_qk_norm", True) else None
+        return {**super().read_attention(config), "qk_norm": norm, "qk_norm_order": "after"}
+
+    def read_feedforward(self, config: ForeignConfig) -> dict[str, Any]:
+        expert, k = super().read_feedforward(config), config.integer("num_experts_per_tok", 1)
+        router, n_experts = {"name": "sigmoid", "k": k, "renormalize": False}, config.integer("num_local_experts", 16)
+        return sparse(n_experts, router, expert, shared=expert, weights_on="input")
+
+    def read_layers(self, config: ForeignConfig, n_layers: int) -> Sequence[dict[str, Any]]:
+        bare = every(config.integer("no_rope_layer_interval", 4), n_layers)
+        turned = config.items("no_rope_layers", []) or [int(not each) for each in bare]
+        types = config.items("layer_types", ["chunked_attention" if each else "full_attention" for each in turned])
+        step, chunk = config.integer("interleave_moe_layer_step", 1), config.nullable("attention_chunk_size", 8192)
+        experts = config.items("moe_layers", [index for index, each in enumerate(every(step, n_layers)) if each])
+        plain = dense(super().read_feedforward(config), config.integer("intermediate_size_mlp", 16384))
+        tuning = {"strength": config.number("attn_scale", 0.1), "interval": config.integer("floor_scale", 8192)}
+        alone = {"name": "query-temperature", **tuning} if config.flag("attn_temperature_tuning", True) else "none"
+        layers: list[dict[str, Any]] = []
+        for index, (rotary, kind) in enumerate(zip(turned, types, strict=True)):
+            layer: dict[str, Any] = {"attention": {"chunk": chunk} if kind == "chunked_attention" else {}}
+            if not rotary:
+                layer = {"position": alone, "attention": {**layer["attention"], "qk_norm": None}}
+            layers.append(layer if index in experts else {**layer, "feedforward": plain})
+        return layers
+
+    def write_feedforward(self, layers: Sequence[Any]) -> dict[str, Any]:
+        plain = first_of(layers, "gated")
+        found = {"moe_layers": [i for i, layer in enumerate(layers) if layer.feedforward.name == "experts"]}
+        found |= {} if plain is None else {"intermediate_size_mlp": plain.d_hidden}
+        return {**write_experts(layers, "num_local_experts", "intermediate_size"), **found}
+
+    def config(self, model: Any) -> dict[str, Any]:
+        layers = model.layer_specs()
+        tuned = next((layer.position for layer in layers if layer.position.name == "query-temperature"), None)
+        return {
+            **super().config(model),
+            **({} if tuned is None else {"attn_scale": tuned.strength, "floor_scale": tuned.interval}),
+            "use_qk_norm": any(layer.attention.qk_norm is not None for layer in layers),
+            "no_rope_layers": [int(layer.position.name == "rotary") for layer in layers],
+            "layer_types": ["chunked_attention" if layer.attention.chunk else "full_attention" for layer in layers],
+            "attention_chunk_size": next((layer.attention.chunk for layer in layers if layer.attention.chunk), None),
+            "attn_temperature_tuning": tuned is not None,
+        }
+
+    def rules(self, model: Any) -> list[Rule]:
+        block, ours = "model.layers.*.feed_forward", "blocks.*.feedforward.experts.#"
+        stacked = [Rule(f"{ours}.{n}.weight", f"{block}.experts.{n}_proj", TRANSPOSED) for n in ("gate_up", "down")]
+        return [*stacked, *expert_rules(block, router="router"), *super().rules(model)]

@@ -1,0 +1,44 @@
+"""Mixtral."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+from gptkit.interop.families._experts import INERT, sparse, write_experts
+from gptkit.interop.families.mistral import MistralFamily
+from gptkit.interop.layouts import HALVES
+from gptkit.kinds.family import Rule
+from gptkit.kinds.foreign import ForeignConfig
+
+__all__ = ["MixtralFamily"]
+
+
+class MixtralFamily(MistralFamily):
+    """Mixtral: Mistral with experts, two of which see each token."""
+
+    name: Literal["mixtral"] = "mixtral"  # type: ignore[assignment]
+    model_type: ClassVar[str] = "mixtral"
+    architecture: ClassVar[str] = "MixtralForCausalLM"
+    harmless: ClassVar[frozenset[str]] = MistralFamily.harmless | INERT
+    eps: ClassVar[tuple[str, float]] = ("rms_norm_eps", 1e-5)
+    base: ClassVar[float] = 1e6
+
+    def read_attention(self, config: ForeignConfig) -> dict[str, Any]:
+        return {**super().read_attention(config), "window": config.nullable("sliding_window")}
+
+    def read_feedforward(self, config: ForeignConfig) -> dict[str, Any]:
+        router = {"name": "softmax-top-k", "k": config.integer("num_experts_per_tok", 2), "renormalize": True}
+        return sparse(config.integer("num_local_experts", 8), router, super().read_feedforward(config))
+
+    def write_feedforward(self, layers: Sequence[Any]) -> dict[str, Any]:
+        return write_experts(layers, "num_local_experts", "intermediate_size")
+
+    def rules(self, model: Any) -> list[Rule]:
+        block = "model.layers.*.block_sparse_moe"
+        experts = [
+            Rule("blocks.*.feedforward.router.scores", f"{block}.gate"),
+            Rule("blocks.*.feedforward.experts.#.gate_up", f"{block}.experts.#.{{w1,w3}}", HALVES),
+            Rule("blocks.*.feedforward.experts.#.down", f"{block}.experts.#.w2"),
+        ]
+        return [*experts, *super().rules(model)]

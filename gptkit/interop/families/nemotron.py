@@ -1,0 +1,27 @@
+"""Nemotron."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from gptkit.interop.families.decoder import Decoder
+from gptkit.kinds.foreign import ForeignConfig
+
+__all__ = ["NemotronFamily"]
+
+
+class NemotronFamily(Decoder):
+    """Nemotron 4 and Minitron: layer norms that store w - 1, squared ReLU without a gate, rotary on half of each head."""
+
+    name: Literal["nemotron"] = "nemotron"
+    model_type: ClassVar[str] = "nemotron"
+    architecture: ClassVar[str] = "NemotronForCausalLM"
+    eps: ClassVar[tuple[str, float]] = ("norm_eps", 1e-5)
+    activation: ClassVar[tuple[str, str]] = ("hidden_act", "relu2")
+    fraction: ClassVar[float] = 0.5
+
+    def read_norm(self, config: ForeignConfig) -> dict[str, Any]:
+        return {"name": "layer", "eps": config.number(*self.eps), "offset": 1.0}
+
+    def read_feedforward(self, config: ForeignConfig) -> dict[str, Any]:
+        return {**super().read_feedforward(config), "name": "mlp"}

@@ -1,0 +1,29 @@
+"""OLMo."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from gptkit.interop.families.decoder import Decoder
+from gptkit.kinds.foreign import ForeignConfig
+
+__all__ = ["OlmoFamily"]
+
+
+class OlmoFamily(Decoder):
+    """OLMo: layer norms without parameters, queries, keys and values clamped if asked for."""
+
+    name: Literal["olmo"] = "olmo"
+    model_type: ClassVar[str] = "olmo"
+    architecture: ClassVar[str] = "OlmoForCausalLM"
+
+    def read_norm(self, config: ForeignConfig) -> dict[str, Any]:
+        return {"name": "layer", "eps": 1e-5, "scale": False, "shift": False}
+
+    def read_attention(self, config: ForeignConfig) -> dict[str, Any]:
+        return {**super().read_attention(config), "clip_qkv": config.maybe("clip_qkv")}
+
+    def config(self, model: Any) -> dict[str, Any]:
+        found = {**super().config(model), "clip_qkv": model.layer_specs()[0].attention.clip_qkv}
+        del found["rms_norm_eps"], found["head_dim"]
+        return found

@@ -1,0 +1,45 @@
+"""OLMoE."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+from gptkit.interop.families._experts import INERT, expert_rules, first_of, sparse, write_experts
+from gptkit.interop.families.decoder import Decoder
+from gptkit.kinds.family import Rule
+from gptkit.kinds.foreign import ForeignConfig
+
+__all__ = ["OlmoeFamily"]
+
+
+class OlmoeFamily(Decoder):
+    """OLMoE: small experts whose weights are not renormalised, and a norm over all queries and all keys of a token."""
+
+    name: Literal["olmoe"] = "olmoe"
+    model_type: ClassVar[str] = "olmoe"
+    architecture: ClassVar[str] = "OlmoeForCausalLM"
+    harmless: ClassVar[frozenset[str]] = Decoder.harmless | INERT
+    eps: ClassVar[tuple[str, float]] = ("rms_norm_eps", 1e-5)
+
+    def read_attention(self, config: ForeignConfig) -> dict[str, Any]:
+        found = {**super().read_attention(config), "qk_norm": self.read_norm(config), "qk_norm_width": "full"}
+        clip = config.maybe("clip_qkv")
+        return found if clip is None else {**found, "clip_qkv": clip, "clip_order": "after"}
+
+    def read_feedforward(self, config: ForeignConfig) -> dict[str, Any]:
+        renormalize = config.flag("norm_topk_prob", False)
+        router = {"name": "softmax-top-k", "k": config.integer("num_experts_per_tok", 8), "renormalize": renormalize}
+        return sparse(config.integer("num_experts", 64), router, super().read_feedforward(config))
+
+    def write_feedforward(self, layers: Sequence[Any]) -> dict[str, Any]:
+        found = write_experts(layers, "num_experts", "intermediate_size")
+        return {**found, "norm_topk_prob": first_of(layers, "experts").router.renormalize}
+
+    def config(self, model: Any) -> dict[str, Any]:
+        found = {**super().config(model), "clip_qkv": model.layer_specs()[0].attention.clip_qkv}
+        del found["head_dim"]
+        return found
+
+    def rules(self, model: Any) -> list[Rule]:
+        return [*expert_rules("model.layers.*.mlp"), *super().rules(model)]

@@ -1,0 +1,80 @@
+"""OPT."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from gptkit.interop.families._common import keys, read_activation, write_activation
+from gptkit.interop.layouts import HEADS
+from gptkit.kinds.family import FamilySpec, Rule
+from gptkit.kinds.foreign import ForeignConfig
+
+__all__ = ["OPTFamily"]
+
+
+class OPTFamily(FamilySpec):
+    """OPT: GPT-2's shape with ReLU and learned positions that begin at 2; the 350m has norms after, and a narrow table."""
+
+    name: Literal["opt"] = "opt"
+    model_type: ClassVar[str] = "opt"
+    architecture: ClassVar[str] = "OPTForCausalLM"
+    harmless: ClassVar[frozenset[str]] = keys("activation_dropout init_std layerdrop output_projection")
+
+    def model(self, config: ForeignConfig) -> dict[str, Any]:
+        d_model = config.integer("hidden_size", 768)
+        before = config.flag("do_layer_norm_before", True)
+        bare = config.flag("_remove_final_layer_norm", False) or not before
+        bias, affine = config.flag("enable_bias", True), config.flag("layer_norm_elementwise_affine", True)
+        norm = {"name": "layer", "scale": affine, "shift": affine}
+        n_heads, d_hidden = config.integer("num_attention_heads", 12), config.integer("ffn_dim", 3072)
+        activation = read_activation(config, "activation_function", "relu")
+        length = config.integer("max_position_embeddings", 2048)
+        return {
+            "context_length": length,
+            "d_model": d_model,
+            "n_layers": config.layers("num_hidden_layers", 12),
+            "vocab_size": config.integer("vocab_size", 50272),
+            "embedding": {"name": "token", "d_embedding": config.integer("word_embed_proj_dim", d_model)},
+            "position": {"name": "learned", "size": length, "offset": 2},
+            "attention": {"name": "multi-head", "n_heads": n_heads, "qkv_bias": bias, "output_bias": bias},
+            "norm": norm,
+            "feedforward": {"name": "mlp", "d_hidden": d_hidden, "activation": activation, "bias": bias},
+            "block": "pre-norm" if before else "post-norm",
+            "final_norm": None if bare else norm,
+            "head": {"name": "linear", "tied": config.flag("tie_word_embeddings", True)},
+        }
+
+    def config(self, model: Any) -> dict[str, Any]:
+        before, bare = model.block.name == "pre-norm", model.final_norm is None
+        return {
+            "max_position_embeddings": model.context_length,
+            "hidden_size": model.d_model,
+            "num_hidden_layers": model.n_layers,
+            "vocab_size": model.vocab_size,
+            "word_embed_proj_dim": model.embedding.d_embedding,
+            "num_attention_heads": model.attention.n_heads,
+            "enable_bias": model.feedforward.bias,
+            "layer_norm_elementwise_affine": model.norm.scale,
+            "ffn_dim": model.feedforward.d_hidden,
+            "activation_function": write_activation(model.feedforward.activation),
+            "do_layer_norm_before": before,
+            "_remove_final_layer_norm": before and bare,
+            "tie_word_embeddings": model.head.tied,
+        }
+
+    def rules(self, model: Any) -> list[Rule]:
+        layer = "model.decoder.layers.*"
+        return [
+            Rule("embedding.table", "model.decoder.embed_tokens"),
+            Rule("embedding.project", "model.decoder.project_in"),
+            Rule("embedding.position.table", "model.decoder.embed_positions"),
+            Rule("blocks.*.attention_norm", f"{layer}.self_attn_layer_norm"),
+            Rule("blocks.*.attention.qkv", f"{layer}.self_attn.{{q,k,v}}_proj", HEADS),
+            Rule("blocks.*.attention.output", f"{layer}.self_attn.out_proj"),
+            Rule("blocks.*.feedforward_norm", f"{layer}.final_layer_norm"),
+            Rule("blocks.*.feedforward.up", f"{layer}.fc1"),
+            Rule("blocks.*.feedforward.down", f"{layer}.fc2"),
+            Rule("final_norm", "model.decoder.final_layer_norm"),
+            Rule("head.project", "model.decoder.project_out"),
+            Rule("head", "lm_head"),
+        ]

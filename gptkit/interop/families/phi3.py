@@ -1,0 +1,49 @@
+"""Phi 3 and 4."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from gptkit.interop.families.decoder import Decoder
+from gptkit.kinds.family import Rule
+from gptkit.kinds.foreign import ForeignConfig
+
+__all__ = ["Phi3Family"]
+
+
+class Phi3Family(Decoder):
+    """Phi 3, 3.5 and 4: Llama's shape with fused projections, a sliding window, and longrope for long texts."""
+
+    name: Literal["phi3"] = "phi3"
+    model_type: ClassVar[str] = "phi3"
+    architecture: ClassVar[str] = "Phi3ForCausalLM"
+    harmless: ClassVar[frozenset[str]] = Decoder.harmless | {"embd_layer", "interpolate_factor", "full_attn_mod"}
+    eps: ClassVar[tuple[str, float]] = ("rms_norm_eps", 1e-5)
+    attention_biases: ClassVar[bool] = False
+
+    def model(self, config: ForeignConfig) -> dict[str, Any]:
+        config.only("attention_bias", False, why="transformers has no biases there")
+        config.only("lm_head_bias", False, why="transformers has no bias there")
+        return super().model(config)
+
+    def read_position(self, config: ForeignConfig) -> dict[str, Any]:
+        config.value("original_max_position_embeddings")
+        return super().read_position(config)
+
+    def read_attention(self, config: ForeignConfig) -> dict[str, Any]:
+        return {**super().read_attention(config), "window": config.nullable("sliding_window")}
+
+    def config(self, model: Any) -> dict[str, Any]:
+        layer = model.layer_specs()[0]
+        scaling = layer.position.scaling
+        trained = None if scaling is None else scaling.original_context_length
+        found = {**super().config(model), "sliding_window": layer.attention.window}
+        del found["head_dim"]
+        return {**found, "original_max_position_embeddings": trained or model.context_length}
+
+    def rules(self, model: Any) -> list[Rule]:
+        fused = [
+            Rule("blocks.*.attention.qkv", "model.layers.*.self_attn.qkv_proj"),
+            Rule("blocks.*.feedforward.gate_up", "model.layers.*.mlp.gate_up_proj"),
+        ]
+        return [*fused, *super().rules(model)]

@@ -1,0 +1,70 @@
+"""Phi 3.5 with experts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+from gptkit.interop.families._experts import INERT, first_of, sparse, write_experts
+from gptkit.interop.families.decoder import Decoder
+from gptkit.interop.layouts import HALVES
+from gptkit.kinds.family import Rule
+from gptkit.kinds.foreign import ForeignConfig
+
+__all__ = ["PhimoeFamily"]
+
+
+class PhimoeFamily(Decoder):
+    """Phi 3.5 MoE: layer norms, biases in attention, experts chosen one after the other."""
+
+    name: Literal["phimoe"] = "phimoe"
+    model_type: ClassVar[str] = "phimoe"
+    architecture: ClassVar[str] = "PhimoeForCausalLM"
+    harmless: ClassVar[frozenset[str]] = (Decoder.harmless | INERT) - {"router_jitter_noise"}
+    eps: ClassVar[tuple[str, float]] = ("rms_norm_eps", 1e-5)
+    base: ClassVar[float] = 1e6
+
+    def read_position(self, config: ForeignConfig) -> dict[str, Any]:
+        section = config.section("rope_parameters" if "rope_parameters" in config else "rope_scaling")
+        short, long = (section.maybe(key) for key in ("short_mscale", "long_mscale"))
+        if short != long:
+            section.refuse("long_mscale", f"it differs from short_mscale {short}; sine and cosine have one factor here")
+        found = super().read_position(config)
+        if short is not None and "scaling" in found:
+            found["scaling"]["attention_factor"] = short
+        return found
+
+    def read_norm(self, config: ForeignConfig) -> dict[str, Any]:
+        return {"name": "layer", "eps": config.number(*self.eps)}
+
+    def read_attention(self, config: ForeignConfig) -> dict[str, Any]:
+        return {**super().read_attention(config), "window": config.nullable("sliding_window")}
+
+    def read_feedforward(self, config: ForeignConfig) -> dict[str, Any]:
+        tolerance = config.number("router_jitter_noise", 0.01)
+        router = {"name": "sparsemixer", "k": config.integer("num_experts_per_tok", 2), "tolerance": tolerance}
+        return sparse(config.integer("num_local_experts", 16), router, super().read_feedforward(config))
+
+    def read_head(self, config: ForeignConfig) -> dict[str, Any]:
+        return {"bias": config.flag("lm_head_bias", False)}
+
+    def write_feedforward(self, layers: Sequence[Any]) -> dict[str, Any]:
+        found = write_experts(layers, "num_local_experts", "intermediate_size")
+        return {**found, "router_jitter_noise": first_of(layers, "experts").router.tolerance}
+
+    def config(self, model: Any) -> dict[str, Any]:
+        window = model.layer_specs()[0].attention.window
+        found = {**super().config(model), "sliding_window": window, "lm_head_bias": model.head.bias}
+        if found.get("rope_scaling"):
+            factor = found["rope_scaling"].pop("attention_factor", None)
+            found["rope_scaling"] |= {} if factor is None else {"short_mscale": factor, "long_mscale": factor}
+        return found
+
+    def rules(self, model: Any) -> list[Rule]:
+        block = "model.layers.*.block_sparse_moe"
+        experts = [
+            Rule("blocks.*.feedforward.router.scores", f"{block}.gate"),
+            Rule("blocks.*.feedforward.experts.#.gate_up", f"{block}.experts.#.{{w1,w3}}", HALVES),
+            Rule("blocks.*.feedforward.experts.#.down", f"{block}.experts.#.w2"),
+        ]
+        return [*experts, *super().rules(model)]

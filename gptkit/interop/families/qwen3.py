@@ -1,0 +1,28 @@
+"""Qwen 3."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from gptkit.interop.families.qwen2 import Qwen2Family
+from gptkit.kinds.foreign import ForeignConfig
+
+__all__ = ["Qwen3Family"]
+
+
+class Qwen3Family(Qwen2Family):
+    """Qwen 3: a norm for every head's query and key in place of Qwen 2's biases."""
+
+    name: Literal["qwen3"] = "qwen3"  # type: ignore[assignment]
+    model_type: ClassVar[str] = "qwen3"
+    architecture: ClassVar[str] = "Qwen3ForCausalLM"
+    attention_biases: ClassVar[bool] = True
+    d_head: ClassVar[int | None] = 128
+    """Where the configuration names none; None for as many as the heads share the width into."""
+
+    def read_attention(self, config: ForeignConfig) -> dict[str, Any]:
+        bias = config.flag("attention_bias", False)
+        found = super().read_attention(config)
+        d_head = config.integer("head_dim", self.d_head or found["d_head"])
+        norm = {"qk_norm": self.read_norm(config), "d_head": d_head}
+        return {**found, **norm, "qkv_bias": bias, "output_bias": bias}

@@ -1,0 +1,59 @@
+"""Qwen 3 with experts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+from gptkit.interop.families._experts import INERT, dense, expert_rules, first_of, sparse, write_experts
+from gptkit.interop.families.qwen3 import Qwen3Family
+from gptkit.kinds.family import Rule
+from gptkit.kinds.foreign import ForeignConfig
+
+__all__ = ["Qwen3MoeFamily"]
+
+
+class Qwen3MoeFamily(Qwen3Family):
+    """Qwen 3 with many experts in every layer, or in some."""
+
+    name: Literal["qwen3-moe"] = "qwen3-moe"  # type: ignore[assignment]
+    model_type: ClassVar[str] = "qwen3_moe"
+    architecture: ClassVar[str] = "Qwen3MoeForCausalLM"
+    harmless: ClassVar[frozenset[str]] = Qwen3Family.harmless | INERT
+    d_head: ClassVar[int | None] = None
+
+    def read_feedforward(self, config: ForeignConfig) -> dict[str, Any]:
+        n_experts = config.integer("num_experts", config.integer("num_local_experts", 128))
+        renormalize = config.flag("norm_topk_prob", False)
+        router = {"name": "softmax-top-k", "k": config.integer("num_experts_per_tok", 8), "renormalize": renormalize}
+        expert = {**super().read_feedforward(config), "d_hidden": config.integer("moe_intermediate_size", 768)}
+        return sparse(n_experts, router, expert)
+
+    def read_layers(self, config: ForeignConfig, n_layers: int) -> Sequence[dict[str, Any]]:
+        config.only("use_sliding_window", False, why="no released model of the family has windows")
+        for key in ("sliding_window", "max_window_layers", "layer_types"):
+            config.value(key)
+        step, plain = config.integer("decoder_sparse_step", 1), config.items("mlp_only_layers", [])
+        feedforward = dense(super().read_feedforward(config), config.integer("intermediate_size", 6144))
+        return [
+            {} if index not in plain and step > 0 and (index + 1) % step == 0 else {"feedforward": feedforward}
+            for index in range(n_layers)
+        ]
+
+    def write_feedforward(self, layers: Sequence[Any]) -> dict[str, Any]:
+        router = first_of(layers, "experts").router
+        plain = first_of(layers, "gated")
+        return {
+            **write_experts(layers, "num_experts", "moe_intermediate_size"),
+            "norm_topk_prob": router.renormalize,
+            "mlp_only_layers": [i for i, layer in enumerate(layers) if layer.feedforward.name != "experts"],
+            "intermediate_size": (plain or first_of(layers, "experts").expert).d_hidden,
+        }
+
+    def write_attention(self, layers: Sequence[Any]) -> dict[str, Any]:
+        found = super().write_attention(layers)
+        del found["layer_types"]
+        return found
+
+    def rules(self, model: Any) -> list[Rule]:
+        return [*expert_rules("model.layers.*.mlp"), *super().rules(model)]

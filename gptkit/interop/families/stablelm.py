@@ -1,0 +1,45 @@
+"""StableLM 2 and 3B."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from gptkit.interop.families.decoder import Decoder
+from gptkit.kinds.family import Rule
+from gptkit.kinds.foreign import ForeignConfig
+
+__all__ = ["StableLmFamily"]
+
+
+class StableLmFamily(Decoder):
+    """StableLM: layer norms, rotary on a quarter of each head, a gated feed-forward, parallel branches if asked for."""
+
+    name: Literal["stablelm"] = "stablelm"
+    model_type: ClassVar[str] = "stablelm"
+    architecture: ClassVar[str] = "StableLmForCausalLM"
+    eps: ClassVar[tuple[str, float]] = ("layer_norm_eps", 1e-5)
+    attention_biases: ClassVar[bool] = False
+    fraction: ClassVar[float] = 0.25
+
+    def read_norm(self, config: ForeignConfig) -> dict[str, Any]:
+        return {"name": "layer", "eps": config.number(*self.eps)}
+
+    def read_attention(self, config: ForeignConfig) -> dict[str, Any]:
+        norm = {"qk_norm": {**self.read_norm(config), "shift": False}, "qk_norm_width": "each-head"}
+        found = {**super().read_attention(config), "qkv_bias": config.flag("use_qkv_bias", False)}
+        return {**found, **norm} if config.flag("qk_layernorm", False) else found
+
+    def read_block(self, config: ForeignConfig) -> dict[str, Any]:
+        return {"name": "parallel" if config.flag("use_parallel_residual", False) else "pre-norm"}
+
+    def config(self, model: Any) -> dict[str, Any]:
+        layer = model.layer_specs()[0]
+        found = {**super().config(model), "use_qkv_bias": layer.attention.qkv_bias}
+        del found["head_dim"]
+        found["qk_layernorm"] = layer.attention.qk_norm is not None
+        return {**found, "use_parallel_residual": layer.block.name == "parallel"}
+
+    def rules(self, model: Any) -> list[Rule]:
+        attention = "model.layers.*.self_attn"
+        norms = [Rule(f"blocks.*.attention.{part}_norm.heads.#", f"{attention}.{part}_layernorm.norms.#") for part in "qk"]
+        return [*norms, *super().rules(model)]

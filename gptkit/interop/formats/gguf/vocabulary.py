@@ -1,0 +1,173 @@
+"""The tokenizer in a GGUF file's metadata, read as a tokenizer.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gptkit.core.errors import ForeignModelError
+from gptkit.core.registry import did_you_mean
+from gptkit.interop.formats.gguf.patterns import CUTS
+
+__all__ = ["CONTROL", "NORMAL", "UNKNOWN", "UNUSED", "USER", "Vocabulary", "read_vocabulary"]
+
+NORMAL, UNKNOWN, CONTROL, USER, UNUSED = 1, 2, 3, 4, 5
+"""What `tokenizer.ggml.token_type` says of a token."""
+_SPACE, _LONGEST_PIECE = "▁", 256
+_ELSE = "Name another tokenizer with --tokenizer, or import the model from its safetensors."
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """A tokenizer as it is read.
+
+    Attributes:
+        data: the tokenizer.json.
+        start, end: the special tokens put before and after a text.
+        chat_template: the Jinja template that lays out a conversation.
+    """
+
+    data: bytes
+    start: str | None
+    end: str | None
+    chat_template: str | None
+
+    def unpack(self, folder: str, final: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Write it to a folder, as the hub has tokenizers.
+
+        Args:
+            folder: where to.
+            final: where it will lie.
+
+        Returns:
+            The tokenizer as a spec has it, from `final`; and what to change in that to read it from `folder`.
+        """
+        Path(folder, "tokenizer.json").write_bytes(self.data)
+        if self.chat_template is not None:
+            Path(folder, "chat_template.jinja").write_text(self.chat_template, encoding="utf-8")
+        ends = {"start_token": self.start or "", "end_token": self.end or ""}
+        return {"name": "hugging-face", "path": str(final.resolve()), **ends}, {"path": folder}
+
+
+def read_vocabulary(metadata: Mapping[str, Any], place: str) -> Vocabulary:
+    """The tokenizer of a file.
+
+    Raises:
+        ForeignModelError: it has none, or one that gptkit does not read.
+    """
+    if "tokenizer.ggml.model" not in metadata:
+        raise ForeignModelError(f"{place} has no tokenizer", hint="Name one: --tokenizer byte, say.")
+    model = metadata["tokenizer.ggml.model"]
+    tokens = _texts(metadata, "tokenizer.ggml.tokens", place)
+    types = metadata.get("tokenizer.ggml.token_type", [NORMAL] * len(tokens))
+    if len(set(tokens)) != len(tokens) or not isinstance(types, list) or len(types) != len(tokens):
+        raise ForeignModelError(f"{place}: its tokens are not all different, or have not one type each")
+    vocab = {token: number for number, token in enumerate(tokens) if types[number] != UNUSED}
+    if model == "gpt2":
+        stages, defaults = _byte_level(metadata, vocab, place), _Defaults()
+    elif model == "llama":
+        stages, defaults = _sentence_pieces(metadata, vocab, tokens, place), _Defaults(1, 2, puts_first=True)
+    else:
+        raise ForeignModelError(
+            f"{place}: tokenizer.ggml.model is {model!r}, and only byte-level pair encoding ('gpt2') and SentencePiece's "
+            "('llama') are read",
+            hint=_ELSE,
+        )
+    special = (CONTROL, USER, UNKNOWN)
+    added = [_added(number, token, types[number]) for number, token in enumerate(tokens) if types[number] in special]
+    data = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added, "post_processor": None, **stages}
+    whole = metadata.get("tokenizer.ggml.pre") in CUTS and CUTS[metadata["tokenizer.ggml.pre"]].whole
+    puts_first = metadata.get("tokenizer.ggml.add_bos_token", defaults.puts_first or whole) is True
+    template = metadata.get("tokenizer.chat_template")
+    return Vocabulary(
+        json.dumps(data, ensure_ascii=False).encode(),
+        _named(metadata, "tokenizer.ggml.bos_token_id", tokens, place, defaults.start) if puts_first else None,
+        _named(metadata, "tokenizer.ggml.eos_token_id", tokens, place, defaults.end),
+        template if isinstance(template, str) else None,
+    )
+
+
+class _Defaults(NamedTuple):
+    """What llama.cpp takes where a file does not say it."""
+
+    start: int | None = None
+    end: int | None = None
+    puts_first: bool = False
+
+
+def _byte_level(metadata: Mapping[str, Any], vocab: Mapping[str, int], place: str) -> dict[str, Any]:
+    """The stages of a tokenizer.json for a byte-level pair encoding."""
+    pre = metadata.get("tokenizer.ggml.pre", "default")
+    if not isinstance(pre, str) or pre not in CUTS:
+        what = did_you_mean(str(pre), sorted(CUTS), label="known are")
+        raise ForeignModelError(
+            f"{place}: tokenizer.ggml.pre is {pre!r}, a way to cut texts not known here; {what}", hint=_ELSE
+        )
+    merges = [tuple(merge.split(" ")) for merge in _texts(metadata, "tokenizer.ggml.merges", place)]
+    if any(len(merge) != 2 or any(part not in vocab for part in (*merge, "".join(merge))) for merge in merges):
+        raise ForeignModelError(f"{place}: tokenizer.ggml.merges has a merge that is not of two tokens to a third")
+    return {
+        "normalizer": None,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": list(CUTS[pre].stages)},
+        "decoder": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
+        "model": {"type": "BPE", "ignore_merges": CUTS[pre].whole, "vocab": vocab, "merges": merges},
+    }
+
+
+def _sentence_pieces(metadata: Mapping[str, Any], vocab: Mapping[str, int], tokens: list[str], place: str) -> dict[str, Any]:
+    """The stages of a tokenizer.json for SentencePiece's pair encoding: the pair with the best score is merged first."""
+    scores = metadata.get("tokenizer.ggml.scores")
+    if not isinstance(scores, list) or len(scores) != len(tokens) or not all(isinstance(score, float) for score in scores):
+        raise ForeignModelError(f"{place}: tokenizer.ggml.scores is no list of one score for each token")
+    unknown = metadata.get("tokenizer.ggml.unknown_token_id", 0)
+    if not isinstance(unknown, int) or not 0 <= unknown < len(tokens):
+        raise ForeignModelError(f"{place}: tokenizer.ggml.unknown_token_id is {unknown!r}")
+    found = []
+    for token, number in vocab.items():
+        if len(token) > _LONGEST_PIECE:
+            continue
+        pairs = ((token[:at], token[at:]) for at in range(1, len(token)))
+        found += [(-scores[number], number, vocab[a], vocab[b], (a, b)) for a, b in pairs if a in vocab and b in vocab]
+    prefix = metadata.get("tokenizer.ggml.add_space_prefix", True) is True
+    spaces = {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}
+    words = {"type": "Replace", "pattern": {"String": _SPACE}, "content": " "}
+    strip = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
+    decoders = [words, {"type": "ByteFallback"}, {"type": "Fuse"}, *([strip] if prefix else [])]
+    normalizers = [*([{"type": "Prepend", "prepend": _SPACE}] if prefix else []), spaces]
+    return {
+        "normalizer": {"type": "Sequence", "normalizers": normalizers},
+        "pre_tokenizer": None,
+        "decoder": {"type": "Sequence", "decoders": decoders},
+        "model": {
+            "type": "BPE",
+            "unk_token": tokens[unknown],
+            "fuse_unk": True,
+            "byte_fallback": True,
+            "vocab": vocab,
+            "merges": [pair for *_, pair in sorted(found)],
+        },
+    }
+
+
+def _texts(metadata: Mapping[str, Any], key: str, place: str) -> list[str]:
+    found = metadata.get(key)
+    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
+        raise ForeignModelError(f"{place}: {key} is no list of texts")
+    return found
+
+
+def _named(metadata: Mapping[str, Any], key: str, tokens: list[str], place: str, default: int | None) -> str | None:
+    number = metadata.get(key, default)
+    if number is None:
+        return None
+    if not isinstance(number, int) or not 0 <= number < len(tokens):
+        raise ForeignModelError(f"{place}: {key} is {number!r}, and there are {len(tokens)} tokens")
+    return tokens[number]
+
+
+def _added(number: int, token: str, kind: int) -> dict[str, Any]:
+    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    return {"id": number, "content": token, **plain, "special": kind != USER}

@@ -1,0 +1,150 @@
+"""Safetensors as a stream: tensors are looked at without being read, and written one by one.
+
+So that a model is converted in the memory that its largest tensor takes.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from torch import Tensor
+
+from gptkit.core.errors import ForeignModelError
+
+__all__ = ["Entry", "TensorFiles", "read_json", "write_tensors"]
+
+INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
+MAX_JSON = 64 * 2**20
+_AGAIN = "Get the file again: it is damaged, or was not copied whole."
+_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A tensor as its file's header describes it."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def bytes(self) -> int:
+        return self.dtype.itemsize * torch.Size(self.shape).numel()
+
+
+class TensorFiles:
+    """The tensors of a folder (one file, or several with an index) or of a file, mapped into memory.
+
+    Raises:
+        ForeignModelError: a file is missing or damaged, or holds numbers in a format that is no plain float.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.entries: dict[str, Entry] = {}
+        self._files: dict[str, Any] = {}
+        for file in _parts(path):
+            opened = _open(file)
+            for name in opened.keys():  # noqa: SIM118 (it is no mapping)
+                try:
+                    view = opened.get_slice(name)
+                    shape, dtype = tuple(view.get_shape()), str(view.get_dtype())
+                except (safetensors.SafetensorError, ValueError, RuntimeError) as error:
+                    raise ForeignModelError(f"{file}: {name} is damaged: {error}", hint=_AGAIN) from None
+                # What is no float is a mask or an index; if a family wants it, it is told then.
+                self.entries[name] = Entry(shape, _DTYPES.get(dtype, torch.int8))
+                self._files[name] = opened
+
+    def get(self, name: str) -> Tensor:
+        """One tensor; its numbers are read from the file when they are used."""
+        tensor: Tensor = self._files[name].get_tensor(name)
+        return tensor
+
+
+def write_tensors(
+    file: Path,
+    entries: Mapping[str, Entry],
+    tensors: Iterator[tuple[str, Tensor]],
+    metadata: Mapping[str, str] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Write a safetensors file, holding one tensor at a time.
+
+    Args:
+        file: it is written in place; a caller who wants it whole or not at all renames it afterwards.
+        entries: every tensor's shape and dtype.
+        tensors: the same tensors with their numbers, in the order of `entries`.
+        metadata: texts for the file's head.
+        progress: told how many bytes were written since it was last called.
+    """
+    header: dict[str, Any] = {"__metadata__": {"format": "pt", **(metadata or {})}}
+    offset = 0
+    for name, entry in entries.items():
+        dtype = _NAMES[entry.dtype]
+        header[name] = {"dtype": dtype, "shape": list(entry.shape), "data_offsets": [offset, offset + entry.bytes]}
+        offset += entry.bytes
+    head = json.dumps(header, separators=(",", ":")).encode()
+    head += b" " * (-len(head) % 8)
+    with file.open("wb") as stream:
+        stream.write(struct.pack("<Q", len(head)) + head)
+        for (name, entry), (given, tensor) in zip(entries.items(), tensors, strict=True):
+            assert given == name
+            assert tuple(tensor.shape) == entry.shape, (name, tensor.shape, entry.shape)
+            flat = tensor.detach().to("cpu", entry.dtype).contiguous().view(-1)
+            if flat.numel():
+                stream.write(flat.view(torch.uint8).numpy().data)
+            if progress is not None:
+                progress(entry.bytes)
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON file from a stranger.
+
+    Raises:
+        ForeignModelError: it is missing, too large, or holds no mapping.
+    """
+    try:
+        if file.stat().st_size > MAX_JSON:
+            raise ForeignModelError(f"{file} is larger than {MAX_JSON >> 20} MB, which no such file is")
+        found = json.loads(file.read_bytes())
+    except OSError as error:
+        raise ForeignModelError(f"{file}: cannot be read ({error.strerror or error})") from None
+    except (ValueError, RecursionError) as error:
+        raise ForeignModelError(f"{file} is no JSON: {error}", hint=_AGAIN) from None
+    if not isinstance(found, dict):
+        raise ForeignModelError(f"{file} holds no mapping", hint=_AGAIN)
+    return found
+
+
+def _parts(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if (path / SINGLE).is_file():
+        return [path / SINGLE]
+    if (path / INDEX).is_file():
+        weight_map = read_json(path / INDEX).get("weight_map")
+        if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+            raise ForeignModelError(f"{path / INDEX} has no weight_map", hint=_AGAIN)
+        names = sorted(set(weight_map.values()))
+        outside = [name for name in names if Path(name).name != name]
+        if outside:
+            raise ForeignModelError(f"{path / INDEX} names a file outside of its folder: {outside[0]!r}")
+        return [path / name for name in names]
+    found = sorted(path.glob("*.bin")) + sorted(path.glob("*.pt*"))
+    hint = "Save it as safetensors: what pickle holds can run code." if found else "Give a folder with model.safetensors."
+    raise ForeignModelError(f"{path} has no safetensors files", hint=hint)
+
+
+def _open(file: Path) -> Any:
+    try:
+        return safetensors.safe_open(file, framework="pt")
+    except FileNotFoundError:
+        raise ForeignModelError(f"{file} is missing", hint=_AGAIN) from None
+    except (safetensors.SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise ForeignModelError(f"{file} is damaged: {error}", hint=_AGAIN) from None

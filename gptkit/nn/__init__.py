@@ -1,0 +1,1 @@
+"""Runtime contracts and building blocks that components share."""

@@ -1,0 +1,27 @@
+"""The runtime contract of kind `attention`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+from gptkit.nn.cache.state import Stateful
+from gptkit.nn.forward import Forward
+
+__all__ = ["Attention"]
+
+
+class Attention(nn.Module, Stateful, ABC):
+    """The runtime part of an attention (or of any other mixer of tokens)."""
+
+    @abstractmethod
+    def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+        """(B, T, d_model) to (B, T, d_model).
+
+        Masks come from ``forward.mask``, memory from ``forward.state(self)``.
+
+        Where ``forward.weights`` is not None, an attention that has weights puts those that it used there, (B, H, T, S),
+        under its layer's index: finite, and zero wherever the mask forbids. They need not add up to 1, nor be positive (a
+        sigmoid attention's do not add up). One without weights (a recurrence) puts nothing there.
+        """

@@ -1,0 +1,1 @@
+"""What layers keep between the calls of cached decoding."""

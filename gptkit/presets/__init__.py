@@ -1,0 +1,1 @@
+"""Spec files that gptkit ships."""

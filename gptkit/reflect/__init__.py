@@ -1,0 +1,1 @@
+"""What is registered, as data: read by the commands and the documentation."""

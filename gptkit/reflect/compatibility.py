@@ -1,0 +1,28 @@
+"""Which attention takes which position, from what the two declare."""
+
+from __future__ import annotations
+
+from gptkit.core.registry import Registry
+from gptkit.reflect import prose
+
+__all__ = ["compatibility"]
+
+
+def compatibility(registry: Registry, *, up: str) -> str:
+    """A table of positions by attentions; empty where either kind is missing. `up` is the path to the kinds' folder."""
+    kinds = registry.kinds()
+    if not {"position", "attention"} <= kinds.keys():
+        return ""
+    positions, attentions = registry.entries("position"), registry.entries("attention")
+    if not positions or not attentions:
+        return ""
+    head = ["position", *(f"[{name}]({up}attention/{name}.md)" for name in attentions)]
+    rows = []
+    for name, position in positions.items():
+        uses = set(getattr(position.cls, "uses", ())) - {"embed"}
+        row = [f"[{name}]({up}position/{name}.md)"]
+        for attention in attentions.values():
+            lacking = sorted(uses - set(getattr(attention.cls, "accepts", ())))
+            row.append("yes" if not lacking else f"no: it has no {', '.join(f'`{hook}`' for hook in lacking)}")
+        rows.append(row)
+    return prose.table(head, rows)

@@ -1,0 +1,91 @@
+"""What a kind asks of its components, from the kind's own class: the methods to write and the runtime part's class."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from gptkit.core.spec import Component
+from gptkit.reflect import prose
+
+__all__ = ["Member", "contract", "members", "own_doc", "runtime_classes"]
+
+
+@dataclass(frozen=True)
+class Member:
+    """A method or property of a contract.
+
+    Attributes:
+        head: as it is written: ``factor(self, step: int, steps: int) -> float``.
+        must: whether a component has to write it.
+        doc: its docstring.
+    """
+
+    head: str
+    must: bool
+    doc: str
+
+
+def contract(kind: type[Component]) -> str:
+    """Markdown: each method that a component writes or may write, then the class of what `build` returns."""
+    parts = [f"In Python: `{kind.__module__}.{kind.__qualname__}`."]
+    parts += _methods(kind)
+    for runtime in runtime_classes(kind):
+        parts += [f"### {runtime.__name__}", prose.prose(own_doc(runtime)), *_methods(runtime)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def members(cls: type[Any]) -> Iterator[Member]:
+    """What a class itself defines with a docstring, private names left out."""
+    for name, member in vars(cls).items():
+        function = member.fget if isinstance(member, property) else inspect.unwrap(getattr(member, "__func__", member))
+        if (name.startswith("_") and name != "__call__") or not inspect.isfunction(function) or not function.__doc__:
+            continue
+        if isinstance(member, property):
+            head = f"{name}: {_annotation(function)}"
+        else:
+            head = f"{name}{str(inspect.signature(function)).replace(chr(39), '')}"
+        yield Member(head, bool(getattr(member, "__isabstractmethod__", False)), inspect.cleandoc(function.__doc__))
+
+
+def _methods(cls: type[Any]) -> Iterator[str]:
+    for member in members(cls):
+        yield f"`{member.head}`{' *(to be written)*' if member.must else ''}"
+        # A definition's body: indented under its head.
+        yield "\n".join(f":   {line}" if not i else f"    {line}" for i, line in enumerate(_lines(member.doc)))
+
+
+def _lines(text: str) -> list[str]:
+    return prose.prose(text).splitlines() or [""]
+
+
+def _annotation(function: Any) -> str:
+    return str(function.__annotations__.get("return", "")).replace("'", "")
+
+
+def runtime_classes(kind: type[Component]) -> list[type[Any]]:
+    """The class that the kind names as its runtime, then classes of its own module that its methods return, each once."""
+    module = vars(sys.modules[kind.__module__])
+    found: dict[str, type[Any]] = {}
+    if kind.runtime:
+        location, _, name = kind.runtime.partition(":")
+        found[name] = getattr(importlib.import_module(location), name)
+    for member in vars(kind).values():
+        function = inspect.unwrap(getattr(member, "__func__", member))
+        if not inspect.isfunction(function):
+            continue
+        for word in re.findall(r"\w+", _annotation(function)):
+            value = module.get(word)
+            if isinstance(value, type) and value.__module__ == kind.__module__ and not issubclass(value, Component):
+                found[word] = value
+    return list(found.values())
+
+
+def own_doc(cls: type[Any]) -> str:
+    """The class's docstring, not one that it inherits."""
+    return cls.__dict__.get("__doc__") or ""

@@ -1,0 +1,212 @@
+"""What there is to say about a component, as data: for the documentation's pages and for ``gptkit components``."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from gptkit.core.registry import Entry, Registry
+from gptkit.core.spec import Component, Spec
+from gptkit.reflect import docstring, snippets
+
+__all__ = ["ComponentDoc", "FieldDoc", "describe", "describe_fields", "smallest"]
+
+_BOUNDS = {"gt": "> {}", "ge": "≥ {}", "lt": "< {}", "le": "≤ {}", "multiple_of": "a multiple of {}"}
+_LENGTHS = {"min_length": "at least {}", "max_length": "at most {}", "pattern": "matches {}"}
+
+
+@dataclass(frozen=True)
+class FieldDoc:
+    """One field of a spec.
+
+    Attributes:
+        name: as written in a spec file; dotted for a field of a mapping inside (``scaling.factor``).
+        type: in words of a spec file: ``int | null``, ``list of str``, or the kind whose components fit.
+        kinds: the kinds named in `type`.
+        default: as written in a spec file; None where the field must be given.
+        constraints: ``≥ 1, < 10``, or empty.
+        description: a sentence.
+    """
+
+    name: str
+    type: str
+    kinds: tuple[str, ...]
+    default: str | None
+    constraints: str
+    description: str
+
+    @property
+    def required(self) -> bool:
+        return self.default is None
+
+
+@dataclass(frozen=True)
+class ComponentDoc:
+    """One component. Text that its docstring does not have is empty.
+
+    Attributes:
+        snippet: the component in a spec file, as short as it goes.
+        full_snippet: the same with every field written out.
+        module: where its source is.
+        provenance: the distribution that brought it, ``gptkit==0.1.0``.
+    """
+
+    kind: str
+    name: str
+    summary: str
+    body: str
+    formula: str
+    shapes: str
+    paper: str
+    notes: str
+    fields: tuple[FieldDoc, ...]
+    snippet: str
+    full_snippet: str
+    module: str
+    provenance: str
+    aliases: tuple[str, ...]
+    renamed_fields: Mapping[str, str]
+
+    @property
+    def file(self) -> str:
+        """The source file below its distribution's root: ``gptkit/components/norm/rms.py``."""
+        return self.module.replace(".", "/") + ".py"
+
+
+def describe(entry: Entry, registry: Registry, *, path: Sequence[str] | None = None, listed: bool = False) -> ComponentDoc:
+    """All there is to say about a component.
+
+    Args:
+        registry: where the components inside it are looked up.
+        path: the keys under which the snippets stand; the kind's name by default.
+        listed: whether the place at `path` holds a list.
+    """
+    cls = entry.cls
+    doc = docstring.parse(cls.__dict__.get("__doc__"))
+    least = smallest(cls, registry)
+    keys = tuple(path or (cls.kind,))
+    return ComponentDoc(
+        kind=cls.kind,
+        name=cls.component_name(),
+        summary=doc.summary,
+        body=doc.body,
+        formula=doc.sections.get("Formula", ""),
+        shapes=doc.sections.get("Shapes", ""),
+        paper=doc.sections.get("Paper", ""),
+        notes=doc.sections.get("Notes", ""),
+        fields=tuple(describe_fields(cls)),
+        snippet=snippets.block(keys, least if len(least) > 1 else least["name"], listed=listed),
+        full_snippet=snippets.block(keys, _everything(cls, least, registry), listed=listed),
+        module=cls.__module__,
+        provenance=entry.plugin.provenance,
+        aliases=tuple(cls.aliases),
+        renamed_fields=dict(cls.renamed_fields),
+    )
+
+
+def describe_fields(cls: type[Spec]) -> Iterator[FieldDoc]:
+    """The fields of a spec, those of mappings inside it after the field that holds them. `name` is left out."""
+    for name, info in cls.model_fields.items():
+        if name == "name" and issubclass(cls, Component):
+            continue
+        yield from _field(name, info, depth=0)
+
+
+def smallest(cls: type[Component], registry: Registry) -> dict[str, Any]:
+    """The fewest fields that make a valid spec: the name, or else one of the component's examples.
+
+    Where there is none, a required field (a file's path, say) shows as ``…``.
+    """
+    name = {"name": cls.component_name()}
+    for fields in ({}, *cls.examples):
+        try:
+            cls.model_validate({**name, **fields}, context={"registry": registry})
+        except ValidationError:
+            continue
+        return {**name, **snippets.plain(fields)}
+    missing = [field for field, info in cls.model_fields.items() if info.is_required()]
+    return {**name, **dict.fromkeys(missing, "…")}
+
+
+def _everything(cls: type[Component], least: Mapping[str, Any], registry: Registry) -> dict[str, Any]:
+    try:
+        spec = cls.model_validate(dict(least), context={"registry": registry})
+    except ValidationError:
+        return dict(least)
+    return {name: snippets.plain(getattr(spec, name)) for name in cls.model_fields}
+
+
+def _field(name: str, info: FieldInfo, depth: int) -> Iterator[FieldDoc]:
+    found = _Type()
+    text = found.text(info.annotation)
+    default = None
+    if not info.is_required():
+        default = snippets.flow(snippets.plain(info.get_default(call_default_factory=True)))
+    bounds = [*_bounds(info.metadata, found.measured)]
+    yield FieldDoc(name, text, tuple(found.kinds), default, ", ".join(bounds), " ".join((info.description or "").split()))
+    if depth < 3:
+        for spec in found.specs:
+            for inner, inner_info in spec.model_fields.items():
+                yield from _field(f"{name}{'[]' if found.listed else ''}.{inner}", inner_info, depth + 1)
+
+
+def _bounds(metadata: Sequence[Any], measured: str) -> Iterator[str]:
+    for item in metadata:
+        for attribute, words in _BOUNDS.items():
+            if (bound := getattr(item, attribute, None)) not in (None, PydanticUndefined):
+                yield words.format(snippets.flow(bound))
+        for attribute, words in _LENGTHS.items():
+            if (bound := getattr(item, attribute, None)) not in (None, PydanticUndefined):
+                unit = "" if attribute == "pattern" else f" {measured}" if bound == 1 else f" {measured}s"
+                yield words.format(bound) + unit
+
+
+class _Type:
+    """Puts an annotation into words, and notes the kinds and specs it meets on the way."""
+
+    def __init__(self) -> None:
+        self.kinds: list[str] = []
+        self.specs: list[type[Spec]] = []
+        self.listed = False
+        self.measured = "character"
+
+    def text(self, annotation: Any) -> str:
+        origin, args = get_origin(annotation), get_args(annotation)
+        if annotation is None or annotation is type(None):
+            return "null"
+        if origin is Annotated:
+            bounds = ", ".join(_bounds(args[1:], "item"))
+            return self.text(args[0]) + (f" ({bounds})" if bounds else "")
+        if origin is Literal:
+            return " | ".join(snippets.flow(value) for value in args)
+        if origin in (Union, types.UnionType):
+            return " | ".join(dict.fromkeys(self.text(item) for item in args))
+        value = getattr(annotation, "__value__", None)
+        if value is not None and not isinstance(annotation, type):
+            return self.text(value)
+        if isinstance(origin, type) and issubclass(origin, Mapping):
+            return f"mapping of {self.text(args[0])} to {self.text(args[1])}"
+        if isinstance(origin, type) and issubclass(origin, (Sequence, set, frozenset)):
+            self.listed, self.measured = True, "item"
+            items = [self.text(item) for item in args if item is not Ellipsis]
+            return f"list of {', '.join(items)}" if len(items) < 2 else f"[{', '.join(items)}]"
+        if isinstance(annotation, type):
+            return self._class(annotation)
+        return "anything"
+
+    def _class(self, annotation: type[Any]) -> str:
+        if issubclass(annotation, Component) and hasattr(annotation, "kind"):
+            if annotation.is_kind():
+                self.kinds.append(annotation.kind)
+                return annotation.kind
+            return annotation.component_name()
+        if issubclass(annotation, Spec):
+            self.specs.append(annotation)
+            return "mapping"
+        return "path" if annotation.__name__.endswith("Path") else annotation.__name__

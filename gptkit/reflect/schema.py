@@ -1,0 +1,137 @@
+"""JSON Schema of spec files, with every component that is installed: for completion and checks in editors."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
+from pydantic.json_schema import GenerateJsonSchema, models_json_schema
+
+from gptkit.core.registry import Registry, default_registry
+from gptkit.core.spec import Component
+
+__all__ = ["json_schema"]
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def json_schema(spec_class: type[BaseModel], registry: Registry | None = None) -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of the files that describe `spec_class`.
+
+    A component may be written as a name or as a mapping with its fields, so every kind's definition, ``kind.norm`` and so
+    on, is a choice between the names and one object per component, told apart by its ``name``. The name may be left out
+    there, as in entries of `layers` and beside `extends`, where it is said elsewhere. Components nest, so all of them
+    refer to kinds by reference. Former names of components and fields still load but are not offered.
+
+    Args:
+        spec_class: the class of the whole file.
+        registry: the components to describe; by default what is installed.
+    """
+    registry = default_registry() if registry is None else registry
+    components = {
+        (kind, name): entry.cls for kind in registry.kinds() for name, entry in sorted(registry.entries(kind).items())
+    }
+    references, definitions = _generate([spec_class, *components.values()])
+    for cls in [*components.values(), spec_class]:
+        _describe(_target(references[cls], definitions), cls)
+    for kind, entry in registry.kinds().items():
+        choices = [(name, cls) for (of_kind, name), cls in components.items() if of_kind == kind]
+        definitions[f"kind.{kind}"] = _kind(entry.cls, choices, references)
+    root = _target(references[spec_class], definitions)
+    schema = {"$schema": DIALECT, **_as_file(root), "$defs": dict(sorted(definitions.items()))}
+    _refer_to_kinds(schema)
+    return schema
+
+
+class _Generator(GenerateJsonSchema):
+    # A default that JSON cannot hold is left out, which is all that could be done about it.
+    ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        # "D Model" says nothing that d_model does not.
+        return False
+
+
+def _generate(classes: Sequence[type[BaseModel]]) -> tuple[dict[type[BaseModel], dict[str, Any]], dict[str, Any]]:
+    """A schema for each class, most of them references, and the definitions they share; pydantic keeps names apart."""
+    sound = [cls for cls in dict.fromkeys(classes) if not issubclass(cls, Component) or _has_schema(cls)]
+    made, whole = models_json_schema([(cls, "validation") for cls in sound], schema_generator=_Generator)
+    references: dict[Any, dict[str, Any]] = {cls: schema for (cls, _), schema in made.items()}
+    for cls in classes:
+        if cls not in references:
+            references[cls] = _any_fields(cls)
+    return references, whole.get("$defs", {})
+
+
+def _has_schema(cls: type[BaseModel]) -> bool:
+    """Whether a component's fields can be described: a stranger's may have types that JSON Schema knows nothing of."""
+    try:
+        cls.model_json_schema(schema_generator=_Generator)
+    except (PydanticInvalidForJsonSchema, PydanticUserError):
+        return False
+    return True
+
+
+def _any_fields(cls: type[BaseModel]) -> dict[str, Any]:
+    assert issubclass(cls, Component)
+    return {"type": "object", "properties": {"name": {"const": cls.component_name()}}}
+
+
+def _target(schema: dict[str, Any], definitions: Mapping[str, Any]) -> dict[str, Any]:
+    reference = schema.get("$ref")
+    found: dict[str, Any] = schema if reference is None else definitions[reference.removeprefix("#/$defs/")]
+    return found
+
+
+def _describe(schema: dict[str, Any], cls: type[BaseModel]) -> None:
+    """The docstring's first sentence is what an editor has room for."""
+    sentence = _first_sentence(cls)
+    if sentence:
+        schema["description"] = sentence
+    schema.pop("title", None)
+
+
+def _first_sentence(cls: type[BaseModel]) -> str:
+    paragraph = inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0]
+    text = " ".join(paragraph.split())
+    found = re.match(r".*?[.!?](?= |$)", text)
+    return found.group() if found else text.rstrip(":")
+
+
+def _kind(
+    cls: type[Component], choices: Sequence[tuple[str, type[Component]]], references: Mapping[type[BaseModel], Any]
+) -> dict[str, Any]:
+    names = {
+        "enum": [name for name, _ in choices],
+        "enumDescriptions": [_first_sentence(component) for _, component in choices],
+    }
+    return {"description": _first_sentence(cls), "anyOf": [names, *(references[component] for _, component in choices)]}
+
+
+def _refer_to_kinds(schema: Any) -> None:
+    """Turn the marks that fields of a kind carry into references to the kind's definition, in place."""
+    if isinstance(schema, dict):
+        kind = schema.pop("x-kind", None)
+        if kind is not None:
+            schema["$ref"] = f"#/$defs/kind.{kind}"
+    for inner in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ():
+        _refer_to_kinds(inner)
+
+
+def _as_file(root: Mapping[str, Any]) -> dict[str, Any]:
+    """The root's schema, with the keys that only files have; with `extends`, what is missing may be in the other file."""
+    schema = dict(root)
+    properties = {
+        "$schema": {"type": "string", "description": "For editors; ignored."},
+        "extends": {"type": "string", "description": "Another spec file, or a shipped spec's name, that this one changes."},
+        **schema.get("properties", {}),
+    }
+    schema["properties"] = properties
+    required = schema.pop("required", None)
+    if required:
+        schema["anyOf"] = [{"required": required}, {"required": ["extends"]}]
+    return schema

@@ -1,0 +1,69 @@
+"""Values written as they stand in a spec file: YAML of our own shape, short and with nothing that needs explaining."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from pathlib import PurePath
+from typing import Any
+
+from pydantic import BaseModel
+
+from gptkit.core.spec import Component
+from gptkit.files import dump_yaml
+
+__all__ = ["block", "flow", "plain"]
+
+_BARE = re.compile(r"[A-Za-z_./~][\w./+-]*( [\w./+-]+)*")
+_TAKEN = {"true", "false", "null", "yes", "no", "on", "off", "y", "n", "~", ".inf", ".nan", "."}
+
+
+def plain(value: Any) -> Any:
+    """The value as plain data; a component that says nothing but its name becomes that name."""
+    if isinstance(value, BaseModel):
+        fields = type(value).model_fields
+        kept = {
+            name: plain(getattr(value, name))
+            for name in fields
+            if name == "name" or getattr(value, name) != fields[name].get_default(call_default_factory=True)
+        }
+        # A default may be written as a name or mapping where the value is the component validated from it.
+        kept = {
+            name: item
+            for name, item in kept.items()
+            if name == "name" or item != plain(fields[name].get_default(call_default_factory=True))
+        }
+        return kept["name"] if isinstance(value, Component) and set(kept) == {"name"} else kept
+    if isinstance(value, Enum):
+        return plain(value.value)
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (set, frozenset)):
+        return sorted(map(plain, value), key=str)
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+        return [plain(item) for item in value]
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+
+
+def flow(value: Any) -> str:
+    """Plain data on one line: ``{name: gated, activation: silu}``."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{flow(key)}: {flow(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(flow, value)) + "]"
+    if isinstance(value, float):
+        return re.sub(r"e([+-])0*(\d)", lambda m: f"e{m[1].replace('+', '')}{m[2]}", repr(value))
+    if isinstance(value, (str, PurePath)):
+        text = str(value)
+        return text if _BARE.fullmatch(text) and text.lower() not in _TAKEN else json.dumps(text, ensure_ascii=False)
+    return json.dumps(value)
+
+
+def block(path: Sequence[str], value: Any, *, listed: bool = False) -> str:
+    """Plain data as `gptkit show` writes it, under the keys of `path`; as the one item of a list if `listed`."""
+    data: Any = [value] if listed else value
+    for key in reversed(path):
+        data = {key: data}
+    return dump_yaml(data).rstrip("\n")

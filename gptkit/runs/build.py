@@ -1,0 +1,78 @@
+"""A spec becomes a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from gptkit.core.errors import Problem, SpecError
+from gptkit.data import corpus_texts
+from gptkit.kinds.tokenizer import Tokenizer
+from gptkit.model.gpt import GPT
+from gptkit.model.plan import human_count, refuse_unless_fits
+from gptkit.model.tree import count
+from gptkit.runs.opening import Opened, SpecLike, open_spec
+from gptkit.runs.spec import ExperimentSpec
+from gptkit.training.seeds import derive
+
+__all__ = ["build", "fit_tokenizer", "new_model"]
+
+
+def build(spec: SpecLike, overrides: Sequence[str] = (), *, device: str = "cpu", **changes: Any) -> GPT:
+    """The untrained model of a spec.
+
+    ::
+
+        model = gptkit.build("tiny.yaml", model={"n_layers": 2})
+
+    Args:
+        spec: a spec file, the name of a shipped one, plain data, or an `ExperimentSpec`.
+        overrides: ``"model.position=alibi"`` and the like, as on the command line.
+        device: where its weights live; ``"meta"`` for a model without memory.
+        changes: parts of the spec to change, with Python values; ``**{"model.d_model": 64}`` reaches deeper.
+
+    Raises:
+        SpecError: the spec is wrong.
+        TokenizerError, DataError: the vocabulary's size depends on the corpus, and that cannot be had.
+    """
+    opened = open_spec(spec, overrides, changes)
+    known = opened.spec.model.vocab_size or opened.spec.tokenizer.expected_vocab_size
+    vocab_size = fit_tokenizer(opened).vocab_size if known is None else known
+    return new_model(opened.spec, vocab_size, device=device)
+
+
+def fit_tokenizer(opened: Opened) -> Tokenizer:
+    """The spec's tokenizer, trained on its corpus where it learns."""
+    spec = opened.spec
+    texts = corpus_texts(spec.data, opened.base) if spec.tokenizer.needs_corpus else iter(())
+    return spec.tokenizer.fit(texts, base=opened.base)
+
+
+def new_model(
+    spec: ExperimentSpec, vocab_size: int, *, fill: bool = True, device: str = "cpu", to_train: bool = False
+) -> GPT:
+    """The model of a spec, with starting values that follow from the training's seed.
+
+    Args:
+        spec: the spec.
+        vocab_size: the tokenizer's.
+        fill: whether to give starting values; a model that is loaded next needs none.
+        device: where its weights live.
+        to_train: whether gradients and the optimizer's state have to fit beside the weights.
+
+    Raises:
+        CapacityError: the memory does not suffice.
+        SpecError: the tokenizer has more ids than the model has room for.
+    """
+    room = spec.model.vocab_size
+    if room is not None and vocab_size > room:
+        message = f"the tokenizer has {vocab_size} ids and the model room for {room}; leave vocab_size out, or raise it"
+        raise SpecError([Problem(("model", "vocab_size"), message)])
+    if fill:
+        parameters = count(GPT(spec.model, vocab_size, device="meta"))
+        # In fp32: weights; for training also gradients and the two moments that optimizers like AdamW keep.
+        needed = parameters * (16 if to_train else 4)
+        purpose = "training a model of" if to_train else "a model of"
+        refuse_unless_fits(needed, f"{purpose} {human_count(parameters)} parameters", device)
+    start = derive(spec.training.seed, "weights") if fill else None
+    return GPT(spec.model, vocab_size, seed=start, device=device)

@@ -1,0 +1,246 @@
+"""Where a run departs from the model of another library that it should equal: the same tokens through both, part by part."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gptkit.core.errors import ForeignModelError, RequirementError
+from gptkit.core.registry import Registry
+from gptkit.interop.conversion import differences, find_family, pair, read_model
+from gptkit.interop.tensor_files import TensorFiles, read_json
+from gptkit.kinds.family import FamilySpec
+from gptkit.model.gpt import GPT
+from gptkit.runs.run import load
+
+__all__ = ["Drift", "Reading", "measure_drift"]
+
+TOLERANCE = 1e-3
+# The eager path of Falcon with ALiBi adds the bias twice; that of all others is the one that has everything.
+_KERNELS = {"falcon": "sdpa"}
+_LAST = {"attention": "output", "feedforward": "down"}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One part of the model, in the order of computing.
+
+    Attributes:
+        part: where it is in the model: ``blocks.3.attention``.
+        name: the component: ``grouped-query``.
+        theirs: the other library's module; empty for what enters the first layer.
+        distance: the largest difference of a number, as a share of the largest of theirs; infinite for NaNs and where
+            shapes differ.
+    """
+
+    part: str
+    name: str
+    theirs: str
+    distance: float
+
+
+@dataclass(frozen=True)
+class Drift:
+    """What was compared.
+
+    Attributes:
+        readings: every part that both have, in the order of computing.
+        tolerance: the distance up to which a part counts as equal.
+        tensors: of the first part beyond it, the tensors whose numbers differ from those in the files.
+        differences: what the run's spec says otherwise than the other model's configuration.
+    """
+
+    readings: tuple[Reading, ...]
+    tolerance: float
+    tensors: tuple[str, ...] = ()
+    differences: tuple[str, ...] = ()
+
+    @property
+    def first(self) -> Reading | None:
+        """The first part that diverges; None where none does."""
+        return _first(self.readings, self.tolerance)
+
+
+def measure_drift(
+    run: str | Path,
+    against: str | Path,
+    *,
+    n_tokens: int = 64,
+    tolerance: float = TOLERANCE,
+    step: int | None = None,
+    registry: Registry | None = None,
+) -> Drift:
+    """Send the same tokens through a run and through a model that transformers loads, both in fp32.
+
+    Args:
+        run: the run's folder.
+        against: the other model's, with config.json.
+        n_tokens: how many; more than any window shows what windows do.
+        tolerance: the share of the largest number by which one may differ.
+        step: which checkpoint of the run; the newest by default.
+        registry: where families and components are looked up; by default what is installed.
+
+    Raises:
+        RequirementError: transformers is not installed.
+        ForeignModelError: it cannot load the folder, or the two have different numbers of layers or features.
+        CheckpointError: there is no such run.
+    """
+    folder = Path(against)
+    if not folder.is_dir():
+        raise ForeignModelError(
+            f"{folder}: no such folder", hint="Give a folder with config.json, as transformers saves it."
+        )
+    config = read_json(folder / "config.json")
+    family = find_family(config, str(folder / "config.json"), registry)
+    ours = load(run, step=step, device="cpu", registry=registry).model.float()
+    theirs = _reference(folder, _KERNELS.get(family.model_type, "eager"))
+    pairs = _Pairs(family, ours, theirs)
+    n_ids, longest = min(ours.vocab_size, theirs.config.vocab_size), min(n_tokens, ours.context_length)
+    ids_BT = torch.randint(n_ids, (1, longest), generator=torch.Generator().manual_seed(0))
+    readings = tuple(_read(pairs, ours, theirs, ids_BT))
+    first = _first(readings, tolerance)
+    if first is None:
+        return Drift(readings, tolerance)
+    found: list[str] = []
+    with contextlib.suppress(ForeignModelError):
+        found = differences(ours.spec, read_model(family, config, registry=registry))
+    return Drift(readings, tolerance, tuple(_tensors(family, ours, folder, first.part)), tuple(found))
+
+
+def _first(readings: Sequence[Reading], tolerance: float) -> Reading | None:
+    return next((reading for reading in readings if not reading.distance <= tolerance), None)
+
+
+def _reference(folder: Path, kernel: str) -> Any:
+    try:
+        transformers: Any = importlib.import_module("transformers")
+    except ImportError:
+        hint = "pip install 'transformers>=5'"
+        raise RequirementError("comparing with a model of transformers needs transformers installed", hint=hint) from None
+    logging = transformers.utils.logging
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    options = {"dtype": torch.float32, "attn_implementation": kernel, "local_files_only": True}
+    try:
+        return transformers.AutoModelForCausalLM.from_pretrained(folder, **options).eval()
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ForeignModelError(f"{folder}: transformers cannot load it: {reason}") from None
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+class _Pairs:
+    """Modules of ours and of theirs that should return the same; the family's rules say what theirs are called."""
+
+    def __init__(self, family: FamilySpec, ours: GPT, theirs: nn.Module) -> None:
+        try:
+            self.rules = family.rules(ours.spec)
+        except (LookupError, AttributeError, TypeError, ValueError):
+            raise ForeignModelError(f"the run has not the shape of family {family.name!r}") from None
+        self.modules = dict(theirs.named_modules())
+        stem = next(rule.theirs for rule in self.rules if rule.ours.startswith("blocks.*")).partition("*")[0]
+        self.blocks = [name for name in self.modules if name.startswith(stem) and name[len(stem) :].isdigit()]
+        if len(self.blocks) != len(ours.blocks):
+            raise ForeignModelError(f"the other model has {len(self.blocks)} layers, the run {len(ours.blocks)}")
+        # What ours is hooked at, its place and component, and where theirs is.
+        self.found: list[tuple[nn.Module, str, str, str]] = []
+        for index, (layer, block) in enumerate(zip(ours.spec.layer_specs(), ours.blocks, strict=True)):
+            for name, child in block.named_children():
+                spec = getattr(layer, name, layer.norm if name.endswith("norm") else None)
+                if spec is not None:
+                    self._add(child, f"blocks.{index}.{name}", spec.name, self.blocks[index])
+            self.found.append((block, f"blocks.{index}", layer.block.name, self.blocks[index]))
+        if ours.spec.final_norm is not None:
+            self._add(ours.final_norm, "final_norm", ours.spec.final_norm.name, "")
+
+    def _add(self, module: nn.Module, part: str, name: str, block: str) -> None:
+        # A branch's last projection says what it returns, even where their module adds the shortcut at once.
+        last = _LAST.get(part.rpartition(".")[2])
+        leaf = None if last is None else getattr(module, last, None)
+        if isinstance(leaf, nn.Module):
+            hooked, other = leaf, self._theirs(f"{part}.{last}")
+        elif last is not None:
+            # Experts have no last projection of their own: the whole of theirs, whatever it is called there.
+            hooked, router = module, self._theirs(f"{part}.router.scores")
+            inner = {router[len(block) + 1 :].partition(".")[0], "mlp", "feed_forward", "block_sparse_moe"}
+            other = next((f"{block}.{each}" for each in sorted(inner) if f"{block}.{each}" in self.modules), "")
+        else:
+            hooked, other = module, self._theirs(part)
+        if other in self.modules:
+            self.found.append((hooked, part, name, other))
+
+    def _theirs(self, part: str) -> str:
+        names = next((match[1] for rule in self.rules if (match := rule.match(f"{part}.weight"))), ("",))
+        return names[0].removesuffix(".weight") if len(names) == 1 else ""
+
+
+def _read(pairs: _Pairs, ours: GPT, theirs: Any, ids_BT: Tensor) -> Iterator[Reading]:
+    seen: dict[str, Tensor] = {}
+    there: dict[str, Tensor] = {}
+    handles = []
+
+    # Copies, as some models add to what their modules returned.
+    def keep(where: dict[str, Tensor], key: str) -> Any:
+        return lambda module, inputs, output: where.__setitem__(key, _tensor(output).clone())
+
+    def enters(module: nn.Module, inputs: Any, named: Any) -> None:
+        there["embedding"] = (inputs[0] if inputs else named["hidden_states"]).clone()
+
+    handles.append(ours.embedding.register_forward_hook(keep(seen, "embedding")))
+    handles.append(pairs.modules[pairs.blocks[0]].register_forward_pre_hook(enters, with_kwargs=True))
+    for module, part, _, other in pairs.found:
+        handles.append(module.register_forward_hook(keep(seen, part)))
+        handles.append(pairs.modules[other].register_forward_hook(keep(there, part)))
+    try:
+        with torch.no_grad():
+            # Dictionaries remember the order in which our hooks were called: that of computing.
+            seen["logits"] = ours(ids_BT).logits
+            there["logits"] = theirs(ids_BT, use_cache=False).logits
+    finally:
+        for handle in handles:
+            handle.remove()
+    names = {part: (name, other) for _, part, name, other in pairs.found}
+    names |= {"embedding": (ours.spec.embedding.name, ""), "logits": (ours.spec.head.name, "")}
+    for part, tensor in seen.items():
+        if part in there:
+            yield Reading(part, *names[part], _distance(tensor, there[part]))
+
+
+def _tensor(output: Any) -> Tensor:
+    found: Tensor = output if isinstance(output, Tensor) else output[0]
+    return found
+
+
+def _distance(ours: Tensor, theirs: Tensor) -> float:
+    if ours.numel() != theirs.numel():
+        return float("inf")
+    difference = (ours - theirs.reshape(ours.shape)).abs().max() / theirs.abs().max().clamp(min=1e-30)
+    return float("inf") if difference.isnan() else float(difference)
+
+
+def _tensors(family: FamilySpec, ours: GPT, folder: Path, part: str) -> Iterator[str]:
+    """Tensors of a part whose numbers are not those of the files."""
+    files, own = TensorFiles(folder), ours.state_dict()
+    for move in pair(family, ours):
+        mine = [(name, at) for at, name in enumerate(move.ours) if _of(part, name)]
+        if not mine or any(name not in files.entries for name in move.theirs):
+            continue
+        joined = move.join([files.get(name).float() for name in move.theirs])
+        yield from (name for name, at in mine if not torch.equal(joined[at], own[name]))
+
+
+def _of(part: str, name: str) -> bool:
+    whole = "head" if part == "logits" else part
+    # A block is to blame where its branches are not: for how they are joined, which has no numbers.
+    return name.startswith(f"{whole}.") and (whole.count(".") != 1 or not whole.startswith("blocks."))

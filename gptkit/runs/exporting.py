@@ -1,0 +1,165 @@
+"""A run becomes a model that other libraries load."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gptkit.checkpoint.store import MODEL, CheckpointStore, read_state, write_text
+from gptkit.core.errors import CheckpointError, ForeignModelError
+from gptkit.core.registry import Registry
+from gptkit.interop.conversion import Move, differences, families, pair, read_model
+from gptkit.interop.tensor_files import SINGLE, Entry, TensorFiles, write_tensors
+from gptkit.interop.tokenizer_json import tokenizer_json
+from gptkit.kinds.family import FamilySpec
+from gptkit.model.gpt import GPT
+from gptkit.model.spec import ModelSpec
+from gptkit.runs.folder import RunFolder
+from gptkit.runs.run import load_tokenizer
+from gptkit.runs.spec import ExperimentSpec
+
+__all__ = ["choose_family", "export_model"]
+
+_FAILED = (LookupError, AttributeError, TypeError, ValueError, ArithmeticError, StopIteration)
+
+
+def export_model(
+    run: str | Path,
+    folder: str | Path,
+    *,
+    family: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    registry: Registry | None = None,
+) -> Path:
+    """Write a run's newest weights as transformers, vLLM and others load them: config.json, safetensors, tokenizer.
+
+    Args:
+        run: the run's folder.
+        folder: where to; made if need be.
+        family: as which family; by default one that can express the model.
+        progress: told how many bytes of how many are written.
+        registry: where families and components are looked up; by default what is installed.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ForeignModelError: no family can express the model; says what stands in the way of the nearest.
+        CheckpointError: there is no such run, or it has no checkpoint.
+    """
+    there, target = RunFolder(run), Path(folder)
+    spec = there.read_spec(registry)
+    latest = CheckpointStore(there.checkpoints).latest()
+    if latest is None:
+        raise CheckpointError(f"{there.path} has no checkpoint yet", hint="Resume the training until it saves one.")
+    read_state(latest)
+    if (target / "config.json").exists():
+        raise ForeignModelError(f"{target} already holds a model", hint="Choose another folder.")
+    files = TensorFiles(latest / MODEL)
+    model = spec.model
+    if model.vocab_size is None:
+        model = model.model_copy(update={"vocab_size": files.entries["embedding.table.weight"].shape[0]})
+    wanted = family or there.read_provenance().get("imported", {}).get("family")
+    chosen, config = choose_family(model, wanted, only=family is not None, registry=registry)
+    moves = pair(chosen, GPT(model, device="meta"))
+    dtypes = {files.entries[name].dtype for move in moves for name in move.ours}
+    dtype = "float32" if torch.float32 in dtypes else str(dtypes.pop()).removeprefix("torch.")
+    target.mkdir(parents=True, exist_ok=True)
+    _write(target / SINGLE, moves, files, progress)
+    ends = _write_tokenizer(spec, there, target)
+    head = {"architectures": [chosen.architecture], "model_type": chosen.model_type, "torch_dtype": dtype}
+    # Last, so that a folder with a configuration is whole.
+    write_text(target / "config.json", json.dumps({**head, **config, **ends}, indent=2) + "\n")
+    return target
+
+
+def choose_family(
+    model: ModelSpec,
+    wanted: str | None = None,
+    *,
+    only: bool = False,
+    among: Collection[str] | None = None,
+    registry: Registry | None = None,
+) -> tuple[FamilySpec, dict[str, Any]]:
+    """A family that can express a model, and the configuration that does.
+
+    Args:
+        wanted: the family to try first.
+        only: and no other.
+        among: the families to choose from; all by default.
+
+    Raises:
+        ForeignModelError: none can.
+    """
+    known = {name: each for name, each in families(registry).items() if among is None or name in among}
+    if only and wanted not in known:
+        raise ForeignModelError(f"there is no family {wanted!r}", hint=f"There are: {', '.join(sorted(known))}.")
+    order = sorted(known, key=lambda name: (name != wanted, known[name].rank, name))
+    reasons: dict[str, list[str]] = {}
+    for name in order[:1] if only else order:
+        try:
+            config = known[name].config(model)
+            found = differences(model, read_model(known[name], config, f"family {name!r}", registry))
+        except ForeignModelError as error:
+            found = [error.message]
+        except _FAILED as error:
+            reasons[name] = [f"it has no {error}"] * 1000
+            continue
+        if not found:
+            return known[name], config
+        reasons[name] = found
+    nearest = min(reasons, key=lambda name: len(reasons[name]))
+    shown = reasons[nearest]
+    more = f"; and {len(shown) - 4} more" if len(shown) > 4 else ""
+    raise ForeignModelError(
+        f"{'family' if only else 'no family can express this model; the nearest,'} {nearest!r} "
+        f"{'cannot express this model' if only else 'cannot'}: {'; '.join(shown[:4])}{more}",
+        hint="Change the model to one that the family can express, or add a family for it.",
+    )
+
+
+def _write(file: Path, moves: list[Move], files: TensorFiles, progress: Callable[[int, int], None] | None) -> None:
+    entries: dict[str, Entry] = {}
+    ordered = sorted(moves, key=lambda move: -files.entries[move.ours[0]].dtype.itemsize)
+    for move in ordered:
+        for name, part in zip(move.theirs, move.split(move.likes), strict=True):
+            entries[name] = Entry(tuple(part.shape), files.entries[move.ours[0]].dtype)
+    total, done = sum(entry.bytes for entry in entries.values()), 0
+
+    def tensors() -> Iterator[tuple[str, Tensor]]:
+        for move in ordered:
+            yield from zip(move.theirs, move.split([files.get(name) for name in move.ours]), strict=True)
+
+    def report(written: int) -> None:
+        nonlocal done
+        done += written
+        if progress is not None:
+            progress(done, total)
+
+    write_tensors(file, entries, tensors(), progress=report)
+
+
+def _write_tokenizer(spec: ExperimentSpec, there: RunFolder, target: Path) -> dict[str, int | None]:
+    """The tokenizer.json, where there can be one, with its special tokens; returns what config.json says of them."""
+    tokenizer = load_tokenizer(spec, there)
+    spelled = {number: token for token, number in tokenizer.special_tokens.items()}
+    ends = {"bos_token": tokenizer.start_id, "eos_token": tokenizer.end_id}
+    known = {key: number for key, number in ends.items() if number is not None}
+    source = there.tokenizer / "tokenizer.json"
+    text = source.read_text(encoding="utf-8") if source.is_file() else tokenizer_json(tokenizer)
+    if text is not None:
+        write_text(target / "tokenizer.json", text)
+        config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
+        config |= {key: spelled[number] for key, number in known.items() if number in spelled}
+        config["add_bos_token"] = "bos_token" in config
+        template = getattr(tokenizer, "chat_template", None)
+        if template is not None:
+            config["chat_template"] = template
+        write_text(target / "tokenizer_config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+    # Where there is none that is said, too: families have numbers of their own where a configuration says nothing.
+    return {**{f"{key}_id": number for key, number in ends.items()}, "pad_token_id": None}

@@ -1,0 +1,195 @@
+"""A model of another library becomes a run."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gptkit.checkpoint.store import CheckpointStore
+from gptkit.core.errors import ForeignModelError, TokenizerError
+from gptkit.core.registry import Registry
+from gptkit.files import validate_data
+from gptkit.interop.conversion import Move, check_tensors, find_family, pair, read_model
+from gptkit.interop.formats.gguf.model import GgufModel
+from gptkit.interop.tensor_files import Entry, TensorFiles, read_json, write_tensors
+from gptkit.kinds.tokenizer import Tokenizer
+from gptkit.model.gpt import GPT
+from gptkit.runs.folder import RunFolder
+from gptkit.runs.run import Run, load
+from gptkit.runs.spec import ExperimentSpec
+
+__all__ = ["convert_model", "import_model"]
+
+CONFIG, TOKENIZER = "config.json", "tokenizer.json"
+
+
+def import_model(path: str | Path, folder: str | Path, **options: Any) -> Run:
+    """The model of a folder as transformers saves it, or of a GGUF file, as a run.
+
+    ::
+
+        run = gptkit.import_model("SmolLM2-135M", "runs/smollm2")
+
+    Args:
+        path, folder, options: as for `convert_model`.
+
+    Raises:
+        ForeignModelError: the model cannot be imported; says which key or tensor is at fault.
+    """
+    return load(convert_model(path, folder, **options), registry=options.get("registry"))
+
+
+def convert_model(
+    path: str | Path,
+    folder: str | Path,
+    *,
+    tokenizer: str | Mapping[str, Any] | None = None,
+    name: str | None = None,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+    registry: Registry | None = None,
+) -> Path:
+    """Write a run for the model of a folder or file, tensor by tensor, in the memory that the largest takes.
+
+    Args:
+        path: the folder, with config.json, safetensors and tokenizer.json; or a GGUF file.
+        folder: the run's.
+        tokenizer: another tokenizer, as a spec file would have it.
+        name: the experiment's; the source's by default.
+        overwrite: replace the run that is there.
+        progress: told how many bytes of how many are written.
+        registry: where families and components are looked up; by default what is installed.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        ForeignModelError: a key or tensor is not understood, missing or damaged.
+        CheckpointError: the folder holds something already.
+    """
+    source, there = Path(path), RunFolder(folder)
+    files: TensorFiles | GgufModel
+    if source.is_file():
+        files = GgufModel(source, registry)
+        place, config, family = str(source), files.config, files.family
+    elif source.is_dir():
+        place = str(source / CONFIG)
+        config = read_json(source / CONFIG)
+        family = find_family(config, place, registry)
+        files = TensorFiles(source)
+    else:
+        hint = "Give a folder with config.json and model.safetensors, or a GGUF file."
+        raise ForeignModelError(f"{source}: no such folder or file", hint=hint)
+    model = read_model(family, config, place, registry)
+    with contextlib.ExitStack() as stack:
+        if tokenizer is None and isinstance(files, GgufModel):
+            # The run's own copy is what its spec names: the file has none to point at.
+            tokenizer, lies_in = files.vocabulary().unpack(stack.enter_context(TemporaryDirectory()), there.tokenizer)
+        else:
+            tokenizer, lies_in = _tokenizer(source, tokenizer), None
+        spec = _experiment(model, name or _stem(source) or "imported", tokenizer, registry)
+        try:
+            shell = GPT(spec.model, device="meta")
+        except (RuntimeError, OverflowError) as error:
+            raise ForeignModelError(f"{place} describes a model that cannot be built: {error}") from None
+        moves = pair(family, shell)
+        where = check_tensors(family, shell, moves, files.entries, str(source))
+        try:
+            words = (spec.tokenizer if lies_in is None else spec.tokenizer.model_copy(update=lies_in)).fit(iter(()))
+        except TokenizerError as error:
+            if lies_in is None:
+                raise
+            # The place in the message is one that the user never saw.
+            raise ForeignModelError(f"{source}: its tokenizer {error.message.rpartition('tokenizer.json: ')[2]}") from None
+    if spec.model.vocab_size is not None and words.vocab_size > spec.model.vocab_size:
+        raise ForeignModelError(f"{source}: the tokenizer has {words.vocab_size} ids, the model {spec.model.vocab_size}")
+
+    if overwrite:
+        there.clear()
+    there.require_free()
+    there.path.mkdir(parents=True, exist_ok=True)
+    _write(there, spec, words, registry, source=source, family=family.name)
+    try:
+        _convert(there, moves, files, where, progress)
+    except BaseException:
+        # Half a run would look like one that can be resumed.
+        there.clear()
+        raise
+    return there.path
+
+
+def _experiment(model: Any, name: str, tokenizer: Any, registry: Registry | None) -> ExperimentSpec:
+    data = {"name": name[:200], "tokenizer": tokenizer, "model": model.model_dump(mode="json")}
+    return validate_data(data, ExperimentSpec, registry)
+
+
+def _stem(source: Path) -> str:
+    return source.stem if source.is_file() else source.resolve().name
+
+
+def _tokenizer(source: Path, given: str | Mapping[str, Any] | None) -> Any:
+    if given is not None:
+        return given
+    if not (source / TOKENIZER).is_file():
+        hint = "Save it with a fast tokenizer, or name one: --tokenizer byte, say."
+        raise ForeignModelError(f"{source} has no {TOKENIZER}", hint=hint)
+    return {"name": "hugging-face", "path": str(source.resolve())}
+
+
+def _write(
+    there: RunFolder, spec: ExperimentSpec, words: Tokenizer, registry: Registry | None, *, source: Path, family: str
+) -> None:
+    there.write_spec(spec)
+    there.tokenizer.mkdir()
+    words.save(there.tokenizer)
+    there.write_provenance(spec, registry, imported={"family": family, "from": source.name}, base=str(Path.cwd()))
+
+
+def _convert(
+    there: RunFolder,
+    moves: list[Move],
+    files: TensorFiles | GgufModel,
+    where: Mapping[str, str],
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    def names(move: Move) -> list[str]:
+        return [where[name] for name in move.theirs]
+
+    dtypes = {move.ours: _common([files.entries[name].dtype for name in names(move)]) for move in moves}
+    # Wider numbers first: then every tensor lies at a multiple of its numbers' size.
+    ordered = sorted(moves, key=lambda move: -dtypes[move.ours].itemsize)
+    entries = {
+        name: Entry(tuple(like.shape), dtypes[move.ours])
+        for move in ordered
+        for name, like in zip(move.ours, move.likes, strict=True)
+    }
+    total, done = sum(entry.bytes for entry in entries.values()), 0
+
+    def tensors() -> Iterator[tuple[str, Tensor]]:
+        for move in ordered:
+            dtype = dtypes[move.ours]
+            yield from zip(move.ours, move.join([files.get(name).to(dtype) for name in names(move)]), strict=True)
+
+    def report(written: int) -> None:
+        nonlocal done
+        done += written
+        if progress is not None:
+            progress(done, total)
+
+    def write(file: Path) -> None:
+        write_tensors(file, entries, tensors(), {"aliases": "{}"}, report)
+
+    CheckpointStore(there.checkpoints).adopt(write)
+
+
+def _common(dtypes: list[torch.dtype]) -> torch.dtype:
+    widest = dtypes[0]
+    for dtype in dtypes[1:]:
+        widest = torch.promote_types(widest, dtype)
+    return widest

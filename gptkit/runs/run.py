@@ -1,0 +1,247 @@
+"""`Run`: a model that was trained, with all that belongs to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter
+
+from gptkit.checkpoint.store import CheckpointStore, load_weights, read_state
+from gptkit.core.errors import CheckpointError, DataError, GptkitError
+from gptkit.core.registry import Registry
+from gptkit.core.spec import describe
+from gptkit.data import Prepared, open_prepared, prepare
+from gptkit.inference import generate, stream
+from gptkit.kinds.sampler import SamplerSpec
+from gptkit.kinds.tokenizer import Tokenizer
+from gptkit.model.gpt import GPT
+from gptkit.runs.build import new_model
+from gptkit.runs.chat import Messages, chat_ids, turn_end
+from gptkit.runs.folder import RunFolder
+from gptkit.runs.spec import ExperimentSpec
+from gptkit.training.evaluation import evaluate
+from gptkit.training.precision import pick_device, pick_precision
+
+__all__ = ["Run", "load"]
+
+SamplerLike = Sequence[SamplerSpec | str | Mapping[str, Any]]
+_SAMPLERS = TypeAdapter(tuple[SamplerSpec, ...])
+
+
+class Run:
+    """A trained model.
+
+    Attributes:
+        folder: where it lies.
+        spec: the resolved spec.
+        model: the model, in evaluation mode.
+        tokenizer: the one it was trained with.
+        step: how many steps it was trained for.
+        provenance: which distribution brought each component, versions, hashes.
+    """
+
+    def __init__(
+        self, folder: Path, spec: ExperimentSpec, model: GPT, tokenizer: Tokenizer, step: int, provenance: Mapping[str, Any]
+    ) -> None:
+        self.folder = folder
+        self.spec = spec
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.step = step
+        self.provenance = dict(provenance)
+
+    def __repr__(self) -> str:
+        return f"<Run {self.spec.name!r} at step {self.step} of {self.spec.training.steps} in {str(self.folder)!r}>"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the training reached its last step."""
+        return self.step >= self.spec.training.steps
+
+    def generate(
+        self,
+        prompt: str = "",
+        *,
+        max_new_tokens: int = 200,
+        sampler: SamplerLike | None = None,
+        stop: str | Sequence[str] = (),
+        seed: int | None = None,
+    ) -> str:
+        """What the model writes after a prompt, without the prompt.
+
+        Args:
+            prompt: the beginning of a text; empty to let the model begin.
+            max_new_tokens: the length at most.
+            sampler: the chain of samplers, ``["greedy"]`` say; the spec's by default.
+            stop: strings that end the text.
+            seed: the same seed gives the same text.
+        """
+        chain = self._chain(sampler)
+        ids = prompt_ids(self.tokenizer, prompt)
+        (result,) = generate(
+            self.model, self.tokenizer, [ids], sampler=chain, max_new_tokens=max_new_tokens, stop=stop, seed=seed
+        )
+        return result.text
+
+    def stream(
+        self,
+        prompt: str = "",
+        *,
+        max_new_tokens: int = 200,
+        sampler: SamplerLike | None = None,
+        stop: str | Sequence[str] = (),
+        seed: int | None = None,
+    ) -> Iterator[str]:
+        """As `generate`, piece by piece."""
+        chain = self._chain(sampler)
+        ids = prompt_ids(self.tokenizer, prompt)
+        return stream(self.model, self.tokenizer, ids, sampler=chain, max_new_tokens=max_new_tokens, stop=stop, seed=seed)
+
+    def chat(
+        self,
+        messages: Messages,
+        *,
+        max_new_tokens: int = 200,
+        sampler: SamplerLike | None = None,
+        stop: str | Sequence[str] = (),
+        seed: int | None = None,
+    ) -> str:
+        """What the model replies in a conversation, laid out by the tokenizer's chat template.
+
+        ::
+
+            run.chat("What is the capital of France?")
+            run.chat([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Who are you?"}])
+
+        Args:
+            messages: the conversation: mappings with `role` (system, user, assistant) and `content`. A text alone is what
+                a user says. Special tokens in it are text.
+            max_new_tokens, sampler, stop, seed: as for `generate`.
+
+        Raises:
+            TokenizerError: there is no chat template, or it refuses the conversation.
+        """
+        ids, ends = chat_prompt(self.tokenizer, messages)
+        (result,) = generate(
+            self.model,
+            self.tokenizer,
+            [ids],
+            sampler=self._chain(sampler),
+            max_new_tokens=max_new_tokens,
+            stop=stop,
+            stop_ids=ends,
+            seed=seed,
+        )
+        return result.text
+
+    def evaluate(self, *, batch_size: int | None = None, max_batches: int | None = None) -> dict[str, float]:
+        """The loss on the validation part of the run's corpus.
+
+        Args:
+            batch_size: windows at a time; as in training by default.
+            max_batches: read only so many; all by default.
+
+        Returns:
+            ``loss`` in nats per token, ``perplexity``, ``bits_per_byte``, and the number of ``tokens`` read.
+
+        Raises:
+            DataError: the corpus has no validation part, or cannot be had.
+        """
+        prepared = self._prepared()
+        length = self.model.context_length
+        size = batch_size or self.spec.training.batch_size
+        device = self.model.device
+        lengths_V = torch.tensor([len(self._token_bytes(token)) for token in range(self.tokenizer.vocab_size)])
+        found = evaluate(
+            self.model,
+            prepared.validation_batches(self.spec.data, length, size, max_batches),
+            device=device,
+            precision=pick_precision(self.spec.training.precision, device),
+            bytes_per_token_V=lengths_V,
+        )
+        if found is None:
+            raise DataError("the corpus has no validation part", hint="Set data.validation above 0 and train anew.")
+        numbers = {"loss": found.loss, "perplexity": found.perplexity, "tokens": float(found.tokens)}
+        if found.bits_per_byte is not None:
+            numbers["bits_per_byte"] = found.bits_per_byte
+        return numbers
+
+    def _token_bytes(self, token: int) -> bytes:
+        # Special tokens stand for no text of the corpus.
+        return b"" if token in self.tokenizer.special_tokens.values() else self.tokenizer.token_bytes(token)
+
+    def _prepared(self) -> Prepared:
+        folder = RunFolder(self.folder)
+        if folder.data.is_dir():
+            return open_prepared(folder.data)
+        base = Path(self.provenance.get("base", "."))
+        return prepare(self.spec.data, self.tokenizer, folder.data, base)
+
+    def _chain(self, sampler: SamplerLike | None) -> tuple[SamplerSpec, ...]:
+        return self.spec.sampler if sampler is None else _SAMPLERS.validate_python(tuple(sampler))
+
+
+def load(folder: str | Path, *, step: int | None = None, device: str = "auto", registry: Registry | None = None) -> Run:
+    """A run from its folder. The weights are mapped from the file, not read: loading takes little time and memory.
+
+    Args:
+        folder: what was trained into.
+        step: which checkpoint; the newest by default.
+        device: where to put the model: auto, cpu, cuda or mps.
+        registry: where components are looked up; by default what is installed.
+
+    Raises:
+        CheckpointError: there is no run, no such checkpoint, or a file is damaged; says which.
+        RequirementError: the run needs a plugin that is not installed; says what to install.
+    """
+    there = RunFolder(folder)
+    spec = there.read_spec(registry)
+    store = CheckpointStore(there.checkpoints)
+    steps = store.steps()
+    if not steps:
+        raise CheckpointError(f"{there.path} has no checkpoint yet", hint="Resume the training until it saves one.")
+    if step is not None and step not in steps:
+        raise CheckpointError(
+            f"{there.path} has no checkpoint of step {step}", hint=f"There are: {', '.join(map(str, steps))}."
+        )
+    checkpoint = store.path(steps[-1] if step is None else step)
+    state = read_state(checkpoint)
+    tokenizer = load_tokenizer(spec, there)
+    model = new_model(spec, tokenizer.vocab_size, fill=False)
+    load_weights(model, checkpoint, assign=True)
+    model.to(pick_device(device))
+    return Run(there.path, spec, model, tokenizer, state["step"], there.read_provenance())
+
+
+def load_tokenizer(spec: ExperimentSpec, folder: RunFolder) -> Tokenizer:
+    """The tokenizer that was saved with a run."""
+    if not folder.tokenizer.is_dir():
+        raise CheckpointError(f"{folder.tokenizer} is missing", hint="Restore it: the model means nothing without it.")
+    return spec.tokenizer.load(folder.tokenizer)
+
+
+def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
+    """A prompt as the beginning of a text: with the tokenizer's start token where there is one, and never empty."""
+    _require_text(prompt)
+    start = [] if tokenizer.start_id is None else [tokenizer.start_id]
+    ids = [*start, *tokenizer.encode(prompt)]
+    if ids:
+        return ids
+    # As after another text; a tokenizer without special tokens begins as after a line.
+    return [tokenizer.end_id] if tokenizer.end_id is not None else tokenizer.encode("\n") or [0]
+
+
+def _require_text(prompt: object) -> None:
+    if not isinstance(prompt, str):
+        hint = "For several texts at once: gptkit.generate(run.model, run.tokenizer, [ids, …])."
+        raise GptkitError(f"a prompt is a text, not {describe(prompt)}", hint=hint)
+
+
+def chat_prompt(tokenizer: Tokenizer, messages: Messages) -> tuple[list[int], frozenset[int]]:
+    """A conversation as the beginning of a text, and the tokens that end the reply: the text's end and the turn's."""
+    turn = turn_end(tokenizer)
+    ends = (tokenizer.end_id, None if turn is None else tokenizer.special_tokens[turn])
+    return chat_ids(tokenizer, messages), frozenset(end for end in ends if end is not None)

@@ -1,0 +1,96 @@
+"""`ExperimentSpec`: all that a spec file says. One file is one complete experiment."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from gptkit.core.spec import Component, Fault, Spec, component, failures
+from gptkit.kinds.data import DataSpec
+from gptkit.kinds.sampler import SamplerSpec
+from gptkit.kinds.tokenizer import TokenizerSpec
+from gptkit.model.spec import ModelSpec
+from gptkit.training.spec import TrainingSpec
+
+__all__ = ["ExperimentSpec"]
+
+
+class ExperimentSpec(Spec):
+    """A tokenizer, a model, how it writes, what it reads and how it is trained. Only `model` has to be given."""
+
+    gptkit: Literal[1] = Field(1, description="The version of this format.")
+    name: str = Field("gpt", min_length=1, max_length=200, description="What the experiment is called, in titles and lists.")
+    requires: tuple[str, ...] = Field(
+        (),
+        description="Distributions that must be installed, as pip writes them: `gptkit-mla>=1.2`. Checked before all else.",
+    )
+    tokenizer: TokenizerSpec = component("bpe", description="How text becomes token ids.")
+    model: ModelSpec = Field(description="The model itself.")
+    sampler: tuple[SamplerSpec, ...] = Field(
+        default=({"name": "temperature", "value": 0.8}, {"name": "top-k", "k": 40}),
+        validate_default=True,
+        description="How the next token is chosen: a chain, applied in the order written. Empty: none.",
+    )
+    data: DataSpec = component("builtin", description="The text that is trained on.")
+    # As data, so that its components are looked up where all others are.
+    training: TrainingSpec = component({}, description="How the model is trained, and what is written down on the way.")
+
+    @model_validator(mode="after")
+    def _check(self) -> ExperimentSpec:
+        faults = list(self._faults())
+        if faults:
+            raise failures(faults, self)
+        return self
+
+    def _faults(self) -> Iterator[Fault]:
+        expected, room = self.tokenizer.expected_vocab_size, self.model.vocab_size
+        if expected is not None and room is not None and expected > room:
+            yield (
+                ("model", "vocab_size"),
+                f"tokenizer {self.tokenizer.name!r} has {expected} ids and the model room for {room}; "
+                f"set vocab_size to {expected} or more, or leave it out",
+            )
+        parts: list[tuple[tuple[str | int, ...], Component]] = [
+            (("tokenizer",), self.tokenizer),
+            *((("sampler", index), link) for index, link in enumerate(self.sampler)),
+            (("data",), self.data),
+        ]
+        for place, part in parts:
+            for path, message in part.faults(None):
+                yield (*place, *path), message
+
+    def components(self) -> Iterator[Component]:
+        """Every component in use, nested ones included."""
+        training = self.training
+        yield from self.model.components()
+        outside = (self.tokenizer, *self.sampler, self.data, training.optimizer, training.schedule, *training.trackers)
+        for part in outside:
+            yield part
+            yield from _nested(part)
+
+    def plain(self) -> dict[str, Any]:
+        """The spec as plain data, every default written out; loads back equal."""
+        return self.model_dump(mode="json")
+
+    @property
+    def sha256(self) -> str:
+        """A hash of all that the spec says; equal specs have equal hashes, however they were written."""
+        return hashlib.sha256(json.dumps(self.plain(), sort_keys=True).encode()).hexdigest()
+
+
+def _nested(value: Any) -> Iterator[Component]:
+    if isinstance(value, Spec):
+        for name in type(value).model_fields:
+            inner = getattr(value, name)
+            if isinstance(inner, Component):
+                yield inner
+            yield from _nested(inner)
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            if isinstance(item, Component):
+                yield item
+            yield from _nested(item)

@@ -1,0 +1,287 @@
+"""A spec becomes a run: folder, tokenizer, data, model, training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from gptkit.checkpoint.store import CheckpointStore
+from gptkit.core.errors import CheckpointError, DataError
+from gptkit.core.registry import Registry, default_registry
+from gptkit.core.spec import shortened
+from gptkit.data import Prepared, Progress, open_prepared, prepare
+from gptkit.data.files import replaced_folder
+from gptkit.inference import generate
+from gptkit.kinds.tokenizer import Tokenizer
+from gptkit.kinds.tracker import Tracker, TrainingStart
+from gptkit.model.gpt import GPT
+from gptkit.runs.build import fit_tokenizer, new_model
+from gptkit.runs.folder import RunFolder
+from gptkit.runs.opening import Opened, SpecLike, open_spec
+from gptkit.runs.run import Run, load_tokenizer, prompt_ids
+from gptkit.runs.spec import ExperimentSpec
+from gptkit.training.observer import FromPlugins, Isolated, Observer
+from gptkit.training.progress import ConsoleProgress, preparing
+from gptkit.training.records import LossPlot, MetricsFile, SamplesFile
+from gptkit.training.seeds import derive
+from gptkit.training.trainer import Trainer
+
+__all__ = ["resume", "train"]
+
+_FREE = ("name", "requires", "sampler")
+_FREE_TRAINING = (
+    "checkpoint_every",
+    "compile",
+    "device",
+    "evaluate_batches",
+    "evaluate_every",
+    "keep_checkpoints",
+    "log_every",
+    "sample_every",
+    "sample_prompt",
+    "sample_tokens",
+    "steps",
+    "trackers",
+)
+"""What may differ when a run is resumed: nothing in it changes what has been learned so far."""
+_LISTED = 6
+"""More differences than this are only counted."""
+
+
+def train(
+    spec: SpecLike | None,
+    folder: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
+    observers: Iterable[Observer] = (),
+    trackers: Iterable[Tracker] = (),
+    registry: Registry | None = None,
+    **changes: Any,
+) -> Run:
+    """Train a model into a folder.
+
+    Args:
+        spec: a spec file, the name of a shipped one, plain data, or an `ExperimentSpec`; None when resuming, for the
+            run's own.
+        folder: where the run goes.
+        overrides: ``"training.steps=50"`` and the like, as on the command line.
+        resume: go on with the run in the folder from its last checkpoint, with the numbers that it would have had
+            without the interruption; start where there is no run yet. Without it, a run that has no checkpoint (its
+            start failed, say) is started anew.
+        overwrite: remove the run that is in the folder.
+        progress: show a bar, samples and how to resume on stderr.
+        observers: also told of everything, exceptions included in the training.
+        trackers: also told, beside those of the spec; an exception ends the tracker only.
+        registry: where components are looked up; by default what is installed.
+        changes: parts of the spec to change, with Python values; ``**{"training.steps": 50}`` reaches deeper.
+
+    Returns:
+        The run. Its `finished` is false where Ctrl-C came first.
+
+    Raises:
+        SpecError: the spec is wrong.
+        CheckpointError: the folder holds a run already, another process trains into it, or it cannot be resumed.
+        TrainingError: the loss is no longer finite.
+    """
+    there = RunFolder(folder)
+    there.require_no_file()
+    if spec is None:
+        there.require_run()
+        spec = there.spec
+        base: Path | None = Path(there.read_provenance().get("base", "."))
+        there.read_spec(registry)
+    else:
+        base = None
+    opened = open_spec(spec, overrides, changes, registry=registry)
+    if base is not None:
+        opened = Opened(opened.spec, base)
+    with there.lock():
+        if overwrite and not resume and there.holds_run:
+            there.clear()
+        if there.unstarted and not (resume and there.read_provenance()["spec_sha256"] == opened.spec.sha256):
+            there.clear_unstarted()
+        if there.holds_run and resume:
+            _require_same(there.read_spec(registry), opened.spec, there)
+        else:
+            there.require_free()
+        return _train(opened, there, progress=progress, observers=observers, trackers=trackers, registry=registry)
+
+
+def resume(folder: str | Path, overrides: Sequence[str] = (), **arguments: Any) -> Run:
+    """Go on with a run; ``**{"training.steps": 2000}`` trains it for longer. Arguments as for `train`.
+
+    Raises:
+        CheckpointError: there is no run, or it cannot be resumed.
+    """
+    return train(None, folder, overrides, resume=True, **arguments)
+
+
+def _train(
+    opened: Opened,
+    there: RunFolder,
+    *,
+    progress: bool,
+    observers: Iterable[Observer],
+    trackers: Iterable[Tracker],
+    registry: Registry | None,
+) -> Run:
+    spec = opened.spec
+    store = CheckpointStore(there.checkpoints, keep=spec.training.keep_checkpoints)
+    store.clean()
+    checkpoint = store.latest()
+    before = there.read_provenance() if checkpoint is not None else {}
+    if checkpoint is None:
+        there.write_spec(spec)
+    notes: dict[str, Any] = {"base": str(opened.base), **{key: before[key] for key in ("data", "imported") if key in before}}
+    there.write_provenance(spec, registry, **notes)
+    screen = ConsoleProgress() if progress else None
+    with preparing(screen, "making the tokenizer"):
+        tokenizer = _tokenizer(opened, there)
+    # Noted as soon as it is there: what is not noted is not ours, and a later start leaves it alone.
+    there.write_provenance(spec, registry, **notes, made=["tokenizer"])
+    with preparing(screen, "turning the corpus into tokens") as show:
+        prepared = _data(opened, there, tokenizer, before.get("data"), lambda at: show(at.done, at.total))
+    there.write_spec(spec)
+    there.write_provenance(spec, registry, **{**notes, "data": prepared.fingerprint, "made": ["tokenizer", "data"]})
+    model = new_model(spec, tokenizer.vocab_size, to_train=True)
+    watching: list[Observer] = [
+        MetricsFile(there.metrics),
+        SamplesFile(there.samples),
+        LossPlot(there.metrics, there.plot, spec.name),
+        *observers,
+        *(Isolated(tracker.build, tracker.name) for tracker in spec.training.trackers),
+        *(Isolated(partial(_same, tracker), type(tracker).__name__) for tracker in trackers),
+        FromPlugins(partial(_plugin_trackers, registry or default_registry())),
+        *([screen] if screen is not None else []),
+    ]
+    length = spec.model.context_length
+    trainer = Trainer(
+        model,
+        spec.training,
+        prepared.train_windows(spec.data, length).batch,
+        lambda size, batches: prepared.validation_batches(spec.data, length, size, batches),
+        checkpoints=store,
+        observers=watching,
+        write=_writer(spec, model, tokenizer),
+        describe=spec.plain(),
+    )
+    if checkpoint is not None:
+        trainer.resume(checkpoint)
+    trainer.run()
+    return Run(there.path, spec, model, tokenizer, trainer.step, there.read_provenance())
+
+
+def _tokenizer(opened: Opened, there: RunFolder) -> Tokenizer:
+    if not there.tokenizer.is_dir():
+        fitted = fit_tokenizer(opened)
+        with replaced_folder(there.tokenizer) as new:
+            fitted.save(new)
+    # Loaded even where it was just made: so a training and what is made of its folder later use the same.
+    return load_tokenizer(opened.spec, there)
+
+
+def _data(
+    opened: Opened,
+    there: RunFolder,
+    tokenizer: Tokenizer,
+    fingerprint: str | None,
+    progress: Callable[[Progress], None],
+) -> Prepared:
+    """The corpus as tokens; with a fingerprint, of a training that is under way, it must be the same one."""
+    if fingerprint is not None:
+        try:
+            found = open_prepared(there.data)
+        except DataError:
+            pass
+        else:
+            if found.fingerprint == fingerprint:
+                return found
+    prepared = prepare(opened.spec.data, tokenizer, there.data, opened.base, progress=progress)
+    if fingerprint not in (None, prepared.fingerprint):
+        raise CheckpointError(
+            f"{there.data}: the corpus is not the one that the run was trained on so far",
+            hint="Bring the corpus back as it was, or train anew into another folder.",
+        )
+    return prepared
+
+
+def _writer(spec: ExperimentSpec, model: GPT, tokenizer: Tokenizer) -> Callable[[int], str] | None:
+    training = spec.training
+    if training.sample_tokens == 0:
+        return None
+
+    def write(step: int) -> str:
+        (result,) = generate(
+            model,
+            tokenizer,
+            [prompt_ids(tokenizer, training.sample_prompt)],
+            sampler=spec.sampler,
+            max_new_tokens=training.sample_tokens,
+            stop_ids=(),
+            # The same for every step, so that two samples differ in what was learned and not in luck.
+            seed=derive(training.seed, "sample") % 2**32,
+        )
+        return training.sample_prompt + result.text
+
+    return write
+
+
+def _plugin_trackers(registry: Registry, start: TrainingStart) -> Iterable[tuple[str, Any]]:
+    return ((plugin.provenance, returned) for plugin, returned in registry.call("gptkit_trackers", start=start))
+
+
+def _same(tracker: Tracker) -> Tracker:
+    return tracker
+
+
+def _require_same(run: ExperimentSpec, asked: ExperimentSpec, there: RunFolder) -> None:
+    differences = list(_differences(run.plain(), asked.plain()))
+    steps = CheckpointStore(there.checkpoints).steps()
+    # Weights that were imported have no training behind them, which another one could contradict.
+    untrained = "imported" in there.read_provenance() and steps[-1:] == [0]
+    fixed = ("model", "tokenizer") if untrained else None
+    hard = [(path, old, new) for path, old, new in differences if not _is_free(path, fixed)]
+    if hard:
+        listed = [f"  {path}: {_brief(old)} in the run, {_brief(new)} asked for" for path, old, new in hard[:_LISTED]]
+        more = [f"  and {len(hard) - _LISTED} more"] if len(hard) > _LISTED else []
+        raise CheckpointError(
+            "\n".join([f"{there.path} was started with another spec:", *listed, *more]),
+            hint="Resume it as it was, or train anew: in another folder, or in its place with --overwrite (overwrite=True).",
+        )
+    if steps and asked.training.steps < steps[-1]:
+        raise CheckpointError(
+            f"{there.path} has reached step {steps[-1]}, and training.steps is {asked.training.steps}",
+            hint="Ask for more steps, or load the run as it is.",
+        )
+
+
+def _brief(value: Any) -> str:
+    return shortened(repr(value), 40)
+
+
+def _is_free(path: str, fixed: Sequence[str] | None = None) -> bool:
+    section, _, rest = path.partition(".")
+    if fixed is not None:
+        return section not in fixed
+    field = rest.partition(".")[0]
+    return section in _FREE or (section == "training" and field in _FREE_TRAINING)
+
+
+def _differences(one: Any, other: Any, path: str = "") -> Iterable[tuple[str, Any, Any]]:
+    if isinstance(one, dict) and isinstance(other, dict):
+        if path and one.get("name") != other.get("name"):
+            # Another component: its fields differ because of that, and say no more.
+            yield f"{path}.name", one.get("name"), other.get("name")
+            return
+        for key in dict.fromkeys([*one, *other]):
+            yield from _differences(one.get(key), other.get(key), f"{path}.{key}" if path else str(key))
+    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        for index, (left, right) in enumerate(zip(one, other, strict=True)):
+            yield from _differences(left, right, f"{path}.{index}")
+    elif one != other:
+        yield path, one, other

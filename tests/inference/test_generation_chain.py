@@ -1,0 +1,156 @@
+"""The draw at the end of a chain of samplers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import pytest
+import torch
+from torch import Tensor
+
+from gptkit.components.sampler.greedy import GreedySpec
+from gptkit.components.sampler.temperature import TemperatureSpec
+from gptkit.components.sampler.top_k import TopKSpec
+from gptkit.components.sampler.top_p import TopPSpec
+from gptkit.core.errors import GptkitError
+from gptkit.inference.chain import Chain
+from gptkit.kinds.sampler import Sampler, SamplerContext, SamplerSpec
+
+LOGITS = torch.tensor([2.0, 1.5, -torch.inf, 0.0, -1.0, 1.0])
+
+
+def draws(specs: Sequence[SamplerSpec], logits_V: Tensor, rows: int, seed: int = 0) -> Tensor:
+    """One draw in each of many rows: every row has its own stream."""
+    chain = Chain(specs, SamplerContext(len(logits_V), rows), seed)
+    return chain.pick(logits_V.expand(rows, -1), [[]] * rows)
+
+
+def chi_square(drawn: Tensor, p_V: Tensor) -> float:
+    counts_V = torch.bincount(drawn, minlength=len(p_V)).double()
+    expected_V = p_V.double() * len(drawn)
+    assert (counts_V[p_V == 0] == 0).all()
+    likely = p_V > 0
+    return float(((counts_V - expected_V)[likely].square() / expected_V[likely]).sum())
+
+
+@pytest.mark.parametrize(
+    ("specs", "p_V"),
+    [
+        ([], LOGITS.softmax(-1)),
+        ([TemperatureSpec(value=0.5)], (2 * LOGITS).softmax(-1)),
+        ([TopKSpec(k=3)], torch.tensor([2.0, 1.5, -torch.inf, -torch.inf, -torch.inf, 1.0]).softmax(-1)),
+        ([TopPSpec(p=0.6)], torch.tensor([2.0, 1.5, -torch.inf, -torch.inf, -torch.inf, -torch.inf]).softmax(-1)),
+        (
+            [TemperatureSpec(value=10.0), TopPSpec(p=0.6)],
+            (torch.tensor([2.0, 1.5, -torch.inf, -torch.inf, -torch.inf, 1.0]) / 10).softmax(-1),
+        ),
+    ],
+    ids=["plain", "temperature", "top-k", "top-p", "the order counts"],
+)
+def test_draws_follow_the_distribution(specs: list[SamplerSpec], p_V: Tensor) -> None:
+    # Five degrees of freedom at most: chance exceeds 20.5 once in a thousand seeds, and the seed is fixed.
+    assert chi_square(draws(specs, LOGITS, 20_000), p_V) < 20.5
+
+
+def test_one_stream_follows_the_distribution_too() -> None:
+    chain = Chain([], SamplerContext(6, 1), seed=3)
+    drawn = torch.cat([chain.pick(LOGITS[None], [[]]) for _ in range(4000)])
+    assert chi_square(drawn, LOGITS.softmax(-1)) < 20.5
+
+
+def test_a_token_of_a_large_vocabulary_is_drawn_as_often_as_it_should() -> None:
+    logits_BV = torch.zeros(50, 50_000)
+    chain = Chain([], SamplerContext(50_000, 50), seed=0)
+    drawn = torch.cat([chain.pick(logits_BV, [[]] * 50) for _ in range(20)])
+    # 19 degrees of freedom: chance exceeds 43.8 once in a thousand seeds.
+    assert chi_square(drawn // 2500, torch.full((20,), 0.05)) < 43.8
+
+
+def test_what_has_no_probability_is_never_drawn_at_the_edges() -> None:
+    class Edge:
+        def __init__(self, value: float) -> None:
+            self.value = value
+
+        def random(self) -> float:
+            return self.value
+
+    logits = torch.tensor([[-torch.inf, -torch.inf, 0.0, 0.3, -torch.inf, -torch.inf]])
+    for value, token in ((0.0, 2), (1 - 2**-53, 3)):
+        chain = Chain([], SamplerContext(6, 1), seed=0)
+        chain._streams = [Edge(value)]  # type: ignore[list-item]
+        assert chain.pick(logits, [[]]).tolist() == [token]
+
+
+def test_seed_and_row_give_the_stream_and_neighbours_do_not() -> None:
+    flat = torch.zeros(1000)
+    many = draws([], flat, 40, seed=7)
+    assert torch.equal(many, draws([], flat, 40, seed=7))
+    assert torch.equal(many[:3], draws([], flat, 3, seed=7))
+    assert not torch.equal(many, draws([], flat, 40, seed=8))
+    assert len(set(many.tolist())) > 30  # rows do not share a stream
+
+
+def test_rows_that_stay_keep_their_streams() -> None:
+    logits = torch.zeros(3, 1000)
+    whole = Chain([], SamplerContext(1000, 3), seed=1)
+    cut = Chain([], SamplerContext(1000, 3), seed=1)
+    whole.pick(logits, [[]] * 3)
+    cut.pick(logits, [[]] * 3)
+    cut.reorder([2])
+    assert cut.pick(logits[:1], [[]])[0] == whole.pick(logits, [[]] * 3)[2]
+
+
+class Listener(Sampler):
+    def __init__(self) -> None:
+        self.heard: list[tuple[list[int], list[float]]] = []
+        self.rows: list[int] = []
+
+    def __call__(self, logits_BV: Tensor, history: Sequence[Sequence[int]]) -> Tensor:
+        return logits_BV
+
+    def chosen(self, tokens: Sequence[int], log_probabilities: Sequence[float]) -> None:
+        self.heard.append((list(tokens), list(log_probabilities)))
+
+    def reorder(self, rows: Sequence[int]) -> None:
+        self.rows += rows
+
+
+class ListenerSpec(SamplerSpec):
+    """Hears what was drawn."""
+
+    name: Literal["listener"] = "listener"
+
+    def build(self, context: SamplerContext) -> Listener:
+        return Listener()
+
+
+def test_samplers_hear_what_was_drawn() -> None:
+    chain = Chain([ListenerSpec(), TopKSpec(k=2)], SamplerContext(6, 2), seed=0)
+    listener = chain._links[0]
+    assert isinstance(listener, Listener)
+    chosen = chain.pick(LOGITS.expand(2, -1), [[], []]).tolist()
+    chain.reorder([1])
+    p = torch.tensor([2.0, 1.5]).softmax(-1).log().tolist()
+    (tokens, log_p) = listener.heard[0]
+    assert tokens == chosen
+    assert log_p == pytest.approx([p[token] for token in tokens], rel=1e-6)
+    assert listener.rows == [1]
+
+
+def test_greedy_ends_the_chain_and_draws_nothing() -> None:
+    chain = Chain([TemperatureSpec(value=2.0), GreedySpec(), ListenerSpec()], SamplerContext(6, 1), seed=0)
+    assert len(chain._links) == 1
+    before = chain._streams[0].getstate()
+    assert chain.pick(LOGITS[None], [[]]).tolist() == [0]
+    assert chain._streams[0].getstate() == before
+
+
+@pytest.mark.parametrize("specs", [[], [GreedySpec()]], ids=["drawn", "greedy"])
+@pytest.mark.parametrize("bad", [math.nan, -math.inf])
+def test_logits_that_are_no_numbers_are_an_error(specs: list[SamplerSpec], bad: float) -> None:
+    logits = torch.full((2, 6), bad)
+    logits[0] = 0.0
+    with pytest.raises(GptkitError, match="cannot be chosen"):
+        Chain(specs, SamplerContext(6, 2), seed=0).pick(logits, [[], []])

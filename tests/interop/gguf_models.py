@@ -1,0 +1,118 @@
+"""Tiny runs with random weights, for tests of GGUF."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from gptkit.checkpoint.store import CheckpointStore, named_tensors
+from gptkit.files import validate_data
+from gptkit.interop.formats.gguf.container import GgufFile, Typed, write_gguf
+from gptkit.kinds.tokenizer import Tokenizer
+from gptkit.model.gpt import GPT
+from gptkit.runs.folder import RunFolder
+from gptkit.runs.spec import ExperimentSpec
+
+GROUPED = {"name": "grouped-query", "n_heads": 4, "n_kv_heads": 2, "d_head": 16}
+DECODER: dict[str, Any] = {
+    "context_length": 64,
+    "d_model": 64,
+    "n_layers": 3,
+    "position": {"name": "rotary", "base": 5000},
+    "attention": GROUPED,
+    "norm": {"name": "rms", "eps": 1e-5},
+    "feedforward": {"name": "gated", "d_hidden": 96},
+    "head": {"name": "linear", "tied": True},
+}
+LLAMA3 = {
+    "name": "llama3",
+    "factor": 8.0,
+    "low_frequency_factor": 1.0,
+    "high_frequency_factor": 4.0,
+    "original_context_length": 16,
+}
+YARN = {"name": "yarn", "factor": 4.0, "original_context_length": 16, "attention_factor": 1.138629436111989}
+MODELS: dict[str, dict[str, Any]] = {
+    "llama": DECODER,
+    "llama, untied": {**DECODER, "head": {"name": "linear", "tied": False}},
+    "llama, biased": {**DECODER, "attention": {**GROUPED, "qkv_bias": True, "output_bias": True}},
+    "llama, linear": {
+        **DECODER,
+        "position": {"name": "rotary", "base": 5000, "scaling": {"name": "linear", "factor": 4.0}},
+    },
+    "llama, llama3": {**DECODER, "position": {"name": "rotary", "base": 5000, "scaling": LLAMA3}},
+    "qwen2, yarn": {
+        **DECODER,
+        "attention": {**GROUPED, "qkv_bias": True, "output_bias": False},
+        "position": {"name": "rotary", "base": 5000, "scaling": YARN},
+    },
+    "qwen2": {**DECODER, "attention": {**GROUPED, "qkv_bias": True, "output_bias": False}},
+    "qwen3": {
+        **DECODER,
+        "attention": {**GROUPED, "d_head": 32, "qk_norm": {"name": "rms", "eps": 1e-5}},
+    },
+    "gpt2": {
+        "context_length": 64,
+        "d_model": 64,
+        "n_layers": 3,
+        "position": "learned",
+        "attention": {"name": "multi-head", "n_heads": 4, "qkv_bias": True, "output_bias": True},
+        "norm": {"name": "layer", "eps": 1e-5},
+        "feedforward": {"name": "mlp", "d_hidden": 96, "activation": "gelu-tanh"},
+        "head": {"name": "linear", "tied": True},
+    },
+}
+
+
+def make_run(
+    folder: Path,
+    model: dict[str, Any],
+    tokenizer: Any = "byte",
+    words: Tokenizer | None = None,
+    *,
+    rows: int | None = None,
+    scale: float = 1.0,
+) -> Path:
+    """A run that was never trained: every weight is random, those of norms too."""
+    spec = validate_data({"name": "tiny", "tokenizer": tokenizer, "model": model}, ExperimentSpec)
+    words = words or spec.tokenizer.fit(iter(()))
+    built = GPT(spec.model, vocab_size=rows or words.vocab_size)
+    torch.manual_seed(5)
+    with torch.no_grad():
+        for name, parameter in built.named_parameters():
+            wide = 0.15 if parameter.dim() > 1 else 0.3
+            parameter.copy_(
+                torch.randn(parameter.shape) * wide * scale + (1 if "norm" in name and name.endswith("weight") else 0)
+            )
+    run = RunFolder(folder)
+    run.path.mkdir(parents=True)
+    run.write_spec(spec)
+    run.tokenizer.mkdir()
+    words.save(run.tokenizer)
+    run.write_provenance(spec)
+    tensors = {name: tensor.detach().clone() for name, tensor in named_tensors(built).items()}
+    if spec.model.head.model_dump().get("tied"):
+        tensors.pop("head.weight", None)
+    CheckpointStore(run.checkpoints).adopt(lambda file: save_file(tensors, file, {"aliases": "{}"}))
+    return run.path
+
+
+def changed(file: Path, target: Path, **metadata: Typed | None) -> Path:
+    """The file with other metadata; None leaves an entry out."""
+    found = GgufFile(file)
+    lists = {int: "i32s", float: "f32s", str: "strings"}
+    kinds = {int: "u32", float: "f32", bool: "bool", str: "string"}
+
+    def typed(value: Any) -> Typed:
+        if isinstance(value, list):
+            return Typed(lists[type(value[0])] if value else "strings", value)
+        return Typed(kinds[type(value)], value)
+
+    whole: dict[str, Any] = {key: typed(value) for key, value in found.metadata.items()} | metadata
+    entries = {name: (tensor.shape, tensor.dtype) for name, tensor in found.tensors.items()}
+    tensors = ((name, found.get(name)) for name in entries)
+    write_gguf(target, {key: value for key, value in whole.items() if value is not None}, entries, tensors)
+    return target

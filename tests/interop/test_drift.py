@@ -1,0 +1,147 @@
+"""`gptkit drift`: nothing where two models are one, and the very part that was tampered with where they are not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from interop.test_parity import make
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+import gptkit
+from gptkit.cli.main import app
+from gptkit.core.errors import ForeignModelError, RequirementError
+from gptkit.runs.drift import Drift, measure_drift
+
+transformers = pytest.importorskip("transformers")
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+Models = dict[str, tuple[Path, Path]]
+# Norms before and after branches, parallel branches that are added in place, experts, latent and linear attention.
+KINDS = ("llama", "gemma2", "falcon-40b", "bloom", "opt-350m", "deepseek_v3", "qwen3_next", "mixtral")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    """The folder and the run of a tiny model of each kind."""
+    made: Models = {}
+    for name in KINDS:
+        folder = tmp_path_factory.mktemp(name)
+        make(name, folder / "foreign")
+        gptkit.import_model(folder / "foreign", folder / "run", tokenizer="byte")
+        made[name] = folder / "foreign", folder / "run"
+    return made
+
+
+def tampered(run: Path, tmp_path: Path, name: str, change: Callable[[torch.Tensor], torch.Tensor]) -> Path:
+    """The run with one tensor changed in its file."""
+    shutil.copytree(run, tmp_path / "tampered")
+    (file,) = (tmp_path / "tampered" / "checkpoints").glob("*/model.safetensors")
+    tensors = {key: tensor.clone() for key, tensor in load_file(file).items()}
+    tensors[name] = change(tensors[name])
+    save_file(tensors, file, {"format": "pt", "aliases": "{}"})
+    state = json.loads((file.parent / "state.json").read_text())
+    state["files"][file.name]["bytes"] = file.stat().st_size
+    (file.parent / "state.json").write_text(json.dumps(state))
+    return tmp_path / "tampered"
+
+
+def first(found: Drift) -> str:
+    assert found.first is not None
+    return found.first.part
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_run_equals_what_it_was_imported_from(models: Models, name: str) -> None:
+    foreign, run = models[name]
+    found = measure_drift(run, foreign, n_tokens=40)
+    assert found.first is None
+    assert max(reading.distance for reading in found.readings) < 1e-4
+    parts = [reading.part for reading in found.readings]
+    assert parts[0] == "embedding"
+    assert parts[-1] == "logits"
+    assert {"blocks.0.attention", "blocks.0.feedforward", "blocks.0", "blocks.2.attention", "blocks.2"} <= set(parts)
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "part"),
+    [
+        ("llama", "embedding.table.weight", "embedding"),
+        ("llama", "blocks.1.attention_norm.weight", "blocks.1.attention_norm"),
+        ("llama", "blocks.1.attention.qkv.weight", "blocks.1.attention"),
+        ("llama", "blocks.2.feedforward_norm.weight", "blocks.2.feedforward_norm"),
+        ("llama", "blocks.0.feedforward.down.weight", "blocks.0.feedforward"),
+        ("llama", "final_norm.weight", "final_norm"),
+        ("llama", "head.weight", "logits"),
+        ("gemma2", "blocks.1.feedforward_output_norm.weight", "blocks.1.feedforward_output_norm"),
+        ("falcon-40b", "blocks.1.attention.output.weight", "blocks.1.attention"),
+        ("bloom", "blocks.2.feedforward.up.bias", "blocks.2.feedforward"),
+        ("opt-350m", "blocks.1.attention_norm.bias", "blocks.1.attention_norm"),
+        ("deepseek_v3", "blocks.2.attention.kv_latent_norm.weight", "blocks.2.attention"),
+        ("qwen3_next", "blocks.1.attention.decay_bias", "blocks.1.attention"),
+        ("mixtral", "blocks.1.feedforward.router.scores.weight", "blocks.1.feedforward"),
+    ],
+)
+def test_the_part_with_a_changed_weight_is_named(models: Models, tmp_path: Path, name: str, tensor: str, part: str) -> None:
+    foreign, run = models[name]
+    found = measure_drift(tampered(run, tmp_path, tensor, lambda old: 0.3 - old), foreign, n_tokens=40)
+    assert first(found) == part
+    assert found.tensors == (tensor,)
+    assert found.differences == ()
+
+
+def test_what_the_spec_says_otherwise_is_named(models: Models, tmp_path: Path) -> None:
+    foreign, run = models["llama"]
+    shutil.copytree(run, tmp_path / "run")
+    spec = tmp_path / "run" / "spec.yaml"
+    text = spec.read_text()
+    assert text.count("base: 5000.0") == 1
+    spec.write_text(text.replace("base: 5000.0", "base: 90.0"))
+    found = measure_drift(tmp_path / "run", foreign, n_tokens=40)
+    assert first(found) == "blocks.0.attention"
+    assert found.tensors == ()
+    assert any("base" in text and "90" in text for text in found.differences)
+
+
+def test_a_nan_is_a_difference(models: Models, tmp_path: Path) -> None:
+    foreign, run = models["llama"]
+    broken = tampered(run, tmp_path, "blocks.1.feedforward.down.weight", lambda old: old * float("nan"))
+    assert first(measure_drift(broken, foreign)) == "blocks.1.feedforward"
+
+
+def test_models_that_cannot_be_compared_are_refused(models: Models, tmp_path: Path) -> None:
+    foreign, _ = models["qwen3_next"]
+    _, run = models["llama"]
+    with pytest.raises(ForeignModelError, match="5 layers, the run 3"):
+        measure_drift(run, foreign)
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(ForeignModelError, match="transformers cannot load it"):
+        measure_drift(run, tmp_path)
+    with pytest.raises(ForeignModelError, match="no such folder"):
+        measure_drift(run, tmp_path / "config.json")
+
+
+def test_without_transformers_it_says_what_is_needed(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "transformers", None)
+    with pytest.raises(RequirementError, match="needs transformers"):
+        measure_drift(models["llama"][1], models["llama"][0])
+
+
+def test_the_command(models: Models, tmp_path: Path) -> None:
+    foreign, run = models["llama"]
+    same = CliRunner().invoke(app, ["drift", str(run), "--against", str(foreign)])
+    assert same.exit_code == 0, same.output
+    assert "no part differs" in same.output
+    changed = tampered(run, tmp_path, "blocks.1.attention.qkv.weight", lambda old: old + 0.3)
+    other = CliRunner().invoke(app, ["drift", str(changed), "--against", str(foreign)])
+    assert other.exit_code == 1
+    assert "blocks.1.attention (grouped-query) is the first to differ" in other.output
+    assert "differ from those in the files: blocks.1.attention.qkv.weight" in other.output
+    assert "blocks.0.attention" not in other.output  # of layers that agree, one line is enough
+    told = CliRunner().invoke(app, ["drift", str(changed), "--against", str(foreign), "--json"])
+    assert json.loads(told.stdout)["first"] == "blocks.1.attention"

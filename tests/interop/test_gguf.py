@@ -1,0 +1,235 @@
+"""GGUF: what is written is read back bit by bit, and what cannot be expressed is refused with the reason."""
+
+from __future__ import annotations
+
+import json
+import struct
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from interop.gguf_models import DECODER, GROUPED, MODELS, changed, make_run
+
+import gptkit
+from gptkit.components.tokenizer.bpe import BpeSpec
+from gptkit.components.tokenizer.hugging_face import HuggingFaceSpec
+from gptkit.core.errors import ForeignModelError
+from gptkit.files import validate_data
+from gptkit.interop.formats.gguf.container import GgufFile, Typed
+from gptkit.runs.gguf import export_gguf
+from gptkit.runs.spec import ExperimentSpec
+
+TEXTS = ["", "Hello, world!", "it's 12345 o'clock\n\n  and é 中🙂", "a" * 50, " \t\n x"]
+PROSE = ["The cat sat on the mat, and the other cat's 12 hats sat on the other mats. " * 20]
+
+
+def weights(run: gptkit.Run) -> dict[str, torch.Tensor]:
+    return dict(run.model.named_parameters())
+
+
+def bpe(pattern: str, **fields: Any) -> tuple[dict[str, Any], Any]:
+    fields = {"vocab_size": 330, "pattern": pattern, "special_tokens": ("<|user|>",), **fields}
+    spec = BpeSpec(**fields)
+    return spec.model_dump(mode="json"), spec.fit(iter(PROSE))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_export_and_import_keep_every_bit(tmp_path: Path, name: str) -> None:
+    run = make_run(tmp_path / "run", MODELS[name])
+    file = export_gguf(run, tmp_path / "model.gguf")
+    ours, back = gptkit.load(run), gptkit.import_model(file, tmp_path / "back")
+    assert {k: v.shape for k, v in weights(back).items()} == {k: v.shape for k, v in weights(ours).items()}
+    for key, tensor in weights(ours).items():
+        assert torch.equal(weights(back)[key], tensor), key
+    ids = torch.randint(0, 257, (2, 40), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        assert torch.equal(back.model(ids).logits, ours.model(ids).logits)
+    assert back.spec.name == "model"
+    assert [back.tokenizer.encode(text) for text in TEXTS] == [ours.tokenizer.encode(text) for text in TEXTS]
+    assert back.tokenizer.end_id == ours.tokenizer.end_id == 256
+    assert back.tokenizer.lossless
+
+
+def test_f16_rounds_matrices_and_no_vectors(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", MODELS["gpt2"])
+    file = export_gguf(run, tmp_path / "model.gguf", type="f16")
+    whole = export_gguf(run, tmp_path / "whole.gguf")
+    assert file.stat().st_size < 0.7 * whole.stat().st_size
+    ours, back = gptkit.load(run), gptkit.import_model(file, tmp_path / "back")
+    for key, tensor in weights(ours).items():
+        rounded = tensor if tensor.dim() == 1 or "position" in key else tensor.half().float()
+        assert torch.equal(weights(back)[key].float(), rounded), key
+
+
+def test_f16_refuses_what_it_cannot_hold(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", DECODER, scale=1e6)
+    with pytest.raises(ForeignModelError, match=r"token_embd\.weight has numbers that f16 cannot hold"):
+        export_gguf(run, tmp_path / "model.gguf", type="f16")
+    assert not list(tmp_path.glob("*.gguf*"))
+    assert not list(tmp_path.glob(".*"))
+    export_gguf(run, tmp_path / "model.gguf")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"feedforward": {"name": "mlp"}}, "family|express"),
+        ({"feedforward": {"name": "gated", "d_hidden": 96, "activation": "gelu"}}, "activation is gelu, and would be silu"),
+        ({"attention": {**GROUPED, "window": 16}}, "window"),
+        ({"position": {"name": "rotary", "fraction": 0.5}}, "fraction is 0.5, and would be 1.0"),
+        (
+            {"position": {"name": "rotary", "scaling": {"name": "yarn", "factor": 4, "original_context_length": 16}}},
+            "attention_factor",
+        ),
+        ({"block": "sandwich"}, "block"),
+    ],
+)
+def test_models_that_gguf_cannot_express_are_refused(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    run = make_run(tmp_path / "run", {**DECODER, **change})
+    with pytest.raises(ForeignModelError, match=said):
+        export_gguf(run, tmp_path / "model.gguf")
+    assert not (tmp_path / "model.gguf").exists()
+
+
+@pytest.mark.parametrize("pattern", ["gpt2", "gpt4", "gpt4o"])
+def test_trained_vocabularies_come_back(tmp_path: Path, pattern: str) -> None:
+    spec, words = bpe(pattern)
+    run = make_run(tmp_path / "run", DECODER, spec, words, rows=words.vocab_size + 7)
+    file = export_gguf(run, tmp_path / "model.gguf")
+    back = gptkit.import_model(file, tmp_path / "back")
+    texts = [*TEXTS, *PROSE, "<|user|> said"]
+    assert [back.tokenizer.encode(text) for text in texts] == [words.encode(text) for text in texts]
+    assert back.tokenizer.special_tokens == words.special_tokens
+    allowed = {"allowed_special": ["<|user|>"]}
+    assert back.tokenizer.encode("<|user|> said", **allowed) == words.encode("<|user|> said", **allowed)
+    assert GgufFile(file).metadata["tokenizer.ggml.token_type"][-8:] == [3, 5, 5, 5, 5, 5, 5, 5]
+
+    # And once more, from a tokenizer.json.
+    again = export_gguf(back.folder, tmp_path / "again.gguf")
+    assert GgufFile(again).metadata == {**GgufFile(file).metadata, "general.name": "model"}
+
+
+def test_start_and_chat_template_are_kept(tmp_path: Path) -> None:
+    spec, words = bpe("gpt4", start_token="<|endoftext|>")
+    run = make_run(tmp_path / "run", DECODER, spec, words)
+    file = export_gguf(run, tmp_path / "model.gguf")
+    first = gptkit.import_model(file, tmp_path / "first")
+    assert first.tokenizer.start_id == words.start_id
+    folder = tmp_path / "words"
+    folder.mkdir()
+    first.tokenizer.save(folder)
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    ends = {"start_token": "<|endoftext|>", "end_token": "<|user|>"}
+    templated = HuggingFaceSpec(path=str(folder), **ends)
+    run = make_run(tmp_path / "chat", DECODER, templated.model_dump(mode="json"), templated.fit(iter(())))
+    back = gptkit.import_model(export_gguf(run, tmp_path / "chat.gguf"), tmp_path / "second")
+    assert back.tokenizer.chat_template == "{{ messages }}"
+    assert back.tokenizer.end_id == words.special_tokens["<|user|>"]
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "said"),
+    [
+        ({"name": "byte", "end_token": None}, "no token that ends a text"),
+        ({"name": "bpe", "vocab_size": 300, "pattern": r"\w+|\W+"}, "cannot cut texts by the pattern"),
+        ({"name": "char"}, "not made by merging bytes"),
+    ],
+)
+def test_tokenizers_that_gguf_cannot_express_are_refused(tmp_path: Path, tokenizer: dict[str, Any], said: str) -> None:
+    words = validate_data({"tokenizer": tokenizer, "model": DECODER}, ExperimentSpec).tokenizer.fit(iter(PROSE))
+    run = make_run(tmp_path / "run", DECODER, tokenizer, words)
+    with pytest.raises(ForeignModelError, match=said):
+        export_gguf(run, tmp_path / "model.gguf")
+    assert not list(tmp_path.glob("*.gguf"))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("general.architecture", Typed("string", "lama"), "did you mean 'llama'"),
+        ("general.architecture", None, "no general.architecture"),
+        ("llama.attention.spiral", Typed("u32", 1), "not understood: 'attention.spiral'"),
+        ("llama.embedding_length", Typed("string", "wide"), "embedding_length should be a whole number"),
+        ("llama.block_count", Typed("u32", 2), "left over.*layers.2"),
+        ("llama.block_count", Typed("u32", 4), "missing: .*layers.3"),
+        ("llama.expert_count", Typed("u32", 8), "expert_count is the number 8"),
+        ("llama.vocab_size", Typed("u32", 99), "its embedding has 257 rows"),
+        ("llama.rope.dimension_count", Typed("u32", 8), "rope.dimension_count"),
+        ("llama.rope.scaling.type", Typed("string", "longrope"), "rope.scaling.type"),
+        ("split.count", Typed("u32", 2), "one of several parts"),
+        ("general.alignment", Typed("u32", 24), "general.alignment is 24"),
+        ("tokenizer.ggml.model", Typed("string", "t5"), "'t5'.*byte-level"),
+        ("tokenizer.ggml.model", None, "no tokenizer"),
+        ("tokenizer.ggml.pre", Typed("string", "qwen3"), "did you mean 'qwen2'"),
+        ("tokenizer.ggml.eos_token_id", Typed("u32", 999), "eos_token_id is 999"),
+        ("tokenizer.ggml.merges", Typed("strings", ["a bc d"]), "no merge|a merge that is not of two"),
+        ("tokenizer.ggml.tokens", Typed("strings", ["a"] * 257), "not all different"),
+        ("tokenizer.ggml.token_type", Typed("i32s", [5] * 257), r"changed\.gguf: its tokenizer has no token '<\|endof"),
+    ],
+)
+def test_each_fault_is_named(tmp_path: Path, key: str, value: Typed | None, said: str) -> None:
+    file = export_gguf(make_run(tmp_path / "run", DECODER), tmp_path / "model.gguf")
+    with pytest.raises(ForeignModelError, match=f"(?s){said}"):
+        gptkit.import_model(changed(file, tmp_path / "changed.gguf", **{key: value}), tmp_path / "back")
+    assert not (tmp_path / "back").exists()
+
+
+def test_another_tokenizer_may_be_named(tmp_path: Path) -> None:
+    file = export_gguf(make_run(tmp_path / "run", DECODER), tmp_path / "model.gguf")
+    odd = changed(file, tmp_path / "odd.gguf", **{"tokenizer.ggml.pre": Typed("string", "unheard-of")})
+    back = gptkit.import_model(odd, tmp_path / "back", tokenizer="byte")
+    assert back.spec.tokenizer.name == "byte"
+
+
+def test_every_quantised_type_is_read_as_the_package_reads_it(tmp_path: Path) -> None:
+    """Block formats take a whole number of blocks a row; the numbers are those of the `gguf` package."""
+    gguf = pytest.importorskip("gguf")
+    kinds = gguf.GGMLQuantizationType
+    numbers = torch.randn(6, 64)
+    for kind in (kinds.Q8_0, kinds.Q4_1, kinds.Q5_0):
+        packed = gguf.quantize(numbers.numpy(), kind)
+        writer = gguf.GGUFWriter(tmp_path / f"{kind.name}.gguf", "llama")
+        writer.add_tensor("a.weight", packed, raw_dtype=kind)
+        writer.add_tensor("b.weight", numbers.numpy())
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        found = GgufFile(tmp_path / f"{kind.name}.gguf")
+        assert torch.equal(found.get("a.weight"), torch.from_numpy(gguf.dequantize(packed, kind)))
+        assert torch.equal(found.get("b.weight"), numbers)
+        assert found.tensors["a.weight"].dtype == torch.float32
+
+
+def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plain numbers need no package; for quantised ones, it is named."""
+    file = export_gguf(make_run(tmp_path / "run", DECODER), tmp_path / "model.gguf", type="f16")
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    gptkit.import_model(file, tmp_path / "back")
+    data = file.read_bytes()
+    entry = b"blk.0.attn_q.weight" + struct.pack("<IQQI", 2, 64, 64, 1)
+    assert entry in data
+    file.write_bytes(data.replace(entry, entry[:-4] + struct.pack("<I", 8)))
+    with pytest.raises(ForeignModelError, match=r"blk\.0\.attn_q\.weight is quantised") as caught:
+        gptkit.import_model(file, tmp_path / "again")
+    assert caught.value.hint is not None
+    assert "gptkit[gguf]" in caught.value.hint
+
+
+def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from typer.testing import CliRunner
+
+    from gptkit.cli.main import app
+
+    monkeypatch.chdir(tmp_path)
+    make_run(tmp_path / "run", DECODER)
+    call = CliRunner().invoke
+    done = call(app, ["export", "run", "--to", "gguf", "--type", "f16"])
+    assert done.exit_code == 0, done.output
+    done = call(app, ["import", "exports/run.gguf"])
+    assert done.exit_code == 0, done.output
+    provenance = json.loads((tmp_path / "runs" / "run" / "provenance.json").read_text())
+    assert provenance["imported"] == {"family": "llama", "from": "run.gguf"}
+    assert call(app, ["export", "run", "--to", "gguf"]).exit_code == 2

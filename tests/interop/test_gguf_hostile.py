@@ -1,0 +1,125 @@
+"""GGUF files from a stranger: damaged or made to harm, they give one clear error, and nothing is left behind."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import struct
+import tracemalloc
+from pathlib import Path
+
+import pytest
+from interop.gguf_models import DECODER, make_run
+
+import gptkit
+from gptkit.core.errors import ForeignModelError, GptkitError
+from gptkit.interop.formats.gguf.container import GgufFile
+from gptkit.runs.gguf import export_gguf
+
+HUGE = 2**62
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    folder = tmp_path_factory.mktemp("gguf")
+    model = {**DECODER, "n_layers": 1, "d_model": 16, "feedforward": {"name": "gated", "d_hidden": 24}}
+    return export_gguf(make_run(folder / "run", model), folder / "model.gguf").read_bytes()
+
+
+def head(n_tensors: int, n_entries: int, rest: bytes = b"") -> bytes:
+    return b"GGUF" + struct.pack("<IQQ", 3, n_tensors, n_entries) + rest
+
+
+def text(value: bytes) -> bytes:
+    return struct.pack("<Q", len(value)) + value
+
+
+def tensor(shape: tuple[int, ...], kind: int = 0, offset: int = 0) -> bytes:
+    return text(b"a") + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, kind, offset)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "4 bytes should follow, and 0 do"),
+        (b"GG", "4 bytes should follow"),
+        (b"PK\3\4" + bytes(40), "no GGUF file"),
+        (b"GGUF" + struct.pack("<I", 1), "version 1"),
+        (b"GGUF" + struct.pack(">I", 3), "other way round"),
+        (head(HUGE, 0), "entries should follow"),
+        (head(0, HUGE), "entries should follow"),
+        (head(0, 1, struct.pack("<Q", HUGE) + bytes(20)), "entries should follow"),
+        (head(0, 1, text(b"k") + struct.pack("<IIQ", 9, 8, HUGE)), "entries should follow"),
+        (head(0, 1, text(b"k") + struct.pack("<IIQ", 9, 4, HUGE)), "entries should follow"),
+        (head(0, 1, text(b"k") + struct.pack("<IIQ", 9, 9, 1) + bytes(40)), "a list of the type 9"),
+        (head(0, 1, text(b"k") + struct.pack("<I", 77) + bytes(40)), "no type of metadata 77"),
+        (head(0, 1, text(b"\xff\xfe") + bytes(40)), "no UTF-8"),
+        (head(0, 2, (text(b"k") + struct.pack("<I?", 7, True)) * 2), "'k' is there twice"),
+        (head(1, 0, tensor((4,)) + bytes(40)).ljust(96)[:72], "behind the file's end"),
+        (head(1, 0, tensor((HUGE, HUGE)) + bytes(40)), "larger than the file"),
+        (head(1, 0, tensor((1,), offset=2**63) + bytes(40)), "behind the file's end"),
+        (head(1, 0, tensor((1,), offset=2) + bytes(80)), "amid a number"),
+        (head(1, 0, tensor((1,), kind=999) + bytes(40)), "type 999"),
+        (head(1, 0, tensor((7,), kind=8) + bytes(99)), "no multiple of 32"),
+        (head(1, 0, text(b"a") + struct.pack("<I", 2**31) + bytes(40)), "2147483648 dimensions"),
+    ],
+)
+def test_hostile_heads(tmp_path: Path, data: bytes, said: str) -> None:
+    pytest.importorskip("gguf")
+    (tmp_path / "x.gguf").write_bytes(data)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ForeignModelError, match=said):
+            GgufFile(tmp_path / "x.gguf")
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def take(data: bytes, folder: Path) -> bool:
+    """Whether it is refused; a run that is refused leaves nothing."""
+    (folder / "x.gguf").write_bytes(data)
+    try:
+        gptkit.import_model(folder / "x.gguf", folder / "run")
+    except GptkitError as error:
+        assert "x.gguf" in str(error) or "describes" in str(error)
+        assert not (folder / "run" / "spec.yaml").exists()
+        return True
+    shutil.rmtree(folder / "run")
+    return False
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_damage_anywhere_gives_one_clear_error(sound: bytes, tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    # Where the numbers begin, behind the metadata and the table.
+    behind = len(sound) - sum(t.end - t.begin for t in _parse(sound, tmp_path).tensors.values())
+    refused = 0
+    for _ in range(100):
+        data = bytearray(sound)
+        # Half of the time in the first keys, where every byte counts, or in the table of tensors.
+        where = chance.choice([chance.randrange(1200), chance.randrange(behind - 800, behind), chance.randrange(behind)])
+        match chance.randrange(5):
+            case 0:
+                data[where] = chance.randrange(256)
+            case 1:
+                data = data[:where]
+            case 2:
+                data[where:where] = data[where : where + chance.randrange(1, 30)]
+            case 3:
+                data[where : where + 8] = struct.pack("<Q", chance.choice([HUGE, 2**64 - 1, 2**32, 0, 1]))
+            case _:
+                del data[where : where + chance.randrange(1, 30)]
+        refused += take(bytes(data), tmp_path)
+    assert refused > 40
+
+
+def test_a_file_that_was_not_copied_whole(sound: bytes, tmp_path: Path) -> None:
+    assert not take(sound, tmp_path)
+    for size in (len(sound) - 64, len(sound) // 2, 5000, 100, 3):
+        assert take(sound[:size], tmp_path)
+
+
+def _parse(data: bytes, folder: Path) -> GgufFile:
+    (folder / "sound.gguf").write_bytes(data)
+    return GgufFile(folder / "sound.gguf")

@@ -1,0 +1,174 @@
+"""llama.cpp reads what is exported: it writes the same tokens, and cuts texts into the same ones."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from interop.gguf_models import DECODER, MODELS, changed, make_run
+
+import gptkit
+from gptkit.components.tokenizer.bpe import BpeSpec
+from gptkit.components.tokenizer.tiktoken import TiktokenSpec
+from gptkit.core.errors import TokenizerError
+from gptkit.interop.formats.gguf.container import Typed
+from gptkit.runs.gguf import export_gguf
+from gptkit.text.published import recipe
+from gptkit.text.ranks import RankTokenizer
+
+xllamacpp = pytest.importorskip("xllamacpp", reason="llama.cpp is not installed")
+
+TEXTS = [
+    "Hello, world! It's the other cat's hat.",
+    "12345 and 678, 9\n\n\n  indented\ttabs  \n",
+    "é 中文 🙂 naïve ÅNGSTRÖM don'T WE'LL",
+    "  leading and trailing  ",
+    "x == y; foo(bar)/*baz*/ <|no special|>",
+]
+PROSE = ["The cat sat on the mat, and the other cat's 12 hats sat on the other mats. " * 20]
+
+
+@contextlib.contextmanager
+def served(file: Path) -> Iterator[Any]:
+    """Asks a server on this machine, for as long as it is there."""
+    parameters = xllamacpp.CommonParams()
+    parameters.model.path = str(file)
+    parameters.n_ctx, parameters.n_parallel, parameters.port = 64, 1, 0
+    parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = 1
+    parameters.warmup = False
+    # By default keys and values are kept in half precision, which turns close choices.
+    parameters.cache_type_k = parameters.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+    parameters.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    server: Any = xllamacpp.Server(parameters)
+
+    def ask(path: str, **body: Any) -> Any:
+        head = {"Content-Type": "application/json"}
+        request = urllib.request.Request(server.listening_address + path, json.dumps(body).encode(), head)
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.load(answer)
+
+    yield ask
+    # The server ends with its last name.
+    parameters = server = None
+
+
+def written(ask: Any, ids: list[int], count: int) -> list[int]:
+    greedy = {"temperature": 0.0, "top_k": 1, "repeat_penalty": 1.0}
+    found: list[int] = ask("/completion", prompt=ids, n_predict=count, return_tokens=True, ignore_eos=True, **greedy)[
+        "tokens"
+    ]
+    return found
+
+
+def greedy(run: gptkit.Run, ids: list[int], count: int) -> tuple[list[int], float]:
+    """The likeliest tokens, without the end, and the least that the next likeliest was behind."""
+    ids, begin, closest = list(ids), len(ids), float("inf")
+    for _ in range(count):
+        with torch.no_grad():
+            logits_V = run.model(torch.tensor([ids])).logits[0, -1]
+        logits_V[run.tokenizer.end_id] = -torch.inf
+        best = logits_V.topk(2)
+        closest = min(closest, float(best.values[0] - best.values[1]))
+        ids.append(int(best.indices[0]))
+    return ids[begin:], closest
+
+
+@pytest.mark.parametrize("type", ["f32", "f16"])
+@pytest.mark.parametrize("name", MODELS)
+def test_the_same_greedy_tokens(tmp_path: Path, name: str, type: Any) -> None:
+    run = make_run(tmp_path / "run", MODELS[name])
+    file = export_gguf(run, tmp_path / "model.gguf", type=type)
+    # With the very weights that the file has: rounding them is not what is compared.
+    back = gptkit.import_model(file, tmp_path / "back")
+    back.model.float()
+    with served(file) as ask:
+        for prompt in ("The quick brown fox", "é!"):
+            ids = list(prompt.encode())
+            expected, closest = greedy(back, ids, 20)
+            assert written(ask, ids, 20) == expected, f"the closest choice was by {closest:.1g}"
+
+
+@pytest.mark.parametrize("pattern", ["gpt2", "gpt4", "gpt4o"])
+def test_the_same_tokens_of_texts(tmp_path: Path, pattern: str) -> None:
+    spec = BpeSpec(vocab_size=400, pattern=pattern, special_tokens=("<|user|>",), start_token="<|endoftext|>")
+    words = spec.fit(iter([*PROSE, *TEXTS]))
+    run = make_run(tmp_path / "run", DECODER, spec.model_dump(mode="json"), words)
+    file = export_gguf(run, tmp_path / "model.gguf")
+    # What was read from a file and written again says the same, by way of a tokenizer.json.
+    again = export_gguf(gptkit.import_model(file, tmp_path / "back").folder, tmp_path / "again.gguf")
+    for each in (file, again):
+        with served(each) as ask:
+            for text in TEXTS:
+                assert ask("/tokenize", content=text)["tokens"] == words.encode(text)
+            said = ask("/tokenize", content="<|user|> Hi", add_special=True)["tokens"]
+            assert said == [words.start_id, *words.encode("<|user|> Hi", allowed_special=["<|user|>"])]
+
+
+@pytest.mark.parametrize("encoding", ["cl100k_base", "o200k_base"])
+def test_published_patterns(tmp_path: Path, encoding: Any) -> None:
+    """The regular expressions of published encodings, with a vocabulary of ours: theirs may not be here."""
+    trained = BpeSpec(vocab_size=400, pattern="gpt4").fit(iter([*PROSE, *TEXTS]))
+    assert isinstance(trained, RankTokenizer)
+    ranks = trained.ranks
+    words = RankTokenizer("tiktoken", recipe(encoding).pattern, ranks, {"<|endoftext|>": 500}, end="<|endoftext|>")
+    spec = TiktokenSpec(encoding=encoding).model_dump(mode="json")
+    with served(export_gguf(make_run(tmp_path / "run", DECODER, spec, words), tmp_path / "model.gguf")) as ask:
+        for text in TEXTS:
+            assert ask("/tokenize", content=text)["tokens"] == words.encode(text)
+
+
+def test_published_ranks(tmp_path: Path) -> None:
+    spec = TiktokenSpec(encoding="gpt2")
+    try:
+        words = spec.fit(iter(()))
+    except TokenizerError as error:
+        pytest.skip(f"GPT-2's ranks cannot be had here: {error.message}")
+    narrow = {**DECODER, "d_model": 32, "n_layers": 1}
+    run = make_run(tmp_path / "run", narrow, spec.model_dump(mode="json"), words)
+    with served(export_gguf(run, tmp_path / "model.gguf", type="f16")) as ask:
+        for text in TEXTS:
+            assert ask("/tokenize", content=text)["tokens"] == words.encode(text)
+
+
+@pytest.mark.parametrize("prefix", [True, False])
+def test_sentence_pieces(tmp_path: Path, prefix: bool) -> None:
+    """SentencePiece's vocabularies, which are only read: the tokens are those that llama.cpp finds."""
+    words = ["the", "then", "there", "in", "ing", "inn", "sing", "on", "he", "her", "here", "and", "an", "a", "s"]
+    words += ["tt", "ttt", "é", "中"]
+    pieces = [*words, *(f"▁{word}" for word in words), "▁▁", "▁▁▁▁", "\n\n"]
+    letters = sorted({letter for piece in pieces for letter in piece})
+    # Every piece is put together from shorter ones, of which each is a piece.
+    pieces = [piece for piece in pieces if len(piece) > 1]
+    pieces += [piece[:end] for piece in pieces for end in range(2, len(piece))]
+    pieces = [piece for piece in dict.fromkeys(pieces) if piece not in letters]
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{value:02X}>" for value in range(256)), *pieces, *letters, "<turn>"]
+    types = [2, 3, 3, *[6] * 256, *[1] * (len(pieces) + len(letters)), 3]
+    scores = [*[0.0] * 259, *(-float(index) for index in range(len(pieces) + len(letters))), 0.0]
+    metadata = {
+        "tokenizer.ggml.model": Typed("string", "llama"),
+        "tokenizer.ggml.pre": Typed("string", "default"),
+        "tokenizer.ggml.tokens": Typed("strings", tokens),
+        "tokenizer.ggml.token_type": Typed("i32s", types),
+        "tokenizer.ggml.scores": Typed("f32s", scores),
+        "tokenizer.ggml.add_space_prefix": Typed("bool", prefix),
+        **dict.fromkeys(("tokenizer.ggml.merges", "tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id")),
+        "tokenizer.ggml.add_bos_token": None,
+    }
+    run = make_run(tmp_path / "run", {**DECODER, "vocab_size": len(tokens)})
+    file = changed(export_gguf(run, tmp_path / "model.gguf"), tmp_path / "pieces.gguf", **metadata)
+    back = gptkit.import_model(file, tmp_path / "back")
+    ours = back.tokenizer
+    assert (ours.start_id, ours.end_id) == (1, 2)
+    texts = ["the inn", " there  sings\n\nher", "tttt ttt    and é中🙂", "ohne Sinn <s> xyz", "here<turn> and there"]
+    with served(file) as ask:
+        for text in texts:
+            found = ask("/tokenize", content=text)["tokens"]
+            assert ours.encode(text, allowed_special=ours.special_tokens) == found, text
+            # As in the models that have it, a word behind a special token gets another space.
+            assert ours.decode(found) == text or (prefix and "<" in text)

@@ -1,0 +1,148 @@
+"""Files from a stranger: damaged or made to harm, they give one clear error, and nothing is left behind."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import gptkit
+from gptkit.core.errors import GptkitError
+
+CONFIG: dict[str, Any] = {
+    "model_type": "llama",
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 32,
+    "rms_norm_eps": 1e-5,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+    "tie_word_embeddings": True,
+    "vocab_size": 260,
+}
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that imports."""
+    folder = tmp_path_factory.mktemp("sound") / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    shapes = {"model.embed_tokens": (260, 16), "model.norm": (16,)}
+    for layer in ("model.layers.0", "model.layers.1"):
+        shapes |= {f"{layer}.input_layernorm": (16,), f"{layer}.post_attention_layernorm": (16,)}
+        shapes |= {f"{layer}.self_attn.{p}_proj": (16, 16) for p in "qo"}
+        shapes |= {f"{layer}.self_attn.{p}_proj": (8, 16) for p in "kv"}
+        shapes |= {f"{layer}.mlp.{p}_proj": (24, 16) for p in ("gate", "up")} | {f"{layer}.mlp.down_proj": (16, 24)}
+    save_file({f"{name}.weight": torch.randn(shape) for name, shape in shapes.items()}, folder / "model.safetensors")
+    return folder
+
+
+def take(folder: Path, run: Path) -> None:
+    gptkit.import_model(folder, run, tokenizer="byte")
+
+
+def altered(sound: Path, tmp_path: Path, **changes: Any) -> Path:
+    folder = tmp_path / "foreign"
+    shutil.copytree(sound, folder)
+    config = {key: value for key, value in {**CONFIG, **changes}.items() if value != "absent"}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_the_sound_one_imports(sound: Path, tmp_path: Path) -> None:
+    take(sound, tmp_path / "run")
+    assert (tmp_path / "run" / "spec.yaml").is_file()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model_type": "lama"}, "did you mean 'llama'"),
+        ({"model_type": "absent"}, "no 'model_type'"),
+        ({"hidden_size": "sixteen"}, "hidden_size should be a whole number, not the text 'sixteen'"),
+        ({"hidden_size": True}, "hidden_size should be a whole number, not the truth value true"),
+        ({"vocab_size": "absent"}, "no 'vocab_size'"),
+        ({"num_attention_heads": 0}, "n_heads"),
+        ({"num_key_value_heads": 3}, "no multiple of n_kv_heads 3"),
+        ({"hidden_act": "mish"}, "hidden_act is the text 'mish'"),
+        ({"rope_parameters": {"rope_type": "spiral"}}, "rope_type is the text 'spiral'"),
+        ({"rope_parameters": {"rope_type": "default", "twist": 2}}, "rope_parameters has keys .* 'twist'"),
+        ({"is_encoder_decoder": True}, "is_encoder_decoder"),
+        ({"quantization_config": {"bits": 4}}, "quantization_config"),
+        ({"num_hidden_layers": 3}, "missing: model.layers.2.input_layernorm.weight"),
+        ({"num_hidden_layers": 1}, "left over.*model.layers.1"),
+        ({"intermediate_size": 32}, r"gate_proj.weight is \[24, 16\], and config.json asks for \[32, 16\]"),
+        ({"vocab_size": 2**31}, r"and config.json asks for \[2147483648, 16\]"),
+        ({"num_hidden_layers": 10**12}, "num_hidden_layers is the number 1000000000000"),
+    ],
+)
+def test_each_fault_is_named(sound: Path, tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(GptkitError, match=f"(?s){said}"):
+        take(altered(sound, tmp_path, **changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_index_cannot_reach_outside(sound: Path, tmp_path: Path) -> None:
+    folder = altered(sound, tmp_path)
+    (folder / "model.safetensors").rename(tmp_path / "away.safetensors")
+    index = {"weight_map": {"model.norm.weight": "../away.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(GptkitError, match="outside of its folder"):
+        take(folder, tmp_path / "run")
+
+
+def test_shards_are_read_together(sound: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    folder = altered(sound, tmp_path)
+    whole = load_file(folder / "model.safetensors")
+    names = sorted(whole)
+    parts = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
+    for file, held in parts.items():
+        save_file({name: whole[name].clone() for name in held}, folder / file)
+    weight_map = {name: file for file, held in parts.items() for name in held}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    (folder / "model.safetensors").unlink()
+    run = gptkit.import_model(folder, tmp_path / "run", tokenizer="byte")
+    assert torch.equal(run.model.embedding.table.weight, whole["model.embed_tokens.weight"])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_damage_anywhere_gives_one_clear_error(sound: Path, tmp_path: Path, seed: int) -> None:
+    """Flipped, cut and repeated bytes: it imports, or says what is wrong; no other exception, no run left behind."""
+    chance = random.Random(seed)
+    folder, refused = altered(sound, tmp_path), 0
+    for file in ("config.json", "model.safetensors"):
+        whole = (sound / file).read_bytes()
+        for _ in range(20):
+            data = bytearray(whole)
+            # The head of a tensor file is where damage can be seen; a flipped weight is a weight.
+            where = chance.randrange(min(len(data), 2000))
+            match chance.randrange(4):
+                case 0:
+                    data[where] = chance.randrange(256)
+                case 1:
+                    data = data[:where]
+                case 2:
+                    data[where:where] = data[where : where + chance.randrange(1, 30)]
+                case _:
+                    del data[where : where + chance.randrange(1, 30)]
+            (folder / file).write_bytes(data)
+            run = tmp_path / "run"
+            try:
+                take(folder, run)
+                shutil.rmtree(run)
+            except GptkitError:
+                refused += 1
+                assert not (run / "spec.yaml").exists()
+        (folder / file).write_bytes(whole)
+    assert refused > 20

@@ -1,0 +1,53 @@
+"""A conversion holds a tensor at a time: in a process of its own, whose memory is looked at after every tensor."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from interop.test_hostile import CONFIG
+from safetensors.torch import save_file
+
+CHILD = """
+import sys
+from gptkit.runs.exporting import export_model
+from gptkit.runs.importing import convert_model
+from gptkit.interop.conversion import families
+
+def now(kind):
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(kind)) * 1024
+
+families()
+before, own = now("VmHWM"), now("RssAnon")
+seen = []
+convert_model(sys.argv[1], sys.argv[2], tokenizer="byte", progress=lambda done, total: seen.append(now("RssAnon")))
+export_model(sys.argv[2], sys.argv[3], progress=lambda done, total: seen.append(now("RssAnon")))
+print(now("VmHWM") - before, max(seen) - own)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not say what a process holds")
+def test_memory_of_a_conversion(tmp_path: Path) -> None:
+    width, hidden, n_layers = 256, 1024, 24
+    folder = tmp_path / "foreign"
+    folder.mkdir()
+    sizes = {"hidden_size": width, "intermediate_size": hidden, "num_hidden_layers": n_layers}
+    (folder / "config.json").write_text(json.dumps({**CONFIG, **sizes, "num_key_value_heads": 4}))
+    shapes = {"model.embed_tokens": (260, width), "model.norm": (width,)}
+    for layer in (f"model.layers.{index}" for index in range(n_layers)):
+        shapes |= {f"{layer}.input_layernorm": (width,), f"{layer}.post_attention_layernorm": (width,)}
+        shapes |= {f"{layer}.self_attn.{part}_proj": (width, width) for part in "qkvo"}
+        shapes |= {f"{layer}.mlp.{part}_proj": (hidden, width) for part in ("gate", "up")}
+        shapes |= {f"{layer}.mlp.down_proj": (width, hidden)}
+    save_file({f"{name}.weight": torch.zeros(shape) for name, shape in shapes.items()}, folder / "model.safetensors")
+    size = (folder / "model.safetensors").stat().st_size
+    words = [sys.executable, "-c", CHILD, str(folder), str(tmp_path / "run"), str(tmp_path / "out")]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    whole, own = map(int, done.stdout.split())
+    # Mapped files count as memory until the system wants it back; two conversions map two of them.
+    assert whole < 2 * 1.3 * size
+    assert own < 0.4 * size

@@ -1,0 +1,95 @@
+"""The family of the documentation's page, brought by a plugin: imported, exported, and equal to transformers."""
+
+from __future__ import annotations
+
+import re
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fake_plugins import FakeDistribution, FakeEntryPoint
+
+import gptkit
+from gptkit.components import plugin as components
+from gptkit.core.errors import GptkitError
+from gptkit.core.registry import Registry
+from gptkit.interop.families import plugin as families
+from gptkit.kinds import plugin as kinds
+
+transformers = pytest.importorskip("transformers")
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "families.md"
+
+
+@pytest.fixture(scope="module")
+def registry() -> Registry:
+    """What is built in, and the page's plugin."""
+    found = re.search(r'```python title="(\w+)\.py"\n(.*?)```', PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert found is not None
+    module = types.ModuleType(found[1])
+    exec(compile(found[2], f"{found[1]}.py", "exec", dont_inherit=True), module.__dict__)
+
+    def point(name: str, distribution: str, what: Any) -> FakeEntryPoint:
+        return FakeEntryPoint(name, name, FakeDistribution(distribution, "1.0"), lambda: what)
+
+    own = [point("kinds", "gptkit", kinds), point("components", "gptkit", components), point("families", "gptkit", families)]
+    return Registry([*own, point("arcee", "gptkit-arcee", module)], ())
+
+
+def test_the_family_of_the_page_comes_and_goes(registry: Registry, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = transformers.ArceeConfig(
+        vocab_size=300,
+        hidden_size=48,
+        intermediate_size=72,
+        num_hidden_layers=2,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        pad_token_id=0,
+    )
+    theirs = transformers.ArceeForCausalLM(config).eval()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.15)
+    theirs.save_pretrained(tmp_path / "foreign")
+    ids = torch.randint(3, 200, (2, 30))
+    with torch.no_grad():
+        expected = theirs(ids).logits
+        run = gptkit.import_model(tmp_path / "foreign", tmp_path / "run", tokenizer="byte", registry=registry)
+        torch.testing.assert_close(run.model(ids).logits, expected, atol=1e-4, rtol=1e-4)
+        gptkit.export_model(tmp_path / "run", tmp_path / "out", registry=registry)
+        again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
+        torch.testing.assert_close(again(ids).logits, expected)
+    assert isinstance(again, transformers.ArceeForCausalLM)
+
+
+def test_the_test_of_the_page_passes(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gptkit.core.registry._default", registry)
+    found = re.search(r'```python title="test_arcee\.py"\n(.*?)```', PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert found is not None
+    names: dict[str, Any] = {}
+    exec(compile(found[1], "test_arcee.py", "exec", dont_inherit=True), names)
+    names["test_it_comes_and_goes"](tmp_path)
+
+
+def test_the_spec_of_the_page_is_qwen_3_made_small(tmp_path: Path) -> None:
+    found = re.search(r'```yaml title="mine\.yaml"\n(.*?)```', PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert found is not None
+    (tmp_path / "mine.yaml").write_text(found[1], encoding="utf-8")
+    model = gptkit.open_spec(tmp_path / "mine.yaml").spec.model
+    assert model.position.name == "alibi"
+    assert model.attention.qk_norm is not None  # type: ignore[attr-defined]
+    assert model.head.tied is True  # type: ignore[attr-defined]
+    assert sum(parameter.numel() for parameter in gptkit.GPT(model, 2048, device="meta").parameters()) < 10**7
+
+
+def test_without_the_plugin_it_is_unknown(registry: Registry, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "arcee"}')
+    with pytest.raises(GptkitError, match="no installed family has the model_type 'arcee'"):
+        gptkit.import_model(tmp_path, tmp_path / "run")
+    with pytest.raises(GptkitError) as caught:
+        gptkit.import_model(tmp_path, tmp_path / "run", registry=registry)
+    assert "model_type" not in str(caught.value)

@@ -1,0 +1,152 @@
+"""Configurations as they are released, with keys that change nothing or say what is so anyway: read without complaint.
+
+The keys are those of files on the Hugging Face hub. Where another value would change the model, it is refused.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from interop.tiny_models import MODELS
+
+from gptkit.core.errors import ForeignModelError
+from gptkit.interop.conversion import families, read_model
+
+transformers = pytest.importorskip("transformers")
+
+KEYS: dict[str, dict[str, Any]] = {
+    "bloom": {
+        "attention_softmax_in_fp32": True,
+        "bias_dropout_fusion": True,
+        "masked_softmax_fusion": True,
+        "n_inner": None,
+        "offset_alibi": 100,
+        "pretraining_tp": 2,
+        "seq_length": 2048,
+        "skip_bias_add": True,
+        "skip_bias_add_qkv": False,
+        "unk_token_id": 0,
+    },
+    "cohere": {"hidden_dropout": 0.0, "use_qk_norm": False},
+    "cohere2": {
+        "cache_implementation": "hybrid",
+        "layer_switch": 4,
+        "order_of_interleaved_layers": "local_attn_first",
+        "position_embedding_type": "rope_gptj",
+        "rotary_pct": 1.0,
+        "use_embedding_sharing": True,
+        "use_gated_activation": True,
+        "use_parallel_block": True,
+        "use_parallel_embedding": False,
+    },
+    "deepseek_v2": {
+        "auto_map": {"AutoConfig": "configuration_deepseek.DeepseekV2Config"},
+        "aux_loss_alpha": 0.001,
+        "ep_size": 1,
+        "moe_layer_freq": 1,
+        "norm_topk_prob": False,
+        "scoring_func": "softmax",
+        "seq_aux": True,
+    },
+    "deepseek_v3": {
+        "ep_size": 1,
+        "moe_layer_freq": 1,
+        "num_nextn_predict_layers": 1,
+        "scoring_func": "sigmoid",
+        "topk_method": "noaux_tc",
+    },
+    "falcon": {"apply_residual_connection_post_layernorm": False, "hidden_dropout": 0.0},
+    "gemma": {"hidden_activation": None},
+    "gemma2": {"cache_implementation": "hybrid"},
+    "gemma3_text": {"cache_implementation": "hybrid", "attn_logit_softcapping": None},
+    "glm4_moe": {"num_nextn_predict_layers": 1},
+    "gpt2": {
+        "n_ctx": 1024,
+        "summary_activation": None,
+        "summary_type": "cls_index",
+        "task_specific_params": {"text-generation": {"do_sample": True, "max_length": 50}},
+    },
+    "gpt_bigcode": {
+        "attention_softmax_in_fp32": True,
+        "inference_runner": 0,
+        "max_batch_size": None,
+        "pad_key_length": True,
+        "pre_allocate_kv_cache": False,
+        "runner_max_sequence_length": None,
+        "scale_attention_softmax_in_fp32": True,
+        "validate_runner_input": True,
+    },
+    "gpt_neox": {"classifier_dropout": 0.1, "is_decoder": True},
+    "gpt_oss": {"experts_per_token": 4, "initial_context_length": 4096, "router_aux_loss_coef": 0.9},
+    "gptj": {"gradient_checkpointing": False, "rotary": True, "summary_use_proj": True},
+    "granite": {"rope_scaling": None},
+    "granitemoe": {"rope_scaling": None, "router_aux_loss_coef": 0.0},
+    "llama": {
+        "is_llama_config": True,
+        "pretraining_tp": 1,
+        "rope_interleaved": False,
+        "transformers.js_config": {"kv_cache_dtype": {"q4f16": "float16"}},
+    },
+    "llama4_text": {"for_llm_compressor": False, "router_jitter_noise": 0.0},
+    "mixtral": {"output_router_logits": False, "router_aux_loss_coef": 0.02},
+    "mpt": {
+        "embedding_fraction": 1.0,
+        "init_config": {"emb_init_std": None, "name": "kaiming_normal_"},
+        "init_device": "cpu",
+        "learned_pos_emb": True,
+        "logit_scale": None,
+        "norm_type": "low_precision_layernorm",
+        "verbose": 0,
+    },
+    "opt": {"activation_dropout": 0.0, "init_std": 0.02, "layerdrop": 0.0, "prefix": "</s>"},
+    "phi": {"embd_pdrop": 0.0, "layer_norm_eps": 1e-05, "resid_pdrop": 0.1},
+    "phi3": {
+        "attention_bias": False,
+        "embd_layer": None,
+        "full_attn_mod": 1,
+        "interpolate_factor": 1,
+        "lm_head_bias": False,
+        "mlp_bias": False,
+        "resid_pdrop": 0.0,
+    },
+    "phimoe": {"hidden_dropout": 0.0, "input_jitter_noise": 0.01},
+    "qwen2": {"max_window_layers": 21, "sliding_window": 32768, "use_mrope": False, "use_sliding_window": False},
+    "qwen3_moe": {"max_window_layers": 48, "mlp_only_layers": []},
+    "qwen3_next": {"full_attention_interval": 4, "mlp_only_layers": []},
+    "smollm3": {"max_window_layers": 28, "use_sliding_window": False},
+    "starcoder2": {"activation_function": "gelu", "mlp_type": "default", "norm_type": "layer_norm"},
+}
+OTHERS = {
+    "cohere2": {"position_embedding_type": "alibi"},
+    "deepseek_v2": {"scoring_func": "sigmoid"},
+    "deepseek_v3": {"topk_method": "greedy"},
+    "gemma": {"use_bidirectional_attention": True},
+    "gpt2": {"scale_attn_by_inverse_layer_idx": True},
+    "llama": {"add_cross_attention": True},
+    "mpt": {"logit_scale": 0.5},
+    "phi3": {"attention_bias": True},
+    "qwen3_moe": {"use_sliding_window": True},
+}
+
+
+def read(model_type: str, changes: dict[str, Any]) -> None:
+    family = next(each for each in families().values() if each.model_type == model_type)
+    kind, options = next(
+        (getattr(transformers, f"{name}Config"), options)
+        for name, options in MODELS.values()
+        if getattr(transformers, f"{name}Config").model_type == model_type
+    )
+    plain = {"torch_dtype": "bfloat16", "architectures": [family.architecture], "tokenizer_class": "PreTrainedTokenizerFast"}
+    read_model(family, {**kind(**options).to_dict(), **plain, **changes})
+
+
+@pytest.mark.parametrize("model_type", KEYS)
+def test_keys_of_released_models_are_known(model_type: str) -> None:
+    read(model_type, KEYS[model_type])
+
+
+@pytest.mark.parametrize("model_type", OTHERS)
+def test_values_that_change_the_model_are_not_passed_over(model_type: str) -> None:
+    with pytest.raises(ForeignModelError, match=f"{next(iter(OTHERS[model_type]))} is "):
+        read(model_type, OTHERS[model_type])

@@ -1,0 +1,39 @@
+"""A family is a small file without model code: what its models compute is said with components."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+import gptkit.interop.families
+from gptkit.interop.conversion import families
+
+# What families share; a file with an underscore is a part of several of them.
+MACHINERY = {"__init__", "conversion", "decoder", "layouts", "merges", "plugin", "tensor_files", "tokenizer_json"}
+FOLDER = Path(gptkit.interop.families.__path__[0])
+FILES = [path for path in sorted(FOLDER.glob("*.py")) if path.stem not in MACHINERY and not path.stem.startswith("_")]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_familys_file_has_at_most_80_lines(file: Path) -> None:
+    assert len(file.read_text(encoding="utf-8").splitlines()) <= 80
+
+
+def test_each_family_has_a_file_of_its_own() -> None:
+    modules = {type(family).__module__.rpartition(".")[2] for family in families().values()}
+    assert modules == {file.stem for file in FILES}
+    assert len(modules) == len(families()) >= 30
+
+
+def test_nothing_here_is_model_code() -> None:
+    names = [info.name for info in pkgutil.walk_packages(gptkit.interop.families.__path__, "gptkit.interop.families.")]
+    assert len(names) > 30
+    for name in names:
+        for value in vars(importlib.import_module(name)).values():
+            own = inspect.isclass(value) and value.__module__ == name
+            assert not (own and issubclass(value, nn.Module)), f"{name}.{value}"

@@ -1,0 +1,74 @@
+"""Our tokenizers written as tokenizer.json: the tokenizers library and transformers read texts as we do."""
+
+from __future__ import annotations
+
+import json
+import pydoc_data.topics
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer as Library
+
+import gptkit
+from gptkit.core.registry import default_registry
+from gptkit.interop.tokenizer_json import tokenizer_json
+from gptkit.kinds.tokenizer import Tokenizer
+
+TEXTS = [text for _, text in sorted(pydoc_data.topics.topics.items())][:6]
+
+
+def fitted(name: str, **fields: Any) -> Tokenizer:
+    spec: Any = default_registry().component("tokenizer", name).model_validate({"name": name, **fields})
+    made: Tokenizer = spec.fit(iter(TEXTS))
+    return made
+
+
+OURS = {
+    "bpe": fitted("bpe", vocab_size=600),
+    "bpe-gpt2": fitted("bpe", vocab_size=500, pattern="gpt2"),
+    "byte": fitted("byte"),
+}
+THEIRS = {name: Library.from_str(tokenizer_json(made) or "") for name, made in OURS.items()}
+
+
+@pytest.mark.parametrize("name", list(OURS))
+@settings(max_examples=60, deadline=None)
+@given(
+    text=st.one_of(
+        st.text(max_size=60), st.sampled_from(TEXTS).flatmap(lambda t: st.integers(0, 2000).map(lambda i: t[i : i + 300]))
+    )
+)
+def test_the_library_reads_as_we_do(name: str, text: str) -> None:
+    assert THEIRS[name].encode(text, add_special_tokens=False).ids == OURS[name].encode(text)
+    ids = OURS[name].encode(text)
+    assert THEIRS[name].decode(ids, skip_special_tokens=False) == OURS[name].decode(ids)
+
+
+@pytest.mark.parametrize("name", list(OURS))
+def test_special_tokens_keep_their_ids(name: str) -> None:
+    for text, number in OURS[name].special_tokens.items():
+        assert THEIRS[name].token_to_id(text) == number
+    assert THEIRS[name].get_vocab_size() == OURS[name].vocab_size
+
+
+def test_tokenizers_that_merge_no_bytes_are_not_written() -> None:
+    assert tokenizer_json(fitted("char")) is None
+    assert tokenizer_json(fitted("word")) is None
+
+
+def test_an_exported_run_is_loaded_with_its_tokenizer_by_transformers(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    spec = {
+        "tokenizer": {"name": "bpe", "vocab_size": 400},
+        "model": {"d_model": 16, "n_layers": 1, "context_length": 32, "attention": {"n_heads": 2}},
+        "training": {"steps": 1, "batch_size": 1},
+    }
+    run = gptkit.train(spec, tmp_path / "run", progress=False)
+    folder = gptkit.export_model(run.folder, tmp_path / "out")
+    loaded = transformers.AutoTokenizer.from_pretrained(folder)
+    text = "The with statement, 3 times.\n"
+    assert loaded(text, add_special_tokens=False)["input_ids"] == run.tokenizer.encode(text)
+    assert json.loads((folder / "tokenizer_config.json").read_text())["eos_token"] in run.tokenizer.special_tokens

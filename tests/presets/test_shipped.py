@@ -1,0 +1,78 @@
+"""The shipped specs: they load, are what they say they are, and explain themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import gptkit
+from gptkit.core.errors import GptkitError
+from gptkit.presets.catalog import find, groups, shipped, summary
+from gptkit.runs.opening import open_spec
+
+NAMES = ["book", "gpt2", "modern", "tiny"]
+
+
+def parameters(*overrides: str, spec: str) -> int:
+    return sum(parameter.numel() for parameter in gptkit.build(spec, overrides, device="meta").parameters())
+
+
+def test_what_is_shipped() -> None:
+    assert list(groups()["to start from"]) == NAMES
+    assert list(shipped()) == [*NAMES, *groups()["released models"]]
+    with pytest.raises(GptkitError, match="did you mean 'gpt2'"):
+        find("gpt-2")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_loads_under_its_own_name_and_explains_itself(name: str) -> None:
+    spec = open_spec(name).spec
+    assert spec.name == name
+    lines = find(name).read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith(f"# {name}: ")
+    assert lines[1] == "# yaml-language-server: $schema=gptkit.reflect.schema.json"
+    assert max(map(len, lines)) <= 120
+    assert len(summary(find(name))) > 20
+
+
+@pytest.mark.parametrize(
+    ("spec", "overrides", "count"),
+    [
+        ("gpt2", [], 124_439_808),
+        ("gpt2", ["model.d_model=1024", "model.n_layers=24", "model.attention.n_heads=16"], 354_823_168),
+        ("gpt2", ["model.d_model=1280", "model.n_layers=36", "model.attention.n_heads=20"], 774_030_080),
+        ("gpt2", ["model.d_model=1600", "model.n_layers=48", "model.attention.n_heads=25"], 1_557_611_200),
+        ("book", [], 163_009_536),
+        ("book", ["model.head.tied=true"], 163_009_536 - 50_257 * 768),
+        ("modern", ["model.vocab_size=49152"], 134_515_008),
+    ],
+)
+def test_parameter_counts_are_the_published_ones(spec: str, overrides: list[str], count: int) -> None:
+    assert parameters(*overrides, spec=spec) == count
+
+
+def test_numbers_in_the_comments_are_right() -> None:
+    text = find("gpt2").read_text(encoding="utf-8")
+    rows = [line.split() for line in text.splitlines() if line.startswith(("#   medium", "#   large", "#   xl"))]
+    assert len(rows) == 3
+    for _, _, d_model, n_layers, n_heads, count in rows:
+        overrides = [f"model.d_model={d_model}", f"model.n_layers={n_layers}", f"model.attention.n_heads={n_heads}"]
+        assert parameters(*overrides, spec="gpt2") == int(count.replace(",", ""))
+
+
+def test_the_book_is_the_book() -> None:
+    model = open_spec("book").spec.model
+    assert (model.context_length, model.d_model, model.n_layers) == (1024, 768, 12)
+    assert model.attention.qkv_bias is False
+    assert model.attention.n_heads == 12
+    assert model.attention.dropout == model.embedding.dropout == model.block.dropout == 0.1
+    assert model.head.tied is False
+    shapes = {name: tuple(p.shape) for name, p in gptkit.build("book", device="meta").named_parameters()}
+    assert sum(shape == (50_257, 768) for shape in shapes.values()) == 2  # the embedding's table and the head's
+    assert (1024, 768) in shapes.values()  # a vector for each position
+
+
+def test_data_of_a_shipped_spec_counts_from_where_the_user_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert open_spec("tiny").base == tmp_path

@@ -1,0 +1,103 @@
+"""The shipped specs of released models: every family has one, and each is the released model, to the last parameter."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import torch
+from interop.published import CONFIGS
+
+from gptkit.interop.conversion import differences, families, find_family, read_model
+from gptkit.model.gpt import GPT
+from gptkit.presets.catalog import find, groups, shipped, summary
+from gptkit.runs.exporting import choose_family
+from gptkit.runs.opening import open_spec
+
+transformers = pytest.importorskip("transformers")
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+NAMES = list(groups()["released models"])
+PUBLISHED = {
+    "bloom-560m": 559_214_592,
+    "command-r": 34_980_831_232,
+    "deepseek-v2-lite": 15_706_484_224,
+    "deepseek-v3": 671_026_419_200,
+    "falcon-7b": 6_921_720_704,
+    "falcon-rw-1b": 1_311_625_216,
+    "gemma-2b": 2_506_172_416,
+    "gemma2-2b": 2_614_341_888,
+    "gemma3-1b": 999_885_952,
+    "gpt-oss-20b": 20_914_757_184,
+    "gptj-6b": 6_050_882_784,
+    "llama-3.1-8b": 8_030_261_248,
+    "llama-3.2-1b": 1_235_814_400,
+    "mistral-7b": 7_241_732_096,
+    "mixtral-8x7b": 46_702_792_704,
+    "mpt-7b": 6_649_286_656,
+    "olmo-1b": 1_176_764_416,
+    "olmoe-1b-7b": 6_919_161_856,
+    "opt-125m": 125_239_296,
+    "opt-350m": 331_196_416,
+    "phi-2": 2_779_683_840,
+    "phi3-mini": 3_821_079_552,
+    "phi3.5-moe": 41_873_153_344,
+    "phi4-mini": 3_836_021_760,
+    "pythia-160m": 162_322_944,
+    "qwen2.5-0.5b": 494_032_768,
+    "qwen3-0.6b": 596_049_920,
+    "qwen3-30b-a3b": 30_532_122_624,
+    "smollm2-135m": 134_515_008,
+    "smollm3-3b": 3_075_098_624,
+    "stablelm-2-1.6b": 1_644_515_328,
+    "starcoder2-3b": 3_030_371_328,
+    "starcoderbase-1b": 1_137_207_296,
+}
+
+
+def count(model: Any) -> int:
+    # What selects experts in some families is no parameter there.
+    more = [buffer for name, buffer in model.named_buffers() if "correction_bias" in name]
+    return sum(tensor.numel() for tensor in [*model.parameters(), *more])
+
+
+def counted_by_transformers(config: dict[str, Any]) -> int:
+    kind, options = config["model_type"], {key: value for key, value in config.items() if key != "model_type"}
+    with torch.device("meta"):
+        return count(transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(kind, **options)))
+
+
+def test_every_family_has_a_spec_and_every_spec_a_configuration() -> None:
+    assert set(CONFIGS) == set(NAMES)
+    covered = {find_family(config, name).name for name, config in CONFIGS.items()}
+    assert covered | {"gpt2"} == set(families())
+    assert "gpt2" in shipped()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_is_the_released_model(name: str) -> None:
+    config = CONFIGS[name]
+    family = find_family(config, name)
+    model = open_spec(name).spec.model
+    assert differences(model, read_model(family, config, name)) == []
+    assert choose_family(model, family.name)[0].name == family.name  # as which it can be exported again
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_parameters_are_as_many_as_those_of_the_released_model(name: str) -> None:
+    ours = count(GPT(open_spec(name).spec.model, device="meta"))
+    assert ours == counted_by_transformers(CONFIGS[name])
+    assert ours == PUBLISHED.get(name, ours)
+    assert summary(find(name)).startswith(f"{ours:,} parameters; ")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_has_its_own_name_and_explains_itself(name: str) -> None:
+    lines = find(name).read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith(f"# {name}: ")
+    assert lines[1] == "# yaml-language-server: $schema=gptkit.reflect.schema.json"
+    assert f"name: {name}" in lines
+    assert max(map(len, lines)) <= 120
+    assert any(re.fullmatch(r"# tokenizer: \{name: hugging-face, path: \S+\}", line) for line in lines)

@@ -1,0 +1,132 @@
+"""A start that failed leaves nothing in the way of the next one, and takes nothing with it that is somebody else's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import gptkit
+from gptkit.core.errors import CheckpointError, DataError, GptkitError, RequirementError
+from gptkit.core.registry import Registry
+from gptkit.runs.folder import RunFolder
+from gptkit.runs.run import Run
+from tests import fake_plugins
+
+torch.set_num_threads(1)
+
+SPEC: dict[str, Any] = {
+    "name": "try",
+    "tokenizer": "byte",
+    "model": {"context_length": 8, "d_model": 8, "n_layers": 1, "attention": {"name": "multi-head", "n_heads": 2}},
+    "data": {"name": "text", "path": "corpus.txt"},
+    "training": {"steps": 1, "batch_size": 2, "evaluate_batches": 1, "sample_tokens": 0, "device": "cpu"},
+}
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("corpus.txt").write_text("the cat sat on a mat. " * 200)
+
+
+def train(*overrides: str, folder: str | Path = "run", **options: Any) -> Run:
+    return gptkit.train(SPEC, folder, overrides, progress=False, **options)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_the_corrected_spec_may_be_tried_again_in_the_same_folder(resume: bool) -> None:
+    with pytest.raises(DataError):
+        train("data.path=missing.txt")
+    Path("run/notes.txt").write_text("mine")
+    assert train(resume=resume).finished
+    assert gptkit.load("run").spec.data.path == ("corpus.txt",)  # type: ignore[attr-defined]
+    assert Path("run/notes.txt").read_text() == "mine"
+
+
+def test_also_after_a_start_that_came_as_far_as_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("gptkit.runs.train.Trainer.run", lambda self: failed())
+        with pytest.raises(gptkit.TrainingError):
+            train()
+    assert Path("run/data").is_dir()
+    assert Path("run/tokenizer").is_dir()
+    assert train("tokenizer=char").finished
+    assert gptkit.load("run").tokenizer.vocab_size < 20
+
+
+def failed() -> None:
+    raise gptkit.TrainingError("the gradients are not finite")
+
+
+@pytest.mark.parametrize("name", ["data", "tokenizer", "checkpoints"])
+def test_what_somebody_put_into_the_folder_since_is_not_removed(name: str) -> None:
+    with pytest.raises(DataError):
+        train("data.path=missing.txt", "tokenizer=char")
+    Path("run", name).mkdir()
+    Path("run", name, "precious.txt").write_text("mine")
+    with pytest.raises(CheckpointError, match=f"has {name}, where a run would write"):
+        train()
+    assert Path("run", name, "precious.txt").read_text() == "mine"
+
+
+def test_a_spec_of_ones_own_is_not_taken_for_a_failed_start() -> None:
+    Path("run").mkdir()
+    Path("run/spec.yaml").write_text("name: mine\n")
+    Path("run/provenance.json").write_text('{"spec_sha256": "x"}')
+    with pytest.raises(CheckpointError, match="already holds a run"):
+        train()
+    assert Path("run/spec.yaml").read_text() == "name: mine\n"
+
+
+def test_a_run_with_a_checkpoint_stays_and_the_ways_out_are_named() -> None:
+    train()
+    with pytest.raises(CheckpointError, match="already holds a run") as caught:
+        train()
+    assert "resume=True" in str(caught.value)
+    assert "overwrite=True" in str(caught.value)
+    with pytest.raises(CheckpointError, match="another spec") as caught:
+        train("model.d_model=16", "data.path=" + "x" * 99, resume=True)
+    assert "--overwrite (overwrite=True)" in str(caught.value)
+    assert "model.d_model: 8 in the run, 16 asked for" in caught.value.message
+    assert max(map(len, caught.value.message.splitlines())) < 120
+
+
+def test_a_file_in_the_folders_place_is_told() -> None:
+    for folder in ("corpus.txt", "corpus.txt/run"):
+        with pytest.raises(CheckpointError, match=r"corpus\.txt is a file, and a run needs a folder"):
+            train(folder=folder)
+    assert Path("corpus.txt").read_text().startswith("the cat")
+
+
+def test_a_plugin_that_is_broken_or_switched_off_is_not_called_missing() -> None:
+    train()
+    there = RunFolder("run")
+    noted = json.loads(there.provenance.read_text())
+    there.provenance.write_text(json.dumps({**noted, "components": {"norm max": "gptkit-max==1.0"}}))
+
+    def raises() -> Any:
+        raise ImportError("no module named 'y'")
+
+    def require(**options: Any) -> str:
+        plugin = fake_plugins.plugin("Gptkit.Max", load=raises, version="1.1")
+        with pytest.raises(RequirementError) as caught:
+            there.require_components(fake_plugins.registry(plugin, **options))
+        return str(caught.value)
+
+    broken = require()
+    assert "norm max from Gptkit.Max==1.1, which is installed but broken" in broken
+    assert "no module named 'y'" in broken
+    assert "not installed" not in broken
+    assert "switched off" in require(disabled=["gptkit-max"])
+    with pytest.raises(RequirementError, match="not installed"):
+        there.require_components(Registry([]))
+
+
+def test_a_prompt_is_one_text() -> None:
+    run = train()
+    with pytest.raises(GptkitError, match=r"a prompt is a text, not a list\n.*gptkit\.generate"):
+        run.generate(["a", "b"])  # type: ignore[arg-type]

@@ -1,0 +1,126 @@
+"""kill -9 at any moment, resume, and the weights are those of the uninterrupted run, to the bit."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gptkit.checkpoint.store import CheckpointStore, read_state
+from gptkit.training.records import read_metrics
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is a matter of POSIX")
+
+SPEC: dict[str, Any] = {
+    "tokenizer": {"name": "bpe", "vocab_size": 300},
+    "model": {
+        "context_length": 16,
+        "d_model": 16,
+        "n_layers": 2,
+        "attention": {"name": "multi-head", "n_heads": 2},
+        "block": {"name": "pre-norm", "dropout": 0.1},
+        "head": {"name": "linear", "tied": True},
+    },
+    "data": {"name": "text", "path": "corpus.txt"},
+    "training": {
+        "steps": 40,
+        "batch_size": 4,
+        "log_every": 3,
+        "evaluate_every": 10,
+        "evaluate_batches": 2,
+        "sample_every": 10,
+        "sample_tokens": 8,
+        "checkpoint_every": 4,
+        "device": "cpu",
+        "trackers": ["csv"],
+    },
+}
+
+
+def train(folder: str, corpus: str) -> None:
+    """In a process of its own."""
+    torch.set_num_threads(1)
+    os.chdir(corpus)
+    from gptkit.runs.train import train
+
+    train(SPEC, folder, resume=True, progress=False)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("corpus")
+    words = random.Random(0).choices(["the", "cat", "sat", "on", "a", "mat", "and", "slept", "well", "\n"], k=4000)
+    (folder / "corpus.txt").write_text(" ".join(words))
+    return folder
+
+
+def start(context: Any, folder: Path, corpus: Path) -> Any:
+    process = context.Process(target=train, args=(str(folder), str(corpus)))
+    process.start()
+    return process
+
+
+def contents(run: Path) -> dict[str, bytes]:
+    """All that must be equal: everything but times, and paths."""
+    latest = CheckpointStore(run / "checkpoints").latest()
+    assert latest is not None
+    read_state(latest, verify=True)
+    files = [
+        "spec.yaml",
+        "samples.txt",
+        *(f"checkpoints/{latest.name}/{kind}.safetensors" for kind in ("model", "optimizer")),
+    ]
+    found = {name: (run / name).read_bytes() for name in files}
+    rows = [
+        {key: value for key, value in row.items() if key != "tokens_per_second"}
+        for row in read_metrics(run / "metrics.jsonl")
+    ]
+    found["metrics"] = repr(rows).encode()
+    found["steps of the table"] = repr([line.split(",")[0] for line in (run / "metrics.csv").read_text().split()]).encode()
+    return found
+
+
+@pytest.mark.slow
+def test_killed_at_ten_random_moments(tmp_path: Path, corpus: Path) -> None:
+    # A server that has imported torch once, and hands out clean processes.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "gptkit.runs.train", __name__])
+    whole = tmp_path / "whole"
+    start(context, tmp_path / "warm-up", corpus).join(120)
+    began = time.monotonic()
+    process = start(context, whole, corpus)
+    process.join(120)
+    duration = time.monotonic() - began
+    assert process.exitcode == 0
+    expected = contents(whole)
+
+    moments = random.Random(2)
+    killed = tmp_path / "killed"
+    n_killed, reached = 0, []
+    while n_killed < 10:
+        process = start(context, killed, corpus)
+        # Early moments hit the tokenizer, the data and the first checkpoint; a run in full is never waited for.
+        process.join(moments.uniform(0.02, 0.6) * duration)
+        if process.exitcode is not None:
+            # It got to its end between two kills: begin another one.
+            assert process.exitcode == 0
+            assert contents(killed) == expected
+            killed = tmp_path / f"killed-{n_killed}"
+            continue
+        os.kill(process.pid, signal.SIGKILL)
+        process.join(60)
+        n_killed += 1
+        reached.append(CheckpointStore(killed / "checkpoints").steps()[-1:])
+    process = start(context, killed, corpus)
+    process.join(120)
+    assert process.exitcode == 0
+    assert contents(killed) == expected, f"the checkpoints at which it was killed: {reached}"
+    assert not [path for path in killed.rglob(".*") if path.name != ".lock"], "something was left behind"

@@ -1,0 +1,458 @@
+"""A spec becomes a run: its folder, what it refuses, what it is loaded back as."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import gptkit
+from gptkit.core.errors import CheckpointError, DataError, RequirementError, SpecError
+from gptkit.core.registry import Registry
+from gptkit.kinds.tracker import Tracker
+from gptkit.runs.folder import RunFolder
+from gptkit.runs.run import prompt_ids
+from gptkit.training.observer import Observer
+
+torch.set_num_threads(1)
+
+MODEL: dict[str, Any] = {
+    "context_length": 16,
+    "d_model": 16,
+    "n_layers": 1,
+    "attention": {"name": "multi-head", "n_heads": 2},
+    "head": {"name": "linear", "tied": True},
+}
+TRAINING: dict[str, Any] = {
+    "steps": 6,
+    "batch_size": 4,
+    "log_every": 2,
+    "evaluate_every": 3,
+    "evaluate_batches": 2,
+    "sample_tokens": 5,
+    "checkpoint_every": 3,
+    "device": "cpu",
+}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("corpus")
+    words = random.Random(0).choices(["the", "cat", "sat", "on", "a", "mat", "naïve", "\n"], k=1500)
+    (folder / "corpus.txt").write_text(" ".join(words), encoding="utf-8")
+    return folder
+
+
+def spec(corpus: Path, **training: Any) -> dict[str, Any]:
+    return {
+        "name": "try",
+        "tokenizer": "byte",
+        "model": MODEL,
+        "data": {"name": "text", "path": str(corpus / "corpus.txt")},
+        "training": {**TRAINING, **training},
+    }
+
+
+def quiet(spec: Any, folder: Path, *arguments: Any, **keywords: Any) -> gptkit.Run:
+    return gptkit.train(spec, folder, *arguments, progress=False, **keywords)
+
+
+@pytest.fixture(scope="module")
+def trained(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> gptkit.Run:
+    return quiet(spec(corpus), tmp_path_factory.mktemp("runs") / "trained")
+
+
+@pytest.fixture
+def folder(trained: gptkit.Run, tmp_path: Path) -> Path:
+    """A copy of a run, to be spoiled."""
+    return shutil.copytree(trained.folder, tmp_path / "run")
+
+
+def weights(model: torch.nn.Module) -> dict[str, Any]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+# -- what there is afterwards -----------------------------------------------------------------------------------------
+
+
+def test_the_folder(trained: gptkit.Run) -> None:
+    files = "loss.png metrics.jsonl provenance.json samples.txt spec.yaml"
+    found = {path.name for path in trained.folder.iterdir()}
+    assert found == {".lock", "checkpoints", "data", "tokenizer", *files.split()}
+    assert {path.name for path in (trained.folder / "checkpoints").iterdir()} == {"step-00000003", "step-00000006"}
+    assert "step 0" in (trained.folder / "samples.txt").read_text()
+    assert "step 6" in (trained.folder / "samples.txt").read_text()
+
+
+def test_the_stored_spec_is_resolved_and_loads_back_equal(trained: gptkit.Run) -> None:
+    stored = gptkit.open_spec(trained.folder / "spec.yaml").spec
+    assert stored == trained.spec
+    assert stored.sha256 == trained.spec.sha256 == trained.provenance["spec_sha256"]
+    text = (trained.folder / "spec.yaml").read_text()
+    assert "d_head: 8" in text
+    assert "grad_accumulation: 1" in text
+    assert trained.spec.sha256 in text
+
+
+def test_provenance_says_who_brought_what(trained: gptkit.Run) -> None:
+    found = json.loads((trained.folder / "provenance.json").read_text())
+    ours = f"gptkit=={gptkit.default_registry().entry('norm', 'rms').plugin.version}"
+    for name in (
+        "tokenizer byte",
+        "norm rms",
+        "attention multi-head",
+        "optimizer adamw",
+        "schedule cosine",
+        "sampler top-k",
+    ):
+        assert found["components"][name] == ours
+    assert found["versions"]["torch"] == torch.__version__
+
+
+def test_loading_is_exact(trained: gptkit.Run) -> None:
+    run = gptkit.load(trained.folder)
+    assert (run.step, run.finished) == (6, True)
+    assert same(weights(run.model), weights(trained.model))
+    assert not run.model.training
+    assert run.spec == trained.spec
+    ids = torch.randint(256, (2, 16))
+    with torch.no_grad():
+        assert torch.equal(run.model(ids).logits, trained.model(ids).logits)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs a system that tells its memory maps")
+def test_loading_maps_the_weights_and_never_changes_the_file(folder: Path) -> None:
+    file = folder / "checkpoints" / "step-00000006" / "model.safetensors"
+    before = file.read_bytes()
+    model = gptkit.load(folder, device="cpu").model
+    mapped = []
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        if line.endswith(str(file)):
+            first, last = line.split()[0].split("-")
+            mapped.append(range(int(first, 16), int(last, 16)))
+    assert mapped
+    for name, parameter in model.named_parameters():
+        assert any(parameter.data_ptr() in addresses for addresses in mapped), name
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    assert file.read_bytes() == before
+
+
+def test_an_earlier_checkpoint_can_be_loaded(trained: gptkit.Run) -> None:
+    run = gptkit.load(trained.folder, step=3)
+    assert (run.step, run.finished) == (3, False)
+    assert not same(weights(run.model), weights(trained.model))
+    with pytest.raises(CheckpointError, match="no checkpoint of step 4") as caught:
+        gptkit.load(trained.folder, step=4)
+    assert "3, 6" in str(caught.value)
+
+
+def test_writing(trained: gptkit.Run) -> None:
+    text = trained.generate("the cat", max_new_tokens=12, seed=1)
+    assert text == trained.generate("the cat", max_new_tokens=12, seed=1)
+    assert text == "".join(trained.stream("the cat", max_new_tokens=12, seed=1))
+    assert text != trained.generate("the cat", max_new_tokens=12, seed=2)
+    greedy = trained.generate("the cat", max_new_tokens=12, sampler=["greedy"], seed=1)
+    assert greedy == trained.generate("the cat", max_new_tokens=12, sampler=[{"name": "top-k", "k": 1}], seed=5)
+
+
+def test_an_empty_prompt_begins_somewhere() -> None:
+    class Plain:
+        start_id: int | None = None
+        end_id: int | None = None
+
+        def encode(self, text: str) -> list[int]:
+            return [7] if text == "\n" else [1] * len(text)
+
+    plain: Any = Plain()
+    assert prompt_ids(plain, "") == [7]
+    assert prompt_ids(plain, "ab") == [1, 1]
+    plain.end_id = 3
+    assert prompt_ids(plain, "") == [3]
+    plain.start_id = 2
+    assert prompt_ids(plain, "") == [2]
+    assert prompt_ids(plain, "a") == [2, 1]
+
+
+def test_evaluation_reads_all_and_agrees_with_a_plain_loop(trained: gptkit.Run) -> None:
+    found = trained.evaluate()
+    prepared = trained._prepared()
+    n_tokens = len(prepared.validation.tokens) - 1
+    assert found["tokens"] == n_tokens
+    total = 0.0
+    batches = prepared.validation_batches(trained.spec.data, 16, 1)
+    with torch.no_grad():
+        for inputs, targets, _ in batches:
+            logits = trained.model(inputs).logits
+            total += float(torch.nn.functional.cross_entropy(logits[0], targets[0], reduction="sum"))
+    # The run evaluates in bf16 where the processor has it.
+    assert found["loss"] == pytest.approx(total / n_tokens, rel=5e-3)
+    assert found["perplexity"] == pytest.approx(torch.tensor(found["loss"]).exp().item(), rel=1e-5)
+    ends = int((prepared.validation.tokens[1:] == trained.tokenizer.end_id).sum()) if trained.tokenizer.end_id else 0
+    n_bytes = n_tokens - ends
+    assert found["bits_per_byte"] == pytest.approx(found["loss"] * n_tokens / n_bytes / 0.6931471805599453)
+
+
+def test_evaluation_makes_the_tokens_anew_where_they_were_removed(trained: gptkit.Run, folder: Path) -> None:
+    shutil.rmtree(folder / "data")
+    assert gptkit.load(folder).evaluate() == trained.evaluate()
+
+
+def test_without_validation_there_is_nothing_to_evaluate(corpus: Path, tmp_path: Path) -> None:
+    run = quiet(spec(corpus, steps=1), tmp_path / "run", **{"data.validation": 0})
+    with pytest.raises(DataError, match="no validation part"):
+        run.evaluate()
+
+
+# -- going on ----------------------------------------------------------------------------------------------------------
+
+
+def test_resuming_gives_the_uninterrupted_runs_numbers(trained: gptkit.Run, folder: Path) -> None:
+    shutil.rmtree(folder / "checkpoints" / "step-00000006")
+    run = gptkit.resume(folder, progress=False)
+    assert same(weights(run.model), weights(trained.model))
+    assert (folder / "samples.txt").read_bytes() == (trained.folder / "samples.txt").read_bytes()
+
+
+def test_resuming_before_the_first_checkpoint_starts_over(trained: gptkit.Run, folder: Path) -> None:
+    for name in ("checkpoints", "data", "tokenizer"):
+        shutil.rmtree(folder / name)
+    run = gptkit.resume(folder, progress=False)
+    assert same(weights(run.model), weights(trained.model))
+    steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [0, 2, 3, 4, 6]
+
+
+def test_resume_starts_where_there_is_nothing_yet(trained: gptkit.Run, corpus: Path, tmp_path: Path) -> None:
+    run = quiet(spec(corpus), tmp_path / "new", resume=True)
+    assert same(weights(run.model), weights(trained.model))
+    with pytest.raises(CheckpointError, match="no such run"):
+        gptkit.resume(tmp_path / "nothing")
+
+
+def test_more_steps_may_be_asked_for(folder: Path) -> None:
+    run = gptkit.resume(folder, ["training.steps=8"], progress=False, **{"training.checkpoint_every": 5})
+    assert run.step == 8
+    assert gptkit.load(folder).spec.training.steps == 8
+    with pytest.raises(CheckpointError, match=r"has reached step 8, and training\.steps is 7"):
+        gptkit.resume(folder, ["training.steps=7"], progress=False)
+
+
+def test_another_spec_is_refused_and_the_difference_told(corpus: Path, folder: Path) -> None:
+    before = (folder / "spec.yaml").read_bytes()
+    with pytest.raises(CheckpointError) as caught:
+        quiet(spec(corpus), folder, ["model.norm=layer", "training.seed=4"], resume=True)
+    assert "model.norm.name: 'rms' in the run, 'layer' asked for" in caught.value.message
+    assert "training.seed: 0 in the run, 4 asked for" in caught.value.message
+    assert (folder / "spec.yaml").read_bytes() == before
+
+
+def test_another_corpus_is_refused(corpus: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(corpus, tmp_path / "corpus")
+    quiet(spec(copied), tmp_path / "run")
+    (copied / "corpus.txt").write_text("something else entirely\n" * 200)
+    # The run's own tokens are still there, and they are what counts.
+    gptkit.resume(tmp_path / "run", ["training.steps=7"], progress=False)
+    shutil.rmtree(tmp_path / "run" / "data")
+    with pytest.raises(CheckpointError, match="the corpus is not the one"):
+        gptkit.resume(tmp_path / "run", ["training.steps=8"], progress=False)
+
+
+def test_a_run_is_not_trained_over(corpus: Path, folder: Path) -> None:
+    with pytest.raises(CheckpointError, match="already holds a run, which has reached step 6"):
+        quiet(spec(corpus), folder)
+    (folder / "notes.txt").write_text("mine")
+    run = quiet(spec(corpus, steps=2), folder, overwrite=True)
+    assert run.step == 2
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"step-00000002"}
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_folder_of_other_things_is_not_written_into(corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "precious.txt").write_text("mine")
+    for overwrite in (False, True):
+        with pytest.raises(CheckpointError, match="is no run, and has data"):
+            quiet(spec(corpus), tmp_path, overwrite=overwrite)
+    assert (tmp_path / "data" / "precious.txt").read_text() == "mine"
+
+
+def test_two_trainings_do_not_share_a_folder(corpus: Path, folder: Path) -> None:
+    with RunFolder(folder).lock(), pytest.raises(CheckpointError, match=f"by another process \\({os.getpid()}\\)"):
+        quiet(spec(corpus), folder, resume=True)
+    quiet(spec(corpus), folder, resume=True)
+
+
+def test_the_lock_of_a_dead_process_does_not_hold(folder: Path) -> None:
+    child = os.fork()
+    if child == 0:
+        RunFolder(folder).lock().__enter__()
+        os.kill(os.getpid(), signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    with RunFolder(folder).lock():
+        pass
+
+
+def test_ctrl_c_saves_and_the_run_says_that_it_is_not_finished(trained: gptkit.Run, corpus: Path, tmp_path: Path) -> None:
+    class Stop(Observer):
+        def on_step(self, step: int) -> None:
+            if step == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    run = quiet(spec(corpus), tmp_path / "run", observers=[Stop()])
+    assert not run.finished
+    assert gptkit.load(tmp_path / "run").step == run.step < 6
+    assert same(weights(gptkit.resume(tmp_path / "run", progress=False).model), weights(trained.model))
+
+
+def test_a_tracker_of_ones_own(corpus: Path, tmp_path: Path) -> None:
+    class Mine(Tracker):
+        seen: list[int]
+
+        def __init__(self) -> None:
+            self.seen = []
+
+        def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+            self.seen.append(step)
+            raise RuntimeError
+
+    mine = Mine()
+    assert quiet(spec(corpus), tmp_path / "run", trackers=[mine]).finished
+    assert mine.seen == [0]
+
+
+# -- what is refused ---------------------------------------------------------------------------------------------------
+
+
+def test_a_tokenizer_larger_than_the_vocabulary_is_a_mistake_with_the_reason(corpus: Path) -> None:
+    with pytest.raises(SpecError) as caught:
+        gptkit.open_spec(spec(corpus), ["model.vocab_size=100"])
+    (problem,) = caught.value.problems
+    assert problem.dotted == "model.vocab_size"
+    assert "has 256 ids and the model room for 100" in problem.message or "ids and the model room for 100" in problem.message
+
+
+def test_a_vocabulary_that_turns_out_larger_is_a_mistake(corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="room for 3"):
+        quiet(spec(corpus), tmp_path / "run", ["tokenizer={name: char}", "model.vocab_size=3"])
+
+
+def test_a_run_whose_plugin_is_missing_says_what_to_install(folder: Path) -> None:
+    text = (folder / "spec.yaml").read_text().replace("name: rms", "name: strange")
+    (folder / "spec.yaml").write_text(text)
+    found = json.loads((folder / "provenance.json").read_text())
+    found["components"]["norm strange"] = "gptkit-strange==1.4"
+    (folder / "provenance.json").write_text(json.dumps(found))
+    with pytest.raises(RequirementError) as caught:
+        gptkit.load(folder)
+    assert "norm strange from gptkit-strange==1.4" in caught.value.message
+    assert "pip install 'gptkit-strange==1.4'" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["tokenizer", "checkpoints", "spec.yaml"])
+def test_a_run_with_a_part_missing_is_told(folder: Path, name: str) -> None:
+    path = folder / name
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+    with pytest.raises(CheckpointError) as caught:
+        gptkit.load(folder)
+    assert str(folder) in caught.value.message
+
+
+def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no such run"):
+        gptkit.load(tmp_path / "nowhere")
+
+
+# -- building and opening ----------------------------------------------------------------------------------------------
+
+
+def test_building(corpus: Path, tmp_path: Path) -> None:
+    model = gptkit.build(spec(corpus), ["model.d_model=32"], model={"n_layers": 2})
+    assert (model.spec.d_model, model.spec.n_layers) == (32, 2)
+    again = gptkit.build(spec(corpus), ["model.d_model=32"], model={"n_layers": 2})
+    assert same(weights(model), weights(again))
+    other = gptkit.build(spec(corpus), ["model.d_model=32"], model={"n_layers": 2}, **{"training.seed": 1})
+    assert not same(weights(model), weights(other))
+    empty = gptkit.build(gptkit.open_spec(spec(corpus)).spec, device="meta")
+    assert {parameter.device.type for parameter in empty.parameters()} == {"meta"}
+
+
+def test_building_with_a_vocabulary_that_only_the_corpus_knows(corpus: Path) -> None:
+    text = (corpus / "corpus.txt").read_text(encoding="utf-8")
+    model = gptkit.build(spec(corpus), ["tokenizer={name: char}"])
+    assert 0 < model.vocab_size <= len(set(text)) + 2
+
+
+def test_paths_count_from_the_spec_file(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "specs").mkdir()
+    shutil.copy(corpus / "corpus.txt", tmp_path / "specs" / "here.txt")
+    data = {**spec(corpus, steps=1), "data": {"name": "text", "path": "here.txt"}}
+    (tmp_path / "specs" / "a.json").write_text(json.dumps(data))
+    run = quiet(tmp_path / "specs" / "a.json", tmp_path / "run")
+    monkeypatch.chdir(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "data")
+    # From the run's own folder, with the place noted in its provenance.
+    assert gptkit.load(".").evaluate()["tokens"] > 100
+    assert run.provenance["base"] == str(tmp_path / "specs")
+
+
+def test_the_only_thing_a_spec_needs_is_a_model() -> None:
+    found = gptkit.open_spec({"model": {}}).spec
+    assert found.tokenizer.name == "bpe"
+    assert [link.name for link in found.sampler] == ["temperature", "top-k"]
+    assert found.data.name == "builtin"
+    with pytest.raises(SpecError, match="model"):
+        gptkit.open_spec({"name": "nothing"})
+
+
+def test_a_registry_of_ones_own_is_asked_everywhere() -> None:
+    empty = Registry(entry_points=[])
+    with pytest.raises(SpecError) as caught:
+        gptkit.open_spec({"model": {}}, registry=empty)
+    assert "training.optimizer" in {problem.dotted for problem in caught.value.problems}
+
+
+def test_importing_gptkit_imports_no_torch() -> None:
+    code = "import sys, gptkit; assert 'torch' not in sys.modules and 'pydantic' not in sys.modules; gptkit.GptkitError"
+    code += "; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_public_name_is_there() -> None:
+    for name in gptkit.__all__:
+        assert getattr(gptkit, name) is not None
+    assert set(gptkit.__all__) < set(dir(gptkit))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = gptkit.nothing
+
+
+def test_the_loss_falls_on_the_built_in_text(tmp_path: Path) -> None:
+    data: dict[str, Any] = {
+        "tokenizer": "byte",
+        "model": {**MODEL, "d_model": 32},
+        "training": {**TRAINING, "steps": 60, "batch_size": 16, "optimizer": {"name": "adamw", "learning_rate": 0.01}},
+    }
+    quiet(data, tmp_path / "run", **{"training.checkpoint_every": None, "training.evaluate_every": None})
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    first, last = rows[0]["validation_loss"], rows[-1]["validation_loss"]
+    assert first == pytest.approx(5.55, abs=0.1)  # ln 256: it knows nothing
+    assert last < 3.5
