@@ -25,7 +25,7 @@ def main(wheel: Path, checkout: Path) -> int:
         faults.append(f"gptkit was imported from {where} and not from the wheel")
     registry = Registry()
     own = [plugin for plugin in registry.plugins() if plugin.built_in]
-    faults += [f"entry point {plugin.name}: {plugin.fault}" for plugin in own if plugin.fault]
+    faults += [f"entry point {plugin.name}: {plugin.error}" for plugin in own if plugin.error]
     count = sum(len(plugin.components) for plugin in own)
     if not count or not registry.kinds():
         faults.append("no components are registered")

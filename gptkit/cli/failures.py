@@ -108,8 +108,8 @@ def _report_broken_installation() -> None:
     from gptkit.core.registry import default_registry
 
     for plugin in default_registry().plugins():
-        if plugin.built_in and plugin.fault:
-            label("error", "bold red", f"{plugin.module}, a part of gptkit itself, is broken: {plugin.fault}")
+        if plugin.built_in and plugin.error:
+            label("error", "bold red", f"{plugin.module}, a part of gptkit itself, is broken: {plugin.error}")
             label("hint", "bold cyan", "see gptkit plugins --verbose; installing gptkit anew may help")
 
 
@@ -118,7 +118,7 @@ def _report_crash(error: Exception) -> None:
 
     last = "".join(traceback.format_exception_only(error)).strip()
     frames = traceback.extract_tb(error.__traceback__)
-    culprit = _plugin_at_fault(error)
+    culprit = _failing_plugin(error)
     if culprit is not None:
         plugin, frame = culprit
         what = " ".join(last.split())
@@ -132,7 +132,7 @@ def _report_crash(error: Exception) -> None:
     label("hint", "bold cyan", hint)
 
 
-def _plugin_at_fault(error: Exception) -> tuple[str, traceback.FrameSummary] | None:
+def _failing_plugin(error: Exception) -> tuple[str, traceback.FrameSummary] | None:
     """The plugin that an exception comes from, as ``NAME==VERSION``, and the last of its lines that ran."""
     import traceback
 

@@ -126,8 +126,8 @@ def _brought(registry: Registry, name: str) -> list[tuple[str, str]]:
             f"no plugin {name!r} is installed; {did_you_mean(name, known, label='installed are')}", hint=hint
         )
     for plugin in found:
-        if plugin.status != "active" or plugin.fault:
-            raise RegistryError(f"{plugin.provenance} ({plugin.module}): {plugin.fault or f'it is {plugin.status}'}")
+        if plugin.status != "active" or plugin.error:
+            raise RegistryError(f"{plugin.provenance} ({plugin.module}): {plugin.error or f'it is {plugin.status}'}")
     return [brought for plugin in found for brought in plugin.components]
 
 
@@ -139,17 +139,17 @@ def _check(registry: Registry, kind: str, name: str, slow: bool) -> list[list[Re
 
     cls = registry.component(kind, name)
     try:
-        specs, fault = instances(cls), "fields must be given, and there are no `examples`"
+        specs, reason = instances(cls), "fields must be given, and there are no `examples`"
     except ValidationError as error:
-        specs, fault = [], f"its defaults or one of its `examples` are not valid: {error.errors()[0]['msg']}"
+        specs, reason = [], f"its defaults or one of its `examples` are not valid: {error.errors()[0]['msg']}"
     except Exception as error:  # a stranger's validator may raise anything
-        specs, fault = [], f"its defaults or one of its `examples` raise {type(error).__name__}: {error}"
+        specs, reason = [], f"its defaults or one of its `examples` raise {type(error).__name__}: {error}"
     if specs:
         return [run_checks(spec, slow=slow) for spec in specs]
     # Nothing can be built, which is all that there is to say.
     known = cls.expected_failures.get("constructible")
     check = Check("constructible", "", lambda subject: None)
-    return [[Result(f"{kind} {name}", check, "expected" if known else "failed", known or fault)]]
+    return [[Result(f"{kind} {name}", check, "expected" if known else "failed", known or reason)]]
 
 
 def _show(kind: str, names: Sequence[str], columns: Sequence[Sequence[Result]]) -> None:

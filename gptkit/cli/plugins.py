@@ -16,10 +16,10 @@ _STYLES = {"active": "green", "disabled": "yellow", "broken": "red"}
 
 def plugins(
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Name every component, and show what is behind a fault.")
+        bool, typer.Option("--verbose", "-v", help="Name every component, and show the traceback behind an error.")
     ] = False,
 ) -> None:
-    """List the plugins: distribution and version, status, what each brings, and its fault if it has one.
+    """List the plugins: distribution and version, status, what each brings, and its error if it has one.
 
     Switch distributions off with GPTKIT_DISABLE=name,name.
     """
@@ -35,12 +35,12 @@ def plugins(
     columns: list[console.Column] = [("distribution", {"overflow": "fold"}), "plugin", "status", "brings"]
     console.stdout().print(console.table(columns, rows))
     for plugin in found:
-        if plugin.fault:
+        if plugin.error:
             console.out()
-            console.out(f"{plugin.provenance} ({plugin.module}): {plugin.fault}")
+            console.out(f"{plugin.provenance} ({plugin.module}): {plugin.error}")
         if verbose:
             _details(plugin)
-    faulty = [plugin for plugin in found if plugin.fault]
+    faulty = [plugin for plugin in found if plugin.error]
     if any(plugin.detail for plugin in faulty) and not verbose:
         console.note("gptkit plugins --verbose shows what is behind it", style="dim")
 

@@ -3,8 +3,8 @@
 ::
 
     GptkitError                      something the user can put right; the CLI prints it and exits with 2
-    ├── SpecError                    a spec (file) is wrong; carries one Problem per mistake
-    ├── RegistryError                the set of installed components is at fault
+    ├── SpecError                    a spec (file) is invalid; carries one Problem per error
+    ├── RegistryError                the set of installed components is inconsistent
     │   ├── UnknownComponentError    no component of that name; says the near match
     │   ├── CollisionError           two distributions took one name
     │   └── RequirementError         `requires` of a spec or run is not met
@@ -20,7 +20,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 __all__ = [
     "CapacityError",
@@ -59,10 +59,14 @@ class GptkitError(Exception):
 
 @dataclass(frozen=True)
 class Problem:
-    """One mistake in a spec, with where it stands.
+    """One error in a spec.
 
-    `path` is the chain of keys and indices from the root of the spec; `line` and `column` count from 1 and are
-    None where the spec did not come from a file.
+    Args:
+        path: keys and indices that lead to it, from the spec that reports it; `()` for that spec as a whole.
+        message: what is wrong, and what to do.
+        source: the spec file, if there is one.
+        line: in that file, counted from 1.
+        column: in that line, counted from 1.
     """
 
     path: tuple[str | int, ...]
@@ -76,6 +80,10 @@ class Problem:
         """The path as it is written for `--set`: ``model.layers.0.attention``."""
         return ".".join(str(part) for part in self.path)
 
+    def below(self, *parents: str | int) -> Problem:
+        """The same problem, its path continued upward by the keys that lead to the spec that reported it."""
+        return replace(self, path=(*parents, *self.path))
+
     def __str__(self) -> str:
         place = self.source or ""
         if self.line is not None:
@@ -84,7 +92,7 @@ class Problem:
 
 
 class SpecError(GptkitError):
-    """A spec is wrong. `problems` has every mistake that was found, in the order of the file."""
+    """A spec is invalid. `problems` holds every error that was found, in the order of the file."""
 
     def __init__(self, problems: Sequence[Problem], *, hint: str | None = None) -> None:
         self.problems = tuple(problems)
@@ -92,7 +100,7 @@ class SpecError(GptkitError):
 
 
 class RegistryError(GptkitError):
-    """The set of installed components is at fault."""
+    """The set of installed components is inconsistent."""
 
 
 class UnknownComponentError(RegistryError):

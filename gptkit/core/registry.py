@@ -1,7 +1,7 @@
 """The registry: which kinds and components are installed, who brought them, and what is wrong with the rest.
 
 It is the only user of pluggy's manager, loads on first use, and keeps every plugin apart from the others: one that
-fails is recorded with its fault, and the rest works.
+fails is recorded with its error, and the rest works.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class _EntryPoint(Protocol):
 
 @dataclass
 class Plugin:
-    """One entry point: where it came from, what it brought, and its fault if it has one."""
+    """One entry point: where it came from, what it brought, and its error if it has one."""
 
     name: str
     distribution: str
@@ -62,9 +62,9 @@ class Plugin:
     module: str
     status: str = "active"
     """`active`, `disabled` (by GPTKIT_DISABLE) or `broken`."""
-    fault: str | None = None
+    error: str | None = None
     detail: str | None = None
-    """The traceback behind the fault, for `gptkit plugins --verbose`."""
+    """The traceback behind the error, for `gptkit plugins --verbose`."""
     kinds: list[str] = field(default_factory=list)
     components: list[tuple[str, str]] = field(default_factory=list)
     clashes: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -277,7 +277,7 @@ class Registry:
         plugin.kinds.append(cls.kind)
 
     def _check_names(self, plugin: Plugin, classes: Sequence[type[Component]]) -> None:
-        """Refuse a plugin as a whole, before anything of it is added, where its names alone are at fault."""
+        """Refuse a plugin as a whole, before anything of it is added, for a conflict of names."""
         own: set[tuple[str, str]] = set()
         for cls in classes:
             kind, name = cls.kind, cls.component_name()
@@ -300,7 +300,7 @@ class Registry:
             both = " and ".join(claimant.provenance for claimant in claimants)
             for claimant in claimants:
                 claimant.clashes[(kind, name)] = f"{kind} {name!r} is taken by {both}, so it can be used from neither"
-                claimant.fault = "; ".join(claimant.clashes.values())
+                claimant.error = "; ".join(claimant.clashes.values())
                 claimant.components = [brought for brought in claimant.components if brought != (kind, name)]
             return
         known[name] = Entry(cls, plugin)
@@ -310,7 +310,7 @@ class Registry:
 
     @contextlib.contextmanager
     def _guard(self, plugin: Plugin, what: str) -> Iterator[None]:
-        """Keep a plugin's exception as its fault, and its prints out of everybody's output."""
+        """Keep a plugin's exception as its error, and its prints out of everybody's output."""
         output = io.StringIO()
         try:
             with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
@@ -323,8 +323,8 @@ class Registry:
         finally:
             plugin.printed += output.getvalue()
 
-    def _break(self, plugin: Plugin, fault: str) -> None:
-        plugin.status, plugin.fault, plugin.detail = "broken", fault, traceback.format_exc()
+    def _break(self, plugin: Plugin, error: str) -> None:
+        plugin.status, plugin.error, plugin.detail = "broken", error, traceback.format_exc()
         # All or nothing: the kinds that a broken plugin had already added go with it.
         for kind in plugin.kinds:
             self._kinds.pop(kind, None)
@@ -341,7 +341,7 @@ class Registry:
         broken = [plugin for plugin in self._plugins if plugin.status == "broken"]
         off = [plugin for plugin in self._plugins if plugin.status == "disabled"]
         if broken:
-            listed = ", ".join(f"{plugin.provenance} ({plugin.fault})" for plugin in broken)
+            listed = ", ".join(f"{plugin.provenance} ({plugin.error})" for plugin in broken)
             message += f". It may belong to a plugin that did not load: {listed}"
         if off:
             message += f". Switched off by {DISABLE}: {', '.join(plugin.provenance for plugin in off)}"

@@ -16,7 +16,7 @@ The name is looked up when the value is validated, so plugins installed after th
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, cast, get_args
 
 from pydantic import (
@@ -32,15 +32,22 @@ from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, PydanticKnownError, core_schema
 
-from gptkit.core.errors import RegistryError
+from gptkit.core.errors import Problem, RegistryError
 
 if TYPE_CHECKING:
     from gptkit.core.registry import Registry
 
-__all__ = ["Component", "Fault", "Spec", "component", "describe", "fail", "laid_over", "optional_component", "shortened"]
-
-Fault = tuple[tuple[str | int, ...], str]
-"""A mistake that validation of single fields cannot see: the path below the spec, and a sentence with the remedy."""
+__all__ = [
+    "Component",
+    "Spec",
+    "component",
+    "describe",
+    "fail",
+    "laid_over",
+    "optional_component",
+    "shortened",
+    "validation_error",
+]
 
 
 def _only_numbers_for_numbers(schema: Any) -> Any:
@@ -173,10 +180,10 @@ class Component(Spec):
         """
         return self
 
-    def faults(self, context: Any) -> Iterator[Fault]:
-        """Mistakes that only show in these surroundings, each with its path below this spec and the remedy.
+    def problems(self, context: Any) -> Iterator[Problem]:
+        """Errors that depend on the build context, each with its path below this spec and the remedy.
 
-        Called on the resolved spec, before anything is built. The default finds none.
+        Called on the resolved spec, before anything is built. The default yields none.
         """
         yield from ()
 
@@ -259,14 +266,16 @@ def optional_component(*, description: str) -> Any:
 
 def fail(message: str, path: tuple[str | int, ...] = (), value: Any = None) -> NoReturn:
     """Raise the error that pydantic merges into its report, at `path` below the spec being validated."""
-    raise failures([(path, message)], value)
+    raise validation_error([Problem(path, message)], value)
 
 
-def failures(faults: list[Fault], value: Any = None) -> ValidationError:
-    """The validation error for faults, each kept at its own path."""
+def validation_error(problems: Iterable[Problem], value: Any = None) -> ValidationError:
+    """The pydantic error that reports each problem at its own path."""
     details = [
-        InitErrorDetails(type=PydanticCustomError("spec", "{message}", {"message": message}), loc=path, input=value)
-        for path, message in faults
+        InitErrorDetails(
+            type=PydanticCustomError("spec", "{message}", {"message": problem.message}), loc=problem.path, input=value
+        )
+        for problem in problems
     ]
     return ValidationError.from_exception_data("spec", details)
 

@@ -134,16 +134,16 @@ def _component(registry: Registry, doc: ComponentDoc) -> str:
 
 def _plugins(registry: Registry) -> str:
     plugins = registry.plugins()
-    broken = [plugin for plugin in plugins if plugin.status == "broken" or plugin.fault]
+    broken = [plugin for plugin in plugins if plugin.status == "broken" or plugin.error]
     rows = [[f"`{plugin.provenance}`", f"`{plugin.module}`", plugin.status, _brings(registry, plugin)] for plugin in plugins]
     warnings = [
-        prose.admonition("failure", plugin.provenance, f"`{plugin.module}`: {prose.inline(plugin.fault or 'broken')}")
+        prose.admonition("failure", plugin.provenance, f"`{plugin.module}`: {prose.inline(plugin.error or 'broken')}")
         for plugin in broken
     ]
     return _page(
         "# Plugins",
         "Everything here came through the same door, gptkit's own components included: an entry point of the group "
-        "`gptkit`. A plugin that fails is shown with its fault, and the rest works.",
+        "`gptkit`. A plugin that fails is shown with its error, and the rest works.",
         *warnings,
         prose.table(["distribution", "module", "status", "brings"], rows) if rows else "None is installed.",
     )

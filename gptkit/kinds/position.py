@@ -71,7 +71,7 @@ class PositionSpec(Component):
         """How many positions there are, from 0 on; None where there is no limit."""
         return None
 
-    def head_faults(self, heads: HeadShape) -> Iterator[str]:
+    def head_problems(self, heads: HeadShape) -> Iterator[str]:
         """Why these heads cannot carry the position, as sentences with the remedy; none by default."""
         yield from ()
 

@@ -35,7 +35,7 @@ class RotaryScalingSpec(Component):
         """The frequencies for texts of given lengths in tokens, (B, d_rotary / 2); only if `depends_on_length`."""
         raise NotImplementedError
 
-    def pair_faults(self, d_rotary: int) -> Iterator[str]:
+    def pair_problems(self, d_rotary: int) -> Iterator[str]:
         """Why heads with so many rotated features cannot be scaled, as sentences with the remedy; none by default."""
         yield from ()
 

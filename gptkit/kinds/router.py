@@ -9,7 +9,8 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
-from gptkit.core.spec import Component, Fault
+from gptkit.core.errors import Problem
+from gptkit.core.spec import Component
 from gptkit.kinds.context import BuildContext
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class RouterSpec(Component):
     kind: ClassVar[str] = "router"
     runtime: ClassVar[str] = "gptkit.nn.router:Router"
 
-    def expert_faults(self, n_experts: int) -> Iterator[Fault]:
+    def expert_problems(self, n_experts: int) -> Iterator[Problem]:
         """Why this router cannot serve so many experts: paths below this spec, and sentences with the remedy."""
         yield from ()
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from pydantic import Field, ModelWrapValidatorHandler, ValidationInfo, model_validator
 
+from gptkit.core.errors import Problem
 from gptkit.core.failing import MEANT, failure
-from gptkit.core.spec import Component, Fault, Spec, component, failures
+from gptkit.core.spec import Component, Spec, component, validation_error
 from gptkit.files import merge
 from gptkit.kinds.attention import AttentionSpec
 from gptkit.kinds.block import BlockSpec
@@ -91,9 +92,9 @@ class ModelSpec(Spec):
         if "final_norm" not in data and spec.block.final_norm:
             spec = spec.model_copy(update={"final_norm": spec.norm})
         spec = spec._resolved()
-        faults = list(spec._faults())
-        if faults:
-            raise failures(faults, value)
+        problems = list(spec._problems())
+        if problems:
+            raise validation_error(problems, value)
         return spec
 
     def context(self, vocab_size: int = 0, layer: LayerParts | None = None) -> BuildContext:
@@ -139,52 +140,52 @@ class ModelSpec(Spec):
             )
         return self.model_copy(update=changes)
 
-    def _faults(self) -> Iterator[Fault]:
-        """Mistakes in how components are combined, each named once, where it can be put right."""
+    def _problems(self) -> Iterator[Problem]:
+        """Errors in how components are combined, each reported once, at the field to change."""
         uniform = self._uniform()
         entries = list(enumerate(self.layers)) if self.layers is not None else [(-1, uniform)]
-        seen: set[Fault] = set()
+        seen: set[Problem] = set()
         for index, layer in entries:
             context = self.context(layer=layer.parts(max(index, 0)))
             for part in PARTS:
                 spec = getattr(layer, part)
                 inherited = spec == getattr(self, part)
                 place = (part,) if inherited else ("layers", index, part)
-                found = [*_told(spec, context), *_nested_faults(spec, context)]
+                found = [*_reported(spec, context), *_nested_problems(spec, context)]
                 if part == "position":
-                    found += _position_faults(layer, self)
-                for path, message in found:
-                    fault = ((*place, *path), message)
-                    if fault not in seen:
-                        seen.add(fault)
-                        yield fault
+                    found += _position_problems(layer, self)
+                for problem in found:
+                    located = problem.below(*place)
+                    if located not in seen:
+                        seen.add(located)
+                        yield located
         context = self.context()
         for part in ("embedding", "final_norm", "head", "initializer"):
             spec = getattr(self, part)
             if spec is not None:
-                for path, message in [*_told(spec, context), *_nested_faults(spec, context)]:
-                    yield (part, *path), message
-        yield from _length_faults(self.position, self.context_length, context)
+                for problem in [*_reported(spec, context), *_nested_problems(spec, context)]:
+                    yield problem.below(part)
+        yield from _length_problems(self.position, self.context_length, context)
 
 
-def _length_faults(position: PositionSpec, context_length: int, context: BuildContext) -> Iterator[Fault]:
+def _length_problems(position: PositionSpec, context_length: int, context: BuildContext) -> Iterator[Problem]:
     try:
         limit = position.max_positions(context)
         short = limit is not None and limit < context_length
     except MEANT:
         raise
     except Exception as error:
-        yield ("position",), failure(position, "max_positions", error)
+        yield Problem(("position",), failure(position, "max_positions", error))
         return
     if short:
-        yield (
+        yield Problem(
             ("position",),
             f"position {position.name!r} has {limit} positions (its max_positions), "
             f"fewer than the context length {context_length}; enlarge it, or shorten context_length to {limit}",
         )
 
 
-def _position_faults(layer: LayerSpec, model: ModelSpec) -> Iterator[Fault]:
+def _position_problems(layer: LayerSpec, model: ModelSpec) -> Iterator[Problem]:
     position, attention = layer.position, layer.attention
     relative = position.uses - {"embed"}
     missing = sorted(relative - attention.accepts)
@@ -196,26 +197,24 @@ def _position_faults(layer: LayerSpec, model: ModelSpec) -> Iterator[Fault]:
             "value_bias": "adds a term to the values",
         }
         why = " and ".join(does.get(hook, hook) for hook in missing)
-        yield (
+        yield Problem(
             (),
             f"position {position.name!r} {why}, which attention {attention.name!r} cannot take; "
             "choose another position (none is always possible) or another attention",
         )
     if "embed" in position.uses and position != model.position:
-        yield (
+        yield Problem(
             (),
             f"position {position.name!r} is absolute: it is added once, to the embeddings, so a layer cannot have its own; "
             "set it as model.position",
         )
 
 
-def _nested_faults(spec: Spec, context: BuildContext) -> Iterator[Fault]:
+def _nested_problems(spec: Spec, context: BuildContext) -> Iterator[Problem]:
     for name in type(spec).model_fields:
         for path, inner in _components_in(getattr(spec, name), (name,)):
-            for below, message in _told(inner, context):
-                yield (*path, *below), message
-            for below, message in _nested_faults(inner, context):
-                yield (*path, *below), message
+            for problem in [*_reported(inner, context), *_nested_problems(inner, context)]:
+                yield problem.below(*path)
 
 
 def _components_in(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], Component]]:
@@ -245,18 +244,18 @@ def _resolve_part(spec: Component, context: BuildContext, place: tuple[str | int
     except MEANT:
         raise
     except Exception as error:
-        raise failures([(place, failure(spec, "resolved", error))]) from error
+        raise validation_error([Problem(place, failure(spec, "resolved", error))]) from error
     return resolved
 
 
-def _told(spec: Component, context: BuildContext) -> list[Fault]:
-    """The faults that a component tells of, or that it cannot tell."""
+def _reported(spec: Component, context: BuildContext) -> list[Problem]:
+    """The problems that a component reports, or the one that its check raised."""
     try:
-        return list(spec.faults(context))
+        return list(spec.problems(context))
     except MEANT:
         raise
     except Exception as error:
-        return [((), failure(spec, "faults", error))]
+        return [Problem((), failure(spec, "problems", error))]
 
 
 def _layer(model: Mapping[str, Any], entry: Any) -> Any:

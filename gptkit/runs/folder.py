@@ -179,7 +179,7 @@ class RunFolder:
                 if plugin.status == "disabled":
                     raise RequirementError(f"{needs} switched off", hint=f"Take it out of {DISABLE}.")
                 hint = "Mend it, or install a version that works: gptkit plugins --verbose shows where it fails."
-                raise RequirementError(f"{needs} installed but broken: {plugin.fault}", hint=hint)
+                raise RequirementError(f"{needs} installed but broken: {plugin.error}", hint=hint)
         listed = "; ".join(f"{', '.join(names)} from {origin}" for origin, names in missing.items())
         install = " ".join(f"'{origin}'" for origin in missing)
         raise RequirementError(f"{self.path} needs what is not installed: {listed}", hint=f"Run: pip install {install}")

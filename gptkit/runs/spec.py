@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from gptkit.core.spec import Component, Fault, Spec, component, failures
+from gptkit.core.errors import Problem
+from gptkit.core.spec import Component, Spec, component, validation_error
 from gptkit.kinds.data import DataSpec
 from gptkit.kinds.sampler import SamplerSpec
 from gptkit.kinds.tokenizer import TokenizerSpec
@@ -41,15 +42,15 @@ class ExperimentSpec(Spec):
 
     @model_validator(mode="after")
     def _check(self) -> ExperimentSpec:
-        faults = list(self._faults())
-        if faults:
-            raise failures(faults, self)
+        problems = list(self._problems())
+        if problems:
+            raise validation_error(problems, self)
         return self
 
-    def _faults(self) -> Iterator[Fault]:
+    def _problems(self) -> Iterator[Problem]:
         expected, room = self.tokenizer.expected_vocab_size, self.model.vocab_size
         if expected is not None and room is not None and expected > room:
-            yield (
+            yield Problem(
                 ("model", "vocab_size"),
                 f"tokenizer {self.tokenizer.name!r} has {expected} ids and the model room for {room}; "
                 f"set vocab_size to {expected} or more, or leave it out",
@@ -60,8 +61,8 @@ class ExperimentSpec(Spec):
             (("data",), self.data),
         ]
         for place, part in parts:
-            for path, message in part.faults(None):
-                yield (*place, *path), message
+            for problem in part.problems(None):
+                yield problem.below(*place)
 
     def components(self) -> Iterator[Component]:
         """Every component in use, nested ones included."""

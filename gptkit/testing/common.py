@@ -102,6 +102,6 @@ def declares_known_checks(subject: Subject) -> None:
 
 def _first(error: Exception) -> str:
     if isinstance(error, ValidationError):
-        fault = error.errors()[0]
-        return f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
+        detail = error.errors()[0]
+        return f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}"
     return str(error).splitlines()[0]

@@ -7,7 +7,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from gptkit.core.spec import Component, Fault, Spec, component, failures
+from gptkit.core.errors import Problem
+from gptkit.core.spec import Component, Spec, component, validation_error
 from gptkit.kinds.optimizer import OptimizerSpec, ScheduleSpec
 from gptkit.kinds.tracker import TrackerSpec
 
@@ -63,15 +64,15 @@ class TrainingSpec(Spec):
 
     @model_validator(mode="after")
     def _check(self) -> TrainingSpec:
-        faults = list(self._faults())
-        if faults:
-            raise failures(faults, self)
+        problems = list(self._problems())
+        if problems:
+            raise validation_error(problems, self)
         return self
 
-    def _faults(self) -> Iterator[Fault]:
+    def _problems(self) -> Iterator[Problem]:
         if self.batch_size % self.grad_accumulation:
             possible = ", ".join(str(n) for n in range(1, self.batch_size + 1) if self.batch_size % n == 0)
-            yield (
+            yield Problem(
                 ("grad_accumulation",),
                 f"a batch of {self.batch_size} has no {self.grad_accumulation} equal parts; possible: {possible}",
             )
@@ -81,5 +82,5 @@ class TrainingSpec(Spec):
             *((("trackers", index), tracker) for index, tracker in enumerate(self.trackers)),
         ]
         for place, part in parts:
-            for path, message in part.faults(None):
-                yield (*place, *path), message
+            for problem in part.problems(None):
+                yield problem.below(*place)

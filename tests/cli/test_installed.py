@@ -69,7 +69,7 @@ def test_unknown_names_get_a_suggestion(call: Call) -> None:
     assert "did you mean 'rotary'?" in call("components", "position", "rotery", code=2).stderr
 
 
-def test_plugins_show_versions_status_and_faults(call: Call, with_plugins: Registry) -> None:
+def test_plugins_show_versions_status_and_errors(call: Call, with_plugins: Registry) -> None:
     result = call("plugins")
     rows = [line.split() for line in result.stdout.splitlines()]
     assert ["gptkit-nice==2.1", "gptkit-nice", "active", "1", "component"] in rows
@@ -80,7 +80,7 @@ def test_plugins_show_versions_status_and_faults(call: Call, with_plugins: Regis
     assert "hello" not in result.stdout
 
 
-def test_plugins_verbose_shows_what_is_behind_a_fault(call: Call, with_plugins: Registry) -> None:
+def test_plugins_verbose_shows_the_traceback_behind_an_error(call: Call, with_plugins: Registry) -> None:
     text = call("plugins", "--verbose").stdout
     assert "Traceback" in text
     assert "hello from the plugin" in text

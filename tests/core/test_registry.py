@@ -47,7 +47,7 @@ def test_a_plugin_that_fails_to_import_is_recorded_and_the_rest_works(error, tol
     found = registry(plugin("bad", load=raising(error)), plugin("good", [make("mine")]))
     assert found.names("norm") == ["exact", "mine", "plain"]
     assert record(found, "bad").status == "broken"
-    assert record(found, "bad").fault == told
+    assert record(found, "bad").error == told
     assert type(error).__name__ in record(found, "bad").detail
     assert record(found, "good").status == "active"
 
@@ -71,7 +71,7 @@ def test_a_keyboard_interrupt_is_no_fault_of_a_plugin_and_leaves_no_half_registr
 def test_a_hook_that_raises_takes_only_its_own_plugin_down():
     found = registry(plugin("a-bad", lambda: 1 / 0), plugin("b-good", [make("mine")]))
     assert "mine" in found.names("norm")
-    assert record(found, "a-bad").fault == "raised in gptkit_components: ZeroDivisionError: division by zero"
+    assert record(found, "a-bad").error == "raised in gptkit_components: ZeroDivisionError: division by zero"
 
 
 @pytest.mark.parametrize(
@@ -94,13 +94,13 @@ def test_a_hook_that_raises_takes_only_its_own_plugin_down():
 def test_rubbish_from_a_hook_is_refused_with_the_reason(returned, told):
     found = registry(plugin("bad", lambda: returned))
     assert record(found, "bad").status == "broken"
-    assert told in record(found, "bad").fault
+    assert told in record(found, "bad").error
     assert found.names("norm") == ["exact", "plain"]
 
 
 def test_none_returned_by_a_hook_is_refused():
     found = registry(plugin("bad", lambda: None))
-    assert "returned NoneType" in record(found, "bad").fault
+    assert "returned NoneType" in record(found, "bad").error
 
 
 def test_a_class_of_a_kind_that_nobody_registered_is_refused():
@@ -108,7 +108,7 @@ def test_a_class_of_a_kind_that_nobody_registered_is_refused():
         kind: ClassVar[str] = "strange"
 
     found = registry(plugin("bad", [make("mine", Strange)]))
-    assert "belongs to no registered kind" in record(found, "bad").fault
+    assert "belongs to no registered kind" in record(found, "bad").error
 
 
 def test_a_class_that_only_claims_a_kind_is_refused():
@@ -116,7 +116,7 @@ def test_a_class_that_only_claims_a_kind_is_refused():
         kind: ClassVar[str] = "norm"
 
     found = registry(plugin("bad", [make("mine", Impostor)]))
-    assert "is no subclass of the registered kind 'norm'" in record(found, "bad").fault
+    assert "is no subclass of the registered kind 'norm'" in record(found, "bad").error
 
 
 def test_nothing_of_a_plugin_with_one_bad_class_is_added():
@@ -130,7 +130,7 @@ def test_a_misspelt_hook_is_named_with_its_near_match():
     module.gptkit_component = hookimpl(lambda: [Plain])
     module.gptkit_helper = "innocent"
     found = registry(plugin("bad", load=lambda: module))
-    assert record(found, "bad").fault.startswith(
+    assert record(found, "bad").error.startswith(
         "implements an unknown hook 'gptkit_component'; did you mean 'gptkit_components'?"
     )
     assert found.names("norm") == ["exact", "plain"]
@@ -151,7 +151,7 @@ def test_a_hook_with_arguments_that_do_not_exist_is_the_plugins_fault_only():
 
 def test_a_module_without_hooks_says_how_to_mark_one():
     found = registry(plugin("bad", load=lambda: ModuleType("empty")))
-    assert "mark one of gptkit_components, gptkit_kinds, gptkit_trackers with @gptkit.hookimpl" in record(found, "bad").fault
+    assert "mark one of gptkit_components, gptkit_kinds, gptkit_trackers with @gptkit.hookimpl" in record(found, "bad").error
 
 
 def test_two_entry_points_of_one_module_are_a_fault_of_the_second():
@@ -159,7 +159,7 @@ def test_two_entry_points_of_one_module_are_a_fault_of_the_second():
     second = plugin("twice", name="b", load=first.load)
     found = registry(first, second)
     assert [known.status for known in found.plugins()] == ["active", "active", "broken"]
-    assert "same module as another entry point" in found.plugins()[2].fault
+    assert "same module as another entry point" in found.plugins()[2].error
     assert "mine" in found.names("norm")
 
 
@@ -188,7 +188,7 @@ def test_two_plugins_with_one_name_lose_it_and_keep_the_rest():
     assert found.names("norm") == ["exact", "only-one", "only-two", "plain"]
     for name in ("one", "two"):
         assert record(found, name).status == "active"
-        assert "one==1.2 and two==3.4" in record(found, name).fault
+        assert "one==1.2 and two==3.4" in record(found, name).error
         assert record(found, name).components == [("norm", f"only-{name}")]
 
 
@@ -200,8 +200,8 @@ def test_a_third_claimant_is_named_too():
 
 def test_every_clash_of_a_plugin_is_told():
     found = registry(plugin("one", [make("a"), make("b")]), plugin("two", [make("a"), make("b")]))
-    assert "norm 'a'" in record(found, "one").fault
-    assert "norm 'b'" in record(found, "one").fault
+    assert "norm 'a'" in record(found, "one").error
+    assert "norm 'b'" in record(found, "one").error
 
 
 def test_switching_one_claimant_off_gives_the_name_to_the_other():
@@ -214,7 +214,7 @@ def test_a_built_in_name_cannot_be_taken():
     found = registry(plugin("thief", [make("fine"), make("plain")]))
     assert found.component("norm", "plain") is Plain
     assert record(found, "thief").status == "broken"
-    assert "'plain' is built in (gptkit==0.1.0); thief==1.0 must choose another name" in record(found, "thief").fault
+    assert "'plain' is built in (gptkit==0.1.0); thief==1.0 must choose another name" in record(found, "thief").error
     assert "fine" not in found.names("norm")
 
 
@@ -222,12 +222,12 @@ def test_a_broken_plugin_claims_no_name():
     mine = make("mine")
     found = registry(plugin("a-fine", [mine]), plugin("b-thief", [make("mine"), make("plain")]))
     assert found.component("norm", "mine") is mine
-    assert record(found, "a-fine").fault is None
+    assert record(found, "a-fine").error is None
 
 
 def test_one_plugin_with_two_components_of_one_name():
     found = registry(plugin("bad", [make("mine"), make("mine")]))
-    assert "brings two components called norm 'mine'" in record(found, "bad").fault
+    assert "brings two components called norm 'mine'" in record(found, "bad").error
 
 
 def test_the_same_name_in_two_kinds_is_no_collision():
@@ -242,7 +242,7 @@ def test_a_kind_taken_twice_names_both():
 
     found = registry(plugin("other", kinds=[Other]))
     assert found.kinds()["norm"].cls is Norm
-    assert "kind 'norm' is taken by gptkit==0.1.0; other==1.0 takes it too" in record(found, "other").fault
+    assert "kind 'norm' is taken by gptkit==0.1.0; other==1.0 takes it too" in record(found, "other").error
 
 
 def test_a_plugin_can_add_a_kind_and_another_its_components():
@@ -396,9 +396,9 @@ def test_a_plugin_may_ask_the_registry_while_it_loads():
     assert "mine" in found.names("norm")
 
 
-def test_what_is_installed_here_loads_without_a_fault():
-    faults = {known.distribution: known.fault for known in default_registry().plugins() if known.built_in}
-    assert faults == {"gptkit": None}
+def test_what_is_installed_here_loads_without_an_error():
+    errors = {known.distribution: known.error for known in default_registry().plugins() if known.built_in}
+    assert errors == {"gptkit": None}
     assert default_registry() is default_registry()
 
 

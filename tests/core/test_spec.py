@@ -7,8 +7,8 @@ from typing import ClassVar, Literal
 import pytest
 from pydantic import Field, ValidationError
 
-from gptkit.core.errors import RegistryError, SpecError
-from gptkit.core.spec import Component, Spec, describe, fail, failures, shortened
+from gptkit.core.errors import Problem, RegistryError, SpecError
+from gptkit.core.spec import Component, Spec, describe, fail, shortened, validation_error
 from gptkit.files import validate_data
 from gptkit.model.spec import ModelSpec
 from gptkit.runs.spec import ExperimentSpec
@@ -166,7 +166,9 @@ def test_failures_are_merged_at_their_paths():
 
         def model_post_init(self, context):
             if self.width % 2:
-                raise failures([(("width",), "must be even"), ((), "is odd {not} a template")], self.width)
+                raise validation_error(
+                    [Problem(("width",), "must be even"), Problem((), "is odd {not} a template")], self.width
+                )
 
     found = registry(plugin("theirs", [Odd]))
     with pytest.raises(ValidationError) as caught:

@@ -79,7 +79,7 @@ def test_the_plugins_of_the_page_work(monkeypatch: pytest.MonkeyPatch) -> None:
         ],
         (),
     )
-    assert not [plugin.fault for plugin in registry.plugins() if plugin.fault]
+    assert not [plugin.error for plugin in registry.plugins() if plugin.error]
     modules["tests/test_sandwich"].test_the_papers_formula()
     tests = list(modules["tests/test_sandwich"].test_keeps_its_promises.pytestmark[0].args[1])
     specs = [
@@ -92,7 +92,7 @@ def test_the_plugins_of_the_page_work(monkeypatch: pytest.MonkeyPatch) -> None:
     for spec in specs:
         assert not [f"{result.check.name}: {result.message}" for result in run_checks(spec) if not result.ok]
 
-    with pytest.raises(ValidationError, match="choose at most the context length, 48") as refused:
+    with pytest.raises(ValidationError, match="choose at most 48, the context length") as refused:
         model_with(specs[-1].replace(slowest=50))
     assert refused.value.errors()[0]["loc"] == ("position", "slowest")
     starts = dict(model_with(specs[-1]).named_parameters())

@@ -92,7 +92,7 @@ def test_runtime_contracts_are_shown(builtin: Registry) -> None:
     assert "forward(self, x_BTE: Tensor, forward: Forward) -> Tensor" in page
 
 
-def test_a_broken_plugin_is_listed_with_its_fault(with_plugins: Registry) -> None:
+def test_a_broken_plugin_is_listed_with_its_error(with_plugins: Registry) -> None:
     page = pages(with_plugins)["plugins.md"]
     assert '!!! failure "gptkit-gone==9"' in page
     assert "could not be imported: ImportError: no module named 'gone'" in page

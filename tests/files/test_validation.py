@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Literal
 import pytest
 from pydantic import Field, model_validator
 
-from gptkit.core.errors import SpecError
-from gptkit.core.spec import Spec, component, failures, optional_component
+from gptkit.core.errors import Problem, SpecError
+from gptkit.core.spec import Spec, component, optional_component, validation_error
 from gptkit.files import read, validate, validate_data
 from gptkit.files.validation import MAX_PROBLEMS
 from tests.fake_plugins import Exact, Gate, Mixer, Norm, Part, Plain, Whole, make, plugin, registry
@@ -228,13 +228,13 @@ class Model(Spec):
                 {**shared, **{key: merge(shared.get(key), over) for key, over in entry.items()}} for entry in data["layers"]
             ]
         spec = handler(data)
-        faults = [
-            (("layers", index, "norm", "offset"), "is odd")
+        problems = [
+            Problem(("layers", index, "norm", "offset"), "is odd")
             for index, layer in enumerate(spec.layers or ())
             if isinstance(layer.norm, Exact) and layer.norm.offset == 13
         ]
-        if faults:
-            raise failures(faults)
+        if problems:
+            raise validation_error(problems)
         return spec
 
 

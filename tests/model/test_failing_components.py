@@ -10,7 +10,7 @@ from fake_plugins import plugin
 from pydantic import Field, ValidationError
 
 from gptkit.core import registry
-from gptkit.core.spec import Fault
+from gptkit.core.errors import Problem
 from gptkit.kinds.activation import ActivationSpec
 from gptkit.kinds.position import PositionSpec
 from gptkit.model.spec import ModelSpec
@@ -28,13 +28,13 @@ class Broken(PositionSpec):
             raise KeyError("base")
         return None if self.fails == "nothing" else self
 
-    def faults(self, context: Any) -> Iterator[Fault]:
+    def problems(self, context: Any) -> Iterator[Problem]:
         yield from ()
-        if self.fails == "faults":
-            raise ValueError("no faults")
+        if self.fails == "problems":
+            raise ValueError("no problems")
 
-    def head_faults(self, heads: Any) -> Iterator[str]:
-        if self.fails == "head_faults":
+    def head_problems(self, heads: Any) -> Iterator[str]:
+        if self.fails == "head_problems":
             raise ZeroDivisionError("no heads")
         yield from ()
 
@@ -54,7 +54,7 @@ class Misdeclared(PositionSpec):
     def max_positions(self) -> int:  # type: ignore[override]
         return 1024
 
-    def head_faults(self) -> Iterator[str]:  # type: ignore[override]
+    def head_problems(self) -> Iterator[str]:  # type: ignore[override]
         yield from ()
 
     def describe(self) -> str:
@@ -85,15 +85,15 @@ def mistakes(**parts: Any) -> dict[str, str]:
     sizes = {"d_model": 8, "n_layers": 1, "context_length": 8, "attention": {"name": "multi-head", "n_heads": 2}}
     with pytest.raises(ValidationError) as caught:
         ModelSpec.model_validate({**sizes, **parts})
-    return {".".join(map(str, fault["loc"])): fault["msg"] for fault in caught.value.errors()}
+    return {".".join(map(str, detail["loc"])): detail["msg"] for detail in caught.value.errors()}
 
 
 @pytest.mark.parametrize(
     ("method", "where", "said"),
     [
         ("resolved", "position", "KeyError: 'base'"),
-        ("faults", "position", "ValueError: no faults"),
-        ("head_faults", "attention", "ZeroDivisionError: no heads"),
+        ("problems", "position", "ValueError: no problems"),
+        ("head_problems", "attention", "ZeroDivisionError: no heads"),
         ("max_positions", "position", "ValueError: invalid literal for int() with base 10: 'max_positions'"),
     ],
 )
@@ -108,7 +108,7 @@ def test_a_method_declared_otherwise_is_named() -> None:
     found = mistakes(position="misdeclared")
     whose = "position 'misdeclared' of gptkit-broken==0.1 failed in"
     assert found["position"] == f"{whose} max_positions: TypeError: 'int' object is not callable"
-    assert found["attention"].startswith(f"{whose} head_faults: TypeError: ")
+    assert found["attention"].startswith(f"{whose} head_problems: TypeError: ")
 
 
 def test_resolving_to_nothing_is_told() -> None:
@@ -131,5 +131,5 @@ def test_one_that_is_not_registered_is_named_without_a_distribution() -> None:
     class Stray(Broken):
         name: Literal["stray"] = "stray"  # type: ignore[assignment]
 
-    (message,) = mistakes(position=Stray(fails="faults")).values()
-    assert message.startswith("position 'stray' failed in faults: ValueError: no faults")
+    (message,) = mistakes(position=Stray(fails="problems")).values()
+    assert message.startswith("position 'stray' failed in problems: ValueError: no problems")

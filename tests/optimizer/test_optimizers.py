@@ -88,8 +88,8 @@ def test_sgd_is_torchs(net: Net) -> None:
     assert distance(net, other) < 1e-6
 
 
-def test_nesterov_without_momentum_is_a_fault() -> None:
-    assert [path for path, _ in SGDSpec(momentum=0, nesterov=True).faults(None)] == [("nesterov",)]
+def test_nesterov_without_momentum_is_a_problem() -> None:
+    assert [problem.path for problem in SGDSpec(momentum=0, nesterov=True).problems(None)] == [("nesterov",)]
 
 
 def reference_muon(net: Net, **settings: Any) -> list[torch.optim.Optimizer]:

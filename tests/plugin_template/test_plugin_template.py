@@ -74,7 +74,7 @@ def test_a_new_plugin_works_and_keeps_its_promises(made: Path, request: pytest.F
     kind = request.node.callspec.params["made"]
     registry = registry_with(made)
     plugin = registry.plugins()[-1]
-    assert plugin.fault is None, plugin.detail
+    assert plugin.error is None, plugin.detail
     assert plugin.components == [(kind, f"new-{kind}")]
     for spec in instances(registry.component(kind, f"new-{kind}")):
         assert not [f"{result.check.name}: {result.message}" for result in run_checks(spec) if not result.ok]

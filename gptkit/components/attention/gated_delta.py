@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from gptkit.core.spec import Fault, component
+from gptkit.core.errors import Problem
+from gptkit.core.spec import component
 from gptkit.kinds.attention import AttentionSpec
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.norm import NormSpec
@@ -71,11 +72,11 @@ class GatedDeltaSpec(AttentionSpec):
         n_heads = self.n_heads or max(1, context.d_model // self.d_key)
         return self.replace(n_heads=n_heads, n_value_heads=self.n_value_heads or n_heads)
 
-    def faults(self, context: BuildContext) -> Iterator[Fault]:
+    def problems(self, context: BuildContext) -> Iterator[Problem]:
         assert self.n_heads is not None
         assert self.n_value_heads is not None
         if self.n_value_heads % self.n_heads:
-            yield (
+            yield Problem(
                 ("n_value_heads",),
                 f"{self.n_value_heads} value heads cannot be shared out among {self.n_heads} heads; choose a multiple",
             )

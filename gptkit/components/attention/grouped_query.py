@@ -12,12 +12,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from gptkit.core.spec import Fault, optional_component
+from gptkit.core.errors import Problem
+from gptkit.core.spec import optional_component
 from gptkit.kinds.attention import AttentionSpec
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.norm import NormSpec
 from gptkit.kinds.position import HeadShape
-from gptkit.nn.attention.softmax import ScoredAttention, head_faults
+from gptkit.nn.attention.softmax import ScoredAttention, head_problems
 from gptkit.nn.forward import Forward
 from gptkit.nn.initial import Initial
 
@@ -71,24 +72,24 @@ class HeadedSpec(AttentionSpec):
         assert self.d_head is not None
         return HeadShape(self.n_heads, self.kv_heads, self.d_head)
 
-    def faults(self, context: BuildContext) -> Iterator[Fault]:
+    def problems(self, context: BuildContext) -> Iterator[Problem]:
         heads = self.head_shape()
         if heads.n_heads % heads.n_kv_heads:
-            yield (
+            yield Problem(
                 ("n_kv_heads",),
                 f"n_heads {heads.n_heads} is no multiple of n_kv_heads {heads.n_kv_heads}; choose one of its divisors",
             )
         if heads.d_head * heads.n_heads != context.d_model and self.d_head == context.d_model // heads.n_heads:
-            yield (
+            yield Problem(
                 ("n_heads",),
                 f"d_model {context.d_model} cannot be split into {heads.n_heads} heads; choose a divisor, or set d_head",
             )
         if self.qk_norm is not None and self.qk_norm_width != "head" and self.qk_norm_order == "after":
-            yield (
+            yield Problem(
                 ("qk_norm_order",),
                 f"a norm of width {self.qk_norm_width} is applied before the rotation; set qk_norm_order: before",
             )
-        yield from head_faults(context, heads)
+        yield from head_problems(context, heads)
 
     def build(self, context: BuildContext) -> GroupedQueryAttention:
         return GroupedQueryAttention(self, context)

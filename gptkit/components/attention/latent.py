@@ -13,12 +13,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from gptkit.core.spec import Fault, component
+from gptkit.core.errors import Problem
+from gptkit.core.spec import component
 from gptkit.kinds.attention import AttentionSpec
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.norm import NormSpec
 from gptkit.kinds.position import HeadShape
-from gptkit.nn.attention.softmax import ScoredAttention, head_faults
+from gptkit.nn.attention.softmax import ScoredAttention, head_problems
 from gptkit.nn.cache.state import TokenState
 from gptkit.nn.forward import Forward
 from gptkit.nn.initial import Initial
@@ -63,9 +64,9 @@ class LatentSpec(AttentionSpec):
             n_heads=self.n_heads or max(1, context.d_model // 64), kv_rank=self.kv_rank or max(1, context.d_model // 4)
         )
 
-    def faults(self, context: BuildContext) -> Iterator[Fault]:
+    def problems(self, context: BuildContext) -> Iterator[Problem]:
         assert self.n_heads is not None
-        yield from head_faults(context, HeadShape(self.n_heads, 1, self.d_rotary))
+        yield from head_problems(context, HeadShape(self.n_heads, 1, self.d_rotary))
 
     def build(self, context: BuildContext) -> LatentAttention:
         return LatentAttention(self, context)

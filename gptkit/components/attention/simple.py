@@ -11,11 +11,11 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
-from gptkit.core.spec import Fault
+from gptkit.core.errors import Problem
 from gptkit.kinds.attention import AttentionSpec
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.position import HeadShape
-from gptkit.nn.attention.softmax import ScoredAttention, head_faults
+from gptkit.nn.attention.softmax import ScoredAttention, head_problems
 from gptkit.nn.forward import Forward
 
 __all__ = ["SimpleAttention", "SimpleSpec"]
@@ -39,8 +39,8 @@ class SimpleSpec(AttentionSpec):
     dropout: float = Field(0.0, ge=0, lt=1, description="Probability of dropping an attention weight in training.")
     window: int | None = Field(None, ge=1, description="Sliding window in tokens, the current one included; all by default.")
 
-    def faults(self, context: BuildContext) -> Iterator[Fault]:
-        yield from head_faults(context, HeadShape(1, 1, context.d_model))
+    def problems(self, context: BuildContext) -> Iterator[Problem]:
+        yield from head_problems(context, HeadShape(1, 1, context.d_model))
 
     def build(self, context: BuildContext) -> SimpleAttention:
         return SimpleAttention(self, context)

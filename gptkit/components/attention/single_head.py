@@ -11,11 +11,11 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from gptkit.core.spec import Fault
+from gptkit.core.errors import Problem
 from gptkit.kinds.attention import AttentionSpec
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.position import HeadShape
-from gptkit.nn.attention.softmax import ScoredAttention, head_faults
+from gptkit.nn.attention.softmax import ScoredAttention, head_problems
 from gptkit.nn.forward import Forward
 from gptkit.nn.initial import Initial
 
@@ -53,14 +53,14 @@ class SingleHeadSpec(AttentionSpec):
         output = d_head != context.d_model if self.output is None else self.output
         return self.replace(d_head=d_head, output=output)
 
-    def faults(self, context: BuildContext) -> Iterator[Fault]:
+    def problems(self, context: BuildContext) -> Iterator[Problem]:
         assert self.d_head is not None
         if self.d_head != context.d_model and not self.output:
-            yield (
+            yield Problem(
                 ("output",),
                 f"the head of {self.d_head} features must be projected back to d_model {context.d_model}; set output: true",
             )
-        yield from head_faults(context, HeadShape(1, 1, self.d_head))
+        yield from head_problems(context, HeadShape(1, 1, self.d_head))
 
     def build(self, context: BuildContext) -> SingleHeadAttention:
         return SingleHeadAttention(self, context)

@@ -11,7 +11,8 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from gptkit.core.spec import Fault, component, optional_component
+from gptkit.core.errors import Problem
+from gptkit.core.spec import component, optional_component
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.feedforward import FeedForwardSpec
 from gptkit.kinds.router import RouterSpec
@@ -79,9 +80,9 @@ class ExpertsSpec(FeedForwardSpec):
             shared=None if self.shared is None else self.shared.resolved(context),
         )
 
-    def faults(self, context: BuildContext) -> Iterator[Fault]:
-        for path, message in self.router.expert_faults(self.n_experts):
-            yield ("router", *path), message
+    def problems(self, context: BuildContext) -> Iterator[Problem]:
+        for problem in self.router.expert_problems(self.n_experts):
+            yield problem.below("router")
 
     def build(self, context: BuildContext) -> FeedForward:
         return Experts(self, context)

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import nn
 
 from gptkit.components.optimizer.groups import can_fuse, decay_groups, trainable
-from gptkit.core.spec import Fault
+from gptkit.core.errors import Problem
 from gptkit.kinds.optimizer import OptimizerSpec
 from gptkit.nn.embedding import Embedding
 from gptkit.nn.head import Head
@@ -54,9 +54,11 @@ class MuonSpec(OptimizerSpec):
     )
     adamw_betas: tuple[Beta, Beta] = Field((0.9, 0.95), description="AdamW's β₁ and β₂.")
 
-    def faults(self, context: Any) -> Iterator[Fault]:
+    def problems(self, context: Any) -> Iterator[Problem]:
         if not hasattr(torch.optim, "Muon"):
-            yield (), f"needs torch 2.9 or newer, and {torch.__version__} is installed; run: pip install 'torch>=2.9'"
+            yield Problem(
+                (), f"needs torch 2.9 or newer, and {torch.__version__} is installed; run: pip install 'torch>=2.9'"
+            )
 
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
         outer = {

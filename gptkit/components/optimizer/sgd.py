@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import nn
 
 from gptkit.components.optimizer.groups import decay_groups, trainable
-from gptkit.core.spec import Fault
+from gptkit.core.errors import Problem
 from gptkit.kinds.optimizer import OptimizerSpec
 
 __all__ = ["SGDSpec"]
@@ -34,9 +34,9 @@ class SGDSpec(OptimizerSpec):
     nesterov: bool = Field(False, description="Look ahead along the momentum. Needs a momentum above 0.")
     weight_decay: float = Field(0.0, ge=0, description="λ, added to the gradient of tensors of two or more dimensions.")
 
-    def faults(self, context: Any) -> Iterator[Fault]:
+    def problems(self, context: Any) -> Iterator[Problem]:
         if self.nesterov and self.momentum == 0:
-            yield ("nesterov",), "needs a momentum above 0; set momentum: 0.9, or nesterov: false"
+            yield Problem(("nesterov",), "needs a momentum above 0; set momentum: 0.9, or nesterov: false")
 
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.SGD(

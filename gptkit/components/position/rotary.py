@@ -56,7 +56,7 @@ class RotarySpec(PositionSpec):
         """Features of a head of `d_head` that turn."""
         return int(d_head * self.fraction)
 
-    def head_faults(self, heads: HeadShape) -> Iterator[str]:
+    def head_problems(self, heads: HeadShape) -> Iterator[str]:
         d_rotary = self.d_rotary(heads.d_head)
         if d_rotary % 2 or d_rotary == 0:
             share = "" if self.fraction == 1 else f"{self.fraction:g} of "
@@ -65,7 +65,7 @@ class RotarySpec(PositionSpec):
                 "choose n_heads, d_head or fraction so that it is even"
             )
         elif self.scaling is not None:
-            yield from self.scaling.pair_faults(d_rotary)
+            yield from self.scaling.pair_problems(d_rotary)
 
     def build(self, context: BuildContext, *, heads: HeadShape) -> RotaryPosition:
         return context.share(("rotary", self, heads.d_head), lambda: RotaryPosition(self, context, heads.d_head))

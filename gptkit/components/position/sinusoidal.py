@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from gptkit.core.spec import Fault
+from gptkit.core.errors import Problem
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.position import PositionSpec
 from gptkit.nn.position import Position
@@ -37,9 +37,11 @@ class SinusoidalSpec(PositionSpec):
     base: float = Field(10000.0, gt=1, description="Ratio of the longest to the shortest wavelength.")
     scale: float = Field(1.0, gt=0, description="Factor of the whole table; small ones suit small token embeddings.")
 
-    def faults(self, context: BuildContext) -> Iterator[Fault]:
+    def problems(self, context: BuildContext) -> Iterator[Problem]:
         if context.d_model % 2:
-            yield (), f"sines and cosines come in pairs, but d_model {context.d_model} is odd; choose an even d_model"
+            yield Problem(
+                (), f"sines and cosines come in pairs, but d_model {context.d_model} is odd; choose an even d_model"
+            )
 
     def build_embedding(self, context: BuildContext) -> SinusoidalPosition:
         return SinusoidalPosition(self, context)

@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from gptkit.core.spec import Fault
+from gptkit.core.errors import Problem
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.position import HeadShape, PositionSpec
 from gptkit.nn.initial import Initial
@@ -43,11 +43,13 @@ class T5BiasSpec(PositionSpec):
     max_distance: int = Field(128, ge=2, description="From this distance on, all fall into the last bucket.")
     shared: bool = Field(True, description="One table for all layers, as T5 has it, or one each.")
 
-    def faults(self, context: BuildContext) -> Iterator[Fault]:
+    def problems(self, context: BuildContext) -> Iterator[Problem]:
         if self.n_buckets % 2:
-            yield ("n_buckets",), f"half of the buckets are exact, but {self.n_buckets} is odd; choose an even number"
+            yield Problem(
+                ("n_buckets",), f"half of the buckets are exact, but {self.n_buckets} is odd; choose an even number"
+            )
         if self.max_distance <= self.n_buckets // 2:
-            yield (
+            yield Problem(
                 ("max_distance",),
                 f"max_distance {self.max_distance} must exceed the {self.n_buckets // 2} distances told apart exactly",
             )

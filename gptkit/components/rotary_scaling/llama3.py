@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from gptkit.core.spec import Fault
+from gptkit.core.errors import Problem
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.rotary_scaling import RotaryScalingSpec
 
@@ -35,9 +35,9 @@ class Llama3ScalingSpec(RotaryScalingSpec):
     high_frequency_factor: float = Field(4.0, gt=0, description="Pairs with more turns than this in L₀ are kept.")
     original_context_length: int = Field(8192, ge=1, description="L₀, the trained length in tokens.")
 
-    def faults(self, context: Any) -> Iterator[Fault]:
+    def problems(self, context: Any) -> Iterator[Problem]:
         if self.high_frequency_factor < self.low_frequency_factor:
-            yield ("high_frequency_factor",), "must not be below low_frequency_factor"
+            yield Problem(("high_frequency_factor",), "must not be below low_frequency_factor")
 
     def frequencies(self, base: float, d_rotary: int, context: BuildContext) -> Tensor:
         plain = self.plain(base, d_rotary)

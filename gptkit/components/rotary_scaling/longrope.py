@@ -48,7 +48,7 @@ class LongRopeScalingSpec(RotaryScalingSpec):
     def _trained(self, context: BuildContext) -> int:
         return self.original_context_length or context.context_length
 
-    def pair_faults(self, d_rotary: int) -> Iterator[str]:
+    def pair_problems(self, d_rotary: int) -> Iterator[str]:
         for field, divisors in (("short", self.short), ("long", self.long)):
             if len(divisors) not in (1, d_rotary // 2):
                 yield f"scaling.{field} has {len(divisors)} divisors for {d_rotary // 2} pairs of features; give one a pair"

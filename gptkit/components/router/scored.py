@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from gptkit.core.spec import Fault
+from gptkit.core.errors import Problem
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.router import RouterSpec
 from gptkit.nn.forward import Forward
@@ -36,9 +36,11 @@ class ScoredRouterSpec(RouterSpec):
         0.0, ge=0, description="Weight of the loss that keeps scores small in training, averaged over the model's layers."
     )
 
-    def expert_faults(self, n_experts: int) -> Iterator[Fault]:
+    def expert_problems(self, n_experts: int) -> Iterator[Problem]:
         if self.k > n_experts:
-            yield ("k",), f"each token goes to {self.k} experts, but there are {n_experts}; lower k, or raise n_experts"
+            yield Problem(
+                ("k",), f"each token goes to {self.k} experts, but there are {n_experts}; lower k, or raise n_experts"
+            )
 
 
 class GroupedRouterSpec(ScoredRouterSpec):
@@ -52,20 +54,22 @@ class GroupedRouterSpec(ScoredRouterSpec):
         "max", description="What a group is judged by: its best expert, or its two best together."
     )
 
-    def expert_faults(self, n_experts: int) -> Iterator[Fault]:
-        yield from super().expert_faults(n_experts)
+    def expert_problems(self, n_experts: int) -> Iterator[Problem]:
+        yield from super().expert_problems(n_experts)
         size, rest = divmod(n_experts, self.n_groups)
         if rest:
-            yield ("n_groups",), f"{n_experts} experts cannot be split into {self.n_groups} even groups; choose a divisor"
+            yield Problem(
+                ("n_groups",), f"{n_experts} experts cannot be split into {self.n_groups} even groups; choose a divisor"
+            )
         elif self.top_groups > self.n_groups:
-            yield ("top_groups",), f"only {self.n_groups} groups are there; choose at most as many"
+            yield Problem(("top_groups",), f"only {self.n_groups} groups are there; choose at most as many")
         elif self.k > self.top_groups * size:
-            yield (
+            yield Problem(
                 ("top_groups",),
                 f"{self.top_groups} groups of {size} experts cannot give {self.k}; raise top_groups, or lower k",
             )
         elif self.group_score == "top-2-sum" and self.n_groups > 1 and size < 2:
-            yield ("group_score",), "a group of one expert has no two best; set group_score: max, or lower n_groups"
+            yield Problem(("group_score",), "a group of one expert has no two best; set group_score: max, or lower n_groups")
 
     def best(self, scores_NX: Tensor) -> Tensor:
         """(N, K): the best experts, of the best groups."""

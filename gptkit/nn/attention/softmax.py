@@ -11,8 +11,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from gptkit.core.errors import Problem
 from gptkit.core.failing import MEANT, failure
-from gptkit.core.spec import Fault
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.position import HeadShape
 from gptkit.nn.attention.base import Attention
@@ -21,21 +21,21 @@ from gptkit.nn.cache.state import TokenState
 from gptkit.nn.forward import Forward
 from gptkit.nn.position import Position
 
-__all__ = ["ScoredAttention", "head_faults"]
+__all__ = ["ScoredAttention", "head_problems"]
 
 
-def head_faults(context: BuildContext, heads: HeadShape) -> Iterator[Fault]:
-    """What the layer's position has against these heads, as faults of the attention."""
+def head_problems(context: BuildContext, heads: HeadShape) -> Iterator[Problem]:
+    """Why the layer's position cannot serve these heads, as problems of the attention."""
     position = context.parts.position
     try:
-        messages = list(position.head_faults(heads))
+        messages = list(position.head_problems(heads))
     except MEANT:
         raise
     except Exception as error:
-        yield (), failure(position, "head_faults", error)
+        yield Problem((), failure(position, "head_problems", error))
         return
     for message in messages:
-        yield (), f"position {position.name!r} cannot use these heads: {message}"
+        yield Problem((), f"position {position.name!r} cannot use these heads: {message}")
 
 
 class ScoredAttention(Attention):

@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from gptkit.core.spec import Fault
+from gptkit.core.errors import Problem
 from gptkit.kinds.attention import AttentionSpec
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.position import HeadShape
-from gptkit.nn.attention.softmax import head_faults
+from gptkit.nn.attention.softmax import head_problems
 
 __all__ = ["HeadsSpec"]
 
@@ -42,15 +42,15 @@ class HeadsSpec(AttentionSpec):
         n_heads = self.n_heads or max(1, context.d_model // (width * (self.d_head or 64)))
         return self.replace(n_heads=n_heads, d_head=self.d_head or max(1, context.d_model // (width * n_heads)))
 
-    def faults(self, context: BuildContext) -> Iterator[Fault]:
+    def problems(self, context: BuildContext) -> Iterator[Problem]:
         assert self.n_heads is not None
         assert self.d_head is not None
         parts = self.parts_per_head * self.n_heads
         if context.d_model % parts and self.d_head == context.d_model // parts:
-            yield (
+            yield Problem(
                 ("n_heads",),
                 f"d_model {context.d_model} cannot be split into {self.n_heads} heads"
                 f"{f' of {self.parts_per_head} parts each' if self.parts_per_head > 1 else ''}; "
                 "choose another number, or set d_head",
             )
-        yield from head_faults(context, self.heads)
+        yield from head_problems(context, self.heads)

@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from gptkit.core.spec import Fault
+from gptkit.core.errors import Problem
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.position import HeadShape
 from gptkit.nn.attention.softmax import ScoredAttention
@@ -54,14 +54,14 @@ class ValueResidualSpec(HeadsSpec):
         heads = super().resolved(context)
         return heads.replace(n_kv_heads=self.n_kv_heads or heads.n_heads)
 
-    def faults(self, context: BuildContext) -> Iterator[Fault]:
+    def problems(self, context: BuildContext) -> Iterator[Problem]:
         heads = self.heads
         if heads.n_heads % heads.n_kv_heads:
-            yield (
+            yield Problem(
                 ("n_kv_heads",),
                 f"n_heads {heads.n_heads} is no multiple of n_kv_heads {heads.n_kv_heads}; choose one of its divisors",
             )
-        yield from super().faults(context)
+        yield from super().problems(context)
 
     def build(self, context: BuildContext) -> ValueResidualAttention:
         return ValueResidualAttention(self, context)
