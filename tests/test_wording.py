@@ -1,0 +1,47 @@
+"""The word list of tools/wording.py: avoided terms are reported where they occur, and the checked paths contain none."""
+
+from __future__ import annotations
+
+import runpy
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def wording() -> dict[str, Any]:
+    return runpy.run_path(str(ROOT / "tools" / "wording.py"), run_name="wording")
+
+
+@pytest.fixture(scope="module")
+def words(wording: dict[str, Any]) -> Any:
+    return wording["terms"](tomllib.loads((ROOT / "tools" / "wording.toml").read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "hit"),
+    [
+        ("Every mistake.", 1, "mistake"),
+        ("# The value is\n# no number.\n", 1, "is no"),
+        ('x = "a"\nraise Error(\n    "there is "\n    "no such file"\n)\n', 3, "is no"),
+        ("def _tell(run):\n    pass\n", 1, "tell"),
+        ("Laid over the default.", 1, "Laid"),
+    ],
+)
+def test_avoided_terms_are_reported_with_their_line(
+    wording: dict[str, Any], words: Any, text: str, line: int, hit: str
+) -> None:
+    assert [(at, found) for at, _, found in wording["check_text"](text, words)] == [(line, hit)]
+
+
+@pytest.mark.parametrize("text", ["a model card", "B stands for batch", "a logits processor", "default values"])
+def test_correct_uses_are_not_reported(wording: dict[str, Any], words: Any, text: str) -> None:
+    assert not list(wording["check_text"](text, words))
+
+
+def test_checked_paths_contain_no_avoided_term(wording: dict[str, Any]) -> None:
+    assert not [str(hit) for hit in wording["check"]()]

@@ -1,0 +1,106 @@
+"""Report terms that gptkit avoids: ``python tools/wording.py [PATH…]``.
+
+The terms and the paths that are checked are in ``wording.toml`` beside this file. Names in code are checked like prose.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+SUFFIXES = {".md", ".py", ".tmpl", ".yaml", ".yml"}
+
+
+@dataclass(frozen=True)
+class Term:
+    """A term to avoid.
+
+    Attributes:
+        pattern: matches the term.
+        allowed: matches text in which the term is correct, or None.
+        write: the standard terms to use instead.
+    """
+
+    pattern: re.Pattern[str]
+    allowed: re.Pattern[str] | None
+    write: str
+
+
+@dataclass(frozen=True)
+class Hit:
+    """An occurrence of an avoided term."""
+
+    path: str
+    line: int
+    text: str
+    write: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}: {self.text!r}; write: {self.write}"
+
+
+def terms(data: dict[str, list[dict[str, str | list[str]]]]) -> list[Term]:
+    """Compile the terms of a parsed word list."""
+    return [
+        Term(
+            _compile([str(entry["avoid"])]),
+            _compile(list(entry["except"])) if "except" in entry else None,
+            str(entry["write"]),
+        )
+        for entry in data["term"]
+    ]
+
+
+def _compile(patterns: list[str]) -> re.Pattern[str]:
+    # Words may be separated by a line break.
+    return re.compile(rf"\b(?:{'|'.join(patterns)})\b".replace(" ", r"\s+"), re.IGNORECASE)
+
+
+def check_text(text: str, words: Sequence[Term]) -> Iterator[tuple[int, Term, str]]:
+    """Yield line, term and matched text of each avoided term in a file's text."""
+    # Comment signs, quotes and underscores separate the words of one sentence or name.
+    readable = re.sub(r"""["'#_]""", " ", text)
+    for term in words:
+        searched = readable
+        if term.allowed is not None:
+            searched = term.allowed.sub(lambda match: re.sub(r"\S", " ", match[0]), readable)
+        for match in term.pattern.finditer(searched):
+            yield searched.count("\n", 0, match.start()) + 1, term, " ".join(match[0].split())
+
+
+def tracked(paths: Sequence[str]) -> list[Path]:
+    """Return the text files at or below the given paths that git tracks or would track."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *paths]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout.decode().split("\0")
+    return [ROOT / name for name in sorted(listed) if Path(name).suffix in SUFFIXES and (ROOT / name).is_file()]
+
+
+def check(paths: Sequence[str] = ()) -> list[Hit]:
+    """Return the avoided terms in the given paths, or in those that the word list names as clean."""
+    data = tomllib.loads((ROOT / "tools" / "wording.toml").read_text(encoding="utf-8"))
+    selected = list(paths) or data["clean"]
+    words = terms(data)
+    hits = []
+    for path in tracked(selected) if selected else []:
+        name = path.relative_to(ROOT).as_posix()
+        for line, term, text in check_text(path.read_text(encoding="utf-8"), words):
+            hits.append(Hit(name, line, text, term.write))
+    return sorted(hits, key=lambda hit: (hit.path, hit.line))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print the avoided terms; the exit status is 1 where there are any."""
+    hits = check(arguments)
+    for hit in hits:
+        print(hit)  # noqa: T201
+    return 1 if hits else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
