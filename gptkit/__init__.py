@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from gptkit.core.errors import CapacityError as CapacityError
     from gptkit.core.errors import CheckpointError as CheckpointError
     from gptkit.core.errors import DataError as DataError
-    from gptkit.core.errors import ForeignModelError as ForeignModelError
+    from gptkit.core.errors import ExternalModelError as ExternalModelError
     from gptkit.core.errors import GptkitError as GptkitError
     from gptkit.core.errors import RegistryError as RegistryError
     from gptkit.core.errors import RequirementError as RequirementError
@@ -51,7 +51,7 @@ _WHERE = {
     "CheckpointError": "gptkit.core.errors",
     "DataError": "gptkit.core.errors",
     "ExperimentSpec": "gptkit.runs.spec",
-    "ForeignModelError": "gptkit.core.errors",
+    "ExternalModelError": "gptkit.core.errors",
     "GPT": "gptkit.model.gpt",
     "GptkitError": "gptkit.core.errors",
     "ModelSpec": "gptkit.model.spec",

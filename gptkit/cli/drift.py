@@ -48,7 +48,7 @@ def drift(
 
     found = measure_drift(run, against, n_tokens=n_tokens, tolerance=tolerance, step=step)
     if as_json:
-        parts = [{"part": r.part, "name": r.name, "theirs": r.theirs, "distance": r.distance} for r in found.readings]
+        parts = [{"part": r.part, "name": r.name, "external": r.external, "distance": r.distance} for r in found.readings]
         first = found.first.part if found.first else None
         console.out(
             json.dumps(
@@ -76,8 +76,8 @@ def _print(found: Drift, every: bool) -> None:
         beyond = not reading.distance <= found.tolerance
         style = "bold red" if reading is found.first else "red" if beyond else ""
         mark = "first to differ" if reading is found.first else ""
-        rows.append([Text(text, style) for text in (reading.part, reading.name, reading.theirs, _number(reading), mark)])
-    columns: list[console.Column] = ["part", "component", "theirs", ("distance", {"justify": "right"}), ""]
+        rows.append([Text(text, style) for text in (reading.part, reading.name, reading.external, _number(reading), mark)])
+    columns: list[console.Column] = ["part", "component", "external", ("distance", {"justify": "right"}), ""]
     console.stdout().print(console.table(columns, rows))
     console.out()
     if found.first is None:

@@ -13,7 +13,7 @@
     ├── CapacityError                the model cannot fit; carries the numbers
     ├── StateError                   a cache was asked for what it cannot hold or undo
     ├── CheckpointError              a run or checkpoint is missing, damaged or of another shape
-    ├── ForeignModelError            a model of another format is damaged, or says what one of the two sides cannot do
+    ├── ExternalModelError           an external model is damaged, or one of the two sides cannot express the other
     └── TrainingError                training cannot go on (a loss that is not finite, say)
 """
 
@@ -27,7 +27,7 @@ __all__ = [
     "CheckpointError",
     "CollisionError",
     "DataError",
-    "ForeignModelError",
+    "ExternalModelError",
     "GptkitError",
     "Problem",
     "RegistryError",
@@ -135,8 +135,8 @@ class CheckpointError(GptkitError):
     """A run or checkpoint is missing, damaged or of another shape."""
 
 
-class ForeignModelError(GptkitError):
-    """A model cannot be imported from another format, or exported to it."""
+class ExternalModelError(GptkitError):
+    """An external model cannot be read, or a model cannot be expressed in an external format."""
 
 
 class TrainingError(GptkitError):

@@ -1,4 +1,4 @@
-"""Between a family and gptkit: which family a configuration is of, which tensors pair up, whether two models are one."""
+"""Conversion between a family and native models: configurations, pairs of tensors, differences between two specs."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from gptkit.core.errors import ForeignModelError, SpecError
+from gptkit.core.errors import ExternalModelError, SpecError
 from gptkit.core.registry import Registry, default_registry, did_you_mean
 from gptkit.files import validate_data
 from gptkit.interop.layouts import SAME
 from gptkit.interop.tensor_files import Entry
+from gptkit.kinds.external_config import HARMLESS, ExternalConfig
 from gptkit.kinds.family import FamilySpec, Layout, Rule
-from gptkit.kinds.foreign import HARMLESS, ForeignConfig
 from gptkit.model.gpt import GPT
 from gptkit.model.spec import LayerSpec, ModelSpec
 
@@ -29,26 +29,26 @@ _NOT_UNDERSTOOD = (LookupError, AttributeError, TypeError, ValueError, Arithmeti
 
 @dataclass(frozen=True)
 class Move:
-    """Tensors of ours and of theirs that hold the same numbers: one of ours, or those of all experts of a layer.
+    """Native and external tensors that hold the same elements: one native tensor, or those of all experts of a layer.
 
-    `likes` are ours, without memory.
+    `likes` are the native tensors on the meta device.
     """
 
-    ours: tuple[str, ...]
-    theirs: tuple[str, ...]
+    native: tuple[str, ...]
+    external: tuple[str, ...]
     layout: Layout
     layer: LayerSpec | None
     likes: tuple[Tensor, ...]
     stacked: bool = False
 
     def join(self, parts: Sequence[Tensor]) -> list[Tensor]:
-        """Ours, from theirs."""
+        """Return the native tensors for the external ones."""
         if not self.stacked:
             return [self.layout.join(parts, self.layer)]
-        return [self.layout.join([part[index] for part in parts], self.layer) for index in range(len(self.ours))]
+        return [self.layout.join([part[index] for part in parts], self.layer) for index in range(len(self.native))]
 
     def split(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Theirs, from ours."""
+        """Return the external tensors for the native ones."""
         if not self.stacked:
             return self.layout.split(tensors[0], self.layer)
         each = [self.layout.split(tensor, self.layer) for tensor in tensors]
@@ -56,51 +56,55 @@ class Move:
 
 
 def families(registry: Registry | None = None) -> dict[str, FamilySpec]:
-    """Every family by name."""
+    """Return every registered family by name."""
     entries = (registry or default_registry()).entries("family")
     return {name: cast("FamilySpec", entry.cls(name=name)) for name, entry in entries.items()}
 
 
 def find_family(config: Mapping[str, Any], place: str, registry: Registry | None = None) -> FamilySpec:
-    """The family that a configuration says it is of.
+    """Return the family of a configuration, by its `model_type`.
 
     Raises:
-        ForeignModelError: none of that type is installed; says which are.
+        ExternalModelError: no family of that type is installed; names those that are.
     """
     model_type = config.get("model_type")
     known = {family.model_type: family for family in families(registry).values()}
     if not isinstance(model_type, str):
-        raise ForeignModelError(f"{place} has no 'model_type'", hint="Give the folder of a model, as transformers saves it.")
+        raise ExternalModelError(
+            f"{place} has no 'model_type'", hint="Give the folder of a model, as transformers saves it."
+        )
     if model_type not in known:
         what = did_you_mean(model_type, sorted(known), label="there are")
-        raise ForeignModelError(f"{place}: no installed family has the model_type {model_type!r}; {what}")
+        raise ExternalModelError(f"{place}: no installed family has the model_type {model_type!r}; {what}")
     return known[model_type]
 
 
 def read_model(
     family: FamilySpec, data: Mapping[str, Any], place: str = "config.json", registry: Registry | None = None
 ) -> ModelSpec:
-    """The spec of the model that a configuration describes.
+    """Return the spec of the model that a configuration describes.
 
     Raises:
-        ForeignModelError: a key is not understood, or asks for what gptkit does not do.
+        ExternalModelError: a key is not understood, or requires what gptkit does not support.
     """
-    config = ForeignConfig(data, place, HARMLESS | family.harmless)
+    config = ExternalConfig(data, place, HARMLESS | family.harmless)
     try:
         model = family.model(config)
         config.close()
         return validate_data(model, ModelSpec, registry)
     except SpecError as error:
-        raise ForeignModelError(f"{place} describes a model that cannot be built:\n{error.message}") from None
+        raise ExternalModelError(f"{place} describes a model that cannot be built:\n{error.message}") from None
     except _NOT_UNDERSTOOD as error:
-        raise ForeignModelError(f"{place} is not what family {family.name!r} has: {type(error).__name__}: {error}") from None
+        raise ExternalModelError(
+            f"{place} is not what family {family.name!r} has: {type(error).__name__}: {error}"
+        ) from None
 
 
 def pair(family: FamilySpec, model: GPT) -> list[Move]:
-    """Where each of our tensors is found.
+    """Pair each native tensor with its external tensors.
 
     Raises:
-        ForeignModelError: a tensor of ours has no place there.
+        ExternalModelError: no rule matches a native tensor.
     """
     layers = model.spec.layer_specs()
     rules = family.rules(model.spec)
@@ -109,28 +113,28 @@ def pair(family: FamilySpec, model: GPT) -> list[Move]:
     for name, parameter in model.named_parameters():
         found = next(((rule, match) for rule in rules if (match := rule.match(name)) is not None), None)
         if found is None:
-            raise ForeignModelError(f"family {family.name!r} has no place for {name}")
-        rule, (index, theirs) = found
+            raise ExternalModelError(f"family {family.name!r} has no rule for {name}")
+        rule, (index, external) = found
         layer = None if index is None else layers[index]
         like = torch.empty(parameter.shape, device="meta")
-        same = moves[stacks[theirs]] if rule.stacked and theirs in stacks else None
+        same = moves[stacks[external]] if rule.stacked and external in stacks else None
         if same is not None:
-            moves[stacks[theirs]] = dataclasses.replace(same, ours=(*same.ours, name), likes=(*same.likes, like))
+            moves[stacks[external]] = dataclasses.replace(same, native=(*same.native, name), likes=(*same.likes, like))
             continue
-        stacks[theirs] = len(moves)
-        moves.append(Move((name,), theirs, rule.layout or SAME, layer, (like,), rule.stacked))
+        stacks[external] = len(moves)
+        moves.append(Move((name,), external, rule.layout or SAME, layer, (like,), rule.stacked))
     return moves
 
 
 def check_tensors(
     family: FamilySpec, model: GPT, moves: Sequence[Move], entries: Mapping[str, Entry], place: str
 ) -> dict[str, str]:
-    """Where in the files each tensor of theirs is: its name there by its full name.
+    """Return each external tensor's name in the files by its full name.
 
     Raises:
-        ForeignModelError: tensors are missing, left over, or of another shape; names them.
+        ExternalModelError: tensors are missing, unexpected, or of another shape; names them.
     """
-    expected = {name: part for move in moves for name, part in zip(move.theirs, move.split(move.likes), strict=True)}
+    expected = {name: part for move in moves for name, part in zip(move.external, move.split(move.likes), strict=True)}
     bare = not any(name.startswith(family.prefix) for name in entries)
     full = {family.prefix + name if bare and name not in expected else name: name for name in entries}
     ignored = [*family.skipped(model.spec)]
@@ -141,26 +145,26 @@ def check_tensors(
     missing = [name for name in expected if name not in full]
     left = [name for name in full if name not in expected and not skipped.fullmatch(name)]
     if missing:
-        raise ForeignModelError(f"{place}: tensors are missing: {_some(missing)}")
+        raise ExternalModelError(f"{place}: tensors are missing: {_some(missing)}")
     if left:
-        raise ForeignModelError(
+        raise ExternalModelError(
             f"{place}: tensors are left over, which config.json does not account for: {_some(left)}",
             hint="The configuration and the weights are of different models, or the family here does not know them.",
         )
     for name, part in expected.items():
         entry = entries[full[name]]
         if entry.shape != tuple(part.shape):
-            raise ForeignModelError(f"{place}: {name} is {list(entry.shape)}, and config.json asks for {list(part.shape)}")
+            raise ExternalModelError(f"{place}: {name} is {list(entry.shape)}, and config.json asks for {list(part.shape)}")
         if not entry.dtype.is_floating_point:
-            raise ForeignModelError(f"{place}: {name} holds no plain floating-point numbers", hint="Dequantise it first.")
+            raise ExternalModelError(f"{place}: {name} holds no plain floating-point numbers", hint="Dequantise it first.")
     return full
 
 
-def differences(ours: ModelSpec, theirs: ModelSpec) -> list[str]:
-    """Where two models compute differently, as sentences; what only matters in training is left out."""
-    found = list(_compare(_essence(ours), _essence(theirs), ""))
+def differences(native: ModelSpec, external: ModelSpec) -> list[str]:
+    """Return where two models compute differently, as sentences; fields that only affect training are ignored."""
+    found = list(_compare(_essence(native), _essence(external), ""))
     # What is so in every layer is said once.
-    return list(dict.fromkeys(_everywhere(found, ours.n_layers)))
+    return list(dict.fromkeys(_everywhere(found, native.n_layers)))
 
 
 def _everywhere(found: Sequence[str], n_layers: int) -> Iterator[str]:
@@ -194,15 +198,17 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
-def _compare(ours: Any, theirs: Any, path: str) -> Iterator[str]:
-    if isinstance(ours, dict) and isinstance(theirs, dict) and ours.get("name") == theirs.get("name"):
-        for key in dict.fromkeys([*ours, *theirs]):
-            yield from _compare(ours.get(key), theirs.get(key), f"{path}.{key}" if path else key)
-    elif isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
-        for index, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
+def _compare(native: Any, external: Any, path: str) -> Iterator[str]:
+    if isinstance(native, dict) and isinstance(external, dict) and native.get("name") == external.get("name"):
+        for key in dict.fromkeys([*native, *external]):
+            yield from _compare(native.get(key), external.get(key), f"{path}.{key}" if path else key)
+    elif isinstance(native, list) and isinstance(external, list) and len(native) == len(external):
+        for index, (mine, other) in enumerate(zip(native, external, strict=True)):
             yield from _compare(mine, other, f"{path}.{index}")
-    elif ours != theirs and not (_is_number(ours) and _is_number(theirs) and abs(ours - theirs) <= 1e-7 * abs(ours)):
-        yield f"{path} is {_short(ours)}, and would be {_short(theirs)}"
+    elif native != external and not (
+        _is_number(native) and _is_number(external) and abs(native - external) <= 1e-7 * abs(native)
+    ):
+        yield f"{path} is {_short(native)}, and would be {_short(external)}"
 
 
 def _is_number(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""How other libraries lay out what gptkit holds in one tensor.
+"""Layouts of external tensors that correspond to one native tensor.
 
 Shapes: H query heads, K key/value heads, D head size; rows are the first dimension of weights and biases.
 """
@@ -6,12 +6,12 @@ Shapes: H query heads, K key/value heads, D head size; rows are the first dimens
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from gptkit.kinds.family import Layout
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = [
     "ALTERNATING",
@@ -35,8 +35,21 @@ __all__ = [
 ]
 
 
+def _cat(parts: Sequence[Tensor], dim: int = 0) -> Tensor:
+    # Families are listed without torch.
+    import torch
+
+    return torch.cat(list(parts), dim)
+
+
+def _split(tensor: Tensor, sizes: list[int], dim: int = 0) -> tuple[Tensor, ...]:
+    import torch
+
+    return torch.split(tensor, sizes, dim)
+
+
 class Same(Layout):
-    """One tensor, as it is."""
+    """One tensor, unchanged."""
 
     def join(self, parts: Sequence[Tensor], layer: Any) -> Tensor:
         return parts[0]
@@ -46,7 +59,7 @@ class Same(Layout):
 
 
 class Transposed(Layout):
-    """One matrix, stored with inputs as rows (GPT-2's `Conv1D`)."""
+    """One matrix, stored transposed, with inputs as rows (GPT-2's `Conv1D`)."""
 
     def join(self, parts: Sequence[Tensor], layer: Any) -> Tensor:
         return parts[0].mT if parts[0].dim() == 2 else parts[0]
@@ -56,50 +69,50 @@ class Transposed(Layout):
 
 
 class Heads(Layout):
-    """Queries, keys and values apart; here their rows follow each other."""
+    """Separate query, key and value projections; the native tensor is their concatenation by rows."""
 
     def join(self, parts: Sequence[Tensor], layer: Any) -> Tensor:
-        return torch.cat(list(parts))
+        return _cat(parts)
 
     def split(self, tensor: Tensor, layer: Any) -> list[Tensor]:
         heads = layer.attention.head_shape()
         n_keys = heads.n_kv_heads * heads.d_head
-        return list(torch.split(tensor, [heads.n_heads * heads.d_head, n_keys, n_keys]))
+        return list(_split(tensor, [heads.n_heads * heads.d_head, n_keys, n_keys]))
 
 
 class Halves(Layout):
-    """Two tensors whose rows follow each other here: gate and up."""
+    """Separate gate and up-projections; the native tensor is their concatenation by rows."""
 
     def join(self, parts: Sequence[Tensor], layer: Any) -> Tensor:
-        return torch.cat(list(parts))
+        return _cat(parts)
 
     def split(self, tensor: Tensor, layer: Any) -> list[Tensor]:
         return list(tensor.chunk(2))
 
 
 class InGroups(Layout):
-    """One tensor whose rows go through groups, each with all parts of it; here all groups' first parts come first."""
+    """One tensor whose rows are ordered by group, then by part; the native tensor is ordered by part, then by group."""
 
     def groups(self, layer: Any) -> tuple[int, list[int]]:
-        """How many groups there are, and the rows of each part of one."""
+        """Return the number of groups, and the number of rows of each part of a group."""
         raise NotImplementedError
 
     def join(self, parts: Sequence[Tensor], layer: Any) -> Tensor:
         n_groups, sizes = self.groups(layer)
         rows = parts[0].reshape(n_groups, sum(sizes), *parts[0].shape[1:])
-        return torch.cat([part.flatten(0, 1) for part in torch.split(rows, sizes, dim=1)])
+        return _cat([part.flatten(0, 1) for part in _split(rows, sizes, dim=1)])
 
     def split(self, tensor: Tensor, layer: Any) -> list[Tensor]:
         n_groups, sizes = self.groups(layer)
-        parts = torch.split(tensor, [n_groups * size for size in sizes])
+        parts = _split(tensor, [n_groups * size for size in sizes])
         groups = [part.reshape(n_groups, -1, *part.shape[1:]) for part in parts]
-        return [torch.cat(groups, dim=1).flatten(0, 1)]
+        return [_cat(groups, dim=1).flatten(0, 1)]
 
 
 class Grouped(InGroups):
-    """One tensor that goes through the key/value heads: the queries that share one, its key, its value.
+    """One tensor ordered by key/value head: the queries that share it, its key, its value.
 
-    With as many keys as queries that is (H, 3, D), as GPT-NeoX and BLOOM have it.
+    With as many keys as queries that is (H, 3, D), the layout of GPT-NeoX and BLOOM.
     """
 
     def groups(self, layer: Any) -> tuple[int, list[int]]:
@@ -108,7 +121,7 @@ class Grouped(InGroups):
 
 
 class MixedHeads(InGroups):
-    """Queries, keys, values and gates of linear attention, going through the key heads."""
+    """Queries, keys, values and gates of linear attention, ordered by key head."""
 
     def groups(self, layer: Any) -> tuple[int, list[int]]:
         attention = layer.attention
@@ -117,7 +130,7 @@ class MixedHeads(InGroups):
 
 
 class MixedRates(InGroups):
-    """What linear attention writes and forgets by, going through the key heads."""
+    """Write and decay rates of linear attention, ordered by key head."""
 
     def groups(self, layer: Any) -> tuple[int, list[int]]:
         shared = layer.attention.n_value_heads // layer.attention.n_heads
@@ -130,28 +143,28 @@ class GatedHeads(Layout):
     def join(self, parts: Sequence[Tensor], layer: Any) -> Tensor:
         heads = layer.attention.head_shape()
         both = parts[0].reshape(heads.n_heads, 2, heads.d_head, *parts[0].shape[1:])
-        return torch.cat([both[:, 0].flatten(0, 1), *parts[1:], both[:, 1].flatten(0, 1)])
+        return _cat([both[:, 0].flatten(0, 1), *parts[1:], both[:, 1].flatten(0, 1)])
 
     def split(self, tensor: Tensor, layer: Any) -> list[Tensor]:
         heads = layer.attention.head_shape()
         n_queries, n_keys = heads.n_heads * heads.d_head, heads.n_kv_heads * heads.d_head
-        q, k, v, gate = torch.split(tensor, [n_queries, n_keys, n_keys, n_queries])
+        q, k, v, gate = _split(tensor, [n_queries, n_keys, n_keys, n_queries])
         both = [part.reshape(heads.n_heads, 1, heads.d_head, *part.shape[1:]) for part in (q, gate)]
-        return [torch.cat(both, dim=1).flatten(0, 2), k, v]
+        return [_cat(both, dim=1).flatten(0, 2), k, v]
 
 
 class Alternating(Layout):
-    """One tensor whose rows are the gate's and the other factor's in turn; here the gate's come first."""
+    """One tensor whose rows alternate between gate and up-projection; the native tensor has the gate's rows first."""
 
     def join(self, parts: Sequence[Tensor], layer: Any) -> Tensor:
-        return torch.cat([parts[0][0::2], parts[0][1::2]])
+        return _cat([parts[0][0::2], parts[0][1::2]])
 
     def split(self, tensor: Tensor, layer: Any) -> list[Tensor]:
-        return [torch.stack(tensor.chunk(2), dim=1).flatten(0, 1)]
+        return [_cat([part.unsqueeze(1) for part in tensor.chunk(2)], dim=1).flatten(0, 1)]
 
 
 class Chain(Layout):
-    """Layouts one after the other, each of one tensor, the first one nearest to theirs."""
+    """Layouts one after the other, each of one tensor, the first one closest to the external tensor."""
 
     def __init__(self, *layouts: Layout) -> None:
         self.layouts = layouts

@@ -1,4 +1,4 @@
-"""Tokenizers of ours as pairs of byte pieces that are merged, which is how others write them down."""
+"""Byte-level vocabularies as pairs of spelled byte pieces that are merged, the form that other libraries use."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ import safetensors
 import torch
 from torch import Tensor
 
-from gptkit.core.errors import ForeignModelError
+from gptkit.core.errors import ExternalModelError
 
 __all__ = ["Entry", "TensorFiles", "read_json", "write_tensors"]
 
@@ -43,7 +43,7 @@ class TensorFiles:
     """The tensors of a folder (one file, or several with an index) or of a file, mapped into memory.
 
     Raises:
-        ForeignModelError: a file is missing or damaged, or holds numbers in a format that is no plain float.
+        ExternalModelError: a file is missing or damaged, or holds numbers in a format that is no plain float.
     """
 
     def __init__(self, path: Path) -> None:
@@ -56,7 +56,7 @@ class TensorFiles:
                     view = opened.get_slice(name)
                     shape, dtype = tuple(view.get_shape()), str(view.get_dtype())
                 except (safetensors.SafetensorError, ValueError, RuntimeError) as error:
-                    raise ForeignModelError(f"{file}: {name} is damaged: {error}", hint=_AGAIN) from None
+                    raise ExternalModelError(f"{file}: {name} is damaged: {error}", hint=_AGAIN) from None
                 # What is no float is a mask or an index; if a family wants it, it is told then.
                 self.entries[name] = Entry(shape, _DTYPES.get(dtype, torch.int8))
                 self._files[name] = opened
@@ -107,18 +107,18 @@ def read_json(file: Path) -> dict[str, Any]:
     """A JSON file from a stranger.
 
     Raises:
-        ForeignModelError: it is missing, too large, or holds no mapping.
+        ExternalModelError: it is missing, too large, or holds no mapping.
     """
     try:
         if file.stat().st_size > MAX_JSON:
-            raise ForeignModelError(f"{file} is larger than {MAX_JSON >> 20} MB, which no such file is")
+            raise ExternalModelError(f"{file} is larger than {MAX_JSON >> 20} MB, which no such file is")
         found = json.loads(file.read_bytes())
     except OSError as error:
-        raise ForeignModelError(f"{file}: cannot be read ({error.strerror or error})") from None
+        raise ExternalModelError(f"{file}: cannot be read ({error.strerror or error})") from None
     except (ValueError, RecursionError) as error:
-        raise ForeignModelError(f"{file} is no JSON: {error}", hint=_AGAIN) from None
+        raise ExternalModelError(f"{file} is no JSON: {error}", hint=_AGAIN) from None
     if not isinstance(found, dict):
-        raise ForeignModelError(f"{file} holds no mapping", hint=_AGAIN)
+        raise ExternalModelError(f"{file} holds no mapping", hint=_AGAIN)
     return found
 
 
@@ -130,21 +130,21 @@ def _parts(path: Path) -> list[Path]:
     if (path / INDEX).is_file():
         weight_map = read_json(path / INDEX).get("weight_map")
         if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
-            raise ForeignModelError(f"{path / INDEX} has no weight_map", hint=_AGAIN)
+            raise ExternalModelError(f"{path / INDEX} has no weight_map", hint=_AGAIN)
         names = sorted(set(weight_map.values()))
         outside = [name for name in names if Path(name).name != name]
         if outside:
-            raise ForeignModelError(f"{path / INDEX} names a file outside of its folder: {outside[0]!r}")
+            raise ExternalModelError(f"{path / INDEX} names a file outside of its folder: {outside[0]!r}")
         return [path / name for name in names]
     found = sorted(path.glob("*.bin")) + sorted(path.glob("*.pt*"))
     hint = "Save it as safetensors: what pickle holds can run code." if found else "Give a folder with model.safetensors."
-    raise ForeignModelError(f"{path} has no safetensors files", hint=hint)
+    raise ExternalModelError(f"{path} has no safetensors files", hint=hint)
 
 
 def _open(file: Path) -> Any:
     try:
         return safetensors.safe_open(file, framework="pt")
     except FileNotFoundError:
-        raise ForeignModelError(f"{file} is missing", hint=_AGAIN) from None
+        raise ExternalModelError(f"{file} is missing", hint=_AGAIN) from None
     except (safetensors.SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise ForeignModelError(f"{file} is damaged: {error}", hint=_AGAIN) from None
+        raise ExternalModelError(f"{file} is damaged: {error}", hint=_AGAIN) from None

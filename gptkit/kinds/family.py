@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from gptkit.core.spec import Component
-from gptkit.kinds.foreign import ForeignConfig
+from gptkit.kinds.external_config import ExternalConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,52 +18,52 @@ __all__ = ["FamilySpec", "Layout", "Rule"]
 
 
 class Layout(ABC):
-    """How one tensor of ours is made of tensors of theirs. What `split` takes apart, `join` puts together.
+    """How a native tensor is made of external tensors; `join` is the inverse of `split`.
 
-    Both only view, move and copy numbers, and work on tensors without memory, so that shapes are known beforehand.
+    Both methods only view, permute and copy elements, and work on meta tensors, so that shapes are known beforehand.
     `layer` is the spec of the layer that the tensor belongs to (`gptkit.model.spec.LayerSpec`), None outside of layers.
     """
 
     @abstractmethod
     def join(self, parts: Sequence[Tensor], layer: Any) -> Tensor:
-        """Ours, from theirs."""
+        """Return the native tensor for the external ones."""
 
     @abstractmethod
     def split(self, tensor: Tensor, layer: Any) -> list[Tensor]:
-        """Theirs, from ours, in the order of the rule's names."""
+        """Return the external tensors for a native one, in the order of the rule's names."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Where a tensor is found under its other name.
+    """Which external tensors a native tensor corresponds to.
 
-    In names, ``*`` stands for the number of the layer, ``#`` for that of an expert, and ``{q,k,v}`` lists several tensors.
-    The endings ``.weight`` and ``.bias`` are left out where they are the same on both sides. Where only our name has a
-    ``#``, theirs is a stack of all experts, and the layout is that of one of them.
+    In names, ``*`` stands for the index of the layer, ``#`` for that of an expert, and ``{q,k,v}`` lists several tensors.
+    The suffixes ``.weight`` and ``.bias`` are omitted where they are the same on both sides. Where only the native name
+    has a ``#``, the external tensor is a stack of all experts, and the layout is that of one of them.
 
     Attributes:
-        ours: the name here: ``blocks.*.attention.qkv``.
-        theirs: the name there: ``model.layers.*.self_attn.{q,k,v}_proj``.
-        layout: how the numbers lie; None for as they are.
+        native: the native name: ``blocks.*.attention.qkv``.
+        external: the external name: ``model.layers.*.self_attn.{q,k,v}_proj``.
+        layout: how the elements are arranged; None where both are the same.
     """
 
-    ours: str
-    theirs: str
+    native: str
+    external: str
     layout: Layout | None = None
 
     @property
     def stacked(self) -> bool:
-        """Whether one tensor of theirs has those of all our experts."""
-        return "#" in self.ours and "#" not in self.theirs
+        """Whether one external tensor holds those of all experts."""
+        return "#" in self.native and "#" not in self.external
 
     def match(self, name: str) -> tuple[int | None, tuple[str, ...]] | None:
-        """For one of our tensors: its layer and the names of theirs; None where the rule is not about it."""
-        pattern = re.escape(self.ours).replace(r"\*", r"(?P<layer>\d+)").replace(r"\#", r"(?P<expert>\d+)")
+        """Return the layer and the external names of a native tensor; None where the rule does not apply to it."""
+        pattern = re.escape(self.native).replace(r"\*", r"(?P<layer>\d+)").replace(r"\#", r"(?P<expert>\d+)")
         found = re.fullmatch(pattern + r"(?P<leaf>\.weight|\.bias)?", name)
         if found is None:
             return None
         parts = {"layer": "", "expert": "", "leaf": "", **{k: v for k, v in found.groupdict().items() if v is not None}}
-        names = tuple(expand(self.theirs.replace("*", parts["layer"]).replace("#", parts["expert"]) + parts["leaf"]))
+        names = tuple(expand(self.external.replace("*", parts["layer"]).replace("#", parts["expert"]) + parts["leaf"]))
         return (int(parts["layer"]) if parts["layer"] else None), names
 
 
@@ -79,18 +79,18 @@ def expand(name: str) -> Iterator[str]:
 
 
 class FamilySpec(Component):
-    """A family of models as another library knows it: how its configuration and its tensors' names read here.
+    """Maps the configuration and the tensor names of an external model family to a native model, and back.
 
-    The two directions are held to each other: an export is made only where the configuration that it writes is read back
-    as the very model that was to be exported. So `config` may be written plainly; what a family cannot say is found out.
+    The two directions are checked against each other: a model is exported only if the configuration that is written reads
+    back as the same model. So `config` may be written plainly; what a family cannot express is detected.
 
     Class variables:
-        model_type: what the family's config.json says there.
-        architecture: the class that another library loads such a model with.
-        prefix: what the names of a whole model's tensors begin with, and those of a bare body do not.
-        rank: families with a lower one are tried first when a model is exported; the best known ones have it.
-        harmless: keys of the configuration that change no logit, besides those of every family.
-        ignored: patterns (regular expressions) of tensors that hold nothing learned: masks, tables of angles.
+        model_type: the value of this key in config.json.
+        architecture: the class of transformers that loads such a model.
+        prefix: the prefix of tensor names in a model with a head, missing in files of the bare decoder.
+        rank: families of a lower rank are tried first when a model is exported; the most common ones have it.
+        harmless: keys of the configuration that do not affect logits, besides those of every family.
+        ignored: patterns (regular expressions) of tensors that hold nothing learned: masks, frequency tables.
     """
 
     kind: ClassVar[str] = "family"
@@ -102,24 +102,24 @@ class FamilySpec(Component):
     ignored: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
-    def model(self, config: ForeignConfig) -> dict[str, Any]:
-        """The model's spec, as plain data, for a configuration.
+    def model(self, config: ExternalConfig) -> dict[str, Any]:
+        """Return the model's spec, as plain data, for a configuration.
 
         Raises:
-            ForeignModelError: a value asks for what gptkit does not do.
+            ExternalModelError: a value requires what gptkit does not support.
         """
 
     @abstractmethod
     def config(self, model: Any) -> dict[str, Any]:
-        """The configuration of a model (`gptkit.model.spec.ModelSpec`), without `model_type` and `architectures`.
+        """Return the configuration of a model (`gptkit.model.spec.ModelSpec`), without `model_type` and `architectures`.
 
-        May raise LookupError, AttributeError, TypeError or ValueError for a model that is none of the family.
+        May raise LookupError, AttributeError, TypeError or ValueError for a model that the family cannot express.
         """
 
     def skipped(self, model: Any) -> Sequence[str]:
-        """Patterns of tensors that such a model leaves unread: `ignored`, and what depends on its sizes."""
+        """Return patterns of external tensors that are not read: `ignored`, and those that depend on the model's sizes."""
         return self.ignored
 
     @abstractmethod
     def rules(self, model: Any) -> Sequence[Rule]:
-        """Where each tensor of such a model is found. A rule without a tensor of ours does nothing."""
+        """Return the rules of the model's tensors; a rule that matches no native tensor has no effect."""

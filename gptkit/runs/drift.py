@@ -1,4 +1,4 @@
-"""Where a run departs from the model of another library that it should equal: the same tokens through both, part by part."""
+"""Comparison of a run with an external model that it should equal: the same tokens through both, part by part."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gptkit.core.errors import ForeignModelError, RequirementError
+from gptkit.core.errors import ExternalModelError, RequirementError
 from gptkit.core.registry import Registry
 from gptkit.interop.conversion import differences, find_family, pair, read_model
 from gptkit.interop.tensor_files import TensorFiles, read_json
@@ -35,14 +35,14 @@ class Reading:
     Attributes:
         part: where it is in the model: ``blocks.3.attention``.
         name: the component: ``grouped-query``.
-        theirs: the other library's module; empty for what enters the first layer.
-        distance: the largest difference of a number, as a share of the largest of theirs; infinite for NaNs and where
-            shapes differ.
+        external: the module of the external model; empty for the input of the first layer.
+        distance: the largest difference of an element, relative to the external output's largest; infinite for NaNs and
+            where shapes differ.
     """
 
     part: str
     name: str
-    theirs: str
+    external: str
     distance: float
 
 
@@ -89,29 +89,29 @@ def measure_drift(
 
     Raises:
         RequirementError: transformers is not installed.
-        ForeignModelError: it cannot load the folder, or the two have different numbers of layers or features.
+        ExternalModelError: it cannot load the folder, or the two have different numbers of layers or features.
         CheckpointError: there is no such run.
     """
     folder = Path(against)
     if not folder.is_dir():
-        raise ForeignModelError(
+        raise ExternalModelError(
             f"{folder}: no such folder", hint="Give a folder with config.json, as transformers saves it."
         )
     config = read_json(folder / "config.json")
     family = find_family(config, str(folder / "config.json"), registry)
-    ours = load(run, step=step, device="cpu", registry=registry).model.float()
-    theirs = _reference(folder, _KERNELS.get(family.model_type, "eager"))
-    pairs = _Pairs(family, ours, theirs)
-    n_ids, longest = min(ours.vocab_size, theirs.config.vocab_size), min(n_tokens, ours.context_length)
+    native = load(run, step=step, device="cpu", registry=registry).model.float()
+    external = _reference(folder, _KERNELS.get(family.model_type, "eager"))
+    pairs = _Pairs(family, native, external)
+    n_ids, longest = min(native.vocab_size, external.config.vocab_size), min(n_tokens, native.context_length)
     ids_BT = torch.randint(n_ids, (1, longest), generator=torch.Generator().manual_seed(0))
-    readings = tuple(_read(pairs, ours, theirs, ids_BT))
+    readings = tuple(_read(pairs, native, external, ids_BT))
     first = _first(readings, tolerance)
     if first is None:
         return Drift(readings, tolerance)
     found: list[str] = []
-    with contextlib.suppress(ForeignModelError):
-        found = differences(ours.spec, read_model(family, config, registry=registry))
-    return Drift(readings, tolerance, tuple(_tensors(family, ours, folder, first.part)), tuple(found))
+    with contextlib.suppress(ExternalModelError):
+        found = differences(native.spec, read_model(family, config, registry=registry))
+    return Drift(readings, tolerance, tuple(_tensors(family, native, folder, first.part)), tuple(found))
 
 
 def _first(readings: Sequence[Reading], tolerance: float) -> Reading | None:
@@ -133,7 +133,7 @@ def _reference(folder: Path, kernel: str) -> Any:
         return transformers.AutoModelForCausalLM.from_pretrained(folder, **options).eval()
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ForeignModelError(f"{folder}: transformers cannot load it: {reason}") from None
+        raise ExternalModelError(f"{folder}: transformers cannot load it: {reason}") from None
     finally:
         logging.set_verbosity(verbosity)
         if bars:
@@ -141,51 +141,51 @@ def _reference(folder: Path, kernel: str) -> Any:
 
 
 class _Pairs:
-    """Modules of ours and of theirs that should return the same; the family's rules say what theirs are called."""
+    """Pairs of native and external modules that should return the same; the family's rules give the external names."""
 
-    def __init__(self, family: FamilySpec, ours: GPT, theirs: nn.Module) -> None:
+    def __init__(self, family: FamilySpec, native: GPT, external: nn.Module) -> None:
         try:
-            self.rules = family.rules(ours.spec)
+            self.rules = family.rules(native.spec)
         except (LookupError, AttributeError, TypeError, ValueError):
-            raise ForeignModelError(f"the run has not the shape of family {family.name!r}") from None
-        self.modules = dict(theirs.named_modules())
-        stem = next(rule.theirs for rule in self.rules if rule.ours.startswith("blocks.*")).partition("*")[0]
+            raise ExternalModelError(f"the run has not the shape of family {family.name!r}") from None
+        self.modules = dict(external.named_modules())
+        stem = next(rule.external for rule in self.rules if rule.native.startswith("blocks.*")).partition("*")[0]
         self.blocks = [name for name in self.modules if name.startswith(stem) and name[len(stem) :].isdigit()]
-        if len(self.blocks) != len(ours.blocks):
-            raise ForeignModelError(f"the other model has {len(self.blocks)} layers, the run {len(ours.blocks)}")
-        # What ours is hooked at, its place and component, and where theirs is.
+        if len(self.blocks) != len(native.blocks):
+            raise ExternalModelError(f"the other model has {len(self.blocks)} layers, the run {len(native.blocks)}")
+        # The native module that is hooked, its path and component, and the name of the external module.
         self.found: list[tuple[nn.Module, str, str, str]] = []
-        for index, (layer, block) in enumerate(zip(ours.spec.layer_specs(), ours.blocks, strict=True)):
+        for index, (layer, block) in enumerate(zip(native.spec.layer_specs(), native.blocks, strict=True)):
             for name, child in block.named_children():
                 spec = getattr(layer, name, layer.norm if name.endswith("norm") else None)
                 if spec is not None:
                     self._add(child, f"blocks.{index}.{name}", spec.name, self.blocks[index])
             self.found.append((block, f"blocks.{index}", layer.block.name, self.blocks[index]))
-        if ours.spec.final_norm is not None:
-            self._add(ours.final_norm, "final_norm", ours.spec.final_norm.name, "")
+        if native.spec.final_norm is not None:
+            self._add(native.final_norm, "final_norm", native.spec.final_norm.name, "")
 
     def _add(self, module: nn.Module, part: str, name: str, block: str) -> None:
-        # A branch's last projection says what it returns, even where their module adds the shortcut at once.
+        # The output of a branch is that of its last projection, even where the external module also adds the residual.
         last = _LAST.get(part.rpartition(".")[2])
         leaf = None if last is None else getattr(module, last, None)
         if isinstance(leaf, nn.Module):
-            hooked, other = leaf, self._theirs(f"{part}.{last}")
+            hooked, other = leaf, self._external(f"{part}.{last}")
         elif last is not None:
-            # Experts have no last projection of their own: the whole of theirs, whatever it is called there.
-            hooked, router = module, self._theirs(f"{part}.router.scores")
+            # Experts have no last projection of their own: the whole external module, whatever its name.
+            hooked, router = module, self._external(f"{part}.router.scores")
             inner = {router[len(block) + 1 :].partition(".")[0], "mlp", "feed_forward", "block_sparse_moe"}
             other = next((f"{block}.{each}" for each in sorted(inner) if f"{block}.{each}" in self.modules), "")
         else:
-            hooked, other = module, self._theirs(part)
+            hooked, other = module, self._external(part)
         if other in self.modules:
             self.found.append((hooked, part, name, other))
 
-    def _theirs(self, part: str) -> str:
+    def _external(self, part: str) -> str:
         names = next((match[1] for rule in self.rules if (match := rule.match(f"{part}.weight"))), ("",))
         return names[0].removesuffix(".weight") if len(names) == 1 else ""
 
 
-def _read(pairs: _Pairs, ours: GPT, theirs: Any, ids_BT: Tensor) -> Iterator[Reading]:
+def _read(pairs: _Pairs, native: GPT, external: Any, ids_BT: Tensor) -> Iterator[Reading]:
     seen: dict[str, Tensor] = {}
     there: dict[str, Tensor] = {}
     handles = []
@@ -197,7 +197,7 @@ def _read(pairs: _Pairs, ours: GPT, theirs: Any, ids_BT: Tensor) -> Iterator[Rea
     def enters(module: nn.Module, inputs: Any, named: Any) -> None:
         there["embedding"] = (inputs[0] if inputs else named["hidden_states"]).clone()
 
-    handles.append(ours.embedding.register_forward_hook(keep(seen, "embedding")))
+    handles.append(native.embedding.register_forward_hook(keep(seen, "embedding")))
     handles.append(pairs.modules[pairs.blocks[0]].register_forward_pre_hook(enters, with_kwargs=True))
     for module, part, _, other in pairs.found:
         handles.append(module.register_forward_hook(keep(seen, part)))
@@ -205,13 +205,13 @@ def _read(pairs: _Pairs, ours: GPT, theirs: Any, ids_BT: Tensor) -> Iterator[Rea
     try:
         with torch.no_grad():
             # Dictionaries remember the order in which our hooks were called: that of computing.
-            seen["logits"] = ours(ids_BT).logits
-            there["logits"] = theirs(ids_BT, use_cache=False).logits
+            seen["logits"] = native(ids_BT).logits
+            there["logits"] = external(ids_BT, use_cache=False).logits
     finally:
         for handle in handles:
             handle.remove()
     names = {part: (name, other) for _, part, name, other in pairs.found}
-    names |= {"embedding": (ours.spec.embedding.name, ""), "logits": (ours.spec.head.name, "")}
+    names |= {"embedding": (native.spec.embedding.name, ""), "logits": (native.spec.head.name, "")}
     for part, tensor in seen.items():
         if part in there:
             yield Reading(part, *names[part], _distance(tensor, there[part]))
@@ -222,21 +222,21 @@ def _tensor(output: Any) -> Tensor:
     return found
 
 
-def _distance(ours: Tensor, theirs: Tensor) -> float:
-    if ours.numel() != theirs.numel():
+def _distance(native: Tensor, external: Tensor) -> float:
+    if native.numel() != external.numel():
         return float("inf")
-    difference = (ours - theirs.reshape(ours.shape)).abs().max() / theirs.abs().max().clamp(min=1e-30)
+    difference = (native - external.reshape(native.shape)).abs().max() / external.abs().max().clamp(min=1e-30)
     return float("inf") if difference.isnan() else float(difference)
 
 
-def _tensors(family: FamilySpec, ours: GPT, folder: Path, part: str) -> Iterator[str]:
+def _tensors(family: FamilySpec, native: GPT, folder: Path, part: str) -> Iterator[str]:
     """Tensors of a part whose numbers are not those of the files."""
-    files, own = TensorFiles(folder), ours.state_dict()
-    for move in pair(family, ours):
-        mine = [(name, at) for at, name in enumerate(move.ours) if _of(part, name)]
-        if not mine or any(name not in files.entries for name in move.theirs):
+    files, own = TensorFiles(folder), native.state_dict()
+    for move in pair(family, native):
+        mine = [(name, at) for at, name in enumerate(move.native) if _of(part, name)]
+        if not mine or any(name not in files.entries for name in move.external):
             continue
-        joined = move.join([files.get(name).float() for name in move.theirs])
+        joined = move.join([files.get(name).float() for name in move.external])
         yield from (name for name, at in mine if not torch.equal(joined[at], own[name]))
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gptkit.checkpoint.store import MODEL, CheckpointStore, read_state, write_text
-from gptkit.core.errors import CheckpointError, ForeignModelError
+from gptkit.core.errors import CheckpointError, ExternalModelError
 from gptkit.core.registry import Registry
 from gptkit.interop.conversion import Move, differences, families, pair, read_model
 from gptkit.interop.tensor_files import SINGLE, Entry, TensorFiles, write_tensors
@@ -49,7 +49,7 @@ def export_model(
         The folder.
 
     Raises:
-        ForeignModelError: no family can express the model; says what stands in the way of the nearest.
+        ExternalModelError: no family can express the model; says what stands in the way of the nearest.
         CheckpointError: there is no such run, or it has no checkpoint.
     """
     there, target = RunFolder(run), Path(folder)
@@ -59,7 +59,7 @@ def export_model(
         raise CheckpointError(f"{there.path} has no checkpoint yet", hint="Resume the training until it saves one.")
     read_state(latest)
     if (target / "config.json").exists():
-        raise ForeignModelError(f"{target} already holds a model", hint="Choose another folder.")
+        raise ExternalModelError(f"{target} already holds a model", hint="Choose another folder.")
     files = TensorFiles(latest / MODEL)
     model = spec.model
     if model.vocab_size is None:
@@ -67,7 +67,7 @@ def export_model(
     wanted = family or there.read_provenance().get("imported", {}).get("family")
     chosen, config = choose_family(model, wanted, only=family is not None, registry=registry)
     moves = pair(chosen, GPT(model, device="meta"))
-    dtypes = {files.entries[name].dtype for move in moves for name in move.ours}
+    dtypes = {files.entries[name].dtype for move in moves for name in move.native}
     dtype = "float32" if torch.float32 in dtypes else str(dtypes.pop()).removeprefix("torch.")
     target.mkdir(parents=True, exist_ok=True)
     _write(target / SINGLE, moves, files, progress)
@@ -94,18 +94,18 @@ def choose_family(
         among: the families to choose from; all by default.
 
     Raises:
-        ForeignModelError: none can.
+        ExternalModelError: none can.
     """
     known = {name: each for name, each in families(registry).items() if among is None or name in among}
     if only and wanted not in known:
-        raise ForeignModelError(f"there is no family {wanted!r}", hint=f"There are: {', '.join(sorted(known))}.")
+        raise ExternalModelError(f"there is no family {wanted!r}", hint=f"There are: {', '.join(sorted(known))}.")
     order = sorted(known, key=lambda name: (name != wanted, known[name].rank, name))
     reasons: dict[str, list[str]] = {}
     for name in order[:1] if only else order:
         try:
             config = known[name].config(model)
             found = differences(model, read_model(known[name], config, f"family {name!r}", registry))
-        except ForeignModelError as error:
+        except ExternalModelError as error:
             found = [error.message]
         except _FAILED as error:
             reasons[name] = [f"it has no {error}"] * 1000
@@ -116,7 +116,7 @@ def choose_family(
     nearest = min(reasons, key=lambda name: len(reasons[name]))
     shown = reasons[nearest]
     more = f"; and {len(shown) - 4} more" if len(shown) > 4 else ""
-    raise ForeignModelError(
+    raise ExternalModelError(
         f"{'family' if only else 'no family can express this model; the nearest,'} {nearest!r} "
         f"{'cannot express this model' if only else 'cannot'}: {'; '.join(shown[:4])}{more}",
         hint="Change the model to one that the family can express, or add a family for it.",
@@ -125,15 +125,15 @@ def choose_family(
 
 def _write(file: Path, moves: list[Move], files: TensorFiles, progress: Callable[[int, int], None] | None) -> None:
     entries: dict[str, Entry] = {}
-    ordered = sorted(moves, key=lambda move: -files.entries[move.ours[0]].dtype.itemsize)
+    ordered = sorted(moves, key=lambda move: -files.entries[move.native[0]].dtype.itemsize)
     for move in ordered:
-        for name, part in zip(move.theirs, move.split(move.likes), strict=True):
-            entries[name] = Entry(tuple(part.shape), files.entries[move.ours[0]].dtype)
+        for name, part in zip(move.external, move.split(move.likes), strict=True):
+            entries[name] = Entry(tuple(part.shape), files.entries[move.native[0]].dtype)
     total, done = sum(entry.bytes for entry in entries.values()), 0
 
     def tensors() -> Iterator[tuple[str, Tensor]]:
         for move in ordered:
-            yield from zip(move.theirs, move.split([files.get(name) for name in move.ours]), strict=True)
+            yield from zip(move.external, move.split([files.get(name) for name in move.native]), strict=True)
 
     def report(written: int) -> None:
         nonlocal done

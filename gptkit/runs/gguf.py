@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gptkit.checkpoint.store import MODEL, CheckpointStore, read_state
-from gptkit.core.errors import CheckpointError, ForeignModelError
+from gptkit.core.errors import CheckpointError, ExternalModelError
 from gptkit.core.registry import Registry
 from gptkit.interop.conversion import Move, differences, pair, read_model
 from gptkit.interop.formats.gguf.architectures import ARCHITECTURES, FREQUENCIES, Architecture, permute, rope_factors
@@ -52,7 +52,7 @@ def export_gguf(
         The file.
 
     Raises:
-        ForeignModelError: llama.cpp cannot express the model or its tokenizer; says what stands in the way.
+        ExternalModelError: llama.cpp cannot express the model or its tokenizer; says what stands in the way.
         CheckpointError: there is no such run, or it has no checkpoint.
     """
     there, target = RunFolder(run), Path(file)
@@ -62,7 +62,7 @@ def export_gguf(
         raise CheckpointError(f"{there.path} has no checkpoint yet", hint="Resume the training until it saves one.")
     read_state(latest)
     if target.exists():
-        raise ForeignModelError(f"{target} is there already", hint="Choose another name, or remove it.")
+        raise ExternalModelError(f"{target} is there already", hint="Choose another name, or remove it.")
     files = TensorFiles(latest / MODEL)
     rows = files.entries["embedding.table.weight"].shape[0]
     model = spec.model.model_copy(update={"vocab_size": spec.model.vocab_size or rows})
@@ -71,8 +71,8 @@ def export_gguf(
     name, architecture = next((name, each) for name, each in ARCHITECTURES.items() if each.family == chosen.name)
 
     moves = pair(chosen, GPT(model, device="meta"))
-    parts = [(name, part) for move in moves for name, part in zip(move.theirs, move.split(move.likes), strict=True)]
-    names = {theirs: _renamed(architecture, theirs) for theirs, _ in parts}
+    parts = [(name, part) for move in moves for name, part in zip(move.external, move.split(move.likes), strict=True)]
+    names = {external: _renamed(architecture, external) for external, _ in parts}
     factors = rope_factors(config)
     metadata = {
         "general.architecture": Typed("string", name),
@@ -86,14 +86,14 @@ def export_gguf(
     read_back = read_config(architecture, plain, set(names.values()), rows, "the file", factors)
     found = differences(model, read_model(chosen, read_back, "the file", registry))
     if found:
-        raise ForeignModelError(
+        raise ExternalModelError(
             f"GGUF's architecture {name!r} cannot express this model: {'; '.join(found[:4])}",
             hint="Export to hugging-face instead.",
         )
     metadata |= write_vocabulary(load_tokenizer(spec, there), rows)
     shapes = {
-        names[theirs]: tuple(part.shape)[::-1] if _transposed(architecture, names[theirs]) else tuple(part.shape)
-        for theirs, part in parts
+        names[external]: tuple(part.shape)[::-1] if _transposed(architecture, names[external]) else tuple(part.shape)
+        for external, part in parts
     }
     entries = {each: (shape, _dtype(each, shape, type)) for each, shape in shapes.items()}
     if factors is not None:
@@ -116,7 +116,7 @@ def _families() -> set[str]:
 def _renamed(architecture: Architecture, name: str) -> str:
     found = architecture.renamed(name)
     if found is None:
-        raise ForeignModelError(f"GGUF has no place for {name}", hint="Export to hugging-face instead.")
+        raise ExternalModelError(f"GGUF has no place for {name}", hint="Export to hugging-face instead.")
     return found
 
 
@@ -138,8 +138,8 @@ def _numbers(
     factors: Tensor | None,
 ) -> Iterator[tuple[str, Tensor]]:
     for move in moves:
-        for theirs, tensor in zip(move.theirs, move.split([files.get(name) for name in move.ours]), strict=True):
-            name = names[theirs]
+        for external, tensor in zip(move.external, move.split([files.get(name) for name in move.native]), strict=True):
+            name = names[external]
             heads = architecture.rearranged(name)
             if heads is not None:
                 tensor = permute(tensor, config[heads])
@@ -153,7 +153,7 @@ def _held(numbers: Iterator[tuple[str, Tensor]], entries: dict[str, Any]) -> Ite
     for name, tensor in numbers:
         written = tensor.to(entries[name][1])
         if written.dtype == torch.float16 and bool((written.isinf() & ~tensor.isinf()).any()):
-            raise ForeignModelError(f"{name} has numbers that f16 cannot hold", hint="Export with --type f32.")
+            raise ExternalModelError(f"{name} has numbers that f16 cannot hold", hint="Export with --type f32.")
         yield name, written
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gptkit.checkpoint.store import CheckpointStore
-from gptkit.core.errors import ForeignModelError, TokenizerError
+from gptkit.core.errors import ExternalModelError, TokenizerError
 from gptkit.core.registry import Registry
 from gptkit.files import validate_data
 from gptkit.interop.conversion import Move, check_tensors, find_family, pair, read_model
@@ -40,7 +40,7 @@ def import_model(path: str | Path, folder: str | Path, **options: Any) -> Run:
         path, folder, options: as for `convert_model`.
 
     Raises:
-        ForeignModelError: the model cannot be imported; says which key or tensor is at fault.
+        ExternalModelError: the model cannot be imported; says which key or tensor is at fault.
     """
     return load(convert_model(path, folder, **options), registry=options.get("registry"))
 
@@ -70,7 +70,7 @@ def convert_model(
         The run's folder.
 
     Raises:
-        ForeignModelError: a key or tensor is not understood, missing or damaged.
+        ExternalModelError: a key or tensor is not understood, missing or damaged.
         CheckpointError: the folder holds something already.
     """
     source, there = Path(path), RunFolder(folder)
@@ -85,7 +85,7 @@ def convert_model(
         files = TensorFiles(source)
     else:
         hint = "Give a folder with config.json and model.safetensors, or a GGUF file."
-        raise ForeignModelError(f"{source}: no such folder or file", hint=hint)
+        raise ExternalModelError(f"{source}: no such folder or file", hint=hint)
     model = read_model(family, config, place, registry)
     with contextlib.ExitStack() as stack:
         if tokenizer is None and isinstance(files, GgufModel):
@@ -97,7 +97,7 @@ def convert_model(
         try:
             shell = GPT(spec.model, device="meta")
         except (RuntimeError, OverflowError) as error:
-            raise ForeignModelError(f"{place} describes a model that cannot be built: {error}") from None
+            raise ExternalModelError(f"{place} describes a model that cannot be built: {error}") from None
         moves = pair(family, shell)
         where = check_tensors(family, shell, moves, files.entries, str(source))
         try:
@@ -106,9 +106,9 @@ def convert_model(
             if lies_in is None:
                 raise
             # The place in the message is one that the user never saw.
-            raise ForeignModelError(f"{source}: its tokenizer {error.message.rpartition('tokenizer.json: ')[2]}") from None
+            raise ExternalModelError(f"{source}: its tokenizer {error.message.rpartition('tokenizer.json: ')[2]}") from None
     if spec.model.vocab_size is not None and words.vocab_size > spec.model.vocab_size:
-        raise ForeignModelError(f"{source}: the tokenizer has {words.vocab_size} ids, the model {spec.model.vocab_size}")
+        raise ExternalModelError(f"{source}: the tokenizer has {words.vocab_size} ids, the model {spec.model.vocab_size}")
 
     if overwrite:
         there.clear()
@@ -138,7 +138,7 @@ def _tokenizer(source: Path, given: str | Mapping[str, Any] | None) -> Any:
         return given
     if not (source / TOKENIZER).is_file():
         hint = "Save it with a fast tokenizer, or name one: --tokenizer byte, say."
-        raise ForeignModelError(f"{source} has no {TOKENIZER}", hint=hint)
+        raise ExternalModelError(f"{source} has no {TOKENIZER}", hint=hint)
     return {"name": "hugging-face", "path": str(source.resolve())}
 
 
@@ -159,22 +159,22 @@ def _convert(
     progress: Callable[[int, int], None] | None,
 ) -> None:
     def names(move: Move) -> list[str]:
-        return [where[name] for name in move.theirs]
+        return [where[name] for name in move.external]
 
-    dtypes = {move.ours: _common([files.entries[name].dtype for name in names(move)]) for move in moves}
+    dtypes = {move.native: _common([files.entries[name].dtype for name in names(move)]) for move in moves}
     # Wider numbers first: then every tensor lies at a multiple of its numbers' size.
-    ordered = sorted(moves, key=lambda move: -dtypes[move.ours].itemsize)
+    ordered = sorted(moves, key=lambda move: -dtypes[move.native].itemsize)
     entries = {
-        name: Entry(tuple(like.shape), dtypes[move.ours])
+        name: Entry(tuple(like.shape), dtypes[move.native])
         for move in ordered
-        for name, like in zip(move.ours, move.likes, strict=True)
+        for name, like in zip(move.native, move.likes, strict=True)
     }
     total, done = sum(entry.bytes for entry in entries.values()), 0
 
     def tensors() -> Iterator[tuple[str, Tensor]]:
         for move in ordered:
-            dtype = dtypes[move.ours]
-            yield from zip(move.ours, move.join([files.get(name).to(dtype) for name in names(move)]), strict=True)
+            dtype = dtypes[move.native]
+            yield from zip(move.native, move.join([files.get(name).to(dtype) for name in names(move)]), strict=True)
 
     def report(written: int) -> None:
         nonlocal done

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import cast
 
-from gptkit.core.errors import ForeignModelError, SpecError
+from gptkit.core.errors import ExternalModelError, SpecError
 from gptkit.files import validate_data
+from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import FamilySpec
-from gptkit.kinds.foreign import ForeignConfig
 from gptkit.model.gpt import GPT
 from gptkit.model.spec import PARTS, ModelSpec
 from gptkit.testing.check import Checks, expect, skip
@@ -32,8 +32,8 @@ _TINY = {
 def _model(subject: Subject) -> ModelSpec:
     """A tiny model of the family, whatever else it has by its own defaults."""
     try:
-        return validate_data(_family(subject).model(ForeignConfig(_TINY)), ModelSpec)
-    except (ForeignModelError, SpecError) as error:
+        return validate_data(_family(subject).model(ExternalConfig(_TINY)), ModelSpec)
+    except (ExternalModelError, SpecError) as error:
         skip(f"no tiny model of it can be told from usual sizes alone: {error.message}")
 
 
@@ -53,7 +53,7 @@ def says_who_it_is(subject: Subject) -> None:
 def config_comes_back(subject: Subject) -> None:
     family, model = _family(subject), _model(subject)
     config = family.config(model)
-    again = validate_data(family.model(ForeignConfig(config)), ModelSpec)
+    again = validate_data(family.model(ExternalConfig(config)), ModelSpec)
     # What layers are made of is compared layer by layer: there are several ways to write a pattern.
     fields = [name for name in _WHOLE if getattr(again, name) != getattr(model, name)]
     pairs = zip(*_layers(again, model), strict=True)

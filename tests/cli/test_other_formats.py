@@ -20,7 +20,7 @@ def invoke(*words: str) -> tuple[int, str]:
 
 
 @pytest.fixture
-def foreign(tmp_path: Path) -> Path:
+def external(tmp_path: Path) -> Path:
     """A llama of one layer, whose tensors are all that there are."""
     folder = tmp_path / "tiny-llama"
     folder.mkdir()
@@ -36,7 +36,7 @@ def foreign(tmp_path: Path) -> Path:
     return folder
 
 
-def test_there_and_back(foreign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_there_and_back(external: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     code, said = invoke("import", "tiny-llama", "--tokenizer", "byte")
     assert code == 0
@@ -46,12 +46,12 @@ def test_there_and_back(foreign: Path, tmp_path: Path, monkeypatch: pytest.Monke
     code, said = invoke("export", "runs/tiny-llama")
     assert code == 0
     assert "exported to exports/tiny-llama" in said
-    before, after = (load_file(folder / "model.safetensors") for folder in (foreign, tmp_path / "exports" / "tiny-llama"))
+    before, after = (load_file(folder / "model.safetensors") for folder in (external, tmp_path / "exports" / "tiny-llama"))
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_refusals_are_messages(foreign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refusals_are_messages(external: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     code, said = invoke("import", "tiny-llama")
     assert code == 2
@@ -84,7 +84,7 @@ def test_what_no_family_has_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "; block is post-norm, and would be pre-norm" in said
 
 
-def test_an_import_is_trained_on(foreign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_import_is_trained_on(external: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert invoke("import", "tiny-llama", "runs/a", "--tokenizer", "byte")[0] == 0
     small = ["--set", "training.steps=1", "--set", "training.batch_size=1"]

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 import gptkit
 from gptkit.cli.main import app
-from gptkit.core.errors import ForeignModelError, RequirementError
+from gptkit.core.errors import ExternalModelError, RequirementError
 from gptkit.runs.drift import Drift, measure_drift
 
 transformers = pytest.importorskip("transformers")
@@ -32,9 +32,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     made: Models = {}
     for name in KINDS:
         folder = tmp_path_factory.mktemp(name)
-        make(name, folder / "foreign")
-        gptkit.import_model(folder / "foreign", folder / "run", tokenizer="byte")
-        made[name] = folder / "foreign", folder / "run"
+        make(name, folder / "external")
+        gptkit.import_model(folder / "external", folder / "run", tokenizer="byte")
+        made[name] = folder / "external", folder / "run"
     return made
 
 
@@ -58,8 +58,8 @@ def first(found: Drift) -> str:
 
 @pytest.mark.parametrize("name", KINDS)
 def test_a_run_equals_what_it_was_imported_from(models: Models, name: str) -> None:
-    foreign, run = models[name]
-    found = measure_drift(run, foreign, n_tokens=40)
+    external, run = models[name]
+    found = measure_drift(run, external, n_tokens=40)
     assert found.first is None
     assert max(reading.distance for reading in found.readings) < 1e-4
     parts = [reading.part for reading in found.readings]
@@ -88,41 +88,41 @@ def test_a_run_equals_what_it_was_imported_from(models: Models, name: str) -> No
     ],
 )
 def test_the_part_with_a_changed_weight_is_named(models: Models, tmp_path: Path, name: str, tensor: str, part: str) -> None:
-    foreign, run = models[name]
-    found = measure_drift(tampered(run, tmp_path, tensor, lambda old: 0.3 - old), foreign, n_tokens=40)
+    external, run = models[name]
+    found = measure_drift(tampered(run, tmp_path, tensor, lambda old: 0.3 - old), external, n_tokens=40)
     assert first(found) == part
     assert found.tensors == (tensor,)
     assert found.differences == ()
 
 
 def test_what_the_spec_says_otherwise_is_named(models: Models, tmp_path: Path) -> None:
-    foreign, run = models["llama"]
+    external, run = models["llama"]
     shutil.copytree(run, tmp_path / "run")
     spec = tmp_path / "run" / "spec.yaml"
     text = spec.read_text()
     assert text.count("base: 5000.0") == 1
     spec.write_text(text.replace("base: 5000.0", "base: 90.0"))
-    found = measure_drift(tmp_path / "run", foreign, n_tokens=40)
+    found = measure_drift(tmp_path / "run", external, n_tokens=40)
     assert first(found) == "blocks.0.attention"
     assert found.tensors == ()
     assert any("base" in text and "90" in text for text in found.differences)
 
 
 def test_a_nan_is_a_difference(models: Models, tmp_path: Path) -> None:
-    foreign, run = models["llama"]
+    external, run = models["llama"]
     broken = tampered(run, tmp_path, "blocks.1.feedforward.down.weight", lambda old: old * float("nan"))
-    assert first(measure_drift(broken, foreign)) == "blocks.1.feedforward"
+    assert first(measure_drift(broken, external)) == "blocks.1.feedforward"
 
 
 def test_models_that_cannot_be_compared_are_refused(models: Models, tmp_path: Path) -> None:
-    foreign, _ = models["qwen3_next"]
+    external, _ = models["qwen3_next"]
     _, run = models["llama"]
-    with pytest.raises(ForeignModelError, match="5 layers, the run 3"):
-        measure_drift(run, foreign)
+    with pytest.raises(ExternalModelError, match="5 layers, the run 3"):
+        measure_drift(run, external)
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
-    with pytest.raises(ForeignModelError, match="transformers cannot load it"):
+    with pytest.raises(ExternalModelError, match="transformers cannot load it"):
         measure_drift(run, tmp_path)
-    with pytest.raises(ForeignModelError, match="no such folder"):
+    with pytest.raises(ExternalModelError, match="no such folder"):
         measure_drift(run, tmp_path / "config.json")
 
 
@@ -133,15 +133,15 @@ def test_without_transformers_it_says_what_is_needed(models: Models, monkeypatch
 
 
 def test_the_command(models: Models, tmp_path: Path) -> None:
-    foreign, run = models["llama"]
-    same = CliRunner().invoke(app, ["drift", str(run), "--against", str(foreign)])
+    external, run = models["llama"]
+    same = CliRunner().invoke(app, ["drift", str(run), "--against", str(external)])
     assert same.exit_code == 0, same.output
     assert "no part differs" in same.output
     changed = tampered(run, tmp_path, "blocks.1.attention.qkv.weight", lambda old: old + 0.3)
-    other = CliRunner().invoke(app, ["drift", str(changed), "--against", str(foreign)])
+    other = CliRunner().invoke(app, ["drift", str(changed), "--against", str(external)])
     assert other.exit_code == 1
     assert "blocks.1.attention (grouped-query) is the first to differ" in other.output
     assert "differ from those in the files: blocks.1.attention.qkv.weight" in other.output
     assert "blocks.0.attention" not in other.output  # of layers that agree, one line is enough
-    told = CliRunner().invoke(app, ["drift", str(changed), "--against", str(foreign), "--json"])
+    told = CliRunner().invoke(app, ["drift", str(changed), "--against", str(external), "--json"])
     assert json.loads(told.stdout)["first"] == "blocks.1.attention"

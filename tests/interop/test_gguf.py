@@ -15,7 +15,7 @@ from interop.gguf_models import DECODER, GROUPED, MODELS, changed, make_run
 import gptkit
 from gptkit.components.tokenizer.bpe import BpeSpec
 from gptkit.components.tokenizer.hugging_face import HuggingFaceSpec
-from gptkit.core.errors import ForeignModelError
+from gptkit.core.errors import ExternalModelError
 from gptkit.files import validate_data
 from gptkit.interop.formats.gguf.container import GgufFile, Typed
 from gptkit.runs.gguf import export_gguf
@@ -39,16 +39,16 @@ def bpe(pattern: str, **fields: Any) -> tuple[dict[str, Any], Any]:
 def test_export_and_import_keep_every_bit(tmp_path: Path, name: str) -> None:
     run = make_run(tmp_path / "run", MODELS[name])
     file = export_gguf(run, tmp_path / "model.gguf")
-    ours, back = gptkit.load(run), gptkit.import_model(file, tmp_path / "back")
-    assert {k: v.shape for k, v in weights(back).items()} == {k: v.shape for k, v in weights(ours).items()}
-    for key, tensor in weights(ours).items():
+    native, back = gptkit.load(run), gptkit.import_model(file, tmp_path / "back")
+    assert {k: v.shape for k, v in weights(back).items()} == {k: v.shape for k, v in weights(native).items()}
+    for key, tensor in weights(native).items():
         assert torch.equal(weights(back)[key], tensor), key
     ids = torch.randint(0, 257, (2, 40), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        assert torch.equal(back.model(ids).logits, ours.model(ids).logits)
+        assert torch.equal(back.model(ids).logits, native.model(ids).logits)
     assert back.spec.name == "model"
-    assert [back.tokenizer.encode(text) for text in TEXTS] == [ours.tokenizer.encode(text) for text in TEXTS]
-    assert back.tokenizer.end_id == ours.tokenizer.end_id == 256
+    assert [back.tokenizer.encode(text) for text in TEXTS] == [native.tokenizer.encode(text) for text in TEXTS]
+    assert back.tokenizer.end_id == native.tokenizer.end_id == 256
     assert back.tokenizer.lossless
 
 
@@ -57,15 +57,15 @@ def test_f16_rounds_matrices_and_no_vectors(tmp_path: Path) -> None:
     file = export_gguf(run, tmp_path / "model.gguf", type="f16")
     whole = export_gguf(run, tmp_path / "whole.gguf")
     assert file.stat().st_size < 0.7 * whole.stat().st_size
-    ours, back = gptkit.load(run), gptkit.import_model(file, tmp_path / "back")
-    for key, tensor in weights(ours).items():
+    native, back = gptkit.load(run), gptkit.import_model(file, tmp_path / "back")
+    for key, tensor in weights(native).items():
         rounded = tensor if tensor.dim() == 1 or "position" in key else tensor.half().float()
         assert torch.equal(weights(back)[key].float(), rounded), key
 
 
 def test_f16_refuses_what_it_cannot_hold(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", DECODER, scale=1e6)
-    with pytest.raises(ForeignModelError, match=r"token_embd\.weight has numbers that f16 cannot hold"):
+    with pytest.raises(ExternalModelError, match=r"token_embd\.weight has numbers that f16 cannot hold"):
         export_gguf(run, tmp_path / "model.gguf", type="f16")
     assert not list(tmp_path.glob("*.gguf*"))
     assert not list(tmp_path.glob(".*"))
@@ -88,7 +88,7 @@ def test_f16_refuses_what_it_cannot_hold(tmp_path: Path) -> None:
 )
 def test_models_that_gguf_cannot_express_are_refused(tmp_path: Path, change: dict[str, Any], said: str) -> None:
     run = make_run(tmp_path / "run", {**DECODER, **change})
-    with pytest.raises(ForeignModelError, match=said):
+    with pytest.raises(ExternalModelError, match=said):
         export_gguf(run, tmp_path / "model.gguf")
     assert not (tmp_path / "model.gguf").exists()
 
@@ -140,7 +140,7 @@ def test_start_and_chat_template_are_kept(tmp_path: Path) -> None:
 def test_tokenizers_that_gguf_cannot_express_are_refused(tmp_path: Path, tokenizer: dict[str, Any], said: str) -> None:
     words = validate_data({"tokenizer": tokenizer, "model": DECODER}, ExperimentSpec).tokenizer.fit(iter(PROSE))
     run = make_run(tmp_path / "run", DECODER, tokenizer, words)
-    with pytest.raises(ForeignModelError, match=said):
+    with pytest.raises(ExternalModelError, match=said):
         export_gguf(run, tmp_path / "model.gguf")
     assert not list(tmp_path.glob("*.gguf"))
 
@@ -171,7 +171,7 @@ def test_tokenizers_that_gguf_cannot_express_are_refused(tmp_path: Path, tokeniz
 )
 def test_each_fault_is_named(tmp_path: Path, key: str, value: Typed | None, said: str) -> None:
     file = export_gguf(make_run(tmp_path / "run", DECODER), tmp_path / "model.gguf")
-    with pytest.raises(ForeignModelError, match=f"(?s){said}"):
+    with pytest.raises(ExternalModelError, match=f"(?s){said}"):
         gptkit.import_model(changed(file, tmp_path / "changed.gguf", **{key: value}), tmp_path / "back")
     assert not (tmp_path / "back").exists()
 
@@ -212,7 +212,7 @@ def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     entry = b"blk.0.attn_q.weight" + struct.pack("<IQQI", 2, 64, 64, 1)
     assert entry in data
     file.write_bytes(data.replace(entry, entry[:-4] + struct.pack("<I", 8)))
-    with pytest.raises(ForeignModelError, match=r"blk\.0\.attn_q\.weight is quantised") as caught:
+    with pytest.raises(ExternalModelError, match=r"blk\.0\.attn_q\.weight is quantised") as caught:
         gptkit.import_model(file, tmp_path / "again")
     assert caught.value.hint is not None
     assert "gptkit[gguf]" in caught.value.hint

@@ -12,7 +12,7 @@ import pytest
 from interop.gguf_models import DECODER, make_run
 
 import gptkit
-from gptkit.core.errors import ForeignModelError, GptkitError
+from gptkit.core.errors import ExternalModelError, GptkitError
 from gptkit.interop.formats.gguf.container import GgufFile
 from gptkit.runs.gguf import export_gguf
 
@@ -69,7 +69,7 @@ def test_hostile_heads(tmp_path: Path, data: bytes, said: str) -> None:
     (tmp_path / "x.gguf").write_bytes(data)
     tracemalloc.start()
     try:
-        with pytest.raises(ForeignModelError, match=said):
+        with pytest.raises(ExternalModelError, match=said):
             GgufFile(tmp_path / "x.gguf")
         assert tracemalloc.get_traced_memory()[1] < 2_000_000
     finally:

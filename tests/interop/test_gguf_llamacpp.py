@@ -112,7 +112,7 @@ def test_the_same_tokens_of_texts(tmp_path: Path, pattern: str) -> None:
 
 @pytest.mark.parametrize("encoding", ["cl100k_base", "o200k_base"])
 def test_published_patterns(tmp_path: Path, encoding: Any) -> None:
-    """The regular expressions of published encodings, with a vocabulary of ours: theirs may not be here."""
+    """The regular expressions of published encodings, with a vocabulary of native: external may not be here."""
     trained = BpeSpec(vocab_size=400, pattern="gpt4").fit(iter([*PROSE, *TEXTS]))
     assert isinstance(trained, RankTokenizer)
     ranks = trained.ranks
@@ -163,12 +163,12 @@ def test_sentence_pieces(tmp_path: Path, prefix: bool) -> None:
     run = make_run(tmp_path / "run", {**DECODER, "vocab_size": len(tokens)})
     file = changed(export_gguf(run, tmp_path / "model.gguf"), tmp_path / "pieces.gguf", **metadata)
     back = gptkit.import_model(file, tmp_path / "back")
-    ours = back.tokenizer
-    assert (ours.start_id, ours.end_id) == (1, 2)
+    native = back.tokenizer
+    assert (native.start_id, native.end_id) == (1, 2)
     texts = ["the inn", " there  sings\n\nher", "tttt ttt    and é中🙂", "ohne Sinn <s> xyz", "here<turn> and there"]
     with served(file) as ask:
         for text in texts:
             found = ask("/tokenize", content=text)["tokens"]
-            assert ours.encode(text, allowed_special=ours.special_tokens) == found, text
+            assert native.encode(text, allowed_special=native.special_tokens) == found, text
             # As in the models that have it, a word behind a special token gets another space.
-            assert ours.decode(found) == text or (prefix and "<" in text)
+            assert native.decode(found) == text or (prefix and "<" in text)

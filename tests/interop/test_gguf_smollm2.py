@@ -36,7 +36,7 @@ def run(file: Path, tmp_path_factory: pytest.TempPathFactory) -> gptkit.Run:
 
 
 @pytest.fixture(scope="module")
-def theirs(file: Path) -> tuple[Any, Any]:
+def external(file: Path) -> tuple[Any, Any]:
     """transformers' model and tokenizer, read by its own reader of GGUF."""
     transformers = pytest.importorskip("transformers")
     from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
@@ -49,24 +49,24 @@ def theirs(file: Path) -> tuple[Any, Any]:
     return model, transformers.AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
 
 
-def test_the_same_logits_and_greedy_tokens(run: gptkit.Run, theirs: tuple[Any, Any]) -> None:
-    model, words = theirs
+def test_the_same_logits_and_greedy_tokens(run: gptkit.Run, external: tuple[Any, Any]) -> None:
+    model, words = external
     # All forty, whether or not the model would have ended before.
     model.generation_config.eos_token_id = None
     for prompt in PROMPTS:
         ids = run.tokenizer.encode(prompt)
         assert ids == words(prompt).input_ids
         with torch.no_grad():
-            ours, reference = run.model(torch.tensor([ids])).logits, model(torch.tensor([ids])).logits
+            native, reference = run.model(torch.tensor([ids])).logits, model(torch.tensor([ids])).logits
             expected = model.generate(torch.tensor([ids]), do_sample=False, max_new_tokens=40)[0, len(ids) :].tolist()
         # The same to the last bit where this was written.
-        assert float((ours - reference).abs().max() / reference.abs().max()) < 1e-5
+        assert float((native - reference).abs().max() / reference.abs().max()) < 1e-5
         (result,) = generate(run.model, run.tokenizer, [ids], sampler=[GreedySpec()], max_new_tokens=40, stop_ids=())
         assert len(result.ids) == 40
         assert list(result.ids) == expected
 
 
-def test_the_same_conversation(run: gptkit.Run, theirs: tuple[Any, Any]) -> None:
+def test_the_same_conversation(run: gptkit.Run, external: tuple[Any, Any]) -> None:
     messages = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "Hi."},
@@ -75,8 +75,8 @@ def test_the_same_conversation(run: gptkit.Run, theirs: tuple[Any, Any]) -> None
     ]
     tokenizer: Tokenizer = run.tokenizer
     for said in (messages, messages[1:], messages[-1:]):
-        text = theirs[1].apply_chat_template(said, add_generation_prompt=True, tokenize=False)
-        assert chat_ids(tokenizer, said) == theirs[1](text, add_special_tokens=False).input_ids
+        text = external[1].apply_chat_template(said, add_generation_prompt=True, tokenize=False)
+        assert chat_ids(tokenizer, said) == external[1](text, add_special_tokens=False).input_ids
 
 
 def test_it_knows_the_capital_of_france(run: gptkit.Run) -> None:

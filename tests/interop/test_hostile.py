@@ -51,7 +51,7 @@ def take(folder: Path, run: Path) -> None:
 
 
 def altered(sound: Path, tmp_path: Path, **changes: Any) -> Path:
-    folder = tmp_path / "foreign"
+    folder = tmp_path / "external"
     shutil.copytree(sound, folder)
     config = {key: value for key, value in {**CONFIG, **changes}.items() if value != "absent"}
     (folder / "config.json").write_text(json.dumps(config))

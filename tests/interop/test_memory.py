@@ -33,7 +33,7 @@ print(now("VmHWM") - before, max(seen) - own)
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not say what a process holds")
 def test_memory_of_a_conversion(tmp_path: Path) -> None:
     width, hidden, n_layers = 256, 1024, 24
-    folder = tmp_path / "foreign"
+    folder = tmp_path / "external"
     folder.mkdir()
     sizes = {"hidden_size": width, "intermediate_size": hidden, "num_hidden_layers": n_layers}
     (folder / "config.json").write_text(json.dumps({**CONFIG, **sizes, "num_key_value_heads": 4}))

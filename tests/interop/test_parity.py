@@ -27,7 +27,7 @@ TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
-class Foreign:
+class External:
     name: str
     folder: Path
     model: Any
@@ -54,10 +54,10 @@ def make(name: str, folder: Path) -> Any:
 
 
 @pytest.fixture(scope="module", params=MODELS)
-def foreign(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Foreign:
+def external(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> External:
     """A tiny model of each kind, as transformers saved it."""
-    folder = tmp_path_factory.mktemp(request.param) / "foreign"
-    return Foreign(request.param, folder, make(request.param, folder))
+    folder = tmp_path_factory.mktemp(request.param) / "external"
+    return External(request.param, folder, make(request.param, folder))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -105,14 +105,14 @@ def logits_of(model: Any, ids: torch.Tensor) -> torch.Tensor:
         return model(ids, use_cache=False).logits
 
 
-def distance(ours: torch.Tensor, theirs: torch.Tensor) -> float:
-    return float((ours - theirs).abs().max() / theirs.abs().max())
+def distance(native: torch.Tensor, external: torch.Tensor) -> float:
+    return float((native - external).abs().max() / external.abs().max())
 
 
-def test_a_family_comes_and_goes(foreign: Foreign, tmp_path: Path, table: dict[str, tuple[float, float]]) -> None:
+def test_a_family_comes_and_goes(external: External, tmp_path: Path, table: dict[str, tuple[float, float]]) -> None:
     ids = some_ids()
-    expected = logits_of(foreign.model, ids)
-    run = gptkit.import_model(foreign.folder, tmp_path / "run", tokenizer="byte")
+    expected = logits_of(external.model, ids)
+    run = gptkit.import_model(external.folder, tmp_path / "run", tokenizer="byte")
     with torch.no_grad():
         forward = distance(run.model(ids).logits, expected)
         assert forward < TOLERANCE
@@ -126,28 +126,28 @@ def test_a_family_comes_and_goes(foreign: Foreign, tmp_path: Path, table: dict[s
         else:
             cached = distance(torch.cat(pieces, 1), expected)
         assert cached < TOLERANCE
-        table[foreign.name] = forward, cached
+        table[external.name] = forward, cached
 
     gptkit.export_model(tmp_path / "run", tmp_path / "exported")
     load = transformers.AutoModelForCausalLM.from_pretrained
-    again, report = load(tmp_path / "exported", attn_implementation=kernel(foreign.name), output_loading_info=True)
+    again, report = load(tmp_path / "exported", attn_implementation=kernel(external.name), output_loading_info=True)
     assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
-    assert type(again) is type(foreign.model)
+    assert type(again) is type(external.model)
     assert distance(logits_of(again.eval(), ids), expected) < 1e-6
 
 
-def test_what_is_not_understood_is_refused(foreign: Foreign, tmp_path: Path) -> None:
-    shutil.copytree(foreign.folder, tmp_path / "foreign")
-    file = tmp_path / "foreign" / "config.json"
+def test_what_is_not_understood_is_refused(external: External, tmp_path: Path) -> None:
+    shutil.copytree(external.folder, tmp_path / "external")
+    file = tmp_path / "external" / "config.json"
     config = json.loads(file.read_text())
     file.write_text(json.dumps({**config, "attention_twist": 0.5}))
     with pytest.raises(GptkitError, match="'attention_twist'"):
-        gptkit.import_model(tmp_path / "foreign", tmp_path / "run", tokenizer="byte")
+        gptkit.import_model(tmp_path / "external", tmp_path / "run", tokenizer="byte")
     assert not (tmp_path / "run").exists()
     file.write_text(json.dumps(config))
-    _drop_a_tensor(tmp_path / "foreign" / "model.safetensors")
+    _drop_a_tensor(tmp_path / "external" / "model.safetensors")
     with pytest.raises(GptkitError, match=r"tensors are missing: .*\.1\."):
-        gptkit.import_model(tmp_path / "foreign", tmp_path / "run", tokenizer="byte")
+        gptkit.import_model(tmp_path / "external", tmp_path / "run", tokenizer="byte")
 
 
 def test_every_family_is_tested() -> None:

@@ -50,15 +50,15 @@ def test_the_family_of_the_page_comes_and_goes(registry: Registry, tmp_path: Pat
         max_position_embeddings=64,
         pad_token_id=0,
     )
-    theirs = transformers.ArceeForCausalLM(config).eval()
+    external = transformers.ArceeForCausalLM(config).eval()
     with torch.no_grad():
-        for parameter in theirs.parameters():
+        for parameter in external.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.15)
-    theirs.save_pretrained(tmp_path / "foreign")
+    external.save_pretrained(tmp_path / "external")
     ids = torch.randint(3, 200, (2, 30))
     with torch.no_grad():
-        expected = theirs(ids).logits
-        run = gptkit.import_model(tmp_path / "foreign", tmp_path / "run", tokenizer="byte", registry=registry)
+        expected = external(ids).logits
+        run = gptkit.import_model(tmp_path / "external", tmp_path / "run", tokenizer="byte", registry=registry)
         torch.testing.assert_close(run.model(ids).logits, expected, atol=1e-4, rtol=1e-4)
         gptkit.export_model(tmp_path / "run", tmp_path / "out", registry=registry)
         again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from interop.tiny_models import MODELS
 
-from gptkit.core.errors import ForeignModelError
+from gptkit.core.errors import ExternalModelError
 from gptkit.interop.conversion import families, read_model
 
 transformers = pytest.importorskip("transformers")
@@ -148,5 +148,5 @@ def test_keys_of_released_models_are_known(model_type: str) -> None:
 
 @pytest.mark.parametrize("model_type", OTHERS)
 def test_values_that_change_the_model_are_not_passed_over(model_type: str) -> None:
-    with pytest.raises(ForeignModelError, match=f"{next(iter(OTHERS[model_type]))} is "):
+    with pytest.raises(ExternalModelError, match=f"{next(iter(OTHERS[model_type]))} is "):
         read(model_type, OTHERS[model_type])

@@ -26,15 +26,15 @@ def fitted(name: str, **fields: Any) -> Tokenizer:
     return made
 
 
-OURS = {
+NATIVE = {
     "bpe": fitted("bpe", vocab_size=600),
     "bpe-gpt2": fitted("bpe", vocab_size=500, pattern="gpt2"),
     "byte": fitted("byte"),
 }
-THEIRS = {name: Library.from_str(tokenizer_json(made) or "") for name, made in OURS.items()}
+EXTERNAL = {name: Library.from_str(tokenizer_json(made) or "") for name, made in NATIVE.items()}
 
 
-@pytest.mark.parametrize("name", list(OURS))
+@pytest.mark.parametrize("name", list(NATIVE))
 @settings(max_examples=60, deadline=None)
 @given(
     text=st.one_of(
@@ -42,16 +42,16 @@ THEIRS = {name: Library.from_str(tokenizer_json(made) or "") for name, made in O
     )
 )
 def test_the_library_reads_as_we_do(name: str, text: str) -> None:
-    assert THEIRS[name].encode(text, add_special_tokens=False).ids == OURS[name].encode(text)
-    ids = OURS[name].encode(text)
-    assert THEIRS[name].decode(ids, skip_special_tokens=False) == OURS[name].decode(ids)
+    assert EXTERNAL[name].encode(text, add_special_tokens=False).ids == NATIVE[name].encode(text)
+    ids = NATIVE[name].encode(text)
+    assert EXTERNAL[name].decode(ids, skip_special_tokens=False) == NATIVE[name].decode(ids)
 
 
-@pytest.mark.parametrize("name", list(OURS))
+@pytest.mark.parametrize("name", list(NATIVE))
 def test_special_tokens_keep_their_ids(name: str) -> None:
-    for text, number in OURS[name].special_tokens.items():
-        assert THEIRS[name].token_to_id(text) == number
-    assert THEIRS[name].get_vocab_size() == OURS[name].vocab_size
+    for text, number in NATIVE[name].special_tokens.items():
+        assert EXTERNAL[name].token_to_id(text) == number
+    assert EXTERNAL[name].get_vocab_size() == NATIVE[name].vocab_size
 
 
 def test_tokenizers_that_merge_no_bytes_are_not_written() -> None:

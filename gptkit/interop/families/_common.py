@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from gptkit.kinds.foreign import ForeignConfig
+from gptkit.kinds.external_config import ExternalConfig
 
 __all__ = [
     "all_but_every",
@@ -40,7 +40,7 @@ def keys(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-def read_activation(config: ForeignConfig, key: str, default: str) -> str:
+def read_activation(config: ExternalConfig, key: str, default: str) -> str:
     """The activation that a key names."""
     found = config.text(key, default)
     if found not in _ACTIVATIONS:
@@ -78,7 +78,7 @@ def all_but_every(n: int, n_layers: int) -> list[bool]:
     return [not each for each in every(n, n_layers)]
 
 
-def read_windows(config: ForeignConfig, n_layers: int, default: Sequence[bool]) -> list[bool]:
+def read_windows(config: ExternalConfig, n_layers: int, default: Sequence[bool]) -> list[bool]:
     """Whether each layer has a sliding window: `layer_types`, or the family's own pattern."""
     types = config.items("layer_types", ["sliding_attention" if slides else "full_attention" for slides in default])
     if len(types) != n_layers or not set(types) <= {"sliding_attention", "full_attention"}:

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 from gptkit.interop.families._experts import INERT, dense, expert_rules, first_dense, first_of, sparse, write_experts
 from gptkit.interop.families.decoder import Decoder
+from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
-from gptkit.kinds.foreign import ForeignConfig
 
 __all__ = ["LatentDecoder"]
 
@@ -21,10 +21,10 @@ class LatentDecoder(Decoder):
         Decoder.harmless | INERT | {"head_dim", "num_key_value_heads", "num_nextn_predict_layers", "qk_head_dim"}
     )
 
-    def read_router(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_router(self, config: ExternalConfig) -> dict[str, Any]:
         raise NotImplementedError
 
-    def read_attention(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_attention(self, config: ExternalConfig) -> dict[str, Any]:
         nope, rotary = config.integer("qk_nope_head_dim", 128), config.integer("qk_rope_head_dim", 64)
         return {
             "name": "latent",
@@ -40,7 +40,7 @@ class LatentDecoder(Decoder):
             "scale": (nope + rotary) ** -0.5 * self._sharpening(config) ** 2,
         }
 
-    def _sharpening(self, config: ForeignConfig) -> float:
+    def _sharpening(self, config: ExternalConfig) -> float:
         """What yarn multiplies queries and keys by."""
         section = config.section("rope_parameters" if "rope_parameters" in config else "rope_scaling")
         if section.text("rope_type", section.text("type", "default")) == "default":
@@ -48,14 +48,14 @@ class LatentDecoder(Decoder):
         factor, weight = section.number("factor", 1.0), section.number("mscale_all_dim", 0.0)
         return 0.1 * weight * math.log(factor) + 1 if weight and factor > 1 else 1.0
 
-    def read_feedforward(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_feedforward(self, config: ExternalConfig) -> dict[str, Any]:
         config.only("moe_layer_freq", 1, why="the family has experts in every layer after the first dense ones")
         expert = {**super().read_feedforward(config), "d_hidden": config.integer("moe_intermediate_size")}
         router = {**self.read_router(config), "k": config.integer("num_experts_per_tok")}
         shared = dense(expert, expert["d_hidden"] * config.integer("n_shared_experts"))
         return sparse(config.integer("n_routed_experts"), router, expert, shared=shared)
 
-    def read_layers(self, config: ForeignConfig, n_layers: int) -> Sequence[dict[str, Any]]:
+    def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
         return first_dense(config.integer("first_k_dense_replace", 0), n_layers, super().read_feedforward(config))
 
     def write_attention(self, layers: Sequence[Any]) -> dict[str, Any]:
@@ -106,7 +106,7 @@ class LatentDecoder(Decoder):
         direct = model.layer_specs()[0].attention.q_rank is None
         return [
             Rule("blocks.*.attention.q_up", f"{attention}.q_proj" if direct else f"{attention}.q_b_proj"),
-            *(Rule(f"blocks.*.attention.{ours}", f"{attention}.{theirs}") for ours, theirs in names.items()),
+            *(Rule(f"blocks.*.attention.{native}", f"{attention}.{external}") for native, external in names.items()),
             *expert_rules("model.layers.*.mlp", shared="shared_experts"),
             *super().rules(model),
         ]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from gptkit.kinds.foreign import ForeignConfig
+from gptkit.kinds.external_config import ExternalConfig
 
 __all__ = ["read_rope", "read_rotary", "read_two", "write_rope", "write_rotary", "write_two"]
 
 
 def read_rope(
-    config: ForeignConfig, *, base: float = 10000.0, fraction: float = 1.0, fraction_key: str = ""
+    config: ExternalConfig, *, base: float = 10000.0, fraction: float = 1.0, fraction_key: str = ""
 ) -> dict[str, Any]:
     """The `rotary` position that a configuration asks for.
 
@@ -30,7 +30,7 @@ def read_rope(
     return read_rotary(section, config, base, fraction)
 
 
-def read_rotary(section: ForeignConfig, config: ForeignConfig, base: float, fraction: float = 1.0) -> dict[str, Any]:
+def read_rotary(section: ExternalConfig, config: ExternalConfig, base: float, fraction: float = 1.0) -> dict[str, Any]:
     """The `rotary` position for one mapping of rope parameters."""
     position: dict[str, Any] = {"name": "rotary", "base": section.number("rope_theta", base)}
     fraction = section.number("partial_rotary_factor", fraction)
@@ -68,7 +68,7 @@ def read_rotary(section: ForeignConfig, config: ForeignConfig, base: float, frac
     return {**position, "scaling": {"name": kind, **scaling}}
 
 
-def read_two(config: ForeignConfig, base: float, local_base: float) -> tuple[dict[str, Any], dict[str, Any]]:
+def read_two(config: ExternalConfig, base: float, local_base: float) -> tuple[dict[str, Any], dict[str, Any]]:
     """The positions of full and of sliding layers, where each kind has its own; only the former are scaled of old."""
     nested = config.section("rope_parameters")
     section = nested.section("full_attention") if "full_attention" in nested else config.section("rope_scaling")
@@ -85,7 +85,7 @@ def write_two(layers: Any) -> dict[str, Any]:
     return {"rope_parameters": {"full_attention": write_rotary(full), "sliding_attention": write_rotary(local)}}
 
 
-def _yarn(section: ForeignConfig, config: ForeignConfig, longest: int) -> dict[str, Any]:
+def _yarn(section: ExternalConfig, config: ExternalConfig, longest: int) -> dict[str, Any]:
     trained = section.integer("original_max_position_embeddings", longest)
     factor = section.number("factor", longest / trained)
     sharpening = section.maybe("attention_factor")

@@ -6,8 +6,8 @@ from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families._common import keys
 from gptkit.interop.layouts import GROUPED
+from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import FamilySpec, Rule
-from gptkit.kinds.foreign import ForeignConfig
 
 __all__ = ["BloomFamily"]
 
@@ -24,7 +24,7 @@ class BloomFamily(FamilySpec):
         "skip_bias_add skip_bias_add_qkv offset_alibi unk_token_id"
     )
 
-    def model(self, config: ForeignConfig) -> dict[str, Any]:
+    def model(self, config: ExternalConfig) -> dict[str, Any]:
         config.only("apply_residual_connection_post_layernorm", False, why="the shortcut is taken before the norm here")
         norm = {"name": "layer", "eps": config.number("layer_norm_epsilon", 1e-5)}
         return {

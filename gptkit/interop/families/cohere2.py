@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families._common import all_but_every, keys, read_windows, write_windows
 from gptkit.interop.families.cohere import CohereFamily
-from gptkit.kinds.foreign import ForeignConfig
+from gptkit.kinds.external_config import ExternalConfig
 
 __all__ = ["Cohere2Family"]
 
@@ -23,14 +23,14 @@ class Cohere2Family(CohereFamily):
     )
     base: ClassVar[float] = 10000.0
 
-    def model(self, config: ForeignConfig) -> dict[str, Any]:
+    def model(self, config: ExternalConfig) -> dict[str, Any]:
         usual = {"position_embedding_type": "rope_gptj", "use_parallel_block": True, "use_qk_norm": False}
         usual |= {"use_embedding_sharing": True, "use_gated_activation": True, "rotary_pct": 1.0}
         for key, value in usual.items():
             config.only(key, value, why="transformers has nothing else in this family")
         return super().model(config)
 
-    def read_layers(self, config: ForeignConfig, n_layers: int) -> Sequence[dict[str, Any]]:
+    def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
         window = config.nullable("sliding_window", 4096)
         n = config.integer("sliding_window_pattern", config.integer("layer_switch", 4))
         slides = read_windows(config, n_layers, all_but_every(n, n_layers))

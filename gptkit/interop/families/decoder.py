@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 from gptkit.interop.families._common import keys, pattern, read_activation, write_activation
 from gptkit.interop.families._rope import read_rope, write_rope
 from gptkit.interop.layouts import HALVES, HEADS
+from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import FamilySpec, Rule
-from gptkit.kinds.foreign import ForeignConfig
 
 __all__ = ["Decoder"]
 
@@ -35,7 +35,7 @@ class Decoder(FamilySpec):
     attention_biases: ClassVar[bool] = True
     """Whether `attention_bias` speaks of all four projections."""
 
-    def model(self, config: ForeignConfig) -> dict[str, Any]:
+    def model(self, config: ExternalConfig) -> dict[str, Any]:
         n_layers = config.layers("num_hidden_layers")
         return {
             "context_length": config.integer("max_position_embeddings", 2048),
@@ -52,13 +52,13 @@ class Decoder(FamilySpec):
             "head": {"name": "linear", "tied": config.flag("tie_word_embeddings", self.tied), **self.read_head(config)},
         }
 
-    def read_embedding(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_embedding(self, config: ExternalConfig) -> dict[str, Any]:
         return {"name": "token"}
 
-    def read_position(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_position(self, config: ExternalConfig) -> dict[str, Any]:
         return read_rope(config, base=self.base, fraction=self.fraction)
 
-    def read_attention(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_attention(self, config: ExternalConfig) -> dict[str, Any]:
         n_heads = config.integer("num_attention_heads")
         bias = self.attention_biases and config.flag("attention_bias", False)
         return {
@@ -70,10 +70,10 @@ class Decoder(FamilySpec):
             "output_bias": bias,
         }
 
-    def read_norm(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_norm(self, config: ExternalConfig) -> dict[str, Any]:
         return {"name": "rms", "eps": config.number(*self.eps)}
 
-    def read_feedforward(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_feedforward(self, config: ExternalConfig) -> dict[str, Any]:
         return {
             "name": "gated",
             "d_hidden": config.integer(self.width, 4 * config.integer("hidden_size")),
@@ -81,13 +81,13 @@ class Decoder(FamilySpec):
             "bias": config.flag("mlp_bias", False),
         }
 
-    def read_block(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_block(self, config: ExternalConfig) -> dict[str, Any]:
         return {"name": "pre-norm"}
 
-    def read_head(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_head(self, config: ExternalConfig) -> dict[str, Any]:
         return {}
 
-    def read_layers(self, config: ForeignConfig, n_layers: int) -> Sequence[dict[str, Any]]:
+    def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
         """What each layer overrides."""
         return []
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families._experts import first_of
 from gptkit.interop.families._latent import LatentDecoder
-from gptkit.kinds.foreign import ForeignConfig
+from gptkit.kinds.external_config import ExternalConfig
 
 __all__ = ["DeepseekV2Family"]
 
@@ -21,14 +21,14 @@ class DeepseekV2Family(LatentDecoder):
     # transformers does not renormalise in this family, whatever norm_topk_prob says.
     harmless: ClassVar[frozenset[str]] = LatentDecoder.harmless | {"norm_topk_prob"}
 
-    def model(self, config: ForeignConfig) -> dict[str, Any]:
+    def model(self, config: ExternalConfig) -> dict[str, Any]:
         config.only("scoring_func", "softmax", why="the family has nothing else")
         return super().model(config)
 
-    def read_position(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_position(self, config: ExternalConfig) -> dict[str, Any]:
         return {**super().read_position(config), "layout": "interleaved"}
 
-    def read_router(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_router(self, config: ExternalConfig) -> dict[str, Any]:
         config.only("topk_method", "greedy", "group_limited_greedy", why="the family has nothing else")
         found = {
             "name": "softmax-top-k",

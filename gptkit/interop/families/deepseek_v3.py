@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families._experts import first_of
 from gptkit.interop.families._latent import LatentDecoder
-from gptkit.kinds.foreign import ForeignConfig
+from gptkit.kinds.external_config import ExternalConfig
 
 __all__ = ["DeepseekV3Family"]
 
@@ -19,16 +19,16 @@ class DeepseekV3Family(LatentDecoder):
     model_type: ClassVar[str] = "deepseek_v3"
     architecture: ClassVar[str] = "DeepseekV3ForCausalLM"
 
-    def model(self, config: ForeignConfig) -> dict[str, Any]:
+    def model(self, config: ExternalConfig) -> dict[str, Any]:
         config.only("scoring_func", "sigmoid", why="the family has nothing else")
         config.only("topk_method", "noaux_tc", why="the family has nothing else")
         return super().model(config)
 
-    def read_position(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_position(self, config: ExternalConfig) -> dict[str, Any]:
         layout = "interleaved" if config.flag("rope_interleave", True) else "half"
         return {**super().read_position(config), "layout": layout}
 
-    def read_router(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_router(self, config: ExternalConfig) -> dict[str, Any]:
         return {
             "name": "sigmoid",
             "selection_bias": True,

@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families.decoder import Decoder
 from gptkit.interop.layouts import GROUPED
+from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
-from gptkit.kinds.foreign import ForeignConfig
 
 __all__ = ["FalconFamily"]
 
@@ -26,28 +26,28 @@ class FalconFamily(Decoder):
     activation: ClassVar[tuple[str, str]] = ("activation", "gelu")
     width: ClassVar[str] = "ffn_hidden_size"
 
-    def read_position(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_position(self, config: ExternalConfig) -> dict[str, Any]:
         rotary = super().read_position(config)
         return {"name": "alibi", "rounded": True, "scaled": True} if config.flag("alibi", False) else rotary
 
-    def read_attention(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_attention(self, config: ExternalConfig) -> dict[str, Any]:
         new, bias, n_heads = self._new(config), config.flag("bias", False), config.integer("num_attention_heads")
         n_kv_heads, shared = config.integer("num_kv_heads", n_heads), config.flag("multi_query", True)
         found = {"name": "grouped-query", "n_heads": n_heads, "qkv_bias": bias, "output_bias": bias}
         return {**found, "n_kv_heads": n_kv_heads if new else 1 if shared else n_heads}
 
-    def read_norm(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_norm(self, config: ExternalConfig) -> dict[str, Any]:
         return {"name": "layer", "eps": config.number(*self.eps)}
 
-    def read_feedforward(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_feedforward(self, config: ExternalConfig) -> dict[str, Any]:
         return {**super().read_feedforward(config), "name": "mlp", "bias": config.flag("bias", False)}
 
-    def read_block(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_block(self, config: ExternalConfig) -> dict[str, Any]:
         norms = config.integer("num_ln_in_parallel_attn", 2)
         parallel = config.flag("parallel_attn", True) or self._new(config)
         return {"name": "parallel", "norms": norms if self._new(config) else 1} if parallel else {"name": "pre-norm"}
 
-    def _new(self, config: ForeignConfig) -> bool:
+    def _new(self, config: ExternalConfig) -> bool:
         return config.flag("new_decoder_architecture", False)
 
     def write_attention(self, layers: Sequence[Any]) -> dict[str, Any]:
@@ -69,6 +69,6 @@ class FalconFamily(Decoder):
         whole = {"embedding.table": "transformer.word_embeddings", "final_norm": "transformer.ln_f", "head": "lm_head"}
         return [
             Rule("blocks.*.attention.qkv", f"{layer}.self_attention.query_key_value", GROUPED),
-            *(Rule(f"blocks.*.{ours}", f"{layer}.{theirs}") for ours, theirs in names.items()),
-            *(Rule(ours, theirs) for ours, theirs in whole.items()),
+            *(Rule(f"blocks.*.{native}", f"{layer}.{external}") for native, external in names.items()),
+            *(Rule(native, external) for native, external in whole.items()),
         ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families.decoder import Decoder
-from gptkit.kinds.foreign import ForeignConfig
+from gptkit.kinds.external_config import ExternalConfig
 
 __all__ = ["GemmaFamily"]
 
@@ -19,20 +19,20 @@ class GemmaFamily(Decoder):
     tied: ClassVar[bool] = True
     activation: ClassVar[tuple[str, str]] = ("hidden_act", "gelu_pytorch_tanh")
 
-    def model(self, config: ForeignConfig) -> dict[str, Any]:
+    def model(self, config: ExternalConfig) -> dict[str, Any]:
         config.only("use_bidirectional_attention", False, why="attention is causal here")
         return super().model(config)
 
-    def read_embedding(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_embedding(self, config: ExternalConfig) -> dict[str, Any]:
         return {"name": "token", "scale": "sqrt"}
 
-    def read_attention(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_attention(self, config: ExternalConfig) -> dict[str, Any]:
         return {**super().read_attention(config), "d_head": config.integer("head_dim", 256)}
 
-    def read_norm(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_norm(self, config: ExternalConfig) -> dict[str, Any]:
         return {**super().read_norm(config), "offset": 1, "cast": "after"}
 
-    def read_feedforward(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_feedforward(self, config: ExternalConfig) -> dict[str, Any]:
         # The first releases say `gelu` and mean its approximation, as they said in `hidden_activation` later.
         config.value("hidden_activation" if self.activation[0] == "hidden_act" else "hidden_act")
         found = super().read_feedforward(config)

@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families._common import all_but_every, read_windows
 from gptkit.interop.families.gemma import GemmaFamily
+from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
-from gptkit.kinds.foreign import ForeignConfig
 
 __all__ = ["Gemma2Family"]
 
@@ -24,21 +24,21 @@ class Gemma2Family(GemmaFamily):
     caps: ClassVar[tuple[float | None, float | None]] = (50.0, 30.0)
     every: ClassVar[int] = 2
 
-    def read_attention(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_attention(self, config: ExternalConfig) -> dict[str, Any]:
         scale = config.number("query_pre_attn_scalar", 256) ** -0.5
         return {**super().read_attention(config), "scale": scale, "softcap": self._cap(config, "attn", 0)}
 
-    def read_head(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_head(self, config: ExternalConfig) -> dict[str, Any]:
         return {"softcap": self._cap(config, "final", 1)}
 
-    def _cap(self, config: ForeignConfig, which: str, index: int) -> float | None:
+    def _cap(self, config: ExternalConfig, which: str, index: int) -> float | None:
         key = f"{which}_logit_softcapping"
         return config.maybe(key) if key in config.data else self.caps[index]
 
-    def read_block(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_block(self, config: ExternalConfig) -> dict[str, Any]:
         return {"name": "sandwich"}
 
-    def read_layers(self, config: ForeignConfig, n_layers: int) -> Sequence[dict[str, Any]]:
+    def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
         window = config.nullable("sliding_window", 4096)
         n = config.integer("sliding_window_pattern", self.every)
         return [

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families._rope import read_two, write_two
 from gptkit.interop.families.gemma2 import Gemma2Family
-from gptkit.kinds.foreign import ForeignConfig
+from gptkit.kinds.external_config import ExternalConfig
 
 __all__ = ["Gemma3Family"]
 
@@ -21,13 +21,13 @@ class Gemma3Family(Gemma2Family):
     caps: ClassVar[tuple[float | None, float | None]] = (None, None)
     every: ClassVar[int] = 6
 
-    def read_position(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_position(self, config: ExternalConfig) -> dict[str, Any]:
         return read_two(config, 1e6, 1e4)[0]
 
-    def read_attention(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_attention(self, config: ExternalConfig) -> dict[str, Any]:
         return {**super().read_attention(config), "qk_norm": self.read_norm(config)}
 
-    def read_layers(self, config: ForeignConfig, n_layers: int) -> Sequence[dict[str, Any]]:
+    def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
         local = read_two(config, 1e6, 1e4)[1]
         return [{**each, "position": local} if each else {} for each in super().read_layers(config, n_layers)]
 

@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families._experts import INERT, dense, expert_rules, first_dense, first_of, sparse, write_experts
 from gptkit.interop.families.decoder import Decoder
+from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
-from gptkit.kinds.foreign import ForeignConfig
 
 __all__ = ["Glm4MoeFamily"]
 
@@ -23,11 +23,11 @@ class Glm4MoeFamily(Decoder):
     eps: ClassVar[tuple[str, float]] = ("rms_norm_eps", 1e-5)
     fraction: ClassVar[float] = 0.5
 
-    def read_attention(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_attention(self, config: ExternalConfig) -> dict[str, Any]:
         norm = self.read_norm(config) if config.flag("use_qk_norm", False) else None
         return {**super().read_attention(config), "output_bias": False, "qk_norm": norm}
 
-    def read_feedforward(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_feedforward(self, config: ExternalConfig) -> dict[str, Any]:
         expert = {**super().read_feedforward(config), "d_hidden": config.integer("moe_intermediate_size")}
         router = {
             "name": "sigmoid",
@@ -41,7 +41,7 @@ class Glm4MoeFamily(Decoder):
         shared = dense(expert, expert["d_hidden"] * config.integer("n_shared_experts", 1))
         return sparse(config.integer("n_routed_experts", 128), router, expert, shared=shared)
 
-    def read_layers(self, config: ForeignConfig, n_layers: int) -> Sequence[dict[str, Any]]:
+    def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
         return first_dense(config.integer("first_k_dense_replace", 1), n_layers, super().read_feedforward(config))
 
     def write_feedforward(self, layers: Sequence[Any]) -> dict[str, Any]:

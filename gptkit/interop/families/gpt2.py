@@ -6,8 +6,8 @@ from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families._common import keys, read_activation, write_activation
 from gptkit.interop.layouts import TRANSPOSED
+from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import FamilySpec, Rule
-from gptkit.kinds.foreign import ForeignConfig
 
 __all__ = ["GPT2Family"]
 
@@ -26,7 +26,7 @@ class GPT2Family(FamilySpec):
     )
     ignored: ClassVar[tuple[str, ...]] = (r".*\.attn\.(masked_)?bias",)
 
-    def model(self, config: ForeignConfig) -> dict[str, Any]:
+    def model(self, config: ExternalConfig) -> dict[str, Any]:
         config.only("scale_attn_weights", True, why="scores are always scaled here")
         config.only("scale_attn_by_inverse_layer_idx", False, why="scores are scaled alike in all layers here")
         d_model, n_heads = config.integer("n_embd", 768), config.integer("n_head", 12)

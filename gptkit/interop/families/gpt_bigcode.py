@@ -6,8 +6,8 @@ from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families.gpt2 import GPT2Family
 from gptkit.interop.layouts import GROUPED
+from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
-from gptkit.kinds.foreign import ForeignConfig
 
 __all__ = ["GPTBigCodeFamily"]
 
@@ -32,7 +32,7 @@ class GPTBigCodeFamily(GPT2Family):
         "num_key_value_heads",
     }
 
-    def model(self, config: ForeignConfig) -> dict[str, Any]:
+    def model(self, config: ExternalConfig) -> dict[str, Any]:
         found = super().model(config)
         if config.flag("multi_query", True):
             found["attention"] |= {"name": "grouped-query", "n_kv_heads": 1}
@@ -43,5 +43,5 @@ class GPTBigCodeFamily(GPT2Family):
         return {**super().config(model), "multi_query": model.attention.kv_heads == 1}
 
     def rules(self, model: Any) -> list[Rule]:
-        plain = [Rule(rule.ours, rule.theirs) for rule in super().rules(model)]
-        return [Rule(r.ours, r.theirs, GROUPED) if r.ours.endswith(".qkv") else r for r in plain]
+        plain = [Rule(rule.native, rule.external) for rule in super().rules(model)]
+        return [Rule(r.native, r.external, GROUPED) if r.native.endswith(".qkv") else r for r in plain]

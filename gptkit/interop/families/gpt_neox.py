@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Literal
 from gptkit.interop.families._rope import read_rope
 from gptkit.interop.families.decoder import Decoder
 from gptkit.interop.layouts import GROUPED
+from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
-from gptkit.kinds.foreign import ForeignConfig
 
 __all__ = ["GPTNeoXFamily"]
 
@@ -24,22 +24,22 @@ class GPTNeoXFamily(Decoder):
     eps: ClassVar[tuple[str, float]] = ("layer_norm_eps", 1e-5)
     activation: ClassVar[tuple[str, str]] = ("hidden_act", "gelu")
 
-    def read_position(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_position(self, config: ExternalConfig) -> dict[str, Any]:
         base, fraction = config.number("rotary_emb_base", 10000.0), config.number("rotary_pct", 0.25)
         return read_rope(config, base=base, fraction=fraction)
 
-    def read_attention(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_attention(self, config: ExternalConfig) -> dict[str, Any]:
         bias = config.flag("attention_bias", True)
         n_heads = config.integer("num_attention_heads")
         return {"name": "multi-head", "n_heads": n_heads, "qkv_bias": bias, "output_bias": bias}
 
-    def read_norm(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_norm(self, config: ExternalConfig) -> dict[str, Any]:
         return {"name": "layer", "eps": config.number(*self.eps)}
 
-    def read_feedforward(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_feedforward(self, config: ExternalConfig) -> dict[str, Any]:
         return {**super().read_feedforward(config), "name": "mlp", "bias": True}
 
-    def read_block(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_block(self, config: ExternalConfig) -> dict[str, Any]:
         parallel = config.flag("use_parallel_residual", True)
         return {"name": "parallel", "norms": 2} if parallel else {"name": "pre-norm"}
 

@@ -9,8 +9,8 @@ from gptkit.interop.families._common import all_but_every, read_windows, write_w
 from gptkit.interop.families._experts import INERT, first_of, sparse, write_experts
 from gptkit.interop.families.decoder import Decoder
 from gptkit.interop.layouts import TRANSPOSED, TRANSPOSED_ALTERNATING
+from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
-from gptkit.kinds.foreign import ForeignConfig
 
 __all__ = ["GptOssFamily"]
 
@@ -25,15 +25,15 @@ class GptOssFamily(Decoder):
     eps: ClassVar[tuple[str, float]] = ("rms_norm_eps", 1e-5)
     base: ClassVar[float] = 150000.0
 
-    def read_norm(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_norm(self, config: ExternalConfig) -> dict[str, Any]:
         return {**super().read_norm(config), "cast": "after"}
 
-    def read_attention(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_attention(self, config: ExternalConfig) -> dict[str, Any]:
         bias, d_head = config.flag("attention_bias", True), config.integer("head_dim", 64)
         more = {"d_head": d_head, "sinks": True, "qkv_bias": bias, "output_bias": bias}
         return {**super().read_attention(config), **more}
 
-    def read_feedforward(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_feedforward(self, config: ExternalConfig) -> dict[str, Any]:
         config.value("hidden_act")  # it says `silu`; the experts have their own
         expert = {
             "name": "gated",
@@ -46,7 +46,7 @@ class GptOssFamily(Decoder):
         router = {"name": "top-k-softmax", "k": config.integer("num_experts_per_tok", 4), "bias": True}
         return sparse(config.integer("num_local_experts", 128), router, expert)
 
-    def read_layers(self, config: ForeignConfig, n_layers: int) -> Sequence[dict[str, Any]]:
+    def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
         window = config.nullable("sliding_window", 128)
         return [
             {"attention": {"window": window}} if each else {}
@@ -62,13 +62,13 @@ class GptOssFamily(Decoder):
         return {**super().config(model), **write_windows(model)}
 
     def rules(self, model: Any) -> list[Rule]:
-        ours, theirs = "blocks.*.feedforward.experts.#", "model.layers.*.mlp.experts"
+        native, external = "blocks.*.feedforward.experts.#", "model.layers.*.mlp.experts"
         experts = [
             Rule("blocks.*.attention.sinks", "model.layers.*.self_attn.sinks"),
             Rule("blocks.*.feedforward.router.scores", "model.layers.*.mlp.router"),
-            Rule(f"{ours}.gate_up.weight", f"{theirs}.gate_up_proj", TRANSPOSED_ALTERNATING),
-            Rule(f"{ours}.gate_up.bias", f"{theirs}.gate_up_proj_bias", TRANSPOSED_ALTERNATING),
-            Rule(f"{ours}.down.weight", f"{theirs}.down_proj", TRANSPOSED),
-            Rule(f"{ours}.down.bias", f"{theirs}.down_proj_bias"),
+            Rule(f"{native}.gate_up.weight", f"{external}.gate_up_proj", TRANSPOSED_ALTERNATING),
+            Rule(f"{native}.gate_up.bias", f"{external}.gate_up_proj_bias", TRANSPOSED_ALTERNATING),
+            Rule(f"{native}.down.weight", f"{external}.down_proj", TRANSPOSED),
+            Rule(f"{native}.down.bias", f"{external}.down_proj_bias"),
         ]
         return [*experts, *super().rules(model)]

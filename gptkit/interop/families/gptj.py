@@ -6,8 +6,8 @@ from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families.gpt2 import GPT2Family
 from gptkit.interop.layouts import HEADS
+from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
-from gptkit.kinds.foreign import ForeignConfig
 
 __all__ = ["GPTJFamily"]
 
@@ -21,7 +21,7 @@ class GPTJFamily(GPT2Family):
     rank: ClassVar[int] = 10
     harmless: ClassVar[frozenset[str]] = GPT2Family.harmless | {"rotary", "gradient_checkpointing"}
 
-    def model(self, config: ForeignConfig) -> dict[str, Any]:
+    def model(self, config: ExternalConfig) -> dict[str, Any]:
         found = super().model(config)
         d_head = found["d_model"] // max(1, found["attention"]["n_heads"])
         fraction = config.integer("rotary_dim", 64) / d_head

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families.decoder import Decoder
-from gptkit.kinds.foreign import ForeignConfig
+from gptkit.kinds.external_config import ExternalConfig
 
 __all__ = ["GraniteFamily"]
 
@@ -17,16 +17,16 @@ class GraniteFamily(Decoder):
     model_type: ClassVar[str] = "granite"
     architecture: ClassVar[str] = "GraniteForCausalLM"
 
-    def read_embedding(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_embedding(self, config: ExternalConfig) -> dict[str, Any]:
         return {"name": "token", "scale": config.number("embedding_multiplier", 1.0)}
 
-    def read_attention(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_attention(self, config: ExternalConfig) -> dict[str, Any]:
         return {**super().read_attention(config), "scale": config.number("attention_multiplier", 1.0)}
 
-    def read_block(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_block(self, config: ExternalConfig) -> dict[str, Any]:
         return {"name": "pre-norm", "residual_scale": config.number("residual_multiplier", 1.0)}
 
-    def read_head(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_head(self, config: ExternalConfig) -> dict[str, Any]:
         return {"scale": 1 / config.number("logits_scaling", 1.0)}
 
     def config(self, model: Any) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families._experts import INERT, sparse, write_experts
 from gptkit.interop.families.granite import GraniteFamily
+from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
-from gptkit.kinds.foreign import ForeignConfig
 
 __all__ = ["GraniteMoeFamily"]
 
@@ -21,7 +21,7 @@ class GraniteMoeFamily(GraniteFamily):
     architecture: ClassVar[str] = "GraniteMoeForCausalLM"
     harmless: ClassVar[frozenset[str]] = GraniteFamily.harmless | INERT
 
-    def read_feedforward(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_feedforward(self, config: ExternalConfig) -> dict[str, Any]:
         router = {"name": "top-k-softmax", "k": config.integer("num_experts_per_tok", 2)}
         return sparse(config.integer("num_local_experts", 8), router, super().read_feedforward(config))
 

@@ -9,8 +9,8 @@ from gptkit.interop.families._common import every
 from gptkit.interop.families._experts import INERT, dense, expert_rules, first_of, sparse, write_experts
 from gptkit.interop.families.decoder import Decoder
 from gptkit.interop.layouts import TRANSPOSED
+from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
-from gptkit.kinds.foreign import ForeignConfig
 
 __all__ = ["Llama4Family"]
 
@@ -26,19 +26,19 @@ class Llama4Family(Decoder):
     base: ClassVar[float] = 500000.0
     inner: ClassVar[str] = "feed_forward"
 
-    def read_position(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_position(self, config: ExternalConfig) -> dict[str, Any]:
         return {**super().read_position(config), "layout": "interleaved"}
 
-    def read_attention(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_attention(self, config: ExternalConfig) -> dict[str, Any]:
         norm = {**self.read_norm(config), "scale": False} if config.flag("use_qk_norm", True) else None
         return {**super().read_attention(config), "qk_norm": norm, "qk_norm_order": "after"}
 
-    def read_feedforward(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_feedforward(self, config: ExternalConfig) -> dict[str, Any]:
         expert, k = super().read_feedforward(config), config.integer("num_experts_per_tok", 1)
         router, n_experts = {"name": "sigmoid", "k": k, "renormalize": False}, config.integer("num_local_experts", 16)
         return sparse(n_experts, router, expert, shared=expert, weights_on="input")
 
-    def read_layers(self, config: ForeignConfig, n_layers: int) -> Sequence[dict[str, Any]]:
+    def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
         bare = every(config.integer("no_rope_layer_interval", 4), n_layers)
         turned = config.items("no_rope_layers", []) or [int(not each) for each in bare]
         types = config.items("layer_types", ["chunked_attention" if each else "full_attention" for each in turned])
@@ -75,6 +75,6 @@ class Llama4Family(Decoder):
         }
 
     def rules(self, model: Any) -> list[Rule]:
-        block, ours = "model.layers.*.feed_forward", "blocks.*.feedforward.experts.#"
-        stacked = [Rule(f"{ours}.{n}.weight", f"{block}.experts.{n}_proj", TRANSPOSED) for n in ("gate_up", "down")]
+        block, native = "model.layers.*.feed_forward", "blocks.*.feedforward.experts.#"
+        stacked = [Rule(f"{native}.{n}.weight", f"{block}.experts.{n}_proj", TRANSPOSED) for n in ("gate_up", "down")]
         return [*stacked, *expert_rules(block, router="router"), *super().rules(model)]

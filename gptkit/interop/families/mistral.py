@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families.decoder import Decoder
-from gptkit.kinds.foreign import ForeignConfig
+from gptkit.kinds.external_config import ExternalConfig
 
 __all__ = ["MistralFamily"]
 
@@ -18,7 +18,7 @@ class MistralFamily(Decoder):
     architecture: ClassVar[str] = "MistralForCausalLM"
     attention_biases: ClassVar[bool] = False
 
-    def read_attention(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_attention(self, config: ExternalConfig) -> dict[str, Any]:
         return {**super().read_attention(config), "window": config.nullable("sliding_window", 4096)}
 
     def config(self, model: Any) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Literal
 from gptkit.interop.families._experts import INERT, sparse, write_experts
 from gptkit.interop.families.mistral import MistralFamily
 from gptkit.interop.layouts import HALVES
+from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
-from gptkit.kinds.foreign import ForeignConfig
 
 __all__ = ["MixtralFamily"]
 
@@ -24,10 +24,10 @@ class MixtralFamily(MistralFamily):
     eps: ClassVar[tuple[str, float]] = ("rms_norm_eps", 1e-5)
     base: ClassVar[float] = 1e6
 
-    def read_attention(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_attention(self, config: ExternalConfig) -> dict[str, Any]:
         return {**super().read_attention(config), "window": config.nullable("sliding_window")}
 
-    def read_feedforward(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_feedforward(self, config: ExternalConfig) -> dict[str, Any]:
         router = {"name": "softmax-top-k", "k": config.integer("num_experts_per_tok", 2), "renormalize": True}
         return sparse(config.integer("num_local_experts", 8), router, super().read_feedforward(config))
 

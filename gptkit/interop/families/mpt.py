@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families._common import keys
+from gptkit.kinds.external_config import HARMLESS, ExternalConfig
 from gptkit.kinds.family import FamilySpec, Rule
-from gptkit.kinds.foreign import HARMLESS, ForeignConfig
 
 __all__ = ["MptFamily"]
 
@@ -22,7 +22,7 @@ class MptFamily(FamilySpec):
         "init_device embedding_fraction norm_type learned_pos_emb emb_pdrop init_config tokenizer_name verbose"
     )
 
-    def model(self, config: ForeignConfig) -> dict[str, Any]:
+    def model(self, config: ExternalConfig) -> dict[str, Any]:
         attention = config.section("attn_config", HARMLESS | keys("attn_impl attn_uses_sequence_id"))
         attention.only("attn_type", "multihead_attention", why="transformers reads it so, whatever it says")
         for key in ("prefix_lm", "qk_ln"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families.decoder import Decoder
-from gptkit.kinds.foreign import ForeignConfig
+from gptkit.kinds.external_config import ExternalConfig
 
 __all__ = ["NemotronFamily"]
 
@@ -20,8 +20,8 @@ class NemotronFamily(Decoder):
     activation: ClassVar[tuple[str, str]] = ("hidden_act", "relu2")
     fraction: ClassVar[float] = 0.5
 
-    def read_norm(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_norm(self, config: ExternalConfig) -> dict[str, Any]:
         return {"name": "layer", "eps": config.number(*self.eps), "offset": 1.0}
 
-    def read_feedforward(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_feedforward(self, config: ExternalConfig) -> dict[str, Any]:
         return {**super().read_feedforward(config), "name": "mlp"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families.decoder import Decoder
-from gptkit.kinds.foreign import ForeignConfig
+from gptkit.kinds.external_config import ExternalConfig
 
 __all__ = ["OlmoFamily"]
 
@@ -17,10 +17,10 @@ class OlmoFamily(Decoder):
     model_type: ClassVar[str] = "olmo"
     architecture: ClassVar[str] = "OlmoForCausalLM"
 
-    def read_norm(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_norm(self, config: ExternalConfig) -> dict[str, Any]:
         return {"name": "layer", "eps": 1e-5, "scale": False, "shift": False}
 
-    def read_attention(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_attention(self, config: ExternalConfig) -> dict[str, Any]:
         return {**super().read_attention(config), "clip_qkv": config.maybe("clip_qkv")}
 
     def config(self, model: Any) -> dict[str, Any]:

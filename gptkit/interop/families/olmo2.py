@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families.decoder import Decoder
+from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
-from gptkit.kinds.foreign import ForeignConfig
 
 __all__ = ["Olmo2Family"]
 
@@ -19,13 +19,13 @@ class Olmo2Family(Decoder):
     architecture: ClassVar[str] = "Olmo2ForCausalLM"
     eps: ClassVar[tuple[str, float]] = ("rms_norm_eps", 1e-5)
 
-    def read_norm(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_norm(self, config: ExternalConfig) -> dict[str, Any]:
         return {**super().read_norm(config), "cast": "after"}
 
-    def read_attention(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_attention(self, config: ExternalConfig) -> dict[str, Any]:
         return {**super().read_attention(config), "qk_norm": self.read_norm(config), "qk_norm_width": "full"}
 
-    def read_block(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_block(self, config: ExternalConfig) -> dict[str, Any]:
         return {"name": "output-norm"}
 
     def rules(self, model: Any) -> list[Rule]:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from gptkit.interop.families._common import all_but_every, read_windows, write_windows
 from gptkit.interop.families._rope import read_two, write_two
 from gptkit.interop.families.olmo2 import Olmo2Family
-from gptkit.kinds.foreign import ForeignConfig
+from gptkit.kinds.external_config import ExternalConfig
 
 __all__ = ["Olmo3Family"]
 
@@ -20,10 +20,10 @@ class Olmo3Family(Olmo2Family):
     model_type: ClassVar[str] = "olmo3"
     architecture: ClassVar[str] = "Olmo3ForCausalLM"
 
-    def read_position(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_position(self, config: ExternalConfig) -> dict[str, Any]:
         return read_two(config, 5e5, config.number("rope_theta", 5e5))[0]
 
-    def read_layers(self, config: ForeignConfig, n_layers: int) -> Sequence[dict[str, Any]]:
+    def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
         local = read_two(config, 5e5, config.number("rope_theta", 5e5))[1]
         slide = {"attention": {"window": config.nullable("sliding_window", 4096)}, "position": local}
         return [slide if each else {} for each in read_windows(config, n_layers, all_but_every(4, n_layers))]

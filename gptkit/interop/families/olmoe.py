@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families._experts import INERT, expert_rules, first_of, sparse, write_experts
 from gptkit.interop.families.decoder import Decoder
+from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
-from gptkit.kinds.foreign import ForeignConfig
 
 __all__ = ["OlmoeFamily"]
 
@@ -22,12 +22,12 @@ class OlmoeFamily(Decoder):
     harmless: ClassVar[frozenset[str]] = Decoder.harmless | INERT
     eps: ClassVar[tuple[str, float]] = ("rms_norm_eps", 1e-5)
 
-    def read_attention(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_attention(self, config: ExternalConfig) -> dict[str, Any]:
         found = {**super().read_attention(config), "qk_norm": self.read_norm(config), "qk_norm_width": "full"}
         clip = config.maybe("clip_qkv")
         return found if clip is None else {**found, "clip_qkv": clip, "clip_order": "after"}
 
-    def read_feedforward(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_feedforward(self, config: ExternalConfig) -> dict[str, Any]:
         renormalize = config.flag("norm_topk_prob", False)
         router = {"name": "softmax-top-k", "k": config.integer("num_experts_per_tok", 8), "renormalize": renormalize}
         return sparse(config.integer("num_experts", 64), router, super().read_feedforward(config))

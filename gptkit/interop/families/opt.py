@@ -6,8 +6,8 @@ from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families._common import keys, read_activation, write_activation
 from gptkit.interop.layouts import HEADS
+from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import FamilySpec, Rule
-from gptkit.kinds.foreign import ForeignConfig
 
 __all__ = ["OPTFamily"]
 
@@ -20,7 +20,7 @@ class OPTFamily(FamilySpec):
     architecture: ClassVar[str] = "OPTForCausalLM"
     harmless: ClassVar[frozenset[str]] = keys("activation_dropout init_std layerdrop output_projection")
 
-    def model(self, config: ForeignConfig) -> dict[str, Any]:
+    def model(self, config: ExternalConfig) -> dict[str, Any]:
         d_model = config.integer("hidden_size", 768)
         before = config.flag("do_layer_norm_before", True)
         bare = config.flag("_remove_final_layer_norm", False) or not before

@@ -6,8 +6,8 @@ from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families.decoder import Decoder
 from gptkit.interop.layouts import HEADS
+from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
-from gptkit.kinds.foreign import ForeignConfig
 
 __all__ = ["PhiFamily"]
 
@@ -23,20 +23,20 @@ class PhiFamily(Decoder):
     attention_biases: ClassVar[bool] = False
     fraction: ClassVar[float] = 0.5
 
-    def read_attention(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_attention(self, config: ExternalConfig) -> dict[str, Any]:
         norm = self.read_norm(config) if config.flag("qk_layernorm", False) else None
         return {**super().read_attention(config), "qkv_bias": True, "output_bias": True, "qk_norm": norm}
 
-    def read_norm(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_norm(self, config: ExternalConfig) -> dict[str, Any]:
         return {"name": "layer", "eps": config.number(*self.eps)}
 
-    def read_feedforward(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_feedforward(self, config: ExternalConfig) -> dict[str, Any]:
         return {**super().read_feedforward(config), "name": "mlp", "bias": True}
 
-    def read_block(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_block(self, config: ExternalConfig) -> dict[str, Any]:
         return {"name": "parallel"}
 
-    def read_head(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_head(self, config: ExternalConfig) -> dict[str, Any]:
         return {"bias": True}
 
     def config(self, model: Any) -> dict[str, Any]:

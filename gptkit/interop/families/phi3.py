@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families.decoder import Decoder
+from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
-from gptkit.kinds.foreign import ForeignConfig
 
 __all__ = ["Phi3Family"]
 
@@ -21,16 +21,16 @@ class Phi3Family(Decoder):
     eps: ClassVar[tuple[str, float]] = ("rms_norm_eps", 1e-5)
     attention_biases: ClassVar[bool] = False
 
-    def model(self, config: ForeignConfig) -> dict[str, Any]:
+    def model(self, config: ExternalConfig) -> dict[str, Any]:
         config.only("attention_bias", False, why="transformers has no biases there")
         config.only("lm_head_bias", False, why="transformers has no bias there")
         return super().model(config)
 
-    def read_position(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_position(self, config: ExternalConfig) -> dict[str, Any]:
         config.value("original_max_position_embeddings")
         return super().read_position(config)
 
-    def read_attention(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_attention(self, config: ExternalConfig) -> dict[str, Any]:
         return {**super().read_attention(config), "window": config.nullable("sliding_window")}
 
     def config(self, model: Any) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Literal
 from gptkit.interop.families._experts import INERT, first_of, sparse, write_experts
 from gptkit.interop.families.decoder import Decoder
 from gptkit.interop.layouts import HALVES
+from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
-from gptkit.kinds.foreign import ForeignConfig
 
 __all__ = ["PhimoeFamily"]
 
@@ -24,7 +24,7 @@ class PhimoeFamily(Decoder):
     eps: ClassVar[tuple[str, float]] = ("rms_norm_eps", 1e-5)
     base: ClassVar[float] = 1e6
 
-    def read_position(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_position(self, config: ExternalConfig) -> dict[str, Any]:
         section = config.section("rope_parameters" if "rope_parameters" in config else "rope_scaling")
         short, long = (section.maybe(key) for key in ("short_mscale", "long_mscale"))
         if short != long:
@@ -34,18 +34,18 @@ class PhimoeFamily(Decoder):
             found["scaling"]["attention_factor"] = short
         return found
 
-    def read_norm(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_norm(self, config: ExternalConfig) -> dict[str, Any]:
         return {"name": "layer", "eps": config.number(*self.eps)}
 
-    def read_attention(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_attention(self, config: ExternalConfig) -> dict[str, Any]:
         return {**super().read_attention(config), "window": config.nullable("sliding_window")}
 
-    def read_feedforward(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_feedforward(self, config: ExternalConfig) -> dict[str, Any]:
         tolerance = config.number("router_jitter_noise", 0.01)
         router = {"name": "sparsemixer", "k": config.integer("num_experts_per_tok", 2), "tolerance": tolerance}
         return sparse(config.integer("num_local_experts", 16), router, super().read_feedforward(config))
 
-    def read_head(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_head(self, config: ExternalConfig) -> dict[str, Any]:
         return {"bias": config.flag("lm_head_bias", False)}
 
     def write_feedforward(self, layers: Sequence[Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families._common import read_windows
 from gptkit.interop.families.decoder import Decoder
-from gptkit.kinds.foreign import ForeignConfig
+from gptkit.kinds.external_config import ExternalConfig
 
 __all__ = ["Qwen2Family"]
 
@@ -20,10 +20,10 @@ class Qwen2Family(Decoder):
     architecture: ClassVar[str] = "Qwen2ForCausalLM"
     attention_biases: ClassVar[bool] = False
 
-    def read_attention(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_attention(self, config: ExternalConfig) -> dict[str, Any]:
         return {**super().read_attention(config), "qkv_bias": True}
 
-    def read_layers(self, config: ForeignConfig, n_layers: int) -> Sequence[dict[str, Any]]:
+    def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
         first = config.integer("max_window_layers", 28)
         window = config.nullable("sliding_window", 4096)
         on = config.flag("use_sliding_window", False) and window is not None

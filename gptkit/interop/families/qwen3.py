@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families.qwen2 import Qwen2Family
-from gptkit.kinds.foreign import ForeignConfig
+from gptkit.kinds.external_config import ExternalConfig
 
 __all__ = ["Qwen3Family"]
 
@@ -20,7 +20,7 @@ class Qwen3Family(Qwen2Family):
     d_head: ClassVar[int | None] = 128
     """Where the configuration names none; None for as many as the heads share the width into."""
 
-    def read_attention(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_attention(self, config: ExternalConfig) -> dict[str, Any]:
         bias = config.flag("attention_bias", False)
         found = super().read_attention(config)
         d_head = config.integer("head_dim", self.d_head or found["d_head"])

@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families._experts import INERT, dense, expert_rules, first_of, sparse, write_experts
 from gptkit.interop.families.qwen3 import Qwen3Family
+from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
-from gptkit.kinds.foreign import ForeignConfig
 
 __all__ = ["Qwen3MoeFamily"]
 
@@ -22,14 +22,14 @@ class Qwen3MoeFamily(Qwen3Family):
     harmless: ClassVar[frozenset[str]] = Qwen3Family.harmless | INERT
     d_head: ClassVar[int | None] = None
 
-    def read_feedforward(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_feedforward(self, config: ExternalConfig) -> dict[str, Any]:
         n_experts = config.integer("num_experts", config.integer("num_local_experts", 128))
         renormalize = config.flag("norm_topk_prob", False)
         router = {"name": "softmax-top-k", "k": config.integer("num_experts_per_tok", 8), "renormalize": renormalize}
         expert = {**super().read_feedforward(config), "d_hidden": config.integer("moe_intermediate_size", 768)}
         return sparse(n_experts, router, expert)
 
-    def read_layers(self, config: ForeignConfig, n_layers: int) -> Sequence[dict[str, Any]]:
+    def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
         config.only("use_sliding_window", False, why="no released model of the family has windows")
         for key in ("sliding_window", "max_window_layers", "layer_types"):
             config.value(key)

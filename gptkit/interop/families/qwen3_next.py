@@ -9,8 +9,8 @@ from gptkit.interop.families._common import every
 from gptkit.interop.families._experts import first_of
 from gptkit.interop.families.qwen3_moe import Qwen3MoeFamily
 from gptkit.interop.layouts import GATED_HEADS, MIXED_HEADS, MIXED_RATES
+from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
-from gptkit.kinds.foreign import ForeignConfig
 
 __all__ = ["Qwen3NextFamily"]
 
@@ -35,23 +35,23 @@ class Qwen3NextFamily(Qwen3MoeFamily):
     d_head: ClassVar[int | None] = 256
     fraction: ClassVar[float] = 0.25
 
-    def read_norm(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_norm(self, config: ExternalConfig) -> dict[str, Any]:
         return {**super().read_norm(config), "offset": 1, "cast": "after"}
 
-    def read_attention(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_attention(self, config: ExternalConfig) -> dict[str, Any]:
         return {**super().read_attention(config), "output_gate": True}
 
-    def read_feedforward(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_feedforward(self, config: ExternalConfig) -> dict[str, Any]:
         found = super().read_feedforward(config)
         found["router"]["renormalize"] = config.flag("norm_topk_prob", True)
         shared = {**found["expert"], "d_hidden": config.integer("shared_expert_intermediate_size", 512)}
         return {**found, "shared": shared, "shared_gate": True}
 
-    def read_layers(self, config: ForeignConfig, n_layers: int) -> Sequence[dict[str, Any]]:
+    def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
         full = every(config.integer("full_attention_interval", 4), n_layers)
         types = config.items("layer_types", ["full_attention" if each else "linear_attention" for each in full])
         norm = {"name": "rms", "eps": config.number(*self.eps)}
-        linear = {"name": "gated-delta", "norm": norm} | {ours: config.integer(*key) for ours, key in LINEAR.items()}
+        linear = {"name": "gated-delta", "norm": norm} | {native: config.integer(*key) for native, key in LINEAR.items()}
         changed = {"attention": linear, "position": "none"}
         both = zip(types, super().read_layers(config, n_layers), strict=True)
         return [{**each, **(changed if kind == "linear_attention" else {})} for kind, each in both]
@@ -60,7 +60,7 @@ class Qwen3NextFamily(Qwen3MoeFamily):
         linear = next(layer.attention for layer in layers if layer.attention.name == "gated-delta")
         full = [layer for layer in layers if layer.attention.name != "gated-delta"]
         types = ["full_attention" if layer in full else "linear_attention" for layer in layers]
-        sizes = {key: getattr(linear, ours) for ours, (key, _) in LINEAR.items()}
+        sizes = {key: getattr(linear, native) for native, (key, _) in LINEAR.items()}
         return {**super().write_attention(full), "layer_types": types, **sizes}
 
     def write_feedforward(self, layers: Sequence[Any]) -> dict[str, Any]:
@@ -68,12 +68,12 @@ class Qwen3NextFamily(Qwen3MoeFamily):
         return {**super().write_feedforward(layers), "shared_expert_intermediate_size": shared.d_hidden}
 
     def rules(self, model: Any) -> list[Rule]:
-        ours, theirs = "blocks.*.attention", "model.layers.*.linear_attn"
+        native, external = "blocks.*.attention", "model.layers.*.linear_attn"
         names = {"conv": "conv1d", "norm": "norm", "decay_log": "A_log", "decay_bias": "dt_bias"}
-        linear = [Rule(f"{ours}.{mine}", f"{theirs}.{other}") for mine, other in names.items()]
-        linear += [Rule(f"{ours}.qkvz", f"{theirs}.in_proj_qkvz", MIXED_HEADS)]
-        linear += [Rule(f"{ours}.rates", f"{theirs}.in_proj_ba", MIXED_RATES)]
-        full = [Rule(f"{ours}.qkv", "model.layers.*.self_attn.{q,k,v}_proj", GATED_HEADS)]
+        linear = [Rule(f"{native}.{inner}", f"{external}.{outer}") for inner, outer in names.items()]
+        linear += [Rule(f"{native}.qkvz", f"{external}.in_proj_qkvz", MIXED_HEADS)]
+        linear += [Rule(f"{native}.rates", f"{external}.in_proj_ba", MIXED_RATES)]
+        full = [Rule(f"{native}.qkv", "model.layers.*.self_attn.{q,k,v}_proj", GATED_HEADS)]
         bare = [i for i, layer in enumerate(model.layer_specs()) if layer.attention.name == "gated-delta"]
         outputs = [Rule(f"blocks.{i}.attention.output", f"model.layers.{i}.linear_attn.out_proj") for i in bare]
         return [*linear, *full, *outputs, *super().rules(model)]

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families._common import every
 from gptkit.interop.families.decoder import Decoder
-from gptkit.kinds.foreign import ForeignConfig
+from gptkit.kinds.external_config import ExternalConfig
 
 __all__ = ["SmolLM3Family"]
 
@@ -21,7 +21,7 @@ class SmolLM3Family(Decoder):
     tied: ClassVar[bool] = True
     base: ClassVar[float] = 2000000.0
 
-    def read_layers(self, config: ForeignConfig, n_layers: int) -> Sequence[dict[str, Any]]:
+    def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
         config.only("use_sliding_window", False, why="no released model has windows, and which layers would is not settled")
         for key in ("sliding_window", "layer_types"):
             config.value(key)

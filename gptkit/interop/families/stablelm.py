@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families.decoder import Decoder
+from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
-from gptkit.kinds.foreign import ForeignConfig
 
 __all__ = ["StableLmFamily"]
 
@@ -21,15 +21,15 @@ class StableLmFamily(Decoder):
     attention_biases: ClassVar[bool] = False
     fraction: ClassVar[float] = 0.25
 
-    def read_norm(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_norm(self, config: ExternalConfig) -> dict[str, Any]:
         return {"name": "layer", "eps": config.number(*self.eps)}
 
-    def read_attention(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_attention(self, config: ExternalConfig) -> dict[str, Any]:
         norm = {"qk_norm": {**self.read_norm(config), "shift": False}, "qk_norm_width": "each-head"}
         found = {**super().read_attention(config), "qkv_bias": config.flag("use_qkv_bias", False)}
         return {**found, **norm} if config.flag("qk_layernorm", False) else found
 
-    def read_block(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_block(self, config: ExternalConfig) -> dict[str, Any]:
         return {"name": "parallel" if config.flag("use_parallel_residual", False) else "pre-norm"}
 
     def config(self, model: Any) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families.decoder import Decoder
+from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
-from gptkit.kinds.foreign import ForeignConfig
 
 __all__ = ["Starcoder2Family"]
 
@@ -23,15 +23,15 @@ class Starcoder2Family(Decoder):
     activation: ClassVar[tuple[str, str]] = ("hidden_act", "gelu_pytorch_tanh")
     attention_biases: ClassVar[bool] = False
 
-    def read_norm(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_norm(self, config: ExternalConfig) -> dict[str, Any]:
         return {"name": "layer", "eps": config.number(*self.eps)}
 
-    def read_attention(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_attention(self, config: ExternalConfig) -> dict[str, Any]:
         bias = config.flag("use_bias", True)
         more = {"window": config.nullable("sliding_window"), "qkv_bias": bias, "output_bias": bias}
         return {**super().read_attention(config), **more}
 
-    def read_feedforward(self, config: ForeignConfig) -> dict[str, Any]:
+    def read_feedforward(self, config: ExternalConfig) -> dict[str, Any]:
         return {**super().read_feedforward(config), "name": "mlp", "bias": config.flag("use_bias", True)}
 
     def config(self, model: Any) -> dict[str, Any]:

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gptkit.core.errors import ForeignModelError
+from gptkit.core.errors import ExternalModelError
 from gptkit.core.registry import did_you_mean
 from gptkit.interop.formats.gguf.container import Typed
-from gptkit.kinds.foreign import ForeignConfig
+from gptkit.kinds.external_config import ExternalConfig
 
 __all__ = ["ARCHITECTURES", "FREQUENCIES", "Architecture", "find_architecture", "permute", "rope_factors", "unpermute"]
 
@@ -73,7 +73,7 @@ class Architecture:
 
     family: str
     names: Mapping[str, str]
-    read: Callable[[ForeignConfig, Collection[str]], dict[str, Any]]
+    read: Callable[[ExternalConfig, Collection[str]], dict[str, Any]]
     write: Callable[[Mapping[str, Any]], dict[str, Typed]]
     interleaved: bool = False
     transposed: Collection[str] = field(default=())
@@ -83,7 +83,7 @@ class Architecture:
         stem, _, leaf = name.rpartition(".")
         number = re.search(r"\.(\d+)\.", stem)
         plain = stem if number is None else f"{stem[: number.start()]}.*.{stem[number.end() :]}"
-        table = {there: ours for ours, there in self.names.items()} if back else self.names
+        table = {there: native for native, there in self.names.items()} if back else self.names
         found = table.get(plain)
         if found is None or leaf not in ("weight", "bias"):
             return None
@@ -111,19 +111,19 @@ def find_architecture(name: object, place: str) -> Architecture:
     """The architecture that a file says it is of.
 
     Raises:
-        ForeignModelError: none that is known; says which are.
+        ExternalModelError: none that is known; says which are.
     """
     if not isinstance(name, str):
-        raise ForeignModelError(f"{place} has no general.architecture", hint="Give the file of a model.")
+        raise ExternalModelError(f"{place} has no general.architecture", hint="Give the file of a model.")
     if name not in ARCHITECTURES:
         what = did_you_mean(name, sorted(ARCHITECTURES), label="those that are read are")
-        raise ForeignModelError(
+        raise ExternalModelError(
             f"{place} has the architecture {name!r}; {what}", hint="Import the model from its safetensors instead."
         )
     return ARCHITECTURES[name]
 
 
-def _read_decoder(keys: ForeignConfig, tensors: Collection[str], head: int | None = None) -> dict[str, Any]:
+def _read_decoder(keys: ExternalConfig, tensors: Collection[str], head: int | None = None) -> dict[str, Any]:
     width, n_heads = keys.integer("embedding_length"), keys.integer("attention.head_count")
     d_head = keys.integer("attention.key_length", head or width // max(1, n_heads))
     if keys.integer("attention.value_length", d_head) != d_head:
@@ -181,16 +181,16 @@ def _write_decoder(config: Mapping[str, Any]) -> dict[str, Typed]:
     return keys
 
 
-def _read_llama(keys: ForeignConfig, tensors: Collection[str]) -> dict[str, Any]:
+def _read_llama(keys: ExternalConfig, tensors: Collection[str]) -> dict[str, Any]:
     biased = "blk.0.attn_q.bias" in tensors
     return {**_read_decoder(keys, tensors), "attention_bias": biased, "mlp_bias": "blk.0.ffn_up.bias" in tensors}
 
 
-def _read_qwen3(keys: ForeignConfig, tensors: Collection[str]) -> dict[str, Any]:
+def _read_qwen3(keys: ExternalConfig, tensors: Collection[str]) -> dict[str, Any]:
     return {**_read_decoder(keys, tensors, 128), "attention_bias": False}
 
 
-def _read_gpt2(keys: ForeignConfig, tensors: Collection[str]) -> dict[str, Any]:
+def _read_gpt2(keys: ExternalConfig, tensors: Collection[str]) -> dict[str, Any]:
     return {
         "n_positions": keys.integer("context_length"),
         "n_embd": keys.integer("embedding_length"),
@@ -234,7 +234,7 @@ def read_rope_factors(config: Mapping[str, Any], found: Tensor, place: str) -> d
     """The scaling of rotary positions that gives such factors.
 
     Raises:
-        ForeignModelError: none that is known.
+        ExternalModelError: none that is known.
     """
     largest = float(found.max()) if found.numel() else 0.0
     sound = 1 <= largest < 1e6 and config["rope_theta"] > 1 and 2 * found.numel() == config["head_dim"]
@@ -248,7 +248,7 @@ def read_rope_factors(config: Mapping[str, Any], found: Tensor, place: str) -> d
         expected = rope_factors({**config, "rope_scaling": scaling})
         if expected is not None and torch.allclose(expected, found.float(), rtol=1e-4):
             return scaling
-    raise ForeignModelError(f"{place}: {FREQUENCIES} scales rotary positions in a way that is not known here")
+    raise ExternalModelError(f"{place}: {FREQUENCIES} scales rotary positions in a way that is not known here")
 
 
 ARCHITECTURES = {

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gptkit.core.errors import ForeignModelError
+from gptkit.core.errors import ExternalModelError
 
 __all__ = ["AGAIN", "GgufFile", "GgufTensor", "Typed", "write_gguf"]
 
@@ -76,7 +76,7 @@ class GgufFile:
         tensors: by name, in the order of the file.
 
     Raises:
-        ForeignModelError: it is no GGUF file, or is damaged; says where.
+        ExternalModelError: it is no GGUF file, or is damaged; says where.
     """
 
     def __init__(self, path: Path) -> None:
@@ -86,14 +86,14 @@ class GgufFile:
                 size = os.fstat(stream.fileno()).st_size
                 self._data: Any = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY) if size else b""
         except (OSError, ValueError) as error:
-            raise ForeignModelError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+            raise ExternalModelError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
         self._at, self._size = 0, size
         if self._take(4) != MAGIC:
-            raise ForeignModelError(f"{path} is no GGUF file", hint="Give a file that llama.cpp reads.")
+            raise ExternalModelError(f"{path} is no GGUF file", hint="Give a file that llama.cpp reads.")
         version = self._scalar("I")
         if version not in (2, 3):
             what = "was written with its bytes the other way round" if version & 0xFFFF == 0 else f"has version {version}"
-            raise ForeignModelError(f"{path} {what}, which is not read here", hint="Convert it with llama.cpp.")
+            raise ExternalModelError(f"{path} {what}, which is not read here", hint="Convert it with llama.cpp.")
         n_tensors, n_entries = self._count(24), self._count(13)
         self.metadata = self._unique(self._entry for _ in range(n_entries))
         alignment = self.metadata.get("general.alignment", ALIGNMENT)
@@ -107,7 +107,7 @@ class GgufFile:
         """A tensor's numbers: plain ones lie in the mapped file, others are made float32.
 
         Raises:
-            ForeignModelError: it is quantised, and the `gguf` package is not there.
+            ExternalModelError: it is quantised, and the `gguf` package is not there.
         """
         tensor = self.tensors[name]
         if tensor.type in _PLAIN:
@@ -122,7 +122,7 @@ class GgufFile:
         try:
             numbers = package.dequantize(rows, package.GGMLQuantizationType(tensor.type))
         except NotImplementedError as error:
-            raise ForeignModelError(f"{self.path}: {name}: {error}") from None
+            raise ExternalModelError(f"{self.path}: {name}: {error}") from None
         return torch.from_numpy(np.ascontiguousarray(numbers, np.float32)).view(tensor.shape)
 
     def _unique(self, reads: Iterator[Callable[[], tuple[str, Any]]]) -> dict[str, Any]:
@@ -214,7 +214,7 @@ class GgufFile:
             self._fail("a text is no UTF-8")
 
     def _fail(self, what: str) -> NoReturn:
-        raise ForeignModelError(f"{self.path} is damaged, near byte {self._at:,}: {what}", hint=AGAIN)
+        raise ExternalModelError(f"{self.path} is damaged, near byte {self._at:,}: {what}", hint=AGAIN)
 
 
 def write_gguf(
@@ -286,5 +286,5 @@ def _package(why: str) -> Any:
     try:
         import gguf
     except ImportError:
-        raise ForeignModelError(f"{why}, and gptkit cannot read it alone", hint="Run: pip install 'gptkit[gguf]'") from None
+        raise ExternalModelError(f"{why}, and gptkit cannot read it alone", hint="Run: pip install 'gptkit[gguf]'") from None
     return gguf

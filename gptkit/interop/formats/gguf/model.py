@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from gptkit.core.errors import ForeignModelError
+from gptkit.core.errors import ExternalModelError
 from gptkit.core.registry import Registry
 from gptkit.interop.conversion import families
 from gptkit.interop.formats.gguf.architectures import (
@@ -21,8 +21,8 @@ from gptkit.interop.formats.gguf.architectures import (
 from gptkit.interop.formats.gguf.container import AGAIN, GgufFile
 from gptkit.interop.formats.gguf.vocabulary import Vocabulary, read_vocabulary
 from gptkit.interop.tensor_files import Entry
+from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import FamilySpec
-from gptkit.kinds.foreign import ForeignConfig
 
 __all__ = ["GgufModel", "read_config"]
 
@@ -43,7 +43,7 @@ class GgufModel:
         entries: shape and dtype of each tensor; quantised ones are read as float32.
 
     Raises:
-        ForeignModelError: the file is damaged, or of no architecture that is known.
+        ExternalModelError: the file is damaged, or of no architecture that is known.
     """
 
     def __init__(self, path: Path, registry: Registry | None = None) -> None:
@@ -54,9 +54,9 @@ class GgufModel:
         self.family: FamilySpec = families(registry)[self._architecture.family]
         if metadata.get("split.count", 1) != 1:
             hint = "Join the parts with llama-gguf-split --merge."
-            raise ForeignModelError(f"{path} is one of several parts", hint=hint)
+            raise ExternalModelError(f"{path} is one of several parts", hint=hint)
         if "token_embd.weight" not in tensors or len(tensors["token_embd.weight"].shape) != 2:
-            raise ForeignModelError(f"{path} has no embedding of tokens (token_embd.weight)", hint=AGAIN)
+            raise ExternalModelError(f"{path} has no embedding of tokens (token_embd.weight)", hint=AGAIN)
         rows = tensors["token_embd.weight"].shape[0]
         factors = self.file.get(FREQUENCIES) if FREQUENCIES in tensors else None
         self.config = read_config(self._architecture, metadata, tensors, rows, str(path), factors)
@@ -66,10 +66,10 @@ class GgufModel:
             if there == FREQUENCIES:
                 continue
             # What has no name in the family is reported as left over.
-            ours = self._architecture.renamed(there, back=True) or there
-            self._names[ours] = there
+            native = self._architecture.renamed(there, back=True) or there
+            self._names[native] = there
             shape = tensor.shape[::-1] if self._transposed(there, len(tensor.shape)) else tensor.shape
-            self.entries[ours] = Entry(shape, tensor.dtype)
+            self.entries[native] = Entry(shape, tensor.dtype)
 
     def get(self, name: str) -> Tensor:
         """One tensor, as the family has it."""
@@ -84,7 +84,7 @@ class GgufModel:
         """The file's tokenizer.
 
         Raises:
-            ForeignModelError: it has none, or one that is not read.
+            ExternalModelError: it has none, or one that is not read.
         """
         return read_vocabulary(self.file.metadata, str(self.file.path))
 
@@ -110,11 +110,11 @@ def read_config(
         factors: of the rotary positions' frequencies, where the file has some.
 
     Raises:
-        ForeignModelError: a key is missing, not understood, or asks for what gptkit does not do.
+        ExternalModelError: a key is missing, not understood, or asks for what gptkit does not do.
     """
     prefix = f"{metadata['general.architecture']}."
     own = {key.removeprefix(prefix): value for key, value in metadata.items() if key.startswith(prefix)}
-    keys = ForeignConfig(own, place, ())
+    keys = ExternalConfig(own, place, ())
     for key, allowed in _INERT.items():
         keys.only(key, *allowed, why="gptkit does not read that from GGUF")
     if keys.integer("vocab_size", rows) != rows:

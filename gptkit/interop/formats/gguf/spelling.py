@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from gptkit.components.tokenizer.byte import ByteTokenizer
 from gptkit.components.tokenizer.hugging_face import HuggingFaceTokenizer
-from gptkit.core.errors import ForeignModelError
+from gptkit.core.errors import ExternalModelError
 from gptkit.interop.formats.gguf.container import Typed
 from gptkit.interop.formats.gguf.patterns import cut_of_pattern, cut_of_stages
 from gptkit.interop.formats.gguf.vocabulary import CONTROL, NORMAL, UNUSED, USER
@@ -29,7 +29,7 @@ def write_vocabulary(tokenizer: Tokenizer, n_rows: int) -> dict[str, Typed]:
         n_rows: rows of the embedding; ids beyond the tokenizer's are written as unused.
 
     Raises:
-        ForeignModelError: llama.cpp cannot express it; says why.
+        ExternalModelError: llama.cpp cannot express it; says why.
     """
     if tokenizer.end_id is None:
         # llama.cpp takes the token 11 for the end where a file names none.
@@ -99,4 +99,4 @@ def _published(tokenizer: HuggingFaceTokenizer) -> tuple[str, list[str], frozens
 
 
 def _refuse(why: str) -> NoReturn:
-    raise ForeignModelError(f"the tokenizer cannot be written to GGUF: {why}", hint="Export to hugging-face instead.")
+    raise ExternalModelError(f"the tokenizer cannot be written to GGUF: {why}", hint="Export to hugging-face instead.")

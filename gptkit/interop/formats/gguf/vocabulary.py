@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gptkit.core.errors import ForeignModelError
+from gptkit.core.errors import ExternalModelError
 from gptkit.core.registry import did_you_mean
 from gptkit.interop.formats.gguf.patterns import CUTS
 
@@ -56,22 +56,22 @@ def read_vocabulary(metadata: Mapping[str, Any], place: str) -> Vocabulary:
     """The tokenizer of a file.
 
     Raises:
-        ForeignModelError: it has none, or one that gptkit does not read.
+        ExternalModelError: it has none, or one that gptkit does not read.
     """
     if "tokenizer.ggml.model" not in metadata:
-        raise ForeignModelError(f"{place} has no tokenizer", hint="Name one: --tokenizer byte, say.")
+        raise ExternalModelError(f"{place} has no tokenizer", hint="Name one: --tokenizer byte, say.")
     model = metadata["tokenizer.ggml.model"]
     tokens = _texts(metadata, "tokenizer.ggml.tokens", place)
     types = metadata.get("tokenizer.ggml.token_type", [NORMAL] * len(tokens))
     if len(set(tokens)) != len(tokens) or not isinstance(types, list) or len(types) != len(tokens):
-        raise ForeignModelError(f"{place}: its tokens are not all different, or have not one type each")
+        raise ExternalModelError(f"{place}: its tokens are not all different, or have not one type each")
     vocab = {token: number for number, token in enumerate(tokens) if types[number] != UNUSED}
     if model == "gpt2":
         stages, defaults = _byte_level(metadata, vocab, place), _Defaults()
     elif model == "llama":
         stages, defaults = _sentence_pieces(metadata, vocab, tokens, place), _Defaults(1, 2, puts_first=True)
     else:
-        raise ForeignModelError(
+        raise ExternalModelError(
             f"{place}: tokenizer.ggml.model is {model!r}, and only byte-level pair encoding ('gpt2') and SentencePiece's "
             "('llama') are read",
             hint=_ELSE,
@@ -103,12 +103,12 @@ def _byte_level(metadata: Mapping[str, Any], vocab: Mapping[str, int], place: st
     pre = metadata.get("tokenizer.ggml.pre", "default")
     if not isinstance(pre, str) or pre not in CUTS:
         what = did_you_mean(str(pre), sorted(CUTS), label="known are")
-        raise ForeignModelError(
+        raise ExternalModelError(
             f"{place}: tokenizer.ggml.pre is {pre!r}, a way to cut texts not known here; {what}", hint=_ELSE
         )
     merges = [tuple(merge.split(" ")) for merge in _texts(metadata, "tokenizer.ggml.merges", place)]
     if any(len(merge) != 2 or any(part not in vocab for part in (*merge, "".join(merge))) for merge in merges):
-        raise ForeignModelError(f"{place}: tokenizer.ggml.merges has a merge that is not of two tokens to a third")
+        raise ExternalModelError(f"{place}: tokenizer.ggml.merges has a merge that is not of two tokens to a third")
     return {
         "normalizer": None,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": list(CUTS[pre].stages)},
@@ -121,10 +121,10 @@ def _sentence_pieces(metadata: Mapping[str, Any], vocab: Mapping[str, int], toke
     """The stages of a tokenizer.json for SentencePiece's pair encoding: the pair with the best score is merged first."""
     scores = metadata.get("tokenizer.ggml.scores")
     if not isinstance(scores, list) or len(scores) != len(tokens) or not all(isinstance(score, float) for score in scores):
-        raise ForeignModelError(f"{place}: tokenizer.ggml.scores is no list of one score for each token")
+        raise ExternalModelError(f"{place}: tokenizer.ggml.scores is no list of one score for each token")
     unknown = metadata.get("tokenizer.ggml.unknown_token_id", 0)
     if not isinstance(unknown, int) or not 0 <= unknown < len(tokens):
-        raise ForeignModelError(f"{place}: tokenizer.ggml.unknown_token_id is {unknown!r}")
+        raise ExternalModelError(f"{place}: tokenizer.ggml.unknown_token_id is {unknown!r}")
     found = []
     for token, number in vocab.items():
         if len(token) > _LONGEST_PIECE:
@@ -155,7 +155,7 @@ def _sentence_pieces(metadata: Mapping[str, Any], vocab: Mapping[str, int], toke
 def _texts(metadata: Mapping[str, Any], key: str, place: str) -> list[str]:
     found = metadata.get(key)
     if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
-        raise ForeignModelError(f"{place}: {key} is no list of texts")
+        raise ExternalModelError(f"{place}: {key} is no list of texts")
     return found
 
 
@@ -164,7 +164,7 @@ def _named(metadata: Mapping[str, Any], key: str, tokens: list[str], place: str,
     if number is None:
         return None
     if not isinstance(number, int) or not 0 <= number < len(tokens):
-        raise ForeignModelError(f"{place}: {key} is {number!r}, and there are {len(tokens)} tokens")
+        raise ExternalModelError(f"{place}: {key} is {number!r}, and there are {len(tokens)} tokens")
     return tokens[number]
 
 

@@ -1,14 +1,14 @@
-"""Reading the configuration of another library's model: every key is understood, known to be harmless, or refused."""
+"""Reading of an external model's configuration: every key is understood, known to be harmless, or refused."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NoReturn, cast
 
-from gptkit.core.errors import ForeignModelError
+from gptkit.core.errors import ExternalModelError
 from gptkit.core.spec import describe
 
-__all__ = ["HARMLESS", "ForeignConfig"]
+__all__ = ["HARMLESS", "ExternalConfig"]
 
 _WORDS = """
     _attn_implementation _attn_implementation_autoset _commit_hash _name_or_path architectures auto_map bos_token_id
@@ -23,7 +23,7 @@ _WORDS = """
     remove_invalid_values repetition_penalty suppress_tokens temperature top_k top_p typical_p
 """
 HARMLESS = frozenset(_WORDS.split())
-"""Keys that change no logit: names, training-only shares, how to decode, what a file was written with."""
+"""Keys that do not affect logits: names, training-only rates, decoding options, the versions of writers."""
 
 _INERT: Mapping[str, tuple[Any, ...]] = {
     "add_cross_attention": (False,),
@@ -42,12 +42,12 @@ _REQUIRED: Any = object()
 MAX_NUMBER, MAX_LAYERS = 2**32, 10_000
 
 
-class ForeignConfig:
-    """A mapping from a stranger, read key by key; what nobody read is refused in the end.
+class ExternalConfig:
+    """An untrusted mapping that is read key by key; `close` refuses the keys that were not read.
 
     Args:
         data: the mapping.
-        place: where it stands, for messages.
+        place: its location, for messages.
         harmless: keys that may have any value.
     """
 
@@ -56,90 +56,90 @@ class ForeignConfig:
         self.place = place
         self.harmless = harmless
         self._read: set[str] = set()
-        self._sections: dict[str, ForeignConfig] = {}
+        self._sections: dict[str, ExternalConfig] = {}
 
     def __contains__(self, key: str) -> bool:
         return self.data.get(key) is not None
 
     def value(self, key: str, default: Any = None) -> Any:
-        """Whatever the key has; `default` where it is missing or null. The key counts as read."""
+        """Return the key's value; `default` where it is missing or null. The key counts as read."""
         self._read.add(key)
         found = self.data.get(key)
         if found is None and default is _REQUIRED:
-            raise ForeignModelError(f"{self.place} has no {key!r}", hint="Get the model's files again, or add the key.")
+            raise ExternalModelError(f"{self.place} has no {key!r}", hint="Get the model's files again, or add the key.")
         return default if found is None else found
 
     def integer(self, key: str, default: int | None = _REQUIRED) -> int:
-        """A whole number; without a default, one that must be there."""
+        """Return an integer, which is required if there is no default."""
         found = cast("int", self._typed(key, default, int, "a whole number"))
         if found is not None and abs(found) > MAX_NUMBER:
             self.refuse(key, "no model is that large")
         return found
 
     def layers(self, key: str, default: int | None = _REQUIRED) -> int:
-        """How many layers there are: a whole number for which lists can be made."""
+        """Return the number of layers, an integer small enough to build lists of."""
         found = self.integer(key, default)
         if not 1 <= found <= MAX_LAYERS:
             self.refuse(key, f"a model has 1 to {MAX_LAYERS:,} layers")
         return found
 
     def nullable(self, key: str, absent: int | None = None) -> int | None:
-        """A whole number or null, which is not the same as leaving the key out."""
+        """Return an integer or None; null differs from a missing key."""
         return None if key in self.data and self.value(key) is None else self.integer(key, absent)
 
     def maybe(self, key: str) -> float | None:
-        """A number, where there is one."""
+        """Return a number, or None where the key is missing or null."""
         return None if self.value(key) is None else self.number(key)
 
     def number(self, key: str, default: float = _REQUIRED) -> float:
-        """A number."""
+        """Return a number."""
         return cast("float", self._typed(key, default, (int, float), "a number"))
 
     def flag(self, key: str, default: bool = _REQUIRED) -> bool:
-        """True or false."""
+        """Return a truth value."""
         return cast("bool", self._typed(key, default, bool, "true or false"))
 
     def text(self, key: str, default: str = _REQUIRED) -> str:
-        """A text."""
+        """Return a string."""
         return cast("str", self._typed(key, default, str, "a text"))
 
     def items(self, key: str, default: list[Any] = _REQUIRED) -> list[Any]:
-        """A list."""
+        """Return a list."""
         return cast("list[Any]", self._typed(key, default, list, "a list"))
 
-    def section(self, key: str, harmless: Collection[str] = ()) -> ForeignConfig:
-        """A mapping below a key, read and checked in the same way; empty where it is missing."""
+    def section(self, key: str, harmless: Collection[str] = ()) -> ExternalConfig:
+        """Return the mapping below a key, read and checked in the same way; empty where the key is missing."""
         if key not in self._sections:
             data = self._typed(key, {}, dict, "a mapping")
-            self._sections[key] = ForeignConfig(data, f"{self.place}: {key}", harmless)
+            self._sections[key] = ExternalConfig(data, f"{self.place}: {key}", harmless)
         return self._sections[key]
 
     def only(self, key: str, *allowed: Any, why: str) -> None:
-        """Refuse any value but those: the model would compute something that gptkit does not."""
+        """Refuse any other value, with which the model would compute something that gptkit does not support."""
         found = self.value(key)
         if found is not None and not any(found == value and type(found) is type(value) for value in allowed):
             self.refuse(key, why)
 
     def refuse(self, key: str, why: str) -> NoReturn:
-        """Say what cannot be done.
+        """Raise an error that names the key, its value and the reason.
 
         Raises:
-            ForeignModelError: always.
+            ExternalModelError: always.
         """
-        raise ForeignModelError(f"{self.place}: {key} is {describe(self.data.get(key))}: {why}")
+        raise ExternalModelError(f"{self.place}: {key} is {describe(self.data.get(key))}: {why}")
 
     def close(self) -> None:
-        """Refuse what nobody read.
+        """Refuse keys that were not read.
 
         Raises:
-            ForeignModelError: names the keys.
+            ExternalModelError: there are such keys; names them.
         """
         for key, allowed in _INERT.items():
             if key in self.data and key not in self._read:
-                self.only(key, *allowed, why="gptkit has nothing of the kind")
+                self.only(key, *allowed, why="gptkit does not support this")
         unread = sorted(self._unread())
         if unread:
-            raise ForeignModelError(
+            raise ExternalModelError(
                 f"{self.place} has keys that are not understood: {', '.join(unread)}",
                 hint="They may change what the model computes. If they do not, remove them from the file.",
             )
@@ -156,5 +156,5 @@ class ForeignConfig:
         if found is default:
             return found
         if not isinstance(found, kind) or (isinstance(found, bool) and kind is not bool):
-            raise ForeignModelError(f"{self.place}: {key} should be {what}, not {describe(found)}")
+            raise ExternalModelError(f"{self.place}: {key} should be {what}, not {describe(found)}")
         return found
