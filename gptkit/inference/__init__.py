@@ -1,11 +1,12 @@
-"""Writing with a model: `generate`, `stream`, and what they are made of."""
+"""Generation: requests, continuous batching, sampling, beam search and scoring."""
 
 from gptkit.inference.beam import Beam, beam_search
-from gptkit.inference.engine import Generation, Overflow
+from gptkit.inference.generation import Generation, TextStream, generate, stream
+from gptkit.inference.request import Overflow, Request, RequestState
 from gptkit.inference.result import Finish, Generated, Timings
+from gptkit.inference.scheduler import Scheduler
 from gptkit.inference.score import score
 from gptkit.inference.simple import generate_simple
-from gptkit.inference.write import TextStream, generate, stream
 
 __all__ = [
     "Beam",
@@ -13,6 +14,9 @@ __all__ = [
     "Generated",
     "Generation",
     "Overflow",
+    "Request",
+    "RequestState",
+    "Scheduler",
     "TextStream",
     "Timings",
     "beam_search",

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from gptkit.core.errors import GptkitError
+from gptkit.inference.batch import Batch
 from gptkit.inference.modes import evaluating
 from gptkit.inference.prompts import as_ids
 from gptkit.inference.protocol import LanguageModel
-from gptkit.inference.window import Window
 from gptkit.kinds.tokenizer import Tokenizer
 
 __all__ = ["Beam", "beam_search"]
@@ -98,7 +98,7 @@ class _Search:
         self.tokenizer, self.width, self.length_penalty, self.ends = tokenizer, width, length_penalty, ends
         self.vocab_size = min(model.vocab_size, tokenizer.vocab_size)
         self.n_prompt = len(prompt_ids)
-        self.window = Window(model, [list(prompt_ids)], model.context_length)
+        self.batch = Batch(model, [list(prompt_ids)], model.context_length)
         self.live = [0.0]
         """Log-probability of each text that is followed, best first."""
         self.found: list[Beam] = []
@@ -110,13 +110,13 @@ class _Search:
             return True
         if len(self.found) < self.width:
             return False
-        written = len(self.window.histories[0]) - self.n_prompt
+        written = len(self.batch.histories[0]) - self.n_prompt
         best: float = self.live[0] / max(1, written) ** self.length_penalty
         return best <= self.found[-1].score
 
     def step(self, *, last: bool) -> None:
-        window, chosen_W = self.window, self.chosen_W
-        logits_WV = window.read() if chosen_W is None else window.step(chosen_W)
+        batch, chosen_W = self.batch, self.chosen_W
+        logits_WV = batch.read() if chosen_W is None else batch.step(chosen_W)
         log_p_WV = logits_WV[:, : self.vocab_size].log_softmax(dim=-1)
         total_WV = log_p_WV + torch.tensor(self.live, device=log_p_WV.device)[:, None]
         # So many that `width` remain although each beam may end in every possible way.
@@ -129,12 +129,12 @@ class _Search:
             row, token = divmod(place, self.vocab_size)
             if token in self.ends:
                 if rank < self.width:
-                    self._keep(window.histories[row], score, ended=True)
+                    self._keep(batch.histories[row], score, ended=True)
             elif len(rows) < self.width:
                 rows.append(row)
                 chosen.append(token)
                 live.append(score)
-        histories = [[*window.histories[row], token] for row, token in zip(rows, chosen, strict=True)]
+        histories = [[*batch.histories[row], token] for row, token in zip(rows, chosen, strict=True)]
         if last:
             for history, score in zip(histories, live, strict=True):
                 self._keep(history, score, ended=False)
@@ -142,8 +142,8 @@ class _Search:
         self.live = live
         self.chosen_W = torch.tensor(chosen, device=logits_WV.device)
         if live:
-            window.reorder(rows)
-            window.histories = histories
+            batch.reorder(rows)
+            batch.histories = histories
 
     def best(self) -> list[Beam]:
         if self.found:

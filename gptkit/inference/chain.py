@@ -14,22 +14,27 @@ from torch import Tensor
 from gptkit.core.errors import GptkitError
 from gptkit.kinds.sampler import Sampler, SamplerContext, SamplerSpec
 
-__all__ = ["Chain"]
+__all__ = ["Chain", "row_streams"]
+
+
+def row_streams(seed: int, n_rows: int) -> list[str]:
+    """The seeds of the rows' random numbers in a batch with one seed."""
+    return [f"{seed}/{row}" for row in range(n_rows)]
 
 
 class Chain:
     """Samplers in the order written, then one token a row drawn from softmax(logits).
 
-    Every row has a stream of random numbers of its own, given by the seed and the row's index at the start, so what a
-    row draws does not depend on the rows beside it, on the device or on torch's version.
+    Every row has a stream of random numbers of its own, so what a row draws does not depend on the rows beside it, on the
+    device or on torch's version.
 
     Args:
         specs: the samplers; none draws from the model's own distribution. A deterministic one ends the chain.
         context: the batch that they are for.
-        seed: of the streams.
+        streams: for each row the seed of its random numbers (see `row_streams`); equal seeds draw equal numbers.
     """
 
-    def __init__(self, specs: Sequence[SamplerSpec], context: SamplerContext, seed: int) -> None:
+    def __init__(self, specs: Sequence[SamplerSpec], context: SamplerContext, streams: Sequence[str]) -> None:
         self._links: list[Sampler] = []
         self._draws = True
         for spec in specs:
@@ -38,7 +43,7 @@ class Chain:
                 break
             self._links.append(spec.build(context))
         self._listeners = [link for link in self._links if type(link).chosen is not Sampler.chosen]
-        self._streams = [random.Random(f"{seed}/{row}") for row in range(context.batch)]
+        self._streams = [random.Random(stream) for stream in streams]
 
     def pick(self, logits_BV: Tensor, history: Sequence[Sequence[int]]) -> Tensor:
         """The next token of each row, (B,).

@@ -1,4 +1,4 @@
-"""What generation asks of a model: less than `gptkit.model.GPT` is, so that anything that has this can write.
+"""What generation asks of a model: less than `gptkit.model.GPT` is, so that anything with these methods can generate.
 
 Shapes: B batch, T tokens, V vocabulary.
 """
@@ -14,7 +14,7 @@ __all__ = ["Cache", "LanguageModel", "Output"]
 
 
 class Cache(Protocol):
-    """What a model remembers of the tokens that it was given."""
+    """The decoding cache of a batch."""
 
     @property
     def length(self) -> int:
@@ -26,6 +26,13 @@ class Cache(Protocol):
 
     def reorder(self, rows_B: Tensor, /) -> None:
         """Make row i what row ``rows_B[i]`` was; the number of rows may change."""
+
+    def join(self, other: Any, capacity: int, /) -> None:
+        """Append the rows of `other`, the shorter of the two left-padded so that both end together.
+
+        Args:
+            capacity: tokens that a row can hold afterwards, padding included.
+        """
 
 
 class Output(Protocol):

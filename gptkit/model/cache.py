@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gptkit.core.errors import StateError
@@ -29,13 +30,15 @@ class Cache:
         batch: int,
         capacity: int,
         starts_B: Tensor | None,
-        renew: Callable[[int], list[LayerState]],
+        renew: Callable[[int, int], list[LayerState]],
+        device: torch.device | str = "cpu",
     ) -> None:
         self.states = states
         self.batch = batch
         self.capacity = capacity
         self.starts_B = starts_B
         self.length = 0
+        self.device = torch.device(device)
         self._renew = renew
         self._ids_BT: Tensor | None = None
         self._computed_at = 0
@@ -57,7 +60,7 @@ class Cache:
         self._computed_at = new
         if not stale:
             return ids_BT
-        self.states, self.length = self._renew(self.batch), 0
+        self.states, self.length = self._renew(self.batch, self.capacity), 0
         return known
 
     @property
@@ -76,6 +79,39 @@ class Cache:
         if self._ids_BT is not None:
             self._ids_BT = self._ids_BT[rows_B]
         self.batch = len(rows_B)
+
+    def join(self, other: Cache, capacity: int) -> None:
+        """Append the rows of another cache of the same model; `other` must not be used afterwards.
+
+        The shorter of the two is left-padded, so that all rows end together.
+
+        Args:
+            capacity: tokens a row can hold afterwards, padding included.
+
+        Raises:
+            StateError: the capacity is too small, or a recurrent layer of one cache has read no token.
+        """
+        length = max(self.length, other.length)
+        if capacity < length:
+            raise StateError(f"a cache of {capacity} tokens cannot hold the {length} of the caches that are joined")
+        for own, new in zip(self.states, other.states, strict=True):
+            own.join(new, length, capacity)
+        left_padding = [cache._left_padding() + length - cache.length for cache in (self, other)]
+        self.starts_B = torch.cat(left_padding) if self.length != other.length or self._padded(other) else None
+        if self._ids_BT is not None and other._ids_BT is not None:
+            sides = ((self._ids_BT, self.length), (other._ids_BT, other.length))
+            self._ids_BT = torch.cat([F.pad(ids_BT, (length - held, 0)) for ids_BT, held in sides])
+        self.batch += other.batch
+        self.length = self._computed_at = length
+        self.capacity = capacity
+
+    def _padded(self, other: Cache) -> bool:
+        return self.starts_B is not None or other.starts_B is not None
+
+    def _left_padding(self) -> Tensor:
+        if self.starts_B is not None:
+            return self.starts_B
+        return torch.zeros(self.batch, dtype=torch.long, device=self.device)
 
     def truncate(self, length: int) -> None:
         """Forget all but the first `length` tokens of every row.

@@ -186,10 +186,10 @@ class GPT(nn.Module):
         weight = next(self.parameters())
         capacity = self.context_length if capacity is None else capacity
 
-        def states(rows: int) -> list[LayerState]:
-            return [module.new_state(rows, capacity, dtype or weight.dtype, weight.device) for module in self._stateful]
+        def states(rows: int, size: int) -> list[LayerState]:
+            return [module.new_state(rows, size, dtype or weight.dtype, weight.device) for module in self._stateful]
 
-        return Cache(states(batch), batch, capacity, starts_B, states)
+        return Cache(states(batch, capacity), batch, capacity, starts_B, states, weight.device)
 
     def _changes_between(self, old: int, new: int) -> bool:
         return any(position.changes_between(old, new, self.spec.context()) for position in self._by_length)

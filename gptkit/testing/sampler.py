@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gptkit.core.registry import default_registry
-from gptkit.inference.chain import Chain
+from gptkit.inference.chain import Chain, row_streams
 from gptkit.kinds.sampler import Sampler, SamplerContext, SamplerSpec
 from gptkit.kinds.tokenizer import Tokenizer, TokenizerSpec
 from gptkit.testing.check import Checks, expect, same
@@ -143,7 +143,9 @@ def draws_follow_the_logits(subject: Subject) -> None:
     logits_1V[0, :12] = torch.linspace(-1, 1, 12)[torch.randperm(12, generator=torch.Generator().manual_seed(1))]
     p_V = _build(subject.spec, 1)(logits_1V.clone(), history)[0].double().softmax(-1)
     context = SamplerContext(_tokenizer().vocab_size, N_DRAWS, _tokenizer())
-    picked_N = Chain([subject.spec], context, seed=0).pick(logits_1V.expand(N_DRAWS, -1).clone(), history * N_DRAWS)
+    picked_N = Chain([subject.spec], context, row_streams(0, N_DRAWS)).pick(
+        logits_1V.expand(N_DRAWS, -1).clone(), history * N_DRAWS
+    )
     counts_V = picked_N.bincount(minlength=p_V.numel()).double()
     never = ((counts_V > 0) & (p_V == 0)).nonzero().flatten().tolist()
     expect(not never, f"token {never[0] if never else ''} was drawn, which the sampler rules out")

@@ -59,6 +59,19 @@ class FakeCache:
         self.starts_B = None if self.starts_B is None else self.starts_B[rows_B]
         self.batch = len(rows_B)
 
+    def join(self, other: FakeCache, capacity: int) -> None:
+        length = max(self.length, other.length)
+        assert length < capacity
+        starts = []
+        for cache in (self, other):
+            own_B = torch.zeros(cache.batch, dtype=torch.long) if cache.starts_B is None else cache.starts_B
+            starts.append(own_B + length - cache.length)
+        assert self.state_BE is not None
+        assert other.state_BE is not None
+        self.state_BE = torch.cat((self.state_BE, other.state_BE))
+        self.starts_B = torch.cat(starts)
+        self.length, self.capacity, self.batch = length, capacity, self.batch + other.batch
+
 
 class Recurrent(nn.Module):
     """h ← tanh(h R + E[id]) from zero at the first real token; logits = h W. Chaotic, so that its texts do not repeat."""

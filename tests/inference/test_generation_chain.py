@@ -15,7 +15,7 @@ from gptkit.components.sampler.temperature import TemperatureSpec
 from gptkit.components.sampler.top_k import TopKSpec
 from gptkit.components.sampler.top_p import TopPSpec
 from gptkit.core.errors import GptkitError
-from gptkit.inference.chain import Chain
+from gptkit.inference.chain import Chain, row_streams
 from gptkit.kinds.sampler import Sampler, SamplerContext, SamplerSpec
 
 LOGITS = torch.tensor([2.0, 1.5, -torch.inf, 0.0, -1.0, 1.0])
@@ -23,7 +23,7 @@ LOGITS = torch.tensor([2.0, 1.5, -torch.inf, 0.0, -1.0, 1.0])
 
 def draws(specs: Sequence[SamplerSpec], logits_V: Tensor, rows: int, seed: int = 0) -> Tensor:
     """One draw in each of many rows: every row has its own stream."""
-    chain = Chain(specs, SamplerContext(len(logits_V), rows), seed)
+    chain = Chain(specs, SamplerContext(len(logits_V), rows), row_streams(seed, rows))
     return chain.pick(logits_V.expand(rows, -1), [[]] * rows)
 
 
@@ -55,14 +55,14 @@ def test_draws_follow_the_distribution(specs: list[SamplerSpec], p_V: Tensor) ->
 
 
 def test_one_stream_follows_the_distribution_too() -> None:
-    chain = Chain([], SamplerContext(6, 1), seed=3)
+    chain = Chain([], SamplerContext(6, 1), row_streams(3, 1))
     drawn = torch.cat([chain.pick(LOGITS[None], [[]]) for _ in range(4000)])
     assert chi_square(drawn, LOGITS.softmax(-1)) < 20.5
 
 
 def test_a_token_of_a_large_vocabulary_is_drawn_as_often_as_it_should() -> None:
     logits_BV = torch.zeros(50, 50_000)
-    chain = Chain([], SamplerContext(50_000, 50), seed=0)
+    chain = Chain([], SamplerContext(50_000, 50), row_streams(0, 50))
     drawn = torch.cat([chain.pick(logits_BV, [[]] * 50) for _ in range(20)])
     # 19 degrees of freedom: chance exceeds 43.8 once in a thousand seeds.
     assert chi_square(drawn // 2500, torch.full((20,), 0.05)) < 43.8
@@ -78,7 +78,7 @@ def test_what_has_no_probability_is_never_drawn_at_the_edges() -> None:
 
     logits = torch.tensor([[-torch.inf, -torch.inf, 0.0, 0.3, -torch.inf, -torch.inf]])
     for value, token in ((0.0, 2), (1 - 2**-53, 3)):
-        chain = Chain([], SamplerContext(6, 1), seed=0)
+        chain = Chain([], SamplerContext(6, 1), row_streams(0, 1))
         chain._streams = [Edge(value)]  # type: ignore[list-item]
         assert chain.pick(logits, [[]]).tolist() == [token]
 
@@ -94,8 +94,8 @@ def test_seed_and_row_give_the_stream_and_neighbours_do_not() -> None:
 
 def test_rows_that_stay_keep_their_streams() -> None:
     logits = torch.zeros(3, 1000)
-    whole = Chain([], SamplerContext(1000, 3), seed=1)
-    cut = Chain([], SamplerContext(1000, 3), seed=1)
+    whole = Chain([], SamplerContext(1000, 3), row_streams(1, 3))
+    cut = Chain([], SamplerContext(1000, 3), row_streams(1, 3))
     whole.pick(logits, [[]] * 3)
     cut.pick(logits, [[]] * 3)
     cut.reorder([2])
@@ -127,7 +127,7 @@ class ListenerSpec(SamplerSpec):
 
 
 def test_samplers_hear_what_was_drawn() -> None:
-    chain = Chain([ListenerSpec(), TopKSpec(k=2)], SamplerContext(6, 2), seed=0)
+    chain = Chain([ListenerSpec(), TopKSpec(k=2)], SamplerContext(6, 2), row_streams(0, 2))
     listener = chain._links[0]
     assert isinstance(listener, Listener)
     chosen = chain.pick(LOGITS.expand(2, -1), [[], []]).tolist()
@@ -140,7 +140,7 @@ def test_samplers_hear_what_was_drawn() -> None:
 
 
 def test_greedy_ends_the_chain_and_draws_nothing() -> None:
-    chain = Chain([TemperatureSpec(value=2.0), GreedySpec(), ListenerSpec()], SamplerContext(6, 1), seed=0)
+    chain = Chain([TemperatureSpec(value=2.0), GreedySpec(), ListenerSpec()], SamplerContext(6, 1), row_streams(0, 1))
     assert len(chain._links) == 1
     before = chain._streams[0].getstate()
     assert chain.pick(LOGITS[None], [[]]).tolist() == [0]
@@ -153,4 +153,4 @@ def test_logits_that_are_no_numbers_are_an_error(specs: list[SamplerSpec], bad: 
     logits = torch.full((2, 6), bad)
     logits[0] = 0.0
     with pytest.raises(GptkitError, match="cannot be chosen"):
-        Chain(specs, SamplerContext(6, 2), seed=0).pick(logits, [[], []])
+        Chain(specs, SamplerContext(6, 2), row_streams(0, 2)).pick(logits, [[], []])

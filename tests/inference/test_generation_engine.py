@@ -82,7 +82,7 @@ def test_overflow_stop_ends_rows_at_the_context_by_their_own_length() -> None:
     assert {result.finish for result in results} == {"length"}
     for prompt, result in zip(["0123456789", "01"], results, strict=True):
         assert result.ids == sliding(model, TOKENIZER.encode(prompt), len(result.ids))
-    with pytest.raises(GptkitError, match="prompt 1 has 17 tokens"):
+    with pytest.raises(GptkitError, match="prompt 1: the prompt has 17 tokens"):
         generate(model, TOKENIZER, ["a", "b" * 17], overflow="stop")
 
 
@@ -114,7 +114,7 @@ def test_finished_rows_leave_the_batch() -> None:
     sizes = []
     while not generation.done:
         generation.advance()
-        sizes.append(len(generation._batch))
+        sizes.append(len(generation.scheduler.running))
     assert sizes == [4, 4, 3, 2, 2, 1]
     assert [result.text for result in generation.results()] == ["A", "BBBBB", "CC", "DDDD"]
     assert {result.finish for result in generation.results()} == {"end"}
@@ -127,7 +127,7 @@ def test_one_finished_row_of_many_stays_until_dropping_pays() -> None:
     generation = Generation(model, TOKENIZER, ["p"] * 8, sampler=GREEDY, max_new_tokens=9)
     for _ in range(3):
         generation.advance()
-    assert len(generation._batch) == 8
+    assert len(generation.scheduler.running) == 8
     generation.advance()
     assert [result.text for result in generation.results()] == [""] + ["AAA"] * 7
 

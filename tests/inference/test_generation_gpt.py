@@ -14,7 +14,7 @@ from gptkit.components.sampler.temperature import TemperatureSpec
 from gptkit.components.sampler.top_k import TopKSpec
 from gptkit.components.sampler.top_p import TopPSpec
 from gptkit.components.tokenizer.byte import ByteTokenizer
-from gptkit.inference import beam_search, generate, generate_simple, score, stream
+from gptkit.inference import Request, Scheduler, beam_search, generate, generate_simple, score, stream
 from gptkit.model.gpt import GPT
 
 TOKENIZER = ByteTokenizer(["<|end|>"], end="<|end|>")
@@ -44,7 +44,7 @@ def model(name: str, context_length: int) -> GPT:
         "context_length": context_length,
         "attention": {"name": "multi-head", "n_heads": 4},
     }
-    made = GPT({**spec, **MODELS[name]}, vocab_size=TOKENIZER.vocab_size).eval()
+    made = GPT({**spec, **SCHEDULED[name]}, vocab_size=TOKENIZER.vocab_size).eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in made.parameters():
@@ -69,6 +69,35 @@ def test_uneven_batches_equal_single_rows_beyond_the_context(name: str) -> None:
     together = generate(gpt, TOKENIZER, prompts, sampler=GREEDY, max_new_tokens=40, stop_ids=())
     for prompt, result in zip(prompts, together, strict=True):
         assert result.ids == generate(gpt, TOKENIZER, prompt, sampler=GREEDY, max_new_tokens=40, stop_ids=())[0].ids
+
+
+SCHEDULED = {
+    **MODELS,
+    "recurrent": {"layers": [{"attention": {"name": "gated-delta"}, "position": "none"}, {"attention": {"window": 5}}]},
+    "latent": {"attention": {"name": "latent"}},
+    "dynamic": {
+        "position": {"name": "rotary", "scaling": {"name": "dynamic", "factor": 2.0, "original_context_length": 12}}
+    },
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULED)
+@pytest.mark.parametrize("context_length", [24, 96])
+def test_requests_that_join_later_get_the_text_they_get_alone(name: str, context_length: int) -> None:
+    gpt = model(name, context_length)
+    prompts = ["a", "some longer one", "été", "x y" * 20, "the fifth"]
+    scheduler = Scheduler(gpt, TOKENIZER, max_batch=3, prefill_chunk=7)
+    states = []
+    for index, prompt in enumerate(prompts):
+        ids = TOKENIZER.encode(prompt)
+        states.append(scheduler.submit(Request(ids, sampler=GREEDY, max_new_tokens=12 + 6 * index)))
+        for _ in range(3):
+            scheduler.step()
+    while not scheduler.idle:
+        scheduler.step()
+    for index, (prompt, state) in enumerate(zip(prompts, states, strict=True)):
+        alone = generate(gpt, TOKENIZER, prompt, sampler=GREEDY, max_new_tokens=12 + 6 * index, stop_ids=())[0]
+        assert state.history[len(alone.prompt_ids) :] == alone.ids, prompt
 
 
 @pytest.mark.parametrize("name", MODELS)

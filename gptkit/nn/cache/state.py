@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,6 +30,18 @@ class LayerState(ABC):
 
         Raises:
             StateError: the tokens that would be needed are no longer held.
+        """
+
+    @abstractmethod
+    def join(self, other: Any, length: int, capacity: int) -> None:
+        """Append the rows of `other`, a state of the same layer (continuous batching).
+
+        Args:
+            length: both sides are left-padded to this many tokens, so that they end together; at least either's length.
+            capacity: tokens that a row can hold afterwards.
+
+        Raises:
+            StateError: one of the two has read no token yet.
         """
 
     @property
@@ -75,14 +88,19 @@ class TokenState(LayerState):
         device: torch.device,
         window: int | None = None,
     ) -> None:
-        self.capacity = capacity
-        self.window = window if window is not None and window < capacity else None
-        self.size = capacity if self.window is None else min(capacity, 2 * self.window + 16)
+        self.declared_window = window
+        self._fit(capacity)
         self.buffers = [torch.zeros(batch, h, self.size, d, dtype=dtype, device=device) for h, d in shapes]
         self.length = 0
         """Tokens appended so far."""
         self.used = 0
         """Tokens held in the buffers, which are the last ones appended."""
+
+    def _fit(self, capacity: int) -> None:
+        window = self.declared_window
+        self.capacity = capacity
+        self.window = window if window is not None and window < capacity else None
+        self.size = capacity if self.window is None else min(capacity, 2 * self.window + 16)
 
     def append(self, *new_BHTD: Tensor) -> tuple[int, tuple[Tensor, ...]]:
         """Add T tokens; return the index of the first token in view, and the views (B, H, S, D), new tokens last.
@@ -125,6 +143,21 @@ class TokenState(LayerState):
 
     def reorder(self, rows_B: Tensor) -> None:
         self.buffers = [buffer.index_select(0, rows_B) for buffer in self.buffers]
+
+    def join(self, other: TokenState, length: int, capacity: int) -> None:
+        self._fit(capacity)
+        # A side that has slid holds its last tokens only; the other needs no more of its padding than that.
+        held = [length if side.used == side.length else side.used for side in (self, other)]
+        used = min(*held, self.size)
+        joined = []
+        for one, two in zip(self.buffers, other.buffers, strict=True):
+            rows = one.shape[0]
+            buffer = one.new_zeros(rows + two.shape[0], one.shape[1], self.size, one.shape[3])
+            for target, source, side in ((buffer[:rows], one, self), (buffer[rows:], two, other)):
+                n_kept = min(used, side.used)
+                target[:, :, used - n_kept : used] = source[:, :, side.used - n_kept : side.used]
+            joined.append(buffer)
+        self.buffers, self.used, self.length = joined, used, length
 
     def truncate(self, length: int) -> None:
         drop = self.length - length
@@ -173,6 +206,13 @@ class RecurrentState(LayerState):
             length: None if kept is None else tuple(tensor.index_select(0, rows_B) for tensor in kept)
             for length, kept in self._marks.items()
         }
+
+    def join(self, other: RecurrentState, length: int, capacity: int) -> None:
+        if self.tensors is None or other.tensors is None:
+            raise StateError("a recurrent state that has read no token cannot be joined", hint="Read the prompt first.")
+        self.tensors = tuple(torch.cat(pair) for pair in zip(self.tensors, other.tensors, strict=True))
+        self.length = length
+        self._marks = {0: None}
 
     def truncate(self, length: int) -> None:
         if length == self.length:

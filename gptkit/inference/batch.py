@@ -1,0 +1,102 @@
+"""The texts that are decoded together: their cache, padding, and what happens when the context is full.
+
+Shapes: B batch, T tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from gptkit.inference.protocol import Cache, LanguageModel
+
+__all__ = ["Batch"]
+
+
+class Batch:
+    """Feeds a batch of texts to a model, each token once.
+
+    Texts of uneven length are left-padded. When a text fills the context, its first half is discarded and the rest is
+    read again (`slide`): a cost once per half context, not once per token. What a row sees depends on its own length only,
+    never on the other rows.
+
+    Args:
+        model: reads the tokens.
+        histories: the token ids of each text, at least one each. The caller appends the generated ones.
+        room: how many tokens will be generated at most.
+        chunk: read prompts in calls of at most this many tokens; in one call by default.
+    """
+
+    def __init__(self, model: LanguageModel, histories: list[list[int]], room: int, chunk: int | None = None) -> None:
+        self._model = model
+        self._room = room
+        self._chunk = chunk
+        self._cache: Cache | None = None
+        self._stale = False
+        self.histories = histories
+        self.limit = model.context_length
+        self._starts = [max(0, len(history) - self.limit) for history in histories]
+
+    @property
+    def full(self) -> bool:
+        """Whether the next step reads the texts again because the cache cannot take another token."""
+        return self._stale or (self._cache is not None and self._cache.length >= self._cache.capacity)
+
+    def overflows(self, row: int) -> bool:
+        """Whether a row's text, new token included, is longer than the context."""
+        return len(self.histories[row]) - self._starts[row] > self.limit
+
+    def read(self) -> Tensor:
+        """Read the texts from their first visible token; the logits after their last tokens, (B, V) fp32."""
+        texts = [history[start:] for history, start in zip(self.histories, self._starts, strict=True)]
+        longest = max(len(text) for text in texts)
+        padding = [longest - len(text) for text in texts]
+        device = self._model.device
+        ids_BT = torch.tensor([[0] * pad + text for pad, text in zip(padding, texts, strict=True)], device=device)
+        starts_B = torch.tensor(padding, device=device) if any(padding) else None
+        capacity = min(self.limit, longest + self._room)
+        self._cache, self._stale = None, False  # free the old one first
+        self._cache = self._model.new_cache(len(texts), capacity=capacity, starts_B=starts_B)
+        for part_BT in torch.split(ids_BT, self._chunk or longest, dim=1):
+            logits_BV = self._logits(part_BT)
+        return logits_BV
+
+    def step(self, chosen_B: Tensor) -> Tensor:
+        """Read the tokens that were just appended to the histories; the logits after them, (B, V) fp32."""
+        if self.full:
+            return self.slide()
+        return self._logits(chosen_B[:, None])
+
+    def slide(self) -> Tensor:
+        """As `step`, for a full cache: discard the first half of texts that fill the context, and read again."""
+        keep = max(1, self.limit // 2)
+        for row, history in enumerate(self.histories):
+            if self.overflows(row):
+                self._starts[row] = len(history) - keep
+        return self.read()
+
+    def reorder(self, rows: Sequence[int]) -> None:
+        """Make row i what row ``rows[i]`` was; the number of rows may change."""
+        self.histories = [self.histories[row] for row in rows]
+        self._starts = [self._starts[row] for row in rows]
+        if self.full:
+            return  # the next step makes a new cache
+        if self._cache is not None:
+            self._cache.reorder(torch.tensor(rows, device=self._model.device))
+
+    def join(self, other: Batch) -> None:
+        """Append the rows of another batch that has been read; `other` must not be used afterwards."""
+        self.histories = [*self.histories, *other.histories]
+        self._starts = [*self._starts, *other._starts]
+        self._room = max(self._room, other._room)
+        if self.full or other.full or self._cache is None or other._cache is None:
+            self._stale = True
+            return
+        columns = max(self._cache.length, other._cache.length)
+        self._cache.join(other._cache, min(self.limit, columns + self._room))
+
+    def _logits(self, ids_BT: Tensor) -> Tensor:
+        logits_B1V: Tensor = self._model(ids_BT, cache=self._cache, last_only=True).logits
+        return logits_B1V[:, -1].float()

@@ -1,0 +1,221 @@
+"""`generate` and `stream`: prompts in, text out."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Collection, Iterator, Sequence
+
+from gptkit.core.errors import GptkitError
+from gptkit.inference.prompts import as_ids
+from gptkit.inference.protocol import LanguageModel
+from gptkit.inference.request import Overflow, Request
+from gptkit.inference.result import Generated, Timings
+from gptkit.inference.scheduler import Scheduler
+from gptkit.kinds.sampler import SamplerSpec
+from gptkit.kinds.tokenizer import Tokenizer
+
+__all__ = ["Generation", "TextStream", "generate", "stream"]
+
+Event = tuple[int, str]
+"""A piece of text that became certain, and the index of the prompt that it belongs to."""
+
+
+class Generation:
+    """A batch of prompts that are continued together, one token each per `advance`.
+
+    Use `generate` or `stream` unless something has to happen between two tokens, and `gptkit.inference.Scheduler` where
+    requests arrive while others run. The arguments are those of `generate`.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        tokenizer: Tokenizer,
+        prompts: str | Sequence[str | Sequence[int]],
+        *,
+        sampler: Sequence[SamplerSpec] = (),
+        max_new_tokens: int = 200,
+        stop: str | Sequence[str] = (),
+        stop_ids: Collection[int] | None = None,
+        seed: int | None = None,
+        overflow: Overflow = "slide",
+        log_probabilities: bool = False,
+    ) -> None:
+        self.seed = secrets.randbits(32) if seed is None else seed
+        self._log_probabilities = log_probabilities
+        self._context_length = model.context_length
+        ends = ((tokenizer.end_id,) if tokenizer.end_id is not None else ()) if stop_ids is None else stop_ids
+        ids = as_ids(prompts, tokenizer, model.vocab_size)
+        requests = [
+            Request(
+                prompt,
+                sampler=tuple(sampler),
+                max_new_tokens=max_new_tokens,
+                stop=(stop,) if isinstance(stop, str) else tuple(stop),
+                stop_ids=frozenset(ends),
+                seed=self.seed,
+                stream=index,
+                overflow=overflow,
+            )
+            for index, prompt in enumerate(ids)
+        ]
+        self.scheduler = Scheduler(model, tokenizer, max_batch=max(1, len(requests)), log_probabilities=log_probabilities)
+        self._states = []
+        for index, request in enumerate(requests):
+            try:
+                self._states.append(self.scheduler.submit(request))
+            except GptkitError as error:
+                raise GptkitError(f"prompt {index}: {error.message}", hint=error.hint) from None
+
+    @property
+    def done(self) -> bool:
+        """Whether every text has ended."""
+        return all(state.finish is not None for state in self._states)
+
+    def advance(self) -> list[Event]:
+        """Generate one token of every text that has not ended; return the pieces of text that became certain."""
+        if self.done:
+            return []
+        return [(state.request.stream, piece) for state, piece in self.scheduler.step()]
+
+    def interrupt(self) -> list[Event]:
+        """End every text that has not ended; return what had been held back of them."""
+        pieces = [(index, self.scheduler.cancel(state)) for index, state in enumerate(self._states)]
+        return [(index, piece) for index, piece in pieces if piece]
+
+    def results(self) -> list[Generated]:
+        """The texts, in the order of the prompts. Those that have not ended count as interrupted."""
+        started = [state for state in self._states if self.scheduler.prefill_seconds and state.request.max_new_tokens]
+        timings = Timings(
+            prompt_tokens=sum(min(len(state.request.prompt_ids), self._context_length) for state in started),
+            prefill_seconds=self.scheduler.prefill_seconds,
+            decoded_tokens=sum(max(0, state.n_generated - 1) for state in self._states),
+            decode_seconds=self.scheduler.decode_seconds,
+        )
+        return [state.result(timings, log_probabilities=self._log_probabilities) for state in self._states]
+
+
+class TextStream(Iterator[str]):
+    """The pieces of one text as they become certain; afterwards `result` has the whole.
+
+    Ctrl-C while the model computes ends the iteration, with `result.finish` "interrupted".
+    """
+
+    def __init__(self, generation: Generation) -> None:
+        self._generation = generation
+        self._waiting: list[str] = []
+
+    def __next__(self) -> str:
+        while not self._waiting:
+            if self._generation.done:
+                raise StopIteration
+            try:
+                events = self._generation.advance()
+            except KeyboardInterrupt:
+                events = self._generation.interrupt()
+            self._waiting = [piece for _, piece in events]
+        return self._waiting.pop(0)
+
+    def close(self) -> None:
+        """End the text here."""
+        self._waiting += [piece for _, piece in self._generation.interrupt()]
+
+    @property
+    def result(self) -> Generated:
+        """The text so far, and why it ended."""
+        return self._generation.results()[0]
+
+
+def generate(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    prompts: str | Sequence[str | Sequence[int]],
+    *,
+    sampler: Sequence[SamplerSpec] = (),
+    max_new_tokens: int = 200,
+    stop: str | Sequence[str] = (),
+    stop_ids: Collection[int] | None = None,
+    seed: int | None = None,
+    overflow: Overflow = "slide",
+    log_probabilities: bool = False,
+    on_text: Callable[[int, str], None] | None = None,
+) -> list[Generated]:
+    """Continue prompts, all in one batch.
+
+    Args:
+        model: a `gptkit.model.GPT`, or anything that is a `LanguageModel`.
+        tokenizer: the one that the model was trained with.
+        prompts: texts, encoded as they are (put the start token before them where the model expects it), or token ids.
+            An empty one starts from the tokenizer's start token, or else from its end token, as after another text.
+        sampler: the chain of samplers; an empty one draws from the model's own distribution.
+        max_new_tokens: the largest number of tokens to generate for each prompt.
+        stop: strings that end a text, wherever token borders fall; they are not part of it.
+        stop_ids: tokens that end a text; the tokenizer's end token by default, none with ``()``.
+        seed: makes the draws repeatable: the same seed and the same index of the prompt give the same text, whatever the
+            other prompts are (within the rounding of the arithmetic, which the batch size can change).
+        overflow: what happens at the model's context length: discard the first half of the text and continue ("slide"),
+            or end the text ("stop").
+        log_probabilities: keep each token's log-probability.
+        on_text: called with the prompt's index and every piece of text as it becomes certain.
+
+    Returns:
+        One result per prompt. After Ctrl-C the texts so far, with the finish "interrupted".
+
+    Raises:
+        GptkitError: a prompt is empty and the tokenizer has no token to start from; a prompt holds ids outside the
+            model's vocabulary; a prompt is longer than the context, with overflow "stop"; the logits are not finite.
+    """
+    generation = Generation(
+        model,
+        tokenizer,
+        prompts,
+        sampler=sampler,
+        max_new_tokens=max_new_tokens,
+        stop=stop,
+        stop_ids=stop_ids,
+        seed=seed,
+        overflow=overflow,
+        log_probabilities=log_probabilities,
+    )
+    try:
+        while not generation.done:
+            _report(on_text, generation.advance())
+    except KeyboardInterrupt:
+        _report(on_text, generation.interrupt())
+    return generation.results()
+
+
+def stream(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    prompt: str | Sequence[int],
+    *,
+    sampler: Sequence[SamplerSpec] = (),
+    max_new_tokens: int = 200,
+    stop: str | Sequence[str] = (),
+    stop_ids: Collection[int] | None = None,
+    seed: int | None = None,
+    overflow: Overflow = "slide",
+    log_probabilities: bool = False,
+) -> TextStream:
+    """Continue one prompt, and yield the text piece by piece. The arguments are those of `generate`."""
+    return TextStream(
+        Generation(
+            model,
+            tokenizer,
+            [prompt],
+            sampler=sampler,
+            max_new_tokens=max_new_tokens,
+            stop=stop,
+            stop_ids=stop_ids,
+            seed=seed,
+            overflow=overflow,
+            log_probabilities=log_probabilities,
+        )
+    )
+
+
+def _report(on_text: Callable[[int, str], None] | None, events: Sequence[Event]) -> None:
+    if on_text is not None:
+        for index, piece in events:
+            on_text(index, piece)

@@ -1,0 +1,119 @@
+"""Requests for generation, and their state while they run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from gptkit.core.errors import GptkitError
+from gptkit.inference.result import Finish, Generated, Timings
+from gptkit.inference.text import RowText
+from gptkit.kinds.sampler import SamplerSpec
+from gptkit.kinds.tokenizer import Tokenizer
+
+__all__ = ["Overflow", "Request", "RequestState"]
+
+Overflow = Literal["slide", "stop"]
+"""What happens at the model's context length: discard the first half of the text and continue, or end the text."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One prompt to continue.
+
+    Attributes:
+        prompt_ids: token ids of the prompt, at least one (see `gptkit.inference.prompts.as_ids`).
+        sampler: the chain of samplers; an empty one draws from the model's own distribution.
+        max_new_tokens: the largest number of tokens to generate.
+        stop: strings that end the text; they are not part of it.
+        stop_ids: tokens that end the text.
+        seed: seed of the request's random stream.
+        stream: index of the random stream under the seed; equal requests with different streams get different texts.
+        overflow: what happens at the model's context length.
+
+    Raises:
+        GptkitError: an empty prompt, an empty stop string, or a negative `max_new_tokens`.
+    """
+
+    prompt_ids: Sequence[int] = field(repr=False)
+    sampler: tuple[SamplerSpec, ...] = ()
+    max_new_tokens: int = 200
+    stop: tuple[str, ...] = ()
+    stop_ids: frozenset[int] = frozenset()
+    seed: int = 0
+    stream: int = 0
+    overflow: Overflow = "slide"
+
+    def __post_init__(self) -> None:
+        if not self.prompt_ids:
+            raise GptkitError("the prompt has no token", hint="Give at least one token id.")
+        if "" in self.stop:
+            raise GptkitError("a stop string is empty, so no text could be generated", hint="Leave it out.")
+        if self.max_new_tokens < 0:
+            raise GptkitError(
+                f"max_new_tokens is {self.max_new_tokens}", hint="Give how many tokens to generate, 0 or more."
+            )
+
+
+class RequestState:
+    """A submitted request: its tokens and text so far.
+
+    Attributes:
+        request: the request.
+        history: token ids of the prompt and the generated ones.
+        log_probabilities: of each generated token under the model itself; filled where the scheduler keeps them.
+        text: the generated text.
+        finish: why the text ended; None while it is waiting or running.
+    """
+
+    def __init__(self, request: Request, tokenizer: Tokenizer) -> None:
+        self.request = request
+        self.history = list(request.prompt_ids)
+        self.log_probabilities: list[float] = []
+        self.text = RowText(tokenizer, self.history, request.stop)
+        self.finish: Finish | None = None
+        self._end_id = tokenizer.end_id
+
+    @property
+    def n_generated(self) -> int:
+        """Number of generated tokens."""
+        return len(self.history) - len(self.request.prompt_ids)
+
+    @property
+    def remaining(self) -> int:
+        """How many more tokens may be generated."""
+        return self.request.max_new_tokens - self.n_generated
+
+    def append(self, token: int, log_probability: float) -> str:
+        """Add a chosen token, and finish where it ends the text; return the text that became certain."""
+        if token in self.request.stop_ids:
+            return self.end("end" if token == self._end_id else "stop")
+        self.history.append(token)
+        self.log_probabilities.append(log_probability)
+        piece = self.text.push(token)
+        if self.text.stopped:
+            piece += self.end("stop")
+        elif self.remaining <= 0:
+            piece += self.end("length")
+        return piece
+
+    def end(self, reason: Finish) -> str:
+        """End the text; return what the decoder had held back."""
+        piece = self.text.finish()
+        # A stop string can be completed by what the decoder had held back.
+        self.finish = "stop" if self.text.stopped else reason
+        return piece
+
+    def result(self, timings: Timings, *, log_probabilities: bool) -> Generated:
+        """The generated text; a request that has not ended counts as interrupted."""
+        n_prompt = len(self.request.prompt_ids)
+        return Generated(
+            prompt_ids=self.history[:n_prompt],
+            ids=self.history[n_prompt:],
+            text=self.text.text,
+            finish=self.finish or "interrupted",
+            seed=self.request.seed,
+            log_probabilities=self.log_probabilities if log_probabilities else None,
+            timings=timings,
+        )

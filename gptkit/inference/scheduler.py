@@ -1,0 +1,226 @@
+"""Continuous batching: requests are admitted and evicted while others run.
+
+Shapes: B batch (texts in the cache), V vocabulary.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from gptkit.core.errors import GptkitError
+from gptkit.inference.batch import Batch
+from gptkit.inference.chain import Chain
+from gptkit.inference.modes import evaluating
+from gptkit.inference.protocol import LanguageModel
+from gptkit.inference.request import Request, RequestState
+from gptkit.inference.result import Finish
+from gptkit.kinds.sampler import SamplerContext
+from gptkit.kinds.tokenizer import Tokenizer
+
+__all__ = ["Event", "Scheduler"]
+
+Event = tuple[RequestState, str]
+"""A piece of text that became certain, and the request that it belongs to."""
+
+
+class _Group:
+    """Requests that were admitted together with the same sampler chain: consecutive rows of the batch."""
+
+    def __init__(self, states: list[RequestState], chain: Chain) -> None:
+        self.states = states
+        self.chain = chain
+
+    def keep(self, rows: Sequence[int]) -> None:
+        self.states = [self.states[row] for row in rows]
+        self.chain.reorder(rows)
+
+
+class Scheduler:
+    """Generates for any number of requests, one token of every running request per `step`.
+
+    Waiting requests are admitted in the order of submission as soon as the batch has room: their prompts are read
+    (prefill) in a cache of their own, which then joins that of the running ones. Finished and cancelled requests leave
+    the batch. The text of a request does not depend on which requests run beside it (within the rounding of the
+    arithmetic, which the batch size can change).
+
+    Args:
+        model: a `gptkit.model.gpt.GPT`, or anything that is a `LanguageModel`.
+        tokenizer: the one that the model was trained with.
+        max_batch: how many requests run at the same time.
+        prefill_chunk: read prompts in calls of at most this many tokens; in one call by default.
+        log_probabilities: keep each token's log-probability under the model.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        tokenizer: Tokenizer,
+        *,
+        max_batch: int = 32,
+        prefill_chunk: int | None = None,
+        log_probabilities: bool = False,
+    ) -> None:
+        if max_batch < 1:
+            raise GptkitError(f"max_batch is {max_batch}", hint="Give how many requests run at the same time, 1 or more.")
+        if prefill_chunk is not None and prefill_chunk < 1:
+            raise GptkitError(f"prefill_chunk is {prefill_chunk}", hint="Give a number of tokens, 1 or more.")
+        self._model = model
+        self._tokenizer = tokenizer
+        self._max_batch = max_batch
+        self._prefill_chunk = prefill_chunk
+        self._keep_log_probabilities = log_probabilities
+        # A vocabulary is often padded to a round size; ids that the tokenizer does not know are never generated.
+        self._vocab_size = min(model.vocab_size, tokenizer.vocab_size)
+        self._waiting: deque[RequestState] = deque()
+        self._groups: list[_Group] = []
+        self._batch: Batch | None = None
+        self._chosen_B: Tensor | None = None
+        self.prefill_seconds = 0.0
+        """Time spent on reading prompts and drawing the first token of each request."""
+        self.decode_seconds = 0.0
+        """Time spent on the tokens after the first."""
+
+    @property
+    def running(self) -> list[RequestState]:
+        """The requests in the batch, in the order of its rows; finished ones that were not yet evicted among them."""
+        return [state for group in self._groups for state in group.states]
+
+    @property
+    def waiting(self) -> list[RequestState]:
+        """The requests that were not admitted yet, next one first."""
+        return list(self._waiting)
+
+    @property
+    def idle(self) -> bool:
+        """Whether every submitted request has ended."""
+        return not self._waiting and all(state.finish is not None for state in self.running)
+
+    def submit(self, request: Request) -> RequestState:
+        """Queue a request.
+
+        Raises:
+            GptkitError: the prompt is longer than the context, with overflow "stop".
+        """
+        limit = self._model.context_length
+        if request.overflow == "stop" and len(request.prompt_ids) > limit:
+            raise GptkitError(
+                f"the prompt has {len(request.prompt_ids)} tokens, the model's context {limit}",
+                hint='Shorten it, or choose overflow="slide", which reads the last part of it.',
+            )
+        state = RequestState(request, self._tokenizer)
+        if request.max_new_tokens == 0:
+            state.end("length")
+        else:
+            self._waiting.append(state)
+        return state
+
+    def cancel(self, state: RequestState, reason: Finish = "interrupted") -> str:
+        """End a request wherever it is; return the text that had been held back. Its row leaves at the next step."""
+        if state.finish is not None:
+            return ""
+        if state in self._waiting:
+            self._waiting.remove(state)
+        return state.end(reason)
+
+    def step(self) -> list[Event]:
+        """Evict finished requests, decode one token of every running one, and admit waiting ones."""
+        events: list[Event] = []
+        with torch.inference_mode(), evaluating(self._model):
+            begin = time.perf_counter()
+            events += self._evict()
+            if self._batch is not None:
+                assert self._chosen_B is not None
+                logits_BV = self._batch.step(self._chosen_B)
+                self._chosen_B, chosen = self._choose(self._groups, logits_BV)
+                events += chosen
+            decoded = time.perf_counter()
+            events += self._admit()
+        self.decode_seconds += decoded - begin
+        self.prefill_seconds += time.perf_counter() - decoded
+        return events
+
+    def _evict(self) -> list[Event]:
+        """Before the chosen tokens are read: end texts that may not slide, remove rows that have ended."""
+        batch, events = self._batch, []
+        if batch is None:
+            return []
+        states = self.running
+        if batch.full:
+            for row, state in enumerate(states):
+                if state.finish is None and state.request.overflow == "stop" and batch.overflows(row):
+                    events += self._event(state, state.end("length"))
+        live = [row for row, state in enumerate(states) if state.finish is None]
+        n_ended = len(states) - len(live)
+        if not live:
+            self._batch, self._groups, self._chosen_B = None, [], None
+            return events
+        # Removing copies the cache of the others once; keeping reads a dead row's cache at every step.
+        needed = bool(self._waiting) and len(states) >= self._max_batch
+        if n_ended and (needed or batch.full or 4 * n_ended >= len(states)):
+            assert self._chosen_B is not None
+            batch.reorder(live)
+            self._chosen_B = self._chosen_B[live]
+            for group in self._groups:
+                group.keep([row for row, state in enumerate(group.states) if state.finish is None])
+            self._groups = [group for group in self._groups if group.states]
+        return events
+
+    def _admit(self) -> list[Event]:
+        room = self._max_batch - len(self.running)
+        admitted = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
+        if not admitted:
+            return []
+        by_sampler: list[list[RequestState]] = []
+        for state in admitted:
+            same = next((group for group in by_sampler if group[0].request.sampler == state.request.sampler), None)
+            if same is None:
+                by_sampler.append([state])
+            else:
+                same.append(state)
+        groups = [_Group(states, self._chain(states)) for states in by_sampler]
+        rows = [state for group in groups for state in group.states]
+        longest = max(state.remaining for state in rows)
+        newcomers = Batch(self._model, [state.history for state in rows], longest, self._prefill_chunk)
+        chosen_B, events = self._choose(groups, newcomers.read())
+        if self._batch is None or self._chosen_B is None:
+            self._batch, self._groups, self._chosen_B = newcomers, groups, chosen_B
+        else:
+            self._batch.join(newcomers)
+            self._groups += groups
+            self._chosen_B = torch.cat((self._chosen_B, chosen_B))
+        return events
+
+    def _chain(self, states: Sequence[RequestState]) -> Chain:
+        context = SamplerContext(self._vocab_size, len(states), self._tokenizer)
+        streams = [f"{state.request.seed}/{state.request.stream}" for state in states]
+        return Chain(states[0].request.sampler, context, streams)
+
+    def _choose(self, groups: Sequence[_Group], logits_BV: Tensor) -> tuple[Tensor, list[Event]]:
+        """Draw the next token of every row of these groups, and append it to texts that have not ended."""
+        logits_BV = logits_BV[:, : self._vocab_size]
+        parts, first = [], 0
+        for group in groups:
+            last = first + len(group.states)
+            histories = [state.history for state in group.states]
+            parts.append(group.chain.pick(logits_BV[first:last], histories).to(logits_BV.device))
+            first = last
+        chosen_B = parts[0] if len(parts) == 1 else torch.cat(parts)
+        tokens: list[int] = chosen_B.tolist()
+        scores = [0.0] * len(tokens)
+        if self._keep_log_probabilities:
+            scores = logits_BV.log_softmax(dim=-1).gather(-1, chosen_B[:, None])[:, 0].tolist()
+        events: list[Event] = []
+        states = [state for group in groups for state in group.states]
+        for state, token, score in zip(states, tokens, scores, strict=True):
+            if state.finish is None:
+                events += self._event(state, state.append(token, score))
+        return chosen_B, events
+
+    @staticmethod
+    def _event(state: RequestState, piece: str) -> list[Event]:
+        return [(state, piece)] if piece else []

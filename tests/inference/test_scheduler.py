@@ -1,0 +1,125 @@
+"""Continuous batching: a request's text does not depend on when it arrives nor on what runs beside it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from inference.fakes import Bytes, Recurrent
+
+from gptkit.components.sampler.greedy import GreedySpec
+from gptkit.components.sampler.temperature import TemperatureSpec
+from gptkit.core.errors import GptkitError
+from gptkit.inference import Request, RequestState, Scheduler, generate
+
+TOKENIZER = Bytes()
+GREEDY = (GreedySpec(),)
+WARM = (TemperatureSpec(value=1.0),)
+PROMPTS = ["a", "some longer one", "mid", "x" * 16, "y" * 40, "one more", "the last"]
+
+
+def request(prompt: str, **settings: Any) -> Request:
+    return Request(TOKENIZER.encode(prompt), **{"sampler": GREEDY, "max_new_tokens": 30, **settings})
+
+
+def drain(scheduler: Scheduler) -> None:
+    for _ in range(1000):
+        if scheduler.idle:
+            return
+        scheduler.step()
+    raise AssertionError("the scheduler does not end")
+
+
+@pytest.mark.parametrize("context_length", [2, 16, 64])
+@pytest.mark.parametrize("max_batch", [1, 2, 7])
+def test_texts_equal_those_of_single_generations(context_length: int, max_batch: int) -> None:
+    model = Recurrent(context_length=context_length)
+    scheduler = Scheduler(model, TOKENIZER, max_batch=max_batch)
+    states = []
+    for index, prompt in enumerate(PROMPTS):  # a new request every second step, of different lengths
+        states.append(scheduler.submit(request(prompt, max_new_tokens=10 + 5 * index)))
+        scheduler.step()
+        scheduler.step()
+    drain(scheduler)
+    for index, (prompt, state) in enumerate(zip(PROMPTS, states, strict=True)):
+        alone = generate(model, TOKENIZER, prompt, sampler=GREEDY, max_new_tokens=10 + 5 * index, stop_ids=())[0]
+        assert state.history[len(alone.prompt_ids) :] == alone.ids, prompt
+        assert state.finish == "length"
+
+
+def test_draws_depend_on_seed_and_stream_only() -> None:
+    model = Recurrent(context_length=32)
+    together = generate(model, TOKENIZER, PROMPTS[:3], sampler=WARM, max_new_tokens=20, seed=9, stop_ids=())
+    scheduler = Scheduler(model, TOKENIZER, max_batch=2)
+    other = scheduler.submit(request("other", sampler=GREEDY))
+    states = [
+        scheduler.submit(request(prompt, sampler=WARM, max_new_tokens=20, seed=9, stream=index))
+        for index, prompt in enumerate(PROMPTS[:3])
+    ]
+    drain(scheduler)
+    assert [state.text.text for state in states] == [result.text for result in together]
+    assert other.n_generated == 30
+
+
+def test_waiting_requests_are_admitted_in_order_when_others_leave() -> None:
+    scheduler = Scheduler(Recurrent(context_length=64), TOKENIZER, max_batch=2)
+    states = [scheduler.submit(request("p", max_new_tokens=n)) for n in (2, 6, 3, 3)]
+    running: list[list[RequestState]] = []
+    while not scheduler.idle:
+        scheduler.step()
+        running.append(scheduler.running)
+        assert len(scheduler.running) <= 2
+    assert running[0] == states[:2]
+    assert scheduler.waiting == []
+    assert states[2] in running[2]
+    assert [state.n_generated for state in states] == [2, 6, 3, 3]
+
+
+def test_every_token_is_read_once_while_the_cache_has_room() -> None:
+    model = Recurrent(context_length=64)
+    scheduler = Scheduler(model, TOKENIZER)
+    scheduler.submit(request("four", max_new_tokens=5))
+    scheduler.step()
+    scheduler.submit(request("newcomer", max_new_tokens=5))
+    drain(scheduler)
+    prompts = [call for call in model.calls if call[1] > 1]
+    assert prompts == [(1, 4), (1, 8)]
+    assert len(model.caches) == 2
+
+
+def test_prefill_in_chunks_gives_the_same_text() -> None:
+    model = Recurrent(context_length=64)
+    expected = generate(model, TOKENIZER, "a rather long prompt", sampler=GREEDY, max_new_tokens=9, stop_ids=())[0]
+    model.calls.clear()
+    scheduler = Scheduler(model, TOKENIZER, prefill_chunk=8)
+    state = scheduler.submit(request("a rather long prompt", max_new_tokens=9))
+    drain(scheduler)
+    assert state.text.text == expected.text
+    assert model.calls[:3] == [(1, 8), (1, 8), (1, 4)]
+
+
+def test_cancelled_requests_end_at_once_and_leave() -> None:
+    scheduler = Scheduler(Recurrent(context_length=64), TOKENIZER, max_batch=1)
+    first, second, third = (scheduler.submit(request("p")) for _ in range(3))
+    scheduler.step()
+    scheduler.cancel(second)
+    scheduler.cancel(first)
+    assert (first.finish, second.finish) == ("interrupted", "interrupted")
+    assert scheduler.cancel(first) == ""
+    drain(scheduler)
+    assert second.n_generated == 0
+    assert first.n_generated == 1
+    assert third.n_generated == 30
+
+
+def test_wrong_requests_are_refused_when_they_are_made() -> None:
+    scheduler = Scheduler(Recurrent(context_length=4), TOKENIZER)
+    with pytest.raises(GptkitError, match="5 tokens, the model's context 4"):
+        scheduler.submit(request("12345", overflow="stop"))
+    with pytest.raises(GptkitError, match="no token"):
+        request("")
+    with pytest.raises(GptkitError, match="stop string is empty"):
+        request("a", stop=("",))
+    for settings in ({"max_batch": 0}, {"prefill_chunk": 0}):
+        with pytest.raises(GptkitError, match="0"):
+            Scheduler(Recurrent(), TOKENIZER, **settings)
