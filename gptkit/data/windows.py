@@ -3,7 +3,6 @@
 Shapes: B windows of a batch, T = context_length. Every batch is a pure function of its step and a seed, so a run that
 was killed goes on with exactly the batches it would have had.
 """
-# ruff: noqa: N815 (shape suffixes on a batch's fields)
 
 from __future__ import annotations
 

@@ -55,10 +55,10 @@ class Batch:
         padding = [longest - len(text) for text in texts]
         device = self._model.device
         ids_BT = torch.tensor([[0] * pad + text for pad, text in zip(padding, texts, strict=True)], device=device)
-        starts_B = torch.tensor(padding, device=device) if any(padding) else None
+        left_padding_B = torch.tensor(padding, device=device) if any(padding) else None
         capacity = min(self.limit, longest + self._room)
         self._cache, self._stale = None, False  # free the old one first
-        self._cache = self._model.new_cache(len(texts), capacity=capacity, starts_B=starts_B)
+        self._cache = self._model.new_cache(len(texts), capacity=capacity, left_padding_B=left_padding_B)
         for part_BT in torch.split(ids_BT, self._chunk or longest, dim=1):
             logits_BV = self._logits(part_BT)
         return logits_BV

@@ -63,8 +63,8 @@ class LanguageModel(Protocol):
     def train(self, mode: bool = True) -> Any:
         """Switch dropout and the like on or off."""
 
-    def new_cache(self, batch: int, capacity: int | None = None, starts_B: Tensor | None = None) -> Any:
-        """An empty `Cache`; ``starts_B`` says how many tokens at the start of each row will be padding."""
+    def new_cache(self, batch: int, capacity: int | None = None, left_padding_B: Tensor | None = None) -> Any:
+        """An empty `Cache`; ``left_padding_B`` says how many tokens at the start of each row will be padding."""
 
     def __call__(self, ids_BT: Tensor, /, *, cache: Any = None, last_only: bool = False) -> Any:
         """An `Output` for the tokens, which continue those in the cache."""

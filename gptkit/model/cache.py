@@ -1,4 +1,4 @@
-"""The model's memory while it writes: one state a layer, behind one length."""
+"""The decoding cache of a model: the states of all layers behind one length."""
 
 from __future__ import annotations
 
@@ -15,52 +15,74 @@ __all__ = ["Cache"]
 
 
 class Cache:
-    """What cached decoding remembers of B rows. Made by `GPT.new_cache`, filled by calls of the model.
+    """What is cached of B rows. Created by `GPT.new_cache`, filled by calls of the model.
 
     Attributes:
         batch: B.
         capacity: tokens a row can hold, padding included.
         length: tokens a row holds.
-        starts_B: padding tokens at the start of each row; None where there is none.
+        left_padding_B: number of padding tokens at the start of each row; None where there is none.
+        prefix_B: number of tokens at the start of each row that attend one another in both directions; None for none.
     """
 
     def __init__(
         self,
-        states: list[LayerState],
+        allocate: Callable[[int, int], list[LayerState]],
         batch: int,
         capacity: int,
-        starts_B: Tensor | None,
-        renew: Callable[[int, int], list[LayerState]],
-        device: torch.device | str = "cpu",
+        *,
+        device: torch.device,
+        left_padding_B: Tensor | None = None,
+        prefix_B: Tensor | None = None,
+        changes: Callable[[int, int], bool] | None = None,
     ) -> None:
-        self.states = states
+        """
+        Args:
+            allocate: returns empty states for a number of rows and a capacity.
+            changes: whether a row that grows from `old` to `new` tokens changes what its earlier tokens gave; None: never.
+        """
+        self.states = allocate(batch, capacity)
         self.batch = batch
         self.capacity = capacity
-        self.starts_B = starts_B
+        self.left_padding_B = left_padding_B
+        self.prefix_B = prefix_B
         self.length = 0
-        self.device = torch.device(device)
-        self._renew = renew
+        self.device = device
+        self._allocate = allocate
+        self._changes = changes
         self._ids_BT: Tensor | None = None
         self._computed_at = 0
 
-    def begin(self, ids_BT: Tensor, changes: Callable[[int, int], bool]) -> Tensor:
-        """The ids to run so that all that is cached fits the new length: usually just the new ones.
+    def begin(self, ids_BT: Tensor) -> Tensor:
+        """The ids to compute so that all that is cached fits the new length: usually just the new ones.
 
-        Where positions depend on the length of the text and the new tokens change what the earlier ones gave, the cache
-        is emptied and all ids are to be run again.
+        Where new tokens change what the earlier ones gave (positions that depend on the length, a bidirectional prefix that
+        arrives in several calls), the cache is emptied and all ids are returned.
 
-        Args:
-            changes: whether lengths `old` and `new` give different results.
+        Raises:
+            StateError: more tokens than the capacity.
         """
+        if self.length + ids_BT.shape[1] > self.capacity:
+            raise StateError(
+                f"{self.length + ids_BT.shape[1]} tokens do not fit into a cache of {self.capacity}",
+                hint="Shorten the text, or choose a longer model.context_length.",
+            )
+        if self._changes is None and self.prefix_B is None:
+            return ids_BT
         known = ids_BT if self._ids_BT is None else torch.cat((self._ids_BT[:, : self.length], ids_BT), dim=1)
         self._ids_BT = known
-        padding = [0] if self.starts_B is None else self.starts_B.tolist()
+        padding = [0] if self.left_padding_B is None else self.left_padding_B.tolist()
         old, new = self._computed_at, known.shape[1]
-        stale = self.length > 0 and any(changes(old - start, new - start) for start in padding)
         self._computed_at = new
-        if not stale:
+        stale = False
+        if self._changes is not None:
+            stale = any(self._changes(old - start, new - start) for start in padding)
+        if self.prefix_B is not None:
+            prefix_ends = self.prefix_B if self.left_padding_B is None else self.prefix_B + self.left_padding_B
+            stale = stale or self.length < int(prefix_ends.max())
+        if self.length == 0 or not stale:
             return ids_BT
-        self.states, self.length = self._renew(self.batch, self.capacity), 0
+        self.states, self.length = self._allocate(self.batch, self.capacity), 0
         return known
 
     @property
@@ -69,13 +91,15 @@ class Cache:
         return sum(state.bytes for state in self.states)
 
     def reorder(self, rows: Tensor | list[int]) -> None:
-        """Make row i what row ``rows[i]`` was; fewer or more rows change the batch."""
-        device = self.starts_B.device if self.starts_B is not None else None
+        """Replace row i by row ``rows[i]``; fewer or more rows change the batch."""
+        device = self.left_padding_B.device if self.left_padding_B is not None else None
         rows_B = torch.as_tensor(rows, dtype=torch.long, device=device)
         for state in self.states:
             state.reorder(rows_B)
-        if self.starts_B is not None:
-            self.starts_B = self.starts_B[rows_B]
+        if self.left_padding_B is not None:
+            self.left_padding_B = self.left_padding_B[rows_B]
+        if self.prefix_B is not None:
+            self.prefix_B = self.prefix_B[rows_B]
         if self._ids_BT is not None:
             self._ids_BT = self._ids_BT[rows_B]
         self.batch = len(rows_B)
@@ -97,7 +121,9 @@ class Cache:
         for own, new in zip(self.states, other.states, strict=True):
             own.join(new, length, capacity)
         left_padding = [cache._left_padding() + length - cache.length for cache in (self, other)]
-        self.starts_B = torch.cat(left_padding) if self.length != other.length or self._padded(other) else None
+        self.left_padding_B = torch.cat(left_padding) if self.length != other.length or self._padded(other) else None
+        if self.prefix_B is not None or other.prefix_B is not None:
+            self.prefix_B = torch.cat([cache._prefix() for cache in (self, other)])
         if self._ids_BT is not None and other._ids_BT is not None:
             sides = ((self._ids_BT, self.length), (other._ids_BT, other.length))
             self._ids_BT = torch.cat([F.pad(ids_BT, (length - held, 0)) for ids_BT, held in sides])
@@ -106,27 +132,32 @@ class Cache:
         self.capacity = capacity
 
     def _padded(self, other: Cache) -> bool:
-        return self.starts_B is not None or other.starts_B is not None
+        return self.left_padding_B is not None or other.left_padding_B is not None
 
     def _left_padding(self) -> Tensor:
-        if self.starts_B is not None:
-            return self.starts_B
+        if self.left_padding_B is not None:
+            return self.left_padding_B
+        return torch.zeros(self.batch, dtype=torch.long, device=self.device)
+
+    def _prefix(self) -> Tensor:
+        if self.prefix_B is not None:
+            return self.prefix_B
         return torch.zeros(self.batch, dtype=torch.long, device=self.device)
 
     def truncate(self, length: int) -> None:
-        """Forget all but the first `length` tokens of every row.
+        """Discard all but the first `length` tokens of every row.
 
         Raises:
-            StateError: longer than it is, or a layer no longer holds what it would need.
+            StateError: `length` exceeds the cached tokens, or a layer no longer holds what it needs.
         """
         if not 0 <= length <= self.length:
-            raise StateError(f"the cache holds {self.length} tokens, so it cannot be cut to {length}")
+            raise StateError(f"the cache holds {self.length} tokens, so it cannot be truncated to {length}")
         for state in self.states:
             state.truncate(length)
         self.length = length
 
     def mark(self) -> None:
-        """Let `truncate` come back to this length in recurrent layers too."""
+        """Allow `truncate` to return to this length in recurrent layers too."""
         for state in self.states:
             if isinstance(state, RecurrentState):
                 state.mark()

@@ -117,8 +117,9 @@ class GPT(nn.Module):
         targets_BT: Tensor | None = None,
         *,
         cache: Cache | None = None,
-        starts_B: Tensor | None = None,
+        left_padding_B: Tensor | None = None,
         documents_BT: Tensor | None = None,
+        prefix_B: Tensor | None = None,
         last_only: bool = False,
         with_logits: bool = False,
         keep_weights: bool = False,
@@ -129,8 +130,10 @@ class GPT(nn.Module):
             ids_BT: token ids.
             targets_BT: the ids that should come next; -100 is left out of the loss.
             cache: decode on from what it holds, and add these tokens to it.
-            starts_B: padding tokens at the start of each row, where there is no cache that knows them.
+            left_padding_B: number of padding tokens at the start of each row; with a cache, given to `new_cache`.
             documents_BT: a number for each token's document, where rows are packed: none sees another.
+            prefix_B: number of tokens at the start of each row, padding not counted, that attend one another in both
+                directions (a prefix language model); with a cache, given to `new_cache`.
             last_only: logits of the last position only.
             with_logits: logits as well as the loss, at the price of holding them.
             keep_weights: keep the attention weights; slower, as they have to be spelled out.
@@ -138,21 +141,23 @@ class GPT(nn.Module):
         Raises:
             StateError: more tokens than the context length or the cache's capacity.
         """
-        first = 0 if cache is None else cache.length
         n_tokens = ids_BT.shape[1]
-        if first + n_tokens > (self.context_length if cache is None else cache.capacity):
-            where = f"the context length of {self.context_length}" if cache is None else f"a cache of {cache.capacity}"
+        offset = 0
+        if prefix_B is not None or (cache is not None and cache.prefix_B is not None):
+            self._check_prefix()
+        if cache is not None:
+            ids_BT = cache.begin(ids_BT)
+            offset = cache.length
+        elif n_tokens > self.context_length:
             raise StateError(
-                f"{first + n_tokens} tokens do not fit into {where}",
+                f"{n_tokens} tokens do not fit into the context length of {self.context_length}",
                 hint="Shorten the text, or choose a longer model.context_length.",
             )
-        if cache is not None and self._by_length:
-            ids_BT = cache.begin(ids_BT, self._changes_between)
-            first = cache.length
         context = Forward(
             ids_BT,
-            first=first,
-            starts_B=starts_B if cache is None else cache.starts_B,
+            offset=offset,
+            left_padding_B=left_padding_B if cache is None else cache.left_padding_B,
+            prefix_B=prefix_B if cache is None else cache.prefix_B,
             documents_BT=documents_BT,
             states=None if cache is None else cache.states,
             keep_weights=keep_weights,
@@ -175,13 +180,20 @@ class GPT(nn.Module):
         return Output(self.head(x_BTE) if with_logits else None, loss, context.losses, context.weights)
 
     def new_cache(
-        self, batch: int, capacity: int | None = None, starts_B: Tensor | None = None, dtype: torch.dtype | None = None
+        self,
+        batch: int,
+        capacity: int | None = None,
+        left_padding_B: Tensor | None = None,
+        dtype: torch.dtype | None = None,
+        prefix_B: Tensor | None = None,
     ) -> Cache:
         """An empty cache for `batch` rows of `capacity` tokens (the context length by default), allocated at once.
 
         Args:
-            starts_B: padding tokens at the start of each row, for prompts of uneven length.
+            left_padding_B: number of padding tokens at the start of each row, for prompts of uneven length.
             dtype: of what is cached; the weights' by default.
+            prefix_B: number of tokens at the start of each row, padding not counted, that attend one another in both
+                directions. A prefix that arrives in several calls is computed again as a whole with each of them.
         """
         weight = next(self.parameters())
         capacity = self.context_length if capacity is None else capacity
@@ -189,10 +201,24 @@ class GPT(nn.Module):
         def states(rows: int, size: int) -> list[LayerState]:
             return [module.new_state(rows, size, dtype or weight.dtype, weight.device) for module in self._stateful]
 
-        return Cache(states(batch, capacity), batch, capacity, starts_B, states, weight.device)
+        return Cache(
+            states,
+            batch,
+            capacity,
+            device=weight.device,
+            left_padding_B=left_padding_B,
+            prefix_B=prefix_B,
+            changes=self._changes_between if self._by_length else None,
+        )
 
     def _changes_between(self, old: int, new: int) -> bool:
         return any(position.changes_between(old, new, self.spec.context()) for position in self._by_length)
+
+    def _check_prefix(self) -> None:
+        for attention in self.attentions():
+            reason = attention.prefix_problem
+            if reason is not None:
+                raise StateError(f"a bidirectional prefix cannot be used: {reason}", hint="Call the model without prefix_B.")
 
     @torch.no_grad()
     def attention_weights(self, ids_BT: Tensor) -> dict[int, Tensor]:

@@ -92,12 +92,12 @@ def padding_is_ignored(subject: Subject) -> None:
     padding, length = 4, 14
     ids = token_ids(2, length)
     alone = ids[1:, : length - padding]
-    starts_B = torch.tensor([0, padding])
+    left_padding_B = torch.tensor([0, padding])
     for filler in (0, 3):
         padded = torch.cat((torch.full((1, padding), filler), alone), dim=1)
         batch = torch.cat((ids[:1], padded))
         for named, model in subject.models():
-            together = model(batch, starts_B=starts_B).logits
+            together = model(batch, left_padding_B=left_padding_B).logits
             same(
                 together[1:, padding:],
                 model(alone).logits,
@@ -112,9 +112,9 @@ def uneven_prompts_cached(subject: Subject) -> None:
     padding, prompt, length = 3, 8, 14
     ids = token_ids(2, length)
     batch = torch.cat((ids[:1], torch.cat((torch.zeros(1, padding, dtype=torch.long), ids[1:, : length - padding]), 1)))
-    starts_B = torch.tensor([0, padding])
+    left_padding_B = torch.tensor([0, padding])
     for named, model in subject.models():
-        cache = model.new_cache(2, starts_B=starts_B)
+        cache = model.new_cache(2, left_padding_B=left_padding_B)
         model(batch[:, :prompt], cache=cache)
         for at in range(prompt, length):
             step = model(batch[:, at : at + 1], cache=cache).logits[:, 0]

@@ -339,5 +339,5 @@ def test_a_gate_needs_something_to_gate() -> None:
 def test_experts_within_experts() -> None:
     inner = {"name": "experts", "n_experts": 2, "expert": GATED, "router": {"name": "softmax-top-k", "balance_loss": 1}}
     ours = build(n_experts=3, expert=inner).train()
-    padded = Forward(torch.zeros(B, T, dtype=torch.long), starts_B=torch.tensor([0, 2]))
+    padded = Forward(torch.zeros(B, T, dtype=torch.long), left_padding_B=torch.tensor([0, 2]))
     assert ours(inputs(), padded).isfinite().all()

@@ -144,7 +144,7 @@ def test_equals_qwen3_next() -> None:
     torch.testing.assert_close(out, wanted, rtol=1e-4, atol=1e-5)
     mask = torch.ones(2, 150)
     mask[1, :5] = 0
-    padded = ours(x, Forward(torch.zeros(2, 150, dtype=torch.long), starts_B=torch.tensor([0, 5])))
+    padded = ours(x, Forward(torch.zeros(2, 150, dtype=torch.long), left_padding_B=torch.tensor([0, 5])))
     wanted = reference(x, attention_mask=mask)
     torch.testing.assert_close(padded[1, 5:], wanted[1, 5:], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(padded[0], wanted[0], rtol=1e-4, atol=1e-5)

@@ -106,7 +106,7 @@ def model_with(position: PositionSpec) -> GPT:
     sizes = {"d_model": 32, "n_layers": 2, "context_length": 48, "attention": attention}
     model = GPT(ModelSpec.model_validate({**sizes, "position": position}), 11)
     ids = torch.arange(20).view(2, 10) % 11
-    logits = model.eval()(ids, starts_B=torch.tensor([0, 3])).logits
+    logits = model.eval()(ids, left_padding_B=torch.tensor([0, 3])).logits
     alone = model(ids[1:, 3:]).logits
     torch.testing.assert_close(logits[1:, 3:], alone, atol=1e-5, rtol=1e-4)
     return model

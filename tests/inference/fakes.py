@@ -46,8 +46,8 @@ class Bytes(Tokenizer):
 
 
 class FakeCache:
-    def __init__(self, batch: int, capacity: int, starts_B: Tensor | None) -> None:
-        self.batch, self.capacity, self.starts_B = batch, capacity, starts_B
+    def __init__(self, batch: int, capacity: int, left_padding_B: Tensor | None) -> None:
+        self.batch, self.capacity, self.left_padding_B = batch, capacity, left_padding_B
         self.length = 0
         self.state_BE: Tensor | None = None
         self.reordered: list[list[int]] = []
@@ -56,7 +56,7 @@ class FakeCache:
         self.reordered.append(rows_B.tolist())
         assert self.state_BE is not None
         self.state_BE = self.state_BE[rows_B]
-        self.starts_B = None if self.starts_B is None else self.starts_B[rows_B]
+        self.left_padding_B = None if self.left_padding_B is None else self.left_padding_B[rows_B]
         self.batch = len(rows_B)
 
     def join(self, other: FakeCache, capacity: int) -> None:
@@ -64,12 +64,12 @@ class FakeCache:
         assert length < capacity
         starts = []
         for cache in (self, other):
-            own_B = torch.zeros(cache.batch, dtype=torch.long) if cache.starts_B is None else cache.starts_B
+            own_B = torch.zeros(cache.batch, dtype=torch.long) if cache.left_padding_B is None else cache.left_padding_B
             starts.append(own_B + length - cache.length)
         assert self.state_BE is not None
         assert other.state_BE is not None
         self.state_BE = torch.cat((self.state_BE, other.state_BE))
-        self.starts_B = torch.cat(starts)
+        self.left_padding_B = torch.cat(starts)
         self.length, self.capacity, self.batch = length, capacity, self.batch + other.batch
 
 
@@ -91,9 +91,9 @@ class Recurrent(nn.Module):
     def device(self) -> torch.device:
         return self.table_VE.device
 
-    def new_cache(self, batch: int, capacity: int | None = None, starts_B: Tensor | None = None) -> FakeCache:
+    def new_cache(self, batch: int, capacity: int | None = None, left_padding_B: Tensor | None = None) -> FakeCache:
         assert capacity is None or capacity <= self.context_length
-        self.caches.append(FakeCache(batch, capacity or self.context_length, starts_B))
+        self.caches.append(FakeCache(batch, capacity or self.context_length, left_padding_B))
         return self.caches[-1]
 
     def forward(self, ids_BT: Tensor, *, cache: FakeCache | None = None, last_only: bool = False) -> Any:
@@ -108,8 +108,8 @@ class Recurrent(nn.Module):
         states = []
         for at in range(n_tokens):
             state_BE = torch.tanh(state_BE @ self.recurrence_EE + self.table_VE[ids_BT[:, at]])
-            if cache.starts_B is not None:
-                state_BE = torch.where((cache.length + at < cache.starts_B)[:, None], 0.0, state_BE)
+            if cache.left_padding_B is not None:
+                state_BE = torch.where((cache.length + at < cache.left_padding_B)[:, None], 0.0, state_BE)
             states.append(state_BE)
         cache.state_BE = state_BE
         cache.length += n_tokens
@@ -126,8 +126,8 @@ class Scripted(nn.Module):
         self.vocab_size, self.context_length, self.device = vocab_size, 1000, torch.device("cpu")
         self.at = 0
 
-    def new_cache(self, batch: int, capacity: int | None = None, starts_B: Tensor | None = None) -> FakeCache:
-        return FakeCache(batch, capacity or 1000, starts_B)
+    def new_cache(self, batch: int, capacity: int | None = None, left_padding_B: Tensor | None = None) -> FakeCache:
+        return FakeCache(batch, capacity or 1000, left_padding_B)
 
     def forward(self, ids_BT: Tensor, *, cache: FakeCache, last_only: bool = False) -> Any:
         if cache.state_BE is None:

@@ -118,14 +118,14 @@ def test_pair(attention: dict[str, Any], position: dict[str, Any]) -> None:
     padded = torch.cat((torch.zeros(1, padding, dtype=torch.long), tokens[1:, : 18 - padding]), dim=1)
     batch = torch.cat((tokens[:1], padded))
     starts = torch.tensor([0, padding])
-    together = model(batch, starts_B=starts).logits
+    together = model(batch, left_padding_B=starts).logits
     torch.testing.assert_close(together[1, padding:], alone[0], atol=1e-9, rtol=1e-9)
     torch.testing.assert_close(together[0], full[0], atol=1e-9, rtol=1e-9)
-    cache = model.new_cache(2, starts_B=starts)
+    cache = model.new_cache(2, left_padding_B=starts)
     model(batch[:, :10], cache=cache)
     for at in range(10, 18):
         step = model(batch[:, at : at + 1], cache=cache).logits
-        expected = model(batch[:, : at + 1], starts_B=starts).logits if by_length else together
+        expected = model(batch[:, : at + 1], left_padding_B=starts).logits if by_length else together
         torch.testing.assert_close(step[:, 0], expected[:, at], atol=1e-9, rtol=1e-9)
 
 

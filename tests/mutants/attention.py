@@ -338,7 +338,7 @@ class PaddingLeaks(Wrong):
 
     class Runtime(GroupedQueryAttention):
         def score(self, q: Tensor, k: Tensor, v: Tensor, forward: Forward, first: int) -> Tensor:
-            return super().score(q, k, v, blind(forward, starts_B=None), first)
+            return super().score(q, k, v, blind(forward, left_padding_B=None), first)
 
     name: Literal["padding-leaks"] = "padding-leaks"
     runtime = Runtime
@@ -351,7 +351,7 @@ class PaddingLeaksLater(Wrong):
 
     class Runtime(GroupedQueryAttention):
         def score(self, q: Tensor, k: Tensor, v: Tensor, forward: Forward, first: int) -> Tensor:
-            seen = blind(forward, starts_B=None) if forward.states is not None and q.shape[2] == 1 else forward
+            seen = blind(forward, left_padding_B=None) if forward.states is not None and q.shape[2] == 1 else forward
             return super().score(q, k, v, seen, first)
 
     name: Literal["padding-leaks-later"] = "padding-leaks-later"

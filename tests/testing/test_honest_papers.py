@@ -22,8 +22,7 @@ class SigmoidAttention(GroupedQueryAttention):
     def score(
         self, q_BHTD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, forward: Forward, first: int, extra: Tensor | None = None
     ) -> Tensor:
-        n_queries, n_keys = q_BHTD.shape[2], k_BKSD.shape[2]
-        seen = forward.mask(first, n_keys, window=self.window).dense(n_queries, n_keys, forward.device)
+        seen = forward.mask(first, k_BKSD.shape[2], window=self.window).dense()
         weights_BHTS = (q_BHTD @ k_BKSD.mT * self.scale + 2).sigmoid() * seen
         if forward.weights is not None:
             forward.weights[self.layer] = weights_BHTS

@@ -15,6 +15,14 @@ __all__ = ["Attention"]
 class Attention(nn.Module, Stateful, ABC):
     """The runtime part of an attention (or of any other mixer of tokens)."""
 
+    @property
+    def prefix_problem(self) -> str | None:
+        """Why the attention cannot attend a prefix in both directions (a clause with the reason), or None where it can.
+
+        An attention that uses ``forward.mask`` and whose terms are defined for keys after the query overrides this.
+        """
+        return f"{type(self).__name__} is causal throughout"
+
     @abstractmethod
     def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
         """(B, T, d_model) to (B, T, d_model).

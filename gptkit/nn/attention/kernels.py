@@ -7,23 +7,22 @@ Shapes: B batch, H query heads, K key/value heads (H a multiple of K), T queries
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gptkit.nn.forward import Mask
+from gptkit.nn.attention.mask import AttentionMask
 
 __all__ = ["additive", "explicit", "fused"]
 
 
-def additive(
-    mask: Mask, bias: Tensor | None, n_queries: int, n_keys: int, dtype: torch.dtype, device: torch.device
-) -> Tensor:
+def additive(mask: AttentionMask, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
     """Mask and bias as one term for the scores, -inf where nothing may be attended: (1 or B, 1 or H, T, S)."""
-    allowed = mask.dense(n_queries, n_keys, device)
     if bias is None:
-        return torch.zeros(allowed.shape, dtype=dtype, device=device).masked_fill_(~allowed, float("-inf"))
-    return bias.to(dtype).masked_fill(~allowed, float("-inf"))
+        return mask.additive(dtype)
+    return bias.to(dtype).masked_fill(~mask.dense(), float("-inf"))
 
 
 def fused(
@@ -54,7 +53,8 @@ def fused(
     if sinks_H is not None:
         # A key of zeros whose score is the sink's logit and whose value is zero is just such a sink.
         if causal or term is None:
-            term = additive(Mask(causal, None), None, n_queries, n_keys, q_BHTD.dtype, q_BHTD.device)
+            form: Literal["causal", "none"] = "causal" if causal else "none"
+            term = AttentionMask(form, n_queries, n_keys, q_BHTD.device).additive(q_BHTD.dtype)
         column = sinks_H.to(term.dtype).view(1, -1, 1, 1).expand(term.shape[0], -1, n_queries, 1)
         term = torch.cat((column, term.expand(-1, n_heads, -1, -1)), dim=-1)
         k_BKSD, v_BKSD = F.pad(k_BKSD, (0, 0, 1, 0)), F.pad(v_BKSD, (0, 0, 1, 0))

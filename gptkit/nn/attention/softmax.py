@@ -110,12 +110,11 @@ class ScoredAttention(Attention):
         Returns:
             (B, H, T, features of a value).
         """
-        n_queries = q_BHTD.shape[2]
         n_keys = k_BKSD.shape[2]
         mask = forward.mask(first, n_keys, window=self.window, chunk=self.chunk)
         term: Tensor | None = None
         use_fused = self.fusable and forward.weights is None
-        if not use_fused or self.biases or mask.allowed is not None or self.reads_content or extra is not None:
+        if not use_fused or self.biases or mask.form == "dense" or self.reads_content or extra is not None:
             dtype = q_BHTD.dtype if use_fused else torch.promote_types(q_BHTD.dtype, torch.float32)
             term = self._term(forward, first, n_keys, dtype)
             if self.reads_content:
@@ -124,7 +123,7 @@ class ScoredAttention(Attention):
                 term = term + extra.to(dtype)
         dropout = self.dropout if self.training else 0.0
         if use_fused:
-            causal = mask.causal and term is None
+            causal = mask.is_causal and term is None
             return fused(
                 q_BHTD, k_BKSD, v_BKSD, scale=self.scale, causal=causal, term=term, sinks_H=self.sinks, dropout=dropout
             )
@@ -140,7 +139,7 @@ class ScoredAttention(Attention):
             dropout=dropout,
         )
         if self.changes_values:
-            query_positions = forward.key_positions(forward.first, n_queries)
+            query_positions = forward.query_positions
             more = self.position.value_bias(weights_BHTS, query_positions, forward.key_positions(first, n_keys))
             out_BHTD = out_BHTD if more is None else out_BHTD + more
         if forward.weights is not None:
@@ -165,17 +164,17 @@ class ScoredAttention(Attention):
         def make() -> Tensor:
             bias = None
             if self.biases:
-                query_positions = forward.key_positions(forward.first, forward.n_tokens)
+                query_positions = forward.query_positions
                 bias = position.bias(query_positions, forward.key_positions(first, n_keys))
             mask = forward.mask(first, n_keys, window=window, chunk=chunk)
-            return additive(mask, bias, forward.n_tokens, n_keys, dtype, forward.device)
+            return additive(mask, bias, dtype)
 
         return forward.once(key, make)
 
     def _content_term(self, term: Tensor, q_BHTD: Tensor, k_BKSD: Tensor, forward: Forward, first: int) -> Tensor:
         repeats = self.heads.n_heads // self.heads.n_kv_heads
         k_BHSD = k_BKSD.repeat_interleave(repeats, 1) if repeats > 1 else k_BKSD
-        query_positions = forward.key_positions(forward.first, forward.n_tokens)
+        query_positions = forward.query_positions
         key_positions = forward.key_positions(first, k_BKSD.shape[2])
         bias = self.position.content_bias(q_BHTD * self.scale, k_BHSD, query_positions, key_positions)
         return term if bias is None else term + bias.to(term.dtype)
@@ -183,6 +182,12 @@ class ScoredAttention(Attention):
     def new_state(self, batch: int, capacity: int, dtype: torch.dtype, device: torch.device) -> TokenState:
         shape = (self.heads.n_kv_heads, self.heads.d_head)
         return TokenState(batch, capacity, (shape, shape), dtype, device, self.reach)
+
+    @property
+    def prefix_problem(self) -> str | None:
+        if self.biases or self.reads_content or self.changes_values:
+            return f"the terms of position {type(self.position).__name__} are defined for keys up to the query only"
+        return None
 
     @property
     def reach(self) -> int | None:

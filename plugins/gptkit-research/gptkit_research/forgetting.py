@@ -70,6 +70,10 @@ class ForgettingAttention(ScoredAttention):
     def initial(self) -> dict[str, Initial]:
         return {"output.weight": "output", "forget.bias": lambda shape, generator: torch.full(shape, self.gate_bias)}
 
+    @property
+    def prefix_problem(self) -> str | None:
+        return "forgetting attention has no decay for keys after the query"
+
     def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
         n_batch, n_tokens, _ = x_BTE.shape
         packed = self.qkv(x_BTE).view(n_batch, n_tokens, 3, self.n_heads, self.d_head)

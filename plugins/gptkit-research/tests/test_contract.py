@@ -83,10 +83,10 @@ def test_no_future_leak_and_caches_padding_and_documents(parts: dict[str, Any]) 
     alone = model(ids[1:, : 16 - padding]).logits
     padded = torch.cat((torch.zeros(1, padding, dtype=torch.long), ids[1:, : 16 - padding]), dim=1)
     batch, starts = torch.cat((ids[:1], padded)), torch.tensor([0, padding])
-    together = model(batch, starts_B=starts).logits
+    together = model(batch, left_padding_B=starts).logits
     same(together[1, padding:], alone[0])
     same(together[0], full[0])
-    cache = model.new_cache(2, starts_B=starts)
+    cache = model.new_cache(2, left_padding_B=starts)
     model(batch[:, :10], cache=cache)
     for at in range(10, 16):
         same(model(batch[:, at : at + 1], cache=cache).logits[:, 0], together[:, at])
