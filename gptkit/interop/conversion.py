@@ -18,7 +18,7 @@ from gptkit.files import validate_data
 from gptkit.interop.layouts import SAME
 from gptkit.interop.tensor_files import Entry
 from gptkit.kinds.external_config import HARMLESS, ExternalConfig
-from gptkit.kinds.family import FamilySpec, Layout, Rule
+from gptkit.kinds.family import FamilySpec, Layout
 from gptkit.model.gpt import GPT
 from gptkit.model.spec import LayerSpec, ModelSpec
 
@@ -138,9 +138,10 @@ def check_tensors(
     bare = not any(name.startswith(family.prefix) for name in entries)
     full = {family.prefix + name if bare and name not in expected else name: name for name in entries}
     ignored = [*family.skipped(model.spec)]
-    if model.spec.head.model_dump().get("tied"):
-        # Some files hold the shared table twice.
-        ignored += [re.escape(name) for rule in family.rules(model.spec) for name in _heads(rule)]
+    # Some files store a tied weight twice.
+    tied = [f"head.{name}" for name in model.head.tied_weights]
+    matches = [rule.match(name) for rule in family.rules(model.spec) for name in tied]
+    ignored += [re.escape(name) for match in matches if match is not None for name in match[1]]
     skipped = re.compile("|".join(f"(?:{pattern})" for pattern in ignored) or r"(?!)")
     missing = [name for name in expected if name not in full]
     left = [name for name in full if name not in expected and not skipped.fullmatch(name)]
@@ -217,11 +218,6 @@ def _is_number(value: Any) -> bool:
 
 def _short(value: Any) -> str:
     return str(value.get("name", "a mapping")) if isinstance(value, dict) else str(value)
-
-
-def _heads(rule: Rule) -> Sequence[str]:
-    match = rule.match("head.weight")
-    return () if match is None else match[1]
 
 
 def _some(names: Sequence[str]) -> str:

@@ -5,12 +5,36 @@ from __future__ import annotations
 import codecs
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from gptkit.core.errors import TokenizerError
 from gptkit.core.spec import Component
 
-__all__ = ["StreamDecoder", "Tokenizer", "TokenizerSpec"]
+__all__ = ["BytePairs", "StreamDecoder", "Tokenizer", "TokenizerSpec"]
+
+
+@dataclass(frozen=True)
+class BytePairs:
+    """A byte-level pair encoding in the form in which file formats store one.
+
+    Tokens are spelled with one printable character per byte (`gptkit.text.bytes`).
+
+    Attributes:
+        vocabulary: spelled tokens and their ids, without special tokens and those of `literals`.
+        merges: pairs of spelled tokens in the order in which they are merged.
+        split: how a text is split before pairs are merged: a regular expression whose matches are the pieces, the
+            pre-tokenizers of a tokenizer.json, or None where splitting makes no difference.
+        whole: whether a piece that is a token is not split further, whatever the merges are.
+        literals: ids of added tokens that are matched in any text and are not special.
+    """
+
+    vocabulary: Mapping[str, int]
+    merges: Sequence[tuple[str, str]]
+    split: str | Sequence[Mapping[str, Any]] | None
+    whole: bool = True
+    literals: frozenset[int] = frozenset()
 
 
 class Tokenizer(ABC):
@@ -95,6 +119,27 @@ class Tokenizer(ABC):
     @abstractmethod
     def save(self, folder: Path) -> None:
         """Write what `TokenizerSpec.load` needs into an existing folder; no corpus, no network, data only."""
+
+    @property
+    def chat_template(self) -> str | None:
+        """The Jinja template that renders a conversation; None where the tokenizer has none."""
+        return None
+
+    def byte_pairs(self) -> BytePairs:
+        """Return the tokenizer as a byte-level pair encoding, for formats that store one (GGUF, tokenizer.json).
+
+        Raises:
+            TokenizerError: the tokenizer is not one; the message completes "the tokenizer cannot be exported: ".
+        """
+        raise TokenizerError("its tokens are not made by merging bytes")
+
+    def to_tokenizer_json(self) -> str:
+        """Return the tokenizer as the tokenizer.json that the `tokenizers` library, and so transformers, reads.
+
+        Raises:
+            TokenizerError: it cannot be expressed; the message completes "the tokenizer cannot be exported: ".
+        """
+        raise TokenizerError("tokenizer.json cannot express it")
 
 
 class StreamDecoder:

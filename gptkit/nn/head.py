@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 
@@ -15,6 +16,14 @@ IGNORED = -100
 
 class Head(nn.Module, ABC):
     """The runtime part of a head."""
+
+    @property
+    def tied_weights(self) -> Mapping[str, str]:
+        """Weights that the head shares with the embedding: the name each would have in the head, and its name there.
+
+        The embedding owns the parameter. External files may store it under both names.
+        """
+        return {}
 
     @abstractmethod
     def forward(self, x_BTE: Tensor) -> Tensor:

@@ -74,7 +74,7 @@ def turn_end(tokenizer: Tokenizer) -> str | None:
 
 
 def _render(tokenizer: Tokenizer, messages: Sequence[Mapping[str, Any]], *, reply: bool) -> str:
-    template = getattr(tokenizer, "chat_template", None)
+    template = tokenizer.chat_template
     if template is None:
         raise TokenizerError(
             "the tokenizer has no chat template: the model was not made for conversations",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
@@ -11,11 +12,10 @@ import torch
 from torch import Tensor
 
 from gptkit.checkpoint.store import MODEL, CheckpointStore, read_state, write_text
-from gptkit.core.errors import CheckpointError, ExternalModelError
+from gptkit.core.errors import CheckpointError, ExternalModelError, TokenizerError
 from gptkit.core.registry import Registry
 from gptkit.interop.conversion import Move, differences, families, pair, read_model
 from gptkit.interop.tensor_files import SINGLE, Entry, TensorFiles, write_tensors
-from gptkit.interop.tokenizer_json import tokenizer_json
 from gptkit.kinds.family import FamilySpec
 from gptkit.model.gpt import GPT
 from gptkit.model.spec import ModelSpec
@@ -150,14 +150,13 @@ def _write_tokenizer(spec: ExperimentSpec, there: RunFolder, target: Path) -> di
     spelled = {number: token for token, number in tokenizer.special_tokens.items()}
     ends = {"bos_token": tokenizer.start_id, "eos_token": tokenizer.end_id}
     known = {key: number for key, number in ends.items() if number is not None}
-    source = there.tokenizer / "tokenizer.json"
-    text = source.read_text(encoding="utf-8") if source.is_file() else tokenizer_json(tokenizer)
-    if text is not None:
+    with contextlib.suppress(TokenizerError):
+        text = tokenizer.to_tokenizer_json()
         write_text(target / "tokenizer.json", text)
         config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
         config |= {key: spelled[number] for key, number in known.items() if number in spelled}
         config["add_bos_token"] = "bos_token" in config
-        template = getattr(tokenizer, "chat_template", None)
+        template = tokenizer.chat_template
         if template is not None:
             config["chat_template"] = template
         write_text(target / "tokenizer_config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")

@@ -5,12 +5,18 @@ Bytes that print and are no space stand for themselves as Latin-1; the others, i
 
 from __future__ import annotations
 
-__all__ = ["BYTES", "unspell"]
+__all__ = ["BYTES", "spell", "unspell"]
 
 _PRINTABLE = [value for value in range(256) if chr(value).isprintable() and value != 0x20]
 _OTHER = [value for value in range(256) if value not in _PRINTABLE]
 BYTES = {chr(value): value for value in _PRINTABLE} | {chr(256 + index): value for index, value in enumerate(_OTHER)}
 """The byte that each of the 256 characters stands for."""
+_SPELLED = {value: character for character, value in BYTES.items()}
+
+
+def spell(data: bytes) -> str:
+    """Return the printable spelling of bytes."""
+    return "".join(_SPELLED[value] for value in data)
 
 
 def unspell(token: str) -> bytes:

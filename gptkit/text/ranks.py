@@ -10,7 +10,10 @@ from pathlib import Path
 import tiktoken
 
 from gptkit.core.errors import TokenizerError
+from gptkit.kinds.tokenizer import BytePairs
 from gptkit.text.base import NumberedTokenizer, encode_in_threads
+from gptkit.text.byte_pairs import merges_of_ranks, tokenizer_json
+from gptkit.text.bytes import spell
 from gptkit.text.state import SavedState, damaged, format_ranks, parse_ranks, read_bytes, write_state
 
 __all__ = ["RankTokenizer", "chunks"]
@@ -99,6 +102,13 @@ class RankTokenizer(NumberedTokenizer):
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         return encode_in_threads(self, texts)
+
+    def byte_pairs(self) -> BytePairs:
+        vocabulary = {spell(token): rank for token, rank in self.ranks.items()}
+        return BytePairs(vocabulary, merges_of_ranks(self.ranks), self.pattern)
+
+    def to_tokenizer_json(self) -> str:
+        return tokenizer_json(self.byte_pairs(), self._specials)
 
     def save(self, folder: Path) -> None:
         data = format_ranks(self.ranks)

@@ -133,7 +133,7 @@ def test_start_and_chat_template_are_kept(tmp_path: Path) -> None:
     ("tokenizer", "said"),
     [
         ({"name": "byte", "end_token": None}, "no token that ends a text"),
-        ({"name": "bpe", "vocab_size": 300, "pattern": r"\w+|\W+"}, "cannot cut texts by the pattern"),
+        ({"name": "bpe", "vocab_size": 300, "pattern": r"\w+|\W+"}, "cannot split texts by the pattern"),
         ({"name": "char"}, "not made by merging bytes"),
     ],
 )

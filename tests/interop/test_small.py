@@ -14,7 +14,7 @@ import gptkit.interop.families
 from gptkit.interop.conversion import families
 
 # What families share; a file with an underscore is a part of several of them.
-MACHINERY = {"__init__", "conversion", "decoder", "layouts", "merges", "plugin", "tensor_files", "tokenizer_json"}
+MACHINERY = {"__init__", "conversion", "decoder", "layouts", "plugin", "tensor_files"}
 FOLDER = Path(gptkit.interop.families.__path__[0])
 FILES = [path for path in sorted(FOLDER.glob("*.py")) if path.stem not in MACHINERY and not path.stem.startswith("_")]
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as Library
 
 import gptkit
+from gptkit.core.errors import TokenizerError
 from gptkit.core.registry import default_registry
-from gptkit.interop.tokenizer_json import tokenizer_json
 from gptkit.kinds.tokenizer import Tokenizer
 
 TEXTS = [text for _, text in sorted(pydoc_data.topics.topics.items())][:6]
@@ -31,7 +31,7 @@ NATIVE = {
     "bpe-gpt2": fitted("bpe", vocab_size=500, pattern="gpt2"),
     "byte": fitted("byte"),
 }
-EXTERNAL = {name: Library.from_str(tokenizer_json(made) or "") for name, made in NATIVE.items()}
+EXTERNAL = {name: Library.from_str(made.to_tokenizer_json()) for name, made in NATIVE.items()}
 
 
 @pytest.mark.parametrize("name", list(NATIVE))
@@ -54,9 +54,12 @@ def test_special_tokens_keep_their_ids(name: str) -> None:
     assert EXTERNAL[name].get_vocab_size() == NATIVE[name].vocab_size
 
 
-def test_tokenizers_that_merge_no_bytes_are_not_written() -> None:
-    assert tokenizer_json(fitted("char")) is None
-    assert tokenizer_json(fitted("word")) is None
+@pytest.mark.parametrize("name", ["char", "word"])
+def test_tokenizers_that_merge_no_bytes_are_refused_with_the_reason(name: str) -> None:
+    with pytest.raises(TokenizerError, match=r"tokenizer\.json cannot express it"):
+        fitted(name).to_tokenizer_json()
+    with pytest.raises(TokenizerError, match="not made by merging bytes"):
+        fitted(name).byte_pairs()
 
 
 def test_an_exported_run_is_loaded_with_its_tokenizer_by_transformers(tmp_path: Path) -> None:

@@ -35,4 +35,4 @@ class ForgetsATensor(Mutant, LlamaFamily):
     caught_by = "rules-cover-every-tensor"
 
     def rules(self, model: Any) -> list[Rule]:
-        return [rule for rule in super().rules(model) if rule.ours != "final_norm"]
+        return [rule for rule in super().rules(model) if rule.native != "final_norm"]

@@ -87,6 +87,13 @@ class LinearHead(Head):
         return {} if self._lender else {"weight": "weight"}
 
     @property
+    def tied_weights(self) -> Mapping[str, str]:
+        if not self._lender:
+            return {}
+        table = self._lender[0].table_VE
+        return {"weight": next(name for name, owned in self._lender[0].named_parameters() if owned is table)}
+
+    @property
     def weight_VE(self) -> Tensor:
         """The matrix in use, the head's own or the embedding's."""
         return self._lender[0].table_VE if self._lender else self.weight

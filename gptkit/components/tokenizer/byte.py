@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from gptkit.kinds.tokenizer import Tokenizer
+from gptkit.kinds.tokenizer import BytePairs, Tokenizer
 from gptkit.text.base import NumberedTokenizer, SpecialsSpec
+from gptkit.text.byte_pairs import tokenizer_json
+from gptkit.text.bytes import spell
 from gptkit.text.state import SavedState, write_state
 
 __all__ = ["ByteSpec", "ByteTokenizer"]
@@ -27,6 +29,12 @@ class ByteTokenizer(NumberedTokenizer):
 
     def encode_ordinary(self, text: str) -> list[int]:
         return list(text.encode())
+
+    def byte_pairs(self) -> BytePairs:
+        return BytePairs({spell(bytes((value,))): value for value in range(256)}, (), split=None)
+
+    def to_tokenizer_json(self) -> str:
+        return tokenizer_json(self.byte_pairs(), self._specials)
 
     def save(self, folder: Path) -> None:
         write_state(folder, "byte", {"specials": list(self._specials), "start": self.start, "end": self.end})

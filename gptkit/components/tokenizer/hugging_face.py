@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -13,7 +14,7 @@ from pydantic import Field
 from tokenizers import Tokenizer as Core
 
 from gptkit.core.errors import TokenizerError
-from gptkit.kinds.tokenizer import Tokenizer, TokenizerSpec
+from gptkit.kinds.tokenizer import BytePairs, Tokenizer, TokenizerSpec
 from gptkit.text import hub_files as hub
 from gptkit.text.base import out_of_range, special_pattern, well_formed
 from gptkit.text.decoders import token_decoder
@@ -36,7 +37,7 @@ class HuggingFaceTokenizer(Tokenizer):
     """
 
     def __init__(self, data: bytes, start: str | None, end: str | None, chat_template: str | None = None) -> None:
-        self.data, self.start, self.end, self.chat_template = data, start, end, chat_template
+        self.data, self.start, self.end, self._chat_template = data, start, end, chat_template
         self._bounds = tuple(dict.fromkeys(token for token in (start, end) if token is not None))
         self._core = hub.read_core(data, self._bounds)
         self._core.encode_special_tokens = True
@@ -113,9 +114,34 @@ class HuggingFaceTokenizer(Tokenizer):
         spelled = self._core.id_to_token(token)
         return b"" if spelled is None else self._decode_token(spelled)
 
+    @property
+    def chat_template(self) -> str | None:
+        return self._chat_template
+
+    def byte_pairs(self) -> BytePairs:
+        stages = json.loads(self.data)
+        model = stages["model"]
+        decoder = (stages.get("decoder") or {}).get("type")
+        if model.get("type") != "BPE" or not (self.lossless or decoder == "ByteLevel"):
+            raise TokenizerError("it is not a byte-level pair encoding")
+        # Unicode composition (NFC), which Qwen's normalizer does, is omitted by the converters of other formats too.
+        if (stages.get("normalizer") or {"type": "NFC"}).get("type") != "NFC":
+            raise TokenizerError("it changes texts before it splits them")
+        outer = stages.get("pre_tokenizer") or {}
+        # Older files write a pair as one string.
+        listed = (merge.split(" ", 1) if isinstance(merge, str) else merge for merge in model["merges"])
+        merges = [(left, right) for left, right in listed]
+        literals = frozenset(entry["id"] for entry in stages.get("added_tokens", ()) if not entry.get("special"))
+        known = {token: number for token, number in model["vocab"].items() if number not in self._added}
+        split = outer.get("pretokenizers", [outer])
+        return BytePairs(known, merges, split, whole=bool(model.get("ignore_merges")), literals=literals)
+
+    def to_tokenizer_json(self) -> str:
+        return self.data.decode()
+
     def save(self, folder: Path) -> None:
         (folder / TOKENIZER_FILE).write_bytes(self.data)
-        state = {"start": self.start, "end": self.end, "chat_template": self.chat_template}
+        state = {"start": self.start, "end": self.end, "chat_template": self._chat_template}
         write_state(folder, "hugging-face", {**state, "sha256_tokenizer": hashlib.sha256(self.data).hexdigest()})
 
 

@@ -1,4 +1,4 @@
-"""How llama.cpp cuts texts into pieces before byte-pair merging: each way has a name, and no file can bring its own."""
+"""How llama.cpp splits texts into pieces before byte-pair merging: a fixed set of methods, each with a name."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from gptkit.core.errors import TokenizerError
+from gptkit.kinds.tokenizer import BytePairs
 from gptkit.text.patterns import PATTERNS
 from gptkit.text.published import recipe
 
-__all__ = ["CUTS", "Cut", "cut_of_pattern", "cut_of_stages"]
+__all__ = ["CUTS", "Cut", "cut_of"]
 
 _GPT2 = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 _BYTES = {**_GPT2, "use_regex": False}
@@ -21,11 +22,11 @@ _QWEN2 = PATTERNS["gpt4"].replace(r"\p{N}{1,3}", r"\p{N}")
 
 @dataclass(frozen=True)
 class Cut:
-    """A way to cut.
+    """A method of splitting texts.
 
     Attributes:
-        stages: the pre-tokenizers of a tokenizer.json that do it.
-        whole: whether a piece that is a token is taken whole, whatever the merges say.
+        stages: the equivalent pre-tokenizers of a tokenizer.json.
+        whole: whether a piece that is a token is not split further, whatever the merges are.
     """
 
     stages: tuple[Mapping[str, Any], ...]
@@ -53,13 +54,16 @@ CUTS: Mapping[str, Cut] = {
 """By the name in `tokenizer.ggml.pre`."""
 
 
-def cut_of_stages(pre_tokenizer: Any, whole: bool) -> str | None:
-    """The name for the pre-tokenizer of a tokenizer.json; None where there is none."""
-    outer = pre_tokenizer or {}
-    stages = [_essence(stage) for stage in outer.get("pretokenizers", [outer])]
+def cut_of(pairs: BytePairs) -> str | None:
+    """Return the name in `tokenizer.ggml.pre` of how an encoding splits texts; None where llama.cpp has none."""
+    if pairs.split is None:
+        return "gpt-2"
+    if isinstance(pairs.split, str):
+        return _by_pattern().get(pairs.split)
+    stages = [_essence(stage) for stage in pairs.split]
     same = [name for name, cut in CUTS.items() if [_essence(stage) for stage in cut.stages] == stages]
-    # With merges for every token it is the same whether a token is taken whole; the nearer is the better.
-    return next((name for name in same if CUTS[name].whole == whole), same[0] if same else None)
+    # With merges for every token both give the same ids; the name with the same `whole` is preferred.
+    return next((name for name in same if CUTS[name].whole == pairs.whole), same[0] if same else None)
 
 
 def _essence(stage: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,13 +71,13 @@ def _essence(stage: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @functools.cache
-def cut_of_pattern(pattern: str) -> str | None:
-    """The name for a regular expression of the `bpe` and `tiktoken` tokenizers; None where there is none."""
-    # Each takes a piece that is a token whole, as `llama-bpe` does.
+def _by_pattern() -> Mapping[str, str]:
+    """Names by the regular expressions of the `bpe` and `tiktoken` tokenizers."""
+    # Both keep a piece that is a token whole, as `llama-bpe` does.
     named = {PATTERNS["gpt2"]: "gpt-2", PATTERNS["gpt4"]: "llama-bpe", PATTERNS["gpt4o"]: "gpt-4o"}
     for encoding, name in (("gpt2", "gpt-2"), ("cl100k_base", "llama-bpe"), ("o200k_base", "gpt-4o")):
         try:
             named[recipe(encoding).pattern] = name
         except TokenizerError:
             continue
-    return named.get(pattern)
+    return named
