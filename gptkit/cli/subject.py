@@ -59,7 +59,8 @@ class Subject:
     def plan(self, vocab_size: int) -> Plan:
         """The model's sizes; those of training for one part of a batch."""
         training = self.spec.training
-        return plan(self.spec.model, vocab_size, batch_size=max(1, training.batch_size // training.grad_accumulation))
+        rows = max(1, training.batch_size // training.grad_accumulation)
+        return plan(self.spec.model, vocab_size, batch_size=rows, recompute=training.recompute)
 
 
 def open_subject(target: str, overrides: Sequence[str] = ()) -> Subject:

@@ -17,10 +17,12 @@ from gptkit.core.errors import GptkitError, StateError
 from gptkit.files import validate_data
 from gptkit.model.cache import Cache
 from gptkit.model.initialize import initialize
+from gptkit.model.recompute import Recompute, run_recomputed
 from gptkit.model.spec import ModelSpec
 from gptkit.model.tree import tree
 from gptkit.nn.attention.base import Attention
 from gptkit.nn.cache.state import LayerState, Stateful
+from gptkit.nn.exchange import check_declarations
 from gptkit.nn.forward import Forward
 
 __all__ = ["GPT", "Output"]
@@ -45,6 +47,9 @@ class Output:
 
 class GPT(nn.Module):
     """A GPT language model assembled from a spec.
+
+    Attributes:
+        recompute: activation checkpointing: what the backward pass computes again instead of keeping it.
 
     ::
 
@@ -81,6 +86,7 @@ class GPT(nn.Module):
         self.spec = spec
         self.vocab_size = size
         self.context_length = spec.context_length
+        self.recompute: Recompute = "none"
         device = torch.device(device)
         with torch.device("meta"), _WithoutStartingValues():
             self._assemble()
@@ -101,6 +107,7 @@ class GPT(nn.Module):
         )
         self.final_norm = nn.Identity() if spec.final_norm is None else spec.final_norm.build(context, dim=spec.d_model)
         self.head = spec.head.build(context, embedding=self.embedding)
+        check_declarations(self)
         self._by_length = [layer.position for layer in spec.layer_specs() if layer.position.depends_on_length]
         self._stateful = [module for module in self.modules() if isinstance(module, Stateful)]
         for index, module in enumerate(self._stateful):
@@ -163,8 +170,10 @@ class GPT(nn.Module):
             keep_weights=keep_weights,
         )
         x_BTE = self.embedding(ids_BT, context)
+        recomputes = self.recompute == "blocks" and cache is None and torch.is_grad_enabled()
         for block in self.blocks:
-            x_BTE = block(x_BTE, context)
+            x_BTE = run_recomputed(block, x_BTE, context) if recomputes else block(x_BTE, context)
+            context.next_block()
         if cache is not None:
             cache.length += ids_BT.shape[1]
         if last_only and targets_BT is None:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.hooks import RemovableHandle
 
 from gptkit.core.errors import CapacityError
 from gptkit.model.gpt import GPT
+from gptkit.model.recompute import Recompute
 from gptkit.model.spec import ModelSpec
 from gptkit.model.tree import count
 from gptkit.nn.cache.state import Stateful
@@ -49,12 +53,20 @@ class Plan:
     training_bytes: int
 
 
-def plan(spec: ModelSpec, vocab_size: int | None = None, *, batch_size: int = 1, dtype: torch.dtype = torch.float32) -> Plan:
-    """The sizes of a spec's model, without allocating it.
+def plan(
+    spec: ModelSpec,
+    vocab_size: int | None = None,
+    *,
+    batch_size: int = 1,
+    dtype: torch.dtype = torch.float32,
+    recompute: Recompute = "none",
+) -> Plan:
+    """Compute the sizes of a spec's model, without allocating it.
 
     Args:
         batch_size: rows of a training step (a micro-batch), each as long as the context.
         dtype: of weights and cache.
+        recompute: what a training step computes again in its backward pass instead of keeping it.
     """
     model = GPT(spec, vocab_size, device="meta", dtype=dtype)
     length = spec.context_length
@@ -65,7 +77,7 @@ def plan(spec: ModelSpec, vocab_size: int | None = None, *, batch_size: int = 1,
     flops = counter.get_total_flops() / length
     parameters = count(model)
     weight_bytes = sum(p.numel() for p in model.parameters()) * dtype.itemsize
-    activations = _saved_bytes(model.train(), batch_size, length)
+    activations = _saved_bytes(model.train(), batch_size, length, recompute)
     stateful = [module for module in model.modules() if isinstance(module, Stateful)]
     return Plan(
         parameters=parameters,
@@ -80,23 +92,40 @@ def plan(spec: ModelSpec, vocab_size: int | None = None, *, batch_size: int = 1,
     )
 
 
-def _saved_bytes(model: nn.Module, batch_size: int, length: int) -> int:
-    """Bytes that autograd keeps between forward and backward, weights not counted."""
-    weights = {id(parameter) for parameter in model.parameters()}
-    saved: dict[int, int] = {}
+def _saved_bytes(model: GPT, batch_size: int, length: int, recompute: Recompute) -> int:
+    """Bytes that autograd keeps between forward and backward, weights not counted.
+
+    With recomputation every block keeps its input, and one block at a time the rest.
+    """
+    seen = {id(parameter) for parameter in model.parameters()}
     held: list[Tensor] = []
+    saved: Counter[int] = Counter()  # by block, -1 outside of them
+    running = [-1]
 
     def pack(tensor: Tensor) -> Tensor:
         root = tensor if tensor._base is None else tensor._base
-        if id(root) not in weights and id(root) not in saved:
-            saved[id(root)] = root.numel() * root.element_size()
+        if id(root) not in seen:
+            seen.add(id(root))
+            saved[running[0]] += root.numel() * root.element_size()
             held.append(root)  # keeps its id from being used again
         return tensor
 
+    def enter(index: int) -> Callable[..., None]:
+        return lambda *_: running.__setitem__(0, index)
+
+    hooks: list[RemovableHandle] = []
+    for index, block in enumerate(model.blocks):
+        hooks += [block.register_forward_pre_hook(enter(index)), block.register_forward_hook(enter(-1))]
     ids = torch.zeros(batch_size, length, dtype=torch.long, device="meta")
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), _FusedAttention():
         model(ids, ids)
-    return sum(saved.values())
+    for hook in hooks:
+        hook.remove()
+    if recompute == "none":
+        return sum(saved.values())
+    outside = saved.pop(-1, 0)
+    inputs = len(model.blocks) * batch_size * length * model.spec.d_model * next(model.parameters()).element_size()
+    return outside + inputs + max(saved.values(), default=0)
 
 
 class _FusedAttention(TorchFunctionMode):

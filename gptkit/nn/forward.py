@@ -11,13 +11,16 @@ counts from the first real token of its row or document. Windows count tokens, t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+import copy
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
 from gptkit.nn.attention.mask import AttentionMask
+from gptkit.nn.exchange import Exchange, Given
 
 if TYPE_CHECKING:
     from gptkit.nn.cache.state import LayerState, Stateful
@@ -27,8 +30,10 @@ __all__ = ["Forward"]
 R = TypeVar("R")
 
 
-class Forward:
-    """One call of the model.
+class Forward(Exchange):
+    """The context of one forward pass.
+
+    What layers hand to one another goes through `Exchange`: published and carried values, and auxiliary losses.
 
     Attributes:
         ids_BT: the token ids.
@@ -40,7 +45,6 @@ class Forward:
         documents_BT: the number of the document that each token belongs to, for packed rows; None for one a row.
         states: the layers' states when decoding with a cache, else None.
         losses: auxiliary losses (a router's, say), by name; the model adds them to its own loss.
-        shared: what layers tell later layers, by a documented key (``"values"`` for value residuals, say).
         weights: attention weights (B, H, T, S) by layer, filled only when it was asked for; else None.
     """
 
@@ -59,6 +63,7 @@ class Forward:
             raise ValueError("packed documents cannot be combined with a cache or with padding")
         if documents_BT is not None and prefix_B is not None:
             raise ValueError("packed documents cannot be combined with a bidirectional prefix")
+        super().__init__()
         self.ids_BT = ids_BT
         self.n_tokens = ids_BT.shape[1]
         self.device = ids_BT.device
@@ -67,8 +72,6 @@ class Forward:
         self.prefix_B = prefix_B
         self.documents_BT = documents_BT
         self.states = states
-        self.losses: dict[str, Tensor] = {}
-        self.shared: dict[Hashable, Any] = {}
         self.weights: dict[int, Tensor] | None = {} if keep_weights else None
         self._memo: dict[Hashable, Any] = {}
 
@@ -78,6 +81,31 @@ class Forward:
             self._memo[key] = make()
         found: R = self._memo[key]
         return found
+
+    def fork(self) -> Forward:
+        """A context for running part of the model on its own, as recomputation does.
+
+        It reads what was published and carried so far, and keeps what it is given to itself: see `given` and `take`.
+        Memoized values that a gradient flows through are computed again, so that a recomputation repeats every operation.
+        """
+        twin = copy.copy(self)
+        self._fork(twin)
+        twin._memo = _constants(self._memo)
+        twin.weights = None if self.weights is None else {}
+        return twin
+
+    def given(self) -> Given:
+        """What modules handed out since this context was forked."""
+        given = super().given()
+        given.memo, given.weights = _constants(self._memo), self.weights or {}
+        return given
+
+    def take(self, given: Given) -> None:
+        """Pass on what modules handed out on a fork of this context."""
+        super().take(given)
+        self._memo.update(given.memo)
+        if self.weights is not None:
+            self.weights.update(given.weights)
 
     def state(self, module: Stateful) -> LayerState | None:
         """The state of a layer, or None when there is no cache."""
@@ -170,3 +198,22 @@ class Forward:
             left_padding_B=self.left_padding_B,
             prefix_B=self.prefix_B,
         )
+
+
+def _constants(memo: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+    return {key: value for key, value in memo.items() if not _differentiable(value)}
+
+
+def _differentiable(value: Any) -> bool:
+    """Whether a gradient may flow through a value; True where its type does not say."""
+    if isinstance(value, Tensor):
+        return value.requires_grad
+    if value is None or isinstance(value, (bool, int, float, str, AttentionMask)):
+        return False
+    if isinstance(value, (tuple, list)):
+        return any(map(_differentiable, value))
+    if isinstance(value, Mapping):
+        return any(map(_differentiable, value.values()))
+    if is_dataclass(value):
+        return any(_differentiable(getattr(value, part.name)) for part in fields(value))
+    return True

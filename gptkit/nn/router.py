@@ -21,7 +21,7 @@ class Router(nn.Module, ABC):
     def forward(self, x_NE: Tensor, forward: Forward, valid_N: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """For every token the experts it goes to, (N, K) whole numbers below X, all different, and their weights, (N, K).
 
-        Weights have the dtype of `x_NE`. In training, a router adds its auxiliary losses to ``forward.losses``.
+        Weights have the dtype of `x_NE`. In training, a router adds its auxiliary losses by ``forward.add_loss``.
 
         Args:
             valid_N: False for padding, which is routed too but must not count in losses; None where all are real.

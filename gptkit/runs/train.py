@@ -39,6 +39,7 @@ _FREE_TRAINING = (
     "evaluate_every",
     "keep_checkpoints",
     "log_every",
+    "recompute",
     "sample_every",
     "sample_prompt",
     "sample_tokens",

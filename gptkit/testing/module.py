@@ -6,6 +6,7 @@ Shapes: B batch, T tokens, V vocabulary.
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import safetensors.torch
@@ -15,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from gptkit.model.gpt import GPT
+from gptkit.model.recompute import Recompute
 from gptkit.testing.check import Checks, expect, same
 from gptkit.testing.subject import CONTEXT_LENGTH, Subject, stirred, token_ids
 
@@ -147,6 +149,36 @@ def gradients(subject: Subject) -> None:
                 expect(gradient is not None and bool(gradient.isfinite().all()), f"the gradient of {name} is not finite")
         finally:
             model.eval().zero_grad()
+
+
+@checks.add(
+    "recomputes", "Activation checkpointing runs a block twice, on forks of the context; its gradients must stay the same."
+)
+def recomputes(subject: Subject) -> None:
+    for companion in subject.companions():
+        model = subject.model(companion)
+        try:
+            kept = _gradients(model.train(), "none")
+            again = _gradients(model, "blocks")
+        finally:
+            model.recompute = "none"
+            model.eval().zero_grad()
+        # A gradient that is not finite is the business of the check `gradients`.
+        kept = {name: gradient for name, gradient in kept.items() if gradient.isfinite().all()}
+        largest = max((float(gradient.abs().max()) for gradient in kept.values()), default=0.0)
+        for name, gradient in kept.items():
+            error = float((again[name] - gradient).abs().max()) if name in again else math.inf
+            expect(error <= 1e-6 * largest, f"with activation checkpointing, the gradient of {name} differs by {error:.3g}")
+
+
+def _gradients(model: GPT, recompute: Recompute) -> dict[str, Tensor]:
+    model.recompute = recompute
+    model.zero_grad()
+    torch.manual_seed(5)
+    loss = model(token_ids(3, 40), token_ids(3, 40, seed=1)).loss
+    assert loss is not None
+    loss.backward()
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
 
 
 @checks.add("compiles", "Compiled models (torch.compile) train faster, and must compute the same.", slow=True)

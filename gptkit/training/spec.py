@@ -46,6 +46,11 @@ class TrainingSpec(Spec):
         "auto", description="Where to compute. auto: an NVIDIA card, else an Apple one, else the processor."
     )
     compile: bool = Field(False, description="Compile the model with torch.compile: slow to start, then faster.")
+    recompute: Literal["none", "blocks"] = Field(
+        "none",
+        description="Activation checkpointing. blocks: keep only each block's input for the backward pass and compute the "
+        "rest again, which needs less memory and about a third more time; the gradients are the same.",
+    )
     log_every: int = Field(10, ge=1, description="Steps between two lines of metrics; the loss is the mean since the last.")
     evaluate_every: int | None = Field(
         100, ge=1, description="Steps between two validations; null for one before and one after the training."

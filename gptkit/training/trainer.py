@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from gptkit.checkpoint.store import CheckpointStore, load_weights, read_state, restore_optimizer
 from gptkit.core.errors import TrainingError
 from gptkit.kinds.tracker import TrainingStart
+from gptkit.model.gpt import GPT
 from gptkit.nn.head import IGNORED
 from gptkit.training.evaluation import Batch, documents, evaluate, to_device
 from gptkit.training.observer import Observer, Observers
@@ -68,6 +69,13 @@ class Trainer:
         self.device = pick_device(spec.device)
         self.precision = pick_precision(spec.precision, self.device)
         self.model = model.to(self.device)
+        if isinstance(model, GPT):
+            model.recompute = spec.recompute
+        elif spec.recompute != "none":
+            raise TrainingError(
+                f"training.recompute is {spec.recompute!r}, but the model is a {type(model).__name__}, not a GPT",
+                hint="Set training.recompute to none.",
+            )
         self.optimizer = spec.optimizer.build(model)
         self.step = self._saved = 0
         self.stopped = False

@@ -165,6 +165,20 @@ class MixesPositions(WrongFeedForward):
     caught_by = "position-wise"
 
 
+class LossPastTheContext(WrongFeedForward):
+    """Writes an auxiliary loss into the dictionary, where a fork of the context cannot pass it on."""
+
+    class Runtime(MLP):
+        def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+            y_BTE = super().forward(x_BTE, forward)
+            forward.losses[f"size {id(self)}"] = y_BTE.square().mean()
+            return y_BTE
+
+    name: Literal["loss-past-the-context"] = "loss-past-the-context"
+    runtime = Runtime
+    caught_by = "recomputes"
+
+
 class DropsInEval(WrongFeedForward):
     """Dropout acts outside of training too."""
 

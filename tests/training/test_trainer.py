@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from gptkit.core.errors import TrainingError
+from gptkit.model.gpt import GPT
 from gptkit.training.evaluation import Batch
 from gptkit.training.observer import Observer
 from gptkit.training.records import MetricsFile, SamplesFile, read_metrics
 from gptkit.training.trainer import Trainer
 
-from .conftest import MakeTrainer, batch
+from .conftest import VOCABULARY, MakeTrainer, batch
 
 
 class Diary(Observer):
@@ -112,6 +113,18 @@ def test_accumulation_is_the_whole_batch(make_trainer: MakeTrainer, with_ignored
     for name, tensor in weights(whole).items():
         if tensor.is_floating_point():
             assert torch.allclose(tensor, weights(parts)[name], atol=1e-5), name
+
+
+def test_activation_checkpointing_trains_to_the_same_weights(make_trainer: MakeTrainer) -> None:
+    spec = {"d_model": 16, "n_layers": 2, "context_length": 32, "block": {"name": "pre-norm", "dropout": 0.2}}
+    kept = make_trainer("a", model=GPT(spec, VOCABULARY))
+    again = make_trainer("b", model=GPT(spec, VOCABULARY), recompute="blocks")
+    kept.run()
+    again.run()
+    for name, tensor in weights(kept).items():
+        assert torch.allclose(tensor, weights(again)[name], atol=1e-6), name
+    with pytest.raises(TrainingError, match="recompute is 'blocks', but the model is a Bigram"):
+        make_trainer("c", recompute="blocks")
 
 
 def test_document_numbers_reach_the_model(make_trainer: MakeTrainer) -> None:

@@ -123,5 +123,4 @@ class ScoredRouter(Router):
             return F.linear(x_NE.to(dtype), self.scores.weight.to(dtype), bias_X)
 
     def _add(self, name: str, loss: Tensor, forward: Forward) -> None:
-        weighted = loss * (self.losses[name] / self.n_layers)
-        forward.losses[name] = forward.losses[name] + weighted if name in forward.losses else weighted
+        forward.add_loss(name, loss * (self.losses[name] / self.n_layers))

@@ -36,8 +36,8 @@ class HyperConnectionsSpec(BlockSpec):
 
     Notes:
         Streams begin as copies of what comes in, and at first every branch reads one of them and writes to all, which is
-        a pre-norm block. Consecutive blocks hand each other the streams through `forward.shared`, under the key
-        `("hyper-connections", streams)`; what a block returns is their sum, so other blocks may follow or come before.
+        a pre-norm block. A block carries its streams to the next one (`Forward.carry`), under the key
+        `("hyper-connections", streams)`; what it returns is their sum, so other blocks may follow or come before.
         The paper also scales the starting weights of output projections with the number of streams.
     """
 
@@ -59,10 +59,6 @@ class HyperConnections(Block):
         parts = context.parts
         self.streams = spec.streams
         self.key = ("hyper-connections", spec.streams)
-        # Blocks are built in their order: streams go on where the block before is one of this kind.
-        built: list[int] = context.share(self.key, list)
-        self.goes_on = bool(built) and built[-1] == parts.index - 1
-        built.append(parts.index)
         self.attention_norm = parts.norm.build(context, dim=context.d_model)
         self.attention = parts.attention.build(context)
         self.feedforward_norm = parts.norm.build(context, dim=context.d_model)
@@ -72,16 +68,16 @@ class HyperConnections(Block):
         self.dropout = nn.Dropout(spec.dropout) if spec.dropout > 0 else nn.Identity()
 
     def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
-        streams_BTNE: Tensor = x_BTE[:, :, None].expand(-1, -1, self.streams, -1)
-        if self.goes_on:
-            streams_BTNE = forward.shared[self.key]
+        streams_BTNE: Tensor | None = forward.carried(self.key)
+        if streams_BTNE is None:  # the first block, or one after a block of another kind
+            streams_BTNE = x_BTE[:, :, None].expand(-1, -1, self.streams, -1)
         h_BTE, streams_BTNE, write_BTN = self.attention_connection(streams_BTNE)
         branch_BTE = self.dropout(self.attention(self.attention_norm(h_BTE), forward))
         streams_BTNE = streams_BTNE + write_BTN[..., None] * branch_BTE[:, :, None]
         h_BTE, streams_BTNE, write_BTN = self.feedforward_connection(streams_BTNE)
         branch_BTE = self.dropout(self.feedforward(self.feedforward_norm(h_BTE), forward))
         streams_BTNE = streams_BTNE + write_BTN[..., None] * branch_BTE[:, :, None]
-        forward.shared[self.key] = streams_BTNE
+        forward.carry(self.key, streams_BTNE)
         return streams_BTNE.sum(dim=2)
 
 

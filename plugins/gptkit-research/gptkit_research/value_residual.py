@@ -34,7 +34,7 @@ class ValueResidualSpec(HeadsSpec):
     Paper:
         https://arxiv.org/abs/2410.17897
     Notes:
-        The first layer of this attention shares its values through `forward.shared`, under the key
+        The first layer of this attention publishes its values (`Forward.publish`) under the key
         `("value-residual", n_kv_heads, d_head)`: layers with other heads have a first layer of their own.
     """
 
@@ -76,8 +76,10 @@ class ValueResidualAttention(ScoredAttention):
         self.split = [heads.n_heads, heads.n_kv_heads, heads.n_kv_heads]
         self.d_head = heads.d_head
         self.key = ("value-residual", heads.n_kv_heads, heads.d_head)
-        # Layers are built in their order: who comes first shares its values, and has nothing to mix.
+        # Layers are built in order: the first one publishes its values, and has nothing to mix.
         self.is_first = context.share(self.key, lambda: self.layer) == self.layer
+        self.publishes = (self.key,) if self.is_first else ()
+        self.reads = () if self.is_first else (self.key,)
         self.starts = [spec.first, spec.own]
         learned = spec.learned and not self.is_first
         self.mix = nn.Parameter(torch.tensor(self.starts)) if learned else None
@@ -96,9 +98,9 @@ class ValueResidualAttention(ScoredAttention):
         packed = self.qkv(x_BTE).view(n_batch, n_tokens, -1, self.d_head).transpose(1, 2)
         q_BHTD, k_BKTD, v_BKTD = packed.split(self.split, dim=1)
         if self.is_first:
-            forward.shared[self.key] = v_BKTD
+            forward.publish(self, self.key, v_BKTD)
         else:
             first, own = self.starts if self.mix is None else self.mix.to(v_BKTD.dtype)
-            v_BKTD = first * forward.shared[self.key] + own * v_BKTD
+            v_BKTD = first * forward.read(self, self.key) + own * v_BKTD
         out_BHTD = self.attend(q_BHTD, k_BKTD, v_BKTD, forward)
         return self.output(out_BHTD.transpose(1, 2).reshape(n_batch, n_tokens, -1))  # type: ignore[no-any-return]

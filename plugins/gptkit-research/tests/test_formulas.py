@@ -231,6 +231,7 @@ def test_hyper_connections() -> None:
     found = x
     for layer in layers:
         found = layer(found, context)
+        context.next_block()
 
     streams = [x[0].clone() for _ in range(n)]
     for layer in layers:
@@ -272,5 +273,10 @@ def test_streams_begin_anew_after_another_block() -> None:
         {"block": {"name": name}} for name in ("hyper-connections", "hyper-connections", "pre-norm", "hyper-connections")
     ]
     model = gptkit.GPT({"d_model": E, "attention": {"name": "multi-head", "n_heads": 2}, "layers": entries}, 20)
-    assert [getattr(block, "goes_on", None) for block in model.blocks] == [False, True, None, False]
-    assert model(torch.zeros(1, 4, dtype=torch.long)).logits.isfinite().all()
+    context, x = forward(), inputs(1, T, E).float()
+    received = []
+    for block in model.blocks:
+        received.append(context.carried(("hyper-connections", 4)) is not None)
+        x = block(x, context)
+        context.next_block()
+    assert received == [False, True, True, False]
