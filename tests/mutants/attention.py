@@ -146,7 +146,7 @@ class PositionsRestart(Wrong):
 
     class Runtime(GroupedQueryAttention):
         def rotate(self, q: Tensor, k: Tensor, forward: Forward) -> tuple[Tensor, Tensor]:
-            return super().rotate(q, k, blind(forward, first=0))
+            return super().rotate(q, k, blind(forward, offset=0))
 
     name: Literal["positions-restart"] = "positions-restart"
     runtime = Runtime
