@@ -9,9 +9,10 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from gptkit.core.component import Component, component, optional_component
 from gptkit.core.hooks import hookimpl
 from gptkit.core.registry import Registry
-from gptkit.core.spec import Component, Spec, component, optional_component
+from gptkit.core.spec import Spec
 
 __all__ = ["Exact", "FakeEntryPoint", "Gate", "Mixer", "Norm", "Plain", "Whole", "make", "plugin", "registry"]
 

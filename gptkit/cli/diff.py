@@ -56,7 +56,8 @@ def diff(
 
 def differences(one: Any, other: Any, path: str = "") -> Iterator[Difference]:
     """Path, left value and right value of whatever differs; a component that was replaced by another is one difference."""
-    from gptkit.core.spec import Component, Spec
+    from gptkit.core.component import Component
+    from gptkit.core.spec import Spec
 
     if isinstance(one, Spec) and isinstance(other, Spec):
         replaced = isinstance(one, Component) and isinstance(other, Component) and one.name != other.name

@@ -113,7 +113,7 @@ def _brought(registry: Registry, name: str) -> list[tuple[str, str]]:
     """What a distribution, or one plugin of it, brings."""
     from packaging.utils import canonicalize_name
 
-    from gptkit.core.registry import did_you_mean
+    from gptkit.core.suggestions import did_you_mean
 
     plugins = registry.plugins()
     wanted = canonicalize_name(name)

@@ -12,7 +12,7 @@ from string import Template
 
 import gptkit
 from gptkit.core.errors import GptkitError
-from gptkit.core.registry import did_you_mean
+from gptkit.core.suggestions import did_you_mean
 
 __all__ = ["kinds", "render"]
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from gptkit.cli.subject import Subject
-    from gptkit.core.spec import Component
+    from gptkit.core.component import Component
     from gptkit.model.plan import Plan
     from gptkit.model.spec import LayerSpec
 

@@ -11,8 +11,8 @@ import inspect
 import pkgutil
 
 import gptkit.components
+from gptkit.core.component import Component
 from gptkit.core.hooks import hookimpl
-from gptkit.core.spec import Component
 
 
 @hookimpl

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
-    from gptkit.core.spec import Component
+    from gptkit.core.component import Component
     from gptkit.kinds.tracker import Tracker, TrainingStart
 
 PROJECT = "gptkit"

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args, get_origin
 
+from gptkit.core.component import Component
 from gptkit.core.registry import Registry
-from gptkit.core.spec import Component, Spec
+from gptkit.core.spec import Spec
 
 __all__ = ["Place", "inside_components", "places"]
 

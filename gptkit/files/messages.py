@@ -7,8 +7,10 @@ from typing import Any
 
 from pydantic_core import ErrorDetails
 
-from gptkit.core.registry import Registry, did_you_mean
-from gptkit.core.spec import Component, describe
+from gptkit.core.component import Component
+from gptkit.core.registry import Registry
+from gptkit.core.spec import describe
+from gptkit.core.suggestions import did_you_mean
 from gptkit.files.tracing import Trace
 
 __all__ = ["expected", "message"]

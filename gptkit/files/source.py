@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from gptkit.core.errors import Problem, SpecError
-from gptkit.core.registry import did_you_mean
+from gptkit.core.suggestions import did_you_mean
 from gptkit.files.building import MAX_BYTES, refuse_characters
 from gptkit.files.json_text import parse_json
 from gptkit.files.nodes import Node, Place, merge_roots

@@ -14,9 +14,10 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from gptkit.core.component import Component
 from gptkit.core.errors import RegistryError
 from gptkit.core.registry import Registry
-from gptkit.core.spec import Component, laid_over
+from gptkit.core.spec import merge_with_default
 from gptkit.files.nodes import merge
 
 __all__ = ["Trace", "trace"]
@@ -61,7 +62,7 @@ def trace(root: type[BaseModel], data: Any, location: Sequence[str | int], regis
             owner, field = model, model.model_fields[part]
             written = _written(model, part, value)
             path.append(written)
-            host, value = (model, value), laid_over(field, _child(value, written))
+            host, value = (model, value), merge_with_default(field, _child(value, written))
             types_here = list(_alternatives(field.annotation))
         elif isinstance(value, (list, tuple)) and isinstance(part, int):
             owner = field = None

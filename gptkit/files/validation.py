@@ -11,7 +11,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from gptkit.core.errors import Problem, SpecError
-from gptkit.core.registry import Registry, check_requirements, default_registry
+from gptkit.core.registry import Registry, default_registry
+from gptkit.core.requirements import unmet_requirements
 from gptkit.core.spec import describe
 from gptkit.files.messages import expected, message
 from gptkit.files.nodes import Place
@@ -60,7 +61,7 @@ def _check_requires(data: Mapping[str, Any], source: Source | None) -> None:
     requires = data.get("requires")
     if not isinstance(requires, (list, tuple)) or not all(isinstance(item, str) for item in requires):
         return
-    unmet = check_requirements(requires)
+    unmet = unmet_requirements(requires)
     if unmet:
         raise SpecError([_located(Problem(("requires", index), text), source) for index, text in unmet])
 

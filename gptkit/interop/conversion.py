@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from gptkit.core.errors import ExternalModelError, SpecError
-from gptkit.core.registry import Registry, default_registry, did_you_mean
+from gptkit.core.registry import Registry, default_registry
+from gptkit.core.suggestions import did_you_mean
 from gptkit.files import validate_data
 from gptkit.interop.layouts import SAME
 from gptkit.interop.tensor_files import Entry

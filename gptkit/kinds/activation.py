@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
-from gptkit.core.spec import Component
+from gptkit.core.component import Component
 from gptkit.kinds.context import BuildContext
 
 if TYPE_CHECKING:

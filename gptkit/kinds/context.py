@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    from gptkit.core.registry import Registry
     from gptkit.kinds.attention import AttentionSpec
     from gptkit.kinds.feedforward import FeedForwardSpec
     from gptkit.kinds.norm import NormSpec
@@ -41,6 +42,7 @@ class BuildContext:
         position: the model's own position, whose `embed` part the embedding applies.
         layer: the layer being built; None for the embedding, the final norm and the head.
         shared: modules that several layers hold in common; use `share`.
+        registry: where the model's components were looked up; None where that is what is installed.
     """
 
     d_model: int
@@ -50,6 +52,7 @@ class BuildContext:
     position: PositionSpec | None = None
     layer: LayerParts | None = None
     shared: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
+    registry: Registry | None = field(default=None, repr=False, compare=False)
 
     def replace(self, **changes: Any) -> BuildContext:
         """A copy with some attributes changed; `shared` stays the same store."""

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from gptkit.core.spec import Component
+from gptkit.core.component import Component
 
 __all__ = ["DataSpec", "Document"]
 

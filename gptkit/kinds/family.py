@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from gptkit.core.spec import Component
+from gptkit.core.component import Component
 from gptkit.kinds.external_config import ExternalConfig
 
 if TYPE_CHECKING:

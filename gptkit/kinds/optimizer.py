@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from gptkit.core.spec import Component
+from gptkit.core.component import Component
 
 if TYPE_CHECKING:
     import torch

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from gptkit.core.component import Component
 from gptkit.core.hooks import hookimpl
-from gptkit.core.spec import Component
 from gptkit.kinds.activation import ActivationSpec
 from gptkit.kinds.attention import AttentionSpec
 from gptkit.kinds.block import BlockSpec

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from gptkit.core.spec import Component
+from gptkit.core.component import Component
 from gptkit.kinds.context import BuildContext
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
-from gptkit.core.spec import Component
+from gptkit.core.component import Component
 from gptkit.kinds.context import BuildContext
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
+from gptkit.core.component import Component
 from gptkit.core.errors import Problem
-from gptkit.core.spec import Component
 from gptkit.kinds.context import BuildContext
 
 if TYPE_CHECKING:

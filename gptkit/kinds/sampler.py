@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from gptkit.core.spec import Component
+from gptkit.core.component import Component
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from gptkit.core.component import Component
 from gptkit.core.errors import TokenizerError
-from gptkit.core.spec import Component
 
 __all__ = ["BytePairs", "StreamDecoder", "Tokenizer", "TokenizerSpec"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from gptkit.core.spec import Component
+from gptkit.core.component import Component
 
 __all__ = ["Tracker", "TrackerSpec", "TrainingStart"]
 

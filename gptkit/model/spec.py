@@ -7,9 +7,11 @@ from typing import Any
 
 from pydantic import Field, ModelWrapValidatorHandler, ValidationInfo, model_validator
 
+from gptkit.core.component import Component, component
 from gptkit.core.errors import Problem
 from gptkit.core.failing import MEANT, failure
-from gptkit.core.spec import Component, Spec, component, validation_error
+from gptkit.core.registry import Registry
+from gptkit.core.spec import Spec, validation_error
 from gptkit.files import merge
 from gptkit.kinds.attention import AttentionSpec
 from gptkit.kinds.block import BlockSpec
@@ -91,13 +93,16 @@ class ModelSpec(Spec):
         spec = handler(data)
         if "final_norm" not in data and spec.block.final_norm:
             spec = spec.model_copy(update={"final_norm": spec.norm})
-        spec = spec._resolved()
-        problems = list(spec._problems())
+        registry = (info.context or {}).get("registry")
+        spec = spec._resolved(registry)
+        problems = list(spec._problems(registry))
         if problems:
             raise validation_error(problems, value)
         return spec
 
-    def context(self, vocab_size: int = 0, layer: LayerParts | None = None) -> BuildContext:
+    def context(
+        self, vocab_size: int = 0, layer: LayerParts | None = None, registry: Registry | None = None
+    ) -> BuildContext:
         """What components are told about this model."""
         return BuildContext(
             d_model=self.d_model,
@@ -106,6 +111,7 @@ class ModelSpec(Spec):
             vocab_size=self.vocab_size or vocab_size,
             position=self.position,
             layer=layer,
+            registry=registry,
         )
 
     def layer_specs(self) -> list[LayerSpec]:
@@ -125,28 +131,29 @@ class ModelSpec(Spec):
     def _uniform(self) -> LayerSpec:
         return LayerSpec.model_construct(repeat=self.n_layers, **{part: getattr(self, part) for part in PARTS})
 
-    def _resolved(self) -> ModelSpec:
+    def _resolved(self, registry: Registry | None) -> ModelSpec:
         """Everything written out that depends on the rest."""
         entry = self._uniform()
-        changes: dict[str, Any] = dict(_resolve_layer(entry, self.context(layer=entry.parts(0)), ()))
-        context = self.context()
+        changes: dict[str, Any] = dict(_resolve_layer(entry, self.context(layer=entry.parts(0), registry=registry), ()))
+        context = self.context(registry=registry)
         for part in ("embedding", "head", "final_norm", "initializer"):
             spec = getattr(self, part)
             changes[part] = None if spec is None else _resolve_part(spec, context, (part,))
         if self.layers is not None:
-            changes["layers"] = tuple(
-                layer.model_copy(update=_resolve_layer(layer, self.context(layer=layer.parts(index)), ("layers", index)))
-                for index, layer in enumerate(self.layers)
-            )
+            layers = []
+            for index, layer in enumerate(self.layers):
+                context = self.context(layer=layer.parts(index), registry=registry)
+                layers.append(layer.model_copy(update=_resolve_layer(layer, context, ("layers", index))))
+            changes["layers"] = tuple(layers)
         return self.model_copy(update=changes)
 
-    def _problems(self) -> Iterator[Problem]:
+    def _problems(self, registry: Registry | None) -> Iterator[Problem]:
         """Errors in how components are combined, each reported once, at the field to change."""
         uniform = self._uniform()
         entries = list(enumerate(self.layers)) if self.layers is not None else [(-1, uniform)]
         seen: set[Problem] = set()
         for index, layer in entries:
-            context = self.context(layer=layer.parts(max(index, 0)))
+            context = self.context(layer=layer.parts(max(index, 0)), registry=registry)
             for part in PARTS:
                 spec = getattr(layer, part)
                 inherited = spec == getattr(self, part)
@@ -159,7 +166,7 @@ class ModelSpec(Spec):
                     if located not in seen:
                         seen.add(located)
                         yield located
-        context = self.context()
+        context = self.context(registry=registry)
         for part in ("embedding", "final_norm", "head", "initializer"):
             spec = getattr(self, part)
             if spec is not None:
@@ -175,7 +182,7 @@ def _length_problems(position: PositionSpec, context_length: int, context: Build
     except MEANT:
         raise
     except Exception as error:
-        yield Problem(("position",), failure(position, "max_positions", error))
+        yield Problem(("position",), failure(position, "max_positions", error, context.registry))
         return
     if short:
         yield Problem(
@@ -244,7 +251,7 @@ def _resolve_part(spec: Component, context: BuildContext, place: tuple[str | int
     except MEANT:
         raise
     except Exception as error:
-        raise validation_error([Problem(place, failure(spec, "resolved", error))]) from error
+        raise validation_error([Problem(place, failure(spec, "resolved", error, context.registry))]) from error
     return resolved
 
 
@@ -255,7 +262,7 @@ def _reported(spec: Component, context: BuildContext) -> list[Problem]:
     except MEANT:
         raise
     except Exception as error:
-        return [Problem((), failure(spec, "problems", error))]
+        return [Problem((), failure(spec, "problems", error, context.registry))]
 
 
 def _layer(model: Mapping[str, Any], entry: Any) -> Any:

@@ -34,7 +34,7 @@ def find(name: str) -> Path:
     """
     known = shipped()
     if name not in known:
-        from gptkit.core.registry import did_you_mean
+        from gptkit.core.suggestions import did_you_mean
 
         raise GptkitError(f"no spec {name!r} is shipped; {did_you_mean(name, list(known), label='there are')}")
     return known[name]

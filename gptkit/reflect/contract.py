@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from gptkit.core.spec import Component
+from gptkit.core.component import Component
 from gptkit.reflect import prose
 
 __all__ = ["Member", "contract", "members", "own_doc", "runtime_classes"]

@@ -11,8 +11,9 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from gptkit.core.component import Component
 from gptkit.core.registry import Entry, Registry
-from gptkit.core.spec import Component, Spec
+from gptkit.core.spec import Spec
 from gptkit.reflect import docstring, snippets
 
 __all__ = ["ComponentDoc", "FieldDoc", "describe", "describe_fields", "smallest"]

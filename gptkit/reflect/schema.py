@@ -11,8 +11,8 @@ from pydantic import BaseModel
 from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
+from gptkit.core.component import Component
 from gptkit.core.registry import Registry, default_registry
-from gptkit.core.spec import Component
 
 __all__ = ["json_schema"]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from gptkit.core.spec import Component
+from gptkit.core.component import Component
 from gptkit.files import dump_yaml
 
 __all__ = ["block", "flow", "plain"]

@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from gptkit.core.component import Component, component
 from gptkit.core.errors import Problem
-from gptkit.core.spec import Component, Spec, component, validation_error
+from gptkit.core.spec import Spec, validation_error
 from gptkit.kinds.data import DataSpec
 from gptkit.kinds.sampler import SamplerSpec
 from gptkit.kinds.tokenizer import TokenizerSpec

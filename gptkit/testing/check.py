@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from gptkit.core.spec import Component
+    from gptkit.core.component import Component
     from gptkit.testing.subject import Subject
 
 __all__ = ["Check", "Checks", "ContractError", "NotApplicableError", "Outcome", "Result", "differ", "expect", "same", "skip"]

@@ -10,7 +10,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from gptkit.core.errors import RegistryError
-from gptkit.core.registry import default_registry, did_you_mean
+from gptkit.core.registry import default_registry
+from gptkit.core.suggestions import did_you_mean
 from gptkit.testing.check import Checks, expect, skip
 from gptkit.testing.subject import Subject
 

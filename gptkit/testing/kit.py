@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
+from gptkit.core.component import Component
 from gptkit.core.registry import default_registry
-from gptkit.core.spec import Component
 from gptkit.testing import (
     attention,
     common,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
-from gptkit.core.spec import Component
+from gptkit.core.component import Component
 from gptkit.testing.check import NotApplicableError
 from gptkit.testing.kit import checks_for, instances
 from gptkit.testing.subject import Subject

@@ -15,9 +15,9 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from gptkit.core.component import Component
 from gptkit.core.errors import SpecError, TokenizerError
 from gptkit.core.registry import default_registry
-from gptkit.core.spec import Component
 from gptkit.kinds.attention import AttentionSpec
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.initializer import InitializerSpec

@@ -7,8 +7,9 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from gptkit.core.component import Component, component
 from gptkit.core.errors import Problem
-from gptkit.core.spec import Component, Spec, component, validation_error
+from gptkit.core.spec import Spec, validation_error
 from gptkit.kinds.optimizer import OptimizerSpec, ScheduleSpec
 from gptkit.kinds.tracker import TrackerSpec
 

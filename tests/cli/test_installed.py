@@ -30,7 +30,7 @@ def with_plugins(monkeypatch: pytest.MonkeyPatch) -> Registry:
     ]
     own = [entry for entry in importlib.metadata.entry_points(group="gptkit") if entry.dist and entry.dist.name == "gptkit"]
     registry = Registry([*own, *strangers], disabled=["gptkit-off"])
-    monkeypatch.setattr("gptkit.core.registry._default", registry)
+    monkeypatch.setattr("gptkit.core.registry.lookup._default", registry)
     return registry
 
 
@@ -93,7 +93,7 @@ def test_a_broken_installation_is_named_and_not_only_what_follows_from_it(
     def broken() -> object:
         raise ImportError("no torch")
 
-    monkeypatch.setattr("gptkit.core.registry._default", Registry([plugin("gptkit", load=broken)], disabled=[]))
+    monkeypatch.setattr("gptkit.core.registry.lookup._default", Registry([plugin("gptkit", load=broken)], disabled=[]))
     assert (
         "a part of gptkit itself, is broken: could not be imported: ImportError: no torch"
         in call("components", "norm", code=2).stderr

@@ -10,7 +10,8 @@ from types import ModuleType
 import pytest
 
 from gptkit.cli import check
-from gptkit.core import registry
+from gptkit.core.registry import Registry
+from gptkit.core.registry.plugin import installed
 from gptkit.training.records import MetricsFile
 from tests import fake_plugins
 from tests.cli.conftest import Call
@@ -77,8 +78,8 @@ def test_a_plugins_mistake_is_not_called_ours(call: Call, monkeypatch: pytest.Mo
     file.write_text("def fails(text):\n    return text.nothing\n")
     module = ModuleType("fake_gptkit_max.norms")
     exec(compile(file.read_text(), str(file), "exec"), module.__dict__)
-    plugins = registry.Registry([fake_plugins.plugin("gptkit-max", []), *registry._installed()])
-    monkeypatch.setattr(registry, "_default", plugins)
+    plugins = Registry([fake_plugins.plugin("gptkit-max", []), *installed()])
+    monkeypatch.setattr("gptkit.core.registry.lookup._default", plugins)
     monkeypatch.setattr(check.console, "out", module.fails)
     said = call("check", "tiny", code=1).stderr
     assert "the plugin gptkit-max==1.0 failed: AttributeError: 'str' object has no attribute 'nothing'" in said

@@ -12,10 +12,12 @@ from typing import ClassVar
 
 import pytest
 
-from gptkit.core.errors import CollisionError, RegistryError, UnknownComponentError
+from gptkit.core.component import Component
+from gptkit.core.errors import CollisionError, UnknownComponentError
 from gptkit.core.hooks import hookimpl
-from gptkit.core.registry import Registry, check_requirements, default_registry, did_you_mean, require
-from gptkit.core.spec import Component
+from gptkit.core.registry import Registry, default_registry
+from gptkit.core.requirements import unmet_requirements
+from gptkit.core.suggestions import did_you_mean
 from tests.fake_plugins import Mixer, Norm, Plain, Whole, make, plugin, registry
 
 
@@ -77,14 +79,14 @@ def test_a_hook_that_raises_takes_only_its_own_plugin_down():
 @pytest.mark.parametrize(
     ("returned", "told"),
     [
-        (5, "returned int where a list"),
-        ("Plain", "returned str where a list"),
-        ({"a": Plain}, "returned dict where a list"),
-        ([Plain()], "no subclass of"),
-        ([int], "no subclass of"),
+        (5, "returned int, not a list"),
+        ("Plain", "returned str, not a list"),
+        ({"a": Plain}, "returned dict, not a list"),
+        ([Plain()], "is not a subclass of"),
+        ([int], "is not a subclass of"),
         ([Norm], "is a kind; return it from gptkit_kinds"),
         ([make("Bad_Name")], "lower-case words joined by hyphens"),
-        ([type("Nameless", (Norm,), {"__module__": __name__})], "has no name of its own"),
+        ([type("Nameless", (Norm,), {"__module__": __name__})], "does not define a name"),
         (
             [type("NoDefault", (Norm,), {"__annotations__": dict(make("x").__annotations__), "__module__": __name__})],
             "default",
@@ -116,7 +118,7 @@ def test_a_class_that_only_claims_a_kind_is_refused():
         kind: ClassVar[str] = "norm"
 
     found = registry(plugin("bad", [make("mine", Impostor)]))
-    assert "is no subclass of the registered kind 'norm'" in record(found, "bad").error
+    assert "is not a subclass of the registered kind 'norm'" in record(found, "bad").error
 
 
 def test_nothing_of_a_plugin_with_one_bad_class_is_added():
@@ -183,7 +185,7 @@ def test_two_plugins_with_one_name_lose_it_and_keep_the_rest():
         plugin("one", [make("shared"), make("only-one")], version="1.2"),
         plugin("two", [make("shared"), make("only-two")], version="3.4"),
     )
-    with pytest.raises(CollisionError, match=r"norm 'shared' is brought by one==1\.2 and two==3\.4.*GPTKIT_DISABLE=two"):
+    with pytest.raises(CollisionError, match=r"norm 'shared' is provided by one==1\.2 and two==3\.4.*GPTKIT_DISABLE=two"):
         found.component("norm", "shared")
     assert found.names("norm") == ["exact", "only-one", "only-two", "plain"]
     for name in ("one", "two"):
@@ -227,7 +229,7 @@ def test_a_broken_plugin_claims_no_name():
 
 def test_one_plugin_with_two_components_of_one_name():
     found = registry(plugin("bad", [make("mine"), make("mine")]))
-    assert "brings two components called norm 'mine'" in record(found, "bad").error
+    assert "provides two components called norm 'mine'" in record(found, "bad").error
 
 
 def test_the_same_name_in_two_kinds_is_no_collision():
@@ -270,12 +272,12 @@ def test_a_name_near_nothing_lists_what_there_is():
     assert caught.value.message == "unknown norm 'zzz'; registered: exact, plain"
 
 
-def test_an_unknown_name_mentions_plugins_that_could_have_brought_it():
+def test_an_unknown_name_mentions_plugins_that_could_define_it():
     found = registry(plugin("broken", load=raising(ImportError("no flash"))), plugin("off"), disabled=["off"])
     with pytest.raises(UnknownComponentError) as caught:
         found.component("norm", "flash")
     assert "plugin that did not load: broken==1.0 (could not be imported: ImportError: no flash)" in caught.value.message
-    assert "Switched off by GPTKIT_DISABLE: off==1.0" in caught.value.message
+    assert "Disabled by GPTKIT_DISABLE: off==1.0" in caught.value.message
 
 
 def test_an_unknown_kind_says_the_near_match():
@@ -301,7 +303,7 @@ def test_the_environment_switches_distributions_off(monkeypatch):
     assert "mine" in found.names("norm")
 
 
-def test_provenance_says_which_distribution_brought_what():
+def test_provenance_says_which_distribution_provides_what():
     mine = make("mine")
     found = registry(plugin("theirs", [mine], version="2.0"))
     assert found.provenance([mine(), Plain(), Plain()]) == {"norm mine": "theirs==2.0", "norm plain": "gptkit==0.1.0"}
@@ -361,6 +363,19 @@ def test_importing_gptkit_loads_neither_torch_nor_plugins():
     assert done.returncode == 0, done.stderr
 
 
+def test_a_kind_without_a_registry_is_refused_and_with_one_resolved() -> None:
+    kind = (
+        "from gptkit.core.component import Component; from gptkit.core.spec import Spec\n"
+        "class Kind(Component):\n    kind = 'thing'\n"
+        "class Whole(Spec):\n    part: Kind\n"
+    )
+    asked = "try: Whole(part='x')\nexcept Exception as error: print(error)"
+    for imported, expected in [("", "without a registry"), ("import gptkit.kinds", "unknown kind 'thing'")]:
+        code = f"{imported}\n{kind}{asked}"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert expected in done.stdout
+
+
 def test_many_threads_see_one_whole_registry():
     loads = []
 
@@ -406,27 +421,21 @@ def test_what_is_installed_here_loads_without_an_error():
 
 
 def test_requirements_that_are_met():
-    assert check_requirements(["pydantic>=2", "PyTest", "nothing-such; python_version < '3'"]) == []
-    require(["pydantic>=2"])
+    assert unmet_requirements(["pydantic>=2", "PyTest", "nothing-such; python_version < '3'"]) == []
 
 
 def test_requirements_that_are_not_met_say_what_to_install():
-    unmet = check_requirements(["pydantic", "nothing-such>=2", "pydantic>=999", "??"])
+    unmet = unmet_requirements(["pydantic", "nothing-such>=2", "pydantic>=999", "??"])
     assert [index for index, _ in unmet] == [1, 2, 3]
     assert unmet[0][1] == "nothing-such is not installed; run: pip install 'nothing-such>=2'"
     assert unmet[1][1].startswith("needs pydantic>=999 but 2.")
     assert unmet[1][1].endswith("run: pip install 'pydantic>=999'")
-    assert "'??' is no requirement" in unmet[2][1]
+    assert "'??' is not a valid requirement" in unmet[2][1]
 
 
 def test_a_requirement_cannot_smuggle_a_command_into_the_advice():
-    [(_, message)] = check_requirements(["nothing-such; os_name != '; rm -rf ~;'"])
+    [(_, message)] = unmet_requirements(["nothing-such; os_name != '; rm -rf ~;'"])
     assert message.endswith("""pip install 'nothing-such; os_name != '"'"'; rm -rf ~;'"'"''""")
-
-
-def test_require_raises_every_unmet_requirement():
-    with pytest.raises(RegistryError, match=r"nothing-such(.|\n)*pydantic>=999"):
-        require(["nothing-such", "pydantic>=999"])
 
 
 def test_of_many_names_the_nearest_are_named() -> None:

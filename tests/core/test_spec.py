@@ -7,8 +7,9 @@ from typing import ClassVar, Literal
 import pytest
 from pydantic import Field, ValidationError
 
+from gptkit.core.component import Component
 from gptkit.core.errors import Problem, RegistryError, SpecError
-from gptkit.core.spec import Component, Spec, describe, fail, shortened, validation_error
+from gptkit.core.spec import Spec, describe, fail, shortened, validation_error
 from gptkit.files import validate_data
 from gptkit.model.spec import ModelSpec
 from gptkit.runs.spec import ExperimentSpec
@@ -91,7 +92,7 @@ def test_braces_in_a_name_are_no_template():
 
 def test_a_name_taken_twice_is_an_error_of_the_field():
     context = {"registry": registry(plugin("one", [make("both")]), plugin("two", [make("both")]))}
-    with pytest.raises(ValidationError, match=r"'both' is brought by one==1\.0 and two==1\.0"):
+    with pytest.raises(ValidationError, match=r"'both' is provided by one==1\.0 and two==1\.0"):
         Whole.model_validate({"needed": 1, "norm": "both"}, context=context)
 
 
@@ -143,7 +144,7 @@ def test_kinds_are_told_from_components():
         name: Literal["a", "b"] = "a"
 
     for cls in (Two, Norm):
-        with pytest.raises(RegistryError, match="has no name of its own"):
+        with pytest.raises(RegistryError, match="does not define a name"):
             cls.component_name()
 
 

@@ -12,9 +12,10 @@ from pydantic import Field
 from torch import nn
 
 from gptkit.components import plugin as builtin_components
+from gptkit.core.component import Component, component
 from gptkit.core.hooks import hookimpl
 from gptkit.core.registry import Registry
-from gptkit.core.spec import Component, Spec, component
+from gptkit.core.spec import Spec
 from gptkit.kinds import plugin as builtin_kinds
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.norm import NormSpec

@@ -8,8 +8,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from gptkit.components import plugin
+from gptkit.core.component import Component
 from gptkit.core.registry import Registry
-from gptkit.core.spec import Component
 from gptkit.reflect.describe import ComponentDoc, describe
 
 CLASSES = sorted(plugin.gptkit_components(), key=lambda cls: (cls.kind, cls.component_name()))

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from gptkit.core.component import component
 from gptkit.core.registry import Registry
-from gptkit.core.spec import Spec, component
+from gptkit.core.spec import Spec
 from gptkit.docs import conformance, models
 from gptkit.docs.pages import navigation, pages, write
 

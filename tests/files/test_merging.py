@@ -231,7 +231,7 @@ def test_an_override(load, override, path, value):
     assert source.overridden == (override,)
 
 
-def test_overrides_are_laid_over_in_order_and_over_what_is_extended(write, load):
+def test_overrides_are_merge_with_default_in_order_and_over_what_is_extended(write, load):
     write(BASE, "base.yaml")
     source = load("extends: base.yaml", overrides=("model.d_model=1", "model.d_model=2", "model.norm.eps=1"))
     assert source.data["model"]["d_model"] == 2

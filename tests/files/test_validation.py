@@ -7,8 +7,9 @@ from typing import Any, ClassVar, Literal
 import pytest
 from pydantic import Field, model_validator
 
+from gptkit.core.component import component, optional_component
 from gptkit.core.errors import Problem, SpecError
-from gptkit.core.spec import Spec, component, optional_component, validation_error
+from gptkit.core.spec import Spec, validation_error
 from gptkit.files import read, validate, validate_data
 from gptkit.files.validation import MAX_PROBLEMS
 from tests.fake_plugins import Exact, Gate, Mixer, Norm, Part, Plain, Whole, make, plugin, registry

@@ -67,7 +67,7 @@ def test_the_family_of_the_page_comes_and_goes(registry: Registry, tmp_path: Pat
 
 
 def test_the_test_of_the_page_passes(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gptkit.core.registry._default", registry)
+    monkeypatch.setattr("gptkit.core.registry.lookup._default", registry)
     found = re.search(r'```python title="test_arcee\.py"\n(.*?)```', PAGE.read_text(encoding="utf-8"), re.DOTALL)
     assert found is not None
     names: dict[str, Any] = {}

@@ -9,8 +9,9 @@ import pytest
 from fake_plugins import plugin
 from pydantic import Field, ValidationError
 
-from gptkit.core import registry
 from gptkit.core.errors import Problem
+from gptkit.core.registry import Registry
+from gptkit.core.registry.plugin import installed
 from gptkit.kinds.activation import ActivationSpec
 from gptkit.kinds.position import PositionSpec
 from gptkit.model.spec import ModelSpec
@@ -73,18 +74,13 @@ class Inside(ActivationSpec):
         raise NotImplementedError
 
 
-@pytest.fixture(autouse=True)
-def installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = registry.Registry(
-        [plugin("gptkit-broken", [Broken, Misdeclared, Inside], version="0.1"), *registry._installed()]
-    )
-    monkeypatch.setattr(registry, "_default", found)
+REGISTRY = Registry([plugin("gptkit-broken", [Broken, Misdeclared, Inside], version="0.1"), *installed()])
 
 
 def mistakes(**parts: Any) -> dict[str, str]:
     sizes = {"d_model": 8, "n_layers": 1, "context_length": 8, "attention": {"name": "multi-head", "n_heads": 2}}
     with pytest.raises(ValidationError) as caught:
-        ModelSpec.model_validate({**sizes, **parts})
+        ModelSpec.model_validate({**sizes, **parts}, context={"registry": REGISTRY})
     return {".".join(map(str, detail["loc"])): detail["msg"] for detail in caught.value.errors()}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from gptkit.core.spec import Component
+from gptkit.core.component import Component
 
 __all__ = ["ANYTHING", "Mutant", "become"]
 

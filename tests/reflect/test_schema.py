@@ -189,7 +189,7 @@ def test_a_default_that_json_cannot_hold_is_left_out(recwarn):
 def test_a_kind_without_components_takes_nothing():
     found = registry(disabled=["nobody"])
     found.entries("mixer")
-    found._components["mixer"].clear()
+    found._contents.components["mixer"].clear()
     validator = Draft202012Validator(json_schema(Whole, found))
     assert accepts({"needed": 1, "mixer": None}, validator)
     assert not accepts({"needed": 1, "mixer": "gate"}, validator)

@@ -9,8 +9,9 @@ from annotated_types import Ge, Gt, Le, Lt
 from hypothesis import strategies as st
 from pydantic.fields import FieldInfo
 
+from gptkit.core.component import Component
 from gptkit.core.registry import default_registry
-from gptkit.core.spec import Component, Spec
+from gptkit.core.spec import Spec
 
 __all__ = ["component", "fields", "value"]
 

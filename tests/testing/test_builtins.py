@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from gptkit.core.component import Component
 from gptkit.core.registry import default_registry
-from gptkit.core.spec import Component
 from gptkit.testing import instances, run_checks
 from gptkit.testing.texts import CORPUS
 

@@ -11,11 +11,11 @@ import torch
 from fake_plugins import plugin, registry
 from pydantic import Field, ValidationError
 
-import gptkit.core.registry
+import gptkit.core.registry.lookup
 from gptkit.components.schedule.constant import ConstantSpec
 from gptkit.components.tokenizer.char import CharSpec
+from gptkit.core.component import Component
 from gptkit.core.registry import default_registry
-from gptkit.core.spec import Component
 from gptkit.testing import (
     Check,
     ContractError,
@@ -101,7 +101,7 @@ class Cake(Taster):
 
 
 def test_a_plugins_kind_brings_its_own_checks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gptkit.core.registry, "_default", registry(plugin("gptkit-taster", [Cake], [Taster])))
+    monkeypatch.setattr(gptkit.core.registry.lookup, "_default", registry(plugin("gptkit-taster", [Cake], [Taster])))
     assert outcome(Cake(), "sweet") == ("passed", "", True)
     assert outcome(Cake(sugar=0), "sweet") == ("failed", "there is no sugar in it", False)
     assert all(result.ok for result in run_checks(Cake()))

@@ -12,8 +12,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from gptkit.core.component import optional_component
 from gptkit.core.errors import Problem
-from gptkit.core.spec import optional_component
 from gptkit.kinds.attention import AttentionSpec
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.norm import NormSpec

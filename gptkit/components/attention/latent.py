@@ -13,8 +13,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from gptkit.core.component import component
 from gptkit.core.errors import Problem
-from gptkit.core.spec import component
 from gptkit.kinds.attention import AttentionSpec
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.norm import NormSpec

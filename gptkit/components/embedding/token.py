@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from gptkit.core.spec import optional_component
+from gptkit.core.component import optional_component
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.embedding import EmbeddingSpec
 from gptkit.kinds.norm import NormSpec

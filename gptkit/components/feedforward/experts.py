@@ -11,8 +11,8 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from gptkit.core.component import component, optional_component
 from gptkit.core.errors import Problem
-from gptkit.core.spec import component, optional_component
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.feedforward import FeedForwardSpec
 from gptkit.kinds.router import RouterSpec

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from gptkit.core.spec import component
+from gptkit.core.component import component
 from gptkit.kinds.activation import ActivationSpec
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.feedforward import FeedForwardSpec

@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from gptkit.core.spec import optional_component
+from gptkit.core.component import optional_component
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.position import HeadShape, PositionSpec
 from gptkit.kinds.rotary_scaling import RotaryScalingSpec

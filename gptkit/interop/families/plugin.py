@@ -7,8 +7,8 @@ import inspect
 import pkgutil
 
 import gptkit.interop.families
+from gptkit.core.component import Component
 from gptkit.core.hooks import hookimpl
-from gptkit.core.spec import Component
 from gptkit.kinds.family import FamilySpec
 
 

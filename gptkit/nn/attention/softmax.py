@@ -32,7 +32,7 @@ def head_problems(context: BuildContext, heads: HeadShape) -> Iterator[Problem]:
     except MEANT:
         raise
     except Exception as error:
-        yield Problem((), failure(position, "head_problems", error))
+        yield Problem((), failure(position, "head_problems", error, context.registry))
         return
     for message in messages:
         yield Problem((), f"position {position.name!r} cannot use these heads: {message}")

@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from gptkit.core.spec import component
+from gptkit.core.component import component
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.norm import NormSpec
 from gptkit.kinds.position import HeadShape

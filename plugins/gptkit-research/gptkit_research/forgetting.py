@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from gptkit.core.spec import optional_component
+from gptkit.core.component import optional_component
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.norm import NormSpec
 from gptkit.nn.attention.softmax import ScoredAttention

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gptkit
-from gptkit.core.spec import Component
+from gptkit.core.component import Component
 from gptkit_research.cope import CopeSpec
 from gptkit_research.differential import DifferentialSpec
 from gptkit_research.dynamic_tanh import DynamicTanhSpec

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from gptkit.core.errors import ExternalModelError
-from gptkit.core.registry import did_you_mean
+from gptkit.core.suggestions import did_you_mean
 from gptkit.interop.formats.gguf.container import Typed
 from gptkit.kinds.external_config import ExternalConfig
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gptkit.core.errors import ExternalModelError
-from gptkit.core.registry import did_you_mean
+from gptkit.core.suggestions import did_you_mean
 from gptkit.interop.formats.gguf.patterns import CUTS
 
 __all__ = ["CONTROL", "NORMAL", "UNKNOWN", "UNUSED", "USER", "Vocabulary", "read_vocabulary"]

@@ -1,0 +1,218 @@
+"""Components: the open tagged union that any distribution can add to.
+
+A *kind* is an abstract subclass of `Component` that sets the class variable ``kind``; a *component* is a concrete
+subclass of a kind with ``name: Literal["..."]``. A field annotated with a kind accepts every registered component of
+that kind, written as a mapping with its ``name`` or, where its defaults suffice, as the name alone::
+
+    class Example(Spec):
+        norm: NormSpec = component("rms", description="Normalises the branch's input.")
+
+    Example.model_validate({"norm": {"name": "layer", "eps": 1e-6}})
+    Example.model_validate({"norm": "layer"})
+
+The name is looked up when the value is validated, so plugins installed after the field was written are included.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar, Protocol, cast, get_args
+
+from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from gptkit.core.errors import Problem, RegistryError
+from gptkit.core.spec import Spec, describe, fail
+
+__all__ = ["Component", "Resolver", "component", "optional_component", "resolver_of", "set_default_resolver"]
+
+
+class Resolver(Protocol):
+    """Finds components by name; `gptkit.core.registry.Registry` is one."""
+
+    def component(self, kind: str, name: str) -> type[Component]:
+        """The component's class; raises `RegistryError` where there is none."""
+        ...
+
+    def names(self, kind: str) -> list[str]:
+        """The names of a kind's components, sorted."""
+        ...
+
+    def warn_renamed(self, old: str, new: str) -> None:
+        """Warn that a former name was used."""
+        ...
+
+
+_default_resolver: Callable[[], Resolver] | None = None
+
+
+def set_default_resolver(resolver: Callable[[], Resolver]) -> None:
+    """Set where components are looked up if the validation context has no ``registry``."""
+    global _default_resolver
+    _default_resolver = resolver
+
+
+def resolver_of(context: Any) -> Resolver:
+    """The resolver of a validation context: its ``registry``, else the default one."""
+    chosen = context.get("registry") if isinstance(context, Mapping) else None
+    if chosen is not None:
+        return cast("Resolver", chosen)
+    if _default_resolver is None:
+        raise RegistryError(
+            "components cannot be looked up without a registry",
+            hint="Import gptkit.kinds or gptkit.core.registry, or validate with context={'registry': …}.",
+        )
+    return _default_resolver()
+
+
+class Component(Spec):
+    """Base of all kinds, and so of all components.
+
+    Class variables a kind sets:
+        kind: the kind's name, as in ``gptkit components KIND``. Setting it is what makes a class a kind.
+        runtime: the class that `build` returns, as ``module:Class``, where that class is in another module: specs are
+            validated without importing torch.
+
+    A kind may have a class method ``conformance_checks()`` that returns the `gptkit.testing.Check`s of its contract.
+
+    Class variables a component may set:
+        aliases: former names that old specs still load with (a `DeprecationWarning` says the new one).
+        renamed_fields: former field names, ``{"old": "new"}``, treated the same way.
+        examples: mappings of fields that the conformance kit builds; give some where the defaults do not suffice.
+        expected_failures: checks of the conformance kit that it is known to fail, by name, each with the reason.
+    """
+
+    kind: ClassVar[str]
+    runtime: ClassVar[str] = ""
+    aliases: ClassVar[tuple[str, ...]] = ()
+    renamed_fields: ClassVar[Mapping[str, str]] = {}
+    examples: ClassVar[tuple[Mapping[str, Any], ...]] = ()
+    expected_failures: ClassVar[Mapping[str, str]] = {}
+
+    name: str
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **options: Any) -> None:
+        super().__pydantic_init_subclass__(**options)
+        build = cls.__dict__.get("build")
+        if callable(build) and not getattr(build, "__isabstractmethod__", False):
+            setattr(cls, "build", _returning_a_value(build))  # noqa: B010
+
+    @classmethod
+    def is_kind(cls) -> bool:
+        """Whether this class is a kind itself and not a component of one."""
+        return "kind" in cls.__dict__
+
+    @classmethod
+    def component_name(cls) -> str:
+        """The name this component is chosen by."""
+        names = get_args(cls.model_fields["name"].annotation)
+        if len(names) != 1 or not isinstance(names[0], str):
+            raise RegistryError(
+                f"{cls.__module__}.{cls.__qualname__} does not define a name",
+                hint=f'Give it a field `name: Literal["my-{getattr(cls, "kind", "name")}"] = "my-…"`.',
+            )
+        return names[0]
+
+    def resolved(self, context: Any) -> Any:
+        """This spec with every value filled in that depends on the build context (a width taken from the model, say).
+
+        `context` is a `gptkit.kinds.context.BuildContext` for the parts of a model. Called once, when the spec is
+        loaded; the result is what `gptkit show` prints and what a run stores. The default changes nothing.
+        """
+        return self
+
+    def problems(self, context: Any) -> Iterator[Problem]:
+        """Errors that depend on the build context, each with its path below this spec and the remedy.
+
+        Called on the resolved spec, before anything is built. The default yields none.
+        """
+        yield from ()
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        if not cls.is_kind():
+            return super().__get_pydantic_core_schema__(source, handler)
+        return core_schema.with_info_plain_validator_function(
+            cls._validate_as_kind,
+            serialization=core_schema.plain_serializer_function_ser_schema(_dump_component, info_arg=True),
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        if not cls.is_kind():
+            return handler(schema)
+        # Components nest, so the definition cannot be inlined; gptkit.reflect.schema replaces this by a reference.
+        return {"x-kind": cls.kind}
+
+    @classmethod
+    def _validate_as_kind(cls, value: Any, info: core_schema.ValidationInfo) -> Component:
+        if isinstance(value, cls) and not type(value).is_kind():
+            return value
+        if isinstance(value, str):
+            fields: dict[str, Any] = {"name": value}
+            path: tuple[str, ...] = ()
+        elif isinstance(value, Mapping):
+            fields = dict(value)
+            path = ("name",)
+        else:
+            article = "an" if cls.kind[0] in "aeiou" else "a"
+            raise PydanticCustomError(
+                "component",
+                "expected {article} {kind}: a name, or a mapping with a 'name', not {got}",
+                {"article": article, "kind": cls.kind, "got": describe(value)},
+            )
+        resolver = resolver_of(info.context)
+        name = fields.get("name")
+        if not isinstance(name, str):
+            known = ", ".join(resolver.names(cls.kind))
+            what = "has no 'name'" if name is None else "'name' is not a text"
+            raise PydanticCustomError("component", f"{cls.kind} {what}; choose one of: {{known}}", {"known": known})
+        try:
+            chosen = resolver.component(cls.kind, name)
+        except RegistryError as error:
+            fail(error.message, path, value)
+        fields["name"] = chosen.component_name()
+        for old, new in chosen.renamed_fields.items():
+            if old in fields:
+                resolver.warn_renamed(f"field {old!r} of {cls.kind} {chosen.component_name()!r}", new)
+                fields.setdefault(new, fields.pop(old))
+        return chosen.model_validate(fields, context=info.context)
+
+
+def _returning_a_value(build: Callable[..., Any]) -> Callable[..., Any]:
+    """`build`, which raises where it returns None: a model that holds a None fails later, and elsewhere."""
+
+    @functools.wraps(build)
+    def checked(self: Component, *arguments: Any, **options: Any) -> Any:
+        built = build(self, *arguments, **options)
+        if built is None:
+            raise RegistryError(
+                f"{self.kind} {self.name!r}: {build.__module__}.{build.__qualname__} returned None",
+                hint="Return the object that it builds.",
+            )
+        return built
+
+    return checked
+
+
+def component(default: Any, *, description: str) -> Any:
+    """A field that holds a component, `default` being its name or a mapping."""
+    return Field(default=default, validate_default=True, description=description)
+
+
+def optional_component(*, description: str) -> Any:
+    """A field that may hold a component and is null by default."""
+    return Field(default=None, description=description)
+
+
+def _dump_component(value: Any, info: core_schema.SerializationInfo) -> Any:
+    if not isinstance(value, Component):
+        return value
+    return value.model_dump(
+        mode=cast("Any", info.mode),
+        exclude_none=info.exclude_none,
+        context=info.context,
+    )

@@ -1,0 +1,168 @@
+"""`Registry`: kinds and components by name."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from packaging.utils import canonicalize_name
+
+from gptkit.core.component import Component, set_default_resolver
+from gptkit.core.errors import CollisionError, UnknownComponentError
+from gptkit.core.registry.loader import Contents, Loader
+from gptkit.core.registry.plugin import DISABLE, Entry, EntryPoint, Plugin, disabled_distributions, installed
+from gptkit.core.spec import shortened
+from gptkit.core.suggestions import did_you_mean
+
+__all__ = ["Registry", "default_registry"]
+
+_log = logging.getLogger("gptkit")
+
+
+class Registry:
+    """Kinds and components by name, loaded on first use.
+
+    Args:
+        entry_points: the plugins to load; by default every installed entry point of the group ``gptkit``. Tests pass
+            their own.
+        disabled: distributions not to load; by default those named in GPTKIT_DISABLE.
+    """
+
+    def __init__(self, entry_points: Iterable[EntryPoint] | None = None, disabled: Iterable[str] | None = None) -> None:
+        self._entry_points = None if entry_points is None else list(entry_points)
+        self._disabled = None if disabled is None else {str(canonicalize_name(name)) for name in disabled}
+        self._lock = threading.RLock()
+        self._loaded = False
+        self._contents = Contents()
+        self._loader = Loader(self._contents)
+
+    def plugins(self) -> Sequence[Plugin]:
+        """Every entry point found, working or not, built-ins first."""
+        return tuple(self._load().plugins)
+
+    def kinds(self) -> Mapping[str, Entry]:
+        """Kinds by name, in the order they were registered."""
+        return dict(self._load().kinds)
+
+    def entries(self, kind: str) -> Mapping[str, Entry]:
+        """The components of a kind by name.
+
+        Raises:
+            UnknownComponentError: there is no such kind.
+        """
+        contents = self._load()
+        self._require_kind(kind)
+        return dict(sorted(contents.components.get(kind, {}).items()))
+
+    def names(self, kind: str) -> list[str]:
+        """The names of a kind's components, sorted."""
+        return list(self.entries(kind))
+
+    def component(self, kind: str, name: str) -> type[Component]:
+        """The spec class registered under a name.
+
+        Raises:
+            UnknownComponentError: the name is not registered; the message has the closest match, the registered names, and
+                the broken plugins that might define it.
+            CollisionError: two distributions registered the name.
+        """
+        return self.entry(kind, name).cls
+
+    def entry(self, kind: str, name: str) -> Entry:
+        """As `component`, with the plugin that provides it."""
+        contents = self._load()
+        self._require_kind(kind)
+        claimants = contents.clashes.get((kind, name))
+        if claimants:
+            both = " and ".join(plugin.provenance for plugin in claimants)
+            switch = f"{DISABLE}={claimants[-1].distribution}"
+            raise CollisionError(f"{kind} {name!r} is provided by {both}; uninstall one, or disable one with {switch}")
+        known = contents.components.get(kind, {})
+        alias = contents.aliases.get(kind, {}).get(name)
+        if alias is not None and name not in known:
+            self.warn_renamed(f"{kind} {name!r}", alias)
+            name = alias
+        if name not in known:
+            raise UnknownComponentError(self._unknown(kind, name, known))
+        return known[name]
+
+    def provenance(self, components: Iterable[Component]) -> dict[str, str]:
+        """``{"norm rms": "gptkit==0.1.0", …}`` for the components given."""
+        provenance = {f"{spec.kind} {spec.name}": self.entry(spec.kind, spec.name).plugin.provenance for spec in components}
+        return dict(sorted(provenance.items()))
+
+    def call(self, hook: str, **arguments: Any) -> Iterator[tuple[Plugin, Any]]:
+        """What each working plugin's implementation of a hook returns, in the order of loading.
+
+        An implementation is given those arguments that it names, so a hook can gain more. One that raises is skipped,
+        with a warning in the log ``gptkit``.
+        """
+        contents = self._load()
+        implementations = {impl.plugin_name: impl for impl in getattr(self._loader.manager.hook, hook).get_hookimpls()}
+        for plugin in contents.plugins:
+            implementation = implementations.get(plugin.key)
+            if implementation is None or plugin.status != "active":
+                continue
+            try:
+                returned = implementation.function(**{name: arguments[name] for name in implementation.argnames})
+            except Exception as error:
+                _log.warning("%s failed in %s and is skipped: %s: %s", plugin.provenance, hook, type(error).__name__, error)
+                continue
+            yield plugin, returned
+
+    def warn_renamed(self, old: str, new: str) -> None:
+        """Warn that a former name was used."""
+        warnings.warn(f"{old} is now called {new!r}; the old name still works", DeprecationWarning, stacklevel=2)
+
+    def _load(self) -> Contents:
+        with self._lock:
+            if not self._loaded:
+                # Set first: a plugin that asks the registry while it is loaded sees what is registered so far.
+                self._loaded = True
+                try:
+                    self._loader.load(
+                        installed() if self._entry_points is None else self._entry_points,
+                        disabled_distributions() if self._disabled is None else self._disabled,
+                    )
+                except BaseException:
+                    # Interrupted, by Ctrl-C say: a registry that is half loaded would give wrong answers from then on.
+                    self._loaded = False
+                    self._contents = Contents()
+                    self._loader = Loader(self._contents)
+                    raise
+            return self._contents
+
+    def _require_kind(self, kind: str) -> None:
+        kinds = self._contents.kinds
+        if kind not in kinds:
+            raise UnknownComponentError(f"unknown kind {shortened(kind)!r}; {did_you_mean(kind, list(kinds))}")
+
+    def _unknown(self, kind: str, name: str, known: Mapping[str, Entry]) -> str:
+        message = f"unknown {kind} {shortened(name)!r}; {did_you_mean(name, sorted(known))}"
+        broken = [plugin for plugin in self._contents.plugins if plugin.status == "broken"]
+        disabled = [plugin for plugin in self._contents.plugins if plugin.status == "disabled"]
+        if broken:
+            listed = ", ".join(f"{plugin.provenance} ({plugin.error})" for plugin in broken)
+            message += f". It may belong to a plugin that did not load: {listed}"
+        if disabled:
+            message += f". Disabled by {DISABLE}: {', '.join(plugin.provenance for plugin in disabled)}"
+        return message
+
+
+_default: Registry | None = None
+_default_lock = threading.Lock()
+
+
+def default_registry() -> Registry:
+    """The registry of what is installed, made on first use and shared by the process."""
+    global _default
+    with _default_lock:
+        if _default is None:
+            _default = Registry()
+        return _default
+
+
+set_default_resolver(default_registry)

@@ -1,0 +1,21 @@
+"""Suggestions for names that are not known: the closest match, and the names there are."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+__all__ = ["did_you_mean"]
+
+_MANY = 30
+"""More names than this are not listed one by one."""
+
+
+def did_you_mean(name: str, known: Sequence[str], label: str = "registered") -> str:
+    """The remedy for an unknown name: ``did you mean 'rms'? (registered: layer, none, rms)``."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    listed = f"{label}: {', '.join(known)}" if known else f"{label}: none"
+    if len(known) > _MANY:
+        near = difflib.get_close_matches(name, known, n=6, cutoff=0.3) or known[:6]
+        listed = f"{label} {len(known)}, among them {', '.join(near)}"
+    return f"did you mean {close[0]!r}? ({listed})" if close else listed
