@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from gptkit.core.registry import Registry as Registry
     from gptkit.core.registry import default_registry as default_registry
     from gptkit.inference import generate as generate
+    from gptkit.kinds.callback import Callback as Callback
     from gptkit.model.gpt import GPT as GPT
     from gptkit.model.spec import ModelSpec as ModelSpec
     from gptkit.runs.build import build as build
@@ -43,10 +44,10 @@ if TYPE_CHECKING:
     from gptkit.runs.spec import ExperimentSpec as ExperimentSpec
     from gptkit.runs.train import resume as resume
     from gptkit.runs.train import train as train
-    from gptkit.training.observer import Observer as Observer
-    from gptkit.training.spec import TrainingSpec as TrainingSpec
+    from gptkit.training.config import TrainingSpec as TrainingSpec
 
 _WHERE = {
+    "Callback": "gptkit.kinds.callback",
     "CapacityError": "gptkit.core.errors",
     "CheckpointError": "gptkit.core.errors",
     "DataError": "gptkit.core.errors",
@@ -55,7 +56,6 @@ _WHERE = {
     "GPT": "gptkit.model.gpt",
     "GptkitError": "gptkit.core.errors",
     "ModelSpec": "gptkit.model.spec",
-    "Observer": "gptkit.training.observer",
     "Registry": "gptkit.core.registry",
     "RegistryError": "gptkit.core.errors",
     "RequirementError": "gptkit.core.errors",
@@ -64,7 +64,7 @@ _WHERE = {
     "StateError": "gptkit.core.errors",
     "TokenizerError": "gptkit.core.errors",
     "TrainingError": "gptkit.core.errors",
-    "TrainingSpec": "gptkit.training.spec",
+    "TrainingSpec": "gptkit.training.config",
     "build": "gptkit.runs.build",
     "default_registry": "gptkit.core.registry",
     "export_gguf": "gptkit.runs.gguf",

@@ -3,11 +3,13 @@
 ::
 
     checkpoints/step-00000100/
-      model.safetensors       parameters and persistent buffers; tied ones once
-      optimizer.safetensors   the optimizer's tensors
-      state.json              step, the optimizer's numbers, the training's own state; sizes and hashes of the above
+      model.safetensors            parameters and persistent buffers to evaluate and generate with; tied ones once
+      training-model.safetensors   those that training continues with, where they differ (weight averages)
+      optimizer.safetensors        the optimizer's tensors
+      callbacks.safetensors        the callbacks' tensors, where they have any
+      state.json                   step, numbers of optimizer, callbacks and loop; sizes and hashes of the above
 
-Nothing is pickled: a checkpoint from a stranger is safe to open.
+Nothing is pickled: a checkpoint from an untrusted source is safe to open.
 """
 
 from __future__ import annotations
@@ -24,14 +26,26 @@ from typing import Any
 
 import safetensors
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from gptkit.checkpoint.safetensors import (
+    damaged,
+    fill,
+    pack,
+    pack_optimizer,
+    read_tensors,
+    remedy,
+    unpack,
+    unpack_optimizer,
+    weights,
+)
 from gptkit.core.errors import CheckpointError
 
-__all__ = ["CheckpointStore", "load_weights", "named_tensors", "read_state", "restore_optimizer", "write_text"]
+__all__ = ["CheckpointStore", "load_weights", "read_callbacks", "read_state", "restore_optimizer", "write_text"]
 
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+TRAINING_MODEL, CALLBACKS = "training-model.safetensors", "callbacks.safetensors"
 FORMAT = 1
 _NAME = re.compile(r"step-(\d{8,})")
 
@@ -64,20 +78,49 @@ class CheckpointStore:
         steps = self.steps()
         return self.path(steps[-1]) if steps else None
 
-    def save(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, training: Mapping[str, Any]) -> Path:
-        """Write a checkpoint, which appears all at once, and drop the oldest ones.
+    def save(
+        self,
+        step: int,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        training: Mapping[str, Any],
+        *,
+        callbacks: Mapping[str, Any] | None = None,
+        evaluated: Mapping[str, Tensor] | None = None,
+        write: bool = True,
+    ) -> Path:
+        """Write a checkpoint, which appears all at once, and remove the oldest ones.
+
+        Collective where the model's tensors are sharded: every process calls it, and one writes.
+
+        Args:
+            step: steps done.
+            model, optimizer: what is trained.
+            training: the loop's own state, as plain data.
+            callbacks: the callbacks' states by name; tensors allowed.
+            evaluated: weights to evaluate and generate with, by name, where they are not those that are trained.
+            write: False in all processes but one.
 
         Raises:
-            CheckpointError: it cannot be written (a full disk, say); earlier ones are still there.
+            CheckpointError: it cannot be written (a full disk, for example); earlier ones are still there.
         """
+        files = {MODEL: weights(model, evaluated)}
+        if evaluated is not None:
+            files[TRAINING_MODEL] = weights(model)
+        packed, files[OPTIMIZER] = pack_optimizer(model, optimizer)
+        kept, tensors = pack(dict(callbacks or {}), "callbacks", "the callbacks")
+        if tensors:
+            files[CALLBACKS] = tensors
 
-        def write(unfinished: Path) -> dict[str, Any]:
-            _save_weights(unfinished / MODEL, model)
-            packed, tensors = _pack(optimizer.state_dict(), _parameter_names(model, optimizer))
-            save_file(tensors, unfinished / OPTIMIZER)
-            return {"step": step, "training": dict(training), "optimizer": packed}
+        def save(unfinished: Path) -> dict[str, Any]:
+            for name, content in files.items():
+                # No more metadata than this: the library writes several entries in any order, and equal weights are
+                # equal files.
+                metadata = {"format": "pt"} if name in (MODEL, TRAINING_MODEL) else None
+                save_file(content, unfinished / name, metadata=metadata)
+            return {"step": step, "training": dict(training), "optimizer": packed, "callbacks": kept}
 
-        return self._write(step, write)
+        return self._write(step, save) if write else self.path(step)
 
     def adopt(self, write_weights: Callable[[Path], None]) -> Path:
         """Make a checkpoint of step 0 from weights that were not trained here, without an optimizer's state.
@@ -153,9 +196,9 @@ def read_state(checkpoint: Path, *, verify: bool = False) -> dict[str, Any]:
         found, files = state["format"], dict(state["files"])
         state["step"], state["optimizer"], state["training"]
     except FileNotFoundError:
-        raise CheckpointError(f"{file} is missing", hint=_remedy(checkpoint)) from None
+        raise CheckpointError(f"{file} is missing", hint=remedy(checkpoint)) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(file, f"{type(error).__name__}: {error}") from None
+        raise damaged(file, f"{type(error).__name__}: {error}") from None
     if found != FORMAT:
         raise CheckpointError(
             f"{file} has format {found!r}, and this gptkit reads format {FORMAT}", hint="Install a newer gptkit."
@@ -163,74 +206,52 @@ def read_state(checkpoint: Path, *, verify: bool = False) -> dict[str, Any]:
     for name, expected in files.items():
         path = checkpoint / name
         if not path.is_file():
-            raise CheckpointError(f"{path} is missing", hint=_remedy(checkpoint))
+            raise CheckpointError(f"{path} is missing", hint=remedy(checkpoint))
         if path.stat().st_size != expected["bytes"]:
-            raise _damaged(path, f"it has {path.stat().st_size} bytes in place of {expected['bytes']}")
+            raise damaged(path, f"it has {path.stat().st_size} bytes in place of {expected['bytes']}")
         if verify and _describe(path) != expected:
-            raise _damaged(path, "its content is not what was saved")
+            raise damaged(path, "its content is not what was saved")
     assert isinstance(state, dict)
     return state
 
 
-def load_weights(model: nn.Module, checkpoint: Path, *, assign: bool = False) -> None:
+def read_callbacks(checkpoint: Path, state: Mapping[str, Any]) -> dict[str, Any]:
+    """The callbacks' states by name, `state` being what `read_state` returned."""
+    packed = state.get("callbacks", {"dict": []})
+    tensors = read_tensors(checkpoint / CALLBACKS) if CALLBACKS in state["files"] else {}
+    try:
+        states = unpack(packed, tensors)
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise damaged(checkpoint / STATE, f"{type(error).__name__}: {error}") from None
+    assert isinstance(states, dict)
+    return states
+
+
+def load_weights(model: nn.Module, checkpoint: Path, *, assign: bool = False, training: bool = False) -> None:
     """Fill a model with a checkpoint's weights.
 
     Args:
+        model: the model, whose tensors may be sharded.
+        checkpoint: the checkpoint's directory.
         assign: let the model's tensors be those of the file, mapped and not read: for a model on the meta device.
-            Otherwise they are copied into the tensors that the model has.
+        training: load the weights that training continues with, not those to evaluate and generate with.
 
     Raises:
         CheckpointError: the file is missing, damaged, or of another model.
     """
-    file = checkpoint / MODEL
-    loaded = _read(file)
-    own = named_tensors(model)
-    saved = {id(own[name]): tensor for name, tensor in loaded.items() if name in own}
-    for name, tensor in own.items():
-        if name not in loaded and id(tensor) in saved:
-            loaded[name] = saved[id(tensor)]
-    _require_same(file, own, loaded)
-    if not assign:
-        with torch.no_grad():
-            for name, tensor in own.items():
-                tensor.copy_(loaded[name])
-        return
-    # By identity, so that what was one tensor in the model stays one.
-    fresh: dict[int, Tensor] = {}
-    for name, tensor in own.items():
-        if id(tensor) not in fresh:
-            value = loaded[name].to(tensor.dtype)
-            is_parameter = isinstance(tensor, nn.Parameter)
-            fresh[id(tensor)] = nn.Parameter(value, tensor.requires_grad) if is_parameter else value
-    for module in model.modules():
-        for held in (module._parameters, module._buffers):
-            for key, old in held.items():
-                if old is not None and id(old) in fresh:
-                    held[key] = fresh[id(old)]  # type: ignore[assignment]
+    other = checkpoint / TRAINING_MODEL
+    fill(model, other if training and other.exists() else checkpoint / MODEL, assign=assign)
 
 
 def restore_optimizer(
     optimizer: torch.optim.Optimizer, model: nn.Module, checkpoint: Path, state: Mapping[str, Any]
 ) -> None:
-    """Bring an optimizer to a checkpoint's state, `state` being what `read_state` gave.
+    """Restore an optimizer from a checkpoint, `state` being what `read_state` returned.
 
     Raises:
         CheckpointError: the file is missing, damaged, or of another optimizer.
     """
-    file = checkpoint / OPTIMIZER
-    tensors = _read(file)
-    try:
-        unpacked = _unpack(state["optimizer"], tensors, _parameter_names(model, optimizer))
-        optimizer.load_state_dict(unpacked)
-    except (KeyError, ValueError, TypeError, RuntimeError) as error:
-        raise CheckpointError(
-            f"{file} does not fit the optimizer: {error}", hint="Resume with the spec that the run was started with."
-        ) from error
-
-
-def named_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and persistent buffers by name, the model's own tensors; tied ones under each of their names."""
-    return dict(model.state_dict(keep_vars=True))
+    unpack_optimizer(optimizer, model, checkpoint / OPTIMIZER, state["optimizer"])
 
 
 def write_text(path: Path, text: str) -> None:
@@ -239,114 +260,6 @@ def write_text(path: Path, text: str) -> None:
     unfinished.write_text(text, encoding="utf-8", newline="\n")
     _sync(unfinished)
     unfinished.replace(path)
-
-
-def _save_weights(file: Path, model: nn.Module) -> None:
-    kept: dict[str, Tensor] = {}
-    seen: set[int] = set()
-    memory: set[int] = set()
-    for name, tensor in named_tensors(model).items():
-        if id(tensor) in seen:
-            # Tied: the model knows its other name, and so finds it again when it loads.
-            continue
-        seen.add(id(tensor))
-        own = _own(tensor)
-        kept[name] = own.clone() if own.data_ptr() in memory else own
-        memory.add(own.data_ptr())
-    # No more metadata than this: the library writes several entries in any order, and equal weights are equal files.
-    save_file(kept, file, metadata={"format": "pt"})
-
-
-def _own(tensor: Tensor) -> Tensor:
-    """The tensor in memory of its own, in order, as the file format wants it."""
-    tensor = tensor.detach().contiguous()
-    whole = tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
-    return tensor if whole else tensor.clone()
-
-
-def _read(file: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(file)
-    except FileNotFoundError:
-        raise CheckpointError(f"{file} is missing", hint=_remedy(file.parent)) from None
-    except (safetensors.SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise _damaged(file, str(error)) from None
-
-
-def _require_same(file: Path, own: Mapping[str, Tensor], loaded: Mapping[str, Tensor]) -> None:
-    missing = [name for name in own if name not in loaded]
-    foreign = [name for name in loaded if name not in own]
-    resized = [n for n in own if n in loaded and own[n].shape != loaded[n].shape]
-    if not (missing or foreign or resized):
-        return
-    parts = []
-    if missing:
-        parts.append(f"it lacks {_some(missing)}")
-    if foreign:
-        parts.append(f"it has {_some(foreign)} too many")
-    if resized:
-        name = resized[0]
-        parts.append(f"{name} is {tuple(loaded[name].shape)} there and {tuple(own[name].shape)} in the model")
-    raise CheckpointError(
-        f"{file} is of another model: {'; '.join(parts)}", hint="Load it with the spec.yaml that belongs to it."
-    )
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-# -- optimizer state: any nesting of dicts, lists, numbers and tensors, with parameters known by name ------------
-
-
-def _parameter_names(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
-    """The name of each parameter at its index in the optimizer's state_dict."""
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    return [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
-
-
-def _pack(state: Mapping[str, Any], names: list[str]) -> tuple[Any, dict[str, Tensor]]:
-    tensors: dict[str, Tensor] = {}
-
-    def pack(value: Any, path: str) -> Any:
-        if isinstance(value, Tensor):
-            tensors[path] = _own(value)
-            return {"tensor": path}
-        if isinstance(value, Mapping):
-            return {"dict": [[key, pack(item, f"{path}.{key}")] for key, item in value.items()]}
-        if isinstance(value, (list, tuple)):
-            return {type(value).__name__: [pack(item, f"{path}.{index}") for index, item in enumerate(value)]}
-        if value is None or isinstance(value, (bool, int, float, str)):
-            return value
-        raise CheckpointError(
-            f"the optimizer's {path} is of type {type(value).__name__}, which cannot be saved",
-            hint="An optimizer's state may hold tensors, numbers, texts, lists and mappings only.",
-        )
-
-    by_name = {names[index]: value for index, value in state["state"].items()}
-    groups = [{**group, "params": [names[index] for index in group["params"]]} for group in state["param_groups"]]
-    return {"state": pack(by_name, "state"), "param_groups": pack(groups, "group")}, tensors
-
-
-def _unpack(packed: Mapping[str, Any], tensors: Mapping[str, Tensor], names: list[str]) -> dict[str, Any]:
-    def unpack(value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        ((kind, content),) = value.items()
-        if kind == "tensor":
-            # Copied: the file is mapped, and may be pruned while the training goes on.
-            return tensors[content].clone()
-        if kind == "dict":
-            return {key: unpack(item) for key, item in content}
-        items = [unpack(item) for item in content]
-        return tuple(items) if kind == "tuple" else items
-
-    index = {name: position for position, name in enumerate(names)}
-    groups = [{**group, "params": [index[name] for name in group["params"]]} for group in unpack(packed["param_groups"])]
-    order = [position for group in groups for position in group["params"]]
-    if order != list(range(len(names))):
-        raise ValueError("its parameter groups are others")
-    return {"state": {index[name]: value for name, value in unpack(packed["state"]).items()}, "param_groups": groups}
 
 
 # -- files ----------------------------------------------------------------------------------------------------
@@ -365,11 +278,3 @@ def _sync(path: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def _damaged(file: Path, why: str) -> CheckpointError:
-    return CheckpointError(f"{file} is damaged: {why}", hint=_remedy(file.parent))
-
-
-def _remedy(checkpoint: Path) -> str:
-    return f"Restore the file, or remove {checkpoint} to go back to the checkpoint before it."

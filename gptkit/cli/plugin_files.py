@@ -27,6 +27,7 @@ _USAGE = {
     "data": "data: $name",
     "optimizer": "training:\n  optimizer: $name",
     "schedule": "training:\n  schedule: $name",
+    "callback": "training:\n  callbacks: [$name]",
     "tracker": "training:\n  trackers: [$name]",
     "family": "# none: `gptkit import FOLDER` finds the family by the model_type of the folder's config.json",
 }

@@ -89,16 +89,24 @@ class Windows:
         window = torch.from_numpy(self._all[index % len(self) * self.stride].astype(np.int64))
         return window[:-1], window[1:]
 
-    def batch(self, step: int, batch_size: int, seed: int = 0) -> Batch:
-        """The batch of a training step (from 0), the same for the same step, size and seed."""
-        return self.gather(self.starts(step, batch_size, seed))
+    def batch(self, step: int, batch_size: int, seed: int = 0, *, first: int | None = None) -> Batch:
+        """The batch of a training step (from 0), the same for the same arguments; `first` as for `starts`."""
+        return self.gather(self.starts(step, batch_size, seed, first=first))
 
-    def starts(self, step: int, batch_size: int, seed: int = 0) -> NDArray[np.int64]:
-        """Where the windows of a training step begin, (B,). Several processes share a step by taking some of it each."""
+    def starts(self, step: int, batch_size: int, seed: int = 0, *, first: int | None = None) -> NDArray[np.int64]:
+        """Where the windows of a training step begin, (B,).
+
+        Args:
+            step: the step, from 0.
+            batch_size: B.
+            seed: of random order.
+            first: how many ordered windows the previous steps read; ``step * batch_size`` by default.
+        """
         if self.order == "random":
             generator = np.random.default_rng([seed, step])
             return generator.integers(0, len(self.tokens) - self.context_length, size=batch_size)
-        epochs, places = np.divmod(np.arange(step * batch_size, (step + 1) * batch_size), len(self))
+        first = step * batch_size if first is None else first
+        epochs, places = np.divmod(np.arange(first, first + batch_size), len(self))
         if self.shuffle:
             for epoch in np.unique(epochs):
                 here = epochs == epoch

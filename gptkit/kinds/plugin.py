@@ -7,6 +7,7 @@ from gptkit.core.hooks import hookimpl
 from gptkit.kinds.activation import ActivationSpec
 from gptkit.kinds.attention import AttentionSpec
 from gptkit.kinds.block import BlockSpec
+from gptkit.kinds.callback import CallbackSpec
 from gptkit.kinds.data import DataSpec
 from gptkit.kinds.embedding import EmbeddingSpec
 from gptkit.kinds.family import FamilySpec
@@ -42,6 +43,7 @@ def gptkit_kinds() -> list[type[Component]]:
         DataSpec,
         OptimizerSpec,
         ScheduleSpec,
+        CallbackSpec,
         TrackerSpec,
         FamilySpec,
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -16,7 +16,8 @@ from gptkit.kinds.data import DataSpec
 from gptkit.kinds.sampler import SamplerSpec
 from gptkit.kinds.tokenizer import TokenizerSpec
 from gptkit.model.spec import ModelSpec
-from gptkit.training.spec import TrainingSpec
+from gptkit.training.config import TrainingSpec
+from gptkit.training.resume import CHANGEABLE, Fixed
 
 __all__ = ["ExperimentSpec"]
 
@@ -24,20 +25,26 @@ __all__ = ["ExperimentSpec"]
 class ExperimentSpec(Spec):
     """A tokenizer, a model, how it writes, what it reads and how it is trained. Only `model` has to be given."""
 
-    gptkit: Literal[1] = Field(1, description="The version of this format.")
-    name: str = Field("gpt", min_length=1, max_length=200, description="What the experiment is called, in titles and lists.")
-    requires: tuple[str, ...] = Field(
+    gptkit: Annotated[Literal[1], CHANGEABLE] = Field(1, description="The version of this format.")
+    name: Annotated[str, CHANGEABLE] = Field(
+        "gpt", min_length=1, max_length=200, description="What the experiment is called, in titles and lists."
+    )
+    requires: Annotated[tuple[str, ...], CHANGEABLE] = Field(
         (),
         description="Distributions that must be installed, as pip writes them: `gptkit-mla>=1.2`. Checked before all else.",
     )
-    tokenizer: TokenizerSpec = component("bpe", description="How text becomes token ids.")
-    model: ModelSpec = Field(description="The model itself.")
-    sampler: tuple[SamplerSpec, ...] = Field(
+    tokenizer: Annotated[TokenizerSpec, Fixed("the weights belong to its token ids")] = component(
+        "bpe", description="How text becomes token ids."
+    )
+    model: Annotated[ModelSpec, Fixed("the weights belong to it")] = Field(description="The model itself.")
+    sampler: Annotated[tuple[SamplerSpec, ...], CHANGEABLE] = Field(
         default=({"name": "temperature", "value": 0.8}, {"name": "top-k", "k": 40}),
         validate_default=True,
         description="How the next token is chosen: a chain, applied in the order written. Empty: none.",
     )
-    data: DataSpec = component("builtin", description="The text that is trained on.")
+    data: Annotated[DataSpec, Fixed("the order of the data depends on it")] = component(
+        "builtin", description="The text that is trained on."
+    )
     # As data, so that its components are looked up where all others are.
     training: TrainingSpec = component({}, description="How the model is trained, and what is written down on the way.")
 
@@ -67,9 +74,8 @@ class ExperimentSpec(Spec):
 
     def components(self) -> Iterator[Component]:
         """Every component in use, nested ones included."""
-        training = self.training
         yield from self.model.components()
-        outside = (self.tokenizer, *self.sampler, self.data, training.optimizer, training.schedule, *training.trackers)
+        outside = (self.tokenizer, *self.sampler, self.data, *(part for _, part in self.training.components()))
         for part in outside:
             yield part
             yield from _nested(part)

@@ -14,6 +14,7 @@ from gptkit.core.spec import shortened
 from gptkit.data import Prepared, Progress, open_prepared, prepare
 from gptkit.data.files import replaced_folder
 from gptkit.inference import generate
+from gptkit.kinds.callback import Callback
 from gptkit.kinds.tokenizer import Tokenizer
 from gptkit.kinds.tracker import Tracker, TrainingStart
 from gptkit.model.gpt import GPT
@@ -22,31 +23,15 @@ from gptkit.runs.folder import RunFolder
 from gptkit.runs.opening import Opened, SpecLike, open_spec
 from gptkit.runs.run import Run, load_tokenizer, prompt_ids
 from gptkit.runs.spec import ExperimentSpec
-from gptkit.training.observer import FromPlugins, Isolated, Observer
+from gptkit.training.callback import PluginTrackers, TrackerCallback
+from gptkit.training.loop import Trainer
 from gptkit.training.progress import ConsoleProgress, preparing
 from gptkit.training.records import LossPlot, MetricsFile, SamplesFile
+from gptkit.training.resume import refused_changes
 from gptkit.training.seeds import derive
-from gptkit.training.trainer import Trainer
 
 __all__ = ["resume", "train"]
 
-_FREE = ("name", "requires", "sampler")
-_FREE_TRAINING = (
-    "checkpoint_every",
-    "compile",
-    "device",
-    "evaluate_batches",
-    "evaluate_every",
-    "keep_checkpoints",
-    "log_every",
-    "recompute",
-    "sample_every",
-    "sample_prompt",
-    "sample_tokens",
-    "steps",
-    "trackers",
-)
-"""What may differ when a run is resumed: nothing in it changes what has been learned so far."""
 _LISTED = 6
 """More differences than this are only counted."""
 
@@ -59,7 +44,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     progress: bool = True,
-    observers: Iterable[Observer] = (),
+    callbacks: Iterable[Callback] = (),
     trackers: Iterable[Tracker] = (),
     registry: Registry | None = None,
     **changes: Any,
@@ -76,8 +61,8 @@ def train(
             start failed, say) is started anew.
         overwrite: remove the run that is in the folder.
         progress: show a bar, samples and how to resume on stderr.
-        observers: also told of everything, exceptions included in the training.
-        trackers: also told, beside those of the spec; an exception ends the tracker only.
+        callbacks: take part beside those of the spec; an exception ends the training.
+        trackers: receive metrics beside those of the spec; an exception ends the tracker only.
         registry: where components are looked up; by default what is installed.
         changes: parts of the spec to change, with Python values; ``**{"training.steps": 50}`` reaches deeper.
 
@@ -110,7 +95,7 @@ def train(
             _require_same(there.read_spec(registry), opened.spec, there)
         else:
             there.require_free()
-        return _train(opened, there, progress=progress, observers=observers, trackers=trackers, registry=registry)
+        return _train(opened, there, progress=progress, callbacks=callbacks, trackers=trackers, registry=registry)
 
 
 def resume(folder: str | Path, overrides: Sequence[str] = (), **arguments: Any) -> Run:
@@ -127,7 +112,7 @@ def _train(
     there: RunFolder,
     *,
     progress: bool,
-    observers: Iterable[Observer],
+    callbacks: Iterable[Callback],
     trackers: Iterable[Tracker],
     registry: Registry | None,
 ) -> Run:
@@ -150,14 +135,14 @@ def _train(
     there.write_spec(spec)
     there.write_provenance(spec, registry, **{**notes, "data": prepared.fingerprint, "made": ["tokenizer", "data"]})
     model = new_model(spec, tokenizer.vocab_size, to_train=True)
-    watching: list[Observer] = [
+    watching: list[Callback] = [
         MetricsFile(there.metrics),
         SamplesFile(there.samples),
         LossPlot(there.metrics, there.plot, spec.name),
-        *observers,
-        *(Isolated(tracker.build, tracker.name) for tracker in spec.training.trackers),
-        *(Isolated(partial(_same, tracker), type(tracker).__name__) for tracker in trackers),
-        FromPlugins(partial(_plugin_trackers, registry or default_registry())),
+        *callbacks,
+        *(TrackerCallback(tracker.build, tracker.name) for tracker in spec.training.trackers),
+        *(TrackerCallback.of(tracker) for tracker in trackers),
+        PluginTrackers(partial(_plugin_trackers, registry or default_registry())),
         *([screen] if screen is not None else []),
     ]
     length = spec.model.context_length
@@ -167,7 +152,7 @@ def _train(
         prepared.train_windows(spec.data, length).batch,
         lambda size, batches: prepared.validation_batches(spec.data, length, size, batches),
         checkpoints=store,
-        observers=watching,
+        callbacks=watching,
         write=_writer(spec, model, tokenizer),
         describe=spec.plain(),
     )
@@ -236,23 +221,22 @@ def _plugin_trackers(registry: Registry, start: TrainingStart) -> Iterable[tuple
     return ((plugin.provenance, returned) for plugin, returned in registry.call("gptkit_trackers", start=start))
 
 
-def _same(tracker: Tracker) -> Tracker:
-    return tracker
-
-
 def _require_same(run: ExperimentSpec, asked: ExperimentSpec, there: RunFolder) -> None:
-    differences = list(_differences(run.plain(), asked.plain()))
+    refused = refused_changes(run, asked)
     steps = CheckpointStore(there.checkpoints).steps()
-    # Weights that were imported have no training behind them, which another one could contradict.
-    untrained = "imported" in there.read_provenance() and steps[-1:] == [0]
-    fixed = ("model", "tokenizer") if untrained else None
-    hard = [(path, old, new) for path, old, new in differences if not _is_free(path, fixed)]
-    if hard:
-        listed = [f"  {path}: {_brief(old)} in the run, {_brief(new)} asked for" for path, old, new in hard[:_LISTED]]
-        more = [f"  and {len(hard) - _LISTED} more"] if len(hard) > _LISTED else []
+    if "imported" in there.read_provenance() and steps[-1:] == [0]:
+        # Weights that were imported have no training behind them, which another one could contradict.
+        refused = [change for change in refused if change.path.startswith(("model.", "tokenizer."))]
+    if refused:
+        listed = [
+            f"  {change.path}: {_brief(change.old)} in the run, {_brief(change.new)} requested; {change.reason}"
+            for change in refused[:_LISTED]
+        ]
+        more = [f"  and {len(refused) - _LISTED} more"] if len(refused) > _LISTED else []
         raise CheckpointError(
-            "\n".join([f"{there.path} was started with another spec:", *listed, *more]),
-            hint="Resume it as it was, or train anew: in another folder, or in its place with --overwrite (overwrite=True).",
+            "\n".join([f"{there.path} was started with another spec, and a resumed run cannot change:", *listed, *more]),
+            hint="Resume it without these changes, or start a new run: in another directory, or in its place with "
+            "--overwrite (overwrite=True).",
         )
     if steps and asked.training.steps < steps[-1]:
         raise CheckpointError(
@@ -262,27 +246,4 @@ def _require_same(run: ExperimentSpec, asked: ExperimentSpec, there: RunFolder) 
 
 
 def _brief(value: Any) -> str:
-    return shortened(repr(value), 40)
-
-
-def _is_free(path: str, fixed: Sequence[str] | None = None) -> bool:
-    section, _, rest = path.partition(".")
-    if fixed is not None:
-        return section not in fixed
-    field = rest.partition(".")[0]
-    return section in _FREE or (section == "training" and field in _FREE_TRAINING)
-
-
-def _differences(one: Any, other: Any, path: str = "") -> Iterable[tuple[str, Any, Any]]:
-    if isinstance(one, dict) and isinstance(other, dict):
-        if path and one.get("name") != other.get("name"):
-            # Another component: its fields differ because of that, and say no more.
-            yield f"{path}.name", one.get("name"), other.get("name")
-            return
-        for key in dict.fromkeys([*one, *other]):
-            yield from _differences(one.get(key), other.get(key), f"{path}.{key}" if path else str(key))
-    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
-        for index, (left, right) in enumerate(zip(one, other, strict=True)):
-            yield from _differences(left, right, f"{path}.{index}")
-    elif one != other:
-        yield path, one, other
+    return shortened(repr(value), 30)

@@ -9,6 +9,7 @@ from gptkit.core.component import Component
 from gptkit.core.registry import default_registry
 from gptkit.testing import (
     attention,
+    callback,
     common,
     data,
     ends,
@@ -44,6 +45,7 @@ _KINDS: Mapping[str, tuple[Checks, ...]] = {
     "data": (data.checks,),
     "optimizer": (training.optimizer_checks,),
     "schedule": (training.schedule_checks,),
+    "callback": (callback.checks,),
     "tracker": (training.tracker_checks,),
     "family": (family.checks,),
 }

@@ -1,4 +1,4 @@
-"""Which device a training runs on, and how precise its matrix products are."""
+"""The device of a training, and the precision of its matrix products."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ __all__ = ["autocast", "has_bf16", "pick_device", "pick_precision"]
 
 
 def pick_device(choice: str) -> torch.device:
-    """The device meant by `auto`, `cpu`, `cuda` or `mps`.
+    """The device that `auto`, `cpu`, `cuda` or `mps` stands for.
 
     Raises:
-        TrainingError: there is no such device here.
+        TrainingError: the device is not available.
     """
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if choice == "auto":
-        return torch.device(next(name for name, available in there.items() if available))
-    if not there[choice]:
-        raise TrainingError(f"training.device is {choice!r}, and torch finds none here", hint="Choose cpu, or auto.")
+        return torch.device(next(name for name, present in available.items() if present))
+    if not available[choice]:
+        raise TrainingError(
+            f"training.device is {choice!r}, which torch does not find on this machine", hint="Choose cpu, or auto."
+        )
     return torch.device(choice)
 
 

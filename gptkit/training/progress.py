@@ -1,4 +1,4 @@
-"""What is seen of a training in a terminal: a bar with loss, speed and time left, and samples as they come."""
+"""Training progress in a terminal: a bar with loss, speed and remaining time, and samples."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from gptkit.kinds.callback import Callback
 from gptkit.kinds.tracker import TrainingStart
-from gptkit.training.observer import Observer
 
 __all__ = ["ConsoleProgress", "preparing"]
 
 
-class ConsoleProgress(Observer):
-    """A line for each validation, and samples of text; in a terminal also a live bar below them.
+class ConsoleProgress(Callback):
+    """Print a line for each validation and the samples of text; in a terminal also a live progress bar.
 
     Args:
-        console: where to; by default stderr, so that stdout stays free.
-        resume_command: what to type to go on, `{folder}` standing for the run's folder.
+        console: where to print; by default stderr, so that stdout stays free.
+        resume_command: the command that resumes the run, with `{folder}` for the run directory.
     """
 
     def __init__(self, console: Console | None = None, resume_command: str = "gptkit train --resume {folder}") -> None:
@@ -101,7 +101,7 @@ class ConsoleProgress(Observer):
 
 @contextlib.contextmanager
 def preparing(screen: ConsoleProgress | None, what: str) -> Iterator[Callable[[int, int], None]]:
-    """Show that something takes its time; call what it gives with how far that is, and of how much."""
+    """Show that a preparation is under way; the yielded function takes how much is done, and of how much."""
     if screen is None or not screen.console.is_terminal:
         yield lambda done, total: None
         return
@@ -117,5 +117,5 @@ def _short(number: float) -> str:
 
 
 def _printable(text: str) -> str:
-    """What a model wrote may be anything: control characters must not reach the terminal."""
+    """Generated text without control characters, which must not reach the terminal."""
     return "".join(char if char.isprintable() or char in "\n\t" else "�" for char in text)

@@ -1,4 +1,4 @@
-"""What a run's folder tells of its training: metrics.jsonl, samples.txt and loss.png."""
+"""The records of a training in its run directory: metrics.jsonl, samples.txt and loss.png."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from gptkit.core.errors import TrainingError
+from gptkit.kinds.callback import Callback
 from gptkit.kinds.tracker import TrainingStart
-from gptkit.training.observer import Observer
 
 __all__ = ["LossPlot", "MetricsFile", "SamplesFile", "read_metrics"]
 
@@ -18,18 +18,18 @@ METRICS, SAMPLES, PLOT = "metrics.jsonl", "samples.txt", "loss.png"
 _log = logging.getLogger("gptkit")
 
 
-class _Growing(Observer):
-    """A file that only grows. A checkpoint notes how long it was; what came later is cut when a training resumes."""
+class _Growing(Callback):
+    """A file that only grows. A checkpoint holds its length, to which it is cut when a training resumes."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._length = 0
 
-    def state(self) -> int:
-        return self._length
+    def state_dict(self) -> dict[str, Any]:
+        return {"length": self._length}
 
-    def restore(self, state: Any) -> None:
-        self._length = int(state)
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._length = int(state["length"])
 
     def on_start(self, start: TrainingStart) -> None:
         with self._writing(), self.path.open("ab") as stream:
@@ -48,7 +48,7 @@ class _Growing(Observer):
 
 
 class _Explained:
-    """Turns what the system says about a file into an error that a user can act on."""
+    """Turns a system error about a file into one with a remedy."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -60,7 +60,7 @@ class _Explained:
         if isinstance(error, OSError):
             raise TrainingError(
                 f"{self._path} cannot be written: {error.strerror or error}",
-                hint="Make room or put the permissions right, then resume the run.",
+                hint="Make room or correct the permissions, then resume the run.",
             ) from error
 
 
@@ -78,7 +78,7 @@ class SamplesFile(_Growing):
         self.append(f"──── step {step} ────\n{text}\n\n")
 
 
-class LossPlot(Observer):
+class LossPlot(Callback):
     """Draws the losses of a metrics file whenever a checkpoint is saved, and at the end."""
 
     def __init__(self, metrics: Path, picture: Path, title: str = "") -> None:
@@ -95,7 +95,7 @@ class LossPlot(Observer):
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, float]]:
-    """The lines of a metrics file; a last one that was torn off is left out."""
+    """The lines of a metrics file; an incomplete last line is skipped."""
     if not path.exists():
         return
     with path.open(encoding="utf-8") as stream:

@@ -1,4 +1,4 @@
-"""Ctrl-C: the first one finishes the step and saves, the second one stops at once."""
+"""Ctrl-C: the first one finishes the step and saves, the second one stops immediately."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequest:
-    """A context in which SIGINT and SIGTERM ask to stop; true once one came.
+    """A context in which SIGINT and SIGTERM request a stop; true once one was received.
 
     Outside the main thread, where signals cannot be caught, it stays false.
     """

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from gptkit.checkpoint.store import CheckpointStore, named_tensors
+from gptkit.checkpoint.safetensors import named_tensors
+from gptkit.checkpoint.store import CheckpointStore
 from gptkit.files import validate_data
 from gptkit.interop.formats.gguf.container import GgufFile, Typed, write_gguf
 from gptkit.kinds.tokenizer import Tokenizer

@@ -91,7 +91,7 @@ def test_a_run_with_a_checkpoint_stays_and_the_ways_out_are_named() -> None:
     with pytest.raises(CheckpointError, match="another spec") as caught:
         train("model.d_model=16", "data.path=" + "x" * 99, resume=True)
     assert "--overwrite (overwrite=True)" in str(caught.value)
-    assert "model.d_model: 8 in the run, 16 asked for" in caught.value.message
+    assert "model.d_model: 8 in the run, 16 requested; the weights belong to it" in caught.value.message
     assert max(map(len, caught.value.message.splitlines())) < 120
 
 

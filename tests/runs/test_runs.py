@@ -19,10 +19,10 @@ import torch
 import gptkit
 from gptkit.core.errors import CheckpointError, DataError, RequirementError, SpecError
 from gptkit.core.registry import Registry
+from gptkit.kinds.callback import Callback
 from gptkit.kinds.tracker import Tracker
 from gptkit.runs.folder import RunFolder
 from gptkit.runs.run import prompt_ids
-from gptkit.training.observer import Observer
 
 torch.set_num_threads(1)
 
@@ -257,8 +257,8 @@ def test_another_spec_is_refused_and_the_difference_told(corpus: Path, folder: P
     before = (folder / "spec.yaml").read_bytes()
     with pytest.raises(CheckpointError) as caught:
         quiet(spec(corpus), folder, ["model.norm=layer", "training.seed=4"], resume=True)
-    assert "model.norm.name: 'rms' in the run, 'layer' asked for" in caught.value.message
-    assert "training.seed: 0 in the run, 4 asked for" in caught.value.message
+    assert "model.norm.name: 'rms' in the run, 'layer' requested" in caught.value.message
+    assert "training.seed: 0 in the run, 4 requested" in caught.value.message
     assert (folder / "spec.yaml").read_bytes() == before
 
 
@@ -310,12 +310,12 @@ def test_the_lock_of_a_dead_process_does_not_hold(folder: Path) -> None:
 
 
 def test_ctrl_c_saves_and_the_run_says_that_it_is_not_finished(trained: gptkit.Run, corpus: Path, tmp_path: Path) -> None:
-    class Stop(Observer):
+    class Stop(Callback):
         def on_step(self, step: int) -> None:
             if step == 2:
                 os.kill(os.getpid(), signal.SIGINT)
 
-    run = quiet(spec(corpus), tmp_path / "run", observers=[Stop()])
+    run = quiet(spec(corpus), tmp_path / "run", callbacks=[Stop()])
     assert not run.finished
     assert gptkit.load(tmp_path / "run").step == run.step < 6
     assert same(weights(gptkit.resume(tmp_path / "run", progress=False).model), weights(trained.model))

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from gptkit.checkpoint.store import CheckpointStore
+from gptkit.training.config import TrainingSpec
 from gptkit.training.evaluation import Batch
-from gptkit.training.spec import TrainingSpec
-from gptkit.training.trainer import Trainer
+from gptkit.training.loop import Trainer
 
 torch.set_num_threads(1)
 
@@ -46,7 +46,7 @@ def make_model(dropout: float = 0.2) -> Bigram:
     return Bigram(dropout)
 
 
-def batch(step: int, batch_size: int, seed: int) -> Batch:
+def batch(step: int, batch_size: int, seed: int, *, first: int = 0) -> Batch:
     """Texts in which the next token is mostly the last one plus one."""
     generator = torch.Generator().manual_seed(1000 * seed + step)
     ids = torch.randint(VOCABULARY, (batch_size, 1), generator=generator) + torch.arange(LENGTH + 1)
@@ -66,7 +66,9 @@ def make_trainer(tmp_path: Path) -> MakeTrainer:
     """A trainer into a folder below tmp_path; keywords that the training's spec has go there."""
 
     def make(name: str = "run", **given: Any) -> Trainer:
-        fields = {key: given.pop(key) for key in list(given) if key in TrainingSpec.model_fields}
+        # `callbacks` are objects, as for the trainer; those of the spec are `spec_callbacks`.
+        fields = {key: given.pop(key) for key in list(given) if key in TrainingSpec.model_fields and key != "callbacks"}
+        fields["callbacks"] = given.pop("spec_callbacks", ())
         defaults: dict[str, Any] = {
             "steps": 10,
             "batch_size": 8,

@@ -14,16 +14,16 @@ import torch
 from torch import Tensor
 
 from gptkit.core.errors import TrainingError
+from gptkit.kinds.callback import Callback
 from gptkit.model.gpt import GPT
 from gptkit.training.evaluation import Batch
-from gptkit.training.observer import Observer
+from gptkit.training.loop import Trainer
 from gptkit.training.records import MetricsFile, SamplesFile, read_metrics
-from gptkit.training.trainer import Trainer
 
 from .conftest import VOCABULARY, MakeTrainer, batch
 
 
-class Diary(Observer):
+class Diary(Callback):
     """Keeps all it is told."""
 
     def __init__(self) -> None:
@@ -62,13 +62,13 @@ def same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
 
 def test_the_loss_falls(make_trainer: MakeTrainer) -> None:
     diary = Diary()
-    make_trainer(steps=60, observers=[diary]).run()
+    make_trainer(steps=60, callbacks=[diary]).run()
     assert diary.metrics[60]["validation_loss"] < 0.5 * diary.metrics[0]["validation_loss"]
 
 
 def test_things_happen_when_they_are_due(make_trainer: MakeTrainer) -> None:
     diary = Diary()
-    make_trainer(sample_every=5, observers=[diary], write=lambda step: "text").run()
+    make_trainer(sample_every=5, callbacks=[diary], write=lambda step: "text").run()
     assert diary.steps("step") == list(range(1, 11))
     assert diary.steps("checkpoint") == [4, 8, 10]
     assert diary.steps("sample") == [0, 5, 10]
@@ -80,8 +80,8 @@ def test_things_happen_when_they_are_due(make_trainer: MakeTrainer) -> None:
 
 def test_the_logged_loss_is_the_mean_since_the_last_line(make_trainer: MakeTrainer) -> None:
     each, third = Diary(), Diary()
-    make_trainer("a", log_every=1, steps=6, observers=[each]).run()
-    make_trainer("b", log_every=3, steps=6, observers=[third]).run()
+    make_trainer("a", log_every=1, steps=6, callbacks=[each]).run()
+    make_trainer("b", log_every=3, steps=6, callbacks=[third]).run()
     losses = [each.metrics[step]["loss"] for step in (4, 5, 6)]
     assert third.metrics[6]["loss"] == pytest.approx(sum(losses) / 3, rel=1e-12)
     assert third.metrics[6]["tokens_per_second"] > 0
@@ -89,7 +89,7 @@ def test_the_logged_loss_is_the_mean_since_the_last_line(make_trainer: MakeTrain
 
 def test_the_rate_follows_the_schedule(make_trainer: MakeTrainer) -> None:
     diary = Diary()
-    trainer = make_trainer(log_every=1, observers=[diary])
+    trainer = make_trainer(log_every=1, callbacks=[diary])
     trainer.run()
     factors = [trainer.spec.schedule.factor(step, 10) for step in range(10)]
     assert [diary.metrics[step + 1]["learning_rate"] for step in range(10)] == pytest.approx([0.05 * f for f in factors])
@@ -97,7 +97,7 @@ def test_the_rate_follows_the_schedule(make_trainer: MakeTrainer) -> None:
 
 @pytest.mark.parametrize("with_ignored", [False, True])
 def test_accumulation_is_the_whole_batch(make_trainer: MakeTrainer, with_ignored: bool) -> None:
-    def with_holes(step: int, batch_size: int, seed: int) -> Batch:
+    def with_holes(step: int, batch_size: int, seed: int, *, first: int) -> Batch:
         inputs, targets, documents = batch(step, batch_size, seed)
         # Unevenly, and one part has no target at all.
         targets = targets.clone()
@@ -130,7 +130,7 @@ def test_activation_checkpointing_trains_to_the_same_weights(make_trainer: MakeT
 def test_document_numbers_reach_the_model(make_trainer: MakeTrainer) -> None:
     seen: list[Tensor] = []
 
-    def with_documents(step: int, batch_size: int, seed: int) -> Batch:
+    def with_documents(step: int, batch_size: int, seed: int, *, first: int) -> Batch:
         inputs, targets, _ = batch(step, batch_size, seed)
         return inputs, targets, torch.arange(batch_size)[:, None].expand_as(inputs)
 
@@ -156,7 +156,7 @@ def test_gradients_are_clipped(make_trainer: MakeTrainer) -> None:
 
 
 def test_a_resumed_training_has_the_same_numbers(make_trainer: MakeTrainer, tmp_path: Path) -> None:
-    def records(name: str) -> list[Observer]:
+    def records(name: str) -> list[Callback]:
         return [MetricsFile(tmp_path / name / "metrics.jsonl"), SamplesFile(tmp_path / name / "samples.txt")]
 
     def numbers(name: str) -> list[dict[str, float]]:
@@ -164,22 +164,22 @@ def test_a_resumed_training_has_the_same_numbers(make_trainer: MakeTrainer, tmp_
         return [{key: value for key, value in row.items() if key != "tokens_per_second"} for row in rows]
 
     settings: dict[str, Any] = {"sample_every": 3, "write": lambda step: f"text of {step}"}
-    whole = make_trainer("whole", observers=records("whole"), **settings)
+    whole = make_trainer("whole", callbacks=records("whole"), **settings)
     whole.run()
 
-    class Crash(Observer):
+    class Crash(Callback):
         def on_step(self, step: int) -> None:
             if step == 7:
                 raise RuntimeError("power cut")
 
-    broken = make_trainer("broken", observers=[*records("broken"), Crash()], **settings)
+    broken = make_trainer("broken", callbacks=[*records("broken"), Crash()], **settings)
     with pytest.raises(RuntimeError, match="power cut"):
         broken.run()
     assert numbers("broken")[-1]["step"] == 6
     latest = broken._checkpoints.latest()
     assert latest is not None
     assert latest.name == "step-00000004"
-    resumed = make_trainer("broken", observers=records("broken"), **settings)
+    resumed = make_trainer("broken", callbacks=records("broken"), **settings)
     resumed.resume(latest)
     assert resumed.step == 4
     resumed.run()
@@ -219,7 +219,7 @@ def test_a_finished_training_stays_as_it_is(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer()
     trainer.run()
     diary = Diary()
-    again = make_trainer(observers=[diary])
+    again = make_trainer(callbacks=[diary])
     latest = trainer._checkpoints.latest()
     assert latest is not None
     again.resume(latest)
@@ -228,7 +228,7 @@ def test_a_finished_training_stays_as_it_is(make_trainer: MakeTrainer) -> None:
     assert diary.events == [("end", 10)]
 
 
-class SignalAt(Observer):
+class SignalAt(Callback):
     def __init__(self, step: int, number: signal.Signals, times: int = 1) -> None:
         self.step, self.number, self.times = step, number, times
 
@@ -242,7 +242,7 @@ class SignalAt(Observer):
 def test_a_signal_finishes_the_step_and_saves(make_trainer: MakeTrainer, number: signal.Signals) -> None:
     before = signal.getsignal(number)
     diary = Diary()
-    trainer = make_trainer(observers=[SignalAt(6, number), diary])
+    trainer = make_trainer(callbacks=[SignalAt(6, number), diary])
     trainer.run()
     assert trainer.stopped
     assert trainer.step in (6, 7)  # the signal comes while step 6 is dealt with
@@ -260,7 +260,7 @@ def test_a_signal_finishes_the_step_and_saves(make_trainer: MakeTrainer, number:
 
 def test_a_second_signal_stops_at_once(make_trainer: MakeTrainer) -> None:
     diary = Diary()
-    trainer = make_trainer(observers=[diary, SignalAt(6, signal.SIGINT, times=2)])
+    trainer = make_trainer(callbacks=[diary, SignalAt(6, signal.SIGINT, times=2)])
     with pytest.raises(KeyboardInterrupt):
         trainer.run()
     assert diary.steps("checkpoint") == [4]
@@ -272,7 +272,7 @@ def test_numbers_that_are_not_finite_end_the_training(make_trainer: MakeTrainer,
     trainer = make_trainer(checkpoint_every=2, clip=None)
     weight = trainer.model.get_parameter("mix.weight")
 
-    def poison(step: int, batch_size: int, seed: int) -> Batch:
+    def poison(step: int, batch_size: int, seed: int, *, first: int) -> Batch:
         if step == 4:
             if where == "loss":
                 weight.data.fill_(float("nan"))

@@ -22,13 +22,13 @@ from gptkit.components.tracker.csv import CSVSpec
 from gptkit.core.errors import TrainingError
 from gptkit.kinds.tracker import Tracker, TrainingStart
 from gptkit.training import precision
+from gptkit.training.callback import TrackerCallback
+from gptkit.training.config import TrainingSpec
 from gptkit.training.evaluation import Batch, evaluate
-from gptkit.training.observer import Isolated
 from gptkit.training.plot import draw_losses
 from gptkit.training.progress import ConsoleProgress
 from gptkit.training.records import MetricsFile, SamplesFile, read_metrics
 from gptkit.training.seeds import derive
-from gptkit.training.spec import TrainingSpec
 
 from .conftest import MakeTrainer, make_model
 
@@ -77,15 +77,19 @@ class Keeping(Tracker):
 
 def test_a_failing_tracker_ends_nothing_but_itself(make_trainer: MakeTrainer, caplog: pytest.LogCaptureFixture) -> None:
     failing, keeping = Failing(), Keeping()
-    trackers = [Isolated(lambda: failing, "failing"), Isolated(Spoiling, "spoiling"), Isolated(lambda: keeping, "keeping")]
+    trackers = [
+        TrackerCallback(lambda: failing, "failing"),
+        TrackerCallback(Spoiling, "spoiling"),
+        TrackerCallback(lambda: keeping, "keeping"),
+    ]
     with caplog.at_level(logging.WARNING, logger="gptkit"):
         trainer = make_trainer(
-            steps=2, log_every=1, sample_every=None, observers=trackers, write=lambda step: "hi", describe={"name": "x"}
+            steps=2, log_every=1, sample_every=None, callbacks=trackers, write=lambda step: "hi", describe={"name": "x"}
         )
         trainer.run()
     assert failing.calls == 1
     assert [record.getMessage() for record in caplog.records] == [
-        "tracker 'failing' failed and is left out from here on: ConnectionError: no server"
+        "tracker 'failing' failed and is disabled for the rest of the training: ConnectionError: no server"
     ]
     training = ["grad_norm", "learning_rate", "loss", "tokens_per_second"]
     validated = ["validation_loss", "validation_perplexity"]
@@ -105,7 +109,7 @@ def test_a_tracker_that_cannot_be_made_ends_nothing(make_trainer: MakeTrainer, c
     def make() -> Tracker:
         raise ModuleNotFoundError("No module named 'wandb'")
 
-    trainer = make_trainer(steps=1, observers=[Isolated(make, "dashboard")])
+    trainer = make_trainer(steps=1, callbacks=[TrackerCallback(make, "dashboard")])
     trainer.run()
     assert trainer.step == 1
     assert "tracker 'dashboard' failed" in caplog.text
@@ -144,13 +148,13 @@ def test_metrics_after_the_checkpoint_are_cut(tmp_path: Path) -> None:
     file = MetricsFile(path)
     file.on_start(start(tmp_path))
     file.on_metrics(1, {"loss": 1.25})
-    state = file.state()
+    state = file.state_dict()
     file.on_metrics(2, {"loss": 1.0})
     with path.open("a") as stream:
         stream.write('{"step": 3, "lo')  # torn off by a kill
     assert [row["step"] for row in read_metrics(path)] == [1, 2]
     resumed = MetricsFile(path)
-    resumed.restore(state)
+    resumed.load_state_dict(state)
     resumed.on_start(start(tmp_path, step=1))
     resumed.on_metrics(2, {"loss": 1.0})
     assert list(read_metrics(path)) == [{"step": 1, "loss": 1.25}, {"step": 2, "loss": 1.0}]
@@ -164,7 +168,7 @@ def test_samples_keep_whatever_a_model_writes(tmp_path: Path) -> None:
     file.on_sample(5, "naïve\n🙂 \x07")
     assert "step 5" in file.path.read_text(encoding="utf-8")
     assert "naïve\n🙂 \x07" in file.path.read_text(encoding="utf-8")
-    assert file.state() == file.path.stat().st_size
+    assert file.state_dict()["length"] == file.path.stat().st_size
 
 
 def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
@@ -278,7 +282,7 @@ def test_bf16_computes_products_in_bf16_and_keeps_weights_in_fp32(make_trainer: 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a card")
 def test_a_device_that_is_not_there_is_told() -> None:
-    with pytest.raises(TrainingError, match="finds none here"):
+    with pytest.raises(TrainingError, match="does not find on this machine"):
         precision.pick_device("cuda")
 
 

@@ -1,0 +1,52 @@
+"""Callback `length-warmup`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from gptkit.kinds.callback import Callback, CallbackSpec, StepPlan
+
+__all__ = ["LengthWarmup", "LengthWarmupSpec"]
+
+
+class LengthWarmupSpec(CallbackSpec):
+    """Raises the length of training sequences linearly to the whole data window.
+
+    Formula:
+        l(t) = m · ⌊(l₀ + (L − l₀) · min(1, t / n)) / m⌋, at least m
+        at step t, with data windows of L tokens, l₀ = initial, n = steps and m = multiple
+
+    Paper:
+        https://arxiv.org/abs/2108.06084
+
+    Notes:
+        A data window is cut at its end: which windows a step reads does not depend on the length.
+    """
+
+    name: Literal["length-warmup"] = "length-warmup"
+    initial: int = Field(64, ge=1, description="Tokens of the first sequences.")
+    steps: int = Field(100, ge=1, description="Steps over which the length rises.")
+    multiple: int = Field(8, ge=1, description="Lengths are multiples of this number.")
+
+    examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({}, {"initial": 2, "steps": 4, "multiple": 1})
+
+    def build(self) -> Callback:
+        return LengthWarmup(self)
+
+
+class LengthWarmup(Callback):
+    """The runtime part of `LengthWarmupSpec`."""
+
+    def __init__(self, spec: LengthWarmupSpec) -> None:
+        self.spec = spec
+
+    def plan(self, step: int, plan: StepPlan) -> StepPlan:
+        spec, full = self.spec, plan.length
+        first = min(spec.initial, full)
+        if step >= spec.steps:
+            return plan
+        length = first + (full - first) * step // spec.steps
+        return plan.replace(length=min(full, max(spec.multiple, length // spec.multiple * spec.multiple)))

@@ -1,0 +1,1 @@
+"""Runtime parts of the components of kind `callback`."""

@@ -1,0 +1,160 @@
+"""Checks of callbacks: that their state restores them, that plans are sane, and that they disturb nothing."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import random
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gptkit.checkpoint.safetensors import pack, unpack
+from gptkit.core.errors import CheckpointError
+from gptkit.kinds.callback import Callback, StepPlan, Training
+from gptkit.kinds.tracker import TrainingStart
+from gptkit.testing.check import Checks, expect
+from gptkit.testing.subject import Subject
+
+__all__ = ["checks"]
+
+checks = Checks()
+
+_STEPS, _BATCH, _LENGTH = 8, 4, 16
+
+
+class _Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.table = nn.Parameter(torch.randn(11, 8, generator=generator))
+        self.bias = nn.Parameter(torch.randn(8, generator=generator))
+
+    def loss(self, step: int) -> Tensor:
+        return (self.table - 0.1 * step).square().mean() + (self.bias + 0.1 * step).square().mean()
+
+
+class _Session:
+    """A small training with one callback, which can be stored and restored at any step."""
+
+    def __init__(self, subject: Subject, folder: Path) -> None:
+        self.net = _Net()
+        self.optimizer = torch.optim.SGD(self.net.parameters(), lr=0.1, momentum=0.9)
+        self.callback: Callback = subject.spec.build()
+        self.folder = folder
+        self.step = 0
+
+    def start(self, state: dict[str, Any] | None = None) -> None:
+        self.callback.setup(Training(self.net, self.optimizer, _STEPS, 0))
+        if state is not None:
+            self.callback.load_state_dict(state)
+        self.callback.on_start(TrainingStart(self.folder, self.step, _STEPS, {}))
+
+    def run(self, until: int) -> Iterator[StepPlan]:
+        while self.step < until:
+            plan = self.callback.plan(self.step, StepPlan(1.0, _BATCH, _LENGTH))
+            yield plan
+            self.optimizer.param_groups[0]["lr"] = 0.1 * plan.rate
+            self.callback.on_step_start(self.step)
+            self.optimizer.zero_grad()
+            loss = self.net.loss(self.step)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.callback.on_gradients(self.step)
+            self.optimizer.step()
+            self.step += 1
+            self.callback.on_step(self.step)
+            # The validation loss rises and falls, for callbacks that react to it.
+            metrics = {"loss": float(loss.detach()), "validation_loss": abs(math.sin(self.step)), "learning_rate": 0.1}
+            self.callback.on_metrics(self.step, metrics)
+            self.callback.on_sample(self.step, "Once upon a time.\n")
+
+    def evaluated(self) -> dict[str, Tensor]:
+        weights = self.callback.evaluation_weights()
+        return {} if weights is None else {name: tensor.detach().clone() for name, tensor in weights.items()}
+
+
+def _session(subject: Subject) -> _Session:
+    session = _Session(subject, Path(tempfile.gettempdir()))
+    expect(
+        isinstance(session.callback, Callback),
+        f"build returned a {type(session.callback).__name__}, not a gptkit.kinds.callback.Callback",
+    )
+    return session
+
+
+@checks.add("state-restores", "A resumed training continues from the state dict alone, with the same numbers to the bit.")
+def state_restores(subject: Subject) -> None:
+    for stop in (0, 3, 5):
+        whole = _session(subject)
+        whole.start()
+        list(whole.run(stop))
+        try:
+            packed, tensors = pack(whole.callback.state_dict(), "state", "the callback")
+        except CheckpointError as error:
+            expect(False, f"the state cannot be stored: {error.message}")
+        packed, tensors = json.loads(json.dumps(packed)), {name: tensor.clone() for name, tensor in tensors.items()}
+        resumed = _session(subject)
+        resumed.net.load_state_dict(copy.deepcopy(whole.net.state_dict()))
+        resumed.optimizer.load_state_dict(copy.deepcopy(whole.optimizer.state_dict()))
+        resumed.step = stop
+        resumed.start(unpack(packed, tensors))
+        plans = list(whole.run(_STEPS)), list(resumed.run(_STEPS))
+        expect(plans[0] == plans[1], f"resumed after step {stop}, it plans other steps: {plans[1]}, not {plans[0]}")
+        for name, parameter in whole.net.named_parameters():
+            alike = torch.equal(parameter, resumed.net.get_parameter(name))
+            expect(alike, f"resumed after step {stop}, training ends with another {name}")
+        evaluated = whole.evaluated(), resumed.evaluated()
+        expect(evaluated[0].keys() == evaluated[1].keys(), f"resumed after step {stop}, it provides other weights")
+        for name, tensor in evaluated[0].items():
+            alike = torch.equal(tensor, evaluated[1][name])
+            expect(alike, f"resumed after step {stop}, it provides another {name} to evaluate with")
+
+
+@checks.add("plans-are-valid", "A plan outside the data window or with a rate that is not finite ends the training.")
+def plans_are_valid(subject: Subject) -> None:
+    session = _session(subject)
+    session.start()
+    for step, plan in enumerate(session.run(_STEPS)):
+        expect(isinstance(plan, StepPlan), f"the plan of step {step} is a {type(plan).__name__}")
+        expect(plan.batch_size >= 1, f"the plan of step {step} has a batch of {plan.batch_size} windows")
+        expect(
+            1 <= plan.length <= _LENGTH, f"the plan of step {step} uses {plan.length} of the {_LENGTH} tokens of a window"
+        )
+        expect(math.isfinite(plan.rate) and plan.rate >= 0, f"the plan of step {step} has the rate {plan.rate}")
+        again = session.callback.plan(step, StepPlan(1.0, _BATCH, _LENGTH))
+        expect(again == plan, f"asked again for step {step}, it plans {again}, not {plan}")
+
+
+@checks.add("leaves-random-numbers", "Callbacks that draw from global generators change what others draw after them.")
+def leaves_random_numbers(subject: Subject) -> None:
+    session = _session(subject)
+    torch.manual_seed(5)
+    before = torch.get_rng_state(), random.getstate(), repr(np.random.get_state())
+    session.start()
+    list(session.run(_STEPS))
+    session.callback.state_dict()
+    session.callback.evaluation_weights()
+    session.callback.on_end(_STEPS, None)
+    expect(torch.equal(before[0], torch.get_rng_state()), "it draws from torch's global generator")
+    expect(before[1] == random.getstate(), "it draws from Python's global generator")
+    expect(before[2] == repr(np.random.get_state()), "it draws from numpy's global generator")
+
+
+@checks.add("weights-fit", "Weights to evaluate with replace the model's for a while, and must not be the model's own.")
+def weights_fit(subject: Subject) -> None:
+    session = _session(subject)
+    session.start()
+    list(session.run(_STEPS))
+    weights = session.callback.evaluation_weights()
+    own = dict(session.net.named_parameters())
+    for name, tensor in (weights or {}).items():
+        expect(name in own, f"it provides {name!r}, which is not a parameter of the model")
+        expect(tensor.shape == own[name].shape, f"{name} has the shape {tuple(tensor.shape)}, not {tuple(own[name].shape)}")
+        expect(tensor.data_ptr() != own[name].data_ptr(), f"the {name} it provides is the model's own tensor")
+        expect(bool(tensor.isfinite().all()), f"the {name} it provides is not finite")

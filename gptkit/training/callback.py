@@ -1,0 +1,191 @@
+"""The callbacks of a training as one, and the adapters that run trackers as callbacks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gptkit.core.errors import TrainingError
+from gptkit.kinds.callback import Callback, StepPlan, Training
+from gptkit.kinds.tracker import Tracker, TrainingStart
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Callbacks", "PluginTrackers", "TrackerCallback"]
+
+_log = logging.getLogger("gptkit")
+
+
+class Callbacks(Callback):
+    """Calls several callbacks in their order."""
+
+    def __init__(self, callbacks: Iterable[Callback]) -> None:
+        self._all = tuple(callbacks)
+
+    def setup(self, training: Training) -> None:
+        for callback in self._all:
+            callback.setup(training)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The states by name; callbacks without a state have no entry."""
+        states = {name: callback.state_dict() for name, callback in self._named()}
+        return {name: state for name, state in states.items() if state}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, callback in self._named():
+            if name in state:
+                callback.load_state_dict(state[name])
+
+    def _named(self) -> Iterable[tuple[str, Callback]]:
+        seen: dict[str, int] = {}
+        for callback in self._all:
+            name = type(callback).__name__
+            seen[name] = seen.get(name, 0) + 1
+            yield name if seen[name] == 1 else f"{name} {seen[name]}", callback
+
+    def on_start(self, start: TrainingStart) -> None:
+        for callback in self._all:
+            callback.on_start(start)
+
+    def plan(self, step: int, plan: StepPlan) -> StepPlan:
+        for callback in self._all:
+            plan = callback.plan(step, plan)
+        return plan
+
+    def on_step_start(self, step: int) -> None:
+        for callback in self._all:
+            callback.on_step_start(step)
+
+    def on_gradients(self, step: int) -> None:
+        for callback in self._all:
+            callback.on_gradients(step)
+
+    def on_step(self, step: int) -> None:
+        for callback in self._all:
+            callback.on_step(step)
+
+    def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        for callback in self._all:
+            callback.on_metrics(step, metrics)
+
+    def on_sample(self, step: int, text: str) -> None:
+        for callback in self._all:
+            callback.on_sample(step, text)
+
+    def on_checkpoint(self, step: int, folder: Path) -> None:
+        for callback in self._all:
+            callback.on_checkpoint(step, folder)
+
+    def on_end(self, step: int, error: BaseException | None) -> None:
+        for callback in self._all:
+            callback.on_end(step, error)
+
+    def evaluation_weights(self) -> Mapping[str, Tensor] | None:
+        """The weights of the one callback that provides some.
+
+        Raises:
+            TrainingError: several callbacks do.
+        """
+        provided = [(type(callback).__name__, callback.evaluation_weights()) for callback in self._all]
+        providers = [(name, weights) for name, weights in provided if weights is not None]
+        if len(providers) > 1:
+            names = ", ".join(name for name, _ in providers)
+            raise TrainingError(
+                f"several callbacks provide the weights to evaluate with: {names}", hint="Keep one in training.callbacks."
+            )
+        return providers[0][1] if providers else None
+
+
+class TrackerCallback(Callback):
+    """Runs a tracker whose exceptions are reported once and end nothing but the tracker.
+
+    Args:
+        make: returns the tracker; called when the training starts.
+        name: the tracker's name in the report.
+    """
+
+    def __init__(self, make: Callable[[], Tracker], name: str) -> None:
+        self._make = make
+        self._tracker: Tracker | None = None
+        self._name = name
+
+    @classmethod
+    def of(cls, tracker: Tracker, name: str | None = None) -> TrackerCallback:
+        """Run a tracker that exists already."""
+        return cls(partial(_identity, tracker), name or type(tracker).__name__)
+
+    def _call(self, call: Callable[[Tracker], None]) -> None:
+        if self._tracker is None:
+            return
+        try:
+            call(self._tracker)
+        except Exception as error:
+            self._disable(error)
+
+    def _disable(self, error: Exception) -> None:
+        self._tracker = None
+        text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        _log.warning("tracker %r failed and is disabled for the rest of the training: %s", self._name, text)
+        _log.debug("its traceback", exc_info=error)
+
+    def on_start(self, start: TrainingStart) -> None:
+        try:
+            self._tracker = self._make()
+        except Exception as error:
+            self._disable(error)
+        self._call(lambda tracker: tracker.on_start(start))
+
+    def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        # A copy: what one tracker does to it must not reach the next.
+        self._call(lambda tracker: tracker.on_metrics(step, dict(metrics)))
+
+    def on_sample(self, step: int, text: str) -> None:
+        self._call(lambda tracker: tracker.on_sample(step, text))
+
+    def on_checkpoint(self, step: int, folder: Path) -> None:
+        self._call(lambda tracker: tracker.on_checkpoint(step, folder))
+
+    def on_end(self, step: int, error: BaseException | None) -> None:
+        self._call(lambda tracker: tracker.on_end(step, error))
+
+
+class PluginTrackers(Callback):
+    """The trackers that plugins add to every training through the hook `gptkit_trackers`.
+
+    Args:
+        ask: returns, for a training that starts, each plugin's name and what its hook returned.
+    """
+
+    def __init__(self, ask: Callable[[TrainingStart], Iterable[tuple[str, Any]]]) -> None:
+        self._ask = ask
+        self._trackers = Callbacks(())
+
+    def on_start(self, start: TrainingStart) -> None:
+        trackers: list[Callback] = []
+        for name, returned in self._ask(start):
+            if not isinstance(returned, (list, tuple)) or not all(isinstance(item, Tracker) for item in returned):
+                _log.warning("%s: gptkit_trackers returned %r, which is not a list of trackers", name, returned)
+                continue
+            trackers += [TrackerCallback.of(tracker, f"{type(tracker).__name__} of {name}") for tracker in returned]
+        self._trackers = Callbacks(trackers)
+        self._trackers.on_start(start)
+
+    def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        self._trackers.on_metrics(step, metrics)
+
+    def on_sample(self, step: int, text: str) -> None:
+        self._trackers.on_sample(step, text)
+
+    def on_checkpoint(self, step: int, folder: Path) -> None:
+        self._trackers.on_checkpoint(step, folder)
+
+    def on_end(self, step: int, error: BaseException | None) -> None:
+        self._trackers.on_end(step, error)
+
+
+def _identity(tracker: Tracker) -> Tracker:
+    return tracker

@@ -1,0 +1,123 @@
+"""The training section of a spec file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from gptkit.core.component import Component, component
+from gptkit.core.errors import Problem
+from gptkit.core.spec import Spec, validation_error
+from gptkit.kinds.callback import CallbackSpec
+from gptkit.kinds.optimizer import OptimizerSpec, ScheduleSpec
+from gptkit.kinds.tracker import TrackerSpec
+from gptkit.training.resume import CHANGEABLE, Fixed
+
+__all__ = ["TrainingSpec"]
+
+_STEPS = Fixed("every step so far was computed with it")
+_DATA = Fixed("the order of the data depends on it")
+
+
+class TrainingSpec(Spec):
+    """How a model is trained: how long, on how much at a time, by which optimizer, and what is recorded.
+
+    Notes:
+        Everything random depends on the seed and the step alone, so a resumed training computes exactly the numbers of an
+        uninterrupted one (on the same machine, with the same number of threads).
+    """
+
+    steps: Annotated[int, CHANGEABLE] = Field(
+        1000, ge=1, description="Optimizer steps. May be raised when a run is resumed."
+    )
+    batch_size: Annotated[int, _DATA] = Field(16, ge=1, description="Data windows per step.")
+    grad_accumulation: Annotated[int, _STEPS] = Field(
+        1,
+        ge=1,
+        description="Parts that a batch is computed in, one by one, to save memory; the gradient stays the whole batch's.",
+    )
+    clip: Annotated[float | None, _STEPS] = Field(
+        1.0, gt=0, description="Largest norm of the gradient over all parameters; null for no limit."
+    )
+    optimizer: Annotated[OptimizerSpec, Fixed("the optimizer's state belongs to it")] = component(
+        "adamw", description="How gradients change weights."
+    )
+    schedule: Annotated[ScheduleSpec, _STEPS] = component(
+        {"name": "cosine", "warmup_steps": 50}, description="The learning rate over the steps of the training."
+    )
+    seed: Annotated[int, Fixed("weights, data windows and dropout depend on it")] = Field(
+        0, ge=0, lt=2**63, description="Seed of everything random: weights, data windows, dropout, samples."
+    )
+    precision: Annotated[Literal["auto", "fp32", "bf16"], _STEPS] = Field(
+        "auto", description="Of matrix products; weights stay fp32. auto: bf16 where the device computes in it, else fp32."
+    )
+    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], CHANGEABLE] = Field(
+        "auto", description="Where to compute. auto: CUDA where available, else MPS, else the CPU."
+    )
+    compile: Annotated[bool, CHANGEABLE] = Field(
+        False, description="Compile the model with torch.compile: slow to start, then faster."
+    )
+    recompute: Annotated[Literal["none", "blocks"], CHANGEABLE] = Field(
+        "none",
+        description="Activation checkpointing. blocks: keep only each block's input for the backward pass and compute the "
+        "rest again, which needs less memory and about a third more time; the gradients are the same.",
+    )
+    log_every: Annotated[int, CHANGEABLE] = Field(
+        10, ge=1, description="Steps between two lines of metrics; the loss is the mean since the previous line."
+    )
+    evaluate_every: Annotated[int | None, CHANGEABLE] = Field(
+        100, ge=1, description="Steps between two validations; null for one before and one after the training."
+    )
+    evaluate_batches: Annotated[int, CHANGEABLE] = Field(
+        20, ge=1, description="Batches that a validation reads at most, the same every time."
+    )
+    sample_every: Annotated[int | None, CHANGEABLE] = Field(
+        200, ge=1, description="Steps between two samples of text; null for one before and one after the training."
+    )
+    sample_prompt: Annotated[str, CHANGEABLE] = Field(
+        "", description="The prompt of the samples; empty for the start of a text."
+    )
+    sample_tokens: Annotated[int, CHANGEABLE] = Field(
+        100, ge=0, description="Length of a sample in tokens; 0 for no samples."
+    )
+    checkpoint_every: Annotated[int | None, CHANGEABLE] = Field(
+        200, ge=1, description="Steps between two checkpoints; null for one at the end."
+    )
+    keep_checkpoints: Annotated[int, CHANGEABLE] = Field(
+        2, ge=1, description="How many checkpoints are kept, the newest ones."
+    )
+    callbacks: Annotated[tuple[CallbackSpec, ...], _STEPS] = Field(
+        (), description="What takes part in each step, in this order: weight averages, schedules of batch size or length."
+    )
+    trackers: Annotated[tuple[TrackerSpec, ...], CHANGEABLE] = Field(
+        (), description="Where metrics go besides the run's metrics.jsonl, samples.txt and loss.png."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> TrainingSpec:
+        problems = list(self._problems())
+        if problems:
+            raise validation_error(problems, self)
+        return self
+
+    def components(self) -> Iterator[tuple[tuple[str | int, ...], Component]]:
+        """The components of the section, each with its path."""
+        yield ("optimizer",), self.optimizer
+        yield ("schedule",), self.schedule
+        for index, callback in enumerate(self.callbacks):
+            yield ("callbacks", index), callback
+        for index, tracker in enumerate(self.trackers):
+            yield ("trackers", index), tracker
+
+    def _problems(self) -> Iterator[Problem]:
+        if self.batch_size % self.grad_accumulation:
+            possible = ", ".join(str(n) for n in range(1, self.batch_size + 1) if self.batch_size % n == 0)
+            yield Problem(
+                ("grad_accumulation",),
+                f"a batch of {self.batch_size} has no {self.grad_accumulation} equal parts; possible: {possible}",
+            )
+        for place, part in self.components():
+            for problem in part.problems(None):
+                yield problem.below(*place)

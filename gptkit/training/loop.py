@@ -1,0 +1,307 @@
+"""The training loop: when to step, log, evaluate, sample, save and stop."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from gptkit.checkpoint.store import CheckpointStore
+from gptkit.core.errors import TrainingError
+from gptkit.kinds.callback import Callback, StepPlan, Training
+from gptkit.kinds.tracker import TrainingStart
+from gptkit.model.gpt import GPT
+from gptkit.training.callback import Callbacks
+from gptkit.training.config import TrainingSpec
+from gptkit.training.evaluation import Batch, evaluate, with_weights
+from gptkit.training.parallel.processes import Processes
+from gptkit.training.precision import pick_device, pick_precision
+from gptkit.training.seeds import derive
+from gptkit.training.state import TrainingState
+from gptkit.training.step import TrainingStep
+from gptkit.training.stop import StopRequest
+
+__all__ = ["Trainer", "TrainingBatches", "ValidationBatches"]
+
+
+class TrainingBatches(Protocol):
+    """Provides the batch of a step; a pure function of its arguments (`Windows.batch`, for example)."""
+
+    def __call__(self, step: int, batch_size: int, seed: int, /, *, first: int) -> Batch:
+        """Return the batch of a step.
+
+        Args:
+            step: steps done before.
+            batch_size: the number of data windows.
+            seed: the training's seed.
+            first: data windows read by all steps before.
+        """
+
+
+ValidationBatches = Callable[[int, int], Iterable[Batch]]
+"""Batches to validate on, given the number of windows and of batches at most: the same every time."""
+
+
+class Trainer:
+    """Trains one model.
+
+    Args:
+        model: an `nn.Module` with ``model(ids_BT, targets_BT).loss``; it is moved to the training's device.
+        spec: the training section of a spec.
+        train: returns the batch of a step.
+        validation: returns the batches to validate on; None for no validation.
+        checkpoints: where checkpoints go.
+        callbacks: called in this order, after those of the spec.
+        write: returns a sample of text, given the number of steps done; None for no samples.
+        describe: the resolved spec as plain data, for trackers.
+        processes: those that train together, each with a trainer of its own.
+        forward: the model as it is called, where it is wrapped or compiled already.
+
+    Attributes:
+        step: how many steps are done.
+        stopped: whether a signal asked to stop before the last step.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        spec: TrainingSpec,
+        train: TrainingBatches,
+        validation: ValidationBatches | None = None,
+        *,
+        checkpoints: CheckpointStore,
+        callbacks: Iterable[Callback] = (),
+        write: Callable[[int], str] | None = None,
+        describe: Mapping[str, Any] | None = None,
+        processes: Processes | None = None,
+        forward: nn.Module | None = None,
+    ) -> None:
+        self.spec = spec
+        self.device = pick_device(spec.device)
+        self.precision = pick_precision(spec.precision, self.device)
+        self.processes = processes or Processes()
+        self.model = model if forward is not None else model.to(self.device)
+        if isinstance(model, GPT):
+            model.recompute = spec.recompute
+        elif spec.recompute != "none":
+            raise TrainingError(
+                f"training.recompute is {spec.recompute!r}, but the model is a {type(model).__name__}, not a GPT",
+                hint="Set training.recompute to none.",
+            )
+        self.optimizer = spec.optimizer.build(model)
+        self.stopped = False
+        if forward is None:
+            forward = cast("nn.Module", torch.compile(model)) if spec.compile else model
+        self._forward = forward
+        self._step = TrainingStep(
+            forward,
+            self.optimizer,
+            device=self.device,
+            precision=self.precision,
+            accumulation=spec.grad_accumulation,
+            clip=spec.clip,
+            processes=self.processes,
+        )
+        self._train, self._validation = train, validation
+        self._checkpoints = checkpoints
+        self._callbacks = Callbacks([*(callback.build() for callback in spec.callbacks), *callbacks])
+        self._write = write
+        self._describe = dict(describe or {})
+        self.state = TrainingState(model, self.optimizer)
+        self._saved = 0
+        self._length = 0
+        self._fresh: list[Tensor] = []  # loss and gradient norm of steps whose numbers have not been fetched yet
+        self._tokens, self._since = 0, time.perf_counter()
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return self.state.step
+
+    def resume(self, checkpoint: Path) -> None:
+        """Go back to where a checkpoint was saved.
+
+        Raises:
+            CheckpointError: it is damaged or of another model or optimizer.
+        """
+        self.state.load(checkpoint)
+        self._saved = self.step
+
+    def run(self) -> None:
+        """Train to the last step, or until SIGINT or SIGTERM, and save a checkpoint of the last step done.
+
+        The model then has the weights to evaluate with, where a callback provides some.
+
+        Raises:
+            TrainingError: the loss or the gradients are no longer finite. Nothing is saved then.
+        """
+        steps, state, callbacks = self.spec.steps, self.state, self._callbacks
+        cards = [torch.cuda.current_device()] if self.device.type == "cuda" else []
+        try:
+            # The caller's random numbers stay as they are: a step begins with a seed of its own.
+            with StopRequest() as stop, torch.random.fork_rng(cards):
+                callbacks.setup(Training(self.model, self.optimizer, steps, self.spec.seed))
+                state.restore_callbacks(callbacks)
+                callbacks.on_start(TrainingStart(self._checkpoints.folder.parent, self.step, steps, self._describe))
+                self._length = self._train(0, 1, self.spec.seed, first=0)[0].shape[1]
+                self.model.train()
+                if self.step == 0:
+                    self._look({}, evaluate=True, sample=True)
+                self._since = time.perf_counter()
+                while self.step < steps and not self.processes.any(bool(stop), self.device):
+                    self._fresh.append(self._take_step())
+                    state.step += 1
+                    self._after_step()
+                self.stopped = self.step < steps
+                if self._saved != self.step:
+                    self._save()
+                weights = callbacks.evaluation_weights()
+                if weights is not None:
+                    self._adopt(weights)
+        except BaseException as error:
+            callbacks.on_end(self.step, error)
+            raise
+        callbacks.on_end(self.step, KeyboardInterrupt() if self.stopped else None)
+
+    def _take_step(self) -> Tensor:
+        """One optimizer step; the loss and the gradient's norm, still on the device."""
+        spec, state, callbacks = self.spec, self.state, self._callbacks
+        plan = self._plan()
+        self._step.set_rate(plan.rate)
+        callbacks.on_step_start(state.step)
+        # Every process draws dropout masks of its own.
+        rank = [self.processes.rank] if self.processes.rank else []
+        torch.manual_seed(derive(spec.seed, "step", state.step, *rank))
+        batch = self._train(state.step, plan.batch_size, spec.seed, first=state.windows)
+        state.windows += plan.batch_size
+        if plan.length < batch[0].shape[1]:
+            batch = cut(batch, plan.length)
+        self._tokens += batch[0].numel()
+        return self._step(batch, lambda: callbacks.on_gradients(state.step))
+
+    def _plan(self) -> StepPlan:
+        spec, step = self.spec, self.step
+        planned = self._callbacks.plan(step, StepPlan(spec.schedule.factor(step, spec.steps), spec.batch_size, self._length))
+        if planned.batch_size < 1 or not 1 <= planned.length <= self._length or not 0 <= planned.rate < math.inf:
+            raise TrainingError(
+                f"the callbacks planned step {step} with a batch of {planned.batch_size} windows of {planned.length} tokens "
+                f"at {planned.rate} times the learning rate; windows have {self._length} tokens",
+                hint="Correct the fields of training.callbacks.",
+            )
+        parts = self._step.parts
+        return planned.replace(batch_size=-(-planned.batch_size // parts) * parts)
+
+    def _after_step(self) -> None:
+        spec, last = self.spec, self.step == self.spec.steps
+
+        def due(every: int | None) -> bool:
+            return last or (every is not None and self.step % every == 0)
+
+        intervals = (spec.log_every, spec.evaluate_every, spec.sample_every, spec.checkpoint_every)
+        if self.device.type == "cpu" or any(due(every) for every in intervals):
+            self._fetch()
+        self._callbacks.on_step(self.step)
+        metrics = self._training_metrics() if due(spec.log_every) else {}
+        paused = time.perf_counter()
+        self._look(metrics, evaluate=due(spec.evaluate_every), sample=due(spec.sample_every))
+        if due(spec.checkpoint_every):
+            self._save()
+        # Validating, sampling and saving do not count as time spent on tokens.
+        self._since += time.perf_counter() - paused
+
+    def _save(self) -> None:
+        self._fetch()
+        evaluated = self._callbacks.evaluation_weights()
+        path = self.state.save(self._checkpoints, self._callbacks, evaluated, write=self.processes.is_main)
+        self.processes.wait()
+        self._saved = self.step
+        self._callbacks.on_checkpoint(self.step, path)
+
+    def _fetch(self) -> None:
+        """Wait for the steps under way and check their numbers."""
+        if not self._fresh:
+            return
+        values: list[list[float]] = torch.stack(self._fresh).tolist()
+        first = self.step - len(values) + 1
+        for step, (loss, norm) in enumerate(values, start=first):
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                raise self._not_finite(step, loss, norm)
+        self.state.since_log += values
+        self._fresh.clear()
+
+    def _training_metrics(self) -> dict[str, float]:
+        if not self.state.since_log:
+            return {}
+        losses, norms = zip(*self.state.since_log, strict=True)
+        self.state.since_log = []
+        now = time.perf_counter()
+        metrics = {
+            "loss": sum(losses) / len(losses),
+            "grad_norm": sum(norms) / len(norms),
+            "learning_rate": float(self.optimizer.param_groups[0]["lr"]),
+            "tokens_per_second": self._tokens / max(now - self._since, 1e-9),
+        }
+        self._tokens, self._since = 0, now
+        return metrics
+
+    def _look(self, metrics: dict[str, float], *, evaluate: bool, sample: bool) -> None:
+        """Evaluate and sample where that is due, and report."""
+        evaluate = evaluate and self._validation is not None
+        sample = sample and self._write is not None
+        text = ""
+        with self._evaluation_weights() if evaluate or sample else contextlib.nullcontext():
+            if evaluate:
+                metrics = metrics | self._validate()
+            if metrics:
+                self._callbacks.on_metrics(self.step, metrics)
+            if sample and self._write is not None:
+                self.model.eval()
+                text = self._write(self.step)
+                self.model.train()
+        if sample:
+            self._callbacks.on_sample(self.step, text)
+
+    def _validate(self) -> dict[str, float]:
+        assert self._validation is not None
+        batches = self._validation(self.spec.batch_size, self.spec.evaluate_batches)
+        result = evaluate(self._forward, batches, device=self.device, precision=self.precision, processes=self.processes)
+        if result is None:
+            return {}
+        metrics = {"validation_loss": result.loss, "validation_perplexity": result.perplexity}
+        return {name: value for name, value in metrics.items() if math.isfinite(value)}
+
+    @contextlib.contextmanager
+    def _evaluation_weights(self) -> Iterator[None]:
+        weights = self._callbacks.evaluation_weights()
+        with with_weights(self.model, weights) if weights is not None else contextlib.nullcontext():
+            yield
+
+    @torch.no_grad()
+    def _adopt(self, weights: Mapping[str, Tensor]) -> None:
+        parameters = dict(self.model.named_parameters())
+        for name, tensor in weights.items():
+            parameters[name].copy_(tensor)
+
+    def _not_finite(self, step: int, loss: float, norm: float) -> TrainingError:
+        what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradients are not finite (their norm is {norm})"
+        latest = self._checkpoints.latest()
+        rescue = f"The last good checkpoint is {latest}. " if latest else "No checkpoint was saved yet. "
+        advice = ["lower training.optimizer.learning_rate", "give the schedule more warmup_steps"]
+        if self.spec.clip is None:
+            advice.append("set training.clip to 1.0")
+        if self.precision != torch.float32:
+            advice.append("set training.precision to fp32")
+        return TrainingError(f"{what} at step {step}", hint=f"{rescue}To train on, {', or '.join(advice)}.")
+
+
+def cut(batch: Batch, length: int) -> Batch:
+    """The first tokens of each data window."""
+    inputs_BT, targets_BT, documents_BT = batch
+    documents_BT = None if documents_BT is None else documents_BT[:, :length].contiguous()
+    return inputs_BT[:, :length].contiguous(), targets_BT[:, :length].contiguous(), documents_BT

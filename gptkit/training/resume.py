@@ -1,0 +1,75 @@
+"""Which fields of a spec may change when a run is resumed: each field says so beside its type."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from gptkit.core.spec import Spec
+
+__all__ = ["CHANGEABLE", "Change", "Changeable", "Fixed", "refused_changes"]
+
+
+@dataclass(frozen=True)
+class Changeable:
+    """Marks a field that a resumed run may change: nothing that was learned so far depends on it."""
+
+
+CHANGEABLE = Changeable()
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """Marks a field that a resumed run must keep.
+
+    Attributes:
+        reason: what depends on the field, as a clause.
+    """
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change that a resumed run may not make: the field's path, its old and its new value, and the reason."""
+
+    path: str
+    old: Any
+    new: Any
+    reason: str
+
+
+def refused_changes(old: Spec, new: Spec, prefix: str = "") -> list[Change]:
+    """Return the differences between two specs in fields that are marked `Fixed`.
+
+    A field is marked by `Annotated[int, CHANGEABLE]` or `Annotated[int, Fixed("…")]`. A field without a mark holds a spec
+    whose fields are marked.
+    """
+    refused: list[Change] = []
+    for name, field in type(old).model_fields.items():
+        one, other = getattr(old, name), getattr(new, name)
+        mark = next((item for item in field.metadata if isinstance(item, (Changeable, Fixed))), None)
+        if isinstance(mark, Changeable):
+            continue
+        if mark is None:
+            refused += refused_changes(one, other, f"{prefix}{name}.")
+            continue
+        values = old.model_dump(mode="json", include={name})[name], new.model_dump(mode="json", include={name})[name]
+        refused += [Change(*found, mark.reason) for found in _differences(*values, f"{prefix}{name}")]
+    return refused
+
+
+def _differences(one: Any, other: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(one, dict) and isinstance(other, dict):
+        if one.get("name") != other.get("name"):
+            # Another component: its fields differ because of that, and add nothing.
+            yield f"{path}.name", one.get("name"), other.get("name")
+            return
+        for key in dict.fromkeys([*one, *other]):
+            yield from _differences(one.get(key), other.get(key), f"{path}.{key}")
+    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        for index, (left, right) in enumerate(zip(one, other, strict=True)):
+            yield from _differences(left, right, f"{path}.{index}")
+    elif one != other:
+        yield path, one, other

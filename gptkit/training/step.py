@@ -1,0 +1,136 @@
+"""One optimizer step: forward and backward over the parts of a batch, clipping, and the update.
+
+Shapes: B batch, T tokens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gptkit.nn.head import IGNORED
+from gptkit.training.evaluation import Batch, documents, to_device
+from gptkit.training.parallel.processes import Processes
+from gptkit.training.precision import autocast
+
+__all__ = ["TrainingStep", "split"]
+
+
+class TrainingStep:
+    """Computes the gradient of a batch and applies it.
+
+    Args:
+        forward: the model, as it is called: compiled or wrapped for data parallelism.
+        optimizer: its optimizer.
+        device: where to compute.
+        precision: dtype of the matrix products.
+        accumulation: parts that each process computes one after the other.
+        clip: largest norm of the gradient, or None.
+        processes: those that share the batch.
+    """
+
+    def __init__(
+        self,
+        forward: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        device: torch.device,
+        precision: torch.dtype,
+        accumulation: int = 1,
+        clip: float | None = None,
+        processes: Processes | None = None,
+    ) -> None:
+        self.forward = forward
+        self.optimizer = optimizer
+        self.device = device
+        self.precision = precision
+        self.accumulation = accumulation
+        self.clip = clip
+        self.processes = processes or Processes()
+        self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        self._peak_rates = [float(group["lr"]) for group in optimizer.param_groups]
+
+    @property
+    def parts(self) -> int:
+        """How many equal parts a batch is cut into."""
+        return self.accumulation * self.processes.count
+
+    def set_rate(self, factor: float) -> None:
+        """Set the learning rate of every parameter group to a multiple of its peak rate."""
+        for group, rate in zip(self.optimizer.param_groups, self._peak_rates, strict=True):
+            group["lr"] = rate * factor
+
+    def __call__(self, batch: Batch, before_update: Callable[[], None]) -> Tensor:
+        """Take one step.
+
+        Args:
+            batch: the whole batch, the same in every process.
+            before_update: called when the gradients are complete.
+
+        Returns:
+            (2,) the batch's loss and the gradient's norm before clipping, still on the device.
+        """
+        total = torch.zeros((), device=self.device)
+        mine = list(split(batch, self.accumulation, self.processes))
+        for index, (inputs_BT, targets_BT, documents_BT, share) in enumerate(mine):
+            with self._synchronized(index == len(mine) - 1):
+                with autocast(self.device, self.precision):
+                    inputs_BT, targets_BT = to_device(inputs_BT, targets_BT, device=self.device)
+                    loss = self.forward(inputs_BT, targets_BT, **documents(documents_BT, self.device)).loss
+                loss = loss * share
+                # Gradients are averaged over the processes, and the shares of all of them add up to one.
+                (loss * self.processes.count if self.processes.count > 1 else loss).backward()
+            total += loss.detach()
+        self.processes.sum(total)
+        before_update()
+        norm = _whole(nn.utils.clip_grad_norm_(self._parameters, self.clip or math.inf))
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return torch.stack((total, norm.to(total.dtype)))
+
+    def _synchronized(self, last: bool) -> AbstractContextManager[Any]:
+        """Exchange gradients after the last part only."""
+        if self.processes.count == 1:
+            return contextlib.nullcontext()
+        no_sync = getattr(self.forward, "no_sync", None)
+        if no_sync is not None:
+            return contextlib.nullcontext() if last else no_sync()
+        self.forward.set_requires_gradient_sync(last)  # type: ignore[operator]
+        return contextlib.nullcontext()
+
+
+def split(batch: Batch, accumulation: int, processes: Processes) -> Iterator[tuple[Tensor, Tensor, Tensor | None, float]]:
+    """The parts of a batch that one process computes, each with its share of the batch's targets."""
+    count = accumulation * processes.count
+    if count == 1:
+        yield *batch, 1.0
+        return
+    inputs_BT, targets_BT, documents_BT = batch
+    n_targets = max(1, int((targets_BT != IGNORED).sum()))
+    parts = zip(
+        inputs_BT.chunk(count),
+        targets_BT.chunk(count),
+        documents_BT.chunk(count) if documents_BT is not None else [None] * count,
+        strict=True,
+    )
+    for index, (inputs, targets, document) in enumerate(parts):
+        if index % processes.count != processes.rank:
+            continue
+        n_here = int((targets != IGNORED).sum())
+        if n_here:
+            yield inputs, targets, document, n_here / n_targets
+        elif processes.count > 1:
+            # Every process computes the same number of parts: this one counts for nothing.
+            yield inputs, inputs, document, 0.0
+
+
+def _whole(norm: Tensor) -> Tensor:
+    """A norm over sharded gradients as a plain tensor."""
+    full: Tensor = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+    return full

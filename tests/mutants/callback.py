@@ -1,0 +1,109 @@
+"""Callbacks with one thing wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from mutants.mutant import Mutant
+from torch import Tensor
+
+from gptkit.components.callback.batch_warmup import BatchWarmup, BatchWarmupSpec
+from gptkit.components.callback.ema import EMASpec
+from gptkit.components.callback.length_warmup import LengthWarmup, LengthWarmupSpec
+from gptkit.components.callback.modules.ema import EMA
+from gptkit.kinds.callback import Callback, StepPlan, Training
+
+
+class ForgetsUpdates(Mutant, EMASpec):
+    """Its state lacks how many updates there were, on which the decay depends."""
+
+    class Runtime(EMA):
+        def state_dict(self) -> dict[str, Any]:
+            return {**super().state_dict(), "updates": 0}
+
+    name: Literal["forgets-updates"] = "forgets-updates"
+    caught_by = "state-restores"
+
+    def build(self) -> Callback:
+        return self.Runtime(self.decay, warmup=self.warmup, every=self.every)
+
+
+class StoresTheModel(Mutant, EMASpec):
+    """Its state holds an object that cannot be stored."""
+
+    class Runtime(EMA):
+        def setup(self, training: Training) -> None:
+            super().setup(training)
+            self.model = training.model
+
+        def state_dict(self) -> dict[str, Any]:
+            return {**super().state_dict(), "model": self.model}
+
+    name: Literal["stores-the-model"] = "stores-the-model"
+    caught_by = "state-restores"
+
+    def build(self) -> Callback:
+        return self.Runtime(self.decay, warmup=self.warmup, every=self.every)
+
+
+class WholeModel(Mutant, EMASpec):
+    """Provides the model's own tensors."""
+
+    class Runtime(EMA):
+        def evaluation_weights(self) -> Mapping[str, Tensor]:
+            return self._parameters
+
+    name: Literal["whole-model"] = "whole-model"
+    caught_by = "weights-fit"
+
+    def build(self) -> Callback:
+        return self.Runtime(self.decay, warmup=self.warmup, every=self.every)
+
+
+class DrawsNumbers(Mutant, EMASpec):
+    """Draws from the global generator."""
+
+    class Runtime(EMA):
+        def on_step(self, step: int) -> None:
+            torch.rand(())
+            super().on_step(step)
+
+    name: Literal["draws-numbers"] = "draws-numbers"
+    caught_by = "leaves-random-numbers"
+
+    def build(self) -> Callback:
+        return self.Runtime(self.decay, warmup=self.warmup, every=self.every)
+
+
+class StartsEmpty(Mutant, BatchWarmupSpec):
+    """Begins with a batch of no windows."""
+
+    class Runtime(BatchWarmup):
+        def plan(self, step: int, plan: StepPlan) -> StepPlan:
+            return plan.replace(batch_size=0) if step == 0 else super().plan(step, plan)
+
+    name: Literal["starts-empty"] = "starts-empty"
+    caught_by = "plans-are-valid"
+
+    def build(self) -> Callback:
+        return self.Runtime(self)
+
+
+class CountsPlans(Mutant, LengthWarmupSpec):
+    """Plans by how often it was asked."""
+
+    class Runtime(LengthWarmup):
+        asked = 0
+
+        def plan(self, step: int, plan: StepPlan) -> StepPlan:
+            self.asked += 1
+            return plan.replace(length=min(plan.length, self.asked))
+
+    name: Literal["counts-plans"] = "counts-plans"
+    caught_by = "plans-are-valid"
+    also = ("state-restores",)
+
+    def build(self) -> Callback:
+        return self.Runtime(self)

@@ -1,0 +1,344 @@
+"""Callbacks: what they may change, their state in checkpoints, and those of plugins."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+import pytest
+import torch
+from torch import Tensor
+
+import gptkit
+from gptkit.checkpoint.store import load_weights, read_callbacks, read_state
+from gptkit.core.component import Component
+from gptkit.core.errors import CheckpointError, SpecError, TrainingError
+from gptkit.core.hooks import hookimpl
+from gptkit.core.registry import Registry
+from gptkit.kinds.callback import Callback, CallbackSpec, StepPlan, Training
+from gptkit.training.config import TrainingSpec
+from gptkit.training.loop import Trainer
+from gptkit.training.resume import CHANGEABLE, Fixed
+from tests.fake_plugins import FakeDistribution, FakeEntryPoint
+
+from .conftest import MakeTrainer, batch, make_model
+
+EMA: dict[str, Any] = {"name": "ema", "decay": 0.8, "warmup": False}
+
+
+def weights(trainer: Trainer) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+
+
+def same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+class Keep(Callback):
+    """Keeps the parameters after every step."""
+
+    def __init__(self) -> None:
+        self.kept: list[dict[str, Tensor]] = []
+
+    def setup(self, training: Training) -> None:
+        self.model = training.model
+        self.kept.append(self.parameters())
+
+    def parameters(self) -> dict[str, Tensor]:
+        return {name: tensor.detach().clone() for name, tensor in self.model.named_parameters()}
+
+    def on_step(self, step: int) -> None:
+        self.kept.append(self.parameters())
+
+
+# -- ema -----------------------------------------------------------------------------------------------------------
+
+
+def test_ema_is_the_recursive_average_of_the_weights(make_trainer: MakeTrainer) -> None:
+    keep = Keep()
+    trainer = make_trainer(spec_callbacks=[EMA], callbacks=[keep])
+    trainer.run()
+    expected = {name: tensor.double() for name, tensor in keep.kept[0].items()}
+    for parameters in keep.kept[1:]:
+        expected = {name: 0.8 * expected[name] + 0.2 * parameters[name].double() for name in expected}
+    for name, tensor in trainer.model.named_parameters():
+        assert torch.allclose(tensor.double(), expected[name], atol=1e-6)
+        assert not torch.equal(tensor, keep.kept[-1][name])
+
+
+def test_ema_does_not_change_the_weights_in_training(make_trainer: MakeTrainer) -> None:
+    plain, averaged = Keep(), Keep()
+    make_trainer("a", callbacks=[plain], sample_every=2, write=lambda step: "").run()
+    make_trainer("b", spec_callbacks=[EMA], callbacks=[averaged], sample_every=2, write=lambda step: "").run()
+    assert all(same(one, other) for one, other in zip(plain.kept, averaged.kept, strict=True))
+
+
+def test_the_averaged_weights_are_evaluated_sampled_and_saved(make_trainer: MakeTrainer) -> None:
+    class Look(Callback):
+        def __init__(self) -> None:
+            self.losses: dict[int, float] = {}
+
+        def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+            if "validation_loss" in metrics:
+                self.losses[step] = metrics["validation_loss"]
+
+    model, seen, look = make_model(), {}, Look()
+
+    def write(step: int) -> str:
+        seen[step] = {name: tensor.detach().clone() for name, tensor in model.named_parameters()}
+        return ""
+
+    trainer = make_trainer(model=model, spec_callbacks=[EMA], callbacks=[look], write=write, sample_every=4)
+    trainer.run()
+    for step, checkpoint in ((8, "step-00000008"), (10, "step-00000010")):
+        path = trainer._checkpoints.folder / checkpoint
+        saved, trained = make_model(), make_model()
+        load_weights(saved, path)
+        load_weights(trained, path, training=True)
+        assert same(dict(saved.named_parameters()), seen[step])
+        assert not same(dict(saved.named_parameters()), dict(trained.named_parameters()))
+        saved.eval()
+        with torch.no_grad():
+            batches = (batch(10_000 + index, 8, 0) for index in range(2))
+            losses = [float(saved(inputs, targets).loss) for inputs, targets, _ in batches]
+        assert look.losses[step] == pytest.approx(sum(losses) / 2, rel=1e-5)
+    assert same(dict(model.named_parameters()), seen[10])
+
+
+@pytest.mark.parametrize(
+    "callbacks",
+    [
+        [EMA],
+        [{"name": "ema", "every": 3}],
+        [
+            {"name": "batch-warmup", "initial": 2, "steps": 8},
+            {"name": "length-warmup", "initial": 2, "multiple": 1, "steps": 9},
+        ],
+    ],
+    ids=["ema", "ema-warmup", "warmups"],
+)
+def test_a_resumed_training_has_the_same_numbers(make_trainer: MakeTrainer, callbacks: list[Any]) -> None:
+    class Crash(Callback):
+        def on_step(self, step: int) -> None:
+            if step == 7:
+                raise RuntimeError("power cut")
+
+    whole = make_trainer("whole", spec_callbacks=callbacks)
+    whole.run()
+    broken = make_trainer("broken", spec_callbacks=callbacks, callbacks=[Crash()])
+    with pytest.raises(RuntimeError, match="power cut"):
+        broken.run()
+    resumed = make_trainer("broken", spec_callbacks=callbacks)
+    latest = broken._checkpoints.latest()
+    assert latest is not None
+    assert latest.name == "step-00000004"
+    resumed.resume(latest)
+    resumed.run()
+    assert same(weights(whole), weights(resumed))
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        files = [trainer._checkpoints.path(10) / name for trainer in (whole, resumed)]
+        assert files[0].read_bytes() == files[1].read_bytes()
+    states = [read_callbacks(path.parent, read_state(path.parent)) for path in files]
+    assert states[0].keys() == states[1].keys()
+
+
+def test_averages_of_imported_weights_begin_with_them(make_trainer: MakeTrainer) -> None:
+    first = make_trainer("first", steps=1)
+    first.run()
+    saved = first._checkpoints.path(1)
+    second = make_trainer("second", steps=1, spec_callbacks=[{**EMA, "decay": 0.999999}])
+    second._checkpoints.adopt(lambda file: file.write_bytes((saved / "model.safetensors").read_bytes()))
+    latest = second._checkpoints.latest()
+    assert latest is not None
+    second.resume(latest)
+    second.run()
+    for name, tensor in second.model.named_parameters():
+        assert torch.allclose(tensor, first.model.get_parameter(name), atol=1e-5)
+
+
+def test_two_providers_of_weights_are_refused(make_trainer: MakeTrainer) -> None:
+    with pytest.raises(TrainingError, match="several callbacks provide the weights to evaluate with: EMA, EMA"):
+        make_trainer(spec_callbacks=[EMA, EMA]).run()
+
+
+# -- plans ---------------------------------------------------------------------------------------------------------
+
+
+class Shapes:
+    """A batch function that notes what it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, int, int]] = []
+        self.used: list[tuple[int, int]] = []
+
+    def __call__(self, step: int, batch_size: int, seed: int, *, first: int) -> Any:
+        self.asked.append((step, batch_size, first))
+        return batch(step, batch_size, seed)
+
+    def watch(self, trainer: Trainer) -> None:
+        def note(module: Any, args: Any) -> None:
+            if module.training:
+                self.used.append(tuple(args[0].shape))
+
+        trainer.model.register_forward_pre_hook(note)
+
+
+def test_warmups_of_batch_and_length_reach_the_model(make_trainer: MakeTrainer) -> None:
+    shapes = Shapes()
+    callbacks = [
+        {"name": "batch-warmup", "initial": 2, "steps": 6, "multiple": 2},
+        {"name": "length-warmup", "initial": 2, "steps": 4, "multiple": 1},
+    ]
+    trainer = make_trainer(spec_callbacks=callbacks, train=shapes, validation=None, steps=8)
+    shapes.watch(trainer)
+    trainer.run()
+    sizes = [2, 2, 4, 4, 6, 6, 8, 8]
+    assert shapes.used == list(zip(sizes, [2, 3, 4, 5, 6, 6, 6, 6], strict=True))
+    assert shapes.asked[1:] == [(step, size, sum(sizes[:step])) for step, size in enumerate(sizes)]
+
+
+def test_a_planned_batch_is_rounded_up_to_equal_parts(make_trainer: MakeTrainer) -> None:
+    shapes = Shapes()
+    trainer = make_trainer(
+        spec_callbacks=[{"name": "batch-warmup", "initial": 1, "steps": 4}], grad_accumulation=4, train=shapes, steps=4
+    )
+    shapes.watch(trainer)
+    trainer.run()
+    assert [size for _, size, _ in shapes.asked[1:]] == [4, 4, 4, 8]
+    assert len(shapes.used) == 16
+
+
+def test_a_callback_changes_the_rate_and_the_model(make_trainer: MakeTrainer) -> None:
+    class Half(Callback):
+        def setup(self, training: Training) -> None:
+            self.training, self.rates = training, []
+
+        def plan(self, step: int, plan: StepPlan) -> StepPlan:
+            return plan.replace(rate=plan.rate / 2)
+
+        def on_step_start(self, step: int) -> None:
+            self.training.model.dropout.p = 0.0
+
+        def on_gradients(self, step: int) -> None:
+            self.rates.append(self.training.optimizer.param_groups[0]["lr"])
+            self.training.model.get_parameter("mix.bias").grad.zero_()
+
+    half = Half()
+    trainer = make_trainer(callbacks=[half], optimizer={"name": "sgd", "learning_rate": 0.05})
+    bias = trainer.model.get_parameter("mix.bias").detach().clone()
+    trainer.run()
+    assert half.rates == pytest.approx([0.025 * trainer.spec.schedule.factor(step, 10) for step in range(10)])
+    assert trainer.model.dropout.p == 0.0
+    assert torch.equal(trainer.model.get_parameter("mix.bias"), bias)
+
+
+@pytest.mark.parametrize("wrong", [{"length": 7}, {"batch_size": 0}, {"rate": float("nan")}])
+def test_an_impossible_plan_is_an_error(make_trainer: MakeTrainer, wrong: dict[str, Any]) -> None:
+    class Wrong(Callback):
+        def plan(self, step: int, plan: StepPlan) -> StepPlan:
+            return plan.replace(**wrong)
+
+    with pytest.raises(TrainingError, match="the callbacks planned step 0"):
+        make_trainer(callbacks=[Wrong()]).run()
+
+
+# -- in runs -------------------------------------------------------------------------------------------------------
+
+
+class CountingSpec(CallbackSpec):
+    """Counts steps, and scales the rate by them."""
+
+    name: Literal["counting"] = "counting"
+
+    def build(self) -> Callback:
+        return Counting()
+
+
+class Counting(Callback):
+    total = 0
+
+    def plan(self, step: int, plan: StepPlan) -> StepPlan:
+        return plan.replace(rate=plan.rate / (1 + self.total))
+
+    def on_step(self, step: int) -> None:
+        self.total += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"total": self.total}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.total = state["total"]
+
+
+def registry() -> Registry:
+    module = ModuleType("counting_plugin")
+
+    def gptkit_components() -> list[type[Component]]:
+        return [CountingSpec]
+
+    module.gptkit_components = hookimpl(gptkit_components)  # type: ignore[attr-defined]
+    entry = FakeEntryPoint("counting", module.__name__, FakeDistribution("gptkit-counting", "1.0"), lambda: module)
+    return Registry([*importlib.metadata.entry_points(group="gptkit"), entry])
+
+
+def spec(**training: Any) -> dict[str, Any]:
+    return {
+        "tokenizer": "byte",
+        "model": {"d_model": 16, "n_layers": 1, "context_length": 8, "attention": {"n_heads": 2}},
+        "training": {
+            "steps": 4,
+            "batch_size": 2,
+            "log_every": 1,
+            "evaluate_every": 9,
+            "sample_every": 9,
+            "checkpoint_every": 2,
+            "device": "cpu",
+            **training,
+        },
+    }
+
+
+def test_a_plugins_callback_takes_part_and_is_restored(tmp_path: Path) -> None:
+    installed = registry()
+    given = spec(callbacks=["counting"])
+    whole = gptkit.train(given, tmp_path / "whole", progress=False, registry=installed)
+    assert whole.provenance["components"]["callback counting"] == "gptkit-counting==1.0"
+    gptkit.train(spec(callbacks=["counting"], steps=2), tmp_path / "run", progress=False, registry=installed)
+    changes = {"training.steps": 4}
+    # The cosine depends on the number of steps, so the first two steps are taken with the longer one too.
+    state = read_state(tmp_path / "run" / "checkpoints" / "step-00000002")
+    assert read_callbacks(tmp_path / "run" / "checkpoints" / "step-00000002", state)["Counting"] == {"total": 2}
+    resumed = gptkit.resume(tmp_path / "run", progress=False, registry=installed, **changes)
+    state = read_state(tmp_path / "run" / "checkpoints" / "step-00000004")
+    assert read_callbacks(tmp_path / "run" / "checkpoints" / "step-00000004", state)["Counting"] == {"total": 4}
+    assert resumed.finished
+
+
+def test_a_run_with_ema_is_loaded_with_the_averages(tmp_path: Path) -> None:
+    run = gptkit.train(spec(callbacks=[EMA]), tmp_path / "run", progress=False)
+    loaded = gptkit.load(tmp_path / "run", device="cpu")
+    assert same(dict(run.model.state_dict()), dict(loaded.model.state_dict()))
+    trained = gptkit.build(run.spec)
+    load_weights(trained, tmp_path / "run" / "checkpoints" / "step-00000004", training=True)
+    assert not same(dict(trained.state_dict()), dict(loaded.model.state_dict()))
+
+
+def test_callbacks_cannot_change_when_a_run_is_resumed(tmp_path: Path) -> None:
+    gptkit.train(spec(callbacks=[EMA]), tmp_path / "run", progress=False)
+    with pytest.raises(CheckpointError, match=r"training\.callbacks\.0\.decay: 0\.8 in the run, 0\.9 requested; every step"):
+        gptkit.resume(tmp_path / "run", ["training.callbacks.0.decay=0.9"], progress=False)
+
+
+def test_a_wrong_field_of_a_callback_is_located() -> None:
+    with pytest.raises(SpecError, match=r"training\.callbacks\.0\.decay"):
+        gptkit.open_spec(spec(callbacks=[{"name": "ema", "decay": 1.5}]))
+
+
+def test_every_field_says_whether_a_resumed_run_may_change_it() -> None:
+    for cls, nested in ((TrainingSpec, ()), (gptkit.ExperimentSpec, ("training",))):
+        for name, field in cls.model_fields.items():
+            marks = [item for item in field.metadata if item is CHANGEABLE or isinstance(item, Fixed)]
+            assert len(marks) == (name not in nested), f"{cls.__name__}.{name}"
