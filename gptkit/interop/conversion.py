@@ -12,6 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from gptkit.core import diff
 from gptkit.core.errors import ExternalModelError, SpecError
 from gptkit.core.registry import Registry, default_registry
 from gptkit.core.suggestions import did_you_mean
@@ -164,7 +165,10 @@ def check_tensors(
 
 def differences(native: ModelSpec, external: ModelSpec) -> list[str]:
     """Return where two models compute differently, as sentences; fields that only affect training are ignored."""
-    found = list(_compare(_essence(native), _essence(external), ""))
+    found = [
+        f"{each.dotted} is {_short(each.left)}, and would be {_short(each.right)}"
+        for each in diff.differences(_essence(native), _essence(external), equal=_equal)
+    ]
     # What is so in every layer is said once.
     return list(dict.fromkeys(_everywhere(found, native.n_layers)))
 
@@ -200,17 +204,11 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
-def _compare(native: Any, external: Any, path: str) -> Iterator[str]:
-    if isinstance(native, dict) and isinstance(external, dict) and native.get("name") == external.get("name"):
-        for key in dict.fromkeys([*native, *external]):
-            yield from _compare(native.get(key), external.get(key), f"{path}.{key}" if path else key)
-    elif isinstance(native, list) and isinstance(external, list) and len(native) == len(external):
-        for index, (mine, other) in enumerate(zip(native, external, strict=True)):
-            yield from _compare(mine, other, f"{path}.{index}")
-    elif native != external and not (
-        _is_number(native) and _is_number(external) and abs(native - external) <= 1e-7 * abs(native)
-    ):
-        yield f"{path} is {_short(native)}, and would be {_short(external)}"
+def _equal(native: Any, external: Any) -> bool:
+    """Whether two values are equal, numbers up to what is lost when a configuration is written."""
+    if _is_number(native) and _is_number(external):
+        return bool(abs(native - external) <= 1e-7 * abs(native))
+    return bool(native == external)
 
 
 def _is_number(value: Any) -> bool:

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from gptkit.core.component import Component, component
 from gptkit.core.errors import Problem
 from gptkit.core.spec import Spec, validation_error
+from gptkit.core.walk import components
 from gptkit.kinds.data import DataSpec
 from gptkit.kinds.sampler import SamplerSpec
 from gptkit.kinds.tokenizer import TokenizerSpec
@@ -75,10 +76,9 @@ class ExperimentSpec(Spec):
     def components(self) -> Iterator[Component]:
         """Every component in use, nested ones included."""
         yield from self.model.components()
-        outside = (self.tokenizer, *self.sampler, self.data, *(part for _, part in self.training.components()))
-        for part in outside:
-            yield part
-            yield from _nested(part)
+        for name in ("tokenizer", "sampler", "data", "training"):
+            for _, used in components(getattr(self, name)):
+                yield used
 
     def plain(self) -> dict[str, Any]:
         """The spec as plain data, every default written out; loads back equal."""
@@ -88,17 +88,3 @@ class ExperimentSpec(Spec):
     def sha256(self) -> str:
         """A hash of all that the spec says; equal specs have equal hashes, however they were written."""
         return hashlib.sha256(json.dumps(self.plain(), sort_keys=True).encode()).hexdigest()
-
-
-def _nested(value: Any) -> Iterator[Component]:
-    if isinstance(value, Spec):
-        for name in type(value).model_fields:
-            inner = getattr(value, name)
-            if isinstance(inner, Component):
-                yield inner
-            yield from _nested(inner)
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            if isinstance(item, Component):
-                yield item
-            yield from _nested(item)
