@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ from gptkit.core.errors import ExternalModelError, SpecError
 from gptkit.core.registry import Registry, default_registry
 from gptkit.core.suggestions import did_you_mean
 from gptkit.files import validate_data
-from gptkit.interop.layouts import SAME
+from gptkit.interop.layouts import SAME, Separate
 from gptkit.interop.tensor_files import Entry
 from gptkit.kinds.external_config import HARMLESS, ExternalConfig
 from gptkit.kinds.family import FamilySpec, Layout
@@ -31,30 +30,21 @@ _NOT_UNDERSTOOD = (LookupError, AttributeError, TypeError, ValueError, Arithmeti
 
 @dataclass(frozen=True)
 class Move:
-    """Native and external tensors that hold the same elements: one native tensor, or those of all experts of a layer.
+    """A native tensor and the external tensors that hold the same elements. `like` is the native one on the meta device."""
 
-    `likes` are the native tensors on the meta device.
-    """
-
-    native: tuple[str, ...]
+    native: str
     external: tuple[str, ...]
     layout: Layout
     layer: LayerSpec | None
-    likes: tuple[Tensor, ...]
-    stacked: bool = False
+    like: Tensor
 
-    def join(self, parts: Sequence[Tensor]) -> list[Tensor]:
-        """Return the native tensors for the external ones."""
-        if not self.stacked:
-            return [self.layout.join(parts, self.layer)]
-        return [self.layout.join([part[index] for part in parts], self.layer) for index in range(len(self.native))]
+    def join(self, parts: Sequence[Tensor]) -> Tensor:
+        """Return the native tensor for the external ones."""
+        return self.layout.join(parts, self.layer)
 
-    def split(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Return the external tensors for the native ones."""
-        if not self.stacked:
-            return self.layout.split(tensors[0], self.layer)
-        each = [self.layout.split(tensor, self.layer) for tensor in tensors]
-        return [torch.stack(list(parts)) for parts in zip(*each, strict=True)]
+    def split(self, tensor: Tensor) -> list[Tensor]:
+        """Return the external tensors for the native one."""
+        return self.layout.split(tensor, self.layer)
 
 
 def families(registry: Registry | None = None) -> dict[str, FamilySpec]:
@@ -111,20 +101,18 @@ def pair(family: FamilySpec, model: GPT) -> list[Move]:
     layers = model.spec.layer_specs()
     rules = family.rules(model.spec)
     moves: list[Move] = []
-    stacks: dict[tuple[str, ...], int] = {}
     for name, parameter in model.named_parameters():
         found = next(((rule, match) for rule in rules if (match := rule.match(name)) is not None), None)
         if found is None:
             raise ExternalModelError(f"family {family.name!r} has no rule for {name}")
         rule, (index, external) = found
+        layout = rule.layout or SAME
+        if rule.per_expert:
+            n_experts = parameter.shape[0]
+            external = tuple(each.replace("#", str(expert)) for expert in range(n_experts) for each in external)
+            layout = Separate(layout, n_experts)
         layer = None if index is None else layers[index]
-        like = torch.empty(parameter.shape, device="meta")
-        same = moves[stacks[external]] if rule.stacked and external in stacks else None
-        if same is not None:
-            moves[stacks[external]] = dataclasses.replace(same, native=(*same.native, name), likes=(*same.likes, like))
-            continue
-        stacks[external] = len(moves)
-        moves.append(Move((name,), external, rule.layout or SAME, layer, (like,), rule.stacked))
+        moves.append(Move(name, external, layout, layer, torch.empty(parameter.shape, device="meta")))
     return moves
 
 
@@ -136,7 +124,7 @@ def check_tensors(
     Raises:
         ExternalModelError: tensors are missing, unexpected, or of another shape; names them.
     """
-    expected = {name: part for move in moves for name, part in zip(move.external, move.split(move.likes), strict=True)}
+    expected = {name: part for move in moves for name, part in zip(move.external, move.split(move.like), strict=True)}
     bare = not any(name.startswith(family.prefix) for name in entries)
     full = {family.prefix + name if bare and name not in expected else name: name for name in entries}
     ignored = [*family.skipped(model.spec)]

@@ -31,6 +31,8 @@ __all__ = [
     "Heads",
     "InGroups",
     "Same",
+    "Separate",
+    "Stack",
     "Transposed",
 ]
 
@@ -40,6 +42,12 @@ def _cat(parts: Sequence[Tensor], dim: int = 0) -> Tensor:
     import torch
 
     return torch.cat(list(parts), dim)
+
+
+def _stack(parts: Sequence[Tensor]) -> Tensor:
+    import torch
+
+    return torch.stack(list(parts))
 
 
 def _split(tensor: Tensor, sizes: list[int], dim: int = 0) -> tuple[Tensor, ...]:
@@ -178,6 +186,36 @@ class Chain(Layout):
         for layout in reversed(self.layouts):
             (tensor,) = layout.split(tensor, layer)
         return [tensor]
+
+
+class Stack(Layout):
+    """Stacks of all experts on both sides; each expert's slice has the layout given."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+
+    def join(self, parts: Sequence[Tensor], layer: Any) -> Tensor:
+        return _stack([self.layout.join(slices, layer) for slices in zip(*parts, strict=True)])
+
+    def split(self, tensor: Tensor, layer: Any) -> list[Tensor]:
+        each = [self.layout.split(part, layer) for part in tensor]
+        return [_stack(slices) for slices in zip(*each, strict=True)]
+
+
+class Separate(Layout):
+    """A native stack of all experts, and external tensors of each expert in turn, which have the layout given."""
+
+    def __init__(self, layout: Layout, n_experts: int) -> None:
+        self.layout = layout
+        self.n_experts = n_experts
+
+    def join(self, parts: Sequence[Tensor], layer: Any) -> Tensor:
+        size = len(parts) // self.n_experts
+        firsts = range(0, len(parts), size)
+        return _stack([self.layout.join(parts[first : first + size], layer) for first in firsts])
+
+    def split(self, tensor: Tensor, layer: Any) -> list[Tensor]:
+        return [part for slice_ in tensor for part in self.layout.split(slice_, layer)]
 
 
 SAME, TRANSPOSED, HEADS, HALVES, GROUPED = Same(), Transposed(), Heads(), Halves(), Grouped()

@@ -37,9 +37,9 @@ class Layout(ABC):
 class Rule:
     """Which external tensors a native tensor corresponds to.
 
-    In names, ``*`` stands for the index of the layer, ``#`` for that of an expert, and ``{q,k,v}`` lists several tensors.
-    The suffixes ``.weight`` and ``.bias`` are omitted where they are the same on both sides. Where only the native name
-    has a ``#``, the external tensor is a stack of all experts, and the layout is that of one of them.
+    In names, ``*`` stands for the index of the layer, and ``{q,k,v}`` lists several tensors. The suffixes ``.weight`` and
+    ``.bias`` are omitted where they are the same on both sides. Native experts are stacked in one tensor. A ``#`` in the
+    external name stands for the index of an expert: there each expert has tensors of its own, with the layout given.
 
     Attributes:
         native: the native name: ``blocks.*.attention.qkv``.
@@ -52,18 +52,18 @@ class Rule:
     layout: Layout | None = None
 
     @property
-    def stacked(self) -> bool:
-        """Whether one external tensor holds those of all experts."""
-        return "#" in self.native and "#" not in self.external
+    def per_expert(self) -> bool:
+        """Whether each expert has external tensors of its own."""
+        return "#" in self.external
 
     def match(self, name: str) -> tuple[int | None, tuple[str, ...]] | None:
         """Return the layer and the external names of a native tensor; None where the rule does not apply to it."""
-        pattern = re.escape(self.native).replace(r"\*", r"(?P<layer>\d+)").replace(r"\#", r"(?P<expert>\d+)")
+        pattern = re.escape(self.native).replace(r"\*", r"(?P<layer>\d+)")
         found = re.fullmatch(pattern + r"(?P<leaf>\.weight|\.bias)?", name)
         if found is None:
             return None
-        parts = {"layer": "", "expert": "", "leaf": "", **{k: v for k, v in found.groupdict().items() if v is not None}}
-        names = tuple(expand(self.external.replace("*", parts["layer"]).replace("#", parts["expert"]) + parts["leaf"]))
+        parts = {"layer": "", "leaf": "", **{key: value for key, value in found.groupdict().items() if value is not None}}
+        names = tuple(expand(self.external.replace("*", parts["layer"]) + parts["leaf"]))
         return (int(parts["layer"]) if parts["layer"] else None), names
 
 

@@ -10,12 +10,13 @@ from gptkit.kinds.context import BuildContext
 
 if TYPE_CHECKING:
     from gptkit.nn.feedforward import FeedForward
+    from gptkit.nn.stacked import StackedFeedForward
 
 __all__ = ["FeedForwardSpec"]
 
 
 class FeedForwardSpec(Component):
-    """What a block applies to every token by itself.
+    """The part of a block that is applied to every token by itself.
 
     The output at a position depends on the input at that position only (and on token ids and losses through
     `forward`, for components that say so). A feed-forward may contain feed-forwards (experts).
@@ -27,3 +28,12 @@ class FeedForwardSpec(Component):
     @abstractmethod
     def build(self, context: BuildContext) -> FeedForward:
         """The module, for context.d_model features."""
+
+    def build_stacked(self, context: BuildContext, n_experts: int) -> StackedFeedForward | None:
+        """The experts of a mixture as one module with stacked weights, or None if this feed-forward has no such form.
+
+        Experts without a stacked form are modules from `build`, one per expert: correct everywhere, but slower, since
+        outside of the CPU and in compiled models each processes as many rows as there are tokens. With a stacked form, all
+        experts' products are one operation; build it from `gptkit.nn.stacked.StackedLinear`. Both must compute the same.
+        """
+        return None

@@ -233,11 +233,11 @@ def _tensors(family: FamilySpec, native: GPT, folder: Path, part: str) -> Iterat
     """Tensors of a part whose numbers are not those of the files."""
     files, own = TensorFiles(folder), native.state_dict()
     for move in pair(family, native):
-        mine = [(name, at) for at, name in enumerate(move.native) if _of(part, name)]
-        if not mine or any(name not in files.entries for name in move.external):
+        if not _of(part, move.native) or any(name not in files.entries for name in move.external):
             continue
         joined = move.join([files.get(name).float() for name in move.external])
-        yield from (name for name, at in mine if not torch.equal(joined[at], own[name]))
+        if not torch.equal(joined, own[move.native]):
+            yield move.native
 
 
 def _of(part: str, name: str) -> bool:

@@ -67,7 +67,7 @@ def export_model(
     wanted = family or there.read_provenance().get("imported", {}).get("family")
     chosen, config = choose_family(model, wanted, only=family is not None, registry=registry)
     moves = pair(chosen, GPT(model, device="meta"))
-    dtypes = {files.entries[name].dtype for move in moves for name in move.native}
+    dtypes = {files.entries[move.native].dtype for move in moves}
     dtype = "float32" if torch.float32 in dtypes else str(dtypes.pop()).removeprefix("torch.")
     target.mkdir(parents=True, exist_ok=True)
     _write(target / SINGLE, moves, files, progress)
@@ -125,15 +125,15 @@ def choose_family(
 
 def _write(file: Path, moves: list[Move], files: TensorFiles, progress: Callable[[int, int], None] | None) -> None:
     entries: dict[str, Entry] = {}
-    ordered = sorted(moves, key=lambda move: -files.entries[move.native[0]].dtype.itemsize)
+    ordered = sorted(moves, key=lambda move: -files.entries[move.native].dtype.itemsize)
     for move in ordered:
-        for name, part in zip(move.external, move.split(move.likes), strict=True):
-            entries[name] = Entry(tuple(part.shape), files.entries[move.native[0]].dtype)
+        for name, part in zip(move.external, move.split(move.like), strict=True):
+            entries[name] = Entry(tuple(part.shape), files.entries[move.native].dtype)
     total, done = sum(entry.bytes for entry in entries.values()), 0
 
     def tensors() -> Iterator[tuple[str, Tensor]]:
         for move in ordered:
-            yield from zip(move.external, move.split([files.get(name) for name in move.native]), strict=True)
+            yield from zip(move.external, move.split(files.get(move.native)), strict=True)
 
     def report(written: int) -> None:
         nonlocal done

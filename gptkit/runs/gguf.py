@@ -71,7 +71,7 @@ def export_gguf(
     name, architecture = next((name, each) for name, each in ARCHITECTURES.items() if each.family == chosen.name)
 
     moves = pair(chosen, GPT(model, device="meta"))
-    parts = [(name, part) for move in moves for name, part in zip(move.external, move.split(move.likes), strict=True)]
+    parts = [(name, part) for move in moves for name, part in zip(move.external, move.split(move.like), strict=True)]
     names = {external: _renamed(architecture, external) for external, _ in parts}
     factors = rope_factors(config)
     metadata = {
@@ -138,7 +138,7 @@ def _numbers(
     factors: Tensor | None,
 ) -> Iterator[tuple[str, Tensor]]:
     for move in moves:
-        for external, tensor in zip(move.external, move.split([files.get(name) for name in move.native]), strict=True):
+        for external, tensor in zip(move.external, move.split(files.get(move.native)), strict=True):
             name = names[external]
             heads = architecture.rearranged(name)
             if heads is not None:

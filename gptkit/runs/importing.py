@@ -164,17 +164,13 @@ def _convert(
     dtypes = {move.native: _common([files.entries[name].dtype for name in names(move)]) for move in moves}
     # Wider numbers first: then every tensor lies at a multiple of its numbers' size.
     ordered = sorted(moves, key=lambda move: -dtypes[move.native].itemsize)
-    entries = {
-        name: Entry(tuple(like.shape), dtypes[move.native])
-        for move in ordered
-        for name, like in zip(move.native, move.likes, strict=True)
-    }
+    entries = {move.native: Entry(tuple(move.like.shape), dtypes[move.native]) for move in ordered}
     total, done = sum(entry.bytes for entry in entries.values()), 0
 
     def tensors() -> Iterator[tuple[str, Tensor]]:
         for move in ordered:
             dtype = dtypes[move.native]
-            yield from zip(move.native, move.join([files.get(name).to(dtype) for name in names(move)]), strict=True)
+            yield move.native, move.join([files.get(name).to(dtype) for name in names(move)])
 
     def report(written: int) -> None:
         nonlocal done

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gptkit.nn.after_step import after_step
 from gptkit.nn.head import IGNORED
 from gptkit.training.evaluation import Batch, documents, to_device
 from gptkit.training.parallel.processes import Processes
@@ -91,6 +92,7 @@ class TrainingStep:
         before_update()
         norm = _whole(nn.utils.clip_grad_norm_(self._parameters, self.clip or math.inf))
         self.optimizer.step()
+        after_step(self.forward)
         self.optimizer.zero_grad(set_to_none=True)
         return torch.stack((total, norm.to(total.dtype)))
 

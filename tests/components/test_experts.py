@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -11,13 +11,22 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from gptkit.components.feedforward.experts import Experts, ExpertsSpec
+from gptkit.components.feedforward.experts import ExpertsSpec
+from gptkit.components.feedforward.gated import GatedSpec
+from gptkit.components.feedforward.mlp import MLPSpec
+from gptkit.components.feedforward.modules.experts import Experts
 from gptkit.core.errors import SpecError
 from gptkit.files import validate_data
+from gptkit.kinds.activation import ActivationSpec
 from gptkit.kinds.context import BuildContext
+from gptkit.kinds.feedforward import FeedForwardSpec
 from gptkit.model.gpt import GPT
 from gptkit.model.spec import ModelSpec
+from gptkit.nn.after_step import after_step
+from gptkit.nn.feedforward import FeedForward
 from gptkit.nn.forward import Forward
+from gptkit.nn.stacked import StackedModules
+from gptkit.ops.grouped import group_rows
 
 B, T, E, F, X = 2, 7, 16, 12, 8
 CONTEXT = BuildContext(d_model=E, context_length=8, n_layers=2)
@@ -178,17 +187,17 @@ def load(ours: Experts, reference: Any) -> None:
         router.scores.bias.copy_(gate.bias)
     if hasattr(gate, "e_score_correction_bias"):
         router.selection_bias.copy_(gate.e_score_correction_bias)
-    for index, expert in enumerate(ours.experts):
-        up, down = reference.experts.gate_up_proj[index], reference.experts.down_proj[index]
-        if up.shape[0] == E:  # stored the other way round
-            up, down = up.T, down.T
-        if hasattr(reference.experts, "gate_up_proj_bias"):  # gate and up are interleaved
-            up = torch.cat((up[0::2], up[1::2]))
-            bias = reference.experts.gate_up_proj_bias[index]
-            expert.gate_up.bias.copy_(torch.cat((bias[0::2], bias[1::2])))
-            expert.down.bias.copy_(reference.experts.down_proj_bias[index])
-        expert.gate_up.weight.copy_(up)
-        expert.down.weight.copy_(down)
+    experts: Any = ours.experts
+    up, down = reference.experts.gate_up_proj, reference.experts.down_proj
+    if up.shape[1] == E:  # stored the other way round
+        up, down = up.mT, down.mT
+    if hasattr(reference.experts, "gate_up_proj_bias"):  # gate and up are interleaved
+        up = torch.cat((up[:, 0::2], up[:, 1::2]), dim=1)
+        bias = reference.experts.gate_up_proj_bias
+        experts.gate_up.bias.copy_(torch.cat((bias[:, 0::2], bias[:, 1::2]), dim=1))
+        experts.down.bias.copy_(reference.experts.down_proj_bias)
+    experts.gate_up.weight.copy_(up)
+    experts.down.weight.copy_(down)
     shared = getattr(reference, "shared_experts", None) or getattr(reference, "shared_expert", None)
     if shared is not None:
         ours.shared.gate_up.weight.copy_(torch.cat((shared.gate_proj.weight, shared.up_proj.weight)))
@@ -235,19 +244,105 @@ def test_each_token_is_by_itself(router: dict[str, Any]) -> None:
             torch.testing.assert_close(alone[0, 0], together[row, at], rtol=1e-12, atol=1e-12)
 
 
+def one_of(ours: Experts, index: int, spec: FeedForwardSpec) -> FeedForward:
+    """One expert as a feed-forward of its own."""
+    alone = spec.build(CONTEXT)
+    experts: Any = ours.experts
+    if isinstance(experts, StackedModules):
+        alone.load_state_dict(experts.each[index].state_dict())
+    else:
+        alone.load_state_dict({name: tensor[index] for name, tensor in experts.state_dict().items()})
+    return alone.eval()
+
+
+class Doubled(nn.Module):
+    """An activation that is learned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor
+
+
+class LearnedActivationSpec(ActivationSpec):
+    name: Literal["learned"] = "learned"
+
+    def build(self, context: BuildContext) -> nn.Module:
+        return Doubled()
+
+
+class OwnBuildSpec(MLPSpec):
+    """Overrides `build` and inherits a stacked form that computes something else."""
+
+    name: Literal["own-build"] = "own-build"  # type: ignore[assignment]
+
+    def build(self, context: BuildContext) -> FeedForward:
+        module = super().build(context)
+        module.activation = Doubled()
+        return module
+
+
+EXPERTS: dict[str, FeedForwardSpec] = {
+    "mlp": MLPSpec(d_hidden=5, activation="relu"),
+    "gated": GatedSpec(d_hidden=5),
+    "gated-clamped": GatedSpec(d_hidden=5, bias=True, clamp=0.3, up_offset=1.0),
+    "learned-activation": MLPSpec.model_construct(d_hidden=5, activation=LearnedActivationSpec()),
+    "own-build": OwnBuildSpec(d_hidden=5),
+}
+STACKED = {"mlp", "gated", "gated-clamped"}
+
+
+def of(expert: FeedForwardSpec, **fields: Any) -> Experts:
+    spec = ExpertsSpec.model_validate({"n_experts": X, **fields}).model_copy(update={"expert": expert})
+    return randomised(spec.build(CONTEXT))
+
+
 @pytest.mark.parametrize("weights_on", ["output", "input"])
-def test_by_its_formula_with_plain_experts(weights_on: str) -> None:
-    expert = {"name": "mlp", "d_hidden": 5, "activation": "relu"}
-    ours = build(expert=expert, weights_on=weights_on)
+@pytest.mark.parametrize("name", EXPERTS)
+def test_equals_its_formula(name: str, weights_on: str) -> None:
+    expert = EXPERTS[name]
+    ours = of(expert, weights_on=weights_on)
+    assert isinstance(ours.experts, StackedModules) == (name not in STACKED)
     x_NE = inputs().flatten(0, 1)
     experts, weights = ours.router(x_NE, FORWARD)
     by_hand = torch.zeros_like(x_NE)
     for n in range(len(x_NE)):
         for index, weight in zip(experts[n].tolist(), weights[n], strict=True):
             given = x_NE[n] * weight if weights_on == "input" else x_NE[n]
-            out = ours.experts[index](given[None, None], FORWARD)[0, 0]
+            out = one_of(ours, index, expert)(given[None, None], FORWARD)[0, 0]
             by_hand[n] += out if weights_on == "input" else out * weight
     torch.testing.assert_close(ours(inputs(), FORWARD).flatten(0, 1), by_hand, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (B, T)], ids=["decode", "train"])
+@pytest.mark.parametrize("name", EXPERTS)
+def test_compiles_as_one_graph_and_computes_the_same(name: str, shape: tuple[int, int]) -> None:
+    ours = of(EXPERTS[name], router={"name": "sigmoid", "bias_rate": 0.1, "balance_loss": 0.1}).train()
+    losses: list[Tensor] = []
+
+    def step(x: Tensor) -> Tensor:
+        forward = Forward(torch.zeros(shape, dtype=torch.long))
+        out: Tensor = ours(x, forward)
+        return out.square().sum() + forward.losses["load_balance"]
+
+    gradients, loads = [], []
+    for function in (step, torch.compile(step, fullgraph=True, backend="aot_eager")):
+        ours.zero_grad()
+        ours.router.load_X.zero_()
+        x = inputs()[: shape[0], : shape[1]].clone().requires_grad_()
+        loss = function(x)
+        loss.backward()
+        losses.append(loss.detach())
+        gradients.append({"x": x.grad, **{n: p.grad for n, p in ours.named_parameters() if p.grad is not None}})
+        loads.append(ours.router.load_X.clone())
+    torch.testing.assert_close(losses[1], losses[0])
+    assert torch.equal(loads[0], loads[1])
+    assert loads[0].sum() == 2 * shape[0] * shape[1]
+    # Modules without tokens get no gradient, or one of zeros.
+    for key, gradient in gradients[1].items():
+        torch.testing.assert_close(gradient, gradients[0].get(key, torch.zeros_like(gradient)), rtol=1e-5, atol=1e-5)
 
 
 def test_gradients_reach_the_router_and_every_expert_that_was_used_and_no_other() -> None:
@@ -255,11 +350,21 @@ def test_gradients_reach_the_router_and_every_expert_that_was_used_and_no_other(
     chosen = set(ours.router(inputs()[:, :2].flatten(0, 1), FORWARD)[0].flatten().tolist())
     assert 0 < len(chosen) < X
     ours(inputs()[:, :2], FORWARD).square().sum().backward()
-    for index, expert in enumerate(ours.experts):
-        for parameter in expert.parameters():
-            assert (parameter.grad is not None and bool(parameter.grad.any())) == (index in chosen)
+    for parameter in ours.experts.parameters():
+        assert parameter.grad is not None
+        assert {index for index in range(X) if parameter.grad[index].any()} == chosen
     for module in (ours.router, ours.shared, ours.shared_gate):
         assert all(bool(parameter.grad.any()) for parameter in module.parameters())  # type: ignore[union-attr]
+
+
+def test_autocast_computes_in_bf16() -> None:
+    ours = build(expert={**GATED, "bias": True})
+    wanted = ours(inputs(), FORWARD)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        hidden = ours.experts.gate_up(inputs().flatten(0, 1), group_rows(torch.arange(X).repeat(2)[:, None][: B * T], X))
+        narrow = ours(inputs(), FORWARD)
+    assert hidden.dtype == torch.bfloat16
+    assert (narrow - wanted).norm() / wanted.norm() < 0.03
 
 
 def test_no_tokens_and_narrow_dtypes() -> None:
@@ -307,6 +412,7 @@ def test_a_model_trains_with_dense_first_layers_and_auxiliary_losses() -> None:
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
     model.train()(ids, ids).loss.backward()
     optimizer.step()
+    after_step(model)
     moved = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
     assert {"blocks.1.feedforward.router.scores.weight", "blocks.2.feedforward.router.selection_bias"} <= moved
     assert type(model.blocks[0].feedforward).__name__ == "Gated"
@@ -319,7 +425,7 @@ def test_a_model_trains_with_dense_first_layers_and_auxiliary_losses() -> None:
         ({"router": {"name": "sigmoid", "n_groups": 3}}, "router.n_groups", "divisor"),
         ({"router": {"name": "sigmoid", "n_groups": 2, "top_groups": 3}}, "router.top_groups", "at most"),
         ({"router": {"name": "softmax-top-k", "n_groups": 8, "top_groups": 1}}, "router.top_groups", "cannot give 2"),
-        ({"router": {"name": "sigmoid", "n_groups": 8, "top_groups": 2}}, "router.group_score", "no two best"),
+        ({"router": {"name": "sigmoid", "n_groups": 8, "top_groups": 2}}, "router.group_score", "no second best"),
         ({"expert": {"name": "experts", "n_experts": 1}}, "expert.router.k", "lower k"),
     ],
 )

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gptkit.core.registry import default_registry
 from gptkit.kinds.context import BuildContext
+from gptkit.nn.after_step import after_step
 from gptkit.nn.forward import Forward
 from gptkit.nn.router import Router
 from gptkit.ops.routing import limit_to_groups
@@ -131,10 +132,12 @@ def test_padding_counts_in_no_loss() -> None:
     module = make("sigmoid", balance_loss=1.0, z_loss=1.0, bias_rate=0.1).train()
     before = module.selection_bias.clone()
     real = call(module, tokens()[5:])[2]
+    module.after_step()
     after = module.selection_bias.clone()
     with torch.no_grad():
         module.selection_bias.copy_(before)
     padded = call(module, torch.cat((torch.full((5, E), 9.0), tokens()[5:])), torch.arange(N) >= 5)[2]
+    module.after_step()
     for name, loss in real.items():
         torch.testing.assert_close(padded[name], loss)
     assert torch.equal(module.selection_bias, after)
@@ -163,8 +166,25 @@ def test_the_selection_bias_evens_out_the_load() -> None:
         assert module.selection_bias.count_nonzero() == 0
     for _ in range(60):
         call(module, x)
+        module.after_step()
     with torch.no_grad():
         assert spread() < first / 2
+
+
+def test_the_selection_bias_moves_once_per_step_by_the_load_of_all_its_parts() -> None:
+    whole, parts = (make("sigmoid", bias_rate=0.1).train() for _ in range(2))
+    before = whole.selection_bias.clone()
+    call(whole, tokens())
+    for part in tokens().split(10):
+        call(parts, part)
+    assert torch.equal(parts.selection_bias, before)
+    for module in (whole, parts):
+        after_step(module)
+    assert torch.equal(parts.selection_bias, whole.selection_bias)
+    torch.testing.assert_close((whole.selection_bias - before).abs().max(), torch.tensor(0.1))
+    after_step(whole)  # nothing was routed since: the load is even
+    assert torch.equal(parts.selection_bias, whole.selection_bias)
+    assert "load_X" not in whole.state_dict()
 
 
 def test_sparsemixer_draws_in_training_with_whole_gradients() -> None:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from gptkit.components.activation.elementwise import GeluSpec
 from gptkit.components.block.pre_norm import PreNorm, PreNormSpec
-from gptkit.components.feedforward.mlp import MLP, MLPSpec
+from gptkit.components.feedforward.mlp import MLPSpec
+from gptkit.components.feedforward.modules.mlp import MLP
 from gptkit.components.norm.rms import RMSNorm, RMSNormSpec
 from gptkit.components.router.top_k_softmax import TopKSoftmax, TopKSoftmaxSpec
 from gptkit.kinds.context import BuildContext

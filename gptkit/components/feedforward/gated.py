@@ -4,32 +4,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
-from torch import Tensor, nn
 
 from gptkit.core.component import component
 from gptkit.kinds.activation import ActivationSpec
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.feedforward import FeedForwardSpec
-from gptkit.nn.feedforward import FeedForward
-from gptkit.nn.forward import Forward
-from gptkit.nn.initial import Initial
 
-__all__ = ["Gated", "GatedSpec"]
+if TYPE_CHECKING:
+    from gptkit.nn.feedforward import FeedForward
+    from gptkit.nn.stacked import StackedFeedForward
+
+__all__ = ["GatedSpec"]
 
 
 class GatedSpec(FeedForwardSpec):
-    """Lets one projection of the input gate another: SwiGLU with `silu`, GEGLU with `gelu`, ReGLU with `relu`.
+    """Gate one projection of the input by another: SwiGLU with `silu`, GEGLU with `gelu`, ReGLU with `relu`.
 
     Formula:
         y = W_down · (f(W_gate · x) ⊙ (W_up · x + up_offset)) + b_down
-        With `clamp` c, the gate is cut off above c, and the other factor outside −c … c, before f and the product.
+        With `clamp` c, the gate is limited to at most c, and the other factor to −c … c, before f and the product.
 
     Shapes:
         (B, T, d_model) → gate and up (B, T, 2·d_hidden), gate first → product (B, T, d_hidden) → (B, T, d_model)
-        d_hidden = 8/3 · d_model, rounded up to a multiple of 64, unless given: as many weights as a plain one with X = 4
+        d_hidden = 8/3 · d_model, rounded up to a multiple of 64, unless given: as many weights as `mlp` with X = 4
 
     Paper:
         https://arxiv.org/abs/2002.05202
@@ -38,10 +38,10 @@ class GatedSpec(FeedForwardSpec):
     name: Literal["gated"] = "gated"
     activation: ActivationSpec = component("silu", description="The gate's non-linearity.")
     expansion: float | None = Field(
-        None, description="How much wider the hidden layer is than the model; 8/3 unless d_hidden is given.", gt=0
+        None, description="Width of the hidden layer relative to the model's; 8/3 unless d_hidden is given.", gt=0
     )
     d_hidden: int | None = Field(
-        None, description="Width of the hidden layer; expansion · d_model, rounded up, where left out.", ge=1
+        None, description="Width of the hidden layer; expansion · d_model, rounded up, by default.", ge=1
     )
     multiple_of: int = Field(64, description="What a computed d_hidden is rounded up to a multiple of.", ge=1)
     bias: bool = Field(False, description="Whether the projections have biases.")
@@ -62,7 +62,7 @@ class GatedSpec(FeedForwardSpec):
         return self
 
     def hidden(self, context: BuildContext) -> int:
-        """The width of the hidden layer in these surroundings."""
+        """The width of the hidden layer for this build context."""
         if self.d_hidden is not None:
             return self.d_hidden
         # In whole thirds, so that 8/3 of a width that three divides is exact.
@@ -73,31 +73,15 @@ class GatedSpec(FeedForwardSpec):
         return self.replace(activation=self.activation.resolved(context), expansion=None, d_hidden=self.hidden(context))
 
     def build(self, context: BuildContext) -> FeedForward:
+        from gptkit.components.feedforward.modules.gated import Gated
+
         return Gated(self, context)
 
+    def build_stacked(self, context: BuildContext, n_experts: int) -> StackedFeedForward | None:
+        from gptkit.components.feedforward.modules.gated import StackedGated
 
-class Gated(FeedForward):
-    """The runtime part of `GatedSpec`. The rows of `gate_up` are the gate's first, then the ungated factor's."""
-
-    def __init__(self, spec: GatedSpec, context: BuildContext) -> None:
-        super().__init__()
-        d_hidden = spec.hidden(context)
-        self.clamp = spec.clamp
-        self.up_offset = spec.up_offset
-        self.gate_up = nn.Linear(context.d_model, 2 * d_hidden, bias=spec.bias)
-        self.activation = spec.activation.build(context)
-        self.dropout = nn.Dropout(spec.dropout) if spec.dropout > 0 else nn.Identity()
-        self.down = nn.Linear(d_hidden, context.d_model, bias=spec.bias)
-
-    def initial(self) -> dict[str, Initial]:
-        return {"down.weight": "output"}
-
-    def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
-        gate_BTF, up_BTF = self.gate_up(x_BTE).chunk(2, dim=-1)
-        if self.clamp is not None:
-            gate_BTF = gate_BTF.clamp(max=self.clamp)
-            up_BTF = up_BTF.clamp(-self.clamp, self.clamp)
-        if self.up_offset:
-            up_BTF = up_BTF + self.up_offset
-        y_BTE: Tensor = self.down(self.dropout(self.activation(gate_BTF) * up_BTF))
-        return y_BTE
+        activation = self.activation.build(context)
+        # Experts whose activation is learned have one each.
+        if any(True for _ in activation.parameters()):
+            return None
+        return StackedGated(self, context, activation, n_experts)

@@ -1,22 +1,22 @@
-"""The plain feed-forward: widen, bend, narrow."""
+"""The plain feed-forward: up-projection, activation, down-projection."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
-from torch import Tensor, nn
 
 from gptkit.core.component import component
 from gptkit.kinds.activation import ActivationSpec
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.feedforward import FeedForwardSpec
-from gptkit.nn.feedforward import FeedForward
-from gptkit.nn.forward import Forward
-from gptkit.nn.initial import Initial
 
-__all__ = ["MLP", "MLPSpec"]
+if TYPE_CHECKING:
+    from gptkit.nn.feedforward import FeedForward
+    from gptkit.nn.stacked import StackedFeedForward
+
+__all__ = ["MLPSpec"]
 
 
 class MLPSpec(FeedForwardSpec):
@@ -36,9 +36,9 @@ class MLPSpec(FeedForwardSpec):
     name: Literal["mlp"] = "mlp"
     activation: ActivationSpec = component("gelu", description="The non-linearity between the two projections.")
     expansion: float | None = Field(
-        None, description="X, how much wider the hidden layer is than the model; 4 unless d_hidden is given.", gt=0
+        None, description="X, width of the hidden layer relative to the model's; 4 unless d_hidden is given.", gt=0
     )
-    d_hidden: int | None = Field(None, description="Width of the hidden layer; X · d_model where left out.", ge=1)
+    d_hidden: int | None = Field(None, description="Width of the hidden layer; X · d_model by default.", ge=1)
     bias: bool = Field(True, description="Whether the projections have biases.")
     dropout: float = Field(0.0, description="Share of hidden features dropped in training.", ge=0, lt=1)
 
@@ -51,7 +51,7 @@ class MLPSpec(FeedForwardSpec):
         return self
 
     def hidden(self, context: BuildContext) -> int:
-        """The width of the hidden layer in these surroundings."""
+        """The width of the hidden layer for this build context."""
         expansion = 4 if self.expansion is None else self.expansion
         return self.d_hidden or max(1, round(expansion * context.d_model))
 
@@ -59,23 +59,15 @@ class MLPSpec(FeedForwardSpec):
         return self.replace(activation=self.activation.resolved(context), expansion=None, d_hidden=self.hidden(context))
 
     def build(self, context: BuildContext) -> FeedForward:
+        from gptkit.components.feedforward.modules.mlp import MLP
+
         return MLP(self, context)
 
+    def build_stacked(self, context: BuildContext, n_experts: int) -> StackedFeedForward | None:
+        from gptkit.components.feedforward.modules.mlp import StackedMLP
 
-class MLP(FeedForward):
-    """The runtime part of `MLPSpec`."""
-
-    def __init__(self, spec: MLPSpec, context: BuildContext) -> None:
-        super().__init__()
-        d_hidden = spec.hidden(context)
-        self.up = nn.Linear(context.d_model, d_hidden, bias=spec.bias)
-        self.activation = spec.activation.build(context)
-        self.dropout = nn.Dropout(spec.dropout) if spec.dropout > 0 else nn.Identity()
-        self.down = nn.Linear(d_hidden, context.d_model, bias=spec.bias)
-
-    def initial(self) -> dict[str, Initial]:
-        return {"down.weight": "output"}
-
-    def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
-        y_BTE: Tensor = self.down(self.dropout(self.activation(self.up(x_BTE))))
-        return y_BTE
+        activation = self.activation.build(context)
+        # Experts whose activation is learned have one each.
+        if any(True for _ in activation.parameters()):
+            return None
+        return StackedMLP(self, context, activation, n_experts)

@@ -1,23 +1,21 @@
-"""`softmax-top-k` router.
-
-Shapes: N tokens, E model width, X experts, K experts chosen for a token.
-"""
+"""`softmax-top-k` router."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from torch import Tensor
-
-from gptkit.components.router.scored import GroupedRouterSpec, ScoredRouter
+from gptkit.components.router.scored import GroupedRouterSpec
 from gptkit.kinds.context import BuildContext
 
-__all__ = ["SoftmaxTopK", "SoftmaxTopKSpec"]
+if TYPE_CHECKING:
+    from gptkit.nn.router import Router
+
+__all__ = ["SoftmaxTopKSpec"]
 
 
 class SoftmaxTopKSpec(GroupedRouterSpec):
-    """Weighs all experts by a softmax and keeps the k best (Mixtral, Qwen, OLMoE, DeepSeek-V2).
+    """Weigh all experts by a softmax and keep the k best (Mixtral, Qwen, OLMoE, DeepSeek-V2).
 
     Formula:
         p = softmax(W x [+ b]);  chosen: the k largest p, of the top_groups best groups
@@ -31,7 +29,7 @@ class SoftmaxTopKSpec(GroupedRouterSpec):
 
     Notes:
         Mixtral and Qwen renormalise; OLMoE and DeepSeek-V2 do not, and the latter limits tokens to groups. With `k: 1`, do
-        not renormalise: a weight that is always 1 teaches the router nothing.
+        not renormalise: a weight that is always 1 gives the router no gradient.
     """
 
     name: Literal["softmax-top-k"] = "softmax-top-k"
@@ -42,18 +40,7 @@ class SoftmaxTopKSpec(GroupedRouterSpec):
         {"k": 2, "n_groups": 4, "top_groups": 2, "balance_loss": 0.01, "z_loss": 0.001},
     )
 
-    def build(self, context: BuildContext, *, n_experts: int) -> SoftmaxTopK:
+    def build(self, context: BuildContext, *, n_experts: int) -> Router:
+        from gptkit.components.router.modules.softmax_top_k import SoftmaxTopK
+
         return SoftmaxTopK(self, context, n_experts)
-
-
-class SoftmaxTopK(ScoredRouter):
-    """The runtime part of `SoftmaxTopKSpec`."""
-
-    def __init__(self, spec: SoftmaxTopKSpec, context: BuildContext, n_experts: int) -> None:
-        super().__init__(spec, context, n_experts)
-        self.spec = spec
-
-    def choose(self, logits_NX: Tensor) -> tuple[Tensor, Tensor]:
-        shares_NX = logits_NX.softmax(dim=-1)
-        experts_NK = self.spec.best(shares_NX)
-        return experts_NK, self.spec.finish(shares_NX.gather(1, experts_NK))

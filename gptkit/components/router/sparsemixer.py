@@ -1,21 +1,19 @@
-"""`sparsemixer` router.
-
-Shapes: N tokens, E model width, X experts, K experts chosen for a token.
-"""
+"""`sparsemixer` router."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
-from gptkit.components.router.scored import ScoredRouter, ScoredRouterSpec
+from gptkit.components.router.scored import ScoredRouterSpec
 from gptkit.kinds.context import BuildContext
 
-__all__ = ["Sparsemixer", "SparsemixerSpec"]
+if TYPE_CHECKING:
+    from gptkit.nn.router import Router
+
+__all__ = ["SparsemixerSpec"]
 
 
 class SparsemixerSpec(ScoredRouterSpec):
@@ -43,40 +41,7 @@ class SparsemixerSpec(ScoredRouterSpec):
 
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({}, {"k": 3, "tolerance": 0.5})
 
-    def build(self, context: BuildContext, *, n_experts: int) -> Sparsemixer:
+    def build(self, context: BuildContext, *, n_experts: int) -> Router:
+        from gptkit.components.router.modules.sparsemixer import Sparsemixer
+
         return Sparsemixer(self, context, n_experts)
-
-
-class Sparsemixer(ScoredRouter):
-    """The runtime part of `SparsemixerSpec`."""
-
-    def __init__(self, spec: SparsemixerSpec, context: BuildContext, n_experts: int) -> None:
-        super().__init__(spec, context, n_experts)
-        self.k = spec.k
-        self.tolerance = spec.tolerance
-
-    def choose(self, logits_NX: Tensor) -> tuple[Tensor, Tensor]:
-        left_NX = logits_NX
-        chosen: list[Tensor] = []
-        weights: list[Tensor] = []
-        for _ in range(self.k):
-            best_N1 = left_NX.detach().amax(dim=-1, keepdim=True)
-            distance_NX = (best_N1 - logits_NX.detach()) / logits_NX.detach().abs().clamp(min=best_N1)
-            near_NX = left_NX.masked_fill(distance_NX > 2 * self.tolerance, float("-inf"))
-            shares_NX = near_NX.softmax(dim=-1)
-            largest_N1 = left_NX.argmax(dim=-1, keepdim=True)
-            expert_N1 = self._draw(near_NX) if self.training else largest_N1
-            weight_N1 = shares_NX.gather(1, expert_N1)
-            if self.training:
-                whole = (expert_N1 == largest_N1) | (torch.rand_like(weight_N1) > 0.75)
-                weight_N1 = weight_N1 - torch.where(whole, 0, weight_N1.detach() * 2 / 3)
-            chosen.append(expert_N1)
-            weights.append(weight_N1)
-            left_NX = left_NX.scatter(1, expert_N1, float("-inf"))
-        return torch.cat(chosen, dim=1), torch.cat(weights, dim=1)
-
-    @staticmethod
-    def _draw(near_NX: Tensor) -> Tensor:
-        # The Gumbel trick: adding such noise and taking the largest draws from the softmax.
-        noise_NX = torch.empty_like(near_NX).exponential_().log()
-        return (near_NX.detach() - noise_NX).argmax(dim=-1, keepdim=True)

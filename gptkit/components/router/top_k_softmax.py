@@ -1,19 +1,17 @@
-"""`top-k-softmax` router.
-
-Shapes: N tokens, E model width, X experts, K experts chosen for a token.
-"""
+"""`top-k-softmax` router."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from torch import Tensor
-
-from gptkit.components.router.scored import ScoredRouter, ScoredRouterSpec
+from gptkit.components.router.scored import ScoredRouterSpec
 from gptkit.kinds.context import BuildContext
 
-__all__ = ["TopKSoftmax", "TopKSoftmaxSpec"]
+if TYPE_CHECKING:
+    from gptkit.nn.router import Router
+
+__all__ = ["TopKSoftmaxSpec"]
 
 
 class TopKSoftmaxSpec(ScoredRouterSpec):
@@ -37,17 +35,7 @@ class TopKSoftmaxSpec(ScoredRouterSpec):
 
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({}, {"k": 1, "bias": True, "balance_loss": 0.01})
 
-    def build(self, context: BuildContext, *, n_experts: int) -> TopKSoftmax:
+    def build(self, context: BuildContext, *, n_experts: int) -> Router:
+        from gptkit.components.router.modules.top_k_softmax import TopKSoftmax
+
         return TopKSoftmax(self, context, n_experts)
-
-
-class TopKSoftmax(ScoredRouter):
-    """The runtime part of `TopKSoftmaxSpec`."""
-
-    def __init__(self, spec: TopKSoftmaxSpec, context: BuildContext, n_experts: int) -> None:
-        super().__init__(spec, context, n_experts)
-        self.k = spec.k
-
-    def choose(self, logits_NX: Tensor) -> tuple[Tensor, Tensor]:
-        best_NK, experts_NK = logits_NX.topk(self.k, dim=-1)
-        return experts_NK, best_NK.softmax(dim=-1)

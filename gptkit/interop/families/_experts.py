@@ -61,8 +61,8 @@ def expert_rules(block: str, *, router: str = "gate", shared: str = "shared_expe
     return [
         Rule(f"{native}.router.scores", f"{block}.{router}"),
         Rule(f"{native}.router.selection_bias", f"{block}.{router}.e_score_correction_bias"),
-        Rule(f"{native}.experts.#.gate_up", f"{block}.experts.#.{{gate,up}}_proj", HALVES),
-        Rule(f"{native}.experts.#.down", f"{block}.experts.#.down_proj"),
+        Rule(f"{native}.experts.gate_up", f"{block}.experts.#.{{gate,up}}_proj", HALVES),
+        Rule(f"{native}.experts.down", f"{block}.experts.#.down_proj"),
         Rule(f"{native}.shared.gate_up", f"{block}.{shared}.{{gate,up}}_proj", HALVES),
         Rule(f"{native}.shared.down", f"{block}.{shared}.down_proj"),
         Rule(f"{native}.shared_gate", f"{block}.{shared}_gate"),

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from gptkit.interop.families._common import all_but_every, read_windows, write_windows
 from gptkit.interop.families._experts import INERT, first_of, sparse, write_experts
 from gptkit.interop.families.decoder import Decoder
-from gptkit.interop.layouts import TRANSPOSED, TRANSPOSED_ALTERNATING
+from gptkit.interop.layouts import ALTERNATING, TRANSPOSED, TRANSPOSED_ALTERNATING, Stack
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
 
@@ -62,13 +62,13 @@ class GptOssFamily(Decoder):
         return {**super().config(model), **write_windows(model)}
 
     def rules(self, model: Any) -> list[Rule]:
-        native, external = "blocks.*.feedforward.experts.#", "model.layers.*.mlp.experts"
+        native, external = "blocks.*.feedforward.experts", "model.layers.*.mlp.experts"
         experts = [
             Rule("blocks.*.attention.sinks", "model.layers.*.self_attn.sinks"),
             Rule("blocks.*.feedforward.router.scores", "model.layers.*.mlp.router"),
-            Rule(f"{native}.gate_up.weight", f"{external}.gate_up_proj", TRANSPOSED_ALTERNATING),
-            Rule(f"{native}.gate_up.bias", f"{external}.gate_up_proj_bias", TRANSPOSED_ALTERNATING),
-            Rule(f"{native}.down.weight", f"{external}.down_proj", TRANSPOSED),
+            Rule(f"{native}.gate_up.weight", f"{external}.gate_up_proj", Stack(TRANSPOSED_ALTERNATING)),
+            Rule(f"{native}.gate_up.bias", f"{external}.gate_up_proj_bias", Stack(ALTERNATING)),
+            Rule(f"{native}.down.weight", f"{external}.down_proj", Stack(TRANSPOSED)),
             Rule(f"{native}.down.bias", f"{external}.down_proj_bias"),
         ]
         return [*experts, *super().rules(model)]

@@ -32,7 +32,7 @@ class GraniteMoeFamily(GraniteFamily):
         block = "model.layers.*.block_sparse_moe"
         experts = [
             Rule("blocks.*.feedforward.router.scores", f"{block}.router.layer"),
-            Rule("blocks.*.feedforward.experts.#.gate_up", f"{block}.input_linear"),
-            Rule("blocks.*.feedforward.experts.#.down", f"{block}.output_linear"),
+            Rule("blocks.*.feedforward.experts.gate_up", f"{block}.input_linear"),
+            Rule("blocks.*.feedforward.experts.down", f"{block}.output_linear"),
         ]
         return [*experts, *super().rules(model)]

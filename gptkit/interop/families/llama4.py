@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from gptkit.interop.families._common import every
 from gptkit.interop.families._experts import INERT, dense, expert_rules, first_of, sparse, write_experts
 from gptkit.interop.families.decoder import Decoder
-from gptkit.interop.layouts import TRANSPOSED
+from gptkit.interop.layouts import TRANSPOSED, Stack
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
 
@@ -75,6 +75,6 @@ class Llama4Family(Decoder):
         }
 
     def rules(self, model: Any) -> list[Rule]:
-        block, native = "model.layers.*.feed_forward", "blocks.*.feedforward.experts.#"
-        stacked = [Rule(f"{native}.{n}.weight", f"{block}.experts.{n}_proj", TRANSPOSED) for n in ("gate_up", "down")]
+        block, native = "model.layers.*.feed_forward", "blocks.*.feedforward.experts"
+        stacked = [Rule(f"{native}.{n}.weight", f"{block}.experts.{n}_proj", Stack(TRANSPOSED)) for n in ("gate_up", "down")]
         return [*stacked, *expert_rules(block, router="router"), *super().rules(model)]

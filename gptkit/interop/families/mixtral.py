@@ -38,7 +38,7 @@ class MixtralFamily(MistralFamily):
         block = "model.layers.*.block_sparse_moe"
         experts = [
             Rule("blocks.*.feedforward.router.scores", f"{block}.gate"),
-            Rule("blocks.*.feedforward.experts.#.gate_up", f"{block}.experts.#.{{w1,w3}}", HALVES),
-            Rule("blocks.*.feedforward.experts.#.down", f"{block}.experts.#.w2"),
+            Rule("blocks.*.feedforward.experts.gate_up", f"{block}.experts.#.{{w1,w3}}", HALVES),
+            Rule("blocks.*.feedforward.experts.down", f"{block}.experts.#.w2"),
         ]
         return [*experts, *super().rules(model)]

@@ -1,0 +1,1 @@
+"""Torch modules of the built-in feed-forwards."""

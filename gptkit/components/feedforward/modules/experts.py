@@ -1,0 +1,73 @@
+"""The torch module of `ExpertsSpec`.
+
+Shapes: B batch, T tokens, E model width, N = B · T, K experts chosen for a token, M = N · K visits, sorted by expert.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from gptkit.kinds.context import BuildContext
+from gptkit.kinds.feedforward import FeedForwardSpec
+from gptkit.nn.feedforward import FeedForward
+from gptkit.nn.forward import Forward
+from gptkit.nn.stacked import StackedFeedForward, StackedModules
+from gptkit.ops.grouped import group_rows, reorder
+
+if TYPE_CHECKING:
+    from gptkit.components.feedforward.experts import ExpertsSpec
+
+__all__ = ["Experts"]
+
+
+class Experts(FeedForward):
+    """A router, the experts it chooses from, and the shared feed-forward if there is one."""
+
+    def __init__(self, spec: ExpertsSpec, context: BuildContext) -> None:
+        super().__init__()
+        self.n_experts = spec.n_experts
+        self.weights_on = spec.weights_on
+        self.router = spec.router.build(context, n_experts=spec.n_experts)
+        self.experts = _stacked(spec.expert, context, spec.n_experts)
+        self.shared = None if spec.shared is None else spec.shared.build(context)
+        self.shared_gate = nn.Linear(context.d_model, 1, bias=False) if spec.shared_gate else None
+
+    def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+        x_NE = x_BTE.flatten(0, 1)
+        valid_BT = forward.valid_BT
+        # Inside another expert the tokens are a selection, which the padding of the whole call does not describe.
+        valid_N = None if valid_BT is None or valid_BT.shape != x_BTE.shape[:2] else valid_BT.flatten()
+        experts_NK, weights_NK = self.router(x_NE, forward, valid_N)
+        y_BTE = self._routed(x_NE, experts_NK, weights_NK, forward).view_as(x_BTE)
+        if self.shared is not None:
+            shared_BTE = self.shared(x_BTE, forward)
+            if self.shared_gate is not None:
+                shared_BTE = shared_BTE * self.shared_gate(x_BTE).sigmoid()
+            y_BTE = y_BTE + shared_BTE
+        return y_BTE
+
+    def _routed(self, x_NE: Tensor, experts_NK: Tensor, weights_NK: Tensor, forward: Forward) -> Tensor:
+        """The weighted sum of what the experts return, (N, E)."""
+        n_tokens, n_chosen = experts_NK.shape
+        if n_tokens == 0:
+            return x_NE
+        groups = group_rows(experts_NK, self.n_experts)
+        x_NKE = x_NE[:, None].expand(-1, n_chosen, -1)
+        if self.weights_on == "input":
+            x_NKE = x_NKE * weights_NK[..., None]
+        x_ME = reorder(x_NKE.flatten(0, 1), groups.order_M, groups.back_M)
+        y_ME = self.experts(x_ME, groups, forward)
+        # Every visit returns to a row of its own, so the sum over a token's experts has one order on every device.
+        y_NKE = reorder(y_ME, groups.back_M, groups.order_M).view(n_tokens, n_chosen, -1)
+        if self.weights_on == "output":
+            y_NKE = y_NKE * weights_NK[..., None]
+        return y_NKE.sum(dim=1).to(x_NE.dtype)
+
+
+def _stacked(expert: FeedForwardSpec, context: BuildContext, n_experts: int) -> StackedFeedForward:
+    # A subclass that overrides `build` alone computes something else than the stacked form that it inherits.
+    methods = (name for cls in type(expert).__mro__ for name in ("build_stacked", "build") if name in vars(cls))
+    stacked = expert.build_stacked(context, n_experts) if next(methods) == "build_stacked" else None
+    return StackedModules(expert.build(context) for _ in range(n_experts)) if stacked is None else stacked

@@ -1,0 +1,77 @@
+"""The torch modules of `GatedSpec`. The rows of `gate_up` are the gate's first, then the ungated factor's.
+
+Shapes: B batch, T tokens, M rows sorted by expert, E model width, F hidden width.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from gptkit.kinds.context import BuildContext
+from gptkit.nn.feedforward import FeedForward
+from gptkit.nn.forward import Forward
+from gptkit.nn.initial import Initial
+from gptkit.nn.stacked import StackedFeedForward, StackedLinear
+from gptkit.ops.grouped import Groups
+
+if TYPE_CHECKING:
+    from gptkit.components.feedforward.gated import GatedSpec
+
+__all__ = ["Gated", "StackedGated"]
+
+
+class Gated(FeedForward):
+    """Gate and up-projection in one, the product of both, down-projection."""
+
+    def __init__(self, spec: GatedSpec, context: BuildContext) -> None:
+        super().__init__()
+        d_hidden = spec.hidden(context)
+        self.clamp = spec.clamp
+        self.up_offset = spec.up_offset
+        self.gate_up = nn.Linear(context.d_model, 2 * d_hidden, bias=spec.bias)
+        self.activation = spec.activation.build(context)
+        self.dropout = nn.Dropout(spec.dropout) if spec.dropout > 0 else nn.Identity()
+        self.down = nn.Linear(d_hidden, context.d_model, bias=spec.bias)
+
+    def initial(self) -> dict[str, Initial]:
+        return {"down.weight": "output"}
+
+    def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+        product_BTF = _product(self.gate_up(x_BTE), self.activation, self.clamp, self.up_offset)
+        y_BTE: Tensor = self.down(self.dropout(product_BTF))
+        return y_BTE
+
+
+class StackedGated(StackedFeedForward):
+    """`Gated` as the experts of a mixture."""
+
+    def __init__(self, spec: GatedSpec, context: BuildContext, activation: nn.Module, n_experts: int) -> None:
+        super().__init__()
+        d_hidden = spec.hidden(context)
+        self.clamp = spec.clamp
+        self.up_offset = spec.up_offset
+        self.gate_up = StackedLinear(n_experts, context.d_model, 2 * d_hidden, bias=spec.bias)
+        self.activation = activation
+        self.dropout = nn.Dropout(spec.dropout) if spec.dropout > 0 else nn.Identity()
+        self.down = StackedLinear(n_experts, d_hidden, context.d_model, bias=spec.bias)
+
+    def initial(self) -> dict[str, Initial]:
+        return {"down.weight": "output"}
+
+    def forward(self, x_ME: Tensor, groups: Groups, forward: Forward) -> Tensor:
+        product_MF = _product(self.gate_up(x_ME, groups), self.activation, self.clamp, self.up_offset)
+        y_ME: Tensor = self.down(self.dropout(product_MF), groups)
+        return y_ME
+
+
+def _product(gate_up: Tensor, activation: nn.Module, clamp: float | None, up_offset: float) -> Tensor:
+    """f(gate) ⊙ (up + up_offset), (…, 2F) to (…, F)."""
+    gate, up = gate_up.chunk(2, dim=-1)
+    if clamp is not None:
+        gate, up = gate.clamp(max=clamp), up.clamp(-clamp, clamp)
+    if up_offset:
+        up = up + up_offset
+    product: Tensor = activation(gate) * up
+    return product

@@ -1,0 +1,60 @@
+"""The torch modules of `MLPSpec`.
+
+Shapes: B batch, T tokens, M rows sorted by expert, E model width.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from gptkit.kinds.context import BuildContext
+from gptkit.nn.feedforward import FeedForward
+from gptkit.nn.forward import Forward
+from gptkit.nn.initial import Initial
+from gptkit.nn.stacked import StackedFeedForward, StackedLinear
+from gptkit.ops.grouped import Groups
+
+if TYPE_CHECKING:
+    from gptkit.components.feedforward.mlp import MLPSpec
+
+__all__ = ["MLP", "StackedMLP"]
+
+
+class MLP(FeedForward):
+    """Up-projection, activation, down-projection."""
+
+    def __init__(self, spec: MLPSpec, context: BuildContext) -> None:
+        super().__init__()
+        d_hidden = spec.hidden(context)
+        self.up = nn.Linear(context.d_model, d_hidden, bias=spec.bias)
+        self.activation = spec.activation.build(context)
+        self.dropout = nn.Dropout(spec.dropout) if spec.dropout > 0 else nn.Identity()
+        self.down = nn.Linear(d_hidden, context.d_model, bias=spec.bias)
+
+    def initial(self) -> dict[str, Initial]:
+        return {"down.weight": "output"}
+
+    def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+        y_BTE: Tensor = self.down(self.dropout(self.activation(self.up(x_BTE))))
+        return y_BTE
+
+
+class StackedMLP(StackedFeedForward):
+    """`MLP` as the experts of a mixture."""
+
+    def __init__(self, spec: MLPSpec, context: BuildContext, activation: nn.Module, n_experts: int) -> None:
+        super().__init__()
+        d_hidden = spec.hidden(context)
+        self.up = StackedLinear(n_experts, context.d_model, d_hidden, bias=spec.bias)
+        self.activation = activation
+        self.dropout = nn.Dropout(spec.dropout) if spec.dropout > 0 else nn.Identity()
+        self.down = StackedLinear(n_experts, d_hidden, context.d_model, bias=spec.bias)
+
+    def initial(self) -> dict[str, Initial]:
+        return {"down.weight": "output"}
+
+    def forward(self, x_ME: Tensor, groups: Groups, forward: Forward) -> Tensor:
+        y_ME: Tensor = self.down(self.dropout(self.activation(self.up(x_ME, groups))), groups)
+        return y_ME

@@ -1,0 +1,86 @@
+"""Base classes of routers that score experts by a linear projection.
+
+Shapes: N tokens, E model width, X experts, K experts chosen for a token.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gptkit.kinds.context import BuildContext
+from gptkit.nn.forward import Forward
+from gptkit.nn.router import Router
+from gptkit.ops.routing import balance_loss, limit_to_groups, z_loss
+
+if TYPE_CHECKING:
+    from gptkit.components.router.scored import GroupedRouterSpec, ScoredRouterSpec
+
+__all__ = ["GroupedRouter", "ScoredRouter"]
+
+
+class ScoredRouter(Router):
+    """Base of routers that score experts by a linear projection. Subclasses implement `choose`.
+
+    Scores are computed in fp32 or wider, whatever the model's precision: a rounding error here chooses another expert.
+    """
+
+    def __init__(self, spec: ScoredRouterSpec, context: BuildContext, n_experts: int) -> None:
+        super().__init__()
+        self.n_layers = context.n_layers
+        self.losses = {"load_balance": spec.balance_loss, "router_z": spec.z_loss}
+        self.scores = nn.Linear(context.d_model, n_experts, bias=spec.bias)
+
+    @abstractmethod
+    def choose(self, logits_NX: Tensor) -> tuple[Tensor, Tensor]:
+        """The chosen experts (N, K) and their weights (N, K)."""
+
+    def shares(self, logits_NX: Tensor) -> Tensor:
+        """Each expert's share of a token, (N, X), adding up to 1: what the balance loss is computed from."""
+        return logits_NX.softmax(dim=-1)
+
+    def forward(self, x_NE: Tensor, forward: Forward, valid_N: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        logits_NX = self.logits(x_NE)
+        experts_NK, weights_NK = self.choose(logits_NX)
+        if self.training:
+            if self.losses["load_balance"]:
+                loss = balance_loss(self.shares(logits_NX), experts_NK, valid_N)
+                self._add("load_balance", loss, forward)
+            if self.losses["router_z"]:
+                self._add("router_z", z_loss(logits_NX, valid_N), forward)
+        return experts_NK, weights_NK.to(x_NE.dtype)
+
+    def logits(self, x_NE: Tensor) -> Tensor:
+        """The scores before softmax or sigmoid, (N, X)."""
+        dtype = torch.promote_types(x_NE.dtype, torch.float32)
+        bias_X = None if self.scores.bias is None else self.scores.bias.to(dtype)
+        with torch.autocast("cpu" if x_NE.is_meta else x_NE.device.type, enabled=False):
+            return F.linear(x_NE.to(dtype), self.scores.weight.to(dtype), bias_X)
+
+    def _add(self, name: str, loss: Tensor, forward: Forward) -> None:
+        forward.add_loss(name, loss * (self.losses[name] / self.n_layers))
+
+
+class GroupedRouter(ScoredRouter):
+    """Base of routers that may first choose groups of experts, then experts within these."""
+
+    def __init__(self, spec: GroupedRouterSpec, context: BuildContext, n_experts: int) -> None:
+        super().__init__(spec, context, n_experts)
+        self.spec = spec
+
+    def best(self, scores_NX: Tensor) -> Tensor:
+        """The k best experts of the best groups, (N, K)."""
+        spec = self.spec
+        if spec.top_groups < spec.n_groups:
+            scores_NX = limit_to_groups(scores_NX, spec.n_groups, spec.top_groups, spec.group_score)
+        return scores_NX.topk(spec.k, dim=-1).indices
+
+    def finish(self, weights_NK: Tensor) -> Tensor:
+        """The weights, renormalised if the spec says so, then scaled."""
+        if self.spec.renormalize:
+            weights_NK = weights_NK / (weights_NK.sum(dim=-1, keepdim=True) + 1e-20)
+        return weights_NK if self.spec.scale == 1 else weights_NK * self.spec.scale

@@ -1,0 +1,28 @@
+"""What modules do once per optimizer step, outside of the forward pass."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from torch import nn
+
+__all__ = ["AfterStep", "after_step"]
+
+
+@runtime_checkable
+class AfterStep(Protocol):
+    """A module with something to update once per optimizer step: an average, a router's selection bias.
+
+    A training pass may run many times before a step (gradient accumulation) and twice for one gradient (activation
+    checkpointing), so a module collects in buffers there and updates here.
+    """
+
+    def after_step(self) -> None:
+        """Update from what the passes since the last step collected, and forget that."""
+
+
+def after_step(model: nn.Module) -> None:
+    """Call `after_step` of every module that has it; a training loop does so after each optimizer step."""
+    for module in model.modules():
+        if isinstance(module, AfterStep):
+            module.after_step()

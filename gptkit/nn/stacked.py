@@ -1,0 +1,99 @@
+"""Feed-forwards of many experts at once, with the experts' weights stacked in one tensor.
+
+Shapes: M rows (visits of tokens to experts) sorted by expert, X experts, E model width, I inputs, O outputs.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from gptkit.nn.feedforward import FeedForward
+from gptkit.nn.forward import Forward
+from gptkit.nn.initial import Initial
+from gptkit.ops.grouped import Groups, grouped_linear
+
+__all__ = ["StackedFeedForward", "StackedLinear", "StackedModules"]
+
+
+class StackedFeedForward(nn.Module, ABC):
+    """The runtime part of a feed-forward as the experts of a mixture: `FeedForwardSpec.build_stacked` returns it."""
+
+    @abstractmethod
+    def forward(self, x_ME: Tensor, groups: Groups, forward: Forward) -> Tensor:
+        """Apply to each row its own expert, (M, E) to (M, E).
+
+        No shape and no Python control may depend on how many rows an expert has, so that `torch.compile` takes it whole
+        and the host never waits for the device. `StackedLinear` does the projections; what is elementwise needs nothing.
+
+        Args:
+            groups: which rows belong to which expert.
+        """
+
+
+class StackedLinear(nn.Module):
+    """Linear projections of X experts: `weight` (X, O, I) and `bias` (X, O), each slice as `nn.Linear` has it."""
+
+    def __init__(self, n_experts: int, in_features: int, out_features: int, bias: bool = True) -> None:
+        super().__init__()
+        self.n_experts = n_experts
+        self.in_features = in_features
+        self.out_features = out_features
+        self.weight = nn.Parameter(torch.empty(n_experts, out_features, in_features))
+        self.bias = nn.Parameter(torch.empty(n_experts, out_features)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Fill with the numbers that `nn.Linear` starts with; a model's initializer replaces them."""
+        bound = self.in_features**-0.5
+        nn.init.uniform_(self.weight, -bound, bound)
+        if self.bias is not None:
+            nn.init.uniform_(self.bias, -bound, bound)
+
+    def initial(self) -> dict[str, Initial]:
+        return {"weight": "weight"}
+
+    def forward(self, x_MI: Tensor, groups: Groups) -> Tensor:
+        """(M, I) to (M, O)."""
+        return grouped_linear(x_MI, self.weight, self.bias, groups)
+
+    def extra_repr(self) -> str:
+        return f"{self.n_experts} × {self.in_features} → {self.out_features}, bias={self.bias is not None}"
+
+
+class StackedModules(StackedFeedForward):
+    """Experts as modules of their own, for feed-forwards that have no stacked form.
+
+    On the CPU each module gets its own rows. Elsewhere, and when compiled, each gets as many rows as there are tokens (no
+    expert can have more), and what is not its own is discarded: static shapes at the price of X / K times the arithmetic.
+    Auxiliary losses that such a module adds see these extra rows.
+    """
+
+    def __init__(self, modules: Iterable[FeedForward]) -> None:
+        super().__init__()
+        self.each = nn.ModuleList(modules)
+
+    def forward(self, x_ME: Tensor, groups: Groups, forward: Forward) -> Tensor:
+        if x_ME.device.type in ("cpu", "meta") and not torch.compiler.is_compiling():
+            return self._by_slices(x_ME, groups, forward)
+        return self._by_tokens(x_ME, groups, forward)
+
+    def _by_slices(self, x_ME: Tensor, groups: Groups, forward: Forward) -> Tensor:
+        n_rows, n_experts = len(x_ME), len(self.each)
+        # Without memory the spread is unknown; an even one takes as much arithmetic.
+        even = [n_rows * (index + 1) // n_experts for index in range(n_experts)]
+        ends: list[int] = even if x_ME.is_meta else groups.ends_X.tolist()
+        slices = zip(self.each, [0, *ends], ends, strict=False)
+        return torch.cat([module(x_ME[None, first:end], forward)[0] for module, first, end in slices if end > first])
+
+    def _by_tokens(self, x_ME: Tensor, groups: Groups, forward: Forward) -> Tensor:
+        n_rows = len(x_ME)
+        n_tokens = groups.n_tokens
+        starts_X = torch.cat((groups.ends_X.new_zeros(1), groups.ends_X[:-1]))
+        rows_XN = (starts_X[:, None] + torch.arange(n_tokens, device=x_ME.device)).clamp(max=n_rows - 1)
+        outputs = [module(x_ME[rows_N][None], forward)[0] for module, rows_N in zip(self.each, rows_XN, strict=True)]
+        rank_M = torch.arange(n_rows, device=x_ME.device) - starts_X[groups.expert_M]
+        return torch.cat(outputs)[groups.expert_M * n_tokens + rank_M]

@@ -1,0 +1,16 @@
+"""What modules do once per optimizer step."""
+
+from __future__ import annotations
+
+import pytest
+
+from .conftest import Bigram, MakeTrainer
+
+
+def test_modules_are_called_once_per_step_after_all_its_parts(
+    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr(Bigram, "after_step", lambda self: calls.append(int(self.calls)), raising=False)
+    make_trainer(steps=3, grad_accumulation=2, validation=None).run()
+    assert calls == [2, 4, 6]
