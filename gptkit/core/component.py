@@ -119,15 +119,24 @@ class Component(Spec):
     def resolved(self, context: Any) -> Any:
         """This spec with every value filled in that depends on the build context (a width taken from the model, say).
 
-        `context` is a `gptkit.kinds.context.BuildContext` for the parts of a model. Called once, when the spec is
-        loaded; the result is what `gptkit show` prints and what a run stores. The default changes nothing.
+        `context` is a `gptkit.kinds.context.BuildContext` for the parts of a model. Called when the spec is loaded, on this
+        component and then on those in its fields; the result is what `gptkit show` prints and what a run stores, and
+        resolving it again changes nothing. The default changes nothing.
         """
         return self
+
+    def inner_context(self, field: str, context: Any) -> Any:
+        """The build context in which the component in a field is resolved and checked, as `build` builds it there.
+
+        The default is this component's own context.
+        """
+        return context
 
     def problems(self, context: Any) -> Iterator[Problem]:
         """Errors that depend on the build context, each with its path below this spec and the remedy.
 
-        Called on the resolved spec, before anything is built. The default yields none.
+        Called on the resolved spec, before anything is built, and on the components in its fields too. The default yields
+        none.
         """
         yield from ()
 

@@ -20,13 +20,17 @@ class BlockSpec(Component):
     The parts are ``context.parts``; a block builds them and decides where norms, dropout and shortcuts go.
 
     Declared capabilities:
-        final_norm: whether a model of such blocks needs a norm before its head, which it gets unless the spec says
-            otherwise.
+        final_norm: a property, bool: whether a model whose last block this is needs a norm before its head; it gets one
+            unless the spec says otherwise. May depend on the block's fields.
     """
 
     kind: ClassVar[str] = "block"
     runtime: ClassVar[str] = "gptkit.nn.block:Block"
-    final_norm: ClassVar[bool] = True
+
+    @property
+    def final_norm(self) -> bool:
+        """Whether the block's output is left without a norm, so that the model needs one before its head."""
+        return True
 
     @abstractmethod
     def build(self, context: BuildContext) -> Block:

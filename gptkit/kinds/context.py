@@ -40,7 +40,8 @@ class BuildContext:
         n_layers: number of blocks.
         vocab_size: number of token ids; 0 while it is not known (before a tokenizer is trained).
         position: the model's own position, whose `embed` part the embedding applies.
-        layer: the layer being built; None for the embedding, the final norm and the head.
+        layer: the layer being built; for the head the model's own parts, with the index after the last layer; None for the
+            embedding and the final norm.
         shared: modules that several layers hold in common; use `share`.
         registry: where the model's components were looked up; None where that is what is installed.
     """

@@ -16,11 +16,15 @@ __all__ = ["HeadSpec"]
 
 
 class HeadSpec(Component):
-    """Turns the last hidden vectors into a score for every token of the vocabulary, and scores into a loss."""
+    """Turns the last hidden vectors into a score for every token of the vocabulary, and scores into a loss.
+
+    A head may hold components of any kind. They are built in a layer context (`context.parts`): the model's own position,
+    attention, norm and feed-forward, with the index after the last layer.
+    """
 
     kind: ClassVar[str] = "head"
     runtime: ClassVar[str] = "gptkit.nn.head:Head"
 
     @abstractmethod
     def build(self, context: BuildContext, *, embedding: Embedding) -> Head:
-        """The module. `embedding` lends its table to a tied head."""
+        """The module. A tied head uses the table of `embedding`."""

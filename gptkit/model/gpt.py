@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -24,6 +25,7 @@ from gptkit.nn.attention.base import Attention
 from gptkit.nn.cache.state import LayerState, Stateful
 from gptkit.nn.exchange import check_declarations
 from gptkit.nn.forward import Forward
+from gptkit.nn.head import IGNORED
 
 __all__ = ["GPT", "Output"]
 
@@ -106,7 +108,9 @@ class GPT(nn.Module):
             layer.block.build(context.replace(layer=layer.parts(index))) for index, layer in enumerate(spec.layer_specs())
         )
         self.final_norm = nn.Identity() if spec.final_norm is None else spec.final_norm.build(context, dim=spec.d_model)
-        self.head = spec.head.build(context, embedding=self.embedding)
+        head_context = context.replace(layer=spec.head_parts())
+        self.head = spec.head.build(head_context, embedding=self.embedding)
+        self._head_mixes_tokens = self.head.mixes_tokens
         check_declarations(self)
         self._by_length = [layer.position for layer in spec.layer_specs() if layer.position.depends_on_length]
         self._stateful = [module for module in self.modules() if isinstance(module, Stateful)]
@@ -168,25 +172,30 @@ class GPT(nn.Module):
             documents_BT=documents_BT,
             states=None if cache is None else cache.states,
             keep_weights=keep_weights,
+            last_only=last_only and targets_BT is None,
         )
         x_BTE = self.embedding(ids_BT, context)
         recomputes = self.recompute == "blocks" and cache is None and torch.is_grad_enabled()
         for block in self.blocks:
             x_BTE = run_recomputed(block, x_BTE, context) if recomputes else block(x_BTE, context)
             context.next_block()
+            if x_BTE.shape[1] != context.n_tokens:
+                context = context.tail(x_BTE.shape[1])
+        n_wanted = 1 if context.last_only else n_tokens
+        if context.n_tokens < n_wanted:
+            raise StateError(f"the blocks returned {context.n_tokens} tokens, but {n_wanted} are needed")
+        if not self._head_mixes_tokens and context.n_tokens > n_wanted:
+            context, x_BTE = context.tail(n_wanted), x_BTE[:, -n_wanted:]
+        x_BTE = self.final_norm(x_BTE)
+        loss = None
+        if targets_BT is not None:
+            loss = self.head.loss(x_BTE, F.pad(targets_BT, (context.n_tokens - n_tokens, 0), value=IGNORED), context)
+            for extra in context.losses.values():
+                loss = loss + extra
+        logits_BTV = self.head(x_BTE, context)[:, -n_wanted:] if targets_BT is None or with_logits else None
         if cache is not None:
             cache.length += ids_BT.shape[1]
-        if last_only and targets_BT is None:
-            x_BTE = x_BTE[:, -1:]
-        elif x_BTE.shape[1] != n_tokens:
-            x_BTE = x_BTE[:, -n_tokens:]
-        x_BTE = self.final_norm(x_BTE)
-        if targets_BT is None:
-            return Output(self.head(x_BTE), None, context.losses, context.weights)
-        loss = self.head.loss(x_BTE, targets_BT)
-        for extra in context.losses.values():
-            loss = loss + extra
-        return Output(self.head(x_BTE) if with_logits else None, loss, context.losses, context.weights)
+        return Output(logits_BTV, loss, context.losses, context.weights)
 
     def new_cache(
         self,

@@ -7,11 +7,14 @@ from typing import Any
 
 from pydantic import Field, ModelWrapValidatorHandler, ValidationInfo, model_validator
 
+from gptkit.core import walk
 from gptkit.core.component import Component, component
 from gptkit.core.errors import Problem
 from gptkit.core.failing import MEANT, failure
 from gptkit.core.registry import Registry
+from gptkit.core.resolution import in_context, problems, resolve
 from gptkit.core.spec import Spec, validation_error
+from gptkit.core.walk import Path
 from gptkit.files import merge
 from gptkit.kinds.attention import AttentionSpec
 from gptkit.kinds.block import BlockSpec
@@ -90,20 +93,17 @@ class ModelSpec(Spec):
             data["layers"] = [_layer(data, entry) for entry in entries]
             if "n_layers" not in data:
                 data["n_layers"] = max(1, sum(_repeat(entry) for entry in entries))
-        spec = handler(data)
-        if "final_norm" not in data and spec.block.final_norm:
-            spec = spec.model_copy(update={"final_norm": spec.norm})
         registry = (info.context or {}).get("registry")
-        spec = spec._resolved(registry)
-        problems = list(spec._problems(registry))
-        if problems:
-            raise validation_error(problems, value)
+        spec = handler(data)._resolved(registry, derive_final_norm="final_norm" not in data)
+        found = list(spec._problems(registry))
+        if found:
+            raise validation_error(found, value)
         return spec
 
     def context(
         self, vocab_size: int = 0, layer: LayerParts | None = None, registry: Registry | None = None
     ) -> BuildContext:
-        """What components are told about this model."""
+        """The build context of this model's components."""
         return BuildContext(
             d_model=self.d_model,
             context_length=self.context_length,
@@ -114,6 +114,10 @@ class ModelSpec(Spec):
             registry=registry,
         )
 
+    def head_parts(self) -> LayerParts:
+        """The parts that a head may build from: the model's own, with the index after the last layer."""
+        return self._uniform().parts(self.n_layers)
+
     def layer_specs(self) -> list[LayerSpec]:
         """What each of the n_layers layers is made of, the pattern repeated and cut to length."""
         pattern = [entry for entry in self.layers or (self._uniform(),) for _ in range(entry.repeat)]
@@ -121,31 +125,45 @@ class ModelSpec(Spec):
 
     def components(self) -> Iterator[Component]:
         """Every component in use, nested ones included."""
-        seen: list[Component] = []
-        for root in [self, *self.layer_specs()]:
-            for found in _nested(root):
-                if not any(found is other for other in seen):
-                    seen.append(found)
-                    yield found
+        seen: set[int] = set()
+        for _, found in walk.components(self):
+            if id(found) not in seen:  # layers repeat the model's parts
+                seen.add(id(found))
+                yield found
 
     def _uniform(self) -> LayerSpec:
         return LayerSpec.model_construct(repeat=self.n_layers, **{part: getattr(self, part) for part in PARTS})
 
-    def _resolved(self, registry: Registry | None) -> ModelSpec:
-        """Everything written out that depends on the rest."""
+    def _resolved(self, registry: Registry | None, derive_final_norm: bool) -> ModelSpec:
+        """The spec with every value filled in that depends on other parts.
+
+        Args:
+            derive_final_norm: the last block says whether a norm follows it, instead of the field `final_norm`.
+        """
         entry = self._uniform()
-        changes: dict[str, Any] = dict(_resolve_layer(entry, self.context(layer=entry.parts(0), registry=registry), ()))
-        context = self.context(registry=registry)
-        for part in ("embedding", "head", "final_norm", "initializer"):
-            spec = getattr(self, part)
-            changes[part] = None if spec is None else _resolve_part(spec, context, (part,))
+        changes: dict[str, Any] = _resolve_layer(entry, self.context(layer=entry.parts(0), registry=registry), ())
         if self.layers is not None:
             layers = []
             for index, layer in enumerate(self.layers):
                 context = self.context(layer=layer.parts(index), registry=registry)
                 layers.append(layer.model_copy(update=_resolve_layer(layer, context, ("layers", index))))
             changes["layers"] = tuple(layers)
-        return self.model_copy(update=changes)
+        spec = self.model_copy(update=changes)
+        if derive_final_norm and spec.layer_specs()[-1].block.final_norm:
+            spec = spec.model_copy(update={"final_norm": self.norm})
+        return spec.model_copy(
+            update={
+                part: resolve(getattr(spec, part), context, (part,))
+                for part, context in spec._whole_parts(registry)
+                if getattr(spec, part) is not None
+            }
+        )
+
+    def _whole_parts(self, registry: Registry | None) -> list[tuple[str, BuildContext]]:
+        """The parts that belong to no layer, each with its build context."""
+        context = self.context(registry=registry)
+        head = self.context(layer=self.head_parts(), registry=registry)
+        return [("embedding", context), ("final_norm", context), ("head", head), ("initializer", context)]
 
     def _problems(self, registry: Registry | None) -> Iterator[Problem]:
         """Errors in how components are combined, each reported once, at the field to change."""
@@ -158,7 +176,7 @@ class ModelSpec(Spec):
                 spec = getattr(layer, part)
                 inherited = spec == getattr(self, part)
                 place = (part,) if inherited else ("layers", index, part)
-                found = [*_reported(spec, context), *_nested_problems(spec, context)]
+                found = [*problems(spec, context), *_nested_attention_problems(spec, context)]
                 if part == "position":
                     found += _position_problems(layer, self)
                 for problem in found:
@@ -166,13 +184,12 @@ class ModelSpec(Spec):
                     if located not in seen:
                         seen.add(located)
                         yield located
-        context = self.context(registry=registry)
-        for part in ("embedding", "final_norm", "head", "initializer"):
+        for part, context in self._whole_parts(registry):
             spec = getattr(self, part)
             if spec is not None:
-                for problem in [*_reported(spec, context), *_nested_problems(spec, context)]:
+                for problem in [*problems(spec, context), *_nested_attention_problems(spec, context)]:
                     yield problem.below(part)
-        yield from _length_problems(self.position, self.context_length, context)
+        yield from _length_problems(self.position, self.context_length, self.context(registry=registry))
 
 
 def _length_problems(position: PositionSpec, context_length: int, context: BuildContext) -> Iterator[Problem]:
@@ -193,22 +210,10 @@ def _length_problems(position: PositionSpec, context_length: int, context: Build
 
 
 def _position_problems(layer: LayerSpec, model: ModelSpec) -> Iterator[Problem]:
-    position, attention = layer.position, layer.attention
-    relative = position.uses - {"embed"}
-    missing = sorted(relative - attention.accepts)
-    if missing:
-        does = {
-            "rotate": "rotates queries and keys",
-            "bias": "adds a bias to the scores",
-            "content_bias": "adds a term to the scores that depends on the queries",
-            "value_bias": "adds a term to the values",
-        }
-        why = " and ".join(does.get(hook, hook) for hook in missing)
-        yield Problem(
-            (),
-            f"position {position.name!r} {why}, which attention {attention.name!r} cannot take; "
-            "choose another position (none is always possible) or another attention",
-        )
+    position = layer.position
+    refusal = _refusal(position, layer.attention)
+    if refusal is not None:
+        yield Problem((), refusal)
     if "embed" in position.uses and position != model.position:
         yield Problem(
             (),
@@ -217,52 +222,33 @@ def _position_problems(layer: LayerSpec, model: ModelSpec) -> Iterator[Problem]:
         )
 
 
-def _nested_problems(spec: Spec, context: BuildContext) -> Iterator[Problem]:
-    for name in type(spec).model_fields:
-        for path, inner in _components_in(getattr(spec, name), (name,)):
-            for problem in [*_reported(inner, context), *_nested_problems(inner, context)]:
-                yield problem.below(*path)
+def _nested_attention_problems(spec: Component, context: BuildContext) -> Iterator[Problem]:
+    """Attentions inside a component (a head, another attention) that cannot take the position of their context."""
+    for path, inner, inner_context in in_context(spec, context):
+        if path and isinstance(inner, AttentionSpec) and inner_context.layer is not None:
+            refusal = _refusal(inner_context.layer.position, inner)
+            if refusal is not None:
+                yield Problem(path, refusal)
 
 
-def _components_in(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], Component]]:
-    if isinstance(value, Component):
-        yield path, value
-    elif isinstance(value, (tuple, list)):
-        for index, item in enumerate(value):
-            yield from _components_in(item, (*path, index))
+def _refusal(position: PositionSpec, attention: AttentionSpec) -> str | None:
+    missing = sorted(position.uses - {"embed"} - attention.accepts)
+    if not missing:
+        return None
+    does = {
+        "rotate": "rotates queries and keys",
+        "bias": "adds a bias to the scores",
+        "content_bias": "adds a term to the scores that depends on the queries",
+        "value_bias": "adds a term to the values",
+    }
+    return (
+        f"position {position.name!r} {' and '.join(does.get(hook, hook) for hook in missing)}, which attention "
+        f"{attention.name!r} cannot take; choose another position (none is always possible) or another attention"
+    )
 
 
-def _nested(spec: Spec) -> Iterator[Component]:
-    for name in type(spec).model_fields:
-        for _, inner in _components_in(getattr(spec, name), (name,)):
-            yield inner
-            yield from _nested(inner)
-
-
-def _resolve_layer(layer: LayerSpec, context: BuildContext, place: tuple[str | int, ...]) -> dict[str, Any]:
-    return {part: _resolve_part(getattr(layer, part), context, (*place, part)) for part in PARTS}
-
-
-def _resolve_part(spec: Component, context: BuildContext, place: tuple[str | int, ...]) -> Component:
-    try:
-        resolved = spec.resolved(context)
-        if not isinstance(resolved, Component):
-            raise TypeError(f"it returned {type(resolved).__name__}, not a spec")
-    except MEANT:
-        raise
-    except Exception as error:
-        raise validation_error([Problem(place, failure(spec, "resolved", error, context.registry))]) from error
-    return resolved
-
-
-def _reported(spec: Component, context: BuildContext) -> list[Problem]:
-    """The problems that a component reports, or the one that its check raised."""
-    try:
-        return list(spec.problems(context))
-    except MEANT:
-        raise
-    except Exception as error:
-        return [Problem((), failure(spec, "problems", error, context.registry))]
+def _resolve_layer(layer: LayerSpec, context: BuildContext, place: Path) -> dict[str, Any]:
+    return {part: resolve(getattr(layer, part), context, (*place, part)) for part in PARTS}
 
 
 def _layer(model: Mapping[str, Any], entry: Any) -> Any:
@@ -272,7 +258,8 @@ def _layer(model: Mapping[str, Any], entry: Any) -> Any:
     layer = dict(entry)
     for part in PARTS:
         base = model.get(part, _DEFAULTS[part])
-        layer[part] = merge(base, layer[part]) if part in layer else base
+        if not isinstance(layer.get(part), Component):  # a component given as an object replaces the model's
+            layer[part] = merge(base, layer[part]) if part in layer else base
     return layer
 
 

@@ -46,6 +46,7 @@ class Forward(Exchange):
         states: the layers' states when decoding with a cache, else None.
         losses: auxiliary losses (a router's, say), by name; the model adds them to its own loss.
         weights: attention weights (B, H, T, S) by layer, filled only when it was asked for; else None.
+        last_only: only the last token's output is needed; a block after which no layer needs the others may skip them.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Forward(Exchange):
         documents_BT: Tensor | None = None,
         states: list[LayerState] | None = None,
         keep_weights: bool = False,
+        last_only: bool = False,
     ) -> None:
         if documents_BT is not None and (states is not None or left_padding_B is not None):
             raise ValueError("packed documents cannot be combined with a cache or with padding")
@@ -73,6 +75,7 @@ class Forward(Exchange):
         self.documents_BT = documents_BT
         self.states = states
         self.weights: dict[int, Tensor] | None = {} if keep_weights else None
+        self.last_only = last_only
         self._memo: dict[Hashable, Any] = {}
 
     def once(self, key: Hashable, make: Callable[[], R]) -> R:
@@ -92,6 +95,17 @@ class Forward(Exchange):
         self._fork(twin)
         twin._memo = _constants(self._memo)
         twin.weights = None if self.weights is None else {}
+        return twin
+
+    def tail(self, n_tokens: int) -> Forward:
+        """The same context for the last tokens of this call only; the exchange between layers is the same one."""
+        twin = copy.copy(self)
+        skipped = self.n_tokens - n_tokens
+        twin.n_tokens = n_tokens
+        twin.ids_BT = self.ids_BT[:, skipped:]
+        twin.offset = self.offset + skipped
+        twin.documents_BT = None if self.documents_BT is None else self.documents_BT[:, skipped:]
+        twin._memo = {}
         return twin
 
     def given(self) -> Given:

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from gptkit.nn.cache.state import Stateful
+from gptkit.nn.forward import Forward
+
 __all__ = ["IGNORED", "Head"]
 
 
@@ -15,7 +18,11 @@ IGNORED = -100
 
 
 class Head(nn.Module, ABC):
-    """The runtime part of a head."""
+    """The runtime part of a head.
+
+    A head receives the forward context as blocks do: token ids, documents, masks, states, published values, losses. It may
+    hold attentions, blocks and norms; their states are filled, reordered and truncated with the others.
+    """
 
     @property
     def tied_weights(self) -> Mapping[str, str]:
@@ -25,13 +32,21 @@ class Head(nn.Module, ABC):
         """
         return {}
 
-    @abstractmethod
-    def forward(self, x_BTE: Tensor) -> Tensor:
-        """(B, T, d_model) to logits (B, T, vocabulary)."""
+    @property
+    def mixes_tokens(self) -> bool:
+        """Whether `forward` lets a token depend on others, so that it needs all tokens of a call, not the last one only."""
+        return any(isinstance(module, Stateful) for module in self.modules())
 
     @abstractmethod
-    def loss(self, x_BTE: Tensor, targets_BT: Tensor) -> Tensor:
+    def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+        """(B, T, d_model) to logits (B, T, vocabulary).
+
+        A head that does not mix tokens is called for the last tokens only where no others are needed.
+        """
+
+    @abstractmethod
+    def loss(self, x_BTE: Tensor, targets_BT: Tensor, forward: Forward) -> Tensor:
         """The mean cross-entropy in nats over targets that are not `IGNORED`, a scalar in fp32.
 
-        Without holding the logits of all tokens at once.
+        Without holding the logits of all tokens at once. Further losses are added by ``forward.add_loss``, in training only.
         """

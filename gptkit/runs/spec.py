@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from gptkit.core import resolution
 from gptkit.core.component import Component, component
 from gptkit.core.errors import Problem
 from gptkit.core.spec import Spec, validation_error
@@ -70,7 +71,7 @@ class ExperimentSpec(Spec):
             (("data",), self.data),
         ]
         for place, part in parts:
-            for problem in part.problems(None):
+            for problem in resolution.problems(part, None):
                 yield problem.below(*place)
 
     def components(self) -> Iterator[Component]:

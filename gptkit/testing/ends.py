@@ -12,10 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gptkit.core.registry import default_registry
+from gptkit.core.resolution import resolve
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.embedding import EmbeddingSpec
 from gptkit.kinds.position import PositionSpec
 from gptkit.nn.embedding import Embedding
+from gptkit.nn.forward import Forward
 from gptkit.nn.head import IGNORED, Head
 from gptkit.nn.position import Position
 from gptkit.testing.check import Checks, differ, expect, same
@@ -106,7 +108,7 @@ def lends_its_table(subject: Subject) -> None:
 def _head(subject: Subject) -> tuple[Head, Embedding]:
     registry = default_registry()
     embedding_spec = cast("EmbeddingSpec", registry.component("embedding", "token").model_validate({"name": "token"}))
-    embedding = embedding_spec.resolved(subject.context).build(subject.context)
+    embedding = resolve(embedding_spec, subject.context).build(subject.context)
     module = cast("Any", subject.module(embedding=embedding))
     with torch.no_grad():
         embedding.table_VE.normal_(generator=torch.Generator().manual_seed(3))
@@ -117,24 +119,32 @@ def _hidden(rows: int = 2, length: int = 7) -> Tensor:
     return torch.randn(rows, length, D_MODEL, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
+def _context(x_BTE: Tensor) -> Forward:
+    return Forward(token_ids(*x_BTE.shape[:2]))
+
+
 @head_checks.add("scores-every-token", "Samplers and losses count on one score for each token of the vocabulary.")
 @torch.no_grad()
 def scores_every_token(subject: Subject) -> None:
     head, _ = _head(subject)
     x_BTE = _hidden()
-    logits = head(x_BTE)
+    logits = head(x_BTE, _context(x_BTE))
     expect(logits.shape == (2, 7, VOCAB), f"(2, 7, {D_MODEL}) became {tuple(logits.shape)}, not (2, 7, {VOCAB})")
-    for at in range(7):
-        same(head(x_BTE[:1, at : at + 1]), logits[:1, at : at + 1], f"the scores at token {at} depend on other tokens")
+    for at in range(0 if head.mixes_tokens else 7):
+        same(
+            head(x_BTE[:1, at : at + 1], _context(x_BTE[:1, at : at + 1])),
+            logits[:1, at : at + 1],
+            f"the scores at token {at} depend on other tokens",
+        )
 
 
 @head_checks.add("loss-is-cross-entropy", "Losses are compared between models, so they are exactly that, in nats.")
 def loss_is_cross_entropy(subject: Subject) -> None:
     head, _ = _head(subject)
     x_BTE, targets = _hidden().requires_grad_(), token_ids(2, 7, seed=4)
-    loss = head.loss(x_BTE, targets)
+    loss = head.loss(x_BTE, targets, _context(x_BTE))
     expect(loss.ndim == 0, f"the loss has shape {tuple(loss.shape)}; a scalar belongs")
-    wanted = F.cross_entropy(head(x_BTE).flatten(0, 1), targets.flatten())
+    wanted = F.cross_entropy(head(x_BTE, _context(x_BTE)).flatten(0, 1), targets.flatten())
     same(loss.double(), wanted.detach(), "the loss is not the mean cross-entropy of the logits", 1e-4)
     (ours,) = torch.autograd.grad(loss, x_BTE)
     (theirs,) = torch.autograd.grad(wanted, x_BTE)
@@ -149,9 +159,9 @@ def ignored_targets(subject: Subject) -> None:
     targets[0, :4] = IGNORED
     targets[1, 5:] = IGNORED
     kept = targets != IGNORED
-    wanted = F.cross_entropy(head(x_BTE)[kept], targets[kept])
+    wanted = F.cross_entropy(head(x_BTE, _context(x_BTE))[kept], targets[kept])
     same(
-        head.loss(x_BTE, targets).double(),
+        head.loss(x_BTE, targets, _context(x_BTE)).double(),
         wanted,
         f"with targets of {IGNORED} the loss is not the mean over the others",
         1e-4,

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from gptkit.core.component import Component
 from gptkit.core.errors import SpecError, TokenizerError
 from gptkit.core.registry import default_registry
+from gptkit.core.resolution import resolve
 from gptkit.kinds.attention import AttentionSpec
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.initializer import InitializerSpec
@@ -171,12 +172,13 @@ class Subject:
     @cached_property
     def context(self) -> BuildContext:
         """What the component is told about its surroundings when it is built."""
-        return self.model_spec.context(VOCAB, layer=self.model_spec.layer_specs()[0].parts(0))
+        spec = self.model_spec
+        return spec.context(VOCAB, layer=spec.head_parts() if self.kind == "head" else spec.layer_specs()[0].parts(0))
 
     @cached_property
     def resolved(self) -> Any:
         """The spec with everything written out that depends on its surroundings."""
-        return self.spec.resolved(self.context)
+        return resolve(self.spec, self.context)
 
     def module(self, **how: Any) -> nn.Module:
         """The runtime module alone, ready to compare: every weight moved by chance, in fp64, evaluating."""

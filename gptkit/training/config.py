@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from gptkit.core import resolution
 from gptkit.core.component import Component, component
 from gptkit.core.errors import Problem
 from gptkit.core.spec import Spec, validation_error
@@ -119,5 +120,5 @@ class TrainingSpec(Spec):
                 f"a batch of {self.batch_size} has no {self.grad_accumulation} equal parts; possible: {possible}",
             )
         for place, part in self.components():
-            for problem in part.problems(None):
+            for problem in resolution.problems(part, None):
                 yield problem.below(*place)

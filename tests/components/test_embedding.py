@@ -49,7 +49,7 @@ def test_learned_positions_are_added_at_their_own_places() -> None:
     module = built("learned")
     table = next(parameter for name, parameter in module.named_parameters() if name.startswith("position"))
     torch.testing.assert_close(run(module), module.table.weight[IDS] + table[:T], rtol=0, atol=1e-6)
-    torch.testing.assert_close(run(module, first=2), module.table.weight[IDS] + table[2 : T + 2], rtol=0, atol=1e-6)
+    torch.testing.assert_close(run(module, offset=2), module.table.weight[IDS] + table[2 : T + 2], rtol=0, atol=1e-6)
     starts = torch.tensor([0, 2, 5])
     padded = run(module, left_padding_B=starts)
     for row, start in enumerate(starts.tolist()):

@@ -15,6 +15,7 @@ from gptkit.components.embedding.token import TokenEmbeddingSpec
 from gptkit.components.head.linear import LinearHead, LinearHeadSpec
 from gptkit.kinds.context import BuildContext
 from gptkit.nn.embedding import Embedding
+from gptkit.nn.forward import Forward
 from gptkit.nn.head import IGNORED
 
 B, T, E, V = 2, 7, 12, 40
@@ -34,6 +35,10 @@ def built(d_embedding: int | None = None, **fields: Any) -> tuple[LinearHead, Em
 
 def inputs() -> Tensor:
     return torch.randn(B, T, E, generator=torch.Generator().manual_seed(0))
+
+
+def context() -> Forward:
+    return Forward(torch.zeros(B, T, dtype=torch.long))
 
 
 def targets() -> Tensor:
@@ -65,10 +70,10 @@ def test_logits_and_loss(fields: dict[str, Any]) -> None:
     wanted = wanted * fields.get("scale", 1.0)
     if "softcap" in fields:
         wanted = fields["softcap"] * torch.tanh(wanted / fields["softcap"])
-    logits = head(x)
+    logits = head(x, context())
     assert logits.shape == (B, T, V)
     torch.testing.assert_close(logits, wanted, rtol=0, atol=1e-5)
-    loss = head.loss(x, targets())
+    loss = head.loss(x, targets(), context())
     assert loss.shape == ()
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, F.cross_entropy(wanted.view(-1, V), targets().view(-1)), rtol=1e-5, atol=1e-5)
@@ -79,8 +84,8 @@ def test_gradients_of_the_loss_are_those_of_the_logits(fields: dict[str, Any]) -
     head, embedding = built(**fields)
     parameters = [parameter for parameter in [*head.parameters(), embedding.table_VE] if parameter is not None]
     x = inputs().requires_grad_()
-    fused = torch.autograd.grad(head.loss(x, targets()), [x, *parameters], allow_unused=True)
-    plain_loss = F.cross_entropy(head(x).view(-1, V), targets().view(-1))
+    fused = torch.autograd.grad(head.loss(x, targets(), context()), [x, *parameters], allow_unused=True)
+    plain_loss = F.cross_entropy(head(x, context()).view(-1, V), targets().view(-1))
     plain = torch.autograd.grad(plain_loss, [x, *parameters], allow_unused=True)
     for got, wanted in zip(fused, plain, strict=True):
         if wanted is None:
@@ -91,12 +96,12 @@ def test_gradients_of_the_loss_are_those_of_the_logits(fields: dict[str, Any]) -
 
 def test_z_loss_in_training_only() -> None:
     head, _ = built(z_loss=0.1)
-    logits = head(inputs()).view(-1, V)
+    logits = head(inputs(), context()).view(-1, V)
     valid = targets().view(-1) != IGNORED
     plain = F.cross_entropy(logits, targets().view(-1))
     extra = 0.1 * torch.logsumexp(logits, 1)[valid].square().mean()
-    torch.testing.assert_close(head.loss(inputs(), targets()), plain + extra, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(head.eval().loss(inputs(), targets()), plain, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(head.loss(inputs(), targets(), context()), plain + extra, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(head.eval().loss(inputs(), targets(), context()), plain, rtol=1e-5, atol=1e-5)
 
 
 class Model(nn.Module):
@@ -110,14 +115,16 @@ def test_a_tied_head_owns_nothing_and_follows_its_embedding() -> None:
     assert list(model.state_dict()) == ["embedding.table.weight"]
     assert list(model.head.parameters()) == []
     twin = copy.deepcopy(model)
-    before = twin.head(inputs())
+    before = twin.head(inputs(), context())
     with torch.no_grad():
         model.embedding.table_VE.zero_()
-    assert torch.equal(model.head(inputs()), torch.zeros(B, T, V))
-    assert torch.equal(twin.head(inputs()), before)
+    assert torch.equal(model.head(inputs(), context()), torch.zeros(B, T, V))
+    assert torch.equal(twin.head(inputs(), context()), before)
     # A table that is replaced, not only changed, is followed too.
     twin.embedding.table.weight = nn.Parameter(torch.ones(V, E))
-    torch.testing.assert_close(twin.head(inputs()), inputs().sum(-1, keepdim=True).expand(B, T, V), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        twin.head(inputs(), context()), inputs().sum(-1, keepdim=True).expand(B, T, V), rtol=0, atol=1e-5
+    )
 
 
 def test_an_untied_head_has_its_own_matrix() -> None:
@@ -131,13 +138,13 @@ def test_untrained_loss_is_that_of_guessing() -> None:
     head, _ = built(tied=True)
     with torch.no_grad():
         head.weight_VE.mul_(1e-6)
-    assert head.loss(inputs(), targets()).item() == pytest.approx(math.log(V), abs=1e-3)
+    assert head.loss(inputs(), targets(), context()).item() == pytest.approx(math.log(V), abs=1e-3)
 
 
 def test_all_targets_ignored() -> None:
     head, _ = built(bias=True)
     x = inputs().requires_grad_()
-    loss = head.loss(x, torch.full((B, T), IGNORED))
+    loss = head.loss(x, torch.full((B, T), IGNORED), context())
     loss.backward()
     assert loss.item() == 0
     assert x.grad is not None
@@ -150,13 +157,13 @@ def test_no_memory_and_narrow_dtypes() -> None:
     with torch.device("meta"):
         embedding = TokenEmbeddingSpec().build(CONTEXT)
         head = LinearHeadSpec(tied=True, bias=True).build(CONTEXT, embedding=embedding)
-        assert head(torch.empty(B, T, E)).shape == (B, T, V)
-        assert head.loss(torch.empty(B, T, E), torch.zeros(B, T, dtype=torch.long)).is_meta
+        assert head(torch.empty(B, T, E), context()).shape == (B, T, V)
+        assert head.loss(torch.empty(B, T, E), torch.zeros(B, T, dtype=torch.long), context()).is_meta
     model = Model(bias=True)
-    exact = model.head.loss(inputs(), targets())
+    exact = model.head.loss(inputs(), targets(), context())
     model.bfloat16()
-    assert model.head(inputs().bfloat16()).dtype == torch.bfloat16
-    narrow = model.head.loss(inputs().bfloat16(), targets())
+    assert model.head(inputs().bfloat16(), context()).dtype == torch.bfloat16
+    narrow = model.head.loss(inputs().bfloat16(), targets(), context())
     narrow.backward()
     assert narrow.dtype == torch.float32
     assert narrow.item() == pytest.approx(exact.item(), rel=0.02)

@@ -98,8 +98,8 @@ class CountsIgnoredTargets(WrongHead):
     """Takes the first token for a target that is to be ignored."""
 
     class Runtime(LinearHead):
-        def loss(self, x_BTE: Tensor, targets_BT: Tensor) -> Tensor:
-            return super().loss(x_BTE, targets_BT.clamp_min(0))
+        def loss(self, x_BTE: Tensor, targets_BT: Tensor, forward: Forward) -> Tensor:
+            return super().loss(x_BTE, targets_BT.clamp_min(0), forward)
 
     name: Literal["counts-ignored-targets"] = "counts-ignored-targets"
     runtime = Runtime
@@ -110,8 +110,8 @@ class DividesByAll(WrongHead):
     """Leaves ignored targets out of the sum, and divides by all of them."""
 
     class Runtime(LinearHead):
-        def loss(self, x_BTE: Tensor, targets_BT: Tensor) -> Tensor:
-            return super().loss(x_BTE, targets_BT) * (targets_BT >= 0).double().mean()
+        def loss(self, x_BTE: Tensor, targets_BT: Tensor, forward: Forward) -> Tensor:
+            return super().loss(x_BTE, targets_BT, forward) * (targets_BT >= 0).double().mean()
 
     name: Literal["divides-by-all"] = "divides-by-all"
     runtime = Runtime
@@ -122,8 +122,8 @@ class InBits(WrongHead):
     """Tells the loss in bits."""
 
     class Runtime(LinearHead):
-        def loss(self, x_BTE: Tensor, targets_BT: Tensor) -> Tensor:
-            return super().loss(x_BTE, targets_BT) / 0.6931
+        def loss(self, x_BTE: Tensor, targets_BT: Tensor, forward: Forward) -> Tensor:
+            return super().loss(x_BTE, targets_BT, forward) / 0.6931
 
     name: Literal["in-bits"] = "in-bits"
     runtime = Runtime
@@ -135,8 +135,8 @@ class HalfAGradient(WrongHead):
     """The loss is right and its gradient is half of it."""
 
     class Runtime(LinearHead):
-        def loss(self, x_BTE: Tensor, targets_BT: Tensor) -> Tensor:
-            return super().loss((x_BTE + x_BTE.detach()) / 2, targets_BT)
+        def loss(self, x_BTE: Tensor, targets_BT: Tensor, forward: Forward) -> Tensor:
+            return super().loss((x_BTE + x_BTE.detach()) / 2, targets_BT, forward)
 
     name: Literal["half-a-gradient"] = "half-a-gradient"
     runtime = Runtime
@@ -147,11 +147,11 @@ class ScoresByNeighbours(WrongHead):
     """Scores depend on the tokens before."""
 
     class Runtime(LinearHead):
-        def forward(self, x_BTE: Tensor) -> Tensor:
-            return super().forward(x_BTE.cumsum(dim=1))
+        def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+            return super().forward(x_BTE.cumsum(dim=1), forward)
 
-        def loss(self, x_BTE: Tensor, targets_BT: Tensor) -> Tensor:
-            return F.cross_entropy(self(x_BTE).flatten(0, -2).float(), targets_BT.flatten())
+        def loss(self, x_BTE: Tensor, targets_BT: Tensor, forward: Forward) -> Tensor:
+            return F.cross_entropy(self(x_BTE, forward).flatten(0, -2).float(), targets_BT.flatten())
 
     name: Literal["scores-by-neighbours"] = "scores-by-neighbours"
     runtime = Runtime

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -33,11 +33,13 @@ class PostNormSpec(BlockSpec):
         The last block ends with a norm, so a model of such blocks has no final norm of its own.
     """
 
-    final_norm: ClassVar[bool] = False
-
     name: Literal["post-norm"] = "post-norm"
     dropout: float = Field(0.0, description="Share of each branch's output that is dropped in training.", ge=0, lt=1)
     residual_scale: float = Field(1.0, description="What a branch is multiplied by before it is added (Granite: 0.22).")
+
+    @property
+    def final_norm(self) -> bool:
+        return False
 
     def build(self, context: BuildContext) -> Block:
         return PostNorm(self, context)

@@ -52,8 +52,7 @@ class TokenEmbeddingSpec(EmbeddingSpec):
     )
 
     def resolved(self, context: BuildContext) -> Any:
-        norm = None if self.norm is None else self.norm.resolved(context)
-        return self.replace(norm=norm, d_embedding=self.d_embedding or context.d_model)
+        return self.replace(d_embedding=self.d_embedding or context.d_model)
 
     def build(self, context: BuildContext) -> Embedding:
         return TokenEmbedding(self, context)

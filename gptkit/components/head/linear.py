@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.head import HeadSpec
 from gptkit.nn.embedding import Embedding
+from gptkit.nn.forward import Forward
 from gptkit.nn.head import IGNORED, Head
 from gptkit.nn.initial import Initial
 from gptkit.ops.linear_cross_entropy import linear_cross_entropy
@@ -98,7 +99,7 @@ class LinearHead(Head):
         """The matrix in use, the head's own or the embedding's."""
         return self._lender[0].table_VE if self._lender else self.weight
 
-    def forward(self, x_BTE: Tensor) -> Tensor:
+    def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
         logits_BTV = F.linear(self.project(x_BTE), self.weight_VE, self.bias)
         if self.scale != 1:
             logits_BTV = logits_BTV * self.scale
@@ -106,7 +107,7 @@ class LinearHead(Head):
             logits_BTV = torch.tanh(logits_BTV / self.softcap) * self.softcap
         return logits_BTV
 
-    def loss(self, x_BTE: Tensor, targets_BT: Tensor) -> Tensor:
+    def loss(self, x_BTE: Tensor, targets_BT: Tensor, forward: Forward) -> Tensor:
         return linear_cross_entropy(
             self.project(x_BTE).flatten(0, -2),
             self.weight_VE,

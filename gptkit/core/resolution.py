@@ -1,0 +1,89 @@
+"""Resolves and checks components in their surroundings, at every depth: authors need not call nested components."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+from gptkit.core.component import Component
+from gptkit.core.errors import Problem
+from gptkit.core.failing import MEANT, failure
+from gptkit.core.spec import validation_error
+from gptkit.core.walk import Path, components, map_components
+
+__all__ = ["in_context", "problems", "resolve"]
+
+C = TypeVar("C", bound=Component)
+
+
+def resolve(spec: C, context: Any, path: Path = ()) -> C:
+    """The spec with its own `resolved` applied, and then that of every component in it, at any depth.
+
+    Args:
+        context: the build context of the outermost component; `Component.inner_context` derives those of nested ones.
+        path: where the spec stands, for error messages.
+
+    Raises:
+        ValidationError: a component's `resolved` raised, or did not return a component.
+    """
+    surroundings = _Surroundings(context)
+
+    def change(at: Path, component: Component) -> Component:
+        own_context = surroundings.context_at(at)
+        try:
+            resolved = component.resolved(own_context)
+            if not isinstance(resolved, Component):
+                raise TypeError(f"it returned {type(resolved).__name__}, not a spec")
+        except MEANT:
+            raise
+        except Exception as error:
+            message = failure(component, "resolved", error, _registry(own_context))
+            raise validation_error([Problem((*path, *at), message)]) from error
+        surroundings.enter(at, resolved, own_context)
+        return resolved
+
+    return map_components(spec, change)
+
+
+def in_context(spec: Component, context: Any) -> Iterator[tuple[Path, Component, Any]]:
+    """A component and all in it, outer ones first, each with its path and its build context."""
+    surroundings = _Surroundings(context)
+    for path, component in components(spec):
+        own_context = surroundings.context_at(path)
+        surroundings.enter(path, component, own_context)
+        yield path, component, own_context
+
+
+def problems(spec: Component, context: Any) -> Iterator[Problem]:
+    """The problems that a component and all in it report, or that their checks raise, each located below the component."""
+    for path, component, own_context in in_context(spec, context):
+        try:
+            reported = list(component.problems(own_context))
+        except MEANT:
+            raise
+        except Exception as error:
+            reported = [Problem((), failure(component, "problems", error, _registry(own_context)))]
+        for problem in reported:
+            yield problem.below(*path)
+
+
+class _Surroundings:
+    """The build context at each path of a spec tree that is walked from the outside in."""
+
+    def __init__(self, context: Any) -> None:
+        self.context = context
+        self.entered: dict[Path, tuple[Component, Any]] = {}
+
+    def enter(self, path: Path, component: Component, context: Any) -> None:
+        self.entered[path] = (component, context)
+
+    def context_at(self, path: Path) -> Any:
+        for length in range(len(path) - 1, -1, -1):
+            if path[:length] in self.entered:
+                component, context = self.entered[path[:length]]
+                return component.inner_context(str(path[length]), context)
+        return self.context
+
+
+def _registry(context: Any) -> Any:
+    return getattr(context, "registry", None)
