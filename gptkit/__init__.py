@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gptkit.core.errors import CheckpointError as CheckpointError
     from gptkit.core.errors import DataError as DataError
     from gptkit.core.errors import ExternalModelError as ExternalModelError
+    from gptkit.core.errors import FileError as FileError
     from gptkit.core.errors import GptkitError as GptkitError
     from gptkit.core.errors import RegistryError as RegistryError
     from gptkit.core.errors import RequirementError as RequirementError
@@ -51,6 +52,7 @@ _WHERE = {
     "CapacityError": "gptkit.core.errors",
     "CheckpointError": "gptkit.core.errors",
     "DataError": "gptkit.core.errors",
+    "FileError": "gptkit.core.errors",
     "ExperimentSpec": "gptkit.runs.spec",
     "ExternalModelError": "gptkit.core.errors",
     "GPT": "gptkit.model.gpt",

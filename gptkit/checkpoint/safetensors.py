@@ -16,10 +16,11 @@ from typing import Any
 
 import safetensors
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from gptkit.core.errors import CheckpointError
+from gptkit.core.atomic import new_file_mode, reading, writing
+from gptkit.core.errors import CheckpointError, FileError
 
 __all__ = [
     "damaged",
@@ -29,6 +30,7 @@ __all__ = [
     "pack_optimizer",
     "read_tensors",
     "remedy",
+    "save_tensors",
     "shard_like",
     "unpack",
     "unpack_optimizer",
@@ -103,13 +105,33 @@ def fill(model: nn.Module, file: Path, *, assign: bool = False) -> None:
                     held[key] = fresh[id(old)]  # type: ignore[assignment]
 
 
+def save_tensors(tensors: dict[str, Tensor], file: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file with the permissions that the umask gives.
+
+    Raises:
+        FileError: the file cannot be written.
+    """
+    # The library makes files that only their owner may read.
+    with writing(file):
+        mode = new_file_mode(file)
+        try:
+            save_file(tensors, file, metadata=metadata)
+        except safetensors.SafetensorError as error:
+            raise FileError(f"{file} cannot be written: {error}") from error
+        file.chmod(mode)
+
+
 def read_tensors(file: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file, mapped and not read.
 
     Raises:
         CheckpointError: the file is missing or damaged.
+        FileError: the file may not be read.
     """
     try:
+        # The library reports a refused permission as it reports damage.
+        with reading(file), file.open("rb"):
+            pass
         return load_file(file)
     except FileNotFoundError:
         raise CheckpointError(f"{file} is missing", hint=remedy(file.parent)) from None

@@ -14,21 +14,18 @@ Nothing is pickled: a checkpoint from an untrusted source is safe to open.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from gptkit.checkpoint.entries import CALLBACKS, MODEL, OPTIMIZER, STATE, TRAINING_MODEL, own_files, remove_checkpoint
 from gptkit.checkpoint.safetensors import (
     damaged,
     fill,
@@ -36,18 +33,19 @@ from gptkit.checkpoint.safetensors import (
     pack_optimizer,
     read_tensors,
     remedy,
+    save_tensors,
     unpack,
     unpack_optimizer,
     weights,
 )
-from gptkit.core.errors import CheckpointError
+from gptkit.core.atomic import reading, sync, write_text
+from gptkit.core.errors import CheckpointError, FileError
 
-__all__ = ["CheckpointStore", "load_weights", "read_callbacks", "read_state", "restore_optimizer", "write_text"]
+__all__ = ["CheckpointStore", "load_weights", "read_callbacks", "read_state", "restore_optimizer"]
 
-MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
-TRAINING_MODEL, CALLBACKS = "training-model.safetensors", "callbacks.safetensors"
 FORMAT = 1
 _NAME = re.compile(r"step-(\d{8,})")
+_HIDDEN = re.compile(r"\.(step-\d{8,})\.(unfinished|replaced|pruned)")
 
 
 class CheckpointStore:
@@ -70,8 +68,16 @@ class CheckpointStore:
         """The steps that there are checkpoints of, in order."""
         if not self.folder.is_dir():
             return []
-        matches = [_NAME.fullmatch(path.name) for path in self.folder.iterdir() if path.is_dir()]
-        return sorted(int(match[1]) for match in matches if match)
+        with reading(self.folder):
+            matches = [_NAME.fullmatch(path.name) for path in self.folder.iterdir()]
+        return sorted(int(match[1]) for match in matches if match and own_files(self.folder / match[0]))
+
+    def own_files(self) -> list[Path]:
+        """Every file of the checkpoints that gptkit wrote; what a user put beside them is not among these."""
+        if not self.folder.is_dir() or self.folder.is_symlink():
+            return []
+        directories = sorted(path for path in self.folder.iterdir() if _NAME.fullmatch(path.name))
+        return [file for directory in directories for file in own_files(directory)]
 
     def latest(self) -> Path | None:
         """The newest checkpoint."""
@@ -117,7 +123,7 @@ class CheckpointStore:
                 # No more metadata than this: the library writes several entries in any order, and equal weights are
                 # equal files.
                 metadata = {"format": "pt"} if name in (MODEL, TRAINING_MODEL) else None
-                save_file(content, unfinished / name, metadata=metadata)
+                save_tensors(content, unfinished / name, metadata)
             return {"step": step, "training": dict(training), "optimizer": packed, "callbacks": kept}
 
         return self._write(step, save) if write else self.path(step)
@@ -148,20 +154,20 @@ class CheckpointStore:
             said = write(unfinished)
             files = {path.name: _describe(path) for path in sorted(unfinished.iterdir())}
             state = {"format": FORMAT, "files": files, **said}
-            (unfinished / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
+            write_text(unfinished / STATE, json.dumps(state, indent=1))
             for path in (*unfinished.iterdir(), unfinished):
-                _sync(path)
+                sync(path)
             if final.exists():
                 # A rename cannot replace a folder that holds files.
                 final.rename(self.folder / f".{final.name}.replaced")
             unfinished.rename(final)
-            _sync(self.folder)
+            sync(self.folder)
             for old in self.steps()[: -self.keep]:
                 # Renamed first, so that one that is half removed never looks like a checkpoint.
-                self.path(old).rename(self.folder / f".{self.path(old).name}.unfinished")
+                self.path(old).rename(self.folder / f".{self.path(old).name}.pruned")
             self.clean()
-        except (OSError, safetensors.SafetensorError) as error:
-            why = getattr(error, "strerror", None) or error
+        except (OSError, FileError) as error:
+            why = error.message if isinstance(error, FileError) else error.strerror or error
             raise CheckpointError(
                 f"{final}: the checkpoint cannot be written: {why}",
                 hint="Make room or choose another folder, then resume the run; earlier checkpoints are still whole.",
@@ -169,16 +175,21 @@ class CheckpointStore:
         return final
 
     def clean(self) -> None:
-        """Remove what saving left behind when it was killed."""
-        if not self.folder.is_dir():
+        """Remove what saving left behind when it was killed; files that gptkit did not write stay."""
+        if not self.folder.is_dir() or self.folder.is_symlink():
             return
-        for path in sorted(self.folder.glob(".step-*")):
-            whole = self.folder / path.name[1:].removesuffix(".replaced")
-            if path.name.endswith(".replaced") and not whole.exists():
+        for path in sorted(self.folder.iterdir()):
+            match = _HIDDEN.fullmatch(path.name)
+            if match is None or path.is_symlink():
+                continue
+            whole, state = self.folder / match[1], match[2]
+            if state == "unfinished":
+                shutil.rmtree(path)
+            elif state == "replaced" and not whole.exists():
                 # Killed between the two renames: the old checkpoint still counts.
                 path.rename(whole)
             else:
-                shutil.rmtree(path)
+                remove_checkpoint(path, whole)
 
 
 def read_state(checkpoint: Path, *, verify: bool = False) -> dict[str, Any]:
@@ -189,7 +200,13 @@ def read_state(checkpoint: Path, *, verify: bool = False) -> dict[str, Any]:
 
     Raises:
         CheckpointError: a file is missing or damaged; says which.
+        FileError: a file may not be read.
     """
+    with reading(checkpoint / STATE):
+        return _read_state(checkpoint, verify)
+
+
+def _read_state(checkpoint: Path, verify: bool) -> dict[str, Any]:
     file = checkpoint / STATE
     try:
         state = json.loads(file.read_text(encoding="utf-8"))
@@ -197,6 +214,8 @@ def read_state(checkpoint: Path, *, verify: bool = False) -> dict[str, Any]:
         state["step"], state["optimizer"], state["training"]
     except FileNotFoundError:
         raise CheckpointError(f"{file} is missing", hint=remedy(checkpoint)) from None
+    except PermissionError:
+        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise damaged(file, f"{type(error).__name__}: {error}") from None
     if found != FORMAT:
@@ -209,7 +228,9 @@ def read_state(checkpoint: Path, *, verify: bool = False) -> dict[str, Any]:
             raise CheckpointError(f"{path} is missing", hint=remedy(checkpoint))
         if path.stat().st_size != expected["bytes"]:
             raise damaged(path, f"it has {path.stat().st_size} bytes in place of {expected['bytes']}")
-        if verify and _describe(path) != expected:
+        with reading(path):
+            changed = verify and _describe(path) != expected
+        if changed:
             raise damaged(path, "its content is not what was saved")
     assert isinstance(state, dict)
     return state
@@ -254,27 +275,6 @@ def restore_optimizer(
     unpack_optimizer(optimizer, model, checkpoint / OPTIMIZER, state["optimizer"])
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file that is either the old one or the new one, whatever happens in between."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(text, encoding="utf-8", newline="\n")
-    _sync(unfinished)
-    unfinished.replace(path)
-
-
-# -- files ----------------------------------------------------------------------------------------------------
-
-
 def _describe(file: Path) -> dict[str, Any]:
     with file.open("rb") as stream:
         return {"bytes": file.stat().st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
-
-
-def _sync(path: Path) -> None:
-    """Make sure that a file or folder is on the disk, where the system can (Windows cannot sync folders)."""
-    with contextlib.suppress(PermissionError):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -57,6 +57,7 @@ def _place(folder: Path, spec: ExperimentSpec) -> tuple[Path, bool]:
     while True:
         there = RunFolder(folder if number == 1 else folder.with_name(f"{folder.name}-{number}"))
         number += 1
+        there.recover()
         if there.holds_run:
             try:
                 same = there.read_spec().sha256 == spec.sha256

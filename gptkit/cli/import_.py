@@ -38,7 +38,9 @@ def import_model(
         str | None,
         typer.Option("--tokenizer", metavar="NAME", help="A tokenizer where the source has none.", show_default=False),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove the run that is in the folder.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the run that is there, once the new one is whole.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ) -> None:
     """Import a model that was trained elsewhere: spec, weights and tokenizer.

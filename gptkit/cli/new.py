@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shlex
@@ -12,7 +13,8 @@ import typer
 
 from gptkit.cli import console
 from gptkit.cli.options import complete_shipped
-from gptkit.cli.schema import schema_text, write
+from gptkit.cli.schema import require_replaceable, write_schema
+from gptkit.core.atomic import write_text, writing
 from gptkit.core.errors import GptkitError
 from gptkit.presets.catalog import find, groups, shipped, summary
 
@@ -27,7 +29,7 @@ def new(
         str, typer.Option("--from", metavar="NAME", help="The shipped spec to start from.", autocompletion=complete_shipped)
     ] = "tiny",
     listed: Annotated[bool, typer.Option("--list", help="Show the shipped specs and stop.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there; it is kept as FILE.old.")] = False,
     bare: Annotated[
         bool, typer.Option("--no-schema", help=f"Do not write {SCHEMA}, with which editors complete and check the spec.")
     ] = False,
@@ -43,17 +45,36 @@ def new(
     target = file or Path(f"{start}.yaml")
     if target.suffix.lower() not in (".yaml", ".yml"):
         raise GptkitError(f"{target} does not end in .yaml", hint=f"Write {target.with_suffix('.yaml')}.")
+    hint = "Choose another name, or replace it with --force, which keeps it as FILE.old."
     if target.exists() and (target.is_dir() or not force):
-        raise GptkitError(f"{target} is there already", hint="Choose another name, or write over it with --force.")
+        raise GptkitError(
+            f"{target} is there already", hint="Choose another name, or replace it with --force, which keeps it as FILE.old."
+        )
     if not target.parent.is_dir():
         hint = f"Make it first: mkdir -p {shlex.quote(str(target.parent))}. Or name a file elsewhere."
         raise GptkitError(f"there is no folder {target.parent}", hint=hint)
-    write(target, _named(text, target.stem))
-    console.out(f"{target}: a copy of {start}, to be changed as you like")
     if not bare:
-        write(target.with_name(SCHEMA), schema_text())
+        require_replaceable(target.with_name(SCHEMA))
+    kept = _keep(target)
+    write_text(target, _named(text, target.stem))
+    console.out(f"{target}: a copy of {start}, to be changed as you like")
+    if kept is not None:
+        console.out(f"{kept}: the file that was there")
+    if not bare:
+        write_schema(target.with_name(SCHEMA))
         console.out(f"{target.with_name(SCHEMA)}: with it your editor completes the spec")
     console.note(f"next: gptkit check {target}, then: gptkit train {target}", style="dim")
+
+
+def _keep(target: Path) -> Path | None:
+    """Rename the file that is going to be replaced; return its new name."""
+    if not target.exists() and not target.is_symlink():
+        return None
+    names = (target.with_name(f"{target.name}.old{number or ''}") for number in itertools.count())
+    kept = next(path for path in names if not path.exists() and not path.is_symlink())
+    with writing(kept):
+        target.rename(kept)
+    return kept
 
 
 def _list() -> None:

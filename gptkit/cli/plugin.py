@@ -10,6 +10,7 @@ import typer
 
 from gptkit.cli import console
 from gptkit.cli.options import complete_kinds
+from gptkit.core.atomic import atomic_directory, write_text
 from gptkit.core.errors import GptkitError, RegistryError
 
 if TYPE_CHECKING:
@@ -62,16 +63,15 @@ def new(
         taken = registry.entry(kind, name).plugin.provenance
         raise GptkitError(f"{kind} {name!r} is brought by {taken} already", hint="Choose another name.")
     folder = into / f"gptkit-{name}"
-    if folder.exists():
+    if folder.exists() or folder.is_symlink():
         raise GptkitError(f"{folder} is there already", hint="Choose another name, or another folder with --into.")
-    try:
+    with atomic_directory(folder) as new_folder:
         for path, text in contents.items():
-            target = folder / path
+            target = new_folder / path
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(text, encoding="utf-8")
-            console.out(str(target))
-    except OSError as error:
-        raise GptkitError(f"{folder} cannot be written: {error.strerror}") from None
+            write_text(target, text)
+    for path in contents:
+        console.out(str(folder / path))
     console.note(f"next: pip install -e '{folder}[test]', then: gptkit plugin check gptkit-{name}", style="dim")
 
 

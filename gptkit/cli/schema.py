@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from gptkit.cli import console
+from gptkit.core.atomic import reading, write_text
 from gptkit.core.errors import GptkitError
 
 
@@ -22,20 +23,38 @@ def schema(
     An editor that knows YAML completes and checks a spec whose first line is
     "# yaml-language-server: $schema=gptkit.reflect.schema.json".
     """
-    text = schema_text()
     if output is None:
-        console.out(text.rstrip("\n"))
+        console.out(schema_text().rstrip("\n"))
         return
-    write(output, text)
+    write_schema(output)
     console.note(f"{output} written")
 
 
-def write(file: Path, text: str) -> None:
-    """Write a file, or say why it cannot be written."""
-    try:
-        file.write_text(text, encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise GptkitError(f"{file} cannot be written: {error.strerror}") from None
+def write_schema(file: Path) -> None:
+    """Write the schema to a file. A schema that gptkit wrote is replaced, and nothing else.
+
+    Raises:
+        GptkitError: the file exists and is another.
+    """
+    require_replaceable(file)
+    write_text(file, schema_text())
+
+
+def require_replaceable(file: Path) -> None:
+    """Raise where the schema would replace another file.
+
+    Raises:
+        GptkitError: the file exists and is not a schema that gptkit wrote.
+    """
+    if file.is_dir() or (file.is_file() and not _is_schema(file)):
+        raise GptkitError(f"{file} exists, and is not a schema that gptkit wrote", hint="Choose another name, or move it.")
+
+
+def _is_schema(file: Path) -> bool:
+    from gptkit.reflect.schema import WRITTEN_BY
+
+    with reading(file), file.open(encoding="utf-8", errors="replace") as stream:
+        return WRITTEN_BY in stream.read(1000)
 
 
 def schema_text() -> str:

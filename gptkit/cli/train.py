@@ -31,7 +31,8 @@ def train(
     overrides: Overrides = None,
     resume: Annotated[bool, typer.Option("--resume", "-r", help="Go on with the run that is in the folder.")] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Remove the run that is in the folder, and train anew.")
+        bool,
+        typer.Option("--overwrite", help="Replace the run in the directory; it is kept until the new one has a checkpoint."),
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ) -> None:
@@ -57,6 +58,7 @@ def train(
     else:
         target = folder if folder is not None else Path("runs") / _slug(open_spec(file, given).spec.name)
         there = RunFolder(target)
+        there.recover()
         if there.holds_run and not resume and not overwrite and not there.unstarted:
             hint = f"Go on with it: gptkit train --resume {target}. Train anew in its place: --overwrite. Or name another."
             raise GptkitError(f"{target} already holds a run", hint=hint)

@@ -10,6 +10,7 @@
     │   └── RequirementError         `requires` of a spec or run is not met
     ├── TokenizerError               a tokenizer cannot be had, trained or loaded
     ├── DataError                    a corpus is missing, empty or unreadable
+    ├── FileError                    a file may not be read, or cannot be written
     ├── CapacityError                the model cannot fit; carries the numbers
     ├── StateError                   a cache was asked for what it cannot hold or undo
     ├── CheckpointError              a run or checkpoint is missing, damaged or of another shape
@@ -19,8 +20,10 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 __all__ = [
     "CapacityError",
@@ -28,6 +31,7 @@ __all__ = [
     "CollisionError",
     "DataError",
     "ExternalModelError",
+    "FileError",
     "GptkitError",
     "Problem",
     "RegistryError",
@@ -121,6 +125,27 @@ class TokenizerError(GptkitError):
 
 class DataError(GptkitError):
     """A corpus is missing, empty or unreadable."""
+
+
+class FileError(GptkitError):
+    """A file may not be read, or cannot be written. The message names the file and the system's reason."""
+
+    @classmethod
+    def reading(cls, path: Path, error: OSError) -> FileError:
+        """The error for a file that could not be read."""
+        hint = "Ask its owner for the permission to read it, or change it: chmod u+r FILE."
+        return cls(f"{path} cannot be read: {_reason(error)}", hint=hint)
+
+    @classmethod
+    def writing(cls, path: Path, error: OSError) -> FileError:
+        """The error for a file that could not be written."""
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        hint = "Free some space there, or write to another disk." if full else "Check its directory and the permissions."
+        return cls(f"{path} cannot be written: {_reason(error)}", hint=hint)
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error) or type(error).__name__
 
 
 class CapacityError(GptkitError):

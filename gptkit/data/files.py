@@ -1,15 +1,10 @@
-"""Token files: written as a stream, read as a memory map, and put in place whole or not at all."""
+"""Token files: written as a stream, read as a memory map."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import secrets
-import shutil
-import socket
 from array import array
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -17,9 +12,10 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from gptkit.core.errors import DataError, TokenizerError
+from gptkit.core.atomic import writing
+from gptkit.core.errors import TokenizerError
 
-__all__ = ["TokenFile", "TokenWriter", "replaced_folder", "token_dtype"]
+__all__ = ["TokenFile", "TokenWriter", "token_dtype"]
 
 
 def token_dtype(vocab_size: int) -> np.dtype[np.unsignedinteger]:
@@ -77,6 +73,7 @@ class TokenWriter:
 
         Raises:
             TokenizerError: an id that is out of the vocabulary.
+            FileError: the file cannot be written.
         """
         if not len(ids):
             return
@@ -84,19 +81,21 @@ class TokenWriter:
         if found.min() < 0 or found.max() >= self.vocab_size:
             wrong = int(found.min()) if found.min() < 0 else int(found.max())
             raise TokenizerError(f"the tokenizer gave the id {wrong}, and its vocabulary has {self.vocab_size}")
-        if self._file is None:
-            self._file = self.path.open("wb")
-        self._file.write(found.astype(self.dtype).data)
+        with writing(self.path):
+            if self._file is None:
+                self._file = self.path.open("wb")
+            self._file.write(found.astype(self.dtype).data)
         self.tokens += len(found)
 
     def close(self) -> None:
         """Write what is left, to the disk itself."""
         if self.starts and self.starts[-1] == self.tokens:
             self.starts.pop()
-        with self._file or self.path.open("wb") as file:
+        with writing(self.path), self._file or self.path.open("wb") as file:
             file.flush()
             os.fsync(file.fileno())
-        with self.path.with_suffix(".documents.npy").open("wb") as file:
+        starts = self.path.with_suffix(".documents.npy")
+        with writing(starts), starts.open("wb") as file:
             np.save(file, np.array(self.starts, np.int64), allow_pickle=False)
             file.flush()
             os.fsync(file.fileno())
@@ -105,64 +104,3 @@ class TokenWriter:
         """Let go of the file."""
         if self._file is not None:
             self._file.close()
-
-
-@contextmanager
-def replaced_folder(folder: Path) -> Iterator[Path]:
-    """A new folder to fill, which takes `folder`'s place when the block ends, and vanishes if it raises.
-
-    Whatever interrupts it, `folder` is the old one, the new one or (for an instant) missing, but never half of one.
-    What a killed process left behind is cleared away by the next one.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    _clear_left_behind(folder)
-    new = folder.parent / f"{_prefix(folder)}{os.getpid()}-{secrets.token_hex(4)}"
-    new.mkdir()
-    try:
-        yield new
-        _put_in_place(new, folder)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-
-
-def _put_in_place(new: Path, folder: Path) -> None:
-    for attempt in range(10):  # another process may put its own there in between
-        old = new.with_name(f"{new.name}-old{attempt}")
-        with contextlib.suppress(FileNotFoundError):
-            folder.rename(old)
-        try:
-            new.rename(folder)
-        except OSError:
-            if not folder.exists():
-                if old.exists():
-                    old.rename(folder)
-                raise
-        else:
-            return
-        finally:
-            shutil.rmtree(old, ignore_errors=True)
-    raise DataError(f"{folder}: another process keeps putting its own files there")
-
-
-def _prefix(folder: Path) -> str:
-    return f".{folder.name}.partial-{socket.gethostname().replace('-', '_')}-"
-
-
-def _clear_left_behind(folder: Path) -> None:
-    prefix = _prefix(folder)
-    for path in folder.parent.iterdir():
-        process = path.name.removeprefix(prefix).split("-")[0]
-        if path.name.startswith(prefix) and process.isdecimal() and not _alive(int(process)):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _alive(process: int) -> bool:
-    if os.name == "nt":  # signal 0 would not be a question there
-        return True
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True

@@ -17,16 +17,19 @@ from typing import Any
 
 import numpy as np
 
+from gptkit.core.atomic import atomic_directory, reading, write_text
 from gptkit.core.errors import DataError, TokenizerError
-from gptkit.data.files import TokenFile, TokenWriter, replaced_folder, token_dtype
+from gptkit.data.files import TokenFile, TokenWriter, token_dtype
 from gptkit.data.split import Side, Split, plan_split, split_documents
 from gptkit.data.windows import Batch, Windows
 from gptkit.kinds.data import DataSpec, Document
 from gptkit.kinds.tokenizer import Tokenizer
 
-__all__ = ["Counts", "Prepared", "Progress", "open_prepared", "prepare"]
+__all__ = ["Counts", "Prepared", "Progress", "open_prepared", "prepare", "token_files"]
 
 _FORMAT = 1
+_META = "meta.json"
+_FILES = (_META, *(f"{side}{ending}" for side in ("train", "validation") for ending in (".bin", ".documents.npy")))
 _BATCH = 4 << 20
 """Characters encoded at a time: enough to keep a tokenizer's threads busy, little beside a model."""
 
@@ -137,7 +140,8 @@ def prepare(
         progress: called after every few megabytes.
 
     Raises:
-        DataError: the corpus is missing, empty, unreadable, or changes meanwhile.
+        DataError: the corpus is missing, empty, unreadable, or changes meanwhile; or the directory holds other things.
+        FileError: the tokens cannot be written.
         TokenizerError: a text that the tokenizer refuses; says where it is from.
     """
     tokenizer_fingerprint = _fingerprint_tokenizer(tokenizer)
@@ -150,13 +154,13 @@ def prepare(
     else:
         if found.fingerprint == fingerprint:
             return found
-    if folder.exists() and not _is_ours(folder):
+    if folder.exists() and not (folder.is_dir() and set(folder.iterdir()) <= set(token_files(folder))):
         raise DataError(
-            f"{folder}: this folder holds other things than prepared tokens, so it will not be replaced",
-            hint="Choose a folder that does not exist yet.",
+            f"{folder} holds other things than prepared tokens, so it is not replaced",
+            hint="Move them, or choose a directory that does not exist yet.",
         )
     split = split or plan_split(data, base)
-    with replaced_folder(folder) as new:
+    with atomic_directory(folder) as new:
         vocab_size = tokenizer.vocab_size
         dtype = token_dtype(vocab_size)
         writers: dict[Side, TokenWriter] = {
@@ -185,18 +189,34 @@ def prepare(
             "data": data.model_dump(mode="json"),
             **{side: asdict(count) for side, count in counts.items()},
         }
-        (new / "meta.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
+        write_text(new / _META, json.dumps(meta, indent=2) + "\n")
     return open_prepared(folder)
 
 
+def token_files(folder: Path) -> list[Path]:
+    """The files of a directory that `prepare` wrote; none where it did not write there.
+
+    Other programs have a ``train.bin`` too. Only `prepare` puts document borders and ``meta.json`` beside it.
+    """
+    if folder.is_symlink() or not all((folder / name).is_file() for name in (_META, "train.documents.npy")):
+        return []
+    return [folder / name for name in _FILES if (folder / name).is_file()]
+
+
 def open_prepared(folder: Path) -> Prepared:
-    """What `prepare` wrote.
+    """The tokens that `prepare` wrote.
 
     Raises:
-        DataError: nothing is there, or it is damaged.
+        DataError: the directory has no prepared tokens, or they are damaged.
+        FileError: a file may not be read.
     """
+    with reading(folder / _META):
+        return _open_prepared(folder)
+
+
+def _open_prepared(folder: Path) -> Prepared:
     try:
-        meta: dict[str, Any] = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        meta: dict[str, Any] = json.loads((folder / _META).read_text(encoding="utf-8"))
         if meta["format"] != _FORMAT:
             raise ValueError(f"format {meta['format']}")
         prepared = Prepared(
@@ -214,6 +234,8 @@ def open_prepared(folder: Path) -> Prepared:
                 raise ValueError(f"{side}.bin has {size} bytes")
     except FileNotFoundError:
         raise DataError(f"{folder}: no prepared tokens here") from None
+    except PermissionError:
+        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{folder}: the prepared tokens are damaged: {error}", hint="Delete the folder.") from None
     return prepared
@@ -270,11 +292,6 @@ def _encode(tokenizer: Tokenizer, documents: list[Document]) -> list[list[int]]:
             except TokenizerError as error:
                 raise TokenizerError(f"{document.source}: {error.message}", hint=error.hint) from None
         raise
-
-
-def _is_ours(folder: Path) -> bool:
-    names = {f"{side}{ending}" for side in ("train", "validation") for ending in (".bin", ".documents.npy")}
-    return folder.is_dir() and {path.name for path in folder.iterdir()} <= names | {"meta.json"}
 
 
 def _counts(writer: TokenWriter) -> Counts:

@@ -16,6 +16,7 @@ import safetensors
 import torch
 from torch import Tensor
 
+from gptkit.core.atomic import atomic_file, reading
 from gptkit.core.errors import ExternalModelError
 
 __all__ = ["Entry", "TensorFiles", "read_json", "write_tensors"]
@@ -77,7 +78,7 @@ def write_tensors(
     """Write a safetensors file, holding one tensor at a time.
 
     Args:
-        file: it is written in place; a caller who wants it whole or not at all renames it afterwards.
+        file: the file; it appears when all tensors are written.
         entries: every tensor's shape and dtype.
         tensors: the same tensors with their numbers, in the order of `entries`.
         metadata: texts for the file's head.
@@ -91,7 +92,7 @@ def write_tensors(
         offset += entry.bytes
     head = json.dumps(header, separators=(",", ":")).encode()
     head += b" " * (-len(head) % 8)
-    with file.open("wb") as stream:
+    with atomic_file(file) as stream:
         stream.write(struct.pack("<Q", len(head)) + head)
         for (name, entry), (given, tensor) in zip(entries.items(), tensors, strict=True):
             assert given == name
@@ -143,6 +144,9 @@ def _parts(path: Path) -> list[Path]:
 
 def _open(file: Path) -> Any:
     try:
+        # The library reports a refused permission as it reports damage.
+        with reading(file), file.open("rb"):
+            pass
         return safetensors.safe_open(file, framework="pt")
     except FileNotFoundError:
         raise ExternalModelError(f"{file} is missing", hint=_AGAIN) from None

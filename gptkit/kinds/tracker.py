@@ -59,6 +59,14 @@ class TrackerSpec(Component):
 
     kind: ClassVar[str] = "tracker"
 
+    def files(self) -> tuple[str, ...]:
+        """Files that the tracker writes in the run directory, relative to it; none by default.
+
+        They are the run's own: a training refuses to begin where another file has such a name, and ``--overwrite`` replaces
+        them with the rest of the run.
+        """
+        return ()
+
     @abstractmethod
     def build(self) -> Tracker:
         """The tracker of one training."""

@@ -17,6 +17,7 @@ from gptkit.core.registry import Registry, default_registry
 __all__ = ["json_schema"]
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
+WRITTEN_BY = "Written by gptkit: a file with this comment is replaced when the schema is written again."
 
 
 def json_schema(spec_class: type[BaseModel], registry: Registry | None = None) -> dict[str, Any]:
@@ -42,7 +43,7 @@ def json_schema(spec_class: type[BaseModel], registry: Registry | None = None) -
         choices = [(name, cls) for (of_kind, name), cls in components.items() if of_kind == kind]
         definitions[f"kind.{kind}"] = _kind(entry.cls, choices, references)
     root = _target(references[spec_class], definitions)
-    schema = {"$schema": DIALECT, **_as_file(root), "$defs": dict(sorted(definitions.items()))}
+    schema = {"$schema": DIALECT, "$comment": WRITTEN_BY, **_as_file(root), "$defs": dict(sorted(definitions.items()))}
     _refer_to_kinds(schema)
     return schema
 

@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gptkit.checkpoint.store import MODEL, CheckpointStore, read_state, write_text
+from gptkit.checkpoint.entries import MODEL
+from gptkit.checkpoint.store import CheckpointStore, read_state
+from gptkit.core.atomic import write_text, writing
 from gptkit.core.errors import CheckpointError, ExternalModelError, TokenizerError
 from gptkit.core.registry import Registry
 from gptkit.interop.conversion import Move, differences, families, pair, read_model
@@ -25,6 +27,8 @@ from gptkit.runs.spec import ExperimentSpec
 
 __all__ = ["choose_family", "export_model"]
 
+CONFIG, TOKENIZER, TOKENIZER_CONFIG = "config.json", "tokenizer.json", "tokenizer_config.json"
+_FILES = (SINGLE, TOKENIZER, TOKENIZER_CONFIG, CONFIG)
 _FAILED = (LookupError, AttributeError, TypeError, ValueError, ArithmeticError, StopIteration)
 
 
@@ -40,7 +44,7 @@ def export_model(
 
     Args:
         run: the run's folder.
-        folder: where to; made if need be.
+        folder: the directory to write; created if it does not exist. Nothing in it is replaced.
         family: as which family; by default one that can express the model.
         progress: told how many bytes of how many are written.
         registry: where families and components are looked up; by default what is installed.
@@ -58,8 +62,7 @@ def export_model(
     if latest is None:
         raise CheckpointError(f"{there.path} has no checkpoint yet", hint="Resume the training until it saves one.")
     read_state(latest)
-    if (target / "config.json").exists():
-        raise ExternalModelError(f"{target} already holds a model", hint="Choose another folder.")
+    _require_free(target)
     files = TensorFiles(latest / MODEL)
     model = spec.model
     if model.vocab_size is None:
@@ -69,13 +72,33 @@ def export_model(
     moves = pair(chosen, GPT(model, device="meta"))
     dtypes = {files.entries[move.native].dtype for move in moves}
     dtype = "float32" if torch.float32 in dtypes else str(dtypes.pop()).removeprefix("torch.")
-    target.mkdir(parents=True, exist_ok=True)
-    _write(target / SINGLE, moves, files, progress)
-    ends = _write_tokenizer(spec, there, target)
     head = {"architectures": [chosen.architecture], "model_type": chosen.model_type, "torch_dtype": dtype}
-    # Last, so that a folder with a configuration is whole.
-    write_text(target / "config.json", json.dumps({**head, **config, **ends}, indent=2) + "\n")
+    # The configuration is written last, so that a directory with one is complete.
+    written = [target / name for name in _FILES]
+    try:
+        with writing(target):
+            target.mkdir(parents=True, exist_ok=True)
+        _write(target / SINGLE, moves, files, progress)
+        ends = _write_tokenizer(spec, there, target)
+        write_text(target / CONFIG, json.dumps({**head, **config, **ends}, indent=2) + "\n")
+    except BaseException:
+        # They were not there before.
+        for path in written:
+            path.unlink(missing_ok=True)
+        raise
     return target
+
+
+def _require_free(target: Path) -> None:
+    if RunFolder(target).holds_run:
+        raise ExternalModelError(f"{target} is a run, and no export is written into one", hint="Choose another directory.")
+    if (target / CONFIG).exists():
+        raise ExternalModelError(f"{target} already holds a model", hint="Choose another directory.")
+    taken = [name for name in _FILES if (target / name).exists() or (target / name).is_symlink()]
+    if taken:
+        raise ExternalModelError(
+            f"{target} has {', '.join(taken)}, which the export would replace", hint="Choose another directory."
+        )
 
 
 def choose_family(
@@ -152,13 +175,13 @@ def _write_tokenizer(spec: ExperimentSpec, there: RunFolder, target: Path) -> di
     known = {key: number for key, number in ends.items() if number is not None}
     with contextlib.suppress(TokenizerError):
         text = tokenizer.to_tokenizer_json()
-        write_text(target / "tokenizer.json", text)
+        write_text(target / TOKENIZER, text)
         config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
         config |= {key: spelled[number] for key, number in known.items() if number in spelled}
         config["add_bos_token"] = "bos_token" in config
         template = tokenizer.chat_template
         if template is not None:
             config["chat_template"] = template
-        write_text(target / "tokenizer_config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+        write_text(target / TOKENIZER_CONFIG, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
     # Where there is none that is said, too: families have numbers of their own where a configuration says nothing.
     return {**{f"{key}_id": number for key, number in ends.items()}, "pad_token_id": None}

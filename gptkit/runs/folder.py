@@ -1,43 +1,46 @@
-"""A run's folder: what lies where in it, and that only one training writes into it.
+"""The run directory: its files, which of them gptkit wrote, and the checks before anything is written into it.
+
+A directory is a run only if gptkit made it: its spec.yaml begins with gptkit's own line, and it has a provenance.json.
 
 ::
 
     runs/tiny/
       spec.yaml          the resolved spec, every default written out
-      provenance.json    which distribution brought each component, versions, the spec's hash
+      provenance.json    the distribution of each component, versions, the spec's hash, the files that gptkit wrote
       tokenizer/         the tokenizer, to be loaded without its corpus
       data/              the corpus as tokens; may be removed when the training is done
       checkpoints/       see gptkit.checkpoint.store
       metrics.jsonl      one JSON object a line
-      samples.txt        what the model wrote on the way
+      samples.txt        text that the model generated during the training
       loss.png           the losses over the steps
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import platform
-import shutil
-import sys
-from pathlib import Path
-from types import TracebackType
-from typing import IO, Any
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import torch
 from packaging.utils import canonicalize_name
 
 import gptkit
-from gptkit.checkpoint.store import CheckpointStore, write_text
-from gptkit.core.errors import CheckpointError, RequirementError, SpecError, UnknownComponentError
+from gptkit.checkpoint.store import CheckpointStore
+from gptkit.core.atomic import reading, write_text
+from gptkit.core.errors import CheckpointError, FileError, RequirementError, SpecError, UnknownComponentError
 from gptkit.core.registry import DISABLE, Plugin, Registry, default_registry
+from gptkit.data.preparation import token_files
 from gptkit.files import dump_yaml, read, validate
+from gptkit.runs.lock import Lock
+from gptkit.runs.placing import Placement
 from gptkit.runs.spec import ExperimentSpec
 
 __all__ = ["RunFolder"]
 
-_OWN_FILES = ("spec.yaml", "provenance.json", "metrics.jsonl", "samples.txt", "loss.png")
+WRITTEN_IN_TRAINING = ("metrics.jsonl", "samples.txt", "loss.png")
+_OWN_FILES = ("spec.yaml", "provenance.json", *WRITTEN_IN_TRAINING)
 _OWN_FOLDERS = ("tokenizer", "data", "checkpoints")
 _HEAD = "# Written by gptkit "
 
@@ -58,85 +61,132 @@ class RunFolder:
 
     @property
     def holds_run(self) -> bool:
-        """Whether a training has begun here."""
-        return self.spec.is_file()
+        """Whether the directory is a run: one that gptkit made."""
+        return self._why_no_run() is None
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is a checkpoint to resume from or to load."""
+        return bool(CheckpointStore(self.checkpoints).steps())
+
+    @property
+    def unstarted(self) -> bool:
+        """Whether the directory is a run without a checkpoint: its training failed, was killed, or has just begun."""
+        return self.holds_run and not self.has_checkpoint
+
+    def _why_no_run(self) -> str | None:
+        if not self.spec.is_file():
+            return "it has no spec.yaml"
+        with reading(self.spec), self.spec.open(encoding="utf-8", errors="replace") as file:
+            if not file.readline().startswith(_HEAD):
+                return f"its spec.yaml does not begin with the line that gptkit writes ({_HEAD}…)"
+        return None if self.provenance.is_file() else "it has no provenance.json"
 
     def require_run(self) -> None:
-        """Raise unless there is a run here.
+        """Raise unless the directory is a run. Restores the previous run first where overwriting it was interrupted.
 
         Raises:
-            CheckpointError: there is none; says what is there.
+            CheckpointError: it is not; says why.
         """
-        if self.holds_run:
+        self.recover()
+        why = self._why_no_run()
+        if why is None:
             return
+        hint = "Give the directory of a run, as gptkit train or gptkit import made it."
         if not self.path.exists():
-            raise CheckpointError(f"{self.path}: no such run", hint="Give the folder that was trained into.")
-        raise CheckpointError(f"{self.path} is no run: it has no spec.yaml", hint="Give the folder that was trained into.")
+            raise CheckpointError(f"{self.path}: no such run", hint=hint)
+        raise CheckpointError(f"{self.path} is not a run: {why}", hint=hint)
+
+    def recover(self) -> None:
+        """Finish or undo what a process that was killed while it replaced the run left behind.
+
+        Raises:
+            CheckpointError: the files cannot be moved; says what to do.
+        """
+        placement = Placement(self)
+        if not placement.interrupted:
+            return
+        lock = self.lock()
+        try:
+            with lock:
+                placement.recover()
+        except CheckpointError:
+            # Another process is at work here: nothing was interrupted.
+            return
+        except FileError as error:
+            raise CheckpointError(
+                f"overwriting the run in {self.path} was interrupted, and its files cannot be restored: {error.message}",
+                hint="Nothing is lost: run the command again as a user who may write there.",
+            ) from error
 
     def require_no_file(self) -> None:
-        """Raise where a file stands in the folder's place.
+        """Raise where the path, or one of its parents, is a file.
 
         Raises:
-            CheckpointError: says so.
+            CheckpointError: names the file.
         """
         for path in (self.path, *self.path.parents):
             if path.exists() and not path.is_dir():
-                hint = "Name a folder, as in runs/gpt; a corpus is named by the spec: --set data.path=FILE."
-                raise CheckpointError(f"{path} is a file, and a run needs a folder", hint=hint)
+                hint = "Name a directory, as in runs/gpt; a corpus is named by the spec: --set data.path=FILE."
+                raise CheckpointError(f"{path} is a file, and a run needs a directory", hint=hint)
 
     def require_free(self) -> None:
-        """Raise where a training would write over something.
+        """Raise where a new run would replace something.
 
         Raises:
-            CheckpointError: there is a run here, or another file with a name that a run needs.
+            CheckpointError: the directory is a run, or has another file with a name that a run needs.
         """
         if self.holds_run:
             steps = CheckpointStore(self.checkpoints).steps()
             reached = f"which has reached step {steps[-1]}" if steps else "which has no checkpoint yet"
             raise CheckpointError(
                 f"{self.path} already holds a run, {reached}",
-                hint="Go on (resume=True, --resume), replace it (overwrite=True, --overwrite), or take another folder.",
+                hint="Resume it (resume=True, --resume), replace it (overwrite=True, --overwrite), or choose another name.",
             )
-        taken = [name for name in (*_OWN_FILES, *_OWN_FOLDERS) if (self.path / name).exists()]
+        names = (*_OWN_FILES, *_OWN_FOLDERS)
+        taken = [name for name in names if (self.path / name).exists() or (self.path / name).is_symlink()]
         if taken:
             raise CheckpointError(
-                f"{self.path} is no run, and has {', '.join(taken)}, where a run would write", hint="Choose another folder."
+                f"{self.path} is not a run, and has {', '.join(taken)}, where a run would write",
+                hint="Choose another directory. gptkit replaces only what it has written itself.",
             )
 
-    @property
-    def unstarted(self) -> bool:
-        """Whether all there is here is a start that saved no checkpoint: one that failed, say, or still goes on."""
-        return self._our_spec and "spec_sha256" in self.read_provenance() and not CheckpointStore(self.checkpoints).steps()
+    def own_files(self) -> list[Path]:
+        """Every file in the directory that gptkit wrote; none that a user put there."""
+        if not self.provenance.is_file():
+            return []
+        top = self.path.resolve()
+        noted = [self.path / name for name in self._noted() if ".." not in name.parts and not name.is_absolute()]
+        files = [*noted, *token_files(self.data), *CheckpointStore(self.checkpoints).own_files()]
+        # A provenance may come from anywhere: what lies outside, through links too, is not the run's.
+        inside = (file for file in files if file.is_file() and file.parent.resolve().is_relative_to(top))
+        return list(dict.fromkeys(file for file in inside if not _through_link(self.path, file)))
 
-    @property
-    def _our_spec(self) -> bool:
-        if not self.holds_run:
-            return False
-        with self.spec.open(encoding="utf-8", errors="replace") as file:
-            return file.readline().startswith(_HEAD)
+    def _noted(self) -> list[PurePosixPath]:
+        provenance = self.read_provenance()
+        names = provenance.get("files")
+        if not isinstance(names, list):
+            # A run of an earlier version, which did not list its files.
+            names = [*_OWN_FILES, "tokenizer/gptkit-tokenizer.json", "tokenizer/tokenizer.json", "tokenizer/ranks.tiktoken"]
+        return [PurePosixPath(name) for name in ("spec.yaml", "provenance.json", *names) if isinstance(name, str)]
 
-    def clear_unstarted(self) -> None:
-        """Remove what a start without a checkpoint left; what somebody put here since stays, under whatever name."""
-        if not self.unstarted:
-            return
-        made = self.read_provenance().get("made", [])
-        for folder in (self.tokenizer, self.data):
-            if folder.name in made:
-                shutil.rmtree(folder, ignore_errors=True)
-        if self.checkpoints.is_dir():
-            CheckpointStore(self.checkpoints).clean()
-            with contextlib.suppress(OSError):
-                self.checkpoints.rmdir()
-        for name in reversed(_OWN_FILES):
-            (self.path / name).unlink(missing_ok=True)
+    def require_unused(self, names: Sequence[str]) -> None:
+        """Raise where a file that gptkit is going to write exists and is another's.
 
-    def clear(self) -> None:
-        """Remove the run; whatever else lies in the folder stays."""
-        # The spec goes last: as long as it is there, a half removed run is still known for one.
-        for name in _OWN_FOLDERS:
-            shutil.rmtree(self.path / name, ignore_errors=True)
-        for name in reversed(_OWN_FILES):
-            (self.path / name).unlink(missing_ok=True)
+        Args:
+            names: the files, relative to the directory.
+
+        Raises:
+            CheckpointError: names the first.
+        """
+        own = set(self.own_files())
+        for name in names:
+            path = self.path / name
+            if (path.exists() or path.is_symlink()) and path not in own:
+                raise CheckpointError(
+                    f"{path} was not written by gptkit, and the training would write over it",
+                    hint="Move it, then repeat the command.",
+                )
 
     def write_spec(self, spec: ExperimentSpec) -> None:
         head = f"{_HEAD}{gptkit.__version__}: the resolved spec, sha256 {spec.sha256}\n"
@@ -185,7 +235,7 @@ class RunFolder:
         raise RequirementError(f"{self.path} needs what is not installed: {listed}", hint=f"Run: pip install {install}")
 
     def write_provenance(self, spec: ExperimentSpec, registry: Registry | None = None, **more: Any) -> None:
-        """Note who brought what; `more` is noted too."""
+        """Write the provenance: the distribution of each component, versions, and `more`."""
         found = {
             "spec_sha256": spec.sha256,
             "components": (registry or default_registry()).provenance(spec.components()),
@@ -200,11 +250,22 @@ class RunFolder:
         write_text(self.provenance, json.dumps(found, indent=2) + "\n")
 
     def read_provenance(self) -> dict[str, Any]:
-        """What `write_provenance` noted; empty where the file is missing."""
+        """The content of provenance.json; empty where the file is missing.
+
+        Raises:
+            CheckpointError: the file is damaged.
+            FileError: the file may not be read.
+        """
+        with reading(self.provenance):
+            return self._read_provenance()
+
+    def _read_provenance(self) -> dict[str, Any]:
         try:
             found = json.loads(self.provenance.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {}
+        except PermissionError:
+            raise
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{self.provenance} is damaged: {error}") from None
         if not isinstance(found, dict):
@@ -212,58 +273,14 @@ class RunFolder:
         return found
 
     def lock(self) -> Lock:
-        """The right to write here, as a context."""
+        """The right to write into the directory, as a context manager."""
         return Lock(self.path / ".lock")
+
+
+def _through_link(top: Path, file: Path) -> bool:
+    return any(parent.is_symlink() for parent in file.parents if top in parent.parents)
 
 
 def _same_distribution(origin: str, plugin: Plugin) -> bool:
     """Whether an origin, as provenance has it (``gptkit-max==1.0``), is a plugin's distribution in any version."""
     return canonicalize_name(origin.partition("==")[0]) == canonicalize_name(plugin.distribution)
-
-
-class Lock:
-    """A file that one process at a time can hold. The system lets go of it when the process ends, however it ends."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file: IO[str] | None = None
-
-    def __enter__(self) -> Lock:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        file = self._path.open("a+", encoding="utf-8")
-        try:
-            _lock(file)
-        except OSError:
-            file.seek(0)
-            holder = file.read(20).strip()
-            file.close()
-            raise CheckpointError(
-                f"{self._path.parent} is being trained into by another process{f' ({holder})' if holder else ''}",
-                hint="Wait for it or stop it, or choose another folder.",
-            ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        self._file = file
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        # The file stays: removing it would let two processes hold two files of the same name.
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock(file: IO[str]) -> None:
-        # Far behind the text, so that others can still read who holds it.
-        file.seek(1 << 20)
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-
-else:
-    import fcntl
-
-    def _lock(file: IO[str]) -> None:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -9,7 +9,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from gptkit.checkpoint.store import MODEL, CheckpointStore, read_state
+from gptkit.checkpoint.entries import MODEL
+from gptkit.checkpoint.store import CheckpointStore, read_state
+from gptkit.core.atomic import writing
 from gptkit.core.errors import CheckpointError, ExternalModelError
 from gptkit.core.registry import Registry
 from gptkit.interop.conversion import Move, differences, pair, read_model
@@ -61,7 +63,7 @@ def export_gguf(
     if latest is None:
         raise CheckpointError(f"{there.path} has no checkpoint yet", hint="Resume the training until it saves one.")
     read_state(latest)
-    if target.exists():
+    if target.exists() or target.is_symlink():
         raise ExternalModelError(f"{target} is there already", hint="Choose another name, or remove it.")
     files = TensorFiles(latest / MODEL)
     rows = files.entries["embedding.table.weight"].shape[0]
@@ -98,14 +100,10 @@ def export_gguf(
     entries = {each: (shape, _dtype(each, shape, type)) for each, shape in shapes.items()}
     if factors is not None:
         entries[FREQUENCIES] = (tuple(factors.shape), torch.float32)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(f".{target.name}.unfinished")
-    try:
-        numbers = _numbers(moves, files, architecture, names, config, factors)
-        write_gguf(unfinished, metadata, entries, _held(numbers, entries), _reporting(entries, progress))
-        unfinished.replace(target)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    numbers = _numbers(moves, files, architecture, names, config, factors)
+    write_gguf(target, metadata, entries, _held(numbers, entries), _reporting(entries, progress))
     return target
 
 

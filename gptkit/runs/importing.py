@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gptkit.checkpoint.store import CheckpointStore
+from gptkit.core.atomic import atomic_directory
 from gptkit.core.errors import ExternalModelError, TokenizerError
 from gptkit.core.registry import Registry
 from gptkit.files import validate_data
@@ -21,6 +22,7 @@ from gptkit.interop.tensor_files import Entry, TensorFiles, read_json, write_ten
 from gptkit.kinds.tokenizer import Tokenizer
 from gptkit.model.gpt import GPT
 from gptkit.runs.folder import RunFolder
+from gptkit.runs.placing import Placement
 from gptkit.runs.run import Run, load
 from gptkit.runs.spec import ExperimentSpec
 
@@ -62,7 +64,7 @@ def convert_model(
         folder: the run's.
         tokenizer: another tokenizer, as a spec file would have it.
         name: the experiment's; the source's by default.
-        overwrite: replace the run that is there.
+        overwrite: replace the run in the directory, when the new one is complete.
         progress: told how many bytes of how many are written.
         registry: where families and components are looked up; by default what is installed.
 
@@ -71,7 +73,7 @@ def convert_model(
 
     Raises:
         ExternalModelError: a key or tensor is not understood, missing or damaged.
-        CheckpointError: the folder holds something already.
+        CheckpointError: the directory holds a run already or other files, or another process writes into it.
     """
     source, there = Path(path), RunFolder(folder)
     files: TensorFiles | GgufModel
@@ -110,18 +112,33 @@ def convert_model(
     if spec.model.vocab_size is not None and words.vocab_size > spec.model.vocab_size:
         raise ExternalModelError(f"{source}: the tokenizer has {words.vocab_size} ids, the model {spec.model.vocab_size}")
 
-    if overwrite:
-        there.clear()
-    there.require_free()
-    there.path.mkdir(parents=True, exist_ok=True)
-    _write(there, spec, words, registry, source=source, family=family.name)
-    try:
-        _convert(there, moves, files, where, progress)
-    except BaseException:
-        # Half a run would look like one that can be resumed.
-        there.clear()
-        raise
+    there.recover()
+    _require_allowed(there, overwrite)
+    with there.lock():
+        placement = Placement(there)
+        placement.recover()
+        _require_allowed(there, overwrite)
+        try:
+            new = RunFolder(placement.begin())
+            _write_tokenizer(new, words)
+            _convert(new, moves, files, where, progress)
+            new.write_spec(spec)
+            written = [path.relative_to(new.path).as_posix() for path in sorted(new.path.rglob("*")) if path.is_file()]
+            written = ["provenance.json", *(name for name in written if not name.startswith("checkpoints/"))]
+            imported = {"family": family.name, "from": source.name}
+            new.write_provenance(spec, registry, imported=imported, base=str(Path.cwd()), files=written)
+            placement.place(written)
+            placement.commit()
+        except BaseException:
+            placement.recover()
+            raise
     return there.path
+
+
+def _require_allowed(there: RunFolder, overwrite: bool) -> None:
+    there.require_no_file()
+    if not (overwrite and there.holds_run):
+        there.require_free()
 
 
 def _experiment(model: Any, name: str, tokenizer: Any, registry: Registry | None) -> ExperimentSpec:
@@ -142,13 +159,9 @@ def _tokenizer(source: Path, given: str | Mapping[str, Any] | None) -> Any:
     return {"name": "hugging-face", "path": str(source.resolve())}
 
 
-def _write(
-    there: RunFolder, spec: ExperimentSpec, words: Tokenizer, registry: Registry | None, *, source: Path, family: str
-) -> None:
-    there.write_spec(spec)
-    there.tokenizer.mkdir()
-    words.save(there.tokenizer)
-    there.write_provenance(spec, registry, imported={"family": family, "from": source.name}, base=str(Path.cwd()))
+def _write_tokenizer(run: RunFolder, words: Tokenizer) -> None:
+    with atomic_directory(run.tokenizer) as new:
+        words.save(new)
 
 
 def _convert(

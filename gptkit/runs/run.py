@@ -14,6 +14,7 @@ from gptkit.core.errors import CheckpointError, DataError, GptkitError
 from gptkit.core.registry import Registry
 from gptkit.core.spec import describe
 from gptkit.data import Prepared, open_prepared, prepare
+from gptkit.data.preparation import token_files
 from gptkit.inference import generate, stream
 from gptkit.kinds.sampler import SamplerSpec
 from gptkit.kinds.tokenizer import Tokenizer
@@ -175,10 +176,11 @@ class Run:
 
     def _prepared(self) -> Prepared:
         folder = RunFolder(self.folder)
-        if folder.data.is_dir():
+        if token_files(folder.data):
             return open_prepared(folder.data)
         base = Path(self.provenance.get("base", "."))
-        return prepare(self.spec.data, self.tokenizer, folder.data, base)
+        with folder.lock():
+            return prepare(self.spec.data, self.tokenizer, folder.data, base)
 
     def _chain(self, sampler: SamplerLike | None) -> tuple[SamplerSpec, ...]:
         return self.spec.sampler if sampler is None else _SAMPLERS.validate_python(tuple(sampler))

@@ -1,39 +1,40 @@
-"""A spec becomes a run: folder, tokenizer, data, model, training."""
+"""Train the model of a spec into a run directory: tokenizer, data, model, training."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gptkit.checkpoint.store import CheckpointStore
+from gptkit.core.atomic import atomic_directory
 from gptkit.core.errors import CheckpointError, DataError
 from gptkit.core.registry import Registry, default_registry
-from gptkit.core.spec import shortened
-from gptkit.data import Prepared, Progress, open_prepared, prepare
-from gptkit.data.files import replaced_folder
+from gptkit.data import Prepared, open_prepared, prepare
 from gptkit.inference import generate
 from gptkit.kinds.callback import Callback
 from gptkit.kinds.tokenizer import Tokenizer
 from gptkit.kinds.tracker import Tracker, TrainingStart
 from gptkit.model.gpt import GPT
 from gptkit.runs.build import fit_tokenizer, new_model
-from gptkit.runs.folder import RunFolder
+from gptkit.runs.folder import WRITTEN_IN_TRAINING, RunFolder
 from gptkit.runs.opening import Opened, SpecLike, open_spec
+from gptkit.runs.placing import Placement
+from gptkit.runs.resuming import require_same
 from gptkit.runs.run import Run, load_tokenizer, prompt_ids
 from gptkit.runs.spec import ExperimentSpec
 from gptkit.training.callback import PluginTrackers, TrackerCallback
 from gptkit.training.loop import Trainer
+from gptkit.training.precision import pick_device
 from gptkit.training.progress import ConsoleProgress, preparing
 from gptkit.training.records import LossPlot, MetricsFile, SamplesFile
-from gptkit.training.resume import refused_changes
 from gptkit.training.seeds import derive
 
 __all__ = ["resume", "train"]
 
-_LISTED = 6
-"""More differences than this are only counted."""
+_log = logging.getLogger("gptkit")
 
 
 def train(
@@ -49,17 +50,18 @@ def train(
     registry: Registry | None = None,
     **changes: Any,
 ) -> Run:
-    """Train a model into a folder.
+    """Train a model into a run directory.
 
     Args:
         spec: a spec file, the name of a shipped one, plain data, or an `ExperimentSpec`; None when resuming, for the
             run's own.
-        folder: where the run goes.
+        folder: the run directory.
         overrides: ``"training.steps=50"`` and the like, as on the command line.
-        resume: go on with the run in the folder from its last checkpoint, with the numbers that it would have had
-            without the interruption; start where there is no run yet. Without it, a run that has no checkpoint (its
-            start failed, say) is started anew.
-        overwrite: remove the run that is in the folder.
+        resume: continue the run in the directory from its last checkpoint, with the numbers that it would have had
+            without the interruption; start a new run where there is none. Without it, a run that has no checkpoint (its
+            training failed, say) is replaced.
+        overwrite: replace the run in the directory. It is kept until the new run has its first checkpoint, and restored
+            where that is not reached. Only files that gptkit wrote are replaced.
         progress: show a bar, samples and how to resume on stderr.
         callbacks: take part beside those of the spec; an exception ends the training.
         trackers: receive metrics beside those of the spec; an exception ends the tracker only.
@@ -71,7 +73,8 @@ def train(
 
     Raises:
         SpecError: the spec is wrong.
-        CheckpointError: the folder holds a run already, another process trains into it, or it cannot be resumed.
+        CheckpointError: the directory holds a run already or other files, another process writes into it, or the run
+            cannot be resumed.
         TrainingError: the loss is no longer finite.
     """
     there = RunFolder(folder)
@@ -86,20 +89,37 @@ def train(
     opened = open_spec(spec, overrides, changes, registry=registry)
     if base is not None:
         opened = Opened(opened.spec, base)
+    pick_device(opened.spec.training.device)
+    there.recover()
+    _require_allowed(there, opened, resume=resume, overwrite=overwrite)
     with there.lock():
-        if overwrite and not resume and there.holds_run:
-            there.clear()
-        if there.unstarted and not (resume and there.read_provenance()["spec_sha256"] == opened.spec.sha256):
-            there.clear_unstarted()
-        if there.holds_run and resume:
-            _require_same(there.read_spec(registry), opened.spec, there)
-        else:
-            there.require_free()
-        return _train(opened, there, progress=progress, callbacks=callbacks, trackers=trackers, registry=registry)
+        placement = Placement(there)
+        placement.recover()
+        continues = _require_allowed(there, opened, resume=resume, overwrite=overwrite)
+        if continues:
+            require_same(there.read_spec(registry), opened.spec, there)
+        try:
+            return _train(opened, there, None if continues else placement, progress, callbacks, trackers, registry)
+        except BaseException:
+            restores = placement.replaces and not there.has_checkpoint
+            placement.recover()
+            if restores:
+                _log.warning("the new run did not reach a checkpoint; %s holds the previous run again", there.path)
+            raise
+
+
+def _require_allowed(there: RunFolder, opened: Opened, *, resume: bool, overwrite: bool) -> bool:
+    """Raise where the training would write over something; return whether it continues the run that is there."""
+    if there.unstarted:
+        return resume and there.read_provenance().get("spec_sha256") == opened.spec.sha256
+    if there.holds_run and (resume or overwrite):
+        return resume
+    there.require_free()
+    return False
 
 
 def resume(folder: str | Path, overrides: Sequence[str] = (), **arguments: Any) -> Run:
-    """Go on with a run; ``**{"training.steps": 2000}`` trains it for longer. Arguments as for `train`.
+    """Continue a run; ``**{"training.steps": 2000}`` trains it for longer. Arguments as for `train`.
 
     Raises:
         CheckpointError: there is no run, or it cannot be resumed.
@@ -110,32 +130,25 @@ def resume(folder: str | Path, overrides: Sequence[str] = (), **arguments: Any) 
 def _train(
     opened: Opened,
     there: RunFolder,
-    *,
+    placement: Placement | None,
     progress: bool,
     callbacks: Iterable[Callback],
     trackers: Iterable[Tracker],
     registry: Registry | None,
 ) -> Run:
+    """Train in a run directory, whose run is continued where there is no placement."""
     spec = opened.spec
-    store = CheckpointStore(there.checkpoints, keep=spec.training.keep_checkpoints)
-    store.clean()
-    checkpoint = store.latest()
-    before = there.read_provenance() if checkpoint is not None else {}
-    if checkpoint is None:
-        there.write_spec(spec)
-    notes: dict[str, Any] = {"base": str(opened.base), **{key: before[key] for key in ("data", "imported") if key in before}}
-    there.write_provenance(spec, registry, **notes)
     screen = ConsoleProgress() if progress else None
-    with preparing(screen, "making the tokenizer"):
-        tokenizer = _tokenizer(opened, there)
-    # Noted as soon as it is there: what is not noted is not ours, and a later start leaves it alone.
-    there.write_provenance(spec, registry, **notes, made=["tokenizer"])
-    with preparing(screen, "turning the corpus into tokens") as show:
-        prepared = _data(opened, there, tokenizer, before.get("data"), lambda at: show(at.done, at.total))
-    there.write_spec(spec)
-    there.write_provenance(spec, registry, **{**notes, "data": prepared.fingerprint, "made": ["tokenizer", "data"]})
-    model = new_model(spec, tokenizer.vocab_size, to_train=True)
+    if placement is None:
+        tokenizer, prepared = _continue(opened, there, screen, registry)
+        model = new_model(spec, tokenizer.vocab_size, to_train=True)
+    else:
+        tokenizer, model = _start(opened, there, placement, screen, registry)
+        prepared = open_prepared(there.data)
+    store = CheckpointStore(there.checkpoints, keep=spec.training.keep_checkpoints)
+    checkpoint = store.latest()
     watching: list[Callback] = [
+        *([_Commit(placement)] if placement is not None else []),
         MetricsFile(there.metrics),
         SamplesFile(there.samples),
         LossPlot(there.metrics, there.plot, spec.name),
@@ -159,24 +172,81 @@ def _train(
     if checkpoint is not None:
         trainer.resume(checkpoint)
     trainer.run()
+    if placement is not None and placement.replaces:
+        # Interrupted before the first step: the previous run is restored.
+        raise KeyboardInterrupt
     return Run(there.path, spec, model, tokenizer, trainer.step, there.read_provenance())
 
 
-def _tokenizer(opened: Opened, there: RunFolder) -> Tokenizer:
-    if not there.tokenizer.is_dir():
-        fitted = fit_tokenizer(opened)
-        with replaced_folder(there.tokenizer) as new:
-            fitted.save(new)
-    # Loaded even where it was just made: so a training and what is made of its folder later use the same.
-    return load_tokenizer(opened.spec, there)
+class _Commit(Callback):
+    """Discards the previous run when the new one has its first checkpoint."""
+
+    def __init__(self, placement: Placement) -> None:
+        self._placement = placement
+
+    def on_checkpoint(self, step: int, folder: Path) -> None:
+        self._placement.commit()
+
+
+def _start(
+    opened: Opened, there: RunFolder, placement: Placement, screen: ConsoleProgress | None, registry: Registry | None
+) -> tuple[Tokenizer, GPT]:
+    """Prepare a new run and put it in place, once everything that can be checked before the training has been."""
+    spec = opened.spec
+    later = _written_in_training(spec)
+    there.require_unused(later)
+    new = RunFolder(placement.begin())
+    tokenizer = _tokenizer(opened, new, screen)
+    prepared = _data(opened, new, tokenizer, None, screen)
+    prepared.train_windows(spec.data, spec.model.context_length)
+    model = new_model(spec, tokenizer.vocab_size, to_train=True)
+    new.write_spec(spec)
+    files = [path.relative_to(new.path).as_posix() for path in sorted(new.path.rglob("*")) if path.is_file()]
+    files = ["provenance.json", *files, *later]
+    notes = {"base": str(opened.base), "data": prepared.fingerprint, "files": files}
+    new.write_provenance(spec, registry, **notes)
+    placement.place(files)
+    return tokenizer, model
+
+
+def _continue(
+    opened: Opened, there: RunFolder, screen: ConsoleProgress | None, registry: Registry | None
+) -> tuple[Tokenizer, Prepared]:
+    """The tokenizer and the tokens of a run that is continued; updates its spec and provenance."""
+    spec = opened.spec
+    later = _written_in_training(spec)
+    there.require_unused(later)
+    CheckpointStore(there.checkpoints).clean()
+    before = there.read_provenance()
+    own = [path.relative_to(there.path).as_posix() for path in there.own_files() if there.checkpoints not in path.parents]
+    tokenizer = _tokenizer(opened, there, screen)
+    trained_on = before.get("data") if there.has_checkpoint else None
+    prepared = _data(opened, there, tokenizer, trained_on, screen)
+    there.write_spec(spec)
+    notes: dict[str, Any] = {key: before[key] for key in ("imported",) if key in before}
+    files = list(dict.fromkeys([*own, *later]))
+    there.write_provenance(spec, registry, base=str(opened.base), **notes, data=prepared.fingerprint, files=files)
+    return tokenizer, prepared
+
+
+def _written_in_training(spec: ExperimentSpec) -> list[str]:
+    """The files that a training writes in its run directory, besides the checkpoints."""
+    tables = [name for tracker in spec.training.trackers for name in tracker.files()]
+    return list(dict.fromkeys([*WRITTEN_IN_TRAINING, *tables]))
+
+
+def _tokenizer(opened: Opened, there: RunFolder, screen: ConsoleProgress | None) -> Tokenizer:
+    with preparing(screen, "making the tokenizer"):
+        if not there.tokenizer.is_dir():
+            fitted = fit_tokenizer(opened)
+            with atomic_directory(there.tokenizer) as new:
+                fitted.save(new)
+        # Loaded even where it was just made: so a training and what is made of its directory later use the same.
+        return load_tokenizer(opened.spec, there)
 
 
 def _data(
-    opened: Opened,
-    there: RunFolder,
-    tokenizer: Tokenizer,
-    fingerprint: str | None,
-    progress: Callable[[Progress], None],
+    opened: Opened, there: RunFolder, tokenizer: Tokenizer, fingerprint: str | None, screen: ConsoleProgress | None
 ) -> Prepared:
     """The corpus as tokens; with a fingerprint, of a training that is under way, it must be the same one."""
     if fingerprint is not None:
@@ -187,11 +257,12 @@ def _data(
         else:
             if found.fingerprint == fingerprint:
                 return found
-    prepared = prepare(opened.spec.data, tokenizer, there.data, opened.base, progress=progress)
+    with preparing(screen, "turning the corpus into tokens") as show:
+        prepared = prepare(opened.spec.data, tokenizer, there.data, opened.base, progress=lambda at: show(at.done, at.total))
     if fingerprint not in (None, prepared.fingerprint):
         raise CheckpointError(
             f"{there.data}: the corpus is not the one that the run was trained on so far",
-            hint="Bring the corpus back as it was, or train anew into another folder.",
+            hint="Bring the corpus back as it was, or start a new run in another directory.",
         )
     return prepared
 
@@ -221,29 +292,5 @@ def _plugin_trackers(registry: Registry, start: TrainingStart) -> Iterable[tuple
     return ((plugin.provenance, returned) for plugin, returned in registry.call("gptkit_trackers", start=start))
 
 
-def _require_same(run: ExperimentSpec, asked: ExperimentSpec, there: RunFolder) -> None:
-    refused = refused_changes(run, asked)
-    steps = CheckpointStore(there.checkpoints).steps()
-    if "imported" in there.read_provenance() and steps[-1:] == [0]:
-        # Weights that were imported have no training behind them, which another one could contradict.
-        refused = [change for change in refused if change.path.startswith(("model.", "tokenizer."))]
-    if refused:
-        listed = [
-            f"  {change.path}: {_brief(change.old)} in the run, {_brief(change.new)} requested; {change.reason}"
-            for change in refused[:_LISTED]
-        ]
-        more = [f"  and {len(refused) - _LISTED} more"] if len(refused) > _LISTED else []
-        raise CheckpointError(
-            "\n".join([f"{there.path} was started with another spec, and a resumed run cannot change:", *listed, *more]),
-            hint="Resume it without these changes, or start a new run: in another directory, or in its place with "
-            "--overwrite (overwrite=True).",
-        )
-    if steps and asked.training.steps < steps[-1]:
-        raise CheckpointError(
-            f"{there.path} has reached step {steps[-1]}, and training.steps is {asked.training.steps}",
-            hint="Ask for more steps, or load the run as it is.",
-        )
-
-
-def _brief(value: Any) -> str:
-    return shortened(repr(value), 30)
+def _same(tracker: Tracker) -> Tracker:
+    return tracker

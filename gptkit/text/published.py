@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import http.client
@@ -10,7 +11,6 @@ import json
 import os
 import tempfile
 import urllib.request
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from types import FunctionType
@@ -18,7 +18,8 @@ from typing import Any
 
 from tiktoken_ext import openai_public  # type: ignore[import-untyped]
 
-from gptkit.core.errors import TokenizerError
+from gptkit.core.atomic import write_bytes
+from gptkit.core.errors import FileError, TokenizerError
 from gptkit.text.bytes import unspell
 from gptkit.text.state import parse_ranks, read_bytes
 
@@ -172,10 +173,6 @@ def _store(data: bytes, path: Path) -> None:
     """Keep a download for the next time, as tiktoken does; a cache that cannot be written is none of our business."""
     if path.parent == Path():
         return
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4()}.tmp")
-    try:
+    with contextlib.suppress(OSError, FileError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
+        write_bytes(path, data)

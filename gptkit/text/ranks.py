@@ -9,6 +9,7 @@ from pathlib import Path
 
 import tiktoken
 
+from gptkit.core.atomic import write_bytes
 from gptkit.core.errors import TokenizerError
 from gptkit.kinds.tokenizer import BytePairs
 from gptkit.text.base import NumberedTokenizer, encode_in_threads
@@ -112,7 +113,7 @@ class RankTokenizer(NumberedTokenizer):
 
     def save(self, folder: Path) -> None:
         data = format_ranks(self.ranks)
-        (folder / RANKS_FILE).write_bytes(data)
+        write_bytes(folder / RANKS_FILE, data)
         state = {"pattern": self.pattern, "special_ids": self._specials, "start": self.start, "end": self.end}
         write_state(folder, self.name, {**state, "ranks_sha256": hashlib.sha256(data).hexdigest()})
 

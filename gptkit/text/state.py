@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from gptkit.core.atomic import reading, write_text
 from gptkit.core.errors import TokenizerError
 
 __all__ = ["SavedState", "damaged", "format_ranks", "parse_ranks", "read_bytes", "write_state"]
@@ -30,9 +31,11 @@ def read_bytes(path: Path) -> bytes:
 
     Raises:
         TokenizerError: it is missing or unreadable.
+        FileError: it may not be read.
     """
     try:
-        return path.read_bytes()
+        with reading(path):
+            return path.read_bytes()
     except OSError as error:
         raise damaged(path, f"cannot be read ({error.strerror or error})") from None
 
@@ -42,7 +45,7 @@ def write_state(folder: Path, name: str, state: Mapping[str, Any]) -> None:
     body = {"format": _FORMAT, "tokenizer": name, **state}
     # One entry a line: vocabularies stay readable and diffs small.
     text = json.dumps({**body, "sha256": _checksum(body)}, ensure_ascii=False, indent=0)
-    (folder / STATE_FILE).write_bytes(text.encode())
+    write_text(folder / STATE_FILE, text)
 
 
 class SavedState:

@@ -10,6 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from gptkit.core.atomic import atomic_file
+
 __all__ = ["draw_losses"]
 
 _TRAIN, _VALIDATION, _INK, _FAINT = "#4C72B0", "#DD6B20", "#2D3748", "#E2E8F0"
@@ -47,9 +49,8 @@ def draw_losses(metrics: Sequence[Mapping[str, Any]], picture: Path, *, title: s
     _leave_out_the_plunge(axes, [loss for _, loss in (*train, *validation)])
     if train or validation:
         axes.legend(frameon=False, labelcolor=_INK)
-    unfinished = picture.with_name(f".{picture.name}.unfinished")
-    figure.savefig(unfinished, format="png", facecolor="white")
-    unfinished.replace(picture)
+    with atomic_file(picture) as stream:
+        figure.savefig(stream, format="png", facecolor="white")
 
 
 def _leave_out_the_plunge(axes: Any, losses: Sequence[float]) -> None:

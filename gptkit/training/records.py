@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gptkit.core.errors import TrainingError
+from gptkit.core.atomic import writing
 from gptkit.kinds.callback import Callback
 from gptkit.kinds.tracker import TrainingStart
 
@@ -32,36 +32,16 @@ class _Growing(Callback):
         self._length = int(state["length"])
 
     def on_start(self, start: TrainingStart) -> None:
-        with self._writing(), self.path.open("ab") as stream:
+        with writing(self.path), self.path.open("ab") as stream:
             # A file that is shorter than it was has been changed by hand: what is left of it stays.
             stream.truncate(min(self._length, stream.tell()))
         self._length = self.path.stat().st_size
 
     def append(self, text: str) -> None:
         data = text.encode()
-        with self._writing(), self.path.open("ab") as stream:
+        with writing(self.path), self.path.open("ab") as stream:
             stream.write(data)
         self._length += len(data)
-
-    def _writing(self) -> _Explained:
-        return _Explained(self.path)
-
-
-class _Explained:
-    """Turns a system error about a file into one with a remedy."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError):
-            raise TrainingError(
-                f"{self._path} cannot be written: {error.strerror or error}",
-                hint="Make room or correct the permissions, then resume the run.",
-            ) from error
 
 
 class MetricsFile(_Growing):

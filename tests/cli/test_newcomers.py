@@ -23,7 +23,7 @@ def test_a_failed_start_does_not_refuse_the_next(call: Call, project: Path) -> N
 
 
 def test_a_file_where_the_run_belongs(call: Call, project: Path) -> None:
-    assert "corpus.txt is a file, and a run needs a folder" in call("train", "mini.yaml", "corpus.txt", code=2).stderr
+    assert "corpus.txt is a file, and a run needs a directory" in call("train", "mini.yaml", "corpus.txt", code=2).stderr
 
 
 def test_ctrl_c_says_how_to_go_on_when_quiet_too(call: Call, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

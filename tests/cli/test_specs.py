@@ -161,7 +161,7 @@ def test_show_of_a_run_counts_the_saved_tokenizer_and_says_how_far_it_is(call: C
 
 
 def test_show_of_a_folder_that_is_no_run(call: Call, project: Path) -> None:
-    assert "is no run" in call("show", ".", code=2).stderr
+    assert "is not a run" in call("show", ".", code=2).stderr
 
 
 # -- diff ------------------------------------------------------------------------------------------------------------

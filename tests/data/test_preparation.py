@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -19,9 +20,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gptkit.components.data.text import TextDataSpec
-from gptkit.core.errors import DataError, TokenizerError
+from gptkit.core.atomic import atomic_directory
+from gptkit.core.errors import DataError, FileError, TokenizerError
 from gptkit.data import Prepared, Progress, open_prepared, plan_split, prepare
-from gptkit.data.files import replaced_folder, token_dtype
+from gptkit.data.files import token_dtype
 from gptkit.data.split import split_documents
 from gptkit.kinds.data import DataSpec
 
@@ -215,8 +217,8 @@ def test_what_a_killed_process_left_is_cleared_away(tmp_path: Path) -> None:
     script = """
         import sys, time
         from pathlib import Path
-        from gptkit.data.files import replaced_folder
-        with replaced_folder(Path(sys.argv[1])) as new:
+        from gptkit.core.atomic import atomic_directory
+        with atomic_directory(Path(sys.argv[1])) as new:
             (new / "train.bin").write_bytes(b"half")
             print("there", flush=True)
             time.sleep(60)
@@ -227,21 +229,21 @@ def test_what_a_killed_process_left_is_cleared_away(tmp_path: Path) -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == "there\n"
     (left,) = tmp_path.iterdir()
-    with replaced_folder(tmp_path / "t") as new:
+    with atomic_directory(tmp_path / "t") as new:
         (new / "a").write_text("")
         assert left.exists()  # its process still lives
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stdout.close()
-    with replaced_folder(tmp_path / "t") as new:
+    with atomic_directory(tmp_path / "t") as new:
         assert not left.exists()
     assert [path.name for path in tmp_path.iterdir()] == ["t"]
 
 
 def test_a_folder_that_another_process_put_there_meanwhile(tmp_path: Path) -> None:
-    with replaced_folder(tmp_path / "t") as mine:
+    with atomic_directory(tmp_path / "t") as mine:
         (mine / "a").write_text("mine")
-        with replaced_folder(tmp_path / "t") as theirs:
+        with atomic_directory(tmp_path / "t") as theirs:
             (theirs / "a").write_text("theirs")
     assert tree(tmp_path) == {"t/a": b"mine"}
 
@@ -323,12 +325,12 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
     script = """
         import sys
         from pathlib import Path
-        from gptkit.data.files import replaced_folder
+        from gptkit.core.atomic import atomic_directory
         print("start", flush=True)
         number = 0
         while True:
             number += 1
-            with replaced_folder(Path(sys.argv[1])) as new:
+            with atomic_directory(Path(sys.argv[1])) as new:
                 for name in "abc":
                     (new / name).write_text(str(number))
     """
@@ -346,7 +348,7 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
             found = [path.read_text() for path in (tmp_path / "t").iterdir()]
             assert len(found) == 3
             assert len(set(found)) == 1
-    with replaced_folder(tmp_path / "t"):
+    with atomic_directory(tmp_path / "t"):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["t"]
 
@@ -357,3 +359,21 @@ def test_prepared_knows_its_folder(listed: Make, make_bytes: Any, tmp_path: Path
     assert open_prepared(tmp_path / "deep/er/t") == prepared
     with pytest.raises(DataError, match="no prepared tokens here"):
         open_prepared(tmp_path / "other")
+
+
+@pytest.mark.parametrize("name", ["train.bin", "meta.json"])
+def test_tokens_of_another_program_are_not_replaced(listed: Make, make_bytes: Any, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(DataError, match="holds other things than prepared tokens"):
+        prepare(listed(texts=TEXTS), make_bytes(), tmp_path, HERE)
+    assert tree(tmp_path) == {name: b"{}"}
+
+
+def test_a_disk_that_is_full_names_the_file(listed: Make, make_bytes: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(FileError, match=r"train\.bin cannot be written: No space left on device"):
+        prepare(listed(texts=TEXTS), make_bytes(), tmp_path / "t", HERE)
+    assert tree(tmp_path) == {}

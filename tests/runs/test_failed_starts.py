@@ -77,8 +77,9 @@ def test_a_spec_of_ones_own_is_not_taken_for_a_failed_start() -> None:
     Path("run").mkdir()
     Path("run/spec.yaml").write_text("name: mine\n")
     Path("run/provenance.json").write_text('{"spec_sha256": "x"}')
-    with pytest.raises(CheckpointError, match="already holds a run"):
-        train()
+    for option in ({}, {"overwrite": True}, {"resume": True}):
+        with pytest.raises(CheckpointError, match=r"run is not a run, and has spec\.yaml, provenance\.json, where"):
+            train(**option)
     assert Path("run/spec.yaml").read_text() == "name: mine\n"
 
 
@@ -97,7 +98,7 @@ def test_a_run_with_a_checkpoint_stays_and_the_ways_out_are_named() -> None:
 
 def test_a_file_in_the_folders_place_is_told() -> None:
     for folder in ("corpus.txt", "corpus.txt/run"):
-        with pytest.raises(CheckpointError, match=r"corpus\.txt is a file, and a run needs a folder"):
+        with pytest.raises(CheckpointError, match=r"corpus\.txt is a file, and a run needs a directory"):
             train(folder=folder)
     assert Path("corpus.txt").read_text().startswith("the cat")
 

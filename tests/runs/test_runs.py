@@ -288,7 +288,7 @@ def test_a_folder_of_other_things_is_not_written_into(corpus: Path, tmp_path: Pa
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "precious.txt").write_text("mine")
     for overwrite in (False, True):
-        with pytest.raises(CheckpointError, match="is no run, and has data"):
+        with pytest.raises(CheckpointError, match="is not a run, and has data"):
             quiet(spec(corpus), tmp_path, overwrite=overwrite)
     assert (tmp_path / "data" / "precious.txt").read_text() == "mine"
 

@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from gptkit.checkpoint import safetensors as packing
 from gptkit.checkpoint import store as module
 from gptkit.checkpoint.store import CheckpointStore, load_weights, read_state, restore_optimizer
 from gptkit.components.optimizer.muon import MuonSpec
@@ -136,10 +137,10 @@ def calls_until_saved(store: CheckpointStore, monkeypatch: pytest.MonkeyPatch, k
         return call
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "save_file", counted(module.save_file))
-        patch.setattr(module.os, "fsync", counted(os.fsync))
+        patch.setattr(packing, "save_file", counted(packing.save_file))
+        patch.setattr(os, "fsync", counted(os.fsync))
         patch.setattr(module.shutil, "rmtree", counted(module.shutil.rmtree))
-        for name in ("rename", "mkdir", "write_text"):
+        for name in ("rename", "replace", "mkdir", "unlink", "rmdir", "chmod"):
             patch.setattr(Path, name, counted(getattr(Path, name)))
         store.save(20, *trained(), {"turn": 2})
     return count
@@ -177,7 +178,7 @@ def test_a_full_disk_is_told_and_harms_nothing(store: CheckpointStore, monkeypat
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(module.os, "fsync", full)
+        patch.setattr(os, "fsync", full)
         with pytest.raises(CheckpointError, match="No space left"):
             store.save(20, model, optimizer, {})
     assert store.steps() == [10]
@@ -266,3 +267,32 @@ def test_state_that_cannot_be_saved_is_told(store: CheckpointStore) -> None:
     optimizer.state[model.mix.weight] = {"worker": object()}
     with pytest.raises(CheckpointError, match=r"state\.mix\.weight\.worker is of type object"):
         store.save(1, model, optimizer, {})
+
+
+def test_files_beside_a_checkpoint_stay_when_it_is_pruned_or_saved_again(store: CheckpointStore) -> None:
+    model, optimizer = trained()
+    store.save(10, model, optimizer, {})
+    (store.path(10) / "notes.txt").write_text("mine")
+    (store.folder / "best").mkdir()
+    (store.folder / "best" / "model.safetensors").write_text("mine")
+    (store.folder / ".step-mine").mkdir()
+    store.save(10, model, optimizer, {})
+    assert (store.path(10) / "notes.txt").read_text() == "mine"
+    for step in (20, 30, 40):
+        store.save(step, model, optimizer, {})
+    assert store.steps() == [30, 40]
+    assert [path.name for path in store.path(10).iterdir()] == ["notes.txt"]
+    assert (store.folder / "best" / "model.safetensors").read_text() == "mine"
+    assert sorted(path.name for path in store.folder.iterdir() if path.name.startswith(".")) == [".step-mine"]
+    store.save(10, model, optimizer, {})
+    assert (store.path(10) / "notes.txt").read_text() == "mine"
+
+
+def test_a_full_disk_names_the_file(store: CheckpointStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise safetensors.SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(packing, "save_file", full)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors cannot be written: .*No space left on device"):
+        store.save(10, *trained(), {})
+    assert store.steps() == []

@@ -19,7 +19,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from gptkit.components.tracker.csv import CSVSpec
-from gptkit.core.errors import TrainingError
+from gptkit.core.errors import FileError, TrainingError
 from gptkit.kinds.tracker import Tracker, TrainingStart
 from gptkit.training import precision
 from gptkit.training.callback import TrackerCallback
@@ -172,7 +172,7 @@ def test_samples_keep_whatever_a_model_writes(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"gone.metrics\.jsonl cannot be written"):
+    with pytest.raises(FileError, match=r"gone.metrics\.jsonl cannot be written"):
         MetricsFile(tmp_path / "gone" / "metrics.jsonl").on_start(start(tmp_path))
 
 
@@ -303,3 +303,17 @@ def test_an_optimizers_own_mistakes_are_told_at_their_place() -> None:
     with pytest.raises(ValidationError) as caught:
         TrainingSpec.model_validate({"optimizer": {"name": "sgd", "momentum": 0, "nesterov": True}})
     assert caught.value.errors()[0]["loc"] == ("optimizer", "nesterov")
+
+
+def test_a_table_replaces_no_other_file(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text("name,age\nAda,36\n")
+    with pytest.raises(FileError, match=r"table\.csv is not a table of this tracker"):
+        CSVSpec(file="table.csv").build().on_start(start(tmp_path))
+    assert (tmp_path / "table.csv").read_text() == "name,age\nAda,36\n"
+
+
+@pytest.mark.parametrize("file", ["../table.csv", "/table.csv", "spec.yaml", "data/train.bin", "checkpoints/x.csv", "."])
+def test_a_table_lies_in_the_run_and_takes_none_of_its_names(file: str) -> None:
+    with pytest.raises(ValidationError, match=r"inside the run directory|a name that the run itself needs"):
+        CSVSpec(file=file)
+    assert CSVSpec(file="tables/all.csv").files() == ("tables/all.csv",)

@@ -13,6 +13,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from tokenizers import Tokenizer as Core
 
+from gptkit.core.atomic import write_bytes
 from gptkit.core.errors import TokenizerError
 from gptkit.kinds.tokenizer import BytePairs, Tokenizer, TokenizerSpec
 from gptkit.text import hub_files as hub
@@ -140,7 +141,7 @@ class HuggingFaceTokenizer(Tokenizer):
         return self.data.decode()
 
     def save(self, folder: Path) -> None:
-        (folder / TOKENIZER_FILE).write_bytes(self.data)
+        write_bytes(folder / TOKENIZER_FILE, self.data)
         state = {"start": self.start, "end": self.end, "chat_template": self._chat_template}
         write_state(folder, "hugging-face", {**state, "sha256_tokenizer": hashlib.sha256(self.data).hexdigest()})
 

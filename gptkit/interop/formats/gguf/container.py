@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gptkit.core.atomic import atomic_file
 from gptkit.core.errors import ExternalModelError
 
 __all__ = ["AGAIN", "GgufFile", "GgufTensor", "Typed", "write_gguf"]
@@ -227,7 +228,7 @@ def write_gguf(
     """Write a file, holding one tensor at a time.
 
     Args:
-        file: it is written in place; a caller who wants it whole or not at all renames it afterwards.
+        file: the file; it appears when all tensors are written.
         metadata: by key.
         entries: every tensor's shape and dtype: float32, float16, bfloat16 or float64.
         tensors: the same tensors with their numbers, in the order of `entries`.
@@ -241,7 +242,7 @@ def write_gguf(
         head += _string(name) + struct.pack(f"<I{len(shape)}Q", len(shape), *reversed(shape))
         head += struct.pack("<IQ", _PLAIN_TYPES[dtype], offset)
         offset += _padded(torch.Size(shape).numel() * dtype.itemsize)
-    with file.open("wb") as stream:
+    with atomic_file(file) as stream:
         stream.write(head + bytes(_padded(len(head)) - len(head)))
         for (name, (shape, dtype)), (given, tensor) in zip(entries.items(), tensors, strict=True):
             assert given == name

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gptkit.core.atomic import write_bytes, write_text
 from gptkit.core.errors import ExternalModelError
 from gptkit.core.suggestions import did_you_mean
 from gptkit.interop.formats.gguf.patterns import CUTS
@@ -45,9 +46,9 @@ class Vocabulary:
         Returns:
             The tokenizer as a spec has it, from `final`; and what to change in that to read it from `folder`.
         """
-        Path(folder, "tokenizer.json").write_bytes(self.data)
+        write_bytes(Path(folder, "tokenizer.json"), self.data)
         if self.chat_template is not None:
-            Path(folder, "chat_template.jinja").write_text(self.chat_template, encoding="utf-8")
+            write_text(Path(folder, "chat_template.jinja"), self.chat_template)
         ends = {"start_token": self.start or "", "end_token": self.end or ""}
         return {"name": "hugging-face", "path": str(final.resolve()), **ends}, {"path": folder}
 

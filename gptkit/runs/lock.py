@@ -1,0 +1,69 @@
+"""The lock of a run directory: one process at a time writes into it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+from gptkit.core.atomic import writing
+from gptkit.core.errors import CheckpointError
+
+__all__ = ["Lock"]
+
+
+class Lock:
+    """A file that one process at a time can hold. The system releases it when the process ends, however it ends."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> Lock:
+        with writing(self._path):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            file = self._path.open("a+", encoding="utf-8", errors="replace")
+        file.seek(0)
+        try:
+            _lock(file)
+        except OSError:
+            file.seek(0)
+            holder = file.read(20).strip()
+            file.close()
+            raise CheckpointError(
+                f"{self._path.parent} is being written to by another process{f' ({holder})' if holder else ''}",
+                hint="Wait for it or stop it, or choose another directory.",
+            ) from None
+        file.seek(0)
+        content = file.read(64).strip()
+        if content and not content.isdecimal():
+            file.close()
+            raise CheckpointError(f"{self._path} is not a lock file of gptkit", hint="Choose another directory, or move it.")
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        self._file = file
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        # The file stays: removing it would let two processes hold two files of the same name.
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(file: IO[str]) -> None:
+        # Far behind the text, so that others can still read who holds it.
+        file.seek(1 << 20)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+
+else:
+    import fcntl
+
+    def _lock(file: IO[str]) -> None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

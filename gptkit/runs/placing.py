@@ -1,0 +1,177 @@
+"""Put a prepared run into a directory, and keep the run that it replaces until the new one has a checkpoint.
+
+A new run is prepared in a subdirectory, where it can fail without touching anything. Its files are then moved to their
+places, after those of the previous run have been moved aside. Only files that gptkit wrote are moved. Each step is a rename,
+and the subdirectories that exist say how far it came, so that the next command can finish or undo it:
+
+::
+
+    .gptkit-incoming    a run under preparation: removed
+    .gptkit-ready       a prepared run, whose files are being moved: finished, or removed where it replaces another
+    .gptkit-moving      files of the previous run, being moved here or back: moved back
+    .gptkit-previous    all files of the previous run: moved back, unless the new run has a checkpoint
+    .gptkit-discarded   files of a previous run that is no longer needed: removed
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from gptkit.checkpoint.store import CheckpointStore
+from gptkit.core.atomic import sync, writing
+from gptkit.core.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from gptkit.runs.folder import RunFolder
+
+__all__ = ["Placement"]
+
+
+class Placement:
+    """The directories of a run that is being put in place.
+
+    Args:
+        run: the run directory. Everything but `interrupted` and `incoming` needs its lock.
+    """
+
+    def __init__(self, run: RunFolder) -> None:
+        self._run = run
+        self.incoming = run.path / ".gptkit-incoming"
+        self._ready = run.path / ".gptkit-ready"
+        self._moving = run.path / ".gptkit-moving"
+        self._previous = run.path / ".gptkit-previous"
+        self._discarded = run.path / ".gptkit-discarded"
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a process left something here that `recover` finishes or undoes, or is still at work."""
+        everything = (self.incoming, self._ready, self._moving, self._previous, self._discarded)
+        return any(directory.is_dir() for directory in everything)
+
+    @property
+    def replaces(self) -> bool:
+        """Whether a previous run is kept that `roll_back` would restore."""
+        return self._previous.is_dir()
+
+    def begin(self) -> Path:
+        """Create the directory to prepare the new run in."""
+        with writing(self.incoming):
+            self.incoming.mkdir(parents=True)
+        return self.incoming
+
+    def abandon(self) -> None:
+        """Remove a preparation that failed."""
+        shutil.rmtree(self.incoming, ignore_errors=True)
+
+    def place(self, files: Sequence[str]) -> None:
+        """Move the prepared files to their places, and those of the run that is there aside.
+
+        Args:
+            files: every file that the new run has or will have, relative to its directory.
+
+        Raises:
+            CheckpointError: a file that gptkit did not write is in the way.
+            FileError: a file cannot be moved.
+        """
+        own = self._run.own_files()
+        _require_room(self._run.path, files, own)
+        with writing(self._run.path):
+            if own:
+                # First, so that a prepared run without it never means that it replaces another.
+                self._moving.mkdir()
+            self.incoming.rename(self._ready)
+            if own:
+                self._move(own, self._run.path, self._moving)
+                _remove_empty(self._run.path, own)
+                self._moving.rename(self._previous)
+            self._finish()
+
+    def commit(self) -> None:
+        """Discard the previous run; the new one has a checkpoint."""
+        if self._previous.is_dir():
+            with writing(self._previous):
+                self._previous.rename(self._discarded)
+            shutil.rmtree(self._discarded, ignore_errors=True)
+
+    def roll_back(self) -> None:
+        """Remove the new run's files, and restore the previous run."""
+        with writing(self._run.path):
+            CheckpointStore(self._run.checkpoints).clean()
+            new = self._run.own_files()
+            # The provenance goes last: it lists the others.
+            for file in sorted(new, key=lambda file: file == self._run.provenance):
+                file.unlink(missing_ok=True)
+            _remove_empty(self._run.path, new)
+            # Only now: with a checkpoint and without this directory the new run would count as complete.
+            shutil.rmtree(self._ready, ignore_errors=True)
+            self._previous.rename(self._moving)
+            self._move_back()
+
+    def recover(self) -> None:
+        """Finish or undo what a process that was killed left behind."""
+        for directory in (self.incoming, self._discarded):
+            shutil.rmtree(directory, ignore_errors=True)
+        if self._moving.is_dir():
+            shutil.rmtree(self._ready, ignore_errors=True)
+            with writing(self._run.path):
+                self._move_back()
+        elif self._previous.is_dir():
+            if self._run.has_checkpoint and not self._ready.is_dir():
+                self.commit()
+            else:
+                self.roll_back()
+        elif self._ready.is_dir():
+            with writing(self._run.path):
+                self._finish()
+
+    def _finish(self) -> None:
+        # The provenance goes first: from then on the others are known as gptkit's.
+        files = sorted(_files(self._ready), key=lambda file: file.name != self._run.provenance.name)
+        self._move(files, self._ready, self._run.path)
+        shutil.rmtree(self._ready, ignore_errors=True)
+        sync(self._run.path)
+
+    def _move_back(self) -> None:
+        self._move(_files(self._moving), self._moving, self._run.path)
+        shutil.rmtree(self._moving, ignore_errors=True)
+        sync(self._run.path)
+
+    @staticmethod
+    def _move(files: Iterable[Path], source: Path, target: Path) -> None:
+        for file in files:
+            place = target / file.relative_to(source)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            file.rename(place)
+
+
+def _files(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.rglob("*") if not path.is_dir())
+
+
+def _remove_empty(top: Path, files: Iterable[Path]) -> None:
+    """Remove the directories that are empty now that their files are gone."""
+    parents = {parent for file in files for parent in file.parents if top in parent.parents}
+    for directory in sorted(parents, key=lambda parent: -len(parent.parts)):
+        with contextlib.suppress(OSError):
+            directory.rmdir()
+
+
+def _require_room(top: Path, files: Iterable[str], own: Iterable[Path]) -> None:
+    replaced = set(own)
+    for name in files:
+        path = top / PurePosixPath(name)
+        for parent in path.parents:
+            if top in parent.parents and (parent.is_symlink() or (parent.exists() and not parent.is_dir())):
+                raise _in_the_way(parent)
+        if (path.exists() or path.is_symlink()) and path not in replaced:
+            raise _in_the_way(path)
+
+
+def _in_the_way(path: Path) -> CheckpointError:
+    return CheckpointError(
+        f"{path} was not written by gptkit, and the run would replace it", hint="Move it, or choose another directory."
+    )

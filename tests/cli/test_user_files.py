@@ -1,0 +1,94 @@
+"""No command removes, empties or writes over a file that gptkit did not write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import gptkit
+from gptkit.cli.new import SCHEMA
+from tests.cli.conftest import Call
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def thesis(project: Path) -> Path:
+    """A project with a spec and a corpus where a run would have its own."""
+    (project / "mini.yaml").rename(project / "spec.yaml")
+    (project / "data").mkdir()
+    (project / "data" / "corpus.txt").write_text("years of work")
+    return project
+
+
+@pytest.mark.parametrize("option", [None, "--overwrite", "--resume"])
+def test_train_into_a_project_changes_nothing(call: Call, thesis: Path, option: str | None) -> None:
+    before = contents(thesis)
+    options = [] if option is None else [option]
+    said = call("train", "spec.yaml", ".", "--quiet", *options, code=2).stderr
+    assert "is not a run, and has spec.yaml, data, where a run would write" in said
+    assert "--overwrite" not in said
+    assert "is not a run" in call("train", ".", "--resume", "--quiet", code=2).stderr
+    assert contents(thesis) == before
+
+
+def test_reading_commands_change_nothing_in_a_project(call: Call, thesis: Path) -> None:
+    before = contents(thesis)
+    for command in ("show", "generate", "evaluate", "export"):
+        assert "is not a run" in call(command, ".", code=2).stderr
+    assert contents(thesis) == before
+
+
+def test_new_keeps_the_file_that_it_replaces(call: Call, project: Path) -> None:
+    for content in ("first", "second"):
+        (project / "my.yaml").write_text(content)
+        said = call("new", "my.yaml", "--force", "--no-schema").stdout
+        assert "the file that was there" in said
+    assert (project / "my.yaml.old").read_text() == "first"
+    assert (project / "my.yaml.old1").read_text() == "second"
+    assert (project / "my.yaml").read_text().count("name: my") == 1
+
+
+def test_schema_replaces_schemas_of_gptkit_and_nothing_else(call: Call, project: Path) -> None:
+    before = (project / "mini.yaml").read_text()
+    assert "is not a schema that gptkit wrote" in call("schema", "-o", "mini.yaml", code=2).stderr
+    assert (project / "mini.yaml").read_text() == before
+    call("schema", "-o", "s.json")
+    call("schema", "-o", "s.json")
+    (project / SCHEMA).write_text("{}")
+    assert "is not a schema" in call("new", "other.yaml", code=2).stderr
+    assert not (project / "other.yaml").exists()
+    assert (project / SCHEMA).read_text() == "{}"
+
+
+def test_plugin_new_appears_whole_or_not_at_all(call: Call, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gptkit.cli import plugin
+
+    real, written = plugin.write_text, []
+
+    def fail(path: Path, text: str) -> None:
+        written.append(path)
+        if len(written) == 3:
+            raise KeyboardInterrupt
+        real(path, text)
+
+    monkeypatch.setattr(plugin, "write_text", fail)
+    before = contents(project)
+    call("plugin", "new", "mine", "--kind", "norm", code=130)
+    assert contents(project) == before
+    monkeypatch.undo()
+
+
+def test_export_to_gguf_replaces_nothing(call: Call, run: Path, project: Path) -> None:
+    (project / "model.gguf").write_text("mine")
+    assert "is there already" in call("export", run, "model.gguf", "--to", "gguf", code=2).stderr
+    assert (project / "model.gguf").read_text() == "mine"
+
+
+def test_a_failed_overwrite_keeps_the_run(call: Call, run: Path, project: Path) -> None:
+    said = call("train", "mini.yaml", run, "--overwrite", "--quiet", "--set", "data.path=corpse.txt", code=2).stderr
+    assert "corpse.txt: no such file" in said
+    assert gptkit.load(run).step == 3
