@@ -18,7 +18,7 @@ from gptkit.core.atomic import write_text, writing
 from gptkit.core.errors import GptkitError
 from gptkit.presets.catalog import find, groups, shipped, summary
 
-SCHEMA = "gptkit.reflect.schema.json"
+SCHEMA = "gptkit.schema.json"
 
 
 def new(

@@ -21,7 +21,7 @@ def schema(
     """Print the JSON Schema of spec files, plugins' components included.
 
     An editor that knows YAML completes and checks a spec whose first line is
-    "# yaml-language-server: $schema=gptkit.reflect.schema.json".
+    "# yaml-language-server: $schema=gptkit.schema.json".
     """
     if output is None:
         console.out(schema_text().rstrip("\n"))

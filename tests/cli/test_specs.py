@@ -31,7 +31,7 @@ def test_new_writes_a_spec_named_after_its_file_and_its_schema(call: Call, proje
     original = shipped()["modern"].read_text(encoding="utf-8")
     assert text == original.replace("\nname: modern\n", "\nname: novel\n")
     assert open_spec(project / "sub/novel.yaml").spec.name == "novel"
-    schema = json.loads((project / "sub/gptkit.reflect.schema.json").read_text(encoding="utf-8"))
+    schema = json.loads((project / "sub/gptkit.schema.json").read_text(encoding="utf-8"))
     assert "model" in schema["properties"]
     assert "sub/novel.yaml" in result.stdout
 
@@ -39,7 +39,7 @@ def test_new_writes_a_spec_named_after_its_file_and_its_schema(call: Call, proje
 def test_new_takes_the_shipped_name_by_default(call: Call, project: Path) -> None:
     call("new", "--from", "book", "--no-schema")
     assert (project / "book.yaml").is_file()
-    assert not (project / "gptkit.reflect.schema.json").exists()
+    assert not (project / "gptkit.schema.json").exists()
 
 
 @pytest.mark.parametrize("stem", ["no", "a: b", "7", "ünï"])

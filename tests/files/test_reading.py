@@ -133,7 +133,7 @@ def test_windows_line_ends_and_a_byte_order_mark(load):
 
 
 def test_the_editors_schema_key_is_ignored(load):
-    assert load('{"$schema": "gptkit.reflect.schema.json", "a": 1}', "a.json").data == {"a": 1}
+    assert load('{"$schema": "gptkit.schema.json", "a": 1}', "a.json").data == {"a": 1}
 
 
 # -- places ----------------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ def test_each_loads_under_its_own_name_and_explains_itself(name: str) -> None:
     assert spec.name == name
     lines = find(name).read_text(encoding="utf-8").splitlines()
     assert lines[0].startswith(f"# {name}: ")
-    assert lines[1] == "# yaml-language-server: $schema=gptkit.reflect.schema.json"
+    assert lines[1] == "# yaml-language-server: $schema=gptkit.schema.json"
     assert max(map(len, lines)) <= 120
     assert len(summary(find(name))) > 20
 

@@ -97,7 +97,7 @@ def test_parameters_are_as_many_as_those_of_the_released_model(name: str) -> Non
 def test_each_has_its_own_name_and_explains_itself(name: str) -> None:
     lines = find(name).read_text(encoding="utf-8").splitlines()
     assert lines[0].startswith(f"# {name}: ")
-    assert lines[1] == "# yaml-language-server: $schema=gptkit.reflect.schema.json"
+    assert lines[1] == "# yaml-language-server: $schema=gptkit.schema.json"
     assert f"name: {name}" in lines
     assert max(map(len, lines)) <= 120
     assert any(re.fullmatch(r"# tokenizer: \{name: hugging-face, path: \S+\}", line) for line in lines)

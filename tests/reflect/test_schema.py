@@ -118,7 +118,7 @@ def test_names_may_be_left_out_where_another_place_says_them():
     assert accepts({"extends": "base.yaml", "norm": {"eps": 1}})
     assert not accepts({"extends": "base.yaml", "norm": {"epsi": 1}})
     assert not accepts({"extends": 5})
-    assert accepts({"$schema": "gptkit.reflect.schema.json", "needed": 1})
+    assert accepts({"$schema": "gptkit.schema.json", "needed": 1})
 
 
 def test_what_an_editor_shows():
