@@ -20,6 +20,7 @@ _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 _USAGE = {
     "activation": "model:\n  feedforward: {name: mlp, activation: $name}",
+    "attention-backend": "model:\n  attention_backend: $name",
     "rotary-scaling": "model:\n  position: {name: rotary, scaling: $name}",
     "router": "model:\n  feedforward: {name: experts, router: $name}",
     "sampler": "sampler: [$name]",

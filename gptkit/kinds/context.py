@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from gptkit.core.registry import Registry
     from gptkit.kinds.attention import AttentionSpec
+    from gptkit.kinds.attention_backend import AttentionBackendSpec
     from gptkit.kinds.feedforward import FeedForwardSpec
     from gptkit.kinds.norm import NormSpec
     from gptkit.kinds.position import PositionSpec
@@ -40,6 +41,7 @@ class BuildContext:
         n_layers: number of blocks.
         vocab_size: number of token ids; 0 while it is not known (before a tokenizer is trained).
         position: the model's own position, whose `embed` part the embedding applies.
+        attention_backend: computes the layers' softmax attention; None for `auto`.
         layer: the layer being built; for the head the model's own parts, with the index after the last layer; None for the
             embedding and the final norm.
         shared: modules that several layers hold in common; use `share`.
@@ -51,6 +53,7 @@ class BuildContext:
     n_layers: int
     vocab_size: int = 0
     position: PositionSpec | None = None
+    attention_backend: AttentionBackendSpec | None = None
     layer: LayerParts | None = None
     shared: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
     registry: Registry | None = field(default=None, repr=False, compare=False)

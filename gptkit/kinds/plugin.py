@@ -6,6 +6,7 @@ from gptkit.core.component import Component
 from gptkit.core.hooks import hookimpl
 from gptkit.kinds.activation import ActivationSpec
 from gptkit.kinds.attention import AttentionSpec
+from gptkit.kinds.attention_backend import AttentionBackendSpec
 from gptkit.kinds.block import BlockSpec
 from gptkit.kinds.callback import CallbackSpec
 from gptkit.kinds.data import DataSpec
@@ -32,6 +33,7 @@ def gptkit_kinds() -> list[type[Component]]:
         PositionSpec,
         RotaryScalingSpec,
         AttentionSpec,
+        AttentionBackendSpec,
         NormSpec,
         ActivationSpec,
         FeedForwardSpec,

@@ -5,7 +5,6 @@ Shapes: B batch, H heads, T queries, S keys, D head size, E model width.
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -43,8 +42,11 @@ class PositionSpec(Component):
     `depends_on_place` or `depends_on_length` says otherwise.
 
     Declared capabilities:
-        uses: which hooks the position has, of `embed`, `rotate`, `bias`, `content_bias`, `value_bias`. An attention
-            that cannot take one of them refuses the position when the spec is loaded.
+        uses: which hooks the position has, of `embed`, `rotate`, `bias`, `content_bias`, `value_bias`, and `widen` where
+            `rotate` gives queries and keys of another width. An attention that cannot take one of them refuses the position
+            when the spec is loaded.
+        score_function: `bias` also exists as a score function, `Position.score_mod`, for flex attention.
+        rotated_width: a method, (d_head: int) -> int. Features of queries and keys after `rotate`.
         depends_on_place: a relative part also depends on how far into the text the two tokens stand (FIRE).
         depends_on_length: a property, bool: the result for a pair of tokens changes with the length of the text (dynamic
             scaling), and `changes_between` says when; the model then computes anew what it had cached.
@@ -56,6 +58,7 @@ class PositionSpec(Component):
     kind: ClassVar[str] = "position"
     runtime: ClassVar[str] = "gptkit.nn.position:Position"
     uses: ClassVar[frozenset[str]] = frozenset()
+    score_function: ClassVar[bool] = False
     depends_on_place: ClassVar[bool] = False
 
     @property
@@ -75,19 +78,17 @@ class PositionSpec(Component):
         """Why these heads cannot carry the position, as sentences with the remedy; none by default."""
         yield from ()
 
+    def rotated_width(self, d_head: int) -> int:
+        """Features of queries and keys after `rotate`; d_head unless `uses` names `widen`."""
+        return d_head
+
     def build_embedding(self, context: BuildContext) -> Position | None:
         """The module whose `embed` the embedding applies; None where `uses` has no `embed`."""
         return None
 
     def build(self, context: BuildContext, *, heads: HeadShape) -> Position:
-        """The module whose relative parts the attention applies.
+        """The module whose relative parts the attention applies; called only where `uses` names one of them.
 
         Layers whose spec and heads are equal may share one: use ``context.share``.
         """
-        from gptkit.nn.position import Position
-
-        return Position()
-
-    @abstractmethod
-    def describe(self) -> str:
-        """In a few words, for the table of layers: ``rotary base 10000``."""
+        raise NotImplementedError(f"position {self.name!r} has no relative part: its `uses` are {sorted(self.uses)}")

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gptkit.core.errors import StateError
-from gptkit.nn.cache.state import LayerState, RecurrentState
+from gptkit.nn.cache.store import States
 
 __all__ = ["Cache"]
 
@@ -20,38 +20,62 @@ class Cache:
     Attributes:
         batch: B.
         capacity: tokens a row can hold, padding included.
-        length: tokens a row holds.
         left_padding_B: number of padding tokens at the start of each row; None where there is none.
         prefix_B: number of tokens at the start of each row that attend one another in both directions; None for none.
     """
 
     def __init__(
         self,
-        allocate: Callable[[int, int], list[LayerState]],
+        allocate: Callable[[int, int, Tensor | None], States],
         batch: int,
         capacity: int,
         *,
         device: torch.device,
+        static: bool = False,
         left_padding_B: Tensor | None = None,
         prefix_B: Tensor | None = None,
         changes: Callable[[int, int], bool] | None = None,
     ) -> None:
         """
         Args:
-            allocate: returns empty states for a number of rows and a capacity.
+            allocate: returns empty states for a number of rows, a capacity, and the offset of a static cache (else None).
+            static: fixed shapes and a tensor offset.
             changes: whether a row that grows from `old` to `new` tokens changes what its earlier tokens gave; None: never.
         """
-        self.states = allocate(batch, capacity)
+        self._static_offset = torch.zeros((), dtype=torch.long, device=device) if static else None
+        self.states = allocate(batch, capacity, self._static_offset)
         self.batch = batch
         self.capacity = capacity
         self.left_padding_B = left_padding_B
         self.prefix_B = prefix_B
-        self.length = 0
+        self._length = 0
         self.device = device
         self._allocate = allocate
         self._changes = changes
         self._ids_BT: Tensor | None = None
         self._computed_at = 0
+
+    @property
+    def length(self) -> int:
+        """Tokens a row holds, padding included."""
+        return self._length if self._static_offset is None else int(self._static_offset)
+
+    @property
+    def offset(self) -> int | Tensor:
+        """`length`, as the model takes it: a 0-d tensor for a static cache, whose value is never read on the host."""
+        return self._length if self._static_offset is None else self._static_offset
+
+    def advance(self, n_tokens: int) -> None:
+        """Count the tokens of a call, after its last layer."""
+        self._set_length(n_tokens, add=True)
+
+    def _set_length(self, length: int, add: bool = False) -> None:
+        if self._static_offset is None:
+            self._length = self._length + length if add else length
+        elif add:
+            self._static_offset.add_(length)
+        else:
+            self._static_offset.fill_(length)
 
     def begin(self, ids_BT: Tensor) -> Tensor:
         """The ids to compute so that all that is cached fits the new length: usually just the new ones.
@@ -62,9 +86,14 @@ class Cache:
         Raises:
             StateError: more tokens than the capacity.
         """
-        if self.length + ids_BT.shape[1] > self.capacity:
+        if self._static_offset is not None and torch.compiler.is_compiling():
+            # The host does not know the length inside a graph; the device checks it.
+            torch._assert_async(self._static_offset + ids_BT.shape[1] <= self.capacity)
+            return ids_BT
+        total = self.length + ids_BT.shape[1]
+        if total > self.capacity:
             raise StateError(
-                f"{self.length + ids_BT.shape[1]} tokens do not fit into a cache of {self.capacity}",
+                f"{total} tokens do not fit into a cache of {self.capacity}",
                 hint="Shorten the text, or choose a longer model.context_length.",
             )
         if self._changes is None and self.prefix_B is None:
@@ -82,7 +111,8 @@ class Cache:
             stale = stale or self.length < int(prefix_ends.max())
         if self.length == 0 or not stale:
             return ids_BT
-        self.states, self.length = self._allocate(self.batch, self.capacity), 0
+        self.states = self._allocate(self.batch, self.capacity, None)
+        self._length = 0
         return known
 
     @property
@@ -94,8 +124,7 @@ class Cache:
         """Replace row i by row ``rows[i]``; fewer or more rows change the batch."""
         device = self.left_padding_B.device if self.left_padding_B is not None else None
         rows_B = torch.as_tensor(rows, dtype=torch.long, device=device)
-        for state in self.states:
-            state.reorder(rows_B)
+        self.states.reorder(rows_B)
         if self.left_padding_B is not None:
             self.left_padding_B = self.left_padding_B[rows_B]
         if self.prefix_B is not None:
@@ -118,8 +147,7 @@ class Cache:
         length = max(self.length, other.length)
         if capacity < length:
             raise StateError(f"a cache of {capacity} tokens cannot hold the {length} of the caches that are joined")
-        for own, new in zip(self.states, other.states, strict=True):
-            own.join(new, length, capacity)
+        self.states.join(other.states, length, capacity)
         left_padding = [cache._left_padding() + length - cache.length for cache in (self, other)]
         self.left_padding_B = torch.cat(left_padding) if self.length != other.length or self._padded(other) else None
         if self.prefix_B is not None or other.prefix_B is not None:
@@ -128,7 +156,7 @@ class Cache:
             sides = ((self._ids_BT, self.length), (other._ids_BT, other.length))
             self._ids_BT = torch.cat([F.pad(ids_BT, (length - held, 0)) for ids_BT, held in sides])
         self.batch += other.batch
-        self.length = self._computed_at = length
+        self._length = self._computed_at = length
         self.capacity = capacity
 
     def _padded(self, other: Cache) -> bool:
@@ -154,10 +182,9 @@ class Cache:
             raise StateError(f"the cache holds {self.length} tokens, so it cannot be truncated to {length}")
         for state in self.states:
             state.truncate(length)
-        self.length = length
+        self._set_length(length)
 
     def mark(self) -> None:
         """Allow `truncate` to return to this length in recurrent layers too."""
         for state in self.states:
-            if isinstance(state, RecurrentState):
-                state.mark()
+            state.mark()

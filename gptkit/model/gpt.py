@@ -22,7 +22,9 @@ from gptkit.model.recompute import Recompute, run_recomputed
 from gptkit.model.spec import ModelSpec
 from gptkit.model.tree import tree
 from gptkit.nn.attention.base import Attention
-from gptkit.nn.cache.state import LayerState, Stateful
+from gptkit.nn.cache.allocation import Allocation
+from gptkit.nn.cache.state import Stateful
+from gptkit.nn.cache.store import States
 from gptkit.nn.exchange import check_declarations
 from gptkit.nn.forward import Forward
 from gptkit.nn.head import IGNORED
@@ -153,12 +155,12 @@ class GPT(nn.Module):
             StateError: more tokens than the context length or the cache's capacity.
         """
         n_tokens = ids_BT.shape[1]
-        offset = 0
-        if prefix_B is not None or (cache is not None and cache.prefix_B is not None):
+        offset: int | Tensor = 0
+        if prefix_B is not None:
             self._check_prefix()
         if cache is not None:
             ids_BT = cache.begin(ids_BT)
-            offset = cache.length
+            offset = cache.offset
         elif n_tokens > self.context_length:
             raise StateError(
                 f"{n_tokens} tokens do not fit into the context length of {self.context_length}",
@@ -194,7 +196,7 @@ class GPT(nn.Module):
                 loss = loss + extra
         logits_BTV = self.head(x_BTE, context)[:, -n_wanted:] if targets_BT is None or with_logits else None
         if cache is not None:
-            cache.length += ids_BT.shape[1]
+            cache.advance(ids_BT.shape[1])
         return Output(logits_BTV, loss, context.losses, context.weights)
 
     def new_cache(
@@ -204,6 +206,7 @@ class GPT(nn.Module):
         left_padding_B: Tensor | None = None,
         dtype: torch.dtype | None = None,
         prefix_B: Tensor | None = None,
+        static: bool = False,
     ) -> Cache:
         """An empty cache for `batch` rows of `capacity` tokens (the context length by default), allocated at once.
 
@@ -212,18 +215,32 @@ class GPT(nn.Module):
             dtype: of what is cached; the weights' by default.
             prefix_B: number of tokens at the start of each row, padding not counted, that attend one another in both
                 directions. A prefix that arrives in several calls is computed again as a whole with each of them.
+            static: fixed shapes and a tensor offset, so that a step compiles to one graph for all tokens
+                (``torch.compile(model, fullgraph=True, dynamic=False)``) and can be captured as a CUDA graph. Attention then
+                computes over the whole capacity at every step.
+
+        Raises:
+            StateError: a bidirectional prefix or a static cache was asked for, which the model does not support.
         """
         weight = next(self.parameters())
         capacity = self.context_length if capacity is None else capacity
 
-        def states(rows: int, size: int) -> list[LayerState]:
-            return [module.new_state(rows, size, dtype or weight.dtype, weight.device) for module in self._stateful]
+        if prefix_B is not None:
+            self._check_prefix()
+        if static and (self._by_length or prefix_B is not None):
+            what = "a bidirectional prefix" if prefix_B is not None else "positions that depend on the length of the text"
+            raise StateError(f"a static cache cannot be used with {what}", hint="Leave out static=True.")
+        stateful = self._stateful
+
+        def allocate(rows: int, size: int, offset: Tensor | None) -> States:
+            return States(stateful, Allocation(rows, size, dtype or weight.dtype, weight.device, offset))
 
         return Cache(
-            states,
+            allocate,
             batch,
             capacity,
             device=weight.device,
+            static=static,
             left_padding_B=left_padding_B,
             prefix_B=prefix_B,
             changes=self._changes_between if self._by_length else None,

@@ -17,6 +17,7 @@ from gptkit.core.spec import Spec, validation_error
 from gptkit.core.walk import Path
 from gptkit.files import merge
 from gptkit.kinds.attention import AttentionSpec
+from gptkit.kinds.attention_backend import AttentionBackendSpec
 from gptkit.kinds.block import BlockSpec
 from gptkit.kinds.context import BuildContext, LayerParts
 from gptkit.kinds.embedding import EmbeddingSpec
@@ -79,6 +80,9 @@ class ModelSpec(Spec):
     final_norm: NormSpec | None = Field(
         None, description="The norm before the head; as `norm` where the blocks leave their output without one. null: none."
     )
+    attention_backend: AttentionBackendSpec = component(
+        "auto", description="Computes the softmax attention of all layers; `auto` selects what suits each layer."
+    )
     head: HeadSpec = component("linear", description="Turns vectors into scores of tokens, and these into a loss.")
     initializer: InitializerSpec = component("normal", description="How weights start.")
 
@@ -110,6 +114,7 @@ class ModelSpec(Spec):
             n_layers=self.n_layers,
             vocab_size=self.vocab_size or vocab_size,
             position=self.position,
+            attention_backend=self.attention_backend,
             layer=layer,
             registry=registry,
         )
@@ -179,6 +184,11 @@ class ModelSpec(Spec):
                 found = [*problems(spec, context), *_nested_attention_problems(spec, context)]
                 if part == "position":
                     found += _position_problems(layer, self)
+                if part == "attention":
+                    place_of_backend = _backend_problem(layer, self, context)
+                    if place_of_backend is not None and place_of_backend not in seen:
+                        seen.add(place_of_backend)
+                        yield place_of_backend
                 for problem in found:
                     located = problem.below(*place)
                     if located not in seen:
@@ -222,6 +232,25 @@ def _position_problems(layer: LayerSpec, model: ModelSpec) -> Iterator[Problem]:
         )
 
 
+def _backend_problem(layer: LayerSpec, model: ModelSpec, context: BuildContext) -> Problem | None:
+    """What the selected attention backend cannot compute of a layer, as a problem of the model's field."""
+    try:
+        features = layer.attention.score_features(context)
+        chosen = None if features is None else model.attention_backend.choice(features)[0]
+        limitation = None if features is None or chosen is None else chosen.limitation(features)
+    except MEANT:
+        raise
+    except Exception as error:
+        return Problem(("attention_backend",), failure(layer.attention, "score_features", error, context.registry))
+    if chosen is None or limitation is None:
+        return None
+    return Problem(
+        ("attention_backend",),
+        f"attention backend {chosen.name!r} cannot compute {limitation}, which attention {layer.attention.name!r} with "
+        f"position {layer.position.name!r} has; set attention_backend: auto, or choose another attention or position",
+    )
+
+
 def _nested_attention_problems(spec: Component, context: BuildContext) -> Iterator[Problem]:
     """Attentions inside a component (a head, another attention) that cannot take the position of their context."""
     for path, inner, inner_context in in_context(spec, context):
@@ -238,6 +267,7 @@ def _refusal(position: PositionSpec, attention: AttentionSpec) -> str | None:
     does = {
         "rotate": "rotates queries and keys",
         "bias": "adds a bias to the scores",
+        "widen": "gives queries and keys of another width",
         "content_bias": "adds a term to the scores that depends on the queries",
         "value_bias": "adds a term to the values",
     }

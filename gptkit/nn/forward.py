@@ -24,6 +24,7 @@ from gptkit.nn.exchange import Exchange, Given
 
 if TYPE_CHECKING:
     from gptkit.nn.cache.state import LayerState, Stateful
+    from gptkit.nn.cache.store import States
 
 __all__ = ["Forward"]
 
@@ -43,7 +44,7 @@ class Forward(Exchange):
         prefix_B: number of tokens at the start of each row, padding not counted, that attend one another in both directions;
             None for causal attention throughout.
         documents_BT: the number of the document that each token belongs to, for packed rows; None for one a row.
-        states: the layers' states when decoding with a cache, else None.
+        states: the states of all call sites when decoding with a cache, else None.
         losses: auxiliary losses (a router's, say), by name; the model adds them to its own loss.
         weights: attention weights (B, H, T, S) by layer, filled only when it was asked for; else None.
         last_only: only the last token's output is needed; a block after which no layer needs the others may skip them.
@@ -57,7 +58,7 @@ class Forward(Exchange):
         left_padding_B: Tensor | None = None,
         prefix_B: Tensor | None = None,
         documents_BT: Tensor | None = None,
-        states: list[LayerState] | None = None,
+        states: States | None = None,
         keep_weights: bool = False,
         last_only: bool = False,
     ) -> None:
@@ -77,6 +78,7 @@ class Forward(Exchange):
         self.weights: dict[int, Tensor] | None = {} if keep_weights else None
         self.last_only = last_only
         self._memo: dict[Hashable, Any] = {}
+        self._calls: dict[int, int] = {}
 
     def once(self, key: Hashable, make: Callable[[], R]) -> R:
         """`make()`, computed on first request and kept for this call: tables and masks that layers have in common."""
@@ -122,8 +124,15 @@ class Forward(Exchange):
             self.weights.update(given.weights)
 
     def state(self, module: Stateful) -> LayerState | None:
-        """The state of a layer, or None when there is no cache."""
-        return None if self.states is None else self.states[module.state_index]
+        """The state of this call of a module; None without a cache, or where the module keeps none.
+
+        Ask once per call of the module: a module that is called several times in one forward pass has a state for each.
+        """
+        if self.states is None:
+            return None
+        call = self._calls.get(module.state_index, 0)
+        self._calls[module.state_index] = call + 1
+        return self.states.of(module, call)
 
     @property
     def valid_BT(self) -> Tensor | None:
@@ -142,6 +151,14 @@ class Forward(Exchange):
     def query_positions(self) -> Tensor:
         """Positions of this call's tokens, (T,) or (B, T), for terms of scores; negative for padding."""
         return self.once("query positions", lambda: self._positions(self.offset, self.n_tokens))
+
+    def queries_in_view(self, offset: int | Tensor) -> Tensor:
+        """Where this call's tokens are among the keys in view, (T,). Usually the last ones; not in a static cache.
+
+        Args:
+            offset: index of the first key in view.
+        """
+        return self.once(("queries in view", offset), lambda: self._indices(self.offset - offset, self.n_tokens))
 
     def key_positions(self, offset: int | Tensor, n_keys: int) -> Tensor:
         """Positions of the keys in view, (S,) or (B, S); negative for padding.

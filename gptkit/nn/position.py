@@ -5,11 +5,15 @@ Shapes: B batch, H heads, T queries, S keys, D head size, E model width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
 
-__all__ = ["Position"]
+from gptkit.kinds.context import BuildContext
+from gptkit.kinds.position import HeadShape
+
+__all__ = ["Position", "at", "build_position"]
 
 
 class Position(nn.Module):
@@ -27,15 +31,29 @@ class Position(nn.Module):
         return None
 
     def rotate(self, q_BHTD: Tensor, k_BKTD: Tensor, prepared: Any) -> tuple[Tensor, Tensor]:
-        """Relative: turn this call's queries and keys before their dot product. K is n_heads or n_kv_heads."""
+        """Relative: rotate this call's queries and keys before their dot product. K is n_heads or n_kv_heads.
+
+        Their width becomes what the spec's `rotated_width` says.
+        """
         return q_BHTD, k_BKTD
 
     def bias(self, query_positions: Tensor, key_positions: Tensor) -> Tensor | None:
-        """Relative: a term added to the scaled scores, (1 or B, H, T, S). Computed once a call and shared by layers."""
+        """Relative: a term added to the scaled scores after a softcap, (1 or B, H, T, S).
+
+        Computed once a call and shared by layers.
+        """
         return None
 
+    def score_mod(self, query_positions: Tensor, key_positions: Tensor) -> Callable[..., Tensor]:
+        """Relative: `bias` as a score function of flex attention, where the spec declares `score_function`.
+
+        Returns:
+            A function (score, row, head, query, key) -> score of 0-d tensors, the last four being indices.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no score function")
+
     def content_bias(self, q_BHTD: Tensor, k_BHSD: Tensor, query_positions: Tensor, key_positions: Tensor) -> Tensor | None:
-        """Relative: a term that depends on queries or keys too, added to the scaled scores, (B, H, T, S).
+        """Relative: a term that depends on queries or keys too, added to the scaled scores before a softcap, (B, H, T, S).
 
         Queries come already multiplied by the score scale. Keys have n_heads heads. A term for query t and key s may
         read keys at or before t only.
@@ -45,3 +63,14 @@ class Position(nn.Module):
     def value_bias(self, weights_BHTS: Tensor, query_positions: Tensor, key_positions: Tensor) -> Tensor | None:
         """Relative: a term added to each head's output, (B, H, T, D), from the attention weights."""
         return None
+
+
+def at(positions: Tensor, row: Tensor, index: Tensor) -> Tensor:
+    """The position of a token in a score function: `positions` are (T,), or (B, T) where rows differ."""
+    return positions[index] if positions.dim() == 1 else positions[row, index]
+
+
+def build_position(context: BuildContext, heads: HeadShape) -> Position:
+    """The module of the layer's relative position, whose hooks do nothing where the position has no relative part."""
+    spec = context.parts.position
+    return spec.build(context, heads=heads) if spec.uses - {"embed"} else Position()

@@ -23,7 +23,7 @@ __all__ = ["checks"]
 
 checks = Checks()
 
-HOOKS = frozenset({"rotate", "bias", "content_bias", "value_bias"})
+HOOKS = frozenset({"rotate", "widen", "bias", "content_bias", "value_bias"})
 
 
 @checks.add(
@@ -33,7 +33,7 @@ def accepts_known_hooks(subject: Subject) -> None:
     unknown = sorted(subject.spec.accepts - HOOKS)
     expect(not unknown, f"accepts {', '.join(unknown)}; a position has the hooks {', '.join(sorted(HOOKS))}")
     modules = [module for module in subject.make().modules() if isinstance(module, Attention)]
-    expect(modules, "build gave no gptkit.kinds.attention.Attention, so the model cannot keep its state")
+    expect(modules, "build gave no gptkit.nn.attention.base.Attention, so the model cannot keep its state")
 
 
 @torch.no_grad()
@@ -85,9 +85,6 @@ class _DoublingSpec(PositionSpec):
 
     def build(self, context: BuildContext, *, heads: HeadShape) -> Position:
         return _Doubling()
-
-    def describe(self) -> str:
-        return "doubling"
 
 
 @checks.add("rotates-once", "Queries and keys that are turned twice, or by other positions, are not what was asked for.")

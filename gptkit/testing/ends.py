@@ -50,9 +50,6 @@ class _DoublingSpec(PositionSpec):
     def build_embedding(self, context: BuildContext) -> Position:
         return _Doubling()
 
-    def describe(self) -> str:
-        return "doubling"
-
 
 @embedding_checks.add("embeds", "Everything after the embedding counts on one vector of d_model features for each token.")
 @torch.no_grad()

@@ -9,6 +9,7 @@ from gptkit.core.component import Component
 from gptkit.core.registry import default_registry
 from gptkit.testing import (
     attention,
+    attention_backend,
     callback,
     common,
     data,
@@ -30,6 +31,7 @@ __all__ = ["checks_for", "instances", "run_checks"]
 
 _KINDS: Mapping[str, tuple[Checks, ...]] = {
     "attention": (module.checks, tokens.checks, attention.checks),
+    "attention-backend": (attention_backend.checks,),
     "position": (module.checks, tokens.checks, position.checks),
     "rotary-scaling": (tokens.checks, position.scaling_checks),
     "block": (module.checks, tokens.checks),

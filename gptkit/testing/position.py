@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from gptkit.kinds.position import HeadShape
+from gptkit.kinds.position import HeadShape, PositionSpec
 from gptkit.kinds.rotary_scaling import RotaryScalingSpec
 from gptkit.nn.position import Position
 from gptkit.testing.check import Checks, expect, same, skip
@@ -34,25 +34,53 @@ def _relative(subject: Subject) -> Position:
 @checks.add("hooks-are-declared", "Only hooks that `uses` names are applied, and attentions refuse positions by them.")
 def hooks_are_declared(subject: Subject) -> None:
     uses = subject.spec.uses
-    unknown = sorted(uses - set(HOOKS))
+    unknown = sorted(uses - {*HOOKS, "widen"})
     expect(not unknown, f"uses {', '.join(unknown)}; a position has the hooks {', '.join(HOOKS)}")
+    relative = _relative(subject) if _builds(subject) else None
     parts: list[tuple[nn.Module | None, tuple[str, ...], str]] = [
         (subject.resolved.build_embedding(subject.context), ("embed",), "build_embedding"),
-        (_relative(subject), HOOKS[1:], "build"),
+        (relative, HOOKS[1:], "build"),
     ]
     for module, hooks, maker in parts:
         for hook in hooks:
             has = module is not None and getattr(type(module), hook, None) is not getattr(Position, hook)
             expect(not has or hook in uses, f"what {maker} gives overrides {hook}, which `uses` does not name")
             expect(has or hook not in uses, f"`uses` names {hook}, which what {maker} gives does not override")
+    widened = subject.resolved.rotated_width(D_HEAD) != D_HEAD
+    expect(widened == ("widen" in uses), "`uses` names widen exactly where rotated_width differs from the head size")
+    if "rotate" in uses and relative is not None:
+        q_BHTD = torch.randn(1, 2, 3, D_HEAD, dtype=torch.float64)
+        rotated = relative.rotate(q_BHTD, q_BHTD, relative.prepare(torch.arange(3)))
+        expected = (1, 2, 3, subject.resolved.rotated_width(D_HEAD))
+        for name, turned in zip(("queries", "keys"), rotated, strict=True):
+            expect(turned.shape == expected, f"rotate gives {name} of shape {tuple(turned.shape)}, not {expected}")
 
 
-@checks.add("describes-itself", "The table of layers says in a few words what position each has.")
-def describes_itself(subject: Subject) -> None:
-    text = subject.resolved.describe()
-    expect(
-        isinstance(text, str) and 0 < len(text) <= 80 and "\n" not in text, f"describe() gives {text!r}; a few words belong"
-    )
+def _builds(subject: Subject) -> bool:
+    """Whether the spec defines a relative part, declared or not."""
+    return type(subject.resolved).build is not PositionSpec.build
+
+
+@checks.add("score-function", "Flex attention takes the bias as a function of one score, which must give the same term.")
+@torch.no_grad()
+def score_function(subject: Subject) -> None:
+    if not subject.spec.score_function:
+        skip("it declares no score function")
+    expect("bias" in subject.spec.uses, "it declares a score function, and `uses` names no bias")
+    position = _relative(subject)
+    for positions in (torch.arange(6), torch.stack((torch.arange(6), torch.arange(6) - 2))):
+        bias = position.bias(positions[..., 2:], positions)
+        expect(bias is not None, "bias returned nothing")
+        assert bias is not None
+        add = position.score_mod(positions[..., 2:], positions)
+        rows = torch.arange(positions.shape[0] if positions.dim() == 2 else 1)
+        row, head = rows[:, None, None, None], torch.arange(2)[:, None, None]
+        query, key = torch.arange(4)[:, None], torch.arange(6)
+        term = add(torch.zeros((), dtype=torch.float64), row, head, query, key)
+        shape = (len(rows), 2, 4, 6)
+        seen = (positions[..., None, :] <= positions[..., 2:, None]).expand(len(rows), 4, 6)[:, None]
+        one, other = term.expand(shape) * seen, bias.expand(shape) * seen
+        same(one, other.to(one.dtype), "the score function gives another term than bias", 1e-5)
 
 
 @checks.add("distance-only", "Texts are cut anywhere, so a relative position depends on how far two tokens are apart only.")

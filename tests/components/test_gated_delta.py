@@ -198,7 +198,7 @@ def test_narrow_dtypes_keep_a_precise_memory() -> None:
     cache = narrow.new_cache(2)
     out = torch.cat([narrow(piece, cache=cache).logits for piece in tokens.split([20, 1, 19], dim=1)], dim=1)
     assert out.dtype == torch.bfloat16
-    assert [tensor.dtype for tensor in cache.states[0].tensors] == [torch.bfloat16, torch.float32]  # type: ignore[attr-defined]
+    assert [tensor.dtype for tensor in next(iter(cache.states)).tensors] == [torch.bfloat16, torch.float32]  # type: ignore[attr-defined]
     assert (out - wanted).norm() / wanted.norm() < 0.05
 
 

@@ -42,9 +42,6 @@ class Broken(PositionSpec):
     def max_positions(self, context: Any) -> int | None:
         return int(self.fails) if self.fails == "max_positions" else None
 
-    def describe(self) -> str:
-        return "broken"
-
 
 class Misdeclared(PositionSpec):
     """Takes methods for properties."""
@@ -57,9 +54,6 @@ class Misdeclared(PositionSpec):
 
     def head_problems(self) -> Iterator[str]:  # type: ignore[override]
         yield from ()
-
-    def describe(self) -> str:
-        return "misdeclared"
 
 
 class Inside(ActivationSpec):

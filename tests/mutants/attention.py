@@ -11,7 +11,7 @@ from mutants.mutant import ANYTHING, Mutant, become
 from pydantic import Field
 from torch import Tensor, nn
 
-from gptkit.components.attention.grouped_query import GroupedQueryAttention
+from gptkit.components.attention.modules.grouped_query import GroupedQueryAttention
 from gptkit.components.attention.multi_head import MultiHeadSpec
 from gptkit.kinds.context import BuildContext
 from gptkit.nn.cache.state import TokenState
@@ -37,6 +37,14 @@ class Wrong(Mutant, Base):
     """Base of the mutants below."""
 
     twin_class = MultiHeadSpec
+
+
+def altered(state: Any, mixin: type) -> Any:
+    """The state with methods of `mixin` before its own."""
+    cls = type("State", (mixin, type(state)), {})
+    other = cls.__new__(cls)
+    other.__dict__.update(state.__dict__)
+    return other
 
 
 def blind(forward: Forward, **changes: Any) -> Forward:
@@ -101,10 +109,10 @@ class WindowForgets(Wrong):
     """With a cache the window is one token shorter."""
 
     class Runtime(GroupedQueryAttention):
-        def score(self, q: Tensor, k: Tensor, v: Tensor, forward: Forward, first: int) -> Tensor:
+        def score(self, q: Tensor, k: Tensor, v: Tensor, forward: Forward, offset: int) -> Tensor:
             if self.window is not None and k.shape[2] == self.window and q.shape[2] == 1:
-                k, v, first = k[:, :, 1:], v[:, :, 1:], first + 1
-            return super().score(q, k, v, forward, first)
+                k, v, offset = k[:, :, 1:], v[:, :, 1:], offset + 1
+            return super().score(q, k, v, forward, offset)
 
     name: Literal["window-forgets"] = "window-forgets"
     runtime = Runtime
@@ -116,10 +124,10 @@ class DropsBiasWhenDecoding(Wrong):
     """A single token with a cache is scored without the position's bias."""
 
     class Runtime(GroupedQueryAttention):
-        def score(self, q: Tensor, k: Tensor, v: Tensor, forward: Forward, first: int) -> Tensor:
+        def score(self, q: Tensor, k: Tensor, v: Tensor, forward: Forward, offset: int) -> Tensor:
             kept, self.biases = self.biases, self.biases and q.shape[2] > 1
             try:
-                return super().score(q, k, v, forward, first)
+                return super().score(q, k, v, forward, offset)
             finally:
                 self.biases = kept
 
@@ -317,14 +325,14 @@ class SharesRows(Wrong):
 class CachesOneRow(Wrong):
     """All rows are continued with the first row's cached values."""
 
-    class State(TokenState):
+    class State:
         def append(self, *new_BHTD: Tensor) -> tuple[int, tuple[Tensor, ...]]:
-            first, (k, v) = super().append(*new_BHTD)
-            return first, (k, v[:1].expand_as(v))
+            offset, (k, v) = super().append(*new_BHTD)  # type: ignore[misc]
+            return offset, (k, v[:1].expand_as(v))
 
     class Runtime(GroupedQueryAttention):
         def new_state(self, *args: Any) -> TokenState:
-            made: TokenState = become(super().new_state(*args), CachesOneRow.State)
+            made: TokenState = altered(super().new_state(*args), CachesOneRow.State)
             return made
 
     name: Literal["caches-one-row"] = "caches-one-row"
@@ -337,8 +345,8 @@ class PaddingLeaks(Wrong):
     """Padding is attended to."""
 
     class Runtime(GroupedQueryAttention):
-        def score(self, q: Tensor, k: Tensor, v: Tensor, forward: Forward, first: int) -> Tensor:
-            return super().score(q, k, v, blind(forward, left_padding_B=None), first)
+        def score(self, q: Tensor, k: Tensor, v: Tensor, forward: Forward, offset: int) -> Tensor:
+            return super().score(q, k, v, blind(forward, left_padding_B=None), offset)
 
     name: Literal["padding-leaks"] = "padding-leaks"
     runtime = Runtime
@@ -350,9 +358,9 @@ class PaddingLeaksLater(Wrong):
     """Padding is attended to by single tokens with a cache."""
 
     class Runtime(GroupedQueryAttention):
-        def score(self, q: Tensor, k: Tensor, v: Tensor, forward: Forward, first: int) -> Tensor:
+        def score(self, q: Tensor, k: Tensor, v: Tensor, forward: Forward, offset: int) -> Tensor:
             seen = blind(forward, left_padding_B=None) if forward.states is not None and q.shape[2] == 1 else forward
-            return super().score(q, k, v, seen, first)
+            return super().score(q, k, v, seen, offset)
 
     name: Literal["padding-leaks-later"] = "padding-leaks-later"
     runtime = Runtime
@@ -363,8 +371,8 @@ class DocumentsLeak(Wrong):
     """Tokens see the documents before theirs."""
 
     class Runtime(GroupedQueryAttention):
-        def score(self, q: Tensor, k: Tensor, v: Tensor, forward: Forward, first: int) -> Tensor:
-            return super().score(q, k, v, blind(forward, documents_BT=None), first)
+        def score(self, q: Tensor, k: Tensor, v: Tensor, forward: Forward, offset: int) -> Tensor:
+            return super().score(q, k, v, blind(forward, documents_BT=None), offset)
 
     name: Literal["documents-leak"] = "documents-leak"
     runtime = Runtime
@@ -375,13 +383,15 @@ class DocumentsLeak(Wrong):
 class CacheNotReordered(Wrong):
     """The cache's rows stay where they are."""
 
-    class State(TokenState):
+    class State:
+        buffers: list[Tensor]
+
         def reorder(self, rows_B: Tensor) -> None:
-            super().reorder(torch.arange(len(rows_B)) % self.buffers[0].shape[0])
+            super().reorder(torch.arange(len(rows_B)) % self.buffers[0].shape[0])  # type: ignore[misc]
 
     class Runtime(GroupedQueryAttention):
         def new_state(self, *args: Any) -> TokenState:
-            made: TokenState = become(super().new_state(*args), CacheNotReordered.State)
+            made: TokenState = altered(super().new_state(*args), CacheNotReordered.State)
             return made
 
     name: Literal["cache-not-reordered"] = "cache-not-reordered"
@@ -392,13 +402,13 @@ class CacheNotReordered(Wrong):
 class TruncateIgnored(Wrong):
     """Tokens that are taken back stay in the cache."""
 
-    class State(TokenState):
+    class State:
         def truncate(self, length: int) -> None:
             pass
 
     class Runtime(GroupedQueryAttention):
         def new_state(self, *args: Any) -> TokenState:
-            made: TokenState = become(super().new_state(*args), TruncateIgnored.State)
+            made: TokenState = altered(super().new_state(*args), TruncateIgnored.State)
             return made
 
     name: Literal["truncate-ignored"] = "truncate-ignored"

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 import torch
-from mutants.mutant import Mutant, become
+from mutants.mutant import ANYTHING, Mutant, become
 from torch import Tensor
 
-from gptkit.components.position.alibi import AlibiPosition, AlibiSpec
-from gptkit.components.position.learned import LearnedPosition, LearnedSpec
+from gptkit.components.position.alibi import AlibiSpec
+from gptkit.components.position.learned import LearnedSpec
+from gptkit.components.position.modules.alibi import AlibiPosition
+from gptkit.components.position.modules.learned import LearnedPosition
+from gptkit.components.position.modules.rotary import Angles, RotaryPosition
 from gptkit.components.position.none import NoPositionSpec
-from gptkit.components.position.rotary import Angles, RotaryPosition, RotarySpec
+from gptkit.components.position.rotary import RotarySpec
 from gptkit.components.rotary_scaling.dynamic import DynamicScalingSpec
 from gptkit.components.rotary_scaling.linear import LinearScalingSpec
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.position import HeadShape
+from gptkit.nn.position import Position
 
 DECODING = ("cache-reorders", "cache-truncates", "uneven-prompts-cached")
 
@@ -29,6 +34,7 @@ class KnowsThePlace(Mutant, AlibiSpec):
             return super().bias(query_positions, key_positions) * (1 + 0.1 * place)
 
     name: Literal["knows-the-place"] = "knows-the-place"
+    score_function: ClassVar[bool] = False
     caught_by = "distance-only"
 
     def build(self, context: BuildContext, *, heads: HeadShape) -> AlibiPosition:
@@ -41,6 +47,7 @@ class UndeclaredHook(Mutant, AlibiSpec):
 
     name: Literal["undeclared-hook"] = "undeclared-hook"
     uses: ClassVar[frozenset[str]] = frozenset()
+    score_function: ClassVar[bool] = False
     caught_by = "hooks-are-declared"
 
 
@@ -51,15 +58,40 @@ class MissingHook(Mutant, NoPositionSpec):
     uses: ClassVar[frozenset[str]] = frozenset({"bias"})
     caught_by = "hooks-are-declared"
 
+    def build(self, context: BuildContext, *, heads: HeadShape) -> Position:
+        return Position()
 
-class Speechless(Mutant, NoPositionSpec):
-    """Has nothing to say about itself."""
 
-    name: Literal["speechless"] = "speechless"
-    caught_by = "describes-itself"
+class OtherScoreFunction(Mutant, AlibiSpec):
+    """Its score function falls twice as fast as its bias."""
 
-    def describe(self) -> str:
-        return ""
+    class Runtime(AlibiPosition):
+        def score_mod(self, query_positions: Tensor, key_positions: Tensor) -> Callable[..., Tensor]:
+            return super().score_mod(2 * query_positions, 2 * key_positions)
+
+    name: Literal["other-score-function"] = "other-score-function"
+    caught_by = "score-function"
+
+    def build(self, context: BuildContext, *, heads: HeadShape) -> AlibiPosition:
+        made: AlibiPosition = become(super().build(context.replace(shared={}), heads=heads), self.Runtime)
+        return made
+
+
+class WidensUndeclared(Mutant, RotarySpec):
+    """Gives queries and keys of twice the width, and does not say so."""
+
+    class Runtime(RotaryPosition):
+        def rotate(self, q_BHTD: Tensor, k_BKTD: Tensor, prepared: Any) -> tuple[Tensor, Tensor]:
+            q, k = super().rotate(q_BHTD, k_BKTD, prepared)
+            return torch.cat((q, q), dim=-1), torch.cat((k, k), dim=-1)
+
+    name: Literal["widens-undeclared"] = "widens-undeclared"
+    caught_by = "hooks-are-declared"
+    also = ANYTHING
+
+    def build(self, context: BuildContext, *, heads: HeadShape) -> RotaryPosition:
+        made: RotaryPosition = become(super().build(context.replace(shared={}), heads=heads), self.Runtime)
+        return made
 
 
 class TurnsByTheCallsLength(Mutant, RotarySpec):

@@ -8,9 +8,10 @@ import pytest
 from pydantic import Field
 from torch import Tensor
 
-from gptkit.components.attention.grouped_query import GroupedQueryAttention
+from gptkit.components.attention.modules.grouped_query import GroupedQueryAttention
 from gptkit.components.attention.multi_head import MultiHeadSpec
-from gptkit.components.position.learned import LearnedPosition, LearnedSpec
+from gptkit.components.position.learned import LearnedSpec
+from gptkit.components.position.modules.learned import LearnedPosition
 from gptkit.kinds.context import BuildContext
 from gptkit.nn.forward import Forward
 from gptkit.testing import run_checks
@@ -20,9 +21,9 @@ class SigmoidAttention(GroupedQueryAttention):
     """Weights are sigmoids of the scores, so those of a query add up to anything."""
 
     def score(
-        self, q_BHTD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, forward: Forward, first: int, extra: Tensor | None = None
+        self, q_BHTD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, forward: Forward, offset: int, *terms: Tensor | None
     ) -> Tensor:
-        seen = forward.mask(first, k_BKSD.shape[2], window=self.window).dense()
+        seen = forward.mask(offset, k_BKSD.shape[2], window=self.window).dense()
         weights_BHTS = (q_BHTD @ k_BKSD.mT * self.scale + 2).sigmoid() * seen
         if forward.weights is not None:
             forward.weights[self.layer] = weights_BHTS

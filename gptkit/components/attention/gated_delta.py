@@ -1,32 +1,22 @@
-"""`gated-delta`: linear attention with a memory of fixed size.
-
-Shapes: B batch, T tokens, E model width, H value heads, K features of keys and queries, V features of values,
-F features that are convolved (queries, keys and values of all heads).
-"""
+"""`gated-delta`: linear attention with a state of fixed size."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
-import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor, nn
 
 from gptkit.core.component import component
 from gptkit.core.errors import Problem
 from gptkit.kinds.attention import AttentionSpec
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.norm import NormSpec
-from gptkit.nn.attention.base import Attention
-from gptkit.nn.cache.state import RecurrentState
-from gptkit.nn.forward import Forward
-from gptkit.nn.initial import Initial
-from gptkit.ops.delta_rule import causal_conv, gated_delta_rule, gated_delta_step
 
-__all__ = ["GatedDelta", "GatedDeltaSpec"]
+if TYPE_CHECKING:
+    from gptkit.components.attention.modules.gated_delta import GatedDelta
+
+__all__ = ["GatedDeltaSpec"]
 
 
 class GatedDeltaSpec(AttentionSpec):
@@ -82,105 +72,6 @@ class GatedDeltaSpec(AttentionSpec):
             )
 
     def build(self, context: BuildContext) -> GatedDelta:
+        from gptkit.components.attention.modules.gated_delta import GatedDelta
+
         return GatedDelta(self, context)
-
-
-class GatedDelta(Attention):
-    """Runtime of `gated-delta`: chunks of tokens at once in training and for prompts, one by one when decoding."""
-
-    def __init__(self, spec: GatedDeltaSpec, context: BuildContext) -> None:
-        super().__init__()
-        assert spec.n_heads is not None
-        assert spec.n_value_heads is not None
-        self.n_heads, self.n_value_heads = spec.n_heads, spec.n_value_heads
-        self.d_key, self.d_value, self.width = spec.d_key, spec.d_value, spec.conv_width
-        d_keys, d_values = spec.n_heads * spec.d_key, spec.n_value_heads * spec.d_value
-        self.split = [d_keys, d_keys, d_values]
-        d_conv = sum(self.split)
-        self.qkvz = nn.Linear(context.d_model, d_conv + d_values, bias=False)
-        """Rows: all heads' queries, then keys, then values, then gates; head by head."""
-        self.rates = nn.Linear(context.d_model, 2 * spec.n_value_heads, bias=False)
-        """Rows: how much each value head writes, then how much it decays."""
-        self.conv = nn.Conv1d(d_conv, d_conv, spec.conv_width, groups=d_conv, bias=False)
-        self.decay_log = nn.Parameter(self.rates.weight.new_zeros(spec.n_value_heads))
-        self.decay_bias = nn.Parameter(self.rates.weight.new_zeros(spec.n_value_heads))
-        self.norm = spec.norm.build(context, dim=spec.d_value)
-        self.output = nn.Linear(d_values, context.d_model, bias=False)
-
-    def initial(self) -> dict[str, Initial]:
-        return {
-            "output.weight": "output",
-            "conv.weight": lambda shape, generator: _uniform(shape, generator, -(shape[-1] ** -0.5), shape[-1] ** -0.5),
-            "decay_log": lambda shape, generator: _uniform(shape, generator, 0.01, 16).log(),
-            "decay_bias": _decay_bias,
-        }
-
-    def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
-        n_batch, n_tokens, _ = x_BTE.shape
-        state = cast("RecurrentState | None", forward.state(self))
-        tail, memory_BHKV = (None, None) if state is None or state.tensors is None else state.tensors
-        x_BTF, z_BTX = self.qkvz(x_BTE).split([sum(self.split), self.split[2]], dim=-1)
-        if forward.valid_BT is not None:
-            # What is nothing leaves no trace: it writes zeros into an empty memory.
-            x_BTF = x_BTF.masked_fill(~forward.valid_BT[..., None], 0)
-        documents = None if forward.documents_BT is None else forward.positions
-        mixed_BTF = F.silu(causal_conv(x_BTF, self.conv.weight, tail, documents))
-
-        wide = torch.promote_types(x_BTE.dtype, torch.float32)
-        heads = (self.n_heads, self.n_heads, self.n_value_heads)
-        parts = torch.split(mixed_BTF.to(wide), self.split, dim=-1)
-        q, k, v = (part.view(n_batch, n_tokens, n, -1) for part, n in zip(parts, heads, strict=True))
-        repeats = self.n_value_heads // self.n_heads
-        q_BHTK = (_unit(q) * self.d_key**-0.5).repeat_interleave(repeats, dim=2).transpose(1, 2)
-        k_BHTK = _unit(k).repeat_interleave(repeats, dim=2).transpose(1, 2)
-        v_BHTV = v.transpose(1, 2)
-        b_BTH, a_BTH = self.rates(x_BTE).to(wide).chunk(2, dim=-1)
-        g_BHT = -(self.decay_log.to(wide).exp() * F.softplus(a_BTH + self.decay_bias.to(wide))).transpose(1, 2)
-        b_BHT = b_BTH.sigmoid().transpose(1, 2)
-
-        if memory_BHKV is None:
-            memory_BHKV = v_BHTV.new_zeros(n_batch, self.n_value_heads, self.d_key, self.d_value)
-        if n_tokens == 1:
-            q_BHK, k_BHK, v_BHV, g_BH, b_BH = (x[:, :, 0] for x in (q_BHTK, k_BHTK, v_BHTV, g_BHT, b_BHT))
-            out_BHV, memory_BHKV = gated_delta_step(q_BHK, k_BHK, v_BHV, g_BH, b_BH, memory_BHKV)
-            out_BHTV = out_BHV[:, :, None]
-        else:
-            segments = None if documents is None else (documents == 0).cumsum(dim=1)
-            out_BHTV, memory_BHKV = gated_delta_rule(q_BHTK, k_BHTK, v_BHTV, g_BHT, b_BHT, memory_BHKV, segments_BT=segments)
-        if state is not None:
-            state.update(n_tokens, self._tail(x_BTF, tail), memory_BHKV)
-        out_BTHV = self.norm(out_BHTV.transpose(1, 2).to(x_BTE.dtype))
-        gated_BTX = out_BTHV.flatten(2) * F.silu(z_BTX.to(wide))
-        return self.output(gated_BTX.to(x_BTE.dtype))  # type: ignore[no-any-return]
-
-    def _tail(self, x_BTF: Tensor, tail_BWF: Tensor | None) -> Tensor:
-        """The last inputs of the convolution, as many as the next token will see."""
-        n_kept = self.width - 1
-        if tail_BWF is None:
-            tail_BWF = x_BTF.new_zeros(x_BTF.shape[0], n_kept, x_BTF.shape[2])
-        joined = torch.cat((tail_BWF, x_BTF[:, -n_kept:] if n_kept else x_BTF[:, :0]), dim=1)
-        return joined[:, joined.shape[1] - n_kept :].clone()
-
-    def new_state(self, batch: int, capacity: int, dtype: torch.dtype, device: torch.device) -> RecurrentState:
-        state = RecurrentState()
-        wide = torch.promote_types(dtype, torch.float32)
-        state.tensors = (
-            torch.zeros(batch, self.width - 1, sum(self.split), dtype=dtype, device=device),
-            torch.zeros(batch, self.n_value_heads, self.d_key, self.d_value, dtype=wide, device=device),
-        )
-        return state
-
-
-def _unit(x: Tensor) -> Tensor:
-    """Vectors of length 1. The small number keeps zeros, of padding, zeros."""
-    return x * torch.rsqrt(x.square().sum(dim=-1, keepdim=True) + 1e-6)
-
-
-def _uniform(shape: torch.Size, generator: torch.Generator, low: float, high: float) -> Tensor:
-    return torch.empty(shape).uniform_(low, high, generator=generator)
-
-
-def _decay_bias(shape: torch.Size, generator: torch.Generator) -> Tensor:
-    """Such that softplus of it lies between 0.001 and 0.1, evenly on a logarithmic scale."""
-    step = _uniform(shape, generator, math.log(0.001), math.log(0.1)).exp()
-    return step + (-(-step).expm1()).log()

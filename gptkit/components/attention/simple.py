@@ -1,24 +1,22 @@
-"""`simple` attention, without trainable weights.
-
-Shapes: B batch, T tokens, E model width.
-"""
+"""`simple` attention, without trainable weights."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
-from torch import Tensor
 
 from gptkit.core.errors import Problem
-from gptkit.kinds.attention import AttentionSpec
+from gptkit.kinds.attention import AttentionSpec, head_problems
+from gptkit.kinds.attention_backend import ScoreFeatures
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.position import HeadShape
-from gptkit.nn.attention.softmax import ScoredAttention, head_problems
-from gptkit.nn.forward import Forward
 
-__all__ = ["SimpleAttention", "SimpleSpec"]
+if TYPE_CHECKING:
+    from gptkit.components.attention.modules.simple import SimpleAttention
+
+__all__ = ["SimpleSpec"]
 
 
 class SimpleSpec(AttentionSpec):
@@ -33,7 +31,7 @@ class SimpleSpec(AttentionSpec):
     """
 
     name: Literal["simple"] = "simple"
-    accepts: ClassVar[frozenset[str]] = frozenset({"rotate", "bias"})
+    accepts: ClassVar[frozenset[str]] = frozenset({"rotate", "widen", "bias"})
 
     scaled: bool = Field(False, description="Divide the dot products by √d_model, as attention with weights does.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Probability of dropping an attention weight in training.")
@@ -42,17 +40,10 @@ class SimpleSpec(AttentionSpec):
     def problems(self, context: BuildContext) -> Iterator[Problem]:
         yield from head_problems(context, HeadShape(1, 1, context.d_model))
 
+    def score_features(self, context: BuildContext) -> ScoreFeatures:
+        return ScoreFeatures.of(context.parts.position, dropout=self.dropout > 0)
+
     def build(self, context: BuildContext) -> SimpleAttention:
+        from gptkit.components.attention.modules.simple import SimpleAttention
+
         return SimpleAttention(self, context)
-
-
-class SimpleAttention(ScoredAttention):
-    """Runtime of `simple`: queries, keys and values are the inputs themselves."""
-
-    def __init__(self, spec: SimpleSpec, context: BuildContext) -> None:
-        scale = context.d_model**-0.5 if spec.scaled else 1.0
-        super().__init__(context, HeadShape(1, 1, context.d_model), scale=scale, dropout=spec.dropout, window=spec.window)
-
-    def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
-        x_B1TE = x_BTE[:, None]
-        return self.attend(x_B1TE, x_B1TE, x_B1TE, forward)[:, 0]

@@ -1,25 +1,22 @@
-"""`single-head` attention.
-
-Shapes: B batch, T tokens, D width of the head, E model width.
-"""
+"""`single-head` attention."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
-from torch import Tensor, nn
 
 from gptkit.core.errors import Problem
-from gptkit.kinds.attention import AttentionSpec
+from gptkit.kinds.attention import AttentionSpec, head_problems
+from gptkit.kinds.attention_backend import ScoreFeatures
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.position import HeadShape
-from gptkit.nn.attention.softmax import ScoredAttention, head_problems
-from gptkit.nn.forward import Forward
-from gptkit.nn.initial import Initial
 
-__all__ = ["SingleHeadAttention", "SingleHeadSpec"]
+if TYPE_CHECKING:
+    from gptkit.components.attention.modules.single_head import SingleHeadAttention
+
+__all__ = ["SingleHeadSpec"]
 
 
 class SingleHeadSpec(AttentionSpec):
@@ -35,7 +32,7 @@ class SingleHeadSpec(AttentionSpec):
     """
 
     name: Literal["single-head"] = "single-head"
-    accepts: ClassVar[frozenset[str]] = frozenset({"rotate", "bias", "content_bias", "value_bias"})
+    accepts: ClassVar[frozenset[str]] = frozenset({"rotate", "widen", "bias", "content_bias", "value_bias"})
 
     d_head: int | None = Field(
         None, ge=1, description="Width that W_query, W_key and W_value project into; d_model by default."
@@ -62,26 +59,10 @@ class SingleHeadSpec(AttentionSpec):
             )
         yield from head_problems(context, HeadShape(1, 1, self.d_head))
 
+    def score_features(self, context: BuildContext) -> ScoreFeatures:
+        return ScoreFeatures.of(context.parts.position, dropout=self.dropout > 0)
+
     def build(self, context: BuildContext) -> SingleHeadAttention:
+        from gptkit.components.attention.modules.single_head import SingleHeadAttention
+
         return SingleHeadAttention(self, context)
-
-
-class SingleHeadAttention(ScoredAttention):
-    """Runtime of `single-head`, with the three projections apart, as they are taught."""
-
-    def __init__(self, spec: SingleHeadSpec, context: BuildContext) -> None:
-        assert spec.d_head is not None
-        heads = HeadShape(1, 1, spec.d_head)
-        super().__init__(context, heads, scale=spec.scale or spec.d_head**-0.5, dropout=spec.dropout, window=spec.window)
-        self.W_query = nn.Linear(context.d_model, spec.d_head, bias=spec.qkv_bias)
-        self.W_key = nn.Linear(context.d_model, spec.d_head, bias=spec.qkv_bias)
-        self.W_value = nn.Linear(context.d_model, spec.d_head, bias=spec.qkv_bias)
-        self.W_output = nn.Linear(spec.d_head, context.d_model, bias=False) if spec.output else None
-
-    def initial(self) -> dict[str, Initial]:
-        return {} if self.W_output is None else {"W_output.weight": "output"}
-
-    def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
-        q, k, v = (project(x_BTE)[:, None] for project in (self.W_query, self.W_key, self.W_value))
-        out_BTD = self.attend(q, k, v, forward)[:, 0]
-        return out_BTD if self.W_output is None else self.W_output(out_BTD)

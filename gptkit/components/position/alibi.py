@@ -1,22 +1,19 @@
-"""`alibi` relative positions.
-
-Shapes: B batch, H heads, T queries, S keys.
-"""
+"""`alibi` relative positions."""
 
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.position import HeadShape, PositionSpec
-from gptkit.nn.position import Position
 
-__all__ = ["AlibiPosition", "AlibiSpec"]
+if TYPE_CHECKING:
+    from gptkit.components.position.modules.alibi import AlibiPosition
+
+__all__ = ["AlibiSpec"]
 
 
 class AlibiSpec(PositionSpec):
@@ -33,6 +30,7 @@ class AlibiSpec(PositionSpec):
 
     name: Literal["alibi"] = "alibi"
     uses: ClassVar[frozenset[str]] = frozenset({"bias"})
+    score_function: ClassVar[bool] = True
 
     slope_order: Literal["appended", "strided"] = Field(
         "appended",
@@ -45,6 +43,8 @@ class AlibiSpec(PositionSpec):
     )
 
     def build(self, context: BuildContext, *, heads: HeadShape) -> AlibiPosition:
+        from gptkit.components.position.modules.alibi import AlibiPosition
+
         return context.share(("alibi", self, heads), lambda: AlibiPosition(self, heads))
 
     def slopes(self, n_heads: int) -> list[float]:
@@ -60,32 +60,3 @@ class AlibiSpec(PositionSpec):
         if self.slope_order == "strided":
             return (doubled[1::2] + doubled[0::2])[:n_heads]
         return geometric(lower) + doubled[0::2][: n_heads - lower]
-
-    def describe(self) -> str:
-        return "alibi"
-
-
-class AlibiPosition(Position):
-    """Runtime of `alibi`."""
-
-    def __init__(self, spec: AlibiSpec, heads: HeadShape) -> None:
-        super().__init__()
-        factor = heads.d_head**-0.5 if spec.scaled else 1.0
-        self.slopes = [slope * factor for slope in spec.slopes(heads.n_heads)]
-        self.rounded = (spec.slopes(heads.n_heads), factor) if spec.rounded else None
-
-    def bias(self, query_positions: Tensor, key_positions: Tensor) -> Tensor:
-        if self.rounded is not None:
-            return self._rounded_bias(query_positions, key_positions, *self.rounded)
-        distance = (query_positions[..., :, None] - key_positions[..., None, :]).float()
-        slopes_H11 = torch.tensor(self.slopes, device=distance.device)[:, None, None]
-        return -slopes_H11 * (distance[:, None] if distance.dim() == 3 else distance[None, None])
-
-    @staticmethod
-    def _rounded_bias(query_positions: Tensor, key_positions: Tensor, slopes: list[float], factor: float) -> Tensor:
-        slopes_H1 = torch.tensor(slopes, device=key_positions.device).bfloat16()[:, None]
-        # A key's own term; what all keys of a query have in common would cancel in the softmax, so none is taken off.
-        term = (slopes_H1 * key_positions[..., None, :]).float() * factor
-        n_queries = query_positions.shape[-1]
-        term_BH1S = term[:, :, None] if term.dim() == 3 else term[None, :, None]
-        return term_BH1S.expand(-1, -1, n_queries, -1)

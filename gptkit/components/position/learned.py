@@ -1,21 +1,18 @@
-"""`learned` absolute positions.
-
-Shapes: B batch, T tokens, E model width.
-"""
+"""`learned` absolute positions."""
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
-from torch import Tensor, nn
 
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.position import PositionSpec
-from gptkit.nn.initial import Initial
-from gptkit.nn.position import Position
 
-__all__ = ["LearnedPosition", "LearnedSpec"]
+if TYPE_CHECKING:
+    from gptkit.components.position.modules.learned import LearnedPosition
+
+__all__ = ["LearnedSpec"]
 
 
 class LearnedSpec(PositionSpec):
@@ -42,23 +39,6 @@ class LearnedSpec(PositionSpec):
         return self.size or context.context_length
 
     def build_embedding(self, context: BuildContext) -> LearnedPosition:
+        from gptkit.components.position.modules.learned import LearnedPosition
+
         return LearnedPosition(self, context)
-
-    def describe(self) -> str:
-        return f"learned, {self.size} positions"
-
-
-class LearnedPosition(Position):
-    """Runtime of `learned`."""
-
-    def __init__(self, spec: LearnedSpec, context: BuildContext) -> None:
-        super().__init__()
-        self.offset = spec.offset
-        self.table = nn.Embedding((spec.size or context.context_length) + spec.offset, context.d_model)
-
-    def initial(self) -> dict[str, Initial]:
-        return {"table.weight": "embedding"}
-
-    def embed(self, x_BTE: Tensor, positions: Tensor) -> Tensor:
-        added: Tensor = self.table(positions + self.offset if self.offset else positions)
-        return x_BTE + added

@@ -17,6 +17,3 @@ class NoPositionSpec(PositionSpec):
     """
 
     name: Literal["none"] = "none"
-
-    def describe(self) -> str:
-        return "none"

@@ -1,22 +1,19 @@
-"""`query-temperature`: attention that grows sharper with the length of the text.
-
-Shapes: B batch, H heads, T queries, D head size.
-"""
+"""`query-temperature`: attention that grows sharper with the length of the text."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.position import HeadShape, PositionSpec
-from gptkit.nn.position import Position
 
-__all__ = ["QueryTemperature", "QueryTemperatureSpec"]
+if TYPE_CHECKING:
+    from gptkit.components.position.modules.query_temperature import QueryTemperature
+
+__all__ = ["QueryTemperatureSpec"]
 
 
 class QueryTemperatureSpec(PositionSpec):
@@ -45,24 +42,6 @@ class QueryTemperatureSpec(PositionSpec):
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({}, {"strength": 0.5, "interval": 4})
 
     def build(self, context: BuildContext, *, heads: HeadShape) -> QueryTemperature:
+        from gptkit.components.position.modules.query_temperature import QueryTemperature
+
         return context.share(("query-temperature", self), lambda: QueryTemperature(self))
-
-    def describe(self) -> str:
-        return f"query temperature {self.strength:g} per ln of {self.interval} tokens"
-
-
-class QueryTemperature(Position):
-    """Runtime of `query-temperature`."""
-
-    def __init__(self, spec: QueryTemperatureSpec) -> None:
-        super().__init__()
-        self.strength, self.interval = spec.strength, spec.interval
-
-    def prepare(self, positions: Tensor) -> Tensor:
-        """(T, 1), or (B, 1, T, 1) where rows differ."""
-        steps = torch.floor((positions.float() + 1) / self.interval)
-        factor = (1 + self.strength * torch.log1p(steps))[..., None]
-        return factor[:, None] if positions.dim() == 2 else factor
-
-    def rotate(self, q_BHTD: Tensor, k_BKTD: Tensor, prepared: Any) -> tuple[Tensor, Tensor]:
-        return (q_BHTD * prepared).to(q_BHTD.dtype), k_BKTD

@@ -1,23 +1,20 @@
-"""`sinusoidal` absolute positions.
-
-Shapes: B batch, T tokens, E model width.
-"""
+"""`sinusoidal` absolute positions."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from gptkit.core.errors import Problem
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.position import PositionSpec
-from gptkit.nn.position import Position
 
-__all__ = ["SinusoidalPosition", "SinusoidalSpec"]
+if TYPE_CHECKING:
+    from gptkit.components.position.modules.sinusoidal import SinusoidalPosition
+
+__all__ = ["SinusoidalSpec"]
 
 
 class SinusoidalSpec(PositionSpec):
@@ -44,21 +41,6 @@ class SinusoidalSpec(PositionSpec):
             )
 
     def build_embedding(self, context: BuildContext) -> SinusoidalPosition:
+        from gptkit.components.position.modules.sinusoidal import SinusoidalPosition
+
         return SinusoidalPosition(self, context)
-
-    def describe(self) -> str:
-        return f"sinusoidal base {self.base:g}"
-
-
-class SinusoidalPosition(Position):
-    """Runtime of `sinusoidal`."""
-
-    def __init__(self, spec: SinusoidalSpec, context: BuildContext) -> None:
-        super().__init__()
-        self.base, self.scale, self.d_model = spec.base, spec.scale, context.d_model
-
-    def embed(self, x_BTE: Tensor, positions: Tensor) -> Tensor:
-        exponents = torch.arange(0, self.d_model, 2, device=x_BTE.device).float() / self.d_model
-        angles = positions[..., None].float() * self.base**-exponents
-        table = torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2) * self.scale
-        return x_BTE + table.to(x_BTE.dtype)

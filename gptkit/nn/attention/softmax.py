@@ -1,51 +1,77 @@
-"""What attentions with queries, keys and values have in common: positions, cache, mask, and the choice of kernel.
+"""`SoftmaxAttention`: the base of attentions with queries, keys, values and a softmax.
 
-Shapes: B batch, H query heads, K key/value heads, T tokens of this call, S keys in view, D head size, E model width.
+Shapes: B batch, H query heads, K key/value heads (H a multiple of K), T tokens of this call, S keys in view, D features of
+queries and keys, V features of values, E model width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from gptkit.core.errors import Problem
-from gptkit.core.failing import MEANT, failure
+from gptkit.kinds.attention_backend import ScoreFeatures
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.position import HeadShape
+from gptkit.nn.attention.backends.eager import EagerBackend
+from gptkit.nn.attention.backends.select import select_backend
 from gptkit.nn.attention.base import Attention
-from gptkit.nn.attention.kernels import additive, explicit, fused
-from gptkit.nn.cache.state import TokenState
+from gptkit.nn.attention.mask import AttentionMask
+from gptkit.nn.cache.allocation import Allocation
+from gptkit.nn.cache.state import LayerState, TokenState
 from gptkit.nn.forward import Forward
-from gptkit.nn.position import Position
+from gptkit.nn.position import build_position
 
-__all__ = ["ScoredAttention", "head_problems"]
+__all__ = ["SoftmaxAttention"]
 
-
-def head_problems(context: BuildContext, heads: HeadShape) -> Iterator[Problem]:
-    """Why the layer's position cannot serve these heads, as problems of the attention."""
-    position = context.parts.position
-    try:
-        messages = list(position.head_problems(heads))
-    except MEANT:
-        raise
-    except Exception as error:
-        yield Problem((), failure(position, "head_problems", error, context.registry))
-        return
-    for message in messages:
-        yield Problem((), f"position {position.name!r} cannot use these heads: {message}")
+_EAGER = EagerBackend()
 
 
-class ScoredAttention(Attention):
-    """Base of attentions that score queries against keys. A subclass makes q, k and v and calls `attend`.
+class SoftmaxAttention(Attention):
+    """Base of attentions that score queries against keys: positions, cache, mask, score terms and the choice of backend.
 
-    One that caches more than keys and values, or adds a term of its own to the scores, calls `rotate`, appends to its
-    state and calls `score` instead, and overrides `new_state` and `state_bytes_per_token`.
+    Scores are made in one order, in every backend::
 
-    Everything that does not change from call to call is settled here, when the layer is assembled: which hooks of the
-    position run, and whether the fused kernel can be used.
+        scale · q kᵀ → + content term → softcap → (mix_scores) → + bias + added term + mask → softmax → (mix_weights)
+
+    A subclass overrides `project` and `combine`, or `forward` as a whole, which calls `attend`::
+
+        class MyAttention(SoftmaxAttention):
+            def project(self, x_BTE, forward):
+                return self.queries(x_BTE), self.keys(x_BTE), self.values(x_BTE)  # (B, H or K, T, D or V)
+
+            def combine(self, out_BHTV, x_BTE):
+                return self.output(out_BHTV.transpose(1, 2).flatten(2))
+
+    Further hooks: `mix_scores` and `mix_weights` mix heads around the softmax (overriding one selects the eager backend);
+    `cached_shapes` declares what is cached, where that is not keys and values of the declared heads; such a subclass calls
+    `rotate`, appends to its state, and calls `score`, to which it may give a content term and an added term.
+
+    Everything that does not change from call to call is settled when the layer is assembled: which hooks of the position
+    run, and which backend computes.
+
+    Args:
+        context: the build context, inside a layer.
+        heads: the heads that the position works on.
+        scale: factor of the dot products.
+        d_value: features of a value; as many as `heads` declares by default.
+        dropout: probability of dropping an attention weight in training.
+        window: sliding window in tokens, the current one included; None for all.
+        chunk: attend within chunks of this many positions only; None for no chunks.
+        softcap: scores become ``softcap · tanh(score / softcap)``; None for no cap.
+        sinks: give each head a learned logit (`sinks`, zeros at first) that takes its share of the softmax.
+        norms_after: norms of queries and keys that follow the rotation by position.
+        content_term: the subclass passes a content term to `score`.
+        added_term: the subclass passes an added term to `score`.
+
+    Attributes:
+        layer: index of the layer.
+        position: the layer's relative position, built for `heads`.
+        d_key: features of queries and keys after rotation, which a position may widen.
+        backend: computes the attention; `backend_name` and `backend_reason` say which it is and why.
+        features: what the layer asks of a backend.
     """
 
     def __init__(
@@ -54,100 +80,96 @@ class ScoredAttention(Attention):
         heads: HeadShape,
         *,
         scale: float,
+        d_value: int | None = None,
         dropout: float = 0.0,
         window: int | None = None,
         chunk: int | None = None,
         softcap: float | None = None,
+        sinks: bool = False,
         norms_after: tuple[nn.Module, nn.Module] | None = None,
+        content_term: bool = False,
+        added_term: bool = False,
     ) -> None:
         super().__init__()
         spec = context.parts.position
         self.layer = context.parts.index
         self.heads = heads
+        self.d_key = spec.rotated_width(heads.d_head)
+        self.d_value = heads.d_head if d_value is None else d_value
         self.scale = scale
         self.dropout = dropout
         self.window = window
         self.chunk = chunk
         self.softcap = softcap
-        self.position: Position = spec.build(context, heads=heads)
+        self.position = build_position(context, heads)
         self.rotates = "rotate" in spec.uses
         self.biases = "bias" in spec.uses
         self.reads_content = "content_bias" in spec.uses
         self.changes_values = "value_bias" in spec.uses
-        self.fusable = softcap is None and not self.changes_values
+        self.mixes_scores = type(self).mix_scores is not SoftmaxAttention.mix_scores
+        self.mixes_weights = type(self).mix_weights is not SoftmaxAttention.mix_weights
+        self.added_term = added_term
         # Layers whose position is one module share what it computes; the name survives a deep copy.
         self.position_key = f"position {id(self.position)}"
         self.norms_after = norms_after is not None
         if norms_after is not None:
             self.q_norm, self.k_norm = norms_after
-        self.register_parameter("sinks", None)
+        self.register_parameter("sinks", nn.Parameter(torch.zeros(heads.n_heads)) if sinks else None)
         self.sinks: nn.Parameter | None
+        self.features = ScoreFeatures.of(
+            spec,
+            softcap=softcap is not None,
+            sinks=sinks,
+            mixes_heads=self.mixes_scores or self.mixes_weights,
+            content_term=content_term,
+            added_term=added_term,
+            dropout=dropout > 0,
+            chunk=chunk is not None,
+        )
+        selected = select_backend(context, self.features)
+        self.backend, self.backend_name, self.backend_reason = selected.backend, selected.name, selected.reason
 
-    def attend(self, q_BHTD: Tensor, k_BKTD: Tensor, v_BKTD: Tensor, forward: Forward) -> Tensor:
-        """Positions, cache, mask and softmax: (B, H, T, D) out."""
+    # -- hooks ---------------------------------------------------------------------------------------------------------
+
+    def project(self, x_BTE: Tensor, forward: Forward) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (B, H, T, D), keys (B, K, T, D) and values (B, K, T, V) of this call's tokens, before the position."""
+        raise NotImplementedError(f"{type(self).__name__} overrides neither project nor forward")
+
+    def combine(self, out_BHTV: Tensor, x_BTE: Tensor) -> Tensor:
+        """The heads' outputs to (B, T, E); gates and output projections belong here."""
+        raise NotImplementedError(f"{type(self).__name__} overrides neither combine nor forward")
+
+    def mix_scores(self, scores_BHTS: Tensor) -> Tensor:
+        """Mix the scores of the heads, after the softcap and before bias and mask; of the same shape."""
+        return scores_BHTS
+
+    def mix_weights(self, weights_BHTS: Tensor) -> Tensor:
+        """Mix the attention weights of the heads, after the softmax; of the same shape. Linear, so that zeros stay zero."""
+        return weights_BHTS
+
+    @property
+    def cached_shapes(self) -> tuple[tuple[int, int], ...]:
+        """(heads, features) of each tensor that is cached per token: keys and values."""
+        return (self.heads.n_kv_heads, self.d_key), (self.heads.n_kv_heads, self.d_value)
+
+    # -- what subclasses call ------------------------------------------------------------------------------------------
+
+    def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+        q_BHTD, k_BKTD, v_BKTV = self.project(x_BTE, forward)
+        return self.combine(self.attend(q_BHTD, k_BKTD, v_BKTV, forward), x_BTE)
+
+    def attend(self, q_BHTD: Tensor, k_BKTD: Tensor, v_BKTV: Tensor, forward: Forward) -> Tensor:
+        """Position, cache, mask and softmax for this call's queries, keys and values: (B, H, T, V)."""
         if self.rotates or self.norms_after:
             q_BHTD, k_BKTD = self.rotate(q_BHTD, k_BKTD, forward)
         state = cast("TokenState | None", forward.state(self))
-        first = 0
+        offset = 0
         if state is not None:
-            first, (k_BKTD, v_BKTD) = state.append(k_BKTD, v_BKTD)
-        return self.score(q_BHTD, k_BKTD, v_BKTD, forward, first)
-
-    def score(
-        self,
-        q_BHTD: Tensor,
-        k_BKSD: Tensor,
-        v_BKSD: Tensor,
-        forward: Forward,
-        first: int,
-        extra: Tensor | None = None,
-    ) -> Tensor:
-        """Mask, biases and softmax over the keys in view, the first of them at slot `first`.
-
-        Args:
-            extra: what else is added to the scaled scores, (1 or B, 1 or H, T, S), finite.
-
-        Returns:
-            (B, H, T, features of a value).
-        """
-        n_keys = k_BKSD.shape[2]
-        mask = forward.mask(first, n_keys, window=self.window, chunk=self.chunk)
-        term: Tensor | None = None
-        use_fused = self.fusable and forward.weights is None
-        if not use_fused or self.biases or mask.form == "dense" or self.reads_content or extra is not None:
-            dtype = q_BHTD.dtype if use_fused else torch.promote_types(q_BHTD.dtype, torch.float32)
-            term = self._term(forward, first, n_keys, dtype)
-            if self.reads_content:
-                term = self._content_term(term, q_BHTD, k_BKSD, forward, first)
-            if extra is not None:
-                term = term + extra.to(dtype)
-        dropout = self.dropout if self.training else 0.0
-        if use_fused:
-            causal = mask.is_causal and term is None
-            return fused(
-                q_BHTD, k_BKSD, v_BKSD, scale=self.scale, causal=causal, term=term, sinks_H=self.sinks, dropout=dropout
-            )
-        assert term is not None
-        out_BHTD, weights_BHTS = explicit(
-            q_BHTD,
-            k_BKSD,
-            v_BKSD,
-            scale=self.scale,
-            term=term,
-            softcap=self.softcap,
-            sinks_H=self.sinks,
-            dropout=dropout,
-        )
-        if self.changes_values:
-            query_positions = forward.query_positions
-            more = self.position.value_bias(weights_BHTS, query_positions, forward.key_positions(first, n_keys))
-            out_BHTD = out_BHTD if more is None else out_BHTD + more
-        if forward.weights is not None:
-            forward.weights[self.layer] = weights_BHTS
-        return out_BHTD
+            offset, (k_BKTD, v_BKTV) = state.append(k_BKTD, v_BKTV)
+        return self.score(q_BHTD, k_BKTD, v_BKTV, forward, offset)
 
     def rotate(self, q_BHTD: Tensor, k_BKTD: Tensor, forward: Forward) -> tuple[Tensor, Tensor]:
-        """This call's queries and keys, turned by their positions."""
+        """This call's queries and keys, rotated by their positions; D may grow to `d_key`."""
         if self.rotates:
             position = self.position
             prepared = forward.once((self.position_key, "prepared"), lambda: position.prepare(forward.positions))
@@ -156,44 +178,79 @@ class ScoredAttention(Attention):
             q_BHTD, k_BKTD = self.q_norm(q_BHTD), self.k_norm(k_BKTD)
         return q_BHTD, k_BKTD
 
-    def _term(self, forward: Forward, first: int, n_keys: int, dtype: torch.dtype) -> Tensor:
-        """Mask and static bias, computed once a call for all layers that have them in common."""
-        position, window, chunk = self.position, self.window, self.chunk
-        key = (self.position_key if self.biases else "mask", "term", first, n_keys, window, chunk, dtype)
+    def score(
+        self,
+        q_BHTD: Tensor,
+        k_BKSD: Tensor,
+        v_BKSV: Tensor,
+        forward: Forward,
+        offset: int,
+        added: Tensor | None = None,
+        content: Tensor | None = None,
+    ) -> Tensor:
+        """Scores, mask and softmax over the keys in view.
 
-        def make() -> Tensor:
-            bias = None
-            if self.biases:
-                query_positions = forward.query_positions
-                bias = position.bias(query_positions, forward.key_positions(first, n_keys))
-            mask = forward.mask(first, n_keys, window=window, chunk=chunk)
-            return additive(mask, bias, dtype)
+        Args:
+            offset: index of the first key in view, as the state's `append` returned it; 0 without a cache.
+            added: a term after the softcap, broadcastable to (B, H, T, S), finite. Declared by `added_term`.
+            content: a term before the softcap, likewise. Declared by `content_term`.
 
-        return forward.once(key, make)
+        Returns:
+            (B, H, T, V).
+        """
+        mask = forward.mask(offset, k_BKSD.shape[2], window=self.window, chunk=self.chunk)
+        if self.reads_content:
+            term = self._content_term(q_BHTD, k_BKSD, forward, offset)
+            content = term if content is None or term is None else content + term
+        backend = self.backend if forward.weights is None else _EAGER
+        return backend.attend(self, q_BHTD, k_BKSD, v_BKSV, mask, forward, content, added)
 
-    def _content_term(self, term: Tensor, q_BHTD: Tensor, k_BKSD: Tensor, forward: Forward, first: int) -> Tensor:
+    def _content_term(self, q_BHTD: Tensor, k_BKSD: Tensor, forward: Forward, offset: int) -> Tensor | None:
         repeats = self.heads.n_heads // self.heads.n_kv_heads
         k_BHSD = k_BKSD.repeat_interleave(repeats, 1) if repeats > 1 else k_BKSD
-        query_positions = forward.query_positions
-        key_positions = forward.key_positions(first, k_BKSD.shape[2])
-        bias = self.position.content_bias(q_BHTD * self.scale, k_BHSD, query_positions, key_positions)
-        return term if bias is None else term + bias.to(term.dtype)
+        key_positions = forward.key_positions(offset, k_BKSD.shape[2])
+        return self.position.content_bias(q_BHTD * self.scale, k_BHSD, forward.query_positions, key_positions)
 
-    def new_state(self, batch: int, capacity: int, dtype: torch.dtype, device: torch.device) -> TokenState:
-        shape = (self.heads.n_kv_heads, self.heads.d_head)
-        return TokenState(batch, capacity, (shape, shape), dtype, device, self.reach)
+    # -- what backends call --------------------------------------------------------------------------------------------
 
-    @property
-    def prefix_problem(self) -> str | None:
-        if self.biases or self.reads_content or self.changes_values:
-            return f"the terms of position {type(self.position).__name__} are defined for keys up to the query only"
-        return None
+    def additive_term(self, forward: Forward, mask: AttentionMask, dtype: torch.dtype) -> Tensor:
+        """Mask and bias as one term for the scores, -inf where nothing may be attended: (1 or B, 1 or H, T, S).
+
+        Computed once a call for all layers that have both in common.
+        """
+        if not self.biases:
+            return mask.additive(dtype)
+        position = self.position
+
+        def make() -> Tensor:
+            bias = position.bias(forward.query_positions, forward.key_positions(mask.key_offset, mask.n_keys))
+            assert bias is not None
+            return bias.to(dtype).masked_fill(~mask.dense(), float("-inf"))
+
+        key = (self.position_key, "term", mask.key_offset, mask.n_keys, self.window, self.chunk, dtype)
+        return forward.once(key, make)
+
+    def score_mod(self, forward: Forward, mask: AttentionMask) -> Callable[..., Tensor]:
+        """The position's bias as a score function of flex attention."""
+        return self.position.score_mod(forward.query_positions, forward.key_positions(mask.key_offset, mask.n_keys))
+
+    # -- states --------------------------------------------------------------------------------------------------------
 
     @property
     def reach(self) -> int | None:
-        """How far back a query can see, in tokens."""
+        """How far back a query can see, in tokens; None for all."""
         spans = [span for span in (self.window, self.chunk) if span is not None]
         return min(spans) if spans else None
 
+    def new_state(self, allocation: Allocation) -> LayerState | None:
+        return allocation.tokens(*self.cached_shapes, window=self.reach)
+
     def state_bytes_per_token(self, dtype: torch.dtype) -> float:
-        return 2 * self.heads.n_kv_heads * self.heads.d_head * dtype.itemsize
+        return sum(n_heads * width for n_heads, width in self.cached_shapes) * dtype.itemsize
+
+    @property
+    def prefix_problem(self) -> str | None:
+        if self.biases or self.reads_content or self.changes_values or self.added_term:
+            what = "its own score term is" if self.added_term else f"the terms of {type(self.position).__name__} are"
+            return f"{type(self).__name__} in layer {self.layer}: {what} defined for keys up to the query only"
+        return None

@@ -41,9 +41,6 @@ class CopeSpec(PositionSpec):
     def build(self, context: BuildContext, *, heads: HeadShape) -> CopePosition:
         return CopePosition(self, heads.d_head)
 
-    def describe(self) -> str:
-        return f"cope, {self.n_positions} positions"
-
 
 class CopePosition(Position):
     """Runtime of `cope`."""
@@ -62,6 +59,9 @@ class CopePosition(Position):
         # The queries are the last of the keys, whatever their positions are. Keys to come count nothing, so a sum from
         # the end is one from the query; keys of other documents and padding lie before all that a query may attend.
         gates_BHTS = scores_BHTS.to(wide).sigmoid().tril(n_keys - n_queries)
+        # In a static cache they are not the last: there what follows has later positions.
+        earlier_TS = key_positions[..., None, :] <= query_positions[..., :, None]
+        gates_BHTS = gates_BHTS * (earlier_TS[:, None] if earlier_TS.dim() == 3 else earlier_TS)
         counted_BHTS = gates_BHTS.flip(-1).cumsum(-1).flip(-1).clamp_max(self.table.num_embeddings - 1)
         below_BHTS = counted_BHTS.floor()
         share_BHTS = (counted_BHTS - below_BHTS).to(q_BHTD.dtype)

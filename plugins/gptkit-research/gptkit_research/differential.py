@@ -17,7 +17,7 @@ from gptkit.core.component import component
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.norm import NormSpec
 from gptkit.kinds.position import HeadShape
-from gptkit.nn.attention.softmax import ScoredAttention
+from gptkit.nn.attention.softmax import SoftmaxAttention
 from gptkit.nn.cache.state import TokenState
 from gptkit.nn.forward import Forward
 from gptkit.nn.initial import Initial
@@ -46,7 +46,7 @@ class DifferentialSpec(HeadsSpec):
     """
 
     name: Literal["differential"] = "differential"
-    accepts: ClassVar[frozenset[str]] = frozenset({"rotate", "bias", "content_bias"})
+    accepts: ClassVar[frozenset[str]] = frozenset({"rotate", "widen", "bias", "content_bias"})
     parts_per_head: ClassVar[int] = 2
 
     norm: NormSpec = component("rms", description="Normalises each head's output by itself.")
@@ -62,7 +62,7 @@ class DifferentialSpec(HeadsSpec):
         return DifferentialAttention(self, context)
 
 
-class DifferentialAttention(ScoredAttention):
+class DifferentialAttention(SoftmaxAttention):
     """Runtime of `differential`: both maps of all heads in one call of the kernel."""
 
     def __init__(self, spec: DifferentialSpec, context: BuildContext) -> None:
@@ -94,18 +94,18 @@ class DifferentialAttention(ScoredAttention):
         v_BHTV = v.view(n_batch, n_tokens, self.n_heads, -1).transpose(1, 2)
         q_BGTD, k_BGTD = self.rotate(q_BGTD, k_BGTD, forward)
         state = cast("TokenState | None", forward.state(self))
-        first = 0
+        offset = 0
         if state is not None:
-            first, (k_BGTD, v_BHTV) = state.append(k_BGTD, v_BHTV)
-        both_BGTV = self.score(q_BGTD, k_BGTD, v_BHTV.repeat_interleave(2, dim=1), forward, first)
+            offset, (k_BGTD, v_BHTV) = state.append(k_BGTD, v_BHTV)
+        both_BGTV = self.score(q_BGTD, k_BGTD, v_BHTV.repeat_interleave(2, dim=1), forward, offset)
         factor = self.current_lambda().to(both_BGTV.dtype)
         out_BHTV = both_BGTV[:, 0::2] - factor * both_BGTV[:, 1::2]
         out_BHTV = self.norm(out_BHTV) * (1 - self.lambda_init)
         return self.output(out_BHTV.transpose(1, 2).reshape(n_batch, n_tokens, -1))  # type: ignore[no-any-return]
 
-    def new_state(self, batch: int, capacity: int, dtype: torch.dtype, device: torch.device) -> TokenState:
-        shapes = ((2 * self.n_heads, self.d_head), (self.n_heads, 2 * self.d_head))
-        return TokenState(batch, capacity, shapes, dtype, device, self.reach)
+    @property
+    def cached_shapes(self) -> tuple[tuple[int, int], ...]:
+        return (2 * self.n_heads, self.d_key), (self.n_heads, 2 * self.d_head)
 
 
 def _tenth(shape: torch.Size, generator: torch.Generator) -> Tensor:

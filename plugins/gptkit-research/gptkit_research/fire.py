@@ -51,9 +51,6 @@ class FireSpec(PositionSpec):
             return context.share(("fire", self, heads.n_heads), lambda: FirePosition(self, heads.n_heads))
         return FirePosition(self, heads.n_heads)
 
-    def describe(self) -> str:
-        return f"fire, {self.width} hidden features"
-
 
 class FirePosition(Position):
     """Runtime of `fire`."""

@@ -13,9 +13,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from gptkit.core.component import optional_component
+from gptkit.kinds.attention_backend import ScoreFeatures
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.norm import NormSpec
-from gptkit.nn.attention.softmax import ScoredAttention
+from gptkit.nn.attention.softmax import SoftmaxAttention
 from gptkit.nn.cache.state import TokenState
 from gptkit.nn.forward import Forward
 from gptkit.nn.initial import Initial
@@ -46,16 +47,19 @@ class ForgettingSpec(HeadsSpec):
     qk_norm: NormSpec | None = optional_component(description="A norm for queries and keys, each with its own weights.")
     output_gate: bool = Field(False, description="Multiply the heads' output by a sigmoid gate computed from the input.")
 
+    def score_features(self, context: BuildContext) -> ScoreFeatures:
+        return ScoreFeatures.of(context.parts.position, added_term=True, dropout=self.dropout > 0)
+
     def build(self, context: BuildContext) -> ForgettingAttention:
         return ForgettingAttention(self, context)
 
 
-class ForgettingAttention(ScoredAttention):
+class ForgettingAttention(SoftmaxAttention):
     """Runtime of `forgetting`. Each token's log f is cached, so sums over any stretch of keys in view can be made."""
 
     def __init__(self, spec: ForgettingSpec, context: BuildContext) -> None:
         heads = spec.heads
-        super().__init__(context, heads, scale=heads.d_head**-0.5, dropout=spec.dropout, window=spec.window)
+        super().__init__(context, heads, scale=heads.d_head**-0.5, dropout=spec.dropout, window=spec.window, added_term=True)
         self.n_heads, self.d_head = heads.n_heads, heads.d_head
         self.gate_bias = spec.gate_bias
         width = heads.n_heads * heads.d_head
@@ -70,10 +74,6 @@ class ForgettingAttention(ScoredAttention):
     def initial(self) -> dict[str, Initial]:
         return {"output.weight": "output", "forget.bias": lambda shape, generator: torch.full(shape, self.gate_bias)}
 
-    @property
-    def prefix_problem(self) -> str | None:
-        return "forgetting attention has no decay for keys after the query"
-
     def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
         n_batch, n_tokens, _ = x_BTE.shape
         packed = self.qkv(x_BTE).view(n_batch, n_tokens, 3, self.n_heads, self.d_head)
@@ -86,20 +86,17 @@ class ForgettingAttention(ScoredAttention):
         wide = torch.promote_types(gate_BTH.dtype, torch.float32)
         log_f_BHS1 = F.logsigmoid(gate_BTH.to(wide)).transpose(1, 2)[..., None]
         state = cast("TokenState | None", forward.state(self))
-        first = 0
+        offset = 0
         if state is not None:
-            first, (k_BHSD, v_BHSD, log_f_BHS1) = state.append(k_BHSD, v_BHSD, log_f_BHS1)
+            offset, (k_BHSD, v_BHSD, log_f_BHS1) = state.append(k_BHSD, v_BHSD, log_f_BHS1)
         sums_BHS1 = log_f_BHS1.to(wide).cumsum(dim=2)
-        decay_BHTS = sums_BHS1[:, :, -n_tokens:] - sums_BHS1.transpose(2, 3)
-        out_BHTD = self.score(q_BHTD, k_BHSD, v_BHSD, forward, first, extra=decay_BHTS)
+        decay_BHTS = sums_BHS1.index_select(2, forward.queries_in_view(offset)) - sums_BHS1.transpose(2, 3)
+        out_BHTD = self.score(q_BHTD, k_BHSD, v_BHSD, forward, offset, added=decay_BHTS)
         out_BTX = out_BHTD.transpose(1, 2).reshape(n_batch, n_tokens, -1)
         if self.gate is not None:
             out_BTX = out_BTX * self.gate(x_BTE).sigmoid()
         return self.output(out_BTX)  # type: ignore[no-any-return]
 
-    def new_state(self, batch: int, capacity: int, dtype: torch.dtype, device: torch.device) -> TokenState:
-        head = (self.n_heads, self.d_head)
-        return TokenState(batch, capacity, (head, head, (self.n_heads, 1)), dtype, device, self.reach)
-
-    def state_bytes_per_token(self, dtype: torch.dtype) -> float:
-        return self.n_heads * (2 * self.d_head + 1) * dtype.itemsize
+    @property
+    def cached_shapes(self) -> tuple[tuple[int, int], ...]:
+        return (self.n_heads, self.d_key), (self.n_heads, self.d_head), (self.n_heads, 1)

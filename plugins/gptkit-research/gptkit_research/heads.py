@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from gptkit.core.errors import Problem
-from gptkit.kinds.attention import AttentionSpec
+from gptkit.kinds.attention import AttentionSpec, head_problems
+from gptkit.kinds.attention_backend import ScoreFeatures
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.position import HeadShape
-from gptkit.nn.attention.softmax import head_problems
 
 __all__ = ["HeadsSpec"]
 
@@ -19,7 +19,7 @@ __all__ = ["HeadsSpec"]
 class HeadsSpec(AttentionSpec):
     """The fields of attentions with several heads."""
 
-    accepts: ClassVar[frozenset[str]] = frozenset({"rotate", "bias", "content_bias", "value_bias"})
+    accepts: ClassVar[frozenset[str]] = frozenset({"rotate", "widen", "bias", "content_bias", "value_bias"})
     parts_per_head: ClassVar[int] = 1
     """How many times d_head one head takes of the model's width."""
 
@@ -36,6 +36,9 @@ class HeadsSpec(AttentionSpec):
         assert self.n_heads is not None
         assert self.d_head is not None
         return HeadShape(self.n_heads, self.n_heads, self.d_head)
+
+    def score_features(self, context: BuildContext) -> ScoreFeatures | None:
+        return ScoreFeatures.of(context.parts.position, dropout=self.dropout > 0)
 
     def resolved(self, context: BuildContext) -> Any:
         width = self.parts_per_head

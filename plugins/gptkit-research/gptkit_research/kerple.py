@@ -47,9 +47,6 @@ class KerpleSpec(PositionSpec):
             return context.share(("kerple", self, heads.n_heads), lambda: KerplePosition(self, heads.n_heads))
         return KerplePosition(self, heads.n_heads)
 
-    def describe(self) -> str:
-        return f"kerple {self.form}"
-
 
 class KerplePosition(Position):
     """Runtime of `kerple`."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from gptkit.core.errors import Problem
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.position import HeadShape
-from gptkit.nn.attention.softmax import ScoredAttention
+from gptkit.nn.attention.softmax import SoftmaxAttention
 from gptkit.nn.forward import Forward
 from gptkit.nn.initial import Initial
 from gptkit_research.heads import HeadsSpec
@@ -67,7 +67,7 @@ class ValueResidualSpec(HeadsSpec):
         return ValueResidualAttention(self, context)
 
 
-class ValueResidualAttention(ScoredAttention):
+class ValueResidualAttention(SoftmaxAttention):
     """Runtime of `value-residual`. What is cached are the mixed values, so decoding costs nothing more."""
 
     def __init__(self, spec: ValueResidualSpec, context: BuildContext) -> None:

@@ -1,0 +1,1 @@
+"""Runtime modules of attentions, imported when one is built."""

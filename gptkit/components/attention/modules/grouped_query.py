@@ -1,0 +1,99 @@
+"""Runtime of `grouped-query` and `multi-head`.
+
+Shapes: B batch, H query heads, K key/value heads, T tokens, D head size, E model width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from gptkit.components.attention.grouped_query import HeadedSpec
+from gptkit.kinds.context import BuildContext
+from gptkit.nn.attention.softmax import SoftmaxAttention
+from gptkit.nn.forward import Forward
+from gptkit.nn.initial import Initial
+
+__all__ = ["EachHead", "GroupedQueryAttention"]
+
+
+class GroupedQueryAttention(SoftmaxAttention):
+    """Runtime of `grouped-query` and `multi-head`. One packed projection makes queries, keys, values (and gates)."""
+
+    def __init__(self, spec: HeadedSpec, context: BuildContext) -> None:
+        heads = spec.head_shape()
+        d_head, n_heads, n_kv_heads = heads.d_head, heads.n_heads, heads.n_kv_heads
+        norms = None
+        full = spec.qk_norm_width == "full"
+        if spec.qk_norm is not None:
+            norms = (_qk_norm(spec, context, n_heads), _qk_norm(spec, context, n_kv_heads))
+        after = norms is not None and spec.qk_norm_order == "after"
+        super().__init__(
+            context,
+            heads,
+            scale=spec.scale or d_head**-0.5,
+            dropout=spec.dropout,
+            window=spec.window,
+            chunk=spec.chunk,
+            softcap=spec.softcap,
+            sinks=spec.sinks,
+            norms_after=norms if after else None,
+        )
+        if norms is not None and not after:
+            self.q_norm, self.k_norm = norms
+        self.norms_heads = norms is not None and not after and not full
+        self.norms_full = norms is not None and full
+        self.clip = spec.clip_qkv
+        self.clips_after = spec.clip_order == "after"
+        self.d_head = d_head
+        self.split = [n_heads, n_kv_heads, n_kv_heads]
+        if spec.output_gate:
+            self.split.append(n_heads)
+        self.gated = spec.output_gate
+        self.qkv = nn.Linear(context.d_model, sum(self.split) * d_head, bias=spec.qkv_bias)
+        """Rows: all query heads, then keys, then values, then gates; head by head."""
+        self.output = nn.Linear(n_heads * d_head, context.d_model, bias=spec.output_bias)
+
+    def initial(self) -> dict[str, Initial]:
+        starts: dict[str, Initial] = {"output.weight": "output"}
+        if self.sinks is not None:
+            starts["sinks"] = "zeros"
+        return starts
+
+    def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+        n_batch, n_tokens, _ = x_BTE.shape
+        packed = self.qkv(x_BTE)
+        q_BTHD, k_BTKD, v_BTKD, *gate = packed.view(n_batch, n_tokens, -1, self.d_head).split(self.split, dim=2)
+        if self.clip is not None and not self.clips_after:
+            q_BTHD, k_BTKD, v_BTKD = (t.clamp(-self.clip, self.clip) for t in (q_BTHD, k_BTKD, v_BTKD))
+        if self.norms_full:
+            q_BTHD = self.q_norm(q_BTHD.flatten(2)).view_as(q_BTHD)
+            k_BTKD = self.k_norm(k_BTKD.flatten(2)).view_as(k_BTKD)
+        elif self.norms_heads:
+            q_BTHD, k_BTKD = self.q_norm(q_BTHD), self.k_norm(k_BTKD)
+        if self.clip is not None and self.clips_after:
+            q_BTHD, k_BTKD, v_BTKD = (t.clamp(-self.clip, self.clip) for t in (q_BTHD, k_BTKD, v_BTKD))
+        out_BHTD = self.attend(q_BTHD.transpose(1, 2), k_BTKD.transpose(1, 2), v_BTKD.transpose(1, 2), forward)
+        out_BTHD = out_BHTD.transpose(1, 2)
+        if self.gated:
+            out_BTHD = out_BTHD * gate[0].sigmoid()
+        return self.output(out_BTHD.reshape(n_batch, n_tokens, -1))  # type: ignore[no-any-return]
+
+
+class EachHead(nn.Module):
+    """A norm for every head, with weights of its own: (…, H, D) -> (…, H, D). One call a head: for models that have it."""
+
+    def __init__(self, norms: list[nn.Module]) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(norms)
+
+    def forward(self, x_BTHD: Tensor) -> Tensor:
+        return torch.stack([norm(x_BTHD[..., index, :]) for index, norm in enumerate(self.heads)], dim=-2)
+
+
+def _qk_norm(spec: HeadedSpec, context: BuildContext, n_heads: int) -> nn.Module:
+    assert spec.qk_norm is not None
+    assert spec.d_head is not None
+    if spec.qk_norm_width == "each-head":
+        return EachHead([spec.qk_norm.build(context, dim=spec.d_head) for _ in range(n_heads)])
+    return spec.qk_norm.build(context, dim=spec.d_head * n_heads if spec.qk_norm_width == "full" else spec.d_head)

@@ -1,0 +1,99 @@
+"""Runtime of `latent`.
+
+Shapes: B batch, H heads, T tokens of this call, S keys in view, N features without position, R rotated features,
+V features of a value, C width of the latent, E model width.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from gptkit.components.attention.latent import LatentSpec
+from gptkit.kinds.context import BuildContext
+from gptkit.kinds.position import HeadShape
+from gptkit.nn.attention.softmax import SoftmaxAttention
+from gptkit.nn.cache.state import TokenState
+from gptkit.nn.forward import Forward
+from gptkit.nn.initial import Initial
+
+__all__ = ["LatentAttention"]
+
+
+class LatentAttention(SoftmaxAttention):
+    """Runtime of `latent`.
+
+    A single new token is scored against the latents themselves, the projections up being absorbed into query and output,
+    so decoding reads the small cache only; longer pieces expand keys and values, which is less arithmetic for them.
+    """
+
+    def __init__(self, spec: LatentSpec, context: BuildContext) -> None:
+        assert spec.n_heads is not None
+        assert spec.kv_rank is not None
+        heads = HeadShape(spec.n_heads, 1, spec.d_rotary)
+        scale = spec.scale or (spec.d_nope + spec.d_rotary) ** -0.5
+        super().__init__(context, heads, scale=scale, dropout=spec.dropout, window=spec.window)
+        self.n_heads, self.d_nope, self.d_rotary, self.d_value = spec.n_heads, spec.d_nope, spec.d_rotary, spec.d_value
+        self.kv_rank = spec.kv_rank
+        d_query = spec.n_heads * (spec.d_nope + spec.d_rotary)
+        self.q_down = None if spec.q_rank is None else nn.Linear(context.d_model, spec.q_rank, bias=spec.bias)
+        self.q_latent_norm = None if spec.q_rank is None else spec.norm.build(context, dim=spec.q_rank)
+        self.q_up = nn.Linear(spec.q_rank or context.d_model, d_query, bias=False)
+        """Rows: head by head, first the features without position, then the rotated ones."""
+        self.kv_down = nn.Linear(context.d_model, spec.kv_rank + spec.d_rotary, bias=spec.bias)
+        self.kv_latent_norm = spec.norm.build(context, dim=spec.kv_rank)
+        self.kv_up = nn.Linear(spec.kv_rank, spec.n_heads * (spec.d_nope + spec.d_value), bias=False)
+        """Rows: head by head, first the key's, then the value's."""
+        self.output = nn.Linear(spec.n_heads * spec.d_value, context.d_model, bias=spec.bias)
+
+    def initial(self) -> dict[str, Initial]:
+        return {"output.weight": "output"}
+
+    def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+        n_batch, n_tokens, _ = x_BTE.shape
+        q = x_BTE
+        if self.q_down is not None and self.q_latent_norm is not None:
+            q = self.q_latent_norm(self.q_down(q))
+        q_BHTX = self.q_up(q).view(n_batch, n_tokens, self.n_heads, -1).transpose(1, 2)
+        q_BHTN, q_BHTR = q_BHTX.split([self.d_nope, self.d_rotary], dim=-1)
+        latent_BTC, k_BTR = self.kv_down(x_BTE).split([self.kv_rank, self.d_rotary], dim=-1)
+        latent_B1TC, k_B1TR = self.kv_latent_norm(latent_BTC)[:, None], k_BTR[:, None]
+
+        state = cast("TokenState | None", forward.state(self))
+        offset = 0
+        q_BHTR, k_B1TR = self.rotate(q_BHTR, k_B1TR, forward)
+        if state is not None:
+            offset, (latent_B1TC, k_B1TR) = state.append(latent_B1TC, k_B1TR)
+
+        if n_tokens == 1 and state is not None:
+            out_BHTV = self._absorbed(q_BHTN, q_BHTR, latent_B1TC, k_B1TR, forward, offset)
+        else:
+            out_BHTV = self._expanded(q_BHTN, q_BHTR, latent_B1TC, k_B1TR, forward, offset)
+        return self.output(out_BHTV.transpose(1, 2).reshape(n_batch, n_tokens, -1))  # type: ignore[no-any-return]
+
+    def _expanded(
+        self, q_BHTN: Tensor, q_BHTR: Tensor, latent_B1SC: Tensor, k_B1SR: Tensor, forward: Forward, offset: int
+    ) -> Tensor:
+        n_batch, _, n_keys, _ = latent_B1SC.shape
+        up_BHSX = self.kv_up(latent_B1SC[:, 0]).view(n_batch, n_keys, self.n_heads, -1).transpose(1, 2)
+        k_BHSN, v_BHSV = up_BHSX.split([self.d_nope, self.d_value], dim=-1)
+        k_BHSR = k_B1SR.expand(-1, self.n_heads, -1, -1)
+        q, k = torch.cat((q_BHTN, q_BHTR), -1), torch.cat((k_BHSN, k_BHSR.to(k_BHSN.dtype)), -1)
+        return self.score(q, k, v_BHSV, forward, offset)
+
+    def _absorbed(
+        self, q_BHTN: Tensor, q_BHTR: Tensor, latent_B1SC: Tensor, k_B1SR: Tensor, forward: Forward, offset: int
+    ) -> Tensor:
+        up_HXC = self.kv_up.weight.view(self.n_heads, -1, self.kv_rank)
+        k_up_HNC, v_up_HVC = up_HXC[:, : self.d_nope], up_HXC[:, self.d_nope :]
+        q_BHTC = q_BHTN @ k_up_HNC.to(q_BHTN.dtype)
+        q, k = torch.cat((q_BHTC, q_BHTR), -1), torch.cat((latent_B1SC, k_B1SR), -1)
+        out_BHTC = self.score(q, k, latent_B1SC, forward, offset)
+        out_BHTV: Tensor = out_BHTC @ v_up_HVC.to(out_BHTC.dtype).transpose(1, 2)
+        return out_BHTV
+
+    @property
+    def cached_shapes(self) -> tuple[tuple[int, int], ...]:
+        return (1, self.kv_rank), (1, self.d_key)

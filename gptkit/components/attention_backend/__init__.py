@@ -1,0 +1,1 @@
+"""Kind `attention-backend`: one file a component."""

@@ -1,0 +1,31 @@
+"""`eager`: attention step by step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from gptkit.kinds.attention_backend import AttentionBackendSpec, ScoreFeatures
+
+if TYPE_CHECKING:
+    from gptkit.nn.attention.backends.base import AttentionBackend
+
+__all__ = ["EagerSpec"]
+
+
+class EagerSpec(AttentionBackendSpec):
+    """Computes scores, softmax and output one after the other, holding all scores: everything can be expressed.
+
+    Notes:
+        Memory grows with the square of the text's length. Attention weights that are asked for come from here, whatever the
+        backend.
+    """
+
+    name: Literal["eager"] = "eager"
+
+    def limitation(self, features: ScoreFeatures) -> str | None:
+        return None
+
+    def build(self) -> AttentionBackend:
+        from gptkit.nn.attention.backends.eager import EagerBackend
+
+        return EagerBackend()

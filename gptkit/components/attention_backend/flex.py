@@ -1,0 +1,41 @@
+"""`flex`: torch's flex attention."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from gptkit.kinds.attention_backend import AttentionBackendSpec, ScoreFeatures
+
+if TYPE_CHECKING:
+    from gptkit.nn.attention.backends.base import AttentionBackend
+
+__all__ = ["FlexSpec"]
+
+
+class FlexSpec(AttentionBackendSpec):
+    """Calls torch's flex_attention: masks and score terms are functions, so no (T, S) tensor is held and blocks are skipped.
+
+    Paper:
+        https://arxiv.org/abs/2412.05496
+    Notes:
+        Made for CUDA, where it is compiled. On the CPU it is for inference only (torch has no backward there), and outside
+        torch.compile it computes all scores. Long windows and packed documents gain most.
+    """
+
+    name: Literal["flex"] = "flex"
+
+    def limitation(self, features: ScoreFeatures) -> str | None:
+        if features.bias and not features.score_function:
+            return "a position's bias that has no score function"
+        if features.content_term or features.added_term:
+            return "a term of the scores that depends on the tokens' content"
+        if features.value_term:
+            return "a position's term on the values"
+        if features.mixes_heads:
+            return "mixing of heads around the softmax"
+        return "dropout of attention weights" if features.dropout else None
+
+    def build(self) -> AttentionBackend:
+        from gptkit.nn.attention.backends.flex import FlexBackend
+
+        return FlexBackend()

@@ -1,0 +1,35 @@
+"""`sdpa`: torch's fused attention."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from gptkit.kinds.attention_backend import AttentionBackendSpec, ScoreFeatures
+
+if TYPE_CHECKING:
+    from gptkit.nn.attention.backends.base import AttentionBackend
+
+__all__ = ["SdpaSpec"]
+
+
+class SdpaSpec(AttentionBackendSpec):
+    """Calls torch's scaled_dot_product_attention, which selects the fastest kernel of the device.
+
+    Notes:
+        Masks other than the plain causal one, and terms of the scores, are handed over as a tensor (T, S). Sinks are one
+        more key of zeros. A softcap, terms on the values and mixing of heads cannot be expressed.
+    """
+
+    name: Literal["sdpa"] = "sdpa"
+
+    def limitation(self, features: ScoreFeatures) -> str | None:
+        if features.softcap:
+            return "a softcap"
+        if features.value_term:
+            return "a position's term on the values"
+        return "mixing of heads around the softmax" if features.mixes_heads else None
+
+    def build(self) -> AttentionBackend:
+        from gptkit.nn.attention.backends.sdpa import SdpaBackend
+
+        return SdpaBackend()

@@ -1,0 +1,43 @@
+"""`varlen`: attention over packed documents without a mask."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from gptkit.kinds.attention_backend import AttentionBackendSpec, ScoreFeatures
+
+if TYPE_CHECKING:
+    from gptkit.nn.attention.backends.base import AttentionBackend
+
+__all__ = ["VarlenSpec"]
+
+
+class VarlenSpec(AttentionBackendSpec):
+    """Computes each document of packed rows by itself, so that no score between two documents is computed.
+
+    Notes:
+        On CUDA in half precision one call of torch's varlen_attn takes all documents by their cumulative lengths; elsewhere
+        each document is one call of `sdpa`. Calls with a cache or a bidirectional prefix are computed by `sdpa`.
+    """
+
+    name: Literal["varlen"] = "varlen"
+
+    def limitation(self, features: ScoreFeatures) -> str | None:
+        if features.bias or features.content_term or features.added_term:
+            return "terms of the scores"
+        if features.softcap:
+            return "a softcap"
+        if features.sinks:
+            return "sinks"
+        if features.value_term:
+            return "a position's term on the values"
+        if features.mixes_heads:
+            return "mixing of heads around the softmax"
+        if features.chunk:
+            return "chunks"
+        return "dropout of attention weights" if features.dropout else None
+
+    def build(self) -> AttentionBackend:
+        from gptkit.nn.attention.backends.varlen import VarlenBackend
+
+        return VarlenBackend()

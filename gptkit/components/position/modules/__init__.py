@@ -1,0 +1,1 @@
+"""Runtime modules of positions, imported when one is built."""

@@ -1,0 +1,33 @@
+"""Runtime of `query-temperature`.
+
+Shapes: B batch, H heads, T queries, D head size.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gptkit.components.position.query_temperature import QueryTemperatureSpec
+from gptkit.nn.position import Position
+
+__all__ = ["QueryTemperature"]
+
+
+class QueryTemperature(Position):
+    """Runtime of `query-temperature`."""
+
+    def __init__(self, spec: QueryTemperatureSpec) -> None:
+        super().__init__()
+        self.strength, self.interval = spec.strength, spec.interval
+
+    def prepare(self, positions: Tensor) -> Tensor:
+        """(T, 1), or (B, 1, T, 1) where rows differ."""
+        steps = torch.floor((positions.float() + 1) / self.interval)
+        factor = (1 + self.strength * torch.log1p(steps))[..., None]
+        return factor[:, None] if positions.dim() == 2 else factor
+
+    def rotate(self, q_BHTD: Tensor, k_BKTD: Tensor, prepared: Any) -> tuple[Tensor, Tensor]:
+        return (q_BHTD * prepared).to(q_BHTD.dtype), k_BKTD

@@ -1,0 +1,59 @@
+"""`GrowingState`: every token is kept; a call sees a view of those so far.
+
+Shapes: B batch, H heads, T new tokens, S tokens in view, D features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from gptkit.core.errors import StateError
+from gptkit.nn.cache.state import TokenState
+
+__all__ = ["GrowingState"]
+
+
+class GrowingState(TokenState):
+    """Tensors that are filled by a slice per call, preallocated for all of the capacity.
+
+    Args:
+        shapes: for each tensor its (H, D).
+    """
+
+    def __init__(
+        self, batch: int, capacity: int, shapes: Sequence[tuple[int, int]], dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self.capacity = capacity
+        self.buffers = [torch.zeros(batch, h, capacity, d, dtype=dtype, device=device) for h, d in shapes]
+        self.length = 0
+
+    def append(self, *new_BHTD: Tensor) -> tuple[int, tuple[Tensor, ...]]:
+        begin, end = self.length, self.length + new_BHTD[0].shape[-2]
+        if end > self.capacity:
+            raise StateError(
+                f"the cache holds {self.capacity} tokens and cannot take token {end}",
+                hint="Make the cache larger, or truncate it first.",
+            )
+        for buffer, new in zip(self.buffers, new_BHTD, strict=True):
+            buffer[:, :, begin:end] = new
+        self.length = end
+        return 0, tuple(buffer[:, :, :end] for buffer in self.buffers)
+
+    def reorder(self, rows_B: Tensor) -> None:
+        self.buffers = [buffer.index_select(0, rows_B) for buffer in self.buffers]
+
+    def join(self, other: GrowingState, length: int, capacity: int) -> None:
+        joined = []
+        for one, two in zip(self.buffers, other.buffers, strict=True):
+            rows = one.shape[0]
+            buffer = one.new_zeros(rows + two.shape[0], one.shape[1], capacity, one.shape[3])
+            for target, source, side in ((buffer[:rows], one, self), (buffer[rows:], two, other)):
+                target[:, :, length - side.length : length] = source[:, :, : side.length]
+            joined.append(buffer)
+        self.buffers, self.length, self.capacity = joined, length, capacity
+
+    def truncate(self, length: int) -> None:
+        self.length = min(self.length, length)

@@ -1,0 +1,116 @@
+"""`SlidingState`: only the tokens of an attention window are kept.
+
+Shapes: B batch, H heads, T new tokens, S tokens in view, D features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from gptkit.core.errors import StateError
+from gptkit.nn.cache.state import TokenState
+
+__all__ = ["SlidingState"]
+
+
+class SlidingState(TokenState):
+    """Tensors that hold the last tokens, as many as a query can see, and some more.
+
+    The buffer holds two windows and slides: memory does not grow with the text, and appending costs a copy of the window
+    once per window. A capacity below the window leaves the window without effect.
+
+    Args:
+        shapes: for each tensor its (H, D).
+        window: how many tokens back a query sees, the current one included.
+    """
+
+    def __init__(
+        self,
+        batch: int,
+        capacity: int,
+        shapes: Sequence[tuple[int, int]],
+        dtype: torch.dtype,
+        device: torch.device,
+        window: int,
+    ) -> None:
+        self.declared_window = window
+        self._fit(capacity)
+        self.buffers = [torch.zeros(batch, h, self.size, d, dtype=dtype, device=device) for h, d in shapes]
+        self.length = 0
+        """Tokens appended so far."""
+        self.used = 0
+        """Tokens held in the buffers, which are the last ones appended."""
+
+    def _fit(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.window = self.declared_window if self.declared_window < capacity else None
+        self.size = capacity if self.window is None else min(capacity, 2 * self.window + 16)
+
+    def append(self, *new_BHTD: Tensor) -> tuple[int, tuple[Tensor, ...]]:
+        n_new = new_BHTD[0].shape[-2]
+        if self.length + n_new > self.capacity:
+            raise StateError(
+                f"the cache holds {self.capacity} tokens and cannot take token {self.length + n_new}",
+                hint="Make the cache larger, or truncate it first.",
+            )
+        if self.used + n_new > self.size:
+            return self._slide(new_BHTD, n_new)
+        end = self.used + n_new
+        for buffer, new in zip(self.buffers, new_BHTD, strict=True):
+            buffer[:, :, self.used : end] = new
+        self.used = end
+        self.length += n_new
+        start = 0
+        if self.window is not None:
+            # Not more than the new queries can see, so that a single query needs no mask.
+            start = max(0, end - (self.window + n_new - 1))
+        views = tuple(buffer[:, :, start:end] for buffer in self.buffers)
+        return self.length - (end - start), views
+
+    def _slide(self, new_BHTD: tuple[Tensor, ...], n_new: int) -> tuple[int, tuple[Tensor, ...]]:
+        assert self.window is not None
+        keep = min(self.used, self.window + 15)
+        views = []
+        n_stored = min(keep + n_new, self.size - self.window)
+        for buffer, new in zip(self.buffers, new_BHTD, strict=True):
+            joined = torch.cat((buffer[:, :, self.used - keep : self.used], new.to(buffer.dtype)), dim=2)
+            buffer[:, :, :n_stored] = joined[:, :, joined.shape[2] - n_stored :]
+            views.append(joined[:, :, max(0, joined.shape[2] - (self.window + n_new - 1)) :])
+        self.used = n_stored
+        self.length += n_new
+        return self.length - views[0].shape[2], tuple(views)
+
+    def reorder(self, rows_B: Tensor) -> None:
+        self.buffers = [buffer.index_select(0, rows_B) for buffer in self.buffers]
+
+    def join(self, other: SlidingState, length: int, capacity: int) -> None:
+        self._fit(capacity)
+        # A side that has slid holds its last tokens only; the other needs no more of its padding than that.
+        held = [length if side.used == side.length else side.used for side in (self, other)]
+        used = min(*held, self.size)
+        joined = []
+        for one, two in zip(self.buffers, other.buffers, strict=True):
+            rows = one.shape[0]
+            buffer = one.new_zeros(rows + two.shape[0], one.shape[1], self.size, one.shape[3])
+            for target, source, side in ((buffer[:rows], one, self), (buffer[rows:], two, other)):
+                n_kept = min(used, side.used)
+                target[:, :, used - n_kept : used] = source[:, :, side.used - n_kept : side.used]
+            joined.append(buffer)
+        self.buffers, self.used, self.length = joined, used, length
+
+    def truncate(self, length: int) -> None:
+        drop = self.length - length
+        if drop <= 0:
+            return
+        left = self.used - drop
+        needed = min(length, (self.window or length + 1) - 1)
+        if left < needed:
+            raise StateError(
+                f"a window of {self.window} tokens has slid: only its last {self.used} tokens are held, "
+                f"so {drop} cannot be discarded",
+                hint="Truncate by fewer tokens at a time, or start again from the prompt.",
+            )
+        self.used, self.length = max(left, 0), length

@@ -1,0 +1,74 @@
+"""Checks of attention backends: each layer that a backend accepts is computed as `eager` computes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gptkit.core.errors import SpecError
+from gptkit.kinds.attention_backend import ScoreFeatures
+from gptkit.model.gpt import GPT
+from gptkit.testing.check import Checks, expect, same
+from gptkit.testing.subject import D_HEAD, D_MODEL, VOCAB, Subject, stirred, token_ids
+
+__all__ = ["checks"]
+
+checks = Checks()
+
+_LAYERS: Mapping[str, tuple[dict[str, Any], str]] = {
+    "plain": ({}, "rotary"),
+    "with grouped heads": ({"n_heads": 4, "n_kv_heads": 2}, "rotary"),
+    "with a window": ({"window": 5}, "rotary"),
+    "with chunks": ({"chunk": 4}, "none"),
+    "with a softcap": ({"softcap": 3.0}, "rotary"),
+    "with sinks": ({"sinks": True}, "none"),
+    "with a bias": ({"window": 6}, "alibi"),
+    "with a content term": ({}, "shaw"),
+}
+
+
+def _models(subject: Subject) -> Iterator[tuple[str, GPT, GPT]]:
+    """Models with the backend and with `eager`, of the same weights, for every layer that the backend accepts."""
+    for label, (fields, position) in _LAYERS.items():
+        attention = {"name": "grouped-query", "n_heads": 2, "n_kv_heads": 2, "d_head": D_HEAD, **fields}
+        layout = {"d_model": D_MODEL, "n_layers": 2, "context_length": 48, "attention": attention, "position": position}
+        try:
+            model = GPT({**layout, "attention_backend": subject.spec}, VOCAB)
+        except SpecError:
+            continue
+        yield label, *(stirred(made).eval() for made in (model, GPT({**layout, "attention_backend": "eager"}, VOCAB)))
+
+
+@checks.add("equals-eager", "A model must not compute something else with another backend.")
+@torch.no_grad()
+def equals_eager(subject: Subject) -> None:
+    ids, documents_BT = token_ids(2, 20), torch.tensor([[0] * 9 + [1] * 11, [4] * 4 + [2] * 10 + [7] * 6])
+    padding_B = torch.tensor([0, 4])
+    seen = False
+    for label, model, eager in _models(subject):
+        seen = True
+        calls: dict[str, dict[str, Tensor]] = {
+            "whole rows": {},
+            "packed documents": {"documents_BT": documents_BT},
+            "padded rows": {"left_padding_B": padding_B},
+        }
+        for what, arguments in calls.items():
+            one, other = model(ids, **arguments).logits, eager(ids, **arguments).logits
+            if what == "padded rows":
+                one, other = one[:, 4:], other[:, 4:]
+            same(one, other, f"a layer {label} gives other logits than with eager, for {what}", 1e-4)
+        cache = model.new_cache(2)
+        steps = torch.cat([model(piece, cache=cache).logits for piece in torch.split(ids, [9, 1, 1, 5, 4], dim=1)], dim=1)
+        same(steps, eager(ids).logits, f"a layer {label} gives other logits than with eager, for a cache", 1e-4)
+    expect(seen, "it refuses every layer, a plain one too")
+
+
+@checks.add("names-limitations", "What a backend cannot compute is reported when a spec is loaded, and in a sentence.")
+def names_limitations(subject: Subject) -> None:
+    expect(subject.spec.limitation(ScoreFeatures()) is None, "it refuses a plain layer")
+    everything = ScoreFeatures(*[True] * 10)
+    said = subject.spec.limitation(everything)
+    expect(said is None or (isinstance(said, str) and said and not said.endswith(".")), f"limitation gives {said!r}")
