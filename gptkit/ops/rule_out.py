@@ -5,14 +5,17 @@ Shapes: B batch, V vocabulary.
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["rule_out"]
 
 
 def rule_out(logits_BV: Tensor, remove_BV: Tensor) -> Tensor:
     """The logits with -inf where `remove_BV` is true; a row that would have no token left stays as it was."""
-    left_BV = logits_BV.masked_fill(remove_BV, -torch.inf)
-    empty_B1 = left_BV.amax(dim=-1, keepdim=True) == -torch.inf
-    return torch.where(empty_B1, logits_BV, left_BV)
+    left_BV = logits_BV.masked_fill(remove_BV, -math.inf)
+    empty_B1 = left_BV.amax(dim=-1, keepdim=True) == -math.inf
+    return logits_BV.where(empty_B1, left_BV)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
-
-from tokenizers import Tokenizer as Core
-from tokenizers.models import BPE
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from gptkit.core.errors import TokenizerError
 from gptkit.text.bytes import BYTES
 from gptkit.text.state import damaged, read_bytes
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as Core
 
 __all__ = [
     "TOKENIZER_FILE",
@@ -54,6 +54,8 @@ def read_core(data: bytes, specials: Iterable[str] = ()) -> Core:
     Raises:
         TokenizerError: it is no tokenizer, or does not have one of `specials`.
     """
+    from tokenizers import Tokenizer as Core
+
     core = guarded(lambda: Core.from_str(data.decode()), "is no tokenizer that the `tokenizers` library can read")
     # A published file may cut or fill up texts to the length its model was trained with.
     core.no_truncation()
@@ -120,6 +122,8 @@ def chat_template(folder: Path, config: Mapping[str, Any]) -> str | None:
 
 def is_lossless(core: Core, vocab: Mapping[str, int]) -> bool:
     """Whether the tokenizer is byte-level with every byte in its vocabulary, and changes nothing before it splits."""
+    from tokenizers.models import BPE
+
     outer = stage(core.pre_tokenizer) or {}
     stages = outer.get("pretokenizers", [outer])
     byte_level = [inner for inner in stages if inner.get("type") == "ByteLevel"]

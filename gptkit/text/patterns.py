@@ -6,9 +6,6 @@ They are read by two engines, Oniguruma when training and fancy-regex when encod
 
 from __future__ import annotations
 
-import tiktoken
-from tokenizers import Regex, normalizers
-
 __all__ = ["PATTERNS", "compiled_pattern"]
 
 _CONTRACTION = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -53,6 +50,9 @@ def compiled_pattern(pattern: str) -> str:
     """
     if pattern in PATTERNS:
         return PATTERNS[pattern]
+    import tiktoken
+    from tokenizers import Regex, normalizers
+
     # What the expression does not match becomes a piece a character, where the core would drop it.
     covering = rf"(?:{pattern})|[\s\S]"
     try:

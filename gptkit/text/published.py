@@ -5,18 +5,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import http.client
 import importlib.metadata
 import json
 import os
 import tempfile
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from types import FunctionType
 from typing import Any
-
-from tiktoken_ext import openai_public  # type: ignore[import-untyped]
 
 from gptkit.core.atomic import write_bytes
 from gptkit.core.errors import FileError, TokenizerError
@@ -57,6 +53,8 @@ def recipe(encoding: str) -> Recipe:
     Raises:
         TokenizerError: the installed tiktoken has no such encoding, or is made differently.
     """
+
+    from tiktoken_ext import openai_public  # type: ignore[import-untyped]
 
     def note_json(*, encoder_json_file: str, encoder_json_hash: str, **_: Any) -> tuple[str, str]:
         return encoder_json_file, encoder_json_hash
@@ -150,6 +148,9 @@ def _packaged(name: str) -> Path:
 
 
 def _download(encoding: str) -> dict[bytes, int]:
+    import http.client
+    import urllib.request
+
     name = "r50k_base" if encoding == "gpt2" else encoding
     known = recipe(name)
     key = _key(known)

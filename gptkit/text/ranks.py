@@ -7,8 +7,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import tiktoken
-
 from gptkit.core.atomic import write_bytes
 from gptkit.core.errors import TokenizerError
 from gptkit.kinds.tokenizer import BytePairs
@@ -68,6 +66,8 @@ class RankTokenizer(NumberedTokenizer):
         start: str | None = None,
         end: str | None = None,
     ) -> None:
+        import tiktoken
+
         ids = [*ranks.values(), *specials.values()]
         if len(set(ids)) != len(ids):
             raise TokenizerError("two tokens share one id")

@@ -13,7 +13,8 @@ from gptkit.components.activation.elementwise import GeluSpec
 from gptkit.components.block.pre_norm import PreNorm, PreNormSpec
 from gptkit.components.feedforward.mlp import MLPSpec
 from gptkit.components.feedforward.modules.mlp import MLP
-from gptkit.components.norm.rms import RMSNorm, RMSNormSpec
+from gptkit.components.norm.modules.rms import RMSNorm
+from gptkit.components.norm.rms import RMSNormSpec
 from gptkit.components.router.top_k_softmax import TopKSoftmax, TopKSoftmaxSpec
 from gptkit.kinds.context import BuildContext
 from gptkit.nn.forward import Forward

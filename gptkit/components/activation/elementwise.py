@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
-import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor, nn
 
 from gptkit.kinds.activation import ActivationSpec
 from gptkit.kinds.context import BuildContext
+
+if TYPE_CHECKING:
+    from torch import nn
 
 __all__ = [
     "GeluSpec",
     "GeluTanhSpec",
     "IdentitySpec",
     "LeakyReluSpec",
-    "QuickGelu",
     "QuickGeluSpec",
     "ReluSpec",
-    "ReluSquared",
     "ReluSquaredSpec",
     "SigmoidSpec",
     "SiluSpec",
@@ -39,6 +37,8 @@ class IdentitySpec(ActivationSpec):
     name: Literal["identity"] = "identity"
 
     def build(self, context: BuildContext) -> nn.Module:
+        from torch import nn
+
         return nn.Identity()
 
 
@@ -52,6 +52,8 @@ class ReluSpec(ActivationSpec):
     name: Literal["relu"] = "relu"
 
     def build(self, context: BuildContext) -> nn.Module:
+        from torch import nn
+
         return nn.ReLU()
 
 
@@ -66,6 +68,8 @@ class LeakyReluSpec(ActivationSpec):
     slope: float = Field(0.01, description="The slope below zero.", ge=0)
 
     def build(self, context: BuildContext) -> nn.Module:
+        from torch import nn
+
         return nn.LeakyReLU(self.slope)
 
 
@@ -82,14 +86,9 @@ class ReluSquaredSpec(ActivationSpec):
     name: Literal["relu-squared"] = "relu-squared"
 
     def build(self, context: BuildContext) -> nn.Module:
+        from gptkit.components.activation.modules.elementwise import ReluSquared
+
         return ReluSquared()
-
-
-class ReluSquared(nn.Module):
-    """The runtime part of `ReluSquaredSpec`."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x).square()
 
 
 class GeluSpec(ActivationSpec):
@@ -105,6 +104,8 @@ class GeluSpec(ActivationSpec):
     name: Literal["gelu"] = "gelu"
 
     def build(self, context: BuildContext) -> nn.Module:
+        from torch import nn
+
         return nn.GELU()
 
 
@@ -121,6 +122,8 @@ class GeluTanhSpec(ActivationSpec):
     name: Literal["gelu-tanh"] = "gelu-tanh"
 
     def build(self, context: BuildContext) -> nn.Module:
+        from torch import nn
+
         return nn.GELU(approximate="tanh")
 
 
@@ -138,21 +141,9 @@ class QuickGeluSpec(ActivationSpec):
     alpha: float = Field(1.702, description="The sigmoid's steepness.")
 
     def build(self, context: BuildContext) -> nn.Module:
+        from gptkit.components.activation.modules.elementwise import QuickGelu
+
         return QuickGelu(self.alpha)
-
-
-class QuickGelu(nn.Module):
-    """The runtime part of `QuickGeluSpec`."""
-
-    def __init__(self, alpha: float) -> None:
-        super().__init__()
-        self.alpha = alpha
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * torch.sigmoid(self.alpha * x)
-
-    def extra_repr(self) -> str:
-        return f"alpha={self.alpha}"
 
 
 class SiluSpec(ActivationSpec):
@@ -168,6 +159,8 @@ class SiluSpec(ActivationSpec):
     name: Literal["silu"] = "silu"
 
     def build(self, context: BuildContext) -> nn.Module:
+        from torch import nn
+
         return nn.SiLU()
 
 
@@ -181,6 +174,8 @@ class SigmoidSpec(ActivationSpec):
     name: Literal["sigmoid"] = "sigmoid"
 
     def build(self, context: BuildContext) -> nn.Module:
+        from torch import nn
+
         return nn.Sigmoid()
 
 
@@ -194,6 +189,8 @@ class TanhSpec(ActivationSpec):
     name: Literal["tanh"] = "tanh"
 
     def build(self, context: BuildContext) -> nn.Module:
+        from torch import nn
+
         return nn.Tanh()
 
 
@@ -207,4 +204,6 @@ class SoftplusSpec(ActivationSpec):
     name: Literal["softplus"] = "softplus"
 
     def build(self, context: BuildContext) -> nn.Module:
+        from torch import nn
+
         return nn.Softplus()

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.initializer import InitializerSpec
-from gptkit.nn.initial import Role
+
+if TYPE_CHECKING:
+    from torch import Generator, Size, Tensor
+
+    from gptkit.nn.initial import Role
 
 __all__ = ["NormalSpec"]
 
@@ -30,7 +32,9 @@ class NormalSpec(InitializerSpec):
     std: float = Field(0.02, description="Standard deviation.", gt=0)
     scale_outputs: bool = Field(True, description="Divide projections that write to the residual stream by √(2 · n_layers).")
 
-    def fill(self, role: Role, shape: torch.Size, generator: torch.Generator, context: BuildContext) -> Tensor:
+    def fill(self, role: Role, shape: Size, generator: Generator, context: BuildContext) -> Tensor:
+        import torch
+
         std = self.std
         if role == "output" and self.scale_outputs:
             std /= math.sqrt(2 * context.n_layers)

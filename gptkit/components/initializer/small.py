@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.initializer import InitializerSpec
-from gptkit.nn.initial import Role
+
+if TYPE_CHECKING:
+    from torch import Generator, Size, Tensor
+
+    from gptkit.nn.initial import Role
 
 __all__ = ["SmallSpec"]
 
@@ -33,7 +35,9 @@ class SmallSpec(InitializerSpec):
     name: Literal["small"] = "small"
     scale_outputs: bool = Field(True, description="Divide projections that write to the residual stream by √(2 · n_layers).")
 
-    def fill(self, role: Role, shape: torch.Size, generator: torch.Generator, context: BuildContext) -> Tensor:
+    def fill(self, role: Role, shape: Size, generator: Generator, context: BuildContext) -> Tensor:
+        import torch
+
         std = math.sqrt(2 / (5 * context.d_model))
         if role == "output" and self.scale_outputs:
             std = 2 / (context.n_layers * math.sqrt(context.d_model))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.initializer import InitializerSpec
-from gptkit.nn.initial import Role
+
+if TYPE_CHECKING:
+    from torch import Generator, Size, Tensor
+
+    from gptkit.nn.initial import Role
 
 __all__ = ["XavierSpec"]
 
@@ -33,7 +35,9 @@ class XavierSpec(InitializerSpec):
     embedding_std: float = Field(0.02, description="Standard deviation of tables of vectors.", gt=0)
     scale_outputs: bool = Field(True, description="Divide projections that write to the residual stream by √(2 · n_layers).")
 
-    def fill(self, role: Role, shape: torch.Size, generator: torch.Generator, context: BuildContext) -> Tensor:
+    def fill(self, role: Role, shape: Size, generator: Generator, context: BuildContext) -> Tensor:
+        import torch
+
         std = self.embedding_std
         if role != "embedding":
             std = self.gain * math.sqrt(2 / sum(shape[-2:]))

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
-import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor, nn
 
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.norm import NormSpec
-from gptkit.nn.initial import Initial
 
-__all__ = ["LayerNorm", "LayerNormSpec"]
+if TYPE_CHECKING:
+    from gptkit.components.norm.modules.layer import LayerNorm
+
+__all__ = ["LayerNormSpec"]
 
 
 class LayerNormSpec(NormSpec):
@@ -49,38 +48,7 @@ class LayerNormSpec(NormSpec):
         {"offset": 1.0},
     )
 
-    def build(self, context: BuildContext, *, dim: int) -> nn.Module:
+    def build(self, context: BuildContext, *, dim: int) -> LayerNorm:
+        from gptkit.components.norm.modules.layer import LayerNorm
+
         return LayerNorm(self, dim)
-
-
-class LayerNorm(nn.Module):
-    """The runtime part of `LayerNormSpec`: one fused kernel, statistics in fp32 whatever the input."""
-
-    def __init__(self, spec: LayerNormSpec, dim: int) -> None:
-        super().__init__()
-        self.shape = (dim,)
-        self.eps = spec.eps
-        self.offset = spec.offset
-        self.weight = nn.Parameter(torch.full((dim,), 1 - spec.offset)) if spec.scale else None
-        self.bias = nn.Parameter(torch.zeros(dim)) if spec.shift else None
-
-    def initial(self) -> dict[str, Initial]:
-        first = _constant(1 - self.offset)
-        return ({"weight": first} if self.weight is not None else {}) | ({"bias": "zeros"} if self.bias is not None else {})
-
-    def forward(self, x: Tensor) -> Tensor:
-        weight: Tensor | None = self.weight
-        if self.offset and weight is not None:
-            weight = weight + self.offset
-        return F.layer_norm(x, self.shape, weight, self.bias, self.eps).to(x.dtype)
-
-    def extra_repr(self) -> str:
-        return f"{self.shape[0]}, eps={self.eps}"
-
-
-def _constant(value: float) -> Initial:
-    if value == 1:
-        return "ones"
-    if value == 0:
-        return "zeros"
-    return lambda shape, generator: torch.full(shape, value, device=generator.device)

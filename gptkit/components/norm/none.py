@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-from torch import nn
+from typing import TYPE_CHECKING, Literal
 
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.norm import NormSpec
+
+if TYPE_CHECKING:
+    from torch import nn
 
 __all__ = ["NoNormSpec"]
 
@@ -24,4 +25,6 @@ class NoNormSpec(NormSpec):
     name: Literal["none"] = "none"
 
     def build(self, context: BuildContext, *, dim: int) -> nn.Module:
+        from torch import nn
+
         return nn.Identity()

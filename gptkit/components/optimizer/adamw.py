@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
 from pydantic import Field
-from torch import nn
 
 from gptkit.components.optimizer.groups import can_fuse, decay_groups, trainable
 from gptkit.kinds.optimizer import OptimizerSpec
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer
 
 __all__ = ["AdamWSpec"]
 
@@ -42,7 +44,9 @@ class AdamWSpec(OptimizerSpec):
         "matrices", description="What decays: tensors of two or more dimensions, or norms' scales and biases too."
     )
 
-    def build(self, model: nn.Module) -> torch.optim.Optimizer:
+    def build(self, model: nn.Module) -> Optimizer:
+        import torch
+
         parameters = trainable(model)
         return torch.optim.AdamW(
             decay_groups(parameters, self.weight_decay, everywhere=self.decay == "all"),

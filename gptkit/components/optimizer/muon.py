@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from importlib import metadata
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import torch
+from packaging.version import Version
 from pydantic import Field
-from torch import nn
 
 from gptkit.components.optimizer.groups import can_fuse, decay_groups, trainable
 from gptkit.core.errors import Problem
 from gptkit.kinds.optimizer import OptimizerSpec
-from gptkit.nn.embedding import Embedding
-from gptkit.nn.head import Head
-from gptkit.nn.position import Position
 
-__all__ = ["Joined", "MuonSpec"]
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer
+
+__all__ = ["MuonSpec"]
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -55,12 +56,19 @@ class MuonSpec(OptimizerSpec):
     adamw_betas: tuple[Beta, Beta] = Field((0.9, 0.95), description="AdamW's β₁ and β₂.")
 
     def problems(self, context: Any) -> Iterator[Problem]:
-        if not hasattr(torch.optim, "Muon"):
-            yield Problem(
-                (), f"needs torch 2.9 or newer, and {torch.__version__} is installed; run: pip install 'torch>=2.9'"
-            )
+        installed = metadata.version("torch")
+        if Version(installed) < Version("2.9"):
+            yield Problem((), f"needs torch 2.9 or newer, and {installed} is installed; run: pip install 'torch>=2.9'")
 
-    def build(self, model: nn.Module) -> torch.optim.Optimizer:
+    def build(self, model: nn.Module) -> Optimizer:
+        import torch
+        from torch import nn
+
+        from gptkit.components.optimizer.modules.joined import Joined
+        from gptkit.nn.embedding import Embedding
+        from gptkit.nn.head import Head
+        from gptkit.nn.position import Position
+
         outer = {
             id(parameter)
             for module in model.modules()
@@ -70,7 +78,7 @@ class MuonSpec(OptimizerSpec):
         hidden = [p for p in trainable(model) if p.ndim == 2 and id(p) not in outer]
         chosen = {id(p) for p in hidden}
         rest = [p for p in trainable(model) if id(p) not in chosen]
-        parts: list[torch.optim.Optimizer] = []
+        parts: list[Optimizer] = []
         if hidden:
             muon = torch.optim.Muon(
                 hidden,
@@ -91,32 +99,3 @@ class MuonSpec(OptimizerSpec):
             )
             parts.append(adamw)
         return Joined(parts)
-
-
-class Joined(torch.optim.Optimizer):
-    """Several optimizers of disjoint parameters behind one, with one `param_groups` and one `state_dict`."""
-
-    def __init__(self, parts: list[torch.optim.Optimizer]) -> None:
-        self._parts = parts
-        super().__init__([group for part in parts for group in part.param_groups], {})
-        self._bind()
-
-    def _bind(self) -> None:
-        """Let the parts work on the groups and the state that this optimizer shows."""
-        groups = iter(self.param_groups)
-        for part in self._parts:
-            part.param_groups = [next(groups) for _ in part.param_groups]
-            part.state = self.state
-
-    def step(self, closure: Any = None) -> Any:
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for part in self._parts:
-            part.step()
-        return loss
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict(state_dict)
-        self._bind()

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from pydantic import Field
-from torch import nn
 
 from gptkit.components.optimizer.groups import decay_groups, trainable
 from gptkit.core.errors import Problem
 from gptkit.kinds.optimizer import OptimizerSpec
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer
 
 __all__ = ["SGDSpec"]
 
@@ -38,7 +40,9 @@ class SGDSpec(OptimizerSpec):
         if self.nesterov and self.momentum == 0:
             yield Problem(("nesterov",), "needs a momentum above 0; set momentum: 0.9, or nesterov: false")
 
-    def build(self, model: nn.Module) -> torch.optim.Optimizer:
+    def build(self, model: nn.Module) -> Optimizer:
+        import torch
+
         return torch.optim.SGD(
             decay_groups(trainable(model), self.weight_decay, everywhere=False),
             lr=self.learning_rate,

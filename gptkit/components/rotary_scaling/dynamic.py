@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.rotary_scaling import RotaryScalingSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["DynamicScalingSpec"]
 
@@ -41,8 +42,10 @@ class DynamicScalingSpec(RotaryScalingSpec):
         return max(old, new) > (self.original_context_length or context.context_length) and old != new
 
     def at_length(self, base: float, d_rotary: int, context: BuildContext, length_B: Tensor) -> Tensor:
+        import torch
+
         trained = self.original_context_length or context.context_length
-        ratio_B = torch.clamp(length_B.float(), min=float(trained)) / trained
+        ratio_B = length_B.float().clamp(min=float(trained)) / trained
         # Two rotated features turn at the rate of one token, whatever the base.
         power = d_rotary / (d_rotary - 2) if d_rotary > 2 else 1.0
         base_B = base * (self.factor * ratio_B - (self.factor - 1)) ** power

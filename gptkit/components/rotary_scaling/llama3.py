@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from gptkit.core.errors import Problem
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.rotary_scaling import RotaryScalingSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["Llama3ScalingSpec"]
 
@@ -44,5 +45,5 @@ class Llama3ScalingSpec(RotaryScalingSpec):
         turns = self.original_context_length * plain / (2 * math.pi)
         span = self.high_frequency_factor - self.low_frequency_factor
         beyond = turns - self.low_frequency_factor
-        kept = torch.clamp(beyond / span, 0, 1) if span else (beyond >= 0).to(beyond.dtype)
+        kept = (beyond / span).clamp(0, 1) if span else (beyond >= 0).to(beyond.dtype)
         return (1 - kept) * plain / self.factor + kept * plain

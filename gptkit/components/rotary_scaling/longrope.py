@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.rotary_scaling import RotaryScalingSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["LongRopeScalingSpec"]
 
@@ -54,6 +55,8 @@ class LongRopeScalingSpec(RotaryScalingSpec):
                 yield f"scaling.{field} has {len(divisors)} divisors for {d_rotary // 2} pairs of features; give one a pair"
 
     def _divide(self, base: float, d_rotary: int, divisors: tuple[float, ...]) -> Tensor:
+        import torch
+
         return self.plain(base, d_rotary) / torch.tensor(divisors)
 
     def frequencies(self, base: float, d_rotary: int, context: BuildContext) -> Tensor:
@@ -65,7 +68,7 @@ class LongRopeScalingSpec(RotaryScalingSpec):
     def at_length(self, base: float, d_rotary: int, context: BuildContext, length_B: Tensor) -> Tensor:
         short = self._divide(base, d_rotary, self.short).to(length_B.device)
         long = self._divide(base, d_rotary, self.long).to(length_B.device)
-        return torch.where(length_B[:, None] > self._trained(context), long, short)
+        return long.where(length_B[:, None] > self._trained(context), short)
 
     def amplitude(self, context: BuildContext) -> float:
         if self.attention_factor is not None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.rotary_scaling import RotaryScalingSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["YarnScalingSpec"]
 
@@ -40,6 +41,8 @@ class YarnScalingSpec(RotaryScalingSpec):
     )
 
     def frequencies(self, base: float, d_rotary: int, context: BuildContext) -> Tensor:
+        import torch
+
         trained = self.original_context_length or context.context_length / self.factor
 
         def pair_turning(times: float) -> float:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from gptkit.components.sampler.cutoff import keep_above
 from gptkit.kinds.sampler import Sampler, SamplerContext, SamplerSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["Eta", "EtaSpec"]
 
@@ -25,7 +26,7 @@ class Eta(Sampler):
     def __call__(self, logits_BV: Tensor, history: Sequence[Sequence[int]]) -> Tensor:
         log_p_BV = logits_BV.log_softmax(dim=-1)
         p_BV = log_p_BV.exp()
-        negative_entropy_B1 = torch.where(p_BV > 0, p_BV * log_p_BV, 0).sum(dim=-1, keepdim=True)
+        negative_entropy_B1 = (p_BV * log_p_BV).where(p_BV > 0, 0).sum(dim=-1, keepdim=True)
         eta_B1 = (math.sqrt(self.epsilon) * negative_entropy_B1.exp()).clamp_max(self.epsilon)
         return keep_above(logits_BV, p_BV >= eta_B1)
 

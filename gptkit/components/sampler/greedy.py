@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import ClassVar, Literal
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from gptkit.kinds.sampler import Sampler, SamplerContext, SamplerSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["Greedy", "GreedySpec"]
 
@@ -18,7 +19,7 @@ class Greedy(Sampler):
 
     def __call__(self, logits_BV: Tensor, history: Sequence[Sequence[int]]) -> Tensor:
         best_B1 = logits_BV.argmax(dim=-1, keepdim=True)
-        only_BV = torch.full_like(logits_BV, -torch.inf)
+        only_BV = logits_BV.new_full(logits_BV.shape, -math.inf)
         return only_BV.scatter(-1, best_B1, logits_BV.gather(-1, best_B1))
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["occurrences"]
 
@@ -22,6 +23,8 @@ def occurrences(history: Sequence[Sequence[int]], like_BV: Tensor, window: int |
     Returns:
         Indices into the flattened logits (N,), and the counts (N,) in the logits' dtype.
     """
+    import torch
+
     vocab_size = like_BV.shape[-1]
     places: list[int] = []
     counts: list[int] = []

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from gptkit.components.sampler.ids import check_ids
 from gptkit.kinds.sampler import Sampler, SamplerContext, SamplerSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["LogitBias", "LogitBiasSpec"]
 
@@ -44,6 +45,8 @@ class LogitBiasSpec(SamplerSpec):
     )
 
     def build(self, context: SamplerContext) -> LogitBias:
+        import torch
+
         check_ids("logit-bias", self.bias, context.vocab_size)
         bias_V = torch.zeros(context.vocab_size)
         for token, value in self.bias.items():

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from gptkit.kinds.sampler import Sampler, SamplerContext, SamplerSpec
 from gptkit.ops.rule_out import rule_out
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["MinLength", "MinLengthSpec"]
 
@@ -24,6 +25,8 @@ class MinLength(Sampler):
         self._prompts: list[int] | None = None
 
     def __call__(self, logits_BV: Tensor, history: Sequence[Sequence[int]]) -> Tensor:
+        import torch
+
         lengths = [len(tokens) for tokens in history]
         if self._prompts is None:
             self._prompts = lengths

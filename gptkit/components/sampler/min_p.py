@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from gptkit.kinds.sampler import Sampler, SamplerContext, SamplerSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["MinP", "MinPSpec"]
 
@@ -24,7 +25,7 @@ class MinP(Sampler):
 
     def __call__(self, logits_BV: Tensor, history: Sequence[Sequence[int]]) -> Tensor:
         lowest_B1 = logits_BV.amax(dim=-1, keepdim=True) + self.below_best
-        return logits_BV.masked_fill(logits_BV < lowest_B1, -torch.inf)
+        return logits_BV.masked_fill(logits_BV < lowest_B1, -math.inf)
 
 
 class MinPSpec(SamplerSpec):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from gptkit.kinds.sampler import Sampler, SamplerContext, SamplerSpec
 from gptkit.ops.rule_out import rule_out
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["NoRepeatNgram", "NoRepeatNgramSpec"]
 
@@ -22,6 +23,8 @@ class NoRepeatNgram(Sampler):
         self.n = n
 
     def __call__(self, logits_BV: Tensor, history: Sequence[Sequence[int]]) -> Tensor:
+        import torch
+
         vocab_size = logits_BV.shape[-1]
         banned_BV = torch.zeros_like(logits_BV, dtype=torch.bool)
         for row, tokens in enumerate(history):

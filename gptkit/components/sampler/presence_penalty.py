@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
-from torch import Tensor
 
 from gptkit.components.sampler.history import occurrences
 from gptkit.kinds.sampler import Sampler, SamplerContext, SamplerSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["PresencePenalty", "PresencePenaltySpec"]
 

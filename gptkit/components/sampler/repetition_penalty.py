@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from gptkit.components.sampler.history import occurrences
 from gptkit.kinds.sampler import Sampler, SamplerContext, SamplerSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["RepetitionPenalty", "RepetitionPenaltySpec"]
 
@@ -25,7 +26,7 @@ class RepetitionPenalty(Sampler):
     def __call__(self, logits_BV: Tensor, history: Sequence[Sequence[int]]) -> Tensor:
         places_N, _ = occurrences(history, logits_BV, self.window)
         seen_N = logits_BV.take(places_N)
-        punished_N = torch.where(seen_N < 0, seen_N * self.penalty, seen_N / self.penalty)
+        punished_N = (seen_N * self.penalty).where(seen_N < 0, seen_N / self.penalty)
         return logits_BV.clone().put_(places_N, punished_N)
 
 

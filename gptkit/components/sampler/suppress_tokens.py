@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from gptkit.components.sampler.ids import check_ids
 from gptkit.kinds.sampler import Sampler, SamplerContext, SamplerSpec
 from gptkit.ops.rule_out import rule_out
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["SuppressTokens", "SuppressTokensSpec"]
 
@@ -46,6 +47,8 @@ class SuppressTokensSpec(SamplerSpec):
     tokens: tuple[int, ...] = Field((), description="The ids of the tokens.")
 
     def build(self, context: SamplerContext) -> SuppressTokens:
+        import torch
+
         check_ids("suppress-tokens", self.tokens, context.vocab_size)
         remove_V = torch.zeros(context.vocab_size, dtype=torch.bool)
         remove_V[list(self.tokens)] = True

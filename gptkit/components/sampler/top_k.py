@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from gptkit.kinds.sampler import Sampler, SamplerContext, SamplerSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["TopK", "TopKSpec"]
 
@@ -24,7 +26,7 @@ class TopK(Sampler):
         if self.k >= logits_BV.shape[-1]:
             return logits_BV
         lowest_B1 = logits_BV.topk(self.k, dim=-1).values[:, -1:]
-        return logits_BV.masked_fill(logits_BV < lowest_B1, -torch.inf)
+        return logits_BV.masked_fill(logits_BV < lowest_B1, -math.inf)
 
 
 class TopKSpec(SamplerSpec):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from gptkit.kinds.sampler import Sampler, SamplerContext, SamplerSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["TopNSigma", "TopNSigmaSpec"]
 
@@ -21,13 +23,13 @@ class TopNSigma(Sampler):
         self.n = n
 
     def __call__(self, logits_BV: Tensor, history: Sequence[Sequence[int]]) -> Tensor:
-        allowed_BV = logits_BV > -torch.inf
+        allowed_BV = logits_BV > -math.inf
         count_B1 = allowed_BV.sum(dim=-1, keepdim=True)
-        mean_B1 = torch.where(allowed_BV, logits_BV, 0).sum(dim=-1, keepdim=True) / count_B1
-        square_B1 = torch.where(allowed_BV, logits_BV - mean_B1, 0).square().sum(dim=-1, keepdim=True)
+        mean_B1 = logits_BV.where(allowed_BV, 0).sum(dim=-1, keepdim=True) / count_B1
+        square_B1 = (logits_BV - mean_B1).where(allowed_BV, 0).square().sum(dim=-1, keepdim=True)
         sigma_B1 = (square_B1 / count_B1).sqrt()
         lowest_B1 = logits_BV.amax(dim=-1, keepdim=True) - self.n * sigma_B1
-        return logits_BV.masked_fill(logits_BV < lowest_B1, -torch.inf)
+        return logits_BV.masked_fill(logits_BV < lowest_B1, -math.inf)
 
 
 class TopNSigmaSpec(SamplerSpec):

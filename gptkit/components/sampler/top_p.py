@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from gptkit.kinds.sampler import Sampler, SamplerContext, SamplerSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["TopP", "TopPSpec"]
 
@@ -31,14 +33,14 @@ class TopP(Sampler):
         k = min(self.first_look, vocab_size)
         while True:
             best_BK = logits_BV.topk(k, dim=-1).values
-            p_BK = (best_BK - total_B1).exp().to(torch.float64)
+            p_BK = (best_BK - total_B1).exp().double()
             before_BK = p_BK.cumsum(dim=-1) - p_BK
             kept_BK = before_BK < self.p
             if k == vocab_size or not kept_BK[:, -1].any():
                 break
             k = min(16 * k, vocab_size)
         last_B1 = kept_BK.sum(dim=-1, keepdim=True).clamp_min(1) - 1
-        return logits_BV.masked_fill(logits_BV < best_BK.gather(-1, last_B1), -torch.inf)
+        return logits_BV.masked_fill(logits_BV < best_BK.gather(-1, last_B1), -math.inf)
 
 
 class TopPSpec(SamplerSpec):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from gptkit.kinds.sampler import Sampler, SamplerContext, SamplerSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["Typical", "TypicalSpec"]
 
@@ -25,13 +27,13 @@ class Typical(Sampler):
             return logits_BV
         log_p_BV = logits_BV.log_softmax(dim=-1)
         p_BV = log_p_BV.exp()
-        entropy_B1 = -torch.where(p_BV > 0, p_BV * log_p_BV, 0).sum(dim=-1, keepdim=True)
+        entropy_B1 = -(p_BV * log_p_BV).where(p_BV > 0, 0).sum(dim=-1, keepdim=True)
         distance_BV = (-log_p_BV - entropy_B1).abs()
         sorted_BV, order_BV = distance_BV.sort(dim=-1)
-        sorted_p_BV = p_BV.gather(-1, order_BV).to(torch.float64)
+        sorted_p_BV = p_BV.gather(-1, order_BV).double()
         before_BV = sorted_p_BV.cumsum(dim=-1) - sorted_p_BV
         last_B1 = (before_BV < self.p).sum(dim=-1, keepdim=True).clamp_min(1) - 1
-        return logits_BV.masked_fill(distance_BV > sorted_BV.gather(-1, last_B1), -torch.inf)
+        return logits_BV.masked_fill(distance_BV > sorted_BV.gather(-1, last_B1), -math.inf)
 
 
 class TypicalSpec(SamplerSpec):

@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator, model_validator
-from tokenizers import Regex, models, pre_tokenizers, trainers
-from tokenizers import Tokenizer as Trained
 
 from gptkit.core.spec import fail
 from gptkit.kinds.tokenizer import Tokenizer
@@ -17,6 +15,9 @@ from gptkit.text.base import SpecialsSpec, not_empty
 from gptkit.text.bytes import unspell
 from gptkit.text.patterns import compiled_pattern
 from gptkit.text.ranks import RankTokenizer, chunks
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as Trained
 
 __all__ = ["BpeSpec", "train_merges"]
 
@@ -33,6 +34,9 @@ def train_merges(texts: Iterator[str], pattern: str, vocab_size: int, min_freque
         vocab_size: the 256 bytes included.
         min_frequency: how often a pair must occur to be merged.
     """
+    from tokenizers import Regex, models, pre_tokenizers, trainers
+    from tokenizers import Tokenizer as Trained
+
     trained = Trained(models.BPE())
     split = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)

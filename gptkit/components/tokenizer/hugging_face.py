@@ -8,10 +8,9 @@ import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
-from tokenizers import Tokenizer as Core
 
 from gptkit.core.atomic import write_bytes
 from gptkit.core.errors import TokenizerError
@@ -21,6 +20,9 @@ from gptkit.text.base import out_of_range, special_pattern, well_formed
 from gptkit.text.decoders import token_decoder
 from gptkit.text.hub_files import TOKENIZER_FILE
 from gptkit.text.state import SavedState, damaged, read_bytes, write_state
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as Core
 
 __all__ = ["HuggingFaceSpec", "HuggingFaceTokenizer"]
 

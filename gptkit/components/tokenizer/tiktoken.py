@@ -10,10 +10,12 @@ from pydantic import Field
 
 from gptkit.kinds.tokenizer import Tokenizer, TokenizerSpec
 from gptkit.text.base import END
-from gptkit.text.published import find_ranks, ranks_from_file, recipe
 from gptkit.text.ranks import RankTokenizer
 
 __all__ = ["TiktokenSpec"]
+
+# Known here, so that a spec is validated without importing tiktoken.
+_VOCAB_SIZES = {"gpt2": 50_257, "r50k_base": 50_257, "p50k_base": 50_281, "cl100k_base": 100_277, "o200k_base": 200_019}
 
 
 class TiktokenSpec(TokenizerSpec):
@@ -41,9 +43,11 @@ class TiktokenSpec(TokenizerSpec):
 
     @property
     def expected_vocab_size(self) -> int:
-        return recipe(self.encoding).vocab_size
+        return _VOCAB_SIZES[self.encoding]
 
     def fit(self, texts: Iterator[str], *, base: Path = Path()) -> Tokenizer:
+        from gptkit.text.published import find_ranks, ranks_from_file, recipe
+
         known = recipe(self.encoding)
         found = find_ranks(self.encoding) if self.file is None else ranks_from_file(self.encoding, base / self.file)
         end = END if END in known.special_tokens else None

@@ -1,0 +1,30 @@
+"""Activations that torch has no module for."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["QuickGelu", "ReluSquared"]
+
+
+class QuickGelu(nn.Module):
+    """x · σ(alpha · x)."""
+
+    def __init__(self, alpha: float) -> None:
+        super().__init__()
+        self.alpha = alpha
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(self.alpha * x)
+
+    def extra_repr(self) -> str:
+        return f"alpha={self.alpha}"
+
+
+class ReluSquared(nn.Module):
+    """max(0, x)²."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x).square()

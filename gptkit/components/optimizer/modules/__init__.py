@@ -1,0 +1,1 @@
+"""Runtime parts of the kind `optimizer`, imported when a component is built."""
