@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from packaging.version import Version
 from pydantic import Field
 
-from gptkit.components.optimizer.groups import can_fuse, decay_groups, trainable
+from gptkit.components.optimizer.groups import can_fuse, decay_groups, stacked_biases, trainable
 from gptkit.core.errors import Problem
 from gptkit.kinds.optimizer import OptimizerSpec
 
@@ -38,8 +38,8 @@ class MuonSpec(OptimizerSpec):
 
     Notes:
         Embeddings, heads, position tables and tensors that are not two-dimensional are left to AdamW, with a rate of
-        their own. With the `rms` scale a learning rate that suits AdamW suits Muon as well
-        (https://arxiv.org/abs/2502.16982). A packed query-key-value matrix counts as one matrix.
+        their own; stacked weights of experts count as one matrix per expert. With the `rms` scale a learning rate that
+        suits AdamW suits Muon as well (https://arxiv.org/abs/2502.16982). A packed query-key-value matrix counts as one.
     """
 
     name: Literal["muon"] = "muon"
@@ -65,9 +65,11 @@ class MuonSpec(OptimizerSpec):
         from torch import nn
 
         from gptkit.components.optimizer.modules.joined import Joined
+        from gptkit.components.optimizer.modules.stacked_muon import StackedMuon
         from gptkit.nn.embedding import Embedding
         from gptkit.nn.head import Head
         from gptkit.nn.position import Position
+        from gptkit.nn.stacked import StackedLinear
 
         outer = {
             id(parameter)
@@ -75,8 +77,10 @@ class MuonSpec(OptimizerSpec):
             if isinstance(module, (Embedding, Head, Position, nn.Embedding))
             for parameter in module.parameters()
         }
-        hidden = [p for p in trainable(model) if p.ndim == 2 and id(p) not in outer]
-        chosen = {id(p) for p in hidden}
+        biases = stacked_biases(model)
+        hidden = [p for p in trainable(model) if p.ndim == 2 and id(p) not in outer | biases]
+        stacks = [m.weight for m in model.modules() if isinstance(m, StackedLinear) and m.weight.requires_grad]
+        chosen = {id(p) for p in (*hidden, *stacks)}
         rest = [p for p in trainable(model) if id(p) not in chosen]
         parts: list[Optimizer] = []
         if hidden:
@@ -90,9 +94,20 @@ class MuonSpec(OptimizerSpec):
                 adjust_lr_fn=_SCALING[self.scale],
             )
             parts.append(muon)
+        if stacks:
+            stacked = StackedMuon(
+                stacks,
+                lr=self.learning_rate,
+                weight_decay=self.weight_decay,
+                momentum=self.momentum,
+                nesterov=self.nesterov,
+                ns_steps=self.iterations,
+                match_rms=self.scale == "rms",
+            )
+            parts.append(stacked)
         if rest:
             adamw = torch.optim.AdamW(
-                decay_groups(rest, self.weight_decay, everywhere=False),
+                decay_groups(rest, self.weight_decay, False, biases),
                 lr=self.adamw_learning_rate or self.learning_rate,
                 betas=self.adamw_betas,
                 fused=True if can_fuse(rest) else None,
