@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from gptkit.model.spec import ModelSpec as ModelSpec
     from gptkit.runs.build import build as build
     from gptkit.runs.exporting import export_model as export_model
-    from gptkit.runs.gguf import export_gguf as export_gguf
     from gptkit.runs.importing import import_model as import_model
     from gptkit.runs.opening import open_spec as open_spec
     from gptkit.runs.run import Run as Run
@@ -69,7 +68,6 @@ _WHERE = {
     "TrainingSpec": "gptkit.training.config",
     "build": "gptkit.runs.build",
     "default_registry": "gptkit.core.registry",
-    "export_gguf": "gptkit.runs.gguf",
     "export_model": "gptkit.runs.exporting",
     "generate": "gptkit.inference",
     "hookimpl": "gptkit.core.hooks",

@@ -1,4 +1,4 @@
-"""`gptkit drift`: where a run departs from the model that it was imported from, or was meant to equal."""
+"""`gptkit drift`: compare a run with the external model that it was imported from, or should equal."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ def drift(
     run: RunFolder,
     against: Annotated[
         Path,
-        typer.Option("--against", metavar="PATH", help="A model's folder, as transformers saves it.", show_default=False),
+        typer.Option(
+            "--against", metavar="PATH", help="The external model, in any format that gptkit imports.", show_default=False
+        ),
     ],
-    n_tokens: Annotated[
-        int, typer.Option("--tokens", metavar="N", min=1, help="How many tokens to send through both.")
-    ] = 64,
+    n_tokens: Annotated[int, typer.Option("--tokens", metavar="N", min=1, help="The number of tokens.")] = 64,
     tolerance: Annotated[
         float,
-        typer.Option("--tolerance", metavar="SHARE", min=0, help="By how much of the largest number one may differ."),
+        typer.Option("--tolerance", metavar="SHARE", min=0, help="The relative difference that counts as equal."),
     ] = 1e-3,
     step: Annotated[
         int | None,
         typer.Option("--step", metavar="N", help="The checkpoint of this step; the newest by default.", show_default=False),
     ] = None,
     every: Annotated[
-        bool, typer.Option("--all", help="Show the parts of all layers, not only of the first to differ.")
+        bool, typer.Option("--all", help="Show the parts of all layers, not only of the first that differs.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Compare a run with a model of transformers, part by part, and name the first part that differs.
+    """Compare a run with an external model, part by part, and name the first part that differs.
 
-    The same tokens go through both. Ends with 1 where a part differs by more than the tolerance. Needs transformers.
+    The same tokens go through both. Exits with 1 if a part differs by more than the tolerance. Needs transformers.
     """
     from gptkit.runs.drift import measure_drift
 

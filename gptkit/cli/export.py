@@ -1,32 +1,17 @@
-"""`gptkit export`: a run becomes a model that other libraries load."""
+"""`gptkit export`: a run becomes a model that other programs load."""
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from gptkit.cli import console
 from gptkit.cli.import_ import transfer
-from gptkit.cli.options import RunFolder
+from gptkit.cli.options import RunFolder, complete_formats
 
-__all__ = ["Format", "Type", "export"]
-
-
-class Format(StrEnum):
-    """What a model can be exported to."""
-
-    HUGGING_FACE = "hugging-face"
-    GGUF = "gguf"
-
-
-class Type(StrEnum):
-    """What the matrices of a GGUF file are written as."""
-
-    F32 = "f32"
-    F16 = "f16"
+__all__ = ["export"]
 
 
 def export(
@@ -35,33 +20,58 @@ def export(
         Path | None,
         typer.Argument(
             metavar="PATH",
-            help="The folder to write (for gguf: the file). By default of the run's name, in exports/.",
+            help="The file or directory to write. By default one with the run's name, in exports/.",
             show_default=False,
         ),
     ] = None,
-    to: Annotated[Format, typer.Option("--to", help="The format.")] = Format.HUGGING_FACE,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            "--to",
+            metavar="FORMAT",
+            help="The format. By default that of PATH's suffix (.gguf), or hugging-face.",
+            autocompletion=complete_formats,
+            show_default=False,
+        ),
+    ] = None,
     family: Annotated[
         str | None,
-        typer.Option("--family", metavar="NAME", help="As which family; one that fits by default.", show_default=False),
+        typer.Option("--family", metavar="NAME", help="The family; by default one that fits.", show_default=False),
     ] = None,
-    type: Annotated[Type, typer.Option("--type", help="What a GGUF file's matrices are written as.")] = Type.F32,
+    type: Annotated[
+        str | None,
+        typer.Option(
+            "--type",
+            metavar="TYPE",
+            help="The element type of matrices, for formats with that option (gguf: f32, f16).",
+            show_default=False,
+        ),
+    ] = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--set", "-s", metavar="KEY=VALUE", help="Set an option of the format. May be given several times."),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ) -> None:
-    """Write a run as transformers and vLLM (hugging-face) or llama.cpp (gguf) load it.
+    """Export a run as transformers and vLLM (hugging-face), llama.cpp (gguf) or a plugin's format load it.
 
-    A model that the format cannot express is refused, with what stands in the way.
+    A model that the format cannot express is refused with the reason. Formats: gptkit components format.
     """
-    name = Path(run).resolve().name
+    from gptkit.runs.exporting import export as write
+
     with transfer("exporting", quiet) as progress:
-        if to is Format.GGUF:
-            from gptkit.runs.gguf import export_gguf
+        made = write(run, target, to=to, options=_options(type, options or []), family=family, progress=progress)
+    console.note(f"exported to {made.path}")
+    for remark in made.remarks:
+        console.warn(remark)
 
-            file = target or Path("exports") / f"{name}.gguf"
-            made = export_gguf(run, file, type=type.value, family=family, progress=progress)
-        else:
-            from gptkit.runs.exporting import export_model
 
-            made = export_model(run, target or Path("exports") / name, family=family, progress=progress)
-    console.note(f"exported to {made}")
-    if to is Format.HUGGING_FACE and not (made / "tokenizer.json").exists():
-        console.note("without a tokenizer: the run's cannot be written as tokenizer.json; bpe, tiktoken and byte can")
+def _options(type: str | None, options: list[str]) -> dict[str, Any]:
+    from gptkit.files.nodes import lift
+    from gptkit.files.overrides import apply_override
+
+    root = lift({} if type is None else {"type": type})
+    for option in options:
+        root = apply_override(root, option)
+    found: dict[str, Any] = root.plain()
+    return found

@@ -1,4 +1,4 @@
-"""`gptkit import`: a model of another library becomes a run."""
+"""`gptkit import`: an external model becomes a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from gptkit.cli import console
-from gptkit.cli.options import complete_runs
+from gptkit.cli.options import complete_formats, complete_runs
 
 __all__ = ["import_model", "transfer"]
 
@@ -21,7 +21,7 @@ def import_model(
         Path,
         typer.Argument(
             metavar="PATH",
-            help="A folder as transformers saves it (config.json, safetensors, tokenizer.json), or a GGUF file.",
+            help="A directory as transformers saves it, a GGUF file, or a model in a plugin's format.",
             show_default=False,
         ),
     ],
@@ -29,7 +29,7 @@ def import_model(
         Path | None,
         typer.Argument(
             metavar="RUN",
-            help="The run's folder. By default runs/NAME, NAME being the source's.",
+            help="The run directory. By default runs/ and the name of PATH.",
             autocompletion=complete_runs,
             show_default=False,
         ),
@@ -38,28 +38,38 @@ def import_model(
         str | None,
         typer.Option("--tokenizer", metavar="NAME", help="A tokenizer where the source has none.", show_default=False),
     ] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="FORMAT",
+            help="The format; detected by default.",
+            autocompletion=complete_formats,
+            show_default=False,
+        ),
+    ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the run that is there, once the new one is whole.")
+        bool, typer.Option("--overwrite", help="Replace the run in the directory, once the new one is complete.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ) -> None:
-    """Import a model that was trained elsewhere: spec, weights and tokenizer.
+    """Import an external model: spec, weights and tokenizer.
 
-    A key of its configuration that is not understood is refused, as it may change what the model computes.
+    A key of its configuration that is not understood is refused, because it may change what the model computes.
     """
     from gptkit.runs.importing import convert_model
 
     name = re.sub(r"[^\w.-]+", "-", source.stem if source.is_file() else source.resolve().name).strip("-.") or "imported"
     target = folder if folder is not None else Path("runs") / name
     with transfer("importing", quiet) as progress:
-        convert_model(source, target, tokenizer=tokenizer, overwrite=overwrite, progress=progress)
+        convert_model(source, target, format=format, tokenizer=tokenizer, overwrite=overwrite, progress=progress)
     console.note(f"imported into {target}")
-    console.note(f'let it write: gptkit generate {target} "Once upon a time"')
+    console.note(f'generate: gptkit generate {target} "Once upon a time"')
 
 
 @contextlib.contextmanager
 def transfer(what: str, quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """A bar that follows bytes, where there is a terminal to show one."""
+    """Show a progress bar of bytes if stderr is a terminal; yields the function that updates it, or None."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
     screen = console.stderr()

@@ -20,6 +20,7 @@ __all__ = [
     "Overrides",
     "RunFolder",
     "chosen",
+    "complete_formats",
     "complete_kinds",
     "complete_names",
     "complete_runs",
@@ -47,6 +48,17 @@ def complete_kinds(incomplete: str) -> Completions:
 
         kinds = default_registry().kinds().items()
         return [(kind, _short(parse(entry.cls.__doc__).summary)) for kind, entry in kinds if kind.startswith(incomplete)]
+    return []
+
+
+def complete_formats(incomplete: str) -> Completions:
+    """Formats of external models."""
+    with contextlib.suppress(Exception):
+        from gptkit.core.registry import default_registry
+        from gptkit.reflect.docstring import parse
+
+        entries = default_registry().entries("format").items()
+        return [(name, _short(parse(entry.cls.__doc__).summary)) for name, entry in entries if name.startswith(incomplete)]
     return []
 
 

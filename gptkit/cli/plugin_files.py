@@ -30,6 +30,7 @@ _USAGE = {
     "schedule": "training:\n  schedule: $name",
     "callback": "training:\n  callbacks: [$name]",
     "tracker": "training:\n  trackers: [$name]",
+    "format": "# none: `gptkit import PATH` detects the format, and `gptkit export RUN PATH --to $name` writes it",
     "family": "# none: `gptkit import FOLDER` finds the family by the model_type of the folder's config.json",
 }
 

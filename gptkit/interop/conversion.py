@@ -1,9 +1,8 @@
-"""Conversion between a family and native models: configurations, pairs of tensors, differences between two specs."""
+"""Conversion between a family and native models: configurations and tensors."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -11,19 +10,28 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from gptkit.core import diff
 from gptkit.core.errors import ExternalModelError, SpecError
 from gptkit.core.registry import Registry, default_registry
 from gptkit.core.suggestions import did_you_mean
 from gptkit.files import validate_data
 from gptkit.interop.layouts import SAME, Separate
-from gptkit.interop.tensor_files import Entry
 from gptkit.kinds.external_config import HARMLESS, ExternalConfig
 from gptkit.kinds.family import FamilySpec, Layout
+from gptkit.kinds.format import ExternalModel, TensorEntry, Tensors
 from gptkit.model.gpt import GPT
 from gptkit.model.spec import LayerSpec, ModelSpec
 
-__all__ = ["Move", "check_tensors", "differences", "families", "find_family", "pair", "read_model"]
+__all__ = [
+    "Move",
+    "check_tensors",
+    "external_entries",
+    "external_tensors",
+    "families",
+    "family_of",
+    "find_family",
+    "pair",
+    "read_model",
+]
 
 _NOT_UNDERSTOOD = (LookupError, AttributeError, TypeError, ValueError, ArithmeticError)
 
@@ -69,6 +77,21 @@ def find_family(config: Mapping[str, Any], place: str, registry: Registry | None
         what = did_you_mean(model_type, sorted(known), label="there are")
         raise ExternalModelError(f"{place}: no installed family has the model_type {model_type!r}; {what}")
     return known[model_type]
+
+
+def family_of(external: ExternalModel, registry: Registry | None = None) -> tuple[FamilySpec, Mapping[str, Any]]:
+    """Return the family of an external model, and the configuration that the family reads.
+
+    Raises:
+        ExternalModelError: its family is not installed; names those that are.
+    """
+    if external.family is None:
+        return find_family(external.config, external.config_location, registry), external.config
+    known = families(registry)
+    if external.family not in known:
+        what = did_you_mean(external.family, sorted(known), label="there are")
+        raise ExternalModelError(f"{external.location} is of the family {external.family!r}, which is not installed; {what}")
+    return known[external.family], external.config
 
 
 def read_model(
@@ -117,7 +140,7 @@ def pair(family: FamilySpec, model: GPT) -> list[Move]:
 
 
 def check_tensors(
-    family: FamilySpec, model: GPT, moves: Sequence[Move], entries: Mapping[str, Entry], place: str
+    family: FamilySpec, model: GPT, moves: Sequence[Move], entries: Mapping[str, TensorEntry], place: str
 ) -> dict[str, str]:
     """Return each external tensor's name in the files by its full name.
 
@@ -139,72 +162,35 @@ def check_tensors(
         raise ExternalModelError(f"{place}: tensors are missing: {_some(missing)}")
     if left:
         raise ExternalModelError(
-            f"{place}: tensors are left over, which config.json does not account for: {_some(left)}",
+            f"{place}: tensors are left over, which the configuration does not account for: {_some(left)}",
             hint="The configuration and the weights are of different models, or the family here does not know them.",
         )
     for name, part in expected.items():
         entry = entries[full[name]]
         if entry.shape != tuple(part.shape):
-            raise ExternalModelError(f"{place}: {name} is {list(entry.shape)}, and config.json asks for {list(part.shape)}")
+            raise ExternalModelError(
+                f"{place}: {name} is {list(entry.shape)}, and the configuration requires {list(part.shape)}"
+            )
         if not entry.dtype.is_floating_point:
-            raise ExternalModelError(f"{place}: {name} holds no plain floating-point numbers", hint="Dequantise it first.")
+            raise ExternalModelError(
+                f"{place}: {name} does not hold plain floating-point numbers", hint="Dequantise it first."
+            )
     return full
 
 
-def differences(native: ModelSpec, external: ModelSpec) -> list[str]:
-    """Return where two models compute differently, as sentences; fields that only affect training are ignored."""
-    found = [
-        f"{each.dotted} is {_short(each.left)}, and would be {_short(each.right)}"
-        for each in diff.differences(_essence(native), _essence(external), equal=_equal)
-    ]
-    # What is so in every layer is said once.
-    return list(dict.fromkeys(_everywhere(found, native.n_layers)))
+def external_entries(moves: Sequence[Move], native: Mapping[str, TensorEntry]) -> dict[str, TensorEntry]:
+    """Return shape and dtype of the external tensors, in the order of the moves."""
+    return {
+        name: TensorEntry(tuple(part.shape), native[move.native].dtype)
+        for move in moves
+        for name, part in zip(move.external, move.split(move.like), strict=True)
+    }
 
 
-def _everywhere(found: Sequence[str], n_layers: int) -> Iterator[str]:
-    parts = [re.fullmatch(r"layers\.\d+\.(.*)", sentence, re.DOTALL) for sentence in found]
-    counts = Counter(part[1] for part in parts if part is not None)
-    for sentence, part in zip(found, parts, strict=True):
-        yield sentence if part is None or counts[part[1]] < n_layers else part[1]
-
-
-def _essence(model: ModelSpec) -> dict[str, Any]:
-    layers = [_plain(layer.model_dump(mode="json", exclude={"repeat"})) for layer in model.layer_specs()]
-    for layer, spec in zip(layers, model.layer_specs(), strict=True):
-        attention = layer["attention"]
-        if attention["name"] in ("multi-head", "grouped-query"):
-            heads = spec.attention.head_shape()  # type: ignore[attr-defined]
-            scale = attention.get("scale") or heads.d_head**-0.5
-            # One is a case of the other.
-            attention |= {"name": "grouped-query", "n_kv_heads": heads.n_kv_heads, "scale": float(f"{scale:.9g}")}
-    whole = model.model_dump(mode="json", include={"context_length", "d_model", "n_layers", "vocab_size"})
-    for part in ("embedding", "final_norm", "head"):
-        spec = getattr(model, part)
-        whole[part] = None if spec is None else _plain(spec.model_dump(mode="json"))
-    absolute = "embed" in model.position.uses
-    whole["position"] = _plain(model.position.model_dump(mode="json")) if absolute else None
-    return {**whole, "layers": layers}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items() if key not in ("dropout", "z_loss", "multiple_of")}
-    return [_plain(item) for item in value] if isinstance(value, list) else value
-
-
-def _equal(native: Any, external: Any) -> bool:
-    """Whether two values are equal, numbers up to what is lost when a configuration is written."""
-    if _is_number(native) and _is_number(external):
-        return bool(abs(native - external) <= 1e-7 * abs(native))
-    return bool(native == external)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _short(value: Any) -> str:
-    return str(value.get("name", "a mapping")) if isinstance(value, dict) else str(value)
+def external_tensors(moves: Sequence[Move], native: Tensors) -> Iterator[tuple[str, Tensor]]:
+    """Return the external tensors one by one, in the order of `external_entries`."""
+    for move in moves:
+        yield from zip(move.external, move.split(native.get(move.native)), strict=True)
 
 
 def _some(names: Sequence[str]) -> str:

@@ -1,6 +1,6 @@
-"""Safetensors as a stream: tensors are looked at without being read, and written one by one.
+"""Safetensors files: headers are read without the tensors, and tensors are read and written one by one.
 
-So that a model is converted in the memory that its largest tensor takes.
+So a model is converted in the memory that its largest tensor takes.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,9 @@ from torch import Tensor
 
 from gptkit.core.atomic import atomic_file, reading
 from gptkit.core.errors import ExternalModelError
+from gptkit.kinds.format import Progress, TensorEntry
 
-__all__ = ["Entry", "TensorFiles", "read_json", "write_tensors"]
+__all__ = ["TensorFiles", "counted", "read_json", "write_tensors"]
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 MAX_JSON = 64 * 2**20
@@ -28,27 +28,15 @@ _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A tensor as its file's header describes it."""
-
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-
-    @property
-    def bytes(self) -> int:
-        return self.dtype.itemsize * torch.Size(self.shape).numel()
-
-
 class TensorFiles:
     """The tensors of a folder (one file, or several with an index) or of a file, mapped into memory.
 
     Raises:
-        ExternalModelError: a file is missing or damaged, or holds numbers in a format that is no plain float.
+        ExternalModelError: a file is missing or damaged, or holds elements that are not plain floating-point numbers.
     """
 
     def __init__(self, path: Path) -> None:
-        self.entries: dict[str, Entry] = {}
+        self.entries: dict[str, TensorEntry] = {}
         self._files: dict[str, Any] = {}
         for file in _parts(path):
             opened = _open(file)
@@ -58,19 +46,19 @@ class TensorFiles:
                     shape, dtype = tuple(view.get_shape()), str(view.get_dtype())
                 except (safetensors.SafetensorError, ValueError, RuntimeError) as error:
                     raise ExternalModelError(f"{file}: {name} is damaged: {error}", hint=_AGAIN) from None
-                # What is no float is a mask or an index; if a family wants it, it is told then.
-                self.entries[name] = Entry(shape, _DTYPES.get(dtype, torch.int8))
+                # Other dtypes are those of masks and indices; a family that needs one gets an error then.
+                self.entries[name] = TensorEntry(shape, _DTYPES.get(dtype, torch.int8))
                 self._files[name] = opened
 
     def get(self, name: str) -> Tensor:
-        """One tensor; its numbers are read from the file when they are used."""
+        """Return one tensor; its elements are read from the file when they are used."""
         tensor: Tensor = self._files[name].get_tensor(name)
         return tensor
 
 
 def write_tensors(
     file: Path,
-    entries: Mapping[str, Entry],
+    entries: Mapping[str, TensorEntry],
     tensors: Iterator[tuple[str, Tensor]],
     metadata: Mapping[str, str] | None = None,
     progress: Callable[[int], None] | None = None,
@@ -80,9 +68,9 @@ def write_tensors(
     Args:
         file: the file; it appears when all tensors are written.
         entries: every tensor's shape and dtype.
-        tensors: the same tensors with their numbers, in the order of `entries`.
-        metadata: texts for the file's head.
-        progress: told how many bytes were written since it was last called.
+        tensors: the tensors in the order of `entries`.
+        metadata: strings for the file's header.
+        progress: receives the number of bytes written since the last call.
     """
     header: dict[str, Any] = {"__metadata__": {"format": "pt", **(metadata or {})}}
     offset = 0
@@ -104,8 +92,21 @@ def write_tensors(
                 progress(entry.bytes)
 
 
+def counted(total: int, progress: Progress | None) -> Callable[[int], None]:
+    """Return a function that adds up numbers of bytes and reports the sum and the total to `progress`."""
+    done = 0
+
+    def report(written: int) -> None:
+        nonlocal done
+        done += written
+        if progress is not None:
+            progress(done, total)
+
+    return report
+
+
 def read_json(file: Path) -> dict[str, Any]:
-    """A JSON file from a stranger.
+    """Return the contents of an untrusted JSON file.
 
     Raises:
         ExternalModelError: it is missing, too large, or holds no mapping.

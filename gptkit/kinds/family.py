@@ -14,6 +14,8 @@ from gptkit.kinds.external_config import ExternalConfig
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from gptkit.interop.formats.gguf.architecture import Architecture
+
 __all__ = ["FamilySpec", "Layout", "Rule"]
 
 
@@ -119,6 +121,10 @@ class FamilySpec(Component):
     def skipped(self, model: Any) -> Sequence[str]:
         """Return patterns of external tensors that are not read: `ignored`, and those that depend on the model's sizes."""
         return self.ignored
+
+    def gguf(self) -> Architecture | None:
+        """Return the family's architecture in GGUF files; None where llama.cpp has none, or it is not described."""
+        return None
 
     @abstractmethod
     def rules(self, model: Any) -> Sequence[Rule]:

@@ -13,6 +13,7 @@ from gptkit.kinds.data import DataSpec
 from gptkit.kinds.embedding import EmbeddingSpec
 from gptkit.kinds.family import FamilySpec
 from gptkit.kinds.feedforward import FeedForwardSpec
+from gptkit.kinds.format import FormatSpec
 from gptkit.kinds.head import HeadSpec
 from gptkit.kinds.initializer import InitializerSpec
 from gptkit.kinds.norm import NormSpec
@@ -48,4 +49,5 @@ def gptkit_kinds() -> list[type[Component]]:
         CallbackSpec,
         TrackerSpec,
         FamilySpec,
+        FormatSpec,
     ]

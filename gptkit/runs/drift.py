@@ -1,71 +1,15 @@
-"""Comparison of a run with an external model that it should equal: the same tokens through both, part by part."""
+"""Comparison of a run with the external model that it was imported from, or should equal."""
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch import Tensor, nn
-
-from gptkit.core.errors import ExternalModelError, RequirementError
 from gptkit.core.registry import Registry
-from gptkit.interop.conversion import differences, find_family, pair, read_model
-from gptkit.interop.tensor_files import TensorFiles, read_json
-from gptkit.kinds.family import FamilySpec
-from gptkit.model.gpt import GPT
+from gptkit.interop.compare import TOLERANCE, Drift, Reading, compare
+from gptkit.interop.selection import detect_format
 from gptkit.runs.run import load
 
 __all__ = ["Drift", "Reading", "measure_drift"]
-
-TOLERANCE = 1e-3
-# The eager path of Falcon with ALiBi adds the bias twice; that of all others is the one that has everything.
-_KERNELS = {"falcon": "sdpa"}
-_LAST = {"attention": "output", "feedforward": "down"}
-
-
-@dataclass(frozen=True)
-class Reading:
-    """One part of the model, in the order of computing.
-
-    Attributes:
-        part: where it is in the model: ``blocks.3.attention``.
-        name: the component: ``grouped-query``.
-        external: the module of the external model; empty for the input of the first layer.
-        distance: the largest difference of an element, relative to the external output's largest; infinite for NaNs and
-            where shapes differ.
-    """
-
-    part: str
-    name: str
-    external: str
-    distance: float
-
-
-@dataclass(frozen=True)
-class Drift:
-    """What was compared.
-
-    Attributes:
-        readings: every part that both have, in the order of computing.
-        tolerance: the distance up to which a part counts as equal.
-        tensors: of the first part beyond it, the tensors whose numbers differ from those in the files.
-        differences: what the run's spec says otherwise than the other model's configuration.
-    """
-
-    readings: tuple[Reading, ...]
-    tolerance: float
-    tensors: tuple[str, ...] = ()
-    differences: tuple[str, ...] = ()
-
-    @property
-    def first(self) -> Reading | None:
-        """The first part that diverges; None where none does."""
-        return _first(self.readings, self.tolerance)
 
 
 def measure_drift(
@@ -77,170 +21,22 @@ def measure_drift(
     step: int | None = None,
     registry: Registry | None = None,
 ) -> Drift:
-    """Send the same tokens through a run and through a model that transformers loads, both in fp32.
+    """Run the same tokens through a run and through an external model, both in fp32.
 
     Args:
-        run: the run's folder.
-        against: the other model's, with config.json.
-        n_tokens: how many; more than any window shows what windows do.
-        tolerance: the share of the largest number by which one may differ.
-        step: which checkpoint of the run; the newest by default.
-        registry: where families and components are looked up; by default what is installed.
+        run: the run directory.
+        against: the external model, in any format that is installed.
+        n_tokens: how many tokens; more than any attention window, to test windows.
+        tolerance: the relative difference up to which a part counts as equal.
+        step: the step of the run's checkpoint; the newest by default.
+        registry: where formats, families and components are looked up; by default what is installed.
 
     Raises:
-        RequirementError: transformers is not installed.
-        ExternalModelError: it cannot load the folder, or the two have different numbers of layers or features.
-        CheckpointError: there is no such run.
+        RequirementError: transformers, which computes the external model, is not installed.
+        ExternalModelError: transformers cannot load the model, or the two have different numbers of layers or features.
+        CheckpointError: the directory is not a run.
     """
-    folder = Path(against)
-    if not folder.is_dir():
-        raise ExternalModelError(
-            f"{folder}: no such folder", hint="Give a folder with config.json, as transformers saves it."
-        )
-    config = read_json(folder / "config.json")
-    family = find_family(config, str(folder / "config.json"), registry)
+    path = Path(against)
+    external = detect_format(path, registry=registry).read(path, registry)
     native = load(run, step=step, device="cpu", registry=registry).model.float()
-    external = _reference(folder, _KERNELS.get(family.model_type, "eager"))
-    pairs = _Pairs(family, native, external)
-    n_ids, longest = min(native.vocab_size, external.config.vocab_size), min(n_tokens, native.context_length)
-    ids_BT = torch.randint(n_ids, (1, longest), generator=torch.Generator().manual_seed(0))
-    readings = tuple(_read(pairs, native, external, ids_BT))
-    first = _first(readings, tolerance)
-    if first is None:
-        return Drift(readings, tolerance)
-    found: list[str] = []
-    with contextlib.suppress(ExternalModelError):
-        found = differences(native.spec, read_model(family, config, registry=registry))
-    return Drift(readings, tolerance, tuple(_tensors(family, native, folder, first.part)), tuple(found))
-
-
-def _first(readings: Sequence[Reading], tolerance: float) -> Reading | None:
-    return next((reading for reading in readings if not reading.distance <= tolerance), None)
-
-
-def _reference(folder: Path, kernel: str) -> Any:
-    try:
-        transformers: Any = importlib.import_module("transformers")
-    except ImportError:
-        hint = "pip install 'transformers>=5'"
-        raise RequirementError("comparing with a model of transformers needs transformers installed", hint=hint) from None
-    logging = transformers.utils.logging
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    options = {"dtype": torch.float32, "attn_implementation": kernel, "local_files_only": True}
-    try:
-        return transformers.AutoModelForCausalLM.from_pretrained(folder, **options).eval()
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ExternalModelError(f"{folder}: transformers cannot load it: {reason}") from None
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
-
-
-class _Pairs:
-    """Pairs of native and external modules that should return the same; the family's rules give the external names."""
-
-    def __init__(self, family: FamilySpec, native: GPT, external: nn.Module) -> None:
-        try:
-            self.rules = family.rules(native.spec)
-        except (LookupError, AttributeError, TypeError, ValueError):
-            raise ExternalModelError(f"the run has not the shape of family {family.name!r}") from None
-        self.modules = dict(external.named_modules())
-        stem = next(rule.external for rule in self.rules if rule.native.startswith("blocks.*")).partition("*")[0]
-        self.blocks = [name for name in self.modules if name.startswith(stem) and name[len(stem) :].isdigit()]
-        if len(self.blocks) != len(native.blocks):
-            raise ExternalModelError(f"the other model has {len(self.blocks)} layers, the run {len(native.blocks)}")
-        # The native module that is hooked, its path and component, and the name of the external module.
-        self.found: list[tuple[nn.Module, str, str, str]] = []
-        for index, (layer, block) in enumerate(zip(native.spec.layer_specs(), native.blocks, strict=True)):
-            for name, child in block.named_children():
-                spec = getattr(layer, name, layer.norm if name.endswith("norm") else None)
-                if spec is not None:
-                    self._add(child, f"blocks.{index}.{name}", spec.name, self.blocks[index])
-            self.found.append((block, f"blocks.{index}", layer.block.name, self.blocks[index]))
-        if native.spec.final_norm is not None:
-            self._add(native.final_norm, "final_norm", native.spec.final_norm.name, "")
-
-    def _add(self, module: nn.Module, part: str, name: str, block: str) -> None:
-        # The output of a branch is that of its last projection, even where the external module also adds the residual.
-        last = _LAST.get(part.rpartition(".")[2])
-        leaf = None if last is None else getattr(module, last, None)
-        if isinstance(leaf, nn.Module):
-            hooked, other = leaf, self._external(f"{part}.{last}")
-        elif last is not None:
-            # Experts have no last projection of their own: the whole external module, whatever its name.
-            hooked, router = module, self._external(f"{part}.router.scores")
-            inner = {router[len(block) + 1 :].partition(".")[0], "mlp", "feed_forward", "block_sparse_moe"}
-            other = next((f"{block}.{each}" for each in sorted(inner) if f"{block}.{each}" in self.modules), "")
-        else:
-            hooked, other = module, self._external(part)
-        if other in self.modules:
-            self.found.append((hooked, part, name, other))
-
-    def _external(self, part: str) -> str:
-        names = next((match[1] for rule in self.rules if (match := rule.match(f"{part}.weight"))), ("",))
-        return names[0].removesuffix(".weight") if len(names) == 1 else ""
-
-
-def _read(pairs: _Pairs, native: GPT, external: Any, ids_BT: Tensor) -> Iterator[Reading]:
-    seen: dict[str, Tensor] = {}
-    there: dict[str, Tensor] = {}
-    handles = []
-
-    # Copies, as some models add to what their modules returned.
-    def keep(where: dict[str, Tensor], key: str) -> Any:
-        return lambda module, inputs, output: where.__setitem__(key, _tensor(output).clone())
-
-    def enters(module: nn.Module, inputs: Any, named: Any) -> None:
-        there["embedding"] = (inputs[0] if inputs else named["hidden_states"]).clone()
-
-    handles.append(native.embedding.register_forward_hook(keep(seen, "embedding")))
-    handles.append(pairs.modules[pairs.blocks[0]].register_forward_pre_hook(enters, with_kwargs=True))
-    for module, part, _, other in pairs.found:
-        handles.append(module.register_forward_hook(keep(seen, part)))
-        handles.append(pairs.modules[other].register_forward_hook(keep(there, part)))
-    try:
-        with torch.no_grad():
-            # Dictionaries remember the order in which our hooks were called: that of computing.
-            seen["logits"] = native(ids_BT).logits
-            there["logits"] = external(ids_BT, use_cache=False).logits
-    finally:
-        for handle in handles:
-            handle.remove()
-    names = {part: (name, other) for _, part, name, other in pairs.found}
-    names |= {"embedding": (native.spec.embedding.name, ""), "logits": (native.spec.head.name, "")}
-    for part, tensor in seen.items():
-        if part in there:
-            yield Reading(part, *names[part], _distance(tensor, there[part]))
-
-
-def _tensor(output: Any) -> Tensor:
-    found: Tensor = output if isinstance(output, Tensor) else output[0]
-    return found
-
-
-def _distance(native: Tensor, external: Tensor) -> float:
-    if native.numel() != external.numel():
-        return float("inf")
-    difference = (native - external.reshape(native.shape)).abs().max() / external.abs().max().clamp(min=1e-30)
-    return float("inf") if difference.isnan() else float(difference)
-
-
-def _tensors(family: FamilySpec, native: GPT, folder: Path, part: str) -> Iterator[str]:
-    """Tensors of a part whose numbers are not those of the files."""
-    files, own = TensorFiles(folder), native.state_dict()
-    for move in pair(family, native):
-        if not _of(part, move.native) or any(name not in files.entries for name in move.external):
-            continue
-        joined = move.join([files.get(name).float() for name in move.external])
-        if not torch.equal(joined, own[move.native]):
-            yield move.native
-
-
-def _of(part: str, name: str) -> bool:
-    whole = "head" if part == "logits" else part
-    # A block is to blame where its branches are not: for how they are joined, which has no numbers.
-    return name.startswith(f"{whole}.") and (whole.count(".") != 1 or not whole.startswith("blocks."))
+    return compare(native, external, n_tokens=n_tokens, tolerance=tolerance, registry=registry)

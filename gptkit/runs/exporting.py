@@ -1,187 +1,160 @@
-"""A run becomes a model that other libraries load."""
+"""Export of a run as an external model."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from gptkit.checkpoint.entries import MODEL
 from gptkit.checkpoint.store import CheckpointStore, read_state
-from gptkit.core.atomic import write_text, writing
-from gptkit.core.errors import CheckpointError, ExternalModelError, TokenizerError
+from gptkit.core.atomic import writing
+from gptkit.core.errors import CheckpointError, ExternalModelError
 from gptkit.core.registry import Registry
-from gptkit.interop.conversion import Move, differences, families, pair, read_model
-from gptkit.interop.tensor_files import SINGLE, Entry, TensorFiles, write_tensors
-from gptkit.kinds.family import FamilySpec
+from gptkit.interop.selection import export_format
+from gptkit.interop.tensor_files import TensorFiles
+from gptkit.kinds.format import FormatSpec, NativeModel, Progress
 from gptkit.model.gpt import GPT
 from gptkit.model.spec import ModelSpec
 from gptkit.runs.folder import RunFolder
 from gptkit.runs.run import load_tokenizer
-from gptkit.runs.spec import ExperimentSpec
 
-__all__ = ["choose_family", "export_model"]
+__all__ = ["Exported", "export", "export_model"]
 
-CONFIG, TOKENIZER, TOKENIZER_CONFIG = "config.json", "tokenizer.json", "tokenizer_config.json"
-_FILES = (SINGLE, TOKENIZER, TOKENIZER_CONFIG, CONFIG)
-_FAILED = (LookupError, AttributeError, TypeError, ValueError, ArithmeticError, StopIteration)
+
+@dataclass(frozen=True)
+class Exported:
+    """An export.
+
+    Attributes:
+        path: the file or directory.
+        remarks: what the format could not store, as sentences for the user.
+    """
+
+    path: Path
+    remarks: Sequence[str] = ()
 
 
 def export_model(
     run: str | Path,
-    folder: str | Path,
+    path: str | Path | None = None,
     *,
+    to: str | Mapping[str, Any] | FormatSpec | None = None,
     family: str | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     registry: Registry | None = None,
 ) -> Path:
-    """Write a run's newest weights as transformers, vLLM and others load them: config.json, safetensors, tokenizer.
+    """Export a run's newest weights, its tokenizer and its configuration.
+
+    ::
+
+        gptkit.export_model("runs/gpt", "exports/gpt")                                  # as transformers and vLLM load it
+        gptkit.export_model("runs/gpt", "gpt.gguf", to={"name": "gguf", "type": "f16"})   # for llama.cpp
 
     Args:
-        run: the run's folder.
-        folder: the directory to write; created if it does not exist. Nothing in it is replaced.
-        family: as which family; by default one that can express the model.
-        progress: told how many bytes of how many are written.
-        registry: where families and components are looked up; by default what is installed.
+        run: the run directory.
+        path: the file or directory to write, whose parents are made; by default one of the run's name in exports/.
+        to: the format: a name, or its spec with options; by default that of the path's suffix, or hugging-face.
+        family: the family to export as; by default one that can express the model.
+        progress: receives the number of bytes written and of all.
+        registry: where formats, families and components are looked up; by default what is installed.
 
     Returns:
-        The folder.
+        The file or directory.
 
     Raises:
-        ExternalModelError: no family can express the model; says what stands in the way of the nearest.
-        CheckpointError: there is no such run, or it has no checkpoint.
+        ExternalModelError: the path exists, or the format or no family can express the model; gives the reason.
+        CheckpointError: the directory is not a run, or the run has no checkpoint.
     """
-    there, target = RunFolder(run), Path(folder)
-    spec = there.read_spec(registry)
-    latest = CheckpointStore(there.checkpoints).latest()
-    if latest is None:
-        raise CheckpointError(f"{there.path} has no checkpoint yet", hint="Resume the training until it saves one.")
-    read_state(latest)
-    _require_free(target)
-    files = TensorFiles(latest / MODEL)
-    model = spec.model
-    if model.vocab_size is None:
-        model = model.model_copy(update={"vocab_size": files.entries["embedding.table.weight"].shape[0]})
-    wanted = family or there.read_provenance().get("imported", {}).get("family")
-    chosen, config = choose_family(model, wanted, only=family is not None, registry=registry)
-    moves = pair(chosen, GPT(model, device="meta"))
-    dtypes = {files.entries[move.native].dtype for move in moves}
-    dtype = "float32" if torch.float32 in dtypes else str(dtypes.pop()).removeprefix("torch.")
-    head = {"architectures": [chosen.architecture], "model_type": chosen.model_type, "torch_dtype": dtype}
-    # The configuration is written last, so that a directory with one is complete.
-    written = [target / name for name in _FILES]
-    try:
-        with writing(target):
-            target.mkdir(parents=True, exist_ok=True)
-        _write(target / SINGLE, moves, files, progress)
-        ends = _write_tokenizer(spec, there, target)
-        write_text(target / CONFIG, json.dumps({**head, **config, **ends}, indent=2) + "\n")
-    except BaseException:
-        # They were not there before.
-        for path in written:
-            path.unlink(missing_ok=True)
-        raise
-    return target
+    return export(run, path, to=to, family=family, progress=progress, registry=registry).path
 
 
-def _require_free(target: Path) -> None:
-    if RunFolder(target).holds_run:
-        raise ExternalModelError(f"{target} is a run, and no export is written into one", hint="Choose another directory.")
-    if (target / CONFIG).exists():
-        raise ExternalModelError(f"{target} already holds a model", hint="Choose another directory.")
-    taken = [name for name in _FILES if (target / name).exists() or (target / name).is_symlink()]
-    if taken:
-        raise ExternalModelError(
-            f"{target} has {', '.join(taken)}, which the export would replace", hint="Choose another directory."
-        )
-
-
-def choose_family(
-    model: ModelSpec,
-    wanted: str | None = None,
+def export(
+    run: str | Path,
+    path: str | Path | None = None,
     *,
-    only: bool = False,
-    among: Collection[str] | None = None,
+    to: str | Mapping[str, Any] | FormatSpec | None = None,
+    options: Mapping[str, Any] | None = None,
+    family: str | None = None,
+    progress: Progress | None = None,
     registry: Registry | None = None,
-) -> tuple[FamilySpec, dict[str, Any]]:
-    """A family that can express a model, and the configuration that does.
+) -> Exported:
+    """Export a run as `export_model` does, and return the remarks of the format too; `options` override those of `to`."""
+    folder = RunFolder(run)
+    chosen = export_format(to, None if path is None else Path(path), registry, options)
+    target = (
+        Path(path) if path is not None else Path("exports") / (folder.path.resolve().name + "".join(chosen.suffixes[:1]))
+    )
+    model = _model(folder, registry)
+    _require_free(target, chosen)
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as temporary:
+        made = Path(temporary) / target.name
+        remarks = chosen.write(model, made, family=family, progress=progress, registry=registry)
+        _place(made, target)
+    return Exported(target, remarks)
 
-    Args:
-        wanted: the family to try first.
-        only: and no other.
-        among: the families to choose from; all by default.
 
-    Raises:
-        ExternalModelError: none can.
-    """
-    known = {name: each for name, each in families(registry).items() if among is None or name in among}
-    if only and wanted not in known:
-        raise ExternalModelError(f"there is no family {wanted!r}", hint=f"There are: {', '.join(sorted(known))}.")
-    order = sorted(known, key=lambda name: (name != wanted, known[name].rank, name))
-    reasons: dict[str, list[str]] = {}
-    for name in order[:1] if only else order:
+def _require_free(target: Path, chosen: FormatSpec) -> None:
+    if RunFolder(target).holds_run:
+        raise ExternalModelError(f"{target} is a run, and no export is written into one", hint="Choose another path.")
+    if target.is_symlink() or target.is_file():
+        raise ExternalModelError(f"{target} is there already", hint="Choose another path, or remove it.")
+    if target.is_dir() and chosen.suffixes:
+        raise ExternalModelError(f"{target} is a directory, and {chosen.component_name()} writes a file")
+    if target.exists() and chosen.detect(target).score > 0:
+        raise ExternalModelError(f"{target} already holds a model", hint="Choose another path.")
+
+
+def _place(made: Path, target: Path) -> None:
+    """Move what was written to its place; files go into a directory that exists if nothing there is replaced."""
+    with writing(target):
+        if not target.exists():
+            made.rename(target)
+            return
+        if made.is_file():
+            raise ExternalModelError(f"{target} is there already", hint="Choose another path, or remove it.")
+        files = sorted(made.iterdir(), key=lambda file: file.stat().st_mtime_ns)
+        taken = [file.name for file in files if (target / file.name).exists() or (target / file.name).is_symlink()]
+        if taken:
+            what = f"{target} has {', '.join(taken)}, which the export would replace"
+            raise ExternalModelError(what, hint="Choose another path.")
+        moved: list[Path] = []
         try:
-            config = known[name].config(model)
-            found = differences(model, read_model(known[name], config, f"family {name!r}", registry))
-        except ExternalModelError as error:
-            found = [error.message]
-        except _FAILED as error:
-            reasons[name] = [f"it has no {error}"] * 1000
-            continue
-        if not found:
-            return known[name], config
-        reasons[name] = found
-    nearest = min(reasons, key=lambda name: len(reasons[name]))
-    shown = reasons[nearest]
-    more = f"; and {len(shown) - 4} more" if len(shown) > 4 else ""
-    raise ExternalModelError(
-        f"{'family' if only else 'no family can express this model; the nearest,'} {nearest!r} "
-        f"{'cannot express this model' if only else 'cannot'}: {'; '.join(shown[:4])}{more}",
-        hint="Change the model to one that the family can express, or add a family for it.",
+            # In the order of writing: a format writes last what marks a complete model.
+            for file in files:
+                moved.append(file.rename(target / file.name))
+        except BaseException:
+            for file in moved:
+                file.unlink(missing_ok=True)
+            raise
+
+
+def _model(folder: RunFolder, registry: Registry | None) -> NativeModel:
+    """Return a run's newest weights and what formats write beside them."""
+    spec = folder.read_spec(registry)
+    latest = CheckpointStore(folder.checkpoints).latest()
+    if latest is None:
+        raise CheckpointError(f"{folder.path} has no checkpoint yet", hint="Resume the training until it saves one.")
+    read_state(latest)
+    tokenizer = load_tokenizer(spec, folder)
+    tensors = TensorFiles(latest / MODEL)
+    imported = folder.read_provenance().get("imported", {})
+    return NativeModel(
+        name=spec.name,
+        spec=spec.model.model_copy(update={"vocab_size": spec.model.vocab_size or _rows(spec.model, tensors)}),
+        tensors=tensors,
+        tokenizer=tokenizer,
+        family=imported.get("family"),
+        generation=imported.get("generation", {}),
     )
 
 
-def _write(file: Path, moves: list[Move], files: TensorFiles, progress: Callable[[int, int], None] | None) -> None:
-    entries: dict[str, Entry] = {}
-    ordered = sorted(moves, key=lambda move: -files.entries[move.native].dtype.itemsize)
-    for move in ordered:
-        for name, part in zip(move.external, move.split(move.like), strict=True):
-            entries[name] = Entry(tuple(part.shape), files.entries[move.native].dtype)
-    total, done = sum(entry.bytes for entry in entries.values()), 0
-
-    def tensors() -> Iterator[tuple[str, Tensor]]:
-        for move in ordered:
-            yield from zip(move.external, move.split(files.get(move.native)), strict=True)
-
-    def report(written: int) -> None:
-        nonlocal done
-        done += written
-        if progress is not None:
-            progress(done, total)
-
-    write_tensors(file, entries, tensors(), progress=report)
-
-
-def _write_tokenizer(spec: ExperimentSpec, there: RunFolder, target: Path) -> dict[str, int | None]:
-    """The tokenizer.json, where there can be one, with its special tokens; returns what config.json says of them."""
-    tokenizer = load_tokenizer(spec, there)
-    spelled = {number: token for token, number in tokenizer.special_tokens.items()}
-    ends = {"bos_token": tokenizer.start_id, "eos_token": tokenizer.end_id}
-    known = {key: number for key, number in ends.items() if number is not None}
-    with contextlib.suppress(TokenizerError):
-        text = tokenizer.to_tokenizer_json()
-        write_text(target / TOKENIZER, text)
-        config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
-        config |= {key: spelled[number] for key, number in known.items() if number in spelled}
-        config["add_bos_token"] = "bos_token" in config
-        template = tokenizer.chat_template
-        if template is not None:
-            config["chat_template"] = template
-        write_text(target / TOKENIZER_CONFIG, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
-    # Where there is none that is said, too: families have numbers of their own where a configuration says nothing.
-    return {**{f"{key}_id": number for key, number in ends.items()}, "pad_token_id": None}
+def _rows(model: ModelSpec, tensors: TensorFiles) -> int:
+    """Return the number of rows of the embedding's table."""
+    embedding = GPT(model, vocab_size=1, device="meta").embedding
+    name = next(name for name, parameter in embedding.named_parameters() if parameter is embedding.table_VE)
+    return tensors.entries[f"embedding.{name}"].shape[0]

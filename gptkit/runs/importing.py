@@ -1,9 +1,8 @@
-"""A model of another library becomes a run."""
+"""Import of an external model as a run."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,9 +15,10 @@ from gptkit.core.atomic import atomic_directory
 from gptkit.core.errors import ExternalModelError, TokenizerError
 from gptkit.core.registry import Registry
 from gptkit.files import validate_data
-from gptkit.interop.conversion import Move, check_tensors, find_family, pair, read_model
-from gptkit.interop.formats.gguf.model import GgufModel
-from gptkit.interop.tensor_files import Entry, TensorFiles, read_json, write_tensors
+from gptkit.interop.conversion import Move, check_tensors, family_of, pair, read_model
+from gptkit.interop.selection import detect_format
+from gptkit.interop.tensor_files import counted, write_tensors
+from gptkit.kinds.format import ExternalTokenizer, Progress, TensorEntry, Tensors
 from gptkit.kinds.tokenizer import Tokenizer
 from gptkit.model.gpt import GPT
 from gptkit.runs.folder import RunFolder
@@ -28,11 +28,9 @@ from gptkit.runs.spec import ExperimentSpec
 
 __all__ = ["convert_model", "import_model"]
 
-CONFIG, TOKENIZER = "config.json", "tokenizer.json"
-
 
 def import_model(path: str | Path, folder: str | Path, **options: Any) -> Run:
-    """The model of a folder as transformers saves it, or of a GGUF file, as a run.
+    """Import an external model as a run and load it.
 
     ::
 
@@ -42,7 +40,7 @@ def import_model(path: str | Path, folder: str | Path, **options: Any) -> Run:
         path, folder, options: as for `convert_model`.
 
     Raises:
-        ExternalModelError: the model cannot be imported; says which key or tensor is at fault.
+        ExternalModelError: the model cannot be imported; names the key or tensor.
     """
     return load(convert_model(path, folder, **options), registry=options.get("registry"))
 
@@ -51,67 +49,55 @@ def convert_model(
     path: str | Path,
     folder: str | Path,
     *,
+    format: str | None = None,
     tokenizer: str | Mapping[str, Any] | None = None,
     name: str | None = None,
     overwrite: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     registry: Registry | None = None,
 ) -> Path:
-    """Write a run for the model of a folder or file, tensor by tensor, in the memory that the largest takes.
+    """Import an external model as a run, tensor by tensor, in the memory that the largest tensor takes.
 
     Args:
-        path: the folder, with config.json, safetensors and tokenizer.json; or a GGUF file.
-        folder: the run's.
+        path: the model's file or directory, in any format that is installed.
+        folder: the run directory.
+        format: the name of the format; detected by default.
         tokenizer: another tokenizer, as a spec file would have it.
-        name: the experiment's; the source's by default.
+        name: the experiment's name; that of the path by default.
         overwrite: replace the run in the directory, when the new one is complete.
-        progress: told how many bytes of how many are written.
-        registry: where families and components are looked up; by default what is installed.
+        progress: receives the number of bytes written and of all.
+        registry: where formats, families and components are looked up; by default what is installed.
 
     Returns:
-        The run's folder.
+        The run directory.
 
     Raises:
         ExternalModelError: a key or tensor is not understood, missing or damaged.
         CheckpointError: the directory holds a run already or other files, or another process writes into it.
     """
     source, there = Path(path), RunFolder(folder)
-    files: TensorFiles | GgufModel
-    if source.is_file():
-        files = GgufModel(source, registry)
-        place, config, family = str(source), files.config, files.family
-    elif source.is_dir():
-        place = str(source / CONFIG)
-        config = read_json(source / CONFIG)
-        family = find_family(config, place, registry)
-        files = TensorFiles(source)
-    else:
-        hint = "Give a folder with config.json and model.safetensors, or a GGUF file."
-        raise ExternalModelError(f"{source}: no such folder or file", hint=hint)
-    model = read_model(family, config, place, registry)
-    with contextlib.ExitStack() as stack:
-        if tokenizer is None and isinstance(files, GgufModel):
-            # The run's own copy is what its spec names: the file has none to point at.
-            tokenizer, lies_in = files.vocabulary().unpack(stack.enter_context(TemporaryDirectory()), there.tokenizer)
-        else:
-            tokenizer, lies_in = _tokenizer(source, tokenizer), None
-        spec = _experiment(model, name or _stem(source) or "imported", tokenizer, registry)
-        try:
-            shell = GPT(spec.model, device="meta")
-        except (RuntimeError, OverflowError) as error:
-            raise ExternalModelError(f"{place} describes a model that cannot be built: {error}") from None
-        moves = pair(family, shell)
-        where = check_tensors(family, shell, moves, files.entries, str(source))
-        try:
-            words = (spec.tokenizer if lies_in is None else spec.tokenizer.model_copy(update=lies_in)).fit(iter(()))
-        except TokenizerError as error:
-            if lies_in is None:
-                raise
-            # The place in the message is one that the user never saw.
-            raise ExternalModelError(f"{source}: its tokenizer {error.message.rpartition('tokenizer.json: ')[2]}") from None
+    chosen = detect_format(source, format, registry)
+    external = chosen.read(source, registry)
+    family, config = family_of(external, registry)
+    model = read_model(family, config, external.config_location, registry)
+    stored = external.tokenizer() if tokenizer is None else ExternalTokenizer(_as_mapping(tokenizer))
+    # A tokenizer without files of its own is read from the run's copy.
+    own = {"path": str(there.tokenizer.resolve())} if stored.files else {}
+    spec = _experiment(model, name or _stem(source) or "imported", {**stored.spec, **own}, registry)
+    try:
+        shell = GPT(spec.model, device="meta")
+    except (RuntimeError, OverflowError) as error:
+        raise ExternalModelError(f"{external.config_location} describes a model that cannot be built: {error}") from None
+    moves, tensors = pair(family, shell), external.tensors()
+    where = check_tensors(family, shell, moves, tensors.entries, external.location)
+    words = _fit(spec, stored, external.location)
     if spec.model.vocab_size is not None and words.vocab_size > spec.model.vocab_size:
         raise ExternalModelError(f"{source}: the tokenizer has {words.vocab_size} ids, the model {spec.model.vocab_size}")
 
+    imported: dict[str, Any] = {"family": family.component_name(), "format": chosen.component_name(), "from": source.name}
+    generation = dict(external.generation())
+    if generation:
+        imported["generation"] = generation
     there.recover()
     _require_allowed(there, overwrite)
     with there.lock():
@@ -121,11 +107,10 @@ def convert_model(
         try:
             new = RunFolder(placement.begin())
             _write_tokenizer(new, words)
-            _convert(new, moves, files, where, progress)
+            _convert(new, moves, tensors, where, progress)
             new.write_spec(spec)
             written = [path.relative_to(new.path).as_posix() for path in sorted(new.path.rglob("*")) if path.is_file()]
             written = ["provenance.json", *(name for name in written if not name.startswith("checkpoints/"))]
-            imported = {"family": family.name, "from": source.name}
             new.write_provenance(spec, registry, imported=imported, base=str(Path.cwd()), files=written)
             placement.place(written)
             placement.commit()
@@ -150,13 +135,23 @@ def _stem(source: Path) -> str:
     return source.stem if source.is_file() else source.resolve().name
 
 
-def _tokenizer(source: Path, given: str | Mapping[str, Any] | None) -> Any:
-    if given is not None:
-        return given
-    if not (source / TOKENIZER).is_file():
-        hint = "Save it with a fast tokenizer, or name one: --tokenizer byte, say."
-        raise ExternalModelError(f"{source} has no {TOKENIZER}", hint=hint)
-    return {"name": "hugging-face", "path": str(source.resolve())}
+def _as_mapping(tokenizer: str | Mapping[str, Any]) -> Mapping[str, Any]:
+    return {"name": tokenizer} if isinstance(tokenizer, str) else tokenizer
+
+
+def _fit(spec: ExperimentSpec, stored: ExternalTokenizer, location: str) -> Tokenizer:
+    """Return the tokenizer, whose files are written to a temporary directory where the format stores them otherwise."""
+    if not stored.files:
+        return spec.tokenizer.fit(iter(()))
+    with TemporaryDirectory() as temporary:
+        for name, data in stored.files.items():
+            (Path(temporary) / name).write_bytes(data)
+        try:
+            return spec.tokenizer.model_copy(update={"path": temporary}).fit(iter(()))
+        except TokenizerError as error:
+            # The temporary path means nothing to the user.
+            what = error.message.partition(temporary)[2].partition(": ")[2] or error.message
+            raise ExternalModelError(f"{location}: its tokenizer {what}", hint=error.hint) from None
 
 
 def _write_tokenizer(run: RunFolder, words: Tokenizer) -> None:
@@ -167,32 +162,26 @@ def _write_tokenizer(run: RunFolder, words: Tokenizer) -> None:
 def _convert(
     there: RunFolder,
     moves: list[Move],
-    files: TensorFiles | GgufModel,
+    stored: Tensors,
     where: Mapping[str, str],
-    progress: Callable[[int, int], None] | None,
+    progress: Progress | None,
 ) -> None:
     def names(move: Move) -> list[str]:
         return [where[name] for name in move.external]
 
-    dtypes = {move.native: _common([files.entries[name].dtype for name in names(move)]) for move in moves}
-    # Wider numbers first: then every tensor lies at a multiple of its numbers' size.
+    dtypes = {move.native: _common([stored.entries[name].dtype for name in names(move)]) for move in moves}
+    # Tensors of wider elements first, so that each is aligned to its elements' size.
     ordered = sorted(moves, key=lambda move: -dtypes[move.native].itemsize)
-    entries = {move.native: Entry(tuple(move.like.shape), dtypes[move.native]) for move in ordered}
-    total, done = sum(entry.bytes for entry in entries.values()), 0
+    entries = {move.native: TensorEntry(tuple(move.like.shape), dtypes[move.native]) for move in ordered}
+    report = counted(sum(entry.bytes for entry in entries.values()), progress)
 
-    def tensors() -> Iterator[tuple[str, Tensor]]:
+    def joined() -> Iterator[tuple[str, Tensor]]:
         for move in ordered:
             dtype = dtypes[move.native]
-            yield move.native, move.join([files.get(name).to(dtype) for name in names(move)])
-
-    def report(written: int) -> None:
-        nonlocal done
-        done += written
-        if progress is not None:
-            progress(done, total)
+            yield move.native, move.join([stored.get(name).to(dtype) for name in names(move)])
 
     def write(file: Path) -> None:
-        write_tensors(file, entries, tensors(), {"aliases": "{}"}, report)
+        write_tensors(file, entries, joined(), {"aliases": "{}"}, report)
 
     CheckpointStore(there.checkpoints).adopt(write)
 

@@ -80,7 +80,7 @@ def test_what_no_family_has_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert invoke("train", "odd.yaml", "runs/odd", "--quiet")[0] == 0
     code, said = invoke("export", "runs/odd", "out")
     assert code == 2
-    assert "no family can express this model; the nearest" in said
+    assert "no family can express this model; the closest" in said
     assert "; block is post-norm, and would be pre-norm" in said
 
 

@@ -122,8 +122,10 @@ def test_models_that_cannot_be_compared_are_refused(models: Models, tmp_path: Pa
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(ExternalModelError, match="transformers cannot load it"):
         measure_drift(run, tmp_path)
-    with pytest.raises(ExternalModelError, match="no such folder"):
+    with pytest.raises(ExternalModelError, match="hugging-face: it is a file; give the directory"):
         measure_drift(run, tmp_path / "config.json")
+    with pytest.raises(ExternalModelError, match="no such folder"):
+        measure_drift(run, tmp_path / "absent")
 
 
 def test_without_transformers_it_says_what_is_needed(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:

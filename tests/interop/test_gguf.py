@@ -18,7 +18,7 @@ from gptkit.components.tokenizer.hugging_face import HuggingFaceSpec
 from gptkit.core.errors import ExternalModelError
 from gptkit.files import validate_data
 from gptkit.interop.formats.gguf.container import GgufFile, Typed
-from gptkit.runs.gguf import export_gguf
+from gptkit.runs.exporting import export_model
 from gptkit.runs.spec import ExperimentSpec
 
 TEXTS = ["", "Hello, world!", "it's 12345 o'clock\n\n  and é 中🙂", "a" * 50, " \t\n x"]
@@ -38,7 +38,7 @@ def bpe(pattern: str, **fields: Any) -> tuple[dict[str, Any], Any]:
 @pytest.mark.parametrize("name", MODELS)
 def test_export_and_import_keep_every_bit(tmp_path: Path, name: str) -> None:
     run = make_run(tmp_path / "run", MODELS[name])
-    file = export_gguf(run, tmp_path / "model.gguf")
+    file = export_model(run, tmp_path / "model.gguf")
     native, back = gptkit.load(run), gptkit.import_model(file, tmp_path / "back")
     assert {k: v.shape for k, v in weights(back).items()} == {k: v.shape for k, v in weights(native).items()}
     for key, tensor in weights(native).items():
@@ -54,8 +54,8 @@ def test_export_and_import_keep_every_bit(tmp_path: Path, name: str) -> None:
 
 def test_f16_rounds_matrices_and_no_vectors(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", MODELS["gpt2"])
-    file = export_gguf(run, tmp_path / "model.gguf", type="f16")
-    whole = export_gguf(run, tmp_path / "whole.gguf")
+    file = export_model(run, tmp_path / "model.gguf", to={"name": "gguf", "type": "f16"})
+    whole = export_model(run, tmp_path / "whole.gguf")
     assert file.stat().st_size < 0.7 * whole.stat().st_size
     native, back = gptkit.load(run), gptkit.import_model(file, tmp_path / "back")
     for key, tensor in weights(native).items():
@@ -66,10 +66,10 @@ def test_f16_rounds_matrices_and_no_vectors(tmp_path: Path) -> None:
 def test_f16_refuses_what_it_cannot_hold(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", DECODER, scale=1e6)
     with pytest.raises(ExternalModelError, match=r"token_embd\.weight has numbers that f16 cannot hold"):
-        export_gguf(run, tmp_path / "model.gguf", type="f16")
+        export_model(run, tmp_path / "model.gguf", to={"name": "gguf", "type": "f16"})
     assert not list(tmp_path.glob("*.gguf*"))
     assert not list(tmp_path.glob(".*"))
-    export_gguf(run, tmp_path / "model.gguf")
+    export_model(run, tmp_path / "model.gguf")
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_f16_refuses_what_it_cannot_hold(tmp_path: Path) -> None:
 def test_models_that_gguf_cannot_express_are_refused(tmp_path: Path, change: dict[str, Any], said: str) -> None:
     run = make_run(tmp_path / "run", {**DECODER, **change})
     with pytest.raises(ExternalModelError, match=said):
-        export_gguf(run, tmp_path / "model.gguf")
+        export_model(run, tmp_path / "model.gguf")
     assert not (tmp_path / "model.gguf").exists()
 
 
@@ -97,7 +97,7 @@ def test_models_that_gguf_cannot_express_are_refused(tmp_path: Path, change: dic
 def test_trained_vocabularies_come_back(tmp_path: Path, pattern: str) -> None:
     spec, words = bpe(pattern)
     run = make_run(tmp_path / "run", DECODER, spec, words, rows=words.vocab_size + 7)
-    file = export_gguf(run, tmp_path / "model.gguf")
+    file = export_model(run, tmp_path / "model.gguf")
     back = gptkit.import_model(file, tmp_path / "back")
     texts = [*TEXTS, *PROSE, "<|user|> said"]
     assert [back.tokenizer.encode(text) for text in texts] == [words.encode(text) for text in texts]
@@ -107,14 +107,14 @@ def test_trained_vocabularies_come_back(tmp_path: Path, pattern: str) -> None:
     assert GgufFile(file).metadata["tokenizer.ggml.token_type"][-8:] == [3, 5, 5, 5, 5, 5, 5, 5]
 
     # And once more, from a tokenizer.json.
-    again = export_gguf(back.folder, tmp_path / "again.gguf")
+    again = export_model(back.folder, tmp_path / "again.gguf")
     assert GgufFile(again).metadata == {**GgufFile(file).metadata, "general.name": "model"}
 
 
 def test_start_and_chat_template_are_kept(tmp_path: Path) -> None:
     spec, words = bpe("gpt4", start_token="<|endoftext|>")
     run = make_run(tmp_path / "run", DECODER, spec, words)
-    file = export_gguf(run, tmp_path / "model.gguf")
+    file = export_model(run, tmp_path / "model.gguf")
     first = gptkit.import_model(file, tmp_path / "first")
     assert first.tokenizer.start_id == words.start_id
     folder = tmp_path / "words"
@@ -124,7 +124,7 @@ def test_start_and_chat_template_are_kept(tmp_path: Path) -> None:
     ends = {"start_token": "<|endoftext|>", "end_token": "<|user|>"}
     templated = HuggingFaceSpec(path=str(folder), **ends)
     run = make_run(tmp_path / "chat", DECODER, templated.model_dump(mode="json"), templated.fit(iter(())))
-    back = gptkit.import_model(export_gguf(run, tmp_path / "chat.gguf"), tmp_path / "second")
+    back = gptkit.import_model(export_model(run, tmp_path / "chat.gguf"), tmp_path / "second")
     assert back.tokenizer.chat_template == "{{ messages }}"
     assert back.tokenizer.end_id == words.special_tokens["<|user|>"]
 
@@ -141,7 +141,7 @@ def test_tokenizers_that_gguf_cannot_express_are_refused(tmp_path: Path, tokeniz
     words = validate_data({"tokenizer": tokenizer, "model": DECODER}, ExperimentSpec).tokenizer.fit(iter(PROSE))
     run = make_run(tmp_path / "run", DECODER, tokenizer, words)
     with pytest.raises(ExternalModelError, match=said):
-        export_gguf(run, tmp_path / "model.gguf")
+        export_model(run, tmp_path / "model.gguf")
     assert not list(tmp_path.glob("*.gguf"))
 
 
@@ -170,14 +170,14 @@ def test_tokenizers_that_gguf_cannot_express_are_refused(tmp_path: Path, tokeniz
     ],
 )
 def test_each_fault_is_named(tmp_path: Path, key: str, value: Typed | None, said: str) -> None:
-    file = export_gguf(make_run(tmp_path / "run", DECODER), tmp_path / "model.gguf")
+    file = export_model(make_run(tmp_path / "run", DECODER), tmp_path / "model.gguf")
     with pytest.raises(ExternalModelError, match=f"(?s){said}"):
         gptkit.import_model(changed(file, tmp_path / "changed.gguf", **{key: value}), tmp_path / "back")
     assert not (tmp_path / "back").exists()
 
 
 def test_another_tokenizer_may_be_named(tmp_path: Path) -> None:
-    file = export_gguf(make_run(tmp_path / "run", DECODER), tmp_path / "model.gguf")
+    file = export_model(make_run(tmp_path / "run", DECODER), tmp_path / "model.gguf")
     odd = changed(file, tmp_path / "odd.gguf", **{"tokenizer.ggml.pre": Typed("string", "unheard-of")})
     back = gptkit.import_model(odd, tmp_path / "back", tokenizer="byte")
     assert back.spec.tokenizer.name == "byte"
@@ -205,7 +205,7 @@ def test_every_quantised_type_is_read_as_the_package_reads_it(tmp_path: Path) ->
 
 def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Plain numbers need no package; for quantised ones, it is named."""
-    file = export_gguf(make_run(tmp_path / "run", DECODER), tmp_path / "model.gguf", type="f16")
+    file = export_model(make_run(tmp_path / "run", DECODER), tmp_path / "model.gguf", to={"name": "gguf", "type": "f16"})
     monkeypatch.setitem(sys.modules, "gguf", None)
     gptkit.import_model(file, tmp_path / "back")
     data = file.read_bytes()
@@ -231,5 +231,5 @@ def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = call(app, ["import", "exports/run.gguf"])
     assert done.exit_code == 0, done.output
     provenance = json.loads((tmp_path / "runs" / "run" / "provenance.json").read_text())
-    assert provenance["imported"] == {"family": "llama", "from": "run.gguf"}
+    assert provenance["imported"] == {"family": "llama", "format": "gguf", "from": "run.gguf"}
     assert call(app, ["export", "run", "--to", "gguf"]).exit_code == 2

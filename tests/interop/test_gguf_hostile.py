@@ -14,7 +14,7 @@ from interop.gguf_models import DECODER, make_run
 import gptkit
 from gptkit.core.errors import ExternalModelError, GptkitError
 from gptkit.interop.formats.gguf.container import GgufFile
-from gptkit.runs.gguf import export_gguf
+from gptkit.runs.exporting import export_model
 
 HUGE = 2**62
 
@@ -23,7 +23,7 @@ HUGE = 2**62
 def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     folder = tmp_path_factory.mktemp("gguf")
     model = {**DECODER, "n_layers": 1, "d_model": 16, "feedforward": {"name": "gated", "d_hidden": 24}}
-    return export_gguf(make_run(folder / "run", model), folder / "model.gguf").read_bytes()
+    return export_model(make_run(folder / "run", model), folder / "model.gguf").read_bytes()
 
 
 def head(n_tensors: int, n_entries: int, rest: bytes = b"") -> bytes:

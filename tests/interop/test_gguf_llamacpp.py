@@ -18,7 +18,7 @@ from gptkit.components.tokenizer.bpe import BpeSpec
 from gptkit.components.tokenizer.tiktoken import TiktokenSpec
 from gptkit.core.errors import TokenizerError
 from gptkit.interop.formats.gguf.container import Typed
-from gptkit.runs.gguf import export_gguf
+from gptkit.runs.exporting import export_model
 from gptkit.text.published import recipe
 from gptkit.text.ranks import RankTokenizer
 
@@ -83,7 +83,7 @@ def greedy(run: gptkit.Run, ids: list[int], count: int) -> tuple[list[int], floa
 @pytest.mark.parametrize("name", MODELS)
 def test_the_same_greedy_tokens(tmp_path: Path, name: str, type: Any) -> None:
     run = make_run(tmp_path / "run", MODELS[name])
-    file = export_gguf(run, tmp_path / "model.gguf", type=type)
+    file = export_model(run, tmp_path / "model.gguf", to={"name": "gguf", "type": type})
     # With the very weights that the file has: rounding them is not what is compared.
     back = gptkit.import_model(file, tmp_path / "back")
     back.model.float()
@@ -99,9 +99,9 @@ def test_the_same_tokens_of_texts(tmp_path: Path, pattern: str) -> None:
     spec = BpeSpec(vocab_size=400, pattern=pattern, special_tokens=("<|user|>",), start_token="<|endoftext|>")
     words = spec.fit(iter([*PROSE, *TEXTS]))
     run = make_run(tmp_path / "run", DECODER, spec.model_dump(mode="json"), words)
-    file = export_gguf(run, tmp_path / "model.gguf")
+    file = export_model(run, tmp_path / "model.gguf")
     # What was read from a file and written again says the same, by way of a tokenizer.json.
-    again = export_gguf(gptkit.import_model(file, tmp_path / "back").folder, tmp_path / "again.gguf")
+    again = export_model(gptkit.import_model(file, tmp_path / "back").folder, tmp_path / "again.gguf")
     for each in (file, again):
         with served(each) as ask:
             for text in TEXTS:
@@ -118,7 +118,7 @@ def test_published_patterns(tmp_path: Path, encoding: Any) -> None:
     ranks = trained.ranks
     words = RankTokenizer("tiktoken", recipe(encoding).pattern, ranks, {"<|endoftext|>": 500}, end="<|endoftext|>")
     spec = TiktokenSpec(encoding=encoding).model_dump(mode="json")
-    with served(export_gguf(make_run(tmp_path / "run", DECODER, spec, words), tmp_path / "model.gguf")) as ask:
+    with served(export_model(make_run(tmp_path / "run", DECODER, spec, words), tmp_path / "model.gguf")) as ask:
         for text in TEXTS:
             assert ask("/tokenize", content=text)["tokens"] == words.encode(text)
 
@@ -131,7 +131,7 @@ def test_published_ranks(tmp_path: Path) -> None:
         pytest.skip(f"GPT-2's ranks cannot be had here: {error.message}")
     narrow = {**DECODER, "d_model": 32, "n_layers": 1}
     run = make_run(tmp_path / "run", narrow, spec.model_dump(mode="json"), words)
-    with served(export_gguf(run, tmp_path / "model.gguf", type="f16")) as ask:
+    with served(export_model(run, tmp_path / "model.gguf", to={"name": "gguf", "type": "f16"})) as ask:
         for text in TEXTS:
             assert ask("/tokenize", content=text)["tokens"] == words.encode(text)
 
@@ -161,7 +161,7 @@ def test_sentence_pieces(tmp_path: Path, prefix: bool) -> None:
         "tokenizer.ggml.add_bos_token": None,
     }
     run = make_run(tmp_path / "run", {**DECODER, "vocab_size": len(tokens)})
-    file = changed(export_gguf(run, tmp_path / "model.gguf"), tmp_path / "pieces.gguf", **metadata)
+    file = changed(export_model(run, tmp_path / "model.gguf"), tmp_path / "pieces.gguf", **metadata)
     back = gptkit.import_model(file, tmp_path / "back")
     native = back.tokenizer
     assert (native.start_id, native.end_id) == (1, 2)

@@ -80,8 +80,8 @@ def test_the_sound_one_imports(sound: Path, tmp_path: Path) -> None:
         ({"quantization_config": {"bits": 4}}, "quantization_config"),
         ({"num_hidden_layers": 3}, "missing: model.layers.2.input_layernorm.weight"),
         ({"num_hidden_layers": 1}, "left over.*model.layers.1"),
-        ({"intermediate_size": 32}, r"gate_proj.weight is \[24, 16\], and config.json asks for \[32, 16\]"),
-        ({"vocab_size": 2**31}, r"and config.json asks for \[2147483648, 16\]"),
+        ({"intermediate_size": 32}, r"gate_proj.weight is \[24, 16\], and the configuration requires \[32, 16\]"),
+        ({"vocab_size": 2**31}, r"and the configuration requires \[2147483648, 16\]"),
         ({"num_hidden_layers": 10**12}, "num_hidden_layers is the number 1000000000000"),
     ],
 )

@@ -15,7 +15,7 @@ import gptkit
 from gptkit.components import plugin as components
 from gptkit.core.errors import GptkitError
 from gptkit.core.registry import Registry
-from gptkit.interop.families import plugin as families
+from gptkit.interop import plugin as families
 from gptkit.kinds import plugin as kinds
 
 transformers = pytest.importorskip("transformers")

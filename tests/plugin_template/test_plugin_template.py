@@ -23,7 +23,7 @@ from gptkit.components import plugin as builtin_components
 from gptkit.core.errors import GptkitError
 from gptkit.core.registry import Registry
 from gptkit.files import validate_data
-from gptkit.interop.families import plugin as builtin_families
+from gptkit.interop import plugin as builtin_families
 from gptkit.kinds import plugin as builtin_kinds
 from gptkit.runs.spec import ExperimentSpec
 from gptkit.testing import instances, run_checks

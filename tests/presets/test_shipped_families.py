@@ -9,10 +9,11 @@ import pytest
 import torch
 from interop.published import CONFIGS
 
-from gptkit.interop.conversion import differences, families, find_family, read_model
+from gptkit.interop.conversion import families, find_family, read_model
+from gptkit.interop.differences import differences
+from gptkit.interop.selection import choose_family
 from gptkit.model.gpt import GPT
 from gptkit.presets.catalog import find, groups, shipped, summary
-from gptkit.runs.exporting import choose_family
 from gptkit.runs.opening import open_spec
 
 transformers = pytest.importorskip("transformers")

@@ -18,7 +18,7 @@ from gptkit.components.tokenizer.byte import ByteSpec
 from gptkit.components.tokenizer.hugging_face import HuggingFaceSpec, HuggingFaceTokenizer
 from gptkit.core.errors import TokenizerError
 from gptkit.runs.chat import chat_ids, turn_end
-from gptkit.runs.gguf import export_gguf
+from gptkit.runs.exporting import export_model
 
 pytest.importorskip("jinja2")
 
@@ -38,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("chat")
     spec = BpeSpec(vocab_size=300, pattern="gpt2", special_tokens=("<|turn|>", "<|done|>"))
     run = make_run(home / "run", DECODER, spec.model_dump(mode="json"), spec.fit(iter(["hello there, hello you"])))
-    gptkit.import_model(export_gguf(run, home / "model.gguf"), home / "back")
+    gptkit.import_model(export_model(run, home / "model.gguf"), home / "back")
     return home / "back" / "tokenizer"
 
 

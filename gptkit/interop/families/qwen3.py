@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, ClassVar, Literal
 
+from gptkit.interop.families._gguf import DECODER, read_decoder, write_decoder
 from gptkit.interop.families.qwen2 import Qwen2Family
+from gptkit.interop.formats.gguf.architecture import Architecture
 from gptkit.kinds.external_config import ExternalConfig
 
 __all__ = ["Qwen3Family"]
@@ -26,3 +29,10 @@ class Qwen3Family(Qwen2Family):
         d_head = config.integer("head_dim", self.d_head or found["d_head"])
         norm = {"qk_norm": self.read_norm(config), "d_head": d_head}
         return {**found, **norm, "qkv_bias": bias, "output_bias": bias}
+
+    def gguf(self) -> Architecture:
+        return Architecture("qwen3", "qwen3", DECODER, _read, write_decoder)
+
+
+def _read(keys: ExternalConfig, tensors: Collection[str]) -> dict[str, Any]:
+    return {**read_decoder(keys, tensors, 128), "attention_bias": False}

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from gptkit.core.atomic import atomic_file
 from gptkit.core.errors import ExternalModelError
+from gptkit.interop.formats.gguf.metadata import Typed
 
 __all__ = ["AGAIN", "GgufFile", "GgufTensor", "Typed", "write_gguf"]
 
@@ -59,14 +60,6 @@ class GgufTensor:
     def dtype(self) -> torch.dtype:
         """What it is read as."""
         return _PLAIN.get(self.type, torch.float32)
-
-
-@dataclass(frozen=True)
-class Typed:
-    """A value of the metadata, and the type to write it as: u32, f32, bool, string, or a list of i32, f32 or strings."""
-
-    type: str
-    value: Any
 
 
 class GgufFile:

@@ -1,4 +1,4 @@
-"""A GGUF file as its family sees it, and a model's metadata as llama.cpp does."""
+"""The model in a GGUF file, in the terms of its family."""
 
 from __future__ import annotations
 
@@ -10,21 +10,16 @@ from torch import Tensor
 
 from gptkit.core.errors import ExternalModelError
 from gptkit.core.registry import Registry
+from gptkit.core.suggestions import did_you_mean
 from gptkit.interop.conversion import families
-from gptkit.interop.formats.gguf.architectures import (
-    FREQUENCIES,
-    Architecture,
-    find_architecture,
-    read_rope_factors,
-    unpermute,
-)
+from gptkit.interop.formats.gguf.architecture import FREQUENCIES, Architecture, read_rope_factors, unpermute
 from gptkit.interop.formats.gguf.container import AGAIN, GgufFile
-from gptkit.interop.formats.gguf.vocabulary import Vocabulary, read_vocabulary
-from gptkit.interop.tensor_files import Entry
+from gptkit.interop.formats.gguf.vocabulary import read_vocabulary
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import FamilySpec
+from gptkit.kinds.format import ExternalModel, ExternalTokenizer, TensorEntry
 
-__all__ = ["GgufModel", "read_config"]
+__all__ = ["GgufModel", "architectures", "read_config"]
 
 _INERT: Mapping[str, tuple[Any, ...]] = {
     "attention.causal": (True,),
@@ -34,24 +29,19 @@ _INERT: Mapping[str, tuple[Any, ...]] = {
 }
 
 
-class GgufModel:
-    """A file's model, with the names that its family knows; tensors are read one by one.
-
-    Attributes:
-        family: the family.
-        config: the configuration, as the family's config.json would have it.
-        entries: shape and dtype of each tensor; quantised ones are read as float32.
+class GgufModel(ExternalModel):
+    """The model of a file; tensors are read one by one, quantised ones as float32.
 
     Raises:
-        ExternalModelError: the file is damaged, or of no architecture that is known.
+        ExternalModelError: the file is damaged, or no family declares its architecture.
     """
 
     def __init__(self, path: Path, registry: Registry | None = None) -> None:
         self.file = GgufFile(path)
         metadata, tensors = self.file.metadata, self.file.tensors
-        name = metadata.get("general.architecture")
-        self._architecture = find_architecture(name, str(path))
-        self.family: FamilySpec = families(registry)[self._architecture.family]
+        self.location = self.config_location = str(path)
+        self._architecture, family = find_architecture(metadata.get("general.architecture"), str(path), registry)
+        self.family = family.component_name()
         if metadata.get("split.count", 1) != 1:
             hint = "Join the parts with llama-gguf-split --merge."
             raise ExternalModelError(f"{path} is one of several parts", hint=hint)
@@ -61,35 +51,60 @@ class GgufModel:
         factors = self.file.get(FREQUENCIES) if FREQUENCIES in tensors else None
         self.config = read_config(self._architecture, metadata, tensors, rows, str(path), factors)
         self._names: dict[str, str] = {}
-        self.entries: dict[str, Entry] = {}
-        for there, tensor in tensors.items():
-            if there == FREQUENCIES:
+        self.entries: dict[str, TensorEntry] = {}
+        for stored, tensor in tensors.items():
+            if stored == FREQUENCIES:
                 continue
-            # What has no name in the family is reported as left over.
-            native = self._architecture.renamed(there, back=True) or there
-            self._names[native] = there
-            shape = tensor.shape[::-1] if self._transposed(there, len(tensor.shape)) else tensor.shape
-            self.entries[native] = Entry(shape, tensor.dtype)
+            # A tensor without a name in the family is reported as left over.
+            name = self._architecture.renamed(stored, back=True) or stored
+            self._names[name] = stored
+            shape = tensor.shape[::-1] if self._transposed(stored, len(tensor.shape)) else tensor.shape
+            self.entries[name] = TensorEntry(shape, tensor.dtype)
+
+    def tensors(self) -> GgufModel:
+        return self
 
     def get(self, name: str) -> Tensor:
-        """One tensor, as the family has it."""
-        there = self._names[name]
-        tensor = self.file.get(there)
-        heads = self._architecture.rearranged(there)
+        """Return one tensor, as the family stores it."""
+        stored = self._names[name]
+        tensor = self.file.get(stored)
+        heads = self._architecture.rearranged(stored)
         if heads is not None:
             tensor = unpermute(tensor, self.config[heads])
-        return tensor.mT if self._transposed(there, tensor.dim()) else tensor
+        return tensor.mT if self._transposed(stored, tensor.dim()) else tensor
 
-    def vocabulary(self) -> Vocabulary:
-        """The file's tokenizer.
+    def tokenizer(self) -> ExternalTokenizer:
+        return read_vocabulary(self.file.metadata, self.location)
 
-        Raises:
-            ExternalModelError: it has none, or one that is not read.
-        """
-        return read_vocabulary(self.file.metadata, str(self.file.path))
+    def _transposed(self, stored: str, n_dimensions: int) -> bool:
+        return n_dimensions == 2 and stored.split(".")[-2] in self._architecture.transposed if "." in stored else False
 
-    def _transposed(self, there: str, n_dimensions: int) -> bool:
-        return n_dimensions == 2 and there.split(".")[-2] in self._architecture.transposed if "." in there else False
+
+def architectures(registry: Registry | None = None) -> dict[str, tuple[Architecture, FamilySpec]]:
+    """Return the architectures that families declare, by name; where several declare one, that of the lowest rank."""
+    declared: dict[str, tuple[Architecture, FamilySpec]] = {}
+    for family in sorted(families(registry).values(), key=lambda each: (each.rank, each.component_name())):
+        architecture = family.gguf()
+        if architecture is not None and architecture.model_type == family.model_type:
+            declared.setdefault(architecture.name, (architecture, family))
+    return declared
+
+
+def find_architecture(name: object, location: str, registry: Registry | None = None) -> tuple[Architecture, FamilySpec]:
+    """Return the architecture that a file names, and its family.
+
+    Raises:
+        ExternalModelError: no family declares it; names those that are declared.
+    """
+    if not isinstance(name, str):
+        raise ExternalModelError(f"{location} has no general.architecture", hint="Give the file of a model.")
+    known = architectures(registry)
+    if name not in known:
+        what = did_you_mean(name, sorted(known), label="those that are read are")
+        raise ExternalModelError(
+            f"{location} has the architecture {name!r}; {what}", hint="Import the model from its safetensors instead."
+        )
+    return known[name]
 
 
 def read_config(
@@ -97,24 +112,24 @@ def read_config(
     metadata: Mapping[str, Any],
     tensors: Any,
     rows: int,
-    place: str,
+    location: str,
     factors: Tensor | None = None,
 ) -> dict[str, Any]:
-    """The family's configuration.
+    """Return the family's configuration for a file's metadata.
 
     Args:
         metadata: the file's.
         tensors: the names of its tensors.
-        rows: of the embedding.
-        place: for messages.
-        factors: of the rotary positions' frequencies, where the file has some.
+        rows: the number of rows of the embedding.
+        location: the file, for messages.
+        factors: the divisors of the rotary frequencies, where the file has them.
 
     Raises:
-        ExternalModelError: a key is missing, not understood, or asks for what gptkit does not do.
+        ExternalModelError: a key is missing, not understood, or requires what gptkit does not support.
     """
     prefix = f"{metadata['general.architecture']}."
     own = {key.removeprefix(prefix): value for key, value in metadata.items() if key.startswith(prefix)}
-    keys = ExternalConfig(own, place, ())
+    keys = ExternalConfig(own, location, ())
     for key, allowed in _INERT.items():
         keys.only(key, *allowed, why="gptkit does not read that from GGUF")
     if keys.integer("vocab_size", rows) != rows:
@@ -122,5 +137,5 @@ def read_config(
     config = architecture.read(keys, tensors)
     keys.close()
     if factors is not None:
-        config["rope_scaling"] = read_rope_factors(config, factors, place)
-    return {"model_type": architecture.family, "vocab_size": rows, **config}
+        config["rope_scaling"] = read_rope_factors(config, factors, location)
+    return {"model_type": architecture.model_type, "vocab_size": rows, **config}

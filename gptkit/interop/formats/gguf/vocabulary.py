@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from gptkit.core.atomic import write_bytes, write_text
 from gptkit.core.errors import ExternalModelError
 from gptkit.core.suggestions import did_you_mean
 from gptkit.interop.formats.gguf.patterns import CUTS
+from gptkit.kinds.format import ExternalTokenizer
 
-__all__ = ["CONTROL", "NORMAL", "UNKNOWN", "UNUSED", "USER", "Vocabulary", "read_vocabulary"]
+__all__ = ["CONTROL", "NORMAL", "UNKNOWN", "UNUSED", "USER", "read_vocabulary"]
 
 NORMAL, UNKNOWN, CONTROL, USER, UNUSED = 1, 2, 3, 4, 5
 """What `tokenizer.ggml.token_type` says of a token."""
@@ -21,43 +19,11 @@ _SPACE, _LONGEST_PIECE = "▁", 256
 _ELSE = "Name another tokenizer with --tokenizer, or import the model from its safetensors."
 
 
-@dataclass(frozen=True)
-class Vocabulary:
-    """A tokenizer as it is read.
-
-    Attributes:
-        data: the tokenizer.json.
-        start, end: the special tokens put before and after a text.
-        chat_template: the Jinja template that lays out a conversation.
-    """
-
-    data: bytes
-    start: str | None
-    end: str | None
-    chat_template: str | None
-
-    def unpack(self, folder: str, final: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Write it to a folder, as the hub has tokenizers.
-
-        Args:
-            folder: where to.
-            final: where it will lie.
-
-        Returns:
-            The tokenizer as a spec has it, from `final`; and what to change in that to read it from `folder`.
-        """
-        write_bytes(Path(folder, "tokenizer.json"), self.data)
-        if self.chat_template is not None:
-            write_text(Path(folder, "chat_template.jinja"), self.chat_template)
-        ends = {"start_token": self.start or "", "end_token": self.end or ""}
-        return {"name": "hugging-face", "path": str(final.resolve()), **ends}, {"path": folder}
-
-
-def read_vocabulary(metadata: Mapping[str, Any], place: str) -> Vocabulary:
-    """The tokenizer of a file.
+def read_vocabulary(metadata: Mapping[str, Any], place: str) -> ExternalTokenizer:
+    """Return the tokenizer of a file, as the files of a `hugging-face` one.
 
     Raises:
-        ExternalModelError: it has none, or one that gptkit does not read.
+        ExternalModelError: the file has no tokenizer, or one that gptkit does not read.
     """
     if "tokenizer.ggml.model" not in metadata:
         raise ExternalModelError(f"{place} has no tokenizer", hint="Name one: --tokenizer byte, say.")
@@ -83,12 +49,12 @@ def read_vocabulary(metadata: Mapping[str, Any], place: str) -> Vocabulary:
     whole = metadata.get("tokenizer.ggml.pre") in CUTS and CUTS[metadata["tokenizer.ggml.pre"]].whole
     puts_first = metadata.get("tokenizer.ggml.add_bos_token", defaults.puts_first or whole) is True
     template = metadata.get("tokenizer.chat_template")
-    return Vocabulary(
-        json.dumps(data, ensure_ascii=False).encode(),
-        _named(metadata, "tokenizer.ggml.bos_token_id", tokens, place, defaults.start) if puts_first else None,
-        _named(metadata, "tokenizer.ggml.eos_token_id", tokens, place, defaults.end),
-        template if isinstance(template, str) else None,
-    )
+    start = _named(metadata, "tokenizer.ggml.bos_token_id", tokens, place, defaults.start) if puts_first else None
+    end = _named(metadata, "tokenizer.ggml.eos_token_id", tokens, place, defaults.end)
+    files = {"tokenizer.json": json.dumps(data, ensure_ascii=False).encode()}
+    if isinstance(template, str):
+        files["chat_template.jinja"] = template.encode(errors="replace")
+    return ExternalTokenizer({"name": "hugging-face", "start_token": start or "", "end_token": end or ""}, files)
 
 
 class _Defaults(NamedTuple):

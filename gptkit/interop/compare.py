@@ -1,0 +1,252 @@
+"""Comparison of a model with an external model that it should equal: the same tokens through both, part by part."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gptkit.core.errors import ExternalModelError, RequirementError
+from gptkit.core.registry import Registry
+from gptkit.interop.conversion import family_of, pair, read_model
+from gptkit.interop.differences import differences
+from gptkit.interop.tensor_files import SINGLE, write_tensors
+from gptkit.kinds.family import FamilySpec
+from gptkit.kinds.format import ExternalModel
+from gptkit.model.gpt import GPT
+
+__all__ = ["TOLERANCE", "Drift", "Reading", "compare"]
+
+TOLERANCE = 1e-3
+# The eager path of Falcon with ALiBi adds the bias twice; for all other families it supports every feature.
+_KERNELS = {"falcon": "sdpa"}
+_LAST = {"attention": "output", "feedforward": "down"}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One part of the model, in the order of computing.
+
+    Attributes:
+        part: where it is in the model: ``blocks.3.attention``.
+        name: the component: ``grouped-query``.
+        external: the module of the external model; empty for the input of the first layer.
+        distance: the largest difference of an element, relative to the external output's largest; infinite for NaNs and
+            where shapes differ.
+    """
+
+    part: str
+    name: str
+    external: str
+    distance: float
+
+
+@dataclass(frozen=True)
+class Drift:
+    """What was compared.
+
+    Attributes:
+        readings: every part that both have, in the order of computing.
+        tolerance: the distance up to which a part counts as equal.
+        tensors: of the first part beyond it, the tensors whose numbers differ from those in the files.
+        differences: what the run's spec says otherwise than the other model's configuration.
+    """
+
+    readings: tuple[Reading, ...]
+    tolerance: float
+    tensors: tuple[str, ...] = ()
+    differences: tuple[str, ...] = ()
+
+    @property
+    def first(self) -> Reading | None:
+        """The first part that diverges; None where none does."""
+        return _first(self.readings, self.tolerance)
+
+
+def compare(
+    native: GPT,
+    external: ExternalModel,
+    *,
+    n_tokens: int = 64,
+    tolerance: float = TOLERANCE,
+    registry: Registry | None = None,
+) -> Drift:
+    """Run the same tokens through a model and through the external one in transformers, both in fp32.
+
+    Args:
+        native: the model, in fp32 on the CPU.
+        external: the model that it should equal, in any format.
+        n_tokens: how many tokens; more than any attention window, to test windows.
+        tolerance: the relative difference up to which a part counts as equal.
+        registry: where families and components are looked up; by default what is installed.
+
+    Raises:
+        RequirementError: transformers is not installed.
+        ExternalModelError: transformers cannot load the model, or the two have different numbers of layers or features.
+    """
+    family, config = family_of(external, registry)
+    reference = _reference(family, external, _KERNELS.get(family.model_type, "eager"))
+    pairs = _Pairs(family, native, reference)
+    n_ids, longest = min(native.vocab_size, reference.config.vocab_size), min(n_tokens, native.context_length)
+    ids_BT = torch.randint(n_ids, (1, longest), generator=torch.Generator().manual_seed(0))
+    readings = tuple(_read(pairs, native, reference, ids_BT))
+    first = _first(readings, tolerance)
+    if first is None:
+        return Drift(readings, tolerance)
+    found: list[str] = []
+    with contextlib.suppress(ExternalModelError):
+        found = differences(native.spec, read_model(family, config, registry=registry))
+    return Drift(readings, tolerance, tuple(_tensors(family, native, external, first.part)), tuple(found))
+
+
+def _first(readings: Sequence[Reading], tolerance: float) -> Reading | None:
+    return next((reading for reading in readings if not reading.distance <= tolerance), None)
+
+
+def _reference(family: FamilySpec, external: ExternalModel, kernel: str) -> Any:
+    """Return the external model as transformers builds it, from a temporary directory where it has none of its own."""
+    if external.directory is not None:
+        return _load(external.directory, external.location, kernel)
+    with TemporaryDirectory() as temporary:
+        directory = Path(temporary)
+        head = {"model_type": family.model_type, "architectures": [family.architecture]}
+        (directory / "config.json").write_text(json.dumps({**external.config, **head}), encoding="utf-8")
+        stored = external.tensors()
+        write_tensors(directory / SINGLE, stored.entries, ((name, stored.get(name)) for name in stored.entries))
+        return _load(directory, external.location, kernel)
+
+
+def _load(directory: Path, location: str, kernel: str) -> Any:
+    try:
+        transformers: Any = importlib.import_module("transformers")
+    except ImportError:
+        hint = "pip install 'transformers>=5'"
+        raise RequirementError("comparing with a model of transformers needs transformers installed", hint=hint) from None
+    logging = transformers.utils.logging
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    options = {"dtype": torch.float32, "attn_implementation": kernel, "local_files_only": True}
+    try:
+        return transformers.AutoModelForCausalLM.from_pretrained(directory, **options).eval()
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ExternalModelError(f"{location}: transformers cannot load it: {reason}") from None
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+class _Pairs:
+    """Pairs of native and external modules that should return the same; the family's rules give the external names."""
+
+    def __init__(self, family: FamilySpec, native: GPT, external: nn.Module) -> None:
+        try:
+            self.rules = family.rules(native.spec)
+        except (LookupError, AttributeError, TypeError, ValueError):
+            raise ExternalModelError(f"the run has not the shape of family {family.name!r}") from None
+        self.modules = dict(external.named_modules())
+        stem = next(rule.external for rule in self.rules if rule.native.startswith("blocks.*")).partition("*")[0]
+        self.blocks = [name for name in self.modules if name.startswith(stem) and name[len(stem) :].isdigit()]
+        if len(self.blocks) != len(native.blocks):
+            raise ExternalModelError(f"the other model has {len(self.blocks)} layers, the run {len(native.blocks)}")
+        # The native module that is hooked, its path and component, and the name of the external module.
+        self.found: list[tuple[nn.Module, str, str, str]] = []
+        for index, (layer, block) in enumerate(zip(native.spec.layer_specs(), native.blocks, strict=True)):
+            for name, child in block.named_children():
+                spec = getattr(layer, name, layer.norm if name.endswith("norm") else None)
+                if spec is not None:
+                    self._add(child, f"blocks.{index}.{name}", spec.name, self.blocks[index])
+            self.found.append((block, f"blocks.{index}", layer.block.name, self.blocks[index]))
+        if native.spec.final_norm is not None:
+            self._add(native.final_norm, "final_norm", native.spec.final_norm.name, "")
+
+    def _add(self, module: nn.Module, part: str, name: str, block: str) -> None:
+        # The output of a branch is that of its last projection, even where the external module also adds the residual.
+        last = _LAST.get(part.rpartition(".")[2])
+        leaf = None if last is None else getattr(module, last, None)
+        if isinstance(leaf, nn.Module):
+            hooked, other = leaf, self._external(f"{part}.{last}")
+        elif last is not None:
+            # Experts have no last projection of their own: the whole external module, whatever its name.
+            hooked, router = module, self._external(f"{part}.router.scores")
+            inner = {router[len(block) + 1 :].partition(".")[0], "mlp", "feed_forward", "block_sparse_moe"}
+            other = next((f"{block}.{each}" for each in sorted(inner) if f"{block}.{each}" in self.modules), "")
+        else:
+            hooked, other = module, self._external(part)
+        if other in self.modules:
+            self.found.append((hooked, part, name, other))
+
+    def _external(self, part: str) -> str:
+        names = next((match[1] for rule in self.rules if (match := rule.match(f"{part}.weight"))), ("",))
+        return names[0].removesuffix(".weight") if len(names) == 1 else ""
+
+
+def _read(pairs: _Pairs, native: GPT, external: Any, ids_BT: Tensor) -> Iterator[Reading]:
+    seen: dict[str, Tensor] = {}
+    expected: dict[str, Tensor] = {}
+    handles = []
+
+    # Copies, as some models add to what their modules returned.
+    def keep(where: dict[str, Tensor], key: str) -> Any:
+        return lambda module, inputs, output: where.__setitem__(key, _tensor(output).clone())
+
+    def enters(module: nn.Module, inputs: Any, named: Any) -> None:
+        expected["embedding"] = (inputs[0] if inputs else named["hidden_states"]).clone()
+
+    handles.append(native.embedding.register_forward_hook(keep(seen, "embedding")))
+    handles.append(pairs.modules[pairs.blocks[0]].register_forward_pre_hook(enters, with_kwargs=True))
+    for module, part, _, other in pairs.found:
+        handles.append(module.register_forward_hook(keep(seen, part)))
+        handles.append(pairs.modules[other].register_forward_hook(keep(expected, part)))
+    try:
+        with torch.no_grad():
+            # Dictionaries keep the order in which the hooks are called: that of computation.
+            seen["logits"] = native(ids_BT).logits
+            expected["logits"] = external(ids_BT, use_cache=False).logits
+    finally:
+        for handle in handles:
+            handle.remove()
+    names = {part: (name, other) for _, part, name, other in pairs.found}
+    names |= {"embedding": (native.spec.embedding.name, ""), "logits": (native.spec.head.name, "")}
+    for part, tensor in seen.items():
+        if part in expected:
+            yield Reading(part, *names[part], _distance(tensor, expected[part]))
+
+
+def _tensor(output: Any) -> Tensor:
+    found: Tensor = output if isinstance(output, Tensor) else output[0]
+    return found
+
+
+def _distance(native: Tensor, external: Tensor) -> float:
+    if native.numel() != external.numel():
+        return float("inf")
+    difference = (native - external.reshape(native.shape)).abs().max() / external.abs().max().clamp(min=1e-30)
+    return float("inf") if difference.isnan() else float(difference)
+
+
+def _tensors(family: FamilySpec, native: GPT, external: ExternalModel, part: str) -> Iterator[str]:
+    """Yield the tensors of a part whose elements differ from the external ones."""
+    own, stored = native.state_dict(), external.tensors()
+    for move in pair(family, native):
+        if not _of(part, move.native) or any(name not in stored.entries for name in move.external):
+            continue
+        joined = move.join([stored.get(name).float() for name in move.external])
+        if not torch.equal(joined, own[move.native]):
+            yield move.native
+
+
+def _of(part: str, name: str) -> bool:
+    whole = "head" if part == "logits" else part
+    # A block differs by itself only in how its branches are joined, which has no tensors.
+    return name.startswith(f"{whole}.") and (whole.count(".") != 1 or not whole.startswith("blocks."))

@@ -1,0 +1,69 @@
+"""Differences between two model specs, as sentences."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from gptkit.core import diff
+from gptkit.model.spec import ModelSpec
+
+__all__ = ["differences"]
+
+
+def differences(native: ModelSpec, external: ModelSpec) -> list[str]:
+    """Return where two models compute differently, as sentences; fields that only affect training are ignored."""
+    found = [
+        f"{each.dotted} is {_short(each.left)}, and would be {_short(each.right)}"
+        for each in diff.differences(_essence(native), _essence(external), equal=_equal)
+    ]
+    # A difference of every layer is listed once.
+    return list(dict.fromkeys(_everywhere(found, native.n_layers)))
+
+
+def _everywhere(found: Sequence[str], n_layers: int) -> Iterator[str]:
+    parts = [re.fullmatch(r"layers\.\d+\.(.*)", sentence, re.DOTALL) for sentence in found]
+    counts = Counter(part[1] for part in parts if part is not None)
+    for sentence, part in zip(found, parts, strict=True):
+        yield sentence if part is None or counts[part[1]] < n_layers else part[1]
+
+
+def _essence(model: ModelSpec) -> dict[str, Any]:
+    layers = [_plain(layer.model_dump(mode="json", exclude={"repeat"})) for layer in model.layer_specs()]
+    for layer, spec in zip(layers, model.layer_specs(), strict=True):
+        attention = layer["attention"]
+        if attention["name"] in ("multi-head", "grouped-query"):
+            heads = spec.attention.head_shape()  # type: ignore[attr-defined]
+            scale = attention.get("scale") or heads.d_head**-0.5
+            # Multi-head attention is grouped-query attention with as many keys as queries.
+            attention |= {"name": "grouped-query", "n_kv_heads": heads.n_kv_heads, "scale": float(f"{scale:.9g}")}
+    whole = model.model_dump(mode="json", include={"context_length", "d_model", "n_layers", "vocab_size"})
+    for part in ("embedding", "final_norm", "head"):
+        spec = getattr(model, part)
+        whole[part] = None if spec is None else _plain(spec.model_dump(mode="json"))
+    absolute = "embed" in model.position.uses
+    whole["position"] = _plain(model.position.model_dump(mode="json")) if absolute else None
+    return {**whole, "layers": layers}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items() if key not in ("dropout", "z_loss", "multiple_of")}
+    return [_plain(item) for item in value] if isinstance(value, list) else value
+
+
+def _equal(native: Any, external: Any) -> bool:
+    """Whether two values are equal, numbers up to what is lost when a configuration is written."""
+    if _is_number(native) and _is_number(external):
+        return bool(abs(native - external) <= 1e-7 * abs(native))
+    return bool(native == external)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _short(value: Any) -> str:
+    return str(value.get("name", "a mapping")) if isinstance(value, dict) else str(value)

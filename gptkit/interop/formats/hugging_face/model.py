@@ -1,0 +1,42 @@
+"""A model in a directory as transformers saves it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gptkit.core.errors import ExternalModelError
+from gptkit.interop.tensor_files import TensorFiles, read_json
+from gptkit.kinds.format import ExternalModel, ExternalTokenizer
+
+__all__ = ["CONFIG", "GENERATION", "TOKENIZER", "HuggingFaceModel"]
+
+CONFIG, GENERATION, TOKENIZER = "config.json", "generation_config.json", "tokenizer.json"
+
+
+class HuggingFaceModel(ExternalModel):
+    """The model of a directory; weights are read one by one.
+
+    Raises:
+        ExternalModelError: config.json is missing or damaged.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory: Path = directory
+        self.location = str(directory)
+        self.config_location = str(directory / CONFIG)
+        self.config = read_json(directory / CONFIG)
+
+    def tensors(self) -> TensorFiles:
+        return TensorFiles(self.directory)
+
+    def tokenizer(self) -> ExternalTokenizer:
+        if not (self.directory / TOKENIZER).is_file():
+            hint = "Save it with a fast tokenizer, or name one: --tokenizer byte, say."
+            raise ExternalModelError(f"{self.directory} has no {TOKENIZER}", hint=hint)
+        return ExternalTokenizer({"name": "hugging-face", "path": str(self.directory.resolve())})
+
+    def generation(self) -> Mapping[str, Any]:
+        file = self.directory / GENERATION
+        return read_json(file) if file.is_file() else {}

@@ -1,0 +1,201 @@
+"""Kind `format`."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from gptkit.core.component import Component
+from gptkit.core.errors import ExternalModelError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from gptkit.core.registry import Registry
+    from gptkit.kinds.tokenizer import Tokenizer
+
+__all__ = [
+    "Detection",
+    "ExternalModel",
+    "ExternalTokenizer",
+    "FormatSpec",
+    "NativeModel",
+    "Progress",
+    "TensorEntry",
+    "Tensors",
+]
+
+Progress = Callable[[int, int], None]
+"""Receives the number of bytes that are written and the number of all."""
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """Shape and dtype of a stored tensor."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def bytes(self) -> int:
+        return self.dtype.itemsize * math.prod(self.shape)
+
+
+class Tensors(Protocol):
+    """Stored tensors by name; each is read when it is asked for."""
+
+    @property
+    def entries(self) -> Mapping[str, TensorEntry]:
+        """Every tensor's shape and dtype."""
+
+    def get(self, name: str) -> Tensor:
+        """Return one tensor."""
+
+
+@dataclass(frozen=True)
+class Detection:
+    """Whether a format recognises a path.
+
+    Attributes:
+        score: 0 for no, 1 for certainly; the format with the highest score reads the path.
+        reason: why, as a clause that follows the path: ``has no config.json``.
+    """
+
+    score: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class ExternalTokenizer:
+    """The tokenizer of an external model.
+
+    Attributes:
+        spec: its spec as plain data: ``{"name": "hugging-face", "path": "…"}``.
+        files: contents of the files that the spec's `path` is to contain, for a tokenizer that is not stored as files of
+            its own; the importer writes them and sets `path`.
+    """
+
+    spec: Mapping[str, Any]
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+
+class ExternalModel(ABC):
+    """A model as a format stores it, in the terms of its family: keys of its config.json, names of its tensors.
+
+    Attributes:
+        location: the path, for messages.
+        config: the configuration as the family's config.json has it.
+        config_location: the configuration's location, for messages.
+        family: the name of the family; None for the one of the configuration's `model_type`.
+        directory: a directory from which transformers can load the model, if there is one.
+    """
+
+    location: str
+    config: Mapping[str, Any]
+    config_location: str
+    family: str | None = None
+    directory: Path | None = None
+
+    @abstractmethod
+    def tensors(self) -> Tensors:
+        """Return the tensors under the family's names, in its layout.
+
+        Raises:
+            ExternalModelError: a file is missing or damaged.
+        """
+
+    @abstractmethod
+    def tokenizer(self) -> ExternalTokenizer:
+        """Return the tokenizer.
+
+        Raises:
+            ExternalModelError: the model has none, or one that cannot be read; says what to do.
+        """
+
+    def generation(self) -> Mapping[str, Any]:
+        """Return the defaults of generation, with the keys of generation_config.json."""
+        return {}
+
+
+@dataclass(frozen=True)
+class NativeModel:
+    """A run's model, as `FormatSpec.write` receives it.
+
+    Attributes:
+        name: the experiment's.
+        spec: the model's spec (`gptkit.model.spec.ModelSpec`), with its vocabulary's size.
+        tensors: the weights, under their native names.
+        tokenizer: the run's.
+        family: the name of the family that the model was imported as; None for others.
+        generation: defaults of generation that it was imported with.
+    """
+
+    name: str
+    spec: Any
+    tensors: Tensors
+    tokenizer: Tokenizer
+    family: str | None = None
+    generation: Mapping[str, Any] = field(default_factory=dict)
+
+
+class FormatSpec(Component):
+    """Reads and writes external models in one file format: `gptkit import`, `export` and `drift` use it by its name.
+
+    Fields are options of writing, which `gptkit export --set KEY=VALUE` sets. The conversion between external and native
+    tensors is done by the model's family and is the same for all formats (`gptkit.interop`).
+
+    Class variables:
+        suffixes: suffixes of the files of this format; none for a format that is a directory. `export` infers the format
+            from them.
+    """
+
+    kind: ClassVar[str] = "format"
+    suffixes: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def can_write(self) -> bool:
+        """Whether the format implements `write`."""
+        return type(self).write is not FormatSpec.write
+
+    @abstractmethod
+    def detect(self, path: Path) -> Detection:
+        """Return whether the format recognises an existing file or directory; reads no more than a file's beginning."""
+
+    @abstractmethod
+    def read(self, path: Path, registry: Registry | None = None) -> ExternalModel:
+        """Return the model at a path; tensors are read later, one by one.
+
+        Raises:
+            ExternalModelError: a file is missing or damaged, or the model is of no family that is installed.
+        """
+
+    def write(
+        self,
+        model: NativeModel,
+        path: Path,
+        *,
+        family: str | None = None,
+        progress: Progress | None = None,
+        registry: Registry | None = None,
+    ) -> Sequence[str]:
+        """Write a model. The caller moves what is written to its place when it is complete.
+
+        Args:
+            model: the model.
+            path: the file or directory to write, which does not exist.
+            family: the family to write it as, and no other; by default one that can express the model.
+            progress: receives the bytes that are written.
+            registry: where families and components are looked up; by default what is installed.
+
+        Returns:
+            Remarks for the user, such as what the format cannot store.
+
+        Raises:
+            ExternalModelError: the format cannot express the model; gives the reason.
+        """
+        raise ExternalModelError(f"format {self.component_name()!r} can be read, and not written")
