@@ -15,7 +15,8 @@ from gptkit.components.feedforward.mlp import MLPSpec
 from gptkit.components.feedforward.modules.mlp import MLP
 from gptkit.components.norm.modules.rms import RMSNorm
 from gptkit.components.norm.rms import RMSNormSpec
-from gptkit.components.router.top_k_softmax import TopKSoftmax, TopKSoftmaxSpec
+from gptkit.components.router.modules.top_k_softmax import TopKSoftmax
+from gptkit.components.router.top_k_softmax import TopKSoftmaxSpec
 from gptkit.kinds.context import BuildContext
 from gptkit.nn.forward import Forward
 from gptkit.nn.router import Router
