@@ -183,7 +183,7 @@ class Forward(Exchange):
         documents_BT = self.documents_BT
         begins_BT = torch.ones_like(documents_BT, dtype=torch.bool)
         begins_BT[:, 1:] = documents_BT[:, 1:] != documents_BT[:, :-1]
-        indices_BT = self._indices(0, self.n_tokens).expand_as(documents_BT)
+        indices_BT = self._indices(self.offset, self.n_tokens).expand_as(documents_BT)
         return torch.where(begins_BT, indices_BT, 0).cummax(dim=1).values
 
     def _indices(self, offset: int | Tensor, count: int) -> Tensor:

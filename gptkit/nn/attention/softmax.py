@@ -163,7 +163,7 @@ class SoftmaxAttention(Attention):
         if self.rotates or self.norms_after:
             q_BHTD, k_BKTD = self.rotate(q_BHTD, k_BKTD, forward)
         state = cast("TokenState | None", forward.state(self))
-        offset = 0
+        offset = forward.offset
         if state is not None:
             offset, (k_BKTD, v_BKTV) = state.append(k_BKTD, v_BKTV)
         return self.score(q_BHTD, k_BKTD, v_BKTV, forward, offset)
@@ -184,14 +184,14 @@ class SoftmaxAttention(Attention):
         k_BKSD: Tensor,
         v_BKSV: Tensor,
         forward: Forward,
-        offset: int,
+        offset: int | Tensor,
         added: Tensor | None = None,
         content: Tensor | None = None,
     ) -> Tensor:
         """Scores, mask and softmax over the keys in view.
 
         Args:
-            offset: index of the first key in view, as the state's `append` returned it; 0 without a cache.
+            offset: index of the first key in view, as the state's `append` returned it; `forward.offset` without a cache.
             added: a term after the softcap, broadcastable to (B, H, T, S), finite. Declared by `added_term`.
             content: a term before the softcap, likewise. Declared by `content_term`.
 
@@ -205,7 +205,7 @@ class SoftmaxAttention(Attention):
         backend = self.backend if forward.weights is None else _EAGER
         return backend.attend(self, q_BHTD, k_BKSD, v_BKSV, mask, forward, content, added)
 
-    def _content_term(self, q_BHTD: Tensor, k_BKSD: Tensor, forward: Forward, offset: int) -> Tensor | None:
+    def _content_term(self, q_BHTD: Tensor, k_BKSD: Tensor, forward: Forward, offset: int | Tensor) -> Tensor | None:
         repeats = self.heads.n_heads // self.heads.n_kv_heads
         k_BHSD = k_BKSD.repeat_interleave(repeats, 1) if repeats > 1 else k_BKSD
         key_positions = forward.key_positions(offset, k_BKSD.shape[2])

@@ -94,7 +94,7 @@ class DifferentialAttention(SoftmaxAttention):
         v_BHTV = v.view(n_batch, n_tokens, self.n_heads, -1).transpose(1, 2)
         q_BGTD, k_BGTD = self.rotate(q_BGTD, k_BGTD, forward)
         state = cast("TokenState | None", forward.state(self))
-        offset = 0
+        offset = forward.offset
         if state is not None:
             offset, (k_BGTD, v_BHTV) = state.append(k_BGTD, v_BHTV)
         both_BGTV = self.score(q_BGTD, k_BGTD, v_BHTV.repeat_interleave(2, dim=1), forward, offset)

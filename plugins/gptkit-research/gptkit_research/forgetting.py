@@ -86,7 +86,7 @@ class ForgettingAttention(SoftmaxAttention):
         wide = torch.promote_types(gate_BTH.dtype, torch.float32)
         log_f_BHS1 = F.logsigmoid(gate_BTH.to(wide)).transpose(1, 2)[..., None]
         state = cast("TokenState | None", forward.state(self))
-        offset = 0
+        offset = forward.offset
         if state is not None:
             offset, (k_BHSD, v_BHSD, log_f_BHS1) = state.append(k_BHSD, v_BHSD, log_f_BHS1)
         sums_BHS1 = log_f_BHS1.to(wide).cumsum(dim=2)

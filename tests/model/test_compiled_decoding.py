@@ -1,0 +1,180 @@
+"""Decoding compiled to one graph with a static cache: no graph break, no recompilation, the numbers of eager decoding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+from gptkit.core.errors import StateError
+from gptkit.model.gpt import GPT
+from gptkit.presets.catalog import find
+from gptkit.runs.opening import open_spec
+
+PRESETS = ["gpt2", "modern", "gemma3-1b", "qwen3-0.6b", "deepseek-v3", "gpt-oss-20b", "qwen3-next-80b-a3b"]
+V, N_TOKENS = 61, 200
+SMALL: dict[str, Any] = {
+    "d_model": 32,
+    "context_length": 256,
+    "vocab_size": V,
+    "n_heads": 4,
+    "n_kv_heads": 2,
+    "n_value_heads": 8,
+    "d_head": 8,
+    "d_hidden": 16,
+    "n_experts": 8,
+    "n_groups": 4,
+    "k": 2,
+    "top_groups": 2,
+    "kv_rank": 12,
+    "q_rank": 12,
+    "d_nope": 8,
+    "d_rotary": 8,
+    "d_value": 8,
+    "d_key": 8,
+    "window": 24,
+    "size": 256,
+}
+
+
+def shrink(value: Any) -> Any:
+    """The same architecture, a few thousand times smaller."""
+    if isinstance(value, dict):
+        small = {key: shrink(item) for key, item in value.items()}
+        for key, item in value.items():
+            if key in SMALL and item is not None:
+                small[key] = SMALL[key]
+            if key == "repeat":
+                small[key] = min(item, 2)
+        return small
+    if isinstance(value, list):
+        return [shrink(item) for item in value]
+    return value
+
+
+def make(preset: str) -> GPT:
+    data = shrink(open_spec(find(preset)).spec.model.model_dump(mode="json"))
+    layers = data["layers"]
+    data["n_layers"] = 2 if layers is None else sum(layer["repeat"] for layer in layers)
+    return GPT(data, V, seed=3).eval()
+
+
+def prompt(rows: int = 2, length: int = 7) -> torch.Tensor:
+    return torch.randint(V, (rows, length), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(autouse=True)
+def _fresh_compiler() -> Iterator[None]:
+    torch.compiler.reset()
+    counters.clear()
+    yield
+    torch.compiler.reset()
+
+
+@torch.no_grad()
+def decode(model: GPT, n_tokens: int, backend: str) -> None:
+    """Greedy decoding beside eager decoding; the compiled step is one graph that is compiled once."""
+    ids = prompt()
+    growing, static = model.new_cache(2), model.new_cache(2, static=True)
+    logits = model(ids, cache=growing, last_only=True).logits
+    torch.testing.assert_close(model(ids, cache=static, last_only=True).logits, logits, atol=1e-5, rtol=1e-5)
+    step = torch.compile(model, fullgraph=True, dynamic=False, backend=backend)
+    for _ in range(n_tokens):
+        chosen = logits.argmax(-1)
+        logits = model(chosen, cache=growing).logits
+        torch.testing.assert_close(step(chosen, cache=static).logits, logits, atol=1e-4, rtol=1e-4)
+    assert static.length == growing.length == ids.shape[1] + n_tokens
+    assert counters["stats"]["unique_graphs"] == 1, "the step was compiled again"
+    assert not counters["graph_break"]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_decode_step_is_one_graph_for_all_tokens(preset: str) -> None:
+    decode(make(preset), N_TOKENS, "aot_eager")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", PRESETS)
+def test_decode_step_compiled_by_inductor(preset: str) -> None:
+    decode(make(preset), 60, "inductor")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_training_step_is_one_graph(preset: str) -> None:
+    model, ids = make(preset).train(), prompt(2, 24)
+    step = torch.compile(model, fullgraph=True, dynamic=False, backend="aot_eager")
+    torch.manual_seed(0)
+    loss = step(ids[:, :-1], ids[:, 1:]).loss
+    loss.backward()
+    assert loss.isfinite()
+    assert counters["stats"]["unique_graphs"] == 1
+    assert all(parameter.grad is not None for parameter in model.parameters() if parameter.requires_grad)
+
+
+def small(**changes: Any) -> GPT:
+    attention = {"name": "grouped-query", "n_heads": 4, "n_kv_heads": 2, **changes.pop("attention", {})}
+    spec = {"d_model": 32, "n_layers": 2, "context_length": 64, "attention": attention, **changes}
+    return GPT(spec, V).double().eval()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("attention", [{}, {"window": 5}, {"name": "gated-delta", "d_key": 8, "d_value": 8}])
+def test_static_cache_equals_a_growing_one(attention: dict[str, Any]) -> None:
+    fields: dict[str, Any] = {"position": "none"} if "name" in attention else {}
+    if "name" in attention:
+        model = (
+            GPT({"d_model": 32, "n_layers": 2, "context_length": 64, "attention": attention, **fields}, V).double().eval()
+        )
+    else:
+        model = small(attention=attention)
+    ids = prompt(3, 20)
+    padding = torch.tensor([0, 2, 1])
+    growing, static = (model.new_cache(3, left_padding_B=padding, static=static) for static in (False, True))
+
+    def both(begin: int, end: int) -> None:
+        expected = model(ids[:, begin:end], cache=growing).logits
+        torch.testing.assert_close(model(ids[:, begin:end], cache=static).logits, expected, atol=1e-9, rtol=1e-9)
+
+    both(0, 7)
+    both(7, 8)
+    for cache in (growing, static):
+        cache.mark()
+    both(8, 12)
+    for cache in (growing, static):
+        cache.truncate(8)
+    both(8, 9)
+    rows = [2, 0, 1]
+    ids = ids[rows]
+    for cache in (growing, static):
+        cache.reorder(rows)
+    both(9, 14)
+    assert static.length == 14
+
+
+@torch.no_grad()
+def test_static_cache_refuses_more_tokens_than_its_capacity() -> None:
+    model = small()
+    cache = model.new_cache(2, 8, static=True)
+    model(prompt(), cache=cache)
+    with pytest.raises(StateError, match="do not fit"):
+        model(prompt(2, 2), cache=cache)
+    step = torch.compile(model, fullgraph=True, dynamic=False, backend="aot_eager")
+    step(prompt(2, 1), cache=cache)
+    with pytest.raises((RuntimeError, IndexError)):
+        step(prompt(2, 1), cache=cache)
+
+
+def test_static_cache_is_refused_where_positions_depend_on_the_length() -> None:
+    scaling = {"name": "dynamic", "original_context_length": 12}
+    with pytest.raises(StateError, match="static cache"):
+        small(position={"name": "rotary", "scaling": scaling}).new_cache(1, static=True)
+
+
+def test_static_cache_has_a_fixed_number_of_rows() -> None:
+    model = small()
+    one, two = model.new_cache(1, static=True), model.new_cache(1, static=True)
+    with pytest.raises(StateError, match="fixed number of rows"):
+        one.join(two, 8)
