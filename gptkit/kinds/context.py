@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gptkit.kinds.norm import NormSpec
     from gptkit.kinds.position import PositionSpec
 
-__all__ = ["BuildContext", "LayerParts"]
+__all__ = ["BuildContext", "LayerParts", "ParameterInfo"]
 
 T = TypeVar("T")
 
@@ -32,6 +32,21 @@ class LayerParts:
 
 
 @dataclass(frozen=True)
+class ParameterInfo:
+    """The parameter that an initializer fills.
+
+    Attributes:
+        name: its full name in the model, ``blocks.3.attention.qkv.weight``.
+        layer: the index of its block; None outside of the blocks.
+        projections: the rows of the projections that it holds, by their names (``value``), where its module declares them.
+    """
+
+    name: str
+    layer: int | None = None
+    projections: Mapping[str, tuple[slice, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class BuildContext:
     """The surroundings of a component.
 
@@ -44,6 +59,7 @@ class BuildContext:
         attention_backend: computes the layers' softmax attention; None for `auto`.
         layer: the layer being built; for the head the model's own parts, with the index after the last layer; None for the
             embedding and the final norm.
+        parameter: the parameter that is being initialized; None at any other time.
         shared: modules that several layers hold in common; use `share`.
         registry: where the model's components were looked up; None where that is what is installed.
     """
@@ -55,6 +71,7 @@ class BuildContext:
     position: PositionSpec | None = None
     attention_backend: AttentionBackendSpec | None = None
     layer: LayerParts | None = None
+    parameter: ParameterInfo | None = None
     shared: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
     registry: Registry | None = field(default=None, repr=False, compare=False)
 

@@ -1,10 +1,4 @@
-"""Kind `initializer`, and how a component says how its tensors start.
-
-A module may have a method ``initial() -> dict[str, Initial]`` that maps names of its parameters (dotted for those of
-its children) to how they start. An outer module's word counts more than an inner one's. Parameters that nobody speaks
-for start as torch's own module of that type would suggest: linear weights `"weight"`, embeddings `"embedding"`, biases
-`"zeros"`, norm weights `"ones"`.
-"""
+"""Kind `initializer`; how modules declare the initialization of their parameters is described in `gptkit.nn.initial`."""
 
 from __future__ import annotations
 
@@ -24,10 +18,16 @@ __all__ = ["InitializerSpec"]
 
 
 class InitializerSpec(Component):
-    """Turns roles into numbers. Seeded; a parameter's numbers depend on the seed, its name and its shape only."""
+    """Draws the initial values of parameters by their role.
+
+    They depend on the seed, the parameter's name and its shape only.
+    """
 
     kind: ClassVar[str] = "initializer"
 
     @abstractmethod
     def fill(self, role: Role, shape: torch.Size, generator: torch.Generator, context: BuildContext) -> Tensor:
-        """The starting value, fp32, of a parameter with that role ("weight", "output" or "embedding")."""
+        """The initial values, fp32, of a parameter with that role ("weight", "output" or "embedding").
+
+        ``context.parameter`` has its full name, the index of its layer, and the rows of the projections packed in it.
+        """

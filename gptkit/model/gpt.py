@@ -19,6 +19,7 @@ from gptkit.files import validate_data
 from gptkit.model.cache import Cache
 from gptkit.model.initialize import initialize
 from gptkit.model.recompute import Recompute, run_recomputed
+from gptkit.model.sharing import own_shared
 from gptkit.model.spec import ModelSpec
 from gptkit.model.tree import tree
 from gptkit.nn.attention.base import Attention
@@ -53,6 +54,7 @@ class GPT(nn.Module):
     """A GPT language model assembled from a spec.
 
     Attributes:
+        stateful: the modules that have a state in a cache, in the order of their `state_index`.
         recompute: activation checkpointing: what the backward pass computes again instead of keeping it.
 
     ::
@@ -113,10 +115,12 @@ class GPT(nn.Module):
         head_context = context.replace(layer=spec.head_parts())
         self.head = spec.head.build(head_context, embedding=self.embedding)
         self._head_mixes_tokens = self.head.mixes_tokens
+        self.shared = own_shared(self, context.shared)
         check_declarations(self)
         self._by_length = [layer.position for layer in spec.layer_specs() if layer.position.depends_on_length]
-        self._stateful = [module for module in self.modules() if isinstance(module, Stateful)]
-        for index, module in enumerate(self._stateful):
+        decoding = (*self.embedding.modules(), *self.blocks.modules(), *self.head.decoding_modules())
+        self.stateful = [module for module in decoding if isinstance(module, Stateful)]
+        for index, module in enumerate(self.stateful):
             module.state_index = index
 
     @property
@@ -230,7 +234,7 @@ class GPT(nn.Module):
         if static and (self._by_length or prefix_B is not None):
             what = "a bidirectional prefix" if prefix_B is not None else "positions that depend on the length of the text"
             raise StateError(f"a static cache cannot be used with {what}", hint="Leave out static=True.")
-        stateful = self._stateful
+        stateful = self.stateful
 
         def allocate(rows: int, size: int, offset: Tensor | None) -> States:
             return States(stateful, Allocation(rows, size, dtype or weight.dtype, weight.device, offset))

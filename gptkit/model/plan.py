@@ -21,7 +21,6 @@ from gptkit.model.gpt import GPT
 from gptkit.model.recompute import Recompute
 from gptkit.model.spec import ModelSpec
 from gptkit.model.tree import count
-from gptkit.nn.cache.state import Stateful
 
 __all__ = ["Plan", "available_memory", "human_bytes", "human_count", "plan", "refuse_unless_fits"]
 
@@ -78,14 +77,13 @@ def plan(
     parameters = count(model)
     weight_bytes = sum(p.numel() for p in model.parameters()) * dtype.itemsize
     activations = _saved_bytes(model.train(), batch_size, length, recompute)
-    stateful = [module for module in model.modules() if isinstance(module, Stateful)]
     return Plan(
         parameters=parameters,
         embedding_parameters=model.embedding.table_VE.numel(),
         flops_per_token=flops,
         training_flops_per_token=3 * flops,
         weight_bytes=weight_bytes,
-        cache_bytes_per_token=sum(module.state_bytes_per_token(dtype) for module in stateful),
+        cache_bytes_per_token=sum(module.state_bytes_per_token(dtype) for module in model.stateful),
         cache_bytes=model.new_cache(1).bytes,
         activation_bytes=activations,
         training_bytes=weight_bytes + 3 * 4 * parameters + activations,

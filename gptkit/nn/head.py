@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from torch import Tensor, nn
 
@@ -32,10 +32,14 @@ class Head(nn.Module, ABC):
         """
         return {}
 
+    def decoding_modules(self) -> Iterator[nn.Module]:
+        """The modules that `forward` uses, which have a state in the cache; those of the training loss alone have none."""
+        return self.modules()
+
     @property
     def mixes_tokens(self) -> bool:
         """Whether `forward` lets a token depend on others, so that it needs all tokens of a call, not the last one only."""
-        return any(isinstance(module, Stateful) for module in self.modules())
+        return any(isinstance(module, Stateful) for module in self.decoding_modules())
 
     @abstractmethod
     def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:

@@ -1,25 +1,147 @@
-"""Kind `initializer`, and how a component says how its tensors start.
+"""How a component declares the initialization of its parameters.
 
-A module may have a method ``initial() -> dict[str, Initial]`` that maps names of its parameters (dotted for those of
-its children) to how they start. An outer module's word counts more than an inner one's. Parameters that nobody speaks
-for start as torch's own module of that type would suggest: linear weights `"weight"`, embeddings `"embedding"`, biases
-`"zeros"`, norm weights `"ones"`.
+A module may have a method ``initial() -> dict[str, Initial]`` that maps names of its parameters (dotted for those of its
+children) to how they are initialized. An outer module's declaration overrides an inner one's; a `Scaled` one multiplies it.
+Parameters without a declaration are initialized as torch's own module of that type suggests: linear weights `"weight"`,
+embeddings `"embedding"`, biases `"zeros"`, norm weights `"ones"`.
+
+A module whose parameters hold one or several projections may name them in a method
+``projections() -> dict[str, dict[str, tuple[slice, ...]]]``: for each parameter the rows of each projection, named
+`query`, `key`, `value`, `output`, `gate`, `up` or `down`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["Initial", "Role"]
+from gptkit.core.errors import GptkitError
+
+__all__ = ["Declared", "Initial", "Role", "Scaled", "consecutive", "declared", "projections", "scaled_projections"]
 
 
 Role = Literal["weight", "output", "embedding", "zeros", "ones"]
 """`weight` a projection; `output` a projection that writes to the residual stream; `embedding` a table of vectors."""
 
 
-Initial = Role | Callable[[torch.Size, torch.Generator], Tensor]
-"""A role, which the model's initializer turns into numbers, or a function of shape and generator that makes them."""
+@dataclass(frozen=True)
+class Scaled:
+    """A multiple of the initialization that an inner module declares: β times what the initializer draws.
+
+    Attributes:
+        factor: β.
+        rows: the rows it holds for, of a parameter (…, rows, features) or (rows,); all by default.
+    """
+
+    factor: float
+    rows: tuple[slice, ...] = (slice(None),)
+
+    def apply_(self, values: Tensor) -> None:
+        """Multiply the rows in place."""
+        for rows in self.rows:
+            (values[rows] if values.dim() < 2 else values[..., rows, :]).mul_(self.factor)
+
+
+Initial = Role | Callable[[torch.Size, torch.Generator], Tensor] | Scaled
+"""A role, which the model's initializer turns into numbers; a function of shape and generator that makes them; or a multiple
+of what is declared further inside."""
+
+
+@dataclass(frozen=True)
+class Declared:
+    """The initialization of one parameter: what is drawn, and the factors that outer modules apply to it."""
+
+    start: Role | Callable[[torch.Size, torch.Generator], Tensor]
+    factors: tuple[Scaled, ...] = ()
+
+
+def declared(model: nn.Module) -> dict[str, Declared]:
+    """How each parameter of a model is initialized, by its name.
+
+    Raises:
+        GptkitError: no module declares how a parameter is initialized.
+    """
+    names = {name for name, _ in model.named_parameters()}
+    starts: dict[str, Role | Callable[[torch.Size, torch.Generator], Tensor]] = {}
+    factors: dict[str, list[Scaled]] = {}
+    for full, initial in _declarations(model):
+        if full in starts:
+            continue
+        if isinstance(initial, Scaled):
+            factors.setdefault(full, []).append(initial)
+        else:
+            starts[full] = initial
+    missing = sorted(names - set(starts))
+    if missing:
+        owner = type(model.get_submodule(missing[0].rpartition(".")[0])).__name__
+        short = missing[0].rpartition(".")[2]
+        raise GptkitError(
+            f"no module declares how the parameter {missing[0]!r} of {owner} is initialized",
+            hint=f'Give {owner} a method: def initial(self): return {{"{short}": "ones"}}, or "zeros", "weight", "output", '
+            '"embedding", or a function of shape and generator.',
+        )
+    return {name: Declared(starts[name], tuple(factors.get(name, ()))) for name in names}
+
+
+def _declarations(model: nn.Module) -> Iterator[tuple[str, Initial]]:
+    """Full names of parameters with their declarations, outer modules' first, defaults after those of their module."""
+    # A parameter that several modules hold is listed under its first name only.
+    every = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    for prefix, module in model.named_modules():
+        declare = getattr(module, "initial", None)
+        for name, initial in (declare() if declare is not None else {}).items():
+            full = f"{prefix}.{name}" if prefix else name
+            if full not in every:
+                raise ValueError(f"{type(module).__name__}.initial() names {name!r}, which is not a parameter of it")
+            yield full, initial
+        for name, _ in module.named_parameters(recurse=False):
+            default = _default(module, name)
+            if default is not None:
+                yield f"{prefix}.{name}" if prefix else name, default
+
+
+def _default(module: nn.Module, name: str) -> Role | None:
+    if isinstance(module, nn.Embedding):
+        return "embedding"
+    if isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
+        return "zeros" if name == "bias" else "ones"
+    if name == "bias" or name.endswith("_bias"):
+        return "zeros"
+    if isinstance(module, nn.Linear):
+        return "weight"
+    return None
+
+
+def projections(module: nn.Module) -> dict[str, Mapping[str, tuple[slice, ...]]]:
+    """The projections that a module's parameters hold, by the parameter's full name, as its children declare them."""
+    found: dict[str, Mapping[str, tuple[slice, ...]]] = {}
+    for prefix, inner in module.named_modules():
+        declare = getattr(inner, "projections", None)
+        for name, rows in (declare() if declare is not None else {}).items():
+            found.setdefault(f"{prefix}.{name}" if prefix else name, rows)
+    return found
+
+
+def consecutive(names: Sequence[str], sizes: Sequence[int]) -> dict[str, tuple[slice, ...]]:
+    """Rows of projections that lie one after the other, for a method ``projections``; there may be more names than sizes."""
+    ends = [sum(sizes[: index + 1]) for index in range(len(sizes))]
+    return {name: (slice(end - size, end),) for name, size, end in zip(names, sizes, ends, strict=False)}
+
+
+def scaled_projections(module: nn.Module, factor: float, *kinds: str) -> dict[str, Initial]:
+    """Declarations that multiply the initialization of a module's projections of some kinds, for an outer ``initial``.
+
+    Args:
+        factor: β.
+        kinds: names of projections: ``value``, ``output``.
+    """
+    chosen: dict[str, Initial] = {}
+    for name, parts in projections(module).items():
+        rows = tuple(part for kind in kinds for part in parts.get(kind, ()))
+        if rows:
+            chosen[name] = Scaled(factor, rows)
+    return chosen

@@ -38,6 +38,7 @@ class _Settings(NamedTuple):
     softcap: float
     """0 for none."""
     z_loss: float
+    smoothing: float
     ignored: int
     dtype: torch.dtype
     """Of the matrix products."""
@@ -52,6 +53,7 @@ def linear_cross_entropy(
     scale: float = 1.0,
     softcap: float | None = None,
     z_loss: float = 0.0,
+    smoothing: float = 0.0,
     ignored: int = -100,
 ) -> Tensor:
     """The mean over rows of −ln softmax(logits)[target], logits being scale · (W·x + b), softly capped if asked.
@@ -67,6 +69,7 @@ def linear_cross_entropy(
         scale: what the layer's outputs are multiplied by.
         softcap: c in c · tanh(logits / c), applied after the scale.
         z_loss: weight of mean (ln Σ exp logits)², added to the loss.
+        smoothing: label smoothing ε: the target has probability 1 − ε, and ε is spread evenly over all classes.
         ignored: a target with this value leaves its row out of the mean and of all gradients.
 
     Returns:
@@ -76,7 +79,7 @@ def linear_cross_entropy(
     kind = x_NE.device.type
     if dtype != torch.float64 and kind != "meta" and torch.is_autocast_enabled(kind):
         dtype = torch.get_autocast_dtype(kind)
-    settings = _Settings(scale, softcap or 0.0, z_loss, ignored, dtype)
+    settings = _Settings(scale, softcap or 0.0, z_loss, smoothing, ignored, dtype)
     if torch.is_grad_enabled():
         result: Tensor = _LinearCrossEntropy.apply(x_NE, weight_VE, bias_V, targets_N, settings)  # type: ignore[no-untyped-call]
         return result
@@ -199,9 +202,14 @@ def _to_exact_gradient_(
         if needed:
             slope_RV = torch.addcmul(logits_RV.new_ones(()), logits_RV, logits_RV, value=-1)
         logits_RV.mul_(settings.softcap)
+    target_R1 = logits_RV.gather(1, targets_R1)
+    n_classes = logits_RV.shape[1] - padding
+    if settings.smoothing:
+        # The cross-entropy to the smoothed target: ε of the target's logit is replaced by the mean of all logits.
+        target_R1.mul_(1 - settings.smoothing)
+        target_R1 += settings.smoothing * logits_RV[:, :n_classes].mean(1, keepdim=True)
     if padding:
         logits_RV[:, -padding:] = -math.inf
-    target_R1 = logits_RV.gather(1, targets_R1)
     # Of the passes over a row, exp is the dearest. Softmax does one; and as the largest probability is never small, the
     # logarithm of the sum can be had from it with full precision.
     largest_R1 = logits_RV.amax(1, keepdim=True)
@@ -214,7 +222,10 @@ def _to_exact_gradient_(
         loss_R1 += settings.z_loss * normaliser_R1.square()
     loss_R.copy_(loss_R1[:, 0])
     if needed:
-        logits_RV.scatter_add_(1, targets_R1, logits_RV.new_full((1, 1), -1.0).expand_as(targets_R1))
+        peak = logits_RV.new_full((1, 1), settings.smoothing - 1).expand_as(targets_R1)
+        logits_RV.scatter_add_(1, targets_R1, peak)
+        if settings.smoothing:
+            logits_RV[:, :n_classes] -= settings.smoothing / n_classes
         if slope_RV is not None:
             logits_RV.mul_(slope_RV)
 
@@ -281,6 +292,7 @@ def _opaque(
     scale: float,
     softcap: float,
     z_loss: float,
+    smoothing: float,
     ignored: int,
     dtype: torch.dtype,
     need_x: bool,
@@ -288,7 +300,7 @@ def _opaque(
     need_bias: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The same as one operator, which torch.compile does not look into."""
-    settings = _Settings(scale, softcap, z_loss, ignored, dtype)
+    settings = _Settings(scale, softcap, z_loss, smoothing, ignored, dtype)
     with torch.autocast(x.device.type, enabled=False):
         return _by_chunks(x, weight, bias, targets, settings, (need_x, need_weight, need_bias))
 
@@ -302,6 +314,7 @@ def _shapes(
     scale: float,
     softcap: float,
     z_loss: float,
+    smoothing: float,
     ignored: int,
     dtype: torch.dtype,
     need_x: bool,

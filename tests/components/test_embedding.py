@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gptkit.components.embedding.token import TokenEmbedding, TokenEmbeddingSpec
+from gptkit.components.embedding.modules.token import TokenEmbedding
+from gptkit.components.embedding.token import TokenEmbeddingSpec
 from gptkit.core.registry import default_registry
 from gptkit.kinds.context import BuildContext
 from gptkit.nn.forward import Forward

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gptkit.components.embedding.token import TokenEmbeddingSpec
-from gptkit.components.head.linear import LinearHead, LinearHeadSpec
+from gptkit.components.head.linear import LinearHeadSpec
+from gptkit.components.head.modules.linear import LinearHead
 from gptkit.kinds.context import BuildContext
 from gptkit.nn.embedding import Embedding
 from gptkit.nn.forward import Forward
@@ -102,6 +103,26 @@ def test_z_loss_in_training_only() -> None:
     extra = 0.1 * torch.logsumexp(logits, 1)[valid].square().mean()
     torch.testing.assert_close(head.loss(inputs(), targets(), context()), plain + extra, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(head.eval().loss(inputs(), targets(), context()), plain, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("fields", FIELDS, ids=str)
+def test_label_smoothing_in_training_only(fields: dict[str, Any]) -> None:
+    head, embedding = built(label_smoothing=0.2, z_loss=0.01, **fields)
+    parameters = [*head.parameters(), embedding.table_VE]
+    x = inputs().requires_grad_()
+    logits = head(x, context()).view(-1, V)
+    valid = targets().view(-1) != IGNORED
+    wanted = F.cross_entropy(logits, targets().view(-1), label_smoothing=0.2)
+    wanted = wanted + 0.01 * torch.logsumexp(logits, 1)[valid].square().mean()
+    loss = head.loss(x, targets(), context())
+    torch.testing.assert_close(loss, wanted, rtol=1e-5, atol=1e-5)
+    ours = torch.autograd.grad(loss, [x, *parameters], allow_unused=True)
+    plain = torch.autograd.grad(wanted, [x, *parameters], allow_unused=True)
+    for got, expected in zip(ours, plain, strict=True):
+        if expected is not None:
+            torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+    evaluated = head.eval().loss(inputs(), targets(), context())
+    torch.testing.assert_close(evaluated, F.cross_entropy(logits, targets().view(-1)), rtol=1e-5, atol=1e-5)
 
 
 class Model(nn.Module):

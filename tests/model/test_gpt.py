@@ -12,9 +12,9 @@ from torch import nn
 
 from gptkit.core.errors import CapacityError, GptkitError, SpecError, StateError
 from gptkit.model.gpt import GPT
-from gptkit.model.initialize import roles
 from gptkit.model.plan import plan, refuse_unless_fits
 from gptkit.model.spec import ModelSpec
+from gptkit.nn.initial import declared
 
 V = 37
 SMALL: dict[str, Any] = {
@@ -142,7 +142,7 @@ def test_every_parameter_has_a_role() -> None:
         SMALL | {"attention": {"name": "multi-head", "sinks": True, "qk_norm": "rms"}, "position": "shaw"},
     ):
         model = GPT(spec, V, device="meta")
-        assert set(roles(model)) == {name for name, _ in model.named_parameters()}
+        assert set(declared(model)) == {name for name, _ in model.named_parameters()}
 
 
 def test_meta_allocates_nothing_and_knows_the_counts() -> None:

@@ -9,8 +9,10 @@ import torch.nn.functional as F
 from mutants.mutant import Mutant, become
 from torch import Tensor, nn
 
-from gptkit.components.embedding.token import TokenEmbedding, TokenEmbeddingSpec
-from gptkit.components.head.linear import LinearHead, LinearHeadSpec
+from gptkit.components.embedding.modules.token import TokenEmbedding
+from gptkit.components.embedding.token import TokenEmbeddingSpec
+from gptkit.components.head.linear import LinearHeadSpec
+from gptkit.components.head.modules.linear import LinearHead
 from gptkit.components.initializer.normal import NormalSpec
 from gptkit.kinds.context import BuildContext
 from gptkit.nn.embedding import Embedding

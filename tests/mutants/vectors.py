@@ -10,7 +10,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from gptkit.components.activation.elementwise import GeluSpec
-from gptkit.components.block.pre_norm import PreNorm, PreNormSpec
+from gptkit.components.block.modules.pre_norm import PreNorm
+from gptkit.components.block.pre_norm import PreNormSpec
 from gptkit.components.feedforward.mlp import MLPSpec
 from gptkit.components.feedforward.modules.mlp import MLP
 from gptkit.components.norm.modules.rms import RMSNorm

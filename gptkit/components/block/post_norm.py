@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
 
 from gptkit.kinds.block import BlockSpec
 from gptkit.kinds.context import BuildContext
-from gptkit.nn.block import Block
-from gptkit.nn.forward import Forward
 
-__all__ = ["PostNorm", "PostNormSpec"]
+if TYPE_CHECKING:
+    from gptkit.nn.block import Block
+
+__all__ = ["PostNormSpec"]
 
 
 class PostNormSpec(BlockSpec):
@@ -42,25 +41,6 @@ class PostNormSpec(BlockSpec):
         return False
 
     def build(self, context: BuildContext) -> Block:
+        from gptkit.components.block.modules.post_norm import PostNorm
+
         return PostNorm(self, context)
-
-
-class PostNorm(Block):
-    """The runtime part of `PostNormSpec`."""
-
-    def __init__(self, spec: PostNormSpec, context: BuildContext) -> None:
-        super().__init__()
-        parts = context.parts
-        self.residual_scale = spec.residual_scale
-        self.attention = parts.attention.build(context)
-        self.attention_norm = parts.norm.build(context, dim=context.d_model)
-        self.feedforward = parts.feedforward.build(context)
-        self.feedforward_norm = parts.norm.build(context, dim=context.d_model)
-        self.dropout = nn.Dropout(spec.dropout) if spec.dropout > 0 else nn.Identity()
-
-    def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
-        branch_BTE = self.dropout(self.attention(x_BTE, forward))
-        x_BTE = self.attention_norm(torch.add(x_BTE, branch_BTE, alpha=self.residual_scale))
-        branch_BTE = self.dropout(self.feedforward(x_BTE, forward))
-        y_BTE: Tensor = self.feedforward_norm(torch.add(x_BTE, branch_BTE, alpha=self.residual_scale))
-        return y_BTE

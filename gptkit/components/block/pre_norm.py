@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
 
 from gptkit.kinds.block import BlockSpec
 from gptkit.kinds.context import BuildContext
-from gptkit.nn.block import Block
-from gptkit.nn.forward import Forward
 
-__all__ = ["PreNorm", "PreNormSpec"]
+if TYPE_CHECKING:
+    from gptkit.nn.block import Block
+
+__all__ = ["PreNormSpec"]
 
 
 class PreNormSpec(BlockSpec):
@@ -43,29 +42,6 @@ class PreNormSpec(BlockSpec):
     shortcut: bool = Field(True, description="Add each branch to its input; without it the branch replaces the input.")
 
     def build(self, context: BuildContext) -> Block:
+        from gptkit.components.block.modules.pre_norm import PreNorm
+
         return PreNorm(self, context)
-
-
-class PreNorm(Block):
-    """The runtime part of `PreNormSpec`."""
-
-    def __init__(self, spec: PreNormSpec, context: BuildContext) -> None:
-        super().__init__()
-        parts = context.parts
-        self.residual_scale = spec.residual_scale
-        self.shortcut = spec.shortcut
-        self.attention_norm = parts.norm.build(context, dim=context.d_model)
-        self.attention = parts.attention.build(context)
-        self.feedforward_norm = parts.norm.build(context, dim=context.d_model)
-        self.feedforward = parts.feedforward.build(context)
-        self.dropout = nn.Dropout(spec.dropout) if spec.dropout > 0 else nn.Identity()
-
-    def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
-        x_BTE = self._join(x_BTE, self.attention(self.attention_norm(x_BTE), forward))
-        return self._join(x_BTE, self.feedforward(self.feedforward_norm(x_BTE), forward))
-
-    def _join(self, x_BTE: Tensor, branch_BTE: Tensor) -> Tensor:
-        branch_BTE = self.dropout(branch_BTE)
-        if self.shortcut:
-            return torch.add(x_BTE, branch_BTE, alpha=self.residual_scale)
-        return branch_BTE * self.residual_scale if self.residual_scale != 1 else branch_BTE

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
 
 from gptkit.kinds.block import BlockSpec
 from gptkit.kinds.context import BuildContext
-from gptkit.nn.block import Block
-from gptkit.nn.forward import Forward
 
-__all__ = ["Sandwich", "SandwichSpec"]
+if TYPE_CHECKING:
+    from gptkit.nn.block import Block
+
+__all__ = ["SandwichSpec"]
 
 
 class SandwichSpec(BlockSpec):
@@ -35,26 +34,6 @@ class SandwichSpec(BlockSpec):
     residual_scale: float = Field(1.0, description="What a branch is multiplied by before it is added (Granite: 0.22).")
 
     def build(self, context: BuildContext) -> Block:
+        from gptkit.components.block.modules.sandwich import Sandwich
+
         return Sandwich(self, context)
-
-
-class Sandwich(Block):
-    """The runtime part of `SandwichSpec`."""
-
-    def __init__(self, spec: SandwichSpec, context: BuildContext) -> None:
-        super().__init__()
-        parts = context.parts
-        self.residual_scale = spec.residual_scale
-        self.attention_norm = parts.norm.build(context, dim=context.d_model)
-        self.attention = parts.attention.build(context)
-        self.attention_output_norm = parts.norm.build(context, dim=context.d_model)
-        self.feedforward_norm = parts.norm.build(context, dim=context.d_model)
-        self.feedforward = parts.feedforward.build(context)
-        self.feedforward_output_norm = parts.norm.build(context, dim=context.d_model)
-        self.dropout = nn.Dropout(spec.dropout) if spec.dropout > 0 else nn.Identity()
-
-    def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
-        mixed_BTE = self.attention_output_norm(self.attention(self.attention_norm(x_BTE), forward))
-        x_BTE = torch.add(x_BTE, self.dropout(mixed_BTE), alpha=self.residual_scale)
-        fed_BTE = self.feedforward_output_norm(self.feedforward(self.feedforward_norm(x_BTE), forward))
-        return torch.add(x_BTE, self.dropout(fed_BTE), alpha=self.residual_scale)

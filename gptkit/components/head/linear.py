@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
-import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor, nn
 
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.head import HeadSpec
-from gptkit.nn.embedding import Embedding
-from gptkit.nn.forward import Forward
-from gptkit.nn.head import IGNORED, Head
-from gptkit.nn.initial import Initial
-from gptkit.ops.linear_cross_entropy import linear_cross_entropy
 
-__all__ = ["LinearHead", "LinearHeadSpec"]
+if TYPE_CHECKING:
+    from gptkit.nn.embedding import Embedding
+    from gptkit.nn.head import Head
+
+__all__ = ["LinearHeadSpec"]
 
 
 class LinearHeadSpec(HeadSpec):
@@ -26,7 +22,8 @@ class LinearHeadSpec(HeadSpec):
 
     Formula:
         logits = scale · (W · x + b), and with softcap c: c · tanh(logits / c)
-        loss = −mean ln softmax(logits)[target] + z_loss · mean (ln Σ exp logits)²
+        loss = −mean ((1 − ε) · ln p[target] + ε / V · Σ ln p) + z_loss · mean (ln Σ exp logits)²,
+        p = softmax(logits), ε = label_smoothing, V = vocabulary
 
     Shapes:
         (B, T, d_model) → (B, T, vocabulary)
@@ -37,8 +34,8 @@ class LinearHeadSpec(HeadSpec):
 
     Notes:
         The loss is computed in chunks of rows, and its gradients with it, so the logits of a batch are never held.
-        `z_loss` keeps logits from drifting (PaLM: 1e-4); it counts in training only, so that a validation loss stays a
-        cross-entropy.
+        `z_loss` keeps logits from drifting (PaLM: 1e-4); `label_smoothing` (arXiv 1512.00567) keeps them from growing
+        without bound. Both apply in training only, so that a validation loss stays a cross-entropy.
     """
 
     name: Literal["linear"] = "linear"
@@ -47,77 +44,19 @@ class LinearHeadSpec(HeadSpec):
     scale: float = Field(1.0, description="What logits are multiplied by (Cohere: 0.0625; Granite: 1 / logits_scaling).")
     softcap: float | None = Field(None, description="Bound that logits approach smoothly (Gemma 2: 30).", gt=0)
     z_loss: float = Field(0.0, description="Weight of the squared log-normaliser in the training loss.", ge=0)
+    label_smoothing: float = Field(
+        0.0, description="ε: the share of the target's probability that is spread evenly over all tokens.", ge=0, lt=1
+    )
 
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = (
         {},
         {"tied": True},
         {"bias": True, "scale": 0.5},
         {"tied": True, "softcap": 30.0, "z_loss": 1e-4},
+        {"label_smoothing": 0.1},
     )
 
     def build(self, context: BuildContext, *, embedding: Embedding) -> Head:
+        from gptkit.components.head.modules.linear import LinearHead
+
         return LinearHead(self, context, embedding)
-
-
-class LinearHead(Head):
-    """The runtime part of `LinearHeadSpec`.
-
-    A tied head reads the table through the embedding and has no weight of its own, so that the parameter is in the
-    model, its state and its checkpoints once.
-    """
-
-    def __init__(self, spec: LinearHeadSpec, context: BuildContext, embedding: Embedding) -> None:
-        super().__init__()
-        self.scale = spec.scale
-        self.softcap = spec.softcap
-        self.z_loss = spec.z_loss
-        # In a tuple, since a module that is an attribute would become part of this one.
-        self._lender = (embedding,) if spec.tied else ()
-        self.project: nn.Module = nn.Identity()
-        if spec.tied:
-            self.register_parameter("weight", None)
-            d_embedding = embedding.table_VE.shape[1]
-            if d_embedding != context.d_model:
-                self.project = nn.Linear(context.d_model, d_embedding, bias=False)
-        else:
-            self.weight = nn.Parameter(torch.empty(context.vocab_size, context.d_model))
-            nn.init.normal_(self.weight, std=0.02)
-        self.bias = nn.Parameter(torch.zeros(context.vocab_size)) if spec.bias else None
-
-    def initial(self) -> dict[str, Initial]:
-        return {} if self._lender else {"weight": "weight"}
-
-    @property
-    def tied_weights(self) -> Mapping[str, str]:
-        if not self._lender:
-            return {}
-        table = self._lender[0].table_VE
-        return {"weight": next(name for name, owned in self._lender[0].named_parameters() if owned is table)}
-
-    @property
-    def weight_VE(self) -> Tensor:
-        """The matrix in use, the head's own or the embedding's."""
-        return self._lender[0].table_VE if self._lender else self.weight
-
-    def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
-        logits_BTV = F.linear(self.project(x_BTE), self.weight_VE, self.bias)
-        if self.scale != 1:
-            logits_BTV = logits_BTV * self.scale
-        if self.softcap is not None:
-            logits_BTV = torch.tanh(logits_BTV / self.softcap) * self.softcap
-        return logits_BTV
-
-    def loss(self, x_BTE: Tensor, targets_BT: Tensor, forward: Forward) -> Tensor:
-        return linear_cross_entropy(
-            self.project(x_BTE).flatten(0, -2),
-            self.weight_VE,
-            targets_BT.flatten(),
-            self.bias,
-            scale=self.scale,
-            softcap=self.softcap,
-            z_loss=self.z_loss if self.training else 0.0,
-            ignored=IGNORED,
-        )
-
-    def extra_repr(self) -> str:
-        return "tied" if self._lender else f"{self.weight.shape[1]} → {self.weight.shape[0]}"

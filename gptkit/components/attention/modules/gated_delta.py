@@ -19,7 +19,7 @@ from gptkit.nn.attention.base import Attention
 from gptkit.nn.cache.allocation import Allocation
 from gptkit.nn.cache.recurrent import RecurrentState
 from gptkit.nn.forward import Forward
-from gptkit.nn.initial import Initial
+from gptkit.nn.initial import Initial, consecutive
 from gptkit.ops.delta_rule import causal_conv, gated_delta_rule, gated_delta_step
 
 __all__ = ["GatedDelta"]
@@ -53,6 +53,12 @@ class GatedDelta(Attention):
             "conv.weight": lambda shape, generator: _uniform(shape, generator, -(shape[-1] ** -0.5), shape[-1] ** -0.5),
             "decay_log": lambda shape, generator: _uniform(shape, generator, 0.01, 16).log(),
             "decay_bias": _decay_bias,
+        }
+
+    def projections(self) -> dict[str, dict[str, tuple[slice, ...]]]:
+        return {
+            "qkvz.weight": consecutive(("query", "key", "value", "gate"), [*self.split, self.split[2]]),
+            "output.weight": {"output": (slice(None),)},
         }
 
     def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:

@@ -12,7 +12,7 @@ from gptkit.components.attention.grouped_query import HeadedSpec
 from gptkit.kinds.context import BuildContext
 from gptkit.nn.attention.softmax import SoftmaxAttention
 from gptkit.nn.forward import Forward
-from gptkit.nn.initial import Initial
+from gptkit.nn.initial import Initial, consecutive
 
 __all__ = ["EachHead", "GroupedQueryAttention"]
 
@@ -59,6 +59,12 @@ class GroupedQueryAttention(SoftmaxAttention):
         if self.sinks is not None:
             starts["sinks"] = "zeros"
         return starts
+
+    def projections(self) -> dict[str, dict[str, tuple[slice, ...]]]:
+        return {
+            "qkv.weight": consecutive(("query", "key", "value", "gate"), [n * self.d_head for n in self.split]),
+            "output.weight": {"output": (slice(None),)},
+        }
 
     def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
         n_batch, n_tokens, _ = x_BTE.shape

@@ -51,6 +51,18 @@ class LatentAttention(SoftmaxAttention):
     def initial(self) -> dict[str, Initial]:
         return {"output.weight": "output"}
 
+    def projections(self) -> dict[str, dict[str, tuple[slice, ...]]]:
+        width = self.d_nope + self.d_value
+        heads = [head * width for head in range(self.n_heads)]
+        return {
+            "q_up.weight": {"query": (slice(None),)},
+            "kv_up.weight": {
+                "key": tuple(slice(first, first + self.d_nope) for first in heads),
+                "value": tuple(slice(first + self.d_nope, first + width) for first in heads),
+            },
+            "output.weight": {"output": (slice(None),)},
+        }
+
     def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
         n_batch, n_tokens, _ = x_BTE.shape
         q = x_BTE

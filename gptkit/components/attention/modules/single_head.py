@@ -32,6 +32,12 @@ class SingleHeadAttention(SoftmaxAttention):
     def initial(self) -> dict[str, Initial]:
         return {} if self.W_output is None else {"W_output.weight": "output"}
 
+    def projections(self) -> dict[str, dict[str, tuple[slice, ...]]]:
+        whole = {"query": "W_query", "key": "W_key", "value": "W_value"}
+        if self.W_output is not None:
+            whole["output"] = "W_output"
+        return {f"{name}.weight": {kind: (slice(None),)} for kind, name in whole.items()}
+
     def project(self, x_BTE: Tensor, forward: Forward) -> tuple[Tensor, Tensor, Tensor]:
         return self.W_query(x_BTE)[:, None], self.W_key(x_BTE)[:, None], self.W_value(x_BTE)[:, None]
 

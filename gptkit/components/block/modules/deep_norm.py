@@ -1,0 +1,50 @@
+"""The runtime module of block `deep-norm`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from gptkit.kinds.context import BuildContext
+from gptkit.nn.block import Block
+from gptkit.nn.forward import Forward
+from gptkit.nn.initial import Initial, Scaled, declared, scaled_projections
+
+if TYPE_CHECKING:
+    from gptkit.components.block.deep_norm import DeepNormSpec
+
+__all__ = ["DeepNorm"]
+
+
+class DeepNorm(Block):
+    """The runtime part of `DeepNormSpec`."""
+
+    def __init__(self, spec: DeepNormSpec, context: BuildContext) -> None:
+        super().__init__()
+        assert spec.alpha is not None
+        assert spec.beta is not None
+        parts = context.parts
+        self.alpha = spec.alpha
+        self.beta = spec.beta
+        self.attention = parts.attention.build(context)
+        self.attention_norm = parts.norm.build(context, dim=context.d_model)
+        self.feedforward = parts.feedforward.build(context)
+        self.feedforward_norm = parts.norm.build(context, dim=context.d_model)
+        self.dropout = nn.Dropout(spec.dropout) if spec.dropout > 0 else nn.Identity()
+
+    def initial(self) -> dict[str, Initial]:
+        attention = scaled_projections(self.attention, self.beta, "value", "output")
+        feedforward = [name for name, how in declared(self.feedforward).items() if how.start in ("weight", "output")]
+        return {
+            **{f"attention.{name}": scaled for name, scaled in attention.items()},
+            **{f"feedforward.{name}": Scaled(self.beta) for name in feedforward},
+        }
+
+    def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+        branch_BTE = self.dropout(self.attention(x_BTE, forward))
+        x_BTE = self.attention_norm(torch.add(branch_BTE, x_BTE, alpha=self.alpha))
+        branch_BTE = self.dropout(self.feedforward(x_BTE, forward))
+        y_BTE: Tensor = self.feedforward_norm(torch.add(branch_BTE, x_BTE, alpha=self.alpha))
+        return y_BTE

@@ -1,0 +1,42 @@
+"""The runtime module of block `pre-norm`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from gptkit.kinds.context import BuildContext
+from gptkit.nn.block import Block
+from gptkit.nn.forward import Forward
+
+if TYPE_CHECKING:
+    from gptkit.components.block.pre_norm import PreNormSpec
+
+__all__ = ["PreNorm"]
+
+
+class PreNorm(Block):
+    """The runtime part of `PreNormSpec`."""
+
+    def __init__(self, spec: PreNormSpec, context: BuildContext) -> None:
+        super().__init__()
+        parts = context.parts
+        self.residual_scale = spec.residual_scale
+        self.shortcut = spec.shortcut
+        self.attention_norm = parts.norm.build(context, dim=context.d_model)
+        self.attention = parts.attention.build(context)
+        self.feedforward_norm = parts.norm.build(context, dim=context.d_model)
+        self.feedforward = parts.feedforward.build(context)
+        self.dropout = nn.Dropout(spec.dropout) if spec.dropout > 0 else nn.Identity()
+
+    def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+        x_BTE = self._join(x_BTE, self.attention(self.attention_norm(x_BTE), forward))
+        return self._join(x_BTE, self.feedforward(self.feedforward_norm(x_BTE), forward))
+
+    def _join(self, x_BTE: Tensor, branch_BTE: Tensor) -> Tensor:
+        branch_BTE = self.dropout(branch_BTE)
+        if self.shortcut:
+            return torch.add(x_BTE, branch_BTE, alpha=self.residual_scale)
+        return branch_BTE * self.residual_scale if self.residual_scale != 1 else branch_BTE

@@ -1,0 +1,39 @@
+"""The runtime module of block `sandwich`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from gptkit.kinds.context import BuildContext
+from gptkit.nn.block import Block
+from gptkit.nn.forward import Forward
+
+if TYPE_CHECKING:
+    from gptkit.components.block.sandwich import SandwichSpec
+
+__all__ = ["Sandwich"]
+
+
+class Sandwich(Block):
+    """The runtime part of `SandwichSpec`."""
+
+    def __init__(self, spec: SandwichSpec, context: BuildContext) -> None:
+        super().__init__()
+        parts = context.parts
+        self.residual_scale = spec.residual_scale
+        self.attention_norm = parts.norm.build(context, dim=context.d_model)
+        self.attention = parts.attention.build(context)
+        self.attention_output_norm = parts.norm.build(context, dim=context.d_model)
+        self.feedforward_norm = parts.norm.build(context, dim=context.d_model)
+        self.feedforward = parts.feedforward.build(context)
+        self.feedforward_output_norm = parts.norm.build(context, dim=context.d_model)
+        self.dropout = nn.Dropout(spec.dropout) if spec.dropout > 0 else nn.Identity()
+
+    def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+        mixed_BTE = self.attention_output_norm(self.attention(self.attention_norm(x_BTE), forward))
+        x_BTE = torch.add(x_BTE, self.dropout(mixed_BTE), alpha=self.residual_scale)
+        fed_BTE = self.feedforward_output_norm(self.feedforward(self.feedforward_norm(x_BTE), forward))
+        return torch.add(x_BTE, self.dropout(fed_BTE), alpha=self.residual_scale)

@@ -1,0 +1,55 @@
+"""The runtime module of embedding `token`."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor, nn
+
+from gptkit.kinds.context import BuildContext
+from gptkit.nn.embedding import Embedding
+from gptkit.nn.forward import Forward
+
+if TYPE_CHECKING:
+    from gptkit.components.embedding.token import TokenEmbeddingSpec
+
+__all__ = ["TokenEmbedding"]
+
+
+class TokenEmbedding(Embedding):
+    """The runtime part of `TokenEmbeddingSpec`."""
+
+    def __init__(self, spec: TokenEmbeddingSpec, context: BuildContext) -> None:
+        super().__init__()
+        d_embedding = spec.d_embedding or context.d_model
+        self.scale = math.sqrt(context.d_model) if spec.scale == "sqrt" else spec.scale
+        self.table = nn.Embedding(context.vocab_size, d_embedding)
+        self.project = (
+            nn.Linear(d_embedding, context.d_model, bias=False) if d_embedding != context.d_model else nn.Identity()
+        )
+        self.norm = nn.Identity() if spec.norm is None else spec.norm.build(context, dim=context.d_model)
+        position = context.position
+        absolute = position is not None and "embed" in position.uses
+        self.position = position.build_embedding(context) if position is not None and absolute else None
+        self.dropout = nn.Dropout(spec.dropout) if spec.dropout > 0 else nn.Identity()
+
+    @property
+    def table_VE(self) -> nn.Parameter:
+        return cast("nn.Parameter", self.table.weight)
+
+    def forward(self, ids_BT: Tensor, forward: Forward) -> Tensor:
+        x_BTE = self.project(self.table(ids_BT))
+        if self.scale is not None:
+            x_BTE = x_BTE * self._factor(x_BTE.dtype)
+        x_BTE = self.norm(x_BTE)
+        if self.position is not None:
+            x_BTE = self.position.embed(x_BTE, forward.positions)
+        dropped_BTE: Tensor = self.dropout(x_BTE)
+        return dropped_BTE
+
+    def _factor(self, dtype: torch.dtype) -> float | Tensor:
+        assert self.scale is not None
+        # A plain number would be applied unrounded; in bf16, Gemma's weights expect the rounded factor.
+        return self.scale if dtype == torch.float32 else torch.tensor(self.scale, dtype=dtype, device="cpu")

@@ -1,0 +1,1 @@
+"""Runtime modules of the components of kind `head`, imported when a component is built."""

@@ -1,0 +1,88 @@
+"""The runtime module of head `linear`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gptkit.kinds.context import BuildContext
+from gptkit.nn.embedding import Embedding
+from gptkit.nn.forward import Forward
+from gptkit.nn.head import IGNORED, Head
+from gptkit.nn.initial import Initial
+from gptkit.ops.linear_cross_entropy import linear_cross_entropy
+
+if TYPE_CHECKING:
+    from gptkit.components.head.linear import LinearHeadSpec
+
+__all__ = ["LinearHead"]
+
+
+class LinearHead(Head):
+    """The runtime part of `LinearHeadSpec`.
+
+    A tied head reads the table through the embedding and has no weight of its own, so that the parameter is in the
+    model, its state and its checkpoints once.
+    """
+
+    def __init__(self, spec: LinearHeadSpec, context: BuildContext, embedding: Embedding) -> None:
+        super().__init__()
+        self.scale = spec.scale
+        self.softcap = spec.softcap
+        self.z_loss = spec.z_loss
+        self.label_smoothing = spec.label_smoothing
+        # In a tuple, since a module that is an attribute would become part of this one.
+        self._lender = (embedding,) if spec.tied else ()
+        self.project: nn.Module = nn.Identity()
+        if spec.tied:
+            self.register_parameter("weight", None)
+            d_embedding = embedding.table_VE.shape[1]
+            if d_embedding != context.d_model:
+                self.project = nn.Linear(context.d_model, d_embedding, bias=False)
+        else:
+            self.weight = nn.Parameter(torch.empty(context.vocab_size, context.d_model))
+            nn.init.normal_(self.weight, std=0.02)
+        self.bias = nn.Parameter(torch.zeros(context.vocab_size)) if spec.bias else None
+
+    def initial(self) -> dict[str, Initial]:
+        return {} if self._lender else {"weight": "weight"}
+
+    @property
+    def tied_weights(self) -> Mapping[str, str]:
+        if not self._lender:
+            return {}
+        table = self._lender[0].table_VE
+        return {"weight": next(name for name, owned in self._lender[0].named_parameters() if owned is table)}
+
+    @property
+    def weight_VE(self) -> Tensor:
+        """The matrix in use, the head's own or the embedding's."""
+        return self._lender[0].table_VE if self._lender else self.weight
+
+    def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+        logits_BTV = F.linear(self.project(x_BTE), self.weight_VE, self.bias)
+        if self.scale != 1:
+            logits_BTV = logits_BTV * self.scale
+        if self.softcap is not None:
+            logits_BTV = torch.tanh(logits_BTV / self.softcap) * self.softcap
+        return logits_BTV
+
+    def loss(self, x_BTE: Tensor, targets_BT: Tensor, forward: Forward) -> Tensor:
+        return linear_cross_entropy(
+            self.project(x_BTE).flatten(0, -2),
+            self.weight_VE,
+            targets_BT.flatten(),
+            self.bias,
+            scale=self.scale,
+            softcap=self.softcap,
+            z_loss=self.z_loss if self.training else 0.0,
+            smoothing=self.label_smoothing if self.training else 0.0,
+            ignored=IGNORED,
+        )
+
+    def extra_repr(self) -> str:
+        return "tied" if self._lender else f"{self.weight.shape[1]} → {self.weight.shape[0]}"

@@ -1,0 +1,85 @@
+"""The runtime module of head `multi-token`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gptkit.kinds.context import BuildContext
+from gptkit.nn.embedding import Embedding
+from gptkit.nn.forward import Forward
+from gptkit.nn.head import IGNORED, Head
+
+if TYPE_CHECKING:
+    from gptkit.components.head.multi_token import MultiTokenHeadSpec
+
+__all__ = ["MultiTokenHead", "PredictionModule"]
+
+
+class MultiTokenHead(Head):
+    """The runtime part of `MultiTokenHeadSpec`."""
+
+    def __init__(self, spec: MultiTokenHeadSpec, context: BuildContext, embedding: Embedding) -> None:
+        super().__init__()
+        self.weight = spec.weight
+        self.head = spec.head.build(context, embedding=embedding)
+        self.modules_after = nn.ModuleList(PredictionModule(spec, context) for _ in range(spec.depth))
+        # In a tuple, since a module that is an attribute would be registered a second time.
+        self._embedding = (embedding,)
+
+    def decoding_modules(self) -> Iterator[nn.Module]:
+        """Only the inner head computes logits."""
+        return self.head.decoding_modules()
+
+    @property
+    def tied_weights(self) -> Mapping[str, str]:
+        return {f"head.{name}": owner for name, owner in self.head.tied_weights.items()}
+
+    def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+        logits_BTV: Tensor = self.head(x_BTE, forward)
+        return logits_BTV
+
+    def loss(self, x_BTE: Tensor, targets_BT: Tensor, forward: Forward) -> Tensor:
+        loss = self.head.loss(x_BTE, targets_BT, forward)
+        if not self.training:
+            return loss
+        embedded_BTE = self._embedding[0](forward.ids_BT, forward)
+        total = torch.zeros_like(loss)
+        for ahead, module in enumerate(self.modules_after, 1):
+            assert isinstance(module, PredictionModule)
+            x_BTE = module(x_BTE, _shifted(embedded_BTE, ahead), forward)
+            targets = F.pad(targets_BT[:, ahead:], (0, ahead), value=IGNORED)
+            documents = forward.documents_BT
+            if documents is not None:
+                same = F.pad(documents[:, ahead:] == documents[:, :-ahead], (0, ahead), value=False)
+                targets = torch.where(same, targets, IGNORED)
+            total = total + self.head.loss(module.output_norm(x_BTE), targets, forward)
+        forward.add_loss("multi_token", total * (self.weight / len(self.modules_after)))
+        return loss
+
+
+class PredictionModule(nn.Module):
+    """One step further: joins the vectors of the previous step with the next tokens' embeddings, and applies a block."""
+
+    def __init__(self, spec: MultiTokenHeadSpec, context: BuildContext) -> None:
+        super().__init__()
+        width, norm = context.d_model, context.parts.norm
+        self.hidden_norm = norm.build(context, dim=width)
+        self.embedding_norm = norm.build(context, dim=width)
+        self.join = nn.Linear(2 * width, width, bias=False)
+        self.block = spec.block.build(context)
+        self.output_norm: nn.Module = norm.build(context, dim=width)
+
+    def forward(self, x_BTE: Tensor, next_BTE: Tensor, forward: Forward) -> Tensor:
+        joined_BTE = self.join(torch.cat((self.hidden_norm(x_BTE), self.embedding_norm(next_BTE)), dim=-1))
+        y_BTE: Tensor = self.block(joined_BTE, forward)
+        return y_BTE
+
+
+def _shifted(x_BTE: Tensor, by: int) -> Tensor:
+    """The vectors `by` tokens later; zeros at the end, whose targets are ignored."""
+    return F.pad(x_BTE[:, by:], (0, 0, 0, by))

@@ -1,0 +1,58 @@
+"""Multi-token prediction: further modules predict the tokens after the next one, as a training loss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from gptkit.core.component import component
+from gptkit.core.errors import Problem
+from gptkit.kinds.block import BlockSpec
+from gptkit.kinds.context import BuildContext
+from gptkit.kinds.head import HeadSpec
+
+if TYPE_CHECKING:
+    from gptkit.nn.embedding import Embedding
+    from gptkit.nn.head import Head
+
+__all__ = ["MultiTokenHeadSpec"]
+
+
+class MultiTokenHeadSpec(HeadSpec):
+    """Predicts the next token, and in training the `depth` tokens after it too, one module after the other (DeepSeek-V3).
+
+    Formula:
+        h⁰ = x;  module k: hᵏ[t] = block(W · [norm(hᵏ⁻¹[t]); norm(embedding(id[t + k]))])
+        logitsᵏ[t] = head(norm(hᵏ[t])), scored against the token t + k + 1
+        loss = cross-entropy of logits⁰ + weight / depth · Σ cross-entropy of logitsᵏ
+
+    Shapes:
+        (B, T, d_model) → (B, T, vocabulary); W of each module: (d_model, 2 · d_model)
+
+    Paper:
+        https://arxiv.org/abs/2412.19437
+
+    Notes:
+        All modules share the embedding and the inner head. They are computed in training only: logits, generation and the
+        validation loss are the inner head's. Blocks are made of the model's own position, attention, norm and feed-forward.
+        Tokens whose target lies in another document of a packed row take no part.
+    """
+
+    name: Literal["multi-token"] = "multi-token"
+    head: HeadSpec = component("linear", description="Scores tokens, for the next token and for those after it.")
+    block: BlockSpec = component("pre-norm", description="How the parts of each module's block are joined.")
+    depth: int = Field(1, ge=1, description="How many tokens after the next one are predicted.")
+    weight: float = Field(0.3, gt=0, description="Weight of their mean loss (DeepSeek-V3: 0.3, then 0.1).")
+
+    examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({}, {"depth": 2, "head": {"name": "linear", "tied": True}})
+
+    def problems(self, context: BuildContext) -> Iterator[Problem]:
+        if self.depth >= context.context_length:
+            yield Problem(("depth",), f"must be below the context length {context.context_length}; choose a smaller one")
+
+    def build(self, context: BuildContext, *, embedding: Embedding) -> Head:
+        from gptkit.components.head.modules.multi_token import MultiTokenHead
+
+        return MultiTokenHead(self, context, embedding)

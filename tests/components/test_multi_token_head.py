@@ -1,0 +1,96 @@
+"""Multi-token prediction against an independent computation, and what it leaves alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gptkit.model.gpt import GPT
+from gptkit.nn.forward import Forward
+from tests.model.test_pairs import V, ids
+from tests.model.test_recompute import assert_recomputes
+
+PARTS: dict[str, Any] = {
+    "d_model": 32,
+    "n_layers": 2,
+    "context_length": 24,
+    "attention": {"name": "multi-head", "n_heads": 2},
+    "feedforward": {"name": "mlp", "d_hidden": 24},
+    "initializer": "xavier",
+}
+
+
+def make(depth: int = 2, **fields: Any) -> GPT:
+    return GPT({**PARTS, "head": {"name": "multi-token", "depth": depth, **fields}}, V).double()
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_loss_is_that_of_the_paper(packed: bool, tied: bool) -> None:
+    model = make(depth=2, weight=0.4, head={"name": "linear", "tied": tied}).train()
+    tokens = ids(2, 13)
+    inputs, targets = tokens[:, :-1], tokens[:, 1:].clone()
+    documents = torch.tensor([[0] * 5 + [1] * 7, [0] * 12]) if packed else None
+    out = model(inputs, targets, documents_BT=documents)
+
+    hidden: list[Tensor] = []
+    model.final_norm.register_forward_hook(lambda module, args, output: hidden.append(output))
+    model(inputs, targets, documents_BT=documents)
+    h = hidden[0]
+    head: Any = model.head
+    weight = model.embedding.table_VE if tied else head.head.weight
+    main = F.cross_entropy((h @ weight.T).flatten(0, 1), targets.flatten())
+    extra = torch.zeros((), dtype=torch.float64)
+    for k, module in enumerate(head.modules_after, 1):
+        # Position by position, with the tokens that a reader would write down.
+        n = 12
+        following = torch.zeros(2, n, 32, dtype=torch.float64)
+        for t in range(n - k):
+            following[:, t] = model.embedding.table_VE[inputs[:, t + k]]
+        joined = torch.cat((F.rms_norm(h, (32,), eps=1e-5), F.rms_norm(following, (32,), eps=1e-5)), dim=-1)
+        h = module.block(joined @ module.join.weight.T, Forward(inputs, documents_BT=documents))
+        logits = F.rms_norm(h, (32,), eps=1e-5) @ weight.T
+        losses = []
+        for row in range(2):
+            for t in range(n - k):
+                if documents is None or documents[row, t] == documents[row, t + k]:
+                    losses.append(F.cross_entropy(logits[row, t], targets[row, t + k]))
+        extra = extra + torch.stack(losses).mean()
+    torch.testing.assert_close(out.losses["multi_token"], 0.4 / 2 * extra)
+    torch.testing.assert_close(out.loss, main + 0.4 / 2 * extra)
+
+
+@torch.no_grad()
+def test_evaluation_and_decoding_are_the_inner_heads() -> None:
+    model = make().eval()
+    plain = GPT({**PARTS, "head": "linear"}, V).double().eval()
+    weights = {name.replace("head.head.", "head."): tensor for name, tensor in model.state_dict().items()}
+    plain.load_state_dict({name: tensor for name, tensor in weights.items() if "modules_after" not in name})
+    tokens, targets = ids(2, 12), ids(2, 12, seed=1)
+    torch.testing.assert_close(model(tokens, targets).loss, plain(tokens, targets).loss)
+    cache = model.new_cache(2)
+    assert cache.bytes == plain.new_cache(2).bytes
+    model(tokens[:, :8], cache=cache)
+    cache.truncate(5)
+    step = model(tokens[:, 5:6], cache=cache, last_only=True).logits
+    torch.testing.assert_close(step[:, -1], plain(tokens[:, :6]).logits[:, -1])
+
+
+def test_no_prediction_sees_its_target() -> None:
+    model = make().train()
+    inputs, targets = ids(1, 12), ids(1, 12, seed=1)
+    ignored = torch.full_like(targets, -100)
+    for t in range(9):
+        one = ignored.clone()
+        one[0, t + 2] = targets[0, t + 2]
+        changed = inputs.clone()
+        changed[0, t + 3 :] = (changed[0, t + 3 :] + 1) % V
+        assert torch.equal(model(inputs, one).losses["multi_token"], model(changed, one).losses["multi_token"])
+
+
+def test_it_recomputes() -> None:
+    assert_recomputes(make())
