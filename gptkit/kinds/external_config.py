@@ -120,6 +120,21 @@ class ExternalConfig:
         if found is not None and not any(found == value and type(found) is type(value) for value in allowed):
             self.refuse(key, why)
 
+    def agree(self, *keys: str) -> None:
+        """Refuse keys that name one setting and have different values; each of them counts as read.
+
+        Raises:
+            ExternalModelError: names two that differ, with their values.
+        """
+        given = [(key, self.value(key)) for key in keys if self.value(key) is not None]
+        for key, found in given[1:]:
+            first, value = given[0]
+            if found != value:
+                raise ExternalModelError(
+                    f"{self.place}: {first} is {describe(value)} and {key} is {describe(found)}, which name the same setting",
+                    hint="Remove the one that the model was not trained with.",
+                )
+
     def refuse(self, key: str, why: str) -> NoReturn:
         """Raise an error that names the key, its value and the reason.
 

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 import gptkit
 from gptkit.core.errors import GptkitError
 
+YARN = {"rope_type": "yarn", "factor": 2.0}
 CONFIG: dict[str, Any] = {
     "model_type": "llama",
     "hidden_size": 16,
@@ -76,6 +77,15 @@ def test_the_sound_one_imports(sound: Path, tmp_path: Path) -> None:
         ({"hidden_act": "mish"}, "hidden_act is the text 'mish'"),
         ({"rope_parameters": {"rope_type": "spiral"}}, "rope_type is the text 'spiral'"),
         ({"rope_parameters": {"rope_type": "default", "twist": 2}}, "rope_parameters has keys .* 'twist'"),
+        (
+            {"rope_parameters": "absent", "rope_scaling": {"type": "ntk", "factor": 2.0}},
+            "rope_scaling: type is the text 'ntk'",
+        ),
+        ({"rope_parameters": {"rope_type": "linear", "type": "yarn", "factor": 2.0}}, "rope_type is .*linear.* and type is"),
+        (
+            {"rope_parameters": {**YARN, "original_max_position_embeddings": 16}, "original_max_position_embeddings": 8},
+            "original_max_position_embeddings is the number 8: .*rope_parameters has 16",
+        ),
         ({"is_encoder_decoder": True}, "is_encoder_decoder"),
         ({"quantization_config": {"bits": 4}}, "quantization_config"),
         ({"num_hidden_layers": 3}, "missing: model.layers.2.input_layernorm.weight"),

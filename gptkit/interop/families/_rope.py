@@ -9,6 +9,8 @@ from gptkit.kinds.external_config import ExternalConfig
 
 __all__ = ["read_rope", "read_rotary", "read_two", "write_rope", "write_rotary", "write_two"]
 
+_SCALINGS = ("default", "linear", "dynamic", "llama3", "yarn", "longrope")
+
 
 def read_rope(
     config: ExternalConfig, *, base: float = 10000.0, fraction: float = 1.0, fraction_key: str = ""
@@ -16,7 +18,8 @@ def read_rope(
     """The `rotary` position that a configuration asks for.
 
     Args:
-        config: `rope_parameters`, or `rope_theta` with `rope_scaling`, and `partial_rotary_factor`, are read.
+        config: `rope_scaling` (which replaces `rope_parameters` where both are given, as in transformers), `rope_theta`
+            and `partial_rotary_factor` are read.
         base: where the configuration names none.
         fraction: where the configuration names none.
         fraction_key: another name of `partial_rotary_factor`.
@@ -24,9 +27,10 @@ def read_rope(
     base = config.number("rope_theta", base)
     fraction = config.number("partial_rotary_factor", fraction)
     if fraction_key:
+        config.agree("partial_rotary_factor", fraction_key)
         fraction = config.number(fraction_key, fraction)
-    config.value("rope_scaling")
-    section = config.section("rope_parameters" if "rope_parameters" in config else "rope_scaling")
+    config.value("rope_parameters")
+    section = config.section("rope_scaling" if config.value("rope_scaling") else "rope_parameters")
     return read_rotary(section, config, base, fraction)
 
 
@@ -36,7 +40,9 @@ def read_rotary(section: ExternalConfig, config: ExternalConfig, base: float, fr
     fraction = section.number("partial_rotary_factor", fraction)
     if fraction != 1:
         position["fraction"] = fraction
-    kind = section.text("rope_type", section.text("type", "default"))
+    key = "type" if "type" in section and "rope_type" not in section else "rope_type"
+    section.agree("rope_type", "type")
+    kind = section.text(key, "default")
     longest = config.integer("max_position_embeddings", 2048)
     if kind == "default":
         return position
@@ -49,7 +55,7 @@ def read_rotary(section: ExternalConfig, config: ExternalConfig, base: float, fr
             "factor": section.number("factor"),
             "low_frequency_factor": section.number("low_freq_factor"),
             "high_frequency_factor": section.number("high_freq_factor"),
-            "original_context_length": section.integer("original_max_position_embeddings", longest),
+            "original_context_length": _original_length(section, config, longest),
         }
     elif kind == "yarn":
         scaling = _yarn(section, config, longest)
@@ -61,10 +67,10 @@ def read_rotary(section: ExternalConfig, config: ExternalConfig, base: float, fr
             "long": section.items("long_factor"),
             "factor": section.maybe("factor"),
             "attention_factor": section.maybe("attention_factor"),
-            "original_context_length": section.integer("original_max_position_embeddings", trained),
+            "original_context_length": _original_length(section, config, trained),
         }
     else:
-        section.refuse("rope_type", "gptkit has no such scaling of rotary positions")
+        section.refuse(key, f"gptkit has no such scaling of rotary positions, only {', '.join(_SCALINGS)}")
     return {**position, "scaling": {"name": kind, **scaling}}
 
 
@@ -72,7 +78,11 @@ def read_two(config: ExternalConfig, base: float, local_base: float) -> tuple[di
     """The positions of full and of sliding layers, where each kind has its own; only the former are scaled of old."""
     nested = config.section("rope_parameters")
     section = nested.section("full_attention") if "full_attention" in nested else config.section("rope_scaling")
-    config.value("rope_scaling")
+    scaling = config.value("rope_scaling")
+    if scaling and "full_attention" in nested and any(section.value(key) != each for key, each in scaling.items()):
+        config.refuse(
+            "rope_scaling", "rope_parameters scales the layers with full attention otherwise; remove one of the two"
+        )
     full = read_rotary(section, config, config.number("rope_theta", base))
     local = read_rotary(nested.section("sliding_attention"), config, config.number("rope_local_base_freq", local_base))
     return full, {"scaling": None, **local}
@@ -85,8 +95,17 @@ def write_two(layers: Any) -> dict[str, Any]:
     return {"rope_parameters": {"full_attention": write_rotary(full), "sliding_attention": write_rotary(local)}}
 
 
+def _original_length(section: ExternalConfig, config: ExternalConfig, default: int) -> int:
+    """Return the context length before scaling; the key may be in the section, beside it, or in both, with one value."""
+    key = "original_max_position_embeddings"
+    found = section.integer(key, default)
+    if key in section and key in config and config.integer(key) != found:
+        config.refuse(key, f"{section.place} has {found:,}")
+    return found
+
+
 def _yarn(section: ExternalConfig, config: ExternalConfig, longest: int) -> dict[str, Any]:
-    trained = section.integer("original_max_position_embeddings", longest)
+    trained = _original_length(section, config, longest)
     factor = section.number("factor", longest / trained)
     sharpening = section.maybe("attention_factor")
     scales = [section.maybe(key) for key in ("mscale", "mscale_all_dim")]

@@ -26,6 +26,8 @@ class BloomFamily(FamilySpec):
 
     def model(self, config: ExternalConfig) -> dict[str, Any]:
         config.only("apply_residual_connection_post_layernorm", False, why="the shortcut is taken before the norm here")
+        for pair in (("hidden_size", "n_embed"), ("n_layer", "num_hidden_layers"), ("n_head", "num_attention_heads")):
+            config.agree(*pair)
         norm = {"name": "layer", "eps": config.number("layer_norm_epsilon", 1e-5)}
         return {
             # There is no limit; this is what the models were trained with.

@@ -31,6 +31,7 @@ class FalconFamily(Decoder):
         return {"name": "alibi", "rounded": True, "scaled": True} if config.flag("alibi", False) else rotary
 
     def read_attention(self, config: ExternalConfig) -> dict[str, Any]:
+        config.agree("hidden_size", "n_embed")
         new, bias, n_heads = self._new(config), config.flag("bias", False), config.integer("num_attention_heads")
         n_kv_heads, shared = config.integer("num_kv_heads", n_heads), config.flag("multi_query", True)
         found = {"name": "grouped-query", "n_heads": n_heads, "qkv_bias": bias, "output_bias": bias}

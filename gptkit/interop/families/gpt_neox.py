@@ -25,6 +25,8 @@ class GPTNeoXFamily(Decoder):
     activation: ClassVar[tuple[str, str]] = ("hidden_act", "gelu")
 
     def read_position(self, config: ExternalConfig) -> dict[str, Any]:
+        config.agree("rotary_emb_base", "rope_theta")
+        config.agree("rotary_pct", "partial_rotary_factor")
         base, fraction = config.number("rotary_emb_base", 10000.0), config.number("rotary_pct", 0.25)
         return read_rope(config, base=base, fraction=fraction)
 
