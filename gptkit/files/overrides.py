@@ -2,53 +2,103 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, get_args, get_origin
 
 from gptkit.core.errors import Problem, SpecError
 from gptkit.files.building import MAX_DEPTH, refuse_characters
 from gptkit.files.nodes import Node, Place, merge_nodes, merge_roots
-from gptkit.files.yaml_text import parse_yaml
+from gptkit.files.tracing import alternatives
+from gptkit.files.yaml_text import parse_yaml, plain_scalar
 
-__all__ = ["apply_override"]
+__all__ = ["TypesAt", "apply_override"]
+
+TypesAt = Callable[[Any, Sequence[str | int]], Sequence[Any]]
+"""The types that a spec's value at a path may have, given the spec as plain data; none where they are unknown."""
 
 
-def apply_override(root: Node, text: str) -> Node:
-    """The tree with one ``dotted.path=value`` laid over it, by the rule of `gptkit.files.merge`.
+def apply_override(root: Node, text: str, types_at: TypesAt | None = None) -> Node:
+    """Return the tree merged with one ``dotted.path=value``, by the rule of `gptkit.files.merge`.
 
-    The value is YAML: ``model.attention={name: simple}``. Whole numbers index lists: ``model.layers.0.position=none``.
+    The value is YAML: ``model.attention={name: simple}``. Whole numbers index lists: ``model.layers.0.position=none``. Where
+    the field is a text, the value is that text literally, ``#``, ``*`` and ``:`` included, unless it is quoted as a whole.
+
+    Args:
+        root: the spec.
+        text: the override.
+        types_at: returns the types of the value at a path; without it every value is read as YAML.
 
     Raises:
         SpecError: the override cannot be read, or its path leads nowhere.
     """
-    return _Override(text).apply(root)
+    return _Override(text, types_at).apply(root)
 
 
 class _Override:
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, types_at: TypesAt | None) -> None:
         self.source = f"--set {text}"
         self.place = Place(self.source)
-        dotted, equals, value = text.partition("=")
+        self.types_at = types_at
+        dotted, equals, self.written = text.partition("=")
+        if dotted.endswith(" "):
+            self.written = self.written.removeprefix(" ")
         self.parts = dotted.strip().split(".")
+        self.value = Node(None, self.place, self.place)
         if not equals:
             self.stop("expected PATH=VALUE, as in model.position=alibi", ())
         if not all(self.parts):
             self.stop(f"{dotted.strip()!r} is no path; write keys joined by dots, as in model.position", ())
         if len(self.parts) > MAX_DEPTH:
             self.stop(f"the path is more than {MAX_DEPTH} deep", ())
-        self.value = self.parse(value)
 
     def stop(self, message: str, path: tuple[str | int, ...]) -> NoReturn:
         raise SpecError([Problem(path, message, self.source)])
 
-    def parse(self, value: str) -> Node:
-        # The value becomes the only item of a list inside a mapping, so that it may be of any type.
+    def read(self, root: Node) -> Node:
+        """The value: a text as it is where the field is one, else YAML."""
         try:
-            refuse_characters(value, self.source)
-            node = parse_yaml(f"value:\n- {value.strip()}\n", self.source).child("value")
+            refuse_characters(self.written, self.source)
         except SpecError as error:
             # Lines and columns would count in text that nobody wrote.
             raise SpecError([Problem((), problem.message, self.source) for problem in error.problems]) from None
+        types = () if self.types_at is None else self.types_at(root.plain(), self.path(root))
+        found = [each for each in types if each is not type(None)]
+        texts, lists = str in found, any(_lists_texts(each) for each in found)
+        stripped = self.written.strip()
+        if not (texts or lists):
+            return self.parse(self.written, literal_on_error=False)
+        if len(found) < len(types) and plain_scalar(stripped) is None:
+            return Node(None, self.place, self.place)
+        if len(found) > 1 or stripped[:1] in ('"', "'") or (lists and stripped[:1] == "["):
+            value = self.parse(self.written, literal_on_error=True)
+            if len(found) > 1 or not isinstance(value.value, dict):
+                return value
+        return Node(self.written, self.place, self.place)
+
+    def path(self, root: Node) -> list[str | int]:
+        """The path with the indices of lists as numbers."""
+        path: list[str | int] = []
+        node: Node | None = root
+        for part in self.parts:
+            in_list = (
+                node is not None and isinstance(node.value, list) and part.isascii() and part.isdigit() and len(part) <= 6
+            )
+            path.append(int(part) if in_list else part)
+            node = None if node is None else node.child(path[-1])
+        return path
+
+    def parse(self, value: str, *, literal_on_error: bool) -> Node:
+        """The value as YAML; text that is not YAML is refused, or taken literally."""
+        # The value becomes the only item of a list inside a mapping, so that it may be of any type.
+        try:
+            node = parse_yaml(f"value:\n- {value.strip()}\n", self.source).child("value")
+        except SpecError as error:
+            if literal_on_error:
+                return Node(value, self.place, self.place)
+            raise SpecError([Problem((), problem.message, self.source) for problem in error.problems]) from None
         if node is None or not isinstance(node.value, list) or len(node.value) != 1:
+            if literal_on_error:
+                return Node(value, self.place, self.place)
             self.stop("the value is more than one value", ())
         return self.here(node.value[0])
 
@@ -63,6 +113,7 @@ class _Override:
     def apply(self, root: Node) -> Node:
         if self.parts[0] == "extends":
             self.stop("'extends' belongs in a spec file", ())
+        self.value = self.read(root)
         return merge_roots(root, self.laid(root, 0))
 
     def laid(self, node: Node | None, depth: int) -> Node:
@@ -89,3 +140,10 @@ class _Override:
         changed = list(items)
         changed[index] = merge_nodes(items[index], self.laid(items[index], depth + 1))
         return node.below(changed)
+
+
+def _lists_texts(annotation: Any) -> bool:
+    """Whether a type is a tuple or list of texts."""
+    return get_origin(annotation) in (tuple, list) and all(
+        inner is Ellipsis or str in alternatives(inner) for inner in get_args(annotation)
+    )

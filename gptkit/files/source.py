@@ -13,7 +13,7 @@ from gptkit.core.suggestions import did_you_mean
 from gptkit.files.building import MAX_BYTES, refuse_characters
 from gptkit.files.json_text import parse_json
 from gptkit.files.nodes import Node, Place, merge_roots
-from gptkit.files.overrides import apply_override
+from gptkit.files.overrides import TypesAt, apply_override
 from gptkit.files.toml_text import parse_toml
 from gptkit.files.yaml_text import parse_yaml
 
@@ -70,7 +70,13 @@ class Source:
         return rank, place.line or 0, place.column or 0
 
 
-def read(path: str | Path, overrides: Sequence[str] = (), *, shipped: Mapping[str, Path] | None = None) -> Source:
+def read(
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    shipped: Mapping[str, Path] | None = None,
+    types_at: TypesAt | None = None,
+) -> Source:
     """Read a spec file, what it extends, and lay overrides over it. Nothing is validated yet.
 
     Safe for files of strangers: no tags, no code, and bounds on size, depth, aliases and what is extended.
@@ -79,6 +85,7 @@ def read(path: str | Path, overrides: Sequence[str] = (), *, shipped: Mapping[st
         path: a .yaml, .yml, .toml or .json file, or the name of a shipped spec.
         overrides: ``"model.position=alibi"`` and the like, laid over in order; see `gptkit.files.merge` for the rule.
         shipped: specs that may be named in place of a file, here and in ``extends``.
+        types_at: returns the types of a spec's fields, by which overrides of texts are taken literally.
 
     Raises:
         SpecError: the file cannot be found or read; every mistake with line and column.
@@ -89,7 +96,7 @@ def read(path: str | Path, overrides: Sequence[str] = (), *, shipped: Mapping[st
     files: list[Path] = []
     root = _read_chain(found, shipped or {}, files)
     for override in overrides:
-        root = apply_override(root, override)
+        root = apply_override(root, override, types_at)
     return Source(found, root, tuple(files), tuple(overrides))
 
 

@@ -20,7 +20,7 @@ from gptkit.core.registry import Registry
 from gptkit.core.spec import merge_with_default
 from gptkit.files.nodes import merge
 
-__all__ = ["Trace", "trace"]
+__all__ = ["Trace", "alternatives", "trace"]
 
 _MISSING = object()
 
@@ -38,6 +38,8 @@ class Trace:
     """Whether the location named a branch of a union."""
     branch: tuple[tuple[str | int, ...], str] | None
     """The first union of spec classes on the way, and the one that was tried."""
+    types: tuple[Any, ...] = ()
+    """The types that a value at the location may have; empty where they are unknown."""
 
 
 def trace(root: type[BaseModel], data: Any, location: Sequence[str | int], registry: Registry) -> Trace:
@@ -63,7 +65,7 @@ def trace(root: type[BaseModel], data: Any, location: Sequence[str | int], regis
             written = _written(model, part, value)
             path.append(written)
             host, value = (model, value), merge_with_default(field, _child(value, written))
-            types_here = list(_alternatives(field.annotation))
+            types_here = list(alternatives(field.annotation))
         elif isinstance(value, (list, tuple)) and isinstance(part, int):
             owner = field = None
             if host is not None and path[-1:] == ["layers"]:
@@ -81,10 +83,10 @@ def trace(root: type[BaseModel], data: Any, location: Sequence[str | int], regis
             # Inside a default, or a key that the class lacks.
             owner, field = model, None
             path.append(part)
-            value = _MISSING
+            value, types_here = _MISSING, []
         else:
-            branched = True
-    return Trace(tuple(path), owner, field, branched, branch)
+            branched, types_here = True, []
+    return Trace(tuple(path), owner, field, branched, branch, tuple(types_here))
 
 
 def _child(value: Any, part: str | int) -> Any:
@@ -129,14 +131,14 @@ def _model(types_here: Sequence[Any], value: Any, registry: Registry) -> type[Ba
     return None
 
 
-def _alternatives(annotation: Any) -> Iterator[Any]:
+def alternatives(annotation: Any) -> Iterator[Any]:
     """The types that an annotation admits, unions and `Annotated` opened."""
     origin = get_origin(annotation)
     if origin is Annotated:
-        yield from _alternatives(get_args(annotation)[0])
+        yield from alternatives(get_args(annotation)[0])
     elif origin in (Union, types.UnionType):
         for inner in get_args(annotation):
-            yield from _alternatives(inner)
+            yield from alternatives(inner)
     else:
         yield annotation
 
@@ -148,7 +150,7 @@ def _inside(annotation: Any, index: int) -> Iterator[Any]:
         return
     if get_origin(annotation) is tuple and Ellipsis not in arguments:
         if 0 <= index < len(arguments):
-            yield from _alternatives(arguments[index])
+            yield from alternatives(arguments[index])
         return
     inner = arguments[0] if get_origin(annotation) is tuple else arguments[-1]
-    yield from _alternatives(inner)
+    yield from alternatives(inner)

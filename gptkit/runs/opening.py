@@ -10,10 +10,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from gptkit.core.registry import Registry
+from gptkit.core.registry import Registry, default_registry
 from gptkit.files import read, validate, validate_data
 from gptkit.files.nodes import lift
 from gptkit.files.overrides import apply_override
+from gptkit.files.tracing import trace
 from gptkit.presets.catalog import shipped
 from gptkit.runs.spec import ExperimentSpec
 
@@ -50,8 +51,13 @@ def open_spec(
         SpecError: it is wrong; every mistake, located where it came from a file.
     """
     texts = [*overrides, *(f"{path}={json.dumps(value, default=_plain)}" for path, value in (changes or {}).items())]
+    known = registry or default_registry()
+
+    def types_at(data: Any, path: Sequence[str | int]) -> Sequence[Any]:
+        return trace(ExperimentSpec, data, path, known).types
+
     if isinstance(spec, (str, Path)):
-        source = read(spec, texts, shipped=shipped())
+        source = read(spec, texts, shipped=shipped(), types_at=types_at)
         # What a shipped spec names counts from where the user is, as nobody keeps data beside it.
         base = source.path.parent if Path(spec).exists() else Path()
         return Opened(validate(source, ExperimentSpec, registry), base.absolute())
@@ -59,7 +65,7 @@ def open_spec(
         return Opened(spec, Path.cwd())
     root = lift(_plain(spec) if isinstance(spec, ExperimentSpec) else json.loads(json.dumps(spec, default=_plain)))
     for text in texts:
-        root = apply_override(root, text)
+        root = apply_override(root, text, types_at)
     return Opened(validate_data(root.plain(), ExperimentSpec, registry), Path.cwd())
 
 
