@@ -131,7 +131,7 @@ class ExternalConfig:
             first, value = given[0]
             if found != value:
                 raise ExternalModelError(
-                    f"{self.place}: {first} is {describe(value)} and {key} is {describe(found)}, which name the same setting",
+                    f"{self.place}: {first} is {describe(value)} and {key} is {describe(found)}, two names of one setting",
                     hint="Remove the one that the model was not trained with.",
                 )
 
