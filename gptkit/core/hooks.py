@@ -11,6 +11,7 @@ and marks its functions with ``gptkit.hookimpl``. Hooks may gain arguments; an i
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pluggy
@@ -51,4 +52,13 @@ def gptkit_kinds() -> Iterable[type[Component]]:  # type: ignore[empty-body]
     """Return the abstract base classes of the kinds that this plugin adds.
 
     Called before any `gptkit_components`, so that a plugin can add a kind and others can add components of it.
+    """
+
+
+@hookspec
+def gptkit_presets() -> Iterable[Path]:  # type: ignore[empty-body]
+    """Return the presets that this plugin ships: paths of spec files (.yaml), or of directories that hold them.
+
+    A preset's name is that of its file without the suffix. Its first line, ``# name: what it is``, is shown in lists.
+    Called when presets are listed or one is looked up.
     """

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gptkit.core.registry import Registry
 from gptkit.docs.pages import FOLDER
-from gptkit.presets.catalog import groups, summary
+from gptkit.presets.catalog import groups, presets, summary
 from gptkit.reflect import docstring, prose
 
 __all__ = ["PAGE", "page"]
@@ -21,7 +21,12 @@ def page(registry: Registry) -> str:
         model_type, architecture = (getattr(entry.cls, key, "") for key in ("model_type", "architecture"))
         what = prose.inline(docstring.parse(entry.cls.__doc__).summary)
         families.append([f"[{name}]({FOLDER}/family/{name}.md)", f"`{model_type}`", f"`{architecture}`", what])
-    models = [_model(name, path) for name, path in groups()["released models"].items()]
+    models = [_model(name, path) for name, path in groups(registry)["released models"].items()]
+    shipped = [
+        [f"`{preset.name}`", prose.inline(summary(preset.path)), f"`{preset.plugin.provenance}`"]
+        for preset in presets(registry).values()
+        if preset.plugin is not None
+    ]
     parts = [
         "# Families and released models",
         f"`gptkit import` reads and `gptkit export` writes models of these {len(families)} families, in the words of "
@@ -35,6 +40,8 @@ def page(registry: Registry) -> str:
         "configuration.",
         prose.table(["name", "parameters", "what it is"], models),
     ]
+    if shipped:
+        parts += ["## Presets of plugins", prose.table(["name", "what it is", "shipped by"], shipped)]
     return "\n\n".join(parts) + "\n"
 
 

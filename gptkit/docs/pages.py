@@ -14,6 +14,7 @@ from gptkit.core.errors import GptkitError
 from gptkit.core.registry import Plugin, Registry
 from gptkit.core.spec import Spec
 from gptkit.docs.places import Place, inside_components, places
+from gptkit.presets.catalog import presets
 from gptkit.reflect import docstring, prose
 from gptkit.reflect.compatibility import compatibility
 from gptkit.reflect.contract import contract
@@ -172,6 +173,8 @@ def _brings(registry: Registry, plugin: Plugin) -> str:
         names = sorted(name for of, name in plugin.components if of == kind and (of, name) in usable)
         links = ", ".join(f"[{name}]({FOLDER}/{kind}/{name}.md)" for name in names)
         lines.append(f"{kind}: {links}" if links else "")
+    shipped = [f"`{preset.name}`" for preset in presets(registry).values() if preset.plugin is plugin]
+    lines.append(f"presets: {', '.join(shipped)}" if shipped else "")
     return "<br>".join(line for line in lines if line) or "nothing"
 
 

@@ -1,19 +1,95 @@
-"""The specs that come with gptkit: small files to start from, and released models to build on, each explained."""
+"""The presets: spec files that come with gptkit and with plugins, to start from and to build on, each explained."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
-from gptkit.core.errors import GptkitError
+from gptkit.core.errors import CollisionError, GptkitError
+from gptkit.core.registry import DISABLE, Plugin, Registry, default_registry
+from gptkit.core.suggestions import did_you_mean
 
-__all__ = ["find", "groups", "shipped", "summary"]
+__all__ = ["Preset", "find", "groups", "presets", "shipped", "summary"]
 
+_log = logging.getLogger("gptkit")
 _FOLDERS = {"to start from": ".", "released models": "families"}
+_SUFFIXES = (".yaml", ".yml")
 
 
-def groups() -> dict[str, dict[str, Path]]:
-    """The shipped specs by what they are for, then by name, sorted."""
+@dataclass(frozen=True)
+class Preset:
+    """A spec file.
+
+    Attributes:
+        name: the name, by which `gptkit new --from`, `extends` and every command that takes a spec know it.
+        path: the file.
+        plugin: the plugin that ships it; None for gptkit.
+    """
+
+    name: str
+    path: Path
+    plugin: Plugin | None = None
+
+
+def groups(registry: Registry | None = None) -> dict[str, dict[str, Path]]:
+    """Return the presets by their group, then by name: gptkit's by their purpose, then those of each plugin.
+
+    Args:
+        registry: where plugins are looked up; by default what is installed.
+    """
+    found = _built_in()
+    for preset in presets(registry).values():
+        if preset.plugin is not None:
+            found.setdefault(f"from {preset.plugin.provenance}", {})[preset.name] = preset.path
+    return found
+
+
+def presets(registry: Registry | None = None) -> dict[str, Preset]:
+    """Return the presets by name, gptkit's first. A name that two plugins ship stands for neither."""
+    known = {name: Preset(name, path) for group in _built_in().values() for name, path in group.items()}
+    for name, claimants in _of_plugins(registry).items():
+        if name in known:
+            for preset in claimants:
+                _warn(preset.plugin, f"preset {name!r} has the name of a built-in one, and is skipped")
+        elif len(claimants) == 1:
+            known[name] = claimants[0]
+    return known
+
+
+def shipped(registry: Registry | None = None) -> dict[str, Path]:
+    """Return the files of the presets by name."""
+    return {name: preset.path for name, preset in presets(registry).items()}
+
+
+def find(name: str, registry: Registry | None = None) -> Path:
+    """Return the file of a preset.
+
+    Raises:
+        CollisionError: two plugins ship a preset of that name.
+        GptkitError: there is no preset of that name; suggests the closest.
+    """
+    known = shipped(registry)
+    if name in known:
+        return known[name]
+    claimants = [preset.plugin.provenance for preset in _of_plugins(registry).get(name, ()) if preset.plugin]
+    if len(claimants) > 1:
+        switch = f"{DISABLE}={claimants[-1].partition('==')[0]}"
+        both = " and ".join(claimants)
+        raise CollisionError(f"preset {name!r} is shipped by {both}; uninstall one, or switch one off with {switch}")
+    raise GptkitError(f"no spec {name!r} is shipped; {did_you_mean(name, list(known), label='there are')}")
+
+
+def summary(path: Path) -> str:
+    """Return what a preset's first line says of it: ``# tiny: learns English in three minutes``."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return file.readline().lstrip("# ").partition(": ")[2].strip()
+
+
+def _built_in() -> dict[str, dict[str, Path]]:
     folder = Path(str(files("gptkit"))) / "presets"
     return {
         group: {path.stem: path for path in sorted((folder / below).glob("*.yaml"), key=lambda path: path.stem)}
@@ -21,26 +97,27 @@ def groups() -> dict[str, dict[str, Path]]:
     }
 
 
-def shipped() -> dict[str, Path]:
-    """The shipped specs by name, those to start from first."""
-    return {name: path for group in groups().values() for name, path in group.items()}
+def _of_plugins(registry: Registry | None) -> dict[str, list[Preset]]:
+    found: dict[str, list[Preset]] = {}
+    for plugin, returned in (registry or default_registry()).call("gptkit_presets"):
+        own = {path.stem: Preset(path.stem, path, plugin) for path in _files(plugin, returned)}
+        for name, preset in own.items():
+            found.setdefault(name, []).append(preset)
+    return found
 
 
-def find(name: str) -> Path:
-    """The file of a shipped spec.
+def _files(plugin: Plugin, returned: Any) -> Iterator[Path]:
+    if isinstance(returned, (str, Path)) or not isinstance(returned, Iterable):
+        returned = [returned]
+    for entry in returned:
+        path = Path(entry) if isinstance(entry, (str, Path)) else None
+        if path is not None and path.is_dir():
+            yield from sorted(file for file in path.iterdir() if file.suffix in _SUFFIXES)
+        elif path is not None and path.is_file() and path.suffix in _SUFFIXES:
+            yield path
+        else:
+            _warn(plugin, f"gptkit_presets returned {entry!r}, which is not a .yaml file or a directory")
 
-    Raises:
-        GptkitError: there is none of that name; says what there is.
-    """
-    known = shipped()
-    if name not in known:
-        from gptkit.core.suggestions import did_you_mean
 
-        raise GptkitError(f"no spec {name!r} is shipped; {did_you_mean(name, list(known), label='there are')}")
-    return known[name]
-
-
-def summary(path: Path) -> str:
-    """What a shipped spec says of itself in its first line: ``# tiny: learns English in three minutes``."""
-    with path.open(encoding="utf-8") as file:
-        return file.readline().lstrip("# ").partition(": ")[2].strip()
+def _warn(plugin: Plugin | None, message: str) -> None:
+    _log.warning("%s: %s", "gptkit" if plugin is None else plugin.provenance, message)

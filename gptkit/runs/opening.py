@@ -57,7 +57,7 @@ def open_spec(
         return trace(ExperimentSpec, data, path, known).types
 
     if isinstance(spec, (str, Path)):
-        source = read(spec, texts, shipped=shipped(), types_at=types_at)
+        source = read(spec, texts, shipped=shipped(registry), types_at=types_at)
         # What a shipped spec names counts from where the user is, as nobody keeps data beside it.
         base = source.path.parent if Path(spec).exists() else Path()
         return Opened(validate(source, ExperimentSpec, registry), base.absolute())

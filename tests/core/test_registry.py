@@ -153,7 +153,10 @@ def test_a_hook_with_arguments_that_do_not_exist_is_the_plugins_fault_only():
 
 def test_a_module_without_hooks_says_how_to_mark_one():
     found = registry(plugin("bad", load=lambda: ModuleType("empty")))
-    assert "mark one of gptkit_components, gptkit_kinds, gptkit_trackers with @gptkit.hookimpl" in record(found, "bad").error
+    assert (
+        "mark one of gptkit_components, gptkit_kinds, gptkit_presets, gptkit_trackers with @gptkit.hookimpl"
+        in record(found, "bad").error
+    )
 
 
 def test_two_entry_points_of_one_module_are_a_fault_of_the_second():

@@ -1,0 +1,88 @@
+"""Presets that plugins ship: `gptkit new --from`, `extends`, lists and pages know them; names are told apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from plugin_registry import registry_of
+from typer.testing import CliRunner
+
+import gptkit
+from gptkit.cli.main import app
+from gptkit.core.errors import CollisionError, GptkitError
+from gptkit.core.hooks import hookimpl
+from gptkit.core.registry import Registry
+from gptkit.docs.models import page
+from gptkit.docs.pages import pages
+from gptkit.presets.catalog import find, groups, presets
+
+TEXT = """# {name}: a model of one layer
+name: {name}
+model: {{d_model: 16, n_layers: 1, context_length: 16, attention: {{n_heads: 2}}}}
+"""
+
+
+def shipping(returned: Any) -> ModuleType:
+    module = ModuleType("fake_presets")
+
+    def gptkit_presets() -> Any:
+        return returned
+
+    module.gptkit_presets = hookimpl(gptkit_presets)  # type: ignore[attr-defined]
+    return module
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "presets"
+    folder.mkdir()
+    for name in ("one-layer", "tiny"):
+        (folder / f"{name}.yaml").write_text(TEXT.format(name=name))
+    (folder / "notes.txt").write_text("not a preset")
+    return folder
+
+
+def registry(**plugins: Any) -> Registry:
+    return registry_of(**{name: lambda returned=returned: shipping(returned) for name, returned in plugins.items()})
+
+
+def test_commands_and_pages_know_a_plugins_preset(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = registry(gptkit_small=[folder])
+    monkeypatch.setattr("gptkit.core.registry.lookup._default", found)
+    monkeypatch.chdir(tmp_path)
+    runner = CliRunner()
+    listed = runner.invoke(app, ["new", "--list"], env={"COLUMNS": "100"}).output
+    assert "from gptkit-small==1.0" in listed
+    assert "one-layer" in listed
+    made = runner.invoke(app, ["new", "mine.yaml", "--from", "one-layer", "--no-schema"])
+    assert made.exit_code == 0, made.output
+    assert "n_layers: 1" in (tmp_path / "mine.yaml").read_text()
+    (tmp_path / "wide.yaml").write_text("extends: one-layer\nmodel: {d_model: 32}\n")
+    assert gptkit.open_spec(tmp_path / "wide.yaml").spec.model.d_model == 32
+    assert gptkit.open_spec("one-layer").spec.name == "one-layer"
+    assert "presets: `one-layer`" in pages(found)["plugins.md"]
+    assert "| `one-layer` | a model of one layer | `gptkit-small==1.0` |" in page(found)
+
+
+def test_a_built_in_name_stays_gptkits(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    found = registry(gptkit_small=folder)
+    assert presets(found)["tiny"].plugin is None
+    assert "gptkit-small==1.0: preset 'tiny' has the name of a built-in one" in caplog.text
+
+
+def test_a_name_of_two_plugins_stands_for_neither(folder: Path) -> None:
+    found = registry(gptkit_a=[folder / "one-layer.yaml"], gptkit_b=[folder / "one-layer.yaml"])
+    assert "one-layer" not in presets(found)
+    with pytest.raises(CollisionError, match=r"'one-layer' is shipped by gptkit-a==1\.0 and gptkit-b==1\.0"):
+        find("one-layer", found)
+
+
+def test_what_is_no_spec_file_is_reported(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    found = registry(gptkit_small=[folder / "notes.txt", folder / "one-layer.yaml", 3])
+    assert list(groups(found)) == ["to start from", "released models", "from gptkit-small==1.0"]
+    assert caplog.text.count("is not a .yaml file or a directory") == 2
+    with pytest.raises(GptkitError, match="did you mean 'one-layer'"):
+        find("one-layr", found)
