@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gptkit.core.errors import GptkitError, SpecError
-from gptkit.model.gpt import GPT
-from gptkit.model.plan import Plan, plan
-from gptkit.runs.build import fit_tokenizer
-from gptkit.runs.folder import RunFolder
 from gptkit.runs.opening import Opened, open_spec
-from gptkit.runs.run import load_tokenizer
 from gptkit.runs.spec import ExperimentSpec
+
+if TYPE_CHECKING:
+    from gptkit.model.gpt import GPT
+    from gptkit.model.plan import Plan
+    from gptkit.runs.folder import RunFolder
 
 __all__ = ["Subject", "open_subject"]
 
@@ -43,21 +44,29 @@ class Subject:
         if self.spec.model.vocab_size is not None:
             return self.spec.model.vocab_size
         if self.run is not None and self.run.tokenizer.is_dir():
+            from gptkit.runs.run import load_tokenizer
+
             return load_tokenizer(self.spec, self.run).vocab_size
         expected = self.spec.tokenizer.expected_vocab_size
         if expected is not None or not fit:
             return expected
+        from gptkit.runs.build import fit_tokenizer
+
         try:
             return fit_tokenizer(Opened(self.spec, self.base)).vocab_size
         except GptkitError:
             return None
 
     def model(self, vocab_size: int) -> GPT:
-        """The model, without memory."""
+        """The model on the meta device, which allocates no memory."""
+        from gptkit.model.gpt import GPT
+
         return GPT(self.spec.model, vocab_size, device="meta")
 
     def plan(self, vocab_size: int) -> Plan:
         """The model's sizes; those of training for one part of a batch."""
+        from gptkit.model.plan import plan
+
         training = self.spec.training
         rows = max(1, training.batch_size // training.grad_accumulation)
         return plan(self.spec.model, vocab_size, batch_size=rows, recompute=training.recompute)
@@ -71,8 +80,10 @@ def open_subject(target: str, overrides: Sequence[str] = ()) -> Subject:
         RequirementError: a run needs a plugin that is missing or broken.
         GptkitError: there is no such file or run.
     """
-    folder = RunFolder(target)
-    if folder.path.is_dir():
+    if Path(target).is_dir():
+        from gptkit.runs.folder import RunFolder
+
+        folder = RunFolder(target)
         folder.require_run()
         try:
             opened = open_spec(folder.spec, overrides)
