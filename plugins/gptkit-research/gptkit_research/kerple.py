@@ -5,6 +5,7 @@ Shapes: B batch, H heads, T queries, S keys.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar, Literal
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.position import HeadShape, PositionSpec
 from gptkit.nn.initial import Initial
-from gptkit.nn.position import Position
+from gptkit.nn.position import Position, at
 from gptkit_research.distance import distances
 
 __all__ = ["KerplePosition", "KerpleSpec"]
@@ -37,6 +38,7 @@ class KerpleSpec(PositionSpec):
 
     name: Literal["kerple"] = "kerple"
     uses: ClassVar[frozenset[str]] = frozenset({"bias"})
+    score_function: ClassVar[bool] = True
     examples = ({}, {"form": "power"}, {"shared": True})
 
     form: Literal["log", "power"] = Field("log", description="The kernel; the paper finds `log` the better one.")
@@ -63,6 +65,18 @@ class KerplePosition(Position):
     def _start_r2(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
         start = _even(shape, generator)
         return (start / 2).logit() if self.power else start.log()
+
+    def score_mod(self, query_positions: Tensor, key_positions: Tensor) -> Callable[..., Tensor]:
+        wide = torch.promote_types(self.r1.dtype, torch.float32)
+        r1_H, r2_H = self.r1.to(wide).exp(), self.r2.to(wide)
+        power_H = 2 * r2_H.sigmoid() if self.power else r2_H.exp()
+
+        def add(score: Tensor, row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            distance = (at(query_positions, row, query) - at(key_positions, row, key)).clamp_min(0).to(wide)
+            falls = distance ** power_H[head] if self.power else torch.log1p(power_H[head] * distance)
+            return score - r1_H[head] * falls
+
+        return add
 
     def bias(self, query_positions: Tensor, key_positions: Tensor) -> Tensor:
         wide = torch.promote_types(self.r1.dtype, torch.float32)

@@ -11,6 +11,8 @@ from gptkit_research.fire import FireSpec
 from gptkit_research.forgetting import ForgettingSpec
 from gptkit_research.hyper_connections import HyperConnectionsSpec
 from gptkit_research.kerple import KerpleSpec
+from gptkit_research.pope import PopeSpec
+from gptkit_research.talking_heads import TalkingHeadsSpec
 from gptkit_research.value_residual import ValueResidualSpec
 
 __all__ = ["gptkit_components"]
@@ -22,9 +24,11 @@ def gptkit_components() -> list[type[Component]]:
         DifferentialSpec,
         ForgettingSpec,
         ValueResidualSpec,
+        TalkingHeadsSpec,
         CopeSpec,
         FireSpec,
         KerpleSpec,
+        PopeSpec,
         DynamicTanhSpec,
         HyperConnectionsSpec,
     ]

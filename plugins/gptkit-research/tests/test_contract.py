@@ -17,7 +17,10 @@ ATTENTIONS: list[dict[str, Any]] = [
     {"name": "forgetting", "n_heads": 2, "window": 5, "qk_norm": "rms", "output_gate": True, "gate_bias": 2.0},
     {"name": "value-residual", "n_heads": 4, "n_kv_heads": 2},
     {"name": "value-residual", "n_heads": 2, "window": 5, "learned": False},
+    {"name": "talking-heads", "n_heads": 4},
+    {"name": "talking-heads", "n_heads": 2, "window": 5},
     {"name": "multi-head", "n_heads": 4},
+    {"name": "grouped-query", "n_heads": 4, "n_kv_heads": 2},
     {"name": "multi-head", "n_heads": 4, "window": 5, "softcap": 5.0},
 ]
 POSITIONS: list[dict[str, Any]] = [
@@ -26,6 +29,7 @@ POSITIONS: list[dict[str, Any]] = [
     {"name": "fire", "shared": True},
     {"name": "kerple"},
     {"name": "kerple", "form": "power", "shared": True},
+    {"name": "pope"},
     {"name": "rotary"},
     {"name": "none"},
 ]
@@ -156,6 +160,6 @@ def test_every_component_is_documented_with_formula_and_paper() -> None:
     kinds = ("attention", "position", "norm", "block")
     found = [registry.component(kind, name) for kind in kinds for name in registry.names(kind)]
     ours = [spec for spec in found if spec.__module__.startswith("gptkit_research.")]
-    assert len(ours) == 8
+    assert len(ours) == 10
     for spec in ours:
         assert all(section in (spec.__doc__ or "") for section in ("Formula:", "Shapes:", "Paper:\n")), spec

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -280,3 +281,41 @@ def test_streams_begin_anew_after_another_block() -> None:
         x = block(x, context)
         context.next_block()
     assert received == [False, True, True, False]
+
+
+@torch.no_grad()
+def test_pope() -> None:
+    module = position({"name": "pope", "base": 100.0}, 2, 3)
+    q, k = inputs(1, 2, T, 3, seed=1), inputs(1, 2, T, 3, seed=2)
+    q_wide, k_wide = module.rotate(q, k, module.prepare(torch.arange(T)))
+    assert q_wide.shape == k_wide.shape == (1, 2, T, 6)
+    for h in range(2):
+        for t in range(T):
+            for s in range(T):
+                score = 0.0
+                for c in range(3):
+                    delta = min(max(float(module.delta[h, c]), -2 * math.pi), 0.0)
+                    lengths = math.log1p(math.exp(q[0, h, t, c])) * math.log1p(math.exp(k[0, h, s, c]))
+                    score += lengths * math.cos((s - t) * 100.0 ** (-c / 3) + delta)
+                assert math.isclose(float(q_wide[0, h, t] @ k_wide[0, h, s]), score, rel_tol=1e-5, abs_tol=1e-6)
+
+
+@torch.no_grad()
+def test_talking_heads() -> None:
+    (module,) = build(spec(attention={"name": "talking-heads", "n_heads": 3}), "attention")
+    x, d = inputs(T, E), 4
+    q, k, v = (part.view(T, 3, d) for part in (x @ module.qkv.weight.T).split(E, dim=1))
+    out = torch.zeros(T, 3, d, dtype=torch.float64)
+    for t in range(T):
+        scores = torch.stack([k[: t + 1, g] @ q[t, g] / 2 for g in range(3)])
+        mixed = torch.stack([sum(module.mix_score[h, g] * scores[g] for g in range(3)) for h in range(3)])
+        weights = mixed.softmax(dim=-1)
+        for h in range(3):
+            weight = sum(module.mix_weight[h, g] * weights[g] for g in range(3))
+            out[t, h] = weight @ v[: t + 1, h]
+    torch.testing.assert_close(module(x[None], forward())[0], out.flatten(1) @ module.output.weight.T)
+
+
+def test_mixing_heads_is_refused_by_a_backend_that_holds_no_scores() -> None:
+    with pytest.raises(gptkit.SpecError, match="'sdpa' cannot compute mixing of heads"):
+        gptkit.GPT({"d_model": E, "attention": {"name": "talking-heads", "n_heads": 3}, "attention_backend": "sdpa"}, 10)
