@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from gptkit.core.errors import ExternalModelError, RequirementError
 from gptkit.core.registry import Registry
-from gptkit.interop.conversion import family_of, pair, read_model
+from gptkit.interop.conversion import family_of, pair, read_model, renamed
 from gptkit.interop.differences import differences
 from gptkit.interop.tensor_files import SINGLE, write_tensors
 from gptkit.kinds.family import FamilySpec
@@ -93,7 +94,8 @@ def compare(
         ExternalModelError: transformers cannot load the model, or the two have different numbers of layers or features.
     """
     family, config = family_of(external, registry)
-    reference = _reference(family, external, _KERNELS.get(family.model_type, "eager"))
+    nested = config is not external.config
+    reference = _reference(family, external, config if nested else None, _KERNELS.get(family.model_type, "eager"))
     pairs = _Pairs(family, native, reference)
     n_ids, longest = min(native.vocab_size, reference.config.vocab_size), min(n_tokens, native.context_length)
     ids_BT = torch.randint(n_ids, (1, longest), generator=torch.Generator().manual_seed(0))
@@ -111,17 +113,27 @@ def _first(readings: Sequence[Reading], tolerance: float) -> Reading | None:
     return next((reading for reading in readings if not reading.distance <= tolerance), None)
 
 
-def _reference(family: FamilySpec, external: ExternalModel, kernel: str) -> Any:
-    """Return the external model as transformers builds it, from a temporary directory where it has none of its own."""
-    if external.directory is not None:
+def _reference(family: FamilySpec, external: ExternalModel, nested: Mapping[str, Any] | None, kernel: str) -> Any:
+    """Return the external model as transformers builds it, from a temporary directory where it has none of its own.
+
+    Args:
+        nested: the configuration of the language model, where the external model is a larger one.
+    """
+    if external.directory is not None and nested is None:
         return _load(external.directory, external.location, kernel)
     with TemporaryDirectory() as temporary:
         directory = Path(temporary)
         head = {"model_type": family.model_type, "architectures": [family.architecture]}
-        (directory / "config.json").write_text(json.dumps({**external.config, **head}), encoding="utf-8")
+        (directory / "config.json").write_text(json.dumps({**(nested or external.config), **head}), encoding="utf-8")
         stored = external.tensors()
-        write_tensors(directory / SINGLE, stored.entries, ((name, stored.get(name)) for name in stored.entries))
+        names = {renamed(family, name): name for name in stored.entries if not (nested and _skipped(family, name))}
+        entries = {name: stored.entries[own] for name, own in names.items()}
+        write_tensors(directory / SINGLE, entries, ((name, stored.get(own)) for name, own in names.items()))
         return _load(directory, external.location, kernel)
+
+
+def _skipped(family: FamilySpec, name: str) -> bool:
+    return any(re.fullmatch(pattern, name) for pattern in family.ignored)
 
 
 def _load(directory: Path, location: str, kernel: str) -> Any:

@@ -31,8 +31,11 @@ __all__ = [
     "find_family",
     "pair",
     "read_model",
+    "renamed",
 ]
 
+_NESTED = "text_config"
+_OTHER_MODALITIES = frozenset({"audio_config", "mm_tokens_per_image", "vision_config"})
 _NOT_UNDERSTOOD = (LookupError, AttributeError, TypeError, ValueError, ArithmeticError)
 
 
@@ -68,7 +71,9 @@ def find_family(config: Mapping[str, Any], place: str, registry: Registry | None
         ExternalModelError: no family of that type is installed; names those that are.
     """
     model_type = config.get("model_type")
-    known = {family.model_type: family for family in families(registry).values()}
+    ranked = sorted(families(registry).values(), key=lambda family: -family.rank)
+    known = {model_type: family for family in ranked for model_type in family.model_types}
+    known |= {family.model_type: family for family in ranked}
     if not isinstance(model_type, str):
         raise ExternalModelError(
             f"{place} has no 'model_type'", hint="Give the folder of a model, as transformers saves it."
@@ -86,12 +91,29 @@ def family_of(external: ExternalModel, registry: Registry | None = None) -> tupl
         ExternalModelError: its family is not installed; names those that are.
     """
     if external.family is None:
-        return find_family(external.config, external.config_location, registry), external.config
+        family = find_family(external.config, external.config_location, registry)
+        return family, _language_model(family, external)
     known = families(registry)
     if external.family not in known:
         what = did_you_mean(external.family, sorted(known), label="there are")
         raise ExternalModelError(f"{external.location} is of the family {external.family!r}, which is not installed; {what}")
     return known[external.family], external.config
+
+
+def _language_model(family: FamilySpec, external: ExternalModel) -> Mapping[str, Any]:
+    """Return the configuration of the language model, which multimodal models have below `text_config`."""
+    inner = external.config.get(_NESTED)
+    if not isinstance(inner, Mapping):
+        return external.config
+    outer = ExternalConfig(external.config, external.config_location, HARMLESS | family.harmless | _OTHER_MODALITIES)
+    outer.value(_NESTED)
+    for key in external.config:
+        # Ids of tokens that stand for images and the like.
+        if key.endswith(("_token_id", "_token_index")):
+            outer.value(key)
+    tied = {"tie_word_embeddings": outer.flag("tie_word_embeddings")} if "tie_word_embeddings" in outer else {}
+    outer.close()
+    return {**tied, **inner}
 
 
 def read_model(
@@ -124,7 +146,10 @@ def pair(family: FamilySpec, model: GPT) -> list[Move]:
     layers = model.spec.layer_specs()
     rules = family.rules(model.spec)
     moves: list[Move] = []
-    for name, parameter in model.named_parameters():
+    # A parameter that is shared has one name; of buffers, those that checkpoints hold.
+    saved = model.state_dict(keep_vars=True)
+    stored = {**dict(model.named_parameters()), **{name: saved[name] for name, _ in model.named_buffers() if name in saved}}
+    for name, parameter in stored.items():
         found = next(((rule, match) for rule in rules if (match := rule.match(name)) is not None), None)
         if found is None:
             raise ExternalModelError(f"family {family.name!r} has no rule for {name}")
@@ -148,8 +173,9 @@ def check_tensors(
         ExternalModelError: tensors are missing, unexpected, or of another shape; names them.
     """
     expected = {name: part for move in moves for name, part in zip(move.external, move.split(move.like), strict=True)}
-    bare = not any(name.startswith(family.prefix) for name in entries)
-    full = {family.prefix + name if bare and name not in expected else name: name for name in entries}
+    own = {renamed(family, name): name for name in entries}
+    bare = not any(name.startswith(family.prefix) for name in own)
+    full = {family.prefix + name if bare and name not in expected else name: stored for name, stored in own.items()}
     ignored = [*family.skipped(model.spec)]
     # Some files store a tied weight twice.
     tied = [f"head.{name}" for name in model.head.tied_weights]
@@ -176,6 +202,14 @@ def check_tensors(
                 f"{place}: {name} does not hold plain floating-point numbers", hint="Dequantise it first."
             )
     return full
+
+
+def renamed(family: FamilySpec, name: str) -> str:
+    """Return an external tensor's name in the family's own models (`FamilySpec.prefixes`)."""
+    for prefix, own in family.prefixes.items():
+        if name.startswith(prefix):
+            return own + name.removeprefix(prefix)
+    return name
 
 
 def external_entries(moves: Sequence[Move], native: Mapping[str, TensorEntry]) -> dict[str, TensorEntry]:

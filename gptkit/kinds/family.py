@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -88,16 +88,21 @@ class FamilySpec(Component):
 
     Class variables:
         model_type: the value of this key in config.json.
+        model_types: further values of `model_type` that the family reads; an export has `model_type`.
         architecture: the class of transformers that loads such a model.
         prefix: the prefix of tensor names in a model with a head, missing in files of the bare decoder.
         rank: families of a lower rank are tried first when a model is exported; the most common ones have it.
         harmless: keys of the configuration that do not affect logits, besides those of every family.
+        prefixes: prefixes of tensor names in files of larger models, and those that replace them. A multimodal model has the
+            configuration of its language model below `text_config`, which alone is read, and its tensors under a prefix.
         ignored: patterns (regular expressions) of tensors that hold nothing learned: masks, frequency tables.
     """
 
     kind: ClassVar[str] = "family"
     model_type: ClassVar[str]
+    model_types: ClassVar[tuple[str, ...]] = ()
     architecture: ClassVar[str]
+    prefixes: ClassVar[Mapping[str, str]] = {}
     prefix: ClassVar[str] = "model."
     rank: ClassVar[int] = 10
     harmless: ClassVar[frozenset[str]] = frozenset()

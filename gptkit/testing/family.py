@@ -1,11 +1,14 @@
-"""Checks of families of foreign models, with the model that a configuration of a few sizes gives."""
+"""Checks of families of external models, with the model that a configuration of a few sizes gives."""
 
 from __future__ import annotations
 
 from typing import cast
 
+import torch
+
 from gptkit.core.errors import ExternalModelError, SpecError
 from gptkit.files import validate_data
+from gptkit.interop.conversion import pair
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import FamilySpec
 from gptkit.model.gpt import GPT
@@ -71,3 +74,21 @@ def rules_cover_every_tensor(subject: Subject) -> None:
     rules = family.rules(model)
     for name in GPT(model, device="meta").state_dict():
         expect(any(rule.match(name) is not None for rule in rules), f"no rule is about the tensor {name!r}")
+
+
+@checks.add("layouts-are-inverse", "An export writes what `split` gives, so `join` must restore the native tensor from it.")
+def layouts_are_inverse(subject: Subject) -> None:
+    model = GPT(_model(subject), device="meta")
+    try:
+        moves = pair(_family(subject), model)
+    except ExternalModelError as error:
+        skip(f"not every tensor has a rule: {error.message}")
+    for move in moves:
+        native = torch.arange(move.like.numel(), dtype=torch.int64).view(move.like.shape)
+        parts = move.split(native)
+        expect(len(parts) == len(move.external), f"the layout of {move.native!r} splits it into {len(parts)} tensors")
+        total = sum(part.numel() for part in parts)
+        expect(total == native.numel(), f"the layout of {move.native!r} splits {native.numel()} elements into {total}")
+        joined = move.join([part.contiguous() for part in parts])
+        expect(joined.shape == native.shape, f"split and joined again, {move.native!r} has the shape {list(joined.shape)}")
+        expect(torch.equal(joined, native), f"split and joined again, {move.native!r} has its elements in another order")

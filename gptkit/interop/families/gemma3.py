@@ -1,8 +1,8 @@
-"""Gemma 3, the text models."""
+"""Gemma 3, the text models and the language models of the multimodal ones."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families._rope import read_two, write_two
@@ -17,7 +17,13 @@ class Gemma3Family(Gemma2Family):
 
     name: Literal["gemma3"] = "gemma3"  # type: ignore[assignment]
     model_type: ClassVar[str] = "gemma3_text"
+    model_types: ClassVar[tuple[str, ...]] = ("gemma3",)
     architecture: ClassVar[str] = "Gemma3ForCausalLM"
+    prefixes: ClassVar[Mapping[str, str]] = {"model.language_model.": "model.", "language_model.": ""}
+    ignored: ClassVar[tuple[str, ...]] = (
+        *Gemma2Family.ignored,
+        r"(model\.)?(vision_tower|multi_modal_projector)\..*",
+    )
     caps: ClassVar[tuple[float | None, float | None]] = (None, None)
     every: ClassVar[int] = 6
 
