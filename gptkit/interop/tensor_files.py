@@ -40,7 +40,7 @@ class TensorFiles:
         self._files: dict[str, Any] = {}
         for file in _parts(path):
             opened = _open(file)
-            for name in opened.keys():  # noqa: SIM118 (it is no mapping)
+            for name in opened.keys():  # noqa: SIM118 (not a mapping)
                 try:
                     view = opened.get_slice(name)
                     shape, dtype = tuple(view.get_shape()), str(view.get_dtype())
@@ -118,7 +118,7 @@ def read_json(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise ExternalModelError(f"{file}: cannot be read ({error.strerror or error})") from None
     except (ValueError, RecursionError) as error:
-        raise ExternalModelError(f"{file} is no JSON: {error}", hint=_AGAIN) from None
+        raise ExternalModelError(f"{file} is not JSON: {error}", hint=_AGAIN) from None
     if not isinstance(found, dict):
         raise ExternalModelError(f"{file} holds no mapping", hint=_AGAIN)
     return found

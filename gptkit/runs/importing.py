@@ -75,14 +75,14 @@ def convert_model(
         ExternalModelError: a key or tensor is not understood, missing or damaged.
         CheckpointError: the directory holds a run already or other files, or another process writes into it.
     """
-    source, there = Path(path), RunFolder(folder)
+    source, run = Path(path), RunFolder(folder)
     chosen = detect_format(source, format, registry)
     external = chosen.read(source, registry)
     family, config = family_of(external, registry)
     model = read_model(family, config, external.config_location, registry)
     stored = external.tokenizer() if tokenizer is None else ExternalTokenizer(_as_mapping(tokenizer))
     # A tokenizer without files of its own is read from the run's copy.
-    own = {"path": str(there.tokenizer.resolve())} if stored.files else {}
+    own = {"path": str(run.tokenizer.resolve())} if stored.files else {}
     spec = _experiment(model, name or _stem(source) or "imported", {**stored.spec, **own}, registry)
     try:
         shell = GPT(spec.model, device="meta")
@@ -98,12 +98,12 @@ def convert_model(
     generation = dict(external.generation())
     if generation:
         imported["generation"] = generation
-    there.recover()
-    _require_allowed(there, overwrite)
-    with there.lock():
-        placement = Placement(there)
+    run.recover()
+    _require_allowed(run, overwrite)
+    with run.lock():
+        placement = Placement(run)
         placement.recover()
-        _require_allowed(there, overwrite)
+        _require_allowed(run, overwrite)
         try:
             new = RunFolder(placement.begin())
             _write_tokenizer(new, words)
@@ -117,13 +117,13 @@ def convert_model(
         except BaseException:
             placement.recover()
             raise
-    return there.path
+    return run.path
 
 
-def _require_allowed(there: RunFolder, overwrite: bool) -> None:
-    there.require_no_file()
-    if not (overwrite and there.holds_run):
-        there.require_free()
+def _require_allowed(run: RunFolder, overwrite: bool) -> None:
+    run.require_no_file()
+    if not (overwrite and run.holds_run):
+        run.require_free()
 
 
 def _experiment(model: Any, name: str, tokenizer: Any, registry: Registry | None) -> ExperimentSpec:
@@ -160,7 +160,7 @@ def _write_tokenizer(run: RunFolder, words: Tokenizer) -> None:
 
 
 def _convert(
-    there: RunFolder,
+    run: RunFolder,
     moves: list[Move],
     stored: Tensors,
     where: Mapping[str, str],
@@ -183,7 +183,7 @@ def _convert(
     def write(file: Path) -> None:
         write_tensors(file, entries, joined(), {"aliases": "{}"}, report)
 
-    CheckpointStore(there.checkpoints).adopt(write)
+    CheckpointStore(run.checkpoints).adopt(write)
 
 
 def _common(dtypes: list[torch.dtype]) -> torch.dtype:

@@ -15,6 +15,7 @@ from gptkit.testing import (
     data,
     ends,
     family,
+    formats,
     initial,
     module,
     position,
@@ -50,6 +51,7 @@ _KINDS: Mapping[str, tuple[Checks, ...]] = {
     "callback": (callback.checks,),
     "tracker": (training.tracker_checks,),
     "family": (family.checks,),
+    "format": (formats.checks,),
 }
 
 

@@ -7,7 +7,7 @@
     tensors     name, number of dimensions, dimensions (fastest first), type, offset
     numbers     each tensor at a multiple of `general.alignment`
 
-All numbers are little-endian. A file may come from a stranger: every length is held to what is left of the file before
+All numbers are little-endian. A file is untrusted: every length is held to what is left of the file before
 anything is made of it.
 """
 
@@ -70,7 +70,7 @@ class GgufFile:
         tensors: by name, in the order of the file.
 
     Raises:
-        ExternalModelError: it is no GGUF file, or is damaged; says where.
+        ExternalModelError: it is not a GGUF file, or is damaged; says where.
     """
 
     def __init__(self, path: Path) -> None:
@@ -83,7 +83,7 @@ class GgufFile:
             raise ExternalModelError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
         self._at, self._size = 0, size
         if self._take(4) != MAGIC:
-            raise ExternalModelError(f"{path} is no GGUF file", hint="Give a file that llama.cpp reads.")
+            raise ExternalModelError(f"{path} is not a GGUF file", hint="Give a file that llama.cpp reads.")
         version = self._scalar("I")
         if version not in (2, 3):
             what = "was written with its bytes the other way round" if version & 0xFFFF == 0 else f"has version {version}"
@@ -139,7 +139,7 @@ class GgufFile:
         if kind == _STRING:
             return self._string()
         if kind != _ARRAY:
-            self._fail(f"there is no type of metadata {kind}")
+            self._fail(f"metadata of the unknown type {kind}")
         inner = self._scalar("I")
         if inner == _STRING:
             return [self._string() for _ in range(self._count(8))]
@@ -205,7 +205,7 @@ class GgufFile:
         try:
             return self._take(size).decode()
         except UnicodeDecodeError:
-            self._fail("a text is no UTF-8")
+            self._fail("a string is not UTF-8")
 
     def _fail(self, what: str) -> NoReturn:
         raise ExternalModelError(f"{self.path} is damaged, near byte {self._at:,}: {what}", hint=AGAIN)
@@ -225,7 +225,7 @@ def write_gguf(
         metadata: by key.
         entries: every tensor's shape and dtype: float32, float16, bfloat16 or float64.
         tensors: the same tensors with their numbers, in the order of `entries`.
-        progress: told how many bytes were written since it was last called.
+        progress: receives the number of bytes written since the last call.
     """
     head = bytearray(MAGIC + struct.pack("<IQQ", VERSION, len(entries), len(metadata)))
     for key, typed in metadata.items():

@@ -88,7 +88,7 @@ def _sentence_pieces(metadata: Mapping[str, Any], vocab: Mapping[str, int], toke
     """The stages of a tokenizer.json for SentencePiece's pair encoding: the pair with the best score is merged first."""
     scores = metadata.get("tokenizer.ggml.scores")
     if not isinstance(scores, list) or len(scores) != len(tokens) or not all(isinstance(score, float) for score in scores):
-        raise ExternalModelError(f"{place}: tokenizer.ggml.scores is no list of one score for each token")
+        raise ExternalModelError(f"{place}: tokenizer.ggml.scores is not a list with a score for each token")
     unknown = metadata.get("tokenizer.ggml.unknown_token_id", 0)
     if not isinstance(unknown, int) or not 0 <= unknown < len(tokens):
         raise ExternalModelError(f"{place}: tokenizer.ggml.unknown_token_id is {unknown!r}")
@@ -122,7 +122,7 @@ def _sentence_pieces(metadata: Mapping[str, Any], vocab: Mapping[str, int], toke
 def _texts(metadata: Mapping[str, Any], key: str, place: str) -> list[str]:
     found = metadata.get(key)
     if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
-        raise ExternalModelError(f"{place}: {key} is no list of texts")
+        raise ExternalModelError(f"{place}: {key} is not a list of strings")
     return found
 
 
