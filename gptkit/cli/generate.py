@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,6 +16,14 @@ from gptkit.cli.options import Json, RunFolder
 if TYPE_CHECKING:
     from gptkit.inference.result import Generated
     from gptkit.runs.run import Run
+
+
+class Overflow(Enum):
+    """What happens at the model's context length."""
+
+    slide = "slide"
+    stop = "stop"
+
 
 _ENDS = {"stop": "a stop string came", "end": "the model ended it", "interrupted": "interrupted"}
 
@@ -48,6 +57,13 @@ def generate(
     chat: Annotated[
         bool, typer.Option("--chat", help="The prompt is what a user says, and the model replies; needs a chat template.")
     ] = False,
+    overflow: Annotated[
+        Overflow,
+        typer.Option(
+            "--overflow",
+            help="At the model's context length: slide discards the beginning of the text, stop ends it.",
+        ),
+    ] = Overflow.slide,
     bare: Annotated[bool, typer.Option("--no-echo", help="Leave the prompt out.")] = False,
     step: Annotated[
         int | None,
@@ -63,26 +79,28 @@ def generate(
     from gptkit.cli.samplers import chain
     from gptkit.runs.run import chat_prompt, load, prompt_ids
 
-    texts = [sys.stdin.read() if prompt == "-" else prompt for prompt in prompts or [""]]
+    texts = [_from_stdin() if prompt == "-" else prompt for prompt in prompts or [""]]
     run = load(folder, step=step)
     options: dict[str, Any] = {
         "max_new_tokens": max_tokens,
         "sampler": chain(sampler) if sampler else run.spec.sampler,
         "seed": seed,
         "stop": stop or (),
+        "overflow": overflow.value,
     }
     if chat:
         conversations = [chat_prompt(run.tokenizer, text) for text in texts]
         ids, options["stop_ids"] = [each for each, _ in conversations], conversations[0][1]
     else:
         ids = [prompt_ids(run.tokenizer, text) for text in texts]
+    _warn_of_long_prompts(ids, run.model.context_length, overflow)
     echo = not bare and not chat
     wanted = [pair for pair in zip(texts, ids, strict=True) for _ in range(count)]
     if as_json or len(wanted) > 1:
         results = _together(run, wanted, options, echo=echo, as_json=as_json)
     else:
         results = [_streamed(run, *wanted[0], options, echo=echo)]
-    _say(results)
+    _say(results, random=not any(each.name == "greedy" for each in options["sampler"]))
     if any(result.finish == "interrupted" for result in results):
         raise typer.Exit(INTERRUPTED)
 
@@ -90,12 +108,15 @@ def generate(
 def _streamed(run: Run, prompt: str, ids: list[int], options: dict[str, Any], *, echo: bool) -> Generated:
     from gptkit.inference import stream
 
+    texts = stream(run.model, run.tokenizer, ids, **options)
     if echo:
         _write(prompt)
-    texts = stream(run.model, run.tokenizer, ids, **options)
-    for piece in texts:
-        _write(piece)
-    _write("\n")
+    try:
+        for piece in texts:
+            _write(piece)
+    finally:
+        # An error message does not continue the line of the text.
+        _write("\n")
     return texts.result
 
 
@@ -107,14 +128,36 @@ def _together(
     results = generate(run.model, run.tokenizer, [ids for _, ids in wanted], **options)
     if as_json:
         data = [
-            {"prompt": prompt, "text": result.text, "tokens": len(result.ids), "finish": result.finish, "seed": result.seed}
-            for (prompt, _), result in zip(wanted, results, strict=True)
+            {
+                "prompt": prompt,
+                "text": result.text,
+                "tokens": len(result.ids),
+                "finish": result.finish,
+                "seed": result.seed,
+                "discarded_prompt_tokens": max(0, len(ids) - run.model.context_length),
+            }
+            for (prompt, ids), result in zip(wanted, results, strict=True)
         ]
         console.out(json.dumps(data, indent=2, ensure_ascii=False))
         return results
     for index, ((prompt, _), result) in enumerate(zip(wanted, results, strict=True)):
         _write(("\n" if index else "") + (prompt if echo else "") + result.text + "\n")
     return results
+
+
+def _from_stdin() -> str:
+    from gptkit.text.decoding import decode_utf8
+
+    return "".join(decode_utf8([sys.stdin.buffer.read()], "stdin"))
+
+
+def _warn_of_long_prompts(prompts: list[list[int]], limit: int, overflow: Overflow) -> None:
+    longest = max(map(len, prompts))
+    if longest > limit and overflow is Overflow.slide:
+        console.warn(
+            f"the prompt has {longest:,} tokens and the context {limit:,}: the first {longest - limit:,} are discarded; "
+            "--overflow stop refuses such prompts"
+        )
 
 
 def _write(text: str) -> None:
@@ -125,13 +168,14 @@ def _write(text: str) -> None:
     sys.stdout.flush()
 
 
-def _say(results: list[Generated]) -> None:
+def _say(results: list[Generated], *, random: bool) -> None:
     timings, first = results[0].timings, results[0]
     written = sum(len(result.ids) for result in results)
     parts = [console.plural(written, "token")]
     if timings.decode_rate:
         parts.append(f"{timings.decode_rate:,.0f} tokens/s")
-    parts.append(f"seed {first.seed}")
+    if random:
+        parts.append(f"seed {first.seed}")
     if len(results) == 1 and first.finish in _ENDS:
         parts.append(_ENDS[first.finish])
     console.note(", ".join(parts), style="dim")

@@ -6,7 +6,6 @@ import fnmatch
 import glob
 import gzip
 import hashlib
-import io
 import os
 import zlib
 from collections.abc import Iterator, Sequence
@@ -57,7 +56,13 @@ def find_files(paths: Sequence[str], patterns: Sequence[str], base: Path) -> lis
 
 
 def _expand(written: str, patterns: Sequence[str], base: Path) -> list[Path]:
-    relative = Path(written).expanduser()
+    try:
+        relative = Path(written).expanduser()
+    except RuntimeError:
+        raise DataError(
+            f"{written}: the system has no home directory for {Path(written).parts[0]}",
+            hint="Set data.path to the whole path; a directory whose name begins with ~ is written ./~name.",
+        ) from None
     if relative.name == "**":  # whether this takes files or folders depends on Python's version; a folder means both
         relative = relative.parent
     path = base / relative
@@ -164,8 +169,3 @@ def chunks(file: BinaryIO, size: int = 1 << 20) -> Iterator[bytes]:
     """The bytes of an open file, `size` at a time."""
     while chunk := file.read(size):
         yield chunk
-
-
-def newline_decoder() -> io.IncrementalNewlineDecoder:
-    """Turns every line end into a line feed."""
-    return io.IncrementalNewlineDecoder(None, translate=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -16,12 +15,11 @@ from gptkit.components.data._files import (
     chunks,
     find_files,
     fingerprint_files,
-    newline_decoder,
     open_file,
     shown,
 )
-from gptkit.core.errors import DataError
 from gptkit.kinds.data import DataSpec, Document
+from gptkit.text.decoding import decode_utf8
 
 PIECE = 1 << 20
 """Longer documents come in pieces of about this many characters."""
@@ -107,41 +105,10 @@ def _border(text: str, limit: int) -> int:
 
 
 def _decode(path: Path) -> Iterator[str]:
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    newlines = newline_decoder()
-    read = lines = 0
     with open_file(path) as file:
-        for chunk in chunks(file):
-            if read == 0 and chunk.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-                raise DataError(f"{path}: this is UTF-16, not UTF-8", hint=_convert(path, "UTF-16"))
-            if b"\0" in chunk:
-                raise DataError(
-                    f"{path}: not a text: byte {read + chunk.index(0)} is zero",
-                    hint="Leave the file out, by `patterns` or a glob that does not match it.",
-                )
-            pending = len(decoder.getstate()[0])
-            try:
-                text = decoder.decode(chunk)
-            except UnicodeDecodeError as error:
-                raise _not_utf8(path, read - pending + error.start, lines + _lines(error)) from None
-            if read == 0:
-                text = text.removeprefix("\ufeff")
-            read += len(chunk)
-            lines += chunk.count(b"\n")
-            yield newlines.decode(text)
-        try:
-            yield newlines.decode(decoder.decode(b"", final=True), final=True)
-        except UnicodeDecodeError as error:
-            raise _not_utf8(path, read - len(error.object), lines) from None
+        yield from decode_utf8(chunks(file), str(path), _convert(path))
 
 
-def _lines(error: UnicodeDecodeError) -> int:
-    return error.object.count(b"\n", 0, error.start)
-
-
-def _not_utf8(path: Path, offset: int, lines: int) -> DataError:
-    return DataError(f"{path}:{lines + 1}: byte {offset} is not UTF-8", hint=_convert(path, "ISO-8859-1"))
-
-
-def _convert(path: Path, encoding: str) -> str:
-    return f"Convert it (from {encoding}?): iconv -f {encoding} -t UTF-8 {path.name} > utf8-{path.name}"
+def _convert(path: Path) -> str:
+    name = path.name.replace("{", "{{").replace("}", "}}")
+    return f"Convert it (from {{encoding}}?): iconv -f {{encoding}} -t UTF-8 {name} > utf8-{name}"
