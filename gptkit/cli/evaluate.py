@@ -36,18 +36,21 @@ def evaluate(
     On the validation part of its own corpus, which it was not trained on, or on other text with --data. Bits per byte
     compare models with different tokenizers.
     """
-    from gptkit.runs.run import load
+    from gptkit.runs.run import NO_BITS_PER_BYTE, load
 
     run = load(folder, step=step)
     numbers = _on_files(run, data) if data else run.evaluate()
     what = ", ".join(data) if data else "the validation part of its corpus"
     if as_json:
-        console.out(json.dumps({"run": str(folder), "step": run.step, "data": data, **numbers}, indent=2))
+        missing = {} if "bits_per_byte" in numbers else {"bits_per_byte": None, "no_bits_per_byte": NO_BITS_PER_BYTE}
+        console.out(json.dumps({"run": str(folder), "step": run.step, "data": data, **numbers, **missing}, indent=2))
         return
     console.note(f"{folder} at step {run.step:,}, on {what}")
     rows = [["loss", f"{numbers['loss']:.4f}", "nats a token"], ["perplexity", f"{numbers['perplexity']:,.2f}", ""]]
     if "bits_per_byte" in numbers:
         rows.append(["bits per byte", f"{numbers['bits_per_byte']:.4f}", ""])
+    else:
+        rows.append(["bits per byte", "none", NO_BITS_PER_BYTE])
     rows.append(["tokens", f"{numbers['tokens']:,.0f}", ""])
     console.stdout().print(console.table([("", {"style": "cyan"}), ("", {"justify": "right"}), ""], rows, header=False))
 
@@ -60,13 +63,16 @@ def _on_files(run: Run, paths: list[str]) -> dict[str, float]:
 
     registry = default_registry()
     nats, tokens, size = 0.0, 0, 0
+    restored = True
     for path in paths:
         name = "jsonl" if path.endswith((".jsonl", ".jsonl.gz")) else "text"
         spec = registry.component("data", name).model_validate({"name": name, "path": path})
         for document in spec.documents(Path()):  # type: ignore[attr-defined]
             # The token that comes before every text is given, not predicted.
             first = prompt_ids(run.tokenizer, "")[:1]
-            ids = [*first, *run.tokenizer.encode(document.text)]
+            text_ids = run.tokenizer.encode(document.text)
+            restored = restored and (run.tokenizer.lossless or run.tokenizer.decode(text_ids) == document.text)
+            ids = [*first, *text_ids]
             found = score(run.model, ids)
             nats -= float(found.double().sum())
             tokens += found.shape[0]
@@ -74,9 +80,5 @@ def _on_files(run: Run, paths: list[str]) -> dict[str, float]:
     if not tokens:
         raise DataError(f"{', '.join(paths)}: there is no text to measure on")
     loss = nats / tokens
-    return {
-        "loss": loss,
-        "perplexity": math.exp(loss) if loss < 709 else math.inf,
-        "tokens": float(tokens),
-        "bits_per_byte": nats / (math.log(2) * size),
-    }
+    numbers = {"loss": loss, "perplexity": math.exp(loss) if loss < 709 else math.inf, "tokens": float(tokens)}
+    return {**numbers, "bits_per_byte": nats / (math.log(2) * size)} if restored else numbers

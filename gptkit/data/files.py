@@ -56,6 +56,7 @@ class TokenWriter:
     tokens: int = 0
     characters: int = 0
     bytes: int = 0
+    restored: bool = True
     starts: array[int] = field(default_factory=lambda: array("q"))
     _file: BinaryIO | None = None
 

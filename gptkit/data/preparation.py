@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -24,9 +25,11 @@ from gptkit.data.split import Side, Split, plan_split, split_documents
 from gptkit.data.windows import Batch, Windows
 from gptkit.kinds.data import DataSpec, Document
 from gptkit.kinds.tokenizer import Tokenizer
+from gptkit.text.base import END
 
 __all__ = ["Counts", "Prepared", "Progress", "open_prepared", "prepare", "token_files"]
 
+_log = logging.getLogger("gptkit")
 _FORMAT = 1
 _META = "meta.json"
 _FILES = (_META, *(f"{side}{ending}" for side in ("train", "validation") for ending in (".bin", ".documents.npy")))
@@ -53,6 +56,8 @@ class Counts:
     documents: int
     characters: int
     bytes: int
+    restored: bool | None = None
+    """Whether decoding the tokens gives the text back; None where that is not known."""
 
 
 @dataclass(frozen=True)
@@ -253,6 +258,8 @@ def _write(
     if start == end:  # one token between two documents says both
         start = None
     opens: dict[Side, bool] = {"train": True, "validation": True}
+    # What corpora separate texts by, and this tokenizer does too.
+    suspicious = {END, *(token for token, number in tokenizer.special_tokens.items() if number in (start, end))}
     done = 0
 
     def write(batch: list[tuple[Side, Document]]) -> None:
@@ -263,6 +270,16 @@ def _write(
                 writer.begin()
                 writer.add([] if start is None else [start])
             writer.add(ids)
+            writer.restored = writer.restored and (tokenizer.lossless or tokenizer.decode(ids) == document.text)
+            spelled = next((token for token in suspicious if token in document.text), None)
+            if spelled is not None:
+                suspicious.clear()
+                _log.warning(
+                    "%s contains %s, which is learnt as ordinary characters; set data.separator to %s if it separates texts",
+                    document.source,
+                    spelled,
+                    spelled,
+                )
             writer.add([end] if document.ends and end is not None else [])
             opens[side] = document.ends
             writer.characters += len(document.text)
@@ -295,7 +312,7 @@ def _encode(tokenizer: Tokenizer, documents: list[Document]) -> list[list[int]]:
 
 
 def _counts(writer: TokenWriter) -> Counts:
-    return Counts(writer.tokens, writer.documents, writer.characters, writer.bytes)
+    return Counts(writer.tokens, writer.documents, writer.characters, writer.bytes, writer.restored)
 
 
 def _fingerprint_tokenizer(tokenizer: Tokenizer) -> str:

@@ -26,7 +26,10 @@ from gptkit.runs.spec import ExperimentSpec
 from gptkit.training.evaluation import evaluate
 from gptkit.training.precision import pick_device, pick_precision
 
-__all__ = ["Run", "load"]
+__all__ = ["NO_BITS_PER_BYTE", "Run", "load"]
+
+NO_BITS_PER_BYTE = "the tokenizer loses part of the text, so the loss is not that of its bytes"
+"""Why an evaluation has no bits per byte."""
 
 SamplerLike = Sequence[SamplerSpec | str | Mapping[str, Any]]
 _SAMPLERS = TypeAdapter(tuple[SamplerSpec, ...])
@@ -146,7 +149,8 @@ class Run:
             max_batches: read only so many; all by default.
 
         Returns:
-            ``loss`` in nats per token, ``perplexity``, ``bits_per_byte``, and the number of ``tokens`` read.
+            ``loss`` in nats per token, ``perplexity``, ``bits_per_byte``, and the number of ``tokens`` read. No
+            ``bits_per_byte`` where the tokens do not give the text back: `NO_BITS_PER_BYTE` is the reason.
 
         Raises:
             DataError: the corpus has no validation part, or cannot be had.
@@ -165,8 +169,9 @@ class Run:
         )
         if found is None:
             raise DataError("the corpus has no validation part", hint="Set data.validation above 0 and train anew.")
+        restored = self.tokenizer.lossless or prepared.validation_counts.restored
         numbers = {"loss": found.loss, "perplexity": found.perplexity, "tokens": float(found.tokens)}
-        if found.bits_per_byte is not None:
+        if found.bits_per_byte is not None and restored:
             numbers["bits_per_byte"] = found.bits_per_byte
         return numbers
 
