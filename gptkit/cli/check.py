@@ -13,8 +13,11 @@ def check(file: File, overrides: Overrides = None) -> None:
     valid spec and 2 for an invalid one.
     """
     from gptkit.cli.subject import open_subject
+    from gptkit.runs.cautions import cautions
 
     spec = open_subject(file, chosen(overrides)).spec
+    for caution in cautions(spec):
+        console.warn(caution)
     model = spec.model
     layers = console.plural(model.n_layers, "layer")
     console.out(f"{file}: valid: {spec.name}, {layers}, width {model.d_model:,}, context {model.context_length:,}")

@@ -24,6 +24,7 @@ from typer.core import TyperGroup
 
 from gptkit.cli.console import label, note, plural, warn
 from gptkit.core.errors import GptkitError, RegistryError, SpecError
+from gptkit.core.memory import is_exhaustion
 
 if TYPE_CHECKING:
     import traceback
@@ -82,6 +83,11 @@ def _exit_codes() -> Iterator[None]:
             raise
         if isinstance(error, OSError) and error.strerror:
             label("error", "bold red", ": ".join(str(part) for part in (error.filename, error.strerror) if part))
+            raise typer.Exit(USER) from None
+        if is_exhaustion(error):
+            lines = str(error).strip().splitlines()
+            label("error", "bold red", "the memory does not suffice", f": {lines[0]}" if lines else "")
+            label("hint", "bold cyan", "use a smaller model, context length or batch, or a machine with more memory")
             raise typer.Exit(USER) from None
         _report_crash(error)
         raise typer.Exit(CRASH) from None

@@ -238,6 +238,7 @@ class RunFolder:
         """Write the provenance: the distribution of each component, versions, and `more`."""
         found = {
             "spec_sha256": spec.sha256,
+            "spec": spec.plain(),
             "components": (registry or default_registry()).provenance(spec.components()),
             "versions": {
                 "gptkit": gptkit.__version__,

@@ -5,16 +5,34 @@ from __future__ import annotations
 from typing import Any
 
 from gptkit.checkpoint.store import CheckpointStore
+from gptkit.core.diff import differences
 from gptkit.core.errors import CheckpointError
+from gptkit.core.registry import Registry
 from gptkit.core.spec import shortened
+from gptkit.files import validate_data
 from gptkit.runs.folder import RunFolder
 from gptkit.runs.spec import ExperimentSpec
 from gptkit.training.resume import refused_changes
 
-__all__ = ["require_same"]
+__all__ = ["recorded_spec", "require_same", "taken_over"]
 
 _LISTED = 6
 """More differences than this are only counted."""
+
+
+def recorded_spec(there: RunFolder, registry: Registry | None = None) -> ExperimentSpec:
+    """Return the spec that a run was last trained with: the provenance's copy, which no edit of spec.yaml changes."""
+    recorded = there.read_provenance().get("spec")
+    if not isinstance(recorded, dict):
+        # A run of an earlier version.
+        return there.read_spec(registry)
+    return validate_data(recorded, ExperimentSpec, registry)
+
+
+def taken_over(recorded: ExperimentSpec, there: RunFolder, registry: Registry | None = None) -> list[str]:
+    """Return the edits of a run's spec.yaml since it was last trained, as texts: ``training.steps: 5 → 9``."""
+    found = differences(recorded.plain(), there.read_spec(registry).plain())
+    return [f"{each.dotted}: {_brief(each.left)} → {_brief(each.right)}" for each in found]
 
 
 def require_same(run: ExperimentSpec, asked: ExperimentSpec, there: RunFolder) -> None:

@@ -19,10 +19,11 @@ from gptkit.kinds.tokenizer import Tokenizer
 from gptkit.kinds.tracker import Tracker, TrainingStart
 from gptkit.model.gpt import GPT
 from gptkit.runs.build import fit_tokenizer, new_model
+from gptkit.runs.cautions import cautions
 from gptkit.runs.folder import WRITTEN_IN_TRAINING, RunFolder
 from gptkit.runs.opening import Opened, SpecLike, open_spec
 from gptkit.runs.placing import Placement
-from gptkit.runs.resuming import require_same
+from gptkit.runs.resuming import recorded_spec, require_same, taken_over
 from gptkit.runs.run import Run, load_tokenizer, prompt_ids
 from gptkit.runs.spec import ExperimentSpec
 from gptkit.training.callback import PluginTrackers, TrackerCallback
@@ -97,7 +98,13 @@ def train(
         placement.recover()
         continues = _require_allowed(there, opened, resume=resume, overwrite=overwrite)
         if continues:
-            require_same(there.read_spec(registry), opened.spec, there)
+            recorded = recorded_spec(there, registry)
+            require_same(recorded, opened.spec, there)
+            edits = taken_over(recorded, there, registry) if spec == there.spec else []
+            if edits:
+                _log.warning("%s was edited since the training; taken over: %s", there.spec, "; ".join(edits))
+        for caution in cautions(opened.spec):
+            _log.warning("%s", caution)
         try:
             return _train(opened, there, None if continues else placement, progress, callbacks, trackers, registry)
         except BaseException:

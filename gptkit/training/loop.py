@@ -20,6 +20,7 @@ from gptkit.model.gpt import GPT
 from gptkit.training.callback import Callbacks
 from gptkit.training.config import TrainingSpec
 from gptkit.training.evaluation import Batch, evaluate, with_weights
+from gptkit.training.failures import explained
 from gptkit.training.parallel.processes import Processes
 from gptkit.training.precision import pick_device, pick_precision
 from gptkit.training.seeds import derive
@@ -141,6 +142,10 @@ class Trainer:
         Raises:
             TrainingError: the loss or the gradients are no longer finite. Nothing is saved then.
         """
+        with explained(self.spec):
+            self._run()
+
+    def _run(self) -> None:
         steps, state, callbacks = self.spec.steps, self.state, self._callbacks
         cards = [torch.cuda.current_device()] if self.device.type == "cuda" else []
         try:

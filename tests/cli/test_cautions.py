@@ -1,0 +1,86 @@
+"""Valid specs that are probably not what was meant are warned of; failures of the machine name field and remedy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.cli.conftest import SPEC, Call
+
+
+def test_a_warmup_longer_than_the_training(call: Call, project: Path) -> None:
+    long = ["--set", "training.schedule={name: cosine, warmup_steps: 300}"]
+    for command in (["check", "mini.yaml"], ["train", "mini.yaml", "run", "-q"]):
+        said = call(*command, *long).stderr
+        assert "training.schedule.warmup_steps: the warmup of 300 steps is longer than the training of 3" in said
+        assert "1% of its peak" in said
+    assert "warmup" not in call("check", "mini.yaml", "--set", "training.schedule.warmup_steps=2").stderr
+
+
+def test_a_corpus_with_a_separator_that_is_not_set(call: Call, project: Path) -> None:
+    Path("corpus.txt").write_text("the cat sat\n<|endoftext|>\non a mat " * 50)
+    said = call("train", "mini.yaml", "run", "-q").stderr
+    assert said.count("corpus.txt contains <|endoftext|>, which is learnt as ordinary characters") == 1
+    assert "data.separator" in said
+    said = call("train", "mini.yaml", "other", "-q", "--set", "data.separator=<|endoftext|>").stderr
+    assert "ordinary characters" not in said
+
+
+def test_a_home_directory_that_does_not_exist(call: Call, project: Path) -> None:
+    said = call("train", "mini.yaml", "run", "--set", "data.path=~nobodyhere/corpus.txt", code=2).stderr
+    assert "no home directory for ~nobodyhere" in said
+    assert "data.path" in said
+
+
+def test_compiling_without_a_compiler(call: Call, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch._inductor.config as inductor
+
+    monkeypatch.setattr(inductor.cpp, "cxx", (None, "/nonexistent/g++"))
+    said = call("train", "mini.yaml", "run", "-q", "--set", "training.compile=true", code=2).stderr
+    assert "training.compile: torch.compile failed" in said
+    assert "Install a C++ compiler" in said
+
+
+@pytest.mark.parametrize("allocate", [lambda: torch.empty(10**16), lambda: np.empty(10**16)])
+def test_a_step_that_does_not_fit(call: Call, project: Path, monkeypatch: pytest.MonkeyPatch, allocate: Any) -> None:
+    from gptkit.training.step import TrainingStep
+
+    monkeypatch.setattr(TrainingStep, "__call__", lambda *_: allocate())
+    said = call("train", "mini.yaml", "run", "-q", code=2).stderr
+    assert "training.batch_size: a step with 2 windows at a time does not fit in memory" in said
+    assert "training.grad_accumulation" in said
+
+
+def test_a_spec_edited_by_hand_is_compared_when_resumed(call: Call, project: Path) -> None:
+    call("train", "mini.yaml", "run", "-q")
+    file = Path("run/spec.yaml")
+    written = file.read_text()
+    file.write_text(written.replace("d_model: 16", "d_model: 32"))
+    said = call("train", "--resume", "run", "-q", code=2).stderr
+    assert "model.d_model: 16 in the run, 32 requested" in said
+    file.write_text(written.replace("learning_rate: 0.001", "learning_rate: 0.01"))
+    assert "learning_rate" in call("train", "--resume", "run", "-q", code=2).stderr
+    file.write_text(written.replace("steps: 3\n", "steps: 5\n"))
+    said = call("train", "--resume", "run", "-q").stderr
+    assert "was edited since the training; taken over: training.steps: 3 → 5" in said
+    assert "edited" not in call("train", "--resume", "run", "-q").stderr
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "measured"),
+    [("{name: word, fallback: unknown, max_vocab: 6}", False), ("{name: word}", True), ("byte", True)],
+)
+def test_bits_per_byte_only_of_text_that_tokens_give_back(call: Call, project: Path, tokenizer: str, measured: bool) -> None:
+    Path("words.yaml").write_text(SPEC.replace("tokenizer: byte", f"tokenizer: {tokenizer}"))
+    call("train", "words.yaml", "run", "-q")
+    Path("other.txt").write_text(" ".join(Path("corpus.txt").read_text().split()[:50]))
+    for options in ([], ["--data", "other.txt"]):
+        data = json.loads(call("evaluate", "run", *options, "--json").stdout)
+        assert (data["bits_per_byte"] is not None) == measured
+        assert ("no_bits_per_byte" in data) != measured
+        assert ("loses part of the text" in call("evaluate", "run", *options).stdout) != measured
