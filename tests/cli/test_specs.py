@@ -95,7 +95,7 @@ def test_check_tells_every_mistake_with_its_place(call: Call, project: Path) -> 
 
 
 def test_check_of_a_valid_spec_is_one_line(call: Call, project: Path) -> None:
-    result = call("check", "mini.yaml", "--set", "model.n_layers=2")
+    result = call("check", "mini.yaml", "--set", "model.n_layers=2", "--set", "training.schedule.warmup_steps=1")
     line = result.stdout
     assert line.count("\n") == 1
     assert line.startswith("mini.yaml: valid: mini, 2 layers, width ")
