@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from gptkit.core.registry import Registry
     from gptkit.kinds.attention import AttentionSpec
     from gptkit.kinds.attention_backend import AttentionBackendSpec
     from gptkit.kinds.feedforward import FeedForwardSpec
+    from gptkit.kinds.linear import LinearSpec
     from gptkit.kinds.norm import NormSpec
     from gptkit.kinds.position import PositionSpec
 
@@ -29,6 +32,7 @@ class LayerParts:
     attention: AttentionSpec
     norm: NormSpec
     feedforward: FeedForwardSpec
+    linear: LinearSpec | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,19 @@ class BuildContext:
             self.shared[key] = make()
         found: T = self.shared[key]
         return found
+
+    def linear(self, d_in: int, d_out: int, *, bias: bool = True) -> nn.Linear:
+        """A linear projection of the layer's kind; a dense one outside of the layers. Use it in place of `nn.Linear`."""
+        if self.layer is None or self.layer.linear is None:
+            from torch import nn
+
+            return nn.Linear(d_in, d_out, bias=bias)
+        return self.layer.linear.build(self, d_in=d_in, d_out=d_out, bias=bias)
+
+    @property
+    def stacks_linears(self) -> bool:
+        """Whether a mixture of experts may hold its experts' projections as one tensor."""
+        return self.layer is None or self.layer.linear is None or self.layer.linear.stacks
 
     @property
     def parts(self) -> LayerParts:

@@ -16,6 +16,7 @@ from gptkit.kinds.feedforward import FeedForwardSpec
 from gptkit.kinds.format import FormatSpec
 from gptkit.kinds.head import HeadSpec
 from gptkit.kinds.initializer import InitializerSpec
+from gptkit.kinds.linear import LinearSpec
 from gptkit.kinds.norm import NormSpec
 from gptkit.kinds.optimizer import OptimizerSpec, ScheduleSpec
 from gptkit.kinds.position import PositionSpec
@@ -36,6 +37,7 @@ def gptkit_kinds() -> list[type[Component]]:
         AttentionSpec,
         AttentionBackendSpec,
         NormSpec,
+        LinearSpec,
         ActivationSpec,
         FeedForwardSpec,
         RouterSpec,

@@ -24,12 +24,13 @@ from gptkit.kinds.embedding import EmbeddingSpec
 from gptkit.kinds.feedforward import FeedForwardSpec
 from gptkit.kinds.head import HeadSpec
 from gptkit.kinds.initializer import InitializerSpec
+from gptkit.kinds.linear import LinearSpec
 from gptkit.kinds.norm import NormSpec
 from gptkit.kinds.position import PositionSpec
 
 __all__ = ["LayerSpec", "ModelSpec"]
 
-PARTS = ("position", "attention", "norm", "feedforward", "block")
+PARTS = ("position", "attention", "norm", "feedforward", "linear", "block")
 """What a layer is made of, and what an entry of `layers` may override."""
 
 # What a part is where the spec leaves it out; the ground that overrides of layers merge on, too.
@@ -38,6 +39,7 @@ _DEFAULTS = {
     "attention": "multi-head",
     "norm": "rms",
     "feedforward": "gated",
+    "linear": "dense",
     "block": "pre-norm",
 }
 
@@ -50,10 +52,11 @@ class LayerSpec(Spec):
     attention: AttentionSpec = component(_DEFAULTS["attention"], description="Attention of these layers.")
     norm: NormSpec = component(_DEFAULTS["norm"], description="Norms of these layers.")
     feedforward: FeedForwardSpec = component(_DEFAULTS["feedforward"], description="Feed-forward of these layers.")
+    linear: LinearSpec = component(_DEFAULTS["linear"], description="Linear projections of these layers.")
     block: BlockSpec = component(_DEFAULTS["block"], description="How the parts of these layers are joined.")
 
     def parts(self, index: int) -> LayerParts:
-        return LayerParts(index, self.position, self.attention, self.norm, self.feedforward)
+        return LayerParts(index, self.position, self.attention, self.norm, self.feedforward, self.linear)
 
 
 class ModelSpec(Spec):
@@ -72,6 +75,7 @@ class ModelSpec(Spec):
     feedforward: FeedForwardSpec = component(
         _DEFAULTS["feedforward"], description="What every token goes through by itself."
     )
+    linear: LinearSpec = component(_DEFAULTS["linear"], description="The linear projections inside the blocks.")
     block: BlockSpec = component(_DEFAULTS["block"], description="How attention, feed-forward and norms are joined.")
     layers: tuple[LayerSpec, ...] | None = Field(
         None,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from gptkit.core.component import optional_component
+from gptkit.core.errors import Problem
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.head import HeadSpec
+from gptkit.kinds.linear import LinearSpec
 
 if TYPE_CHECKING:
     from gptkit.nn.embedding import Embedding
@@ -48,6 +51,10 @@ class LinearHeadSpec(HeadSpec):
         0.0, description="ε: the share of the target's probability that is spread evenly over all tokens.", ge=0, lt=1
     )
 
+    linear: LinearSpec | None = optional_component(
+        description="The projection to the vocabulary, where it is not the plain product (ternary weights)."
+    )
+
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = (
         {},
         {"tied": True},
@@ -55,6 +62,10 @@ class LinearHeadSpec(HeadSpec):
         {"tied": True, "softcap": 30.0, "z_loss": 1e-4},
         {"label_smoothing": 0.1},
     )
+
+    def problems(self, context: BuildContext) -> Iterator[Problem]:
+        if self.tied and self.linear is not None:
+            yield Problem(("linear",), "a tied head has no projection of its own; remove `linear`, or set tied: false")
 
     def build(self, context: BuildContext, *, embedding: Embedding) -> Head:
         from gptkit.components.head.modules.linear import LinearHead

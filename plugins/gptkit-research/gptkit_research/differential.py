@@ -69,10 +69,10 @@ class DifferentialAttention(SoftmaxAttention):
         heads = spec.heads
         super().__init__(context, heads, scale=heads.d_head**-0.5, dropout=spec.dropout, window=spec.window)
         self.n_heads, self.d_head = heads.n_heads // 2, heads.d_head
-        self.qkv = nn.Linear(context.d_model, 3 * heads.n_heads * heads.d_head, bias=False)
+        self.qkv = context.linear(context.d_model, 3 * heads.n_heads * heads.d_head, bias=False)
         """Rows: queries, keys, values; head by head, a head's two queries one after the other."""
         self.norm = spec.norm.build(context, dim=2 * heads.d_head)
-        self.output = nn.Linear(heads.n_heads * heads.d_head, context.d_model, bias=False)
+        self.output = context.linear(heads.n_heads * heads.d_head, context.d_model, bias=False)
         by_depth = 0.8 - 0.6 * math.exp(-0.3 * self.layer)
         self.lambda_init = by_depth if spec.lambda_init is None else spec.lambda_init
         self.lambda_q1, self.lambda_k1, self.lambda_q2, self.lambda_k2 = (

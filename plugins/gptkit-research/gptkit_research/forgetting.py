@@ -63,13 +63,13 @@ class ForgettingAttention(SoftmaxAttention):
         self.n_heads, self.d_head = heads.n_heads, heads.d_head
         self.gate_bias = spec.gate_bias
         width = heads.n_heads * heads.d_head
-        self.qkv = nn.Linear(context.d_model, 3 * width, bias=False)
+        self.qkv = context.linear(context.d_model, 3 * width, bias=False)
         """Rows: queries, keys, values; head by head."""
         self.forget = nn.Linear(context.d_model, heads.n_heads)
         self.query_norm = None if spec.qk_norm is None else spec.qk_norm.build(context, dim=heads.d_head)
         self.key_norm = None if spec.qk_norm is None else spec.qk_norm.build(context, dim=heads.d_head)
-        self.gate = nn.Linear(context.d_model, width, bias=False) if spec.output_gate else None
-        self.output = nn.Linear(width, context.d_model, bias=False)
+        self.gate = context.linear(context.d_model, width, bias=False) if spec.output_gate else None
+        self.output = context.linear(width, context.d_model, bias=False)
 
     def initial(self) -> dict[str, Initial]:
         return {"output.weight": "output", "forget.bias": lambda shape, generator: torch.full(shape, self.gate_bias)}

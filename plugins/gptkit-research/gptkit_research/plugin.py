@@ -13,6 +13,7 @@ from gptkit_research.hyper_connections import HyperConnectionsSpec
 from gptkit_research.kerple import KerpleSpec
 from gptkit_research.pope import PopeSpec
 from gptkit_research.talking_heads import TalkingHeadsSpec
+from gptkit_research.ternary import TernarySpec
 from gptkit_research.value_residual import ValueResidualSpec
 
 __all__ = ["gptkit_components"]
@@ -31,4 +32,5 @@ def gptkit_components() -> list[type[Component]]:
         PopeSpec,
         DynamicTanhSpec,
         HyperConnectionsSpec,
+        TernarySpec,
     ]

@@ -50,9 +50,9 @@ class TalkingHeadsAttention(SoftmaxAttention):
         heads = spec.heads
         super().__init__(context, heads, scale=heads.d_head**-0.5, dropout=spec.dropout, window=spec.window)
         width = heads.n_heads * heads.d_head
-        self.qkv = nn.Linear(context.d_model, 3 * width, bias=False)
+        self.qkv = context.linear(context.d_model, 3 * width, bias=False)
         """Rows: queries, keys, values; head by head."""
-        self.output = nn.Linear(width, context.d_model, bias=False)
+        self.output = context.linear(width, context.d_model, bias=False)
         self.mix_score = nn.Parameter(torch.eye(heads.n_heads))
         self.mix_weight = nn.Parameter(torch.eye(heads.n_heads))
 

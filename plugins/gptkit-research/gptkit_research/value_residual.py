@@ -83,9 +83,9 @@ class ValueResidualAttention(SoftmaxAttention):
         self.starts = [spec.first, spec.own]
         learned = spec.learned and not self.is_first
         self.mix = nn.Parameter(torch.tensor(self.starts)) if learned else None
-        self.qkv = nn.Linear(context.d_model, sum(self.split) * heads.d_head, bias=False)
+        self.qkv = context.linear(context.d_model, sum(self.split) * heads.d_head, bias=False)
         """Rows: all query heads, then keys, then values; head by head."""
-        self.output = nn.Linear(heads.n_heads * heads.d_head, context.d_model, bias=False)
+        self.output = context.linear(heads.n_heads * heads.d_head, context.d_model, bias=False)
 
     def initial(self) -> dict[str, Initial]:
         starts: dict[str, Initial] = {"output.weight": "output"}

@@ -37,7 +37,7 @@ class GatedDelta(Attention):
         d_keys, d_values = spec.n_heads * spec.d_key, spec.n_value_heads * spec.d_value
         self.split = [d_keys, d_keys, d_values]
         d_conv = sum(self.split)
-        self.qkvz = nn.Linear(context.d_model, d_conv + d_values, bias=False)
+        self.qkvz = context.linear(context.d_model, d_conv + d_values, bias=False)
         """Rows: all heads' queries, then keys, then values, then gates; head by head."""
         self.rates = nn.Linear(context.d_model, 2 * spec.n_value_heads, bias=False)
         """Rows: how much each value head writes, then how much it decays."""
@@ -45,7 +45,7 @@ class GatedDelta(Attention):
         self.decay_log = nn.Parameter(self.rates.weight.new_zeros(spec.n_value_heads))
         self.decay_bias = nn.Parameter(self.rates.weight.new_zeros(spec.n_value_heads))
         self.norm = spec.norm.build(context, dim=spec.d_value)
-        self.output = nn.Linear(d_values, context.d_model, bias=False)
+        self.output = context.linear(d_values, context.d_model, bias=False)
 
     def initial(self) -> dict[str, Initial]:
         return {

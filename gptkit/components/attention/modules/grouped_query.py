@@ -50,9 +50,9 @@ class GroupedQueryAttention(SoftmaxAttention):
         if spec.output_gate:
             self.split.append(n_heads)
         self.gated = spec.output_gate
-        self.qkv = nn.Linear(context.d_model, sum(self.split) * d_head, bias=spec.qkv_bias)
+        self.qkv = context.linear(context.d_model, sum(self.split) * d_head, bias=spec.qkv_bias)
         """Rows: all query heads, then keys, then values, then gates; head by head."""
-        self.output = nn.Linear(n_heads * d_head, context.d_model, bias=spec.output_bias)
+        self.output = context.linear(n_heads * d_head, context.d_model, bias=spec.output_bias)
 
     def initial(self) -> dict[str, Initial]:
         starts: dict[str, Initial] = {"output.weight": "output"}

@@ -38,15 +38,15 @@ class LatentAttention(SoftmaxAttention):
         self.n_heads, self.d_nope, self.d_rotary, self.d_value = spec.n_heads, spec.d_nope, spec.d_rotary, spec.d_value
         self.kv_rank = spec.kv_rank
         d_query = spec.n_heads * (spec.d_nope + spec.d_rotary)
-        self.q_down = None if spec.q_rank is None else nn.Linear(context.d_model, spec.q_rank, bias=spec.bias)
+        self.q_down = None if spec.q_rank is None else context.linear(context.d_model, spec.q_rank, bias=spec.bias)
         self.q_latent_norm = None if spec.q_rank is None else spec.norm.build(context, dim=spec.q_rank)
-        self.q_up = nn.Linear(spec.q_rank or context.d_model, d_query, bias=False)
+        self.q_up = context.linear(spec.q_rank or context.d_model, d_query, bias=False)
         """Rows: head by head, first the features without position, then the rotated ones."""
-        self.kv_down = nn.Linear(context.d_model, spec.kv_rank + spec.d_rotary, bias=spec.bias)
+        self.kv_down = context.linear(context.d_model, spec.kv_rank + spec.d_rotary, bias=spec.bias)
         self.kv_latent_norm = spec.norm.build(context, dim=spec.kv_rank)
         self.kv_up = nn.Linear(spec.kv_rank, spec.n_heads * (spec.d_nope + spec.d_value), bias=False)
         """Rows: head by head, first the key's, then the value's."""
-        self.output = nn.Linear(spec.n_heads * spec.d_value, context.d_model, bias=spec.bias)
+        self.output = context.linear(spec.n_heads * spec.d_value, context.d_model, bias=spec.bias)
 
     def initial(self) -> dict[str, Initial]:
         return {"output.weight": "output"}

@@ -5,7 +5,7 @@ Shapes: B batch, T tokens, D width of the head, E model width.
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from gptkit.components.attention.single_head import SingleHeadSpec
 from gptkit.kinds.context import BuildContext
@@ -24,10 +24,10 @@ class SingleHeadAttention(SoftmaxAttention):
         assert spec.d_head is not None
         heads = HeadShape(1, 1, spec.d_head)
         super().__init__(context, heads, scale=spec.scale or spec.d_head**-0.5, dropout=spec.dropout, window=spec.window)
-        self.W_query = nn.Linear(context.d_model, spec.d_head, bias=spec.qkv_bias)
-        self.W_key = nn.Linear(context.d_model, spec.d_head, bias=spec.qkv_bias)
-        self.W_value = nn.Linear(context.d_model, spec.d_head, bias=spec.qkv_bias)
-        self.W_output = nn.Linear(spec.d_head, context.d_model, bias=False) if spec.output else None
+        self.W_query = context.linear(context.d_model, spec.d_head, bias=spec.qkv_bias)
+        self.W_key = context.linear(context.d_model, spec.d_head, bias=spec.qkv_bias)
+        self.W_value = context.linear(context.d_model, spec.d_head, bias=spec.qkv_bias)
+        self.W_output = context.linear(spec.d_head, context.d_model, bias=False) if spec.output else None
 
     def initial(self) -> dict[str, Initial]:
         return {} if self.W_output is None else {"W_output.weight": "output"}

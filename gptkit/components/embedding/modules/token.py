@@ -27,7 +27,7 @@ class TokenEmbedding(Embedding):
         self.scale = math.sqrt(context.d_model) if spec.scale == "sqrt" else spec.scale
         self.table = nn.Embedding(context.vocab_size, d_embedding)
         self.project = (
-            nn.Linear(d_embedding, context.d_model, bias=False) if d_embedding != context.d_model else nn.Identity()
+            context.linear(d_embedding, context.d_model, bias=False) if d_embedding != context.d_model else nn.Identity()
         )
         self.norm = nn.Identity() if spec.norm is None else spec.norm.build(context, dim=context.d_model)
         position = context.position

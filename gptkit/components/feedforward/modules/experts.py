@@ -67,6 +67,8 @@ class Experts(FeedForward):
 
 
 def _stacked(expert: FeedForwardSpec, context: BuildContext, n_experts: int) -> StackedFeedForward:
+    if not context.stacks_linears:
+        return StackedModules(expert.build(context) for _ in range(n_experts))
     # A subclass that overrides `build` alone computes something else than the stacked form that it inherits.
     methods = (name for cls in type(expert).__mro__ for name in ("build_stacked", "build") if name in vars(cls))
     stacked = expert.build_stacked(context, n_experts) if next(methods) == "build_stacked" else None

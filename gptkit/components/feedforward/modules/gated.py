@@ -30,10 +30,10 @@ class Gated(FeedForward):
         d_hidden = spec.hidden(context)
         self.clamp = spec.clamp
         self.up_offset = spec.up_offset
-        self.gate_up = nn.Linear(context.d_model, 2 * d_hidden, bias=spec.bias)
+        self.gate_up = context.linear(context.d_model, 2 * d_hidden, bias=spec.bias)
         self.activation = spec.activation.build(context)
         self.dropout = nn.Dropout(spec.dropout) if spec.dropout > 0 else nn.Identity()
-        self.down = nn.Linear(d_hidden, context.d_model, bias=spec.bias)
+        self.down = context.linear(d_hidden, context.d_model, bias=spec.bias)
 
     def initial(self) -> dict[str, Initial]:
         return {"down.weight": "output"}

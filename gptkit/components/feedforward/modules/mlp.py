@@ -28,10 +28,10 @@ class MLP(FeedForward):
     def __init__(self, spec: MLPSpec, context: BuildContext) -> None:
         super().__init__()
         d_hidden = spec.hidden(context)
-        self.up = nn.Linear(context.d_model, d_hidden, bias=spec.bias)
+        self.up = context.linear(context.d_model, d_hidden, bias=spec.bias)
         self.activation = spec.activation.build(context)
         self.dropout = nn.Dropout(spec.dropout) if spec.dropout > 0 else nn.Identity()
-        self.down = nn.Linear(d_hidden, context.d_model, bias=spec.bias)
+        self.down = context.linear(d_hidden, context.d_model, bias=spec.bias)
 
     def initial(self) -> dict[str, Initial]:
         return {"down.weight": "output"}

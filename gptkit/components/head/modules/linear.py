@@ -14,6 +14,7 @@ from gptkit.nn.embedding import Embedding
 from gptkit.nn.forward import Forward
 from gptkit.nn.head import IGNORED, Head
 from gptkit.nn.initial import Initial
+from gptkit.nn.linear import TransformedLinear
 from gptkit.ops.linear_cross_entropy import linear_cross_entropy
 
 if TYPE_CHECKING:
@@ -38,7 +39,11 @@ class LinearHead(Head):
         # In a tuple, since a module that is an attribute would become part of this one.
         self._lender = (embedding,) if spec.tied else ()
         self.project: nn.Module = nn.Identity()
-        if spec.tied:
+        self.projection: nn.Linear | None = None
+        if spec.linear is not None:
+            self.register_parameter("weight", None)
+            self.projection = spec.linear.build(context, d_in=context.d_model, d_out=context.vocab_size, bias=False)
+        elif spec.tied:
             self.register_parameter("weight", None)
             d_embedding = embedding.table_VE.shape[1]
             if d_embedding != context.d_model:
@@ -49,7 +54,7 @@ class LinearHead(Head):
         self.bias = nn.Parameter(torch.zeros(context.vocab_size)) if spec.bias else None
 
     def initial(self) -> dict[str, Initial]:
-        return {} if self._lender else {"weight": "weight"}
+        return {} if self.weight is None else {"weight": "weight"}
 
     @property
     def tied_weights(self) -> Mapping[str, str]:
@@ -60,11 +65,20 @@ class LinearHead(Head):
 
     @property
     def weight_VE(self) -> Tensor:
-        """The matrix in use, the head's own or the embedding's."""
+        """The matrix in use: the head's own, that of its projection, or the embedding's."""
+        if isinstance(self.projection, TransformedLinear):
+            return self.projection.transformed_weight()
+        if self.projection is not None:
+            return self.projection.weight
         return self._lender[0].table_VE if self._lender else self.weight
 
+    def _inputs(self, x_BTE: Tensor) -> Tensor:
+        """What the matrix is multiplied with."""
+        projected_BTE: Tensor = self.project(x_BTE)
+        return self.projection.transformed_input(x_BTE) if isinstance(self.projection, TransformedLinear) else projected_BTE
+
     def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
-        logits_BTV = F.linear(self.project(x_BTE), self.weight_VE, self.bias)
+        logits_BTV = F.linear(self._inputs(x_BTE), self.weight_VE, self.bias)
         if self.scale != 1:
             logits_BTV = logits_BTV * self.scale
         if self.softcap is not None:
@@ -73,7 +87,7 @@ class LinearHead(Head):
 
     def loss(self, x_BTE: Tensor, targets_BT: Tensor, forward: Forward) -> Tensor:
         return linear_cross_entropy(
-            self.project(x_BTE).flatten(0, -2),
+            self._inputs(x_BTE).flatten(0, -2),
             self.weight_VE,
             targets_BT.flatten(),
             self.bias,
@@ -85,4 +99,4 @@ class LinearHead(Head):
         )
 
     def extra_repr(self) -> str:
-        return "tied" if self._lender else f"{self.weight.shape[1]} → {self.weight.shape[0]}"
+        return "tied" if self._lender else "" if self.weight is None else f"{self.weight.shape[1]} → {self.weight.shape[0]}"

@@ -70,7 +70,7 @@ class PredictionModule(nn.Module):
         width, norm = context.d_model, context.parts.norm
         self.hidden_norm = norm.build(context, dim=width)
         self.embedding_norm = norm.build(context, dim=width)
-        self.join = nn.Linear(2 * width, width, bias=False)
+        self.join = context.linear(2 * width, width, bias=False)
         self.block = spec.block.build(context)
         self.output_norm: nn.Module = norm.build(context, dim=width)
 

@@ -1,0 +1,32 @@
+"""`dense`: the plain linear projection."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from gptkit.kinds.context import BuildContext
+from gptkit.kinds.linear import LinearSpec
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["DenseSpec"]
+
+
+class DenseSpec(LinearSpec):
+    """Multiplies by a matrix of full precision, and adds a bias if there is one.
+
+    Formula:
+        y = W · x + b
+
+    Shapes:
+        (…, d_in) → (…, d_out); W: (d_out, d_in), b: (d_out,)
+    """
+
+    name: Literal["dense"] = "dense"
+    stacks: ClassVar[bool] = True
+
+    def build(self, context: BuildContext, *, d_in: int, d_out: int, bias: bool) -> nn.Linear:
+        from torch import nn
+
+        return nn.Linear(d_in, d_out, bias=bias)

@@ -1,0 +1,36 @@
+"""Linear projections with one thing wrong."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from mutants.mutant import Mutant, become
+from torch import Tensor, nn
+
+from gptkit.components.linear.dense import DenseSpec
+from gptkit.kinds.context import BuildContext
+
+
+class AlwaysABias(Mutant, DenseSpec):
+    """Adds a bias where none was asked for."""
+
+    name: Literal["always-a-bias"] = "always-a-bias"
+    caught_by = "projects"
+
+    def build(self, context: BuildContext, *, d_in: int, d_out: int, bias: bool) -> nn.Linear:
+        return nn.Linear(d_in, d_out)
+
+
+class ScalesByTheBatch(Mutant, DenseSpec):
+    """Divides by the largest feature of all tokens."""
+
+    class Runtime(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x / x.abs().amax())
+
+    name: Literal["scales-by-the-batch"] = "scales-by-the-batch"
+    caught_by = "vector-by-vector"
+
+    def build(self, context: BuildContext, *, d_in: int, d_out: int, bias: bool) -> nn.Linear:
+        made: nn.Linear = become(super().build(context, d_in=d_in, d_out=d_out, bias=bias), self.Runtime)
+        return made
