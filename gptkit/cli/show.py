@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gptkit.cli.subject import Subject
     from gptkit.core.component import Component
     from gptkit.model.plan import Plan
-    from gptkit.model.spec import LayerSpec
+    from gptkit.model.spec import LayerSpec, ModelSpec
 
 PARTS = ("position", "attention", "norm", "feedforward", "block")
 
@@ -32,6 +32,8 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show what a spec or a run is made of: sizes, what each layer got, and the tree of its modules."""
+    from rich.text import Text
+
     from gptkit.cli.subject import open_subject
     from gptkit.files import dump_yaml
 
@@ -58,12 +60,24 @@ def show(
     console.heading("Layers")
     for label, layer in _groups(subject.spec.model.layer_specs()):
         screen.print(label)
-        parts = [[f"  {part}", _in_words(getattr(layer, part))] for part in PARTS]
+        parts: list[list[Any]] = [[f"  {part}", _in_words(getattr(layer, part))] for part in PARTS]
+        backend = _backend(subject.spec.model, layer)
+        if backend is not None:
+            parts.append(["  backend", Text.assemble(backend[0], (f"  {backend[1]}", "dim"))])
         screen.print(console.table([("", {"style": "cyan"}), ""], parts, header=False))
     if vocab_size is not None:
         console.heading("Tree")
         for line in subject.model(vocab_size).tree().splitlines():
             screen.print(line, no_wrap=True, overflow="ellipsis", crop=screen.is_terminal)
+
+
+def _backend(model: ModelSpec, layer: LayerSpec) -> tuple[str, str] | None:
+    """Name of the attention backend of a layer, and why it was chosen; None where the layer's spec does not say."""
+    features = layer.attention.score_features(model.context(layer=layer.parts(0)))
+    if features is None:
+        return None
+    chosen, reason = model.attention_backend.choice(features)
+    return chosen.name, reason
 
 
 def _setting(subject: Subject) -> Iterator[list[Any]]:
@@ -153,9 +167,11 @@ def _all_in_words(component: Component) -> str:
 
 
 def _as_data(subject: Subject, vocab_size: int | None, plan: Plan | None) -> dict[str, Any]:
-    layers = [
-        {part: getattr(layer, part).model_dump(mode="json") for part in PARTS} for layer in subject.spec.model.layer_specs()
-    ]
+    layers: list[dict[str, Any]] = []
+    for layer in subject.spec.model.layer_specs():
+        backend = _backend(subject.spec.model, layer)
+        layers.append({part: getattr(layer, part).model_dump(mode="json") for part in PARTS})
+        layers[-1]["attention_backend"] = None if backend is None else {"name": backend[0], "reason": backend[1]}
     return {
         "source": subject.label,
         "sha256": subject.spec.sha256,

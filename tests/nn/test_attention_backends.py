@@ -89,7 +89,7 @@ def test_flex_decodes_as_eager_does(layer: str, static: bool) -> None:
 @torch.no_grad()
 @pytest.mark.slow
 @pytest.mark.parametrize("layer", ["window", "alibi-softcap"])
-def test_compiled_flex_equals_eager(layer: str) -> None:
+def test_flex_in_a_compiled_model_equals_eager(layer: str) -> None:
     torch.compiler.reset()
     compiled = torch.compile(make(layer, "flex"), fullgraph=True)
     for call in ("rows", "documents"):

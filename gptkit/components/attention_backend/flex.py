@@ -18,8 +18,8 @@ class FlexSpec(AttentionBackendSpec):
     Paper:
         https://arxiv.org/abs/2412.05496
     Notes:
-        Made for CUDA, where it is compiled. On the CPU it is for inference only (torch has no backward there), and outside
-        torch.compile it computes all scores. Long windows and packed documents gain most.
+        Made for CUDA, where it is compiled. On the CPU it is for inference only (torch has no backward there), and holds
+        all scores; there, inside a compiled model, `eager` computes. Long windows and packed documents gain most.
     """
 
     name: Literal["flex"] = "flex"

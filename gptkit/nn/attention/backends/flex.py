@@ -16,6 +16,7 @@ from torch.nn.attention.flex_attention import flex_attention
 
 from gptkit.core.errors import GptkitError
 from gptkit.nn.attention.backends.base import AttentionBackend
+from gptkit.nn.attention.backends.eager import EagerBackend
 
 if TYPE_CHECKING:
     from gptkit.nn.attention.mask import AttentionMask
@@ -31,7 +32,13 @@ _WITH_LOG_SUM: dict[str, Any] = (
 
 
 class FlexBackend(AttentionBackend):
-    """Masks as blocks, softcap and bias as a score function."""
+    """Masks as blocks, softcap and bias as a score function.
+
+    On the CPU a call inside torch.compile is computed by `eager`.
+    """
+
+    def __init__(self) -> None:
+        self.eager = EagerBackend()
 
     def attend(
         self,
@@ -52,6 +59,9 @@ class FlexBackend(AttentionBackend):
                 "flex attention cannot be trained on the CPU: torch has no backward for it there",
                 hint="Set model.attention_backend to auto, or train on CUDA.",
             )
+        if on_cpu and torch.compiler.is_compiling():
+            # Compiled flex attention gives wrong results on the CPU (torch 2.13) inside a whole compiled model.
+            return self.eager.attend(layer, q_BHTD, k_BKSD, v_BKSV, mask, forward, content, added)
         uncompiled: Callable[..., Any] = flex_attention
         call = uncompiled if on_cpu or torch.compiler.is_compiling() else _compiled()
         out = call(
