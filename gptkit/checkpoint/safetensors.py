@@ -23,6 +23,7 @@ from gptkit.core.atomic import new_file_mode, reading, writing
 from gptkit.core.errors import CheckpointError, FileError
 
 __all__ = [
+    "copy_sharded",
     "damaged",
     "fill",
     "named_tensors",
@@ -89,7 +90,7 @@ def fill(model: nn.Module, file: Path, *, assign: bool = False) -> None:
     if not assign:
         with torch.no_grad():
             for name, tensor in own.items():
-                tensor.copy_(_like(loaded[name], tensor))
+                copy_sharded(tensor, loaded[name])
         return
     # By identity, so that what was one tensor in the model stays one.
     fresh: dict[int, Tensor] = {}
@@ -281,6 +282,11 @@ def _own(tensor: Tensor) -> Tensor:
     tensor = tensor.contiguous()
     whole = tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
     return tensor if whole else tensor.clone()
+
+
+def copy_sharded(target: Tensor, values: Tensor) -> None:
+    """Copy values of the whole tensor into a tensor that may be sharded: each process copies its shard."""
+    target.copy_(_like(values, target))
 
 
 def _like(tensor: Tensor, like: Tensor) -> Tensor:

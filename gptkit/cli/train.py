@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -48,6 +49,8 @@ def train(
     if resume and overwrite:
         raise GptkitError("--resume and --overwrite contradict each other", hint="Choose one of them.")
     given = chosen(overrides)
+    # Of several processes that torchrun started, the first one checks and reports.
+    follows = os.environ.get("RANK", "0") != "0"
     if Path(file).is_dir():
         there = RunFolder(file)
         there.require_run()
@@ -58,12 +61,14 @@ def train(
     else:
         target = folder if folder is not None else Path("runs") / _slug(open_spec(file, given).spec.name)
         there = RunFolder(target)
-        there.recover()
-        if there.holds_run and not resume and not overwrite and not there.unstarted:
+        if not follows:
+            there.recover()
+        if not follows and there.holds_run and not resume and not overwrite and not there.unstarted:
             hint = f"Go on with it: gptkit train --resume {target}. Train anew in its place: --overwrite. Or name another."
             raise GptkitError(f"{target} already holds a run", hint=hint)
         run = train_spec(file, target, given, resume=resume, overwrite=overwrite, progress=not quiet)
-    _finish(run, quiet=quiet)
+    if not follows:
+        _finish(run, quiet=quiet)
 
 
 def _finish(run: Run, *, quiet: bool) -> None:

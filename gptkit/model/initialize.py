@@ -6,7 +6,7 @@ So they are the same on any device, with any number of layers, and however the m
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -19,12 +19,22 @@ __all__ = ["initialize"]
 
 
 @torch.no_grad()
-def initialize(model: nn.Module, scheme: InitializerSpec, context: BuildContext, seed: int) -> None:
-    """Fill every parameter of the model in place."""
+def initialize(
+    model: nn.Module,
+    scheme: InitializerSpec,
+    context: BuildContext,
+    seed: int,
+    copy: Callable[[Tensor, Tensor], object] = Tensor.copy_,
+) -> None:
+    """Fill every parameter of the model in place.
+
+    Args:
+        copy: copies the values of a whole parameter into the model's, which may be a shard of it.
+    """
     declarations, packed = declared(model), projections(model)
     for name, parameter in model.named_parameters():
         place = context.replace(parameter=_info(name, packed.get(name, {})))
-        parameter.copy_(_values(declarations[name], scheme, place, parameter.shape, _generator(seed, name)))
+        copy(parameter, _values(declarations[name], scheme, place, parameter.shape, _generator(seed, name)))
 
 
 def _info(name: str, packed: Mapping[str, tuple[slice, ...]]) -> ParameterInfo:

@@ -49,7 +49,13 @@ def fit_tokenizer(opened: Opened) -> Tokenizer:
 
 
 def new_model(
-    spec: ExperimentSpec, vocab_size: int, *, fill: bool = True, device: str = "cpu", to_train: bool = False
+    spec: ExperimentSpec,
+    vocab_size: int,
+    *,
+    fill: bool = True,
+    device: str = "cpu",
+    to_train: bool = False,
+    shards: int = 1,
 ) -> GPT:
     """The model of a spec, with starting values that follow from the training's seed.
 
@@ -59,6 +65,7 @@ def new_model(
         fill: whether to give starting values; a model that is loaded next needs none.
         device: where its weights live.
         to_train: whether gradients and the optimizer's state have to fit beside the weights.
+        shards: how many processes hold equal parts of the weights.
 
     Raises:
         CapacityError: the memory does not suffice.
@@ -71,8 +78,8 @@ def new_model(
     if fill:
         parameters = count(GPT(spec.model, vocab_size, device="meta"))
         # In fp32: weights; for training also gradients and the two moments that optimizers like AdamW keep.
-        needed = parameters * (16 if to_train else 4)
+        needed = parameters * (16 if to_train else 4) // shards
         purpose = "training a model of" if to_train else "a model of"
-        refuse_unless_fits(needed, f"{purpose} {human_count(parameters)} parameters", device)
+        refuse_unless_fits(needed, f"{purpose} {human_count(parameters)} parameters", "cpu" if device == "meta" else device)
     start = derive(spec.training.seed, "weights") if fill else None
     return GPT(spec.model, vocab_size, seed=start, device=device)

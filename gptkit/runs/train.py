@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from gptkit.checkpoint.store import CheckpointStore
 from gptkit.core.atomic import atomic_directory
 from gptkit.core.errors import CheckpointError, DataError
-from gptkit.core.registry import Registry, default_registry
+from gptkit.core.registry import Registry
 from gptkit.data import Prepared, open_prepared, prepare
-from gptkit.inference import generate
 from gptkit.kinds.callback import Callback
 from gptkit.kinds.tokenizer import Tokenizer
-from gptkit.kinds.tracker import Tracker, TrainingStart
+from gptkit.kinds.tracker import Tracker
 from gptkit.model.gpt import GPT
-from gptkit.runs.build import fit_tokenizer, new_model
+from gptkit.runs.build import fit_tokenizer
 from gptkit.runs.cautions import cautions
+from gptkit.runs.fit import fit, initial_model
 from gptkit.runs.folder import WRITTEN_IN_TRAINING, RunFolder
 from gptkit.runs.opening import Opened, SpecLike, open_spec
 from gptkit.runs.placing import Placement
 from gptkit.runs.resuming import recorded_spec, require_same, taken_over
-from gptkit.runs.run import Run, load_tokenizer, prompt_ids
+from gptkit.runs.run import Run, load_tokenizer
 from gptkit.runs.spec import ExperimentSpec
-from gptkit.training.callback import PluginTrackers, TrackerCallback
-from gptkit.training.loop import Trainer
+from gptkit.training.parallel.processes import Processes, joined
 from gptkit.training.precision import pick_device
 from gptkit.training.progress import ConsoleProgress, preparing
-from gptkit.training.records import LossPlot, MetricsFile, SamplesFile
-from gptkit.training.seeds import derive
 
 __all__ = ["resume", "train"]
 
@@ -90,10 +87,15 @@ def train(
     opened = open_spec(spec, overrides, changes, registry=registry)
     if base is not None:
         opened = Opened(opened.spec, base)
-    pick_device(opened.spec.training.device)
-    there.recover()
-    _require_allowed(there, opened, resume=resume, overwrite=overwrite)
-    with there.lock():
+    options: dict[str, Any] = {"trackers": trackers, "registry": registry}
+    device = pick_device(opened.spec.training.device)
+    with contextlib.ExitStack() as stack:
+        processes = stack.enter_context(joined(opened.spec.training.parallel, device))
+        if not processes.is_main:
+            return _follow(there, processes, callbacks=callbacks, **options)
+        there.recover()
+        _require_allowed(there, opened, resume=resume, overwrite=overwrite)
+        stack.enter_context(there.lock())
         placement = Placement(there)
         placement.recover()
         continues = _require_allowed(there, opened, resume=resume, overwrite=overwrite)
@@ -106,7 +108,7 @@ def train(
         for caution in cautions(opened.spec):
             _log.warning("%s", caution)
         try:
-            return _train(opened, there, None if continues else placement, progress, callbacks, trackers, registry)
+            return _train(opened, there, None if continues else placement, processes, progress, callbacks, **options)
         except BaseException:
             restores = placement.replaces and not there.has_checkpoint
             placement.recover()
@@ -138,51 +140,53 @@ def _train(
     opened: Opened,
     there: RunFolder,
     placement: Placement | None,
+    processes: Processes,
     progress: bool,
     callbacks: Iterable[Callback],
     trackers: Iterable[Tracker],
     registry: Registry | None,
 ) -> Run:
     """Train in a run directory, whose run is continued where there is no placement."""
-    spec = opened.spec
     screen = ConsoleProgress() if progress else None
     if placement is None:
         tokenizer, prepared = _continue(opened, there, screen, registry)
-        model = new_model(spec, tokenizer.vocab_size, to_train=True)
+        model = initial_model(opened.spec, tokenizer.vocab_size, processes)
     else:
-        tokenizer, model = _start(opened, there, placement, screen, registry)
+        tokenizer, model = _start(opened, there, placement, processes, screen, registry)
         prepared = open_prepared(there.data)
-    store = CheckpointStore(there.checkpoints, keep=spec.training.keep_checkpoints)
-    checkpoint = store.latest()
-    watching: list[Callback] = [
-        *([_Commit(placement)] if placement is not None else []),
-        MetricsFile(there.metrics),
-        SamplesFile(there.samples),
-        LossPlot(there.metrics, there.plot, spec.name),
-        *callbacks,
-        *(TrackerCallback(tracker.build, tracker.name) for tracker in spec.training.trackers),
-        *(TrackerCallback.of(tracker) for tracker in trackers),
-        PluginTrackers(partial(_plugin_trackers, registry or default_registry())),
-        *([screen] if screen is not None else []),
-    ]
-    length = spec.model.context_length
-    trainer = Trainer(
+    processes.wait()
+    run = fit(
+        there,
+        opened.spec,
+        tokenizer,
+        prepared,
         model,
-        spec.training,
-        prepared.train_windows(spec.data, length).batch,
-        lambda size, batches: prepared.validation_batches(spec.data, length, size, batches),
-        checkpoints=store,
-        callbacks=watching,
-        write=_writer(spec, model, tokenizer),
-        describe=spec.plain(),
+        processes,
+        screen=screen,
+        callbacks=[*([_Commit(placement)] if placement is not None else []), *callbacks],
+        trackers=trackers,
+        registry=registry,
     )
-    if checkpoint is not None:
-        trainer.resume(checkpoint)
-    trainer.run()
     if placement is not None and placement.replaces:
         # Interrupted before the first step: the previous run is restored.
         raise KeyboardInterrupt
-    return Run(there.path, spec, model, tokenizer, trainer.step, there.read_provenance())
+    return run
+
+
+def _follow(
+    there: RunFolder,
+    processes: Processes,
+    *,
+    callbacks: Iterable[Callback],
+    trackers: Iterable[Tracker],
+    registry: Registry | None,
+) -> Run:
+    """Take part in a training that the main process prepares and records."""
+    processes.wait()
+    spec = there.read_spec(registry)
+    tokenizer = load_tokenizer(spec, there)
+    model = initial_model(spec, tokenizer.vocab_size, processes)
+    return fit(there, spec, tokenizer, open_prepared(there.data), model, processes, callbacks=callbacks, registry=registry)
 
 
 class _Commit(Callback):
@@ -196,7 +200,12 @@ class _Commit(Callback):
 
 
 def _start(
-    opened: Opened, there: RunFolder, placement: Placement, screen: ConsoleProgress | None, registry: Registry | None
+    opened: Opened,
+    there: RunFolder,
+    placement: Placement,
+    processes: Processes,
+    screen: ConsoleProgress | None,
+    registry: Registry | None,
 ) -> tuple[Tokenizer, GPT]:
     """Prepare a new run and put it in place, once everything that can be checked before the training has been."""
     spec = opened.spec
@@ -206,7 +215,7 @@ def _start(
     tokenizer = _tokenizer(opened, new, screen)
     prepared = _data(opened, new, tokenizer, None, screen)
     prepared.train_windows(spec.data, spec.model.context_length)
-    model = new_model(spec, tokenizer.vocab_size, to_train=True)
+    model = initial_model(spec, tokenizer.vocab_size, processes)
     new.write_spec(spec)
     files = [path.relative_to(new.path).as_posix() for path in sorted(new.path.rglob("*")) if path.is_file()]
     files = ["provenance.json", *files, *later]
@@ -272,32 +281,3 @@ def _data(
             hint="Bring the corpus back as it was, or start a new run in another directory.",
         )
     return prepared
-
-
-def _writer(spec: ExperimentSpec, model: GPT, tokenizer: Tokenizer) -> Callable[[int], str] | None:
-    training = spec.training
-    if training.sample_tokens == 0:
-        return None
-
-    def write(step: int) -> str:
-        (result,) = generate(
-            model,
-            tokenizer,
-            [prompt_ids(tokenizer, training.sample_prompt)],
-            sampler=spec.sampler,
-            max_new_tokens=training.sample_tokens,
-            stop_ids=(),
-            # The same for every step, so that two samples differ in what was learned and not in luck.
-            seed=derive(training.seed, "sample") % 2**32,
-        )
-        return training.sample_prompt + result.text
-
-    return write
-
-
-def _plugin_trackers(registry: Registry, start: TrainingStart) -> Iterable[tuple[str, Any]]:
-    return ((plugin.provenance, returned) for plugin, returned in registry.call("gptkit_trackers", start=start))
-
-
-def _same(tracker: Tracker) -> Tracker:
-    return tracker

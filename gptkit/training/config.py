@@ -14,6 +14,7 @@ from gptkit.core.spec import Spec, validation_error
 from gptkit.kinds.callback import CallbackSpec
 from gptkit.kinds.optimizer import OptimizerSpec, ScheduleSpec
 from gptkit.kinds.tracker import TrackerSpec
+from gptkit.training.parallel.config import ParallelSpec
 from gptkit.training.resume import CHANGEABLE, Fixed
 
 __all__ = ["TrainingSpec"]
@@ -58,7 +59,10 @@ class TrainingSpec(Spec):
         "auto", description="Where to compute. auto: CUDA where available, else MPS, else the CPU."
     )
     compile: Annotated[bool, CHANGEABLE] = Field(
-        False, description="Compile the model with torch.compile: slow to start, then faster."
+        False, description="Compile the model's blocks with torch.compile: slow to start, then faster."
+    )
+    parallel: Annotated[ParallelSpec, CHANGEABLE] = component(
+        {}, description="How several processes, started by torchrun, share the training."
     )
     recompute: Annotated[Literal["none", "blocks"], CHANGEABLE] = Field(
         "none",

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from gptkit.kinds.callback import Callback, StepPlan, Training
 from gptkit.kinds.tracker import TrainingStart
 from gptkit.model.gpt import GPT
 from gptkit.training.callback import Callbacks
+from gptkit.training.compilation import compile_model, eager, release
 from gptkit.training.config import TrainingSpec
 from gptkit.training.evaluation import Batch, evaluate, with_weights
 from gptkit.training.failures import explained
@@ -62,7 +63,7 @@ class Trainer:
         write: returns a sample of text, given the number of steps done; None for no samples.
         describe: the resolved spec as plain data, for trackers.
         processes: those that train together, each with a trainer of its own.
-        forward: the model as it is called, where it is wrapped or compiled already.
+        forward: the model as it is called, where it is wrapped for data parallelism; it is on its device then.
 
     Attributes:
         step: how many steps are done.
@@ -87,7 +88,7 @@ class Trainer:
         self.device = pick_device(spec.device)
         self.precision = pick_precision(spec.precision, self.device)
         self.processes = processes or Processes()
-        self.model = model if forward is not None else model.to(self.device)
+        self.model = model.to(self.device) if forward is None else model
         if isinstance(model, GPT):
             model.recompute = spec.recompute
         elif spec.recompute != "none":
@@ -97,11 +98,11 @@ class Trainer:
             )
         self.optimizer = spec.optimizer.build(model)
         self.stopped = False
-        if forward is None:
-            forward = cast("nn.Module", torch.compile(model)) if spec.compile else model
-        self._forward = forward
+        self._forward = model if forward is None else forward
+        if spec.compile:
+            self._forward = compile_model(model, self._forward)
         self._step = TrainingStep(
-            forward,
+            self._forward,
             self.optimizer,
             device=self.device,
             precision=self.precision,
@@ -150,7 +151,7 @@ class Trainer:
         cards = [torch.cuda.current_device()] if self.device.type == "cuda" else []
         try:
             # The caller's random numbers stay as they are: a step begins with a seed of its own.
-            with StopRequest() as stop, torch.random.fork_rng(cards):
+            with StopRequest(several=self.processes.count > 1) as stop, torch.random.fork_rng(cards):
                 callbacks.setup(Training(self.model, self.optimizer, steps, self.spec.seed))
                 state.restore_callbacks(callbacks)
                 callbacks.on_start(TrainingStart(self._checkpoints.folder.parent, self.step, steps, self._describe))
@@ -159,7 +160,7 @@ class Trainer:
                 if self.step == 0:
                     self._look({}, evaluate=True, sample=True)
                 self._since = time.perf_counter()
-                while self.step < steps and not self.processes.any(bool(stop), self.device):
+                while self.step < steps and not self.processes.any(bool(stop)):
                     self._fresh.append(self._take_step())
                     state.step += 1
                     self._after_step()
@@ -172,6 +173,8 @@ class Trainer:
         except BaseException as error:
             callbacks.on_end(self.step, error)
             raise
+        finally:
+            release(self.model)
         callbacks.on_end(self.step, KeyboardInterrupt() if self.stopped else None)
 
     def _take_step(self) -> Tensor:
@@ -267,7 +270,8 @@ class Trainer:
                 self._callbacks.on_metrics(self.step, metrics)
             if sample and self._write is not None:
                 self.model.eval()
-                text = self._write(self.step)
+                with eager(self.spec.compile):
+                    text = self._write(self.step)
                 self.model.train()
         if sample:
             self._callbacks.on_sample(self.step, text)

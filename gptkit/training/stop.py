@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -16,10 +17,16 @@ class StopRequest:
     """A context in which SIGINT and SIGTERM request a stop; true once one was received.
 
     Outside the main thread, where signals cannot be caught, it stays false.
+
+    Args:
+        several: several processes were launched, each of which receives one Ctrl-C from the terminal and from the
+            launcher: signals within a second count as one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, several: bool = False) -> None:
         self._asked = False
+        self._several = several
+        self._asked_at = 0.0
         self._before: dict[signal.Signals, Any] = {}
 
     def __bool__(self) -> bool:
@@ -36,6 +43,9 @@ class StopRequest:
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._asked:
+        now = time.monotonic()
+        if self._asked and not (self._several and now - self._asked_at < 1):
             raise KeyboardInterrupt
+        if not self._asked:
+            self._asked_at = now
         self._asked = True

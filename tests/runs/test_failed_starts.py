@@ -49,7 +49,7 @@ def test_the_corrected_spec_may_be_tried_again_in_the_same_folder(resume: bool) 
 
 def test_also_after_a_start_that_came_as_far_as_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr("gptkit.runs.train.Trainer.run", lambda self: failed())
+        patched.setattr("gptkit.runs.fit.Trainer.run", lambda self: failed())
         with pytest.raises(gptkit.TrainingError):
             train()
     assert Path("run/data").is_dir()

@@ -300,3 +300,35 @@ def test_the_loop_waits_for_the_device_only_when_it_logs(make_trainer: MakeTrain
     trainer._fetch = lambda: (fetched.append(trainer.step), fetch())[1]  # type: ignore[func-returns-value, method-assign]
     trainer.run()
     assert sorted(set(fetched)) == [6, 12]
+
+
+@pytest.mark.slow
+def test_compiled_blocks_train_to_the_same_weights_and_are_released(make_trainer: MakeTrainer) -> None:
+    def tokens(step: int, batch_size: int, seed: int, *, first: int) -> Batch:
+        inputs, targets, _ = batch(step, batch_size, seed)
+        return inputs, targets, None
+
+    def train(name: str, compiled: bool) -> GPT:
+        spec = {"d_model": 16, "n_layers": 3, "context_length": 8, "attention": {"n_heads": 2}}
+        model = GPT(spec, VOCABULARY)
+
+        def write(step: int) -> str:
+            # Sequences of ever new lengths, as in generation, which must not be compiled.
+            before = graphs["unique_graphs"]
+            with torch.no_grad():
+                for length in range(1, 7):
+                    model(torch.zeros(1, length, dtype=torch.int64))
+            assert graphs["unique_graphs"] == before
+            return ""
+
+        make_trainer(name, model=model, train=tokens, compile=compiled, steps=4, sample_every=2, write=write).run()
+        return model
+
+    torch._dynamo.utils.counters.clear()
+    graphs = torch._dynamo.utils.counters["stats"]
+    eager, compiled = train("eager", False), train("compiled", True)
+    # Three blocks share their graphs: for the first and the later ones, in training and in evaluation.
+    assert 0 < graphs["unique_graphs"] < 2 * len(compiled.blocks)
+    for one, two in zip(eager.parameters(), compiled.parameters(), strict=True):
+        assert torch.allclose(one, two, atol=1e-4)
+    assert all(block._compiled_call_impl is None for block in compiled.blocks)

@@ -1,0 +1,150 @@
+"""The training of a run whose tokenizer and data are prepared: model, trainer, and what records it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from gptkit.checkpoint.store import CheckpointStore, load_weights
+from gptkit.core.registry import Registry, default_registry
+from gptkit.data import Prepared
+from gptkit.inference import generate
+from gptkit.kinds.callback import Callback
+from gptkit.kinds.tokenizer import Tokenizer
+from gptkit.kinds.tracker import Tracker, TrainingStart
+from gptkit.model.gpt import GPT
+from gptkit.runs.build import new_model
+from gptkit.runs.folder import RunFolder
+from gptkit.runs.run import Run, prompt_ids
+from gptkit.runs.spec import ExperimentSpec
+from gptkit.training.callback import PluginTrackers, TrackerCallback
+from gptkit.training.loop import Trainer
+from gptkit.training.parallel.processes import Processes
+from gptkit.training.precision import pick_device
+from gptkit.training.progress import ConsoleProgress
+from gptkit.training.records import LossPlot, MetricsFile, SamplesFile
+from gptkit.training.seeds import derive
+
+__all__ = ["fit", "initial_model"]
+
+
+def fit(
+    folder: RunFolder,
+    spec: ExperimentSpec,
+    tokenizer: Tokenizer,
+    prepared: Prepared,
+    model: GPT,
+    processes: Processes,
+    *,
+    screen: ConsoleProgress | None = None,
+    callbacks: Iterable[Callback] = (),
+    trackers: Iterable[Tracker] = (),
+    registry: Registry | None = None,
+) -> Run:
+    """Train from the newest checkpoint of a run directory, or from the start where it has none.
+
+    Args:
+        folder: the run directory.
+        spec: the run's spec.
+        tokenizer: the run's tokenizer.
+        prepared: the corpus as tokens.
+        model: the model as `initial_model` returned it.
+        processes: those that train together; only the main one records.
+        screen: where to show progress.
+        callbacks: take part in every process, beside those of the spec.
+        trackers: receive metrics in the main process, beside those of the spec.
+        registry: where plugins' trackers are looked up; by default what is installed.
+    """
+    store = CheckpointStore(folder.checkpoints, keep=spec.training.keep_checkpoints)
+    checkpoint = store.latest()
+    forward = _distributed(model, spec, processes, empty=checkpoint is not None)
+    recording: list[Callback] = [
+        MetricsFile(folder.metrics),
+        SamplesFile(folder.samples),
+        LossPlot(folder.metrics, folder.plot, spec.name),
+        *(TrackerCallback(tracker.build, tracker.name) for tracker in spec.training.trackers),
+        *(TrackerCallback.of(tracker) for tracker in trackers),
+        PluginTrackers(partial(_plugin_trackers, registry or default_registry())),
+        *([screen] if screen is not None else []),
+    ]
+    length = spec.model.context_length
+    trainer = Trainer(
+        model,
+        spec.training,
+        prepared.train_windows(spec.data, length).batch,
+        lambda size, batches: prepared.validation_batches(spec.data, length, size, batches),
+        checkpoints=store,
+        callbacks=[*callbacks, *(recording if processes.is_main else [])],
+        write=_writer(spec, model, tokenizer),
+        describe=spec.plain(),
+        processes=processes,
+        forward=forward,
+    )
+    if checkpoint is not None:
+        trainer.resume(checkpoint)
+    trainer.run()
+    if processes.shard > 1:
+        model = _whole(spec, tokenizer.vocab_size, store)
+    return Run(folder.path, spec, model, tokenizer, trainer.step, folder.read_provenance())
+
+
+def initial_model(spec: ExperimentSpec, vocab_size: int, processes: Processes) -> GPT:
+    """The model of a new run; on the meta device where it is sharded over processes.
+
+    Raises:
+        CapacityError: the memory does not suffice.
+    """
+    device = "meta" if processes.shard > 1 else "cpu"
+    return new_model(spec, vocab_size, device=device, to_train=True, shards=processes.shard)
+
+
+def _distributed(model: GPT, spec: ExperimentSpec, processes: Processes, *, empty: bool) -> nn.Module | None:
+    """The model as it is called where several processes train it; allocated and initialised where it is sharded."""
+    if processes.count == 1:
+        return None
+    from gptkit.training.parallel.shard import replicate, shard_model
+
+    device = pick_device(spec.training.device)
+    if processes.shard == 1:
+        return replicate(model.to(device))
+    shard_model(model, processes, device, None if empty else derive(spec.training.seed, "weights"))
+    return model
+
+
+def _whole(spec: ExperimentSpec, vocab_size: int, store: CheckpointStore) -> GPT:
+    """The model of the newest checkpoint, which no other process is needed to call."""
+    checkpoint = store.latest()
+    if checkpoint is None:
+        # Interrupted before the first step.
+        raise KeyboardInterrupt
+    model = new_model(spec, vocab_size, fill=False)
+    load_weights(model, checkpoint, assign=True)
+    return model
+
+
+def _writer(spec: ExperimentSpec, model: GPT, tokenizer: Tokenizer) -> Callable[[int], str] | None:
+    training = spec.training
+    if training.sample_tokens == 0:
+        return None
+
+    def write(step: int) -> str:
+        (result,) = generate(
+            model,
+            tokenizer,
+            [prompt_ids(tokenizer, training.sample_prompt)],
+            sampler=spec.sampler,
+            max_new_tokens=training.sample_tokens,
+            stop_ids=(),
+            # The same for every step, so that two samples differ in what was learned and not in luck.
+            seed=derive(training.seed, "sample") % 2**32,
+        )
+        return training.sample_prompt + result.text
+
+    return write
+
+
+def _plugin_trackers(registry: Registry, start: TrainingStart) -> Iterable[tuple[str, Any]]:
+    return ((plugin.provenance, returned) for plugin, returned in registry.call("gptkit_trackers", start=start))

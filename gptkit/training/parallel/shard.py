@@ -1,0 +1,120 @@
+"""Sharding a model over processes: fully sharded data parallelism (FSDP2) and replicas (DistributedDataParallel).
+
+The order is: build on the meta device, shard, give every process memory for its shards, initialise. No process ever holds
+the whole model.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from gptkit.checkpoint.safetensors import copy_sharded
+from gptkit.model.gpt import GPT
+from gptkit.model.initialize import initialize
+from gptkit.training.parallel.processes import Processes
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
+__all__ = ["replicate", "shard_model"]
+
+
+def replicate(model: GPT) -> nn.Module:
+    """The model as it is called when every process has all of it: gradients are averaged over the processes."""
+    from torch.nn.parallel import DistributedDataParallel
+
+    return DistributedDataParallel(model, find_unused_parameters=_leaves_unused(model), gradient_as_bucket_view=True)
+
+
+def _leaves_unused(model: GPT) -> bool:
+    """Whether a step leaves parameters without a gradient, for which the exchange of gradients must not wait."""
+    shell = GPT(model.spec, model.vocab_size, device="meta")
+    ids_BT = torch.zeros(1, min(8, model.context_length), dtype=torch.int64, device="meta")
+    shell(ids_BT, ids_BT).loss.backward()
+    return any(parameter.grad is None for parameter in shell.parameters() if parameter.requires_grad)
+
+
+def shard_model(model: GPT, processes: Processes, device: torch.device, seed: int | None) -> None:
+    """Shard a model of the meta device in place, allocate this process's shards, and initialise them.
+
+    Args:
+        model: a model on the meta device.
+        processes: the processes that share it.
+        device: where this process computes.
+        seed: of the initialization, which gives the same values as in one process; None where weights are loaded next.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+
+    names = ("replica", "shard")
+    mesh = init_device_mesh(device.type, (processes.data, processes.shard), mesh_dim_names=names)
+    _shard(model, mesh if processes.data > 1 else mesh["shard"])
+    buffers = _buffers(model, device)
+    model.to_empty(device=device)
+    with torch.no_grad():
+        for name, buffer in model.named_buffers():
+            buffer.copy_(buffers[name])
+    if seed is not None:
+        initialize(model, model.spec.initializer, model.spec.context(model.vocab_size), seed, copy=copy_sharded)
+
+
+def _shard(model: GPT, mesh: DeviceMesh) -> None:
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
+    whole = _updated_outside_of_gradients(model)
+
+    def shard(module: nn.Module) -> None:
+        fully_shard(module, mesh=mesh, ignored_params=whole)
+
+    for module in _shared(model):
+        # Several blocks call it, so that none of them can gather its parameters.
+        shard(module)
+        # A view of its result is safe, as positions are added to scores and never written to.
+        warnings.filterwarnings("ignore", message=rf".*{type(module).__name__}\) returned a view tensor")
+        for method in ("bias", "rotate", "content_bias", "value_bias", "embed", "prepare"):
+            if hasattr(module, method):
+                register_fsdp_forward_method(module, method)
+    for block in model.blocks:
+        shard(block)
+    if not model.head.tied_weights:
+        # A tied head reads the embedding's table, so both stay with the root.
+        shard(model.embedding)
+        shard(model.head)
+        register_fsdp_forward_method(model.head, "loss")
+    shard(model)
+
+
+def _updated_outside_of_gradients(model: nn.Module) -> set[nn.Parameter]:
+    """Parameters that a module updates itself after each step, from sums over all processes: every process holds them."""
+    return {
+        parameter
+        for module in model.modules()
+        if hasattr(module, "after_step")
+        for parameter in module.parameters(recurse=False)
+        if not parameter.requires_grad
+    }
+
+
+def _shared(model: GPT) -> list[nn.Module]:
+    """Modules with parameters of their own that several blocks hold."""
+    holders = Counter(id(module) for block in model.blocks for module in set(block.modules()))
+    seen: set[int] = set()
+    shared: list[nn.Module] = []
+    for module in model.blocks.modules():
+        if holders[id(module)] > 1 and id(module) not in seen and any(True for _ in module.parameters()):
+            seen |= {id(inner) for inner in module.modules()}
+            shared.append(module)
+    return shared
+
+
+def _buffers(model: GPT, device: torch.device) -> dict[str, Tensor]:
+    """The values of a model's buffers, which are computed when it is built."""
+    if not any(True for _ in model.buffers()):
+        return {}
+    # Its parameters are allocated and never touched.
+    built = GPT(model.spec, model.vocab_size, seed=None, device="cpu")
+    return {name: buffer.to(device) for name, buffer in built.named_buffers()}

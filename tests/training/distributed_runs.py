@@ -1,0 +1,101 @@
+"""Trains every case of `test_distributed`; started once by torchrun in two processes, and once by itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import gptkit
+
+TEXT = "The quick brown fox jumps over the lazy dog. " * 40
+MODEL: dict[str, Any] = {"context_length": 16, "d_model": 16, "n_layers": 2, "attention": {"n_heads": 2}}
+EXPERTS = {"name": "experts", "n_experts": 4, "expert": {"name": "gated", "d_hidden": 16}}
+
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    # name: what the model has, what the training has
+    "replicas": ({}, {}),
+    "plain": ({}, {"parallel": {"shard": 2}}),
+    "tied": ({"head": {"name": "linear", "tied": True}}, {"parallel": {"shard": 2}}),
+    "experts": (
+        {"feedforward": {**EXPERTS, "router": {"name": "top-k-softmax", "k": 2, "balance_loss": 0.01}}},
+        {"parallel": {"shard": 2}, "grad_accumulation": 1},
+    ),
+    "experts-replicas": (
+        {"feedforward": {**EXPERTS, "router": {"name": "top-k-softmax", "k": 2, "balance_loss": 0.01}}},
+        {"grad_accumulation": 1},
+    ),
+    "selection-bias": (
+        {"feedforward": {**EXPERTS, "router": {"name": "sigmoid", "k": 2, "bias_rate": 0.001}}},
+        {"parallel": {"shard": 2}},
+    ),
+    "t5-bias": ({"position": "t5-bias"}, {"parallel": {"shard": 2}}),
+    "ema": ({}, {"parallel": {"shard": 2}, "callbacks": [{"name": "ema", "decay": 0.8}]}),
+    "accumulated": ({"position": "learned"}, {"parallel": {"shard": 2}, "grad_accumulation": 2}),
+    "resumed": ({}, {"parallel": {"shard": 2}, "callbacks": [{"name": "ema", "decay": 0.8}]}),
+    "recomputed": ({}, {"parallel": {"shard": 2}, "recompute": "blocks"}),
+}
+
+
+def spec(name: str, alone: bool, corpus: Path) -> dict[str, Any]:
+    model, training = CASES[name]
+    training = dict(training)
+    if alone:
+        training.pop("parallel", None)
+        # The parts that two processes compute: losses that are not means over tokens are those of each part.
+        training["grad_accumulation"] = 2 * training.get("grad_accumulation", 1)
+    return {
+        "name": name,
+        "tokenizer": "byte",
+        "model": {**MODEL, **model},
+        "data": {"name": "text", "path": str(corpus)},
+        "training": {
+            "steps": 10,
+            "batch_size": 8,
+            "precision": "fp32",
+            "device": "cpu",
+            "log_every": 1,
+            "evaluate_every": 5,
+            "evaluate_batches": 3,
+            "sample_every": None,
+            "sample_tokens": 4,
+            "checkpoint_every": 5,
+            "schedule": "constant",
+            **training,
+        },
+    }
+
+
+def main(folder: Path, names: list[str]) -> None:
+    torch.set_num_threads(1)
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count > 1:
+        # Once for all cases: a process joins a group of its own in each training otherwise.
+        torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=60))
+    corpus = folder / "corpus.txt"
+    losses = {}
+    for name in names:
+        given, run_folder = spec(name, count == 1, corpus), folder / f"{name}-{count}"
+        if name == "resumed":
+            # From shards to replicas and back, with checkpoints in between.
+            given["training"]["steps"] = 5
+            gptkit.train(given, run_folder, progress=False)
+            gptkit.resume(run_folder, ["training.steps=7", "training.parallel.shard=1"], progress=False)
+            run = gptkit.resume(run_folder, ["training.steps=10", f"training.parallel.shard={count}"], progress=False)
+        else:
+            run = gptkit.train(given, run_folder, progress=False)
+        with torch.no_grad():
+            losses[name] = float(run.model(torch.arange(16)[None], torch.arange(1, 17)[None]).loss)
+    if count > 1:
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+    (folder / f"losses-{count}-{os.environ.get('RANK', '0')}.json").write_text(json.dumps(losses))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:])
