@@ -21,29 +21,30 @@ from gptkit.testing import (
     module,
     position,
     sampler,
+    states,
     tokenizer,
     tokens,
     training,
     vectors,
 )
-from gptkit.testing.check import Check, Checks, NotApplicableError, Result
+from gptkit.testing.check import Check, Checks, ContractError, NotApplicableError, Result
 from gptkit.testing.subject import Subject
 
 __all__ = ["checks_for", "instances", "run_checks"]
 
 _KINDS: Mapping[str, tuple[Checks, ...]] = {
-    "attention": (module.checks, tokens.checks, attention.checks),
+    "attention": (module.checks, tokens.checks, states.checks, attention.checks),
     "attention-backend": (attention_backend.checks,),
-    "position": (module.checks, tokens.checks, position.checks),
-    "rotary-scaling": (tokens.checks, position.scaling_checks),
-    "block": (module.checks, tokens.checks),
+    "position": (module.checks, tokens.checks, states.checks, position.checks),
+    "rotary-scaling": (tokens.checks, states.checks, position.scaling_checks),
+    "block": (module.checks, tokens.checks, states.checks),
     "norm": (module.checks, vectors.checks, vectors.norm_checks),
     "linear": (module.checks, linear.checks),
     "activation": (module.checks, vectors.checks, vectors.activation_checks),
     "feedforward": (module.checks, vectors.checks),
     "router": (module.checks, vectors.router_checks),
-    "embedding": (module.checks, ends.embedding_checks),
-    "head": (module.checks, ends.head_checks),
+    "embedding": (module.checks, ends.embedding_checks, states.checks),
+    "head": (module.checks, ends.head_checks, states.checks),
     "initializer": (initial.checks,),
     "sampler": (sampler.checks,),
     "tokenizer": (tokenizer.checks,),
@@ -107,7 +108,7 @@ def _run(spec: Component, chosen: list[Check]) -> Iterator[Result]:
         except NotApplicableError as skipped:
             yield Result(label, check, "skipped", str(skipped))
         except Exception as error:
-            seen = str(error) if isinstance(error, AssertionError) else f"it raised {type(error).__name__}: {error}"
+            seen = str(error) if isinstance(error, ContractError) else f"it raised {type(error).__name__}: {error}"
             yield Result(label, check, "failed" if reason is None else "expected", seen if reason is None else reason, error)
         else:
             if reason is None:

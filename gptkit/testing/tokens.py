@@ -8,20 +8,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gptkit.core.errors import StateError
-from gptkit.model.cache import Cache
 from gptkit.model.gpt import GPT
 from gptkit.testing.check import Checks, differ, expect, same, skip
+from gptkit.testing.states import by_length
 from gptkit.testing.subject import CONTEXT_LENGTH, VOCAB, Subject, token_ids
 
 __all__ = ["checks"]
 
 checks = Checks()
-
-
-def by_length(model: GPT) -> bool:
-    """Whether a pair of tokens is scored differently in a longer text, so that one must compare texts of one length."""
-    return any(layer.position.depends_on_length for layer in model.spec.layer_specs())
 
 
 @checks.add("no-future-leak", "A model that sees what it is to predict has a low loss and writes nonsense.")
@@ -37,23 +31,6 @@ def no_future_leak(subject: Subject) -> None:
             if wrong.any():
                 seen = int(wrong.nonzero()[-1])
                 expect(False, f"{named}, changing token {at} changed the output at token {seen}, which comes before it")
-
-
-@checks.add("cached-equals-full", "Text is written with a cache, so a step with it must give what the whole text gives.")
-@torch.no_grad()
-def cached_equals_full(subject: Subject) -> None:
-    for named, model in subject.models():
-        # With a window more tokens than its buffer holds, so that it slides.
-        pieces = (7, 1, 1, 4, *([1] * 5)) if "window" not in named else (7, 1, 4, *([1] * 18), 6, 1, 1, 1)
-        ids = token_ids(2, sum(pieces))
-        cache, full = model.new_cache(2), model(ids).logits
-        at = 0
-        for piece in pieces:
-            step = model(ids[:, at : at + piece], cache=cache).logits
-            at += piece
-            expected = model(ids[:, :at]).logits if by_length(model) else full[:, :at]
-            what = "the prompt" if at == piece else f"a piece of {piece} tokens" if piece > 1 else "a single token"
-            same(step[:, -1], expected[:, -1], f"{named}, {what} up to token {at - 1} with a cache gives other logits")
 
 
 @checks.add("reaches-the-end", "The last token that the context has room for is a token like any other.")
@@ -122,41 +99,6 @@ def uneven_prompts_cached(subject: Subject) -> None:
                 alone = model(batch[row : row + 1, start : at + 1]).logits[:, -1]
                 what = f"{named}, token {at} of a cached row with {start} tokens of padding gives other logits than alone"
                 same(step[row : row + 1], alone, what)
-
-
-@checks.add("cache-reorders", "Beam search and finished rows move rows of the cache about; each must keep its own memory.")
-@torch.no_grad()
-def cache_reorders(subject: Subject) -> None:
-    ids, rows = token_ids(3, 12), [2, 0, 2, 1]
-    for named, model in subject.models():
-        cache = model.new_cache(3)
-        model(ids[:, :9], cache=cache)
-        cache.reorder(rows)
-        step = model(ids[rows, 9:10], cache=cache).logits
-        expected = model(ids[rows, :10]).logits[:, -1:]
-        same(step, expected, f"{named}, after the cache's rows became {rows} a step gives other logits")
-
-
-@checks.add("cache-truncates", "Speculative decoding takes tokens back; what was dropped must not be remembered.")
-@torch.no_grad()
-def cache_truncates(subject: Subject) -> None:
-    ids = token_ids(2, 16)
-    for named, model in subject.models():
-        cache = model.new_cache(2)
-        model(ids[:, :9], cache=cache)
-        cache.mark()
-        model(token_ids(2, 3, seed=9), cache=cache)
-        _back(cache, 9, named)
-        step = model(ids[:, 9:10], cache=cache).logits
-        expected = model(ids[:, :10]).logits[:, -1:]
-        same(step, expected, f"{named}, after three tokens were taken back a step gives other logits")
-
-
-def _back(cache: Cache, length: int, named: str) -> None:
-    try:
-        cache.truncate(length)
-    except StateError as error:
-        expect(False, f"{named}, a marked cache of 12 tokens cannot go back to {length}: {error.message}")
 
 
 @checks.add("documents-keep-apart", "Packed training rows hold several documents; one must not see into another.")

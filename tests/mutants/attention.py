@@ -18,7 +18,7 @@ from gptkit.nn.cache.state import TokenState
 from gptkit.nn.forward import Forward
 
 # A cached step differs wherever something is remembered or turned wrongly.
-DECODING = ("cached-equals-full", "cache-reorders", "cache-truncates", "uneven-prompts-cached")
+DECODING = ("cached-equals-full", "cache-reorders", "cache-truncates", "cache-marks", "cache-joins", "uneven-prompts-cached")
 
 
 class Base(MultiHeadSpec):
@@ -117,7 +117,7 @@ class WindowForgets(Wrong):
     name: Literal["window-forgets"] = "window-forgets"
     runtime = Runtime
     caught_by = "cached-equals-full"
-    also = ("cache-reorders", "cache-truncates", "uneven-prompts-cached")
+    also = ("cache-reorders", "cache-truncates", "cache-marks", "cache-joins", "uneven-prompts-cached")
 
 
 class DropsBiasWhenDecoding(Wrong):
@@ -134,7 +134,7 @@ class DropsBiasWhenDecoding(Wrong):
     name: Literal["drops-bias-when-decoding"] = "drops-bias-when-decoding"
     runtime = Runtime
     caught_by = "cached-equals-full"
-    also = ("cache-reorders", "cache-truncates", "uneven-prompts-cached")
+    also = ("cache-reorders", "cache-truncates", "cache-marks", "cache-joins", "uneven-prompts-cached")
 
 
 class RotatesTwice(Wrong):
@@ -159,7 +159,7 @@ class PositionsRestart(Wrong):
     name: Literal["positions-restart"] = "positions-restart"
     runtime = Runtime
     caught_by = "cached-equals-full"
-    also = ("cache-reorders", "cache-truncates", "rotates-once", "uneven-prompts-cached")
+    also = ("cache-reorders", "cache-truncates", "cache-marks", "cache-joins", "rotates-once", "uneven-prompts-cached")
 
 
 class IgnoresPositions(Wrong):
@@ -319,7 +319,7 @@ class SharesRows(Wrong):
     name: Literal["shares-rows"] = "shares-rows"
     runtime = Runtime
     caught_by = "rows-are-independent"
-    also = ("cache-reorders", "documents-keep-apart", "padding-is-ignored", "uneven-prompts-cached")
+    also = ("cache-reorders", "cache-joins", "documents-keep-apart", "padding-is-ignored", "uneven-prompts-cached")
 
 
 class CachesOneRow(Wrong):
@@ -351,7 +351,10 @@ class PaddingLeaks(Wrong):
     name: Literal["padding-leaks"] = "padding-leaks"
     runtime = Runtime
     caught_by = "padding-is-ignored"
-    also = ("uneven-prompts-cached",)
+    also = (
+        "cache-joins",
+        "uneven-prompts-cached",
+    )
 
 
 class PaddingLeaksLater(Wrong):
@@ -365,6 +368,7 @@ class PaddingLeaksLater(Wrong):
     name: Literal["padding-leaks-later"] = "padding-leaks-later"
     runtime = Runtime
     caught_by = "uneven-prompts-cached"
+    also = ("cache-joins",)
 
 
 class DocumentsLeak(Wrong):
@@ -397,23 +401,7 @@ class CacheNotReordered(Wrong):
     name: Literal["cache-not-reordered"] = "cache-not-reordered"
     runtime = Runtime
     caught_by = "cache-reorders"
-
-
-class TruncateIgnored(Wrong):
-    """Tokens that are taken back stay in the cache."""
-
-    class State:
-        def truncate(self, length: int) -> None:
-            pass
-
-    class Runtime(GroupedQueryAttention):
-        def new_state(self, *args: Any) -> TokenState:
-            made: TokenState = altered(super().new_state(*args), TruncateIgnored.State)
-            return made
-
-    name: Literal["truncate-ignored"] = "truncate-ignored"
-    runtime = Runtime
-    caught_by = "cache-truncates"
+    also = ("cache-marks", "cache-joins")
 
 
 class TellsOtherWeights(Wrong):

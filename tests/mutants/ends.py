@@ -20,6 +20,9 @@ from gptkit.nn.forward import Forward
 from gptkit.nn.head import Head
 from gptkit.nn.initial import Role
 
+# A step with a cache sees one token only.
+DECODING = ("cached-equals-full", "cache-reorders", "cache-truncates", "cache-marks", "cache-joins")
+
 
 class WrongEmbedding(Mutant, TokenEmbeddingSpec):
     """Base of the embeddings below."""
@@ -56,7 +59,7 @@ class SmearsTokens(WrongEmbedding):
     name: Literal["smears-tokens"] = "smears-tokens"
     runtime = Runtime
     caught_by = "token-by-token"
-    also = ("lends-its-table",)
+    also = ("lends-its-table", *DECODING)
 
 
 class LooksUpTheNext(WrongEmbedding):
@@ -82,7 +85,7 @@ class FewerIds(WrongEmbedding):
     name: Literal["fewer-ids"] = "fewer-ids"
     runtime = Runtime
     caught_by = "embeds"
-    also = ("bf16-and-fp32", "gradients")
+    also = ("bf16-and-fp32", "gradients", "cached-equals-full")
 
 
 class WrongHead(Mutant, LinearHeadSpec):
@@ -158,6 +161,7 @@ class ScoresByNeighbours(WrongHead):
     name: Literal["scores-by-neighbours"] = "scores-by-neighbours"
     runtime = Runtime
     caught_by = "scores-every-token"
+    also = DECODING
 
 
 class GlobalNumbers(Mutant, NormalSpec):

@@ -9,7 +9,7 @@ from gptkit.core.component import Component
 __all__ = ["ANYTHING", "Mutant", "become"]
 
 ANYTHING = ("*",)
-"""For mutants that compute by chance: every comparison may notice."""
+"""For mutants that compute by chance, or not at all: every comparison may notice."""
 
 
 class Mutant(Component):

@@ -22,7 +22,7 @@ from gptkit.kinds.context import BuildContext
 from gptkit.kinds.position import HeadShape
 from gptkit.nn.position import Position
 
-DECODING = ("cache-reorders", "cache-truncates", "uneven-prompts-cached")
+DECODING = ("cache-reorders", "cache-truncates", "cache-marks", "cache-joins", "uneven-prompts-cached")
 
 
 class KnowsThePlace(Mutant, AlibiSpec):
@@ -57,6 +57,7 @@ class MissingHook(Mutant, NoPositionSpec):
     name: Literal["missing-hook"] = "missing-hook"
     uses: ClassVar[frozenset[str]] = frozenset({"bias"})
     caught_by = "hooks-are-declared"
+    also = ANYTHING
 
     def build(self, context: BuildContext, *, heads: HeadShape) -> Position:
         return Position()

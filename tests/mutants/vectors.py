@@ -280,4 +280,12 @@ class PeeksAhead(WrongBlock):
     name: Literal["peeks-ahead"] = "peeks-ahead"
     runtime = Runtime
     caught_by = "no-future-leak"
-    also = ("cache-reorders", "cache-truncates", "cached-equals-full", "documents-keep-apart", "uneven-prompts-cached")
+    also = (
+        "cache-reorders",
+        "cache-truncates",
+        "cache-marks",
+        "cache-joins",
+        "cached-equals-full",
+        "documents-keep-apart",
+        "uneven-prompts-cached",
+    )

@@ -1,0 +1,148 @@
+"""Checks of the states of cached decoding: equal to the full forward pass, reordered, truncated, marked and joined.
+
+Shapes: B batch, T tokens.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gptkit.core.errors import StateError
+from gptkit.model.cache import Cache
+from gptkit.model.gpt import GPT
+from gptkit.testing.check import Checks, expect, same
+from gptkit.testing.subject import CONTEXT_LENGTH, Subject, token_ids
+
+__all__ = ["by_length", "checks"]
+
+checks = Checks()
+
+PROMPT = 9
+
+
+def by_length(model: GPT) -> bool:
+    """Whether scores of a pair of tokens change with the length of the text, so that only texts of one length compare."""
+    return any(layer.position.depends_on_length for layer in model.spec.layer_specs())
+
+
+@checks.add("cached-equals-full", "Text is generated with a cache, so a step with it must equal the full forward pass.")
+@torch.no_grad()
+def cached_equals_full(subject: Subject) -> None:
+    for named, model in subject.models():
+        # With a window more tokens than its buffer holds, so that it slides.
+        pieces = (7, 1, 1, 4, *([1] * 5)) if "window" not in named else (7, 1, 4, *([1] * 18), 6, 1, 1, 1)
+        ids = token_ids(2, sum(pieces))
+        cache, full = model.new_cache(2), model(ids).logits
+        at = 0
+        for piece in pieces:
+            step = model(ids[:, at : at + piece], cache=cache).logits
+            at += piece
+            expected = model(ids[:, :at]).logits if by_length(model) else full[:, :at]
+            what = "the prompt" if at == piece else f"a piece of {piece} tokens" if piece > 1 else "a single token"
+            same(step[:, -1], expected[:, -1], f"{named}, {what} up to token {at - 1} with a cache gives other logits")
+
+
+@checks.add("cache-reorders", "Beam search reorders and repeats the rows of a cache; each row must keep its own state.")
+@torch.no_grad()
+def cache_reorders(subject: Subject) -> None:
+    ids, rows = token_ids(3, 12), [2, 0, 2, 1]
+    for named, model in subject.models():
+        cache = model.new_cache(3)
+        model(ids[:, :PROMPT], cache=cache)
+        cache.reorder(rows)
+        _must_continue(model, cache, ids[rows, : PROMPT + 1], f"{named}, after the cache's rows became {rows}")
+
+
+@checks.add("cache-truncates", "Speculative decoding discards tokens; a step after that must not depend on them.")
+@torch.no_grad()
+def cache_truncates(subject: Subject) -> None:
+    ids, rejected = token_ids(2, 16), token_ids(2, 3, seed=9)
+    other = token_ids(2, 16, seed=4)
+    for named, model in subject.models():
+        # To the prompt, into it, and to nothing; a state that cannot without `mark` may refuse.
+        for length in (PROMPT, 5, 0):
+            cache = model.new_cache(2)
+            model(ids[:, :PROMPT], cache=cache)
+            model(rejected, cache=cache)
+            try:
+                cache.truncate(length)
+            except StateError:
+                continue
+            text = torch.cat((ids[:, :length], other[:, length : length + 4]), dim=1)
+            _must_continue(model, cache, text, f"{named}, after {PROMPT + 3} cached tokens were truncated to {length}")
+
+
+@checks.add("cache-marks", "A state may refuse to discard tokens unless it was marked; to the mark it must return.")
+@torch.no_grad()
+def cache_marks(subject: Subject) -> None:
+    ids, rejected, rows = token_ids(2, 20), token_ids(2, 3, seed=9), [1, 0]
+    for named, model in subject.models():
+        cache = model.new_cache(2)
+        at = 0
+        for n_new, n_rejected in ((PROMPT, 3), (0, 2), (2, 1), (4, 3)):
+            if n_new:
+                model(ids[:, at : at + n_new], cache=cache)
+                at += n_new
+                cache.mark()
+            model(rejected[:, :n_rejected], cache=cache)
+            where = f"{named}, marked after {at} tokens"
+            _back(cache, at, where)
+        model(rejected, cache=cache)
+        cache.reorder(rows)
+        _back(cache, at, where)
+        text = ids[rows, : at + 2]
+        _must_continue(model, cache, text, f"{where}, a cache that returned to its mark")
+
+
+def _back(cache: Cache, length: int, where: str) -> None:
+    held = cache.length
+    try:
+        cache.truncate(length)
+    except StateError as error:
+        expect(False, f"{where}, a cache of {held} tokens cannot be truncated to the mark: {error.message}")
+
+
+@checks.add("cache-joins", "Continuous batching joins the caches of requests; each row must go on as it would alone.")
+@torch.no_grad()
+def cache_joins(subject: Subject) -> None:
+    ids = token_ids(4, CONTEXT_LENGTH)
+    for named, model in subject.models():
+        # With a window also a side whose buffer has slid.
+        prompts = [(9, 6), (6, 9), (7, 7)] + ([(31, 6), (6, 31)] if "window" in named else [])
+        for first, second in prompts:
+            _must_join(model, ids, (first, second), f"{named}, a cache of {first} tokens joined with one of {second}")
+
+
+def _must_join(model: GPT, ids: Tensor, prompts: tuple[int, int], where: str) -> None:
+    """Join two rows with two others, one of them padded, then decode, with a row less in the end."""
+    padding = 2
+    left_padding_B = torch.tensor([0, padding])
+    lengths = [prompts[0], prompts[0], prompts[1], prompts[1] - padding]
+    texts = [row[:length] for row, length in zip(ids, lengths, strict=True)]
+    one = model.new_cache(2, capacity=prompts[0] + 1)
+    model(torch.stack(texts[:2]), cache=one)
+    other = model.new_cache(2, capacity=prompts[1] + 3, left_padding_B=left_padding_B)
+    padded = torch.cat((torch.zeros(padding, dtype=torch.long), texts[3]))
+    model(torch.stack((texts[2], padded)), cache=other)
+    one.join(other, capacity=CONTEXT_LENGTH)
+    rows = [0, 1, 2, 3]
+    for n_new in (1, 1, 3, 1):
+        if n_new == 3:
+            rows = [0, 2, 3]
+            one.reorder(rows)
+        new = torch.stack([ids[row, lengths[row] : lengths[row] + n_new] for row in rows])
+        step = model(new, cache=one).logits[:, -1]
+        for row, logits in zip(rows, step, strict=True):
+            lengths[row] += n_new
+            alone = model(ids[row : row + 1, : lengths[row]]).logits[0, -1]
+            same(logits, alone, f"{where}, row {row} gives other logits than alone at token {lengths[row] - 1}")
+
+
+def _must_continue(model: GPT, cache: Cache, ids_BT: Tensor, where: str) -> None:
+    """The cache holds a prefix of these texts; each further token must give the logits of the full forward pass."""
+    full = model(ids_BT).logits
+    for at in range(cache.length, ids_BT.shape[1]):
+        step = model(ids_BT[:, at : at + 1], cache=cache).logits[:, -1]
+        expected = model(ids_BT[:, : at + 1]).logits if by_length(model) else full[:, : at + 1]
+        same(step, expected[:, -1], f"{where}, token {at} gives other logits than the full forward pass")
