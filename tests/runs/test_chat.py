@@ -122,3 +122,15 @@ def test_a_run_replies_and_so_does_the_command(folder: Path, tmp_path: Path) -> 
     assert said.exit_code == 0, said.output
     (answer,) = json.loads(said.stdout)
     assert answer["prompt"] == "Hi"
+
+
+def test_the_template_receives_the_names_of_the_start_and_end_tokens(folder: Path) -> None:
+    template = "[{{ bos_token }}][{{ eos_token }}]{{ messages[0].content }}"
+    data = (folder / "tokenizer.json").read_bytes()
+    both = HuggingFaceTokenizer(data, "<|turn|>", "<|done|>", template)
+    assert both.decode(chat_ids(both, "x")) == "[<|turn|>][<|done|>]x"
+    turn, done = both.special_tokens["<|turn|>"], both.special_tokens["<|done|>"]
+    assert [each for each in chat_ids(both, "x") if each in (turn, done)] == [turn, done]
+    # A token that the tokenizer does not have is an empty text, which templates test for.
+    neither = HuggingFaceTokenizer(data, None, None, template)
+    assert neither.decode(chat_ids(neither, "x")) == "[][]x"

@@ -1,0 +1,39 @@
+"""Saved tokenizers: ids from 0 on are read back, anything else in their place is an error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gptkit.core.errors import TokenizerError
+from gptkit.text.ranks import RankTokenizer
+from gptkit.text.state import SavedState, write_state
+
+RANKS = {bytes((value,)): value + 1 for value in range(256)}
+
+
+def saved(folder: Path, ids: Any) -> SavedState:
+    write_state(folder, "bpe", {"ids": ids})
+    return SavedState(folder, "bpe")
+
+
+def test_an_id_of_zero_is_read_back(tmp_path: Path) -> None:
+    assert saved(tmp_path, {"<|end|>": 0, "<|user|>": 257}).ids("ids") == {"<|end|>": 0, "<|user|>": 257}
+
+
+@pytest.mark.parametrize("wrong", [-1, 1.0, "0", None, True])
+def test_what_is_no_id_is_an_error(tmp_path: Path, wrong: Any) -> None:
+    with pytest.raises(TokenizerError, match="'ids' does not map to ids"):
+        saved(tmp_path, {"<|end|>": 0, "<|user|>": wrong}).ids("ids")
+
+
+def test_a_special_token_of_id_zero_survives_saving(tmp_path: Path) -> None:
+    tokenizer = RankTokenizer("bpe", r"[\s\S]", RANKS, {"<|end|>": 0}, None, "<|end|>")
+    tokenizer.save(tmp_path)
+    again = RankTokenizer.load(tmp_path, "bpe")
+    assert again.end_id == 0
+    assert dict(again.special_tokens) == {"<|end|>": 0}
+    assert again.encode("ab") == tokenizer.encode("ab") == [98, 99]
+    assert again.decode([0, 98]) == tokenizer.decode([0, 98])
