@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -79,6 +79,14 @@ def new(
 def check(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A distribution, or the name of a plugin of it.")],
     slow: Annotated[bool, typer.Option("--slow", help="Run the checks too that take seconds (torch.compile).")] = False,
+    expected: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--expect-failure",
+            metavar="COMPONENT:CHECK=REASON",
+            help="A check that a component is known to fail, and why. May be given several times.",
+        ),
+    ] = None,
     why: Annotated[bool, typer.Option("--why", help="Say of every check why it is there.")] = False,
 ) -> None:
     """Check everything that a plugin brings against the promises of its kind.
@@ -93,17 +101,22 @@ def check(
     if not brought:
         console.out(f"{name} brings no component, so there is nothing to check")
         return
+    known = _expected_failures(expected or (), brought, registry)
     results: list[Result] = []
     by_kind: dict[str, list[str]] = {}
     for kind, component in brought:
         by_kind.setdefault(kind, []).append(component)
     for kind, components in by_kind.items():
-        columns = [found for component in components for found in _check(registry, kind, component, slow)]
-        names = [check.name for check in checks_for(kind) if slow or not check.slow]
+        columns = [
+            column
+            for component in components
+            for column in _check(registry, kind, component, slow, known.get(component, {}))
+        ]
+        names = [check.name for check in checks_for(kind, registry) if slow or not check.slow]
         for start in range(0, len(columns), _COLUMNS):
             _show(kind, names, columns[start : start + _COLUMNS])
         if why:
-            rows = [[check.name, check.why] for check in checks_for(kind)]
+            rows = [[check.name, check.why] for check in checks_for(kind, registry)]
             console.stdout().print(console.table([("", {"style": "cyan", "no_wrap": True}), ""], rows, header=False))
         results += [result for column in columns for result in column]
     _conclude(results)
@@ -131,23 +144,45 @@ def _brought(registry: Registry, name: str) -> list[tuple[str, str]]:
     return [brought for plugin in found for brought in plugin.components]
 
 
-def _check(registry: Registry, kind: str, name: str, slow: bool) -> list[list[Result]]:
+def _expected_failures(
+    given: Sequence[str], provided: Sequence[tuple[str, str]], registry: Registry
+) -> dict[str, dict[str, str]]:
+    """Check and reason of each expected failure, by component."""
+    from gptkit.core.suggestions import did_you_mean
+    from gptkit.testing import checks_for
+
+    kinds = {name: kind for kind, name in provided}
+    expected: dict[str, dict[str, str]] = {}
+    for text in given:
+        named, _, reason = text.partition("=")
+        component, _, check = named.partition(":")
+        if component not in kinds:
+            raise GptkitError(f"--expect-failure {text}: unknown component; {did_you_mean(component, list(kinds))}")
+        checks = [each.name for each in checks_for(kinds[component], registry)]
+        if check not in checks:
+            raise GptkitError(f"--expect-failure {text}: unknown check; {did_you_mean(check, checks, label='checks')}")
+        expected.setdefault(component, {})[check] = reason or "no reason given"
+    return expected
+
+
+def _check(registry: Registry, kind: str, name: str, slow: bool, expected: Mapping[str, str]) -> list[list[Result]]:
     """The results of a component, a list for each of its instances."""
     from pydantic import ValidationError
 
-    from gptkit.testing import Check, Result, instances, run_checks
+    from gptkit.testing import KNOWN_FAILURES, Check, Result, instances, run_checks
 
     cls = registry.component(kind, name)
     try:
-        specs, reason = instances(cls), "fields must be given, and there are no `examples`"
+        specs, reason = instances(cls, registry), "fields must be given, and there are no `examples`"
     except ValidationError as error:
         specs, reason = [], f"its defaults or one of its `examples` are not valid: {error.errors()[0]['msg']}"
-    except Exception as error:  # a stranger's validator may raise anything
+    except Exception as error:  # a plugin's validator may raise anything
         specs, reason = [], f"its defaults or one of its `examples` raise {type(error).__name__}: {error}"
+    expected = {**KNOWN_FAILURES.get(f"{kind} {name}", {}), **expected}
     if specs:
-        return [run_checks(spec, slow=slow) for spec in specs]
+        return [run_checks(spec, slow=slow, expected_failures=expected, registry=registry) for spec in specs]
     # Nothing can be built, which is all that there is to say.
-    known = cls.expected_failures.get("constructible")
+    known = expected.get("constructible")
     check = Check("constructible", "", lambda subject: None)
     return [[Result(f"{kind} {name}", check, "expected" if known else "failed", known or reason)]]
 

@@ -81,7 +81,6 @@ class Component(Spec):
         aliases: former names that old specs still load with (a `DeprecationWarning` says the new one).
         renamed_fields: former field names, ``{"old": "new"}``, treated the same way.
         examples: mappings of fields that the conformance kit builds; give some where the defaults do not suffice.
-        expected_failures: checks of the conformance kit that it is known to fail, by name, each with the reason.
     """
 
     kind: ClassVar[str]
@@ -89,7 +88,6 @@ class Component(Spec):
     aliases: ClassVar[tuple[str, ...]] = ()
     renamed_fields: ClassVar[Mapping[str, str]] = {}
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ()
-    expected_failures: ClassVar[Mapping[str, str]] = {}
 
     name: str
 

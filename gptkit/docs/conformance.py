@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from gptkit.core.registry import Registry
-from gptkit.docs.pages import FOLDER
+from gptkit.docs.places import FOLDER
 from gptkit.reflect import prose
-from gptkit.testing import Check, Result, checks_for, instances, run_checks
+from gptkit.testing import KNOWN_FAILURES, Check, Result, checks_for, instances, run_checks
 
 __all__ = ["PAGE", "page"]
 
@@ -18,29 +18,37 @@ _WORST = ("failed", "unexpected", "expected", "passed", "skipped")
 """What is shown where the instances of a component fare differently: the first of these that occurs."""
 
 
-def page(registry: Registry, kinds: Iterable[str] | None = None) -> str:
+def page(
+    registry: Registry,
+    kinds: Iterable[str] | None = None,
+    expected_failures: Mapping[str, Mapping[str, str]] = KNOWN_FAILURES,
+) -> str:
     """Markdown: for each kind the checks with their reasons, and how each component fares. Runs all checks but slow ones.
 
     Args:
         kinds: those to show; all by default.
+        expected_failures: by kind and name (``norm rms``), the checks that a component is known to fail, with the reasons.
     """
     parts = [
         "# What is checked",
         "Every component is held to the promises of its kind by the conformance kit, `gptkit.testing`. This page was made "
         "by running it on what was installed, with each component's defaults and examples. A plugin's author runs the same "
         "checks: see [writing a plugin](writing-a-component.md#is-it-right).",
-        "✓ is kept; · has nothing to check; **✗** is broken; (✗) is known to fail, and declared with the reason; **(✓)** is "
-        "declared to fail, and passes. The columns are numbered as the checks are listed.",
+        "✓ is kept; · has nothing to check; **✗** is broken; (✗) is known to fail; **(✓)** is "
+        "expected to fail, and passes. The columns are numbered as the checks are listed.",
     ]
     for kind in registry.kinds() if kinds is None else kinds:
-        parts.append(_kind(registry, kind))
+        parts.append(_kind(registry, kind, expected_failures))
     return "\n\n".join(parts) + "\n"
 
 
-def _kind(registry: Registry, kind: str) -> str:
-    checks = [(number, check) for number, check in enumerate(checks_for(kind), start=1) if not check.slow]
-    found = {name: _fares(registry, kind, name) for name in registry.names(kind)}
-    rows = [[str(i), f"`{check.name}`", prose.inline(check.why)] for i, check in enumerate(checks_for(kind), start=1)]
+def _kind(registry: Registry, kind: str, expected: Mapping[str, Mapping[str, str]]) -> str:
+    numbered = list(enumerate(checks_for(kind, registry), start=1))
+    checks = [(number, check) for number, check in numbered if not check.slow]
+    found = {name: _fares(registry, kind, name, expected.get(f"{kind} {name}", {})) for name in registry.names(kind)}
+    rows = [
+        [str(i), f"`{check.name}`", prose.inline(check.why)] for i, check in enumerate(checks_for(kind, registry), start=1)
+    ]
     reasons = prose.table(["", "check", "why"], rows)
     return f"## {kind}\n\n{reasons}" + (f"\n\n{_matrix(kind, checks, found)}" if found else "")
 
@@ -55,13 +63,13 @@ def _matrix(kind: str, checks: Sequence[tuple[int, Check]], found: dict[str, dic
     return prose.table(["component", *numbers], rows)
 
 
-def _fares(registry: Registry, kind: str, name: str) -> dict[str, str]:
+def _fares(registry: Registry, kind: str, name: str, expected: Mapping[str, str]) -> dict[str, str]:
     try:
-        specs = instances(registry.component(kind, name))
-    except Exception:  # a stranger's validator may raise anything
+        specs = instances(registry.component(kind, name), registry)
+    except Exception:  # a plugin's validator may raise anything
         return {"constructible": _MARKS["failed"]}
     results: dict[str, list[Result]] = {}
     for spec in specs:
-        for result in run_checks(spec):
+        for result in run_checks(spec, expected_failures=expected, registry=registry):
             results.setdefault(result.check.name, []).append(result)
     return {check: _MARKS[min((result.outcome for result in some), key=_WORST.index)] for check, some in results.items()}

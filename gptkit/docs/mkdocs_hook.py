@@ -9,7 +9,8 @@ from mkdocs.structure.files import File, Files
 
 from gptkit.core.registry import default_registry
 from gptkit.docs import conformance, models
-from gptkit.docs.pages import FOLDER, navigation, pages
+from gptkit.docs.pages import navigation, pages
+from gptkit.docs.places import FOLDER
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:

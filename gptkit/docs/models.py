@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gptkit.core.registry import Registry
-from gptkit.docs.pages import FOLDER
+from gptkit.docs.places import FOLDER
 from gptkit.presets.catalog import groups, presets, summary
 from gptkit.reflect import docstring, prose
 

@@ -12,10 +12,11 @@ On the command line: ``gptkit plugin check DISTRIBUTION``.
 """
 
 from gptkit.testing.check import Check, ContractError, NotApplicableError, Outcome, Result
-from gptkit.testing.kit import checks_for, instances, run_checks
+from gptkit.testing.kit import KNOWN_FAILURES, checks_for, instances, run_checks
 from gptkit.testing.parametrize import parametrize_checks
 
 __all__ = [
+    "KNOWN_FAILURES",
     "Check",
     "ContractError",
     "NotApplicableError",

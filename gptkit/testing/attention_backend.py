@@ -36,10 +36,11 @@ def _models(subject: Subject) -> Iterator[tuple[str, GPT, GPT]]:
         attention = {"name": "grouped-query", "n_heads": 2, "n_kv_heads": 2, "d_head": D_HEAD, **fields}
         layout = {"d_model": D_MODEL, "n_layers": 2, "context_length": 48, "attention": attention, "position": position}
         try:
-            model = GPT({**layout, "attention_backend": subject.spec}, VOCAB)
+            model = GPT(subject.read({**layout, "attention_backend": subject.spec}), VOCAB)
         except SpecError:
             continue
-        yield label, *(stirred(made).eval() for made in (model, GPT({**layout, "attention_backend": "eager"}, VOCAB)))
+        eager = GPT(subject.read({**layout, "attention_backend": "eager"}), VOCAB)
+        yield label, *(stirred(made).eval() for made in (model, eager))
 
 
 @checks.add("equals-eager", "A model must not compute something else with another backend.")

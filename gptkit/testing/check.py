@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from gptkit.core.component import Component
     from gptkit.testing.subject import Subject
 
 __all__ = ["Check", "Checks", "ContractError", "NotApplicableError", "Outcome", "Result", "differ", "expect", "same", "skip"]
@@ -21,7 +20,7 @@ TOLERANCE = 1e-5
 Run = Callable[["Subject"], None]
 
 Outcome = Literal["passed", "failed", "skipped", "expected", "unexpected"]
-"""`expected`: a failure that the component declares. `unexpected`: it declares one and passes."""
+"""`expected`: a failure that the caller expects. `unexpected`: the caller expects one, and the check passes."""
 
 
 class ContractError(AssertionError):
@@ -37,7 +36,7 @@ class Check:
     """One promise, checked.
 
     Attributes:
-        name: as in ``expected_failures``.
+        name: lower-case words joined by hyphens, unique within a kind.
         why: one sentence: what breaks where the promise is not kept.
         run: raises `ContractError` where it is broken and `NotApplicableError` where there is nothing to check.
         slow: takes seconds, not milliseconds.
@@ -48,13 +47,11 @@ class Check:
     run: Run
     slow: bool = False
 
-    def __call__(self, spec: Component) -> None:
-        """Check a component as it is configured; as `run`."""
-        from gptkit.testing.subject import Subject
-
+    def __call__(self, subject: Subject) -> None:
+        """Check a component as it is configured, as `run` does, with random numbers of its own."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            self.run(Subject.of(spec))
+            self.run(subject)
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,7 @@ class Result:
 
     Attributes:
         component: kind, name, and the fields that differ from the defaults.
-        message: what was seen (failed), why it was not looked at (skipped), or the declared reason.
+        message: what was seen (failed), why it was not looked at (skipped), or the reason why it is expected.
         error: the exception behind a failure.
     """
 
@@ -75,7 +72,7 @@ class Result:
 
     @property
     def ok(self) -> bool:
-        """Whether there is nothing to put right, in the component or in what it declares."""
+        """Whether there is nothing to correct, in the component or in what is expected of it."""
         return self.outcome not in ("failed", "unexpected")
 
 

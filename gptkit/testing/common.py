@@ -10,8 +10,6 @@ from typing import Any
 from pydantic import ValidationError
 
 from gptkit.core.errors import RegistryError
-from gptkit.core.registry import default_registry
-from gptkit.core.suggestions import did_you_mean
 from gptkit.testing.check import Checks, expect, skip
 from gptkit.testing.subject import Subject
 
@@ -33,12 +31,12 @@ def named(subject: Subject) -> None:
     expect(_NAME.fullmatch(name), f"the name is {name!r}; use lower-case letters, digits, hyphens and dots")
     for former in cls.aliases:
         expect(former != name, f"the name {name!r} is listed among its own former names")
-    registry = default_registry()
+    registry = subject.registry
     if subject.kind not in registry.kinds():
         skip(f"the kind {subject.kind!r} is not registered here")
     held = registry.entries(subject.kind).get(name)
     ours = held is None or (held.cls.__module__, held.cls.__qualname__) == (cls.__module__, cls.__qualname__)
-    expect(ours, f"{subject.kind} {name!r} is brought by {held.plugin.provenance} already" if held else "")
+    expect(ours, f"{subject.kind} {name!r} is provided by {held.plugin.provenance} already" if held else "")
 
 
 @checks.add("documented", "Docs, `gptkit components` and editors show the docstring and the fields' descriptions.")
@@ -64,7 +62,7 @@ def constructible(subject: Subject) -> None:
     )
     for fields in cls.examples:
         try:
-            cls.model_validate({"name": subject.spec.name, **fields})
+            cls.model_validate({"name": subject.spec.name, **fields}, context={"registry": subject.registry})
         except ValidationError as error:
             expect(False, f"the example {dict(fields)} is not valid: {_first(error)}")
 
@@ -74,7 +72,7 @@ def round_trip(subject: Subject) -> None:
     spec = subject.spec
     try:
         text = json.dumps(spec.model_dump(mode="json"), allow_nan=False)
-        again = type(spec).model_validate(json.loads(text))
+        again = type(spec).model_validate(json.loads(text), context={"registry": subject.registry})
     except (TypeError, ValueError) as error:  # a ValidationError is a ValueError
         expect(False, f"the spec cannot be written as JSON and read back: {_first(error)}")
     expect(again == spec, f"written as JSON ({text}) and read back it is another spec: {again!r}, not {spec!r}")
@@ -86,19 +84,10 @@ def frozen(subject: Subject) -> None:
     expect(type(spec).model_config.get("frozen"), "its fields can be set; leave out `frozen` in model_config")
     data = spec.model_dump(mode="json")
     try:
-        type(spec).model_validate({**data, "no_such_field": 1})
+        type(spec).model_validate({**data, "no_such_field": 1}, context={"registry": subject.registry})
     except ValidationError:
         return
     expect(False, "an unknown field is accepted; leave out `extra` in model_config")
-
-
-@checks.add("declares-known-checks", "A declared failure of a check that does not exist excuses nothing, and misleads.")
-def declares_known_checks(subject: Subject) -> None:
-    from gptkit.testing.kit import checks_for
-
-    known = [check.name for check in checks_for(subject.kind)]
-    for name in type(subject.spec).expected_failures:
-        expect(name in known, f"expected_failures names {name!r}; {did_you_mean(name, known, label='there are')}")
 
 
 def _first(error: Exception) -> str:

@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gptkit.core.registry import default_registry
 from gptkit.core.resolution import resolve
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.embedding import EmbeddingSpec
@@ -103,8 +102,7 @@ def lends_its_table(subject: Subject) -> None:
 
 
 def _head(subject: Subject) -> tuple[Head, Embedding]:
-    registry = default_registry()
-    embedding_spec = cast("EmbeddingSpec", registry.component("embedding", "token").model_validate({"name": "token"}))
+    embedding_spec = cast("EmbeddingSpec", subject.other("embedding", "token"))
     embedding = resolve(embedding_spec, subject.context).build(subject.context)
     module = cast("Any", subject.module(embedding=embedding))
     with torch.no_grad():

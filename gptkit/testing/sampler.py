@@ -11,7 +11,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from gptkit.core.registry import default_registry
+from gptkit.core.registry import Registry
 from gptkit.inference.chain import Chain, row_streams
 from gptkit.kinds.sampler import Sampler, SamplerContext, SamplerSpec
 from gptkit.kinds.tokenizer import Tokenizer, TokenizerSpec
@@ -26,31 +26,33 @@ N_DRAWS = 4000
 
 
 @cache
-def _tokenizer() -> Tokenizer:
+def _tokenizer(registry: Registry) -> Tokenizer:
     """A token for each byte, and an end token: for samplers that look at text."""
-    spec = default_registry().component("tokenizer", "byte").model_validate({"name": "byte"})
+    spec = registry.component("tokenizer", "byte").model_validate({"name": "byte"}, context={"registry": registry})
     assert isinstance(spec, TokenizerSpec)
     return spec.fit(iter(()))
 
 
-def _build(spec: SamplerSpec, batch: int) -> Sampler:
-    return spec.build(SamplerContext(_tokenizer().vocab_size, batch, _tokenizer()))
+def _build(subject: Subject, batch: int) -> Sampler:
+    tokenizer = _tokenizer(subject.registry)
+    spec: SamplerSpec = subject.spec
+    return spec.build(SamplerContext(tokenizer.vocab_size, batch, tokenizer))
 
 
-def _case(batch: int = 4, seed: int = 0) -> tuple[Tensor, list[list[int]]]:
+def _case(subject: Subject, batch: int = 4, seed: int = 0) -> tuple[Tensor, list[list[int]]]:
     """Logits of which a third is ruled out, and histories of uneven length that repeat tokens."""
-    generator = torch.Generator().manual_seed(seed)
-    logits_BV = torch.randn(batch, _tokenizer().vocab_size, generator=generator) * 4
+    tokenizer, generator = _tokenizer(subject.registry), torch.Generator().manual_seed(seed)
+    logits_BV = torch.randn(batch, tokenizer.vocab_size, generator=generator) * 4
     logits_BV[:, 1::3] = -torch.inf
-    logits_BV[:, _tokenizer().end_id] = 2.0
+    logits_BV[:, tokenizer.end_id] = 2.0
     history = [torch.randint(0, 40, (12 + 2 * row,), generator=generator).tolist() for row in range(batch)]
     return logits_BV, history
 
 
 @checks.add("keeps-shape", "The next sampler of the chain counts on logits of the same shape, in fp32.")
 def keeps_shape(subject: Subject) -> None:
-    logits_BV, history = _case()
-    out = _build(subject.spec, 4)(logits_BV.clone(), history)
+    logits_BV, history = _case(subject)
+    out = _build(subject, 4)(logits_BV.clone(), history)
     expect(out.shape == logits_BV.shape, f"{tuple(logits_BV.shape)} became {tuple(out.shape)}")
     expect(out.dtype == torch.float32, f"fp32 became {out.dtype}")
     expect(not out.isnan().any() and bool((out < torch.inf).all()), "the logits that come out hold NaN or +∞")
@@ -58,8 +60,8 @@ def keeps_shape(subject: Subject) -> None:
 
 @checks.add("never-revives", "A token that is ruled out (-∞) stays so: whoever ruled it out relies on it.")
 def never_revives(subject: Subject) -> None:
-    logits_BV, history = _case()
-    out = _build(subject.spec, 4)(logits_BV.clone(), history)
+    logits_BV, history = _case(subject)
+    out = _build(subject, 4)(logits_BV.clone(), history)
     back = ((logits_BV == -torch.inf) & (out != -torch.inf)).nonzero().tolist()
     expect(
         not back, f"a logit of -∞ came back as {float(out[tuple(back[0])]):.4g} at (row, token) {back[0]}" if back else ""
@@ -68,12 +70,12 @@ def never_revives(subject: Subject) -> None:
 
 @checks.add("leaves-a-token", "With every token ruled out nothing can be drawn, and the text ends in an error.")
 def leaves_a_token(subject: Subject) -> None:
-    logits_BV, history = _case()
+    logits_BV, history = _case(subject)
     logits_BV[1] = -torch.inf
     logits_BV[1, 2] = -5.0
     logits_BV[2] = 1.25  # all alike
     logits_BV[3] *= 20  # one token has it all
-    sampler = _build(subject.spec, 4)
+    sampler = _build(subject, 4)
     for step in range(3):
         out = sampler(logits_BV.clone(), history)
         empty = (out == -torch.inf).all(-1).nonzero().flatten().tolist()
@@ -86,35 +88,35 @@ def leaves_a_token(subject: Subject) -> None:
 
 @checks.add("changes-nothing-in-place", "The logits and the history belong to the generator, which uses both again.")
 def changes_nothing_in_place(subject: Subject) -> None:
-    logits_BV, history = _case()
+    logits_BV, history = _case(subject)
     before, told = logits_BV.clone(), [list(row) for row in history]
-    _build(subject.spec, 4)(logits_BV, history)
+    _build(subject, 4)(logits_BV, history)
     expect(torch.equal(logits_BV, before), "the logits that were given have been changed in place")
     expect(history == told, "the history that was given has been changed in place")
 
 
 @checks.add("same-input-same-output", "With a seed a text can be written again, so a sampler draws nothing by itself.")
 def same_input_same_output(subject: Subject) -> None:
-    logits_BV, history = _case()
+    logits_BV, history = _case(subject)
     torch.manual_seed(1)
-    once = _build(subject.spec, 4)(logits_BV.clone(), history)
+    once = _build(subject, 4)(logits_BV.clone(), history)
     torch.manual_seed(2)
-    same(_build(subject.spec, 4)(logits_BV.clone(), history), once, "built anew and given the same, it gives other logits")
+    same(_build(subject, 4)(logits_BV.clone(), history), once, "built anew and given the same, it gives other logits")
 
 
 @checks.add("rows-are-independent", "Texts are written in batches, and what one says must not depend on the others.")
 def rows_are_independent(subject: Subject) -> None:
-    logits_BV, history = _case()
-    together = _build(subject.spec, 4)(logits_BV.clone(), history)
+    logits_BV, history = _case(subject)
+    together = _build(subject, 4)(logits_BV.clone(), history)
     for row in range(4):
-        alone = _build(subject.spec, 1)(logits_BV[row : row + 1].clone(), history[row : row + 1])
+        alone = _build(subject, 1)(logits_BV[row : row + 1].clone(), history[row : row + 1])
         same(together[row : row + 1], alone, f"row {row} of four gives other logits than by itself")
 
 
 @checks.add("follows-its-rows", "Rows that are finished leave the batch; state for a row must go with its row.")
 def follows_its_rows(subject: Subject) -> None:
-    logits_BV, history = _case(3)
-    together, alone = _build(subject.spec, 3), [_build(subject.spec, 1) for _ in range(3)]
+    logits_BV, history = _case(subject, 3)
+    together, alone = _build(subject, 3), [_build(subject, 1) for _ in range(3)]
     rows = [0, 1, 2]
     for step in range(6):
         out = together(logits_BV[rows] + step, [history[row] for row in rows])
@@ -138,11 +140,12 @@ def follows_its_rows(subject: Subject) -> None:
 
 @checks.add("draws-follow-the-logits", "What is written follows softmax of the logits that come out, and nothing else.")
 def draws_follow_the_logits(subject: Subject) -> None:
-    logits_1V, history = _case(1)
+    logits_1V, history = _case(subject, 1)
     logits_1V[0, 12:] = -torch.inf
     logits_1V[0, :12] = torch.linspace(-1, 1, 12)[torch.randperm(12, generator=torch.Generator().manual_seed(1))]
-    p_V = _build(subject.spec, 1)(logits_1V.clone(), history)[0].double().softmax(-1)
-    context = SamplerContext(_tokenizer().vocab_size, N_DRAWS, _tokenizer())
+    p_V = _build(subject, 1)(logits_1V.clone(), history)[0].double().softmax(-1)
+    tokenizer = _tokenizer(subject.registry)
+    context = SamplerContext(tokenizer.vocab_size, N_DRAWS, tokenizer)
     picked_N = Chain([subject.spec], context, row_streams(0, N_DRAWS)).pick(
         logits_1V.expand(N_DRAWS, -1).clone(), history * N_DRAWS
     )

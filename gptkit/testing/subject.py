@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from gptkit.core.component import Component
 from gptkit.core.errors import SpecError, TokenizerError
-from gptkit.core.registry import default_registry
+from gptkit.core.registry import Registry, default_registry
 from gptkit.core.resolution import resolve
+from gptkit.files import validate_data
 from gptkit.kinds.attention import AttentionSpec
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.initializer import InitializerSpec
@@ -46,20 +47,31 @@ _COMPANIONS = {"rotate": "rotary", "bias": "alibi", "content_bias": "shaw", "val
 
 
 class Subject:
-    """One configured component. What is built for one check is kept for the next."""
+    """One configured component. What is built for one check is kept for the next.
+
+    Args:
+        spec: the component.
+        registry: where it and the components around it are looked up; by default what is installed.
+    """
 
     _latest: ClassVar[Subject | None] = None
 
-    def __init__(self, spec: Component) -> None:
+    def __init__(self, spec: Component, registry: Registry | None = None) -> None:
         self.spec: Any = spec
+        self.registry = registry or default_registry()
         self._models: dict[tuple[str, bool], GPT] = {}
 
     @classmethod
-    def of(cls, spec: Component) -> Subject:
+    def of(cls, spec: Component, registry: Registry | None = None) -> Subject:
         """The subject of a spec, the same one as long as the same spec is asked for."""
-        if cls._latest is None or cls._latest.spec is not spec:
-            cls._latest = cls(spec)
+        registry = registry or default_registry()
+        if cls._latest is None or cls._latest.spec is not spec or cls._latest.registry is not registry:
+            cls._latest = cls(spec, registry)
         return cls._latest
+
+    def other(self, kind: str, name: str) -> Any:
+        """Another component, as it is by default."""
+        return self.registry.component(kind, name).model_validate({"name": name}, context={"registry": self.registry})
 
     @property
     def kind(self) -> str:
@@ -71,7 +83,7 @@ class Subject:
         spec = self.spec
         fields = type(spec).model_fields
         needed = {name: getattr(spec, name) for name, info in fields.items() if info.is_required()}
-        plain = type(spec).model_validate({"name": spec.name, **needed})
+        plain = type(spec).model_validate({"name": spec.name, **needed}, context={"registry": self.registry})
         shown = [name for name in fields if name in needed or getattr(spec, name) != getattr(plain, name)]
         changed = [f"{name}={_short(getattr(spec, name))}" for name in shown]
         return f"{self.kind} {spec.name}" + (f" ({', '.join(changed)})" if changed else "")
@@ -85,9 +97,17 @@ class Subject:
             return ["none" if self.kind == "embedding" else "rotary"]
         hooks = [hook for hook in _COMPANIONS if hook in spec.accepts]
         found = ["none", "learned", *(_COMPANIONS[hook] for hook in hooks)]
-        registry = default_registry()
-        takes = [name for name in dict.fromkeys(found) if _hooks(registry.component("position", name)) <= spec.accepts]
+        positions = {name: self.registry.component("position", name) for name in found}
+        takes = [name for name, position in positions.items() if _hooks(position) <= spec.accepts]
         return takes if len(takes) < 4 else ["none", *takes[2:]]
+
+    def read(self, layout: Mapping[str, Any]) -> ModelSpec:
+        """The model's spec, with components looked up in the subject's registry.
+
+        Raises:
+            SpecError: the layout is invalid.
+        """
+        return validate_data(layout, ModelSpec, self.registry)
 
     def layout(self, companion: str = "rotary", *, window: bool = False, **changes: Any) -> dict[str, Any]:
         """The model part of a spec with the component in its place."""
@@ -106,8 +126,15 @@ class Subject:
         else:
             model[self.kind] = spec
         if isinstance(spec, PositionSpec):
-            model["attention"] = _attention_for(spec) or model["attention"]
+            model["attention"] = self._attention_for(spec) or model["attention"]
         return {**model, **changes}
+
+    def _attention_for(self, position: PositionSpec) -> dict[str, Any] | None:
+        """An attention that takes a position: multi-head, or the first registered one that does."""
+        for name in ["multi-head", *self.registry.names("attention")]:
+            if _hooks(position) <= cast("type[AttentionSpec]", self.registry.component("attention", name)).accepts:
+                return {"name": name, "n_heads": 2, "d_head": D_HEAD} if name == "multi-head" else {"name": name}
+        return None
 
     def make(self, companion: str | None = None, *, window: bool = False, seed: int = 0, **how: Any) -> GPT:
         """A tiny GPT with the component in it.
@@ -122,7 +149,7 @@ class Subject:
         layout = self.layout(companion or self.companions()[-1], window=window, **how)
         layout["context_length"] = self._within_reach(layout)
         try:
-            return GPT(layout, vocab, seed=seed, **options)
+            return GPT(self.read(layout), vocab, seed=seed, **options)
         except SpecError as error:
             sizes = f"d_model {layout['d_model']}, context_length {layout['context_length']}"
             raise ContractError(
@@ -194,8 +221,8 @@ class Subject:
 
     def started(self, built: nn.Module) -> nn.Module:
         """A module that was built by itself, with its weights as they start."""
-        scheme = default_registry().component("initializer", "normal").model_validate({"name": "normal"})
-        initialize(nn.ModuleDict({"component": built}), cast("InitializerSpec", scheme), self.context, seed=0)
+        scheme = cast("InitializerSpec", self.other("initializer", "normal"))
+        initialize(nn.ModuleDict({"component": built}), scheme, self.context, seed=0)
         return built
 
     def forward(self, ids_BT: Tensor) -> Forward:
@@ -236,16 +263,6 @@ def token_ids(rows: int, length: int, seed: int = 0) -> Tensor:
 
 def _hooks(position: Any) -> frozenset[str]:
     return frozenset(position.uses) - {"embed"}
-
-
-def _attention_for(position: PositionSpec) -> dict[str, Any] | None:
-    """An attention that takes a position: multi-head, or the first registered one that does."""
-    registry = default_registry()
-    names = ["multi-head", *registry.names("attention")]
-    for name in names:
-        if _hooks(position) <= cast("type[AttentionSpec]", registry.component("attention", name)).accepts:
-            return {"name": name, "n_heads": 2, "d_head": D_HEAD} if name == "multi-head" else {"name": name}
-    return None
 
 
 @torch.no_grad()

@@ -89,11 +89,3 @@ class CanBeChanged(Mutant, ConstantSpec):
     model_config = ConfigDict(frozen=False)
     name: Literal["can-be-changed"] = "can-be-changed"
     caught_by = "frozen"
-
-
-class ExcusesNothing(Mutant, ConstantSpec):
-    """Declares a failure of a check that does not exist."""
-
-    name: Literal["excuses-nothing"] = "excuses-nothing"
-    expected_failures: ClassVar[Mapping[str, str]] = {"within-bound": "a slip of the pen"}
-    caught_by = "declares-known-checks"

@@ -143,7 +143,7 @@ def test_check_prints_a_table_and_fails_where_a_promise_is_broken(made: Path, mo
     assert done.exit_code == 0, done.output
     rows = {line.split()[0]: line.split()[1:] for line in done.output.splitlines() if len(line.split()) == 2}
     assert rows["within-bounds"] == ["ok"]
-    assert "8 checks, none failed" in done.output
+    assert "7 checks, none failed" in done.output
 
     cls = gptkit.core.registry.default_registry().component("schedule", "new-schedule")
     monkeypatch.setattr(cls, "factor", lambda self, step, steps: 2.0)
@@ -151,10 +151,12 @@ def test_check_prints_a_table_and_fails_where_a_promise_is_broken(made: Path, mo
     assert done.exit_code == 1, done.output
     assert re.search(r"within-bounds +FAILED", done.output)
     assert "schedule new-schedule: within-bounds: the factor at step 0 of 1 is 2.0" in done.output
-    monkeypatch.setattr(cls, "expected_failures", {"within-bounds": "on purpose"})
-    done = call("plugin", "check", "new-schedule")
+    done = call("plugin", "check", "new-schedule", "--expect-failure", "new-schedule:within-bounds=on purpose")
     assert done.exit_code == 0, done.output
     assert "schedule new-schedule: within-bounds: on purpose" in done.output
+    done = call("plugin", "check", "new-schedule", "--expect-failure", "new-schedule:within-bound=on purpose")
+    assert done.exit_code == 2
+    assert "did you mean 'within-bounds'?" in done.output
 
 
 def test_check_of_what_is_not_there_or_broken(monkeypatch: pytest.MonkeyPatch) -> None:

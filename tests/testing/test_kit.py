@@ -1,4 +1,4 @@
-"""How the kit runs, what it says, and how a component declares what it is known to fail."""
+"""How the kit runs, what it reports, and how a caller expects failures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import torch
 from fake_plugins import plugin, registry
 from pydantic import Field, ValidationError
 
-import gptkit.core.registry.lookup
 from gptkit.components.schedule.constant import ConstantSpec
 from gptkit.components.tokenizer.char import CharSpec
 from gptkit.core.component import Component
@@ -26,23 +25,16 @@ from gptkit.testing import (
     run_checks,
 )
 from gptkit.testing.check import same
+from gptkit.testing.subject import Subject
 
 
 class Overshooting(ConstantSpec):
-    """Goes above the peak rate, and admits it."""
+    """Goes above the peak rate."""
 
     name: Literal["overshooting"] = "overshooting"
-    expected_failures: ClassVar[Mapping[str, str]] = {"within-bounds": "a warm restart overshoots on purpose"}
 
     def factor(self, step: int, steps: int) -> float:
         return 1.5
-
-
-class Modest(ConstantSpec):
-    """Declares a failure that it does not have."""
-
-    name: Literal["modest"] = "modest"
-    expected_failures: ClassVar[Mapping[str, str]] = {"within-bounds": "it may go too high"}
 
 
 class Crashing(ConstantSpec):
@@ -62,8 +54,11 @@ class Leveled(ConstantSpec):
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({"level": 0.5}, {"level": 1.0, "warmup_steps": 3}, {"level": 0.5})
 
 
-def outcome(spec: Component, check: str) -> tuple[str, str, bool]:
-    (result,) = run_checks(spec, only=[check])
+EXPECTED = {"within-bounds": "a warm restart overshoots on purpose"}
+
+
+def outcome(spec: Component, check: str, **options: Any) -> tuple[str, str, bool]:
+    (result,) = run_checks(spec, only=[check], **options)
     return result.outcome, result.message, result.ok
 
 
@@ -76,7 +71,7 @@ def test_every_kind_has_checks_that_say_why() -> None:
             assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", check.name)
             assert re.fullmatch(r"[A-Z].{20,110}[.]", check.why), check.why
     shared = {check.name for check in checks_for("a-strangers-kind")}
-    assert shared == {"named", "documented", "constructible", "round-trip", "frozen", "declares-known-checks"}
+    assert shared == {"named", "documented", "constructible", "round-trip", "frozen"}
 
 
 class Taster(Component):
@@ -100,11 +95,11 @@ class Cake(Taster):
     sugar: int = Field(1, description="Spoons of it.")
 
 
-def test_a_plugins_kind_brings_its_own_checks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gptkit.core.registry.lookup, "_default", registry(plugin("gptkit-taster", [Cake], [Taster])))
-    assert outcome(Cake(), "sweet") == ("passed", "", True)
-    assert outcome(Cake(sugar=0), "sweet") == ("failed", "there is no sugar in it", False)
-    assert all(result.ok for result in run_checks(Cake()))
+def test_a_plugins_kind_defines_its_own_checks() -> None:
+    taster = registry(plugin("gptkit-taster", [Cake], [Taster]))
+    assert outcome(Cake(), "sweet", registry=taster) == ("passed", "", True)
+    assert outcome(Cake(sugar=0), "sweet", registry=taster) == ("failed", "there is no sugar in it", False)
+    assert all(result.ok for result in run_checks(Cake(), registry=taster))
 
 
 def test_passed_failed_and_crashed() -> None:
@@ -114,15 +109,24 @@ def test_passed_failed_and_crashed() -> None:
     assert message == "it raised ZeroDivisionError: no steps"
 
 
-def test_a_declared_failure_is_told_with_its_reason() -> None:
-    assert outcome(Overshooting(), "within-bounds") == ("expected", "a warm restart overshoots on purpose", True)
-    assert outcome(Overshooting(), "pure")[0] == "passed"
+def test_an_expected_failure_is_reported_with_its_reason() -> None:
+    expected = ("expected", "a warm restart overshoots on purpose", True)
+    assert outcome(Overshooting(), "within-bounds", expected_failures=EXPECTED) == expected
+    assert outcome(Overshooting(), "pure", expected_failures=EXPECTED)[0] == "passed"
+    assert outcome(Overshooting(), "within-bounds")[0] == "failed"
 
 
-def test_a_declared_failure_that_passes_is_told_too() -> None:
-    kind, message, ok = outcome(Modest(), "within-bounds")
+def test_an_expected_failure_that_passes_is_reported_too() -> None:
+    kind, message, ok = outcome(ConstantSpec(), "within-bounds", expected_failures=EXPECTED)
     assert (kind, ok) == ("unexpected", False)
-    assert "it may go too high" in message
+    assert "a warm restart overshoots on purpose" in message
+
+
+def test_an_expected_failure_of_an_unknown_check_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"no check is called 'within-bound'; did you mean 'within-bounds'\?"):
+        run_checks(ConstantSpec(), expected_failures={"within-bound": "a typing error"})
+    with pytest.raises(ValueError, match="no check is called 'within-bound'"):
+        parametrize_checks(ConstantSpec, expected_failures={"within-bound": "a typing error"})
 
 
 def test_what_has_nothing_to_check_is_skipped_with_the_reason() -> None:
@@ -132,9 +136,9 @@ def test_what_has_nothing_to_check_is_skipped_with_the_reason() -> None:
 
 def test_a_check_can_be_called() -> None:
     check = next(check for check in checks_for("schedule") if check.name == "within-bounds")
-    check(ConstantSpec())
+    check(Subject(ConstantSpec()))
     with pytest.raises(ContractError, match=r"step 0 of 1 is 1\.5"):
-        check(Overshooting())
+        check(Subject(Overshooting()))
 
 
 def test_checks_leave_the_random_numbers_alone() -> None:
@@ -167,8 +171,8 @@ def params(decorator: Any) -> list[Any]:
     return list(decorator.args[1])
 
 
-def test_parametrize_marks_declared_failures() -> None:
-    found = {param.id: param for param in params(parametrize_checks(Overshooting(), Leveled))}
+def test_parametrize_marks_expected_failures() -> None:
+    found = {param.id: param for param in params(parametrize_checks(Overshooting(), Leveled, expected_failures=EXPECTED))}
     declared = found["schedule overshooting-within-bounds"]
     assert declared.marks[0].name == "xfail"
     assert declared.marks[0].kwargs == {"reason": "a warm restart overshoots on purpose", "strict": True}

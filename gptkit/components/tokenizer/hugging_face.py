@@ -8,7 +8,7 @@ import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -164,8 +164,6 @@ class HuggingFaceSpec(TokenizerSpec):
 
         Lossless if it is byte-level and changes nothing before it splits; others may lose spaces or composed characters.
     """
-
-    expected_failures: ClassVar[Mapping[str, str]] = {"constructible": "the path of a file that only the user has"}
 
     name: Literal["hugging-face"] = "hugging-face"
     path: str = Field(min_length=1, description="A tokenizer.json, or the folder that holds one.")

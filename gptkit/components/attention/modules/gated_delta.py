@@ -7,13 +7,12 @@ F features that are convolved (queries, keys and values of all heads).
 from __future__ import annotations
 
 import math
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gptkit.components.attention.gated_delta import GatedDeltaSpec
 from gptkit.kinds.context import BuildContext
 from gptkit.nn.attention.base import Attention
 from gptkit.nn.cache.allocation import Allocation
@@ -21,6 +20,9 @@ from gptkit.nn.cache.recurrent import RecurrentState
 from gptkit.nn.forward import Forward
 from gptkit.nn.initial import Initial, consecutive
 from gptkit.ops.delta_rule import causal_conv, gated_delta_rule, gated_delta_step
+
+if TYPE_CHECKING:
+    from gptkit.components.attention.gated_delta import GatedDeltaSpec
 
 __all__ = ["GatedDelta"]
 

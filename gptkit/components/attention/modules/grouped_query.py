@@ -5,14 +5,18 @@ Shapes: B batch, H query heads, K key/value heads, T tokens, D head size, E mode
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
-from gptkit.components.attention.grouped_query import HeadedSpec
 from gptkit.kinds.context import BuildContext
 from gptkit.nn.attention.softmax import SoftmaxAttention
 from gptkit.nn.forward import Forward
 from gptkit.nn.initial import Initial, consecutive
+
+if TYPE_CHECKING:
+    from gptkit.components.attention.grouped_query import HeadedSpec
 
 __all__ = ["EachHead", "GroupedQueryAttention"]
 

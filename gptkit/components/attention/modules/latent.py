@@ -6,18 +6,20 @@ V features of a value, C width of the latent, E model width.
 
 from __future__ import annotations
 
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 
-from gptkit.components.attention.latent import LatentSpec
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.position import HeadShape
 from gptkit.nn.attention.softmax import SoftmaxAttention
 from gptkit.nn.cache.state import TokenState
 from gptkit.nn.forward import Forward
 from gptkit.nn.initial import Initial
+
+if TYPE_CHECKING:
+    from gptkit.components.attention.latent import LatentSpec
 
 __all__ = ["LatentAttention"]
 

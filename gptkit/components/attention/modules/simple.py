@@ -5,13 +5,17 @@ Shapes: B batch, T tokens, E model width.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor
 
-from gptkit.components.attention.simple import SimpleSpec
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.position import HeadShape
 from gptkit.nn.attention.softmax import SoftmaxAttention
 from gptkit.nn.forward import Forward
+
+if TYPE_CHECKING:
+    from gptkit.components.attention.simple import SimpleSpec
 
 __all__ = ["SimpleAttention"]
 

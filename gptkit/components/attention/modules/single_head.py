@@ -5,14 +5,18 @@ Shapes: B batch, T tokens, D width of the head, E model width.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor
 
-from gptkit.components.attention.single_head import SingleHeadSpec
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.position import HeadShape
 from gptkit.nn.attention.softmax import SoftmaxAttention
 from gptkit.nn.forward import Forward
 from gptkit.nn.initial import Initial
+
+if TYPE_CHECKING:
+    from gptkit.components.attention.single_head import SingleHeadSpec
 
 __all__ = ["SingleHeadAttention"]
 

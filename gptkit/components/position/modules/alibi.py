@@ -6,13 +6,16 @@ Shapes: B batch, H heads, T queries, S keys.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from gptkit.components.position.alibi import AlibiSpec
 from gptkit.kinds.position import HeadShape
 from gptkit.nn.position import Position, at
+
+if TYPE_CHECKING:
+    from gptkit.components.position.alibi import AlibiSpec
 
 __all__ = ["AlibiPosition"]
 

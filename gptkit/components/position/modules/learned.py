@@ -5,12 +5,16 @@ Shapes: B batch, T tokens, E model width.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor, nn
 
-from gptkit.components.position.learned import LearnedSpec
 from gptkit.kinds.context import BuildContext
 from gptkit.nn.initial import Initial
 from gptkit.nn.position import Position
+
+if TYPE_CHECKING:
+    from gptkit.components.position.learned import LearnedSpec
 
 __all__ = ["LearnedPosition"]
 

@@ -5,13 +5,15 @@ Shapes: B batch, H heads, T queries, D head size.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from gptkit.components.position.query_temperature import QueryTemperatureSpec
 from gptkit.nn.position import Position
+
+if TYPE_CHECKING:
+    from gptkit.components.position.query_temperature import QueryTemperatureSpec
 
 __all__ = ["QueryTemperature"]
 

@@ -5,15 +5,17 @@ Shapes: B batch, H heads, T tokens, S keys, D head size, R rotated features (R â
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from gptkit.components.position.rotary import RotarySpec
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.rotary_scaling import RotaryScalingSpec
 from gptkit.nn.position import Position
+
+if TYPE_CHECKING:
+    from gptkit.components.position.rotary import RotarySpec
 
 __all__ = ["RotaryPosition"]
 

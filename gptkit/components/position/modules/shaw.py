@@ -5,12 +5,16 @@ Shapes: B batch, H heads, T queries, S keys, D head size, N distances told apart
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
-from gptkit.components.position.shaw import ShawSpec
 from gptkit.nn.initial import Initial
 from gptkit.nn.position import Position
+
+if TYPE_CHECKING:
+    from gptkit.components.position.shaw import ShawSpec
 
 __all__ = ["ShawPosition"]
 

@@ -5,12 +5,16 @@ Shapes: B batch, T tokens, E model width.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
-from gptkit.components.position.sinusoidal import SinusoidalSpec
 from gptkit.kinds.context import BuildContext
 from gptkit.nn.position import Position
+
+if TYPE_CHECKING:
+    from gptkit.components.position.sinusoidal import SinusoidalSpec
 
 __all__ = ["SinusoidalPosition"]
 

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from gptkit.components.position.t5_bias import T5BiasSpec
 from gptkit.nn.initial import Initial
 from gptkit.nn.position import Position, at
+
+if TYPE_CHECKING:
+    from gptkit.components.position.t5_bias import T5BiasSpec
 
 __all__ = ["T5BiasPosition"]
 
