@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gptkit.core.errors import Problem, SpecError
+from gptkit.core.registry import Registry
 from gptkit.data import corpus_texts
 from gptkit.kinds.tokenizer import Tokenizer
 from gptkit.model.gpt import GPT
@@ -18,7 +19,14 @@ from gptkit.training.seeds import derive
 __all__ = ["build", "fit_tokenizer", "new_model"]
 
 
-def build(spec: SpecLike, overrides: Sequence[str] = (), *, device: str = "cpu", **changes: Any) -> GPT:
+def build(
+    spec: SpecLike,
+    overrides: Sequence[str] = (),
+    *,
+    device: str = "cpu",
+    registry: Registry | None = None,
+    **changes: Any,
+) -> GPT:
     """The untrained model of a spec.
 
     ::
@@ -29,13 +37,14 @@ def build(spec: SpecLike, overrides: Sequence[str] = (), *, device: str = "cpu",
         spec: a spec file, the name of a shipped one, plain data, or an `ExperimentSpec`.
         overrides: ``"model.position=alibi"`` and the like, as on the command line.
         device: where its weights live; ``"meta"`` for a model without memory.
+        registry: where components are looked up; by default what is installed.
         changes: parts of the spec to change, with Python values; ``**{"model.d_model": 64}`` reaches deeper.
 
     Raises:
         SpecError: the spec is wrong.
         TokenizerError, DataError: the vocabulary's size depends on the corpus, and that cannot be had.
     """
-    opened = open_spec(spec, overrides, changes)
+    opened = open_spec(spec, overrides, changes, registry=registry)
     known = opened.spec.model.vocab_size or opened.spec.tokenizer.expected_vocab_size
     vocab_size = fit_tokenizer(opened).vocab_size if known is None else known
     return new_model(opened.spec, vocab_size, device=device)
