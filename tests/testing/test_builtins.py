@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from gptkit.core.component import Component
 from gptkit.core.registry import default_registry
-from gptkit.testing import instances, run_checks
+from gptkit.testing import KNOWN_FAILURES, instances, run_checks
 from gptkit.testing.texts import CORPUS
 
 CLASSES = [
@@ -71,7 +71,8 @@ def test_hugging_face_keeps_its_promises(tmp_path: Path) -> None:
     core.train_from_iterator(CORPUS, trainer)
     core.save(str(tmp_path / "tokenizer.json"))
     cls = default_registry().component("tokenizer", "hugging-face")
-    results = run_checks(cls.model_validate({"name": "hugging-face", "path": str(tmp_path), "end_token": "<|end|>"}))
+    spec = cls.model_validate({"name": "hugging-face", "path": str(tmp_path), "end_token": "<|end|>"})
+    results = run_checks(spec, expected_failures=KNOWN_FAILURES["tokenizer hugging-face"])
     assert not told(results)
     assert [result.check.name for result in results if result.outcome == "expected"] == ["constructible"]
 
