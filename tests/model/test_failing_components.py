@@ -111,9 +111,10 @@ def test_resolving_to_nothing_is_told() -> None:
 def test_the_innermost_component_is_blamed_and_the_place_is_the_layers() -> None:
     layers = [{}, {"feedforward": {"name": "mlp", "activation": "inside"}}]
     found = mistakes(n_layers=2, layers=layers)
-    assert list(found) == ["layers.1.feedforward"]
+    assert list(found) == ["layers.1.feedforward.activation"]
     assert (
-        "activation 'inside' of gptkit-broken==0.1 failed in resolved: RuntimeError: inside" in found["layers.1.feedforward"]
+        "activation 'inside' of gptkit-broken==0.1 failed in resolved: RuntimeError: inside"
+        in found["layers.1.feedforward.activation"]
     )
 
 

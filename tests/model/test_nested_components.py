@@ -212,3 +212,39 @@ def test_a_final_norm_may_depend_on_the_fields_of_the_last_block(bias: bool) -> 
     assert (spec.final_norm is None) is bias
     layers = [{"block": "pre-norm"}, {"block": Sometimes(normed=bias)}]
     assert (ModelSpec.model_validate({**PARTS, "layers": layers}).final_norm is None) is bias
+
+
+class LoopedSpec(BlockSpec):
+    """A block applied several times with the same weights."""
+
+    name: Literal["looped"] = "looped"
+    block: BlockSpec = component("pre-norm", description="The block.")
+    times: int = 2
+
+    def build(self, context: BuildContext) -> Any:
+        return Looped(self, context)
+
+
+class Looped(torch.nn.Module):
+    def __init__(self, spec: LoopedSpec, context: BuildContext) -> None:
+        super().__init__()
+        self.times = spec.times
+        self.block = spec.block.build(context)
+
+    def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+        for _ in range(self.times):
+            x_BTE = self.block(x_BTE, forward)
+        return x_BTE
+
+
+@torch.no_grad()
+def test_looped_depth_decodes_with_a_state_for_each_application() -> None:
+    model = GPT({**PARTS, "block": LoopedSpec(times=3)}, V).double().eval()
+    tokens = ids(2, 12)
+    full, cache = model(tokens).logits, model.new_cache(2)
+    model(tokens[:, :6], cache=cache)
+    model(ids(2, 3, seed=3), cache=cache)
+    cache.truncate(6)
+    for at in range(6, 12):
+        step = model(tokens[:, at : at + 1], cache=cache).logits
+        torch.testing.assert_close(step[:, -1], full[:, at])

@@ -70,13 +70,6 @@ class ExpertsSpec(FeedForwardSpec):
             raise ValueError("shared_gate needs a shared feed-forward to gate; set `shared`, or remove shared_gate")
         return self
 
-    def resolved(self, context: BuildContext) -> Any:
-        return self.replace(
-            router=self.router.resolved(context),
-            expert=self.expert.resolved(context),
-            shared=None if self.shared is None else self.shared.resolved(context),
-        )
-
     def problems(self, context: BuildContext) -> Iterator[Problem]:
         for problem in self.router.expert_problems(self.n_experts):
             yield problem.below("router")

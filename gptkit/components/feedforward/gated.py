@@ -70,7 +70,7 @@ class GatedSpec(FeedForwardSpec):
         return self.multiple_of * max(1, math.ceil(wanted / self.multiple_of))
 
     def resolved(self, context: BuildContext) -> Any:
-        return self.replace(activation=self.activation.resolved(context), expansion=None, d_hidden=self.hidden(context))
+        return self.replace(expansion=None, d_hidden=self.hidden(context))
 
     def build(self, context: BuildContext) -> FeedForward:
         from gptkit.components.feedforward.modules.gated import Gated

@@ -56,7 +56,7 @@ class MLPSpec(FeedForwardSpec):
         return self.d_hidden or max(1, round(expansion * context.d_model))
 
     def resolved(self, context: BuildContext) -> Any:
-        return self.replace(activation=self.activation.resolved(context), expansion=None, d_hidden=self.hidden(context))
+        return self.replace(expansion=None, d_hidden=self.hidden(context))
 
     def build(self, context: BuildContext) -> FeedForward:
         from gptkit.components.feedforward.modules.mlp import MLP
