@@ -36,6 +36,7 @@ __all__ = [
 
 _NESTED = "text_config"
 _OTHER_MODALITIES = frozenset({"audio_config", "mm_tokens_per_image", "vision_config"})
+_WRAPPERS = ("_orig_mod.", "module.", "_forward_module.")
 _NOT_UNDERSTOOD = (LookupError, AttributeError, TypeError, ValueError, ArithmeticError)
 
 
@@ -173,7 +174,7 @@ def check_tensors(
         ExternalModelError: tensors are missing, unexpected, or of another shape; names them.
     """
     expected = {name: part for move in moves for name, part in zip(move.external, move.split(move.like), strict=True)}
-    own = {renamed(family, name): name for name in entries}
+    own = {renamed(family, name): stored for name, stored in _unwrapped(entries).items()}
     bare = not any(name.startswith(family.prefix) for name in own)
     full = {family.prefix + name if bare and name not in expected else name: stored for name, stored in own.items()}
     ignored = [*family.skipped(model.spec)]
@@ -202,6 +203,17 @@ def check_tensors(
                 f"{place}: {name} does not hold plain floating-point numbers", hint="Dequantise it first."
             )
     return full
+
+
+def _unwrapped(entries: Mapping[str, TensorEntry]) -> dict[str, str]:
+    """Return the tensors' names by those without the prefixes that torch.compile and data parallelism put before all."""
+    names = {name: name for name in entries}
+    while names:
+        prefix = next((each for each in _WRAPPERS if all(name.startswith(each) for name in names)), None)
+        if prefix is None:
+            break
+        names = {name.removeprefix(prefix): stored for name, stored in names.items()}
+    return names
 
 
 def renamed(family: FamilySpec, name: str) -> str:

@@ -6,6 +6,7 @@ So a model is converted in the memory that its largest tensor takes.
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from gptkit.core.atomic import atomic_file, reading
 from gptkit.core.errors import ExternalModelError
+from gptkit.core.pointers import refuse_pointer
 from gptkit.kinds.format import Progress, TensorEntry
 
 __all__ = ["TensorFiles", "counted", "read_json", "write_tensors"]
@@ -24,6 +26,7 @@ __all__ = ["TensorFiles", "counted", "read_json", "write_tensors"]
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 MAX_JSON = 64 * 2**20
 _AGAIN = "Get the file again: it is damaged, or was not copied whole."
+_SHARD = re.compile(r".*-(\d+)-of-(\d+)\.safetensors")
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
@@ -111,6 +114,7 @@ def read_json(file: Path) -> dict[str, Any]:
     Raises:
         ExternalModelError: it is missing, too large, or holds no mapping.
     """
+    refuse_pointer(file)
     try:
         if file.stat().st_size > MAX_JSON:
             raise ExternalModelError(f"{file} is larger than {MAX_JSON >> 20} MB, which no such file is")
@@ -138,12 +142,34 @@ def _parts(path: Path) -> list[Path]:
         if outside:
             raise ExternalModelError(f"{path / INDEX} names a file outside of its folder: {outside[0]!r}")
         return [path / name for name in names]
-    found = sorted(path.glob("*.bin")) + sorted(path.glob("*.pt*"))
-    hint = "Save it as safetensors: what pickle holds can run code." if found else "Give a folder with model.safetensors."
-    raise ExternalModelError(f"{path} has no safetensors files", hint=hint)
+    shards = _shards(path)
+    if shards:
+        return shards
+    pickles = sorted(file.name for ending in ("*.bin", "*.pt", "*.pth", "*.ckpt") for file in path.glob(ending))
+    if pickles:
+        raise ExternalModelError(
+            f"{path} holds its weights in pickle files ({', '.join(pickles[:3])}), which can run code when they are loaded",
+            hint="If you trust them, load the model with transformers and save it again as safetensors: save_pretrained.",
+        )
+    raise ExternalModelError(f"{path} has no safetensors files", hint="Give a directory with model.safetensors.")
+
+
+def _shards(path: Path) -> list[Path]:
+    """Return numbered shards that have no index, if they are complete, or the only safetensors file."""
+    found = sorted(path.glob("*.safetensors"))
+    numbers = [match for file in found if (match := _SHARD.fullmatch(file.name))]
+    if len(found) == 1 and not numbers:
+        return found
+    if numbers and len(numbers) == len(found) == int(numbers[0][2]):
+        return found
+    if found:
+        names = ", ".join(file.name for file in found[:4])
+        raise ExternalModelError(f"{path} is incomplete: it has {names}, and neither {SINGLE} nor {INDEX}", hint=_AGAIN)
+    return []
 
 
 def _open(file: Path) -> Any:
+    refuse_pointer(file)
     try:
         # The library reports a refused permission as it reports damage.
         with reading(file), file.open("rb"):

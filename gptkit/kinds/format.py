@@ -117,6 +117,13 @@ class ExternalModel(ABC):
             ExternalModelError: the model has none, or one that cannot be read; says what to do.
         """
 
+    def token_settings(self) -> Mapping[str, Any]:
+        """Return what other programs read of the tokenizer and gptkit does not: padding, lengths, ids that end a text.
+
+        The keys are those of tokenizer_config.json, and ``eos_token_id`` and ``pad_token_id`` of config.json.
+        """
+        return {}
+
     def generation(self) -> Mapping[str, Any]:
         """Return the defaults of generation, with the keys of generation_config.json."""
         return {}
@@ -133,6 +140,7 @@ class NativeModel:
         tokenizer: the run's.
         family: the name of the family that the model was imported as; None for others.
         generation: defaults of generation that it was imported with.
+        token_settings: settings of the tokenizer that it was imported with (`ExternalModel.token_settings`).
     """
 
     name: str
@@ -141,6 +149,7 @@ class NativeModel:
     tokenizer: Tokenizer
     family: str | None = None
     generation: Mapping[str, Any] = field(default_factory=dict)
+    token_settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 class FormatSpec(Component):

@@ -16,8 +16,10 @@ from gptkit.core.registry import Registry
 from gptkit.interop.selection import export_format
 from gptkit.interop.tensor_files import TensorFiles
 from gptkit.kinds.format import FormatSpec, NativeModel, Progress
+from gptkit.kinds.tokenizer import Tokenizer
 from gptkit.model.gpt import GPT
 from gptkit.model.spec import ModelSpec
+from gptkit.runs.chat import turn_end
 from gptkit.runs.folder import RunFolder
 from gptkit.runs.run import load_tokenizer
 
@@ -139,7 +141,7 @@ def _model(folder: RunFolder, registry: Registry | None) -> NativeModel:
     latest = CheckpointStore(folder.checkpoints).latest()
     if latest is None:
         raise CheckpointError(f"{folder.path} has no checkpoint yet", hint="Resume the training until it saves one.")
-    read_state(latest)
+    read_state(latest, verify={MODEL})
     tokenizer = load_tokenizer(spec, folder)
     tensors = TensorFiles(latest / MODEL)
     imported = folder.read_provenance().get("imported", {})
@@ -149,8 +151,18 @@ def _model(folder: RunFolder, registry: Registry | None) -> NativeModel:
         tensors=tensors,
         tokenizer=tokenizer,
         family=imported.get("family"),
-        generation=imported.get("generation", {}),
+        generation=imported.get("generation") or _generation(tokenizer),
+        token_settings=imported.get("token_settings", {}),
     )
+
+
+def _generation(tokenizer: Tokenizer) -> dict[str, Any]:
+    """Return the ids that end a reply, for a tokenizer whose chat template ends a turn with a token of its own."""
+    turn = turn_end(tokenizer) if tokenizer.chat_template is not None else None
+    if turn is None:
+        return {}
+    ends = (tokenizer.end_id, tokenizer.special_tokens[turn])
+    return {"eos_token_id": list(dict.fromkeys(end for end in ends if end is not None))}
 
 
 def _rows(model: ModelSpec, tensors: TensorFiles) -> int:

@@ -92,12 +92,17 @@ def convert_model(
     where = check_tensors(family, shell, moves, tensors.entries, external.location)
     words = _fit(spec, stored, external.location)
     if spec.model.vocab_size is not None and words.vocab_size > spec.model.vocab_size:
-        raise ExternalModelError(f"{source}: the tokenizer has {words.vocab_size} ids, the model {spec.model.vocab_size}")
+        raise ExternalModelError(
+            f"{source}: the tokenizer has {words.vocab_size:,} ids, the model {spec.model.vocab_size:,}",
+            hint="Remove added_tokens without a row in the embedding from tokenizer.json (often one for padding).",
+        )
 
     imported: dict[str, Any] = {"family": family.component_name(), "format": chosen.component_name(), "from": source.name}
     generation = dict(external.generation())
     if generation:
         imported["generation"] = generation
+    if tokenizer is None and external.token_settings():
+        imported["token_settings"] = dict(external.token_settings())
     run.recover()
     _require_allowed(run, overwrite)
     with run.lock():

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from gptkit.core.atomic import atomic_file
 from gptkit.core.errors import ExternalModelError
+from gptkit.core.pointers import refuse_pointer
 from gptkit.interop.formats.gguf.metadata import Typed
 
 __all__ = ["AGAIN", "GgufFile", "GgufTensor", "Typed", "write_gguf"]
@@ -75,6 +76,7 @@ class GgufFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        refuse_pointer(path)
         try:
             with path.open("rb") as stream:
                 size = os.fstat(stream.fileno()).st_size

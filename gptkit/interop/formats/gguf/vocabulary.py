@@ -67,7 +67,12 @@ class _Defaults(NamedTuple):
 
 def _byte_level(metadata: Mapping[str, Any], vocab: Mapping[str, int], place: str) -> dict[str, Any]:
     """The stages of a tokenizer.json for a byte-level pair encoding."""
-    pre = metadata.get("tokenizer.ggml.pre", "default")
+    pre = metadata.get("tokenizer.ggml.pre")
+    if pre is None:
+        raise ExternalModelError(
+            f"{place}: tokenizer.ggml.pre is missing, so the file does not say how texts are split; old converters omit it",
+            hint="Convert the model again with a current llama.cpp, or import the directory that it was made of.",
+        )
     if not isinstance(pre, str) or pre not in CUTS:
         what = did_you_mean(str(pre), sorted(CUTS), label="known are")
         raise ExternalModelError(

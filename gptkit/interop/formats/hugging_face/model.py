@@ -10,9 +10,10 @@ from gptkit.core.errors import ExternalModelError
 from gptkit.interop.tensor_files import TensorFiles, read_json
 from gptkit.kinds.format import ExternalModel, ExternalTokenizer
 
-__all__ = ["CONFIG", "GENERATION", "TOKENIZER", "HuggingFaceModel"]
+__all__ = ["CONFIG", "GENERATION", "TOKENIZER", "TOKENIZER_CONFIG", "HuggingFaceModel"]
 
 CONFIG, GENERATION, TOKENIZER = "config.json", "generation_config.json", "tokenizer.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
 
 
 class HuggingFaceModel(ExternalModel):
@@ -36,6 +37,24 @@ class HuggingFaceModel(ExternalModel):
             hint = "Save it with a fast tokenizer, or name one: --tokenizer byte, say."
             raise ExternalModelError(f"{self.directory} has no {TOKENIZER}", hint=hint)
         return ExternalTokenizer({"name": "hugging-face", "path": str(self.directory.resolve())})
+
+    def token_settings(self) -> Mapping[str, Any]:
+        found: dict[str, Any] = {}
+        file = self.directory / TOKENIZER_CONFIG
+        config = read_json(file) if file.is_file() else {}
+        pad = config.get("pad_token")
+        pad = pad.get("content") if isinstance(pad, dict) else pad
+        if isinstance(pad, str):
+            found["pad_token"] = pad
+        if config.get("padding_side") in ("left", "right"):
+            found["padding_side"] = config["padding_side"]
+        if isinstance(config.get("model_max_length"), int):
+            found["model_max_length"] = config["model_max_length"]
+        for key in ("eos_token_id", "pad_token_id"):
+            ids = self.config.get(key)
+            if isinstance(ids, int) or (isinstance(ids, list) and ids and all(isinstance(each, int) for each in ids)):
+                found[key] = ids
+        return found
 
     def generation(self) -> Mapping[str, Any]:
         file = self.directory / GENERATION

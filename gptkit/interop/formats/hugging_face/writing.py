@@ -13,7 +13,7 @@ from gptkit.core.atomic import write_text
 from gptkit.core.errors import TokenizerError
 from gptkit.core.registry import Registry
 from gptkit.interop.conversion import Move, external_entries, external_tensors, pair
-from gptkit.interop.formats.hugging_face.model import CONFIG, GENERATION, TOKENIZER
+from gptkit.interop.formats.hugging_face.model import CONFIG, GENERATION, TOKENIZER, TOKENIZER_CONFIG
 from gptkit.interop.selection import choose_family
 from gptkit.interop.tensor_files import SINGLE, counted, write_tensors
 from gptkit.kinds.format import NativeModel, Progress, TensorEntry
@@ -40,7 +40,9 @@ def write_directory(
     directory.mkdir(parents=True, exist_ok=True)
     report = counted(sum(entry.bytes for entry in written.values()), progress)
     write_tensors(directory / SINGLE, written, external_tensors(moves, model.tensors), progress=report)
-    remarks = _write_tokenizer(model.tokenizer, directory)
+    settings = dict(model.token_settings)
+    ids = {key: settings.pop(key, None) for key in ("eos_token_id", "pad_token_id")}
+    remarks = _write_tokenizer(model.tokenizer, settings, directory)
     if model.generation:
         _write_json(directory / GENERATION, model.generation)
     head = {
@@ -48,7 +50,8 @@ def write_directory(
         "model_type": chosen.model_type,
         "torch_dtype": _dtype(moves, entries),
     }
-    tokens = {"bos_token_id": model.tokenizer.start_id, "eos_token_id": model.tokenizer.end_id, "pad_token_id": None}
+    end = model.tokenizer.end_id if ids["eos_token_id"] is None else ids["eos_token_id"]
+    tokens = {"bos_token_id": model.tokenizer.start_id, "eos_token_id": end, "pad_token_id": ids["pad_token_id"]}
     # Written even where they are null: families have default ids for configurations without these keys.
     _write_json(directory / CONFIG, {**head, **config, **tokens})
     return remarks
@@ -59,7 +62,7 @@ def _dtype(moves: Sequence[Move], entries: Mapping[str, TensorEntry]) -> str:
     return "float32" if torch.float32 in dtypes else str(dtypes.pop()).removeprefix("torch.")
 
 
-def _write_tokenizer(tokenizer: Tokenizer, directory: Path) -> Sequence[str]:
+def _write_tokenizer(tokenizer: Tokenizer, settings: Mapping[str, Any], directory: Path) -> Sequence[str]:
     """Write tokenizer.json and tokenizer_config.json; return a remark where the tokenizer cannot be expressed."""
     try:
         text = tokenizer.to_tokenizer_json()
@@ -71,9 +74,10 @@ def _write_tokenizer(tokenizer: Tokenizer, directory: Path) -> Sequence[str]:
     config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
     config |= {key: spelled[number] for key, number in ends.items() if number is not None and number in spelled}
     config["add_bos_token"] = "bos_token" in config
+    config |= settings
     if tokenizer.chat_template is not None:
         config["chat_template"] = tokenizer.chat_template
-    _write_json(directory / "tokenizer_config.json", config)
+    _write_json(directory / TOKENIZER_CONFIG, config)
     return []
 
 

@@ -1,0 +1,111 @@
+"""Files that cannot be imported as they are: the message names the cause, and wrapped or sharded weights are read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from interop.test_hostile import altered, sound, take
+from safetensors.torch import load_file, save_file
+
+import gptkit
+from gptkit.core.errors import GptkitError
+
+__all__ = ["sound"]
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0000\nsize 12345\n"
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
+def test_git_lfs_pointers(sound: Path, tmp_path: Path, name: str) -> None:
+    folder = altered(sound, tmp_path)
+    (folder / name).write_text(POINTER)
+    with pytest.raises(GptkitError, match=rf"{name} is a Git LFS pointer(?s:.*)lfs pull"):
+        gptkit.import_model(folder, tmp_path / "run", **({} if name == "tokenizer.json" else {"tokenizer": "byte"}))
+
+
+def test_a_gguf_file_that_is_a_git_lfs_pointer(tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").write_text(POINTER)
+    with pytest.raises(GptkitError, match="Git LFS pointer"):
+        gptkit.import_model(tmp_path / "model.gguf", tmp_path / "run", format="gguf")
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "module._orig_mod."])
+def test_prefixes_of_wrappers_are_removed(sound: Path, tmp_path: Path, prefix: str) -> None:
+    folder = altered(sound, tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    save_file({prefix + name: tensor for name, tensor in tensors.items()}, folder / "model.safetensors")
+    run = gptkit.import_model(folder, tmp_path / "run", tokenizer="byte")
+    table_VE = run.model.embedding.table_VE.detach()
+    assert torch.equal(table_VE, tensors["model.embed_tokens.weight"])
+
+
+def test_numbered_shards_need_no_index(sound: Path, tmp_path: Path) -> None:
+    folder = altered(sound, tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names = sorted(tensors)
+    for number, part in enumerate((names[:5], names[5:]), 1):
+        save_file({name: tensors[name] for name in part}, folder / f"model-0000{number}-of-00002.safetensors")
+    take(folder, tmp_path / "run")
+    (folder / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(GptkitError, match=r"is incomplete: it has model-00001-of-00002\.safetensors"):
+        take(folder, tmp_path / "other")
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "consolidated.00.pth", "model.pt"])
+def test_pickle_files_are_called_so(sound: Path, tmp_path: Path, name: str) -> None:
+    folder = altered(sound, tmp_path)
+    (folder / "model.safetensors").rename(folder / name)
+    with pytest.raises(GptkitError, match=rf"pickle files \({name}\)(?s:.*)save_pretrained"):
+        take(folder, tmp_path / "run")
+
+
+def test_settings_of_a_chat_model_go_out_as_they_came_in(sound: Path, tmp_path: Path) -> None:
+    from gptkit.components.tokenizer.bpe import BpeSpec
+
+    folder = altered(sound, tmp_path, eos_token_id=[1, 2], pad_token_id=3)
+    spec = BpeSpec(vocab_size=260, special_tokens=("<|done|>", "<pad>"))
+    text = spec.fit(iter(["hello there"])).to_tokenizer_json()
+    (folder / "tokenizer.json").write_text(text)
+    settings: dict[str, Any] = {"pad_token": "<pad>", "padding_side": "left", "model_max_length": 32}
+    (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "pad_token": {"content": "<pad>"}}))
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, 2], "temperature": 0.6}))
+    gptkit.import_model(folder, tmp_path / "run")
+    gptkit.export_model(tmp_path / "run", tmp_path / "out")
+    written = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
+    assert {key: written[key] for key in settings} == settings
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert (config["eos_token_id"], config["pad_token_id"]) == ([1, 2], 3)
+    generation = json.loads((tmp_path / "out" / "generation_config.json").read_text())
+    assert generation == {"eos_token_id": [1, 2], "temperature": 0.6}
+
+
+def test_the_end_of_the_templates_turn_is_exported_where_nothing_came_in(sound: Path, tmp_path: Path) -> None:
+    pytest.importorskip("jinja2")
+    from gptkit.components.tokenizer.bpe import BpeSpec
+
+    folder = altered(sound, tmp_path)
+    words = BpeSpec(vocab_size=260, special_tokens=("<|done|>",)).fit(iter(["hello there"]))
+    (folder / "tokenizer.json").write_text(words.to_tokenizer_json())
+    template = "{% for m in messages %}{{ m.content }}<|done|>{% endfor %}"
+    config = {"chat_template": template, "eos_token": "<|endoftext|>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    gptkit.import_model(folder, tmp_path / "run")
+    gptkit.export_model(tmp_path / "run", tmp_path / "out")
+    generation = json.loads((tmp_path / "out" / "generation_config.json").read_text())
+    assert words.special_tokens["<|done|>"] in generation["eos_token_id"]
+    assert words.special_tokens["<|endoftext|>"] in generation["eos_token_id"]
+
+
+def test_flipped_bytes_of_weights_are_noticed(sound: Path, tmp_path: Path) -> None:
+    take(sound, tmp_path / "run")
+    weights = next((tmp_path / "run" / "checkpoints").rglob("model.safetensors"))
+    data = bytearray(weights.read_bytes())
+    data[-100] ^= 1
+    weights.write_bytes(data)
+    for action in (lambda: gptkit.load(tmp_path / "run"), lambda: gptkit.export_model(tmp_path / "run", tmp_path / "out")):
+        with pytest.raises(GptkitError, match="its content is not what was saved"):
+            action()
