@@ -18,7 +18,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -192,11 +192,12 @@ class CheckpointStore:
                 remove_checkpoint(path, whole)
 
 
-def read_state(checkpoint: Path, *, verify: bool = False) -> dict[str, Any]:
+def read_state(checkpoint: Path, *, verify: bool | Collection[str] = False) -> dict[str, Any]:
     """A checkpoint's state.json.
 
     Args:
-        verify: also compare the hashes of the other files, which reads them whole.
+        checkpoint: the checkpoint's directory.
+        verify: also compare the checksums of the other files, or of those named, which reads them whole.
 
     Raises:
         CheckpointError: a file is missing or damaged; says which.
@@ -206,7 +207,7 @@ def read_state(checkpoint: Path, *, verify: bool = False) -> dict[str, Any]:
         return _read_state(checkpoint, verify)
 
 
-def _read_state(checkpoint: Path, verify: bool) -> dict[str, Any]:
+def _read_state(checkpoint: Path, verify: bool | Collection[str]) -> dict[str, Any]:
     file = checkpoint / STATE
     try:
         state = json.loads(file.read_text(encoding="utf-8"))
@@ -229,7 +230,7 @@ def _read_state(checkpoint: Path, verify: bool) -> dict[str, Any]:
         if path.stat().st_size != expected["bytes"]:
             raise damaged(path, f"it has {path.stat().st_size} bytes in place of {expected['bytes']}")
         with reading(path):
-            changed = verify and _describe(path) != expected
+            changed = (verify if isinstance(verify, bool) else name in verify) and _describe(path) != expected
         if changed:
             raise damaged(path, "its content is not what was saved")
     assert isinstance(state, dict)

@@ -59,17 +59,19 @@ class Subject:
 
     def model(self, vocab_size: int) -> GPT:
         """The model on the meta device, which allocates no memory."""
-        from gptkit.model.gpt import GPT
+        from gptkit.runs.build import shell
 
-        return GPT(self.spec.model, vocab_size, device="meta")
+        return shell(self.spec, vocab_size)
 
     def plan(self, vocab_size: int) -> Plan:
         """The model's sizes; those of training for one part of a batch."""
         from gptkit.model.plan import plan
+        from gptkit.runs.build import countable
 
         training = self.spec.training
         rows = max(1, training.batch_size // training.grad_accumulation)
-        return plan(self.spec.model, vocab_size, batch_size=rows, recompute=training.recompute)
+        with countable(self.spec, vocab_size):
+            return plan(self.spec.model, vocab_size, batch_size=rows, recompute=training.recompute)
 
 
 def open_subject(target: str, overrides: Sequence[str] = ()) -> Subject:

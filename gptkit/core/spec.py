@@ -65,8 +65,10 @@ class Spec(BaseModel):
     def _merge_defaults(cls, value: Any) -> Any:
         if not isinstance(value, Mapping):
             return value
-        merged = {name: merge_with_default(field, value[name]) for name, field in cls.model_fields.items() if name in value}
-        return {**value, **merged}
+        emptied = {name for name, field in cls.model_fields.items() if value.get(name, 0) is None and _is_section(field)}
+        given = {name: each for name, each in value.items() if name not in emptied}
+        merged = {name: merge_with_default(field, given[name]) for name, field in cls.model_fields.items() if name in given}
+        return {**given, **merged}
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -85,6 +87,14 @@ def merge_with_default(field: FieldInfo, given: Any) -> Any:
     if isinstance(field.default, Mapping) and "name" in field.default:
         return {**field.default, **given}
     return given
+
+
+def _is_section(field: FieldInfo) -> bool:
+    """Whether a field holds a spec and has a default, so that a section with nothing below it means that default."""
+    if field.is_required() or field.default is None:
+        return False
+    parts = (field.annotation, *get_args(field.annotation))
+    return type(None) not in parts and any(isinstance(part, type) and issubclass(part, Spec) for part in parts)
 
 
 def _holds_components(annotation: Any) -> bool:

@@ -64,7 +64,9 @@ class ModelSpec(Spec):
 
     context_length: int = Field(256, ge=1, description="The longest sequence, in tokens.")
     d_model: int = Field(256, ge=1, description="Width of the residual stream (the embedding dimension).")
-    n_layers: int = Field(6, ge=1, description="Number of blocks; as many as `layers` describes where only that is given.")
+    n_layers: int = Field(
+        6, ge=1, le=10_000, description="Number of blocks; as many as `layers` describes where only that is given."
+    )
     vocab_size: int | None = Field(
         None, ge=1, description="Number of token ids; the tokenizer's by default, more to round up to a handy size."
     )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from gptkit.core.errors import Problem, SpecError
+from gptkit.core.memory import explain_exhaustion
 from gptkit.core.registry import Registry
 from gptkit.data import corpus_texts
 from gptkit.kinds.tokenizer import Tokenizer
@@ -16,7 +18,7 @@ from gptkit.runs.opening import Opened, SpecLike, open_spec
 from gptkit.runs.spec import ExperimentSpec
 from gptkit.training.seeds import derive
 
-__all__ = ["build", "fit_tokenizer", "new_model"]
+__all__ = ["build", "countable", "fit_tokenizer", "new_model", "shell"]
 
 
 def build(
@@ -85,10 +87,26 @@ def new_model(
         message = f"the tokenizer has {vocab_size} ids and the model room for {room}; leave vocab_size out, or raise it"
         raise SpecError([Problem(("model", "vocab_size"), message)])
     if fill:
-        parameters = count(GPT(spec.model, vocab_size, device="meta"))
+        parameters = count(shell(spec, vocab_size))
         # In fp32: weights; for training also gradients and the two moments that optimizers like AdamW keep.
         needed = parameters * (16 if to_train else 4) // shards
         purpose = "training a model of" if to_train else "a model of"
         refuse_unless_fits(needed, f"{purpose} {human_count(parameters)} parameters", "cpu" if device == "meta" else device)
     start = derive(spec.training.seed, "weights") if fill else None
     return GPT(spec.model, vocab_size, seed=start, device=device)
+
+
+def shell(spec: ExperimentSpec, vocab_size: int) -> GPT:
+    """The model of a spec on the meta device.
+
+    Raises:
+        CapacityError: its sizes exceed what PyTorch can count.
+    """
+    with countable(spec, vocab_size):
+        return GPT(spec.model, vocab_size, device="meta")
+
+
+def countable(spec: ExperimentSpec, vocab_size: int) -> AbstractContextManager[None]:
+    """A context that raises a `CapacityError` with the model's sizes where they exceed what PyTorch can count."""
+    what = f"a model of width {spec.model.d_model:,} with {spec.model.n_layers:,} layers and {vocab_size:,} token ids"
+    return explain_exhaustion(what, "Lower model.d_model, model.n_layers, model.context_length or the vocabulary.")

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter
 
+from gptkit.checkpoint.entries import MODEL
 from gptkit.checkpoint.store import CheckpointStore, load_weights, read_state
 from gptkit.core.errors import CheckpointError, DataError, GptkitError
 from gptkit.core.registry import Registry
@@ -215,7 +216,7 @@ def load(folder: str | Path, *, step: int | None = None, device: str = "auto", r
             f"{there.path} has no checkpoint of step {step}", hint=f"There are: {', '.join(map(str, steps))}."
         )
     checkpoint = store.path(steps[-1] if step is None else step)
-    state = read_state(checkpoint)
+    state = read_state(checkpoint, verify={MODEL})
     tokenizer = load_tokenizer(spec, there)
     model = new_model(spec, tokenizer.vocab_size, fill=False)
     load_weights(model, checkpoint, assign=True)

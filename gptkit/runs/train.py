@@ -25,6 +25,7 @@ from gptkit.runs.opening import Opened, SpecLike, open_spec
 from gptkit.runs.placing import Placement
 from gptkit.runs.resuming import recorded_spec, require_same, taken_over
 from gptkit.runs.run import Run, load_tokenizer
+from gptkit.runs.sizes import refuse_oversized_batch
 from gptkit.runs.spec import ExperimentSpec
 from gptkit.training.parallel.processes import Processes, joined
 from gptkit.training.precision import pick_device
@@ -93,6 +94,7 @@ def train(
         processes = stack.enter_context(joined(opened.spec.training.parallel, device))
         if not processes.is_main:
             return _follow(there, processes, callbacks=callbacks, **options)
+        refuse_oversized_batch(opened.spec, processes.count)
         there.recover()
         _require_allowed(there, opened, resume=resume, overwrite=overwrite)
         stack.enter_context(there.lock())

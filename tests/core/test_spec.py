@@ -77,7 +77,6 @@ def test_errors_keep_their_whole_location_at_any_depth():
         (5, "expected a norm: a name, or a mapping with a 'name', not the number 5"),
         (True, "expected a norm: a name, or a mapping with a 'name', not the truth value true"),
         (["plain"], "expected a norm: a name, or a mapping with a 'name', not a list"),
-        (None, "expected a norm: a name, or a mapping with a 'name', not nothing"),
         ({"name": None, "eps": 1}, "norm has no 'name'; choose one of: exact, mine, plain"),
         ({"name": 5}, "norm 'name' is not a text; choose one of: exact, mine, plain"),
     ],

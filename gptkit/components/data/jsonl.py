@@ -58,6 +58,8 @@ class JsonLinesDataSpec(DataSpec):
 
 def _text(line: bytes, field: str) -> str:
     """The text of a line; a `ValueError` says what is wrong with it."""
+    if line.lstrip().startswith(b"["):
+        raise ValueError("a JSON array, where each line should be an object; convert it: jq -c '.[]' FILE > FILE.jsonl")
     try:
         value = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:

@@ -1,0 +1,29 @@
+"""Refusal of trainings whose batch cannot fit, before anything is read or allocated."""
+
+from __future__ import annotations
+
+from gptkit.model.plan import refuse_unless_fits
+from gptkit.runs.spec import ExperimentSpec
+from gptkit.training.precision import pick_device
+
+__all__ = ["refuse_oversized_batch"]
+
+
+def refuse_oversized_batch(spec: ExperimentSpec, n_processes: int = 1) -> None:
+    """Raise where not even the inputs of the blocks of one step fit in memory.
+
+    A lower bound: the batch's token ids, and of each part of it the input of every block at two bytes an element.
+
+    Args:
+        spec: the spec.
+        n_processes: the number of processes that share each batch.
+
+    Raises:
+        CapacityError: with the numbers.
+    """
+    training, model = spec.training, spec.model
+    rows = max(1, training.batch_size // training.grad_accumulation // n_processes)
+    ids = 2 * 8 * training.batch_size * model.context_length
+    inputs = 2 * rows * model.context_length * model.d_model * model.n_layers
+    what = f"training.batch_size: a step of {rows:,} data windows of {model.context_length:,} tokens at a time"
+    refuse_unless_fits(ids + inputs, what, pick_device(training.device))

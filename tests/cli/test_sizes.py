@@ -1,0 +1,46 @@
+"""Sizes that cannot fit are refused with the numbers before anything is allocated; emptied sections mean defaults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import SPEC, Call
+
+
+@pytest.mark.parametrize(
+    ("command", "override", "said"),
+    [
+        (["show", "mini.yaml"], "model.d_model=1000000000", "a model of width 1,000,000,000 with 1 layers"),
+        (["train", "mini.yaml", "run"], "model.d_model=1000000000", "2 data windows of 16 tokens at a time needs about"),
+        (["show", "mini.yaml"], "model.n_layers=1000000", "model.n_layers"),
+        (["train", "mini.yaml", "run"], "model.n_layers=1000000", "model.n_layers"),
+        (["train", "mini.yaml", "run"], "model.d_model=200000", "training a model of"),
+    ],
+)
+def test_a_model_that_cannot_fit(call: Call, project: Path, command: list[str], override: str, said: str) -> None:
+    assert said in call(*command, "--set", override, code=2).stderr
+    assert not Path("run/checkpoints").exists()
+
+
+def test_a_batch_that_cannot_fit(call: Call, project: Path) -> None:
+    said = call("train", "mini.yaml", "run", "-q", "--set", "training.batch_size=100000000000", code=2).stderr
+    assert "training.batch_size: a step of 100,000,000,000 data windows of 16 tokens at a time needs about" in said
+    assert "left" in said
+    assert not Path("run").exists()
+
+
+def test_an_emptied_section_means_its_defaults(call: Call, project: Path) -> None:
+    head = SPEC.partition("training:")[0]
+    Path("empty.yaml").write_text(head + "training:\n  # steps: 5\nsampler: []\n")
+    assert "steps: 1000" in call("show", "empty.yaml", "--resolved").stdout
+    Path("empty.yaml").write_text(SPEC.replace("  attention: {name: multi-head, n_heads: 2}", "  attention:"))
+    call("check", "empty.yaml")
+
+
+def test_a_json_array_given_as_json_lines(call: Call, project: Path) -> None:
+    Path("corpus.jsonl").write_text('[{"text": "the cat"},\n {"text": "sat"}]\n')
+    said = call("train", "mini.yaml", "run", "--set", "data={name: jsonl, path: corpus.jsonl}", code=2).stderr
+    assert "corpus.jsonl:1: a JSON array" in said
+    assert "jq -c" in said
