@@ -17,8 +17,10 @@ __all__ = ["ABSENT", "Difference", "differences"]
 class _Absent(Enum):
     ABSENT = "absent"
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return self.value
+
+    __str__ = __repr__
 
 
 ABSENT = _Absent.ABSENT

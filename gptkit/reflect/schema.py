@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +11,7 @@ from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from gptkit.core.component import Component
 from gptkit.core.registry import Registry, default_registry
+from gptkit.reflect import docstring
 
 __all__ = ["json_schema"]
 
@@ -90,17 +89,10 @@ def _target(schema: dict[str, Any], definitions: Mapping[str, Any]) -> dict[str,
 
 def _describe(schema: dict[str, Any], cls: type[BaseModel]) -> None:
     """The docstring's first sentence is what an editor has room for."""
-    sentence = _first_sentence(cls)
+    sentence = docstring.parse(cls.__doc__).summary
     if sentence:
         schema["description"] = sentence
     schema.pop("title", None)
-
-
-def _first_sentence(cls: type[BaseModel]) -> str:
-    paragraph = inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0]
-    text = " ".join(paragraph.split())
-    found = re.match(r".*?[.!?](?= |$)", text)
-    return found.group() if found else text.rstrip(":")
 
 
 def _kind(
@@ -108,9 +100,12 @@ def _kind(
 ) -> dict[str, Any]:
     names = {
         "enum": [name for name, _ in choices],
-        "enumDescriptions": [_first_sentence(component) for _, component in choices],
+        "enumDescriptions": [docstring.parse(component.__doc__).summary for _, component in choices],
     }
-    return {"description": _first_sentence(cls), "anyOf": [names, *(references[component] for _, component in choices)]}
+    return {
+        "description": docstring.parse(cls.__doc__).summary,
+        "anyOf": [names, *(references[component] for _, component in choices)],
+    }
 
 
 def _refer_to_kinds(schema: Any) -> None:

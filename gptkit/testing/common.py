@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import re
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from gptkit.core.errors import RegistryError
+from gptkit.reflect import docstring
 from gptkit.testing.check import Checks, expect, skip
 from gptkit.testing.subject import Subject
 
@@ -18,7 +18,6 @@ __all__ = ["checks"]
 checks = Checks()
 
 _NAME = re.compile(r"[a-z0-9]+([.-][a-z0-9]+)*")
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z`(])")
 
 
 @checks.add("named", "Specs choose a component by its name, so it must be well-formed and taken by nobody else.")
@@ -42,8 +41,7 @@ def named(subject: Subject) -> None:
 @checks.add("documented", "Docs, `gptkit components` and editors show the docstring and the fields' descriptions.")
 def documented(subject: Subject) -> None:
     cls = type(subject.spec)
-    text = inspect.cleandoc(cls.__dict__.get("__doc__") or "")
-    summary = _SENTENCE_END.split(" ".join(text.partition("\n\n")[0].split()))[0]
+    summary = docstring.parse(cls.__dict__.get("__doc__")).summary
     expect(summary, f"{cls.__name__} has no docstring")
     expect(summary.endswith((".", "!", "?")), f"the docstring's first sentence does not end with a full stop: {summary!r}")
     limits = f"the docstring's first sentence has {len(summary)} characters; tables show 16 to 130: {summary!r}"

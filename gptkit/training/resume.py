@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gptkit.core.diff import Difference, differences
 from gptkit.core.spec import Spec
+from gptkit.core.walk import Path
 
 __all__ = ["CHANGEABLE", "Change", "Changeable", "Fixed", "refused_changes"]
 
@@ -40,7 +42,7 @@ class Change:
     reason: str
 
 
-def refused_changes(old: Spec, new: Spec, prefix: str = "") -> list[Change]:
+def refused_changes(old: Spec, new: Spec, path: Path = ()) -> list[Change]:
     """Return the differences between two specs in fields that are marked `Fixed`.
 
     A field is marked by `Annotated[int, CHANGEABLE]` or `Annotated[int, Fixed("…")]`. A field without a mark holds a spec
@@ -53,23 +55,15 @@ def refused_changes(old: Spec, new: Spec, prefix: str = "") -> list[Change]:
         if isinstance(mark, Changeable):
             continue
         if mark is None:
-            refused += refused_changes(one, other, f"{prefix}{name}.")
+            refused += refused_changes(one, other, (*path, name))
             continue
         values = old.model_dump(mode="json", include={name})[name], new.model_dump(mode="json", include={name})[name]
-        refused += [Change(*found, mark.reason) for found in _differences(*values, f"{prefix}{name}")]
+        refused += [_change(found, mark.reason) for found in differences(*values, (*path, name))]
     return refused
 
 
-def _differences(one: Any, other: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(one, dict) and isinstance(other, dict):
-        if one.get("name") != other.get("name"):
-            # Another component: its fields differ because of that, and add nothing.
-            yield f"{path}.name", one.get("name"), other.get("name")
-            return
-        for key in dict.fromkeys([*one, *other]):
-            yield from _differences(one.get(key), other.get(key), f"{path}.{key}")
-    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
-        for index, (left, right) in enumerate(zip(one, other, strict=True)):
-            yield from _differences(left, right, f"{path}.{index}")
-    elif one != other:
-        yield path, one, other
+def _change(found: Difference, reason: str) -> Change:
+    if isinstance(found.left, Mapping) and isinstance(found.right, Mapping):
+        # Another component: their fields differ because of that, and add nothing.
+        return Change(f"{found.dotted}.name", found.left["name"], found.right["name"], reason)
+    return Change(found.dotted, found.left, found.right, reason)
