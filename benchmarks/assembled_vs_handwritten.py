@@ -35,19 +35,17 @@ def assembled(layers: int, context: int, d_model: int = 768, n_heads: int = 12, 
     return GPT(spec, vocab)
 
 
-def copy_weights(ours: GPT, theirs: HandwrittenGPT2) -> None:
-    """Put the assembled model's weights into the other one, in the order both declare them."""
-    order = dict(ours.named_parameters())
-    pairs = list(zip(sorted_names(ours), sorted_names(theirs), strict=True))
+def copy_weights(source: GPT, target: HandwrittenGPT2) -> None:
+    """Copy the weights of the assembled model to the handwritten one."""
+    parameters, copies = dict(source.named_parameters()), dict(target.named_parameters())
     with torch.no_grad():
-        for mine, other in pairs:
-            target = dict(theirs.named_parameters())[other]
-            assert target.shape == order[mine].shape, (mine, other)
-            target.copy_(order[mine])
+        for name, copy_name in zip(sorted_names(source), sorted_names(target), strict=True):
+            assert copies[copy_name].shape == parameters[name].shape, (name, copy_name)
+            copies[copy_name].copy_(parameters[name])
 
 
 def sorted_names(model: nn.Module) -> list[str]:
-    """Names by what they are: embeddings, then layer by layer norm 1, attention, norm 2, feed-forward, then the norm."""
+    """Sort parameter names in model order: embeddings, per layer norm 1, attention, norm 2, feed-forward, then the norm."""
 
     def key(name: str) -> tuple[object, ...]:
         parts = name.split(".")
@@ -70,10 +68,10 @@ def sorted_names(model: nn.Module) -> list[str]:
     return sorted((name for name, _ in model.named_parameters()), key=key)
 
 
-def line(what: str, result: Comparison, unit: float, label: str) -> str:
+def line(label: str, result: Comparison, unit: float, rate: str) -> str:
     spread = f"{result.low:.3f}-{result.high:.3f}"
     return (
-        f"| {what} | {unit / result.seconds_a:,.0f} {label} | {unit / result.seconds_b:,.0f} {label} "
+        f"| {label} | {unit / result.seconds_a:,.0f} {rate} | {unit / result.seconds_b:,.0f} {rate} "
         f"| {result.ratio:.3f} ({spread}) | {result.rounds} ({result.discarded} discarded) |"
     )
 
@@ -83,30 +81,32 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--context", type=int, default=256)
-    parser.add_argument("--write", type=int, default=48, help="tokens to decode")
+    parser.add_argument("--tokens", type=int, default=48, help="tokens to decode")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     options = parser.parse_args()
 
-    ours = assembled(options.layers, options.context)
-    theirs = HandwrittenGPT2(VOCAB, options.context, 768, options.layers, 12)
-    copy_weights(ours, theirs)
+    model = assembled(options.layers, options.context)
+    handwritten = HandwrittenGPT2(VOCAB, options.context, 768, options.layers, 12)
+    copy_weights(model, handwritten)
     ids = torch.randint(VOCAB, (options.batch, options.context))
     targets = ids.roll(-1, 1)
 
     def precision() -> torch.autocast | nullcontext[None]:
         return torch.autocast("cpu", torch.bfloat16) if options.precision == "bf16" else nullcontext()
 
-    optimizers = [torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True) for model in (ours, theirs)]
+    optimizers = [
+        torch.optim.AdamW(parameters, lr=1e-5, fused=True) for parameters in (model.parameters(), handwritten.parameters())
+    ]
 
-    def our_loss() -> torch.Tensor:
-        loss = ours(ids, targets).loss
+    def assembled_loss() -> torch.Tensor:
+        loss = model(ids, targets).loss
         assert loss is not None
         return loss
 
     def step(index: int) -> None:
         with precision():
-            loss = our_loss() if index == 0 else theirs.loss(ids, targets)
+            loss = assembled_loss() if index == 0 else handwritten.loss(ids, targets)
         loss.backward()
         optimizers[index].step()
         optimizers[index].zero_grad()
@@ -114,27 +114,29 @@ def main() -> None:
     prompt = ids[:1, :16]
 
     @torch.inference_mode()
-    def write() -> torch.Tensor:
-        cache = ours.new_cache(1, 16 + options.write)
-        written, piece = [prompt], prompt
-        for _ in range(options.write):
-            logits = ours(piece, cache=cache, last_only=True).logits
+    def generate() -> torch.Tensor:
+        cache = model.new_cache(1, 16 + options.tokens)
+        pieces, piece = [prompt], prompt
+        for _ in range(options.tokens):
+            logits = model(piece, cache=cache, last_only=True).logits
             assert logits is not None
             piece = logits[:, -1].argmax(-1, keepdim=True)
-            written.append(piece)
-        return torch.cat(written, dim=1)
+            pieces.append(piece)
+        return torch.cat(pieces, dim=1)
 
-    torch.testing.assert_close(our_loss(), theirs.loss(ids, targets), atol=1e-4, rtol=1e-4)
-    assert torch.equal(write(), theirs.write(prompt, options.write))
+    torch.testing.assert_close(assembled_loss(), handwritten.loss(ids, targets), atol=1e-4, rtol=1e-4)
+    assert torch.equal(generate(), handwritten.generate(prompt, options.tokens))
 
-    parameters = sum(p.numel() for p in ours.parameters())
+    parameters = sum(p.numel() for p in model.parameters())
     print(environment())
     print(f"{parameters:,} parameters; training {options.batch} x {options.context}, {options.precision}\n")
-    print("| | assembled | by hand | ratio of times, hand / assembled (quartiles) | rounds |\n|---|---|---|---|---|")
+    print(
+        "| | assembled | handwritten | ratio of times, handwritten / assembled (quartiles) | rounds |\n|---|---|---|---|---|"
+    )
     training = compare(lambda: step(0), lambda: step(1), rounds=options.rounds, warmup=1)
     print(line("training step", training, options.batch * options.context, "tokens/s"))
-    decoding = compare(write, lambda: theirs.write(prompt, options.write), rounds=options.rounds, warmup=1)
-    print(line("decoding, one row", decoding, options.write, "tokens/s"))
+    decoding = compare(generate, lambda: handwritten.generate(prompt, options.tokens), rounds=options.rounds, warmup=1)
+    print(line("decoding, one row", decoding, options.tokens, "tokens/s"))
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ class HandwrittenGPT2(nn.Module):
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
     @torch.inference_mode()
-    def write(self, ids: Tensor, count: int) -> Tensor:
+    def generate(self, ids: Tensor, count: int) -> Tensor:
         """Greedy continuation with a preallocated cache."""
         weight = self.tokens.weight
         shape = (ids.shape[0], self.n_heads, ids.shape[1] + count, self.d_head)

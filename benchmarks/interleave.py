@@ -23,7 +23,7 @@ class Comparison:
     Attributes:
         ratio: median of B's time / A's time: above 1 means that A is the faster.
         low, high: quartiles of that ratio.
-        discarded: rounds left out because other work held the processor.
+        discarded: rounds excluded because other processes used the CPU.
     """
 
     seconds_a: float
@@ -75,7 +75,7 @@ def _timed(run: Callable[[], object]) -> float:
 
 
 def _others() -> float:
-    """Processor seconds that other processes have used so far; 0 where the system does not say."""
+    """Return the CPU seconds used by other processes so far; 0 if the system does not report them."""
     try:
         first = Path("/proc/stat").read_text(encoding="ascii").splitlines()[0]
     except OSError:
@@ -86,7 +86,7 @@ def _others() -> float:
 
 
 def environment(*packages: str) -> str:
-    """Versions, threads and processor, as one line."""
+    """Return versions, threads and CPU model on one line."""
     named = ", ".join(f"{name} {version(name)}" for name in ("torch", *packages))
     model = platform.processor() or platform.machine()
     try:

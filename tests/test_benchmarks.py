@@ -32,4 +32,4 @@ def test_the_assembled_and_the_handwritten_model_agree() -> None:
             assert logits is not None
             piece = logits[:, -1].argmax(-1, keepdim=True)
             written.append(piece)
-    assert torch.equal(torch.cat(written, 1), theirs.write(ids[:1, :8], 12))
+    assert torch.equal(torch.cat(written, 1), theirs.generate(ids[:1, :8], 12))

@@ -1,1 +1,1 @@
-"""The command line: one file a command, `main` to put them together. Commands import torch only when they run."""
+"""The command line: one module per command, assembled in `main`. Commands import torch only when they run."""

@@ -1,4 +1,4 @@
-"""`gptkit components`: what a spec can choose from."""
+"""`gptkit components`: list the registered components."""
 
 from __future__ import annotations
 
@@ -24,13 +24,11 @@ def components(
     ] = None,
     name: Annotated[
         str | None,
-        typer.Argument(metavar="NAME", help="A component of it.", autocompletion=complete_names, show_default=False),
+        typer.Argument(metavar="NAME", help="A component of that kind.", autocompletion=complete_names, show_default=False),
     ] = None,
-    contract: Annotated[
-        bool, typer.Option("--contract", help="What a component of the kind must do: for whoever writes one.")
-    ] = False,
+    contract: Annotated[bool, typer.Option("--contract", help="Show the contract of the kind, for plugin authors.")] = False,
 ) -> None:
-    """Show what a spec can choose from: all kinds, the components of one, or one component.
+    """List all kinds, the components of a kind, or describe one component.
 
     For example: gptkit components position rotary, gptkit components position --contract.
     """
@@ -41,7 +39,7 @@ def components(
         _refuse_name(registry, kind)
     if contract:
         if kind is None or name is not None:
-            raise GptkitError("a contract is a kind's", hint="Write it so: gptkit components KIND --contract.")
+            raise GptkitError("--contract requires a kind and no name", hint="Use: gptkit components KIND --contract.")
         _contract(registry, kind)
     elif kind is None:
         _kinds(registry)
@@ -52,12 +50,12 @@ def components(
 
 
 def _refuse_name(registry: Registry, name: str) -> None:
-    """Raise where a component's name stands in a kind's place."""
+    """Raise an error if a component's name is given instead of a kind."""
     kinds = [kind for kind in registry.kinds() if name in registry.names(kind)]
     if kinds:
         commands = ", ".join(f"gptkit components {kind} {name}" for kind in kinds)
-        found = " and ".join(f"{_article(kind)} {kind}" for kind in kinds)
-        raise GptkitError(f"{name} is {found}, and no kind", hint=f"Show it: {commands}.")
+        owners = " and ".join(f"{_article(kind)} {kind}" for kind in kinds)
+        raise GptkitError(f"{name} is {owners}, not a kind", hint=f"Use: {commands}.")
 
 
 def _article(word: str) -> str:
@@ -67,7 +65,7 @@ def _article(word: str) -> str:
 def _kinds(registry: Registry) -> None:
     rows = [[kind, ", ".join(registry.names(kind))] for kind in registry.kinds()]
     console.stdout().print(console.table([("kind", {"style": "cyan", "no_wrap": True}), "components"], rows))
-    console.note("\nmore on one: gptkit components KIND, gptkit components KIND NAME", style="dim")
+    console.note("\nfor details: gptkit components KIND, gptkit components KIND NAME", style="dim")
 
 
 def _kind(registry: Registry, kind: str) -> None:
@@ -76,32 +74,32 @@ def _kind(registry: Registry, kind: str) -> None:
     entries = registry.entries(kind)
     console.out(parse(registry.kinds()[kind].cls.__doc__).summary)
     console.out()
-    foreign = any(not entry.plugin.built_in for entry in entries.values())
+    has_plugins = any(not entry.plugin.built_in for entry in entries.values())
     rows = []
     for name, entry in entries.items():
         row = [name, parse(entry.cls.__doc__).summary]
-        rows.append([*row, entry.plugin.provenance] if foreign else row)
-    columns: list[console.Column] = [("name", {"style": "cyan", "no_wrap": True}), "what it does"]
-    if foreign:
-        columns.append("brought by")
+        rows.append([*row, entry.plugin.provenance] if has_plugins else row)
+    columns: list[console.Column] = [("name", {"style": "cyan", "no_wrap": True}), "description"]
+    if has_plugins:
+        columns.append("provided by")
     console.stdout().print(console.table(columns, rows))
 
 
 def _contract(registry: Registry, kind: str) -> None:
-    """The kind's docstring, what a component writes, and the class of what it builds."""
+    """Print the kind's docstring, the members that a component defines, and the runtime class that it builds."""
     from gptkit.reflect.contract import own_doc, runtime_classes
 
-    registry.entries(kind)  # raises where there is no such kind
+    registry.entries(kind)  # raises for an unknown kind
     entry = registry.kinds()[kind]
     console.stdout().print(kind, style="bold")
     console.out(inspect.cleandoc(own_doc(entry.cls)))
-    console.heading(f"Writing one: a subclass of {entry.cls.__module__}.{entry.cls.__qualname__}")
+    console.heading(f"Spec class: a subclass of {entry.cls.__module__}.{entry.cls.__qualname__}")
     _members(entry.cls)
     for runtime in runtime_classes(entry.cls):
-        console.heading(f"What it builds: {runtime.__module__}.{runtime.__qualname__}")
+        console.heading(f"Runtime class: {runtime.__module__}.{runtime.__qualname__}")
         console.out(textwrap.indent(inspect.cleandoc(own_doc(runtime)), "  "))
         _members(runtime)
-    console.note(f"\na plugin to start from: gptkit plugin new NAME --kind {kind}", style="dim")
+    console.note(f"\ncreate a plugin from a template: gptkit plugin new NAME --kind {kind}", style="dim")
 
 
 def _members(cls: type[Any]) -> None:
@@ -110,7 +108,7 @@ def _members(cls: type[Any]) -> None:
     from gptkit.reflect.contract import members
 
     for member in members(cls):
-        line = Text.assemble("  ", (member.head, "cyan"), ("  (to be written)" if member.must else "", "yellow"))
+        line = Text.assemble("  ", (member.head, "cyan"), ("  (required)" if member.must else "", "yellow"))
         console.out()
         console.stdout().print(line, soft_wrap=True)
         console.out(textwrap.indent(member.doc, " " * 6))
@@ -138,7 +136,7 @@ def _component(registry: Registry, kind: str, name: str) -> None:
         _fields(doc.fields)
     console.heading("In a spec file")
     console.out(textwrap.indent(doc.snippet, "  "))
-    console.heading("About")
+    console.heading("Origin")
     rows = [[title, text] for title, text in _facts(doc) if text]
     console.stdout().print(console.table([("", {"style": "dim"}), ("", {"overflow": "fold"})], rows, header=False))
 
@@ -147,14 +145,14 @@ def _facts(doc: ComponentDoc) -> list[tuple[str, str]]:
     return [
         ("  paper", " ".join(doc.paper.split())),
         ("  source", doc.file),
-        ("  brought by", doc.provenance),
+        ("  provided by", doc.provenance),
         ("  former names", ", ".join(doc.aliases)),
         ("  former fields", ", ".join(f"{old} is now {new}" for old, new in doc.renamed_fields.items())),
     ]
 
 
 def _fields(fields: tuple[FieldDoc, ...]) -> None:
-    """Each field on a line with its type and default, its meaning below: that reads well in any width."""
+    """Print each field with type and default on one line, and its description below."""
     from rich.padding import Padding
     from rich.text import Text
 
@@ -167,7 +165,7 @@ def _fields(fields: tuple[FieldDoc, ...]) -> None:
 
 
 def _text(text: str) -> None:
-    """Prose, at the terminal's width; indented parts stay as they are."""
+    """Print prose wrapped to the terminal's width; indented paragraphs are printed unchanged."""
     for paragraph in text.split("\n\n"):
         indented = any(line.startswith(" ") for line in paragraph.splitlines())
         console.stdout().print(paragraph if indented else " ".join(paragraph.split()))

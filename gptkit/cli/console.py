@@ -1,7 +1,6 @@
-"""Where the command line writes: results to stdout, everything about them to stderr.
+"""Output of the command line: results on stdout, messages and progress on stderr.
 
-Both follow the terminal: as wide as it is, coloured where it shows colours, and plain text where there is no terminal or
-NO_COLOR is set.
+Both adapt to the terminal's width and colors, and are plain text without a terminal or with NO_COLOR.
 """
 
 from __future__ import annotations
@@ -20,36 +19,36 @@ Column: TypeAlias = str | tuple[str, dict[str, Any]]
 
 
 def stdout() -> Console:
-    """The console of results."""
+    """Return the console for results."""
     from rich.console import Console
 
     return Console(highlight=False, markup=False, emoji=False)
 
 
 def stderr() -> Console:
-    """The console of errors, warnings and progress."""
+    """Return the console for errors, warnings and progress."""
     from rich.console import Console
 
     return Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def out(text: str = "") -> None:
-    """A line of the result, exactly as it is, however wide the terminal."""
+    """Print a line of the result without wrapping."""
     stdout().print(text, soft_wrap=True)
 
 
 def note(text: str, style: str = "") -> None:
-    """A line on stderr."""
+    """Print a line on stderr."""
     _to_stderr((text, style))
 
 
 def warn(text: str) -> None:
-    """A warning on stderr."""
+    """Print a warning on stderr."""
     label("warning", "bold yellow", text)
 
 
 def label(word: str, style: str, *parts: str | tuple[str, str]) -> None:
-    """A line on stderr behind a word that says what it is, ``error: …``; parts are texts, or texts with their styles."""
+    """Print a labelled line on stderr, ``error: …``; parts are strings, or strings with their styles."""
     _to_stderr((f"{word}: ", style), *parts)
 
 
@@ -57,12 +56,12 @@ def _to_stderr(*parts: str | tuple[str, str]) -> None:
     from rich.text import Text
 
     console = stderr()
-    # A terminal breaks lines between words; in files and pipes a line stays a line.
+    # Lines are wrapped for terminals only.
     console.print(Text.assemble(*parts), soft_wrap=not console.is_terminal)
 
 
 def heading(text: str) -> None:
-    """The title of a part of a longer result, with an empty line above it."""
+    """Print a section title with an empty line above it."""
     console = stdout()
     console.print()
     console.print(text, style="bold", soft_wrap=True)
@@ -71,7 +70,7 @@ def heading(text: str) -> None:
 def table(
     columns: Sequence[str | tuple[str, dict[str, Any]]], rows: Sequence[Sequence[Any]], *, header: bool = True
 ) -> Table:
-    """A table without lines around it."""
+    """Return a table without borders."""
     from rich.table import Table
 
     made = Table(box=None, show_header=header, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
@@ -84,10 +83,10 @@ def table(
 
 
 def printable(text: str) -> str:
-    """Text that a model wrote, which may be anything, without the control characters that a terminal obeys."""
+    """Replace control characters in generated text, which a terminal would interpret."""
     return "".join(char if char.isprintable() or char in "\n\t" else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 def plural(number: int, word: str) -> str:
-    """``1 mistake``, ``2 mistakes``."""
+    """Return a number with its noun: ``1 error``, ``2 errors``."""
     return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"

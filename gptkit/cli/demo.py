@@ -1,4 +1,4 @@
-"""`gptkit demo`: a small GPT learns to write while you watch."""
+"""`gptkit demo`: train a small GPT and generate text with it."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ SPEC = "tiny"
 def demo(
     folder: Annotated[
         Path,
-        typer.Option("--folder", metavar="RUN", help="Where to train; the next free number is added where there is a run."),
+        typer.Option("--folder", metavar="RUN", help="The run directory; a number is appended if it already holds a run."),
     ] = Path("runs/demo"),
     steps: Annotated[
         int | None,
-        typer.Option("--steps", min=1, metavar="N", help="Training steps, in place of the spec's.", show_default=False),
+        typer.Option("--steps", min=1, metavar="N", help="Training steps; overrides the spec.", show_default=False),
     ] = None,
 ) -> None:
-    """Train a small GPT on real text for two or three minutes, and let it write.
+    """Train a small GPT on real text for two or three minutes, and generate text.
 
-    A demo that was interrupted goes on where it stopped; a finished one, and any other run, is left alone.
+    An interrupted demo is resumed; finished demos and other runs are never changed.
     """
     from gptkit.runs.opening import open_spec
     from gptkit.runs.train import train
@@ -37,45 +37,45 @@ def demo(
     spec = open_spec(SPEC, [] if steps is None else [f"training.steps={steps}"]).spec
     target, resuming = _place(folder, spec)
     if resuming:
-        console.note(f"going on with the demo in {target}")
+        console.note(f"resuming the demo in {target}")
     else:
         console.note(f"training the spec {SPEC!r} (gptkit show {SPEC}) on the built-in text, into {target}")
     run = train(spec, target, resume=resuming)
     if not run.finished:
-        console.note("gptkit demo does so too", style="dim")
+        console.note("or with: gptkit demo", style="dim")
         raise typer.Exit(INTERRUPTED)
-    _tell(run)
+    _report(run)
 
 
 def _place(folder: Path, spec: ExperimentSpec) -> tuple[Path, bool]:
-    """The first of demo, demo-2, demo-3 … that is free, or holds this very demo unfinished (then the second is true)."""
+    """Return the first of demo, demo-2, demo-3 … that is free, or holds an unfinished run of the same spec (then True)."""
     from gptkit.checkpoint.store import CheckpointStore
     from gptkit.core.errors import CheckpointError, GptkitError
     from gptkit.runs.folder import RunFolder
 
     number = 1
     while True:
-        there = RunFolder(folder if number == 1 else folder.with_name(f"{folder.name}-{number}"))
+        run_folder = RunFolder(folder if number == 1 else folder.with_name(f"{folder.name}-{number}"))
         number += 1
-        there.recover()
-        if there.holds_run:
+        run_folder.recover()
+        if run_folder.holds_run:
             try:
-                same = there.read_spec().sha256 == spec.sha256
+                same = run_folder.read_spec().sha256 == spec.sha256
             except GptkitError:
                 continue
-            reached = CheckpointStore(there.checkpoints).steps()
-            if same and (not reached or reached[-1] < spec.training.steps):
-                return there.path, True
+            steps = CheckpointStore(run_folder.checkpoints).steps()
+            if same and (not steps or steps[-1] < spec.training.steps):
+                return run_folder.path, True
             continue
         try:
-            there.require_free()
+            run_folder.require_free()
         except CheckpointError:
             continue
-        return there.path, False
+        return run_folder.path, False
 
 
-def _tell(run: Run) -> None:
-    """What came out: text before and after, the losses, and where to go from here."""
+def _report(run: Run) -> None:
+    """Print samples from before and after training, the losses, and suggested commands."""
     from gptkit.runs.folder import RunFolder
     from gptkit.training.records import read_metrics
 
@@ -83,28 +83,28 @@ def _tell(run: Run) -> None:
     screen = console.stdout()
     samples = _samples(folder.samples)
     if len(samples) > 1:
-        for title, text in (("Before training, it wrote", samples[0]), ("Now it writes", samples[-1])):
+        for title, text in (("Sample before training", samples[0]), ("Sample after training", samples[-1])):
             console.heading(title)
             screen.print(console.printable(text))
     losses = [line["validation_loss"] for line in read_metrics(folder.metrics) if "validation_loss" in line]
-    console.heading("What happened")
+    console.heading("Results")
     rows = []
     if losses:
-        rows.append(["loss on text it never saw", f"{losses[0]:.3f} → {losses[-1]:.3f}"])
-    rows += [["losses over time", str(folder.plot)], ["the run", str(run.folder)]]
+        rows.append(["validation loss", f"{losses[0]:.3f} → {losses[-1]:.3f}"])
+    rows += [["loss plot", str(folder.plot)], ["run", str(run.folder)]]
     screen.print(console.table([("", {"style": "cyan"}), ("", {"overflow": "fold"})], rows, header=False))
-    console.heading("What to try next")
-    nexts = [
-        [f'gptkit generate {run.folder} "{run.spec.training.sample_prompt}"', "let it write more"],
-        ["gptkit new my.yaml", "a spec of your own to change"],
-        ["gptkit train my.yaml", "and to train"],
-        ["gptkit components", "what there is to choose from"],
+    console.heading("Next steps")
+    commands = [
+        [f'gptkit generate {run.folder} "{run.spec.training.sample_prompt}"', "generate more text"],
+        ["gptkit new my.yaml", "write a spec to edit"],
+        ["gptkit train my.yaml", "train it"],
+        ["gptkit components", "list the available components"],
     ]
-    screen.print(console.table([("", {"style": "cyan", "overflow": "fold"}), ""], nexts, header=False))
+    screen.print(console.table([("", {"style": "cyan", "overflow": "fold"}), ""], commands, header=False))
 
 
 def _samples(path: Path) -> list[str]:
-    """The texts in a run's samples.txt."""
+    """Return the samples in a run's samples.txt."""
     if not path.is_file():
         return []
     samples: list[list[str]] = []

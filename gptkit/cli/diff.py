@@ -1,4 +1,4 @@
-"""`gptkit diff`: what differs between two specs once every default is written out."""
+"""`gptkit diff`: compare two resolved specs."""
 
 from __future__ import annotations
 
@@ -17,33 +17,37 @@ if TYPE_CHECKING:
 
 
 def diff(
-    left: Annotated[str, typer.Argument(metavar="A", help="A spec file or a run's folder.", autocompletion=complete_specs)],
-    right: Annotated[str, typer.Argument(metavar="B", help="Another one.", autocompletion=complete_specs)],
+    left: Annotated[str, typer.Argument(metavar="A", help="A spec file or a run directory.", autocompletion=complete_specs)],
+    right: Annotated[
+        str, typer.Argument(metavar="B", help="The spec or run to compare with.", autocompletion=complete_specs)
+    ],
     as_json: Json = False,
 ) -> None:
-    """Compare two specs or runs after everything is written out, and the sizes of their models."""
+    """Compare two resolved specs or runs, and the sizes of their models."""
     from gptkit.cli.subject import open_subject
     from gptkit.core.diff import differences
 
     one, other = open_subject(left), open_subject(right)
-    found = list(differences(one.spec, other.spec))
+    changes = list(differences(one.spec, other.spec))
     sizes = list(_sizes(one, other))
     if as_json:
         data = {
-            "spec": {each.dotted: [_data(each.left), _data(each.right)] for each in found},
+            "spec": {each.dotted: [_data(each.left), _data(each.right)] for each in changes},
             "sizes": {name: [a, b] for name, a, b in sizes},
         }
         console.out(json.dumps(data, indent=2, ensure_ascii=False))
         return
-    if not found:
-        console.out("no difference")
+    if not changes:
+        console.out("no differences")
         return
     columns: list[console.Column] = [
         ("", {"style": "cyan", "no_wrap": True}),
         (left, {"overflow": "fold"}),
         (right, {"overflow": "fold"}),
     ]
-    console.stdout().print(console.table(columns, [[each.dotted, _shown(each.left), _shown(each.right)] for each in found]))
+    console.stdout().print(
+        console.table(columns, [[each.dotted, _shown(each.left), _shown(each.right)] for each in changes])
+    )
     if sizes:
         console.heading("Sizes")
         rows = [[name.replace("_", " "), _size(name, a), _size(name, b), _ratio(a, b)] for name, a, b in sizes]
@@ -62,7 +66,7 @@ def _data(value: Any) -> Any:
 
 
 def _shown(value: Any) -> str:
-    """A component by its name and the fields that are not at their defaults."""
+    """Format a value; a component as its name and its fields that differ from the defaults."""
     from gptkit.core.diff import ABSENT
     from gptkit.reflect.snippets import flow, plain
 

@@ -33,7 +33,7 @@ def drift(
     ] = 1e-3,
     step: Annotated[
         int | None,
-        typer.Option("--step", metavar="N", help="The checkpoint of this step; the newest by default.", show_default=False),
+        typer.Option("--step", metavar="N", help="Step of the checkpoint; the latest by default.", show_default=False),
     ] = None,
     every: Annotated[
         bool, typer.Option("--all", help="Show the parts of all layers, not only of the first that differs.")
@@ -46,16 +46,16 @@ def drift(
     """
     from gptkit.runs.drift import measure_drift
 
-    found = measure_drift(run, against, n_tokens=n_tokens, tolerance=tolerance, step=step)
+    result = measure_drift(run, against, n_tokens=n_tokens, tolerance=tolerance, step=step)
     if as_json:
-        parts = [{"part": r.part, "name": r.name, "external": r.external, "distance": r.distance} for r in found.readings]
-        first = found.first.part if found.first else None
+        parts = [{"part": r.part, "name": r.name, "external": r.external, "distance": r.distance} for r in result.readings]
+        first = result.first.part if result.first else None
         console.out(
             json.dumps(
                 {
                     "first": first,
-                    "tensors": found.tensors,
-                    "differences": found.differences,
+                    "tensors": result.tensors,
+                    "differences": result.differences,
                     "tolerance": tolerance,
                     "parts": parts,
                 },
@@ -63,42 +63,44 @@ def drift(
             )
         )
     else:
-        _print(found, every)
-    if found.first:
+        _print(result, every)
+    if result.first:
         raise typer.Exit(1)
 
 
-def _print(found: Drift, every: bool) -> None:
+def _print(result: Drift, every: bool) -> None:
     from rich.text import Text
 
     rows = []
-    for reading in found.readings if every else _shown(found):
-        beyond = not reading.distance <= found.tolerance
-        style = "bold red" if reading is found.first else "red" if beyond else ""
-        mark = "first to differ" if reading is found.first else ""
+    for reading in result.readings if every else _shown(result):
+        beyond = not reading.distance <= result.tolerance
+        style = "bold red" if reading is result.first else "red" if beyond else ""
+        mark = "first difference" if reading is result.first else ""
         rows.append([Text(text, style) for text in (reading.part, reading.name, reading.external, _number(reading), mark)])
-    columns: list[console.Column] = ["part", "component", "external", ("distance", {"justify": "right"}), ""]
+    columns: list[console.Column] = ["module", "component", "transformers", ("distance", {"justify": "right"}), ""]
     console.stdout().print(console.table(columns, rows))
     console.out()
-    if found.first is None:
-        worst = max(found.readings, key=lambda reading: reading.distance)
-        console.out(f"no part differs by more than {found.tolerance:g}; most of all {worst.part}, by {_number(worst)}")
+    if result.first is None:
+        worst = max(result.readings, key=lambda reading: reading.distance)
+        console.out(
+            f"no module differs by more than {result.tolerance:g}; largest difference: {_number(worst)}, in {worst.part}"
+        )
         return
-    console.out(f"{found.first.part} ({found.first.name}) is the first to differ, by {_number(found.first)}")
-    for text in found.differences[:5]:
+    console.out(f"{result.first.part} ({result.first.name}) is the first to differ, by {_number(result.first)}")
+    for text in result.differences[:5]:
         console.out(f"the spec differs from config.json: {text}")
-    for name in found.tensors[:5]:
-        console.out(f"the numbers differ from those in the files: {name}")
-    if not found.tensors and not found.differences:
-        console.out("its numbers and the spec are those of the files: it computes something else")
+    for name in result.tensors[:5]:
+        console.out(f"the values differ from those in the files: {name}")
+    if not result.tensors and not result.differences:
+        console.out("the spec and the weights equal those of the files; the computation of this module differs")
 
 
-def _shown(found: Drift) -> Iterator[Reading]:
-    """Whole layers, and of the one that differs first its parts."""
-    place = found.first.part.split(".")[:2] if found.first else []
-    for reading in found.readings:
+def _shown(result: Drift) -> Iterator[Reading]:
+    """Yield the readings of whole layers, and of every module of the first layer that differs."""
+    layer = result.first.part.split(".")[:2] if result.first else []
+    for reading in result.readings:
         keys = reading.part.split(".")
-        if len(keys) < 3 or keys[:2] == place:
+        if len(keys) < 3 or keys[:2] == layer:
             yield reading
 
 

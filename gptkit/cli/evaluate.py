@@ -1,4 +1,4 @@
-"""`gptkit evaluate`: how well a model predicts text."""
+"""`gptkit evaluate`: measure a model's loss on text."""
 
 from __future__ import annotations
 
@@ -21,32 +21,30 @@ def evaluate(
     folder: RunFolder,
     data: Annotated[
         list[str] | None,
-        typer.Option(
-            "--data", "-d", metavar="FILE", help="Other text: a file, a folder or a glob. May be given several times."
-        ),
+        typer.Option("--data", "-d", metavar="FILE", help="Text to evaluate on: a file, a directory or a glob. Repeatable."),
     ] = None,
     step: Annotated[
         int | None,
-        typer.Option("--step", metavar="N", help="The checkpoint of this step; the newest by default.", show_default=False),
+        typer.Option("--step", metavar="N", help="Step of the checkpoint; the latest by default.", show_default=False),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure a model: loss in nats a token, perplexity, and bits per byte of text.
+    """Measure loss in nats per token, perplexity, and bits per byte.
 
-    On the validation part of its own corpus, which it was not trained on, or on other text with --data. Bits per byte
-    compare models with different tokenizers.
+    Evaluates on the validation split of the run's corpus, or on other text with --data. Bits per byte are comparable
+    between models with different tokenizers.
     """
     from gptkit.runs.run import NO_BITS_PER_BYTE, load
 
     run = load(folder, step=step)
     numbers = _on_files(run, data) if data else run.evaluate()
-    what = ", ".join(data) if data else "the validation part of its corpus"
+    corpus = ", ".join(data) if data else "the validation split of its corpus"
     if as_json:
         missing = {} if "bits_per_byte" in numbers else {"bits_per_byte": None, "no_bits_per_byte": NO_BITS_PER_BYTE}
         console.out(json.dumps({"run": str(folder), "step": run.step, "data": data, **numbers, **missing}, indent=2))
         return
-    console.note(f"{folder} at step {run.step:,}, on {what}")
-    rows = [["loss", f"{numbers['loss']:.4f}", "nats a token"], ["perplexity", f"{numbers['perplexity']:,.2f}", ""]]
+    console.note(f"{folder} at step {run.step:,}, on {corpus}")
+    rows = [["loss", f"{numbers['loss']:.4f}", "nats per token"], ["perplexity", f"{numbers['perplexity']:,.2f}", ""]]
     if "bits_per_byte" in numbers:
         rows.append(["bits per byte", f"{numbers['bits_per_byte']:.4f}", ""])
     else:
@@ -56,7 +54,7 @@ def evaluate(
 
 
 def _on_files(run: Run, paths: list[str]) -> dict[str, float]:
-    """Every token after those before it in its document, with at least half a context of them where there are as many."""
+    """Score every token given the preceding ones of its document: at least half a context of them, where available."""
     from gptkit.core.registry import default_registry
     from gptkit.inference.score import score
     from gptkit.runs.run import prompt_ids
@@ -68,7 +66,7 @@ def _on_files(run: Run, paths: list[str]) -> dict[str, float]:
         name = "jsonl" if path.endswith((".jsonl", ".jsonl.gz")) else "text"
         spec = registry.component("data", name).model_validate({"name": name, "path": path})
         for document in spec.documents(Path()):  # type: ignore[attr-defined]
-            # The token that comes before every text is given, not predicted.
+            # The token that precedes every text is not predicted.
             first = prompt_ids(run.tokenizer, "")[:1]
             text_ids = run.tokenizer.encode(document.text)
             restored = restored and (run.tokenizer.lossless or run.tokenizer.decode(text_ids) == document.text)
@@ -78,7 +76,7 @@ def _on_files(run: Run, paths: list[str]) -> dict[str, float]:
             tokens += found.shape[0]
             size += len(document.text.encode())
     if not tokens:
-        raise DataError(f"{', '.join(paths)}: there is no text to measure on")
+        raise DataError(f"{', '.join(paths)}: no text to evaluate on", hint="Pass files with text.")
     loss = nats / tokens
     numbers = {"loss": loss, "perplexity": math.exp(loss) if loss < 709 else math.inf, "tokens": float(tokens)}
     return {**numbers, "bits_per_byte": nats / (math.log(2) * size)} if restored else numbers

@@ -1,12 +1,12 @@
-"""How what goes wrong reaches the user: a message and an exit code, never a traceback.
+"""Error handling of the command line: a message and an exit code instead of a traceback.
 
 ::
 
-    2     something the user can put right: a `GptkitError`, a file that cannot be used, or a wrong command line
+    2     an error that the user can correct: a `GptkitError`, an unusable file, or a wrong command line
     130   Ctrl-C
-    1     anything else, which is our mistake or a plugin's, or a reader that closed the pipe
+    1     any other exception (a bug in gptkit or a plugin), or a closed pipe
 
-With GPTKIT_DEBUG=1 exceptions come through with their tracebacks.
+With GPTKIT_DEBUG=1 exceptions propagate with their tracebacks.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from gptkit.cli.console import label, note, plural, warn
 from gptkit.core.errors import GptkitError, RegistryError, SpecError
@@ -29,31 +29,46 @@ from gptkit.core.memory import is_exhaustion
 if TYPE_CHECKING:
     import traceback
 
-__all__ = ["Commands", "debugging", "report"]
+__all__ = ["Command", "Commands", "debugging", "report"]
 
 USER, CRASH, INTERRUPTED = 2, 1, 130
 
 
 def debugging() -> bool:
-    """Whether tracebacks were asked for."""
+    """Return whether tracebacks are requested."""
     return os.environ.get("GPTKIT_DEBUG", "") not in ("", "0")
 
 
-class Commands(TyperGroup):
-    """The group of all commands, which turns exceptions into messages and exit codes."""
+def _hide_types(params: Any) -> Any:
+    """Omit the types of flags and arguments from the help: a flag takes no value, and an argument's name describes it."""
+    for param in params:
+        if getattr(param, "is_flag", False) or param.param_type_name == "argument":
+            param.display_type_rich = lambda ctx: None
+    return params
+
+
+class Command(TyperCommand):
+    """A single command."""
 
     def get_params(self, ctx: Any) -> Any:
-        params: Any = super().get_params(ctx)
+        return _hide_types(super().get_params(ctx))
+
+
+class Commands(TyperGroup):
+    """Command group that converts exceptions to messages and exit codes."""
+
+    def get_params(self, ctx: Any) -> Any:
+        params = _hide_types(super().get_params(ctx))
         for param in params:
             if param.name in ("install_completion", "show_completion"):
-                # The help's last line names the one of them that is needed.
+                # The epilog of the help mentions them.
                 param.hidden = True
         return params
 
     def invoke(self, ctx: Any) -> Any:
         with _messages(), _exit_codes():
             result = super().invoke(ctx)
-            # Here and not at the interpreter's end, where a closed pipe could only be complained about.
+            # Flushing here raises BrokenPipeError where it can be handled, not at interpreter exit.
             sys.stdout.flush()
             return result
 
@@ -63,7 +78,7 @@ def _exit_codes() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
-        # Whoever read our output (head, say) has seen enough. What is still buffered must go somewhere.
+        # The reader (such as head) has closed the pipe; the rest of the buffer is discarded.
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(CRASH) from None
@@ -78,7 +93,7 @@ def _exit_codes() -> Iterator[None]:
         report(error)
         raise typer.Exit(USER) from None
     except Exception as error:
-        # Usage errors, exits and aborts are typer's business.
+        # typer handles usage errors, exits and aborts.
         if debugging() or type(error).__module__.partition(".")[0] in ("typer", "click"):
             raise
         if isinstance(error, OSError) and error.strerror:
@@ -94,13 +109,13 @@ def _exit_codes() -> Iterator[None]:
 
 
 def report(error: GptkitError) -> None:
-    """Print an error on stderr: for a spec a line for each mistake and how many there are, else the message; the hint."""
+    """Print an error on stderr: for a spec one line per problem and their number, else the message; then the hint."""
     if isinstance(error, SpecError):
         for problem in error.problems:
             note(str(problem))
         sources = sorted({problem.source for problem in error.problems if problem.source})
-        place = f" in {' and '.join(sources)}" if 0 < len(sources) < 4 else ""
-        label("error", "bold red", plural(len(error.problems), "mistake"), place)
+        location = f" in {' and '.join(sources)}" if 0 < len(sources) < 4 else ""
+        label("error", "bold red", plural(len(error.problems), "error"), location)
     else:
         label("error", "bold red", error.message)
     if error.hint:
@@ -110,13 +125,13 @@ def report(error: GptkitError) -> None:
 
 
 def _report_broken_installation() -> None:
-    """Say so where gptkit's own components could not be loaded: what was reported then follows from that."""
+    """Report built-in components that could not be loaded, which may have caused the reported error."""
     from gptkit.core.registry import default_registry
 
     for plugin in default_registry().plugins():
         if plugin.built_in and plugin.error:
-            label("error", "bold red", f"{plugin.module}, a part of gptkit itself, is broken: {plugin.error}")
-            label("hint", "bold cyan", "see gptkit plugins --verbose; installing gptkit anew may help")
+            label("error", "bold red", f"{plugin.module}, which is part of gptkit, could not be loaded: {plugin.error}")
+            label("hint", "bold cyan", "see gptkit plugins --verbose; reinstalling gptkit may help")
 
 
 def _report_crash(error: Exception) -> None:
@@ -124,22 +139,22 @@ def _report_crash(error: Exception) -> None:
 
     last = "".join(traceback.format_exception_only(error)).strip()
     frames = traceback.extract_tb(error.__traceback__)
-    culprit = _failing_plugin(error)
-    if culprit is not None:
-        plugin, frame = culprit
-        what = " ".join(last.split())
-        label("error", "bold red", f"the plugin {plugin} failed: {what} ({frame.filename}:{frame.lineno})")
-        label("hint", "bold cyan", "see the whole traceback with GPTKIT_DEBUG=1, and tell the plugin's authors")
+    origin = _failing_plugin(error)
+    if origin is not None:
+        plugin, frame = origin
+        message = " ".join(last.split())
+        label("error", "bold red", f"the plugin {plugin} failed: {message} ({frame.filename}:{frame.lineno})")
+        label("hint", "bold cyan", "report it to the plugin's authors, with the traceback that GPTKIT_DEBUG=1 shows")
         return
-    label("error", "bold red", "this should not have happened: ", last)
+    label("error", "bold red", "internal error: ", last)
     if frames:
         note(f"  at {frames[-1].filename}:{frames[-1].lineno}, in {frames[-1].name}")
-    hint = "please report it, with what `gptkit --version` says and the whole traceback: run it again with GPTKIT_DEBUG=1"
+    hint = "please report it, with the output of `gptkit --version` and the traceback that GPTKIT_DEBUG=1 shows"
     label("hint", "bold cyan", hint)
 
 
 def _failing_plugin(error: Exception) -> tuple[str, traceback.FrameSummary] | None:
-    """The plugin that an exception comes from, as ``NAME==VERSION``, and the last of its lines that ran."""
+    """Return the plugin that raised an exception, as ``NAME==VERSION``, and its innermost frame."""
     import traceback
 
     from gptkit.core.registry import default_registry
@@ -149,18 +164,18 @@ def _failing_plugin(error: Exception) -> tuple[str, traceback.FrameSummary] | No
         for plugin in default_registry().plugins()
         if not plugin.built_in
     }
-    found = None
+    origin = None
     summaries = traceback.extract_tb(error.__traceback__)
     for (frame, _), summary in zip(traceback.walk_tb(error.__traceback__), summaries, strict=True):
         package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
         if package in packages:
-            found = packages[package], summary
-    return found
+            origin = packages[package], summary
+    return origin
 
 
 @contextlib.contextmanager
 def _messages() -> Iterator[None]:
-    """Show gptkit's own warnings (a renamed field, a failed tracker) as one line each."""
+    """Print gptkit's warnings (a renamed field, a failed tracker) on one line each."""
     logger, handler = logging.getLogger("gptkit"), _Lines(logging.WARNING)
     default = warnings.showwarning
 

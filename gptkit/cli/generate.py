@@ -1,4 +1,4 @@
-"""`gptkit generate`: a model writes. Only text goes to stdout."""
+"""`gptkit generate`: generate text. Only the text is printed on stdout."""
 
 from __future__ import annotations
 
@@ -32,30 +32,32 @@ def generate(
     folder: RunFolder,
     prompts: Annotated[
         list[str] | None,
-        typer.Argument(metavar="PROMPT", help="What the text begins with; - reads it from stdin.", show_default=False),
+        typer.Argument(metavar="PROMPT", help="The prompt; - reads it from stdin.", show_default=False),
     ] = None,
     max_tokens: Annotated[
-        int, typer.Option("--max-tokens", "-n", min=0, metavar="N", help="Tokens to write at most.")
+        int, typer.Option("--max-tokens", "-n", min=0, metavar="N", help="Maximum number of new tokens.")
     ] = 200,
     sampler: Annotated[
         list[str] | None,
         typer.Option(
             "--sampler",
-            metavar="LINK",
-            help="A link of the chain in place of the spec's, as in --sampler temperature=0.8 --sampler top-k=40.",
+            metavar="NAME[=VALUE]",
+            help="Replace the spec's samplers, as in --sampler temperature=0.8 --sampler top-k=40. Repeatable.",
         ),
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option("--seed", min=0, metavar="N", help="The same seed writes the same text.", show_default=False),
+        typer.Option(
+            "--seed", min=0, metavar="N", help="Random seed; the same seed generates the same text.", show_default=False
+        ),
     ] = None,
     stop: Annotated[
         list[str] | None,
-        typer.Option("--stop", metavar="TEXT", help="End where this is written. May be given several times."),
+        typer.Option("--stop", metavar="TEXT", help="Stop at this text. Repeatable."),
     ] = None,
-    count: Annotated[int, typer.Option("--count", "-c", min=1, metavar="N", help="Texts to write for each prompt.")] = 1,
+    count: Annotated[int, typer.Option("--count", "-c", min=1, metavar="N", help="Number of texts per prompt.")] = 1,
     chat: Annotated[
-        bool, typer.Option("--chat", help="The prompt is what a user says, and the model replies; needs a chat template.")
+        bool, typer.Option("--chat", help="Treat the prompt as a user message; requires a chat template.")
     ] = False,
     overflow: Annotated[
         Overflow,
@@ -67,14 +69,14 @@ def generate(
     bare: Annotated[bool, typer.Option("--no-echo", help="Leave the prompt out.")] = False,
     step: Annotated[
         int | None,
-        typer.Option("--step", metavar="N", help="The checkpoint of this step; the newest by default.", show_default=False),
+        typer.Option("--step", metavar="N", help="Step of the checkpoint; the latest by default.", show_default=False),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Let a model write: a text appears as it is written, several are written together.
+    """Generate text; a single text is streamed, several are generated in one batch.
 
     For example: gptkit generate runs/gpt "Once upon a time" --max-tokens 50 --sampler greedy
-    or, of a model that learned to converse: gptkit generate runs/smollm2 --chat "What is the capital of France?"
+    or, with a chat model: gptkit generate runs/smollm2 --chat "What is the capital of France?"
     """
     from gptkit.cli.samplers import chain
     from gptkit.runs.run import chat_prompt, load, prompt_ids
@@ -95,12 +97,12 @@ def generate(
         ids = [prompt_ids(run.tokenizer, text) for text in texts]
     _warn_of_long_prompts(ids, run.model.context_length, overflow)
     echo = not bare and not chat
-    wanted = [pair for pair in zip(texts, ids, strict=True) for _ in range(count)]
-    if as_json or len(wanted) > 1:
-        results = _together(run, wanted, options, echo=echo, as_json=as_json)
+    requests = [pair for pair in zip(texts, ids, strict=True) for _ in range(count)]
+    if as_json or len(requests) > 1:
+        results = _batched(run, requests, options, echo=echo, as_json=as_json)
     else:
-        results = [_streamed(run, *wanted[0], options, echo=echo)]
-    _say(results, random=not any(each.name == "greedy" for each in options["sampler"]))
+        results = [_streamed(run, *requests[0], options, echo=echo)]
+    _report(results, random=not any(each.name == "greedy" for each in options["sampler"]))
     if any(result.finish == "interrupted" for result in results):
         raise typer.Exit(INTERRUPTED)
 
@@ -120,12 +122,12 @@ def _streamed(run: Run, prompt: str, ids: list[int], options: dict[str, Any], *,
     return texts.result
 
 
-def _together(
-    run: Run, wanted: list[tuple[str, list[int]]], options: dict[str, Any], *, echo: bool, as_json: bool
+def _batched(
+    run: Run, requests: list[tuple[str, list[int]]], options: dict[str, Any], *, echo: bool, as_json: bool
 ) -> list[Generated]:
     from gptkit.inference import generate
 
-    results = generate(run.model, run.tokenizer, [ids for _, ids in wanted], **options)
+    results = generate(run.model, run.tokenizer, [ids for _, ids in requests], **options)
     if as_json:
         data = [
             {
@@ -136,11 +138,11 @@ def _together(
                 "seed": result.seed,
                 "discarded_prompt_tokens": max(0, len(ids) - run.model.context_length),
             }
-            for (prompt, ids), result in zip(wanted, results, strict=True)
+            for (prompt, ids), result in zip(requests, results, strict=True)
         ]
         console.out(json.dumps(data, indent=2, ensure_ascii=False))
         return results
-    for index, ((prompt, _), result) in enumerate(zip(wanted, results, strict=True)):
+    for index, ((prompt, _), result) in enumerate(zip(requests, results, strict=True)):
         _write(("\n" if index else "") + (prompt if echo else "") + result.text + "\n")
     return results
 
@@ -162,16 +164,16 @@ def _warn_of_long_prompts(prompts: list[list[int]], limit: int, overflow: Overfl
 
 def _write(text: str) -> None:
     if sys.stdout.isatty():
-        # What a model writes may be anything, and a terminal obeys control characters.
+        # Generated text may contain control characters.
         text = console.printable(text)
     sys.stdout.write(text)
     sys.stdout.flush()
 
 
-def _say(results: list[Generated], *, random: bool) -> None:
+def _report(results: list[Generated], *, random: bool) -> None:
     timings, first = results[0].timings, results[0]
-    written = sum(len(result.ids) for result in results)
-    parts = [console.plural(written, "token")]
+    n_tokens = sum(len(result.ids) for result in results)
+    parts = [console.plural(n_tokens, "token")]
     if timings.decode_rate:
         parts.append(f"{timings.decode_rate:,.0f} tokens/s")
     if random:

@@ -36,7 +36,7 @@ def import_model(
     ] = None,
     tokenizer: Annotated[
         str | None,
-        typer.Option("--tokenizer", metavar="NAME", help="A tokenizer where the source has none.", show_default=False),
+        typer.Option("--tokenizer", metavar="NAME", help="Tokenizer to use if the source has none.", show_default=False),
     ] = None,
     format: Annotated[
         str | None,

@@ -1,4 +1,4 @@
-"""The entry point: all commands, in the order in which a newcomer meets them."""
+"""Entry point of the command line: registers all commands, grouped for `--help`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from gptkit.cli import (
     show,
     train,
 )
-from gptkit.cli.failures import Commands, debugging
+from gptkit.cli.failures import Command, Commands, debugging
 
 __all__ = ["app", "main"]
 
@@ -33,7 +33,7 @@ app = typer.Typer(
     name="gptkit",
     cls=Commands,
     help="Compose, train and run GPT language models from spec files.",
-    epilog="Start with: gptkit demo. To complete names with the tab key: gptkit --install-completion.",
+    epilog="Start with: gptkit demo. Enable shell completion with: gptkit --install-completion.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -44,14 +44,15 @@ _PANELS = {
     "Start": (demo.demo, new.new),
     "Specs": (check.check, show.show, diff.diff),
     "Models": (train.train, generate.generate, evaluate.evaluate),
-    "Other formats": (import_.import_model, export.export, drift.drift),
-    "What is installed": (components.components, plugins.plugins, schema.schema),
+    "External models": (import_.import_model, export.export, drift.drift),
+    "Components": (components.components, plugins.plugins, schema.schema),
 }
 for _panel, _functions in _PANELS.items():
     for _function in _functions:
-        # The one name that a function cannot have.
-        app.command("import" if _function is import_.import_model else None, rich_help_panel=_panel)(_function)
-app.add_typer(plugin.app, name="plugin", rich_help_panel="What is installed")
+        # `import` is a keyword, so the function has another name.
+        name = "import" if _function is import_.import_model else None
+        app.command(name, cls=Command, rich_help_panel=_panel)(_function)
+app.add_typer(plugin.app, name="plugin", rich_help_panel="Components")
 
 
 def _version(wanted: bool) -> None:
@@ -63,7 +64,7 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     pass
@@ -72,7 +73,7 @@ def _options(
 def main() -> None:
     """Run the command line."""
     for stream in (sys.stdout, sys.stderr):
-        # A terminal that cannot show a character gets a question mark, not an error.
+        # Characters that the terminal cannot encode are replaced by question marks.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     if debugging():

@@ -1,4 +1,4 @@
-"""`gptkit new`: a spec file to start from."""
+"""`gptkit new`: write a spec file from a preset."""
 
 from __future__ import annotations
 
@@ -23,20 +23,21 @@ SCHEMA = "gptkit.schema.json"
 
 def new(
     file: Annotated[
-        Path | None, typer.Argument(metavar="FILE", help="The file to write. By default NAME.yaml.", show_default=False)
+        Path | None,
+        typer.Argument(metavar="FILE", help="The file to write; NAME.yaml of the preset by default.", show_default=False),
     ] = None,
     start: Annotated[
-        str, typer.Option("--from", metavar="NAME", help="The shipped spec to start from.", autocompletion=complete_shipped)
+        str, typer.Option("--from", metavar="NAME", help="The preset to copy.", autocompletion=complete_shipped)
     ] = "tiny",
-    listed: Annotated[bool, typer.Option("--list", help="Show the shipped specs and stop.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there; it is kept as FILE.old.")] = False,
+    listed: Annotated[bool, typer.Option("--list", help="List the presets and exit.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file, which is kept as FILE.old.")] = False,
     bare: Annotated[
-        bool, typer.Option("--no-schema", help=f"Do not write {SCHEMA}, with which editors complete and check the spec.")
+        bool, typer.Option("--no-schema", help=f"Do not write {SCHEMA}, which editors use for completion.")
     ] = False,
 ) -> None:
-    """Write a commented spec file to start from.
+    """Write a commented spec file from a preset.
 
-    See what there is with gptkit new --list.
+    List the presets with: gptkit new --list.
     """
     if listed:
         _list()
@@ -48,26 +49,26 @@ def new(
     hint = "Choose another name, or replace it with --force, which keeps it as FILE.old."
     if target.exists() and (target.is_dir() or not force):
         raise GptkitError(
-            f"{target} is there already", hint="Choose another name, or replace it with --force, which keeps it as FILE.old."
+            f"{target} already exists", hint="Choose another name, or replace it with --force, which keeps it as FILE.old."
         )
     if not target.parent.is_dir():
-        hint = f"Make it first: mkdir -p {shlex.quote(str(target.parent))}. Or name a file elsewhere."
-        raise GptkitError(f"there is no folder {target.parent}", hint=hint)
+        hint = f"Create it with: mkdir -p {shlex.quote(str(target.parent))}."
+        raise GptkitError(f"directory {target.parent} not found", hint=hint)
     if not bare:
         require_replaceable(target.with_name(SCHEMA))
     kept = _keep(target)
     write_text(target, _named(text, target.stem))
-    console.out(f"{target}: a copy of {start}, to be changed as you like")
+    console.out(f"{target}: created from preset {start}")
     if kept is not None:
-        console.out(f"{kept}: the file that was there")
+        console.out(f"{kept}: the previous file")
     if not bare:
         write_schema(target.with_name(SCHEMA))
-        console.out(f"{target.with_name(SCHEMA)}: with it your editor completes the spec")
+        console.out(f"{target.with_name(SCHEMA)}: JSON Schema for editors")
     console.note(f"next: gptkit check {target}, then: gptkit train {target}", style="dim")
 
 
 def _keep(target: Path) -> Path | None:
-    """Rename the file that is going to be replaced; return its new name."""
+    """Rename the file that will be replaced; return its new name."""
     if not target.exists() and not target.is_symlink():
         return None
     names = (target.with_name(f"{target.name}.old{number or ''}") for number in itertools.count())
@@ -78,11 +79,11 @@ def _keep(target: Path) -> Path | None:
 
 
 def _list() -> None:
-    """The shipped specs, group by group; of released models their sizes, too."""
+    """Print the presets by group, with the sizes of released models."""
     width = max(map(len, shipped()))
     for group, specs in groups().items():
         rows = [[name, *_described(path)] for name, path in specs.items()]
-        columns: list[console.Column] = [("name", {"no_wrap": True, "min_width": width}), "what it is"]
+        columns: list[console.Column] = [("name", {"no_wrap": True, "min_width": width}), "description"]
         if any(row[1] for row in rows):
             columns.insert(1, ("parameters", {"no_wrap": True, "justify": "right"}))
         else:
@@ -92,17 +93,17 @@ def _list() -> None:
 
 
 def _described(path: Path) -> tuple[str, str]:
-    """How large a released model is (``0.6 B``; empty for other specs), and what it is."""
+    """Return the size of a released model (``0.6 B``; empty for other presets), and its description."""
     text = summary(path)
-    found = re.match(r"([\d,]+) parameters; ", text)
-    if found is None:
+    size = re.match(r"([\d,]+) parameters; ", text)
+    if size is None:
         return "", text
-    number = int(found[1].replace(",", ""))
-    return f"{number / 1e9:.1f} B" if number >= 0.9995e9 else f"{number / 1e6:.0f} M", text[found.end() :]
+    number = int(size[1].replace(",", ""))
+    return f"{number / 1e9:.1f} B" if number >= 0.9995e9 else f"{number / 1e6:.0f} M", text[size.end() :]
 
 
 def _named(text: str, name: str) -> str:
-    """The spec with the file's own name as its title."""
+    """Return the spec with its title replaced by the file's name."""
     plain = re.fullmatch(r"[A-Za-z][\w.-]*", name) and name.lower() not in (
         "true",
         "false",

@@ -1,6 +1,6 @@
-"""Arguments that several commands share, and what a shell completes them with.
+"""Arguments shared by several commands, and their shell completion.
 
-Completion runs at every press of the tab key: what it needs is imported inside, and it never fails.
+Completion runs at every press of the tab key, so it imports what it needs lazily and ignores exceptions.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Completions = list[tuple[str, str]]
 
 
 def complete_shipped(incomplete: str) -> Completions:
-    """Names of shipped specs."""
+    """Complete names of presets."""
     from gptkit.presets.catalog import shipped, summary
 
     with contextlib.suppress(Exception):
@@ -41,7 +41,7 @@ def complete_shipped(incomplete: str) -> Completions:
 
 
 def complete_kinds(incomplete: str) -> Completions:
-    """Kinds of components."""
+    """Complete kinds of components."""
     with contextlib.suppress(Exception):
         from gptkit.core.registry import default_registry
         from gptkit.reflect.docstring import parse
@@ -63,7 +63,7 @@ def complete_formats(incomplete: str) -> Completions:
 
 
 def complete_names(ctx: typer.Context, incomplete: str) -> Completions:
-    """Components of the kind that is already on the command line."""
+    """Complete components of the kind given on the command line."""
     with contextlib.suppress(Exception):
         from gptkit.core.registry import default_registry
         from gptkit.reflect.docstring import parse
@@ -74,19 +74,19 @@ def complete_names(ctx: typer.Context, incomplete: str) -> Completions:
 
 
 def complete_specs(incomplete: str) -> Completions:
-    """Spec files, and folders that may lead to some."""
+    """Complete spec files and directories."""
     return [
         (str(path) + ("/" if path.is_dir() else ""), "") for path in _paths(incomplete, (".yaml", ".yml", ".toml", ".json"))
     ]
 
 
 def complete_runs(incomplete: str) -> Completions:
-    """Folders, runs among them."""
+    """Complete directories, which include runs."""
     return [(f"{path}/", "") for path in _paths(incomplete, ())]
 
 
 def _short(text: str) -> str:
-    """Text that stands beside a completion, which shells show on one line."""
+    """Shorten the description of a completion to one line."""
     return textwrap.shorten(text, 60, placeholder=" …")
 
 
@@ -104,7 +104,7 @@ File = Annotated[
     str,
     typer.Argument(
         metavar="FILE",
-        help="A spec file (.yaml, .toml, .json), or the name of a shipped spec.",
+        help="A spec file (.yaml, .toml, .json), or the name of a preset.",
         autocompletion=complete_specs,
     ),
 ]
@@ -112,12 +112,12 @@ FileOrRun = Annotated[
     str,
     typer.Argument(
         metavar="FILE|RUN",
-        help="A spec file, the name of a shipped spec, or a run's folder.",
+        help="A spec file, the name of a preset, or a run directory.",
         autocompletion=complete_specs,
     ),
 ]
 RunFolder = Annotated[
-    Path, typer.Argument(metavar="RUN", help="A run's folder, as in runs/gpt.", autocompletion=complete_runs)
+    Path, typer.Argument(metavar="RUN", help="A run directory, as in runs/gpt.", autocompletion=complete_runs)
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -125,12 +125,12 @@ Overrides = Annotated[
         "--set",
         "-s",
         metavar="PATH=VALUE",
-        help="Change a value of the spec, as in --set model.position=alibi. May be given several times.",
+        help="Override a value of the spec, as in --set model.position=alibi. Repeatable.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 def chosen(overrides: Any) -> list[str]:
-    """The overrides given, none being an empty list."""
+    """Return the given overrides as a list."""
     return list(overrides or ())

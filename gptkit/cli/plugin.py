@@ -1,4 +1,4 @@
-"""`gptkit plugin`: begin a plugin, and check that what it brings keeps its promises."""
+"""`gptkit plugin`: create a plugin from a template, and run the conformance checks of a plugin."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gptkit.cli import console
+from gptkit.cli.failures import Command, Commands
 from gptkit.cli.options import complete_kinds
 from gptkit.core.atomic import atomic_directory, write_text
 from gptkit.core.errors import GptkitError, RegistryError
@@ -20,12 +21,13 @@ if TYPE_CHECKING:
     from gptkit.testing import Result
 
 app = typer.Typer(
-    help="Write a plugin: begin one from a template, and check that what it brings keeps its promises.",
+    cls=Commands,
+    help="Create a plugin from a template, or check an installed one.",
     no_args_is_help=True,
 )
 
 _COLUMNS = 4
-"""Components beside each other in a table."""
+"""Number of components per table."""
 
 _MARKS = {
     "passed": ("ok", "green"),
@@ -36,20 +38,18 @@ _MARKS = {
 }
 
 
-@app.command()
+@app.command(cls=Command)
 def new(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The component's name: talking-heads, say.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The component's name, as in talking-heads.")],
     kind: Annotated[
         str,
         typer.Option(
-            "--kind", "-k", metavar="KIND", help="What it is: attention, sampler, …", autocompletion=complete_kinds
+            "--kind", "-k", metavar="KIND", help="The component's kind: attention, sampler, …", autocompletion=complete_kinds
         ),
     ],
-    into: Annotated[
-        Path, typer.Option("--into", metavar="FOLDER", help="Where to make the distribution's folder.")
-    ] = Path(),
+    into: Annotated[Path, typer.Option("--into", metavar="DIR", help="The parent directory of the distribution.")] = Path(),
 ) -> None:
-    """Make a distribution that works as it is: entry point, component, tests, README, licence.
+    """Create a working plugin distribution: entry point, component, tests, README, license.
 
     For example: gptkit plugin new talking-heads --kind attention.
     """
@@ -60,8 +60,8 @@ def new(
     name = name.removeprefix("gptkit-")
     registry = default_registry()
     if name in registry.entries(kind):
-        taken = registry.entry(kind, name).plugin.provenance
-        raise GptkitError(f"{kind} {name!r} is brought by {taken} already", hint="Choose another name.")
+        owner = registry.entry(kind, name).plugin.provenance
+        raise GptkitError(f"{kind} {name!r} is already registered by {owner}", hint="Choose another name.")
     folder = into / f"gptkit-{name}"
     if folder.exists() or folder.is_symlink():
         raise GptkitError(f"{folder} is there already", hint="Choose another name, or another folder with --into.")
@@ -75,7 +75,7 @@ def new(
     console.note(f"next: pip install -e '{folder}[test]', then: gptkit plugin check gptkit-{name}", style="dim")
 
 
-@app.command()
+@app.command(cls=Command)
 def check(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A distribution, or the name of a plugin of it.")],
     slow: Annotated[bool, typer.Option("--slow", help="Run the checks too that take seconds (torch.compile).")] = False,
@@ -89,22 +89,22 @@ def check(
     ] = None,
     why: Annotated[bool, typer.Option("--why", help="Say of every check why it is there.")] = False,
 ) -> None:
-    """Check everything that a plugin brings against the promises of its kind.
+    """Run the conformance checks on every component of a plugin.
 
-    The exit code is 0 where all are kept and 1 where one is not.
+    The exit code is 0 if all checks pass, and 1 if one fails.
     """
     from gptkit.core.registry import default_registry
     from gptkit.testing import checks_for
 
     registry = default_registry()
-    brought = _brought(registry, name)
-    if not brought:
-        console.out(f"{name} brings no component, so there is nothing to check")
+    provided = _components(registry, name)
+    if not provided:
+        console.out(f"{name} provides no components, so there is nothing to check")
         return
-    known = _expected_failures(expected or (), brought, registry)
+    known = _expected_failures(expected or (), provided, registry)
     results: list[Result] = []
     by_kind: dict[str, list[str]] = {}
-    for kind, component in brought:
+    for kind, component in provided:
         by_kind.setdefault(kind, []).append(component)
     for kind, components in by_kind.items():
         columns = [
@@ -122,26 +122,24 @@ def check(
     _conclude(results)
 
 
-def _brought(registry: Registry, name: str) -> list[tuple[str, str]]:
-    """What a distribution, or one plugin of it, brings."""
+def _components(registry: Registry, name: str) -> list[tuple[str, str]]:
+    """Return kind and name of the components of a distribution, or of one of its plugins."""
     from packaging.utils import canonicalize_name
 
     from gptkit.core.suggestions import did_you_mean
 
     plugins = registry.plugins()
     wanted = canonicalize_name(name)
-    found: Sequence[Plugin] = [plugin for plugin in plugins if canonicalize_name(plugin.distribution) == wanted]
-    found = found or [plugin for plugin in plugins if canonicalize_name(plugin.name) == wanted]
-    if not found:
+    selected: Sequence[Plugin] = [plugin for plugin in plugins if canonicalize_name(plugin.distribution) == wanted]
+    selected = selected or [plugin for plugin in plugins if canonicalize_name(plugin.name) == wanted]
+    if not selected:
         known = list(dict.fromkeys(plugin.distribution for plugin in plugins))
-        hint = "Install it first: pip install -e FOLDER."
-        raise RegistryError(
-            f"no plugin {name!r} is installed; {did_you_mean(name, known, label='installed are')}", hint=hint
-        )
-    for plugin in found:
+        hint = "Install it first: pip install -e DIRECTORY."
+        raise RegistryError(f"plugin {name!r} is not installed; {did_you_mean(name, known, label='installed')}", hint=hint)
+    for plugin in selected:
         if plugin.status != "active" or plugin.error:
             raise RegistryError(f"{plugin.provenance} ({plugin.module}): {plugin.error or f'it is {plugin.status}'}")
-    return [brought for plugin in found for brought in plugin.components]
+    return [component for plugin in selected for component in plugin.components]
 
 
 def _expected_failures(
@@ -173,7 +171,7 @@ def _check(registry: Registry, kind: str, name: str, slow: bool, expected: Mappi
 
     cls = registry.component(kind, name)
     try:
-        specs, reason = instances(cls, registry), "fields must be given, and there are no `examples`"
+        specs, reason = instances(cls, registry), "it has required fields, and no `examples`"
     except ValidationError as error:
         specs, reason = [], f"its defaults or one of its `examples` are not valid: {error.errors()[0]['msg']}"
     except Exception as error:  # a plugin's validator may raise anything
@@ -203,19 +201,19 @@ def _mark(result: Result) -> Text:
 
 
 def _conclude(results: Sequence[Result]) -> None:
-    told = {
+    sections = {
         "known failures": [result for result in results if result.outcome == "expected"],
         "failures": [result for result in results if not result.ok],
     }
-    for title, some in told.items():
-        if some:
+    for title, section in sections.items():
+        if section:
             console.heading(title)
-        for result in some:
+        for result in section:
             console.out(f"{result.component}: {result.check.name}: {result.message}")
             if not result.ok and result.check.why:
                 console.out(f"    {result.check.why}")
-    bad = len(told["failures"])
+    n_failed = len(sections["failures"])
     console.out()
-    console.out(f"{console.plural(len(results), 'check')}, {bad or 'none'} failed")
-    if bad:
+    console.out(f"{console.plural(len(results), 'check')}, {n_failed or 'none'} failed")
+    if n_failed:
         raise typer.Exit(1)

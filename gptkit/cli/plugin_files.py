@@ -1,4 +1,4 @@
-"""The files of a new plugin: a distribution that works as it is, with one component to be changed."""
+"""Files of a new plugin: a working distribution with one example component."""
 
 from __future__ import annotations
 
@@ -36,26 +36,26 @@ _USAGE = {
 
 
 def kinds() -> list[str]:
-    """The kinds that there is a template for."""
+    """Return the kinds that have a template."""
     return sorted(path.name.removesuffix(".py.tmpl") for path in _folder().joinpath("kinds").iterdir())
 
 
 def render(name: str, kind: str) -> dict[str, str]:
-    """The files of a distribution with one component, by path below its folder ``gptkit-NAME``.
+    """Return the files of a distribution with one component, by path relative to its directory ``gptkit-NAME``.
 
     Args:
-        name: the component's; ``gptkit-`` before it is left out.
+        name: the component's name; a prefix ``gptkit-`` is removed.
 
     Raises:
-        GptkitError: the name cannot be one, or there is no template for the kind.
+        GptkitError: the name is invalid, or the kind has no template.
     """
     name = name.removeprefix("gptkit-")
     if not _NAME.fullmatch(name):
         raise GptkitError(
-            f"{name!r} cannot be a component's name", hint="Use small letters, digits and hyphens: talking-heads, say."
+            f"invalid component name {name!r}", hint="Use lowercase letters, digits and hyphens, as in talking-heads."
         )
     if kind not in kinds():
-        raise GptkitError(f"there is no template for the kind {kind!r}; {did_you_mean(kind, kinds(), label='there are')}")
+        raise GptkitError(f"the kind {kind!r} has no template; {did_you_mean(kind, kinds(), label='templates')}")
     module = name.replace("-", "_")
     if keyword.iskeyword(module) or module == "plugin":
         module += "_component"

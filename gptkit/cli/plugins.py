@@ -1,4 +1,4 @@
-"""`gptkit plugins`: what is installed, what it brings, and what is wrong with it."""
+"""`gptkit plugins`: list installed plugins, their components and errors."""
 
 from __future__ import annotations
 
@@ -16,36 +16,35 @@ _STYLES = {"active": "green", "disabled": "yellow", "broken": "red"}
 
 def plugins(
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Name every component, and show the traceback behind an error.")
+        bool, typer.Option("--verbose", "-v", help="List every component, and show the traceback of each error.")
     ] = False,
 ) -> None:
-    """List the plugins: distribution and version, status, what each brings, and its error if it has one.
+    """List installed plugins with version, status, components, and errors.
 
-    Switch distributions off with GPTKIT_DISABLE=name,name.
+    Disable distributions with GPTKIT_DISABLE=name,name.
     """
     from rich.text import Text
 
     from gptkit.core.registry import default_registry
 
-    found = default_registry().plugins()
+    installed = default_registry().plugins()
     rows = [
-        [plugin.provenance, plugin.name, Text(plugin.status, style=_STYLES[plugin.status]), _brings(plugin)]
-        for plugin in found
+        [plugin.provenance, plugin.name, Text(plugin.status, style=_STYLES[plugin.status]), _counts(plugin)]
+        for plugin in installed
     ]
-    columns: list[console.Column] = [("distribution", {"overflow": "fold"}), "plugin", "status", "brings"]
+    columns: list[console.Column] = [("distribution", {"overflow": "fold"}), "plugin", "status", "provides"]
     console.stdout().print(console.table(columns, rows))
-    for plugin in found:
+    for plugin in installed:
         if plugin.error:
             console.out()
             console.out(f"{plugin.provenance} ({plugin.module}): {plugin.error}")
         if verbose:
             _details(plugin)
-    faulty = [plugin for plugin in found if plugin.error]
-    if any(plugin.detail for plugin in faulty) and not verbose:
-        console.note("gptkit plugins --verbose shows what is behind it", style="dim")
+    if any(plugin.error and plugin.detail for plugin in installed) and not verbose:
+        console.note("show tracebacks with: gptkit plugins --verbose", style="dim")
 
 
-def _brings(plugin: Plugin) -> str:
+def _counts(plugin: Plugin) -> str:
     parts = []
     if plugin.kinds:
         parts.append(console.plural(len(plugin.kinds), "kind"))
@@ -63,7 +62,7 @@ def _details(plugin: Plugin) -> None:
     if rows:
         console.heading(f"{plugin.provenance}, {plugin.module}")
         console.stdout().print(console.table([("", {"style": "cyan"}), ""], rows, header=False))
-    for title, text in (("printed while it was loaded", plugin.printed), ("traceback", plugin.detail)):
+    for title, text in (("output while loading", plugin.printed), ("traceback", plugin.detail)):
         if text and text.strip():
             console.heading(f"{plugin.provenance}: {title}")
             console.out(text.rstrip())

@@ -1,4 +1,4 @@
-"""A chain of samplers as it is written on the command line."""
+"""Parse the sampling chain given on the command line."""
 
 from __future__ import annotations
 
@@ -23,36 +23,36 @@ class _Chain(Spec):
 
 
 def chain(links: Sequence[str]) -> tuple[SamplerSpec, ...]:
-    """The samplers of ``["temperature=0.8", "top-k=40", "greedy"]``; a mapping in YAML may stand for any of them.
+    """Parse samplers such as ``["temperature=0.8", "top-k=40", "greedy"]``; each may also be a YAML mapping.
 
     Raises:
-        SpecError: one of them is wrong.
-        GptkitError: there is no such sampler, or it takes no value.
+        SpecError: a sampler is invalid.
+        GptkitError: the sampler is unknown, or takes no value.
     """
-    found: list[SamplerSpec] = []
+    samplers: list[SamplerSpec] = []
     for link in links:
-        # One by one, so that a mistake is reported with the option that it is in.
-        place = f"--sampler {link}"
+        # Parsed one by one, so that an error is reported with its option.
+        option = f"--sampler {link}"
         try:
             tree = apply_override(lift({}), f"sampler=[{_link(link)}]")
-            found += validate_data(tree.plain(), _Chain).sampler
+            samplers += validate_data(tree.plain(), _Chain).sampler
         except SpecError as error:
-            problems = [Problem(problem.path[2:], problem.message, place) for problem in error.problems]
+            problems = [Problem(problem.path[2:], problem.message, option) for problem in error.problems]
             raise SpecError(problems) from None
-    return tuple(found)
+    return tuple(samplers)
 
 
 def _link(text: str) -> str:
-    """``top-k=40`` as YAML: a value goes to the first field of the sampler."""
+    """Convert ``top-k=40`` to YAML; the value sets the first field of the sampler."""
     name, equals, value = text.partition("=")
     if text.lstrip().startswith("{"):
         return text
     if _ANOTHER.search(text):
         parts = " ".join(f"--sampler {part.strip()}" for part in text.split(","))
-        raise GptkitError(f"--sampler {text} is more than one link", hint=f"Repeat --sampler: {parts}.")
+        raise GptkitError(f"--sampler {text} contains several samplers", hint=f"Repeat the option: {parts}.")
     if not equals:
         return text
     fields = [field for field in default_registry().component("sampler", name).model_fields if field != "name"]
     if not fields:
-        raise GptkitError(f"sampler {name!r} takes no value", hint=f"Write --sampler {name}.")
+        raise GptkitError(f"sampler {name!r} takes no value", hint=f"Use --sampler {name}.")
     return f"{{name: {name}, {fields[0]}: {value}}}"

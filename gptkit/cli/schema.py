@@ -1,4 +1,4 @@
-"""`gptkit schema`: the JSON Schema of spec files, as of what is installed."""
+"""`gptkit schema`: print the JSON Schema of spec files with the installed components."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from gptkit.core.errors import GptkitError
 
 def schema(
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write it to this file.", show_default=False)
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Write the schema to this file.", show_default=False),
     ] = None,
 ) -> None:
-    """Print the JSON Schema of spec files, plugins' components included.
+    """Print the JSON Schema of spec files, including the components of plugins.
 
-    An editor that knows YAML completes and checks a spec whose first line is
+    Editors with a YAML language server complete and check a spec whose first line is
     "# yaml-language-server: $schema=gptkit.schema.json".
     """
     if output is None:
@@ -31,7 +32,7 @@ def schema(
 
 
 def write_schema(file: Path) -> None:
-    """Write the schema to a file. A schema that gptkit wrote is replaced, and nothing else.
+    """Write the schema to a file. An existing file is replaced only if it is a schema that gptkit wrote.
 
     Raises:
         GptkitError: the file exists and is another.
@@ -41,7 +42,7 @@ def write_schema(file: Path) -> None:
 
 
 def require_replaceable(file: Path) -> None:
-    """Raise where the schema would replace another file.
+    """Raise an error if the schema would replace another file.
 
     Raises:
         GptkitError: the file exists and is not a schema that gptkit wrote.
@@ -58,7 +59,7 @@ def _is_schema(file: Path) -> bool:
 
 
 def schema_text() -> str:
-    """The schema as a file's content."""
+    """Return the schema as JSON text."""
     from gptkit.reflect.schema import json_schema
     from gptkit.runs.spec import ExperimentSpec
 

@@ -1,4 +1,4 @@
-"""`gptkit show`: a spec with everything written out that it leaves to defaults, and what its model takes."""
+"""`gptkit show`: show the resolved spec of a file or run, and the sizes of its model."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def show(
     target: FileOrRun,
     overrides: Overrides = None,
     resolved: Annotated[
-        bool, typer.Option("--resolved", help="Print the whole spec as YAML, every default written out.")
+        bool, typer.Option("--resolved", help="Print the resolved spec as YAML, with every default.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Show what a spec or a run is made of: sizes, what each layer got, and the tree of its modules."""
+    """Show the settings, sizes, layers and module tree of a spec or run."""
     from rich.text import Text
 
     from gptkit.cli.subject import open_subject
@@ -51,7 +51,7 @@ def show(
     screen.print(console.table([("", {"style": "cyan"}), ""], list(_setting(subject)), header=False))
     console.heading("Sizes")
     if plan is None:
-        console.out("unknown: the vocabulary depends on a corpus that is not there")
+        console.out("unknown: the vocabulary size depends on a corpus that is unavailable")
     else:
         rows = list(size_rows(subject, plan))
         screen.print(
@@ -103,7 +103,7 @@ def _setting(subject: Subject) -> Iterator[list[Any]]:
 
 
 def size_rows(subject: Subject, plan: Plan) -> Iterator[list[str]]:
-    """Label, value and remark for each size."""
+    """Yield label, value and remark of each size."""
     from gptkit.model.plan import human_bytes, human_count
 
     training = subject.spec.training
@@ -120,7 +120,7 @@ def size_rows(subject: Subject, plan: Plan) -> Iterator[list[str]]:
 
 
 def _groups(layers: list[LayerSpec]) -> Iterator[tuple[str, LayerSpec]]:
-    """Layers that are made of the same parts, with their numbers."""
+    """Yield a label and a layer for each group of layers with equal components."""
     groups: list[tuple[LayerSpec, list[int]]] = []
     for index, layer in enumerate(layers):
         for known, indices in groups:
@@ -146,20 +146,20 @@ def _ranges(indices: list[int]) -> str:
 
 
 def _in_words(component: Component) -> Text:
-    """A component's name, and its fields that are not at their defaults."""
+    """Format a component as its name and its fields that differ from the defaults."""
     from rich.text import Text
 
     from gptkit.reflect.snippets import flow, plain
 
-    found = plain(component)
-    if isinstance(found, str):
-        return Text(found)
-    fields = ", ".join(f"{key} {flow(value)}" for key, value in found.items() if key != "name")
-    return Text.assemble(found["name"], (f"  {fields}", "dim"))
+    data = plain(component)
+    if isinstance(data, str):
+        return Text(data)
+    fields = ", ".join(f"{key} {flow(value)}" for key, value in data.items() if key != "name")
+    return Text.assemble(data["name"], (f"  {fields}", "dim"))
 
 
 def _all_in_words(component: Component) -> str:
-    """A component's name and all its fields."""
+    """Format a component as its name and all its fields."""
     from gptkit.reflect.snippets import flow, plain
 
     fields = [field for field in type(component).model_fields if field != "name"]

@@ -1,4 +1,4 @@
-"""What `show`, `check` and `diff` are about: the spec of a file or of a run, and how large its model is."""
+"""Subject of `show`, `check` and `diff`: the spec of a file or run, and the size of its model."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ __all__ = ["Subject", "open_subject"]
 
 @dataclass(frozen=True)
 class Subject:
-    """A resolved spec, and where it came from.
+    """A resolved spec and its source.
 
     Attributes:
-        label: the file or folder, as the user wrote it.
+        label: the file or directory, as given by the user.
         spec: the spec.
-        base: the folder that its relative paths count from.
-        run: the run's folder, where it is the spec of a run.
+        base: the directory that its relative paths are resolved against.
+        run: the run directory, or None for a spec file.
     """
 
     label: str
@@ -36,10 +36,10 @@ class Subject:
     run: RunFolder | None = None
 
     def vocab_size(self, *, fit: bool) -> int | None:
-        """How many token ids the model has; None where only a corpus that cannot be had could tell.
+        """Return the number of token ids; None if it depends on a corpus that is not read or unavailable.
 
         Args:
-            fit: read the corpus where the tokenizer learns its size from it.
+            fit: read the corpus if the tokenizer's size depends on it.
         """
         if self.spec.model.vocab_size is not None:
             return self.spec.model.vocab_size
@@ -75,12 +75,12 @@ class Subject:
 
 
 def open_subject(target: str, overrides: Sequence[str] = ()) -> Subject:
-    """The spec of a file, of a shipped spec's name, or of a run's folder.
+    """Open a spec file, a preset, or the spec of a run directory.
 
     Raises:
-        SpecError: the spec is wrong.
-        RequirementError: a run needs a plugin that is missing or broken.
-        GptkitError: there is no such file or run.
+        SpecError: the spec is invalid.
+        RequirementError: a run requires a plugin that is missing or broken.
+        GptkitError: the file or run was not found.
     """
     if Path(target).is_dir():
         from gptkit.runs.folder import RunFolder
@@ -90,7 +90,7 @@ def open_subject(target: str, overrides: Sequence[str] = ()) -> Subject:
         try:
             opened = open_spec(folder.spec, overrides)
         except SpecError:
-            # A plugin that is gone makes its component's name a mistake, which what to install explains better.
+            # If a plugin is missing, the message about what to install replaces the one about an unknown component.
             folder.require_components()
             raise
         base = Path(folder.read_provenance().get("base", "."))

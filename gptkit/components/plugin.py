@@ -1,4 +1,4 @@
-"""The built-in components, brought through the same door as a plugin's.
+"""Entry point of the built-in components.
 
 Every module of ``gptkit/components/<kind>/`` is imported, and every concrete component that it defines is registered: adding
 a file is all it takes. Runtime modules in ``gptkit/components/<kind>/modules/`` are imported only when a component is built.

@@ -1,4 +1,4 @@
-"""From a corpus to batches: the split, token files, and windows cut from them."""
+"""Data pipeline: the train/validation split, token files, and batches of data windows."""
 
 from gptkit.data.dataset import GPTDataset as GPTDataset
 from gptkit.data.dataset import create_dataloader as create_dataloader

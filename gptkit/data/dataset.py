@@ -1,4 +1,4 @@
-"""The (input, target) dataset of a text and a torch `DataLoader` over it, to be used without the rest of gptkit."""
+"""Dataset of (input, target) windows of a text, and a torch `DataLoader`, usable without the rest of gptkit."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ __all__ = ["GPTDataset", "create_dataloader"]
 
 
 class GPTDataset(Dataset[tuple[Tensor, Tensor]]):
-    """Windows of `max_length` tokens of a text, `stride` tokens apart, each with its targets: the same shifted by one.
+    """Data windows of `max_length` tokens of a text, `stride` tokens apart, with the targets shifted by one token.
 
     Args:
         text: the text.
-        tokenizer: makes it ids.
-        max_length: tokens in a window (the context length).
-        stride: distance between the starts of windows.
-        allowed_special: special tokens that count as such where the text spells them.
+        tokenizer: encodes the text.
+        max_length: tokens per data window (the context length).
+        stride: distance between the first tokens of consecutive data windows.
+        allowed_special: special tokens that are recognized in the text.
 
     Raises:
-        DataError: the text has less than `max_length` + 1 tokens.
+        DataError: the text has fewer than `max_length` + 1 tokens.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class GPTDataset(Dataset[tuple[Tensor, Tensor]]):
 
     @classmethod
     def from_tokens(cls, tokens: Sequence[int] | NDArray[np.integer[Any]], max_length: int, stride: int) -> GPTDataset:
-        """The same over tokens that are there already: a list, an array, a memory map."""
+        """Create the dataset from token ids: a list, an array, or a memory map."""
         dataset = cls.__new__(cls)
         dataset.windows = Windows(np.asarray(tokens), max_length, stride=stride)
         return dataset
@@ -62,14 +62,14 @@ def create_dataloader(
     drop_last: bool = True,
     num_workers: int = 0,
 ) -> DataLoader[tuple[Tensor, Tensor]]:
-    """Batches (inputs_BT, targets_BT) of a text.
+    """Create a loader of batches (inputs_BT, targets_BT) of a text.
 
     Args:
         text, tokenizer, max_length, stride: see `GPTDataset`.
-        batch_size: windows in a batch.
-        shuffle: take the windows in a new random order each time.
-        drop_last: leave out a last batch that is not full.
-        num_workers: processes that load.
+        batch_size: data windows per batch.
+        shuffle: shuffle the data windows in every epoch.
+        drop_last: drop an incomplete last batch.
+        num_workers: number of loader processes.
     """
     dataset = GPTDataset(text, tokenizer, max_length, stride)
     return DataLoader(dataset, batch_size=batch_size, shuffle=shuffle, drop_last=drop_last, num_workers=num_workers)

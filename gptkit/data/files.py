@@ -19,17 +19,17 @@ __all__ = ["TokenFile", "TokenWriter", "token_dtype"]
 
 
 def token_dtype(vocab_size: int) -> np.dtype[np.unsignedinteger]:
-    """The smallest of uint16 and uint32 that holds every id; little-endian on every machine."""
+    """Return the smaller of uint16 and uint32 that can store every id, little-endian."""
     return np.dtype("<u2") if vocab_size <= 1 << 16 else np.dtype("<u4")
 
 
 @dataclass(frozen=True, eq=False)
 class TokenFile:
-    """The tokens of one side of the split.
+    """Tokens of one side of the split.
 
     Attributes:
-        tokens: (n_tokens,) ids, mapped from the file and not held in memory.
-        starts: (n_documents,) int64, where each document begins.
+        tokens: (n_tokens,) ids, memory-mapped.
+        starts: (n_documents,) int64, index of each document's first token.
     """
 
     tokens: NDArray[np.unsignedinteger]
@@ -42,13 +42,13 @@ class TokenFile:
         starts = np.load(folder / f"{name}.documents.npy", mmap_mode="r", allow_pickle=False)
         if not path.stat().st_size:  # an empty file cannot be mapped
             return cls(np.empty(0, dtype), np.asarray(starts))
-        # As plain arrays: numpy's memmap class makes every slice several times slower.
+        # As a plain array: slicing numpy's memmap class is several times slower.
         return cls(np.asarray(np.memmap(path, dtype, mode="r")), np.asarray(starts))
 
 
 @dataclass
 class TokenWriter:
-    """Appends documents to a token file."""
+    """Writer that appends documents to a token file."""
 
     path: Path
     dtype: np.dtype[np.unsignedinteger]
@@ -65,31 +65,31 @@ class TokenWriter:
         return len(self.starts)
 
     def begin(self) -> None:
-        """The next ids begin a document."""
-        if not self.starts or self.starts[-1] < self.tokens:  # one without a token is none
+        """Begin a document."""
+        if not self.starts or self.starts[-1] < self.tokens:  # empty documents are not counted
             self.starts.append(self.tokens)
 
     def add(self, ids: Sequence[int]) -> None:
         """Append ids.
 
         Raises:
-            TokenizerError: an id that is out of the vocabulary.
+            TokenizerError: an id is outside the vocabulary.
             FileError: the file cannot be written.
         """
         if not len(ids):
             return
-        found = np.asarray(ids, dtype=np.int64)
-        if found.min() < 0 or found.max() >= self.vocab_size:
-            wrong = int(found.min()) if found.min() < 0 else int(found.max())
-            raise TokenizerError(f"the tokenizer gave the id {wrong}, and its vocabulary has {self.vocab_size}")
+        array_N = np.asarray(ids, dtype=np.int64)
+        if array_N.min() < 0 or array_N.max() >= self.vocab_size:
+            wrong = int(array_N.min()) if array_N.min() < 0 else int(array_N.max())
+            raise TokenizerError(f"the tokenizer returned the id {wrong}, but its vocabulary has {self.vocab_size} tokens")
         with writing(self.path):
             if self._file is None:
                 self._file = self.path.open("wb")
-            self._file.write(found.astype(self.dtype).data)
-        self.tokens += len(found)
+            self._file.write(array_N.astype(self.dtype).data)
+        self.tokens += len(array_N)
 
     def close(self) -> None:
-        """Write what is left, to the disk itself."""
+        """Flush the file to disk, and write the document starts."""
         if self.starts and self.starts[-1] == self.tokens:
             self.starts.pop()
         with writing(self.path), self._file or self.path.open("wb") as file:
@@ -102,6 +102,6 @@ class TokenWriter:
             os.fsync(file.fileno())
 
     def abandon(self) -> None:
-        """Let go of the file."""
+        """Close the file without completing it."""
         if self._file is not None:
             self._file.close()

@@ -1,7 +1,7 @@
-"""A corpus becomes token files, once: ``train.bin`` and ``validation.bin`` with their document borders and ``meta.json``.
+"""Preparation of a corpus: writes ``train.bin`` and ``validation.bin`` with their document boundaries and ``meta.json``.
 
-The files are plain arrays of little-endian ids, documents one after the other. They are used again as long as the corpus,
-the split's share and the tokenizer stay the same.
+The files are arrays of little-endian ids, with documents concatenated. They are reused while the corpus, the validation
+fraction and the tokenizer are unchanged.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _FORMAT = 1
 _META = "meta.json"
 _FILES = (_META, *(f"{side}{ending}" for side in ("train", "validation") for ending in (".bin", ".documents.npy")))
 _BATCH = 4 << 20
-"""Characters encoded at a time: enough to keep a tokenizer's threads busy, little beside a model."""
+"""Number of characters encoded at once: enough to use a tokenizer's threads, and small compared to a model."""
 
 _PROBE = "The quick brown fox, 1234.5; naïve Ünïcode 日本語 🙂\n\n\tend <|endoftext|>"
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a preparation is, in characters of the corpus."""
+    """Progress of a preparation, in characters of the corpus."""
 
     done: int
     total: int
@@ -50,7 +50,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Counts:
-    """What one side of the split holds. `bytes` are UTF-8: loss in bits per byte compares between tokenizers."""
+    """Size of one side of the split. `bytes` counts UTF-8 bytes, so that bits per byte are comparable between tokenizers."""
 
     tokens: int
     documents: int
@@ -62,15 +62,15 @@ class Counts:
 
 @dataclass(frozen=True)
 class Prepared:
-    """Token files that are ready for training.
+    """Prepared token files.
 
     Attributes:
-        folder: where they are.
-        fingerprint: of corpus, split and tokenizer together.
-        tokenizer: the tokenizer's own.
-        vocab_size: the tokenizer's; every id is below it.
-        dtype: of the files, as numpy writes it.
-        train_counts, validation_counts: what each side holds.
+        folder: their directory.
+        fingerprint: fingerprint of corpus, split and tokenizer.
+        tokenizer: fingerprint of the tokenizer.
+        vocab_size: vocabulary size of the tokenizer.
+        dtype: numpy dtype string of the files.
+        train_counts, validation_counts: sizes of the two sides.
     """
 
     folder: Path
@@ -88,14 +88,14 @@ class Prepared:
 
     @cached_property
     def validation(self) -> TokenFile:
-        """The validation tokens; none where nothing was held out."""
+        """The validation tokens; empty if nothing was held out."""
         return TokenFile.open(self.folder, "validation", np.dtype(self.dtype))
 
     def train_windows(self, data: DataSpec, context_length: int) -> Windows:
-        """Windows of the training tokens, as `data` says.
+        """Return the data windows of the training tokens, as configured by `data`.
 
         Raises:
-            DataError: the corpus has less than one window.
+            DataError: the corpus is shorter than one data window.
         """
         return Windows(
             self.train.tokens,
@@ -104,15 +104,15 @@ class Prepared:
             order=data.windows,
             shuffle=data.shuffle,
             document_starts=self.train.starts if data.document_mask else None,
-            what="the training part of the corpus",
+            what="the training split of the corpus",
         )
 
     def validation_batches(
         self, data: DataSpec, context_length: int, batch_size: int, max_batches: int | None = None
     ) -> Iterator[Batch]:
-        """The validation tokens in order, the same every time; see `Windows.batches`.
+        """Iterate over the validation tokens in a fixed order; see `Windows.batches`.
 
-        A validation part shorter than a window gives one shorter window; one of fewer than two tokens gives nothing.
+        A validation split shorter than a data window gives one shorter data window; fewer than two tokens give none.
         """
         held_out = self.validation
         length = min(context_length, len(held_out.tokens) - 1)
@@ -131,37 +131,37 @@ def prepare(
     split: Split | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Prepared:
-    """Tokenise a corpus into `folder`, or use what is there if it is still right.
+    """Tokenize a corpus into `folder`, or reuse the files there if they are current.
 
-    Memory stays bounded by a few megabytes of text and eight bytes a document. The files appear all at once: an
-    interrupted preparation leaves what was there before.
+    Memory use is bounded by a few megabytes of text and eight bytes per document. The directory is replaced atomically: an
+    interrupted preparation keeps the previous files.
 
     Args:
         data: the corpus.
-        tokenizer: turns its texts into ids.
-        folder: where the files go; replaced when they are of something else.
-        base: where relative paths of `data` count from.
-        split: what `plan_split` gave, to spare reading the corpus once more.
+        tokenizer: encodes the texts.
+        folder: directory of the files; replaced if they belong to another corpus, split or tokenizer.
+        base: directory that relative paths of `data` are resolved against.
+        split: result of `plan_split`, to avoid reading the corpus again.
         progress: called after every few megabytes.
 
     Raises:
         DataError: the corpus is missing, empty, unreadable, or changes meanwhile; or the directory holds other things.
         FileError: the tokens cannot be written.
-        TokenizerError: a text that the tokenizer refuses; says where it is from.
+        TokenizerError: the tokenizer rejects a text; the message names its source.
     """
     tokenizer_fingerprint = _fingerprint_tokenizer(tokenizer)
     facts = (_FORMAT, data.fingerprint(base), data.validation, tokenizer_fingerprint)
     fingerprint = hashlib.blake2b(repr(facts).encode(), digest_size=16).hexdigest()
     try:
-        found = open_prepared(folder)
+        existing = open_prepared(folder)
     except DataError:
         pass
     else:
-        if found.fingerprint == fingerprint:
-            return found
+        if existing.fingerprint == fingerprint:
+            return existing
     if folder.exists() and not (folder.is_dir() and set(folder.iterdir()) <= set(token_files(folder))):
         raise DataError(
-            f"{folder} holds other things than prepared tokens, so it is not replaced",
+            f"{folder} contains files other than prepared tokens, so it is not replaced",
             hint="Move them, or choose a directory that does not exist yet.",
         )
     split = split or plan_split(data, base)
@@ -182,8 +182,8 @@ def prepare(
         counts = {str(side): _counts(writer) for side, writer in writers.items()}
         if data.validation and counts["validation"].tokens < 2:
             raise DataError(
-                f"the validation part of the corpus has {counts['validation'].tokens} tokens, too few to measure anything",
-                hint=f"Give it more text, or set `validation` higher than {data.validation}, or to 0.",
+                f"the validation split has {counts['validation'].tokens} tokens, too few to compute a loss",
+                hint=f"Use more text, or set `validation` higher than {data.validation}, or to 0.",
             )
         meta = {
             "format": _FORMAT,
@@ -238,11 +238,11 @@ def _open_prepared(folder: Path) -> Prepared:
             if size != counts.tokens * np.dtype(prepared.dtype).itemsize:
                 raise ValueError(f"{side}.bin has {size} bytes")
     except FileNotFoundError:
-        raise DataError(f"{folder}: no prepared tokens here") from None
+        raise DataError(f"{folder}: prepared tokens not found") from None
     except PermissionError:
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{folder}: the prepared tokens are damaged: {error}", hint="Delete the folder.") from None
+        raise DataError(f"{folder}: the prepared tokens are damaged: {error}", hint="Delete the directory.") from None
     return prepared
 
 
@@ -255,7 +255,7 @@ def _write(
     progress: Callable[[Progress], None] | None,
 ) -> None:
     start, end = tokenizer.start_id, tokenizer.end_id
-    if start == end:  # one token between two documents says both
+    if start == end:  # one token between two documents serves as both
         start = None
     opens: dict[Side, bool] = {"train": True, "validation": True}
     # What corpora separate texts by, and this tokenizer does too.
@@ -292,7 +292,7 @@ def _write(
     size = 0
     for side, document in split_documents(data, base, split):
         batch.append((side, document))
-        size += len(document.text) + 64  # so that many tiny documents make a batch too
+        size += len(document.text) + 64  # so that many tiny documents fill a batch too
         if size >= _BATCH:
             write(batch)
             batch, size = [], 0
@@ -303,7 +303,7 @@ def _encode(tokenizer: Tokenizer, documents: list[Document]) -> list[list[int]]:
     try:
         return tokenizer.encode_batch([document.text for document in documents])
     except TokenizerError:
-        for document in documents:  # a batch does not say which text it was
+        for document in documents:  # encode_batch does not report which text failed
             try:
                 tokenizer.encode(document.text)
             except TokenizerError as error:
@@ -316,7 +316,7 @@ def _counts(writer: TokenWriter) -> Counts:
 
 
 def _fingerprint_tokenizer(tokenizer: Tokenizer) -> str:
-    """A text that changes when the tokenizer would encode differently: what it saves, and the ids of a sample."""
+    """Return a fingerprint of the tokenizer's encoding: a hash of its saved files and of the ids of a sample."""
     kind = type(tokenizer)
     try:
         sample: Any = tokenizer.encode(_PROBE)

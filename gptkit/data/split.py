@@ -1,8 +1,8 @@
-"""Which documents train and which validate: decided on the text, before there are any tokens.
+"""Train/validation split of documents, based on their text.
 
-A tokenizer that learns must not see the validation documents, so the split cannot wait for token counts. It goes by a
-hash of each document's text: no order of the corpus (alphabetical, by date) can bias it, copies of a document fall on
-one side, and another place, machine or file layout gives the same split.
+A trained tokenizer must not be fitted on validation documents, so the split precedes tokenization. It depends on a hash of
+each document's text: the order of the corpus does not bias it, duplicates of a document are on the same side, and the split
+does not depend on the location, the machine or the file layout.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Side = Literal["train", "validation"]
 
 _TRAIN, _VALIDATION, _CUT = 0, 1, 2
 _TRIES = 1000
-"""How many documents are tried for the last gap between what is held out and the share asked for."""
+"""Maximum number of documents tried to close the gap between the held-out and the requested fraction."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,9 +34,9 @@ class Split:
     """The split of one corpus.
 
     Attributes:
-        sides: for each document 0 (train), 1 (validation) or 2 (cut in two, the end validates).
-        characters: of the whole corpus.
-        cut_at: characters of a cut document that train; the cut is moved back by up to `slack` to the end of a line.
+        sides: for each document 0 (train), 1 (validation) or 2 (cut: the end is validation).
+        characters: number of characters of the whole corpus.
+        cut_at: training characters of a cut document; the cut is moved back by up to `slack` to the end of a line.
         slack: see `cut_at`.
     """
 
@@ -52,14 +52,14 @@ class Split:
 
 
 def plan_split(data: DataSpec, base: Path) -> Split:
-    """Read the corpus once and decide the split. Holds 16 bytes a document, however long the documents are.
+    """Read the corpus once and decide the split. Uses 16 bytes of memory per document.
 
-    Whole documents are held out, in the order of their hashes, until the share of characters comes as close as it can to
-    `data.validation`. Where that is less than half of the share or leaves less than half of the rest (a few long documents),
-    the end of the longest is cut off instead; so is the end of a single one.
+    Whole documents are held out, in the order of their hashes, so that the fraction of characters is as close as possible
+    to `data.validation`. If that gives less than half of the fraction, or leaves less than half of the rest for training (a
+    few long documents), the end of the longest document is held out instead; likewise for a single document.
 
     Raises:
-        DataError: the corpus is empty, or too short to be split.
+        DataError: the corpus is empty, or too short to split.
     """
     digests, lengths = array("Q"), array("Q")
     digest, length = hashlib.blake2b(digest_size=8, person=b"gptkit split"), 0
@@ -70,12 +70,12 @@ def plan_split(data: DataSpec, base: Path) -> Split:
             digests.append(int.from_bytes(digest.digest(), "big"))
             lengths.append(length)
             digest, length = hashlib.blake2b(digest_size=8, person=b"gptkit split"), 0
-    if length:  # the last document said that it goes on
+    if length:  # the last document was not marked as ended
         digests.append(int.from_bytes(digest.digest(), "big"))
         lengths.append(length)
     characters = sum(lengths)
     if not characters:
-        raise DataError(f"the corpus is empty: data {data.name!r} gave no text", hint="Give it files with text in them.")
+        raise DataError(f"the corpus is empty: data {data.name!r} returned no text", hint="Use files that contain text.")
     if not data.validation:
         return Split(np.zeros(len(lengths), np.int8), characters)
     return _decide(np.array(digests, np.uint64), np.array(lengths, np.int64), characters, data.validation)
@@ -103,8 +103,8 @@ def _decide(digests: NDArray[np.uint64], lengths: NDArray[np.int64], characters:
     length, copies = int(lengths[first[longest]]), int((group_of == longest).sum())
     if length < 2:
         raise DataError(
-            f"the corpus is too short to be split: its longest document has {length} character",
-            hint="Give it more text, or set `validation: 0`.",
+            f"the corpus is too short to split: its longest document has {length} character",
+            hint="Use more text, or set `validation: 0`.",
         )
     cut_at = min(max(length - round(target / copies), 1), length - 1)
     slack = min(1000, cut_at // 2, (length - cut_at) // 2)
@@ -112,10 +112,10 @@ def _decide(digests: NDArray[np.uint64], lengths: NDArray[np.int64], characters:
 
 
 def split_documents(data: DataSpec, base: Path, split: Split) -> Iterator[tuple[Side, Document]]:
-    """Every document (or piece of one) with its side; a cut one comes as two documents.
+    """Yield every document (or piece of one) with its side; a cut document is yielded as two.
 
     Raises:
-        DataError: the corpus is no longer the one that was split.
+        DataError: the corpus has changed since it was split.
     """
     index = offset = characters = 0
     for document in data.documents(base):
@@ -148,16 +148,16 @@ def _cut(document: Document, at: int, slack: int) -> Iterator[tuple[Side, Docume
 
 
 def _changed() -> DataError:
-    return DataError("the corpus changed while it was read", hint="Start again when its files stay as they are.")
+    return DataError("the corpus changed while it was read", hint="Retry when its files stop changing.")
 
 
 def corpus_texts(data: DataSpec, base: Path, split: Split | None = None) -> Iterator[str]:
-    """The training texts, for a tokenizer that learns; validation documents are not among them.
+    """Yield the training texts, to fit a tokenizer; validation documents are excluded.
 
     Args:
         data: the corpus.
-        base: where its relative paths count from.
-        split: what `plan_split` gave, to spare reading the corpus once more.
+        base: directory that its relative paths are resolved against.
+        split: result of `plan_split`, to avoid reading the corpus again.
 
     Raises:
         DataError: the corpus is missing, empty or unreadable.

@@ -1,7 +1,7 @@
-"""Windows of the context length over a row of tokens; their targets are the same shifted by one.
+"""Data windows over a sequence of tokens, with targets shifted by one token.
 
-Shapes: B windows of a batch, T = context_length. Every batch is a pure function of its step and a seed, so a run that
-was killed goes on with exactly the batches it would have had.
+Shapes: B batch, T = context_length. Every batch is a pure function of its step and a seed, so a resumed run continues with
+exactly the same batches.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ __all__ = ["Batch", "Windows"]
 
 
 class Batch(NamedTuple):
-    """Some windows.
+    """Batch of data windows.
 
     Attributes:
         inputs_BT: int64 ids.
         targets_BT: int64 ids, the token after each input.
-        documents_BT: int64, the number of each input's document within its window, from 0; None when not asked for.
+        documents_BT: int64, index of each input's document within its data window, from 0; None unless requested.
     """
 
     inputs_BT: Tensor
@@ -34,19 +34,20 @@ class Batch(NamedTuple):
 
 
 class Windows:
-    """Windows over tokens, to be had one by one, as batches in order, or as batches of a training step.
+    """Data windows over tokens, accessible by index, as ordered batches, or as batches of a training step.
 
-    Window i begins at token ``i * stride``; ``windows[i]`` is its (input_T, target_T), int64 tensors. The last windows
-    that would run past the end are left out.
+    Data window i begins at token ``i * stride``; ``windows[i]`` is (input_T, target_T), int64 tensors. Data windows that
+    exceed the last token are excluded.
 
     Args:
-        tokens: (n,) ids; a memory map does well.
+        tokens: (n,) ids, for example a memory map.
         context_length: T.
-        stride: distance between the starts of ordered windows; T by default, so that no token is an input twice.
-        order: what `batch` takes: windows at random places, or the ordered ones, epoch after epoch.
-        shuffle: ordered windows come in a new order each epoch.
-        document_starts: (n_documents,) where each document begins, ascending; batches then carry document numbers.
-        what: what the tokens are, for messages.
+        stride: distance between ordered data windows; T by default, so that no token is an input twice.
+        order: data windows that `batch` returns: at random positions, or in order, epoch after epoch.
+        shuffle: shuffle ordered data windows in each epoch.
+        document_starts: (n_documents,) index of each document's first token, ascending; batches then include document
+            indices.
+        what: description of the tokens, for messages.
 
     Raises:
         DataError: there are fewer than T + 1 tokens.
@@ -65,10 +66,10 @@ class Windows:
     ) -> None:
         if len(tokens) < context_length + 1:
             raise DataError(
-                f"{what} has {len(tokens)} tokens, fewer than one window takes: {context_length} and the target of the last",
-                hint=f"Give it more text, or a context_length of at most {len(tokens) - 1}."
+                f"{what} has {len(tokens)} tokens, but a data window requires {context_length + 1} (context_length + 1)",
+                hint=f"Use more text, or a context_length of at most {len(tokens) - 1}."
                 if len(tokens) > 1
-                else "Give it more text.",
+                else "Use more text.",
             )
         self.tokens = tokens
         self.context_length = context_length
@@ -76,7 +77,7 @@ class Windows:
         self.order = order
         self.shuffle = shuffle
         self.document_starts = document_starts
-        # Row i is the window that begins at token i, a view that costs nothing.
+        # Row i is a view of the data window that begins at token i.
         self._all = np.lib.stride_tricks.sliding_window_view(tokens, context_length + 1)
         self._epoch: tuple[tuple[int, int], NDArray[np.int64]] | None = None
 
@@ -90,28 +91,28 @@ class Windows:
         return window[:-1], window[1:]
 
     def batch(self, step: int, batch_size: int, seed: int = 0, *, first: int | None = None) -> Batch:
-        """The batch of a training step (from 0), the same for the same arguments; `first` as for `starts`."""
+        """Return the batch of a training step (from 0), a function of the arguments; `first` as for `starts`."""
         return self.gather(self.starts(step, batch_size, seed, first=first))
 
     def starts(self, step: int, batch_size: int, seed: int = 0, *, first: int | None = None) -> NDArray[np.int64]:
-        """Where the windows of a training step begin, (B,).
+        """Return the first token of each data window of a training step, (B,).
 
         Args:
             step: the step, from 0.
             batch_size: B.
-            seed: of random order.
-            first: how many ordered windows the previous steps read; ``step * batch_size`` by default.
+            seed: seed of the random order.
+            first: number of ordered data windows read by previous steps; ``step * batch_size`` by default.
         """
         if self.order == "random":
             generator = np.random.default_rng([seed, step])
             return generator.integers(0, len(self.tokens) - self.context_length, size=batch_size)
         first = step * batch_size if first is None else first
-        epochs, places = np.divmod(np.arange(first, first + batch_size), len(self))
+        epochs, indices = np.divmod(np.arange(first, first + batch_size), len(self))
         if self.shuffle:
             for epoch in np.unique(epochs):
-                here = epochs == epoch
-                places[here] = self._permutation(seed, int(epoch))[places[here]]
-        return places * self.stride
+                in_epoch = epochs == epoch
+                indices[in_epoch] = self._permutation(seed, int(epoch))[indices[in_epoch]]
+        return indices * self.stride
 
     def _permutation(self, seed: int, epoch: int) -> NDArray[np.int64]:
         if self._epoch is None or self._epoch[0] != (seed, epoch):
@@ -119,7 +120,7 @@ class Windows:
         return self._epoch[1]
 
     def gather(self, starts: Sequence[int] | NDArray[np.int64]) -> Batch:
-        """The windows that begin at some tokens."""
+        """Return the data windows that begin at the given tokens."""
         begin_B = np.asarray(starts, dtype=np.int64)
         windows = torch.from_numpy(self._all[begin_B].astype(np.int64))
         documents = None if self.document_starts is None else torch.from_numpy(self._documents(begin_B))
@@ -127,7 +128,7 @@ class Windows:
 
     def _documents(self, begin_B: NDArray[np.int64]) -> NDArray[np.int64]:
         assert self.document_starts is not None
-        # Documents that begin after a window's first token and up to its last: each raises the number by one from there.
+        # Each document that begins after a data window's first token increments the index from there.
         low_B = np.searchsorted(self.document_starts, begin_B, side="right")
         high_B = np.searchsorted(self.document_starts, begin_B + self.context_length, side="left")
         marks_BT = np.zeros((len(begin_B), self.context_length), np.int64)
@@ -136,14 +137,14 @@ class Windows:
         return marks_BT.cumsum(axis=1)
 
     def batches(self, batch_size: int, max_batches: int | None = None) -> Iterator[Batch]:
-        """The ordered windows as batches, the same every time, for validation.
+        """Iterate over the ordered data windows in batches, in a fixed order, for validation.
 
-        Every target comes once when the stride is the context length: the tokens after the last whole window make a
-        shorter window of their own, the last batch. So batches differ in size: weigh them by ``targets_BT.numel()``.
+        Every target occurs once if the stride is the context length: the tokens after the last complete data window form a
+        shorter one in the last batch. Batches differ in size, so weight them by ``targets_BT.numel()``.
 
         Args:
-            batch_size: B; the last whole windows may be fewer.
-            max_batches: take only so many, their windows spread evenly over the tokens.
+            batch_size: B; the last batch of complete data windows may be smaller.
+            max_batches: limit the number of batches, with data windows spread evenly over the tokens.
         """
         count = len(self)
         limit = -(-count // batch_size) if max_batches is None else max_batches

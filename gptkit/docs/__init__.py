@@ -1,1 +1,1 @@
-"""The documentation of what is registered: ``gptkit.docs.pages.pages(registry)`` gives ``{path: markdown}``."""
+"""Generated documentation: ``gptkit.docs.pages.pages(registry)`` returns ``{path: markdown}``."""

@@ -1,4 +1,4 @@
-"""The page of what is checked: the conformance kit is run on everything that is installed."""
+"""Documentation page of the conformance checks: their results for all installed components."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PAGE = "conformance.md"
 
 _MARKS = {"passed": "✓", "failed": "**✗**", "skipped": "·", "expected": "(✗)", "unexpected": "**(✓)**"}
 _WORST = ("failed", "unexpected", "expected", "passed", "skipped")
-"""What is shown where the instances of a component fare differently: the first of these that occurs."""
+"""Order of precedence of the outcomes, if the instances of a component differ."""
 
 
 def page(
@@ -30,12 +30,12 @@ def page(
         expected_failures: by kind and name (``norm rms``), the checks that a component is known to fail, with the reasons.
     """
     parts = [
-        "# What is checked",
-        "Every component is held to the promises of its kind by the conformance kit, `gptkit.testing`. This page was made "
-        "by running it on what was installed, with each component's defaults and examples. A plugin's author runs the same "
-        "checks: see [writing a plugin](writing-a-component.md#is-it-right).",
-        "✓ is kept; · has nothing to check; **✗** is broken; (✗) is known to fail; **(✓)** is "
-        "expected to fail, and passes. The columns are numbered as the checks are listed.",
+        "# Conformance checks",
+        "The conformance kit, `gptkit.testing`, checks every component against the contract of its kind. This page shows "
+        "the results for the installed components, with their defaults and examples. Plugin authors run the same checks: "
+        "see [writing a plugin](writing-a-component.md#testing-a-component).",
+        "✓ passed; · not applicable; **✗** failed; (✗) known failure; **(✓)** declared as a known failure, but passed. The "
+        "columns are numbered as the checks are listed.",
     ]
     for kind in registry.kinds() if kinds is None else kinds:
         parts.append(_kind(registry, kind, expected_failures))
@@ -45,25 +45,25 @@ def page(
 def _kind(registry: Registry, kind: str, expected: Mapping[str, Mapping[str, str]]) -> str:
     numbered = list(enumerate(checks_for(kind, registry), start=1))
     checks = [(number, check) for number, check in numbered if not check.slow]
-    found = {name: _fares(registry, kind, name, expected.get(f"{kind} {name}", {})) for name in registry.names(kind)}
+    outcomes = {name: _outcomes(registry, kind, name, expected.get(f"{kind} {name}", {})) for name in registry.names(kind)}
     rows = [
         [str(i), f"`{check.name}`", prose.inline(check.why)] for i, check in enumerate(checks_for(kind, registry), start=1)
     ]
-    reasons = prose.table(["", "check", "why"], rows)
-    return f"## {kind}\n\n{reasons}" + (f"\n\n{_matrix(kind, checks, found)}" if found else "")
+    reasons = prose.table(["", "check", "reason"], rows)
+    return f"## {kind}\n\n{reasons}" + (f"\n\n{_matrix(kind, checks, outcomes)}" if outcomes else "")
 
 
-def _matrix(kind: str, checks: Sequence[tuple[int, Check]], found: dict[str, dict[str, str]]) -> str:
-    """Components below each other, checks beside each other: their names would be too wide, so they are numbered."""
+def _matrix(kind: str, checks: Sequence[tuple[int, Check]], outcomes: dict[str, dict[str, str]]) -> str:
+    """Return a table with a row per component and a numbered column per check."""
     numbers = [f'[{index}](#{kind} "{check.name}")' for index, check in checks]
     rows = [
-        [f"[{name}]({FOLDER}/{kind}/{name}.md)", *(outcomes.get(check.name, "") for _, check in checks)]
-        for name, outcomes in found.items()
+        [f"[{name}]({FOLDER}/{kind}/{name}.md)", *(marks.get(check.name, "") for _, check in checks)]
+        for name, marks in outcomes.items()
     ]
     return prose.table(["component", *numbers], rows)
 
 
-def _fares(registry: Registry, kind: str, name: str, expected: Mapping[str, str]) -> dict[str, str]:
+def _outcomes(registry: Registry, kind: str, name: str, expected: Mapping[str, str]) -> dict[str, str]:
     try:
         specs = instances(registry.component(kind, name), registry)
     except Exception:  # a plugin's validator may raise anything

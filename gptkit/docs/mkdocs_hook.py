@@ -1,4 +1,4 @@
-"""The mkdocs hook: hands the generated pages and their navigation to mkdocs, and does nothing else."""
+"""mkdocs hook that adds the generated pages and their navigation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gptkit.docs.places import FOLDER
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Put the navigation of the components in the place that mkdocs.yml keeps for it."""
+    """Insert the navigation of the components at its entry in mkdocs.yml."""
     generated = navigation(default_registry())
     config.nav = [_filled(entry, generated) for entry in config.nav or []]
     return config
@@ -26,12 +26,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
     for path, text in pages(default_registry(), root=ExperimentSpec).items():
         files.append(File.generated(config, path, content=text))
-    for made in (conformance, models):
-        files.append(File.generated(config, made.PAGE, content=made.page(default_registry())))
+    for module in (conformance, models):
+        files.append(File.generated(config, module.PAGE, content=module.page(default_registry())))
     return files
 
 
 def _filled(entry: Any, generated: list[Any]) -> Any:
     if isinstance(entry, dict):
-        return {title: generated if where == f"{FOLDER}/index.md" else where for title, where in entry.items()}
+        return {title: generated if target == f"{FOLDER}/index.md" else target for title, target in entry.items()}
     return entry

@@ -1,4 +1,4 @@
-"""The page of model families: what is read and written of other libraries' models, and which released ones are shipped."""
+"""Documentation page of model families, and of the presets of released models."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PAGE = "models.md"
 
 
 def page(registry: Registry) -> str:
-    """Markdown: a table of the families that are registered, and one of the shipped specs of released models."""
+    """Return the page as Markdown: a table of registered families, and one of the presets of released models."""
     families = []
     for name, entry in registry.entries("family").items():
         model_type, architecture = (getattr(entry.cls, key, "") for key in ("model_type", "architecture"))
@@ -29,16 +29,15 @@ def page(registry: Registry) -> str:
     ]
     parts = [
         "# Families and released models",
-        f"`gptkit import` reads and `gptkit export` writes models of these {len(families)} families, in the words of "
-        "transformers: `model_type` is what config.json says, the class is what loads an export. A plugin may bring more; "
-        "see [how](families.md#adding-a-family).",
-        prose.table(["family", "model_type", "class", "what it is"], families),
-        "## Released models to start from",
-        "The shape of each is a short spec file with its vocabulary's size. `gptkit new --from NAME` gives you a copy to "
-        "change and to train, `gptkit show NAME` says what its layers are made of, and `gptkit import` makes a run of the "
-        "published weights. Parameters are counted, and equal those that transformers counts from the published "
-        "configuration.",
-        prose.table(["name", "parameters", "what it is"], models),
+        f"`gptkit import` and `gptkit export` support these {len(families)} families. `model_type` is the value in "
+        "config.json, and the class is the transformers class that loads an export. Plugins can "
+        "[add families](families.md#adding-a-family).",
+        prose.table(["family", "model_type", "class", "description"], families),
+        "## Presets of released models",
+        "Each preset is a short spec file with the model's shape and vocabulary size. `gptkit new --from NAME` copies it, "
+        "`gptkit show NAME` shows its layers, and `gptkit import` converts the published weights to a run. The numbers of "
+        "parameters equal those of transformers for the published configuration.",
+        prose.table(["name", "parameters", "description"], models),
     ]
     if shipped:
         parts += ["## Presets of plugins", prose.table(["name", "what it is", "shipped by"], shipped)]
@@ -46,5 +45,5 @@ def page(registry: Registry) -> str:
 
 
 def _model(name: str, path: Path) -> list[str]:
-    parameters, _, what = summary(path).partition(" parameters; ")
-    return [f"`{name}`", parameters, prose.inline(what)]
+    parameters, _, description = summary(path).partition(" parameters; ")
+    return [f"`{name}`", parameters, prose.inline(description)]

@@ -1,4 +1,4 @@
-"""Where in a spec file the components of a kind stand."""
+"""Keys of a spec file that take components of a kind."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FOLDER = "components"
 
 @dataclass(frozen=True)
 class Place:
-    """A path of keys in a spec file; `listed` where a list of components stands there."""
+    """Path of keys in a spec file; `listed` if its value is a list of components."""
 
     path: tuple[str, ...]
     listed: bool = False
@@ -29,18 +29,18 @@ class Place:
 
 
 def places(root: type[Spec], kind: str) -> list[Place]:
-    """The places below a whole spec file's class that hold components of a kind, the shortest path first."""
-    return sorted((place for place, found in _walk(root, ()) if found == kind), key=lambda place: len(place.path))
+    """Return the keys of a spec class that take components of a kind, the shortest path first."""
+    return sorted((place for place, held in _walk(root, ()) if held == kind), key=lambda place: len(place.path))
 
 
 def inside_components(registry: Registry, kind: str) -> list[tuple[str, str, str]]:
-    """The components that hold components of a kind: their kind, their name, and the field."""
-    found = []
+    """Return the components that contain components of a kind: their kind, their name, and the field."""
+    result = []
     for outer in registry.kinds():
         for name, entry in registry.entries(outer).items():
             inner = [place for place, held in _walk(entry.cls, ()) if held == kind]
-            found += [(outer, name, place.dotted) for place in inner]
-    return found
+            result += [(outer, name, place.dotted) for place in inner]
+    return result
 
 
 def _walk(spec: type[Spec], above: tuple[str, ...]) -> Iterator[tuple[Place, str]]:
@@ -56,7 +56,7 @@ def _walk(spec: type[Spec], above: tuple[str, ...]) -> Iterator[tuple[Place, str
 
 
 def _classes(annotation: Any, *, listed: bool) -> Iterator[tuple[type[Spec], bool]]:
-    """The spec classes in an annotation, and whether each stands in a list."""
+    """Yield the spec classes in an annotation, and whether each is inside a list."""
     if isinstance(annotation, type) and issubclass(annotation, Spec):
         yield annotation, listed
         return

@@ -1,4 +1,4 @@
-"""Beam search: the most likely texts, as far as a search of bounded width finds them.
+"""Beam search: approximate search for the most likely continuations.
 
 Shapes: W beams, V vocabulary.
 """
@@ -23,14 +23,14 @@ __all__ = ["Beam", "beam_search"]
 
 @dataclass(frozen=True)
 class Beam:
-    """One text that was found.
+    """One continuation.
 
     Attributes:
-        ids: its tokens, without the one that ended it.
-        text: what they say.
-        log_probability: of the whole, in nats, the token that ended it included.
-        score: the log-probability divided by (number of tokens) ** length_penalty: what beams are ranked by.
-        ended: whether a stop token came; otherwise `max_new_tokens` was reached.
+        ids: the generated tokens, without the stop token.
+        text: the decoded tokens.
+        log_probability: of the continuation in nats, including the stop token.
+        score: log-probability / (number of tokens) ** length_penalty, by which beams are ranked.
+        ended: whether a stop token was generated; otherwise `max_new_tokens` was reached.
     """
 
     ids: list[int] = field(repr=False)
@@ -50,30 +50,30 @@ def beam_search(
     length_penalty: float = 1.0,
     stop_ids: Collection[int] | None = None,
 ) -> list[Beam]:
-    """Continue a prompt with its most likely texts.
+    """Generate the most likely continuations of a prompt.
 
-    Each step keeps the `width` likeliest of all continuations by one token. The search ends when `width` texts have
-    ended and the best of the others, as it stands, scores no better than the worst of them.
+    Each step keeps the `width` most likely of all one-token extensions. The search ends when `width` continuations have
+    ended and the best unfinished one currently scores no better than the worst of them.
 
     Args:
         model: the model.
-        tokenizer: the one that it was trained with.
-        prompt: a text or token ids, as in `generate`.
-        width: how many texts are followed; 1 is greedy.
-        max_new_tokens: how long a text can get.
-        length_penalty: 0 ranks by probability, which favours short texts; above 1 favours long ones.
-        stop_ids: tokens that end a text; the tokenizer's end token by default.
+        tokenizer: the model's tokenizer.
+        prompt: a string or token ids, as in `generate`.
+        width: number of beams; 1 is greedy search.
+        max_new_tokens: maximum number of generated tokens.
+        length_penalty: 0 ranks by probability, which favors short texts; above 1 favors long ones.
+        stop_ids: tokens that end a continuation; the tokenizer's end token by default.
 
     Returns:
-        Up to `width` texts, best first.
+        Up to `width` continuations, best first.
 
     Raises:
         GptkitError: as `generate`, or a width below 1.
     """
     if width < 1:
-        raise GptkitError(f"a beam search of width {width} follows nothing", hint="Give a width of 1 or more.")
+        raise GptkitError(f"the beam width is {width}", hint="Use a width of 1 or more.")
     if max_new_tokens < 0:
-        raise GptkitError(f"max_new_tokens is {max_new_tokens}", hint="Give how many tokens to write, 0 or more.")
+        raise GptkitError(f"max_new_tokens is {max_new_tokens}", hint="Use 0 or more.")
     ids = as_ids([prompt], tokenizer, model.vocab_size)[0]
     ends = ((tokenizer.end_id,) if tokenizer.end_id is not None else ()) if stop_ids is None else stop_ids
     search = _Search(model, tokenizer, ids, width, length_penalty, frozenset(ends))
@@ -100,26 +100,26 @@ class _Search:
         self.n_prompt = len(prompt_ids)
         self.batch = Batch(model, [list(prompt_ids)], model.context_length)
         self.live = [0.0]
-        """Log-probability of each text that is followed, best first."""
-        self.found: list[Beam] = []
+        """Log-probability of each beam, best first."""
+        self.finished: list[Beam] = []
         self.chosen_W: Tensor | None = None
 
     @property
     def settled(self) -> bool:
         if not self.live:
             return True
-        if len(self.found) < self.width:
+        if len(self.finished) < self.width:
             return False
-        written = len(self.batch.histories[0]) - self.n_prompt
-        best: float = self.live[0] / max(1, written) ** self.length_penalty
-        return best <= self.found[-1].score
+        n_generated = len(self.batch.histories[0]) - self.n_prompt
+        best: float = self.live[0] / max(1, n_generated) ** self.length_penalty
+        return best <= self.finished[-1].score
 
     def step(self, *, last: bool) -> None:
         batch, chosen_W = self.batch, self.chosen_W
         logits_WV = batch.read() if chosen_W is None else batch.step(chosen_W)
         log_p_WV = logits_WV[:, : self.vocab_size].log_softmax(dim=-1)
         total_WV = log_p_WV + torch.tensor(self.live, device=log_p_WV.device)[:, None]
-        # So many that `width` remain although each beam may end in every possible way.
+        # Enough candidates that `width` remain even if every beam ends with every stop token.
         n_candidates = min(total_WV.numel(), self.width * (1 + len(self.ends)))
         best = total_WV.flatten().topk(n_candidates)
         rows: list[int] = []
@@ -146,14 +146,14 @@ class _Search:
             batch.histories = histories
 
     def best(self) -> list[Beam]:
-        if self.found:
-            return self.found
-        return [Beam([], "", 0.0, 0.0, ended=False)]  # nothing was to be written
+        if self.finished:
+            return self.finished
+        return [Beam([], "", 0.0, 0.0, ended=False)]  # max_new_tokens is 0
 
     def _keep(self, history: list[int], score: float, *, ended: bool) -> None:
         ids = history[self.n_prompt :]
         n_tokens = len(ids) + ended
         ranked = score / n_tokens**self.length_penalty
-        self.found.append(Beam(ids, self.tokenizer.decode(ids), score, ranked, ended))
-        self.found.sort(key=lambda beam: -beam.score)
-        del self.found[self.width :]
+        self.finished.append(Beam(ids, self.tokenizer.decode(ids), score, ranked, ended))
+        self.finished.sort(key=lambda beam: -beam.score)
+        del self.finished[self.width :]

@@ -1,4 +1,4 @@
-"""A chain of samplers, and the draw at its end.
+"""Sampling chain: samplers, then a draw of the next token.
 
 Shapes: B batch, V vocabulary.
 """
@@ -18,20 +18,20 @@ __all__ = ["Chain", "row_streams"]
 
 
 def row_streams(seed: int, n_rows: int) -> list[str]:
-    """The seeds of the rows' random numbers in a batch with one seed."""
+    """Return a seed for each row of a batch, derived from the seed of the batch."""
     return [f"{seed}/{row}" for row in range(n_rows)]
 
 
 class Chain:
-    """Samplers in the order written, then one token a row drawn from softmax(logits).
+    """Apply samplers in order, then draw one token per row from softmax(logits).
 
-    Every row has a stream of random numbers of its own, so what a row draws does not depend on the rows beside it, on the
-    device or on torch's version.
+    Every row has its own random stream, so its tokens do not depend on the other rows, the device or torch's version.
 
     Args:
-        specs: the samplers; none draws from the model's own distribution. A deterministic one ends the chain.
-        context: the batch that they are for.
-        streams: for each row the seed of its random numbers (see `row_streams`); equal seeds draw equal numbers.
+        specs: the samplers; without any, tokens are drawn from the model's distribution. A deterministic sampler ends the
+            chain.
+        context: the batch to sample for.
+        streams: the random seed of each row (see `row_streams`).
     """
 
     def __init__(self, specs: Sequence[SamplerSpec], context: SamplerContext, streams: Sequence[str]) -> None:
@@ -46,14 +46,14 @@ class Chain:
         self._streams = [random.Random(stream) for stream in streams]
 
     def pick(self, logits_BV: Tensor, history: Sequence[Sequence[int]]) -> Tensor:
-        """The next token of each row, (B,).
+        """Return the next token of each row, (B,).
 
         Args:
             logits_BV: fp32.
-            history: for each row the token ids so far, prompt included.
+            history: the token ids of each row, including the prompt.
 
         Raises:
-            GptkitError: the logits are not numbers, or nothing is left to draw from.
+            GptkitError: the logits contain NaN, or every token is masked.
         """
         for link in self._links:
             logits_BV = link(logits_BV, history)
@@ -71,30 +71,30 @@ class Chain:
         return chosen_B
 
     def reorder(self, rows: Sequence[int]) -> None:
-        """Make row i what row ``rows[i]`` was."""
+        """Replace row i by the previous row ``rows[i]``."""
         self._streams = [self._streams[row] for row in rows]
         for link in self._links:
             link.reorder(rows)
 
     def _draw(self, logits_BV: Tensor) -> tuple[Tensor, Tensor]:
-        # The inverse of the cumulative distribution: one random number a row, and eight times as fast as multinomial.
-        # In fp64, where rounding cannot move a boundary by as much as one token in a million draws.
+        # Inverse transform sampling: one random number per row, and eight times as fast as multinomial. In fp64, so that
+        # rounding changes fewer than one token in a million draws.
         if logits_BV.device.type == "mps":
-            logits_BV = logits_BV.cpu()  # it has no fp64
+            logits_BV = logits_BV.cpu()  # MPS does not support fp64
         p_BV = logits_BV.softmax(dim=-1)
         cumulative_BV = p_BV.cumsum(dim=-1, dtype=torch.float64)
         total_B1 = cumulative_BV[:, -1:]
         if not total_B1.isfinite().all():
             raise _not_finite()
         uniform_B1 = total_B1.new_tensor([[stream.random()] for stream in self._streams])
-        # At most (1 - 2⁻⁵³) of the total, which no rounding brings up to it: so there always is an entry above, and the
-        # first one is of a token with a probability above zero.
+        # The threshold is at most (1 - 2⁻⁵³) of the total, also after rounding. A larger entry therefore exists, and the
+        # first one belongs to a token of nonzero probability.
         chosen_B1 = torch.searchsorted(cumulative_BV, uniform_B1 * total_B1, right=True)
         return chosen_B1[:, 0], p_BV.gather(-1, chosen_B1)[:, 0]
 
 
 def _not_finite() -> GptkitError:
     return GptkitError(
-        "the next token cannot be chosen: the logits hold no finite number, or NaN",
-        hint="The weights may be damaged or the training may have diverged; or a sampler rules out every token.",
+        "the next token cannot be sampled: the logits contain NaN or no finite value",
+        hint="The weights may be damaged, training may have diverged, or a sampler excludes every token.",
     )

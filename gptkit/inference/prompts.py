@@ -1,4 +1,4 @@
-"""Prompts as token ids, checked."""
+"""Conversion of prompts to token ids."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ __all__ = ["as_ids"]
 
 
 def as_ids(prompts: str | Sequence[str | Sequence[int]], tokenizer: Tokenizer, vocab_size: int) -> list[list[int]]:
-    """The token ids of each prompt, at least one.
+    """Return the token ids of each prompt, at least one.
 
-    An empty prompt becomes the tokenizer's start token, or its end token where it has no start token.
+    An empty prompt becomes the tokenizer's start token, or its end token without a start token.
 
     Raises:
-        GptkitError: there is no token to start from, or an id is outside the model's vocabulary.
+        GptkitError: the prompt is empty and the tokenizer has neither token, or an id is outside the model's vocabulary.
     """
     texts: Sequence[str | Sequence[int]] = [prompts] if isinstance(prompts, str) else prompts
     result = []
@@ -26,15 +26,15 @@ def as_ids(prompts: str | Sequence[str | Sequence[int]], tokenizer: Tokenizer, v
             first = tokenizer.start_id if tokenizer.start_id is not None else tokenizer.end_id
             if first is None:
                 raise GptkitError(
-                    f"prompt {index} is empty, and the tokenizer has neither a start nor an end token to begin with",
-                    hint="Give at least one character of text.",
+                    f"prompt {index} is empty, and the tokenizer has neither a start nor an end token",
+                    hint="Pass at least one character of text.",
                 )
             ids = [first]
         wrong = [token for token in ids if not 0 <= token < vocab_size]
         if wrong:
             raise GptkitError(
-                f"prompt {index} holds token {wrong[0]}, but the model has {vocab_size} tokens",
-                hint="Use the tokenizer that the model was trained with.",
+                f"prompt {index} contains token {wrong[0]}, but the model's vocabulary has {vocab_size} tokens",
+                hint="Use the model's tokenizer.",
             )
         result.append(ids)
     return result

@@ -1,4 +1,4 @@
-"""What a generation gives back."""
+"""Results of generation."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Literal
 __all__ = ["Finish", "Generated", "Timings"]
 
 Finish = Literal["length", "stop", "end", "interrupted"]
-"""Why a text ended: its length was reached, a stop string or stop token came, the model ended it, or Ctrl-C was pressed."""
+"""Finish reason: maximum length, stop string or stop token, end token, or Ctrl-C."""
 
 
 @dataclass(frozen=True)
 class Timings:
-    """How long a batch took. Callbacks are not counted.
+    """Timings of a batch, excluding callbacks.
 
     Attributes:
-        prompt_tokens: tokens of all prompts that the model read.
-        prefill_seconds: from the start until the first token of each text was known.
-        decoded_tokens: tokens of all texts, without the first of each.
-        decode_seconds: the time for those.
+        prompt_tokens: number of tokens in all prompts.
+        prefill_seconds: time until the first token of each text.
+        decoded_tokens: number of generated tokens, without the first of each text.
+        decode_seconds: time to decode these.
     """
 
     prompt_tokens: int
@@ -29,28 +29,27 @@ class Timings:
 
     @property
     def prefill_rate(self) -> float:
-        """Prompt tokens read a second; 0 where nothing was read."""
+        """Prompt tokens per second; 0 without prompt tokens."""
         return self.prompt_tokens / self.prefill_seconds if self.prefill_seconds else 0.0
 
     @property
     def decode_rate(self) -> float:
-        """Tokens written a second, all texts of the batch together; 0 where none was."""
+        """Decoded tokens per second, over all texts of the batch; 0 without decoded tokens."""
         return self.decoded_tokens / self.decode_seconds if self.decode_seconds else 0.0
 
 
 @dataclass(frozen=True)
 class Generated:
-    """One text that was written.
+    """One generated text.
 
     Attributes:
-        prompt_ids: the tokens it continues.
-        ids: the tokens written, without the one that ended the text; with those that a stop string came in.
-        text: what was written after the prompt, without the stop string.
-        finish: why it ended.
-        seed: the seed of the batch, chosen by chance where none was given: with it the text can be written again.
-        log_probabilities: for each of `ids` its log-probability under the model itself, before the samplers; None
-            where they were not asked for.
-        timings: of the whole batch.
+        prompt_ids: the tokens of the prompt.
+        ids: the generated tokens, without the stop token, but with the tokens of a stop string.
+        text: the text after the prompt, without the stop string.
+        finish: the finish reason.
+        seed: the seed of the batch, random by default; it reproduces the text.
+        log_probabilities: log-probability of each of `ids` under the model, before the samplers; None unless requested.
+        timings: timings of the whole batch.
     """
 
     prompt_ids: list[int] = field(repr=False)

@@ -74,7 +74,7 @@ class Scheduler:
         self._max_batch = max_batch
         self._prefill_chunk = prefill_chunk
         self._keep_log_probabilities = log_probabilities
-        # A vocabulary is often padded to a round size; ids that the tokenizer does not know are never generated.
+        # A vocabulary is often padded to a round size; ids outside the tokenizer's vocabulary are never generated.
         self._vocab_size = min(model.vocab_size, tokenizer.vocab_size)
         self._waiting: deque[RequestState] = deque()
         self._groups: list[_Group] = []

@@ -1,4 +1,4 @@
-"""How likely a model finds a given text.
+"""Log-probability of a text under a model.
 
 Shapes: T tokens, V vocabulary.
 """
@@ -19,16 +19,16 @@ __all__ = ["score"]
 
 @torch.inference_mode()
 def score(model: LanguageModel, ids: Sequence[int] | Tensor, *, chunk: int = 256) -> Tensor:
-    """The log-probability of each token after those before it: ln P(ids[t] | ids[:t]) for t = 1 … T - 1.
+    """Return the log-probability of each token given the preceding ones: ln P(ids[t] | ids[:t]) for t = 1 … T - 1.
 
-    A text longer than the context is read with a window that keeps its last half and goes on, so that every token has
-    at least half a context before it. Only `chunk` tokens' logits are held at once. The perplexity of the text is
-    ``score(model, ids).mean().neg().exp()``. The model's dropout is off meanwhile.
+    A text longer than the context length is scored with a sliding context that keeps its second half, so that every token
+    has at least half a context of preceding tokens. Only the logits of `chunk` tokens are held at once. The perplexity of
+    the text is ``score(model, ids).mean().neg().exp()``. Dropout is disabled.
 
     Args:
         model: the model.
         ids: the tokens of one text.
-        chunk: tokens read in one call.
+        chunk: number of tokens per forward pass.
 
     Returns:
         (T - 1,) fp32 in nats, on the CPU; empty for fewer than two tokens.
@@ -44,8 +44,8 @@ def score(model: LanguageModel, ids: Sequence[int] | Tensor, *, chunk: int = 256
     if lowest < 0 or highest >= model.vocab_size:
         wrong = int(lowest if lowest < 0 else highest)
         raise GptkitError(
-            f"the text holds token {wrong}, but the model has {model.vocab_size} tokens",
-            hint="Use the tokenizer that the model was trained with.",
+            f"the text contains token {wrong}, but the model's vocabulary has {model.vocab_size} tokens",
+            hint="Use the model's tokenizer.",
         )
     with evaluating(model):
         return _score(model, ids_T, max(1, chunk))
@@ -59,7 +59,7 @@ def _score(model: LanguageModel, ids_T: Tensor, chunk: int) -> Tensor:
     at = 0
     while at < n_read:
         if cache.length >= cache.capacity:
-            # With the token that comes next, half a context: what `generate` keeps when it slides.
+            # Together with the next token, half a context, as in `generate` with a sliding context.
             keep = max(1, limit // 2) - 1
             cache = model.new_cache(1, capacity=min(limit, keep + n_read - at))
             if keep:

@@ -1,4 +1,4 @@
-"""Text from tokens, one by one: nothing is shown that a later token could still change."""
+"""Streaming decoder: emits text only once later tokens cannot change it."""
 
 from __future__ import annotations
 
@@ -9,21 +9,20 @@ from gptkit.kinds.tokenizer import StreamDecoder, Tokenizer
 __all__ = ["RowText"]
 
 _PRIMER = 8
-"""Prompt tokens that the decoder sees: enough for a character that the prompt leaves incomplete, and for tokenizers
-that drop the space before the first word of a text."""
+"""Number of prompt tokens fed to the decoder: enough to complete a partial character, and for tokenizers that drop the space
+before the first word of a text."""
 
 
 class RowText:
-    """The text of one row while it is being written.
+    """Incrementally decoded text of one row.
 
-    Held back are bytes that are not yet a whole character and text that may be the beginning of a stop string. The
-    text ends before the stop string that is complete first, of two that end together the longer one; so it makes no
-    difference how the text falls into tokens.
+    Incomplete characters, and text that may begin a stop string, are held back. The text ends before the stop string that
+    is completed first (the longer one if two end at the same position), independent of the tokenization.
 
     Args:
-        tokenizer: gives the decoder.
-        prompt_ids: what the text continues; nothing of it is part of the text.
-        stop: stop strings, none of them empty.
+        tokenizer: the tokenizer.
+        prompt_ids: the tokens of the prompt, which is not part of the text.
+        stop: stop strings, not empty.
     """
 
     def __init__(self, tokenizer: Tokenizer, prompt_ids: Sequence[int], stop: Sequence[str]) -> None:
@@ -34,19 +33,19 @@ class RowText:
         self._held = ""
         self._pieces: list[str] = []
         self.stopped = False
-        """Whether a stop string came."""
+        """Whether a stop string was reached."""
 
     @property
     def text(self) -> str:
-        """What is certain so far."""
+        """The text emitted so far."""
         return "".join(self._pieces)
 
     def push(self, token: int) -> str:
-        """The piece of text that has become certain with this token; often empty."""
+        """Add a token; return the newly emitted text, often empty."""
         return self._feed(self._decoder.push(token))
 
     def finish(self) -> str:
-        """What was held back, as no token will follow."""
+        """Return the text held back, at the end of generation."""
         if self.stopped:
             return ""
         piece = self._feed(self._decoder.finish())
@@ -75,7 +74,7 @@ class RowText:
 
 
 def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of `text` that is a beginning of `stop`, but not all of it."""
+    """Return the length of the longest suffix of `text` that is a proper prefix of `stop`."""
     for length in range(min(len(text), len(stop) - 1), 0, -1):
         if text.endswith(stop[:length]):
             return length

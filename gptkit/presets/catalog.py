@@ -25,7 +25,7 @@ class Preset:
     """A spec file.
 
     Attributes:
-        name: the name, by which `gptkit new --from`, `extends` and every command that takes a spec know it.
+        name: the name, accepted by `gptkit new --from`, `extends` and every command that takes a spec.
         path: the file.
         plugin: the plugin that ships it; None for gptkit.
     """
@@ -49,7 +49,7 @@ def groups(registry: Registry | None = None) -> dict[str, dict[str, Path]]:
 
 
 def presets(registry: Registry | None = None) -> dict[str, Preset]:
-    """Return the presets by name, gptkit's first. A name that two plugins ship stands for neither."""
+    """Return the presets by name, gptkit's first. A name that two plugins register is omitted."""
     known = {name: Preset(name, path) for group in _built_in().values() for name, path in group.items()}
     for name, claimants in _of_plugins(registry).items():
         if name in known:
@@ -70,7 +70,7 @@ def find(name: str, registry: Registry | None = None) -> Path:
 
     Raises:
         CollisionError: two plugins ship a preset of that name.
-        GptkitError: there is no preset of that name; suggests the closest.
+        GptkitError: the name is unknown; the message suggests the closest.
     """
     known = shipped(registry)
     if name in known:
@@ -80,7 +80,7 @@ def find(name: str, registry: Registry | None = None) -> Path:
         switch = f"{DISABLE}={claimants[-1].partition('==')[0]}"
         both = " and ".join(claimants)
         raise CollisionError(f"preset {name!r} is shipped by {both}; uninstall one, or switch one off with {switch}")
-    raise GptkitError(f"no spec {name!r} is shipped; {did_you_mean(name, list(known), label='there are')}")
+    raise GptkitError(f"unknown preset {name!r}; {did_you_mean(name, list(known), label='available')}")
 
 
 def summary(path: Path) -> str:

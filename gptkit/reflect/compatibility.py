@@ -1,4 +1,4 @@
-"""Which attention takes which position, from what the two declare."""
+"""Supported combinations of attention and position, from their declared capabilities."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["compatibility"]
 
 
 def compatibility(registry: Registry, *, up: str) -> str:
-    """A table of positions by attentions; empty where either kind is missing. `up` is the path to the kinds' folder."""
+    """Return a table of positions by attentions; empty if either kind is missing. `up` is the path to the kinds' pages."""
     kinds = registry.kinds()
     if not {"position", "attention"} <= kinds.keys():
         return ""

@@ -1,4 +1,4 @@
-"""What a kind asks of its components, from the kind's own class: the methods to write and the runtime part's class."""
+"""Contract of a kind, derived from its class: the methods of a component, and the runtime class."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Member:
     """A method or property of a contract.
 
     Attributes:
-        head: as it is written: ``factor(self, step: int, steps: int) -> float``.
-        must: whether a component has to write it.
+        head: its signature: ``factor(self, step: int, steps: int) -> float``.
+        must: whether a component has to define it.
         doc: its docstring.
     """
 
@@ -32,7 +32,7 @@ class Member:
 
 
 def contract(kind: type[Component]) -> str:
-    """Markdown: each method that a component writes or may write, then the class of what `build` returns."""
+    """Return the contract as Markdown: each method that a component defines or overrides, then the runtime class."""
     parts = [f"In Python: `{kind.__module__}.{kind.__qualname__}`."]
     parts += _methods(kind)
     for runtime in runtime_classes(kind):
@@ -41,7 +41,7 @@ def contract(kind: type[Component]) -> str:
 
 
 def members(cls: type[Any]) -> Iterator[Member]:
-    """What a class itself defines with a docstring, private names left out."""
+    """Yield the documented public methods and properties that a class itself defines."""
     for name, member in vars(cls).items():
         function = member.fget if isinstance(member, property) else inspect.unwrap(getattr(member, "__func__", member))
         if (name.startswith("_") and name != "__call__") or not inspect.isfunction(function) or not function.__doc__:
@@ -55,8 +55,8 @@ def members(cls: type[Any]) -> Iterator[Member]:
 
 def _methods(cls: type[Any]) -> Iterator[str]:
     for member in members(cls):
-        yield f"`{member.head}`{' *(to be written)*' if member.must else ''}"
-        # A definition's body: indented under its head.
+        yield f"`{member.head}`{' *(required)*' if member.must else ''}"
+        # The body of a Markdown definition is indented below its head.
         yield "\n".join(f":   {line}" if not i else f"    {line}" for i, line in enumerate(_lines(member.doc)))
 
 
@@ -69,12 +69,12 @@ def _annotation(function: Any) -> str:
 
 
 def runtime_classes(kind: type[Component]) -> list[type[Any]]:
-    """The class that the kind names as its runtime, then classes of its own module that its methods return, each once."""
+    """Return the kind's runtime class, then the classes of its module that its methods return."""
     module = vars(sys.modules[kind.__module__])
-    found: dict[str, type[Any]] = {}
+    result: dict[str, type[Any]] = {}
     if kind.runtime:
         location, _, name = kind.runtime.partition(":")
-        found[name] = getattr(importlib.import_module(location), name)
+        result[name] = getattr(importlib.import_module(location), name)
     for member in vars(kind).values():
         function = inspect.unwrap(getattr(member, "__func__", member))
         if not inspect.isfunction(function):
@@ -82,10 +82,10 @@ def runtime_classes(kind: type[Component]) -> list[type[Any]]:
         for word in re.findall(r"\w+", _annotation(function)):
             value = module.get(word)
             if isinstance(value, type) and value.__module__ == kind.__module__ and not issubclass(value, Component):
-                found[word] = value
-    return list(found.values())
+                result[word] = value
+    return list(result.values())
 
 
 def own_doc(cls: type[Any]) -> str:
-    """The class's docstring, not one that it inherits."""
+    """Return the class's own docstring, not an inherited one."""
     return cls.__dict__.get("__doc__") or ""

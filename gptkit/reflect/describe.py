@@ -1,4 +1,4 @@
-"""What there is to say about a component, as data: for the documentation's pages and for ``gptkit components``."""
+"""Description of a component as data, for the documentation and ``gptkit components``."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class FieldDoc:
     """One field of a spec.
 
     Attributes:
-        name: as written in a spec file; dotted for a field of a mapping inside (``scaling.factor``).
-        type: in words of a spec file: ``int | null``, ``list of str``, or the kind whose components fit.
+        name: as written in a spec file; dotted for a field of a nested mapping (``scaling.factor``).
+        type: as in a spec file: ``int | null``, ``list of str``, or the kind of the components.
         kinds: the kinds named in `type`.
-        default: as written in a spec file; None where the field must be given.
+        default: as written in a spec file; None if the field is required.
         constraints: ``≥ 1, < 10``, or empty.
         description: a sentence.
     """
@@ -49,13 +49,13 @@ class FieldDoc:
 
 @dataclass(frozen=True)
 class ComponentDoc:
-    """One component. Text that its docstring does not have is empty.
+    """One component. Sections that its docstring lacks are empty.
 
     Attributes:
-        snippet: the component in a spec file, as short as it goes.
-        full_snippet: the same with every field written out.
-        module: where its source is.
-        provenance: the distribution that brought it, ``gptkit==0.1.0``.
+        snippet: the shortest form of the component in a spec file.
+        full_snippet: the form with all fields.
+        module: module of its source.
+        provenance: the distribution that registers it, ``gptkit==0.1.0``.
     """
 
     kind: str
@@ -76,17 +76,17 @@ class ComponentDoc:
 
     @property
     def file(self) -> str:
-        """The source file below its distribution's root: ``gptkit/components/norm/rms.py``."""
+        """The source file, relative to its distribution's root: ``gptkit/components/norm/rms.py``."""
         return self.module.replace(".", "/") + ".py"
 
 
 def describe(entry: Entry, registry: Registry, *, path: Sequence[str] | None = None, listed: bool = False) -> ComponentDoc:
-    """All there is to say about a component.
+    """Describe a component.
 
     Args:
-        registry: where the components inside it are looked up.
-        path: the keys under which the snippets stand; the kind's name by default.
-        listed: whether the place at `path` holds a list.
+        registry: registry of nested components.
+        path: keys of the snippets; the kind's name by default.
+        listed: whether the value at `path` is a list.
     """
     cls = entry.cls
     doc = docstring.parse(cls.__dict__.get("__doc__"))
@@ -112,7 +112,7 @@ def describe(entry: Entry, registry: Registry, *, path: Sequence[str] | None = N
 
 
 def describe_fields(cls: type[Spec]) -> Iterator[FieldDoc]:
-    """The fields of a spec, those of mappings inside it after the field that holds them. `name` is left out."""
+    """Yield the fields of a spec except `name`; fields of a nested mapping follow the field that contains it."""
     for name, info in cls.model_fields.items():
         if name == "name" and issubclass(cls, Component):
             continue
@@ -120,9 +120,9 @@ def describe_fields(cls: type[Spec]) -> Iterator[FieldDoc]:
 
 
 def smallest(cls: type[Component], registry: Registry) -> dict[str, Any]:
-    """The fewest fields that make a valid spec: the name, or else one of the component's examples.
+    """Return the fewest fields of a valid spec: the name, or else one of the component's examples.
 
-    Where there is none, a required field (a file's path, say) shows as ``…``.
+    If no example is valid, required fields (such as a path) are shown as ``…``.
     """
     name = {"name": cls.component_name()}
     for fields in ({}, *cls.examples):
@@ -144,17 +144,17 @@ def _everything(cls: type[Component], least: Mapping[str, Any], registry: Regist
 
 
 def _field(name: str, info: FieldInfo, depth: int) -> Iterator[FieldDoc]:
-    found = _Type()
-    text = found.text(info.annotation)
+    kind = _Type()
+    text = kind.text(info.annotation)
     default = None
     if not info.is_required():
         default = snippets.flow(snippets.plain(info.get_default(call_default_factory=True)))
-    bounds = [*_bounds(info.metadata, found.measured)]
-    yield FieldDoc(name, text, tuple(found.kinds), default, ", ".join(bounds), " ".join((info.description or "").split()))
+    bounds = [*_bounds(info.metadata, kind.measured)]
+    yield FieldDoc(name, text, tuple(kind.kinds), default, ", ".join(bounds), " ".join((info.description or "").split()))
     if depth < 3:
-        for spec in found.specs:
+        for spec in kind.specs:
             for inner, inner_info in spec.model_fields.items():
-                yield from _field(f"{name}{'[]' if found.listed else ''}.{inner}", inner_info, depth + 1)
+                yield from _field(f"{name}{'[]' if kind.listed else ''}.{inner}", inner_info, depth + 1)
 
 
 def _bounds(metadata: Sequence[Any], measured: str) -> Iterator[str]:
@@ -169,7 +169,7 @@ def _bounds(metadata: Sequence[Any], measured: str) -> Iterator[str]:
 
 
 class _Type:
-    """Puts an annotation into words, and notes the kinds and specs it meets on the way."""
+    """Formatter of annotations, which records the kinds and specs that it encounters."""
 
     def __init__(self) -> None:
         self.kinds: list[str] = []

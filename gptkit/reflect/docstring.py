@@ -56,6 +56,6 @@ def parse(text: str | None) -> Docstring:
 
 
 def _dedent(lines: list[str]) -> str:
-    # The text after "Formula:" stands on the header's own line; only the lines below it share an indentation.
+    # The text after "Formula:" is on the header's line; only the lines below share an indentation.
     own, below = lines[0], inspect.cleandoc("\n".join(["", *lines[1:]]))
     return "\n".join(part for part in (own, below) if part).strip()

@@ -1,4 +1,4 @@
-"""Docstring text as Markdown: paragraphs, lists from indented sections, code spans, and nothing taken for markup."""
+"""Conversion of docstrings to Markdown: paragraphs, lists from indented sections, code spans, and escaped markup."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ITEM = re.compile(r"([\w.,`\[\] -]{1,60}?):\s+(.+)", re.DOTALL)
 
 
 def inline(text: str) -> str:
-    """One run of text. Code spans stay, addresses become links, names become code, and everything else means itself."""
+    """Convert a run of text: code spans are kept, addresses become links, identifiers become code, the rest is escaped."""
     pieces = []
     for piece in _CODE.split(" ".join(text.split())):
         if piece.startswith("`"):
@@ -36,7 +36,7 @@ def _plain(text: str) -> str:
 
 
 def _words(text: str) -> str:
-    """Plain words; those with an underscore are names out of code and are shown as such."""
+    """Escape plain words; words with an underscore are formatted as code."""
     return "".join(f"`{part}`" if i % 2 else _escape(part) for i, part in enumerate(_IDENTIFIER.split(text)))
 
 
@@ -45,7 +45,7 @@ def _escape(text: str) -> str:
 
 
 def _short(url: str) -> str:
-    """An address as link text: arXiv numbers by their usual name, others without their scheme."""
+    """Return the link text of an address: the arXiv number, or the address without its scheme."""
     parts = urlsplit(url)
     host = parts.netloc.removeprefix("www.")
     if host == "arxiv.org" and (number := re.search(r"\d{4}\.\d{4,5}", parts.path)):
@@ -56,7 +56,7 @@ def _short(url: str) -> str:
 
 
 def paper(text: str) -> str:
-    """A Paper section: every address becomes the link of the words before it, or of its own short form."""
+    """Convert a Paper section: every address becomes a link whose text is the preceding words, or the short address."""
     links = []
     end = 0
     flat = " ".join(text.split())
@@ -69,7 +69,7 @@ def paper(text: str) -> str:
 
 
 def prose(text: str, *, level: int = 0) -> str:
-    """Paragraphs, with an indented block after a line ending in a colon becoming a list, or code after two colons."""
+    """Convert paragraphs; an indented block becomes a list after a line ending in a colon, or code after two colons."""
     out: list[str] = []
     lines = inspect.cleandoc(text).splitlines()
     index = 0
@@ -96,7 +96,7 @@ def prose(text: str, *, level: int = 0) -> str:
 
 
 def _items(block: str) -> str:
-    """One list item for every line at the margin; deeper lines go on with it."""
+    """Return one list item per unindented line; indented lines continue it."""
     items: list[str] = []
     for line in block.splitlines():
         if items and (not line or line[0].isspace()):
@@ -112,18 +112,18 @@ def _item(text: str) -> str:
 
 
 def code(text: str, language: str = "text") -> str:
-    """A fenced block; the fence is longer than any inside."""
+    """Return a fenced code block, with a fence longer than any inside."""
     fence = "`" * max(3, max((len(run) + 1 for run in re.findall(r"`{3,}", text)), default=3))
     return f"{fence}{language}\n{text}\n{fence}"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of cells that are Markdown already."""
+    """Return a table; cells are Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(cell.replace(chr(10), ' ') for cell in line)} |" for line in lines)
 
 
 def admonition(style: str, title: str, body: str) -> str:
-    """A coloured box."""
+    """Return an admonition."""
     inner = "\n".join(f"    {line}" if line else "" for line in body.splitlines())
     return f'!!! {style} "{title}"\n\n{inner}'

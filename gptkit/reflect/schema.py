@@ -1,4 +1,4 @@
-"""JSON Schema of spec files, with every component that is installed: for completion and checks in editors."""
+"""JSON Schema of spec files with the installed components, for completion and validation in editors."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ WRITTEN_BY = "Written by gptkit: a file with this comment is replaced when the s
 
 
 def json_schema(spec_class: type[BaseModel], registry: Registry | None = None) -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of the files that describe `spec_class`.
+    """Return the JSON Schema (draft 2020-12) of the files that describe `spec_class`.
 
-    A component may be written as a name or as a mapping with its fields, so every kind's definition, ``kind.norm`` and so
-    on, is a choice between the names and one object per component, told apart by its ``name``. The name may be left out
-    there, as in entries of `layers` and beside `extends`, where it is said elsewhere. Components nest, so all of them
-    refer to kinds by reference. Former names of components and fields still load but are not offered.
+    A component is written as a name or as a mapping with its fields. The definition of a kind, such as ``kind.norm``, is
+    therefore a choice between the names and one object per component, with ``name`` as the discriminator. The name is
+    optional, as in entries of `layers` and with `extends`, where another file or section may provide it. Components nest,
+    so they refer to kinds by reference. Former names of components and fields still load, but are not part of the schema.
 
     Args:
         spec_class: the class of the whole file.
-        registry: the components to describe; by default what is installed.
+        registry: the components to describe; the installed ones by default.
     """
     registry = default_registry() if registry is None else registry
     components = {
@@ -48,16 +48,16 @@ def json_schema(spec_class: type[BaseModel], registry: Registry | None = None) -
 
 
 class _Generator(GenerateJsonSchema):
-    # A default that JSON cannot hold is left out, which is all that could be done about it.
+    # A default that JSON cannot represent is omitted.
     ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012
 
     def field_title_should_be_set(self, schema: Any) -> bool:
-        # "D Model" says nothing that d_model does not.
+        # A title such as "D Model" adds nothing to d_model.
         return False
 
 
 def _generate(classes: Sequence[type[BaseModel]]) -> tuple[dict[type[BaseModel], dict[str, Any]], dict[str, Any]]:
-    """A schema for each class, most of them references, and the definitions they share; pydantic keeps names apart."""
+    """Return a schema for each class, mostly references, and the shared definitions; pydantic makes their names unique."""
     sound = [cls for cls in dict.fromkeys(classes) if not issubclass(cls, Component) or _has_schema(cls)]
     made, whole = models_json_schema([(cls, "validation") for cls in sound], schema_generator=_Generator)
     references: dict[Any, dict[str, Any]] = {cls: schema for (cls, _), schema in made.items()}
@@ -68,7 +68,7 @@ def _generate(classes: Sequence[type[BaseModel]]) -> tuple[dict[type[BaseModel],
 
 
 def _has_schema(cls: type[BaseModel]) -> bool:
-    """Whether a component's fields can be described: a stranger's may have types that JSON Schema knows nothing of."""
+    """Return whether a component's fields have a schema: third-party components may use types without one."""
     try:
         cls.model_json_schema(schema_generator=_Generator)
     except (PydanticInvalidForJsonSchema, PydanticUserError):
@@ -83,12 +83,12 @@ def _any_fields(cls: type[BaseModel]) -> dict[str, Any]:
 
 def _target(schema: dict[str, Any], definitions: Mapping[str, Any]) -> dict[str, Any]:
     reference = schema.get("$ref")
-    found: dict[str, Any] = schema if reference is None else definitions[reference.removeprefix("#/$defs/")]
-    return found
+    target: dict[str, Any] = schema if reference is None else definitions[reference.removeprefix("#/$defs/")]
+    return target
 
 
 def _describe(schema: dict[str, Any], cls: type[BaseModel]) -> None:
-    """The docstring's first sentence is what an editor has room for."""
+    """Set the description to the first sentence of the docstring."""
     sentence = docstring.parse(cls.__doc__).summary
     if sentence:
         schema["description"] = sentence
@@ -109,7 +109,7 @@ def _kind(
 
 
 def _refer_to_kinds(schema: Any) -> None:
-    """Turn the marks that fields of a kind carry into references to the kind's definition, in place."""
+    """Replace the markers of fields that take a kind by references to the kind's definition, in place."""
     if isinstance(schema, dict):
         kind = schema.pop("x-kind", None)
         if kind is not None:
@@ -119,7 +119,7 @@ def _refer_to_kinds(schema: Any) -> None:
 
 
 def _as_file(root: Mapping[str, Any]) -> dict[str, Any]:
-    """The root's schema, with the keys that only files have; with `extends`, what is missing may be in the other file."""
+    """Return the root schema with the keys of files; with `extends`, required keys may be in the other file."""
     schema = dict(root)
     properties = {
         "$schema": {"type": "string", "description": "For editors; ignored."},

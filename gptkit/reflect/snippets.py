@@ -1,4 +1,4 @@
-"""Values written as they stand in a spec file: YAML of our own shape, short and with nothing that needs explaining."""
+"""Formatting of values as in a spec file: short YAML."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TAKEN = {"true", "false", "null", "yes", "no", "on", "off", "y", "n", "~", ".in
 
 
 def plain(value: Any) -> Any:
-    """The value as plain data; a component that says nothing but its name becomes that name."""
+    """Convert a value to plain data; a component with only default fields becomes its name."""
     if isinstance(value, BaseModel):
         fields = type(value).model_fields
         kept = {
@@ -29,7 +29,7 @@ def plain(value: Any) -> Any:
             for name in fields
             if name == "name" or getattr(value, name) != fields[name].get_default(call_default_factory=True)
         }
-        # A default may be written as a name or mapping where the value is the component validated from it.
+        # A default may be a name or mapping, whereas the value is the component validated from it.
         kept = {
             name: item
             for name, item in kept.items()
@@ -48,7 +48,7 @@ def plain(value: Any) -> Any:
 
 
 def flow(value: Any) -> str:
-    """Plain data on one line: ``{name: gated, activation: silu}``."""
+    """Format plain data on one line: ``{name: gated, activation: silu}``."""
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{flow(key)}: {flow(item)}" for key, item in value.items()) + "}"
     if isinstance(value, (list, tuple)):
@@ -62,7 +62,7 @@ def flow(value: Any) -> str:
 
 
 def block(path: Sequence[str], value: Any, *, listed: bool = False) -> str:
-    """Plain data as `gptkit show` writes it, under the keys of `path`; as the one item of a list if `listed`."""
+    """Format plain data as YAML under the keys of `path`; as the only item of a list if `listed`."""
     data: Any = [value] if listed else value
     for key in reversed(path):
         data = {key: data}

@@ -1,4 +1,4 @@
-"""The conformance kit: does a component keep the promises of its kind?
+"""Conformance kit: checks that a component satisfies the contract of its kind.
 
 In a plugin's tests::
 

@@ -27,25 +27,25 @@ HOOKS = frozenset({"rotate", "widen", "bias", "content_bias", "value_bias"})
 
 
 @checks.add(
-    "accepts-known-hooks", "Positions and attentions are matched by what these accept; an unknown word fits nothing."
+    "accepts-known-hooks", "Positions and attentions are matched by the accepted hooks; an unknown hook matches none."
 )
 def accepts_known_hooks(subject: Subject) -> None:
     unknown = sorted(subject.spec.accepts - HOOKS)
     expect(not unknown, f"accepts {', '.join(unknown)}; a position has the hooks {', '.join(sorted(HOOKS))}")
     modules = [module for module in subject.make().modules() if isinstance(module, Attention)]
-    expect(modules, "build gave no gptkit.nn.attention.base.Attention, so the model cannot keep its state")
+    expect(modules, "build returned no gptkit.nn.attention.base.Attention, so the model cannot cache its state")
 
 
 @torch.no_grad()
 def _softened(model: GPT) -> GPT:
-    """Small inputs for attention, so that even dot products without weights or scale leave every token its share."""
+    """Scale down attention inputs, so that every token gets some weight, even without projections or scaling."""
     for name, parameter in stirred(model).named_parameters():
         if name.endswith("attention_norm.weight"):
             parameter.mul_(0.3)
     return model.double().eval()
 
 
-@checks.add("applies-positions", "An attention that accepts a position and ignores it trains a model that knows no order.")
+@checks.add("applies-positions", "An attention that accepts a position but ignores it trains a model without word order.")
 @torch.no_grad()
 def applies_positions(subject: Subject) -> None:
     names = [name for name in subject.companions() if name not in ("none", "learned")]
@@ -57,11 +57,11 @@ def applies_positions(subject: Subject) -> None:
         model = _softened(subject.make(name))
         model.load_state_dict(plain.state_dict(), strict=False)
         changed = differ(model(ids).logits, without).any()
-        expect(changed, f"with position {name!r} it gives the very logits that it gives without any")
+        expect(changed, f"with position {name!r} the logits are the same as without a position")
 
 
 class _Doubling(Position):
-    """Doubles the queries, and counts its calls."""
+    """Double the queries, and count calls."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class _Doubling(Position):
 
 
 class _DoublingSpec(PositionSpec):
-    """A position that is easily counted."""
+    """Position whose calls are counted."""
 
     name: Literal["doubling"] = "doubling"
     uses: ClassVar[frozenset[str]] = frozenset({"rotate"})
@@ -87,7 +87,7 @@ class _DoublingSpec(PositionSpec):
         return _Doubling()
 
 
-@checks.add("rotates-once", "Queries and keys that are turned twice, or by other positions, are not what was asked for.")
+@checks.add("rotates-once", "Queries and keys must be rotated exactly once, by their own positions.")
 @torch.no_grad()
 def rotates_once(subject: Subject) -> None:
     if "rotate" not in subject.spec.accepts:
@@ -95,7 +95,7 @@ def rotates_once(subject: Subject) -> None:
     model = subject.make("none", n_layers=1, position=_DoublingSpec()).eval()
     position = next((module for module in model.modules() if isinstance(module, _Doubling)), None)
     if position is None:
-        expect(False, "it accepts positions that rotate, and does not build context.parts.position")
+        expect(False, "it accepts positions that rotate, but does not build context.parts.position")
         return
     cache = model.new_cache(1)
     for length, first in ((5, 0), (1, 5)):
@@ -105,16 +105,16 @@ def rotates_once(subject: Subject) -> None:
         expect(position.rotated == 1, f"`rotate` was called {position.rotated} times in one forward pass of one layer")
         wanted = list(range(first, first + length))
         given = [positions.flatten().tolist() for positions in position.prepared]
-        expect(all(positions == wanted for positions in given), f"`prepare` was given positions {given}, not {wanted}")
+        expect(all(positions == wanted for positions in given), f"`prepare` received positions {given}, not {wanted}")
 
 
-@checks.add("window-counts-tokens", "A window of n tokens is the current token and the n - 1 before it, in every attention.")
+@checks.add("window-counts-tokens", "An attention window of n tokens is the current token and the n - 1 preceding ones.")
 @torch.no_grad()
 def window_counts_tokens(subject: Subject) -> None:
     if subject.windowed is None:
         skip("it has no field `window`")
     model = _softened(subject.make("none", window=True, n_layers=1))
-    # What it reaches without a window: chunks, say, may end earlier.
+    # The reach without an attention window may be limited as well, by chunks for example.
     wide = _softened(subject.make("none", n_layers=1, attention=subject.spec.replace(window=CONTEXT_LENGTH)))
     for at, ((first, last), (_, furthest)) in enumerate(zip(reach(model, 14), reach(wide, 14), strict=True)):
         wanted = min(at + 4, furthest)
@@ -122,9 +122,9 @@ def window_counts_tokens(subject: Subject) -> None:
         expect((first, last) == (at, wanted), seen)
 
 
-@checks.add("weights-are-told", "Plots show the weights that the forward pass keeps; one on a hidden token misleads.")
+@checks.add("attention-weights", "Plots show the weights that the forward pass keeps; a weight on a masked token misleads.")
 @torch.no_grad()
-def weights_are_told(subject: Subject) -> None:
+def attention_weights(subject: Subject) -> None:
     length = 10
     ids, places = token_ids(2, length), torch.arange(length)
     back_TS = places[:, None] - places
@@ -137,9 +137,9 @@ def weights_are_told(subject: Subject) -> None:
             plain = model(ids, documents_BT=documents_BT)
             same(out.logits, plain.logits, f"{where}, keeping the weights changes the logits")
             if not out.weights:
-                skip("it tells no attention weights; one that has some puts them into forward.weights")
+                skip("it stores no attention weights in forward.weights")
             expect(
-                sorted(out.weights) == [0, 1], f"{where}, weights are filed under layers {sorted(out.weights)}, not 0 and 1"
+                sorted(out.weights) == [0, 1], f"{where}, weights are stored for layers {sorted(out.weights)}, not 0 and 1"
             )
             hidden_BTS = ((back_TS < 0) | (back_TS >= window)).expand(2, -1, -1)
             if documents_BT is not None:
@@ -149,7 +149,7 @@ def weights_are_told(subject: Subject) -> None:
 
 
 def _must_be_weights(weights_BHTS: Tensor, hidden_BTS: Tensor, where: str) -> None:
-    """Shape, finite, and zero on what a query cannot see. Neither sums nor signs: not every attention is a softmax."""
+    """Check shape, finiteness, and zeros where masked; not sums or signs, since not every attention is a softmax."""
     shape, (rows, queries, keys) = tuple(weights_BHTS.shape), hidden_BTS.shape
     fits = len(shape) == 4 and shape[0] == rows and shape[1] > 0 and shape[2:] == (queries, keys)
     expect(fits, f"{where}, weights have shape {shape}, not (B, H, T, S): ({rows}, heads, {queries}, {keys})")
@@ -160,13 +160,13 @@ def _must_be_weights(weights_BHTS: Tensor, hidden_BTS: Tensor, where: str) -> No
         what = (
             f"query {query} of row {row}, head {head}, gives key {key} the weight {weights_BHTS[row, head, query, key]:.6g}"
         )
-        expect(False, f"{where}, {what}, and cannot see it; told weights are zero where the mask forbids")
+        expect(False, f"{where}, {what}, which is masked; stored weights must be zero where masked")
 
 
-@checks.add("memory-is-told", "The memory of a cache is planned from what an attention says that a token costs.")
-def memory_is_told(subject: Subject) -> None:
+@checks.add("state-size", "The memory of a cache is planned from the declared state size per token.")
+def state_size(subject: Subject) -> None:
     model = subject.make("none")
-    told = sum(module.state_bytes_per_token(torch.float32) for module in model.attentions())
+    declared = sum(module.state_bytes_per_token(torch.float32) for module in model.attentions())
     short, long = (model.new_cache(2, capacity=capacity).bytes for capacity in (512, 768))
-    grown = (long - short) / (2 * 256)  # 0 where a window or a recurrence keeps it from growing
-    expect(grown in (0, told), f"a token costs {grown:g} bytes of cache, and state_bytes_per_token says {told:g}")
+    grown = (long - short) / (2 * 256)  # 0 if an attention window or a recurrence bounds the state
+    expect(grown in (0, declared), f"a token uses {grown:g} bytes of cache, but state_bytes_per_token returns {declared:g}")

@@ -1,4 +1,4 @@
-"""A check, what came of it, and how a failure is told."""
+"""Checks, their results, and the report of failures."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Outcome = Literal["passed", "failed", "skipped", "expected", "unexpected"]
 
 
 class ContractError(AssertionError):
-    """A component does not keep a promise of its kind; the message says what was seen."""
+    """Failure of a conformance check; the message describes it."""
 
 
 class NotApplicableError(Exception):
@@ -33,11 +33,11 @@ class NotApplicableError(Exception):
 
 @dataclass(frozen=True)
 class Check:
-    """One promise, checked.
+    """Check of one requirement of a kind.
 
     Attributes:
         name: lower-case words joined by hyphens, unique within a kind.
-        why: one sentence: what breaks where the promise is not kept.
+        why: one sentence: the consequence of a violation.
         run: raises `ContractError` where it is broken and `NotApplicableError` where there is nothing to check.
         slow: takes seconds, not milliseconds.
     """

@@ -34,8 +34,8 @@ def named(subject: Subject) -> None:
     if subject.kind not in registry.kinds():
         skip(f"the kind {subject.kind!r} is not registered here")
     held = registry.entries(subject.kind).get(name)
-    ours = held is None or (held.cls.__module__, held.cls.__qualname__) == (cls.__module__, cls.__qualname__)
-    expect(ours, f"{subject.kind} {name!r} is provided by {held.plugin.provenance} already" if held else "")
+    available = held is None or (held.cls.__module__, held.cls.__qualname__) == (cls.__module__, cls.__qualname__)
+    expect(available, f"{subject.kind} {name!r} is provided by {held.plugin.provenance} already" if held else "")
 
 
 @checks.add("documented", "Docs, `gptkit components` and editors show the docstring and the fields' descriptions.")
@@ -56,7 +56,7 @@ def constructible(subject: Subject) -> None:
     needed = [name for name, info in cls.model_fields.items() if info.is_required() and name != "name"]
     expect(
         cls.examples or not needed,
-        f"{', '.join(needed)} must be given, and there are no `examples`; add a default, or `examples` that are valid",
+        f"{', '.join(needed)} are required, but `examples` is empty; add defaults, or valid `examples`",
     )
     for fields in cls.examples:
         try:
@@ -79,13 +79,13 @@ def round_trip(subject: Subject) -> None:
 @checks.add("frozen", "Specs are compared, hashed into runs and used as keys, so they refuse changes and unknown fields.")
 def frozen(subject: Subject) -> None:
     spec: Any = subject.spec
-    expect(type(spec).model_config.get("frozen"), "its fields can be set; leave out `frozen` in model_config")
+    expect(type(spec).model_config.get("frozen"), "its fields are mutable; remove `frozen` from model_config")
     data = spec.model_dump(mode="json")
     try:
         type(spec).model_validate({**data, "no_such_field": 1}, context={"registry": subject.registry})
     except ValidationError:
         return
-    expect(False, "an unknown field is accepted; leave out `extra` in model_config")
+    expect(False, "an unknown field is accepted; remove `extra` from model_config")
 
 
 def _first(error: Exception) -> str:

@@ -31,7 +31,7 @@ def gives_documents(subject: Subject) -> None:
         expect(isinstance(document, Document), f"document {index} is a {type(document).__name__}, not a Document")
         expect(isinstance(document.text, str) and document.text, f"document {index} has no text")
         expect(document.source.strip(), f"document {index} does not say its source")
-    expect(len(found) == SOME or found[-1].ends, "the last document goes on (ends=False), and nothing follows")
+    expect(len(found) == SOME or found[-1].ends, "the last document has ends=False, but no document follows")
 
 
 @checks.add("streams", "Corpora are larger than memory, so documents come one at a time and not as a list.")

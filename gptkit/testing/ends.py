@@ -1,4 +1,4 @@
-"""Checks of a model's two ends: embedding and head.
+"""Checks of embeddings and heads.
 
 Shapes: B batch, T tokens, E model width, V vocabulary.
 """
@@ -141,12 +141,12 @@ def loss_is_cross_entropy(subject: Subject) -> None:
     expect(loss.ndim == 0, f"the loss has shape {tuple(loss.shape)}; a scalar belongs")
     wanted = F.cross_entropy(head(x_BTE, _context(x_BTE)).flatten(0, 1), targets.flatten())
     same(loss.double(), wanted.detach(), "the loss is not the mean cross-entropy of the logits", 1e-4)
-    (ours,) = torch.autograd.grad(loss, x_BTE)
-    (theirs,) = torch.autograd.grad(wanted, x_BTE)
-    same(ours, theirs, "the gradient of the loss is not that of the cross-entropy of the logits", 1e-4)
+    (gradient,) = torch.autograd.grad(loss, x_BTE)
+    (expected,) = torch.autograd.grad(wanted, x_BTE)
+    same(gradient, expected, "the gradient of the loss is not that of the cross-entropy of the logits", 1e-4)
 
 
-@head_checks.add("ignored-targets", "Padding and prompts are left out of a loss by a target of -100, and of its mean too.")
+@head_checks.add("ignored-targets", "A target of -100 (padding, prompts) is excluded from the loss and its mean.")
 @torch.no_grad()
 def ignored_targets(subject: Subject) -> None:
     head, _ = _head(subject)

@@ -37,7 +37,7 @@ def _model(subject: Subject) -> ModelSpec:
     try:
         return validate_data(_family(subject).model(ExternalConfig(_TINY)), ModelSpec)
     except (ExternalModelError, SpecError) as error:
-        skip(f"no tiny model of it can be told from usual sizes alone: {error.message}")
+        skip(f"a tiny model cannot be built from common sizes alone: {error.message}")
 
 
 def _family(subject: Subject) -> FamilySpec:
@@ -57,7 +57,7 @@ def config_comes_back(subject: Subject) -> None:
     family, model = _family(subject), _model(subject)
     config = family.config(model)
     again = validate_data(family.model(ExternalConfig(config)), ModelSpec)
-    # What layers are made of is compared layer by layer: there are several ways to write a pattern.
+    # The components are compared layer by layer, since a pattern can be written in several ways.
     fields = [name for name in _WHOLE if getattr(again, name) != getattr(model, name)]
     pairs = zip(*_layers(again, model), strict=True)
     fields += [f"layer {index}" for index, pair in enumerate(pairs) if pair[0] != pair[1]]

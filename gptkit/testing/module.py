@@ -65,13 +65,13 @@ def same_seed_same_result(subject: Subject) -> None:
         subject.spec.model_dump() == before,
         f"building changed the spec itself: it was {before}, and is {subject.spec.model_dump()}",
     )
-    ours, theirs = _tensors(one), _tensors(other)
-    expect(ours.keys() == theirs.keys(), f"built twice it has other tensors: {sorted(ours.keys() ^ theirs.keys())}")
-    for name, tensor in ours.items():
+    first, second = _tensors(one), _tensors(other)
+    expect(first.keys() == second.keys(), f"built twice, the tensors differ: {sorted(first.keys() ^ second.keys())}")
+    for name, tensor in first.items():
         expect(
-            tensor.shape == theirs[name].shape, f"built twice, {name} has two shapes: {tensor.shape}, {theirs[name].shape}"
+            tensor.shape == second[name].shape, f"built twice, {name} has two shapes: {tensor.shape}, {second[name].shape}"
         )
-        alike = torch.equal(tensor, theirs[name])
+        alike = torch.equal(tensor, second[name])
         expect(alike, f"built twice with one seed, {name} starts differently; draw from the generator that is given")
     ids = token_ids(2, 12)
     with torch.no_grad():
@@ -101,7 +101,7 @@ def state_dict(subject: Subject) -> None:
     same(fresh(ids).logits, model(ids).logits, "saved, and loaded into a model of another seed, it computes other logits")
 
 
-@checks.add("deep-copy", "Trainers keep copies of a model (averages, references), which must be whole and stand alone.")
+@checks.add("deep-copy", "Training may copy a model (averages, references); copies must be complete and independent.")
 @torch.no_grad()
 def deep_copy(subject: Subject) -> None:
     model, ids = subject.model(), token_ids(2, 12)

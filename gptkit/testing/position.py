@@ -23,7 +23,7 @@ scaling_checks = Checks()
 
 HOOKS = ("embed", "rotate", "bias", "content_bias", "value_bias")
 FAR = 1_000_000
-"""A position that is looked at where there is no limit: longer than any text of today."""
+"""Position to check without a limit: beyond the length of any text."""
 HEADS = HeadShape(n_heads=2, n_kv_heads=2, d_head=D_HEAD)
 
 
@@ -90,7 +90,7 @@ def distance_only(subject: Subject) -> None:
     if not spec.uses - {"embed"}:
         skip("it has no relative part")
     if spec.depends_on_place:
-        skip("it declares that it depends on where in the text two tokens stand")
+        skip("it declares that it depends on absolute positions")
     if spec.depends_on_length:
         skip("it declares that it depends on the length of the text")
     position = _relative(subject)
@@ -167,7 +167,7 @@ def frequencies(subject: Subject) -> None:
     expect(0 < amplitude < float("inf"), f"the amplitude is {amplitude}")
 
 
-@scaling_checks.add("lengths", "A cache is kept while the frequencies stay, so a change with the length must be told.")
+@scaling_checks.add("lengths", "A cache is kept while the frequencies are unchanged, so changes must be declared.")
 def lengths(subject: Subject) -> None:
     spec, context = cast("RotaryScalingSpec", subject.resolved), subject.context
     if not spec.depends_on_length:

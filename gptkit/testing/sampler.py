@@ -58,7 +58,7 @@ def keeps_shape(subject: Subject) -> None:
     expect(not out.isnan().any() and bool((out < torch.inf).all()), "the logits that come out hold NaN or +∞")
 
 
-@checks.add("never-revives", "A token that is ruled out (-∞) stays so: whoever ruled it out relies on it.")
+@checks.add("never-revives", "An excluded token (-∞) must stay excluded, as other samplers rely on it.")
 def never_revives(subject: Subject) -> None:
     logits_BV, history = _case(subject)
     out = _build(subject, 4)(logits_BV.clone(), history)
@@ -89,10 +89,10 @@ def leaves_a_token(subject: Subject) -> None:
 @checks.add("changes-nothing-in-place", "The logits and the history belong to the generator, which uses both again.")
 def changes_nothing_in_place(subject: Subject) -> None:
     logits_BV, history = _case(subject)
-    before, told = logits_BV.clone(), [list(row) for row in history]
+    before, copied = logits_BV.clone(), [list(row) for row in history]
     _build(subject, 4)(logits_BV, history)
     expect(torch.equal(logits_BV, before), "the logits that were given have been changed in place")
-    expect(history == told, "the history that was given has been changed in place")
+    expect(history == copied, "the given history was modified in place")
 
 
 @checks.add("same-input-same-output", "With a seed a text can be written again, so a sampler draws nothing by itself.")
@@ -101,7 +101,7 @@ def same_input_same_output(subject: Subject) -> None:
     torch.manual_seed(1)
     once = _build(subject, 4)(logits_BV.clone(), history)
     torch.manual_seed(2)
-    same(_build(subject, 4)(logits_BV.clone(), history), once, "built anew and given the same, it gives other logits")
+    same(_build(subject, 4)(logits_BV.clone(), history), once, "a second sampler returns other logits for the same input")
 
 
 @checks.add("rows-are-independent", "Texts are written in batches, and what one says must not depend on the others.")

@@ -103,7 +103,7 @@ def _back(cache: Cache, length: int, where: str) -> None:
         expect(False, f"{where}, a cache of {held} tokens cannot be truncated to the mark: {error.message}")
 
 
-@checks.add("cache-joins", "Continuous batching joins the caches of requests; each row must go on as it would alone.")
+@checks.add("cache-joins", "Continuous batching joins the caches of requests; each row must decode as it would alone.")
 @torch.no_grad()
 def cache_joins(subject: Subject) -> None:
     ids = token_ids(4, CONTEXT_LENGTH)

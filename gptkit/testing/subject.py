@@ -157,7 +157,7 @@ class Subject:
             ) from error
 
     def _within_reach(self, layout: Mapping[str, Any]) -> int:
-        """The context length that a layout asks for, or as far as the position goes; not less than the kit's own."""
+        """Return the context length required by a layout, or the position's maximum; at least the kit's default."""
         asked = int(layout["context_length"])
         if not isinstance(self.spec, PositionSpec) or asked <= CONTEXT_LENGTH:
             return asked
@@ -198,7 +198,7 @@ class Subject:
 
     @cached_property
     def context(self) -> BuildContext:
-        """What the component is told about its surroundings when it is built."""
+        """The build context of the component."""
         spec = self.model_spec
         return spec.context(VOCAB, layer=spec.head_parts() if self.kind == "head" else spec.layer_specs()[0].parts(0))
 
@@ -239,7 +239,7 @@ class Subject:
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer, fitted on a small corpus; the check is left out where it cannot be had (`fits` says why)."""
+        """The tokenizer, fitted on a small corpus; the check is skipped if that fails (`fits` reports why)."""
         if isinstance(self._fitted, TokenizerError):
             skip(f"it could not be fitted: {self._fitted.message}")
         return self._fitted

@@ -1,4 +1,4 @@
-"""Small texts to check with: ours, so that nothing has to be downloaded."""
+"""Small texts for the checks, included so that nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["CORPUS", "TEXTS", "write_corpus"]
 
 _STORY = (
     "The river had been low all summer, and the ferryman, who could read the water better than the papers, said that it "
-    "would rise. It rose on the {0}th of {1}. By noon the lower meadow was gone; by evening {2} sheep stood on the mill's "
+    "would rise. It rose on the {0}th of {1}. By noon the lower meadow was gone; by evening {2} sheep waited on the mill's "
     "roof, and nobody could say how they had come there.\n\nif water > {0}:\n    print('run', {2} * 2)\n"
 )
 _MONTHS = ("May", "June", "July", "August", "October", "March")

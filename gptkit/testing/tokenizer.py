@@ -84,11 +84,11 @@ def text_comes_back(subject: Subject) -> None:
         expect(back == text, f"it says that it is lossless, but a text does not come back: {seen}")
 
 
-@checks.add("specials-cannot-be-injected", "A user who types a special token must not end a text or speak as somebody else.")
+@checks.add("specials-cannot-be-injected", "A special token typed by a user must not end a text or begin another turn.")
 def specials_cannot_be_injected(subject: Subject) -> None:
     tokenizer = subject.tokenizer
     try:
-        usual = set(tokenizer.encode("\u0378 q☃"))  # a token for what is unknown may stand in any text
+        usual = set(tokenizer.encode("\u0378 q☃"))  # a token for unknown characters may occur in any text
     except TokenizerError:
         usual = set()
     for token, number in tokenizer.special_tokens.items():
@@ -115,8 +115,8 @@ def batch_equals_single(subject: Subject) -> None:
     tokenizer = subject.tokenizer
     texts = _spellable(tokenizer)
     single = [tokenizer.encode(text) for text in texts]
-    for text, ours, wanted in zip(texts, tokenizer.encode_batch(texts), single, strict=True):
-        expect(ours == wanted, f"encode_batch gives {ours[:8]} for {text[:30]!r}, and encode {wanted[:8]}")
+    for text, ids, wanted in zip(texts, tokenizer.encode_batch(texts), single, strict=True):
+        expect(ids == wanted, f"encode_batch returns {ids[:8]} for {text[:30]!r}, but encode returns {wanted[:8]}")
     expect(tokenizer.encode_batch([]) == [], "encode_batch of no texts is not an empty list")
 
 
@@ -150,8 +150,8 @@ def saved_and_loaded(subject: Subject) -> None:
         tokenizer.save(Path(folder))
         loaded = subject.spec.load(Path(folder))
         for fact in ("vocab_size", "special_tokens", "start_id", "end_id", "lossless", "leading"):
-            ours, theirs = getattr(loaded, fact), getattr(tokenizer, fact)
-            expect(ours == theirs, f"saved and loaded, {fact} is {ours}, and was {theirs}")
+            value, expected = getattr(loaded, fact), getattr(tokenizer, fact)
+            expect(value == expected, f"after saving and loading, {fact} is {value}, not {expected}")
         for text in _spellable(tokenizer):
             expect(loaded.encode(text) == tokenizer.encode(text), f"saved and loaded, it gives other ids for {text[:30]!r}")
         same_bytes = all(loaded.token_bytes(token) == tokenizer.token_bytes(token) for token in range(loaded.vocab_size))

@@ -44,7 +44,7 @@ def reaches_the_end(subject: Subject) -> None:
             expect(logits.isfinite().all(), f"{named}, the last of {CONTEXT_LENGTH} tokens gives NaN or infinity")
 
 
-@checks.add("rows-are-independent", "What a text gives must not depend on the other texts that happen to share its batch.")
+@checks.add("rows-are-independent", "The output for a text must not depend on the other texts in its batch.")
 @torch.no_grad()
 def rows_are_independent(subject: Subject) -> None:
     ids = token_ids(3, 12)
@@ -63,7 +63,7 @@ def rows_are_independent(subject: Subject) -> None:
             same(step[row : row + 1], alone, f"{named}, row {row} of three cached ones gives other logits than by itself")
 
 
-@checks.add("padding-is-ignored", "Prompts of uneven length share a batch, padded at their start; padding must not be seen.")
+@checks.add("padding-is-ignored", "Prompts of uneven length share a batch with left padding, which must be masked.")
 @torch.no_grad()
 def padding_is_ignored(subject: Subject) -> None:
     padding, length = 4, 14
@@ -83,7 +83,9 @@ def padding_is_ignored(subject: Subject) -> None:
             same(together[:1], model(ids[:1]).logits, f"{named}, a row beside a padded one gives other logits")
 
 
-@checks.add("uneven-prompts-cached", "Prompts of uneven length are continued together; each must go on as it would alone.")
+@checks.add(
+    "uneven-prompts-cached", "Prompts of uneven length are decoded in one batch; each must decode as it would alone."
+)
 @torch.no_grad()
 def uneven_prompts_cached(subject: Subject) -> None:
     padding, prompt, length = 3, 8, 14

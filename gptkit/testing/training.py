@@ -1,4 +1,4 @@
-"""Checks of what a training is made of: optimizers, schedules, trackers."""
+"""Checks of optimizers, schedules and trackers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ tracker_checks = Checks()
 
 
 class _Net(nn.Module):
-    """A table, matrices, a scale and a bias, and one frozen weight: what optimizers tell apart."""
+    """Model with the parameters that optimizers distinguish: table, matrices, norm weight, bias, and a frozen weight."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,8 +60,8 @@ def holds_every_weight(subject: Subject) -> None:
     expect(all("lr" in group for group in optimizer.param_groups), "a group has no `lr`, which the schedule multiplies")
 
 
-@optimizer_checks.add("goes-down", "An optimizer that does not bring down a quadratic brings down nothing.")
-def goes_down(subject: Subject) -> None:
+@optimizer_checks.add("reduces-loss", "An optimizer must reduce a quadratic loss.")
+def reduces_loss(subject: Subject) -> None:
     net = _Net()
     optimizer = subject.spec.build(net)
     before = {name: parameter.detach().clone() for name, parameter in net.named_parameters()}
@@ -85,8 +85,8 @@ def obeys_the_rate(subject: Subject) -> None:
     expect(not moved, f"with every group's lr at 0 a step moved {', '.join(moved)}")
 
 
-@optimizer_checks.add("state-goes-on", "A training that is resumed goes on to the bit, from the state dict alone.")
-def state_goes_on(subject: Subject) -> None:
+@optimizer_checks.add("state-resumes", "A resumed training run must continue bit-identically from the state dict.")
+def state_resumes(subject: Subject) -> None:
     net = _Net()
     optimizer = subject.spec.build(net)
     for _ in range(3):

@@ -117,13 +117,13 @@ def chooses_experts(subject: Subject) -> None:
     low, high = int(experts_NK.min()), int(experts_NK.max())
     expect(low >= 0 and high < N_EXPERTS, f"of {N_EXPERTS} experts it chooses numbers {low} to {high}")
     twice = [row for row in experts_NK.tolist() if len(set(row)) < len(row)]
-    expect(not twice, f"a token goes to experts {twice[0] if twice else ''}, one of them twice")
+    expect(not twice, f"a token is routed to experts {twice[0] if twice else ''}, one of them twice")
     expect(weights_NK.dtype == x_ND.dtype, f"weights are {weights_NK.dtype} for vectors in {x_ND.dtype}")
     expect(weights_NK.isfinite().all(), "weights are not finite")
 
 
 @router_checks.add(
-    "routes-token-by-token", "A choice that depends on other tokens changes when a text goes on, or its batch."
+    "routes-token-by-token", "A choice that depends on other tokens changes with the text's continuation or batch."
 )
 @torch.no_grad()
 def routes_token_by_token(subject: Subject) -> None:
@@ -133,7 +133,8 @@ def routes_token_by_token(subject: Subject) -> None:
         experts_1K, weights_1K = router(x_ND[at : at + 1], subject.forward(ids[:, at : at + 1]))
         chosen = experts_NK[at].tolist()
         expect(
-            chosen == experts_1K[0].tolist(), f"token {at} goes to experts {chosen}, and alone to {experts_1K[0].tolist()}"
+            chosen == experts_1K[0].tolist(),
+            f"token {at} is routed to experts {chosen}, but alone to {experts_1K[0].tolist()}",
         )
         same(weights_1K[0], weights_NK[at], f"the weights of token {at} depend on the other tokens")
 

@@ -1,4 +1,4 @@
-"""What the tokenizers that number their own tokens share: special tokens, decoding, and the care for odd text."""
+"""Base of tokenizers with an explicit vocabulary: special tokens, decoding, and handling of malformed text."""
 
 from __future__ import annotations
 
@@ -21,52 +21,52 @@ END = "<|endoftext|>"
 UNKNOWN = "<|unk|>"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _PARALLEL_CHARACTERS = 100_000
-"""Batches below this are encoded before threads have started."""
+"""Number of characters below which a batch is encoded without threads."""
 
 
 def well_formed(text: str) -> str:
-    """The text with surrogate pairs joined and lone surrogates, which UTF-8 cannot write, replaced by U+FFFD."""
+    """Join surrogate pairs, and replace lone surrogates, which UTF-8 cannot encode, by U+FFFD."""
     if text.isascii() or not _SURROGATE.search(text):
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def out_of_range(token: int, vocab_size: int) -> TokenizerError:
-    """The error for an id that is none."""
+    """Return the error for an id outside the vocabulary."""
     return TokenizerError(
-        f"no token has the id {token}: ids go from 0 to {vocab_size - 1}",
-        hint="Were the ids made by another tokenizer?",
+        f"token id {token} is out of range: ids are 0 to {vocab_size - 1}",
+        hint="Check that the ids come from this tokenizer.",
     )
 
 
 def not_empty(texts: Iterable[str]) -> Iterator[str]:
-    """The well-formed texts, one by one.
+    """Yield the texts in well-formed UTF-8.
 
     Raises:
-        TokenizerError: at the end, when all of them were empty.
+        TokenizerError: at the end, if all texts are empty.
     """
     empty = True
     for text in texts:
         empty = empty and not text
         yield well_formed(text)
     if empty:
-        raise TokenizerError("the corpus is empty, so there is nothing to train the tokenizer on")
+        raise TokenizerError("the corpus is empty, so the tokenizer cannot be trained", hint="Use files that contain text.")
 
 
 class SpecialsSpec(TokenizerSpec):
-    """Fields of tokenizers that number their special tokens themselves: after all others.
+    """Base of tokenizer specs whose special tokens have ids after all others.
 
     Class variables:
-        reserved: special tokens that the tokenizer adds itself.
+        reserved: special tokens that the tokenizer adds automatically.
     """
 
     reserved: ClassVar[tuple[str, ...]] = ()
 
-    start_token: str | None = Field(None, min_length=1, description="Special token put before a text; none by default.")
+    start_token: str | None = Field(None, min_length=1, description="Special token added before a text; none by default.")
     end_token: str | None = Field(
-        END, min_length=1, description="Special token put after a text; may be the start token too."
+        END, min_length=1, description="Special token added after a text; may equal the start token."
     )
-    special_tokens: tuple[str, ...] = Field((), description="Further special tokens, such as a chat's turn markers.")
+    special_tokens: tuple[str, ...] = Field((), description="Additional special tokens, such as the turn markers of a chat.")
 
     @field_validator("start_token", "end_token", "special_tokens")
     @classmethod
@@ -74,30 +74,30 @@ class SpecialsSpec(TokenizerSpec):
         tokens = (value,) if isinstance(value, str) else value or ()
         for token in tokens:
             if not token or token != well_formed(token):
-                raise ValueError("a special token is a text of at least one character, without lone surrogates")
+                raise ValueError("a special token must have at least one character, and no lone surrogates")
             if token in cls.reserved:
-                raise ValueError(f"{token!r} has its own meaning here and is added where it is used")
+                raise ValueError(f"{token!r} is reserved: the tokenizer adds it automatically; remove it")
         if len(set(tokens)) < len(tokens):
-            raise ValueError("a special token is listed twice")
+            raise ValueError("a special token is listed twice; list it once")
         return value
 
     def specials(self) -> list[str]:
-        """All special tokens in the order of their ids."""
+        """Return all special tokens in the order of their ids."""
         named = (self.start_token, self.end_token, *self.special_tokens)
         return list(dict.fromkeys(token for token in named if token is not None))
 
 
 class NumberedTokenizer(Tokenizer):
-    """A tokenizer that has its tokens as a list of bytes.
+    """Tokenizer whose vocabulary is a list of byte strings.
 
     Args:
-        tokens: the bytes of every id; empty for an id that means nothing.
+        tokens: the bytes of every id; empty for an unused id.
         specials: special tokens and their ids.
-        start: the special token put before a text.
-        end: the special token put after a text.
+        start: special token added before a text.
+        end: special token added after a text.
 
     Raises:
-        TokenizerError: `start` or `end` is no special token, or one's id is out of range.
+        TokenizerError: `start` or `end` is not a special token, or the id of a special token is out of range.
     """
 
     def __init__(
@@ -108,9 +108,9 @@ class NumberedTokenizer(Tokenizer):
         self._specials = dict(specials)
         for token in (start, end):
             if token is not None and token not in self._specials:
-                raise TokenizerError(f"{token!r} is to start or end a text and is no special token")
+                raise TokenizerError(f"the start or end token {token!r} is not one of the special tokens")
         if any(not 0 <= token < len(tokens) for token in self._specials.values()):
-            raise TokenizerError("a special token's id is beyond the vocabulary")
+            raise TokenizerError("the id of a special token is outside the vocabulary")
 
     @property
     def vocab_size(self) -> int:
@@ -130,7 +130,7 @@ class NumberedTokenizer(Tokenizer):
 
     @abstractmethod
     def encode_ordinary(self, text: str) -> list[int]:
-        """The ids of well-formed text in which nothing is a special token."""
+        """Encode well-formed text without recognizing special tokens."""
 
     def encode(self, text: str, *, allowed_special: Collection[str] = ()) -> list[int]:
         text = well_formed(text)
@@ -151,7 +151,7 @@ class NumberedTokenizer(Tokenizer):
         return self._tokens[token]
 
     def decode(self, ids: Iterable[int]) -> str:
-        # As the contract's own, but without a call for every token.
+        # Equivalent to the default implementation, without a call per token.
         ids = list(ids)
         for token in (min(ids, default=None), max(ids, default=None)):
             if token is not None and not 0 <= token < len(self._tokens):
@@ -161,23 +161,23 @@ class NumberedTokenizer(Tokenizer):
 
 
 def special_pattern(allowed: Collection[str], known: Collection[str]) -> re.Pattern[str]:
-    """Matches the allowed special tokens, the longest first, in a group.
+    """Return a pattern with one group that matches the allowed special tokens, the longest first.
 
     Raises:
-        TokenizerError: one of them is not known.
+        TokenizerError: an allowed token is not a special token.
     """
-    hint = "Give a list of special tokens; tokenizer.special_tokens allows all."
+    hint = "Pass a list of special tokens; tokenizer.special_tokens allows all."
     if isinstance(allowed, str):
-        raise TokenizerError(f"allowed_special is the text {allowed!r} where a list of texts belongs", hint=hint)
+        raise TokenizerError(f"allowed_special must be a list of strings, not the string {allowed!r}", hint=hint)
     for token in allowed:
         if token not in known:
             listed = ", ".join(map(repr, known)) or "none"
-            raise TokenizerError(f"{token!r} is no special token of this tokenizer (it has: {listed})", hint=hint)
+            raise TokenizerError(f"{token!r} is not a special token of this tokenizer (it has: {listed})", hint=hint)
     return re.compile("(" + "|".join(re.escape(token) for token in sorted(allowed, key=len, reverse=True)) + ")")
 
 
 def encode_in_threads(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
-    """Many texts' ids, in threads where that pays: for tokenizers whose core works without Python's lock."""
+    """Encode texts in parallel threads if they are large enough; for tokenizers whose core releases the GIL."""
     workers = min(len(texts), os.cpu_count() or 1)
     if workers < 2 or sum(map(len, texts)) < _PARALLEL_CHARACTERS:
         return [tokenizer.encode(text) for text in texts]

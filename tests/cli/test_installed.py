@@ -23,13 +23,13 @@ def with_plugins(monkeypatch: pytest.MonkeyPatch) -> Registry:
         raise RuntimeError("its engine is missing")
 
     norm = make("nice", NormSpec, build=lambda self, context, *, dim: None)
-    strangers = [
+    third_party = [
         plugin("gptkit-nice", [norm], version="2.1"),
         plugin("gptkit-sad", load=broken, version="0.3"),
         plugin("gptkit-off", [], version="1.0"),
     ]
     own = [entry for entry in importlib.metadata.entry_points(group="gptkit") if entry.dist and entry.dist.name == "gptkit"]
-    registry = Registry([*own, *strangers], disabled=["gptkit-off"])
+    registry = Registry([*own, *third_party], disabled=["gptkit-off"])
     monkeypatch.setattr("gptkit.core.registry.lookup._default", registry)
     return registry
 
@@ -40,15 +40,15 @@ def test_components_lists_every_kind_and_name(call: Call) -> None:
     assert {*registry.kinds(), *(name for kind in registry.kinds() for name in registry.names(kind))} <= words
 
 
-def test_components_of_a_kind_say_what_each_does(call: Call, with_plugins: Registry) -> None:
+def test_components_of_a_kind_have_descriptions(call: Call, with_plugins: Registry) -> None:
     text = " ".join(call("components", "position").stdout.split())
     assert text.startswith("How a model knows the order of its tokens.")
     assert "NoPE" in text
-    assert "brought by" not in text
+    assert "provided by" not in text
     assert "gptkit-nice==2.1" in call("components", "norm").stdout
 
 
-def test_one_component_is_explained(call: Call) -> None:
+def test_component_is_described(call: Call) -> None:
     text = call("components", "norm", "rms").stdout
     for part in ("norm rms", "Formula", "Shapes", "eps: float", "> 0", "https://arxiv.org/", "gptkit==", "rms.py"):
         assert part in text
@@ -87,14 +87,12 @@ def test_plugins_verbose_shows_the_traceback_behind_an_error(call: Call, with_pl
     assert "norm  nice" in text
 
 
-def test_a_broken_installation_is_named_and_not_only_what_follows_from_it(
-    call: Call, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_broken_built_in_components_are_reported(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken() -> object:
         raise ImportError("no torch")
 
     monkeypatch.setattr("gptkit.core.registry.lookup._default", Registry([plugin("gptkit", load=broken)], disabled=[]))
     assert (
-        "a part of gptkit itself, is broken: could not be imported: ImportError: no torch"
+        "which is part of gptkit, could not be loaded: could not be imported: ImportError: no torch"
         in call("components", "norm", code=2).stderr
     )

@@ -1,4 +1,4 @@
-"""Help, versions, exit codes, and what is said when something goes wrong."""
+"""Help, versions, exit codes, and error output."""
 
 from __future__ import annotations
 
@@ -96,13 +96,15 @@ def test_an_error_is_a_message_and_a_hint(call: Call, monkeypatch: pytest.Monkey
     assert result.stdout == ""
 
 
-def test_debugging_lets_exceptions_through(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_debugging_propagates_exceptions(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     failing(monkeypatch, GptkitError("it is so"))
     result = call("check", "tiny", code=1, env={"GPTKIT_DEBUG": "1"})
     assert isinstance(result.exception, GptkitError)
 
 
-def test_a_crash_names_the_error_its_place_and_the_way_to_the_traceback(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_crash_reports_the_error_its_location_and_how_to_get_the_traceback(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
     failing(monkeypatch, ZeroDivisionError("by zero"))
     result = call("check", "tiny", code=1)
     assert isinstance(result.exception, SystemExit)
@@ -112,7 +114,7 @@ def test_a_crash_names_the_error_its_place_and_the_way_to_the_traceback(call: Ca
     assert "Traceback" not in result.stderr
 
 
-def test_a_file_that_cannot_be_used_is_the_users_matter(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unusable_file_exits_with_2(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     failing(monkeypatch, PermissionError(13, "Permission denied", "runs/x"))
     assert call("check", "tiny", code=2).stderr == "error: runs/x: Permission denied\n"
 
@@ -122,7 +124,7 @@ def test_ctrl_c_exits_with_130(call: Call, monkeypatch: pytest.MonkeyPatch) -> N
     assert call("check", "tiny", code=130).stderr == "interrupted\n"
 
 
-def test_warnings_of_ours_are_one_line(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gptkit_warnings_are_printed_on_one_line(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     import logging
 
     def warn(text: str) -> None:
@@ -133,7 +135,7 @@ def test_warnings_of_ours_are_one_line(call: Call, monkeypatch: pytest.MonkeyPat
     assert call("check", "tiny").stderr == "warning: tracker 'x' failed\nwarning: now called y\n"
 
 
-def test_a_reader_that_stops_reading_is_no_error() -> None:
+def test_closed_pipe_exits_without_a_message() -> None:
     # The pipe is closed before anything is written into it.
     code = """
 import os, sys
@@ -149,7 +151,7 @@ main()
     assert done.stderr == ""
 
 
-def test_a_terminal_that_cannot_show_a_character(tmp_path: Path) -> None:
+def test_terminal_without_the_encoding_gets_replacement_characters(tmp_path: Path) -> None:
     code = "import sys; sys.argv = ['gptkit', '--help']; from gptkit.cli.main import main; main()"
     done = python(code, PYTHONIOENCODING="ascii", PYTHONUTF8="0")
     assert done.returncode == 0

@@ -1,4 +1,4 @@
-"""What somebody types who does not know gptkit yet: each mistake is answered with what to type instead."""
+"""Common errors of new users: each message names the correct command."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests import fake_plugins
 from tests.cli.conftest import Call
 
 
-def test_a_failed_start_does_not_refuse_the_next(call: Call, project: Path) -> None:
+def test_failed_start_does_not_block_the_next(call: Call, project: Path) -> None:
     call("train", "mini.yaml", "run", "--set", "data.path=missing.txt", code=2)
     call("train", "mini.yaml", "run", "--quiet")
 
@@ -26,15 +26,15 @@ def test_a_file_where_the_run_belongs(call: Call, project: Path) -> None:
     assert "corpus.txt is a file, and a run needs a directory" in call("train", "mini.yaml", "corpus.txt", code=2).stderr
 
 
-def test_ctrl_c_says_how_to_go_on_when_quiet_too(call: Call, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_prints_the_resume_command_when_quiet(call: Call, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def press(self: MetricsFile, step: int) -> None:
         signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(MetricsFile, "on_step", press)
-    assert "go on with: gptkit train --resume run" in call("train", "mini.yaml", "run", "--quiet", code=130).stderr
+    assert "continue with: gptkit train --resume run" in call("train", "mini.yaml", "run", "--quiet", code=130).stderr
 
 
-def test_show_check_and_diff_of_a_run_whose_plugin_is_gone(call: Call, run: Path, project: Path) -> None:
+def test_show_check_and_diff_of_a_run_with_a_missing_plugin(call: Call, run: Path, project: Path) -> None:
     there = project / "run"
     there.mkdir()
     (there / "spec.yaml").write_text((run / "spec.yaml").read_text().replace("name: rms", "name: max"))
@@ -43,37 +43,37 @@ def test_show_check_and_diff_of_a_run_whose_plugin_is_gone(call: Call, run: Path
         assert "pip install 'gptkit-max==1.0'" in call(*command, code=2).stderr
 
 
-def test_several_links_in_one_sampler(call: Call, run: Path) -> None:
-    said = call("generate", run, "a", "--sampler", "top-k=40,temperature=0.8", code=2).stderr
-    assert "Repeat --sampler: --sampler top-k=40 --sampler temperature=0.8" in said
-    assert "Repeat --sampler" in call("generate", run, "a", "--sampler", "greedy,top-k=4", code=2).stderr
+def test_several_samplers_in_one_option_are_rejected(call: Call, run: Path) -> None:
+    output = call("generate", run, "a", "--sampler", "top-k=40,temperature=0.8", code=2).stderr
+    assert "Repeat the option: --sampler top-k=40 --sampler temperature=0.8" in output
+    assert "Repeat the option" in call("generate", run, "a", "--sampler", "greedy,top-k=4", code=2).stderr
     assert call("generate", run, "a", "--sampler", "foo", code=2).stderr.startswith("--sampler foo: unknown sampler 'foo'")
     call("generate", run, "a", "-n", "1", "--sampler", "{name: top-k, k: 4}", "--sampler", 'logit-bias={"1": 2.0, "2": 1.0}')
 
 
-def test_new_makes_no_folders(call: Call, project: Path) -> None:
-    said = call("new", "no dir/x.yaml", code=2).stderr
-    assert "there is no folder no dir" in said
-    assert "mkdir -p 'no dir'" in said
+def test_new_creates_no_directories(call: Call, project: Path) -> None:
+    output = call("new", "no dir/x.yaml", code=2).stderr
+    assert "directory no dir not found" in output
+    assert "mkdir -p 'no dir'" in output
     assert not Path("no dir").exists()
 
 
-def test_a_component_in_the_place_of_a_kind(call: Call) -> None:
-    said = call("components", "rms", code=2).stderr
-    assert "rms is a norm" in said
-    assert "gptkit components norm rms" in said
+def test_component_instead_of_a_kind_is_rejected(call: Call) -> None:
+    output = call("components", "rms", code=2).stderr
+    assert "rms is a norm" in output
+    assert "gptkit components norm rms" in output
     assert "unknown kind 'nonsense'" in call("components", "nonsense", code=2).stderr
 
 
-def test_an_item_of_a_list_that_is_not_there(call: Call, project: Path) -> None:
-    said = call("check", "mini.yaml", "--set", "model.layers.0.attention.n_heads=4", code=2).stderr
-    assert "model.layers: the spec has no list there to take item 0 of; write 'layers' first" in said
-    said = call("check", "mini.yaml", "--set", "sampler.0.k=4", code=2).stderr
-    assert "sampler: the spec has no list there to take item 0 of; write 'sampler' first" in said
+def test_missing_list_item_is_reported(call: Call, project: Path) -> None:
+    output = call("check", "mini.yaml", "--set", "model.layers.0.attention.n_heads=4", code=2).stderr
+    assert "model.layers: the spec has no list there to take item 0 of; write 'layers' first" in output
+    output = call("check", "mini.yaml", "--set", "sampler.0.k=4", code=2).stderr
+    assert "sampler: the spec has no list there to take item 0 of; write 'sampler' first" in output
     assert "expected a list, got a mapping" in call("check", "mini.yaml", "--set", "sampler={k: 4}", code=2).stderr
 
 
-def test_a_plugins_mistake_is_not_called_ours(call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_error_in_a_plugin_names_the_plugin(call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "norms.py"
     file.write_text("def fails(text):\n    return text.nothing\n")
     module = ModuleType("fake_gptkit_max.norms")
@@ -81,8 +81,8 @@ def test_a_plugins_mistake_is_not_called_ours(call: Call, monkeypatch: pytest.Mo
     plugins = Registry([fake_plugins.plugin("gptkit-max", []), *installed()])
     monkeypatch.setattr("gptkit.core.registry.lookup._default", plugins)
     monkeypatch.setattr(check.console, "out", module.fails)
-    said = call("check", "tiny", code=1).stderr
-    assert "the plugin gptkit-max==1.0 failed: AttributeError: 'str' object has no attribute 'nothing'" in said
-    assert f"({file}:2)" in said
-    assert "GPTKIT_DEBUG=1" in said
-    assert "should not have happened" not in said
+    output = call("check", "tiny", code=1).stderr
+    assert "the plugin gptkit-max==1.0 failed: AttributeError: 'str' object has no attribute 'nothing'" in output
+    assert f"({file}:2)" in output
+    assert "GPTKIT_DEBUG=1" in output
+    assert "internal error" not in output

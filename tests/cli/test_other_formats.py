@@ -36,40 +36,40 @@ def external(tmp_path: Path) -> Path:
     return folder
 
 
-def test_there_and_back(external: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_import_and_export_round_trip(external: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    code, said = invoke("import", "tiny-llama", "--tokenizer", "byte")
+    code, output = invoke("import", "tiny-llama", "--tokenizer", "byte")
     assert code == 0
-    assert "imported into runs/tiny-llama" in said
+    assert "imported into runs/tiny-llama" in output
     assert invoke("show", "runs/tiny-llama")[0] == 0
     assert invoke("generate", "runs/tiny-llama", "Hi", "-n", "3")[0] == 0
-    code, said = invoke("export", "runs/tiny-llama")
+    code, output = invoke("export", "runs/tiny-llama")
     assert code == 0
-    assert "exported to exports/tiny-llama" in said
+    assert "exported to exports/tiny-llama" in output
     before, after = (load_file(folder / "model.safetensors") for folder in (external, tmp_path / "exports" / "tiny-llama"))
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_refusals_are_messages(external: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rejected_imports_print_messages(external: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    code, said = invoke("import", "tiny-llama")
+    code, output = invoke("import", "tiny-llama")
     assert code == 2
-    assert "no tokenizer.json" in said
-    assert "--tokenizer byte" in said
+    assert "no tokenizer.json" in output
+    assert "--tokenizer byte" in output
     assert invoke("import", "tiny-llama", "runs/a", "--tokenizer", "byte")[0] == 0
-    code, said = invoke("import", "tiny-llama", "runs/a", "--tokenizer", "byte")
+    code, output = invoke("import", "tiny-llama", "runs/a", "--tokenizer", "byte")
     assert code == 2
-    assert "already holds a run" in said
+    assert "already holds a run" in output
     assert invoke("import", "tiny-llama", "runs/a", "--tokenizer", "byte", "--overwrite")[0] == 0
     assert invoke("export", "runs/a", "out", "--family", "gpt3")[0] == 2
-    code, said = invoke("export", "runs/a", "out", "--family", "gpt2")
+    code, output = invoke("export", "runs/a", "out", "--family", "gpt2")
     assert code == 2
-    assert "family 'gpt2' cannot express this model" in said
+    assert "family 'gpt2' cannot express this model" in output
     assert not (tmp_path / "out").exists()
 
 
-def test_what_no_family_has_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_without_a_matching_family_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     text = """
         tokenizer: byte
@@ -78,16 +78,16 @@ def test_what_no_family_has_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """
     Path("odd.yaml").write_text(text)
     assert invoke("train", "odd.yaml", "runs/odd", "--quiet")[0] == 0
-    code, said = invoke("export", "runs/odd", "out")
+    code, output = invoke("export", "runs/odd", "out")
     assert code == 2
-    assert "no family can express this model; the closest" in said
-    assert "; block is post-norm, and would be pre-norm" in said
+    assert "no family can express this model; the closest" in output
+    assert "; block is post-norm, and would be pre-norm" in output
 
 
-def test_an_import_is_trained_on(external: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_imported_run_can_be_trained(external: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert invoke("import", "tiny-llama", "runs/a", "--tokenizer", "byte")[0] == 0
     small = ["--set", "training.steps=1", "--set", "training.batch_size=1"]
-    code, said = invoke("train", "runs/a", "--resume", "--quiet", *small)
-    assert code == 0, said
+    code, output = invoke("train", "runs/a", "--resume", "--quiet", *small)
+    assert code == 0, output
     assert (tmp_path / "runs/a/checkpoints/step-00000001").is_dir()

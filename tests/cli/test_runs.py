@@ -19,7 +19,7 @@ from .conftest import Call
 # -- train -----------------------------------------------------------------------------------------------------------
 
 
-def test_train_without_a_terminal_writes_plain_lines_and_says_what_comes_next(call: Call, project: Path) -> None:
+def test_train_without_a_terminal_prints_plain_lines_and_the_next_command(call: Call, project: Path) -> None:
     result = call("train", "mini.yaml")
     assert gptkit.load("runs/mini").step == 3
     assert "step 3/3" in result.stderr
@@ -28,28 +28,28 @@ def test_train_without_a_terminal_writes_plain_lines_and_says_what_comes_next(ca
     assert result.stdout == ""
 
 
-def test_train_names_the_folder_after_the_spec(call: Call, project: Path) -> None:
+def test_train_names_the_run_directory_after_the_spec(call: Call, project: Path) -> None:
     call("train", "mini.yaml", "--quiet", "-s", 'name="../so: what"', "-s", "training.steps=1")
     assert (project / "runs/so-what/spec.yaml").is_file()
 
 
-def test_train_refuses_a_folder_with_a_run_and_names_the_ways_out(call: Call, run: Path) -> None:
+def test_train_rejects_an_existing_run_with_remedies(call: Call, run: Path) -> None:
     before = (run / "metrics.jsonl").read_bytes()
     result = call("train", run.parent / "mini.yaml", run, code=2)
     assert f"gptkit train --resume {run}" in result.stderr
     assert "--overwrite" in result.stderr
     assert (run / "metrics.jsonl").read_bytes() == before
     assert "is a run, not a spec file" in call("train", run, code=2).stderr
-    assert "contradict" in call("train", run, "--resume", "--overwrite", code=2).stderr
+    assert "mutually exclusive" in call("train", run, "--resume", "--overwrite", code=2).stderr
 
 
-def test_train_overwrites_when_asked(call: Call, project: Path, run: Path) -> None:
+def test_train_overwrites_on_request(call: Call, project: Path, run: Path) -> None:
     copy = shutil.copytree(run, project / "copy")
     call("train", "mini.yaml", copy, "--overwrite", "--quiet", "--set", "training.steps=1")
     assert gptkit.load(copy).step == 1
 
 
-def test_resume_with_the_run_alone_goes_on_for_longer(call: Call, run: Path, tmp_path: Path) -> None:
+def test_resume_with_more_steps_extends_the_run(call: Call, run: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(run, tmp_path / "copy")
     call("train", "--resume", copy, "--set", "training.steps=5", "--quiet")
     assert gptkit.load(copy).step == 5
@@ -58,7 +58,7 @@ def test_resume_with_the_run_alone_goes_on_for_longer(call: Call, run: Path, tmp
     assert steps[-1] == 5
 
 
-def test_ctrl_c_saves_says_how_to_go_on_and_exits_with_130(
+def test_ctrl_c_saves_prints_the_resume_command_and_exits_with_130(
     call: Call, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def press(self: ConsoleProgress, step: int) -> None:
@@ -76,7 +76,7 @@ def test_ctrl_c_saves_says_how_to_go_on_and_exits_with_130(
 # -- generate --------------------------------------------------------------------------------------------------------
 
 
-def test_generate_writes_text_to_stdout_and_the_rest_to_stderr(call: Call, run: Path) -> None:
+def test_generate_prints_text_on_stdout_and_messages_on_stderr(call: Call, run: Path) -> None:
     result = call("generate", run, "the cat", "--max-tokens", "12", "--seed", "5")
     text = gptkit.load(run).generate("the cat", max_new_tokens=12, seed=5)
     assert result.stdout == f"the cat{text}\n"
@@ -91,7 +91,7 @@ def test_generate_reads_stdin_for_a_dash(call: Call, run: Path) -> None:
     assert result.stdout == f"on a {text}\n"
 
 
-def test_generate_without_a_prompt_begins_by_itself(call: Call, run: Path) -> None:
+def test_generate_without_a_prompt(call: Call, run: Path) -> None:
     assert call("generate", run, "-n", "3", "--seed", "1").stdout.endswith("\n")
 
 
@@ -105,15 +105,15 @@ def test_generate_several_as_json(call: Call, run: Path) -> None:
     assert plain == "\n".join(item["prompt"] + item["text"] + "\n" for item in data)
 
 
-def test_generate_stops_at_a_text(call: Call, run: Path) -> None:
+def test_generate_stops_at_a_stop_string(call: Call, run: Path) -> None:
     whole = gptkit.load(run).generate("the", max_new_tokens=30, seed=2)
     stop = whole[3]
     result = call("generate", run, "the", "-n", "30", "--seed", "2", "--stop", stop, "--no-echo")
     assert result.stdout == whole[: whole.index(stop)] + "\n"
-    assert "a stop string came" in result.stderr
+    assert "stop string reached" in result.stderr
 
 
-def test_generate_takes_a_chain_in_its_order(call: Call, run: Path) -> None:
+def test_generate_applies_samplers_in_order(call: Call, run: Path) -> None:
     from gptkit.cli.samplers import chain
 
     links = chain(["temperature=0.5", "{name: top-p, p: 0.25}", "repetition-penalty=1.5", "greedy"])
@@ -126,7 +126,7 @@ def test_generate_takes_a_chain_in_its_order(call: Call, run: Path) -> None:
     assert "--sampler top-k=0: k: must be" in call("generate", run, "a", "--sampler", "top-k=0", code=2).stderr
 
 
-def test_generate_without_a_run(call: Call, project: Path) -> None:
+def test_generate_without_a_run_is_an_error(call: Call, project: Path) -> None:
     assert "no such run" in call("generate", "runs/none", code=2).stderr
 
 
@@ -160,14 +160,12 @@ def test_evaluate_on_other_text_counts_every_byte_once(call: Call, run: Path, tm
 # -- demo ------------------------------------------------------------------------------------------------------------
 
 
-def test_demo_shows_before_and_after_and_leaves_finished_runs_alone(
-    call: Call, project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_demo_shows_samples_and_keeps_finished_runs(call: Call, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "SPEC", "mini.yaml")
     first = call("demo")
     samples = (project / "runs/demo/samples.txt").read_text(encoding="utf-8")
     assert samples.count("──── step") == 2
-    for part in ("Before training, it wrote", "Now it writes", "runs/demo/loss.png", "gptkit generate runs/demo"):
+    for part in ("Sample before training", "Sample after training", "runs/demo/loss.png", "gptkit generate runs/demo"):
         assert part in first.stdout
     losses = [json.loads(line) for line in (project / "runs/demo/metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     measured = [line["validation_loss"] for line in losses if "validation_loss" in line]
@@ -179,13 +177,13 @@ def test_demo_shows_before_and_after_and_leaves_finished_runs_alone(
     assert gptkit.load("runs/demo-2").finished
 
 
-def test_demo_goes_on_with_its_own_unfinished_run_only(
+def test_demo_resumes_only_its_own_unfinished_run(
     call: Call, project: Path, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(demo, "SPEC", "mini.yaml")
     call("train", "mini.yaml", "runs/demo", "--quiet", "-s", "model.d_model=32", "-s", "training.steps=2")  # a user's
     (project / "runs/demo-2").mkdir()
-    (project / "runs/demo-2/samples.txt").write_text("mine", encoding="utf-8")  # and a folder of theirs
+    (project / "runs/demo-2/samples.txt").write_text("mine", encoding="utf-8")  # an unrelated directory
 
     def press(self: ConsoleProgress, step: int) -> None:
         if step == 1:
@@ -195,6 +193,6 @@ def test_demo_goes_on_with_its_own_unfinished_run_only(
         patch.setattr(ConsoleProgress, "on_step", press)
         assert "into runs/demo-3" in call("demo", code=130).stderr
     assert gptkit.load("runs/demo-3").step == 1
-    assert "going on with the demo in runs/demo-3" in call("demo").stderr
+    assert "resuming the demo in runs/demo-3" in call("demo").stderr
     assert gptkit.load("runs/demo-3").finished
     assert (project / "runs/demo-2/samples.txt").read_text(encoding="utf-8") == "mine"

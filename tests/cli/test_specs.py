@@ -36,19 +36,19 @@ def test_new_writes_a_spec_named_after_its_file_and_its_schema(call: Call, proje
     assert "sub/novel.yaml" in result.stdout
 
 
-def test_new_takes_the_shipped_name_by_default(call: Call, project: Path) -> None:
+def test_new_names_the_file_after_the_preset_by_default(call: Call, project: Path) -> None:
     call("new", "--from", "book", "--no-schema")
     assert (project / "book.yaml").is_file()
     assert not (project / "gptkit.schema.json").exists()
 
 
 @pytest.mark.parametrize("stem", ["no", "a: b", "7", "ünï"])
-def test_new_quotes_a_name_that_yaml_would_take_for_something_else(call: Call, project: Path, stem: str) -> None:
+def test_new_quotes_names_that_are_not_plain_yaml_strings(call: Call, project: Path, stem: str) -> None:
     call("new", f"{stem}.yaml", "--no-schema")
     assert open_spec(project / f"{stem}.yaml").spec.name == stem
 
 
-def test_new_refuses_to_overwrite_unless_forced(call: Call, project: Path) -> None:
+def test_new_overwrites_only_if_forced(call: Call, project: Path) -> None:
     before = (project / "mini.yaml").read_text(encoding="utf-8")
     assert "--force" in call("new", "mini.yaml", code=2).stderr
     assert (project / "mini.yaml").read_text(encoding="utf-8") == before
@@ -56,7 +56,7 @@ def test_new_refuses_to_overwrite_unless_forced(call: Call, project: Path) -> No
     assert (project / "mini.yaml").read_text(encoding="utf-8") != before
 
 
-def test_new_says_what_there_is(call: Call, project: Path) -> None:
+def test_new_lists_the_presets(call: Call, project: Path) -> None:
     assert "did you mean 'modern'?" in call("new", "--from", "modren", code=2).stderr
     assert "does not end in .yaml" in call("new", "mini.toml", code=2).stderr
     listed = call("new", "--list").stdout
@@ -64,7 +64,7 @@ def test_new_says_what_there_is(call: Call, project: Path) -> None:
     assert sorted(path.name for path in project.iterdir()) == ["corpus.txt", "mini.yaml"]
 
 
-def test_new_starts_from_a_released_model_too(call: Call, project: Path) -> None:
+def test_new_copies_the_preset_of_a_released_model(call: Call, project: Path) -> None:
     listed = call("new", "--list").stdout
     start, released = listed.split("released models")
     assert "tiny" in start
@@ -80,7 +80,7 @@ def test_new_starts_from_a_released_model_too(call: Call, project: Path) -> None
 # -- check -----------------------------------------------------------------------------------------------------------
 
 
-def test_check_tells_every_mistake_with_its_place(call: Call, project: Path) -> None:
+def test_check_reports_every_error_with_its_location(call: Call, project: Path) -> None:
     (project / "wrong.yaml").write_text(WRONG, encoding="utf-8")
     result = call("check", "wrong.yaml", code=2, env={"COLUMNS": "40"})
     lines = result.stderr.splitlines()
@@ -90,7 +90,7 @@ def test_check_tells_every_mistake_with_its_place(call: Call, project: Path) -> 
         ["wrong.yaml:5:3", "model.positon"],
     ]
     assert "did you mean 'rms'?" in lines[1]
-    assert lines[3:] == ["error: 3 mistakes in wrong.yaml"]
+    assert lines[3:] == ["error: 3 errors in wrong.yaml"]
     assert result.stdout == ""
 
 
@@ -108,7 +108,7 @@ def test_check_reads_no_corpus(call: Call, project: Path) -> None:
     assert "valid" in call("check", "mini.yaml", "--set", "tokenizer=char").stdout
 
 
-def test_check_of_a_wrong_override(call: Call, project: Path) -> None:
+def test_check_reports_an_invalid_override(call: Call, project: Path) -> None:
     result = call("check", "mini.yaml", "-s", "model.position=alibo", code=2)
     assert "--set model.position=alibo: model.position" in result.stderr
 
@@ -136,7 +136,7 @@ def test_show_as_json_agrees_with_the_model(call: Call, project: Path) -> None:
 
 
 @pytest.mark.parametrize("columns", ["60", "80"])
-def test_show_says_what_each_layer_got(call: Call, project: Path, columns: str) -> None:
+def test_show_lists_the_components_of_each_layer(call: Call, project: Path, columns: str) -> None:
     pattern = "model.layers=[{repeat: 2, attention: {window: 4}}, {position: none}]"
     result = call("show", "mini.yaml", "--set", pattern, "--set", "model.n_layers=6", env={"COLUMNS": columns})
     lines = [line.rstrip() for line in result.stdout.splitlines()]
@@ -153,11 +153,11 @@ def test_show_says_what_each_layer_got(call: Call, project: Path, columns: str) 
 def test_show_of_an_unknown_vocabulary_still_shows_the_layers(call: Call, project: Path) -> None:
     (project / "corpus.txt").unlink()
     result = call("show", "mini.yaml", "--set", "tokenizer=char")
-    assert "unknown: the vocabulary depends on a corpus" in result.stdout
+    assert "unknown: the vocabulary size depends on a corpus" in result.stdout
     assert "multi-head" in result.stdout
 
 
-def test_show_of_a_run_counts_the_saved_tokenizer_and_says_how_far_it_is(call: Call, run: Path) -> None:
+def test_show_of_a_run_reads_the_saved_tokenizer_and_the_last_step(call: Call, run: Path) -> None:
     assert "step 3 of 3" in call("show", run).stdout
 
 
@@ -184,7 +184,7 @@ def test_diff_names_paths_values_and_sizes(call: Call, project: Path) -> None:
 
 
 def test_diff_of_equal_specs(call: Call, project: Path) -> None:
-    assert call("diff", "mini.yaml", "mini.yaml").stdout == "no difference\n"
+    assert call("diff", "mini.yaml", "mini.yaml").stdout == "no differences\n"
 
 
 # -- schema ----------------------------------------------------------------------------------------------------------

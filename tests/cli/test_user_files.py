@@ -46,7 +46,7 @@ def test_new_keeps_the_file_that_it_replaces(call: Call, project: Path) -> None:
     for content in ("first", "second"):
         (project / "my.yaml").write_text(content)
         said = call("new", "my.yaml", "--force", "--no-schema").stdout
-        assert "the file that was there" in said
+        assert "the previous file" in said
     assert (project / "my.yaml.old").read_text() == "first"
     assert (project / "my.yaml.old1").read_text() == "second"
     assert (project / "my.yaml").read_text().count("name: my") == 1

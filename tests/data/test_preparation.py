@@ -106,8 +106,8 @@ def test_the_smallest_type_that_holds_every_id(
     assert (tmp_path / "t/train.bin").stat().st_size == prepared.train_counts.tokens * int(dtype[-1])
 
 
-def test_an_id_out_of_the_vocabulary_is_refused(listed: Make, make_bytes: Any, tmp_path: Path) -> None:
-    with pytest.raises(TokenizerError, match="gave the id 300, and its vocabulary has 258"):
+def test_id_outside_the_vocabulary_is_rejected(listed: Make, make_bytes: Any, tmp_path: Path) -> None:
+    with pytest.raises(TokenizerError, match="returned the id 300, but its vocabulary has 258"):
         prepare(listed(texts=TEXTS), make_bytes(end=300), tmp_path / "t", HERE)
     assert list(tmp_path.iterdir()) == []
 
@@ -178,14 +178,14 @@ def test_damaged_files_are_seen_and_made_anew(listed: Make, make_bytes: Any, tmp
             (folder / "meta.json").write_text(json.dumps({k: v for k, v in meta.items() if k != "train"}))
         case "other format":
             (folder / "meta.json").write_text(json.dumps({**meta, "format": 99}))
-    with pytest.raises(DataError, match=r"damaged|no prepared tokens"):
+    with pytest.raises(DataError, match=r"damaged|not found"):
         open_prepared(folder)
     assert prepare(data, make_bytes(), folder, HERE) == whole == open_prepared(folder)
 
 
-def test_another_folder_is_never_replaced(listed: Make, make_bytes: Any, tmp_path: Path) -> None:
+def test_unrelated_directory_is_never_replaced(listed: Make, make_bytes: Any, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(DataError, match="holds other things"):
+    with pytest.raises(DataError, match="contains files other than"):
         prepare(listed(texts=TEXTS), make_bytes(), tmp_path, HERE)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
@@ -267,9 +267,9 @@ def test_a_text_that_the_tokenizer_refuses_is_named(listed: Make, make_bytes: An
         prepare(listed(texts=texts), make_bytes(refuses="€"), tmp_path / "t", HERE)
 
 
-def test_too_little_to_validate_is_said(listed: Make, make_bytes: Any, tmp_path: Path) -> None:
+def test_too_small_validation_split_is_an_error(listed: Make, make_bytes: Any, tmp_path: Path) -> None:
     data = listed(texts=["a document", "b"], validation=0.1)
-    with pytest.raises(DataError, match=r"validation part .* has 1 tokens.*\n.*higher than 0\.1, or to 0"):
+    with pytest.raises(DataError, match=r"validation split has 1 tokens.*\n.*higher than 0\.1, or to 0"):
         prepare(data, make_bytes(end=None), tmp_path / "t", HERE)
     assert list(tmp_path.iterdir()) == []
 
@@ -293,7 +293,7 @@ def test_memory_stays_bounded(make_bytes: Any, tmp_path: Path, monkeypatch: pyte
     assert prepared.train_counts.characters + prepared.validation_counts.characters == 18 * 50_000
 
 
-def test_windows_and_validation_as_the_spec_says(listed: Make, make_bytes: Any, tmp_path: Path) -> None:
+def test_data_windows_and_validation_follow_the_spec(listed: Make, make_bytes: Any, tmp_path: Path) -> None:
     data = listed(texts=TEXTS, windows="ordered", stride=5, document_mask=True)
     prepared = prepare(data, make_bytes(), tmp_path / "t", HERE)
     windows = prepared.train_windows(data, 16)
@@ -305,7 +305,7 @@ def test_windows_and_validation_as_the_spec_says(listed: Make, make_bytes: Any, 
     targets = [token for batch in batches for token in batch.targets_BT.flatten().tolist()]
     assert targets == prepared.validation.tokens[1:].tolist()
     assert all(batch.documents_BT is not None for batch in batches)
-    with pytest.raises(DataError, match=rf"training part .* has {prepared.train_counts.tokens} tokens"):
+    with pytest.raises(DataError, match=rf"training split .* has {prepared.train_counts.tokens} tokens"):
         prepared.train_windows(data, 100_000)
 
 
@@ -353,18 +353,18 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["t"]
 
 
-def test_prepared_knows_its_folder(listed: Make, make_bytes: Any, tmp_path: Path) -> None:
+def test_prepared_has_its_directory(listed: Make, make_bytes: Any, tmp_path: Path) -> None:
     prepared = prepare(listed(texts=TEXTS), make_bytes(), tmp_path / "deep/er/t", HERE)
     assert isinstance(prepared, Prepared)
     assert open_prepared(tmp_path / "deep/er/t") == prepared
-    with pytest.raises(DataError, match="no prepared tokens here"):
+    with pytest.raises(DataError, match="prepared tokens not found"):
         open_prepared(tmp_path / "other")
 
 
 @pytest.mark.parametrize("name", ["train.bin", "meta.json"])
 def test_tokens_of_another_program_are_not_replaced(listed: Make, make_bytes: Any, tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("{}")
-    with pytest.raises(DataError, match="holds other things than prepared tokens"):
+    with pytest.raises(DataError, match="contains files other than prepared tokens"):
         prepare(listed(texts=TEXTS), make_bytes(), tmp_path, HERE)
     assert tree(tmp_path) == {name: b"{}"}
 

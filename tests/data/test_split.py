@@ -42,10 +42,10 @@ def size(texts: list[str]) -> int:
     validation=st.floats(0.01, 0.9),
 )
 @settings(max_examples=200, deadline=None)
-def test_nothing_is_lost_nothing_is_on_both_sides(listed: Make, texts: list[str], validation: float) -> None:
+def test_every_document_is_on_exactly_one_side(listed: Make, texts: list[str], validation: float) -> None:
     data = listed(texts=texts, validation=validation)
     if max(map(len, texts)) == 1 and len(set(texts)) == 1:
-        with pytest.raises(DataError, match="too short to be split"):
+        with pytest.raises(DataError, match="too short to split"):
             plan_split(data, HERE)
         return
     try:
@@ -135,9 +135,9 @@ def test_no_validation(listed: Make) -> None:
     assert sides(listed(texts=["a", "b"], validation=0)) == {"train": ["a", "b"], "validation": []}
 
 
-def test_an_empty_corpus_is_an_error(listed: Make) -> None:
+def test_empty_corpus_is_an_error(listed: Make) -> None:
     for texts in ([], [""]):
-        with pytest.raises(DataError, match="the corpus is empty: data 'listed' gave no text"):
+        with pytest.raises(DataError, match="the corpus is empty: data 'listed' returned no text"):
             plan_split(listed(texts=texts), HERE)
 
 

@@ -155,11 +155,11 @@ def test_limited_validation_spreads_over_the_tokens() -> None:
     assert len(list(Windows(row(38), 5).batches(4, 3))) == 3
 
 
-def test_too_few_tokens_are_told_with_the_numbers() -> None:
+def test_too_few_tokens_are_reported_with_the_numbers() -> None:
     assert len(Windows(row(9), 8)) == 1
-    with pytest.raises(DataError, match=r"the text has 8 tokens.*8 and the target.*\n.*context_length of at most 7"):
+    with pytest.raises(DataError, match=r"the text has 8 tokens.*requires 9.*\n.*context_length of at most 7"):
         Windows(row(8), 8)
-    with pytest.raises(DataError, match=r"has 0 tokens.*\n  Give it more text\.$"):
+    with pytest.raises(DataError, match=r"has 0 tokens.*\n  Use more text\.$"):
         Windows(row(0), 8)
 
 

@@ -81,7 +81,7 @@ def test_the_plugins_of_the_page_work(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert not [plugin.error for plugin in registry.plugins() if plugin.error]
     modules["tests/test_sandwich"].test_the_papers_formula()
-    tests = list(modules["tests/test_sandwich"].test_keeps_its_promises.pytestmark[0].args[1])
+    tests = list(modules["tests/test_sandwich"].test_conformance.pytestmark[0].args[1])
     specs = [
         registry.component("schedule", "cube")(name="cube"),
         *{id(test.values[0]): test.values[0] for test in tests}.values(),

@@ -61,7 +61,7 @@ def test_a_plugins_component_has_its_page(with_plugins: Registry) -> None:
         '```yaml\nnorm: {name: halving, times: 1, paint: {name: plain, colour: "no"}}\n```',
         "## Notes\n\nNothing more.",
         "- Paper: [On halving](https://arxiv.org/abs/1234.56789)",
-        "- Brought by: `gptkit-paints==3.2`",
+        "- Provided by: `gptkit-paints==3.2`",
         "- Former names: `half`",
         "- Former fields: `count` is now `times`",
     ):
@@ -83,7 +83,7 @@ def test_a_kinds_page_is_its_contract(with_plugins: Registry) -> None:
         "**Declared capabilities:**\n\n- **bright**: whether it shines.",
         "| [plain](plain.md) | One colour all over. | `gptkit-paints==3.2` |",
         "- `paint` of [norm halving](../norm/halving.md)",
-        "`build(self) -> str` *(to be written)*\n\n:   The colour's name.",
+        "`build(self) -> str` *(required)*\n\n:   The colour's name.",
     ):
         assert part in page
 

@@ -112,5 +112,5 @@ def test_the_reported_probability_is_the_model_s() -> None:
 def test_edges() -> None:
     model = Recurrent()
     assert beam_search(model, Bytes(), "a", max_new_tokens=0)[0].ids == []
-    with pytest.raises(GptkitError, match="width 0"):
+    with pytest.raises(GptkitError, match="width is 0"):
         beam_search(model, Bytes(), "a", width=0)

@@ -149,8 +149,8 @@ def test_greedy_ends_the_chain_and_draws_nothing() -> None:
 
 @pytest.mark.parametrize("specs", [[], [GreedySpec()]], ids=["drawn", "greedy"])
 @pytest.mark.parametrize("bad", [math.nan, -math.inf])
-def test_logits_that_are_no_numbers_are_an_error(specs: list[SamplerSpec], bad: float) -> None:
+def test_logits_without_finite_values_are_an_error(specs: list[SamplerSpec], bad: float) -> None:
     logits = torch.full((2, 6), bad)
     logits[0] = 0.0
-    with pytest.raises(GptkitError, match="cannot be chosen"):
+    with pytest.raises(GptkitError, match="cannot be sampled"):
         Chain(specs, SamplerContext(6, 2), row_streams(0, 2)).pick(logits, [[], []])

@@ -181,13 +181,13 @@ def test_empty_prompts_start_from_a_special_token() -> None:
     assert caught.value.hint
 
 
-def test_ids_that_the_tokenizer_does_not_know_are_never_written() -> None:
+def test_ids_outside_the_tokenizers_vocabulary_are_never_generated() -> None:
     model = Recurrent(vocab_size=4000)
     ids = generate(model, TOKENIZER, ["a"] * 20, max_new_tokens=10)
     assert max(max(result.ids) for result in ids if result.ids) <= 256
-    with pytest.raises(GptkitError, match="holds token 4000, but the model has 4000"):
+    with pytest.raises(GptkitError, match="contains token 4000, but the model's vocabulary has 4000"):
         generate(model, TOKENIZER, [[4000]])
-    with pytest.raises(GptkitError, match="prompt 1 holds token -1"):
+    with pytest.raises(GptkitError, match="prompt 1 contains token -1"):
         generate(model, TOKENIZER, [[1], [2, -1]])
 
 
@@ -281,7 +281,7 @@ def test_scores_are_log_probabilities_of_the_text() -> None:
     for chunk in (1, 7, 256):
         torch.testing.assert_close(score(model, ids, chunk=chunk), expected)
     assert score(model, [1]).shape == (0,)
-    with pytest.raises(GptkitError, match="holds token 257"):
+    with pytest.raises(GptkitError, match="contains token 257"):
         score(model, [1, 257])
 
 

@@ -88,7 +88,7 @@ class WindowOffByOne(Wrong):
 
     name: Literal["window-off-by-one"] = "window-off-by-one"
     caught_by = "window-counts-tokens"
-    also = ("weights-are-told",)
+    also = ("attention-weights",)
 
     def build(self, context: BuildContext) -> GroupedQueryAttention:
         return super(Wrong, self.replace(window=None if self.window is None else self.window + 1)).build(context)  # type: ignore[no-any-return]
@@ -99,7 +99,7 @@ class WindowIgnored(Wrong):
 
     name: Literal["window-ignored"] = "window-ignored"
     caught_by = "window-counts-tokens"
-    also = ("weights-are-told",)
+    also = ("attention-weights",)
 
     def build(self, context: BuildContext) -> GroupedQueryAttention:
         return super(Wrong, self.replace(window=None)).build(context)  # type: ignore[no-any-return]
@@ -381,7 +381,7 @@ class DocumentsLeak(Wrong):
     name: Literal["documents-leak"] = "documents-leak"
     runtime = Runtime
     caught_by = "documents-keep-apart"
-    also = ("weights-are-told",)
+    also = ("attention-weights",)
 
 
 class CacheNotReordered(Wrong):
@@ -416,7 +416,7 @@ class TellsOtherWeights(Wrong):
 
     name: Literal["tells-other-weights"] = "tells-other-weights"
     runtime = Runtime
-    caught_by = "weights-are-told"
+    caught_by = "attention-weights"
 
 
 class TellsAcrossDocuments(Wrong):
@@ -432,7 +432,7 @@ class TellsAcrossDocuments(Wrong):
 
     name: Literal["tells-across-documents"] = "tells-across-documents"
     runtime = Runtime
-    caught_by = "weights-are-told"
+    caught_by = "attention-weights"
 
 
 class TellsBeyondTheWindow(Wrong):
@@ -447,7 +447,7 @@ class TellsBeyondTheWindow(Wrong):
 
     name: Literal["tells-beyond-the-window"] = "tells-beyond-the-window"
     runtime = Runtime
-    caught_by = "weights-are-told"
+    caught_by = "attention-weights"
 
 
 class TellsTheMean(Wrong):
@@ -462,7 +462,7 @@ class TellsTheMean(Wrong):
 
     name: Literal["tells-the-mean"] = "tells-the-mean"
     runtime = Runtime
-    caught_by = "weights-are-told"
+    caught_by = "attention-weights"
 
 
 class TellsNothingFinite(Wrong):
@@ -477,7 +477,7 @@ class TellsNothingFinite(Wrong):
 
     name: Literal["tells-nothing-finite"] = "tells-nothing-finite"
     runtime = Runtime
-    caught_by = "weights-are-told"
+    caught_by = "attention-weights"
 
 
 class TellsTooLittleMemory(Wrong):
@@ -489,7 +489,7 @@ class TellsTooLittleMemory(Wrong):
 
     name: Literal["tells-too-little-memory"] = "tells-too-little-memory"
     runtime = Runtime
-    caught_by = "memory-is-told"
+    caught_by = "state-size"
 
 
 class AcceptsUnknownHook(Wrong):

@@ -23,7 +23,7 @@ class MatricesOnly(Mutant, SGDSpec):
 
     name: Literal["matrices-only"] = "matrices-only"
     caught_by = "holds-every-weight"
-    also = ("goes-down",)
+    also = ("reduces-loss",)
 
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.SGD([p for p in model.parameters() if p.requires_grad and p.ndim > 1], lr=self.learning_rate)
@@ -47,7 +47,7 @@ class GoesUp(Mutant, SGDSpec):
     """Follows the gradient up."""
 
     name: Literal["goes-up"] = "goes-up"
-    caught_by = "goes-down"
+    caught_by = "reduces-loss"
 
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.SGD(parameters(model), lr=self.learning_rate, maximize=True)
@@ -67,7 +67,7 @@ class StepsOutside(Mutant, SGDSpec):
                         parameter.sub_(group["lr"] * moment)
 
     name: Literal["steps-outside"] = "steps-outside"
-    caught_by = "state-goes-on"
+    caught_by = "state-resumes"
 
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
         return self.Optimizer(parameters(model), lr=self.learning_rate)
@@ -77,7 +77,7 @@ class StoresAnObject(Mutant, SGDSpec):
     """Its groups hold what no checkpoint can."""
 
     name: Literal["stores-an-object"] = "stores-an-object"
-    caught_by = "state-goes-on"
+    caught_by = "state-resumes"
 
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.SGD([{"params": parameters(model), "path": Path("here")}], lr=self.learning_rate)

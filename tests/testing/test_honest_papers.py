@@ -60,7 +60,7 @@ def failed(spec: MultiHeadSpec | LearnedSpec, *checks: str) -> list[str]:
 
 def test_weights_need_not_add_up() -> None:
     spec = SigmoidSpec(n_heads=2, d_head=16)
-    assert not failed(spec, "weights-are-told")
+    assert not failed(spec, "attention-weights")
     assert not failed(spec, "no-future-leak", "cached-equals-full")
 
 

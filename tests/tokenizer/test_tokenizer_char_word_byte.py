@@ -120,13 +120,13 @@ def test_rare_words_go_first() -> None:
         ({"whitespace": "drop"}, "spelled in characters ends"),
         ({"max_vocab": 257}, "above 257"),
         ({"fallback": "unknown", "max_vocab": 2}, "above 2"),
-        ({"end_token": "<|unk|>"}, "its own meaning"),
+        ({"end_token": "<|unk|>"}, "is reserved"),
         ({"special_tokens": ["a", "a"]}, "listed twice"),
         ({"special_tokens": [""]}, "at least one character"),
         ({"start_token": "\ud800"}, "surrogate|utf-8|valid string"),
     ],
 )
-def test_contradictions_are_refused_with_a_reason(fields: dict[str, object], message: str) -> None:
+def test_contradictions_are_rejected_with_a_reason(fields: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         WordSpec.model_validate(fields)
 

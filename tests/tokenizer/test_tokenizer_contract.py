@@ -131,10 +131,10 @@ def test_only_the_allowed_are_special_and_the_longest_wins(tokenizer: Tokenizer)
     assert ids == [short, *tokenizer.encode("!the"), short, *tokenizer.encode("<|endoftext|>")]
 
 
-def test_unknown_special_tokens_are_refused(tokenizer: Tokenizer) -> None:
-    with pytest.raises(TokenizerError, match="no special token"):
+def test_unknown_special_tokens_are_rejected(tokenizer: Tokenizer) -> None:
+    with pytest.raises(TokenizerError, match="not a special token"):
         tokenizer.encode("the", allowed_special=["<|nothing|>"])
-    with pytest.raises(TokenizerError, match="list of texts"):
+    with pytest.raises(TokenizerError, match="list of strings"):
         tokenizer.encode("the", allowed_special="<|endoftext|>")
 
 

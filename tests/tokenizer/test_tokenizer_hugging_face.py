@@ -120,7 +120,7 @@ def test_an_end_that_the_file_does_not_mark_is_special_all_the_same(byte_level: 
     ours = open_core(byte_level, tmp_path, end_token="<think>")
     assert ours.special_tokens["<think>"] == ours.end_id == byte_level.token_to_id("<think>")
     assert ours.end_id not in ours.encode("a<think>")
-    with pytest.raises(TokenizerError, match="no token '<none>'"):
+    with pytest.raises(TokenizerError, match="start or end token '<none>'"):
         open_folder(tmp_path, end_token="<none>")
 
 

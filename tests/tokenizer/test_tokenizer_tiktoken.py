@@ -121,8 +121,8 @@ def test_r50k_is_gpt2(offline: Path) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["p50k_base", "cl100k_base", "o200k_base"])
-def test_absent_ranks_say_how_to_get_them(offline: Path, encoding: Any) -> None:
-    with pytest.raises(TokenizerError, match="are not on this machine") as caught:
+def test_missing_ranks_are_reported_with_the_remedies(offline: Path, encoding: Any) -> None:
+    with pytest.raises(TokenizerError, match="were not found on this machine") as caught:
         TiktokenSpec(encoding=encoding).fit(iter(()))
     for remedy in ("TIKTOKEN_CACHE_DIR", "`file`", encoding):
         assert remedy in str(caught.value)
@@ -149,9 +149,9 @@ def test_tiktoken_s_cache_is_read(offline: Path, toy: bytes) -> None:
         tokenizer.decode([261])
 
 
-def test_a_file_in_the_cache_that_is_not_the_published_one_is_not_used(offline: Path, toy: bytes) -> None:
+def test_different_file_in_the_cache_is_ignored(offline: Path, toy: bytes) -> None:
     (offline / hashlib.sha1(TOY_URL.encode()).hexdigest()).write_bytes(toy.replace(b" 256\n", b" 257\n"))
-    with pytest.raises(TokenizerError, match="not on this machine"):
+    with pytest.raises(TokenizerError, match="not found on this machine"):
         TiktokenSpec(encoding="p50k_base").fit(iter(()))
 
 
@@ -167,11 +167,11 @@ def test_a_given_file_is_read_and_checked(tmp_path: Path, toy: bytes) -> None:
         spec.fit(iter(()))
 
 
-def test_a_download_is_checked_and_kept(offline: Path, toy: bytes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_download_is_checked_and_cached(offline: Path, toy: bytes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     source = tmp_path / "served"
     monkeypatch.setattr(urllib.request, "urlopen", lambda url, timeout: source.open("rb"))
     source.write_bytes(toy[:-5])
-    with pytest.raises(TokenizerError, match="not the published file"):
+    with pytest.raises(TokenizerError, match="differs from the published one"):
         TiktokenSpec(encoding="p50k_base").fit(iter(()))
     assert list(offline.iterdir()) == []
     source.write_bytes(toy)

@@ -73,7 +73,7 @@ class HeadedSpec(AttentionSpec):
         if heads.n_heads % heads.n_kv_heads:
             yield Problem(
                 ("n_kv_heads",),
-                f"n_heads {heads.n_heads} is no multiple of n_kv_heads {heads.n_kv_heads}; choose one of its divisors",
+                f"n_heads {heads.n_heads} is not a multiple of n_kv_heads {heads.n_kv_heads}; choose one of its divisors",
             )
         if heads.d_head * heads.n_heads != context.d_model and self.d_head == context.d_model // heads.n_heads:
             yield Problem(

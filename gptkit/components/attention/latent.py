@@ -44,7 +44,7 @@ class LatentSpec(AttentionSpec):
     q_rank: int | None = Field(
         None, ge=1, description="Width of the latent that queries come from; none by default: directly."
     )
-    d_nope: int = Field(64, ge=1, description="Features of a query and key that know no position.")
+    d_nope: int = Field(64, ge=1, description="Features of a query and key without position.")
     d_rotary: int = Field(32, ge=2, description="Features of a query and key that the position rotates.")
     d_value: int = Field(64, ge=1, description="Features of a value.")
     norm: NormSpec = component("rms", description="The norm of the latents.")

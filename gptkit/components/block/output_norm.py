@@ -16,7 +16,7 @@ __all__ = ["OutputNormSpec"]
 
 
 class OutputNormSpec(BlockSpec):
-    """Normalises what each branch adds to the shortcut, and nothing that goes in (OLMo 2 and 3).
+    """Normalize the output of each branch before it is added to the shortcut, but not its input (OLMo 2 and 3).
 
     Formula:
         x ← x + residual_scale · dropout(norm(attention(x)))

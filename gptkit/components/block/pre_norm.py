@@ -16,7 +16,7 @@ __all__ = ["PreNormSpec"]
 
 
 class PreNormSpec(BlockSpec):
-    """Normalises what goes into each branch; the shortcut itself stays untouched from the first block to the last.
+    """Normalize the input of each branch; the shortcut is an identity from the first block to the last.
 
     Formula:
         x ← x + residual_scale · dropout(attention(norm(x)))
@@ -29,9 +29,9 @@ class PreNormSpec(BlockSpec):
         https://arxiv.org/abs/2002.04745
 
     Notes:
-        `shortcut: false` leaves out the additions, to be looked at: it trains badly. With shortcuts the gradient of the
+        `shortcut: false` removes the additions, for demonstration: training degrades. With shortcuts the gradient of the
         embedding is about as large at any depth. Without, every block multiplies it, and by how much depends on width,
-        norm and starting values: by the default ones hardly any arrives at d_model 64, while large ones make it grow.
+        norm and initialization: with the default one hardly any arrives at d_model 64, while large ones make it grow.
         The blocks' own gradients need not show it, since norms stretch small vectors again. To see it, call
         `model(ids, targets).loss.backward()` at two depths and compare `model.embedding.table.weight.grad.abs().mean()`.
     """

@@ -16,7 +16,7 @@ __all__ = ["SandwichSpec"]
 
 
 class SandwichSpec(BlockSpec):
-    """Normalises what goes into each branch and what comes out of it (Gemma 2 and 3, GLM-4).
+    """Normalize the input and the output of each branch (Gemma 2 and 3, GLM-4).
 
     Formula:
         x ← x + residual_scale · dropout(norm(attention(norm(x))))

@@ -87,7 +87,7 @@ def _expand(written: str, patterns: Sequence[str], base: Path) -> list[Path]:
         root = Path(relative.anchor) if relative.is_absolute() else base
         matches = sorted(root.glob(str(relative.relative_to(relative.anchor))))
     except (ValueError, NotImplementedError) as error:
-        raise DataError(f"{written!r} is no glob: {error}") from None
+        raise DataError(f"{written!r} is not a valid glob pattern: {error}") from None
     files = []
     for match in matches:
         if match.name.startswith("."):

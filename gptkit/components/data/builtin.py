@@ -12,7 +12,7 @@ from gptkit.kinds.data import DataSpec, Document
 
 
 class BuiltinDataSpec(DataSpec):
-    """Python's own help topics: about 0.5 MB of English prose that every CPython brings along.
+    """Python's help topics: about 0.5 MB of English prose included in every CPython.
 
     Each topic is a document, in alphabetical order. The text differs a little between versions of Python.
     """

@@ -18,7 +18,7 @@ from gptkit.kinds.data import DataSpec, Document
 class JsonLinesDataSpec(DataSpec):
     """JSON Lines: one JSON object a line, one of its fields a document; UTF-8, plain or gzipped.
 
-    Blank lines and empty texts are left out.
+    Blank lines and empty texts are skipped.
     """
 
     name: Literal["jsonl"] = "jsonl"
@@ -28,7 +28,7 @@ class JsonLinesDataSpec(DataSpec):
         description="Names of the files that are taken from a folder, at any depth.",
     )
     field: str = Field("text", min_length=1, description="Which field of an object is the text.")
-    skip_bad_lines: bool = Field(False, description="Leave out lines that are no such object, where each would be an error.")
+    skip_bad_lines: bool = Field(False, description="Skip lines that are not such an object, instead of raising an error.")
 
     def documents(self, base: Path) -> Iterator[Document]:
         for path in find_files(self.path, self.patterns, base):
@@ -46,7 +46,7 @@ class JsonLinesDataSpec(DataSpec):
                             continue
                         raise DataError(
                             f"{path}:{number}: {error}",
-                            hint="Put the line right, or set `skip_bad_lines: true` to leave out all lines like it.",
+                            hint="Correct the line, or set `skip_bad_lines: true` to skip all such lines.",
                         ) from None
                     if text.strip():
                         yield Document(text, f"{source}:{number}")
@@ -74,9 +74,9 @@ def _text(line: bytes, field: str) -> str:
         raise ValueError(f"no field {field!r}; there is {', '.join(map(repr, value)) or 'none'}")
     text = value[field]
     if not isinstance(text, str):
-        raise ValueError(f"field {field!r} is no text")
+        raise ValueError(f"field {field!r} is not a string")
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"field {field!r} holds half a surrogate pair, which is no character") from None
+        raise ValueError(f"field {field!r} contains a lone surrogate, which is not a valid character") from None
     return text

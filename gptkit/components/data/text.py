@@ -32,8 +32,8 @@ _SPACE = re.compile(r"(?<=\S) (?=\S)")
 class TextDataSpec(DataSpec):
     """Text files, folders of them, and globs; UTF-8, plain or gzipped.
 
-    Every file is a document, or several where a `separator` stands between them. Line ends are read as line feeds and a
-    byte order mark is dropped; documents of nothing but white space are left out. A relative `path` counts from the
+    Every file is a document, or several separated by `separator`. Line ends are read as line feeds, a byte order mark
+    is dropped, and documents of white space only are skipped. A relative `path` is resolved against the
     folder of the spec file, also where it is given by `--set`; for a shipped spec from the current folder.
 
     Notes:
@@ -64,21 +64,21 @@ class TextDataSpec(DataSpec):
 
 def read_documents(path: Path, source: str, separator: str | None = None, piece: int = PIECE) -> Iterator[Document]:
     """The documents of one text file, in pieces of about `piece` characters where they are longer than that."""
-    number, goes_on = 1, False
+    number, continued = 1, False
     for text, ends in _split(_decode(path), separator, piece):
         if separator is not None:
-            text = text if goes_on else text.lstrip("\n")
+            text = text if continued else text.lstrip("\n")
             text = text.rstrip("\n") if ends else text
-        if goes_on or text.strip():
+        if continued or text.strip():
             yield Document(text, source if separator is None else f"{source}, document {number}", ends)
-            goes_on = not ends
+            continued = not ends
         number += ends
 
 
 def _split(texts: Iterable[str], separator: str | None, piece: int) -> Iterator[tuple[str, bool]]:
     """Documents in pieces, each with whether it is the last of its document."""
     held = ""
-    spare = len(separator or "")  # half a separator may stand at the end of what has been read
+    spare = len(separator or "")  # the text read so far may end with part of a separator
     for text in texts:
         held += text
         if separator is not None:

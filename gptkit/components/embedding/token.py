@@ -39,7 +39,7 @@ class TokenEmbeddingSpec(EmbeddingSpec):
     )
     norm: NormSpec | None = optional_component(description="Normalises the vectors before positions are added.")
     d_embedding: int | None = Field(
-        None, description="Width of the table, projected to d_model where it differs; d_model where left out.", ge=1
+        None, description="Width of the table, projected to d_model if it differs; d_model by default.", ge=1
     )
 
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = (

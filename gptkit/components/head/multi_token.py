@@ -36,7 +36,7 @@ class MultiTokenHeadSpec(HeadSpec):
 
     Notes:
         All modules share the embedding and the inner head. They are computed in training only: logits, generation and the
-        validation loss are the inner head's. Blocks are made of the model's own position, attention, norm and feed-forward.
+        validation loss are the inner head's. Blocks use the model's position, attention, norm and feed-forward.
         Tokens whose target lies in another document of a packed row take no part.
     """
 

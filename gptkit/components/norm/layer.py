@@ -17,7 +17,7 @@ __all__ = ["LayerNormSpec"]
 
 
 class LayerNormSpec(NormSpec):
-    """Brings every vector to mean 0 and variance 1, then scales and shifts each feature.
+    """Normalize every vector to mean 0 and variance 1, then apply a weight and a bias to each feature.
 
     Formula:
         y = (x − mean(x)) / √(var(x) + eps) · (offset + weight) + bias

@@ -36,7 +36,7 @@ class AdamWSpec(OptimizerSpec):
 
     name: Literal["adamw"] = "adamw"
     betas: tuple[Beta, Beta] = Field(
-        (0.9, 0.95), description="β₁ and β₂: how long the averages of the gradient and of its square remember."
+        (0.9, 0.95), description="β₁ and β₂: decay rates of the averages of the gradient and of its square."
     )
     eps: float = Field(1e-8, gt=0, description="ε, added to the denominator.")
     weight_decay: float = Field(0.1, ge=0, description="λ, relative to the learning rate.")

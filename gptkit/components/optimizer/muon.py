@@ -25,7 +25,7 @@ _SCALING = {"rms": "match_rms_adamw", "spectral": "original"}
 
 
 class MuonSpec(OptimizerSpec):
-    """Momentum whose every matrix is made orthogonal before it is applied; AdamW for all that is no hidden matrix.
+    """Momentum with orthogonalized updates for hidden matrices; AdamW for all other parameters.
 
     Formula:
         B ← μ·B + g

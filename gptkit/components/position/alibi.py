@@ -34,7 +34,7 @@ class AlibiSpec(PositionSpec):
 
     slope_order: Literal["appended", "strided"] = Field(
         "appended",
-        description="For head counts that are no power of 2: as the paper's code has it, or as MPT has it.",
+        description="Slopes for head counts that are not a power of 2: as in the paper's code, or as in MPT.",
     )
     max_exponent: float = Field(8.0, gt=0, description="The last head's slope is 2 to the minus this.")
     scaled: bool = Field(False, description="Divide the bias by √d_head, as the dot products are (Falcon-RW).")

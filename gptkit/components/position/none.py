@@ -10,7 +10,7 @@ __all__ = ["NoPositionSpec"]
 
 
 class NoPositionSpec(PositionSpec):
-    """No position at all (NoPE): the causal mask alone tells a token how much came before it.
+    """No position (NoPE): only the causal mask provides information about the order of tokens.
 
     Paper:
         https://arxiv.org/abs/2305.19466

@@ -29,7 +29,7 @@ class QueryTemperatureSpec(PositionSpec):
         https://arxiv.org/abs/2501.19399
 
     Notes:
-        For layers that otherwise know no position (Llama 4). `latent` attention scales only the rotated features by it.
+        For layers without any other position (Llama 4). `latent` attention scales only the rotated features by it.
     """
 
     name: Literal["query-temperature"] = "query-temperature"

@@ -35,7 +35,7 @@ class T5BiasSpec(PositionSpec):
     uses: ClassVar[frozenset[str]] = frozenset({"bias"})
     score_function: ClassVar[bool] = True
 
-    n_buckets: int = Field(32, ge=2, description="Distances told apart; half of them exactly.")
+    n_buckets: int = Field(32, ge=2, description="Number of distance buckets; half of them hold a single distance.")
     max_distance: int = Field(128, ge=2, description="From this distance on, all fall into the last bucket.")
     shared: bool = Field(True, description="One table for all layers, as T5 has it, or one each.")
 
@@ -47,7 +47,7 @@ class T5BiasSpec(PositionSpec):
         if self.max_distance <= self.n_buckets // 2:
             yield Problem(
                 ("max_distance",),
-                f"max_distance {self.max_distance} must exceed the {self.n_buckets // 2} distances told apart exactly",
+                f"max_distance {self.max_distance} must exceed the {self.n_buckets // 2} single-distance buckets",
             )
 
     def build(self, context: BuildContext, *, heads: HeadShape) -> T5BiasPosition:

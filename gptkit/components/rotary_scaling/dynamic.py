@@ -24,7 +24,7 @@ class DynamicScalingSpec(RotaryScalingSpec):
         https://arxiv.org/abs/2309.00071
     Notes:
         Beyond the trained length every new token changes the rotation of all earlier ones, so a cache has to be computed
-        anew at each step there.
+        again at each step there.
     """
 
     name: Literal["dynamic"] = "dynamic"

@@ -26,7 +26,7 @@ class LongRopeScalingSpec(RotaryScalingSpec):
     Paper:
         https://arxiv.org/abs/2402.13753
     Notes:
-        When a text grows past L₀, what was cached is computed anew, as if the text had been long from the start.
+        When a text grows past L₀, the cached keys are computed again, as if the text had been long from the start.
     """
 
     name: Literal["longrope"] = "longrope"

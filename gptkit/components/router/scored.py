@@ -16,7 +16,7 @@ __all__ = ["GroupedRouterSpec", "ScoredRouterSpec"]
 class ScoredRouterSpec(RouterSpec):
     """The fields of routers that score experts by a linear projection."""
 
-    k: int = Field(2, ge=1, description="Experts that each token goes to.")
+    k: int = Field(2, ge=1, description="Number of experts per token.")
     bias: bool = Field(False, description="Add a bias to the projection that makes the scores.")
     balance_loss: float = Field(
         0.0,
@@ -31,9 +31,7 @@ class ScoredRouterSpec(RouterSpec):
 
     def expert_problems(self, n_experts: int) -> Iterator[Problem]:
         if self.k > n_experts:
-            yield Problem(
-                ("k",), f"each token goes to {self.k} experts, but there are {n_experts}; lower k, or raise n_experts"
-            )
+            yield Problem(("k",), f"k is {self.k}, but there are only {n_experts} experts; lower k, or raise n_experts")
 
 
 class GroupedRouterSpec(ScoredRouterSpec):

@@ -16,7 +16,7 @@ def occurrences(history: Sequence[Sequence[int]], like_BV: Tensor, window: int |
     """Which tokens each row holds, and how often.
 
     Args:
-        history: token ids of each row; ids outside the vocabulary are left out.
+        history: token ids of each row; ids outside the vocabulary are ignored.
         like_BV: the logits, for their size and device.
         window: look at this many last tokens of each row; None for all.
 

@@ -17,7 +17,7 @@ __all__ = ["MinLength", "MinLengthSpec"]
 
 
 class MinLength(Sampler):
-    """The runtime part. It remembers how long each row's prompt was."""
+    """Runtime sampler, which stores the length of each row's prompt."""
 
     def __init__(self, tokens: int, end_id: int | None) -> None:
         self.tokens = tokens

@@ -42,7 +42,7 @@ class NoRepeatNgramSpec(SamplerSpec):
     """Never writes a sequence of n tokens twice, the prompt's included.
 
     Formula:
-        rule out v  ⇔  the last n − 1 tokens followed by v already stand in the text
+        rule out v  ⇔  the last n − 1 tokens followed by v already occur in the text
 
     Shapes:
         (B, V) → (B, V)

@@ -42,7 +42,7 @@ class TopKSpec(SamplerSpec):
         https://arxiv.org/abs/1805.04833
 
     Notes:
-        Tokens exactly as likely as the k-th stay too, as no reason speaks for one of them.
+        Tokens with the same logit as the k-th are kept too, since none is preferable.
     """
 
     name: Literal["top-k"] = "top-k"

@@ -24,7 +24,7 @@ class CosineSpec(ScheduleSpec):
         https://arxiv.org/abs/1608.03983
 
     Notes:
-        A training that is resumed with more steps goes on along the longer curve, so its rate jumps up; `constant` and
+        A run resumed with more steps follows the longer curve, so its rate jumps up; `constant` and
         `wsd` before its decay do not jump.
     """
 

@@ -83,9 +83,9 @@ class CharSpec(SpecialsSpec):
         id(c) = number of the corpus's characters below c
 
     Notes:
-        A character that the corpus did not have becomes `<|unk|>` and cannot be told from others of its kind afterwards;
+        A character that the corpus does not contain becomes `<|unk|>`, which is not reversible;
         or the bytes of its UTF-8 (`unknown: bytes`, which adds 256 ids and makes the tokenizer lossless for every text);
-        or an error. Text made of the corpus's characters comes back as it was in each case.
+        or an error. Text with the corpus's characters only is decoded exactly in each case.
     """
 
     reserved = (UNKNOWN,)

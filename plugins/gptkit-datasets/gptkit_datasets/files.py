@@ -26,7 +26,7 @@ _BY_CONTENT = 64 << 20
 
 
 def file_format(path: Path) -> str | None:
-    """The format that a file's name tells; None for another."""
+    """Return the format given by a file's name; None if unsupported."""
     name = path.name.lower()
     if name.endswith(".gz"):
         name = name.removesuffix(".gz")

@@ -1,4 +1,4 @@
-"""Rows through Hugging Face datasets, whose mistakes become errors that name the source."""
+"""Rows of Hugging Face datasets; its exceptions become errors that name the source."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def hub_commit(repository: str, revision: str | None) -> str:
     """The commit that a revision stands for now; of the newest version where None is given.
 
     Raises:
-        DataError: the Hub cannot be asked, or does not know it.
+        DataError: the Hub is unreachable, or has no such data set.
     """
     with _explained(repository, "Set `revision` to a commit (40 hexadecimal digits): then nobody has to be asked."):
         import huggingface_hub
@@ -74,7 +74,7 @@ def _explained(source: str, hint: str | None = None) -> Iterator[None]:
     except (DataError, GeneratorExit):
         raise
     except Exception as error:
-        # What went wrong stands at the beginning of the chain: datasets wraps the reader's own error.
+        # The cause is the first exception of the chain: datasets wraps the reader's error.
         cause = error
         while cause.__cause__ is not None and isinstance(cause.__cause__, Exception):
             cause = cause.__cause__

@@ -32,7 +32,7 @@ Paths = Annotated[
 class DatasetsSpec(DataSpec):
     """Hugging Face datasets: Parquet, JSON, CSV and Arrow files, saved data sets, and the Hub; every row is a document.
 
-    Rows without text are left out.
+    Rows without text are skipped.
 
     Notes:
         A repository without a `revision` changes when its owner changes it. One that is a commit stays as it is, and
@@ -67,7 +67,7 @@ class DatasetsSpec(DataSpec):
                 if getattr(self, name) is not None:
                     fail("only a `repository` has it", (name,), getattr(self, name))
         if self.template is not None and not _COLUMN.search(self.template):
-            fail("no column in braces, such as {text}, stands in it", ("template",), self.template)
+            fail("it contains no column in braces, such as {text}", ("template",), self.template)
         return self
 
     def documents(self, base: Path) -> Iterator[Document]:

@@ -1,4 +1,4 @@
-"""The harness' own command line, which knows gptkit's runs too."""
+"""The harness' command line, extended by gptkit runs."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class GptkitLM(TemplateLM):
         run: the run, or its folder.
         step: which checkpoint; the newest by default.
         device: where the model is put: auto, cpu, cuda or mps. A run that is given stays where it is.
-        batch_size: texts at a time; what is no number counts as 8.
+        batch_size: number of texts per batch; 8 if it is not a number.
         max_length: the longest sequence, in tokens; the context length by default.
         max_gen_toks: how many tokens to write where a task does not say.
         seed: of tasks that sample.
@@ -232,7 +232,7 @@ def _chain(how: Mapping[str, Any]) -> list[SamplerSpec]:
 
 @cache
 def _warn_once(words: str) -> None:
-    _log.warning("gptkit-lm-eval leaves out what it does not know: %s", words)
+    _log.warning("gptkit-lm-eval ignores unknown options: %s", words)
 
 
 def _sampler(name: str, **fields: Any) -> SamplerSpec:

@@ -75,7 +75,7 @@ def test_continuations_are_scored_as_the_model_scores_them(run: gptkit.Run, batc
     assert {greedy for _, greedy in found} == {True, False}, "both answers are to be tested"
 
 
-def test_greedy_is_what_the_model_writes(run: gptkit.Run) -> None:
+def test_greedy_equals_the_models_greedy_tokens(run: gptkit.Run) -> None:
     lm = GptkitLM(run)
     written = run.generate("the cat", sampler=["greedy"], max_new_tokens=5)
     ((_, greedy),) = lm._loglikelihood_tokens(
@@ -117,8 +117,8 @@ def test_windows_agree_with_the_harness_and_score_every_token_once() -> None:
 
     for length in (0, 1, 5, 6, 7, 23):
         tokens = list(range(100, 100 + length))
-        theirs = [make_disjoint_window(pair) for pair in get_rolling_token_windows(tokens, 7, 6, 1)]
-        assert list(rolling(tokens, 7, 6)) == theirs
+        expected = [make_disjoint_window(pair) for pair in get_rolling_token_windows(tokens, 7, 6, 1)]
+        assert list(rolling(tokens, 7, 6)) == expected
     assert list(windows([1, 2, 3, 4], [5, 6], 3)) == [([3, 4], [5, 6])]
     assert list(windows([1], [2, 3, 4, 5, 6], 2)) == [([1], [2, 3]), ([3], [4, 5]), ([4, 5], [6])]
 

@@ -1,6 +1,6 @@
 """`cope` relative positions.
 
-Shapes: B batch, H heads, T queries, S keys, D head size, N positions told apart.
+Shapes: B batch, H heads, T queries, S keys, D head size, N distinct positions.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class CopeSpec(PositionSpec):
     name: Literal["cope"] = "cope"
     uses: ClassVar[frozenset[str]] = frozenset({"content_bias"})
 
-    n_positions: int = Field(64, ge=2, description="Positions told apart; what is counted beyond shares the last.")
+    n_positions: int = Field(64, ge=2, description="Number of distinct positions; larger ones share the last.")
 
     def build(self, context: BuildContext, *, heads: HeadShape) -> CopePosition:
         return CopePosition(self, heads.d_head)

@@ -29,7 +29,7 @@ _LAMBDAS = ("lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2")
 
 
 class DifferentialSpec(HeadsSpec):
-    """Differential attention: the difference of two softmax maps, so that what both attend by mistake cancels out.
+    """Differential attention: the difference of two softmax maps, which cancels attention noise common to both.
 
     Formula:
         head = (softmax(q₁ k₁ᵀ / √d_head + mask) − λ softmax(q₂ k₂ᵀ / √d_head + mask)) v

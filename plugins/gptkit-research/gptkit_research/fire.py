@@ -65,7 +65,7 @@ class FirePosition(Position):
         """L as a share of where it started, so that it learns at the pace of the other parameters."""
 
     def initial(self) -> dict[str, Initial]:
-        # As torch fills linear layers. The inputs lie between 0 and 1, and so have to do the bends of the relus.
+        # As torch initializes linear layers. The inputs are between 0 and 1, and the kinks of the ReLUs must be too.
         return {
             "inner.weight": _spread,
             "inner.bias": _spread,

@@ -37,7 +37,7 @@ class ForgettingSpec(HeadsSpec):
     Paper:
         https://arxiv.org/abs/2503.02130
     Notes:
-        The paper's "LLaMA" form with `position: none`, which it recommends, since the decay tells tokens their order.
+        The paper's "LLaMA" form with `position: none`, which it recommends, since the decay encodes the order of tokens.
         Its "Pro" form adds, among other things, `qk_norm` and `output_gate`.
     """
 

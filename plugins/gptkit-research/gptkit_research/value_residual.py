@@ -59,7 +59,7 @@ class ValueResidualSpec(HeadsSpec):
         if heads.n_heads % heads.n_kv_heads:
             yield Problem(
                 ("n_kv_heads",),
-                f"n_heads {heads.n_heads} is no multiple of n_kv_heads {heads.n_kv_heads}; choose one of its divisors",
+                f"n_heads {heads.n_heads} is not a multiple of n_kv_heads {heads.n_kv_heads}; choose one of its divisors",
             )
         yield from super().problems(context)
 

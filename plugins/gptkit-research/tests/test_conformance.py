@@ -1,4 +1,4 @@
-"""gptkit's own checks of what each kind promises."""
+"""Conformance checks of every component."""
 
 from __future__ import annotations
 

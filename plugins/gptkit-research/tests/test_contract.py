@@ -1,4 +1,4 @@
-"""What kinds promise, for models of these components: causality, caches, padding and documents."""
+"""Contracts of kinds, for models of these components: causality, caches, padding and documents."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_asking_for_the_weights_changes_nothing(attention: dict[str, Any]) -> No
         ({"attention": {"name": "differential", "n_heads": 2, "d_head": 3}}, "'rotary' cannot use these heads"),
     ],
 )
-def test_mistakes_are_told_when_the_spec_is_read(fields: dict[str, Any], said: str) -> None:
+def test_errors_are_reported_when_the_spec_is_read(fields: dict[str, Any], said: str) -> None:
     with pytest.raises(gptkit.SpecError, match=said):
         make(**fields)
 
@@ -159,7 +159,7 @@ def test_every_component_is_documented_with_formula_and_paper() -> None:
     registry = gptkit.default_registry()
     kinds = ("attention", "position", "norm", "block")
     found = [registry.component(kind, name) for kind in kinds for name in registry.names(kind)]
-    ours = [spec for spec in found if spec.__module__.startswith("gptkit_research.")]
-    assert len(ours) == 10
-    for spec in ours:
+    specs = [spec for spec in found if spec.__module__.startswith("gptkit_research.")]
+    assert len(specs) == 10
+    for spec in specs:
         assert all(section in (spec.__doc__ or "") for section in ("Formula:", "Shapes:", "Paper:\n")), spec

@@ -311,7 +311,7 @@ def test_hyper_connections_start_as_pre_norm() -> None:
 
 
 @torch.no_grad()
-def test_streams_begin_anew_after_another_block() -> None:
+def test_streams_restart_after_another_block() -> None:
     entries = [
         {"block": {"name": name}} for name in ("hyper-connections", "hyper-connections", "pre-norm", "hyper-connections")
     ]

@@ -1,1 +1,1 @@
-"""A sampler that lets a model write only what fits a schema, a regular expression or a grammar."""
+"""Sampler for output that conforms to a schema, a regular expression or a grammar."""

@@ -38,8 +38,8 @@ class StructuredSpec(SamplerSpec):
         (B, V) → (B, V)
 
     Notes:
-        Put it first in the chain: where another sampler has ruled out all that would fit, the row goes on without
-        structure, and a warning says so. A text that is cut off at the greatest length is the beginning of one that fits.
+        Put it first in the chain: if another sampler has excluded all conforming tokens, the row continues without
+        structure, with a warning. A text that is truncated at the maximum length is a prefix of a conforming one.
     """
 
     name: Literal["structured"] = "structured"
@@ -87,7 +87,7 @@ class StructuredSpec(SamplerSpec):
 
         tokenizer = context.tokenizer
         if tokenizer is None:
-            raise GptkitError("sampler 'structured' looks at text, and there is no tokenizer here")
+            raise GptkitError("sampler 'structured' requires a tokenizer")
         end_id = tokenizer.end_id
         if end_id is None or end_id >= context.vocab_size:
             raise GptkitError(
@@ -125,7 +125,7 @@ class _Row:
             elif self.matcher.try_consume_tokens([token]) != 1:
                 self.lost = True
                 reason = self.matcher.get_error() or "every token that would fit was ruled out by other samplers"
-                _log.warning("sampler 'structured': a text goes on without structure: %s", _first_lines(reason))
+                _log.warning("sampler 'structured': a text continues without structure: %s", _first_lines(reason))
         self.n_seen = len(history)
 
 
@@ -152,7 +152,7 @@ class Structured(Sampler):
         return rule_out(logits_BV, remove_BV)
 
     def reorder(self, rows: Sequence[int]) -> None:
-        # A row that is taken twice goes two ways from here.
+        # A duplicated row diverges from here.
         old = self._rows
         self._rows = [old[row].copy() if row in rows[:place] else old[row] for place, row in enumerate(rows)]
 

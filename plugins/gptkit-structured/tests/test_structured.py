@@ -77,7 +77,7 @@ def text(sampler: Sampler, tokens: Tokenizer, seed: int) -> str:
 
 
 @pytest.mark.parametrize("name", ["byte", "bpe"])
-def test_a_random_model_writes_what_a_regex_says_and_may_end_exactly_where_it_fits(name: str) -> None:
+def test_output_of_a_random_model_matches_a_regex_and_ends_only_at_a_match(name: str) -> None:
     tokens = tokenizer(name)
     for seed in range(12):
         for pattern in (DATE, "(ab|cd){0,3}"):
@@ -89,14 +89,14 @@ def test_a_random_model_writes_what_a_regex_says_and_may_end_exactly_where_it_fi
 
 @pytest.mark.parametrize("name", ["byte", "bpe"])
 @pytest.mark.parametrize("whitespace", [False, True])
-def test_a_random_model_writes_json_of_a_schema(name: str, whitespace: bool) -> None:
+def test_output_of_a_random_model_conforms_to_a_json_schema(name: str, whitespace: bool) -> None:
     tokens = tokenizer(name)
     for seed in range(8):
         written = text(build(tokens, json_schema=PERSON, whitespace=whitespace), tokens, seed)
         jsonschema.validate(json.loads(written), PERSON)
 
 
-def test_a_random_model_writes_what_a_grammar_says() -> None:
+def test_output_of_a_random_model_conforms_to_a_grammar() -> None:
     tokens = tokenizer("bpe")
     grammar = 'start: "(" start ")" | word\nword: /[a-c]{1,3}/'
     for seed in range(10):
@@ -140,7 +140,7 @@ def test_rows_go_their_own_ways_and_leave_the_batch() -> None:
     assert (out[2] > -torch.inf).nonzero().flatten().tolist() == [tokens.end_id]
 
 
-def test_a_row_that_cannot_fit_goes_on_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+def test_row_that_cannot_conform_continues_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     tokens = tokenizer("byte")
     sampler = build(tokens, regex="a+")
     logits = torch.zeros(1, tokens.vocab_size)
@@ -162,7 +162,9 @@ def test_a_row_that_cannot_fit_goes_on_with_a_warning(caplog: pytest.LogCaptureF
         ({"regex": "a", "grammar": 'start: "a"'}, "regex and grammar cannot be followed at once"),
     ],
 )
-def test_what_cannot_be_followed_is_told_when_the_spec_is_read(tmp_path: Path, fields: dict[str, Any], said: str) -> None:
+def test_unsupported_constraints_are_reported_when_the_spec_is_read(
+    tmp_path: Path, fields: dict[str, Any], said: str
+) -> None:
     file = tmp_path / "gpt.json"
     file.write_text(json.dumps({"model": {}, "sampler": [{"name": "structured", **fields}]}))
     with pytest.raises(gptkit.SpecError, match=said) as caught:

@@ -22,13 +22,13 @@ class TensorBoardSpec(TrackerSpec):
     """Writes TensorBoard's event files: numbers, samples and the spec; shown by ``tensorboard --logdir runs``.
 
     Notes:
-        Losses of training and validation share a chart, the other numbers have one each. After a resume the curves go
-        on from the checkpoint: what came after it before is hidden.
+        Training and validation loss share a chart, every other metric has its own. After a resume the curves continue
+        from the checkpoint: earlier values after it are hidden.
     """
 
     name: Literal["tensorboard"] = "tensorboard"
     folder: str = Field("tensorboard", min_length=1, description="Where the files go; relative to the run's folder.")
-    samples: bool = Field(True, description="Keep the samples that the model writes while it learns.")
+    samples: bool = Field(True, description="Record the samples generated during training.")
     flush_seconds: int = Field(10, ge=1, description="How long numbers may wait before they are on disk.")
 
     def build(self) -> Tracker:
@@ -47,7 +47,7 @@ class TensorBoardTracker(Tracker):
         from torch.utils.tensorboard import SummaryWriter
 
         folder: Path = start.folder / self.spec.folder
-        # Steps after the one that the training goes on from will come again.
+        # Steps after the resumed one will be recorded again.
         purge = start.step + 1 if start.step else None
         self._writer = SummaryWriter(str(folder), purge_step=purge, flush_secs=self.spec.flush_seconds)
         self._writer.add_text("spec", _fenced(json.dumps(start.spec, indent=2, ensure_ascii=False), "json"), start.step)
@@ -68,7 +68,7 @@ class TensorBoardTracker(Tracker):
 
 
 def _tag(name: str) -> str:
-    """TensorBoard groups charts by what comes before the slash: ``loss/validation`` stands beside ``loss/training``."""
+    """TensorBoard groups charts by the part before the slash: ``loss/validation`` is shown next to ``loss/training``."""
     if name == "loss":
         return "loss/training"
     if name.startswith("validation_"):

@@ -71,7 +71,7 @@ def test_a_resumed_training_replaces_what_came_after_its_checkpoint(tmp_path: Pa
     assert numbers(read(tmp_path / "tensorboard"), "loss/training") == [(1, 1), (2, 2), (3, 30), (4, 40), (5, 50)]
 
 
-def test_the_folder_can_be_chosen_and_samples_left_out(tmp_path: Path) -> None:
+def test_directory_can_be_set_and_samples_disabled(tmp_path: Path) -> None:
     chosen = tracker(folder="logs/one", samples=False)
     chosen.on_start(start(tmp_path))
     chosen.on_sample(1, "text")

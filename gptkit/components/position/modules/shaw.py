@@ -1,6 +1,6 @@
 """Runtime of `shaw`.
 
-Shapes: B batch, H heads, T queries, S keys, D head size, N distances told apart.
+Shapes: B batch, H heads, T queries, S keys, D head size, N distinct distances.
 """
 
 from __future__ import annotations
