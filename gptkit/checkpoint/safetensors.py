@@ -26,6 +26,7 @@ __all__ = [
     "copy_sharded",
     "damaged",
     "fill",
+    "fill_matching",
     "named_tensors",
     "pack",
     "pack_optimizer",
@@ -120,6 +121,26 @@ def save_tensors(tensors: dict[str, Tensor], file: Path, metadata: dict[str, str
         except safetensors.SafetensorError as error:
             raise FileError(f"{file} cannot be written: {error}") from error
         file.chmod(mode)
+
+
+def fill_matching(model: nn.Module, file: Path) -> tuple[list[str], list[str]]:
+    """Copy the tensors of a file that fit into a model: those of the same name and shape.
+
+    Returns:
+        The names of the model's tensors that were not loaded, and of the file's tensors that were not used.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, or no tensor of it fits.
+    """
+    loaded, own = read_tensors(file), named_tensors(model)
+    fitting = [name for name in loaded if name in own and own[name].shape == loaded[name].shape]
+    if not fitting:
+        raise CheckpointError(f"{file}: no tensor fits the model", hint="Check the path, and the names of the tensors.")
+    with torch.no_grad():
+        for name in fitting:
+            copy_sharded(own[name], loaded[name])
+    filled = {id(own[name]) for name in fitting}
+    return [name for name, tensor in own.items() if id(tensor) not in filled], sorted(set(loaded) - set(fitting))
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:

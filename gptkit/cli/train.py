@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -35,6 +36,12 @@ def train(
         bool,
         typer.Option("--overwrite", help="Replace the run in the directory; it is kept until the new one has a checkpoint."),
     ] = False,
+    init: Annotated[
+        Path | None,
+        typer.Option(
+            "--init", metavar="PATH", help="Start from the weights of a run, or of a directory or file with safetensors."
+        ),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ) -> None:
     """Train a model.
@@ -49,6 +56,8 @@ def train(
     if resume and overwrite:
         raise GptkitError("--resume and --overwrite are mutually exclusive", hint="Choose one of them.")
     given = chosen(overrides)
+    if init is not None:
+        given = [*given, f"training.init_from.path={json.dumps(str(init.absolute()))}"]
     # Of several processes that torchrun started, the first one checks and reports.
     follows = os.environ.get("RANK", "0") != "0"
     if Path(file).is_dir():

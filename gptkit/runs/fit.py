@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -20,6 +21,7 @@ from gptkit.runs.build import new_model
 from gptkit.runs.folder import RunFolder
 from gptkit.runs.run import Run, prompt_ids
 from gptkit.runs.spec import ExperimentSpec
+from gptkit.runs.start import start_from
 from gptkit.training.callback import PluginTrackers, TrackerCallback
 from gptkit.training.loop import Trainer
 from gptkit.training.parallel.processes import Processes
@@ -71,6 +73,8 @@ def fit(
         *([screen] if screen is not None else []),
     ]
     length = spec.model.context_length
+    if checkpoint is None and spec.training.init_from is not None:
+        start_from(model, spec.training.init_from, Path(folder.read_provenance().get("base", ".")))
     trainer = Trainer(
         model,
         spec.training,

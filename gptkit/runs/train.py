@@ -27,6 +27,7 @@ from gptkit.runs.resuming import recorded_spec, require_same, taken_over
 from gptkit.runs.run import Run, load_tokenizer
 from gptkit.runs.sizes import refuse_oversized_batch
 from gptkit.runs.spec import ExperimentSpec
+from gptkit.runs.start import tokenizer_of
 from gptkit.training.parallel.processes import Processes, joined
 from gptkit.training.precision import pick_device
 from gptkit.training.progress import ConsoleProgress, preparing
@@ -256,7 +257,9 @@ def _written_in_training(spec: ExperimentSpec) -> list[str]:
 def _tokenizer(opened: Opened, there: RunFolder, screen: ConsoleProgress | None) -> Tokenizer:
     with preparing(screen, "making the tokenizer"):
         if not there.tokenizer.is_dir():
-            fitted = fit_tokenizer(opened)
+            init = opened.spec.training.init_from
+            inherited = None if init is None else tokenizer_of(init, opened)
+            fitted = fit_tokenizer(opened) if inherited is None else inherited
             with atomic_directory(there.tokenizer) as new:
                 fitted.save(new)
         # Loaded even where it was just made: so a training and what is made of its directory later use the same.

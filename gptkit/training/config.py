@@ -17,10 +17,24 @@ from gptkit.kinds.tracker import TrackerSpec
 from gptkit.training.parallel.config import ParallelSpec
 from gptkit.training.resume import CHANGEABLE, Fixed
 
-__all__ = ["TrainingSpec"]
+__all__ = ["InitFromSpec", "TrainingSpec"]
 
 _STEPS = Fixed("every step so far was computed with it")
 _DATA = Fixed("the order of the data depends on it")
+
+
+class InitFromSpec(Spec):
+    """Weights that a new run starts from; a path alone stands for a mapping with it."""
+
+    path: str = Field(min_length=1, description="A run directory, a directory with model.safetensors, or such a file.")
+    strict: bool = Field(
+        True, description="Require every tensor to fit; false loads those that do, and lists those that are initialised."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _path_alone(cls, value: object) -> object:
+        return {"path": value} if isinstance(value, str) else value
 
 
 class TrainingSpec(Spec):
@@ -68,6 +82,9 @@ class TrainingSpec(Spec):
         "none",
         description="Activation checkpointing. blocks: keep only each block's input for the backward pass and compute the "
         "rest again, which needs less memory and about a third more time; the gradients are the same.",
+    )
+    init_from: Annotated[InitFromSpec | None, Fixed("the training started from these weights")] = Field(
+        None, description="Weights to start from, in place of initial values. A run's tokenizer is taken with them."
     )
     log_every: Annotated[int, CHANGEABLE] = Field(
         10, ge=1, description="Steps between two lines of metrics; the loss is the mean since the previous line."
