@@ -21,6 +21,8 @@ class OptimizerSpec(Component):
 
     `build` gives every parameter group its own `lr` relative to `learning_rate`; the trainer multiplies each by the
     schedule's factor. State lives in the optimizer's `state_dict` only, as tensors and numbers.
+    `gptkit.nn.parameters.parameter_options(model)` returns what the model's modules declare about each parameter: whether it
+    decays, whether it is a hidden matrix, and a factor of its learning rate.
     """
 
     kind: ClassVar[str] = "optimizer"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from gptkit.components.optimizer.groups import can_fuse, decay_groups, stacked_biases, trainable
+from gptkit.components.optimizer.groups import can_fuse, decay_groups, trainable
 from gptkit.kinds.optimizer import OptimizerSpec
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class AdamWSpec(OptimizerSpec):
 
         parameters = trainable(model)
         return torch.optim.AdamW(
-            decay_groups(parameters, self.weight_decay, self.decay == "all", stacked_biases(model)),
+            decay_groups(parameters, self.learning_rate, self.weight_decay, everywhere=self.decay == "all"),
             lr=self.learning_rate,
             betas=self.betas,
             eps=self.eps,

@@ -1,47 +1,61 @@
-"""Parameter groups, as the optimizers here share them."""
+"""Parameter groups, as the built-in optimizers share them."""
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["can_fuse", "decay_groups", "stacked_biases", "trainable"]
+    from gptkit.nn.parameters import Resolved
+
+__all__ = ["Grouped", "can_fuse", "decay_groups", "trainable"]
 
 
-def trainable(model: nn.Module) -> list[nn.Parameter]:
+@dataclass(frozen=True)
+class Grouped:
+    """A trainable parameter and its options: declared by the model's modules, else by shape and place."""
+
+    parameter: nn.Parameter
+    options: Resolved
+
+
+def trainable(model: nn.Module) -> list[Grouped]:
     """The parameters that take gradients, tied ones once, in the model's order."""
-    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+    from gptkit.nn.parameters import parameter_options
 
-
-def stacked_biases(model: nn.Module) -> set[int]:
-    """The identities of biases that are stacked over experts: of two dimensions, and yet no matrices."""
-    from gptkit.nn.stacked import StackedLinear
-
-    return {id(module.bias) for module in model.modules() if isinstance(module, StackedLinear) and module.bias is not None}
+    parameters = dict(model.named_parameters())
+    return [Grouped(parameters[name], options) for name, options in parameter_options(model).items()]
 
 
 def decay_groups(
-    parameters: Iterable[nn.Parameter], weight_decay: float, everywhere: bool, biases: Container[int] = ()
+    parameters: Collection[Grouped], learning_rate: float, weight_decay: float, *, everywhere: bool = False
 ) -> list[dict[str, Any]]:
-    """Groups with and without weight decay; empty ones are omitted.
-
-    Matrices and tables decay; weights of norms and biases do not, unless `everywhere`.
+    """Groups with and without weight decay, for each factor of the learning rate; empty ones are omitted.
 
     Args:
-        biases: identities of further parameters that do not decay: `stacked_biases`.
+        parameters: what to group.
+        learning_rate: the peak rate, which a parameter's factor multiplies.
+        weight_decay: the decay of those that decay.
+        everywhere: let all of them decay.
     """
-    decayed: list[nn.Parameter] = []
-    spared: list[nn.Parameter] = []
-    for parameter in parameters:
-        matrix = parameter.ndim >= 2 and id(parameter) not in biases
-        (decayed if everywhere or matrix else spared).append(parameter)
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": spared, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
+    groups = []
+    for rate in dict.fromkeys(grouped.options.rate for grouped in parameters):
+        for decays in (True, False):
+            chosen = [
+                grouped.parameter
+                for grouped in parameters
+                if grouped.options.rate == rate and (everywhere or grouped.options.decay) == decays
+            ]
+            if chosen:
+                decay = weight_decay if decays else 0.0
+                groups.append({"params": chosen, "lr": learning_rate * rate, "weight_decay": decay})
+    return groups
 
 
-def can_fuse(parameters: Iterable[nn.Parameter]) -> bool:
+def can_fuse(parameters: Iterable[Grouped]) -> bool:
     """Whether torch has a fused kernel for all of these: one pass over memory a step, not a dozen."""
-    return all(parameter.is_floating_point() and parameter.device.type in ("cpu", "cuda") for parameter in parameters)
+    each = [grouped.parameter for grouped in parameters]
+    return all(parameter.is_floating_point() and parameter.device.type in ("cpu", "cuda") for parameter in each)

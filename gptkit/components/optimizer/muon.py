@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from packaging.version import Version
 from pydantic import Field
 
-from gptkit.components.optimizer.groups import can_fuse, decay_groups, stacked_biases, trainable
+from gptkit.components.optimizer.groups import can_fuse, decay_groups, trainable
 from gptkit.core.errors import Problem
 from gptkit.kinds.optimizer import OptimizerSpec
 
@@ -62,30 +62,19 @@ class MuonSpec(OptimizerSpec):
 
     def build(self, model: nn.Module) -> Optimizer:
         import torch
-        from torch import nn
 
         from gptkit.components.optimizer.modules.joined import Joined
         from gptkit.components.optimizer.modules.stacked_muon import StackedMuon
-        from gptkit.nn.embedding import Embedding
-        from gptkit.nn.head import Head
-        from gptkit.nn.position import Position
-        from gptkit.nn.stacked import StackedLinear
 
-        outer = {
-            id(parameter)
-            for module in model.modules()
-            if isinstance(module, (Embedding, Head, Position, nn.Embedding))
-            for parameter in module.parameters()
-        }
-        biases = stacked_biases(model)
-        hidden = [p for p in trainable(model) if p.ndim == 2 and id(p) not in outer | biases]
-        stacks = [m.weight for m in model.modules() if isinstance(m, StackedLinear) and m.weight.requires_grad]
-        chosen = {id(p) for p in (*hidden, *stacks)}
-        rest = [p for p in trainable(model) if id(p) not in chosen]
+        parameters = trainable(model)
+        hidden = [grouped for grouped in parameters if grouped.options.hidden and grouped.parameter.ndim == 2]
+        stacks = [grouped for grouped in parameters if grouped.options.hidden and grouped.parameter.ndim == 3]
+        chosen = {id(grouped) for grouped in (*hidden, *stacks)}
+        rest = [grouped for grouped in parameters if id(grouped) not in chosen]
         parts: list[Optimizer] = []
         if hidden:
             muon = torch.optim.Muon(
-                hidden,
+                decay_groups(hidden, self.learning_rate, self.weight_decay),
                 lr=self.learning_rate,
                 weight_decay=self.weight_decay,
                 momentum=self.momentum,
@@ -96,7 +85,7 @@ class MuonSpec(OptimizerSpec):
             parts.append(muon)
         if stacks:
             stacked = StackedMuon(
-                stacks,
+                decay_groups(stacks, self.learning_rate, self.weight_decay),
                 lr=self.learning_rate,
                 weight_decay=self.weight_decay,
                 momentum=self.momentum,
@@ -107,7 +96,7 @@ class MuonSpec(OptimizerSpec):
             parts.append(stacked)
         if rest:
             adamw = torch.optim.AdamW(
-                decay_groups(rest, self.weight_decay, False, biases),
+                decay_groups(rest, self.adamw_learning_rate or self.learning_rate, self.weight_decay),
                 lr=self.adamw_learning_rate or self.learning_rate,
                 betas=self.adamw_betas,
                 fused=True if can_fuse(rest) else None,

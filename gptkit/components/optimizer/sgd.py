@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from gptkit.components.optimizer.groups import decay_groups, stacked_biases, trainable
+from gptkit.components.optimizer.groups import decay_groups, trainable
 from gptkit.core.errors import Problem
 from gptkit.kinds.optimizer import OptimizerSpec
 
@@ -44,7 +44,7 @@ class SGDSpec(OptimizerSpec):
         import torch
 
         return torch.optim.SGD(
-            decay_groups(trainable(model), self.weight_decay, False, stacked_biases(model)),
+            decay_groups(trainable(model), self.learning_rate, self.weight_decay),
             lr=self.learning_rate,
             momentum=self.momentum,
             nesterov=self.nesterov,
