@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,10 +13,11 @@ from torch import Tensor
 
 from gptkit.checkpoint.store import CheckpointStore
 from gptkit.core.atomic import atomic_directory
-from gptkit.core.errors import ExternalModelError, TokenizerError
+from gptkit.core.errors import ExternalModelError, SpecError, TokenizerError
 from gptkit.core.registry import Registry
 from gptkit.files import validate_data
 from gptkit.interop.conversion import Move, check_tensors, family_of, pair, read_model
+from gptkit.interop.sampling import sampler_of
 from gptkit.interop.selection import detect_format
 from gptkit.interop.tensor_files import counted, write_tensors
 from gptkit.kinds.format import ExternalTokenizer, Progress, TensorEntry, Tensors
@@ -27,6 +29,8 @@ from gptkit.runs.run import Run, load
 from gptkit.runs.spec import ExperimentSpec
 
 __all__ = ["convert_model", "import_model"]
+
+_log = logging.getLogger("gptkit")
 
 
 def import_model(path: str | Path, folder: str | Path, **options: Any) -> Run:
@@ -83,7 +87,9 @@ def convert_model(
     stored = external.tokenizer() if tokenizer is None else ExternalTokenizer(_as_mapping(tokenizer))
     # A tokenizer without files of its own is read from the run's copy.
     own = {"path": str(run.tokenizer.resolve())} if stored.files else {}
-    spec = _experiment(model, name or _stem(source) or "imported", {**stored.spec, **own}, registry)
+    generation = dict(external.generation())
+    title = name or _stem(source) or "imported"
+    spec = _experiment(model, title, {**stored.spec, **own}, sampler_of(generation), registry)
     try:
         shell = GPT(spec.model, device="meta")
     except (RuntimeError, OverflowError) as error:
@@ -98,7 +104,6 @@ def convert_model(
         )
 
     imported: dict[str, Any] = {"family": family.component_name(), "format": chosen.component_name(), "from": source.name}
-    generation = dict(external.generation())
     if generation:
         imported["generation"] = generation
     if tokenizer is None and external.token_settings():
@@ -131,8 +136,17 @@ def _require_allowed(run: RunFolder, overwrite: bool) -> None:
         run.require_free()
 
 
-def _experiment(model: Any, name: str, tokenizer: Any, registry: Registry | None) -> ExperimentSpec:
+def _experiment(
+    model: Any, name: str, tokenizer: Any, sampler: list[dict[str, Any]] | None, registry: Registry | None
+) -> ExperimentSpec:
     data = {"name": name[:200], "tokenizer": tokenizer, "model": model.model_dump(mode="json")}
+    if sampler is not None:
+        try:
+            return validate_data({**data, "sampler": sampler}, ExperimentSpec, registry)
+        except SpecError as error:
+            if not all(problem.path[:1] == ("sampler",) for problem in error.problems):
+                raise
+            _log.warning("the model's defaults of generation are not usable, and the default sampler is kept: %s", error)
     return validate_data(data, ExperimentSpec, registry)
 
 
