@@ -61,7 +61,8 @@ def export(
 
     with transfer("exporting", quiet) as progress:
         made = write(run, target, to=to, options=_options(type, options or []), family=family, progress=progress)
-    console.note(f"exported to {made.path}")
+    if not quiet:
+        console.note(f"exported to {made.path}")
     for remark in made.remarks:
         console.warn(remark)
 

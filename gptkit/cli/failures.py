@@ -34,6 +34,25 @@ __all__ = ["Command", "Commands", "debugging", "report"]
 USER, CRASH, INTERRUPTED = 2, 1, 130
 
 
+_VERBS = {
+    **dict.fromkeys(("chat", "talk", "ask", "converse"), 'generate RUN --chat "What a user says"'),
+    **dict.fromkeys(("sample", "run", "infer", "complete", "predict", "inference"), 'generate RUN "A prompt"'),
+    **dict.fromkeys(("eval", "test", "score", "perplexity", "benchmark"), "evaluate RUN"),
+    **dict.fromkeys(("convert", "load", "pull", "download"), "import PATH"),
+    **dict.fromkeys(("save", "quantize", "quantise"), "export RUN"),
+    **dict.fromkeys(("info", "inspect", "summary", "describe", "print"), "show FILE|RUN"),
+    **dict.fromkeys(("validate", "lint", "verify"), "check FILE"),
+    **dict.fromkeys(("init", "create", "start"), "new FILE"),
+    **dict.fromkeys(("list", "ls", "kinds"), "components"),
+    **dict.fromkeys(("resume", "continue", "finetune", "fine-tune"), "train --resume RUN"),
+    **dict.fromkeys(("fit", "pretrain", "learn"), "train FILE"),
+    "compare": "diff ONE OTHER",
+    "version": "--version",
+    "help": "--help",
+}
+"""Commands by verbs that other programs use for them."""
+
+
 def debugging() -> bool:
     """Return whether tracebacks are requested."""
     return os.environ.get("GPTKIT_DEBUG", "") not in ("", "0")
@@ -64,6 +83,12 @@ class Commands(TyperGroup):
                 # The epilog of the help mentions them.
                 param.hidden = True
         return params
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        wanted = _VERBS.get(args[0].lower()) if args and self.get_command(ctx, args[0]) is None else None
+        if wanted is not None:
+            ctx.fail(f"No such command '{args[0]}'. Did you mean: gptkit {wanted}")
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         with _messages(), _exit_codes():

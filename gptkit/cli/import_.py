@@ -63,6 +63,8 @@ def import_model(
     target = folder if folder is not None else Path("runs") / name
     with transfer("importing", quiet) as progress:
         convert_model(source, target, format=format, tokenizer=tokenizer, overwrite=overwrite, progress=progress)
+    if quiet:
+        return
     console.note(f"imported into {target}")
     console.note(f'generate: gptkit generate {target} "Once upon a time"')
 

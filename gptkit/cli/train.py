@@ -86,6 +86,8 @@ def _finish(run: Run, *, quiet: bool) -> None:
             # Otherwise the progress display has printed the message.
             console.note(f"stopped after step {run.step}; continue with: gptkit train --resume {run.folder}")
         raise typer.Exit(INTERRUPTED)
+    if quiet:
+        return
     from gptkit.runs.folder import RunFolder
 
     folder = RunFolder(run.folder)

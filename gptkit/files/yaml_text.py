@@ -7,6 +7,7 @@ bounds hold while reading. Plain scalars follow the core schema: ``1e-5`` is a n
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -72,12 +73,31 @@ def parse_yaml(text: str, source: str) -> Node:
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = Place(source, mark.line + 1, mark.column + 1) if mark else Place(source)
-        what = ", ".join(str(part).strip() for part in (error.context, error.problem) if part)
+        what = _in_plain_words(error, text.split("\n"))
         reader.builder.stop(f"not valid YAML: {what}", place, ())
     except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError, NotImplementedError):
         # The scanner trips over some malformed directives and escapes in ways of its own.
         reader.builder.stop("not valid YAML", Place(source, reader.line), ())
     return reader.builder.finish()
+
+
+_PLAIN = (
+    (r"'\\t'|tab character", "a tab; indent with spaces"),
+    (r"mapping values are not allowed", "a ': ' inside a value, or a line that is indented too far; quote such a value"),
+    (r"expected <block end>|did not find expected", "its indentation does not match the lines above"),
+    (r"could not find expected ':'", "a key without ': ' behind it"),
+    (r"found unexpected end of stream", "a quote or bracket that is not closed"),
+)
+
+
+def _in_plain_words(error: MarkedYAMLError, lines: Sequence[str]) -> str:
+    """What is wrong, with the line; in the parser's words where it is none of the usual errors."""
+    mark = error.problem_mark or error.context_mark
+    problem = str(error.problem or "")
+    plain = next((words for pattern, words in _PLAIN if re.search(pattern, problem)), None)
+    if plain is None or mark is None or mark.line >= len(lines):
+        return ", ".join(str(part).strip() for part in (error.context, error.problem) if part)
+    return f"{plain}, in the line {shortened(lines[mark.line].strip())!r}"
 
 
 class _Reader:
