@@ -224,7 +224,8 @@ class SoftmaxAttention(Attention):
 
         def make() -> Tensor:
             bias = position.bias(forward.query_positions, forward.key_positions(mask.key_offset, mask.n_keys))
-            assert bias is not None
+            if bias is None:
+                return mask.additive(dtype)
             return bias.to(dtype).masked_fill(~mask.dense(), float("-inf"))
 
         key = (self.position_key, "term", mask.key_offset, mask.n_keys, self.window, self.chunk, dtype)
