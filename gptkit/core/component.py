@@ -150,7 +150,7 @@ class Component(Spec):
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         if not cls.is_kind():
-            return handler(schema)
+            return super().__get_pydantic_json_schema__(schema, handler)
         # Components nest, so the definition cannot be inlined; gptkit.reflect.schema replaces this by a reference.
         return {"x-kind": cls.kind}
 

@@ -1,4 +1,4 @@
-"""Spec files: YAML, TOML or JSON to plain data that knows where it stands, and mistakes told with line and column."""
+"""Spec files: YAML, TOML or JSON read into plain data with locations, and errors reported with line and column."""
 
 from __future__ import annotations
 

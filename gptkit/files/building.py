@@ -1,4 +1,4 @@
-"""What the three formats have in common: a tree built from events, within bounds, keeping every mistake it meets."""
+"""What the three formats have in common: a tree built from events, within bounds, that collects every error."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Built:
 class Builder:
     """Builds nodes from events in the order of the text.
 
-    Mistakes that leave the rest readable are kept in `problems` and raised together by `finish`; `stop` raises at once.
+    Errors that leave the rest readable are kept in `problems` and raised together by `finish`; `stop` raises at once.
     """
 
     source: str
@@ -83,13 +83,13 @@ class Builder:
         return tuple(parts)
 
     def note(self, message: str, place: Place, path: Path | None = None) -> None:
-        """Keep a mistake, and read on."""
+        """Record an error, and read on."""
         self.problems.append(Problem(self.path if path is None else path, message, *place))
         if len(self.problems) >= MAX_PROBLEMS:
             self.stop(f"and more: only the first {MAX_PROBLEMS} mistakes are told", place, ())
 
     def stop(self, message: str, place: Place, path: Path | None = None) -> NoReturn:
-        """Raise a mistake after which nothing can be read, with those kept so far."""
+        """Raise an error after which nothing can be read, with those recorded so far."""
         self.problems.append(Problem(self.path if path is None else path, message, *place))
         raise SpecError(self.problems)
 

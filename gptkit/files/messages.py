@@ -1,4 +1,4 @@
-"""Pydantic's errors in gptkit's voice: short, lower-case, with the remedy."""
+"""Messages for pydantic's errors: short, lower-case, with the remedy."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def _unknown_key(key: str, found: Trace, registry: Registry) -> str:
     listed = f"fields: {', '.join(fields)}" if fields else "it has no fields"
     having = [name for name, entry in registry.entries(owner.kind).items() if key in entry.cls.model_fields]
     if having:
-        # The field is spelt right; it is the component that was mistaken.
+        # The field is spelt right; it is the component that is the wrong one.
         remedy = f"{_listed(having, 'and')} {'has' if len(having) == 1 else 'have'} it ({listed})"
     else:
         remedy = did_you_mean(key, fields, "fields") if fields else listed

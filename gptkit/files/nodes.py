@@ -69,7 +69,7 @@ def lift(data: Any, place: Place = NOWHERE) -> Node:
 
 
 def merge(base: Any, over: Any) -> Any:
-    """`base` with `over` laid on top: the rule of ``extends``, ``--set`` and per-layer overrides.
+    """`base` merged with `over`: the rule of ``extends``, ``--set`` and per-layer overrides.
 
     Mappings merge key by key; lists and scalars replace. Components are the exception, for the fields of one mean
     nothing to another: a mapping with another ``name`` than the base's replaces it whole, and so does a name alone. The

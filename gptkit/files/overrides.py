@@ -114,9 +114,9 @@ class _Override:
         if self.parts[0] == "extends":
             self.stop("'extends' belongs in a spec file", ())
         self.value = self.read(root)
-        return merge_roots(root, self.laid(root, 0))
+        return merge_roots(root, self.merged(root, 0))
 
-    def laid(self, node: Node | None, depth: int) -> Node:
+    def merged(self, node: Node | None, depth: int) -> Node:
         """The value wrapped in the keys that lead to it, with the lists on the way as they are."""
         if depth == len(self.parts):
             return self.value
@@ -126,7 +126,7 @@ class _Override:
         if node is not None and isinstance(node.value, (bool, int, float)):
             shown = str(node.value).lower()
             self.stop(f"is {shown}, which has no {part!r} below it", path)
-        child = self.laid(None if node is None else node.child(part), depth + 1)
+        child = self.merged(None if node is None else node.child(part), depth + 1)
         return Node({part: child}, self.place, self.place)
 
     def in_list(self, node: Node, items: list[Node], depth: int) -> Node:
@@ -138,7 +138,7 @@ class _Override:
         if index >= len(items):
             self.stop(f"{count}, counted from 0; there is no {index}", path)
         changed = list(items)
-        changed[index] = merge_nodes(items[index], self.laid(items[index], depth + 1))
+        changed[index] = merge_nodes(items[index], self.merged(items[index], depth + 1))
         return node.below(changed)
 
 

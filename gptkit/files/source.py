@@ -25,7 +25,7 @@ _PARSERS = {".yaml": parse_yaml, ".yml": parse_yaml, ".toml": parse_toml, ".json
 
 @dataclass(frozen=True)
 class Source:
-    """A spec as it was read: the file, everything it extends, and the overrides laid over it."""
+    """A spec as it was read: the file, everything it extends, and the overrides merged into it."""
 
     path: Path
     """The file that was asked for."""
@@ -83,7 +83,7 @@ def read(
 
     Args:
         path: a .yaml, .yml, .toml or .json file, or the name of a shipped spec.
-        overrides: ``"model.position=alibi"`` and the like, laid over in order; see `gptkit.files.merge` for the rule.
+        overrides: ``"model.position=alibi"`` and the like, merged in order; see `gptkit.files.merge` for the rule.
         shipped: specs that may be named in place of a file, here and in ``extends``.
         types_at: returns the types of a spec's fields, by which overrides of texts are taken literally.
 

@@ -1,4 +1,4 @@
-"""From data to a spec, or to every mistake in it, told where it stands."""
+"""Validates data as a spec, or reports every error in it with its location."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def validate(source: Source, spec_class: type[S], registry: Registry | None = No
         registry: where components are looked up; by default what is installed.
 
     Raises:
-        SpecError: one problem per mistake, located, in the order of the file.
+        SpecError: one problem per error, located, in the order of the file.
     """
     return _validate(source.data, spec_class, registry, source)
 
@@ -57,7 +57,7 @@ def _validate(data: Mapping[str, Any], spec_class: type[S], registry: Registry |
 
 
 def _check_requires(data: Mapping[str, Any], source: Source | None) -> None:
-    """What the spec requires is told alone: without it, other mistakes mean little."""
+    """Unmet requirements are reported alone: without what is missing, other errors mean little."""
     requires = data.get("requires")
     if not isinstance(requires, (list, tuple)) or not all(isinstance(item, str) for item in requires):
         return
@@ -111,7 +111,7 @@ def _likeliest_branches(found: Sequence[_Found]) -> list[_Found]:
 
 
 def _groups(found: Iterable[_Found]) -> list[list[_Found]]:
-    """Errors that mean one mistake: the branches of a union at one path. The others stay alone."""
+    """Errors with one cause: the branches of a union at one path. The others stay alone."""
     items = list(found)
     branches: dict[Path, list[_Found]] = {}
     groups: list[list[_Found]] = []
@@ -133,7 +133,7 @@ def _groups(found: Iterable[_Found]) -> list[list[_Found]]:
 def _as_written(path: Path, data: Any) -> Path:
     """The path as the file has it.
 
-    The model hands its parts down to each entry of `layers`, so a mistake in one is found in all of them; it is told
+    The model passes its parts on to each entry of `layers`, so an error in one is found in all of them; it is reported
     once, where it was written. And the `name` of a component written as a name alone is the component itself.
     """
     for index in range(len(path) - 2):

@@ -9,7 +9,7 @@ import pytest
 
 from gptkit.core.registry import Registry, default_registry
 from gptkit.kinds.norm import NormSpec
-from tests.fake_plugins import make, plugin
+from tests.support.fake_plugins import make, plugin
 
 from .conftest import Call
 

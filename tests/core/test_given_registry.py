@@ -28,7 +28,7 @@ from gptkit.reflect.schema import json_schema
 from gptkit.runs.opening import open_spec
 from gptkit.runs.spec import ExperimentSpec
 from gptkit.testing import instances, run_checks
-from tests.fake_plugins import FakeDistribution, FakeEntryPoint, plugin
+from tests.support.fake_plugins import FakeDistribution, FakeEntryPoint, plugin
 
 
 class QuietSpec(RMSNormSpec):

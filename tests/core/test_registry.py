@@ -18,7 +18,7 @@ from gptkit.core.hooks import hookimpl
 from gptkit.core.registry import Registry, default_registry
 from gptkit.core.requirements import unmet_requirements
 from gptkit.core.suggestions import did_you_mean
-from tests.fake_plugins import Mixer, Norm, Plain, Whole, make, plugin, registry
+from tests.support.fake_plugins import Mixer, Norm, Plain, Whole, make, plugin, registry
 
 
 def record(of: Registry, distribution: str):

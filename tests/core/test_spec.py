@@ -13,7 +13,7 @@ from gptkit.core.spec import Spec, describe, fail, shortened, validation_error
 from gptkit.files import validate_data
 from gptkit.model.spec import ModelSpec
 from gptkit.runs.spec import ExperimentSpec
-from tests.fake_plugins import Exact, Gate, Mixer, Norm, Part, Plain, Whole, make, plugin, registry
+from tests.support.fake_plugins import Exact, Gate, Mixer, Norm, Part, Plain, Whole, make, plugin, registry
 
 CONTEXT = {"registry": registry(plugin("theirs", [make("mine")]))}
 

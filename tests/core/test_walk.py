@@ -10,7 +10,7 @@ from gptkit.core.component import Component
 from gptkit.core.diff import ABSENT, differences
 from gptkit.core.spec import Spec
 from gptkit.core.walk import Path, components, map_components
-from tests.fake_plugins import Exact, Gate, Norm, Plain
+from tests.support.fake_plugins import Exact, Gate, Norm, Plain
 
 
 class Tree(Spec):

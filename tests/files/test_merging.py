@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gptkit.files import merge, read
 from gptkit.files.source import MAX_EXTENDS
-from tests.fake_plugins import Plain
+from tests.support.fake_plugins import Plain
 
 RMS = {"name": "rms", "eps": 1e-6}
 

@@ -12,7 +12,7 @@ from gptkit.core.errors import Problem, SpecError
 from gptkit.core.spec import Spec, validation_error
 from gptkit.files import read, validate, validate_data
 from gptkit.files.validation import MAX_PROBLEMS
-from tests.fake_plugins import Exact, Gate, Mixer, Norm, Part, Plain, Whole, make, plugin, registry
+from tests.support.fake_plugins import Exact, Gate, Mixer, Norm, Part, Plain, Whole, make, plugin, registry
 
 REGISTRY = registry(
     plugin("theirs", [make("other", Norm, __annotations__={"name": Literal["other"], "power": int}, power=2)])

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from fake_plugins import FakeDistribution, FakeEntryPoint
 
 import gptkit
 from gptkit.components import plugin as components
@@ -17,6 +16,7 @@ from gptkit.core.errors import GptkitError
 from gptkit.core.registry import Registry
 from gptkit.interop import plugin as families
 from gptkit.kinds import plugin as kinds
+from tests.support.fake_plugins import FakeDistribution, FakeEntryPoint
 
 transformers = pytest.importorskip("transformers")
 

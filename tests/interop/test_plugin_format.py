@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 import torch
 from interop.gguf_models import DECODER, make_run
-from plugin_registry import registry_of
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
@@ -23,6 +22,7 @@ from gptkit.core.errors import ExternalModelError
 from gptkit.core.registry import Registry
 from gptkit.docs.pages import pages
 from gptkit.interop.selection import detect_format, export_format, formats
+from tests.support.plugin_registry import registry_of
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 import pytest
-from fake_plugins import plugin
 from pydantic import Field, ValidationError
 
 from gptkit.core.errors import Problem
@@ -15,6 +14,7 @@ from gptkit.core.registry.plugin import installed
 from gptkit.kinds.activation import ActivationSpec
 from gptkit.kinds.position import PositionSpec
 from gptkit.model.spec import ModelSpec
+from tests.support.fake_plugins import plugin
 
 
 class Broken(PositionSpec):

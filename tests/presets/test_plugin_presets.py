@@ -7,7 +7,6 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from plugin_registry import registry_of
 from typer.testing import CliRunner
 
 import gptkit
@@ -18,6 +17,7 @@ from gptkit.core.registry import Registry
 from gptkit.docs.models import page
 from gptkit.docs.pages import pages
 from gptkit.presets.catalog import find, groups, presets
+from tests.support.plugin_registry import registry_of
 
 TEXT = """# {name}: a model of one layer
 name: {name}

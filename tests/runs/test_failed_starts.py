@@ -14,7 +14,7 @@ from gptkit.core.errors import CheckpointError, DataError, GptkitError, Requirem
 from gptkit.core.registry import Registry
 from gptkit.runs.folder import RunFolder
 from gptkit.runs.run import Run
-from tests import fake_plugins
+from tests.support import fake_plugins
 
 torch.set_num_threads(1)
 

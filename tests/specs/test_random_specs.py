@@ -10,7 +10,6 @@ import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from specs.strategies import component
 
 from gptkit.checkpoint.store import CheckpointStore, load_weights
 from gptkit.core.errors import GptkitError, SpecError
@@ -19,6 +18,7 @@ from gptkit.model.gpt import GPT
 from gptkit.model.spec import ModelSpec
 from gptkit.presets.catalog import shipped
 from gptkit.runs.spec import ExperimentSpec
+from tests.support.strategies import component
 
 V, CONTEXT = 23, 8
 

@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Literal
 
 import pytest
 import torch
-from fake_plugins import plugin, registry
 from pydantic import Field, ValidationError
 
 from gptkit.components.schedule.constant import ConstantSpec
@@ -26,6 +25,7 @@ from gptkit.testing import (
 )
 from gptkit.testing.check import same
 from gptkit.testing.subject import Subject
+from tests.support.fake_plugins import plugin, registry
 
 
 class Overshooting(ConstantSpec):

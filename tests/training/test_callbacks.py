@@ -22,7 +22,7 @@ from gptkit.kinds.callback import Callback, CallbackSpec, StepPlan, Training
 from gptkit.training.config import TrainingSpec
 from gptkit.training.loop import Trainer
 from gptkit.training.resume import CHANGEABLE, Fixed
-from tests.fake_plugins import FakeDistribution, FakeEntryPoint
+from tests.support.fake_plugins import FakeDistribution, FakeEntryPoint
 
 from .conftest import MakeTrainer, batch, make_model
 

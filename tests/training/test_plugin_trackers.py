@@ -13,7 +13,7 @@ import gptkit
 from gptkit.core.hooks import hookimpl
 from gptkit.core.registry import Registry, default_registry
 from gptkit.kinds.tracker import Tracker
-from tests.fake_plugins import FakeDistribution, FakeEntryPoint
+from tests.support.fake_plugins import FakeDistribution, FakeEntryPoint
 
 SPEC = {
     "tokenizer": "byte",

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from fake_plugins import FakeDistribution, FakeEntryPoint
-
 from gptkit.components import plugin as components
 from gptkit.core.registry import Registry
 from gptkit.interop import plugin as interop
 from gptkit.kinds import plugin as kinds
+from tests.support.fake_plugins import FakeDistribution, FakeEntryPoint
 
 __all__ = ["registry_of"]
 
