@@ -157,7 +157,9 @@ class GPT(nn.Module):
 
         Raises:
             StateError: more tokens than the context length or the cache's capacity.
+            GptkitError: the ids are not rows of tokens, or (on the CPU) an id is outside the vocabulary.
         """
+        self._check_ids(ids_BT)
         n_tokens = ids_BT.shape[1]
         offset: int | Tensor = 0
         if prefix_B is not None:
@@ -252,6 +254,23 @@ class GPT(nn.Module):
 
     def _changes_between(self, old: int, new: int) -> bool:
         return any(position.changes_between(old, new, self.spec.context()) for position in self._by_length)
+
+    def _check_ids(self, ids_BT: Tensor) -> None:
+        if ids_BT.dim() != 2:
+            shape = tuple(ids_BT.shape)
+            raise GptkitError(
+                f"token ids have the shape (rows, tokens), and these have {shape}", hint="For one text: model(ids[None])."
+            )
+        # A single token comes from a sampler; on other devices the check would wait for the device.
+        if ids_BT.shape[1] < 2 or ids_BT.device.type != "cpu" or torch.compiler.is_compiling():
+            return
+        lowest, highest = (int(each) for each in ids_BT.aminmax())
+        if lowest < 0 or highest >= self.vocab_size:
+            wrong = lowest if lowest < 0 else highest
+            raise GptkitError(
+                f"the token id {wrong} is outside the vocabulary of {self.vocab_size}",
+                hint="Use the tokenizer that the model was trained with.",
+            )
 
     def _check_prefix(self) -> None:
         for attention in self.attentions():
