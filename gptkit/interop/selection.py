@@ -23,6 +23,9 @@ __all__ = ["DEFAULT", "choose_family", "detect_format", "export_format", "format
 DEFAULT = "hugging-face"
 """The format of an export where neither the user nor the path's suffix names one."""
 
+_OTHER_SUFFIXES = frozenset({".bin", ".ckpt", ".ggml", ".gguf", ".h5", ".onnx", ".pt", ".pth", ".safetensors", ".tflite"})
+"""Suffixes of model files, which are not taken for the name of a directory."""
+
 _FAILED = (LookupError, AttributeError, TypeError, ValueError, ArithmeticError, StopIteration)
 
 
@@ -104,6 +107,10 @@ def export_format(
             raise ExternalModelError(
                 f"several formats write {suffix} files: {', '.join(fitting)}", hint="Name one with --to."
             )
+        if not fitting and suffix in _OTHER_SUFFIXES:
+            writable = ", ".join(sorted(name for name, spec in formats(registry).items() if spec.can_write))
+            hint = f"Formats that can be written: {writable}. {DEFAULT} writes a directory, whose name has no such suffix."
+            raise ExternalModelError(f"no installed format writes {suffix} files", hint=hint)
         chosen = fitting[0] if fitting else DEFAULT
     if options:
         data = {"name": chosen} if isinstance(chosen, str) else dict(chosen)

@@ -68,3 +68,10 @@ def test_unusable_defaults_of_generation_do_not_stop_an_import(sound: Path, tmp_
     (folder / "generation_config.json").write_text(json.dumps({"do_sample": True, "temperature": -1}))
     run = gptkit.import_model(folder, tmp_path / "run", tokenizer="byte")
     assert [link.name for link in run.spec.sampler] == ["temperature", "top-k"]
+
+
+def test_an_export_to_a_file_of_no_installed_format(call: Call, run: Path, tmp_path: Path) -> None:
+    said = call("export", run, tmp_path / "model.onnx", code=2).stderr
+    assert "no installed format writes .onnx files" in said
+    assert "gguf, hugging-face" in said
+    assert "'onnx'" in call("export", run, tmp_path / "model", "--to", "onnx", code=2).stderr
