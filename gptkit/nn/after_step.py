@@ -24,5 +24,7 @@ class AfterStep(Protocol):
 def after_step(model: nn.Module) -> None:
     """Call `after_step` of every module that has it; a training loop does so after each optimizer step."""
     for module in model.modules():
-        if isinstance(module, AfterStep):
-            module.after_step()
+        # Not isinstance with the protocol, whose answer per class is cached for good.
+        update = getattr(module, "after_step", None)
+        if update is not None:
+            update()
