@@ -20,7 +20,7 @@ def own_files(directory: Path) -> list[Path]:
 
 
 def remove_checkpoint(path: Path, whole: Path) -> None:
-    """Remove the files of a checkpoint; what else lies beside them goes (back) to the directory `whole`."""
+    """Remove the files of a checkpoint; other files are moved to the directory `whole`."""
     for file in own_files(path):
         file.unlink()
     others = list(path.iterdir())

@@ -60,7 +60,7 @@ def weights(model: nn.Module, replaced: Mapping[str, Tensor] | None = None) -> d
     memory: set[int] = set()
     for name, tensor in named_tensors(model).items():
         if id(tensor) in seen:
-            # Tied: the model knows its other name, and so finds it again when it loads.
+            # Tied: the model restores it under its other name when loading.
             continue
         seen.add(id(tensor))
         stored = _own(tensor if replaced is None else replaced.get(name, tensor))
@@ -224,7 +224,7 @@ def unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
         return packed
     ((kind, content),) = packed.items()
     if kind == "tensor":
-        # Copied: the file is mapped, and may be pruned while the training goes on.
+        # Copied: the file is memory-mapped, and may be pruned during training.
         return tensors[content].clone()
     if kind == "dict":
         return {key: unpack(item, tensors) for key, item in content}

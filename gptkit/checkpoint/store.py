@@ -52,7 +52,7 @@ class CheckpointStore:
     """The checkpoints of one run.
 
     Args:
-        folder: where they stand; made when the first is saved.
+        folder: their directory; created when the first is saved.
         keep: how many are kept, the newest ones.
     """
 
@@ -61,7 +61,7 @@ class CheckpointStore:
         self.keep = keep
 
     def path(self, step: int) -> Path:
-        """Where the checkpoint after `step` steps stands."""
+        """Return the directory of the checkpoint after `step` steps."""
         return self.folder / f"step-{step:08d}"
 
     def steps(self) -> list[int]:

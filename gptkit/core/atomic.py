@@ -1,6 +1,6 @@
 """Write files and directories that appear complete or not at all.
 
-Everything that gptkit writes goes through this module. Content is written under a temporary name in the directory of its
+All files that gptkit writes are written with this module. Content is written under a temporary name in the directory of its
 destination, flushed to the disk, and renamed: an interruption leaves the previous file or the new one, never a part of one.
 Temporary entries of a killed process are removed by the next process that writes to the same destination.
 

@@ -5,17 +5,17 @@
     GptkitError                      something the user can put right; the CLI prints it and exits with 2
     ├── SpecError                    a spec (file) is invalid; carries one Problem per error
     ├── RegistryError                the set of installed components is inconsistent
-    │   ├── UnknownComponentError    no component of that name; says the near match
+    │   ├── UnknownComponentError    no component of that name; suggests the closest
     │   ├── CollisionError           two distributions took one name
     │   └── RequirementError         `requires` of a spec or run is not met
-    ├── TokenizerError               a tokenizer cannot be had, trained or loaded
+    ├── TokenizerError               a tokenizer is unavailable, or cannot be trained or loaded
     ├── DataError                    a corpus is missing, empty or unreadable
     ├── FileError                    a file may not be read, or cannot be written
     ├── CapacityError                the model cannot fit; carries the numbers
     ├── StateError                   a cache was asked for what it cannot hold or undo
     ├── CheckpointError              a run or checkpoint is missing, damaged or of another shape
     ├── ExternalModelError           an external model is damaged, or one of the two sides cannot express the other
-    └── TrainingError                training cannot go on (a loss that is not finite, say)
+    └── TrainingError                training cannot continue (the loss is not finite, for example)
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class RequirementError(RegistryError):
 
 
 class TokenizerError(GptkitError):
-    """A tokenizer cannot be had, trained or loaded."""
+    """A tokenizer is unavailable, or cannot be trained or loaded."""
 
 
 class DataError(GptkitError):
@@ -165,4 +165,4 @@ class ExternalModelError(GptkitError):
 
 
 class TrainingError(GptkitError):
-    """Training cannot go on."""
+    """Training cannot continue."""

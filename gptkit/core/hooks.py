@@ -1,4 +1,4 @@
-"""The plugin door: every hook a distribution can implement, and what it promises.
+"""Plugin interface: every hook that a distribution can implement, and its contract.
 
 A plugin is a module (or object) named by an entry point of the group ``gptkit``::
 

@@ -1,4 +1,4 @@
-"""Git LFS pointers: small texts that stand in for large files in a clone without them."""
+"""Git LFS pointers: small text files that replace large files in a clone without them."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def resolve(spec: C, context: Any, path: Path = ()) -> C:
 
     Args:
         context: the build context of the outermost component; `Component.inner_context` derives those of nested ones.
-        path: where the spec stands, for error messages.
+        path: location of the spec, for error messages.
 
     Raises:
         ValidationError: a component's `resolved` raised, or did not return a component.

@@ -41,7 +41,7 @@ class _Frame:
 
 @dataclass(slots=True)
 class Built:
-    """A finished node, how many nodes it holds and how deep they go; what an alias needs to know."""
+    """A finished node with its number of nodes and depth, which an alias counts again."""
 
     node: Node
     size: int = 1
@@ -68,7 +68,7 @@ class Builder:
 
     @property
     def key_place(self) -> Place | None:
-        """Where the key of the value that comes next stands."""
+        """Location of the key of the next value."""
         return self._open[-1].key if self._open else None
 
     @property
@@ -86,7 +86,7 @@ class Builder:
         """Record an error, and read on."""
         self.problems.append(Problem(self.path if path is None else path, message, *place))
         if len(self.problems) >= MAX_PROBLEMS:
-            self.stop(f"and more: only the first {MAX_PROBLEMS} mistakes are told", place, ())
+            self.stop(f"and more: only the first {MAX_PROBLEMS} errors are shown", place, ())
 
     def stop(self, message: str, place: Place, path: Path | None = None) -> NoReturn:
         """Raise an error after which nothing can be read, with those recorded so far."""

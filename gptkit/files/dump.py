@@ -26,7 +26,7 @@ def dump_yaml(data: Mapping[str, Any]) -> str:
             ``spec.model_dump(mode="json")``.
 
     Raises:
-        TypeError: something else stands in the data.
+        TypeError: the data contains another type.
         ValueError: a number is not finite.
     """
     if not data:
@@ -53,7 +53,7 @@ def _item(head: str, value: Any, indent: int) -> Iterator[str]:
         yield head
         yield from _block(value, indent + 2)
     else:
-        # The first line of what a dash holds may stand right behind it.
+        # The first line of a list item may follow its dash.
         lines = _block(value, indent + 2)
         yield f"{head} {next(lines).lstrip(' ')}"
         yield from lines
@@ -68,7 +68,7 @@ def _block(value: Any, indent: int) -> Iterator[str]:
 
 
 def _reads_well(value: Any) -> bool:
-    """Whether a collection may stand on one line: empty ones, components, and lists of scalars."""
+    """Return whether a collection is written on one line: empty ones, components, and lists of scalars."""
     if not value:
         return True
     if isinstance(value, Mapping):

@@ -23,7 +23,7 @@ def parse_json(text: str, source: str) -> Node:
     """The tree of a JSON text.
 
     Raises:
-        SpecError: with every mistake that could be found.
+        SpecError: lists every error found.
     """
     reader = _Reader(text, source)
     reader.skip()
@@ -128,6 +128,6 @@ class _Reader:
         if word is None:
             self.stop("expected a value")
         if word.group() not in _CONSTANTS:
-            self.stop(f"{shortened(word.group())!r} is no JSON value; texts need double quotes")
+            self.stop(f"{shortened(word.group())!r} is not a JSON value; strings need double quotes")
         self.offset = word.end()
         return _CONSTANTS[word.group()]

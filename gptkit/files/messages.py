@@ -79,12 +79,12 @@ def message(error: ErrorDetails, found: Trace, registry: Registry) -> str:
     if kind == "finite_number":
         return f"must be a finite number, got {_bare(error['input'])}"
     text = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    # Our own sentences start in lower case, but for names; only pydantic's need it.
+    # gptkit's messages already start in lower case; only pydantic's are converted.
     return text[:1].lower() + text[1:] if text.startswith(("Input ", "Value ", "Unable ")) else text
 
 
 def _indexed(value: Any) -> bool:
-    """Whether it is what `--set list.0.key=value` makes where there is no list."""
+    """Return whether the value results from `--set list.0.key=value` without an existing list."""
     return isinstance(value, Mapping) and len(value) > 0 and all(str(key).isdigit() for key in value)
 
 

@@ -1,7 +1,7 @@
 """Data with places, and the one rule by which one spec overrides another.
 
 A spec file is read into a tree of `Node`, so that what was merged from several files and from the command line still
-says where each value stands.
+records the location of each value.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Scalar: TypeAlias = str | int | float | bool | None
 
 
 class Place(NamedTuple):
-    """Where something stands. Line and column count from 1, and are None in what came from no file."""
+    """Source location. Line and column count from 1, and are None for values that are not from a file."""
 
     file: str | None = None
     line: int | None = None
@@ -30,7 +30,7 @@ NOWHERE = Place()
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A value, where it stands, and where the key stands that it belongs to (None in a list and at the root)."""
+    """A value with its location and the location of its key (None in a list and at the root)."""
 
     value: Scalar | dict[str, Node] | list[Node]
     place: Place = NOWHERE
@@ -58,7 +58,7 @@ class Node:
 
 
 def lift(data: Any, place: Place = NOWHERE) -> Node:
-    """Plain data, or a spec, as nodes that all stand at one place."""
+    """Convert plain data, or a spec, to nodes with one location."""
     if isinstance(data, BaseModel):
         data = data.model_dump()
     if isinstance(data, Mapping):
@@ -85,7 +85,7 @@ def merge(base: Any, over: Any) -> Any:
 
 
 def merge_nodes(base: Node, over: Node) -> Node:
-    """As `merge`; every part of the result stands where it was written."""
+    """Merge nodes as `merge` does; every part of the result keeps its location."""
     if isinstance(over.value, dict):
         if isinstance(base.value, str):
             base = base.below({"name": Node(base.value, base.place)})
@@ -104,7 +104,7 @@ def merge_roots(base: Node, over: Node) -> Node:
     merged = dict(base.value)
     for key, node in over.value.items():
         merged[key] = merge_nodes(merged[key], node) if key in merged else node
-    # The mapping as a whole stands where it was written last, but an override on a key writes no mapping.
+    # A merged mapping has the location of the last one written; an override of a key writes none.
     return (base if over.place.line is None else over).below(merged)
 
 

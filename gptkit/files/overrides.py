@@ -47,7 +47,7 @@ class _Override:
         if not equals:
             self.stop("expected PATH=VALUE, as in model.position=alibi", ())
         if not all(self.parts):
-            self.stop(f"{dotted.strip()!r} is no path; write keys joined by dots, as in model.position", ())
+            self.stop(f"{dotted.strip()!r} is not a path; write keys joined by dots, as in model.position", ())
         if len(self.parts) > MAX_DEPTH:
             self.stop(f"the path is more than {MAX_DEPTH} deep", ())
 
@@ -103,7 +103,7 @@ class _Override:
         return self.here(node.value[0])
 
     def here(self, node: Node) -> Node:
-        """The node, standing in the override."""
+        """Return the node, with the location of the override."""
         if isinstance(node.value, dict):
             return Node({key: self.here(child) for key, child in node.value.items()}, self.place, self.place)
         if isinstance(node.value, list):
@@ -133,10 +133,10 @@ class _Override:
         part, path = self.parts[depth], tuple(self.parts[:depth])
         count = f"has {len(items)} item{'' if len(items) == 1 else 's'}"
         if not (part.isascii() and part.isdigit()) or len(part) > 6:
-            self.stop(f"is a list, which {count}; {part!r} is no index of it", path)
+            self.stop(f"is a list, which {count}; {part!r} is not an index", path)
         index = int(part)
         if index >= len(items):
-            self.stop(f"{count}, counted from 0; there is no {index}", path)
+            self.stop(f"{count}, counted from 0; index {index} is out of range", path)
         changed = list(items)
         changed[index] = merge_nodes(items[index], self.merged(items[index], depth + 1))
         return node.below(changed)

@@ -42,7 +42,7 @@ class Source:
         return plain
 
     def locate(self, path: Sequence[str | int], *, key: bool = False) -> Place:
-        """Where a path stands: file, line and column, the last two None in an override.
+        """Return the location of a path: file, line and column, the last two None in an override.
 
         A text or number is found by its value, a mapping or list by its key, and what is not there by the deepest
         mapping, list or value on the way to it.
@@ -77,9 +77,9 @@ def read(
     shipped: Mapping[str, Path] | None = None,
     types_at: TypesAt | None = None,
 ) -> Source:
-    """Read a spec file, what it extends, and lay overrides over it. Nothing is validated yet.
+    """Read a spec file, merge it with what it extends and with overrides. Nothing is validated yet.
 
-    Safe for files of strangers: no tags, no code, and bounds on size, depth, aliases and what is extended.
+    Safe for untrusted files: no tags, no code, and bounds on size, depth, aliases and the chain of `extends`.
 
     Args:
         path: a .yaml, .yml, .toml or .json file, or the name of a shipped spec.
@@ -88,7 +88,7 @@ def read(
         types_at: returns the types of a spec's fields, by which overrides of texts are taken literally.
 
     Raises:
-        SpecError: the file cannot be found or read; every mistake with line and column.
+        SpecError: the file cannot be found or read, or is invalid; lists every error with line and column.
     """
     found = _find(Path(path), shipped or {})
     if found is None:
@@ -117,7 +117,7 @@ def _read_chain(path: Path, shipped: Mapping[str, Path], files: list[Path]) -> N
         _stop(f"no such file {extends.value!r}{_near(wanted, shipped, extends.value)}", extends.place, ("extends",))
     if any(_same(found, file) for file in files):
         circle = " → ".join(file.name for file in (*files, found))
-        _stop(f"goes in a circle: {circle}", extends.place, ("extends",))
+        _stop(f"circular: {circle}", extends.place, ("extends",))
     if len(files) >= MAX_EXTENDS:
         _stop(f"more than {MAX_EXTENDS} files extend each other", extends.place, ("extends",))
     return merge_roots(_read_chain(found, shipped, files), root.below(own))
@@ -165,9 +165,9 @@ def _near(path: Path, shipped: Mapping[str, Path], name: str | None = None) -> s
     try:
         there = sorted(file.name for file in path.parent.iterdir() if file.suffix.lower() in _PARSERS)
     except (OSError, ValueError):
-        return f": there is no folder {str(path.parent)!r}" if str(path.parent) not in ("", ".") else ""
+        return f": directory {str(path.parent)!r} not found" if str(path.parent) not in ("", ".") else ""
     if not there and not shipped:
-        return f"; there is no spec file in {str(path.parent)!r}"
+        return f"; directory {str(path.parent)!r} contains no spec file"
     written = path.name if name is None or "/" in name else name
     return f"; {did_you_mean(written, [*there, *sorted(shipped)], 'there are')}"
 

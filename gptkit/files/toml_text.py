@@ -30,7 +30,7 @@ def parse_toml(text: str, source: str) -> Node:
     """The tree of a TOML text.
 
     Raises:
-        SpecError: with every mistake that could be found.
+        SpecError: lists every error found.
     """
     builder = Builder(source)
     text = text.replace("\r\n", "\n")
@@ -77,7 +77,7 @@ def _feed(builder: Builder, data: Any, path: Path, places: _Places) -> None:
 
 
 class _Places:
-    """Where the keys and values of a valid TOML text stand."""
+    """Locations of the keys and values of a valid TOML text."""
 
     def __init__(self, text: str, source: str) -> None:
         self.keys: dict[Path, Place] = {}

@@ -1,7 +1,7 @@
 """Follows pydantic's error locations through spec classes and data.
 
 A location names more than keys: where a field is a union, it also names the branch that was tried. Walking the classes
-beside the data tells the two apart, and finds the class whose fields a misspelt key was meant for.
+along with the data distinguishes the two, and finds the class that a misspelled key belongs to.
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ def _problems(
     if source is not None:
         problems.sort(key=lambda problem: source.order(_place(problem)))
     if len(details) > MAX_PROBLEMS:
-        problems.append(Problem((), f"and {len(details) - MAX_PROBLEMS} more mistakes"))
+        problems.append(Problem((), f"and {len(details) - MAX_PROBLEMS} more errors"))
     return problems
 
 

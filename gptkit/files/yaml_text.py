@@ -60,7 +60,7 @@ def parse_yaml(text: str, source: str) -> Node:
     """The tree of a YAML text.
 
     Raises:
-        SpecError: with every mistake that could be found.
+        SpecError: lists every error found.
     """
     reader = _Reader(source)
     for number, line in enumerate(text.split("\n"), 1):
@@ -130,7 +130,7 @@ class _Reader:
             if event.anchor is not None:
                 self._anchors[event.anchor] = None
         elif isinstance(event, (MappingEndEvent, SequenceEndEvent)):
-            self._remember(self._named.pop(), builder.end())
+            self._store_anchor(self._named.pop(), builder.end())
         elif isinstance(event, AliasEvent):
             self._alias(event.anchor, place)
 
@@ -152,7 +152,7 @@ class _Reader:
             return
         if event.value == "" and not event.style:
             place = builder.key_place or place
-        self._remember(event.anchor, builder.scalar(value, place))
+        self._store_anchor(event.anchor, builder.scalar(value, place))
 
     def _alias(self, name: str, place: Place) -> None:
         self._aliases += 1
@@ -164,10 +164,10 @@ class _Reader:
             self.builder.stop(f"alias *{shortened(name)} has no anchor before it", place)
         built = self._anchors[name]
         if built is None:
-            self.builder.stop(f"alias *{shortened(name)} stands inside of what it names", place)
+            self.builder.stop(f"alias *{shortened(name)} is inside the value that it refers to", place)
         self.builder.add(built, place)
 
-    def _remember(self, anchor: str | None, built: Built) -> None:
+    def _store_anchor(self, anchor: str | None, built: Built) -> None:
         if anchor is not None:
             self._anchors[anchor] = built
 

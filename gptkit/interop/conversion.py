@@ -190,7 +190,7 @@ def check_tensors(
     if left:
         raise ExternalModelError(
             f"{place}: tensors are left over, which the configuration does not account for: {_some(left)}",
-            hint="The configuration and the weights are of different models, or the family here does not know them.",
+            hint="The configuration and the weights belong to different models, or the family does not support them.",
         )
     for name, part in expected.items():
         entry = entries[full[name]]

@@ -1,4 +1,4 @@
-"""What a model's component is told when it is resolved, checked and built."""
+"""Build context: what a component of a model receives when it is resolved, checked and built."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class LayerParts:
-    """What one layer is made of: the specs that its block assembles."""
+    """Components of one layer: the specs that its block assembles."""
 
     index: int
     position: PositionSpec

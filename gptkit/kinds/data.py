@@ -22,7 +22,7 @@ class Document:
     Attributes:
         text: the text.
         source: where it came from, for messages.
-        ends: False when the next `Document` goes on where this one stops. No end token stands between such pieces and
+        ends: False if the next `Document` continues this one. No end token is added between such pieces and
             they stay on one side of the split. Cut them where a tokenizer would cut too: at the end of a line, say.
     """
 
@@ -34,7 +34,7 @@ class Document:
 class DataSpec(Component):
     """Where the text comes from, how it is split, and how windows are cut from it.
 
-    Documents come in the same order every time. Tokens of all documents stand one after the other, each document
+    Documents come in the same order every time. Tokens of all documents are concatenated, each document
     opened by the tokenizer's start token and closed by its end token, where it has them (one token between two documents
     where both are the same); a window is `context_length` tokens of it, its targets the same shifted by one.
 

@@ -70,7 +70,7 @@ class ExternalConfig:
         return default if found is None else found
 
     def integer(self, key: str, default: int | None = _REQUIRED) -> int:
-        """Return an integer, which is required if there is no default."""
+        """Return an integer; required without a default."""
         found = cast("int", self._typed(key, default, int, "a whole number"))
         if found is not None and abs(found) > MAX_NUMBER:
             self.refuse(key, "no model is that large")

@@ -20,7 +20,7 @@ __all__ = ["FamilySpec", "Layout", "Rule"]
 
 
 class Layout(ABC):
-    """How a native tensor is made of external tensors; `join` is the inverse of `split`.
+    """Layout of a native tensor in external tensors; `join` is the inverse of `split`.
 
     Both methods only view, permute and copy elements, and work on meta tensors, so that shapes are known beforehand.
     `layer` is the spec of the layer that the tensor belongs to (`gptkit.model.spec.LayerSpec`), None outside of layers.

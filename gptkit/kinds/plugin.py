@@ -1,4 +1,4 @@
-"""gptkit's own kinds, brought through the same door as a plugin's."""
+"""Entry point of the built-in kinds."""
 
 from __future__ import annotations
 

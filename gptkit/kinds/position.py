@@ -34,7 +34,7 @@ class HeadShape:
 
 
 class PositionSpec(Component):
-    """How a model knows the order of its tokens.
+    """Representation of the order of tokens.
 
     One contract with several parts, each doing nothing by default: `embed` for absolute positions (applied once, by the
     embedding), and for relative ones `rotate`, `bias`, `content_bias` and `value_bias` (applied by every attention that
@@ -47,12 +47,12 @@ class PositionSpec(Component):
             when the spec is loaded.
         score_function: `bias` also exists as a score function, `Position.score_mod`, for flex attention.
         rotated_width: a method, (d_head: int) -> int. Features of queries and keys after `rotate`.
-        depends_on_place: a relative part also depends on how far into the text the two tokens stand (FIRE).
+        depends_on_place: a relative part also depends on the absolute positions of the two tokens (FIRE).
         depends_on_length: a property, bool: the result for a pair of tokens changes with the length of the text (dynamic
-            scaling), and `changes_between` says when; the model then computes anew what it had cached.
+            scaling), and `changes_between` says when; the model then recomputes its cache.
         changes_between: a method, (old: int, new: int, context: BuildContext) -> bool.
         max_positions: a method, (context: BuildContext) -> int | None. Positions from this one on do not exist (a learned
-            table); None where there is no limit.
+            table); None without a limit.
     """
 
     kind: ClassVar[str] = "position"
@@ -71,7 +71,7 @@ class PositionSpec(Component):
         return False
 
     def max_positions(self, context: BuildContext) -> int | None:
-        """How many positions there are, from 0 on; None where there is no limit."""
+        """How many positions there are, from 0 on; None without a limit."""
         return None
 
     def head_problems(self, heads: HeadShape) -> Iterator[str]:

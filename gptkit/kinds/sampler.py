@@ -22,7 +22,7 @@ __all__ = ["Sampler", "SamplerContext", "SamplerSpec"]
 
 @dataclass(frozen=True)
 class SamplerContext:
-    """What a sampler is told when it is built.
+    """Context that a sampler receives when it is built.
 
     Attributes:
         vocab_size: V.
@@ -48,10 +48,10 @@ class Sampler(ABC):
         """
 
     def chosen(self, tokens: Sequence[int], log_probabilities: Sequence[float]) -> None:
-        """Told which token was drawn for each row, with its log-probability under the final distribution."""
+        """Called with the token drawn for each row, and its log-probability under the final distribution."""
 
     def reorder(self, rows: Sequence[int]) -> None:
-        """Told that row i is from now on what row ``rows[i]`` was: rows that are finished leave the batch.
+        """Called when row i is replaced by the previous row ``rows[i]``: finished rows leave the batch.
 
         Only a sampler with state for each row has something to do here.
         """
@@ -60,7 +60,7 @@ class Sampler(ABC):
 class SamplerSpec(Component):
     """Shapes the distribution of the next token. A chain of samplers is applied in the order written.
 
-    After the chain a token is drawn from softmax(logits). A sampler never brings back a token that is ruled out
+    After the chain a token is drawn from softmax(logits). A sampler never restores a token that is excluded
     (-inf) and leaves at least one of those that are not.
 
     Declared capabilities:

@@ -71,7 +71,7 @@ class Tokenizer(ABC):
 
     @property
     def leading(self) -> bytes:
-        """What `decode` leaves out where a text starts with it: the space, in vocabularies that put one before every
+        """Bytes that `decode` removes from the start of a text: the space, in vocabularies that add one before every
         word."""
         return b""
 
@@ -101,7 +101,7 @@ class Tokenizer(ABC):
         """
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids. Bytes that are no UTF-8 become U+FFFD.
+        """Return the text of ids. Bytes that are not valid UTF-8 become U+FFFD.
 
         Raises:
             TokenizerError: an id out of range.
@@ -149,7 +149,7 @@ class StreamDecoder:
 
     Args:
         token_bytes: as `Tokenizer.token_bytes`.
-        leading: what is left out where the text starts with it, at most one byte.
+        leading: bytes removed from the start of the text, at most one.
     """
 
     def __init__(self, token_bytes: Callable[[int], bytes], leading: bytes = b"") -> None:
@@ -165,7 +165,7 @@ class StreamDecoder:
         return self._decoder.decode(data)
 
     def finish(self) -> str:
-        """What was held back, as U+FFFD where it is no character."""
+        """Return the bytes held back, as U+FFFD if they are not a character."""
         return self._decoder.decode(b"", final=True)
 
 
@@ -173,7 +173,7 @@ class TokenizerSpec(Component):
     """How text becomes token ids.
 
     A tokenizer that learns from a corpus does so in `fit`; one that is ready made ignores the texts. What `save` wrote,
-    `load` brings back without the corpus.
+    `load` restores without the corpus.
     """
 
     kind: ClassVar[str] = "tokenizer"
@@ -197,7 +197,7 @@ class TokenizerSpec(Component):
             base: the folder that relative paths in the spec count from: that of the spec file.
 
         Raises:
-            TokenizerError: it cannot be had (no file, no package, an empty corpus), and what to do.
+            TokenizerError: the tokenizer is unavailable (no file, no package, an empty corpus); includes the remedy.
         """
 
     @abstractmethod

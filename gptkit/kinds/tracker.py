@@ -15,7 +15,7 @@ __all__ = ["Tracker", "TrackerSpec", "TrainingStart"]
 
 @dataclass(frozen=True)
 class TrainingStart:
-    """What trackers are told when a training starts or resumes.
+    """Information that trackers receive when training starts or resumes.
 
     Attributes:
         folder: the run's folder.
@@ -45,7 +45,7 @@ class Tracker(ABC):
         """Numbers after a step: `loss`, `learning_rate`, `tokens_per_second`, `validation_loss`, …"""
 
     def on_sample(self, step: int, text: str) -> None:
-        """A sample of text that the model wrote."""
+        """Record a sample of generated text."""
 
     def on_checkpoint(self, step: int, folder: Path) -> None:
         """A checkpoint is complete on disk."""

@@ -1,1 +1,1 @@
-"""The model: its spec, the generic GPT, caches, starting values and sizes. It knows kinds, never a component."""
+"""The model: its spec, the generic GPT, caches, initialization and sizes. It depends on kinds, never on a component."""

@@ -87,7 +87,7 @@ class Cache:
             StateError: more tokens than the capacity.
         """
         if self._static_offset is not None and torch.compiler.is_compiling():
-            # The host does not know the length inside a graph; the device checks it.
+            # The length is unavailable on the host inside a graph; the device checks it.
             torch._assert_async(self._static_offset + ids_BT.shape[1] <= self.capacity)
             return ids_BT
         total = self.length + ids_BT.shape[1]

@@ -1,4 +1,4 @@
-"""`GPT`: embedding, blocks, final norm, head. Generic: it knows kinds, never a component.
+"""`GPT`: embedding, blocks, final norm, head. Generic: it depends on kinds, never on a component.
 
 Shapes: B batch, T tokens, E model width, V vocabulary.
 """
@@ -65,7 +65,7 @@ class GPT(nn.Module):
     Args:
         spec: the model part of a spec, validated or as plain data.
         vocab_size: number of token ids where the spec leaves it to the tokenizer.
-        seed: starting values depend on it, on names and on shapes only; None leaves memory as it is (to be loaded).
+        seed: initial values depend on it, on names and on shapes only; None skips initialization (weights are loaded).
         device: where the weights live; ``"meta"`` gives a model without memory, to be measured or loaded.
         dtype: of the weights.
 
@@ -145,7 +145,7 @@ class GPT(nn.Module):
 
         Args:
             ids_BT: token ids.
-            targets_BT: the ids that should come next; -100 is left out of the loss.
+            targets_BT: the ids that should come next; -100 is ignored by the loss.
             cache: decode on from what it holds, and add these tokens to it.
             left_padding_B: number of padding tokens at the start of each row; with a cache, given to `new_cache`.
             documents_BT: a number for each token's document, where rows are packed: none sees another.
@@ -153,7 +153,7 @@ class GPT(nn.Module):
                 directions (a prefix language model); with a cache, given to `new_cache`.
             last_only: logits of the last position only.
             with_logits: logits as well as the loss, at the price of holding them.
-            keep_weights: keep the attention weights; slower, as they have to be spelled out.
+            keep_weights: keep the attention weights; slower, as they are computed explicitly.
 
         Raises:
             StateError: more tokens than the context length or the cache's capacity.
@@ -235,7 +235,7 @@ class GPT(nn.Module):
             self._check_prefix()
         if static and (self._by_length or prefix_B is not None):
             what = "a bidirectional prefix" if prefix_B is not None else "positions that depend on the length of the text"
-            raise StateError(f"a static cache cannot be used with {what}", hint="Leave out static=True.")
+            raise StateError(f"a static cache cannot be used with {what}", hint="Remove static=True.")
         stateful = self.stateful
 
         def allocate(rows: int, size: int, offset: Tensor | None) -> States:

@@ -31,7 +31,7 @@ from gptkit.kinds.position import PositionSpec
 __all__ = ["LayerSpec", "ModelSpec"]
 
 PARTS = ("position", "attention", "norm", "feedforward", "linear", "block")
-"""What a layer is made of, and what an entry of `layers` may override."""
+"""Components of a layer, which an entry of `layers` may override."""
 
 # What a part is where the spec leaves it out; the ground that overrides of layers merge on, too.
 _DEFAULTS = {
@@ -45,7 +45,7 @@ _DEFAULTS = {
 
 
 class LayerSpec(Spec):
-    """One entry of the layer pattern: what `repeat` layers in a row are made of."""
+    """One entry of the layer pattern: the components of `repeat` consecutive layers."""
 
     repeat: int = Field(1, ge=1, description="How many layers in a row this entry describes.")
     position: PositionSpec = component(_DEFAULTS["position"], description="Relative position of these layers.")
@@ -71,12 +71,10 @@ class ModelSpec(Spec):
         None, ge=1, description="Number of token ids; the tokenizer's by default, more to round up to a handy size."
     )
     embedding: EmbeddingSpec = component("token", description="Turns token ids into vectors.")
-    position: PositionSpec = component(_DEFAULTS["position"], description="How the model knows the order of tokens.")
+    position: PositionSpec = component(_DEFAULTS["position"], description="Representation of the order of tokens.")
     attention: AttentionSpec = component(_DEFAULTS["attention"], description="Mixes information across tokens.")
     norm: NormSpec = component(_DEFAULTS["norm"], description="The norms inside the blocks.")
-    feedforward: FeedForwardSpec = component(
-        _DEFAULTS["feedforward"], description="What every token goes through by itself."
-    )
+    feedforward: FeedForwardSpec = component(_DEFAULTS["feedforward"], description="Applied to every token separately.")
     linear: LinearSpec = component(_DEFAULTS["linear"], description="The linear projections inside the blocks.")
     block: BlockSpec = component(_DEFAULTS["block"], description="How attention, feed-forward and norms are joined.")
     layers: tuple[LayerSpec, ...] | None = Field(
@@ -130,7 +128,7 @@ class ModelSpec(Spec):
         return self._uniform().parts(self.n_layers)
 
     def layer_specs(self) -> list[LayerSpec]:
-        """What each of the n_layers layers is made of, the pattern repeated and cut to length."""
+        """Return the components of each of the n_layers layers: the pattern, repeated and truncated."""
         pattern = [entry for entry in self.layers or (self._uniform(),) for _ in range(entry.repeat)]
         return [pattern[index % len(pattern)] for index in range(self.n_layers)]
 

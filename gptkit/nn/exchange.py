@@ -108,7 +108,7 @@ class Exchange:
         return self._carried.get(key)
 
     def next_block(self) -> None:
-        """Make what the last block carried visible to the next one. Called between blocks by whoever loops over them."""
+        """Make the values carried by the last block visible to the next one. Called between blocks."""
         self._carried, self._given.carried = self._given.carried, {}
 
     def add_loss(self, name: str, value: Tensor) -> None:

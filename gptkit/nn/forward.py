@@ -34,7 +34,7 @@ R = TypeVar("R")
 class Forward(Exchange):
     """The context of one forward pass.
 
-    What layers hand to one another goes through `Exchange`: published and carried values, and auxiliary losses.
+    Layers exchange values through `Exchange`: published and carried values, and auxiliary losses.
 
     Attributes:
         ids_BT: the token ids.

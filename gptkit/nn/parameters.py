@@ -52,13 +52,13 @@ def parameter_options(model: nn.Module) -> dict[str, Resolved]:
     """
     declared: dict[int, ParameterOptions] = {}
     outer, biases, stacks = set[int](), set[int](), set[int]()
-    # named_modules goes from the outside in.
+    # named_modules iterates from the outermost module inwards.
     for module in model.modules():
         declare = getattr(module, "parameter_options", None)
         own = dict(module.named_parameters(remove_duplicate=False)) if declare is not None else {}
         for name, options in (declare() if declare is not None else {}).items():
             if name not in own:
-                raise ValueError(f"{type(module).__name__}.parameter_options() names {name!r}, which is no parameter of it")
+                raise ValueError(f"{type(module).__name__}.parameter_options() names {name!r}, which it does not have")
             declared[id(own[name])] = _over(declared.get(id(own[name]), ParameterOptions()), options)
         if isinstance(module, (Embedding, Head, Position, nn.Embedding)):
             outer |= {id(parameter) for parameter in module.parameters()}

@@ -19,7 +19,7 @@ class Router(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x_NE: Tensor, forward: Forward, valid_N: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """For every token the experts it goes to, (N, K) whole numbers below X, all different, and their weights, (N, K).
+        """Return the experts of every token, (N, K) distinct integers below X, and their weights, (N, K).
 
         Weights have the dtype of `x_NE`. In training, a router adds its auxiliary losses by ``forward.add_loss``.
 

@@ -30,7 +30,7 @@ ALIGNED = 16
 """Rows of logits in full precision are padded to a multiple of this: products into odd rows are a third slower."""
 
 TILE_BYTES = 6 << 20
-"""Size of the part of a low-precision weight gradient that is made at a time: it stays in a processor's cache."""
+"""Size of the part of a low-precision weight gradient computed at once, which fits into the CPU's cache."""
 
 
 class _Settings(NamedTuple):
@@ -104,7 +104,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         saved = [found if need else None for found, need in zip(ctx.saved_tensors, ctx.needs, strict=True)]
-        # Asking a graphics card whether the factor is 1 would make the processor wait for it.
+        # Reading the factor from a GPU to compare it with 1 would synchronize.
         if grad.device.type != "cpu" or torch.compiler.is_compiling() or grad.item() != 1:
             saved = [None if found is None else found * grad for found in saved]
         return (*saved, None, None)
@@ -210,8 +210,8 @@ def _to_exact_gradient_(
         target_R1 += settings.smoothing * logits_RV[:, :n_classes].mean(1, keepdim=True)
     if padding:
         logits_RV[:, -padding:] = -math.inf
-    # Of the passes over a row, exp is the dearest. Softmax does one; and as the largest probability is never small, the
-    # logarithm of the sum can be had from it with full precision.
+    # Of the passes over a row, exp is the most expensive. Softmax needs one; and since the largest probability is never
+    # small, the logarithm of the sum follows from it with full precision.
     largest_R1 = logits_RV.amax(1, keepdim=True)
     torch.softmax(logits_RV, 1, out=logits_RV)
     normaliser_R1 = largest_R1.sub_(logits_RV.amax(1, keepdim=True).log_())
@@ -253,7 +253,7 @@ def _add_product_(total_VE: Tensor, grad_CV: Tensor, x_CE: Tensor, first: bool) 
         if first:
             part_VE.copy_(tile[:n_part])
         else:
-            # In two steps: adding mixed dtypes is several times slower on a processor.
+            # In two steps: adding mixed dtypes is several times slower on a CPU.
             part_VE.add_(exact[:n_part].copy_(tile[:n_part]))
 
 

@@ -1,6 +1,6 @@
-"""Root-mean-square normalisation with a fast backward pass on processors.
+"""Root-mean-square normalization with a fast backward pass on CPUs.
 
-torch has a fused kernel on graphics cards only; on a CPU its backward pass is a chain of ten elementwise passes. The
+torch has a fused kernel on GPUs only; on a CPU its backward pass is a chain of ten elementwise passes. The
 one here needs one fused kernel and two light passes: with a mean of zero, layer normalisation's backward kernel gives
 the root-mean-square's gradient but for one term per vector, which is added back.
 

@@ -44,7 +44,7 @@ def build(
 
     Raises:
         SpecError: the spec is wrong.
-        TokenizerError, DataError: the vocabulary's size depends on the corpus, and that cannot be had.
+        TokenizerError, DataError: the vocabulary size depends on the corpus, which is unavailable.
     """
     opened = open_spec(spec, overrides, changes, registry=registry)
     known = opened.spec.model.vocab_size or opened.spec.tokenizer.expected_vocab_size
@@ -68,12 +68,12 @@ def new_model(
     to_train: bool = False,
     shards: int = 1,
 ) -> GPT:
-    """The model of a spec, with starting values that follow from the training's seed.
+    """Build the model of a spec, initialized with the seed of the training spec.
 
     Args:
         spec: the spec.
         vocab_size: the tokenizer's.
-        fill: whether to give starting values; a model that is loaded next needs none.
+        fill: whether to initialize the weights; unnecessary before loading.
         device: where its weights live.
         to_train: whether gradients and the optimizer's state have to fit beside the weights.
         shards: how many processes hold equal parts of the weights.

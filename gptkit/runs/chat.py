@@ -1,4 +1,4 @@
-"""Conversations: the chat template that a tokenizer came with lays them out as the model learned to read them."""
+"""Conversations, formatted by the tokenizer's chat template."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _render(tokenizer: Tokenizer, messages: Sequence[Mapping[str, Any]], *, repl
     if template is None:
         raise TokenizerError(
             "the tokenizer has no chat template: the model was not made for conversations",
-            hint="Import a model that has one, or let this one go on with a text instead.",
+            hint="Import a model that has one, or generate from a plain prompt instead.",
         )
     spelled = {number: token for token, number in tokenizer.special_tokens.items()}
     ends = {"bos_token": tokenizer.start_id, "eos_token": tokenizer.end_id}
@@ -89,7 +89,7 @@ def _render(tokenizer: Tokenizer, messages: Sequence[Mapping[str, Any]], *, repl
     except TokenizerError:
         raise
     except Exception as error:
-        # A template is a program of a stranger's, which may fail in any way.
+        # A template is an untrusted program, which may raise any exception.
         raise TokenizerError(f"the chat template cannot lay out the conversation: {error}") from None
 
 

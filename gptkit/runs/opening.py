@@ -48,7 +48,7 @@ def open_spec(
         registry: where components are looked up; by default what is installed.
 
     Raises:
-        SpecError: it is wrong; every mistake, located where it came from a file.
+        SpecError: the spec is invalid; lists every error, with its location in a file.
     """
     texts = [*overrides, *(f"{path}={json.dumps(value, default=_plain)}" for path, value in (changes or {}).items())]
     known = registry or default_registry()

@@ -10,7 +10,7 @@ and the subdirectories that exist say how far it came, so that the next command 
     .gptkit-ready       a prepared run, whose files are being moved: finished, or removed where it replaces another
     .gptkit-moving      files of the previous run, being moved here or back: moved back
     .gptkit-previous    all files of the previous run: moved back, unless the new run has a checkpoint
-    .gptkit-discarded   files of a previous run that is no longer needed: removed
+    .gptkit-discarded   files of a previous run, to be removed
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Placement:
         with writing(self._run.path):
             CheckpointStore(self._run.checkpoints).clean()
             new = self._run.own_files()
-            # The provenance goes last: it lists the others.
+            # The provenance is removed last: it lists the other files.
             for file in sorted(new, key=lambda file: file == self._run.provenance):
                 file.unlink(missing_ok=True)
             _remove_empty(self._run.path, new)
@@ -129,7 +129,7 @@ class Placement:
                 self._finish()
 
     def _finish(self) -> None:
-        # The provenance goes first: from then on the others are known as gptkit's.
+        # The provenance is written first: it marks the other files as gptkit's.
         files = sorted(_files(self._ready), key=lambda file: file.name != self._run.provenance.name)
         self._move(files, self._ready, self._run.path)
         shutil.rmtree(self._ready, ignore_errors=True)

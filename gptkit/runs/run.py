@@ -45,7 +45,7 @@ class Run:
         model: the model, in evaluation mode.
         tokenizer: the one it was trained with.
         step: how many steps it was trained for.
-        provenance: which distribution brought each component, versions, hashes.
+        provenance: the distribution of each component, versions, hashes.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Run:
         stop: str | Sequence[str] = (),
         seed: int | None = None,
     ) -> str:
-        """What the model writes after a prompt, without the prompt.
+        """Generate text after a prompt; returned without the prompt.
 
         Args:
             prompt: the beginning of a text; empty to let the model begin.
@@ -114,7 +114,7 @@ class Run:
         stop: str | Sequence[str] = (),
         seed: int | None = None,
     ) -> str:
-        """What the model replies in a conversation, laid out by the tokenizer's chat template.
+        """Generate the reply in a conversation, formatted by the tokenizer's chat template.
 
         ::
 
@@ -127,7 +127,7 @@ class Run:
             max_new_tokens, sampler, stop, seed: as for `generate`.
 
         Raises:
-            TokenizerError: there is no chat template, or it refuses the conversation.
+            TokenizerError: the tokenizer has no chat template, or the template rejects the conversation.
         """
         ids, ends = chat_prompt(self.tokenizer, messages)
         (result,) = generate(
@@ -154,7 +154,7 @@ class Run:
             ``bits_per_byte`` where the tokens do not give the text back: `NO_BITS_PER_BYTE` is the reason.
 
         Raises:
-            DataError: the corpus has no validation part, or cannot be had.
+            DataError: the corpus has no validation split, or is unavailable.
         """
         prepared = self._prepared()
         length = self.model.context_length
@@ -169,7 +169,7 @@ class Run:
             bytes_per_token_V=lengths_V,
         )
         if found is None:
-            raise DataError("the corpus has no validation part", hint="Set data.validation above 0 and train anew.")
+            raise DataError("the corpus has no validation split", hint="Set data.validation above 0 and train from scratch.")
         restored = self.tokenizer.lossless or prepared.validation_counts.restored
         numbers = {"loss": found.loss, "perplexity": found.perplexity, "tokens": float(found.tokens)}
         if found.bits_per_byte is not None and restored:
@@ -202,7 +202,7 @@ def load(folder: str | Path, *, step: int | None = None, device: str = "auto", r
         registry: where components are looked up; by default what is installed.
 
     Raises:
-        CheckpointError: there is no run, no such checkpoint, or a file is damaged; says which.
+        CheckpointError: the run or checkpoint was not found, or a file is damaged; names it.
         RequirementError: the run needs a plugin that is not installed; says what to install.
     """
     there = RunFolder(folder)

@@ -75,7 +75,7 @@ def train(
         SpecError: the spec is wrong.
         CheckpointError: the directory holds a run already or other files, another process writes into it, or the run
             cannot be resumed.
-        TrainingError: the loss is no longer finite.
+        TrainingError: the loss is not finite.
     """
     there = RunFolder(folder)
     there.require_no_file()
@@ -134,7 +134,7 @@ def resume(folder: str | Path, overrides: Sequence[str] = (), **arguments: Any) 
     """Continue a run; ``**{"training.steps": 2000}`` trains it for longer. Arguments as for `train`.
 
     Raises:
-        CheckpointError: there is no run, or it cannot be resumed.
+        CheckpointError: the run was not found, or cannot be resumed.
     """
     return train(None, folder, overrides, resume=True, **arguments)
 
@@ -149,7 +149,7 @@ def _train(
     trackers: Iterable[Tracker],
     registry: Registry | None,
 ) -> Run:
-    """Train in a run directory, whose run is continued where there is no placement."""
+    """Train in a run directory; without a placement, its run is continued."""
     screen = ConsoleProgress() if progress else None
     if placement is None:
         tokenizer, prepared = _continue(opened, there, screen, registry)
@@ -262,7 +262,7 @@ def _tokenizer(opened: Opened, there: RunFolder, screen: ConsoleProgress | None)
             fitted = fit_tokenizer(opened) if inherited is None else inherited
             with atomic_directory(there.tokenizer) as new:
                 fitted.save(new)
-        # Loaded even where it was just made: so a training and what is made of its directory later use the same.
+        # Loaded even if it was just created, so that training and later uses of the directory share the same tokenizer.
         return load_tokenizer(opened.spec, there)
 
 
@@ -283,6 +283,6 @@ def _data(
     if fingerprint not in (None, prepared.fingerprint):
         raise CheckpointError(
             f"{there.data}: the corpus is not the one that the run was trained on so far",
-            hint="Bring the corpus back as it was, or start a new run in another directory.",
+            hint="Restore the corpus, or start a new run in another directory.",
         )
     return prepared

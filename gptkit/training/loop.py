@@ -141,17 +141,17 @@ class Trainer:
         The model then has the weights to evaluate with, where a callback provides some.
 
         Raises:
-            TrainingError: the loss or the gradients are no longer finite. Nothing is saved then.
+            TrainingError: the loss or the gradients are not finite. Nothing is saved then.
         """
         with explained(self.spec):
             self._run()
 
     def _run(self) -> None:
         steps, state, callbacks = self.spec.steps, self.state, self._callbacks
-        cards = [torch.cuda.current_device()] if self.device.type == "cuda" else []
+        devices = [torch.cuda.current_device()] if self.device.type == "cuda" else []
         try:
             # The caller's random numbers stay as they are: a step begins with a seed of its own.
-            with StopRequest(several=self.processes.count > 1) as stop, torch.random.fork_rng(cards):
+            with StopRequest(several=self.processes.count > 1) as stop, torch.random.fork_rng(devices):
                 callbacks.setup(Training(self.model, self.optimizer, steps, self.spec.seed))
                 state.restore_callbacks(callbacks)
                 callbacks.on_start(TrainingStart(self._checkpoints.folder.parent, self.step, steps, self._describe))

@@ -46,14 +46,14 @@ def draw_losses(metrics: Sequence[Mapping[str, Any]], picture: Path, *, title: s
     axes.tick_params(colors=_INK, length=0)
     for side in ("top", "right", "left", "bottom"):
         axes.spines[side].set_visible(False)
-    _leave_out_the_plunge(axes, [loss for _, loss in (*train, *validation)])
+    _clip_initial_drop(axes, [loss for _, loss in (*train, *validation)])
     if train or validation:
         axes.legend(frameon=False, labelcolor=_INK)
     with atomic_file(picture) as stream:
         figure.savefig(stream, format="png", facecolor="white")
 
 
-def _leave_out_the_plunge(axes: Any, losses: Sequence[float]) -> None:
+def _clip_initial_drop(axes: Any, losses: Sequence[float]) -> None:
     """A logarithmic axis where the losses span more than a factor of three: the interesting part is the small end."""
     if len(losses) > 1 and min(losses) > 0 and max(losses) > 3 * min(losses):
         axes.set_yscale("log")

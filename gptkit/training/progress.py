@@ -96,7 +96,7 @@ class ConsoleProgress(Callback):
             self.console.print(
                 f"[bold yellow]stopped[/] after step {step} of {steps}, {escape(what)}", highlight=False, soft_wrap=True
             )
-            self.console.print(f"go on with: [bold]{escape(command)}[/]", highlight=False, soft_wrap=True)
+            self.console.print(f"continue with: [bold]{escape(command)}[/]", highlight=False, soft_wrap=True)
 
 
 @contextlib.contextmanager

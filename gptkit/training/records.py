@@ -65,7 +65,7 @@ class LossPlot(Callback):
         self._metrics, self._picture, self._title = metrics, picture, title
 
     def on_checkpoint(self, step: int, folder: Path) -> None:
-        # A picture is not worth a training: without fonts or a drawing library the run goes on.
+        # A failed plot (missing fonts or drawing library) must not stop training.
         try:
             from gptkit.training.plot import draw_losses
 

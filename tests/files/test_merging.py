@@ -163,9 +163,9 @@ def test_a_file_goes_before_a_shipped_spec_of_its_name(write, load):
 def test_mistakes_of_extends(write, load, mistakes):
     write("extends: gpt.yaml", "circle.yaml")
     assert mistakes(load, "extends: circle.yaml") == [
-        "circle.yaml:1:10: extends: goes in a circle: gpt.yaml → circle.yaml → gpt.yaml"
+        "circle.yaml:1:10: extends: circular: gpt.yaml → circle.yaml → gpt.yaml"
     ]
-    assert mistakes(load, "a: 1\nextends: ./gpt.yaml") == ["gpt.yaml:2:10: extends: goes in a circle: gpt.yaml → gpt.yaml"]
+    assert mistakes(load, "a: 1\nextends: ./gpt.yaml") == ["gpt.yaml:2:10: extends: circular: gpt.yaml → gpt.yaml"]
     assert mistakes(load, "extends: [a.yaml]") == [
         "gpt.yaml:1:10: extends: expected the path of one spec file, or the name of a shipped spec"
     ]
@@ -254,12 +254,12 @@ def test_what_an_override_says_is_located_in_it(load):
     ("override", "told"),
     [
         ("model.norm", "expected PATH=VALUE, as in model.position=alibi"),
-        ("=5", "'' is no path; write keys joined by dots, as in model.position"),
-        ("model..norm=5", "'model..norm' is no path; write keys joined by dots, as in model.position"),
+        ("=5", "'' is not a path; write keys joined by dots, as in model.position"),
+        ("model..norm=5", "'model..norm' is not a path; write keys joined by dots, as in model.position"),
         ("model.d_model.x=5", "model.d_model: is 8, which has no 'x' below it"),
-        ("model.layers.2.window=5", "model.layers: has 2 items, counted from 0; there is no 2"),
-        ("model.layers.x.window=5", "model.layers: is a list, which has 2 items; 'x' is no index of it"),
-        ("model.layers.-1=5", "model.layers: is a list, which has 2 items; '-1' is no index of it"),
+        ("model.layers.2.window=5", "model.layers: has 2 items, counted from 0; index 2 is out of range"),
+        ("model.layers.x.window=5", "model.layers: is a list, which has 2 items; 'x' is not an index"),
+        ("model.layers.-1=5", "model.layers: is a list, which has 2 items; '-1' is not an index"),
         ("model.norm=!!x 5", "tags are refused: remove !!x"),
         ("model.norm=.nan", "not a finite number"),
         ("model.norm=5\n- 6", "the value is more than one value"),

@@ -229,7 +229,7 @@ def test_toml_places_in_tables_below_lists(load):
         ("%YAML 1.1\n---\na: no", "gpt.yaml:1:1: specs are YAML 1.2; remove the %YAML line"),
         ("<<: {a: 1}", "gpt.yaml:1:1: merge keys are not YAML 1.2; write the fields out, or use 'extends'"),
         ("a: *b", "gpt.yaml:1:4: a: alias *b has no anchor before it"),
-        ("a: &b [*b]", "gpt.yaml:1:8: a.0: alias *b stands inside of what it names"),
+        ("a: &b [*b]", "gpt.yaml:1:8: a.0: alias *b is inside the value that it refers to"),
         ("a: {b: 1\nc: 2", "gpt.yaml:2:2: not valid YAML: while parsing a flow mapping, expected ',' or '}', but got ':'"),
         ('a: "\\0"', "gpt.yaml:1:4: a: a text cannot hold the character U+0000"),
         ('a: "\\ud800"', "gpt.yaml:1:4: a: a text cannot hold the character U+D800"),
@@ -253,8 +253,8 @@ def test_a_mistake_in_yaml_is_located(load, mistakes, text, told):
         ('{"a" 1}', "gpt.json:1:6: not valid JSON: expected ':' after the key"),
         ('{"a": 1 "b": 2}', "gpt.json:1:9: not valid JSON: expected ',' or '}'"),
         ('{"a": [1 2]}', "gpt.json:1:10: not valid JSON: expected ',' or ']'"),
-        ('{"a": NaN}', "gpt.json:1:7: not valid JSON: 'NaN' is no JSON value; texts need double quotes"),
-        ('{"a": yes}', "gpt.json:1:7: not valid JSON: 'yes' is no JSON value; texts need double quotes"),
+        ('{"a": NaN}', "gpt.json:1:7: not valid JSON: 'NaN' is not a JSON value; strings need double quotes"),
+        ('{"a": yes}', "gpt.json:1:7: not valid JSON: 'yes' is not a JSON value; strings need double quotes"),
         ('{"a": 01}', "gpt.json:1:8: not valid JSON: expected ',' or '}'"),
         ('{"a": 1e999}', "gpt.json:1:7: a: not a finite number"),
         ('{"a": 1} // end', "gpt.json:1:10: not valid JSON: nothing may follow the closing bracket"),
@@ -366,7 +366,7 @@ def test_what_is_no_file(write, mistakes, tmp_path):
     [told] = mistakes(read, tmp_path / "gtp.yaml")
     assert told.startswith("gtp.yaml: no such file; did you mean 'gpt.yaml'? (there are: folder.yaml, gpt.yaml")
     [told] = mistakes(read, tmp_path / "no" / "gpt.yaml")
-    assert "there is no folder" in told
+    assert "not found" in told
     for impossible in ("a\0b.yaml", "x" * 5000):
         assert "no such file" in mistakes(read, impossible)[0]
 

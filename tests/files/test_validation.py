@@ -146,7 +146,7 @@ def test_data_without_a_file():
 def test_very_many_mistakes_are_counted(told):
     found = told("needed: 1\nsamplers: [" + "nothing-such, " * 500 + "]")
     assert len(found) == MAX_PROBLEMS + 1
-    assert found[-1] == f"and {500 - MAX_PROBLEMS} more mistakes"
+    assert found[-1] == f"and {500 - MAX_PROBLEMS} more errors"
 
 
 class Circle(Spec):

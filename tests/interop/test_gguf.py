@@ -166,7 +166,11 @@ def test_tokenizers_that_gguf_cannot_express_are_refused(tmp_path: Path, tokeniz
         ("tokenizer.ggml.eos_token_id", Typed("u32", 999), "eos_token_id is 999"),
         ("tokenizer.ggml.merges", Typed("strings", ["a bc d"]), "no merge|a merge that is not of two"),
         ("tokenizer.ggml.tokens", Typed("strings", ["a"] * 257), "not all different"),
-        ("tokenizer.ggml.token_type", Typed("i32s", [5] * 257), r"changed\.gguf: its tokenizer has no token '<\|endof"),
+        (
+            "tokenizer.ggml.token_type",
+            Typed("i32s", [5] * 257),
+            r"changed\.gguf: its tokenizer does not contain the start or end token '<\|endof",
+        ),
     ],
 )
 def test_each_fault_is_named(tmp_path: Path, key: str, value: Typed | None, said: str) -> None:

@@ -60,7 +60,7 @@ def tensor(shape: tuple[int, ...], kind: int = 0, offset: int = 0) -> bytes:
         (head(1, 0, tensor((1,), offset=2**63) + bytes(40)), "behind the file's end"),
         (head(1, 0, tensor((1,), offset=2) + bytes(80)), "amid a number"),
         (head(1, 0, tensor((1,), kind=999) + bytes(40)), "type 999"),
-        (head(1, 0, tensor((7,), kind=8) + bytes(99)), "no multiple of 32"),
+        (head(1, 0, tensor((7,), kind=8) + bytes(99)), "not a multiple of the block length 32"),
         (head(1, 0, text(b"a") + struct.pack("<I", 2**31) + bytes(40)), "2147483648 dimensions"),
     ],
 )

@@ -73,7 +73,7 @@ def test_the_sound_one_imports(sound: Path, tmp_path: Path) -> None:
         ({"hidden_size": True}, "hidden_size should be a whole number, not the truth value true"),
         ({"vocab_size": "absent"}, "no 'vocab_size'"),
         ({"num_attention_heads": 0}, "n_heads"),
-        ({"num_key_value_heads": 3}, "no multiple of n_kv_heads 3"),
+        ({"num_key_value_heads": 3}, "not a multiple of n_kv_heads 3"),
         ({"hidden_act": "mish"}, "hidden_act is the text 'mish'"),
         ({"rope_parameters": {"rope_type": "spiral"}}, "rope_type is the text 'spiral'"),
         ({"rope_parameters": {"rope_type": "default", "twist": 2}}, "rope_parameters has keys .* 'twist'"),

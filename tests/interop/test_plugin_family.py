@@ -72,7 +72,7 @@ def test_the_test_of_the_page_passes(registry: Registry, tmp_path: Path, monkeyp
     assert found is not None
     names: dict[str, Any] = {}
     exec(compile(found[1], "test_arcee.py", "exec", dont_inherit=True), names)
-    names["test_it_comes_and_goes"](tmp_path)
+    names["test_import_and_export_round_trip"](tmp_path)
 
 
 def test_the_spec_of_the_page_is_qwen_3_made_small(tmp_path: Path) -> None:

@@ -215,7 +215,7 @@ def test_evaluation_makes_the_tokens_anew_where_they_were_removed(trained: gptki
 
 def test_without_validation_there_is_nothing_to_evaluate(corpus: Path, tmp_path: Path) -> None:
     run = quiet(spec(corpus, steps=1), tmp_path / "run", **{"data.validation": 0})
-    with pytest.raises(DataError, match="no validation part"):
+    with pytest.raises(DataError, match="no validation split"):
         run.evaluate()
 
 

@@ -51,7 +51,7 @@ class Registry:
         """The components of a kind by name.
 
         Raises:
-            UnknownComponentError: there is no such kind.
+            UnknownComponentError: the kind is unknown.
         """
         contents = self._load()
         self._require_kind(kind)

@@ -70,7 +70,7 @@ class Plugin:
 
     @property
     def key(self) -> str:
-        """What pluggy's manager knows the plugin by."""
+        """Name of the plugin in pluggy's manager."""
         return f"{self.distribution}:{self.name}"
 
 

@@ -44,7 +44,7 @@ def read_activation(config: ExternalConfig, key: str, default: str) -> str:
     """The activation that a key names."""
     found = config.text(key, default)
     if found not in _ACTIVATIONS:
-        config.refuse(key, f"gptkit knows {', '.join(sorted(_ACTIVATIONS))}")
+        config.refuse(key, f"gptkit supports {', '.join(sorted(_ACTIVATIONS))}")
     return _ACTIVATIONS[found]
 
 

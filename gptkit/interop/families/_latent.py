@@ -96,7 +96,7 @@ class LatentDecoder(Decoder):
         return found
 
     def skipped(self, model: Any) -> Sequence[str]:
-        # The layers that predict further tokens stand after the last one.
+        # The layers for multi-token prediction follow the last one.
         return [*self.ignored, rf"model\.layers\.{model.n_layers}\..*"]
 
     def rules(self, model: Any) -> list[Rule]:

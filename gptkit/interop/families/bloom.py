@@ -30,7 +30,7 @@ class BloomFamily(FamilySpec):
             config.agree(*pair)
         norm = {"name": "layer", "eps": config.number("layer_norm_epsilon", 1e-5)}
         return {
-            # There is no limit; this is what the models were trained with.
+            # ALiBi has no limit; this is the length in training.
             "context_length": config.integer("seq_length", 2048),
             "d_model": config.integer("hidden_size", config.integer("n_embed", 64)),
             "n_layers": config.layers("n_layer", config.integer("num_hidden_layers", 2)),

@@ -33,7 +33,7 @@ class Decoder(FamilySpec):
     base: ClassVar[float] = 10000.0
     fraction: ClassVar[float] = 1.0
     attention_biases: ClassVar[bool] = True
-    """Whether `attention_bias` speaks of all four projections."""
+    """Whether `attention_bias` applies to all four projections."""
 
     def model(self, config: ExternalConfig) -> dict[str, Any]:
         n_layers = config.layers("num_hidden_layers")

@@ -63,7 +63,7 @@ class Glm4MoeFamily(Decoder):
         return {**super().config(model), "use_qk_norm": normed}
 
     def skipped(self, model: Any) -> Sequence[str]:
-        # The layer that predicts a further token stands after the last one.
+        # The layer for multi-token prediction follows the last one.
         return [*self.ignored, rf"model\.layers\.{model.n_layers}\..*"]
 
     def rules(self, model: Any) -> list[Rule]:

@@ -30,7 +30,7 @@ class MptFamily(FamilySpec):
         attention.only("alibi_bias_max", 8, why="transformers has 8, whatever it says")
         attention.only("alibi", True, why="transformers has no such models without ALiBi")
         config.only("no_bias", True, why="transformers has no such models with biases")
-        config.only("expansion_ratio", 4, why="transformers widens by 4, whatever it says")
+        config.only("expansion_ratio", 4, why="transformers always uses 4")
         config.only("logit_scale", why="transformers does not scale logits")
         eps = config.number("layer_norm_epsilon", 1e-5)
         return {

@@ -21,7 +21,7 @@ LINEAR = {
     "d_value": ("linear_value_head_dim", 128),
     "conv_width": ("linear_conv_kernel_dim", 4),
 }
-"""Fields of linear attention, with their keys and what these have where they are left out."""
+"""Fields of linear attention, with their keys and the defaults of these."""
 
 
 class Qwen3NextFamily(Qwen3MoeFamily):

@@ -29,7 +29,7 @@ class LayerState(ABC):
         """Discard all but the first `length` tokens (speculative rollback). A state with fewer tokens keeps them.
 
         Raises:
-            StateError: the tokens that would be needed are no longer held.
+            StateError: the required tokens have been discarded.
         """
 
     @abstractmethod

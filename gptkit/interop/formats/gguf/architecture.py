@@ -119,4 +119,4 @@ def read_rope_factors(config: Mapping[str, Any], stored: Tensor, location: str) 
         expected = rope_factors({**config, "rope_scaling": scaling})
         if expected is not None and torch.allclose(expected, stored.float(), rtol=1e-4):
             return scaling
-    raise ExternalModelError(f"{location}: {FREQUENCIES} is a scaling of rotary positions that gptkit does not know")
+    raise ExternalModelError(f"{location}: {FREQUENCIES} is an unsupported scaling of rotary positions")

@@ -7,8 +7,8 @@
     tensors     name, number of dimensions, dimensions (fastest first), type, offset
     numbers     each tensor at a multiple of `general.alignment`
 
-All numbers are little-endian. A file is untrusted: every length is held to what is left of the file before
-anything is made of it.
+All numbers are little-endian. A file is untrusted: every length is checked against the rest of the file
+before it is used.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ class GgufFile:
             except (ValueError, KeyError):
                 self._fail(f"{name!r} has the type {kind}, which is not known")
             if not shape or shape[-1] % block:
-                self._fail(f"{name!r} has rows that are no multiple of {block}, its blocks' length")
+                self._fail(f"{name!r} has rows that are not a multiple of the block length {block}")
         begin = start + offset
         end = begin + count // block * bytes_each
         if offset % bytes_each and kind in _PLAIN:
@@ -278,7 +278,7 @@ def _typed(typed: Typed) -> bytes:
 
 
 def _package(why: str) -> Any:
-    """The `gguf` package, which knows the quantised types; imported where one is there."""
+    """Import the `gguf` package, required for quantized types."""
     try:
         import gguf
     except ImportError:

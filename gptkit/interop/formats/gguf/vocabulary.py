@@ -71,7 +71,7 @@ def _byte_level(metadata: Mapping[str, Any], vocab: Mapping[str, int], place: st
     if pre is None:
         raise ExternalModelError(
             f"{place}: tokenizer.ggml.pre is missing, so the file does not say how texts are split; old converters omit it",
-            hint="Convert the model again with a current llama.cpp, or import the directory that it was made of.",
+            hint="Convert the model again with a current llama.cpp, or import the directory that it was converted from.",
         )
     if not isinstance(pre, str) or pre not in CUTS:
         what = did_you_mean(str(pre), sorted(CUTS), label="known are")
