@@ -40,8 +40,9 @@ class Rule:
     """Which external tensors a native tensor corresponds to.
 
     In names, ``*`` stands for the index of the layer, and ``{q,k,v}`` lists several tensors. The suffixes ``.weight`` and
-    ``.bias`` are omitted where they are the same on both sides. Native experts are stacked in one tensor. A ``#`` in the
-    external name stands for the index of an expert: there each expert has tensors of its own, with the layout given.
+    ``.bias`` are omitted where they are the same on both sides. Native experts, and norms of single heads, are stacked in
+    one tensor. A ``#`` in the external name stands for the index of an expert or head: there each has tensors of its own,
+    with the layout given.
 
     Attributes:
         native: the native name: ``blocks.*.attention.qkv``.
@@ -55,7 +56,7 @@ class Rule:
 
     @property
     def per_expert(self) -> bool:
-        """Whether each expert has external tensors of its own."""
+        """Whether each expert (or head) has external tensors of its own."""
         return "#" in self.external
 
     def match(self, name: str) -> tuple[int | None, tuple[str, ...]] | None:

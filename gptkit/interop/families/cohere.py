@@ -6,7 +6,6 @@ from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families.decoder import Decoder
 from gptkit.kinds.external_config import ExternalConfig
-from gptkit.kinds.family import Rule
 
 __all__ = ["CohereFamily"]
 
@@ -37,13 +36,6 @@ class CohereFamily(Decoder):
 
     def read_head(self, config: ExternalConfig) -> dict[str, Any]:
         return {"scale": config.number("logit_scale", 0.0625)}
-
-    def rules(self, model: Any) -> list[Rule]:
-        norms = [
-            Rule(f"blocks.*.attention.{part}_norm.heads.#.weight", f"model.layers.*.self_attn.{part}_norm.weight")
-            for part in "qk"
-        ]
-        return [*norms, *super().rules(model)]
 
     def config(self, model: Any) -> dict[str, Any]:
         normed = model.layer_specs()[0].attention.qk_norm is not None

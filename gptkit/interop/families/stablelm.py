@@ -41,5 +41,5 @@ class StableLmFamily(Decoder):
 
     def rules(self, model: Any) -> list[Rule]:
         attention = "model.layers.*.self_attn"
-        norms = [Rule(f"blocks.*.attention.{part}_norm.heads.#", f"{attention}.{part}_layernorm.norms.#") for part in "qk"]
+        norms = [Rule(f"blocks.*.attention.{part}_norm", f"{attention}.{part}_layernorm.norms.#") for part in "qk"]
         return [*norms, *super().rules(model)]

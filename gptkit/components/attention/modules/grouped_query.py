@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from gptkit.kinds.context import BuildContext
 from gptkit.nn.attention.softmax import SoftmaxAttention
@@ -91,19 +92,32 @@ class GroupedQueryAttention(SoftmaxAttention):
 
 
 class EachHead(nn.Module):
-    """A norm for every head, with weights of its own: (…, H, D) -> (…, H, D). One call a head: for models that have it."""
+    """A norm with weights of its own for every head: (…, H, D) -> (…, H, D). One call per head.
 
-    def __init__(self, norms: list[nn.Module]) -> None:
+    Each parameter of the norm is stacked over the heads: its shape begins with H.
+    """
+
+    def __init__(self, norm: nn.Module, n_heads: int) -> None:
         super().__init__()
-        self.heads = nn.ModuleList(norms)
+        self.n_heads = n_heads
+        self._norm = (norm,)  # in a tuple: its own parameters belong to no model
+        for name, parameter in norm.named_parameters():
+            self.register_parameter(name, nn.Parameter(parameter.new_empty(n_heads, *parameter.shape)))
+
+    def initial(self) -> dict[str, Initial]:
+        declared: dict[str, Initial] = getattr(self._norm[0], "initial", dict)()
+        return declared
 
     def forward(self, x_BTHD: Tensor) -> Tensor:
-        return torch.stack([norm(x_BTHD[..., index, :]) for index, norm in enumerate(self.heads)], dim=-2)
+        norm, own = self._norm[0], self._parameters
+        each = [{name: stack[head] for name, stack in own.items() if stack is not None} for head in range(self.n_heads)]
+        heads = [functional_call(norm, each[head], (x_BTHD[..., head, :],)) for head in range(self.n_heads)]
+        return torch.stack(heads, dim=-2)
 
 
 def _qk_norm(spec: HeadedSpec, context: BuildContext, n_heads: int) -> nn.Module:
     assert spec.qk_norm is not None
     assert spec.d_head is not None
     if spec.qk_norm_width == "each-head":
-        return EachHead([spec.qk_norm.build(context, dim=spec.d_head) for _ in range(n_heads)])
+        return EachHead(spec.qk_norm.build(context, dim=spec.d_head), n_heads)
     return spec.qk_norm.build(context, dim=spec.d_head * n_heads if spec.qk_norm_width == "full" else spec.d_head)
