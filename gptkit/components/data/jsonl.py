@@ -37,6 +37,11 @@ class JsonLinesDataSpec(DataSpec):
                 for number, line in enumerate(file, start=1):
                     if number == 1:
                         line = line.removeprefix(codecs.BOM_UTF8)
+                        if line.lstrip().startswith(b"[") and not self.skip_bad_lines:
+                            raise DataError(
+                                f"{path}:1: a JSON array, where each line should be an object",
+                                hint=f"Convert it: jq -c '.[]' {path.name} > lines-{path.name}",
+                            )
                     if not line.strip():
                         continue
                     try:
@@ -58,8 +63,6 @@ class JsonLinesDataSpec(DataSpec):
 
 def _text(line: bytes, field: str) -> str:
     """The text of a line; a `ValueError` says what is wrong with it."""
-    if line.lstrip().startswith(b"["):
-        raise ValueError("a JSON array, where each line should be an object; convert it: jq -c '.[]' FILE > FILE.jsonl")
     try:
         value = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
