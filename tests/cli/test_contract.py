@@ -12,7 +12,7 @@ from .conftest import Call
 def test_contract_lists_all_members_of_a_component(call: Call) -> None:
     output = call("components", "position", "--contract").stdout
     for part in (
-        "position\nHow a model knows the order of its tokens.\n",
+        "position\nRepresentation of the order of tokens.\n",
         "Declared capabilities:",
         "Spec class: a subclass of gptkit.kinds.position.PositionSpec",
         "max_positions(self, context: BuildContext) -> int | None\n",

@@ -70,7 +70,7 @@ def test_heads_that_cannot_be_split_or_rotated_are_refused() -> None:
     (message,) = problems(attention={"name": "multi-head", "n_heads": 4, "d_head": 3})
     assert "features turn in pairs, but the head size 3 gives 3" in message
     (message,) = problems(attention={"name": "grouped-query", "n_heads": 4, "n_kv_heads": 3})
-    assert message.startswith("attention.n_kv_heads: n_heads 4 is no multiple of n_kv_heads 3")
+    assert message.startswith("attention.n_kv_heads: n_heads 4 is not a multiple of n_kv_heads 3")
 
 
 def test_a_mistake_in_one_layer_is_told_there_and_one_in_all_layers_once() -> None:

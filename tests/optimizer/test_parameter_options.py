@@ -53,7 +53,7 @@ def test_a_name_that_is_no_parameter_is_an_error() -> None:
         def parameter_options(self) -> dict[str, ParameterOptions]:
             return {"down.weight": ParameterOptions()}
 
-    with pytest.raises(ValueError, match="which is no parameter of it"):
+    with pytest.raises(ValueError, match="which it does not have"):
         parameter_options(Wrong())
 
 
