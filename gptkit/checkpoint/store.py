@@ -26,18 +26,8 @@ import torch
 from torch import Tensor, nn
 
 from gptkit.checkpoint.entries import CALLBACKS, MODEL, OPTIMIZER, STATE, TRAINING_MODEL, own_files, remove_checkpoint
-from gptkit.checkpoint.safetensors import (
-    damaged,
-    fill,
-    pack,
-    pack_optimizer,
-    read_tensors,
-    remedy,
-    save_tensors,
-    unpack,
-    unpack_optimizer,
-    weights,
-)
+from gptkit.checkpoint.safetensors import damaged, fill, read_tensors, remedy, save_tensors, weights
+from gptkit.checkpoint.states import pack, pack_optimizer, unpack, unpack_optimizer
 from gptkit.core.atomic import reading, sync, write_text
 from gptkit.core.errors import CheckpointError, FileError
 

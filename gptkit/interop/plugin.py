@@ -36,8 +36,7 @@ def gptkit_components() -> list[type[Component]]:
 
 def _modules() -> Iterator[str]:
     for info in pkgutil.iter_modules(gptkit.interop.families.__path__, "gptkit.interop.families."):
-        if info.name != "gptkit.interop.families.plugin":
-            yield info.name
+        yield info.name
     # The other modules of a format import torch, and are imported when a file is read or written.
     for info in pkgutil.iter_modules(gptkit.interop.formats.__path__, "gptkit.interop.formats."):
         yield f"{info.name}.format"

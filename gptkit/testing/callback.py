@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gptkit.checkpoint.safetensors import pack, unpack
+from gptkit.checkpoint.states import pack, unpack
 from gptkit.core.errors import CheckpointError
 from gptkit.kinds.callback import Callback, StepPlan, Training
 from gptkit.kinds.tracker import TrainingStart

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gptkit.checkpoint.safetensors import shard_like
+from gptkit.checkpoint.sharding import shard_like
 from gptkit.checkpoint.store import CheckpointStore, load_weights, read_callbacks, read_state, restore_optimizer
 from gptkit.training.callback import Callbacks
 

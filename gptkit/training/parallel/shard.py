@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from gptkit.checkpoint.safetensors import copy_sharded
+from gptkit.checkpoint.sharding import copy_sharded
 from gptkit.model.gpt import GPT
 from gptkit.model.initialize import initialize
 from gptkit.training.parallel.processes import Processes

@@ -1,0 +1,62 @@
+"""Tensors that may be sharded over processes (`DTensor`): gathered when they are saved, sharded again when restored.
+
+Both are collective operations, so that files do not depend on the number of processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["copy_sharded", "like_sharded", "own_memory", "shard_like"]
+
+
+def own_memory(tensor: Tensor) -> Tensor:
+    """The whole tensor in memory of its own, contiguous, as the file format requires."""
+    tensor = tensor.detach()
+    if isinstance(tensor, _sharded_type()):
+        gathered: Tensor = tensor.full_tensor().cpu()
+        return gathered
+    tensor = tensor.contiguous()
+    whole = tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+    return tensor if whole else tensor.clone()
+
+
+def copy_sharded(target: Tensor, values: Tensor) -> None:
+    """Copy values of the whole tensor into a tensor that may be sharded: each process copies its shard."""
+    target.copy_(like_sharded(values, target))
+
+
+def like_sharded(tensor: Tensor, like: Tensor) -> Tensor:
+    """The tensor, sharded as `like` is where the shapes agree; every process cuts its shard without communication."""
+    if not isinstance(like, _sharded_type()) or tensor.shape != like.shape:
+        return tensor
+    from torch.distributed.tensor import distribute_tensor
+
+    local = tensor.to(like.device)
+    return distribute_tensor(local, like.device_mesh, like.placements, src_data_rank=None)
+
+
+def shard_like(state: Any, current: Any) -> Any:
+    """A state that was unpacked, its tensors sharded as those at the same places in a current state."""
+    if isinstance(state, Tensor):
+        return like_sharded(state, current) if isinstance(current, Tensor) else state
+    if isinstance(state, dict):
+        inner = current if isinstance(current, Mapping) else {}
+        return {key: shard_like(item, inner.get(key)) for key, item in state.items()}
+    if isinstance(state, (list, tuple)):
+        matching = current if isinstance(current, (list, tuple)) and len(current) == len(state) else [None] * len(state)
+        return type(state)(shard_like(*pair) for pair in zip(state, matching, strict=True))
+    return state
+
+
+def _sharded_type() -> Any:
+    """`DTensor`, or a type that no tensor has while torch.distributed is not in use: importing it takes a second."""
+    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
+        return ()
+    from torch.distributed.tensor import DTensor
+
+    return DTensor
