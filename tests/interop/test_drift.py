@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -46,7 +47,7 @@ def tampered(run: Path, tmp_path: Path, name: str, change: Callable[[torch.Tenso
     tensors[name] = change(tensors[name])
     save_file(tensors, file, {"format": "pt", "aliases": "{}"})
     state = json.loads((file.parent / "state.json").read_text())
-    state["files"][file.name]["bytes"] = file.stat().st_size
+    state["files"][file.name] = {"bytes": file.stat().st_size, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
     (file.parent / "state.json").write_text(json.dumps(state))
     return tmp_path / "tampered"
 
