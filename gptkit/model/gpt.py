@@ -41,13 +41,15 @@ class Output:
         logits: (B, T, V), or (B, 1, V) with `last_only`; None when targets were given, unless asked for.
         loss: mean cross-entropy in nats plus auxiliary losses, a scalar in fp32; None without targets.
         losses: auxiliary losses by name, as they were added.
-        weights: attention weights (B, H, T, S) by layer, with `keep_weights`.
+        weights: attention weights (B, H, T, S) by layer and call, with `keep_weights`: ``weights[layer, call]``. `call` is 0
+            where a layer calls one attention once; further calls within the layer (looped depth, several attentions) follow
+            in the order of execution. Attentions in a head have the number of layers as their layer.
     """
 
     logits: Tensor | None = None
     loss: Tensor | None = None
     losses: dict[str, Tensor] = field(default_factory=dict)
-    weights: dict[int, Tensor] | None = None
+    weights: dict[tuple[int, int], Tensor] | None = None
 
 
 class GPT(nn.Module):
@@ -279,8 +281,12 @@ class GPT(nn.Module):
                 raise StateError(f"a bidirectional prefix cannot be used: {reason}", hint="Call the model without prefix_B.")
 
     @torch.no_grad()
-    def attention_weights(self, ids_BT: Tensor) -> dict[int, Tensor]:
-        """The attention weights of every layer that has them, (B, H, T, S) by layer: for plots."""
+    def attention_weights(self, ids_BT: Tensor) -> dict[tuple[int, int], Tensor]:
+        """The attention weights of every call of an attention that has them, (B, H, T, S), for plots.
+
+        Returns:
+            The weights by layer and call, as in `Output.weights`: ``weights[3, 0]`` is the first call in layer 3.
+        """
         return self(ids_BT, keep_weights=True).weights or {}
 
     def tree(self) -> str:

@@ -1,10 +1,11 @@
 """Values that the modules of a model hand to one another within one forward pass.
 
-Three channels, each with one rule, so that a block that is recomputed, compiled or sharded gives the same result:
+Four channels, each with one rule, so that a block that is recomputed, compiled or sharded gives the same result:
 
 - *published* values are declared and written once: ``publish`` and ``read``;
 - *carried* values evolve through the depth: what a block carries is visible to the next block only;
-- *auxiliary losses* are added, and the model adds their sum to its own loss.
+- *auxiliary losses* are added, and the model adds their sum to its own loss;
+- *attention weights* are kept on request, one tensor per call of an attention: ``keep_weights``.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ class Given:
         carried: values for the next block, by key.
         losses: auxiliary losses, by name.
         memo: values that layers share and no gradient flows through: masks, tables.
-        weights: attention weights, where they are kept.
+        weights: attention weights by (layer, call), where they are kept.
     """
 
     published: dict[Hashable, Any] = field(default_factory=dict)
     carried: dict[Hashable, Any] = field(default_factory=dict)
     losses: dict[str, Tensor] = field(default_factory=dict)
     memo: dict[Hashable, Any] = field(default_factory=dict)
-    weights: dict[int, Tensor] = field(default_factory=dict)
+    weights: dict[tuple[int, int], Tensor] = field(default_factory=dict)
 
 
 class Exchange:
@@ -47,10 +48,16 @@ class Exchange:
 
     Attributes:
         losses: auxiliary losses by name, each the sum of what the layers added.
+        weights: attention weights (B, H, T, S) by layer and call, as `keep_weights` stored them; None unless they were
+            requested.
+
+    Args:
+        keep_weights: keep the attention weights.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, keep_weights: bool = False) -> None:
         self.losses: dict[str, Tensor] = {}
+        self.weights: dict[tuple[int, int], Tensor] | None = {} if keep_weights else None
         self._published: dict[Hashable, Any] = {}
         self._carried: dict[Hashable, Any] = {}
         self._given = Given()
@@ -116,6 +123,22 @@ class Exchange:
         for losses in (self.losses, self._given.losses):
             losses[name] = losses[name] + value if name in losses else value
 
+    def keep_weights(self, layer: int, weights_BHTS: Tensor) -> None:
+        """Store the attention weights of one call under ``(layer, call)``, where they were requested; else do nothing.
+
+        `call` numbers the calls within the layer, from 0, in the order of execution: those of one attention in a looped
+        block, and those of several attentions in one layer.
+
+        Args:
+            layer: index of the attention's layer, as in its build context; a head's is the number of layers.
+            weights_BHTS: the weights as used: (B, H, T, S), finite, zero where masked.
+        """
+        if self.weights is None:
+            return
+        call = sum(kept_layer == layer for kept_layer, _ in self.weights)
+        self.weights[layer, call] = weights_BHTS
+        self._given.weights[layer, call] = weights_BHTS
+
     def given(self) -> Given:
         """What modules handed out since this context was forked."""
         return self._given
@@ -127,9 +150,14 @@ class Exchange:
         self._given.carried.update(given.carried)
         for name, value in given.losses.items():
             self.add_loss(name, value)
+        if self.weights is not None:
+            self.weights.update(given.weights)
+            self._given.weights.update(given.weights)
 
     def _fork(self, twin: Exchange) -> None:
         twin.losses = {}
+        # A fork counts calls on from those before it, so its keys stay distinct.
+        twin.weights = None if self.weights is None else dict(self.weights)
         twin._published = dict(self._published)
         twin._carried = dict(self._carried)
         twin._given = Given()

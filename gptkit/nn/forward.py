@@ -34,7 +34,7 @@ R = TypeVar("R")
 class Forward(Exchange):
     """The context of one forward pass.
 
-    Layers exchange values through `Exchange`: published and carried values, and auxiliary losses.
+    Layers exchange values through `Exchange`: published and carried values, auxiliary losses, and attention weights.
 
     Attributes:
         ids_BT: the token ids.
@@ -46,7 +46,7 @@ class Forward(Exchange):
         documents_BT: the number of the document that each token belongs to, for packed rows; None for one a row.
         states: the states of all call sites when decoding with a cache, else None.
         losses: auxiliary losses (a router's, say), by name; the model adds them to its own loss.
-        weights: attention weights (B, H, T, S) by layer, filled only when it was asked for; else None.
+        weights: attention weights (B, H, T, S) by layer and call, ``weights[layer, call]``; None unless requested.
         last_only: only the last token's output is needed; a block after which no layer needs the others may skip them.
     """
 
@@ -66,7 +66,7 @@ class Forward(Exchange):
             raise ValueError("packed documents cannot be combined with a cache or with padding")
         if documents_BT is not None and prefix_B is not None:
             raise ValueError("packed documents cannot be combined with a bidirectional prefix")
-        super().__init__()
+        super().__init__(keep_weights=keep_weights)
         self.ids_BT = ids_BT
         self.n_tokens = ids_BT.shape[1]
         self.device = ids_BT.device
@@ -75,7 +75,6 @@ class Forward(Exchange):
         self.prefix_B = prefix_B
         self.documents_BT = documents_BT
         self.states = states
-        self.weights: dict[int, Tensor] | None = {} if keep_weights else None
         self.last_only = last_only
         self._memo: dict[Hashable, Any] = {}
         self._calls: dict[int, int] = {}
@@ -96,7 +95,6 @@ class Forward(Exchange):
         twin = copy.copy(self)
         self._fork(twin)
         twin._memo = _constants(self._memo)
-        twin.weights = None if self.weights is None else {}
         return twin
 
     def tail(self, n_tokens: int) -> Forward:
@@ -113,15 +111,13 @@ class Forward(Exchange):
     def given(self) -> Given:
         """What modules handed out since this context was forked."""
         given = super().given()
-        given.memo, given.weights = _constants(self._memo), self.weights or {}
+        given.memo = _constants(self._memo)
         return given
 
     def take(self, given: Given) -> None:
         """Pass on what modules handed out on a fork of this context."""
         super().take(given)
         self._memo.update(given.memo)
-        if self.weights is not None:
-            self.weights.update(given.weights)
 
     def state(self, module: Stateful) -> LayerState | None:
         """The state of this call of a module; None without a cache, or where the module keeps none.

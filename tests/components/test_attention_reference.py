@@ -165,7 +165,7 @@ def test_weights_can_be_asked_for_and_sum_to_one() -> None:
     forward = Forward(torch.zeros(B, T, dtype=torch.long), keep_weights=True)
     ours(x, forward)
     assert forward.weights is not None
-    weights = forward.weights[0]
+    weights = forward.weights[0, 0]
     assert weights.shape == (B, 4, T, T)
     torch.testing.assert_close(weights.sum(-1), torch.ones(B, 4, T))
     assert (weights[..., ~causal()] == 0).all()
@@ -180,5 +180,5 @@ def test_dropout_drops_weights_in_training_only() -> None:
     kept = Forward(torch.zeros(B, T, dtype=torch.long), keep_weights=True)
     ours(x, kept)
     assert kept.weights is not None
-    share = (kept.weights[0][..., causal()] == 0).float().mean().item()
+    share = (kept.weights[0, 0][..., causal()] == 0).float().mean().item()
     assert 0.4 < share < 0.6

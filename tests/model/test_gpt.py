@@ -199,9 +199,9 @@ def test_too_many_tokens_and_no_vocabulary_are_told() -> None:
 
 def test_attention_weights_can_be_had_for_plots() -> None:
     weights = GPT(SMALL, V).eval().attention_weights(ids(1, 7))
-    assert sorted(weights) == [0, 1]
-    assert weights[1].shape == (1, 3, 7, 7)
-    torch.testing.assert_close(weights[1].sum(-1), torch.ones(1, 3, 7))
+    assert list(weights) == [(0, 0), (1, 0)]
+    assert weights[1, 0].shape == (1, 3, 7, 7)
+    torch.testing.assert_close(weights[1, 0].sum(-1), torch.ones(1, 3, 7))
 
 
 def test_bf16_runs_and_stays_close() -> None:

@@ -411,7 +411,7 @@ class TellsOtherWeights(Wrong):
         def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
             out_BTE = super().forward(x_BTE, forward)
             if forward.weights is not None:
-                forward.weights[self.layer] = torch.full_like(forward.weights[self.layer], 1 / x_BTE.shape[1])
+                forward.weights[self.layer, 0] = torch.full_like(forward.weights[self.layer, 0], 1 / x_BTE.shape[1])
             return out_BTE
 
     name: Literal["tells-other-weights"] = "tells-other-weights"
@@ -426,8 +426,8 @@ class TellsAcrossDocuments(Wrong):
         def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
             out_BTE = super().forward(x_BTE, forward)
             if forward.weights is not None and forward.documents_BT is not None:
-                told = forward.weights[self.layer]
-                forward.weights[self.layer] = (told + 0.1).tril()
+                told = forward.weights[self.layer, 0]
+                forward.weights[self.layer, 0] = (told + 0.1).tril()
             return out_BTE
 
     name: Literal["tells-across-documents"] = "tells-across-documents"
@@ -442,7 +442,7 @@ class TellsBeyondTheWindow(Wrong):
         def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
             out_BTE = super().forward(x_BTE, forward)
             if forward.weights is not None and self.window is not None:
-                forward.weights[self.layer] = torch.full_like(forward.weights[self.layer], 0.1).tril()
+                forward.weights[self.layer, 0] = torch.full_like(forward.weights[self.layer, 0], 0.1).tril()
             return out_BTE
 
     name: Literal["tells-beyond-the-window"] = "tells-beyond-the-window"
@@ -457,7 +457,7 @@ class TellsTheMean(Wrong):
         def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
             out_BTE = super().forward(x_BTE, forward)
             if forward.weights is not None:
-                forward.weights[self.layer] = forward.weights[self.layer].mean(dim=1)
+                forward.weights[self.layer, 0] = forward.weights[self.layer, 0].mean(dim=1)
             return out_BTE
 
     name: Literal["tells-the-mean"] = "tells-the-mean"
@@ -472,7 +472,7 @@ class TellsNothingFinite(Wrong):
         def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
             out_BTE = super().forward(x_BTE, forward)
             if forward.weights is not None:
-                forward.weights[self.layer] = forward.weights[self.layer].log()
+                forward.weights[self.layer, 0] = forward.weights[self.layer, 0].log()
             return out_BTE
 
     name: Literal["tells-nothing-finite"] = "tells-nothing-finite"

@@ -25,8 +25,7 @@ class SigmoidAttention(GroupedQueryAttention):
     ) -> Tensor:
         seen = forward.mask(offset, k_BKSD.shape[2], window=self.window).dense()
         weights_BHTS = (q_BHTD @ k_BKSD.mT * self.scale + 2).sigmoid() * seen
-        if forward.weights is not None:
-            forward.weights[self.layer] = weights_BHTS
+        forward.keep_weights(self.layer, weights_BHTS)
         return weights_BHTS @ v_BKSD
 
 

@@ -29,7 +29,8 @@ class Attention(nn.Module, Stateful, ABC):
 
         Masks come from ``forward.mask``, memory from ``forward.state(self)``.
 
-        Where ``forward.weights`` is not None, an attention that has weights puts those that it used there, (B, H, T, S),
-        under its layer's index: finite, and zero wherever the mask forbids. They need not add up to 1, nor be positive (a
-        sigmoid attention's do not add up). One without weights (a recurrence) puts nothing there.
+        An attention that has weights passes those that it used, (B, H, T, S), to ``forward.keep_weights`` once per call:
+        finite, and zero wherever the mask forbids. They need not add up to 1 (a sigmoid attention's do not), nor be
+        positive. ``forward.weights`` is None where none were requested, and they need not be computed. An attention without
+        weights (a recurrence) passes none.
         """

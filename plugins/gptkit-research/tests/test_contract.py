@@ -137,6 +137,7 @@ def test_asking_for_the_weights_changes_nothing(attention: dict[str, Any]) -> No
     same(out.logits, model(ids).logits)
     assert out.weights is not None
     maps = attention["n_heads"] * (2 if attention["name"] == "differential" else 1)
+    assert list(out.weights) == [(0, 0), (1, 0)]
     assert [tuple(weights.shape) for weights in out.weights.values()] == [(2, maps, 9, 9)] * 2
 
 

@@ -60,8 +60,7 @@ class EagerBackend(AttentionBackend):
             positions = forward.key_positions(mask.key_offset, mask.n_keys)
             more = layer.position.value_bias(weights_BHTS, forward.query_positions, positions)
             out_BHTV = out_BHTV if more is None else out_BHTV + more
-        if forward.weights is not None:
-            forward.weights[layer.layer] = weights_BHTS
+        forward.keep_weights(layer.layer, weights_BHTS)
         return out_BHTV
 
 
