@@ -38,10 +38,24 @@ class GPTDataset(Dataset[tuple[Tensor, Tensor]]):
         self.windows = Windows(np.array(ids, token_dtype(tokenizer.vocab_size)), max_length, stride=stride)
 
     @classmethod
-    def from_tokens(cls, tokens: Sequence[int] | NDArray[np.integer[Any]], max_length: int, stride: int) -> GPTDataset:
-        """Create the dataset from token ids: a list, an array, or a memory map."""
+    def from_tokens(
+        cls,
+        tokens: Sequence[int] | NDArray[np.integer[Any]],
+        max_length: int,
+        stride: int,
+        *,
+        masked: Sequence[bool] | NDArray[np.bool_] | None = None,
+    ) -> GPTDataset:
+        """Create the dataset from token ids: a list, an array, or a memory map.
+
+        Args:
+            tokens: the ids.
+            max_length, stride: as for the class.
+            masked: for each id whether it takes no part in the loss: its targets are -100.
+        """
         dataset = cls.__new__(cls)
-        dataset.windows = Windows(np.asarray(tokens), max_length, stride=stride)
+        masked_N = None if masked is None else np.asarray(masked, np.bool_)
+        dataset.windows = Windows(np.asarray(tokens), max_length, stride=stride, masked=masked_N)
         return dataset
 
     def __len__(self) -> int:

@@ -1,7 +1,8 @@
 """Preparation of a corpus: writes ``train.bin`` and ``validation.bin`` with their document boundaries and ``meta.json``.
 
-The files are arrays of little-endian ids, with documents concatenated. They are reused while the corpus, the validation
-fraction and the tokenizer are unchanged.
+The files are arrays of little-endian ids, with documents concatenated. Where documents are masked, ``train.mask.bin`` and
+``validation.mask.bin`` have a byte for each token, 1 where it takes no part in the loss. The files are reused while the
+corpus, the validation fraction and the tokenizer are unchanged.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 
 from gptkit.core.atomic import atomic_directory, reading, write_text
 from gptkit.core.errors import DataError, TokenizerError
+from gptkit.data.encoding import Encoder
 from gptkit.data.files import TokenFile, TokenWriter, token_dtype
 from gptkit.data.split import Side, Split, plan_split, split_documents
 from gptkit.data.windows import Batch, Windows
@@ -30,9 +32,16 @@ from gptkit.text.base import END
 __all__ = ["Counts", "Prepared", "Progress", "open_prepared", "prepare", "token_files"]
 
 _log = logging.getLogger("gptkit")
-_FORMAT = 1
+_FORMAT = 2
+_READABLE = (1, _FORMAT)
+"""Formats that can be opened. Format 1 has no masks."""
+
+_TOKENS = 1
+"""Part of the fingerprint: changes when the same documents become other tokens or masks than before."""
+
 _META = "meta.json"
-_FILES = (_META, *(f"{side}{ending}" for side in ("train", "validation") for ending in (".bin", ".documents.npy")))
+_ENDINGS = (".bin", ".documents.npy", ".mask.bin")
+_FILES = (_META, *(f"{side}{ending}" for side in ("train", "validation") for ending in _ENDINGS))
 _BATCH = 4 << 20
 """Number of characters encoded at once: enough to use a tokenizer's threads, and small compared to a model."""
 
@@ -58,6 +67,9 @@ class Counts:
     bytes: int
     restored: bool | None = None
     """Whether decoding the tokens gives the text back; None where that is not known."""
+
+    masked: int = 0
+    """Number of tokens that take no part in the loss."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +116,7 @@ class Prepared:
             order=data.windows,
             shuffle=data.shuffle,
             document_starts=self.train.starts if data.document_mask else None,
+            masked=self.train.masked,
             what="the training split of the corpus",
         )
 
@@ -119,7 +132,8 @@ class Prepared:
         if length < 1:
             return iter(())
         starts = held_out.starts if data.document_mask else None
-        return Windows(held_out.tokens, length, document_starts=starts).batches(batch_size, max_batches)
+        windows = Windows(held_out.tokens, length, document_starts=starts, masked=held_out.masked)
+        return windows.batches(batch_size, max_batches)
 
 
 def prepare(
@@ -150,7 +164,7 @@ def prepare(
         TokenizerError: the tokenizer rejects a text; the message names its source.
     """
     tokenizer_fingerprint = _fingerprint_tokenizer(tokenizer)
-    facts = (_FORMAT, data.fingerprint(base), data.validation, tokenizer_fingerprint)
+    facts = (_TOKENS, data.fingerprint(base), data.validation, tokenizer_fingerprint)
     fingerprint = hashlib.blake2b(repr(facts).encode(), digest_size=16).hexdigest()
     try:
         existing = open_prepared(folder)
@@ -185,6 +199,13 @@ def prepare(
                 f"the validation split has {counts['validation'].tokens} tokens, too few to compute a loss",
                 hint=f"Use more text, or set `validation` higher than {data.validation}, or to 0.",
             )
+        for side, count in counts.items():
+            if count.masked and count.tokens - count.masked < 2:
+                raise DataError(
+                    f"all but {count.tokens - count.masked} of the {count.tokens} tokens of the {side} split are masked, "
+                    "too many to compute a loss",
+                    hint="Use documents with more text that is not masked.",
+                )
         meta = {
             "format": _FORMAT,
             "fingerprint": fingerprint,
@@ -222,7 +243,7 @@ def open_prepared(folder: Path) -> Prepared:
 def _open_prepared(folder: Path) -> Prepared:
     try:
         meta: dict[str, Any] = json.loads((folder / _META).read_text(encoding="utf-8"))
-        if meta["format"] != _FORMAT:
+        if meta["format"] not in _READABLE:
             raise ValueError(f"format {meta['format']}")
         prepared = Prepared(
             folder,
@@ -237,6 +258,8 @@ def _open_prepared(folder: Path) -> Prepared:
             size = (folder / f"{side}.bin").stat().st_size
             if size != counts.tokens * np.dtype(prepared.dtype).itemsize:
                 raise ValueError(f"{side}.bin has {size} bytes")
+            if counts.masked and (size := (folder / f"{side}.mask.bin").stat().st_size) != counts.tokens:
+                raise ValueError(f"{side}.mask.bin has {size} bytes")
     except FileNotFoundError:
         raise DataError(f"{folder}: prepared tokens not found") from None
     except PermissionError:
@@ -260,16 +283,17 @@ def _write(
     opens: dict[Side, bool] = {"train": True, "validation": True}
     # What corpora separate texts by, and this tokenizer does too.
     suspicious = {END, *(token for token, number in tokenizer.special_tokens.items() if number in (start, end))}
+    encode = Encoder(tokenizer)
     done = 0
 
     def write(batch: list[tuple[Side, Document]]) -> None:
         nonlocal done
-        for (side, document), ids in zip(batch, _encode(tokenizer, [document for _, document in batch]), strict=True):
+        for (side, document), (ids, masked) in zip(batch, encode([document for _, document in batch]), strict=True):
             writer = writers[side]
             if opens[side]:
                 writer.begin()
                 writer.add([] if start is None else [start])
-            writer.add(ids)
+            writer.add(ids, masked)
             writer.restored = writer.restored and (tokenizer.lossless or tokenizer.decode(ids) == document.text)
             spelled = next((token for token in suspicious if token in document.text), None)
             if spelled is not None:
@@ -299,20 +323,8 @@ def _write(
     write(batch)
 
 
-def _encode(tokenizer: Tokenizer, documents: list[Document]) -> list[list[int]]:
-    try:
-        return tokenizer.encode_batch([document.text for document in documents])
-    except TokenizerError:
-        for document in documents:  # encode_batch does not report which text failed
-            try:
-                tokenizer.encode(document.text)
-            except TokenizerError as error:
-                raise TokenizerError(f"{document.source}: {error.message}", hint=error.hint) from None
-        raise
-
-
 def _counts(writer: TokenWriter) -> Counts:
-    return Counts(writer.tokens, writer.documents, writer.characters, writer.bytes, writer.restored)
+    return Counts(writer.tokens, writer.documents, writer.characters, writer.bytes, writer.restored, writer.masked)
 
 
 def _fingerprint_tokenizer(tokenizer: Tokenizer) -> str:

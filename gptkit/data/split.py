@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -135,16 +135,18 @@ def split_documents(data: DataSpec, base: Path, split: Split) -> Iterator[tuple[
 
 
 def _cut(document: Document, at: int, slack: int) -> Iterator[tuple[Side, Document]]:
-    text, source = document.text, document.source
+    text = document.text
     if at <= 0:
         yield "validation", document
     elif at >= len(text):
-        yield "train", Document(text, source, document.ends or at == len(text))
+        yield "train", replace(document, ends=document.ends or at == len(text))
     else:
         line_end = text.rfind("\n", max(at - slack, 0), at) + 1
         at = line_end or at
-        yield "train", Document(text[:at], source)
-        yield "validation", Document(text[at:], source, document.ends)
+        before = tuple((start, min(end, at)) for start, end in document.masked if start < at)
+        after = tuple((max(start - at, 0), end - at) for start, end in document.masked if end > at)
+        yield "train", replace(document, text=text[:at], ends=True, masked=before)
+        yield "validation", replace(document, text=text[at:], masked=after)
 
 
 def _changed() -> DataError:

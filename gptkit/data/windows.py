@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gptkit.core.errors import DataError
+from gptkit.nn.head import IGNORED
 
 __all__ = ["Batch", "Windows"]
 
@@ -24,7 +25,7 @@ class Batch(NamedTuple):
 
     Attributes:
         inputs_BT: int64 ids.
-        targets_BT: int64 ids, the token after each input.
+        targets_BT: int64 ids, the token after each input; -100 where that token is masked.
         documents_BT: int64, index of each input's document within its data window, from 0; None unless requested.
     """
 
@@ -47,6 +48,7 @@ class Windows:
         shuffle: shuffle ordered data windows in each epoch.
         document_starts: (n_documents,) index of each document's first token, ascending; batches then include document
             indices.
+        masked: (n,) bool, tokens that are inputs but take no part in the loss; none by default.
         what: description of the tokens, for messages.
 
     Raises:
@@ -62,6 +64,7 @@ class Windows:
         order: Literal["random", "ordered"] = "ordered",
         shuffle: bool = False,
         document_starts: NDArray[np.int64] | None = None,
+        masked: NDArray[np.bool_] | None = None,
         what: str = "the text",
     ) -> None:
         if len(tokens) < context_length + 1:
@@ -79,6 +82,8 @@ class Windows:
         self.document_starts = document_starts
         # Row i is a view of the data window that begins at token i.
         self._all = np.lib.stride_tricks.sliding_window_view(tokens, context_length + 1)
+        self.masked = masked
+        self._all_masked = None if masked is None else np.lib.stride_tricks.sliding_window_view(masked, context_length + 1)
         self._epoch: tuple[tuple[int, int], NDArray[np.int64]] | None = None
 
     def __len__(self) -> int:
@@ -87,8 +92,8 @@ class Windows:
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         if not -len(self) <= index < len(self):
             raise IndexError(f"window {index} of {len(self)}")
-        window = torch.from_numpy(self._all[index % len(self) * self.stride].astype(np.int64))
-        return window[:-1], window[1:]
+        inputs_BT, targets_BT, _ = self.gather([index % len(self) * self.stride])
+        return inputs_BT[0], targets_BT[0]
 
     def batch(self, step: int, batch_size: int, seed: int = 0, *, first: int | None = None) -> Batch:
         """Return the batch of a training step (from 0), a function of the arguments; `first` as for `starts`."""
@@ -124,7 +129,11 @@ class Windows:
         begin_B = np.asarray(starts, dtype=np.int64)
         windows = torch.from_numpy(self._all[begin_B].astype(np.int64))
         documents = None if self.document_starts is None else torch.from_numpy(self._documents(begin_B))
-        return Batch(windows[:, :-1].contiguous(), windows[:, 1:].contiguous(), documents)
+        targets_BT = windows[:, 1:].contiguous()
+        if self._all_masked is not None:
+            # Not in place: with one data window the targets may be a view of it, as the inputs are.
+            targets_BT = targets_BT.masked_fill(torch.from_numpy(self._all_masked[begin_B, 1:]), IGNORED)
+        return Batch(windows[:, :-1].contiguous(), targets_BT, documents)
 
     def _documents(self, begin_B: NDArray[np.int64]) -> NDArray[np.int64]:
         assert self.document_starts is not None
@@ -140,7 +149,8 @@ class Windows:
         """Iterate over the ordered data windows in batches, in a fixed order, for validation.
 
         Every target occurs once if the stride is the context length: the tokens after the last complete data window form a
-        shorter one in the last batch. Batches differ in size, so weight them by ``targets_BT.numel()``.
+        shorter one in the last batch. Batches differ in size and masks, so weight them by the number of targets that are not
+        -100.
 
         Args:
             batch_size: B; the last batch of complete data windows may be smaller.
@@ -156,7 +166,7 @@ class Windows:
         rest = (len(self.tokens) - 1) - ((count - 1) * self.stride + self.context_length)
         room = max_batches is None or -(-count // batch_size) < max_batches
         if rest > 0 and room and self.stride <= self.context_length:
-            tail = Windows(self.tokens[-rest - 1 :], rest)
+            tail = Windows(self.tokens[-rest - 1 :], rest, masked=None if self.masked is None else self.masked[-rest - 1 :])
             if self.document_starts is not None:
                 tail.document_starts = self.document_starts - (len(self.tokens) - rest - 1)
             yield tail.gather([0])

@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from gptkit.core.component import Component
+from gptkit.core.errors import DataError
 
 __all__ = ["DataSpec", "Document"]
 
@@ -24,11 +25,30 @@ class Document:
         source: where it came from, for messages.
         ends: False if the next `Document` continues this one. No end token is added between such pieces and
             they stay on one side of the split. Cut them where a tokenizer would cut too: at the end of a line, say.
+        masked: the parts of the text that are read but not learnt, such as prompts: pairs (start, end) of character
+            offsets, half-open, sorted and not overlapping. They take no part in the loss. A token is masked if all of its
+            bytes are, so the tokens are those of the text without a mask; where a tokenizer is not lossless, masked and
+            other parts are encoded separately. Start and end tokens are never masked.
+
+    Raises:
+        DataError: `masked` is not of that form.
     """
 
     text: str
     source: str
     ends: bool = True
+    masked: tuple[tuple[int, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        before = 0
+        for start, end in self.masked:
+            if not before <= start < end <= len(self.text):
+                raise DataError(
+                    f"{self.source}: the masked span ({start}, {end}) is not a part of the text after character {before} "
+                    f"and up to its length, {len(self.text)}",
+                    hint="Give half-open spans of characters (start, end), sorted and not overlapping.",
+                )
+            before = end
 
 
 class DataSpec(Component):
@@ -73,7 +93,8 @@ class DataSpec(Component):
 
     @abstractmethod
     def fingerprint(self, base: Path) -> str:
-        """A short text that changes when the documents do: prepared tokens are used again while it stays the same.
+        """A short text that changes when the documents or their masks do: prepared tokens are used again while it stays
+        the same.
 
         It must be much cheaper than reading a large corpus (file sizes and times, say).
 

@@ -94,7 +94,7 @@ class TrainingStep:
         self.optimizer.step()
         after_step(self.forward)
         self.optimizer.zero_grad(set_to_none=True)
-        return torch.stack((total, norm.to(total.dtype)))
+        return torch.stack((total, norm.to(total)))
 
     def _synchronized(self, last: bool) -> AbstractContextManager[Any]:
         """Exchange gradients after the last part only."""
@@ -110,10 +110,10 @@ class TrainingStep:
 def split(batch: Batch, accumulation: int, processes: Processes) -> Iterator[tuple[Tensor, Tensor, Tensor | None, float]]:
     """The parts of a batch that one process computes, each with its share of the batch's targets."""
     count = accumulation * processes.count
-    if count == 1:
+    inputs_BT, targets_BT, documents_BT = batch
+    if count == 1 and bool((targets_BT != IGNORED).any()):
         yield *batch, 1.0
         return
-    inputs_BT, targets_BT, documents_BT = batch
     n_targets = max(1, int((targets_BT != IGNORED).sum()))
     parts = zip(
         inputs_BT.chunk(count),
@@ -127,8 +127,8 @@ def split(batch: Batch, accumulation: int, processes: Processes) -> Iterator[tup
         n_here = int((targets != IGNORED).sum())
         if n_here:
             yield inputs, targets, document, n_here / n_targets
-        elif processes.count > 1:
-            # Every process computes the same number of parts: this one counts for nothing.
+        elif count == 1 or processes.count > 1:
+            # A step has a backward pass, and the same number of parts in every process: this one counts for nothing.
             yield inputs, inputs, document, 0.0
 
 

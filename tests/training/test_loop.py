@@ -115,6 +115,22 @@ def test_accumulation_is_the_whole_batch(make_trainer: MakeTrainer, with_ignored
             assert torch.allclose(tensor, weights(parts)[name], atol=1e-5), name
 
 
+@pytest.mark.parametrize("accumulation", [1, 4])
+def test_a_batch_without_a_target_has_loss_zero(make_trainer: MakeTrainer, accumulation: int) -> None:
+    """Also where the model's own loss is then the mean of nothing."""
+
+    def masked(step: int, batch_size: int, seed: int, *, first: int) -> Batch:
+        inputs, targets, documents = batch(step, batch_size, seed)
+        return inputs, torch.full_like(targets, -100) if step < 4 else targets, documents
+
+    diary = Diary()
+    trainer = make_trainer(train=masked, grad_accumulation=accumulation, log_every=1, callbacks=[diary])
+    trainer.run()
+    losses = [diary.metrics[step + 1]["loss"] for step in range(10)]
+    assert losses[:4] == [0, 0, 0, 0]
+    assert all(loss > 0 for loss in losses[4:])
+
+
 def test_activation_checkpointing_trains_to_the_same_weights(make_trainer: MakeTrainer) -> None:
     spec = {"d_model": 16, "n_layers": 2, "context_length": 32, "block": {"name": "pre-norm", "dropout": 0.2}}
     kept = make_trainer("a", model=GPT(spec, VOCABULARY))

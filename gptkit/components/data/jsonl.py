@@ -6,12 +6,13 @@ import codecs
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from gptkit.components.data._files import Paths, Patterns, find_files, fingerprint_files, open_file, shown
 from gptkit.core.errors import DataError
+from gptkit.core.spec import fail
 from gptkit.kinds.data import DataSpec, Document
 
 
@@ -19,6 +20,11 @@ class JsonLinesDataSpec(DataSpec):
     """JSON Lines: one JSON object a line, one of its fields a document; UTF-8, plain or gzipped.
 
     Blank lines and empty texts are skipped.
+
+    With `prompt_field` a line has a prompt and a text, such as a question and its answer. The document is the prompt,
+    `prompt_end`, and the text. The model reads the prompt, and learns the text only: the prompt's tokens take no part in
+    the loss, in training and in evaluation, unless `mask_prompt` is false. Lines whose text is empty are skipped, prompt
+    included.
     """
 
     name: Literal["jsonl"] = "jsonl"
@@ -28,7 +34,22 @@ class JsonLinesDataSpec(DataSpec):
         description="Names of the files that are taken from a folder, at any depth.",
     )
     field: str = Field("text", min_length=1, description="Which field of an object is the text.")
+    prompt_field: str | None = Field(
+        None, min_length=1, description="Which field of an object is a prompt, which precedes the text."
+    )
+    prompt_end: str = Field("", description="Text between prompt and text, such as a line feed; part of the prompt.")
+    mask_prompt: bool = Field(True, description="Leave the prompt out of the loss.")
     skip_bad_lines: bool = Field(False, description="Skip lines that are not such an object, instead of raising an error.")
+
+    @model_validator(mode="after")
+    def _prompt_settings(self) -> JsonLinesDataSpec:
+        if self.prompt_field is None and self.prompt_end:
+            fail("it ends a prompt, but no prompt is named; set `prompt_field` too", ("prompt_end",), self.prompt_end)
+        if self.prompt_field is None and not self.mask_prompt:
+            fail("it concerns prompts, but no prompt is named; set `prompt_field` too", ("mask_prompt",), self.mask_prompt)
+        if self.prompt_field == self.field:
+            fail("prompt and text are the same field; name two", ("prompt_field",), self.prompt_field)
+        return self
 
     def documents(self, base: Path) -> Iterator[Document]:
         for path in find_files(self.path, self.patterns, base):
@@ -45,7 +66,9 @@ class JsonLinesDataSpec(DataSpec):
                     if not line.strip():
                         continue
                     try:
-                        text = _text(line, self.field)
+                        value = _object(line)
+                        text = _text(value, self.field)
+                        prompt = "" if self.prompt_field is None else _text(value, self.prompt_field) + self.prompt_end
                     except ValueError as error:
                         if self.skip_bad_lines:
                             continue
@@ -54,15 +77,18 @@ class JsonLinesDataSpec(DataSpec):
                             hint="Correct the line, or set `skip_bad_lines: true` to skip all such lines.",
                         ) from None
                     if text.strip():
-                        yield Document(text, f"{source}:{number}")
+                        masked = ((0, len(prompt)),) if prompt and self.mask_prompt else ()
+                        yield Document(prompt + text, f"{source}:{number}", masked=masked)
 
     def fingerprint(self, base: Path) -> str:
         files = find_files(self.path, self.patterns, base)
-        return fingerprint_files(files, "jsonl", self.field, self.skip_bad_lines)
+        # Without prompts as before there were any, so that tokens prepared then are used again.
+        prompts = () if self.prompt_field is None else (self.prompt_field, self.prompt_end, self.mask_prompt)
+        return fingerprint_files(files, "jsonl", self.field, self.skip_bad_lines, *prompts)
 
 
-def _text(line: bytes, field: str) -> str:
-    """The text of a line; a `ValueError` says what is wrong with it."""
+def _object(line: bytes) -> dict[str, Any]:
+    """The object of a line; a `ValueError` says what is wrong with it."""
     try:
         value = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -73,6 +99,11 @@ def _text(line: bytes, field: str) -> str:
         raise ValueError("no JSON that can be read: it nests too deeply") from None
     if not isinstance(value, dict):
         raise ValueError("no JSON object")
+    return value
+
+
+def _text(value: dict[str, Any], field: str) -> str:
+    """A field of an object; a `ValueError` says what is wrong with it."""
     if field not in value:
         raise ValueError(f"no field {field!r}; there is {', '.join(map(repr, value)) or 'none'}")
     text = value[field]
