@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from gptkit.runs.opening import open_spec as open_spec
     from gptkit.runs.run import Run as Run
     from gptkit.runs.run import load as load
+    from gptkit.runs.saving import save_run as save_run
     from gptkit.runs.spec import ExperimentSpec as ExperimentSpec
     from gptkit.runs.train import resume as resume
     from gptkit.runs.train import train as train
@@ -75,6 +76,7 @@ _WHERE = {
     "load": "gptkit.runs.run",
     "open_spec": "gptkit.runs.opening",
     "resume": "gptkit.runs.train",
+    "save_run": "gptkit.runs.saving",
     "train": "gptkit.runs.train",
 }
 

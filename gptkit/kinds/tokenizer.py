@@ -120,6 +120,16 @@ class Tokenizer(ABC):
     def save(self, folder: Path) -> None:
         """Write what `TokenizerSpec.load` needs into an existing folder; no corpus, no network, data only."""
 
+    def to_spec(self, folder: Path) -> Mapping[str, Any] | None:
+        """Return the tokenizer's spec as plain data, for a run that is written from a model; None where it is not known.
+
+        Options that only matter to the training of the tokenizer may be left at their defaults.
+
+        Args:
+            folder: where `save` writes the tokenizer, for specs that name a path.
+        """
+        return None
+
     @property
     def chat_template(self) -> str | None:
         """The Jinja template that renders a conversation; None where the tokenizer has none."""

@@ -11,8 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gptkit.checkpoint.store import CheckpointStore
-from gptkit.core.atomic import atomic_directory
 from gptkit.core.errors import ExternalModelError, SpecError, TokenizerError
 from gptkit.core.registry import Registry
 from gptkit.files import validate_data
@@ -24,8 +22,9 @@ from gptkit.kinds.format import ExternalTokenizer, Progress, TensorEntry, Tensor
 from gptkit.kinds.tokenizer import Tokenizer
 from gptkit.model.gpt import GPT
 from gptkit.runs.folder import RunFolder
-from gptkit.runs.placing import Placement
+from gptkit.runs.opening import Opened
 from gptkit.runs.run import Run, load
+from gptkit.runs.saving import write_run
 from gptkit.runs.spec import ExperimentSpec
 
 __all__ = ["convert_model", "import_model"]
@@ -108,32 +107,12 @@ def convert_model(
         imported["generation"] = generation
     if tokenizer is None and external.token_settings():
         imported["token_settings"] = dict(external.token_settings())
-    run.recover()
-    _require_allowed(run, overwrite)
-    with run.lock():
-        placement = Placement(run)
-        placement.recover()
-        _require_allowed(run, overwrite)
-        try:
-            new = RunFolder(placement.begin())
-            _write_tokenizer(new, words)
-            _convert(new, moves, tensors, where, progress)
-            new.write_spec(spec)
-            written = [path.relative_to(new.path).as_posix() for path in sorted(new.path.rglob("*")) if path.is_file()]
-            written = ["provenance.json", *(name for name in written if not name.startswith("checkpoints/"))]
-            new.write_provenance(spec, registry, imported=imported, base=str(Path.cwd()), files=written)
-            placement.place(written)
-            placement.commit()
-        except BaseException:
-            placement.recover()
-            raise
-    return run.path
 
+    def write(file: Path) -> None:
+        _convert(file, moves, tensors, where, progress)
 
-def _require_allowed(run: RunFolder, overwrite: bool) -> None:
-    run.require_no_file()
-    if not (overwrite and run.holds_run):
-        run.require_free()
+    opened = Opened(spec, Path.cwd())
+    return write_run(run, opened, words, write, overwrite=overwrite, registry=registry, imported=imported)
 
 
 def _experiment(
@@ -173,13 +152,8 @@ def _fit(spec: ExperimentSpec, stored: ExternalTokenizer, location: str) -> Toke
             raise ExternalModelError(f"{location}: its tokenizer {what}", hint=error.hint) from None
 
 
-def _write_tokenizer(run: RunFolder, words: Tokenizer) -> None:
-    with atomic_directory(run.tokenizer) as new:
-        words.save(new)
-
-
 def _convert(
-    run: RunFolder,
+    file: Path,
     moves: list[Move],
     stored: Tensors,
     where: Mapping[str, str],
@@ -199,10 +173,7 @@ def _convert(
             dtype = dtypes[move.native]
             yield move.native, move.join([stored.get(name).to(dtype) for name in names(move)])
 
-    def write(file: Path) -> None:
-        write_tensors(file, entries, joined(), {"aliases": "{}"}, report)
-
-    CheckpointStore(run.checkpoints).adopt(write)
+    write_tensors(file, entries, joined(), {"aliases": "{}"}, report)
 
 
 def _common(dtypes: list[torch.dtype]) -> torch.dtype:

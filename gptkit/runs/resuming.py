@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gptkit.checkpoint.store import CheckpointStore
+from gptkit.checkpoint.store import CheckpointStore, read_state
 from gptkit.core.diff import differences
 from gptkit.core.errors import CheckpointError
 from gptkit.core.registry import Registry
@@ -48,8 +48,8 @@ def require_same(run: ExperimentSpec, asked: ExperimentSpec, there: RunFolder) -
     """
     refused = refused_changes(run, asked)
     steps = CheckpointStore(there.checkpoints).steps()
-    if "imported" in there.read_provenance() and steps[-1:] == [0]:
-        # Weights that were imported have no training behind them, which another one could contradict.
+    if steps and read_state(CheckpointStore(there.checkpoints).path(steps[-1]))["optimizer"] is None:
+        # Weights that were imported or saved have no training behind them, which another one could contradict.
         refused = [change for change in refused if change.path.startswith(("model.", "tokenizer."))]
     if refused:
         listed = [

@@ -23,6 +23,8 @@ from gptkit.model.gpt import GPT
 from gptkit.runs.build import new_model
 from gptkit.runs.chat import Messages, chat_ids, turn_end
 from gptkit.runs.folder import RunFolder
+from gptkit.runs.opening import Opened
+from gptkit.runs.saving import save_opened
 from gptkit.runs.spec import ExperimentSpec
 from gptkit.training.evaluation import evaluate
 from gptkit.training.precision import pick_device, pick_precision
@@ -175,6 +177,27 @@ class Run:
         if found.bits_per_byte is not None and restored:
             numbers["bits_per_byte"] = found.bits_per_byte
         return numbers
+
+    def save(self, path: str | Path, *, overwrite: bool = False, registry: Registry | None = None) -> Path:
+        """Write the model, with the weights that it has now, as another run: after a merge of adapters, for example.
+
+        The new run has the spec and the tokenizer of this one, and one checkpoint: of step 0, without an optimizer's state.
+
+        Args:
+            path, overwrite, registry: as for `gptkit.save_run`.
+
+        Returns:
+            The run directory.
+
+        Raises:
+            GptkitError: the model's tensors are not those of the spec.
+            CheckpointError: the directory holds a run already or other files, or another process writes into it.
+        """
+        base = Path(self.provenance.get("base", ".")).absolute()
+        # What an export needs of the external model.
+        notes = {key: self.provenance[key] for key in ("imported",) if key in self.provenance}
+        opened = Opened(self.spec, base)
+        return save_opened(path, self.model, self.tokenizer, opened, overwrite=overwrite, registry=registry, **notes)
 
     def _token_bytes(self, token: int) -> bytes:
         # Special tokens stand for no text of the corpus.

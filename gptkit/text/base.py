@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
@@ -111,6 +111,12 @@ class NumberedTokenizer(Tokenizer):
                 raise TokenizerError(f"the start or end token {token!r} is not one of the special tokens")
         if any(not 0 <= token < len(tokens) for token in self._specials.values()):
             raise TokenizerError("the id of a special token is outside the vocabulary")
+
+    def special_fields(self, reserved: Collection[str] = ()) -> dict[str, Any]:
+        """Return the fields of a `SpecialsSpec` that give these special tokens; `reserved` as in the spec."""
+        named = (self.start, self.end, *reserved)
+        others = [token for token in self._specials if token not in named]
+        return {"start_token": self.start, "end_token": self.end, "special_tokens": others}
 
     @property
     def vocab_size(self) -> int:

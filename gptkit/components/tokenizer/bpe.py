@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -19,7 +19,7 @@ from gptkit.text.ranks import RankTokenizer, chunks
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Trained
 
-__all__ = ["BpeSpec", "train_merges"]
+__all__ = ["BpeSpec", "BpeTokenizer", "train_merges"]
 
 _LONGEST_WORD = 4096
 """Longest run of characters seen whole in training: the trainer's time grows with the square of a word's length."""
@@ -50,6 +50,13 @@ def train_merges(texts: Iterator[str], pattern: str, vocab_size: int, min_freque
     )
     trained.train_from_iterator((part for text in texts for part in chunks(text, _LONGEST_WORD)), trainer)
     return trained
+
+
+class BpeTokenizer(RankTokenizer):
+    """The runtime part."""
+
+    def to_spec(self, folder: Path) -> Mapping[str, Any]:
+        return {"name": self.name, "vocab_size": self.vocab_size, "pattern": self.pattern, **self.special_fields()}
 
 
 class BpeSpec(SpecialsSpec):
@@ -108,7 +115,7 @@ class BpeSpec(SpecialsSpec):
         for left, right in json.loads(trained.to_str())["model"]["merges"]:
             ranks.setdefault(unspell(left + right), len(ranks))
         ids = {token: len(ranks) + index for index, token in enumerate(specials)}
-        return RankTokenizer(self.name, pattern, ranks, ids, self.start_token, self.end_token)
+        return BpeTokenizer(self.name, pattern, ranks, ids, self.start_token, self.end_token)
 
     def load(self, folder: Path) -> Tokenizer:
-        return RankTokenizer.load(folder, self.name)
+        return BpeTokenizer.load(folder, self.name)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from gptkit.kinds.tokenizer import BytePairs, Tokenizer
 from gptkit.text.base import NumberedTokenizer, SpecialsSpec
@@ -35,6 +35,9 @@ class ByteTokenizer(NumberedTokenizer):
 
     def to_tokenizer_json(self) -> str:
         return tokenizer_json(self.byte_pairs(), self._specials)
+
+    def to_spec(self, folder: Path) -> Mapping[str, Any]:
+        return {"name": "byte", **self.special_fields()}
 
     def save(self, folder: Path) -> None:
         write_state(folder, "byte", {"specials": list(self._specials), "start": self.start, "end": self.end})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -70,6 +70,9 @@ class CharTokenizer(NumberedTokenizer):
             f"character {text.index(character)} of a text is {character!r}, which the tokenizer's corpus did not have",
             hint="Train on a corpus that has it, or choose `unknown: bytes` or `unknown: token`.",
         )
+
+    def to_spec(self, folder: Path) -> Mapping[str, Any]:
+        return {"name": "char", "unknown": self.unknown, **self.special_fields([UNKNOWN])}
 
     def save(self, folder: Path) -> None:
         state: dict[str, Any] = {"characters": self.characters, "unknown": self.unknown}

@@ -8,7 +8,7 @@ import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -142,6 +142,10 @@ class HuggingFaceTokenizer(Tokenizer):
 
     def to_tokenizer_json(self) -> str:
         return self.data.decode()
+
+    def to_spec(self, folder: Path) -> Mapping[str, Any]:
+        # An empty text: no such token, whatever the files say.
+        return {"name": "hugging-face", "path": str(folder), "start_token": self.start or "", "end_token": self.end or ""}
 
     def save(self, folder: Path) -> None:
         write_bytes(folder / TOKENIZER_FILE, self.data)

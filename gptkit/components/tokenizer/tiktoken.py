@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -12,10 +12,19 @@ from gptkit.kinds.tokenizer import Tokenizer, TokenizerSpec
 from gptkit.text.base import END
 from gptkit.text.ranks import RankTokenizer
 
-__all__ = ["TiktokenSpec"]
+__all__ = ["TiktokenSpec", "TiktokenTokenizer"]
 
 # Known here, so that a spec is validated without importing tiktoken.
 _VOCAB_SIZES = {"gpt2": 50_257, "r50k_base": 50_257, "p50k_base": 50_281, "cl100k_base": 100_277, "o200k_base": 200_019}
+
+
+class TiktokenTokenizer(RankTokenizer):
+    """The runtime part."""
+
+    def to_spec(self, folder: Path) -> Mapping[str, Any] | None:
+        # gpt2 and r50k_base are the same, and no other two have one size.
+        encoding = next((name for name, size in _VOCAB_SIZES.items() if size == self.vocab_size), None)
+        return None if encoding is None else {"name": self.name, "encoding": encoding}
 
 
 class TiktokenSpec(TokenizerSpec):
@@ -51,7 +60,7 @@ class TiktokenSpec(TokenizerSpec):
         known = recipe(self.encoding)
         found = find_ranks(self.encoding) if self.file is None else ranks_from_file(self.encoding, base / self.file)
         end = END if END in known.special_tokens else None
-        return RankTokenizer(self.name, known.pattern, found, known.special_tokens, end=end)
+        return TiktokenTokenizer(self.name, known.pattern, found, known.special_tokens, end=end)
 
     def load(self, folder: Path) -> Tokenizer:
-        return RankTokenizer.load(folder, self.name)
+        return TiktokenTokenizer.load(folder, self.name)

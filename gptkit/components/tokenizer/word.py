@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -86,6 +86,10 @@ class WordTokenizer(NumberedTokenizer):
                 token = known.get(character)
                 ids += character.encode() if token is None else (token,)
         return ids
+
+    def to_spec(self, folder: Path) -> Mapping[str, Any]:
+        options = {"fallback": self.fallback, "whitespace": self.whitespace, "lowercase": self.lowercase}
+        return {"name": "word", **options, **self.special_fields([UNKNOWN])}
 
     def save(self, folder: Path) -> None:
         state: dict[str, Any] = {"fallback": self.fallback, "whitespace": self.whitespace, "lowercase": self.lowercase}

@@ -1,0 +1,180 @@
+"""Writing of a run from weights that exist: those of a model in memory, or of an import."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from gptkit.checkpoint.safetensors import save_tensors, weights
+from gptkit.checkpoint.store import CheckpointStore
+from gptkit.core.atomic import atomic_directory
+from gptkit.core.errors import GptkitError
+from gptkit.core.registry import Registry
+from gptkit.kinds.tokenizer import Tokenizer
+from gptkit.model.gpt import GPT
+from gptkit.runs.build import new_model
+from gptkit.runs.folder import RunFolder
+from gptkit.runs.opening import Opened, SpecLike, open_spec
+from gptkit.runs.placing import Placement
+from gptkit.runs.spec import ExperimentSpec
+
+__all__ = ["save_opened", "save_run", "write_run"]
+
+_LISTED = 3
+
+
+def save_run(
+    path: str | Path,
+    model: GPT,
+    tokenizer: Tokenizer,
+    spec: SpecLike | None = None,
+    *,
+    overwrite: bool = False,
+    registry: Registry | None = None,
+) -> Path:
+    """Write a model and its tokenizer as a run, which can be loaded, evaluated, exported and trained further.
+
+    ::
+
+        gptkit.save_run("runs/merged", model, tokenizer)
+
+    The run has one checkpoint, of step 0, with the weights in the dtype that they have, and without an optimizer's state.
+
+    Args:
+        path: the run directory.
+        model: the model.
+        tokenizer: its tokenizer.
+        spec: the experiment, in any form that `gptkit.build` accepts; its model must have the model's tensors. Plain data
+            without `model` gets the model's spec. By default an experiment of the model's spec and the tokenizer's.
+        overwrite: replace the run in the directory, when the new one is complete. Only files that gptkit wrote are replaced.
+        registry: where components are looked up; by default what is installed.
+
+    Returns:
+        The run directory.
+
+    Raises:
+        GptkitError: the model has no weights, or not those of the spec, or the tokenizer does not define its spec.
+        SpecError: the spec is wrong, or the tokenizer has more ids than the model.
+        CheckpointError: the directory holds a run already or other files, or another process writes into it.
+    """
+    if spec is None:
+        own = tokenizer.to_spec(RunFolder(path).tokenizer.resolve())
+        if own is None:
+            raise GptkitError(
+                f"a {type(tokenizer).__name__} does not define its spec", hint="Pass it: spec={'tokenizer': {'name': …}}."
+            )
+        spec = {"name": Path(path).resolve().name[:200] or "saved", "tokenizer": own}
+    if isinstance(spec, Mapping) and "model" not in spec:
+        spec = {**spec, "model": _model_data(model, tokenizer)}
+    opened = open_spec(spec, registry=registry)
+    return save_opened(path, model, tokenizer, opened, overwrite=overwrite, registry=registry)
+
+
+def save_opened(
+    path: str | Path,
+    model: GPT,
+    tokenizer: Tokenizer,
+    opened: Opened,
+    *,
+    overwrite: bool = False,
+    registry: Registry | None = None,
+    **notes: Any,
+) -> Path:
+    """Write a run as `save_run` does, from a spec that is already validated; `notes` are added to the provenance."""
+    tensors = weights(model)
+    empty = [name for name, tensor in tensors.items() if tensor.is_meta]
+    if empty:
+        raise GptkitError(f"the model has no weights: {empty[0]} is on the meta device", hint="Load or initialize it first.")
+    _require_described(tensors, opened.spec, tokenizer)
+
+    def write(file: Path) -> None:
+        save_tensors(tensors, file, {"format": "pt"})
+
+    run = RunFolder(path)
+    return write_run(run, opened, tokenizer, write, overwrite=overwrite, registry=registry, **notes)
+
+
+def write_run(
+    run: RunFolder,
+    opened: Opened,
+    tokenizer: Tokenizer,
+    write_weights: Callable[[Path], None],
+    *,
+    overwrite: bool,
+    registry: Registry | None,
+    **notes: Any,
+) -> Path:
+    """Write a whole run, which replaces the one in the directory when it is complete.
+
+    Args:
+        run: the run directory.
+        opened: the spec, and the directory that its relative paths count from.
+        tokenizer: the tokenizer.
+        write_weights: writes the file of weights that it is given the path of.
+        overwrite: replace the run in the directory.
+        registry: where the provenance of components is looked up.
+        notes: further entries of the provenance.
+
+    Returns:
+        The run directory.
+
+    Raises:
+        CheckpointError: the directory holds a run already or other files, or another process writes into it.
+    """
+    run.recover()
+    _require_allowed(run, overwrite)
+    with run.lock():
+        placement = Placement(run)
+        placement.recover()
+        _require_allowed(run, overwrite)
+        try:
+            new = RunFolder(placement.begin())
+            with atomic_directory(new.tokenizer) as directory:
+                tokenizer.save(directory)
+            CheckpointStore(new.checkpoints).adopt(write_weights)
+            new.write_spec(opened.spec)
+            written = [path.relative_to(new.path).as_posix() for path in sorted(new.path.rglob("*")) if path.is_file()]
+            written = ["provenance.json", *(name for name in written if not name.startswith("checkpoints/"))]
+            new.write_provenance(opened.spec, registry, **notes, base=str(opened.base), files=written)
+            placement.place(written)
+            placement.commit()
+        except BaseException:
+            placement.recover()
+            raise
+    return run.path
+
+
+def _require_allowed(run: RunFolder, overwrite: bool) -> None:
+    run.require_no_file()
+    if not (overwrite and run.holds_run):
+        run.require_free()
+
+
+def _model_data(model: GPT, tokenizer: Tokenizer) -> dict[str, Any]:
+    data = model.spec.model_dump(mode="json")
+    if model.vocab_size != tokenizer.vocab_size:
+        data["vocab_size"] = model.vocab_size
+    return data
+
+
+def _require_described(tensors: Mapping[str, Any], spec: ExperimentSpec, tokenizer: Tokenizer) -> None:
+    """Raise unless the tensors are those of the spec's model: tied ones once, and of the same shapes."""
+    built = new_model(spec, tokenizer.vocab_size, fill=False, device="meta")
+    expected = {name: tuple(tensor.shape) for name, tensor in weights(built).items()}
+    present = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    problems = [
+        *(f"{name} is missing" for name in expected if name not in present),
+        *(f"{name} is not in the spec" for name in present if name not in expected),
+        *(
+            f"{name} is {shape}, in the spec {expected[name]}"
+            for name, shape in present.items()
+            if expected.get(name, shape) != shape
+        ),
+    ]
+    if problems:
+        more = f" and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
+        raise GptkitError(
+            f"the model's tensors are not those of the spec: {'; '.join(problems[:_LISTED])}{more}",
+            hint="Merge adapters into the weights and tie what the spec ties, or pass the spec that describes the model.",
+        )
