@@ -32,11 +32,17 @@ class AttentionSpec(Component):
 
     Declared capabilities:
         accepts: the hooks of a position that it applies, of `rotate`, `widen`, `bias`, `content_bias`, `value_bias`.
+        depends_on_place: a property, bool: with `position: none`, it still depends on where in the text tokens are.
     """
 
     kind: ClassVar[str] = "attention"
     runtime: ClassVar[str] = "gptkit.nn.attention.base:Attention"
     accepts: ClassVar[frozenset[str]] = frozenset()
+
+    @property
+    def depends_on_place(self) -> bool:
+        """Whether the output for a token depends on its position even without a position component (chunks)."""
+        return False
 
     def score_features(self, context: BuildContext) -> ScoreFeatures | None:
         """What the attention asks of a backend; None without a softmax of scores, or where only building it can say."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from gptkit.core.errors import GptkitError
 from gptkit.kinds.context import BuildContext, ParameterInfo
 from gptkit.kinds.initializer import InitializerSpec
 from gptkit.nn.initial import Declared, declared, projections
@@ -34,7 +35,14 @@ def initialize(
     declarations, packed = declared(model), projections(model)
     for name, parameter in model.named_parameters():
         place = context.replace(parameter=_info(name, packed.get(name, {})))
-        copy(parameter, _values(declarations[name], scheme, place, parameter.shape, _generator(seed, name)))
+        values = _values(declarations[name], scheme, place, parameter.shape, _generator(seed, name))
+        if values.shape != parameter.shape:
+            shapes = f"shape {tuple(values.shape)}, not {tuple(parameter.shape)}"
+            raise GptkitError(
+                f"the initialization of the parameter {name!r} returns {shapes}",
+                hint="Return a tensor of the shape that the function in `initial` is given.",
+            )
+        copy(parameter, values)
 
 
 def _info(name: str, packed: Mapping[str, tuple[slice, ...]]) -> ParameterInfo:

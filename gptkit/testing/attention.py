@@ -14,9 +14,10 @@ from gptkit.kinds.context import BuildContext
 from gptkit.kinds.position import HeadShape, PositionSpec
 from gptkit.model.gpt import GPT
 from gptkit.nn.attention.base import Attention
+from gptkit.nn.forward import Forward
 from gptkit.nn.position import Position
 from gptkit.testing.check import Checks, differ, expect, same, skip
-from gptkit.testing.subject import CONTEXT_LENGTH, Subject, stirred, token_ids
+from gptkit.testing.subject import CONTEXT_LENGTH, D_MODEL, Subject, stirred, token_ids
 from gptkit.testing.tokens import reach
 
 __all__ = ["checks"]
@@ -106,6 +107,22 @@ def rotates_once(subject: Subject) -> None:
         wanted = list(range(first, first + length))
         given = [positions.flatten().tolist() for positions in position.prepared]
         expect(all(positions == wanted for positions in given), f"`prepare` received positions {given}, not {wanted}")
+
+
+@checks.add("distance-only", "Texts are cut anywhere, so without a position only the order of tokens may count.")
+@torch.no_grad()
+def distance_only(subject: Subject) -> None:
+    if subject.spec.depends_on_place:
+        skip("it declares that it depends on where in the text tokens are")
+    ids = token_ids(2, 10)
+    model = subject.model("none")
+    attention = next(module for module in model.modules() if isinstance(module, Attention))
+    generator = torch.Generator().manual_seed(0)
+    x_BTE = torch.randn(*ids.shape, D_MODEL, generator=generator, dtype=torch.float64)
+    here = attention(x_BTE, Forward(ids))
+    for shift in (1, 17):
+        moved = attention(x_BTE, Forward(ids, offset=shift))
+        same(moved, here, f"with position 'none' its output changes when all tokens move on by {shift}")
 
 
 @checks.add("window-counts-tokens", "An attention window of n tokens is the current token and the n - 1 preceding ones.")

@@ -5,6 +5,7 @@ Shapes: B batch, T tokens, E model width.
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -32,7 +33,7 @@ from gptkit.nn.forward import Forward
 from gptkit.testing.check import ContractError, skip
 from gptkit.testing.texts import CORPUS, write_corpus
 
-__all__ = ["CONTEXT_LENGTH", "D_HEAD", "D_MODEL", "VOCAB", "Subject", "stirred", "token_ids"]
+__all__ = ["CONTEXT_LENGTH", "D_HEAD", "D_MODEL", "VOCAB", "Subject", "randomized", "stirred", "token_ids"]
 
 D_MODEL, D_HEAD, N_LAYERS, CONTEXT_LENGTH, VOCAB = 32, 16, 2, 48, 29
 
@@ -179,6 +180,13 @@ class Subject:
         if self.windowed is not None:
             yield "with window 5", self.model(window=True)
 
+    def leak_models(self) -> Iterator[tuple[str, GPT]]:
+        """`models`, each also twice with large random weights: a leak through learned weights may show there only."""
+        for named, model in self.models():
+            yield named, model
+            for seed in (1, 2):
+                yield f"{named}, with large random weights", randomized(copy.deepcopy(model), seed)
+
     @cached_property
     def windowed(self) -> Any:
         """The same with a window of 5 tokens; None for a component without a field `window`."""
@@ -271,6 +279,16 @@ def stirred(module: Any) -> Any:
     generator = torch.Generator().manual_seed(7)
     for parameter in module.parameters():
         parameter.add_(torch.randn(parameter.shape, generator=generator).to(parameter.dtype) * 0.2)
+    return module
+
+
+@torch.no_grad()
+def randomized(module: Any, seed: int) -> Any:
+    """Draw every parameter anew, norms and biases too, large enough that none stays near its initialization."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in module.parameters():
+        spread = 1.0 if parameter.dim() < 2 else 2 / parameter.shape[-1] ** 0.5
+        parameter.copy_(torch.randn(parameter.shape, generator=generator) * spread)
     return module
 
 

@@ -22,7 +22,7 @@ checks = Checks()
 @torch.no_grad()
 def no_future_leak(subject: Subject) -> None:
     ids = token_ids(1, 12)
-    for named, model in subject.models():
+    for named, model in subject.leak_models():
         before = model(ids).logits
         for at in range(1, 12):
             changed = ids.clone()
@@ -73,7 +73,7 @@ def padding_is_ignored(subject: Subject) -> None:
     for filler in (0, 3):
         padded = torch.cat((torch.full((1, padding), filler), alone), dim=1)
         batch = torch.cat((ids[:1], padded))
-        for named, model in subject.models():
+        for named, model in subject.leak_models():
             together = model(batch, left_padding_B=left_padding_B).logits
             same(
                 together[1:, padding:],
@@ -110,7 +110,7 @@ def documents_keep_apart(subject: Subject) -> None:
     documents = torch.tensor([[0] * 9 + [1] * 11, [4] * 4 + [2] * 10 + [7] * 6])
     spans = ((0, 0, 9), (0, 9, 20), (1, 0, 4), (1, 4, 14), (1, 14, 20))
     looked = False
-    for named, model in subject.models():
+    for named, model in subject.leak_models():
         if by_length(model):
             continue
         looked = True

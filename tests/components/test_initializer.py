@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from gptkit.components.initializer.normal import NormalSpec
 from gptkit.components.initializer.orthogonal import OrthogonalSpec
@@ -14,8 +15,11 @@ from gptkit.components.initializer.scaled import ScaledSpec
 from gptkit.components.initializer.small import SmallSpec
 from gptkit.components.initializer.truncated_normal import TruncatedNormalSpec
 from gptkit.components.initializer.xavier import XavierSpec
+from gptkit.core.errors import GptkitError
+from gptkit.core.registry import default_registry
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.initializer import InitializerSpec
+from gptkit.model.initialize import initialize
 from gptkit.nn.initial import Role
 
 CONTEXT = BuildContext(d_model=64, context_length=8, n_layers=8, vocab_size=100)
@@ -90,3 +94,17 @@ def test_other_shapes(spec: InitializerSpec, shape: tuple[int, ...]) -> None:
     assert values.shape == shape
     assert values.isfinite().all()
     assert values.std() > 0
+
+
+def test_a_declared_initialization_of_the_wrong_shape_names_the_parameter() -> None:
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gate = nn.Parameter(torch.empty(4, 3))
+
+        def initial(self) -> Any:
+            return {"gate": lambda shape, generator: torch.ones(3, 1)}
+
+    scheme = default_registry().component("initializer", "normal").model_validate({"name": "normal"})
+    with pytest.raises(GptkitError, match=r"parameter 'part\.gate' returns shape \(3, 1\), not \(4, 3\)"):
+        initialize(nn.ModuleDict({"part": Gated()}), scheme, CONTEXT, seed=0)

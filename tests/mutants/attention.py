@@ -514,3 +514,69 @@ class MutableDefault(Wrong):
         self.seen.append(context.parts.index)
         made.gain = 1 + 0.1 * len(self.seen)  # type: ignore[attr-defined]
         return made
+
+
+class MasksBeforeMixing(Wrong):
+    """Masks scores with a large negative number, and then mixes the heads with learned weights (talking heads)."""
+
+    class Runtime(GroupedQueryAttention):
+        def initial(self) -> Any:
+            return {**super().initial(), "mix": lambda shape, generator: torch.eye(*shape)}
+
+        def score(self, q: Tensor, k: Tensor, v: Tensor, forward: Forward, offset: int, *terms: Tensor | None) -> Tensor:
+            mask = forward.mask(offset, k.shape[2], window=self.window).dense()
+            scores_BHTS = (q @ k.mT * self.scale).masked_fill(~mask, -1e9)
+            mixed_BHTS = torch.einsum("gh,bhts->bgts", self.mix.to(scores_BHTS.dtype), scores_BHTS)
+            return mixed_BHTS.softmax(-1) @ v
+
+    name: Literal["masks-before-mixing"] = "masks-before-mixing"
+    accepts: ClassVar[frozenset[str]] = frozenset({"rotate"})
+    runtime = Runtime
+    caught_by = "no-future-leak"
+    also = ("documents-keep-apart", "padding-is-ignored")
+
+    def build(self, context: BuildContext) -> GroupedQueryAttention:
+        made = super().build(context)
+        made.mix = nn.Parameter(torch.zeros(2, 2))
+        return made
+
+
+class KnowsThePlace(Wrong):
+    """Its output grows with the token's place in the text, whatever the position is."""
+
+    class Runtime(GroupedQueryAttention):
+        def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+            return super().forward(x_BTE, forward) * (1 + 0.05 * forward.positions[..., None].to(x_BTE.dtype))
+
+    name: Literal["attention-knows-the-place"] = "attention-knows-the-place"
+    runtime = Runtime
+    caught_by = "distance-only"
+
+
+class WritesToWeights(Wrong):
+    """Scales its output's weights when it is built, which the initialization undoes."""
+
+    name: Literal["writes-to-weights"] = "writes-to-weights"
+    caught_by = "keeps-no-constructed-values"
+
+    def build(self, context: BuildContext) -> GroupedQueryAttention:
+        made = super().build(context)
+        nn.init.constant_(made.output.weight, 0.25)
+        return made
+
+
+class GivesValues(Wrong):
+    """Constructs a bias of 0.5, which nothing declares and which is initialized as zero."""
+
+    class Runtime(GroupedQueryAttention):
+        def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+            return super().forward(x_BTE, forward) + self.extra_bias  # type: ignore[operator]
+
+    name: Literal["gives-values"] = "gives-values"
+    runtime = Runtime
+    caught_by = "keeps-no-constructed-values"
+
+    def build(self, context: BuildContext) -> GroupedQueryAttention:
+        made = super().build(context)
+        made.extra_bias = nn.Parameter(torch.full((context.d_model,), 0.5))
+        return made

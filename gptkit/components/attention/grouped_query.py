@@ -59,6 +59,10 @@ class HeadedSpec(AttentionSpec):
         """Key/value heads of the resolved spec."""
         raise NotImplementedError
 
+    @property
+    def depends_on_place(self) -> bool:
+        return self.chunk is not None
+
     def resolved(self, context: BuildContext) -> Any:
         n_heads = self.n_heads or max(1, context.d_model // (self.d_head or 64))
         return self.replace(n_heads=n_heads, d_head=self.d_head or max(1, context.d_model // n_heads))

@@ -50,7 +50,6 @@ class LinearHead(Head):
                 self.project = nn.Linear(context.d_model, d_embedding, bias=False)
         else:
             self.weight = nn.Parameter(torch.empty(context.vocab_size, context.d_model))
-            nn.init.normal_(self.weight, std=0.02)
         self.bias = nn.Parameter(torch.zeros(context.vocab_size)) if spec.bias else None
 
     def initial(self) -> dict[str, Initial]:
