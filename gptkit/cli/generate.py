@@ -25,7 +25,7 @@ class Overflow(Enum):
     stop = "stop"
 
 
-_ENDS = {"stop": "a stop string came", "end": "the model ended it", "interrupted": "interrupted"}
+_ENDS = {"stop": "stop string reached", "end": "the model ended it", "interrupted": "interrupted"}
 
 
 def generate(

@@ -64,7 +64,7 @@ def new(
         raise GptkitError(f"{kind} {name!r} is already registered by {owner}", hint="Choose another name.")
     folder = into / f"gptkit-{name}"
     if folder.exists() or folder.is_symlink():
-        raise GptkitError(f"{folder} is there already", hint="Choose another name, or another folder with --into.")
+        raise GptkitError(f"{folder} already exists", hint="Choose another name, or another directory with --into.")
     with atomic_directory(folder) as new_folder:
         for path, text in contents.items():
             target = new_folder / path

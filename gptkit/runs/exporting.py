@@ -104,7 +104,7 @@ def _require_free(target: Path, chosen: FormatSpec) -> None:
     if RunFolder(target).holds_run:
         raise ExternalModelError(f"{target} is a run, and no export is written into one", hint="Choose another path.")
     if target.is_symlink() or target.is_file():
-        raise ExternalModelError(f"{target} is there already", hint="Choose another path, or remove it.")
+        raise ExternalModelError(f"{target} already exists", hint="Choose another path, or remove it.")
     if target.is_dir() and chosen.suffixes:
         raise ExternalModelError(f"{target} is a directory, and {chosen.component_name()} writes a file")
     if target.exists() and chosen.detect(target).score > 0:
@@ -118,7 +118,7 @@ def _place(made: Path, target: Path) -> None:
             made.rename(target)
             return
         if made.is_file():
-            raise ExternalModelError(f"{target} is there already", hint="Choose another path, or remove it.")
+            raise ExternalModelError(f"{target} already exists", hint="Choose another path, or remove it.")
         files = sorted(made.iterdir(), key=lambda file: file.stat().st_mtime_ns)
         taken = [file.name for file in files if (target / file.name).exists() or (target / file.name).is_symlink()]
         if taken:

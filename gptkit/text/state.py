@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from gptkit.core.atomic import reading
 from gptkit.core.errors import TokenizerError
 
 __all__ = ["SavedState", "damaged", "format_ranks", "parse_ranks", "read_bytes", "write_state"]
@@ -30,9 +31,11 @@ def read_bytes(path: Path) -> bytes:
 
     Raises:
         TokenizerError: the file is missing or unreadable.
+        FileError: the file may not be read.
     """
     try:
-        return path.read_bytes()
+        with reading(path):
+            return path.read_bytes()
     except OSError as error:
         raise damaged(path, f"cannot be read ({error.strerror or error})") from None
 

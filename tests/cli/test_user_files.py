@@ -84,7 +84,7 @@ def test_plugin_new_appears_whole_or_not_at_all(call: Call, project: Path, monke
 
 def test_export_to_gguf_replaces_nothing(call: Call, run: Path, project: Path) -> None:
     (project / "model.gguf").write_text("mine")
-    assert "is there already" in call("export", run, "model.gguf", "--to", "gguf", code=2).stderr
+    assert "already exists" in call("export", run, "model.gguf", "--to", "gguf", code=2).stderr
     assert (project / "model.gguf").read_text() == "mine"
 
 

@@ -73,7 +73,7 @@ def test_drift_compares_with_the_format(registry: Registry, run: Path, tmp_path:
     assert invoke("export", str(run), "plain", "--to", "plain-json")[0] == 0
     code, output = invoke("drift", str(run), "--against", "plain")
     assert code == 0, output
-    assert "no part differs" in output
+    assert "no module differs" in output
     weights = load_file("plain/weights.safetensors")
     name = "model.layers.0.mlp.down_proj.weight"
     save_file({**weights, name: weights[name] + 0.3}, "plain/weights.safetensors")
@@ -131,7 +131,7 @@ def test_what_exists_is_never_replaced(run: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "tokenizer.json").write_text("mine")
     (tmp_path / "out.gguf").write_text("mine")
-    for name, reason in (("out", "has tokenizer.json, which the export"), ("out.gguf", "is there already")):
+    for name, reason in (("out", "has tokenizer.json, which the export"), ("out.gguf", "already exists")):
         with pytest.raises(ExternalModelError, match=reason):
             gptkit.export_model(run, tmp_path / name)
     with pytest.raises(ExternalModelError, match="out is a directory, and gguf writes a file"):
