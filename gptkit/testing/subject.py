@@ -284,7 +284,7 @@ def stirred(module: Any) -> Any:
 
 @torch.no_grad()
 def randomized(module: Any, seed: int) -> Any:
-    """Draw every parameter anew, norms and biases too, large enough that none stays near its initialization."""
+    """Draw every parameter again, norms and biases too, large enough that none stays near its initialization."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in module.parameters():
         spread = 1.0 if parameter.dim() < 2 else 2 / parameter.shape[-1] ** 0.5
