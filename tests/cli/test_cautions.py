@@ -37,11 +37,12 @@ def test_a_home_directory_that_does_not_exist(call: Call, project: Path) -> None
     assert "data.path" in said
 
 
-def test_compiling_without_a_compiler(call: Call, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiling_without_a_compiler(call: Call, project: Path) -> None:
     import torch._inductor.config as inductor
 
-    monkeypatch.setattr(inductor.cpp, "cxx", (None, "/nonexistent/g++"))
-    said = call("train", "mini.yaml", "run", "-q", "--set", "training.compile=true", code=2).stderr
+    # Not monkeypatch: undoing it deletes the setting, and every later compilation fails.
+    with inductor.patch({"cpp.cxx": (None, "/nonexistent/g++")}):
+        said = call("train", "mini.yaml", "run", "-q", "--set", "training.compile=true", code=2).stderr
     assert "training.compile: torch.compile failed" in said
     assert "Install a C++ compiler" in said
 
