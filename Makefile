@@ -11,6 +11,9 @@ export NO_MKDOCS_2_WARNING := 1
 CANDIDATES := $(PYTHON) python3 python python3.14 python3.13 python3.12 python3.11
 NEW_ENOUGH := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 
+# What `make test` adds to pytest's arguments.
+PYTEST ?= -m "not slow"
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test docs parity lint types format bench dev clean
 
@@ -21,7 +24,7 @@ help:  ## This list
 demo: $(VENV)/.stamp-run  ## Train a small GPT on real text for a few minutes and generate with it
 	@$(BIN)/gptkit demo
 
-test: $(VENV)/.stamp-test  ## Run the tests (PYTEST="-m 'not slow'" for the quick ones)
+test: $(VENV)/.stamp-test  ## Run the tests (PYTEST="" for the slow ones too)
 	@$(BIN)/python -m pytest $(PYTEST)
 
 docs: $(VENV)/.stamp-dev  ## Build the documentation into site/
