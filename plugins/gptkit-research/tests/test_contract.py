@@ -111,8 +111,10 @@ def test_gradients_reach_every_parameter(parts: dict[str, Any]) -> None:
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
-        # A position past the last that was counted, or past the threshold, has no share in this text.
-        assert parameter.grad.abs().sum() > 0 or name.endswith((".stretch", "position.table.weight")), name
+        # A position past the last that was counted, or past the threshold, has no share in this text. A constant, which is
+        # all that the last bias of FIRE's network adds to the scores, does not change the softmax.
+        without = (".stretch", "position.table.weight", "position.outer.bias")
+        assert parameter.grad.abs().sum() > 0 or name.endswith(without), name
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS[:6])
