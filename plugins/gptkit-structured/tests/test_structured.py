@@ -173,7 +173,7 @@ def test_unsupported_constraints_are_reported_when_the_spec_is_read(
 
 
 def test_it_says_what_it_needs() -> None:
-    with pytest.raises(gptkit.GptkitError, match="no tokenizer"):
+    with pytest.raises(gptkit.GptkitError, match="requires a tokenizer"):
         structured().build(SamplerContext(10))
     spec = gptkit.default_registry().component("tokenizer", "byte").model_validate({"end_token": None})
     assert isinstance(spec, TokenizerSpec)
