@@ -29,7 +29,7 @@ class ScoreFeatures:
         softcap: scores are capped.
         sinks: each head has a logit that takes its share of the softmax.
         dropout: attention weights are dropped in training.
-        chunk: attention stays within chunks of positions.
+        pattern: a pattern other than a window restricts which tokens may be attended (chunks, say).
     """
 
     bias: bool = False
@@ -41,7 +41,7 @@ class ScoreFeatures:
     softcap: bool = False
     sinks: bool = False
     dropout: bool = False
-    chunk: bool = False
+    pattern: bool = False
 
     @classmethod
     def of(
@@ -54,7 +54,7 @@ class ScoreFeatures:
         softcap: bool = False,
         sinks: bool = False,
         dropout: bool = False,
-        chunk: bool = False,
+        pattern: bool = False,
     ) -> ScoreFeatures:
         """The features of an attention with a relative position."""
         return cls(
@@ -67,7 +67,7 @@ class ScoreFeatures:
             softcap=softcap,
             sinks=sinks,
             dropout=dropout,
-            chunk=chunk,
+            pattern=pattern,
         )
 
 

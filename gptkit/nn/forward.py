@@ -14,12 +14,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import fields, is_dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from gptkit.nn.attention.mask import AttentionMask
+from gptkit.nn.attention.pattern import MaskPattern
 from gptkit.nn.exchange import Exchange, Given
 
 if TYPE_CHECKING:
@@ -188,7 +189,7 @@ class Forward(Exchange):
         return torch.arange(offset, offset + count, device=self.device)
 
     def mask(
-        self, offset: int | Tensor, n_keys: int, *, window: int | None = None, chunk: int | None = None
+        self, offset: int | Tensor, n_keys: int, *, window: int | None = None, pattern: MaskPattern | None = None
     ) -> AttentionMask:
         """Which of the keys in view each query may attend: itself and earlier tokens of its row and document.
 
@@ -196,20 +197,21 @@ class Forward(Exchange):
             offset: index of the first key in view.
             n_keys: S.
             window: no further back than this many tokens, the current one included.
-            chunk: only tokens of the query's own chunk of this many positions.
+            pattern: a further rule of the positions of query and key.
         """
-        return self.once(("mask", offset, n_keys, window, chunk), lambda: self._mask(offset, n_keys, window, chunk))
+        return self.once(("mask", offset, n_keys, window, pattern), lambda: self._mask(offset, n_keys, window, pattern))
 
-    def _mask(self, offset: int | Tensor, n_keys: int, window: int | None, chunk: int | None) -> AttentionMask:
+    def _mask(self, offset: int | Tensor, n_keys: int, window: int | None, pattern: MaskPattern | None) -> AttentionMask:
         if window is not None and window >= n_keys:
             window = None
         form: Literal["none", "causal", "dense"] = "dense"
         static = isinstance(offset, Tensor) or isinstance(self.offset, Tensor)
+        void = pattern is None or (not static and pattern.is_void(cast("int", offset) + n_keys))
         per_row = self.left_padding_B is not None or self.documents_BT is not None or self.prefix_B is not None
-        if not static and not per_row and window is None and (chunk is None or offset + n_keys <= chunk):
+        if not static and not per_row and window is None and void:
             form = "none" if self.n_tokens == 1 else "causal" if self.n_tokens == n_keys else "dense"
         offsets_BT = None
-        if chunk is not None and self.documents_BT is not None:
+        if pattern is not None and self.documents_BT is not None:
             offsets_BT = self._document_offsets()
         return AttentionMask(
             form,
@@ -219,7 +221,7 @@ class Forward(Exchange):
             query_offset=self.offset,
             key_offset=offset,
             window=window,
-            chunk=chunk,
+            pattern=pattern,
             documents_BT=self.documents_BT,
             document_offset_BT=offsets_BT,
             left_padding_B=self.left_padding_B,

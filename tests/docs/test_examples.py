@@ -8,6 +8,7 @@ import re
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tokenizers
@@ -23,6 +24,7 @@ from gptkit.kinds import plugin as builtin_kinds
 from gptkit.kinds.position import PositionSpec
 from gptkit.model.gpt import GPT
 from gptkit.model.spec import ModelSpec
+from gptkit.nn.forward import Forward
 from gptkit.runs.spec import ExperimentSpec
 from gptkit.testing import instances, run_checks
 
@@ -52,6 +54,15 @@ def test_the_table_of_overriding_is_right() -> None:
     assert len(rows) == 3
     for below, over, result in rows:
         assert merge(load(below), load(over)) == load(result)
+
+
+def test_the_pages_mask_pattern_works() -> None:
+    page = (PAGES / "writing-a-component.md").read_text(encoding="utf-8")
+    (source,) = re.findall(r"```python\n([^`]*class FirstAndRecent.*?)```", page, re.DOTALL)
+    names: dict[str, Any] = {"__name__": "page"}
+    exec(compile(source, "page.py", "exec", dont_inherit=True), names)
+    mask = Forward(torch.zeros(1, 6, dtype=torch.long)).mask(0, 6, pattern=names["FirstAndRecent"](1, 2))
+    assert mask.dense()[0, 0].int().tolist()[3:] == [[1, 0, 1, 1, 0, 0], [1, 0, 0, 1, 1, 0], [1, 0, 0, 0, 1, 1]]
 
 
 def test_the_plugins_of_the_page_work(monkeypatch: pytest.MonkeyPatch) -> None:

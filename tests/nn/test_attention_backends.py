@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import pytest
 import torch
 
+from gptkit.components.attention.multi_head import MultiHeadSpec
+from gptkit.core.component import Component
 from gptkit.core.errors import GptkitError, SpecError
 from gptkit.kinds.context import LayerParts
 from gptkit.model.gpt import GPT
+from gptkit.nn.attention.pattern import MaskPattern
 from gptkit.nn.forward import Forward
 
 V, T = 31, 40
@@ -37,12 +41,40 @@ LAYERS: dict[str, dict[str, Any]] = {
 }
 
 
+@dataclass(frozen=True)
+class FirstAndRecent(MaskPattern):
+    """The first two tokens of a text, and a sliding window."""
+
+    recent: int
+
+    def allows(self, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        return (key < 2) | (query - key < self.recent)
+
+
+class StreamingSpec(MultiHeadSpec):
+    """Attention with a mask pattern that is not built in."""
+
+    name: Literal["streaming"] = "streaming"  # type: ignore[assignment]
+
+    def mask_pattern(self) -> MaskPattern:
+        return FirstAndRecent(5)
+
+
+LAYERS["pattern"] = {"attention": StreamingSpec(n_heads=4)}
+
+
 def make(layer: str, backend: str) -> GPT:
     fields = dict(LAYERS[layer])
+    if isinstance(fields.get("attention"), Component):
+        return built(fields, backend)
     attention = {"name": "multi-head", "n_heads": 4, **fields.pop("attention", {})}
     if attention["name"] == "simple":
         del attention["n_heads"]
-    spec = {"d_model": 32, "n_layers": 2, "context_length": 64, "attention": attention, **fields}
+    return built({"attention": attention, **fields}, backend)
+
+
+def built(fields: dict[str, Any], backend: str) -> GPT:
+    spec = {"d_model": 32, "n_layers": 2, "context_length": 64, **fields}
     model = GPT({**spec, "attention_backend": backend}, V)
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
@@ -87,6 +119,17 @@ def test_flex_decodes_as_eager_does(layer: str, static: bool) -> None:
 
 
 @torch.no_grad()
+@pytest.mark.filterwarnings("ignore:.*flex_attention called without torch.compile")
+@pytest.mark.parametrize("static", [False, True])
+@pytest.mark.parametrize("backend", ["eager", "sdpa", "flex"])
+def test_a_mask_pattern_is_followed_when_decoding(backend: str, static: bool) -> None:
+    model = make("pattern", backend)
+    cache = model.new_cache(2, static=static)
+    steps = [model(piece, cache=cache).logits for piece in torch.split(ids(), [30, 1, 1, 8], dim=1)]
+    same(torch.cat(steps, dim=1), make("pattern", "eager")(ids()).logits, "rows")
+
+
+@torch.no_grad()
 @pytest.mark.slow
 @pytest.mark.parametrize("layer", ["window", "alibi-softcap"])
 def test_flex_in_a_compiled_model_equals_eager(layer: str) -> None:
@@ -125,6 +168,7 @@ def test_auto_selects_fused_attention_where_it_can_express_the_layer() -> None:
         ({"position": "shaw"}, "sdpa", "term on the values"),
         ({"position": {"name": "shaw", "values": False}}, "flex", "content"),
         ({"position": "alibi"}, "varlen", "terms of the scores"),
+        ({"attention": {"name": "multi-head", "n_heads": 4, "chunk": 8}}, "varlen", "mask pattern"),
         ({"attention": {"name": "multi-head", "n_heads": 4, "dropout": 0.1}}, "flex", "dropout"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from gptkit.core.errors import StateError
 from gptkit.model.gpt import GPT
 from gptkit.nn.attention.mask import AttentionMask
+from gptkit.nn.attention.pattern import Chunks, MaskPattern
 from gptkit.nn.forward import Forward
 
 B, V = 2, 31
@@ -22,9 +24,28 @@ CASES: dict[str, dict[str, Any]] = {
     "padding-chunk": {"padding": [0, 2], "chunk": 3},
     "documents": {"documents": DOCUMENTS},
     "documents-chunk-window": {"documents": DOCUMENTS, "chunk": 4, "window": 3},
+    "documents-first-and-last": {"documents": DOCUMENTS, "first": 2},
+    "padding-first-and-last": {"padding": [0, 3], "first": 2},
+    "excludes-itself": {"first": -1},
     "prefix": {"prefix": [4, 7]},
     "prefix-window-padding": {"prefix": [4, 6], "window": 3, "padding": [1, 0]},
 }
+
+
+@dataclass(frozen=True)
+class FirstAndLast(MaskPattern):
+    """The first tokens, and the two last ones; -1 for none at all."""
+
+    first: int
+
+    def allows(self, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        return (key < self.first) | ((query - key < 2) & (self.first >= 0))
+
+
+def pattern_of(case: dict[str, Any]) -> MaskPattern | None:
+    if "first" in case:
+        return FirstAndLast(case["first"])
+    return Chunks(case["chunk"]) if "chunk" in case else None
 
 
 def reference(
@@ -33,6 +54,7 @@ def reference(
     *,
     window: int | None = None,
     chunk: int | None = None,
+    first: int | None = None,
     padding: Any = None,
     documents: Any = None,
     prefix: Any = None,
@@ -51,6 +73,8 @@ def reference(
                 ok = key <= query or bool(prefix and key - start < prefix[row])
                 ok = ok and (window is None or abs(query - key) < window)
                 ok = ok and (chunk is None or (query - begin_q) // chunk == (key - begin_k) // chunk)
+                if first is not None:
+                    ok = ok and (key - begin_k < first or (query - key < 2 and first >= 0) or key == query)
                 ok = ok and (documents is None or documents[row][query] == documents[row][key])
                 allowed[row, 0, t, key] = (ok and key >= start) or (padding is not None and key == query)
     return allowed
@@ -78,7 +102,7 @@ def test_dense_mask_equals_the_definition(name: str, n_queries: int, static: boo
     if "documents" in case and n_queries < 12:
         pytest.skip("packed documents have no cache")
     forward = forward_for(n_queries, 12, case, static)
-    mask = forward.mask(0, 12, window=case.get("window"), chunk=case.get("chunk"))
+    mask = forward.mask(0, 12, window=case.get("window"), pattern=pattern_of(case))
     assert torch.equal(mask.dense().expand(B, 1, n_queries, 12), reference(n_queries, 12, **case))
     additive = mask.additive(torch.float32)
     assert torch.equal(additive == 0, mask.dense())
@@ -88,7 +112,7 @@ def test_dense_mask_equals_the_definition(name: str, n_queries: int, static: boo
 @pytest.mark.parametrize("name", CASES)
 def test_flex_block_mask_equals_the_dense_mask(name: str) -> None:
     case = CASES[name]
-    mask = forward_for(12, 12, case).mask(0, 12, window=case.get("window"), chunk=case.get("chunk"))
+    mask = forward_for(12, 12, case).mask(0, 12, window=case.get("window"), pattern=pattern_of(case))
     from torch.nn.attention.flex_attention import create_mask
 
     blocks = mask.block_mask()

@@ -14,6 +14,7 @@ from gptkit.kinds.attention_backend import ScoreFeatures
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.norm import NormSpec
 from gptkit.kinds.position import HeadShape
+from gptkit.nn.attention.pattern import Chunks, MaskPattern
 
 if TYPE_CHECKING:
     from gptkit.components.attention.modules.grouped_query import GroupedQueryAttention
@@ -63,6 +64,10 @@ class HeadedSpec(AttentionSpec):
     def depends_on_place(self) -> bool:
         return self.chunk is not None
 
+    def mask_pattern(self) -> MaskPattern | None:
+        """The rule of positions that restricts attention beyond `window`; a subclass may return another."""
+        return None if self.chunk is None else Chunks(self.chunk)
+
     def resolved(self, context: BuildContext) -> Any:
         n_heads = self.n_heads or max(1, context.d_model // (self.d_head or 64))
         return self.replace(n_heads=n_heads, d_head=self.d_head or max(1, context.d_model // n_heads))
@@ -104,7 +109,7 @@ class HeadedSpec(AttentionSpec):
             softcap=self.softcap is not None,
             sinks=self.sinks,
             dropout=self.dropout > 0,
-            chunk=self.chunk is not None,
+            pattern=self.mask_pattern() is not None,
         )
 
     def build(self, context: BuildContext) -> GroupedQueryAttention:

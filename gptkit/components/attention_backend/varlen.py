@@ -33,8 +33,8 @@ class VarlenSpec(AttentionBackendSpec):
             return "a position's term on the values"
         if features.mixes_heads:
             return "mixing of heads around the softmax"
-        if features.chunk:
-            return "chunks"
+        if features.pattern:
+            return "a mask pattern other than a window, such as chunks"
         return "dropout of attention weights" if features.dropout else None
 
     def build(self) -> AttentionBackend:

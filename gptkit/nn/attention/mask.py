@@ -11,6 +11,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from gptkit.nn.attention.pattern import MaskPattern
+
 __all__ = ["AttentionMask"]
 
 
@@ -19,7 +21,7 @@ class AttentionMask:
     """Which keys each query may attend, declared by a few facts and lowered to what a backend takes.
 
     A key is allowed if it is not later than the query (or lies, as the query's row says, in the bidirectional prefix), and
-    within the window, the chunk, the document and outside the padding. Immutable; lowered forms are computed once.
+    within the window, the pattern, the document and outside the padding. Immutable; lowered forms are computed once.
 
     Attributes:
         form: the simplest form that says everything: ``"none"`` (each query may attend each key), ``"causal"`` (the lower
@@ -29,7 +31,7 @@ class AttentionMask:
         query_offset: index of the first query in its row; an int, or a 0-d tensor where shapes are static.
         key_offset: index of the first key in view, likewise.
         window: keys further than this many tokens from the query, the query included, are excluded.
-        chunk: only keys of the query's own chunk of this many positions.
+        pattern: a further rule of the positions of query and key.
         documents_BT: the document of each token, for packed rows.
         document_offset_BT: index of the first token of each token's document; given with `documents_BT`.
         left_padding_B: number of padding tokens at the start of each row.
@@ -43,7 +45,7 @@ class AttentionMask:
     query_offset: int | Tensor = 0
     key_offset: int | Tensor = 0
     window: int | None = None
-    chunk: int | None = None
+    pattern: MaskPattern | None = None
     documents_BT: Tensor | None = None
     document_offset_BT: Tensor | None = None
     left_padding_B: Tensor | None = None
@@ -77,12 +79,12 @@ class AttentionMask:
             allowed = allowed & (q - k < self.window)
             if self.prefix_B is not None:
                 allowed = allowed & (k - q < self.window)
-        if self.chunk is not None:
+        if self.pattern is not None:
             first_q, first_k = start, start
             if self.document_offset_BT is not None:
                 first_q, first_k = self.document_offset_BT[row, query], self.document_offset_BT[row, key]
-            q_chunk = torch.div(q - first_q, self.chunk, rounding_mode="floor")
-            allowed = allowed & (q_chunk == torch.div(k - first_k, self.chunk, rounding_mode="floor"))
+            # A softmax over no key at all would be NaN.
+            allowed = allowed & (self.pattern.allows(q - first_q, k - first_k) | (k == q))
         if self.documents_BT is not None:
             allowed = allowed & (self.documents_BT[row, query] == self.documents_BT[row, key])
         if self.left_padding_B is not None:

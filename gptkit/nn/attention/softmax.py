@@ -19,6 +19,7 @@ from gptkit.nn.attention.backends.eager import EagerBackend
 from gptkit.nn.attention.backends.select import select_backend
 from gptkit.nn.attention.base import Attention
 from gptkit.nn.attention.mask import AttentionMask
+from gptkit.nn.attention.pattern import MaskPattern
 from gptkit.nn.cache.allocation import Allocation
 from gptkit.nn.cache.state import LayerState, TokenState
 from gptkit.nn.forward import Forward
@@ -59,7 +60,7 @@ class SoftmaxAttention(Attention):
         d_value: features of a value; as many as `heads` declares by default.
         dropout: probability of dropping an attention weight in training.
         window: sliding window in tokens, the current one included; None for all.
-        chunk: attend within chunks of this many positions only; None for no chunks.
+        pattern: a further rule of which tokens may be attended, by their positions; None for no rule.
         softcap: scores become ``softcap · tanh(score / softcap)``; None for no cap.
         sinks: give each head a learned logit (`sinks`, zeros at first) that takes its share of the softmax.
         norms_after: norms of queries and keys that follow the rotation by position.
@@ -83,7 +84,7 @@ class SoftmaxAttention(Attention):
         d_value: int | None = None,
         dropout: float = 0.0,
         window: int | None = None,
-        chunk: int | None = None,
+        pattern: MaskPattern | None = None,
         softcap: float | None = None,
         sinks: bool = False,
         norms_after: tuple[nn.Module, nn.Module] | None = None,
@@ -99,7 +100,7 @@ class SoftmaxAttention(Attention):
         self.scale = scale
         self.dropout = dropout
         self.window = window
-        self.chunk = chunk
+        self.pattern = pattern
         self.softcap = softcap
         self.position = build_position(context, heads)
         self.rotates = "rotate" in spec.uses
@@ -124,7 +125,7 @@ class SoftmaxAttention(Attention):
             content_term=content_term,
             added_term=added_term,
             dropout=dropout > 0,
-            chunk=chunk is not None,
+            pattern=pattern is not None,
         )
         selected = select_backend(context, self.features)
         self.backend, self.backend_name, self.backend_reason = selected.backend, selected.name, selected.reason
@@ -198,7 +199,7 @@ class SoftmaxAttention(Attention):
         Returns:
             (B, H, T, V).
         """
-        mask = forward.mask(offset, k_BKSD.shape[2], window=self.window, chunk=self.chunk)
+        mask = forward.mask(offset, k_BKSD.shape[2], window=self.window, pattern=self.pattern)
         if self.reads_content:
             term = self._content_term(q_BHTD, k_BKSD, forward, offset)
             content = term if content is None or term is None else content + term
@@ -228,7 +229,7 @@ class SoftmaxAttention(Attention):
                 return mask.additive(dtype)
             return bias.to(dtype).masked_fill(~mask.dense(), float("-inf"))
 
-        key = (self.position_key, "term", mask.key_offset, mask.n_keys, self.window, self.chunk, dtype)
+        key = (self.position_key, "term", mask.key_offset, mask.n_keys, self.window, self.pattern, dtype)
         return forward.once(key, make)
 
     def score_mod(self, forward: Forward, mask: AttentionMask) -> Callable[..., Tensor]:
@@ -240,7 +241,8 @@ class SoftmaxAttention(Attention):
     @property
     def reach(self) -> int | None:
         """How far back a query can see, in tokens; None for all."""
-        spans = [span for span in (self.window, self.chunk) if span is not None]
+        reaches = (self.window, None if self.pattern is None else self.pattern.reach)
+        spans = [reach for reach in reaches if reach is not None]
         return min(spans) if spans else None
 
     def new_state(self, allocation: Allocation) -> LayerState | None:

@@ -39,7 +39,7 @@ class GroupedQueryAttention(SoftmaxAttention):
             scale=spec.scale or d_head**-0.5,
             dropout=spec.dropout,
             window=spec.window,
-            chunk=spec.chunk,
+            pattern=spec.mask_pattern(),
             softcap=spec.softcap,
             sinks=spec.sinks,
             norms_after=norms if after else None,
