@@ -96,8 +96,8 @@ def _setting(subject: Subject) -> Iterator[list[Any]]:
     yield ["sampler", " → ".join(map(_all_in_words, spec.sampler)) or "none"]
     yield ["data", _in_words(spec.data)]
     training = spec.training
-    tokens = training.batch_size * model.context_length
-    yield ["training", f"{training.steps:,} steps of {training.batch_size} × {model.context_length:,} = {tokens:,} tokens"]
+    tokens = training.batch_size * spec.window
+    yield ["training", f"{training.steps:,} steps of {training.batch_size} × {spec.window:,} = {tokens:,} tokens"]
     yield ["optimizer", _in_words(training.optimizer)]
     yield ["schedule", _in_words(training.schedule)]
 
@@ -109,13 +109,16 @@ def size_rows(subject: Subject, plan: Plan) -> Iterator[list[str]]:
     training = subject.spec.training
     part = training.batch_size // training.grad_accumulation
     yield ["parameters", f"{plan.parameters:,}", f"{plan.embedding_parameters:,} of them embeddings"]
+    if plan.trained_parameters < plan.parameters:
+        share = plan.trained_parameters / plan.parameters
+        yield ["trained", f"{plan.trained_parameters:,}", f"{share:.2%} of the parameters; the others are frozen"]
     yield ["weights", human_bytes(plan.weight_bytes), "in fp32"]
     yield ["FLOPs per token", human_count(plan.flops_per_token).strip(), "forward, averaged over a full context"]
     yield ["cache per token", human_bytes(plan.cache_bytes_per_token), f"{human_bytes(plan.cache_bytes)} at full context"]
     yield [
         "training memory",
         human_bytes(plan.training_bytes),
-        f"{part} × {subject.spec.model.context_length:,} tokens at once",
+        f"{part} × {subject.spec.window:,} tokens at once",
     ]
 
 

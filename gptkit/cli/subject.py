@@ -71,7 +71,14 @@ class Subject:
         training = self.spec.training
         rows = max(1, training.batch_size // training.grad_accumulation)
         with countable(self.spec, vocab_size):
-            return plan(self.spec.model, vocab_size, batch_size=rows, recompute=training.recompute)
+            return plan(
+                self.spec.model,
+                vocab_size,
+                batch_size=rows,
+                window=self.spec.window,
+                freeze=training.freeze,
+                recompute=training.recompute,
+            )
 
 
 def open_subject(target: str, overrides: Sequence[str] = ()) -> Subject:

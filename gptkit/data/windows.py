@@ -69,8 +69,8 @@ class Windows:
     ) -> None:
         if len(tokens) < context_length + 1:
             raise DataError(
-                f"{what} has {len(tokens)} tokens, but a data window requires {context_length + 1} (context_length + 1)",
-                hint=f"Use more text, or a context_length of at most {len(tokens) - 1}."
+                f"{what} has {len(tokens)} tokens, but a data window of {context_length} requires {context_length + 1}",
+                hint=f"Use more text, or shorter data windows: training.window of at most {len(tokens) - 1}."
                 if len(tokens) > 1
                 else "Use more text.",
             )

@@ -56,7 +56,8 @@ class DataSpec(Component):
 
     Documents come in the same order every time. Tokens of all documents are concatenated, each document
     opened by the tokenizer's start token and closed by its end token, where it has them (one token between two documents
-    where both are the same); a window is `context_length` tokens of it, its targets the same shifted by one.
+    where both are the same); a data window is `training.window` tokens of it (the context length by default), its targets
+    the same shifted by one.
 
     Which side of the split a document falls on depends on its text alone, not on its place, and copies of a text fall on
     the same side.
@@ -76,7 +77,9 @@ class DataSpec(Component):
         description="Training windows: crops at random places, or one after the other, `stride` tokens apart.",
     )
     stride: int | None = Field(
-        None, ge=1, description="Distance between the starts of ordered windows, in tokens; the context length by default."
+        None,
+        ge=1,
+        description="Distance between the starts of ordered windows, in tokens; the length of a window by default.",
     )
     shuffle: bool = Field(False, description="Take ordered windows in a new random order each time through the corpus.")
     document_mask: bool = Field(

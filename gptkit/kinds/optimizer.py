@@ -31,7 +31,10 @@ class OptimizerSpec(Component):
 
     @abstractmethod
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
-        """The optimizer of the model's trainable parameters, each in exactly one group."""
+        """The optimizer of the model's trainable parameters (`requires_grad`), each in exactly one group.
+
+        Others are frozen (`training.freeze`), and a step must leave them as they are.
+        """
 
 
 class ScheduleSpec(Component):

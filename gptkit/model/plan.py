@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from gptkit.model.gpt import GPT
 from gptkit.model.recompute import Recompute
 from gptkit.model.spec import ModelSpec
 from gptkit.model.tree import count
+from gptkit.nn.freezing import freeze as freeze_parameters
 
 __all__ = ["Plan", "available_memory", "human_bytes", "human_count", "plan", "refuse_unless_fits"]
 
@@ -31,6 +32,7 @@ class Plan:
 
     Attributes:
         parameters: weights, tied and shared ones counted once.
+        trained_parameters: those that a training changes.
         embedding_parameters: those of the token embedding, which cost no arithmetic.
         flops_per_token: floating-point operations of a forward pass over a full context, divided by its tokens.
         training_flops_per_token: the same with the backward pass, counted as twice the forward.
@@ -38,10 +40,11 @@ class Plan:
         cache_bytes_per_token: memory that one more token costs a row when decoding; windows stop growing.
         cache_bytes: memory of one row's cache at full context length.
         activation_bytes: what a training step keeps for its backward pass, for the batch asked for.
-        training_bytes: weights, gradients, two optimizer moments and activations.
+        training_bytes: weights, gradients and two optimizer moments of those that are trained, and activations.
     """
 
     parameters: int
+    trained_parameters: int
     embedding_parameters: int
     flops_per_token: float
     training_flops_per_token: float
@@ -57,13 +60,17 @@ def plan(
     vocab_size: int | None = None,
     *,
     batch_size: int = 1,
+    window: int | None = None,
+    freeze: Sequence[str] | None = None,
     dtype: torch.dtype = torch.float32,
     recompute: Recompute = "none",
 ) -> Plan:
     """Compute the sizes of a spec's model, without allocating it.
 
     Args:
-        batch_size: rows of a training step (a micro-batch), each as long as the context.
+        batch_size: rows of a training step (a micro-batch).
+        window: tokens of each row; the context length by default.
+        freeze: patterns of the parameters that are not trained, as in `gptkit.nn.freezing`.
         dtype: of weights and cache.
         recompute: what a training step computes again in its backward pass instead of keeping it.
     """
@@ -76,9 +83,12 @@ def plan(
     flops = counter.get_total_flops() / length
     parameters = count(model)
     weight_bytes = sum(p.numel() for p in model.parameters()) * dtype.itemsize
-    activations = _saved_bytes(model.train(), batch_size, length, recompute)
+    freeze_parameters(model, freeze)
+    trained = count(model, trained=True)
+    activations = _saved_bytes(model.train(), batch_size, window or length, recompute)
     return Plan(
         parameters=parameters,
+        trained_parameters=trained,
         embedding_parameters=model.embedding.table_VE.numel(),
         flops_per_token=flops,
         training_flops_per_token=3 * flops,
@@ -86,7 +96,7 @@ def plan(
         cache_bytes_per_token=sum(module.state_bytes_per_token(dtype) for module in model.stateful),
         cache_bytes=model.new_cache(1).bytes,
         activation_bytes=activations,
-        training_bytes=weight_bytes + 3 * 4 * parameters + activations,
+        training_bytes=weight_bytes + 3 * 4 * trained + activations,
     )
 
 

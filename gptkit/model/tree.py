@@ -7,9 +7,9 @@ from torch import nn
 __all__ = ["count", "tree"]
 
 
-def count(module: nn.Module) -> int:
-    """Parameters, tied and shared ones counted once."""
-    return sum(parameter.numel() for parameter in module.parameters())
+def count(module: nn.Module, *, trained: bool = False) -> int:
+    """Parameters, tied and shared ones counted once; with `trained` those that take gradients only."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad or not trained)
 
 
 def tree(model: nn.Module) -> str:

@@ -1,11 +1,13 @@
-"""Base of linear projections that transform their weight or their input before the product."""
+"""Bases of linear projections that do more than a dense product."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["TransformedLinear"]
+__all__ = ["AdaptedLinear", "TransformedLinear"]
 
 
 class TransformedLinear(nn.Linear):
@@ -25,3 +27,20 @@ class TransformedLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(self.transformed_input(x), self.transformed_weight(), self.bias)
+
+
+class AdaptedLinear(TransformedLinear):
+    """A dense projection with trainable adapters beside its weight, into which they can be merged.
+
+    `weight` and `bias` are those of the dense projection, so that its weights load under the same names. A training
+    freezes them, and everything else but the adapters, unless `training.freeze` says otherwise. A subclass implements
+    `adapter_parameters` and `transformed_weight`, which returns the merged weight: the product with it equals `forward` in
+    evaluation mode.
+    """
+
+    def adapter_parameters(self) -> Sequence[str]:
+        """Return the names of the parameters that are the adapter's own; none where this projection has no adapter."""
+        raise NotImplementedError
+
+    def placed(self, name: str) -> None:
+        """Receive the projection's full name in the model, ``blocks.0.attention.qkv``, when the model is assembled."""

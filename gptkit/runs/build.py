@@ -14,6 +14,7 @@ from gptkit.kinds.tokenizer import Tokenizer
 from gptkit.model.gpt import GPT
 from gptkit.model.plan import human_count, refuse_unless_fits
 from gptkit.model.tree import count
+from gptkit.nn.freezing import freeze
 from gptkit.runs.opening import Opened, SpecLike, open_spec
 from gptkit.runs.spec import ExperimentSpec
 from gptkit.training.seeds import derive
@@ -87,9 +88,12 @@ def new_model(
         message = f"the tokenizer has {vocab_size} ids and the model room for {room}; leave vocab_size out, or raise it"
         raise SpecError([Problem(("model", "vocab_size"), message)])
     if fill:
-        parameters = count(shell(spec, vocab_size))
-        # In fp32: weights; for training also gradients and the two moments that optimizers like AdamW keep.
-        needed = parameters * (16 if to_train else 4) // shards
+        planned = shell(spec, vocab_size)
+        parameters = count(planned)
+        # In fp32: weights; of trained ones also gradients and the two moments that optimizers like AdamW keep.
+        freeze(planned, spec.training.freeze)
+        trained = count(planned, trained=True) if to_train else 0
+        needed = (parameters * 4 + trained * 12) // shards
         purpose = "training a model of" if to_train else "a model of"
         refuse_unless_fits(needed, f"{purpose} {human_count(parameters)} parameters", "cpu" if device == "meta" else device)
     start = derive(spec.training.seed, "weights") if fill else None

@@ -17,6 +17,7 @@ from gptkit.kinds.callback import Callback
 from gptkit.kinds.tokenizer import Tokenizer
 from gptkit.kinds.tracker import Tracker, TrainingStart
 from gptkit.model.gpt import GPT
+from gptkit.nn.freezing import freeze
 from gptkit.runs.build import new_model
 from gptkit.runs.folder import RunFolder
 from gptkit.runs.run import Run, prompt_ids
@@ -62,6 +63,8 @@ def fit(
     """
     store = CheckpointStore(folder.checkpoints, keep=spec.training.keep_checkpoints)
     checkpoint = store.latest()
+    # Before the model is wrapped or sharded, which depends on what is trained.
+    freeze(model, spec.training.freeze)
     forward = _distributed(model, spec, processes, empty=checkpoint is not None)
     recording: list[Callback] = [
         MetricsFile(folder.metrics),
@@ -72,7 +75,7 @@ def fit(
         PluginTrackers(partial(_plugin_trackers, registry or default_registry())),
         *([screen] if screen is not None else []),
     ]
-    length = spec.model.context_length
+    length = spec.window
     if checkpoint is None and spec.training.init_from is not None:
         start_from(model, spec.training.init_from, Path(folder.read_provenance().get("base", ".")))
     trainer = Trainer(

@@ -159,7 +159,7 @@ class Run:
             DataError: the corpus has no validation split, or is unavailable.
         """
         prepared = self._prepared()
-        length = self.model.context_length
+        length = self.spec.window
         size = batch_size or self.spec.training.batch_size
         device = self.model.device
         lengths_V = torch.tensor([len(self._token_bytes(token)) for token in range(self.tokenizer.vocab_size)])

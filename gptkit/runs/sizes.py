@@ -23,7 +23,7 @@ def refuse_oversized_batch(spec: ExperimentSpec, n_processes: int = 1) -> None:
     """
     training, model = spec.training, spec.model
     rows = max(1, training.batch_size // training.grad_accumulation // n_processes)
-    ids = 2 * 8 * training.batch_size * model.context_length
-    inputs = 2 * rows * model.context_length * model.d_model * model.n_layers
-    what = f"training.batch_size: a step of {rows:,} data windows of {model.context_length:,} tokens at a time"
+    ids = 2 * 8 * training.batch_size * spec.window
+    inputs = 2 * rows * spec.window * model.d_model * model.n_layers
+    what = f"training.batch_size: a step of {rows:,} data windows of {spec.window:,} tokens at a time"
     refuse_unless_fits(ids + inputs, what, pick_device(training.device))

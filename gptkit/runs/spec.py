@@ -70,9 +70,35 @@ class ExperimentSpec(Spec):
             *((("sampler", index), link) for index, link in enumerate(self.sampler)),
             (("data",), self.data),
         ]
+        window, context_length = self.training.window, self.model.context_length
+        if window is not None and window > context_length:
+            yield Problem(
+                ("training", "window"),
+                f"a data window of {window:,} tokens exceeds the model's context_length of {context_length:,}; "
+                f"set it to {context_length} at most, or leave it out",
+            )
+        for index, message in self._freeze_problems():
+            yield Problem(("training", "freeze") if index is None else ("training", "freeze", index), message)
         for place, part in parts:
             for problem in resolution.problems(part, None):
                 yield problem.below(*place)
+
+    def _freeze_problems(self) -> Iterator[tuple[int | None, str]]:
+        if not self.training.freeze:
+            return
+        # The names are those of the built model; they do not depend on the size of the vocabulary.
+        from gptkit.core.memory import explain_exhaustion
+        from gptkit.model.gpt import GPT
+        from gptkit.nn.freezing import freeze_problems
+
+        with explain_exhaustion("the model", "Lower model.d_model, model.n_layers or model.context_length."):
+            model = GPT(self.model, self.model.vocab_size or self.tokenizer.expected_vocab_size or 1, device="meta")
+        yield from freeze_problems((name for name, _ in model.named_parameters()), self.training.freeze)
+
+    @property
+    def window(self) -> int:
+        """Tokens of a data window, in training and validation."""
+        return self.training.window or self.model.context_length
 
     def components(self) -> Iterator[Component]:
         """Every component in use, nested ones included."""

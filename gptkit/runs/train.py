@@ -217,7 +217,7 @@ def _start(
     new = RunFolder(placement.begin())
     tokenizer = _tokenizer(opened, new, screen)
     prepared = _data(opened, new, tokenizer, None, screen)
-    prepared.train_windows(spec.data, spec.model.context_length)
+    prepared.train_windows(spec.data, spec.window)
     model = initial_model(spec, tokenizer.vocab_size, processes)
     new.write_spec(spec)
     files = [path.relative_to(new.path).as_posix() for path in sorted(new.path.rglob("*")) if path.is_file()]

@@ -49,6 +49,12 @@ class TrainingSpec(Spec):
         1000, ge=1, description="Optimizer steps. May be raised when a run is resumed."
     )
     batch_size: Annotated[int, _DATA] = Field(16, ge=1, description="Data windows per step.")
+    window: Annotated[int | None, _DATA] = Field(
+        None,
+        ge=1,
+        description="Tokens of a data window, in training and validation: at most, and by default, the model's "
+        "context_length. Shorter ones fine-tune a model of a long context in less memory.",
+    )
     grad_accumulation: Annotated[int, _STEPS] = Field(
         1,
         ge=1,
@@ -85,6 +91,12 @@ class TrainingSpec(Spec):
     )
     init_from: Annotated[InitFromSpec | None, Fixed("the training started from these weights")] = Field(
         None, description="Weights to start from, in place of initial values. A run's tokenizer is taken with them."
+    )
+    freeze: Annotated[tuple[str, ...] | None, Fixed("the optimizer's state belongs to what is trained")] = Field(
+        None,
+        description="Parameters that are not trained: glob patterns over their names, such as embedding or blocks.[0-9].*, "
+        "in which a module's name stands for all of its parameters. A pattern that begins with ! makes trainable again "
+        "what earlier ones froze: ['*', '!*norm*']. null: with low-rank adapters all but these, else nothing.",
     )
     log_every: Annotated[int, CHANGEABLE] = Field(
         10, ge=1, description="Steps between two lines of metrics; the loss is the mean since the previous line."

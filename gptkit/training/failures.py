@@ -26,7 +26,7 @@ def explained(spec: TrainingSpec) -> Iterator[None]:
     try:
         with explain_exhaustion(
             f"training.batch_size: a step with {rows:,} windows at a time",
-            "Lower training.batch_size or model.context_length, raise training.grad_accumulation, or set "
+            "Lower training.batch_size or training.window, raise training.grad_accumulation, or set "
             "training.recompute to blocks.",
         ):
             yield

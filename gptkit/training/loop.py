@@ -17,6 +17,7 @@ from gptkit.core.errors import TrainingError
 from gptkit.kinds.callback import Callback, StepPlan, Training
 from gptkit.kinds.tracker import TrainingStart
 from gptkit.model.gpt import GPT
+from gptkit.nn.freezing import freeze
 from gptkit.training.callback import Callbacks
 from gptkit.training.compilation import compile_model, eager, release
 from gptkit.training.config import TrainingSpec
@@ -96,6 +97,7 @@ class Trainer:
                 f"training.recompute is {spec.recompute!r}, but the model is a {type(model).__name__}, not a GPT",
                 hint="Set training.recompute to none.",
             )
+        freeze(model, spec.freeze)
         self.optimizer = spec.optimizer.build(model)
         self.stopped = False
         self._forward = model if forward is None else forward

@@ -12,8 +12,9 @@ from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from gptkit.kinds.callback import Callback
+from gptkit.kinds.callback import Callback, Training
 from gptkit.kinds.tracker import TrainingStart
+from gptkit.model.tree import count
 
 __all__ = ["ConsoleProgress", "preparing"]
 
@@ -33,6 +34,12 @@ class ConsoleProgress(Callback):
         self._progress: Progress | None = None
         self._start: TrainingStart | None = None
         self._saved: Path | None = None
+
+    def setup(self, training: Training) -> None:
+        parameters, trained = count(training.model), count(training.model, trained=True)
+        if trained < parameters:
+            text = f"trains {trained:,} of {parameters:,} parameters ({trained / parameters:.2%}); the others are frozen"
+            self.console.print(text, highlight=False)
 
     def on_start(self, start: TrainingStart) -> None:
         self._start = start

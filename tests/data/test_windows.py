@@ -157,7 +157,7 @@ def test_limited_validation_spreads_over_the_tokens() -> None:
 
 def test_too_few_tokens_are_reported_with_the_numbers() -> None:
     assert len(Windows(row(9), 8)) == 1
-    with pytest.raises(DataError, match=r"the text has 8 tokens.*requires 9.*\n.*context_length of at most 7"):
+    with pytest.raises(DataError, match=r"the text has 8 tokens.*requires 9.*\n.*training.window of at most 7"):
         Windows(row(8), 8)
     with pytest.raises(DataError, match=r"has 0 tokens.*\n  Use more text\.$"):
         Windows(row(0), 8)

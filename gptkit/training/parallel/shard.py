@@ -34,6 +34,8 @@ def replicate(model: GPT) -> nn.Module:
 def _leaves_unused(model: GPT) -> bool:
     """Whether a step leaves parameters without a gradient, for which the exchange of gradients must not wait."""
     shell = GPT(model.spec, model.vocab_size, device="meta")
+    for own, parameter in zip(shell.parameters(), model.parameters(), strict=True):
+        own.requires_grad_(parameter.requires_grad)
     ids_BT = torch.zeros(1, min(8, model.context_length), dtype=torch.int64, device="meta")
     shell(ids_BT, ids_BT).loss.backward()
     return any(parameter.grad is None for parameter in shell.parameters() if parameter.requires_grad)

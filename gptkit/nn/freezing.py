@@ -1,0 +1,98 @@
+"""Frozen parameters: which of a model's parameters a training leaves as they are.
+
+Patterns are glob patterns over the parameters' full names, in which ``*`` matches dots too. A module's name stands for all
+of its parameters. They apply in order, and one that begins with ``!`` makes what it matches trainable again::
+
+    ["embedding", "blocks.[0-9].*"]     # the token embedding and the first ten blocks are frozen
+    ["*", "!*norm*", "!head"]           # all but the norms and the head
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from torch import nn
+
+from gptkit.core.errors import TrainingError
+from gptkit.core.patterns import matches
+from gptkit.core.suggestions import did_you_mean
+from gptkit.nn.linear import AdaptedLinear
+
+__all__ = ["adapter_names", "freeze", "freeze_problems", "frozen_names"]
+
+_INDEX = re.compile(r"\.\d+(?=\.|$)")
+
+
+def frozen_names(model: nn.Module, patterns: Sequence[str] | None) -> set[str]:
+    """Return the names of the parameters that `patterns` freeze.
+
+    Args:
+        model: the model.
+        patterns: as above; None freezes everything but the adapters where the model has some, else nothing.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    if patterns is None:
+        adapters = adapter_names(model)
+        return set(names) - adapters if adapters else set()
+    return _frozen(names, patterns)
+
+
+def _frozen(names: Sequence[str], patterns: Sequence[str]) -> set[str]:
+    frozen: set[str] = set()
+    for pattern in patterns:
+        matched = {name for name in names if matches(name, pattern.removeprefix("!"))}
+        frozen = frozen - matched if pattern.startswith("!") else frozen | matched
+    return frozen
+
+
+def adapter_names(model: nn.Module) -> set[str]:
+    """Return the names of the parameters that adapters add to a model's projections."""
+    return {
+        f"{prefix}.{name}" if prefix else name
+        for prefix, module in model.named_modules()
+        if isinstance(module, AdaptedLinear)
+        for name in module.adapter_parameters()
+    }
+
+
+def freeze_problems(names: Iterable[str], patterns: Sequence[str]) -> Iterator[tuple[int | None, str]]:
+    """Yield what is wrong with patterns: the index of the pattern (None for all of them together) and a message.
+
+    Args:
+        names: the names of the model's parameters.
+        patterns: as in `frozen_names`.
+    """
+    names = list(names)
+    unmatched = False
+    for index, pattern in enumerate(patterns):
+        bare = pattern.removeprefix("!")
+        if not any(matches(name, bare) for name in names):
+            unmatched = True
+            yield index, f"{pattern!r} matches no parameter of the model; {did_you_mean(bare, _known(names), 'names')}"
+    if patterns and not unmatched and len(_frozen(names, patterns)) == len(set(names)):
+        yield None, "every parameter is frozen, so nothing is left to train; make some trainable: add '!PATTERN' at the end"
+
+
+def freeze(model: nn.Module, patterns: Sequence[str] | None) -> None:
+    """Let gradients flow to the trainable parameters only, in place.
+
+    Raises:
+        TrainingError: a pattern matches no parameter, or all are frozen.
+    """
+    problems = list(freeze_problems((name for name, _ in model.named_parameters()), patterns or ()))
+    if problems:
+        raise TrainingError(f"training.freeze: {'; '.join(message for _, message in problems)}")
+    frozen = frozen_names(model, patterns)
+    for name, parameter in model.named_parameters():
+        if name in frozen:
+            parameter.requires_grad_(False)
+
+
+def _known(names: Sequence[str]) -> list[str]:
+    """The names of parameters and modules, those of all blocks as one: ``blocks.*.attention``."""
+    known: dict[str, None] = {}
+    for name in names:
+        parts = _INDEX.sub(".*", name).split(".")
+        known |= {".".join(parts[: count + 1]): None for count in range(len(parts)) if parts[count] != "*"}
+    return list(known)
