@@ -1,6 +1,6 @@
 # Every target installs what it needs: a fresh clone requires Python 3.11 or newer, and make.
 #   PYTHON=python3.12 make demo     another interpreter
-#   VENV=/some/folder make test     another location of the virtual environment
+#   VENV=/some/directory make test     another location of the virtual environment
 
 VENV ?= .venv
 BIN := $(VENV)/bin

@@ -47,11 +47,11 @@ print(count, time.perf_counter() - begun)
 """
 
 
-def install(folder: Path, count: int) -> None:
+def install(directory: Path, count: int) -> None:
     """Distributions as an installer leaves them."""
     for n in range(count):
-        (folder / f"plugin_{n}.py").write_text(PLUGIN.format(n=n), encoding="utf-8")
-        info = folder / f"gptkit_plugin_{n}-1.0.dist-info"
+        (directory / f"plugin_{n}.py").write_text(PLUGIN.format(n=n), encoding="utf-8")
+        info = directory / f"gptkit_plugin_{n}-1.0.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: gptkit-plugin-{n}\nVersion: 1.0\n", encoding="utf-8")
         (info / "entry_points.txt").write_text(f"[gptkit]\np{n} = plugin_{n}\n", encoding="utf-8")

@@ -68,10 +68,10 @@ def test_constraints_name_no_host() -> None:
     assert not re.search(r"://|--hash|--index|--find-links|^-", text, re.MULTILINE)
 
 
-def test_no_file_names_a_machines_folders() -> None:
+def test_no_file_names_a_machines_directories() -> None:
     # Put together here, so that this file passes its own test.
-    folders = ["/wo" + "rk/", "/ro" + "ot/", "/ho" + r"me/\w", "/Us" + "ers/", "/op" + "t/", r"C:\\Us" + "ers"]
-    pattern = re.compile(rf"(?<![\w.$}}/])(?:{'|'.join(folders)})")
+    directories = ["/wo" + "rk/", "/ro" + "ot/", "/ho" + r"me/\w", "/Us" + "ers/", "/op" + "t/", r"C:\\Us" + "ers"]
+    pattern = re.compile(rf"(?<![\w.$}}/])(?:{'|'.join(directories)})")
     found = []
     for path in tracked():
         try:

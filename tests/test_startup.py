@@ -13,12 +13,12 @@ LARGE = ("torch", "numpy", "matplotlib", "transformers", "tokenizers", "tiktoken
 REPORT = f"import sys; print('imported:', *sorted(set(sys.modules) & set({LARGE!r})))"
 
 
-def imported_by(code: str, folder: Path, **environment: str) -> tuple[list[str], str]:
+def imported_by(code: str, directory: Path, **environment: str) -> tuple[list[str], str]:
     """The large libraries that are imported after running the code in a fresh interpreter, and what it printed."""
     script = f"import atexit\natexit.register(lambda: exec({REPORT!r}))\n{code}"
     done = subprocess.run(
         [sys.executable, "-c", script],
-        cwd=folder,
+        cwd=directory,
         env={**os.environ, "GPTKIT_DISABLE": _other_plugins(), **environment},
         capture_output=True,
         text=True,

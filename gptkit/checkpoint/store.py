@@ -1,4 +1,4 @@
-"""Checkpoints: weights, optimizer state and counters in a folder that is either whole or not there.
+"""Checkpoints: weights, optimizer state and counters in a directory that is either whole or not there.
 
 ::
 
@@ -42,32 +42,32 @@ class CheckpointStore:
     """The checkpoints of one run.
 
     Args:
-        folder: their directory; created when the first is saved.
+        directory: their directory; created when the first is saved.
         keep: how many are kept, the newest ones.
     """
 
-    def __init__(self, folder: Path, keep: int = 2) -> None:
-        self.folder = folder
+    def __init__(self, directory: Path, keep: int = 2) -> None:
+        self.directory = directory
         self.keep = keep
 
     def path(self, step: int) -> Path:
         """Return the directory of the checkpoint after `step` steps."""
-        return self.folder / f"step-{step:08d}"
+        return self.directory / f"step-{step:08d}"
 
     def steps(self) -> list[int]:
         """The steps that there are checkpoints of, in order."""
-        if not self.folder.is_dir():
+        if not self.directory.is_dir():
             return []
-        with reading(self.folder):
-            matches = [_NAME.fullmatch(path.name) for path in self.folder.iterdir()]
-        return sorted(int(match[1]) for match in matches if match and own_files(self.folder / match[0]))
+        with reading(self.directory):
+            matches = [_NAME.fullmatch(path.name) for path in self.directory.iterdir()]
+        return sorted(int(match[1]) for match in matches if match and own_files(self.directory / match[0]))
 
     def own_files(self) -> list[Path]:
         """Every file of the checkpoints that gptkit wrote; what a user put beside them is not among these."""
-        if not self.folder.is_dir() or self.folder.is_symlink():
+        if not self.directory.is_dir() or self.directory.is_symlink():
             return []
-        directories = sorted(path for path in self.folder.iterdir() if _NAME.fullmatch(path.name))
-        return [file for directory in directories for file in own_files(directory)]
+        checkpoints = sorted(path for path in self.directory.iterdir() if _NAME.fullmatch(path.name))
+        return [file for checkpoint in checkpoints for file in own_files(checkpoint)]
 
     def latest(self) -> Path | None:
         """The newest checkpoint."""
@@ -136,9 +136,9 @@ class CheckpointStore:
 
     def _write(self, step: int, write: Callable[[Path], dict[str, Any]]) -> Path:
         final = self.path(step)
-        unfinished = self.folder / f".{final.name}.unfinished"
+        unfinished = self.directory / f".{final.name}.unfinished"
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.directory.mkdir(parents=True, exist_ok=True)
             self.clean()
             unfinished.mkdir()
             said = write(unfinished)
@@ -148,31 +148,31 @@ class CheckpointStore:
             for path in (*unfinished.iterdir(), unfinished):
                 sync(path)
             if final.exists():
-                # A rename cannot replace a folder that holds files.
-                final.rename(self.folder / f".{final.name}.replaced")
+                # A rename cannot replace a directory that holds files.
+                final.rename(self.directory / f".{final.name}.replaced")
             unfinished.rename(final)
-            sync(self.folder)
+            sync(self.directory)
             for old in self.steps()[: -self.keep]:
                 # Renamed first, so that one that is half removed never looks like a checkpoint.
-                self.path(old).rename(self.folder / f".{self.path(old).name}.pruned")
+                self.path(old).rename(self.directory / f".{self.path(old).name}.pruned")
             self.clean()
         except (OSError, FileError) as error:
             why = error.message if isinstance(error, FileError) else error.strerror or error
             raise CheckpointError(
                 f"{final}: the checkpoint cannot be written: {why}",
-                hint="Make room or choose another folder, then resume the run; earlier checkpoints are still whole.",
+                hint="Make room or choose another directory, then resume the run; earlier checkpoints are still whole.",
             ) from error
         return final
 
     def clean(self) -> None:
         """Remove what saving left behind when it was killed; files that gptkit did not write stay."""
-        if not self.folder.is_dir() or self.folder.is_symlink():
+        if not self.directory.is_dir() or self.directory.is_symlink():
             return
-        for path in sorted(self.folder.iterdir()):
+        for path in sorted(self.directory.iterdir()):
             match = _HIDDEN.fullmatch(path.name)
             if match is None or path.is_symlink():
                 continue
-            whole, state = self.folder / match[1], match[2]
+            whole, state = self.directory / match[1], match[2]
             if state == "unfinished":
                 shutil.rmtree(path)
             elif state == "replaced" and not whole.exists():

@@ -18,9 +18,11 @@ SPEC = "tiny"
 
 
 def demo(
-    folder: Annotated[
+    directory: Annotated[
         Path,
-        typer.Option("--folder", metavar="RUN", help="The run directory; a number is appended if it already holds a run."),
+        typer.Option(
+            "--directory", metavar="RUN", help="The run directory; a number is appended if it already holds a run."
+        ),
     ] = Path("runs/demo"),
     steps: Annotated[
         int | None,
@@ -35,7 +37,7 @@ def demo(
     from gptkit.runs.train import train
 
     spec = open_spec(SPEC, [] if steps is None else [f"training.steps={steps}"]).spec
-    target, resuming = _place(folder, spec)
+    target, resuming = _place(directory, spec)
     if resuming:
         console.note(f"resuming the demo in {target}")
     else:
@@ -47,55 +49,55 @@ def demo(
     _report(run)
 
 
-def _place(folder: Path, spec: ExperimentSpec) -> tuple[Path, bool]:
+def _place(directory: Path, spec: ExperimentSpec) -> tuple[Path, bool]:
     """Return the first of demo, demo-2, demo-3 … that is free, or holds an unfinished run of the same spec (then True)."""
     from gptkit.checkpoint.store import CheckpointStore
     from gptkit.core.errors import CheckpointError, GptkitError
-    from gptkit.runs.folder import RunFolder
+    from gptkit.runs.directory import RunDirectory
 
     number = 1
     while True:
-        run_folder = RunFolder(folder if number == 1 else folder.with_name(f"{folder.name}-{number}"))
+        run_directory = RunDirectory(directory if number == 1 else directory.with_name(f"{directory.name}-{number}"))
         number += 1
-        run_folder.recover()
-        if run_folder.holds_run:
+        run_directory.recover()
+        if run_directory.holds_run:
             try:
-                same = run_folder.read_spec().sha256 == spec.sha256
+                same = run_directory.read_spec().sha256 == spec.sha256
             except GptkitError:
                 continue
-            steps = CheckpointStore(run_folder.checkpoints).steps()
+            steps = CheckpointStore(run_directory.checkpoints).steps()
             if same and (not steps or steps[-1] < spec.training.steps):
-                return run_folder.path, True
+                return run_directory.path, True
             continue
         try:
-            run_folder.require_free()
+            run_directory.require_free()
         except CheckpointError:
             continue
-        return run_folder.path, False
+        return run_directory.path, False
 
 
 def _report(run: Run) -> None:
     """Print samples from before and after training, the losses, and suggested commands."""
-    from gptkit.runs.folder import RunFolder
+    from gptkit.runs.directory import RunDirectory
     from gptkit.training.records import read_metrics
 
-    folder = RunFolder(run.folder)
+    directory = RunDirectory(run.directory)
     screen = console.stdout()
-    samples = _samples(folder.samples)
+    samples = _samples(directory.samples)
     if len(samples) > 1:
         for title, text in (("Sample before training", samples[0]), ("Sample after training", samples[-1])):
             console.heading(title)
             screen.print(console.printable(text))
-    losses = [line["validation_loss"] for line in read_metrics(folder.metrics) if "validation_loss" in line]
+    losses = [line["validation_loss"] for line in read_metrics(directory.metrics) if "validation_loss" in line]
     console.heading("Results")
     rows = []
     if losses:
         rows.append(["validation loss", f"{losses[0]:.3f} → {losses[-1]:.3f}"])
-    rows += [["loss plot", str(folder.plot)], ["run", str(run.folder)]]
+    rows += [["loss plot", str(directory.plot)], ["run", str(run.directory)]]
     screen.print(console.table([("", {"style": "cyan"}), ("", {"overflow": "fold"})], rows, header=False))
     console.heading("Next steps")
     commands = [
-        [f'gptkit generate {run.folder} "{run.spec.training.sample_prompt}"', "generate more text"],
+        [f'gptkit generate {run.directory} "{run.spec.training.sample_prompt}"', "generate more text"],
         ["gptkit new my.yaml", "write a spec to edit"],
         ["gptkit train my.yaml", "train it"],
         ["gptkit components", "list the available components"],

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gptkit.cli import console
-from gptkit.cli.options import Json, RunFolder
+from gptkit.cli.options import Json, RunDirectory
 
 if TYPE_CHECKING:
     from gptkit.runs.drift import Drift, Reading
@@ -19,7 +19,7 @@ __all__ = ["drift"]
 
 
 def drift(
-    run: RunFolder,
+    run: RunDirectory,
     against: Annotated[
         Path,
         typer.Option(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gptkit.cli import console
-from gptkit.cli.options import Json, RunFolder
+from gptkit.cli.options import Json, RunDirectory
 from gptkit.core.errors import DataError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    folder: RunFolder,
+    directory: RunDirectory,
     data: Annotated[
         list[str] | None,
         typer.Option("--data", "-d", metavar="FILE", help="Text to evaluate on: a file, a directory or a glob. Repeatable."),
@@ -36,14 +36,14 @@ def evaluate(
     """
     from gptkit.runs.run import NO_BITS_PER_BYTE, load
 
-    run = load(folder, step=step)
+    run = load(directory, step=step)
     numbers = _on_files(run, data) if data else run.evaluate()
     corpus = ", ".join(data) if data else "the validation split of its corpus"
     if as_json:
         missing = {} if "bits_per_byte" in numbers else {"bits_per_byte": None, "no_bits_per_byte": NO_BITS_PER_BYTE}
-        console.out(json.dumps({"run": str(folder), "step": run.step, "data": data, **numbers, **missing}, indent=2))
+        console.out(json.dumps({"run": str(directory), "step": run.step, "data": data, **numbers, **missing}, indent=2))
         return
-    console.note(f"{folder} at step {run.step:,}, on {corpus}")
+    console.note(f"{directory} at step {run.step:,}, on {corpus}")
     rows = [["loss", f"{numbers['loss']:.4f}", "nats per token"], ["perplexity", f"{numbers['perplexity']:,.2f}", ""]]
     if "bits_per_byte" in numbers:
         rows.append(["bits per byte", f"{numbers['bits_per_byte']:.4f}", ""])

@@ -9,13 +9,13 @@ import typer
 
 from gptkit.cli import console
 from gptkit.cli.import_ import transfer
-from gptkit.cli.options import RunFolder, complete_formats
+from gptkit.cli.options import RunDirectory, complete_formats
 
 __all__ = ["export"]
 
 
 def export(
-    run: RunFolder,
+    run: RunDirectory,
     target: Annotated[
         Path | None,
         typer.Argument(

@@ -11,7 +11,7 @@ import typer
 
 from gptkit.cli import console
 from gptkit.cli.failures import INTERRUPTED
-from gptkit.cli.options import Json, RunFolder
+from gptkit.cli.options import Json, RunDirectory
 
 if TYPE_CHECKING:
     from gptkit.inference.result import Generated
@@ -29,7 +29,7 @@ _ENDS = {"stop": "stop string reached", "end": "the model ended it", "interrupte
 
 
 def generate(
-    folder: RunFolder,
+    directory: RunDirectory,
     prompts: Annotated[
         list[str] | None,
         typer.Argument(metavar="PROMPT", help="The prompt; - reads it from stdin.", show_default=False),
@@ -82,7 +82,7 @@ def generate(
     from gptkit.runs.run import chat_prompt, load, prompt_ids
 
     texts = [_from_stdin() if prompt == "-" else prompt for prompt in prompts or [""]]
-    run = load(folder, step=step)
+    run = load(directory, step=step)
     options: dict[str, Any] = {
         "max_new_tokens": max_tokens,
         "sampler": chain(sampler) if sampler else run.spec.sampler,

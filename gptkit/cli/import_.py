@@ -25,7 +25,7 @@ def import_model(
             show_default=False,
         ),
     ],
-    folder: Annotated[
+    directory: Annotated[
         Path | None,
         typer.Argument(
             metavar="RUN",
@@ -60,7 +60,7 @@ def import_model(
     from gptkit.runs.importing import convert_model
 
     name = re.sub(r"[^\w.-]+", "-", source.stem if source.is_file() else source.resolve().name).strip("-.") or "imported"
-    target = folder if folder is not None else Path("runs") / name
+    target = directory if directory is not None else Path("runs") / name
     with transfer("importing", quiet) as progress:
         convert_model(source, target, format=format, tokenizer=tokenizer, overwrite=overwrite, progress=progress)
     if quiet:

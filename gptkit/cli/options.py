@@ -18,7 +18,7 @@ __all__ = [
     "FileOrRun",
     "Json",
     "Overrides",
-    "RunFolder",
+    "RunDirectory",
     "chosen",
     "complete_formats",
     "complete_kinds",
@@ -92,9 +92,9 @@ def _short(text: str) -> str:
 
 def _paths(incomplete: str, endings: tuple[str, ...]) -> Iterator[Path]:
     typed = Path(incomplete)
-    folder, start = (typed, "") if incomplete.endswith("/") or not incomplete else (typed.parent, typed.name)
+    directory, start = (typed, "") if incomplete.endswith("/") or not incomplete else (typed.parent, typed.name)
     with contextlib.suppress(OSError):
-        for path in sorted(folder.iterdir()):
+        for path in sorted(directory.iterdir()):
             hidden = path.name.startswith(".") and not start.startswith(".")
             if path.name.startswith(start) and not hidden and (path.is_dir() or path.suffix in endings):
                 yield path
@@ -116,7 +116,7 @@ FileOrRun = Annotated[
         autocompletion=complete_specs,
     ),
 ]
-RunFolder = Annotated[
+RunDirectory = Annotated[
     Path, typer.Argument(metavar="RUN", help="A run directory, as in runs/gpt.", autocompletion=complete_runs)
 ]
 Overrides = Annotated[

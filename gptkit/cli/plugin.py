@@ -62,17 +62,17 @@ def new(
     if name in registry.entries(kind):
         owner = registry.entry(kind, name).plugin.provenance
         raise GptkitError(f"{kind} {name!r} is already registered by {owner}", hint="Choose another name.")
-    folder = into / f"gptkit-{name}"
-    if folder.exists() or folder.is_symlink():
-        raise GptkitError(f"{folder} already exists", hint="Choose another name, or another directory with --into.")
-    with atomic_directory(folder) as new_folder:
+    directory = into / f"gptkit-{name}"
+    if directory.exists() or directory.is_symlink():
+        raise GptkitError(f"{directory} already exists", hint="Choose another name, or another directory with --into.")
+    with atomic_directory(directory) as new_directory:
         for path, text in contents.items():
-            target = new_folder / path
+            target = new_directory / path
             target.parent.mkdir(parents=True, exist_ok=True)
             write_text(target, text)
     for path in contents:
-        console.out(str(folder / path))
-    console.note(f"next: pip install -e '{folder}[test]', then: gptkit plugin check gptkit-{name}", style="dim")
+        console.out(str(directory / path))
+    console.note(f"next: pip install -e '{directory}[test]', then: gptkit plugin check gptkit-{name}", style="dim")
 
 
 @app.command(cls=Command)

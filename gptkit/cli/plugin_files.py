@@ -31,13 +31,13 @@ _USAGE = {
     "callback": "training:\n  callbacks: [$name]",
     "tracker": "training:\n  trackers: [$name]",
     "format": "# none: `gptkit import PATH` detects the format, and `gptkit export RUN PATH --to $name` writes it",
-    "family": "# none: `gptkit import FOLDER` finds the family by the model_type of the folder's config.json",
+    "family": "# none: `gptkit import DIRECTORY` finds the family by the model_type of the directory's config.json",
 }
 
 
 def kinds() -> list[str]:
     """Return the kinds that have a template."""
-    return sorted(path.name.removesuffix(".py.tmpl") for path in _folder().joinpath("kinds").iterdir())
+    return sorted(path.name.removesuffix(".py.tmpl") for path in _directory().joinpath("kinds").iterdir())
 
 
 def render(name: str, kind: str) -> dict[str, str]:
@@ -86,8 +86,8 @@ def render(name: str, kind: str) -> dict[str, str]:
 
 
 def _filled(source: str, values: Mapping[str, str]) -> str:
-    return Template((_folder() / f"{source}.tmpl").read_text(encoding="utf-8")).substitute(values)
+    return Template((_directory() / f"{source}.tmpl").read_text(encoding="utf-8")).substitute(values)
 
 
-def _folder() -> Path:
+def _directory() -> Path:
     return Path(str(files("gptkit"))) / "templates"

@@ -14,7 +14,7 @@ from gptkit.runs.spec import ExperimentSpec
 if TYPE_CHECKING:
     from gptkit.model.gpt import GPT
     from gptkit.model.plan import Plan
-    from gptkit.runs.folder import RunFolder
+    from gptkit.runs.directory import RunDirectory
 
 __all__ = ["Subject", "open_subject"]
 
@@ -33,7 +33,7 @@ class Subject:
     label: str
     spec: ExperimentSpec
     base: Path
-    run: RunFolder | None = None
+    run: RunDirectory | None = None
 
     def vocab_size(self, *, fit: bool) -> int | None:
         """Return the number of token ids; None if it depends on a corpus that is not read or unavailable.
@@ -90,17 +90,17 @@ def open_subject(target: str, overrides: Sequence[str] = ()) -> Subject:
         GptkitError: the file or run was not found.
     """
     if Path(target).is_dir():
-        from gptkit.runs.folder import RunFolder
+        from gptkit.runs.directory import RunDirectory
 
-        folder = RunFolder(target)
-        folder.require_run()
+        directory = RunDirectory(target)
+        directory.require_run()
         try:
-            opened = open_spec(folder.spec, overrides)
+            opened = open_spec(directory.spec, overrides)
         except SpecError:
             # If a plugin is missing, the message about what to install replaces the one about an unknown component.
-            folder.require_components()
+            directory.require_components()
             raise
-        base = Path(folder.read_provenance().get("base", "."))
-        return Subject(target, opened.spec, base, folder)
+        base = Path(directory.read_provenance().get("base", "."))
+        return Subject(target, opened.spec, base, directory)
     opened = open_spec(target, overrides)
     return Subject(target, opened.spec, opened.base)

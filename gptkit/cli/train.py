@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def train(
     file: FileOrRun,
-    folder: Annotated[
+    directory: Annotated[
         Path | None,
         typer.Argument(
             metavar="RUN",
@@ -49,7 +49,7 @@ def train(
     Ctrl-C finishes the current step and saves a checkpoint. To resume, pass the run directory; more steps
     extend the run: gptkit train --resume runs/gpt --set training.steps=2000
     """
-    from gptkit.runs.folder import RunFolder
+    from gptkit.runs.directory import RunDirectory
     from gptkit.runs.opening import open_spec
     from gptkit.runs.train import train as train_spec
 
@@ -61,18 +61,18 @@ def train(
     # Of several processes that torchrun started, the first one checks and reports.
     follows = os.environ.get("RANK", "0") != "0"
     if Path(file).is_dir():
-        run_folder = RunFolder(file)
-        run_folder.require_run()
-        if folder is not None or not resume:
-            hint = f"Continue it: gptkit train --resume {file}. Start a new run: gptkit train {run_folder.spec} RUN."
+        run_directory = RunDirectory(file)
+        run_directory.require_run()
+        if directory is not None or not resume:
+            hint = f"Continue it: gptkit train --resume {file}. Start a new run: gptkit train {run_directory.spec} RUN."
             raise GptkitError(f"{file} is a run, not a spec file", hint=hint)
         run = train_spec(None, file, given, resume=True, progress=not quiet)
     else:
-        target = folder if folder is not None else Path("runs") / _slug(open_spec(file, given).spec.name)
-        there = RunFolder(target)
+        target = directory if directory is not None else Path("runs") / _slug(open_spec(file, given).spec.name)
+        run_directory = RunDirectory(target)
         if not follows:
-            there.recover()
-        if not follows and there.holds_run and not resume and not overwrite and not there.unstarted:
+            run_directory.recover()
+        if not follows and run_directory.holds_run and not resume and not overwrite and not run_directory.unstarted:
             hint = f"Continue it: gptkit train --resume {target}. Replace it: --overwrite. Or choose another run directory."
             raise GptkitError(f"{target} already holds a run", hint=hint)
         run = train_spec(file, target, given, resume=resume, overwrite=overwrite, progress=not quiet)
@@ -84,16 +84,16 @@ def _finish(run: Run, *, quiet: bool) -> None:
     if not run.finished:
         if quiet:
             # Otherwise the progress display has printed the message.
-            console.note(f"stopped after step {run.step}; continue with: gptkit train --resume {run.folder}")
+            console.note(f"stopped after step {run.step}; continue with: gptkit train --resume {run.directory}")
         raise typer.Exit(INTERRUPTED)
     if quiet:
         return
-    from gptkit.runs.folder import RunFolder
+    from gptkit.runs.directory import RunDirectory
 
-    folder = RunFolder(run.folder)
-    if folder.plot.is_file():
-        console.note(f"loss plot: {folder.plot}")
-    console.note(f'generate text: gptkit generate {run.folder} "{run.spec.training.sample_prompt}"')
+    directory = RunDirectory(run.directory)
+    if directory.plot.is_file():
+        console.note(f"loss plot: {directory.plot}")
+    console.note(f'generate text: gptkit generate {run.directory} "{run.spec.training.sample_prompt}"')
 
 
 def _slug(name: str) -> str:

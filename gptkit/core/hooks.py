@@ -43,7 +43,7 @@ def gptkit_trackers(start: TrainingStart) -> Iterable[Tracker]:  # type: ignore[
     kept apart: an exception is reported, and ends that tracker only. A plugin that implements no such hook costs nothing.
 
     Args:
-        start: the run's folder, the steps to come, and the resolved spec.
+        start: the run's directory, the steps to come, and the resolved spec.
     """
 
 

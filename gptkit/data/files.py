@@ -38,13 +38,13 @@ class TokenFile:
     masked: NDArray[np.bool_] | None = None
 
     @classmethod
-    def open(cls, folder: Path, name: str, dtype: np.dtype[np.unsignedinteger]) -> TokenFile:
+    def open(cls, directory: Path, name: str, dtype: np.dtype[np.unsignedinteger]) -> TokenFile:
         """Map ``name.bin``, ``name.documents.npy``, and ``name.mask.bin`` where there is one."""
-        path = folder / f"{name}.bin"
-        starts = np.load(folder / f"{name}.documents.npy", mmap_mode="r", allow_pickle=False)
+        path = directory / f"{name}.bin"
+        starts = np.load(directory / f"{name}.documents.npy", mmap_mode="r", allow_pickle=False)
         if not path.stat().st_size:  # an empty file cannot be mapped
             return cls(np.empty(0, dtype), np.asarray(starts))
-        mask = folder / f"{name}.mask.bin"
+        mask = directory / f"{name}.mask.bin"
         masked = np.asarray(np.memmap(mask, np.bool_, mode="r")) if mask.exists() else None
         # As a plain array: slicing numpy's memmap class is several times slower.
         return cls(np.asarray(np.memmap(path, dtype, mode="r")), np.asarray(starts), masked)

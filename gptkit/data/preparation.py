@@ -77,7 +77,7 @@ class Prepared:
     """Prepared token files.
 
     Attributes:
-        folder: their directory.
+        directory: their directory.
         fingerprint: fingerprint of corpus, split and tokenizer.
         tokenizer: fingerprint of the tokenizer.
         vocab_size: vocabulary size of the tokenizer.
@@ -85,7 +85,7 @@ class Prepared:
         train_counts, validation_counts: sizes of the two sides.
     """
 
-    folder: Path
+    directory: Path
     fingerprint: str
     tokenizer: str
     vocab_size: int
@@ -96,12 +96,12 @@ class Prepared:
     @cached_property
     def train(self) -> TokenFile:
         """The training tokens."""
-        return TokenFile.open(self.folder, "train", np.dtype(self.dtype))
+        return TokenFile.open(self.directory, "train", np.dtype(self.dtype))
 
     @cached_property
     def validation(self) -> TokenFile:
         """The validation tokens; empty if nothing was held out."""
-        return TokenFile.open(self.folder, "validation", np.dtype(self.dtype))
+        return TokenFile.open(self.directory, "validation", np.dtype(self.dtype))
 
     def train_windows(self, data: DataSpec, context_length: int) -> Windows:
         """Return the data windows of the training tokens, as configured by `data`.
@@ -139,13 +139,13 @@ class Prepared:
 def prepare(
     data: DataSpec,
     tokenizer: Tokenizer,
-    folder: Path,
+    directory: Path,
     base: Path,
     *,
     split: Split | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Prepared:
-    """Tokenize a corpus into `folder`, or reuse the files there if they are current.
+    """Tokenize a corpus into `directory`, or reuse the files there if they are current.
 
     Memory use is bounded by a few megabytes of text and eight bytes per document. The directory is replaced atomically: an
     interrupted preparation keeps the previous files.
@@ -153,7 +153,7 @@ def prepare(
     Args:
         data: the corpus.
         tokenizer: encodes the texts.
-        folder: directory of the files; replaced if they belong to another corpus, split or tokenizer.
+        directory: directory of the files; replaced if they belong to another corpus, split or tokenizer.
         base: directory that relative paths of `data` are resolved against.
         split: result of `plan_split`, to avoid reading the corpus again.
         progress: called after every few megabytes.
@@ -167,19 +167,19 @@ def prepare(
     facts = (_TOKENS, data.fingerprint(base), data.validation, tokenizer_fingerprint)
     fingerprint = hashlib.blake2b(repr(facts).encode(), digest_size=16).hexdigest()
     try:
-        existing = open_prepared(folder)
+        existing = open_prepared(directory)
     except DataError:
         pass
     else:
         if existing.fingerprint == fingerprint:
             return existing
-    if folder.exists() and not (folder.is_dir() and set(folder.iterdir()) <= set(token_files(folder))):
+    if directory.exists() and not (directory.is_dir() and set(directory.iterdir()) <= set(token_files(directory))):
         raise DataError(
-            f"{folder} contains files other than prepared tokens, so it is not replaced",
+            f"{directory} contains files other than prepared tokens, so it is not replaced",
             hint="Move them, or choose a directory that does not exist yet.",
         )
     split = split or plan_split(data, base)
-    with atomic_directory(folder) as new:
+    with atomic_directory(directory) as new:
         vocab_size = tokenizer.vocab_size
         dtype = token_dtype(vocab_size)
         writers: dict[Side, TokenWriter] = {
@@ -216,37 +216,37 @@ def prepare(
             **{side: asdict(count) for side, count in counts.items()},
         }
         write_text(new / _META, json.dumps(meta, indent=2) + "\n")
-    return open_prepared(folder)
+    return open_prepared(directory)
 
 
-def token_files(folder: Path) -> list[Path]:
+def token_files(directory: Path) -> list[Path]:
     """The files of a directory that `prepare` wrote; none where it did not write there.
 
     Other programs have a ``train.bin`` too. Only `prepare` puts document borders and ``meta.json`` beside it.
     """
-    if folder.is_symlink() or not all((folder / name).is_file() for name in (_META, "train.documents.npy")):
+    if directory.is_symlink() or not all((directory / name).is_file() for name in (_META, "train.documents.npy")):
         return []
-    return [folder / name for name in _FILES if (folder / name).is_file()]
+    return [directory / name for name in _FILES if (directory / name).is_file()]
 
 
-def open_prepared(folder: Path) -> Prepared:
+def open_prepared(directory: Path) -> Prepared:
     """The tokens that `prepare` wrote.
 
     Raises:
         DataError: the directory has no prepared tokens, or they are damaged.
         FileError: a file may not be read.
     """
-    with reading(folder / _META):
-        return _open_prepared(folder)
+    with reading(directory / _META):
+        return _open_prepared(directory)
 
 
-def _open_prepared(folder: Path) -> Prepared:
+def _open_prepared(directory: Path) -> Prepared:
     try:
-        meta: dict[str, Any] = json.loads((folder / _META).read_text(encoding="utf-8"))
+        meta: dict[str, Any] = json.loads((directory / _META).read_text(encoding="utf-8"))
         if meta["format"] not in _READABLE:
             raise ValueError(f"format {meta['format']}")
         prepared = Prepared(
-            folder,
+            directory,
             meta["fingerprint"],
             meta["tokenizer"],
             meta["vocab_size"],
@@ -255,17 +255,17 @@ def _open_prepared(folder: Path) -> Prepared:
             Counts(**meta["validation"]),
         )
         for side, counts in (("train", prepared.train_counts), ("validation", prepared.validation_counts)):
-            size = (folder / f"{side}.bin").stat().st_size
+            size = (directory / f"{side}.bin").stat().st_size
             if size != counts.tokens * np.dtype(prepared.dtype).itemsize:
                 raise ValueError(f"{side}.bin has {size} bytes")
-            if counts.masked and (size := (folder / f"{side}.mask.bin").stat().st_size) != counts.tokens:
+            if counts.masked and (size := (directory / f"{side}.mask.bin").stat().st_size) != counts.tokens:
                 raise ValueError(f"{side}.mask.bin has {size} bytes")
     except FileNotFoundError:
-        raise DataError(f"{folder}: prepared tokens not found") from None
+        raise DataError(f"{directory}: prepared tokens not found") from None
     except PermissionError:
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{folder}: the prepared tokens are damaged: {error}", hint="Delete the directory.") from None
+        raise DataError(f"{directory}: the prepared tokens are damaged: {error}", hint="Delete the directory.") from None
     return prepared
 
 
@@ -337,10 +337,10 @@ def _fingerprint_tokenizer(tokenizer: Tokenizer) -> str:
     facts = (f"{kind.__module__}.{kind.__qualname__}", tokenizer.vocab_size, tokenizer.start_id, tokenizer.end_id, sample)
     digest = hashlib.blake2b(repr(facts).encode(), digest_size=16)
     with tempfile.TemporaryDirectory(prefix="gptkit-") as name:
-        folder = Path(name)
-        tokenizer.save(folder)
-        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        directory = Path(name)
+        tokenizer.save(directory)
+        for path in sorted(path for path in directory.rglob("*") if path.is_file()):
             content = path.read_bytes()
-            digest.update(f"\0{path.relative_to(folder).as_posix()} {len(content)}\0".encode())
+            digest.update(f"\0{path.relative_to(directory).as_posix()} {len(content)}\0".encode())
             digest.update(content)
     return digest.hexdigest()

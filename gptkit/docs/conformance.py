@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from gptkit.core.registry import Registry
-from gptkit.docs.places import FOLDER
+from gptkit.docs.places import DIRECTORY
 from gptkit.reflect import prose
 from gptkit.testing import KNOWN_FAILURES, Check, Result, checks_for, instances, run_checks
 
@@ -57,7 +57,7 @@ def _matrix(kind: str, checks: Sequence[tuple[int, Check]], outcomes: dict[str, 
     """Return a table with a row per component and a numbered column per check."""
     numbers = [f'[{index}](#{kind} "{check.name}")' for index, check in checks]
     rows = [
-        [f"[{name}]({FOLDER}/{kind}/{name}.md)", *(marks.get(check.name, "") for _, check in checks)]
+        [f"[{name}]({DIRECTORY}/{kind}/{name}.md)", *(marks.get(check.name, "") for _, check in checks)]
         for name, marks in outcomes.items()
     ]
     return prose.table(["component", *numbers], rows)

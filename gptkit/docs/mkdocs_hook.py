@@ -10,7 +10,7 @@ from mkdocs.structure.files import File, Files
 from gptkit.core.registry import default_registry
 from gptkit.docs import conformance, models
 from gptkit.docs.pages import navigation, pages
-from gptkit.docs.places import FOLDER
+from gptkit.docs.places import DIRECTORY
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -33,5 +33,5 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def _filled(entry: Any, generated: list[Any]) -> Any:
     if isinstance(entry, dict):
-        return {title: generated if target == f"{FOLDER}/index.md" else target for title, target in entry.items()}
+        return {title: generated if target == f"{DIRECTORY}/index.md" else target for title, target in entry.items()}
     return entry

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gptkit.core.registry import Registry
-from gptkit.docs.places import FOLDER
+from gptkit.docs.places import DIRECTORY
 from gptkit.presets.catalog import groups, presets, summary
 from gptkit.reflect import docstring, prose
 
@@ -20,7 +20,7 @@ def page(registry: Registry) -> str:
     for name, entry in registry.entries("family").items():
         model_type, architecture = (getattr(entry.cls, key, "") for key in ("model_type", "architecture"))
         what = prose.inline(docstring.parse(entry.cls.__doc__).summary)
-        families.append([f"[{name}]({FOLDER}/family/{name}.md)", f"`{model_type}`", f"`{architecture}`", what])
+        families.append([f"[{name}]({DIRECTORY}/family/{name}.md)", f"`{model_type}`", f"`{architecture}`", what])
     models = [_model(name, path) for name, path in groups(registry)["released models"].items()]
     shipped = [
         [f"`{preset.name}`", prose.inline(summary(preset.path)), f"`{preset.plugin.provenance}`"]

@@ -13,7 +13,7 @@ from gptkit.core.atomic import reading, write_text, writing
 from gptkit.core.errors import GptkitError
 from gptkit.core.registry import Plugin, Registry
 from gptkit.core.spec import Spec
-from gptkit.docs.places import FOLDER, Place, inside_components, places
+from gptkit.docs.places import DIRECTORY, Place, inside_components, places
 from gptkit.presets.catalog import presets
 from gptkit.reflect import docstring, prose
 from gptkit.reflect.compatibility import compatibility
@@ -32,18 +32,18 @@ def pages(registry: Registry, *, root: type[Spec] | None = None) -> dict[str, st
     Args:
         root: class of a whole spec file; if given, the pages list the keys of a spec file that take each kind.
     """
-    result = {f"{FOLDER}/index.md": _index(registry), PLUGINS: _plugins(registry)}
+    result = {f"{DIRECTORY}/index.md": _index(registry), PLUGINS: _plugins(registry)}
     for kind in registry.kinds():
         spots = places(root, kind) if root is not None else []
         first = spots[0] if spots else Place((kind,))
         docs = [describe(entry, registry, path=first.path, listed=first.listed) for entry in registry.entries(kind).values()]
-        result[f"{FOLDER}/{kind}/index.md"] = _kind(registry, kind, docs, spots)
+        result[f"{DIRECTORY}/{kind}/index.md"] = _kind(registry, kind, docs, spots)
         for doc in docs:
-            result[f"{FOLDER}/{kind}/{doc.name}.md"] = _component(registry, doc)
+            result[f"{DIRECTORY}/{kind}/{doc.name}.md"] = _component(registry, doc)
     return result
 
 
-def write(folder: Path, registry: Registry, *, root: type[Spec] | None = None) -> list[Path]:
+def write(directory: Path, registry: Registry, *, root: type[Spec] | None = None) -> list[Path]:
     """Write all generated pages into a directory, which is created where there is none; return the files written.
 
     Besides those of `pages` these are the page of the conformance checks, for which the kit runs (a minute or so), and the
@@ -55,8 +55,8 @@ def write(folder: Path, registry: Registry, *, root: type[Spec] | None = None) -
     """
     from gptkit.docs import conformance, models  # they import torch
 
-    every = {folder / path: text for path, text in pages(registry, root=root).items()}
-    names = [folder / made.PAGE for made in (conformance, models)]
+    every = {directory / path: text for path, text in pages(registry, root=root).items()}
+    names = [directory / made.PAGE for made in (conformance, models)]
     for target in (*every, *names):
         if target.is_dir() or (target.is_file() and not _is_generated(target)):
             raise GptkitError(f"{target} exists, and is not a generated page", hint="Choose another directory, or move it.")
@@ -75,10 +75,10 @@ def _is_generated(file: Path) -> bool:
 
 def navigation(registry: Registry) -> list[Any]:
     """Return the pages below "Components" in the form of mkdocs' `nav`."""
-    nav: list[Any] = [f"{FOLDER}/index.md"]
+    nav: list[Any] = [f"{DIRECTORY}/index.md"]
     for kind in registry.kinds():
-        inside = [{name: f"{FOLDER}/{kind}/{name}.md"} for name in registry.names(kind)]
-        nav.append({kind: [f"{FOLDER}/{kind}/index.md", *inside]})
+        inside = [{name: f"{DIRECTORY}/{kind}/{name}.md"} for name in registry.names(kind)]
+        nav.append({kind: [f"{DIRECTORY}/{kind}/index.md", *inside]})
     return nav
 
 
@@ -167,12 +167,12 @@ def _plugins(registry: Registry) -> str:
 
 
 def _provides(registry: Registry, plugin: Plugin) -> str:
-    lines = [", ".join(f"[{kind}]({FOLDER}/{kind}/index.md)" for kind in plugin.kinds)]
+    lines = [", ".join(f"[{kind}]({DIRECTORY}/{kind}/index.md)" for kind in plugin.kinds)]
     lines[0] = f"the kinds {lines[0]}" if lines[0] else ""
     usable = {(kind, name) for kind in registry.kinds() for name in registry.names(kind)}
     for kind in registry.kinds():
         names = sorted(name for of, name in plugin.components if of == kind and (of, name) in usable)
-        links = ", ".join(f"[{name}]({FOLDER}/{kind}/{name}.md)" for name in names)
+        links = ", ".join(f"[{name}]({DIRECTORY}/{kind}/{name}.md)" for name in names)
         lines.append(f"{kind}: {links}" if links else "")
     shipped = [f"`{preset.name}`" for preset in presets(registry).values() if preset.plugin is plugin]
     lines.append(f"presets: {', '.join(shipped)}" if shipped else "")

@@ -10,10 +10,10 @@ from gptkit.core.component import Component
 from gptkit.core.registry import Registry
 from gptkit.core.spec import Spec
 
-__all__ = ["FOLDER", "Place", "inside_components", "places"]
+__all__ = ["DIRECTORY", "Place", "inside_components", "places"]
 
-FOLDER = "components"
-"""The folder of the pages about components."""
+DIRECTORY = "components"
+"""The directory of the pages about components."""
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,7 @@ def _read_one(path: Path) -> Node:
     place = Place(str(path))
     parse = _PARSERS.get(path.suffix.lower())
     if path.is_dir():
-        _stop("is a folder, not a spec file", place)
+        _stop("is a directory, not a spec file", place)
     if parse is None:
         _stop(f"a spec file ends in {', '.join(_PARSERS)}", place)
     if not path.is_file():

@@ -77,7 +77,7 @@ def find_family(config: Mapping[str, Any], place: str, registry: Registry | None
     known |= {family.model_type: family for family in ranked}
     if not isinstance(model_type, str):
         raise ExternalModelError(
-            f"{place} has no 'model_type'", hint="Give the folder of a model, as transformers saves it."
+            f"{place} has no 'model_type'", hint="Give the directory of a model, as transformers saves it."
         )
     if model_type not in known:
         what = did_you_mean(model_type, sorted(known), label="there are")

@@ -64,7 +64,7 @@ def detect_format(path: Path, name: str | None = None, registry: Registry | None
     registry = registry or default_registry()
     if not path.exists():
         hint = f"Give the path of a model in one of the formats {', '.join(registry.names('format'))}."
-        raise ExternalModelError(f"{path}: no such folder or file", hint=hint)
+        raise ExternalModelError(f"{path}: file or directory not found", hint=hint)
     if name is not None:
         return _validated(name, registry)
     known = formats(registry)

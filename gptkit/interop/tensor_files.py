@@ -32,7 +32,7 @@ _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
 class TensorFiles:
-    """The tensors of a folder (one file, or several with an index) or of a file, mapped into memory.
+    """The tensors of a directory (one file, or several with an index) or of a file, mapped into memory.
 
     Raises:
         ExternalModelError: a file is missing or damaged, or holds elements that are not plain floating-point numbers.
@@ -140,7 +140,7 @@ def _parts(path: Path) -> list[Path]:
         names = sorted(set(weight_map.values()))
         outside = [name for name in names if Path(name).name != name]
         if outside:
-            raise ExternalModelError(f"{path / INDEX} names a file outside of its folder: {outside[0]!r}")
+            raise ExternalModelError(f"{path / INDEX} names a file outside of its directory: {outside[0]!r}")
         return [path / name for name in names]
     shards = _shards(path)
     if shards:

@@ -100,7 +100,7 @@ class Callback:
     def on_sample(self, step: int, text: str) -> None:
         """Receive a sample of generated text."""
 
-    def on_checkpoint(self, step: int, folder: Path) -> None:
+    def on_checkpoint(self, step: int, directory: Path) -> None:
         """After a checkpoint is complete on disk."""
 
     def on_end(self, step: int, error: BaseException | None) -> None:

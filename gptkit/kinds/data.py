@@ -88,7 +88,7 @@ class DataSpec(Component):
 
     @abstractmethod
     def documents(self, base: Path) -> Iterator[Document]:
-        """The texts, streamed. Relative paths count from `base`, the folder of the spec file.
+        """The texts, streamed. Relative paths count from `base`, the directory of the spec file.
 
         Raises:
             DataError: nothing there, or not readable; says which file and line.

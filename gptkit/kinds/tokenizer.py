@@ -117,16 +117,16 @@ class Tokenizer(ABC):
         return StreamDecoder(self.token_bytes, self.leading)
 
     @abstractmethod
-    def save(self, folder: Path) -> None:
-        """Write what `TokenizerSpec.load` needs into an existing folder; no corpus, no network, data only."""
+    def save(self, directory: Path) -> None:
+        """Write what `TokenizerSpec.load` needs into an existing directory; no corpus, no network, data only."""
 
-    def to_spec(self, folder: Path) -> Mapping[str, Any] | None:
+    def to_spec(self, directory: Path) -> Mapping[str, Any] | None:
         """Return the tokenizer's spec as plain data, for a run that is written from a model; None where it is not known.
 
         Options that only matter to the training of the tokenizer may be left at their defaults.
 
         Args:
-            folder: where `save` writes the tokenizer, for specs that name a path.
+            directory: where `save` writes the tokenizer, for specs that name a path.
         """
         return None
 
@@ -204,16 +204,16 @@ class TokenizerSpec(Component):
 
         Args:
             texts: the training documents.
-            base: the folder that relative paths in the spec count from: that of the spec file.
+            base: the directory that relative paths in the spec count from: that of the spec file.
 
         Raises:
             TokenizerError: the tokenizer is unavailable (no file, no package, an empty corpus); includes the remedy.
         """
 
     @abstractmethod
-    def load(self, folder: Path) -> Tokenizer:
-        """The tokenizer that was saved in a folder.
+    def load(self, directory: Path) -> Tokenizer:
+        """The tokenizer that was saved in a directory.
 
         Raises:
-            TokenizerError: the folder's files are missing or damaged.
+            TokenizerError: the directory's files are missing or damaged.
         """

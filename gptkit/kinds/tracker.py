@@ -18,13 +18,13 @@ class TrainingStart:
     """Information that trackers receive when training starts or resumes.
 
     Attributes:
-        folder: the run's folder.
+        directory: the run's directory.
         step: how many steps are done already; above 0 after a resume.
         steps: how many there will be in all.
         spec: the resolved spec as plain data.
     """
 
-    folder: Path
+    directory: Path
     step: int
     steps: int
     spec: Mapping[str, Any] = field(repr=False)
@@ -47,7 +47,7 @@ class Tracker(ABC):
     def on_sample(self, step: int, text: str) -> None:
         """Record a sample of generated text."""
 
-    def on_checkpoint(self, step: int, folder: Path) -> None:
+    def on_checkpoint(self, step: int, directory: Path) -> None:
         """A checkpoint is complete on disk."""
 
     def on_end(self, step: int, error: BaseException | None) -> None:

@@ -16,7 +16,7 @@ from gptkit.core.suggestions import did_you_mean
 __all__ = ["Preset", "find", "groups", "presets", "shipped", "summary"]
 
 _log = logging.getLogger("gptkit")
-_FOLDERS = {"to start from": ".", "released models": "families"}
+_DIRECTORIES = {"to start from": ".", "released models": "families"}
 _SUFFIXES = (".yaml", ".yml")
 
 
@@ -90,10 +90,10 @@ def summary(path: Path) -> str:
 
 
 def _built_in() -> dict[str, dict[str, Path]]:
-    folder = Path(str(files("gptkit"))) / "presets"
+    directory = Path(str(files("gptkit"))) / "presets"
     return {
-        group: {path.stem: path for path in sorted((folder / below).glob("*.yaml"), key=lambda path: path.stem)}
-        for group, below in _FOLDERS.items()
+        group: {path.stem: path for path in sorted((directory / below).glob("*.yaml"), key=lambda path: path.stem)}
+        for group, below in _DIRECTORIES.items()
     }
 
 

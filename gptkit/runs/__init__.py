@@ -1,1 +1,1 @@
-"""Experiments: a whole spec file, the run that comes of it, and its folder."""
+"""Experiments: a whole spec file, the run that comes of it, and its directory."""

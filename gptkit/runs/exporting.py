@@ -20,7 +20,7 @@ from gptkit.kinds.tokenizer import Tokenizer
 from gptkit.model.gpt import GPT
 from gptkit.model.spec import ModelSpec
 from gptkit.runs.chat import turn_end
-from gptkit.runs.folder import RunFolder
+from gptkit.runs.directory import RunDirectory
 from gptkit.runs.run import load_tokenizer
 
 __all__ = ["Exported", "export", "export_model"]
@@ -84,12 +84,12 @@ def export(
     registry: Registry | None = None,
 ) -> Exported:
     """Export a run as `export_model` does, and return the remarks of the format too; `options` override those of `to`."""
-    folder = RunFolder(run)
+    directory = RunDirectory(run)
     chosen = export_format(to, None if path is None else Path(path), registry, options)
     target = (
-        Path(path) if path is not None else Path("exports") / (folder.path.resolve().name + "".join(chosen.suffixes[:1]))
+        Path(path) if path is not None else Path("exports") / (directory.path.resolve().name + "".join(chosen.suffixes[:1]))
     )
-    model = _model(folder, registry)
+    model = _model(directory, registry)
     _require_free(target, chosen)
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -101,7 +101,7 @@ def export(
 
 
 def _require_free(target: Path, chosen: FormatSpec) -> None:
-    if RunFolder(target).holds_run:
+    if RunDirectory(target).holds_run:
         raise ExternalModelError(f"{target} is a run, and no export is written into one", hint="Choose another path.")
     if target.is_symlink() or target.is_file():
         raise ExternalModelError(f"{target} already exists", hint="Choose another path, or remove it.")
@@ -135,16 +135,16 @@ def _place(made: Path, target: Path) -> None:
             raise
 
 
-def _model(folder: RunFolder, registry: Registry | None) -> NativeModel:
+def _model(directory: RunDirectory, registry: Registry | None) -> NativeModel:
     """Return a run's newest weights and what formats write beside them."""
-    spec = folder.read_spec(registry)
-    latest = CheckpointStore(folder.checkpoints).latest()
+    spec = directory.read_spec(registry)
+    latest = CheckpointStore(directory.checkpoints).latest()
     if latest is None:
-        raise CheckpointError(f"{folder.path} has no checkpoint yet", hint="Resume the training until it saves one.")
+        raise CheckpointError(f"{directory.path} has no checkpoint yet", hint="Resume the training until it saves one.")
     read_state(latest, verify={MODEL})
-    tokenizer = load_tokenizer(spec, folder)
+    tokenizer = load_tokenizer(spec, directory)
     tensors = TensorFiles(latest / MODEL)
-    imported = folder.read_provenance().get("imported", {})
+    imported = directory.read_provenance().get("imported", {})
     return NativeModel(
         name=spec.name,
         spec=spec.model.model_copy(update={"vocab_size": spec.model.vocab_size or _rows(spec.model, tensors)}),

@@ -19,7 +19,7 @@ from gptkit.kinds.tracker import Tracker, TrainingStart
 from gptkit.model.gpt import GPT
 from gptkit.nn.freezing import freeze
 from gptkit.runs.build import new_model
-from gptkit.runs.folder import RunFolder
+from gptkit.runs.directory import RunDirectory
 from gptkit.runs.run import Run, prompt_ids
 from gptkit.runs.spec import ExperimentSpec
 from gptkit.runs.start import start_from
@@ -35,7 +35,7 @@ __all__ = ["fit", "initial_model"]
 
 
 def fit(
-    folder: RunFolder,
+    directory: RunDirectory,
     spec: ExperimentSpec,
     tokenizer: Tokenizer,
     prepared: Prepared,
@@ -50,7 +50,7 @@ def fit(
     """Train from the newest checkpoint of a run directory, or from the start where it has none.
 
     Args:
-        folder: the run directory.
+        directory: the run directory.
         spec: the run's spec.
         tokenizer: the run's tokenizer.
         prepared: the corpus as tokens.
@@ -61,15 +61,15 @@ def fit(
         trackers: receive metrics in the main process, beside those of the spec.
         registry: where plugins' trackers are looked up; by default what is installed.
     """
-    store = CheckpointStore(folder.checkpoints, keep=spec.training.keep_checkpoints)
+    store = CheckpointStore(directory.checkpoints, keep=spec.training.keep_checkpoints)
     checkpoint = store.latest()
     # Before the model is wrapped or sharded, which depends on what is trained.
     freeze(model, spec.training.freeze)
     forward = _distributed(model, spec, processes, empty=checkpoint is not None)
     recording: list[Callback] = [
-        MetricsFile(folder.metrics),
-        SamplesFile(folder.samples),
-        LossPlot(folder.metrics, folder.plot, spec.name),
+        MetricsFile(directory.metrics),
+        SamplesFile(directory.samples),
+        LossPlot(directory.metrics, directory.plot, spec.name),
         *(TrackerCallback(tracker.build, tracker.name) for tracker in spec.training.trackers),
         *(TrackerCallback.of(tracker) for tracker in trackers),
         PluginTrackers(partial(_plugin_trackers, registry or default_registry())),
@@ -77,7 +77,7 @@ def fit(
     ]
     length = spec.window
     if checkpoint is None and spec.training.init_from is not None:
-        start_from(model, spec.training.init_from, Path(folder.read_provenance().get("base", ".")))
+        start_from(model, spec.training.init_from, Path(directory.read_provenance().get("base", ".")))
     trainer = Trainer(
         model,
         spec.training,
@@ -95,7 +95,7 @@ def fit(
     trainer.run()
     if processes.shard > 1:
         model = _whole(spec, tokenizer.vocab_size, store)
-    return Run(folder.path, spec, model, tokenizer, trainer.step, folder.read_provenance())
+    return Run(directory.path, spec, model, tokenizer, trainer.step, directory.read_provenance())
 
 
 def initial_model(spec: ExperimentSpec, vocab_size: int, processes: Processes) -> GPT:

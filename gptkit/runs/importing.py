@@ -21,7 +21,7 @@ from gptkit.interop.tensor_files import counted, write_tensors
 from gptkit.kinds.format import ExternalTokenizer, Progress, TensorEntry, Tensors
 from gptkit.kinds.tokenizer import Tokenizer
 from gptkit.model.gpt import GPT
-from gptkit.runs.folder import RunFolder
+from gptkit.runs.directory import RunDirectory
 from gptkit.runs.opening import Opened
 from gptkit.runs.run import Run, load
 from gptkit.runs.saving import write_run
@@ -32,7 +32,7 @@ __all__ = ["convert_model", "import_model"]
 _log = logging.getLogger("gptkit")
 
 
-def import_model(path: str | Path, folder: str | Path, **options: Any) -> Run:
+def import_model(path: str | Path, directory: str | Path, **options: Any) -> Run:
     """Import an external model as a run and load it.
 
     ::
@@ -40,17 +40,17 @@ def import_model(path: str | Path, folder: str | Path, **options: Any) -> Run:
         run = gptkit.import_model("SmolLM2-135M", "runs/smollm2")
 
     Args:
-        path, folder, options: as for `convert_model`.
+        path, directory, options: as for `convert_model`.
 
     Raises:
         ExternalModelError: the model cannot be imported; names the key or tensor.
     """
-    return load(convert_model(path, folder, **options), registry=options.get("registry"))
+    return load(convert_model(path, directory, **options), registry=options.get("registry"))
 
 
 def convert_model(
     path: str | Path,
-    folder: str | Path,
+    directory: str | Path,
     *,
     format: str | None = None,
     tokenizer: str | Mapping[str, Any] | None = None,
@@ -63,7 +63,7 @@ def convert_model(
 
     Args:
         path: the model's file or directory, in any format that is installed.
-        folder: the run directory.
+        directory: the run directory.
         format: the name of the format; detected by default.
         tokenizer: another tokenizer, as a spec file would have it.
         name: the experiment's name; that of the path by default.
@@ -78,7 +78,7 @@ def convert_model(
         ExternalModelError: a key or tensor is not understood, missing or damaged.
         CheckpointError: the directory holds a run already or other files, or another process writes into it.
     """
-    source, run = Path(path), RunFolder(folder)
+    source, run = Path(path), RunDirectory(directory)
     chosen = detect_format(source, format, registry)
     external = chosen.read(source, registry)
     family, config = family_of(external, registry)

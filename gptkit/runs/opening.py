@@ -26,7 +26,7 @@ SpecLike = ExperimentSpec | Mapping[str, Any] | str | Path
 
 @dataclass(frozen=True)
 class Opened:
-    """A spec and the folder that its relative paths count from."""
+    """A spec and the directory that its relative paths count from."""
 
     spec: ExperimentSpec
     base: Path

@@ -26,7 +26,7 @@ from gptkit.core.atomic import sync, writing
 from gptkit.core.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from gptkit.runs.folder import RunFolder
+    from gptkit.runs.directory import RunDirectory
 
 __all__ = ["Placement"]
 
@@ -38,7 +38,7 @@ class Placement:
         run: the run directory. Everything but `interrupted` and `incoming` needs its lock.
     """
 
-    def __init__(self, run: RunFolder) -> None:
+    def __init__(self, run: RunDirectory) -> None:
         self._run = run
         self.incoming = run.path / ".gptkit-incoming"
         self._ready = run.path / ".gptkit-ready"

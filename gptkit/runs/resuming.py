@@ -10,7 +10,7 @@ from gptkit.core.errors import CheckpointError
 from gptkit.core.registry import Registry
 from gptkit.core.spec import shortened
 from gptkit.files import validate_data
-from gptkit.runs.folder import RunFolder
+from gptkit.runs.directory import RunDirectory
 from gptkit.runs.spec import ExperimentSpec
 from gptkit.training.resume import refused_changes
 
@@ -20,22 +20,22 @@ _LISTED = 6
 """More differences than this are only counted."""
 
 
-def recorded_spec(there: RunFolder, registry: Registry | None = None) -> ExperimentSpec:
+def recorded_spec(run_directory: RunDirectory, registry: Registry | None = None) -> ExperimentSpec:
     """Return the spec that a run was last trained with: the provenance's copy, which no edit of spec.yaml changes."""
-    recorded = there.read_provenance().get("spec")
+    recorded = run_directory.read_provenance().get("spec")
     if not isinstance(recorded, dict):
         # A run of an earlier version.
-        return there.read_spec(registry)
+        return run_directory.read_spec(registry)
     return validate_data(recorded, ExperimentSpec, registry)
 
 
-def taken_over(recorded: ExperimentSpec, there: RunFolder, registry: Registry | None = None) -> list[str]:
+def taken_over(recorded: ExperimentSpec, run_directory: RunDirectory, registry: Registry | None = None) -> list[str]:
     """Return the edits of a run's spec.yaml since it was last trained, as texts: ``training.steps: 5 → 9``."""
-    found = differences(recorded.plain(), there.read_spec(registry).plain())
+    found = differences(recorded.plain(), run_directory.read_spec(registry).plain())
     return [f"{each.dotted}: {_brief(each.left)} → {_brief(each.right)}" for each in found]
 
 
-def require_same(run: ExperimentSpec, asked: ExperimentSpec, there: RunFolder) -> None:
+def require_same(run: ExperimentSpec, asked: ExperimentSpec, run_directory: RunDirectory) -> None:
     """Raise where a run cannot be continued with the spec that is requested.
 
     Args:
@@ -47,8 +47,8 @@ def require_same(run: ExperimentSpec, asked: ExperimentSpec, there: RunFolder) -
         CheckpointError: they differ in what a resumed run cannot change; lists the differences.
     """
     refused = refused_changes(run, asked)
-    steps = CheckpointStore(there.checkpoints).steps()
-    if steps and read_state(CheckpointStore(there.checkpoints).path(steps[-1]))["optimizer"] is None:
+    steps = CheckpointStore(run_directory.checkpoints).steps()
+    if steps and read_state(CheckpointStore(run_directory.checkpoints).path(steps[-1]))["optimizer"] is None:
         # Weights that were imported or saved have no training behind them, which another one could contradict.
         refused = [change for change in refused if change.path.startswith(("model.", "tokenizer."))]
     if refused:
@@ -58,13 +58,15 @@ def require_same(run: ExperimentSpec, asked: ExperimentSpec, there: RunFolder) -
         ]
         more = [f"  and {len(refused) - _LISTED} more"] if len(refused) > _LISTED else []
         raise CheckpointError(
-            "\n".join([f"{there.path} was started with another spec, and a resumed run cannot change:", *listed, *more]),
+            "\n".join(
+                [f"{run_directory.path} was started with another spec, and a resumed run cannot change:", *listed, *more]
+            ),
             hint="Resume it without these changes, or start a new run: in another directory, or in its place with "
             "--overwrite (overwrite=True).",
         )
     if steps and asked.training.steps < steps[-1]:
         raise CheckpointError(
-            f"{there.path} has reached step {steps[-1]}, and training.steps is {asked.training.steps}",
+            f"{run_directory.path} has reached step {steps[-1]}, and training.steps is {asked.training.steps}",
             hint="Ask for more steps, or load the run as it is.",
         )
 

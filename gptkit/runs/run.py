@@ -22,7 +22,7 @@ from gptkit.kinds.tokenizer import Tokenizer
 from gptkit.model.gpt import GPT
 from gptkit.runs.build import new_model
 from gptkit.runs.chat import Messages, chat_ids, turn_end
-from gptkit.runs.folder import RunFolder
+from gptkit.runs.directory import RunDirectory
 from gptkit.runs.opening import Opened
 from gptkit.runs.saving import save_opened
 from gptkit.runs.spec import ExperimentSpec
@@ -42,7 +42,7 @@ class Run:
     """A trained model.
 
     Attributes:
-        folder: where it lies.
+        directory: where it lies.
         spec: the resolved spec.
         model: the model, in evaluation mode.
         tokenizer: the one it was trained with.
@@ -51,9 +51,15 @@ class Run:
     """
 
     def __init__(
-        self, folder: Path, spec: ExperimentSpec, model: GPT, tokenizer: Tokenizer, step: int, provenance: Mapping[str, Any]
+        self,
+        directory: Path,
+        spec: ExperimentSpec,
+        model: GPT,
+        tokenizer: Tokenizer,
+        step: int,
+        provenance: Mapping[str, Any],
     ) -> None:
-        self.folder = folder
+        self.directory = directory
         self.spec = spec
         self.model = model.eval()
         self.tokenizer = tokenizer
@@ -61,7 +67,7 @@ class Run:
         self.provenance = dict(provenance)
 
     def __repr__(self) -> str:
-        return f"<Run {self.spec.name!r} at step {self.step} of {self.spec.training.steps} in {str(self.folder)!r}>"
+        return f"<Run {self.spec.name!r} at step {self.step} of {self.spec.training.steps} in {str(self.directory)!r}>"
 
     @property
     def finished(self) -> bool:
@@ -204,22 +210,22 @@ class Run:
         return b"" if token in self.tokenizer.special_tokens.values() else self.tokenizer.token_bytes(token)
 
     def _prepared(self) -> Prepared:
-        folder = RunFolder(self.folder)
-        if token_files(folder.data):
-            return open_prepared(folder.data)
+        directory = RunDirectory(self.directory)
+        if token_files(directory.data):
+            return open_prepared(directory.data)
         base = Path(self.provenance.get("base", "."))
-        with folder.lock():
-            return prepare(self.spec.data, self.tokenizer, folder.data, base)
+        with directory.lock():
+            return prepare(self.spec.data, self.tokenizer, directory.data, base)
 
     def _chain(self, sampler: SamplerLike | None) -> tuple[SamplerSpec, ...]:
         return self.spec.sampler if sampler is None else _SAMPLERS.validate_python(tuple(sampler))
 
 
-def load(folder: str | Path, *, step: int | None = None, device: str = "auto", registry: Registry | None = None) -> Run:
-    """A run from its folder. The weights are mapped from the file, not read: loading takes little time and memory.
+def load(directory: str | Path, *, step: int | None = None, device: str = "auto", registry: Registry | None = None) -> Run:
+    """A run from its directory. The weights are mapped from the file, not read: loading takes little time and memory.
 
     Args:
-        folder: what was trained into.
+        directory: what was trained into.
         step: which checkpoint; the newest by default.
         device: where to put the model: auto, cpu, cuda or mps.
         registry: where components are looked up; by default what is installed.
@@ -228,30 +234,30 @@ def load(folder: str | Path, *, step: int | None = None, device: str = "auto", r
         CheckpointError: the run or checkpoint was not found, or a file is damaged; names it.
         RequirementError: the run needs a plugin that is not installed; says what to install.
     """
-    there = RunFolder(folder)
-    spec = there.read_spec(registry)
-    store = CheckpointStore(there.checkpoints)
+    run_directory = RunDirectory(directory)
+    spec = run_directory.read_spec(registry)
+    store = CheckpointStore(run_directory.checkpoints)
     steps = store.steps()
     if not steps:
-        raise CheckpointError(f"{there.path} has no checkpoint yet", hint="Resume the training until it saves one.")
+        raise CheckpointError(f"{run_directory.path} has no checkpoint yet", hint="Resume the training until it saves one.")
     if step is not None and step not in steps:
         raise CheckpointError(
-            f"{there.path} has no checkpoint of step {step}", hint=f"There are: {', '.join(map(str, steps))}."
+            f"{run_directory.path} has no checkpoint of step {step}", hint=f"There are: {', '.join(map(str, steps))}."
         )
     checkpoint = store.path(steps[-1] if step is None else step)
     state = read_state(checkpoint, verify={MODEL})
-    tokenizer = load_tokenizer(spec, there)
+    tokenizer = load_tokenizer(spec, run_directory)
     model = new_model(spec, tokenizer.vocab_size, fill=False)
     load_weights(model, checkpoint, assign=True)
     model.to(pick_device(device))
-    return Run(there.path, spec, model, tokenizer, state["step"], there.read_provenance())
+    return Run(run_directory.path, spec, model, tokenizer, state["step"], run_directory.read_provenance())
 
 
-def load_tokenizer(spec: ExperimentSpec, folder: RunFolder) -> Tokenizer:
+def load_tokenizer(spec: ExperimentSpec, directory: RunDirectory) -> Tokenizer:
     """The tokenizer that was saved with a run."""
-    if not folder.tokenizer.is_dir():
-        raise CheckpointError(f"{folder.tokenizer} is missing", hint="Restore it: the model means nothing without it.")
-    return spec.tokenizer.load(folder.tokenizer)
+    if not directory.tokenizer.is_dir():
+        raise CheckpointError(f"{directory.tokenizer} is missing", hint="Restore it: the model means nothing without it.")
+    return spec.tokenizer.load(directory.tokenizer)
 
 
 def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:

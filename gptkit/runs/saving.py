@@ -14,7 +14,7 @@ from gptkit.core.registry import Registry
 from gptkit.kinds.tokenizer import Tokenizer
 from gptkit.model.gpt import GPT
 from gptkit.runs.build import new_model
-from gptkit.runs.folder import RunFolder
+from gptkit.runs.directory import RunDirectory
 from gptkit.runs.opening import Opened, SpecLike, open_spec
 from gptkit.runs.placing import Placement
 from gptkit.runs.spec import ExperimentSpec
@@ -59,7 +59,7 @@ def save_run(
         CheckpointError: the directory holds a run already or other files, or another process writes into it.
     """
     if spec is None:
-        own = tokenizer.to_spec(RunFolder(path).tokenizer.resolve())
+        own = tokenizer.to_spec(RunDirectory(path).tokenizer.resolve())
         if own is None:
             raise GptkitError(
                 f"a {type(tokenizer).__name__} does not define its spec", hint="Pass it: spec={'tokenizer': {'name': …}}."
@@ -91,12 +91,12 @@ def save_opened(
     def write(file: Path) -> None:
         save_tensors(tensors, file, {"format": "pt"})
 
-    run = RunFolder(path)
+    run = RunDirectory(path)
     return write_run(run, opened, tokenizer, write, overwrite=overwrite, registry=registry, **notes)
 
 
 def write_run(
-    run: RunFolder,
+    run: RunDirectory,
     opened: Opened,
     tokenizer: Tokenizer,
     write_weights: Callable[[Path], None],
@@ -129,7 +129,7 @@ def write_run(
         placement.recover()
         _require_allowed(run, overwrite)
         try:
-            new = RunFolder(placement.begin())
+            new = RunDirectory(placement.begin())
             with atomic_directory(new.tokenizer) as directory:
                 tokenizer.save(directory)
             CheckpointStore(new.checkpoints).adopt(write_weights)
@@ -145,7 +145,7 @@ def write_run(
     return run.path
 
 
-def _require_allowed(run: RunFolder, overwrite: bool) -> None:
+def _require_allowed(run: RunDirectory, overwrite: bool) -> None:
     run.require_no_file()
     if not (overwrite and run.holds_run):
         run.require_free()

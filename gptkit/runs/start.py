@@ -12,7 +12,7 @@ from gptkit.checkpoint.safetensors import fill, fill_matching
 from gptkit.checkpoint.store import CheckpointStore
 from gptkit.core.errors import CheckpointError
 from gptkit.kinds.tokenizer import Tokenizer
-from gptkit.runs.folder import RunFolder
+from gptkit.runs.directory import RunDirectory
 from gptkit.runs.opening import Opened
 from gptkit.runs.run import load_tokenizer
 from gptkit.training.config import InitFromSpec
@@ -34,7 +34,7 @@ def weights_file(init: InitFromSpec, base: Path) -> Path:
         CheckpointError: no weights are there.
     """
     path = base / Path(init.path).expanduser()
-    run = RunFolder(path)
+    run = RunDirectory(path)
     if run.holds_run:
         checkpoint = CheckpointStore(run.checkpoints).latest()
         if checkpoint is None:
@@ -60,7 +60,7 @@ def tokenizer_of(init: InitFromSpec, opened: Opened) -> Tokenizer | None:
         CheckpointError: the spec has another tokenizer, whose ids mean other text to these weights.
     """
     weights_file(init, opened.base)
-    run = RunFolder(opened.base / Path(init.path).expanduser())
+    run = RunDirectory(opened.base / Path(init.path).expanduser())
     if not run.holds_run:
         return None
     spec = run.read_spec()

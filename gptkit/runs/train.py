@@ -19,8 +19,8 @@ from gptkit.kinds.tracker import Tracker
 from gptkit.model.gpt import GPT
 from gptkit.runs.build import fit_tokenizer
 from gptkit.runs.cautions import cautions
+from gptkit.runs.directory import WRITTEN_IN_TRAINING, RunDirectory
 from gptkit.runs.fit import fit, initial_model
-from gptkit.runs.folder import WRITTEN_IN_TRAINING, RunFolder
 from gptkit.runs.opening import Opened, SpecLike, open_spec
 from gptkit.runs.placing import Placement
 from gptkit.runs.resuming import recorded_spec, require_same, taken_over
@@ -39,7 +39,7 @@ _log = logging.getLogger("gptkit")
 
 def train(
     spec: SpecLike | None,
-    folder: str | Path,
+    directory: str | Path,
     overrides: Sequence[str] = (),
     *,
     resume: bool = False,
@@ -55,7 +55,7 @@ def train(
     Args:
         spec: a spec file, the name of a shipped one, plain data, or an `ExperimentSpec`; None when resuming, for the
             run's own.
-        folder: the run directory.
+        directory: the run directory.
         overrides: ``"training.steps=50"`` and the like, as on the command line.
         resume: continue the run in the directory from its last checkpoint, with the numbers that it would have had
             without the interruption; start a new run where there is none. Without it, a run that has no checkpoint (its
@@ -77,13 +77,13 @@ def train(
             cannot be resumed.
         TrainingError: the loss is not finite.
     """
-    there = RunFolder(folder)
-    there.require_no_file()
+    run_directory = RunDirectory(directory)
+    run_directory.require_no_file()
     if spec is None:
-        there.require_run()
-        spec = there.spec
-        base: Path | None = Path(there.read_provenance().get("base", "."))
-        there.read_spec(registry)
+        run_directory.require_run()
+        spec = run_directory.spec
+        base: Path | None = Path(run_directory.read_provenance().get("base", "."))
+        run_directory.read_spec(registry)
     else:
         base = None
     opened = open_spec(spec, overrides, changes, registry=registry)
@@ -94,54 +94,54 @@ def train(
     with contextlib.ExitStack() as stack:
         processes = stack.enter_context(joined(opened.spec.training.parallel, device))
         if not processes.is_main:
-            return _follow(there, processes, callbacks=callbacks, **options)
+            return _follow(run_directory, processes, callbacks=callbacks, **options)
         refuse_oversized_batch(opened.spec, processes.count)
-        there.recover()
-        _require_allowed(there, opened, resume=resume, overwrite=overwrite)
-        stack.enter_context(there.lock())
-        placement = Placement(there)
+        run_directory.recover()
+        _require_allowed(run_directory, opened, resume=resume, overwrite=overwrite)
+        stack.enter_context(run_directory.lock())
+        placement = Placement(run_directory)
         placement.recover()
-        continues = _require_allowed(there, opened, resume=resume, overwrite=overwrite)
+        continues = _require_allowed(run_directory, opened, resume=resume, overwrite=overwrite)
         if continues:
-            recorded = recorded_spec(there, registry)
-            require_same(recorded, opened.spec, there)
-            edits = taken_over(recorded, there, registry) if spec == there.spec else []
+            recorded = recorded_spec(run_directory, registry)
+            require_same(recorded, opened.spec, run_directory)
+            edits = taken_over(recorded, run_directory, registry) if spec == run_directory.spec else []
             if edits:
-                _log.warning("%s was edited since the training; taken over: %s", there.spec, "; ".join(edits))
+                _log.warning("%s was edited since the training; taken over: %s", run_directory.spec, "; ".join(edits))
         for caution in cautions(opened.spec):
             _log.warning("%s", caution)
         try:
-            return _train(opened, there, None if continues else placement, processes, progress, callbacks, **options)
+            return _train(opened, run_directory, None if continues else placement, processes, progress, callbacks, **options)
         except BaseException:
-            restores = placement.replaces and not there.has_checkpoint
+            restores = placement.replaces and not run_directory.has_checkpoint
             placement.recover()
             if restores:
-                _log.warning("the new run did not reach a checkpoint; %s holds the previous run again", there.path)
+                _log.warning("the new run did not reach a checkpoint; %s holds the previous run again", run_directory.path)
             raise
 
 
-def _require_allowed(there: RunFolder, opened: Opened, *, resume: bool, overwrite: bool) -> bool:
+def _require_allowed(run_directory: RunDirectory, opened: Opened, *, resume: bool, overwrite: bool) -> bool:
     """Raise where the training would write over something; return whether it continues the run that is there."""
-    if there.unstarted:
-        return resume and there.read_provenance().get("spec_sha256") == opened.spec.sha256
-    if there.holds_run and (resume or overwrite):
+    if run_directory.unstarted:
+        return resume and run_directory.read_provenance().get("spec_sha256") == opened.spec.sha256
+    if run_directory.holds_run and (resume or overwrite):
         return resume
-    there.require_free()
+    run_directory.require_free()
     return False
 
 
-def resume(folder: str | Path, overrides: Sequence[str] = (), **arguments: Any) -> Run:
+def resume(directory: str | Path, overrides: Sequence[str] = (), **arguments: Any) -> Run:
     """Continue a run; ``**{"training.steps": 2000}`` trains it for longer. Arguments as for `train`.
 
     Raises:
         CheckpointError: the run was not found, or cannot be resumed.
     """
-    return train(None, folder, overrides, resume=True, **arguments)
+    return train(None, directory, overrides, resume=True, **arguments)
 
 
 def _train(
     opened: Opened,
-    there: RunFolder,
+    run_directory: RunDirectory,
     placement: Placement | None,
     processes: Processes,
     progress: bool,
@@ -152,14 +152,14 @@ def _train(
     """Train in a run directory; without a placement, its run is continued."""
     screen = ConsoleProgress() if progress else None
     if placement is None:
-        tokenizer, prepared = _continue(opened, there, screen, registry)
+        tokenizer, prepared = _continue(opened, run_directory, screen, registry)
         model = initial_model(opened.spec, tokenizer.vocab_size, processes)
     else:
-        tokenizer, model = _start(opened, there, placement, processes, screen, registry)
-        prepared = open_prepared(there.data)
+        tokenizer, model = _start(opened, run_directory, placement, processes, screen, registry)
+        prepared = open_prepared(run_directory.data)
     processes.wait()
     run = fit(
-        there,
+        run_directory,
         opened.spec,
         tokenizer,
         prepared,
@@ -177,7 +177,7 @@ def _train(
 
 
 def _follow(
-    there: RunFolder,
+    run_directory: RunDirectory,
     processes: Processes,
     *,
     callbacks: Iterable[Callback],
@@ -186,10 +186,19 @@ def _follow(
 ) -> Run:
     """Take part in a training that the main process prepares and records."""
     processes.wait()
-    spec = there.read_spec(registry)
-    tokenizer = load_tokenizer(spec, there)
+    spec = run_directory.read_spec(registry)
+    tokenizer = load_tokenizer(spec, run_directory)
     model = initial_model(spec, tokenizer.vocab_size, processes)
-    return fit(there, spec, tokenizer, open_prepared(there.data), model, processes, callbacks=callbacks, registry=registry)
+    return fit(
+        run_directory,
+        spec,
+        tokenizer,
+        open_prepared(run_directory.data),
+        model,
+        processes,
+        callbacks=callbacks,
+        registry=registry,
+    )
 
 
 class _Commit(Callback):
@@ -198,13 +207,13 @@ class _Commit(Callback):
     def __init__(self, placement: Placement) -> None:
         self._placement = placement
 
-    def on_checkpoint(self, step: int, folder: Path) -> None:
+    def on_checkpoint(self, step: int, directory: Path) -> None:
         self._placement.commit()
 
 
 def _start(
     opened: Opened,
-    there: RunFolder,
+    run_directory: RunDirectory,
     placement: Placement,
     processes: Processes,
     screen: ConsoleProgress | None,
@@ -213,8 +222,8 @@ def _start(
     """Prepare a new run and put it in place, once everything that can be checked before the training has been."""
     spec = opened.spec
     later = _written_in_training(spec)
-    there.require_unused(later)
-    new = RunFolder(placement.begin())
+    run_directory.require_unused(later)
+    new = RunDirectory(placement.begin())
     tokenizer = _tokenizer(opened, new, screen)
     prepared = _data(opened, new, tokenizer, None, screen)
     prepared.train_windows(spec.data, spec.window)
@@ -229,22 +238,26 @@ def _start(
 
 
 def _continue(
-    opened: Opened, there: RunFolder, screen: ConsoleProgress | None, registry: Registry | None
+    opened: Opened, run_directory: RunDirectory, screen: ConsoleProgress | None, registry: Registry | None
 ) -> tuple[Tokenizer, Prepared]:
     """The tokenizer and the tokens of a run that is continued; updates its spec and provenance."""
     spec = opened.spec
     later = _written_in_training(spec)
-    there.require_unused(later)
-    CheckpointStore(there.checkpoints).clean()
-    before = there.read_provenance()
-    own = [path.relative_to(there.path).as_posix() for path in there.own_files() if there.checkpoints not in path.parents]
-    tokenizer = _tokenizer(opened, there, screen)
-    trained_on = before.get("data") if there.has_checkpoint else None
-    prepared = _data(opened, there, tokenizer, trained_on, screen)
-    there.write_spec(spec)
+    run_directory.require_unused(later)
+    CheckpointStore(run_directory.checkpoints).clean()
+    before = run_directory.read_provenance()
+    own = [
+        path.relative_to(run_directory.path).as_posix()
+        for path in run_directory.own_files()
+        if run_directory.checkpoints not in path.parents
+    ]
+    tokenizer = _tokenizer(opened, run_directory, screen)
+    trained_on = before.get("data") if run_directory.has_checkpoint else None
+    prepared = _data(opened, run_directory, tokenizer, trained_on, screen)
+    run_directory.write_spec(spec)
     notes: dict[str, Any] = {key: before[key] for key in ("imported",) if key in before}
     files = list(dict.fromkeys([*own, *later]))
-    there.write_provenance(spec, registry, base=str(opened.base), **notes, data=prepared.fingerprint, files=files)
+    run_directory.write_provenance(spec, registry, base=str(opened.base), **notes, data=prepared.fingerprint, files=files)
     return tokenizer, prepared
 
 
@@ -254,35 +267,41 @@ def _written_in_training(spec: ExperimentSpec) -> list[str]:
     return list(dict.fromkeys([*WRITTEN_IN_TRAINING, *tables]))
 
 
-def _tokenizer(opened: Opened, there: RunFolder, screen: ConsoleProgress | None) -> Tokenizer:
+def _tokenizer(opened: Opened, run_directory: RunDirectory, screen: ConsoleProgress | None) -> Tokenizer:
     with preparing(screen, "making the tokenizer"):
-        if not there.tokenizer.is_dir():
+        if not run_directory.tokenizer.is_dir():
             init = opened.spec.training.init_from
             inherited = None if init is None else tokenizer_of(init, opened)
             fitted = fit_tokenizer(opened) if inherited is None else inherited
-            with atomic_directory(there.tokenizer) as new:
+            with atomic_directory(run_directory.tokenizer) as new:
                 fitted.save(new)
         # Loaded even if it was just created, so that training and later uses of the directory share the same tokenizer.
-        return load_tokenizer(opened.spec, there)
+        return load_tokenizer(opened.spec, run_directory)
 
 
 def _data(
-    opened: Opened, there: RunFolder, tokenizer: Tokenizer, fingerprint: str | None, screen: ConsoleProgress | None
+    opened: Opened,
+    run_directory: RunDirectory,
+    tokenizer: Tokenizer,
+    fingerprint: str | None,
+    screen: ConsoleProgress | None,
 ) -> Prepared:
     """The corpus as tokens; with a fingerprint, of a training that is under way, it must be the same one."""
     if fingerprint is not None:
         try:
-            found = open_prepared(there.data)
+            found = open_prepared(run_directory.data)
         except DataError:
             pass
         else:
             if found.fingerprint == fingerprint:
                 return found
     with preparing(screen, "turning the corpus into tokens") as show:
-        prepared = prepare(opened.spec.data, tokenizer, there.data, opened.base, progress=lambda at: show(at.done, at.total))
+        prepared = prepare(
+            opened.spec.data, tokenizer, run_directory.data, opened.base, progress=lambda at: show(at.done, at.total)
+        )
     if fingerprint not in (None, prepared.fingerprint):
         raise CheckpointError(
-            f"{there.data}: the corpus is not the one that the run was trained on so far",
+            f"{run_directory.data}: the corpus is not the one that the run was trained on so far",
             hint="Restore the corpus, or start a new run in another directory.",
         )
     return prepared

@@ -43,18 +43,18 @@ class _Net(nn.Module):
 class _Session:
     """A small training with one callback, which can be stored and restored at any step."""
 
-    def __init__(self, subject: Subject, folder: Path) -> None:
+    def __init__(self, subject: Subject, directory: Path) -> None:
         self.net = _Net()
         self.optimizer = torch.optim.SGD(self.net.parameters(), lr=0.1, momentum=0.9)
         self.callback: Callback = subject.spec.build()
-        self.folder = folder
+        self.directory = directory
         self.step = 0
 
     def start(self, state: dict[str, Any] | None = None) -> None:
         self.callback.setup(Training(self.net, self.optimizer, _STEPS, 0))
         if state is not None:
             self.callback.load_state_dict(state)
-        self.callback.on_start(TrainingStart(self.folder, self.step, _STEPS, {}))
+        self.callback.on_start(TrainingStart(self.directory, self.step, _STEPS, {}))
 
     def run(self, until: int) -> Iterator[StepPlan]:
         while self.step < until:

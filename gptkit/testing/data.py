@@ -1,4 +1,4 @@
-"""Checks of corpora. Relative paths meet a folder ``data`` with a text file, a Markdown file and JSON lines."""
+"""Checks of corpora. Relative paths meet a directory ``data`` with a text file, a Markdown file and JSON lines."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def fingerprint(subject: Subject) -> None:
         for path, data in changed.items():
             path.write_bytes(data + (b'{"text": "more"}\n' if path.suffix == ".jsonl" else b"\nmore\n"))
         if _some(subject) == before:
-            skip("its documents do not come from files below the base folder")
+            skip("its documents do not come from files below the base directory")
         expect(subject.spec.fingerprint(subject.base) != first, "its documents changed, and its fingerprint did not")
     finally:
         for path, data in changed.items():

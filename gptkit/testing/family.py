@@ -44,7 +44,9 @@ def _family(subject: Subject) -> FamilySpec:
     return cast("FamilySpec", subject.spec)
 
 
-@checks.add("says-who-it-is", "A folder's config.json is matched to a family by these, and they are written into an export.")
+@checks.add(
+    "says-who-it-is", "A directory's config.json is matched to a family by these, and they are written into an export."
+)
 def says_who_it_is(subject: Subject) -> None:
     family = _family(subject)
     for fact in ("model_type", "architecture"):

@@ -253,15 +253,15 @@ class Subject:
         return self._fitted
 
     @cached_property
-    def _folder(self) -> tempfile.TemporaryDirectory[str]:
+    def _directory(self) -> tempfile.TemporaryDirectory[str]:
         return tempfile.TemporaryDirectory(prefix="gptkit-check-")
 
     @cached_property
     def base(self) -> Path:
-        """A folder with a small corpus in its folder `data`: a text file, a Markdown file and JSON lines."""
-        folder = Path(self._folder.name)
-        write_corpus(folder / "data")
-        return folder
+        """A directory with a small corpus in its directory `data`: a text file, a Markdown file and JSON lines."""
+        directory = Path(self._directory.name)
+        write_corpus(directory / "data")
+        return directory
 
 
 def token_ids(rows: int, length: int, seed: int = 0) -> Tensor:

@@ -32,10 +32,10 @@ TEXTS = [
 """Texts that tokenizers have stumbled on, most of them unlike the corpus."""
 
 
-def write_corpus(folder: Path) -> None:
+def write_corpus(directory: Path) -> None:
     """A text file, a Markdown file and JSON lines."""
-    folder.mkdir(parents=True)
-    (folder / "first.txt").write_text(CORPUS[0] * 3, encoding="utf-8")
-    (folder / "second.md").write_text(CORPUS[1], encoding="utf-8")
+    directory.mkdir(parents=True)
+    (directory / "first.txt").write_text(CORPUS[0] * 3, encoding="utf-8")
+    (directory / "second.md").write_text(CORPUS[1], encoding="utf-8")
     lines = [json.dumps({"text": text}) for text in CORPUS[2:]]
-    (folder / "third.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (directory / "third.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")

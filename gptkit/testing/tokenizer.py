@@ -146,9 +146,9 @@ def streaming_equals_whole(subject: Subject) -> None:
 @checks.add("saved-and-loaded", "A run keeps its tokenizer's files and is opened without the corpus.")
 def saved_and_loaded(subject: Subject) -> None:
     tokenizer = subject.tokenizer
-    with tempfile.TemporaryDirectory(prefix="gptkit-check-") as folder:
-        tokenizer.save(Path(folder))
-        loaded = subject.spec.load(Path(folder))
+    with tempfile.TemporaryDirectory(prefix="gptkit-check-") as directory:
+        tokenizer.save(Path(directory))
+        loaded = subject.spec.load(Path(directory))
         for fact in ("vocab_size", "special_tokens", "start_id", "end_id", "lossless", "leading"):
             value, expected = getattr(loaded, fact), getattr(tokenizer, fact)
             expect(value == expected, f"after saving and loading, {fact} is {value}, not {expected}")
@@ -156,12 +156,12 @@ def saved_and_loaded(subject: Subject) -> None:
             expect(loaded.encode(text) == tokenizer.encode(text), f"saved and loaded, it gives other ids for {text[:30]!r}")
         same_bytes = all(loaded.token_bytes(token) == tokenizer.token_bytes(token) for token in range(loaded.vocab_size))
         expect(same_bytes, "saved and loaded, tokens stand for other bytes")
-    with tempfile.TemporaryDirectory(prefix="gptkit-check-") as folder:
+    with tempfile.TemporaryDirectory(prefix="gptkit-check-") as directory:
         try:
-            subject.spec.load(Path(folder))
+            subject.spec.load(Path(directory))
         except TokenizerError:
             return
-        expect(not subject.spec.needs_corpus, "from an empty folder it loads a tokenizer; raise a TokenizerError")
+        expect(not subject.spec.needs_corpus, "from an empty directory it loads a tokenizer; raise a TokenizerError")
 
 
 @checks.add("lone-surrogates", "Text from the web holds halves of characters; they are read as U+FFFD and crash nothing.")

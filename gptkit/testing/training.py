@@ -143,10 +143,10 @@ _METRICS: tuple[dict[str, float], ...] = (
 )
 
 
-def _train(tracker: Tracker, folder: Path, first: int = 0, error: BaseException | None = None) -> None:
-    checkpoint = folder / "checkpoints"
+def _train(tracker: Tracker, directory: Path, first: int = 0, error: BaseException | None = None) -> None:
+    checkpoint = directory / "checkpoints"
     checkpoint.mkdir(exist_ok=True)
-    tracker.on_start(TrainingStart(folder, first, 10, {"name": "check", "model": {"d_model": 32}}))
+    tracker.on_start(TrainingStart(directory, first, 10, {"name": "check", "model": {"d_model": 32}}))
     for step, metrics in enumerate(_METRICS, start=first + 1):
         tracker.on_metrics(step, MappingProxyType(metrics))
     tracker.on_sample(first + 3, "Once upon a time there was a text.\n🙂")
@@ -158,15 +158,15 @@ def _train(tracker: Tracker, folder: Path, first: int = 0, error: BaseException 
 def tracks(subject: Subject) -> None:
     tracker = subject.spec.build()
     expect(isinstance(tracker, Tracker), f"build gave a {type(tracker).__name__}, not a gptkit.kinds.tracker.Tracker")
-    with tempfile.TemporaryDirectory(prefix="gptkit-check-") as folder:
-        _train(tracker, Path(folder))
+    with tempfile.TemporaryDirectory(prefix="gptkit-check-") as directory:
+        _train(tracker, Path(directory))
 
 
 @tracker_checks.add("resumes", "Trainings are interrupted and resumed; steps since the last checkpoint come again.")
 def resumes(subject: Subject) -> None:
-    with tempfile.TemporaryDirectory(prefix="gptkit-check-") as folder:
-        _train(subject.spec.build(), Path(folder), error=KeyboardInterrupt())
-        _train(subject.spec.build(), Path(folder), first=2)
+    with tempfile.TemporaryDirectory(prefix="gptkit-check-") as directory:
+        _train(subject.spec.build(), Path(directory), error=KeyboardInterrupt())
+        _train(subject.spec.build(), Path(directory), first=2)
 
 
 @tracker_checks.add("stays-in-its-run", "Several trainings may run at once; each tracker writes about its own.")
@@ -185,5 +185,5 @@ def stays_in_its_run(subject: Subject) -> None:
             expect(False, f"tracking another training changed {file!r} of this one")
 
 
-def _listing(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+def _listing(directory: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(directory)): path.read_bytes() for path in sorted(directory.rglob("*")) if path.is_file()}

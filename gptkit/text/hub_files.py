@@ -81,7 +81,7 @@ def puts_first(core: Core, start: str, config: Mapping[str, Any]) -> bool:
     return first == [core.token_to_id(start)]
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def read_config(directory: Path) -> dict[str, Any]:
     """Read the configuration files next to tokenizer.json (special tokens, chat template); empty without such files.
 
     Raises:
@@ -89,7 +89,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     config: dict[str, Any] = {}
     for name in _CONFIG_FILES:
-        path = folder / name
+        path = directory / name
         if not path.is_file():
             continue
         try:
@@ -108,9 +108,9 @@ def token_text(value: Any) -> str | None:
     return content if isinstance(content, str) else None
 
 
-def chat_template(folder: Path, config: Mapping[str, Any]) -> str | None:
+def chat_template(directory: Path, config: Mapping[str, Any]) -> str | None:
     """Return the Jinja chat template; the default one if there are several."""
-    path = folder / _TEMPLATE_FILE
+    path = directory / _TEMPLATE_FILE
     if path.is_file():
         return read_bytes(path).decode(errors="replace")
     value = config.get("chat_template")

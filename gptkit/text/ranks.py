@@ -110,21 +110,21 @@ class RankTokenizer(NumberedTokenizer):
     def to_tokenizer_json(self) -> str:
         return tokenizer_json(self.byte_pairs(), self._specials)
 
-    def save(self, folder: Path) -> None:
+    def save(self, directory: Path) -> None:
         data = format_ranks(self.ranks)
-        write_bytes(folder / RANKS_FILE, data)
+        write_bytes(directory / RANKS_FILE, data)
         state = {"pattern": self.pattern, "special_ids": self._specials, "start": self.start, "end": self.end}
-        write_state(folder, self.name, {**state, "ranks_sha256": hashlib.sha256(data).hexdigest()})
+        write_state(directory, self.name, {**state, "ranks_sha256": hashlib.sha256(data).hexdigest()})
 
     @classmethod
-    def load(cls, folder: Path, name: str) -> RankTokenizer:
+    def load(cls, directory: Path, name: str) -> RankTokenizer:
         """Load a tokenizer saved by the component `name`.
 
         Raises:
             TokenizerError: a file is missing or damaged.
         """
-        state = SavedState(folder, name)
-        path = folder / RANKS_FILE
+        state = SavedState(directory, name)
+        path = directory / RANKS_FILE
         data = read_bytes(path)
         if hashlib.sha256(data).hexdigest() != state.text("ranks_sha256"):
             raise damaged(path, "has changed since it was written: the checksum differs")

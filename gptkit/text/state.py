@@ -40,27 +40,27 @@ def read_bytes(path: Path) -> bytes:
         raise damaged(path, f"cannot be read ({error.strerror or error})") from None
 
 
-def write_state(folder: Path, name: str, state: Mapping[str, Any]) -> None:
+def write_state(directory: Path, name: str, state: Mapping[str, Any]) -> None:
     """Write a tokenizer's state to a directory; equal states give identical files."""
     body = {"format": _FORMAT, "tokenizer": name, **state}
     # One entry per line keeps vocabularies readable and diffs small.
     text = json.dumps({**body, "sha256": _checksum(body)}, ensure_ascii=False, indent=0)
-    (folder / STATE_FILE).write_bytes(text.encode())
+    (directory / STATE_FILE).write_bytes(text.encode())
 
 
 class SavedState:
     """Saved state of a tokenizer, with typed access; every error names the file.
 
     Args:
-        folder: the directory passed to `write_state`.
+        directory: the directory passed to `write_state`.
         name: the component that saved it.
 
     Raises:
         TokenizerError: the file is missing, damaged, or was saved by another component.
     """
 
-    def __init__(self, folder: Path, name: str) -> None:
-        self.path = folder / STATE_FILE
+    def __init__(self, directory: Path, name: str) -> None:
+        self.path = directory / STATE_FILE
         try:
             body = json.loads(read_bytes(self.path))
         except (ValueError, RecursionError) as error:

@@ -76,9 +76,9 @@ class Callbacks(Callback):
         for callback in self._all:
             callback.on_sample(step, text)
 
-    def on_checkpoint(self, step: int, folder: Path) -> None:
+    def on_checkpoint(self, step: int, directory: Path) -> None:
         for callback in self._all:
-            callback.on_checkpoint(step, folder)
+            callback.on_checkpoint(step, directory)
 
     def on_end(self, step: int, error: BaseException | None) -> None:
         for callback in self._all:
@@ -146,8 +146,8 @@ class TrackerCallback(Callback):
     def on_sample(self, step: int, text: str) -> None:
         self._call(lambda tracker: tracker.on_sample(step, text))
 
-    def on_checkpoint(self, step: int, folder: Path) -> None:
-        self._call(lambda tracker: tracker.on_checkpoint(step, folder))
+    def on_checkpoint(self, step: int, directory: Path) -> None:
+        self._call(lambda tracker: tracker.on_checkpoint(step, directory))
 
     def on_end(self, step: int, error: BaseException | None) -> None:
         self._call(lambda tracker: tracker.on_end(step, error))
@@ -180,8 +180,8 @@ class PluginTrackers(Callback):
     def on_sample(self, step: int, text: str) -> None:
         self._trackers.on_sample(step, text)
 
-    def on_checkpoint(self, step: int, folder: Path) -> None:
-        self._trackers.on_checkpoint(step, folder)
+    def on_checkpoint(self, step: int, directory: Path) -> None:
+        self._trackers.on_checkpoint(step, directory)
 
     def on_end(self, step: int, error: BaseException | None) -> None:
         self._trackers.on_end(step, error)

@@ -156,7 +156,7 @@ class Trainer:
             with StopRequest(several=self.processes.count > 1) as stop, torch.random.fork_rng(devices):
                 callbacks.setup(Training(self.model, self.optimizer, steps, self.spec.seed))
                 state.restore_callbacks(callbacks)
-                callbacks.on_start(TrainingStart(self._checkpoints.folder.parent, self.step, steps, self._describe))
+                callbacks.on_start(TrainingStart(self._checkpoints.directory.parent, self.step, steps, self._describe))
                 self._length = self._train(0, 1, self.spec.seed, first=0)[0].shape[1]
                 self.model.train()
                 if self.step == 0:

@@ -24,10 +24,10 @@ class ConsoleProgress(Callback):
 
     Args:
         console: where to print; by default stderr, so that stdout stays free.
-        resume_command: the command that resumes the run, with `{folder}` for the run directory.
+        resume_command: the command that resumes the run, with `{directory}` for the run directory.
     """
 
-    def __init__(self, console: Console | None = None, resume_command: str = "gptkit train --resume {folder}") -> None:
+    def __init__(self, console: Console | None = None, resume_command: str = "gptkit train --resume {directory}") -> None:
         self.console = console or Console(stderr=True)
         self._resume_command = resume_command
         self._shown: dict[str, str] = {}
@@ -83,8 +83,8 @@ class ConsoleProgress(Callback):
         title = f"step {step}"
         self.console.print(Panel(Text(_printable(text)), title=title, title_align="left", border_style="dim"))
 
-    def on_checkpoint(self, step: int, folder: Path) -> None:
-        self._saved = folder
+    def on_checkpoint(self, step: int, directory: Path) -> None:
+        self._saved = directory
 
     def on_end(self, step: int, error: BaseException | None) -> None:
         if self._progress is not None:
@@ -92,14 +92,14 @@ class ConsoleProgress(Callback):
             self._progress = None
         if self._start is None:
             return
-        steps, folder = self._start.steps, self._start.folder
+        steps, directory = self._start.steps, self._start.directory
         if error is None:
             self.console.print(
-                f"[bold green]done[/] {steps} steps in {escape(str(folder))}", highlight=False, soft_wrap=True
+                f"[bold green]done[/] {steps} steps in {escape(str(directory))}", highlight=False, soft_wrap=True
             )
         elif isinstance(error, KeyboardInterrupt):
             what = f"saved in {self._saved}" if self._saved is not None else "nothing new to save"
-            command = self._resume_command.format(folder=folder)
+            command = self._resume_command.format(directory=directory)
             self.console.print(
                 f"[bold yellow]stopped[/] after step {step} of {steps}, {escape(what)}", highlight=False, soft_wrap=True
             )

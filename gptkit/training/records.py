@@ -64,7 +64,7 @@ class LossPlot(Callback):
     def __init__(self, metrics: Path, picture: Path, title: str = "") -> None:
         self._metrics, self._picture, self._title = metrics, picture, title
 
-    def on_checkpoint(self, step: int, folder: Path) -> None:
+    def on_checkpoint(self, step: int, directory: Path) -> None:
         # A failed plot (missing fonts or drawing library) must not stop training.
         try:
             from gptkit.training.plot import draw_losses

@@ -1,4 +1,4 @@
-"""The command line, called as a user calls it, in a folder of its own."""
+"""The command line, called as a user calls it, in a directory of its own."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ training:
 Call = Callable[..., Any]
 
 
-def write_project(folder: Path) -> None:
+def write_project(directory: Path) -> None:
     """A spec and its corpus."""
     words = random.Random(0).choices(["the", "cat", "sat", "on", "a", "mat"], k=800)
-    (folder / "mini.yaml").write_text(SPEC, encoding="utf-8")
-    (folder / "corpus.txt").write_text(" ".join(words), encoding="utf-8")
+    (directory / "mini.yaml").write_text(SPEC, encoding="utf-8")
+    (directory / "corpus.txt").write_text(" ".join(words), encoding="utf-8")
 
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, with a spec and its corpus."""
+    """The current directory, with a spec and its corpus."""
     write_project(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -71,7 +71,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, call: Call) -> Path:
     import torch
 
     torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("trained")
-    write_project(folder)
-    call("train", folder / "mini.yaml", folder / "run", "--quiet")
-    return folder / "run"
+    directory = tmp_path_factory.mktemp("trained")
+    write_project(directory)
+    call("train", directory / "mini.yaml", directory / "run", "--quiet")
+    return directory / "run"

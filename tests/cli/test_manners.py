@@ -54,9 +54,9 @@ def test_syntax_errors_are_in_plain_words_with_the_line(call: Call, project: Pat
     ],
 )
 def test_the_sampler_of_an_imported_model(sound: Path, tmp_path: Path, generation: dict[str, Any], chain: Any) -> None:
-    folder = altered(sound, tmp_path)
-    (folder / "generation_config.json").write_text(json.dumps(generation))
-    run = gptkit.import_model(folder, tmp_path / "run", tokenizer="byte")
+    directory = altered(sound, tmp_path)
+    (directory / "generation_config.json").write_text(json.dumps(generation))
+    run = gptkit.import_model(directory, tmp_path / "run", tokenizer="byte")
     expected = chain or [("repetition-penalty", {"penalty": 1.1}), ("temperature", {"value": 0.7}), ("top-k", {"k": 20})]
     assert [link.name for link in run.spec.sampler] == [name for name, _ in expected]
     for link, (_, fields) in zip(run.spec.sampler, expected, strict=True):
@@ -64,9 +64,9 @@ def test_the_sampler_of_an_imported_model(sound: Path, tmp_path: Path, generatio
 
 
 def test_unusable_defaults_of_generation_do_not_stop_an_import(sound: Path, tmp_path: Path) -> None:
-    folder = altered(sound, tmp_path)
-    (folder / "generation_config.json").write_text(json.dumps({"do_sample": True, "temperature": -1}))
-    run = gptkit.import_model(folder, tmp_path / "run", tokenizer="byte")
+    directory = altered(sound, tmp_path)
+    (directory / "generation_config.json").write_text(json.dumps({"do_sample": True, "temperature": -1}))
+    run = gptkit.import_model(directory, tmp_path / "run", tokenizer="byte")
     assert [link.name for link in run.spec.sampler] == ["temperature", "top-k"]
 
 

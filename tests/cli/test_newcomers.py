@@ -35,11 +35,16 @@ def test_ctrl_c_prints_the_resume_command_when_quiet(call: Call, project: Path, 
 
 
 def test_show_check_and_diff_of_a_run_with_a_missing_plugin(call: Call, run: Path, project: Path) -> None:
-    there = project / "run"
-    there.mkdir()
-    (there / "spec.yaml").write_text((run / "spec.yaml").read_text().replace("name: rms", "name: max"))
-    (there / "provenance.json").write_text(json.dumps({"components": {"norm max": "gptkit-max==1.0"}}))
-    for command in (["show", there], ["check", there], ["diff", there, "mini.yaml"], ["evaluate", there]):
+    run_directory = project / "run"
+    run_directory.mkdir()
+    (run_directory / "spec.yaml").write_text((run / "spec.yaml").read_text().replace("name: rms", "name: max"))
+    (run_directory / "provenance.json").write_text(json.dumps({"components": {"norm max": "gptkit-max==1.0"}}))
+    for command in (
+        ["show", run_directory],
+        ["check", run_directory],
+        ["diff", run_directory, "mini.yaml"],
+        ["evaluate", run_directory],
+    ):
         assert "pip install 'gptkit-max==1.0'" in call(*command, code=2).stderr
 
 

@@ -1,4 +1,4 @@
-"""`gptkit import` and `gptkit export`: from a folder to a run and back."""
+"""`gptkit import` and `gptkit export`: from a directory to a run and back."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def invoke(*words: str) -> tuple[int, str]:
 @pytest.fixture
 def external(tmp_path: Path) -> Path:
     """A llama of one layer, whose tensors are all that there are."""
-    folder = tmp_path / "tiny-llama"
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps({**CONFIG, "num_hidden_layers": 1}))
+    directory = tmp_path / "tiny-llama"
+    directory.mkdir()
+    (directory / "config.json").write_text(json.dumps({**CONFIG, "num_hidden_layers": 1}))
     layer = "model.layers.0"
     shapes = {"model.embed_tokens": (260, 16), "model.norm": (16,)}
     shapes |= {f"{layer}.input_layernorm": (16,), f"{layer}.post_attention_layernorm": (16,)}
@@ -32,8 +32,8 @@ def external(tmp_path: Path) -> Path:
         f"{layer}.self_attn.{p}_proj": (8, 16) for p in "kv"
     }
     shapes |= {f"{layer}.mlp.{p}_proj": (24, 16) for p in ("gate", "up")} | {f"{layer}.mlp.down_proj": (16, 24)}
-    save_file({f"{name}.weight": torch.randn(shape) for name, shape in shapes.items()}, folder / "model.safetensors")
-    return folder
+    save_file({f"{name}.weight": torch.randn(shape) for name, shape in shapes.items()}, directory / "model.safetensors")
+    return directory
 
 
 def test_import_and_export_round_trip(external: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,7 +46,9 @@ def test_import_and_export_round_trip(external: Path, tmp_path: Path, monkeypatc
     code, output = invoke("export", "runs/tiny-llama")
     assert code == 0
     assert "exported to exports/tiny-llama" in output
-    before, after = (load_file(folder / "model.safetensors") for folder in (external, tmp_path / "exports" / "tiny-llama"))
+    before, after = (
+        load_file(directory / "model.safetensors") for directory in (external, tmp_path / "exports" / "tiny-llama")
+    )
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
 

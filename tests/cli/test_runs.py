@@ -154,7 +154,7 @@ def test_evaluate_on_other_text_counts_every_byte_once(call: Call, run: Path, tm
     assert data["tokens"] == len(text.encode())
     assert data["loss"] == pytest.approx(-score(loaded.model, ids).mean().item(), rel=1e-6)
     assert data["bits_per_byte"] == pytest.approx(data["loss"] / math.log(2))
-    assert "no such file" in call("evaluate", run, "--data", tmp_path / "none.txt", code=2).stderr
+    assert "file or directory not found" in call("evaluate", run, "--data", tmp_path / "none.txt", code=2).stderr
 
 
 # -- demo ------------------------------------------------------------------------------------------------------------

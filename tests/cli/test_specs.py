@@ -161,7 +161,7 @@ def test_show_of_a_run_reads_the_saved_tokenizer_and_the_last_step(call: Call, r
     assert "step 3 of 3" in call("show", run).stdout
 
 
-def test_show_of_a_folder_that_is_no_run(call: Call, project: Path) -> None:
+def test_show_rejects_a_directory_without_a_run(call: Call, project: Path) -> None:
     assert "is not a run" in call("show", ".", code=2).stderr
 
 
@@ -196,4 +196,4 @@ def test_schema_is_the_same_on_stdout_and_in_a_file(call: Call, project: Path) -
     assert json.loads(text)["$schema"].startswith("https://json-schema.org/")
     call("schema", "--output", "s.json")
     assert (project / "s.json").read_text(encoding="utf-8") == text
-    assert "cannot be written" in call("schema", "--output", "no/such/folder.json", code=2).stderr
+    assert "cannot be written" in call("schema", "--output", "no/such/directory.json", code=2).stderr

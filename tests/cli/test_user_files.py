@@ -11,8 +11,8 @@ from gptkit.cli.new import SCHEMA
 from tests.cli.conftest import Call
 
 
-def contents(folder: Path) -> dict[str, str]:
-    return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
+def contents(directory: Path) -> dict[str, str]:
+    return {path.relative_to(directory).as_posix(): path.read_text() for path in directory.rglob("*") if path.is_file()}
 
 
 @pytest.fixture
@@ -90,5 +90,5 @@ def test_export_to_gguf_replaces_nothing(call: Call, run: Path, project: Path) -
 
 def test_a_failed_overwrite_keeps_the_run(call: Call, run: Path, project: Path) -> None:
     said = call("train", "mini.yaml", run, "--overwrite", "--quiet", "--set", "data.path=corpse.txt", code=2).stderr
-    assert "corpse.txt: no such file" in said
+    assert "corpse.txt: file or directory not found" in said
     assert gptkit.load(run).step == 3

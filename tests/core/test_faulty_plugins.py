@@ -67,14 +67,14 @@ FAULTS = {
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """An environment in which the faulty twenty, and a good one, are installed."""
-    folder = tmp_path_factory.mktemp("faulty")
+    directory = tmp_path_factory.mktemp("faulty")
     for name, code in {**FAULTS, "fine": good("fine-norm")}.items():
-        (folder / f"plugin_{name}.py").write_text(code, encoding="utf-8")
-        info = folder / f"gptkit_{name}-1.0.dist-info"
+        (directory / f"plugin_{name}.py").write_text(code, encoding="utf-8")
+        info = directory / f"gptkit_{name}-1.0.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: gptkit-{name}\nVersion: 1.0\n", encoding="utf-8")
         (info / "entry_points.txt").write_text(f"[gptkit]\n{name} = plugin_{name}\n", encoding="utf-8")
-    return {**os.environ, "PYTHONPATH": str(folder), "COLUMNS": "200", "NO_COLOR": "1"}
+    return {**os.environ, "PYTHONPATH": str(directory), "COLUMNS": "200", "NO_COLOR": "1"}
 
 
 def run(environment: dict[str, str], *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

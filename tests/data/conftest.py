@@ -47,8 +47,8 @@ class Bytes(Tokenizer):
     def token_bytes(self, token: int) -> bytes:
         return bytes([token]) if token < 256 else b"<|end|>"
 
-    def save(self, folder: Path) -> None:
-        (folder / "bytes.json").write_text(f"[{self.size}]")
+    def save(self, directory: Path) -> None:
+        (directory / "bytes.json").write_text(f"[{self.size}]")
 
 
 class Listed(DataSpec):
@@ -79,7 +79,7 @@ def listed() -> type[Listed]:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    folder = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
-    if not folder.is_dir():
+    directory = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
+    if not directory.is_dir():
         pytest.skip("needs the public-domain texts, which are not part of the repository")
-    return folder
+    return directory

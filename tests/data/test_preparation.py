@@ -32,8 +32,8 @@ Make = Callable[..., DataSpec]
 TEXTS = [f"document number {number}\n" * (1 + number % 3) for number in range(40)]
 
 
-def tree(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+def tree(directory: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(directory)): path.read_bytes() for path in sorted(directory.rglob("*")) if path.is_file()}
 
 
 @given(
@@ -143,8 +143,8 @@ def test_it_is_done_anew_when_anything_changes(listed: Make, make_bytes: Any, tm
 
 def test_what_the_tokenizer_saves_counts(listed: Make, make_bytes: Any, tmp_path: Path) -> None:
     class Other(make_bytes):  # type: ignore[misc]
-        def save(self, folder: Path) -> None:
-            (folder / "bytes.json").write_text(note)
+        def save(self, directory: Path) -> None:
+            (directory / "bytes.json").write_text(note)
 
     note = "one"
     first = prepare(listed(texts=TEXTS), Other(), tmp_path / "t", HERE).fingerprint
@@ -164,23 +164,23 @@ def test_a_changed_file_is_noticed(make_bytes: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["cut", "missing", "no json", "no key", "other format"])
 def test_damaged_files_are_seen_and_made_anew(listed: Make, make_bytes: Any, tmp_path: Path, damage: str) -> None:
-    folder, data = tmp_path / "t", listed(texts=TEXTS)
-    whole = prepare(data, make_bytes(), folder, HERE)
-    meta = json.loads((folder / "meta.json").read_text())
+    directory, data = tmp_path / "t", listed(texts=TEXTS)
+    whole = prepare(data, make_bytes(), directory, HERE)
+    meta = json.loads((directory / "meta.json").read_text())
     match damage:
         case "cut":
-            (folder / "train.bin").write_bytes((folder / "train.bin").read_bytes()[:-2])
+            (directory / "train.bin").write_bytes((directory / "train.bin").read_bytes()[:-2])
         case "missing":
-            (folder / "validation.bin").unlink()
+            (directory / "validation.bin").unlink()
         case "no json":
-            (folder / "meta.json").write_text("{")
+            (directory / "meta.json").write_text("{")
         case "no key":
-            (folder / "meta.json").write_text(json.dumps({k: v for k, v in meta.items() if k != "train"}))
+            (directory / "meta.json").write_text(json.dumps({k: v for k, v in meta.items() if k != "train"}))
         case "other format":
-            (folder / "meta.json").write_text(json.dumps({**meta, "format": 99}))
+            (directory / "meta.json").write_text(json.dumps({**meta, "format": 99}))
     with pytest.raises(DataError, match=r"damaged|not found"):
-        open_prepared(folder)
-    assert prepare(data, make_bytes(), folder, HERE) == whole == open_prepared(folder)
+        open_prepared(directory)
+    assert prepare(data, make_bytes(), directory, HERE) == whole == open_prepared(directory)
 
 
 def test_unrelated_directory_is_never_replaced(listed: Make, make_bytes: Any, tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_what_a_killed_process_left_is_cleared_away(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["t"]
 
 
-def test_a_folder_that_another_process_put_there_meanwhile(tmp_path: Path) -> None:
+def test_a_directory_that_another_process_put_there_meanwhile(tmp_path: Path) -> None:
     with atomic_directory(tmp_path / "t") as mine:
         (mine / "a").write_text("mine")
         with atomic_directory(tmp_path / "t") as theirs:

@@ -1,4 +1,4 @@
-"""Text files, folders and globs."""
+"""Text files, directories and globs."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ def books(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_folder_gives_its_files_sorted_and_at_any_depth(books: Path) -> None:
+def test_a_directory_gives_its_files_sorted_and_at_any_depth(books: Path) -> None:
     assert texts(TextDataSpec(path="books"), books) == ["first\n", "second\n", "third\n"]
     assert [document.source for document in TextDataSpec(path="books").documents(books)] == [
         str(Path("books", name)) for name in ("a.txt", "b.txt", "sub/deep/c.md")
     ]
 
 
-def test_patterns_choose_the_files_of_a_folder(books: Path) -> None:
+def test_patterns_choose_the_files_of_a_directory(books: Path) -> None:
     assert texts(TextDataSpec(path="books", patterns="*.RST"), books) == ["not taken\n"]
-    with pytest.raises(DataError, match=r"books: no file in this folder is named \*\.csv or \*\.tsv"):
+    with pytest.raises(DataError, match=r"books: no file in this directory is named \*\.csv or \*\.tsv"):
         texts(TextDataSpec(path="books", patterns=["*.csv", "*.tsv"]), books)
 
 
@@ -67,9 +67,9 @@ def test_a_file_whose_name_has_glob_characters_is_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("nowhere.txt", r"nowhere\.txt: no such file or folder\n  Relative paths count from"),
+        ("nowhere.txt", r"nowhere\.txt: file or directory not found\n  Relative paths count from"),
         ("no*where", r"no\*where: no file matches this glob"),
-        ("x\0y", "no such file"),
+        ("x\0y", "file or directory not found"),
         ("a**b*", "glob"),
     ],
 )
@@ -87,7 +87,7 @@ def test_links_in_loops_end(books: Path) -> None:
     assert len(_walk(books / "books", ["*.md"])) == 1  # the loop was not gone through until the system had enough
 
 
-def test_a_linked_folder_is_followed(books: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_linked_directory_is_followed(books: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     (elsewhere / "d.txt").write_text("fourth\n")
     (books / "books/z").symlink_to(elsewhere, target_is_directory=True)

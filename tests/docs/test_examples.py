@@ -123,7 +123,7 @@ def model_with(position: PositionSpec) -> GPT:
     return model
 
 
-def make_released_model(folder: Path) -> None:
+def make_released_model(directory: Path) -> None:
     """The model that the page on Python imports, as small as can be."""
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token="?"))
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -133,11 +133,11 @@ def make_released_model(folder: Path) -> None:
         ["Once"],
         tokenizers.trainers.BpeTrainer(initial_alphabet=alphabet, special_tokens=["?", "<end>"], show_progress=False),
     )
-    (folder / "files").mkdir()
-    tokenizer.save(str(folder / "files" / "tokenizer.json"))
+    (directory / "files").mkdir()
+    tokenizer.save(str(directory / "files" / "tokenizer.json"))
     template = "{% for message in messages %}{{ message.role }}: {{ message.content }}<end>{% endfor %}assistant:"
     config = {"eos_token": "<end>", "chat_template": template}
-    (folder / "files" / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    (directory / "files" / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
     spec = {
         "tokenizer": {"name": "hugging-face", "path": "files"},
         "model": {"d_model": 16, "n_layers": 1, "context_length": 64, "attention": {"n_heads": 2}},

@@ -36,7 +36,7 @@ def load(write: Write) -> Callable[..., Source]:
 
 @pytest.fixture
 def mistakes(tmp_path: Path) -> Callable[..., list[str]]:
-    """Calls something that must raise a `SpecError`, and returns its lines without the folder's name."""
+    """Calls something that must raise a `SpecError`, and returns its lines without the directory's name."""
 
     def of(call: Callable[..., object], *arguments: object, **options: object) -> list[str]:
         with pytest.raises(SpecError) as caught:

@@ -358,13 +358,13 @@ def test_size_is_bounded(load, mistakes):
 def test_what_is_no_file(write, mistakes, tmp_path):
     write("a: 1", "gpt.yaml")
     write("a: 1", "notes.txt")
-    (tmp_path / "folder.yaml").mkdir()
+    (tmp_path / "directory.yaml").mkdir()
     os.mkfifo(tmp_path / "pipe.yaml")
-    assert mistakes(read, tmp_path / "folder.yaml") == ["folder.yaml: is a folder, not a spec file"]
+    assert mistakes(read, tmp_path / "directory.yaml") == ["directory.yaml: is a directory, not a spec file"]
     assert mistakes(read, tmp_path / "pipe.yaml") == ["pipe.yaml: is not a regular file"]
     assert mistakes(read, tmp_path / "notes.txt") == ["notes.txt: a spec file ends in .yaml, .yml, .toml, .json"]
     [told] = mistakes(read, tmp_path / "gtp.yaml")
-    assert told.startswith("gtp.yaml: no such file; did you mean 'gpt.yaml'? (there are: folder.yaml, gpt.yaml")
+    assert told.startswith("gtp.yaml: no such file; did you mean 'gpt.yaml'? (there are: directory.yaml, gpt.yaml")
     [told] = mistakes(read, tmp_path / "no" / "gpt.yaml")
     assert "not found" in told
     for impossible in ("a\0b.yaml", "x" * 5000):

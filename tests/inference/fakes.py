@@ -41,7 +41,7 @@ class Bytes(Tokenizer):
     def token_bytes(self, token: int) -> bytes:
         return b"<|end|>" if token == self._end else self._tokens[token]
 
-    def save(self, folder: Path) -> None:
+    def save(self, directory: Path) -> None:
         raise NotImplementedError
 
 

@@ -14,7 +14,7 @@ from gptkit.files import validate_data
 from gptkit.interop.formats.gguf.container import GgufFile, Typed, write_gguf
 from gptkit.kinds.tokenizer import Tokenizer
 from gptkit.model.gpt import GPT
-from gptkit.runs.folder import RunFolder
+from gptkit.runs.directory import RunDirectory
 from gptkit.runs.spec import ExperimentSpec
 
 GROUPED = {"name": "grouped-query", "n_heads": 4, "n_kv_heads": 2, "d_head": 16}
@@ -69,7 +69,7 @@ MODELS: dict[str, dict[str, Any]] = {
 
 
 def make_run(
-    folder: Path,
+    directory: Path,
     model: dict[str, Any],
     tokenizer: Any = "byte",
     words: Tokenizer | None = None,
@@ -88,7 +88,7 @@ def make_run(
             parameter.copy_(
                 torch.randn(parameter.shape) * wide * scale + (1 if "norm" in name and name.endswith("weight") else 0)
             )
-    run = RunFolder(folder)
+    run = RunDirectory(directory)
     run.path.mkdir(parents=True)
     run.write_spec(spec)
     run.tokenizer.mkdir()

@@ -29,13 +29,13 @@ KINDS = ("llama", "gemma2", "falcon-40b", "bloom", "opt-350m", "deepseek_v3", "q
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
-    """The folder and the run of a tiny model of each kind."""
+    """The directory and the run of a tiny model of each kind."""
     made: Models = {}
     for name in KINDS:
-        folder = tmp_path_factory.mktemp(name)
-        make(name, folder / "external")
-        gptkit.import_model(folder / "external", folder / "run", tokenizer="byte")
-        made[name] = folder / "external", folder / "run"
+        directory = tmp_path_factory.mktemp(name)
+        make(name, directory / "external")
+        gptkit.import_model(directory / "external", directory / "run", tokenizer="byte")
+        made[name] = directory / "external", directory / "run"
     return made
 
 
@@ -125,7 +125,7 @@ def test_models_that_cannot_be_compared_are_refused(models: Models, tmp_path: Pa
         measure_drift(run, tmp_path)
     with pytest.raises(ExternalModelError, match="hugging-face: it is a file; give the directory"):
         measure_drift(run, tmp_path / "config.json")
-    with pytest.raises(ExternalModelError, match="no such folder"):
+    with pytest.raises(ExternalModelError, match="directory not found"):
         measure_drift(run, tmp_path / "absent")
 
 

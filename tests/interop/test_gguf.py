@@ -107,7 +107,7 @@ def test_trained_vocabularies_come_back(tmp_path: Path, pattern: str) -> None:
     assert GgufFile(file).metadata["tokenizer.ggml.token_type"][-8:] == [3, 5, 5, 5, 5, 5, 5, 5]
 
     # And once more, from a tokenizer.json.
-    again = export_model(back.folder, tmp_path / "again.gguf")
+    again = export_model(back.directory, tmp_path / "again.gguf")
     assert GgufFile(again).metadata == {**GgufFile(file).metadata, "general.name": "model"}
 
 
@@ -117,12 +117,12 @@ def test_start_and_chat_template_are_kept(tmp_path: Path) -> None:
     file = export_model(run, tmp_path / "model.gguf")
     first = gptkit.import_model(file, tmp_path / "first")
     assert first.tokenizer.start_id == words.start_id
-    folder = tmp_path / "words"
-    folder.mkdir()
-    first.tokenizer.save(folder)
-    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    directory = tmp_path / "words"
+    directory.mkdir()
+    first.tokenizer.save(directory)
+    (directory / "chat_template.jinja").write_text("{{ messages }}")
     ends = {"start_token": "<|endoftext|>", "end_token": "<|user|>"}
-    templated = HuggingFaceSpec(path=str(folder), **ends)
+    templated = HuggingFaceSpec(path=str(directory), **ends)
     run = make_run(tmp_path / "chat", DECODER, templated.model_dump(mode="json"), templated.fit(iter(())))
     back = gptkit.import_model(export_model(run, tmp_path / "chat.gguf"), tmp_path / "second")
     assert back.tokenizer.chat_template == "{{ messages }}"

@@ -21,9 +21,9 @@ HUGE = 2**62
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    folder = tmp_path_factory.mktemp("gguf")
+    directory = tmp_path_factory.mktemp("gguf")
     model = {**DECODER, "n_layers": 1, "d_model": 16, "feedforward": {"name": "gated", "d_hidden": 24}}
-    return export_model(make_run(folder / "run", model), folder / "model.gguf").read_bytes()
+    return export_model(make_run(directory / "run", model), directory / "model.gguf").read_bytes()
 
 
 def head(n_tensors: int, n_entries: int, rest: bytes = b"") -> bytes:
@@ -76,16 +76,16 @@ def test_hostile_heads(tmp_path: Path, data: bytes, said: str) -> None:
         tracemalloc.stop()
 
 
-def take(data: bytes, folder: Path) -> bool:
+def take(data: bytes, directory: Path) -> bool:
     """Whether it is refused; a run that is refused leaves nothing."""
-    (folder / "x.gguf").write_bytes(data)
+    (directory / "x.gguf").write_bytes(data)
     try:
-        gptkit.import_model(folder / "x.gguf", folder / "run")
+        gptkit.import_model(directory / "x.gguf", directory / "run")
     except GptkitError as error:
         assert "x.gguf" in str(error) or "describes" in str(error)
-        assert not (folder / "run" / "spec.yaml").exists()
+        assert not (directory / "run" / "spec.yaml").exists()
         return True
-    shutil.rmtree(folder / "run")
+    shutil.rmtree(directory / "run")
     return False
 
 
@@ -120,6 +120,6 @@ def test_a_file_that_was_not_copied_whole(sound: bytes, tmp_path: Path) -> None:
         assert take(sound[:size], tmp_path)
 
 
-def _parse(data: bytes, folder: Path) -> GgufFile:
-    (folder / "sound.gguf").write_bytes(data)
-    return GgufFile(folder / "sound.gguf")
+def _parse(data: bytes, directory: Path) -> GgufFile:
+    (directory / "sound.gguf").write_bytes(data)
+    return GgufFile(directory / "sound.gguf")

@@ -101,7 +101,7 @@ def test_the_same_tokens_of_texts(tmp_path: Path, pattern: str) -> None:
     run = make_run(tmp_path / "run", DECODER, spec.model_dump(mode="json"), words)
     file = export_model(run, tmp_path / "model.gguf")
     # What was read from a file and written again says the same, by way of a tokenizer.json.
-    again = export_model(gptkit.import_model(file, tmp_path / "back").folder, tmp_path / "again.gguf")
+    again = export_model(gptkit.import_model(file, tmp_path / "back").directory, tmp_path / "again.gguf")
     for each in (file, again):
         with served(each) as ask:
             for text in TEXTS:

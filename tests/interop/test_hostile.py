@@ -33,30 +33,30 @@ CONFIG: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that imports."""
-    folder = tmp_path_factory.mktemp("sound") / "model"
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(CONFIG))
+    """A directory that imports."""
+    directory = tmp_path_factory.mktemp("sound") / "model"
+    directory.mkdir()
+    (directory / "config.json").write_text(json.dumps(CONFIG))
     shapes = {"model.embed_tokens": (260, 16), "model.norm": (16,)}
     for layer in ("model.layers.0", "model.layers.1"):
         shapes |= {f"{layer}.input_layernorm": (16,), f"{layer}.post_attention_layernorm": (16,)}
         shapes |= {f"{layer}.self_attn.{p}_proj": (16, 16) for p in "qo"}
         shapes |= {f"{layer}.self_attn.{p}_proj": (8, 16) for p in "kv"}
         shapes |= {f"{layer}.mlp.{p}_proj": (24, 16) for p in ("gate", "up")} | {f"{layer}.mlp.down_proj": (16, 24)}
-    save_file({f"{name}.weight": torch.randn(shape) for name, shape in shapes.items()}, folder / "model.safetensors")
-    return folder
+    save_file({f"{name}.weight": torch.randn(shape) for name, shape in shapes.items()}, directory / "model.safetensors")
+    return directory
 
 
-def take(folder: Path, run: Path) -> None:
-    gptkit.import_model(folder, run, tokenizer="byte")
+def take(directory: Path, run: Path) -> None:
+    gptkit.import_model(directory, run, tokenizer="byte")
 
 
 def altered(sound: Path, tmp_path: Path, **changes: Any) -> Path:
-    folder = tmp_path / "external"
-    shutil.copytree(sound, folder)
+    directory = tmp_path / "external"
+    shutil.copytree(sound, directory)
     config = {key: value for key, value in {**CONFIG, **changes}.items() if value != "absent"}
-    (folder / "config.json").write_text(json.dumps(config))
-    return folder
+    (directory / "config.json").write_text(json.dumps(config))
+    return directory
 
 
 def test_the_sound_one_imports(sound: Path, tmp_path: Path) -> None:
@@ -102,27 +102,27 @@ def test_each_fault_is_named(sound: Path, tmp_path: Path, changes: dict[str, Any
 
 
 def test_an_index_cannot_reach_outside(sound: Path, tmp_path: Path) -> None:
-    folder = altered(sound, tmp_path)
-    (folder / "model.safetensors").rename(tmp_path / "away.safetensors")
+    directory = altered(sound, tmp_path)
+    (directory / "model.safetensors").rename(tmp_path / "away.safetensors")
     index = {"weight_map": {"model.norm.weight": "../away.safetensors"}}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(GptkitError, match="outside of its folder"):
-        take(folder, tmp_path / "run")
+    (directory / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(GptkitError, match="outside of its directory"):
+        take(directory, tmp_path / "run")
 
 
 def test_shards_are_read_together(sound: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
-    folder = altered(sound, tmp_path)
-    whole = load_file(folder / "model.safetensors")
+    directory = altered(sound, tmp_path)
+    whole = load_file(directory / "model.safetensors")
     names = sorted(whole)
     parts = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
     for file, held in parts.items():
-        save_file({name: whole[name].clone() for name in held}, folder / file)
+        save_file({name: whole[name].clone() for name in held}, directory / file)
     weight_map = {name: file for file, held in parts.items() for name in held}
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
-    (folder / "model.safetensors").unlink()
-    run = gptkit.import_model(folder, tmp_path / "run", tokenizer="byte")
+    (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    (directory / "model.safetensors").unlink()
+    run = gptkit.import_model(directory, tmp_path / "run", tokenizer="byte")
     assert torch.equal(run.model.embedding.table.weight, whole["model.embed_tokens.weight"])
 
 
@@ -130,7 +130,7 @@ def test_shards_are_read_together(sound: Path, tmp_path: Path) -> None:
 def test_damage_anywhere_gives_one_clear_error(sound: Path, tmp_path: Path, seed: int) -> None:
     """Flipped, cut and repeated bytes: it imports, or says what is wrong; no other exception, no run left behind."""
     chance = random.Random(seed)
-    folder, refused = altered(sound, tmp_path), 0
+    directory, refused = altered(sound, tmp_path), 0
     for file in ("config.json", "model.safetensors"):
         whole = (sound / file).read_bytes()
         for _ in range(20):
@@ -146,13 +146,13 @@ def test_damage_anywhere_gives_one_clear_error(sound: Path, tmp_path: Path, seed
                     data[where:where] = data[where : where + chance.randrange(1, 30)]
                 case _:
                     del data[where : where + chance.randrange(1, 30)]
-            (folder / file).write_bytes(data)
+            (directory / file).write_bytes(data)
             run = tmp_path / "run"
             try:
-                take(folder, run)
+                take(directory, run)
                 shutil.rmtree(run)
             except GptkitError:
                 refused += 1
                 assert not (run / "spec.yaml").exists()
-        (folder / file).write_bytes(whole)
+        (directory / file).write_bytes(whole)
     assert refused > 20

@@ -33,19 +33,19 @@ print(now("VmHWM") - before, max(seen) - own)
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not say what a process holds")
 def test_memory_of_a_conversion(tmp_path: Path) -> None:
     width, hidden, n_layers = 256, 1024, 24
-    folder = tmp_path / "external"
-    folder.mkdir()
+    directory = tmp_path / "external"
+    directory.mkdir()
     sizes = {"hidden_size": width, "intermediate_size": hidden, "num_hidden_layers": n_layers}
-    (folder / "config.json").write_text(json.dumps({**CONFIG, **sizes, "num_key_value_heads": 4}))
+    (directory / "config.json").write_text(json.dumps({**CONFIG, **sizes, "num_key_value_heads": 4}))
     shapes = {"model.embed_tokens": (260, width), "model.norm": (width,)}
     for layer in (f"model.layers.{index}" for index in range(n_layers)):
         shapes |= {f"{layer}.input_layernorm": (width,), f"{layer}.post_attention_layernorm": (width,)}
         shapes |= {f"{layer}.self_attn.{part}_proj": (width, width) for part in "qkvo"}
         shapes |= {f"{layer}.mlp.{part}_proj": (hidden, width) for part in ("gate", "up")}
         shapes |= {f"{layer}.mlp.down_proj": (width, hidden)}
-    save_file({f"{name}.weight": torch.zeros(shape) for name, shape in shapes.items()}, folder / "model.safetensors")
-    size = (folder / "model.safetensors").stat().st_size
-    words = [sys.executable, "-c", CHILD, str(folder), str(tmp_path / "run"), str(tmp_path / "out")]
+    save_file({f"{name}.weight": torch.zeros(shape) for name, shape in shapes.items()}, directory / "model.safetensors")
+    size = (directory / "model.safetensors").stat().st_size
+    words = [sys.executable, "-c", CHILD, str(directory), str(tmp_path / "run"), str(tmp_path / "out")]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     whole, own = map(int, done.stdout.split())
     # Mapped files count as memory until the system wants it back; two conversions map two of them.

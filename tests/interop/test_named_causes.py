@@ -20,10 +20,10 @@ POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0000\nsize 123
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
 def test_git_lfs_pointers(sound: Path, tmp_path: Path, name: str) -> None:
-    folder = altered(sound, tmp_path)
-    (folder / name).write_text(POINTER)
+    directory = altered(sound, tmp_path)
+    (directory / name).write_text(POINTER)
     with pytest.raises(GptkitError, match=rf"{name} is a Git LFS pointer(?s:.*)lfs pull"):
-        gptkit.import_model(folder, tmp_path / "run", **({} if name == "tokenizer.json" else {"tokenizer": "byte"}))
+        gptkit.import_model(directory, tmp_path / "run", **({} if name == "tokenizer.json" else {"tokenizer": "byte"}))
 
 
 def test_a_gguf_file_that_is_a_git_lfs_pointer(tmp_path: Path) -> None:
@@ -34,46 +34,46 @@ def test_a_gguf_file_that_is_a_git_lfs_pointer(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "module._orig_mod."])
 def test_prefixes_of_wrappers_are_removed(sound: Path, tmp_path: Path, prefix: str) -> None:
-    folder = altered(sound, tmp_path)
-    tensors = load_file(folder / "model.safetensors")
-    save_file({prefix + name: tensor for name, tensor in tensors.items()}, folder / "model.safetensors")
-    run = gptkit.import_model(folder, tmp_path / "run", tokenizer="byte")
+    directory = altered(sound, tmp_path)
+    tensors = load_file(directory / "model.safetensors")
+    save_file({prefix + name: tensor for name, tensor in tensors.items()}, directory / "model.safetensors")
+    run = gptkit.import_model(directory, tmp_path / "run", tokenizer="byte")
     table_VE = run.model.embedding.table_VE.detach()
     assert torch.equal(table_VE, tensors["model.embed_tokens.weight"])
 
 
 def test_numbered_shards_need_no_index(sound: Path, tmp_path: Path) -> None:
-    folder = altered(sound, tmp_path)
-    tensors = load_file(folder / "model.safetensors")
-    (folder / "model.safetensors").unlink()
+    directory = altered(sound, tmp_path)
+    tensors = load_file(directory / "model.safetensors")
+    (directory / "model.safetensors").unlink()
     names = sorted(tensors)
     for number, part in enumerate((names[:5], names[5:]), 1):
-        save_file({name: tensors[name] for name in part}, folder / f"model-0000{number}-of-00002.safetensors")
-    take(folder, tmp_path / "run")
-    (folder / "model-00002-of-00002.safetensors").unlink()
+        save_file({name: tensors[name] for name in part}, directory / f"model-0000{number}-of-00002.safetensors")
+    take(directory, tmp_path / "run")
+    (directory / "model-00002-of-00002.safetensors").unlink()
     with pytest.raises(GptkitError, match=r"is incomplete: it has model-00001-of-00002\.safetensors"):
-        take(folder, tmp_path / "other")
+        take(directory, tmp_path / "other")
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "consolidated.00.pth", "model.pt"])
 def test_pickle_files_are_called_so(sound: Path, tmp_path: Path, name: str) -> None:
-    folder = altered(sound, tmp_path)
-    (folder / "model.safetensors").rename(folder / name)
+    directory = altered(sound, tmp_path)
+    (directory / "model.safetensors").rename(directory / name)
     with pytest.raises(GptkitError, match=rf"pickle files \({name}\)(?s:.*)save_pretrained"):
-        take(folder, tmp_path / "run")
+        take(directory, tmp_path / "run")
 
 
 def test_settings_of_a_chat_model_go_out_as_they_came_in(sound: Path, tmp_path: Path) -> None:
     from gptkit.components.tokenizer.bpe import BpeSpec
 
-    folder = altered(sound, tmp_path, eos_token_id=[1, 2], pad_token_id=3)
+    directory = altered(sound, tmp_path, eos_token_id=[1, 2], pad_token_id=3)
     spec = BpeSpec(vocab_size=260, special_tokens=("<|done|>", "<pad>"))
     text = spec.fit(iter(["hello there"])).to_tokenizer_json()
-    (folder / "tokenizer.json").write_text(text)
+    (directory / "tokenizer.json").write_text(text)
     settings: dict[str, Any] = {"pad_token": "<pad>", "padding_side": "left", "model_max_length": 32}
-    (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "pad_token": {"content": "<pad>"}}))
-    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, 2], "temperature": 0.6}))
-    gptkit.import_model(folder, tmp_path / "run")
+    (directory / "tokenizer_config.json").write_text(json.dumps({**settings, "pad_token": {"content": "<pad>"}}))
+    (directory / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, 2], "temperature": 0.6}))
+    gptkit.import_model(directory, tmp_path / "run")
     gptkit.export_model(tmp_path / "run", tmp_path / "out")
     written = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
     assert {key: written[key] for key in settings} == settings
@@ -87,13 +87,13 @@ def test_the_end_of_the_templates_turn_is_exported_where_nothing_came_in(sound: 
     pytest.importorskip("jinja2")
     from gptkit.components.tokenizer.bpe import BpeSpec
 
-    folder = altered(sound, tmp_path)
+    directory = altered(sound, tmp_path)
     words = BpeSpec(vocab_size=260, special_tokens=("<|done|>",)).fit(iter(["hello there"]))
-    (folder / "tokenizer.json").write_text(words.to_tokenizer_json())
+    (directory / "tokenizer.json").write_text(words.to_tokenizer_json())
     template = "{% for m in messages %}{{ m.content }}<|done|>{% endfor %}"
     config = {"chat_template": template, "eos_token": "<|endoftext|>"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(config))
-    gptkit.import_model(folder, tmp_path / "run")
+    (directory / "tokenizer_config.json").write_text(json.dumps(config))
+    gptkit.import_model(directory, tmp_path / "run")
     gptkit.export_model(tmp_path / "run", tmp_path / "out")
     generation = json.loads((tmp_path / "out" / "generation_config.json").read_text())
     assert words.special_tokens["<|done|>"] in generation["eos_token_id"]

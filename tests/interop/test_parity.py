@@ -29,7 +29,7 @@ TOLERANCE = 1e-4
 @dataclass(frozen=True)
 class External:
     name: str
-    folder: Path
+    directory: Path
     model: Any
 
 
@@ -38,8 +38,8 @@ def kernel(name: str) -> str:
     return "sdpa" if name == "falcon-rw" else "eager"
 
 
-def make(name: str, folder: Path) -> Any:
-    """A tiny model with every weight random, norms and biases too, saved to a folder."""
+def make(name: str, directory: Path) -> Any:
+    """A tiny model with every weight random, norms and biases too, saved to a directory."""
     torch.manual_seed(0)
     family, options = MODELS[name]
     kind = getattr(transformers, f"{family}Config")
@@ -49,15 +49,15 @@ def make(name: str, folder: Path) -> Any:
         more = [buffer for name, buffer in model.named_buffers() if "correction_bias" in name]
         for parameter in [*model.parameters(), *more]:
             parameter.add_(torch.randn_like(parameter) * 0.15)
-    model.eval().save_pretrained(folder)
+    model.eval().save_pretrained(directory)
     return model
 
 
 @pytest.fixture(scope="module", params=MODELS)
 def external(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> External:
     """A tiny model of each kind, as transformers saved it."""
-    folder = tmp_path_factory.mktemp(request.param) / "external"
-    return External(request.param, folder, make(request.param, folder))
+    directory = tmp_path_factory.mktemp(request.param) / "external"
+    return External(request.param, directory, make(request.param, directory))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -112,7 +112,7 @@ def distance(native: torch.Tensor, external: torch.Tensor) -> float:
 def test_a_family_comes_and_goes(external: External, tmp_path: Path, table: dict[str, tuple[float, float]]) -> None:
     ids = some_ids()
     expected = logits_of(external.model, ids)
-    run = gptkit.import_model(external.folder, tmp_path / "run", tokenizer="byte")
+    run = gptkit.import_model(external.directory, tmp_path / "run", tokenizer="byte")
     with torch.no_grad():
         forward = distance(run.model(ids).logits, expected)
         assert forward < TOLERANCE
@@ -137,7 +137,7 @@ def test_a_family_comes_and_goes(external: External, tmp_path: Path, table: dict
 
 
 def test_what_is_not_understood_is_refused(external: External, tmp_path: Path) -> None:
-    shutil.copytree(external.folder, tmp_path / "external")
+    shutil.copytree(external.directory, tmp_path / "external")
     file = tmp_path / "external" / "config.json"
     config = json.loads(file.read_text())
     file.write_text(json.dumps({**config, "attention_twist": 0.5}))

@@ -15,8 +15,8 @@ from gptkit.interop.conversion import families
 
 # What families share; a file with an underscore is a part of several of them.
 MACHINERY = {"__init__", "conversion", "decoder", "layouts", "plugin", "tensor_files"}
-FOLDER = Path(gptkit.interop.families.__path__[0])
-FILES = [path for path in sorted(FOLDER.glob("*.py")) if path.stem not in MACHINERY and not path.stem.startswith("_")]
+DIRECTORY = Path(gptkit.interop.families.__path__[0])
+FILES = [path for path in sorted(DIRECTORY.glob("*.py")) if path.stem not in MACHINERY and not path.stem.startswith("_")]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

@@ -70,8 +70,8 @@ def test_an_exported_run_is_loaded_with_its_tokenizer_by_transformers(tmp_path: 
         "training": {"steps": 1, "batch_size": 1},
     }
     run = gptkit.train(spec, tmp_path / "run", progress=False)
-    folder = gptkit.export_model(run.folder, tmp_path / "out")
-    loaded = transformers.AutoTokenizer.from_pretrained(folder)
+    directory = gptkit.export_model(run.directory, tmp_path / "out")
+    loaded = transformers.AutoTokenizer.from_pretrained(directory)
     text = "The with statement, 3 times.\n"
     assert loaded(text, add_special_tokens=False)["input_ids"] == run.tokenizer.encode(text)
-    assert json.loads((folder / "tokenizer_config.json").read_text())["eos_token"] in run.tokenizer.special_tokens
+    assert json.loads((directory / "tokenizer_config.json").read_text())["eos_token"] in run.tokenizer.special_tokens

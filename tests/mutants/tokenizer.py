@@ -23,8 +23,8 @@ class Wrong(Mutant, ByteSpec):
         made: Tokenizer = become(super().fit(texts), self.runtime)
         return made
 
-    def load(self, folder: Path) -> Tokenizer:
-        made: Tokenizer = become(ByteSpec(name="byte").load(folder), self.runtime)
+    def load(self, directory: Path) -> Tokenizer:
+        made: Tokenizer = become(ByteSpec(name="byte").load(directory), self.runtime)
         return made
 
 
@@ -149,8 +149,8 @@ class ForgetsItsEnd(Wrong):
     name: Literal["forgets-its-end"] = "forgets-its-end"
     caught_by = "saved-and-loaded"
 
-    def load(self, folder: Path) -> Tokenizer:
-        super().load(folder)
+    def load(self, directory: Path) -> Tokenizer:
+        super().load(directory)
         return ByteSpec(name="byte", end_token=None).fit(iter(()))
 
 

@@ -168,11 +168,11 @@ class FixedColumns(Mutant, CSVSpec):
 
 
 class StartsOnce(Mutant, CSVSpec):
-    """Refuses a folder that it has tracked before."""
+    """Refuses a directory that it has tracked before."""
 
     class Runtime(CSVTracker):
         def on_start(self, start: TrainingStart) -> None:
-            (start.folder / "started").touch(exist_ok=False)
+            (start.directory / "started").touch(exist_ok=False)
             super().on_start(start)
 
     name: Literal["starts-once"] = "starts-once"

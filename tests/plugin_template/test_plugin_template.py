@@ -29,12 +29,12 @@ from gptkit.runs.spec import ExperimentSpec
 from gptkit.testing import instances, run_checks
 
 
-def write(folder: Path, name: str, kind: str) -> Path:
+def write(directory: Path, name: str, kind: str) -> Path:
     for path, text in render(name, kind).items():
-        target = folder / path
+        target = directory / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")
-    return folder
+    return directory
 
 
 def point(name: str, distribution: str, load: Any, value: str = "") -> Any:
@@ -42,9 +42,9 @@ def point(name: str, distribution: str, load: Any, value: str = "") -> Any:
     return SimpleNamespace(name=name, value=value or name, dist=dist, load=load)
 
 
-def registry_with(folder: Path) -> Registry:
-    """The built-in components, and the distribution in a folder, found as its pyproject.toml says."""
-    project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+def registry_with(directory: Path) -> Registry:
+    """The built-in components, and the distribution in a directory, found as its pyproject.toml says."""
+    project = tomllib.loads((directory / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     ((name, module),) = project["entry-points"]["gptkit"].items()
     return Registry(
         [
@@ -60,9 +60,9 @@ def registry_with(folder: Path) -> Registry:
 @pytest.fixture
 def made(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A new plugin of a kind, which can be imported."""
-    folder = write(tmp_path, f"new-{request.param}", request.param)
-    monkeypatch.syspath_prepend(str(folder))
-    return folder
+    directory = write(tmp_path, f"new-{request.param}", request.param)
+    monkeypatch.syspath_prepend(str(directory))
+    return directory
 
 
 def test_there_is_a_template_for_every_kind() -> None:
@@ -190,12 +190,12 @@ def test_check_of_a_component_that_cannot_be_built(made: Path, monkeypatch: pyte
 @pytest.mark.slow
 def test_new_plugins_of_every_kind_are_installed_and_test_themselves(tmp_path: Path) -> None:
     pytest.importorskip("hatchling", reason="builds wheels, for which hatchling must be installed")
-    folders = [write(tmp_path / "made" / kind, f"try-{kind}", kind) for kind in kinds()]
+    directories = [write(tmp_path / "made" / kind, f"try-{kind}", kind) for kind in kinds()]
     site, checkout = tmp_path / "site", Path(gptkit.__file__).parents[1]
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-    subprocess.run([*pip, "--target", str(site), *map(str, folders)], check=True)
+    subprocess.run([*pip, "--target", str(site), *map(str, directories)], check=True)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), str(checkout)]), "OMP_NUM_THREADS": "1"}
-    tests = [str(folder / "tests") for folder in folders]
+    tests = [str(directory / "tests") for directory in directories]
     own = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib", *tests]
     check = [str(Path(sys.executable).with_name("gptkit")), "plugin", "check", "gptkit-try-attention"]
     for command in (own, check):

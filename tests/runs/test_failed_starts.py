@@ -12,7 +12,7 @@ import torch
 import gptkit
 from gptkit.core.errors import CheckpointError, DataError, GptkitError, RequirementError
 from gptkit.core.registry import Registry
-from gptkit.runs.folder import RunFolder
+from gptkit.runs.directory import RunDirectory
 from gptkit.runs.run import Run
 from tests.support import fake_plugins
 
@@ -33,12 +33,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("corpus.txt").write_text("the cat sat on a mat. " * 200)
 
 
-def train(*overrides: str, folder: str | Path = "run", **options: Any) -> Run:
-    return gptkit.train(SPEC, folder, overrides, progress=False, **options)
+def train(*overrides: str, directory: str | Path = "run", **options: Any) -> Run:
+    return gptkit.train(SPEC, directory, overrides, progress=False, **options)
 
 
 @pytest.mark.parametrize("resume", [False, True])
-def test_the_corrected_spec_may_be_tried_again_in_the_same_folder(resume: bool) -> None:
+def test_the_corrected_spec_may_be_tried_again_in_the_same_directory(resume: bool) -> None:
     with pytest.raises(DataError):
         train("data.path=missing.txt")
     Path("run/notes.txt").write_text("mine")
@@ -63,7 +63,7 @@ def failed() -> None:
 
 
 @pytest.mark.parametrize("name", ["data", "tokenizer", "checkpoints"])
-def test_what_somebody_put_into_the_folder_since_is_not_removed(name: str) -> None:
+def test_what_somebody_put_into_the_directory_since_is_not_removed(name: str) -> None:
     with pytest.raises(DataError):
         train("data.path=missing.txt", "tokenizer=char")
     Path("run", name).mkdir()
@@ -96,18 +96,18 @@ def test_a_run_with_a_checkpoint_stays_and_the_ways_out_are_named() -> None:
     assert max(map(len, caught.value.message.splitlines())) < 120
 
 
-def test_a_file_in_the_folders_place_is_told() -> None:
-    for folder in ("corpus.txt", "corpus.txt/run"):
+def test_a_file_at_the_path_of_the_run_directory_is_reported() -> None:
+    for directory in ("corpus.txt", "corpus.txt/run"):
         with pytest.raises(CheckpointError, match=r"corpus\.txt is a file, and a run needs a directory"):
-            train(folder=folder)
+            train(directory=directory)
     assert Path("corpus.txt").read_text().startswith("the cat")
 
 
 def test_a_plugin_that_is_broken_or_switched_off_is_not_called_missing() -> None:
     train()
-    there = RunFolder("run")
-    noted = json.loads(there.provenance.read_text())
-    there.provenance.write_text(json.dumps({**noted, "components": {"norm max": "gptkit-max==1.0"}}))
+    run_directory = RunDirectory("run")
+    noted = json.loads(run_directory.provenance.read_text())
+    run_directory.provenance.write_text(json.dumps({**noted, "components": {"norm max": "gptkit-max==1.0"}}))
 
     def raises() -> Any:
         raise ImportError("no module named 'y'")
@@ -115,7 +115,7 @@ def test_a_plugin_that_is_broken_or_switched_off_is_not_called_missing() -> None
     def require(**options: Any) -> str:
         plugin = fake_plugins.plugin("Gptkit.Max", load=raises, version="1.1")
         with pytest.raises(RequirementError) as caught:
-            there.require_components(fake_plugins.registry(plugin, **options))
+            run_directory.require_components(fake_plugins.registry(plugin, **options))
         return str(caught.value)
 
     broken = require()
@@ -124,7 +124,7 @@ def test_a_plugin_that_is_broken_or_switched_off_is_not_called_missing() -> None
     assert "not installed" not in broken
     assert "switched off" in require(disabled=["gptkit-max"])
     with pytest.raises(RequirementError, match="not installed"):
-        there.require_components(Registry([]))
+        run_directory.require_components(Registry([]))
 
 
 def test_a_prompt_is_one_text() -> None:

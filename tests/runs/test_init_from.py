@@ -26,8 +26,8 @@ def spec(model: dict[str, Any] | None = None, **training: Any) -> dict[str, Any]
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> gptkit.Run:
-    folder = tmp_path_factory.mktemp("runs") / "source"
-    return gptkit.train(spec(steps=2, seed=5, optimizer={"name": "sgd"}), folder, progress=False)
+    directory = tmp_path_factory.mktemp("runs") / "source"
+    return gptkit.train(spec(steps=2, seed=5, optimizer={"name": "sgd"}), directory, progress=False)
 
 
 def same(one: torch.nn.Module, other: torch.nn.Module, name: str) -> bool:
@@ -36,8 +36,8 @@ def same(one: torch.nn.Module, other: torch.nn.Module, name: str) -> bool:
 
 @pytest.mark.parametrize("what", ["run", "checkpoint", "file"])
 def test_weights_of_a_run_a_directory_or_a_file(source: gptkit.Run, tmp_path: Path, what: str) -> None:
-    checkpoint = source.folder / "checkpoints" / "step-00000002"
-    path = {"run": source.folder, "checkpoint": checkpoint, "file": checkpoint / "model.safetensors"}[what]
+    checkpoint = source.directory / "checkpoints" / "step-00000002"
+    path = {"run": source.directory, "checkpoint": checkpoint, "file": checkpoint / "model.safetensors"}[what]
     run = gptkit.train(spec(init_from=str(path)), tmp_path / "run", progress=False)
     assert run.step == 1
     assert all(same(source.model, run.model, name) for name, _ in run.model.named_parameters())
@@ -46,7 +46,7 @@ def test_weights_of_a_run_a_directory_or_a_file(source: gptkit.Run, tmp_path: Pa
 def test_a_runs_tokenizer_comes_with_its_weights(source: gptkit.Run, tmp_path: Path) -> None:
     corpus = tmp_path / "other.txt"
     corpus.write_text("zzz yyy xxx www " * 200)
-    given = {**spec(init_from=str(source.folder)), "data": {"name": "text", "path": str(corpus)}}
+    given = {**spec(init_from=str(source.directory)), "data": {"name": "text", "path": str(corpus)}}
     run = gptkit.train(given, tmp_path / "run", progress=False)
     assert run.tokenizer.encode("The quick brown fox") == source.tokenizer.encode("The quick brown fox")
     with pytest.raises(CheckpointError, match=r"the tokenizer of .* is not that of the spec"):
@@ -59,8 +59,8 @@ def test_another_model_is_refused_or_loaded_where_it_fits(
 ) -> None:
     deeper = {**MODEL, "n_layers": 2}
     with pytest.raises(CheckpointError, match=r"is of another model: it lacks blocks\.1"):
-        gptkit.train(spec(deeper, init_from=str(source.folder)), tmp_path / "strict", progress=False)
-    init = {"path": str(source.folder), "strict": False}
+        gptkit.train(spec(deeper, init_from=str(source.directory)), tmp_path / "strict", progress=False)
+    init = {"path": str(source.directory), "strict": False}
     with caplog.at_level(logging.WARNING, logger="gptkit"):
         run = gptkit.train(spec(deeper, init_from=init), tmp_path / "run", progress=False)
     assert "training.init_from: initialised, not loaded: blocks.1." in caplog.text
@@ -76,7 +76,7 @@ def test_what_holds_no_weights_is_refused_before_anything_is_written(tmp_path: P
 
 
 def test_it_cannot_change_when_the_run_is_resumed(source: gptkit.Run, tmp_path: Path) -> None:
-    gptkit.train(spec(init_from=str(source.folder)), tmp_path / "run", progress=False)
+    gptkit.train(spec(init_from=str(source.directory)), tmp_path / "run", progress=False)
     with pytest.raises(CheckpointError, match=r"training\.init_from"):
         gptkit.resume(tmp_path / "run", ["training.steps=2", "training.init_from=elsewhere"], progress=False)
     assert gptkit.resume(tmp_path / "run", ["training.steps=2"], progress=False).step == 2

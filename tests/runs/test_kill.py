@@ -45,25 +45,25 @@ SPEC: dict[str, Any] = {
 }
 
 
-def train(folder: str, corpus: str) -> None:
+def train(directory: str, corpus: str) -> None:
     """In a process of its own."""
     torch.set_num_threads(1)
     os.chdir(corpus)
     from gptkit.runs.train import train
 
-    train(SPEC, folder, resume=True, progress=False)
+    train(SPEC, directory, resume=True, progress=False)
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("corpus")
+    directory = tmp_path_factory.mktemp("corpus")
     words = random.Random(0).choices(["the", "cat", "sat", "on", "a", "mat", "and", "slept", "well", "\n"], k=4000)
-    (folder / "corpus.txt").write_text(" ".join(words))
-    return folder
+    (directory / "corpus.txt").write_text(" ".join(words))
+    return directory
 
 
-def start(context: Any, folder: Path, corpus: Path) -> Any:
-    process = context.Process(target=train, args=(str(folder), str(corpus)))
+def start(context: Any, directory: Path, corpus: Path) -> Any:
+    process = context.Process(target=train, args=(str(directory), str(corpus)))
     process.start()
     return process
 

@@ -21,10 +21,10 @@ MODEL = {"context_length": CONTEXT, "d_model": 16, "n_layers": 1, "attention": {
 TRAINING = {"batch_size": 3, "log_every": 1, "device": "cpu", "precision": "fp32", "sample_tokens": 0}
 
 
-def spec(folder: Path, steps: int = 1, data: Any = None, **training: Any) -> dict[str, Any]:
+def spec(directory: Path, steps: int = 1, data: Any = None, **training: Any) -> dict[str, Any]:
     lines = [{"q": f"naïve question {number % 7} of {number}?", "a": f"It is {number * number}."} for number in range(80)]
-    (folder / "x.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    source = {"name": "jsonl", "path": str(folder / "x.jsonl"), "prompt_field": "q", "prompt_end": "\n", "field": "a"}
+    (directory / "x.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    source = {"name": "jsonl", "path": str(directory / "x.jsonl"), "prompt_field": "q", "prompt_end": "\n", "field": "a"}
     return {
         "tokenizer": "byte",
         "model": MODEL,

@@ -22,7 +22,7 @@ import torch
 import gptkit
 from gptkit.core.errors import CheckpointError, DataError, FileError, GptkitError, SpecError, TrainingError
 from gptkit.kinds.callback import Callback
-from gptkit.runs.folder import RunFolder
+from gptkit.runs.directory import RunDirectory
 from gptkit.runs.importing import convert_model
 from gptkit.runs.placing import Placement
 from gptkit.runs.run import Run
@@ -46,16 +46,16 @@ SPEC: dict[str, Any] = {
 }
 
 
-def train(*overrides: str, folder: str | Path = "run", **options: Any) -> Run:
-    return gptkit.train(SPEC, folder, overrides, progress=False, **options)
+def train(*overrides: str, directory: str | Path = "run", **options: Any) -> Run:
+    return gptkit.train(SPEC, directory, overrides, progress=False, **options)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("finished")
-    (folder / "corpus.txt").write_text("the cat sat on a mat. " * 200)
-    gptkit.train(SPEC, folder / "run", [f"data.path={folder}/corpus.txt"], progress=False)
-    return folder / "run"
+    directory = tmp_path_factory.mktemp("finished")
+    (directory / "corpus.txt").write_text("the cat sat on a mat. " * 200)
+    gptkit.train(SPEC, directory / "run", [f"data.path={directory}/corpus.txt"], progress=False)
+    return directory / "run"
 
 
 @pytest.fixture
@@ -80,13 +80,13 @@ MINE = (
 )
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+def contents(directory: Path) -> dict[str, bytes]:
+    files = (path for path in directory.rglob("*") if path.is_file() and path.name != ".lock")
+    return {path.relative_to(directory).as_posix(): path.read_bytes() for path in files}
 
 
-def leftovers(folder: Path) -> list[str]:
-    return [path.name for path in folder.rglob("*") if "gptkit-" in path.name and path.name != "gptkit-tokenizer.json"]
+def leftovers(directory: Path) -> list[str]:
+    return [path.name for path in directory.rglob("*") if "gptkit-" in path.name and path.name != "gptkit-tokenizer.json"]
 
 
 FAILURES: dict[str, tuple[list[str], type[GptkitError]]] = {
@@ -232,7 +232,7 @@ def test_wherever_an_exchange_or_its_recovery_is_killed_one_whole_run_is_there(
     def prepared(name: str) -> tuple[Path, Placement]:
         run = Path(shutil.copytree(finished, tmp_path / name))
         (run / "data" / "corpus.txt").write_text("mine")
-        placement = Placement(RunFolder(run))
+        placement = Placement(RunDirectory(run))
         new = placement.begin()
         for file in (*files, *checkpoint):
             (new / file).parent.mkdir(parents=True, exist_ok=True)
@@ -252,7 +252,7 @@ def test_wherever_an_exchange_or_its_recovery_is_killed_one_whole_run_is_there(
         killed = killed_at(number, partial(placement.place, files), monkeypatch)
         # The recovery is killed too, a step later each time.
         for step in range(1, 200):
-            if not killed_at(step, Placement(RunFolder(run)).recover, monkeypatch):
+            if not killed_at(step, Placement(RunDirectory(run)).recover, monkeypatch):
                 break
         assert contents(run) == (new if imported and not killed else old), f"killed at call {number}"
         assert not leftovers(run)
@@ -273,7 +273,7 @@ def test_a_directory_is_a_run_only_if_gptkit_made_it(run: Path, tmp_path: Path) 
         before = contents(copy)
         for options in ({}, {"overwrite": True}, {"resume": True}):
             with pytest.raises(CheckpointError, match="is not a run, and has"):
-                train(folder=copy, **options)  # type: ignore[arg-type]
+                train(directory=copy, **options)  # type: ignore[arg-type]
         for call in (gptkit.load, gptkit.resume):
             with pytest.raises(CheckpointError, match=why):
                 call(copy)
@@ -286,11 +286,11 @@ def test_a_provenance_cannot_name_files_outside_of_its_run(run: Path, tmp_path: 
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "x.txt").write_text("mine")
     (run / "link").symlink_to(tmp_path / "elsewhere")
-    there = RunFolder(run)
-    noted = json.loads(there.provenance.read_text())
+    run_directory = RunDirectory(run)
+    noted = json.loads(run_directory.provenance.read_text())
     outside = ["../precious.txt", str(tmp_path / "precious.txt"), "link/x.txt", "notes.txt/../../precious.txt", 3]
-    there.provenance.write_text(json.dumps({**noted, "files": [*noted["files"], *outside]}))
-    assert {path.relative_to(run).parts[0] for path in there.own_files()}.isdisjoint({"..", "link", "precious.txt"})
+    run_directory.provenance.write_text(json.dumps({**noted, "files": [*noted["files"], *outside]}))
+    assert {path.relative_to(run).parts[0] for path in run_directory.own_files()}.isdisjoint({"..", "link", "precious.txt"})
     train(overwrite=True)
     assert (tmp_path / "precious.txt").read_text() == "mine"
     assert (tmp_path / "elsewhere" / "x.txt").read_text() == "mine"
@@ -308,10 +308,10 @@ def test_a_users_link_to_other_data_is_not_followed(run: Path, tmp_path: Path) -
 
 @pytest.mark.parametrize("name", ["samples.txt", "metrics.jsonl", "loss.png", "metrics.csv"])
 def test_a_training_does_not_write_over_files_beside_an_imported_model(run: Path, name: str) -> None:
-    there = RunFolder(run)
-    noted = json.loads(there.provenance.read_text())
+    run_directory = RunDirectory(run)
+    noted = json.loads(run_directory.provenance.read_text())
     kept = [each for each in noted["files"] if each != name]
-    there.provenance.write_text(json.dumps({**noted, "files": kept}))
+    run_directory.provenance.write_text(json.dumps({**noted, "files": kept}))
     (run / name).write_text("mine")
     before = contents(run)
     with pytest.raises(CheckpointError, match=rf"{name} was not written by gptkit"):
@@ -322,10 +322,10 @@ def test_a_training_does_not_write_over_files_beside_an_imported_model(run: Path
 
 
 def test_a_run_without_a_list_of_its_files_is_overwritten_too(run: Path) -> None:
-    there = RunFolder(run)
-    noted = json.loads(there.provenance.read_text())
+    run_directory = RunDirectory(run)
+    noted = json.loads(run_directory.provenance.read_text())
     del noted["files"]
-    there.provenance.write_text(json.dumps(noted))
+    run_directory.provenance.write_text(json.dumps(noted))
     (run / "metrics.csv").unlink()
     train("training.steps=1", overwrite=True)
     assert gptkit.load(run).step == 1
@@ -342,7 +342,7 @@ def test_a_lock_file_of_another_program_is_not_written_to(run: Path) -> None:
 def test_evaluating_a_run_whose_tokens_are_gone_takes_the_lock(run: Path) -> None:
     shutil.rmtree(run / "data")
     loaded = gptkit.load(run)
-    with RunFolder(run).lock(), pytest.raises(CheckpointError, match="being written to by another process"):
+    with RunDirectory(run).lock(), pytest.raises(CheckpointError, match="being written to by another process"):
         loaded.evaluate()
     assert loaded.evaluate()["loss"] > 0
 
@@ -442,7 +442,7 @@ def test_a_failed_import_leaves_the_run_untouched(run: Path, source: Path) -> No
 
 def test_importing_into_a_running_training_is_refused(run: Path, source: Path) -> None:
     before = contents(run)
-    with RunFolder(run).lock(), pytest.raises(CheckpointError, match="being written to by another process"):
+    with RunDirectory(run).lock(), pytest.raises(CheckpointError, match="being written to by another process"):
         convert_model(source, run, tokenizer="byte", overwrite=True)
     assert contents(run) == before
 

@@ -1,4 +1,4 @@
-"""A spec becomes a run: its folder, what it refuses, what it is loaded back as."""
+"""A spec becomes a run: its directory, what it refuses, what it is loaded back as."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from gptkit.core.errors import CheckpointError, DataError, RequirementError, Spe
 from gptkit.core.registry import Registry
 from gptkit.kinds.callback import Callback
 from gptkit.kinds.tracker import Tracker
-from gptkit.runs.folder import RunFolder
+from gptkit.runs.directory import RunDirectory
 from gptkit.runs.run import prompt_ids
 
 torch.set_num_threads(1)
@@ -47,10 +47,10 @@ TRAINING: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("corpus")
+    directory = tmp_path_factory.mktemp("corpus")
     words = random.Random(0).choices(["the", "cat", "sat", "on", "a", "mat", "naïve", "\n"], k=1500)
-    (folder / "corpus.txt").write_text(" ".join(words), encoding="utf-8")
-    return folder
+    (directory / "corpus.txt").write_text(" ".join(words), encoding="utf-8")
+    return directory
 
 
 def spec(corpus: Path, **training: Any) -> dict[str, Any]:
@@ -63,8 +63,8 @@ def spec(corpus: Path, **training: Any) -> dict[str, Any]:
     }
 
 
-def quiet(spec: Any, folder: Path, *arguments: Any, **keywords: Any) -> gptkit.Run:
-    return gptkit.train(spec, folder, *arguments, progress=False, **keywords)
+def quiet(spec: Any, directory: Path, *arguments: Any, **keywords: Any) -> gptkit.Run:
+    return gptkit.train(spec, directory, *arguments, progress=False, **keywords)
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +73,9 @@ def trained(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> gptkit.Ru
 
 
 @pytest.fixture
-def folder(trained: gptkit.Run, tmp_path: Path) -> Path:
+def directory(trained: gptkit.Run, tmp_path: Path) -> Path:
     """A copy of a run, to be spoiled."""
-    return shutil.copytree(trained.folder, tmp_path / "run")
+    return shutil.copytree(trained.directory, tmp_path / "run")
 
 
 def weights(model: torch.nn.Module) -> dict[str, Any]:
@@ -89,27 +89,27 @@ def same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 # -- what there is afterwards -----------------------------------------------------------------------------------------
 
 
-def test_the_folder(trained: gptkit.Run) -> None:
+def test_the_directory(trained: gptkit.Run) -> None:
     files = "loss.png metrics.jsonl provenance.json samples.txt spec.yaml"
-    found = {path.name for path in trained.folder.iterdir()}
+    found = {path.name for path in trained.directory.iterdir()}
     assert found == {".lock", "checkpoints", "data", "tokenizer", *files.split()}
-    assert {path.name for path in (trained.folder / "checkpoints").iterdir()} == {"step-00000003", "step-00000006"}
-    assert "step 0" in (trained.folder / "samples.txt").read_text()
-    assert "step 6" in (trained.folder / "samples.txt").read_text()
+    assert {path.name for path in (trained.directory / "checkpoints").iterdir()} == {"step-00000003", "step-00000006"}
+    assert "step 0" in (trained.directory / "samples.txt").read_text()
+    assert "step 6" in (trained.directory / "samples.txt").read_text()
 
 
 def test_the_stored_spec_is_resolved_and_loads_back_equal(trained: gptkit.Run) -> None:
-    stored = gptkit.open_spec(trained.folder / "spec.yaml").spec
+    stored = gptkit.open_spec(trained.directory / "spec.yaml").spec
     assert stored == trained.spec
     assert stored.sha256 == trained.spec.sha256 == trained.provenance["spec_sha256"]
-    text = (trained.folder / "spec.yaml").read_text()
+    text = (trained.directory / "spec.yaml").read_text()
     assert "d_head: 8" in text
     assert "grad_accumulation: 1" in text
     assert trained.spec.sha256 in text
 
 
 def test_provenance_says_who_brought_what(trained: gptkit.Run) -> None:
-    found = json.loads((trained.folder / "provenance.json").read_text())
+    found = json.loads((trained.directory / "provenance.json").read_text())
     ours = f"gptkit=={gptkit.default_registry().entry('norm', 'rms').plugin.version}"
     for name in (
         "tokenizer byte",
@@ -124,7 +124,7 @@ def test_provenance_says_who_brought_what(trained: gptkit.Run) -> None:
 
 
 def test_loading_is_exact(trained: gptkit.Run) -> None:
-    run = gptkit.load(trained.folder)
+    run = gptkit.load(trained.directory)
     assert (run.step, run.finished) == (6, True)
     assert same(weights(run.model), weights(trained.model))
     assert not run.model.training
@@ -135,10 +135,10 @@ def test_loading_is_exact(trained: gptkit.Run) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs a system that tells its memory maps")
-def test_loading_maps_the_weights_and_never_changes_the_file(folder: Path) -> None:
-    file = folder / "checkpoints" / "step-00000006" / "model.safetensors"
+def test_loading_maps_the_weights_and_never_changes_the_file(directory: Path) -> None:
+    file = directory / "checkpoints" / "step-00000006" / "model.safetensors"
     before = file.read_bytes()
-    model = gptkit.load(folder, device="cpu").model
+    model = gptkit.load(directory, device="cpu").model
     mapped = []
     for line in Path("/proc/self/maps").read_text().splitlines():
         if line.endswith(str(file)):
@@ -154,11 +154,11 @@ def test_loading_maps_the_weights_and_never_changes_the_file(folder: Path) -> No
 
 
 def test_an_earlier_checkpoint_can_be_loaded(trained: gptkit.Run) -> None:
-    run = gptkit.load(trained.folder, step=3)
+    run = gptkit.load(trained.directory, step=3)
     assert (run.step, run.finished) == (3, False)
     assert not same(weights(run.model), weights(trained.model))
     with pytest.raises(CheckpointError, match="no checkpoint of step 4") as caught:
-        gptkit.load(trained.folder, step=4)
+        gptkit.load(trained.directory, step=4)
     assert "3, 6" in str(caught.value)
 
 
@@ -208,9 +208,9 @@ def test_evaluation_reads_all_and_agrees_with_a_plain_loop(trained: gptkit.Run) 
     assert found["bits_per_byte"] == pytest.approx(found["loss"] * n_tokens / n_bytes / 0.6931471805599453)
 
 
-def test_evaluation_makes_the_tokens_anew_where_they_were_removed(trained: gptkit.Run, folder: Path) -> None:
-    shutil.rmtree(folder / "data")
-    assert gptkit.load(folder).evaluate() == trained.evaluate()
+def test_evaluation_makes_the_tokens_anew_where_they_were_removed(trained: gptkit.Run, directory: Path) -> None:
+    shutil.rmtree(directory / "data")
+    assert gptkit.load(directory).evaluate() == trained.evaluate()
 
 
 def test_without_validation_there_is_nothing_to_evaluate(corpus: Path, tmp_path: Path) -> None:
@@ -222,19 +222,19 @@ def test_without_validation_there_is_nothing_to_evaluate(corpus: Path, tmp_path:
 # -- going on ----------------------------------------------------------------------------------------------------------
 
 
-def test_resuming_gives_the_uninterrupted_runs_numbers(trained: gptkit.Run, folder: Path) -> None:
-    shutil.rmtree(folder / "checkpoints" / "step-00000006")
-    run = gptkit.resume(folder, progress=False)
+def test_resuming_gives_the_uninterrupted_runs_numbers(trained: gptkit.Run, directory: Path) -> None:
+    shutil.rmtree(directory / "checkpoints" / "step-00000006")
+    run = gptkit.resume(directory, progress=False)
     assert same(weights(run.model), weights(trained.model))
-    assert (folder / "samples.txt").read_bytes() == (trained.folder / "samples.txt").read_bytes()
+    assert (directory / "samples.txt").read_bytes() == (trained.directory / "samples.txt").read_bytes()
 
 
-def test_resuming_before_the_first_checkpoint_starts_over(trained: gptkit.Run, folder: Path) -> None:
+def test_resuming_before_the_first_checkpoint_starts_over(trained: gptkit.Run, directory: Path) -> None:
     for name in ("checkpoints", "data", "tokenizer"):
-        shutil.rmtree(folder / name)
-    run = gptkit.resume(folder, progress=False)
+        shutil.rmtree(directory / name)
+    run = gptkit.resume(directory, progress=False)
     assert same(weights(run.model), weights(trained.model))
-    steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    steps = [json.loads(line)["step"] for line in (directory / "metrics.jsonl").read_text().splitlines()]
     assert steps == [0, 2, 3, 4, 6]
 
 
@@ -245,21 +245,21 @@ def test_resume_starts_where_there_is_nothing_yet(trained: gptkit.Run, corpus: P
         gptkit.resume(tmp_path / "nothing")
 
 
-def test_more_steps_may_be_asked_for(folder: Path) -> None:
-    run = gptkit.resume(folder, ["training.steps=8"], progress=False, **{"training.checkpoint_every": 5})
+def test_more_steps_may_be_asked_for(directory: Path) -> None:
+    run = gptkit.resume(directory, ["training.steps=8"], progress=False, **{"training.checkpoint_every": 5})
     assert run.step == 8
-    assert gptkit.load(folder).spec.training.steps == 8
+    assert gptkit.load(directory).spec.training.steps == 8
     with pytest.raises(CheckpointError, match=r"has reached step 8, and training\.steps is 7"):
-        gptkit.resume(folder, ["training.steps=7"], progress=False)
+        gptkit.resume(directory, ["training.steps=7"], progress=False)
 
 
-def test_another_spec_is_refused_and_the_difference_told(corpus: Path, folder: Path) -> None:
-    before = (folder / "spec.yaml").read_bytes()
+def test_another_spec_is_refused_and_the_difference_told(corpus: Path, directory: Path) -> None:
+    before = (directory / "spec.yaml").read_bytes()
     with pytest.raises(CheckpointError) as caught:
-        quiet(spec(corpus), folder, ["model.norm=layer", "training.seed=4"], resume=True)
+        quiet(spec(corpus), directory, ["model.norm=layer", "training.seed=4"], resume=True)
     assert "model.norm.name: 'rms' in the run, 'layer' requested" in caught.value.message
     assert "training.seed: 0 in the run, 4 requested" in caught.value.message
-    assert (folder / "spec.yaml").read_bytes() == before
+    assert (directory / "spec.yaml").read_bytes() == before
 
 
 def test_another_corpus_is_refused(corpus: Path, tmp_path: Path) -> None:
@@ -273,18 +273,18 @@ def test_another_corpus_is_refused(corpus: Path, tmp_path: Path) -> None:
         gptkit.resume(tmp_path / "run", ["training.steps=8"], progress=False)
 
 
-def test_a_run_is_not_trained_over(corpus: Path, folder: Path) -> None:
+def test_a_run_is_not_trained_over(corpus: Path, directory: Path) -> None:
     with pytest.raises(CheckpointError, match="already holds a run, which has reached step 6"):
-        quiet(spec(corpus), folder)
-    (folder / "notes.txt").write_text("mine")
-    run = quiet(spec(corpus, steps=2), folder, overwrite=True)
+        quiet(spec(corpus), directory)
+    (directory / "notes.txt").write_text("mine")
+    run = quiet(spec(corpus, steps=2), directory, overwrite=True)
     assert run.step == 2
-    assert (folder / "notes.txt").read_text() == "mine"
-    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"step-00000002"}
-    assert len((folder / "metrics.jsonl").read_text().splitlines()) == 2
+    assert (directory / "notes.txt").read_text() == "mine"
+    assert {path.name for path in (directory / "checkpoints").iterdir()} == {"step-00000002"}
+    assert len((directory / "metrics.jsonl").read_text().splitlines()) == 2
 
 
-def test_a_folder_of_other_things_is_not_written_into(corpus: Path, tmp_path: Path) -> None:
+def test_a_directory_of_other_things_is_not_written_into(corpus: Path, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "precious.txt").write_text("mine")
     for overwrite in (False, True):
@@ -293,19 +293,19 @@ def test_a_folder_of_other_things_is_not_written_into(corpus: Path, tmp_path: Pa
     assert (tmp_path / "data" / "precious.txt").read_text() == "mine"
 
 
-def test_two_trainings_do_not_share_a_folder(corpus: Path, folder: Path) -> None:
-    with RunFolder(folder).lock(), pytest.raises(CheckpointError, match=f"by another process \\({os.getpid()}\\)"):
-        quiet(spec(corpus), folder, resume=True)
-    quiet(spec(corpus), folder, resume=True)
+def test_two_trainings_do_not_share_a_directory(corpus: Path, directory: Path) -> None:
+    with RunDirectory(directory).lock(), pytest.raises(CheckpointError, match=f"by another process \\({os.getpid()}\\)"):
+        quiet(spec(corpus), directory, resume=True)
+    quiet(spec(corpus), directory, resume=True)
 
 
-def test_the_lock_of_a_dead_process_does_not_hold(folder: Path) -> None:
+def test_the_lock_of_a_dead_process_does_not_hold(directory: Path) -> None:
     child = os.fork()
     if child == 0:
-        RunFolder(folder).lock().__enter__()
+        RunDirectory(directory).lock().__enter__()
         os.kill(os.getpid(), signal.SIGKILL)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-    with RunFolder(folder).lock():
+    with RunDirectory(directory).lock():
         pass
 
 
@@ -353,31 +353,31 @@ def test_a_vocabulary_that_turns_out_larger_is_a_mistake(corpus: Path, tmp_path:
         quiet(spec(corpus), tmp_path / "run", ["tokenizer={name: char}", "model.vocab_size=3"])
 
 
-def test_a_run_whose_plugin_is_missing_says_what_to_install(folder: Path) -> None:
-    text = (folder / "spec.yaml").read_text().replace("name: rms", "name: strange")
-    (folder / "spec.yaml").write_text(text)
-    found = json.loads((folder / "provenance.json").read_text())
+def test_a_run_whose_plugin_is_missing_says_what_to_install(directory: Path) -> None:
+    text = (directory / "spec.yaml").read_text().replace("name: rms", "name: strange")
+    (directory / "spec.yaml").write_text(text)
+    found = json.loads((directory / "provenance.json").read_text())
     found["components"]["norm strange"] = "gptkit-strange==1.4"
-    (folder / "provenance.json").write_text(json.dumps(found))
+    (directory / "provenance.json").write_text(json.dumps(found))
     with pytest.raises(RequirementError) as caught:
-        gptkit.load(folder)
+        gptkit.load(directory)
     assert "norm strange from gptkit-strange==1.4" in caught.value.message
     assert "pip install 'gptkit-strange==1.4'" in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["tokenizer", "checkpoints", "spec.yaml"])
-def test_a_run_with_a_part_missing_is_told(folder: Path, name: str) -> None:
-    path = folder / name
+def test_a_run_with_a_part_missing_is_told(directory: Path, name: str) -> None:
+    path = directory / name
     if path.is_dir():
         shutil.rmtree(path)
     else:
         path.unlink()
     with pytest.raises(CheckpointError) as caught:
-        gptkit.load(folder)
-    assert str(folder) in caught.value.message
+        gptkit.load(directory)
+    assert str(directory) in caught.value.message
 
 
-def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_missing_directory_is_reported(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such run"):
         gptkit.load(tmp_path / "nowhere")
 
@@ -410,7 +410,7 @@ def test_paths_count_from_the_spec_file(corpus: Path, tmp_path: Path, monkeypatc
     run = quiet(tmp_path / "specs" / "a.json", tmp_path / "run")
     monkeypatch.chdir(tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "data")
-    # From the run's own folder, with the place noted in its provenance.
+    # From the run's own directory, with the place noted in its provenance.
     assert gptkit.load(".").evaluate()["tokens"] > 100
     assert run.provenance["base"] == str(tmp_path / "specs")
 

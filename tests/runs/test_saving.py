@@ -14,7 +14,7 @@ import gptkit
 from gptkit.core.errors import CheckpointError, GptkitError, SpecError
 from gptkit.files import validate_data
 from gptkit.kinds.tokenizer import Tokenizer, TokenizerSpec
-from gptkit.runs.folder import RunFolder
+from gptkit.runs.directory import RunDirectory
 from gptkit.runs.run import Run
 from gptkit.runs.spec import ExperimentSpec
 
@@ -38,10 +38,10 @@ SPEC: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("trained")
-    (folder / "corpus.txt").write_text("the cat sat on a mat. " * 200)
-    gptkit.train(SPEC, folder / "run", [f"data.path={folder}/corpus.txt"], progress=False)
-    return folder / "run"
+    directory = tmp_path_factory.mktemp("trained")
+    (directory / "corpus.txt").write_text("the cat sat on a mat. " * 200)
+    gptkit.train(SPEC, directory / "run", [f"data.path={directory}/corpus.txt"], progress=False)
+    return directory / "run"
 
 
 @pytest.fixture
@@ -55,9 +55,9 @@ def changed(trained: Path) -> Run:
     return run
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+def contents(directory: Path) -> dict[str, bytes]:
+    files = (path for path in directory.rglob("*") if path.is_file() and path.name != ".lock")
+    return {path.relative_to(directory).as_posix(): path.read_bytes() for path in files}
 
 
 def require_same(one: Run, other: Run) -> None:
@@ -87,9 +87,9 @@ def test_a_saved_run_is_complete(changed: Run, tmp_path: Path) -> None:
         "checkpoints/step-00000000/model.safetensors",
         "checkpoints/step-00000000/state.json",
     }
-    folder = RunFolder(tmp_path / "saved")
-    assert {path.relative_to(folder.path).as_posix() for path in folder.own_files()} == set(contents(folder.path))
-    state = json.loads((folder.checkpoints / "step-00000000" / "state.json").read_text())
+    directory = RunDirectory(tmp_path / "saved")
+    assert {path.relative_to(directory.path).as_posix() for path in directory.own_files()} == set(contents(directory.path))
+    state = json.loads((directory.checkpoints / "step-00000000" / "state.json").read_text())
     assert state["optimizer"] is None
 
 
@@ -130,7 +130,7 @@ def test_a_run_is_replaced_only_when_it_is_asked_for(changed: Run, trained: Path
     before = contents(target)
     with pytest.raises(CheckpointError, match="already holds a run"):
         changed.save(target)
-    with RunFolder(target).lock(), pytest.raises(CheckpointError, match="being written to by another process"):
+    with RunDirectory(target).lock(), pytest.raises(CheckpointError, match="being written to by another process"):
         changed.save(target, overwrite=True)
     assert contents(target) == before
     changed.save(target, overwrite=True)
@@ -281,6 +281,6 @@ def test_a_tokenizer_json_gives_the_path_of_its_copy(tmp_path: Path) -> None:
     assert saved.spec.tokenizer.fit(iter(())).end_id == tokenizer.end_id
 
 
-def _saved(tokenizer: Tokenizer, spec: TokenizerSpec, folder: Path) -> Tokenizer:
-    tokenizer.save(folder)
-    return spec.load(folder)
+def _saved(tokenizer: Tokenizer, spec: TokenizerSpec, directory: Path) -> Tokenizer:
+    tokenizer.save(directory)
+    return spec.load(directory)

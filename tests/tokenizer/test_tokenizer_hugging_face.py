@@ -21,13 +21,13 @@ def random_text(seed: int) -> str:
     return "".join(random.Random(seed).choices(ALPHABET, k=200))
 
 
-def open_core(core: Core, folder: Path, **fields: Any) -> HuggingFaceTokenizer:
-    core.save(str(folder / "tokenizer.json"))
-    return open_folder(folder, **fields)
+def open_core(core: Core, directory: Path, **fields: Any) -> HuggingFaceTokenizer:
+    core.save(str(directory / "tokenizer.json"))
+    return open_directory(directory, **fields)
 
 
-def open_folder(folder: Path, **fields: Any) -> HuggingFaceTokenizer:
-    tokenizer = HuggingFaceSpec(path=str(folder), **fields).fit(iter(()))
+def open_directory(directory: Path, **fields: Any) -> HuggingFaceTokenizer:
+    tokenizer = HuggingFaceSpec(path=str(directory), **fields).fit(iter(()))
     assert isinstance(tokenizer, HuggingFaceTokenizer)
     return tokenizer
 
@@ -109,11 +109,11 @@ def test_start_and_end_come_from_the_config(byte_level: Core, tmp_path: Path) ->
     ours = open_core(byte_level, tmp_path)
     assert ours.start_id == byte_level.token_to_id("<|user|>")
     assert ours.encode("a") == byte_level.encode("a", add_special_tokens=False).ids  # and yet not by encode
-    assert open_folder(tmp_path, start_token="", end_token="").start_id is None
-    assert open_folder(tmp_path, start_token="", end_token="").end_id is None
+    assert open_directory(tmp_path, start_token="", end_token="").start_id is None
+    assert open_directory(tmp_path, start_token="", end_token="").end_id is None
     config.write_text(json.dumps({"bos_token": "<|user|>", "add_bos_token": False}))
-    assert open_folder(tmp_path).start_id is None
-    assert open_folder(tmp_path, start_token="<|user|>!").start_id == byte_level.token_to_id("<|user|>!")
+    assert open_directory(tmp_path).start_id is None
+    assert open_directory(tmp_path, start_token="<|user|>!").start_id == byte_level.token_to_id("<|user|>!")
 
 
 def test_an_end_that_the_file_does_not_mark_is_special_all_the_same(byte_level: Core, tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_an_end_that_the_file_does_not_mark_is_special_all_the_same(byte_level: 
     assert ours.special_tokens["<think>"] == ours.end_id == byte_level.token_to_id("<think>")
     assert ours.end_id not in ours.encode("a<think>")
     with pytest.raises(TokenizerError, match="start or end token '<none>'"):
-        open_folder(tmp_path, end_token="<none>")
+        open_directory(tmp_path, end_token="<none>")
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_the_chat_template_is_kept(byte_level: Core, tmp_path: Path, template: A
     assert isinstance(loaded, HuggingFaceTokenizer)
     assert loaded.chat_template == expected
     (tmp_path / "chat_template.jinja").write_text("from its own file")
-    assert open_folder(tmp_path).chat_template == "from its own file"
+    assert open_directory(tmp_path).chat_template == "from its own file"
 
 
 def test_what_changes_text_is_not_called_lossless(byte_level: Core, tmp_path: Path) -> None:

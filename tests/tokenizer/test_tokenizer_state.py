@@ -14,9 +14,9 @@ from gptkit.text.state import SavedState, write_state
 RANKS = {bytes((value,)): value + 1 for value in range(256)}
 
 
-def saved(folder: Path, ids: Any) -> SavedState:
-    write_state(folder, "bpe", {"ids": ids})
-    return SavedState(folder, "bpe")
+def saved(directory: Path, ids: Any) -> SavedState:
+    write_state(directory, "bpe", {"ids": ids})
+    return SavedState(directory, "bpe")
 
 
 def test_an_id_of_zero_is_read_back(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def gpt2_file(name: str) -> Path:
 
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """An empty cache, and no network; returns the cache's folder."""
+    """An empty cache, and no network; returns the cache's directory."""
 
     def refuse(*_: Any, **__: Any) -> None:
         raise OSError("no network in tests")

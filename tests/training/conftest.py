@@ -63,7 +63,7 @@ MakeTrainer = Callable[..., Trainer]
 
 @pytest.fixture
 def make_trainer(tmp_path: Path) -> MakeTrainer:
-    """A trainer into a folder below tmp_path; keywords that the training's spec has go there."""
+    """A trainer into a directory below tmp_path; keywords that the training's spec has go there."""
 
     def make(name: str = "run", **given: Any) -> Trainer:
         # `callbacks` are objects, as for the trainer; those of the spec are `spec_callbacks`.
@@ -83,9 +83,9 @@ def make_trainer(tmp_path: Path) -> MakeTrainer:
         }
         spec = TrainingSpec.model_validate({**defaults, **fields})
         model = given.pop("model", None) or make_model(given.pop("dropout", 0.2))
-        folder = tmp_path / name
-        folder.mkdir(exist_ok=True)
-        store = CheckpointStore(folder / "checkpoints", keep=spec.keep_checkpoints)
+        directory = tmp_path / name
+        directory.mkdir(exist_ok=True)
+        store = CheckpointStore(directory / "checkpoints", keep=spec.keep_checkpoints)
         arguments: dict[str, Any] = {"train": batch, "validation": validation, "checkpoints": store, **given}
         return Trainer(model, spec, **arguments)
 

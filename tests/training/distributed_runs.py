@@ -71,30 +71,30 @@ def spec(name: str, alone: bool, corpus: Path) -> dict[str, Any]:
     }
 
 
-def main(folder: Path, names: list[str]) -> None:
+def main(directory: Path, names: list[str]) -> None:
     torch.set_num_threads(1)
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count > 1:
         # Once for all cases: a process joins a group of its own in each training otherwise.
         torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=60))
-    corpus = folder / "corpus.txt"
+    corpus = directory / "corpus.txt"
     losses = {}
     for name in names:
-        given, run_folder = spec(name, count == 1, corpus), folder / f"{name}-{count}"
+        given, run_directory = spec(name, count == 1, corpus), directory / f"{name}-{count}"
         if name == "resumed":
             # From shards to replicas and back, with checkpoints in between.
             given["training"]["steps"] = 5
-            gptkit.train(given, run_folder, progress=False)
-            gptkit.resume(run_folder, ["training.steps=7", "training.parallel.shard=1"], progress=False)
-            run = gptkit.resume(run_folder, ["training.steps=10", f"training.parallel.shard={count}"], progress=False)
+            gptkit.train(given, run_directory, progress=False)
+            gptkit.resume(run_directory, ["training.steps=7", "training.parallel.shard=1"], progress=False)
+            run = gptkit.resume(run_directory, ["training.steps=10", f"training.parallel.shard={count}"], progress=False)
         else:
-            run = gptkit.train(given, run_folder, progress=False)
+            run = gptkit.train(given, run_directory, progress=False)
         with torch.no_grad():
             losses[name] = float(run.model(torch.arange(16)[None], torch.arange(1, 17)[None]).loss)
     if count > 1:
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
-    (folder / f"losses-{count}-{os.environ.get('RANK', '0')}.json").write_text(json.dumps(losses))
+    (directory / f"losses-{count}-{os.environ.get('RANK', '0')}.json").write_text(json.dumps(losses))
 
 
 if __name__ == "__main__":

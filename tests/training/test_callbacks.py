@@ -94,7 +94,7 @@ def test_the_averaged_weights_are_evaluated_sampled_and_saved(make_trainer: Make
     trainer = make_trainer(model=model, spec_callbacks=[EMA], callbacks=[look], write=write, sample_every=4)
     trainer.run()
     for step, checkpoint in ((8, "step-00000008"), (10, "step-00000010")):
-        path = trainer._checkpoints.folder / checkpoint
+        path = trainer._checkpoints.directory / checkpoint
         saved, trained = make_model(), make_model()
         load_weights(saved, path)
         load_weights(trained, path, training=True)

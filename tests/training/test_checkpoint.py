@@ -105,7 +105,7 @@ def test_only_the_newest_are_kept(store: CheckpointStore) -> None:
     for step in (10, 20, 30, 100_000_000):
         store.save(step, model, optimizer, {})
     assert store.steps() == [30, 100_000_000]
-    assert sorted(path.name for path in store.folder.iterdir()) == ["step-00000030", "step-100000000"]
+    assert sorted(path.name for path in store.directory.iterdir()) == ["step-00000030", "step-100000000"]
 
 
 def test_saving_a_step_again_replaces_it(store: CheckpointStore) -> None:
@@ -115,7 +115,7 @@ def test_saving_a_step_again_replaces_it(store: CheckpointStore) -> None:
     latest = store.latest()
     assert latest is not None
     assert read_state(latest)["training"] == {"turn": 2}
-    assert [path.name for path in store.folder.iterdir()] == ["step-00000005"]
+    assert [path.name for path in store.directory.iterdir()] == ["step-00000005"]
 
 
 class Killed(BaseException):
@@ -167,7 +167,7 @@ def test_whatever_kills_it_there_is_a_whole_checkpoint(tmp_path: Path, monkeypat
         assert state["step"] == 20
         load_weights(Bigram(), latest)
         store.save(30, *trained(), {})
-        assert [path.name for path in store.folder.iterdir()] == ["step-00000030"]
+        assert [path.name for path in store.directory.iterdir()] == ["step-00000030"]
 
 
 def test_a_full_disk_is_told_and_harms_nothing(store: CheckpointStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +183,7 @@ def test_a_full_disk_is_told_and_harms_nothing(store: CheckpointStore, monkeypat
             store.save(20, model, optimizer, {})
     assert store.steps() == [10]
     store.clean()
-    assert [path.name for path in store.folder.iterdir()] == ["step-00000010"]
+    assert [path.name for path in store.directory.iterdir()] == ["step-00000010"]
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])
@@ -273,17 +273,17 @@ def test_files_beside_a_checkpoint_stay_when_it_is_pruned_or_saved_again(store: 
     model, optimizer = trained()
     store.save(10, model, optimizer, {})
     (store.path(10) / "notes.txt").write_text("mine")
-    (store.folder / "best").mkdir()
-    (store.folder / "best" / "model.safetensors").write_text("mine")
-    (store.folder / ".step-mine").mkdir()
+    (store.directory / "best").mkdir()
+    (store.directory / "best" / "model.safetensors").write_text("mine")
+    (store.directory / ".step-mine").mkdir()
     store.save(10, model, optimizer, {})
     assert (store.path(10) / "notes.txt").read_text() == "mine"
     for step in (20, 30, 40):
         store.save(step, model, optimizer, {})
     assert store.steps() == [30, 40]
     assert [path.name for path in store.path(10).iterdir()] == ["notes.txt"]
-    assert (store.folder / "best" / "model.safetensors").read_text() == "mine"
-    assert sorted(path.name for path in store.folder.iterdir() if path.name.startswith(".")) == [".step-mine"]
+    assert (store.directory / "best" / "model.safetensors").read_text() == "mine"
+    assert sorted(path.name for path in store.directory.iterdir() if path.name.startswith(".")) == [".step-mine"]
     store.save(10, model, optimizer, {})
     assert (store.path(10) / "notes.txt").read_text() == "mine"
 

@@ -33,23 +33,23 @@ def launch(*arguments: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("distributed")
-    (folder / "corpus.txt").write_text(TEXT, encoding="utf-8")
-    launch(str(SCRIPT), str(folder), *CASES)
-    launch("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(SCRIPT), str(folder), *CASES)
-    return folder
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("distributed")
+    (directory / "corpus.txt").write_text(TEXT, encoding="utf-8")
+    launch(str(SCRIPT), str(directory), *CASES)
+    launch("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(SCRIPT), str(directory), *CASES)
+    return directory
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_two_processes_have_the_numbers_of_one(folder: Path, name: str) -> None:
-    checkpoints = [folder / f"{name}-{count}" / "checkpoints" / "step-00000010" for count in (1, 2)]
+def test_two_processes_have_the_numbers_of_one(directory: Path, name: str) -> None:
+    checkpoints = [directory / f"{name}-{count}" / "checkpoints" / "step-00000010" for count in (1, 2)]
     for file in checkpoints[0].glob("*.safetensors"):
         one, two = load_file(file), load_file(checkpoints[1] / file.name)
         assert one.keys() == two.keys()
         for key, tensor in one.items():
             assert torch.allclose(tensor, two[key], atol=1e-5), f"{file.name}: {key}"
-    rows = [(folder / f"{name}-{count}" / "metrics.jsonl").read_text().splitlines() for count in (1, 2)]
+    rows = [(directory / f"{name}-{count}" / "metrics.jsonl").read_text().splitlines() for count in (1, 2)]
     assert len(rows[0]) == len(rows[1]) == 11
     for one_row, two_row in zip(*rows, strict=True):
         numbers = [{k: v for k, v in json.loads(row).items() if k != "tokens_per_second"} for row in (one_row, two_row)]
@@ -58,6 +58,6 @@ def test_two_processes_have_the_numbers_of_one(folder: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_every_process_ends_with_the_whole_model(folder: Path, name: str) -> None:
-    losses = [json.loads((folder / f"losses-{file}.json").read_text())[name] for file in ("1-0", "2-0", "2-1")]
+def test_every_process_ends_with_the_whole_model(directory: Path, name: str) -> None:
+    losses = [json.loads((directory / f"losses-{file}.json").read_text())[name] for file in ("1-0", "2-0", "2-1")]
     assert losses == pytest.approx([losses[0]] * 3, rel=1e-5)

@@ -41,7 +41,7 @@ class Diary(Callback):
     def on_sample(self, step: int, text: str) -> None:
         self.events.append(("sample", step))
 
-    def on_checkpoint(self, step: int, folder: Path) -> None:
+    def on_checkpoint(self, step: int, directory: Path) -> None:
         self.events.append(("checkpoint", step))
 
     def on_end(self, step: int, error: BaseException | None) -> None:

@@ -34,7 +34,7 @@ class Notes(Tracker):
             raise RuntimeError("broken tracker")
         self.notes.append(f"{self.name} metrics {step}")
 
-    def on_checkpoint(self, step: int, folder: Path) -> None:
+    def on_checkpoint(self, step: int, directory: Path) -> None:
         self.notes.append(f"{self.name} checkpoint {step}")
 
     def on_end(self, step: int, error: BaseException | None) -> None:

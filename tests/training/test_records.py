@@ -33,8 +33,8 @@ from gptkit.training.seeds import derive
 from .conftest import MakeTrainer, make_model
 
 
-def start(folder: Path, step: int = 0) -> TrainingStart:
-    return TrainingStart(folder, step, 10, {})
+def start(directory: Path, step: int = 0) -> TrainingStart:
+    return TrainingStart(directory, step, 10, {})
 
 
 # -- trackers ------------------------------------------------------------------------------------------------------
@@ -67,8 +67,8 @@ class Keeping(Tracker):
     def on_sample(self, step: int, text: str) -> None:
         self.seen.append(("sample", step, text))
 
-    def on_checkpoint(self, step: int, folder: Path) -> None:
-        assert (folder / "model.safetensors").is_file()
+    def on_checkpoint(self, step: int, directory: Path) -> None:
+        assert (directory / "model.safetensors").is_file()
         self.seen.append(("checkpoint", step))
 
     def on_end(self, step: int, error: BaseException | None) -> None:

@@ -33,7 +33,7 @@ _Texts = Annotated[
     Field(min_length=1),
 ]
 Paths = _Texts
-"""One path or several, each a file, a folder or a glob."""
+"""One path or several, each a file, a directory or a glob."""
 Patterns = _Texts
 """One pattern for file names or several."""
 
@@ -41,8 +41,8 @@ Patterns = _Texts
 def find_files(paths: Sequence[str], patterns: Sequence[str], base: Path) -> list[Path]:
     """The files that paths stand for: in the order of the paths, sorted within each, and each file once.
 
-    Folders are searched at any depth for names that match `patterns`; links to folders are followed, in loops too,
-    since no folder is entered twice. Hidden files and folders count only when a path names them.
+    Directories are searched at any depth for names that match `patterns`; links to directories are followed, in loops too,
+    since no directory is entered twice. Hidden files and directories count only when a path names them.
 
     Raises:
         DataError: a path that leads to no file.
@@ -63,7 +63,7 @@ def _expand(written: str, patterns: Sequence[str], base: Path) -> list[Path]:
             f"{written}: the system has no home directory for {Path(written).parts[0]}",
             hint="Set data.path to the whole path; a directory whose name begins with ~ is written ./~name.",
         ) from None
-    if relative.name == "**":  # whether this takes files or folders depends on Python's version; a folder means both
+    if relative.name == "**":  # whether this takes files or directories depends on Python's version; a directory means both
         relative = relative.parent
     path = base / relative
     if path.is_file():
@@ -72,16 +72,16 @@ def _expand(written: str, patterns: Sequence[str], base: Path) -> list[Path]:
         files = _walk(path, patterns)
         if not files:
             raise DataError(
-                f"{path}: no file in this folder is named {' or '.join(patterns)}",
+                f"{path}: no file in this directory is named {' or '.join(patterns)}",
                 hint="Set `patterns` to the names that your files have, or give a file or a glob.",
             )
         return files
     if path.exists():
-        raise DataError(f"{path}: neither a file nor a folder")
+        raise DataError(f"{path}: neither a file nor a directory")
     if not glob.has_magic(written):
         raise DataError(
-            f"{path}: no such file or folder",
-            hint=f"Relative paths count from {base.resolve()}; write a file, a folder or a glob such as books/*.txt.",
+            f"{path}: file or directory not found",
+            hint=f"Relative paths count from {base.resolve()}; write a file, a directory or a glob such as books/*.txt.",
         )
     try:
         root = Path(relative.anchor) if relative.is_absolute() else base
@@ -98,20 +98,20 @@ def _expand(written: str, patterns: Sequence[str], base: Path) -> list[Path]:
     return files
 
 
-def _walk(folder: Path, patterns: Sequence[str]) -> list[Path]:
+def _walk(directory: Path, patterns: Sequence[str]) -> list[Path]:
     def unreadable(error: OSError) -> None:
         raise DataError(f"{error.filename}: {error.strerror}")
 
     files: list[Path] = []
     entered: set[str] = set()
     wanted = [pattern.lower() for pattern in patterns]
-    for here, folders, names in os.walk(folder, followlinks=True, onerror=unreadable):
+    for here, directories, names in os.walk(directory, followlinks=True, onerror=unreadable):
         real = os.path.realpath(here)
         if real in entered:
-            folders.clear()
+            directories.clear()
             continue
         entered.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        directories[:] = sorted(name for name in directories if not name.startswith("."))
         for name in names:
             if not name.startswith(".") and any(fnmatch.fnmatchcase(name.lower(), pattern) for pattern in wanted):
                 file = Path(here, name)

@@ -28,10 +28,10 @@ class JsonLinesDataSpec(DataSpec):
     """
 
     name: Literal["jsonl"] = "jsonl"
-    path: Paths = Field(("data",), description="A file, a folder, a glob such as corpus/*.jsonl, or a list of them.")
+    path: Paths = Field(("data",), description="A file, a directory, a glob such as corpus/*.jsonl, or a list of them.")
     patterns: Patterns = Field(
         ("*.jsonl", "*.ndjson", "*.jsonl.gz", "*.ndjson.gz"),
-        description="Names of the files that are taken from a folder, at any depth.",
+        description="Names of the files that are taken from a directory, at any depth.",
     )
     field: str = Field("text", min_length=1, description="Which field of an object is the text.")
     prompt_field: str | None = Field(

@@ -1,4 +1,4 @@
-"""Text files, folders and globs."""
+"""Text files, directories and globs."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _SPACE = re.compile(r"(?<=\S) (?=\S)")
 
 
 class TextDataSpec(DataSpec):
-    """Text files, folders of them, and globs; UTF-8, plain or gzipped.
+    """Text files, directories of them, and globs; UTF-8, plain or gzipped.
 
     Every file is a document, or several separated by `separator`. Line ends are read as line feeds, a byte order mark
     is dropped, and documents of white space only are skipped. A relative `path` is resolved against the
-    folder of the spec file, also where it is given by `--set`; for a shipped spec from the current folder.
+    directory of the spec file, also where it is given by `--set`; for a shipped spec from the current directory.
 
     Notes:
         A document of more than a million characters is handed on in pieces, so a file may be larger than memory. A
@@ -43,10 +43,10 @@ class TextDataSpec(DataSpec):
     """
 
     name: Literal["text"] = "text"
-    path: Paths = Field(("data",), description="A file, a folder, a glob such as books/*.txt, or a list of them.")
+    path: Paths = Field(("data",), description="A file, a directory, a glob such as books/*.txt, or a list of them.")
     patterns: Patterns = Field(
         ("*.txt", "*.md", "*.txt.gz", "*.md.gz"),
-        description="Names of the files that are taken from a folder, at any depth.",
+        description="Names of the files that are taken from a directory, at any depth.",
     )
     separator: str | None = Field(
         None,

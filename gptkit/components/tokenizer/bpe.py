@@ -55,7 +55,7 @@ def train_merges(texts: Iterator[str], pattern: str, vocab_size: int, min_freque
 class BpeTokenizer(RankTokenizer):
     """The runtime part."""
 
-    def to_spec(self, folder: Path) -> Mapping[str, Any]:
+    def to_spec(self, directory: Path) -> Mapping[str, Any]:
         return {"name": self.name, "vocab_size": self.vocab_size, "pattern": self.pattern, **self.special_fields()}
 
 
@@ -117,5 +117,5 @@ class BpeSpec(SpecialsSpec):
         ids = {token: len(ranks) + index for index, token in enumerate(specials)}
         return BpeTokenizer(self.name, pattern, ranks, ids, self.start_token, self.end_token)
 
-    def load(self, folder: Path) -> Tokenizer:
-        return BpeTokenizer.load(folder, self.name)
+    def load(self, directory: Path) -> Tokenizer:
+        return BpeTokenizer.load(directory, self.name)

@@ -36,11 +36,11 @@ class ByteTokenizer(NumberedTokenizer):
     def to_tokenizer_json(self) -> str:
         return tokenizer_json(self.byte_pairs(), self._specials)
 
-    def to_spec(self, folder: Path) -> Mapping[str, Any]:
+    def to_spec(self, directory: Path) -> Mapping[str, Any]:
         return {"name": "byte", **self.special_fields()}
 
-    def save(self, folder: Path) -> None:
-        write_state(folder, "byte", {"specials": list(self._specials), "start": self.start, "end": self.end})
+    def save(self, directory: Path) -> None:
+        write_state(directory, "byte", {"specials": list(self._specials), "start": self.start, "end": self.end})
 
 
 class ByteSpec(SpecialsSpec):
@@ -65,6 +65,6 @@ class ByteSpec(SpecialsSpec):
     def fit(self, texts: Iterator[str], *, base: Path = Path()) -> Tokenizer:
         return ByteTokenizer(self.specials(), self.start_token, self.end_token)
 
-    def load(self, folder: Path) -> Tokenizer:
-        state = SavedState(folder, self.name)
+    def load(self, directory: Path) -> Tokenizer:
+        state = SavedState(directory, self.name)
         return ByteTokenizer(state.texts("specials"), state.optional_text("start"), state.optional_text("end"))

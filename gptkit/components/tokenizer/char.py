@@ -71,12 +71,12 @@ class CharTokenizer(NumberedTokenizer):
             hint="Train on a corpus that has it, or choose `unknown: bytes` or `unknown: token`.",
         )
 
-    def to_spec(self, folder: Path) -> Mapping[str, Any]:
+    def to_spec(self, directory: Path) -> Mapping[str, Any]:
         return {"name": "char", "unknown": self.unknown, **self.special_fields([UNKNOWN])}
 
-    def save(self, folder: Path) -> None:
+    def save(self, directory: Path) -> None:
         state: dict[str, Any] = {"characters": self.characters, "unknown": self.unknown}
-        write_state(folder, "char", {**state, "specials": list(self._specials), "start": self.start, "end": self.end})
+        write_state(directory, "char", {**state, "specials": list(self._specials), "start": self.start, "end": self.end})
 
 
 class CharSpec(SpecialsSpec):
@@ -111,8 +111,8 @@ class CharSpec(SpecialsSpec):
         specials = self.specials() + ([UNKNOWN] if self.unknown == "token" else [])
         return CharTokenizer(sorted(found), self.unknown, specials, self.start_token, self.end_token)
 
-    def load(self, folder: Path) -> Tokenizer:
-        state = SavedState(folder, self.name)
+    def load(self, directory: Path) -> Tokenizer:
+        state = SavedState(directory, self.name)
         unknown = state.choice("unknown", get_args(Unknown))
         specials, start, end = state.texts("specials"), state.optional_text("start"), state.optional_text("end")
         return CharTokenizer(state.texts("characters"), unknown, specials, start, end)

@@ -143,14 +143,14 @@ class HuggingFaceTokenizer(Tokenizer):
     def to_tokenizer_json(self) -> str:
         return self.data.decode()
 
-    def to_spec(self, folder: Path) -> Mapping[str, Any]:
+    def to_spec(self, directory: Path) -> Mapping[str, Any]:
         # An empty text: no such token, whatever the files say.
-        return {"name": "hugging-face", "path": str(folder), "start_token": self.start or "", "end_token": self.end or ""}
+        return {"name": "hugging-face", "path": str(directory), "start_token": self.start or "", "end_token": self.end or ""}
 
-    def save(self, folder: Path) -> None:
-        write_bytes(folder / TOKENIZER_FILE, self.data)
+    def save(self, directory: Path) -> None:
+        write_bytes(directory / TOKENIZER_FILE, self.data)
         state = {"start": self.start, "end": self.end, "chat_template": self._chat_template}
-        write_state(folder, "hugging-face", {**state, "sha256_tokenizer": hashlib.sha256(self.data).hexdigest()})
+        write_state(directory, "hugging-face", {**state, "sha256_tokenizer": hashlib.sha256(self.data).hexdigest()})
 
 
 def _ids(core: Core, text: str) -> list[int]:
@@ -171,7 +171,7 @@ class HuggingFaceSpec(TokenizerSpec):
     """
 
     name: Literal["hugging-face"] = "hugging-face"
-    path: str = Field(min_length=1, description="A tokenizer.json, or the folder that holds one.")
+    path: str = Field(min_length=1, description="A tokenizer.json, or the directory that holds one.")
     start_token: str | None = Field(
         None, description="Special token put before a text; an empty text for none, nothing for what the files say."
     )
@@ -188,7 +188,7 @@ class HuggingFaceSpec(TokenizerSpec):
         except OSError as error:
             raise TokenizerError(
                 f"{path}: cannot be read ({error.strerror or error})",
-                hint="Give the path of a tokenizer.json, or of the folder that holds it.",
+                hint="Give the path of a tokenizer.json, or of the directory that holds it.",
             ) from None
         config = hub.read_config(path.parent)
         start, end = self.start_token, self.end_token
@@ -201,9 +201,9 @@ class HuggingFaceSpec(TokenizerSpec):
         except TokenizerError as error:
             raise TokenizerError(f"{path}: {error.message}", hint=error.hint) from None
 
-    def load(self, folder: Path) -> Tokenizer:
-        state = SavedState(folder, self.name)
-        path = folder / TOKENIZER_FILE
+    def load(self, directory: Path) -> Tokenizer:
+        state = SavedState(directory, self.name)
+        path = directory / TOKENIZER_FILE
         start, end, template = (state.optional_text(key) for key in ("start", "end", "chat_template"))
         data = read_bytes(path)
         if hashlib.sha256(data).hexdigest() != state.text("sha256_tokenizer"):

@@ -21,7 +21,7 @@ _VOCAB_SIZES = {"gpt2": 50_257, "r50k_base": 50_257, "p50k_base": 50_281, "cl100
 class TiktokenTokenizer(RankTokenizer):
     """The runtime part."""
 
-    def to_spec(self, folder: Path) -> Mapping[str, Any] | None:
+    def to_spec(self, directory: Path) -> Mapping[str, Any] | None:
         # gpt2 and r50k_base are the same, and no other two have one size.
         encoding = next((name for name, size in _VOCAB_SIZES.items() if size == self.vocab_size), None)
         return None if encoding is None else {"name": self.name, "encoding": encoding}
@@ -62,5 +62,5 @@ class TiktokenSpec(TokenizerSpec):
         end = END if END in known.special_tokens else None
         return TiktokenTokenizer(self.name, known.pattern, found, known.special_tokens, end=end)
 
-    def load(self, folder: Path) -> Tokenizer:
-        return TiktokenTokenizer.load(folder, self.name)
+    def load(self, directory: Path) -> Tokenizer:
+        return TiktokenTokenizer.load(directory, self.name)

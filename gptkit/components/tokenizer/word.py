@@ -87,14 +87,14 @@ class WordTokenizer(NumberedTokenizer):
                 ids += character.encode() if token is None else (token,)
         return ids
 
-    def to_spec(self, folder: Path) -> Mapping[str, Any]:
+    def to_spec(self, directory: Path) -> Mapping[str, Any]:
         options = {"fallback": self.fallback, "whitespace": self.whitespace, "lowercase": self.lowercase}
         return {"name": "word", **options, **self.special_fields([UNKNOWN])}
 
-    def save(self, folder: Path) -> None:
+    def save(self, directory: Path) -> None:
         state: dict[str, Any] = {"fallback": self.fallback, "whitespace": self.whitespace, "lowercase": self.lowercase}
         state |= {"specials": list(self._specials), "start": self.start, "end": self.end, "words": self.words}
-        write_state(folder, "word", state)
+        write_state(directory, "word", state)
 
 
 class WordSpec(SpecialsSpec):
@@ -172,8 +172,8 @@ class WordSpec(SpecialsSpec):
             self.end_token,
         )
 
-    def load(self, folder: Path) -> Tokenizer:
-        state = SavedState(folder, self.name)
+    def load(self, directory: Path) -> Tokenizer:
+        state = SavedState(directory, self.name)
         return WordTokenizer(
             state.texts("words"),
             state.choice("fallback", get_args(Fallback)),

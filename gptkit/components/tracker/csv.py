@@ -58,7 +58,7 @@ class CSVTracker(Tracker):
         self.columns = ["step"]
 
     def on_start(self, start: TrainingStart) -> None:
-        self.file = start.folder / self.file
+        self.file = start.directory / self.file
         if self.file.exists() and not self._is_table():
             raise FileError(f"{self.file} is not a table of this tracker, and is not replaced", hint="Move it.")
         # What was written after the step that the training continues from will be written again.

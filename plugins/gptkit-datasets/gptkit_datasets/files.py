@@ -36,12 +36,12 @@ def file_format(path: Path) -> str | None:
 
 
 def is_saved(path: Path) -> bool:
-    """Whether a folder was written by a data set's `save_to_disk`."""
+    """Whether a directory was written by a data set's `save_to_disk`."""
     return (path / "state.json").is_file() or (path / "dataset_dict.json").is_file()
 
 
 def find(patterns: Sequence[str], base: Path) -> list[Path]:
-    """The files, and folders written by `save_to_disk`, that patterns stand for; each once, sorted within a pattern.
+    """The files, and directories written by `save_to_disk`, that patterns stand for; each once, sorted within a pattern.
 
     Raises:
         DataError: a pattern that leads nowhere, or to a file of another format.
@@ -52,7 +52,7 @@ def find(patterns: Sequence[str], base: Path) -> list[Path]:
         if not here:
             raise DataError(
                 f"{base / pattern}: nothing here ends in {', '.join(FORMATS)}",
-                hint=f"Relative paths count from {base.resolve()}; write a file, a folder or or a glob: corpus/*.parquet.",
+                hint=f"Relative paths count from {base.resolve()}; write a file, a directory or a glob: corpus/*.parquet.",
             )
         found.update(dict.fromkeys(here))
     return list(found)
@@ -65,20 +65,20 @@ def _expand(pattern: str, base: Path) -> Iterator[Path]:
             raise DataError(f"{path}: a file of this kind cannot be read", hint=f"Files end in {', '.join(FORMATS)}.")
         yield path
     elif path.is_dir():
-        yield from _folder(path)
+        yield from _directory(path)
     elif glob.has_magic(pattern):
         # Path.glob would refuse patterns from the root.
         for match in sorted(glob.glob(str(path), recursive=True)):  # noqa: PTH207
             matched = Path(match)
             if matched.is_dir():
-                yield from _folder(matched)
+                yield from _directory(matched)
             elif file_format(matched):
                 yield matched
     else:
-        raise DataError(f"{path}: no such file or folder", hint=f"Relative paths count from {base.resolve()}.")
+        raise DataError(f"{path}: file or directory not found", hint=f"Relative paths count from {base.resolve()}.")
 
 
-def _folder(path: Path) -> Iterator[Path]:
+def _directory(path: Path) -> Iterator[Path]:
     if is_saved(path):
         yield path
         return
@@ -86,7 +86,7 @@ def _folder(path: Path) -> Iterator[Path]:
         if inner.name.startswith("."):
             continue
         if inner.is_dir():
-            yield from _folder(inner)
+            yield from _directory(inner)
         elif file_format(inner):
             yield inner
 

@@ -17,7 +17,7 @@ __all__ = ["hub_commit", "hub_rows", "rows_of"]
 
 
 def rows_of(path: Path, split: str, streaming: bool) -> Iterator[Mapping[str, Any]]:
-    """The rows of a file, or of a folder written by `save_to_disk`.
+    """The rows of a file, or of a directory written by `save_to_disk`.
 
     Raises:
         DataError: it cannot be read.

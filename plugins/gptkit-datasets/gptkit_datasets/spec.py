@@ -40,7 +40,7 @@ class DatasetsSpec(DataSpec):
     """
 
     name: Literal["datasets"] = "datasets"
-    files: Paths = Field(("data",), description="A file, a folder, a glob such as corpus/*.parquet, or a list of them.")
+    files: Paths = Field(("data",), description="A file, a directory, a glob such as corpus/*.parquet, or a list of them.")
     repository: str | None = Field(None, min_length=1, description="A data set of the Hub, in the place of files.")
     subset: str | None = Field(None, min_length=1, description="Which of the repository's configurations.")
     split: str = Field("train", min_length=1, description="Which split of a repository or of a saved data set.")

@@ -112,7 +112,7 @@ def test_the_fingerprint_follows_content_and_choices(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"files": "missing.parquet"}, "no such file or folder"),
+        ({"files": "missing.parquet"}, "file or directory not found"),
         ({"files": "none/*.parquet"}, "nothing here ends in"),
         ({"files": "notes.txt"}, "a file of this kind cannot be read"),
         ({"files": "a.parquet", "field": "body"}, "a.parquet: row 1: no column 'body'; there is 'text', 'n'"),

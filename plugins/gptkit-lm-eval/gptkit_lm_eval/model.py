@@ -44,7 +44,7 @@ class GptkitLM(TemplateLM):
     """A run as a model of the harness.
 
     Args:
-        run: the run, or its folder.
+        run: the run, or its directory.
         step: which checkpoint; the newest by default.
         device: where the model is put: auto, cpu, cuda or mps. A run that is given stays where it is.
         batch_size: number of texts per batch; 8 if it is not a number.
@@ -97,7 +97,7 @@ class GptkitLM(TemplateLM):
 
     @property
     def tokenizer_name(self) -> str:
-        return f"{self.run.folder.name}-{self.run.spec.tokenizer.name}"
+        return f"{self.run.directory.name}-{self.run.spec.tokenizer.name}"
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
         start = self._tokens.start_id
@@ -107,7 +107,7 @@ class GptkitLM(TemplateLM):
     def get_model_info(self) -> dict[str, Any]:
         """What the harness keeps with its results."""
         return {
-            "run": str(self.run.folder),
+            "run": str(self.run.directory),
             "step": self.run.step,
             "model_num_parameters": sum(parameter.numel() for parameter in self.model.parameters()),
         }

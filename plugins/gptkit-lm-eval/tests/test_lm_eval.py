@@ -20,11 +20,11 @@ CONTEXT = 24
 TEXT = "the cat sat on the mat and the dog lay on the rug. one two three four five six. "
 
 
-def train(folder: Path, tokenizer: str = "{name: bpe, vocab_size: 290}", **model: Any) -> gptkit.Run:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "text.txt").write_text(TEXT * 40, encoding="utf-8")
+def train(directory: Path, tokenizer: str = "{name: bpe, vocab_size: 290}", **model: Any) -> gptkit.Run:
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "text.txt").write_text(TEXT * 40, encoding="utf-8")
     parts = {"d_model": 16, "n_layers": 1, "context_length": CONTEXT, "attention": {"name": "multi-head", "n_heads": 2}}
-    (folder / "gpt.yaml").write_text(
+    (directory / "gpt.yaml").write_text(
         f"""
         tokenizer: {tokenizer}
         model: {json.dumps({**parts, **model})}
@@ -33,7 +33,7 @@ def train(folder: Path, tokenizer: str = "{name: bpe, vocab_size: 290}", **model
         """,
         encoding="utf-8",
     )
-    return gptkit.train(str(folder / "gpt.yaml"), str(folder / "run"))
+    return gptkit.train(str(directory / "gpt.yaml"), str(directory / "run"))
 
 
 @pytest.fixture(scope="module")
@@ -229,7 +229,7 @@ def test_the_harness_evaluates_a_run(run: gptkit.Run, tmp_path: Path, monkeypatc
         "doc_to_target": "{{question}}",
         "metric_list": [{"metric": "word_perplexity"}],
     }
-    model = get_model("gptkit").create_from_arg_string(f"run={run.folder}", {"batch_size": "4", "device": "cpu"})
+    model = get_model("gptkit").create_from_arg_string(f"run={run.directory}", {"batch_size": "4", "device": "cpu"})
     assert isinstance(model, GptkitLM)
     assert model.batch_size == 4
     manager = TaskManager(include_defaults=False)
@@ -237,4 +237,4 @@ def test_the_harness_evaluates_a_run(run: gptkit.Run, tmp_path: Path, monkeypatc
     assert found is not None
     assert found["results"]["choose"]["acc,none"] == 1.0
     assert 1 < found["results"]["spell"]["word_perplexity,none"] < 1e6
-    assert found["config"]["run"] == str(run.folder)
+    assert found["config"]["run"] == str(run.directory)

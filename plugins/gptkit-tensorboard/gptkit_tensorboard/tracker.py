@@ -27,7 +27,7 @@ class TensorBoardSpec(TrackerSpec):
     """
 
     name: Literal["tensorboard"] = "tensorboard"
-    folder: str = Field("tensorboard", min_length=1, description="Where the files go; relative to the run's folder.")
+    directory: str = Field("tensorboard", min_length=1, description="Where the files go; relative to the run's directory.")
     samples: bool = Field(True, description="Record the samples generated during training.")
     flush_seconds: int = Field(10, ge=1, description="How long numbers may wait before they are on disk.")
 
@@ -46,10 +46,10 @@ class TensorBoardTracker(Tracker):
         # Imported here: it takes a second, which no other command is to wait for.
         from torch.utils.tensorboard import SummaryWriter
 
-        folder: Path = start.folder / self.spec.folder
+        directory: Path = start.directory / self.spec.directory
         # Steps after the resumed one will be recorded again.
         purge = start.step + 1 if start.step else None
-        self._writer = SummaryWriter(str(folder), purge_step=purge, flush_secs=self.spec.flush_seconds)
+        self._writer = SummaryWriter(str(directory), purge_step=purge, flush_secs=self.spec.flush_seconds)
         self._writer.add_text("spec", _fenced(json.dumps(start.spec, indent=2, ensure_ascii=False), "json"), start.step)
 
     def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:

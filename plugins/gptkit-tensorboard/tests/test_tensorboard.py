@@ -22,12 +22,12 @@ def tracker(**fields: Any) -> Tracker:
     return spec.build()
 
 
-def start(folder: Path, step: int = 0) -> TrainingStart:
-    return TrainingStart(folder, step, 10, {"model": {"d_model": 8}, "name": "naïve"})
+def start(directory: Path, step: int = 0) -> TrainingStart:
+    return TrainingStart(directory, step, 10, {"model": {"d_model": 8}, "name": "naïve"})
 
 
-def read(folder: Path) -> EventAccumulator:
-    events = EventAccumulator(str(folder))
+def read(directory: Path) -> EventAccumulator:
+    events = EventAccumulator(str(directory))
     events.Reload()
     return events
 
@@ -72,7 +72,7 @@ def test_a_resumed_training_replaces_what_came_after_its_checkpoint(tmp_path: Pa
 
 
 def test_directory_can_be_set_and_samples_disabled(tmp_path: Path) -> None:
-    chosen = tracker(folder="logs/one", samples=False)
+    chosen = tracker(directory="logs/one", samples=False)
     chosen.on_start(start(tmp_path))
     chosen.on_sample(1, "text")
     chosen.on_metrics(1, {"loss": math.inf})

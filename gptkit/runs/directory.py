@@ -37,16 +37,16 @@ from gptkit.runs.lock import Lock
 from gptkit.runs.placing import Placement
 from gptkit.runs.spec import ExperimentSpec
 
-__all__ = ["RunFolder"]
+__all__ = ["RunDirectory"]
 
 WRITTEN_IN_TRAINING = ("metrics.jsonl", "samples.txt", "loss.png")
 _OWN_FILES = ("spec.yaml", "provenance.json", *WRITTEN_IN_TRAINING)
-_OWN_FOLDERS = ("tokenizer", "data", "checkpoints")
+_OWN_DIRECTORIES = ("tokenizer", "data", "checkpoints")
 _HEAD = "# Written by gptkit "
 
 
-class RunFolder:
-    """Paths of a run's folder, and what is read from and written into it."""
+class RunDirectory:
+    """Paths of a run's directory, and what is read from and written into it."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -143,7 +143,7 @@ class RunFolder:
                 f"{self.path} already holds a run, {reached}",
                 hint="Resume it (resume=True, --resume), replace it (overwrite=True, --overwrite), or choose another name.",
             )
-        names = (*_OWN_FILES, *_OWN_FOLDERS)
+        names = (*_OWN_FILES, *_OWN_DIRECTORIES)
         taken = [name for name in names if (self.path / name).exists() or (self.path / name).is_symlink()]
         if taken:
             raise CheckpointError(
