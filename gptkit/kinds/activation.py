@@ -15,7 +15,7 @@ __all__ = ["ActivationSpec"]
 
 
 class ActivationSpec(Component):
-    """The non-linearity of a feed-forward: elementwise, any shape to the same shape and dtype."""
+    """Nonlinearity of a feed-forward: elementwise; the result has the input's shape and dtype."""
 
     kind: ClassVar[str] = "activation"
 

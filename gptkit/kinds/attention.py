@@ -20,19 +20,19 @@ __all__ = ["AttentionSpec", "head_problems"]
 
 
 class AttentionSpec(Component):
-    """Mixes information across tokens: the one place where a token sees others.
+    """Attention: the part of a block that combines information of several tokens.
 
-    What must hold, for every position it accepts:
+    Requirements, for every position that it accepts:
         causality: the output at a position depends on its own and earlier tokens of the same row and document only;
         batch independence: a row's output does not depend on the other rows, nor on padding;
-        cache equivalence: prefill and single steps through a state give what one full call gives;
-        windows count tokens, the current one included.
+        cache equivalence: prefill and single steps with a state give the result of one full call;
+        attention windows are counted in tokens, the current one included.
 
-    It builds the relative position it is given (``context.parts.position``) for the head size that it rotates.
+    It builds the layer's relative position (``context.parts.position``) for the head size that it rotates.
 
     Declared capabilities:
         accepts: the hooks of a position that it applies, of `rotate`, `widen`, `bias`, `content_bias`, `value_bias`.
-        depends_on_place: a property, bool: with `position: none`, it still depends on where in the text tokens are.
+        depends_on_place: a property, bool: with `position: none`, the output still depends on the tokens' positions.
     """
 
     kind: ClassVar[str] = "attention"
@@ -45,16 +45,16 @@ class AttentionSpec(Component):
         return False
 
     def score_features(self, context: BuildContext) -> ScoreFeatures | None:
-        """What the attention asks of a backend; None without a softmax of scores, or where only building it can say."""
+        """Return what the attention requires of a backend; None without a softmax, or if it is known only when built."""
         return None
 
     @abstractmethod
     def build(self, context: BuildContext) -> Attention:
-        """The module, for context.d_model features."""
+        """Return the module, for context.d_model features."""
 
 
 def head_problems(context: BuildContext, heads: HeadShape) -> Iterator[Problem]:
-    """Why the layer's position cannot serve these heads, as problems of the attention."""
+    """Yield the reasons why the layer's position does not support these heads, as problems of the attention."""
     position = context.parts.position
     try:
         messages = list(position.head_problems(heads))

@@ -17,17 +17,17 @@ __all__ = ["AttentionBackendSpec", "ScoreFeatures"]
 
 @dataclass(frozen=True)
 class ScoreFeatures:
-    """What the softmax attention of a layer asks of a backend; known before anything is computed.
+    """Features that a layer's softmax attention requires of a backend, known before anything is computed.
 
     Attributes:
         bias: the position adds a term that depends on positions only, after the softcap.
-        score_function: this term also exists as a score function, as flex attention takes it.
+        score_function: this term also exists as a score function for flex attention.
         content_term: the position or the attention adds a term that depends on queries or keys, before the softcap.
-        added_term: the attention adds a term of its own, after the softcap.
+        added_term: the attention adds a term, after the softcap.
         value_term: the position adds a term to the values, from the attention weights.
         mixes_heads: scores or weights of several heads are mixed around the softmax.
         softcap: scores are capped.
-        sinks: each head has a logit that takes its share of the softmax.
+        sinks: each head has an additional logit in the softmax (attention sinks).
         dropout: attention weights are dropped in training.
         pattern: a pattern other than a window restricts which tokens may be attended (chunks, say).
     """
@@ -56,7 +56,7 @@ class ScoreFeatures:
         dropout: bool = False,
         pattern: bool = False,
     ) -> ScoreFeatures:
-        """The features of an attention with a relative position."""
+        """Return the features of an attention with a relative position."""
         return cls(
             bias="bias" in position.uses,
             score_function=position.score_function,
@@ -72,14 +72,14 @@ class ScoreFeatures:
 
 
 class AttentionBackendSpec(Component):
-    """Computes the softmax attention of a layer: softmax(mask + bias + softcap(scale · q kᵀ + content term)) v.
+    """Implementation of softmax attention: softmax(mask + bias + softcap(scale · q kᵀ + content term)) v.
 
-    All backends give the same result up to rounding; they differ in speed, memory, and in what they can express. The model's
-    field `attention_backend` selects one, which is settled for each layer when the model is assembled.
+    All backends compute the same result up to rounding; they differ in speed, memory, and supported features. The model's
+    field `attention_backend` selects one; the backend of each layer is determined when the model is assembled.
 
-    What must hold:
+    Requirements:
         the result equals that of `eager` for every layer whose features `limitation` accepts;
-        a feature that the backend cannot compute is named by `limitation`, never ignored.
+        `limitation` names every feature that the backend does not support; none is ignored.
     """
 
     kind: ClassVar[str] = "attention-backend"
@@ -87,12 +87,12 @@ class AttentionBackendSpec(Component):
 
     @abstractmethod
     def limitation(self, features: ScoreFeatures) -> str | None:
-        """What of a layer's features the backend cannot compute, as a noun phrase (``"a softcap"``); None for nothing."""
+        """Return an unsupported feature of a layer as a noun phrase (``"a softcap"``); None if all are supported."""
 
     def choice(self, features: ScoreFeatures) -> tuple[AttentionBackendSpec, str]:
-        """The backend that computes a layer with these features, and why, as a clause; by default this one."""
+        """Return the backend for a layer with these features, and the reason as a clause; by default this one."""
         return self, "selected by the spec"
 
     @abstractmethod
     def build(self) -> AttentionBackend:
-        """The object that computes attention. It has no parameters; one may serve all layers."""
+        """Return the object that computes attention. It has no parameters; several layers may share it."""

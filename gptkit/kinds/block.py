@@ -15,13 +15,13 @@ __all__ = ["BlockSpec"]
 
 
 class BlockSpec(Component):
-    """Joins one layer's attention, feed-forward and norms around the residual stream (the shortcut).
+    """Arrangement of one layer's attention, feed-forward and norms around the residual stream.
 
-    The parts are ``context.parts``; a block builds them and decides where norms, dropout and shortcuts go.
+    The parts are ``context.parts``; a block builds them and determines the order of norms, dropout and residual connections.
 
     Declared capabilities:
-        final_norm: a property, bool: whether a model whose last block this is needs a norm before its head; it gets one
-            unless the spec says otherwise. May depend on the block's fields.
+        final_norm: a property, bool: whether a model with this as its last block needs a norm before its head; it has one
+            unless the spec sets another. May depend on the block's fields.
     """
 
     kind: ClassVar[str] = "block"
@@ -29,7 +29,7 @@ class BlockSpec(Component):
 
     @property
     def final_norm(self) -> bool:
-        """Whether the block's output is left without a norm, so that the model needs one before its head."""
+        """Whether the block's output is not normalized, so that the model needs a norm before its head."""
         return True
 
     @abstractmethod

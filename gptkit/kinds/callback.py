@@ -21,12 +21,12 @@ __all__ = ["Callback", "CallbackSpec", "StepPlan", "Training"]
 
 @dataclass(frozen=True)
 class StepPlan:
-    """What one training step computes.
+    """Plan of one training step.
 
     Attributes:
         rate: the learning rate as a multiple of each parameter group's peak rate; the schedule's factor.
         batch_size: data windows in the batch, over all processes and accumulated parts.
-        length: tokens of each data window that are used, from its first on.
+        length: number of tokens of each data window that are used, from the first.
     """
 
     rate: float
@@ -45,7 +45,7 @@ class Training:
     Attributes:
         model: the model. Its parameters may be sharded over processes (`DTensor`); operations on them work as usual.
         optimizer: the optimizer of its parameters.
-        steps: the number of steps in all.
+        steps: the total number of steps.
         seed: the training's seed; derive randomness from it and the step.
     """
 
@@ -56,7 +56,7 @@ class Training:
 
 
 class Callback:
-    """Takes part in a training. Every method does nothing by default; an exception ends the training.
+    """Base class of training callbacks. Every method does nothing by default; an exception ends the training.
 
     The order of calls is `setup`, `load_state_dict` (when a run is resumed), `on_start`; for each step `plan`,
     `on_step_start`, `on_gradients`, `on_step`, then what is due of `on_metrics`, `on_sample` and `on_checkpoint`; at the end
@@ -64,8 +64,8 @@ class Callback:
     A `step` counts the steps done so far, so that `plan` and `on_step_start` of the first step receive 0 and its `on_step`
     receives 1.
 
-    With several processes every process has the callback and calls it alike. A callback must not consume numbers from
-    global random generators; it derives its own from the seed and the step.
+    With several processes, every process has the callback and makes the same calls. A callback must not draw from global
+    random generators; it derives random numbers from the seed and the step.
     """
 
     def setup(self, training: Training) -> None:
@@ -79,20 +79,20 @@ class Callback:
         """Restore what `state_dict` returned when the checkpoint was saved."""
 
     def on_start(self, start: TrainingStart) -> None:
-        """Before the first step."""
+        """Called before the first step."""
 
     def plan(self, step: int, plan: StepPlan) -> StepPlan:
         """Return the plan of the next step, changed or not. A pure function of the step and the callback's state."""
         return plan
 
     def on_step_start(self, step: int) -> None:
-        """Before the batch is computed: change attributes of the model's modules here (the window of an attention, say)."""
+        """Called before the batch is computed: change attributes of modules here (an attention window, for example)."""
 
     def on_gradients(self, step: int) -> None:
-        """After the backward pass, before gradients are clipped and applied; they are in each parameter's `grad`."""
+        """Called after the backward pass, before gradients (each parameter's `grad`) are clipped and applied."""
 
     def on_step(self, step: int) -> None:
-        """After the optimizer's step. Must be cheap: the device may still be computing."""
+        """Called after the optimizer's step. Must be cheap: the device may still be computing."""
 
     def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         """Receive numbers after a step: `loss`, `learning_rate`, `tokens_per_second`, `validation_loss`, …"""
@@ -101,25 +101,25 @@ class Callback:
         """Receive a sample of generated text."""
 
     def on_checkpoint(self, step: int, directory: Path) -> None:
-        """After a checkpoint is complete on disk."""
+        """Called after a checkpoint is complete on disk."""
 
     def on_end(self, step: int, error: BaseException | None) -> None:
-        """After the last step, or when the training stopped early (`error`, KeyboardInterrupt included)."""
+        """Called after the last step, or when the training stopped early (`error`, KeyboardInterrupt included)."""
 
     def evaluation_weights(self) -> Mapping[str, Tensor] | None:
         """Return the weights to evaluate, sample and load the run with, by parameter name; None for those in training.
 
-        Parameters that are missing keep the values that are trained. At most one callback of a training may return some.
+        Missing parameters keep the trained values. At most one callback of a training may return weights.
         """
         return None
 
 
 class CallbackSpec(Component):
-    """Takes part in a training: reads and changes what a step computes, and may provide the weights to evaluate with.
+    """Training callback: reads and changes what a step computes, and may provide the weights to evaluate with.
 
-    Callbacks are named in a spec under `training.callbacks` and called in that order. Their state is in the checkpoints, so
-    a resumed run computes the numbers of an uninterrupted one. For metrics alone, a `tracker` suffices, whose
-    failure does not end the training.
+    Callbacks are listed in a spec under `training.callbacks` and called in that order. Their state is in the checkpoints, so
+    a resumed run computes the same numbers as an uninterrupted one. For metrics alone, use a `tracker`, whose failure does
+    not end the training.
     """
 
     kind: ClassVar[str] = "callback"

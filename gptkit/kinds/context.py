@@ -37,7 +37,7 @@ class LayerParts:
 
 @dataclass(frozen=True)
 class ParameterInfo:
-    """The parameter that an initializer fills.
+    """Description of a parameter that is being initialized.
 
     Attributes:
         name: its full name in the model, ``blocks.3.attention.qkv.weight``.
@@ -52,11 +52,11 @@ class ParameterInfo:
 
 @dataclass(frozen=True)
 class BuildContext:
-    """The surroundings of a component.
+    """Settings of the model and the layer for which a component is built.
 
     Attributes:
         d_model: width of the residual stream.
-        context_length: the longest sequence, in tokens, that the model is made for.
+        context_length: the maximum sequence length in tokens.
         n_layers: number of blocks.
         vocab_size: number of token ids; 0 while it is not known (before a tokenizer is trained).
         position: the model's own position, whose `embed` part the embedding applies.
@@ -64,8 +64,8 @@ class BuildContext:
         layer: the layer being built; for the head the model's own parts, with the index after the last layer; None for the
             embedding and the final norm.
         parameter: the parameter that is being initialized; None at any other time.
-        shared: modules that several layers hold in common; use `share`.
-        registry: where the model's components were looked up; None where that is what is installed.
+        shared: modules that several layers share; use `share`.
+        registry: the registry of the model's components; None for the installed ones.
     """
 
     d_model: int
@@ -80,18 +80,18 @@ class BuildContext:
     registry: Registry | None = field(default=None, repr=False, compare=False)
 
     def replace(self, **changes: Any) -> BuildContext:
-        """A copy with some attributes changed; `shared` stays the same store."""
+        """Return a copy with some attributes changed; `shared` remains the same mapping."""
         return dataclasses.replace(self, **changes)
 
     def share(self, key: Hashable, make: Callable[[], T]) -> T:
-        """The object stored under `key`, made on first request: for tables that layers have in common."""
+        """Return the object stored under `key`, created on first request: for tables that layers share."""
         if key not in self.shared:
             self.shared[key] = make()
         found: T = self.shared[key]
         return found
 
     def linear(self, d_in: int, d_out: int, *, bias: bool = True) -> nn.Linear:
-        """A linear projection of the layer's kind; a dense one outside of the layers. Use it in place of `nn.Linear`."""
+        """Return a linear projection of the layer's kind, dense outside of layers. Use it instead of `nn.Linear`."""
         if self.layer is None or self.layer.linear is None:
             from torch import nn
 
@@ -105,10 +105,10 @@ class BuildContext:
 
     @property
     def parts(self) -> LayerParts:
-        """The layer being built.
+        """Components of the layer that is being built.
 
         Raises:
-            ValueError: outside a layer, where there is none.
+            ValueError: the component is built outside of a layer.
         """
         if self.layer is None:
             raise ValueError("this component belongs inside a layer, but was built without one (context.layer is None)")

@@ -18,20 +18,20 @@ __all__ = ["DataSpec", "Document"]
 
 @dataclass(frozen=True)
 class Document:
-    """One text of a corpus, or a piece of one that is too long to hold in memory.
+    """One text of a corpus, or a piece of a text that is too long to hold in memory.
 
     Attributes:
         text: the text.
-        source: where it came from, for messages.
-        ends: False if the next `Document` continues this one. No end token is added between such pieces and
-            they stay on one side of the split. Cut them where a tokenizer would cut too: at the end of a line, say.
-        masked: the parts of the text that are read but not learnt, such as prompts: pairs (start, end) of character
-            offsets, half-open, sorted and not overlapping. They take no part in the loss. A token is masked if all of its
-            bytes are, so the tokens are those of the text without a mask; where a tokenizer is not lossless, masked and
-            other parts are encoded separately. Start and end tokens are never masked.
+        source: its source (file and line, for example), for messages.
+        ends: False if the next `Document` continues this one. No end token is added between such pieces, and they belong
+            to the same side of the split. Split them where a tokenizer would split too, at the end of a line for example.
+        masked: the parts of the text that are excluded from the loss, such as prompts: pairs (start, end) of character
+            offsets, half-open, sorted and not overlapping. A token is masked if all of its bytes are, so the tokens are
+            those of the text without a mask; if a tokenizer is not lossless, masked and other parts are encoded
+            separately. Start and end tokens are never masked.
 
     Raises:
-        DataError: `masked` is not of that form.
+        DataError: `masked` is not of this form.
     """
 
     text: str
@@ -52,15 +52,14 @@ class Document:
 
 
 class DataSpec(Component):
-    """Where the text comes from, how it is split, and how windows are cut from it.
+    """Corpus: the source of documents, their split into training and validation, and the sampling of data windows.
 
-    Documents come in the same order every time. Tokens of all documents are concatenated, each document
-    opened by the tokenizer's start token and closed by its end token, where it has them (one token between two documents
-    where both are the same); a data window is `training.window` tokens of it (the context length by default), its targets
-    the same shifted by one.
+    Documents are read in the same order every time. Tokens of all documents are concatenated; each document is preceded by
+    the tokenizer's start token and followed by its end token, if it has them (one token between two documents if both are
+    the same). A data window is `training.window` of these tokens (by default the context length); its targets are the same
+    tokens shifted by one.
 
-    Which side of the split a document falls on depends on its text alone, not on its place, and copies of a text fall on
-    the same side.
+    The side of the split depends on a document's text only, not on its location, so copies of a text are on the same side.
     """
 
     kind: ClassVar[str] = "data"
@@ -74,7 +73,7 @@ class DataSpec(Component):
     )
     windows: Literal["random", "ordered"] = Field(
         "random",
-        description="Training windows: crops at random places, or one after the other, `stride` tokens apart.",
+        description="Training windows: at random offsets, or in order, `stride` tokens apart.",
     )
     stride: int | None = Field(
         None,
@@ -88,19 +87,19 @@ class DataSpec(Component):
 
     @abstractmethod
     def documents(self, base: Path) -> Iterator[Document]:
-        """The texts, streamed. Relative paths count from `base`, the directory of the spec file.
+        """Yield the documents. Relative paths are relative to `base`, the directory of the spec file.
 
         Raises:
-            DataError: nothing there, or not readable; says which file and line.
+            DataError: a file is missing or cannot be read; names the file and the line.
         """
 
     @abstractmethod
     def fingerprint(self, base: Path) -> str:
-        """A short text that changes when the documents or their masks do: prepared tokens are used again while it stays
-        the same.
+        """Return a short text that changes when the documents or their masks change.
 
-        It must be much cheaper than reading a large corpus (file sizes and times, say).
+        Prepared tokens are reused while it is the same. It must be much cheaper than reading a large corpus: use file sizes
+        and modification times, for example.
 
         Raises:
-            DataError: nothing there.
+            DataError: a file is missing.
         """

@@ -15,11 +15,11 @@ __all__ = ["EmbeddingSpec"]
 
 
 class EmbeddingSpec(Component):
-    """Turns token ids into vectors, and applies the absolute part of the model's position (``context.position``)."""
+    """Token embedding, which also applies the absolute part of the model's position (``context.position``)."""
 
     kind: ClassVar[str] = "embedding"
     runtime: ClassVar[str] = "gptkit.nn.embedding:Embedding"
 
     @abstractmethod
     def build(self, context: BuildContext) -> Embedding:
-        """The module, for context.vocab_size ids and context.d_model features."""
+        """Return the module, for context.vocab_size ids and context.d_model features."""

@@ -1,4 +1,4 @@
-"""Reading of an external model's configuration: every key is understood, known to be harmless, or refused."""
+"""Reading of an external model's configuration: every key is read, listed as harmless, or refused."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _INERT: Mapping[str, tuple[Any, ...]] = {
     "tf_legacy_loss": (False,),
     "tie_encoder_decoder": (False,),
 }
-"""Keys of every model, with the values that change nothing."""
+"""Keys of every model, with the values that do not change the computation."""
 
 _REQUIRED: Any = object()
 MAX_NUMBER, MAX_LAYERS = 2**32, 10_000

@@ -37,7 +37,7 @@ class Layout(ABC):
 
 @dataclass(frozen=True)
 class Rule:
-    """Which external tensors a native tensor corresponds to.
+    """Correspondence of a native tensor to external tensors.
 
     In names, ``*`` stands for the index of the layer, and ``{q,k,v}`` lists several tensors. The suffixes ``.weight`` and
     ``.bias`` are omitted where they are the same on both sides. Native experts, and norms of single heads, are stacked in
@@ -47,7 +47,7 @@ class Rule:
     Attributes:
         native: the native name: ``blocks.*.attention.qkv``.
         external: the external name: ``model.layers.*.self_attn.{q,k,v}_proj``.
-        layout: how the elements are arranged; None where both are the same.
+        layout: the arrangement of the elements; None if both are the same.
     """
 
     native: str
@@ -71,7 +71,7 @@ class Rule:
 
 
 def expand(name: str) -> Iterator[str]:
-    """``a.{b,c}`` stands for ``a.b`` and ``a.c``."""
+    """Yield the alternatives of a name in braces: ``a.b`` and ``a.c`` for ``a.{b,c}``."""
     before, brace, rest = name.partition("{")
     if not brace:
         yield name
@@ -82,21 +82,21 @@ def expand(name: str) -> Iterator[str]:
 
 
 class FamilySpec(Component):
-    """Maps the configuration and the tensor names of an external model family to a native model, and back.
+    """External model family: maps its configuration and tensor names to a native model, and back.
 
-    The two directions are checked against each other: a model is exported only if the configuration that is written reads
-    back as the same model. So `config` may be written plainly; what a family cannot express is detected.
+    A model is exported only if reading the written configuration returns the same model. Therefore `config` needs no checks:
+    a model that the family cannot express is detected.
 
     Class variables:
         model_type: the value of this key in config.json.
-        model_types: further values of `model_type` that the family reads; an export has `model_type`.
+        model_types: other values of `model_type` that the family reads; exports use `model_type`.
         architecture: the class of transformers that loads such a model.
         prefix: the prefix of tensor names in a model with a head, missing in files of the bare decoder.
         rank: families of a lower rank are tried first when a model is exported; the most common ones have it.
         harmless: keys of the configuration that do not affect logits, besides those of every family.
         prefixes: prefixes of tensor names in files of larger models, and those that replace them. A multimodal model has the
             configuration of its language model below `text_config`, which alone is read, and its tensors under a prefix.
-        ignored: patterns (regular expressions) of tensors that hold nothing learned: masks, frequency tables.
+        ignored: patterns (regular expressions) of tensors without learned values: masks, frequency tables.
     """
 
     kind: ClassVar[str] = "family"
@@ -114,7 +114,7 @@ class FamilySpec(Component):
         """Return the model's spec, as plain data, for a configuration.
 
         Raises:
-            ExternalModelError: a value requires what gptkit does not support.
+            ExternalModelError: a value requires a feature that gptkit does not support.
         """
 
     @abstractmethod

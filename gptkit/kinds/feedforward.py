@@ -16,10 +16,10 @@ __all__ = ["FeedForwardSpec"]
 
 
 class FeedForwardSpec(Component):
-    """The part of a block that is applied to every token by itself.
+    """Feed-forward: the part of a block that is applied to every token separately.
 
-    The output at a position depends on the input at that position only (and on token ids and losses through
-    `forward`, for components that say so). A feed-forward may contain feed-forwards (experts).
+    The output at a position depends on the input at that position only (and on token ids through the forward context, for
+    components that declare it). A feed-forward may contain feed-forwards (experts).
     """
 
     kind: ClassVar[str] = "feedforward"
@@ -27,13 +27,13 @@ class FeedForwardSpec(Component):
 
     @abstractmethod
     def build(self, context: BuildContext) -> FeedForward:
-        """The module, for context.d_model features."""
+        """Return the module, for context.d_model features."""
 
     def build_stacked(self, context: BuildContext, n_experts: int) -> StackedFeedForward | None:
-        """The experts of a mixture as one module with stacked weights, or None if this feed-forward has no such form.
+        """Return the experts of a mixture as one module with stacked weights, or None if this form is not supported.
 
-        Experts without a stacked form are modules from `build`, one per expert: correct everywhere, but slower, since
-        outside of the CPU and in compiled models each processes as many rows as there are tokens. With a stacked form, all
-        experts' products are one operation; build it from `gptkit.nn.stacked.StackedLinear`. Both must compute the same.
+        Experts without a stacked form are modules from `build`, one per expert. They are slower, since on accelerators and
+        in compiled models each processes as many rows as there are tokens. With a stacked form, the products of all experts
+        are one operation; build it from `gptkit.nn.stacked.StackedLinear`. Both forms must compute the same result.
         """
         return None

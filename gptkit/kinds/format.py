@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 Progress = Callable[[int, int], None]
-"""Receives the number of bytes that are written and the number of all."""
+"""Progress callback: receives the number of bytes written and the total number of bytes."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ class TensorEntry:
 
 
 class Tensors(Protocol):
-    """Stored tensors by name; each is read when it is asked for."""
+    """Stored tensors by name; each is read on request."""
 
     @property
     def entries(self) -> Mapping[str, TensorEntry]:
-        """Every tensor's shape and dtype."""
+        """Shape and dtype of every tensor."""
 
     def get(self, name: str) -> Tensor:
         """Return one tensor."""
@@ -59,11 +59,11 @@ class Tensors(Protocol):
 
 @dataclass(frozen=True)
 class Detection:
-    """Whether a format recognises a path.
+    """Whether a format recognizes a path.
 
     Attributes:
-        score: 0 for no, 1 for certainly; the format with the highest score reads the path.
-        reason: why, as a clause that follows the path: ``has no config.json``.
+        score: confidence from 0 (no) to 1 (certain); the format with the highest score reads the path.
+        reason: the reason, as a clause that follows the path: ``has no config.json``.
     """
 
     score: float
@@ -76,8 +76,8 @@ class ExternalTokenizer:
 
     Attributes:
         spec: its spec as plain data: ``{"name": "hugging-face", "path": "…"}``.
-        files: contents of the files that the spec's `path` is to contain, for a tokenizer that is not stored as files of
-            its own; the importer writes them and sets `path`.
+        files: contents of the files in the spec's `path`, for a tokenizer that is not stored in separate files; the importer
+            writes them and sets `path`.
     """
 
     spec: Mapping[str, Any]
@@ -85,7 +85,7 @@ class ExternalTokenizer:
 
 
 class ExternalModel(ABC):
-    """A model as a format stores it, in the terms of its family: keys of its config.json, names of its tensors.
+    """External model as a format stores it, with its family's configuration keys and tensor names.
 
     Attributes:
         location: the path, for messages.
@@ -114,11 +114,11 @@ class ExternalModel(ABC):
         """Return the tokenizer.
 
         Raises:
-            ExternalModelError: the model has none, or one that cannot be read; says what to do.
+            ExternalModelError: the model has no tokenizer, or one that cannot be read; includes the remedy.
         """
 
     def token_settings(self) -> Mapping[str, Any]:
-        """Return what other programs read of the tokenizer and gptkit does not: padding, lengths, ids that end a text.
+        """Return settings of the tokenizer that only other programs read: padding, lengths, ids that end a text.
 
         The keys are those of tokenizer_config.json, and ``eos_token_id`` and ``pad_token_id`` of config.json.
         """
@@ -131,16 +131,16 @@ class ExternalModel(ABC):
 
 @dataclass(frozen=True)
 class NativeModel:
-    """A run's model, as `FormatSpec.write` receives it.
+    """Model of a run, the input of `FormatSpec.write`.
 
     Attributes:
-        name: the experiment's.
+        name: the experiment's name.
         spec: the model's spec (`gptkit.model.spec.ModelSpec`), with its vocabulary's size.
         tensors: the weights, under their native names.
-        tokenizer: the run's.
-        family: the name of the family that the model was imported as; None for others.
-        generation: defaults of generation that it was imported with.
-        token_settings: settings of the tokenizer that it was imported with (`ExternalModel.token_settings`).
+        tokenizer: the run's tokenizer.
+        family: the name of the family of an imported model; None for others.
+        generation: defaults of generation of an imported model.
+        token_settings: settings of the tokenizer of an imported model (`ExternalModel.token_settings`).
     """
 
     name: str
@@ -153,9 +153,9 @@ class NativeModel:
 
 
 class FormatSpec(Component):
-    """Reads and writes external models in one file format: `gptkit import`, `export` and `drift` use it by its name.
+    """File format of external models, which `gptkit import`, `export` and `drift` select by its name.
 
-    Fields are options of writing, which `gptkit export --set KEY=VALUE` sets. The conversion between external and native
+    Fields are export options, which `gptkit export --set KEY=VALUE` sets. The conversion between external and native
     tensors is done by the model's family and is the same for all formats (`gptkit.interop`).
 
     Class variables:
@@ -173,14 +173,14 @@ class FormatSpec(Component):
 
     @abstractmethod
     def detect(self, path: Path) -> Detection:
-        """Return whether the format recognises an existing file or directory; reads no more than a file's beginning."""
+        """Return whether the format recognizes an existing file or directory; reads at most the start of a file."""
 
     @abstractmethod
     def read(self, path: Path, registry: Registry | None = None) -> ExternalModel:
-        """Return the model at a path; tensors are read later, one by one.
+        """Return the model at a path; tensors are read later, one at a time.
 
         Raises:
-            ExternalModelError: a file is missing or damaged, or the model is of no family that is installed.
+            ExternalModelError: a file is missing or damaged, or the model's family is not installed.
         """
 
     def write(
@@ -192,14 +192,14 @@ class FormatSpec(Component):
         progress: Progress | None = None,
         registry: Registry | None = None,
     ) -> Sequence[str]:
-        """Write a model. The caller moves what is written to its place when it is complete.
+        """Write a model. The caller moves the result to its final path when it is complete.
 
         Args:
             model: the model.
             path: the file or directory to write, which does not exist.
-            family: the family to write it as, and no other; by default one that can express the model.
-            progress: receives the bytes that are written.
-            registry: where families and components are looked up; by default what is installed.
+            family: the family to use; by default one that can express the model.
+            progress: receives the number of bytes written.
+            registry: the registry of families and components; by default the installed ones.
 
         Returns:
             Remarks for the user, such as what the format cannot store.
@@ -207,4 +207,4 @@ class FormatSpec(Component):
         Raises:
             ExternalModelError: the format cannot express the model; gives the reason.
         """
-        raise ExternalModelError(f"format {self.component_name()!r} can be read, and not written")
+        raise ExternalModelError(f"format {self.component_name()!r} cannot be written")

@@ -16,7 +16,7 @@ __all__ = ["HeadSpec"]
 
 
 class HeadSpec(Component):
-    """Turns the last hidden vectors into a score for every token of the vocabulary, and scores into a loss.
+    """Output head: computes logits for every token of the vocabulary from the last hidden states, and the loss.
 
     A head may hold components of any kind. They are built in a layer context (`context.parts`): the model's own position,
     attention, norm and feed-forward, with the index after the last layer.
@@ -27,4 +27,4 @@ class HeadSpec(Component):
 
     @abstractmethod
     def build(self, context: BuildContext, *, embedding: Embedding) -> Head:
-        """The module. A tied head uses the table of `embedding`."""
+        """Return the module. A tied head uses the table of `embedding`."""

@@ -18,16 +18,16 @@ __all__ = ["InitializerSpec"]
 
 
 class InitializerSpec(Component):
-    """Draws the initial values of parameters by their role.
+    """Initialization of parameters by their role.
 
-    They depend on the seed, the parameter's name and its shape only.
+    The values depend on the seed, the parameter's name and its shape only.
     """
 
     kind: ClassVar[str] = "initializer"
 
     @abstractmethod
     def fill(self, role: Role, shape: torch.Size, generator: torch.Generator, context: BuildContext) -> Tensor:
-        """The initial values, fp32, of a parameter with that role ("weight", "output" or "embedding").
+        """Return the initial values, fp32, of a parameter with a role ("weight", "output" or "embedding").
 
         ``context.parameter`` has its full name, the index of its layer, and the rows of the projections packed in it.
         """

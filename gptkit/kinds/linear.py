@@ -15,7 +15,7 @@ __all__ = ["LinearSpec"]
 
 
 class LinearSpec(Component):
-    """The linear projections of blocks: queries, keys, values, outputs and feed-forwards.
+    """Linear projection of blocks: queries, keys, values, outputs and feed-forwards.
 
     The module is an `nn.Linear` or a subclass (`gptkit.nn.linear.TransformedLinear`): its weight (d_out, d_in) and bias
     (d_out) have the names and shapes of a dense projection, so checkpoints and initializers treat all alike. It maps
@@ -33,4 +33,4 @@ class LinearSpec(Component):
 
     @abstractmethod
     def build(self, context: BuildContext, *, d_in: int, d_out: int, bias: bool) -> nn.Linear:
-        """The module for vectors of `d_in` features. Other components call ``context.linear(d_in, d_out, bias=…)``."""
+        """Return the module for vectors of `d_in` features. Components call ``context.linear(d_in, d_out, bias=…)``."""

@@ -15,14 +15,14 @@ __all__ = ["NormSpec"]
 
 
 class NormSpec(Component):
-    """Normalises vectors, one at a time.
+    """Normalization of single vectors.
 
-    The module maps (..., dim) to (..., dim) and treats every vector alone: no statistics run over the batch or over
-    positions. It computes in fp32 inside where that matters and returns its input's dtype.
+    The module maps (…, dim) to (…, dim) and normalizes every vector separately: no statistics over the batch or over
+    positions. It computes in fp32 internally where precision matters, and returns its input's dtype.
     """
 
     kind: ClassVar[str] = "norm"
 
     @abstractmethod
     def build(self, context: BuildContext, *, dim: int) -> nn.Module:
-        """The module for vectors of `dim` features: d_model in the residual stream, d_head for QK norm."""
+        """Return the module for vectors of `dim` features: d_model in the residual stream, d_head for QK norm."""

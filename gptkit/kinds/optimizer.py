@@ -17,12 +17,12 @@ __all__ = ["OptimizerSpec", "ScheduleSpec"]
 
 
 class OptimizerSpec(Component):
-    """How gradients change weights.
+    """Optimizer.
 
-    `build` gives every parameter group its own `lr` relative to `learning_rate`; the trainer multiplies each by the
-    schedule's factor. State lives in the optimizer's `state_dict` only, as tensors and numbers.
-    `gptkit.nn.parameters.parameter_options(model)` returns what the model's modules declare about each parameter: whether it
-    decays, whether it is a hidden matrix, and a factor of its learning rate.
+    `build` sets the `lr` of every parameter group relative to `learning_rate`; the trainer multiplies each by the
+    schedule's factor. All state is in the optimizer's `state_dict`, as tensors and numbers.
+    `gptkit.nn.parameters.parameter_options(model)` returns the options that the model's modules declare for each parameter:
+    whether weight decay applies, whether it is a hidden matrix, and a factor of its learning rate.
     """
 
     kind: ClassVar[str] = "optimizer"
@@ -31,17 +31,17 @@ class OptimizerSpec(Component):
 
     @abstractmethod
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
-        """The optimizer of the model's trainable parameters (`requires_grad`), each in exactly one group.
+        """Return the optimizer of the model's trainable parameters (`requires_grad`), each in exactly one group.
 
-        Others are frozen (`training.freeze`), and a step must leave them as they are.
+        Other parameters are frozen (`training.freeze`); a step must not change them.
         """
 
 
 class ScheduleSpec(Component):
-    """How the learning rate runs over a training. A pure function of the step."""
+    """Learning-rate schedule: a pure function of the step."""
 
     kind: ClassVar[str] = "schedule"
 
     @abstractmethod
     def factor(self, step: int, steps: int) -> float:
-        """The share of the peak rate, 0 to 1, at `step` (counted from 0) of `steps`."""
+        """Return the factor of the peak learning rate, 0 to 1, at `step` (counted from 0) of `steps`."""

@@ -20,12 +20,12 @@ __all__ = ["HeadShape", "PositionSpec"]
 
 @dataclass(frozen=True)
 class HeadShape:
-    """The heads a relative position works on.
+    """Number and size of the heads that a relative position applies to.
 
     Attributes:
         n_heads: query heads.
         n_kv_heads: key and value heads; each serves n_heads / n_kv_heads query heads.
-        d_head: features of a head that the position may use (latent attention gives its rope slice only).
+        d_head: features of a head that the position may use (for latent attention, the rotated part only).
     """
 
     n_heads: int
@@ -34,25 +34,25 @@ class HeadShape:
 
 
 class PositionSpec(Component):
-    """Representation of the order of tokens.
+    """Position encoding: the representation of the order of tokens.
 
-    One contract with several parts, each doing nothing by default: `embed` for absolute positions (applied once, by the
+    The contract has several hooks, each without effect by default: `embed` for absolute positions (applied once, by the
     embedding), and for relative ones `rotate`, `bias`, `content_bias` and `value_bias` (applied by every attention that
-    declares it takes them). A relative part may depend on the distance between two tokens only, unless
-    `depends_on_place` or `depends_on_length` says otherwise.
+    declares them in `accepts`). A relative hook depends on the distance between two tokens only, unless `depends_on_place`
+    or `depends_on_length` is set.
 
     Declared capabilities:
-        uses: which hooks the position has, of `embed`, `rotate`, `bias`, `content_bias`, `value_bias`, and `widen` where
-            `rotate` gives queries and keys of another width. An attention that cannot take one of them refuses the position
-            when the spec is loaded.
+        uses: the hooks that the position implements, of `embed`, `rotate`, `bias`, `content_bias`, `value_bias`, and `widen`
+            if `rotate` changes the width of queries and keys. An attention that does not accept one of them is rejected with
+            this position when the spec is loaded.
         score_function: `bias` also exists as a score function, `Position.score_mod`, for flex attention.
         rotated_width: a method, (d_head: int) -> int. Features of queries and keys after `rotate`.
         depends_on_place: a relative part also depends on the absolute positions of the two tokens (FIRE).
         depends_on_length: a property, bool: the result for a pair of tokens changes with the length of the text (dynamic
-            scaling), and `changes_between` says when; the model then recomputes its cache.
+            scaling). The model recomputes its cache where `changes_between` returns True.
         changes_between: a method, (old: int, new: int, context: BuildContext) -> bool.
-        max_positions: a method, (context: BuildContext) -> int | None. Positions from this one on do not exist (a learned
-            table); None without a limit.
+        max_positions: a method, (context: BuildContext) -> int | None. The number of positions (of a learned table); None
+            without a limit.
     """
 
     kind: ClassVar[str] = "position"
@@ -67,28 +67,28 @@ class PositionSpec(Component):
         return False
 
     def changes_between(self, old: int, new: int, context: BuildContext) -> bool:
-        """Whether a text that grows from `old` to `new` tokens changes what its earlier tokens gave."""
+        """Return whether the results of a text's earlier tokens change when it grows from `old` to `new` tokens."""
         return False
 
     def max_positions(self, context: BuildContext) -> int | None:
-        """How many positions there are, from 0 on; None without a limit."""
+        """Return the number of positions; None without a limit."""
         return None
 
     def head_problems(self, heads: HeadShape) -> Iterator[str]:
-        """Why these heads cannot carry the position, as sentences with the remedy; none by default."""
+        """Yield the reasons why the position does not support these heads, with the remedy; none by default."""
         yield from ()
 
     def rotated_width(self, d_head: int) -> int:
-        """Features of queries and keys after `rotate`; d_head unless `uses` names `widen`."""
+        """Return the number of features of queries and keys after `rotate`; d_head unless `uses` contains `widen`."""
         return d_head
 
     def build_embedding(self, context: BuildContext) -> Position | None:
-        """The module whose `embed` the embedding applies; None where `uses` has no `embed`."""
+        """Return the module whose `embed` the embedding applies; None if `uses` does not contain `embed`."""
         return None
 
     def build(self, context: BuildContext, *, heads: HeadShape) -> Position:
-        """The module whose relative parts the attention applies; called only where `uses` names one of them.
+        """Return the module whose relative hooks the attention applies; called only if `uses` contains one of them.
 
-        Layers whose spec and heads are equal may share one: use ``context.share``.
+        Layers with equal specs and heads may share one module: use ``context.share``.
         """
-        raise NotImplementedError(f"position {self.name!r} has no relative part: its `uses` are {sorted(self.uses)}")
+        raise NotImplementedError(f"position {self.name!r} has no relative hook: its `uses` are {sorted(self.uses)}")

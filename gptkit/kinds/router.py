@@ -20,18 +20,18 @@ __all__ = ["RouterSpec"]
 
 
 class RouterSpec(Component):
-    """Chooses for every token which experts see it, and how much each one counts.
+    """Router: chooses the experts of every token and their weights.
 
-    A token's experts depend on that token alone: neither on the rest of its row nor on the batch.
+    A token's experts depend on that token only, not on the rest of its row or on the batch.
     """
 
     kind: ClassVar[str] = "router"
     runtime: ClassVar[str] = "gptkit.nn.router:Router"
 
     def expert_problems(self, n_experts: int) -> Iterator[Problem]:
-        """Why this router cannot serve so many experts: paths below this spec, and sentences with the remedy."""
+        """Yield the reasons why the router does not support this number of experts: paths below this spec, and messages."""
         yield from ()
 
     @abstractmethod
     def build(self, context: BuildContext, *, n_experts: int) -> Router:
-        """The module, for vectors of context.d_model features."""
+        """Return the module, for vectors of context.d_model features."""

@@ -26,8 +26,8 @@ class SamplerContext:
 
     Attributes:
         vocab_size: V.
-        batch: B, the number of rows that are written at once.
-        tokenizer: for samplers that look at text; None where there is none.
+        batch: B, the number of rows that are generated at once.
+        tokenizer: the tokenizer, for samplers that depend on text; None if there is none.
     """
 
     vocab_size: int
@@ -36,36 +36,36 @@ class SamplerContext:
 
 
 class Sampler(ABC):
-    """One link of the chain, for one generation. May keep state for each row."""
+    """One sampler of a chain, for one generation. It may keep state for each row."""
 
     @abstractmethod
     def __call__(self, logits_BV: Tensor, history: Sequence[Sequence[int]]) -> Tensor:
-        """Changed logits, (B, V) fp32; -inf rules a token out. Rows are independent of each other.
+        """Return changed logits, (B, V) fp32; -inf excludes a token. Rows are independent of each other.
 
         Args:
-            logits_BV: as the previous link left them; not to be changed in place.
-            history: for each row the token ids so far, prompt included.
+            logits_BV: the output of the previous sampler; must not be changed in place.
+            history: the token ids of each row so far, including the prompt.
         """
 
     def chosen(self, tokens: Sequence[int], log_probabilities: Sequence[float]) -> None:
-        """Called with the token drawn for each row, and its log-probability under the final distribution."""
+        """Called with the token sampled for each row, and its log-probability under the final distribution."""
 
     def reorder(self, rows: Sequence[int]) -> None:
-        """Called when row i is replaced by the previous row ``rows[i]``: finished rows leave the batch.
+        """Called when row i is replaced by the previous row ``rows[i]``: finished rows are removed from the batch.
 
-        Only a sampler with state for each row has something to do here.
+        Only samplers with state for each row need to implement it.
         """
 
 
 class SamplerSpec(Component):
-    """Shapes the distribution of the next token. A chain of samplers is applied in the order written.
+    """Sampler: changes the distribution of the next token. The samplers of a chain are applied in the order of the spec.
 
-    After the chain a token is drawn from softmax(logits). A sampler never restores a token that is excluded
-    (-inf) and leaves at least one of those that are not.
+    After the chain, a token is sampled from softmax(logits). A sampler never restores an excluded token (-inf), and keeps
+    at least one of the others.
 
     Declared capabilities:
-        deterministic: it leaves one token, the most likely one. The generator then takes that token without calling
-            this link or those after it, and without drawing.
+        deterministic: it keeps only the most likely token. The generator then selects that token without calling this
+            sampler or those after it, and without sampling.
     """
 
     kind: ClassVar[str] = "sampler"
@@ -73,8 +73,8 @@ class SamplerSpec(Component):
 
     @abstractmethod
     def build(self, context: SamplerContext) -> Sampler:
-        """The link, with fresh state.
+        """Return a sampler with initial state.
 
         Raises:
-            GptkitError: it needs what the context lacks (a tokenizer, an end token, an id of the vocabulary).
+            GptkitError: the context lacks something that it requires (a tokenizer, an end token, an id).
         """

@@ -19,14 +19,14 @@ __all__ = ["BytePairs", "StreamDecoder", "Tokenizer", "TokenizerSpec"]
 class BytePairs:
     """A byte-level pair encoding in the form in which file formats store one.
 
-    Tokens are spelled with one printable character per byte (`gptkit.text.bytes`).
+    Tokens are written with one printable character per byte (`gptkit.text.bytes`).
 
     Attributes:
-        vocabulary: spelled tokens and their ids, without special tokens and those of `literals`.
-        merges: pairs of spelled tokens in the order in which they are merged.
+        vocabulary: printable tokens and their ids, without special tokens and those of `literals`.
+        merges: pairs of printable tokens in the order in which they are merged.
         split: how a text is split before pairs are merged: a regular expression whose matches are the pieces, the
-            pre-tokenizers of a tokenizer.json, or None where splitting makes no difference.
-        whole: whether a piece that is a token is not split further, whatever the merges are.
+            pre-tokenizers of a tokenizer.json, or None if splitting makes no difference.
+        whole: whether a piece that is a token is kept whole, regardless of the merges.
         literals: ids of added tokens that are matched in any text and are not special.
     """
 
@@ -38,9 +38,9 @@ class BytePairs:
 
 
 class Tokenizer(ABC):
-    """Text to token ids and back.
+    """Conversion of text to token ids and back.
 
-    Text that merely looks like a special token is never encoded as one, unless it is named in `allowed_special`.
+    Text that looks like a special token is not encoded as one, unless `allowed_special` contains it.
     """
 
     @property
@@ -55,49 +55,48 @@ class Tokenizer(ABC):
 
     @property
     def start_id(self) -> int | None:
-        """The id put before a text, or None where the tokenizer has none."""
+        """Id of the start token, which is added before a text; None if the tokenizer has none."""
         return None
 
     @property
     def end_id(self) -> int | None:
-        """The id put after a text (end of text), or None where the tokenizer has none."""
+        """Id of the end token, which is added after a text; None if the tokenizer has none."""
         return None
 
     @property
     def lossless(self) -> bool:
-        """Whether decode(encode(text)) == text for every text (of Unicode characters: a lone surrogate is none, and
-        every tokenizer reads it as U+FFFD)."""
+        """Whether decode(encode(text)) == text for every text without lone surrogates, which are encoded as U+FFFD."""
         return True
 
     @property
     def leading(self) -> bytes:
-        """Bytes that `decode` removes from the start of a text: the space, in vocabularies that add one before every
-        word."""
+        """Bytes that `decode` removes at the start of a text: the space, in vocabularies that add one before every word."""
         return b""
 
     @abstractmethod
     def encode(self, text: str, *, allowed_special: Collection[str] = ()) -> list[int]:
-        """The ids of a text, without start and end.
+        """Return the ids of a text, without start and end tokens.
 
         Args:
-            allowed_special: the special tokens that the text may contain as such; `special_tokens` itself allows all.
+            text: the text.
+            allowed_special: the special tokens that are recognized in the text; `special_tokens` allows all.
 
         Raises:
-            TokenizerError: the tokenizer has no such special token, or cannot spell the text.
+            TokenizerError: a special token does not exist, or the text cannot be encoded.
         """
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """As `encode`, for many texts; faster where the tokenizer has threads."""
+        """Encode several texts, as `encode` does; some tokenizers use threads."""
         return [self.encode(text) for text in texts]
 
     @abstractmethod
     def token_bytes(self, token: int) -> bytes:
-        """The bytes a token stands for (UTF-8); a special token's own spelling.
+        """Return the UTF-8 bytes of a token; for a special token, those of its name.
 
-        Empty for an id in range that means nothing (published vocabularies have such gaps).
+        Empty for an unused id (published vocabularies have gaps).
 
         Raises:
-            TokenizerError: an id out of range.
+            TokenizerError: the id is out of range.
         """
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -110,38 +109,38 @@ class Tokenizer(ABC):
         return data.removeprefix(self.leading).decode("utf-8", errors="replace")
 
     def stream(self) -> StreamDecoder:
-        """A decoder that is fed ids one by one.
+        """Return a decoder that receives ids one at a time.
 
-        To continue a prompt, push the prompt's ids first and drop what comes: the first word keeps its space then.
+        To continue a prompt, push the prompt's ids first and discard their text, so that the first word keeps its space.
         """
         return StreamDecoder(self.token_bytes, self.leading)
 
     @abstractmethod
     def save(self, directory: Path) -> None:
-        """Write what `TokenizerSpec.load` needs into an existing directory; no corpus, no network, data only."""
+        """Write the files that `TokenizerSpec.load` reads into an existing directory: data only, sufficient offline."""
 
     def to_spec(self, directory: Path) -> Mapping[str, Any] | None:
-        """Return the tokenizer's spec as plain data, for a run that is written from a model; None where it is not known.
+        """Return the tokenizer's spec as plain data, for a run that is saved from a model; None if it is not known.
 
-        Options that only matter to the training of the tokenizer may be left at their defaults.
+        Options that only affect the training of the tokenizer may have their defaults.
 
         Args:
-            directory: where `save` writes the tokenizer, for specs that name a path.
+            directory: the directory that `save` writes to, for specs with a path.
         """
         return None
 
     @property
     def chat_template(self) -> str | None:
-        """The Jinja template that renders a conversation; None where the tokenizer has none."""
+        """Jinja template that renders a conversation; None if the tokenizer has none."""
         return None
 
     def byte_pairs(self) -> BytePairs:
         """Return the tokenizer as a byte-level pair encoding, for formats that store one (GGUF, tokenizer.json).
 
         Raises:
-            TokenizerError: the tokenizer is not one; the message completes "the tokenizer cannot be exported: ".
+            TokenizerError: it has no such form; the message completes "the tokenizer cannot be exported: ".
         """
-        raise TokenizerError("its tokens are not made by merging bytes")
+        raise TokenizerError("it is not a byte-level pair encoding")
 
     def to_tokenizer_json(self) -> str:
         """Return the tokenizer as the tokenizer.json that the `tokenizers` library, and so transformers, reads.
@@ -153,12 +152,12 @@ class Tokenizer(ABC):
 
 
 class StreamDecoder:
-    """Decodes ids one by one, holding back bytes that are not yet a whole character.
+    """Incremental decoder of ids, which holds back the bytes of incomplete characters.
 
-    The pieces put together are what `decode` gives for all ids at once.
+    The concatenated pieces equal the result of `decode` for all ids.
 
     Args:
-        token_bytes: as `Tokenizer.token_bytes`.
+        token_bytes: function that returns the bytes of a token (`Tokenizer.token_bytes`).
         leading: bytes removed from the start of the text, at most one.
     """
 
@@ -168,7 +167,7 @@ class StreamDecoder:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def push(self, token: int) -> str:
-        """The text that is certain now; empty while a character is incomplete."""
+        """Add an id and return the text that became certain; empty while a character is incomplete."""
         data = self._token_bytes(token)
         if self._leading and data:
             data, self._leading = data.removeprefix(self._leading), b""
@@ -180,10 +179,9 @@ class StreamDecoder:
 
 
 class TokenizerSpec(Component):
-    """How text becomes token ids.
+    """Tokenizer specification.
 
-    A tokenizer that learns from a corpus does so in `fit`; one that is ready made ignores the texts. What `save` wrote,
-    `load` restores without the corpus.
+    `fit` trains a tokenizer on a corpus, or returns a pretrained one. `load` restores a saved one without the corpus.
     """
 
     kind: ClassVar[str] = "tokenizer"
@@ -195,16 +193,16 @@ class TokenizerSpec(Component):
 
     @property
     def expected_vocab_size(self) -> int | None:
-        """The vocabulary's size where it is known beforehand (an upper bound for trained ones), else None."""
+        """Size of the vocabulary if it is known beforehand (an upper bound for trained tokenizers), else None."""
         return None
 
     @abstractmethod
     def fit(self, texts: Iterator[str], *, base: Path = Path()) -> Tokenizer:
-        """The tokenizer, trained on the texts where it learns.
+        """Return the tokenizer, trained on the texts if it is trainable.
 
         Args:
             texts: the training documents.
-            base: the directory that relative paths in the spec count from: that of the spec file.
+            base: the base of relative paths in the spec: the directory of the spec file.
 
         Raises:
             TokenizerError: the tokenizer is unavailable (no file, no package, an empty corpus); includes the remedy.
@@ -212,7 +210,7 @@ class TokenizerSpec(Component):
 
     @abstractmethod
     def load(self, directory: Path) -> Tokenizer:
-        """The tokenizer that was saved in a directory.
+        """Return the tokenizer that was saved in a directory.
 
         Raises:
             TokenizerError: the directory's files are missing or damaged.

@@ -18,9 +18,9 @@ class TrainingStart:
     """Information that trackers receive when training starts or resumes.
 
     Attributes:
-        directory: the run's directory.
-        step: how many steps are done already; above 0 after a resume.
-        steps: how many there will be in all.
+        directory: the run directory.
+        step: number of completed steps; above 0 after a resume.
+        steps: total number of steps.
         spec: the resolved spec as plain data.
     """
 
@@ -31,42 +31,42 @@ class TrainingStart:
 
 
 class Tracker(ABC):
-    """Watches a training. Every method does nothing by default; an exception is reported and stops only the tracker.
+    """Base class of trackers. Every method does nothing by default; an exception is reported and stops only the tracker.
 
-    A `step` counts the steps done so far: what happens before the first has step 0. After a resume the steps since the
-    last checkpoint come again, with the same numbers.
+    A `step` is the number of completed steps, 0 before the first. After a resume, the steps since the last checkpoint are
+    reported again, with the same numbers.
     """
 
     def on_start(self, start: TrainingStart) -> None:
-        """Before the first step."""
+        """Called before the first step."""
 
     @abstractmethod
     def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Numbers after a step: `loss`, `learning_rate`, `tokens_per_second`, `validation_loss`, …"""
+        """Record numbers of a step: `loss`, `learning_rate`, `tokens_per_second`, `validation_loss`, …"""
 
     def on_sample(self, step: int, text: str) -> None:
         """Record a sample of generated text."""
 
     def on_checkpoint(self, step: int, directory: Path) -> None:
-        """A checkpoint is complete on disk."""
+        """Called after a checkpoint is complete on disk."""
 
     def on_end(self, step: int, error: BaseException | None) -> None:
-        """After the last step, or when training stopped early (`error`, KeyboardInterrupt included)."""
+        """Called after the last step, or when training stopped early (`error`, KeyboardInterrupt included)."""
 
 
 class TrackerSpec(Component):
-    """Where a training's numbers go, besides the run's own metrics.jsonl and loss.png."""
+    """Destination of a training's metrics, in addition to the run's metrics.jsonl and loss.png."""
 
     kind: ClassVar[str] = "tracker"
 
     def files(self) -> tuple[str, ...]:
-        """Files that the tracker writes in the run directory, relative to it; none by default.
+        """Files that the tracker writes, relative to the run directory; none by default.
 
-        They are the run's own: a training refuses to begin where another file has such a name, and ``--overwrite`` replaces
+        They belong to the run: a training does not start if another file has such a name, and ``--overwrite`` replaces
         them with the rest of the run.
         """
         return ()
 
     @abstractmethod
     def build(self) -> Tracker:
-        """The tracker of one training."""
+        """Return the tracker of one training."""

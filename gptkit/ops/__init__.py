@@ -1,1 +1,1 @@
-"""Tensor functions that components share; plugins may use them too. No specs, no state."""
+"""Stateless tensor functions that components share; plugins may use them too."""

@@ -1,9 +1,9 @@
-"""Linear attention by the gated delta rule: a memory that every token decays, corrects, and reads.
+"""Linear attention by the gated delta rule: a recurrent state that every token decays, corrects, and reads.
 
     S ← exp(g) · S;  S ← S + k (b · (v − Sᵀ k))ᵀ;  out = Sᵀ q
 
-Over a chunk of tokens, the corrections depend on each other by a triangular system; solved at once, they turn a chunk
-into a few matrix products, and only the memory itself passes from chunk to chunk.
+Within a chunk of tokens, the corrections depend on each other through a triangular system. Solving it reduces a chunk to a
+few matrix products, and only the state is passed from chunk to chunk (arXiv 2412.06464).
 
 Shapes: B batch, H heads, T tokens, K features of keys and queries, V features of values, N chunks, C tokens of a chunk,
 W width of a convolution, F its features.
@@ -29,21 +29,22 @@ def gated_delta_rule(
     segments_BT: Tensor | None = None,
     chunk: int = 64,
 ) -> tuple[Tensor, Tensor]:
-    """What all tokens read, (B, H, T, V), and the memory after them, both in the dtype of the inputs (fp32 or wider).
+    """Compute the outputs of all tokens, (B, H, T, V), and the state after them, both in the inputs' dtype (fp32 or wider).
 
     Args:
+        q_BHTK, k_BHTK, v_BHTV: queries, keys and values.
         g_BHT: the logarithm of the decay, at most 0.
-        b_BHT: how much of a correction is written, from 0 to 1.
-        state_BHKV: the memory before the first token.
-        segments_BT: a number that grows by one where the memory is emptied before a token; None for nowhere.
-        chunk: tokens that are worked on at once.
+        b_BHT: the write strength: the share of a correction that is added to the state, from 0 to 1.
+        state_BHKV: the state before the first token.
+        segments_BT: a number that grows by one where the state is reset before a token; None without resets.
+        chunk: number of tokens that are computed at once.
     """
     n_tokens = q_BHTK.shape[2]
     size = max(1, min(chunk, n_tokens))
     n_chunks = -(-n_tokens // size)
 
     def split(x: Tensor) -> Tensor:
-        """(B, H, T, …) to (B, H, N, C, …), filled up with tokens that change nothing."""
+        """Reshape (B, H, T, …) to (B, H, N, C, …), padded with tokens that do not change the state."""
         fill = n_chunks * size - n_tokens
         if fill:
             x = F.pad(x, (*(0, 0) * (x.dim() - 3), 0, fill))
@@ -86,7 +87,10 @@ def gated_delta_rule(
 def gated_delta_step(
     q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, g_BH: Tensor, b_BH: Tensor, state_BHKV: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """`gated_delta_rule` for one token: what it reads, (B, H, V), and the memory after it."""
+    """Compute `gated_delta_rule` for one token: its output, (B, H, V), and the state after it, (B, H, K, V).
+
+    The arguments are those of `gated_delta_rule` without the dimension of tokens.
+    """
     state_BHKV = state_BHKV * g_BH.exp()[..., None, None]
     recalled_BHV = (k_BHK[..., None] * state_BHKV).sum(dim=-2)
     written_BHV = (v_BHV - recalled_BHV) * b_BH[..., None]
@@ -97,11 +101,13 @@ def gated_delta_step(
 def causal_conv(
     x_BTF: Tensor, weight_F1W: Tensor, tail_BWF: Tensor | None = None, positions_BT: Tensor | None = None
 ) -> Tensor:
-    """Each feature convolved with its own past: Σ_i weight[W − 1 − i] · x[t − i] for i = 0 … W − 1, (B, T, F).
+    """Convolve each feature with its preceding values: Σ_i weight[W − 1 − i] · x[t − i] for i = 0 … W − 1, (B, T, F).
 
     Args:
+        x_BTF: the input.
+        weight_F1W: the weight of a depthwise `F.conv1d`.
         tail_BWF: the W − 1 tokens before the first; None for zeros.
-        positions_BT: positions within documents, so that none sees into the one before it; None for one a row.
+        positions_BT: positions within documents; the convolution stays within a document. None for one document per row.
     """
     width = weight_F1W.shape[-1]
     if tail_BWF is None:

@@ -1,15 +1,15 @@
-"""Grouped matrix products: every expert's rows times that expert's own weight, in one operation.
+"""Grouped matrix products: the rows of each expert times that expert's weight, in one operation.
 
-Rows are sorted by expert, so an expert's rows are one slice, and `ends_X` says where each slice ends. The products are
-registered as operators of their own (``torch.ops.gptkit``): `torch.compile` takes each as one node of static shape, and no
-shape depends on how many rows an expert has.
+Rows are sorted by expert, so an expert's rows are one slice, and `ends_X` holds the end of each slice. The products are
+registered as custom operators (``torch.ops.gptkit``): `torch.compile` treats each as one node of static shape, and no shape
+depends on the number of rows of an expert.
 
-How a product is computed depends on the device:
+The implementation depends on the device:
 
-- CPU: one matrix product per expert that has rows. Reading the slices' ends costs nothing there.
-- CUDA in bf16 on compute capability 9 and newer: torch's grouped kernel. The host never waits for the device.
-- elsewhere: rows in blocks of one size, each block with its expert's weight, as one batched product. There are at most
-  twice as many rows as without blocks. The host never waits for the device either.
+- CPU: one matrix product per expert that has rows. Reading the slices' ends does not synchronize.
+- CUDA in bf16 on compute capability 9 and newer: torch's grouped kernel, without synchronization.
+- otherwise: rows in blocks of one size, each block with its expert's weight, as one batched product, without
+  synchronization. Padding at most doubles the number of rows.
 
 Shapes: N tokens, K experts chosen for a token, M = N · K rows, X experts, I inputs, O outputs, Z blocks of R rows.
 """
@@ -28,12 +28,12 @@ __all__ = ["Groups", "group_rows", "grouped_linear", "reorder"]
 
 @dataclass(frozen=True)
 class Groups:
-    """Which rows belong to which expert. A row is one visit of a token to an expert.
+    """Assignment of rows to experts. A row is one (token, chosen expert) pair.
 
     Attributes:
         n_tokens: N.
         expert_M: the expert of each row; sorted.
-        ends_X: (int32) the row after the last one of each expert.
+        ends_X: the row after the last one of each expert, int32.
         order_M: for each sorted row, its index among the unsorted ones (token · K + choice).
         back_M: for each unsorted row, its index among the sorted ones.
     """
@@ -46,7 +46,12 @@ class Groups:
 
 
 def group_rows(experts_NK: Tensor, n_experts: int) -> Groups:
-    """Sort the visits (N, K) by expert; visits to one expert keep their order."""
+    """Sort the (token, expert) pairs by expert; the rows of one expert keep their order.
+
+    Args:
+        experts_NK: the experts chosen for each token.
+        n_experts: X.
+    """
     expert_M, order_M = experts_NK.flatten().sort(stable=True)
     numbers_X = torch.arange(n_experts, device=expert_M.device)
     ends_X = torch.searchsorted(expert_M, numbers_X, right=True, out_int32=True)
@@ -56,7 +61,13 @@ def group_rows(experts_NK: Tensor, n_experts: int) -> Groups:
 
 
 def reorder(x_ME: Tensor, order_M: Tensor, back_M: Tensor) -> Tensor:
-    """The rows of x in the order given by a permutation; `back_M` is its inverse, by which gradients return."""
+    """Permute the rows of x.
+
+    Args:
+        x_ME: the rows.
+        order_M: for each row of the result, its index in x.
+        back_M: the inverse permutation, which the backward pass applies.
+    """
     if not (torch.is_grad_enabled() and x_ME.requires_grad):
         return x_ME.index_select(0, order_M)
     reordered: Tensor = _Reorder.apply(x_ME, order_M, back_M)  # type: ignore[no-untyped-call]
@@ -64,7 +75,7 @@ def reorder(x_ME: Tensor, order_M: Tensor, back_M: Tensor) -> Tensor:
 
 
 class _Reorder(torch.autograd.Function):
-    """Indexing whose gradient is indexing too: torch's own adds into zeros, slower and in no fixed order on CUDA."""
+    """Indexing whose gradient is indexing too: torch's adds into zeros, which is slower and not deterministic on CUDA."""
 
     @staticmethod
     def forward(ctx: Any, x_ME: Tensor, order_M: Tensor, back_M: Tensor) -> Tensor:
@@ -78,7 +89,17 @@ class _Reorder(torch.autograd.Function):
 
 
 def grouped_linear(x_MI: Tensor, weight_XOI: Tensor, bias_XO: Tensor | None, groups: Groups) -> Tensor:
-    """y_m = W_x · x_m + b_x, (M, O), for the expert x of each row; autocast applies as it does to `F.linear`."""
+    """Compute y_m = W_x · x_m + b_x for the expert x of each row m; autocast applies as it does to `F.linear`.
+
+    Args:
+        x_MI: the rows, sorted by expert.
+        weight_XOI: the weight of each expert.
+        bias_XO: the bias of each expert, or None.
+        groups: the assignment of rows to experts.
+
+    Returns:
+        (M, O).
+    """
     device = x_MI.device.type
     if device != "meta" and torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
@@ -93,7 +114,7 @@ def grouped_linear(x_MI: Tensor, weight_XOI: Tensor, bias_XO: Tensor | None, gro
 
 @torch.library.custom_op("gptkit::grouped_mm", mutates_args=(), schema="(Tensor x, Tensor weight, Tensor ends) -> Tensor")
 def _grouped_mm(x_MI: Tensor, weight_XOI: Tensor, ends_X: Tensor) -> Tensor:
-    """y_m = W_x · x_m."""
+    """Compute y_m = W_x · x_m."""
     return _product(x_MI, weight_XOI, ends_X)
 
 
@@ -114,7 +135,7 @@ def _product(x_MI: Tensor, weight_XOI: Tensor, ends_X: Tensor) -> Tensor:
 
 @torch.library.custom_op("gptkit::grouped_outer", mutates_args=(), schema="(Tensor y, Tensor x, Tensor ends) -> Tensor")
 def _grouped_outer(y_MO: Tensor, x_MI: Tensor, ends_X: Tensor) -> Tensor:
-    """Σ y_m ⊗ x_m over the rows of each expert, (X, O, I): the gradient of the weights."""
+    """Compute Σ y_m ⊗ x_m over the rows of each expert, (X, O, I): the gradient of the weights."""
     y_MO, x_MI = y_MO.contiguous(), x_MI.contiguous()
     if x_MI.device.type == "cpu":
         sum_XOI = x_MI.new_empty(len(ends_X), y_MO.shape[1], x_MI.shape[1])
@@ -174,7 +195,7 @@ def _outer_flops(y_shape: Any, x_shape: Any, *_: Any, **__: Any) -> int:
 
 
 def _slices(ends_X: Tensor) -> list[tuple[int, int, int]]:
-    """Expert, first row and end of each slice; reads the numbers on the host."""
+    """Return expert, first row and end of each slice that is not empty; synchronizes with the device."""
     ends = ends_X.tolist()
     return list(zip(range(len(ends)), [0, *ends[:-1]], ends, strict=True))
 
@@ -192,7 +213,7 @@ def _has_grouped_kernel(x_MI: Tensor, *sizes: int) -> bool:
 
 @dataclass(frozen=True)
 class _Blocks:
-    """Rows in Z blocks of R: enough for any spread of M rows over X experts. Places beyond an expert's rows are empty."""
+    """Rows in Z blocks of R, enough for any distribution of M rows over X experts, padded after each expert's rows."""
 
     expert_Z: Tensor
     row_ZR: Tensor
@@ -200,7 +221,7 @@ class _Blocks:
     place_M: Tensor
 
     def take(self, x_MI: Tensor) -> Tensor:
-        """(Z, R, I), zero where a place is empty."""
+        """Gather rows into blocks, (Z, R, I), with zeros as padding."""
         return x_MI[self.row_ZR].masked_fill(~self.filled_ZR[..., None], 0)
 
 
@@ -224,14 +245,14 @@ def _blocks(ends_X: Tensor, n_rows: int) -> _Blocks:
 
 
 def blockwise_mm(x_MI: Tensor, weight_XOI: Tensor, ends_X: Tensor) -> Tensor:
-    """`grouped_mm` by blocks; works on every device without waiting for it."""
+    """Compute `grouped_mm` by blocks; works on every device without synchronization."""
     blocks = _blocks(ends_X, len(x_MI))
     y_ZRO = torch.bmm(blocks.take(x_MI), weight_XOI[blocks.expert_Z].mT)
     return y_ZRO.flatten(0, 1)[blocks.place_M]
 
 
 def blockwise_outer(y_MO: Tensor, x_MI: Tensor, ends_X: Tensor) -> Tensor:
-    """`grouped_outer` by blocks; works on every device without waiting for it."""
+    """Compute `grouped_outer` by blocks; works on every device without synchronization."""
     sum_XOI = x_MI.new_zeros(len(ends_X), y_MO.shape[1], x_MI.shape[1])
     if len(x_MI) == 0:
         return sum_XOI

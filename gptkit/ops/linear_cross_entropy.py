@@ -1,10 +1,10 @@
-"""The cross-entropy of a linear layer's outputs, without ever holding them all.
+"""Cross-entropy of a linear layer's outputs, without materializing all logits.
 
-A language model's logits are its largest tensor by far (batch · tokens · vocabulary), and a plain
-``F.cross_entropy(F.linear(x, w), targets)`` holds several copies of it until the backward pass. Here they are made a
-chunk of rows at a time; while a chunk is at hand its loss is taken, it is turned in place into the gradient of the
-logits, and that into its share of the gradients of x and w. The backward pass then has only to scale them. The idea is
-that of Liger Kernel (arXiv 2410.10989).
+A language model's logits are by far its largest tensor (batch · tokens · vocabulary), and
+``F.cross_entropy(F.linear(x, w), targets)`` holds several copies of it until the backward pass. Here the logits are computed
+one chunk of rows at a time. For each chunk, the forward pass computes the loss, replaces the logits in place by their
+gradient, and adds the chunk's part to the gradients of x and w. The backward pass only scales these. The method is that of
+Liger Kernel (arXiv 2410.10989).
 
 Shapes: N rows, V vocabulary, E features, C rows of a chunk, R rows of a block.
 """
@@ -21,16 +21,16 @@ from torch.autograd.function import once_differentiable
 __all__ = ["linear_cross_entropy"]
 
 CHUNK_BYTES = 64 << 20
-"""Size of the logits that are held at one time, about."""
+"""Approximate size in bytes of the logits that are held at one time."""
 
 BLOCK_BYTES = 16 << 20
-"""Size of the part of a low-precision chunk that is held in fp32, about."""
+"""Approximate size in bytes of the part of a low-precision chunk that is held in fp32."""
 
 ALIGNED = 16
-"""Rows of logits in full precision are padded to a multiple of this: products into odd rows are a third slower."""
+"""Rows of logits in full precision are padded to a multiple of this: products into unaligned rows are a third slower."""
 
 TILE_BYTES = 6 << 20
-"""Size of the part of a low-precision weight gradient computed at once, which fits into the CPU's cache."""
+"""Size in bytes of the part of a low-precision weight gradient computed at once, which fits into the CPU's cache."""
 
 
 class _Settings(NamedTuple):
@@ -41,7 +41,7 @@ class _Settings(NamedTuple):
     smoothing: float
     ignored: int
     dtype: torch.dtype
-    """Of the matrix products."""
+    """The dtype of the matrix products."""
 
 
 def linear_cross_entropy(
@@ -56,21 +56,21 @@ def linear_cross_entropy(
     smoothing: float = 0.0,
     ignored: int = -100,
 ) -> Tensor:
-    """The mean over rows of −ln softmax(logits)[target], logits being scale · (W·x + b), softly capped if asked.
+    """Compute the mean over rows of −ln softmax(logits)[target] with logits = scale · (W·x + b), optionally softcapped.
 
-    Products run in autocast's dtype where that is on; the softmax, its statistics and the sums are in fp32 (fp64 for
-    fp64 inputs). It can be differentiated once, and works on meta tensors and inside torch.compile.
+    Products run in autocast's dtype where autocast is enabled; the softmax, its statistics and the sums are in fp32 (fp64
+    for fp64 inputs). The result can be differentiated once. Meta tensors and torch.compile are supported.
 
     Args:
         x_NE: the inputs.
         weight_VE: the layer's weight.
-        targets_N: the right class of each row, or `ignored`.
+        targets_N: the target class of each row, or `ignored`.
         bias_V: the layer's bias.
-        scale: what the layer's outputs are multiplied by.
+        scale: factor of the layer's outputs.
         softcap: c in c · tanh(logits / c), applied after the scale.
         z_loss: weight of mean (ln Σ exp logits)², added to the loss.
         smoothing: label smoothing ε: the target has probability 1 − ε, and ε is spread evenly over all classes.
-        ignored: a target with this value leaves its row out of the mean and of all gradients.
+        ignored: a target with this value excludes its row from the mean and from all gradients.
 
     Returns:
         A scalar in fp32 (fp64 for fp64 inputs). 0, with zero gradients, where every target is ignored.
@@ -87,7 +87,7 @@ def linear_cross_entropy(
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
-    """Gives the loss, and keeps the gradients that were made on the way for the backward pass."""
+    """Compute the loss and the gradients in the forward pass; scale the gradients in the backward pass."""
 
     @staticmethod
     def forward(
@@ -95,8 +95,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
     ) -> Tensor:
         ctx.needs = tuple(ctx.needs_input_grad[:3])
         loss, *grads = _run(x_NE, weight_VE, bias_V, targets_N, settings, ctx.needs)
-        # Saved, not kept as attributes: torch lets go of them when this node is done, so that a gradient can become the
-        # parameter's own without a copy.
+        # Saved, not stored as attributes: torch releases them when this node is done, so that a gradient can become the
+        # parameter's `grad` without a copy.
         ctx.save_for_backward(*grads)
         return loss
 
@@ -118,7 +118,7 @@ def _run(
     settings: _Settings,
     needs: tuple[bool, bool, bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The loss and the gradients of x, weight and bias; empty tensors in place of those that are not needed."""
+    """Return the loss and the gradients of x, weight and bias; empty tensors in place of those that are not needed."""
     if torch.compiler.is_compiling() or x_NE.is_meta:
         result: tuple[Tensor, Tensor, Tensor, Tensor] = _opaque(x_NE, weight_VE, bias_V, targets_N, *settings, *needs)
         return result
@@ -141,7 +141,7 @@ def _by_chunks(
     bias = None if bias_V is None else bias_V.to(dtype) * settings.scale
 
     valid_N = targets_N != settings.ignored
-    # What a row counts in the mean; no row counts where all are ignored.
+    # The weight of a row in the mean; 0 where all rows are ignored.
     share_N = valid_N.to(exact) / valid_N.sum().clamp_min(1)
     targets_N = torch.where(valid_N, targets_N, 0)
 
@@ -176,7 +176,7 @@ def _by_chunks(
 def _to_gradient_(
     logits_CV: Tensor, padding: int, targets_C: Tensor, loss_C: Tensor, settings: _Settings, needed: bool
 ) -> None:
-    """Write each row's loss, and turn its logits into the gradient of that loss by them, where that is needed."""
+    """Write each row's loss, and replace its logits by their gradient where that is needed."""
     exact = _exact(logits_CV.dtype)
     if logits_CV.dtype == exact:
         _to_exact_gradient_(logits_CV, padding, targets_C, loss_C, settings, needed)
@@ -210,8 +210,8 @@ def _to_exact_gradient_(
         target_R1 += settings.smoothing * logits_RV[:, :n_classes].mean(1, keepdim=True)
     if padding:
         logits_RV[:, -padding:] = -math.inf
-    # Of the passes over a row, exp is the most expensive. Softmax needs one; and since the largest probability is never
-    # small, the logarithm of the sum follows from it with full precision.
+    # Of the passes over a row, exp is the most expensive. Softmax needs one. Since the largest probability is never small,
+    # the logarithm of the sum follows from it with full precision.
     largest_R1 = logits_RV.amax(1, keepdim=True)
     torch.softmax(logits_RV, 1, out=logits_RV)
     normaliser_R1 = largest_R1.sub_(logits_RV.amax(1, keepdim=True).log_())
@@ -231,12 +231,12 @@ def _to_exact_gradient_(
 
 
 def _product(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
-    """a·b into `out`, whatever its dtype."""
+    """Write a·b into `out`, of any dtype."""
     return torch.mm(a, b, out=out) if out.dtype == a.dtype else out.copy_(torch.mm(a, b))
 
 
 def _add_product_(total_VE: Tensor, grad_CV: Tensor, x_CE: Tensor, first: bool) -> None:
-    """Add gradᵀ·x to the total, which is in fp32 even where the factors are not; the `first` product is written over it."""
+    """Add gradᵀ·x to the total, which is in fp32 even where the factors are not; the `first` product overwrites it."""
     if total_VE.dtype == x_CE.dtype:
         torch.addmm(total_VE, grad_CV.t(), x_CE, beta=0 if first else 1, out=total_VE)
         return
@@ -253,19 +253,19 @@ def _add_product_(total_VE: Tensor, grad_CV: Tensor, x_CE: Tensor, first: bool) 
         if first:
             part_VE.copy_(tile[:n_part])
         else:
-            # In two steps: adding mixed dtypes is several times slower on a CPU.
+            # Cast first: adding mixed dtypes is several times slower on a CPU.
             part_VE.add_(exact[:n_part].copy_(tile[:n_part]))
 
 
 def _gradients(
     x_NE: Tensor, weight_VE: Tensor, bias_V: Tensor | None, needs: tuple[bool, bool, bool]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Room for the gradients: x's in its own dtype, the sums in fp32; empty where not needed."""
+    """Allocate the gradients: that of x in its dtype, the sums in fp32; empty where not needed."""
     need_x, need_weight, need_bias = needs
     exact = _exact(x_NE.dtype)
     return (
         torch.empty_like(x_NE, memory_format=torch.contiguous_format) if need_x else x_NE.new_empty(0),
-        # Written over by the first chunk; zeros for the case that there is none.
+        # Overwritten by the first chunk; zeros for the case without chunks.
         torch.empty_like(weight_VE, dtype=exact, memory_format=torch.contiguous_format)
         if need_weight and x_NE.shape[0]
         else weight_VE.new_zeros(weight_VE.shape if need_weight else 0),
@@ -278,7 +278,7 @@ def _exact(dtype: torch.dtype) -> torch.dtype:
 
 
 def _rows(n_rows: int, row_bytes: int, limit: int) -> int:
-    """How many rows to take at a time: parts of equal size, none far above the limit."""
+    """Return the number of rows per part: parts of equal size, none far above the limit."""
     parts = math.ceil(n_rows * row_bytes / limit)
     return max(1, math.ceil(n_rows / max(1, parts)))
 
@@ -299,7 +299,7 @@ def _opaque(
     need_weight: bool,
     need_bias: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The same as one operator, which torch.compile does not look into."""
+    """The same computation as one operator, which torch.compile does not trace into."""
     settings = _Settings(scale, softcap, z_loss, smoothing, ignored, dtype)
     with torch.autocast(x.device.type, enabled=False):
         return _by_chunks(x, weight, bias, targets, settings, (need_x, need_weight, need_bias))

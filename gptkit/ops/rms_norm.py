@@ -1,8 +1,8 @@
 """Root-mean-square normalization with a fast backward pass on CPUs.
 
-torch has a fused kernel on GPUs only; on a CPU its backward pass is a chain of ten elementwise passes. The
-one here needs one fused kernel and two light passes: with a mean of zero, layer normalisation's backward kernel gives
-the root-mean-square's gradient but for one term per vector, which is added back.
+torch has a fused kernel on GPUs only; on a CPU its backward pass is a chain of ten elementwise passes. This implementation
+needs one fused kernel and two elementwise passes: with a mean of zero, the backward kernel of layer normalization computes
+the gradient of RMS normalization except for one term per vector, which is added.
 
 Shapes: N vectors, D features.
 """
@@ -19,11 +19,11 @@ __all__ = ["rms_norm"]
 
 
 def rms_norm(x: Tensor, weight_D: Tensor | None, eps: float) -> Tensor:
-    """x / √(mean(x²) + eps) · weight over the last dimension; computed in fp32, returned in x's dtype.
+    """Compute x / √(mean(x²) + eps) · weight over the last dimension, in fp32; the result has x's dtype.
 
     Args:
         x: (…, D).
-        weight_D: the factor of each feature, or None.
+        weight_D: the weight of each feature, or None for ones.
         eps: added to the mean square.
     """
     if (
@@ -37,7 +37,7 @@ def rms_norm(x: Tensor, weight_D: Tensor | None, eps: float) -> Tensor:
         result: Tensor = _RMSNorm.apply(x, weight_D, eps)  # type: ignore[no-untyped-call]
         return result
     if weight_D is not None and weight_D.dtype != x.dtype:
-        # Mixed dtypes have no fused kernel: fp32 all through, and one rounding at the end.
+        # Mixed dtypes have no fused kernel: compute in fp32 and round once at the end.
         return F.rms_norm(x.float(), x.shape[-1:], weight_D.float(), eps).to(x.dtype)
     return F.rms_norm(x, x.shape[-1:], weight_D, eps)
 
@@ -65,7 +65,7 @@ class _RMSNorm(torch.autograd.Function):
         grad_x_ND, grad_weight_D, _ = torch.ops.aten.native_layer_norm_backward(
             grad_ND, x_ND, x_ND.shape[1:], zero_N1, scale_N1, weight_D, None, [True, need_weight, False]
         )
-        # Layer normalisation lets the gradient through the mean, which is not taken off here: undo that.
+        # Layer normalization's gradient includes the mean, which is not subtracted here: remove that term.
         if weight_D is None:
             mean_N1 = grad_ND.mean(1, keepdim=True)
         else:

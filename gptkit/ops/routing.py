@@ -1,4 +1,4 @@
-"""Choosing experts by groups, and the auxiliary losses of routers.
+"""Selection of experts by groups, and the auxiliary losses of routers.
 
 Shapes: N tokens, X experts, K experts chosen for a token, G groups of experts.
 """
@@ -14,10 +14,13 @@ __all__ = ["balance_loss", "limit_to_groups", "z_loss"]
 
 
 def limit_to_groups(scores_NX: Tensor, n_groups: int, top_groups: int, score: Literal["max", "top-2-sum"]) -> Tensor:
-    """The scores with -inf for experts outside the best groups; consecutive experts form a group.
+    """Return the scores with -inf for experts outside the best groups; consecutive experts form a group.
 
     Args:
-        score: of a group: the score of its best expert, or the sum of its two best.
+        scores_NX: the scores.
+        n_groups: G, a divisor of X.
+        top_groups: how many groups remain for each token.
+        score: the score of a group: that of its best expert, or the sum of its two best.
     """
     grouped_NGX = scores_NX.view(len(scores_NX), n_groups, -1)
     group_NG = grouped_NGX.amax(-1) if score == "max" else grouped_NGX.topk(2, dim=-1).values.sum(-1)
@@ -26,7 +29,13 @@ def limit_to_groups(scores_NX: Tensor, n_groups: int, top_groups: int, score: Li
 
 
 def balance_loss(shares_NX: Tensor, experts_NK: Tensor, valid_N: Tensor | None) -> Tensor:
-    """Compute X · Σ_x (visits to x per token) · (mean share of x): K if the load is even, more if it is not."""
+    """Compute X · Σ_x (rows of x per token) · (mean share of x): K if the load is even, more otherwise (arXiv 2101.03961).
+
+    Args:
+        shares_NX: the router's probabilities.
+        experts_NK: the chosen experts.
+        valid_N: False for padding, which is not counted; None without padding.
+    """
     n_experts = shares_NX.shape[1]
     real_N = torch.ones_like(shares_NX[:, 0]) if valid_N is None else valid_N.to(shares_NX.dtype)
     n_real = real_N.sum().clamp_min(1)
@@ -38,7 +47,12 @@ def balance_loss(shares_NX: Tensor, experts_NK: Tensor, valid_N: Tensor | None) 
 
 
 def z_loss(logits_NX: Tensor, valid_N: Tensor | None) -> Tensor:
-    """Compute the mean of log(Σ_x exp(logit_x))², which keeps logits small enough for exp to be precise."""
+    """Compute the mean of log(Σ_x exp(logit_x))², which keeps logits small enough for exp to be precise (arXiv 2202.08906).
+
+    Args:
+        logits_NX: the router's logits.
+        valid_N: False for padding, which is not counted; None without padding.
+    """
     squared_N = logits_NX.logsumexp(dim=-1).square()
     if valid_N is None:
         return squared_N.mean()

@@ -12,7 +12,7 @@ from .conftest import Call
 def test_contract_lists_all_members_of_a_component(call: Call) -> None:
     output = call("components", "position", "--contract").stdout
     for part in (
-        "position\nRepresentation of the order of tokens.\n",
+        "position\nPosition encoding: the representation of the order of tokens.\n",
         "Declared capabilities:",
         "Spec class: a subclass of gptkit.kinds.position.PositionSpec",
         "max_positions(self, context: BuildContext) -> int | None\n",
