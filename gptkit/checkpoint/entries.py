@@ -13,7 +13,7 @@ _FILES = (STATE, OPTIMIZER, CALLBACKS, TRAINING_MODEL, MODEL)
 
 
 def own_files(directory: Path) -> list[Path]:
-    """The files of a checkpoint's directory that gptkit wrote."""
+    """Return the files of a checkpoint's directory that gptkit wrote."""
     if directory.is_symlink():
         return []
     return [directory / name for name in _FILES if (directory / name).is_file()]

@@ -18,7 +18,7 @@ __all__ = ["damaged", "fill", "fill_matching", "named_tensors", "read_tensors", 
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and persistent buffers by name: the model's own tensors, tied ones under each of their names."""
+    """Return parameters and persistent buffers by name, tied ones under each of their names."""
     return dict(model.state_dict(keep_vars=True))
 
 
@@ -26,7 +26,7 @@ def named_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def weights(model: nn.Module, replaced: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-    """The tensors of a model as a file holds them: tied ones once, each in memory of its own.
+    """Return the tensors of a model as a file stores them: tied ones once, each in separate memory.
 
     Args:
         model: the model.
@@ -52,11 +52,11 @@ def fill(model: nn.Module, file: Path, *, assign: bool = False) -> None:
     Args:
         model: the model, whose tensors may be sharded.
         file: the safetensors file.
-        assign: let the model's tensors be those of the file, mapped and not read: for a model on the meta device.
-            Otherwise they are copied into the tensors that the model has.
+        assign: replace the model's tensors by memory-mapped ones of the file, for a model on the meta device. Otherwise
+            values are copied into the model's tensors.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or of another model.
+        CheckpointError: the file is missing or damaged, or does not fit the model.
     """
     loaded = read_tensors(file)
     own = named_tensors(model)
@@ -70,7 +70,7 @@ def fill(model: nn.Module, file: Path, *, assign: bool = False) -> None:
             for name, tensor in own.items():
                 copy_sharded(tensor, loaded[name])
         return
-    # By identity, so that what was one tensor in the model stays one.
+    # By identity, so that a tied tensor remains one tensor.
     fresh: dict[int, Tensor] = {}
     for name, tensor in own.items():
         if id(tensor) not in fresh:
@@ -90,7 +90,7 @@ def save_tensors(tensors: dict[str, Tensor], file: Path, metadata: dict[str, str
     Raises:
         FileError: the file cannot be written.
     """
-    # The library makes files that only their owner may read.
+    # The library creates files that only their owner may read.
     with writing(file):
         mode = new_file_mode(file)
         try:
@@ -101,7 +101,7 @@ def save_tensors(tensors: dict[str, Tensor], file: Path, metadata: dict[str, str
 
 
 def fill_matching(model: nn.Module, file: Path) -> tuple[list[str], list[str]]:
-    """Copy the tensors of a file that fit into a model: those of the same name and shape.
+    """Copy those tensors of a file into a model that have the same name and shape.
 
     Returns:
         The names of the model's tensors that were not loaded, and of the file's tensors that were not used.
@@ -121,14 +121,14 @@ def fill_matching(model: nn.Module, file: Path) -> tuple[list[str], list[str]]:
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, mapped and not read.
+    """Return the tensors of a safetensors file, memory-mapped.
 
     Raises:
         CheckpointError: the file is missing or damaged.
         FileError: the file may not be read.
     """
     try:
-        # The library reports a refused permission as it reports damage.
+        # The library reports a missing permission like damage.
         with reading(file), file.open("rb"):
             pass
         return load_file(file)
@@ -148,12 +148,12 @@ def _require_same(file: Path, own: Mapping[str, Tensor], loaded: Mapping[str, Te
     if missing:
         parts.append(f"it lacks {_some(missing)}")
     if unknown:
-        parts.append(f"it has {_some(unknown)} too many")
+        parts.append(f"it also has {_some(unknown)}")
     if resized:
         name = resized[0]
-        parts.append(f"{name} is {tuple(loaded[name].shape)} there and {tuple(own[name].shape)} in the model")
+        parts.append(f"{name} is {tuple(loaded[name].shape)} in the file and {tuple(own[name].shape)} in the model")
     raise CheckpointError(
-        f"{file} is of another model: {'; '.join(parts)}", hint="Load it with the spec.yaml that belongs to it."
+        f"{file} does not fit the model: {'; '.join(parts)}", hint="Load it with the spec.yaml of its run."
     )
 
 
@@ -162,10 +162,10 @@ def _some(names: list[str]) -> str:
 
 
 def damaged(file: Path, why: str) -> CheckpointError:
-    """The error for a file of a checkpoint that cannot be read."""
+    """Return the error for a file of a checkpoint that cannot be read."""
     return CheckpointError(f"{file} is damaged: {why}", hint=remedy(file.parent))
 
 
 def remedy(checkpoint: Path) -> str:
-    """What to do about a checkpoint with a missing or damaged file."""
-    return f"Restore the file, or remove {checkpoint} to go back to the previous checkpoint."
+    """Return the remedy for a checkpoint with a missing or damaged file."""
+    return f"Restore the file, or remove {checkpoint} to return to the previous checkpoint."

@@ -15,7 +15,7 @@ __all__ = ["copy_sharded", "like_sharded", "own_memory", "shard_like"]
 
 
 def own_memory(tensor: Tensor) -> Tensor:
-    """The whole tensor in memory of its own, contiguous, as the file format requires."""
+    """Return the whole tensor in separate contiguous memory, as the file format requires."""
     tensor = tensor.detach()
     if isinstance(tensor, _sharded_type()):
         gathered: Tensor = tensor.full_tensor().cpu()
@@ -31,7 +31,7 @@ def copy_sharded(target: Tensor, values: Tensor) -> None:
 
 
 def like_sharded(tensor: Tensor, like: Tensor) -> Tensor:
-    """The tensor, sharded as `like` is where the shapes agree; every process cuts its shard without communication."""
+    """Return the tensor, sharded as `like` if the shapes agree; processes select their shards without communication."""
     if not isinstance(like, _sharded_type()) or tensor.shape != like.shape:
         return tensor
     from torch.distributed.tensor import distribute_tensor
@@ -41,7 +41,7 @@ def like_sharded(tensor: Tensor, like: Tensor) -> Tensor:
 
 
 def shard_like(state: Any, current: Any) -> Any:
-    """A state that was unpacked, its tensors sharded as those at the same places in a current state."""
+    """Return an unpacked state with its tensors sharded like the corresponding tensors of a current state."""
     if isinstance(state, Tensor):
         return like_sharded(state, current) if isinstance(current, Tensor) else state
     if isinstance(state, dict):
@@ -54,7 +54,7 @@ def shard_like(state: Any, current: Any) -> Any:
 
 
 def _sharded_type() -> Any:
-    """`DTensor`, or a type that no tensor has while torch.distributed is not in use: importing it takes a second."""
+    """Return `DTensor`, or a placeholder type while torch.distributed is not in use: importing it takes a second."""
     if not torch.distributed.is_available() or not torch.distributed.is_initialized():
         return ()
     from torch.distributed.tensor import DTensor

@@ -1,6 +1,6 @@
 """States of optimizers and callbacks as JSON and tensors: any nesting of mappings, lists, numbers, texts and tensors.
 
-Tensors go into a safetensors file. The rest is packed into JSON, in which a tensor is a reference to its name in the file.
+Tensors are stored in a safetensors file, the rest in JSON, in which a tensor is replaced by its name in the file.
 Nothing is pickled.
 """
 
@@ -22,15 +22,15 @@ __all__ = ["pack", "pack_optimizer", "unpack", "unpack_optimizer"]
 
 
 def pack(state: Any, prefix: str, owner: str) -> tuple[Any, dict[str, Tensor]]:
-    """Split a state into what JSON holds and its tensors by name.
+    """Split a state into JSON data and its tensors by name.
 
     Args:
         state: tensors, numbers, texts and None in any nesting of lists, tuples and mappings.
-        prefix: what the tensors' names begin with.
-        owner: whose state it is, for messages: ``"the optimizer"``.
+        prefix: prefix of the tensors' names.
+        owner: the owner of the state, for messages: ``"the optimizer"``.
 
     Raises:
-        CheckpointError: the state holds an object of another type; says where.
+        CheckpointError: the state holds an object of another type; names its path.
     """
     tensors: dict[str, Tensor] = {}
 
@@ -53,7 +53,7 @@ def pack(state: Any, prefix: str, owner: str) -> tuple[Any, dict[str, Tensor]]:
 
 
 def unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """The state that `pack` split."""
+    """Return the state that `pack` split."""
     if not isinstance(packed, dict):
         return packed
     ((kind, content),) = packed.items()
@@ -67,7 +67,7 @@ def unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 
 def pack_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Any, dict[str, Tensor]]:
-    """An optimizer's state as JSON and tensors, its parameters known by their names in the model."""
+    """Split an optimizer's state into JSON and tensors; parameters are identified by their names in the model."""
     names = _parameter_names(model, optimizer)
     state = optimizer.state_dict()
     by_name = {names[index]: value for index, value in state["state"].items()}
@@ -83,11 +83,11 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, file: P
     Args:
         optimizer: a new optimizer of the model.
         model: the model.
-        file: where the tensors are.
-        packed: the rest.
+        file: the file with the tensors.
+        packed: the JSON data.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or of another optimizer.
+        CheckpointError: the file is missing or damaged, or does not fit the optimizer.
     """
     tensors = read_tensors(file)
     try:
@@ -97,7 +97,7 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, file: P
         groups = unpack(packed["param_groups"], tensors)
         groups = [{**group, "params": [index[name] for name in group["params"]]} for group in groups]
         if [position for group in groups for position in group["params"]] != list(range(len(names))):
-            raise ValueError("its parameter groups are others")
+            raise ValueError("its parameter groups differ")
         state = {
             index[name]: _each_tensor(value, partial(like_sharded, like=own[name]))
             for name, value in unpack(packed["state"], tensors).items()
@@ -110,7 +110,7 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, file: P
 
 
 def _parameter_names(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
-    """The name of each parameter at its index in the optimizer's state_dict."""
+    """Return the name of each parameter, in the order of the optimizer's state_dict."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     return [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
 

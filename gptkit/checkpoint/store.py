@@ -1,13 +1,13 @@
-"""Checkpoints: weights, optimizer state and counters in a directory that is either whole or not there.
+"""Checkpoints: weights, optimizer state and counters in a directory that is written atomically.
 
 ::
 
     checkpoints/step-00000100/
       model.safetensors            parameters and persistent buffers to evaluate and generate with; tied ones once
-      training-model.safetensors   those that training continues with, where they differ (weight averages)
-      optimizer.safetensors        the optimizer's tensors
-      callbacks.safetensors        the callbacks' tensors, where they have any
-      state.json                   step, numbers of optimizer, callbacks and loop; sizes and hashes of the above
+      training-model.safetensors   the trained parameters and buffers, if they differ from these (weight averages)
+      optimizer.safetensors        tensors of the optimizer
+      callbacks.safetensors        tensors of the callbacks, if any
+      state.json                   step; other state of optimizer, callbacks and loop; sizes and hashes of the files
 
 Nothing is pickled: a checkpoint from an untrusted source is safe to open.
 """
@@ -42,8 +42,8 @@ class CheckpointStore:
     """The checkpoints of one run.
 
     Args:
-        directory: their directory; created when the first is saved.
-        keep: how many are kept, the newest ones.
+        directory: the directory of the checkpoints; created when the first is saved.
+        keep: how many of the newest checkpoints are kept.
     """
 
     def __init__(self, directory: Path, keep: int = 2) -> None:
@@ -55,7 +55,7 @@ class CheckpointStore:
         return self.directory / f"step-{step:08d}"
 
     def steps(self) -> list[int]:
-        """The steps that there are checkpoints of, in order."""
+        """Return the steps of the existing checkpoints, in order."""
         if not self.directory.is_dir():
             return []
         with reading(self.directory):
@@ -63,14 +63,14 @@ class CheckpointStore:
         return sorted(int(match[1]) for match in matches if match and own_files(self.directory / match[0]))
 
     def own_files(self) -> list[Path]:
-        """Every file of the checkpoints that gptkit wrote; what a user put beside them is not among these."""
+        """Return every file of the checkpoints that gptkit wrote; files of the user are not among these."""
         if not self.directory.is_dir() or self.directory.is_symlink():
             return []
         checkpoints = sorted(path for path in self.directory.iterdir() if _NAME.fullmatch(path.name))
         return [file for checkpoint in checkpoints for file in own_files(checkpoint)]
 
     def latest(self) -> Path | None:
-        """The newest checkpoint."""
+        """Return the newest checkpoint, or None."""
         steps = self.steps()
         return self.path(steps[-1]) if steps else None
 
@@ -85,20 +85,20 @@ class CheckpointStore:
         evaluated: Mapping[str, Tensor] | None = None,
         write: bool = True,
     ) -> Path:
-        """Write a checkpoint, which appears all at once, and remove the oldest ones.
+        """Write a checkpoint atomically, and remove the oldest ones.
 
         Collective where the model's tensors are sharded: every process calls it, and one writes.
 
         Args:
-            step: steps done.
-            model, optimizer: what is trained.
-            training: the loop's own state, as plain data.
+            step: number of completed steps.
+            model, optimizer: the model and its optimizer.
+            training: the state of the training loop, as plain data.
             callbacks: the callbacks' states by name; tensors allowed.
-            evaluated: weights to evaluate and generate with, by name, where they are not those that are trained.
-            write: False in all processes but one.
+            evaluated: weights to evaluate and generate with, by name, if they differ from the trained ones.
+            write: True in the process that writes.
 
         Raises:
-            CheckpointError: it cannot be written (a full disk, for example); earlier ones are still there.
+            CheckpointError: it cannot be written (a full disk, for example); earlier ones are kept.
         """
         files = {MODEL: weights(model, evaluated)}
         if evaluated is not None:
@@ -110,8 +110,8 @@ class CheckpointStore:
 
         def save(unfinished: Path) -> dict[str, Any]:
             for name, content in files.items():
-                # No more metadata than this: the library writes several entries in any order, and equal weights are
-                # equal files.
+                # A single metadata entry: the library writes several in any order, and equal weights should give equal
+                # files.
                 metadata = {"format": "pt"} if name in (MODEL, TRAINING_MODEL) else None
                 save_tensors(content, unfinished / name, metadata)
             return {"step": step, "training": dict(training), "optimizer": packed, "callbacks": kept}
@@ -119,10 +119,10 @@ class CheckpointStore:
         return self._write(step, save) if write else self.path(step)
 
     def adopt(self, write_weights: Callable[[Path], None]) -> Path:
-        """Make a checkpoint of step 0 from weights that were not trained here, without an optimizer's state.
+        """Write a checkpoint of step 0 from external weights, without the state of an optimizer.
 
         Args:
-            write_weights: writes the file of weights that it is given the path of.
+            write_weights: function that writes the weights to a path.
 
         Raises:
             CheckpointError: it cannot be written.
@@ -153,19 +153,19 @@ class CheckpointStore:
             unfinished.rename(final)
             sync(self.directory)
             for old in self.steps()[: -self.keep]:
-                # Renamed first, so that one that is half removed never looks like a checkpoint.
+                # Renamed first, so that a partly removed one is never read as a checkpoint.
                 self.path(old).rename(self.directory / f".{self.path(old).name}.pruned")
             self.clean()
         except (OSError, FileError) as error:
             why = error.message if isinstance(error, FileError) else error.strerror or error
             raise CheckpointError(
                 f"{final}: the checkpoint cannot be written: {why}",
-                hint="Make room or choose another directory, then resume the run; earlier checkpoints are still whole.",
+                hint="Free disk space or choose another directory, then resume the run; earlier checkpoints are intact.",
             ) from error
         return final
 
     def clean(self) -> None:
-        """Remove what saving left behind when it was killed; files that gptkit did not write stay."""
+        """Remove what interrupted saves left behind; files that gptkit did not write are kept."""
         if not self.directory.is_dir() or self.directory.is_symlink():
             return
         for path in sorted(self.directory.iterdir()):
@@ -176,21 +176,21 @@ class CheckpointStore:
             if state == "unfinished":
                 shutil.rmtree(path)
             elif state == "replaced" and not whole.exists():
-                # Killed between the two renames: the old checkpoint still counts.
+                # Killed between the two renames: the old checkpoint is still valid.
                 path.rename(whole)
             else:
                 remove_checkpoint(path, whole)
 
 
 def read_state(checkpoint: Path, *, verify: bool | Collection[str] = False) -> dict[str, Any]:
-    """A checkpoint's state.json.
+    """Return the content of a checkpoint's state.json.
 
     Args:
         checkpoint: the checkpoint's directory.
-        verify: also compare the checksums of the other files, or of those named, which reads them whole.
+        verify: also compare the checksums of all files, or of the given ones, which reads them completely.
 
     Raises:
-        CheckpointError: a file is missing or damaged; says which.
+        CheckpointError: a file is missing or damaged; names it.
         FileError: a file may not be read.
     """
     with reading(checkpoint / STATE):
@@ -228,7 +228,7 @@ def _read_state(checkpoint: Path, verify: bool | Collection[str]) -> dict[str, A
 
 
 def read_callbacks(checkpoint: Path, state: Mapping[str, Any]) -> dict[str, Any]:
-    """The callbacks' states by name, `state` being what `read_state` returned."""
+    """Return the callbacks' states by name; `state` is the result of `read_state`."""
     packed = state.get("callbacks", {"dict": []})
     tensors = read_tensors(checkpoint / CALLBACKS) if CALLBACKS in state["files"] else {}
     try:
@@ -245,11 +245,11 @@ def load_weights(model: nn.Module, checkpoint: Path, *, assign: bool = False, tr
     Args:
         model: the model, whose tensors may be sharded.
         checkpoint: the checkpoint's directory.
-        assign: let the model's tensors be those of the file, mapped and not read: for a model on the meta device.
-        training: load the weights that training continues with, not those to evaluate and generate with.
+        assign: replace the model's tensors by memory-mapped ones of the file, for a model on the meta device.
+        training: load the trained weights, not those to evaluate and generate with.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or of another model.
+        CheckpointError: the file is missing or damaged, or does not fit the model.
     """
     other = checkpoint / TRAINING_MODEL
     fill(model, other if training and other.exists() else checkpoint / MODEL, assign=assign)
@@ -258,10 +258,10 @@ def load_weights(model: nn.Module, checkpoint: Path, *, assign: bool = False, tr
 def restore_optimizer(
     optimizer: torch.optim.Optimizer, model: nn.Module, checkpoint: Path, state: Mapping[str, Any]
 ) -> None:
-    """Restore an optimizer from a checkpoint, `state` being what `read_state` returned.
+    """Restore an optimizer from a checkpoint; `state` is the result of `read_state`.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or of another optimizer.
+        CheckpointError: the file is missing or damaged, or does not fit the optimizer.
     """
     unpack_optimizer(optimizer, model, checkpoint / OPTIMIZER, state["optimizer"])
 

@@ -1,4 +1,4 @@
-"""The texts that are decoded together: their cache, padding, and what happens when the context is full.
+"""Batch of texts that are decoded together: cache, padding, and handling of a full context.
 
 Shapes: B batch, T tokens, V vocabulary.
 """
@@ -16,17 +16,17 @@ __all__ = ["Batch"]
 
 
 class Batch:
-    """Feeds a batch of texts to a model, each token once.
+    """Batch of texts and their cache; every token is processed once.
 
-    Texts of uneven length are left-padded. When a text fills the context, its first half is discarded and the rest is
-    read again (`slide`): a cost once per half context, not once per token. What a row sees depends on its own length only,
-    never on the other rows.
+    Texts of different lengths are left-padded. When a text fills the context, its first half is discarded and the rest is
+    processed again (`slide`), which is necessary once per half context, not once per token. The tokens that a row attends
+    to depend on its own length only, not on the other rows.
 
     Args:
-        model: reads the tokens.
+        model: the model.
         histories: the token ids of each text, at least one each. The caller appends the generated ones.
-        room: how many tokens will be generated at most.
-        chunk: read prompts in calls of at most this many tokens; in one call by default.
+        room: maximum number of tokens to generate.
+        chunk: maximum number of prompt tokens per forward pass; unlimited by default.
     """
 
     def __init__(self, model: LanguageModel, histories: list[list[int]], room: int, chunk: int | None = None) -> None:
@@ -41,15 +41,15 @@ class Batch:
 
     @property
     def full(self) -> bool:
-        """Whether the next step reads the texts again because the cache cannot take another token."""
+        """Whether the next step processes the texts again because the cache cannot hold another token."""
         return self._stale or (self._cache is not None and self._cache.length >= self._cache.capacity)
 
     def overflows(self, row: int) -> bool:
-        """Whether a row's text, new token included, is longer than the context."""
+        """Return whether a row's text, including the new token, is longer than the context."""
         return len(self.histories[row]) - self._starts[row] > self.limit
 
     def read(self) -> Tensor:
-        """Read the texts from their first visible token; the logits after their last tokens, (B, V) fp32."""
+        """Process the texts from their first visible token; return the logits after their last tokens, (B, V) fp32."""
         texts = [history[start:] for history, start in zip(self.histories, self._starts, strict=True)]
         longest = max(len(text) for text in texts)
         padding = [longest - len(text) for text in texts]
@@ -64,13 +64,13 @@ class Batch:
         return logits_BV
 
     def step(self, chosen_B: Tensor) -> Tensor:
-        """Read the tokens that were just appended to the histories; the logits after them, (B, V) fp32."""
+        """Process the tokens that were appended to the histories; return the logits after them, (B, V) fp32."""
         if self.full:
             return self.slide()
         return self._logits(chosen_B[:, None])
 
     def slide(self) -> Tensor:
-        """As `step`, for a full cache: discard the first half of texts that fill the context, and read again."""
+        """As `step`, for a full cache: discard the first half of texts that fill the context, and process the rest again."""
         keep = max(1, self.limit // 2)
         for row, history in enumerate(self.histories):
             if self.overflows(row):
@@ -78,16 +78,16 @@ class Batch:
         return self.read()
 
     def reorder(self, rows: Sequence[int]) -> None:
-        """Make row i what row ``rows[i]`` was; the number of rows may change."""
+        """Replace row i by the previous row ``rows[i]``; the number of rows may change."""
         self.histories = [self.histories[row] for row in rows]
         self._starts = [self._starts[row] for row in rows]
         if self.full:
-            return  # the next step makes a new cache
+            return  # the next step allocates a new cache
         if self._cache is not None:
             self._cache.reorder(torch.tensor(rows, device=self._model.device))
 
     def join(self, other: Batch) -> None:
-        """Append the rows of another batch that has been read; `other` must not be used afterwards."""
+        """Append the rows of another batch after its prefill; `other` must not be used afterwards."""
         self.histories = [*self.histories, *other.histories]
         self._starts = [*self._starts, *other._starts]
         self._room = max(self._room, other._room)

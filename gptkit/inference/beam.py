@@ -28,7 +28,7 @@ class Beam:
     Attributes:
         ids: the generated tokens, without the stop token.
         text: the decoded tokens.
-        log_probability: of the continuation in nats, including the stop token.
+        log_probability: log-probability of the continuation in nats, including the stop token.
         score: log-probability / (number of tokens) ** length_penalty, by which beams are ranked.
         ended: whether a stop token was generated; otherwise `max_new_tokens` was reached.
     """

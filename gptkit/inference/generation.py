@@ -1,4 +1,4 @@
-"""`generate` and `stream`: prompts in, text out."""
+"""`generate` and `stream`: continuation of prompts."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from gptkit.kinds.tokenizer import Tokenizer
 __all__ = ["Generation", "TextStream", "generate", "stream"]
 
 Event = tuple[int, str]
-"""A piece of text that became certain, and the index of the prompt that it belongs to."""
+"""An index of a prompt and a piece of its text that later tokens cannot change."""
 
 
 class Generation:
-    """A batch of prompts that are continued together, one token each per `advance`.
+    """Batch of prompts that are continued together, one token each per `advance`.
 
-    Use `generate` or `stream` unless something has to happen between two tokens, and `gptkit.inference.Scheduler` where
-    requests arrive while others run. The arguments are those of `generate`.
+    Use `generate` or `stream` unless code must run between two tokens, and `gptkit.inference.Scheduler` if requests arrive
+    while others run. The arguments are those of `generate`.
     """
 
     def __init__(
@@ -73,18 +73,18 @@ class Generation:
         return all(state.finish is not None for state in self._states)
 
     def advance(self) -> list[Event]:
-        """Generate one token of every text that has not ended; return the pieces of text that became certain."""
+        """Generate one token of every unfinished text; return the new pieces of text."""
         if self.done:
             return []
         return [(state.request.stream, piece) for state, piece in self.scheduler.step()]
 
     def interrupt(self) -> list[Event]:
-        """End every text that has not ended; return what had been held back of them."""
+        """End every unfinished text; return the text that was held back."""
         pieces = [(index, self.scheduler.cancel(state)) for index, state in enumerate(self._states)]
         return [(index, piece) for index, piece in pieces if piece]
 
     def results(self) -> list[Generated]:
-        """The texts, in the order of the prompts. Those that have not ended count as interrupted."""
+        """Return the texts in the order of the prompts. Unfinished ones have the finish reason "interrupted"."""
         started = [state for state in self._states if self.scheduler.prefill_seconds and state.request.max_new_tokens]
         timings = Timings(
             prompt_tokens=sum(min(len(state.request.prompt_ids), self._context_length) for state in started),
@@ -96,9 +96,9 @@ class Generation:
 
 
 class TextStream(Iterator[str]):
-    """The pieces of one text as they become certain; afterwards `result` has the whole.
+    """Iterator over the pieces of one text; `result` holds the whole text.
 
-    Ctrl-C while the model computes ends the iteration, with `result.finish` "interrupted".
+    Ctrl-C during a computation of the model ends the iteration; `result.finish` is then "interrupted".
     """
 
     def __init__(self, generation: Generation) -> None:
@@ -117,12 +117,12 @@ class TextStream(Iterator[str]):
         return self._waiting.pop(0)
 
     def close(self) -> None:
-        """End the text here."""
+        """End the text."""
         self._waiting += [piece for _, piece in self._generation.interrupt()]
 
     @property
     def result(self) -> Generated:
-        """The text so far, and why it ended."""
+        """The text so far and its finish reason."""
         return self._generation.results()[0]
 
 
@@ -140,29 +140,29 @@ def generate(
     log_probabilities: bool = False,
     on_text: Callable[[int, str], None] | None = None,
 ) -> list[Generated]:
-    """Continue prompts, all in one batch.
+    """Continue prompts in one batch.
 
     Args:
-        model: a `gptkit.model.GPT`, or anything that is a `LanguageModel`.
-        tokenizer: the one that the model was trained with.
-        prompts: texts, encoded as they are (put the start token before them where the model expects it), or token ids.
-            An empty one starts from the tokenizer's start token, or else from its end token, as after another text.
-        sampler: the chain of samplers; an empty one draws from the model's own distribution.
-        max_new_tokens: the largest number of tokens to generate for each prompt.
-        stop: strings that end a text, wherever token borders fall; they are not part of it.
+        model: a `gptkit.model.GPT`, or another `LanguageModel`.
+        tokenizer: the tokenizer that the model was trained with.
+        prompts: texts, encoded without start and end tokens (write the start token if the model expects it), or token ids.
+            An empty one is replaced by the tokenizer's start token, or else by its end token.
+        sampler: the chain of samplers; an empty one samples from the model's distribution.
+        max_new_tokens: maximum number of tokens to generate for each prompt.
+        stop: strings that end a text, independent of token boundaries; they are not part of the text.
         stop_ids: tokens that end a text; the tokenizer's end token by default, none with ``()``.
-        seed: makes the draws repeatable: the same seed and the same index of the prompt give the same text, whatever the
-            other prompts are (within the rounding of the arithmetic, which the batch size can change).
-        overflow: what happens at the model's context length: discard the first half of the text and continue ("slide"),
-            or end the text ("stop").
-        log_probabilities: keep each token's log-probability.
-        on_text: called with the prompt's index and every piece of text as it becomes certain.
+        seed: random seed: equal seeds and indices of the prompt give equal texts, independent of the other prompts (up to
+            rounding, which the batch size can change).
+        overflow: behaviour at the model's context length: discard the first half of the text and continue ("slide"), or end
+            the text ("stop").
+        log_probabilities: return the log-probability of each token.
+        on_text: called with the prompt's index and every new piece of text.
 
     Returns:
-        One result per prompt. After Ctrl-C the texts so far, with the finish "interrupted".
+        One result per prompt. After Ctrl-C, the texts so far with the finish reason "interrupted".
 
     Raises:
-        GptkitError: a prompt is empty and the tokenizer has no token to start from; a prompt holds ids outside the
+        GptkitError: a prompt is empty and the tokenizer has no start or end token; a prompt has ids outside the
             model's vocabulary; a prompt is longer than the context, with overflow "stop"; the logits are not finite.
     """
     generation = Generation(
@@ -198,7 +198,7 @@ def stream(
     overflow: Overflow = "slide",
     log_probabilities: bool = False,
 ) -> TextStream:
-    """Continue one prompt, and yield the text piece by piece. The arguments are those of `generate`."""
+    """Continue one prompt, and yield its text in pieces. The arguments are those of `generate`."""
     return TextStream(
         Generation(
             model,

@@ -1,4 +1,4 @@
-"""Evaluation mode for the time of a computation."""
+"""Temporary evaluation mode."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["evaluating"]
 
 @contextlib.contextmanager
 def evaluating(model: LanguageModel) -> Iterator[None]:
-    """Dropout off, for as long as the model computes."""
+    """Set evaluation mode (no dropout) within the context, and restore the previous mode."""
     if not model.training:
         yield
         return

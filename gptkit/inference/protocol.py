@@ -1,4 +1,4 @@
-"""What generation asks of a model: less than `gptkit.model.GPT` is, so that anything with these methods can generate.
+"""Interface that generation requires of a model: a subset of `gptkit.model.GPT`, so that other models can generate too.
 
 Shapes: B batch, T tokens, V vocabulary.
 """
@@ -18,39 +18,40 @@ class Cache(Protocol):
 
     @property
     def length(self) -> int:
-        """Tokens held for each row, padding included."""
+        """Number of tokens held for each row, including padding."""
 
     @property
     def capacity(self) -> int:
-        """Tokens that can be held."""
+        """Maximum number of tokens for each row."""
 
     def reorder(self, rows_B: Tensor, /) -> None:
-        """Make row i what row ``rows_B[i]`` was; the number of rows may change."""
+        """Replace row i by the previous row ``rows_B[i]``; the number of rows may change."""
 
     def join(self, other: Any, capacity: int, /) -> None:
-        """Append the rows of `other`, the shorter of the two left-padded so that both end together.
+        """Append the rows of `other`; the shorter cache is left-padded so that both end at the same offset.
 
         Args:
-            capacity: tokens that a row can hold afterwards, padding included.
+            other: a cache of the same model.
+            capacity: maximum number of tokens for each row afterwards, including padding.
         """
 
 
 class Output(Protocol):
-    """What a call of the model returns."""
+    """Result of a forward pass."""
 
     @property
     def logits(self) -> Tensor | None:
-        """(B, T, V), or (B, 1, V) where only the last token's were asked for."""
+        """Logits, (B, T, V), or (B, 1, V) with `last_only`."""
 
 
 class LanguageModel(Protocol):
-    """A model that generation can drive."""
+    """Interface of a model that can generate."""
 
     training: bool
 
     @property
     def context_length(self) -> int:
-        """The longest sequence, in tokens, that the model is made for."""
+        """Maximum sequence length in tokens."""
 
     @property
     def vocab_size(self) -> int:
@@ -58,13 +59,13 @@ class LanguageModel(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where token ids belong."""
+        """Device of token ids."""
 
     def train(self, mode: bool = True) -> Any:
-        """Switch dropout and the like on or off."""
+        """Set training or evaluation mode, as `nn.Module.train` does."""
 
     def new_cache(self, batch: int, capacity: int | None = None, left_padding_B: Tensor | None = None) -> Any:
-        """An empty `Cache`; ``left_padding_B`` says how many tokens at the start of each row will be padding."""
+        """Return an empty `Cache`; ``left_padding_B`` is the number of padding tokens at the start of each row."""
 
     def __call__(self, ids_BT: Tensor, /, *, cache: Any = None, last_only: bool = False) -> Any:
-        """An `Output` for the tokens, which continue those in the cache."""
+        """Return an `Output` for the tokens, which continue those in the cache."""

@@ -1,4 +1,4 @@
-"""Requests for generation, and their state while they run."""
+"""Generation requests and their state."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from gptkit.kinds.tokenizer import Tokenizer
 __all__ = ["Overflow", "Request", "RequestState"]
 
 Overflow = Literal["slide", "stop"]
-"""What happens at the model's context length: discard the first half of the text and continue, or end the text."""
+"""Behaviour at the model's context length: discard the first half of the text and continue, or end the text."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """One prompt to continue.
+    """Request to continue one prompt.
 
     Attributes:
         prompt_ids: token ids of the prompt, at least one (see `gptkit.inference.prompts.as_ids`).
-        sampler: the chain of samplers; an empty one draws from the model's own distribution.
-        max_new_tokens: the largest number of tokens to generate.
+        sampler: the chain of samplers; an empty one samples from the model's distribution.
+        max_new_tokens: maximum number of tokens to generate.
         stop: strings that end the text; they are not part of it.
         stop_ids: tokens that end the text.
         seed: seed of the request's random stream.
         stream: index of the random stream under the seed; equal requests with different streams get different texts.
-        overflow: what happens at the model's context length.
+        overflow: behaviour at the model's context length.
 
     Raises:
         GptkitError: an empty prompt, an empty stop string, or a negative `max_new_tokens`.
@@ -47,24 +47,22 @@ class Request:
 
     def __post_init__(self) -> None:
         if not self.prompt_ids:
-            raise GptkitError("the prompt has no token", hint="Give at least one token id.")
+            raise GptkitError("the prompt has no token", hint="Pass at least one token id.")
         if "" in self.stop:
-            raise GptkitError("a stop string is empty, so no text could be generated", hint="Leave it out.")
+            raise GptkitError("a stop string is empty, so no text could be generated", hint="Remove it.")
         if self.max_new_tokens < 0:
-            raise GptkitError(
-                f"max_new_tokens is {self.max_new_tokens}", hint="Give how many tokens to generate, 0 or more."
-            )
+            raise GptkitError(f"max_new_tokens is {self.max_new_tokens}", hint="Use 0 or more.")
 
 
 class RequestState:
-    """A submitted request: its tokens and text so far.
+    """State of a submitted request: its tokens and text so far.
 
     Attributes:
         request: the request.
         history: token ids of the prompt and the generated ones.
-        log_probabilities: of each generated token under the model itself; filled where the scheduler keeps them.
+        log_probabilities: log-probability of each generated token under the model; empty unless the scheduler records them.
         text: the generated text.
-        finish: why the text ended; None while it is waiting or running.
+        finish: the finish reason; None while the request is waiting or running.
     """
 
     def __init__(self, request: Request, tokenizer: Tokenizer) -> None:
@@ -82,11 +80,11 @@ class RequestState:
 
     @property
     def remaining(self) -> int:
-        """How many more tokens may be generated."""
+        """Number of tokens that may still be generated."""
         return self.request.max_new_tokens - self.n_generated
 
     def append(self, token: int, log_probability: float) -> str:
-        """Add a chosen token, and finish where it ends the text; return the text that became certain."""
+        """Add a sampled token, and finish if it ends the text; return the new piece of text."""
         if token in self.request.stop_ids:
             return self.end("end" if token == self._end_id else "stop")
         self.history.append(token)
@@ -99,14 +97,14 @@ class RequestState:
         return piece
 
     def end(self, reason: Finish) -> str:
-        """End the text; return what the decoder had held back."""
+        """End the text; return the text that the decoder held back."""
         piece = self.text.finish()
-        # A stop string can be completed by what the decoder had held back.
+        # The held-back text can complete a stop string.
         self.finish = "stop" if self.text.stopped else reason
         return piece
 
     def result(self, timings: Timings, *, log_probabilities: bool) -> Generated:
-        """The generated text; a request that has not ended counts as interrupted."""
+        """Return the generated text; an unfinished request has the finish reason "interrupted"."""
         n_prompt = len(self.request.prompt_ids)
         return Generated(
             prompt_ids=self.history[:n_prompt],

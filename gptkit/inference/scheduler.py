@@ -25,7 +25,7 @@ from gptkit.kinds.tokenizer import Tokenizer
 __all__ = ["Event", "Scheduler"]
 
 Event = tuple[RequestState, str]
-"""A piece of text that became certain, and the request that it belongs to."""
+"""A request and a piece of its text that later tokens cannot change."""
 
 
 class _Group:
@@ -43,17 +43,17 @@ class _Group:
 class Scheduler:
     """Generates for any number of requests, one token of every running request per `step`.
 
-    Waiting requests are admitted in the order of submission as soon as the batch has room: their prompts are read
-    (prefill) in a cache of their own, which then joins that of the running ones. Finished and cancelled requests leave
-    the batch. The text of a request does not depend on which requests run beside it (within the rounding of the
-    arithmetic, which the batch size can change).
+    Waiting requests are admitted in the order of submission as soon as the batch has room: their prompts are processed
+    (prefill) with a separate cache, which is then appended to that of the running ones. Finished and cancelled requests are
+    removed from the batch. The text of a request does not depend on the other requests (up to rounding, which the batch
+    size can change).
 
     Args:
-        model: a `gptkit.model.gpt.GPT`, or anything that is a `LanguageModel`.
-        tokenizer: the one that the model was trained with.
-        max_batch: how many requests run at the same time.
-        prefill_chunk: read prompts in calls of at most this many tokens; in one call by default.
-        log_probabilities: keep each token's log-probability under the model.
+        model: a `gptkit.model.gpt.GPT`, or another `LanguageModel`.
+        tokenizer: the tokenizer that the model was trained with.
+        max_batch: maximum number of requests that run at the same time.
+        prefill_chunk: maximum number of prompt tokens per forward pass; unlimited by default.
+        log_probabilities: record the log-probability of each token under the model.
     """
 
     def __init__(
@@ -66,9 +66,9 @@ class Scheduler:
         log_probabilities: bool = False,
     ) -> None:
         if max_batch < 1:
-            raise GptkitError(f"max_batch is {max_batch}", hint="Give how many requests run at the same time, 1 or more.")
+            raise GptkitError(f"max_batch is {max_batch}", hint="Use 1 or more.")
         if prefill_chunk is not None and prefill_chunk < 1:
-            raise GptkitError(f"prefill_chunk is {prefill_chunk}", hint="Give a number of tokens, 1 or more.")
+            raise GptkitError(f"prefill_chunk is {prefill_chunk}", hint="Use 1 or more.")
         self._model = model
         self._tokenizer = tokenizer
         self._max_batch = max_batch
@@ -81,18 +81,18 @@ class Scheduler:
         self._batch: Batch | None = None
         self._chosen_B: Tensor | None = None
         self.prefill_seconds = 0.0
-        """Time spent on reading prompts and drawing the first token of each request."""
+        """Time for prefill and the first token of each request."""
         self.decode_seconds = 0.0
-        """Time spent on the tokens after the first."""
+        """Time for the tokens after the first."""
 
     @property
     def running(self) -> list[RequestState]:
-        """The requests in the batch, in the order of its rows; finished ones that were not yet evicted among them."""
+        """The requests in the batch, in the order of its rows, including finished ones that are not evicted yet."""
         return [state for group in self._groups for state in group.states]
 
     @property
     def waiting(self) -> list[RequestState]:
-        """The requests that were not admitted yet, next one first."""
+        """The requests that are not admitted yet, in the order of admission."""
         return list(self._waiting)
 
     @property
@@ -110,7 +110,7 @@ class Scheduler:
         if request.overflow == "stop" and len(request.prompt_ids) > limit:
             raise GptkitError(
                 f"the prompt has {len(request.prompt_ids)} tokens, the model's context {limit}",
-                hint='Shorten it, or choose overflow="slide", which reads the last part of it.',
+                hint='Shorten it, or choose overflow="slide", which uses its last part.',
             )
         state = RequestState(request, self._tokenizer)
         if request.max_new_tokens == 0:
@@ -120,7 +120,7 @@ class Scheduler:
         return state
 
     def cancel(self, state: RequestState, reason: Finish = "interrupted") -> str:
-        """End a request wherever it is; return the text that had been held back. Its row leaves at the next step."""
+        """End a waiting or running request; return the text that was held back. The next step removes its row."""
         if state.finish is not None:
             return ""
         if state in self._waiting:
@@ -145,7 +145,7 @@ class Scheduler:
         return events
 
     def _evict(self) -> list[Event]:
-        """Before the chosen tokens are read: end texts that may not slide, remove rows that have ended."""
+        """Before the sampled tokens are processed: end texts that may not slide, and remove rows that have ended."""
         batch, events = self._batch, []
         if batch is None:
             return []
@@ -159,7 +159,7 @@ class Scheduler:
         if not live:
             self._batch, self._groups, self._chosen_B = None, [], None
             return events
-        # Removing copies the cache of the others once; keeping reads a dead row's cache at every step.
+        # Removal copies the cache of the others once; otherwise every step would read the cache of a finished row.
         needed = bool(self._waiting) and len(states) >= self._max_batch
         if n_ended and (needed or batch.full or 4 * n_ended >= len(states)):
             assert self._chosen_B is not None
@@ -201,7 +201,7 @@ class Scheduler:
         return Chain(states[0].request.sampler, context, streams)
 
     def _choose(self, groups: Sequence[_Group], logits_BV: Tensor) -> tuple[Tensor, list[Event]]:
-        """Draw the next token of every row of these groups, and append it to texts that have not ended."""
+        """Sample the next token of every row of these groups, and append it to unfinished texts."""
         logits_BV = logits_BV[:, : self._vocab_size]
         parts, first = [], 0
         for group in groups:

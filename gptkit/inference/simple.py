@@ -1,4 +1,4 @@
-"""Greedy generation without a cache, in its simplest form: what the fast one is tested against.
+"""Greedy generation without a cache: the reference implementation in tests of `generate`.
 
 Shapes: B batch, T tokens, V vocabulary.
 """
@@ -15,13 +15,13 @@ __all__ = ["generate_simple"]
 
 @torch.no_grad()
 def generate_simple(model: LanguageModel, ids_BT: Tensor, max_new_tokens: int, context_size: int | None = None) -> Tensor:
-    """Append the most likely token, again and again.
+    """Append the most likely token repeatedly.
 
     Args:
         model: a model in evaluation mode.
         ids_BT: the prompts, (B, T).
-        max_new_tokens: how many tokens to append.
-        context_size: how many last tokens the model sees; its context length by default.
+        max_new_tokens: number of tokens to append.
+        context_size: number of last tokens that the model receives; its context length by default.
 
     Returns:
         Prompts and new tokens, (B, T + max_new_tokens).

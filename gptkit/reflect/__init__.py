@@ -1,1 +1,1 @@
-"""What is registered, as data: read by the commands and the documentation."""
+"""Descriptions of the registered components as data, for the commands and the documentation."""

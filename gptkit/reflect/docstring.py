@@ -1,4 +1,4 @@
-"""Reads the docstring of a component: one sentence, prose, and the sections Formula, Shapes, Paper and Notes."""
+"""Parsing of a component's docstring: one sentence, prose, and the sections Formula, Shapes, Paper and Notes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _SENTENCE = re.compile(r"(?<!e\.g\.)(?<!i\.e\.)(?<=[.!?])\s+(?=[A-Z`(])")
 
 @dataclass(frozen=True)
 class Docstring:
-    """A docstring in its parts. A part that is not there is empty.
+    """Parts of a docstring. A missing part is empty.
 
     Attributes:
         summary: the first sentence, on one line.
-        body: what follows it, up to the first of the known sections; other sections stay in it as written.
+        body: the text after it, up to the first of the known sections; includes other sections unchanged.
         sections: the known sections by name, without their indentation.
     """
 
@@ -30,7 +30,7 @@ class Docstring:
 
 
 def parse(text: str | None) -> Docstring:
-    """The parts of a docstring as Python holds it (indented, or None)."""
+    """Return the parts of a docstring in its source form (indented, or None)."""
     plain: list[str] = []
     sections: dict[str, list[str]] = {}
     current: list[str] | None = None

@@ -1,1 +1,1 @@
-"""Bytes, byte-pair ranks and tokenizer files: what tokenizers share."""
+"""Shared code of tokenizers: bytes, byte-pair ranks and tokenizer files."""

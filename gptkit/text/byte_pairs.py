@@ -12,10 +12,10 @@ __all__ = ["merges_of_ranks", "tokenizer_json"]
 
 
 def merges_of_ranks(ranks: Mapping[bytes, int]) -> list[tuple[str, str]]:
-    """Return the spelled pairs that make each token, in the order in which they are merged."""
+    """Return the pairs of printable tokens that form each token, in the order in which they are merged."""
     merges = []
     for token in sorted(ranks, key=ranks.__getitem__):
-        # Every split of the token into two known ones is listed: any of them may be adjacent when its rank comes.
+        # Every split of the token into two known ones is listed: any of them may be adjacent when the token is merged.
         pairs = [(token[:at], token[at:]) for at in range(1, len(token))]
         known = [(ranks[a], ranks[b], a, b) for a, b in pairs if a in ranks and b in ranks]
         merges += [(spell(left), spell(right)) for *_, left, right in sorted(known)]

@@ -1,4 +1,4 @@
-"""Decoding of text that comes in pieces of bytes: UTF-8 without a byte order mark, line ends as line feeds."""
+"""Incremental decoding of bytes: UTF-8 without a byte order mark, line ends as line feeds."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ def decode_utf8(pieces: Iterable[bytes], source: str, hint: str = "") -> Iterato
     """Decode pieces of one text.
 
     Args:
-        pieces: the bytes, cut anywhere.
+        pieces: the bytes, split at any offset.
         source: the name of the file or stream, for messages.
-        hint: what to do about an encoding other than UTF-8, with ``{encoding}`` for its likely name.
+        hint: the remedy for an encoding other than UTF-8, with ``{encoding}`` for its likely name.
 
     Yields:
         The text of each piece, without a byte order mark, every line end as a line feed.
 
     Raises:
-        DataError: the bytes are not UTF-8 or not a text; names the line and the byte.
+        DataError: the bytes are not UTF-8 text; names the line and the byte.
     """
     hint = hint or "Convert it (from {encoding}?) with iconv -f {encoding} -t UTF-8."
     decoder = codecs.getincrementaldecoder("utf-8")()

@@ -134,7 +134,7 @@ def test_start_and_chat_template_are_kept(tmp_path: Path) -> None:
     [
         ({"name": "byte", "end_token": None}, "no token that ends a text"),
         ({"name": "bpe", "vocab_size": 300, "pattern": r"\w+|\W+"}, "cannot split texts by the pattern"),
-        ({"name": "char"}, "not made by merging bytes"),
+        ({"name": "char"}, "not a byte-level pair encoding"),
     ],
 )
 def test_tokenizers_that_gguf_cannot_express_are_refused(tmp_path: Path, tokenizer: dict[str, Any], said: str) -> None:

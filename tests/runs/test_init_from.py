@@ -58,7 +58,7 @@ def test_another_model_is_refused_or_loaded_where_it_fits(
     source: gptkit.Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     deeper = {**MODEL, "n_layers": 2}
-    with pytest.raises(CheckpointError, match=r"is of another model: it lacks blocks\.1"):
+    with pytest.raises(CheckpointError, match=r"does not fit the model: it lacks blocks\.1"):
         gptkit.train(spec(deeper, init_from=str(source.directory)), tmp_path / "strict", progress=False)
     init = {"path": str(source.directory), "strict": False}
     with caplog.at_level(logging.WARNING, logger="gptkit"):

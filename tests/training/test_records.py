@@ -314,6 +314,6 @@ def test_a_table_replaces_no_other_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("file", ["../table.csv", "/table.csv", "spec.yaml", "data/train.bin", "checkpoints/x.csv", "."])
 def test_a_table_lies_in_the_run_and_takes_none_of_its_names(file: str) -> None:
-    with pytest.raises(ValidationError, match=r"inside the run directory|a name that the run itself needs"):
+    with pytest.raises(ValidationError, match=r"inside the run directory|reserved for files of the run"):
         CSVSpec(file=file)
     assert CSVSpec(file="tables/all.csv").files() == ("tables/all.csv",)
