@@ -424,7 +424,7 @@ def test_a_model_trains_with_dense_first_layers_and_auxiliary_losses() -> None:
         ({"n_experts": 2, "router": {"name": "softmax-top-k", "k": 3}}, "router.k", "lower k"),
         ({"router": {"name": "sigmoid", "n_groups": 3}}, "router.n_groups", "divisor"),
         ({"router": {"name": "sigmoid", "n_groups": 2, "top_groups": 3}}, "router.top_groups", "at most"),
-        ({"router": {"name": "softmax-top-k", "n_groups": 8, "top_groups": 1}}, "router.top_groups", "cannot give 2"),
+        ({"router": {"name": "softmax-top-k", "n_groups": 8, "top_groups": 1}}, "router.top_groups", "have fewer than 2"),
         ({"router": {"name": "sigmoid", "n_groups": 8, "top_groups": 2}}, "router.group_score", "no second best"),
         ({"expert": {"name": "experts", "n_experts": 1}}, "expert.router.k", "lower k"),
     ],

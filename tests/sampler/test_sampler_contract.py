@@ -110,7 +110,7 @@ def test_fields_refuse_what_means_nothing(name: str, fields: dict[str, Any], wor
 def test_ids_outside_the_vocabulary_are_refused(name: str, fields: dict[str, Any]) -> None:
     spec = default_registry().component("sampler", name).model_validate({"name": name, **fields})
     assert isinstance(spec, SamplerSpec)
-    with pytest.raises(GptkitError, match=f"'{name}' names token (31|-1), but the vocabulary has 31"):
+    with pytest.raises(GptkitError, match=f"'{name}' has token (31|-1), but the vocabulary has 31"):
         build(spec, 1)
 
 

@@ -117,7 +117,7 @@ def test_rare_words_go_first() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"whitespace": "drop"}, "spelled in characters ends"),
+        ({"whitespace": "drop"}, "boundaries of words that are encoded as characters"),
         ({"max_vocab": 257}, "above 257"),
         ({"fallback": "unknown", "max_vocab": 2}, "above 2"),
         ({"end_token": "<|unk|>"}, "is reserved"),

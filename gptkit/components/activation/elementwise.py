@@ -1,4 +1,4 @@
-"""The activations that language models use, each a function of one number."""
+"""Elementwise activations of language models."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = [
 
 
 class IdentitySpec(ActivationSpec):
-    """Changes nothing; a gated feed-forward with it is bilinear.
+    """Identity; a gated feed-forward with it is bilinear.
 
     Formula:
         f(x) = x
@@ -43,7 +43,7 @@ class IdentitySpec(ActivationSpec):
 
 
 class ReluSpec(ActivationSpec):
-    """Keeps what is positive and makes the rest zero.
+    """Rectified linear unit: negative values become zero.
 
     Formula:
         f(x) = max(0, x)
@@ -58,7 +58,7 @@ class ReluSpec(ActivationSpec):
 
 
 class LeakyReluSpec(ActivationSpec):
-    """ReLU with a small slope below zero, so that no unit stops learning.
+    """ReLU with a small slope below zero, so that the gradient never vanishes.
 
     Formula:
         f(x) = x for x > 0, slope · x otherwise
@@ -92,7 +92,7 @@ class ReluSquaredSpec(ActivationSpec):
 
 
 class GeluSpec(ActivationSpec):
-    """Weighs every value by the share of a normal distribution that lies below it.
+    """Gaussian error linear unit: every value times the standard normal cumulative distribution function at the value.
 
     Formula:
         f(x) = x · Φ(x) = x/2 · (1 + erf(x/√2))
@@ -110,7 +110,7 @@ class GeluSpec(ActivationSpec):
 
 
 class GeluTanhSpec(ActivationSpec):
-    """The approximation of GELU by a hyperbolic tangent, with which GPT-2 was trained.
+    """Approximation of GELU by a hyperbolic tangent, used by GPT-2.
 
     Formula:
         f(x) = x/2 · (1 + tanh(√(2/π) · (x + 0.044715 · x³)))
@@ -128,7 +128,7 @@ class GeluTanhSpec(ActivationSpec):
 
 
 class QuickGeluSpec(ActivationSpec):
-    """The approximation of GELU by a sigmoid (CLIP; gpt-oss uses it as a gate).
+    """Approximation of GELU by a sigmoid (CLIP; gpt-oss uses it as a gate).
 
     Formula:
         f(x) = x · σ(alpha · x)
@@ -138,7 +138,7 @@ class QuickGeluSpec(ActivationSpec):
     """
 
     name: Literal["quick-gelu"] = "quick-gelu"
-    alpha: float = Field(1.702, description="The sigmoid's steepness.")
+    alpha: float = Field(1.702, description="Factor of the sigmoid's argument.")
 
     def build(self, context: BuildContext) -> nn.Module:
         from gptkit.components.activation.modules.elementwise import QuickGelu
@@ -147,7 +147,7 @@ class QuickGeluSpec(ActivationSpec):
 
 
 class SiluSpec(ActivationSpec):
-    """Weighs every value by its own sigmoid; also called Swish. The gate of SwiGLU.
+    """Sigmoid linear unit, also called Swish: every value times its sigmoid. The gate of SwiGLU.
 
     Formula:
         f(x) = x · σ(x)
@@ -165,7 +165,7 @@ class SiluSpec(ActivationSpec):
 
 
 class SigmoidSpec(ActivationSpec):
-    """Squeezes every value into 0 … 1; the gate of the first gated linear units.
+    """Logistic sigmoid, with values from 0 to 1; the gate of the first gated linear units.
 
     Formula:
         f(x) = 1 / (1 + e^−x)
@@ -180,7 +180,7 @@ class SigmoidSpec(ActivationSpec):
 
 
 class TanhSpec(ActivationSpec):
-    """Squeezes every value into −1 … 1.
+    """Hyperbolic tangent, with values from −1 to 1.
 
     Formula:
         f(x) = tanh(x)
@@ -195,7 +195,7 @@ class TanhSpec(ActivationSpec):
 
 
 class SoftplusSpec(ActivationSpec):
-    """A smooth ReLU: always positive, and close to it far from zero.
+    """Smooth approximation of ReLU, always positive.
 
     Formula:
         f(x) = ln(1 + e^x)

@@ -13,7 +13,7 @@ __all__ = ["BatchWarmup", "BatchWarmupSpec"]
 
 
 class BatchWarmupSpec(CallbackSpec):
-    """Raises the batch size linearly from a small one to `training.batch_size`.
+    """Linear warmup of the batch size to `training.batch_size`.
 
     Formula:
         b(t) = m · ⌊(b₀ + (B − b₀) · min(1, t / n)) / m⌋, at least m
@@ -23,12 +23,12 @@ class BatchWarmupSpec(CallbackSpec):
         https://arxiv.org/abs/2005.14165
 
     Notes:
-        A batch is rounded up to a multiple of gradient accumulation times processes, which all compute equal parts.
+        A batch is rounded up to a multiple of gradient accumulation times processes, so that all parts are equal.
     """
 
     name: Literal["batch-warmup"] = "batch-warmup"
-    initial: int = Field(1, ge=1, description="Data windows of the first batch.")
-    steps: int = Field(100, ge=1, description="Steps over which the batch size rises.")
+    initial: int = Field(1, ge=1, description="Number of data windows in the first batch.")
+    steps: int = Field(100, ge=1, description="Number of warmup steps.")
     multiple: int = Field(1, ge=1, description="Batch sizes are multiples of this number.")
 
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({}, {"initial": 2, "steps": 4, "multiple": 2})
@@ -38,7 +38,7 @@ class BatchWarmupSpec(CallbackSpec):
 
 
 class BatchWarmup(Callback):
-    """The runtime part of `BatchWarmupSpec`."""
+    """Runtime part of `BatchWarmupSpec`."""
 
     def __init__(self, spec: BatchWarmupSpec) -> None:
         self.spec = spec

@@ -16,20 +16,20 @@ class EMASpec(CallbackSpec):
     """Exponential moving average of the weights, with which the run is evaluated, sampled, loaded and exported.
 
     Formula:
-        a ← d_t·a + (1 − d_t)·θ    after step t, for every trainable parameter θ; a = θ at first
+        a ← d_t·a + (1 − d_t)·θ    after step t, for every trainable parameter θ; initially a = θ
         d_t = decay, or with warmup min(decay, (1 + t) / (10 + t))
 
     Paper:
         https://epubs.siam.org/doi/10.1137/0330046
 
     Notes:
-        Training continues with the weights themselves, which the checkpoint holds as well. Buffers are not averaged.
+        Training continues with the weights that are not averaged, which are in the checkpoint too. Buffers are not averaged.
     """
 
     name: Literal["ema"] = "ema"
-    decay: float = Field(0.999, ge=0, lt=1, description="Share of the average that each update keeps.")
-    warmup: bool = Field(True, description="Start with a smaller decay, so that early weights are forgotten.")
-    every: int = Field(1, ge=1, description="Steps between two updates.")
+    decay: float = Field(0.999, ge=0, lt=1, description="Decay of the average at each update.")
+    warmup: bool = Field(True, description="Start with a smaller decay, which reduces the influence of early weights.")
+    every: int = Field(1, ge=1, description="Number of steps between two updates.")
 
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({}, {"decay": 0.9, "warmup": False, "every": 2})
 

@@ -13,7 +13,7 @@ __all__ = ["LengthWarmup", "LengthWarmupSpec"]
 
 
 class LengthWarmupSpec(CallbackSpec):
-    """Raises the length of training sequences linearly to the whole data window.
+    """Linear warmup of the length of training sequences to the whole data window.
 
     Formula:
         l(t) = m · ⌊(l₀ + (L − l₀) · min(1, t / n)) / m⌋, at least m
@@ -23,12 +23,12 @@ class LengthWarmupSpec(CallbackSpec):
         https://arxiv.org/abs/2108.06084
 
     Notes:
-        A data window is cut at its end: which windows a step reads does not depend on the length.
+        Data windows are truncated at the end: the choice of data windows does not depend on the length.
     """
 
     name: Literal["length-warmup"] = "length-warmup"
-    initial: int = Field(64, ge=1, description="Tokens of the first sequences.")
-    steps: int = Field(100, ge=1, description="Steps over which the length rises.")
+    initial: int = Field(64, ge=1, description="Number of tokens of the first sequences.")
+    steps: int = Field(100, ge=1, description="Number of warmup steps.")
     multiple: int = Field(8, ge=1, description="Lengths are multiples of this number.")
 
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({}, {"initial": 2, "steps": 4, "multiple": 1})
@@ -38,7 +38,7 @@ class LengthWarmupSpec(CallbackSpec):
 
 
 class LengthWarmup(Callback):
-    """The runtime part of `LengthWarmupSpec`."""
+    """Runtime part of `LengthWarmupSpec`."""
 
     def __init__(self, spec: LengthWarmupSpec) -> None:
         self.spec = spec

@@ -19,7 +19,7 @@ __all__ = ["TokenEmbeddingSpec"]
 
 
 class TokenEmbeddingSpec(EmbeddingSpec):
-    """Looks up a learned vector for every token id, and adds the model's absolute position if it has one.
+    """Table of learned vectors for token ids, with the model's absolute position if it has one.
 
     Formula:
         x = dropout(position(norm(scale · project(table[id]))))
@@ -28,16 +28,16 @@ class TokenEmbeddingSpec(EmbeddingSpec):
         ids (B, T) → (B, T, d_model); table: (vocabulary, d_embedding), d_embedding = d_model unless given
 
     Notes:
-        Gemma scales by √d_model, rounded to the weights' dtype (`scale: sqrt`); Granite by a number; BLOOM normalises
-        the vectors (`norm: layer`); OPT-350m keeps its table narrower than the model and projects up.
+        Gemma scales by √d_model, rounded to the weights' dtype (`scale: sqrt`); Granite by a number; BLOOM normalizes
+        the vectors (`norm: layer`); OPT-350m has a narrower table and projects it up.
     """
 
     name: Literal["token"] = "token"
-    dropout: float = Field(0.0, description="Share of features dropped in training, positions included.", ge=0, lt=1)
+    dropout: float = Field(0.0, description="Share of features dropped in training, after positions are added.", ge=0, lt=1)
     scale: float | Literal["sqrt"] | None = Field(
-        None, description="What the vectors are multiplied by: a number, or `sqrt` for √d_model."
+        None, description="Factor of the vectors: a number, or `sqrt` for √d_model."
     )
-    norm: NormSpec | None = optional_component(description="Normalises the vectors before positions are added.")
+    norm: NormSpec | None = optional_component(description="Norm of the vectors before positions are added.")
     d_embedding: int | None = Field(
         None, description="Width of the table, projected to d_model if it differs; d_model by default.", ge=1
     )

@@ -1,4 +1,4 @@
-"""A mixture of experts."""
+"""Mixture of experts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["ExpertsSpec"]
 
 
 class ExpertsSpec(FeedForwardSpec):
-    """Mixture of experts (MoE): many feed-forwards, a few of which a router chooses for every token.
+    """Mixture of experts (MoE): a router chooses a few of many feed-forwards for every token.
 
     Formula:
         y = Σ weight_i · expert_i(x) over the experts i that the router chose for x
@@ -28,7 +28,7 @@ class ExpertsSpec(FeedForwardSpec):
         With `shared`: y + shared(x), or y + σ(w · x) · shared(x) with `shared_gate`
 
     Shapes:
-        (B, T, d_model) → (B, T, d_model); each expert sees B · T · k / n_experts tokens on average
+        (B, T, d_model) → (B, T, d_model); each expert receives B · T · k / n_experts tokens on average
 
     Paper:
         https://arxiv.org/abs/1701.06538
@@ -41,8 +41,10 @@ class ExpertsSpec(FeedForwardSpec):
 
     name: Literal["experts"] = "experts"
     n_experts: int = Field(8, description="Number of experts to choose from.", ge=1)
-    router: RouterSpec = component("softmax-top-k", description="Chooses the experts of each token and weighs them.")
-    expert: FeedForwardSpec = component("gated", description="The feed-forward that each expert is; all have the same spec.")
+    router: RouterSpec = component(
+        "softmax-top-k", description="Router: chooses the experts of each token and their weights."
+    )
+    expert: FeedForwardSpec = component("gated", description="Spec of the feed-forward of every expert.")
     shared: FeedForwardSpec | None = optional_component(
         description="A feed-forward applied to every token in addition; several shared experts are a wider one."
     )

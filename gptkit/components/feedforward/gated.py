@@ -1,4 +1,4 @@
-"""Gated feed-forwards: SwiGLU, GEGLU, ReGLU and their relatives, by activation."""
+"""Gated feed-forwards: SwiGLU, GEGLU, ReGLU and others, by activation."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ __all__ = ["GatedSpec"]
 
 
 class GatedSpec(FeedForwardSpec):
-    """Gate one projection of the input by another: SwiGLU with `silu`, GEGLU with `gelu`, ReGLU with `relu`.
+    """Gated linear unit: the product of two projections, one activated. SwiGLU (`silu`), GEGLU (`gelu`), ReGLU (`relu`).
 
     Formula:
         y = W_down · (f(W_gate · x) ⊙ (W_up · x + up_offset)) + b_down
-        With `clamp` c, the gate is limited to at most c, and the other factor to −c … c, before f and the product.
+        With `clamp` c, the gate is limited to at most c, and the up-projection to −c … c, before f and the product.
 
     Shapes:
         (B, T, d_model) → gate and up (B, T, 2·d_hidden), gate first → product (B, T, d_hidden) → (B, T, d_model)
@@ -36,14 +36,14 @@ class GatedSpec(FeedForwardSpec):
     """
 
     name: Literal["gated"] = "gated"
-    activation: ActivationSpec = component("silu", description="The gate's non-linearity.")
+    activation: ActivationSpec = component("silu", description="Activation of the gate.")
     expansion: float | None = Field(
-        None, description="Width of the hidden layer relative to the model's; 8/3 unless d_hidden is given.", gt=0
+        None, description="Width of the hidden layer relative to d_model; 8/3 unless d_hidden is given.", gt=0
     )
     d_hidden: int | None = Field(
         None, description="Width of the hidden layer; expansion · d_model, rounded up, by default.", ge=1
     )
-    multiple_of: int = Field(64, description="What a computed d_hidden is rounded up to a multiple of.", ge=1)
+    multiple_of: int = Field(64, description="A computed d_hidden is rounded up to a multiple of this.", ge=1)
     bias: bool = Field(False, description="Whether the projections have biases.")
     dropout: float = Field(0.0, description="Share of hidden features dropped in training.", ge=0, lt=1)
     clamp: float | None = Field(None, description="Bound on gate and up before the product (gpt-oss: 7).", gt=0)
@@ -62,10 +62,10 @@ class GatedSpec(FeedForwardSpec):
         return self
 
     def hidden(self, context: BuildContext) -> int:
-        """The width of the hidden layer for this build context."""
+        """Return the width of the hidden layer for this build context."""
         if self.d_hidden is not None:
             return self.d_hidden
-        # In whole thirds, so that 8/3 of a width that three divides is exact.
+        # In integer thirds, so that 8/3 of a multiple of three is exact.
         wanted = 8 * context.d_model / 3 if self.expansion is None else self.expansion * context.d_model
         return self.multiple_of * max(1, math.ceil(wanted / self.multiple_of))
 

@@ -20,7 +20,7 @@ __all__ = ["MLPSpec"]
 
 
 class MLPSpec(FeedForwardSpec):
-    """Two projections with an activation between them: up to a wider space, and back down.
+    """Multilayer perceptron: up-projection, activation, down-projection.
 
     Formula:
         y = W_down · f(W_up · x + b_up) + b_down
@@ -34,9 +34,9 @@ class MLPSpec(FeedForwardSpec):
     """
 
     name: Literal["mlp"] = "mlp"
-    activation: ActivationSpec = component("gelu", description="The non-linearity between the two projections.")
+    activation: ActivationSpec = component("gelu", description="Activation between the two projections.")
     expansion: float | None = Field(
-        None, description="X, width of the hidden layer relative to the model's; 4 unless d_hidden is given.", gt=0
+        None, description="X, width of the hidden layer relative to d_model; 4 unless d_hidden is given.", gt=0
     )
     d_hidden: int | None = Field(None, description="Width of the hidden layer; X · d_model by default.", ge=1)
     bias: bool = Field(True, description="Whether the projections have biases.")
@@ -51,7 +51,7 @@ class MLPSpec(FeedForwardSpec):
         return self
 
     def hidden(self, context: BuildContext) -> int:
-        """The width of the hidden layer for this build context."""
+        """Return the width of the hidden layer for this build context."""
         expansion = 4 if self.expansion is None else self.expansion
         return self.d_hidden or max(1, round(expansion * context.d_model))
 

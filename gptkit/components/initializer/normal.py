@@ -1,4 +1,4 @@
-"""Normal numbers of one spread, GPT-2's scheme."""
+"""Normal initialization with one standard deviation, as in GPT-2."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["NormalSpec"]
 
 
 class NormalSpec(InitializerSpec):
-    """Draws every weight from one normal distribution, smaller for projections that write to the residual stream.
+    """Normal distribution with one standard deviation, smaller for projections that write to the residual stream.
 
     Formula:
         w ~ N(0, std²); outputs: N(0, std² / (2 · n_layers))

@@ -19,7 +19,7 @@ __all__ = ["OrthogonalSpec"]
 
 
 class OrthogonalSpec(InitializerSpec):
-    """Starts projections as orthogonal matrices, which change no vector's length.
+    """Orthogonal matrices, which preserve the length of vectors.
 
     Formula:
         W·Wᵀ = gain² · 1 or Wᵀ·W = gain² · 1, whichever is smaller; outputs: divided by √(2 · n_layers)
@@ -30,7 +30,7 @@ class OrthogonalSpec(InitializerSpec):
     """
 
     name: Literal["orthogonal"] = "orthogonal"
-    gain: float = Field(1.0, description="The length that a vector of length 1 gets.", gt=0)
+    gain: float = Field(1.0, description="Factor of the orthogonal matrix.", gt=0)
     embedding_std: float = Field(0.02, description="Standard deviation of tables of vectors.", gt=0)
     scale_outputs: bool = Field(True, description="Divide projections that write to the residual stream by √(2 · n_layers).")
 
@@ -43,7 +43,7 @@ class OrthogonalSpec(InitializerSpec):
         if role == "output" and self.scale_outputs:
             gain /= math.sqrt(2 * context.n_layers)
         w = torch.empty(shape, device=generator.device)
-        # A stack of matrices (one an expert) is filled matrix by matrix.
+        # A stack of matrices (one per expert) is filled matrix by matrix.
         for matrix in w.view(-1, *shape[-2:]):
             torch.nn.init.orthogonal_(matrix, gain, generator=generator)
         return w

@@ -1,4 +1,4 @@
-"""Normal numbers whose spread follows a projection's inputs."""
+"""Normal initialization scaled by the number of inputs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["ScaledSpec"]
 
 
 class ScaledSpec(InitializerSpec):
-    """Keeps the spread of what flows forward: a projection of more inputs gets smaller weights (LeCun).
+    """Preserve the variance in the forward pass: weights are scaled by the number of inputs (LeCun).
 
     Formula:
         w ~ N(0, gain² / fan_in); outputs: divided by √(2 · n_layers)

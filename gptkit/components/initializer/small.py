@@ -1,4 +1,4 @@
-"""Normal numbers whose spread follows the model's width."""
+"""Normal initialization scaled by the model's width."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ __all__ = ["SmallSpec"]
 
 
 class SmallSpec(InitializerSpec):
-    """Draws every weight with the spread that suits the model's width, as GPT-NeoX does.
+    """Normal distribution with a standard deviation that depends on the model's width, as in GPT-NeoX.
 
     Formula:
         w ~ N(0, 2 / (5 · d_model)); outputs: N(0, (2 / n_layers)² / d_model)
-        Without `scale_outputs`, outputs start like the rest.
+        Without `scale_outputs`, outputs are initialized like other projections.
 
     Paper:
         https://arxiv.org/abs/2204.06745
 
     Notes:
-        The spread is "Transformers without Tears" (arXiv 1910.05895), that of the outputs Wang's (GPT-J).
+        The standard deviation is that of "Transformers without Tears" (arXiv 1910.05895), for outputs that of Wang (GPT-J).
     """
 
     name: Literal["small"] = "small"

@@ -1,4 +1,4 @@
-"""Normal numbers without their tails."""
+"""Truncated normal initialization."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ __all__ = ["TruncatedNormalSpec"]
 
 
 class TruncatedNormalSpec(InitializerSpec):
-    """Draws from a normal distribution and never further than a few deviations from zero (OLMo).
+    """Normal distribution truncated at a multiple of its standard deviation (OLMo).
 
     Formula:
         w ~ N(0, std²) given |w| ≤ cut · std; outputs: std / √(2 · n_layers)
-        std is that of the distribution before its tails are cut.
+        std is the standard deviation before truncation.
     """
 
     name: Literal["truncated-normal"] = "truncated-normal"
-    std: float = Field(0.02, description="Standard deviation before the cut.", gt=0)
-    cut: float = Field(3.0, description="Where the tails are cut, in standard deviations.", gt=0)
+    std: float = Field(0.02, description="Standard deviation before truncation.", gt=0)
+    cut: float = Field(3.0, description="Bound of the truncation, in standard deviations.", gt=0)
     scale_outputs: bool = Field(True, description="Divide projections that write to the residual stream by √(2 · n_layers).")
 
     def fill(self, role: Role, shape: Size, generator: Generator, context: BuildContext) -> Tensor:

@@ -1,4 +1,4 @@
-"""Normal numbers whose spread follows a projection's inputs and outputs."""
+"""Normal initialization scaled by the numbers of inputs and outputs."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ __all__ = ["XavierSpec"]
 
 
 class XavierSpec(InitializerSpec):
-    """Balances the spread of what flows forward and of the gradients that flow back (Glorot).
+    """Balance the variances of activations in the forward pass and of gradients in the backward pass (Glorot).
 
     Formula:
         w ~ N(0, gain² · 2 / (fan_in + fan_out)); outputs: divided by √(2 · n_layers)
         fan_in and fan_out are the sizes of the last and the last but one dimension. Packed projections (queries with
-        keys and values, gates) count as the one matrix they are. Tables of vectors: N(0, embedding_std²).
+        keys and values, gates) count as one matrix. Tables of vectors: N(0, embedding_std²).
 
     Paper:
         https://proceedings.mlr.press/v9/glorot10a.html

@@ -1,4 +1,4 @@
-"""`dense`: the plain linear projection."""
+"""Linear projection `dense`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["DenseSpec"]
 
 
 class DenseSpec(LinearSpec):
-    """Multiplies by a matrix of full precision, and adds a bias if there is one.
+    """Linear projection with a dense matrix in full precision and an optional bias.
 
     Formula:
         y = W · x + b

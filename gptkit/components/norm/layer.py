@@ -1,4 +1,4 @@
-"""Layer normalisation, with or without its parameters."""
+"""Layer normalization, with or without parameters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class LayerNormSpec(NormSpec):
 
     Formula:
         y = (x − mean(x)) / √(var(x) + eps) · (offset + weight) + bias
-        The variance divides by the number of features (it is the biased one).
+        The variance is the biased one: the sum of squares divided by the number of features.
 
     Shapes:
         (…, dim) → (…, dim); weight and bias: (dim,)
@@ -30,12 +30,12 @@ class LayerNormSpec(NormSpec):
         https://arxiv.org/abs/1607.06450
 
     Notes:
-        `shift: false` is the form without bias (MPT, Cohere); with `scale: false` as well it has no parameters at all
-        (OLMo). Nemotron stores its weight less one: `offset: 1`.
+        `shift: false` is the form without bias (MPT, Cohere); with `scale: false` as well it has no parameters (OLMo).
+        Nemotron stores the weight minus one: `offset: 1`.
     """
 
     name: Literal["layer"] = "layer"
-    eps: float = Field(1e-5, description="Added to the variance, so that nothing is divided by zero.", gt=0)
+    eps: float = Field(1e-5, description="Added to the variance, to avoid division by zero.", gt=0)
     scale: bool = Field(True, description="Multiply by a weight for each feature.")
     shift: bool = Field(True, description="Add a bias for each feature.")
     offset: float = Field(0.0, description="Added to the stored weight before it is applied; 1 where w − 1 is stored.")

@@ -1,4 +1,4 @@
-"""`none`: no norm."""
+"""Norm `none`: the identity."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["NoNormSpec"]
 
 
 class NoNormSpec(NormSpec):
-    """Leaves vectors as they are: to see what norms are good for, or to look at an attention by itself.
+    """Identity, for models without norms and for ablations.
 
     Formula:
         y = x

@@ -19,7 +19,7 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class AdamWSpec(OptimizerSpec):
-    """Adam with weight decay that acts on the weights themselves and not on the gradients.
+    """Adam with decoupled weight decay.
 
     Formula:
         m ← β₁·m + (1 − β₁)·g
@@ -31,17 +31,18 @@ class AdamWSpec(OptimizerSpec):
         https://arxiv.org/abs/1711.05101
 
     Notes:
-        Runs as one fused kernel on the CPU and on CUDA.
+        Uses one fused kernel on the CPU and on CUDA.
     """
 
     name: Literal["adamw"] = "adamw"
     betas: tuple[Beta, Beta] = Field(
-        (0.9, 0.95), description="β₁ and β₂: decay rates of the averages of the gradient and of its square."
+        (0.9, 0.95), description="β₁ and β₂: decay rates of the moving averages of the gradient and of its square."
     )
     eps: float = Field(1e-8, gt=0, description="ε, added to the denominator.")
     weight_decay: float = Field(0.1, ge=0, description="λ, relative to the learning rate.")
     decay: Literal["matrices", "all"] = Field(
-        "matrices", description="What decays: tensors of two or more dimensions, or norms' scales and biases too."
+        "matrices",
+        description="Parameters with weight decay: tensors of two or more dimensions, or all (norm weights and biases too).",
     )
 
     def build(self, model: nn.Module) -> Optimizer:

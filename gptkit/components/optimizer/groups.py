@@ -1,4 +1,4 @@
-"""Parameter groups, as the built-in optimizers share them."""
+"""Parameter groups of the built-in optimizers."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["Grouped", "can_fuse", "decay_groups", "trainable"]
 
 @dataclass(frozen=True)
 class Grouped:
-    """A trainable parameter and its options: declared by the model's modules, else by shape and place."""
+    """A trainable parameter and its options, declared by the model's modules or derived from its shape and module."""
 
     parameter: nn.Parameter
     options: Resolved
 
 
 def trainable(model: nn.Module) -> list[Grouped]:
-    """The parameters that take gradients, tied ones once, in the model's order."""
+    """Return the trainable parameters, tied ones once, in the model's order."""
     from gptkit.nn.parameters import parameter_options
 
     parameters = dict(model.named_parameters())
@@ -33,13 +33,13 @@ def trainable(model: nn.Module) -> list[Grouped]:
 def decay_groups(
     parameters: Collection[Grouped], learning_rate: float, weight_decay: float, *, everywhere: bool = False
 ) -> list[dict[str, Any]]:
-    """Groups with and without weight decay, for each factor of the learning rate; empty ones are omitted.
+    """Return groups with and without weight decay, for each factor of the learning rate; empty ones are omitted.
 
     Args:
-        parameters: what to group.
-        learning_rate: the peak rate, which a parameter's factor multiplies.
-        weight_decay: the decay of those that decay.
-        everywhere: let all of them decay.
+        parameters: the parameters to group.
+        learning_rate: the peak rate, multiplied by a parameter's factor.
+        weight_decay: the weight decay of the parameters that decay.
+        everywhere: apply weight decay to all parameters.
     """
     groups = []
     for rate in dict.fromkeys(grouped.options.rate for grouped in parameters):
@@ -56,6 +56,6 @@ def decay_groups(
 
 
 def can_fuse(parameters: Iterable[Grouped]) -> bool:
-    """Whether torch has a fused kernel for all of these: one pass over memory a step, not a dozen."""
+    """Return whether torch has a fused kernel for all of these parameters, with one pass over memory per step."""
     each = [grouped.parameter for grouped in parameters]
     return all(parameter.is_floating_point() and parameter.device.type in ("cpu", "cuda") for parameter in each)

@@ -37,28 +37,28 @@ class MuonSpec(OptimizerSpec):
         https://kellerjordan.github.io/posts/muon/
 
     Notes:
-        Embeddings, heads, position tables and tensors that are not two-dimensional are left to AdamW, with a rate of
-        their own; stacked weights of experts count as one matrix per expert. With the `rms` scale a learning rate that
-        suits AdamW suits Muon as well (https://arxiv.org/abs/2502.16982). A packed query-key-value matrix counts as one.
+        Embeddings, heads, position tables and tensors that are not two-dimensional are optimized by AdamW, with a separate
+        learning rate; stacked weights of experts are one matrix per expert, a packed query-key-value matrix is one. With
+        the `rms` scale, learning rates of AdamW are suitable for Muon too (https://arxiv.org/abs/2502.16982).
     """
 
     name: Literal["muon"] = "muon"
-    momentum: float = Field(0.95, ge=0, lt=1, description="μ: how much of the last step's direction is kept.")
-    nesterov: bool = Field(True, description="Look ahead along the momentum.")
+    momentum: float = Field(0.95, ge=0, lt=1, description="μ: the momentum.")
+    nesterov: bool = Field(True, description="Use Nesterov momentum.")
     iterations: int = Field(5, ge=1, le=50, description="Newton-Schulz iterations.")
     scale: Literal["rms", "spectral"] = Field(
-        "rms", description="s: updates as large as AdamW's, or with a spectral norm that suits the matrix's shape."
+        "rms", description="s: updates of the size of AdamW's, or with a spectral norm that depends on the matrix's shape."
     )
-    weight_decay: float = Field(0.1, ge=0, description="λ, relative to the learning rate; AdamW's matrices too.")
+    weight_decay: float = Field(0.1, ge=0, description="λ, relative to the learning rate; also for the matrices of AdamW.")
     adamw_learning_rate: float | None = Field(
-        None, gt=0, description="The peak rate of what AdamW is left with; `learning_rate` by default."
+        None, gt=0, description="The peak learning rate of AdamW's parameters; `learning_rate` by default."
     )
     adamw_betas: tuple[Beta, Beta] = Field((0.9, 0.95), description="AdamW's β₁ and β₂.")
 
     def problems(self, context: Any) -> Iterator[Problem]:
         installed = metadata.version("torch")
         if Version(installed) < Version("2.9"):
-            yield Problem((), f"needs torch 2.9 or newer, and {installed} is installed; run: pip install 'torch>=2.9'")
+            yield Problem((), f"requires torch 2.9 or newer, but {installed} is installed; run: pip install 'torch>=2.9'")
 
     def build(self, model: nn.Module) -> Optimizer:
         import torch

@@ -19,7 +19,7 @@ __all__ = ["SGDSpec"]
 
 
 class SGDSpec(OptimizerSpec):
-    """Gradient descent with momentum.
+    """Stochastic gradient descent with momentum.
 
     Formula:
         g ← g + λ·θ
@@ -32,13 +32,13 @@ class SGDSpec(OptimizerSpec):
 
     name: Literal["sgd"] = "sgd"
     learning_rate: float = Field(0.1, gt=0, description="The peak learning rate.")
-    momentum: float = Field(0.9, ge=0, lt=1, description="μ: how much of the last step's direction is kept.")
-    nesterov: bool = Field(False, description="Look ahead along the momentum. Needs a momentum above 0.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="μ: the momentum.")
+    nesterov: bool = Field(False, description="Use Nesterov momentum; requires a momentum above 0.")
     weight_decay: float = Field(0.0, ge=0, description="λ, added to the gradient of tensors of two or more dimensions.")
 
     def problems(self, context: Any) -> Iterator[Problem]:
         if self.nesterov and self.momentum == 0:
-            yield Problem(("nesterov",), "needs a momentum above 0; set momentum: 0.9, or nesterov: false")
+            yield Problem(("nesterov",), "requires a momentum above 0; set momentum: 0.9, or nesterov: false")
 
     def build(self, model: nn.Module) -> Optimizer:
         import torch

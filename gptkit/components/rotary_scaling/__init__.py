@@ -1,1 +1,1 @@
-"""Kind `rotary-scaling`: one file a component."""
+"""Components of kind `rotary-scaling`."""

@@ -16,21 +16,21 @@ __all__ = ["DynamicScalingSpec"]
 
 
 class DynamicScalingSpec(RotaryScalingSpec):
-    """Dynamic NTK scaling: the base grows with the text once it is longer than the trained length.
+    """Dynamic NTK scaling: the base grows with the length of the text beyond the trained length.
 
     Formula:
         base' = base · (factor · L / L₀ - (factor - 1))^(d_rotary / (d_rotary - 2))  for a text of L > L₀ tokens
     Paper:
         https://arxiv.org/abs/2309.00071
     Notes:
-        Beyond the trained length every new token changes the rotation of all earlier ones, so a cache has to be computed
-        again at each step there.
+        Beyond the trained length every new token changes the rotation of all earlier ones, so each step recomputes the
+        cache.
     """
 
     name: Literal["dynamic"] = "dynamic"
     depends_on_length: ClassVar[bool] = True
 
-    factor: float = Field(2.0, ge=1, description="Strength of the growth.")
+    factor: float = Field(2.0, ge=1, description="Factor in the growth of the base.")
     original_context_length: int | None = Field(
         None, ge=1, description="L₀, the trained length in tokens; the model's context length by default."
     )
@@ -46,7 +46,7 @@ class DynamicScalingSpec(RotaryScalingSpec):
 
         trained = self.original_context_length or context.context_length
         ratio_B = length_B.float().clamp(min=float(trained)) / trained
-        # Two rotated features turn at the rate of one token, whatever the base.
+        # With two rotated features the only frequency is 1, for every base.
         power = d_rotary / (d_rotary - 2) if d_rotary > 2 else 1.0
         base_B = base * (self.factor * ratio_B - (self.factor - 1)) ** power
         exponents = torch.arange(0, d_rotary, 2, device=length_B.device).float() / d_rotary

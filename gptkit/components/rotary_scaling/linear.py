@@ -16,7 +16,7 @@ __all__ = ["LinearScalingSpec"]
 
 
 class LinearScalingSpec(RotaryScalingSpec):
-    """Position interpolation: every frequency divided by one factor.
+    """Position interpolation: every frequency is divided by one factor.
 
     Formula:
         θ_i = base^(-2i / d_rotary) / factor
@@ -26,7 +26,7 @@ class LinearScalingSpec(RotaryScalingSpec):
 
     name: Literal["linear"] = "linear"
 
-    factor: float = Field(2.0, ge=1, description="How many times longer the texts are than those of the training.")
+    factor: float = Field(2.0, ge=1, description="Length of the texts relative to those in training.")
 
     def frequencies(self, base: float, d_rotary: int, context: BuildContext) -> Tensor:
         return self.plain(base, d_rotary) / self.factor

@@ -19,21 +19,21 @@ __all__ = ["Llama3ScalingSpec"]
 
 
 class Llama3ScalingSpec(RotaryScalingSpec):
-    """Llama 3.1's scaling: short wavelengths stay, long ones are divided by a factor, those between are blended.
+    """Scaling of Llama 3.1: high frequencies are kept, low ones divided by a factor, those in between interpolated.
 
     Formula:
         λ_i = 2π / θ_i;  s_i = clamp((L₀ / λ_i - low) / (high - low), 0, 1)
         θ'_i = (1 - s_i) · θ_i / factor + s_i · θ_i
-        Where low = high (Llama 4) nothing is blended: s_i is 1 if L₀ / λ_i ≥ low, else 0.
+        If low = high (Llama 4), nothing is interpolated: s_i is 1 if L₀ / λ_i ≥ low, else 0.
     Paper:
         https://arxiv.org/abs/2407.21783
     """
 
     name: Literal["llama3"] = "llama3"
 
-    factor: float = Field(8.0, ge=1, description="Divisor of the slow frequencies.")
-    low_frequency_factor: float = Field(1.0, gt=0, description="Pairs with fewer turns than this in L₀ are divided.")
-    high_frequency_factor: float = Field(4.0, gt=0, description="Pairs with more turns than this in L₀ are kept.")
+    factor: float = Field(8.0, ge=1, description="Divisor of the low frequencies.")
+    low_frequency_factor: float = Field(1.0, gt=0, description="Pairs with fewer rotations than this in L₀ are divided.")
+    high_frequency_factor: float = Field(4.0, gt=0, description="Pairs with more rotations than this in L₀ are kept.")
     original_context_length: int = Field(8192, ge=1, description="L₀, the trained length in tokens.")
 
     def problems(self, context: Any) -> Iterator[Problem]:

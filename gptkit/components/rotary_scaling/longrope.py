@@ -18,7 +18,7 @@ __all__ = ["LongRopeScalingSpec"]
 
 
 class LongRopeScalingSpec(RotaryScalingSpec):
-    """LongRoPE: a searched divisor for each pair, one set for texts within the trained length and one for longer ones.
+    """LongRoPE: optimized divisors of each pair, one set for texts within the trained length and one for longer ones.
 
     Formula:
         θ'_i = θ_i / short_i for texts of up to L₀ tokens, else θ_i / long_i
@@ -26,18 +26,18 @@ class LongRopeScalingSpec(RotaryScalingSpec):
     Paper:
         https://arxiv.org/abs/2402.13753
     Notes:
-        When a text grows past L₀, the cached keys are computed again, as if the text had been long from the start.
+        When a text grows beyond L₀, the cache is recomputed with the long divisors.
     """
 
     name: Literal["longrope"] = "longrope"
     depends_on_length: ClassVar[bool] = True
 
     short: tuple[float, ...] = Field(
-        (1.0,), description="Divisors for texts of up to L₀ tokens; one a pair, or one for all."
+        (1.0,), description="Divisors for texts of up to L₀ tokens; one per pair, or one for all."
     )
-    long: tuple[float, ...] = Field((2.0,), description="Divisors for longer texts; one a pair, or one for all.")
+    long: tuple[float, ...] = Field((2.0,), description="Divisors for longer texts; one per pair, or one for all.")
     factor: float | None = Field(
-        None, ge=1, description="How many times longer than L₀ texts get; the context length / L₀ by default."
+        None, ge=1, description="Length of the texts relative to L₀; the context length / L₀ by default."
     )
     original_context_length: int | None = Field(
         None, ge=2, description="L₀, the trained length in tokens; the model's context length by default."
@@ -52,7 +52,7 @@ class LongRopeScalingSpec(RotaryScalingSpec):
     def pair_problems(self, d_rotary: int) -> Iterator[str]:
         for field, divisors in (("short", self.short), ("long", self.long)):
             if len(divisors) not in (1, d_rotary // 2):
-                yield f"scaling.{field} has {len(divisors)} divisors for {d_rotary // 2} pairs of features; give one a pair"
+                yield f"scaling.{field} has {len(divisors)} divisors, for {d_rotary // 2} pairs of features; give one each"
 
     def _divide(self, base: float, d_rotary: int, divisors: tuple[float, ...]) -> Tensor:
         import torch

@@ -17,10 +17,10 @@ __all__ = ["YarnScalingSpec"]
 
 
 class YarnScalingSpec(RotaryScalingSpec):
-    """YaRN: fast pairs keep their frequency, slow ones are interpolated, with a ramp between, and scores are sharpened.
+    """YaRN: high frequencies are kept, low ones interpolated, with a ramp in between, and scores are scaled up.
 
     Formula:
-        i(r) = d_rotary · ln(L₀ / 2πr) / (2 ln base), the pair that turns r times in the trained length L₀
+        i(r) = d_rotary · ln(L₀ / 2πr) / (2 ln base), the pair with r rotations in the trained length L₀
         γ_i = clamp((i - i(beta_fast)) / (i(beta_slow) - i(beta_fast)), 0, 1)
         θ'_i = θ_i · (1 - γ_i) + θ_i / factor · γ_i;  sine and cosine times 0.1 · ln(factor) + 1
     Paper:
@@ -29,13 +29,13 @@ class YarnScalingSpec(RotaryScalingSpec):
 
     name: Literal["yarn"] = "yarn"
 
-    factor: float = Field(2.0, ge=1, description="How many times longer the texts are than those of the training.")
+    factor: float = Field(2.0, ge=1, description="Length of the texts relative to those in training.")
     original_context_length: int | None = Field(
         None, ge=1, description="L₀, the trained length in tokens; the model's context length / factor by default."
     )
-    beta_fast: float = Field(32.0, gt=0, description="Pairs that turn more often than this in L₀ are kept as they are.")
-    beta_slow: float = Field(1.0, gt=0, description="Pairs that turn less often than this in L₀ are wholly interpolated.")
-    truncate: bool = Field(True, description="Round the ends of the ramp outwards to whole pairs.")
+    beta_fast: float = Field(32.0, gt=0, description="Pairs with more rotations than this in L₀ are kept.")
+    beta_slow: float = Field(1.0, gt=0, description="Pairs with fewer rotations than this in L₀ are fully interpolated.")
+    truncate: bool = Field(True, description="Round the ends of the ramp outward to integer pairs.")
     attention_factor: float | None = Field(
         None, gt=0, description="Factor of sine and cosine; 0.1 · ln(factor) + 1 by default."
     )

@@ -17,7 +17,7 @@ class ScoredRouterSpec(RouterSpec):
     """The fields of routers that score experts by a linear projection."""
 
     k: int = Field(2, ge=1, description="Number of experts per token.")
-    bias: bool = Field(False, description="Add a bias to the projection that makes the scores.")
+    bias: bool = Field(False, description="Add a bias to the projection that computes the scores.")
     balance_loss: float = Field(
         0.0,
         ge=0,
@@ -31,16 +31,16 @@ class ScoredRouterSpec(RouterSpec):
 
     def expert_problems(self, n_experts: int) -> Iterator[Problem]:
         if self.k > n_experts:
-            yield Problem(("k",), f"k is {self.k}, but there are only {n_experts} experts; lower k, or raise n_experts")
+            yield Problem(("k",), f"k is {self.k}, but the layer has {n_experts} experts; lower k, or raise n_experts")
 
 
 class GroupedRouterSpec(ScoredRouterSpec):
-    """The fields of routers that may first choose groups of experts, then experts within these."""
+    """The fields of routers that can limit the choice to the best groups of experts."""
 
-    renormalize: bool = Field(True, description="Divide the chosen weights by their sum, so that they add up to `scale`.")
+    renormalize: bool = Field(True, description="Divide the chosen weights by their sum, so that their sum is `scale`.")
     scale: float = Field(1.0, gt=0, description="Factor of the weights, applied last.")
     n_groups: int = Field(1, ge=1, description="Number of groups; consecutive experts form a group.")
-    top_groups: int = Field(1, ge=1, description="Number of best groups that a token's experts may come from.")
+    top_groups: int = Field(1, ge=1, description="Number of groups that a token's experts are chosen from, the best ones.")
     group_score: Literal["max", "top-2-sum"] = Field(
         "max", description="Score of a group: that of its best expert, or the sum of its two best."
     )
@@ -50,14 +50,14 @@ class GroupedRouterSpec(ScoredRouterSpec):
         size, rest = divmod(n_experts, self.n_groups)
         if rest:
             yield Problem(
-                ("n_groups",), f"{n_experts} experts cannot be split into {self.n_groups} even groups; choose a divisor"
+                ("n_groups",), f"{n_experts} experts cannot be split into {self.n_groups} equal groups; choose a divisor"
             )
         elif self.top_groups > self.n_groups:
-            yield Problem(("top_groups",), f"there are {self.n_groups} groups; choose at most as many")
+            yield Problem(("top_groups",), f"is {self.top_groups}, but the layer has {self.n_groups} groups; lower it")
         elif self.k > self.top_groups * size:
             yield Problem(
                 ("top_groups",),
-                f"{self.top_groups} groups of {size} experts cannot give {self.k}; raise top_groups, or lower k",
+                f"{self.top_groups} groups of {size} experts have fewer than {self.k}; raise top_groups, or lower k",
             )
         elif self.group_score == "top-2-sum" and self.n_groups > 1 and size < 2:
             yield Problem(

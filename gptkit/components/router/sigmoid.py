@@ -17,7 +17,7 @@ __all__ = ["SigmoidSpec"]
 
 
 class SigmoidSpec(GroupedRouterSpec):
-    """Scores every expert by itself with a sigmoid; a bias that only selects can balance the load (DeepSeek-V3).
+    """Sigmoid scores for each expert, with an optional selection bias that balances the load (DeepSeek-V3).
 
     Formula:
         s = σ(W x [+ b]);  chosen: the k largest s + c, of the top_groups best groups; c the selection bias
@@ -32,16 +32,16 @@ class SigmoidSpec(GroupedRouterSpec):
 
     Notes:
         DeepSeek-V3 and GLM-4.5: `selection_bias`, `group_score: top-2-sum`. Llama 4: `k: 1`, `renormalize: false`.
-        A training loop of your own calls `gptkit.nn.after_step.after_step(model)` after each step of the optimizer.
+        A custom training loop must call `gptkit.nn.after_step.after_step(model)` after each step of the optimizer.
     """
 
     name: Literal["sigmoid"] = "sigmoid"
     group_score: Literal["max", "top-2-sum"] = Field(
         "top-2-sum", description="Score of a group: that of its best expert, or the sum of its two best."
     )
-    selection_bias: bool = Field(False, description="Add a bias to the scores for choosing experts, not for weighing them.")
+    selection_bias: bool = Field(False, description="Add a bias to the scores that select experts, but not to the weights.")
     bias_rate: float = Field(
-        0.0, ge=0, description="How far each optimizer step moves the selection bias towards an even load (0.001, say)."
+        0.0, ge=0, description="Change of the selection bias towards an even load per optimizer step, such as 0.001."
     )
 
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = (

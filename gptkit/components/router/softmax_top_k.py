@@ -15,7 +15,7 @@ __all__ = ["SoftmaxTopKSpec"]
 
 
 class SoftmaxTopKSpec(GroupedRouterSpec):
-    """Weigh all experts by a softmax and keep the k best (Mixtral, Qwen, OLMoE, DeepSeek-V2).
+    """Softmax over all experts, of which the k best are kept (Mixtral, Qwen, OLMoE, DeepSeek-V2).
 
     Formula:
         p = softmax(W x [+ b]);  chosen: the k largest p, of the top_groups best groups
@@ -28,8 +28,8 @@ class SoftmaxTopKSpec(GroupedRouterSpec):
         https://arxiv.org/abs/2401.04088
 
     Notes:
-        Mixtral and Qwen renormalise; OLMoE and DeepSeek-V2 do not, and the latter limits tokens to groups. With `k: 1`, do
-        not renormalise: a weight that is always 1 gives the router no gradient.
+        Mixtral and Qwen renormalize; OLMoE and DeepSeek-V2 do not, and the latter limits tokens to groups. With `k: 1`, do
+        not renormalize: a weight that is always 1 has no gradient for the router.
     """
 
     name: Literal["softmax-top-k"] = "softmax-top-k"

@@ -17,12 +17,12 @@ __all__ = ["SparsemixerSpec"]
 
 
 class SparsemixerSpec(ScoredRouterSpec):
-    """Chooses experts one after the other, each weighed among those left that score nearly as well (Phi-3.5-MoE).
+    """Sequential choice of experts, each weighted by a softmax over the remaining ones of similar score (Phi-3.5-MoE).
 
     Formula:
-        s = W x [+ b];  for each choice, m being the largest score left:
-        near = experts left with (m − s) / max(|s|, m) ≤ 2 · tolerance
-        chosen: the largest; in training drawn by softmax(near s)
+        s = W x [+ b];  for each choice, with the largest remaining score m:
+        near = remaining experts with (m − s) / max(|s|, m) ≤ 2 · tolerance
+        chosen: the largest; in training sampled from softmax(near s)
         weight = softmax(near s) at the chosen one
 
     Shapes:
@@ -32,12 +32,12 @@ class SparsemixerSpec(ScoredRouterSpec):
         https://arxiv.org/abs/2409.12136
 
     Notes:
-        Weights do not add up to 1; an expert without rivals counts 1. In training, a drawn expert that is not the best
-        counts a third in three of four cases, while its gradient stays whole (Heun's third-order estimate).
+        The sum of the weights is not 1; a single near expert has weight 1. In training, a sampled expert other than the best
+        has a third of its weight in three of four cases, but the full gradient (Heun's third-order estimate).
     """
 
     name: Literal["sparsemixer"] = "sparsemixer"
-    tolerance: float = Field(0.01, gt=0, description="Half the relative distance to the best score that still takes part.")
+    tolerance: float = Field(0.01, gt=0, description="Half the maximum relative distance to the best score.")
 
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({}, {"k": 3, "tolerance": 0.5})
 

@@ -15,7 +15,7 @@ __all__ = ["TopKSoftmaxSpec"]
 
 
 class TopKSoftmaxSpec(ScoredRouterSpec):
-    """Keeps the k best scores and weighs those by a softmax among themselves (Granite, gpt-oss).
+    """Softmax over the k best scores (Granite, gpt-oss).
 
     Formula:
         s = W x [+ b];  chosen: the k largest s;  weights = softmax(chosen s)
@@ -27,8 +27,8 @@ class TopKSoftmaxSpec(ScoredRouterSpec):
         https://arxiv.org/abs/1701.06538
 
     Notes:
-        The weights always add up to 1: the same numbers as `softmax-top-k` gives with `renormalize`. With `k: 1` the weight
-        is 1 whatever the scores, so the router learns from `balance_loss` alone.
+        The sum of the weights is 1, as for `softmax-top-k` with `renormalize`. With `k: 1` the weight is always 1, so the
+        router receives gradients from `balance_loss` only.
     """
 
     name: Literal["top-k-softmax"] = "top-k-softmax"

@@ -17,7 +17,7 @@ __all__ = ["Epsilon", "EpsilonSpec"]
 
 
 class Epsilon(Sampler):
-    """The runtime part."""
+    """Runtime part of `EpsilonSpec`."""
 
     def __init__(self, p: float) -> None:
         self.p = p
@@ -27,7 +27,7 @@ class Epsilon(Sampler):
 
 
 class EpsilonSpec(SamplerSpec):
-    """Keeps tokens of at least a fixed probability.
+    """Keep tokens of at least a fixed probability.
 
     Formula:
         keep v  ⇔  P[v] ≥ p, or v is the most likely token;  P = softmax(logits)
@@ -40,7 +40,7 @@ class EpsilonSpec(SamplerSpec):
     """
 
     name: Literal["epsilon"] = "epsilon"
-    p: float = Field(3e-4, gt=0, lt=1, description="The lowest probability kept; 0.0003 to 0.0009 in the paper.")
+    p: float = Field(3e-4, gt=0, lt=1, description="The minimum probability; 0.0003 to 0.0009 in the paper.")
 
     def build(self, context: SamplerContext) -> Epsilon:
         return Epsilon(self.p)

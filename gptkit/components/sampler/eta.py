@@ -18,7 +18,7 @@ __all__ = ["Eta", "EtaSpec"]
 
 
 class Eta(Sampler):
-    """The runtime part."""
+    """Runtime part of `EtaSpec`."""
 
     def __init__(self, epsilon: float) -> None:
         self.epsilon = epsilon
@@ -32,7 +32,7 @@ class Eta(Sampler):
 
 
 class EtaSpec(SamplerSpec):
-    """Keeps tokens of a least probability that falls where the model is unsure.
+    """Keep tokens above a minimum probability that decreases with the entropy of the distribution.
 
     Formula:
         η = min(ε, √ε · exp(−H)),  P = softmax(logits),  H = −Σ P ln P
@@ -46,7 +46,7 @@ class EtaSpec(SamplerSpec):
     """
 
     name: Literal["eta"] = "eta"
-    epsilon: float = Field(3e-4, gt=0, lt=1, description="The highest cutoff; 0.0003 to 0.004 in the paper.")
+    epsilon: float = Field(3e-4, gt=0, lt=1, description="The maximum cutoff; 0.0003 to 0.004 in the paper.")
 
     def build(self, context: SamplerContext) -> Eta:
         return Eta(self.epsilon)

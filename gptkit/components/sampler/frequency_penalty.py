@@ -17,7 +17,7 @@ __all__ = ["FrequencyPenalty", "FrequencyPenaltySpec"]
 
 
 class FrequencyPenalty(Sampler):
-    """The runtime part."""
+    """Runtime part of `FrequencyPenaltySpec`."""
 
     def __init__(self, penalty: float, window: int | None) -> None:
         self.penalty = penalty
@@ -29,7 +29,7 @@ class FrequencyPenalty(Sampler):
 
 
 class FrequencyPenaltySpec(SamplerSpec):
-    """Makes tokens less likely each time that the text holds them, prompt included.
+    """Penalize tokens in proportion to their number of occurrences in the text, including the prompt.
 
     Formula:
         for v in the history:  logits[v] ← logits[v] − penalty · count(v)
@@ -40,9 +40,12 @@ class FrequencyPenaltySpec(SamplerSpec):
 
     name: Literal["frequency-penalty"] = "frequency-penalty"
     penalty: float = Field(
-        0.5, ge=-100, le=100, description="Taken off a token's logit for each occurrence; below 0 it rewards repetition."
+        0.5,
+        ge=-100,
+        le=100,
+        description="Subtracted from a token's logit for each occurrence; negative values favor repetition.",
     )
-    window: int | None = Field(None, ge=1, description="How many last tokens count; all of them by default.")
+    window: int | None = Field(None, ge=1, description="Number of last tokens that are counted; all by default.")
 
     def build(self, context: SamplerContext) -> FrequencyPenalty:
         return FrequencyPenalty(self.penalty, self.window)

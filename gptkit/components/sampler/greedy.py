@@ -15,7 +15,7 @@ __all__ = ["Greedy", "GreedySpec"]
 
 
 class Greedy(Sampler):
-    """The runtime part."""
+    """Runtime part of `GreedySpec`."""
 
     def __call__(self, logits_BV: Tensor, history: Sequence[Sequence[int]]) -> Tensor:
         best_B1 = logits_BV.argmax(dim=-1, keepdim=True)
@@ -24,16 +24,16 @@ class Greedy(Sampler):
 
 
 class GreedySpec(SamplerSpec):
-    """Takes the most likely token every time, so the same prompt always gives the same text.
+    """Greedy decoding: select the most likely token, so equal prompts give equal texts.
 
     Formula:
-        next = argmax_v logits[v]; of equal ones the lowest id
+        next = argmax_v logits[v]; the lowest id if several are equal
 
     Shapes:
         (B, V) → (B, V)
 
     Notes:
-        Nothing is drawn, and links written after it have no effect.
+        No random numbers are used, and samplers after it have no effect.
     """
 
     deterministic: ClassVar[bool] = True

@@ -1,4 +1,4 @@
-"""What samplers that look back need: the distinct tokens of each row's history, as indices into the logits."""
+"""Shared code of samplers that depend on the history: the distinct tokens of each row, as indices into the logits."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["occurrences"]
 
 
 def occurrences(history: Sequence[Sequence[int]], like_BV: Tensor, window: int | None = None) -> tuple[Tensor, Tensor]:
-    """Which tokens each row holds, and how often.
+    """Count the tokens of each row.
 
     Args:
         history: token ids of each row; ids outside the vocabulary are ignored.
         like_BV: the logits, for their size and device.
-        window: look at this many last tokens of each row; None for all.
+        window: number of last tokens of each row that are counted; None for all.
 
     Returns:
         Indices into the flattened logits (N,), and the counts (N,) in the logits' dtype.

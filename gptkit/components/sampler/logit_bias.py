@@ -17,7 +17,7 @@ __all__ = ["LogitBias", "LogitBiasSpec"]
 
 
 class LogitBias(Sampler):
-    """The runtime part."""
+    """Runtime part of `LogitBiasSpec`."""
 
     def __init__(self, bias_V: Tensor) -> None:
         self.bias_V = bias_V
@@ -28,7 +28,7 @@ class LogitBias(Sampler):
 
 
 class LogitBiasSpec(SamplerSpec):
-    """Makes chosen tokens more or less likely.
+    """Add a bias to the logits of given tokens.
 
     Formula:
         logits[v] ← logits[v] + bias[v]
@@ -41,7 +41,7 @@ class LogitBiasSpec(SamplerSpec):
 
     name: Literal["logit-bias"] = "logit-bias"
     bias: dict[int, Annotated[float, Field(ge=-1e6, le=1e6)]] = Field(
-        default_factory=dict, description="What is added to a token's logit, by token id; −100 all but rules it out."
+        default_factory=dict, description="Bias by token id; −100 practically excludes a token."
     )
 
     def build(self, context: SamplerContext) -> LogitBias:

@@ -17,7 +17,7 @@ __all__ = ["MinLength", "MinLengthSpec"]
 
 
 class MinLength(Sampler):
-    """Runtime sampler, which stores the length of each row's prompt."""
+    """Runtime part of `MinLengthSpec`; stores the length of each row's prompt."""
 
     def __init__(self, tokens: int, end_id: int | None) -> None:
         self.tokens = tokens
@@ -43,21 +43,20 @@ class MinLength(Sampler):
 
 
 class MinLengthSpec(SamplerSpec):
-    """Does not let the text end before it has a number of tokens.
+    """Exclude the end token until the text has a minimum number of tokens.
 
     Formula:
-        logits[end] ← −∞ while fewer than `tokens` tokens have been written after the prompt
+        logits[end] ← −∞ while fewer than `tokens` tokens have been generated
 
     Shapes:
         (B, V) → (B, V)
 
     Notes:
-        The end is the tokenizer's end token; with a tokenizer that has none, this changes nothing. So it does where
-        no other token is left.
+        Without effect if the tokenizer has no end token, or if no other token remains.
     """
 
     name: Literal["min-length"] = "min-length"
-    tokens: int = Field(1, ge=0, description="How many tokens to write at least, the prompt not counted.")
+    tokens: int = Field(1, ge=0, description="Minimum number of generated tokens.")
 
     def build(self, context: SamplerContext) -> MinLength:
         end_id = None if context.tokenizer is None else context.tokenizer.end_id

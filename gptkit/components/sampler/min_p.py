@@ -17,10 +17,10 @@ __all__ = ["MinP", "MinPSpec"]
 
 
 class MinP(Sampler):
-    """The runtime part."""
+    """Runtime part of `MinPSpec`."""
 
     def __init__(self, p: float) -> None:
-        # P[v] / max P is exp(logits[v] - max logits): no softmax is needed.
+        # P[v] / max P is exp(logits[v] - max logits), so no softmax is necessary.
         self.below_best = math.log(p)
 
     def __call__(self, logits_BV: Tensor, history: Sequence[Sequence[int]]) -> Tensor:
@@ -29,7 +29,7 @@ class MinP(Sampler):
 
 
 class MinPSpec(SamplerSpec):
-    """Keeps tokens at least p times as likely as the most likely one: few where the model is sure, many where not.
+    """Keep tokens at least p times as likely as the most likely one.
 
     Formula:
         keep v  ⇔  P[v] ≥ p · max_w P[w],  where P = softmax(logits)
@@ -42,7 +42,7 @@ class MinPSpec(SamplerSpec):
     """
 
     name: Literal["min-p"] = "min-p"
-    p: float = Field(0.05, gt=0, le=1, description="The lowest probability kept, as a share of the most likely token's.")
+    p: float = Field(0.05, gt=0, le=1, description="The minimum probability relative to the most likely token's.")
 
     def build(self, context: SamplerContext) -> MinP:
         return MinP(self.p)

@@ -17,7 +17,7 @@ __all__ = ["NoRepeatNgram", "NoRepeatNgramSpec"]
 
 
 class NoRepeatNgram(Sampler):
-    """The runtime part."""
+    """Runtime part of `NoRepeatNgramSpec`."""
 
     def __init__(self, n: int) -> None:
         self.n = n
@@ -39,10 +39,10 @@ class NoRepeatNgram(Sampler):
 
 
 class NoRepeatNgramSpec(SamplerSpec):
-    """Never writes a sequence of n tokens twice, the prompt's included.
+    """Exclude tokens that would repeat a sequence of n tokens of the text, including the prompt.
 
     Formula:
-        rule out v  ⇔  the last n − 1 tokens followed by v already occur in the text
+        exclude v  ⇔  the last n − 1 tokens followed by v already occur in the text
 
     Shapes:
         (B, V) → (B, V)
@@ -51,7 +51,7 @@ class NoRepeatNgramSpec(SamplerSpec):
         https://arxiv.org/abs/1705.04304
 
     Notes:
-        Where that would leave no token, it changes nothing.
+        Without effect if all tokens would be excluded.
     """
 
     name: Literal["no-repeat-ngram"] = "no-repeat-ngram"

@@ -17,7 +17,7 @@ __all__ = ["PresencePenalty", "PresencePenaltySpec"]
 
 
 class PresencePenalty(Sampler):
-    """The runtime part."""
+    """Runtime part of `PresencePenaltySpec`."""
 
     def __init__(self, penalty: float, window: int | None) -> None:
         self.penalty = penalty
@@ -29,7 +29,7 @@ class PresencePenalty(Sampler):
 
 
 class PresencePenaltySpec(SamplerSpec):
-    """Makes tokens that the text already holds less likely, prompt included, however often they occur.
+    """Penalize tokens that occur in the text, including the prompt, independent of the number of occurrences.
 
     Formula:
         for v in the history:  logits[v] ← logits[v] − penalty
@@ -40,9 +40,12 @@ class PresencePenaltySpec(SamplerSpec):
 
     name: Literal["presence-penalty"] = "presence-penalty"
     penalty: float = Field(
-        0.5, ge=-100, le=100, description="Taken off the logit of a token that occurs; below 0 it rewards repetition."
+        0.5,
+        ge=-100,
+        le=100,
+        description="Subtracted from the logit of a token that occurs; negative values favor repetition.",
     )
-    window: int | None = Field(None, ge=1, description="How many last tokens count; all of them by default.")
+    window: int | None = Field(None, ge=1, description="Number of last tokens that are considered; all by default.")
 
     def build(self, context: SamplerContext) -> PresencePenalty:
         return PresencePenalty(self.penalty, self.window)

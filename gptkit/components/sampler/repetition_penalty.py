@@ -17,7 +17,7 @@ __all__ = ["RepetitionPenalty", "RepetitionPenaltySpec"]
 
 
 class RepetitionPenalty(Sampler):
-    """The runtime part."""
+    """Runtime part of `RepetitionPenaltySpec`."""
 
     def __init__(self, penalty: float, window: int | None) -> None:
         self.penalty = penalty
@@ -31,7 +31,7 @@ class RepetitionPenalty(Sampler):
 
 
 class RepetitionPenaltySpec(SamplerSpec):
-    """Makes tokens that the text already holds, prompt included, less likely.
+    """Penalize tokens that occur in the text, including the prompt, by a factor.
 
     Formula:
         for v in the history:  logits[v] ← logits[v] / penalty if logits[v] > 0, else logits[v] · penalty
@@ -43,12 +43,12 @@ class RepetitionPenaltySpec(SamplerSpec):
         https://arxiv.org/abs/1909.05858
 
     Notes:
-        It depends on where the logits' zero lies, so put it before `temperature`. Below 1 it rewards repetition.
+        The result depends on the sign of the logits, so place it before `temperature`. Values below 1 favor repetition.
     """
 
     name: Literal["repetition-penalty"] = "repetition-penalty"
-    penalty: float = Field(1.1, ge=0.01, le=100, description="How strong: 1 changes nothing, 1.2 is much.")
-    window: int | None = Field(None, ge=1, description="How many last tokens count; all of them by default.")
+    penalty: float = Field(1.1, ge=0.01, le=100, description="Strength: 1 has no effect, 1.2 is strong.")
+    window: int | None = Field(None, ge=1, description="Number of last tokens that are considered; all by default.")
 
     def build(self, context: SamplerContext) -> RepetitionPenalty:
         return RepetitionPenalty(self.penalty, self.window)

@@ -18,7 +18,7 @@ __all__ = ["SuppressTokens", "SuppressTokensSpec"]
 
 
 class SuppressTokens(Sampler):
-    """The runtime part."""
+    """Runtime part of `SuppressTokensSpec`."""
 
     def __init__(self, remove_V: Tensor) -> None:
         self.remove_V = remove_V
@@ -29,7 +29,7 @@ class SuppressTokens(Sampler):
 
 
 class SuppressTokensSpec(SamplerSpec):
-    """Never writes the tokens listed.
+    """Exclude given tokens.
 
     Formula:
         logits[v] ← −∞ for v in tokens
@@ -38,7 +38,7 @@ class SuppressTokensSpec(SamplerSpec):
         (B, V) → (B, V)
 
     Notes:
-        Where that would leave no token, it changes nothing.
+        Without effect if all tokens would be excluded.
     """
 
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({"tokens": (0, 2)},)

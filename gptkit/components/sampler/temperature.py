@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 __all__ = ["Temperature", "TemperatureSpec"]
 
 _LOWEST = 1e-6
-"""Below this, logits that a model can give may leave the range of fp32 when they are divided."""
+"""Below this temperature, the quotients of usual logits may exceed the range of fp32."""
 
 
 class Temperature(Sampler):
-    """The runtime part."""
+    """Runtime part of `TemperatureSpec`."""
 
     def __init__(self, value: float) -> None:
         self.value = value
@@ -30,7 +30,7 @@ class Temperature(Sampler):
 
 
 class TemperatureSpec(SamplerSpec):
-    """Sharpens (below 1) or flattens (above 1) the distribution.
+    """Divide the logits by a temperature: below 1 sharpens the distribution, above 1 flattens it.
 
     Formula:
         logits[v] ← logits[v] / value
@@ -43,17 +43,17 @@ class TemperatureSpec(SamplerSpec):
     """
 
     name: Literal["temperature"] = "temperature"
-    value: float = Field(1.0, description="What logits are divided by; 1 changes nothing, lower is safer, higher is wilder.")
+    value: float = Field(1.0, description="Divisor of the logits; 1 has no effect, higher values increase diversity.")
 
     @field_validator("value")
     @classmethod
     def _positive(cls, value: float) -> float:
         if value < 0:
-            raise PydanticCustomError("temperature", "a temperature is a positive number, 0.8 say")
+            raise PydanticCustomError("temperature", "a temperature must be positive; use 0.8, for example")
         if value < _LOWEST:
             raise PydanticCustomError(
                 "temperature",
-                "a temperature must be at least 0.000001; for the most likely token every time, use the sampler 'greedy'",
+                "a temperature must be at least 0.000001; to select the most likely token, use the sampler 'greedy'",
             )
         return value
 

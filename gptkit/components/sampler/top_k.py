@@ -17,7 +17,7 @@ __all__ = ["TopK", "TopKSpec"]
 
 
 class TopK(Sampler):
-    """The runtime part."""
+    """Runtime part of `TopKSpec`."""
 
     def __init__(self, k: int) -> None:
         self.k = k
@@ -30,7 +30,7 @@ class TopK(Sampler):
 
 
 class TopKSpec(SamplerSpec):
-    """Keeps the k most likely tokens.
+    """Keep the k most likely tokens.
 
     Formula:
         keep v  ⇔  logits[v] ≥ the k-th largest logit
@@ -42,11 +42,11 @@ class TopKSpec(SamplerSpec):
         https://arxiv.org/abs/1805.04833
 
     Notes:
-        Tokens with the same logit as the k-th are kept too, since none is preferable.
+        Tokens with the same logit as the k-th are kept too.
     """
 
     name: Literal["top-k"] = "top-k"
-    k: int = Field(50, ge=1, description="How many tokens to keep; more than the vocabulary keeps all.")
+    k: int = Field(50, ge=1, description="Number of tokens to keep; more than the vocabulary keeps all.")
 
     def build(self, context: SamplerContext) -> TopK:
         return TopK(self.k)

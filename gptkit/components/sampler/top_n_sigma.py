@@ -17,7 +17,7 @@ __all__ = ["TopNSigma", "TopNSigmaSpec"]
 
 
 class TopNSigma(Sampler):
-    """The runtime part."""
+    """Runtime part of `TopNSigmaSpec`."""
 
     def __init__(self, n: float) -> None:
         self.n = n
@@ -33,10 +33,10 @@ class TopNSigma(Sampler):
 
 
 class TopNSigmaSpec(SamplerSpec):
-    """Keeps tokens whose logit is at most n standard deviations below the highest: the same ones at any temperature.
+    """Keep tokens whose logit is at most n standard deviations below the highest, independent of the temperature.
 
     Formula:
-        keep v  ⇔  logits[v] ≥ max(logits) − n · σ,  σ the standard deviation of the logits not ruled out
+        keep v  ⇔  logits[v] ≥ max(logits) − n · σ,  σ the standard deviation of the logits that are not excluded
 
     Shapes:
         (B, V) → (B, V)
@@ -46,7 +46,7 @@ class TopNSigmaSpec(SamplerSpec):
     """
 
     name: Literal["top-n-sigma"] = "top-n-sigma"
-    n: float = Field(1.0, gt=0, description="How many standard deviations below the best logit are kept.")
+    n: float = Field(1.0, gt=0, description="Number of standard deviations below the highest logit.")
 
     def build(self, context: SamplerContext) -> TopNSigma:
         return TopNSigma(self.n)

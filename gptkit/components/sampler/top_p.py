@@ -17,10 +17,10 @@ __all__ = ["TopP", "TopPSpec"]
 
 
 class TopP(Sampler):
-    """The runtime part."""
+    """Runtime part of `TopPSpec`."""
 
     first_look = 512
-    """Sorting a whole vocabulary costs thirty times as much as finding its 512 best, which mostly are enough."""
+    """Number of candidates that are sorted first: sorting a whole vocabulary takes thirty times as long."""
 
     def __init__(self, p: float) -> None:
         self.p = p
@@ -44,7 +44,7 @@ class TopP(Sampler):
 
 
 class TopPSpec(SamplerSpec):
-    """Keeps the most likely tokens that together reach the probability p (nucleus sampling).
+    """Nucleus sampling: keep the most likely tokens whose total probability reaches p.
 
     Formula:
         keep v  ⇔  the sum of P[w] over all w more likely than v  <  p,  where P = softmax(logits)
@@ -56,11 +56,11 @@ class TopPSpec(SamplerSpec):
         https://arxiv.org/abs/1904.09751
 
     Notes:
-        Tokens exactly as likely as the last one kept stay too.
+        Tokens with the same probability as the last kept one are kept too.
     """
 
     name: Literal["top-p"] = "top-p"
-    p: float = Field(0.9, gt=0, le=1, description="The probability that the kept tokens reach together; 1 keeps all.")
+    p: float = Field(0.9, gt=0, le=1, description="The total probability of the kept tokens; 1 keeps all.")
 
     def build(self, context: SamplerContext) -> TopP:
         return TopP(self.p)

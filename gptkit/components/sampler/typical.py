@@ -17,7 +17,7 @@ __all__ = ["Typical", "TypicalSpec"]
 
 
 class Typical(Sampler):
-    """The runtime part."""
+    """Runtime part of `TypicalSpec`."""
 
     def __init__(self, p: float) -> None:
         self.p = p
@@ -37,7 +37,7 @@ class Typical(Sampler):
 
 
 class TypicalSpec(SamplerSpec):
-    """Keeps tokens whose surprise is closest to the expected one, until they reach the probability p together.
+    """Keep the tokens whose surprisal is closest to the entropy, until their total probability reaches p.
 
     Formula:
         d[v] = | −ln P[v] − H |,  P = softmax(logits),  H = −Σ P ln P
@@ -50,11 +50,11 @@ class TypicalSpec(SamplerSpec):
         https://arxiv.org/abs/2202.00666
 
     Notes:
-        The most likely token may go: it can be too predictable.
+        The most likely token can be excluded, if its surprisal is far below the entropy.
     """
 
     name: Literal["typical"] = "typical"
-    p: float = Field(0.9, gt=0, le=1, description="The probability that the kept tokens reach together; 1 keeps all.")
+    p: float = Field(0.9, gt=0, le=1, description="The total probability of the kept tokens; 1 keeps all.")
 
     def build(self, context: SamplerContext) -> Typical:
         return Typical(self.p)

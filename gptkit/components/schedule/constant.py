@@ -12,7 +12,7 @@ __all__ = ["ConstantSpec"]
 
 
 class ConstantSpec(ScheduleSpec):
-    """The peak rate throughout, after a linear warmup.
+    """Constant peak rate after a linear warmup.
 
     Formula:
         f(t) = min(1, (t + 1) / w)    at step t with w warmup steps

@@ -13,24 +13,24 @@ __all__ = ["CosineSpec"]
 
 
 class CosineSpec(ScheduleSpec):
-    """Rises linearly, then falls along half a cosine to a small rest.
+    """Linear warmup, then cosine decay to a final rate.
 
     Formula:
         f(t) = (t + 1) / w                                   for t < w
         f(t) = r + (1 − r)·½·(1 + cos(π·(t − w) / (n − w)))    for w ≤ t ≤ n
-        at step t of n, with w warmup steps and the rest r
+        at step t of n, with w warmup steps and the final factor r
 
     Paper:
         https://arxiv.org/abs/1608.03983
 
     Notes:
-        A run resumed with more steps follows the longer curve, so its rate jumps up; `constant` and
-        `wsd` before its decay do not jump.
+        A run that is resumed with more steps follows the longer curve, so its rate increases abruptly. `constant`, and `wsd`
+        before its decay, do not have this effect.
     """
 
     name: Literal["cosine"] = "cosine"
-    warmup_steps: int = Field(0, ge=0, description="w: steps over which the rate rises to its peak.")
-    final: float = Field(0.1, ge=0, le=1, description="r: the share of the peak rate at the end.")
+    warmup_steps: int = Field(0, ge=0, description="w: number of warmup steps.")
+    final: float = Field(0.1, ge=0, le=1, description="r: the final rate relative to the peak rate.")
 
     def factor(self, step: int, steps: int) -> float:
         if step < self.warmup_steps:

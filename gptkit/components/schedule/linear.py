@@ -12,20 +12,20 @@ __all__ = ["LinearSpec"]
 
 
 class LinearSpec(ScheduleSpec):
-    """Rises linearly, then falls linearly.
+    """Linear warmup, then linear decay to a final rate.
 
     Formula:
         f(t) = (t + 1) / w                            for t < w
         f(t) = 1 − (1 − r)·(t − w) / (n − w)           for w ≤ t ≤ n
-        at step t of n, with w warmup steps and the rest r
+        at step t of n, with w warmup steps and the final factor r
 
     Paper:
         https://arxiv.org/abs/2310.07831
     """
 
     name: Literal["linear"] = "linear"
-    warmup_steps: int = Field(0, ge=0, description="w: steps over which the rate rises to its peak.")
-    final: float = Field(0.0, ge=0, le=1, description="r: the share of the peak rate at the end.")
+    warmup_steps: int = Field(0, ge=0, description="w: number of warmup steps.")
+    final: float = Field(0.0, ge=0, le=1, description="r: the final rate relative to the peak rate.")
 
     def factor(self, step: int, steps: int) -> float:
         if step < self.warmup_steps:

@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 __all__ = ["BpeSpec", "BpeTokenizer", "train_merges"]
 
 _LONGEST_WORD = 4096
-"""Longest run of characters seen whole in training: the trainer's time grows with the square of a word's length."""
+"""Longest run of characters that is not split in training: the trainer's time is quadratic in the length of a word."""
 
 
 def train_merges(texts: Iterator[str], pattern: str, vocab_size: int, min_frequency: int) -> Trained:
-    """The `tokenizers` library's byte-level BPE, trained until it has `vocab_size` tokens or no pair is frequent enough.
+    """Train a byte-level BPE with the `tokenizers` library, up to `vocab_size` tokens or until no pair is frequent enough.
 
     Args:
         texts: the corpus, read once.
-        pattern: a regular expression; each of its matches is a word, and merges stay inside words.
-        vocab_size: the 256 bytes included.
-        min_frequency: how often a pair must occur to be merged.
+        pattern: a regular expression; each match is a word, and merges do not cross words.
+        vocab_size: maximum number of tokens, including the 256 bytes.
+        min_frequency: minimum number of occurrences of a pair to be merged.
     """
     from tokenizers import Regex, models, pre_tokenizers, trainers
     from tokenizers import Tokenizer as Trained
@@ -53,38 +53,40 @@ def train_merges(texts: Iterator[str], pattern: str, vocab_size: int, min_freque
 
 
 class BpeTokenizer(RankTokenizer):
-    """The runtime part."""
+    """Runtime part of `BpeSpec`."""
 
     def to_spec(self, directory: Path) -> Mapping[str, Any]:
         return {"name": self.name, "vocab_size": self.vocab_size, "pattern": self.pattern, **self.special_fields()}
 
 
 class BpeSpec(SpecialsSpec):
-    """Byte-pair encoding trained on the corpus: the most frequent pair of neighbours becomes a token, again and again.
+    """Byte-pair encoding trained on the corpus: the most frequent pair of adjacent tokens is merged repeatedly.
 
     Formula:
-        merge k:  (a, b) = argmax over pairs of neighbours in the corpus's words of their count;  token 256+k = ab
+        merge k:  (a, b) = argmax of the count over adjacent pairs in the words of the corpus;  token 256+k = ab
 
     Paper:
         https://arxiv.org/abs/1508.07909
 
     Notes:
-        Byte-level: the first 256 ids are the bytes, so every text is encoded and comes back as it was. Merges stay inside
-        the pieces that `pattern` cuts. Trained by the `tokenizers` library, encoded by tiktoken's core; the same corpus
-        gives the same tokenizer. A corpus too small for `vocab_size` gives fewer tokens.
+        Byte-level: the first 256 ids are the bytes, so the encoding is lossless for every text. Merges do not cross the
+        pieces of `pattern`. Trained with the `tokenizers` library, encoded with tiktoken's core; training is deterministic.
+        A corpus that is too small for `vocab_size` gives fewer tokens.
     """
 
     examples = ({"vocab_size": 300}, {"vocab_size": 400, "pattern": "gpt4o", "start_token": "<|endoftext|>"})
 
     name: Literal["bpe"] = "bpe"
-    vocab_size: int = Field(4096, ge=256, le=2_000_000, description="Upper bound of the ids, bytes and specials included.")
+    vocab_size: int = Field(
+        4096, ge=256, le=2_000_000, description="Maximum number of ids, including bytes and special tokens."
+    )
     pattern: str = Field(
         "gpt4",
         min_length=1,
         max_length=2000,
-        description="What cuts a text into pieces: `gpt2`, `gpt4`, `gpt4o` (as those models do), or a regular expression.",
+        description="Pattern that splits a text into pieces: `gpt2`, `gpt4`, `gpt4o`, or a regular expression.",
     )
-    min_frequency: int = Field(2, ge=1, description="How often the corpus must have a pair for it to be merged.")
+    min_frequency: int = Field(2, ge=1, description="Minimum number of occurrences of a pair to be merged.")
 
     @field_validator("pattern")
     @classmethod

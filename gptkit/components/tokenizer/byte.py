@@ -16,11 +16,11 @@ __all__ = ["ByteSpec", "ByteTokenizer"]
 
 
 class ByteTokenizer(NumberedTokenizer):
-    """The runtime part: the id of a byte is its value; special tokens follow from 256.
+    """Runtime part of `ByteSpec`: the id of a byte is its value; special tokens have ids from 256.
 
     Args:
         specials: special tokens in the order of their ids.
-        start, end: the ones put before and after a text.
+        start, end: special tokens added before and after a text.
     """
 
     def __init__(self, specials: Sequence[str] = (), start: str | None = None, end: str | None = None) -> None:
@@ -44,7 +44,7 @@ class ByteTokenizer(NumberedTokenizer):
 
 
 class ByteSpec(SpecialsSpec):
-    """One id for every byte of the text's UTF-8, and so a vocabulary of 256 for every language.
+    """One id per byte of the text's UTF-8 encoding: a vocabulary of 256 for every language.
 
     Formula:
         ids = UTF-8(text);  special tokens: 256, 257, …
@@ -53,7 +53,7 @@ class ByteSpec(SpecialsSpec):
         https://arxiv.org/abs/2105.13626
 
     Notes:
-        Lossless and free of any corpus. English text has about four times as many tokens as with byte-pair encoding.
+        Lossless, without training. English text has about four times as many tokens as with byte-pair encoding.
     """
 
     name: Literal["byte"] = "byte"

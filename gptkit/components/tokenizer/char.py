@@ -20,13 +20,13 @@ Unknown = Literal["token", "bytes", "error"]
 
 
 class CharTokenizer(NumberedTokenizer):
-    """The runtime part: ids go to the bytes (where they are the fall-back), characters, special tokens, in this order.
+    """Runtime part of `CharSpec`: ids of bytes (if they are the fallback), characters, special tokens, in this order.
 
     Args:
-        characters: the characters that have ids of their own, in order; with `bytes`, those beyond ASCII.
-        unknown: what becomes of any other character.
-        specials: special tokens in the order of their ids, the unknown token among them where it is used.
-        start, end: the ones put before and after a text.
+        characters: the characters with an id, in order; with `bytes`, those beyond ASCII.
+        unknown: the handling of any other character.
+        specials: special tokens in the order of their ids, including the unknown token if it is used.
+        start, end: special tokens added before and after a text.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class CharTokenizer(NumberedTokenizer):
         tokens = [bytes((value,)) for value in range(n_bytes)] + [character.encode() for character in characters]
         ids = {token: len(tokens) + index for index, token in enumerate(specials)}
         super().__init__(tokens + [token.encode() for token in specials], ids, start, end)
-        # An ASCII character is one byte, so with the fall-back to bytes it needs no second id.
+        # An ASCII character is one byte, so with the fallback to bytes it needs no second id.
         self._ids = {chr(value): value for value in range(min(n_bytes, 128))}
         self._ids |= {character: n_bytes + index for index, character in enumerate(characters)}
         self._unknown_id = ids.get(UNKNOWN, -1)
@@ -67,8 +67,8 @@ class CharTokenizer(NumberedTokenizer):
         if self.unknown == "bytes":
             return character.encode()
         raise TokenizerError(
-            f"character {text.index(character)} of a text is {character!r}, which the tokenizer's corpus did not have",
-            hint="Train on a corpus that has it, or choose `unknown: bytes` or `unknown: token`.",
+            f"character {text.index(character)} of a text is {character!r}, which is not in the tokenizer's corpus",
+            hint="Train on a corpus that contains it, or choose `unknown: bytes` or `unknown: token`.",
         )
 
     def to_spec(self, directory: Path) -> Mapping[str, Any]:
@@ -80,22 +80,22 @@ class CharTokenizer(NumberedTokenizer):
 
 
 class CharSpec(SpecialsSpec):
-    """One id for every character (Unicode code point) of the corpus, in the order of the code points.
+    """One id per character (Unicode code point) of the corpus, in the order of the code points.
 
     Formula:
-        id(c) = number of the corpus's characters below c
+        id(c) = number of distinct characters of the corpus below c
 
     Notes:
-        A character that the corpus does not contain becomes `<|unk|>`, which is not reversible;
-        or the bytes of its UTF-8 (`unknown: bytes`, which adds 256 ids and makes the tokenizer lossless for every text);
-        or an error. Text with the corpus's characters only is decoded exactly in each case.
+        A character that is not in the corpus becomes `<|unk|>` (not lossless), the bytes of its UTF-8 encoding
+        (`unknown: bytes`, which adds 256 ids and is lossless for every text), or an error. Text with only characters of the
+        corpus is decoded exactly in each case.
     """
 
     reserved = (UNKNOWN,)
 
     name: Literal["char"] = "char"
     unknown: Unknown = Field(
-        "token", description="What a character outside the corpus becomes: `<|unk|>`, its UTF-8 bytes, or an error."
+        "token", description="Handling of a character outside the corpus: `<|unk|>`, its UTF-8 bytes, or an error."
     )
 
     @property

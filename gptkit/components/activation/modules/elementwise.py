@@ -1,4 +1,4 @@
-"""Activations that torch has no module for."""
+"""Activations without a module in torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["QuickGelu", "ReluSquared"]
 
 
 class QuickGelu(nn.Module):
-    """x · σ(alpha · x)."""
+    """Compute x · σ(alpha · x)."""
 
     def __init__(self, alpha: float) -> None:
         super().__init__()

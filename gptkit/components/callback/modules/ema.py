@@ -1,4 +1,4 @@
-"""The runtime part of callback `ema`."""
+"""Runtime part of callback `ema`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class EMA(Callback):
     """Exponential moving average of the trainable parameters.
 
     Args:
-        decay: share of the average that each update keeps.
+        decay: decay of the average at each update.
         warmup: start with a smaller decay.
-        every: steps between two updates.
+        every: number of steps between two updates.
     """
 
     def __init__(self, decay: float, *, warmup: bool = True, every: int = 1) -> None:

@@ -19,7 +19,7 @@ __all__ = ["TokenEmbedding"]
 
 
 class TokenEmbedding(Embedding):
-    """The runtime part of `TokenEmbeddingSpec`."""
+    """Module of `TokenEmbeddingSpec`."""
 
     def __init__(self, spec: TokenEmbeddingSpec, context: BuildContext) -> None:
         super().__init__()
@@ -51,5 +51,5 @@ class TokenEmbedding(Embedding):
 
     def _factor(self, dtype: torch.dtype) -> float | Tensor:
         assert self.scale is not None
-        # A plain number would be applied unrounded; in bf16, Gemma's weights expect the rounded factor.
+        # A Python number would not be rounded; in bf16, Gemma's weights require the rounded factor.
         return self.scale if dtype == torch.float32 else torch.tensor(self.scale, dtype=dtype, device="cpu")

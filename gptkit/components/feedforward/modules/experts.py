@@ -1,6 +1,6 @@
 """The torch module of `ExpertsSpec`.
 
-Shapes: B batch, T tokens, E model width, N = B · T, K experts chosen for a token, M = N · K visits, sorted by expert.
+Shapes: B batch, T tokens, E model width, N = B · T, K experts chosen for a token, M = N · K rows, sorted by expert.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["Experts"]
 
 
 class Experts(FeedForward):
-    """A router, the experts it chooses from, and the shared feed-forward if there is one."""
+    """Router, experts, and an optional shared feed-forward."""
 
     def __init__(self, spec: ExpertsSpec, context: BuildContext) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class Experts(FeedForward):
     def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
         x_NE = x_BTE.flatten(0, 1)
         valid_BT = forward.valid_BT
-        # Inside another expert the tokens are a selection, which the padding of the whole call does not describe.
+        # Inside another expert the tokens are a selection, so the padding mask of the whole call does not apply.
         valid_N = None if valid_BT is None or valid_BT.shape != x_BTE.shape[:2] else valid_BT.flatten()
         experts_NK, weights_NK = self.router(x_NE, forward, valid_N)
         y_BTE = self._routed(x_NE, experts_NK, weights_NK, forward).view_as(x_BTE)
@@ -49,7 +49,7 @@ class Experts(FeedForward):
         return y_BTE
 
     def _routed(self, x_NE: Tensor, experts_NK: Tensor, weights_NK: Tensor, forward: Forward) -> Tensor:
-        """The weighted sum of what the experts return, (N, E)."""
+        """Return the weighted sum of the experts' outputs, (N, E)."""
         n_tokens, n_chosen = experts_NK.shape
         if n_tokens == 0:
             return x_NE
@@ -59,7 +59,7 @@ class Experts(FeedForward):
             x_NKE = x_NKE * weights_NK[..., None]
         x_ME = reorder(x_NKE.flatten(0, 1), groups.order_M, groups.back_M)
         y_ME = self.experts(x_ME, groups, forward)
-        # Every visit returns to a row of its own, so the sum over a token's experts has one order on every device.
+        # The outputs are reordered before the sum over a token's experts, so that its order is deterministic.
         y_NKE = reorder(y_ME, groups.back_M, groups.order_M).view(n_tokens, n_chosen, -1)
         if self.weights_on == "output":
             y_NKE = y_NKE * weights_NK[..., None]
@@ -69,7 +69,7 @@ class Experts(FeedForward):
 def _stacked(expert: FeedForwardSpec, context: BuildContext, n_experts: int) -> StackedFeedForward:
     if not context.stacks_linears:
         return StackedModules(expert.build(context) for _ in range(n_experts))
-    # A subclass that overrides `build` alone computes something else than the stacked form that it inherits.
+    # A subclass that overrides only `build` inherits a stacked form that does not match it.
     methods = (name for cls in type(expert).__mro__ for name in ("build_stacked", "build") if name in vars(cls))
     stacked = expert.build_stacked(context, n_experts) if next(methods) == "build_stacked" else None
     return StackedModules(expert.build(context) for _ in range(n_experts)) if stacked is None else stacked

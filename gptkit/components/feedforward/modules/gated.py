@@ -1,4 +1,4 @@
-"""The torch modules of `GatedSpec`. The rows of `gate_up` are the gate's first, then the ungated factor's.
+"""Modules of `GatedSpec`. The rows of `gate_up` are those of the gate, then those of the up-projection.
 
 Shapes: B batch, T tokens, M rows sorted by expert, E model width, F hidden width.
 """
@@ -23,7 +23,7 @@ __all__ = ["Gated", "StackedGated"]
 
 
 class Gated(FeedForward):
-    """Gate and up-projection in one, the product of both, down-projection."""
+    """Packed gate and up-projection, their product, down-projection."""
 
     def __init__(self, spec: GatedSpec, context: BuildContext) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Gated(FeedForward):
 
 
 class StackedGated(StackedFeedForward):
-    """`Gated` as the experts of a mixture."""
+    """Experts of a mixture, each a `Gated`, with stacked weights."""
 
     def __init__(self, spec: GatedSpec, context: BuildContext, activation: nn.Module, n_experts: int) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class StackedGated(StackedFeedForward):
 
 
 def _product(gate_up: Tensor, activation: nn.Module, clamp: float | None, up_offset: float) -> Tensor:
-    """f(gate) ⊙ (up + up_offset), (…, 2F) to (…, F)."""
+    """Compute f(gate) ⊙ (up + up_offset), (…, 2F) to (…, F)."""
     gate, up = gate_up.chunk(2, dim=-1)
     if clamp is not None:
         gate, up = gate.clamp(max=clamp), up.clamp(-clamp, clamp)

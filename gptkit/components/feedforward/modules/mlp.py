@@ -42,7 +42,7 @@ class MLP(FeedForward):
 
 
 class StackedMLP(StackedFeedForward):
-    """`MLP` as the experts of a mixture."""
+    """Experts of a mixture, each an `MLP`, with stacked weights."""
 
     def __init__(self, spec: MLPSpec, context: BuildContext, activation: nn.Module, n_experts: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Layer normalisation as a module."""
+"""Module of layer normalization."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["LayerNorm"]
 
 
 class LayerNorm(nn.Module):
-    """Layer normalisation in one fused kernel; statistics are computed in fp32 for every dtype of the input."""
+    """Layer normalization in one fused kernel; statistics are computed in fp32 for every dtype of the input."""
 
     def __init__(self, spec: LayerNormSpec, dim: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Root-mean-square normalisation as a module."""
+"""Module of root-mean-square normalization."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["RMSNorm"]
 
 
 class RMSNorm(nn.Module):
-    """Root-mean-square normalisation with an optional weight."""
+    """Root-mean-square normalization with an optional weight."""
 
     def __init__(self, spec: RMSNormSpec, dim: int) -> None:
         super().__init__()
@@ -34,11 +34,11 @@ class RMSNorm(nn.Module):
         if weight is None:
             return rms_norm(x, None, self.eps)
         if self.cast_first and x.dtype != torch.float32:
-            # Two roundings, as Llama does it: to the input's dtype, and again after the product.
+            # Rounded twice, as in Llama: to the input's dtype, and again after the product.
             normalised = rms_norm(x, None, self.eps)
             return (normalised * (weight + self.offset if self.offset else weight)).to(x.dtype)
         if self.offset:
-            # In fp32 even where weights are narrower: 1 + w would lose the digits of a small w.
+            # In fp32 even for weights of lower precision, in which 1 + w would round a small w.
             weight = (weight if weight.dtype == x.dtype == torch.float64 else weight.float()) + self.offset
         return rms_norm(x, weight, self.eps)
 

@@ -1,4 +1,4 @@
-"""Several optimizers behind one."""
+"""Combination of several optimizers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Joined"]
 
 
 class Joined(torch.optim.Optimizer):
-    """Several optimizers of disjoint parameters behind one, with one `param_groups` and one `state_dict`."""
+    """Combination of several optimizers of disjoint parameters, with one `param_groups` and one `state_dict`."""
 
     def __init__(self, parts: list[torch.optim.Optimizer]) -> None:
         self._parts = parts
@@ -18,7 +18,7 @@ class Joined(torch.optim.Optimizer):
         self._bind()
 
     def _bind(self) -> None:
-        """Let the parts work on the groups and the state that this optimizer shows."""
+        """Share this optimizer's groups and state with the parts."""
         groups = iter(self.param_groups)
         for part in self._parts:
             part.param_groups = [next(groups) for _ in part.param_groups]

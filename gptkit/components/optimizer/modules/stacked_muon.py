@@ -21,7 +21,7 @@ class StackedMuon(torch.optim.Optimizer):
     """`torch.optim.Muon` applied to every matrix of tensors (X, R, C), all matrices of a tensor at once.
 
     Args:
-        match_rms: scale updates as large as AdamW's; otherwise by the shape of a matrix.
+        match_rms: scale updates to the size of AdamW's; otherwise by the shape of a matrix.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class StackedMuon(torch.optim.Optimizer):
 
 
 def orthogonalize(matrices_XRC: Tensor, steps: int) -> Tensor:
-    """Newton-Schulz iterations in bf16, matrix by matrix; a matrix of zeros stays zero."""
+    """Orthogonalize each matrix by Newton-Schulz iterations in bf16; a matrix of zeros remains zero."""
     a, b, c = _COEFFICIENTS
     flat = matrices_XRC.shape[-2] > matrices_XRC.shape[-1]
     result = matrices_XRC.bfloat16()

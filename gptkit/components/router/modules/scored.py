@@ -26,7 +26,7 @@ __all__ = ["GroupedRouter", "ScoredRouter"]
 class ScoredRouter(Router):
     """Base of routers that score experts by a linear projection. Subclasses implement `choose`.
 
-    Scores are computed in fp32 or wider, whatever the model's precision: a rounding error here chooses another expert.
+    Scores are computed in fp32 or wider for every precision of the model, since rounding can change the chosen experts.
     """
 
     def __init__(self, spec: ScoredRouterSpec, context: BuildContext, n_experts: int) -> None:
@@ -37,10 +37,10 @@ class ScoredRouter(Router):
 
     @abstractmethod
     def choose(self, logits_NX: Tensor) -> tuple[Tensor, Tensor]:
-        """The chosen experts (N, K) and their weights (N, K)."""
+        """Return the chosen experts, (N, K), and their weights, (N, K)."""
 
     def shares(self, logits_NX: Tensor) -> Tensor:
-        """Each expert's share of a token, (N, X), adding up to 1: what the balance loss is computed from."""
+        """Return each expert's share of a token, (N, X), with sum 1, for the balance loss."""
         return logits_NX.softmax(dim=-1)
 
     def forward(self, x_NE: Tensor, forward: Forward, valid_N: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -55,7 +55,7 @@ class ScoredRouter(Router):
         return experts_NK, weights_NK.to(x_NE.dtype)
 
     def logits(self, x_NE: Tensor) -> Tensor:
-        """The scores before softmax or sigmoid, (N, X)."""
+        """Return the scores before softmax or sigmoid, (N, X)."""
         dtype = torch.promote_types(x_NE.dtype, torch.float32)
         bias_X = None if self.scores.bias is None else self.scores.bias.to(dtype)
         with torch.autocast("cpu" if x_NE.is_meta else x_NE.device.type, enabled=False):
@@ -66,21 +66,21 @@ class ScoredRouter(Router):
 
 
 class GroupedRouter(ScoredRouter):
-    """Base of routers that may first choose groups of experts, then experts within these."""
+    """Base of routers that can limit the choice to the best groups of experts."""
 
     def __init__(self, spec: GroupedRouterSpec, context: BuildContext, n_experts: int) -> None:
         super().__init__(spec, context, n_experts)
         self.spec = spec
 
     def best(self, scores_NX: Tensor) -> Tensor:
-        """The k best experts of the best groups, (N, K)."""
+        """Return the k best experts of the best groups, (N, K)."""
         spec = self.spec
         if spec.top_groups < spec.n_groups:
             scores_NX = limit_to_groups(scores_NX, spec.n_groups, spec.top_groups, spec.group_score)
         return scores_NX.topk(spec.k, dim=-1).indices
 
     def finish(self, weights_NK: Tensor) -> Tensor:
-        """The weights, renormalised if the spec says so, then scaled."""
+        """Return the weights, renormalized with `renormalize`, then scaled."""
         if self.spec.renormalize:
             weights_NK = weights_NK / (weights_NK.sum(dim=-1, keepdim=True) + 1e-20)
         return weights_NK if self.spec.scale == 1 else weights_NK * self.spec.scale

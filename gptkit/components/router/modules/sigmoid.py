@@ -21,7 +21,7 @@ __all__ = ["Sigmoid"]
 
 
 class Sigmoid(GroupedRouter):
-    """The torch module of `SigmoidSpec`. The selection bias takes no gradient; it moves once per optimizer step."""
+    """Module of `SigmoidSpec`. The selection bias receives no gradient; it is updated once per optimizer step."""
 
     load_X: Tensor
 
@@ -32,7 +32,7 @@ class Sigmoid(GroupedRouter):
             nn.Parameter(torch.zeros(n_experts), requires_grad=False) if spec.selection_bias or spec.bias_rate else None
         )
         if spec.bias_rate:
-            # Visits since the last optimizer step; zero whenever a checkpoint is written.
+            # Rows per expert since the last optimizer step; zero whenever a checkpoint is written.
             self.register_buffer("load_X", torch.zeros(n_experts, dtype=torch.long), persistent=False)
 
     def choose(self, logits_NX: Tensor) -> tuple[Tensor, Tensor]:
@@ -56,7 +56,7 @@ class Sigmoid(GroupedRouter):
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Move the selection bias towards an even load, over the visits of all processes since the last step."""
+        """Move the selection bias towards an even load, over the rows of all processes since the last step."""
         if not self.bias_rate or self.selection_bias is None:
             return
         if torch.distributed.is_available() and torch.distributed.is_initialized():

@@ -13,7 +13,7 @@ __all__ = ["SoftmaxTopK"]
 
 
 class SoftmaxTopK(GroupedRouter):
-    """The torch module of `SoftmaxTopKSpec`."""
+    """Module of `SoftmaxTopKSpec`."""
 
     def choose(self, logits_NX: Tensor) -> tuple[Tensor, Tensor]:
         shares_NX = logits_NX.softmax(dim=-1)

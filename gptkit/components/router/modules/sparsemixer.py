@@ -20,7 +20,7 @@ __all__ = ["Sparsemixer"]
 
 
 class Sparsemixer(ScoredRouter):
-    """The torch module of `SparsemixerSpec`."""
+    """Module of `SparsemixerSpec`."""
 
     def __init__(self, spec: SparsemixerSpec, context: BuildContext, n_experts: int) -> None:
         super().__init__(spec, context, n_experts)
@@ -49,6 +49,6 @@ class Sparsemixer(ScoredRouter):
 
     @staticmethod
     def _draw(near_NX: Tensor) -> Tensor:
-        # The Gumbel trick: adding such noise and taking the largest draws from the softmax.
+        # Gumbel-max trick: the largest of logits plus Gumbel noise is a sample from the softmax.
         noise_NX = torch.empty_like(near_NX).exponential_().log()
         return (near_NX.detach() - noise_NX).argmax(dim=-1, keepdim=True)

@@ -19,7 +19,7 @@ __all__ = ["TopKSoftmax"]
 
 
 class TopKSoftmax(ScoredRouter):
-    """The torch module of `TopKSoftmaxSpec`."""
+    """Module of `TopKSoftmaxSpec`."""
 
     def __init__(self, spec: TopKSoftmaxSpec, context: BuildContext, n_experts: int) -> None:
         super().__init__(spec, context, n_experts)
