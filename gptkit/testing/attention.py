@@ -5,19 +5,25 @@ Shapes: B batch, H heads, T tokens, S keys.
 
 from __future__ import annotations
 
+import copy
+from dataclasses import fields
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from gptkit.core.errors import GptkitError
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.position import HeadShape, PositionSpec
 from gptkit.model.gpt import GPT
+from gptkit.nn.attention.backends.eager import EagerBackend
 from gptkit.nn.attention.base import Attention
+from gptkit.nn.attention.softmax import SoftmaxAttention
 from gptkit.nn.forward import Forward
 from gptkit.nn.position import Position
+from gptkit.testing.attention_backend import computes_the_same
 from gptkit.testing.check import Checks, differ, expect, same, skip
-from gptkit.testing.subject import CONTEXT_LENGTH, D_MODEL, Subject, stirred, token_ids
+from gptkit.testing.subject import CONTEXT_LENGTH, D_MODEL, VOCAB, Subject, stirred, token_ids
 from gptkit.testing.tokens import reach
 
 __all__ = ["checks"]
@@ -109,20 +115,73 @@ def rotates_once(subject: Subject) -> None:
         expect(all(positions == wanted for positions in given), f"`prepare` received positions {given}, not {wanted}")
 
 
-@checks.add("distance-only", "Texts are cut anywhere, so without a position only the order of tokens may count.")
+class _WideningPosition(Position):
+    """Append to each query and key its first two features, turned by the position."""
+
+    def prepare(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        angles = positions[..., None].double() / 3
+        angles = angles[:, None] if positions.dim() == 2 else angles
+        return angles.cos(), angles.sin()
+
+    def rotate(self, q_BHTD: Tensor, k_BKTD: Tensor, prepared: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        return self._widened(q_BHTD, *prepared), self._widened(k_BKTD, *prepared)
+
+    def _widened(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        a, b = x[..., :1], x[..., 1:2]
+        return torch.cat((x, a * cos - b * sin, a * sin + b * cos), dim=-1).to(x.dtype)
+
+
+class _WideningSpec(PositionSpec):
+    """Position that gives queries and keys two more features."""
+
+    name: Literal["widening"] = "widening"
+    uses: ClassVar[frozenset[str]] = frozenset({"rotate", "widen"})
+
+    def rotated_width(self, d_head: int) -> int:
+        return d_head + 2
+
+    def build(self, context: BuildContext, *, heads: HeadShape) -> Position:
+        return _WideningPosition()
+
+
+@checks.add(
+    "takes-wider-queries", "A position may widen queries and keys, and the cache with them, where `widen` is accepted."
+)
+@torch.no_grad()
+def takes_wider_queries(subject: Subject) -> None:
+    if "widen" not in subject.spec.accepts:
+        skip("it accepts no position that widens queries and keys")
+    model = _softened(subject.make("none", position=_WideningSpec()))
+    ids = token_ids(1, 12)
+    full = model(ids).logits
+    expect(
+        differ(full, _softened(subject.make("none"))(ids).logits).any(), "the features that the position adds change nothing"
+    )
+    cache = model.new_cache(1)
+    for at, piece in zip((0, 6, 7), torch.split(ids, [6, 1, 5], dim=1), strict=True):
+        step = model(piece, cache=cache).logits
+        expected = full[:, at : at + piece.shape[1]]
+        same(step, expected, f"with a position that widens queries and keys, token {at} with a cache gives other logits")
+
+
+@checks.add("distance-only", "Texts are cut anywhere, so only the order and the distance of tokens may count.")
 @torch.no_grad()
 def distance_only(subject: Subject) -> None:
     if subject.spec.depends_on_place:
         skip("it declares that it depends on where in the text tokens are")
     ids = token_ids(2, 10)
-    model = subject.model("none")
-    attention = next(module for module in model.modules() if isinstance(module, Attention))
-    generator = torch.Generator().manual_seed(0)
-    x_BTE = torch.randn(*ids.shape, D_MODEL, generator=generator, dtype=torch.float64)
-    here = attention(x_BTE, Forward(ids))
-    for shift in (1, 17):
-        moved = attention(x_BTE, Forward(ids, offset=shift))
-        same(moved, here, f"with position 'none' its output changes when all tokens move on by {shift}")
+    for name in subject.companions():
+        if subject.other("position", name).depends_on_place:
+            continue
+        attention = next((module for module in subject.model(name).modules() if isinstance(module, Attention)), None)
+        if attention is None:
+            skip("build returned no gptkit.nn.attention.base.Attention")
+        generator = torch.Generator().manual_seed(0)
+        x_BTE = torch.randn(*ids.shape, D_MODEL, generator=generator, dtype=torch.float64)
+        here = attention(x_BTE, Forward(ids))
+        for shift in (1, 17):
+            moved = attention(x_BTE, Forward(ids, offset=shift))
+            same(moved, here, f"with position {name!r} its output changes when all tokens move on by {shift}")
 
 
 @checks.add("window-counts-tokens", "An attention window of n tokens is the current token and the n - 1 preceding ones.")
@@ -177,6 +236,50 @@ def _must_be_weights(weights_BHTS: Tensor, hidden_BTS: Tensor, where: str) -> No
             f"query {query} of row {row}, head {head}, gives key {key} the weight {weights_BHTS[row, head, query, key]:.6g}"
         )
         expect(False, f"{where}, {what}, which is masked; stored weights must be zero where masked")
+
+
+def _softmax_attention(model: GPT) -> SoftmaxAttention:
+    attention = model.attentions()[0]
+    if not isinstance(attention, SoftmaxAttention):
+        skip("it is not a SoftmaxAttention, so no attention backend computes it")
+    return attention
+
+
+@checks.add("score-features", "Backends are chosen and refused by the features that a spec declares, before it is built.")
+def score_features(subject: Subject) -> None:
+    for companion in subject.companions():
+        model = subject.model(companion)
+        actual = _softmax_attention(model).features
+        layer = model.spec.layer_specs()[0]
+        declared = layer.attention.score_features(model.spec.context(VOCAB, layer=layer.parts(0)))
+        if declared is None:
+            skip("it declares no features, so only building it can say")
+        names = [each.name for each in fields(actual) if getattr(actual, each.name) != getattr(declared, each.name)]
+        stated = ", ".join(f"{name}={getattr(declared, name)}" for name in names)
+        found = ", ".join(f"{name}={getattr(actual, name)}" for name in names)
+        expect(not names, f"with position {companion!r}, score_features declares {stated}; what is built has {found}")
+
+
+@checks.add("backends-agree", "Another `model.attention_backend` makes a model faster, and must compute the same.")
+def backends_agree(subject: Subject) -> None:
+    _softmax_attention(subject.model())
+    variants = [(f"with position {name!r}", name, False) for name in dict.fromkeys(("none", subject.companions()[-1]))]
+    if subject.windowed is not None:
+        variants.append(("with window 5", subject.companions()[-1], True))
+    for what, companion, window in variants:
+        for backend in subject.registry.names("attention-backend"):
+            if backend in ("auto", "eager"):
+                continue
+            layout = subject.layout(companion, window=window, attention_backend=backend)
+            try:
+                model = stirred(GPT(subject.read(layout), VOCAB)).eval()
+            except GptkitError:
+                continue  # refused, as the features of the layer say
+            eager = copy.deepcopy(model)
+            for module in eager.modules():
+                if isinstance(module, SoftmaxAttention):
+                    module.backend, module.backend_name = EagerBackend(), "eager"
+            computes_the_same(model, eager, f"{what}, backend {backend!r}")
 
 
 @checks.add("state-size", "The memory of a cache is planned from the declared state size per token.")

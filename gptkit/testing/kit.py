@@ -35,7 +35,7 @@ from gptkit.testing.subject import Subject
 __all__ = ["KNOWN_FAILURES", "checks_for", "instances", "require_known", "run_checks"]
 
 _KINDS: Mapping[str, tuple[Checks, ...]] = {
-    "attention": (module.checks, initialization.checks, tokens.checks, states.checks, attention.checks),
+    "attention": (module.checks, initialization.checks, tokens.checks, states.checks, attention.checks, linear.user_checks),
     "attention-backend": (attention_backend.checks,),
     "position": (module.checks, initialization.checks, tokens.checks, states.checks, position.checks),
     "rotary-scaling": (tokens.checks, states.checks, position.scaling_checks),
@@ -43,7 +43,7 @@ _KINDS: Mapping[str, tuple[Checks, ...]] = {
     "norm": (module.checks, initialization.checks, vectors.checks, vectors.norm_checks),
     "linear": (module.checks, initialization.checks, linear.checks),
     "activation": (module.checks, initialization.checks, vectors.checks, vectors.activation_checks),
-    "feedforward": (module.checks, initialization.checks, vectors.checks),
+    "feedforward": (module.checks, initialization.checks, vectors.checks, linear.user_checks),
     "router": (module.checks, initialization.checks, vectors.router_checks),
     "embedding": (module.checks, initialization.checks, ends.embedding_checks, states.checks),
     "head": (module.checks, initialization.checks, ends.head_checks, states.checks),

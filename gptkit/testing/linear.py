@@ -1,21 +1,24 @@
-"""Checks of linear projections.
+"""Checks of linear projections, and of the components that contain some.
 
 Shapes: B batch, T tokens, I features in, O features out.
 """
 
 from __future__ import annotations
 
-from typing import cast
+from typing import ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
-from gptkit.testing.check import Checks, expect, same
+from gptkit.kinds.context import BuildContext
+from gptkit.kinds.linear import LinearSpec
+from gptkit.testing.check import Checks, expect, same, skip
 from gptkit.testing.subject import Subject
 
-__all__ = ["checks"]
+__all__ = ["checks", "user_checks"]
 
 checks = Checks()
+user_checks = Checks()
 
 B, T, I, O = 2, 5, 24, 16  # noqa: E741
 
@@ -47,3 +50,30 @@ def vector_by_vector(subject: Subject) -> None:
         for at in range(T):
             alone = linear(x_BTI[row, at])
             same(whole[row, at], alone, f"the vector of token {at} in row {row} gives another result than by itself")
+
+
+class _Marked(nn.Linear):
+    """A projection that `context.linear` returned."""
+
+
+class _MarkedSpec(LinearSpec):
+    """Dense projection whose modules differ from other projections."""
+
+    name: Literal["marked"] = "marked"
+    stacks: ClassVar[bool] = False
+
+    def build(self, context: BuildContext, *, d_in: int, d_out: int, bias: bool) -> nn.Linear:
+        return _Marked(d_in, d_out, bias=bias)
+
+
+@user_checks.add(
+    "uses-model-linear", "Ternary weights, say, are chosen by `model.linear`, which must reach all projections."
+)
+def uses_model_linear(subject: Subject) -> None:
+    block = subject.make("none" if subject.kind == "attention" else None, linear=_MarkedSpec()).blocks[0]
+    component = getattr(block, subject.kind, None)
+    modules = [] if component is None else [module for module in component.modules() if isinstance(module, nn.Linear)]
+    if not modules:
+        skip("it has no linear projections")
+    marked = [module for module in modules if isinstance(module, _Marked)]
+    expect(marked, "all of its projections are plain nn.Linear modules; make them with context.linear(d_in, d_out, bias=…)")

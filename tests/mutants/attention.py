@@ -67,7 +67,7 @@ class LeaksOne(Wrong):
     name: Literal["leaks-one"] = "leaks-one"
     runtime = Runtime
     caught_by = "no-future-leak"
-    also = (*DECODING, "documents-keep-apart", "window-counts-tokens")
+    also = (*DECODING, "documents-keep-apart", "takes-wider-queries", "window-counts-tokens")
 
 
 class SeesAll(Wrong):
@@ -80,7 +80,14 @@ class SeesAll(Wrong):
     name: Literal["sees-all"] = "sees-all"
     runtime = Runtime
     caught_by = "no-future-leak"
-    also = (*DECODING, "documents-keep-apart", "padding-is-ignored", "window-counts-tokens")
+    also = (
+        *DECODING,
+        "backends-agree",
+        "documents-keep-apart",
+        "padding-is-ignored",
+        "takes-wider-queries",
+        "window-counts-tokens",
+    )
 
 
 class WindowOffByOne(Wrong):
@@ -147,6 +154,7 @@ class RotatesTwice(Wrong):
     name: Literal["rotates-twice"] = "rotates-twice"
     runtime = Runtime
     caught_by = "rotates-once"
+    also = ("takes-wider-queries",)
 
 
 class PositionsRestart(Wrong):
@@ -159,7 +167,15 @@ class PositionsRestart(Wrong):
     name: Literal["positions-restart"] = "positions-restart"
     runtime = Runtime
     caught_by = "cached-equals-full"
-    also = ("cache-reorders", "cache-truncates", "cache-marks", "cache-joins", "rotates-once", "uneven-prompts-cached")
+    also = (
+        "cache-reorders",
+        "cache-truncates",
+        "cache-marks",
+        "cache-joins",
+        "rotates-once",
+        "takes-wider-queries",
+        "uneven-prompts-cached",
+    )
 
 
 class IgnoresPositions(Wrong):
@@ -173,7 +189,7 @@ class IgnoresPositions(Wrong):
     name: Literal["ignores-positions"] = "ignores-positions"
     runtime = Runtime
     caught_by = "applies-positions"
-    also = ("gradients", "rotates-once")
+    also = ("gradients", "rotates-once", "takes-wider-queries")
 
 
 class DropsInEval(Wrong):
@@ -319,7 +335,14 @@ class SharesRows(Wrong):
     name: Literal["shares-rows"] = "shares-rows"
     runtime = Runtime
     caught_by = "rows-are-independent"
-    also = ("cache-reorders", "cache-joins", "documents-keep-apart", "padding-is-ignored", "uneven-prompts-cached")
+    also = (
+        "backends-agree",
+        "cache-reorders",
+        "cache-joins",
+        "documents-keep-apart",
+        "padding-is-ignored",
+        "uneven-prompts-cached",
+    )
 
 
 class CachesOneRow(Wrong):

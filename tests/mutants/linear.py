@@ -7,6 +7,8 @@ from typing import Literal
 from mutants.mutant import Mutant, become
 from torch import Tensor, nn
 
+from gptkit.components.feedforward.mlp import MLPSpec
+from gptkit.components.feedforward.modules.mlp import MLP
 from gptkit.components.linear.dense import DenseSpec
 from gptkit.kinds.context import BuildContext
 
@@ -33,4 +35,18 @@ class ScalesByTheBatch(Mutant, DenseSpec):
 
     def build(self, context: BuildContext, *, d_in: int, d_out: int, bias: bool) -> nn.Linear:
         made: nn.Linear = become(super().build(context, d_in=d_in, d_out=d_out, bias=bias), self.Runtime)
+        return made
+
+
+class PlainProjections(Mutant, MLPSpec):
+    """A feed-forward that ignores the model's linear projections."""
+
+    name: Literal["plain-projections"] = "plain-projections"
+    caught_by = "uses-model-linear"
+
+    def build(self, context: BuildContext) -> MLP:
+        made: MLP = super().build(context)  # type: ignore[assignment]
+        for name in ("up", "down"):
+            linear: nn.Linear = getattr(made, name)
+            setattr(made, name, nn.Linear(linear.in_features, linear.out_features, bias=linear.bias is not None))
         return made

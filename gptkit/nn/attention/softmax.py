@@ -12,6 +12,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from gptkit.core.errors import GptkitError
 from gptkit.kinds.attention_backend import ScoreFeatures
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.position import HeadShape
@@ -198,7 +199,12 @@ class SoftmaxAttention(Attention):
 
         Returns:
             (B, H, T, V).
+
+        Raises:
+            GptkitError: a term that the attention did not declare.
         """
+        if (added is not None and not self.features.added_term) or (content is not None and not self.features.content_term):
+            raise _undeclared(self, "added" if added is not None and not self.features.added_term else "content")
         mask = forward.mask(offset, k_BKSD.shape[2], window=self.window, pattern=self.pattern)
         if self.reads_content:
             term = self._content_term(q_BHTD, k_BKSD, forward, offset)
@@ -257,3 +263,10 @@ class SoftmaxAttention(Attention):
             what = "its own score term is" if self.added_term else f"the terms of {type(self.position).__name__} are"
             return f"{type(self).__name__} in layer {self.layer}: {what} defined for keys up to the query only"
         return None
+
+
+def _undeclared(attention: SoftmaxAttention, term: str) -> GptkitError:
+    return GptkitError(
+        f"{type(attention).__name__} passes {term}=… to score, and did not declare the term",
+        hint=f"Pass {term}_term=True to SoftmaxAttention.__init__, and to ScoreFeatures.of in the spec.",
+    )
