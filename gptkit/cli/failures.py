@@ -23,7 +23,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from gptkit.cli.console import label, note, plural, warn
-from gptkit.core.errors import GptkitError, RegistryError, SpecError
+from gptkit.core.errors import NO_ROOM, GptkitError, RegistryError, SpecError
 from gptkit.core.memory import is_exhaustion
 
 if TYPE_CHECKING:
@@ -90,6 +90,11 @@ class Commands(TyperGroup):
             ctx.fail(f"No such command '{args[0]}'. Did you mean: gptkit {wanted}")
         return super().resolve_command(ctx, args)
 
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        # --help and --version print here.
+        with _exit_codes():
+            return super().make_context(*args, **options)
+
     def invoke(self, ctx: Any) -> Any:
         with _messages(), _exit_codes():
             result = super().invoke(ctx)
@@ -103,9 +108,8 @@ def _exit_codes() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
-        # The reader (such as head) has closed the pipe; the rest of the buffer is discarded.
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader (such as head) has closed the pipe.
+        _discard_stdout()
         raise typer.Exit(CRASH) from None
     except KeyboardInterrupt:
         if debugging():
@@ -122,7 +126,10 @@ def _exit_codes() -> Iterator[None]:
         if debugging() or type(error).__module__.partition(".")[0] in ("typer", "click"):
             raise
         if isinstance(error, OSError) and error.strerror:
-            label("error", "bold red", ": ".join(str(part) for part in (error.filename, error.strerror) if part))
+            # Errors of writing to gptkit's own files name them (`gptkit.core.atomic`).
+            name = "stdout cannot be written" if error.filename is None and error.errno in NO_ROOM else error.filename
+            label("error", "bold red", ": ".join(str(part) for part in (name, error.strerror) if part))
+            _discard_stdout()
             raise typer.Exit(USER) from None
         if is_exhaustion(error):
             lines = str(error).strip().splitlines()
@@ -131,6 +138,15 @@ def _exit_codes() -> Iterator[None]:
             raise typer.Exit(USER) from None
         _report_crash(error)
         raise typer.Exit(CRASH) from None
+
+
+def _discard_stdout() -> None:
+    """Discard what is buffered for stdout where it cannot be written: the interpreter tries again when it exits."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def report(error: GptkitError) -> None:

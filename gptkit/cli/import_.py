@@ -36,8 +36,17 @@ def import_model(
     ] = None,
     tokenizer: Annotated[
         str | None,
-        typer.Option("--tokenizer", metavar="NAME", help="Tokenizer to use if the source has none.", show_default=False),
+        typer.Option(
+            "--tokenizer",
+            metavar="NAME|PATH",
+            help="Tokenizer to use instead of the source's: a component, or a directory with a tokenizer.json.",
+            show_default=False,
+        ),
     ] = None,
+    resize: Annotated[
+        bool,
+        typer.Option("--resize", help="Add a row to the embedding for each token id without one: the mean of the others."),
+    ] = False,
     format: Annotated[
         str | None,
         typer.Option(
@@ -62,7 +71,15 @@ def import_model(
     name = re.sub(r"[^\w.-]+", "-", source.stem if source.is_file() else source.resolve().name).strip("-.") or "imported"
     target = directory if directory is not None else Path("runs") / name
     with transfer("importing", quiet) as progress:
-        convert_model(source, target, format=format, tokenizer=tokenizer, overwrite=overwrite, progress=progress)
+        convert_model(
+            source,
+            target,
+            format=format,
+            tokenizer=tokenizer,
+            resize=resize,
+            overwrite=overwrite,
+            progress=progress,
+        )
     if quiet:
         return
     console.note(f"imported into {target}")

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from gptkit.core.errors import FileError
+from gptkit.core.errors import NO_ROOM, FileError
 
 __all__ = [
     "atomic_directory",
@@ -101,7 +101,8 @@ def atomic_directory(directory: Path) -> Iterator[Path]:
         new = directory.with_name(_temporary_name(directory))
         new.mkdir()
     try:
-        yield new
+        with _filling(directory):
+            yield new
         with writing(directory):
             for path in (*new.rglob("*"), new):
                 sync(path)
@@ -127,6 +128,18 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise FileError.writing(path, error) from error
+
+
+@contextmanager
+def _filling(directory: Path) -> Iterator[None]:
+    """Raise the errors of writing into a directory as a `FileError`; the block may read other files too."""
+    try:
+        yield
+    except OSError as error:
+        # An error of writing to an open file, unlike one of opening it, does not name the file.
+        if error.filename is not None and error.errno not in NO_ROOM:
+            raise
+        raise FileError.writing(directory, error) from error
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 __all__ = [
+    "NO_ROOM",
     "CapacityError",
     "CheckpointError",
     "CollisionError",
@@ -42,6 +43,10 @@ __all__ = [
     "TrainingError",
     "UnknownComponentError",
 ]
+
+
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""Codes of the system's errors for a disk, quota or size limit that is reached."""
 
 
 class GptkitError(Exception):
@@ -139,7 +144,7 @@ class FileError(GptkitError):
     @classmethod
     def writing(cls, path: Path, error: OSError) -> FileError:
         """The error for a file that could not be written."""
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        full = error.errno in NO_ROOM
         hint = "Free some space there, or write to another disk." if full else "Check its directory and the permissions."
         return cls(f"{path} cannot be written: {_reason(error)}", hint=hint)
 

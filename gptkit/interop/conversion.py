@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -36,7 +37,6 @@ __all__ = [
 
 _NESTED = "text_config"
 _OTHER_MODALITIES = frozenset({"audio_config", "mm_tokens_per_image", "vision_config"})
-_WRAPPERS = ("_orig_mod.", "module.", "_forward_module.")
 _NOT_UNDERSTOOD = (LookupError, AttributeError, TypeError, ValueError, ArithmeticError)
 
 
@@ -174,9 +174,7 @@ def check_tensors(
         ExternalModelError: tensors are missing, unexpected, or of another shape; names them.
     """
     expected = {name: part for move in moves for name, part in zip(move.external, move.split(move.like), strict=True)}
-    own = {renamed(family, name): stored for name, stored in _unwrapped(entries).items()}
-    bare = not any(name.startswith(family.prefix) for name in own)
-    full = {family.prefix + name if bare and name not in expected else name: stored for name, stored in own.items()}
+    full = _full_names(family, entries, expected)
     ignored = [*family.skipped(model.spec)]
     # Some files store a tied weight twice.
     tied = [f"head.{name}" for name in model.head.tied_weights]
@@ -205,15 +203,31 @@ def check_tensors(
     return full
 
 
-def _unwrapped(entries: Mapping[str, TensorEntry]) -> dict[str, str]:
-    """Return the tensors' names by those without the prefixes that torch.compile and data parallelism put before all."""
-    names = {name: name for name in entries}
-    while names:
-        prefix = next((each for each in _WRAPPERS if all(name.startswith(each) for name in names)), None)
-        if prefix is None:
-            break
-        names = {name.removeprefix(prefix): stored for name, stored in names.items()}
-    return names
+def _full_names(family: FamilySpec, entries: Mapping[str, TensorEntry], expected: Collection[str]) -> dict[str, str]:
+    """Return the tensors' names in the files by their full names in the family.
+
+    Programs put prefixes before all names (torch.compile, data parallelism, adapters, a training module around the model).
+    As many parts as all names share are removed until the expected names appear.
+    """
+    best: dict[str, str] = {}
+    for removed in range(_shared_parts(entries) + 1):
+        own = {renamed(family, name.split(".", removed)[-1]): name for name in entries}
+        bare = not any(name.startswith(family.prefix) for name in own)
+        full = {family.prefix + name if bare and name not in expected else name: stored for name, stored in own.items()}
+        if removed == 0 or _count(full, expected) > _count(best, expected):
+            best = full
+    return best
+
+
+def _shared_parts(names: Collection[str]) -> int:
+    """Return the number of leading parts, separated by dots, that all names have in common; each keeps its last part."""
+    parts = [name.split(".")[:-1] for name in names]
+    columns = zip(*parts, strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda column: len(set(column)) == 1, columns)) if parts else 0
+
+
+def _count(names: Collection[str], expected: Collection[str]) -> int:
+    return sum(name in names for name in expected)
 
 
 def renamed(family: FamilySpec, name: str) -> str:

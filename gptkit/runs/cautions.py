@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import PurePath
 
 from gptkit.runs.spec import ExperimentSpec
 
 __all__ = ["cautions"]
+
+_TABLES = {
+    ".jsonl": "set data.name to jsonl to read a field of each line",
+    ".ndjson": "set data.name to jsonl to read a field of each line",
+    ".json": "write its texts as JSON Lines and set data.name to jsonl to learn them alone",
+    ".csv": "write its column of texts as JSON Lines and set data.name to jsonl to learn them alone",
+    ".tsv": "write its column of texts as JSON Lines and set data.name to jsonl to learn them alone",
+}
+"""What to do where a file of records is read as a text, by suffix."""
 
 _MAX_PROBED = 10_000
 _NEARLY = 0.99
@@ -14,6 +24,11 @@ _NEARLY = 0.99
 
 def cautions(spec: ExperimentSpec) -> Iterator[str]:
     """Yield a sentence for each questionable combination of values, beginning with the field's path."""
+    if spec.data.name == "text":
+        for path in getattr(spec.data, "path", ()):
+            suffix = PurePath(path).suffix.lower()
+            if suffix in _TABLES:
+                yield f"data.path: {path} is learnt as it is, with all its punctuation and keys; {_TABLES[suffix]}"
     training = spec.training
     steps = training.steps
     probed = range(0, steps, max(1, steps // _MAX_PROBED))

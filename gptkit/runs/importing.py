@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gptkit.core.atomic import write_bytes
 from gptkit.core.errors import ExternalModelError, SpecError, TokenizerError
 from gptkit.core.registry import Registry
 from gptkit.files import validate_data
@@ -23,9 +24,11 @@ from gptkit.kinds.tokenizer import Tokenizer
 from gptkit.model.gpt import GPT
 from gptkit.runs.directory import RunDirectory
 from gptkit.runs.opening import Opened
+from gptkit.runs.resizing import extended, grow, require_rows
 from gptkit.runs.run import Run, load
 from gptkit.runs.saving import write_run
 from gptkit.runs.spec import ExperimentSpec
+from gptkit.text.hub_files import TOKENIZER_FILE
 
 __all__ = ["convert_model", "import_model"]
 
@@ -55,6 +58,7 @@ def convert_model(
     format: str | None = None,
     tokenizer: str | Mapping[str, Any] | None = None,
     name: str | None = None,
+    resize: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
     registry: Registry | None = None,
@@ -65,8 +69,9 @@ def convert_model(
         path: the model's file or directory, in any format that is installed.
         directory: the run directory.
         format: the name of the format; detected by default.
-        tokenizer: another tokenizer, as a spec file would have it.
+        tokenizer: another tokenizer, as a spec file would have it, or the path of a tokenizer.json or its directory.
         name: the experiment's name; that of the path by default.
+        resize: add a row to the embedding, and to the head, for each token id that has none: the mean of the others.
         overwrite: replace the run in the directory, when the new one is complete.
         progress: receives the number of bytes written and of all.
         registry: where formats, families and components are looked up; by default what is installed.
@@ -96,11 +101,12 @@ def convert_model(
     moves, tensors = pair(family, shell), external.tensors()
     where = check_tensors(family, shell, moves, tensors.entries, external.location)
     words = _fit(spec, stored, external.location)
-    if spec.model.vocab_size is not None and words.vocab_size > spec.model.vocab_size:
-        raise ExternalModelError(
-            f"{source}: the tokenizer has {words.vocab_size:,} ids, the model {spec.model.vocab_size:,}",
-            hint="Remove added_tokens without a row in the embedding from tokenizer.json (often one for padding).",
-        )
+    shapes: Mapping[str, tuple[int, ...]] = {}
+    if not resize:
+        require_rows(external.location, words.vocab_size, shell.vocab_size)
+    elif words.vocab_size > shell.vocab_size:
+        grown, shapes = extended(spec.model, words.vocab_size)
+        spec = spec.model_copy(update={"model": grown})
 
     imported: dict[str, Any] = {"family": family.component_name(), "format": chosen.component_name(), "from": source.name}
     if generation:
@@ -109,7 +115,7 @@ def convert_model(
         imported["token_settings"] = dict(external.token_settings())
 
     def write(file: Path) -> None:
-        _convert(file, moves, tensors, where, progress)
+        _convert(file, moves, tensors, where, shapes, progress)
 
     opened = Opened(spec, Path.cwd())
     return write_run(run, opened, words, write, overwrite=overwrite, registry=registry, imported=imported)
@@ -134,7 +140,13 @@ def _stem(source: Path) -> str:
 
 
 def _as_mapping(tokenizer: str | Mapping[str, Any]) -> Mapping[str, Any]:
-    return {"name": tokenizer} if isinstance(tokenizer, str) else tokenizer
+    if not isinstance(tokenizer, str):
+        return tokenizer
+    path = Path(tokenizer)
+    folder = path.parent if path.name == TOKENIZER_FILE else path
+    if (folder / TOKENIZER_FILE).is_file():
+        return {"name": "hugging-face", "path": str(folder.resolve())}
+    return {"name": tokenizer}
 
 
 def _fit(spec: ExperimentSpec, stored: ExternalTokenizer, location: str) -> Tokenizer:
@@ -143,7 +155,7 @@ def _fit(spec: ExperimentSpec, stored: ExternalTokenizer, location: str) -> Toke
         return spec.tokenizer.fit(iter(()))
     with TemporaryDirectory() as temporary:
         for name, data in stored.files.items():
-            (Path(temporary) / name).write_bytes(data)
+            write_bytes(Path(temporary) / name, data)
         try:
             return spec.tokenizer.model_copy(update={"path": temporary}).fit(iter(()))
         except TokenizerError as error:
@@ -157,23 +169,29 @@ def _convert(
     moves: list[Move],
     stored: Tensors,
     where: Mapping[str, str],
+    shapes: Mapping[str, tuple[int, ...]],
     progress: Progress | None,
 ) -> None:
+    """Write the native tensors, in `shapes` where those are not the external model's."""
+
     def names(move: Move) -> list[str]:
         return [where[name] for name in move.external]
 
     dtypes = {move.native: _common([stored.entries[name].dtype for name in names(move)]) for move in moves}
     # Tensors of wider elements first, so that each is aligned to its elements' size.
     ordered = sorted(moves, key=lambda move: -dtypes[move.native].itemsize)
-    entries = {move.native: TensorEntry(tuple(move.like.shape), dtypes[move.native]) for move in ordered}
+    entries = {
+        move.native: TensorEntry(shapes.get(move.native, tuple(move.like.shape)), dtypes[move.native]) for move in ordered
+    }
     report = counted(sum(entry.bytes for entry in entries.values()), progress)
 
-    def joined() -> Iterator[tuple[str, Tensor]]:
+    def tensors() -> Iterator[tuple[str, Tensor]]:
         for move in ordered:
             dtype = dtypes[move.native]
-            yield move.native, move.join([stored.get(name).to(dtype) for name in names(move)])
+            joined = move.join([stored.get(name).to(dtype) for name in names(move)])
+            yield move.native, grow(joined, entries[move.native].shape)
 
-    write_tensors(file, entries, joined(), {"aliases": "{}"}, report)
+    write_tensors(file, entries, tensors(), {"aliases": "{}"}, report)
 
 
 def _common(dtypes: list[torch.dtype]) -> torch.dtype:

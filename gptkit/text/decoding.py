@@ -10,6 +10,25 @@ from gptkit.core.errors import DataError
 
 __all__ = ["decode_utf8"]
 
+_UTF16 = {codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}
+_BINARY = {
+    b"%PDF-": "a PDF document",
+    b"PK\3\4": "a ZIP archive, as .docx, .xlsx and .epub files are",
+    b"\xd0\xcf\x11\xe0": "a document of an old office program",
+    b"\x1f\x8b": "compressed with gzip; name it .gz",
+    b"BZh91AY&SY": "compressed with bzip2",
+    b"\xfd7zXZ": "compressed with xz",
+    b"(\xb5/\xfd": "compressed with zstd",
+    b"PAR1": "a Parquet table",
+    b"SQLite format 3\0": "an SQLite database",
+    b"\x89PNG": "a picture",
+    b"\xff\xd8\xff": "a picture",
+    b"\x7fELF": "a program",
+    b"GGUF\3\0": "a model in a GGUF file",
+}
+"""What files are that begin with these bytes."""
+_PROBED = 64
+
 
 def decode_utf8(pieces: Iterable[bytes], source: str, hint: str = "") -> Iterator[str]:
     """Decode pieces of one text.
@@ -30,8 +49,8 @@ def decode_utf8(pieces: Iterable[bytes], source: str, hint: str = "") -> Iterato
     newlines = io.IncrementalNewlineDecoder(None, translate=True)
     read = lines = 0
     for piece in pieces:
-        if read == 0 and piece.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            raise DataError(f"{source}: this is UTF-16, not UTF-8", hint=hint.format(encoding="UTF-16"))
+        if read == 0:
+            _require_text(piece, source, hint)
         if b"\0" in piece:
             raise DataError(
                 f"{source}: not a text: byte {read + piece.index(0)} is zero",
@@ -52,6 +71,23 @@ def decode_utf8(pieces: Iterable[bytes], source: str, hint: str = "") -> Iterato
         yield newlines.decode(decoder.decode(b"", final=True), final=True)
     except UnicodeDecodeError as error:
         raise _not_utf8(source, read - len(error.object), lines, hint) from None
+
+
+def _require_text(head: bytes, source: str, hint: str) -> None:
+    """Raise where the beginning of a file is that of a known binary format, or of UTF-16."""
+    what = next((what for magic, what in _BINARY.items() if head.startswith(magic)), None)
+    if what is not None:
+        raise DataError(
+            f"{source}: not a text, but {what}",
+            hint="Extract its text into a .txt file, or leave the file out, by `patterns` or a glob that does not match it.",
+        )
+    encoding = next((name for mark, name in _UTF16.items() if head.startswith(mark)), None)
+    # Without a byte order mark every other byte of a text in Latin script is zero.
+    even, odd = head[0:_PROBED:2], head[1:_PROBED:2]
+    if encoding is None and len(odd) > 1 and 0 in (*even, *odd):
+        encoding = "UTF-16LE" if not any(odd) and all(even) else "UTF-16BE" if not any(even) and all(odd) else None
+    if encoding is not None:
+        raise DataError(f"{source}: this is UTF-16, not UTF-8", hint=hint.format(encoding=encoding))
 
 
 def _not_utf8(source: str, offset: int, lines: int, hint: str) -> DataError:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gptkit.core.atomic import reading
+from gptkit.core.atomic import reading, write_text
 from gptkit.core.errors import TokenizerError
 
 __all__ = ["SavedState", "damaged", "format_ranks", "parse_ranks", "read_bytes", "write_state"]
@@ -45,7 +45,7 @@ def write_state(directory: Path, name: str, state: Mapping[str, Any]) -> None:
     body = {"format": _FORMAT, "tokenizer": name, **state}
     # One entry per line keeps vocabularies readable and diffs small.
     text = json.dumps({**body, "sha256": _checksum(body)}, ensure_ascii=False, indent=0)
-    (directory / STATE_FILE).write_bytes(text.encode())
+    write_text(directory / STATE_FILE, text)
 
 
 class SavedState:

@@ -22,6 +22,14 @@ def test_a_warmup_longer_than_the_training(call: Call, project: Path) -> None:
     assert "warmup" not in call("check", "mini.yaml", "--set", "training.schedule.warmup_steps=2").stderr
 
 
+@pytest.mark.parametrize("name", ["corpus.jsonl", "corpus.csv", "corpus.json"])
+def test_records_that_are_read_as_a_text(call: Call, project: Path, name: str) -> None:
+    said = call("check", "mini.yaml", "--set", f"data.path={name}").stderr
+    assert f"data.path: {name} is learnt as it is" in said
+    assert "data.name to jsonl" in said
+    assert "data.path" not in call("check", "mini.yaml", "--set", f"data={{name: jsonl, path: {name}}}").stderr
+
+
 def test_a_corpus_with_a_separator_that_is_not_set(call: Call, project: Path) -> None:
     Path("corpus.txt").write_text("the cat sat\n<|endoftext|>\non a mat " * 50)
     said = call("train", "mini.yaml", "run", "-q").stderr

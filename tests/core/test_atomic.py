@@ -115,3 +115,19 @@ def test_a_refused_permission_is_reported_as_such(tmp_path: Path) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
     with pytest.raises(FileError, match=r"a\.txt cannot be written: Permission denied"), writing(tmp_path / "a.txt"):
         raise PermissionError(errno.EACCES, "Permission denied")
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EFBIG])
+def test_a_directory_that_cannot_be_filled_is_named_and_removed(tmp_path: Path, code: int) -> None:
+    with (
+        pytest.raises(FileError, match=r"made cannot be written: .*\n  Free some space"),
+        atomic_directory(tmp_path / "made"),
+    ):
+        # As a library raises it while it writes to an open file.
+        raise OSError(code, os.strerror(code))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_is_missing_is_no_error_of_the_directory_being_filled(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), atomic_directory(tmp_path / "made"):
+        (tmp_path / "corpus.txt").read_text()

@@ -107,7 +107,13 @@ def test_empty_files_are_left_out(tmp_path: Path) -> None:
         (b"one\ntwo\nthr\xffee\n", r"x\.txt:3: byte 11 is not UTF-8\n  Convert it .*iconv -f ISO-8859-1"),
         (b"one\n\xe2\x82", r"x\.txt:2: byte 4 is not UTF-8"),
         (b"one\0two", r"x\.txt: not a text: byte 3 is zero"),
-        ("text".encode("utf-16"), r"x\.txt: this is UTF-16, not UTF-8\n  .*iconv -f UTF-16"),
+        ("text".encode("utf-16"), r"x\.txt: this is UTF-16, not UTF-8\n  .*iconv -f UTF-16 "),
+        ("text".encode("utf-16-le"), r"x\.txt: this is UTF-16, not UTF-8\n  .*iconv -f UTF-16LE "),
+        ("text".encode("utf-16-be"), r"x\.txt: this is UTF-16, not UTF-8\n  .*iconv -f UTF-16BE "),
+        (b"%PDF-1.7\n\xe2\xe3", r"x\.txt: not a text, but a PDF document\n  Extract its text"),
+        (b"PK\3\4\x14\0\6", r"x\.txt: not a text, but a ZIP archive, as \.docx"),
+        (b"PAR1\x15\x04", r"x\.txt: not a text, but a Parquet table"),
+        (b"\x1f\x8b\x08\0", r"x\.txt: not a text, but compressed with gzip; name it \.gz"),
     ],
 )
 def test_what_is_no_utf8_is_named_with_its_place(tmp_path: Path, content: bytes, message: str) -> None:
@@ -262,3 +268,15 @@ def test_a_copy_of_a_small_corpus_has_the_same_fingerprint(tmp_path: Path) -> No
         (tmp_path / name).mkdir()
         (tmp_path / name / "a.txt").write_text("text")
     assert TextDataSpec(path="here").fingerprint(tmp_path) == TextDataSpec(path="a.txt").fingerprint(tmp_path / "there")
+
+
+def test_a_link_that_leads_nowhere_is_named_as_one(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").symlink_to("gone.txt")
+    with pytest.raises(DataError, match=r"x\.txt: a link to gone\.txt, which does not exist"):
+        texts(TextDataSpec(path="x.txt"), tmp_path)
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file that can be opened and not read")
+def test_a_file_that_breaks_while_it_is_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^/proc/self/mem: Input/output error"):
+        TextDataSpec(path="/proc/self/mem").fingerprint(tmp_path)

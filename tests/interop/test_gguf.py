@@ -162,7 +162,12 @@ def test_tokenizers_that_gguf_cannot_express_are_refused(tmp_path: Path, tokeniz
         ("general.alignment", Typed("u32", 24), "general.alignment is 24"),
         ("tokenizer.ggml.model", Typed("string", "t5"), "'t5'.*byte-level"),
         ("tokenizer.ggml.model", None, "no tokenizer"),
-        ("tokenizer.ggml.pre", Typed("string", "qwen3"), "did you mean 'qwen2'"),
+        (
+            "tokenizer.ggml.pre",
+            Typed("string", "qwen3"),
+            "'qwen3', a method of splitting texts that gptkit does not support",
+        ),
+        ("tokenizer.ggml.pre", None, "tokenizer.ggml.pre is missing(?!.*did you mean).*--tokenizer PATH"),
         ("tokenizer.ggml.eos_token_id", Typed("u32", 999), "eos_token_id is 999"),
         ("tokenizer.ggml.merges", Typed("strings", ["a bc d"]), "no merge|a merge that is not of two"),
         ("tokenizer.ggml.tokens", Typed("strings", ["a"] * 257), "not all different"),
@@ -185,6 +190,17 @@ def test_another_tokenizer_may_be_named(tmp_path: Path) -> None:
     odd = changed(file, tmp_path / "odd.gguf", **{"tokenizer.ggml.pre": Typed("string", "unheard-of")})
     back = gptkit.import_model(odd, tmp_path / "back", tokenizer="byte")
     assert back.spec.tokenizer.name == "byte"
+
+
+def test_the_models_own_tokenizer_replaces_one_that_is_not_understood(tmp_path: Path) -> None:
+    words = validate_data({"tokenizer": {"name": "bpe", "vocab_size": 300}, "model": DECODER}, ExperimentSpec)
+    tokenizer = words.tokenizer.fit(iter(PROSE))
+    run = make_run(tmp_path / "run", DECODER, {"name": "bpe", "vocab_size": 300}, tokenizer)
+    odd = changed(export_model(run, tmp_path / "model.gguf"), tmp_path / "odd.gguf", **{"tokenizer.ggml.pre": None})
+    file = export_model(run, tmp_path / "out", family="llama") / "tokenizer.json"
+    for number, given in enumerate((file, file.parent)):
+        back = gptkit.import_model(odd, tmp_path / f"back{number}", tokenizer=str(given))
+        assert back.tokenizer.encode(PROSE[0]) == tokenizer.encode(PROSE[0])
 
 
 def test_every_quantised_type_is_read_as_the_package_reads_it(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def test_a_gguf_file_that_is_a_git_lfs_pointer(tmp_path: Path) -> None:
         gptkit.import_model(tmp_path / "model.gguf", tmp_path / "run", format="gguf")
 
 
-@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "module._orig_mod."])
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "module._orig_mod.", "base_model.model.", "model.", "llm."])
 def test_prefixes_of_wrappers_are_removed(sound: Path, tmp_path: Path, prefix: str) -> None:
     directory = altered(sound, tmp_path)
     tensors = load_file(directory / "model.safetensors")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gptkit.core.errors import TokenizerError
+from gptkit.core.errors import FileError, TokenizerError
 from gptkit.text.ranks import RankTokenizer
 from gptkit.text.state import SavedState, write_state
 
@@ -37,3 +39,12 @@ def test_a_special_token_of_id_zero_survives_saving(tmp_path: Path) -> None:
     assert dict(again.special_tokens) == {"<|end|>": 0}
     assert again.encode("ab") == tokenizer.encode("ab") == [98, 99]
     assert again.decode([0, 98]) == tokenizer.decode([0, 98])
+
+
+def test_a_full_disk_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(FileError, match=r"gptkit-tokenizer\.json cannot be written: No space left"):
+        write_state(tmp_path, "byte", {})

@@ -78,6 +78,9 @@ def _expand(written: str, patterns: Sequence[str], base: Path) -> list[Path]:
         return files
     if path.exists():
         raise DataError(f"{path}: neither a file nor a directory")
+    if path.is_symlink():
+        hint = "Correct the link, or name the file itself."
+        raise DataError(f"{path}: a link to {path.readlink()}, which does not exist", hint=hint)
     if not glob.has_magic(written):
         raise DataError(
             f"{path}: file or directory not found",
@@ -136,9 +139,12 @@ def open_file(path: Path) -> Iterator[BinaryIO]:
         with cast("BinaryIO", gzip.open(path)) if path.suffix == ".gz" else path.open("rb") as file:
             yield file
     except (gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{path}: not a whole gzip file: {error}") from None
+        hint = "Get it again, or take .gz from its name if it is not compressed."
+        raise DataError(f"{path}: not a whole gzip file: {error}", hint=hint) from None
     except EOFError:
-        raise DataError(f"{path}: the gzip file stops before its end") from None
+        raise DataError(
+            f"{path}: the gzip file stops before its end", hint="Get it again: it was not copied whole."
+        ) from None
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from None
 
@@ -150,6 +156,7 @@ def fingerprint_files(files: Sequence[Path], *facts: object) -> str:
     and times of change, so that it costs nothing.
     """
     digest = hashlib.blake2b(repr(facts).encode(), digest_size=16)
+    path = Path()
     try:
         stats = [path.stat() for path in files]
         by_content = sum(stat.st_size for stat in stats) <= _BY_CONTENT
@@ -161,7 +168,8 @@ def fingerprint_files(files: Sequence[Path], *facts: object) -> str:
             else:
                 digest.update(f"\0{path.suffix} {stat.st_size} {stat.st_mtime_ns}\0".encode())
     except OSError as error:
-        raise DataError(f"{error.filename}: {error.strerror}") from None
+        # An error of reading an open file, unlike one of opening it, does not name the file.
+        raise DataError(f"{error.filename or path}: {error.strerror}") from None
     return digest.hexdigest()
 
 

@@ -23,6 +23,7 @@ class Qwen3MoeFamily(Qwen3Family):
     d_head: ClassVar[int | None] = None
 
     def read_feedforward(self, config: ExternalConfig) -> dict[str, Any]:
+        config.agree("num_experts", "num_local_experts")
         n_experts = config.integer("num_experts", config.integer("num_local_experts", 128))
         renormalize = config.flag("norm_topk_prob", False)
         router = {"name": "softmax-top-k", "k": config.integer("num_experts_per_tok", 8), "renormalize": renormalize}

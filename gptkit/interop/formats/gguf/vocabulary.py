@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from gptkit.core.errors import ExternalModelError
-from gptkit.core.suggestions import did_you_mean
 from gptkit.interop.formats.gguf.patterns import CUTS
 from gptkit.kinds.format import ExternalTokenizer
 
@@ -16,7 +15,7 @@ __all__ = ["CONTROL", "NORMAL", "UNKNOWN", "UNUSED", "USER", "read_vocabulary"]
 NORMAL, UNKNOWN, CONTROL, USER, UNUSED = 1, 2, 3, 4, 5
 """What `tokenizer.ggml.token_type` says of a token."""
 _SPACE, _LONGEST_PIECE = "▁", 256
-_ELSE = "Name another tokenizer with --tokenizer, or import the model from its safetensors."
+_ELSE = "Give the model's own tokenizer.json with --tokenizer PATH, or import the model from its safetensors."
 
 
 def read_vocabulary(metadata: Mapping[str, Any], place: str) -> ExternalTokenizer:
@@ -71,12 +70,15 @@ def _byte_level(metadata: Mapping[str, Any], vocab: Mapping[str, int], place: st
     if pre is None:
         raise ExternalModelError(
             f"{place}: tokenizer.ggml.pre is missing, so the file does not say how texts are split; old converters omit it",
-            hint="Convert the model again with a current llama.cpp, or import the directory that it was converted from.",
+            hint="Give the model's own tokenizer.json with --tokenizer PATH, or convert the model again with a current "
+            "llama.cpp.",
         )
     if not isinstance(pre, str) or pre not in CUTS:
-        what = did_you_mean(str(pre), sorted(CUTS), label="known are")
+        # No closest match: a method of a similar name splits texts otherwise, into tokens that the model does not expect.
         raise ExternalModelError(
-            f"{place}: tokenizer.ggml.pre is {pre!r}, a way to cut texts not known here; {what}", hint=_ELSE
+            f"{place}: tokenizer.ggml.pre is {pre!r}, a method of splitting texts that gptkit does not support, "
+            f"only {', '.join(sorted(CUTS))}",
+            hint=_ELSE,
         )
     merges = [tuple(merge.split(" ")) for merge in _texts(metadata, "tokenizer.ggml.merges", place)]
     if any(len(merge) != 2 or any(part not in vocab for part in (*merge, "".join(merge))) for merge in merges):

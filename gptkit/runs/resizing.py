@@ -1,0 +1,50 @@
+"""Rows for token ids that an external model has no embedding for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from gptkit.checkpoint.safetensors import named_tensors
+from gptkit.core.errors import ExternalModelError
+from gptkit.model.gpt import GPT
+from gptkit.model.spec import ModelSpec
+
+__all__ = ["extended", "grow", "require_rows"]
+
+
+def require_rows(location: str, n_ids: int, n_rows: int) -> None:
+    """Raise where the tokenizer has ids without a row in the embedding.
+
+    Raises:
+        ExternalModelError: names both remedies.
+    """
+    if n_ids > n_rows:
+        raise ExternalModelError(
+            f"{location}: the tokenizer has {n_ids:,} ids and the model rows for {n_rows:,}",
+            hint="Add the missing rows with --resize (resize=True), or remove the added_tokens without a row from "
+            "tokenizer.json (often one for padding).",
+        )
+
+
+def extended(model: ModelSpec, n_ids: int) -> tuple[ModelSpec, Mapping[str, tuple[int, ...]]]:
+    """Return the model's spec with rows for all ids, and the shape of each of its tensors by name."""
+    grown = model.model_copy(update={"vocab_size": n_ids})
+    tensors = named_tensors(GPT(grown, device="meta"))
+    return grown, {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def grow(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Append copies of a tensor's mean along each axis that is shorter than in `shape`.
+
+    So a new id starts as the average of the others: its logit is their mean, and its probability less than one of them has
+    on average (Jensen's inequality).
+    """
+    for axis, size in enumerate(shape):
+        missing = size - tensor.shape[axis]
+        if missing:
+            mean = tensor.float().mean(axis, keepdim=True).to(tensor.dtype)
+            tensor = torch.cat([tensor, mean.expand(*tensor.shape[:axis], missing, *tensor.shape[axis + 1 :])], axis)
+    return tensor
