@@ -116,6 +116,7 @@ class SoftmaxAttention(Attention):
         self.norms_after = norms_after is not None
         if norms_after is not None:
             self.q_norm, self.k_norm = norms_after
+        self.has_sinks = sinks
         self.register_parameter("sinks", nn.Parameter(torch.zeros(heads.n_heads)) if sinks else None)
         self.sinks: nn.Parameter | None
         self.features = ScoreFeatures.of(

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gptkit.kinds.context import BuildContext
 from gptkit.nn.block import Block
 from gptkit.nn.forward import Forward
 from gptkit.nn.initial import Initial, Scaled, declared, scaled_projections
+from gptkit.ops.dropout import dropout
 
 if TYPE_CHECKING:
     from gptkit.components.block.deep_norm import DeepNormSpec
@@ -32,7 +33,7 @@ class DeepNorm(Block):
         self.attention_norm = parts.norm.build(context, dim=context.d_model)
         self.feedforward = parts.feedforward.build(context)
         self.feedforward_norm = parts.norm.build(context, dim=context.d_model)
-        self.dropout = nn.Dropout(spec.dropout) if spec.dropout > 0 else nn.Identity()
+        self.dropout = spec.dropout
 
     def initial(self) -> dict[str, Initial]:
         attention = scaled_projections(self.attention, self.beta, "value", "output")
@@ -43,8 +44,8 @@ class DeepNorm(Block):
         }
 
     def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
-        branch_BTE = self.dropout(self.attention(x_BTE, forward))
+        branch_BTE = dropout(self.attention(x_BTE, forward), self.dropout, self.training)
         x_BTE = self.attention_norm(torch.add(branch_BTE, x_BTE, alpha=self.alpha))
-        branch_BTE = self.dropout(self.feedforward(x_BTE, forward))
+        branch_BTE = dropout(self.feedforward(x_BTE, forward), self.dropout, self.training)
         y_BTE: Tensor = self.feedforward_norm(torch.add(branch_BTE, x_BTE, alpha=self.alpha))
         return y_BTE

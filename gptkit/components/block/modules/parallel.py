@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gptkit.kinds.context import BuildContext
 from gptkit.nn.block import Block
 from gptkit.nn.forward import Forward
+from gptkit.ops.dropout import dropout
 
 if TYPE_CHECKING:
     from gptkit.components.block.parallel import ParallelSpec
@@ -28,12 +29,12 @@ class Parallel(Block):
         self.attention = parts.attention.build(context)
         self.feedforward_norm = parts.norm.build(context, dim=context.d_model) if spec.norms == 2 else None
         self.feedforward = parts.feedforward.build(context)
-        self.dropout = nn.Dropout(spec.dropout) if spec.dropout > 0 else nn.Identity()
+        self.dropout = spec.dropout
 
     def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
         normed_BTE = self.attention_norm(x_BTE)
-        mixed_BTE = self.dropout(self.attention(normed_BTE, forward))
+        mixed_BTE = dropout(self.attention(normed_BTE, forward), self.dropout, self.training)
         if self.feedforward_norm is not None:
             normed_BTE = self.feedforward_norm(x_BTE)
-        branches_BTE = mixed_BTE + self.dropout(self.feedforward(normed_BTE, forward))
+        branches_BTE = mixed_BTE + dropout(self.feedforward(normed_BTE, forward), self.dropout, self.training)
         return torch.add(x_BTE, branches_BTE, alpha=self.residual_scale)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gptkit.kinds.context import BuildContext
 from gptkit.nn.block import Block
 from gptkit.nn.forward import Forward
+from gptkit.ops.dropout import dropout
 
 if TYPE_CHECKING:
     from gptkit.components.block.pre_norm import PreNormSpec
@@ -29,14 +30,14 @@ class PreNorm(Block):
         self.attention = parts.attention.build(context)
         self.feedforward_norm = parts.norm.build(context, dim=context.d_model)
         self.feedforward = parts.feedforward.build(context)
-        self.dropout = nn.Dropout(spec.dropout) if spec.dropout > 0 else nn.Identity()
+        self.dropout = spec.dropout
 
     def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
         x_BTE = self._join(x_BTE, self.attention(self.attention_norm(x_BTE), forward))
         return self._join(x_BTE, self.feedforward(self.feedforward_norm(x_BTE), forward))
 
     def _join(self, x_BTE: Tensor, branch_BTE: Tensor) -> Tensor:
-        branch_BTE = self.dropout(branch_BTE)
+        branch_BTE = dropout(branch_BTE, self.dropout, self.training)
         if self.shortcut:
             return torch.add(x_BTE, branch_BTE, alpha=self.residual_scale)
         return branch_BTE * self.residual_scale if self.residual_scale != 1 else branch_BTE

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gptkit.kinds.context import BuildContext
 from gptkit.nn.block import Block
 from gptkit.nn.forward import Forward
+from gptkit.ops.dropout import dropout
 
 if TYPE_CHECKING:
     from gptkit.components.block.sandwich import SandwichSpec
@@ -30,10 +31,10 @@ class Sandwich(Block):
         self.feedforward_norm = parts.norm.build(context, dim=context.d_model)
         self.feedforward = parts.feedforward.build(context)
         self.feedforward_output_norm = parts.norm.build(context, dim=context.d_model)
-        self.dropout = nn.Dropout(spec.dropout) if spec.dropout > 0 else nn.Identity()
+        self.dropout = spec.dropout
 
     def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
         mixed_BTE = self.attention_output_norm(self.attention(self.attention_norm(x_BTE), forward))
-        x_BTE = torch.add(x_BTE, self.dropout(mixed_BTE), alpha=self.residual_scale)
+        x_BTE = torch.add(x_BTE, dropout(mixed_BTE, self.dropout, self.training), alpha=self.residual_scale)
         fed_BTE = self.feedforward_output_norm(self.feedforward(self.feedforward_norm(x_BTE), forward))
-        return torch.add(x_BTE, self.dropout(fed_BTE), alpha=self.residual_scale)
+        return torch.add(x_BTE, dropout(fed_BTE, self.dropout, self.training), alpha=self.residual_scale)

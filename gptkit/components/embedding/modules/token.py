@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gptkit.kinds.context import BuildContext
 from gptkit.nn.embedding import Embedding
 from gptkit.nn.forward import Forward
+from gptkit.ops.dropout import dropout
 
 if TYPE_CHECKING:
     from gptkit.components.embedding.token import TokenEmbeddingSpec
@@ -33,7 +34,7 @@ class TokenEmbedding(Embedding):
         position = context.position
         absolute = position is not None and "embed" in position.uses
         self.position = position.build_embedding(context) if position is not None and absolute else None
-        self.dropout = nn.Dropout(spec.dropout) if spec.dropout > 0 else nn.Identity()
+        self.dropout = spec.dropout
 
     @property
     def table_VE(self) -> nn.Parameter:
@@ -46,7 +47,7 @@ class TokenEmbedding(Embedding):
         x_BTE = self.norm(x_BTE)
         if self.position is not None:
             x_BTE = self.position.embed(x_BTE, forward.positions)
-        dropped_BTE: Tensor = self.dropout(x_BTE)
+        dropped_BTE: Tensor = dropout(x_BTE, self.dropout, self.training)
         return dropped_BTE
 
     def _factor(self, dtype: torch.dtype) -> float | Tensor:

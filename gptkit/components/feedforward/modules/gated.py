@@ -14,6 +14,7 @@ from gptkit.nn.feedforward import FeedForward
 from gptkit.nn.forward import Forward
 from gptkit.nn.initial import Initial
 from gptkit.nn.stacked import StackedFeedForward, StackedLinear
+from gptkit.ops.dropout import dropout
 from gptkit.ops.grouped import Groups
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class Gated(FeedForward):
         self.up_offset = spec.up_offset
         self.gate_up = context.linear(context.d_model, 2 * d_hidden, bias=spec.bias)
         self.activation = spec.activation.build(context)
-        self.dropout = nn.Dropout(spec.dropout) if spec.dropout > 0 else nn.Identity()
+        self.dropout = spec.dropout
         self.down = context.linear(d_hidden, context.d_model, bias=spec.bias)
 
     def initial(self) -> dict[str, Initial]:
@@ -40,7 +41,7 @@ class Gated(FeedForward):
 
     def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
         product_BTF = _product(self.gate_up(x_BTE), self.activation, self.clamp, self.up_offset)
-        y_BTE: Tensor = self.down(self.dropout(product_BTF))
+        y_BTE: Tensor = self.down(dropout(product_BTF, self.dropout, self.training))
         return y_BTE
 
 
@@ -54,7 +55,7 @@ class StackedGated(StackedFeedForward):
         self.up_offset = spec.up_offset
         self.gate_up = StackedLinear(n_experts, context.d_model, 2 * d_hidden, bias=spec.bias)
         self.activation = activation
-        self.dropout = nn.Dropout(spec.dropout) if spec.dropout > 0 else nn.Identity()
+        self.dropout = spec.dropout
         self.down = StackedLinear(n_experts, d_hidden, context.d_model, bias=spec.bias)
 
     def initial(self) -> dict[str, Initial]:
@@ -62,7 +63,7 @@ class StackedGated(StackedFeedForward):
 
     def forward(self, x_ME: Tensor, groups: Groups, forward: Forward) -> Tensor:
         product_MF = _product(self.gate_up(x_ME, groups), self.activation, self.clamp, self.up_offset)
-        y_ME: Tensor = self.down(self.dropout(product_MF), groups)
+        y_ME: Tensor = self.down(dropout(product_MF, self.dropout, self.training), groups)
         return y_ME
 
 

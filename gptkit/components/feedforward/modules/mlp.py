@@ -14,6 +14,7 @@ from gptkit.nn.feedforward import FeedForward
 from gptkit.nn.forward import Forward
 from gptkit.nn.initial import Initial
 from gptkit.nn.stacked import StackedFeedForward, StackedLinear
+from gptkit.ops.dropout import dropout
 from gptkit.ops.grouped import Groups
 
 if TYPE_CHECKING:
@@ -30,14 +31,14 @@ class MLP(FeedForward):
         d_hidden = spec.hidden(context)
         self.up = context.linear(context.d_model, d_hidden, bias=spec.bias)
         self.activation = spec.activation.build(context)
-        self.dropout = nn.Dropout(spec.dropout) if spec.dropout > 0 else nn.Identity()
+        self.dropout = spec.dropout
         self.down = context.linear(d_hidden, context.d_model, bias=spec.bias)
 
     def initial(self) -> dict[str, Initial]:
         return {"down.weight": "output"}
 
     def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
-        y_BTE: Tensor = self.down(self.dropout(self.activation(self.up(x_BTE))))
+        y_BTE: Tensor = self.down(dropout(self.activation(self.up(x_BTE)), self.dropout, self.training))
         return y_BTE
 
 
@@ -49,12 +50,12 @@ class StackedMLP(StackedFeedForward):
         d_hidden = spec.hidden(context)
         self.up = StackedLinear(n_experts, context.d_model, d_hidden, bias=spec.bias)
         self.activation = activation
-        self.dropout = nn.Dropout(spec.dropout) if spec.dropout > 0 else nn.Identity()
+        self.dropout = spec.dropout
         self.down = StackedLinear(n_experts, d_hidden, context.d_model, bias=spec.bias)
 
     def initial(self) -> dict[str, Initial]:
         return {"down.weight": "output"}
 
     def forward(self, x_ME: Tensor, groups: Groups, forward: Forward) -> Tensor:
-        y_ME: Tensor = self.down(self.dropout(self.activation(self.up(x_ME, groups))), groups)
+        y_ME: Tensor = self.down(dropout(self.activation(self.up(x_ME, groups)), self.dropout, self.training), groups)
         return y_ME

@@ -37,7 +37,7 @@ class SdpaBackend(AttentionBackend):
         added: Tensor | None,
     ) -> Tensor:
         term = None
-        sinks_H = layer.sinks
+        sinks_H = layer.sinks if layer.has_sinks else None
         if layer.biases or mask.form == "dense" or content is not None or added is not None or sinks_H is not None:
             term = layer.additive_term(forward, mask, q_BHTD.dtype)
             # Without a softcap in between, a term before it and a term after it are one sum.
