@@ -10,9 +10,14 @@ from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, PydanticKnownError, core_schema
 
+from gptkit.core import html
 from gptkit.core.errors import Problem
+from gptkit.core.yaml import dump_yaml, one_line_yaml
 
 __all__ = ["Spec", "describe", "fail", "merge_with_default", "shortened", "validation_error"]
+
+LINE = 110
+"""The longest component that is printed on one line."""
 
 
 def _with_strict_numbers(schema: Any) -> Any:
@@ -55,6 +60,18 @@ class Spec(BaseModel):
     def is_kind(cls) -> bool:
         """Whether this class is a kind: a field annotated with it holds any component registered for it."""
         return False
+
+    def __repr__(self) -> str:
+        """The spec as YAML: a component on one line where it fits, everything else in blocks."""
+        data = self.model_dump(mode="json")
+        line = one_line_yaml(data) if "name" in data else ""
+        return line if 0 < len(line) <= LINE else dump_yaml(data).rstrip("\n")
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        """The spec in a notebook."""
+        return html.code(repr(self))
 
     def replace(self, **changes: Any) -> Any:
         """A copy with some fields changed; the copy is validated again."""

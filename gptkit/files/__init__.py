@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gptkit.files.dump import dump_yaml
+from gptkit.core.yaml import dump_yaml
 from gptkit.files.nodes import merge
 from gptkit.files.source import Source, read
 from gptkit.files.validation import validate, validate_data

@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, get_args, get_origin
 
 from gptkit.core.errors import Problem, SpecError
+from gptkit.core.yaml import plain_scalar
 from gptkit.files.building import MAX_DEPTH, refuse_characters
 from gptkit.files.nodes import Node, Place, merge_nodes, merge_roots
 from gptkit.files.tracing import alternatives
-from gptkit.files.yaml_text import parse_yaml, plain_scalar
+from gptkit.files.yaml_text import parse_yaml
 
 __all__ = ["TypesAt", "apply_override"]
 

@@ -23,37 +23,14 @@ from ruamel.yaml.events import (
 )
 
 from gptkit.core.spec import shortened
+from gptkit.core.yaml import plain_scalar
 from gptkit.files.building import Builder, Built
-from gptkit.files.nodes import Node, Place, Scalar
+from gptkit.files.nodes import Node, Place
 
-__all__ = ["parse_yaml", "plain_scalar"]
+__all__ = ["parse_yaml"]
 
 MAX_ALIASES = 100
 MAX_LINE = 1 << 16
-_INT = re.compile(r"[-+]?[0-9]+")
-_BASED = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-_NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
-_CONSTANTS: dict[str, Scalar] = {
-    **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
-    **dict.fromkeys(("true", "True", "TRUE"), True),
-    **dict.fromkeys(("false", "False", "FALSE"), False),
-}
-
-
-def plain_scalar(text: str) -> Scalar:
-    """What an unquoted scalar means in YAML 1.2's core schema. Numbers too large for one become infinite."""
-    if text in _CONSTANTS:
-        return _CONSTANTS[text]
-    if _INT.fullmatch(text):
-        return int(text) if len(text) < 400 else float("inf")
-    if _BASED.fullmatch(text):
-        return int(text, 0) if len(text) < 400 else float("inf")
-    if _FLOAT.fullmatch(text):
-        return float(text)
-    if _NOT_FINITE.fullmatch(text):
-        return float("nan")
-    return text
 
 
 def parse_yaml(text: str, source: str) -> Node:

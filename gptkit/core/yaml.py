@@ -1,4 +1,4 @@
-"""Plain data to YAML that people like to read, and that `read` loads back equal."""
+"""Plain data as readable YAML, which `gptkit.files.read` loads back equal."""
 
 from __future__ import annotations
 
@@ -7,14 +7,21 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from gptkit.files.yaml_text import plain_scalar
-
-__all__ = ["dump_yaml"]
+__all__ = ["dump_yaml", "one_line_yaml", "plain_scalar"]
 
 WIDTH = 100
 _PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_./+*-]*( [A-Za-z0-9_./+*(-][A-Za-z0-9_./+*()-]*)*")
 # Texts here, but not for readers of YAML 1.1.
 _OLD_BOOLEANS = frozenset({"yes", "no", "on", "off"})
+_INT = re.compile(r"[-+]?[0-9]+")
+_BASED = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_CONSTANTS: dict[str, str | int | float | bool | None] = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+}
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
 
 
@@ -32,6 +39,26 @@ def dump_yaml(data: Mapping[str, Any]) -> str:
     if not data:
         return "{}\n"
     return "".join(f"{line}\n" for line in _mapping(data, 0))
+
+
+def one_line_yaml(data: Any) -> str:
+    """The data in YAML's flow style, as in ``{name: rms, eps: 1e-06}``."""
+    return _flow(data)
+
+
+def plain_scalar(text: str) -> str | int | float | bool | None:
+    """What an unquoted scalar means in YAML 1.2's core schema. Numbers too large for one become infinite."""
+    if text in _CONSTANTS:
+        return _CONSTANTS[text]
+    if _INT.fullmatch(text):
+        return int(text) if len(text) < 400 else float("inf")
+    if _BASED.fullmatch(text):
+        return int(text, 0) if len(text) < 400 else float("inf")
+    if _FLOAT.fullmatch(text):
+        return float(text)
+    if _NOT_FINITE.fullmatch(text):
+        return float("nan")
+    return text
 
 
 def _mapping(data: Mapping[str, Any], indent: int) -> Iterator[str]:
