@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gptkit.cli import console
 from gptkit.cli.options import File, Overrides, chosen
+from gptkit.core.activity import working
 
 
 def check(file: File, overrides: Overrides = None) -> None:
@@ -12,11 +13,14 @@ def check(file: File, overrides: Overrides = None) -> None:
     Nothing is built and no data is read; gptkit show builds the model and counts its parameters. The exit code is 0 for a
     valid spec and 2 for an invalid one.
     """
-    from gptkit.cli.subject import open_subject
-    from gptkit.runs.cautions import cautions
+    with working(f"checking {file}"):
+        from gptkit.cli.subject import open_subject
+        from gptkit.runs.cautions import cautions
 
-    spec = open_subject(file, chosen(overrides)).spec
-    for caution in cautions(spec):
+        subject = open_subject(file, chosen(overrides))
+        spec = subject.spec
+        found = list(cautions(spec, subject.base if subject.run is None else None))
+    for caution in found:
         console.warn(caution)
     model = spec.model
     layers = console.plural(model.n_layers, "layer")

@@ -5,6 +5,7 @@ Both adapt to the terminal's width and colors, and are plain text without a term
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-__all__ = ["Column", "heading", "label", "note", "out", "plural", "printable", "stderr", "stdout", "table", "warn"]
+__all__ = ["Column", "heading", "label", "note", "out", "plural", "printable", "stderr", "stdout", "table", "warn", "write"]
 
 Column: TypeAlias = str | tuple[str, dict[str, Any]]
 """A title, or a title and options of rich's `add_column`."""
@@ -85,6 +86,12 @@ def table(
 def printable(text: str) -> str:
     """Replace control characters in generated text, which a terminal would interpret."""
     return "".join(char if char.isprintable() or char in "\n\t" else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+def write(text: str) -> None:
+    """Write generated text to stdout at once; in a terminal without control characters."""
+    sys.stdout.write(printable(text) if sys.stdout.isatty() else text)
+    sys.stdout.flush()
 
 
 def plural(number: int, word: str) -> str:

@@ -9,6 +9,7 @@ import typer
 
 from gptkit.cli import console
 from gptkit.cli.failures import INTERRUPTED
+from gptkit.core.activity import working
 
 if TYPE_CHECKING:
     from gptkit.runs.run import Run
@@ -33,8 +34,9 @@ def demo(
 
     An interrupted demo is resumed; finished demos and other runs are never changed.
     """
-    from gptkit.runs.opening import open_spec
-    from gptkit.runs.train import train
+    with working("preparing the demo"):
+        from gptkit.runs.opening import open_spec
+        from gptkit.runs.train import train
 
     spec = open_spec(SPEC, [] if steps is None else [f"training.steps={steps}"]).spec
     target, resuming = _place(directory, spec)

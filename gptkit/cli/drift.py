@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gptkit.cli import console
-from gptkit.cli.options import Json, RunDirectory
+from gptkit.cli.options import Json, RunDirectory, Step
+from gptkit.core.activity import working
 
 if TYPE_CHECKING:
     from gptkit.runs.drift import Drift, Reading
@@ -31,10 +32,7 @@ def drift(
         float,
         typer.Option("--tolerance", metavar="SHARE", min=0, help="The relative difference that counts as equal."),
     ] = 1e-3,
-    step: Annotated[
-        int | None,
-        typer.Option("--step", metavar="N", help="Step of the checkpoint; the latest by default.", show_default=False),
-    ] = None,
+    step: Step = None,
     every: Annotated[
         bool, typer.Option("--all", help="Show the parts of all layers, not only of the first that differs.")
     ] = False,
@@ -44,9 +42,10 @@ def drift(
 
     The same tokens go through both. Exits with 1 if a part differs by more than the tolerance. Needs transformers.
     """
-    from gptkit.runs.drift import measure_drift
+    with working(f"comparing {run} with {against}"):
+        from gptkit.runs.drift import measure_drift
 
-    result = measure_drift(run, against, n_tokens=n_tokens, tolerance=tolerance, step=step)
+        result = measure_drift(run, against, n_tokens=n_tokens, tolerance=tolerance, step=step)
     if as_json:
         parts = [{"part": r.part, "name": r.name, "external": r.external, "distance": r.distance} for r in result.readings]
         first = result.first.part if result.first else None

@@ -9,7 +9,7 @@ import typer
 
 from gptkit.cli import console
 from gptkit.cli.import_ import transfer
-from gptkit.cli.options import RunDirectory, complete_formats
+from gptkit.cli.options import Quiet, RunDirectory, complete_formats
 
 __all__ = ["export"]
 
@@ -51,15 +51,15 @@ def export(
         list[str] | None,
         typer.Option("--set", "-s", metavar="KEY=VALUE", help="Set an option of the format. May be given several times."),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Export a run as transformers and vLLM (hugging-face), llama.cpp (gguf) or a plugin's format load it.
 
     A model that the format cannot express is refused with the reason. Formats: gptkit components format.
     """
-    from gptkit.runs.exporting import export as write
-
     with transfer("exporting", quiet) as progress:
+        from gptkit.runs.exporting import export as write
+
         made = write(run, target, to=to, options=_options(type, options or []), family=family, progress=progress)
     if not quiet:
         console.note(f"exported to {made.path}")

@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 
 from gptkit.cli import console
-from gptkit.cli.options import complete_formats, complete_runs
+from gptkit.cli.options import Quiet, complete_formats, complete_runs
+from gptkit.core.activity import working
 
 __all__ = ["import_model", "transfer"]
 
@@ -60,17 +61,17 @@ def import_model(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the run in the directory, once the new one is complete.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Import an external model: spec, weights and tokenizer.
 
     A key of its configuration that is not understood is refused, because it may change what the model computes.
     """
-    from gptkit.runs.importing import convert_model
-
     name = re.sub(r"[^\w.-]+", "-", source.stem if source.is_file() else source.resolve().name).strip("-.") or "imported"
     target = directory if directory is not None else Path("runs") / name
     with transfer("importing", quiet) as progress:
+        from gptkit.runs.importing import convert_model
+
         convert_model(
             source,
             target,
@@ -88,13 +89,17 @@ def import_model(
 
 @contextlib.contextmanager
 def transfer(what: str, quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """Show a progress bar of bytes if stderr is a terminal; yields the function that updates it, or None."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
-
+    """Show a progress bar of bytes in a terminal, plain lines elsewhere; yields the function that updates it, or None."""
     screen = console.stderr()
-    if quiet or not screen.is_terminal:
+    if quiet:
         yield None
         return
+    if not screen.is_terminal:
+        with working(what) as report:
+            yield report
+        return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
     with Progress(*columns, console=screen, transient=True) as bar:
         task = bar.add_task(what, total=None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import textwrap
 from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,8 +18,14 @@ __all__ = [
     "File",
     "FileOrRun",
     "Json",
+    "Overflow",
     "Overrides",
+    "Quiet",
     "RunDirectory",
+    "Samplers",
+    "Seed",
+    "Step",
+    "Stop",
     "chosen",
     "complete_formats",
     "complete_kinds",
@@ -29,6 +36,13 @@ __all__ = [
 ]
 
 Completions = list[tuple[str, str]]
+
+
+class Overflow(Enum):
+    """What happens at the model's context length."""
+
+    slide = "slide"
+    stop = "stop"
 
 
 def complete_shipped(incomplete: str) -> Completions:
@@ -128,7 +142,27 @@ Overrides = Annotated[
         help="Override a value of the spec, as in --set model.position=alibi. Repeatable.",
     ),
 ]
+Samplers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--sampler",
+        metavar="NAME[=VALUE]",
+        help="Replace the run's samplers, as in --sampler temperature=0.8 --sampler top-k=40. Repeatable.",
+    ),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        "--seed", min=0, metavar="N", help="Random seed; the same seed generates the same text.", show_default=False
+    ),
+]
+Stop = Annotated[list[str] | None, typer.Option("--stop", metavar="TEXT", help="Stop at this text. Repeatable.")]
+Step = Annotated[
+    int | None,
+    typer.Option("--step", metavar="N", help="Step of the checkpoint; the latest by default.", show_default=False),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
 
 def chosen(overrides: Any) -> list[str]:

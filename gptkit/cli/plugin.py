@@ -11,6 +11,7 @@ import typer
 from gptkit.cli import console
 from gptkit.cli.failures import Command, Commands
 from gptkit.cli.options import complete_kinds
+from gptkit.core.activity import working
 from gptkit.core.atomic import atomic_directory, write_text
 from gptkit.core.errors import GptkitError, RegistryError
 
@@ -107,11 +108,10 @@ def check(
     for kind, component in provided:
         by_kind.setdefault(kind, []).append(component)
     for kind, components in by_kind.items():
-        columns = [
-            column
-            for component in components
-            for column in _check(registry, kind, component, slow, known.get(component, {}))
-        ]
+        columns: list[list[Result]] = []
+        for component in components:
+            with working(f"checking {kind} {component}"):
+                columns += _check(registry, kind, component, slow, known.get(component, {}))
         names = [check.name for check in checks_for(kind, registry) if slow or not check.slow]
         for start in range(0, len(columns), _COLUMNS):
             _show(kind, names, columns[start : start + _COLUMNS])

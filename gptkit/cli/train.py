@@ -12,7 +12,8 @@ import typer
 
 from gptkit.cli import console
 from gptkit.cli.failures import INTERRUPTED
-from gptkit.cli.options import FileOrRun, Overrides, chosen, complete_runs
+from gptkit.cli.options import FileOrRun, Overrides, Quiet, chosen, complete_runs
+from gptkit.core.activity import working
 from gptkit.core.errors import GptkitError
 
 if TYPE_CHECKING:
@@ -42,24 +43,25 @@ def train(
             "--init", metavar="PATH", help="Start from the weights of a run, or of a directory or file with safetensors."
         ),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train a model.
 
     Ctrl-C finishes the current step and saves a checkpoint. To resume, pass the run directory; more steps
     extend the run: gptkit train --resume runs/gpt --set training.steps=2000
     """
-    from gptkit.runs.directory import RunDirectory
-    from gptkit.runs.opening import open_spec
-    from gptkit.runs.train import train as train_spec
+    # Of several processes that torchrun started, the first one checks and reports.
+    follows = os.environ.get("RANK", "0") != "0"
+    with working(f"reading {file}", quiet=quiet or follows):
+        from gptkit.runs.directory import RunDirectory
+        from gptkit.runs.opening import open_spec
+        from gptkit.runs.train import train as train_spec
 
     if resume and overwrite:
         raise GptkitError("--resume and --overwrite are mutually exclusive", hint="Choose one of them.")
     given = chosen(overrides)
     if init is not None:
         given = [*given, f"training.init_from.path={json.dumps(str(init.absolute()))}"]
-    # Of several processes that torchrun started, the first one checks and reports.
-    follows = os.environ.get("RANK", "0") != "0"
     if Path(file).is_dir():
         run_directory = RunDirectory(file)
         run_directory.require_run()

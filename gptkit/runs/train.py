@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from gptkit.checkpoint.store import CheckpointStore
+from gptkit.core.activity import Report, working
 from gptkit.core.atomic import atomic_directory
 from gptkit.core.errors import CheckpointError, DataError
 from gptkit.core.registry import Registry
@@ -30,7 +32,7 @@ from gptkit.runs.spec import ExperimentSpec
 from gptkit.runs.start import tokenizer_of
 from gptkit.training.parallel.processes import Processes, joined
 from gptkit.training.precision import pick_device
-from gptkit.training.progress import ConsoleProgress, preparing
+from gptkit.training.progress import ConsoleProgress
 
 __all__ = ["resume", "train"]
 
@@ -108,7 +110,7 @@ def train(
             edits = taken_over(recorded, run_directory, registry) if spec == run_directory.spec else []
             if edits:
                 _log.warning("%s was edited since the training; taken over: %s", run_directory.spec, "; ".join(edits))
-        for caution in cautions(opened.spec):
+        for caution in cautions(opened.spec, None if continues else opened.base):
             _log.warning("%s", caution)
         try:
             return _train(opened, run_directory, None if continues else placement, processes, progress, callbacks, **options)
@@ -153,7 +155,8 @@ def _train(
     screen = ConsoleProgress() if progress else None
     if placement is None:
         tokenizer, prepared = _continue(opened, run_directory, screen, registry)
-        model = initial_model(opened.spec, tokenizer.vocab_size, processes)
+        with _working("building the model", screen):
+            model = initial_model(opened.spec, tokenizer.vocab_size, processes)
     else:
         tokenizer, model = _start(opened, run_directory, placement, processes, screen, registry)
         prepared = open_prepared(run_directory.data)
@@ -201,6 +204,10 @@ def _follow(
     )
 
 
+def _working(what: str, screen: ConsoleProgress | None) -> AbstractContextManager[Report]:
+    return working(what, quiet=screen is None, console=None if screen is None else screen.console)
+
+
 class _Commit(Callback):
     """Discards the previous run when the new one has its first checkpoint."""
 
@@ -227,7 +234,8 @@ def _start(
     tokenizer = _tokenizer(opened, new, screen)
     prepared = _data(opened, new, tokenizer, None, screen)
     prepared.train_windows(spec.data, spec.window)
-    model = initial_model(spec, tokenizer.vocab_size, processes)
+    with _working("building the model", screen):
+        model = initial_model(spec, tokenizer.vocab_size, processes)
     new.write_spec(spec)
     files = [path.relative_to(new.path).as_posix() for path in sorted(new.path.rglob("*")) if path.is_file()]
     files = ["provenance.json", *files, *later]
@@ -268,7 +276,7 @@ def _written_in_training(spec: ExperimentSpec) -> list[str]:
 
 
 def _tokenizer(opened: Opened, run_directory: RunDirectory, screen: ConsoleProgress | None) -> Tokenizer:
-    with preparing(screen, "making the tokenizer"):
+    with _working("making the tokenizer", screen):
         if not run_directory.tokenizer.is_dir():
             init = opened.spec.training.init_from
             inherited = None if init is None else tokenizer_of(init, opened)
@@ -295,7 +303,7 @@ def _data(
         else:
             if found.fingerprint == fingerprint:
                 return found
-    with preparing(screen, "turning the corpus into tokens") as show:
+    with _working("tokenizing the corpus", screen) as show:
         prepared = prepare(
             opened.spec.data, tokenizer, run_directory.data, opened.base, progress=lambda at: show(at.done, at.total)
         )

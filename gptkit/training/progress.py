@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -16,7 +16,12 @@ from gptkit.kinds.callback import Callback, Training
 from gptkit.kinds.tracker import TrainingStart
 from gptkit.model.tree import count
 
-__all__ = ["ConsoleProgress", "preparing"]
+__all__ = ["ConsoleProgress"]
+
+_INTERVAL = 30.0
+"""Seconds after which a step is printed where no bar is shown."""
+
+_COMPILING = "compiling the model in the first step …"
 
 
 class ConsoleProgress(Callback):
@@ -34,6 +39,7 @@ class ConsoleProgress(Callback):
         self._progress: Progress | None = None
         self._start: TrainingStart | None = None
         self._saved: Path | None = None
+        self._printed_at = time.monotonic()
 
     def setup(self, training: Training) -> None:
         parameters, trained = count(training.model), count(training.model, trained=True)
@@ -43,7 +49,11 @@ class ConsoleProgress(Callback):
 
     def on_start(self, start: TrainingStart) -> None:
         self._start = start
+        compiles = bool(start.spec.get("training", {}).get("compile"))
         if not self.console.is_terminal:
+            if compiles:
+                self.console.print(_COMPILING)
+            self._printed_at = time.monotonic()
             return
         # The bar takes what the numbers leave, so that all of it fits into 60 columns.
         self._progress = Progress(
@@ -56,7 +66,7 @@ class ConsoleProgress(Callback):
             transient=True,
             expand=True,
         )
-        self._progress.add_task("training", total=start.steps, completed=start.step, numbers="")
+        self._progress.add_task("training", total=start.steps, completed=start.step, numbers=_COMPILING if compiles else "")
         self._progress.start()
 
     def on_step(self, step: int) -> None:
@@ -72,9 +82,12 @@ class ConsoleProgress(Callback):
             self._shown["speed"] = f"{_short(metrics['tokens_per_second'])} tokens/s"
         if self._progress is not None:
             self._progress.update(self._progress.task_ids[0], numbers=self._numbers("loss", "speed"))
-        if "validation_loss" in metrics:
+        waited = self._progress is None and time.monotonic() - self._printed_at > _INTERVAL
+        if "validation_loss" in metrics or (waited and "loss" in metrics):
             total = self._start.steps if self._start is not None else "?"
-            self.console.print(f"step {step}/{total}  {self._numbers('loss', 'validation', 'speed')}", highlight=False)
+            names = ("loss", "validation", "speed") if "validation_loss" in metrics else ("loss", "speed")
+            self.console.print(f"step {step}/{total}  {self._numbers(*names)}", highlight=False)
+            self._printed_at = time.monotonic()
 
     def _numbers(self, *names: str) -> str:
         return "  ".join(self._shown[name] for name in names if name in self._shown)
@@ -104,16 +117,6 @@ class ConsoleProgress(Callback):
                 f"[bold yellow]stopped[/] after step {step} of {steps}, {escape(what)}", highlight=False, soft_wrap=True
             )
             self.console.print(f"continue with: [bold]{escape(command)}[/]", highlight=False, soft_wrap=True)
-
-
-@contextlib.contextmanager
-def preparing(screen: ConsoleProgress | None, what: str) -> Iterator[Callable[[int, int], None]]:
-    """Show that a preparation is under way; the yielded function takes how much is done, and of how much."""
-    if screen is None or not screen.console.is_terminal:
-        yield lambda done, total: None
-        return
-    with screen.console.status(f"{what} …") as status:
-        yield lambda done, total: status.update(f"{what} … {100 * done // max(1, total)} %")
 
 
 def _short(number: float) -> str:
