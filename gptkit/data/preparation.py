@@ -29,7 +29,7 @@ from gptkit.kinds.data import DataSpec, Document
 from gptkit.kinds.tokenizer import Tokenizer
 from gptkit.text.base import END
 
-__all__ = ["Counts", "Prepared", "Progress", "open_prepared", "prepare", "token_files"]
+__all__ = ["Counts", "Prepared", "Progress", "open_prepared", "ordered_windows", "prepare", "token_files"]
 
 _log = logging.getLogger("gptkit")
 _FORMAT = 2
@@ -127,13 +127,19 @@ class Prepared:
 
         A validation split shorter than a data window gives one shorter data window; fewer than two tokens give none.
         """
-        held_out = self.validation
-        length = min(context_length, len(held_out.tokens) - 1)
-        if length < 1:
-            return iter(())
-        starts = held_out.starts if data.document_mask else None
-        windows = Windows(held_out.tokens, length, document_starts=starts, masked=held_out.masked)
-        return windows.batches(batch_size, max_batches)
+        windows = ordered_windows(self.validation, data, context_length)
+        return iter(()) if windows is None else windows.batches(batch_size, max_batches)
+
+
+def ordered_windows(file: TokenFile, data: DataSpec, context_length: int) -> Windows | None:
+    """Return the data windows of tokens in their order, in which every token but the first is a target once.
+
+    Tokens that do not fill a data window give one shorter data window; fewer than two give None.
+    """
+    length = min(context_length, len(file.tokens) - 1)
+    if length < 1:
+        return None
+    return Windows(file.tokens, length, document_starts=file.starts if data.document_mask else None, masked=file.masked)
 
 
 def prepare(

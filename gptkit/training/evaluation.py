@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +18,16 @@ from gptkit.nn.head import IGNORED
 from gptkit.training.parallel.processes import Processes
 from gptkit.training.precision import autocast
 
-__all__ = ["Batch", "Evaluation", "evaluate", "with_weights"]
+__all__ = ["NO_TEXT", "Batch", "Evaluation", "combined", "evaluate", "with_weights"]
 
 Batch = tuple[Tensor, Tensor, Tensor | None]
 """Inputs (B, T), targets (B, T) and document numbers (B, T), the last for packed documents only."""
+
+_Measured = tuple[Batch, Tensor | None]
+"""A batch, and the bytes of text of its targets."""
+
+NO_TEXT = -1
+"""Number of bytes of a token that stands for no text: one between documents, or another special token."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +37,13 @@ class Evaluation:
     Attributes:
         loss: mean cross-entropy in nats per token.
         tokens: the number of tokens that the mean is of.
-        bytes: the number of bytes of text that those tokens stand for; 0 where it was not requested.
+        text_nats: cross-entropy of those tokens that stand for text, summed; 0 where it was not requested.
+        bytes: the number of bytes of text that they stand for; 0 where it was not requested.
     """
 
     loss: float
     tokens: int
+    text_nats: float = 0.0
     bytes: int = 0
 
     @property
@@ -44,8 +53,19 @@ class Evaluation:
 
     @property
     def bits_per_byte(self) -> float | None:
-        """The loss in bits per byte of text, which compares across tokenizers; None without bytes."""
-        return self.loss * self.tokens / (math.log(2) * self.bytes) if self.bytes else None
+        """Bits per byte of text, which compares across tokenizers: ``text_nats / (ln(2) * bytes)``; None without bytes."""
+        return self.text_nats / (math.log(2) * self.bytes) if self.bytes else None
+
+
+def combined(evaluations: Sequence[Evaluation]) -> Evaluation:
+    """The evaluation of several texts together, in which each token counts the same."""
+    tokens = sum(each.tokens for each in evaluations)
+    return Evaluation(
+        sum(each.loss * each.tokens for each in evaluations) / tokens,
+        tokens,
+        sum(each.text_nats for each in evaluations),
+        sum(each.bytes for each in evaluations),
+    )
 
 
 @torch.no_grad()
@@ -55,7 +75,7 @@ def evaluate(
     *,
     device: torch.device,
     precision: torch.dtype,
-    bytes_per_token_V: Tensor | None = None,
+    text_bytes: Iterable[Tensor] | None = None,
     processes: Processes | None = None,
 ) -> Evaluation | None:
     """Compute the model's mean loss over batches, in which each token counts the same.
@@ -67,7 +87,8 @@ def evaluate(
         batches: the same in every process.
         device: where to compute.
         precision: dtype of the matrix products.
-        bytes_per_token_V: bytes of text that each token id stands for.
+        text_bytes: for each batch (B, T), the number of bytes of text that each target stands for; `NO_TEXT` for a target
+            that stands for none, whose loss is not counted in `Evaluation.text_nats`. In one process only.
         processes: those that share the batches.
 
     Returns:
@@ -76,32 +97,54 @@ def evaluate(
     processes = processes or Processes()
     was_training = model.training
     model.eval()
-    # Summed in fp64 on the device: one wait at the end, not one per batch. Loss, tokens and bytes.
+
+    def nats(batch: Batch, n_targets: int) -> Tensor:
+        inputs_BT, targets_BT, documents_BT = batch
+        with autocast(device, precision):
+            loss = model(*to_device(inputs_BT, targets_BT, device=device), **documents(documents_BT, device)).loss
+        summed: Tensor = loss.to(totals.dtype) * n_targets
+        return summed
+
+    # Nats of all tokens, nats of text, tokens. Summed in fp64 on the device: one wait at the end, not one per batch.
     totals = torch.zeros(3, dtype=torch.float64 if device.type != "mps" else torch.float32, device=device)
     n_tokens = n_bytes = 0
     try:
-        for (inputs_BT, targets_BT, documents_BT), counts in _shared(batches, processes):
-            counted = targets_BT != IGNORED
-            n_here = int(counted.sum())
-            if counts and bytes_per_token_V is not None:
-                n_bytes += int(bytes_per_token_V[targets_BT[counted].cpu()].sum())
-            with autocast(device, precision):
-                loss = model(*to_device(inputs_BT, targets_BT, device=device), **documents(documents_BT, device)).loss
-            if counts:
-                totals[0] += loss.to(totals.dtype) * n_here
-                n_tokens += n_here
+        measured = zip(batches, repeat(None) if text_bytes is None else text_bytes, strict=False)
+        for (batch, bytes_BT), counts in _shared(measured, processes):
+            counted_BT = batch[1] != IGNORED
+            n_here = int(counted_BT.sum())
+            loss = nats(batch, n_here)
+            if not counts:
+                continue
+            n_tokens += n_here
+            totals[0] += loss
+            if bytes_BT is not None:
+                other_BT = counted_BT & (bytes_BT == NO_TEXT)
+                n_bytes += int(bytes_BT[counted_BT & ~other_BT].sum())
+                totals[1] += loss
+                rows_B = other_BT.any(dim=1)
+                if rows_B.any():
+                    # The head returns a mean only, so the targets to exclude are computed once more and subtracted.
+                    totals[1] -= nats(_only(batch, rows_B, other_BT), int(other_BT.sum()))
     finally:
         model.train(was_training)
-    totals[1:] = torch.tensor([n_tokens, n_bytes], dtype=totals.dtype)
-    loss, tokens, n_bytes = processes.sum(totals).tolist()
-    return Evaluation(loss / tokens, int(tokens), int(n_bytes)) if tokens else None
+    totals[2] = n_tokens
+    loss_sum, text_nats, tokens = processes.sum(totals).tolist()
+    return Evaluation(loss_sum / tokens, int(tokens), text_nats, n_bytes) if tokens else None
 
 
-def _shared(batches: Iterable[Batch], processes: Processes) -> Iterator[tuple[Batch, bool]]:
+def _only(batch: Batch, rows_B: Tensor, counted_BT: Tensor) -> Batch:
+    """Some rows of a batch, with the loss of some targets only."""
+    inputs_BT, targets_BT, documents_BT = batch
+    targets_BT = targets_BT.masked_fill(~counted_BT, IGNORED)
+    return inputs_BT[rows_B], targets_BT[rows_B], None if documents_BT is None else documents_BT[rows_B]
+
+
+def _shared(measured: Iterable[_Measured], processes: Processes) -> Iterator[tuple[_Measured, bool]]:
     """The batches that one process computes, and whether each counts: all processes compute the same number."""
-    group: list[Batch] = []
-    for batch in batches:
-        if not bool((batch[1] != IGNORED).any()):
+    group: list[_Measured] = []
+    for batch in measured:
+        if not bool((batch[0][1] != IGNORED).any()):
             continue
         group.append(batch)
         if len(group) == processes.count:

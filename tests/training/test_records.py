@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import logging
 import math
@@ -24,7 +25,7 @@ from gptkit.kinds.tracker import Tracker, TrainingStart
 from gptkit.training import precision
 from gptkit.training.callback import TrackerCallback
 from gptkit.training.config import TrainingSpec
-from gptkit.training.evaluation import Batch, evaluate
+from gptkit.training.evaluation import NO_TEXT, Batch, combined, evaluate
 from gptkit.training.plot import draw_losses
 from gptkit.training.progress import ConsoleProgress
 from gptkit.training.records import MetricsFile, SamplesFile, read_metrics
@@ -239,14 +240,15 @@ def test_every_token_counts_the_same() -> None:
         batches(),
         device=torch.device("cpu"),
         precision=torch.float32,
-        bytes_per_token_V=torch.tensor([1] * 10 + [2] * 20 + [5]),
+        text_bytes=iter([torch.tensor([[2, NO_TEXT], [4, 3]]), torch.tensor([[5]]), torch.tensor([[7]])]),
     )
     assert found is not None
     assert model.training
     assert (found.tokens, found.bytes) == (4, 11)
     assert found.loss == pytest.approx(1.5)
     assert found.perplexity == pytest.approx(math.exp(1.5))
-    assert found.bits_per_byte == pytest.approx(6.0 / math.log(2) / 11)
+    assert found.bits_per_byte == pytest.approx(5.0 / math.log(2) / 11)
+    assert combined([found, found]) == dataclasses.replace(found, tokens=8, text_nats=2 * found.text_nats, bytes=22)
 
 
 def test_nothing_to_validate_on_is_no_number() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from itertools import groupby
@@ -125,11 +126,15 @@ class GptkitLM(TemplateLM):
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         texts = [cast("tuple[str]", request.args)[0] for request in requests]
-        parts = [
-            list(rolling(self.tok_encode(text, add_special_tokens=False), self.prefix_token_id, self.max_length))
-            for text in texts
-        ]
+        encoded = [self.tok_encode(text, add_special_tokens=False) for text in texts]
+        parts = [list(rolling(ids, self.prefix_token_id, self.max_length)) for ids in encoded]
         found = [score for score, _ in self._whole(parts, disable_tqdm)]
+        lossy = [index for index, (text, ids) in enumerate(zip(texts, encoded, strict=True)) if self._loses(text, ids)]
+        for index in lossy:
+            # The harness divides by the text's bytes and words, which the tokens do not stand for.
+            found[index] = math.nan
+        if lossy:
+            _log.warning("the tokenizer loses part of %d of %d texts, which have no score", len(lossy), len(texts))
         for text, result in zip(texts, found, strict=True):
             self.cache_hook.add_partial("loglikelihood_rolling", (text,), result)
         return found
@@ -151,6 +156,9 @@ class GptkitLM(TemplateLM):
                         self.cache_hook.add_partial("generate_until", calls[index], text)
                     bar.update(len(batch))
         return [written[index] for index in range(len(calls))]
+
+    def _loses(self, text: str, ids: Sequence[int]) -> bool:
+        return not self._tokens.lossless and self._tokens.decode(ids) != text
 
     # -- the work --------------------------------------------------------------------------------------------------
 

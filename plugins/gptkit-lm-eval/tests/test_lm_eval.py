@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,15 @@ PAIRS = [
     ("a", " b"),
     ("the dog ", "lay"),
 ]
+
+
+def test_a_text_that_tokens_lose_has_no_score(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    words = train(tmp_path, "{name: word, fallback: unknown}")
+    lm = GptkitLM(words)
+    found = lm.loglikelihood_rolling(ask("loglikelihood_rolling", ("the cat",), ("the horse",)), disable_tqdm=True)
+    assert found[0] < 0
+    assert math.isnan(found[1])
+    assert "the tokenizer loses part of 1 of 2 texts" in caplog.text
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, "auto"])

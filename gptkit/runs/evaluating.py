@@ -1,0 +1,164 @@
+"""Evaluation of a run: loss, perplexity and bits per byte of its validation split or of other text.
+
+Both are evaluated as the training validates: documents are concatenated with the tokenizer's start and end tokens, and cut
+into data windows, of the context length unless `training.window` is set. So the same text has the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+from torch import Tensor
+
+from gptkit.core.errors import DataError
+from gptkit.core.registry import default_registry
+from gptkit.data import Windows, prepare
+from gptkit.data.files import TokenFile
+from gptkit.data.preparation import Counts, ordered_windows
+from gptkit.kinds.data import DataSpec
+from gptkit.kinds.tokenizer import Tokenizer
+from gptkit.training.evaluation import NO_TEXT, Evaluation, combined, evaluate
+from gptkit.training.precision import pick_precision
+
+if TYPE_CHECKING:
+    from gptkit.runs.run import Run
+
+__all__ = ["NO_BITS_PER_BYTE", "Progress", "evaluate_files", "evaluate_tokens", "numbers"]
+
+NO_BITS_PER_BYTE = "the tokenizer loses part of the text, so the loss is not that of its bytes"
+"""Why an evaluation has no bits per byte."""
+
+Progress = Callable[[int, int], None]
+"""Receives the number of data windows that are evaluated, and of all."""
+
+_LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
+_T = TypeVar("_T")
+
+
+def evaluate_tokens(
+    run: Run,
+    file: TokenFile,
+    counts: Counts,
+    data: DataSpec,
+    *,
+    batch_size: int,
+    max_batches: int | None = None,
+    progress: Progress | None = None,
+) -> Evaluation | None:
+    """Evaluate a run's model on tokens.
+
+    Args:
+        run: the run.
+        file: the tokens.
+        counts: of the tokens; says whether decoding them gives the text back.
+        data: how data windows are cut from the tokens.
+        batch_size: data windows at a time.
+        max_batches: evaluate at most so many batches; all by default.
+        progress: called after each batch.
+
+    Returns:
+        The evaluation, with bytes of text only if the tokens give the text back; None without a token to predict.
+    """
+    windows = ordered_windows(file, data, run.spec.window)
+    if windows is None:
+        return None
+    text_bytes: Iterator[Tensor] | None = None
+    if run.tokenizer.lossless or counts.restored:
+        sizes = Windows(bytes_of_text(file, run.tokenizer), windows.context_length)
+        text_bytes = (batch.targets_BT for batch in sizes.batches(batch_size, max_batches))
+    total = len(windows) if max_batches is None else min(len(windows), max_batches * batch_size)
+    device = run.model.device
+    return evaluate(
+        run.model,
+        _reported(windows.batches(batch_size, max_batches), batch_size, total, progress),
+        device=device,
+        precision=pick_precision(run.spec.training.precision, device),
+        text_bytes=text_bytes,
+    )
+
+
+def evaluate_files(
+    run: Run, paths: Sequence[str | Path], *, batch_size: int, max_batches: int | None, progress: Progress | None = None
+) -> Evaluation:
+    """Evaluate a run's model on text files, directories and globs.
+
+    JSON Lines (by suffix, or a directory where the run was trained on them) are read as the run's `data` reads them where
+    that is of the component `jsonl`, and everything else as the run reads text.
+
+    Raises:
+        DataError: no such file, or no text in it.
+    """
+    names = [str(path) for path in paths]
+    own = run.spec.data
+    lines = [name for name in names if name.endswith(_LINES) or (own.name == "jsonl" and Path(name).is_dir())]
+    results = []
+    for component, chosen in (("jsonl", lines), ("text", [name for name in names if name not in lines])):
+        if not chosen:
+            continue
+        data = _data_spec(own, component, chosen)
+        with TemporaryDirectory(prefix="gptkit-") as directory:
+            prepared = prepare(data, run.tokenizer, Path(directory) / "data", Path())
+            result = evaluate_tokens(
+                run,
+                prepared.train,
+                prepared.train_counts,
+                data,
+                batch_size=batch_size,
+                max_batches=max_batches,
+                progress=progress,
+            )
+        if result is None:
+            raise DataError(f"{', '.join(chosen)}: no text to evaluate on", hint="Pass files with text.")
+        results.append((result, result.bits_per_byte is not None))
+    whole = combined([result for result, _ in results])
+    if all(restored for _, restored in results):
+        return whole
+    return Evaluation(whole.loss, whole.tokens)
+
+
+def bytes_of_text(file: TokenFile, tokenizer: Tokenizer) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
+    """Return how many bytes of text each token stands for, and `NO_TEXT` for special tokens.
+
+    The bytes of a document's tokens add up to those of its text: the space that some vocabularies put before the first word
+    is not counted.
+    """
+    special = set(tokenizer.special_tokens.values())
+    sizes_V = np.array(
+        [NO_TEXT if token in special else len(tokenizer.token_bytes(token)) for token in range(tokenizer.vocab_size)],
+        dtype=np.int32,
+    )
+    bytes_N = sizes_V[file.tokens]
+    if tokenizer.leading:
+        for start in file.starts.tolist():
+            first = next((at for at in (start, start + 1) if at < len(bytes_N) and bytes_N[at] != NO_TEXT), None)
+            if first is not None and tokenizer.token_bytes(int(file.tokens[first])).startswith(tokenizer.leading):
+                bytes_N[first] -= len(tokenizer.leading)
+    return bytes_N
+
+
+def numbers(found: Evaluation) -> dict[str, float]:
+    """The evaluation as `Run.evaluate` returns it."""
+    measured = {"loss": found.loss, "perplexity": found.perplexity, "tokens": float(found.tokens)}
+    return measured if found.bits_per_byte is None else {**measured, "bits_per_byte": found.bits_per_byte}
+
+
+def _data_spec(own: DataSpec, component: str, paths: Sequence[str]) -> DataSpec:
+    """Return the run's way of reading a kind of file, applied to other files, all of whose text is evaluated."""
+    changes = {"path": tuple(paths), "validation": 0.0}
+    if own.name == component:
+        replaced: DataSpec = own.replace(**changes)
+        return replaced
+    cls = default_registry().component("data", component)
+    made: DataSpec = cls.model_validate({"name": component, **changes, "document_mask": own.document_mask})
+    return made
+
+
+def _reported(batches: Iterator[_T], batch_size: int, total: int, progress: Progress | None) -> Iterator[_T]:
+    for index, batch in enumerate(batches):
+        yield batch
+        if progress is not None:
+            progress(min(total, (index + 1) * batch_size), total)

@@ -1,0 +1,116 @@
+"""One definition of loss and bits per byte: of the validation split, files, scores, and the training's validation."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer as Core
+from tokenizers import decoders, models, normalizers
+
+import gptkit
+from gptkit.components.tokenizer.hugging_face import HuggingFaceTokenizer
+from gptkit.core.errors import DataError
+from gptkit.inference import score
+from gptkit.runs.evaluating import bytes_of_text
+from gptkit.training.records import read_metrics
+
+CONTEXT = 24
+LINES = [{"q": f"What is {number}?", "a": f"It is {number % 7}, naïvely."} for number in range(40)]
+
+
+def spec(data: dict[str, Any], tokenizer: Any = "byte", **training: Any) -> dict[str, Any]:
+    return {
+        "tokenizer": tokenizer,
+        "model": {"context_length": CONTEXT, "d_model": 16, "n_layers": 1, "attention": {"n_heads": 2}},
+        "data": data,
+        "training": {"steps": 2, "batch_size": 2, "sample_tokens": 0, "precision": "fp32", "device": "cpu", **training},
+    }
+
+
+@pytest.mark.parametrize("prompts", [False, True])
+def test_the_same_text_has_the_same_numbers_in_every_way(tmp_path: Path, prompts: bool) -> None:
+    corpus, held_out = tmp_path / "lines.jsonl", tmp_path / "held.jsonl"
+    corpus.write_text("\n".join(map(json.dumps, LINES)))
+    data = {"name": "jsonl", "path": str(corpus), "field": "a", "validation": 0.3}
+    data |= {"prompt_field": "q", "prompt_end": "\n"} if prompts else {}
+    run = gptkit.train(spec(data, evaluate_batches=1000), tmp_path / "run", progress=False)
+    text = run.tokenizer.decode(run._prepared().validation.tokens.tolist())
+    validated = [
+        line["validation_loss"] for line in read_metrics(tmp_path / "run/metrics.jsonl") if "validation_loss" in line
+    ]
+    on_split = run.evaluate()
+    assert on_split["loss"] == pytest.approx(validated[-1], rel=1e-6)
+    documents = [document for document in text.split("<|endoftext|>") if document]
+    chosen = [line for line in LINES if (f"{line['q']}\n" if prompts else "") + line["a"] in documents]
+    held_out.write_text("\n".join(json.dumps(line) for line in chosen))
+    assert run.evaluate(held_out) == pytest.approx(on_split, rel=1e-6)
+    assert run.evaluate([held_out, held_out])["loss"] == pytest.approx(on_split["loss"], rel=0.02)
+
+
+def test_a_text_within_the_context_has_the_loss_of_its_score(tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("the cat sat on the mat " * 60)
+    run = gptkit.train(spec({"name": "text", "path": str(corpus)}), tmp_path / "run", progress=False)
+    (tmp_path / "one.txt").write_text("a naïve text")
+    end = run.tokenizer.end_id
+    assert end is not None
+    log_p_T = score(run.model, [*run.tokenizer.encode("a naïve text"), end]).double()
+    found = run.evaluate(tmp_path / "one.txt")
+    assert found["loss"] == pytest.approx(-float(log_p_T.mean()), rel=1e-6)
+    assert found["tokens"] == len("a naïve text".encode())
+    # The end token stands for no text: its loss is not that of a byte. The first byte is not predicted.
+    n_bytes = len("a naïve text".encode()) - 1
+    assert found["bits_per_byte"] == pytest.approx(-float(log_p_T[:-1].sum()) / math.log(2) / n_bytes, rel=1e-6)
+
+
+def test_files_of_several_kinds_count_together(tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("the cat sat on the mat " * 60)
+    run = gptkit.train(spec({"name": "text", "path": str(corpus)}), tmp_path / "run", progress=False)
+    (tmp_path / "one.txt").write_text("the cat sat " * 9)
+    (tmp_path / "two.jsonl").write_text(json.dumps({"text": "on a mat " * 30}))
+    parts = [run.evaluate(tmp_path / name) for name in ("one.txt", "two.jsonl")]
+    both = run.evaluate([tmp_path / "one.txt", tmp_path / "two.jsonl"])
+    assert both["tokens"] == sum(part["tokens"] for part in parts)
+    assert both["loss"] == pytest.approx(sum(part["loss"] * part["tokens"] for part in parts) / both["tokens"])
+    with pytest.raises(DataError):
+        run.evaluate(tmp_path / "absent.txt")
+
+
+def test_no_bits_per_byte_where_tokens_lose_text(tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("the cat sat on the mat " * 60)
+    words = {"name": "word", "fallback": "unknown"}
+    run = gptkit.train(spec({"name": "text", "path": str(corpus)}, words), tmp_path / "run", progress=False)
+    (tmp_path / "known.txt").write_text("the mat sat on the cat")
+    (tmp_path / "unknown.txt").write_text("the dog sat on the cat")
+    assert run.evaluate(tmp_path / "known.txt")["bits_per_byte"] > 0
+    lossy = run.evaluate([tmp_path / "known.txt", tmp_path / "unknown.txt"])
+    assert "bits_per_byte" not in lossy
+    assert lossy["loss"] > 0
+
+
+def test_the_space_that_a_vocabulary_adds_is_no_byte_of_the_text(tmp_path: Path) -> None:
+    from gptkit.data import prepare
+    from gptkit.files import validate_data
+    from gptkit.runs.spec import ExperimentSpec
+
+    core = Core(models.BPE({"<s>": 0, "</s>": 1, "▁": 2, "a": 3, "b": 4, "ab": 5, "▁ab": 6}, [("a", "b"), ("▁", "ab")]))
+    core.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    core.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    core.add_special_tokens(["<s>", "</s>"])
+    tokenizer = HuggingFaceTokenizer(core.to_str().encode(), "<s>", "</s>")
+    assert tokenizer.leading == b" "
+    texts = ["ab ab", "b", " a"]
+    (tmp_path / "lines.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    data = {"name": "jsonl", "path": str(tmp_path / "lines.jsonl"), "validation": 0}
+    data_spec = validate_data({"model": {}, "data": data}, ExperimentSpec).data
+    prepared = prepare(data_spec, tokenizer, tmp_path / "tokens", tmp_path)
+    bytes_N = torch.from_numpy(bytes_of_text(prepared.train, tokenizer))
+    assert int(bytes_N[bytes_N > 0].sum()) == sum(len(text.encode()) for text in texts)
+    assert int((bytes_N < 0).sum()) == 2 * len(texts)
