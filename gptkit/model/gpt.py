@@ -21,7 +21,7 @@ from gptkit.model.initialize import initialize
 from gptkit.model.recompute import Recompute, run_recomputed
 from gptkit.model.sharing import own_shared
 from gptkit.model.spec import ModelSpec
-from gptkit.model.tree import tree
+from gptkit.model.tree import tree, tree_html
 from gptkit.nn.attention.base import Attention
 from gptkit.nn.cache.allocation import Allocation
 from gptkit.nn.cache.state import Stateful
@@ -161,7 +161,7 @@ class GPT(nn.Module):
             StateError: more tokens than the context length or the cache's capacity.
             GptkitError: the ids are not rows of tokens, or (on the CPU) an id is outside the vocabulary.
         """
-        self._check_ids(ids_BT)
+        self._check_ids(ids_BT, targets_BT, decoding=cache is not None)
         n_tokens = ids_BT.shape[1]
         offset: int | Tensor = 0
         if prefix_B is not None:
@@ -257,22 +257,30 @@ class GPT(nn.Module):
     def _changes_between(self, old: int, new: int) -> bool:
         return any(position.changes_between(old, new, self.spec.context()) for position in self._by_length)
 
-    def _check_ids(self, ids_BT: Tensor) -> None:
+    def _check_ids(self, ids_BT: Tensor, targets_BT: Tensor | None, *, decoding: bool) -> None:
         if ids_BT.dim() != 2:
             shape = tuple(ids_BT.shape)
             raise GptkitError(
                 f"token ids have the shape (rows, tokens), and these have {shape}", hint="For one text: model(ids[None])."
             )
-        # A single token comes from a sampler; on other devices the check would wait for the device.
-        if ids_BT.shape[1] < 2 or ids_BT.device.type != "cpu" or torch.compiler.is_compiling():
+        if targets_BT is not None and targets_BT.shape != ids_BT.shape:
+            shapes = f"{tuple(targets_BT.shape)}, and the token ids {tuple(ids_BT.shape)}"
+            raise GptkitError(f"the targets have the shape {shapes}", hint="Give one target for each token.")
+        # A single token with a cache comes from a sampler; on other devices the check would wait for the device.
+        if (decoding and ids_BT.shape[1] < 2) or ids_BT.device.type != "cpu" or torch.compiler.is_compiling():
             return
-        lowest, highest = (int(each) for each in ids_BT.aminmax())
-        if lowest < 0 or highest >= self.vocab_size:
-            wrong = lowest if lowest < 0 else highest
-            raise GptkitError(
-                f"the token id {wrong} is outside the vocabulary of {self.vocab_size}",
-                hint="Use the tokenizer that the model was trained with.",
-            )
+        for what, each_BT in (("token id", ids_BT), ("target", targets_BT)):
+            if each_BT is None or not each_BT.numel():
+                continue
+            lowest, highest = (int(each) for each in each_BT.aminmax())
+            if what == "target" and lowest == IGNORED:
+                lowest = int(each_BT.masked_fill(each_BT == IGNORED, 0).min())
+            if lowest < 0 or highest >= self.vocab_size:
+                wrong = lowest if lowest < 0 else highest
+                raise GptkitError(
+                    f"the {what} {wrong} is outside the vocabulary of {self.vocab_size}",
+                    hint="Use the tokenizer that the model was trained with.",
+                )
 
     def _check_prefix(self) -> None:
         for attention in self.attentions():
@@ -292,6 +300,10 @@ class GPT(nn.Module):
     def tree(self) -> str:
         """The model's parts with their parameter counts, as indented text."""
         return tree(self)
+
+    def _repr_html_(self) -> str:
+        """The model in a notebook."""
+        return tree_html(self)
 
     def attentions(self) -> list[Attention]:
         """The attention modules, first layer first."""

@@ -2,9 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 from torch import nn
 
-__all__ = ["count", "tree"]
+from gptkit.core import html
+
+__all__ = ["Branch", "branches", "count", "tree", "tree_html"]
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A line of the tree: a module, or a parameter of its own.
+
+    Attributes:
+        lead: the lines that connect it with the branch above.
+        label: name and kind; equal siblings are folded into one line, as in ``0–5: Block × 6``.
+        name: full name in the model; of the first of equal siblings.
+        shapes: of the parameters that the line stands for and that no line below it has.
+        parameters: number of parameters of all that the line stands for.
+        is_parameter: whether it is a parameter.
+    """
+
+    lead: str
+    label: str
+    name: str
+    shapes: tuple[tuple[int, ...], ...]
+    parameters: int
+    is_parameter: bool = False
 
 
 def count(module: nn.Module, *, trained: bool = False) -> int:
@@ -15,25 +41,35 @@ def count(module: nn.Module, *, trained: bool = False) -> int:
 def tree(model: nn.Module) -> str:
     """Every module that holds parameters, indented, runs of equal siblings folded into one line."""
     lines = [f"{type(model).__name__}  {count(model):,}"]
-    _branches(model, "", lines)
+    for branch in branches(model):
+        label = f"{branch.label}: {branch.shapes[0]}" if branch.is_parameter else branch.label
+        lines.append(f"{branch.lead}{label}  {branch.parameters:,}")
     return "\n".join(lines)
 
 
-def _branches(module: nn.Module, indent: str, lines: list[str]) -> None:
+def tree_html(model: nn.Module) -> str:
+    """The tree as HTML for a notebook."""
+    title, *lines = tree(model).splitlines()
+    name, _, n_parameters = title.partition("  ")
+    return html.heading(name, f"{n_parameters} parameters") + html.code("\n".join(lines))
+
+
+def branches(module: nn.Module, indent: str = "", path: str = "") -> Iterator[Branch]:
+    """The lines of the tree below a module."""
     children = [(name, child) for name, child in module.named_children() if count(child)]
-    own = [(name, p) for name, p in module.named_parameters(recurse=False)]
+    own = [] if _is_leaf(module) else list(module.named_parameters(recurse=False))
     groups = _fold(children)
     last = len(groups) + len(own) - 1
     for index, (label, child, times) in enumerate(groups):
         corner, bar = ("└─ ", "   ") if index == last else ("├─ ", "│  ")
         many = f" × {times}" if times > 1 else ""
-        lines.append(f"{indent}{corner}{label}: {_title(child)}{many}  {count(child) * times:,}")
-        _branches(child, indent + bar, lines)
-    if _is_leaf(module):
-        return
+        shapes = tuple(tuple(p.shape) for p in child.parameters(recurse=False)) if _is_leaf(child) else ()
+        name = f"{path}{label.split('–')[0]}"
+        yield Branch(f"{indent}{corner}", f"{label}: {_title(child)}{many}", name, shapes, count(child) * times)
+        yield from branches(child, indent + bar, f"{name}.")
     for index, (name, parameter) in enumerate(own, len(groups)):
         corner = "└─ " if index == last else "├─ "
-        lines.append(f"{indent}{corner}{name}: {tuple(parameter.shape)}  {parameter.numel():,}")
+        yield Branch(f"{indent}{corner}", name, f"{path}{name}", (tuple(parameter.shape),), parameter.numel(), True)
 
 
 def _is_leaf(module: nn.Module) -> bool:

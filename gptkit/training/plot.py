@@ -1,4 +1,4 @@
-"""The picture of a training: its losses over its steps. Imports matplotlib, so import this late."""
+"""Plots of the losses of a training. Imports matplotlib, so import this late."""
 
 from __future__ import annotations
 
@@ -12,21 +12,17 @@ from matplotlib.ticker import MaxNLocator
 
 from gptkit.core.atomic import atomic_file
 
-__all__ = ["draw_losses"]
+__all__ = ["draw_losses", "loss_figure"]
+
+Point = tuple[int, float]
+"""A step and a loss."""
 
 _TRAIN, _VALIDATION, _INK, _FAINT = "#4C72B0", "#DD6B20", "#2D3748", "#E2E8F0"
 
 
-def draw_losses(metrics: Sequence[Mapping[str, Any]], picture: Path, *, title: str = "") -> None:
-    """Write a PNG of the training and the validation loss.
-
-    Args:
-        metrics: what metrics.jsonl holds, in its order.
-        picture: where to; replaced at once, so that a viewer never sees half of it.
-    """
-    train = [(row["step"], row["loss"]) for row in metrics if "loss" in row]
-    validation = [(row["step"], row["validation_loss"]) for row in metrics if "validation_loss" in row]
-    figure = Figure(figsize=(8, 4.5), dpi=150, layout="constrained")
+def loss_figure(train: Sequence[Point], validation: Sequence[Point], *, title: str = "") -> Figure:
+    """Return a figure of the training and the validation loss, each as steps and losses."""
+    figure = Figure(figsize=(8, 4.5), dpi=150, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for points, label, color, style in (
@@ -49,6 +45,20 @@ def draw_losses(metrics: Sequence[Mapping[str, Any]], picture: Path, *, title: s
     _clip_initial_drop(axes, [loss for _, loss in (*train, *validation)])
     if train or validation:
         axes.legend(frameon=False, labelcolor=_INK)
+    return figure
+
+
+def draw_losses(metrics: Sequence[Mapping[str, Any]], picture: Path, *, title: str = "") -> None:
+    """Write a PNG of the training and the validation loss.
+
+    Args:
+        metrics: the lines of metrics.jsonl, in order.
+        picture: the file; replaced atomically, so that a viewer never sees half of it.
+        title: of the figure.
+    """
+    train = [(int(row["step"]), row["loss"]) for row in metrics if "loss" in row]
+    validation = [(int(row["step"]), row["validation_loss"]) for row in metrics if "validation_loss" in row]
+    figure = loss_figure(train, validation, title=title)
     with atomic_file(picture) as stream:
         figure.savefig(stream, format="png", facecolor="white")
 
