@@ -35,7 +35,7 @@ USER, CRASH, INTERRUPTED = 2, 1, 130
 
 
 _VERBS = {
-    **dict.fromkeys(("chat", "talk", "ask", "converse"), 'generate RUN --chat "What a user says"'),
+    **dict.fromkeys(("talk", "ask", "converse", "conversation", "repl", "interactive"), "chat RUN"),
     **dict.fromkeys(("sample", "run", "infer", "complete", "predict", "inference"), 'generate RUN "A prompt"'),
     **dict.fromkeys(("eval", "test", "score", "perplexity", "benchmark"), "evaluate RUN"),
     **dict.fromkeys(("convert", "load", "pull", "download"), "import PATH"),

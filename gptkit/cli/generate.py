@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
-from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gptkit.cli import console
 from gptkit.cli.failures import INTERRUPTED
-from gptkit.cli.options import Json, RunDirectory
+from gptkit.cli.options import Json, Overflow, Quiet, RunDirectory, Samplers, Seed, Step, Stop
+from gptkit.core.activity import working
 
 if TYPE_CHECKING:
     from gptkit.inference.result import Generated
     from gptkit.runs.run import Run
-
-
-class Overflow(Enum):
-    """What happens at the model's context length."""
-
-    slide = "slide"
-    stop = "stop"
 
 
 _ENDS = {"stop": "stop string reached", "end": "the model ended it", "interrupted": "interrupted"}
@@ -37,24 +30,9 @@ def generate(
     max_tokens: Annotated[
         int, typer.Option("--max-tokens", "-n", min=0, metavar="N", help="Maximum number of new tokens.")
     ] = 200,
-    sampler: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--sampler",
-            metavar="NAME[=VALUE]",
-            help="Replace the spec's samplers, as in --sampler temperature=0.8 --sampler top-k=40. Repeatable.",
-        ),
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            "--seed", min=0, metavar="N", help="Random seed; the same seed generates the same text.", show_default=False
-        ),
-    ] = None,
-    stop: Annotated[
-        list[str] | None,
-        typer.Option("--stop", metavar="TEXT", help="Stop at this text. Repeatable."),
-    ] = None,
+    sampler: Samplers = None,
+    seed: Seed = None,
+    stop: Stop = None,
     count: Annotated[int, typer.Option("--count", "-c", min=1, metavar="N", help="Number of texts per prompt.")] = 1,
     chat: Annotated[
         bool, typer.Option("--chat", help="Treat the prompt as a user message; requires a chat template.")
@@ -67,22 +45,22 @@ def generate(
         ),
     ] = Overflow.slide,
     bare: Annotated[bool, typer.Option("--no-echo", help="Leave the prompt out.")] = False,
-    step: Annotated[
-        int | None,
-        typer.Option("--step", metavar="N", help="Step of the checkpoint; the latest by default.", show_default=False),
-    ] = None,
+    step: Step = None,
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Generate text; a single text is streamed, several are generated in one batch.
 
     For example: gptkit generate runs/gpt "Once upon a time" --max-tokens 50 --sampler greedy
     or, with a chat model: gptkit generate runs/smollm2 --chat "What is the capital of France?"
     """
-    from gptkit.cli.samplers import chain
-    from gptkit.runs.run import chat_prompt, load, prompt_ids
-
     texts = [_from_stdin() if prompt == "-" else prompt for prompt in prompts or [""]]
-    run = load(directory, step=step)
+    with working(f"loading {directory}", quiet=quiet):
+        from gptkit.cli.samplers import chain
+        from gptkit.runs.prompts import chat_prompt, prompt_ids
+        from gptkit.runs.run import load
+
+        run = load(directory, step=step)
     options: dict[str, Any] = {
         "max_new_tokens": max_tokens,
         "sampler": chain(sampler) if sampler else run.spec.sampler,
@@ -91,43 +69,48 @@ def generate(
         "overflow": overflow.value,
     }
     if chat:
-        conversations = [chat_prompt(run.tokenizer, text) for text in texts]
+        conversations = [chat_prompt(run.tokenizer, text, run.ends) for text in texts]
         ids, options["stop_ids"] = [each for each, _ in conversations], conversations[0][1]
     else:
         ids = [prompt_ids(run.tokenizer, text) for text in texts]
-    _warn_of_long_prompts(ids, run.model.context_length, overflow)
+        options["stop_ids"] = run.text_ends
+    if not quiet:
+        _warn_of_long_prompts(ids, run.model.context_length, overflow)
     echo = not bare and not chat
     requests = [pair for pair in zip(texts, ids, strict=True) for _ in range(count)]
     if as_json or len(requests) > 1:
-        results = _batched(run, requests, options, echo=echo, as_json=as_json)
+        results = _batched(run, requests, options, echo=echo, as_json=as_json, quiet=quiet)
     else:
-        results = [_streamed(run, *requests[0], options, echo=echo)]
-    _report(results, random=not any(each.name == "greedy" for each in options["sampler"]))
+        results = [_streamed(run, *requests[0], options, echo=echo, quiet=quiet)]
+    if not quiet:
+        _report(results, random=not any(each.deterministic for each in options["sampler"]))
     if any(result.finish == "interrupted" for result in results):
         raise typer.Exit(INTERRUPTED)
 
 
-def _streamed(run: Run, prompt: str, ids: list[int], options: dict[str, Any], *, echo: bool) -> Generated:
+def _streamed(run: Run, prompt: str, ids: list[int], options: dict[str, Any], *, echo: bool, quiet: bool) -> Generated:
     from gptkit.inference import stream
 
     texts = stream(run.model, run.tokenizer, ids, **options)
-    if echo:
-        _write(prompt)
+    with working(f"reading the prompt of {len(ids):,} tokens", quiet=quiet):
+        first = next(texts, "")
     try:
+        console.write((prompt if echo else "") + first)
         for piece in texts:
-            _write(piece)
+            console.write(piece)
     finally:
         # An error message does not continue the line of the text.
-        _write("\n")
+        console.write("\n")
     return texts.result
 
 
 def _batched(
-    run: Run, requests: list[tuple[str, list[int]]], options: dict[str, Any], *, echo: bool, as_json: bool
+    run: Run, requests: list[tuple[str, list[int]]], options: dict[str, Any], *, echo: bool, as_json: bool, quiet: bool
 ) -> list[Generated]:
     from gptkit.inference import generate
 
-    results = generate(run.model, run.tokenizer, [ids for _, ids in requests], **options)
+    with working(f"generating {console.plural(len(requests), 'text')}", quiet=quiet):
+        results = generate(run.model, run.tokenizer, [ids for _, ids in requests], **options)
     if as_json:
         data = [
             {
@@ -143,7 +126,7 @@ def _batched(
         console.out(json.dumps(data, indent=2, ensure_ascii=False))
         return results
     for index, ((prompt, _), result) in enumerate(zip(requests, results, strict=True)):
-        _write(("\n" if index else "") + (prompt if echo else "") + result.text + "\n")
+        console.write(("\n" if index else "") + (prompt if echo else "") + result.text + "\n")
     return results
 
 
@@ -160,14 +143,6 @@ def _warn_of_long_prompts(prompts: list[list[int]], limit: int, overflow: Overfl
             f"the prompt has {longest:,} tokens and the context {limit:,}: the first {longest - limit:,} are discarded; "
             "--overflow stop refuses such prompts"
         )
-
-
-def _write(text: str) -> None:
-    if sys.stdout.isatty():
-        # Generated text may contain control characters.
-        text = console.printable(text)
-    sys.stdout.write(text)
-    sys.stdout.flush()
 
 
 def _report(results: list[Generated], *, random: bool) -> None:

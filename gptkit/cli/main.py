@@ -9,6 +9,7 @@ import typer
 
 import gptkit
 from gptkit.cli import (
+    chat,
     check,
     components,
     demo,
@@ -43,7 +44,7 @@ app = typer.Typer(
 _PANELS = {
     "Start": (demo.demo, new.new),
     "Specs": (check.check, show.show, diff.diff),
-    "Models": (train.train, generate.generate, evaluate.evaluate),
+    "Models": (train.train, generate.generate, chat.chat, evaluate.evaluate),
     "External models": (import_.import_model, export.export, drift.drift),
     "Components": (components.components, plugins.plugins, schema.schema),
 }

@@ -13,7 +13,7 @@ from gptkit.files.nodes import lift
 from gptkit.files.overrides import apply_override
 from gptkit.kinds.sampler import SamplerSpec
 
-__all__ = ["chain"]
+__all__ = ["chain", "described"]
 
 _ANOTHER = re.compile(r",\s*[a-z][\w.-]*\s*(=|$)")
 
@@ -40,6 +40,17 @@ def chain(links: Sequence[str]) -> tuple[SamplerSpec, ...]:
             problems = [Problem(problem.path[2:], problem.message, option) for problem in error.problems]
             raise SpecError(problems) from None
     return tuple(samplers)
+
+
+def described(samplers: Sequence[SamplerSpec]) -> str:
+    """The chain in one line, as in ``temperature value 0.8 → top-k k 40``."""
+    from gptkit.reflect.snippets import flow, plain
+
+    def words(sampler: SamplerSpec) -> str:
+        fields = [field for field in type(sampler).model_fields if field != "name"]
+        return " ".join([sampler.name, *(f"{field} {flow(plain(getattr(sampler, field)))}" for field in fields)])
+
+    return " → ".join(map(words, samplers)) or "none"
 
 
 def _link(text: str) -> str:

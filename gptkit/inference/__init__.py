@@ -6,6 +6,7 @@ from gptkit.inference.request import Overflow, Request, RequestState
 from gptkit.inference.result import Finish, Generated, Timings
 from gptkit.inference.scheduler import Scheduler
 from gptkit.inference.score import score
+from gptkit.inference.session import Session
 from gptkit.inference.simple import generate_simple
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Request",
     "RequestState",
     "Scheduler",
+    "Session",
     "TextStream",
     "Timings",
     "beam_search",

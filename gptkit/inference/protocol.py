@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["Cache", "LanguageModel", "Output"]
+__all__ = ["Cache", "LanguageModel", "Output", "TruncatableCache"]
 
 
 class Cache(Protocol):
@@ -33,6 +33,17 @@ class Cache(Protocol):
         Args:
             other: a cache of the same model.
             capacity: maximum number of tokens for each row afterwards, including padding.
+        """
+
+
+class TruncatableCache(Cache, Protocol):
+    """A decoding cache that can return to fewer tokens."""
+
+    def truncate(self, length: int, /) -> None:
+        """Discard all but the first `length` tokens of every row.
+
+        Raises:
+            StateError: a layer no longer holds what it needs.
         """
 
 

@@ -20,7 +20,8 @@ from gptkit.model.gpt import GPT
 from gptkit.nn.freezing import freeze
 from gptkit.runs.build import new_model
 from gptkit.runs.directory import RunDirectory
-from gptkit.runs.run import Run, prompt_ids
+from gptkit.runs.prompts import prompt_ids
+from gptkit.runs.run import Run
 from gptkit.runs.spec import ExperimentSpec
 from gptkit.runs.start import start_from
 from gptkit.training.callback import PluginTrackers, TrackerCallback

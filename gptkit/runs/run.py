@@ -6,39 +6,37 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import TypeAdapter
 
 from gptkit.checkpoint.entries import MODEL
 from gptkit.checkpoint.store import CheckpointStore, load_weights, read_state
-from gptkit.core.errors import CheckpointError, DataError, GptkitError
+from gptkit.core.errors import CheckpointError, DataError
 from gptkit.core.registry import Registry
-from gptkit.core.spec import describe
 from gptkit.data import Prepared, open_prepared, prepare
 from gptkit.data.preparation import token_files
-from gptkit.inference import generate, stream
+from gptkit.inference import Overflow, generate, stream
 from gptkit.kinds.sampler import SamplerSpec
 from gptkit.kinds.tokenizer import Tokenizer
 from gptkit.model.gpt import GPT
 from gptkit.runs.build import new_model
-from gptkit.runs.chat import Messages, chat_ids, turn_end
+from gptkit.runs.chat import Messages
+from gptkit.runs.conversation import Conversation
 from gptkit.runs.directory import RunDirectory
+from gptkit.runs.evaluating import NO_BITS_PER_BYTE, Progress, evaluate_files, evaluate_tokens, numbers
 from gptkit.runs.opening import Opened
+from gptkit.runs.prompts import chat_prompt, imported_ends, prompt_ids
 from gptkit.runs.saving import save_opened
 from gptkit.runs.spec import ExperimentSpec
-from gptkit.training.evaluation import evaluate
-from gptkit.training.precision import pick_device, pick_precision
+from gptkit.runs.views import Views
+from gptkit.training.precision import pick_device
 
 __all__ = ["NO_BITS_PER_BYTE", "Run", "load"]
-
-NO_BITS_PER_BYTE = "the tokenizer loses part of the text, so the loss is not that of its bytes"
-"""Why an evaluation has no bits per byte."""
 
 SamplerLike = Sequence[SamplerSpec | str | Mapping[str, Any]]
 _SAMPLERS = TypeAdapter(tuple[SamplerSpec, ...])
 
 
-class Run:
+class Run(Views):
     """A trained model.
 
     Attributes:
@@ -74,6 +72,16 @@ class Run:
         """Whether the training reached its last step."""
         return self.step >= self.spec.training.steps
 
+    @property
+    def ends(self) -> list[int]:
+        """Token ids besides the tokenizer's end token that end a text: those of an imported generation_config.json."""
+        return imported_ends(self.provenance)
+
+    @property
+    def text_ends(self) -> list[int]:
+        """Token ids that end a text: the tokenizer's end token and `ends`."""
+        return list(dict.fromkeys([*([] if self.tokenizer.end_id is None else [self.tokenizer.end_id]), *self.ends]))
+
     def generate(
         self,
         prompt: str = "",
@@ -95,7 +103,14 @@ class Run:
         chain = self._chain(sampler)
         ids = prompt_ids(self.tokenizer, prompt)
         (result,) = generate(
-            self.model, self.tokenizer, [ids], sampler=chain, max_new_tokens=max_new_tokens, stop=stop, seed=seed
+            self.model,
+            self.tokenizer,
+            [ids],
+            sampler=chain,
+            max_new_tokens=max_new_tokens,
+            stop=stop,
+            stop_ids=self.text_ends,
+            seed=seed,
         )
         return result.text
 
@@ -111,7 +126,16 @@ class Run:
         """As `generate`, piece by piece."""
         chain = self._chain(sampler)
         ids = prompt_ids(self.tokenizer, prompt)
-        return stream(self.model, self.tokenizer, ids, sampler=chain, max_new_tokens=max_new_tokens, stop=stop, seed=seed)
+        return stream(
+            self.model,
+            self.tokenizer,
+            ids,
+            sampler=chain,
+            max_new_tokens=max_new_tokens,
+            stop=stop,
+            stop_ids=self.text_ends,
+            seed=seed,
+        )
 
     def chat(
         self,
@@ -137,7 +161,7 @@ class Run:
         Raises:
             TokenizerError: the tokenizer has no chat template, or the template rejects the conversation.
         """
-        ids, ends = chat_prompt(self.tokenizer, messages)
+        ids, ends = chat_prompt(self.tokenizer, messages, self.ends)
         (result,) = generate(
             self.model,
             self.tokenizer,
@@ -150,39 +174,86 @@ class Run:
         )
         return result.text
 
-    def evaluate(self, *, batch_size: int | None = None, max_batches: int | None = None) -> dict[str, float]:
-        """The loss on the validation part of the run's corpus.
+    def conversation(
+        self,
+        system: str | None = None,
+        *,
+        max_new_tokens: int = 1000,
+        sampler: SamplerLike | None = None,
+        stop: str | Sequence[str] = (),
+        seed: int | None = None,
+        overflow: Overflow = "slide",
+    ) -> Conversation:
+        """Begin a conversation of several turns; the key/value cache is kept between turns.
+
+        ::
+
+            talk = run.conversation(system="Be brief.")
+            print(talk.say("What is the capital of France?"))
+            print(talk.say("And of Italy?"))
 
         Args:
-            batch_size: windows at a time; as in training by default.
-            max_batches: read only so many; all by default.
+            system: the system message.
+            overflow: when the conversation fills the context, discard its oldest messages ("slide") or refuse ("stop").
+            max_new_tokens, sampler, stop, seed: as for `generate`, for every turn.
+        """
+        return Conversation(
+            self.model,
+            self.tokenizer,
+            system=system,
+            ends=self.ends,
+            sampler=self._chain(sampler),
+            max_new_tokens=max_new_tokens,
+            stop=(stop,) if isinstance(stop, str) else tuple(stop),
+            seed=seed,
+            overflow=overflow,
+        )
+
+    def evaluate(
+        self,
+        data: str | Path | Sequence[str | Path] | None = None,
+        *,
+        batch_size: int | None = None,
+        max_batches: int | None = None,
+        progress: Progress | None = None,
+    ) -> dict[str, float]:
+        """Measure the loss on the validation split of the run's corpus, or on other text.
+
+        Both are measured as the training validates: in its data windows, end tokens included.
+
+        Args:
+            data: files, directories or globs to evaluate on instead. JSON Lines are read with the fields of the run's
+                `data`, prompts included.
+            batch_size: data windows at a time; as in training by default.
+            max_batches: evaluate at most so many batches; all by default.
+            progress: called with the number of data windows that are evaluated, and of all.
 
         Returns:
-            ``loss`` in nats per token, ``perplexity``, ``bits_per_byte``, and the number of ``tokens`` read. No
-            ``bits_per_byte`` where the tokens do not give the text back: `NO_BITS_PER_BYTE` is the reason.
+            ``loss`` in nats per token, ``perplexity``, ``bits_per_byte``, and the number of ``tokens`` predicted.
+            ``bits_per_byte`` is the loss of the tokens that stand for text, summed, divided by ln(2) and the bytes of that
+            text. It is missing where decoding the tokens does not give the text back: `NO_BITS_PER_BYTE` is the reason.
 
         Raises:
-            DataError: the corpus has no validation split, or is unavailable.
+            DataError: the corpus has no validation split, or text is unavailable.
         """
-        prepared = self._prepared()
-        length = self.spec.window
         size = batch_size or self.spec.training.batch_size
-        device = self.model.device
-        lengths_V = torch.tensor([len(self._token_bytes(token)) for token in range(self.tokenizer.vocab_size)])
-        found = evaluate(
-            self.model,
-            prepared.validation_batches(self.spec.data, length, size, max_batches),
-            device=device,
-            precision=pick_precision(self.spec.training.precision, device),
-            bytes_per_token_V=lengths_V,
+        if data is not None:
+            paths = [data] if isinstance(data, (str, Path)) else list(data)
+            return numbers(evaluate_files(self, paths, batch_size=size, max_batches=max_batches, progress=progress))
+        prepared = self._prepared()
+        found = evaluate_tokens(
+            self,
+            prepared.validation,
+            prepared.validation_counts,
+            self.spec.data,
+            batch_size=size,
+            max_batches=max_batches,
+            progress=progress,
         )
         if found is None:
-            raise DataError("the corpus has no validation split", hint="Set data.validation above 0 and train from scratch.")
-        restored = self.tokenizer.lossless or prepared.validation_counts.restored
-        numbers = {"loss": found.loss, "perplexity": found.perplexity, "tokens": float(found.tokens)}
-        if found.bits_per_byte is not None and restored:
-            numbers["bits_per_byte"] = found.bits_per_byte
-        return numbers
+            hint = "Evaluate on other text (--data FILE), or set data.validation above 0 and train from scratch."
+            raise DataError("the corpus has no validation split", hint=hint)
+        return numbers(found)
 
     def save(self, path: str | Path, *, overwrite: bool = False, registry: Registry | None = None) -> Path:
         """Write the model, with the weights that it has now, as another run: after a merge of adapters, for example.
@@ -204,10 +275,6 @@ class Run:
         notes = {key: self.provenance[key] for key in ("imported",) if key in self.provenance}
         opened = Opened(self.spec, base)
         return save_opened(path, self.model, self.tokenizer, opened, overwrite=overwrite, registry=registry, **notes)
-
-    def _token_bytes(self, token: int) -> bytes:
-        # Special tokens stand for no text of the corpus.
-        return b"" if token in self.tokenizer.special_tokens.values() else self.tokenizer.token_bytes(token)
 
     def _prepared(self) -> Prepared:
         directory = RunDirectory(self.directory)
@@ -258,27 +325,3 @@ def load_tokenizer(spec: ExperimentSpec, directory: RunDirectory) -> Tokenizer:
     if not directory.tokenizer.is_dir():
         raise CheckpointError(f"{directory.tokenizer} is missing", hint="Restore it: the model means nothing without it.")
     return spec.tokenizer.load(directory.tokenizer)
-
-
-def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
-    """A prompt as the beginning of a text: with the tokenizer's start token where there is one, and never empty."""
-    _require_text(prompt)
-    start = [] if tokenizer.start_id is None else [tokenizer.start_id]
-    ids = [*start, *tokenizer.encode(prompt)]
-    if ids:
-        return ids
-    # As after another text; a tokenizer without special tokens begins as after a line.
-    return [tokenizer.end_id] if tokenizer.end_id is not None else tokenizer.encode("\n") or [0]
-
-
-def _require_text(prompt: object) -> None:
-    if not isinstance(prompt, str):
-        hint = "For several texts at once: gptkit.generate(run.model, run.tokenizer, [ids, …])."
-        raise GptkitError(f"a prompt is a text, not {describe(prompt)}", hint=hint)
-
-
-def chat_prompt(tokenizer: Tokenizer, messages: Messages) -> tuple[list[int], frozenset[int]]:
-    """A conversation as the beginning of a text, and the tokens that end the reply: the text's end and the turn's."""
-    turn = turn_end(tokenizer)
-    ends = (tokenizer.end_id, None if turn is None else tokenizer.special_tokens[turn])
-    return chat_ids(tokenizer, messages), frozenset(end for end in ends if end is not None)

@@ -17,7 +17,20 @@ from gptkit.core.errors import GptkitError
 
 from .conftest import Call
 
-COMMANDS = ["demo", "new", "check", "show", "diff", "train", "generate", "evaluate", "components", "plugins", "schema"]
+COMMANDS = [
+    "demo",
+    "new",
+    "check",
+    "show",
+    "diff",
+    "train",
+    "generate",
+    "chat",
+    "evaluate",
+    "components",
+    "plugins",
+    "schema",
+]
 
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,207 @@
+"""Generation in turns: a text that grows, with one key/value cache.
+
+Shapes: B batch (1), T tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from gptkit.core.errors import GptkitError, StateError
+from gptkit.inference.chain import Chain
+from gptkit.inference.modes import evaluating
+from gptkit.inference.prompts import as_ids
+from gptkit.inference.protocol import LanguageModel, TruncatableCache
+from gptkit.inference.request import Overflow, Request, RequestState
+from gptkit.kinds.sampler import SamplerContext, SamplerSpec
+from gptkit.kinds.tokenizer import Tokenizer
+
+__all__ = ["Session", "Turn"]
+
+
+class Session:
+    """Continues prompts one after the other, each usually the previous one with its continuation and more text.
+
+    The key/value cache is kept between calls: the tokens that a prompt shares with what was read before, from the first on,
+    are not read again. The continuations are those of `gptkit.generate`.
+
+    Args:
+        model: a `gptkit.model.GPT`, or a `LanguageModel` with a `TruncatableCache`.
+        tokenizer: the one that the model was trained with.
+
+    Attributes:
+        n_read: number of tokens that the model has read in all calls, to see what the cache saved.
+    """
+
+    def __init__(self, model: LanguageModel, tokenizer: Tokenizer) -> None:
+        self._model = model
+        self._tokenizer = tokenizer
+        self._cache: TruncatableCache | None = None
+        self._cached: list[int] = []
+        self.limit = model.context_length
+        self.n_read = 0
+
+    def stream(
+        self,
+        prompt_ids: Sequence[int],
+        *,
+        sampler: Sequence[SamplerSpec] = (),
+        max_new_tokens: int = 200,
+        stop: Sequence[str] = (),
+        stop_ids: Collection[int] = (),
+        seed: int = 0,
+        turn: int = 0,
+        overflow: Overflow = "slide",
+    ) -> Turn:
+        """Continue a prompt, and yield the text piece by piece.
+
+        Args:
+            prompt_ids: the token ids of the whole text so far.
+            turn: number of the random stream under the seed, so that turns draw different numbers.
+            sampler, max_new_tokens, stop, stop_ids, seed, overflow: as for `gptkit.generate`.
+
+        Raises:
+            GptkitError: the prompt is longer than the context, with overflow "stop", or has ids outside the vocabulary.
+        """
+        (ids,) = as_ids([list(prompt_ids)], self._tokenizer, self._model.vocab_size)
+        if overflow == "stop" and len(ids) > self.limit:
+            raise GptkitError(
+                f"the text has {len(ids):,} tokens, and the model's context {self.limit:,}",
+                hint="Shorten it, or choose --overflow slide (overflow='slide'), which discards its beginning.",
+            )
+        request = Request(
+            ids,
+            sampler=tuple(sampler),
+            max_new_tokens=max_new_tokens,
+            stop=tuple(stop),
+            stop_ids=frozenset(stop_ids),
+            seed=seed,
+            stream=turn,
+            overflow=overflow,
+        )
+        return Turn(self, RequestState(request, self._tokenizer), self._chain(request))
+
+    def _chain(self, request: Request) -> Chain:
+        vocab_size = min(self._model.vocab_size, self._tokenizer.vocab_size)
+        context = SamplerContext(vocab_size, 1, self._tokenizer)
+        return Chain(request.sampler, context, [f"{request.seed}/{request.stream}"])
+
+    def read(self, ids: list[int], room: int) -> Tensor:
+        """Read a text, of which only the last tokens that fit the context are seen; the logits after it, (1, V) fp32.
+
+        Args:
+            ids: the token ids.
+            room: number of tokens that will be added.
+        """
+        ids = ids[-self.limit :]
+        needed = min(self.limit, len(ids) + room)
+        shared = _shared(self._cached, ids[:-1])
+        cache, self._cache = self._cache, None
+        if cache is None or cache.capacity < needed or not _truncated(cache, shared):
+            # Twice what is needed, so that a growing text is read again only a few times.
+            cache, shared = self._model.new_cache(1, capacity=min(self.limit, 2 * needed)), 0
+        logits_BV = self._forward(cache, ids[shared:])
+        self._cache, self._cached = cache, ids
+        return logits_BV
+
+    def step(self, ids: list[int]) -> Tensor:
+        """Read the last of `ids`, which follows what was read; in a full context the first half is discarded."""
+        cache = self._cache
+        if cache is None or self.full:
+            keep = max(1, self.limit // 2)
+            return self.read(ids[-keep:], keep)
+        # A forward pass that is interrupted leaves a cache that cannot be used.
+        self._cache = None
+        logits_BV = self._forward(cache, ids[-1:])
+        self._cache, self._cached = cache, [*self._cached, ids[-1]]
+        return logits_BV
+
+    @property
+    def full(self) -> bool:
+        """Whether the context has no room for another token."""
+        return len(self._cached) >= self.limit
+
+    def _forward(self, cache: TruncatableCache, ids: list[int]) -> Tensor:
+        self.n_read += len(ids)
+        with torch.inference_mode(), evaluating(self._model):
+            ids_BT = torch.tensor([ids], device=self._model.device)
+            logits_B1V: Tensor = self._model(ids_BT, cache=cache, last_only=True).logits
+            return logits_B1V[:, -1, : min(self._model.vocab_size, self._tokenizer.vocab_size)].float()
+
+
+class Turn(Iterator[str]):
+    """The pieces of one continuation as they become certain.
+
+    Ctrl-C while the model computes ends the iteration, with `finish` "interrupted".
+    """
+
+    def __init__(self, session: Session, state: RequestState, chain: Chain) -> None:
+        self._session, self._state, self._chain = session, state, chain
+        self._logits_BV: Tensor | None = None
+        self._last = ""
+
+    def __next__(self) -> str:
+        while self._state.finish is None:
+            try:
+                piece = self._advance()
+            except KeyboardInterrupt:
+                piece = self._state.end("interrupted")
+            if piece:
+                return piece
+        if self._last:
+            piece, self._last = self._last, ""
+            return piece
+        raise StopIteration
+
+    def _advance(self) -> str:
+        state, session = self._state, self._session
+        if state.remaining <= 0:
+            return state.end("length")
+        if self._logits_BV is None:
+            self._logits_BV = session.read(state.history, state.remaining)
+        elif state.request.overflow == "stop" and session.full:
+            return state.end("length")
+        else:
+            self._logits_BV = session.step(state.history)
+        with torch.inference_mode():
+            token = int(self._chain.pick(self._logits_BV, [state.history]))
+        return state.append(token, 0.0)
+
+    def close(self) -> None:
+        """End the text here."""
+        if self._state.finish is None:
+            self._last = self._state.end("interrupted")
+
+    @property
+    def text(self) -> str:
+        """The text so far."""
+        return self._state.text.text
+
+    @property
+    def ids(self) -> list[int]:
+        """The generated token ids."""
+        return self._state.history[len(self._state.request.prompt_ids) :]
+
+    @property
+    def finish(self) -> str | None:
+        """Why the text ended, as in `Generated.finish`; None until it has ended."""
+        return self._state.finish
+
+
+def _shared(one: Sequence[int], other: Sequence[int]) -> int:
+    """Return the number of tokens that two texts have in common from the first on."""
+    return next((index for index, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def _truncated(cache: TruncatableCache, length: int) -> bool:
+    """Truncate a cache; return whether its layers can (a recurrent state cannot go back)."""
+    if cache.length == length:
+        return True
+    try:
+        cache.truncate(length)
+    except StateError:
+        return False
+    return length > 0

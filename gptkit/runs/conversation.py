@@ -1,0 +1,154 @@
+"""A conversation with a model, turn by turn, in which the key/value cache is kept between turns."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from gptkit.inference.request import Overflow
+from gptkit.inference.session import Session, Turn
+from gptkit.kinds.sampler import SamplerSpec
+from gptkit.kinds.tokenizer import Tokenizer
+from gptkit.model.gpt import GPT
+from gptkit.runs.chat import chat_ids
+from gptkit.runs.prompts import prompt_ids, stop_ids
+
+__all__ = ["Conversation"]
+
+_LEAST_ROOM = 4
+"""The reply has at least one part of the context in this many."""
+
+
+class Conversation:
+    """A conversation with a model.
+
+    ::
+
+        talk = run.conversation(system="Be brief.")
+        print(talk.say("What is the capital of France?"))
+        print(talk.say("And of Italy?"))
+
+    With a tokenizer that has a chat template, messages are formatted by it. Without one the model continues plain text, in
+    which each message is a line.
+
+    Args:
+        model, tokenizer: of the run.
+        system: the system message, or the beginning of a plain text.
+        ends: further token ids that end a reply.
+        sampler, max_new_tokens, stop, seed: as for `gptkit.generate`, for every turn.
+        overflow: what happens when the conversation fills the context: the oldest messages are discarded ("slide"), or the
+            turn is refused ("stop"). A reply that reaches the context length slides or stops as in `gptkit.generate`.
+
+    Attributes:
+        messages: the conversation without the system message: mappings with `role` and `content`.
+        system: the system message; may be assigned.
+        n_discarded: number of messages at the beginning that no longer fit the context.
+    """
+
+    def __init__(
+        self,
+        model: GPT,
+        tokenizer: Tokenizer,
+        *,
+        system: str | None = None,
+        ends: Sequence[int] = (),
+        sampler: Sequence[SamplerSpec] = (),
+        max_new_tokens: int = 200,
+        stop: Sequence[str] = (),
+        seed: int | None = None,
+        overflow: Overflow = "slide",
+    ) -> None:
+        self._session = Session(model, tokenizer)
+        self._tokenizer = tokenizer
+        self._options: dict[str, Any] = {"sampler": sampler, "max_new_tokens": max_new_tokens, "stop": tuple(stop)}
+        self._options |= {"overflow": overflow, "stop_ids": stop_ids(tokenizer, ends)}
+        self.seed = secrets.randbits(32) if seed is None else seed
+        self.system = system
+        self.messages: list[dict[str, str]] = []
+        self.n_discarded = 0
+        self._turns = 0
+
+    @property
+    def is_chat(self) -> bool:
+        """Whether messages are formatted by a chat template."""
+        return self._tokenizer.chat_template is not None
+
+    @property
+    def n_read(self) -> int:
+        """Number of tokens that the model has read; those in the cache are read once."""
+        return self._session.n_read
+
+    def check(self) -> None:
+        """Raise unless the conversation can begin: the template may reject a system message, or need Jinja.
+
+        Raises:
+            TokenizerError: the template rejects it.
+        """
+        self._ids([{"role": "user", "content": "?"}])
+
+    def reset(self) -> None:
+        """Discard all messages but the system message."""
+        self.messages.clear()
+        self.n_discarded = 0
+
+    def say(self, text: str) -> str:
+        """Return the reply to a message. Ctrl-C ends the reply early."""
+        return "".join(self.stream(text))
+
+    def stream(self, text: str) -> Reply:
+        """Yield the reply to a message piece by piece.
+
+        Raises:
+            GptkitError: the message does not fit the context, with overflow "stop"; the conversation is unchanged then.
+        """
+        messages = [*self.messages, {"role": "user", "content": text}]
+        discarded = self.n_discarded
+        ids = self._ids(messages[discarded:])
+        limit, slides = self._session.limit, self._options["overflow"] == "slide"
+        room = min(self._options["max_new_tokens"], limit // _LEAST_ROOM)
+        while slides and self.is_chat and len(ids) > limit - room and len(messages) - discarded > 1:
+            # A user's message with its reply, so that roles still alternate.
+            discarded = min(discarded + 2, len(messages) - 1)
+            ids = self._ids(messages[discarded:])
+        turn = self._session.stream(ids, seed=self.seed, turn=self._turns, **self._options)
+        self._turns += 1
+        self.messages, self.n_discarded = messages, discarded
+        reply = {"role": "assistant", "content": ""}
+        messages.append(reply)
+        return Reply(turn, reply)
+
+    def _ids(self, messages: Sequence[dict[str, str]]) -> list[int]:
+        if self.is_chat:
+            system = [] if self.system is None else [{"role": "system", "content": self.system}]
+            return chat_ids(self._tokenizer, [*system, *messages])
+        parts = [] if self.system is None else [self.system]
+        for message in messages:
+            if message["role"] == "user":
+                parts.append(message["content"])
+            elif parts:
+                parts[-1] += message["content"]
+        return prompt_ids(self._tokenizer, "\n".join(parts))
+
+
+class Reply(Iterator[str]):
+    """The pieces of a reply as they become certain; the conversation has what was generated so far."""
+
+    def __init__(self, turn: Turn, message: dict[str, str]) -> None:
+        self._turn, self._message = turn, message
+
+    def __next__(self) -> str:
+        try:
+            return next(self._turn)
+        finally:
+            self._message["content"] = self._turn.text
+
+    def close(self) -> None:
+        """End the reply here."""
+        self._turn.close()
+        self._message["content"] = self._turn.text
+
+    @property
+    def finish(self) -> str | None:
+        """Why the reply ended, as in `Generated.finish`; None until it has ended."""
+        return self._turn.finish

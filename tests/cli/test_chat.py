@@ -1,0 +1,123 @@
+"""`gptkit chat`, with messages from a pipe and from a terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from support.chat_run import make_chat_run
+
+import gptkit
+from tests.cli.conftest import Call
+
+pytest.importorskip("jinja2")
+SHORT = ("-n", "8", "--sampler", "greedy")
+
+
+@pytest.fixture(scope="module")
+def chat_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_chat_run(tmp_path_factory.mktemp("chat") / "run")
+
+
+def test_piped_lines_are_turns_and_only_replies_go_to_stdout(
+    call: Call, chat_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = ["hello there", "", "hello you", "/save chat.json", "/reset", "hello there", "/exit", "never"]
+    result = call("chat", chat_run, *SHORT, "--system", "hello", input="\n".join(lines))
+    talk = gptkit.load(chat_run).conversation("hello", max_new_tokens=8, sampler=["greedy"])
+    first, second = talk.say("hello there"), talk.say("hello you")
+    assert result.stdout == f"{first}\n{second}\n{first}\n"
+    saved = json.loads(Path("chat.json").read_text())
+    assert [message["role"] for message in saved] == ["system", "user", "assistant", "user", "assistant"]
+    assert saved[-1]["content"] == second
+    assert gptkit.load(chat_run).chat(saved[:-1], max_new_tokens=8, sampler=["greedy"]) == second
+
+
+def test_a_quiet_chat_prints_replies_only(call: Call, chat_run: Path) -> None:
+    assert call("chat", chat_run, *SHORT, "-q", input="hello\n/system hello\nhello\n").stderr == ""
+
+
+def test_a_model_without_a_template_continues_with_a_warning(call: Call, run: Path) -> None:
+    result = call("chat", run, *SHORT, input="the cat\n")
+    assert "mini has no chat template" in result.stderr
+    assert result.stdout == gptkit.load(run).generate("the cat", max_new_tokens=8, sampler=["greedy"]) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [("/savee x", "unknown command /savee"), ("/save", "/save needs a file"), ("/save taken.json", "already exists")],
+)
+def test_wrong_commands_from_a_pipe_are_errors(
+    call: Call, chat_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("taken.json").write_text("mine")
+    assert said in call("chat", chat_run, *SHORT, input=f"{line}\n", code=2).stderr
+    assert Path("taken.json").read_text() == "mine"
+
+
+def test_a_path_is_a_message_and_not_a_command(call: Call, chat_run: Path) -> None:
+    assert call("chat", chat_run, *SHORT, input="/etc/hosts\n").stdout.endswith("\n")
+
+
+def test_a_template_without_system_messages(call: Call, tmp_path: Path) -> None:
+    template = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}x"
+    directory = make_chat_run(tmp_path / "run", template=template)
+    assert "no system" in call("chat", directory, "--system", "a", input="hello\n", code=2).stderr
+    assert "no system" in call("chat", directory, *SHORT, input="/system a\n", code=2).stderr
+
+
+def test_a_message_longer_than_the_context(call: Call, tmp_path: Path) -> None:
+    directory = make_chat_run(tmp_path / "run", context_length=32)
+    said = call("chat", directory, *SHORT, "--overflow", "stop", input="hello " * 60 + "\n", code=2).stderr
+    assert "the model's context 32" in said
+    said = call("chat", directory, *SHORT, input="hello\nhello you\nhello there you\n").stderr
+    assert "the oldest 2 messages discarded" in said
+
+
+def test_in_a_terminal_ctrl_c_stops_the_reply_and_ctrl_d_ends(chat_run: Path) -> None:
+    terminal, child = pty.openpty()
+    command = [sys.executable, "-m", "gptkit", "chat", str(chat_run), "-n", "100000", "--seed", "1"]
+    environment = {**os.environ, "TERM": "dumb", "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    program = subprocess.Popen(command, stdin=child, stdout=child, stderr=child, env=environment, start_new_session=True)
+    os.close(child)
+    screen = ""
+
+    def wait_for(pattern: str, seconds: float = 60) -> None:
+        nonlocal screen
+        until = time.monotonic() + seconds
+        while not re.search(pattern, screen):
+            assert time.monotonic() < until, screen
+            if select.select([terminal], [], [], 0.2)[0]:
+                try:
+                    screen += os.read(terminal, 65536).decode(errors="replace")
+                except OSError:  # the other end is closed
+                    assert re.search(pattern, screen), screen
+                    return
+        screen = screen[re.search(pattern, screen).end() :]  # type: ignore[union-attr]
+
+    try:
+        wait_for("> ")
+        os.write(terminal, b"hello\n")
+        wait_for(r"hello\r\n.{3}")
+        program.send_signal(signal.SIGINT)
+        wait_for(r"stopped\r\n.*> ")
+        os.write(terminal, b"/nothing\n")
+        wait_for("unknown command /nothing(.|\n)*> ")
+        program.send_signal(signal.SIGINT)
+        wait_for("Ctrl-D or /exit ends the conversation(.|\n)*> ")
+        os.write(terminal, b"\x04")
+        assert program.wait(20) == 0
+    finally:
+        program.kill()
+        os.close(terminal)
