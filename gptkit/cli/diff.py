@@ -11,9 +11,21 @@ import typer
 
 from gptkit.cli import console
 from gptkit.cli.options import Json, complete_specs
+from gptkit.core.activity import working
 
 if TYPE_CHECKING:
     from gptkit.cli.subject import Subject
+
+
+_TRAINED = {
+    "step": "steps",
+    "tokens": "tokens",
+    "loss": "last training loss",
+    "lowest_loss": "lowest training loss",
+    "validation_loss": "last validation loss",
+    "lowest_validation_loss": "lowest validation loss",
+}
+"""Numbers of a training, and their labels."""
 
 
 def diff(
@@ -23,37 +35,65 @@ def diff(
     ],
     as_json: Json = False,
 ) -> None:
-    """Compare two resolved specs or runs, and the sizes of their models."""
-    from gptkit.cli.subject import open_subject
-    from gptkit.core.diff import differences
+    """Compare two specs or runs: what their resolved specs say, the sizes of their models, and the losses of runs."""
+    with working("comparing"):
+        from gptkit.cli.subject import open_subject
+        from gptkit.core.diff import differences
 
-    one, other = open_subject(left), open_subject(right)
-    changes = list(differences(one.spec, other.spec))
-    sizes = list(_sizes(one, other))
+        one, other = open_subject(left), open_subject(right)
+        changes = list(differences(one.spec, other.spec))
+        sizes = list(_sizes(one, other))
+        trained = [_trained(subject) for subject in (one, other)]
     if as_json:
         data = {
             "spec": {each.dotted: [_data(each.left), _data(each.right)] for each in changes},
             "sizes": {name: [a, b] for name, a, b in sizes},
+            "training": {name: [each.get(name) for each in trained] for name in _TRAINED if any(name in t for t in trained)},
         }
         console.out(json.dumps(data, indent=2, ensure_ascii=False))
         return
-    if not changes:
-        console.out("no differences")
-        return
-    columns: list[console.Column] = [
-        ("", {"style": "cyan", "no_wrap": True}),
-        (left, {"overflow": "fold"}),
-        (right, {"overflow": "fold"}),
-    ]
-    console.stdout().print(
-        console.table(columns, [[each.dotted, _shown(each.left), _shown(each.right)] for each in changes])
-    )
+    if changes:
+        columns: list[console.Column] = [
+            ("", {"style": "cyan", "no_wrap": True}),
+            (left, {"overflow": "fold"}),
+            (right, {"overflow": "fold"}),
+        ]
+        console.stdout().print(
+            console.table(columns, [[each.dotted, _shown(each.left), _shown(each.right)] for each in changes])
+        )
+    else:
+        console.out("no differences" if one.run is None or other.run is None else "no differences between the specs")
     if sizes:
-        console.heading("Sizes")
-        rows = [[name.replace("_", " "), _size(name, a), _size(name, b), _ratio(a, b)] for name, a, b in sizes]
-        numbers = {"justify": "right"}
-        columns = [("", {"style": "cyan"}), ("A", numbers), ("B", numbers), ("B / A", numbers)]
-        console.stdout().print(console.table(columns, rows))
+        _print_numbers(
+            "Sizes", [[name.replace("_", " "), _size(name, a), _size(name, b), _ratio(a, b)] for name, a, b in sizes]
+        )
+    if any(trained):
+        _print_numbers("Training", list(_training_rows(*trained)))
+
+
+def _print_numbers(title: str, rows: list[list[str]]) -> None:
+    console.heading(title)
+    numbers = {"justify": "right"}
+    columns: list[console.Column] = [("", {"style": "cyan"}), ("A", numbers), ("B", numbers), ("B / A", numbers)]
+    console.stdout().print(console.table(columns, rows))
+
+
+def _trained(subject: Subject) -> dict[str, float]:
+    """Return the numbers of a run's training; none for a spec file."""
+    if subject.run is None:
+        return {}
+    from gptkit.runs.progress import training_progress
+
+    return training_progress(subject.run, subject.spec)
+
+
+def _training_rows(one: dict[str, float], other: dict[str, float]) -> Iterator[list[str]]:
+    for name, label in _TRAINED.items():
+        a, b = one.get(name), other.get(name)
+        if a is None and b is None:
+            continue
+        shown = ["–" if value is None else f"{value:.4f}" if "loss" in name else f"{value:,.0f}" for value in (a, b)]
+        yield [label, *shown, "–" if a is None or b is None else _ratio(a, b)]
 
 
 def _data(value: Any) -> Any:

@@ -11,16 +11,20 @@ import typer
 
 from gptkit.cli import console
 from gptkit.cli.options import FileOrRun, Json, Overrides, chosen
+from gptkit.core.activity import working
 
 if TYPE_CHECKING:
     from rich.text import Text
 
     from gptkit.cli.subject import Subject
     from gptkit.core.component import Component
+    from gptkit.model.gpt import GPT
     from gptkit.model.plan import Plan
     from gptkit.model.spec import LayerSpec, ModelSpec
 
-PARTS = ("position", "attention", "norm", "feedforward", "block")
+PARTS = ("position", "attention", "norm", "feedforward", "linear", "block")
+LONGEST_TREE = 40
+"""Longest module tree, in lines, that is printed without being asked for."""
 
 
 def show(
@@ -29,46 +33,100 @@ def show(
     resolved: Annotated[
         bool, typer.Option("--resolved", help="Print the resolved spec as YAML, with every default.")
     ] = False,
+    with_tree: Annotated[
+        bool | None,
+        typer.Option("--tree/--no-tree", help="Print the module tree; by default if it is short.", show_default=False),
+    ] = None,
+    activations: Annotated[
+        bool, typer.Option("--activations", "-a", help="Show the shapes of weights and of activations, per module.")
+    ] = False,
+    batch: Annotated[
+        int | None, typer.Option("--batch", min=1, metavar="B", help="Batch size in these shapes.", show_default=False)
+    ] = None,
+    tokens: Annotated[
+        int | None,
+        typer.Option("--tokens", min=1, metavar="T", help="Number of tokens in these shapes.", show_default=False),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show the settings, sizes, layers and module tree of a spec or run."""
-    from rich.text import Text
+    """Show the settings, layers and sizes of a spec or run.
 
-    from gptkit.cli.subject import open_subject
-    from gptkit.files import dump_yaml
+    With --activations also the shape of every weight, and of what every module returns for B rows of T tokens.
+    """
+    with working(f"reading {target}"):
+        from gptkit.cli.subject import open_subject
+        from gptkit.core.yaml import dump_yaml
 
-    subject = open_subject(target, chosen(overrides))
+        subject = open_subject(target, chosen(overrides))
     if resolved and not as_json:
         console.out(dump_yaml(subject.spec.plain()).rstrip("\n"))
         return
-    vocab_size = subject.vocab_size(fit=True)
-    plan = None if vocab_size is None else subject.plan(vocab_size)
+    with working("building the model, without memory"):
+        vocab_size = subject.vocab_size(fit=True)
+        plan = None if vocab_size is None else subject.plan(vocab_size)
+        model = None if vocab_size is None else subject.model(vocab_size)
+        shapes = _shapes(model, batch, tokens) if activations and model is not None else None
     if as_json:
-        console.out(json.dumps(_as_data(subject, vocab_size, plan), indent=2, ensure_ascii=False))
+        data = _as_data(subject, vocab_size, plan)
+        data |= {} if shapes is None else {"activations": shapes}
+        console.out(json.dumps(data, indent=2, ensure_ascii=False))
         return
     screen = console.stdout()
     screen.print(subject.spec.name, style="bold")
     screen.print(console.table([("", {"style": "cyan"}), ""], list(_setting(subject)), header=False))
+    console.heading("Layers")
+    _print_layers(subject)
+    if model is not None:
+        _print_tree(model, shapes, with_tree)
     console.heading("Sizes")
     if plan is None:
         console.out("unknown: the vocabulary size depends on a corpus that is unavailable")
-    else:
-        rows = list(size_rows(subject, plan))
-        screen.print(
-            console.table([("", {"style": "cyan"}), ("", {"no_wrap": True}), ("", {"style": "dim"})], rows, header=False)
-        )
-    console.heading("Layers")
+        return
+    rows = list(size_rows(subject, plan))
+    columns: list[console.Column] = [("", {"style": "cyan"}), ("", {"no_wrap": True}), ("", {"style": "dim"})]
+    screen.print(console.table(columns, rows, header=False))
+
+
+def _print_layers(subject: Subject) -> None:
+    from rich.text import Text
+
     for label, layer in _groups(subject.spec.model.layer_specs()):
-        screen.print(label)
+        console.stdout().print(label)
         parts: list[list[Any]] = [[f"  {part}", _in_words(getattr(layer, part))] for part in PARTS]
         backend = _backend(subject.spec.model, layer)
         if backend is not None:
             parts.append(["  backend", Text.assemble(backend[0], (f"  {backend[1]}", "dim"))])
-        screen.print(console.table([("", {"style": "cyan"}), ""], parts, header=False))
-    if vocab_size is not None:
+        console.stdout().print(console.table([("", {"style": "cyan"}), ""], parts, header=False))
+
+
+def _shapes(model: GPT, batch: int | None, tokens: int | None) -> dict[str, str]:
+    from gptkit.model.shapes import activation_shapes
+
+    return activation_shapes(model, batch, tokens)
+
+
+def _print_tree(model: GPT, shapes: dict[str, str] | None, wanted: bool | None) -> None:
+    """Print the module tree: with shapes if there are any, else if it is wanted or short."""
+    from gptkit.model.tree import branches, tree
+
+    screen = console.stdout()
+    if shapes is not None:
+        console.heading("Shapes")
+        rows = [
+            [f"{each.lead}{each.label}", " ".join(map(str, each.shapes)), shapes.get(each.name, "")]
+            for each in branches(model)
+        ]
+        rows.append(["logits", "", shapes[""]])
+        columns: list[console.Column] = [(title, {"no_wrap": True}) for title in ("module", "weights", "output")]
+        screen.print(console.table(columns, rows), crop=screen.is_terminal)
+        return
+    lines = tree(model).splitlines()
+    if wanted or (wanted is None and len(lines) <= LONGEST_TREE):
         console.heading("Tree")
-        for line in subject.model(vocab_size).tree().splitlines():
+        for line in lines:
             screen.print(line, no_wrap=True, overflow="ellipsis", crop=screen.is_terminal)
+    elif wanted is None:
+        console.note(f"module tree of {len(lines)} lines: --tree", style="dim")
 
 
 def _backend(model: ModelSpec, layer: LayerSpec) -> tuple[str, str] | None:
@@ -81,6 +139,8 @@ def _backend(model: ModelSpec, layer: LayerSpec) -> tuple[str, str] | None:
 
 
 def _setting(subject: Subject) -> Iterator[list[Any]]:
+    from gptkit.cli.samplers import described
+
     spec, model = subject.spec, subject.spec.model
     if subject.run is not None:
         from gptkit.checkpoint.store import CheckpointStore
@@ -93,7 +153,7 @@ def _setting(subject: Subject) -> Iterator[list[Any]]:
     yield ["embedding", _in_words(model.embedding)]
     yield ["final norm", "none" if model.final_norm is None else _in_words(model.final_norm)]
     yield ["head", _in_words(model.head)]
-    yield ["sampler", " → ".join(map(_all_in_words, spec.sampler)) or "none"]
+    yield ["sampler", described(spec.sampler)]
     yield ["data", _in_words(spec.data)]
     training = spec.training
     tokens = training.batch_size * spec.window
@@ -159,14 +219,6 @@ def _in_words(component: Component) -> Text:
         return Text(data)
     fields = ", ".join(f"{key} {flow(value)}" for key, value in data.items() if key != "name")
     return Text.assemble(data["name"], (f"  {fields}", "dim"))
-
-
-def _all_in_words(component: Component) -> str:
-    """Format a component as its name and all its fields."""
-    from gptkit.reflect.snippets import flow, plain
-
-    fields = [field for field in type(component).model_fields if field != "name"]
-    return " ".join([component.name, *(f"{field} {flow(plain(getattr(component, field)))}" for field in fields)])
 
 
 def _as_data(subject: Subject, vocab_size: int | None, plan: Plan | None) -> dict[str, Any]:

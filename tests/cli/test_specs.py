@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+import gptkit
 from gptkit.presets.catalog import shipped
 from gptkit.runs.opening import open_spec
 
@@ -125,8 +127,6 @@ def test_show_resolved_is_a_spec_that_resolves_to_itself(call: Call, project: Pa
 
 
 def test_show_as_json_agrees_with_the_model(call: Call, project: Path) -> None:
-    import gptkit
-
     data = json.loads(call("show", "mini.yaml", "--json").stdout)
     parameters = sum(parameter.numel() for parameter in gptkit.build("mini.yaml", device="meta").parameters())
     assert data["sizes"]["parameters"] == parameters
@@ -138,7 +138,7 @@ def test_show_as_json_agrees_with_the_model(call: Call, project: Path) -> None:
 @pytest.mark.parametrize("columns", ["60", "80"])
 def test_show_lists_the_components_of_each_layer(call: Call, project: Path, columns: str) -> None:
     pattern = "model.layers=[{repeat: 2, attention: {window: 4}}, {position: none}]"
-    result = call("show", "mini.yaml", "--set", pattern, "--set", "model.n_layers=6", env={"COLUMNS": columns})
+    result = call("show", "mini.yaml", "--set", pattern, "--set", "model.n_layers=6", "--tree", env={"COLUMNS": columns})
     lines = [line.rstrip() for line in result.stdout.splitlines()]
     windowed, full = lines.index("0 to 1, 3 to 4"), lines.index("2, 5")
     assert "window 4" in " ".join(lines[windowed:full])
@@ -197,3 +197,55 @@ def test_schema_is_the_same_on_stdout_and_in_a_file(call: Call, project: Path) -
     call("schema", "--output", "s.json")
     assert (project / "s.json").read_text(encoding="utf-8") == text
     assert "cannot be written" in call("schema", "--output", "no/such/directory.json", code=2).stderr
+
+
+def test_show_of_a_run_with_shapes_of_activations(call: Call, run: Path) -> None:
+    wide = {"COLUMNS": "160"}
+    lines = call("show", run, "--activations", env=wide).stdout.splitlines()
+    start, end = lines.index("Shapes"), lines.index("Sizes")
+    rows = {re.sub(r"[│├─└ ]*", "", line, count=1).split("  ")[0]: line for line in lines[start + 2 : end]}
+    assert rows["qkv: Linear 16 → 48"].split()[-5:] == ["(48,", "16)", "(B,", "T,", "48)"]
+    assert rows["logits"].split()[-3:] == ["(B,", "T,", "257)"]
+    sized = call("show", run, "--activations", "--batch", "4", "--tokens", "9", env=wide).stdout
+    assert "(4, 9, 48)" in sized
+    data = json.loads(call("show", run, "--activations", "--json").stdout)
+    assert data["activations"]["blocks.0.attention.qkv"] == "(B, T, 48)"
+
+
+def test_show_prints_the_summary_last_and_long_trees_on_request(call: Call, project: Path) -> None:
+    long = ["--set", "model.n_layers=24", "--set", "model.layers=[{attention: {window: 2}}, {}, {position: none}]"]
+    result = call("show", "mini.yaml", *long)
+    assert "Tree" not in result.stdout.splitlines()
+    assert "module tree of" in result.stderr
+    assert "Tree" in call("show", "mini.yaml", *long, "--tree").stdout.splitlines()
+    for options in ([], ["--tree"], ["--activations"]):
+        lines = call("show", "mini.yaml", *long, *options).stdout.splitlines()
+        assert lines[-6] == "Sizes"
+    assert "Tree" not in call("show", "mini.yaml", "--no-tree").stdout.splitlines()
+
+
+def test_show_lists_linear_and_backend(call: Call, project: Path) -> None:
+    lines = [line.split() for line in call("show", "mini.yaml").stdout.splitlines()]
+    assert ["linear", "dense"] in lines
+    assert any(line[:2] == ["backend", "sdpa"] for line in lines)
+
+
+def test_diff_of_runs_shows_losses(call: Call, run: Path, project: Path) -> None:
+    call("train", "mini.yaml", "other", "-q", "--set", "training.steps=5")
+    data = json.loads(call("diff", run, "other", "--json").stdout)["training"]
+    metrics = [gptkit.load(directory).metrics for directory in (run, "other")]
+    assert data["step"] == [3, 5]
+    assert data["tokens"] == [3 * 2 * 16, 5 * 2 * 16]
+    for name in ("loss", "validation_loss"):
+        assert data[name] == [each.last(name)[1] for each in metrics]  # type: ignore[index]
+        assert data[f"lowest_{name}"] == [each.best(name)[1] for each in metrics]  # type: ignore[index]
+    text = call("diff", run, "other").stdout
+    assert f"{data['loss'][0]:.4f}" in text
+    assert "lowest validation loss" in text
+    same = call("diff", run, run).stdout
+    assert "no differences between the specs" in same
+    assert "last training loss" in same
+    with_file = call("diff", run, "mini.yaml").stdout
+    assert "–" in with_file
+    assert "last training loss" in with_file
+    assert "Training" not in call("diff", "mini.yaml", "mini.yaml").stdout
