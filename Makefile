@@ -11,11 +11,14 @@ export NO_MKDOCS_2_WARNING := 1
 CANDIDATES := $(PYTHON) python3 python python3.14 python3.13 python3.12 python3.11
 NEW_ENOUGH := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 
+# Where `make serve` shows the documentation.
+ADDRESS ?= 127.0.0.1:8000
+
 # What `make test` adds to pytest's arguments.
 PYTEST ?= -m "not slow"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test docs parity lint types format bench dev clean
+.PHONY: help demo test docs serve parity lint types format bench dev clean
 
 help:  ## This list
 	@echo "make TARGET, where TARGET is one of:"
@@ -30,6 +33,9 @@ test: $(VENV)/.stamp-test  ## Run the tests (PYTEST="" for the slow ones too)
 docs: $(VENV)/.stamp-dev  ## Build the documentation into site/
 	@output=$$($(BIN)/mkdocs build --strict 2>&1) || { echo "$$output"; exit 1; }
 	@echo "documentation: site/index.html"
+
+serve: $(VENV)/.stamp-dev  ## Show the documentation at http://127.0.0.1:8000, rebuilt after each change
+	@$(BIN)/mkdocs serve --watch gptkit --dev-addr $(ADDRESS)
 
 parity: $(VENV)/.stamp-test  ## Compare every family with transformers, and update docs/parity.md
 	@GPTKIT_PARITY=docs/parity.md $(BIN)/python -m pytest tests/interop/test_parity.py
@@ -71,7 +77,7 @@ $(VENV)/.stamp-venv:
 
 $(VENV)/.stamp-run: pyproject.toml constraints.txt | $(VENV)/.stamp-venv
 	@echo "installing gptkit (the first time takes a minute or two)"
-	@$(BIN)/python -m pip install --quiet --quiet -c constraints.txt -e .
+	@$(BIN)/python -m pip install --quiet --quiet -c constraints.txt -e '.[gpt2]'
 	@touch $@
 
 $(VENV)/.stamp-test: pyproject.toml constraints.txt | $(VENV)/.stamp-venv

@@ -46,7 +46,6 @@ def new(
     target = file or Path(f"{start}.yaml")
     if target.suffix.lower() not in (".yaml", ".yml"):
         raise GptkitError(f"{target} does not end in .yaml", hint=f"Write {target.with_suffix('.yaml')}.")
-    hint = "Choose another name, or replace it with --force, which keeps it as FILE.old."
     if target.exists() and (target.is_dir() or not force):
         raise GptkitError(
             f"{target} already exists", hint="Choose another name, or replace it with --force, which keeps it as FILE.old."
@@ -64,7 +63,18 @@ def new(
     if not bare:
         write_schema(target.with_name(SCHEMA))
         console.out(f"{target.with_name(SCHEMA)}: JSON Schema for editors")
+    _warn(target)
     console.note(f"next: gptkit check {target}, then: gptkit train {target}", style="dim")
+
+
+def _warn(target: Path) -> None:
+    """Warn of what training the new spec would miss on this machine."""
+    from gptkit.runs.cautions import cautions
+    from gptkit.runs.opening import open_spec
+
+    opened = open_spec(target)
+    for caution in cautions(opened.spec, opened.base):
+        console.warn(caution)
 
 
 def _keep(target: Path) -> Path | None:

@@ -196,6 +196,16 @@ class TokenizerSpec(Component):
         """Size of the vocabulary if it is known beforehand (an upper bound for trained tokenizers), else None."""
         return None
 
+    def missing(self, base: Path = Path()) -> str | None:
+        """What `fit` needs and this machine does not have, with the remedy; None where nothing is known to be missing.
+
+        Called before a training, so that it is known early; without a network and without reading large files.
+
+        Args:
+            base: the folder that relative paths in the spec count from.
+        """
+        return None
+
     @abstractmethod
     def fit(self, texts: Iterator[str], *, base: Path = Path()) -> Tokenizer:
         """Return the tokenizer, trained on the texts if it is trainable.

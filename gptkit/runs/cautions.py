@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 from gptkit.runs.spec import ExperimentSpec
 
@@ -22,8 +22,19 @@ _MAX_PROBED = 10_000
 _NEARLY = 0.99
 
 
-def cautions(spec: ExperimentSpec) -> Iterator[str]:
-    """Yield a sentence for each questionable combination of values, beginning with the field's path."""
+def cautions(spec: ExperimentSpec, base: Path | None = None) -> Iterator[str]:
+    """Yield a sentence for each questionable combination of values and for what a training would miss on this machine.
+
+    Args:
+        spec: the spec.
+        base: the directory that its relative paths count from; None where the tokenizer exists already.
+
+    Yields:
+        Sentences that begin with the field's path.
+    """
+    missing = None if base is None else spec.tokenizer.missing(base)
+    if missing is not None:
+        yield f"tokenizer: {missing}"
     if spec.data.name == "text":
         for path in getattr(spec.data, "path", ()):
             suffix = PurePath(path).suffix.lower()

@@ -42,6 +42,7 @@ __all__ = ["RunDirectory"]
 WRITTEN_IN_TRAINING = ("metrics.jsonl", "samples.txt", "loss.png")
 _OWN_FILES = ("spec.yaml", "provenance.json", *WRITTEN_IN_TRAINING)
 _OWN_DIRECTORIES = ("tokenizer", "data", "checkpoints")
+_SPECS = (".yaml", ".yml", ".toml", ".json")
 _HEAD = "# Written by gptkit "
 
 
@@ -93,6 +94,15 @@ class RunDirectory:
         if why is None:
             return
         hint = "Give the directory of a run, as gptkit train or gptkit import made it."
+        if self.path.is_file():
+            if self.path.suffix.lower() in _SPECS:
+                what, hint = (
+                    "is a spec file, not a run",
+                    f"Train it first: gptkit train {self.path}, then give its run directory.",
+                )
+            else:
+                what = "is a file, and a run is a directory"
+            raise CheckpointError(f"{self.path} {what}", hint=hint)
         if not self.path.exists():
             raise CheckpointError(f"{self.path}: no such run", hint=hint)
         raise CheckpointError(f"{self.path} is not a run: {why}", hint=hint)

