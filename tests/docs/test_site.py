@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -38,7 +39,7 @@ def test_every_component_has_a_page(site: Path) -> None:
     registry = default_registry()
     for kind in registry.kinds():
         for name in registry.names(kind):
-            assert f">{name}<" in (site / "components" / kind / name / "index.html").read_text(encoding="utf-8")
+            assert f">{name}<" in (site / "components" / kind / f"{name}.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
@@ -50,3 +51,19 @@ def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
             r"""<link[^>]+rel=["']?(?:stylesheet|preconnect|icon|preload)[^>]+href=["']?(?:https?:)?//""", text
         )
         assert not loads, page
+
+
+@pytest.mark.slow
+def test_the_site_opens_from_the_file_system(site: Path) -> None:
+    # Its 404 page is for servers, which may show it at any address.
+    pages = [page for page in site.rglob("*.html") if page.name != "404.html"]
+    assert len(pages) > 100
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        for target in re.findall(r"""\s(?:href|src)=["']?([^"'\s>]+)""", text):
+            if re.match(r"[a-z]+:|#", target):
+                continue
+            file = page.parent / unquote(target.partition("#")[0].partition("?")[0])
+            assert file.is_file(), f"{page.relative_to(site)}: {target}"
+        assert "assets/iframe-worker.js" in text
+    assert (site / "search/search_index.js").read_text(encoding="utf-8").startswith("var __index = {")
