@@ -173,6 +173,10 @@ class _Chat:
         if self._talk.n_discarded > self._n_discarded:
             new, self._n_discarded = self._talk.n_discarded - self._n_discarded, self._talk.n_discarded
             self._note(f"the context is full: the oldest {console.plural(new, 'message')} discarded")
+        if reply.n_unread and not self._quiet:
+            console.warn(
+                f"the context is full: the first {console.plural(reply.n_unread, 'token')} of the text are not read"
+            )
         try:
             with working("reading the conversation", quiet=self._quiet):
                 first = next(reply, "")

@@ -116,7 +116,7 @@ class Conversation:
         self.messages, self.n_discarded = messages, discarded
         reply = {"role": "assistant", "content": ""}
         messages.append(reply)
-        return Reply(turn, reply)
+        return Reply(turn, reply, max(0, len(ids) - limit))
 
     def _ids(self, messages: Sequence[dict[str, str]]) -> list[int]:
         if self.is_chat:
@@ -132,10 +132,15 @@ class Conversation:
 
 
 class Reply(Iterator[str]):
-    """The pieces of a reply as they become certain; the conversation has what was generated so far."""
+    """The pieces of a reply as they become certain; the conversation has what was generated so far.
 
-    def __init__(self, turn: Turn, message: dict[str, str]) -> None:
+    Attributes:
+        n_unread: number of tokens at the beginning of the text that do not fit the context.
+    """
+
+    def __init__(self, turn: Turn, message: dict[str, str], n_unread: int) -> None:
         self._turn, self._message = turn, message
+        self.n_unread = n_unread
 
     def __next__(self) -> str:
         try:

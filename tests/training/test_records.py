@@ -216,6 +216,26 @@ def test_the_bar_shows_loss_speed_and_step() -> None:
         assert expected in out.getvalue()
 
 
+def test_without_a_bar_a_step_is_printed_at_least_twice_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("gptkit.training.progress.time.monotonic", lambda: now)
+    out = io.StringIO()
+    progress = ConsoleProgress(Console(file=out, width=200))
+    progress.on_start(start(Path("runs/x")))
+    for step, now in ((1, 110.0), (2, 131.0), (3, 140.0), (4, 162.0)):  # noqa: B007
+        progress.on_metrics(step, {"loss": 2.5})
+    assert [line.split("  ")[0] for line in out.getvalue().splitlines()] == ["step 2/10", "step 4/10"]
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_compiled_training_says_what_its_first_step_waits_for(terminal: bool) -> None:
+    out = io.StringIO()
+    progress = ConsoleProgress(Console(file=out, width=150, force_terminal=terminal))
+    progress.on_start(dataclasses.replace(start(Path("runs/x")), spec={"training": {"compile": True}}))
+    progress.on_end(0, None)
+    assert "compiling the model in the first step" in out.getvalue()
+
+
 # -- validation ----------------------------------------------------------------------------------------------------
 
 
