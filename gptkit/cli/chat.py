@@ -174,9 +174,7 @@ class _Chat:
             new, self._n_discarded = self._talk.n_discarded - self._n_discarded, self._talk.n_discarded
             self._note(f"the context is full: the oldest {console.plural(new, 'message')} discarded")
         if reply.n_unread and not self._quiet:
-            console.warn(
-                f"the context is full: the first {console.plural(reply.n_unread, 'token')} of the text are not read"
-            )
+            console.warn(f"the context is full: the text begins with {reply.n_unread:,} tokens that are not read")
         try:
             with working("reading the conversation", quiet=self._quiet):
                 first = next(reply, "")

@@ -81,7 +81,7 @@ def test_a_message_longer_than_the_context(call: Call, tmp_path: Path) -> None:
     directory = make_chat_run(tmp_path / "run", context_length=32)
     said = call("chat", directory, *SHORT, "--overflow", "stop", input="hello " * 60 + "\n", code=2).stderr
     assert "the model's context 32" in said
-    assert "tokens of the text are not read" in call("chat", directory, *SHORT, input="hello " * 60 + "\n").stderr
+    assert "tokens that are not read" in call("chat", directory, *SHORT, input="hello " * 60 + "\n").stderr
     said = call("chat", directory, *SHORT, input="hello\nhello you\nhello there you\n").stderr
     assert "the oldest 2 messages discarded" in said
 
