@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gptkit.core.errors import DataError
@@ -120,7 +121,7 @@ def evaluate_files(
     return Evaluation(whole.loss, whole.tokens)
 
 
-def bytes_of_text(file: TokenFile, tokenizer: Tokenizer) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
+def bytes_of_text(file: TokenFile, tokenizer: Tokenizer) -> NDArray[np.int32]:
     """Return how many bytes of text each token stands for, and `NO_TEXT` for special tokens.
 
     The bytes of a document's tokens add up to those of its text: the space that some vocabularies put before the first word
@@ -131,7 +132,7 @@ def bytes_of_text(file: TokenFile, tokenizer: Tokenizer) -> np.ndarray[tuple[int
         [NO_TEXT if token in special else len(tokenizer.token_bytes(token)) for token in range(tokenizer.vocab_size)],
         dtype=np.int32,
     )
-    bytes_N = sizes_V[file.tokens]
+    bytes_N: NDArray[np.int32] = sizes_V[file.tokens]
     if tokenizer.leading:
         for start in file.starts.tolist():
             first = next((at for at in (start, start + 1) if at < len(bytes_N) and bytes_N[at] != NO_TEXT), None)
@@ -153,7 +154,8 @@ def _data_spec(own: DataSpec, component: str, paths: Sequence[str]) -> DataSpec:
         replaced: DataSpec = own.replace(**changes)
         return replaced
     cls = default_registry().component("data", component)
-    made: DataSpec = cls.model_validate({"name": component, **changes, "document_mask": own.document_mask})
+    made = cls.model_validate({"name": component, **changes, "document_mask": own.document_mask})
+    assert isinstance(made, DataSpec)
     return made
 
 
