@@ -1,1 +1,1 @@
-"""Side-by-side measurements: each script prints one table, with versions and threads; results go into docs/benchmarks.md."""
+"""Benchmarks: each script prints one table, with versions and threads; docs/benchmarks.md lists the results."""

@@ -1,8 +1,8 @@
-"""The assembled gpt2 shape against the same model written by hand in one file: a training step, and decoding.
+"""Training step and decoding of GPT-2 assembled from components, compared with a handwritten model of the same shape.
 
     python -m benchmarks.assembled_vs_handwritten [--layers 12] [--batch 2] [--context 256] [--precision fp32|bf16]
 
-Both hold the same weights, and their losses and greedy tokens are checked to agree before anything is timed.
+Both have the same weights; their losses and greedy tokens are compared before the measurement.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ VOCAB = 50257
 
 
 def assembled(layers: int, context: int, d_model: int = 768, n_heads: int = 12, vocab: int = VOCAB) -> GPT:
-    """GPT-2 from components."""
+    """Return GPT-2 assembled from components."""
     spec = {
         "context_length": context,
         "d_model": d_model,

@@ -1,10 +1,9 @@
-"""What 200 installed plugin distributions add to the loading of the registry.
+"""Time that 200 installed plugin distributions add to the loading of the registry.
 
     python -m benchmarks.discovery [--distributions 200]
 
-Each distribution has metadata, an entry point and a module with one component of its own, as a real one has. Timed in
-fresh processes, with and without them in turn; import of torch and of the built-in components is in neither figure's
-difference.
+Each distribution has metadata, an entry point and a module with one component, like a real one. Measured in new processes,
+alternately with and without them; the imports of torch and of the built-in components are not part of the difference.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ import gptkit
 from gptkit.kinds.norm import NormSpec
 
 class ThisSpec(NormSpec):
-    "Leaves vectors as they are."
+    "Identity."
     name: Literal["norm-{n}"] = "norm-{n}"
 
     def build(self, context, *, dim):
@@ -48,7 +47,7 @@ print(count, time.perf_counter() - begun)
 
 
 def install(directory: Path, count: int) -> None:
-    """Distributions as an installer leaves them."""
+    """Write distributions in the layout of an installer."""
     for n in range(count):
         (directory / f"plugin_{n}.py").write_text(PLUGIN.format(n=n), encoding="utf-8")
         info = directory / f"gptkit_plugin_{n}-1.0.dist-info"
@@ -58,7 +57,7 @@ def install(directory: Path, count: int) -> None:
 
 
 def seconds(path: str) -> tuple[int, float]:
-    """How many plugins were found, and how long that took."""
+    """Return the number of plugins that were found, and the time in seconds."""
     found = subprocess.run(
         [sys.executable, "-c", PROBE],
         env={**os.environ, "PYTHONPATH": path},
@@ -76,7 +75,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         install(Path(name), options.distributions)
-        seconds(name)  # compiles the modules, as an installer does
+        seconds(name)  # compiles the modules, like an installer
         rounds = [(seconds(""), seconds(name)) for _ in range(options.rounds)]
     without, with_them = ([side[1] for side in sides] for sides in zip(*rounds, strict=True))
     added = statistics.median(more - less for less, more in zip(without, with_them, strict=True))

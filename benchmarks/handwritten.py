@@ -1,4 +1,4 @@
-"""GPT-2 written by hand in one file, as a person would who needs just this model: the peer of the assembled one.
+"""GPT-2 written by hand in one file, as the reference for the assembled model.
 
 Shapes: B batch, T tokens, E model width, H heads, D head size, V vocabulary.
 """
@@ -58,7 +58,7 @@ class HandwrittenGPT2(nn.Module):
 
     @torch.inference_mode()
     def generate(self, ids: Tensor, count: int) -> Tensor:
-        """Greedy continuation with a preallocated cache."""
+        """Return the greedy continuation, with a preallocated cache."""
         weight = self.tokens.weight
         shape = (ids.shape[0], self.n_heads, ids.shape[1] + count, self.d_head)
         memory = [(weight.new_empty(shape), weight.new_empty(shape)) for _ in self.layers]

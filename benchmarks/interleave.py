@@ -1,4 +1,4 @@
-"""Timing two things against each other on a noisy machine: A B A B in one process, medians of the ratios."""
+"""Comparison of two running times on a noisy machine: A B A B in one process, medians of the ratios."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ __all__ = ["Comparison", "compare", "environment"]
 
 @dataclass(frozen=True)
 class Comparison:
-    """Seconds of A and B, and how they compare within each round.
+    """Running times of A and B in seconds, and their ratio within rounds.
 
     Attributes:
-        ratio: median of B's time / A's time: above 1 means that A is the faster.
+        ratio: median of B's time / A's time: above 1 if A is faster.
         low, high: quartiles of that ratio.
         discarded: rounds excluded because other processes used the CPU.
     """
@@ -36,7 +36,7 @@ class Comparison:
 
 
 def compare(a: Callable[[], object], b: Callable[[], object], *, rounds: int = 15, warmup: int = 2) -> Comparison:
-    """Run A and B in turn, first one then the other leading, and compare them round by round."""
+    """Run A and B alternately, in alternating order, and compare them within each round."""
     for _ in range(warmup):
         a(), b()
     kept: list[tuple[float, float]] = []
@@ -48,13 +48,15 @@ def compare(a: Callable[[], object], b: Callable[[], object], *, rounds: int = 1
         first = _timed(order[0])
         second = _timed(order[1])
         elapsed = time.perf_counter() - began
-        # More than a tenth of one core used by other processes spoils the round.
+        # Discard the round if other processes used more than a tenth of one core.
         if (_others() - before) > 0.1 * elapsed + 0.02:
             discarded += 1
             continue
         kept.append((first, second) if order[0] is a else (second, first))
     if len(kept) < 4:
-        raise SystemExit("the machine was busy throughout: too few undisturbed rounds; run this when nothing else does")
+        raise SystemExit(
+            "too few undisturbed rounds, since other processes used the CPU; run the benchmark on an idle machine"
+        )
     ratios = sorted(two / one for one, two in kept)
     quarter = statistics.quantiles(ratios, n=4)
     return Comparison(

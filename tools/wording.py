@@ -95,7 +95,7 @@ def check(paths: Sequence[str] = ()) -> list[Hit]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print the avoided terms; the exit status is 1 where there are any."""
+    """Print the avoided terms; return exit status 1 if any were found."""
     hits = check(arguments)
     for hit in hits:
         print(hit)  # noqa: T201

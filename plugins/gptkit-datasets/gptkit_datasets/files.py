@@ -1,4 +1,4 @@
-"""Finding the files of a corpus, and knowing when they changed."""
+"""Files of a corpus, and their fingerprint."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ FORMATS = {
     ".csv": "csv",
     ".arrow": "arrow",
 }
-"""What datasets calls the format of files with these endings. All but Parquet and Arrow may also end in ``.gz``."""
+"""Names of formats in datasets by suffix. All files but Parquet and Arrow may also have the suffix ``.gz``."""
 
 _BY_CONTENT = 64 << 20
-"""Corpora up to this many bytes are recognised by content, larger ones by size and time of change."""
+"""Corpora up to this number of bytes are fingerprinted by content, larger ones by size and modification time."""
 
 
 def file_format(path: Path) -> str | None:
@@ -36,23 +36,23 @@ def file_format(path: Path) -> str | None:
 
 
 def is_saved(path: Path) -> bool:
-    """Whether a directory was written by a data set's `save_to_disk`."""
+    """Return whether a directory was written by `save_to_disk`."""
     return (path / "state.json").is_file() or (path / "dataset_dict.json").is_file()
 
 
 def find(patterns: Sequence[str], base: Path) -> list[Path]:
-    """The files, and directories written by `save_to_disk`, that patterns stand for; each once, sorted within a pattern.
+    """Return the files, and directories written by `save_to_disk`, that match patterns; each once, sorted within a pattern.
 
     Raises:
-        DataError: a pattern that leads nowhere, or to a file of another format.
+        DataError: a pattern matches nothing, or a file of another format.
     """
     found: dict[Path, None] = {}
     for pattern in patterns:
         here = list(_expand(pattern, base))
         if not here:
             raise DataError(
-                f"{base / pattern}: nothing here ends in {', '.join(FORMATS)}",
-                hint=f"Relative paths count from {base.resolve()}; write a file, a directory or a glob: corpus/*.parquet.",
+                f"{base / pattern}: no file with a suffix of {', '.join(FORMATS)} found",
+                hint=f"Set a file, a directory or a glob such as corpus/*.parquet, relative to {base.resolve()}.",
             )
         found.update(dict.fromkeys(here))
     return list(found)
@@ -62,7 +62,7 @@ def _expand(pattern: str, base: Path) -> Iterator[Path]:
     path = base / Path(pattern).expanduser()
     if path.is_file():
         if file_format(path) is None:
-            raise DataError(f"{path}: a file of this kind cannot be read", hint=f"Files end in {', '.join(FORMATS)}.")
+            raise DataError(f"{path}: unsupported format", hint=f"Use files with a suffix of {', '.join(FORMATS)}.")
         yield path
     elif path.is_dir():
         yield from _directory(path)
@@ -75,7 +75,7 @@ def _expand(pattern: str, base: Path) -> Iterator[Path]:
             elif file_format(matched):
                 yield matched
     else:
-        raise DataError(f"{path}: file or directory not found", hint=f"Relative paths count from {base.resolve()}.")
+        raise DataError(f"{path}: file or directory not found", hint=f"Check the path; it is relative to {base.resolve()}.")
 
 
 def _directory(path: Path) -> Iterator[Path]:
@@ -92,7 +92,7 @@ def _directory(path: Path) -> Iterator[Path]:
 
 
 def fingerprint(paths: Sequence[Path], *facts: object) -> str:
-    """A short text that changes when the files, their order or the facts do."""
+    """Return a short text that changes when the files, their order or the facts change."""
     files = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path]) if file.is_file()]
     digest = hashlib.blake2b(repr(facts).encode(), digest_size=16)
     try:

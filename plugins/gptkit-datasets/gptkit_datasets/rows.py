@@ -13,11 +13,11 @@ from gptkit_datasets.files import file_format, is_saved
 
 __all__ = ["hub_commit", "hub_rows", "rows_of"]
 
-# datasets is imported where it is used: it takes seconds, which other commands are not to wait for.
+# datasets is imported where it is used, since the import takes seconds.
 
 
 def rows_of(path: Path, split: str, streaming: bool) -> Iterator[Mapping[str, Any]]:
-    """The rows of a file, or of a directory written by `save_to_disk`.
+    """Yield the rows of a file, or of a directory written by `save_to_disk`.
 
     Raises:
         DataError: it cannot be read.
@@ -30,13 +30,13 @@ def rows_of(path: Path, split: str, streaming: bool) -> Iterator[Mapping[str, An
             if isinstance(found, datasets.DatasetDict):
                 if split not in found:
                     raise DataError(
-                        f"{path}: no split {split!r}; there is {', '.join(map(repr, found))}",
+                        f"{path}: no split {split!r}; splits: {', '.join(map(repr, found))}",
                         hint="Set `split` to one of them.",
                     )
                 found = found[split]
             yield from found
             return
-        # A file is meant, and not the files that its name as a pattern would match.
+        # Escaped, since datasets would read the name as a pattern.
         name = glob.escape(str(path))
         yield from datasets.load_dataset(file_format(path), data_files=name, split="train", streaming=streaming)
 
@@ -44,10 +44,10 @@ def rows_of(path: Path, split: str, streaming: bool) -> Iterator[Mapping[str, An
 def hub_rows(
     repository: str, subset: str | None, split: str, revision: str | None, streaming: bool
 ) -> Iterator[Mapping[str, Any]]:
-    """The rows of a data set of the Hub.
+    """Yield the rows of a data set of the Hub.
 
     Raises:
-        DataError: it cannot be reached, or has no such part.
+        DataError: the data set cannot be reached, or has no such part.
     """
     with _explained(repository, "Check the names of repository, subset, split and revision, and the network."):
         import datasets
@@ -56,12 +56,12 @@ def hub_rows(
 
 
 def hub_commit(repository: str, revision: str | None) -> str:
-    """The commit that a revision stands for now; of the newest version where None is given.
+    """Return the commit of a revision; of the newest version for None.
 
     Raises:
-        DataError: the Hub is unreachable, or has no such data set.
+        DataError: the Hub is unreachable, or the data set does not exist.
     """
-    with _explained(repository, "Set `revision` to a commit (40 hexadecimal digits): then nobody has to be asked."):
+    with _explained(repository, "Set `revision` to a commit (40 hexadecimal digits), which needs no network."):
         import huggingface_hub
 
         return str(huggingface_hub.HfApi().dataset_info(repository, revision=revision, timeout=20).sha)

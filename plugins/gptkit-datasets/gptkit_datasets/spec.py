@@ -30,44 +30,44 @@ Paths = Annotated[
 
 
 class DatasetsSpec(DataSpec):
-    """Hugging Face datasets: Parquet, JSON, CSV and Arrow files, saved data sets, and the Hub; every row is a document.
+    """Hugging Face datasets: Parquet, JSON, CSV and Arrow files, saved data sets, and the Hub; one document per row.
 
     Rows without text are skipped.
 
     Notes:
-        A repository without a `revision` changes when its owner changes it. One that is a commit stays as it is, and
-        tokens that were prepared from it are used again without network.
+        A repository without a `revision` can change. With a commit as `revision` it is fixed, and prepared tokens are reused
+        without network access.
     """
 
     name: Literal["datasets"] = "datasets"
     files: Paths = Field(("data",), description="A file, a directory, a glob such as corpus/*.parquet, or a list of them.")
-    repository: str | None = Field(None, min_length=1, description="A data set of the Hub, in the place of files.")
-    subset: str | None = Field(None, min_length=1, description="Which of the repository's configurations.")
-    split: str = Field("train", min_length=1, description="Which split of a repository or of a saved data set.")
+    repository: str | None = Field(None, min_length=1, description="A data set of the Hub, instead of files.")
+    subset: str | None = Field(None, min_length=1, description="The repository's configuration.")
+    split: str = Field("train", min_length=1, description="The split of a repository or of a saved data set.")
     revision: str | None = Field(None, min_length=1, description="A commit, tag or branch of the repository.")
-    field: str = Field("text", min_length=1, description="Which column is the text.")
+    field: str = Field("text", min_length=1, description="The column with the text.")
     template: str | None = Field(
-        None, description="A text with columns in braces, such as {question} {answer}, where one column is not enough."
+        None, description="Template of the text, with columns in braces such as {question} {answer}; instead of `field`."
     )
     streaming: bool = Field(
-        True, description="Read rows as they come; else all are put into the cache of datasets first, the Hub's downloaded."
+        True, description="Stream rows; otherwise all rows are first downloaded and stored in the cache of datasets."
     )
-    limit: int | None = Field(None, ge=1, description="No more documents than this.")
+    limit: int | None = Field(None, ge=1, description="Maximum number of documents.")
 
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({}, {"template": "<{text}>", "limit": 2})
 
     @model_validator(mode="after")
     def _one_source(self) -> DatasetsSpec:
-        # A spec that was written out in full names the default, too.
+        # A complete spec contains the default too.
         chosen = self.files != type(self).model_fields["files"].default
         if self.repository is not None and chosen:
-            fail("the corpus is either `files` or a `repository`; leave one out", ("files",), self.files)
+            fail("the corpus is either `files` or a `repository`; remove one", ("files",), self.files)
         if self.repository is None:
             for name in ("subset", "revision"):
                 if getattr(self, name) is not None:
-                    fail("only a `repository` has it", (name,), getattr(self, name))
+                    fail("applies to a `repository` only; remove it", (name,), getattr(self, name))
         if self.template is not None and not _COLUMN.search(self.template):
-            fail("it contains no column in braces, such as {text}", ("template",), self.template)
+            fail("must contain a column in braces, such as {text}", ("template",), self.template)
         return self
 
     def documents(self, base: Path) -> Iterator[Document]:
@@ -91,7 +91,7 @@ class DatasetsSpec(DataSpec):
         return corpus.fingerprint([], self.repository, self.subset, commit, *facts)
 
     def _rows(self, base: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """Every row, with where it comes from."""
+        """Yield every row with its source."""
         if self.repository is not None:
             rows = hub_rows(self.repository, self.subset, self.split, self.revision, self.streaming)
             for number, row in enumerate(rows, start=1):
@@ -114,8 +114,8 @@ class DatasetsSpec(DataSpec):
 def _value(row: Mapping[str, Any], column: str, source: str) -> str:
     if column not in row:
         raise DataError(
-            f"{source}: no column {column!r}; there is {', '.join(map(repr, row)) or 'none'}",
-            hint="Set `field`, or `template`, to columns of the data.",
+            f"{source}: no column {column!r}; columns: {', '.join(map(repr, row)) or 'none'}",
+            hint="Set `field` or `template` to columns of the data.",
         )
     value = row[column]
     if value is None:
@@ -123,6 +123,6 @@ def _value(row: Mapping[str, Any], column: str, source: str) -> str:
     if not isinstance(value, str):
         raise DataError(
             f"{source}: column {column!r} holds {type(value).__name__}, not text",
-            hint="Choose a column of text, or turn it into text before.",
+            hint="Choose a column of text, or convert it to text.",
         )
     return value

@@ -1,4 +1,4 @@
-"""Corpora that are written here, read through datasets; the Hub is played by fakes."""
+"""Tests of local corpora read through datasets, and of the Hub with fakes."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_parquet_rows_are_documents_in_their_order(tmp_path: Path, streaming: bo
     assert all(document.ends for document in spec.documents(tmp_path))
 
 
-def test_json_lines_json_csv_and_gzip(tmp_path: Path) -> None:
+def test_json_lines_json_csv_and_gzip_are_read(tmp_path: Path) -> None:
     rows = [{"text": "one", "n": 1}, {"text": "two", "n": 2}]
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     (tmp_path / "a.jsonl").write_text(lines)
@@ -67,7 +67,7 @@ def test_json_lines_json_csv_and_gzip(tmp_path: Path) -> None:
         assert [text for _, text in read(data(files=name), tmp_path)] == ["one", "two"], name
 
 
-def test_saved_data_sets(tmp_path: Path) -> None:
+def test_saved_data_sets_are_read(tmp_path: Path) -> None:
     import datasets
 
     one = datasets.Dataset.from_dict({"text": ["one", "two"]})
@@ -77,18 +77,18 @@ def test_saved_data_sets(tmp_path: Path) -> None:
     )
     assert [text for _, text in read(data(files="plain"), tmp_path)] == ["one", "two"]
     assert [text for _, text in read(data(files="several", split="test"), tmp_path)] == ["two"]
-    with pytest.raises(DataError, match="no split 'dev'; there is 'train', 'test'"):
+    with pytest.raises(DataError, match="no split 'dev'; splits: 'train', 'test'"):
         read(data(files="several", split="dev"), tmp_path)
 
 
-def test_templates_and_limits(tmp_path: Path) -> None:
+def test_template_and_limit_are_applied(tmp_path: Path) -> None:
     parquet(tmp_path / "qa.parquet", ["q1", None, "q3"], answer=["a{text}", None, None])
     spec = data(files="qa.parquet", template="Q: {text}\nA: {answer}\n")
     assert [text for _, text in read(spec, tmp_path)] == ["Q: q1\nA: a{text}\n", "Q: q3\nA: \n"]
     assert [text for _, text in read(data(files="qa.parquet", field="text", limit=1), tmp_path)] == ["q1"]
 
 
-def test_globs_lists_and_names_that_look_like_patterns(tmp_path: Path) -> None:
+def test_globs_lists_and_names_with_pattern_characters_are_read(tmp_path: Path) -> None:
     parquet(tmp_path / "x" / "part[1].parquet", ["bracket"])
     parquet(tmp_path / "x" / "part1.parquet", ["plain"])
     parquet(tmp_path / "y" / ".hidden.parquet", ["hidden"])
@@ -99,7 +99,7 @@ def test_globs_lists_and_names_that_look_like_patterns(tmp_path: Path) -> None:
     assert [text for _, text in read(data(files=["y", "x", "y/deep/z.parquet"]), tmp_path)] == ["deep", "plain", "bracket"]
 
 
-def test_the_fingerprint_follows_content_and_choices(tmp_path: Path) -> None:
+def test_fingerprint_changes_with_content_and_options(tmp_path: Path) -> None:
     parquet(tmp_path / "data" / "a.parquet", ["one"])
     first = data().fingerprint(tmp_path)
     assert data().fingerprint(tmp_path) == first
@@ -113,15 +113,15 @@ def test_the_fingerprint_follows_content_and_choices(tmp_path: Path) -> None:
     ("fields", "said"),
     [
         ({"files": "missing.parquet"}, "file or directory not found"),
-        ({"files": "none/*.parquet"}, "nothing here ends in"),
-        ({"files": "notes.txt"}, "a file of this kind cannot be read"),
-        ({"files": "a.parquet", "field": "body"}, "a.parquet: row 1: no column 'body'; there is 'text', 'n'"),
+        ({"files": "none/*.parquet"}, "no file with a suffix of"),
+        ({"files": "notes.txt"}, "unsupported format"),
+        ({"files": "a.parquet", "field": "body"}, "a.parquet: row 1: no column 'body'; columns: 'text', 'n'"),
         ({"files": "a.parquet", "field": "n"}, "column 'n' holds int, not text"),
         ({"files": "broken.parquet"}, "broken.parquet cannot be read: .*Parquet"),
         ({"files": "broken.jsonl"}, "broken.jsonl cannot be read: .*JSON"),
     ],
 )
-def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, fields: dict[str, Any], said: str) -> None:
+def test_errors_name_the_source(tmp_path: Path, fields: dict[str, Any], said: str) -> None:
     parquet(tmp_path / "a.parquet", ["one"], n=[1])
     (tmp_path / "notes.txt").write_text("text")
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 this is none")
@@ -134,17 +134,17 @@ def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, fields: dict[str, 
     ("fields", "said"),
     [
         ({"files": "a", "repository": "b/c"}, "either `files` or a `repository`"),
-        ({"subset": "x"}, "only a `repository` has it"),
-        ({"template": "no column"}, "no column in braces"),
+        ({"subset": "x"}, "applies to a `repository` only"),
+        ({"template": "no column"}, "must contain a column in braces"),
     ],
 )
-def test_contradictions_are_refused_when_the_spec_is_read(tmp_path: Path, fields: dict[str, Any], said: str) -> None:
+def test_contradictions_are_rejected_when_the_spec_is_read(tmp_path: Path, fields: dict[str, Any], said: str) -> None:
     (tmp_path / "gpt.json").write_text(json.dumps({"model": {}, "data": {"name": "datasets", **fields}}))
     with pytest.raises(gptkit.SpecError, match=said):
         gptkit.open_spec(tmp_path / "gpt.json")
 
 
-def test_the_hub_is_asked_for_what_the_spec_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hub_receives_the_options_of_the_spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
     import huggingface_hub
 
@@ -166,13 +166,13 @@ def test_the_hub_is_asked_for_what_the_spec_says(tmp_path: Path, monkeypatch: py
         (("some/stories", "en"), {"split": "test", "revision": "v2", "streaming": True}),
         ("some/stories", {"revision": "v2", "timeout": 20}),
     ]
-    # A commit stands for itself: the same documents, and nobody is asked.
+    # A commit needs no request to the Hub.
     by_commit = data(repository="some/stories", subset="en", split="test", revision="c" * 40, field="story", limit=2)
     assert by_commit.fingerprint(tmp_path) == by_name
     assert len(asked) == 2
 
 
-def test_a_hub_that_cannot_be_reached_is_an_error_with_a_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_unreachable_hub_is_an_error_with_a_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import datasets
     import huggingface_hub
 
@@ -189,7 +189,7 @@ def test_a_hub_that_cannot_be_reached_is_an_error_with_a_remedy(monkeypatch: pyt
     assert rows.hub_commit
 
 
-def test_a_training_reads_it(tmp_path: Path) -> None:
+def test_training_reads_the_corpus(tmp_path: Path) -> None:
     parquet(tmp_path / "data" / "a.parquet", [f"story {i}: once upon a time there was a text. " * 3 for i in range(20)])
     (tmp_path / "gpt.yaml").write_text(
         """

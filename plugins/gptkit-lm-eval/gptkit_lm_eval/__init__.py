@@ -1,4 +1,4 @@
-"""gptkit's runs as models of EleutherAI's language model evaluation harness."""
+"""gptkit runs as models of EleutherAI's language model evaluation harness."""
 
 from gptkit_lm_eval.model import GptkitLM
 

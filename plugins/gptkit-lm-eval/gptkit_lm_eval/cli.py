@@ -1,4 +1,4 @@
-"""The harness' command line, extended by gptkit runs."""
+"""Command line of the harness, extended by gptkit runs."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ _SAMPLERS = {
     "top_p": ("top-p", "p"),
     "min_p": ("min-p", "p"),
 }
-"""What the harness calls a number, in the order in which it is applied: the sampler, and its field."""
+"""Options of the harness, in the order in which they are applied: the sampler and its field."""
 
 
 @register_model("gptkit")
@@ -46,12 +46,12 @@ class GptkitLM(TemplateLM):
 
     Args:
         run: the run, or its directory.
-        step: which checkpoint; the newest by default.
-        device: where the model is put: auto, cpu, cuda or mps. A run that is given stays where it is.
+        step: step of the checkpoint; the newest by default.
+        device: auto, cpu, cuda or mps; ignored for a `gptkit.Run`, which keeps its device.
         batch_size: number of texts per batch; 8 if it is not a number.
-        max_length: the longest sequence, in tokens; the context length by default.
-        max_gen_toks: how many tokens to write where a task does not say.
-        seed: of tasks that sample.
+        max_length: maximum sequence length in tokens; the context length by default.
+        max_gen_toks: maximum number of generated tokens for tasks that do not set it.
+        seed: random seed of tasks that sample.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class GptkitLM(TemplateLM):
         self.max_length = min(max_length or self.model.context_length, self.model.context_length)
         self.max_gen_toks = max_gen_toks
         self.seed = seed
-        # Padding after a text changes nothing before it, unless positions depend on the length of all.
+        # Right padding has no effect on a text, unless positions depend on the length of the row.
         self._pads = not any(layer.position.depends_on_length for layer in self.model.spec.layer_specs())
 
     # -- tokens ----------------------------------------------------------------------------------------------------
@@ -88,7 +88,7 @@ class GptkitLM(TemplateLM):
         if found is None:
             raise GptkitError(
                 "a text without context cannot be scored: the tokenizer has neither a start nor an end token",
-                hint="Give the tokenizer one before training, or choose tasks whose texts have a context.",
+                hint="Set one in the tokenizer's spec before training, or choose tasks whose texts have a context.",
             )
         return found
 
@@ -106,14 +106,14 @@ class GptkitLM(TemplateLM):
         return ids if start is None or add_special_tokens is False else [start, *ids]
 
     def get_model_info(self) -> dict[str, Any]:
-        """What the harness keeps with its results."""
+        """Return the description that the harness stores with its results."""
         return {
             "run": str(self.run.directory),
             "step": self.run.step,
             "model_num_parameters": sum(parameter.numel() for parameter in self.model.parameters()),
         }
 
-    # -- what the harness asks -------------------------------------------------------------------------------------
+    # -- interface of the harness ----------------------------------------------------------------------------------
 
     def _loglikelihood_tokens(
         self, requests: list[tuple[tuple[str, str], list[int], list[int]]], disable_tqdm: bool = False, **kwargs: Any
@@ -160,10 +160,10 @@ class GptkitLM(TemplateLM):
     def _loses(self, text: str, ids: Sequence[int]) -> bool:
         return not self._tokens.lossless and self._tokens.decode(ids) != text
 
-    # -- the work --------------------------------------------------------------------------------------------------
+    # -- implementation --------------------------------------------------------------------------------------------
 
     def _whole(self, parts: Sequence[Sequence[Window]], disable_tqdm: bool) -> list[tuple[float, bool]]:
-        """For each text, the sum over its windows, and whether all of them are what the model would have written."""
+        """Return for each text the sum over its windows, and whether greedy decoding gives all of them."""
         scores = self._score([window for text in parts for window in text], disable_tqdm)
         found, at = [], 0
         for text in parts:
@@ -174,7 +174,7 @@ class GptkitLM(TemplateLM):
 
     @torch.inference_mode()
     def _score(self, found: Sequence[Window], disable_tqdm: bool) -> list[tuple[float, bool]]:
-        """ln P of each window's second part after its first, and whether greedy writing would give it."""
+        """Return ln P of each window's second part given its first, and whether greedy decoding gives it."""
         results: dict[int, tuple[float, bool]] = {}
         lengths = [len(context) + len(rest) - 1 for context, rest in found]
         order = sorted(range(len(found)), key=lambda i: -lengths[i])
@@ -206,7 +206,7 @@ class GptkitLM(TemplateLM):
     def _write(self, prompts: Sequence[str], how: Mapping[str, Any]) -> list[str]:
         n_new = next((int(how[name]) for name in _LENGTHS if how.get(name) is not None), self.max_gen_toks)
         stop = how.get("until") or ()
-        # Room for what is written, but never less than half of the context for the prompt: there the window slides.
+        # Reserve room for generated tokens, but at least half of the context for the prompt; then the context slides.
         keep = max(1, self.max_length - n_new, self.max_length // 2)
         ids = [(self.tok_encode(prompt) or [self.prefix_token_id])[-keep:] for prompt in prompts]
         results = gptkit.generate(
@@ -224,7 +224,7 @@ class GptkitLM(TemplateLM):
 
 
 def _chain(how: Mapping[str, Any]) -> list[SamplerSpec]:
-    """The samplers that the harness' words stand for."""
+    """Return the samplers for options of the harness."""
     unknown = sorted(set(how) - {*_LENGTHS, *_SAMPLERS, "until", "do_sample"})
     if unknown:
         _warn_once(", ".join(unknown))

@@ -1,4 +1,4 @@
-"""Texts that are longer than a context, cut into what one call of the model can read."""
+"""Division of long texts into windows that fit one forward pass."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from collections.abc import Iterator, Sequence
 __all__ = ["Window", "rolling", "windows"]
 
 Window = tuple[list[int], list[int]]
-"""What is read first, and what is scored: together at most one token more than the context holds."""
+"""Tokens of the context, and tokens to score: together at most one token more than the context length."""
 
 
 def windows(context: Sequence[int], continuation: Sequence[int], limit: int) -> Iterator[Window]:
-    """The continuation, scored once, each part with as much before it as fits.
+    """Yield windows that score every token of the continuation once, each with as many preceding tokens as fit.
 
     Args:
-        context: at least one token.
+        context: the tokens before the continuation, at least one.
+        continuation: the tokens to score.
         limit: the context length.
     """
     before, left = list(context), list(continuation)
@@ -26,5 +27,5 @@ def windows(context: Sequence[int], continuation: Sequence[int], limit: int) -> 
 
 
 def rolling(tokens: Sequence[int], prefix: int, limit: int) -> Iterator[Window]:
-    """A whole text, every token scored once; the last part is read with a full context before it."""
+    """Yield windows that score every token of a text once; the last one has a full context."""
     return windows([prefix], tokens, limit)

@@ -1,4 +1,4 @@
-"""Numbers against the model's own, one text at a time, and a whole evaluation by the harness; no network."""
+"""Scores against those of the model for single texts, and an evaluation by the harness, without network."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def ask(kind: str, *arguments: tuple[Any, ...]) -> list[Instance]:
 
 @torch.no_grad()
 def alone(run: gptkit.Run, ids: list[int], n: int) -> tuple[float, bool]:
-    """The last n tokens after the rest, in one unpadded call."""
+    """Score the last n tokens given the rest in one unpadded call."""
     logits = run.model(torch.tensor([ids[:-1]])).logits[0, -n:]
     scores = logits.log_softmax(-1)[range(n), ids[-n:]]
     return float(scores.sum()), logits.argmax(-1).tolist() == ids[-n:]
@@ -73,7 +73,7 @@ def test_a_text_that_tokens_lose_has_no_score(tmp_path: Path, caplog: pytest.Log
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, "auto"])
-def test_continuations_are_scored_as_the_model_scores_them(run: gptkit.Run, batch_size: int | str) -> None:
+def test_scores_of_continuations_equal_those_of_the_model(run: gptkit.Run, batch_size: int | str) -> None:
     lm = GptkitLM(run, batch_size=batch_size)
     found = lm.loglikelihood(ask("loglikelihood", *PAIRS), disable_tqdm=True)
     for (context, continuation), (score, greedy) in zip(PAIRS, found, strict=True):
@@ -82,10 +82,10 @@ def test_continuations_are_scored_as_the_model_scores_them(run: gptkit.Run, batc
         expected, most_likely = alone(run, whole, n)
         assert score == pytest.approx(expected, abs=1e-4)
         assert greedy == most_likely
-    assert {greedy for _, greedy in found} == {True, False}, "both answers are to be tested"
+    assert {greedy for _, greedy in found} == {True, False}, "both answers must occur"
 
 
-def test_greedy_equals_the_models_greedy_tokens(run: gptkit.Run) -> None:
+def test_is_greedy_equals_greedy_decoding(run: gptkit.Run) -> None:
     lm = GptkitLM(run)
     written = run.generate("the cat", sampler=["greedy"], max_new_tokens=5)
     ((_, greedy),) = lm._loglikelihood_tokens(
@@ -94,7 +94,7 @@ def test_greedy_equals_the_models_greedy_tokens(run: gptkit.Run) -> None:
     assert greedy
 
 
-def test_without_context_a_text_begins_after_the_end_token(run: gptkit.Run) -> None:
+def test_text_without_context_follows_the_end_token(run: gptkit.Run) -> None:
     lm = GptkitLM(run)
     end = run.tokenizer.end_id
     assert end is not None
@@ -106,7 +106,7 @@ def test_without_context_a_text_begins_after_the_end_token(run: gptkit.Run) -> N
     assert rolled == pytest.approx(expected, abs=1e-4)
 
 
-def test_long_texts_are_read_in_windows(run: gptkit.Run) -> None:
+def test_long_texts_are_scored_in_windows(run: gptkit.Run) -> None:
     lm = GptkitLM(run)
     text = TEXT + TEXT.upper()
     ids = [run.tokenizer.end_id, *run.tokenizer.encode(text)]
@@ -143,7 +143,7 @@ def test_positions_that_depend_on_the_length_are_not_padded(tmp_path: Path) -> N
         assert score == pytest.approx(alone(run, whole, n)[0], abs=1e-4)
 
 
-def test_start_tokens_open_every_text(tmp_path: Path) -> None:
+def test_every_text_begins_with_the_start_token(tmp_path: Path) -> None:
     run = train(tmp_path, tokenizer='{name: byte, start_token: "<|start|>"}')
     lm, start = GptkitLM(run), run.tokenizer.start_id
     assert start is not None
@@ -155,7 +155,7 @@ def test_start_tokens_open_every_text(tmp_path: Path) -> None:
     assert rolled == pytest.approx(alone(run, ids, 7)[0], abs=1e-4)
 
 
-def test_texts_are_written_greedily_to_their_stop(run: gptkit.Run) -> None:
+def test_texts_are_generated_greedily_to_their_stop(run: gptkit.Run) -> None:
     lm = GptkitLM(run, batch_size=2)
     prompts = ["the cat sat on the mat and", "one two", "the dog lay on", "the cat"]
     hows = [
@@ -171,7 +171,7 @@ def test_texts_are_written_greedily_to_their_stop(run: gptkit.Run) -> None:
         assert text == expected
 
 
-def test_sampling_follows_the_words_of_the_harness(run: gptkit.Run) -> None:
+def test_sampling_follows_the_options_of_the_harness(run: gptkit.Run) -> None:
     lm = GptkitLM(run)
 
     def write(prompt: str, **how: Any) -> str:
@@ -187,7 +187,7 @@ def test_sampling_follows_the_words_of_the_harness(run: gptkit.Run) -> None:
     assert write("one", temperature=50.0) == hot, "the same seed gives the same text"
 
 
-def test_a_prompt_longer_than_the_context_keeps_its_end(run: gptkit.Run) -> None:
+def test_prompt_longer_than_the_context_keeps_its_end(run: gptkit.Run) -> None:
     (text,) = GptkitLM(run).generate_until(ask("generate_until", (TEXT * 3, {"max_gen_toks": 4})), disable_tqdm=True)
     ids = run.tokenizer.encode(TEXT * 3)[-(CONTEXT - 4) :]
     (expected,) = gptkit.generate(run.model, run.tokenizer, [ids], sampler=[_greedy()], max_new_tokens=4)
@@ -198,7 +198,7 @@ def _greedy() -> Any:
     return gptkit.default_registry().component("sampler", "greedy").model_validate({"name": "greedy"})
 
 
-def test_a_tokenizer_without_special_tokens_needs_a_context(tmp_path: Path) -> None:
+def test_tokenizer_without_special_tokens_requires_a_context(tmp_path: Path) -> None:
     run = train(tmp_path, tokenizer="{name: byte, end_token: null}")
     lm = GptkitLM(run)
     assert lm.loglikelihood(ask("loglikelihood", ("a", " b")), disable_tqdm=True)
@@ -206,7 +206,7 @@ def test_a_tokenizer_without_special_tokens_needs_a_context(tmp_path: Path) -> N
         lm.loglikelihood(ask("loglikelihood", ("", "a b")), disable_tqdm=True)
 
 
-def test_the_harness_evaluates_a_run(run: gptkit.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_harness_evaluates_a_run(run: gptkit.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
     import lm_eval
     from lm_eval.tasks import TaskManager

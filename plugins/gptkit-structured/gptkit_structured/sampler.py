@@ -28,11 +28,11 @@ _log = logging.getLogger("gptkit")
 
 
 class StructuredSpec(SamplerSpec):
-    """Leaves only tokens with which the text can still fit a JSON schema, a regular expression or a grammar.
+    """Exclude tokens with which the text cannot conform to a JSON schema, a regular expression or a grammar.
 
     Formula:
-        logits[v] ← −∞ unless some text that fits begins with what was written after the prompt and v
-        logits[end] stays exactly where what was written fits as it is
+        logits[v] ← −∞ unless the generated text followed by v is a prefix of a conforming text
+        logits[end] is kept if and only if the generated text conforms
 
     Shapes:
         (B, V) → (B, V)
@@ -44,13 +44,13 @@ class StructuredSpec(SamplerSpec):
 
     name: Literal["structured"] = "structured"
     regex: str | None = Field(
-        None, description="A regular expression for the whole text, in Rust's syntax; no look-around, no back references."
+        None, description="Regular expression for the whole text, in Rust's syntax, without look-around and back references."
     )
     json_schema: dict[str, Any] | None = Field(
-        None, description="A JSON schema, as data. Where nothing is given it is the empty one: any JSON."
+        None, description="JSON schema, as data. Without any constraint, the empty schema is used: any JSON."
     )
-    grammar: str | None = Field(None, description="A grammar in llguidance's form of Lark, beginning at `start`.")
-    whitespace: bool = Field(True, description="Allow white space between the parts of JSON.")
+    grammar: str | None = Field(None, description="Grammar in llguidance's variant of Lark, with the start rule `start`.")
+    whitespace: bool = Field(True, description="Allow whitespace between the parts of JSON.")
 
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = (
         {"regex": "[a-z]+( [a-z]+)*"},
@@ -64,15 +64,15 @@ class StructuredSpec(SamplerSpec):
 
         given = [field for field in ("regex", "json_schema", "grammar") if getattr(self, field) is not None]
         if len(given) > 1:
-            fail(f"{' and '.join(given)} cannot be followed at once; leave one", (given[1],), getattr(self, given[1]))
+            fail(f"{' and '.join(given)} exclude each other; remove one", (given[1],), getattr(self, given[1]))
         message = LLMatcher.validate_grammar(self.compiled())
         if message and not message.startswith("WARNING"):
             field = given[0] if given else "json_schema"
-            fail(f"cannot be followed: {_first_lines(message)}", (field,), getattr(self, field))
+            fail(f"is not supported: {_first_lines(message)}", (field,), getattr(self, field))
         return self
 
     def compiled(self) -> str:
-        """What llguidance is given."""
+        """Return the grammar for llguidance."""
         from llguidance import LLMatcher
 
         if self.grammar is not None:
@@ -91,17 +91,17 @@ class StructuredSpec(SamplerSpec):
         end_id = tokenizer.end_id
         if end_id is None or end_id >= context.vocab_size:
             raise GptkitError(
-                "sampler 'structured' needs a tokenizer with an end token, to end the text where it is complete",
-                hint="Give the tokenizer one before training, or choose one that has it.",
+                "sampler 'structured' requires a tokenizer with an end token, to end a complete text",
+                hint="Set `end_token` in the tokenizer's spec before training.",
             )
         matcher = LLMatcher(vocabulary(tokenizer, end_id, context.vocab_size), self.compiled(), log_level=0)
         if matcher.is_error():
-            raise GptkitError(f"sampler 'structured' cannot follow its grammar: {_first_lines(matcher.get_error())}")
+            raise GptkitError(f"sampler 'structured' does not support its grammar: {_first_lines(matcher.get_error())}")
         return Structured([_Row(matcher.deep_copy()) for _ in range(context.batch)], end_id, context.vocab_size)
 
 
 class _Row:
-    """How far one text has come. `n_seen` counts the tokens of its history, the prompt's included, that were read."""
+    """State of one text. `n_seen` is the number of tokens of its history, including the prompt, that were processed."""
 
     def __init__(self, matcher: LLMatcher) -> None:
         self.matcher = matcher
@@ -124,13 +124,13 @@ class _Row:
                 self.ended = True
             elif self.matcher.try_consume_tokens([token]) != 1:
                 self.lost = True
-                reason = self.matcher.get_error() or "every token that would fit was ruled out by other samplers"
+                reason = self.matcher.get_error() or "other samplers exclude every conforming token"
                 _log.warning("sampler 'structured': a text continues without structure: %s", _first_lines(reason))
         self.n_seen = len(history)
 
 
 class Structured(Sampler):
-    """The runtime part: a matcher for each row, fed with what the row's history has grown by."""
+    """Runtime part of `StructuredSpec`: one matcher per row, which receives the new tokens of the row."""
 
     def __init__(self, rows: list[_Row], end_id: int, vocab_size: int) -> None:
         self._rows = rows
@@ -158,7 +158,7 @@ class Structured(Sampler):
 
 
 def _first_lines(message: str) -> str:
-    """The message without the drawing below it."""
+    """Return the message without the diagram below it."""
     return " ".join(line.strip() for line in message.strip().splitlines()[:4] if line.strip(" ^|"))
 
 

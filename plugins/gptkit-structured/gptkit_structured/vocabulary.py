@@ -1,4 +1,4 @@
-"""A tokenizer as llguidance sees it: the bytes of every token."""
+"""Adapter of tokenizers for llguidance: the bytes of every token."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _made: WeakKeyDictionary[Tokenizer, dict[int, LLTokenizer]] = WeakKeyDictionary(
 
 
 class _Tokens:
-    """What llguidance asks of a tokenizer.
+    """Interface of a tokenizer for llguidance.
 
     Attributes:
-        tokens: for each id its bytes, none for an id that means nothing.
-        special_token_ids: ids that no text is spelled with.
+        tokens: the bytes of each id, empty for an unused id.
+        special_token_ids: ids that no text is encoded with.
     """
 
     def __init__(self, tokenizer: Tokenizer, end_id: int, vocab_size: int) -> None:
@@ -36,7 +36,7 @@ class _Tokens:
 
 
 def vocabulary(tokenizer: Tokenizer, end_id: int, vocab_size: int) -> LLTokenizer:
-    """The tokenizer for llguidance, made once: for a large vocabulary that takes a good part of a second."""
+    """Return the tokenizer for llguidance; cached, since construction is slow for a large vocabulary."""
     from llguidance import LLTokenizer, TokenizerWrapper
 
     by_size = _made.setdefault(tokenizer, {})

@@ -1,4 +1,4 @@
-"""Models that have learned nothing write what fits, and end exactly where it may end."""
+"""Output of random models conforms to the constraint and ends where the constraint allows it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def build(tokens: Tokenizer, batch: int = 1, **fields: Any) -> Sampler:
 
 
 def write(sampler: Sampler, tokens: Tokenizer, seed: int, limit: int = 400) -> Iterator[tuple[list[int], set[int]]]:
-    """What a model of random logits writes after a prompt: the ids so far, and the ids that are allowed next."""
+    """Yield the ids that a model of random logits generates after a prompt, and the ids that are allowed next."""
     generator = torch.Generator().manual_seed(seed)
     prompt, ids = tokens.encode("a prompt {"), []
     for _ in range(limit):
@@ -111,7 +111,7 @@ def test_any_json_without_fields() -> None:
     assert {chr(token) for token in allowed} == set('{["-0123456789tfn')
 
 
-def test_special_tokens_and_ids_without_meaning_are_never_written() -> None:
+def test_special_tokens_and_unused_ids_are_never_generated() -> None:
     spec = gptkit.default_registry().component("tokenizer", "byte").model_validate({"special_tokens": ["<|user|>"]})
     assert isinstance(spec, TokenizerSpec)
     tokens = spec.fit(iter(()))
@@ -122,7 +122,7 @@ def test_special_tokens_and_ids_without_meaning_are_never_written() -> None:
     assert ord("<") in allowed
 
 
-def test_rows_go_their_own_ways_and_leave_the_batch() -> None:
+def test_rows_are_independent_and_can_be_removed() -> None:
     tokens = tokenizer("byte")
     sampler = build(tokens, 3, regex="ax|by|cz")
     logits = torch.zeros(3, tokens.vocab_size)
@@ -154,12 +154,12 @@ def test_row_that_cannot_conform_continues_with_a_warning(caplog: pytest.LogCapt
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"regex": "a(b"}, r"regex: cannot be followed: .*unclosed group"),
+        ({"regex": "a(b"}, r"regex: is not supported: .*unclosed group"),
         ({"regex": "(?=a)b"}, r"regex: .*look-around"),
-        ({"json_schema": {"type": "objekt"}}, r"json_schema: cannot be followed: Invalid type: objekt"),
+        ({"json_schema": {"type": "objekt"}}, r"json_schema: is not supported: Invalid type: objekt"),
         ({"json_schema": {"type": "array", "uniqueItems": True}}, r"Unimplemented keys: \[\"uniqueItems\"\]"),
         ({"grammar": "start: foo\n"}, r"grammar: .*unknown name: \"foo\""),
-        ({"regex": "a", "grammar": 'start: "a"'}, "regex and grammar cannot be followed at once"),
+        ({"regex": "a", "grammar": 'start: "a"'}, "regex and grammar exclude each other"),
     ],
 )
 def test_unsupported_constraints_are_reported_when_the_spec_is_read(
@@ -172,7 +172,7 @@ def test_unsupported_constraints_are_reported_when_the_spec_is_read(
     assert caught.value.problems[0].line == 1
 
 
-def test_it_says_what_it_needs() -> None:
+def test_missing_requirements_are_reported() -> None:
     with pytest.raises(gptkit.GptkitError, match="requires a tokenizer"):
         structured().build(SamplerContext(10))
     spec = gptkit.default_registry().component("tokenizer", "byte").model_validate({"end_token": None})
@@ -181,7 +181,7 @@ def test_it_says_what_it_needs() -> None:
         structured().build(SamplerContext(256, 1, spec.fit(iter(()))))
 
 
-def test_a_run_writes_what_fits(tmp_path: Path) -> None:
+def test_output_of_a_run_conforms(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text(CORPUS * 30, encoding="utf-8")
     (tmp_path / "gpt.yaml").write_text(
         """

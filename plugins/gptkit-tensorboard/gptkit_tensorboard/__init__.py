@@ -1,1 +1,1 @@
-"""A tracker that writes TensorBoard's event files."""
+"""Tracker that writes TensorBoard's event files."""

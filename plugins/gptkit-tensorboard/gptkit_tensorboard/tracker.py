@@ -19,7 +19,7 @@ __all__ = ["TensorBoardSpec", "TensorBoardTracker"]
 
 
 class TensorBoardSpec(TrackerSpec):
-    """Writes TensorBoard's event files: numbers, samples and the spec; shown by ``tensorboard --logdir runs``.
+    """TensorBoard's event files with metrics, samples and the spec; shown by ``tensorboard --logdir runs``.
 
     Notes:
         Training and validation loss share a chart, every other metric has its own. After a resume the curves continue
@@ -27,23 +27,25 @@ class TensorBoardSpec(TrackerSpec):
     """
 
     name: Literal["tensorboard"] = "tensorboard"
-    directory: str = Field("tensorboard", min_length=1, description="Where the files go; relative to the run's directory.")
+    directory: str = Field(
+        "tensorboard", min_length=1, description="Directory of the event files, relative to the run directory."
+    )
     samples: bool = Field(True, description="Record the samples generated during training.")
-    flush_seconds: int = Field(10, ge=1, description="How long numbers may wait before they are on disk.")
+    flush_seconds: int = Field(10, ge=1, description="Maximum number of seconds before metrics are written to disk.")
 
     def build(self) -> Tracker:
         return TensorBoardTracker(self)
 
 
 class TensorBoardTracker(Tracker):
-    """The runtime part of `TensorBoardSpec`."""
+    """Runtime part of `TensorBoardSpec`."""
 
     def __init__(self, spec: TensorBoardSpec) -> None:
         self.spec = spec
         self._writer: SummaryWriter | None = None
 
     def on_start(self, start: TrainingStart) -> None:
-        # Imported here: it takes a second, which no other command is to wait for.
+        # Imported where it is used, since the import takes a second.
         from torch.utils.tensorboard import SummaryWriter
 
         directory: Path = start.directory / self.spec.directory
@@ -68,7 +70,7 @@ class TensorBoardTracker(Tracker):
 
 
 def _tag(name: str) -> str:
-    """TensorBoard groups charts by the part before the slash: ``loss/validation`` is shown next to ``loss/training``."""
+    """Return the tag of a metric. TensorBoard groups charts by the part before the slash: ``loss/validation``."""
     if name == "loss":
         return "loss/training"
     if name.startswith("validation_"):
@@ -77,7 +79,7 @@ def _tag(name: str) -> str:
 
 
 def _fenced(text: str, language: str = "") -> str:
-    """Text that Markdown shows as it is, whatever it holds."""
+    """Return Markdown that shows the text unchanged."""
     runs = [len(run) for run in "".join(c if c == "`" else " " for c in text).split()]
     fence = "`" * max(3, *(length + 1 for length in [0, *runs]))
     return f"{fence}{language}\n{text}\n{fence}"

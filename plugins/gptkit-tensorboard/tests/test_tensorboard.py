@@ -1,4 +1,4 @@
-"""What the tracker writes is read back with TensorBoard's own reader."""
+"""Event files of the tracker, read with TensorBoard's reader."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def text(events: EventAccumulator, tag: str) -> list[tuple[int, str]]:
     return [(e.step, e.tensor_proto.string_val[0].decode()) for e in events.Tensors(f"{tag}/text_summary")]
 
 
-def test_numbers_samples_and_spec_come_back(tmp_path: Path) -> None:
+def test_metrics_samples_and_spec_are_read_back(tmp_path: Path) -> None:
     written = tracker()
     written.on_start(start(tmp_path))
     written.on_metrics(1, {"loss": 4.5, "learning_rate": 0.25})
@@ -57,7 +57,7 @@ def test_numbers_samples_and_spec_come_back(tmp_path: Path) -> None:
     assert json.loads(spec.removeprefix("```json\n").removesuffix("\n```")) == {"model": {"d_model": 8}, "name": "naïve"}
 
 
-def test_a_resumed_training_replaces_what_came_after_its_checkpoint(tmp_path: Path) -> None:
+def test_resumed_training_hides_steps_after_its_checkpoint(tmp_path: Path) -> None:
     first = tracker()
     first.on_start(start(tmp_path))
     for step in (1, 2, 3, 4):
@@ -89,7 +89,7 @@ def test_nothing_is_written_before_the_start_or_after_the_end(tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_training_fills_it(tmp_path: Path) -> None:
+def test_training_writes_event_files(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "text.txt").write_text("once upon a time there was a text. " * 60, encoding="utf-8")
     (tmp_path / "gpt.yaml").write_text(
