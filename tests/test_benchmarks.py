@@ -8,7 +8,7 @@ from benchmarks.assembled_vs_handwritten import assembled, copy_weights
 from benchmarks.handwritten import HandwrittenGPT2
 
 
-def test_the_assembled_and_the_handwritten_model_agree() -> None:
+def test_assembled_and_handwritten_model_agree() -> None:
     ours = assembled(2, 32, d_model=24, n_heads=3, vocab=40)
     theirs = HandwrittenGPT2(40, 32, 24, 2, 3)
     generator = torch.Generator().manual_seed(0)

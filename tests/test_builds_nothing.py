@@ -28,14 +28,14 @@ class Heir(Forgetful):
 
 
 @pytest.mark.parametrize(("part", "norm"), [("norm", Forgetful()), ("final_norm", Forgetful()), ("norm", Heir())])
-def test_it_is_named(part: str, norm: NormSpec) -> None:
+def test_component_whose_build_returns_none_is_named(part: str, norm: NormSpec) -> None:
     sizes = {"d_model": 8, "n_layers": 1, "context_length": 8, "attention": {"name": "multi-head", "n_heads": 2}}
     spec = ModelSpec.model_validate({**sizes, part: norm})
     with pytest.raises(RegistryError, match=rf"norm '{norm.name}': .*Forgetful\.build returned None"):
         GPT(spec, 7, device="meta")
 
 
-def test_build_still_looks_as_it_was_written() -> None:
+def test_build_keeps_its_signature_and_docstring() -> None:
     assert list(inspect.signature(Forgetful.build).parameters) == ["self", "context", "dim"]
     assert Forgetful.build.__doc__ == "Builds."
     assert inspect.isabstract(NormSpec)

@@ -39,13 +39,13 @@ def cycles(imports: dict[str, set[str]]) -> list[list[str]]:
     return [group for group in groups if len(group) > 1]
 
 
-def test_the_search_finds_cycles() -> None:
+def test_cycles_are_found() -> None:
     imports = {"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set(), "e": {"a"}}
     assert cycles(imports) == [["b", "c"]]
     assert cycles({"a": {"b"}, "b": set()}) == []
 
 
-def test_no_modules_import_each_other() -> None:
+def test_modules_have_no_import_cycles() -> None:
     found = graph()
     assert cycles({module: found.find_modules_directly_imported_by(module) for module in found.modules}) == []
 

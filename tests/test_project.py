@@ -68,7 +68,7 @@ def test_constraints_name_no_host() -> None:
     assert not re.search(r"://|--hash|--index|--find-links|^-", text, re.MULTILINE)
 
 
-def test_no_file_names_a_machines_directories() -> None:
+def test_no_file_contains_paths_of_a_machine() -> None:
     # Put together here, so that this file passes its own test.
     directories = ["/wo" + "rk/", "/ro" + "ot/", "/ho" + r"me/\w", "/Us" + "ers/", "/op" + "t/", r"C:\\Us" + "ers"]
     pattern = re.compile(rf"(?<![\w.$}}/])(?:{'|'.join(directories)})")
@@ -98,7 +98,7 @@ def test_plugins_import_public_names_only() -> None:
     assert not found
 
 
-def test_the_one_command_runs_anywhere() -> None:
+def test_ci_script_runs_from_any_directory() -> None:
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
     assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
@@ -110,7 +110,7 @@ def test_make_help_lists_the_targets(target: str) -> None:
     assert re.search(rf"^  {target} +\w", text, re.MULTILINE)
 
 
-def test_the_readmes_table_lists_what_is_built_in() -> None:
+def test_readme_table_lists_built_in_components() -> None:
     from gptkit.core.registry import Registry, default_registry
 
     registry: Registry = default_registry()

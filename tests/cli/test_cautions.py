@@ -13,7 +13,7 @@ import torch
 from tests.cli.conftest import SPEC, Call
 
 
-def test_a_warmup_longer_than_the_training(call: Call, project: Path) -> None:
+def test_warmup_longer_than_the_training_is_warned_of(call: Call, project: Path) -> None:
     long = ["--set", "training.schedule={name: cosine, warmup_steps: 300}"]
     for command in (["check", "mini.yaml"], ["train", "mini.yaml", "run", "-q"]):
         said = call(*command, *long).stderr
@@ -30,7 +30,7 @@ def test_records_that_are_read_as_a_text(call: Call, project: Path, name: str) -
     assert "data.path" not in call("check", "mini.yaml", "--set", f"data={{name: jsonl, path: {name}}}").stderr
 
 
-def test_a_corpus_with_a_separator_that_is_not_set(call: Call, project: Path) -> None:
+def test_corpus_with_a_likely_separator_is_warned_of(call: Call, project: Path) -> None:
     Path("corpus.txt").write_text("the cat sat\n<|endoftext|>\non a mat " * 50)
     said = call("train", "mini.yaml", "run", "-q").stderr
     assert said.count("corpus.txt contains <|endoftext|>, which is learnt as ordinary characters") == 1
@@ -39,13 +39,13 @@ def test_a_corpus_with_a_separator_that_is_not_set(call: Call, project: Path) ->
     assert "ordinary characters" not in said
 
 
-def test_a_home_directory_that_does_not_exist(call: Call, project: Path) -> None:
+def test_missing_home_directory_is_reported(call: Call, project: Path) -> None:
     said = call("train", "mini.yaml", "run", "--set", "data.path=~nobodyhere/corpus.txt", code=2).stderr
     assert "no home directory for ~nobodyhere" in said
     assert "data.path" in said
 
 
-def test_compiling_without_a_compiler(call: Call, project: Path) -> None:
+def test_compile_without_a_compiler_is_reported(call: Call, project: Path) -> None:
     import torch._inductor.config as inductor
 
     # Not monkeypatch: undoing it deletes the setting, and every later compilation fails.
@@ -56,7 +56,9 @@ def test_compiling_without_a_compiler(call: Call, project: Path) -> None:
 
 
 @pytest.mark.parametrize("allocate", [lambda: torch.empty(10**16), lambda: np.empty(10**16)])
-def test_a_step_that_does_not_fit(call: Call, project: Path, monkeypatch: pytest.MonkeyPatch, allocate: Any) -> None:
+def test_step_that_does_not_fit_in_memory_is_reported(
+    call: Call, project: Path, monkeypatch: pytest.MonkeyPatch, allocate: Any
+) -> None:
     from gptkit.training.step import TrainingStep
 
     monkeypatch.setattr(TrainingStep, "__call__", lambda *_: allocate())
@@ -65,7 +67,7 @@ def test_a_step_that_does_not_fit(call: Call, project: Path, monkeypatch: pytest
     assert "training.grad_accumulation" in said
 
 
-def test_a_spec_edited_by_hand_is_compared_when_resumed(call: Call, project: Path) -> None:
+def test_edited_spec_is_compared_when_resumed(call: Call, project: Path) -> None:
     call("train", "mini.yaml", "run", "-q")
     file = Path("run/spec.yaml")
     written = file.read_text()
@@ -84,7 +86,7 @@ def test_a_spec_edited_by_hand_is_compared_when_resumed(call: Call, project: Pat
     ("tokenizer", "measured"),
     [("{name: word, fallback: unknown, max_vocab: 6}", False), ("{name: word}", True), ("byte", True)],
 )
-def test_bits_per_byte_only_of_text_that_tokens_give_back(call: Call, project: Path, tokenizer: str, measured: bool) -> None:
+def test_bits_per_byte_require_a_lossless_tokenizer(call: Call, project: Path, tokenizer: str, measured: bool) -> None:
     Path("words.yaml").write_text(SPEC.replace("tokenizer: byte", f"tokenizer: {tokenizer}"))
     call("train", "words.yaml", "run", "-q")
     Path("other.txt").write_text(" ".join(Path("corpus.txt").read_text().split()[:50]))

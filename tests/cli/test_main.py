@@ -43,7 +43,7 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_help_of_everything_without_torch() -> None:
+def test_help_of_every_command_works_without_torch() -> None:
     code = f"""
 import sys
 from typer.testing import CliRunner
@@ -58,7 +58,7 @@ print(sorted({{"torch", "numpy", "ruamel", "matplotlib"}} & {{name.partition("."
     assert done.stdout.strip() == "[]"
 
 
-def test_check_imports_neither_compiler_nor_plots() -> None:
+def test_check_imports_neither_compiler_nor_matplotlib() -> None:
     code = """
 import sys
 from typer.testing import CliRunner
@@ -71,25 +71,25 @@ print(sorted({"torch._dynamo", "sympy", "matplotlib", "transformers"} & set(sys.
     assert done.stdout.strip() == "[]"
 
 
-def test_help_names_every_command_in_its_order(call: Call) -> None:
+def test_help_lists_every_command_in_order(call: Call) -> None:
     text = call("--help").stdout
     places = [text.index(f"│ {name} ") for name in COMMANDS]
     assert places == sorted(places)
 
 
 @pytest.mark.parametrize("columns", ["60", "80"])
-def test_help_keeps_to_the_width_without_colour(call: Call, columns: str) -> None:
+def test_help_fits_the_width_without_color(call: Call, columns: str) -> None:
     for command in COMMANDS:
         text = call(command, "--help", env={"COLUMNS": columns, "TERMINAL_WIDTH": columns}).stdout
         assert "\x1b" not in text
         assert max(map(len, text.splitlines())) <= int(columns), command
 
 
-def test_version(call: Call) -> None:
+def test_version_is_printed(call: Call) -> None:
     assert call("--version").stdout == f"gptkit {gptkit.__version__}\n"
 
 
-def test_wrong_command_lines_exit_with_2(call: Call) -> None:
+def test_invalid_command_lines_exit_with_2(call: Call) -> None:
     assert "check" in call("chekc", code=2).stderr
     call("check", code=2)
     call("train", "a", "--unknown", code=2)
@@ -181,7 +181,7 @@ def test_terminal_without_the_encoding_gets_replacement_characters(tmp_path: Pat
         ("gptkit train mini.yaml run", {"runs/"}),
     ],
 )
-def test_completion(call: Call, project: Path, words: str, expected: set[str]) -> None:
+def test_completion_suggests_names(call: Call, project: Path, words: str, expected: set[str]) -> None:
     (project / "runs").mkdir()
     (project / "mine.txt").touch()
     count = str(len(words.split()) - 1)

@@ -57,7 +57,7 @@ def test_syntax_errors_are_in_plain_words_with_the_line(call: Call, project: Pat
         ({"do_sample": False}, [("greedy", {})]),
     ],
 )
-def test_the_sampler_of_an_imported_model(sound: Path, tmp_path: Path, generation: dict[str, Any], chain: Any) -> None:
+def test_sampler_of_an_imported_model_is_used(sound: Path, tmp_path: Path, generation: dict[str, Any], chain: Any) -> None:
     directory = altered(sound, tmp_path)
     (directory / "generation_config.json").write_text(json.dumps(generation))
     run = gptkit.import_model(directory, tmp_path / "run", tokenizer="byte")
@@ -74,7 +74,7 @@ def test_unusable_defaults_of_generation_do_not_stop_an_import(sound: Path, tmp_
     assert [link.name for link in run.spec.sampler] == ["temperature", "top-k"]
 
 
-def test_an_export_to_a_file_of_no_installed_format(call: Call, run: Path, tmp_path: Path) -> None:
+def test_export_to_an_unknown_format_is_rejected(call: Call, run: Path, tmp_path: Path) -> None:
     said = call("export", run, tmp_path / "model.onnx", code=2).stderr
     assert "no installed format writes .onnx files" in said
     assert "gguf, hugging-face" in said

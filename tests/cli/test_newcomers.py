@@ -22,7 +22,7 @@ def test_failed_start_does_not_block_the_next(call: Call, project: Path) -> None
     call("train", "mini.yaml", "run", "--quiet")
 
 
-def test_a_file_where_the_run_belongs(call: Call, project: Path) -> None:
+def test_file_at_the_path_of_the_run_is_reported(call: Call, project: Path) -> None:
     assert "corpus.txt is a file, and a run needs a directory" in call("train", "mini.yaml", "corpus.txt", code=2).stderr
 
 

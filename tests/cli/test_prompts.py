@@ -39,9 +39,9 @@ def test_overflow_stop_refuses_long_prompts_and_ends_the_text(call: Call, run: P
 
 
 @pytest.mark.parametrize(("sampler", "shown"), [("greedy", False), ("temperature=0.8", True)])
-def test_the_seed_is_shown_where_it_matters(call: Call, run: Path, sampler: str, shown: bool) -> None:
+def test_seed_is_shown_when_sampling(call: Call, run: Path, sampler: str, shown: bool) -> None:
     assert ("seed" in call("generate", run, "a", "-n", "1", "--sampler", sampler).stderr) == shown
 
 
-def test_a_late_error_does_not_continue_the_echoed_prompt(call: Call, run: Path) -> None:
+def test_late_error_starts_a_new_line(call: Call, run: Path) -> None:
     assert call("generate", run, "the cat", "--stop", "", code=2).stdout == ""

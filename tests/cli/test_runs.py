@@ -91,11 +91,11 @@ def test_generate_reads_stdin_for_a_dash(call: Call, run: Path) -> None:
     assert result.stdout == f"on a {text}\n"
 
 
-def test_generate_without_a_prompt(call: Call, run: Path) -> None:
+def test_generate_without_a_prompt_starts_from_a_special_token(call: Call, run: Path) -> None:
     assert call("generate", run, "-n", "3", "--seed", "1").stdout.endswith("\n")
 
 
-def test_generate_several_as_json(call: Call, run: Path) -> None:
+def test_generate_prints_several_texts_as_json(call: Call, run: Path) -> None:
     result = call("generate", run, "the", "cat", "--count", "2", "-n", "6", "--seed", "3", "--json")
     data = json.loads(result.stdout)
     assert [item["prompt"] for item in data] == ["the", "the", "cat", "cat"]

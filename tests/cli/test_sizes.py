@@ -19,19 +19,19 @@ from tests.cli.conftest import SPEC, Call
         (["train", "mini.yaml", "run"], "model.d_model=200000", "training a model of"),
     ],
 )
-def test_a_model_that_cannot_fit(call: Call, project: Path, command: list[str], override: str, said: str) -> None:
+def test_model_that_cannot_fit_is_rejected(call: Call, project: Path, command: list[str], override: str, said: str) -> None:
     assert said in call(*command, "--set", override, code=2).stderr
     assert not Path("run/checkpoints").exists()
 
 
-def test_a_batch_that_cannot_fit(call: Call, project: Path) -> None:
+def test_batch_that_cannot_fit_is_rejected(call: Call, project: Path) -> None:
     said = call("train", "mini.yaml", "run", "-q", "--set", "training.batch_size=100000000000", code=2).stderr
     assert "training.batch_size: a step of 100,000,000,000 data windows of 16 tokens at a time needs about" in said
     assert "left" in said
     assert not Path("run").exists()
 
 
-def test_an_emptied_section_means_its_defaults(call: Call, project: Path) -> None:
+def test_empty_section_has_its_defaults(call: Call, project: Path) -> None:
     head = SPEC.partition("training:")[0]
     Path("empty.yaml").write_text(head + "training:\n  # steps: 5\nsampler: []\n")
     assert "steps: 1000" in call("show", "empty.yaml", "--resolved").stdout
@@ -39,7 +39,7 @@ def test_an_emptied_section_means_its_defaults(call: Call, project: Path) -> Non
     call("check", "empty.yaml")
 
 
-def test_a_json_array_given_as_json_lines(call: Call, project: Path) -> None:
+def test_json_array_given_as_json_lines_is_reported(call: Call, project: Path) -> None:
     Path("corpus.jsonl").write_text('[{"text": "the cat"},\n {"text": "sat"}]\n')
     said = call("train", "mini.yaml", "run", "--set", "data={name: jsonl, path: corpus.jsonl}", code=2).stderr
     assert "corpus.jsonl:1: a JSON array" in said

@@ -183,7 +183,7 @@ def test_diff_names_paths_values_and_sizes(call: Call, project: Path) -> None:
     assert row == ["model.position", "rotary", "alibi"]
 
 
-def test_diff_of_equal_specs(call: Call, project: Path) -> None:
+def test_diff_of_equal_specs_is_empty(call: Call, project: Path) -> None:
     assert call("diff", "mini.yaml", "mini.yaml").stdout == "no differences\n"
 
 

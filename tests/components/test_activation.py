@@ -39,7 +39,7 @@ FORMULAS = {
 
 
 @pytest.mark.parametrize("name", FORMULAS)
-def test_by_formula(name: str) -> None:
+def test_activation_equals_its_formula(name: str) -> None:
     expected = torch.tensor([FORMULAS[name](x) for x in X.tolist()])
     torch.testing.assert_close(built(name)(X), expected, rtol=1e-5, atol=1e-5)
 
@@ -69,13 +69,13 @@ def test_equals_transformers(name: str, theirs: str) -> None:
     torch.testing.assert_close(built(name)(X), activations.ACT2FN[theirs](X), rtol=0, atol=1e-6)
 
 
-def test_parameters_count() -> None:
+def test_parameters_change_the_result() -> None:
     torch.testing.assert_close(LeakyReluSpec(slope=0.3).build(CONTEXT)(X), F.leaky_relu(X, 0.3))
     torch.testing.assert_close(QuickGeluSpec(alpha=1.0).build(CONTEXT)(X), F.silu(X), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", FORMULAS)
-def test_keeps_shape_and_dtype(name: str) -> None:
+def test_shape_and_dtype_are_kept(name: str) -> None:
     x = X.bfloat16().view(1, 241, 1)
     y = built(name)(x)
     assert (y.shape, y.dtype) == (x.shape, x.dtype)

@@ -77,7 +77,7 @@ def test_grouped_query_equals_repeated_heads() -> None:
     torch.testing.assert_close(ours(x, forward), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_single_head_is_the_textbook_formula() -> None:
+def test_single_head_equals_the_formula() -> None:
     ours: Any = build({"name": "single-head", "d_head": 7, "qkv_bias": True})
     x, forward = inputs()
     q, k, v = (x @ layer.weight.T + layer.bias for layer in (ours.W_query, ours.W_key, ours.W_value))
@@ -86,7 +86,7 @@ def test_single_head_is_the_textbook_formula() -> None:
 
 
 @pytest.mark.parametrize("scaled", [False, True])
-def test_simple_averages_the_inputs_themselves(scaled: bool) -> None:
+def test_simple_attention_averages_the_inputs(scaled: bool) -> None:
     ours = build({"name": "simple", "scaled": scaled})
     x, forward = inputs()
     expected = softmax_attention(x, x, x, causal(), 1 / math.sqrt(E) if scaled else 1.0)
@@ -94,7 +94,7 @@ def test_simple_averages_the_inputs_themselves(scaled: bool) -> None:
     assert not list(ours.parameters())
 
 
-def test_window_softcap_sinks_gate_and_clip() -> None:
+def test_window_softcap_sinks_gate_and_clip_equal_the_formula() -> None:
     fields = {"window": 4, "softcap": 3.0, "sinks": True, "output_gate": True, "clip_qkv": 1.0, "qkv_bias": True}
     ours: Any = build({"name": "grouped-query", "n_heads": 4, "n_kv_heads": 2, **fields})
     x, forward = inputs()
@@ -112,7 +112,7 @@ def test_window_softcap_sinks_gate_and_clip() -> None:
     torch.testing.assert_close(ours(x, forward), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_sinks_on_the_fused_path_equal_the_explicit_one() -> None:
+def test_sinks_in_fused_attention_equal_the_explicit_formula() -> None:
     ours: Any = build({"name": "multi-head", "n_heads": 4, "sinks": True})
     x, forward = inputs()
     kept = Forward(torch.zeros(B, T, dtype=torch.long), keep_weights=True)
@@ -120,7 +120,7 @@ def test_sinks_on_the_fused_path_equal_the_explicit_one() -> None:
 
 
 @pytest.mark.parametrize("width", ["head", "full"])
-def test_qk_norm_before_and_after_rotation(width: str) -> None:
+def test_qk_norm_before_and_after_rotation_equals_the_formula(width: str) -> None:
     fields = {"n_heads": 4, "n_kv_heads": 2, "qk_norm": {"name": "rms", "eps": 1e-6}, "qk_norm_width": width}
     ours: Any = build({"name": "grouped-query", **fields}, "rotary")
     x, forward = inputs()
@@ -147,7 +147,7 @@ def turn(x: Tensor) -> Tensor:
     return torch.cat((turned.real, turned.imag), -1)
 
 
-def test_rotary_comes_between_norm_and_norm_after() -> None:
+def test_rotation_is_applied_between_both_norms() -> None:
     fields = {"n_heads": 4, "qk_norm": {"name": "rms", "eps": 1e-6}, "qk_norm_order": "after"}
     ours: Any = build({"name": "multi-head", **fields}, "rotary")
     x, forward = inputs()
@@ -159,7 +159,7 @@ def test_rotary_comes_between_norm_and_norm_after() -> None:
     torch.testing.assert_close(ours(x, forward), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_weights_can_be_asked_for_and_sum_to_one() -> None:
+def test_requested_weights_sum_to_one() -> None:
     ours: Any = build({"name": "multi-head", "n_heads": 4})
     x, _ = inputs()
     forward = Forward(torch.zeros(B, T, dtype=torch.long), keep_weights=True)

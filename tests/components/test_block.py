@@ -126,7 +126,7 @@ CASES = [
 @pytest.mark.parametrize(
     ("spec", "by_hand", "norms"), CASES, ids=lambda value: str(value) if isinstance(value, BlockSpec) else ""
 )
-def test_composition(spec: Any, by_hand: Any, norms: int) -> None:
+def test_block_equals_its_composition(spec: Any, by_hand: Any, norms: int) -> None:
     block = built(spec)
     x = inputs()
     wanted = by_hand(
@@ -148,7 +148,7 @@ def spec_scale(spec: Any) -> float:
 
 
 @pytest.mark.parametrize("spec", [case[0] for case in CASES], ids=str)
-def test_dropout_on_both_branches(spec: BlockSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dropout_is_applied_to_both_branches(spec: BlockSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Tensor] = []
 
     def recorded(x: Tensor, probability: float) -> Tensor:
@@ -169,7 +169,7 @@ def test_only_post_norm_needs_no_final_norm() -> None:
     assert {spec.name for spec, _, _ in CASES if not spec.final_norm} == {"post-norm"}
 
 
-def test_post_norm_ends_normalised() -> None:
+def test_post_norm_output_is_normalized() -> None:
     block = PostNormSpec().build(context())
     y = block(inputs() * 100, FORWARD)
     torch.testing.assert_close(y.var(-1, unbiased=False), torch.ones(B, T), rtol=0, atol=0.15)
@@ -194,7 +194,7 @@ def first_gradient(shortcut: bool, n_blocks: int = 12) -> float:
     return float(gradient.abs().mean())
 
 
-def test_shortcuts_carry_gradients_to_the_first_block() -> None:
+def test_residual_connections_carry_gradients_to_the_first_block() -> None:
     with_shortcuts, without = first_gradient(True), first_gradient(False)
     assert with_shortcuts > 1e-3
     assert without < 1e-6 * with_shortcuts

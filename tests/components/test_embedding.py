@@ -38,7 +38,7 @@ def run(module: nn.Module, **changes: Any) -> Tensor:
     return result
 
 
-def test_rows_of_the_table() -> None:
+def test_embedding_returns_rows_of_the_table() -> None:
     module = built()
     assert run(module).shape == (B, T, E)
     assert torch.equal(run(module), module.table.weight[IDS])
@@ -46,7 +46,7 @@ def test_rows_of_the_table() -> None:
     assert module.table_VE.shape == (V, E)
 
 
-def test_learned_positions_are_added_at_their_own_places() -> None:
+def test_learned_positions_are_added_by_position() -> None:
     module = built("learned")
     table = next(parameter for name, parameter in module.named_parameters() if name.startswith("position"))
     torch.testing.assert_close(run(module), module.table.weight[IDS] + table[:T], rtol=0, atol=1e-6)
@@ -59,13 +59,13 @@ def test_learned_positions_are_added_at_their_own_places() -> None:
 
 
 @pytest.mark.parametrize("position", [None, "rotary", "alibi", "none"])
-def test_relative_positions_are_left_to_attention(position: str | None) -> None:
+def test_relative_positions_do_not_change_the_embedding(position: str | None) -> None:
     module = built(position)
     assert module.position is None
     assert torch.equal(run(module), module.table.weight[IDS])
 
 
-def test_order_of_the_steps() -> None:
+def test_steps_are_applied_in_the_documented_order() -> None:
     module = built("learned", scale=3.0, norm="layer", d_embedding=10, dropout=0.5)
     table = next(parameter for name, parameter in module.named_parameters() if name.startswith("position"))
     wide = module.table.weight[IDS] @ module.project.weight.T * 3.0
@@ -78,7 +78,7 @@ def test_order_of_the_steps() -> None:
     torch.testing.assert_close(dropped[kept], 2 * wanted[kept], rtol=0, atol=1e-4)
 
 
-def test_scale_sqrt_is_that_of_the_model() -> None:
+def test_scale_sqrt_uses_d_model() -> None:
     module = built(scale="sqrt", d_embedding=10)
     plain = module.table.weight[IDS] @ module.project.weight.T
     torch.testing.assert_close(run(module), plain * math.sqrt(E), rtol=1e-5, atol=1e-5)
@@ -100,7 +100,7 @@ def test_scale_equals_gemma(dtype: torch.dtype) -> None:
         assert torch.equal(run(module), reference(input_ids=IDS).last_hidden_state)
 
 
-def test_nothing_is_there_that_was_not_asked_for() -> None:
+def test_unused_options_add_no_parameters() -> None:
     assert {name for name, _ in built().named_parameters()} == {"table.weight"}
     assert not any(isinstance(module, (nn.Dropout, nn.LayerNorm, nn.Linear)) for module in built().modules())
     assert not list(built(scale="sqrt").buffers())
@@ -108,14 +108,14 @@ def test_nothing_is_there_that_was_not_asked_for() -> None:
     assert "project.weight" not in built(d_embedding=E).state_dict()
 
 
-def test_width_is_written_out() -> None:
+def test_width_is_resolved() -> None:
     context = BuildContext(d_model=E, context_length=8, n_layers=2, vocab_size=V)
     resolved = TokenEmbeddingSpec(norm="layer").resolved(context)  # type: ignore[arg-type]
     assert resolved.d_embedding == E
     assert TokenEmbeddingSpec(d_embedding=10).resolved(context).d_embedding == 10
 
 
-def test_copies_narrow_dtypes_and_no_memory() -> None:
+def test_embedding_copies_casts_and_builds_on_meta() -> None:
     module = built("learned", scale="sqrt", norm="rms")
     assert torch.equal(run(copy.deepcopy(module)), run(module))
     assert run(copy.deepcopy(module).bfloat16()).dtype == torch.bfloat16

@@ -47,7 +47,7 @@ def same(ours: FeedForward, reference: nn.Module) -> None:
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_mlp_is_linear_activation_linear(bias: bool) -> None:
+def test_mlp_equals_linear_activation_linear(bias: bool) -> None:
     ours = built(MLPSpec(activation="relu", bias=bias))
     reference = nn.Sequential(nn.Linear(E, 4 * E, bias), nn.ReLU(), nn.Linear(4 * E, E, bias))
     reference.load_state_dict({f"{0 if 'up' in k else 2}.{k.split('.')[1]}": v for k, v in ours.state_dict().items()})
@@ -91,7 +91,7 @@ def test_gated_equals_the_families(family: str, classes: tuple[str, str], activa
     same(ours, reference)
 
 
-def test_gated_equals_phi3_whose_weights_are_packed_alike() -> None:
+def test_gated_equals_phi3_with_packed_weights() -> None:
     modeling = pytest.importorskip("transformers.models.phi3.modeling_phi3")
     from transformers import Phi3Config
 
@@ -126,7 +126,7 @@ def test_gated_equals_an_expert_of_gpt_oss() -> None:
     torch.testing.assert_close(ours(x[None], FORWARD)[0], wanted.view(-1, E), rtol=1e-5, atol=1e-5)
 
 
-def test_gated_by_its_formula() -> None:
+def test_gated_equals_its_formula() -> None:
     ours = built(GatedSpec(activation="relu", d_hidden=16, bias=True, clamp=0.75, up_offset=0.5))
     gate, up = F.linear(inputs(), ours.gate_up.weight, ours.gate_up.bias).split(16, dim=-1)
     product = gate.clamp(max=0.75).relu() * (up.clamp(-0.75, 0.75) + 0.5)
@@ -148,7 +148,7 @@ def test_gated_by_its_formula() -> None:
         (GatedSpec(d_hidden=100), 96, 100),
     ],
 )
-def test_hidden_width_is_written_out(spec: Any, d_model: int, d_hidden: int) -> None:
+def test_hidden_width_is_resolved(spec: Any, d_model: int, d_hidden: int) -> None:
     context = BuildContext(d_model=d_model, context_length=8, n_layers=1)
     resolved = spec.resolved(context)
     assert resolved.d_hidden == d_hidden
@@ -159,13 +159,13 @@ def test_hidden_width_is_written_out(spec: Any, d_model: int, d_hidden: int) -> 
 
 
 @pytest.mark.parametrize("spec", [MLPSpec, GatedSpec])
-def test_two_widths_are_refused(spec: type[FeedForwardSpec]) -> None:
+def test_expansion_and_d_hidden_together_are_rejected(spec: type[FeedForwardSpec]) -> None:
     with pytest.raises(ValidationError, match="not both"):
         spec.model_validate({"expansion": 2, "d_hidden": 8})
 
 
 @pytest.mark.parametrize("spec", [MLPSpec(), GatedSpec()])
-def test_shapes(spec: FeedForwardSpec) -> None:
+def test_shapes_of_outputs_and_parameters(spec: FeedForwardSpec) -> None:
     module = built(spec)
     seen: list[tuple[int, ...]] = []
     for part in module.children():
@@ -178,7 +178,7 @@ def test_shapes(spec: FeedForwardSpec) -> None:
 
 
 @pytest.mark.parametrize("spec", [MLPSpec(dropout=0.5), GatedSpec(dropout=0.5)])
-def test_dropout_in_training_only(spec: FeedForwardSpec) -> None:
+def test_dropout_acts_in_training_only(spec: FeedForwardSpec) -> None:
     module = built(spec)
     plain = built(spec.replace(dropout=0.0))
     assert not any(isinstance(part, nn.Dropout) for part in plain.modules())
@@ -187,12 +187,12 @@ def test_dropout_in_training_only(spec: FeedForwardSpec) -> None:
 
 
 @pytest.mark.parametrize("spec", [MLPSpec(), GatedSpec()])
-def test_projection_to_the_stream_is_declared_as_one(spec: FeedForwardSpec) -> None:
+def test_output_projection_is_declared_as_output(spec: FeedForwardSpec) -> None:
     assert spec.build(CONTEXT).initial() == {"down.weight": "output"}
 
 
 @pytest.mark.parametrize("spec", [MLPSpec(), GatedSpec(bias=True)])
-def test_copies_and_narrow_dtypes(spec: FeedForwardSpec) -> None:
+def test_feedforward_copies_and_casts(spec: FeedForwardSpec) -> None:
     module = built(spec)
     twin = copy.deepcopy(module)
     assert torch.equal(twin(inputs(), FORWARD), module(inputs(), FORWARD))

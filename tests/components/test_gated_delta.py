@@ -83,7 +83,7 @@ def test_strong_decay_does_not_overflow() -> None:
 
 
 @pytest.mark.parametrize("border", [1, 3, 4, 5, 8, 10])
-def test_an_emptied_memory_begins_anew(border: int) -> None:
+def test_reset_state_equals_a_new_text(border: int) -> None:
     *inputs, state = rule_inputs(11)
     segments = (torch.arange(11) >= border).long().expand(2, -1)
     out, after = gated_delta_rule(*inputs, state, segments_BT=segments, chunk=4)  # type: ignore[misc]
@@ -93,7 +93,7 @@ def test_an_emptied_memory_begins_anew(border: int) -> None:
     torch.testing.assert_close(after, wanted)
 
 
-def test_the_convolution_by_its_formula() -> None:
+def test_convolution_equals_its_formula() -> None:
     generator = torch.Generator().manual_seed(0)
     x, weight = torch.randn(1, 9, 2, generator=generator), torch.randn(2, 1, 3, generator=generator)
     by_hand = torch.zeros_like(x)
@@ -151,7 +151,7 @@ def test_equals_qwen3_next() -> None:
 
 
 @torch.no_grad()
-def test_a_long_text_in_pieces_of_any_size() -> None:
+def test_long_text_in_pieces_equals_one_call() -> None:
     model = make().double()
     tokens = ids(2, 150)
     full = model(tokens).logits
@@ -168,7 +168,7 @@ def test_a_long_text_in_pieces_of_any_size() -> None:
 
 
 @torch.no_grad()
-def test_rolls_back_to_a_mark_and_reorders() -> None:
+def test_state_returns_to_a_mark_and_reorders() -> None:
     model = make().double()
     tokens = ids(3, 30)
     full = model(tokens).logits
@@ -190,7 +190,7 @@ def test_rolls_back_to_a_mark_and_reorders() -> None:
 
 
 @torch.no_grad()
-def test_narrow_dtypes_keep_a_precise_memory() -> None:
+def test_state_is_fp32_in_bf16_models() -> None:
     model = make()
     tokens = ids(2, 40)
     wanted = model(tokens).logits
@@ -202,7 +202,7 @@ def test_narrow_dtypes_keep_a_precise_memory() -> None:
     assert (out - wanted).norm() / wanted.norm() < 0.05
 
 
-def test_starts_where_training_works_and_reaches_every_parameter() -> None:
+def test_initial_loss_is_finite_and_gradients_reach_every_parameter() -> None:
     spec = {"d_model": 24, "n_layers": 1, "context_length": 20, "position": "none", "attention": ATTENTION}
     model = GPT(spec, V, seed=3)
     attention: Any = model.attentions()[0]
@@ -216,7 +216,7 @@ def test_starts_where_training_works_and_reaches_every_parameter() -> None:
         assert parameter.grad.any(), name
 
 
-def test_sizes_without_memory() -> None:
+def test_sizes_are_known_on_meta() -> None:
     spec = validate_data(
         {"d_model": 24, "n_layers": 2, "context_length": 100, "position": "none", "attention": ATTENTION}, ModelSpec
     )
@@ -234,6 +234,6 @@ def test_sizes_without_memory() -> None:
         ({"attention": ATTENTION}, "cannot take"),
     ],
 )
-def test_refusals(fields: dict[str, Any], says: str) -> None:
+def test_invalid_fields_are_rejected(fields: dict[str, Any], says: str) -> None:
     with pytest.raises(SpecError, match=says):
         validate_data(fields, ModelSpec)

@@ -59,7 +59,7 @@ FIELDS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("fields", FIELDS, ids=str)
-def test_logits_and_loss(fields: dict[str, Any]) -> None:
+def test_logits_and_loss_equal_the_formula(fields: dict[str, Any]) -> None:
     head, embedding = built(**fields)
     x = inputs()
     weight = embedding.table_VE if fields.get("tied") else head.weight
@@ -81,7 +81,7 @@ def test_logits_and_loss(fields: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("fields", FIELDS, ids=str)
-def test_gradients_of_the_loss_are_those_of_the_logits(fields: dict[str, Any]) -> None:
+def test_gradients_of_the_loss_equal_those_through_the_logits(fields: dict[str, Any]) -> None:
     head, embedding = built(**fields)
     parameters = [parameter for parameter in [*head.parameters(), embedding.table_VE] if parameter is not None]
     x = inputs().requires_grad_()
@@ -95,7 +95,7 @@ def test_gradients_of_the_loss_are_those_of_the_logits(fields: dict[str, Any]) -
             torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-6)
 
 
-def test_z_loss_in_training_only() -> None:
+def test_z_loss_is_added_in_training_only() -> None:
     head, _ = built(z_loss=0.1)
     logits = head(inputs(), context()).view(-1, V)
     valid = targets().view(-1) != IGNORED
@@ -106,7 +106,7 @@ def test_z_loss_in_training_only() -> None:
 
 
 @pytest.mark.parametrize("fields", FIELDS, ids=str)
-def test_label_smoothing_in_training_only(fields: dict[str, Any]) -> None:
+def test_label_smoothing_acts_in_training_only(fields: dict[str, Any]) -> None:
     head, embedding = built(label_smoothing=0.2, z_loss=0.01, **fields)
     parameters = [*head.parameters(), embedding.table_VE]
     x = inputs().requires_grad_()
@@ -131,7 +131,7 @@ class Model(nn.Module):
         self.head, self.embedding = built(**fields)
 
 
-def test_a_tied_head_owns_nothing_and_follows_its_embedding() -> None:
+def test_tied_head_has_no_parameters_and_uses_the_embedding() -> None:
     model = Model(tied=True)
     assert list(model.state_dict()) == ["embedding.table.weight"]
     assert list(model.head.parameters()) == []
@@ -148,21 +148,21 @@ def test_a_tied_head_owns_nothing_and_follows_its_embedding() -> None:
     )
 
 
-def test_an_untied_head_has_its_own_matrix() -> None:
+def test_untied_head_has_a_weight() -> None:
     model = Model(bias=True)
     assert set(model.state_dict()) == {"embedding.table.weight", "head.weight", "head.bias"}
     assert model.head.initial() == {"weight": "weight"}
     assert Model(tied=True).head.initial() == {}
 
 
-def test_untrained_loss_is_that_of_guessing() -> None:
+def test_initial_loss_is_that_of_uniform_guessing() -> None:
     head, _ = built(tied=True)
     with torch.no_grad():
         head.weight_VE.mul_(1e-6)
     assert head.loss(inputs(), targets(), context()).item() == pytest.approx(math.log(V), abs=1e-3)
 
 
-def test_all_targets_ignored() -> None:
+def test_loss_is_zero_if_all_targets_are_ignored() -> None:
     head, _ = built(bias=True)
     x = inputs().requires_grad_()
     loss = head.loss(x, torch.full((B, T), IGNORED), context())
@@ -174,7 +174,7 @@ def test_all_targets_ignored() -> None:
         assert tensor.grad.abs().max() == 0
 
 
-def test_no_memory_and_narrow_dtypes() -> None:
+def test_head_builds_on_meta_and_casts() -> None:
     with torch.device("meta"):
         embedding = TokenEmbeddingSpec().build(CONTEXT)
         head = LinearHeadSpec(tied=True, bias=True).build(CONTEXT, embedding=embedding)

@@ -45,7 +45,9 @@ SPREADS: list[tuple[Any, float, float, float]] = [
 
 
 @pytest.mark.parametrize(("spec", "weight", "output", "embedding"), SPREADS, ids=lambda value: str(value))
-def test_spread(spec: InitializerSpec, weight: float, output: float, embedding: float) -> None:
+def test_standard_deviations_equal_the_formula(
+    spec: InitializerSpec, weight: float, output: float, embedding: float
+) -> None:
     for role, std in (("weight", weight), ("output", output), ("embedding", embedding)):
         values = fill(spec, role)  # type: ignore[arg-type]
         assert values.dtype == torch.float32
@@ -56,7 +58,7 @@ def test_spread(spec: InitializerSpec, weight: float, output: float, embedding: 
         assert (values.abs() > 2 * std).float().mean().item() == pytest.approx(0.0455, abs=0.005)
 
 
-def test_truncated() -> None:
+def test_truncated_normal_stays_within_its_bound() -> None:
     for role, std in (("weight", 0.1), ("output", 0.1 / DEPTH)):
         values = fill(TruncatedNormalSpec(std=0.1, cut=1.5), role)  # type: ignore[arg-type]
         assert values.abs().max() <= 1.5 * std + 1e-6
@@ -66,7 +68,7 @@ def test_truncated() -> None:
 
 
 @pytest.mark.parametrize("shape", [(30, 20), (20, 30), (3, 30, 20)])
-def test_orthogonal(shape: tuple[int, ...]) -> None:
+def test_orthogonal_matrices_are_orthogonal(shape: tuple[int, ...]) -> None:
     for role, length in (("weight", 2.0), ("output", 2.0 / DEPTH)):
         for matrix in fill(OrthogonalSpec(gain=2), role, shape).view(-1, *shape[-2:]):  # type: ignore[arg-type]
             tall = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
@@ -78,7 +80,7 @@ ALL = [NormalSpec(), TruncatedNormalSpec(), ScaledSpec(), XavierSpec(), SmallSpe
 
 
 @pytest.mark.parametrize("spec", ALL, ids=lambda spec: spec.name)
-def test_seeded_and_without_side_effects(spec: InitializerSpec) -> None:
+def test_values_depend_on_the_generator_only(spec: InitializerSpec) -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()
     first = fill(spec, "weight", (20, 10))
@@ -89,14 +91,14 @@ def test_seeded_and_without_side_effects(spec: InitializerSpec) -> None:
 
 @pytest.mark.parametrize("spec", ALL, ids=lambda spec: spec.name)
 @pytest.mark.parametrize("shape", [(7,), (4, 6, 5)])
-def test_other_shapes(spec: InitializerSpec, shape: tuple[int, ...]) -> None:
+def test_vectors_and_stacks_are_filled(spec: InitializerSpec, shape: tuple[int, ...]) -> None:
     values = fill(spec, "weight", shape)
     assert values.shape == shape
     assert values.isfinite().all()
     assert values.std() > 0
 
 
-def test_a_declared_initialization_of_the_wrong_shape_names_the_parameter() -> None:
+def test_initialization_of_the_wrong_shape_names_the_parameter() -> None:
     class Gated(nn.Module):
         def __init__(self) -> None:
             super().__init__()

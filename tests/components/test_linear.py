@@ -51,7 +51,7 @@ ATTENTIONS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS, ids=lambda attention: attention["name"])
-def test_every_projection_of_a_block_is_of_the_kind(attention: dict[str, Any]) -> None:
+def test_every_projection_of_a_block_has_the_selected_kind(attention: dict[str, Any]) -> None:
     position = "none" if attention["name"] == "gated-delta" else "rotary"
     parts = {**PARTS, "attention": attention, "position": position}
     model = GPT({**parts, "linear": DoubledSpec()}, V).double().eval()
@@ -69,7 +69,7 @@ def test_every_projection_of_a_block_is_of_the_kind(attention: dict[str, Any]) -
         assert not torch.allclose(full, plain.double().eval()(tokens).logits)
 
 
-def test_a_layer_may_have_its_own_and_a_mixture_keeps_its_experts_apart() -> None:
+def test_layers_and_experts_use_the_selected_projection() -> None:
     experts = {"name": "experts", "n_experts": 3, "expert": {"name": "mlp", "d_hidden": 8}}
     model = GPT({**PARTS, "feedforward": experts, "layers": [{"linear": DoubledSpec()}, {}]}, V)
     first, second = (block.feedforward.experts for block in model.blocks)  # type: ignore[union-attr]
@@ -79,7 +79,7 @@ def test_a_layer_may_have_its_own_and_a_mixture_keeps_its_experts_apart() -> Non
     assert model(ids(1, 8)).logits.isfinite().all()
 
 
-def test_a_head_may_have_its_own_projection_and_computes_its_loss_with_it() -> None:
+def test_head_projection_is_used_in_its_loss() -> None:
     model = GPT({**PARTS, "head": {"name": "linear", "linear": DoubledSpec(), "bias": True, "softcap": 9.0}}, V).double()
     out = model(ids(2, 9), ids(2, 9, seed=1), with_logits=True)
     expected = torch.nn.functional.cross_entropy(out.logits.flatten(0, 1), ids(2, 9, seed=1).flatten())

@@ -30,7 +30,7 @@ def make(depth: int = 2, **fields: Any) -> GPT:
 
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("tied", [False, True])
-def test_the_loss_is_that_of_the_paper(packed: bool, tied: bool) -> None:
+def test_loss_equals_that_of_the_paper(packed: bool, tied: bool) -> None:
     model = make(depth=2, weight=0.4, head={"name": "linear", "tied": tied}).train()
     tokens = ids(2, 13)
     inputs, targets = tokens[:, :-1], tokens[:, 1:].clone()
@@ -65,7 +65,7 @@ def test_the_loss_is_that_of_the_paper(packed: bool, tied: bool) -> None:
 
 
 @torch.no_grad()
-def test_evaluation_and_decoding_are_the_inner_heads() -> None:
+def test_evaluation_and_decoding_use_the_inner_head() -> None:
     model = make().eval()
     plain = GPT({**PARTS, "head": "linear"}, V).double().eval()
     weights = {name.replace("head.head.", "head."): tensor for name, tensor in model.state_dict().items()}
@@ -92,5 +92,5 @@ def test_no_prediction_sees_its_target() -> None:
         assert torch.equal(model(inputs, one).losses["multi_token"], model(changed, one).losses["multi_token"])
 
 
-def test_it_recomputes() -> None:
+def test_activation_checkpointing_gives_equal_gradients() -> None:
     assert_recomputes(make())

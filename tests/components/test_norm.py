@@ -46,7 +46,7 @@ def test_layer_equals_torch(fields: dict[str, Any], dtype: torch.dtype) -> None:
     torch.testing.assert_close(norm(x), reference(x), rtol=0, atol=PRECISE[dtype])
 
 
-def test_layer_by_its_formula() -> None:
+def test_layer_norm_equals_its_formula() -> None:
     norm = randomised(LayerNormSpec(eps=0.1, offset=0.5).build(CONTEXT, dim=DIM))
     x = inputs()
     centred = x - x.mean(-1, keepdim=True)
@@ -54,7 +54,7 @@ def test_layer_by_its_formula() -> None:
     torch.testing.assert_close(norm(x), by_hand, rtol=0, atol=1e-5)
 
 
-def test_layer_starts_with_mean_zero_and_variance_one() -> None:
+def test_initial_layer_norm_gives_mean_zero_and_variance_one() -> None:
     for fields in ({}, {"offset": 1.0}, {"scale": False, "shift": False}):
         y = LayerNormSpec(**fields).build(CONTEXT, dim=DIM)(inputs())
         torch.testing.assert_close(y.mean(-1), torch.zeros(3, 5), rtol=0, atol=1e-5)
@@ -82,7 +82,7 @@ FAMILIES = {
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("spread", [1.0, 0.01])
-def test_rms_equals_the_families_exactly(family: str, dtype: torch.dtype, spread: float) -> None:
+def test_rms_norm_equals_the_families_exactly(family: str, dtype: torch.dtype, spread: float) -> None:
     modeling = pytest.importorskip(f"transformers.models.{family}.modeling_{family}")
     class_name, spec = FAMILIES[family]
     norm = randomised(spec.build(CONTEXT, dim=DIM), spread).to(dtype)
@@ -108,7 +108,7 @@ def test_the_two_casts_differ_in_bf16() -> None:
 
 
 @pytest.mark.parametrize("fields", [{}, {"scale": False}, {"offset": 1}, {"cast": "after"}, {"eps": 0.5}])
-def test_rms_by_its_formula(fields: dict[str, Any]) -> None:
+def test_rms_norm_equals_its_formula(fields: dict[str, Any]) -> None:
     norm = randomised(RMSNormSpec(**fields).build(CONTEXT, dim=DIM))
     x = inputs()
     by_hand = x / (x.square().mean(-1, keepdim=True) + fields.get("eps", 1e-5)).sqrt()
@@ -120,7 +120,7 @@ def test_rms_by_its_formula(fields: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "spec", [LayerNormSpec(), LayerNormSpec(offset=1.0), RMSNormSpec(), RMSNormSpec(offset=1, cast="after")]
 )
-def test_keeps_the_dtype_of_its_input(spec: NormSpec) -> None:
+def test_norm_keeps_the_dtype_of_its_input(spec: NormSpec) -> None:
     norm = spec.build(CONTEXT, dim=DIM)
     for dtype in (torch.float32, torch.bfloat16):
         assert norm(inputs(dtype)).dtype == dtype
@@ -129,7 +129,7 @@ def test_keeps_the_dtype_of_its_input(spec: NormSpec) -> None:
 
 
 @pytest.mark.parametrize("spec", [LayerNormSpec(), LayerNormSpec(offset=0.25), RMSNormSpec(), RMSNormSpec(offset=1)])
-def test_declared_start_is_the_neutral_one(spec: NormSpec) -> None:
+def test_initial_weights_are_neutral(spec: NormSpec) -> None:
     norm = spec.build(CONTEXT, dim=DIM)
     built = {name: parameter.clone() for name, parameter in norm.named_parameters()}
     for name, start in norm.initial().items():
@@ -144,7 +144,7 @@ def test_declared_start_is_the_neutral_one(spec: NormSpec) -> None:
     torch.testing.assert_close(norm(x), plain, rtol=0, atol=1e-5)
 
 
-def test_vectors_do_not_see_each_other() -> None:
+def test_vectors_are_independent() -> None:
     x = inputs()
     for spec in (LayerNormSpec(), RMSNormSpec()):
         norm = randomised(spec.build(CONTEXT, dim=DIM))

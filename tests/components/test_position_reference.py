@@ -162,7 +162,7 @@ def test_rotary_scores_depend_on_the_distance_only(layout: str) -> None:
 
 
 @pytest.mark.parametrize("n_heads", [1, 2, 4, 6, 8, 12, 20])
-def test_alibi_equals_bloom_up_to_a_constant_a_row(n_heads: int) -> None:
+def test_alibi_equals_bloom_up_to_a_constant_per_row(n_heads: int) -> None:
     bloom = pytest.importorskip("transformers.models.bloom.modeling_bloom")
     theirs = bloom.build_alibi_tensor(torch.ones(1, 10, dtype=torch.long), n_heads, torch.float32).view(n_heads, 1, 10)
     at = torch.arange(10)
@@ -200,7 +200,7 @@ def test_t5_buckets_equal_transformers() -> None:
     assert bias[0, 3, 7, 2] == position.table.weight[position.buckets(torch.tensor(5)), 3]
 
 
-def test_shaw_is_the_papers_sum() -> None:
+def test_shaw_equals_the_papers_sum() -> None:
     position: Any = build("shaw", max_distance=3)
     nn.init.normal_(position.keys.weight)
     nn.init.normal_(position.values.weight)
@@ -216,7 +216,7 @@ def test_shaw_is_the_papers_sum() -> None:
         torch.testing.assert_close(extra[:, :, t], expected, atol=1e-5, rtol=1e-5)
 
 
-def test_sinusoidal_is_the_papers_table() -> None:
+def test_sinusoidal_equals_the_papers_table() -> None:
     position = spec("sinusoidal", scale=0.5).build_embedding(BuildContext(E, LENGTH, 2))
     assert position is not None
     table = position.embed(torch.zeros(1, 9, E), torch.arange(9))[0]
@@ -227,7 +227,7 @@ def test_sinusoidal_is_the_papers_table() -> None:
             assert table[t, 2 * i + 1].item() == pytest.approx(0.5 * math.cos(angle), abs=1e-5)
 
 
-def test_learned_adds_its_rows_from_the_offset_on() -> None:
+def test_learned_positions_start_at_the_offset() -> None:
     position: Any = spec("learned", size=10, offset=2).build_embedding(BuildContext(E, 10, 2))
     x = torch.randn(2, 4, E)
     at = torch.tensor([3, 4, 5, 6])
@@ -235,7 +235,7 @@ def test_learned_adds_its_rows_from_the_offset_on() -> None:
     assert position.table.weight.shape == (12, E)
 
 
-def test_equal_rotary_specs_share_one_table_and_t5_its_weights() -> None:
+def test_equal_rotary_specs_share_one_table_and_t5_layers_share_weights() -> None:
     context, heads = BuildContext(E, LENGTH, 2), HeadShape(4, 4, 8)
     assert spec("rotary").build(context, heads=heads) is spec("rotary").build(context, heads=heads)
     assert spec("rotary").build(context, heads=heads) is not spec("rotary", base=5e5).build(context, heads=heads)

@@ -16,7 +16,7 @@ from gptkit.nn.forward import Forward
 CONTEXT = BuildContext(d_model=8, context_length=32, n_layers=1)
 
 
-def test_by_its_formula() -> None:
+def test_query_temperature_equals_its_formula() -> None:
     position = QueryTemperatureSpec(strength=0.5, interval=4).build(CONTEXT, heads=HeadShape(2, 1, 4))
     q, k = torch.ones(2, 2, 9, 4), torch.ones(2, 1, 9, 4)
     wanted = torch.tensor([1 + 0.5 * math.log(1 + (t + 1) // 4) for t in range(9)])

@@ -44,7 +44,7 @@ def call(module: Any, x: Tensor, valid: Tensor | None = None) -> tuple[Tensor, T
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("k", [1, 2, X])
 @pytest.mark.parametrize("name", ALL)
-def test_k_different_experts_with_positive_weights(name: str, k: int, training: bool) -> None:
+def test_routers_choose_k_distinct_experts_with_positive_weights(name: str, k: int, training: bool) -> None:
     torch.manual_seed(0)
     experts, weights, losses = call(make(name, k=k).train(training), tokens())
     assert experts.shape == weights.shape == (N, k)
@@ -54,7 +54,7 @@ def test_k_different_experts_with_positive_weights(name: str, k: int, training: 
     assert losses == {}
 
 
-def test_orders_of_softmax_and_choice() -> None:
+def test_softmax_and_choice_are_applied_in_order() -> None:
     logits = torch.tensor([[2.0, 0.0, 1.0, -1.0, 0.5, 0.25]])
     shares = logits.softmax(-1)[0]
 
@@ -79,7 +79,7 @@ def test_orders_of_softmax_and_choice() -> None:
     assert weights("sparsemixer", tolerance=0.376) == wanted(by_hand)
 
 
-def test_the_selection_bias_selects_and_does_not_weigh() -> None:
+def test_selection_bias_does_not_change_weights() -> None:
     module = make("sigmoid", k=1, renormalize=False, selection_bias=True)
     with torch.no_grad():
         module.selection_bias.copy_(torch.tensor([0, 0, 0, 0, 5.0, 0]))
@@ -88,7 +88,7 @@ def test_the_selection_bias_selects_and_does_not_weigh() -> None:
     torch.testing.assert_close(weights, module.logits(tokens())[:, 4:5].sigmoid())
 
 
-def test_groups() -> None:
+def test_experts_are_chosen_from_the_best_groups() -> None:
     scores = torch.tensor([[0.9, 0.0, 0.5, 0.6, 0.3, 0.4]])
     low = float("-inf")
     assert limit_to_groups(scores, 3, 1, "max").tolist() == [[*scores[0, :2].tolist(), low, low, low, low]]
@@ -100,7 +100,7 @@ def test_groups() -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_loss_for_an_even_load(name: str) -> None:
+def test_auxiliary_losses_equal_their_formulas(name: str) -> None:
     module = make(name, k=2, balance_loss=0.6, z_loss=0.3).train()
     with torch.no_grad():
         module.scores.weight.zero_()
@@ -117,7 +117,7 @@ def test_a_loss_for_an_even_load(name: str) -> None:
     assert call(module.eval(), tokens())[2] == {}
 
 
-def test_the_loss_is_that_of_transformers_for_one_layer() -> None:
+def test_balance_loss_equals_transformers_for_one_layer() -> None:
     modeling = pytest.importorskip("transformers.models.mixtral.modeling_mixtral")
     module = make("softmax-top-k", k=2, balance_loss=3.0).train()
     valid = torch.arange(N) >= 7
@@ -128,7 +128,7 @@ def test_the_loss_is_that_of_transformers_for_one_layer() -> None:
         torch.testing.assert_close(losses["load_balance"], wanted)
 
 
-def test_padding_counts_in_no_loss() -> None:
+def test_losses_exclude_padding() -> None:
     module = make("sigmoid", balance_loss=1.0, z_loss=1.0, bias_rate=0.1).train()
     before = module.selection_bias.clone()
     real = call(module, tokens()[5:])[2]
@@ -144,7 +144,7 @@ def test_padding_counts_in_no_loss() -> None:
     assert not torch.equal(before, after)
 
 
-def test_layers_add_up() -> None:
+def test_losses_of_layers_are_averaged() -> None:
     module = make("softmax-top-k", balance_loss=1.0).train()
     forward = Forward(torch.zeros(1, N, dtype=torch.long))
     module(tokens(), forward)
@@ -153,7 +153,7 @@ def test_layers_add_up() -> None:
     torch.testing.assert_close(forward.losses["load_balance"], 2 * once)
 
 
-def test_the_selection_bias_evens_out_the_load() -> None:
+def test_selection_bias_balances_the_load() -> None:
     module = make("sigmoid", k=1, bias_rate=0.02).train()
     x = tokens() + 1
 
@@ -171,7 +171,7 @@ def test_the_selection_bias_evens_out_the_load() -> None:
         assert spread() < first / 2
 
 
-def test_the_selection_bias_moves_once_per_step_by_the_load_of_all_its_parts() -> None:
+def test_selection_bias_is_updated_once_per_step_by_the_load_of_all_parts() -> None:
     whole, parts = (make("sigmoid", bias_rate=0.1).train() for _ in range(2))
     before = whole.selection_bias.clone()
     call(whole, tokens())
@@ -187,7 +187,7 @@ def test_the_selection_bias_moves_once_per_step_by_the_load_of_all_its_parts() -
     assert "load_X" not in whole.state_dict()
 
 
-def test_sparsemixer_draws_in_training_with_whole_gradients() -> None:
+def test_sparsemixer_samples_in_training_with_full_gradients() -> None:
     module = make("sparsemixer", k=1, tolerance=5.0).train()
     logits = torch.tensor([[1.0, 0.8, 0.9, 0.5, 0.7, 0.6]]).repeat(400, 1).requires_grad_()
     torch.manual_seed(0)
@@ -206,7 +206,7 @@ def test_sparsemixer_draws_in_training_with_whole_gradients() -> None:
     torch.testing.assert_close(gradient, plain)
 
 
-def test_scores_stay_precise_in_narrow_surroundings() -> None:
+def test_scores_are_fp32_in_bf16_models() -> None:
     module = make("softmax-top-k")
     wanted = module.logits(tokens())
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -32,7 +32,7 @@ def mode(path: Path) -> int:
 
 @posix
 @pytest.mark.usefixtures("umask")
-def test_files_have_the_mode_of_the_umask_and_a_replaced_file_keeps_its_own(tmp_path: Path) -> None:
+def test_new_files_have_the_mode_of_the_umask_and_replaced_files_keep_theirs(tmp_path: Path) -> None:
     file = tmp_path / "a.txt"
     write_text(file, "one")
     assert mode(file) == 0o640
@@ -79,7 +79,7 @@ def test_a_full_disk_names_the_file_and_the_remedy(tmp_path: Path, monkeypatch: 
 
 
 @posix
-def test_links_stay_links_and_devices_are_written_to(tmp_path: Path) -> None:
+def test_links_are_kept_and_devices_are_written_to(tmp_path: Path) -> None:
     (tmp_path / "real.txt").write_text("old")
     (tmp_path / "link.txt").symlink_to("real.txt")
     write_text(tmp_path / "link.txt", "new")
@@ -110,7 +110,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next_write(tmp_path: Path)
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
 
-def test_a_refused_permission_is_reported_as_such(tmp_path: Path) -> None:
+def test_missing_permission_is_reported(tmp_path: Path) -> None:
     with pytest.raises(FileError, match=r"a\.txt cannot be read: Permission denied"), reading(tmp_path / "a.txt"):
         raise PermissionError(errno.EACCES, "Permission denied")
     with pytest.raises(FileError, match=r"a\.txt cannot be written: Permission denied"), writing(tmp_path / "a.txt"):

@@ -87,7 +87,7 @@ def spec(norm: Any) -> dict[str, Any]:
     return {"tokenizer": "byte", "model": model}
 
 
-def test_opening_and_building(registry: Registry) -> None:
+def test_opening_and_building_use_the_given_registry(registry: Registry) -> None:
     opened = open_spec(spec("wrapped"), ["model.final_norm=quiet"], registry=registry).spec
     layer = opened.model.layer_specs()[1]
     assert layer.norm == layer.attention.qk_norm == WrappedSpec(inner=QuietSpec())  # type: ignore[attr-defined]
@@ -96,7 +96,7 @@ def test_opening_and_building(registry: Registry) -> None:
     assert model.spec.layer_specs()[1].norm == WrappedSpec(inner=QuietSpec())
 
 
-def test_errors_suggest_what_the_given_registry_has(registry: Registry) -> None:
+def test_errors_suggest_names_of_the_given_registry(registry: Registry) -> None:
     with pytest.raises(SpecError) as caught:
         open_spec(spec("quite"), registry=registry)
     assert {problem.dotted for problem in caught.value.problems} >= {"model.norm", "model.attention.qk_norm"}
@@ -106,13 +106,13 @@ def test_errors_suggest_what_the_given_registry_has(registry: Registry) -> None:
     assert open_spec(spec("layer")).spec.model.norm.name == "layer"
 
 
-def test_the_schema(registry: Registry) -> None:
+def test_schema_uses_the_given_registry(registry: Registry) -> None:
     names = json_schema(ExperimentSpec, registry)["$defs"]["kind.norm"]["anyOf"][0]["enum"]
     assert {"quiet", "wrapped"} < set(names)
     assert "layer" not in names
 
 
-def test_descriptions_and_pages(registry: Registry) -> None:
+def test_descriptions_and_pages_use_the_given_registry(registry: Registry) -> None:
     assert "inner: quiet" in describe(registry.entry("norm", "wrapped"), registry).full_snippet
     found = pages(registry, root=ExperimentSpec)
     assert "components/norm/wrapped.md" in found
@@ -122,7 +122,7 @@ def test_descriptions_and_pages(registry: Registry) -> None:
     assert "**✗**" not in text.partition("| [quiet]")[2].partition("\n")[0]
 
 
-def test_the_conformance_kit(registry: Registry) -> None:
+def test_conformance_kit_uses_the_given_registry(registry: Registry) -> None:
     for cls in (QuietSpec, WrappedSpec):
         for each in instances(cls, registry):
             assert [str(result) for result in run_checks(each, registry=registry) if not result.ok] == []

@@ -45,7 +45,7 @@ def raising(error):
         (ValueError(), "could not be imported: ValueError"),
     ],
 )
-def test_a_plugin_that_fails_to_import_is_recorded_and_the_rest_works(error, told):
+def test_plugin_that_fails_to_import_is_recorded_and_others_work(error, told):
     found = registry(plugin("bad", load=raising(error)), plugin("good", [make("mine")]))
     assert found.names("norm") == ["exact", "mine", "plain"]
     assert record(found, "bad").status == "broken"
@@ -54,7 +54,7 @@ def test_a_plugin_that_fails_to_import_is_recorded_and_the_rest_works(error, tol
     assert record(found, "good").status == "active"
 
 
-def test_a_keyboard_interrupt_is_no_fault_of_a_plugin_and_leaves_no_half_registry():
+def test_keyboard_interrupt_is_raised_and_leaves_no_partial_registry():
     attempts = []
 
     def load():
@@ -70,7 +70,7 @@ def test_a_keyboard_interrupt_is_no_fault_of_a_plugin_and_leaves_no_half_registr
     assert [known.distribution for known in found.plugins()] == ["gptkit", "late"]
 
 
-def test_a_hook_that_raises_takes_only_its_own_plugin_down():
+def test_hook_that_raises_disables_only_its_plugin():
     found = registry(plugin("a-bad", lambda: 1 / 0), plugin("b-good", [make("mine")]))
     assert "mine" in found.names("norm")
     assert record(found, "a-bad").error == "raised in gptkit_components: ZeroDivisionError: division by zero"
@@ -93,19 +93,19 @@ def test_a_hook_that_raises_takes_only_its_own_plugin_down():
         ),
     ],
 )
-def test_rubbish_from_a_hook_is_refused_with_the_reason(returned, told):
+def test_invalid_results_of_a_hook_are_rejected_with_the_reason(returned, told):
     found = registry(plugin("bad", lambda: returned))
     assert record(found, "bad").status == "broken"
     assert told in record(found, "bad").error
     assert found.names("norm") == ["exact", "plain"]
 
 
-def test_none_returned_by_a_hook_is_refused():
+def test_none_returned_by_a_hook_is_rejected():
     found = registry(plugin("bad", lambda: None))
     assert "returned NoneType" in record(found, "bad").error
 
 
-def test_a_class_of_a_kind_that_nobody_registered_is_refused():
+def test_class_of_an_unregistered_kind_is_rejected():
     class Strange(Component):
         kind: ClassVar[str] = "strange"
 
@@ -113,7 +113,7 @@ def test_a_class_of_a_kind_that_nobody_registered_is_refused():
     assert "belongs to no registered kind" in record(found, "bad").error
 
 
-def test_a_class_that_only_claims_a_kind_is_refused():
+def test_class_that_is_not_a_subclass_of_its_kind_is_rejected():
     class Impostor(Component):
         kind: ClassVar[str] = "norm"
 
@@ -121,13 +121,13 @@ def test_a_class_that_only_claims_a_kind_is_refused():
     assert "is not a subclass of the registered kind 'norm'" in record(found, "bad").error
 
 
-def test_nothing_of_a_plugin_with_one_bad_class_is_added():
+def test_plugin_with_one_invalid_class_adds_nothing():
     found = registry(plugin("bad", [make("fine"), int]))
     assert "fine" not in found.names("norm")
     assert record(found, "bad").components == []
 
 
-def test_a_misspelt_hook_is_named_with_its_near_match():
+def test_misspelled_hook_is_reported_with_the_closest_match():
     module = ModuleType("fake")
     module.gptkit_component = hookimpl(lambda: [Plain])
     module.gptkit_helper = "innocent"
@@ -138,7 +138,7 @@ def test_a_misspelt_hook_is_named_with_its_near_match():
     assert found.names("norm") == ["exact", "plain"]
 
 
-def test_a_hook_with_arguments_that_do_not_exist_is_the_plugins_fault_only():
+def test_hook_with_unknown_arguments_disables_only_its_plugin():
     module = ModuleType("fake")
 
     @hookimpl
@@ -151,7 +151,7 @@ def test_a_hook_with_arguments_that_do_not_exist_is_the_plugins_fault_only():
     assert found.names("norm") == ["exact", "plain"]
 
 
-def test_a_module_without_hooks_says_how_to_mark_one():
+def test_module_without_hooks_is_reported_with_the_remedy():
     found = registry(plugin("bad", load=lambda: ModuleType("empty")))
     assert (
         "mark one of gptkit_components, gptkit_kinds, gptkit_presets, gptkit_trackers with @gptkit.hookimpl"
@@ -159,7 +159,7 @@ def test_a_module_without_hooks_says_how_to_mark_one():
     )
 
 
-def test_two_entry_points_of_one_module_are_a_fault_of_the_second():
+def test_second_entry_point_of_a_module_is_rejected():
     first = plugin("twice", [make("mine")], name="a")
     second = plugin("twice", name="b", load=first.load)
     found = registry(first, second)
@@ -168,7 +168,7 @@ def test_two_entry_points_of_one_module_are_a_fault_of_the_second():
     assert "mine" in found.names("norm")
 
 
-def test_what_a_plugin_prints_is_kept_and_not_shown(capsys):
+def test_output_of_a_plugin_is_captured(capsys):
     def load():
         print("loading weights …")  # noqa: T201
         print("careful", file=sys.stderr)  # noqa: T201
@@ -183,7 +183,7 @@ def test_what_a_plugin_prints_is_kept_and_not_shown(capsys):
 # -- names -----------------------------------------------------------------------------------------------------
 
 
-def test_two_plugins_with_one_name_lose_it_and_keep_the_rest():
+def test_name_of_two_plugins_is_unavailable_and_others_are_kept():
     found = registry(
         plugin("one", [make("shared"), make("only-one")], version="1.2"),
         plugin("two", [make("shared"), make("only-two")], version="3.4"),
@@ -197,25 +197,25 @@ def test_two_plugins_with_one_name_lose_it_and_keep_the_rest():
         assert record(found, name).components == [("norm", f"only-{name}")]
 
 
-def test_a_third_claimant_is_named_too():
+def test_third_claimant_is_named_too():
     found = registry(*(plugin(name, [make("shared")]) for name in ("one", "two", "three")))
     with pytest.raises(CollisionError, match=r"one==1\.0 and three==1\.0 and two==1\.0"):
         found.component("norm", "shared")
 
 
-def test_every_clash_of_a_plugin_is_told():
+def test_every_clash_of_a_plugin_is_reported():
     found = registry(plugin("one", [make("a"), make("b")]), plugin("two", [make("a"), make("b")]))
     assert "norm 'a'" in record(found, "one").error
     assert "norm 'b'" in record(found, "one").error
 
 
-def test_switching_one_claimant_off_gives_the_name_to_the_other():
+def test_disabling_one_claimant_resolves_the_clash():
     one, two = make("shared"), make("shared")
     found = registry(plugin("one", [one]), plugin("two", [two]), disabled=["Two"])
     assert found.component("norm", "shared") is one
 
 
-def test_a_built_in_name_cannot_be_taken():
+def test_built_in_name_cannot_be_redefined():
     found = registry(plugin("thief", [make("fine"), make("plain")]))
     assert found.component("norm", "plain") is Plain
     assert record(found, "thief").status == "broken"
@@ -223,25 +223,25 @@ def test_a_built_in_name_cannot_be_taken():
     assert "fine" not in found.names("norm")
 
 
-def test_a_broken_plugin_claims_no_name():
+def test_broken_plugin_claims_no_name():
     mine = make("mine")
     found = registry(plugin("a-fine", [mine]), plugin("b-thief", [make("mine"), make("plain")]))
     assert found.component("norm", "mine") is mine
     assert record(found, "a-fine").error is None
 
 
-def test_one_plugin_with_two_components_of_one_name():
+def test_plugin_with_two_components_of_one_name_is_rejected():
     found = registry(plugin("bad", [make("mine"), make("mine")]))
     assert "provides two components called norm 'mine'" in record(found, "bad").error
 
 
-def test_the_same_name_in_two_kinds_is_no_collision():
+def test_equal_names_in_two_kinds_do_not_collide():
     found = registry(plugin("fine", [make("plain", Mixer)]))
     assert found.component("norm", "plain") is Plain
     assert found.component("mixer", "plain").kind == "mixer"
 
 
-def test_a_kind_taken_twice_names_both():
+def test_kind_defined_twice_names_both_plugins():
     class Other(Component):
         kind: ClassVar[str] = "norm"
 
@@ -250,7 +250,7 @@ def test_a_kind_taken_twice_names_both():
     assert "kind 'norm' is taken by gptkit==0.1.0; other==1.0 takes it too" in record(found, "other").error
 
 
-def test_a_plugin_can_add_a_kind_and_another_its_components():
+def test_plugin_can_add_a_kind_and_another_its_components():
     class Pooling(Component):
         """A kind of a stranger."""
 
@@ -263,19 +263,19 @@ def test_a_plugin_can_add_a_kind_and_another_its_components():
     assert record(found, "z-kinds").kinds == ["pooling"]
 
 
-def test_an_unknown_name_says_the_near_match_and_what_there_is():
+def test_unknown_name_is_reported_with_the_closest_match_and_all_names():
     with pytest.raises(UnknownComponentError) as caught:
         registry().component("norm", "plian")
     assert caught.value.message == "unknown norm 'plian'; did you mean 'plain'? (registered: exact, plain)"
 
 
-def test_a_name_near_nothing_lists_what_there_is():
+def test_unknown_name_without_a_close_match_lists_all_names():
     with pytest.raises(UnknownComponentError) as caught:
         registry().component("norm", "zzz")
     assert caught.value.message == "unknown norm 'zzz'; registered: exact, plain"
 
 
-def test_an_unknown_name_mentions_plugins_that_could_define_it():
+def test_unknown_name_mentions_plugins_that_could_define_it():
     found = registry(plugin("broken", load=raising(ImportError("no flash"))), plugin("off"), disabled=["off"])
     with pytest.raises(UnknownComponentError) as caught:
         found.component("norm", "flash")
@@ -283,12 +283,12 @@ def test_an_unknown_name_mentions_plugins_that_could_define_it():
     assert "Disabled by GPTKIT_DISABLE: off==1.0" in caught.value.message
 
 
-def test_an_unknown_kind_says_the_near_match():
+def test_unknown_kind_is_reported_with_the_closest_match():
     with pytest.raises(UnknownComponentError, match="unknown kind 'nrom'; did you mean 'norm'"):
         registry().names("nrom")
 
 
-def test_a_name_of_a_megabyte_makes_no_message_of_one():
+def test_long_names_are_shortened_in_messages():
     with pytest.raises(UnknownComponentError) as caught:
         registry().component("norm", "x" * 1_000_000)
     assert len(caught.value.message) < 300
@@ -297,7 +297,7 @@ def test_a_name_of_a_megabyte_makes_no_message_of_one():
 # -- switching off, provenance ---------------------------------------------------------------------------------
 
 
-def test_the_environment_switches_distributions_off(monkeypatch):
+def test_environment_variable_disables_distributions(monkeypatch):
     monkeypatch.setenv("GPTKIT_DISABLE", " My.Plugin , other")
     loaded = []
     found = registry(plugin("my_plugin", load=lambda: loaded.append(1)), plugin("kept", [make("mine")]), disabled=None)
@@ -306,13 +306,13 @@ def test_the_environment_switches_distributions_off(monkeypatch):
     assert "mine" in found.names("norm")
 
 
-def test_provenance_says_which_distribution_provides_what():
+def test_provenance_names_the_distribution_of_each_component():
     mine = make("mine")
     found = registry(plugin("theirs", [mine], version="2.0"))
     assert found.provenance([mine(), Plain(), Plain()]) == {"norm mine": "theirs==2.0", "norm plain": "gptkit==0.1.0"}
 
 
-def test_built_ins_are_one_plugin_among_the_others_and_come_first():
+def test_built_in_components_are_a_plugin_that_loads_first():
     found = registry(plugin("a-first-by-name", [make("mine")]))
     assert [known.distribution for known in found.plugins()] == ["gptkit", "a-first-by-name"]
     assert record(found, "gptkit").components == [("norm", "plain"), ("norm", "exact"), ("mixer", "gate")]
@@ -322,21 +322,21 @@ def test_built_ins_are_one_plugin_among_the_others_and_come_first():
 # -- renames ---------------------------------------------------------------------------------------------------
 
 
-def test_a_former_name_still_loads_and_says_the_new_one():
+def test_former_name_loads_with_a_warning():
     context = {"registry": registry()}
     with pytest.warns(DeprecationWarning, match="norm 'simple' is now called 'plain'"):
         spec = Whole.model_validate({"norm": {"name": "simple", "eps": 0.5}, "needed": 1}, context=context)
     assert spec.norm == Plain(eps=0.5)
 
 
-def test_a_former_field_still_loads_and_says_the_new_one():
+def test_former_field_loads_with_a_warning():
     context = {"registry": registry()}
     with pytest.warns(DeprecationWarning, match="field 'epsilon' of norm 'plain' is now called 'eps'"):
         spec = Whole.model_validate({"norm": {"name": "plain", "epsilon": 0.5}, "needed": 1}, context=context)
     assert spec.norm == Plain(eps=0.5)
 
 
-def test_a_component_that_has_the_name_wins_over_an_alias():
+def test_component_takes_precedence_over_an_alias():
     new = make("simple")
     found = registry(plugin("theirs", [new]))
     with warnings.catch_warnings():
@@ -347,7 +347,7 @@ def test_a_component_that_has_the_name_wins_over_an_alias():
 # -- loading ---------------------------------------------------------------------------------------------------
 
 
-def test_nothing_loads_before_the_first_question():
+def test_plugins_load_on_first_use():
     loaded = []
     found = registry(plugin("late", load=lambda: loaded.append(1) or ModuleType("late")))
     assert not loaded
@@ -366,7 +366,7 @@ def test_importing_gptkit_loads_neither_torch_nor_plugins():
     assert done.returncode == 0, done.stderr
 
 
-def test_a_kind_without_a_registry_is_refused_and_with_one_resolved() -> None:
+def test_kind_requires_a_registry() -> None:
     kind = (
         "from gptkit.core.component import Component; from gptkit.core.spec import Spec\n"
         "class Kind(Component):\n    kind = 'thing'\n"
@@ -379,7 +379,7 @@ def test_a_kind_without_a_registry_is_refused_and_with_one_resolved() -> None:
         assert expected in done.stdout
 
 
-def test_many_threads_see_one_whole_registry():
+def test_threads_share_one_complete_registry():
     loads = []
 
     def load():
@@ -403,7 +403,7 @@ def test_many_threads_see_one_whole_registry():
     assert loads == [1]
 
 
-def test_a_plugin_may_ask_the_registry_while_it_loads():
+def test_plugin_may_use_the_registry_while_it_loads():
     found: Registry
 
     def load():
@@ -414,7 +414,7 @@ def test_a_plugin_may_ask_the_registry_while_it_loads():
     assert "mine" in found.names("norm")
 
 
-def test_what_is_installed_here_loads_without_an_error():
+def test_installed_plugins_load_without_error():
     errors = {known.distribution: known.error for known in default_registry().plugins() if known.built_in}
     assert errors == {"gptkit": None}
     assert default_registry() is default_registry()
@@ -423,11 +423,11 @@ def test_what_is_installed_here_loads_without_an_error():
 # -- requirements ----------------------------------------------------------------------------------------------
 
 
-def test_requirements_that_are_met():
+def test_satisfied_requirements_are_accepted():
     assert unmet_requirements(["pydantic>=2", "PyTest", "nothing-such; python_version < '3'"]) == []
 
 
-def test_requirements_that_are_not_met_say_what_to_install():
+def test_unmet_requirements_are_reported_with_the_command():
     unmet = unmet_requirements(["pydantic", "nothing-such>=2", "pydantic>=999", "??"])
     assert [index for index, _ in unmet] == [1, 2, 3]
     assert unmet[0][1] == "nothing-such is not installed; run: pip install 'nothing-such>=2'"
@@ -436,12 +436,12 @@ def test_requirements_that_are_not_met_say_what_to_install():
     assert "'??' is not a valid requirement" in unmet[2][1]
 
 
-def test_a_requirement_cannot_smuggle_a_command_into_the_advice():
+def test_requirement_cannot_inject_a_command_into_the_remedy():
     [(_, message)] = unmet_requirements(["nothing-such; os_name != '; rm -rf ~;'"])
     assert message.endswith("""pip install 'nothing-such; os_name != '"'"'; rm -rf ~;'"'"''""")
 
 
-def test_of_many_names_the_nearest_are_named() -> None:
+def test_closest_of_many_names_are_listed() -> None:
     names = [f"model-{number}" for number in range(50)] + ["qwen3-0.6b"]
     told = did_you_mean("qwen3", names, label="there are")
     assert told.startswith("did you mean 'qwen3-0.6b'? (there are 51, among them qwen3-0.6b")

@@ -28,17 +28,17 @@ def errors(**fields):
     return [(error["loc"], error["msg"]) for error in caught.value.errors()]
 
 
-def test_a_name_is_short_for_a_mapping_with_it():
+def test_name_is_equivalent_to_a_mapping_with_it():
     assert whole(norm="exact").norm == whole(norm={"name": "exact"}).norm == Exact()
 
 
-def test_a_default_that_is_a_name_becomes_the_component():
+def test_default_name_becomes_the_component():
     assert whole().norm == Plain()
     assert whole().mixer is None
     assert isinstance(whole().part, Part)
 
 
-def test_components_inside_components_inside_lists():
+def test_components_nest_in_components_and_lists():
     mixer = whole(
         mixer={"name": "gate", "width": 1, "more": ["exact", {"name": "mine"}], "inner": {"name": "gate", "width": 2}}
     )
@@ -46,18 +46,18 @@ def test_components_inside_components_inside_lists():
     assert mixer.mixer.inner == Gate(width=2, norm=Plain())
 
 
-def test_a_component_made_in_python_is_taken_as_it_is():
+def test_component_instance_is_accepted_unchanged():
     norm = Exact(steps=3)
     assert whole(norm=norm).norm is norm
 
 
-def test_a_component_of_another_kind_is_refused():
+def test_component_of_another_kind_is_rejected():
     assert errors(norm=Gate(width=1, norm=Plain())) == [
         (("norm",), "expected a norm: a name, or a mapping with a 'name', not a Gate")
     ]
 
 
-def test_errors_keep_their_whole_location_at_any_depth():
+def test_errors_have_complete_locations_at_any_depth():
     found = errors(
         mixer={"name": "gate", "width": "x", "more": ["plain", {"name": "exact", "steps": 0}], "inner": {"name": "gaet"}},
         samplers=["plain", "exct"],
@@ -81,28 +81,28 @@ def test_errors_keep_their_whole_location_at_any_depth():
         ({"name": 5}, "norm 'name' is not a text; choose one of: exact, mine, plain"),
     ],
 )
-def test_what_is_no_component(value, message):
+def test_values_that_are_not_components_are_rejected(value, message):
     assert errors(norm=value) == [(("norm",), message)]
 
 
-def test_braces_in_a_name_are_no_template():
+def test_braces_in_a_name_are_literal():
     assert errors(norm="{message}")[0][1].startswith("unknown norm '{message}'; registered")
 
 
-def test_a_name_taken_twice_is_an_error_of_the_field():
+def test_name_clash_is_an_error_of_the_field():
     context = {"registry": registry(plugin("one", [make("both")]), plugin("two", [make("both")]))}
     with pytest.raises(ValidationError, match=r"'both' is provided by one==1\.0 and two==1\.0"):
         Whole.model_validate({"needed": 1, "norm": "both"}, context=context)
 
 
-def test_the_given_mapping_is_not_changed():
+def test_input_mapping_is_not_changed():
     given = {"name": "simple", "epsilon": 0.5}
     with pytest.warns(DeprecationWarning, match="is now called"):
         whole(norm=given)
     assert given == {"name": "simple", "epsilon": 0.5}
 
 
-def test_a_spec_goes_through_json_and_back():
+def test_spec_round_trips_through_json():
     spec = whole(mixer={"name": "gate", "width": 1, "extra": {"name": "exact", "sizes": [1, 2]}}, samplers=["mine"])
     dumped = spec.model_dump(mode="json")
     assert dumped["norm"] == {"name": "plain", "eps": 1e-5, "mode": "fast"}
@@ -111,7 +111,7 @@ def test_a_spec_goes_through_json_and_back():
     assert Whole.model_validate_json(spec.model_dump_json(), context=CONTEXT) == spec
 
 
-def test_specs_are_frozen_and_refuse_unknown_keys_and_infinity():
+def test_specs_are_frozen_and_reject_unknown_keys_and_infinity():
     with pytest.raises(ValidationError, match="frozen"):
         Plain().eps = 1  # type: ignore[misc]
     with pytest.raises(ValidationError, match="Extra inputs"):
@@ -121,20 +121,20 @@ def test_specs_are_frozen_and_refuse_unknown_keys_and_infinity():
     assert hash(Plain(eps=0.5)) == hash(Plain(eps=0.5))
 
 
-def test_replace_validates_anew():
+def test_replace_validates_again():
     assert Plain(mode="slow").replace(eps=0.5) == Plain(mode="slow", eps=0.5)
     with pytest.raises(ValidationError, match="greater than 0"):
         Plain().replace(eps=-1)
 
 
-def test_a_replaced_part_keeps_the_components_around_it():
+def test_replaced_part_keeps_other_components():
     spec = whole(mixer={"name": "gate", "width": 1})
     changed = spec.replace(norm=Exact())
     assert changed.mixer is spec.mixer
     assert changed.norm == Exact()
 
 
-def test_kinds_are_told_from_components():
+def test_kinds_are_distinguished_from_components():
     assert Norm.is_kind()
     assert not Plain.is_kind()
     assert Plain.component_name() == "plain"
@@ -147,7 +147,7 @@ def test_kinds_are_told_from_components():
             cls.component_name()
 
 
-def test_a_subclass_of_a_component_is_a_component_of_its_own():
+def test_subclass_of_a_component_is_a_separate_component():
     class Finer(Plain):
         """Another component, which takes over the fields of one."""
 
@@ -179,7 +179,7 @@ def test_failures_are_merged_at_their_paths():
     ]
 
 
-def test_fail_is_one_failure():
+def test_fail_raises_a_single_problem():
     with pytest.raises(ValidationError) as caught:
         fail("no", ("a", 0))
     assert caught.value.errors()[0]["loc"] == ("a", 0)
@@ -198,7 +198,7 @@ def test_values_in_messages_are_short():
     ]
 
 
-def test_the_default_registry_serves_where_none_is_given():
+def test_default_registry_is_used_if_none_is_given():
     class Own(Spec):
         norm: Norm
 
@@ -208,16 +208,16 @@ def test_the_default_registry_serves_where_none_is_given():
 
 
 @pytest.mark.parametrize(("field", "wrong"), [("n_layers", True), ("n_layers", "4"), ("d_model", False)])
-def test_truth_values_and_texts_are_no_numbers(field: str, wrong: object) -> None:
+def test_booleans_and_strings_are_not_numbers(field: str, wrong: object) -> None:
     with pytest.raises(SpecError, match=f"{field}: expected a whole number"):
         validate_data({field: wrong}, ModelSpec)
 
 
-def test_a_whole_float_is_a_whole_number() -> None:
+def test_integral_float_is_an_integer() -> None:
     assert validate_data({"d_model": 1e2}, ModelSpec).d_model == 100
 
 
-def test_a_mapping_without_a_name_lies_over_the_default_component() -> None:
+def test_mapping_without_a_name_overrides_the_default_component() -> None:
     made = validate_data(
         {
             "tokenizer": {"vocab_size": 300},

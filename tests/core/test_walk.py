@@ -84,7 +84,7 @@ def test_differences_have_paths_and_both_values() -> None:
     }
 
 
-def test_plain_data_is_compared_as_specs_are() -> None:
+def test_plain_data_is_compared_like_specs() -> None:
     left = {"name": "one", "norm": {"name": "rms", "eps": 1}, "layers": [1, 2]}
     right = {"name": "two", "norm": {"name": "layer", "eps": 2}, "layers": [1], "more": None}
     assert found(left, right) == {
@@ -95,5 +95,5 @@ def test_plain_data_is_compared_as_specs_are() -> None:
     }
 
 
-def test_the_comparison_of_values_can_be_chosen() -> None:
+def test_comparison_of_values_can_be_passed() -> None:
     assert found({"a": 1.0}, {"a": 1.0 + 1e-9}, equal=lambda a, b: abs(a - b) < 1e-6) == {}

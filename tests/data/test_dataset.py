@@ -11,7 +11,7 @@ import torch
 from gptkit.data import GPTDataset, create_dataloader
 
 
-def test_the_verdict_with_a_context_of_four(shared_data: Path, make_bytes: Any) -> None:
+def test_book_example_with_a_context_of_four(shared_data: Path, make_bytes: Any) -> None:
     text = (shared_data / "the-verdict.txt").read_text(encoding="utf-8")
     tokenizer = make_bytes()
     ids = tokenizer.encode(text)
@@ -40,20 +40,20 @@ def test_shuffle_and_drop_last(make_bytes: Any) -> None:
     assert sorted(len(inputs) for inputs, _ in kept) == [2] + [4] * 8
 
 
-def test_workers_read_the_same(make_bytes: Any) -> None:
+def test_workers_give_equal_results(make_bytes: Any) -> None:
     options: Any = {"batch_size": 2, "max_length": 4, "stride": 4, "shuffle": False}
     alone = create_dataloader("a text of some length", make_bytes(), **options)
     helped = create_dataloader("a text of some length", make_bytes(), num_workers=1, **options)
     assert [a.tolist() for a, _ in alone] == [b.tolist() for b, _ in helped]
 
 
-def test_special_tokens_only_when_allowed(make_bytes: Any) -> None:
+def test_special_tokens_require_permission(make_bytes: Any) -> None:
     assert GPTDataset("ab<|end|>cd", make_bytes(), 4, 1)[0][0].tolist() == list(b"ab<|")
     allowed = GPTDataset("ab<|end|>cd", make_bytes(), 4, 1, allowed_special={"<|end|>"})
     assert allowed[0][0].tolist() == [*b"ab", 256, *b"c"]
 
 
-def test_tokens_that_are_there_already() -> None:
+def test_token_ids_are_accepted() -> None:
     for tokens in (list(range(10)), np.arange(10)):
         dataset = GPTDataset.from_tokens(tokens, max_length=4, stride=2)
         assert len(dataset) == 3

@@ -33,7 +33,7 @@ def test_each_line_is_a_document(tmp_path: Path) -> None:
     assert [document.source for document in documents] == ["x.jsonl:1", "x.jsonl:3", "x.jsonl:5"]
 
 
-def test_another_field_and_gzip(tmp_path: Path) -> None:
+def test_field_and_gzip_are_supported(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl.gz").write_bytes(gzip.compress(b'{"body": "b", "text": "t"}\n'))
     assert [d.text for d in JsonLinesDataSpec(path=".", field="body").documents(tmp_path)] == ["b"]
 
@@ -78,7 +78,7 @@ def test_builtin_has_every_topic_in_order() -> None:
     assert BuiltinDataSpec().fingerprint(Path()) == BuiltinDataSpec().fingerprint(Path("/"))
 
 
-def test_builtin_is_in_order_whatever_the_order_of_the_topics(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_builtin_order_does_not_depend_on_the_order_of_topics(monkeypatch: pytest.MonkeyPatch) -> None:
     import pydoc_data.topics
 
     before = BuiltinDataSpec().fingerprint(Path())
@@ -88,7 +88,7 @@ def test_builtin_is_in_order_whatever_the_order_of_the_topics(monkeypatch: pytes
     assert BuiltinDataSpec().fingerprint(Path()) == before
 
 
-def test_builtin_notices_another_text(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_builtin_fingerprint_changes_with_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
     import pydoc_data.topics
 
     before = BuiltinDataSpec().fingerprint(Path())
@@ -96,7 +96,7 @@ def test_builtin_notices_another_text(monkeypatch: pytest.MonkeyPatch) -> None:
     assert BuiltinDataSpec().fingerprint(Path()) != before
 
 
-def test_a_python_without_topics_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_without_topics_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
     with pytest.raises(DataError, match=r"without pydoc_data\.topics"):
         list(BuiltinDataSpec().documents(Path()))

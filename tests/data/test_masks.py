@@ -96,7 +96,7 @@ def test_a_token_is_masked_if_all_of_its_bytes_are(name: str, masked: Spans) -> 
         assert found.tolist() == expected(tokenizer, document)
 
 
-def test_bpe_has_tokens_that_straddle_the_border() -> None:
+def test_bpe_tokens_may_cross_the_mask_boundary() -> None:
     tokenizer = TOKENIZERS["bpe"]
     ids = tokenizer.encode(TEXT)
     (at, token) = next((at, token) for at, token in enumerate(ids) if len(tokenizer.token_bytes(token).decode()) > 2)
@@ -143,7 +143,7 @@ def test_surrogates_are_masked_like_other_characters(make_bytes: Any) -> None:
 
 
 @pytest.mark.parametrize("masked", [((1, 1),), ((2, 1),), ((-1, 2),), ((0, 6),), ((0, 3), (2, 4)), ((3, 4), (0, 1))])
-def test_spans_of_another_form_are_an_error(masked: Spans) -> None:
+def test_malformed_spans_are_an_error(masked: Spans) -> None:
     with pytest.raises(DataError, match=r"here: the masked span \(.*\n.*sorted and not overlapping"):
         Document("12345", "here", masked=masked)
     assert Document("12345", "here", masked=((0, 2), (2, 5))).masked
@@ -164,7 +164,7 @@ def test_mask_file_marks_the_tokens_of_every_piece(make_bytes: Any, tmp_path: Pa
     assert prepare(data, make_bytes(257, 256), tmp_path / "t", HERE) == prepared == open_prepared(tmp_path / "t")
 
 
-def test_the_mask_is_cut_where_the_split_cuts_a_document(make_bytes: Any, tmp_path: Path) -> None:
+def test_mask_is_split_with_its_document(make_bytes: Any, tmp_path: Path) -> None:
     data = Masked(texts=(f"{'a' * 30}[{'b' * 40}]{'c' * 30}",), validation=0.5)
     (_, first), (_, second) = split_documents(data, HERE, plan_split(data, HERE))
     assert first.masked == ((30, len(first.text)),)
@@ -175,7 +175,7 @@ def test_the_mask_is_cut_where_the_split_cuts_a_document(make_bytes: Any, tmp_pa
         assert side.masked.tolist() == (side.tokens == ord("b")).tolist()
 
 
-def test_without_a_mask_the_files_are_those_of_text(listed: Any, make_bytes: Any, tmp_path: Path) -> None:
+def test_documents_without_mask_give_no_mask_file(listed: Any, make_bytes: Any, tmp_path: Path) -> None:
     texts = [f"text number {number}" for number in range(20)]
     plain = prepare(listed(texts=texts), make_bytes(), tmp_path / "plain", HERE)
     masked = prepare(Masked(texts=tuple(f"[text] {text[5:]}" for text in texts)), make_bytes(), tmp_path / "masked", HERE)
@@ -191,7 +191,7 @@ def test_without_a_mask_the_files_are_those_of_text(listed: Any, make_bytes: Any
 
 
 @pytest.mark.parametrize("damage", ["cut", "missing"])
-def test_damaged_mask_is_seen_and_made_anew(make_bytes: Any, tmp_path: Path, damage: str) -> None:
+def test_damaged_mask_is_prepared_again(make_bytes: Any, tmp_path: Path, damage: str) -> None:
     data = Masked(texts=("[ab]cd", "ef"), validation=0)
     whole = prepare(data, make_bytes(), tmp_path / "t", HERE)
     path = tmp_path / "t/train.mask.bin"
@@ -205,7 +205,7 @@ def test_damaged_mask_is_seen_and_made_anew(make_bytes: Any, tmp_path: Path, dam
     assert path.read_bytes() == content
 
 
-def test_files_of_the_format_without_masks_are_used_again(listed: Any, make_bytes: Any, tmp_path: Path) -> None:
+def test_files_without_masks_are_reused(listed: Any, make_bytes: Any, tmp_path: Path) -> None:
     data = listed(texts=["one", "two"], validation=0)
     now = prepare(data, make_bytes(), tmp_path / "t", HERE)
     path = tmp_path / "t/meta.json"
@@ -217,7 +217,7 @@ def test_files_of_the_format_without_masks_are_used_again(listed: Any, make_byte
     assert json.loads(path.read_text()) == meta
 
 
-def test_corpus_with_nothing_to_learn_is_an_error(make_bytes: Any, tmp_path: Path) -> None:
+def test_corpus_that_is_fully_masked_is_an_error(make_bytes: Any, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="all but 1 of the 5 tokens of the train split are masked"):
         prepare(Masked(texts=("[abcd]",), validation=0), make_bytes(), tmp_path / "t", HERE)
     assert list(tmp_path.iterdir()) == []
@@ -229,7 +229,7 @@ def test_a_part_that_the_tokenizer_refuses_is_named(make_bytes: Any, tmp_path: P
 
 
 @pytest.mark.parametrize("order", ["random", "ordered"])
-def test_masked_tokens_are_inputs_and_no_targets(order: Any) -> None:
+def test_masked_tokens_are_inputs_but_not_targets(order: Any) -> None:
     tokens, masked = np.arange(50, dtype=np.uint16), np.arange(50) % 7 < 3
     plain = Windows(tokens, 8, order=order, stride=3)
     windows = Windows(tokens, 8, order=order, stride=3, masked=masked)
@@ -275,7 +275,7 @@ def test_jsonl_masks_prompts(tmp_path: Path) -> None:
     assert len(prints) == 4
 
 
-def test_jsonl_without_the_prompt_is_a_bad_line(tmp_path: Path) -> None:
+def test_jsonl_line_without_the_prompt_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text('{"q": "2 + 2?", "a": "4"}\n{"a": "5"}\n{"q": null, "a": "6"}\n')
     data = JsonLinesDataSpec(path="x.jsonl", field="a", prompt_field="q")
     with pytest.raises(DataError, match=r"x\.jsonl:2: no field 'q'; there is 'a'"):

@@ -48,7 +48,7 @@ def tree(directory: Path) -> dict[str, bytes]:
     batch=st.integers(1, 400),
 )
 @settings(max_examples=60, deadline=None)
-def test_the_files_hold_the_encoding_of_all_documents(
+def test_files_contain_the_encoding_of_all_documents(
     tmp_path_factory: pytest.TempPathFactory,
     listed: Make,
     make_bytes: Any,
@@ -90,13 +90,13 @@ def test_a_document_in_pieces_has_one_start_and_one_end(listed: Make, make_bytes
     assert len(prepared.validation.tokens) == len(prepared.validation.starts) == 0
 
 
-def test_documents_without_a_token_are_none(listed: Make, make_bytes: Any, tmp_path: Path) -> None:
+def test_empty_documents_are_omitted(listed: Make, make_bytes: Any, tmp_path: Path) -> None:
     prepared = prepare(listed(texts=["", "ab", "", "cd", ""], validation=0), make_bytes(end=None), tmp_path / "t", HERE)
     assert prepared.train.starts.tolist() == [0, 2]
 
 
 @pytest.mark.parametrize(("vocab_size", "dtype"), [(256, "<u2"), (65536, "<u2"), (65537, "<u4")])
-def test_the_smallest_type_that_holds_every_id(
+def test_smallest_dtype_that_holds_every_id_is_used(
     listed: Make, make_bytes: Any, tmp_path: Path, vocab_size: int, dtype: str
 ) -> None:
     assert token_dtype(vocab_size).str == dtype
@@ -112,7 +112,7 @@ def test_id_outside_the_vocabulary_is_rejected(listed: Make, make_bytes: Any, tm
     assert list(tmp_path.iterdir()) == []
 
 
-def test_it_is_done_once_and_the_same_every_time(listed: Make, make_bytes: Any, tmp_path: Path) -> None:
+def test_preparation_is_cached_and_deterministic(listed: Make, make_bytes: Any, tmp_path: Path) -> None:
     data, tokenizer = listed(texts=TEXTS), make_bytes()
     first = prepare(data, tokenizer, tmp_path / "a", HERE)
     stat = (tmp_path / "a/train.bin").stat()
@@ -126,7 +126,7 @@ def test_it_is_done_once_and_the_same_every_time(listed: Make, make_bytes: Any, 
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
 
 
-def test_it_is_done_anew_when_anything_changes(listed: Make, make_bytes: Any, tmp_path: Path) -> None:
+def test_preparation_is_repeated_after_changes(listed: Make, make_bytes: Any, tmp_path: Path) -> None:
     variants: list[tuple[DataSpec, Any]] = [
         (listed(texts=TEXTS), make_bytes()),
         (listed(texts=[*TEXTS, "more"]), make_bytes()),
@@ -141,7 +141,7 @@ def test_it_is_done_anew_when_anything_changes(listed: Make, make_bytes: Any, tm
     assert [path.name for path in tmp_path.iterdir()] == ["t"]
 
 
-def test_what_the_tokenizer_saves_counts(listed: Make, make_bytes: Any, tmp_path: Path) -> None:
+def test_tokenizer_state_is_part_of_the_fingerprint(listed: Make, make_bytes: Any, tmp_path: Path) -> None:
     class Other(make_bytes):  # type: ignore[misc]
         def save(self, directory: Path) -> None:
             (directory / "bytes.json").write_text(note)
@@ -152,7 +152,7 @@ def test_what_the_tokenizer_saves_counts(listed: Make, make_bytes: Any, tmp_path
     assert prepare(listed(texts=TEXTS), Other(), tmp_path / "t", HERE).fingerprint != first
 
 
-def test_a_changed_file_is_noticed(make_bytes: Any, tmp_path: Path) -> None:
+def test_changed_file_is_detected(make_bytes: Any, tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("a line\n" * 100)
     data = TextDataSpec(path="x.txt")
     first = prepare(data, make_bytes(), tmp_path / "t", tmp_path)
@@ -163,7 +163,7 @@ def test_a_changed_file_is_noticed(make_bytes: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["cut", "missing", "no json", "no key", "other format"])
-def test_damaged_files_are_seen_and_made_anew(listed: Make, make_bytes: Any, tmp_path: Path, damage: str) -> None:
+def test_damaged_files_are_prepared_again(listed: Make, make_bytes: Any, tmp_path: Path, damage: str) -> None:
     directory, data = tmp_path / "t", listed(texts=TEXTS)
     whole = prepare(data, make_bytes(), directory, HERE)
     meta = json.loads((directory / "meta.json").read_text())
@@ -191,7 +191,7 @@ def test_unrelated_directory_is_never_replaced(listed: Make, make_bytes: Any, tm
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, RuntimeError])
-def test_an_interruption_leaves_the_old(
+def test_interruption_keeps_the_previous_files(
     listed: Make, make_bytes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: type[BaseException]
 ) -> None:
     monkeypatch.setattr("gptkit.data.preparation._BATCH", 200)
@@ -213,7 +213,7 @@ def test_an_interruption_leaves_the_old(
     assert tree(tmp_path) == old
 
 
-def test_what_a_killed_process_left_is_cleared_away(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     script = """
         import sys, time
         from pathlib import Path
@@ -240,7 +240,7 @@ def test_what_a_killed_process_left_is_cleared_away(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["t"]
 
 
-def test_a_directory_that_another_process_put_there_meanwhile(tmp_path: Path) -> None:
+def test_directory_of_a_concurrent_process_is_handled(tmp_path: Path) -> None:
     with atomic_directory(tmp_path / "t") as mine:
         (mine / "a").write_text("mine")
         with atomic_directory(tmp_path / "t") as theirs:
@@ -248,9 +248,7 @@ def test_a_directory_that_another_process_put_there_meanwhile(tmp_path: Path) ->
     assert tree(tmp_path) == {"t/a": b"mine"}
 
 
-def test_progress_counts_up_to_the_whole(
-    listed: Make, make_bytes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_progress_reaches_the_total(listed: Make, make_bytes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gptkit.data.preparation._BATCH", 300)
     seen: list[Progress] = []
     prepared = prepare(listed(texts=TEXTS), make_bytes(), tmp_path / "t", HERE, progress=seen.append)
@@ -309,7 +307,7 @@ def test_data_windows_and_validation_follow_the_spec(listed: Make, make_bytes: A
         prepared.train_windows(data, 100_000)
 
 
-def test_validation_shorter_than_a_window(listed: Make, make_bytes: Any, tmp_path: Path) -> None:
+def test_validation_may_be_shorter_than_a_window(listed: Make, make_bytes: Any, tmp_path: Path) -> None:
     data = listed(texts=TEXTS, document_mask=True)
     prepared = prepare(data, make_bytes(), tmp_path / "t", HERE)
     (batch,) = prepared.validation_batches(data, 100_000, 4, 10)
@@ -353,7 +351,7 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["t"]
 
 
-def test_prepared_has_its_directory(listed: Make, make_bytes: Any, tmp_path: Path) -> None:
+def test_prepared_stores_its_directory(listed: Make, make_bytes: Any, tmp_path: Path) -> None:
     prepared = prepare(listed(texts=TEXTS), make_bytes(), tmp_path / "deep/er/t", HERE)
     assert isinstance(prepared, Prepared)
     assert open_prepared(tmp_path / "deep/er/t") == prepared
@@ -369,7 +367,7 @@ def test_tokens_of_another_program_are_not_replaced(listed: Make, make_bytes: An
     assert tree(tmp_path) == {name: b"{}"}
 
 
-def test_a_disk_that_is_full_names_the_file(listed: Make, make_bytes: Any, tmp_path: Path, monkeypatch: Any) -> None:
+def test_full_disk_is_reported_with_the_file(listed: Make, make_bytes: Any, tmp_path: Path, monkeypatch: Any) -> None:
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -68,14 +68,14 @@ def test_every_document_is_on_exactly_one_side(listed: Make, texts: list[str], v
     seed=st.integers(0, 99),
 )
 @settings(max_examples=50, deadline=None)
-def test_the_share_comes_close(listed: Make, lengths: list[int], validation: float, seed: int) -> None:
+def test_validation_share_is_approximated(listed: Make, lengths: list[int], validation: float, seed: int) -> None:
     texts = [f"{seed} {number} ".ljust(length, "x") for number, length in enumerate(lengths)]
     found = sides(listed(texts=texts, validation=validation))
     total = size(texts)
     assert abs(size(found["validation"]) - validation * total) <= 160  # half of the longest document at most
 
 
-def test_it_goes_by_the_text_not_the_order(listed: Make) -> None:
+def test_split_depends_on_the_text_not_on_the_order(listed: Make) -> None:
     texts = [f"document {number}\n" * (1 + number % 5) for number in range(100)]
     forwards = sides(listed(texts=texts))
     backwards = sides(listed(texts=texts[::-1]))
@@ -91,14 +91,14 @@ def test_documents_keep_their_order(listed: Make) -> None:
     assert found["train"] == [text for text in texts if text in set(found["train"])]
 
 
-def test_copies_of_a_document_fall_on_one_side(listed: Make) -> None:
+def test_copies_of_a_document_are_on_one_side(listed: Make) -> None:
     texts = [f"document {number % 20}" for number in range(200)]
     found = sides(listed(texts=texts, validation=0.2))
     assert len(found["validation"]) == 40
     assert not set(found["train"]) & set(found["validation"])
 
 
-def test_the_end_of_a_single_document_is_cut_off_at_a_line(listed: Make) -> None:
+def test_single_document_is_split_at_a_line(listed: Make) -> None:
     text = "".join(f"line {number}\n" for number in range(1000))
     found = sides(listed(texts=[text], validation=0.1))
     assert found["train"][0] + found["validation"][0] == text
@@ -106,14 +106,14 @@ def test_the_end_of_a_single_document_is_cut_off_at_a_line(listed: Make) -> None
     assert 0.09 < len(found["validation"][0]) / len(text) < 0.16
 
 
-def test_the_end_of_the_longest_is_cut_off_where_whole_documents_are_too_long(listed: Make) -> None:
+def test_longest_document_is_split_if_whole_documents_are_too_long(listed: Make) -> None:
     texts = ["a" * 1000, "b" * 1200, "c" * 900]
     found = sides(listed(texts=texts, validation=0.1))
     assert found["validation"] == ["b" * 310]
     assert found["train"] == ["a" * 1000, "b" * 890, "c" * 900]
 
 
-def test_pieces_of_a_document_stay_together_and_are_cut_as_one(listed: Make) -> None:
+def test_pieces_of_a_document_are_split_as_one(listed: Make) -> None:
     whole = [f"document {number} and more" for number in range(40)]
     pieced = [part for text in whole for part in (text[:5] + "\\", text[5:9] + "\\", text[9:])]
     assert sides(listed(texts=whole)) == sides(listed(texts=pieced))
@@ -122,16 +122,16 @@ def test_pieces_of_a_document_stay_together_and_are_cut_as_one(listed: Make) -> 
         assert sides(listed(texts=pieces, validation=0.1)) == {"train": ["x" * 90], "validation": ["x" * 10]}
 
 
-def test_copies_of_the_only_text_are_all_cut(listed: Make) -> None:
+def test_all_copies_of_a_single_text_are_split(listed: Make) -> None:
     assert sides(listed(texts=["x" * 100] * 3, validation=0.1)) == {"train": ["x" * 90] * 3, "validation": ["x" * 10] * 3}
 
 
-def test_one_document_always_trains(listed: Make) -> None:
+def test_at_least_one_document_is_for_training(listed: Make) -> None:
     found = sides(listed(texts=["a" * 10, "b" * 10], validation=0.9))
     assert sorted(found["train"] + found["validation"]) == ["a" * 10, "b" * 10]
 
 
-def test_no_validation(listed: Make) -> None:
+def test_validation_can_be_disabled(listed: Make) -> None:
     assert sides(listed(texts=["a", "b"], validation=0)) == {"train": ["a", "b"], "validation": []}
 
 
@@ -142,13 +142,13 @@ def test_empty_corpus_is_an_error(listed: Make) -> None:
 
 
 @pytest.mark.parametrize("after", [["a", "bb"], ["a", "bb", "c", "dd"], ["a", "b", "c"]])
-def test_a_corpus_that_changes_meanwhile_is_noticed(listed: Make, after: list[str]) -> None:
+def test_corpus_that_changes_while_it_is_read_is_an_error(listed: Make, after: list[str]) -> None:
     split = plan_split(listed(texts=["a", "bb", "c"]), HERE)
     with pytest.raises(DataError, match="changed while it was read"):
         list(split_documents(listed(texts=after), HERE, split))
 
 
-def test_a_tokenizer_learns_from_training_texts_only(listed: Make) -> None:
+def test_tokenizer_is_trained_on_training_texts_only(listed: Make) -> None:
     data = listed(texts=[f"document {number}" for number in range(50)], validation=0.3)
     assert list(corpus_texts(data, HERE)) == sides(data)["train"]
     split = plan_split(data, HERE)
@@ -158,13 +158,13 @@ def test_a_tokenizer_learns_from_training_texts_only(listed: Make) -> None:
     assert len(opened) == before + 1 + 2  # one reading for the texts, two for `sides`
 
 
-def test_the_builtin_corpus_is_split_near_its_share() -> None:
+def test_builtin_corpus_is_split_near_its_share() -> None:
     found = sides(BuiltinDataSpec())
     assert 0.08 < size(found["validation"]) / (size(found["train"]) + size(found["validation"])) < 0.12
     assert len(found["validation"]) > 3
 
 
-def test_a_file_may_be_huge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_split_holds_one_piece_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pieces pass through the split one at a time: no more than one is ever made before it is asked for."""
     (tmp_path / "x.txt").write_text("some line of text\n" * 20_000)
     data = TextDataSpec(path="x.txt")

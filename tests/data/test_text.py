@@ -38,14 +38,14 @@ def books(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_directory_gives_its_files_sorted_and_at_any_depth(books: Path) -> None:
+def test_directory_yields_its_files_sorted_and_at_any_depth(books: Path) -> None:
     assert texts(TextDataSpec(path="books"), books) == ["first\n", "second\n", "third\n"]
     assert [document.source for document in TextDataSpec(path="books").documents(books)] == [
         str(Path("books", name)) for name in ("a.txt", "b.txt", "sub/deep/c.md")
     ]
 
 
-def test_patterns_choose_the_files_of_a_directory(books: Path) -> None:
+def test_patterns_select_the_files_of_a_directory(books: Path) -> None:
     assert texts(TextDataSpec(path="books", patterns="*.RST"), books) == ["not taken\n"]
     with pytest.raises(DataError, match=r"books: no file in this directory is named \*\.csv or \*\.tsv"):
         texts(TextDataSpec(path="books", patterns=["*.csv", "*.tsv"]), books)
@@ -73,12 +73,12 @@ def test_a_file_whose_name_has_glob_characters_is_found(tmp_path: Path) -> None:
         ("a**b*", "glob"),
     ],
 )
-def test_a_path_to_nothing_says_so(tmp_path: Path, path: str, message: str) -> None:
+def test_missing_path_is_reported(tmp_path: Path, path: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         texts(TextDataSpec(path=path), tmp_path)
 
 
-def test_links_in_loops_end(books: Path) -> None:
+def test_loops_of_links_terminate(books: Path) -> None:
     (books / "books/sub/loop").symlink_to(books / "books", target_is_directory=True)
     (books / "books/twice.txt").symlink_to(books / "books/a.txt")
     (books / "books/dangling.txt").symlink_to(books / "nowhere")
@@ -94,7 +94,7 @@ def test_a_linked_directory_is_followed(books: Path, tmp_path_factory: pytest.Te
     assert texts(TextDataSpec(path="books"), books)[-1] == "fourth\n"
 
 
-def test_empty_files_are_left_out(tmp_path: Path) -> None:
+def test_empty_files_are_omitted(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("")
     (tmp_path / "b.txt").write_text(" \n\n")
     (tmp_path / "c.txt").write_text("text")
@@ -116,13 +116,13 @@ def test_empty_files_are_left_out(tmp_path: Path) -> None:
         (b"\x1f\x8b\x08\0", r"x\.txt: not a text, but compressed with gzip; name it \.gz"),
     ],
 )
-def test_what_is_no_utf8_is_named_with_its_place(tmp_path: Path, content: bytes, message: str) -> None:
+def test_invalid_utf8_is_reported_with_its_location(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "x.txt").write_bytes(content)
     with pytest.raises(DataError, match=message):
         texts(TextDataSpec(path="x.txt"), tmp_path)
 
 
-def test_the_place_counts_over_chunks_and_a_character_may_lie_across_them(tmp_path: Path) -> None:
+def test_locations_and_characters_span_chunks(tmp_path: Path) -> None:
     chunk = 1 << 20
     good = b"a" * (chunk - 2) + "\n€".encode()  # the euro sign's three bytes lie across the border
     (tmp_path / "x.txt").write_bytes(good)
@@ -135,12 +135,12 @@ def test_the_place_counts_over_chunks_and_a_character_may_lie_across_them(tmp_pa
         texts(TextDataSpec(path="x.txt"), tmp_path)
 
 
-def test_line_ends_and_byte_order_mark(tmp_path: Path) -> None:
+def test_line_ends_and_byte_order_mark_are_normalized(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_bytes(b"\xef\xbb\xbfone\r\ntwo\rthree\n")
     assert texts(TextDataSpec(path="x.txt"), tmp_path) == ["one\ntwo\nthree\n"]
 
 
-def test_gzip(tmp_path: Path) -> None:
+def test_gzip_is_read(tmp_path: Path) -> None:
     packed = gzip.compress(b"packed text\n" * 1000)
     (tmp_path / "x.txt.gz").write_bytes(packed)
     assert texts(TextDataSpec(path="."), tmp_path) == ["packed text\n" * 1000]
@@ -153,14 +153,14 @@ def test_gzip(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
-def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
+def test_unreadable_file_is_reported(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("text")
     (tmp_path / "x.txt").chmod(0)
     with pytest.raises(DataError, match="Permission denied"):
         texts(TextDataSpec(path="x.txt"), tmp_path)
 
 
-def test_a_separator_makes_documents(tmp_path: Path) -> None:
+def test_separator_splits_documents(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("one\n<|endoftext|>\ntwo\n\nmore\n<|endoftext|>\n\n<|endoftext|>three<|endoftext|>\n")
     documents = list(TextDataSpec(path="x.txt", separator="<|endoftext|>").documents(tmp_path))
     assert [document.text for document in documents] == ["one", "two\n\nmore", "three"]
@@ -177,7 +177,7 @@ def test_a_separator_makes_documents(tmp_path: Path) -> None:
     separator=st.sampled_from([None, "<>", "\n\n", "|", "ab<ab"]),
 )
 @settings(max_examples=150, deadline=None)
-def test_pieces_put_together_are_the_documents(
+def test_concatenated_pieces_equal_the_documents(
     tmp_path_factory: pytest.TempPathFactory, documents: list[str], piece: int, chunk: int, separator: str | None
 ) -> None:
     """However a text falls into chunks and pieces, the documents are the same as when it is split at once."""
@@ -194,7 +194,7 @@ def test_pieces_put_together_are_the_documents(
     assert joined == (content.split(separator) if separator else [content])
 
 
-def test_pieces_of_a_document_between_separators(tmp_path: Path) -> None:
+def test_document_between_separators_is_split_into_pieces(tmp_path: Path) -> None:
     long = "some words and\n\n more\n" * 70_000  # more than is read at a time
     (tmp_path / "x.txt").write_text(f"short\n<>\n{long}\n<>\nlast\n")
     documents = list(read_documents(tmp_path / "x.txt", "x.txt", "<>", piece=100_000))
@@ -209,7 +209,7 @@ def test_pieces_of_a_document_between_separators(tmp_path: Path) -> None:
     assert [document.source for document in documents][1:-1] == ["x.txt, document 2"] * (len(documents) - 2)
 
 
-def test_a_long_file_comes_in_pieces_that_stop_between_lines(tmp_path: Path) -> None:
+def test_long_file_is_split_between_lines(tmp_path: Path) -> None:
     text = "".join(f"line {number} of a long text\n\n" * (number % 7 == 0) + f"line {number}\n" for number in range(4000))
     (tmp_path / "x.txt").write_text(text)
     pieces = list(read_documents(tmp_path / "x.txt", "x.txt", piece=10_000))
@@ -222,7 +222,7 @@ def test_a_long_file_comes_in_pieces_that_stop_between_lines(tmp_path: Path) -> 
         assert not following.text[0].isspace()
 
 
-def test_pieces_of_a_text_have_the_tokens_of_the_whole(tmp_path: Path) -> None:
+def test_tokens_of_pieces_equal_those_of_the_text(tmp_path: Path) -> None:
     """With GPT-2's pattern, to which white space before a border would matter."""
     words = re.compile(r"'(?:[sdmt]|ll|ve|re)| ?[^\W\d_]+| ?\d+| ?[^\s\w]+|\s+(?!\S)|\s+")
     text = "A line, it's said.\n  indented line 12\n\n\nAnother one\n" * 900

@@ -29,7 +29,7 @@ sizes = st.tuples(st.integers(2, 80), st.integers(1, 20), st.integers(1, 30)).fi
 
 @given(sizes)
 @settings(deadline=None)
-def test_windows_are_those_of_the_naive_loop(size: tuple[int, int, int]) -> None:
+def test_windows_equal_the_naive_loop(size: tuple[int, int, int]) -> None:
     length, context, stride = size
     tokens = np.random.default_rng(length).integers(0, 60_000, length).astype("<u2")
     windows = Windows(tokens, context, stride=stride)
@@ -65,7 +65,7 @@ def test_every_target_is_the_next_token(
     assert batch.documents_BT is None
 
 
-def test_random_crops_reach_every_place_equally_and_none_beyond() -> None:
+def test_random_windows_are_uniform_over_all_offsets() -> None:
     windows = Windows(row(23), 3, order="random")
     starts = np.concatenate([windows.starts(step, 50, seed=1) for step in range(400)])
     counts = np.bincount(starts)
@@ -88,7 +88,7 @@ def test_a_batch_depends_on_step_and_seed_only(options: Any) -> None:
 
 @pytest.mark.parametrize("shuffle", [False, True])
 @pytest.mark.parametrize("batch_size", [1, 4, 30, 70])
-def test_ordered_batches_go_through_all_windows_epoch_after_epoch(shuffle: bool, batch_size: int) -> None:
+def test_ordered_batches_cover_all_windows_in_every_epoch(shuffle: bool, batch_size: int) -> None:
     windows = Windows(row(100), 5, stride=3, shuffle=shuffle)
     n = len(windows)
     steps = -(-3 * n // batch_size)
@@ -99,7 +99,7 @@ def test_ordered_batches_go_through_all_windows_epoch_after_epoch(shuffle: bool,
     assert (starts[0].tolist() == starts[1].tolist()) is not shuffle
 
 
-def test_processes_that_share_a_step_get_its_parts() -> None:
+def test_processes_receive_the_parts_of_a_batch() -> None:
     windows = Windows(row(1000), 8, order="random")
     whole = windows.batch(3, 6, 1).inputs_BT
     starts = windows.starts(3, 6, 1)
@@ -112,7 +112,7 @@ def test_processes_that_share_a_step_get_its_parts() -> None:
     seed=st.integers(0, 1000),
 )
 @settings(deadline=None)
-def test_documents_number_as_the_naive_loop_does(lengths: list[int], context: int, seed: int) -> None:
+def test_document_numbers_equal_the_naive_loop(lengths: list[int], context: int, seed: int) -> None:
     of_token = np.repeat(np.arange(len(lengths)), lengths)
     if len(of_token) < context + 1:
         return
@@ -131,7 +131,7 @@ def test_documents_number_as_the_naive_loop_does(lengths: list[int], context: in
 
 @given(length=st.integers(2, 120), context=st.integers(1, 20), batch_size=st.integers(1, 6))
 @settings(deadline=None)
-def test_validation_takes_every_target_once_in_order(length: int, context: int, batch_size: int) -> None:
+def test_validation_contains_every_target_once_in_order(length: int, context: int, batch_size: int) -> None:
     if length < context + 1:
         return
     batches = list(Windows(row(length), context).batches(batch_size))
@@ -155,7 +155,7 @@ def test_limited_validation_spreads_over_the_tokens() -> None:
     assert len(list(Windows(row(38), 5).batches(4, 3))) == 3
 
 
-def test_too_few_tokens_are_reported_with_the_numbers() -> None:
+def test_too_few_tokens_are_reported_with_their_number() -> None:
     assert len(Windows(row(9), 8)) == 1
     with pytest.raises(DataError, match=r"the text has 8 tokens.*requires 9.*\n.*training.window of at most 7"):
         Windows(row(8), 8)
@@ -163,7 +163,7 @@ def test_too_few_tokens_are_reported_with_the_numbers() -> None:
         Windows(row(0), 8)
 
 
-def test_a_memory_map_is_read_and_ids_of_four_bytes_survive(tmp_path: Path) -> None:
+def test_memory_maps_and_four_byte_ids_are_read(tmp_path: Path) -> None:
     (np.arange(1000, dtype="<u4") + 100_000).tofile(tmp_path / "t.bin")
     mapped = np.memmap(tmp_path / "t.bin", "<u4", mode="r")
     assert Windows(mapped, 4).batch(1, 2).targets_BT.tolist() == [

@@ -26,7 +26,7 @@ def doc(cls: type[Component], builtin: Registry) -> ComponentDoc:
     return describe(builtin.entry(cls.kind, cls.component_name()), builtin)
 
 
-def test_one_sentence_and_documented_fields(doc: ComponentDoc) -> None:
+def test_components_have_one_sentence_and_documented_fields(doc: ComponentDoc) -> None:
     assert len(doc.summary) > 15
     assert doc.summary.endswith(".")
     assert len(doc.summary) < 130, "the first sentence is shown in tables; go on in a second one"
@@ -35,7 +35,7 @@ def test_one_sentence_and_documented_fields(doc: ComponentDoc) -> None:
     assert not doc.paper or "http" in doc.paper
 
 
-def test_fields_are_all_there(cls: type[Component], doc: ComponentDoc) -> None:
+def test_all_fields_are_documented(cls: type[Component], doc: ComponentDoc) -> None:
     assert {field.name for field in doc.fields if "." not in field.name} == set(cls.model_fields) - {"name"}
 
 

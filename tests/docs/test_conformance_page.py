@@ -11,7 +11,7 @@ from gptkit.docs.conformance import page
 from gptkit.testing import checks_for
 
 
-def test_every_check_has_its_reason_and_every_component_its_row() -> None:
+def test_page_lists_every_check_and_component() -> None:
     text = page(default_registry(), ["schedule", "optimizer"])
     assert re.findall("^## (.*)$", text, re.MULTILINE) == ["schedule", "optimizer"]
     for check in checks_for("schedule"):
@@ -20,7 +20,7 @@ def test_every_check_has_its_reason_and_every_component_its_row() -> None:
         assert f"| [{name}](components/schedule/{name}.md) | {' | '.join('✓' * len(checks_for('schedule')))} |" in text
 
 
-def test_a_broken_promise_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_check_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     cls = default_registry().component("schedule", "constant")
     monkeypatch.setattr(cls, "factor", lambda self, step, steps: 2.0)
     row = next(line for line in page(default_registry(), ["schedule"]).splitlines() if line.startswith("| [constant]"))

@@ -5,7 +5,7 @@ import pytest
 from gptkit.reflect.docstring import parse
 
 
-def test_parts_are_told_apart() -> None:
+def test_sections_are_separated() -> None:
     doc = parse("""Does one thing, e.g. This one. And another.
 
         More prose.
@@ -38,16 +38,16 @@ def test_parts_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize("text", [None, "", "   \n  "])
-def test_nothing_is_nothing(text: str | None) -> None:
+def test_missing_docstring_is_empty(text: str | None) -> None:
     doc = parse(text)
     assert (doc.summary, doc.body, doc.sections) == ("", "", {})
 
 
-def test_a_first_sentence_over_two_lines_is_one_line() -> None:
+def test_first_sentence_is_joined_to_one_line() -> None:
     assert parse("One\n    two.\n\n    Three.").summary == "One two."
 
 
-def test_prose_after_a_section_is_no_part_of_it() -> None:
+def test_text_after_a_section_is_not_part_of_it() -> None:
     doc = parse("One.\n\nFormula:\n    a\n\nBack at the margin.")
     assert doc.sections["Formula"] == "a"
     assert doc.body == "Back at the margin."

@@ -47,7 +47,7 @@ def test_specs_are_valid(text: str, builtin: Registry) -> None:
     validate_data({"model": {}, **data}, ExperimentSpec, builtin)
 
 
-def test_the_table_of_overriding_is_right() -> None:
+def test_table_of_overrides_is_correct() -> None:
     rows = re.findall(
         r"^\| `(.+?)` \| `(.+?)` \| `(.+?)` \|$", (PAGES / "spec-files.md").read_text(encoding="utf-8"), re.MULTILINE
     )
@@ -148,7 +148,7 @@ def make_released_model(directory: Path) -> None:
 
 
 @pytest.mark.parametrize("page", ["python", "the-book"])
-def test_the_python_of_the_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_of_the_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of a page's blocks in order. A comment behind a `print` is what it prints, as is text right below a block."""
     monkeypatch.chdir(tmp_path)
     if page == "python":

@@ -7,7 +7,7 @@ from gptkit.docs.models import page
 from gptkit.presets.catalog import groups
 
 
-def test_it_holds_every_family_and_every_released_model(builtin: Registry) -> None:
+def test_page_lists_every_family_and_released_model(builtin: Registry) -> None:
     lines = page(builtin).splitlines()
     for name, entry in builtin.entries("family").items():
         (row,) = [line for line in lines if line.startswith(f"| [{name}](components/family/{name}.md) |")]
@@ -19,5 +19,5 @@ def test_it_holds_every_family_and_every_released_model(builtin: Registry) -> No
         assert int(parameters.replace(",", "")) > 10**8
 
 
-def test_the_numbers_are_those_of_the_specs(builtin: Registry) -> None:
+def test_numbers_equal_those_of_the_specs(builtin: Registry) -> None:
     assert "| `qwen3-0.6b` | 596,049,920 | a norm for every head's query and key |" in page(builtin).splitlines()

@@ -21,7 +21,7 @@ def registered(registry: Registry) -> set[tuple[str, str]]:
     return {(kind, name) for kind in registry.kinds() for name in registry.names(kind)}
 
 
-def test_pages_are_exactly_what_is_registered(builtin: Registry, with_plugins: Registry) -> None:
+def test_one_page_per_registered_component(builtin: Registry, with_plugins: Registry) -> None:
     for registry in (builtin, with_plugins):
         found = pages(registry)
         assert listed(found) == registered(registry)
@@ -48,7 +48,7 @@ def test_navigation_holds_every_page_once(with_plugins: Registry) -> None:
     assert sorted([*paths, "plugins.md"]) == sorted(pages(with_plugins))
 
 
-def test_a_plugins_component_has_its_page(with_plugins: Registry) -> None:
+def test_plugin_component_has_a_page(with_plugins: Registry) -> None:
     page = pages(with_plugins)["components/norm/halving.md"]
     for part in (
         "# halving\n\nHalves every vector, e.g. for tests.",
@@ -68,7 +68,7 @@ def test_a_plugins_component_has_its_page(with_plugins: Registry) -> None:
         assert part in page
 
 
-def test_required_and_nested_fields(with_plugins: Registry) -> None:
+def test_required_and_nested_fields_are_listed(with_plugins: Registry) -> None:
     page = pages(with_plugins)["components/paint/plain.md"]
     assert "```yaml\npaint: {name: plain, colour: red}\n```" in page
     assert "| `colour` | `str`; at least 1 character | **required** | Which one, `red` or &lt;blue\\>. |" in page
@@ -76,7 +76,7 @@ def test_required_and_nested_fields(with_plugins: Registry) -> None:
     assert "| `under` | [norm](../norm/index.md) or `null` | `null` | A norm below. |" in page
 
 
-def test_a_kinds_page_is_its_contract(with_plugins: Registry) -> None:
+def test_page_of_a_kind_shows_its_contract(with_plugins: Registry) -> None:
     page = pages(with_plugins)["components/paint/index.md"]
     for part in (
         "# paint\n\nGives a model a colour. It changes nothing else.",
@@ -101,7 +101,7 @@ def test_a_broken_plugin_is_listed_with_its_error(with_plugins: Registry) -> Non
     assert "| `gptkit-paints==3.2` | `paints.plugin` | active |" in page
 
 
-def test_snippets_stand_where_the_spec_file_has_them(with_plugins: Registry) -> None:
+def test_snippets_have_the_keys_of_a_spec_file(with_plugins: Registry) -> None:
     from gptkit.kinds.norm import NormSpec
 
     class Model(Spec):
@@ -116,7 +116,7 @@ def test_snippets_stand_where_the_spec_file_has_them(with_plugins: Registry) -> 
     assert "- `model.norms`, a list" in found["components/norm/index.md"]
 
 
-def test_positions_by_attentions(builtin: Registry) -> None:
+def test_page_has_a_table_of_positions_by_attentions(builtin: Registry) -> None:
     index = pages(builtin)["components/index.md"]
     for name, entry in builtin.entries("position").items():
         row = next(line for line in index.splitlines() if line.startswith(f"| [{name}](position/{name}.md) |"))
@@ -126,9 +126,7 @@ def test_positions_by_attentions(builtin: Registry) -> None:
             assert cell.startswith("yes") == (uses <= set(getattr(attention.cls, "accepts", ())))
 
 
-def test_write_puts_the_same_pages_into_a_directory(
-    tmp_path: Path, builtin: Registry, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_write_creates_the_same_pages(tmp_path: Path, builtin: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conformance, "page", lambda registry: f"{len(registry.kinds())} kinds are checked\n")
     directory = tmp_path / "deep" / "directory"
     written = write(directory, builtin)

@@ -17,7 +17,7 @@ from gptkit.reflect import prose
         ("`https://example.org`", "`https://example.org`"),
     ],
 )
-def test_inline(text: str, markdown: str) -> None:
+def test_inline_markup_is_converted(text: str, markdown: str) -> None:
     assert prose.inline(text) == markdown
 
 
@@ -33,7 +33,7 @@ def test_inline(text: str, markdown: str) -> None:
         ("A book without an address", "A book without an address"),
     ],
 )
-def test_papers_are_short_links(text: str, markdown: str) -> None:
+def test_papers_become_short_links(text: str, markdown: str) -> None:
     assert prose.paper(text) == markdown
 
 
@@ -57,5 +57,5 @@ def test_sections_become_lists_and_examples_code() -> None:
     )
 
 
-def test_a_fence_is_longer_than_those_inside() -> None:
+def test_fence_is_longer_than_fences_inside() -> None:
     assert prose.code("a\n```\nb") == "````text\na\n```\nb\n````"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gptkit.files import dump_yaml, read
 
 
-def test_how_it_looks():
+def test_layout_of_dumped_yaml():
     data = {
         "name": "tiny",
         "model": {
@@ -96,7 +96,7 @@ DATA = st.dictionaries(
 
 @settings(max_examples=150, deadline=None)
 @given(DATA)
-def test_it_is_read_back_equal(tmp_path_factory, data):
+def test_dumped_yaml_is_read_back_equal(tmp_path_factory, data):
     data = {key: value for key, value in data.items() if key not in ("extends", "$schema")} or {"a": 1}
     path = tmp_path_factory.getbasetemp() / "dumped.yaml"
     path.write_text(dump_yaml(data), encoding="utf-8", newline="")
@@ -109,13 +109,13 @@ def test_it_is_read_back_equal(tmp_path_factory, data):
 @pytest.mark.parametrize(
     ("data", "error"), [({"a": float("inf")}, ValueError), ({"a": {1}}, TypeError), ({1: 2}, TypeError)]
 )
-def test_what_no_spec_holds(data, error):
+def test_unsupported_values_are_rejected(data, error):
     with pytest.raises(error):
         dump_yaml(data)
     with pytest.raises(error):
         dump_yaml({"x": {"name": "y", "z": data}})
 
 
-def test_tuples_are_lists_and_nothing_is_a_mapping(load):
+def test_tuples_become_lists_and_an_empty_mapping_is_kept(load):
     assert load(dump_yaml({"a": (1, (2,))})).data == {"a": [1, [2]]}
     assert dump_yaml({}) == "{}\n"

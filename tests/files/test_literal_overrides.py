@@ -20,7 +20,7 @@ def opened(*overrides: str) -> object:
     "text",
     ["Chapter #1", "*.txt", "@user", "Q: why", "1984", "null", "- item", "{braces", "[x] done", "a ", "%", "`", "&a", "!"],
 )
-def test_a_text_is_taken_literally(text: str, tmp_path: Path) -> None:
+def test_text_is_taken_literally(text: str, tmp_path: Path) -> None:
     assert opened(f"training.sample_prompt={text}").training.sample_prompt == text  # type: ignore[attr-defined]
     file = tmp_path / "x.yaml"
     file.write_text("model: {d_model: 16, n_layers: 1}\n")
@@ -35,12 +35,12 @@ def test_paths_are_taken_literally() -> None:
     assert opened("data.path.1=*.md").data.path == ("a.txt", "*.md")  # type: ignore[attr-defined]
 
 
-def test_a_text_that_is_quoted_as_a_whole_is_read_as_yaml() -> None:
+def test_quoted_text_is_read_as_yaml() -> None:
     assert opened(r'training.sample_prompt="one\ntwo"').training.sample_prompt == "one\ntwo"  # type: ignore[attr-defined]
     assert opened('training.sample_prompt="Yes," he said').training.sample_prompt == '"Yes," he said'  # type: ignore[attr-defined]
 
 
-def test_a_text_that_may_be_missing_takes_null() -> None:
+def test_optional_text_accepts_null() -> None:
     assert opened("data.separator=null").data.separator is None  # type: ignore[attr-defined]
     assert opened("data.separator=#").data.separator == "#"  # type: ignore[attr-defined]
 

@@ -54,7 +54,7 @@ RMS = {"name": "rms", "eps": 1e-6}
         ({"name": "gqa", "qk_norm": RMS}, {"name": "mha", "qk_norm": {"eps": 1}}, {"name": "mha", "qk_norm": {"eps": 1}}),
     ],
 )
-def test_the_rule(base, over, merged):
+def test_merge_follows_the_rule(base, over, merged):
     before = copy.deepcopy((base, over))
     assert merge(base, over) == merged
     assert (base, over) == before
@@ -95,7 +95,7 @@ def test_merging_with_itself_or_nothing_changes_nothing(data):
 
 @settings(max_examples=200, deadline=None)
 @given(DATA, DATA)
-def test_what_the_override_says_holds(base, over):
+def test_every_value_of_the_override_is_in_the_result(base, over):
     """Every scalar and list of the override is in the result, at its path."""
 
     def holds(found, said):
@@ -114,7 +114,7 @@ def test_what_the_override_says_holds(base, over):
 # -- extends ---------------------------------------------------------------------------------------------------
 
 
-def test_a_file_changes_what_it_extends(write, load):
+def test_file_overrides_what_it_extends(write, load):
     base = write("name: base\nmodel:\n  d_model: 8\n  norm: {name: rms, eps: 1}\n  position: rotary\n", "base/base.yaml")
     source = load("extends: base/base.yaml\nname: mine\nmodel:\n  norm: layer\n  position: {base: 500}\n")
     assert source.data == {
@@ -130,12 +130,12 @@ def test_a_file_changes_what_it_extends(write, load):
     assert source.files == (source.path, base)
 
 
-def test_two_files_titles_do_not_choose_a_component(write, load):
+def test_names_of_files_do_not_replace_each_other(write, load):
     write("name: base\nmodel: {d_model: 8}", "base.yaml")
     assert load("extends: base.yaml\nname: other").data == {"name": "other", "model": {"d_model": 8}}
 
 
-def test_chains_across_formats_are_relative_to_the_file_that_says_it(write, load):
+def test_extends_is_relative_to_its_file_across_formats(write, load):
     write('{"a": 1, "b": 1, "c": 1}', "one/two/deep.json")
     write('extends = "two/deep.json"\nb = 2\nc = 2\n', "one/middle.toml")
     source = load("extends: one/middle.toml\nc: 3\n")
@@ -143,7 +143,7 @@ def test_chains_across_formats_are_relative_to_the_file_that_says_it(write, load
     assert [path.name for path in source.files] == ["gpt.yaml", "middle.toml", "deep.json"]
 
 
-def test_layers_as_a_list_replace(write, load):
+def test_list_of_layers_replaces(write, load):
     write("layers: [{repeat: 1}, {repeat: 2}]", "base.yaml")
     assert load("extends: base.yaml\nlayers: [{window: 1}]").data == {"layers": [{"window": 1}]}
 
@@ -154,13 +154,13 @@ def test_shipped_specs_are_found_by_name(write, load):
     assert read("modern", shipped=shipped).data == {"a": 1, "b": 1}
 
 
-def test_a_file_goes_before_a_shipped_spec_of_its_name(write, load):
+def test_file_takes_precedence_over_a_shipped_spec(write, load):
     shipped = {"base.yaml": write("a: shipped", "elsewhere/x.yaml")}
     write("a: file", "base.yaml")
     assert load("extends: base.yaml", shipped=shipped).data == {"a": "file"}
 
 
-def test_mistakes_of_extends(write, load, mistakes):
+def test_errors_of_extends(write, load, mistakes):
     write("extends: gpt.yaml", "circle.yaml")
     assert mistakes(load, "extends: circle.yaml") == [
         "circle.yaml:1:10: extends: circular: gpt.yaml → circle.yaml → gpt.yaml"
@@ -176,13 +176,13 @@ def test_mistakes_of_extends(write, load, mistakes):
     assert "no such file 'moder'; did you mean 'modern'?" in told
 
 
-def test_a_mistake_in_the_other_file_is_located_there(write, load, mistakes):
+def test_error_in_the_other_file_is_located_in_it(write, load, mistakes):
     write("a: 1\nb: [", "base.yaml")
     [told] = mistakes(load, "extends: base.yaml")
     assert told.startswith("base.yaml:")
 
 
-def test_the_length_of_a_chain_is_bounded(write, load, mistakes):
+def test_length_of_an_extends_chain_is_bounded(write, load, mistakes):
     for index in range(MAX_EXTENDS + 2):
         write(f"extends: {index + 1}.yaml", f"{index}.yaml")
     [told] = mistakes(load, "extends: 0.yaml")
@@ -222,7 +222,7 @@ model:
         ("model={d_model: 9}", ("model", "norm"), "rms"),
     ],
 )
-def test_an_override(load, override, path, value):
+def test_override_sets_a_value(load, override, path, value):
     source = load(BASE, overrides=(override,))
     found = source.data
     for part in path:
@@ -238,7 +238,7 @@ def test_overrides_are_merge_with_default_in_order_and_over_what_is_extended(wri
     assert source.data["model"]["norm"] == {"name": "rms", "eps": 1}
 
 
-def test_what_an_override_says_is_located_in_it(load):
+def test_value_of_an_override_is_located_in_it(load):
     source = load(BASE, overrides=("model.norm.eps=[1, {a: 2}]", "model.layers.0.window=3"))
     place = ("--set model.norm.eps=[1, {a: 2}]", None, None)
     assert source.locate(("model", "norm", "eps")) == place
@@ -268,10 +268,10 @@ def test_what_an_override_says_is_located_in_it(load):
         (".".join("a" * 100) + "=1", "the path is more than 64 deep"),
     ],
 )
-def test_a_mistake_in_an_override_names_it(load, mistakes, override, told):
+def test_error_in_an_override_names_it(load, mistakes, override, told):
     assert mistakes(load, BASE, overrides=(override,)) == [f"--set {override}: {told}"]
 
 
-def test_an_override_that_is_no_yaml(load, mistakes):
+def test_override_that_is_not_yaml_is_rejected(load, mistakes):
     [told] = mistakes(load, BASE, overrides=("model.norm={name: rms",))
     assert told.startswith("--set model.norm={name: rms: not valid YAML: while parsing a flow mapping")

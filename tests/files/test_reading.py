@@ -73,7 +73,7 @@ DATA = {
 @pytest.mark.parametrize(
     ("text", "name"), [(YAML, "a.yaml"), (YAML, "a.yml"), (TOML, "a.toml"), (JSON, "a.json"), (JSON, "j.yaml")]
 )
-def test_the_three_formats_say_the_same(load, text, name):
+def test_all_formats_give_equal_data(load, text, name):
     assert load(text, name).data == DATA
 
 
@@ -125,7 +125,7 @@ def test_anchors_and_aliases_are_copies_of_the_value(load):
     assert source.locate(("d", "b", 1)) == (str(source.path), 1, 15)
 
 
-def test_windows_line_ends_and_a_byte_order_mark(load):
+def test_windows_line_ends_and_byte_order_mark_are_accepted(load):
     assert load("\ufeffa: 1\r\nb:\r\n  c: 2\r\n".encode()).data == {"a": 1, "b": {"c": 2}}
     toml = load("\ufeffa = 1\r\n[b]\r\nc = 2\r\n".encode(), "a.toml")
     assert toml.data == {"a": 1, "b": {"c": 2}}
@@ -158,7 +158,7 @@ def test_the_editors_schema_key_is_ignored(load):
         (("nothing", "such"), (1, 1), (1, 1), (1, 1)),
     ],
 )
-def test_every_path_is_located(load, path, yaml, toml, json):
+def test_every_path_has_a_location(load, path, yaml, toml, json):
     for text, name, place in ((YAML, "a.yaml", yaml), (TOML, "a.toml", toml), (JSON, "a.json", json)):
         source = load(text, name)
         if name == "a.toml" and path in (("model",), ("model", "layers", 7)):
@@ -167,19 +167,19 @@ def test_every_path_is_located(load, path, yaml, toml, json):
         assert source.locate(path) == (str(source.path), *place), name
 
 
-def test_a_key_can_be_located_itself(load):
+def test_keys_have_locations(load):
     assert load(YAML).locate(("model", "norm"), key=True)[1:] == (5, 3)
     assert load(TOML, "a.toml").locate(("model", "norm"), key=True)[1:] == (5, 1)
     assert load(JSON, "a.json").locate(("model", "norm"), key=True)[1:] == (5, 5)
 
 
-def test_a_value_left_empty_stands_at_its_key(load):
+def test_empty_value_is_located_at_its_key(load):
     source = load("a:\n  b:\n  c: {d: , e: 1}\n")
     assert source.locate(("a", "b"))[1:] == (2, 3)
     assert source.locate(("a", "c", "d"))[1:] == (3, 7)
 
 
-def test_toml_places_survive_strings_that_look_like_toml(load):
+def test_toml_locations_ignore_toml_in_strings(load):
     source = load(
         'a = """\n[b]\nc = 1 # "\n"""\n"x.y" . z = \'#\' # c = 2\nlist = [ # one\n  1, "]",\n  { d = [3] }, # two\n]\n'
         "e.f = '''\n]'''\ng = 5\n",
@@ -192,7 +192,7 @@ def test_toml_places_survive_strings_that_look_like_toml(load):
     assert source.locate(("g",))[1:] == (12, 5)
 
 
-def test_toml_places_in_tables_below_lists(load):
+def test_toml_locations_in_tables_below_lists(load):
     source = load("[[a]]\nx = 1\n[[a.b]]\ny = 1\n[[a.b]]\ny = 2\n[[a]]\n[a.c]\nz = 3\n[[a.b]]\ny = 4\n", "a.toml")
     assert source.data == {"a": [{"x": 1, "b": [{"y": 1}, {"y": 2}]}, {"c": {"z": 3}, "b": [{"y": 4}]}]}
     assert source.locate(("a", 0, "b", 1, "y"))[1:] == (6, 5)
@@ -238,7 +238,7 @@ def test_toml_places_in_tables_below_lists(load):
         ("x" * 300 + ": 1", "gpt.yaml:1:1: a key of more than 200 characters"),
     ],
 )
-def test_a_mistake_in_yaml_is_located(load, mistakes, text, told):
+def test_error_in_yaml_is_located(load, mistakes, text, told):
     assert mistakes(load, text) == [told]
 
 
@@ -264,7 +264,7 @@ def test_a_mistake_in_yaml_is_located(load, mistakes, text, told):
         ('{"a": 1,\n "a": 2}', "gpt.json:2:2: a: given twice; first at line 1; remove one of the two"),
     ],
 )
-def test_a_mistake_in_json_is_located(load, mistakes, text, told):
+def test_error_in_json_is_located(load, mistakes, text, told):
     assert mistakes(load, text, "gpt.json") == [told]
 
 
@@ -281,12 +281,12 @@ def test_a_mistake_in_json_is_located(load, mistakes, text, told):
         ("a = " + "9" * 5000, "gpt.toml: not valid TOML: a number is too long"),
     ],
 )
-def test_a_mistake_in_toml_is_located(load, mistakes, text, told):
+def test_error_in_toml_is_located(load, mistakes, text, told):
     [found] = mistakes(load, text, "gpt.toml")
     assert found.startswith(told)
 
 
-def test_all_mistakes_of_a_file_are_told_in_its_order(load, mistakes):
+def test_all_errors_of_a_file_are_reported_in_order(load, mistakes):
     assert mistakes(load, "a: .inf\nb:\n  c: 1\n  c: 2\n3: x\n") == [
         "gpt.yaml:1:4: a: not a finite number",
         "gpt.yaml:4:3: b.c: given twice; first at line 3; remove one of the two",
@@ -294,7 +294,7 @@ def test_all_mistakes_of_a_file_are_told_in_its_order(load, mistakes):
     ]
 
 
-def test_what_is_wrong_with_hundreds_of_keys_is_not_told_hundreds_of_times(load, mistakes):
+def test_number_of_reported_errors_is_bounded(load, mistakes):
     found = mistakes(load, "a: 1\n" * 500)
     assert len(found) == 51
     assert "only the first 50" in found[-1]
@@ -303,7 +303,7 @@ def test_what_is_wrong_with_hundreds_of_keys_is_not_told_hundreds_of_times(load,
 # -- bounds ----------------------------------------------------------------------------------------------------
 
 
-def test_billion_laughs(load, mistakes):
+def test_billion_laughs_are_rejected(load, mistakes):
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 10)]
     [told] = mistakes(load, "\n".join(lines))
@@ -311,7 +311,7 @@ def test_billion_laughs(load, mistakes):
     assert told.startswith("gpt.yaml:5:")
 
 
-def test_many_aliases(load, mistakes):
+def test_number_of_aliases_is_bounded(load, mistakes):
     [told] = mistakes(load, "a: &a 1\nb: [" + "*a, " * 101 + "]")
     assert "more than 100 aliases" in told
     assert load("a: &a 1\nb: [" + "*a, " * 100 + "]").data["b"] == [1] * 100
@@ -339,7 +339,7 @@ def test_depth_is_bounded(load, mistakes, text, name):
     assert "nested" in told
 
 
-def test_the_deepest_that_is_allowed(load):
+def test_maximum_depth_is_accepted(load):
     text = "a: " + "[" * (MAX_DEPTH - 1) + "]" * (MAX_DEPTH - 1)
     value = load(text).data["a"]
     for _ in range(MAX_DEPTH - 2):
@@ -355,7 +355,7 @@ def test_size_is_bounded(load, mistakes):
     assert told == "gpt.yaml:1:1: a line of more than 65536 characters"
 
 
-def test_what_is_no_file(write, mistakes, tmp_path):
+def test_paths_that_are_not_files_are_rejected(write, mistakes, tmp_path):
     write("a: 1", "gpt.yaml")
     write("a: 1", "notes.txt")
     (tmp_path / "directory.yaml").mkdir()
@@ -371,7 +371,7 @@ def test_what_is_no_file(write, mistakes, tmp_path):
         assert "no such file" in mistakes(read, impossible)[0]
 
 
-def test_a_file_that_may_not_be_read(write, mistakes, monkeypatch):
+def test_unreadable_file_is_reported(write, mistakes, monkeypatch):
     path = write("a: 1")
 
     def refuse(*_: object, **__: object):
@@ -406,7 +406,7 @@ def mutated(text: str) -> st.SearchStrategy[bytes]:
 
 
 @pytest.mark.parametrize(("text", "suffix"), [(YAML, "yaml"), (TOML, "toml"), (JSON, "json")])
-def test_mutated_files_are_read_or_refused_with_a_place(tmp_path, text, suffix):
+def test_mutated_files_are_read_or_rejected_with_a_location(tmp_path, text, suffix):
     path = tmp_path / f"mutated.{suffix}"
 
     @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
@@ -428,7 +428,7 @@ def test_mutated_files_are_read_or_refused_with_a_place(tmp_path, text, suffix):
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(raw=st.one_of(st.binary(max_size=60), st.text(max_size=60).map(lambda text: text.encode("utf-8", "surrogatepass"))))
-def test_any_bytes_at_all(tmp_path_factory, raw):
+def test_arbitrary_bytes_are_read_or_rejected(tmp_path_factory, raw):
     for suffix in ("yaml", "toml", "json"):
         path = tmp_path_factory.getbasetemp() / f"any.{suffix}"
         path.write_bytes(raw)

@@ -27,12 +27,12 @@ def told(write, mistakes):
     return of
 
 
-def test_a_valid_file(load):
+def test_valid_file_is_accepted(load):
     spec = validate(load("needed: 5\nnorm: {name: plain, eps: 1e-3}\nmixer: {name: gate, width: 3}\n"), Whole, REGISTRY)
     assert spec == Whole(needed=5, norm=Plain(eps=1e-3), mixer=Gate(width=3, norm=Plain()), part=Part(norm=Plain()))
 
 
-def test_every_mistake_in_the_order_of_the_file(told):
+def test_all_errors_are_reported_in_the_order_of_the_file(told):
     text = """\
 norm: plian
 needed: five
@@ -89,7 +89,7 @@ nam: x
         ("name: ", "norm has no 'name'; choose one of: exact, other, plain"),
     ],
 )
-def test_one_voice(told, fields, message):
+def test_messages_have_one_style(told, fields, message):
     start = "" if fields.startswith("name") else "name: exact, "
     [line] = told(f"needed: 1\nnorm: {{{start}{fields}}}")
     place, _, rest = line.partition(": ")
@@ -97,45 +97,45 @@ def test_one_voice(told, fields, message):
     assert rest.removeprefix("norm.").removeprefix("norm: ").startswith(message)
 
 
-def test_a_component_without_fields_says_so():
+def test_component_without_fields_is_reported():
     with pytest.raises(SpecError, match="norm 'bare' has no field 'x'; it has no fields"):
         validate_data({"needed": 1, "norm": {"name": "bare", "x": 1}}, Whole, registry(plugin("t", [make("bare")])))
 
 
-def test_a_key_is_located_by_itself_and_a_value_by_itself(told):
+def test_errors_are_located_at_the_key_or_the_value(told):
     assert told("needed: 1\npart: {sizes:   5}\n")[0].startswith("gpt.yaml:2:8: part.sizes: unknown key")
     assert told("needed: 1\npart: {size:   x}\n")[0].startswith("gpt.yaml:2:16: part.size: expected")
 
 
-def test_a_missing_key_at_the_root(told):
+def test_missing_key_at_the_root_is_reported(told):
     assert told("name: x\n") == ["gpt.yaml:1:1: needed: missing, and has no default (Must be there)"]
 
 
-def test_the_wrong_type_of_a_part(told):
+def test_wrong_type_of_a_section_is_reported(told):
     assert told("needed: 1\npart: 5") == ["gpt.yaml:2:7: part: expected a mapping, got the number 5"]
 
 
-def test_a_mistake_in_an_override_names_it(told):
+def test_error_in_an_override_names_it(told):
     assert told("needed: 1\n", ("norm=plian", "mixer={name: gate, width: x}")) == [
         "--set norm=plian: norm: unknown norm 'plian'; did you mean 'plain'? (registered: exact, other, plain)",
         "--set mixer={name: gate, width: x}: mixer.width: expected a whole number, got the text 'x'",
     ]
 
 
-def test_mistakes_in_files_that_extend_each_other(write, mistakes):
+def test_errors_in_extended_files_are_located(write, mistakes):
     write("needed: x\nnorm: plian\n", "base.yaml")
     source = read(write("extends: base.yaml\nname: [1]\n"))
     found = mistakes(validate, source, Whole, REGISTRY)
     assert [line.split(": ")[0] for line in found] == ["gpt.yaml:2:1", "base.yaml:1:9", "base.yaml:2:7"]
 
 
-def test_a_former_field_is_told_as_it_was_written(told):
+def test_error_in_a_former_field_uses_its_written_name(told):
     with pytest.warns(DeprecationWarning, match="now called 'eps'"):
         found = told("needed: 1\nnorm: {name: plain, epsilon: x}")
     assert found == ["gpt.yaml:2:30: norm.epsilon: expected a number, got the text 'x'"]
 
 
-def test_data_without_a_file():
+def test_data_without_a_file_is_validated():
     with pytest.raises(SpecError) as caught:
         validate_data({"needed": -1, "norm": "plian", "x": 1}, Whole, REGISTRY)
     assert [problem.dotted for problem in caught.value.problems] == ["norm", "x"]
@@ -143,7 +143,7 @@ def test_data_without_a_file():
     assert validate_data({"needed": 1}, Whole, REGISTRY).norm == Plain()
 
 
-def test_very_many_mistakes_are_counted(told):
+def test_excess_errors_are_counted(told):
     found = told("needed: 1\nsamplers: [" + "nothing-such, " * 500 + "]")
     assert len(found) == MAX_PROBLEMS + 1
     assert found[-1] == f"and {500 - MAX_PROBLEMS} more errors"
@@ -164,7 +164,7 @@ class Drawing(Spec):
     pair: tuple[int, Norm] | None = Field(None, description="Two things.")
 
 
-def test_the_branches_of_a_union_are_no_part_of_the_path(told):
+def test_paths_exclude_branches_of_unions(told):
     assert told("shape: {side: x, norm: {name: plain, epsi: 1}}", cls=Drawing) == [
         "gpt.yaml:1:15: shape.side: expected a whole number, got the text 'x'",
         "gpt.yaml:1:38: shape.norm.epsi: norm 'plain' has no field 'epsi'; did you mean 'eps'? (fields: eps, mode)",
@@ -175,7 +175,7 @@ def test_the_branches_of_a_union_are_no_part_of_the_path(told):
     assert told("shape: 5", cls=Drawing) == ["gpt.yaml:1:8: shape: expected a mapping or a text, got the number 5"]
 
 
-def test_mappings_and_pairs(told):
+def test_errors_in_mappings_and_pairs_are_located(told):
     assert told("shape: x\nshapes: {a: {radius: 1}, b: {radios: 1}}\npair: [1, {name: exact, steps: 0}]", cls=Drawing) == [
         "gpt.yaml:2:26: shapes.b.radius: missing, and has no default (Half of its width)",
         "gpt.yaml:2:30: shapes.b.radios: unknown key 'radios'; did you mean 'radius'? (keys: radius)",
@@ -186,13 +186,13 @@ def test_mappings_and_pairs(told):
 # -- requires --------------------------------------------------------------------------------------------------
 
 
-def test_requirements_are_told_first_and_alone(told):
+def test_unmet_requirements_are_reported_alone(told):
     assert told("norm: plian\nrequires: [pydantic, nothing-such>=2]\nneeded: x") == [
         "gpt.yaml:2:22: requires.1: nothing-such is not installed; run: pip install 'nothing-such>=2'"
     ]
 
 
-def test_requirements_that_are_no_list_are_a_mistake_among_others(told):
+def test_malformed_requirements_are_an_ordinary_error(told):
     assert told("requires: {a: 1}\nneeded: x") == [
         "gpt.yaml:1:1: requires: expected a list, got a mapping",
         "gpt.yaml:2:9: needed: expected a whole number, got the text 'x'",
@@ -287,7 +287,7 @@ class File(Spec):
         ),
     ],
 )
-def test_what_layers_share_is_told_once(told, text, lines):
+def test_error_shared_by_layers_is_reported_once(told, text, lines):
     found = told(text, cls=File)
     assert len(found) == len(lines), found
     for line, start in zip(found, lines, strict=True):

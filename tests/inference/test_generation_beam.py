@@ -41,7 +41,7 @@ def every_text(model: Recurrent, prompt: list[int], longest: int, length_penalty
 
 @pytest.mark.parametrize("length_penalty", [0.0, 1.0, 2.0])
 @pytest.mark.parametrize("context_length", [3, 64])
-def test_a_search_that_is_wide_enough_finds_the_best_texts(length_penalty: float, context_length: int) -> None:
+def test_wide_beam_search_finds_the_best_texts(length_penalty: float, context_length: int) -> None:
     for seed in range(3):
         model = Recurrent(vocab_size=4, context_length=context_length, scale=0.5, seed=seed)
         beams = beam_search(model, Few(), "ab", width=200, max_new_tokens=4, length_penalty=length_penalty)
@@ -52,7 +52,7 @@ def test_a_search_that_is_wide_enough_finds_the_best_texts(length_penalty: float
         assert beams[0].text == Few().decode(beams[0].ids)
 
 
-def test_a_narrow_search_beats_greedy_and_width_one_is_greedy() -> None:
+def test_beam_search_improves_on_greedy_and_width_one_is_greedy() -> None:
     tokenizer = Bytes()
     gains = []
     for seed in range(5):
@@ -88,7 +88,7 @@ def plain_search(model: Recurrent, prompt: list[int], width: int, longest: int) 
 
 
 @pytest.mark.parametrize("width", [1, 2, 3])
-def test_a_narrow_search_follows_its_definition(width: int) -> None:
+def test_beam_search_follows_its_definition(width: int) -> None:
     for seed in range(12):
         model = Recurrent(vocab_size=4, context_length=64, scale=0.4, seed=seed)
         beams = beam_search(model, Few(), "ab", width=width, max_new_tokens=12)
@@ -96,12 +96,12 @@ def test_a_narrow_search_follows_its_definition(width: int) -> None:
         assert [beam.ids for beam in beams] == [ids for _, ids in expected], seed
 
 
-def test_ids_that_the_tokenizer_does_not_know_are_never_written() -> None:
+def test_beam_search_generates_only_ids_of_the_tokenizer() -> None:
     model = Recurrent(vocab_size=4000)
     assert max(max(beam.ids) for beam in beam_search(model, Bytes(), "a", max_new_tokens=10)) <= 256
 
 
-def test_the_reported_probability_is_the_model_s() -> None:
+def test_reported_probability_equals_the_models() -> None:
     model = Recurrent(context_length=64)
     for beam in beam_search(model, Bytes(), "start", width=3, max_new_tokens=10, stop_ids=()):
         whole = score(model, torch.tensor([*b"start", *beam.ids]))
@@ -109,7 +109,7 @@ def test_the_reported_probability_is_the_model_s() -> None:
         assert beam.score == pytest.approx(beam.log_probability / 10)
 
 
-def test_edges() -> None:
+def test_boundary_cases() -> None:
     model = Recurrent()
     assert beam_search(model, Bytes(), "a", max_new_tokens=0)[0].ids == []
     with pytest.raises(GptkitError, match="width is 0"):

@@ -54,13 +54,13 @@ def test_draws_follow_the_distribution(specs: list[SamplerSpec], p_V: Tensor) ->
     assert chi_square(draws(specs, LOGITS, 20_000), p_V) < 20.5
 
 
-def test_one_stream_follows_the_distribution_too() -> None:
+def test_draws_of_one_stream_follow_the_distribution() -> None:
     chain = Chain([], SamplerContext(6, 1), row_streams(3, 1))
     drawn = torch.cat([chain.pick(LOGITS[None], [[]]) for _ in range(4000)])
     assert chi_square(drawn, LOGITS.softmax(-1)) < 20.5
 
 
-def test_a_token_of_a_large_vocabulary_is_drawn_as_often_as_it_should() -> None:
+def test_draws_from_a_large_vocabulary_follow_the_distribution() -> None:
     logits_BV = torch.zeros(50, 50_000)
     chain = Chain([], SamplerContext(50_000, 50), row_streams(0, 50))
     drawn = torch.cat([chain.pick(logits_BV, [[]] * 50) for _ in range(20)])
@@ -68,7 +68,7 @@ def test_a_token_of_a_large_vocabulary_is_drawn_as_often_as_it_should() -> None:
     assert chi_square(drawn // 2500, torch.full((20,), 0.05)) < 43.8
 
 
-def test_what_has_no_probability_is_never_drawn_at_the_edges() -> None:
+def test_tokens_without_probability_are_never_drawn() -> None:
     class Edge:
         def __init__(self, value: float) -> None:
             self.value = value
@@ -83,7 +83,7 @@ def test_what_has_no_probability_is_never_drawn_at_the_edges() -> None:
         assert chain.pick(logits, [[]]).tolist() == [token]
 
 
-def test_seed_and_row_give_the_stream_and_neighbours_do_not() -> None:
+def test_stream_depends_on_seed_and_row_only() -> None:
     flat = torch.zeros(1000)
     many = draws([], flat, 40, seed=7)
     assert torch.equal(many, draws([], flat, 40, seed=7))
@@ -92,7 +92,7 @@ def test_seed_and_row_give_the_stream_and_neighbours_do_not() -> None:
     assert len(set(many.tolist())) > 30  # rows do not share a stream
 
 
-def test_rows_that_stay_keep_their_streams() -> None:
+def test_remaining_rows_keep_their_streams() -> None:
     logits = torch.zeros(3, 1000)
     whole = Chain([], SamplerContext(1000, 3), row_streams(1, 3))
     cut = Chain([], SamplerContext(1000, 3), row_streams(1, 3))
@@ -126,7 +126,7 @@ class ListenerSpec(SamplerSpec):
         return Listener()
 
 
-def test_samplers_hear_what_was_drawn() -> None:
+def test_samplers_receive_the_drawn_tokens() -> None:
     chain = Chain([ListenerSpec(), TopKSpec(k=2)], SamplerContext(6, 2), row_streams(0, 2))
     listener = chain._links[0]
     assert isinstance(listener, Listener)
@@ -139,7 +139,7 @@ def test_samplers_hear_what_was_drawn() -> None:
     assert listener.rows == [1]
 
 
-def test_greedy_ends_the_chain_and_draws_nothing() -> None:
+def test_greedy_ends_the_chain_without_draws() -> None:
     chain = Chain([TemperatureSpec(value=2.0), GreedySpec(), ListenerSpec()], SamplerContext(6, 1), row_streams(0, 1))
     assert len(chain._links) == 1
     before = chain._streams[0].getstate()

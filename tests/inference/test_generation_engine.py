@@ -30,7 +30,7 @@ def sliding(model: Recurrent, ids: list[int], n: int) -> list[int]:
     return history[len(ids) :]
 
 
-def test_cached_greedy_text_is_that_of_the_simple_loop() -> None:
+def test_cached_greedy_text_equals_the_simple_loop() -> None:
     model = Recurrent(context_length=64)
     ids = TOKENIZER.encode("Once upon a time")
     expected = generate_simple(model, torch.tensor([ids]), 48)
@@ -41,7 +41,7 @@ def test_cached_greedy_text_is_that_of_the_simple_loop() -> None:
     assert len(set(result.ids)) > 5
 
 
-def test_simple_loop_sees_the_last_part_only() -> None:
+def test_simple_loop_uses_the_last_part_only() -> None:
     model = Recurrent(context_length=4)
     long = torch.tensor([[9, 8, 7, 1, 2, 3, 4]])
     assert generate_simple(model, long, 1)[0, -1] == generate_simple(model, long[:, -4:], 1)[0, -1]
@@ -57,7 +57,7 @@ def test_every_token_is_read_once() -> None:
 
 
 @pytest.mark.parametrize("context_length", [1, 2, 3, 16, 64])
-def test_uneven_batches_equal_single_rows_and_slide_by_themselves(context_length: int) -> None:
+def test_uneven_batches_equal_single_rows(context_length: int) -> None:
     model = Recurrent(context_length=context_length)
     together = generate(model, TOKENIZER, PROMPTS, sampler=GREEDY, max_new_tokens=50, stop_ids=())
     assert len(set(together[1].ids)) > 5  # a text that repeats itself would prove little
@@ -65,14 +65,14 @@ def test_uneven_batches_equal_single_rows_and_slide_by_themselves(context_length
         assert result.ids == sliding(model, TOKENIZER.encode(prompt), 50), prompt
 
 
-def test_sliding_reads_anew_once_every_half_context() -> None:
+def test_sliding_reprocesses_once_per_half_context() -> None:
     model = Recurrent(context_length=16)
     generate(model, TOKENIZER, ["0123456789abcdef"], sampler=GREEDY, max_new_tokens=41, stop_ids=())
     assert [call for call in model.calls if call[1] > 1] == [(1, 16)] + [(1, 8)] * 5
     assert len(model.calls) == 41
 
 
-def test_overflow_stop_ends_rows_at_the_context_by_their_own_length() -> None:
+def test_overflow_stop_ends_rows_at_the_context_length() -> None:
     model = Recurrent(context_length=16)
     results = generate(
         model, TOKENIZER, ["0123456789", "01"], sampler=GREEDY, max_new_tokens=50, stop_ids=(), overflow="stop"
@@ -120,7 +120,7 @@ def test_finished_rows_leave_the_batch() -> None:
     assert {result.finish for result in generation.results()} == {"end"}
 
 
-def test_one_finished_row_of_many_stays_until_dropping_pays() -> None:
+def test_finished_row_is_removed_when_it_pays_off() -> None:
     end = TOKENIZER.end_id
     assert end is not None
     model = Scripted([[end]] + [[65, 65, 65, end]] * 7, TOKENIZER.vocab_size)
@@ -132,7 +132,7 @@ def test_one_finished_row_of_many_stays_until_dropping_pays() -> None:
     assert [result.text for result in generation.results()] == [""] + ["AAA"] * 7
 
 
-def test_finish_reasons_and_what_belongs_to_the_text() -> None:
+def test_finish_reasons_and_extent_of_the_text() -> None:
     end = TOKENIZER.end_id
     assert end is not None
     scripts = [[*b"ab", end, 65], [*b"ab.\n", 65], [*b"ab#", 65], [*b"abcdefgh"]]
@@ -153,7 +153,7 @@ def test_streaming_gives_the_same_text_in_whole_characters() -> None:
     assert streamed.result.finish == "stop"
 
 
-def test_callback_gets_every_row_s_text() -> None:
+def test_callback_receives_the_text_of_every_row() -> None:
     texts = {0: "", 1: ""}
 
     def hear(row: int, piece: str) -> None:
@@ -192,7 +192,7 @@ def test_ids_outside_the_tokenizers_vocabulary_are_never_generated() -> None:
 
 
 @pytest.mark.parametrize("context_length", [5, 64])
-def test_log_probabilities_are_the_model_s_own(context_length: int) -> None:
+def test_log_probabilities_equal_the_models(context_length: int) -> None:
     model = Recurrent(context_length=context_length)
     result = generate(
         model,
@@ -208,7 +208,7 @@ def test_log_probabilities_are_the_model_s_own(context_length: int) -> None:
     assert generate(model, TOKENIZER, "abc", max_new_tokens=1)[0].log_probabilities is None
 
 
-def test_dropout_is_off_while_writing_and_as_before_afterwards() -> None:
+def test_dropout_is_off_during_generation_only() -> None:
     model = Recurrent()
     model.train()
     generate(model, TOKENIZER, "a", max_new_tokens=3)
@@ -221,7 +221,7 @@ def test_dropout_is_off_while_writing_and_as_before_afterwards() -> None:
     assert not model.training
 
 
-def test_nothing_to_do() -> None:
+def test_empty_requests_return_empty_results() -> None:
     model = Recurrent()
     assert generate(model, TOKENIZER, []) == []
     result = generate(model, TOKENIZER, "a", max_new_tokens=0)[0]
@@ -240,7 +240,7 @@ class Interrupted(Scripted):
         return super().forward(ids_BT, cache=cache, last_only=last_only)
 
 
-def test_ctrl_c_gives_what_there_is() -> None:
+def test_ctrl_c_returns_partial_texts() -> None:
     end = TOKENIZER.end_id
     assert end is not None
     heard = []
@@ -256,7 +256,7 @@ def test_ctrl_c_gives_what_there_is() -> None:
     assert streamed.result.finish == "interrupted"
 
 
-def test_a_stream_can_be_closed_early() -> None:
+def test_stream_can_be_closed_early() -> None:
     streamed = stream(Scripted([[*b"abcdef"]], 257), TOKENIZER, "p", sampler=GREEDY)
     assert next(streamed) == "a"
     streamed.close()
@@ -272,7 +272,7 @@ def test_timings_count_tokens() -> None:
     assert timings.decode_rate == pytest.approx(8 / timings.decode_seconds)
 
 
-def test_scores_are_log_probabilities_of_the_text() -> None:
+def test_scores_equal_log_probabilities_of_the_text() -> None:
     model = Recurrent(context_length=64)
     ids = list(b"a text to be scored, whole")
     with torch.no_grad():

@@ -54,7 +54,7 @@ def model(name: str, context_length: int) -> GPT:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_cached_greedy_text_is_that_of_the_simple_loop(name: str) -> None:
+def test_cached_greedy_text_equals_the_simple_loop(name: str) -> None:
     gpt = model(name, 64)
     ids = TOKENIZER.encode("Once upon a time")
     result = generate(gpt, TOKENIZER, [ids], sampler=GREEDY, max_new_tokens=48, stop_ids=())[0]
@@ -112,7 +112,7 @@ def test_drawn_text_does_not_depend_on_the_other_rows(name: str) -> None:
         assert alone.ids == together[place].ids
 
 
-def test_streamed_text_is_the_text() -> None:
+def test_streamed_pieces_equal_the_text() -> None:
     gpt = model("rotary", 24)
     settings: dict[str, Any] = {"sampler": CHAIN, "max_new_tokens": 60, "seed": 3}
     whole = generate(gpt, TOKENIZER, "é", **settings)[0]
@@ -126,7 +126,7 @@ def test_streamed_text_is_the_text() -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_scores_are_those_of_the_full_forward(name: str) -> None:
+def test_scores_equal_those_of_the_full_forward(name: str) -> None:
     gpt = model(name, 64)
     ids = torch.tensor(TOKENIZER.encode("A text of some forty letters, to be read."))
     with torch.no_grad():
@@ -138,7 +138,7 @@ def test_scores_are_those_of_the_full_forward(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_beams_read_their_own_past(name: str) -> None:
+def test_beams_use_their_own_cache(name: str) -> None:
     gpt = model(name, 64)
     for beam in beam_search(gpt, TOKENIZER, "start", width=3, max_new_tokens=12, stop_ids=()):
         whole = score(gpt, [*TOKENIZER.encode("start"), *beam.ids])

@@ -49,13 +49,13 @@ def write(tokens: list[bytes], stop: tuple[str, ...]) -> tuple[list[str], bool]:
         ("no stop ✓", (), "no stop ✓", False),
     ],
 )
-def test_the_same_text_however_it_is_cut(text: str, stop: tuple[str, ...], expected: str, stopped: bool) -> None:
+def test_text_does_not_depend_on_token_boundaries(text: str, stop: tuple[str, ...], expected: str, stopped: bool) -> None:
     for tokens in cuts(text.encode(), 3):
         pieces, has_stopped = write(tokens, stop)
         assert ("".join(pieces), has_stopped) == (expected, stopped), tokens
 
 
-def test_only_what_may_become_a_stop_string_is_held_back() -> None:
+def test_only_prefixes_of_stop_strings_are_held_back() -> None:
     pieces, _ = write([b"go", b" o", b"n", b"e", b"n", b"d"], ("end",))
     assert pieces == ["go", " o", "n", "", "", "", ""]
     pieces, _ = write([b"go", b" e", b"n", b"ter"], ("end",))
@@ -67,13 +67,13 @@ def test_incomplete_characters_are_held_back() -> None:
     assert pieces == ["a", "", "✓", "", "�"]
 
 
-def test_a_character_that_the_prompt_began_is_completed() -> None:
+def test_character_begun_by_the_prompt_is_completed() -> None:
     tokenizer = Bytes()
     row = RowText(tokenizer, list("nearly ✓".encode())[:-1], ())
     assert row.push(0x93) == "✓"
 
 
-def test_nothing_of_the_prompt_counts_as_a_stop_string() -> None:
+def test_stop_strings_exclude_the_prompt() -> None:
     row = RowText(Bytes(), list(b"the e"), ("end",))
     assert row.push(ord("n")) + row.push(ord("d")) + row.finish() == "nd"
     assert not row.stopped

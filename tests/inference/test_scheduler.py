@@ -98,7 +98,7 @@ def test_prefill_in_chunks_gives_the_same_text() -> None:
     assert model.calls[:3] == [(1, 8), (1, 8), (1, 4)]
 
 
-def test_cancelled_requests_end_at_once_and_leave() -> None:
+def test_cancelled_requests_end_and_are_removed() -> None:
     scheduler = Scheduler(Recurrent(context_length=64), TOKENIZER, max_batch=1)
     first, second, third = (scheduler.submit(request("p")) for _ in range(3))
     scheduler.step()
@@ -112,7 +112,7 @@ def test_cancelled_requests_end_at_once_and_leave() -> None:
     assert third.n_generated == 30
 
 
-def test_wrong_requests_are_refused_when_they_are_made() -> None:
+def test_invalid_requests_are_rejected_when_they_are_created() -> None:
     scheduler = Scheduler(Recurrent(context_length=4), TOKENIZER)
     with pytest.raises(GptkitError, match="5 tokens, the model's context 4"):
         scheduler.submit(request("12345", overflow="stop"))

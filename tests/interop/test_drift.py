@@ -58,7 +58,7 @@ def first(found: Drift) -> str:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_run_equals_what_it_was_imported_from(models: Models, name: str) -> None:
+def test_run_equals_its_imported_model(models: Models, name: str) -> None:
     external, run = models[name]
     found = measure_drift(run, external, n_tokens=40)
     assert found.first is None
@@ -88,7 +88,7 @@ def test_a_run_equals_what_it_was_imported_from(models: Models, name: str) -> No
         ("mixtral", "blocks.1.feedforward.router.scores.weight", "blocks.1.feedforward"),
     ],
 )
-def test_the_part_with_a_changed_weight_is_named(models: Models, tmp_path: Path, name: str, tensor: str, part: str) -> None:
+def test_part_with_a_changed_weight_is_named(models: Models, tmp_path: Path, name: str, tensor: str, part: str) -> None:
     external, run = models[name]
     found = measure_drift(tampered(run, tmp_path, tensor, lambda old: 0.3 - old), external, n_tokens=40)
     assert first(found) == part
@@ -96,7 +96,7 @@ def test_the_part_with_a_changed_weight_is_named(models: Models, tmp_path: Path,
     assert found.differences == ()
 
 
-def test_what_the_spec_says_otherwise_is_named(models: Models, tmp_path: Path) -> None:
+def test_differing_spec_field_is_named(models: Models, tmp_path: Path) -> None:
     external, run = models["llama"]
     shutil.copytree(run, tmp_path / "run")
     spec = tmp_path / "run" / "spec.yaml"
@@ -109,13 +109,13 @@ def test_what_the_spec_says_otherwise_is_named(models: Models, tmp_path: Path) -
     assert any("base" in text and "90" in text for text in found.differences)
 
 
-def test_a_nan_is_a_difference(models: Models, tmp_path: Path) -> None:
+def test_nan_is_a_difference(models: Models, tmp_path: Path) -> None:
     external, run = models["llama"]
     broken = tampered(run, tmp_path, "blocks.1.feedforward.down.weight", lambda old: old * float("nan"))
     assert first(measure_drift(broken, external)) == "blocks.1.feedforward"
 
 
-def test_models_that_cannot_be_compared_are_refused(models: Models, tmp_path: Path) -> None:
+def test_models_that_cannot_be_compared_are_rejected(models: Models, tmp_path: Path) -> None:
     external, _ = models["qwen3_next"]
     _, run = models["llama"]
     with pytest.raises(ExternalModelError, match="5 layers, the run 3"):
@@ -129,13 +129,13 @@ def test_models_that_cannot_be_compared_are_refused(models: Models, tmp_path: Pa
         measure_drift(run, tmp_path / "absent")
 
 
-def test_without_transformers_it_says_what_is_needed(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_transformers_is_reported_with_the_command(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "transformers", None)
     with pytest.raises(RequirementError, match="needs transformers"):
         measure_drift(models["llama"][1], models["llama"][0])
 
 
-def test_the_command(models: Models, tmp_path: Path) -> None:
+def test_drift_command(models: Models, tmp_path: Path) -> None:
     external, run = models["llama"]
     same = CliRunner().invoke(app, ["drift", str(run), "--against", str(external)])
     assert same.exit_code == 0, same.output

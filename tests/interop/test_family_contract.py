@@ -45,7 +45,7 @@ def test_language_model_of_a_multimodal_model_is_imported(tmp_path: Path) -> Non
     assert json.loads((exported / "config.json").read_text())["model_type"] == "gemma3_text"
 
 
-def test_unknown_key_beside_text_config_is_refused(tmp_path: Path) -> None:
+def test_unknown_key_beside_text_config_is_rejected(tmp_path: Path) -> None:
     config = {"model_type": "gemma3", "text_config": {"hidden_size": 48}, "twist": 2}
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ExternalModelError, match="not understood: 'twist'"):
@@ -62,7 +62,7 @@ class Buffered(LlamaFamily):
         return [Rule("final_norm.statistics", "model.norm.statistics"), *super().rules(model)]
 
 
-def test_buffers_that_checkpoints_hold_are_moved() -> None:
+def test_buffers_in_checkpoints_are_loaded() -> None:
     model = gptkit.GPT({**DECODER, "vocab_size": 30}, device="meta")
     assert isinstance(model.final_norm, nn.Module)
     model.final_norm.register_buffer("statistics", torch.zeros(3, device="meta"))
@@ -74,7 +74,7 @@ def test_buffers_that_checkpoints_hold_are_moved() -> None:
         pair(LlamaFamily(name="llama"), model)
 
 
-def test_a_subclass_does_not_inherit_the_gguf_architecture(tmp_path: Path) -> None:
+def test_subclass_does_not_inherit_the_gguf_architecture(tmp_path: Path) -> None:
     from gptkit.interop.formats.gguf.model import architectures
 
     known = {family.component_name() for _, family in architectures().values()}
@@ -82,7 +82,7 @@ def test_a_subclass_does_not_inherit_the_gguf_architecture(tmp_path: Path) -> No
     assert Buffered(name="buffered").gguf().model_type != Buffered.model_type
 
 
-def test_a_wrong_family_gives_its_reason_once(tmp_path: Path) -> None:
+def test_rejection_by_a_family_is_reported_once(tmp_path: Path) -> None:
     model = gptkit.load(make_run(tmp_path / "run", {**DECODER, "vocab_size": 300})).spec.model
     with pytest.raises(ExternalModelError) as caught:
         choose_family(model, "deepseek-v3", only=True)

@@ -52,7 +52,7 @@ def test_export_and_import_keep_every_bit(tmp_path: Path, name: str) -> None:
     assert back.tokenizer.lossless
 
 
-def test_f16_rounds_matrices_and_no_vectors(tmp_path: Path) -> None:
+def test_f16_rounds_matrices_but_not_vectors(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", MODELS["gpt2"])
     file = export_model(run, tmp_path / "model.gguf", to={"name": "gguf", "type": "f16"})
     whole = export_model(run, tmp_path / "whole.gguf")
@@ -63,7 +63,7 @@ def test_f16_rounds_matrices_and_no_vectors(tmp_path: Path) -> None:
         assert torch.equal(weights(back)[key].float(), rounded), key
 
 
-def test_f16_refuses_what_it_cannot_hold(tmp_path: Path) -> None:
+def test_f16_rejects_values_out_of_range(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", DECODER, scale=1e6)
     with pytest.raises(ExternalModelError, match=r"token_embd\.weight has numbers that f16 cannot hold"):
         export_model(run, tmp_path / "model.gguf", to={"name": "gguf", "type": "f16"})
@@ -86,7 +86,7 @@ def test_f16_refuses_what_it_cannot_hold(tmp_path: Path) -> None:
         ({"block": "sandwich"}, "block"),
     ],
 )
-def test_models_that_gguf_cannot_express_are_refused(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+def test_models_that_gguf_cannot_express_are_rejected(tmp_path: Path, change: dict[str, Any], said: str) -> None:
     run = make_run(tmp_path / "run", {**DECODER, **change})
     with pytest.raises(ExternalModelError, match=said):
         export_model(run, tmp_path / "model.gguf")
@@ -94,7 +94,7 @@ def test_models_that_gguf_cannot_express_are_refused(tmp_path: Path, change: dic
 
 
 @pytest.mark.parametrize("pattern", ["gpt2", "gpt4", "gpt4o"])
-def test_trained_vocabularies_come_back(tmp_path: Path, pattern: str) -> None:
+def test_trained_vocabularies_round_trip(tmp_path: Path, pattern: str) -> None:
     spec, words = bpe(pattern)
     run = make_run(tmp_path / "run", DECODER, spec, words, rows=words.vocab_size + 7)
     file = export_model(run, tmp_path / "model.gguf")
@@ -137,7 +137,7 @@ def test_start_and_chat_template_are_kept(tmp_path: Path) -> None:
         ({"name": "char"}, "not a byte-level pair encoding"),
     ],
 )
-def test_tokenizers_that_gguf_cannot_express_are_refused(tmp_path: Path, tokenizer: dict[str, Any], said: str) -> None:
+def test_tokenizers_that_gguf_cannot_express_are_rejected(tmp_path: Path, tokenizer: dict[str, Any], said: str) -> None:
     words = validate_data({"tokenizer": tokenizer, "model": DECODER}, ExperimentSpec).tokenizer.fit(iter(PROSE))
     run = make_run(tmp_path / "run", DECODER, tokenizer, words)
     with pytest.raises(ExternalModelError, match=said):
@@ -178,14 +178,14 @@ def test_tokenizers_that_gguf_cannot_express_are_refused(tmp_path: Path, tokeniz
         ),
     ],
 )
-def test_each_fault_is_named(tmp_path: Path, key: str, value: Typed | None, said: str) -> None:
+def test_each_error_is_named(tmp_path: Path, key: str, value: Typed | None, said: str) -> None:
     file = export_model(make_run(tmp_path / "run", DECODER), tmp_path / "model.gguf")
     with pytest.raises(ExternalModelError, match=f"(?s){said}"):
         gptkit.import_model(changed(file, tmp_path / "changed.gguf", **{key: value}), tmp_path / "back")
     assert not (tmp_path / "back").exists()
 
 
-def test_another_tokenizer_may_be_named(tmp_path: Path) -> None:
+def test_tokenizer_can_be_overridden(tmp_path: Path) -> None:
     file = export_model(make_run(tmp_path / "run", DECODER), tmp_path / "model.gguf")
     odd = changed(file, tmp_path / "odd.gguf", **{"tokenizer.ggml.pre": Typed("string", "unheard-of")})
     back = gptkit.import_model(odd, tmp_path / "back", tokenizer="byte")
@@ -203,7 +203,7 @@ def test_the_models_own_tokenizer_replaces_one_that_is_not_understood(tmp_path: 
         assert back.tokenizer.encode(PROSE[0]) == tokenizer.encode(PROSE[0])
 
 
-def test_every_quantised_type_is_read_as_the_package_reads_it(tmp_path: Path) -> None:
+def test_every_quantized_type_is_read_like_the_gguf_package(tmp_path: Path) -> None:
     """Block formats take a whole number of blocks a row; the numbers are those of the `gguf` package."""
     gguf = pytest.importorskip("gguf")
     kinds = gguf.GGMLQuantizationType
@@ -223,7 +223,7 @@ def test_every_quantised_type_is_read_as_the_package_reads_it(tmp_path: Path) ->
         assert found.tensors["a.weight"].dtype == torch.float32
 
 
-def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_gguf_package_is_named_for_quantized_types(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Plain numbers need no package; for quantised ones, it is named."""
     file = export_model(make_run(tmp_path / "run", DECODER), tmp_path / "model.gguf", to={"name": "gguf", "type": "f16"})
     monkeypatch.setitem(sys.modules, "gguf", None)
@@ -238,7 +238,7 @@ def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert "gptkit[gguf]" in caught.value.hint
 
 
-def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gguf_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from typer.testing import CliRunner
 
     from gptkit.cli.main import app

@@ -64,7 +64,7 @@ def tensor(shape: tuple[int, ...], kind: int = 0, offset: int = 0) -> bytes:
         (head(1, 0, text(b"a") + struct.pack("<I", 2**31) + bytes(40)), "2147483648 dimensions"),
     ],
 )
-def test_hostile_heads(tmp_path: Path, data: bytes, said: str) -> None:
+def test_hostile_headers_are_rejected(tmp_path: Path, data: bytes, said: str) -> None:
     pytest.importorskip("gguf")
     (tmp_path / "x.gguf").write_bytes(data)
     tracemalloc.start()
@@ -114,7 +114,7 @@ def test_damage_anywhere_gives_one_clear_error(sound: bytes, tmp_path: Path, see
     assert refused > 40
 
 
-def test_a_file_that_was_not_copied_whole(sound: bytes, tmp_path: Path) -> None:
+def test_truncated_file_is_reported(sound: bytes, tmp_path: Path) -> None:
     assert not take(sound, tmp_path)
     for size in (len(sound) - 64, len(sound) // 2, 5000, 100, 3):
         assert take(sound[:size], tmp_path)

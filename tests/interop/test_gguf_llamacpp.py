@@ -81,7 +81,7 @@ def greedy(run: gptkit.Run, ids: list[int], count: int) -> tuple[list[int], floa
 
 @pytest.mark.parametrize("type", ["f32", "f16"])
 @pytest.mark.parametrize("name", MODELS)
-def test_the_same_greedy_tokens(tmp_path: Path, name: str, type: Any) -> None:
+def test_greedy_tokens_equal_llama_cpp(tmp_path: Path, name: str, type: Any) -> None:
     run = make_run(tmp_path / "run", MODELS[name])
     file = export_model(run, tmp_path / "model.gguf", to={"name": "gguf", "type": type})
     # With the very weights that the file has: rounding them is not what is compared.
@@ -95,7 +95,7 @@ def test_the_same_greedy_tokens(tmp_path: Path, name: str, type: Any) -> None:
 
 
 @pytest.mark.parametrize("pattern", ["gpt2", "gpt4", "gpt4o"])
-def test_the_same_tokens_of_texts(tmp_path: Path, pattern: str) -> None:
+def test_token_ids_equal_llama_cpp(tmp_path: Path, pattern: str) -> None:
     spec = BpeSpec(vocab_size=400, pattern=pattern, special_tokens=("<|user|>",), start_token="<|endoftext|>")
     words = spec.fit(iter([*PROSE, *TEXTS]))
     run = make_run(tmp_path / "run", DECODER, spec.model_dump(mode="json"), words)
@@ -111,7 +111,7 @@ def test_the_same_tokens_of_texts(tmp_path: Path, pattern: str) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["cl100k_base", "o200k_base"])
-def test_published_patterns(tmp_path: Path, encoding: Any) -> None:
+def test_published_patterns_equal_llama_cpp(tmp_path: Path, encoding: Any) -> None:
     """The regular expressions of published encodings, with a vocabulary of native: external may not be here."""
     trained = BpeSpec(vocab_size=400, pattern="gpt4").fit(iter([*PROSE, *TEXTS]))
     assert isinstance(trained, RankTokenizer)
@@ -123,7 +123,7 @@ def test_published_patterns(tmp_path: Path, encoding: Any) -> None:
             assert ask("/tokenize", content=text)["tokens"] == words.encode(text)
 
 
-def test_published_ranks(tmp_path: Path) -> None:
+def test_published_ranks_equal_llama_cpp(tmp_path: Path) -> None:
     spec = TiktokenSpec(encoding="gpt2")
     try:
         words = spec.fit(iter(()))
@@ -137,7 +137,7 @@ def test_published_ranks(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("prefix", [True, False])
-def test_sentence_pieces(tmp_path: Path, prefix: bool) -> None:
+def test_sentencepiece_tokens_equal_llama_cpp(tmp_path: Path, prefix: bool) -> None:
     """SentencePiece's vocabularies, which are only read: the tokens are those that llama.cpp finds."""
     words = ["the", "then", "there", "in", "ing", "inn", "sing", "on", "he", "her", "here", "and", "an", "a", "s"]
     words += ["tt", "ttt", "é", "中"]

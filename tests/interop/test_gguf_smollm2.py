@@ -49,7 +49,7 @@ def external(file: Path) -> tuple[Any, Any]:
     return model, transformers.AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
 
 
-def test_the_same_logits_and_greedy_tokens(run: gptkit.Run, external: tuple[Any, Any]) -> None:
+def test_logits_and_greedy_tokens_equal_transformers(run: gptkit.Run, external: tuple[Any, Any]) -> None:
     model, words = external
     # All forty, whether or not the model would have ended before.
     model.generation_config.eos_token_id = None
@@ -66,7 +66,7 @@ def test_the_same_logits_and_greedy_tokens(run: gptkit.Run, external: tuple[Any,
         assert list(result.ids) == expected
 
 
-def test_the_same_conversation(run: gptkit.Run, external: tuple[Any, Any]) -> None:
+def test_conversation_equals_transformers(run: gptkit.Run, external: tuple[Any, Any]) -> None:
     messages = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "Hi."},
@@ -79,5 +79,5 @@ def test_the_same_conversation(run: gptkit.Run, external: tuple[Any, Any]) -> No
         assert chat_ids(tokenizer, said) == external[1](text, add_special_tokens=False).input_ids
 
 
-def test_it_knows_the_capital_of_france(run: gptkit.Run) -> None:
+def test_answer_contains_the_capital_of_france(run: gptkit.Run) -> None:
     assert run.chat(ASKED, sampler=["greedy"], max_new_tokens=20) == "The capital of France is Paris."

@@ -59,7 +59,7 @@ def altered(sound: Path, tmp_path: Path, **changes: Any) -> Path:
     return directory
 
 
-def test_the_sound_one_imports(sound: Path, tmp_path: Path) -> None:
+def test_valid_model_is_imported(sound: Path, tmp_path: Path) -> None:
     take(sound, tmp_path / "run")
     assert (tmp_path / "run" / "spec.yaml").is_file()
 
@@ -95,13 +95,13 @@ def test_the_sound_one_imports(sound: Path, tmp_path: Path) -> None:
         ({"num_hidden_layers": 10**12}, "num_hidden_layers is the number 1000000000000"),
     ],
 )
-def test_each_fault_is_named(sound: Path, tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+def test_each_error_is_named(sound: Path, tmp_path: Path, changes: dict[str, Any], said: str) -> None:
     with pytest.raises(GptkitError, match=f"(?s){said}"):
         take(altered(sound, tmp_path, **changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_an_index_cannot_reach_outside(sound: Path, tmp_path: Path) -> None:
+def test_index_cannot_name_files_outside_its_directory(sound: Path, tmp_path: Path) -> None:
     directory = altered(sound, tmp_path)
     (directory / "model.safetensors").rename(tmp_path / "away.safetensors")
     index = {"weight_map": {"model.norm.weight": "../away.safetensors"}}

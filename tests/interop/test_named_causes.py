@@ -19,14 +19,14 @@ POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0000\nsize 123
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
-def test_git_lfs_pointers(sound: Path, tmp_path: Path, name: str) -> None:
+def test_git_lfs_pointers_are_reported(sound: Path, tmp_path: Path, name: str) -> None:
     directory = altered(sound, tmp_path)
     (directory / name).write_text(POINTER)
     with pytest.raises(GptkitError, match=rf"{name} is a Git LFS pointer(?s:.*)lfs pull"):
         gptkit.import_model(directory, tmp_path / "run", **({} if name == "tokenizer.json" else {"tokenizer": "byte"}))
 
 
-def test_a_gguf_file_that_is_a_git_lfs_pointer(tmp_path: Path) -> None:
+def test_gguf_file_that_is_a_git_lfs_pointer_is_reported(tmp_path: Path) -> None:
     (tmp_path / "model.gguf").write_text(POINTER)
     with pytest.raises(GptkitError, match="Git LFS pointer"):
         gptkit.import_model(tmp_path / "model.gguf", tmp_path / "run", format="gguf")
@@ -56,14 +56,14 @@ def test_numbered_shards_need_no_index(sound: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "consolidated.00.pth", "model.pt"])
-def test_pickle_files_are_called_so(sound: Path, tmp_path: Path, name: str) -> None:
+def test_pickle_files_are_rejected_as_such(sound: Path, tmp_path: Path, name: str) -> None:
     directory = altered(sound, tmp_path)
     (directory / "model.safetensors").rename(directory / name)
     with pytest.raises(GptkitError, match=rf"pickle files \({name}\)(?s:.*)save_pretrained"):
         take(directory, tmp_path / "run")
 
 
-def test_settings_of_a_chat_model_go_out_as_they_came_in(sound: Path, tmp_path: Path) -> None:
+def test_settings_of_a_chat_model_round_trip(sound: Path, tmp_path: Path) -> None:
     from gptkit.components.tokenizer.bpe import BpeSpec
 
     directory = altered(sound, tmp_path, eos_token_id=[1, 2], pad_token_id=3)
@@ -83,7 +83,7 @@ def test_settings_of_a_chat_model_go_out_as_they_came_in(sound: Path, tmp_path: 
     assert generation == {"eos_token_id": [1, 2], "temperature": 0.6}
 
 
-def test_the_end_of_the_templates_turn_is_exported_where_nothing_came_in(sound: Path, tmp_path: Path) -> None:
+def test_end_of_turn_of_the_template_is_exported_by_default(sound: Path, tmp_path: Path) -> None:
     pytest.importorskip("jinja2")
     from gptkit.components.tokenizer.bpe import BpeSpec
 
@@ -100,7 +100,7 @@ def test_the_end_of_the_templates_turn_is_exported_where_nothing_came_in(sound: 
     assert words.special_tokens["<|endoftext|>"] in generation["eos_token_id"]
 
 
-def test_flipped_bytes_of_weights_are_noticed(sound: Path, tmp_path: Path) -> None:
+def test_flipped_bytes_of_weights_are_detected(sound: Path, tmp_path: Path) -> None:
     take(sound, tmp_path / "run")
     weights = next((tmp_path / "run" / "checkpoints").rglob("model.safetensors"))
     data = bytearray(weights.read_bytes())

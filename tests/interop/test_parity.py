@@ -109,7 +109,7 @@ def distance(native: torch.Tensor, external: torch.Tensor) -> float:
     return float((native - external).abs().max() / external.abs().max())
 
 
-def test_a_family_comes_and_goes(external: External, tmp_path: Path, table: dict[str, tuple[float, float]]) -> None:
+def test_family_round_trips(external: External, tmp_path: Path, table: dict[str, tuple[float, float]]) -> None:
     ids = some_ids()
     expected = logits_of(external.model, ids)
     run = gptkit.import_model(external.directory, tmp_path / "run", tokenizer="byte")
@@ -136,7 +136,7 @@ def test_a_family_comes_and_goes(external: External, tmp_path: Path, table: dict
     assert distance(logits_of(again.eval(), ids), expected) < 1e-6
 
 
-def test_what_is_not_understood_is_refused(external: External, tmp_path: Path) -> None:
+def test_unknown_keys_are_rejected(external: External, tmp_path: Path) -> None:
     shutil.copytree(external.directory, tmp_path / "external")
     file = tmp_path / "external" / "config.json"
     config = json.loads(file.read_text())

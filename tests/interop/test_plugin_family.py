@@ -38,7 +38,7 @@ def registry() -> Registry:
     return Registry([*own, point("arcee", "gptkit-arcee", module)], ())
 
 
-def test_the_family_of_the_page_comes_and_goes(registry: Registry, tmp_path: Path) -> None:
+def test_documented_family_round_trips(registry: Registry, tmp_path: Path) -> None:
     torch.manual_seed(0)
     config = transformers.ArceeConfig(
         vocab_size=300,
@@ -66,7 +66,7 @@ def test_the_family_of_the_page_comes_and_goes(registry: Registry, tmp_path: Pat
     assert isinstance(again, transformers.ArceeForCausalLM)
 
 
-def test_the_test_of_the_page_passes(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_documented_test_passes(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gptkit.core.registry.lookup._default", registry)
     found = re.search(r'```python title="test_arcee\.py"\n(.*?)```', PAGE.read_text(encoding="utf-8"), re.DOTALL)
     assert found is not None
@@ -75,7 +75,7 @@ def test_the_test_of_the_page_passes(registry: Registry, tmp_path: Path, monkeyp
     names["test_import_and_export_round_trip"](tmp_path)
 
 
-def test_the_spec_of_the_page_is_qwen_3_made_small(tmp_path: Path) -> None:
+def test_documented_spec_is_a_small_qwen_3(tmp_path: Path) -> None:
     found = re.search(r'```yaml title="mine\.yaml"\n(.*?)```', PAGE.read_text(encoding="utf-8"), re.DOTALL)
     assert found is not None
     (tmp_path / "mine.yaml").write_text(found[1], encoding="utf-8")
@@ -86,7 +86,7 @@ def test_the_spec_of_the_page_is_qwen_3_made_small(tmp_path: Path) -> None:
     assert sum(parameter.numel() for parameter in gptkit.GPT(model, 2048, device="meta").parameters()) < 10**7
 
 
-def test_without_the_plugin_it_is_unknown(registry: Registry, tmp_path: Path) -> None:
+def test_family_is_unknown_without_the_plugin(registry: Registry, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "arcee"}')
     with pytest.raises(GptkitError, match="no installed family has the model_type 'arcee'"):
         gptkit.import_model(tmp_path, tmp_path / "run")

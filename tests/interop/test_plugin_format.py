@@ -103,7 +103,7 @@ def test_an_ambiguous_path_needs_the_format(registry: Registry, run: Path, tmp_p
     assert invoke("import", "plain", "runs/back", "--tokenizer", "byte", "--from", "plain-json")[0] == 0
 
 
-def test_the_formats_options_and_suffixes_are_used(run: Path, tmp_path: Path) -> None:
+def test_options_and_suffixes_of_the_format_are_used(run: Path, tmp_path: Path) -> None:
     assert invoke("export", str(run), "a.gguf")[0] == 0
     assert invoke("export", str(run), "b.gguf", "--set", "type=f16")[0] == 0
     assert (tmp_path / "b.gguf").stat().st_size < 0.8 * (tmp_path / "a.gguf").stat().st_size
@@ -118,7 +118,7 @@ def test_the_formats_options_and_suffixes_are_used(run: Path, tmp_path: Path) ->
     assert export_format(None, Path("x.GGUF")).component_name() == "gguf"
 
 
-def test_a_directory_with_one_gguf_file_is_imported(run: Path, tmp_path: Path) -> None:
+def test_directory_with_one_gguf_file_is_imported(run: Path, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     gptkit.export_model(run, tmp_path / "model" / "a.gguf")
     assert gptkit.import_model(tmp_path / "model", tmp_path / "runs" / "back").spec.model.n_layers == 1
@@ -127,7 +127,7 @@ def test_a_directory_with_one_gguf_file_is_imported(run: Path, tmp_path: Path) -
         detect_format(tmp_path / "model")
 
 
-def test_what_exists_is_never_replaced(run: Path, tmp_path: Path) -> None:
+def test_existing_files_are_never_replaced(run: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "tokenizer.json").write_text("mine")
     (tmp_path / "out.gguf").write_text("mine")
@@ -146,7 +146,7 @@ def test_what_exists_is_never_replaced(run: Path, tmp_path: Path) -> None:
         gptkit.export_model(run, tmp_path / "clone")
 
 
-def test_generation_defaults_come_in_and_go_out(run: Path, tmp_path: Path) -> None:
+def test_generation_defaults_round_trip(run: Path, tmp_path: Path) -> None:
     gptkit.export_model(run, tmp_path / "model")
     defaults = {"eos_token_id": [256, 3], "temperature": 0.6, "top_p": 0.9}
     (tmp_path / "model" / "generation_config.json").write_text(json.dumps(defaults))

@@ -20,17 +20,17 @@ FILES = [path for path in sorted(DIRECTORY.glob("*.py")) if path.stem not in MAC
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_a_familys_file_has_at_most_80_lines(file: Path) -> None:
+def test_file_of_a_family_has_at_most_80_lines(file: Path) -> None:
     assert len(file.read_text(encoding="utf-8").splitlines()) <= 80
 
 
-def test_each_family_has_a_file_of_its_own() -> None:
+def test_each_family_has_a_separate_file() -> None:
     modules = {type(family).__module__.rpartition(".")[2] for family in families().values()}
     assert modules == {file.stem for file in FILES}
     assert len(modules) == len(families()) >= 30
 
 
-def test_nothing_here_is_model_code() -> None:
+def test_families_contain_no_model_code() -> None:
     names = [info.name for info in pkgutil.walk_packages(gptkit.interop.families.__path__, "gptkit.interop.families.")]
     assert len(names) > 30
     for name in names:

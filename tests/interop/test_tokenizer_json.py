@@ -41,7 +41,7 @@ EXTERNAL = {name: Library.from_str(made.to_tokenizer_json()) for name, made in N
         st.text(max_size=60), st.sampled_from(TEXTS).flatmap(lambda t: st.integers(0, 2000).map(lambda i: t[i : i + 300]))
     )
 )
-def test_the_library_reads_as_we_do(name: str, text: str) -> None:
+def test_library_gives_equal_token_ids(name: str, text: str) -> None:
     assert EXTERNAL[name].encode(text, add_special_tokens=False).ids == NATIVE[name].encode(text)
     ids = NATIVE[name].encode(text)
     assert EXTERNAL[name].decode(ids, skip_special_tokens=False) == NATIVE[name].decode(ids)
@@ -55,14 +55,14 @@ def test_special_tokens_keep_their_ids(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["char", "word"])
-def test_tokenizers_that_merge_no_bytes_are_refused_with_the_reason(name: str) -> None:
+def test_tokenizers_without_byte_pairs_are_rejected_with_the_reason(name: str) -> None:
     with pytest.raises(TokenizerError, match=r"tokenizer\.json cannot express it"):
         fitted(name).to_tokenizer_json()
     with pytest.raises(TokenizerError, match="not a byte-level pair encoding"):
         fitted(name).byte_pairs()
 
 
-def test_an_exported_run_is_loaded_with_its_tokenizer_by_transformers(tmp_path: Path) -> None:
+def test_transformers_loads_the_tokenizer_of_an_exported_run(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     spec = {
         "tokenizer": {"name": "bpe", "vocab_size": 400},

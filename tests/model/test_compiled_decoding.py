@@ -155,7 +155,7 @@ def test_static_cache_equals_a_growing_one(attention: dict[str, Any]) -> None:
 
 
 @torch.no_grad()
-def test_static_cache_refuses_more_tokens_than_its_capacity() -> None:
+def test_static_cache_rejects_more_tokens_than_its_capacity() -> None:
     model = small()
     cache = model.new_cache(2, 8, static=True)
     model(prompt(), cache=cache)
@@ -167,7 +167,7 @@ def test_static_cache_refuses_more_tokens_than_its_capacity() -> None:
         step(prompt(2, 1), cache=cache)
 
 
-def test_static_cache_is_refused_where_positions_depend_on_the_length() -> None:
+def test_static_cache_is_rejected_if_positions_depend_on_the_length() -> None:
     scaling = {"name": "dynamic", "original_context_length": 12}
     with pytest.raises(StateError, match="static cache"):
         small(position={"name": "rotary", "scaling": scaling}).new_cache(1, static=True)

@@ -87,28 +87,28 @@ def mistakes(**parts: Any) -> dict[str, str]:
         ("max_positions", "position", "ValueError: invalid literal for int() with base 10: 'max_positions'"),
     ],
 )
-def test_it_is_named_with_its_distribution(method: str, where: str, said: str) -> None:
+def test_failing_component_is_named_with_its_distribution(method: str, where: str, said: str) -> None:
     found = mistakes(position={"name": "broken", "fails": method})
     message = found.pop(where)
     assert message.startswith(f"position 'broken' of gptkit-broken==0.1 failed in {method}: {said} ({__file__}:")
     assert not found
 
 
-def test_a_method_declared_otherwise_is_named() -> None:
+def test_method_with_a_wrong_signature_is_named() -> None:
     found = mistakes(position="misdeclared")
     whose = "position 'misdeclared' of gptkit-broken==0.1 failed in"
     assert found["position"] == f"{whose} max_positions: TypeError: 'int' object is not callable"
     assert found["attention"].startswith(f"{whose} head_problems: TypeError: ")
 
 
-def test_resolving_to_nothing_is_told() -> None:
+def test_resolving_to_none_is_reported() -> None:
     (message,) = mistakes(position={"name": "broken", "fails": "nothing"}).values()
     assert (
         message == "position 'broken' of gptkit-broken==0.1 failed in resolved: TypeError: it returned NoneType, not a spec"
     )
 
 
-def test_the_innermost_component_is_blamed_and_the_place_is_the_layers() -> None:
+def test_innermost_component_is_named_and_located_in_its_layer() -> None:
     layers = [{}, {"feedforward": {"name": "mlp", "activation": "inside"}}]
     found = mistakes(n_layers=2, layers=layers)
     assert list(found) == ["layers.1.feedforward.activation"]
@@ -118,7 +118,7 @@ def test_the_innermost_component_is_blamed_and_the_place_is_the_layers() -> None
     )
 
 
-def test_one_that_is_not_registered_is_named_without_a_distribution() -> None:
+def test_unregistered_component_is_named_without_a_distribution() -> None:
     class Stray(Broken):
         name: Literal["stray"] = "stray"  # type: ignore[assignment]
 

@@ -46,7 +46,7 @@ def ids(rows: int = 3, length: int = 9) -> torch.Tensor:
     return torch.randint(V, (rows, length), generator=torch.Generator().manual_seed(0))
 
 
-def test_the_dimensions_of_every_stage_hold() -> None:
+def test_shapes_of_every_stage() -> None:
     """(batch, d_seq) -> (batch, d_seq, d_emb) -> … -> (batch, d_seq, vocab), at every module boundary."""
     model = GPT(GPT2, V)
     seen: dict[str, tuple[int, ...]] = {}
@@ -72,7 +72,7 @@ def test_the_dimensions_of_every_stage_hold() -> None:
     assert seen["head"] == (3, 9, V)
 
 
-def test_loss_is_the_cross_entropy_of_the_logits_and_so_are_its_gradients() -> None:
+def test_loss_and_gradients_equal_cross_entropy_of_the_logits() -> None:
     model = GPT(SMALL, V)
     randomise(model)
     tokens, targets = ids(), ids(3, 9).roll(-1, 1)
@@ -88,7 +88,7 @@ def test_loss_is_the_cross_entropy_of_the_logits_and_so_are_its_gradients() -> N
         torch.testing.assert_close(mine[name], parameter.grad, atol=1e-5, rtol=1e-4)
 
 
-def test_logits_come_with_the_loss_only_when_asked_for() -> None:
+def test_logits_are_returned_with_the_loss_on_request() -> None:
     model = GPT(SMALL, V)
     tokens = ids()
     assert model(tokens, tokens).logits is None
@@ -98,7 +98,7 @@ def test_logits_come_with_the_loss_only_when_asked_for() -> None:
     torch.testing.assert_close(model(tokens, last_only=True).logits[:, 0], out.logits[:, -1], atol=1e-5, rtol=1e-5)
 
 
-def test_a_tied_head_is_the_embeddings_own_table() -> None:
+def test_tied_head_uses_the_embedding_table() -> None:
     model = GPT(GPT2, V)
     untied = GPT(GPT2 | {"head": "linear"}, V)
     difference = sum(p.numel() for p in untied.parameters()) - sum(p.numel() for p in model.parameters())
@@ -111,7 +111,7 @@ def test_a_tied_head_is_the_embeddings_own_table() -> None:
     assert len([name for name in names if copied.get_parameter(name).shape == (V, 24)]) == 1
 
 
-def test_starting_values_depend_on_seed_name_and_shape_only() -> None:
+def test_initial_values_depend_on_seed_name_and_shape_only() -> None:
     two, again, other = GPT(SMALL, V, seed=1), GPT(SMALL, V, seed=1), GPT(SMALL, V, seed=2)
     four = dict(
         GPT(SMALL | {"n_layers": 4, "initializer": {"name": "normal", "scale_outputs": False}}, V, seed=1).named_parameters()
@@ -126,7 +126,7 @@ def test_starting_values_depend_on_seed_name_and_shape_only() -> None:
     assert weight.std().item() == pytest.approx(0.02, rel=0.05)
 
 
-def test_residual_outputs_start_smaller_with_depth() -> None:
+def test_residual_outputs_are_initialized_smaller_with_depth() -> None:
     deep = GPT(SMALL | {"n_layers": 8, "d_model": 96}, V)
     block: Any = deep.blocks[0]
     ratio = block.attention.output.weight.std() / block.attention.qkv.weight.std()
@@ -145,7 +145,7 @@ def test_every_parameter_has_a_role() -> None:
         assert set(declared(model)) == {name for name, _ in model.named_parameters()}
 
 
-def test_meta_allocates_nothing_and_knows_the_counts() -> None:
+def test_meta_model_allocates_nothing_and_has_the_counts() -> None:
     huge = {
         "d_model": 4096,
         "n_layers": 32,
@@ -158,7 +158,7 @@ def test_meta_allocates_nothing_and_knows_the_counts() -> None:
     assert sum(p.numel() for p in model.parameters()) == 8_030_261_248  # Llama 3 8B, as published
 
 
-def test_the_plan_counts_what_a_real_model_has() -> None:
+def test_plan_counts_equal_those_of_the_model() -> None:
     sizes = plan(ModelSpec.model_validate(SMALL), V, batch_size=2)
     model = GPT(SMALL, V)
     assert sizes.parameters == sum(p.numel() for p in model.parameters())
@@ -173,20 +173,20 @@ def test_the_plan_counts_what_a_real_model_has() -> None:
         refuse_unless_fits(10**15, "training")
 
 
-def test_a_model_is_made_and_used_in_three_lines() -> None:
+def test_model_is_built_and_used_in_three_lines() -> None:
     model = GPT({"d_model": 32, "n_layers": 1, "context_length": 8}, vocab_size=50)
     tokens = torch.zeros(1, 8, dtype=torch.long)
     assert model(tokens).logits.shape == (1, 8, 50)
 
 
-def test_the_tree_shows_parts_and_counts() -> None:
+def test_tree_shows_parts_and_counts() -> None:
     text = GPT(GPT2, V).tree()
     assert text.splitlines()[0] == f"GPT  {sum(p.numel() for p in GPT(GPT2, V).parameters()):,}"
     assert "× 2" in text
     assert "Linear 24 → 72" in text
 
 
-def test_too_many_tokens_and_no_vocabulary_are_told() -> None:
+def test_too_many_tokens_and_missing_vocabulary_are_reported() -> None:
     model = GPT(SMALL, V)
     with pytest.raises(StateError, match="17 tokens do not fit into the context length of 16"):
         model(ids(1, 17))
@@ -197,14 +197,14 @@ def test_too_many_tokens_and_no_vocabulary_are_told() -> None:
         GPT(SMALL)
 
 
-def test_attention_weights_can_be_had_for_plots() -> None:
+def test_attention_weights_are_available_for_plots() -> None:
     weights = GPT(SMALL, V).eval().attention_weights(ids(1, 7))
     assert list(weights) == [(0, 0), (1, 0)]
     assert weights[1, 0].shape == (1, 3, 7, 7)
     torch.testing.assert_close(weights[1, 0].sum(-1), torch.ones(1, 3, 7))
 
 
-def test_bf16_runs_and_stays_close() -> None:
+def test_bf16_is_close_to_fp32() -> None:
     model = GPT(SMALL, V).eval()
     exact = model(ids()).logits
     half = copy.deepcopy(model).to(torch.bfloat16)(ids()).logits
@@ -219,6 +219,6 @@ def test_compiled_equals_eager() -> None:
     torch.testing.assert_close(compiled(ids()).logits, model(ids()).logits, atol=1e-5, rtol=1e-5)
 
 
-def test_spec_errors_come_from_plain_data_too() -> None:
+def test_plain_data_raises_spec_errors() -> None:
     with pytest.raises(SpecError, match="unknown norm 'rmss'"):
         GPT({"norm": "rmss"}, V)

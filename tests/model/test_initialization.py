@@ -39,7 +39,7 @@ class Recording(InitializerSpec):
         return torch.zeros(shape)
 
 
-def test_an_initializer_receives_name_layer_and_packed_projections() -> None:
+def test_initializer_receives_name_layer_and_packed_projections() -> None:
     Recording.seen.clear()
     GPT({**PARTS, "initializer": Recording()}, V)
     seen = Recording.seen
@@ -78,7 +78,7 @@ def test_deep_norm_computes_the_papers_formula() -> None:
 
 
 @pytest.mark.parametrize("name", default_registry().names("attention"))
-def test_the_rows_of_projections_are_those_that_the_attention_uses(name: str) -> None:
+def test_declared_rows_of_projections_are_those_that_the_attention_uses(name: str) -> None:
     """Scaling the rows of the value by 3 scales the output of an attention without biases by 3, for all that name them."""
     for fields in VARIANTS.get(name, [{}]):
         attention = {"name": name, **fields}

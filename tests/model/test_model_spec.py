@@ -34,13 +34,13 @@ def test_layers_override_and_are_repeated_to_length() -> None:
     assert [layer.position.name for layer in made.layer_specs()][:3] == ["rotary", "rotary", "none"]
 
 
-def test_n_layers_is_what_the_pattern_says_where_only_that_is_given() -> None:
+def test_n_layers_defaults_to_the_length_of_the_pattern() -> None:
     made = validate_data({"layers": [{"repeat": 5}, {"attention": "simple"}]}, ModelSpec)
     assert made.n_layers == 6
     assert made.layer_specs()[5].attention.name == "simple"
 
 
-def test_the_resolved_spec_is_written_out_and_reads_back_equal() -> None:
+def test_resolved_spec_is_complete_and_round_trips() -> None:
     made = spec(layers=[{"attention": {"name": "grouped-query", "window": 4}}, {}])
     plain = made.model_dump(mode="json")
     assert plain["attention"]["n_heads"] == 1
@@ -51,20 +51,20 @@ def test_the_resolved_spec_is_written_out_and_reads_back_equal() -> None:
     assert validate_data(plain, ModelSpec).model_dump(mode="json") == plain
 
 
-def test_final_norm_follows_the_block_unless_told() -> None:
+def test_final_norm_follows_the_block_by_default() -> None:
     assert spec().final_norm is not None
     assert spec(block="post-norm").final_norm is None
     assert spec(final_norm=None).final_norm is None
     assert spec(block="post-norm", final_norm="layer").final_norm is not None
 
 
-def test_a_position_that_the_attention_cannot_take_is_refused_with_the_reason() -> None:
+def test_position_that_the_attention_does_not_accept_is_rejected() -> None:
     (message,) = problems(attention="simple", position="shaw")
     assert message.startswith("position: position 'shaw' adds a term to the scores that depends on the queries")
     assert "attention 'simple' cannot take" in message
 
 
-def test_heads_that_cannot_be_split_or_rotated_are_refused() -> None:
+def test_heads_that_cannot_be_split_or_rotated_are_rejected() -> None:
     (message,) = problems(attention={"name": "multi-head", "n_heads": 5})
     assert message.startswith("attention.n_heads: d_model 32 cannot be split into 5 heads")
     (message,) = problems(attention={"name": "multi-head", "n_heads": 4, "d_head": 3})
@@ -73,25 +73,25 @@ def test_heads_that_cannot_be_split_or_rotated_are_refused() -> None:
     assert message.startswith("attention.n_kv_heads: n_heads 4 is not a multiple of n_kv_heads 3")
 
 
-def test_a_mistake_in_one_layer_is_told_there_and_one_in_all_layers_once() -> None:
+def test_error_in_one_layer_is_located_and_one_in_all_layers_is_reported_once() -> None:
     (message,) = problems(attention={"name": "multi-head", "n_heads": 4}, layers=[{}, {"attention": {"n_heads": 3}}])
     assert message.startswith("layers.1.attention.n_heads: ")
     (message,) = problems(attention={"name": "multi-head", "n_heads": 3}, layers=[{}, {"norm": "layer"}])
     assert message.startswith("attention.n_heads: ")
 
 
-def test_an_absolute_position_belongs_to_the_model() -> None:
+def test_absolute_position_of_a_layer_is_rejected() -> None:
     (message,) = problems(layers=[{}, {"position": "learned"}])
     assert message.startswith("layers.1.position: position 'learned' is absolute")
     assert spec(position="learned", layers=[{}, {"attention": "simple"}]).layer_specs()[1].position.name == "learned"
 
 
-def test_a_table_shorter_than_the_context_is_refused() -> None:
+def test_table_shorter_than_the_context_is_rejected() -> None:
     (message,) = problems(position={"name": "learned", "size": 8})
     assert "has 8 positions (its max_positions), fewer than the context length 16" in message
 
 
-def test_components_lists_all_in_use_and_nested_ones() -> None:
+def test_components_lists_used_and_nested_components() -> None:
     made = spec(
         attention={"name": "multi-head", "n_heads": 4, "qk_norm": "layer"}, position={"name": "rotary", "scaling": "yarn"}
     )
@@ -99,7 +99,7 @@ def test_components_lists_all_in_use_and_nested_ones() -> None:
     assert {("norm", "layer"), ("norm", "rms"), ("rotary-scaling", "yarn"), ("attention", "multi-head")} <= names
 
 
-def test_a_part_without_a_name_is_the_default_with_other_fields() -> None:
+def test_part_without_a_name_overrides_the_default() -> None:
     made: Any = spec(attention={"n_heads": 4, "window": 3})
     assert (made.attention.name, made.attention.n_heads, made.attention.window) == ("multi-head", 4, 3)
     (message,) = problems(attention={"n_head": 4})

@@ -56,7 +56,7 @@ class Outer(FeedForwardSpec):
         raise NotImplementedError
 
 
-def test_nested_components_are_resolved_and_checked_wherever_they_stand() -> None:
+def test_nested_components_are_resolved_and_checked_at_every_depth() -> None:
     inner = Outer(one=Deep(), several=(Deep(),), named={"a": Deep()})
     spec = ModelSpec.model_validate({"d_model": 48, "feedforward": inner, "attention": {"name": "multi-head", "n_heads": 2}})
     found: Any = spec.feedforward
@@ -114,7 +114,7 @@ PARTS: dict[str, Any] = {
 
 
 @torch.no_grad()
-def test_an_attention_in_a_head_decodes_truncates_and_reorders() -> None:
+def test_attention_in_a_head_decodes_truncates_and_reorders() -> None:
     model, tokens = attending(), ids(2, 16)
     full = model(tokens).logits
     torch.testing.assert_close(model(tokens, last_only=True).logits, full[:, -1:])
@@ -130,7 +130,7 @@ def test_an_attention_in_a_head_decodes_truncates_and_reorders() -> None:
     torch.testing.assert_close(step[:, -1], full[[1, 0], 12])
 
 
-def test_a_head_receives_documents_and_adds_named_losses() -> None:
+def test_head_receives_documents_and_adds_named_losses() -> None:
     model, tokens = attending(), ids(2, 16)
     documents = torch.tensor([[0] * 9 + [1] * 7, [4] * 4 + [2] * 12])
     out = model(tokens, ids(2, 16, seed=1), documents_BT=documents)
@@ -139,7 +139,7 @@ def test_a_head_receives_documents_and_adds_named_losses() -> None:
     torch.testing.assert_close(packed[0, 9:], model(tokens[:1, 9:]).logits[0])
 
 
-def test_a_head_with_an_attention_is_resolved_and_checked_in_a_layer() -> None:
+def test_head_with_an_attention_is_resolved_and_checked_in_a_layer() -> None:
     head = AttendingHeadSpec(attention={"name": "grouped-query", "n_heads": 4})
     spec = ModelSpec.model_validate({**PARTS, "head": head})
     found: Any = spec.head
@@ -185,7 +185,7 @@ class CrossDecoder(torch.nn.Module):
 
 
 @torch.no_grad()
-def test_blocks_may_skip_tokens_of_which_nothing_is_needed() -> None:
+def test_blocks_may_skip_tokens_that_are_not_needed() -> None:
     model = GPT({**PARTS, "n_layers": 3, "block": CrossDecoderSpec()}, V).double().eval()
     tokens, padding = ids(2, 10), torch.tensor([0, 3])
     full = model(tokens, left_padding_B=padding).logits
@@ -196,7 +196,7 @@ def test_blocks_may_skip_tokens_of_which_nothing_is_needed() -> None:
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_a_final_norm_may_depend_on_the_fields_of_the_last_block(bias: bool) -> None:
+def test_final_norm_may_depend_on_the_fields_of_the_last_block(bias: bool) -> None:
     class Sometimes(BlockSpec):
         name: Literal["sometimes"] = "sometimes"
         normed: bool = False

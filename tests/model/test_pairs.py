@@ -88,7 +88,7 @@ def ids(rows: int, length: int, seed: int = 0) -> torch.Tensor:
 
 @pytest.mark.parametrize(("attention", "position"), pairs())
 @torch.no_grad()
-def test_pair(attention: dict[str, Any], position: dict[str, Any]) -> None:
+def test_cached_equals_full_without_leaks(attention: dict[str, Any], position: dict[str, Any]) -> None:
     model = make(attention, position)
     tokens = ids(2, 18)
     full = model(tokens).logits
@@ -131,7 +131,7 @@ def test_pair(attention: dict[str, Any], position: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("attention", "position"), pairs())
 @torch.no_grad()
-def test_documents_keep_to_themselves(attention: dict[str, Any], position: dict[str, Any]) -> None:
+def test_documents_are_independent(attention: dict[str, Any], position: dict[str, Any]) -> None:
     model = make(attention, position)
     scaling = position.get("scaling")
     if scaling and scaling["name"] in ("dynamic", "longrope"):
@@ -157,7 +157,7 @@ def test_windows_count_the_current_token() -> None:
 
 
 @torch.no_grad()
-def test_chunks_begin_anew() -> None:
+def test_chunks_are_independent() -> None:
     model = make({"name": "multi-head", "n_heads": 2, "chunk": 4}, {"name": "none"}, n_layers=1)
     tokens = ids(1, 12)
     full = model(tokens).logits
@@ -168,7 +168,7 @@ def test_chunks_begin_anew() -> None:
 
 
 @torch.no_grad()
-def test_a_cache_rolls_back_and_reorders() -> None:
+def test_cache_truncates_and_reorders() -> None:
     for window in (None, 6):
         model = make({"name": "multi-head", "n_heads": 4, "window": window}, {"name": "rotary"})
         tokens = ids(3, 30)
@@ -184,7 +184,7 @@ def test_a_cache_rolls_back_and_reorders() -> None:
         torch.testing.assert_close(step[:, -1], model(tokens[[2, 0], :22]).logits[:, -1], atol=1e-9, rtol=1e-9)
 
 
-def test_a_window_holds_no_more_than_it_needs() -> None:
+def test_cache_with_a_window_is_bounded() -> None:
     model = make({"name": "multi-head", "n_heads": 4, "window": 4}, {"name": "rotary"}, context_length=1000)
     wide = make({"name": "multi-head", "n_heads": 4}, {"name": "rotary"}, context_length=1000)
     assert model.new_cache(1).bytes < wide.new_cache(1).bytes / 30

@@ -64,7 +64,7 @@ def assert_recomputes(built: GPT, **call: Any) -> None:
 
 
 @pytest.mark.parametrize(("attention", "position"), pairs())
-def test_every_pair_has_the_same_gradients(attention: dict[str, Any], position: dict[str, Any]) -> None:
+def test_every_pair_has_equal_gradients(attention: dict[str, Any], position: dict[str, Any]) -> None:
     uses, accepts = component("position", position).uses - {"embed"}, component("attention", attention).accepts
     if not uses <= accepts:
         pytest.skip("the attention does not accept this position")
@@ -90,7 +90,7 @@ OTHERS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("parts", OTHERS, ids=str)
-def test_every_other_part_has_the_same_gradients(parts: dict[str, Any]) -> None:
+def test_every_other_part_has_equal_gradients(parts: dict[str, Any]) -> None:
     assert_recomputes(model(**parts))
 
 
@@ -108,7 +108,7 @@ def research_parts() -> list[tuple[str, dict[str, Any]]]:
 
 
 @pytest.mark.parametrize("parts", [pytest.param(parts, id=label) for label, parts in research_parts()])
-def test_every_research_component_has_the_same_gradients(parts: dict[str, Any]) -> None:
+def test_every_research_component_has_equal_gradients(parts: dict[str, Any]) -> None:
     assert_recomputes(model(**parts))
 
 
@@ -147,7 +147,7 @@ def test_published_carried_and_added_values_reach_the_gradients_once() -> None:
     assert_recomputes(model(block=TwoLossesSpec()))
 
 
-def test_the_context_refuses_what_is_undeclared_missing_or_written_twice() -> None:
+def test_context_rejects_undeclared_missing_and_duplicate_values() -> None:
     built = model(block=TwoLossesSpec())
     first, second = built.blocks[0], built.blocks[1]
     x_BTE = torch.zeros(1, 4, 32, dtype=torch.float64)
@@ -168,7 +168,7 @@ def test_the_context_refuses_what_is_undeclared_missing_or_written_twice() -> No
         check_declarations(built)
 
 
-def test_a_carried_value_reaches_the_next_block_only() -> None:
+def test_carried_value_reaches_the_next_block_only() -> None:
     forward = Forward(ids(1, 4))
     forward.carry("streams", 1)
     assert forward.carried("streams") is None
@@ -180,7 +180,7 @@ def test_a_carried_value_reaches_the_next_block_only() -> None:
     assert forward.carried("streams") is None
 
 
-def test_recomputation_keeps_less_and_leaves_generation_alone() -> None:
+def test_recomputation_saves_memory_and_does_not_change_generation() -> None:
     built = model(n_layers=6)
 
     def kept(recompute: Any) -> int:
@@ -206,7 +206,7 @@ def test_recomputation_keeps_less_and_leaves_generation_alone() -> None:
         torch.testing.assert_close(cached, built(ids(2, 5)).logits)
 
 
-def test_a_recomputed_training_step_compiles_as_one_graph() -> None:
+def test_recomputed_training_step_compiles_as_one_graph() -> None:
     built = model(attention={"name": "multi-head", "n_heads": 2}, position="t5-bias").float()
     expected, _ = gradients(built, "none")
     built.zero_grad()

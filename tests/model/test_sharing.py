@@ -23,7 +23,7 @@ PARTS: list[Any] = [
 
 
 @pytest.mark.parametrize("parts", PARTS, ids=str)
-def test_a_parameter_is_registered_once(parts: dict[str, Any]) -> None:
+def test_parameter_is_registered_once(parts: dict[str, Any]) -> None:
     if isinstance(parts.get("attention"), dict):
         uses = component("position", {"name": "rotary"}).uses
         if not uses <= component("attention", parts["attention"]).accepts:
@@ -36,7 +36,7 @@ def test_a_parameter_is_registered_once(parts: dict[str, Any]) -> None:
     )
 
 
-def test_a_shared_table_belongs_to_the_model_and_is_used_by_all_layers() -> None:
+def test_shared_table_belongs_to_the_model_and_is_used_by_all_layers() -> None:
     built = GPT({"d_model": 32, "n_layers": 3, "attention": {"name": "multi-head", "n_heads": 2}, "position": "t5-bias"}, V)
     assert "shared.t5-bias.table.weight" in built.state_dict()
     assert not any("position" in name for name in built.state_dict())

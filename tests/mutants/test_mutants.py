@@ -32,7 +32,7 @@ MUTANTS = mutants()
 
 
 @pytest.mark.parametrize("cls", MUTANTS, ids=lambda cls: f"{cls.kind}-{cls.__name__}")
-def test_caught_by_the_check_that_it_names(cls: type[Mutant]) -> None:
+def test_mutant_is_caught_by_its_check(cls: type[Mutant]) -> None:
     needed = {"level": 1.0} if cls.__name__ == "NeedsAValue" else {}
     spec = cls.model_validate({"name": cls.component_name(), **needed})
     failed = {result.check.name: result.message for result in run_checks(spec) if not result.ok}
@@ -45,11 +45,11 @@ def test_caught_by_the_check_that_it_names(cls: type[Mutant]) -> None:
     assert not [result for result in twin if not result.ok]
 
 
-def test_there_are_many() -> None:
+def test_number_of_mutants() -> None:
     assert len(MUTANTS) >= 80
 
 
-def test_every_check_has_its_mutant() -> None:
+def test_every_check_has_a_mutant() -> None:
     kinds = {cls.kind for cls in MUTANTS}
     checks = {(kind, check.name) for kind in kinds for check in checks_for(kind) if not check.slow}
     caught = {cls.caught_by for cls in MUTANTS}

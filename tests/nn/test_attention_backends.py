@@ -111,7 +111,7 @@ def test_backend_equals_eager(call: str, layer: str, backend: str) -> None:
 @pytest.mark.filterwarnings("ignore:.*flex_attention called without torch.compile")
 @pytest.mark.parametrize("static", [False, True])
 @pytest.mark.parametrize("layer", ["window", "sinks", "alibi-softcap", "t5-bias"])
-def test_flex_decodes_as_eager_does(layer: str, static: bool) -> None:
+def test_flex_decoding_equals_eager(layer: str, static: bool) -> None:
     model, eager = make(layer, "flex"), make(layer, "eager")
     cache = model.new_cache(2, static=static)
     steps = [model(piece, cache=cache).logits for piece in torch.split(ids(), [30, 1, 1, 8], dim=1)]
@@ -122,7 +122,7 @@ def test_flex_decodes_as_eager_does(layer: str, static: bool) -> None:
 @pytest.mark.filterwarnings("ignore:.*flex_attention called without torch.compile")
 @pytest.mark.parametrize("static", [False, True])
 @pytest.mark.parametrize("backend", ["eager", "sdpa", "flex"])
-def test_a_mask_pattern_is_followed_when_decoding(backend: str, static: bool) -> None:
+def test_mask_pattern_applies_in_decoding(backend: str, static: bool) -> None:
     model = make("pattern", backend)
     cache = model.new_cache(2, static=static)
     steps = [model(piece, cache=cache).logits for piece in torch.split(ids(), [30, 1, 1, 8], dim=1)]
@@ -139,7 +139,7 @@ def test_flex_in_a_compiled_model_equals_eager(layer: str) -> None:
         same(compiled(ids(), **CALLS[call]).logits, make(layer, "eager")(ids(), **CALLS[call]).logits, call)
 
 
-def test_flex_refuses_training_on_the_cpu() -> None:
+def test_flex_rejects_training_on_the_cpu() -> None:
     with pytest.raises(GptkitError, match="cannot be trained on the CPU"):
         make("plain", "flex")(ids(), ids())
 
@@ -172,7 +172,7 @@ def test_auto_selects_fused_attention_where_it_can_express_the_layer() -> None:
         ({"attention": {"name": "multi-head", "n_heads": 4, "dropout": 0.1}}, "flex", "dropout"),
     ],
 )
-def test_backend_that_cannot_compute_a_layer_is_refused_when_the_spec_is_loaded(
+def test_backend_that_cannot_compute_a_layer_is_rejected_when_the_spec_is_loaded(
     fields: dict[str, Any], backend: str, reason: str
 ) -> None:
     with pytest.raises(SpecError, match=f"'{backend}' cannot compute .*{reason}"):

@@ -189,7 +189,7 @@ def test_prefix_that_arrives_in_pieces_equals_one_call(
 
 
 @pytest.mark.parametrize("changes", [{"position": "alibi"}, {"attention": {"name": "gated-delta", "d_key": 8}}])
-def test_prefix_is_refused_where_a_layer_is_causal_throughout(changes: dict[str, Any]) -> None:
+def test_prefix_is_rejected_if_a_layer_is_always_causal(changes: dict[str, Any]) -> None:
     gpt = GPT({"d_model": 32, "n_layers": 1, "position": "none", **changes}, V)
     with pytest.raises(StateError, match="bidirectional prefix"):
         gpt(token_ids(1, 4), prefix_B=torch.tensor([2]))

@@ -32,7 +32,7 @@ def one_by_one(x: Tensor, weight: Tensor, groups: Groups) -> Tensor:
     return torch.einsum("mi,moi->mo", x, weight[groups.expert_M])
 
 
-def test_groups() -> None:
+def test_group_rows_sorts_by_expert() -> None:
     groups = group_rows(torch.tensor([[2, 0], [3, 2]]), 5)
     assert groups.n_tokens == 2
     assert groups.expert_M.tolist() == [0, 2, 2, 3]
@@ -42,7 +42,7 @@ def test_groups() -> None:
 
 
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
-def test_every_way_equals_the_sum(sizes: tuple[int, int, int, int, int]) -> None:
+def test_every_implementation_equals_the_sum(sizes: tuple[int, int, int, int, int]) -> None:
     x, weight, bias, groups = example(*sizes)
     wanted = one_by_one(x, weight, groups)
     torch.testing.assert_close(grouped_linear(x, weight, None, groups), wanted)
@@ -55,21 +55,21 @@ def test_every_way_equals_the_sum(sizes: tuple[int, int, int, int, int]) -> None
 
 
 @pytest.mark.parametrize("sizes", SIZES[:2], ids=str)
-def test_gradients(sizes: tuple[int, int, int, int, int]) -> None:
+def test_gradients_equal_those_of_the_sum(sizes: tuple[int, int, int, int, int]) -> None:
     x, weight, bias, groups = example(*sizes)
     assert torch.autograd.gradcheck(lambda *given: grouped_linear(*given, groups), (x, weight, bias))
     assert torch.autograd.gradgradcheck(lambda *given: grouped_linear(*given, groups), (x, weight, bias))
     assert torch.autograd.gradcheck(lambda given: reorder(given, groups.order_M, groups.back_M), (x,))
 
 
-def test_operators_keep_torchs_rules() -> None:
+def test_operators_pass_opcheck() -> None:
     x, weight, _, groups = example(*SIZES[1])
     torch.library.opcheck(torch.ops.gptkit.grouped_mm.default, (x, weight, groups.ends_X))
     y = torch.randn(len(x), 7, dtype=torch.double)
     torch.library.opcheck(torch.ops.gptkit.grouped_outer.default, (y, x.detach(), groups.ends_X))
 
 
-def test_no_rows() -> None:
+def test_zero_rows_are_accepted() -> None:
     weight, ends = torch.randn(3, 4, 5), torch.zeros(3, dtype=torch.int32)
     assert torch.ops.gptkit.grouped_mm(torch.zeros(0, 5), weight, ends).shape == (0, 4)
     for outer in (torch.ops.gptkit.grouped_outer, blockwise_outer):
@@ -77,7 +77,7 @@ def test_no_rows() -> None:
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])
-def test_arithmetic_is_counted(device: str) -> None:
+def test_flops_are_counted(device: str) -> None:
     x = torch.zeros(10, 5, device=device, requires_grad=True)
     weight = torch.zeros(3, 7, 5, device=device, requires_grad=True)
     with FlopCounterMode(display=False) as counter:

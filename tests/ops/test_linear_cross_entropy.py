@@ -63,13 +63,13 @@ def compare(dtype: torch.dtype, bias: bool, options: tuple[Any, ...], factor: fl
 
 @pytest.mark.parametrize(("bias", "scale", "softcap", "z_loss"), OPTIONS)
 @pytest.mark.parametrize("factor", [1.0, 0.25])
-def test_equals_cross_entropy(bias: bool, scale: float, softcap: float | None, z_loss: float, factor: float) -> None:
+def test_loss_equals_cross_entropy(bias: bool, scale: float, softcap: float | None, z_loss: float, factor: float) -> None:
     compare(torch.float32, bias, (scale, softcap, z_loss), factor)
     compare(torch.float64, bias, (scale, softcap, z_loss), factor, tolerance=1e-12)
 
 
 @pytest.mark.parametrize(("bias", "scale", "softcap", "z_loss"), OPTIONS)
-def test_gradcheck(bias: bool, scale: float, softcap: float | None, z_loss: float) -> None:
+def test_gradients_pass_gradcheck(bias: bool, scale: float, softcap: float | None, z_loss: float) -> None:
     x, weight, targets, b = case(torch.float64, bias)
 
     def loss(*tensors: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ def test_gradcheck(bias: bool, scale: float, softcap: float | None, z_loss: floa
 
 @pytest.mark.parametrize(("bias", "scale", "softcap", "z_loss"), OPTIONS)
 @pytest.mark.parametrize("pure", [False, True])
-def test_bf16_is_near_fp32(bias: bool, scale: float, softcap: float | None, z_loss: float, pure: bool) -> None:
+def test_bf16_is_close_to_fp32(bias: bool, scale: float, softcap: float | None, z_loss: float, pure: bool) -> None:
     """With autocast (fp32 weights, fp32 gradients) and with bf16 weights."""
     x, weight, targets, b = case(torch.float32, bias)
     wanted = plain(x, weight, targets, b, scale, softcap, z_loss)
@@ -123,7 +123,7 @@ def test_weight_gradients_are_summed_in_fp32(monkeypatch: pytest.MonkeyPatch) ->
     torch.testing.assert_close(weight.grad, torch.tensor([[-0.5], [0.5]]), rtol=0.01, atol=0)
 
 
-def test_a_sure_prediction_keeps_its_small_gradient_in_bf16() -> None:
+def test_confident_prediction_keeps_its_small_gradient_in_bf16() -> None:
     """Where the target's probability rounds to 1 in bf16, its gradient is still that of the other classes."""
     x = torch.tensor([[1.0]], requires_grad=True)
     weight = torch.tensor([[8.0], [0.0]], requires_grad=True)
@@ -142,21 +142,21 @@ def test_large_logits_stay_finite(spread: float) -> None:
     assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(ours, [x, weight]))
 
 
-def test_everything_ignored() -> None:
+def test_loss_is_zero_if_all_targets_are_ignored() -> None:
     x, weight, targets, bias = case(torch.float32)
     loss = linear_cross_entropy(x, weight, torch.full_like(targets, -100), bias)
     assert loss.item() == 0
     assert all(gradient.abs().max() == 0 for gradient in torch.autograd.grad(loss, [x, weight, bias]))  # type: ignore[list-item]
 
 
-def test_other_ignored_value() -> None:
+def test_ignored_value_can_be_changed() -> None:
     x, weight, targets, _ = case(torch.float32)
     targets = torch.where(targets == -100, 5, targets)
     ours = linear_cross_entropy(x, weight, targets, ignored=5)
     torch.testing.assert_close(ours, F.cross_entropy(F.linear(x, weight), targets, ignore_index=5))
 
 
-def test_without_gradients_and_for_some_inputs_only() -> None:
+def test_gradients_are_computed_for_the_required_inputs_only() -> None:
     x, weight, targets, bias = case(torch.float32)
     whole = linear_cross_entropy(x, weight, targets, bias)
     with torch.no_grad():
@@ -173,7 +173,7 @@ def test_without_gradients_and_for_some_inputs_only() -> None:
         torch.testing.assert_close(got, wanted[index], rtol=1e-5, atol=1e-6)
 
 
-def test_used_twice() -> None:
+def test_loss_can_be_used_twice() -> None:
     """Gradients of several losses add up, and one graph can be gone through twice."""
     x, weight, targets, _ = case(torch.float32)
     (linear_cross_entropy(x, weight, targets) + 2 * linear_cross_entropy(x * 2, weight, targets)).backward()
@@ -191,7 +191,7 @@ def test_used_twice() -> None:
         torch.testing.assert_close(after, 3 * before)
 
 
-def test_the_weight_takes_its_gradient_without_a_copy() -> None:
+def test_weight_gradient_is_not_copied() -> None:
     x, weight, targets, _ = case(torch.float32)
     loss = linear_cross_entropy(x, weight, targets)
     assert loss.grad_fn is not None
@@ -201,7 +201,7 @@ def test_the_weight_takes_its_gradient_without_a_copy() -> None:
     assert weight.grad.data_ptr() == place
 
 
-def test_never_holds_all_logits() -> None:
+def test_logits_are_never_all_in_memory() -> None:
     """The largest tensor that is made has a chunk's rows."""
     from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -223,7 +223,7 @@ def test_never_holds_all_logits() -> None:
 
 
 @pytest.mark.parametrize("autocast", [False, True])
-def test_inside_compile(autocast: bool) -> None:
+def test_function_compiles(autocast: bool) -> None:
     x, weight, targets, bias = case(torch.float32)
     inputs: list[Tensor] = [x, weight, bias]  # type: ignore[list-item]
 
@@ -238,7 +238,7 @@ def test_inside_compile(autocast: bool) -> None:
         torch.testing.assert_close(got, gradient)
 
 
-def test_on_meta() -> None:
+def test_meta_tensors_are_supported() -> None:
     x = torch.empty(N, E, device="meta", requires_grad=True)
     weight = torch.empty(V, E, device="meta", requires_grad=True)
     loss = linear_cross_entropy(x, weight, torch.zeros(N, dtype=torch.long, device="meta"))
@@ -247,7 +247,7 @@ def test_on_meta() -> None:
     assert [gradient.shape for gradient in gradients] == [(N, E), (V, E)]
 
 
-def test_no_rows() -> None:
+def test_zero_rows_are_accepted() -> None:
     x, weight = torch.empty(0, E, requires_grad=True), torch.ones(V, E, requires_grad=True)
     loss = linear_cross_entropy(x, weight, torch.zeros(0, dtype=torch.long))
     assert loss.item() == 0

@@ -29,7 +29,7 @@ def test_gradients_equal_torch(weighted: bool, shape: tuple[int, ...], autocast:
             torch.testing.assert_close(got, wanted, rtol=0, atol=1e-5)
 
 
-def test_inputs_that_are_not_contiguous() -> None:
+def test_inputs_may_be_non_contiguous() -> None:
     x = torch.randn(2, 4, 3, 24, generator=torch.Generator().manual_seed(0)).transpose(1, 2).requires_grad_()
     grad = torch.randn(2, 4, 3, 24, generator=torch.Generator().manual_seed(1)).transpose(1, 2)
     weight = torch.randn(24, generator=torch.Generator().manual_seed(2))
@@ -38,14 +38,14 @@ def test_inputs_that_are_not_contiguous() -> None:
     torch.testing.assert_close(got, wanted, rtol=0, atol=1e-5)
 
 
-def test_double_precision_and_frozen_inputs() -> None:
+def test_double_precision_and_frozen_inputs_are_supported() -> None:
     x = torch.randn(3, 24, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     weight = torch.randn(24, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
     assert torch.autograd.gradcheck(lambda w: rms_norm(x, w, 1e-5), (weight,))
     assert torch.autograd.gradcheck(lambda y: rms_norm(y, weight, 1e-5), (x.clone().requires_grad_(),))
 
 
-def test_inside_compile() -> None:
+def test_function_compiles() -> None:
     x = torch.randn(3, 24, generator=torch.Generator().manual_seed(0)).requires_grad_()
     weight = torch.randn(24, generator=torch.Generator().manual_seed(1)).requires_grad_()
     compiled = torch.compile(lambda: rms_norm(x, weight, 1e-5), backend="aot_eager", fullgraph=True)

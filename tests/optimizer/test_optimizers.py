@@ -58,7 +58,7 @@ def split(net: Net) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     return decayed, [net.up.bias, net.norm.weight, net.norm.bias]
 
 
-def test_adamw_is_torchs_with_decay_on_matrices_only(net: Net) -> None:
+def test_adamw_equals_torch_with_decay_on_matrices_only(net: Net) -> None:
     other = copy.deepcopy(net)
     spec = AdamWSpec(learning_rate=0.03, betas=(0.8, 0.9), eps=1e-6, weight_decay=0.2)
     take_steps(net, spec.build(net), 5)
@@ -68,18 +68,18 @@ def test_adamw_is_torchs_with_decay_on_matrices_only(net: Net) -> None:
     assert distance(net, other) < 1e-6
 
 
-def test_adamw_decays_everything_when_told(net: Net) -> None:
+def test_adamw_decays_all_parameters_on_request(net: Net) -> None:
     other = copy.deepcopy(net)
     take_steps(net, AdamWSpec(learning_rate=0.03, weight_decay=0.2, decay="all").build(net), 5)
     take_steps(other, torch.optim.AdamW(other.parameters(), lr=0.03, betas=(0.9, 0.95), weight_decay=0.2), 5)
     assert distance(net, other) < 1e-6
 
 
-def test_adamw_is_fused_where_torch_can(net: Net) -> None:
+def test_adamw_is_fused_if_torch_supports_it(net: Net) -> None:
     assert all(group["fused"] for group in AdamWSpec().build(net).param_groups)
 
 
-def test_sgd_is_torchs(net: Net) -> None:
+def test_sgd_equals_torch(net: Net) -> None:
     other = copy.deepcopy(net)
     take_steps(net, SGDSpec(learning_rate=0.05, momentum=0.7, nesterov=True, weight_decay=0.1).build(net), 5)
     decayed, spared = split(other)
@@ -88,7 +88,7 @@ def test_sgd_is_torchs(net: Net) -> None:
     assert distance(net, other) < 1e-6
 
 
-def test_nesterov_without_momentum_is_a_problem() -> None:
+def test_nesterov_without_momentum_is_rejected() -> None:
     assert [problem.path for problem in SGDSpec(momentum=0, nesterov=True).problems(None)] == [("nesterov",)]
 
 
@@ -104,7 +104,7 @@ def reference_muon(net: Net, **settings: Any) -> list[torch.optim.Optimizer]:
 
 
 @pytest.mark.parametrize(("scale", "torchs"), [("rms", "match_rms_adamw"), ("spectral", "original")])
-def test_muon_is_torchs_for_hidden_matrices_and_adamw_for_the_rest(net: Net, scale: Any, torchs: str) -> None:
+def test_muon_equals_torch_for_hidden_matrices_and_adamw_otherwise(net: Net, scale: Any, torchs: str) -> None:
     other = copy.deepcopy(net)
     spec = MuonSpec(
         learning_rate=0.02,
@@ -137,7 +137,7 @@ def test_every_parameter_is_in_exactly_one_group(net: Net, spec: Any) -> None:
 
 
 @pytest.mark.parametrize("spec", [AdamWSpec(), SGDSpec(), MuonSpec()], ids=lambda spec: spec.name)
-def test_state_carries_a_training_on_to_the_bit(net: Net, spec: Any) -> None:
+def test_state_resumes_bit_identically(net: Net, spec: Any) -> None:
     optimizer = spec.build(net)
     take_steps(net, optimizer, 3)
     other = copy.deepcopy(net)
@@ -148,7 +148,7 @@ def test_state_carries_a_training_on_to_the_bit(net: Net, spec: Any) -> None:
     assert distance(net, other) == 0
 
 
-def test_the_rate_of_a_joined_optimizer_can_be_changed_after_loading(net: Net) -> None:
+def test_rate_of_a_joined_optimizer_can_be_changed_after_loading(net: Net) -> None:
     optimizer = MuonSpec().build(net)
     take_steps(net, optimizer, 1)
     optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
@@ -159,7 +159,7 @@ def test_the_rate_of_a_joined_optimizer_can_be_changed_after_loading(net: Net) -
     assert distance(net, before) == 0
 
 
-def test_muon_takes_the_hidden_matrices_of_a_gpt() -> None:
+def test_muon_optimizes_the_hidden_matrices_of_a_gpt() -> None:
     model = GPT({"d_model": 16, "n_layers": 1, "context_length": 8, "position": "learned"}, vocab_size=11)
     optimizer = MuonSpec().build(model)
     names = {id(parameter): name for name, parameter in model.named_parameters()}

@@ -48,7 +48,7 @@ def test_outer_declarations_override_inner_ones_option_by_option() -> None:
     }
 
 
-def test_a_name_that_is_no_parameter_is_an_error() -> None:
+def test_name_that_is_not_a_parameter_is_an_error() -> None:
     class Wrong(Inner):
         def parameter_options(self) -> dict[str, ParameterOptions]:
             return {"down.weight": ParameterOptions()}
@@ -77,7 +77,7 @@ def test_optimizers_use_the_declared_options(cls: Any) -> None:
     }
 
 
-def test_muon_leaves_what_is_not_hidden_to_adamw() -> None:
+def test_muon_uses_adamw_for_other_parameters() -> None:
     model = Outer()
     optimizer = MuonSpec(learning_rate=0.25).build(model)
     muon = [id(p) for group in optimizer._parts[0].param_groups for p in group["params"]]  # type: ignore[attr-defined]

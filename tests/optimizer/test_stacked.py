@@ -25,7 +25,7 @@ def test_stacked_weights_decay_and_stacked_biases_do_not(spec: Any) -> None:
 @pytest.mark.parametrize("nesterov", [True, False])
 @pytest.mark.parametrize("scale", ["rms", "spectral"])
 @pytest.mark.parametrize("sizes", [(6, 4), (4, 6)], ids=["wide", "tall"])
-def test_muon_takes_each_expert_as_a_matrix(sizes: tuple[int, int], scale: Any, nesterov: bool) -> None:
+def test_muon_treats_each_expert_as_a_matrix(sizes: tuple[int, int], scale: Any, nesterov: bool) -> None:
     torch.manual_seed(0)
     stacked = StackedLinear(3, *sizes, bias=False)
     apart = nn.ModuleList(nn.Linear(*sizes, bias=False) for _ in range(3))

@@ -65,7 +65,7 @@ def made(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     return directory
 
 
-def test_there_is_a_template_for_every_kind() -> None:
+def test_every_kind_has_a_template() -> None:
     assert kinds() == sorted(gptkit.core.registry.default_registry().kinds())
 
 
@@ -85,7 +85,7 @@ def test_new_plugin_passes_its_conformance_checks(made: Path, request: pytest.Fi
 
 
 @pytest.mark.parametrize("kind", kinds())
-def test_files_are_tidy(kind: str) -> None:
+def test_files_pass_ruff(kind: str) -> None:
     found = render("a-b2", kind)
     assert found.keys() >= {"pyproject.toml", "README.md", "LICENSE", "gptkit_a_b2/plugin.py", "tests/test_a_b2.py"}
     for path, text in found.items():
@@ -101,7 +101,7 @@ def test_files_are_tidy(kind: str) -> None:
     assert "AB2Spec" in source
 
 
-def test_names() -> None:
+def test_distribution_names_are_validated() -> None:
     assert render("gptkit-fire", "position") == render("fire", "position")
     assert "gptkit_class/class_component.py" in render("class", "norm")
     for wrong in ("Talking", "two words", "-x", "2d", "a_b", "", "../x"):
@@ -118,7 +118,7 @@ def call(*arguments: str) -> Any:
     return CliRunner().invoke(app, list(arguments), env={"COLUMNS": "100", "GPTKIT_DEBUG": ""})
 
 
-def test_new_writes_the_files_once(tmp_path: Path) -> None:
+def test_new_does_not_overwrite_files(tmp_path: Path) -> None:
     done = call("plugin", "new", "gptkit-quiet", "--kind", "sampler", "--into", str(tmp_path))
     assert done.exit_code == 0, done.output
     assert str(tmp_path / "gptkit-quiet" / "pyproject.toml") in done.output
@@ -129,7 +129,7 @@ def test_new_writes_the_files_once(tmp_path: Path) -> None:
     assert "already exists" in again.output
 
 
-def test_new_refuses_a_name_that_is_taken(tmp_path: Path) -> None:
+def test_new_rejects_an_existing_name(tmp_path: Path) -> None:
     done = call("plugin", "new", "top-k", "--kind", "sampler", "--into", str(tmp_path))
     assert done.exit_code == 2
     assert "sampler 'top-k' is already registered by gptkit==" in done.output
@@ -137,7 +137,7 @@ def test_new_refuses_a_name_that_is_taken(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("made", ["schedule"], indirect=True)
-def test_check_prints_a_table_and_fails_where_a_promise_is_broken(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_prints_a_table_and_fails_with_a_failed_check(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gptkit.core.registry.lookup, "_default", registry_with(made))
     done = call("plugin", "check", "gptkit-new-schedule")
     assert done.exit_code == 0, done.output
@@ -159,7 +159,7 @@ def test_check_prints_a_table_and_fails_where_a_promise_is_broken(made: Path, mo
     assert "did you mean 'within-bounds'?" in done.output
 
 
-def test_check_of_what_is_not_there_or_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_reports_missing_and_broken_distributions(monkeypatch: pytest.MonkeyPatch) -> None:
     done = call("plugin", "check", "gptkitt")
     assert done.exit_code == 2
     assert "plugin 'gptkitt' is not installed; did you mean 'gptkit'?" in done.output
@@ -174,7 +174,7 @@ def test_check_of_what_is_not_there_or_broken(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("made", ["schedule"], indirect=True)
-def test_check_of_a_component_that_cannot_be_built(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_reports_a_component_that_cannot_be_built(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = next(made.glob("gptkit_*/new_schedule.py"))
     source.write_text(source.read_text(encoding="utf-8").replace("Field(100, ge=1", "Field(ge=1"), encoding="utf-8")
     for name in [name for name in sys.modules if name.startswith("gptkit_new_schedule")]:
@@ -188,7 +188,7 @@ def test_check_of_a_component_that_cannot_be_built(made: Path, monkeypatch: pyte
 
 
 @pytest.mark.slow
-def test_new_plugins_of_every_kind_are_installed_and_test_themselves(tmp_path: Path) -> None:
+def test_new_plugins_of_every_kind_install_and_pass_their_tests(tmp_path: Path) -> None:
     pytest.importorskip("hatchling", reason="builds wheels, for which hatchling must be installed")
     directories = [write(tmp_path / "made" / kind, f"try-{kind}", kind) for kind in kinds()]
     site, checkout = tmp_path / "site", Path(gptkit.__file__).parents[1]

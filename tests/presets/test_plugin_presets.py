@@ -49,7 +49,7 @@ def registry(**plugins: Any) -> Registry:
     return registry_of(**{name: lambda returned=returned: shipping(returned) for name, returned in plugins.items()})
 
 
-def test_commands_and_pages_know_a_plugins_preset(directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_and_pages_list_a_plugin_preset(directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = registry(gptkit_small=[directory])
     monkeypatch.setattr("gptkit.core.registry.lookup._default", found)
     monkeypatch.chdir(tmp_path)
@@ -67,20 +67,20 @@ def test_commands_and_pages_know_a_plugins_preset(directory: Path, tmp_path: Pat
     assert "| `one-layer` | a model of one layer | `gptkit-small==1.0` |" in page(found)
 
 
-def test_a_built_in_name_stays_gptkits(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_built_in_preset_takes_precedence(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
     found = registry(gptkit_small=directory)
     assert presets(found)["tiny"].plugin is None
     assert "gptkit-small==1.0: preset 'tiny' has the name of a built-in one" in caplog.text
 
 
-def test_a_name_of_two_plugins_stands_for_neither(directory: Path) -> None:
+def test_preset_name_of_two_plugins_is_unavailable(directory: Path) -> None:
     found = registry(gptkit_a=[directory / "one-layer.yaml"], gptkit_b=[directory / "one-layer.yaml"])
     assert "one-layer" not in presets(found)
     with pytest.raises(CollisionError, match=r"'one-layer' is shipped by gptkit-a==1\.0 and gptkit-b==1\.0"):
         find("one-layer", found)
 
 
-def test_what_is_no_spec_file_is_reported(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_paths_that_are_not_spec_files_are_reported(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
     found = registry(gptkit_small=[directory / "notes.txt", directory / "one-layer.yaml", 3])
     assert list(groups(found)) == ["to start from", "released models", "from gptkit-small==1.0"]
     assert caplog.text.count("is not a .yaml file or a directory") == 2

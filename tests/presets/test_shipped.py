@@ -18,7 +18,7 @@ def parameters(*overrides: str, spec: str) -> int:
     return sum(parameter.numel() for parameter in gptkit.build(spec, overrides, device="meta").parameters())
 
 
-def test_what_is_shipped() -> None:
+def test_list_of_shipped_specs() -> None:
     assert list(groups()["to start from"]) == NAMES
     assert list(shipped()) == [*NAMES, *groups()["released models"]]
     with pytest.raises(GptkitError, match="did you mean 'gpt2'"):
@@ -26,7 +26,7 @@ def test_what_is_shipped() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_loads_under_its_own_name_and_explains_itself(name: str) -> None:
+def test_each_shipped_spec_has_its_name_and_comments(name: str) -> None:
     spec = open_spec(name).spec
     assert spec.name == name
     lines = find(name).read_text(encoding="utf-8").splitlines()
@@ -48,11 +48,11 @@ def test_each_loads_under_its_own_name_and_explains_itself(name: str) -> None:
         ("modern", ["model.vocab_size=49152"], 134_515_008),
     ],
 )
-def test_parameter_counts_are_the_published_ones(spec: str, overrides: list[str], count: int) -> None:
+def test_parameter_counts_equal_the_published_ones(spec: str, overrides: list[str], count: int) -> None:
     assert parameters(*overrides, spec=spec) == count
 
 
-def test_numbers_in_the_comments_are_right() -> None:
+def test_numbers_in_comments_are_correct() -> None:
     text = find("gpt2").read_text(encoding="utf-8")
     rows = [line.split() for line in text.splitlines() if line.startswith(("#   medium", "#   large", "#   xl"))]
     assert len(rows) == 3
@@ -61,7 +61,7 @@ def test_numbers_in_the_comments_are_right() -> None:
         assert parameters(*overrides, spec="gpt2") == int(count.replace(",", ""))
 
 
-def test_the_book_is_the_book() -> None:
+def test_book_preset_equals_the_book() -> None:
     model = open_spec("book").spec.model
     assert (model.context_length, model.d_model, model.n_layers) == (1024, 768, 12)
     assert model.attention.qkv_bias is False
@@ -73,6 +73,8 @@ def test_the_book_is_the_book() -> None:
     assert (1024, 768) in shapes.values()  # a vector for each position
 
 
-def test_data_of_a_shipped_spec_counts_from_where_the_user_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_paths_of_a_shipped_spec_are_relative_to_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert open_spec("tiny").base == tmp_path

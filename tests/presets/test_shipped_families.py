@@ -77,7 +77,7 @@ def test_every_family_has_a_spec_and_every_spec_a_configuration() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_is_the_released_model(name: str) -> None:
+def test_shipped_spec_equals_the_released_model(name: str) -> None:
     config = CONFIGS[name]
     family = find_family(config, name)
     model = open_spec(name).spec.model
@@ -87,7 +87,7 @@ def test_it_is_the_released_model(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_parameters_are_as_many_as_those_of_the_released_model(name: str) -> None:
+def test_parameter_count_equals_that_of_the_released_model(name: str) -> None:
     ours = count(GPT(open_spec(name).spec.model, device="meta"))
     assert ours == counted_by_transformers(CONFIGS[name])
     assert ours == PUBLISHED.get(name, ours)
@@ -95,7 +95,7 @@ def test_parameters_are_as_many_as_those_of_the_released_model(name: str) -> Non
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_has_its_own_name_and_explains_itself(name: str) -> None:
+def test_each_family_spec_has_its_name_and_comments(name: str) -> None:
     lines = find(name).read_text(encoding="utf-8").splitlines()
     assert lines[0].startswith(f"# {name}: ")
     assert lines[1] == "# yaml-language-server: $schema=gptkit.schema.json"

@@ -33,14 +33,14 @@ def valid(data: Any) -> bool:
     return True
 
 
-def test_the_schema_is_valid_and_is_json():
+def test_schema_is_valid_json():
     Draft202012Validator.check_schema(SCHEMA)
     assert SCHEMA["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert json.loads(json.dumps(SCHEMA)) == SCHEMA
     assert "x-kind" not in json.dumps(SCHEMA)
 
 
-def test_every_reference_leads_somewhere():
+def test_every_reference_resolves():
     text = json.dumps(SCHEMA)
     references = {part.split('"')[0] for part in text.split('"$ref": "#/$defs/')[1:]}
     assert references <= set(SCHEMA["$defs"])
@@ -61,7 +61,7 @@ def test_every_reference_leads_somewhere():
         {"needed": 1, "part": {"size": 3, "norm": "exact"}},
     ],
 )
-def test_good_specs_pass(data):
+def test_valid_specs_pass(data):
     assert valid(data)
     assert accepts(data)
 
@@ -87,7 +87,7 @@ def test_good_specs_pass(data):
         {"needed": 1, "part": {"size": 3, "norm": "x"}},
     ],
 )
-def test_bad_specs_do_not(data):
+def test_invalid_specs_fail(data):
     assert not valid(data)
     assert not accepts(data)
 
@@ -109,19 +109,19 @@ COMPONENTS = st.recursive(
 
 @settings(max_examples=300, deadline=None)
 @given(st.fixed_dictionaries({"needed": SCALARS}, optional={"norm": COMPONENTS, "mixer": COMPONENTS}))
-def test_what_passes_validation_passes_the_schema(data):
+def test_valid_random_specs_pass_the_schema(data):
     if valid(data):
         assert accepts(data), data
 
 
-def test_names_may_be_left_out_where_another_place_says_them():
+def test_names_may_be_omitted_in_overrides():
     assert accepts({"extends": "base.yaml", "norm": {"eps": 1}})
     assert not accepts({"extends": "base.yaml", "norm": {"epsi": 1}})
     assert not accepts({"extends": 5})
     assert accepts({"$schema": "gptkit.schema.json", "needed": 1})
 
 
-def test_what_an_editor_shows():
+def test_schema_has_descriptions_and_defaults():
     kind = SCHEMA["$defs"]["kind.norm"]
     assert kind["description"] == "Kind of the tests."
     assert kind["anyOf"][0]["enum"] == ["exact", "plain"]
@@ -133,7 +133,7 @@ def test_what_an_editor_shows():
     assert SCHEMA["properties"]["norm"]["default"] == "plain"
 
 
-def test_a_strangers_components_are_in_it():
+def test_schema_contains_third_party_components():
     schema = json_schema(Whole, registry(plugin("theirs", [make("mine")])))
     assert schema["$defs"]["kind.norm"]["anyOf"][0]["enum"] == ["exact", "mine", "plain"]
     assert accepts({"needed": 1, "norm": {"name": "mine"}}, Draft202012Validator(schema))
@@ -151,7 +151,7 @@ def nested(value_type: type, component: str) -> type[Norm]:
     return Holder
 
 
-def test_classes_of_one_name_are_kept_apart():
+def test_classes_of_equal_names_have_separate_definitions():
     schema = json_schema(Whole, registry(plugin("a", [nested(int, "one")]), plugin("b", [nested(str, "two")])))
     validator = Draft202012Validator(schema)
     assert accepts({"needed": 1, "norm": {"name": "one", "options": {"value": 1}}}, validator)
@@ -160,7 +160,7 @@ def test_classes_of_one_name_are_kept_apart():
     assert not accepts({"needed": 1, "norm": {"name": "two", "options": {"value": 1}}}, validator)
 
 
-def test_a_component_that_no_schema_can_describe_spoils_nothing():
+def test_component_without_a_schema_accepts_any_fields():
     class Strange(Norm):
         """Holds what JSON cannot say."""
 
@@ -175,7 +175,7 @@ def test_a_component_that_no_schema_can_describe_spoils_nothing():
     assert not accepts({"needed": 1, "norm": {"name": "plain", "anything": 1}}, validator)
 
 
-def test_a_default_that_json_cannot_hold_is_left_out(recwarn):
+def test_default_that_json_cannot_represent_is_omitted(recwarn):
     class Odd(Norm):
         name: Literal["odd"] = "odd"
         value: float = Field(default_factory=lambda: 1.0, description="A value.")
@@ -186,7 +186,7 @@ def test_a_default_that_json_cannot_hold_is_left_out(recwarn):
     assert not recwarn.list
 
 
-def test_a_kind_without_components_takes_nothing():
+def test_kind_without_components_accepts_nothing():
     found = registry(disabled=["nobody"])
     found.entries("mixer")
     found._contents.components["mixer"].clear()
@@ -195,7 +195,7 @@ def test_a_kind_without_components_takes_nothing():
     assert not accepts({"needed": 1, "mixer": "gate"}, validator)
 
 
-def test_a_spec_can_describe_itself_alone():
+def test_schema_of_a_single_component():
     # Without the registry, fields of a kind are marked and not described.
     assert Gate.model_json_schema()["properties"]["norm"]["anyOf"][0]["x-kind"] == "norm"
     assert Plain.model_json_schema()["properties"]["eps"]["exclusiveMinimum"] == 0

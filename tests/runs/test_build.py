@@ -16,12 +16,12 @@ from gptkit.runs.opening import open_spec
 WIDE = {"gptkit": 1, "tokenizer": "byte", "model": {"d_model": 20480, "n_layers": 200, "vocab_size": 300}}
 
 
-def test_a_model_that_cannot_fit_is_refused_before_anything_is_allocated() -> None:
+def test_model_that_cannot_fit_is_rejected_before_allocation() -> None:
     with pytest.raises(CapacityError, match=r"a model of 1\.\d+ T parameters needs about .* TB, but cpu has .* left"):
         gptkit.build(WIDE)
 
 
-def test_training_needs_four_times_the_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_training_requires_four_times_the_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     spec = {"tokenizer": "byte", "model": {"d_model": 64, "n_layers": 1, "context_length": 16}, "training": {"steps": 1}}
     size = sum(p.numel() for p in gptkit.build(spec).parameters()) * 4
     monkeypatch.setattr(plan, "available_memory", lambda device="cpu": 3 * size)
@@ -30,7 +30,7 @@ def test_training_needs_four_times_the_weights(monkeypatch: pytest.MonkeyPatch, 
         gptkit.train(spec, tmp_path / "run")
 
 
-def test_a_tokenizers_file_counts_from_the_spec_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tokenizer_file_is_relative_to_the_spec_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     made = Tokenizer(models.WordLevel({"a": 0, "b": 1, "[UNK]": 2}, unk_token="[UNK]"))

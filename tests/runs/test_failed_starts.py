@@ -38,7 +38,7 @@ def train(*overrides: str, directory: str | Path = "run", **options: Any) -> Run
 
 
 @pytest.mark.parametrize("resume", [False, True])
-def test_the_corrected_spec_may_be_tried_again_in_the_same_directory(resume: bool) -> None:
+def test_corrected_spec_can_be_started_in_the_same_directory(resume: bool) -> None:
     with pytest.raises(DataError):
         train("data.path=missing.txt")
     Path("run/notes.txt").write_text("mine")
@@ -47,7 +47,7 @@ def test_the_corrected_spec_may_be_tried_again_in_the_same_directory(resume: boo
     assert Path("run/notes.txt").read_text() == "mine"
 
 
-def test_also_after_a_start_that_came_as_far_as_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_training_does_not_block_the_next_start(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         patched.setattr("gptkit.runs.fit.Trainer.run", lambda self: failed())
         with pytest.raises(gptkit.TrainingError):
@@ -63,7 +63,7 @@ def failed() -> None:
 
 
 @pytest.mark.parametrize("name", ["data", "tokenizer", "checkpoints"])
-def test_what_somebody_put_into_the_directory_since_is_not_removed(name: str) -> None:
+def test_files_added_by_the_user_are_not_removed(name: str) -> None:
     with pytest.raises(DataError):
         train("data.path=missing.txt", "tokenizer=char")
     Path("run", name).mkdir()
@@ -73,7 +73,7 @@ def test_what_somebody_put_into_the_directory_since_is_not_removed(name: str) ->
     assert Path("run", name, "precious.txt").read_text() == "mine"
 
 
-def test_a_spec_of_ones_own_is_not_taken_for_a_failed_start() -> None:
+def test_user_spec_is_not_treated_as_a_failed_start() -> None:
     Path("run").mkdir()
     Path("run/spec.yaml").write_text("name: mine\n")
     Path("run/provenance.json").write_text('{"spec_sha256": "x"}')
@@ -83,7 +83,7 @@ def test_a_spec_of_ones_own_is_not_taken_for_a_failed_start() -> None:
     assert Path("run/spec.yaml").read_text() == "name: mine\n"
 
 
-def test_a_run_with_a_checkpoint_stays_and_the_ways_out_are_named() -> None:
+def test_run_with_a_checkpoint_is_kept_and_remedies_are_listed() -> None:
     train()
     with pytest.raises(CheckpointError, match="already holds a run") as caught:
         train()
@@ -96,14 +96,14 @@ def test_a_run_with_a_checkpoint_stays_and_the_ways_out_are_named() -> None:
     assert max(map(len, caught.value.message.splitlines())) < 120
 
 
-def test_a_file_at_the_path_of_the_run_directory_is_reported() -> None:
+def test_file_at_the_path_of_the_run_directory_is_reported() -> None:
     for directory in ("corpus.txt", "corpus.txt/run"):
         with pytest.raises(CheckpointError, match=r"corpus\.txt is a file, and a run needs a directory"):
             train(directory=directory)
     assert Path("corpus.txt").read_text().startswith("the cat")
 
 
-def test_a_plugin_that_is_broken_or_switched_off_is_not_called_missing() -> None:
+def test_broken_or_disabled_plugin_is_not_reported_as_missing() -> None:
     train()
     run_directory = RunDirectory("run")
     noted = json.loads(run_directory.provenance.read_text())
@@ -127,7 +127,7 @@ def test_a_plugin_that_is_broken_or_switched_off_is_not_called_missing() -> None
         run_directory.require_components(Registry([]))
 
 
-def test_a_prompt_is_one_text() -> None:
+def test_prompts_must_be_a_list_of_texts() -> None:
     run = train()
     with pytest.raises(GptkitError, match=r"a prompt is a text, not a list\n.*gptkit\.generate"):
         run.generate(["a", "b"])  # type: ignore[arg-type]

@@ -35,7 +35,7 @@ def same(one: torch.nn.Module, other: torch.nn.Module, name: str) -> bool:
 
 
 @pytest.mark.parametrize("what", ["run", "checkpoint", "file"])
-def test_weights_of_a_run_a_directory_or_a_file(source: gptkit.Run, tmp_path: Path, what: str) -> None:
+def test_weights_of_a_run_a_checkpoint_or_a_file(source: gptkit.Run, tmp_path: Path, what: str) -> None:
     checkpoint = source.directory / "checkpoints" / "step-00000002"
     path = {"run": source.directory, "checkpoint": checkpoint, "file": checkpoint / "model.safetensors"}[what]
     run = gptkit.train(spec(init_from=str(path)), tmp_path / "run", progress=False)
@@ -43,7 +43,7 @@ def test_weights_of_a_run_a_directory_or_a_file(source: gptkit.Run, tmp_path: Pa
     assert all(same(source.model, run.model, name) for name, _ in run.model.named_parameters())
 
 
-def test_a_runs_tokenizer_comes_with_its_weights(source: gptkit.Run, tmp_path: Path) -> None:
+def test_tokenizer_is_taken_with_the_weights(source: gptkit.Run, tmp_path: Path) -> None:
     corpus = tmp_path / "other.txt"
     corpus.write_text("zzz yyy xxx www " * 200)
     given = {**spec(init_from=str(source.directory)), "data": {"name": "text", "path": str(corpus)}}
@@ -54,7 +54,7 @@ def test_a_runs_tokenizer_comes_with_its_weights(source: gptkit.Run, tmp_path: P
     assert not (tmp_path / "bytes" / "spec.yaml").exists()
 
 
-def test_another_model_is_refused_or_loaded_where_it_fits(
+def test_different_model_is_rejected_or_loaded_where_it_fits(
     source: gptkit.Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     deeper = {**MODEL, "n_layers": 2}
@@ -69,13 +69,13 @@ def test_another_model_is_refused_or_loaded_where_it_fits(
     assert not any(same(gptkit.build(spec(deeper)), run.model, name) for name in ("embedding.table.weight",))
 
 
-def test_what_holds_no_weights_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+def test_path_without_weights_is_rejected_before_writing(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="holds no weights"):
         gptkit.train(spec(init_from=str(tmp_path / "nothing")), tmp_path / "run", progress=False)
     assert not (tmp_path / "run" / "spec.yaml").exists()
 
 
-def test_it_cannot_change_when_the_run_is_resumed(source: gptkit.Run, tmp_path: Path) -> None:
+def test_init_from_cannot_change_when_the_run_is_resumed(source: gptkit.Run, tmp_path: Path) -> None:
     gptkit.train(spec(init_from=str(source.directory)), tmp_path / "run", progress=False)
     with pytest.raises(CheckpointError, match=r"training\.init_from"):
         gptkit.resume(tmp_path / "run", ["training.steps=2", "training.init_from=elsewhere"], progress=False)

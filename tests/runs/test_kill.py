@@ -89,7 +89,7 @@ def contents(run: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-def test_killed_at_ten_random_moments(tmp_path: Path, corpus: Path) -> None:
+def test_resume_after_kills_at_random_moments(tmp_path: Path, corpus: Path) -> None:
     # A server that has imported torch once, and hands out clean processes.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "gptkit.runs.train", __name__])

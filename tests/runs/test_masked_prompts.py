@@ -56,7 +56,7 @@ def answers_loss(model: gptkit.GPT, rows: list[list[int]], answers: list[list[bo
 
 
 @pytest.mark.parametrize("accumulation", [1, 3])
-def test_the_training_loss_is_that_of_the_answers(tmp_path: Path, accumulation: int) -> None:
+def test_training_loss_excludes_prompts(tmp_path: Path, accumulation: int) -> None:
     run = gptkit.train(spec(tmp_path, grad_accumulation=accumulation), tmp_path / "run", progress=False)
     prepared = run._prepared()
     tokens = prepared.train.tokens.tolist()
@@ -70,7 +70,7 @@ def test_the_training_loss_is_that_of_the_answers(tmp_path: Path, accumulation: 
     assert logged == pytest.approx(total / count, rel=1e-5)
 
 
-def test_evaluation_counts_answers_only(tmp_path: Path) -> None:
+def test_evaluation_excludes_prompts(tmp_path: Path) -> None:
     run = gptkit.train(spec(tmp_path, steps=3), tmp_path / "run", progress=False)
     tokens = run._prepared().validation.tokens.tolist()
     assert run.tokenizer.end_id is not None
@@ -89,7 +89,7 @@ def test_evaluation_counts_answers_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
-def test_a_batch_of_prompts_alone_has_loss_zero(tmp_path: Path, accumulation: int) -> None:
+def test_batch_of_prompts_only_has_loss_zero(tmp_path: Path, accumulation: int) -> None:
     made = spec(tmp_path, steps=4, batch_size=2, grad_accumulation=accumulation, evaluate_every=4)
     lines = [{"q": "long question " * 40, "a": f"It is {number}."} for number in range(4)]
     (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, lines)))
@@ -98,7 +98,7 @@ def test_a_batch_of_prompts_alone_has_loss_zero(tmp_path: Path, accumulation: in
     assert losses[:4] == [0, 0, 0, 0]
 
 
-def test_a_resumed_run_has_the_same_losses(tmp_path: Path) -> None:
+def test_resumed_run_has_equal_losses(tmp_path: Path) -> None:
     whole = gptkit.train(spec(tmp_path, steps=6), tmp_path / "whole", progress=False)
     gptkit.train(spec(tmp_path, steps=6), tmp_path / "parts", ["training.steps=3"], progress=False)
     parts = gptkit.resume(tmp_path / "parts", ["training.steps=6"], progress=False)
@@ -107,7 +107,7 @@ def test_a_resumed_run_has_the_same_losses(tmp_path: Path) -> None:
         assert torch.equal(tensor, parts.model.state_dict()[name]), name
 
 
-def test_a_run_with_masks_is_replaced_whole(tmp_path: Path) -> None:
+def test_run_with_masks_is_replaced_completely(tmp_path: Path) -> None:
     gptkit.train(spec(tmp_path), tmp_path / "run", progress=False)
     gptkit.train(spec(tmp_path, data={"mask_prompt": False}), tmp_path / "run", overwrite=True, progress=False)
     names = {path.name for path in (tmp_path / "run" / "data").iterdir()}

@@ -100,7 +100,7 @@ FAILURES: dict[str, tuple[list[str], type[GptkitError]]] = {
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-def test_a_failed_overwrite_leaves_the_run_untouched(run: Path, failure: str) -> None:
+def test_failed_overwrite_leaves_the_run_unchanged(run: Path, failure: str) -> None:
     overrides, error = FAILURES[failure]
     before, inodes = contents(run), {path: path.stat().st_ino for path in run.rglob("*")}
     with pytest.raises(error):
@@ -109,7 +109,7 @@ def test_a_failed_overwrite_leaves_the_run_untouched(run: Path, failure: str) ->
     assert {path: path.stat().st_ino for path in run.rglob("*") if path.name != ".lock"}.items() <= inodes.items()
 
 
-def test_overwriting_replaces_what_gptkit_wrote_and_keeps_the_rest(run: Path) -> None:
+def test_overwriting_replaces_files_of_gptkit_only(run: Path) -> None:
     old = contents(run)
     train("training.steps=1", overwrite=True)
     new = contents(run)
@@ -132,7 +132,7 @@ class Watch(Callback):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, TrainingError("the loss is nan")])
-def test_a_training_that_fails_before_its_first_checkpoint_restores_the_previous_run(
+def test_training_that_fails_before_its_first_checkpoint_restores_the_previous_run(
     run: Path, error: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = contents(run)
@@ -150,7 +150,7 @@ def test_a_training_that_fails_before_its_first_checkpoint_restores_the_previous
     assert "holds the previous run again" in caplog.text
 
 
-def test_an_interrupt_before_the_first_step_restores_the_previous_run(run: Path) -> None:
+def test_interrupt_before_the_first_step_restores_the_previous_run(run: Path) -> None:
     class Stop(Callback):
         def on_start(self, start: Any) -> None:
             os.kill(os.getpid(), signal.SIGINT)
@@ -174,7 +174,7 @@ def test_the_previous_run_is_discarded_at_the_first_checkpoint_and_not_earlier(r
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is a matter of POSIX")
 @pytest.mark.parametrize("saved", [False, True])
-def test_a_killed_overwrite_is_undone_by_the_next_command_unless_it_has_a_checkpoint(run: Path, saved: bool) -> None:
+def test_killed_overwrite_without_a_checkpoint_is_undone_by_the_next_command(run: Path, saved: bool) -> None:
     before = contents(run)
     child = os.fork()
     if child == 0:
@@ -222,7 +222,7 @@ def killed_at(number: int, call: Callable[[], Any], monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("imported", [False, True])
-def test_wherever_an_exchange_or_its_recovery_is_killed_one_whole_run_is_there(
+def test_killed_exchange_or_recovery_leaves_one_complete_run(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, imported: bool
 ) -> None:
     """An import comes with a checkpoint, so that it counts as soon as it is complete; a training does not."""
@@ -261,7 +261,7 @@ def test_wherever_an_exchange_or_its_recovery_is_killed_one_whole_run_is_there(
     assert 20 < number < 199
 
 
-def test_a_directory_is_a_run_only_if_gptkit_made_it(run: Path, tmp_path: Path) -> None:
+def test_directory_is_a_run_only_if_gptkit_created_it(run: Path, tmp_path: Path) -> None:
     def broken(name: str, change: Callable[[Path], Any]) -> Path:
         copy = Path(shutil.copytree(run, tmp_path / name))
         change(copy)
@@ -296,7 +296,7 @@ def test_a_provenance_cannot_name_files_outside_of_its_run(run: Path, tmp_path: 
     assert (tmp_path / "elsewhere" / "x.txt").read_text() == "mine"
 
 
-def test_a_users_link_to_other_data_is_not_followed(run: Path, tmp_path: Path) -> None:
+def test_link_of_the_user_is_not_followed(run: Path, tmp_path: Path) -> None:
     shutil.move(run / "data", tmp_path / "big-disk")
     (run / "data").symlink_to(tmp_path / "big-disk")
     before = contents(tmp_path / "big-disk")
@@ -373,7 +373,7 @@ def test_every_file_of_a_run_has_the_mode_of_the_umask(tmp_path: Path, monkeypat
         "checkpoints/step-00000002/model.safetensors",
     ],
 )
-def test_a_file_that_may_not_be_read_is_reported_as_such(run: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_file_is_reported(run: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     refuse(monkeypatch, run / name)
     with pytest.raises(FileError, match=rf"{name} cannot be read: Permission denied") as caught:
         gptkit.load(run)
@@ -381,7 +381,7 @@ def test_a_file_that_may_not_be_read_is_reported_as_such(run: Path, name: str, m
     assert "damaged" not in str(caught.value)
 
 
-def test_tokens_that_may_not_be_read_are_reported_and_kept(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_tokens_are_reported_and_kept(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refuse(monkeypatch, run / "data" / "meta.json")
     before = (run / "data" / "train.bin").stat().st_ino
     with pytest.raises(FileError, match=r"meta\.json cannot be read: Permission denied"):
@@ -421,7 +421,7 @@ def source(tmp_path: Path, run: Path) -> Path:
     return gptkit.export_model(tmp_path / "llama-run", tmp_path / "llama", family="llama")
 
 
-def test_importing_over_a_run_replaces_it_whole_and_keeps_the_rest(run: Path, source: Path) -> None:
+def test_import_over_a_run_replaces_files_of_gptkit_only(run: Path, source: Path) -> None:
     convert_model(source, run, tokenizer="byte", overwrite=True)
     assert gptkit.load(run).step == 0
     assert "metrics.jsonl" not in contents(run)
@@ -429,7 +429,7 @@ def test_importing_over_a_run_replaces_it_whole_and_keeps_the_rest(run: Path, so
     assert not leftovers(run)
 
 
-def test_a_failed_import_leaves_the_run_untouched(run: Path, source: Path) -> None:
+def test_failed_import_leaves_the_run_unchanged(run: Path, source: Path) -> None:
     before = contents(run)
 
     def fail(done: int, total: int) -> None:
@@ -440,14 +440,14 @@ def test_a_failed_import_leaves_the_run_untouched(run: Path, source: Path) -> No
     assert contents(run) == before
 
 
-def test_importing_into_a_running_training_is_refused(run: Path, source: Path) -> None:
+def test_import_into_a_running_training_is_rejected(run: Path, source: Path) -> None:
     before = contents(run)
     with RunDirectory(run).lock(), pytest.raises(CheckpointError, match="being written to by another process"):
         convert_model(source, run, tokenizer="byte", overwrite=True)
     assert contents(run) == before
 
 
-def test_an_import_into_a_project_changes_nothing_there(tmp_path: Path, source: Path) -> None:
+def test_import_into_a_project_changes_no_files(tmp_path: Path, source: Path) -> None:
     project = tmp_path / "project"
     (project / "data").mkdir(parents=True)
     (project / "data" / "corpus.txt").write_text("mine")
@@ -458,7 +458,7 @@ def test_an_import_into_a_project_changes_nothing_there(tmp_path: Path, source: 
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "tokenizer_config.json", "config.json"])
-def test_an_export_replaces_nothing(tmp_path: Path, source: Path, name: str) -> None:
+def test_export_does_not_replace_files(tmp_path: Path, source: Path, name: str) -> None:
     target = tmp_path / "target"
     target.mkdir()
     (target / name).write_text("mine")
@@ -469,7 +469,7 @@ def test_an_export_replaces_nothing(tmp_path: Path, source: Path, name: str) -> 
         gptkit.export_model(tmp_path / "llama-run", tmp_path / "llama-run")
 
 
-def test_a_failed_export_leaves_nothing_behind(tmp_path: Path, source: Path) -> None:
+def test_failed_export_leaves_no_files(tmp_path: Path, source: Path) -> None:
     def fail(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
@@ -480,9 +480,7 @@ def test_a_failed_export_leaves_nothing_behind(tmp_path: Path, source: Path) -> 
     assert contents(tmp_path / "target") == {"README.md": b"mine"}
 
 
-def test_weights_to_import_that_may_not_be_read_are_reported_as_such(
-    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unreadable_weights_to_import_are_reported(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refuse(monkeypatch, source / "model.safetensors")
     with pytest.raises(FileError, match=r"model\.safetensors cannot be read: Permission denied"):
         convert_model(source, tmp_path / "new", tokenizer="byte")

@@ -89,7 +89,7 @@ def same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 # -- what there is afterwards -----------------------------------------------------------------------------------------
 
 
-def test_the_directory(trained: gptkit.Run) -> None:
+def test_files_of_the_run_directory(trained: gptkit.Run) -> None:
     files = "loss.png metrics.jsonl provenance.json samples.txt spec.yaml"
     found = {path.name for path in trained.directory.iterdir()}
     assert found == {".lock", "checkpoints", "data", "tokenizer", *files.split()}
@@ -98,7 +98,7 @@ def test_the_directory(trained: gptkit.Run) -> None:
     assert "step 6" in (trained.directory / "samples.txt").read_text()
 
 
-def test_the_stored_spec_is_resolved_and_loads_back_equal(trained: gptkit.Run) -> None:
+def test_stored_spec_is_resolved_and_round_trips(trained: gptkit.Run) -> None:
     stored = gptkit.open_spec(trained.directory / "spec.yaml").spec
     assert stored == trained.spec
     assert stored.sha256 == trained.spec.sha256 == trained.provenance["spec_sha256"]
@@ -108,7 +108,7 @@ def test_the_stored_spec_is_resolved_and_loads_back_equal(trained: gptkit.Run) -
     assert trained.spec.sha256 in text
 
 
-def test_provenance_says_who_brought_what(trained: gptkit.Run) -> None:
+def test_provenance_names_the_distribution_of_each_component(trained: gptkit.Run) -> None:
     found = json.loads((trained.directory / "provenance.json").read_text())
     ours = f"gptkit=={gptkit.default_registry().entry('norm', 'rms').plugin.version}"
     for name in (
@@ -162,7 +162,7 @@ def test_an_earlier_checkpoint_can_be_loaded(trained: gptkit.Run) -> None:
     assert "3, 6" in str(caught.value)
 
 
-def test_writing(trained: gptkit.Run) -> None:
+def test_run_generates(trained: gptkit.Run) -> None:
     text = trained.generate("the cat", max_new_tokens=12, seed=1)
     assert text == trained.generate("the cat", max_new_tokens=12, seed=1)
     assert text == "".join(trained.stream("the cat", max_new_tokens=12, seed=1))
@@ -171,7 +171,7 @@ def test_writing(trained: gptkit.Run) -> None:
     assert greedy == trained.generate("the cat", max_new_tokens=12, sampler=[{"name": "top-k", "k": 1}], seed=5)
 
 
-def test_an_empty_prompt_begins_somewhere() -> None:
+def test_empty_prompt_starts_from_a_special_token() -> None:
     class Plain:
         start_id: int | None = None
         end_id: int | None = None
@@ -189,7 +189,7 @@ def test_an_empty_prompt_begins_somewhere() -> None:
     assert prompt_ids(plain, "a") == [2, 1]
 
 
-def test_evaluation_reads_all_and_agrees_with_a_plain_loop(trained: gptkit.Run) -> None:
+def test_evaluation_equals_a_plain_loop(trained: gptkit.Run) -> None:
     found = trained.evaluate()
     prepared = trained._prepared()
     n_tokens = len(prepared.validation.tokens) - 1
@@ -210,12 +210,12 @@ def test_evaluation_reads_all_and_agrees_with_a_plain_loop(trained: gptkit.Run) 
     assert found["bits_per_byte"] == pytest.approx(text_total / n_bytes / 0.6931471805599453, rel=5e-3)
 
 
-def test_evaluation_makes_the_tokens_anew_where_they_were_removed(trained: gptkit.Run, directory: Path) -> None:
+def test_evaluation_prepares_missing_tokens_again(trained: gptkit.Run, directory: Path) -> None:
     shutil.rmtree(directory / "data")
     assert gptkit.load(directory).evaluate() == trained.evaluate()
 
 
-def test_without_validation_there_is_nothing_to_evaluate(corpus: Path, tmp_path: Path) -> None:
+def test_evaluation_requires_validation_data(corpus: Path, tmp_path: Path) -> None:
     run = quiet(spec(corpus, steps=1), tmp_path / "run", **{"data.validation": 0})
     with pytest.raises(DataError, match="no validation split"):
         run.evaluate()
@@ -224,14 +224,14 @@ def test_without_validation_there_is_nothing_to_evaluate(corpus: Path, tmp_path:
 # -- going on ----------------------------------------------------------------------------------------------------------
 
 
-def test_resuming_gives_the_uninterrupted_runs_numbers(trained: gptkit.Run, directory: Path) -> None:
+def test_resumed_run_equals_an_uninterrupted_one(trained: gptkit.Run, directory: Path) -> None:
     shutil.rmtree(directory / "checkpoints" / "step-00000006")
     run = gptkit.resume(directory, progress=False)
     assert same(weights(run.model), weights(trained.model))
     assert (directory / "samples.txt").read_bytes() == (trained.directory / "samples.txt").read_bytes()
 
 
-def test_resuming_before_the_first_checkpoint_starts_over(trained: gptkit.Run, directory: Path) -> None:
+def test_resuming_before_the_first_checkpoint_restarts(trained: gptkit.Run, directory: Path) -> None:
     for name in ("checkpoints", "data", "tokenizer"):
         shutil.rmtree(directory / name)
     run = gptkit.resume(directory, progress=False)
@@ -240,14 +240,14 @@ def test_resuming_before_the_first_checkpoint_starts_over(trained: gptkit.Run, d
     assert steps == [0, 2, 3, 4, 6]
 
 
-def test_resume_starts_where_there_is_nothing_yet(trained: gptkit.Run, corpus: Path, tmp_path: Path) -> None:
+def test_resume_starts_a_missing_run(trained: gptkit.Run, corpus: Path, tmp_path: Path) -> None:
     run = quiet(spec(corpus), tmp_path / "new", resume=True)
     assert same(weights(run.model), weights(trained.model))
     with pytest.raises(CheckpointError, match="no such run"):
         gptkit.resume(tmp_path / "nothing")
 
 
-def test_more_steps_may_be_asked_for(directory: Path) -> None:
+def test_number_of_steps_may_be_increased(directory: Path) -> None:
     run = gptkit.resume(directory, ["training.steps=8"], progress=False, **{"training.checkpoint_every": 5})
     assert run.step == 8
     assert gptkit.load(directory).spec.training.steps == 8
@@ -255,7 +255,7 @@ def test_more_steps_may_be_asked_for(directory: Path) -> None:
         gptkit.resume(directory, ["training.steps=7"], progress=False)
 
 
-def test_another_spec_is_refused_and_the_difference_told(corpus: Path, directory: Path) -> None:
+def test_different_spec_is_rejected_with_the_difference(corpus: Path, directory: Path) -> None:
     before = (directory / "spec.yaml").read_bytes()
     with pytest.raises(CheckpointError) as caught:
         quiet(spec(corpus), directory, ["model.norm=layer", "training.seed=4"], resume=True)
@@ -264,7 +264,7 @@ def test_another_spec_is_refused_and_the_difference_told(corpus: Path, directory
     assert (directory / "spec.yaml").read_bytes() == before
 
 
-def test_another_corpus_is_refused(corpus: Path, tmp_path: Path) -> None:
+def test_different_corpus_is_rejected(corpus: Path, tmp_path: Path) -> None:
     copied = shutil.copytree(corpus, tmp_path / "corpus")
     quiet(spec(copied), tmp_path / "run")
     (copied / "corpus.txt").write_text("something else entirely\n" * 200)
@@ -275,7 +275,7 @@ def test_another_corpus_is_refused(corpus: Path, tmp_path: Path) -> None:
         gptkit.resume(tmp_path / "run", ["training.steps=8"], progress=False)
 
 
-def test_a_run_is_not_trained_over(corpus: Path, directory: Path) -> None:
+def test_existing_run_is_not_overwritten(corpus: Path, directory: Path) -> None:
     with pytest.raises(CheckpointError, match="already holds a run, which has reached step 6"):
         quiet(spec(corpus), directory)
     (directory / "notes.txt").write_text("mine")
@@ -286,7 +286,7 @@ def test_a_run_is_not_trained_over(corpus: Path, directory: Path) -> None:
     assert len((directory / "metrics.jsonl").read_text().splitlines()) == 2
 
 
-def test_a_directory_of_other_things_is_not_written_into(corpus: Path, tmp_path: Path) -> None:
+def test_directory_with_other_files_is_rejected(corpus: Path, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "precious.txt").write_text("mine")
     for overwrite in (False, True):
@@ -295,13 +295,13 @@ def test_a_directory_of_other_things_is_not_written_into(corpus: Path, tmp_path:
     assert (tmp_path / "data" / "precious.txt").read_text() == "mine"
 
 
-def test_two_trainings_do_not_share_a_directory(corpus: Path, directory: Path) -> None:
+def test_concurrent_trainings_in_one_directory_are_rejected(corpus: Path, directory: Path) -> None:
     with RunDirectory(directory).lock(), pytest.raises(CheckpointError, match=f"by another process \\({os.getpid()}\\)"):
         quiet(spec(corpus), directory, resume=True)
     quiet(spec(corpus), directory, resume=True)
 
 
-def test_the_lock_of_a_dead_process_does_not_hold(directory: Path) -> None:
+def test_lock_of_a_dead_process_is_ignored(directory: Path) -> None:
     child = os.fork()
     if child == 0:
         RunDirectory(directory).lock().__enter__()
@@ -311,7 +311,7 @@ def test_the_lock_of_a_dead_process_does_not_hold(directory: Path) -> None:
         pass
 
 
-def test_ctrl_c_saves_and_the_run_says_that_it_is_not_finished(trained: gptkit.Run, corpus: Path, tmp_path: Path) -> None:
+def test_ctrl_c_saves_an_unfinished_run(trained: gptkit.Run, corpus: Path, tmp_path: Path) -> None:
     class Stop(Callback):
         def on_step(self, step: int) -> None:
             if step == 2:
@@ -323,7 +323,7 @@ def test_ctrl_c_saves_and_the_run_says_that_it_is_not_finished(trained: gptkit.R
     assert same(weights(gptkit.resume(tmp_path / "run", progress=False).model), weights(trained.model))
 
 
-def test_a_tracker_of_ones_own(corpus: Path, tmp_path: Path) -> None:
+def test_custom_tracker_is_called(corpus: Path, tmp_path: Path) -> None:
     class Mine(Tracker):
         seen: list[int]
 
@@ -342,7 +342,7 @@ def test_a_tracker_of_ones_own(corpus: Path, tmp_path: Path) -> None:
 # -- what is refused ---------------------------------------------------------------------------------------------------
 
 
-def test_a_tokenizer_larger_than_the_vocabulary_is_a_mistake_with_the_reason(corpus: Path) -> None:
+def test_tokenizer_larger_than_the_vocabulary_is_rejected(corpus: Path) -> None:
     with pytest.raises(SpecError) as caught:
         gptkit.open_spec(spec(corpus), ["model.vocab_size=100"])
     (problem,) = caught.value.problems
@@ -350,12 +350,12 @@ def test_a_tokenizer_larger_than_the_vocabulary_is_a_mistake_with_the_reason(cor
     assert "has 256 ids and the model room for 100" in problem.message or "ids and the model room for 100" in problem.message
 
 
-def test_a_vocabulary_that_turns_out_larger_is_a_mistake(corpus: Path, tmp_path: Path) -> None:
+def test_trained_vocabulary_larger_than_declared_is_rejected(corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="room for 3"):
         quiet(spec(corpus), tmp_path / "run", ["tokenizer={name: char}", "model.vocab_size=3"])
 
 
-def test_a_run_whose_plugin_is_missing_says_what_to_install(directory: Path) -> None:
+def test_run_with_a_missing_plugin_is_reported_with_the_command(directory: Path) -> None:
     text = (directory / "spec.yaml").read_text().replace("name: rms", "name: strange")
     (directory / "spec.yaml").write_text(text)
     found = json.loads((directory / "provenance.json").read_text())
@@ -368,7 +368,7 @@ def test_a_run_whose_plugin_is_missing_says_what_to_install(directory: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["tokenizer", "checkpoints", "spec.yaml"])
-def test_a_run_with_a_part_missing_is_told(directory: Path, name: str) -> None:
+def test_run_with_missing_files_is_reported(directory: Path, name: str) -> None:
     path = directory / name
     if path.is_dir():
         shutil.rmtree(path)
@@ -387,7 +387,7 @@ def test_a_missing_directory_is_reported(tmp_path: Path) -> None:
 # -- building and opening ----------------------------------------------------------------------------------------------
 
 
-def test_building(corpus: Path, tmp_path: Path) -> None:
+def test_build_returns_a_model(corpus: Path, tmp_path: Path) -> None:
     model = gptkit.build(spec(corpus), ["model.d_model=32"], model={"n_layers": 2})
     assert (model.spec.d_model, model.spec.n_layers) == (32, 2)
     again = gptkit.build(spec(corpus), ["model.d_model=32"], model={"n_layers": 2})
@@ -398,13 +398,13 @@ def test_building(corpus: Path, tmp_path: Path) -> None:
     assert {parameter.device.type for parameter in empty.parameters()} == {"meta"}
 
 
-def test_building_with_a_vocabulary_that_only_the_corpus_knows(corpus: Path) -> None:
+def test_build_requires_a_known_vocabulary(corpus: Path) -> None:
     text = (corpus / "corpus.txt").read_text(encoding="utf-8")
     model = gptkit.build(spec(corpus), ["tokenizer={name: char}"])
     assert 0 < model.vocab_size <= len(set(text)) + 2
 
 
-def test_paths_count_from_the_spec_file(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_are_relative_to_the_spec_file(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "specs").mkdir()
     shutil.copy(corpus / "corpus.txt", tmp_path / "specs" / "here.txt")
     data = {**spec(corpus, steps=1), "data": {"name": "text", "path": "here.txt"}}
@@ -417,7 +417,7 @@ def test_paths_count_from_the_spec_file(corpus: Path, tmp_path: Path, monkeypatc
     assert run.provenance["base"] == str(tmp_path / "specs")
 
 
-def test_the_only_thing_a_spec_needs_is_a_model() -> None:
+def test_model_is_the_only_required_section() -> None:
     found = gptkit.open_spec({"model": {}}).spec
     assert found.tokenizer.name == "bpe"
     assert [link.name for link in found.sampler] == ["temperature", "top-k"]
@@ -426,7 +426,7 @@ def test_the_only_thing_a_spec_needs_is_a_model() -> None:
         gptkit.open_spec({"name": "nothing"})
 
 
-def test_a_registry_of_ones_own_is_asked_everywhere() -> None:
+def test_given_registry_is_used_everywhere() -> None:
     empty = Registry(entry_points=[])
     with pytest.raises(SpecError) as caught:
         gptkit.open_spec({"model": {}}, registry=empty)
@@ -439,7 +439,7 @@ def test_importing_gptkit_imports_no_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_every_public_name_is_there() -> None:
+def test_every_public_name_exists() -> None:
     for name in gptkit.__all__:
         assert getattr(gptkit, name) is not None
     assert set(gptkit.__all__) < set(dir(gptkit))
@@ -447,7 +447,7 @@ def test_every_public_name_is_there() -> None:
         _ = gptkit.nothing
 
 
-def test_the_loss_falls_on_the_built_in_text(tmp_path: Path) -> None:
+def test_loss_decreases_on_the_built_in_text(tmp_path: Path) -> None:
     data: dict[str, Any] = {
         "tokenizer": "byte",
         "model": {**MODEL, "d_model": 32},

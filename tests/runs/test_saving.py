@@ -68,7 +68,7 @@ def require_same(one: Run, other: Run) -> None:
     assert one.evaluate() == other.evaluate()
 
 
-def test_a_saved_run_has_the_changed_weights_and_the_runs_spec(changed: Run, trained: Path, tmp_path: Path) -> None:
+def test_saved_run_has_the_changed_weights_and_the_spec(changed: Run, trained: Path, tmp_path: Path) -> None:
     before = contents(trained)
     assert changed.save(tmp_path / "saved") == tmp_path / "saved"
     saved = gptkit.load(tmp_path / "saved", device="cpu")
@@ -123,7 +123,7 @@ def test_a_saved_run_is_trained_further_as_an_imported_one(changed: Run, tmp_pat
         gptkit.resume(tmp_path / "saved", ["training.steps=4", "training.batch_size=4"], progress=False)
 
 
-def test_a_run_is_replaced_only_when_it_is_asked_for(changed: Run, trained: Path, tmp_path: Path) -> None:
+def test_run_is_replaced_only_on_request(changed: Run, trained: Path, tmp_path: Path) -> None:
     target = tmp_path / "target"
     gptkit.load(trained, device="cpu").save(target)
     (target / "notes.txt").write_text("mine")
@@ -139,7 +139,7 @@ def test_a_run_is_replaced_only_when_it_is_asked_for(changed: Run, trained: Path
     assert not [path for path in target.iterdir() if path.name.startswith(".gptkit")]
 
 
-def test_a_run_saves_its_changed_weights_over_itself(changed: Run, tmp_path: Path) -> None:
+def test_run_can_be_saved_over_itself(changed: Run, tmp_path: Path) -> None:
     changed.save(tmp_path / "run")
     run = gptkit.load(tmp_path / "run", device="cpu")
     with torch.no_grad():
@@ -149,7 +149,7 @@ def test_a_run_saves_its_changed_weights_over_itself(changed: Run, tmp_path: Pat
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_a_directory_that_gptkit_did_not_make_is_refused(changed: Run, tmp_path: Path, overwrite: bool) -> None:
+def test_directory_that_gptkit_did_not_create_is_rejected(changed: Run, tmp_path: Path, overwrite: bool) -> None:
     project = tmp_path / "project"
     (project / "data").mkdir(parents=True)
     (project / "data" / "corpus.txt").write_text("mine")
@@ -165,7 +165,7 @@ def test_a_directory_that_gptkit_did_not_make_is_refused(changed: Run, tmp_path:
     assert not (project / ".lock").exists()
 
 
-def test_a_failed_save_leaves_the_run_untouched(changed: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_save_leaves_the_run_unchanged(changed: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     changed.save(tmp_path / "run")
     before = contents(tmp_path / "run")
 
@@ -178,7 +178,7 @@ def test_a_failed_save_leaves_the_run_untouched(changed: Run, tmp_path: Path, mo
     assert contents(tmp_path / "run") == before
 
 
-def test_the_spec_is_by_default_the_models(changed: Run, tmp_path: Path) -> None:
+def test_spec_defaults_to_that_of_the_model(changed: Run, tmp_path: Path) -> None:
     gptkit.save_run(tmp_path / "mine", changed.model, changed.tokenizer)
     saved = gptkit.load(tmp_path / "mine", device="cpu")
     assert saved.spec.name == "mine"
@@ -187,7 +187,7 @@ def test_the_spec_is_by_default_the_models(changed: Run, tmp_path: Path) -> None
     assert saved.generate("the", seed=1) == changed.generate("the", seed=1)
 
 
-def test_a_tied_head_is_stored_once_and_stays_tied(tmp_path: Path) -> None:
+def test_tied_head_is_stored_once_and_remains_tied(tmp_path: Path) -> None:
     spec = {**SPEC, "model": {**SPEC["model"], "head": {"name": "linear", "tied": True}, "vocab_size": 260}}
     model, tokenizer = gptkit.build(spec), validate_data(SPEC, ExperimentSpec).tokenizer.fit(iter(()))
     gptkit.save_run(tmp_path / "tied", model, tokenizer)
@@ -213,7 +213,7 @@ def test_weights_in_bf16_are_stored_in_bf16(changed: Run, tmp_path: Path) -> Non
     require_same(changed, gptkit.load(tmp_path / "half", device="cpu"))
 
 
-def test_a_spec_of_another_model_is_refused(changed: Run, tmp_path: Path) -> None:
+def test_spec_of_another_model_is_rejected(changed: Run, tmp_path: Path) -> None:
     deeper = {**SPEC, "model": {**SPEC["model"], "n_layers": 2}}
     wider = {**SPEC, "model": {**SPEC["model"], "feedforward": {"name": "gated", "d_hidden": 16}}}
     for spec, problem in ((deeper, r"blocks\.1\.\S+ is missing"), (wider, r"is \(16, 8\), in the spec \(32, 8\)")):
@@ -228,7 +228,7 @@ def test_a_spec_of_another_model_is_refused(changed: Run, tmp_path: Path) -> Non
     assert not (tmp_path / "run").exists()
 
 
-def test_a_tokenizer_without_a_spec_needs_one(changed: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tokenizer_without_a_spec_requires_one(changed: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(changed.tokenizer), "to_spec", Tokenizer.to_spec)
     with pytest.raises(GptkitError, match="does not define its spec"):
         gptkit.save_run(tmp_path / "run", changed.model, changed.tokenizer)
@@ -251,7 +251,7 @@ def test_a_tokenizer_without_a_spec_needs_one(changed: Run, tmp_path: Path, monk
     ],
     ids=str,
 )
-def test_a_tokenizer_gives_a_spec_that_makes_it_again(data: Any, tmp_path: Path) -> None:
+def test_tokenizer_spec_restores_the_tokenizer(data: Any, tmp_path: Path) -> None:
     def fit(spec: TokenizerSpec) -> Tokenizer:
         return spec.fit(iter(["the cat sat on the mat, and the Dog. " * 20]))
 
@@ -269,7 +269,7 @@ def test_a_tokenizer_gives_a_spec_that_makes_it_again(data: Any, tmp_path: Path)
         assert again.encode("the new Dog") == one.encode("the new Dog")
 
 
-def test_a_tokenizer_json_gives_the_path_of_its_copy(tmp_path: Path) -> None:
+def test_spec_of_a_tokenizer_json_has_the_path_of_its_copy(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text(validate_data(SPEC, ExperimentSpec).tokenizer.fit(iter(())).to_tokenizer_json())
     given = {"name": "hugging-face", "path": str(tmp_path), "end_token": "<|endoftext|>"}
     tokenizer = validate_data({"model": {}, "tokenizer": given}, ExperimentSpec).tokenizer.fit(iter(()))

@@ -38,7 +38,7 @@ def test_top_p_keeps_the_exact_number_at_any_bound_of_its_candidates(n_kept: int
     assert kept_BV.gather(-1, best_BN).all()
 
 
-def test_top_p_of_several_rows_looks_as_far_as_the_flattest_row_needs() -> None:
+def test_top_p_of_several_rows_sorts_enough_candidates_for_every_row() -> None:
     steep = torch.linspace(0, 60, VOCAB)
     logits_BV = torch.stack((steep, torch.linspace(0, 0.1, VOCAB)))
     kept = (NarrowTopP(0.9)(logits_BV, [[]] * 2) > -torch.inf).sum(-1).tolist()

@@ -35,12 +35,12 @@ def build(spec: SamplerSpec, batch: int) -> Sampler:
     return spec.build(SamplerContext(VOCAB, batch))
 
 
-def test_the_promised_samplers_are_registered() -> None:
+def test_documented_samplers_are_registered() -> None:
     assert {"greedy", "temperature", "top-k", "top-p", "min-p", "repetition-penalty"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_shape_and_dtype_stay_and_nothing_changes_in_place(name: str) -> None:
+def test_shape_and_dtype_are_kept_and_inputs_unchanged(name: str) -> None:
     for spec in specs(name):
         logits, history = logits_and_history(4)
         before, history_before = logits.clone(), [list(row) for row in history]
@@ -52,7 +52,7 @@ def test_shape_and_dtype_stay_and_nothing_changes_in_place(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_ruled_out_stays_so_and_one_token_is_left(name: str) -> None:
+def test_excluded_tokens_remain_excluded_and_one_token_is_kept(name: str) -> None:
     for spec in specs(name):
         logits, history = logits_and_history(4)
         logits[2] = -torch.inf
@@ -76,7 +76,7 @@ def test_rows_are_independent(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["top-k", "top-p", "min-p", "typical", "epsilon", "eta", "top-n-sigma"])
-def test_equal_tokens_stay_or_go_together(name: str) -> None:
+def test_equal_logits_are_kept_or_excluded_together(name: str) -> None:
     spec = default_registry().component("sampler", name).model_validate({"name": name})
     assert isinstance(spec, SamplerSpec)
     if name == "top-k":
@@ -101,20 +101,20 @@ def test_equal_tokens_stay_or_go_together(name: str) -> None:
         ("repetition-penalty", {"window": 0}, "greater than or equal to 1"),
     ],
 )
-def test_fields_refuse_what_means_nothing(name: str, fields: dict[str, Any], words: str) -> None:
+def test_invalid_fields_are_rejected(name: str, fields: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         default_registry().component("sampler", name).model_validate({"name": name, **fields})
 
 
 @pytest.mark.parametrize(("name", "fields"), [("suppress-tokens", {"tokens": [4, 31]}), ("logit-bias", {"bias": {"-1": 2}})])
-def test_ids_outside_the_vocabulary_are_refused(name: str, fields: dict[str, Any]) -> None:
+def test_ids_outside_the_vocabulary_are_rejected(name: str, fields: dict[str, Any]) -> None:
     spec = default_registry().component("sampler", name).model_validate({"name": name, **fields})
     assert isinstance(spec, SamplerSpec)
     with pytest.raises(GptkitError, match=f"'{name}' has token (31|-1), but the vocabulary has 31"):
         build(spec, 1)
 
 
-def test_rule_out_leaves_a_row_alone_that_it_would_empty() -> None:
+def test_rule_out_keeps_rows_that_it_would_empty() -> None:
     logits = torch.tensor([[1.0, -torch.inf, 2.0], [1.0, -torch.inf, 2.0]])
     out = rule_out(logits, torch.tensor([[True, False, True], [False, False, True]]))
     assert out.tolist() == [[1.0, -torch.inf, 2.0], [1.0, -torch.inf, -torch.inf]]

@@ -105,7 +105,7 @@ def test_min_length_follows_its_rows() -> None:
     assert sampler(torch.zeros(1, 3), [[1, 1, 1, 2, 2]])[0, 0] == 0
 
 
-def test_top_n_sigma_by_hand() -> None:
+def test_top_n_sigma_equals_its_formula() -> None:
     logits = torch.tensor([[1.0, 3.0, 5.0, -torch.inf, 7.0]])
     # mean 4, deviations 3 1 1 3: σ = √5 ≈ 2.236
     for n, kept in ((0.5, [7.0]), (0.9, [5.0, 7.0]), (1.8, [3.0, 5.0, 7.0]), (3.0, [1.0, 3.0, 5.0, 7.0])):
@@ -113,7 +113,7 @@ def test_top_n_sigma_by_hand() -> None:
         assert out[out > -torch.inf].tolist() == kept
 
 
-def test_penalties_by_hand() -> None:
+def test_penalties_equal_their_formulas() -> None:
     logits = torch.tensor([[2.0, -2.0, 0.0, 1.0], [2.0, -2.0, 0.0, 1.0]])
     history = [[0, 1, 1, 0, 1, 9], [3]]
     cases = {
@@ -127,12 +127,12 @@ def test_penalties_by_hand() -> None:
 
 
 @pytest.mark.parametrize("name", ["repetition-penalty", "frequency-penalty", "presence-penalty"])
-def test_penalties_look_back_no_further_than_their_window(name: str) -> None:
+def test_penalties_consider_their_window_only(name: str) -> None:
     logits = torch.ones(1, 4)
     out = spec(name, penalty=2.0, window=2).build(SamplerContext(4))(logits, [[0, 1, 2, 2]])
     assert (out != logits).tolist() == [[False, False, True, False]]
 
 
-def test_greedy_leaves_the_first_of_the_best() -> None:
+def test_greedy_keeps_the_lowest_id_of_equal_logits() -> None:
     out = spec("greedy").build(SamplerContext(4, 2))(torch.tensor([[0.0, 3.0, 3.0, 1.0], [-math.inf, -1, -2, -3]]), [[], []])
     assert out.tolist() == [[-math.inf, 3.0, -math.inf, -math.inf], [-math.inf, -1.0, -math.inf, -math.inf]]

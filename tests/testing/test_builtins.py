@@ -53,7 +53,7 @@ def told(results: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("spec", configured())
-def test_keeps_its_promises(spec: Component) -> None:
+def test_built_in_component_passes_its_checks(spec: Component) -> None:
     assert not told(run_checks(spec))
 
 
@@ -62,7 +62,7 @@ def test_every_component_is_checked() -> None:
     assert without == {"hugging-face"}, "give them examples, or a test of their own here"
 
 
-def test_hugging_face_keeps_its_promises(tmp_path: Path) -> None:
+def test_hugging_face_passes_its_checks(tmp_path: Path) -> None:
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
@@ -92,6 +92,6 @@ def test_hugging_face_keeps_its_promises(tmp_path: Path) -> None:
         ("head", "linear"),
     ],
 )
-def test_compiles(kind: str, name: str) -> None:
+def test_built_in_component_compiles(kind: str, name: str) -> None:
     (result,) = run_checks(instances(default_registry().component(kind, name))[0], slow=True, only=["compiles"])
     assert result.ok, result.message

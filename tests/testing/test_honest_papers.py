@@ -57,22 +57,22 @@ def failed(spec: MultiHeadSpec | LearnedSpec, *checks: str) -> list[str]:
     return [f"{result.check.name}: {result.message}" for result in results if not result.ok]
 
 
-def test_weights_need_not_add_up() -> None:
+def test_attention_weights_need_not_sum_to_one() -> None:
     spec = SigmoidSpec(n_heads=2, d_head=16)
     assert not failed(spec, "attention-weights")
     assert not failed(spec, "no-future-leak", "cached-equals-full")
 
 
-def test_a_position_may_end() -> None:
+def test_position_may_have_a_limit() -> None:
     assert not failed(Tabled(), "builds-on-meta", "reaches-the-end", "finite-far-out")
 
 
-def test_a_position_that_ends_before_the_kits_texts_needs_an_example() -> None:
+def test_position_with_a_low_limit_requires_an_example() -> None:
     (message,) = failed(Tabled(size=20), "builds-on-meta")
     assert "has 20 positions (its max_positions), fewer than the context length 48" in message
     assert "Give `examples` whose sizes fit" in message
 
 
 @pytest.mark.parametrize("size", [None, 48])
-def test_the_built_in_table_still_builds(size: int | None) -> None:
+def test_built_in_learned_position_builds(size: int | None) -> None:
     assert not failed(LearnedSpec(size=size), "builds-on-meta", "finite-far-out")

@@ -62,7 +62,7 @@ def outcome(spec: Component, check: str, **options: Any) -> tuple[str, str, bool
     return result.outcome, result.message, result.ok
 
 
-def test_every_kind_has_checks_that_say_why() -> None:
+def test_every_check_has_a_reason() -> None:
     for kind in default_registry().kinds():
         checks = checks_for(kind)
         names = [check.name for check in checks]
@@ -95,53 +95,53 @@ class Cake(Taster):
     sugar: int = Field(1, description="Spoons of it.")
 
 
-def test_a_plugins_kind_defines_its_own_checks() -> None:
+def test_kind_of_a_plugin_defines_its_checks() -> None:
     taster = registry(plugin("gptkit-taster", [Cake], [Taster]))
     assert outcome(Cake(), "sweet", registry=taster) == ("passed", "", True)
     assert outcome(Cake(sugar=0), "sweet", registry=taster) == ("failed", "there is no sugar in it", False)
     assert all(result.ok for result in run_checks(Cake(), registry=taster))
 
 
-def test_passed_failed_and_crashed() -> None:
+def test_results_are_passed_failed_or_crashed() -> None:
     assert outcome(ConstantSpec(), "within-bounds") == ("passed", "", True)
     kind, message, ok = outcome(Crashing(), "within-bounds")
     assert (kind, ok) == ("failed", False)
     assert message == "it raised ZeroDivisionError: no steps"
 
 
-def test_an_expected_failure_is_reported_with_its_reason() -> None:
+def test_expected_failure_is_reported_with_its_reason() -> None:
     expected = ("expected", "a warm restart overshoots on purpose", True)
     assert outcome(Overshooting(), "within-bounds", expected_failures=EXPECTED) == expected
     assert outcome(Overshooting(), "pure", expected_failures=EXPECTED)[0] == "passed"
     assert outcome(Overshooting(), "within-bounds")[0] == "failed"
 
 
-def test_an_expected_failure_that_passes_is_reported_too() -> None:
+def test_expected_failure_that_passes_is_reported() -> None:
     kind, message, ok = outcome(ConstantSpec(), "within-bounds", expected_failures=EXPECTED)
     assert (kind, ok) == ("unexpected", False)
     assert "a warm restart overshoots on purpose" in message
 
 
-def test_an_expected_failure_of_an_unknown_check_is_refused() -> None:
+def test_expected_failure_of_an_unknown_check_is_rejected() -> None:
     with pytest.raises(ValueError, match=r"no check is called 'within-bound'; did you mean 'within-bounds'\?"):
         run_checks(ConstantSpec(), expected_failures={"within-bound": "a typing error"})
     with pytest.raises(ValueError, match="no check is called 'within-bound'"):
         parametrize_checks(ConstantSpec, expected_failures={"within-bound": "a typing error"})
 
 
-def test_what_has_nothing_to_check_is_skipped_with_the_reason() -> None:
+def test_inapplicable_check_is_skipped_with_the_reason() -> None:
     spec = CharSpec(name="char", unknown="error")
     assert outcome(spec, "text-comes-back") == ("skipped", "it declares that it is lossy", True)
 
 
-def test_a_check_can_be_called() -> None:
+def test_check_is_callable() -> None:
     check = next(check for check in checks_for("schedule") if check.name == "within-bounds")
     check(Subject(ConstantSpec()))
     with pytest.raises(ContractError, match=r"step 0 of 1 is 1\.5"):
         check(Subject(Overshooting()))
 
 
-def test_checks_leave_the_random_numbers_alone() -> None:
+def test_checks_do_not_change_random_states() -> None:
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
@@ -149,7 +149,7 @@ def test_checks_leave_the_random_numbers_alone() -> None:
     assert torch.rand(1) == expected
 
 
-def test_slow_checks_run_only_when_asked() -> None:
+def test_slow_checks_run_on_request() -> None:
     assert [check.name for check in checks_for("norm") if check.slow] == ["compiles"]
     norm = instances(default_registry().component("norm", "rms"))[0]
     assert run_checks(norm, only=["compiles"]) == []
@@ -162,7 +162,7 @@ def test_instances_are_the_defaults_and_the_examples() -> None:
         instances(type("Bad", (Leveled,), {"examples": ({"level": 3},), "__module__": __name__}))
 
 
-def test_labels_say_what_is_not_the_default() -> None:
+def test_labels_show_fields_that_differ_from_defaults() -> None:
     (first, *_) = run_checks(Leveled(level=0.5, warmup_steps=0), only=["named"])
     assert first.component == "schedule leveled (level=0.5)"
 
@@ -181,12 +181,12 @@ def test_parametrize_marks_expected_failures() -> None:
     assert len(found) == 3 * len(checks_for("schedule"))
 
 
-def test_parametrize_leaves_out_what_is_slow() -> None:
+def test_parametrize_omits_slow_checks() -> None:
     norm = default_registry().component("norm", "rms")
     assert len(params(parametrize_checks(norm))) > len(params(parametrize_checks(norm, slow=False)))
 
 
-def test_parametrized_checks_skip() -> None:
+def test_parametrized_checks_skip_tests() -> None:
     spec = CharSpec(name="char", unknown="error")
     check = next(param for param in params(parametrize_checks(spec)) if param.id.endswith("text-comes-back")).values[1]
     with pytest.raises(pytest.skip.Exception, match="declares that it is lossy"):
@@ -194,11 +194,11 @@ def test_parametrized_checks_skip() -> None:
 
 
 @parametrize_checks(ConstantSpec)
-def test_the_decorator(spec: Component, check: Check) -> None:
+def test_parametrize_checks_decorates_tests(spec: Component, check: Check) -> None:
     check(spec)
 
 
-def test_messages_say_where_and_how_much() -> None:
+def test_messages_state_location_and_size() -> None:
     expected = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
     actual = expected.clone()
     actual[1, 0] = 3.5

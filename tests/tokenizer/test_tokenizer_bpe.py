@@ -26,7 +26,7 @@ def random_text(seed: int) -> str:
 
 
 @pytest.mark.parametrize("pattern", [*PATTERNS, r"[a-z]+|\n"])
-def test_encodes_as_the_library_that_trained_it(pattern: str, texts: list[str]) -> None:
+def test_encoding_equals_the_training_library(pattern: str, texts: list[str]) -> None:
     spec = BpeSpec(vocab_size=900, pattern=pattern)
     ours = spec.fit(iter(texts))
     theirs = train_merges(iter(texts), compiled_pattern(pattern), 900 - 1, 2)
@@ -40,7 +40,7 @@ def test_encodes_as_the_library_that_trained_it(pattern: str, texts: list[str]) 
 
 
 @pytest.mark.parametrize(("name", "published"), [("gpt2", "gpt2"), ("gpt4", "cl100k_base"), ("gpt4o", "o200k_base")])
-def test_named_patterns_cut_as_the_published_ones_and_alike_in_every_engine(name: str, published: str) -> None:
+def test_named_patterns_equal_the_published_ones_in_every_engine(name: str, published: str) -> None:
     regex = pytest.importorskip("regex")
     split = pre_tokenizers.Split(Regex(PATTERNS[name]), "isolated")
     for text in map(random_text, range(40)):
@@ -49,7 +49,7 @@ def test_named_patterns_cut_as_the_published_ones_and_alike_in_every_engine(name
         assert [piece for piece, _ in split.pre_tokenize_str(text)] == expected
 
 
-def test_merges_by_hand() -> None:
+def test_merges_equal_the_formula() -> None:
     # aa is the most frequent pair; then aab, and no other pair occurs twice.
     tokenizer = BpeSpec(vocab_size=300, pattern="gpt2", end_token=None).fit(iter(["aab aab", "xaab"]))
     assert [tokenizer.token_bytes(token) for token in range(256, tokenizer.vocab_size)] == [b"aa", b"aab"]
@@ -57,7 +57,7 @@ def test_merges_by_hand() -> None:
 
 
 @pytest.mark.parametrize(("vocab_size", "specials"), [(256, None), (257, "<|e|>"), (261, "<|e|>"), (700, "<|e|>")])
-def test_the_vocabulary_s_size_is_honoured(vocab_size: int, specials: str | None, texts: list[str]) -> None:
+def test_vocabulary_has_the_requested_size(vocab_size: int, specials: str | None, texts: list[str]) -> None:
     tokenizer = BpeSpec(vocab_size=vocab_size, end_token=specials).fit(iter(texts))
     assert tokenizer.vocab_size == vocab_size
     if specials:
@@ -86,7 +86,7 @@ def test_training_is_deterministic_and_reads_the_corpus_once(texts: list[str]) -
     assert set(reads.values()) == {2}
 
 
-def test_the_corpus_own_error_comes_through() -> None:
+def test_error_of_the_corpus_is_raised() -> None:
     def texts() -> Iterator[str]:
         yield "a text"
         raise DataError("the file is gone")
@@ -95,18 +95,18 @@ def test_the_corpus_own_error_comes_through() -> None:
         BpeSpec().fit(texts())
 
 
-def test_training_on_one_endless_word_ends() -> None:
+def test_training_on_one_long_word_terminates() -> None:
     tokenizer = BpeSpec(vocab_size=300).fit(iter(["a" * 200_000, " " * 200_000, "中" * 100_000]))
     assert len(tokenizer.encode("a" * 1000)) < 100
 
 
 @pytest.mark.parametrize("pattern", ["a*", r"\b", "x?|y", "(?=b)", "(", "[", "gpt5|"])
-def test_patterns_that_lose_text_are_refused(pattern: str) -> None:
+def test_patterns_that_lose_text_are_rejected(pattern: str) -> None:
     with pytest.raises(ValidationError, match=r"regular expression|lose characters"):
         BpeSpec(pattern=pattern)
 
 
-def test_a_vocabulary_without_room_is_refused() -> None:
+def test_too_small_vocabulary_is_rejected() -> None:
     with pytest.raises(ValidationError, match="at least 258"):
         BpeSpec(vocab_size=257, special_tokens=("<|user|>",))
 
@@ -120,7 +120,7 @@ def test_pattern_that_panics_is_reported() -> None:
 
 @settings(deadline=None)
 @given(text=st.text(" \nab", max_size=200), longest=st.integers(2, 9))
-def test_only_long_runs_are_cut(text: str, longest: int) -> None:
+def test_only_long_runs_are_split(text: str, longest: int) -> None:
     parts = list(chunks(text, longest))
     assert "".join(parts) == text
     expected = []

@@ -26,7 +26,7 @@ def book_decode(tokens: list[str]) -> str:
     return re.sub(r'\s+([,.:;?!"()\'])', r"\1", " ".join(tokens))
 
 
-def test_bytes_are_their_own_ids() -> None:
+def test_byte_ids_equal_the_bytes() -> None:
     tokenizer = ByteSpec(special_tokens=("<|user|>",)).fit(iter(()))
     assert tokenizer.encode("é!") == [0xC3, 0xA9, 0x21]
     assert tokenizer.special_tokens == {"<|endoftext|>": 256, "<|user|>": 257}
@@ -47,14 +47,14 @@ def test_characters_fall_back_to_bytes() -> None:
     assert tokenizer.encode("az\u00e9ß") == [97, 122, 256, 0xC3, 0x9F]
 
 
-def test_an_unknown_character_can_be_an_error() -> None:
+def test_unknown_character_can_be_an_error() -> None:
     tokenizer = CharSpec(unknown="error").fit(iter(["ab"]))
     assert tokenizer.encode("baab") == [1, 0, 0, 1]
     with pytest.raises(TokenizerError, match=r"character 2 of a text is 'c'"):
         tokenizer.encode("abc")
 
 
-def test_the_book_s_vocabulary() -> None:
+def test_vocabulary_equals_that_of_the_book() -> None:
     if not VERDICT.is_file():
         pytest.skip("needs the-verdict.txt among the shared data")
     text = VERDICT.read_text(encoding="utf-8")
@@ -66,7 +66,7 @@ def test_the_book_s_vocabulary() -> None:
     assert tokenizer.decode(tokenizer.encode(text)) == book_decode(book_pieces(text))
 
 
-def test_whitespace_dropped_as_in_the_book() -> None:
+def test_whitespace_is_dropped_as_in_the_book() -> None:
     tokenizer = WordSpec(fallback="unknown", whitespace="drop").fit(iter([STORY]))
     assert tokenizer.decode(tokenizer.encode(STORY)) == book_decode(book_pieces(STORY))
     text = "The wolf,  said <|endoftext|> \n the gate"
@@ -85,7 +85,7 @@ def test_words_punctuation_and_whitespace_are_tokens() -> None:
     assert tokenizer.decode(tokenizer.encode("the wolf  spoke")) == "the <|unk|>  spoke"
 
 
-def test_the_hybrid_spells_unknown_words() -> None:
+def test_hybrid_encodes_unknown_words_as_characters() -> None:
     tokenizer = WordSpec().fit(iter(["the gate ging über"]))
     shown = [tokenizer.token_bytes(token) for token in tokenizer.encode("the üß getting")]
     assert shown == [b"the", b" ", "ü".encode(), b"\xc3", b"\x9f", b" ", b"g", b"e", b"t", b"t", b"i", b"n", b"g"]
@@ -93,14 +93,14 @@ def test_the_hybrid_spells_unknown_words() -> None:
     assert tokenizer.vocab_size == 256 + len(["gate", "ging", "the", "ü", "über"]) + 1
 
 
-def test_lower_case_is_for_good() -> None:
+def test_lower_casing_is_not_lossless() -> None:
     tokenizer = WordSpec(lowercase=True).fit(iter(["The THE the Gate"]))
     assert tokenizer.decode(tokenizer.encode("THE Gate Wolf")) == "the gate wolf"
     assert tokenizer.encode("THE") == tokenizer.encode("the")
     assert len(tokenizer.encode("the")) == 1
 
 
-def test_rare_words_go_first() -> None:
+def test_rare_words_are_removed_first() -> None:
     texts = ["one two two three three three", "two four four four"]
     counted = WordSpec(fallback="unknown", min_count=3).fit(iter(texts))
     assert [token for token in ("one", "two", "three", "four") if counted.encode(token) != counted.encode("none")] == [
@@ -131,7 +131,7 @@ def test_contradictions_are_rejected_with_a_reason(fields: dict[str, object], me
         WordSpec.model_validate(fields)
 
 
-def test_one_token_may_start_and_end_a_text() -> None:
+def test_start_and_end_token_may_be_equal() -> None:
     tokenizer = ByteSpec(start_token="<|x|>", end_token="<|x|>", special_tokens=("<|x|>", "<|y|>")).fit(iter(()))
     assert tokenizer.start_id == tokenizer.end_id == 256
     assert tokenizer.vocab_size == 258

@@ -54,39 +54,39 @@ def test_ids_are_in_range(tokenizer: Tokenizer, name: str) -> None:
     assert all(0 <= token < tokenizer.vocab_size for token in tokenizer.special_tokens.values())
 
 
-def test_known_text_comes_back(tokenizer: Tokenizer, name: str) -> None:
+def test_known_text_round_trips(tokenizer: Tokenizer, name: str) -> None:
     if name in ("word-drop", "word-lower", "word-unknown"):
         return  # what they lose is tested on its own
     assert tokenizer.decode(tokenizer.encode(FEATURES)) == FEATURES
 
 
-def test_says_truly_whether_it_is_lossless(tokenizer: Tokenizer, name: str) -> None:
+def test_lossless_is_declared_correctly(tokenizer: Tokenizer, name: str) -> None:
     assert tokenizer.lossless is (name in LOSSLESS)
 
 
 @pytest.mark.parametrize("name", sorted(LOSSLESS), indirect=True)
 @checked
 @given(text=unicode_text)
-def test_any_text_comes_back(tokenizer: Tokenizer, text: str) -> None:
+def test_lossless_tokenizers_round_trip_any_text(tokenizer: Tokenizer, text: str) -> None:
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
 @pytest.mark.parametrize("name", sorted(LOSSLESS), indirect=True)
-def test_every_character_comes_back(tokenizer: Tokenizer) -> None:
+def test_every_character_round_trips(tokenizer: Tokenizer) -> None:
     text = "".join(chr(code) for code in itertools.chain(range(0x3000), range(0xE000, 0x10FFFF, 997)))
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
 @checked
 @given(data=st.data())
-def test_streaming_gives_what_decoding_gives(tokenizer: Tokenizer, data: st.DataObject) -> None:
+def test_streaming_equals_decoding(tokenizer: Tokenizer, data: st.DataObject) -> None:
     ids = data.draw(st.lists(st.integers(0, tokenizer.vocab_size - 1), max_size=12))
     stream = tokenizer.stream()
     assert "".join([*map(stream.push, ids), stream.finish()]) == tokenizer.decode(ids)
 
 
 @pytest.mark.parametrize("name", sorted(LOSSLESS), indirect=True)
-def test_streaming_never_shows_half_a_character(tokenizer: Tokenizer) -> None:
+def test_streaming_never_emits_incomplete_characters(tokenizer: Tokenizer) -> None:
     stream = tokenizer.stream()
     text = "a你好🙂ß世\u0378"
     pieces = [stream.push(token) for token in tokenizer.encode(text)]
@@ -95,7 +95,7 @@ def test_streaming_never_shows_half_a_character(tokenizer: Tokenizer) -> None:
     assert stream.finish() == ""
 
 
-def test_batch_is_single_and_threads_agree(tokenizer: Tokenizer, name: str) -> None:
+def test_batches_and_threads_equal_single_texts(tokenizer: Tokenizer, name: str) -> None:
     # Enough characters that threads are really used.
     texts = [*readable(tokenizer, name), *(FEATURES[shift:] * 300 for shift in range(5))]
     single = [tokenizer.encode(text) for text in texts]
@@ -106,7 +106,7 @@ def test_batch_is_single_and_threads_agree(tokenizer: Tokenizer, name: str) -> N
         assert list(pool.map(tokenizer.decode, single)) == [tokenizer.decode(ids) for ids in single]
 
 
-def test_what_looks_special_is_text_unless_allowed(tokenizer: Tokenizer, name: str) -> None:
+def test_special_tokens_in_text_require_permission(tokenizer: Tokenizer, name: str) -> None:
     specials = tokenizer.special_tokens
     meaningful = {token: value for token, value in specials.items() if token not in ("<|unk|>", "<unk>")}
     for token, value in meaningful.items():
@@ -120,7 +120,7 @@ def test_what_looks_special_is_text_unless_allowed(tokenizer: Tokenizer, name: s
 
 
 @pytest.mark.parametrize("name", ["char", "word", "byte", "bpe", "hf-byte-level"], indirect=True)
-def test_only_the_allowed_are_special_and_the_longest_wins(tokenizer: Tokenizer) -> None:
+def test_allowed_special_tokens_match_the_longest_first(tokenizer: Tokenizer) -> None:
     specials = tokenizer.special_tokens
     text = "<|user|>!the<|user|><|endoftext|>"
     short, long, end = marks = [specials[token] for token in ("<|user|>", "<|user|>!", "<|endoftext|>")]
@@ -138,7 +138,7 @@ def test_unknown_special_tokens_are_rejected(tokenizer: Tokenizer) -> None:
         tokenizer.encode("the", allowed_special="<|endoftext|>")
 
 
-def test_start_and_end(tokenizer: Tokenizer, name: str) -> None:
+def test_start_and_end_ids(tokenizer: Tokenizer, name: str) -> None:
     starts = {"char-bytes": "<|start|>", "byte": "<|endoftext|>", "hf-sentencepiece": "<s>"}
     ends = {"char-error": None, "hf-sentencepiece": "</s>"}
     for value, expected in ((tokenizer.start_id, starts.get(name)), (tokenizer.end_id, ends.get(name, "<|endoftext|>"))):
@@ -178,7 +178,7 @@ def test_lone_surrogates_become_the_replacement_character(tokenizer: Tokenizer, 
     assert tokenizer.encode("\ud83d\ude42") == tokenizer.encode("🙂")
 
 
-def test_monstrous_texts(tokenizer: Tokenizer, name: str) -> None:
+def test_extreme_texts_are_encoded(tokenizer: Tokenizer, name: str) -> None:
     # Above a million, regular expressions that go back in whitespace have been seen to panic.
     size = 1_100_000 if name.startswith(("bpe", "tiktoken")) else 100_000
     for text in ("a" * size, " " * size + "a", "\n \n" * (size // 3), "ab" * (size // 2) + "\n"):
@@ -187,7 +187,7 @@ def test_monstrous_texts(tokenizer: Tokenizer, name: str) -> None:
             assert decoded == text
 
 
-def test_saved_and_loaded_it_is_the_same(spec: TokenizerSpec, tokenizer: Tokenizer, name: str, tmp_path: Path) -> None:
+def test_saved_tokenizer_is_loaded_equal(spec: TokenizerSpec, tokenizer: Tokenizer, name: str, tmp_path: Path) -> None:
     tokenizer.save(tmp_path)
     loaded = spec.load(tmp_path)
     assert type(loaded) is type(tokenizer)
@@ -230,21 +230,21 @@ def test_damaged_files_are_an_error(spec: TokenizerSpec, tokenizer: Tokenizer, t
             shutil.rmtree(bad)
 
 
-def test_another_components_files_are_an_error(fitted: Fitted, tmp_path: Path) -> None:
+def test_files_of_another_component_are_an_error(fitted: Fitted, tmp_path: Path) -> None:
     fitted("byte")[1].save(tmp_path)
     with pytest.raises(TokenizerError, match="'byte', not 'char'"):
         fitted("char")[0].load(tmp_path)
 
 
 @pytest.mark.parametrize("texts", [[], ["", ""]])
-def test_an_empty_corpus_is_an_error(spec: TokenizerSpec, name: str, texts: list[str]) -> None:
+def test_empty_corpus_is_an_error(spec: TokenizerSpec, name: str, texts: list[str]) -> None:
     assert spec.needs_corpus is name.startswith(("char", "word", "bpe"))
     if spec.needs_corpus:
         with pytest.raises(TokenizerError, match="corpus is empty"):
             spec.fit(iter(texts))
 
 
-def test_the_size_known_beforehand_is_an_upper_bound(spec: TokenizerSpec, tokenizer: Tokenizer, name: str) -> None:
+def test_expected_vocab_size_is_an_upper_bound(spec: TokenizerSpec, tokenizer: Tokenizer, name: str) -> None:
     expected = spec.expected_vocab_size
     if name.startswith(("bpe", "tiktoken", "byte")) or name == "word-small":
         assert expected == tokenizer.vocab_size

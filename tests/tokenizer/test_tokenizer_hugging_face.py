@@ -37,7 +37,7 @@ def plain(path: str) -> HuggingFaceSpec:
 
 
 @pytest.mark.parametrize("style", ["byte_level", "sentencepiece"])
-def test_encodes_and_decodes_as_the_library(style: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_encoding_and_decoding_equal_the_library(style: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     core: Core = request.getfixturevalue(style)
     ours = open_core(core, tmp_path)
     for text in ("", " ", "a", " the", "  the class", *map(random_text, range(40))):
@@ -48,7 +48,7 @@ def test_encodes_and_decodes_as_the_library(style: str, request: pytest.FixtureR
         assert "".join([*map(stream.push, ids), stream.finish()]) == core.decode(ids, skip_special_tokens=False)
 
 
-def test_a_continued_prompt_keeps_its_space(sentencepiece: Core, tmp_path: Path) -> None:
+def test_continued_prompt_keeps_its_space(sentencepiece: Core, tmp_path: Path) -> None:
     ours = open_core(sentencepiece, tmp_path)
     text = "the class statement of the class"
     ids = ours.encode(text)
@@ -62,7 +62,7 @@ def test_a_continued_prompt_keeps_its_space(sentencepiece: Core, tmp_path: Path)
         assert after == " " + ours.decode(ids[cut:])
 
 
-def test_metaspace(tmp_path: Path) -> None:
+def test_metaspace_is_decoded(tmp_path: Path) -> None:
     words = ["<unk>", "▁", "▁the", "▁class", "s", "."]
     core = Core(models.Unigram([(word, -float(index)) for index, word in enumerate(words)], unk_id=0))
     core.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
@@ -73,21 +73,21 @@ def test_metaspace(tmp_path: Path) -> None:
         assert ours.decode(ids) == core.decode(ids)  # which loses one of two leading spaces
 
 
-def test_special_tokens_among_allowed_ones_keep_the_library_s_ways(sentencepiece: Core, tmp_path: Path) -> None:
+def test_allowed_special_tokens_equal_the_library(sentencepiece: Core, tmp_path: Path) -> None:
     ours = open_core(sentencepiece, tmp_path)
     text = "<s>the class</s>the"
     assert ours.encode(text, allowed_special=["<s>", "</s>"]) == sentencepiece.encode(text, add_special_tokens=False).ids
     assert ours.encode(text)[0] not in ours.special_tokens.values()
 
 
-def test_added_tokens_that_are_not_special_are_always_found(byte_level: Core, tmp_path: Path) -> None:
+def test_added_tokens_that_are_not_special_are_always_recognized(byte_level: Core, tmp_path: Path) -> None:
     ours = open_core(byte_level, tmp_path)
     assert "<think>" not in ours.special_tokens
     assert ours.encode("a<think>")[-1] == byte_level.token_to_id("<think>")
     assert ours.decode(ours.encode("a<think>")) == "a<think>"
 
 
-def test_texts_are_neither_cut_nor_filled_up(byte_level: Core, tmp_path: Path) -> None:
+def test_texts_are_neither_truncated_nor_padded(byte_level: Core, tmp_path: Path) -> None:
     byte_level.enable_truncation(4)
     byte_level.enable_padding(length=64)
     ours = open_core(byte_level, tmp_path)
@@ -116,7 +116,7 @@ def test_start_and_end_come_from_the_config(byte_level: Core, tmp_path: Path) ->
     assert open_directory(tmp_path, start_token="<|user|>!").start_id == byte_level.token_to_id("<|user|>!")
 
 
-def test_an_end_that_the_file_does_not_mark_is_special_all_the_same(byte_level: Core, tmp_path: Path) -> None:
+def test_end_token_is_always_special(byte_level: Core, tmp_path: Path) -> None:
     ours = open_core(byte_level, tmp_path, end_token="<think>")
     assert ours.special_tokens["<think>"] == ours.end_id == byte_level.token_to_id("<think>")
     assert ours.end_id not in ours.encode("a<think>")
@@ -133,7 +133,7 @@ def test_an_end_that_the_file_does_not_mark_is_special_all_the_same(byte_level: 
         (3, None),
     ],
 )
-def test_the_chat_template_is_kept(byte_level: Core, tmp_path: Path, template: Any, expected: str | None) -> None:
+def test_chat_template_is_saved(byte_level: Core, tmp_path: Path, template: Any, expected: str | None) -> None:
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
     ours = open_core(byte_level, tmp_path)
     assert ours.chat_template == expected
@@ -147,7 +147,7 @@ def test_the_chat_template_is_kept(byte_level: Core, tmp_path: Path, template: A
     assert open_directory(tmp_path).chat_template == "from its own file"
 
 
-def test_what_changes_text_is_not_called_lossless(byte_level: Core, tmp_path: Path) -> None:
+def test_normalizing_tokenizers_are_not_lossless(byte_level: Core, tmp_path: Path) -> None:
     assert open_core(byte_level, tmp_path).lossless
     byte_level.normalizer = normalizers.NFC()
     assert not open_core(byte_level, tmp_path).lossless
@@ -159,7 +159,7 @@ def test_what_changes_text_is_not_called_lossless(byte_level: Core, tmp_path: Pa
     assert not open_core(byte_level, tmp_path).lossless
 
 
-def test_decoders_that_need_neighbours_are_refused(tmp_path: Path) -> None:
+def test_decoders_that_depend_on_neighbors_are_rejected(tmp_path: Path) -> None:
     core = Core(models.WordPiece({"a": 0, "##b": 1, "[UNK]": 2}))
     for decoder in (decoders.WordPiece(), None, decoders.CTC()):
         core.decoder = decoder
@@ -167,7 +167,7 @@ def test_decoders_that_need_neighbours_are_refused(tmp_path: Path) -> None:
             open_core(core, tmp_path)
 
 
-def test_a_text_it_cannot_spell_is_an_error(tmp_path: Path) -> None:
+def test_text_that_cannot_be_encoded_is_an_error(tmp_path: Path) -> None:
     core = Core(models.WordLevel({"a": 0}, unk_token="[UNK]"))
     core.decoder = decoders.Fuse()
     ours = open_core(core, tmp_path)
@@ -177,13 +177,13 @@ def test_a_text_it_cannot_spell_is_an_error(tmp_path: Path) -> None:
         ours.encode_batch(["a", "b"])
 
 
-def test_absent_files_are_an_error(tmp_path: Path) -> None:
+def test_missing_files_are_an_error(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none.json"):
         with pytest.raises(TokenizerError, match="cannot be read"):
             plain(str(path)).fit(iter(()))
 
 
-def test_hostile_files_are_an_error_or_work(byte_level: Core, tmp_path: Path) -> None:
+def test_hostile_files_are_rejected_or_read(byte_level: Core, tmp_path: Path) -> None:
     good = byte_level.to_str()
     path = tmp_path / "tokenizer.json"
     for bad in ("", "{", "[]", "null", "{}", good[: len(good) // 2], "[" * 10**5, '{"model": {"type": "BPE"}}', "\x00"):
@@ -223,7 +223,7 @@ def _holders(value: Any) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("content", ["{", "[1]", "[" * 10**5])
-def test_a_damaged_config_is_an_error(byte_level: Core, tmp_path: Path, content: str) -> None:
+def test_damaged_config_is_an_error(byte_level: Core, tmp_path: Path, content: str) -> None:
     (tmp_path / "tokenizer_config.json").write_text(content)
     with pytest.raises(TokenizerError, match=r"tokenizer_config.json"):
         open_core(byte_level, tmp_path)

@@ -21,17 +21,17 @@ def saved(directory: Path, ids: Any) -> SavedState:
     return SavedState(directory, "bpe")
 
 
-def test_an_id_of_zero_is_read_back(tmp_path: Path) -> None:
+def test_id_zero_is_read_back(tmp_path: Path) -> None:
     assert saved(tmp_path, {"<|end|>": 0, "<|user|>": 257}).ids("ids") == {"<|end|>": 0, "<|user|>": 257}
 
 
 @pytest.mark.parametrize("wrong", [-1, 1.0, "0", None, True])
-def test_what_is_no_id_is_an_error(tmp_path: Path, wrong: Any) -> None:
+def test_invalid_id_is_an_error(tmp_path: Path, wrong: Any) -> None:
     with pytest.raises(TokenizerError, match="'ids' does not map to ids"):
         saved(tmp_path, {"<|end|>": 0, "<|user|>": wrong}).ids("ids")
 
 
-def test_a_special_token_of_id_zero_survives_saving(tmp_path: Path) -> None:
+def test_special_token_with_id_zero_is_saved(tmp_path: Path) -> None:
     tokenizer = RankTokenizer("bpe", r"[\s\S]", RANKS, {"<|end|>": 0}, None, "<|end|>")
     tokenizer.save(tmp_path)
     again = RankTokenizer.load(tmp_path, "bpe")
@@ -41,7 +41,7 @@ def test_a_special_token_of_id_zero_survives_saving(tmp_path: Path) -> None:
     assert again.decode([0, 98]) == tokenizer.decode([0, 98])
 
 
-def test_a_full_disk_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_reported_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

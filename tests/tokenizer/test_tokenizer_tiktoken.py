@@ -93,7 +93,7 @@ def test_gpt2_equals_another_implementation_with_the_same_files(offline: Path, t
     assert [ours.token_bytes(token) for token in range(50257)] == [also_ours.token_bytes(token) for token in range(50257)]
 
 
-def test_the_book_s_example_of_gpt2_ids() -> None:
+def test_gpt2_ids_equal_the_example_of_the_book() -> None:
     gpt2_file("encoder.json")
     tokenizer = TiktokenSpec().fit(iter(()))
     text = "Hello, do you like tea? <|endoftext|> In the sunlit terraces of someunknownPlace."
@@ -114,7 +114,7 @@ def test_sizes_and_checksums_are_known_without_the_ranks(offline: Path, encoding
     assert "<|endoftext|>" in published.recipe(encoding).special_tokens
 
 
-def test_r50k_is_gpt2(offline: Path) -> None:
+def test_r50k_equals_gpt2(offline: Path) -> None:
     gpt2_file("encoder.json")
     first, second = (TiktokenSpec(encoding=name).fit(iter(())) for name in ("gpt2", "r50k_base"))
     assert [first.token_bytes(token) for token in range(50257)] == [second.token_bytes(token) for token in range(50257)]
@@ -128,7 +128,7 @@ def test_missing_ranks_are_reported_with_the_remedies(offline: Path, encoding: A
         assert remedy in str(caught.value)
 
 
-def test_gpt2_without_its_package_says_what_to_install(offline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_gpt2_package_is_reported_with_the_command(offline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(_: str) -> None:
         raise importlib.metadata.PackageNotFoundError
 
@@ -137,7 +137,7 @@ def test_gpt2_without_its_package_says_what_to_install(offline: Path, monkeypatc
         TiktokenSpec().fit(iter(()))
 
 
-def test_tiktoken_s_cache_is_read(offline: Path, toy: bytes) -> None:
+def test_cache_of_tiktoken_is_read(offline: Path, toy: bytes) -> None:
     (offline / hashlib.sha1(TOY_URL.encode()).hexdigest()).write_bytes(toy)
     tokenizer = TiktokenSpec(encoding="p50k_base").fit(iter(()))
     assert tokenizer.encode("xab") == [120, 256]
@@ -155,7 +155,7 @@ def test_different_file_in_the_cache_is_ignored(offline: Path, toy: bytes) -> No
         TiktokenSpec(encoding="p50k_base").fit(iter(()))
 
 
-def test_a_given_file_is_read_and_checked(tmp_path: Path, toy: bytes) -> None:
+def test_given_file_is_read_and_verified(tmp_path: Path, toy: bytes) -> None:
     path = tmp_path / "mine.tiktoken"
     spec = TiktokenSpec(encoding="p50k_base", file=str(path))
     with pytest.raises(TokenizerError, match=r"mine.tiktoken: cannot be read"):
@@ -167,7 +167,7 @@ def test_a_given_file_is_read_and_checked(tmp_path: Path, toy: bytes) -> None:
         spec.fit(iter(()))
 
 
-def test_download_is_checked_and_cached(offline: Path, toy: bytes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_download_is_verified_and_cached(offline: Path, toy: bytes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     source = tmp_path / "served"
     monkeypatch.setattr(urllib.request, "urlopen", lambda url, timeout: source.open("rb"))
     source.write_bytes(toy[:-5])
@@ -180,7 +180,7 @@ def test_download_is_checked_and_cached(offline: Path, toy: bytes, monkeypatch: 
     assert TiktokenSpec(encoding="p50k_base").fit(iter(())).encode("ab") == [256]
 
 
-def test_a_run_s_ranks_are_in_tiktoken_s_own_format(tmp_path: Path, toy: bytes, offline: Path) -> None:
+def test_saved_ranks_have_the_format_of_tiktoken(tmp_path: Path, toy: bytes, offline: Path) -> None:
     (offline / hashlib.sha1(TOY_URL.encode()).hexdigest()).write_bytes(toy)
     tokenizer = TiktokenSpec(encoding="p50k_base").fit(iter(()))
     tokenizer.save(tmp_path)

@@ -7,9 +7,7 @@ import pytest
 from .conftest import Bigram, MakeTrainer
 
 
-def test_modules_are_called_once_per_step_after_all_its_parts(
-    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_after_step_is_called_once_per_step(make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
     monkeypatch.setattr(Bigram, "after_step", lambda self: calls.append(int(self.calls)), raising=False)
     make_trainer(steps=3, grad_accumulation=2, validation=None).run()

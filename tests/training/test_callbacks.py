@@ -76,7 +76,7 @@ def test_ema_does_not_change_the_weights_in_training(make_trainer: MakeTrainer) 
     assert all(same(one, other) for one, other in zip(plain.kept, averaged.kept, strict=True))
 
 
-def test_the_averaged_weights_are_evaluated_sampled_and_saved(make_trainer: MakeTrainer) -> None:
+def test_averaged_weights_are_evaluated_sampled_and_saved(make_trainer: MakeTrainer) -> None:
     class Look(Callback):
         def __init__(self) -> None:
             self.losses: dict[int, float] = {}
@@ -120,7 +120,7 @@ def test_the_averaged_weights_are_evaluated_sampled_and_saved(make_trainer: Make
     ],
     ids=["ema", "ema-warmup", "warmups"],
 )
-def test_a_resumed_training_has_the_same_numbers(make_trainer: MakeTrainer, callbacks: list[Any]) -> None:
+def test_resumed_training_equals_an_uninterrupted_one(make_trainer: MakeTrainer, callbacks: list[Any]) -> None:
     class Crash(Callback):
         def on_step(self, step: int) -> None:
             if step == 7:
@@ -145,7 +145,7 @@ def test_a_resumed_training_has_the_same_numbers(make_trainer: MakeTrainer, call
     assert states[0].keys() == states[1].keys()
 
 
-def test_averages_of_imported_weights_begin_with_them(make_trainer: MakeTrainer) -> None:
+def test_averages_of_imported_weights_start_from_them(make_trainer: MakeTrainer) -> None:
     first = make_trainer("first", steps=1)
     first.run()
     saved = first._checkpoints.path(1)
@@ -159,7 +159,7 @@ def test_averages_of_imported_weights_begin_with_them(make_trainer: MakeTrainer)
         assert torch.allclose(tensor, first.model.get_parameter(name), atol=1e-5)
 
 
-def test_two_providers_of_weights_are_refused(make_trainer: MakeTrainer) -> None:
+def test_two_callbacks_with_weights_are_rejected(make_trainer: MakeTrainer) -> None:
     with pytest.raises(TrainingError, match="several callbacks provide the weights to evaluate with: EMA, EMA"):
         make_trainer(spec_callbacks=[EMA, EMA]).run()
 
@@ -200,7 +200,7 @@ def test_warmups_of_batch_and_length_reach_the_model(make_trainer: MakeTrainer) 
     assert shapes.asked[1:] == [(step, size, sum(sizes[:step])) for step, size in enumerate(sizes)]
 
 
-def test_a_planned_batch_is_rounded_up_to_equal_parts(make_trainer: MakeTrainer) -> None:
+def test_planned_batch_is_rounded_up_to_equal_parts(make_trainer: MakeTrainer) -> None:
     shapes = Shapes()
     trainer = make_trainer(
         spec_callbacks=[{"name": "batch-warmup", "initial": 1, "steps": 4}], grad_accumulation=4, train=shapes, steps=4
@@ -211,7 +211,7 @@ def test_a_planned_batch_is_rounded_up_to_equal_parts(make_trainer: MakeTrainer)
     assert len(shapes.used) == 16
 
 
-def test_a_callback_changes_the_rate_and_the_model(make_trainer: MakeTrainer) -> None:
+def test_callback_can_change_the_rate_and_the_model(make_trainer: MakeTrainer) -> None:
     class Half(Callback):
         def setup(self, training: Training) -> None:
             self.training, self.rates = training, []
@@ -236,7 +236,7 @@ def test_a_callback_changes_the_rate_and_the_model(make_trainer: MakeTrainer) ->
 
 
 @pytest.mark.parametrize("wrong", [{"length": 7}, {"batch_size": 0}, {"rate": float("nan")}])
-def test_an_impossible_plan_is_an_error(make_trainer: MakeTrainer, wrong: dict[str, Any]) -> None:
+def test_impossible_plan_is_an_error(make_trainer: MakeTrainer, wrong: dict[str, Any]) -> None:
     class Wrong(Callback):
         def plan(self, step: int, plan: StepPlan) -> StepPlan:
             return plan.replace(**wrong)
@@ -301,7 +301,7 @@ def spec(**training: Any) -> dict[str, Any]:
     }
 
 
-def test_a_plugins_callback_takes_part_and_is_restored(tmp_path: Path) -> None:
+def test_plugin_callback_is_called_and_restored(tmp_path: Path) -> None:
     installed = registry()
     given = spec(callbacks=["counting"])
     whole = gptkit.train(given, tmp_path / "whole", progress=False, registry=installed)
@@ -317,7 +317,7 @@ def test_a_plugins_callback_takes_part_and_is_restored(tmp_path: Path) -> None:
     assert resumed.finished
 
 
-def test_a_run_with_ema_is_loaded_with_the_averages(tmp_path: Path) -> None:
+def test_run_with_ema_is_loaded_with_the_averages(tmp_path: Path) -> None:
     run = gptkit.train(spec(callbacks=[EMA]), tmp_path / "run", progress=False)
     loaded = gptkit.load(tmp_path / "run", device="cpu")
     assert same(dict(run.model.state_dict()), dict(loaded.model.state_dict()))
@@ -332,12 +332,12 @@ def test_callbacks_cannot_change_when_a_run_is_resumed(tmp_path: Path) -> None:
         gptkit.resume(tmp_path / "run", ["training.callbacks.0.decay=0.9"], progress=False)
 
 
-def test_a_wrong_field_of_a_callback_is_located() -> None:
+def test_invalid_field_of_a_callback_is_located() -> None:
     with pytest.raises(SpecError, match=r"training\.callbacks\.0\.decay"):
         gptkit.open_spec(spec(callbacks=[{"name": "ema", "decay": 1.5}]))
 
 
-def test_every_field_says_whether_a_resumed_run_may_change_it() -> None:
+def test_every_field_declares_whether_a_resumed_run_may_change_it() -> None:
     for cls, nested in ((TrainingSpec, ()), (gptkit.ExperimentSpec, ("training",))):
         for name, field in cls.model_fields.items():
             marks = [item for item in field.metadata if item is CHANGEABLE or isinstance(item, Fixed)]

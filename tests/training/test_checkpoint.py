@@ -48,7 +48,7 @@ def equal(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def test_weights_and_optimizer_come_back_to_the_bit(store: CheckpointStore) -> None:
+def test_weights_and_optimizer_round_trip_bit_identically(store: CheckpointStore) -> None:
     model, optimizer = trained()
     path = store.save(3, model, optimizer, {"anything": [1.1, None]})
     state = read_state(path, verify=True)
@@ -61,7 +61,7 @@ def test_weights_and_optimizer_come_back_to_the_bit(store: CheckpointStore) -> N
     assert equal(optimizer.state_dict(), other.state_dict())
 
 
-def test_it_is_safetensors_and_json_and_tied_tensors_are_saved_once(store: CheckpointStore) -> None:
+def test_checkpoint_is_safetensors_and_json_with_tied_tensors_once(store: CheckpointStore) -> None:
     path = store.save(3, *trained(), {})
     assert sorted(file.name for file in path.iterdir()) == ["model.safetensors", "optimizer.safetensors", "state.json"]
     tensors = safetensors.torch.load_file(path / "model.safetensors")
@@ -69,7 +69,7 @@ def test_it_is_safetensors_and_json_and_tied_tensors_are_saved_once(store: Check
     assert "calls" in tensors
 
 
-def test_assigning_keeps_what_is_tied_and_leaves_no_memory_of_its_own(store: CheckpointStore) -> None:
+def test_assigning_keeps_tied_tensors_without_copies(store: CheckpointStore) -> None:
     model, optimizer = trained()
     path = store.save(3, model, optimizer, {})
     with torch.device("meta"):
@@ -80,14 +80,14 @@ def test_assigning_keeps_what_is_tied_and_leaves_no_memory_of_its_own(store: Che
     assert [name for name, _ in fresh.named_parameters()] == [name for name, _ in model.named_parameters()]
 
 
-def test_equal_weights_are_equal_files(tmp_path: Path) -> None:
+def test_equal_weights_give_equal_files(tmp_path: Path) -> None:
     model, optimizer = trained()
     paths = [CheckpointStore(tmp_path / str(index)).save(3, model, optimizer, {}) for index in range(8)]
     for name in ("model.safetensors", "optimizer.safetensors", "state.json"):
         assert len({(path / name).read_bytes() for path in paths}) == 1
 
 
-def test_memory_that_is_shared_without_being_tied_is_saved_for_each(store: CheckpointStore) -> None:
+def test_tensors_that_share_memory_are_saved_separately(store: CheckpointStore) -> None:
     def two() -> nn.Module:
         whole = nn.Linear(4, 4, bias=False)
         view = nn.Linear(4, 4, bias=False)
@@ -146,7 +146,7 @@ def calls_until_saved(store: CheckpointStore, monkeypatch: pytest.MonkeyPatch, k
     return count
 
 
-def test_whatever_kills_it_there_is_a_whole_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_save_leaves_a_complete_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def prepared(name: str) -> CheckpointStore:
         store = CheckpointStore(tmp_path / name, keep=1)
         store.save(10, *trained(), {"turn": 0})
@@ -170,7 +170,7 @@ def test_whatever_kills_it_there_is_a_whole_checkpoint(tmp_path: Path, monkeypat
         assert [path.name for path in store.directory.iterdir()] == ["step-00000030"]
 
 
-def test_a_full_disk_is_told_and_harms_nothing(store: CheckpointStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_reported_and_checkpoints_are_kept(store: CheckpointStore, monkeypatch: pytest.MonkeyPatch) -> None:
     model, optimizer = trained()
     store.save(10, model, optimizer, {})
 
@@ -188,7 +188,7 @@ def test_a_full_disk_is_told_and_harms_nothing(store: CheckpointStore, monkeypat
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])
 @pytest.mark.parametrize("damage", ["gone", "cut", "flipped", "empty"])
-def test_damage_is_told_with_the_files_name(store: CheckpointStore, name: str, damage: str) -> None:
+def test_damage_is_reported_with_the_file(store: CheckpointStore, name: str, damage: str) -> None:
     model, optimizer = trained()
     path = store.save(3, model, optimizer, {})
     file = path / name
@@ -205,7 +205,7 @@ def test_damage_is_told_with_the_files_name(store: CheckpointStore, name: str, d
     assert name in caught.value.message
 
 
-def test_loading_a_damaged_file_is_told_without_hashes_too(store: CheckpointStore) -> None:
+def test_damaged_file_is_reported_without_verification(store: CheckpointStore) -> None:
     path = store.save(3, *trained(), {})
     file = path / "model.safetensors"
     file.write_bytes(b"\xff" * file.stat().st_size)
@@ -213,7 +213,7 @@ def test_loading_a_damaged_file_is_told_without_hashes_too(store: CheckpointStor
         load_weights(Bigram(), path)
 
 
-def test_another_models_weights_are_refused(store: CheckpointStore) -> None:
+def test_weights_of_another_model_are_rejected(store: CheckpointStore) -> None:
     path = store.save(3, *trained(), {})
     wider = Bigram()
     wider.mix = nn.Linear(8, 9)
@@ -229,14 +229,14 @@ def test_another_models_weights_are_refused(store: CheckpointStore) -> None:
         load_weights(fewer, path)
 
 
-def test_another_optimizers_state_is_refused(store: CheckpointStore) -> None:
+def test_state_of_another_optimizer_is_rejected(store: CheckpointStore) -> None:
     path = store.save(3, *trained(), {})
     model = make_model()
     with pytest.raises(CheckpointError, match="does not fit the optimizer"):
         restore_optimizer(torch.optim.SGD(model.parameters()), model, path, read_state(path))
 
 
-def test_a_newer_format_is_told(store: CheckpointStore) -> None:
+def test_newer_format_is_reported(store: CheckpointStore) -> None:
     path = store.save(3, *trained(), {})
     state = json.loads((path / "state.json").read_text())
     (path / "state.json").write_text(json.dumps({**state, "format": 2}))
@@ -244,7 +244,7 @@ def test_a_newer_format_is_told(store: CheckpointStore) -> None:
         read_state(path)
 
 
-def test_state_of_any_shape_is_kept(store: CheckpointStore) -> None:
+def test_nested_state_round_trips(store: CheckpointStore) -> None:
     class Odd(torch.optim.SGD):
         def state_dict(self) -> dict[str, Any]:
             found = super().state_dict()
@@ -261,7 +261,7 @@ def test_state_of_any_shape_is_kept(store: CheckpointStore) -> None:
     assert equal(optimizer.loaded, optimizer.state_dict())
 
 
-def test_state_that_cannot_be_saved_is_told(store: CheckpointStore) -> None:
+def test_state_that_cannot_be_saved_is_reported(store: CheckpointStore) -> None:
     model = make_model()
     optimizer = torch.optim.SGD(model.parameters())
     optimizer.state[model.mix.weight] = {"worker": object()}
@@ -269,7 +269,7 @@ def test_state_that_cannot_be_saved_is_told(store: CheckpointStore) -> None:
         store.save(1, model, optimizer, {})
 
 
-def test_files_beside_a_checkpoint_stay_when_it_is_pruned_or_saved_again(store: CheckpointStore) -> None:
+def test_other_files_are_kept_when_a_checkpoint_is_pruned_or_replaced(store: CheckpointStore) -> None:
     model, optimizer = trained()
     store.save(10, model, optimizer, {})
     (store.path(10) / "notes.txt").write_text("mine")
@@ -288,7 +288,7 @@ def test_files_beside_a_checkpoint_stay_when_it_is_pruned_or_saved_again(store: 
     assert (store.path(10) / "notes.txt").read_text() == "mine"
 
 
-def test_a_full_disk_names_the_file(store: CheckpointStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_reported_with_the_file(store: CheckpointStore, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any, **__: Any) -> None:
         raise safetensors.SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 

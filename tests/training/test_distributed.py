@@ -42,7 +42,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_two_processes_have_the_numbers_of_one(directory: Path, name: str) -> None:
+def test_two_processes_equal_one(directory: Path, name: str) -> None:
     checkpoints = [directory / f"{name}-{count}" / "checkpoints" / "step-00000010" for count in (1, 2)]
     for file in checkpoints[0].glob("*.safetensors"):
         one, two = load_file(file), load_file(checkpoints[1] / file.name)
@@ -58,6 +58,6 @@ def test_two_processes_have_the_numbers_of_one(directory: Path, name: str) -> No
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_every_process_ends_with_the_whole_model(directory: Path, name: str) -> None:
+def test_every_process_ends_with_the_complete_model(directory: Path, name: str) -> None:
     losses = [json.loads((directory / f"losses-{file}.json").read_text())[name] for file in ("1-0", "2-0", "2-1")]
     assert losses == pytest.approx([losses[0]] * 3, rel=1e-5)

@@ -34,7 +34,7 @@ def changed(run: gptkit.Run) -> set[str]:
         (["blocks.[01].attention.*"], ("embedding.", "blocks.", "final_norm.", "head.")),
     ],
 )
-def test_only_what_is_not_frozen_changes(tmp_path: Path, patterns: list[str], trained: tuple[str, ...]) -> None:
+def test_frozen_parameters_do_not_change(tmp_path: Path, patterns: list[str], trained: tuple[str, ...]) -> None:
     run = gptkit.train(spec(freeze=patterns), tmp_path / "run", progress=False)
     names = [name for name, _ in run.model.named_parameters()]
     expected = set(names) - frozen_names(run.model, patterns)
@@ -55,7 +55,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, optimizer: st
         assert torch.equal(one, other), name
 
 
-def test_the_optimizer_holds_trainable_parameters_only(make_trainer: MakeTrainer) -> None:
+def test_optimizer_holds_trainable_parameters_only(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer(freeze=["table"])
     held = {id(parameter) for group in trainer.optimizer.param_groups for parameter in group["params"]}
     named = dict(trainer.model.named_parameters())

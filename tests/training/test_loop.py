@@ -60,13 +60,13 @@ def same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_the_loss_falls(make_trainer: MakeTrainer) -> None:
+def test_loss_decreases(make_trainer: MakeTrainer) -> None:
     diary = Diary()
     make_trainer(steps=60, callbacks=[diary]).run()
     assert diary.metrics[60]["validation_loss"] < 0.5 * diary.metrics[0]["validation_loss"]
 
 
-def test_things_happen_when_they_are_due(make_trainer: MakeTrainer) -> None:
+def test_periodic_actions_happen_at_their_steps(make_trainer: MakeTrainer) -> None:
     diary = Diary()
     make_trainer(sample_every=5, callbacks=[diary], write=lambda step: "text").run()
     assert diary.steps("step") == list(range(1, 11))
@@ -78,7 +78,7 @@ def test_things_happen_when_they_are_due(make_trainer: MakeTrainer) -> None:
     assert diary.error is None
 
 
-def test_the_logged_loss_is_the_mean_since_the_last_line(make_trainer: MakeTrainer) -> None:
+def test_logged_loss_is_the_mean_since_the_last_line(make_trainer: MakeTrainer) -> None:
     each, third = Diary(), Diary()
     make_trainer("a", log_every=1, steps=6, callbacks=[each]).run()
     make_trainer("b", log_every=3, steps=6, callbacks=[third]).run()
@@ -87,7 +87,7 @@ def test_the_logged_loss_is_the_mean_since_the_last_line(make_trainer: MakeTrain
     assert third.metrics[6]["tokens_per_second"] > 0
 
 
-def test_the_rate_follows_the_schedule(make_trainer: MakeTrainer) -> None:
+def test_rate_follows_the_schedule(make_trainer: MakeTrainer) -> None:
     diary = Diary()
     trainer = make_trainer(log_every=1, callbacks=[diary])
     trainer.run()
@@ -96,7 +96,7 @@ def test_the_rate_follows_the_schedule(make_trainer: MakeTrainer) -> None:
 
 
 @pytest.mark.parametrize("with_ignored", [False, True])
-def test_accumulation_is_the_whole_batch(make_trainer: MakeTrainer, with_ignored: bool) -> None:
+def test_accumulation_equals_the_whole_batch(make_trainer: MakeTrainer, with_ignored: bool) -> None:
     def with_holes(step: int, batch_size: int, seed: int, *, first: int) -> Batch:
         inputs, targets, documents = batch(step, batch_size, seed)
         # Unevenly, and one part has no target at all.
@@ -116,7 +116,7 @@ def test_accumulation_is_the_whole_batch(make_trainer: MakeTrainer, with_ignored
 
 
 @pytest.mark.parametrize("accumulation", [1, 4])
-def test_a_batch_without_a_target_has_loss_zero(make_trainer: MakeTrainer, accumulation: int) -> None:
+def test_batch_without_targets_has_loss_zero(make_trainer: MakeTrainer, accumulation: int) -> None:
     """Also where the model's own loss is then the mean of nothing."""
 
     def masked(step: int, batch_size: int, seed: int, *, first: int) -> Batch:
@@ -143,7 +143,7 @@ def test_activation_checkpointing_trains_to_the_same_weights(make_trainer: MakeT
         make_trainer("c", recompute="blocks")
 
 
-def test_document_numbers_reach_the_model(make_trainer: MakeTrainer) -> None:
+def test_document_ids_reach_the_model(make_trainer: MakeTrainer) -> None:
     seen: list[Tensor] = []
 
     def with_documents(step: int, batch_size: int, seed: int, *, first: int) -> Batch:
@@ -171,7 +171,7 @@ def test_gradients_are_clipped(make_trainer: MakeTrainer) -> None:
     assert math.sqrt(sum(float(change.square().sum()) for change in moved)) == pytest.approx(0.001, rel=1e-2)
 
 
-def test_a_resumed_training_has_the_same_numbers(make_trainer: MakeTrainer, tmp_path: Path) -> None:
+def test_resumed_training_equals_an_uninterrupted_one(make_trainer: MakeTrainer, tmp_path: Path) -> None:
     def records(name: str) -> list[Callback]:
         return [MetricsFile(tmp_path / name / "metrics.jsonl"), SamplesFile(tmp_path / name / "samples.txt")]
 
@@ -204,7 +204,7 @@ def test_a_resumed_training_has_the_same_numbers(make_trainer: MakeTrainer, tmp_
     assert (tmp_path / "broken/samples.txt").read_text() == (tmp_path / "whole/samples.txt").read_text()
 
 
-def test_dropout_depends_on_the_step_and_not_on_what_happened_before(make_trainer: MakeTrainer) -> None:
+def test_dropout_depends_on_seed_and_step_only(make_trainer: MakeTrainer) -> None:
     def disturb(step: int) -> str:
         torch.rand(step + 1)
         return ""
@@ -215,7 +215,7 @@ def test_dropout_depends_on_the_step_and_not_on_what_happened_before(make_traine
     assert same(weights(one), weights(other))
 
 
-def test_the_callers_random_numbers_stay_as_they_are(make_trainer: MakeTrainer) -> None:
+def test_random_state_of_the_caller_is_restored(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer(steps=2)
     torch.manual_seed(5)
     expected = torch.rand(3)
@@ -224,14 +224,14 @@ def test_the_callers_random_numbers_stay_as_they_are(make_trainer: MakeTrainer) 
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_another_seed_gives_other_numbers(make_trainer: MakeTrainer) -> None:
+def test_seeds_give_different_results(make_trainer: MakeTrainer) -> None:
     one, other = make_trainer("a"), make_trainer("b", seed=1)
     one.run()
     other.run()
     assert not same(weights(one), weights(other))
 
 
-def test_a_finished_training_stays_as_it_is(make_trainer: MakeTrainer) -> None:
+def test_finished_training_does_not_change(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer()
     trainer.run()
     diary = Diary()
@@ -255,7 +255,7 @@ class SignalAt(Callback):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_finishes_the_step_and_saves(make_trainer: MakeTrainer, number: signal.Signals) -> None:
+def test_signal_finishes_the_step_and_saves(make_trainer: MakeTrainer, number: signal.Signals) -> None:
     before = signal.getsignal(number)
     diary = Diary()
     trainer = make_trainer(callbacks=[SignalAt(6, number), diary])
@@ -274,7 +274,7 @@ def test_a_signal_finishes_the_step_and_saves(make_trainer: MakeTrainer, number:
     assert same(weights(resumed), weights(whole))
 
 
-def test_a_second_signal_stops_at_once(make_trainer: MakeTrainer) -> None:
+def test_second_signal_stops_immediately(make_trainer: MakeTrainer) -> None:
     diary = Diary()
     trainer = make_trainer(callbacks=[diary, SignalAt(6, signal.SIGINT, times=2)])
     with pytest.raises(KeyboardInterrupt):
@@ -284,7 +284,7 @@ def test_a_second_signal_stops_at_once(make_trainer: MakeTrainer) -> None:
 
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])
-def test_numbers_that_are_not_finite_end_the_training(make_trainer: MakeTrainer, where: str) -> None:
+def test_non_finite_loss_ends_the_training(make_trainer: MakeTrainer, where: str) -> None:
     trainer = make_trainer(checkpoint_every=2, clip=None)
     weight = trainer.model.get_parameter("mix.weight")
 
@@ -306,7 +306,7 @@ def test_numbers_that_are_not_finite_end_the_training(make_trainer: MakeTrainer,
     assert trainer._checkpoints.steps() == [2, 4]
 
 
-def test_the_loop_waits_for_the_device_only_when_it_logs(make_trainer: MakeTrainer) -> None:
+def test_loop_synchronizes_only_when_it_logs(make_trainer: MakeTrainer) -> None:
     rare: dict[str, Any] = {"evaluate_every": None, "checkpoint_every": None, "sample_every": None}
     trainer = make_trainer(steps=12, log_every=6, validation=None, **rare)
     trainer.device = torch.device("meta")  # anything but the processor, where waiting costs nothing

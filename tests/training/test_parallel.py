@@ -30,7 +30,7 @@ def test_replicas_and_shards_fill_the_processes(fields: dict[str, int], count: i
     assert ParallelSpec(**fields).shape(count) == shape
 
 
-def test_a_wrong_number_of_processes_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_number_of_processes_is_reported_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with pytest.raises(TrainingError) as caught, joined(ParallelSpec(shard=2), torch.device("cpu")):
         pass
@@ -39,7 +39,7 @@ def test_a_wrong_number_of_processes_names_the_command(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(("accumulation", "count"), [(1, 2), (2, 2), (2, 4)])
-def test_processes_share_the_batch_of_one(accumulation: int, count: int) -> None:
+def test_processes_divide_the_batch(accumulation: int, count: int) -> None:
     whole = batch(3, 8, 0)
     targets = whole[1].clone()
     targets[0, 2:] = -100
@@ -52,7 +52,7 @@ def test_processes_share_the_batch_of_one(accumulation: int, count: int) -> None
     assert sum(share for part in parts for *_, share in part) == pytest.approx(1)
 
 
-def test_a_part_without_targets_counts_for_nothing_and_is_computed() -> None:
+def test_part_without_targets_has_weight_zero() -> None:
     inputs, targets, _ = batch(3, 2, 0)
     targets = targets.clone()
     targets[1] = -100

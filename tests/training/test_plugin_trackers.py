@@ -54,7 +54,7 @@ def registry(*extra: FakeEntryPoint) -> Registry:
     return Registry([*importlib.metadata.entry_points(group="gptkit"), *extra])
 
 
-def test_trackers_of_plugins_watch_in_order_and_by_themselves(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_plugin_trackers_are_called_in_order_and_isolated(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     notes: list[str] = []
     seen: list[Any] = []
 
@@ -86,5 +86,5 @@ def test_trackers_of_plugins_watch_in_order_and_by_themselves(tmp_path: Path, ca
     assert "broken tracker" in text
 
 
-def test_without_such_plugins_nothing_is_asked() -> None:
+def test_trainings_without_plugin_trackers_call_no_hook() -> None:
     assert list(default_registry().call("gptkit_trackers", start=None)) == []

@@ -76,7 +76,7 @@ class Keeping(Tracker):
         self.seen.append(("end", step, error))
 
 
-def test_a_failing_tracker_ends_nothing_but_itself(make_trainer: MakeTrainer, caplog: pytest.LogCaptureFixture) -> None:
+def test_failing_tracker_is_disabled(make_trainer: MakeTrainer, caplog: pytest.LogCaptureFixture) -> None:
     failing, keeping = Failing(), Keeping()
     trackers = [
         TrackerCallback(lambda: failing, "failing"),
@@ -106,7 +106,7 @@ def test_a_failing_tracker_ends_nothing_but_itself(make_trainer: MakeTrainer, ca
     ]
 
 
-def test_a_tracker_that_cannot_be_made_ends_nothing(make_trainer: MakeTrainer, caplog: pytest.LogCaptureFixture) -> None:
+def test_tracker_that_cannot_be_built_is_skipped(make_trainer: MakeTrainer, caplog: pytest.LogCaptureFixture) -> None:
     def make() -> Tracker:
         raise ModuleNotFoundError("No module named 'wandb'")
 
@@ -116,7 +116,7 @@ def test_a_tracker_that_cannot_be_made_ends_nothing(make_trainer: MakeTrainer, c
     assert "tracker 'dashboard' failed" in caplog.text
 
 
-def test_the_csv_tracker_writes_a_table_without_doubles(tmp_path: Path) -> None:
+def test_csv_tracker_writes_one_row_per_step(tmp_path: Path) -> None:
     def rows() -> list[dict[str, str]]:
         with (tmp_path / "table.csv").open(newline="") as stream:
             return list(csv.DictReader(stream))
@@ -144,7 +144,7 @@ def test_the_csv_tracker_writes_a_table_without_doubles(tmp_path: Path) -> None:
 # -- files ---------------------------------------------------------------------------------------------------------
 
 
-def test_metrics_after_the_checkpoint_are_cut(tmp_path: Path) -> None:
+def test_metrics_after_the_checkpoint_are_removed(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     file = MetricsFile(path)
     file.on_start(start(tmp_path))
@@ -163,7 +163,7 @@ def test_metrics_after_the_checkpoint_are_cut(tmp_path: Path) -> None:
     assert path.read_bytes() == b""
 
 
-def test_samples_keep_whatever_a_model_writes(tmp_path: Path) -> None:
+def test_samples_are_recorded_unchanged(tmp_path: Path) -> None:
     file = SamplesFile(tmp_path / "samples.txt")
     file.on_start(start(tmp_path))
     file.on_sample(5, "naïve\n🙂 \x07")
@@ -172,13 +172,13 @@ def test_samples_keep_whatever_a_model_writes(tmp_path: Path) -> None:
     assert file.state_dict()["length"] == file.path.stat().st_size
 
 
-def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_file_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     with pytest.raises(FileError, match=r"gone.metrics\.jsonl cannot be written"):
         MetricsFile(tmp_path / "gone" / "metrics.jsonl").on_start(start(tmp_path))
 
 
 @pytest.mark.parametrize("rows", [0, 1, 40])
-def test_the_picture_is_a_png_of_its_size(tmp_path: Path, rows: int) -> None:
+def test_loss_plot_is_a_png(tmp_path: Path, rows: int) -> None:
     metrics = [{"step": step, "loss": 9 / (1 + step), "validation_loss": 10 / (1 + step)} for step in range(rows)]
     draw_losses(metrics, tmp_path / "loss.png", title="a run")
     head = (tmp_path / "loss.png").read_bytes()[:24]
@@ -187,7 +187,7 @@ def test_the_picture_is_a_png_of_its_size(tmp_path: Path, rows: int) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["loss.png"]
 
 
-def test_the_console_says_how_to_resume(tmp_path: Path) -> None:
+def test_console_prints_the_resume_command(tmp_path: Path) -> None:
     out = io.StringIO()
     progress = ConsoleProgress(Console(file=out, width=200))
     progress.on_start(start(tmp_path))
@@ -202,7 +202,7 @@ def test_the_console_says_how_to_resume(tmp_path: Path) -> None:
     assert f"gptkit train --resume {tmp_path}" in text.replace("\n", "")
 
 
-def test_the_bar_shows_loss_speed_and_step() -> None:
+def test_progress_bar_shows_loss_speed_and_step() -> None:
     out = io.StringIO()
     progress = ConsoleProgress(Console(file=out, width=150, force_terminal=True))
     progress.on_start(start(Path("runs/x"), step=3))
@@ -248,7 +248,7 @@ class Fixed(nn.Module):
         return SimpleNamespace(loss=targets_BT[targets_BT >= 0].float().mean() / 10)
 
 
-def test_every_token_counts_the_same() -> None:
+def test_tokens_have_equal_weight_in_the_validation_loss() -> None:
     def batches() -> Iterator[Batch]:
         yield torch.zeros(2, 2, dtype=torch.int64), torch.tensor([[10, 10], [10, -100]]), None
         yield torch.zeros(1, 1, dtype=torch.int64), torch.tensor([[30]]), None
@@ -271,7 +271,7 @@ def test_every_token_counts_the_same() -> None:
     assert combined([found, found]) == dataclasses.replace(found, tokens=8, text_nats=2 * found.text_nats, bytes=22)
 
 
-def test_nothing_to_validate_on_is_no_number() -> None:
+def test_validation_loss_without_data_is_none() -> None:
     assert evaluate(Fixed(), iter(()), device=torch.device("cpu"), precision=torch.float32) is None
 
 
@@ -287,7 +287,7 @@ def test_precision_follows_the_device(monkeypatch: pytest.MonkeyPatch, has_it: b
     assert precision.pick_precision("bf16", cpu) == torch.bfloat16
 
 
-def test_bf16_needs_instructions_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bf16_requires_cpu_support(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported", "_is_arm_sve_supported"):
         monkeypatch.setattr(torch.cpu, name, lambda: False, raising=False)
     assert not precision.has_bf16(torch.device("cpu"))
@@ -303,31 +303,31 @@ def test_bf16_computes_products_in_bf16_and_keeps_weights_in_fp32(make_trainer: 
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a card")
-def test_a_device_that_is_not_there_is_told() -> None:
+def test_missing_device_is_reported() -> None:
     with pytest.raises(TrainingError, match="does not find on this machine"):
         precision.pick_device("cuda")
 
 
-def test_seeds_differ_by_seed_purpose_and_step_and_stay() -> None:
+def test_derived_seeds_differ_by_seed_purpose_and_step() -> None:
     seeds = {derive(seed, purpose, step) for seed in (0, 1) for purpose in ("step", "sample") for step in range(50)}
     assert len(seeds) == 200
     assert all(0 <= seed < 2**63 for seed in seeds)
     assert derive(0, "step", 0) == 2070556943451723277
 
 
-def test_a_batch_that_cannot_be_cut_is_a_mistake_with_the_choices() -> None:
+def test_indivisible_batch_is_rejected_with_the_divisors() -> None:
     with pytest.raises(ValidationError, match=r"a batch of 6 has no 4 equal parts; possible: 1, 2, 3, 6") as caught:
         TrainingSpec(batch_size=6, grad_accumulation=4)
     assert caught.value.errors()[0]["loc"] == ("grad_accumulation",)
 
 
-def test_an_optimizers_own_mistakes_are_told_at_their_place() -> None:
+def test_errors_of_an_optimizer_are_located() -> None:
     with pytest.raises(ValidationError) as caught:
         TrainingSpec.model_validate({"optimizer": {"name": "sgd", "momentum": 0, "nesterov": True}})
     assert caught.value.errors()[0]["loc"] == ("optimizer", "nesterov")
 
 
-def test_a_table_replaces_no_other_file(tmp_path: Path) -> None:
+def test_csv_table_does_not_replace_other_files(tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_text("name,age\nAda,36\n")
     with pytest.raises(FileError, match=r"table\.csv is not a table of this tracker"):
         CSVSpec(file="table.csv").build().on_start(start(tmp_path))
@@ -335,7 +335,7 @@ def test_a_table_replaces_no_other_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("file", ["../table.csv", "/table.csv", "spec.yaml", "data/train.bin", "checkpoints/x.csv", "."])
-def test_a_table_lies_in_the_run_and_takes_none_of_its_names(file: str) -> None:
+def test_csv_table_is_in_the_run_and_uses_no_reserved_name(file: str) -> None:
     with pytest.raises(ValidationError, match=r"inside the run directory|reserved for files of the run"):
         CSVSpec(file=file)
     assert CSVSpec(file="tables/all.csv").files() == ("tables/all.csv",)
