@@ -33,6 +33,7 @@ __all__ = [
     "pair",
     "read_model",
     "renamed",
+    "write_config",
 ]
 
 _NESTED = "text_config"
@@ -125,16 +126,38 @@ def read_model(
     Raises:
         ExternalModelError: a key is not understood, or requires what gptkit does not support.
     """
-    config = ExternalConfig(data, place, HARMLESS | family.harmless)
+    config = ExternalConfig(data, place, HARMLESS | family.harmless, registry)
+    model = _described(family, config)
+    config.close()
     try:
-        model = family.model(config)
-        config.close()
         return validate_data(model, ModelSpec, registry)
     except SpecError as error:
         raise ExternalModelError(f"{place} describes a model that cannot be built:\n{error.message}") from None
+
+
+def write_config(family: FamilySpec, model: ModelSpec, registry: Registry | None = None) -> dict[str, Any]:
+    """Return the configuration of a model as an export has it: every key that the family reads is written.
+
+    `FamilySpec.config` may omit keys that have their default. The class that loads the export may have another default,
+    so the value that the family uses is written for each key that it reads and that is missing.
+
+    Raises:
+        ExternalModelError: the family does not understand what it has written.
+        LookupError, AttributeError, TypeError, ValueError: the family cannot express the model.
+    """
+    written = family.config(model)
+    config = ExternalConfig(written, f"family {family.name!r}", HARMLESS | family.harmless, registry)
+    _described(family, config)
+    return config.completed()
+
+
+def _described(family: FamilySpec, config: ExternalConfig) -> dict[str, Any]:
+    """Return the model that a configuration describes, as plain data."""
+    try:
+        return family.model(config)
     except _NOT_UNDERSTOOD as error:
         raise ExternalModelError(
-            f"{place} is not what family {family.name!r} has: {type(error).__name__}: {error}"
+            f"{config.place} is not what family {family.name!r} has: {type(error).__name__}: {error}"
         ) from None
 
 

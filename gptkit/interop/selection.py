@@ -12,7 +12,7 @@ from gptkit.core.registry import Registry, default_registry
 from gptkit.core.spec import Spec
 from gptkit.core.suggestions import did_you_mean
 from gptkit.files import validate_data
-from gptkit.interop.conversion import families, read_model
+from gptkit.interop.conversion import families, read_model, write_config
 from gptkit.interop.differences import differences
 from gptkit.kinds.family import FamilySpec
 from gptkit.kinds.format import FormatSpec
@@ -154,7 +154,7 @@ def choose_family(
     failed: dict[str, list[str]] = {}
     for name in order[:1] if only else order:
         try:
-            config = known[name].config(model)
+            config = write_config(known[name], model, registry)
             found = differences(model, read_model(known[name], config, f"family {name!r}", registry))
         except ExternalModelError as error:
             found = [error.message]

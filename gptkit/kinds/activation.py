@@ -15,9 +15,16 @@ __all__ = ["ActivationSpec"]
 
 
 class ActivationSpec(Component):
-    """Nonlinearity of a feed-forward: elementwise; the result has the input's shape and dtype."""
+    """Nonlinearity of a feed-forward: elementwise; the result has the input's shape and dtype.
+
+    Class variables:
+        external_names: names of the activation in configurations of external models (`hidden_act`), as transformers has
+            them for exactly this function with the fields' defaults. Each is read; the first is written. Without one, a
+            model with the activation cannot be exported.
+    """
 
     kind: ClassVar[str] = "activation"
+    external_names: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def build(self, context: BuildContext) -> nn.Module:

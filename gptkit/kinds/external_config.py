@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from gptkit.core.errors import ExternalModelError
 from gptkit.core.spec import describe
+
+if TYPE_CHECKING:
+    from gptkit.core.registry import Registry
 
 __all__ = ["HARMLESS", "ExternalConfig"]
 
@@ -49,12 +52,24 @@ class ExternalConfig:
         data: the mapping.
         place: its location, for messages.
         harmless: keys that may have any value.
+        registry: where components that values name are looked up; by default what is installed.
+
+    Attributes:
+        defaults: for each key that was read and is missing or null, the value that was used in its place.
     """
 
-    def __init__(self, data: Mapping[str, Any], place: str = "config.json", harmless: Collection[str] = HARMLESS) -> None:
+    def __init__(
+        self,
+        data: Mapping[str, Any],
+        place: str = "config.json",
+        harmless: Collection[str] = HARMLESS,
+        registry: Registry | None = None,
+    ) -> None:
         self.data = data
         self.place = place
         self.harmless = harmless
+        self.registry = registry
+        self.defaults: dict[str, Any] = {}
         self._read: set[str] = set()
         self._sections: dict[str, ExternalConfig] = {}
 
@@ -67,6 +82,8 @@ class ExternalConfig:
         found = self.data.get(key)
         if found is None and default is _REQUIRED:
             raise ExternalModelError(f"{self.place} has no {key!r}", hint="Get the model's files again, or add the key.")
+        if found is None and default is not None:
+            self.defaults.setdefault(key, default)
         return default if found is None else found
 
     def integer(self, key: str, default: int | None = _REQUIRED) -> int:
@@ -111,12 +128,15 @@ class ExternalConfig:
         """Return the mapping below a key, read and checked in the same way; empty where the key is missing."""
         if key not in self._sections:
             data = self._typed(key, {}, dict, "a mapping")
-            self._sections[key] = ExternalConfig(data, f"{self.place}: {key}", harmless)
+            self._sections[key] = ExternalConfig(data, f"{self.place}: {key}", harmless, self.registry)
         return self._sections[key]
 
     def only(self, key: str, *allowed: Any, why: str) -> None:
-        """Refuse any other value, with which the model would compute something that gptkit does not support."""
-        found = self.value(key)
+        """Refuse any other value, with which the model would compute something that gptkit does not support.
+
+        The first of the allowed values is what a missing key stands for.
+        """
+        found = self.value(key, allowed[0] if allowed else None)
         if found is not None and not any(found == value and type(found) is type(value) for value in allowed):
             self.refuse(key, why)
 
@@ -135,6 +155,15 @@ class ExternalConfig:
                     hint="Remove the one that the model was not trained with.",
                 )
 
+    def alias(self, *keys: str) -> str:
+        """Return the one of several names of a setting that is given, or else the first; each of them counts as read.
+
+        Raises:
+            ExternalModelError: two are given, with different values.
+        """
+        self.agree(*keys)
+        return next((key for key in keys if key in self), keys[0])
+
     def refuse(self, key: str, why: str) -> NoReturn:
         """Raise an error that names the key, its value and the reason.
 
@@ -142,6 +171,15 @@ class ExternalConfig:
             ExternalModelError: always.
         """
         raise ExternalModelError(f"{self.place}: {key} is {describe(self.data.get(key))}: {why}")
+
+    def completed(self) -> dict[str, Any]:
+        """Return the mapping with the value that was used for each key that was read and is missing.
+
+        A configuration that is written in this way leaves nothing to the defaults of the class that reads it.
+        """
+        sections = {key: section.completed() for key, section in self._sections.items()}
+        filled = {**self.data, **{key: value for key, value in self.defaults.items() if key not in sections}}
+        return {**filled, **{key: section for key, section in sections.items() if section}}
 
     def close(self) -> None:
         """Refuse keys that were not read.

@@ -97,6 +97,7 @@ class FamilySpec(Component):
         prefixes: prefixes of tensor names in files of larger models, and those that replace them. A multimodal model has the
             configuration of its language model below `text_config`, which alone is read, and its tensors under a prefix.
         ignored: patterns (regular expressions) of tensors without learned values: masks, frequency tables.
+        tiny: configurations of tiny models that the conformance kit checks: keys that replace or join the common sizes.
     """
 
     kind: ClassVar[str] = "family"
@@ -108,6 +109,7 @@ class FamilySpec(Component):
     rank: ClassVar[int] = 10
     harmless: ClassVar[frozenset[str]] = frozenset()
     ignored: ClassVar[tuple[str, ...]] = ()
+    tiny: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
 
     @abstractmethod
     def model(self, config: ExternalConfig) -> dict[str, Any]:
@@ -127,6 +129,14 @@ class FamilySpec(Component):
     def skipped(self, model: Any) -> Sequence[str]:
         """Return patterns of external tensors that are not read: `ignored`, and those that depend on the model's sizes."""
         return self.ignored
+
+    def reference(self) -> tuple[Any, Any] | None:
+        """Return the classes of the configuration and of the model by which the conformance kit judges the family.
+
+        None stands for those that transformers has for `model_type`. Classes of another package have the same interface
+        (`PreTrainedConfig` and `PreTrainedModel`), and are imported here: an ImportError skips the checks.
+        """
+        return None
 
     def gguf(self) -> Architecture | None:
         """Return the family's architecture in GGUF files; None where llama.cpp has none, or it is not described."""

@@ -1,96 +1,147 @@
-"""Checks of families of external models, with the model that a configuration of a few sizes gives."""
+"""Checks of families of external models, on tiny configurations that differ in every key that the family reads."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import cast
+from weakref import WeakKeyDictionary
 
 import torch
+from torch import Tensor
 
-from gptkit.core.errors import ExternalModelError, SpecError
-from gptkit.files import validate_data
-from gptkit.interop.conversion import pair
-from gptkit.kinds.external_config import ExternalConfig
+from gptkit.core.errors import ExternalModelError
+from gptkit.interop.conversion import Move, pair, read_model, write_config
+from gptkit.interop.differences import differences
 from gptkit.kinds.family import FamilySpec
 from gptkit.model.gpt import GPT
-from gptkit.model.spec import PARTS, ModelSpec
-from gptkit.testing.check import Checks, expect, skip
+from gptkit.model.spec import ModelSpec
+from gptkit.testing.check import Checks, ContractError, NotApplicableError, expect, skip
+from gptkit.testing.configurations import SIZES, Variant, base_config, variants
+from gptkit.testing.reference import known_to_reference
 from gptkit.testing.subject import Subject
 
-__all__ = ["checks"]
+__all__ = ["FamilyCase", "case_of", "checks", "named", "written"]
 
 checks = Checks()
 
-_WHOLE = ("context_length", "d_model", "n_layers", "vocab_size", "embedding", "final_norm", "head")
-_TINY = {
-    **dict.fromkeys(("hidden_size", "n_embd", "d_model"), 64),
-    **dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers"), 4),
-    **dict.fromkeys(("num_attention_heads", "n_head", "n_heads"), 4),
-    **dict.fromkeys(("intermediate_size", "n_inner", "ffn_dim"), 96),
-    **dict.fromkeys(("max_position_embeddings", "n_positions", "max_seq_len"), 64),
-    "vocab_size": 128,
-}
-"""Sizes under the names that most configurations use."""
+
+class FamilyCase:
+    """The configurations of tiny models on which a family is checked."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.family = cast("FamilySpec", subject.spec)
+        self.registry = subject.registry
+
+    @cached_property
+    def defaults(self) -> list[dict[str, object]]:
+        """The sizes alone, for each of the family's tiny configurations: every other key has its default."""
+        try:
+            return [base_config(self.family, SIZES, tiny, self.registry) for tiny in self.family.tiny]
+        except ExternalModelError as error:
+            skip(f"no tiny model; give the class variable `tiny` with keys of one: {error.message}")
+
+    @cached_property
+    def variants(self) -> list[Variant]:
+        """Configurations with each key changed in turn, and with all changed at once."""
+        try:
+            groups = [variants(self.family, tiny, self.registry, self._valid) for tiny in self.family.tiny]
+        except ExternalModelError as error:
+            skip(f"no tiny model; give the class variable `tiny` with keys of one: {error.message}")
+        return [variant for group in groups for variant in group]
+
+    @property
+    def few(self) -> list[Variant]:
+        """The first configuration of each group, and that with all keys changed."""
+        found = self.variants
+        return [each for each in found if not each.what or each is found[-1] or each.what.startswith("with ")]
+
+    def _valid(self, config: Mapping[str, object], model: ModelSpec) -> bool:
+        """Whether the reference class takes a configuration, and reads the same model from it."""
+        try:
+            data = known_to_reference(self.family, config)
+            return not differences(model, read_model(self.family, data, registry=self.registry))
+        except NotApplicableError:
+            return True
+        except (ContractError, ExternalModelError):
+            return False
 
 
-def _model(subject: Subject) -> ModelSpec:
-    """A tiny model of the family, whatever else it has by its own defaults."""
-    try:
-        return validate_data(_family(subject).model(ExternalConfig(_TINY)), ModelSpec)
-    except (ExternalModelError, SpecError) as error:
-        skip(f"a tiny model cannot be built from common sizes alone: {error.message}")
+_cases: WeakKeyDictionary[Subject, FamilyCase] = WeakKeyDictionary()
 
 
-def _family(subject: Subject) -> FamilySpec:
-    return cast("FamilySpec", subject.spec)
+def case_of(subject: Subject) -> FamilyCase:
+    """Return the configurations of a family, the same ones in every check."""
+    if subject not in _cases:
+        _cases[subject] = FamilyCase(subject)
+    return _cases[subject]
 
 
 @checks.add(
     "says-who-it-is", "A directory's config.json is matched to a family by these, and they are written into an export."
 )
 def says_who_it_is(subject: Subject) -> None:
-    family = _family(subject)
     for fact in ("model_type", "architecture"):
-        value = getattr(family, fact, None)
+        value = getattr(subject.spec, fact, None)
         expect(isinstance(value, str) and value, f"{fact} is {value!r}; the text in config.json belongs there")
 
 
 @checks.add("config-comes-back", "An export is made only if the configuration that it writes reads back as the same model.")
 def config_comes_back(subject: Subject) -> None:
-    family, model = _family(subject), _model(subject)
-    config = family.config(model)
-    again = validate_data(family.model(ExternalConfig(config)), ModelSpec)
-    # The components are compared layer by layer, since a pattern can be written in several ways.
-    fields = [name for name in _WHOLE if getattr(again, name) != getattr(model, name)]
-    pairs = zip(*_layers(again, model), strict=True)
-    fields += [f"layer {index}" for index, pair in enumerate(pairs) if pair[0] != pair[1]]
-    expect(not fields, f"written and read back, {', '.join(fields)} of the model is another: {config}")
-
-
-def _layers(*models: ModelSpec) -> list[list[list[object]]]:
-    return [[[getattr(layer, part) for part in PARTS] for layer in model.layer_specs()] for model in models]
+    case = case_of(subject)
+    for variant in case.variants:
+        config = written(case, variant)
+        if config is None:
+            continue
+        again = read_model(case.family, config, registry=case.registry)
+        found = differences(variant.model, again)
+        expect(not found, f"{named(variant)}, written and read back, is another model: {'; '.join(found[:3])}")
 
 
 @checks.add("rules-cover-every-tensor", "A tensor without a rule is neither read nor written, so the model is another.")
 def rules_cover_every_tensor(subject: Subject) -> None:
-    family, model = _family(subject), _model(subject)
-    rules = family.rules(model)
-    for name in GPT(model, device="meta").state_dict():
-        expect(any(rule.match(name) is not None for rule in rules), f"no rule is about the tensor {name!r}")
+    case = case_of(subject)
+    for variant in case.few:
+        rules = case.family.rules(variant.model)
+        for name in GPT(variant.model, device="meta").state_dict():
+            expect(any(rule.match(name) is not None for rule in rules), f"{named(variant)}: no rule is about {name!r}")
 
 
-@checks.add("layouts-are-inverse", "An export writes what `split` gives, so `join` must restore the native tensor from it.")
+@checks.add("layouts-are-inverse", "`join` reads what `split` wrote and the reverse; else imports or exports are wrong.")
 def layouts_are_inverse(subject: Subject) -> None:
-    model = GPT(_model(subject), device="meta")
+    case = case_of(subject)
+    generator = torch.Generator().manual_seed(0)
+    for variant in case.few:
+        try:
+            moves = pair(case.family, GPT(variant.model, device="meta"))
+        except ExternalModelError as error:
+            skip(f"not every tensor has a rule: {error.message}")
+        for move in moves:
+            native = torch.randn(move.like.shape, generator=generator)
+            parts = move.split(native)
+            expect(len(parts) == len(move.external), f"the layout of {move.native!r} splits it into {len(parts)} tensors")
+            total = sum(part.numel() for part in parts)
+            expect(total == native.numel(), f"the layout of {move.native!r} splits {native.numel()} elements into {total}")
+            _same(move, "split and joined again", [move.join([part.contiguous() for part in parts])], [native])
+            external = [torch.randn(part.shape, generator=generator) for part in parts]
+            _same(move, "joined and split again", move.split(move.join(external).contiguous()), external)
+
+
+def written(case: FamilyCase, variant: Variant) -> dict[str, object] | None:
+    """Return the configuration that is written for a variant; None where the family cannot write it, and says so."""
     try:
-        moves = pair(_family(subject), model)
-    except ExternalModelError as error:
-        skip(f"not every tensor has a rule: {error.message}")
-    for move in moves:
-        native = torch.arange(move.like.numel(), dtype=torch.int64).view(move.like.shape)
-        parts = move.split(native)
-        expect(len(parts) == len(move.external), f"the layout of {move.native!r} splits it into {len(parts)} tensors")
-        total = sum(part.numel() for part in parts)
-        expect(total == native.numel(), f"the layout of {move.native!r} splits {native.numel()} elements into {total}")
-        joined = move.join([part.contiguous() for part in parts])
-        expect(joined.shape == native.shape, f"split and joined again, {move.native!r} has the shape {list(joined.shape)}")
-        expect(torch.equal(joined, native), f"split and joined again, {move.native!r} has its elements in another order")
+        return write_config(case.family, variant.model, case.registry)
+    except (ExternalModelError, LookupError, AttributeError, TypeError, ValueError) as error:
+        expect(variant.what, f"the configuration of the tiny model cannot be written: {type(error).__name__}: {error}")
+        return None
+
+
+def _same(move: Move, how: str, found: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
+    for one, other in zip(found, expected, strict=True):
+        expect(one.shape == other.shape, f"{how}, {move.native!r} has the shape {list(one.shape)}, not {list(other.shape)}")
+        expect(torch.equal(one, other), f"{how}, {move.native!r} has its elements in another order")
+
+
+def named(variant: Variant) -> str:
+    """Return how a message names a configuration."""
+    return f"the configuration {variant.what}" if variant.what else "the tiny configuration"

@@ -16,6 +16,7 @@ from gptkit.testing import (
     data,
     ends,
     family,
+    family_reference,
     formats,
     initial,
     initialization,
@@ -55,7 +56,7 @@ _KINDS: Mapping[str, tuple[Checks, ...]] = {
     "schedule": (training.schedule_checks,),
     "callback": (callback.checks,),
     "tracker": (training.tracker_checks,),
-    "family": (family.checks,),
+    "family": (family.checks, family_reference.checks),
     "format": (formats.checks,),
 }
 

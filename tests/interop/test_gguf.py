@@ -78,7 +78,7 @@ def test_f16_rejects_values_out_of_range(tmp_path: Path) -> None:
         ({"feedforward": {"name": "mlp"}}, "family|express"),
         ({"feedforward": {"name": "gated", "d_hidden": 96, "activation": "gelu"}}, "activation is gelu, and would be silu"),
         ({"attention": {**GROUPED, "window": 16}}, "window"),
-        ({"position": {"name": "rotary", "fraction": 0.5}}, "fraction is 0.5, and would be 1.0"),
+        ({"position": {"name": "rotary", "fraction": 0.5}}, "partial_rotary_factor is the number 0.5"),
         (
             {"position": {"name": "rotary", "scaling": {"name": "yarn", "factor": 4, "original_context_length": 16}}},
             "attention_factor",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -35,6 +35,7 @@ class IdentitySpec(ActivationSpec):
     """
 
     name: Literal["identity"] = "identity"
+    external_names: ClassVar[tuple[str, ...]] = ("linear",)
 
     def build(self, context: BuildContext) -> nn.Module:
         from torch import nn
@@ -50,6 +51,7 @@ class ReluSpec(ActivationSpec):
     """
 
     name: Literal["relu"] = "relu"
+    external_names: ClassVar[tuple[str, ...]] = ("relu",)
 
     def build(self, context: BuildContext) -> nn.Module:
         from torch import nn
@@ -65,6 +67,7 @@ class LeakyReluSpec(ActivationSpec):
     """
 
     name: Literal["leaky-relu"] = "leaky-relu"
+    external_names: ClassVar[tuple[str, ...]] = ("leaky_relu",)
     slope: float = Field(0.01, description="The slope below zero.", ge=0)
 
     def build(self, context: BuildContext) -> nn.Module:
@@ -84,6 +87,7 @@ class ReluSquaredSpec(ActivationSpec):
     """
 
     name: Literal["relu-squared"] = "relu-squared"
+    external_names: ClassVar[tuple[str, ...]] = ("relu2",)
 
     def build(self, context: BuildContext) -> nn.Module:
         from gptkit.components.activation.modules.elementwise import ReluSquared
@@ -102,6 +106,7 @@ class GeluSpec(ActivationSpec):
     """
 
     name: Literal["gelu"] = "gelu"
+    external_names: ClassVar[tuple[str, ...]] = ("gelu",)
 
     def build(self, context: BuildContext) -> nn.Module:
         from torch import nn
@@ -120,6 +125,7 @@ class GeluTanhSpec(ActivationSpec):
     """
 
     name: Literal["gelu-tanh"] = "gelu-tanh"
+    external_names: ClassVar[tuple[str, ...]] = ("gelu_pytorch_tanh", "gelu_new", "gelu_fast")
 
     def build(self, context: BuildContext) -> nn.Module:
         from torch import nn
@@ -138,6 +144,7 @@ class QuickGeluSpec(ActivationSpec):
     """
 
     name: Literal["quick-gelu"] = "quick-gelu"
+    external_names: ClassVar[tuple[str, ...]] = ("quick_gelu",)
     alpha: float = Field(1.702, description="Factor of the sigmoid's argument.")
 
     def build(self, context: BuildContext) -> nn.Module:
@@ -157,6 +164,7 @@ class SiluSpec(ActivationSpec):
     """
 
     name: Literal["silu"] = "silu"
+    external_names: ClassVar[tuple[str, ...]] = ("silu", "swish")
 
     def build(self, context: BuildContext) -> nn.Module:
         from torch import nn
@@ -172,6 +180,7 @@ class SigmoidSpec(ActivationSpec):
     """
 
     name: Literal["sigmoid"] = "sigmoid"
+    external_names: ClassVar[tuple[str, ...]] = ("sigmoid",)
 
     def build(self, context: BuildContext) -> nn.Module:
         from torch import nn
@@ -187,6 +196,7 @@ class TanhSpec(ActivationSpec):
     """
 
     name: Literal["tanh"] = "tanh"
+    external_names: ClassVar[tuple[str, ...]] = ("tanh",)
 
     def build(self, context: BuildContext) -> nn.Module:
         from torch import nn

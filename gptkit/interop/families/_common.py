@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
+from gptkit.core.errors import ExternalModelError
+from gptkit.core.registry import Registry, default_registry
 from gptkit.kinds.external_config import ExternalConfig
 
 __all__ = [
@@ -18,22 +20,6 @@ __all__ = [
     "write_windows",
 ]
 
-_ACTIVATIONS = {
-    "gelu": "gelu",
-    "gelu_new": "gelu-tanh",
-    "gelu_pytorch_tanh": "gelu-tanh",
-    "gelu_fast": "gelu-tanh",
-    "linear": "identity",
-    "quick_gelu": "quick-gelu",
-    "relu": "relu",
-    "relu2": "relu-squared",
-    "sigmoid": "sigmoid",
-    "silu": "silu",
-    "swish": "silu",
-    "tanh": "tanh",
-}
-_NAMES = {"gelu-tanh": "gelu_pytorch_tanh", "identity": "linear", "quick-gelu": "quick_gelu", "relu-squared": "relu2"}
-
 
 def keys(text: str) -> frozenset[str]:
     """The words of a text."""
@@ -41,17 +27,38 @@ def keys(text: str) -> frozenset[str]:
 
 
 def read_activation(config: ExternalConfig, key: str, default: str) -> str:
-    """The activation that a key names."""
+    """Return the name of the activation that a key names (`ActivationSpec.external_names`)."""
     found = config.text(key, default)
-    if found not in _ACTIVATIONS:
-        config.refuse(key, f"gptkit supports {', '.join(sorted(_ACTIVATIONS))}")
-    return _ACTIVATIONS[found]
+    known = _activations(config.registry)
+    if found not in known:
+        config.refuse(key, f"no installed activation has that name; known are {', '.join(sorted(known))}")
+    if len(known[found]) > 1:
+        config.refuse(key, f"several activations have that name: {', '.join(known[found])}")
+    return known[found][0]
 
 
 def write_activation(activation: Any) -> str:
-    """What transformers calls an activation."""
-    name: str = activation.name
-    return _NAMES.get(name, name)
+    """Return the name that transformers has for an activation.
+
+    Raises:
+        ExternalModelError: it has none.
+    """
+    if not activation.external_names:
+        raise ExternalModelError(
+            f"the activation {activation.name!r} has no name in configurations of external models",
+            hint="Choose another activation, or declare `external_names` in its class.",
+        )
+    name: str = activation.external_names[0]
+    return name
+
+
+def _activations(registry: Registry | None) -> dict[str, list[str]]:
+    """Return the names of registered activations by their external names."""
+    known: dict[str, list[str]] = {}
+    for name, entry in (registry or default_registry()).entries("activation").items():
+        for external in cast("Any", entry.cls).external_names:
+            known.setdefault(external, []).append(name)
+    return known
 
 
 def pattern(layers: Sequence[dict[str, Any]]) -> list[dict[str, Any]] | None:

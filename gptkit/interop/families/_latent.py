@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from gptkit.interop.families._experts import INERT, dense, expert_rules, first_dense, first_of, sparse, write_experts
@@ -19,6 +19,24 @@ class LatentDecoder(Decoder):
 
     harmless: ClassVar[frozenset[str]] = (
         Decoder.harmless | INERT | {"head_dim", "num_key_value_heads", "num_nextn_predict_layers", "qk_head_dim"}
+    )
+
+    tiny: ClassVar[tuple[Mapping[str, Any], ...]] = (
+        {
+            "num_key_value_heads": 4,
+            "moe_intermediate_size": 24,
+            "n_routed_experts": 8,
+            "n_shared_experts": 1,
+            "num_experts_per_tok": 3,
+            "first_k_dense_replace": 1,
+            "n_group": 4,
+            "topk_group": 2,
+            "q_lora_rank": 20,
+            "kv_lora_rank": 12,
+            "qk_rope_head_dim": 8,
+            "qk_nope_head_dim": 10,
+            "v_head_dim": 6,
+        },
     )
 
     def read_router(self, config: ExternalConfig) -> dict[str, Any]:
@@ -43,7 +61,7 @@ class LatentDecoder(Decoder):
     def _sharpening(self, config: ExternalConfig) -> float:
         """What yarn multiplies queries and keys by."""
         section = config.section("rope_parameters" if "rope_parameters" in config else "rope_scaling")
-        if section.text("rope_type", section.text("type", "default")) == "default":
+        if section.text("type" if "type" in section and "rope_type" not in section else "rope_type", "default") == "default":
             return 1.0
         factor, weight = section.number("factor", 1.0), section.number("mscale_all_dim", 0.0)
         return 0.1 * weight * math.log(factor) + 1 if weight and factor > 1 else 1.0
@@ -90,9 +108,10 @@ class LatentDecoder(Decoder):
             sharpening, factor = math.sqrt(layer.attention.scale / plain), layer.position.scaling.factor
             weight = (sharpening - 1) / (0.1 * math.log(factor)) if factor > 1 else 0.0
             if abs(weight) > 1e-9:
-                amplitude = found["rope_scaling"].pop("attention_factor", None) or 0.1 * math.log(factor) + 1
-                both = (amplitude * sharpening - 1) / (0.1 * math.log(factor))
-                found["rope_scaling"] |= {"mscale": round(both, 6), "mscale_all_dim": round(weight, 6)}
+                found["rope_scaling"]["mscale_all_dim"] = round(weight, 6)
+                if layer.position.scaling.name == "yarn":
+                    amplitude = found["rope_scaling"].pop("attention_factor", None) or 0.1 * math.log(factor) + 1
+                    found["rope_scaling"]["mscale"] = round((amplitude * sharpening - 1) / (0.1 * math.log(factor)), 6)
         return found
 
     def skipped(self, model: Any) -> Sequence[str]:

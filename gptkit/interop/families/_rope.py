@@ -13,7 +13,7 @@ _SCALINGS = ("default", "linear", "dynamic", "llama3", "yarn", "longrope")
 
 
 def read_rope(
-    config: ExternalConfig, *, base: float = 10000.0, fraction: float = 1.0, fraction_key: str = ""
+    config: ExternalConfig, *, base: float = 10000.0, fraction: float = 1.0, fraction_key: str = "", partial: bool = True
 ) -> dict[str, Any]:
     """The `rotary` position that a configuration asks for.
 
@@ -23,6 +23,7 @@ def read_rope(
         base: where the configuration names none.
         fraction: where the configuration names none.
         fraction_key: another name of `partial_rotary_factor`.
+        partial: whether the family rotates a part of each head; else `partial_rotary_factor` is refused.
     """
     base = config.number("rope_theta", base)
     fraction = config.number("partial_rotary_factor", fraction)
@@ -31,7 +32,15 @@ def read_rope(
         fraction = config.number(fraction_key, fraction)
     config.value("rope_parameters")
     section = config.section("rope_scaling" if config.value("rope_scaling") else "rope_parameters")
+    if not partial:
+        for each in (config, section):
+            _whole_heads(each)
     return read_rotary(section, config, base, fraction)
+
+
+def _whole_heads(section: ExternalConfig) -> None:
+    """Refuse rotary positions on a part of each head, where transformers rotates whole heads whatever the key says."""
+    section.only("partial_rotary_factor", 1.0, 1, why="transformers rotates whole heads in this family")
 
 
 def read_rotary(section: ExternalConfig, config: ExternalConfig, base: float, fraction: float = 1.0) -> dict[str, Any]:
@@ -83,6 +92,8 @@ def read_two(config: ExternalConfig, base: float, local_base: float) -> tuple[di
         config.refuse(
             "rope_scaling", "rope_parameters scales the layers with full attention otherwise; remove one of the two"
         )
+    for each in (section, nested.section("sliding_attention")):
+        _whole_heads(each)
     full = read_rotary(section, config, config.number("rope_theta", base))
     local = read_rotary(nested.section("sliding_attention"), config, config.number("rope_local_base_freq", local_base))
     return full, {"scaling": None, **local}
@@ -123,10 +134,14 @@ def _yarn(section: ExternalConfig, config: ExternalConfig, longest: int) -> dict
 
 
 def write_rope(position: Any) -> dict[str, Any]:
-    """The keys of a `rotary` position, in the words that old and new versions of transformers read."""
+    """Return the keys of a `rotary` position that old and new versions of transformers read."""
     rotary = write_rotary(position)
-    written: dict[str, Any] = {key: rotary.pop(key) for key in ("rope_theta", "partial_rotary_factor") if key in rotary}
-    return {**written, "rope_scaling": rotary if rotary["rope_type"] != "default" else None}
+    if rotary["rope_type"] == "default":
+        # A null `rope_scaling` stands for the class's own default in new versions, which may be a scaling.
+        flat: dict[str, Any] = {key: rotary[key] for key in ("rope_theta", "partial_rotary_factor") if key in rotary}
+        return {**flat, "rope_scaling": None, "rope_parameters": rotary}
+    flat = {key: rotary.pop(key) for key in ("rope_theta", "partial_rotary_factor") if key in rotary}
+    return {**flat, "rope_scaling": rotary}
 
 
 def write_rotary(position: Any) -> dict[str, Any]:

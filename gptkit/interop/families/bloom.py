@@ -26,20 +26,18 @@ class BloomFamily(FamilySpec):
 
     def model(self, config: ExternalConfig) -> dict[str, Any]:
         config.only("apply_residual_connection_post_layernorm", False, why="the shortcut is taken before the norm here")
-        for pair in (("hidden_size", "n_embed"), ("n_layer", "num_hidden_layers"), ("n_head", "num_attention_heads")):
-            config.agree(*pair)
         norm = {"name": "layer", "eps": config.number("layer_norm_epsilon", 1e-5)}
         return {
             # ALiBi has no limit; this is the length in training.
             "context_length": config.integer("seq_length", 2048),
-            "d_model": config.integer("hidden_size", config.integer("n_embed", 64)),
-            "n_layers": config.layers("n_layer", config.integer("num_hidden_layers", 2)),
+            "d_model": config.integer(config.alias("hidden_size", "n_embed"), 64),
+            "n_layers": config.layers(config.alias("n_layer", "num_hidden_layers"), 2),
             "vocab_size": config.integer("vocab_size"),
             "embedding": {"name": "token", "norm": norm},
             "position": "alibi",
             "attention": {
                 "name": "multi-head",
-                "n_heads": config.integer("n_head", config.integer("num_attention_heads", 8)),
+                "n_heads": config.integer(config.alias("n_head", "num_attention_heads"), 8),
                 "qkv_bias": True,
                 "output_bias": True,
             },

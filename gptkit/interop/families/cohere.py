@@ -39,6 +39,4 @@ class CohereFamily(Decoder):
 
     def config(self, model: Any) -> dict[str, Any]:
         normed = model.layer_specs()[0].attention.qk_norm is not None
-        found = {**super().config(model), "logit_scale": model.head.scale, "use_qk_norm": normed}
-        del found["head_dim"]
-        return found
+        return {**super().config(model), "logit_scale": model.head.scale, "use_qk_norm": normed}

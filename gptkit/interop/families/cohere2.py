@@ -32,8 +32,7 @@ class Cohere2Family(CohereFamily):
 
     def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
         window = config.nullable("sliding_window", 4096)
-        config.agree("sliding_window_pattern", "layer_switch")
-        n = config.integer("sliding_window_pattern", config.integer("layer_switch", 4))
+        n = config.integer(config.alias("sliding_window_pattern", "layer_switch"), 4)
         slides = read_windows(config, n_layers, all_but_every(n, n_layers))
         return [{"attention": {"window": window}} if each else {"position": "none"} for each in slides]
 

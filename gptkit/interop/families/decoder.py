@@ -25,15 +25,27 @@ class Decoder(FamilySpec):
     )
     ignored: ClassVar[tuple[str, ...]] = (r".*\.rotary_emb\.inv_freq",)
     tied: ClassVar[bool] = False
+    """`tie_word_embeddings` where the configuration has none."""
     eps: ClassVar[tuple[str, float]] = ("rms_norm_eps", 1e-6)
+    """Key of the norms' epsilon, and its default."""
     activation: ClassVar[tuple[str, str]] = ("hidden_act", "silu")
+    """Key of the activation, and its default."""
     inner: ClassVar[str] = "mlp"
-    """What the feed-forward is called in a layer."""
+    """Name of the feed-forward in a layer."""
     width: ClassVar[str] = "intermediate_size"
+    """Key of the feed-forward's width."""
     base: ClassVar[float] = 10000.0
+    """`rope_theta` where the configuration has none."""
     fraction: ClassVar[float] = 1.0
+    """`partial_rotary_factor` where the configuration has none."""
+    partial: ClassVar[bool] = False
+    """Whether `partial_rotary_factor` applies in a family that rotates whole heads by default."""
+    d_head: ClassVar[int | None] = None
+    """`head_dim` where the configuration has none; None for the width divided by the number of heads."""
     attention_biases: ClassVar[bool] = True
     """Whether `attention_bias` applies to all four projections."""
+    feedforward_biases: ClassVar[bool] = False
+    """Whether `mlp_bias` applies to the projections of the feed-forward."""
 
     def model(self, config: ExternalConfig) -> dict[str, Any]:
         n_layers = config.layers("num_hidden_layers")
@@ -56,7 +68,7 @@ class Decoder(FamilySpec):
         return {"name": "token"}
 
     def read_position(self, config: ExternalConfig) -> dict[str, Any]:
-        return read_rope(config, base=self.base, fraction=self.fraction)
+        return read_rope(config, base=self.base, fraction=self.fraction, partial=self.partial or self.fraction != 1)
 
     def read_attention(self, config: ExternalConfig) -> dict[str, Any]:
         n_heads = config.integer("num_attention_heads")
@@ -65,7 +77,7 @@ class Decoder(FamilySpec):
             "name": "grouped-query",
             "n_heads": n_heads,
             "n_kv_heads": config.integer("num_key_value_heads", n_heads),
-            "d_head": config.integer("head_dim", config.integer("hidden_size") // max(1, n_heads)),
+            "d_head": config.integer("head_dim", self.d_head or config.integer("hidden_size") // max(1, n_heads)),
             "qkv_bias": bias,
             "output_bias": bias,
         }
@@ -74,11 +86,13 @@ class Decoder(FamilySpec):
         return {"name": "rms", "eps": config.number(*self.eps)}
 
     def read_feedforward(self, config: ExternalConfig) -> dict[str, Any]:
+        if not self.feedforward_biases:
+            config.only("mlp_bias", False, why="the family has no such biases")
         return {
             "name": "gated",
             "d_hidden": config.integer(self.width, 4 * config.integer("hidden_size")),
             "activation": read_activation(config, *self.activation),
-            "bias": config.flag("mlp_bias", False),
+            "bias": self.feedforward_biases and config.flag("mlp_bias", False),
         }
 
     def read_block(self, config: ExternalConfig) -> dict[str, Any]:
@@ -122,7 +136,7 @@ class Decoder(FamilySpec):
         return {
             self.width: feedforward.d_hidden,
             self.activation[0]: write_activation(feedforward.activation),
-            **({"mlp_bias": True} if feedforward.bias else {}),
+            **({"mlp_bias": feedforward.bias} if self.feedforward_biases else {}),
         }
 
     def rules(self, model: Any) -> list[Rule]:

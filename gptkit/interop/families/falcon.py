@@ -45,7 +45,9 @@ class FalconFamily(Decoder):
 
     def read_block(self, config: ExternalConfig) -> dict[str, Any]:
         norms = config.integer("num_ln_in_parallel_attn", 2)
-        parallel = config.flag("parallel_attn", True) or self._new(config)
+        parallel = config.flag("parallel_attn", True)
+        if self._new(config) and not parallel:
+            config.refuse("parallel_attn", "transformers computes nothing else with new_decoder_architecture")
         return {"name": "parallel", "norms": norms if self._new(config) else 1} if parallel else {"name": "pre-norm"}
 
     def _new(self, config: ExternalConfig) -> bool:
@@ -58,9 +60,6 @@ class FalconFamily(Decoder):
         found |= {"multi_query": attention.kv_heads == 1, "alibi": layers[0].position.name == "alibi"}
         new = parallel and (norms == 2 or attention.kv_heads not in (1, attention.n_heads))
         return {**found, "parallel_attn": parallel, "new_decoder_architecture": new, "num_ln_in_parallel_attn": norms}
-
-    def config(self, model: Any) -> dict[str, Any]:
-        return {key: value for key, value in super().config(model).items() if key != "mlp_bias"}
 
     def rules(self, model: Any) -> list[Rule]:
         layer, block = "transformer.h.*", model.layer_specs()[0].block.model_dump()

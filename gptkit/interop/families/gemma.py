@@ -17,6 +17,7 @@ class GemmaFamily(Decoder):
     model_type: ClassVar[str] = "gemma"
     architecture: ClassVar[str] = "GemmaForCausalLM"
     tied: ClassVar[bool] = True
+    d_head: ClassVar[int | None] = 256
     activation: ClassVar[tuple[str, str]] = ("hidden_act", "gelu_pytorch_tanh")
 
     def model(self, config: ExternalConfig) -> dict[str, Any]:
@@ -25,9 +26,6 @@ class GemmaFamily(Decoder):
 
     def read_embedding(self, config: ExternalConfig) -> dict[str, Any]:
         return {"name": "token", "scale": "sqrt"}
-
-    def read_attention(self, config: ExternalConfig) -> dict[str, Any]:
-        return {**super().read_attention(config), "d_head": config.integer("head_dim", 256)}
 
     def read_norm(self, config: ExternalConfig) -> dict[str, Any]:
         return {**super().read_norm(config), "offset": 1, "cast": "after"}

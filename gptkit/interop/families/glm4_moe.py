@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families._experts import INERT, dense, expert_rules, first_dense, first_of, sparse, write_experts
@@ -22,6 +22,9 @@ class Glm4MoeFamily(Decoder):
     harmless: ClassVar[frozenset[str]] = Decoder.harmless | INERT | {"num_nextn_predict_layers"}
     eps: ClassVar[tuple[str, float]] = ("rms_norm_eps", 1e-5)
     fraction: ClassVar[float] = 0.5
+    tiny: ClassVar[tuple[Mapping[str, Any], ...]] = (
+        {"moe_intermediate_size": 24, "n_routed_experts": 4, "num_experts_per_tok": 2},
+    )
 
     def read_attention(self, config: ExternalConfig) -> dict[str, Any]:
         norm = self.read_norm(config) if config.flag("use_qk_norm", False) else None

@@ -25,9 +25,8 @@ class GPTNeoXFamily(Decoder):
     activation: ClassVar[tuple[str, str]] = ("hidden_act", "gelu")
 
     def read_position(self, config: ExternalConfig) -> dict[str, Any]:
-        config.agree("rotary_emb_base", "rope_theta")
-        config.agree("rotary_pct", "partial_rotary_factor")
-        base, fraction = config.number("rotary_emb_base", 10000.0), config.number("rotary_pct", 0.25)
+        base = config.number(config.alias("rotary_emb_base", "rope_theta"), 10000.0)
+        fraction = config.number(config.alias("rotary_pct", "partial_rotary_factor"), 0.25)
         return read_rope(config, base=base, fraction=fraction)
 
     def read_attention(self, config: ExternalConfig) -> dict[str, Any]:
@@ -47,7 +46,7 @@ class GPTNeoXFamily(Decoder):
 
     def config(self, model: Any) -> dict[str, Any]:
         found = {**super().config(model), "use_parallel_residual": model.block.name == "parallel"}
-        for key in ("num_key_value_heads", "head_dim", "mlp_bias"):
+        for key in ("num_key_value_heads", "head_dim"):
             found.pop(key, None)
         return {**found, "rotary_pct": found.pop("partial_rotary_factor", 1.0), "rotary_emb_base": found.pop("rope_theta")}
 

@@ -7,12 +7,17 @@ from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families._common import all_but_every, read_windows, write_windows
 from gptkit.interop.families._experts import INERT, first_of, sparse, write_experts
+from gptkit.interop.families._rope import read_rotary
 from gptkit.interop.families.decoder import Decoder
 from gptkit.interop.layouts import ALTERNATING, TRANSPOSED, TRANSPOSED_ALTERNATING, Stack
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
 
 __all__ = ["GptOssFamily"]
+
+
+YARN = {"rope_type": "yarn", "factor": 32.0, "original_max_position_embeddings": 4096, "truncate": False}
+"""The scaling of a configuration that says nothing of positions, as in transformers."""
 
 
 class GptOssFamily(Decoder):
@@ -24,34 +29,31 @@ class GptOssFamily(Decoder):
     harmless: ClassVar[frozenset[str]] = Decoder.harmless | INERT | {"experts_per_token", "initial_context_length"}
     eps: ClassVar[tuple[str, float]] = ("rms_norm_eps", 1e-5)
     base: ClassVar[float] = 150000.0
+    d_head: ClassVar[int | None] = 64
+
+    def read_position(self, config: ExternalConfig) -> dict[str, Any]:
+        if config.value("rope_scaling") or config.value("rope_parameters"):
+            return super().read_position(config)
+        return read_rotary(ExternalConfig(YARN), config, config.number("rope_theta", self.base))
 
     def read_norm(self, config: ExternalConfig) -> dict[str, Any]:
         return {**super().read_norm(config), "cast": "after"}
 
     def read_attention(self, config: ExternalConfig) -> dict[str, Any]:
-        bias, d_head = config.flag("attention_bias", True), config.integer("head_dim", 64)
-        more = {"d_head": d_head, "sinks": True, "qkv_bias": bias, "output_bias": bias}
-        return {**super().read_attention(config), **more}
+        bias = config.flag("attention_bias", True)
+        return {**super().read_attention(config), "sinks": True, "qkv_bias": bias, "output_bias": bias}
 
     def read_feedforward(self, config: ExternalConfig) -> dict[str, Any]:
         config.value("hidden_act")  # it says `silu`; the experts have their own
-        expert = {
-            "name": "gated",
-            "d_hidden": config.integer("intermediate_size"),
-            "activation": {"name": "quick-gelu", "alpha": config.number("swiglu_alpha", 1.702)},
-            "bias": True,
-            "clamp": config.number("swiglu_limit", 7.0),
-            "up_offset": 1.0,
-        }
+        activation = {"name": "quick-gelu", "alpha": config.number("swiglu_alpha", 1.702)}
+        expert = {"name": "gated", "d_hidden": config.integer("intermediate_size"), "activation": activation}
+        expert |= {"bias": True, "clamp": config.number("swiglu_limit", 7.0), "up_offset": 1.0}
         router = {"name": "top-k-softmax", "k": config.integer("num_experts_per_tok", 4), "bias": True}
         return sparse(config.integer("num_local_experts", 128), router, expert)
 
     def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
-        window = config.nullable("sliding_window", 128)
-        return [
-            {"attention": {"window": window}} if each else {}
-            for each in read_windows(config, n_layers, all_but_every(2, n_layers))
-        ]
+        slide = {"attention": {"window": config.nullable("sliding_window", 128)}}
+        return [slide if each else {} for each in read_windows(config, n_layers, all_but_every(2, n_layers))]
 
     def write_feedforward(self, layers: Sequence[Any]) -> dict[str, Any]:
         expert = first_of(layers, "experts").expert

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families.gpt2 import GPT2Family
@@ -19,6 +20,7 @@ class GPTJFamily(GPT2Family):
     model_type: ClassVar[str] = "gptj"
     architecture: ClassVar[str] = "GPTJForCausalLM"
     rank: ClassVar[int] = 10
+    tiny: ClassVar[tuple[Mapping[str, Any], ...]] = ({"rotary_dim": 8},)
     harmless: ClassVar[frozenset[str]] = GPT2Family.harmless | {"rotary", "gradient_checkpointing"}
 
     def model(self, config: ExternalConfig) -> dict[str, Any]:

@@ -16,6 +16,7 @@ class GraniteFamily(Decoder):
     name: Literal["granite"] = "granite"
     model_type: ClassVar[str] = "granite"
     architecture: ClassVar[str] = "GraniteForCausalLM"
+    feedforward_biases: ClassVar[bool] = True
 
     def read_embedding(self, config: ExternalConfig) -> dict[str, Any]:
         return {"name": "token", "scale": config.number("embedding_multiplier", 1.0)}
@@ -31,10 +32,8 @@ class GraniteFamily(Decoder):
 
     def config(self, model: Any) -> dict[str, Any]:
         layer = model.layer_specs()[0]
-        found = super().config(model)
-        del found["head_dim"]
         return {
-            **found,
+            **super().config(model),
             "embedding_multiplier": model.embedding.scale or 1.0,
             "attention_multiplier": layer.attention.scale or layer.attention.d_head**-0.5,
             "residual_multiplier": layer.block.residual_scale,

@@ -19,6 +19,7 @@ class GraniteMoeFamily(GraniteFamily):
     name: Literal["granitemoe"] = "granitemoe"  # type: ignore[assignment]
     model_type: ClassVar[str] = "granitemoe"
     architecture: ClassVar[str] = "GraniteMoeForCausalLM"
+    feedforward_biases: ClassVar[bool] = False
     harmless: ClassVar[frozenset[str]] = GraniteFamily.harmless | INERT
 
     def read_feedforward(self, config: ExternalConfig) -> dict[str, Any]:

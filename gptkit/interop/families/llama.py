@@ -20,6 +20,7 @@ class LlamaFamily(Decoder):
     model_type: ClassVar[str] = "llama"
     architecture: ClassVar[str] = "LlamaForCausalLM"
     rank: ClassVar[int] = 0
+    feedforward_biases: ClassVar[bool] = True
 
     def gguf(self) -> Architecture:
         return Architecture("llama", "llama", DECODER, _read, write_decoder, interleaved=True)

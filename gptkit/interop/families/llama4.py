@@ -24,6 +24,7 @@ class Llama4Family(Decoder):
     harmless: ClassVar[frozenset[str]] = Decoder.harmless | INERT | {"for_llm_compressor"}
     eps: ClassVar[tuple[str, float]] = ("rms_norm_eps", 1e-5)
     base: ClassVar[float] = 500000.0
+    d_head: ClassVar[int | None] = 128
     inner: ClassVar[str] = "feed_forward"
 
     def read_position(self, config: ExternalConfig) -> dict[str, Any]:
@@ -49,16 +50,15 @@ class Llama4Family(Decoder):
         alone = {"name": "query-temperature", **tuning} if config.flag("attn_temperature_tuning", True) else "none"
         layers: list[dict[str, Any]] = []
         for index, (rotary, kind) in enumerate(zip(turned, types, strict=True)):
-            layer: dict[str, Any] = {"attention": {"chunk": chunk} if kind == "chunked_attention" else {}}
-            if not rotary:
-                layer = {"position": alone, "attention": {**layer["attention"], "qk_norm": None}}
+            attention = {"chunk": chunk} if kind == "chunked_attention" else {}
+            unrotated: dict[str, Any] = {"position": alone, "attention": {**attention, "qk_norm": None}}
+            layer: dict[str, Any] = {"attention": attention} if rotary else unrotated
             layers.append(layer if index in experts else {**layer, "feedforward": plain})
         return layers
 
     def write_feedforward(self, layers: Sequence[Any]) -> dict[str, Any]:
-        plain = first_of(layers, "gated")
         found = {"moe_layers": [i for i, layer in enumerate(layers) if layer.feedforward.name == "experts"]}
-        found |= {} if plain is None else {"intermediate_size_mlp": plain.d_hidden}
+        found |= {"intermediate_size_mlp": plain.d_hidden} if (plain := first_of(layers, "gated")) else {}
         return {**write_experts(layers, "num_local_experts", "intermediate_size"), **found}
 
     def config(self, model: Any) -> dict[str, Any]:

@@ -19,6 +19,7 @@ class NemotronFamily(Decoder):
     eps: ClassVar[tuple[str, float]] = ("norm_eps", 1e-5)
     activation: ClassVar[tuple[str, str]] = ("hidden_act", "relu2")
     fraction: ClassVar[float] = 0.5
+    feedforward_biases: ClassVar[bool] = True
 
     def read_norm(self, config: ExternalConfig) -> dict[str, Any]:
         return {"name": "layer", "eps": config.number(*self.eps), "offset": 1.0}

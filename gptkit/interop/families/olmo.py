@@ -25,5 +25,5 @@ class OlmoFamily(Decoder):
 
     def config(self, model: Any) -> dict[str, Any]:
         found = {**super().config(model), "clip_qkv": model.layer_specs()[0].attention.clip_qkv}
-        del found["rms_norm_eps"], found["head_dim"]
+        del found["rms_norm_eps"]
         return found

@@ -37,9 +37,7 @@ class OlmoeFamily(Decoder):
         return {**found, "norm_topk_prob": first_of(layers, "experts").router.renormalize}
 
     def config(self, model: Any) -> dict[str, Any]:
-        found = {**super().config(model), "clip_qkv": model.layer_specs()[0].attention.clip_qkv}
-        del found["head_dim"]
-        return found
+        return {**super().config(model), "clip_qkv": model.layer_specs()[0].attention.clip_qkv}
 
     def rules(self, model: Any) -> list[Rule]:
         return [*expert_rules("model.layers.*.mlp"), *super().rules(model)]

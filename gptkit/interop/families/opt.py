@@ -21,31 +21,31 @@ class OPTFamily(FamilySpec):
     harmless: ClassVar[frozenset[str]] = keys("activation_dropout init_std layerdrop output_projection")
 
     def model(self, config: ExternalConfig) -> dict[str, Any]:
-        d_model = config.integer("hidden_size", 768)
-        before = config.flag("do_layer_norm_before", True)
-        bare = config.flag("_remove_final_layer_norm", False) or not before
+        d_model, length = config.integer("hidden_size", 768), config.integer("max_position_embeddings", 2048)
+        before, bare = config.flag("do_layer_norm_before", True), config.flag("_remove_final_layer_norm", False)
         bias, affine = config.flag("enable_bias", True), config.flag("layer_norm_elementwise_affine", True)
         norm = {"name": "layer", "scale": affine, "shift": affine}
         n_heads, d_hidden = config.integer("num_attention_heads", 12), config.integer("ffn_dim", 3072)
         activation = read_activation(config, "activation_function", "relu")
-        length = config.integer("max_position_embeddings", 2048)
+        d_embedding, tied = config.integer("word_embed_proj_dim", d_model), config.flag("tie_word_embeddings", True)
+        if d_embedding != d_model and not tied:
+            config.refuse("word_embed_proj_dim", "a head of its own has the model's width here; it requires a tied head")
         return {
             "context_length": length,
             "d_model": d_model,
             "n_layers": config.layers("num_hidden_layers", 12),
             "vocab_size": config.integer("vocab_size", 50272),
-            "embedding": {"name": "token", "d_embedding": config.integer("word_embed_proj_dim", d_model)},
+            "embedding": {"name": "token", "d_embedding": d_embedding},
             "position": {"name": "learned", "size": length, "offset": 2},
             "attention": {"name": "multi-head", "n_heads": n_heads, "qkv_bias": bias, "output_bias": bias},
             "norm": norm,
             "feedforward": {"name": "mlp", "d_hidden": d_hidden, "activation": activation, "bias": bias},
             "block": "pre-norm" if before else "post-norm",
-            "final_norm": None if bare else norm,
-            "head": {"name": "linear", "tied": config.flag("tie_word_embeddings", True)},
+            "final_norm": None if bare or not before else norm,
+            "head": {"name": "linear", "tied": tied},
         }
 
     def config(self, model: Any) -> dict[str, Any]:
-        before, bare = model.block.name == "pre-norm", model.final_norm is None
         return {
             "max_position_embeddings": model.context_length,
             "hidden_size": model.d_model,
@@ -57,8 +57,8 @@ class OPTFamily(FamilySpec):
             "layer_norm_elementwise_affine": model.norm.scale,
             "ffn_dim": model.feedforward.d_hidden,
             "activation_function": write_activation(model.feedforward.activation),
-            "do_layer_norm_before": before,
-            "_remove_final_layer_norm": before and bare,
+            "do_layer_norm_before": model.block.name == "pre-norm",
+            "_remove_final_layer_norm": model.block.name == "pre-norm" and model.final_norm is None,
             "tie_word_embeddings": model.head.tied,
         }
 

@@ -20,6 +20,7 @@ class Phi3Family(Decoder):
     harmless: ClassVar[frozenset[str]] = Decoder.harmless | {"embd_layer", "interpolate_factor", "full_attn_mod"}
     eps: ClassVar[tuple[str, float]] = ("rms_norm_eps", 1e-5)
     attention_biases: ClassVar[bool] = False
+    partial: ClassVar[bool] = True
 
     def model(self, config: ExternalConfig) -> dict[str, Any]:
         config.only("attention_bias", False, why="transformers has no biases there")
@@ -38,7 +39,6 @@ class Phi3Family(Decoder):
         scaling = layer.position.scaling
         trained = None if scaling is None else scaling.original_context_length
         found = {**super().config(model), "sliding_window": layer.attention.window}
-        del found["head_dim"]
         return {**found, "original_max_position_embeddings": trained or model.context_length}
 
     def rules(self, model: Any) -> list[Rule]:

@@ -21,14 +21,11 @@ class Qwen3Family(Qwen2Family):
     architecture: ClassVar[str] = "Qwen3ForCausalLM"
     attention_biases: ClassVar[bool] = True
     d_head: ClassVar[int | None] = 128
-    """Where the configuration names none; None for as many as the heads share the width into."""
 
     def read_attention(self, config: ExternalConfig) -> dict[str, Any]:
         bias = config.flag("attention_bias", False)
-        found = super().read_attention(config)
-        d_head = config.integer("head_dim", self.d_head or found["d_head"])
-        norm = {"qk_norm": self.read_norm(config), "d_head": d_head}
-        return {**found, **norm, "qkv_bias": bias, "output_bias": bias}
+        norm = self.read_norm(config)
+        return {**super().read_attention(config), "qk_norm": norm, "qkv_bias": bias, "output_bias": bias}
 
     def gguf(self) -> Architecture:
         return Architecture("qwen3", "qwen3", DECODER, _read, write_decoder)

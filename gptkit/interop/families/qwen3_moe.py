@@ -21,13 +21,15 @@ class Qwen3MoeFamily(Qwen3Family):
     architecture: ClassVar[str] = "Qwen3MoeForCausalLM"
     harmless: ClassVar[frozenset[str]] = Qwen3Family.harmless | INERT
     d_head: ClassVar[int | None] = None
+    experts: ClassVar[tuple[int, int, int]] = (128, 8, 768)
+    """How many there are, how many see a token, and how wide they are, where the configuration says nothing."""
 
     def read_feedforward(self, config: ExternalConfig) -> dict[str, Any]:
-        config.agree("num_experts", "num_local_experts")
-        n_experts = config.integer("num_experts", config.integer("num_local_experts", 128))
+        number, chosen, width = self.experts
+        n_experts = config.integer(config.alias("num_experts", "num_local_experts"), number)
         renormalize = config.flag("norm_topk_prob", False)
-        router = {"name": "softmax-top-k", "k": config.integer("num_experts_per_tok", 8), "renormalize": renormalize}
-        expert = {**super().read_feedforward(config), "d_hidden": config.integer("moe_intermediate_size", 768)}
+        router = {"name": "softmax-top-k", "k": config.integer("num_experts_per_tok", chosen), "renormalize": renormalize}
+        expert = {**super().read_feedforward(config), "d_hidden": config.integer("moe_intermediate_size", width)}
         return sparse(n_experts, router, expert)
 
     def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:

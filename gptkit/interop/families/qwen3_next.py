@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families._common import every
@@ -34,6 +34,8 @@ class Qwen3NextFamily(Qwen3MoeFamily):
     ignored: ClassVar[tuple[str, ...]] = (*Qwen3MoeFamily.ignored, r"mtp\..*")
     d_head: ClassVar[int | None] = 256
     fraction: ClassVar[float] = 0.25
+    tiny: ClassVar[tuple[Mapping[str, Any], ...]] = ({"linear_key_head_dim": 8, "linear_value_head_dim": 8},)
+    experts: ClassVar[tuple[int, int, int]] = (512, 10, 512)
 
     def read_norm(self, config: ExternalConfig) -> dict[str, Any]:
         return {**super().read_norm(config), "offset": 1, "cast": "after"}
@@ -42,6 +44,7 @@ class Qwen3NextFamily(Qwen3MoeFamily):
         return {**super().read_attention(config), "output_gate": True}
 
     def read_feedforward(self, config: ExternalConfig) -> dict[str, Any]:
+        config.only("hidden_act", "silu", why="linear attention has it fixed here, and shares the key")
         found = super().read_feedforward(config)
         found["router"]["renormalize"] = config.flag("norm_topk_prob", True)
         shared = {**found["expert"], "d_hidden": config.integer("shared_expert_intermediate_size", 512)}
@@ -50,30 +53,28 @@ class Qwen3NextFamily(Qwen3MoeFamily):
     def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
         full = every(config.integer("full_attention_interval", 4), n_layers)
         types = config.items("layer_types", ["full_attention" if each else "linear_attention" for each in full])
-        norm = {"name": "rms", "eps": config.number(*self.eps)}
-        linear = {"name": "gated-delta", "norm": norm} | {native: config.integer(*key) for native, key in LINEAR.items()}
-        changed = {"attention": linear, "position": "none"}
-        both = zip(types, super().read_layers(config, n_layers), strict=True)
-        return [{**each, **(changed if kind == "linear_attention" else {})} for kind, each in both]
+        linear: dict[str, Any] = {"name": "gated-delta", "norm": {"name": "rms", "eps": config.number(*self.eps)}}
+        linear |= {native: config.integer(*key) for native, key in LINEAR.items()}
+        changed = {"linear_attention": {"attention": linear, "position": "none"}}
+        return [{**each, **changed.get(t, {})} for t, each in zip(types, super().read_layers(config, n_layers), strict=True)]
 
     def write_attention(self, layers: Sequence[Any]) -> dict[str, Any]:
         linear = next(layer.attention for layer in layers if layer.attention.name == "gated-delta")
         full = [layer for layer in layers if layer.attention.name != "gated-delta"]
-        types = ["full_attention" if layer in full else "linear_attention" for layer in layers]
         sizes = {key: getattr(linear, native) for native, (key, _) in LINEAR.items()}
+        types = ["full_attention" if layer in full else "linear_attention" for layer in layers]
         return {**super().write_attention(full), "layer_types": types, **sizes}
 
     def write_feedforward(self, layers: Sequence[Any]) -> dict[str, Any]:
-        shared = first_of(layers, "experts").shared
-        return {**super().write_feedforward(layers), "shared_expert_intermediate_size": shared.d_hidden}
+        found = {"shared_expert_intermediate_size": first_of(layers, "experts").shared.d_hidden}
+        return {**super().write_feedforward(layers), **found}
 
     def rules(self, model: Any) -> list[Rule]:
         native, external = "blocks.*.attention", "model.layers.*.linear_attn"
         names = {"conv": "conv1d", "norm": "norm", "decay_log": "A_log", "decay_bias": "dt_bias"}
         linear = [Rule(f"{native}.{inner}", f"{external}.{outer}") for inner, outer in names.items()]
-        linear += [Rule(f"{native}.qkvz", f"{external}.in_proj_qkvz", MIXED_HEADS)]
-        linear += [Rule(f"{native}.rates", f"{external}.in_proj_ba", MIXED_RATES)]
-        full = [Rule(f"{native}.qkv", "model.layers.*.self_attn.{q,k,v}_proj", GATED_HEADS)]
+        mixed = {"qkvz": ("in_proj_qkvz", MIXED_HEADS), "rates": ("in_proj_ba", MIXED_RATES)}
+        linear += [Rule(f"{native}.{inner}", f"{external}.{outer}", layout) for inner, (outer, layout) in mixed.items()]
         bare = [i for i, layer in enumerate(model.layer_specs()) if layer.attention.name == "gated-delta"]
-        outputs = [Rule(f"blocks.{i}.attention.output", f"model.layers.{i}.linear_attn.out_proj") for i in bare]
-        return [*linear, *full, *outputs, *super().rules(model)]
+        linear += [Rule(f"blocks.{i}.attention.output", f"model.layers.{i}.linear_attn.out_proj") for i in bare]
+        return [*linear, Rule(f"{native}.qkv", "model.layers.*.self_attn.{q,k,v}_proj", GATED_HEADS), *super().rules(model)]

@@ -20,6 +20,7 @@ class SmolLM3Family(Decoder):
     architecture: ClassVar[str] = "SmolLM3ForCausalLM"
     tied: ClassVar[bool] = True
     base: ClassVar[float] = 2000000.0
+    feedforward_biases: ClassVar[bool] = True
 
     def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
         config.only("use_sliding_window", False, why="no released model has windows, and which layers would is not settled")

@@ -25,6 +25,8 @@ class StableLmFamily(Decoder):
         return {"name": "layer", "eps": config.number(*self.eps)}
 
     def read_attention(self, config: ExternalConfig) -> dict[str, Any]:
+        d_head = config.integer("hidden_size") // max(1, config.integer("num_attention_heads"))
+        config.only("head_dim", d_head, why="transformers divides the width by the number of heads")
         norm = {"qk_norm": {**self.read_norm(config), "shift": False}, "qk_norm_width": "each-head"}
         found = {**super().read_attention(config), "qkv_bias": config.flag("use_qkv_bias", False)}
         return {**found, **norm} if config.flag("qk_layernorm", False) else found

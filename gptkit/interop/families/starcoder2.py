@@ -36,8 +36,7 @@ class Starcoder2Family(Decoder):
 
     def config(self, model: Any) -> dict[str, Any]:
         layer = model.layer_specs()[0]
-        found = {**super().config(model), "use_bias": layer.feedforward.bias, "sliding_window": layer.attention.window}
-        return {key: value for key, value in found.items() if key not in ("mlp_bias", "head_dim")}
+        return {**super().config(model), "use_bias": layer.feedforward.bias, "sliding_window": layer.attention.window}
 
     def rules(self, model: Any) -> list[Rule]:
         plain = [
