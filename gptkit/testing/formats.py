@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from gptkit.core.registry import default_registry
-from gptkit.interop.conversion import check_tensors, family_of, pair, read_model
+from gptkit.core.errors import ExternalModelError, GptkitError
+from gptkit.files import validate_data
+from gptkit.interop.conversion import check_tensors, families, family_of, pair, read_model
 from gptkit.interop.differences import differences
-from gptkit.kinds.format import FormatSpec, NativeModel, TensorEntry
-from gptkit.kinds.tokenizer import TokenizerSpec
+from gptkit.interop.selection import formats
+from gptkit.kinds.external_config import ExternalConfig
+from gptkit.kinds.format import ExternalModel, ExternalTokenizer, FormatSpec, NativeModel, TensorEntry
+from gptkit.kinds.tokenizer import Tokenizer, TokenizerSpec
 from gptkit.model.gpt import GPT
+from gptkit.model.spec import ModelSpec
 from gptkit.testing.check import Checks, expect, skip
 from gptkit.testing.subject import Subject, stirred
 
@@ -24,18 +31,16 @@ __all__ = ["checks"]
 checks = Checks()
 
 _VOCAB = 257
-_MODEL = {
-    "context_length": 32,
-    "d_model": 64,
-    "n_layers": 2,
+_SIZES = {
+    **dict.fromkeys(("hidden_size", "n_embd", "d_model"), 64),
+    **dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers"), 2),
+    **dict.fromkeys(("num_attention_heads", "n_head", "n_heads"), 4),
+    **dict.fromkeys(("intermediate_size", "n_inner", "ffn_dim"), 256),
+    **dict.fromkeys(("max_position_embeddings", "n_positions", "max_seq_len"), 32),
     "vocab_size": _VOCAB,
-    "position": "rotary",
-    "attention": {"name": "grouped-query", "n_heads": 4, "n_kv_heads": 2, "d_head": 16},
-    "norm": {"name": "rms", "eps": 1e-5},
-    "feedforward": {"name": "gated", "d_hidden": 96},
-    "head": {"name": "linear", "tied": True},
 }
-"""A llama, which every format should express."""
+"""Sizes of a tiny model under the names that most configurations use."""
+_TEXT = "Once upon a time, a wyvern wrote: 'naïve façade' (€ 3.50)\n"
 
 
 class _Weights:
@@ -52,28 +57,206 @@ class _Weights:
         return self._tensors[name]
 
 
-@checks.add("written-model-reads-back", "An export that is imported again must be the same model with the same weights.")
-def written_model_reads_back(subject: Subject) -> None:
-    spec = cast("FormatSpec", subject.spec)
+@dataclass(frozen=True)
+class _Written:
+    """A tiny model that a format has written."""
+
+    native: NativeModel
+    family: str
+    path: Path
+    remarks: Sequence[str]
+    progress: Sequence[tuple[int, int]]
+
+
+def _spec(subject: Subject) -> FormatSpec:
+    return cast("FormatSpec", subject.spec)
+
+
+def _byte(subject: Subject) -> Tokenizer:
+    return cast("TokenizerSpec", subject.other("tokenizer", "byte")).fit(iter(()))
+
+
+def _candidates(subject: Subject) -> Iterator[tuple[str, NativeModel]]:
+    """Tiny models of the families, a llama and a gpt2 first: a format may be that of any one family."""
+    known = families(subject.registry)
+    first = [name for name in ("llama", "gpt2") if name in known]
+    for name in (*first, *sorted(known.keys() - first)):
+        try:
+            spec = validate_data(known[name].model(ExternalConfig(_SIZES)), ModelSpec, subject.registry)
+            model = stirred(GPT(spec, _VOCAB, seed=0))
+        except GptkitError:
+            continue  # it requires more than common sizes
+        yield name, NativeModel("tiny", model.spec, _Weights(model), _byte(subject))
+
+
+def _write(subject: Subject, directory: str, dtype: torch.dtype = torch.float32) -> _Written:
+    """Write the first tiny model that the format can express.
+
+    Raises:
+        NotApplicableError: the format is read only.
+        ContractError: it expresses no tiny model; gives its message about the first.
+    """
+    spec = _spec(subject)
     if not spec.can_write:
         skip("it is read, and not written")
-    model = stirred(GPT(_MODEL, _VOCAB, seed=0))
-    byte = cast("TokenizerSpec", default_registry().component("tokenizer", "byte").model_validate({"name": "byte"}))
-    weights = _Weights(model)
-    native = NativeModel("tiny", model.spec, weights, byte.fit(iter(())))
-    with TemporaryDirectory(prefix="gptkit-check-") as directory:
-        path = Path(directory, "model" + "".join(spec.suffixes[:1]))
-        spec.write(native, path)
+    refusal = "no family is installed"
+    for number, (family, native) in enumerate(_candidates(subject)):
+        path = Path(directory, f"model{number}" + "".join(spec.suffixes[:1]))
+        model = GPT(native.spec, seed=0)
+        native = replace(native, tensors=_Weights(stirred(model).to(dtype)))
+        seen: list[tuple[int, int]] = []
+        try:
+            remarks = spec.write(native, path, progress=partial(_record, seen))
+        except ExternalModelError as error:
+            refusal = refusal if number else f"{family}: {error.message}"
+            continue
         expect(path.exists(), "write returned, and there is nothing at the path that it was given")
-        expect(0 < spec.detect(path).score <= 1, f"detect gives the score {spec.detect(path).score} to its own export")
-        external = spec.read(path)
-        family, config = family_of(external)
-        again = read_model(family, config)
-        changes = differences(model.spec, again)
+        return _Written(native, family, path, remarks, seen)
+    expect(False, f"it can write no tiny model of an installed family; {refusal}")
+    raise AssertionError
+
+
+def _record(seen: list[tuple[int, int]], done: int, total: int) -> None:
+    seen.append((done, total))
+
+
+def _tensors(external: ExternalModel, subject: Subject) -> Mapping[str, Tensor]:
+    """The tensors of an external model under their native names."""
+    family, config = family_of(external, subject.registry)
+    shell, stored = GPT(read_model(family, config, registry=subject.registry), device="meta"), external.tensors()
+    moves = pair(family, shell)
+    names = check_tensors(family, shell, moves, stored.entries, external.location)
+    return {move.native: move.join([stored.get(names[name]) for name in move.external]) for move in moves}
+
+
+@checks.add("written-model-reads-back", "An export that is imported again must be the same model with the same weights.")
+def written_model_reads_back(subject: Subject) -> None:
+    with TemporaryDirectory(prefix="gptkit-check-") as directory:
+        written = _write(subject, directory)
+        detection = _spec(subject).detect(written.path)
+        expect(0 < detection.score <= 1, f"detect gives the score {detection.score} to its own export")
+        external = _spec(subject).read(written.path)
+        family, config = family_of(external, subject.registry)
+        changes = differences(written.native.spec, read_model(family, config, registry=subject.registry))
         expect(not changes, f"written and read again, the model is another: {'; '.join(changes[:3])}")
-        shell, tensors = GPT(again, device="meta"), external.tensors()
-        moves = pair(family, shell)
-        names = check_tensors(family, shell, moves, tensors.entries, external.location)
-        for move in moves:
-            joined = move.join([tensors.get(names[name]) for name in move.external])
-            expect(torch.equal(joined, weights.get(move.native)), f"written and read again, {move.native} is another")
+        for name, tensor in _tensors(external, subject).items():
+            same = torch.equal(tensor, written.native.tensors.get(name))
+            expect(same, f"written and read again, {name} is another")
+
+
+@checks.add("stores-half-precision", "Released weights are in bfloat16, whose values an export must not round or refuse.")
+def stores_half_precision(subject: Subject) -> None:
+    with TemporaryDirectory(prefix="gptkit-check-") as directory:
+        written = _write(subject, directory, torch.bfloat16)
+        for name, tensor in _tensors(_spec(subject).read(written.path), subject).items():
+            same = torch.equal(tensor.float(), written.native.tensors.get(name).float())
+            expect(same, f"written in bfloat16 and read again, {name} has other values")
+
+
+@checks.add("keeps-the-tokenizer", "A model without its tokenizer is of no use, so one that is not stored is reported.")
+def keeps_the_tokenizer(subject: Subject) -> None:
+    with TemporaryDirectory(prefix="gptkit-check-") as directory:
+        written = _write(subject, directory)
+        try:
+            stored = _spec(subject).read(written.path).tokenizer()
+        except ExternalModelError as error:
+            expect(written.remarks, f"the export has no tokenizer ({error.message}), and write returned no remark about it")
+            return
+        ids = written.native.tokenizer.encode(_TEXT)
+        again = _restored(stored, subject).encode(_TEXT)
+        expect(again == ids, f"written and read again, the tokenizer gives the ids {again[:6]}…, not {ids[:6]}…")
+
+
+def _restored(stored: ExternalTokenizer, subject: Subject) -> Tokenizer:
+    cls = subject.registry.component("tokenizer", str(stored.spec["name"]))
+    with TemporaryDirectory(prefix="gptkit-check-") as directory:
+        for name, data in stored.files.items():
+            Path(directory, name).write_bytes(data)
+        own = {"path": directory} if stored.files else {}
+        return cast("TokenizerSpec", cls.model_validate({**stored.spec, **own})).fit(iter(()))
+
+
+@checks.add("detects-only-its-own", "A format that claims the models of others makes every import of them ambiguous.")
+def detects_only_its_own(subject: Subject) -> None:
+    spec = _spec(subject)
+    for suffix in spec.suffixes:
+        expect(suffix.startswith(".") and suffix == suffix.lower(), f"the suffix {suffix!r} is not like '.ext'")
+    with TemporaryDirectory(prefix="gptkit-check-") as directory:
+        (empty := Path(directory, "empty")).mkdir()
+        (notes := Path(directory, "notes.txt")).write_text("Nothing of interest.\n", encoding="utf-8")
+        for path, what in ((empty, "an empty directory"), (notes, "a text file")):
+            expect(spec.detect(path).score == 0, f"detect gives the score {spec.detect(path).score} to {what}")
+        native = next((native for _, native in _candidates(subject)), None)
+        for name, other in formats(subject.registry).items():
+            if isinstance(spec, type(other)) or not other.can_write or native is None:
+                continue
+            path = Path(directory, name + "".join(other.suffixes[:1]))
+            try:
+                other.write(native, path)
+            except ExternalModelError:
+                continue
+            score, own = spec.detect(path).score, other.detect(path).score
+            expect(score < own, f"detect gives the score {score} to an export of {name!r}, which itself gives {own}")
+
+
+@checks.add("refuses-damage", "A download that broke off is common; the user needs a message with the file, no traceback.")
+def refuses_damage(subject: Subject) -> None:
+    spec = _spec(subject)
+    with TemporaryDirectory(prefix="gptkit-check-") as directory:
+        written = _write(subject, directory)
+        files = [file for file in sorted(written.path.rglob("*")) if file.is_file()] or [written.path]
+        for file in files:
+            whole = file.read_bytes()
+            middle = len(whole) // 2
+            damages = {
+                "cut in the middle": whole[:middle],
+                "emptied": b"",
+                "overwritten at its beginning": bytes(64) + whole[64:],
+                "overwritten in the middle": whole[:middle] + bytes(256) + whole[middle + 256 :],
+            }
+            for what, content in damages.items():
+                file.write_bytes(content)
+                _read_damaged(spec, written.path, f"{file.name}, {what},", subject)
+            file.write_bytes(whole)
+
+
+def _read_damaged(spec: FormatSpec, path: Path, what: str, subject: Subject) -> None:
+    try:
+        if spec.detect(path).score == 0:
+            return
+        external = spec.read(path)
+        _tensors(external, subject)
+        _restored(external.tokenizer(), subject)
+    except GptkitError:
+        return  # a message for the user
+    except Exception as error:
+        expect(
+            False, f"{what} raises {type(error).__name__}: {error}; raise an ExternalModelError that says what is damaged"
+        )
+
+
+@checks.add("writes-the-chosen-family", "`export --family` names the program that is to load the model; another misses it.")
+def writes_the_chosen_family(subject: Subject) -> None:
+    with TemporaryDirectory(prefix="gptkit-check-") as directory:
+        written = _write(subject, directory)
+        spec, path = _spec(subject), Path(directory, "again" + "".join(_spec(subject).suffixes[:1]))
+        spec.write(written.native, path, family=written.family)
+        found = family_of(spec.read(path), subject.registry)[0].component_name()
+        expect(found == written.family, f"asked for the family {written.family!r}, it wrote the family {found!r}")
+        missing = Path(directory, "missing" + "".join(spec.suffixes[:1]))
+        try:
+            spec.write(written.native, missing, family="no-such-family")
+        except ExternalModelError:
+            return
+        expect(False, "asked for a family that does not exist, it wrote another; refuse it with an ExternalModelError")
+
+
+@checks.add("reports-progress", "Writing a large model takes minutes, of which the command shows a bar.")
+def reports_progress(subject: Subject) -> None:
+    with TemporaryDirectory(prefix="gptkit-check-") as directory:
+        seen: Any = _write(subject, directory).progress
+        expect(seen, "write never called `progress`")
+        done, total = seen[-1]
+        expect(done == total > 0, f"at the end, progress was {done} of {total} bytes")
+        falling = any(later[0] < earlier[0] for earlier, later in itertools.pairwise(seen))
+        expect(not falling, "progress went backwards")

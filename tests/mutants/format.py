@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from mutants.mutant import Mutant
 from torch import Tensor
 
+from gptkit.core.registry import Registry
 from gptkit.interop.formats.hugging_face.format import HuggingFaceFormat
-from gptkit.kinds.format import Detection, NativeModel, Tensors
+from gptkit.kinds.format import Detection, ExternalModel, NativeModel, Tensors
 
 
 class Negated:
@@ -30,6 +33,7 @@ class WritesTheOtherSign(Mutant, HuggingFaceFormat):
 
     name: Literal["writes-the-other-sign"] = "writes-the-other-sign"  # type: ignore[assignment]
     caught_by = "written-model-reads-back"
+    also = ("stores-half-precision",)
 
     def write(self, model: NativeModel, path: Path, **options: Any) -> Sequence[str]:
         return super().write(dataclasses.replace(model, tensors=Negated(model.tensors)), path, **options)
@@ -43,3 +47,77 @@ class DetectsNothing(Mutant, HuggingFaceFormat):
 
     def detect(self, path: Path) -> Detection:
         return Detection(0, "is of another format")
+
+
+class RoundsToBytes(Mutant, HuggingFaceFormat):
+    """Rounds values that are in bfloat16."""
+
+    name: Literal["rounds-to-bytes"] = "rounds-to-bytes"  # type: ignore[assignment]
+    caught_by = "stores-half-precision"
+
+    class Rounded:
+        """Tensors in bfloat16, rounded; others as they are."""
+
+        def __init__(self, tensors: Tensors) -> None:
+            self._tensors = tensors
+            self.entries = tensors.entries
+
+        def get(self, name: str) -> Tensor:
+            tensor = self._tensors.get(name)
+            return tensor.mul(16).round().div(16) if tensor.dtype == torch.bfloat16 else tensor
+
+    def write(self, model: NativeModel, path: Path, **options: Any) -> Sequence[str]:
+        return super().write(dataclasses.replace(model, tensors=self.Rounded(model.tensors)), path, **options)
+
+
+class LosesTheTokenizer(Mutant, HuggingFaceFormat):
+    """Removes the tokenizer's file, and says nothing."""
+
+    name: Literal["loses-the-tokenizer"] = "loses-the-tokenizer"  # type: ignore[assignment]
+    caught_by = "keeps-the-tokenizer"
+
+    def write(self, model: NativeModel, path: Path, **options: Any) -> Sequence[str]:
+        remarks = super().write(model, path, **options)
+        (path / "tokenizer.json").unlink()
+        return remarks
+
+
+class DetectsEverything(Mutant, HuggingFaceFormat):
+    """Claims every path."""
+
+    name: Literal["detects-everything"] = "detects-everything"  # type: ignore[assignment]
+    caught_by = "detects-only-its-own"
+
+    def detect(self, path: Path) -> Detection:
+        return Detection(1, "may be one of mine")
+
+
+class TrustsItsFiles(Mutant, HuggingFaceFormat):
+    """Reads the configuration without a thought of damage."""
+
+    name: Literal["trusts-its-files"] = "trusts-its-files"  # type: ignore[assignment]
+    caught_by = "refuses-damage"
+
+    def read(self, path: Path, registry: Registry | None = None) -> ExternalModel:
+        json.loads((path / "config.json").read_text(encoding="utf-8"))
+        return super().read(path, registry)
+
+
+class OneFamilyOnly(Mutant, HuggingFaceFormat):
+    """Writes the family that it chooses, whatever it is asked for."""
+
+    name: Literal["one-family-only"] = "one-family-only"  # type: ignore[assignment]
+    caught_by = "writes-the-chosen-family"
+
+    def write(self, model: NativeModel, path: Path, **options: Any) -> Sequence[str]:
+        return super().write(model, path, **{**options, "family": None})
+
+
+class WritesInSilence(Mutant, HuggingFaceFormat):
+    """Reports no progress."""
+
+    name: Literal["writes-in-silence"] = "writes-in-silence"  # type: ignore[assignment]
+    caught_by = "reports-progress"
+
+    def write(self, model: NativeModel, path: Path, **options: Any) -> Sequence[str]:
+        return super().write(model, path, **{**options, "progress": None})
