@@ -18,7 +18,6 @@ from gptkit.core.errors import GptkitError, StateError
 from gptkit.files import validate_data
 from gptkit.model.cache import Cache
 from gptkit.model.initialize import initialize
-from gptkit.model.recompute import Recompute, run_recomputed
 from gptkit.model.sharing import own_shared
 from gptkit.model.spec import ModelSpec
 from gptkit.model.tree import tree, tree_html
@@ -29,6 +28,7 @@ from gptkit.nn.cache.store import States
 from gptkit.nn.exchange import check_declarations
 from gptkit.nn.forward import Forward
 from gptkit.nn.head import IGNORED
+from gptkit.nn.recompute import Recompute
 
 __all__ = ["GPT", "Output"]
 
@@ -183,12 +183,11 @@ class GPT(nn.Module):
             states=None if cache is None else cache.states,
             keep_weights=keep_weights,
             last_only=last_only and targets_BT is None,
+            recomputes=self.recompute == "blocks" and cache is None and torch.is_grad_enabled(),
         )
         x_BTE = self.embedding(ids_BT, context)
-        recomputes = self.recompute == "blocks" and cache is None and torch.is_grad_enabled()
         for block in self.blocks:
-            x_BTE = run_recomputed(block, x_BTE, context) if recomputes else block(x_BTE, context)
-            context.next_block()
+            x_BTE = block(x_BTE, context)
             if x_BTE.shape[1] != context.n_tokens:
                 context = context.tail(x_BTE.shape[1])
         n_wanted = 1 if context.last_only else n_tokens

@@ -18,10 +18,11 @@ from torch.utils.hooks import RemovableHandle
 
 from gptkit.core.errors import CapacityError
 from gptkit.model.gpt import GPT
-from gptkit.model.recompute import Recompute
 from gptkit.model.spec import ModelSpec
 from gptkit.model.tree import count
+from gptkit.nn.block import outermost_blocks
 from gptkit.nn.freezing import freeze as freeze_parameters
+from gptkit.nn.recompute import Recompute
 
 __all__ = ["Plan", "available_memory", "human_bytes", "human_count", "plan", "refuse_unless_fits"]
 
@@ -122,7 +123,8 @@ def _saved_bytes(model: GPT, batch_size: int, length: int, recompute: Recompute)
         return lambda *_: running.__setitem__(0, index)
 
     hooks: list[RemovableHandle] = []
-    for index, block in enumerate(model.blocks):
+    blocks = list(outermost_blocks(model))
+    for index, block in enumerate(blocks):
         hooks += [block.register_forward_pre_hook(enter(index)), block.register_forward_hook(enter(-1))]
     ids = torch.zeros(batch_size, length, dtype=torch.long, device="meta")
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), _FusedAttention():
@@ -132,7 +134,7 @@ def _saved_bytes(model: GPT, batch_size: int, length: int, recompute: Recompute)
     if recompute == "none":
         return sum(saved.values())
     outside = saved.pop(-1, 0)
-    inputs = len(model.blocks) * batch_size * length * model.spec.d_model * next(model.parameters()).element_size()
+    inputs = len(blocks) * batch_size * length * model.spec.d_model * next(model.parameters()).element_size()
     return outside + inputs + max(saved.values(), default=0)
 
 

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 
 from torch import Tensor, nn
 
 from gptkit.nn.forward import Forward
+from gptkit.nn.recompute import run_recomputed
 
-__all__ = ["Block"]
+__all__ = ["Block", "outermost_blocks"]
 
 
 class Block(nn.Module, ABC):
-    """The runtime part of a block."""
+    """The runtime part of a block.
+
+    A call ``block(x_BTE, forward)`` hands on what blocks carry, and is recomputed in the backward pass where the context
+    says so (activation checkpointing), wherever in the model the block is: in the stack, in a head. A block within a block
+    is recomputed with it.
+    """
+
+    def __call__(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+        outer = forward.begin_block(x_BTE)
+        call = super().__call__
+        y_BTE: Tensor = run_recomputed(call, x_BTE, forward) if forward.recomputes else call(x_BTE, forward)
+        forward.end_block(outer, y_BTE)
+        return y_BTE
 
     @abstractmethod
     def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
@@ -21,3 +35,12 @@ class Block(nn.Module, ABC):
         Where ``forward.last_only`` is set, a block may return the vectors of the last tokens only, if no later layer needs
         the others (the cross-decoder of YOCO in prefill); the blocks and the head after it run on these.
         """
+
+
+def outermost_blocks(module: nn.Module) -> Iterator[Block]:
+    """The blocks in a module that are not within another block, in the order of assembly."""
+    for child in module.children():
+        if isinstance(child, Block):
+            yield child
+        else:
+            yield from outermost_blocks(child)

@@ -3,7 +3,8 @@
 Four channels, each with one rule, so that a block that is recomputed, compiled or sharded gives the same result:
 
 - *published* values are declared and written once: ``publish`` and ``read``;
-- *carried* values evolve through the depth: what a block carries is visible to the next block only;
+- *carried* values evolve through the depth: they are declared, and what a block carries accompanies the vectors that it
+  returns. The block that takes these very vectors as its input receives it, and no other;
 - *auxiliary losses* are added, and the model adds their sum to its own loss;
 - *attention weights* are kept on request, one tensor per call of an attention: ``keep_weights``.
 """
@@ -27,7 +28,7 @@ class Given:
 
     Attributes:
         published: new published values, by key.
-        carried: values for the next block, by key.
+        carried: what accompanies the vectors that the block returned, by key.
         losses: auxiliary losses, by name.
         memo: values that layers share and no gradient flows through: masks, tables.
         weights: attention weights by (layer, call), where they are kept.
@@ -40,11 +41,19 @@ class Given:
     weights: dict[tuple[int, int], Tensor] = field(default_factory=dict)
 
 
+@dataclass
+class BlockCall:
+    """A running call of a block: the values that accompany its input, and those that it carries itself."""
+
+    received: dict[Hashable, Any]
+    carried: dict[Hashable, Any] = field(default_factory=dict)
+
+
 class Exchange:
     """The part of the forward context through which modules hand values to later ones.
 
-    A module declares what it publishes and reads in two attributes, tuples of keys: ``publishes`` and ``reads``. The model
-    checks the declarations when it is assembled.
+    A module declares what it publishes, reads and carries in three attributes, tuples of keys: ``publishes``, ``reads`` and
+    ``carries``. The model checks the declarations when it is assembled.
 
     Attributes:
         losses: auxiliary losses by name, each the sum of what the layers added.
@@ -59,7 +68,9 @@ class Exchange:
         self.losses: dict[str, Tensor] = {}
         self.weights: dict[tuple[int, int], Tensor] | None = {} if keep_weights else None
         self._published: dict[Hashable, Any] = {}
-        self._carried: dict[Hashable, Any] = {}
+        self._block: BlockCall | None = None
+        self._accompanied: tuple[Tensor | None, dict[Hashable, Any]] = (None, {})
+        """The vectors that a block last returned (or that a running one takes), and the values that accompany them."""
         self._given = Given()
 
     def publish(self, module: nn.Module, key: Hashable, value: Any) -> None:
@@ -98,25 +109,64 @@ class Exchange:
             )
         return self._published[key]
 
-    def carry(self, key: Hashable, value: Any) -> None:
-        """Hand a value to the next block, and to no other; that block carries its own further.
+    def carry(self, module: nn.Module, key: Hashable, value: Any) -> None:
+        """Let a value accompany the vectors that the running block returns.
+
+        Args:
+            module: the block, or a module in it; its attribute ``carries`` declares the key.
+            key: names the value, by convention a tuple that begins with the component's name.
 
         Raises:
-            StateError: the block carries the key a second time.
+            StateError: the key is not declared, is carried twice by one block, or no block is running.
         """
-        if key in self._given.carried:
+        _check_declared(module, "carries", key)
+        if self._block is None:
+            raise StateError(
+                f"{type(module).__name__} carries {key!r} outside of a block",
+                hint="Values accompany what a block returns; publish the value instead.",
+            )
+        if key in self._block.carried:
             raise StateError(
                 f"a block carries {key!r} twice", hint="Carry it once, at the end of the block, or use two keys."
             )
-        self._given.carried[key] = value
+        self._block.carried[key] = value
 
-    def carried(self, key: Hashable) -> Any | None:
-        """What the previous block carried under the key; None where it carried nothing."""
-        return self._carried.get(key)
+    def carried(self, module: nn.Module, key: Hashable) -> Any | None:
+        """The value that accompanies the running block's input.
 
-    def next_block(self) -> None:
-        """Make the values carried by the last block visible to the next one. Called between blocks."""
-        self._carried, self._given.carried = self._given.carried, {}
+        Args:
+            module: the module that reads; its attribute ``carries`` declares the key.
+
+        Returns:
+            The value; None where the input is not what a block returned, or that block did not carry the key.
+
+        Raises:
+            StateError: the key is not declared.
+        """
+        _check_declared(module, "carries", key)
+        return None if self._block is None else self._block.received.get(key)
+
+    def begin_block(self, x_BTE: Tensor) -> BlockCall | None:
+        """Start the call of a block with the input `x_BTE`; `Block` calls it.
+
+        Returns:
+            The call of the block around this one, for `end_block`.
+        """
+        outer, (vectors, values) = self._block, self._accompanied
+        self._block = BlockCall(values if vectors is x_BTE else {})
+        self._accompanied = (x_BTE, self._block.received)
+        return outer
+
+    def end_block(self, outer: BlockCall | None, y_BTE: Tensor) -> None:
+        """End the call of a block that returned `y_BTE`."""
+        self._accompanied = (y_BTE, self._carried_with(y_BTE))
+        self._block = outer
+
+    def _carried_with(self, y_BTE: Tensor) -> dict[Hashable, Any]:
+        """What the running block carries; where it carries nothing and returns a nested block's vectors, what that did."""
+        assert self._block is not None
+        vectors, values = self._accompanied
+        return self._block.carried or (values if vectors is y_BTE else {})
 
     def add_loss(self, name: str, value: Tensor) -> None:
         """Add an auxiliary loss, a weighted scalar. Losses of one name, from several layers, are summed."""
@@ -139,27 +189,31 @@ class Exchange:
         self.weights[layer, call] = weights_BHTS
         self._given.weights[layer, call] = weights_BHTS
 
-    def given(self) -> Given:
-        """What modules handed out since this context was forked."""
+    def given(self, y_BTE: Tensor) -> Given:
+        """What modules handed out since this context was forked, by a block that returned `y_BTE`."""
+        self._given.carried = self._carried_with(y_BTE)
         return self._given
 
     def take(self, given: Given) -> None:
         """Pass on what modules handed out on a fork of this context."""
         self._published.update(given.published)
         self._given.published.update(given.published)
-        self._given.carried.update(given.carried)
+        if self._block is not None:
+            self._block.carried.update(given.carried)
         for name, value in given.losses.items():
             self.add_loss(name, value)
         if self.weights is not None:
             self.weights.update(given.weights)
             self._given.weights.update(given.weights)
 
-    def _fork(self, twin: Exchange) -> None:
+    def _fork(self, twin: Exchange, x_BTE: Tensor) -> None:
         twin.losses = {}
         # A fork counts calls on from those before it, so its keys stay distinct.
         twin.weights = None if self.weights is None else dict(self.weights)
         twin._published = dict(self._published)
-        twin._carried = dict(self._carried)
+        received = {} if self._block is None else self._block.received
+        twin._block = BlockCall(received)
+        twin._accompanied = (x_BTE, received)
         twin._given = Given()
 
 
@@ -167,10 +221,17 @@ def check_declarations(model: nn.Module) -> None:
     """Check that every key a module declares to read is published by a module before it, in the order of assembly.
 
     Raises:
-        GptkitError: a key is read that no module before publishes, or published by two modules.
+        GptkitError: a key is read that no module before publishes, or published by two modules; or a declaration is not a
+            tuple.
     """
     publishers: dict[Hashable, str] = {}
     for name, module in model.named_modules():
+        for attribute in ("publishes", "reads", "carries"):
+            if not isinstance(getattr(module, attribute, ()), tuple):
+                raise GptkitError(
+                    f"{name} ({type(module).__name__}): its attribute {attribute!r} is not a tuple of keys",
+                    hint=f"Set self.{attribute} = (key,) when the module is built.",
+                )
         for key in getattr(module, "reads", ()):
             if key not in publishers:
                 raise GptkitError(

@@ -49,6 +49,7 @@ class Forward(Exchange):
         losses: auxiliary losses (a router's, say), by name; the model adds them to its own loss.
         weights: attention weights (B, H, T, S) by layer and call, ``weights[layer, call]``; None unless requested.
         last_only: only the last token's output is needed; a block after which no layer needs the others may skip them.
+        recomputes: blocks are recomputed in the backward pass (activation checkpointing).
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Forward(Exchange):
         states: States | None = None,
         keep_weights: bool = False,
         last_only: bool = False,
+        recomputes: bool = False,
     ) -> None:
         if documents_BT is not None and (states is not None or left_padding_B is not None):
             raise ValueError("packed documents cannot be combined with a cache or with padding")
@@ -77,6 +79,7 @@ class Forward(Exchange):
         self.documents_BT = documents_BT
         self.states = states
         self.last_only = last_only
+        self.recomputes = recomputes
         self._memo: dict[Hashable, Any] = {}
         self._calls: dict[int, int] = {}
 
@@ -87,15 +90,17 @@ class Forward(Exchange):
         found: R = self._memo[key]
         return found
 
-    def fork(self) -> Forward:
-        """A context for running part of the model on its own, as recomputation does.
+    def fork(self, x_BTE: Tensor) -> Forward:
+        """A context for running the block that has begun on its own, with the input `x_BTE`, as recomputation does.
 
         It reads what was published and carried so far, and keeps what it is given to itself: see `given` and `take`.
         Memoized values that a gradient flows through are computed again, so that a recomputation repeats every operation.
+        Blocks within this one are recomputed with it.
         """
         twin = copy.copy(self)
-        self._fork(twin)
+        self._fork(twin, x_BTE)
         twin._memo = _constants(self._memo)
+        twin.recomputes = False
         return twin
 
     def tail(self, n_tokens: int) -> Forward:
@@ -109,9 +114,9 @@ class Forward(Exchange):
         twin._memo = {}
         return twin
 
-    def given(self) -> Given:
-        """What modules handed out since this context was forked."""
-        given = super().given()
+    def given(self, y_BTE: Tensor) -> Given:
+        """What modules handed out since this context was forked, by a block that returned `y_BTE`."""
+        given = super().given(y_BTE)
         given.memo = _constants(self._memo)
         return given
 

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from gptkit.model.gpt import GPT
-from gptkit.model.recompute import Recompute
+from gptkit.nn.recompute import Recompute
 from gptkit.testing.check import Checks, expect, same
 from gptkit.testing.subject import CONTEXT_LENGTH, Subject, stirred, token_ids
 

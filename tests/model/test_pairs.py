@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gptkit.core.errors import SpecError
-from gptkit.core.registry import default_registry
+from gptkit.core.registry import Registry, default_registry
 from gptkit.model.gpt import GPT
 
 V = 61
@@ -50,18 +50,25 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
 }
 
 
-def component(kind: str, fields: dict[str, Any]) -> Any:
-    return default_registry().component(kind, fields["name"])
+def component(kind: str, fields: dict[str, Any], registry: Registry | None = None) -> Any:
+    return (registry or default_registry()).component(kind, fields["name"])
 
 
-def variants(kind: str) -> list[dict[str, Any]]:
-    return [{"name": name, **fields} for name in default_registry().names(kind) for fields in VARIANTS.get(name, [{}])]
+def variants(kind: str, registry: Registry | None = None) -> list[dict[str, Any]]:
+    """Every component of a kind, each in several settings: those above, else its examples."""
+    registry = registry or default_registry()
+    return [
+        {"name": name, **fields}
+        for name in registry.names(kind)
+        for fields in VARIANTS.get(name) or registry.component(kind, name).examples or [{}]
+    ]
 
 
-def pairs() -> list[Any]:
+def pairs(registry: Registry | None = None) -> list[Any]:
+    """Every attention with every position of a registry; by default of what is installed."""
     found = []
-    for attention in variants("attention"):
-        for position in variants("position"):
+    for attention in variants("attention", registry):
+        for position in variants("position", registry):
             label = "-".join(str(value) for part in (attention, position) for value in part.values())
             found.append(pytest.param(attention, position, id=label.replace(" ", "")))
     return found

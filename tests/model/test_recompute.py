@@ -1,40 +1,83 @@
-"""Activation checkpointing: gradients equal those without it, for every attention × position pair and every component."""
+"""Activation checkpointing: gradients equal those without it, for every attention × position pair and every component.
+
+Of what gptkit and the distributions under plugins/ provide, each with each.
+"""
 
 from __future__ import annotations
 
+import importlib
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from gptkit.core.errors import GptkitError, StateError
-from gptkit.core.registry import default_registry
+from gptkit.core.errors import GptkitError, SpecError, StateError
+from gptkit.core.registry import Registry, default_registry
+from gptkit.files import validate_data
 from gptkit.kinds.block import BlockSpec
 from gptkit.kinds.context import BuildContext
 from gptkit.model.gpt import GPT
 from gptkit.model.plan import plan
-from gptkit.nn.block import Block
+from gptkit.model.spec import ModelSpec
+from gptkit.nn.block import Block, outermost_blocks
 from gptkit.nn.exchange import check_declarations
 from gptkit.nn.forward import Forward
-from tests.model.test_pairs import V, component, ids, pairs, variants
+from gptkit.testing.subject import Subject
+from tests.model.test_nested_components import AttendingHeadSpec
+from tests.model.test_pairs import V, ids, pairs, variants
+from tests.support.plugin_registry import registry_of
 
-PLUGIN = Path(__file__).parents[2] / "plugins" / "gptkit-research"
+PLUGINS = Path(__file__).parents[2] / "plugins"
+IN_THE_MODEL = {
+    *("attention", "position", "rotary-scaling", "block", "norm", "linear", "activation", "feedforward", "router"),
+    *("embedding", "head"),
+}
+"""Kinds of which a model's modules are built."""
+ELSEWHERE = {
+    *("attention-backend", "initializer", "sampler", "tokenizer", "data", "optimizer", "schedule", "callback", "tracker"),
+    *("family", "format"),
+}
+"""Kinds without a part in a training step's graph, or (backends) without one of their own."""
+
+
+def plugin_modules() -> dict[str, ModuleType]:
+    """The plugin module of every distribution under plugins/ that has one."""
+    found = {}
+    for project in sorted(PLUGINS.glob("*/pyproject.toml")):
+        points = tomllib.loads(project.read_text())["project"].get("entry-points", {}).get("gptkit", {})
+        sys.path.insert(0, str(project.parent))
+        for module in points.values():
+            found[project.parent.name.replace("-", "_")] = importlib.import_module(module)
+        sys.path.remove(str(project.parent))
+    return found
+
+
+MODULES = plugin_modules()
+REGISTRY: Registry = registry_of(**{name: lambda module=module: module for name, module in MODULES.items()})  # type: ignore[misc]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def research() -> Iterator[None]:
-    sys.path.insert(0, str(PLUGIN))
+def plugins() -> Iterator[None]:
+    folders = [str(PLUGINS / name.replace("_", "-")) for name in MODULES]
+    sys.path[:0] = folders
     yield
-    sys.path.remove(str(PLUGIN))
+    for folder in folders:
+        sys.path.remove(folder)
 
 
 def model(**parts: Any) -> GPT:
     spec = {"d_model": 32, "n_layers": 3, "context_length": 40, "feedforward": {"name": "mlp", "d_hidden": 24}, **parts}
-    built = GPT(spec, V)
+    return moved(GPT(validate_data(spec, ModelSpec, REGISTRY), V))
+
+
+def moved(built: GPT) -> GPT:
+    """The model in fp64 with weights that differ from their initial values."""
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for parameter in built.parameters():
@@ -63,12 +106,12 @@ def assert_recomputes(built: GPT, **call: Any) -> None:
         assert error <= 1e-6 * largest, f"{name}: {error:.3g} of {largest:.3g}"
 
 
-@pytest.mark.parametrize(("attention", "position"), pairs())
+@pytest.mark.parametrize(("attention", "position"), pairs(REGISTRY))
 def test_every_pair_has_equal_gradients(attention: dict[str, Any], position: dict[str, Any]) -> None:
-    uses, accepts = component("position", position).uses - {"embed"}, component("attention", attention).accepts
-    if not uses <= accepts:
-        pytest.skip("the attention does not accept this position")
-    built = model(attention=attention, position=position)
+    try:
+        built = model(attention=attention, position=position, n_layers=2)
+    except SpecError as error:
+        pytest.skip(f"declared: {error.message}")
     assert_recomputes(built)
     assert_recomputes(built, documents_BT=torch.tensor([[0] * 9 + [1] * 11, [4] * 4 + [2] * 16]))
 
@@ -94,22 +137,31 @@ def test_every_other_part_has_equal_gradients(parts: dict[str, Any]) -> None:
     assert_recomputes(model(**parts))
 
 
-def research_parts() -> list[tuple[str, dict[str, Any]]]:
-    sys.path.insert(0, str(PLUGIN))
-    from gptkit_research.plugin import gptkit_components
-
-    sys.path.remove(str(PLUGIN))
-    found: list[tuple[str, dict[str, Any]]] = []
-    for cls in gptkit_components():
-        for example in cls.examples or ({},):
-            spec = cls.model_validate({"name": cls.component_name(), **example})
-            found.append((f"{spec.kind}-{spec.name}-{example}", {spec.kind: spec}))
+def plugin_components() -> list[Any]:
+    found = []
+    for distribution, module in MODULES.items():
+        for cls in module.gptkit_components():
+            for example in cls.examples or ({},):
+                label = f"{distribution}-{cls.kind}-{cls.component_name()}-{example}"
+                found.append(pytest.param(cls, dict(example), id=label.replace(" ", "")))
     return found
 
 
-@pytest.mark.parametrize("parts", [pytest.param(parts, id=label) for label, parts in research_parts()])
-def test_every_research_component_has_equal_gradients(parts: dict[str, Any]) -> None:
-    assert_recomputes(model(**parts))
+def test_every_distribution_under_plugins_is_walked() -> None:
+    names = {folder.name.replace("-", "_") for folder in PLUGINS.iterdir() if (folder / "pyproject.toml").is_file()}
+    assert names - set(MODULES) <= {"gptkit_lm_eval"}  # which registers no component
+    kinds = {cls.kind for module in MODULES.values() for cls in module.gptkit_components()}
+    assert kinds <= IN_THE_MODEL | ELSEWHERE
+    assert set(default_registry().kinds()) == IN_THE_MODEL | ELSEWHERE
+
+
+@pytest.mark.parametrize(("cls", "fields"), plugin_components())
+def test_every_component_of_the_plugins_has_equal_gradients(cls: Any, fields: dict[str, Any]) -> None:
+    if cls.kind in ELSEWHERE:
+        pytest.skip("it has no part in a training step's graph")
+    subject = Subject(cls.model_validate({"name": cls.component_name(), **fields}, context={"registry": REGISTRY}), REGISTRY)
+    for companion in subject.companions():
+        assert_recomputes(moved(subject.make(companion, vocab_size=V)))
 
 
 class TwoLossesSpec(BlockSpec):
@@ -127,6 +179,7 @@ class TwoLosses(Block):
         self.first = context.parts.index == 0
         self.publishes = (("two-losses", context.parts.index),)
         self.reads = () if self.first else (("two-losses", 0),)
+        self.carries = ("count",)
         self.inner = nn.Linear(context.d_model, context.d_model)
 
     def forward(self, x_BTE: torch.Tensor, forward: Forward) -> torch.Tensor:
@@ -134,12 +187,12 @@ class TwoLosses(Block):
         forward.publish(self, self.publishes[0], y_BTE)
         forward.add_loss("size", y_BTE.square().mean())
         if self.first:
-            assert forward.carried("count") is None
-            forward.carry("count", y_BTE)
+            assert forward.carried(self, "count") is None
+            forward.carry(self, "count", y_BTE)
             return x_BTE + y_BTE
-        carried = forward.carried("count")
+        carried = forward.carried(self, "count")
         assert carried is not None
-        forward.carry("count", carried + y_BTE)
+        forward.carry(self, "count", carried + y_BTE)
         return x_BTE + forward.read(self, ("two-losses", 0)) * carried
 
 
@@ -168,16 +221,114 @@ def test_context_rejects_undeclared_missing_and_duplicate_values() -> None:
         check_declarations(built)
 
 
-def test_carried_value_reaches_the_next_block_only() -> None:
-    forward = Forward(ids(1, 4))
-    forward.carry("streams", 1)
-    assert forward.carried("streams") is None
-    with pytest.raises(StateError, match="twice"):
-        forward.carry("streams", 2)
-    forward.next_block()
-    assert forward.carried("streams") == 1
-    forward.next_block()
-    assert forward.carried("streams") is None
+class CountingSpec(BlockSpec):
+    """A block that counts, in a carried value, the blocks of its kind before it: for tests."""
+
+    name: str = "counting"
+
+    def build(self, context: BuildContext) -> Block:
+        return Counting(context)
+
+
+class Counting(Block):
+    carries = ("count",)
+
+    def __init__(self, context: BuildContext) -> None:
+        super().__init__()
+        self.inner = nn.Linear(context.d_model, context.d_model)
+
+    def forward(self, x_BTE: torch.Tensor, forward: Forward) -> torch.Tensor:
+        count = forward.carried(self, "count")
+        count = torch.zeros_like(x_BTE) if count is None else count
+        forward.carry(self, "count", count + 1)
+        return x_BTE + count * self.inner(x_BTE)
+
+
+class Twice(Block):
+    """Calls a block twice and carries nothing itself."""
+
+    def __init__(self, inner: Block) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x_BTE: torch.Tensor, forward: Forward) -> torch.Tensor:
+        return self.inner(self.inner(x_BTE, forward), forward)
+
+
+@pytest.mark.parametrize("recomputes", [False, True])
+def test_a_carried_value_accompanies_the_vectors_that_a_block_returned(recomputes: bool) -> None:
+    context = BuildContext(8, 16, 1)
+    one, two = Counting(context), Counting(context)
+    received: list[float | None] = []
+
+    def record(block: nn.Module, args: tuple[torch.Tensor, Forward]) -> None:
+        value = args[1].carried(block, "count")
+        received.append(None if value is None else float(value[0, 0, 0]))
+
+    for block in (one, two):
+        block.register_forward_pre_hook(record)
+    forward = Forward(ids(1, 4), recomputes=recomputes)
+    x_BTE = torch.zeros(1, 4, 8, requires_grad=True)
+    y_BTE = one(x_BTE, forward)
+    z_BTE = two(y_BTE, forward)
+    assert received == [None, 1]
+    one(z_BTE + 0, forward)  # other vectors: a norm, a projection
+    one(y_BTE, forward)  # an earlier block's, which another call has since replaced
+    assert received == [None, 1, None, None]
+    # Through a block that calls others: in, from call to call, and out.
+    two(Twice(one)(one(x_BTE, forward), forward), forward)
+    assert received[4:] == [None, 1, 2, 3]
+
+
+def test_a_carried_value_is_declared_and_written_once_within_a_block() -> None:
+    block, forward = Counting(BuildContext(8, 16, 1)), Forward(ids(1, 4))
+    with pytest.raises(StateError, match="outside of a block"):
+        forward.carry(block, "count", 1)
+    for call, message in (
+        (lambda: forward.carry(block, "other", 1), "does not declare 'other' in its attribute 'carries'"),
+        (lambda: forward.carried(block, "other"), "does not declare 'other' in its attribute 'carries'"),
+        (lambda: forward.carry(block, "count", 1), "carries 'count' twice"),
+    ):
+        forward.begin_block(torch.zeros(1, 4, 8))
+        forward.carry(block, "count", 0)
+        with pytest.raises(StateError, match=message):
+            call()
+    block.carries = "count"  # type: ignore[assignment]
+    with pytest.raises(GptkitError, match="'carries' is not a tuple of keys"):
+        check_declarations(nn.Sequential(block))
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"head": AttendingHeadSpec()},
+        {"head": AttendingHeadSpec(), "block": CountingSpec(), "final_norm": None},
+        {"head": {"name": "multi-token", "depth": 2, "block": CountingSpec()}, "block": CountingSpec()},
+        {"head": {"name": "multi-token", "depth": 2}, "position": "t5-bias"},
+    ],
+    ids=["attending", "attending-carried", "multi-token-carried", "multi-token-t5"],
+)
+def test_blocks_of_a_head_are_recomputed(parts: dict[str, Any]) -> None:
+    built = model(**parts)
+    assert_recomputes(built)
+    runs: dict[int, int] = {}
+
+    def count(block: nn.Module, args: Any) -> None:
+        runs[id(block)] = runs.get(id(block), 0) + 1
+
+    blocks = list(outermost_blocks(built))
+    assert len(blocks) > len(built.blocks)
+    for block in blocks:
+        block.register_forward_pre_hook(count)
+    gradients(built, "blocks")
+    assert list(runs.values()) == [2] * len(blocks)
+
+
+def test_a_block_within_a_block_is_recomputed_with_it() -> None:
+    built = model(block=CountingSpec(), n_layers=2)
+    built.blocks[0] = Twice(built.blocks[0])  # type: ignore[arg-type]
+    assert_recomputes(built)
+    assert len(list(outermost_blocks(built))) == 2
 
 
 def test_recomputation_saves_memory_and_does_not_change_generation() -> None:

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from gptkit.model.gpt import GPT
+from gptkit.testing.subject import Subject
 from tests.model.test_pairs import V, component, ids, variants
-from tests.model.test_recompute import OTHERS, model, research_parts
+from tests.model.test_recompute import ELSEWHERE, OTHERS, REGISTRY, model, plugin_components
 
 PARTS: list[Any] = [
     *({"position": position} for position in variants("position")),
     *({"attention": attention} for attention in variants("attention")),
     *OTHERS,
-    *(parts for _, parts in research_parts()),
     {"head": {"name": "linear", "tied": True}},
     {"head": {"name": "multi-token", "depth": 2, "head": {"name": "linear", "tied": True}}},
 ]
@@ -28,7 +28,18 @@ def test_parameter_is_registered_once(parts: dict[str, Any]) -> None:
         uses = component("position", {"name": "rotary"}).uses
         if not uses <= component("attention", parts["attention"]).accepts:
             parts = {**parts, "position": "none"}
-    built = model(**parts)
+    assert_registered_once(model(**parts))
+
+
+@pytest.mark.parametrize(("cls", "fields"), plugin_components())
+def test_a_parameter_of_a_plugins_component_is_registered_once(cls: Any, fields: dict[str, Any]) -> None:
+    if cls.kind in ELSEWHERE:
+        pytest.skip("it has no module in a model")
+    spec = cls.model_validate({"name": cls.component_name(), **fields}, context={"registry": REGISTRY})
+    assert_registered_once(Subject(spec, REGISTRY).make())
+
+
+def assert_registered_once(built: GPT) -> None:
     once = [name for name, _ in built.named_parameters()]
     assert [name for name, _ in built.named_parameters(remove_duplicate=False)] == once
     assert sorted(built.state_dict()) == sorted(

@@ -107,20 +107,21 @@ def test_recomputation_keeps_the_same_weights(case: str) -> None:
 
 
 def test_forks_of_one_layer_number_calls_onwards() -> None:
-    forward = Forward(torch.zeros(1, 2, dtype=torch.long), keep_weights=True)
+    forward, x_BTE = Forward(torch.zeros(1, 2, dtype=torch.long), keep_weights=True), torch.zeros(1, 2, 4)
     for value in range(3):
-        outer = forward.fork()
-        inner = outer.fork()
+        outer = forward.fork(x_BTE)
+        inner = outer.fork(x_BTE)
         inner.keep_weights(0, torch.full((1, 1, 2, 2), float(value)))
-        outer.take(inner.given())
-        forward.take(outer.given())
+        outer.take(inner.given(x_BTE))
+        forward.take(outer.given(x_BTE))
     assert forward.weights is not None
     assert {key: float(weights[0, 0, 0, 0]) for key, weights in forward.weights.items()} == {(0, 0): 0, (0, 1): 1, (0, 2): 2}
 
 
 def test_weights_are_none_unless_requested() -> None:
     assert make()(ids(2, 9)).weights is None
-    forward = Forward(torch.zeros(1, 2, dtype=torch.long))
+    x_BTE = torch.zeros(1, 2, 4)
+    forward = Forward(torch.zeros(1, 2, dtype=torch.long)).fork(x_BTE)
     forward.keep_weights(0, torch.ones(1, 1, 2, 2))
     assert forward.weights is None
-    assert forward.given().weights == {}
+    assert forward.given(x_BTE).weights == {}

@@ -35,10 +35,10 @@ class HyperConnectionsSpec(BlockSpec):
         https://arxiv.org/abs/2409.19606
 
     Notes:
-        Streams begin as copies of what comes in, and at first every branch reads one of them and writes to all, which is
+        Streams begin as copies of the input, and at first every branch reads one of them and writes to all, which is
         a pre-norm block. A block carries its streams to the next one (`Forward.carry`), under the key
-        `("hyper-connections", streams)`; what it returns is their sum, so other blocks may follow or come before.
-        The paper also scales the starting weights of output projections with the number of streams.
+        `("hyper-connections", streams)`; it returns their sum, so blocks of other kinds may follow or come before.
+        The paper also scales the initial weights of output projections with the number of streams.
     """
 
     name: Literal["hyper-connections"] = "hyper-connections"
@@ -59,6 +59,7 @@ class HyperConnections(Block):
         parts = context.parts
         self.streams = spec.streams
         self.key = ("hyper-connections", spec.streams)
+        self.carries = (self.key,)
         self.attention_norm = parts.norm.build(context, dim=context.d_model)
         self.attention = parts.attention.build(context)
         self.feedforward_norm = parts.norm.build(context, dim=context.d_model)
@@ -68,7 +69,7 @@ class HyperConnections(Block):
         self.dropout = nn.Dropout(spec.dropout) if spec.dropout > 0 else nn.Identity()
 
     def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
-        streams_BTNE: Tensor | None = forward.carried(self.key)
+        streams_BTNE: Tensor | None = forward.carried(self, self.key)
         if streams_BTNE is None:  # the first block, or one after a block of another kind
             streams_BTNE = x_BTE[:, :, None].expand(-1, -1, self.streams, -1)
         h_BTE, streams_BTNE, write_BTN = self.attention_connection(streams_BTNE)
@@ -77,7 +78,7 @@ class HyperConnections(Block):
         h_BTE, streams_BTNE, write_BTN = self.feedforward_connection(streams_BTNE)
         branch_BTE = self.dropout(self.feedforward(self.feedforward_norm(h_BTE), forward))
         streams_BTNE = streams_BTNE + write_BTN[..., None] * branch_BTE[:, :, None]
-        forward.carry(self.key, streams_BTNE)
+        forward.carry(self, self.key, streams_BTNE)
         return streams_BTNE.sum(dim=2)
 
 

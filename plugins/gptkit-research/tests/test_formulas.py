@@ -232,7 +232,6 @@ def test_hyper_connections() -> None:
     found = x
     for layer in layers:
         found = layer(found, context)
-        context.next_block()
 
     streams = [x[0].clone() for _ in range(n)]
     for layer in layers:
@@ -316,13 +315,33 @@ def test_streams_restart_after_another_block() -> None:
         {"block": {"name": name}} for name in ("hyper-connections", "hyper-connections", "pre-norm", "hyper-connections")
     ]
     model = gptkit.GPT({"d_model": E, "attention": {"name": "multi-head", "n_heads": 2}, "layers": entries}, 20)
-    context, x = forward(), inputs(1, T, E).float()
     received = []
+
+    def record(block: Any, args: tuple[torch.Tensor, Forward]) -> None:
+        received.append(args[1].carried(block, ("hyper-connections", 4)) is not None)
+
     for block in model.blocks:
-        received.append(context.carried(("hyper-connections", 4)) is not None)
-        x = block(x, context)
-        context.next_block()
+        block.carries = (("hyper-connections", 4),)
+        block.register_forward_pre_hook(record)
+    model(torch.zeros(1, T, dtype=torch.long))
     assert received == [False, True, True, False]
+
+
+@torch.no_grad()
+def test_streams_of_the_last_block_do_not_reach_the_block_of_a_head() -> None:
+    """A module of multi-token prediction has an input of its own, which the streams of the stack must not replace."""
+    parts = {"d_model": E, "n_layers": 2, "attention": {"name": "multi-head", "n_heads": 2}, "block": "hyper-connections"}
+    head = {"name": "multi-token", "depth": 2, "block": "hyper-connections"}
+    model = gptkit.GPT({**parts, "head": head, "initializer": "xavier"}, 20).double().train()
+    ids = torch.randint(20, (1, T), generator=torch.Generator().manual_seed(0))
+    inputs: list[torch.Tensor] = []
+    for module in model.head.modules_after:
+        module.block.attention_connection.register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
+        module.block.register_forward_pre_hook(lambda block, args: inputs.append(args[0]))
+    model(ids, ids)
+    assert len(inputs) == 4
+    for x_BTE, streams_BTNE in (inputs[:2], inputs[2:]):
+        torch.testing.assert_close(streams_BTNE, x_BTE[:, :, None].expand_as(streams_BTNE))
 
 
 @torch.no_grad()

@@ -5,9 +5,10 @@ Source: "Training Deep Nets with Sublinear Memory Cost" (arXiv 1604.06174).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from gptkit.nn.exchange import Given
@@ -19,7 +20,7 @@ Recompute = Literal["none", "blocks"]
 """What the backward pass computes again: nothing, or every block from its input."""
 
 
-def run_recomputed(block: nn.Module, x_BTE: Tensor, forward: Forward) -> Tensor:
+def run_recomputed(block: Callable[[Tensor, Forward], Tensor], x_BTE: Tensor, forward: Forward) -> Tensor:
     """The block's output, computed such that only its input is kept for the backward pass.
 
     The block runs on a fork of the context, in the forward pass and again in the backward pass. What it publishes, carries
@@ -27,16 +28,17 @@ def run_recomputed(block: nn.Module, x_BTE: Tensor, forward: Forward) -> Tensor:
     through it reach the block.
 
     Args:
-        block: the block; it draws random numbers from torch's generators only, which are rewound for the second run.
+        block: computes the block; it draws random numbers from torch's generators only, which are rewound for the second
+            run.
         x_BTE: its input.
         forward: the context, without a cache.
     """
-    start = forward.fork()
+    start = forward.fork(x_BTE)
 
     def run(x_BTE: Tensor) -> tuple[Tensor, Given]:
-        fork = start.fork()
+        fork = start.fork(x_BTE)
         y_BTE = block(x_BTE, fork)
-        return y_BTE, fork.given()
+        return y_BTE, fork.given(y_BTE)
 
     y_BTE: Tensor
     y_BTE, given = checkpoint(run, x_BTE, use_reentrant=False)
