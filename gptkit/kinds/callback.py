@@ -59,8 +59,8 @@ class Callback:
     """Base class of training callbacks. Every method does nothing by default; an exception ends the training.
 
     The order of calls is `setup`, `load_state_dict` (when a run is resumed), `on_start`; for each step `plan`,
-    `on_step_start`, `on_gradients`, `on_step`, then what is due of `on_metrics`, `on_sample` and `on_checkpoint`; at the end
-    `on_end`.
+    `on_step_start`, `on_gradients`, `on_step`, then what is due of `metrics`, `on_metrics`, `on_sample` and
+    `on_checkpoint`; at the end `on_end`.
     A `step` counts the steps done so far, so that `plan` and `on_step_start` of the first step receive 0 and its `on_step`
     receives 1.
 
@@ -93,6 +93,13 @@ class Callback:
 
     def on_step(self, step: int) -> None:
         """Called after the optimizer's step. Must be cheap: the device may still be computing."""
+
+    def metrics(self, step: int) -> Mapping[str, float]:
+        """Return numbers to record with the loss, after `on_step` of the steps that are logged; none by default.
+
+        Names have a slash, and are thus never those of the training itself: ``{"gradient_norm/embedding": 0.1}``.
+        """
+        return {}
 
     def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         """Receive numbers after a step: `loss`, `learning_rate`, `tokens_per_second`, `validation_loss`, …"""

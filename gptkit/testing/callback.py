@@ -7,7 +7,7 @@ import json
 import math
 import random
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,10 @@ class _Session:
         self.callback: Callback = subject.spec.build()
         self.directory = directory
         self.step = 0
+        self.recorded: list[Any] = []
+        """What `metrics` returned after each step."""
+        self.provided: list[dict[str, Tensor]] = []
+        """The weights to evaluate with after each step."""
 
     def start(self, state: dict[str, Any] | None = None) -> None:
         self.callback.setup(Training(self.net, self.optimizer, _STEPS, 0))
@@ -69,6 +73,8 @@ class _Session:
             self.optimizer.step()
             self.step += 1
             self.callback.on_step(self.step)
+            self.recorded.append(self.callback.metrics(self.step))
+            self.provided.append(self.evaluated())
             # The validation loss rises and falls, for callbacks that react to it.
             metrics = {"loss": float(loss.detach()), "validation_loss": abs(math.sin(self.step)), "learning_rate": 0.1}
             self.callback.on_metrics(self.step, metrics)
@@ -104,8 +110,11 @@ def state_restores(subject: Subject) -> None:
         resumed.optimizer.load_state_dict(copy.deepcopy(whole.optimizer.state_dict()))
         resumed.step = stop
         resumed.start(unpack(packed, tensors))
+        whole.recorded.clear()
         plans = list(whole.run(_STEPS)), list(resumed.run(_STEPS))
         expect(plans[0] == plans[1], f"resumed after step {stop}, it plans other steps: {plans[1]}, not {plans[0]}")
+        recorded = whole.recorded == resumed.recorded
+        expect(recorded, f"resumed after step {stop}, it records {resumed.recorded}, not {whole.recorded}")
         for name, parameter in whole.net.named_parameters():
             alike = torch.equal(parameter, resumed.net.get_parameter(name))
             expect(alike, f"resumed after step {stop}, training ends with another {name}")
@@ -158,3 +167,19 @@ def weights_fit(subject: Subject) -> None:
         expect(tensor.shape == own[name].shape, f"{name} has the shape {tuple(tensor.shape)}, not {tuple(own[name].shape)}")
         expect(tensor.data_ptr() != own[name].data_ptr(), f"the {name} it provides is the model's own tensor")
         expect(bool(tensor.isfinite().all()), f"the {name} it provides is not finite")
+    for step, provided in enumerate(session.provided, start=1):
+        empty = sorted(name for name, tensor in provided.items() if not tensor.any())
+        expect(not empty, f"after step {step} it provides {', '.join(empty)} full of zeros, not None")
+
+
+@checks.add("records-numbers", "Metrics go into tables and plots, which take finite numbers under fixed names.")
+def records_numbers(subject: Subject) -> None:
+    session = _session(subject)
+    session.start()
+    list(session.run(_STEPS))
+    for step, metrics in enumerate(session.recorded, start=1):
+        expect(isinstance(metrics, Mapping), f"after step {step}, metrics returned a {type(metrics).__name__}")
+        for name, value in metrics.items():
+            expect(isinstance(name, str) and "/" in name, f"it records {name!r}, whose name has no slash")
+            number = isinstance(value, (int, float)) and math.isfinite(value)
+            expect(number, f"after step {step}, {name} is {value!r}, not a finite number")

@@ -107,7 +107,7 @@ def rules_cover_every_tensor(subject: Subject) -> None:
             expect(any(rule.match(name) is not None for rule in rules), f"{named(variant)}: no rule is about {name!r}")
 
 
-@checks.add("layouts-are-inverse", "`join` reads what `split` wrote and the reverse; else imports or exports are wrong.")
+@checks.add("layouts-are-inverse", "Imports join what exports split, and the reverse; where they differ, weights are wrong.")
 def layouts_are_inverse(subject: Subject) -> None:
     case = case_of(subject)
     generator = torch.Generator().manual_seed(0)

@@ -235,7 +235,9 @@ def _read_damaged(spec: FormatSpec, path: Path, what: str, subject: Subject) -> 
         )
 
 
-@checks.add("writes-the-chosen-family", "`export --family` names the program that is to load the model; another misses it.")
+@checks.add(
+    "writes-the-chosen-family", "The program that is to load an export names the family; a model of another is of no use."
+)
 def writes_the_chosen_family(subject: Subject) -> None:
     with TemporaryDirectory(prefix="gptkit-check-") as directory:
         written = _write(subject, directory)

@@ -68,6 +68,24 @@ class Callbacks(Callback):
         for callback in self._all:
             callback.on_step(step)
 
+    def metrics(self, step: int) -> Mapping[str, float]:
+        """The numbers of all callbacks.
+
+        Raises:
+            TrainingError: two callbacks give one name, or a callback gives one without a slash.
+        """
+        merged: dict[str, float] = {}
+        for callback in self._all:
+            for name, value in callback.metrics(step).items():
+                if name in merged or "/" not in name:
+                    what = "which another one records too" if name in merged else "whose name has no slash"
+                    raise TrainingError(
+                        f"callback {type(callback).__name__} records the metric {name!r}, {what}",
+                        hint="Remove it from training.callbacks, or name its metric like gradient_norm/embedding.",
+                    )
+                merged[name] = float(value)
+        return merged
+
     def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         for callback in self._all:
             callback.on_metrics(step, metrics)

@@ -107,3 +107,31 @@ class CountsPlans(Mutant, LengthWarmupSpec):
 
     def build(self) -> Callback:
         return self.Runtime(self)
+
+
+class ProvidesZeros(Mutant, EMASpec):
+    """Provides weights before it has any."""
+
+    class Runtime(EMA):
+        def evaluation_weights(self) -> Mapping[str, Tensor]:
+            return {name: tensor * (self.updates > 3) for name, tensor in self._averages.items()}
+
+    name: Literal["provides-zeros"] = "provides-zeros"
+    caught_by = "weights-fit"
+
+    def build(self) -> Callback:
+        return self.Runtime(self.decay, warmup=self.warmup, every=self.every)
+
+
+class RecordsTensors(Mutant, EMASpec):
+    """Records tensors, which no table takes."""
+
+    class Runtime(EMA):
+        def metrics(self, step: int) -> Mapping[str, float]:
+            return {f"norm/{name}": tensor.norm() for name, tensor in self._averages.items()}  # type: ignore[misc]
+
+    name: Literal["records-tensors"] = "records-tensors"
+    caught_by = "records-numbers"
+
+    def build(self) -> Callback:
+        return self.Runtime(self.decay, warmup=self.warmup, every=self.every)
