@@ -38,7 +38,7 @@ def names_the_reference_class(subject: Subject) -> None:
         expect(isinstance(config_class, type) and isinstance(model_class, type), "`reference` returns two classes")
 
 
-@checks.add("defaults-are-the-reference's", "A key that a file lacks has the default of the class that wrote the file.")
+@checks.add("defaults-equal-the-reference", "A key that a file lacks has the default of the class that wrote the file.")
 def defaults_are_the_references(subject: Subject) -> None:
     case = case_of(subject)
     for config in case.defaults:

@@ -200,7 +200,7 @@ class UnreadEpsKey(Mutant, LlamaFamily):
 
     name: Literal["unread-eps-key"] = "unread-eps-key"
     eps: ClassVar[tuple[str, float]] = ("layer_norm_eps", 1e-6)
-    caught_by = "defaults-are-the-reference's"
+    caught_by = "defaults-equal-the-reference"
 
 
 class WrongEpsDefault(Mutant, LlamaFamily):
@@ -208,7 +208,7 @@ class WrongEpsDefault(Mutant, LlamaFamily):
 
     name: Literal["wrong-eps-default"] = "wrong-eps-default"
     eps: ClassVar[tuple[str, float]] = ("rms_norm_eps", 1e-5)
-    caught_by = "defaults-are-the-reference's"
+    caught_by = "defaults-equal-the-reference"
 
 
 class WrongRopeBase(Mutant, LlamaFamily):
@@ -216,7 +216,7 @@ class WrongRopeBase(Mutant, LlamaFamily):
 
     name: Literal["wrong-rope-base"] = "wrong-rope-base"
     base: ClassVar[float] = 500000.0
-    caught_by = "defaults-are-the-reference's"
+    caught_by = "defaults-equal-the-reference"
 
 
 class WrongTiedDefault(Mutant, GemmaFamily):
@@ -224,14 +224,14 @@ class WrongTiedDefault(Mutant, GemmaFamily):
 
     name: Literal["wrong-tied-default"] = "wrong-tied-default"
     tied: ClassVar[bool] = False
-    caught_by = "defaults-are-the-reference's"
+    caught_by = "defaults-equal-the-reference"
 
 
 class WrongActivationDefault(Mutant, GPT2Family):
     """Has the exact GELU where the class has its approximation."""
 
     name: Literal["wrong-activation-default"] = "wrong-activation-default"
-    caught_by = "defaults-are-the-reference's"
+    caught_by = "defaults-equal-the-reference"
 
     def model(self, config: ExternalConfig) -> Config:
         config.text("activation_function", "gelu")
