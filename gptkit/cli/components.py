@@ -115,13 +115,12 @@ def _members(cls: type[Any]) -> None:
 
 
 def _component(registry: Registry, kind: str, name: str) -> None:
-    from gptkit.docs.places import Place, places
+    from gptkit.docs.usage import usage
     from gptkit.reflect.describe import describe
     from gptkit.runs.spec import ExperimentSpec
 
-    spots = places(ExperimentSpec, kind)
-    place = spots[0] if spots else Place((kind,))
-    doc = describe(registry.entry(kind, name), registry, path=place.path, listed=place.listed)
+    entry = registry.entry(kind, name)
+    doc = describe(entry, registry, **vars(usage(registry, kind, name, ExperimentSpec)))
     console.stdout().print(f"{doc.kind} {doc.name}", style="bold")
     _text(doc.summary)
     if doc.body:
@@ -134,8 +133,12 @@ def _component(registry: Registry, kind: str, name: str) -> None:
     if doc.fields:
         console.heading("Fields")
         _fields(doc.fields)
-    console.heading("In a spec file")
-    console.out(textwrap.indent(doc.snippet, "  "))
+    if doc.snippet:
+        console.heading("In a spec file")
+        console.out(textwrap.indent(doc.snippet, "  "))
+    if doc.commands:
+        console.heading("Commands")
+        console.out(textwrap.indent("\n".join(doc.commands), "  "))
     console.heading("Origin")
     rows = [[title, text] for title, text in _facts(doc) if text]
     console.stdout().print(console.table([("", {"style": "dim"}), ("", {"overflow": "fold"})], rows, header=False))

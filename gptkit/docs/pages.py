@@ -14,6 +14,7 @@ from gptkit.core.errors import GptkitError
 from gptkit.core.registry import Plugin, Registry
 from gptkit.core.spec import Spec
 from gptkit.docs.places import DIRECTORY, Place, inside_components, places
+from gptkit.docs.usage import usage
 from gptkit.presets.catalog import presets
 from gptkit.reflect import docstring, prose
 from gptkit.reflect.compatibility import compatibility
@@ -35,8 +36,8 @@ def pages(registry: Registry, *, root: type[Spec] | None = None) -> dict[str, st
     result = {f"{DIRECTORY}/index.md": _index(registry), PLUGINS: _plugins(registry)}
     for kind in registry.kinds():
         spots = places(root, kind) if root is not None else []
-        first = spots[0] if spots else Place((kind,))
-        docs = [describe(entry, registry, path=first.path, listed=first.listed) for entry in registry.entries(kind).values()]
+        entries = registry.entries(kind).items()
+        docs = [describe(entry, registry, **vars(usage(registry, kind, name, root))) for name, entry in entries]
         result[f"{DIRECTORY}/{kind}/index.md"] = _kind(registry, kind, docs, spots)
         for doc in docs:
             result[f"{DIRECTORY}/{kind}/{doc.name}.md"] = _component(registry, doc)
@@ -134,13 +135,14 @@ def _component(registry: Registry, doc: ComponentDoc) -> str:
     return _page(
         f"# {doc.name}",
         prose.inline(doc.summary),
-        prose.code(doc.snippet, "yaml"),
+        prose.code(doc.snippet, "yaml") if doc.snippet else "",
+        prose.code("\n".join(doc.commands), "sh") if doc.commands else "",
         prose.prose(doc.body),
         _with_title("## Formula", prose.code(doc.formula) if doc.formula else ""),
         _with_title("## Shapes", prose.code(doc.shapes) if doc.shapes else ""),
         "## Fields",
         _fields(registry, doc.fields) or "None.",
-        _with_title("With all fields:", prose.code(doc.full_snippet, "yaml") if doc.fields else ""),
+        _with_title("With all fields:", prose.code(doc.full_snippet, "yaml") if doc.fields and doc.snippet else ""),
         _with_title("## Notes", prose.prose(doc.notes)),
         "## Origin",
         "\n".join(f"- {title}: {text}" for title, text in facts if text),
@@ -209,6 +211,8 @@ def _usage(registry: Registry, kind: str, spots: Sequence[Place]) -> str:
     lines += [
         f"- `{field}` of [{outer} {name}](../{outer}/{name}.md)" for outer, name, field in inside_components(registry, kind)
     ]
+    commands = getattr(registry.kinds()[kind].cls, "commands", ())
+    lines += [f"- not in a spec file; by the command `{command.format(name='NAME')}`" for command in commands]
     return "\n".join(lines)
 
 

@@ -97,6 +97,7 @@ class FamilySpec(Component):
         prefixes: prefixes of tensor names in files of larger models, and those that replace them. A multimodal model has the
             configuration of its language model below `text_config`, which alone is read, and its tensors under a prefix.
         ignored: patterns (regular expressions) of tensors without learned values: masks, frequency tables.
+        commands: commands that use a family, for the documentation; spec files contain none.
         tiny: configurations of tiny models that the conformance kit checks: keys that replace or join the common sizes.
     """
 
@@ -104,6 +105,10 @@ class FamilySpec(Component):
     model_type: ClassVar[str]
     model_types: ClassVar[tuple[str, ...]] = ()
     architecture: ClassVar[str]
+    commands: ClassVar[tuple[str, ...]] = (
+        "gptkit import DIRECTORY RUN",
+        "gptkit export RUN DIRECTORY --family {name}",
+    )
     prefixes: ClassVar[Mapping[str, str]] = {}
     prefix: ClassVar[str] = "model."
     rank: ClassVar[int] = 10

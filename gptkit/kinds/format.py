@@ -161,10 +161,12 @@ class FormatSpec(Component):
     Class variables:
         suffixes: suffixes of the files of this format; none for a format that is a directory. `export` infers the format
             from them.
+        commands: commands that use a format, for the documentation; spec files contain none.
     """
 
     kind: ClassVar[str] = "format"
     suffixes: ClassVar[tuple[str, ...]] = ()
+    commands: ClassVar[tuple[str, ...]] = ("gptkit import PATH RUN --from {name}", "gptkit export RUN PATH --to {name}")
 
     @property
     def can_write(self) -> bool:

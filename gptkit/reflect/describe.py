@@ -52,8 +52,9 @@ class ComponentDoc:
     """One component. Sections that its docstring lacks are empty.
 
     Attributes:
-        snippet: the shortest form of the component in a spec file.
+        snippet: the shortest form of the component in a spec file; empty if it is used by commands only.
         full_snippet: the form with all fields.
+        commands: command lines that use the component.
         module: module of its source.
         provenance: the distribution that registers it, ``gptkit==0.1.0``.
     """
@@ -73,6 +74,7 @@ class ComponentDoc:
     provenance: str
     aliases: tuple[str, ...]
     renamed_fields: Mapping[str, str]
+    commands: tuple[str, ...] = ()
 
     @property
     def file(self) -> str:
@@ -80,18 +82,39 @@ class ComponentDoc:
         return self.module.replace(".", "/") + ".py"
 
 
-def describe(entry: Entry, registry: Registry, *, path: Sequence[str] | None = None, listed: bool = False) -> ComponentDoc:
+def describe(
+    entry: Entry,
+    registry: Registry,
+    *,
+    path: Sequence[str] | None = None,
+    listed: bool = False,
+    holder: Mapping[str, Any] | None = None,
+    inside: str = "",
+    beside: Mapping[str, Any] | None = None,
+    commands: Sequence[str] = (),
+) -> ComponentDoc:
     """Describe a component.
 
     Args:
         registry: registry of nested components.
-        path: keys of the snippets; the kind's name by default.
+        path: keys of the snippets, the kind's name by default; there are none without keys.
         listed: whether the value at `path` is a list.
+        holder: the component at `path` that holds this one in its field `inside`; empty if this one is the value itself.
+        inside: the field of the holder.
+        beside: further keys beside the last one of `path`.
+        commands: command lines with ``{name}``, for a component that spec files do not contain.
     """
     cls = entry.cls
     doc = docstring.parse(cls.__dict__.get("__doc__"))
     least = smallest(cls, registry)
-    keys = tuple(path or (cls.kind,))
+    keys = (cls.kind,) if path is None else tuple(path)
+
+    def snippet(value: Any) -> str:
+        if commands or not keys:
+            return ""
+        shown = {**holder, inside: value} if holder else value
+        return snippets.block(keys[:-1], {keys[-1]: [shown] if listed else shown, **(beside or {})})
+
     return ComponentDoc(
         kind=cls.kind,
         name=cls.component_name(),
@@ -102,12 +125,13 @@ def describe(entry: Entry, registry: Registry, *, path: Sequence[str] | None = N
         paper=doc.sections.get("Paper", ""),
         notes=doc.sections.get("Notes", ""),
         fields=tuple(describe_fields(cls)),
-        snippet=snippets.block(keys, least if len(least) > 1 else least["name"], listed=listed),
-        full_snippet=snippets.block(keys, _everything(cls, least, registry), listed=listed),
+        snippet=snippet(least if len(least) > 1 else least["name"]),
+        full_snippet=snippet(_everything(cls, least, registry)),
         module=cls.__module__,
         provenance=entry.plugin.provenance,
         aliases=tuple(cls.aliases),
         renamed_fields=dict(cls.renamed_fields),
+        commands=tuple(command.format(name=cls.component_name()) for command in commands),
     )
 
 

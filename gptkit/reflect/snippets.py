@@ -61,9 +61,9 @@ def flow(value: Any) -> str:
     return json.dumps(value)
 
 
-def block(path: Sequence[str], value: Any, *, listed: bool = False) -> str:
-    """Format plain data as YAML under the keys of `path`; as the only item of a list if `listed`."""
-    data: Any = [value] if listed else value
+def block(path: Sequence[str], value: Any) -> str:
+    """Format plain data as YAML under the keys of `path`."""
+    data: Any = value
     for key in reversed(path):
         data = {key: data}
     return dump_yaml(data).rstrip("\n")
