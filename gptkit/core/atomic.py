@@ -1,11 +1,11 @@
-"""Write files and directories that appear complete or not at all.
+"""Atomic writes of files and directories.
 
 All files that gptkit writes are written with this module. Content is written under a temporary name in the directory of its
 destination, flushed to the disk, and renamed: an interruption leaves the previous file or the new one, never a part of one.
 Temporary entries of a killed process are removed by the next process that writes to the same destination.
 
-Files have the permissions that the umask gives; a file that is replaced keeps the permissions that it had. Errors of the
-system name the file, as `FileError`.
+New files have the permissions of the umask; replaced files keep their mode. Errors of the system are raised as `FileError`,
+which names the file.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a stream whose content becomes the file when the block ends, and is discarded if it raises.
+    """Open a stream whose content becomes the file when the block ends, and is discarded if the block raises.
 
     A symbolic link stays one: its target is replaced. A device or pipe (``/dev/stdout``) is written to directly.
 
@@ -87,10 +87,10 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def atomic_directory(directory: Path) -> Iterator[Path]:
-    """Create a directory to fill, which takes the place of `directory` when the block ends, and is removed if it raises.
+    """Create a directory that replaces `directory` when the block ends, and is removed if the block raises.
 
-    Whatever interrupts it, `directory` is the previous one, the new one or (for an instant) missing, but never a part of
-    one. The caller makes sure that nothing of the user's is in the directory that is replaced.
+    After an interruption, `directory` is the previous one, the new one or (for an instant) missing, but never incomplete.
+    The caller ensures that the replaced directory contains no files of the user.
 
     Raises:
         FileError: the directory cannot be written, or other processes keep replacing it.
@@ -113,9 +113,9 @@ def atomic_directory(directory: Path) -> Iterator[Path]:
 
 
 def new_file_mode(path: Path) -> int:
-    """Create an empty file; return the permissions that the umask gave it.
+    """Create an empty file; return its permissions, which follow the umask.
 
-    For files that a library then writes with permissions of its own.
+    For files that a library then writes with other permissions.
     """
     path.touch()
     return stat.S_IMODE(path.stat().st_mode)
@@ -123,7 +123,7 @@ def new_file_mode(path: Path) -> int:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Raise the system's errors in the block as a `FileError` that says which file cannot be written."""
+    """Raise the system's errors in the block as a `FileError` that names the file."""
     try:
         yield
     except OSError as error:
@@ -144,7 +144,7 @@ def _filling(directory: Path) -> Iterator[None]:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Raise a refused permission in the block as a `FileError` that names the file; other errors pass."""
+    """Raise missing permissions in the block as a `FileError` that names the file; other errors are not changed."""
     try:
         yield
     except PermissionError as error:
@@ -152,7 +152,7 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def sync(path: Path) -> None:
-    """Flush a file or directory to the disk, where the system can (Windows cannot flush directories)."""
+    """Flush a file or directory to the disk, if the system supports it (Windows cannot flush directories)."""
     with contextlib.suppress(PermissionError):
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -169,7 +169,7 @@ def _mode(path: Path) -> int | None:
 
 
 def _put_in_place(new: Path, directory: Path) -> None:
-    for attempt in range(10):  # another process may put its own there in between
+    for attempt in range(10):  # another process may create the directory in between
         old = new.with_name(f"{new.name}-old{attempt}")
         with contextlib.suppress(FileNotFoundError):
             directory.rename(old)
@@ -196,7 +196,7 @@ def _temporary_name(path: Path) -> str:
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Remove what processes of this machine that were killed left behind for a destination."""
+    """Remove the temporary files of killed processes of this machine for a destination."""
     prefix = _prefix(path)
     try:
         entries = list(path.parent.iterdir())
@@ -212,7 +212,7 @@ def _remove_leftovers(path: Path) -> None:
 
 
 def _alive(process: int) -> bool:
-    if os.name == "nt":  # signal 0 would end the process there
+    if os.name == "nt":  # on Windows, signal 0 would end the process
         return True
     try:
         os.kill(process, 0)

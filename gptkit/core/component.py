@@ -1,11 +1,11 @@
-"""Components: the open tagged union that any distribution can add to.
+"""Components: an open tagged union that any distribution can extend.
 
 A *kind* is an abstract subclass of `Component` that sets the class variable ``kind``; a *component* is a concrete
 subclass of a kind with ``name: Literal["..."]``. A field annotated with a kind accepts every registered component of
-that kind, written as a mapping with its ``name`` or, where its defaults suffice, as the name alone::
+that kind, written as a mapping with its ``name`` or, if its defaults suffice, as the name alone::
 
     class Example(Spec):
-        norm: NormSpec = component("rms", description="Normalises the branch's input.")
+        norm: NormSpec = component("rms", description="Norm of the branch's input.")
 
     Example.model_validate({"norm": {"name": "layer", "eps": 1e-6}})
     Example.model_validate({"norm": "layer"})
@@ -30,14 +30,14 @@ __all__ = ["Component", "Resolver", "component", "optional_component", "resolver
 
 
 class Resolver(Protocol):
-    """Finds components by name; `gptkit.core.registry.Registry` is one."""
+    """Interface that returns components by name, implemented by `gptkit.core.registry.Registry`."""
 
     def component(self, kind: str, name: str) -> type[Component]:
-        """The component's class; raises `RegistryError` where there is none."""
+        """Return the component's class; raise `RegistryError` if it does not exist."""
         ...
 
     def names(self, kind: str) -> list[str]:
-        """The names of a kind's components, sorted."""
+        """Return the names of a kind's components, sorted."""
         ...
 
     def warn_renamed(self, old: str, new: str) -> None:
@@ -49,13 +49,13 @@ _default_resolver: Callable[[], Resolver] | None = None
 
 
 def set_default_resolver(resolver: Callable[[], Resolver]) -> None:
-    """Set where components are looked up if the validation context has no ``registry``."""
+    """Set the resolver for validation contexts without a ``registry``."""
     global _default_resolver
     _default_resolver = resolver
 
 
 def resolver_of(context: Any) -> Resolver:
-    """The resolver of a validation context: its ``registry``, else the default one."""
+    """Return the resolver of a validation context: its ``registry``, or else the default one."""
     chosen = context.get("registry") if isinstance(context, Mapping) else None
     if chosen is not None:
         return cast("Resolver", chosen)
@@ -68,19 +68,19 @@ def resolver_of(context: Any) -> Resolver:
 
 
 class Component(Spec):
-    """Base of all kinds, and so of all components.
+    """Base class of all kinds and components.
 
     Class variables a kind sets:
-        kind: the kind's name, as in ``gptkit components KIND``. Setting it is what makes a class a kind.
-        runtime: the class that `build` returns, as ``module:Class``, where that class is in another module: specs are
+        kind: the kind's name, as in ``gptkit components KIND``. A class that sets it is a kind.
+        runtime: the class that `build` returns, as ``module:Class``, if it is in another module: specs are
             validated without importing torch.
 
     A kind may have a class method ``conformance_checks()`` that returns the `gptkit.testing.Check`s of its contract.
 
     Class variables a component may set:
-        aliases: former names that old specs still load with (a `DeprecationWarning` says the new one).
-        renamed_fields: former field names, ``{"old": "new"}``, treated the same way.
-        examples: mappings of fields that the conformance kit builds; give some where the defaults do not suffice.
+        aliases: former names, which old specs may use (with a `DeprecationWarning`).
+        renamed_fields: former field names, ``{"old": "new"}``, handled in the same way.
+        examples: mappings of fields that the conformance kit builds; required if a field has no default.
     """
 
     kind: ClassVar[str]
@@ -100,41 +100,40 @@ class Component(Spec):
 
     @classmethod
     def is_kind(cls) -> bool:
-        """Whether this class is a kind itself and not a component of one."""
+        """Return whether this class is a kind, not a component."""
         return "kind" in cls.__dict__
 
     @classmethod
     def component_name(cls) -> str:
-        """The name this component is chosen by."""
+        """Return the name of the component in specs."""
         names = get_args(cls.model_fields["name"].annotation)
         if len(names) != 1 or not isinstance(names[0], str):
             raise RegistryError(
                 f"{cls.__module__}.{cls.__qualname__} does not define a name",
-                hint=f'Give it a field `name: Literal["my-{getattr(cls, "kind", "name")}"] = "my-…"`.',
+                hint=f'Add a field `name: Literal["my-{getattr(cls, "kind", "name")}"] = "my-…"`.',
             )
         return names[0]
 
     def resolved(self, context: Any) -> Any:
-        """This spec with every value filled in that depends on the build context (a width taken from the model, say).
+        """Return this spec with the values that depend on the build context (a width of the model, for example).
 
-        `context` is a `gptkit.kinds.context.BuildContext` for the parts of a model. Called when the spec is loaded, on this
-        component and then on those in its fields; the result is what `gptkit show` prints and what a run stores, and
-        resolving it again changes nothing. The default changes nothing.
+        `context` is a `gptkit.kinds.context.BuildContext` for the parts of a model. Called when the spec is loaded, for this
+        component and then for those in its fields. `gptkit show` prints the result, and a run stores it. The method must be
+        idempotent. The default returns the spec unchanged.
         """
         return self
 
     def inner_context(self, field: str, context: Any) -> Any:
-        """The build context in which the component in a field is resolved and checked, as `build` builds it there.
+        """Return the build context in which `build` builds the component in a field, used to resolve and check it.
 
-        The default is this component's own context.
+        The default is the context of this component.
         """
         return context
 
     def problems(self, context: Any) -> Iterator[Problem]:
-        """Errors that depend on the build context, each with its path below this spec and the remedy.
+        """Yield errors that depend on the build context, each with its path below this spec and the remedy.
 
-        Called on the resolved spec, before anything is built, and on the components in its fields too. The default yields
-        none.
+        Called for the resolved spec before it is built, and for the components in its fields. The default yields none.
         """
         yield from ()
 
@@ -190,7 +189,7 @@ class Component(Spec):
 
 
 def _returning_a_value(build: Callable[..., Any]) -> Callable[..., Any]:
-    """`build`, which raises where it returns None: a model that holds a None fails later, and elsewhere."""
+    """Return `build` with a check of its result: None would cause an error later and elsewhere."""
 
     @functools.wraps(build)
     def checked(self: Component, *arguments: Any, **options: Any) -> Any:
@@ -198,7 +197,7 @@ def _returning_a_value(build: Callable[..., Any]) -> Callable[..., Any]:
         if built is None:
             raise RegistryError(
                 f"{self.kind} {self.name!r}: {build.__module__}.{build.__qualname__} returned None",
-                hint="Return the object that it builds.",
+                hint="Add the return statement.",
             )
         return built
 
@@ -206,12 +205,12 @@ def _returning_a_value(build: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def component(default: Any, *, description: str) -> Any:
-    """A field that holds a component, `default` being its name or a mapping."""
+    """Return a field for a component; `default` is its name or a mapping."""
     return Field(default=default, validate_default=True, description=description)
 
 
 def optional_component(*, description: str) -> Any:
-    """A field that may hold a component and is null by default."""
+    """Return a field for an optional component, null by default."""
     return Field(default=None, description=description)
 
 

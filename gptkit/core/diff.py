@@ -1,4 +1,4 @@
-"""The difference between two specs, field by field."""
+"""Differences between two specs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class _Absent(Enum):
 
 
 ABSENT = _Absent.ABSENT
-"""The value of a side that has no such list item or key."""
+"""The value of a side without the list item or key."""
 
 
 @dataclass(frozen=True)
@@ -37,22 +37,22 @@ class Difference:
 
     @property
     def dotted(self) -> str:
-        """The path as it is written for `--set`."""
+        """The path in the syntax of `--set`."""
         return ".".join(str(part) for part in self.path)
 
 
 def differences(
     left: Any, right: Any, path: Path = (), equal: Callable[[Any, Any], bool] = operator.eq
 ) -> Iterator[Difference]:
-    """Where two specs, or their plain data, differ; in the order of the fields.
+    """Return the differences between two specs, or their plain data, in the order of the fields.
 
-    A component that is replaced by another one is one difference, at the component: their fields cannot be compared.
+    A component that is replaced by another one is a single difference, since their fields cannot be compared.
 
     Args:
         left: a spec, or plain data.
-        right: another one.
-        path: where both are; the paths of the differences start with it.
-        equal: compares two plain values.
+        right: another spec, or plain data.
+        path: prefix of the paths of the differences.
+        equal: function that compares two plain values.
     """
     keys = _common_keys(left, right, path)
     if keys is None:
@@ -64,7 +64,7 @@ def differences(
 
 
 def _common_keys(left: Any, right: Any, path: Path) -> list[Any] | None:
-    """The keys to compare one by one; None where the two values have to be compared as a whole."""
+    """Return the keys to compare separately; None if the two values must be compared as a whole."""
     if isinstance(left, Spec) and isinstance(right, Spec):
         return list(type(left).model_fields) if type(left) is type(right) else None
     if isinstance(left, Mapping) and isinstance(right, Mapping):

@@ -1,20 +1,20 @@
-"""Every error gptkit raises on purpose.
+"""Exceptions of gptkit.
 
 ::
 
-    GptkitError                      something the user can put right; the CLI prints it and exits with 2
+    GptkitError                      an error that the user can correct; the CLI prints it and exits with 2
     ├── SpecError                    a spec (file) is invalid; carries one Problem per error
     ├── RegistryError                the set of installed components is inconsistent
     │   ├── UnknownComponentError    no component of that name; suggests the closest
-    │   ├── CollisionError           two distributions took one name
-    │   └── RequirementError         `requires` of a spec or run is not met
+    │   ├── CollisionError           two distributions define the same name
+    │   └── RequirementError         `requires` of a spec or run is not satisfied
     ├── TokenizerError               a tokenizer is unavailable, or cannot be trained or loaded
     ├── DataError                    a corpus is missing, empty or unreadable
-    ├── FileError                    a file may not be read, or cannot be written
-    ├── CapacityError                the model cannot fit; carries the numbers
-    ├── StateError                   a cache was asked for what it cannot hold or undo
-    ├── CheckpointError              a run or checkpoint is missing, damaged or of another shape
-    ├── ExternalModelError           an external model is damaged, or one of the two sides cannot express the other
+    ├── FileError                    a file cannot be read or written
+    ├── CapacityError                the model does not fit in memory
+    ├── StateError                   an unsupported operation on a decoding cache
+    ├── CheckpointError              a run or checkpoint is missing or damaged, or does not fit
+    ├── ExternalModelError           an external model cannot be read, or a model cannot be expressed in an external format
     └── TrainingError                training cannot continue (the loss is not finite, for example)
 """
 
@@ -50,11 +50,11 @@ NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class GptkitError(Exception):
-    """Something the user can put right.
+    """Error that the user can correct.
 
     Args:
-        message: what is wrong, and where.
-        hint: what to do about it, as one sentence.
+        message: what is wrong, and its location.
+        hint: the remedy, as one sentence.
     """
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
@@ -71,11 +71,11 @@ class Problem:
     """One error in a spec.
 
     Args:
-        path: keys and indices that lead to it, from the spec that reports it; `()` for that spec as a whole.
+        path: keys and indices from the spec that reports the error; `()` for the spec as a whole.
         message: what is wrong, and what to do.
         source: the spec file, if there is one.
-        line: in that file, counted from 1.
-        column: in that line, counted from 1.
+        line: line in the file, counted from 1.
+        column: column in the line, counted from 1.
     """
 
     path: tuple[str | int, ...]
@@ -86,11 +86,11 @@ class Problem:
 
     @property
     def dotted(self) -> str:
-        """The path as it is written for `--set`: ``model.layers.0.attention``."""
+        """The path in the syntax of `--set`: ``model.layers.0.attention``."""
         return ".".join(str(part) for part in self.path)
 
     def below(self, *parents: str | int) -> Problem:
-        """The same problem, its path continued upward by the keys that lead to the spec that reported it."""
+        """Return the problem with its path prefixed by the keys of the parent specs."""
         return replace(self, path=(*parents, *self.path))
 
     def __str__(self) -> str:
@@ -101,7 +101,7 @@ class Problem:
 
 
 class SpecError(GptkitError):
-    """A spec is invalid. `problems` holds every error that was found, in the order of the file."""
+    """A spec is invalid. `problems` holds all errors, in the order of the file."""
 
     def __init__(self, problems: Sequence[Problem], *, hint: str | None = None) -> None:
         self.problems = tuple(problems)
@@ -113,15 +113,15 @@ class RegistryError(GptkitError):
 
 
 class UnknownComponentError(RegistryError):
-    """No component of that kind has that name."""
+    """A component of this kind and name does not exist."""
 
 
 class CollisionError(RegistryError):
-    """Two distributions took one name, so it means nothing until one of them is switched off."""
+    """Two distributions define the same name, which is unavailable until one of them is disabled."""
 
 
 class RequirementError(RegistryError):
-    """A distribution that a spec or run asks for is missing or of another version."""
+    """A distribution that a spec or run requires is not installed, or has another version."""
 
 
 class TokenizerError(GptkitError):
@@ -133,17 +133,17 @@ class DataError(GptkitError):
 
 
 class FileError(GptkitError):
-    """A file may not be read, or cannot be written. The message names the file and the system's reason."""
+    """A file cannot be read or written. The message names the file and the system's reason."""
 
     @classmethod
     def reading(cls, path: Path, error: OSError) -> FileError:
-        """The error for a file that could not be read."""
+        """Return the error for a file that could not be read."""
         hint = "Ask its owner for the permission to read it, or change it: chmod u+r FILE."
         return cls(f"{path} cannot be read: {_reason(error)}", hint=hint)
 
     @classmethod
     def writing(cls, path: Path, error: OSError) -> FileError:
-        """The error for a file that could not be written."""
+        """Return the error for a file that could not be written."""
         full = error.errno in NO_ROOM
         hint = "Free some space there, or write to another disk." if full else "Check its directory and the permissions."
         return cls(f"{path} cannot be written: {_reason(error)}", hint=hint)
@@ -154,15 +154,15 @@ def _reason(error: OSError) -> str:
 
 
 class CapacityError(GptkitError):
-    """The model cannot fit where it was to go."""
+    """The model does not fit in memory."""
 
 
 class StateError(GptkitError):
-    """A cache was asked for what it cannot hold or undo."""
+    """An operation that a decoding cache does not support."""
 
 
 class CheckpointError(GptkitError):
-    """A run or checkpoint is missing, damaged or of another shape."""
+    """A run or checkpoint is missing or damaged, or does not fit the model."""
 
 
 class ExternalModelError(GptkitError):

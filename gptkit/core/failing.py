@@ -1,4 +1,4 @@
-"""Reports exceptions that a component's own code raises while a spec is checked: the component, its plugin, and the line."""
+"""Reports of exceptions in a component's code while a spec is checked, with the component, its plugin, and the line."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from gptkit.core.registry import Registry, default_registry
 __all__ = ["MEANT", "failure"]
 
 MEANT = (GptkitError, ValidationError, PydanticCustomError)
-"""Errors that components raise on purpose; their own message says what is wrong."""
+"""Errors that components raise intentionally, with messages for the user."""
 
 
 def failure(spec: Component, method: str, error: Exception, registry: Registry | None = None) -> str:
-    """``position 'xpos' of gptkit-xpos==0.1 failed in max_positions: TypeError: … (gptkit_xpos.py:12)``.
+    """Return ``position 'xpos' of gptkit-xpos==0.1 failed in max_positions: TypeError: … (gptkit_xpos.py:12)``.
 
     Args:
-        spec: the component that was called; if it called another one, which raised, that one is named instead.
-        method: the method that was called.
-        error: the exception that it raised.
-        registry: where the spec's components were looked up; by default what is installed.
+        spec: the called component; if a nested component raised, that one is named instead.
+        method: the called method.
+        error: the exception.
+        registry: the registry of the spec's components; by default the installed ones.
     """
     location = ""
     for frame, line in traceback.walk_tb(error.__traceback__):
@@ -39,6 +39,6 @@ def failure(spec: Component, method: str, error: Exception, registry: Registry |
 def _provider(spec: Component, registry: Registry | None) -> str:
     try:
         entry = (registry or default_registry()).entry(spec.kind, spec.name)
-    except GptkitError:  # it was given as an object, and is not registered
+    except GptkitError:  # passed as an object, not registered
         return ""
     return f" of {entry.plugin.provenance}" if entry.cls is type(spec) else ""

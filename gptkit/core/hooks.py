@@ -1,11 +1,11 @@
-"""Plugin interface: every hook that a distribution can implement, and its contract.
+"""Plugin interface: the hooks that a distribution can implement.
 
 A plugin is a module (or object) named by an entry point of the group ``gptkit``::
 
     [project.entry-points.gptkit]
     my-plugin = "my_package.plugin"
 
-and marks its functions with ``gptkit.hookimpl``. Hooks may gain arguments; an implementation names only those it uses.
+and marks its functions with ``gptkit.hookimpl``. An implementation declares only the arguments that it uses.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ def gptkit_components() -> Iterable[type[Component]]:  # type: ignore[empty-body
 
 @hookspec
 def gptkit_trackers(start: TrainingStart) -> Iterable[Tracker]:  # type: ignore[empty-body]
-    """Return trackers that watch this training, whether or not its spec names any.
+    """Return trackers of a training, in addition to those of its spec.
 
-    Called when a training starts or resumes, in the order in which plugins are loaded (by distribution). Each tracker is
-    kept apart: an exception is reported, and ends that tracker only. A plugin that implements no such hook costs nothing.
+    Called when a training starts or resumes, in the order in which plugins are loaded (by distribution). Trackers are
+    isolated: an exception is reported and disables only that tracker.
 
     Args:
-        start: the run's directory, the steps to come, and the resolved spec.
+        start: the run directory, the number of steps, and the resolved spec.
     """
 
 
@@ -57,8 +57,8 @@ def gptkit_kinds() -> Iterable[type[Component]]:  # type: ignore[empty-body]
 
 @hookspec
 def gptkit_presets() -> Iterable[Path]:  # type: ignore[empty-body]
-    """Return the presets that this plugin ships: paths of spec files (.yaml), or of directories that hold them.
+    """Return the presets of this plugin: paths of spec files (.yaml), or of directories that contain them.
 
-    A preset's name is that of its file without the suffix. Its first line, ``# name: what it is``, is shown in lists.
+    A preset has the name of its file without the suffix. Its first line, ``# name: description``, is shown in lists.
     Called when presets are listed or one is looked up.
     """

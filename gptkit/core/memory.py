@@ -1,4 +1,4 @@
-"""Reports a failed allocation of memory as an error for the user."""
+"""Conversion of failed memory allocations to errors for the user."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _MESSAGES = re.compile(r"out of memory|can't allocate memory|not enough memory|S
 
 
 def is_exhaustion(error: BaseException) -> bool:
-    """Whether an exception is a failed allocation, of Python's, numpy's or PyTorch's allocators on any device."""
-    # PyTorch raises a plain RuntimeError where the CPU's memory does not suffice.
+    """Return whether an exception is a failed allocation of Python, numpy or PyTorch, on any device."""
+    # PyTorch raises a RuntimeError if the CPU's memory does not suffice.
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and bool(_MESSAGES.search(str(error))))
 
 

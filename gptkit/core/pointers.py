@@ -12,10 +12,10 @@ _HEAD = b"version https://git-lfs.github.com/spec/"
 
 
 def refuse_pointer(path: Path) -> None:
-    """Raise where a file is a Git LFS pointer; a file that cannot be read is left to its reader.
+    """Raise an error if a file is a Git LFS pointer; unreadable files are ignored.
 
     Raises:
-        ExternalModelError: names the file and the command that fetches it.
+        ExternalModelError: the file is a pointer; names the command that fetches the file.
     """
     try:
         with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""The `requires` of a spec: PEP 508 requirements that must be met by what is installed."""
+"""The `requires` of a spec: PEP 508 requirements of installed distributions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["unmet_requirements"]
 
 
 def unmet_requirements(requirements: Sequence[str]) -> list[tuple[int, str]]:
-    """The requirements that are not met: the index of each, and a message that says what to install."""
+    """Return the unmet requirements: the index of each, and a message with the command that installs it."""
     unmet = []
     for index, text in enumerate(requirements):
         try:

@@ -1,4 +1,4 @@
-"""Resolves and checks components in their surroundings, at every depth: authors need not call nested components."""
+"""Resolution and checks of components at every depth, so that components need not call nested ones."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ C = TypeVar("C", bound=Component)
 
 
 def resolve(spec: C, context: Any, path: Path = ()) -> C:
-    """The spec with its own `resolved` applied, and then that of every component in it, at any depth.
+    """Return the spec with `resolved` applied to it and then to every component in it, at any depth.
 
     Args:
+        spec: the spec.
         context: the build context of the outermost component; `Component.inner_context` derives those of nested ones.
         path: location of the spec, for error messages.
 
@@ -46,7 +47,7 @@ def resolve(spec: C, context: Any, path: Path = ()) -> C:
 
 
 def in_context(spec: Component, context: Any) -> Iterator[tuple[Path, Component, Any]]:
-    """A component and all in it, outer ones first, each with its path and its build context."""
+    """Yield a component and all nested ones, outer ones first, each with its path and its build context."""
     surroundings = _Surroundings(context)
     for path, component in components(spec):
         own_context = surroundings.context_at(path)
@@ -55,7 +56,7 @@ def in_context(spec: Component, context: Any) -> Iterator[tuple[Path, Component,
 
 
 def problems(spec: Component, context: Any) -> Iterator[Problem]:
-    """The problems that a component and all in it report, or that their checks raise, each located below the component."""
+    """Yield the problems of a component and all nested ones, including exceptions, located below the component."""
     for path, component, own_context in in_context(spec, context):
         try:
             reported = list(component.problems(own_context))
@@ -68,7 +69,7 @@ def problems(spec: Component, context: Any) -> Iterator[Problem]:
 
 
 class _Surroundings:
-    """The build context at each path of a spec tree that is walked from the outside in."""
+    """Build contexts by path in a spec tree that is walked from the outside in."""
 
     def __init__(self, context: Any) -> None:
         self.context = context

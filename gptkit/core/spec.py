@@ -1,4 +1,4 @@
-"""Specs: frozen, documented, data-only descriptions, and the errors that their validation reports."""
+"""Specs: frozen, documented, data-only descriptions, and their validation errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LINE = 110
 
 
 def _with_strict_numbers(schema: Any) -> Any:
-    """The core schema with its numbers guarded: pydantic alone accepts `true` as 1 and the text "7" as 7."""
+    """Return the core schema with strict numbers: by default, pydantic accepts `true` as 1 and the text "7" as 7."""
     if isinstance(schema, list):
         return [_with_strict_numbers(item) for item in schema]
     if isinstance(schema, tuple):
@@ -32,7 +32,7 @@ def _with_strict_numbers(schema: Any) -> Any:
     if number in ("int", "float"):
         guard = _require_int if number == "int" else _require_float
         return core_schema.no_info_before_validator_function(guard, cast("CoreSchema", schema))
-    # Keys of mappings keep pydantic's conversion: JSON has only text keys, so {"7": …} stands for {7: …}.
+    # Keys of mappings keep pydantic's conversion: JSON has only text keys, so {"7": …} means {7: …}.
     unchanged = ("metadata", "keys_schema")
     return {key: value if key in unchanged else _with_strict_numbers(value) for key, value in schema.items()}
 
@@ -50,7 +50,7 @@ def _require_float(value: Any) -> Any:
 
 
 class Spec(BaseModel):
-    """Base of everything written in a spec file: frozen, and unknown keys are refused."""
+    """Base class of everything in a spec file: frozen, without unknown keys."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", validate_default=True, protected_namespaces=(), allow_inf_nan=False
@@ -58,7 +58,7 @@ class Spec(BaseModel):
 
     @classmethod
     def is_kind(cls) -> bool:
-        """Whether this class is a kind: a field annotated with it holds any component registered for it."""
+        """Return whether this class is a kind: a field annotated with it accepts any of its components."""
         return False
 
     def __repr__(self) -> str:
@@ -74,7 +74,7 @@ class Spec(BaseModel):
         return html.code(repr(self))
 
     def replace(self, **changes: Any) -> Any:
-        """A copy with some fields changed; the copy is validated again."""
+        """Return a copy with some fields changed; the copy is validated again."""
         values = {name: getattr(self, name) for name in type(self).model_fields}
         return type(self).model_validate({**values, **changes})
 
@@ -104,7 +104,7 @@ class Spec(BaseModel):
 
 
 def merge_with_default(field: FieldInfo, given: Any) -> Any:
-    """The value of a field, merged with the field's default where it names no component.
+    """Return the value of a field, merged with the field's default if it names no component.
 
     A mapping without a ``name`` overrides fields of the default component; any other value is returned as it is.
     """
@@ -118,7 +118,7 @@ def merge_with_default(field: FieldInfo, given: Any) -> Any:
 
 
 def _is_section(field: FieldInfo) -> bool:
-    """Whether a field holds a spec and has a default, so that a section with nothing below it means that default."""
+    """Return whether a field holds a spec and has a default, which an empty section then means."""
     if field.is_required() or field.default is None:
         return False
     parts = (field.annotation, *get_args(field.annotation))
@@ -132,12 +132,12 @@ def _holds_components(annotation: Any) -> bool:
 
 
 def fail(message: str, path: tuple[str | int, ...] = (), value: Any = None) -> NoReturn:
-    """Raise the error that pydantic merges into its report, at `path` below the spec being validated."""
+    """Raise an error that pydantic merges into its report, at `path` below the spec that is validated."""
     raise validation_error([Problem(path, message)], value)
 
 
 def validation_error(problems: Iterable[Problem], value: Any = None) -> ValidationError:
-    """The pydantic error that reports each problem at its own path."""
+    """Return the pydantic error with each problem at its path."""
     details = [
         InitErrorDetails(
             type=PydanticCustomError("spec", "{message}", {"message": problem.message}), loc=problem.path, input=value
@@ -148,12 +148,12 @@ def validation_error(problems: Iterable[Problem], value: Any = None) -> Validati
 
 
 def shortened(text: str, limit: int = 60) -> str:
-    """The text, cut to the length that is readable inside a message."""
+    """Return the text, truncated for a message."""
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
 def describe(value: Any) -> str:
-    """A value in an error message: ``the number 5``, ``the text 'x'``, ``a list``."""
+    """Describe a value for an error message: ``the number 5``, ``the text 'x'``, ``a list``."""
     if value is None:
         return "nothing"
     if isinstance(value, str):

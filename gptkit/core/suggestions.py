@@ -1,4 +1,4 @@
-"""Suggestions for names that are not known: the closest match, and the names there are."""
+"""Suggestions for unknown names: the closest match and the known names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MANY = 30
 
 
 def did_you_mean(name: str, known: Sequence[str], label: str = "registered") -> str:
-    """The remedy for an unknown name: ``did you mean 'rms'? (registered: layer, none, rms)``."""
+    """Return the remedy for an unknown name: ``did you mean 'rms'? (registered: layer, none, rms)``."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     listed = f"{label}: {', '.join(known)}" if known else f"{label}: none"
     if len(known) > _MANY:

@@ -1,4 +1,4 @@
-"""The walk over a spec tree: every component in it with its path, and a copy of the tree with components changed."""
+"""Traversal of a spec tree: all components with their paths, and copies with changed components."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ T = TypeVar("T")
 
 
 def components(value: Any, path: Path = ()) -> Iterator[tuple[Path, Component]]:
-    """Every component in a spec, outer ones before those inside them, in the order of the fields.
+    """Yield every component in a spec, outer ones first, in the order of the fields.
 
     Args:
-        value: a spec, or what a field of one holds: a list or mapping of specs, or a plain value.
-        path: where `value` is; the paths of the components start with it.
+        value: a spec, or the value of a field: a list or mapping of specs, or a plain value.
+        path: path of `value`, the prefix of the yielded paths.
     """
     if isinstance(value, Component):
         yield path, value
@@ -28,14 +28,14 @@ def components(value: Any, path: Path = ()) -> Iterator[tuple[Path, Component]]:
 
 
 def map_components(value: T, change: Callable[[Path, Component], Component], path: Path = ()) -> T:
-    """A copy of a spec in which every component is replaced by what `change` returns for it.
+    """Return a copy of a spec in which every component is replaced by the result of `change`.
 
-    An outer component is changed first, then the components inside the result. What stays the same is not copied.
+    An outer component is changed first, then the components inside the result. Unchanged parts are not copied.
 
     Args:
         value: as for `components`.
-        change: called with a component and its path.
-        path: where `value` is.
+        change: function of a component and its path.
+        path: path of `value`.
     """
     changed: Any = change(path, value) if isinstance(value, Component) else value
     replaced = {}

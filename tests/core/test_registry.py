@@ -1,4 +1,4 @@
-"""The registry: strangers' plugins are kept apart, collisions and unknown names are told with the remedy."""
+"""Registry: isolation of third-party plugins, and reports of collisions and unknown names with the remedy."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from tests.support.fake_plugins import Mixer, Norm, Plain, Whole, make, plugin, 
 
 
 def record(of: Registry, distribution: str):
-    [found] = [record for record in of.plugins() if record.distribution == distribution]
-    return found
+    [result] = [record for record in of.plugins() if record.distribution == distribution]
+    return result
 
 
 def raising(error):
@@ -37,7 +37,7 @@ def raising(error):
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [
         (ImportError("No module named 'flash'\nsecond line"), "could not be imported: ImportError: No module named 'flash'"),
         (SyntaxError("invalid syntax"), "could not be imported: SyntaxError: invalid syntax"),
@@ -45,13 +45,13 @@ def raising(error):
         (ValueError(), "could not be imported: ValueError"),
     ],
 )
-def test_plugin_that_fails_to_import_is_recorded_and_others_work(error, told):
-    found = registry(plugin("bad", load=raising(error)), plugin("good", [make("mine")]))
-    assert found.names("norm") == ["exact", "mine", "plain"]
-    assert record(found, "bad").status == "broken"
-    assert record(found, "bad").error == told
-    assert type(error).__name__ in record(found, "bad").detail
-    assert record(found, "good").status == "active"
+def test_plugin_that_fails_to_import_is_recorded_and_others_work(error, message):
+    result = registry(plugin("bad", load=raising(error)), plugin("good", [make("mine")]))
+    assert result.names("norm") == ["exact", "mine", "plain"]
+    assert record(result, "bad").status == "broken"
+    assert record(result, "bad").error == message
+    assert type(error).__name__ in record(result, "bad").detail
+    assert record(result, "good").status == "active"
 
 
 def test_keyboard_interrupt_is_raised_and_leaves_no_partial_registry():
@@ -63,21 +63,21 @@ def test_keyboard_interrupt_is_raised_and_leaves_no_partial_registry():
             raise KeyboardInterrupt
         return ModuleType("late")
 
-    found = registry(plugin("late", load=load))
+    result = registry(plugin("late", load=load))
     with pytest.raises(KeyboardInterrupt):
-        found.kinds()
-    assert list(found.kinds()) == ["norm", "mixer"]
-    assert [known.distribution for known in found.plugins()] == ["gptkit", "late"]
+        result.kinds()
+    assert list(result.kinds()) == ["norm", "mixer"]
+    assert [known.distribution for known in result.plugins()] == ["gptkit", "late"]
 
 
 def test_hook_that_raises_disables_only_its_plugin():
-    found = registry(plugin("a-bad", lambda: 1 / 0), plugin("b-good", [make("mine")]))
-    assert "mine" in found.names("norm")
-    assert record(found, "a-bad").error == "raised in gptkit_components: ZeroDivisionError: division by zero"
+    result = registry(plugin("a-bad", lambda: 1 / 0), plugin("b-good", [make("mine")]))
+    assert "mine" in result.names("norm")
+    assert record(result, "a-bad").error == "raised in gptkit_components: ZeroDivisionError: division by zero"
 
 
 @pytest.mark.parametrize(
-    ("returned", "told"),
+    ("returned", "message"),
     [
         (5, "returned int, not a list"),
         ("Plain", "returned str, not a list"),
@@ -93,49 +93,49 @@ def test_hook_that_raises_disables_only_its_plugin():
         ),
     ],
 )
-def test_invalid_results_of_a_hook_are_rejected_with_the_reason(returned, told):
-    found = registry(plugin("bad", lambda: returned))
-    assert record(found, "bad").status == "broken"
-    assert told in record(found, "bad").error
-    assert found.names("norm") == ["exact", "plain"]
+def test_invalid_results_of_a_hook_are_rejected_with_the_reason(returned, message):
+    result = registry(plugin("bad", lambda: returned))
+    assert record(result, "bad").status == "broken"
+    assert message in record(result, "bad").error
+    assert result.names("norm") == ["exact", "plain"]
 
 
 def test_none_returned_by_a_hook_is_rejected():
-    found = registry(plugin("bad", lambda: None))
-    assert "returned NoneType" in record(found, "bad").error
+    result = registry(plugin("bad", lambda: None))
+    assert "returned NoneType" in record(result, "bad").error
 
 
 def test_class_of_an_unregistered_kind_is_rejected():
     class Strange(Component):
         kind: ClassVar[str] = "strange"
 
-    found = registry(plugin("bad", [make("mine", Strange)]))
-    assert "belongs to no registered kind" in record(found, "bad").error
+    result = registry(plugin("bad", [make("mine", Strange)]))
+    assert "belongs to no registered kind" in record(result, "bad").error
 
 
 def test_class_that_is_not_a_subclass_of_its_kind_is_rejected():
     class Impostor(Component):
         kind: ClassVar[str] = "norm"
 
-    found = registry(plugin("bad", [make("mine", Impostor)]))
-    assert "is not a subclass of the registered kind 'norm'" in record(found, "bad").error
+    result = registry(plugin("bad", [make("mine", Impostor)]))
+    assert "is not a subclass of the registered kind 'norm'" in record(result, "bad").error
 
 
 def test_plugin_with_one_invalid_class_adds_nothing():
-    found = registry(plugin("bad", [make("fine"), int]))
-    assert "fine" not in found.names("norm")
-    assert record(found, "bad").components == []
+    result = registry(plugin("bad", [make("fine"), int]))
+    assert "fine" not in result.names("norm")
+    assert record(result, "bad").components == []
 
 
 def test_misspelled_hook_is_reported_with_the_closest_match():
     module = ModuleType("fake")
     module.gptkit_component = hookimpl(lambda: [Plain])
     module.gptkit_helper = "innocent"
-    found = registry(plugin("bad", load=lambda: module))
-    assert record(found, "bad").error.startswith(
+    result = registry(plugin("bad", load=lambda: module))
+    assert record(result, "bad").error.startswith(
         "implements an unknown hook 'gptkit_component'; did you mean 'gptkit_components'?"
     )
-    assert found.names("norm") == ["exact", "plain"]
+    assert result.names("norm") == ["exact", "plain"]
 
 
 def test_hook_with_unknown_arguments_disables_only_its_plugin():
@@ -146,26 +146,26 @@ def test_hook_with_unknown_arguments_disables_only_its_plugin():
         return []
 
     module.gptkit_components = gptkit_components
-    found = registry(plugin("bad", load=lambda: module))
-    assert "nonsense" in record(found, "bad").detail
-    assert found.names("norm") == ["exact", "plain"]
+    result = registry(plugin("bad", load=lambda: module))
+    assert "nonsense" in record(result, "bad").detail
+    assert result.names("norm") == ["exact", "plain"]
 
 
 def test_module_without_hooks_is_reported_with_the_remedy():
-    found = registry(plugin("bad", load=lambda: ModuleType("empty")))
+    result = registry(plugin("bad", load=lambda: ModuleType("empty")))
     assert (
         "mark one of gptkit_components, gptkit_kinds, gptkit_presets, gptkit_trackers with @gptkit.hookimpl"
-        in record(found, "bad").error
+        in record(result, "bad").error
     )
 
 
 def test_second_entry_point_of_a_module_is_rejected():
     first = plugin("twice", [make("mine")], name="a")
     second = plugin("twice", name="b", load=first.load)
-    found = registry(first, second)
-    assert [known.status for known in found.plugins()] == ["active", "active", "broken"]
-    assert "same module as another entry point" in found.plugins()[2].error
-    assert "mine" in found.names("norm")
+    result = registry(first, second)
+    assert [known.status for known in result.plugins()] == ["active", "active", "broken"]
+    assert "same module as another entry point" in result.plugins()[2].error
+    assert "mine" in result.names("norm")
 
 
 def test_output_of_a_plugin_is_captured(capsys):
@@ -174,93 +174,93 @@ def test_output_of_a_plugin_is_captured(capsys):
         print("careful", file=sys.stderr)  # noqa: T201
         return plugin("loud", lambda: print("hooked") or []).load()  # noqa: T201
 
-    found = registry(plugin("loud", load=load))
-    found.kinds()
+    result = registry(plugin("loud", load=load))
+    result.kinds()
     assert capsys.readouterr() == ("", "")
-    assert record(found, "loud").printed == "loading weights …\ncareful\nhooked\n"
+    assert record(result, "loud").printed == "loading weights …\ncareful\nhooked\n"
 
 
 # -- names -----------------------------------------------------------------------------------------------------
 
 
 def test_name_of_two_plugins_is_unavailable_and_others_are_kept():
-    found = registry(
+    result = registry(
         plugin("one", [make("shared"), make("only-one")], version="1.2"),
         plugin("two", [make("shared"), make("only-two")], version="3.4"),
     )
     with pytest.raises(CollisionError, match=r"norm 'shared' is provided by one==1\.2 and two==3\.4.*GPTKIT_DISABLE=two"):
-        found.component("norm", "shared")
-    assert found.names("norm") == ["exact", "only-one", "only-two", "plain"]
+        result.component("norm", "shared")
+    assert result.names("norm") == ["exact", "only-one", "only-two", "plain"]
     for name in ("one", "two"):
-        assert record(found, name).status == "active"
-        assert "one==1.2 and two==3.4" in record(found, name).error
-        assert record(found, name).components == [("norm", f"only-{name}")]
+        assert record(result, name).status == "active"
+        assert "one==1.2 and two==3.4" in record(result, name).error
+        assert record(result, name).components == [("norm", f"only-{name}")]
 
 
 def test_third_claimant_is_named_too():
-    found = registry(*(plugin(name, [make("shared")]) for name in ("one", "two", "three")))
+    result = registry(*(plugin(name, [make("shared")]) for name in ("one", "two", "three")))
     with pytest.raises(CollisionError, match=r"one==1\.0 and three==1\.0 and two==1\.0"):
-        found.component("norm", "shared")
+        result.component("norm", "shared")
 
 
 def test_every_clash_of_a_plugin_is_reported():
-    found = registry(plugin("one", [make("a"), make("b")]), plugin("two", [make("a"), make("b")]))
-    assert "norm 'a'" in record(found, "one").error
-    assert "norm 'b'" in record(found, "one").error
+    result = registry(plugin("one", [make("a"), make("b")]), plugin("two", [make("a"), make("b")]))
+    assert "norm 'a'" in record(result, "one").error
+    assert "norm 'b'" in record(result, "one").error
 
 
 def test_disabling_one_claimant_resolves_the_clash():
     one, two = make("shared"), make("shared")
-    found = registry(plugin("one", [one]), plugin("two", [two]), disabled=["Two"])
-    assert found.component("norm", "shared") is one
+    result = registry(plugin("one", [one]), plugin("two", [two]), disabled=["Two"])
+    assert result.component("norm", "shared") is one
 
 
 def test_built_in_name_cannot_be_redefined():
-    found = registry(plugin("thief", [make("fine"), make("plain")]))
-    assert found.component("norm", "plain") is Plain
-    assert record(found, "thief").status == "broken"
-    assert "'plain' is built in (gptkit==0.1.0); thief==1.0 must choose another name" in record(found, "thief").error
-    assert "fine" not in found.names("norm")
+    result = registry(plugin("thief", [make("fine"), make("plain")]))
+    assert result.component("norm", "plain") is Plain
+    assert record(result, "thief").status == "broken"
+    assert "'plain' is built in (gptkit==0.1.0); thief==1.0 must choose another name" in record(result, "thief").error
+    assert "fine" not in result.names("norm")
 
 
 def test_broken_plugin_claims_no_name():
     mine = make("mine")
-    found = registry(plugin("a-fine", [mine]), plugin("b-thief", [make("mine"), make("plain")]))
-    assert found.component("norm", "mine") is mine
-    assert record(found, "a-fine").error is None
+    result = registry(plugin("a-fine", [mine]), plugin("b-thief", [make("mine"), make("plain")]))
+    assert result.component("norm", "mine") is mine
+    assert record(result, "a-fine").error is None
 
 
 def test_plugin_with_two_components_of_one_name_is_rejected():
-    found = registry(plugin("bad", [make("mine"), make("mine")]))
-    assert "provides two components called norm 'mine'" in record(found, "bad").error
+    result = registry(plugin("bad", [make("mine"), make("mine")]))
+    assert "provides two components called norm 'mine'" in record(result, "bad").error
 
 
 def test_equal_names_in_two_kinds_do_not_collide():
-    found = registry(plugin("fine", [make("plain", Mixer)]))
-    assert found.component("norm", "plain") is Plain
-    assert found.component("mixer", "plain").kind == "mixer"
+    result = registry(plugin("fine", [make("plain", Mixer)]))
+    assert result.component("norm", "plain") is Plain
+    assert result.component("mixer", "plain").kind == "mixer"
 
 
 def test_kind_defined_twice_names_both_plugins():
     class Other(Component):
         kind: ClassVar[str] = "norm"
 
-    found = registry(plugin("other", kinds=[Other]))
-    assert found.kinds()["norm"].cls is Norm
-    assert "kind 'norm' is taken by gptkit==0.1.0; other==1.0 takes it too" in record(found, "other").error
+    result = registry(plugin("other", kinds=[Other]))
+    assert result.kinds()["norm"].cls is Norm
+    assert "kind 'norm' is defined by both gptkit==0.1.0 and other==1.0" in record(result, "other").error
 
 
 def test_plugin_can_add_a_kind_and_another_its_components():
     class Pooling(Component):
-        """A kind of a stranger."""
+        """A kind of a third-party plugin."""
 
         kind: ClassVar[str] = "pooling"
 
     # The components' plugin is loaded first; kinds are collected before any component.
-    found = registry(plugin("a-user", [make("mean", Pooling)]), plugin("z-kinds", kinds=[Pooling]))
-    assert found.names("pooling") == ["mean"]
-    assert found.kinds()["pooling"].plugin.distribution == "z-kinds"
-    assert record(found, "z-kinds").kinds == ["pooling"]
+    result = registry(plugin("a-user", [make("mean", Pooling)]), plugin("z-kinds", kinds=[Pooling]))
+    assert result.names("pooling") == ["mean"]
+    assert result.kinds()["pooling"].plugin.distribution == "z-kinds"
+    assert record(result, "z-kinds").kinds == ["pooling"]
 
 
 def test_unknown_name_is_reported_with_the_closest_match_and_all_names():
@@ -276,9 +276,9 @@ def test_unknown_name_without_a_close_match_lists_all_names():
 
 
 def test_unknown_name_mentions_plugins_that_could_define_it():
-    found = registry(plugin("broken", load=raising(ImportError("no flash"))), plugin("off"), disabled=["off"])
+    result = registry(plugin("broken", load=raising(ImportError("no flash"))), plugin("off"), disabled=["off"])
     with pytest.raises(UnknownComponentError) as caught:
-        found.component("norm", "flash")
+        result.component("norm", "flash")
     assert "plugin that did not load: broken==1.0 (could not be imported: ImportError: no flash)" in caught.value.message
     assert "Disabled by GPTKIT_DISABLE: off==1.0" in caught.value.message
 
@@ -300,23 +300,23 @@ def test_long_names_are_shortened_in_messages():
 def test_environment_variable_disables_distributions(monkeypatch):
     monkeypatch.setenv("GPTKIT_DISABLE", " My.Plugin , other")
     loaded = []
-    found = registry(plugin("my_plugin", load=lambda: loaded.append(1)), plugin("kept", [make("mine")]), disabled=None)
-    assert record(found, "my_plugin").status == "disabled"
+    result = registry(plugin("my_plugin", load=lambda: loaded.append(1)), plugin("kept", [make("mine")]), disabled=None)
+    assert record(result, "my_plugin").status == "disabled"
     assert not loaded
-    assert "mine" in found.names("norm")
+    assert "mine" in result.names("norm")
 
 
 def test_provenance_names_the_distribution_of_each_component():
     mine = make("mine")
-    found = registry(plugin("theirs", [mine], version="2.0"))
-    assert found.provenance([mine(), Plain(), Plain()]) == {"norm mine": "theirs==2.0", "norm plain": "gptkit==0.1.0"}
+    result = registry(plugin("third-party", [mine], version="2.0"))
+    assert result.provenance([mine(), Plain(), Plain()]) == {"norm mine": "third-party==2.0", "norm plain": "gptkit==0.1.0"}
 
 
 def test_built_in_components_are_a_plugin_that_loads_first():
-    found = registry(plugin("a-first-by-name", [make("mine")]))
-    assert [known.distribution for known in found.plugins()] == ["gptkit", "a-first-by-name"]
-    assert record(found, "gptkit").components == [("norm", "plain"), ("norm", "exact"), ("mixer", "gate")]
-    assert record(found, "gptkit").kinds == ["norm", "mixer"]
+    result = registry(plugin("a-first-by-name", [make("mine")]))
+    assert [known.distribution for known in result.plugins()] == ["gptkit", "a-first-by-name"]
+    assert record(result, "gptkit").components == [("norm", "plain"), ("norm", "exact"), ("mixer", "gate")]
+    assert record(result, "gptkit").kinds == ["norm", "mixer"]
 
 
 # -- renames ---------------------------------------------------------------------------------------------------
@@ -338,10 +338,10 @@ def test_former_field_loads_with_a_warning():
 
 def test_component_takes_precedence_over_an_alias():
     new = make("simple")
-    found = registry(plugin("theirs", [new]))
+    result = registry(plugin("third-party", [new]))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert found.component("norm", "simple") is new
+        assert result.component("norm", "simple") is new
 
 
 # -- loading ---------------------------------------------------------------------------------------------------
@@ -349,10 +349,10 @@ def test_component_takes_precedence_over_an_alias():
 
 def test_plugins_load_on_first_use():
     loaded = []
-    found = registry(plugin("late", load=lambda: loaded.append(1) or ModuleType("late")))
+    result = registry(plugin("late", load=lambda: loaded.append(1) or ModuleType("late")))
     assert not loaded
-    found.kinds()
-    found.plugins()
+    result.kinds()
+    result.plugins()
     assert loaded == [1]
 
 
@@ -387,12 +387,12 @@ def test_threads_share_one_complete_registry():
         time.sleep(0.02)
         return plugin("slow", [make("mine")]).load()
 
-    found = registry(plugin("slow", load=load))
+    result = registry(plugin("slow", load=load))
     seen, start = [], threading.Barrier(8)
 
     def ask():
         start.wait()
-        seen.append(tuple(found.names("norm")))
+        seen.append(tuple(result.names("norm")))
 
     threads = [threading.Thread(target=ask) for _ in range(8)]
     for thread in threads:
@@ -404,14 +404,14 @@ def test_threads_share_one_complete_registry():
 
 
 def test_plugin_may_use_the_registry_while_it_loads():
-    found: Registry
+    result: Registry
 
     def load():
-        found.kinds()
+        result.kinds()
         return plugin("curious", [make("mine")]).load()
 
-    found = registry(plugin("curious", load=load))
-    assert "mine" in found.names("norm")
+    result = registry(plugin("curious", load=load))
+    assert "mine" in result.names("norm")
 
 
 def test_installed_plugins_load_without_error():
@@ -443,6 +443,6 @@ def test_requirement_cannot_inject_a_command_into_the_remedy():
 
 def test_closest_of_many_names_are_listed() -> None:
     names = [f"model-{number}" for number in range(50)] + ["qwen3-0.6b"]
-    told = did_you_mean("qwen3", names, label="there are")
-    assert told.startswith("did you mean 'qwen3-0.6b'? (there are 51, among them qwen3-0.6b")
-    assert len(told) < 150
+    message = did_you_mean("qwen3", names, label="there are")
+    assert message.startswith("did you mean 'qwen3-0.6b'? (there are 51, among them qwen3-0.6b")
+    assert len(message) < 150

@@ -1,4 +1,4 @@
-"""The registry: which kinds and components are installed, which plugin provides each, and which plugins failed."""
+"""Registry of installed kinds and components, their plugins, and plugins that failed."""
 
 from gptkit.core.registry.lookup import Registry, default_registry
 from gptkit.core.registry.plugin import DISABLE, GROUP, Entry, Plugin

@@ -1,4 +1,4 @@
-"""Loads plugins into a registry's contents. A plugin that fails is recorded with its error; the others are unaffected."""
+"""Loading of plugins into a registry. A plugin that fails is recorded with its error; the others are unaffected."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _NAME = re.compile(r"[a-z0-9]+([.-][a-z0-9]+)*")
 
 @dataclass
 class Contents:
-    """Everything that is registered.
+    """Contents of a registry.
 
     Attributes:
         plugins: every entry point, working or not, in the order of loading.
         kinds: by name, in the order of registration.
         components: by kind and name.
-        aliases: former names by kind, each with the present one.
-        clashes: kind and name that several plugins claim; such a component can be used from none of them.
+        aliases: former names by kind, with the current name of each.
+        clashes: plugins by kind and name, for names that several plugins define; these are unavailable.
     """
 
     plugins: list[Plugin] = field(default_factory=list)
@@ -44,10 +44,10 @@ class Contents:
 
 
 class Loader:
-    """Imports entry points, calls their hooks and checks what these return.
+    """Loader that imports entry points, calls their hooks and checks the results.
 
     Args:
-        contents: filled in place, so that a plugin that asks the registry while it is loaded sees what is registered so far.
+        contents: filled in place, so that a plugin that uses the registry while loading receives what is registered so far.
     """
 
     def __init__(self, contents: Contents) -> None:
@@ -112,12 +112,12 @@ class Loader:
     def _add_kind(self, plugin: Plugin, cls: type[Component]) -> None:
         held = self.contents.kinds.get(cls.kind)
         if held is not None:
-            raise CollisionError(f"kind {cls.kind!r} is taken by {held.plugin.provenance}; {plugin.provenance} takes it too")
+            raise CollisionError(f"kind {cls.kind!r} is defined by both {held.plugin.provenance} and {plugin.provenance}")
         self.contents.kinds[cls.kind] = Entry(cls, plugin)
         plugin.kinds.append(cls.kind)
 
     def _check_names(self, plugin: Plugin, classes: Sequence[type[Component]]) -> None:
-        """Refuse a plugin as a whole, before anything of it is added, for a name taken by itself or by gptkit."""
+        """Reject a plugin, before anything of it is added, if a name is defined twice or built in."""
         own: set[tuple[str, str]] = set()
         for cls in classes:
             kind, name = cls.kind, cls.component_name()
@@ -139,7 +139,7 @@ class Loader:
             claimants.append(plugin)
             both = " and ".join(claimant.provenance for claimant in claimants)
             for claimant in claimants:
-                claimant.clashes[(kind, name)] = f"{kind} {name!r} is taken by {both}, so it can be used from neither"
+                claimant.clashes[(kind, name)] = f"{kind} {name!r} is defined by {both}, so it is unavailable"
                 claimant.error = "; ".join(claimant.clashes.values())
                 claimant.components = [provided for provided in claimant.components if provided != (kind, name)]
             return
@@ -165,7 +165,7 @@ class Loader:
 
     def _break(self, plugin: Plugin, error: str) -> None:
         plugin.status, plugin.error, plugin.detail = "broken", error, traceback.format_exc()
-        # All or nothing: the kinds that a broken plugin had already added are removed.
+        # The kinds that a broken plugin has already added are removed.
         for kind in plugin.kinds:
             self.contents.kinds.pop(kind, None)
         plugin.kinds = []

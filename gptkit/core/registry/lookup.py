@@ -40,15 +40,15 @@ class Registry:
         self._loader = Loader(self._contents)
 
     def plugins(self) -> Sequence[Plugin]:
-        """Every entry point found, working or not, built-ins first."""
+        """Return all entry points, working or not, built-in ones first."""
         return tuple(self._load().plugins)
 
     def kinds(self) -> Mapping[str, Entry]:
-        """Kinds by name, in the order they were registered."""
+        """Return the kinds by name, in the order of registration."""
         return dict(self._load().kinds)
 
     def entries(self, kind: str) -> Mapping[str, Entry]:
-        """The components of a kind by name.
+        """Return the components of a kind by name.
 
         Raises:
             UnknownComponentError: the kind is unknown.
@@ -58,11 +58,11 @@ class Registry:
         return dict(sorted(contents.components.get(kind, {}).items()))
 
     def names(self, kind: str) -> list[str]:
-        """The names of a kind's components, sorted."""
+        """Return the names of a kind's components, sorted."""
         return list(self.entries(kind))
 
     def component(self, kind: str, name: str) -> type[Component]:
-        """The spec class registered under a name.
+        """Return the spec class registered under a name.
 
         Raises:
             UnknownComponentError: the name is not registered; the message has the closest match, the registered names, and
@@ -72,7 +72,7 @@ class Registry:
         return self.entry(kind, name).cls
 
     def entry(self, kind: str, name: str) -> Entry:
-        """As `component`, with the plugin that provides it."""
+        """Return a component with the plugin that provides it; raises as `component`."""
         contents = self._load()
         self._require_kind(kind)
         claimants = contents.clashes.get((kind, name))
@@ -90,14 +90,14 @@ class Registry:
         return known[name]
 
     def provenance(self, components: Iterable[Component]) -> dict[str, str]:
-        """``{"norm rms": "gptkit==0.1.0", …}`` for the components given."""
+        """Return the distributions of components: ``{"norm rms": "gptkit==0.1.0", …}``."""
         provenance = {f"{spec.kind} {spec.name}": self.entry(spec.kind, spec.name).plugin.provenance for spec in components}
         return dict(sorted(provenance.items()))
 
     def call(self, hook: str, **arguments: Any) -> Iterator[tuple[Plugin, Any]]:
-        """What each working plugin's implementation of a hook returns, in the order of loading.
+        """Yield the result of each working plugin's implementation of a hook, in the order of loading.
 
-        An implementation is given those arguments that it names, so a hook can gain more. One that raises is skipped,
+        An implementation receives the arguments that it declares, so hooks can be extended. One that raises is skipped,
         with a warning in the log ``gptkit``.
         """
         contents = self._load()
@@ -120,7 +120,7 @@ class Registry:
     def _load(self) -> Contents:
         with self._lock:
             if not self._loaded:
-                # Set first: a plugin that asks the registry while it is loaded sees what is registered so far.
+                # Set first: a plugin may use the registry while it is loaded.
                 self._loaded = True
                 try:
                     self._loader.load(
@@ -128,7 +128,7 @@ class Registry:
                         disabled_distributions() if self._disabled is None else self._disabled,
                     )
                 except BaseException:
-                    # Interrupted, by Ctrl-C say: a registry that is half loaded would give wrong answers from then on.
+                    # Interrupted, by Ctrl-C for example: do not keep a partially loaded registry.
                     self._loaded = False
                     self._contents = Contents()
                     self._loader = Loader(self._contents)
@@ -157,7 +157,7 @@ _default_lock = threading.Lock()
 
 
 def default_registry() -> Registry:
-    """The registry of what is installed, made on first use and shared by the process."""
+    """Return the registry of the installed plugins, created on first use and shared by the process."""
     global _default
     with _default_lock:
         if _default is None:

@@ -1,4 +1,4 @@
-"""Plugin records: an entry point, where it came from, what it provides, and its error if it has one."""
+"""Plugin records: an entry point, its distribution, its components, and its error if it failed."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ class Plugin:
     kinds: list[str] = field(default_factory=list)
     components: list[tuple[str, str]] = field(default_factory=list)
     clashes: dict[tuple[str, str], str] = field(default_factory=dict)
-    """Components that another plugin provides too, each with the message that says so."""
+    """Components that another plugin defines too, each with the error message."""
     printed: str = ""
-    """Output to stdout or stderr while the plugin was loaded; shown, but kept out of other commands' output."""
+    """Output to stdout or stderr while the plugin was loaded, which is not part of the output of commands."""
 
     @property
     def provenance(self) -> str:
@@ -83,12 +83,12 @@ class Entry:
 
 
 def installed() -> Iterable[EntryPoint]:
-    """Every installed entry point of the group ``gptkit``."""
+    """Return every installed entry point of the group ``gptkit``."""
     return importlib.metadata.entry_points(group=GROUP)
 
 
 def in_order(entry_points: Iterable[EntryPoint]) -> list[EntryPoint]:
-    """The order in which plugins are loaded: gptkit's own first, then by distribution and name."""
+    """Return the entry points in the order of loading: built-in first, then by distribution and name."""
 
     def key(entry_point: EntryPoint) -> tuple[bool, str, str]:
         distribution = canonicalize_name(_distribution(entry_point)[0])
@@ -98,13 +98,13 @@ def in_order(entry_points: Iterable[EntryPoint]) -> list[EntryPoint]:
 
 
 def describe_plugin(entry_point: EntryPoint) -> Plugin:
-    """The record of an entry point that is not loaded yet."""
+    """Return the record of an entry point that is not loaded yet."""
     distribution, version = _distribution(entry_point)
     return Plugin(entry_point.name, distribution, version, entry_point.value)
 
 
 def disabled_distributions() -> set[str]:
-    """The distributions named in GPTKIT_DISABLE, in canonical form."""
+    """Return the distributions in GPTKIT_DISABLE, in canonical form."""
     named = os.environ.get(DISABLE, "").split(",")
     return {str(canonicalize_name(name.strip())) for name in named if name.strip()}
 
