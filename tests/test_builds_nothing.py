@@ -1,4 +1,4 @@
-"""A component whose `build` forgets its return statement is named, wherever in the model it stands."""
+"""A component whose `build` returns None is named, at every depth."""
 
 from __future__ import annotations
 

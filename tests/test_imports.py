@@ -1,4 +1,4 @@
-"""How modules of the package import each other, beyond the layers that import-linter checks."""
+"""Imports between modules, beyond the layers that import-linter checks."""
 
 from __future__ import annotations
 
@@ -46,17 +46,17 @@ def test_cycles_are_found() -> None:
 
 
 def test_modules_have_no_import_cycles() -> None:
-    found = graph()
-    assert cycles({module: found.find_modules_directly_imported_by(module) for module in found.modules}) == []
+    result = graph()
+    assert cycles({module: result.find_modules_directly_imported_by(module) for module in result.modules}) == []
 
 
 def test_private_modules_are_imported_within_their_room_only() -> None:
-    found = graph()
-    private = [module for module in found.modules if any(part.startswith("_") for part in module.split("."))]
+    result = graph()
+    private = [module for module in result.modules if any(part.startswith("_") for part in module.split("."))]
     outside = [
         f"{importer} imports {module}"
         for module in private
-        for importer in found.find_modules_that_directly_import(module)
+        for importer in result.find_modules_that_directly_import(module)
         if importer.split(".")[:2] != module.split(".")[:2]
     ]
     assert outside == []

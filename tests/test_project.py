@@ -1,4 +1,4 @@
-"""The project's frame keeps its promises: versions agree, everything is pinned, nothing names somebody's machine."""
+"""Project files: versions agree, dependencies are pinned, no paths of a machine."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def test_versions_agree() -> None:
 
 
 def test_every_dependency_is_pinned_to_a_version_it_allows() -> None:
-    found = pins()
+    result = pins()
     extras = PROJECT["optional-dependencies"].values()
     for text in [*PROJECT["dependencies"], *(item for extra in extras for item in extra)]:
         needed = Requirement(text)
         if needed.name == "gptkit":
             continue
-        pin = found.get(canonicalize_name(needed.name))
+        pin = result.get(canonicalize_name(needed.name))
         assert pin is not None, f"{needed.name} is missing in constraints.txt"
         (specifier,) = pin.specifier
         assert specifier.operator == "=="
@@ -72,18 +72,18 @@ def test_no_file_contains_paths_of_a_machine() -> None:
     # Put together here, so that this file passes its own test.
     directories = ["/wo" + "rk/", "/ro" + "ot/", "/ho" + r"me/\w", "/Us" + "ers/", "/op" + "t/", r"C:\\Us" + "ers"]
     pattern = re.compile(rf"(?<![\w.$}}/])(?:{'|'.join(directories)})")
-    found = []
+    result = []
     for path in tracked():
         try:
             text = path.read_text(encoding="utf-8")
         except UnicodeDecodeError:
             continue
-        found += [f"{path.relative_to(ROOT)}: {match[0]}" for match in pattern.finditer(text)]
-    assert not found
+        result += [f"{path.relative_to(ROOT)}: {match[0]}" for match in pattern.finditer(text)]
+    assert not result
 
 
 def test_plugins_import_public_names_only() -> None:
-    found = []
+    result = []
     for path in sorted((ROOT / "plugins").glob("*/*/**/*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             modules = []
@@ -94,8 +94,8 @@ def test_plugins_import_public_names_only() -> None:
             for module in modules:
                 parts = module.split(".")
                 if parts[0] == "gptkit" and ".".join(parts[:2]) not in PUBLIC:
-                    found.append(f"{path.relative_to(ROOT)}:{node.lineno}: {module}")
-    assert not found
+                    result.append(f"{path.relative_to(ROOT)}:{node.lineno}: {module}")
+    assert not result
 
 
 def test_ci_script_runs_from_any_directory() -> None:

@@ -35,7 +35,7 @@ def words(wording: dict[str, Any]) -> Any:
 def test_avoided_terms_are_reported_with_their_line(
     wording: dict[str, Any], words: Any, text: str, line: int, hit: str
 ) -> None:
-    assert [(at, found) for at, _, found in wording["check_text"](text, words)] == [(line, hit)]
+    assert [(at, result) for at, _, result in wording["check_text"](text, words)] == [(line, hit)]
 
 
 @pytest.mark.parametrize("text", ["a model card", "B stands for batch", "a logits processor", "default values"])

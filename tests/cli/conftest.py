@@ -1,4 +1,4 @@
-"""The command line, called as a user calls it, in a directory of its own."""
+"""Fixtures that call the command line in a temporary directory."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def call() -> Call:
-    """Calls the command line; the result has exit_code, stdout and stderr. `code` is what the exit code must be."""
+    """Call the command line and check the exit code; the result has exit_code, stdout and stderr."""
     runner = CliRunner()
 
     def invoke(*arguments: str | Path, code: int = 0, **options: Any) -> Any:

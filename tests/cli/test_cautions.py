@@ -1,4 +1,4 @@
-"""Valid specs that are probably not what was meant are warned of; failures of the machine name field and remedy."""
+"""Warnings about valid but suspicious specs, and errors of the environment with field and remedy."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from tests.cli.conftest import SPEC, Call
 def test_warmup_longer_than_the_training_is_warned_of(call: Call, project: Path) -> None:
     long = ["--set", "training.schedule={name: cosine, warmup_steps: 300}"]
     for command in (["check", "mini.yaml"], ["train", "mini.yaml", "run", "-q"]):
-        said = call(*command, *long).stderr
-        assert "training.schedule.warmup_steps: the warmup of 300 steps is longer than the training of 3" in said
-        assert "1% of its peak" in said
+        message = call(*command, *long).stderr
+        assert "training.schedule.warmup_steps: the warmup of 300 steps is longer than the training of 3" in message
+        assert "1% of its peak" in message
     assert "warmup" not in call("check", "mini.yaml", "--set", "training.schedule.warmup_steps=2").stderr
 
 
 @pytest.mark.parametrize("name", ["corpus.jsonl", "corpus.csv", "corpus.json"])
 def test_records_that_are_read_as_a_text(call: Call, project: Path, name: str) -> None:
-    said = call("check", "mini.yaml", "--set", f"data.path={name}").stderr
-    assert f"data.path: {name} is learnt as it is" in said
-    assert "data.name to jsonl" in said
+    message = call("check", "mini.yaml", "--set", f"data.path={name}").stderr
+    assert f"data.path: {name} is learnt as it is" in message
+    assert "data.name to jsonl" in message
     assert "data.path" not in call("check", "mini.yaml", "--set", f"data={{name: jsonl, path: {name}}}").stderr
 
 
 def test_corpus_with_a_likely_separator_is_warned_of(call: Call, project: Path) -> None:
     Path("corpus.txt").write_text("the cat sat\n<|endoftext|>\non a mat " * 50)
-    said = call("train", "mini.yaml", "run", "-q").stderr
-    assert said.count("corpus.txt contains <|endoftext|>, which is learnt as ordinary characters") == 1
-    assert "data.separator" in said
-    said = call("train", "mini.yaml", "other", "-q", "--set", "data.separator=<|endoftext|>").stderr
-    assert "ordinary characters" not in said
+    message = call("train", "mini.yaml", "run", "-q").stderr
+    assert message.count("corpus.txt contains <|endoftext|>, which is learnt as ordinary characters") == 1
+    assert "data.separator" in message
+    message = call("train", "mini.yaml", "other", "-q", "--set", "data.separator=<|endoftext|>").stderr
+    assert "ordinary characters" not in message
 
 
 def test_missing_home_directory_is_reported(call: Call, project: Path) -> None:
-    said = call("train", "mini.yaml", "run", "--set", "data.path=~nobodyhere/corpus.txt", code=2).stderr
-    assert "no home directory for ~nobodyhere" in said
-    assert "data.path" in said
+    message = call("train", "mini.yaml", "run", "--set", "data.path=~nobodyhere/corpus.txt", code=2).stderr
+    assert "no home directory for ~nobodyhere" in message
+    assert "data.path" in message
 
 
 def test_compile_without_a_compiler_is_reported(call: Call, project: Path) -> None:
@@ -50,9 +50,9 @@ def test_compile_without_a_compiler_is_reported(call: Call, project: Path) -> No
 
     # Not monkeypatch: undoing it deletes the setting, and every later compilation fails.
     with inductor.patch({"cpp.cxx": (None, "/nonexistent/g++")}):
-        said = call("train", "mini.yaml", "run", "-q", "--set", "training.compile=true", code=2).stderr
-    assert "training.compile: torch.compile failed" in said
-    assert "Install a C++ compiler" in said
+        message = call("train", "mini.yaml", "run", "-q", "--set", "training.compile=true", code=2).stderr
+    assert "training.compile: torch.compile failed" in message
+    assert "Install a C++ compiler" in message
 
 
 @pytest.mark.parametrize("allocate", [lambda: torch.empty(10**16), lambda: np.empty(10**16)])
@@ -62,9 +62,9 @@ def test_step_that_does_not_fit_in_memory_is_reported(
     from gptkit.training.step import TrainingStep
 
     monkeypatch.setattr(TrainingStep, "__call__", lambda *_: allocate())
-    said = call("train", "mini.yaml", "run", "-q", code=2).stderr
-    assert "training.batch_size: a step with 2 windows at a time does not fit in memory" in said
-    assert "training.grad_accumulation" in said
+    message = call("train", "mini.yaml", "run", "-q", code=2).stderr
+    assert "training.batch_size: a step with 2 windows at a time does not fit in memory" in message
+    assert "training.grad_accumulation" in message
 
 
 def test_edited_spec_is_compared_when_resumed(call: Call, project: Path) -> None:
@@ -72,13 +72,13 @@ def test_edited_spec_is_compared_when_resumed(call: Call, project: Path) -> None
     file = Path("run/spec.yaml")
     written = file.read_text()
     file.write_text(written.replace("d_model: 16", "d_model: 32"))
-    said = call("train", "--resume", "run", "-q", code=2).stderr
-    assert "model.d_model: 16 in the run, 32 requested" in said
+    message = call("train", "--resume", "run", "-q", code=2).stderr
+    assert "model.d_model: 16 in the run, 32 requested" in message
     file.write_text(written.replace("learning_rate: 0.001", "learning_rate: 0.01"))
     assert "learning_rate" in call("train", "--resume", "run", "-q", code=2).stderr
     file.write_text(written.replace("steps: 3\n", "steps: 5\n"))
-    said = call("train", "--resume", "run", "-q").stderr
-    assert "was edited since the training; taken over: training.steps: 3 → 5" in said
+    message = call("train", "--resume", "run", "-q").stderr
+    assert "was edited since the training; taken over: training.steps: 3 → 5" in message
     assert "edited" not in call("train", "--resume", "run", "-q").stderr
 
 

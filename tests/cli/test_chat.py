@@ -54,15 +54,15 @@ def test_a_model_without_a_template_continues_with_a_warning(call: Call, run: Pa
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [("/savee x", "unknown command /savee"), ("/save", "/save needs a file"), ("/save taken.json", "already exists")],
 )
 def test_wrong_commands_from_a_pipe_are_errors(
-    call: Call, chat_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, said: str
+    call: Call, chat_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("taken.json").write_text("mine")
-    assert said in call("chat", chat_run, *SHORT, input=f"{line}\n", code=2).stderr
+    assert message in call("chat", chat_run, *SHORT, input=f"{line}\n", code=2).stderr
     assert Path("taken.json").read_text() == "mine"
 
 
@@ -79,11 +79,11 @@ def test_a_template_without_system_messages(call: Call, tmp_path: Path) -> None:
 
 def test_a_message_longer_than_the_context(call: Call, tmp_path: Path) -> None:
     directory = make_chat_run(tmp_path / "run", context_length=32)
-    said = call("chat", directory, *SHORT, "--overflow", "stop", input="hello " * 60 + "\n", code=2).stderr
-    assert "the model's context 32" in said
+    message = call("chat", directory, *SHORT, "--overflow", "stop", input="hello " * 60 + "\n", code=2).stderr
+    assert "the model's context 32" in message
     assert "tokens that are not read" in call("chat", directory, *SHORT, input="hello " * 60 + "\n").stderr
-    said = call("chat", directory, *SHORT, input="hello\nhello you\nhello there you\n").stderr
-    assert "the oldest 2 messages discarded" in said
+    message = call("chat", directory, *SHORT, input="hello\nhello you\nhello there you\n").stderr
+    assert "the oldest 2 messages discarded" in message
 
 
 def test_in_a_terminal_ctrl_c_stops_the_reply_and_ctrl_d_ends(chat_run: Path) -> None:

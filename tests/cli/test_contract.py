@@ -1,4 +1,4 @@
-"""What a kind asks of its components, on the command line."""
+"""Contracts of kinds on the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Verbs of other programs, quiet commands, syntax errors in plain words, and the sampler of an imported model."""
+"""Commands of other programs, quiet commands, syntax errors, and the sampler of an imported model."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_quiet_commands_write_nothing(call: Call, project: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (SPEC.replace("  steps: 3", "\tsteps: 3"), "a tab; indent with spaces, in the line 'steps: 3'"),
         (SPEC.replace("name: mini", "name: mini: one"), "a ': ' inside a value"),
@@ -41,9 +41,9 @@ def test_quiet_commands_write_nothing(call: Call, project: Path) -> None:
         (SPEC.replace("name: mini", 'name: "mini'), "not valid YAML"),
     ],
 )
-def test_syntax_errors_are_in_plain_words_with_the_line(call: Call, project: Path, text: str, said: str) -> None:
+def test_syntax_errors_are_in_plain_words_with_the_line(call: Call, project: Path, text: str, message: str) -> None:
     Path("wrong.yaml").write_text(text)
-    assert said in call("check", "wrong.yaml", code=2).stderr
+    assert message in call("check", "wrong.yaml", code=2).stderr
 
 
 @pytest.mark.parametrize(
@@ -75,9 +75,9 @@ def test_unusable_defaults_of_generation_do_not_stop_an_import(sound: Path, tmp_
 
 
 def test_export_to_an_unknown_format_is_rejected(call: Call, run: Path, tmp_path: Path) -> None:
-    said = call("export", run, tmp_path / "model.onnx", code=2).stderr
-    assert "no installed format writes .onnx files" in said
-    assert "gguf, hugging-face" in said
+    message = call("export", run, tmp_path / "model.onnx", code=2).stderr
+    assert "no installed format writes .onnx files" in message
+    assert "gguf, hugging-face" in message
     assert "'onnx'" in call("export", run, tmp_path / "model", "--to", "onnx", code=2).stderr
 
 
@@ -89,12 +89,12 @@ def test_new_and_check_say_which_extra_is_missing(
     monkeypatch.setattr(published, "_GPT2_PACKAGE", "gptkit-absent-package")
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path / "empty"))
     for command in (["new", "mine.yaml", "--from", "book"], ["check", "mine.yaml"]):
-        said = call(*command, env={"COLUMNS": "200"}).stderr
-        assert "tokenizer: the ranks of gpt2 are not on this machine" in said
-        assert "pip install 'gptkit[gpt2]'" in said
-    said = call("check", "mine.yaml", "--set", "tokenizer.encoding=o200k_base", env={"COLUMNS": "200"}).stderr
-    assert "the training will download them" in said
-    assert "gptkit[gpt2]" not in said
+        message = call(*command, env={"COLUMNS": "200"}).stderr
+        assert "tokenizer: the ranks of gpt2 are not on this machine" in message
+        assert "pip install 'gptkit[gpt2]'" in message
+    message = call("check", "mine.yaml", "--set", "tokenizer.encoding=o200k_base", env={"COLUMNS": "200"}).stderr
+    assert "the training will download them" in message
+    assert "gptkit[gpt2]" not in message
     assert "tokenizer:" not in call("check", "mine.yaml", "--set", "tokenizer=byte").stderr
 
 
@@ -106,9 +106,9 @@ def test_the_book_needs_no_network_after_the_demo_install() -> None:
 
 @pytest.mark.parametrize("command", ["generate", "chat", "evaluate", "export"])
 def test_a_file_where_a_run_is_expected(call: Call, project: Path, command: str) -> None:
-    said = " ".join(call(command, "mini.yaml", code=2).stderr.split())
-    assert "mini.yaml is a spec file, not a run" in said
-    assert "gptkit train mini.yaml" in said
+    message = " ".join(call(command, "mini.yaml", code=2).stderr.split())
+    assert "mini.yaml is a spec file, not a run" in message
+    assert "gptkit train mini.yaml" in message
     assert "corpus.txt is a file, and a run is a directory" in call(command, "corpus.txt", code=2).stderr
 
 

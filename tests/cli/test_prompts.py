@@ -1,4 +1,4 @@
-"""Prompts from stdin, prompts longer than the context, and what stands on stderr beside the generated text."""
+"""Prompts from stdin, prompts longer than the context, and messages on stderr during generation."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from tests.cli.conftest import Call
 
 
 def test_stdin_is_decoded_as_corpora_are(call: Call, run: Path) -> None:
-    said = call("generate", run, "-", "-n", "0", input="\ufeffthe\r\ncat é".encode()).stdout
-    assert said == "the\ncat é\n"
+    message = call("generate", run, "-", "-n", "0", input="\ufeffthe\r\ncat é".encode()).stdout
+    assert message == "the\ncat é\n"
 
 
 def test_stdin_in_another_encoding_names_the_byte(call: Call, run: Path) -> None:
-    said = call("generate", run, "-", "-n", "0", input="the\ncat é".encode("latin-1"), code=2).stderr
-    assert "stdin:2: byte 8 is not UTF-8" in said
-    assert "iconv -f ISO-8859-1" in said
+    message = call("generate", run, "-", "-n", "0", input="the\ncat é".encode("latin-1"), code=2).stderr
+    assert "stdin:2: byte 8 is not UTF-8" in message
+    assert "iconv -f ISO-8859-1" in message
     assert "UTF-16" in call("generate", run, "-", input="the".encode("utf-16"), code=2).stderr
 
 

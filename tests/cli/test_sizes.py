@@ -1,4 +1,4 @@
-"""Sizes that cannot fit are refused with the numbers before anything is allocated; emptied sections mean defaults."""
+"""Rejection of sizes that cannot fit before allocation, and defaults of empty sections."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.cli.conftest import SPEC, Call
 
 
 @pytest.mark.parametrize(
-    ("command", "override", "said"),
+    ("command", "override", "message"),
     [
         (["show", "mini.yaml"], "model.d_model=1000000000", "a model of width 1,000,000,000 with 1 layers"),
         (["train", "mini.yaml", "run"], "model.d_model=1000000000", "2 data windows of 16 tokens at a time needs about"),
@@ -19,15 +19,17 @@ from tests.cli.conftest import SPEC, Call
         (["train", "mini.yaml", "run"], "model.d_model=200000", "training a model of"),
     ],
 )
-def test_model_that_cannot_fit_is_rejected(call: Call, project: Path, command: list[str], override: str, said: str) -> None:
-    assert said in call(*command, "--set", override, code=2).stderr
+def test_model_that_cannot_fit_is_rejected(
+    call: Call, project: Path, command: list[str], override: str, message: str
+) -> None:
+    assert message in call(*command, "--set", override, code=2).stderr
     assert not Path("run/checkpoints").exists()
 
 
 def test_batch_that_cannot_fit_is_rejected(call: Call, project: Path) -> None:
-    said = call("train", "mini.yaml", "run", "-q", "--set", "training.batch_size=100000000000", code=2).stderr
-    assert "training.batch_size: a step of 100,000,000,000 data windows of 16 tokens at a time needs about" in said
-    assert "left" in said
+    message = call("train", "mini.yaml", "run", "-q", "--set", "training.batch_size=100000000000", code=2).stderr
+    assert "training.batch_size: a step of 100,000,000,000 data windows of 16 tokens at a time needs about" in message
+    assert "left" in message
     assert not Path("run").exists()
 
 
@@ -41,6 +43,6 @@ def test_empty_section_has_its_defaults(call: Call, project: Path) -> None:
 
 def test_json_array_given_as_json_lines_is_reported(call: Call, project: Path) -> None:
     Path("corpus.jsonl").write_text('[{"text": "the cat"},\n {"text": "sat"}]\n')
-    said = call("train", "mini.yaml", "run", "--set", "data={name: jsonl, path: corpus.jsonl}", code=2).stderr
-    assert "corpus.jsonl:1: a JSON array" in said
-    assert "jq -c" in said
+    message = call("train", "mini.yaml", "run", "--set", "data={name: jsonl, path: corpus.jsonl}", code=2).stderr
+    assert "corpus.jsonl:1: a JSON array" in message
+    assert "jq -c" in message

@@ -27,5 +27,5 @@ def test_a_reader_that_stops_reading_ends_the_command_without_a_message() -> Non
     process = subprocess.Popen(LIGHT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     process.stdout.close()
-    _, said = process.communicate(timeout=100)
-    assert (process.returncode, said) == (1, "")
+    _, message = process.communicate(timeout=100)
+    assert (process.returncode, message) == (1, "")

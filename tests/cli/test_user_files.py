@@ -1,4 +1,4 @@
-"""No command removes, empties or writes over a file that gptkit did not write."""
+"""No command removes, empties or overwrites a file that gptkit did not write."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def thesis(project: Path) -> Path:
 def test_train_into_a_project_changes_nothing(call: Call, thesis: Path, option: str | None) -> None:
     before = contents(thesis)
     options = [] if option is None else [option]
-    said = call("train", "spec.yaml", ".", "--quiet", *options, code=2).stderr
-    assert "is not a run, and has spec.yaml, data, where a run would write" in said
-    assert "--overwrite" not in said
+    message = call("train", "spec.yaml", ".", "--quiet", *options, code=2).stderr
+    assert "is not a run, and has spec.yaml, data, where a run would write" in message
+    assert "--overwrite" not in message
     assert "is not a run" in call("train", ".", "--resume", "--quiet", code=2).stderr
     assert contents(thesis) == before
 
@@ -45,8 +45,8 @@ def test_reading_commands_change_nothing_in_a_project(call: Call, thesis: Path) 
 def test_new_keeps_the_file_that_it_replaces(call: Call, project: Path) -> None:
     for content in ("first", "second"):
         (project / "my.yaml").write_text(content)
-        said = call("new", "my.yaml", "--force", "--no-schema").stdout
-        assert "the previous file" in said
+        message = call("new", "my.yaml", "--force", "--no-schema").stdout
+        assert "the previous file" in message
     assert (project / "my.yaml.old").read_text() == "first"
     assert (project / "my.yaml.old1").read_text() == "second"
     assert (project / "my.yaml").read_text().count("name: my") == 1
@@ -89,6 +89,6 @@ def test_export_to_gguf_replaces_nothing(call: Call, run: Path, project: Path) -
 
 
 def test_a_failed_overwrite_keeps_the_run(call: Call, run: Path, project: Path) -> None:
-    said = call("train", "mini.yaml", run, "--overwrite", "--quiet", "--set", "data.path=corpse.txt", code=2).stderr
-    assert "corpse.txt: file or directory not found" in said
+    message = call("train", "mini.yaml", run, "--overwrite", "--quiet", "--set", "data.path=corpse.txt", code=2).stderr
+    assert "corpse.txt: file or directory not found" in message
     assert gptkit.load(run).step == 3

@@ -50,7 +50,7 @@ def test_every_built_in_activation_has_a_formula_here() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "theirs"),
+    ("name", "reference"),
     [
         ("relu", "relu"),
         ("relu-squared", "relu2"),
@@ -64,9 +64,9 @@ def test_every_built_in_activation_has_a_formula_here() -> None:
         ("identity", "linear"),
     ],
 )
-def test_equals_transformers(name: str, theirs: str) -> None:
+def test_equals_transformers(name: str, reference: str) -> None:
     activations = pytest.importorskip("transformers.activations")
-    torch.testing.assert_close(built(name)(X), activations.ACT2FN[theirs](X), rtol=0, atol=1e-6)
+    torch.testing.assert_close(built(name)(X), activations.ACT2FN[reference](X), rtol=0, atol=1e-6)
 
 
 def test_parameters_change_the_result() -> None:

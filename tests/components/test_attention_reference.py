@@ -1,4 +1,4 @@
-"""Attention against references that we did not write: torch's own modules, and sums spelled out here."""
+"""Attention against independent references: torch's modules, and explicit sums."""
 
 from __future__ import annotations
 
@@ -55,50 +55,50 @@ def heads(x: Tensor, count: int) -> Tensor:
 
 
 def test_multi_head_equals_torchs_module() -> None:
-    ours: Any = build({"name": "multi-head", "n_heads": 4, "qkv_bias": True, "output_bias": True})
-    theirs = nn.MultiheadAttention(E, 4, bias=True, batch_first=True)
+    actual: Any = build({"name": "multi-head", "n_heads": 4, "qkv_bias": True, "output_bias": True})
+    reference = nn.MultiheadAttention(E, 4, bias=True, batch_first=True)
     with torch.no_grad():
-        theirs.in_proj_weight.copy_(ours.qkv.weight)
-        theirs.in_proj_bias.copy_(ours.qkv.bias)
-        theirs.out_proj.weight.copy_(ours.output.weight)
-        theirs.out_proj.bias.copy_(ours.output.bias)
+        reference.in_proj_weight.copy_(actual.qkv.weight)
+        reference.in_proj_bias.copy_(actual.qkv.bias)
+        reference.out_proj.weight.copy_(actual.output.weight)
+        reference.out_proj.bias.copy_(actual.output.bias)
     x, forward = inputs()
-    expected, _ = theirs(x, x, x, attn_mask=~causal(), need_weights=False)
-    torch.testing.assert_close(ours(x, forward), expected, atol=1e-5, rtol=1e-5)
+    expected, _ = reference(x, x, x, attn_mask=~causal(), need_weights=False)
+    torch.testing.assert_close(actual(x, forward), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_grouped_query_equals_repeated_heads() -> None:
-    ours: Any = build({"name": "grouped-query", "n_heads": 6, "n_kv_heads": 2, "d_head": 5, "scale": 0.3})
+    actual: Any = build({"name": "grouped-query", "n_heads": 6, "n_kv_heads": 2, "d_head": 5, "scale": 0.3})
     x, forward = inputs()
-    q, k, v = F.linear(x, ours.qkv.weight).split([30, 10, 10], -1)
+    q, k, v = F.linear(x, actual.qkv.weight).split([30, 10, 10], -1)
     k, v = (heads(t, 2).repeat_interleave(3, 1) for t in (k, v))
     out = F.scaled_dot_product_attention(heads(q, 6), k, v, is_causal=True, scale=0.3)
-    expected = F.linear(out.transpose(1, 2).flatten(2), ours.output.weight)
-    torch.testing.assert_close(ours(x, forward), expected, atol=1e-5, rtol=1e-5)
+    expected = F.linear(out.transpose(1, 2).flatten(2), actual.output.weight)
+    torch.testing.assert_close(actual(x, forward), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_single_head_equals_the_formula() -> None:
-    ours: Any = build({"name": "single-head", "d_head": 7, "qkv_bias": True})
+    actual: Any = build({"name": "single-head", "d_head": 7, "qkv_bias": True})
     x, forward = inputs()
-    q, k, v = (x @ layer.weight.T + layer.bias for layer in (ours.W_query, ours.W_key, ours.W_value))
-    expected = softmax_attention(q, k, v, causal(), 1 / math.sqrt(7)) @ ours.W_output.weight.T
-    torch.testing.assert_close(ours(x, forward), expected, atol=1e-5, rtol=1e-5)
+    q, k, v = (x @ layer.weight.T + layer.bias for layer in (actual.W_query, actual.W_key, actual.W_value))
+    expected = softmax_attention(q, k, v, causal(), 1 / math.sqrt(7)) @ actual.W_output.weight.T
+    torch.testing.assert_close(actual(x, forward), expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("scaled", [False, True])
 def test_simple_attention_averages_the_inputs(scaled: bool) -> None:
-    ours = build({"name": "simple", "scaled": scaled})
+    actual = build({"name": "simple", "scaled": scaled})
     x, forward = inputs()
     expected = softmax_attention(x, x, x, causal(), 1 / math.sqrt(E) if scaled else 1.0)
-    torch.testing.assert_close(ours(x, forward), expected, atol=1e-5, rtol=1e-5)
-    assert not list(ours.parameters())
+    torch.testing.assert_close(actual(x, forward), expected, atol=1e-5, rtol=1e-5)
+    assert not list(actual.parameters())
 
 
 def test_window_softcap_sinks_gate_and_clip_equal_the_formula() -> None:
     fields = {"window": 4, "softcap": 3.0, "sinks": True, "output_gate": True, "clip_qkv": 1.0, "qkv_bias": True}
-    ours: Any = build({"name": "grouped-query", "n_heads": 4, "n_kv_heads": 2, **fields})
+    actual: Any = build({"name": "grouped-query", "n_heads": 4, "n_kv_heads": 2, **fields})
     x, forward = inputs()
-    q, k, v, gate = F.linear(x, ours.qkv.weight, ours.qkv.bias).split([24, 12, 12, 24], -1)
+    q, k, v, gate = F.linear(x, actual.qkv.weight, actual.qkv.bias).split([24, 12, 12, 24], -1)
     q, k, v = (t.clamp(-1, 1) for t in (q, k, v))
     q, gate = heads(q, 4), heads(gate, 4)
     k, v = (heads(t, 2).repeat_interleave(2, 1) for t in (k, v))
@@ -106,26 +106,26 @@ def test_window_softcap_sinks_gate_and_clip_equal_the_formula() -> None:
     scores = 3 * torch.tanh(q @ k.transpose(-1, -2) / math.sqrt(6) / 3)
     scores = scores.masked_fill(~((back >= 0) & (back < 4)), float("-inf"))
     exps = scores.exp()
-    weights = exps / (exps.sum(-1, keepdim=True) + ours.sinks.exp().view(1, 4, 1, 1))
+    weights = exps / (exps.sum(-1, keepdim=True) + actual.sinks.exp().view(1, 4, 1, 1))
     out = (weights @ v) * torch.sigmoid(gate)
-    expected = F.linear(out.transpose(1, 2).flatten(2), ours.output.weight)
-    torch.testing.assert_close(ours(x, forward), expected, atol=1e-5, rtol=1e-5)
+    expected = F.linear(out.transpose(1, 2).flatten(2), actual.output.weight)
+    torch.testing.assert_close(actual(x, forward), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_sinks_in_fused_attention_equal_the_explicit_formula() -> None:
-    ours: Any = build({"name": "multi-head", "n_heads": 4, "sinks": True})
+    actual: Any = build({"name": "multi-head", "n_heads": 4, "sinks": True})
     x, forward = inputs()
     kept = Forward(torch.zeros(B, T, dtype=torch.long), keep_weights=True)
-    torch.testing.assert_close(ours(x, forward), ours(x, kept), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(actual(x, forward), actual(x, kept), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("width", ["head", "full"])
 def test_qk_norm_before_and_after_rotation_equals_the_formula(width: str) -> None:
     fields = {"n_heads": 4, "n_kv_heads": 2, "qk_norm": {"name": "rms", "eps": 1e-6}, "qk_norm_width": width}
-    ours: Any = build({"name": "grouped-query", **fields}, "rotary")
+    actual: Any = build({"name": "grouped-query", **fields}, "rotary")
     x, forward = inputs()
-    q, k, v = F.linear(x, ours.qkv.weight).split([24, 12, 12], -1)
-    norm_q, norm_k = ours.q_norm.weight, ours.k_norm.weight
+    q, k, v = F.linear(x, actual.qkv.weight).split([24, 12, 12], -1)
+    norm_q, norm_k = actual.q_norm.weight, actual.k_norm.weight
     if width == "full":
         q, k = F.rms_norm(q, (24,), norm_q, 1e-6), F.rms_norm(k, (12,), norm_k, 1e-6)
         q, k = heads(q, 4), heads(k, 2)
@@ -134,8 +134,8 @@ def test_qk_norm_before_and_after_rotation_equals_the_formula(width: str) -> Non
     q, k = turn(q), turn(k)
     k, v = k.repeat_interleave(2, 1), heads(v, 2).repeat_interleave(2, 1)
     out = softmax_attention(q, k, v, causal(), 1 / math.sqrt(6))
-    expected = F.linear(out.transpose(1, 2).flatten(2), ours.output.weight)
-    torch.testing.assert_close(ours(x, forward), expected, atol=1e-5, rtol=1e-5)
+    expected = F.linear(out.transpose(1, 2).flatten(2), actual.output.weight)
+    torch.testing.assert_close(actual(x, forward), expected, atol=1e-5, rtol=1e-5)
 
 
 def turn(x: Tensor) -> Tensor:
@@ -149,21 +149,21 @@ def turn(x: Tensor) -> Tensor:
 
 def test_rotation_is_applied_between_both_norms() -> None:
     fields = {"n_heads": 4, "qk_norm": {"name": "rms", "eps": 1e-6}, "qk_norm_order": "after"}
-    ours: Any = build({"name": "multi-head", **fields}, "rotary")
+    actual: Any = build({"name": "multi-head", **fields}, "rotary")
     x, forward = inputs()
-    q, k, v = (heads(t, 4) for t in F.linear(x, ours.qkv.weight).split(24, -1))
-    q = F.rms_norm(turn(q), (6,), ours.q_norm.weight, 1e-6)
-    k = F.rms_norm(turn(k), (6,), ours.k_norm.weight, 1e-6)
+    q, k, v = (heads(t, 4) for t in F.linear(x, actual.qkv.weight).split(24, -1))
+    q = F.rms_norm(turn(q), (6,), actual.q_norm.weight, 1e-6)
+    k = F.rms_norm(turn(k), (6,), actual.k_norm.weight, 1e-6)
     out = softmax_attention(q, k, v, causal(), 1 / math.sqrt(6))
-    expected = F.linear(out.transpose(1, 2).flatten(2), ours.output.weight)
-    torch.testing.assert_close(ours(x, forward), expected, atol=1e-5, rtol=1e-5)
+    expected = F.linear(out.transpose(1, 2).flatten(2), actual.output.weight)
+    torch.testing.assert_close(actual(x, forward), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_requested_weights_sum_to_one() -> None:
-    ours: Any = build({"name": "multi-head", "n_heads": 4})
+    actual: Any = build({"name": "multi-head", "n_heads": 4})
     x, _ = inputs()
     forward = Forward(torch.zeros(B, T, dtype=torch.long), keep_weights=True)
-    ours(x, forward)
+    actual(x, forward)
     assert forward.weights is not None
     weights = forward.weights[0, 0]
     assert weights.shape == (B, 4, T, T)
@@ -172,13 +172,13 @@ def test_requested_weights_sum_to_one() -> None:
 
 
 def test_dropout_drops_weights_in_training_only() -> None:
-    ours: Any = build({"name": "multi-head", "n_heads": 4, "dropout": 0.5})
+    actual: Any = build({"name": "multi-head", "n_heads": 4, "dropout": 0.5})
     x, forward = inputs()
-    assert torch.equal(ours(x, forward), ours(x, forward))
-    ours.train()
+    assert torch.equal(actual(x, forward), actual(x, forward))
+    actual.train()
     torch.manual_seed(0)
     kept = Forward(torch.zeros(B, T, dtype=torch.long), keep_weights=True)
-    ours(x, kept)
+    actual(x, kept)
     assert kept.weights is not None
     share = (kept.weights[0, 0][..., causal()] == 0).float().mean().item()
     assert 0.4 < share < 0.6

@@ -1,4 +1,4 @@
-"""Blocks against compositions spelled out here, and what shortcuts do for gradients."""
+"""Blocks against explicit compositions, and the effect of residual connections on gradients."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ B, T, E = 2, 5, 12
 
 
 class Running(Attention):
-    """A stand-in for attention: the running mean of a projection, so causal and easy to spell out."""
+    """Attention that computes the running mean of a projection, which has a simple explicit form."""
 
     def __init__(self, context: BuildContext) -> None:
         super().__init__()
@@ -133,9 +133,9 @@ def test_block_equals_its_composition(spec: Any, by_hand: Any, norms: int) -> No
         block, x, lambda y: block.attention(y, FORWARD), lambda y: block.feedforward(y, FORWARD), spec_scale(spec)
     )
     torch.testing.assert_close(block(x, FORWARD), wanted, rtol=1e-6, atol=1e-6)
-    found = [name for name, module in block.named_children() if name.endswith("_norm")]
-    assert len(found) == norms
-    assert len({id(parameter) for name in found for parameter in getattr(block, name).parameters()}) == 2 * norms
+    result = [name for name, module in block.named_children() if name.endswith("_norm")]
+    assert len(result) == norms
+    assert len({id(parameter) for name in result for parameter in getattr(block, name).parameters()}) == 2 * norms
     assert isinstance(block.attention, Running)
     twin = copy.deepcopy(block)
     assert torch.equal(twin(x, FORWARD), block(x, FORWARD))
@@ -176,7 +176,7 @@ def test_post_norm_output_is_normalized() -> None:
 
 
 def first_gradient(shortcut: bool, n_blocks: int = 12) -> float:
-    """The mean size of the gradient that reaches the first block's first weight, with small starting weights."""
+    """Return the mean absolute gradient of the first block's first weight, with small initial weights."""
     torch.manual_seed(0)
     blocks = [PreNormSpec(shortcut=shortcut).build(context(index)) for index in range(n_blocks)]
     for block in blocks:

@@ -1,4 +1,4 @@
-"""The token embedding: each step of its formula, in its order, and the families that use it."""
+"""Token embedding: each step of its formula in order, and the families that use it."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ IDS = torch.randint(V, (B, T), generator=torch.Generator().manual_seed(0))
 
 
 def built(position: str | None = None, **fields: Any) -> TokenEmbedding:
-    place = None if position is None else default_registry().component("position", position).model_validate({})
-    context = BuildContext(d_model=E, context_length=8, n_layers=2, vocab_size=V, position=place)  # type: ignore[arg-type]
+    location = None if position is None else default_registry().component("position", position).model_validate({})
+    context = BuildContext(d_model=E, context_length=8, n_layers=2, vocab_size=V, position=location)  # type: ignore[arg-type]
     module = TokenEmbeddingSpec(**fields).build(context)
     assert isinstance(module, TokenEmbedding)
     generator = torch.Generator().manual_seed(1)

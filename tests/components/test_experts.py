@@ -1,4 +1,4 @@
-"""Mixtures of experts against transformers' own blocks, weights copied over, and by their contract."""
+"""Mixtures of experts against transformers' blocks with equal weights, and by their contract."""
 
 from __future__ import annotations
 
@@ -178,16 +178,16 @@ FAMILIES: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
 
 
 @torch.no_grad()
-def load(ours: Experts, reference: Any) -> None:
+def load(mixture: Experts, reference: Any) -> None:
     """Copy the reference's weights."""
-    router: Any = ours.router
+    router: Any = mixture.router
     gate = reference.gate if hasattr(reference, "gate") else reference.router
     router.scores.weight.copy_(gate.weight)
     if router.scores.bias is not None:
         router.scores.bias.copy_(gate.bias)
     if hasattr(gate, "e_score_correction_bias"):
         router.selection_bias.copy_(gate.e_score_correction_bias)
-    experts: Any = ours.experts
+    experts: Any = mixture.experts
     up, down = reference.experts.gate_up_proj, reference.experts.down_proj
     if up.shape[1] == E:  # stored the other way round
         up, down = up.mT, down.mT
@@ -200,10 +200,10 @@ def load(ours: Experts, reference: Any) -> None:
     experts.down.weight.copy_(down)
     shared = getattr(reference, "shared_experts", None) or getattr(reference, "shared_expert", None)
     if shared is not None:
-        ours.shared.gate_up.weight.copy_(torch.cat((shared.gate_proj.weight, shared.up_proj.weight)))
-        ours.shared.down.weight.copy_(shared.down_proj.weight)
-    if ours.shared_gate is not None:
-        ours.shared_gate.weight.copy_(reference.shared_expert_gate.weight)
+        mixture.shared.gate_up.weight.copy_(torch.cat((shared.gate_proj.weight, shared.up_proj.weight)))
+        mixture.shared.down.weight.copy_(shared.down_proj.weight)
+    if mixture.shared_gate is not None:
+        mixture.shared_gate.weight.copy_(reference.shared_expert_gate.weight)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -218,11 +218,11 @@ def test_experts_equal_the_family(family: str) -> None:
     )
     config._experts_implementation = "eager"
     reference = randomised(getattr(modeling, block)(config))
-    ours = build(**fields)
-    load(ours, reference)
+    mixture = build(**fields)
+    load(mixture, reference)
     wanted = reference(inputs())
     wanted = wanted[0] if isinstance(wanted, tuple) else wanted
-    out = ours(inputs(), FORWARD)
+    out = mixture(inputs(), FORWARD)
     torch.testing.assert_close(out, wanted.view_as(out), rtol=1e-5, atol=1e-5)
 
 
@@ -236,18 +236,18 @@ ROUTERS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("router", ROUTERS, ids=lambda router: router["name"])
 def test_tokens_are_independent(router: dict[str, Any]) -> None:
-    ours = build(router=router).double()
-    together = ours(inputs().double(), FORWARD)
+    mixture = build(router=router).double()
+    together = mixture(inputs().double(), FORWARD)
     for row in range(B):
         for at in range(T):
-            alone = ours(inputs()[row : row + 1, at : at + 1].double(), Forward(torch.zeros(1, 1, dtype=torch.long)))
+            alone = mixture(inputs()[row : row + 1, at : at + 1].double(), Forward(torch.zeros(1, 1, dtype=torch.long)))
             torch.testing.assert_close(alone[0, 0], together[row, at], rtol=1e-12, atol=1e-12)
 
 
-def one_of(ours: Experts, index: int, spec: FeedForwardSpec) -> FeedForward:
-    """One expert as a feed-forward of its own."""
+def one_of(mixture: Experts, index: int, spec: FeedForwardSpec) -> FeedForward:
+    """Return one expert as a feed-forward."""
     alone = spec.build(CONTEXT)
-    experts: Any = ours.experts
+    experts: Any = mixture.experts
     if isinstance(experts, StackedModules):
         alone.load_state_dict(experts.each[index].state_dict())
     else:
@@ -256,7 +256,7 @@ def one_of(ours: Experts, index: int, spec: FeedForwardSpec) -> FeedForward:
 
 
 class Doubled(nn.Module):
-    """An activation that is learned."""
+    """Activation with a learned parameter."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -274,7 +274,7 @@ class LearnedActivationSpec(ActivationSpec):
 
 
 class OwnBuildSpec(MLPSpec):
-    """Overrides `build` and inherits a stacked form that computes something else."""
+    """Subclass that overrides `build` and inherits a stacked form that does not match."""
 
     name: Literal["own-build"] = "own-build"  # type: ignore[assignment]
 
@@ -303,40 +303,40 @@ def of(expert: FeedForwardSpec, **fields: Any) -> Experts:
 @pytest.mark.parametrize("name", EXPERTS)
 def test_experts_equal_the_formula(name: str, weights_on: str) -> None:
     expert = EXPERTS[name]
-    ours = of(expert, weights_on=weights_on)
-    assert isinstance(ours.experts, StackedModules) == (name not in STACKED)
+    mixture = of(expert, weights_on=weights_on)
+    assert isinstance(mixture.experts, StackedModules) == (name not in STACKED)
     x_NE = inputs().flatten(0, 1)
-    experts, weights = ours.router(x_NE, FORWARD)
+    experts, weights = mixture.router(x_NE, FORWARD)
     by_hand = torch.zeros_like(x_NE)
     for n in range(len(x_NE)):
         for index, weight in zip(experts[n].tolist(), weights[n], strict=True):
             given = x_NE[n] * weight if weights_on == "input" else x_NE[n]
-            out = one_of(ours, index, expert)(given[None, None], FORWARD)[0, 0]
+            out = one_of(mixture, index, expert)(given[None, None], FORWARD)[0, 0]
             by_hand[n] += out if weights_on == "input" else out * weight
-    torch.testing.assert_close(ours(inputs(), FORWARD).flatten(0, 1), by_hand, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(mixture(inputs(), FORWARD).flatten(0, 1), by_hand, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (B, T)], ids=["decode", "train"])
 @pytest.mark.parametrize("name", EXPERTS)
 def test_compiled_experts_are_one_graph_with_equal_results(name: str, shape: tuple[int, int]) -> None:
-    ours = of(EXPERTS[name], router={"name": "sigmoid", "bias_rate": 0.1, "balance_loss": 0.1}).train()
+    mixture = of(EXPERTS[name], router={"name": "sigmoid", "bias_rate": 0.1, "balance_loss": 0.1}).train()
     losses: list[Tensor] = []
 
     def step(x: Tensor) -> Tensor:
         forward = Forward(torch.zeros(shape, dtype=torch.long))
-        out: Tensor = ours(x, forward)
+        out: Tensor = mixture(x, forward)
         return out.square().sum() + forward.losses["load_balance"]
 
     gradients, loads = [], []
     for function in (step, torch.compile(step, fullgraph=True, backend="aot_eager")):
-        ours.zero_grad()
-        ours.router.load_X.zero_()
+        mixture.zero_grad()
+        mixture.router.load_X.zero_()
         x = inputs()[: shape[0], : shape[1]].clone().requires_grad_()
         loss = function(x)
         loss.backward()
         losses.append(loss.detach())
-        gradients.append({"x": x.grad, **{n: p.grad for n, p in ours.named_parameters() if p.grad is not None}})
-        loads.append(ours.router.load_X.clone())
+        gradients.append({"x": x.grad, **{n: p.grad for n, p in mixture.named_parameters() if p.grad is not None}})
+        loads.append(mixture.router.load_X.clone())
     torch.testing.assert_close(losses[1], losses[0])
     assert torch.equal(loads[0], loads[1])
     assert loads[0].sum() == 2 * shape[0] * shape[1]
@@ -346,32 +346,32 @@ def test_compiled_experts_are_one_graph_with_equal_results(name: str, shape: tup
 
 
 def test_gradients_reach_the_router_and_only_the_used_experts() -> None:
-    ours = build(shared=GATED, shared_gate=True).train()
-    chosen = set(ours.router(inputs()[:, :2].flatten(0, 1), FORWARD)[0].flatten().tolist())
+    mixture = build(shared=GATED, shared_gate=True).train()
+    chosen = set(mixture.router(inputs()[:, :2].flatten(0, 1), FORWARD)[0].flatten().tolist())
     assert 0 < len(chosen) < X
-    ours(inputs()[:, :2], FORWARD).square().sum().backward()
-    for parameter in ours.experts.parameters():
+    mixture(inputs()[:, :2], FORWARD).square().sum().backward()
+    for parameter in mixture.experts.parameters():
         assert parameter.grad is not None
         assert {index for index in range(X) if parameter.grad[index].any()} == chosen
-    for module in (ours.router, ours.shared, ours.shared_gate):
+    for module in (mixture.router, mixture.shared, mixture.shared_gate):
         assert all(bool(parameter.grad.any()) for parameter in module.parameters())  # type: ignore[union-attr]
 
 
 def test_autocast_computes_in_bf16() -> None:
-    ours = build(expert={**GATED, "bias": True})
-    wanted = ours(inputs(), FORWARD)
+    mixture = build(expert={**GATED, "bias": True})
+    wanted = mixture(inputs(), FORWARD)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        hidden = ours.experts.gate_up(inputs().flatten(0, 1), group_rows(torch.arange(X).repeat(2)[:, None][: B * T], X))
-        narrow = ours(inputs(), FORWARD)
+        hidden = mixture.experts.gate_up(inputs().flatten(0, 1), group_rows(torch.arange(X).repeat(2)[:, None][: B * T], X))
+        narrow = mixture(inputs(), FORWARD)
     assert hidden.dtype == torch.bfloat16
     assert (narrow - wanted).norm() / wanted.norm() < 0.03
 
 
 def test_experts_accept_zero_tokens_and_bf16() -> None:
-    ours = build()
-    assert ours(torch.zeros(1, 0, E), Forward(torch.zeros(1, 0, dtype=torch.long))).shape == (1, 0, E)
-    wanted = ours(inputs(), FORWARD)
-    narrow = ours.bfloat16()(inputs().bfloat16(), FORWARD)
+    mixture = build()
+    assert mixture(torch.zeros(1, 0, E), Forward(torch.zeros(1, 0, dtype=torch.long))).shape == (1, 0, E)
+    wanted = mixture(inputs(), FORWARD)
+    narrow = mixture.bfloat16()(inputs().bfloat16(), FORWARD)
     assert narrow.dtype == torch.bfloat16
     # A few tokens may go to other experts: all the rest must agree.
     far = (narrow - wanted).norm(dim=-1) / wanted.norm(dim=-1) > 0.03
@@ -419,7 +419,7 @@ def test_model_with_dense_first_layers_and_auxiliary_losses_trains() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "place", "says"),
+    ("fields", "location", "says"),
     [
         ({"n_experts": 2, "router": {"name": "softmax-top-k", "k": 3}}, "router.k", "lower k"),
         ({"router": {"name": "sigmoid", "n_groups": 3}}, "router.n_groups", "divisor"),
@@ -429,11 +429,11 @@ def test_model_with_dense_first_layers_and_auxiliary_losses_trains() -> None:
         ({"expert": {"name": "experts", "n_experts": 1}}, "expert.router.k", "lower k"),
     ],
 )
-def test_impossible_settings_are_reported_with_their_path(fields: dict[str, Any], place: str, says: str) -> None:
+def test_impossible_settings_are_reported_with_their_path(fields: dict[str, Any], location: str, says: str) -> None:
     with pytest.raises(SpecError) as caught:
         validate_data({"feedforward": {"name": "experts", **fields}}, ModelSpec)
     message = str(caught.value)
-    assert f"feedforward.{place}" in message
+    assert f"feedforward.{location}" in message
     assert says in message
 
 
@@ -444,6 +444,6 @@ def test_shared_gate_requires_a_shared_feedforward() -> None:
 
 def test_experts_can_be_nested() -> None:
     inner = {"name": "experts", "n_experts": 2, "expert": GATED, "router": {"name": "softmax-top-k", "balance_loss": 1}}
-    ours = build(n_experts=3, expert=inner).train()
+    mixture = build(n_experts=3, expert=inner).train()
     padded = Forward(torch.zeros(B, T, dtype=torch.long), left_padding_B=torch.tensor([0, 2]))
-    assert ours(inputs(), padded).isfinite().all()
+    assert mixture(inputs(), padded).isfinite().all()

@@ -1,4 +1,4 @@
-"""Feed-forwards against transformers' modules and compositions of torch's own."""
+"""Feed-forwards against transformers' modules and compositions of torch's modules."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def inputs() -> Tensor:
     return torch.randn(B, T, E, generator=torch.Generator().manual_seed(0))
 
 
-def same(ours: FeedForward, reference: nn.Module) -> None:
+def same(actual: FeedForward, reference: nn.Module) -> None:
     """Equal outputs and input gradients, to 1e-5."""
     x, y = inputs().requires_grad_(), inputs().requires_grad_()
-    out, wanted = ours(x, FORWARD), reference(y)
+    out, wanted = actual(x, FORWARD), reference(y)
     torch.testing.assert_close(out, wanted, rtol=1e-5, atol=1e-5)
     out.square().sum().backward()
     wanted.square().sum().backward()
@@ -48,28 +48,28 @@ def same(ours: FeedForward, reference: nn.Module) -> None:
 
 @pytest.mark.parametrize("bias", [True, False])
 def test_mlp_equals_linear_activation_linear(bias: bool) -> None:
-    ours = built(MLPSpec(activation="relu", bias=bias))
+    actual = built(MLPSpec(activation="relu", bias=bias))
     reference = nn.Sequential(nn.Linear(E, 4 * E, bias), nn.ReLU(), nn.Linear(4 * E, E, bias))
-    reference.load_state_dict({f"{0 if 'up' in k else 2}.{k.split('.')[1]}": v for k, v in ours.state_dict().items()})
-    same(ours, reference)
+    reference.load_state_dict({f"{0 if 'up' in k else 2}.{k.split('.')[1]}": v for k, v in actual.state_dict().items()})
+    same(actual, reference)
 
 
 def test_mlp_equals_gpt2() -> None:
     modeling = pytest.importorskip("transformers.models.gpt2.modeling_gpt2")
     from transformers import GPT2Config
 
-    ours = built(MLPSpec(activation="gelu-tanh"))
+    actual = built(MLPSpec(activation="gelu-tanh"))
     reference = modeling.GPT2MLP(4 * E, GPT2Config(n_embd=E, resid_pdrop=0))
     # GPT-2 stores its projections transposed.
     reference.load_state_dict(
         {
-            "c_fc.weight": ours.up.weight.T,
-            "c_fc.bias": ours.up.bias,
-            "c_proj.weight": ours.down.weight.T,
-            "c_proj.bias": ours.down.bias,
+            "c_fc.weight": actual.up.weight.T,
+            "c_fc.bias": actual.up.bias,
+            "c_proj.weight": actual.down.weight.T,
+            "c_proj.bias": actual.down.bias,
         }
     )
-    same(ours, reference)
+    same(actual, reference)
 
 
 @pytest.mark.parametrize(
@@ -83,22 +83,22 @@ def test_gated_equals_the_families(family: str, classes: tuple[str, str], activa
     modeling = pytest.importorskip(f"transformers.models.{family}.modeling_{family}")
     import transformers
 
-    ours = built(GatedSpec(activation=activation, d_hidden=40))
+    actual = built(GatedSpec(activation=activation, d_hidden=40))
     config = getattr(transformers, classes[1])(hidden_size=E, intermediate_size=40, num_attention_heads=2)
     reference = getattr(modeling, classes[0])(config)
-    gate, up = ours.gate_up.weight.chunk(2)
-    reference.load_state_dict({"gate_proj.weight": gate, "up_proj.weight": up, "down_proj.weight": ours.down.weight})
-    same(ours, reference)
+    gate, up = actual.gate_up.weight.chunk(2)
+    reference.load_state_dict({"gate_proj.weight": gate, "up_proj.weight": up, "down_proj.weight": actual.down.weight})
+    same(actual, reference)
 
 
 def test_gated_equals_phi3_with_packed_weights() -> None:
     modeling = pytest.importorskip("transformers.models.phi3.modeling_phi3")
     from transformers import Phi3Config
 
-    ours = built(GatedSpec(d_hidden=40))
+    actual = built(GatedSpec(d_hidden=40))
     reference = modeling.Phi3MLP(Phi3Config(hidden_size=E, intermediate_size=40, pad_token_id=0))
-    reference.load_state_dict({"gate_up_proj.weight": ours.gate_up.weight, "down_proj.weight": ours.down.weight})
-    same(ours, reference)
+    reference.load_state_dict({"gate_up_proj.weight": actual.gate_up.weight, "down_proj.weight": actual.down.weight})
+    same(actual, reference)
 
 
 def test_gated_equals_an_expert_of_gpt_oss() -> None:
@@ -108,30 +108,30 @@ def test_gated_equals_an_expert_of_gpt_oss() -> None:
     config = GptOssConfig(hidden_size=E, intermediate_size=40, num_local_experts=1, num_experts_per_tok=1)
     config._experts_implementation = "eager"
     experts = modeling.GptOssExperts(config)
-    ours = built(GatedSpec(activation="quick-gelu", d_hidden=40, bias=True, clamp=1.5, up_offset=1.0))
-    gate_up = torch.stack(ours.gate_up.weight.chunk(2), dim=1).reshape(80, E)
-    gate_up_bias = torch.stack(ours.gate_up.bias.chunk(2), dim=1).reshape(80)
+    actual = built(GatedSpec(activation="quick-gelu", d_hidden=40, bias=True, clamp=1.5, up_offset=1.0))
+    gate_up = torch.stack(actual.gate_up.weight.chunk(2), dim=1).reshape(80, E)
+    gate_up_bias = torch.stack(actual.gate_up.bias.chunk(2), dim=1).reshape(80)
     experts.load_state_dict(
         {
             "gate_up_proj": gate_up.T[None],
             "gate_up_proj_bias": gate_up_bias[None],
-            "down_proj": ours.down.weight.T[None],
-            "down_proj_bias": ours.down.bias[None],
+            "down_proj": actual.down.weight.T[None],
+            "down_proj_bias": actual.down.bias[None],
         }
     )
     experts.limit = 1.5
     x = inputs().view(-1, E)
     chosen = torch.zeros(B * T, 1, dtype=torch.long)
     wanted = experts(x, chosen, torch.ones(B * T, 1))
-    torch.testing.assert_close(ours(x[None], FORWARD)[0], wanted.view(-1, E), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(actual(x[None], FORWARD)[0], wanted.view(-1, E), rtol=1e-5, atol=1e-5)
 
 
 def test_gated_equals_its_formula() -> None:
-    ours = built(GatedSpec(activation="relu", d_hidden=16, bias=True, clamp=0.75, up_offset=0.5))
-    gate, up = F.linear(inputs(), ours.gate_up.weight, ours.gate_up.bias).split(16, dim=-1)
+    actual = built(GatedSpec(activation="relu", d_hidden=16, bias=True, clamp=0.75, up_offset=0.5))
+    gate, up = F.linear(inputs(), actual.gate_up.weight, actual.gate_up.bias).split(16, dim=-1)
     product = gate.clamp(max=0.75).relu() * (up.clamp(-0.75, 0.75) + 0.5)
-    by_hand = F.linear(product, ours.down.weight, ours.down.bias)
-    torch.testing.assert_close(ours(inputs(), FORWARD), by_hand, rtol=0, atol=1e-5)
+    by_hand = F.linear(product, actual.down.weight, actual.down.bias)
+    torch.testing.assert_close(actual(inputs(), FORWARD), by_hand, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(

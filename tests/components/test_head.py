@@ -116,9 +116,9 @@ def test_label_smoothing_acts_in_training_only(fields: dict[str, Any]) -> None:
     wanted = wanted + 0.01 * torch.logsumexp(logits, 1)[valid].square().mean()
     loss = head.loss(x, targets(), context())
     torch.testing.assert_close(loss, wanted, rtol=1e-5, atol=1e-5)
-    ours = torch.autograd.grad(loss, [x, *parameters], allow_unused=True)
+    actual = torch.autograd.grad(loss, [x, *parameters], allow_unused=True)
     plain = torch.autograd.grad(wanted, [x, *parameters], allow_unused=True)
-    for got, expected in zip(ours, plain, strict=True):
+    for got, expected in zip(actual, plain, strict=True):
         if expected is not None:
             torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
     evaluated = head.eval().loss(inputs(), targets(), context())

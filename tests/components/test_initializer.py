@@ -1,4 +1,4 @@
-"""Initialisers: the spread that each formula promises, by role."""
+"""Initializers: the standard deviation of each formula, by role."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ PARTS: dict[str, Any] = {
 
 
 class DoubledSpec(LinearSpec):
-    """Doubles its weight and its input."""
+    """Projection that doubles its weight and its input."""
 
     name: Literal["doubled"] = "doubled"
 

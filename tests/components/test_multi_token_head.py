@@ -1,4 +1,4 @@
-"""Multi-token prediction against an independent computation, and what it leaves alone."""
+"""Multi-token prediction against an independent computation, in training and in decoding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Norms against torch's own, and against the modules of the families that they stand in for."""
+"""Norms against torch's modules, and against the modules of model families."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_rms_norm_equals_the_families_exactly(family: str, dtype: torch.dtype, s
         y = norm(x)
         assert y.dtype == dtype
         assert torch.equal(y, reference(x))
-    # While training, the kernel with the fast backward pass stands in: equal up to rounding.
+    # In training, the kernel with the fast backward pass is used: equal up to rounding.
     torch.testing.assert_close(
         norm(x.requires_grad_()), reference(x), rtol=1e-2 if dtype == torch.bfloat16 else 1e-6, atol=1e-6
     )

@@ -1,4 +1,4 @@
-"""Positions against transformers' own code and against loops spelled out here."""
+"""Positions against transformers' code and explicit loops."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def test_rotary_half_equals_llama(base: float) -> None:
         max_position_embeddings=64,
         rope_parameters={"rope_type": "default", "rope_theta": base},
     )
-    theirs = llama.LlamaRotaryEmbedding(config)
+    reference = llama.LlamaRotaryEmbedding(config)
     q, k = torch.randn(2, 4, 20, 8), torch.randn(2, 2, 20, 8)
     at = torch.arange(5, 25)
-    cos, sin = theirs(q, at[None])
+    cos, sin = reference(q, at[None])
     expected = llama.apply_rotary_pos_emb(q, k, cos, sin)
-    ours = turned(build("rotary", n_kv_heads=2, base=base), q, k, at)
-    for mine, other in zip(ours, expected, strict=True):
+    actual = turned(build("rotary", n_kv_heads=2, base=base), q, k, at)
+    for mine, other in zip(actual, expected, strict=True):
         torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-5)
 
 
@@ -61,8 +61,8 @@ def test_rotary_interleaved_and_partial_equal_gptj() -> None:
     at = torch.arange(20)
     sin, cos = table[at][None].chunk(2, -1)
     expected = [torch.cat((gptj.apply_rotary_pos_emb(x[..., :6], sin, cos), x[..., 6:]), -1).transpose(1, 2) for x in (q, k)]
-    ours = turned(build("rotary", d_head=12, layout="interleaved", fraction=0.5), q.transpose(1, 2), k.transpose(1, 2), at)
-    for mine, other in zip(ours, expected, strict=True):
+    actual = turned(build("rotary", d_head=12, layout="interleaved", fraction=0.5), q.transpose(1, 2), k.transpose(1, 2), at)
+    for mine, other in zip(actual, expected, strict=True):
         torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-5)
 
 
@@ -141,13 +141,13 @@ def test_rotary_scaling_equals_transformers(name: str, length: int) -> None:
         max_position_embeddings=32 if name == "dynamic" else LENGTH,
         rope_parameters={"rope_theta": 10000.0, **other},
     )
-    theirs = llama.LlamaRotaryEmbedding(config)
+    reference = llama.LlamaRotaryEmbedding(config)
     q = torch.randn(1, 4, length, 16)
     at = torch.arange(length)
-    cos, sin = theirs(q, at[None])
+    cos, sin = reference(q, at[None])
     expected, _ = llama.apply_rotary_pos_emb(q, q, cos, sin)
-    ours, _ = turned(build("rotary", d_head=16, scaling={"name": name.split("-")[0], **mine}), q, q, at)
-    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
+    actual, _ = turned(build("rotary", d_head=16, scaling={"name": name.split("-")[0], **mine}), q, q, at)
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("layout", ["half", "interleaved"])
@@ -164,24 +164,24 @@ def test_rotary_scores_depend_on_the_distance_only(layout: str) -> None:
 @pytest.mark.parametrize("n_heads", [1, 2, 4, 6, 8, 12, 20])
 def test_alibi_equals_bloom_up_to_a_constant_per_row(n_heads: int) -> None:
     bloom = pytest.importorskip("transformers.models.bloom.modeling_bloom")
-    theirs = bloom.build_alibi_tensor(torch.ones(1, 10, dtype=torch.long), n_heads, torch.float32).view(n_heads, 1, 10)
+    reference = bloom.build_alibi_tensor(torch.ones(1, 10, dtype=torch.long), n_heads, torch.float32).view(n_heads, 1, 10)
     at = torch.arange(10)
-    ours = build("alibi", n_heads=n_heads).bias(at, at)
-    assert ours is not None
+    actual = build("alibi", n_heads=n_heads).bias(at, at)
+    assert actual is not None
     # BLOOM adds slope · s where the paper has -slope · (t - s): the same softmax.
     torch.testing.assert_close(
-        ours[0] - ours[0][:, :, :1], (theirs - theirs[:, :, :1]).expand(-1, 10, -1), atol=1e-5, rtol=1e-5
+        actual[0] - actual[0][:, :, :1], (reference - reference[:, :, :1]).expand(-1, 10, -1), atol=1e-5, rtol=1e-5
     )
 
 
 @pytest.mark.parametrize("n_heads", [4, 6, 12])
 def test_alibi_strided_equals_mpt(n_heads: int) -> None:
     mpt = pytest.importorskip("transformers.models.mpt.modeling_mpt")
-    theirs = mpt.build_mpt_alibi_tensor(n_heads, 10)
+    reference = mpt.build_mpt_alibi_tensor(n_heads, 10)
     at = torch.arange(10)
-    ours = build("alibi", n_heads=n_heads, slope_order="strided").bias(at, at)
-    assert ours is not None
-    torch.testing.assert_close(ours[0, :, -1:], theirs.reshape(n_heads, 1, 10), atol=1e-5, rtol=1e-5)
+    actual = build("alibi", n_heads=n_heads, slope_order="strided").bias(at, at)
+    assert actual is not None
+    torch.testing.assert_close(actual[0, :, -1:], reference.reshape(n_heads, 1, 10), atol=1e-5, rtol=1e-5)
 
 
 def test_t5_buckets_equal_transformers() -> None:

@@ -57,12 +57,12 @@ def test_equals_llama_4() -> None:
         },
         7,
     ).eval()
-    ours = model.attentions()[0]
+    actual = model.attentions()[0]
     for parameter in reference.parameters():
         parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
-    ours.qkv.weight.copy_(torch.cat([getattr(reference, f"{name}_proj").weight for name in "qkv"]))
-    ours.output.weight.copy_(reference.o_proj.weight)
+    actual.qkv.weight.copy_(torch.cat([getattr(reference, f"{name}_proj").weight for name in "qkv"]))
+    actual.output.weight.copy_(reference.o_proj.weight)
     x = torch.randn(2, 13, 16, generator=torch.Generator().manual_seed(0))
     mask = torch.full((13, 13), float("-inf")).triu(1)[None, None]
     wanted, _ = reference(x, None, mask)
-    torch.testing.assert_close(ours(x, Forward(torch.zeros(2, 13, dtype=torch.long))), wanted, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(actual(x, Forward(torch.zeros(2, 13, dtype=torch.long))), wanted, rtol=1e-5, atol=1e-5)

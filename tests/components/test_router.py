@@ -1,4 +1,4 @@
-"""Routers: what they choose, how they weigh it, and the losses that balance them."""
+"""Routers: chosen experts, weights, and auxiliary losses."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ def test_softmax_and_choice_are_applied_in_order() -> None:
     shares = logits.softmax(-1)[0]
 
     def weights(name: str, **fields: Any) -> list[float]:
-        experts, found = make(name, **fields).choose(logits)
+        experts, result = make(name, **fields).choose(logits)
         assert experts.tolist() == [[0, 2]]
-        return [round(float(value), 5) for value in found[0]]
+        return [round(float(value), 5) for value in result[0]]
 
     def wanted(values: Tensor) -> list[float]:
         return [round(float(value), 5) for value in values]

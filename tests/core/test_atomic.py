@@ -1,4 +1,4 @@
-"""Files and directories appear whole or not at all, with the umask's permissions, and errors name them."""
+"""Atomic writes of files and directories: permissions, interruptions, and errors."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def mode(path: Path) -> int:
 
 @posix
 @pytest.mark.usefixtures("umask")
-def test_new_files_have_the_mode_of_the_umask_and_replaced_files_keep_theirs(tmp_path: Path) -> None:
+def test_new_files_have_the_mode_of_the_umask_and_replaced_files_keep_their_mode(tmp_path: Path) -> None:
     file = tmp_path / "a.txt"
     write_text(file, "one")
     assert mode(file) == 0o640
@@ -128,6 +128,6 @@ def test_a_directory_that_cannot_be_filled_is_named_and_removed(tmp_path: Path, 
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_that_is_missing_is_no_error_of_the_directory_being_filled(tmp_path: Path) -> None:
+def test_missing_file_is_not_an_error_of_the_directory_being_filled(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), atomic_directory(tmp_path / "made"):
         (tmp_path / "corpus.txt").read_text()

@@ -1,4 +1,4 @@
-"""Twenty faulty distributions installed at once: every command works, and `gptkit plugins` names all twenty."""
+"""Twenty broken distributions installed together: every command works, and `gptkit plugins` lists all twenty."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def good(name: str, n: int = 0) -> str:
     return HEAD + NORM.format(name=name, n=n) + HOOK.format(returned=f"[Spec{n}]")
 
 
-FAULTS = {
+BROKEN = {
     "syntax": "def broken(:\n",
     "imports": "import a_module_that_is_nowhere\n",
     "raises": "raise RuntimeError('at import')\n",
@@ -68,7 +68,7 @@ FAULTS = {
 def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """An environment in which the faulty twenty, and a good one, are installed."""
     directory = tmp_path_factory.mktemp("faulty")
-    for name, code in {**FAULTS, "fine": good("fine-norm")}.items():
+    for name, code in {**BROKEN, "fine": good("fine-norm")}.items():
         (directory / f"plugin_{name}.py").write_text(code, encoding="utf-8")
         info = directory / f"gptkit_{name}-1.0.dist-info"
         info.mkdir()
@@ -92,11 +92,11 @@ def run(environment: dict[str, str], *arguments: str, cwd: Path | None = None) -
 
 
 def test_plugins_names_all_twenty(installed: dict[str, str]) -> None:
-    assert len(FAULTS) == 20
+    assert len(BROKEN) == 20
     result = run(installed, "plugins")
     assert result.returncode == 0, result.stderr
     assert "Traceback" not in result.stdout + result.stderr
-    for name in FAULTS:
+    for name in BROKEN:
         assert f"gptkit-{name}" in result.stdout, name
     assert result.stdout.count("broken") >= 20
     assert "gptkit-fine" in result.stdout
@@ -114,7 +114,7 @@ def test_other_commands_work_beside_them(installed: dict[str, str], tmp_path: Pa
     assert "rms" in listed.stdout
     assert "fine-norm" in listed.stdout
     assert "hello from a plugin" not in listed.stdout + listed.stderr
-    # A name that is missing points at the plugins that might have brought it.
+    # An unknown name lists the plugins that may define it.
     spec.write_text("model: {norm: not-there}\n")
     missing = run(installed, "check", str(spec))
     assert missing.returncode == 2

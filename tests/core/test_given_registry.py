@@ -1,4 +1,4 @@
-"""The registry that is given to a call is used at every depth, and what is installed is not asked.
+"""The registry passed to a call is used at every depth instead of the installed one.
 
 The components of these tests are in a registry that differs from the default one in two ways: it has norms that the default
 one lacks, and lacks a norm that the default one has.
@@ -32,13 +32,13 @@ from tests.support.fake_plugins import FakeDistribution, FakeEntryPoint, plugin
 
 
 class QuietSpec(RMSNormSpec):
-    """Is registered in the registry of these tests only."""
+    """Norm that is registered in the registry of these tests only."""
 
     name: Literal["quiet"] = "quiet"  # type: ignore[assignment]
 
 
 class WrappedSpec(NormSpec):
-    """Holds a norm that is registered in the registry of these tests only."""
+    """Feed-forward with a norm that is registered in the registry of these tests only."""
 
     name: Literal["wrapped"] = "wrapped"
     inner: NormSpec = component("quiet", description="The norm inside.")
@@ -114,9 +114,9 @@ def test_schema_uses_the_given_registry(registry: Registry) -> None:
 
 def test_descriptions_and_pages_use_the_given_registry(registry: Registry) -> None:
     assert "inner: quiet" in describe(registry.entry("norm", "wrapped"), registry).full_snippet
-    found = pages(registry, root=ExperimentSpec)
-    assert "components/norm/wrapped.md" in found
-    assert "components/norm/layer.md" not in found
+    result = pages(registry, root=ExperimentSpec)
+    assert "components/norm/wrapped.md" in result
+    assert "components/norm/layer.md" not in result
     text = page(registry, ["norm"])
     assert "| [wrapped]" in text
     assert "**✗**" not in text.partition("| [quiet]")[2].partition("\n")[0]

@@ -1,4 +1,4 @@
-"""The open tagged union: a kind's field takes any registered component, at any depth, and keeps error locations."""
+"""Open tagged union: fields of a kind accept any registered component at any depth, with error locations."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gptkit.model.spec import ModelSpec
 from gptkit.runs.spec import ExperimentSpec
 from tests.support.fake_plugins import Exact, Gate, Mixer, Norm, Part, Plain, Whole, make, plugin, registry
 
-CONTEXT = {"registry": registry(plugin("theirs", [make("mine")]))}
+CONTEXT = {"registry": registry(plugin("third-party", [make("mine")]))}
 
 
 def whole(**fields):
@@ -58,17 +58,17 @@ def test_component_of_another_kind_is_rejected():
 
 
 def test_errors_have_complete_locations_at_any_depth():
-    found = errors(
+    result = errors(
         mixer={"name": "gate", "width": "x", "more": ["plain", {"name": "exact", "steps": 0}], "inner": {"name": "gaet"}},
         samplers=["plain", "exct"],
     )
-    assert [location for location, _ in found] == [
+    assert [location for location, _ in result] == [
         ("mixer", "width"),
         ("mixer", "more", 1, "steps"),
         ("mixer", "inner", "name"),
         ("samplers", 1),
     ]
-    assert found[3][1].startswith("unknown norm 'exct'; did you mean 'exact'?")
+    assert result[3][1].startswith("unknown norm 'exct'; did you mean 'exact'?")
 
 
 @pytest.mark.parametrize(
@@ -153,8 +153,8 @@ def test_subclass_of_a_component_is_a_separate_component():
 
         name: Literal["finer"] = "finer"
 
-    found = registry(plugin("theirs", [Finer]))
-    spec = Whole.model_validate({"needed": 1, "norm": {"name": "finer", "eps": 0.5}}, context={"registry": found})
+    result = registry(plugin("third-party", [Finer]))
+    spec = Whole.model_validate({"needed": 1, "norm": {"name": "finer", "eps": 0.5}}, context={"registry": result})
     assert type(spec.norm) is Finer
 
 
@@ -170,9 +170,9 @@ def test_failures_are_merged_at_their_paths():
                     [Problem(("width",), "must be even"), Problem((), "is odd {not} a template")], self.width
                 )
 
-    found = registry(plugin("theirs", [Odd]))
+    result = registry(plugin("third-party", [Odd]))
     with pytest.raises(ValidationError) as caught:
-        Whole.model_validate({"needed": 1, "mixer": {"name": "odd", "width": 3}}, context={"registry": found})
+        Whole.model_validate({"needed": 1, "mixer": {"name": "odd", "width": 3}}, context={"registry": result})
     assert [(error["loc"], error["msg"]) for error in caught.value.errors()] == [
         (("mixer", "width"), "must be even"),
         (("mixer",), "is odd {not} a template"),

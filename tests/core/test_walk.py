@@ -31,8 +31,8 @@ TREE = Tree(
 
 
 def test_components_are_found_at_every_depth_with_their_paths() -> None:
-    found = {path: component.name for path, component in components(TREE)}
-    assert found == {
+    result = {path: component.name for path, component in components(TREE)}
+    assert result == {
         ("norm",): "plain",
         ("several", 0): "exact",
         ("several", 1): "plain",
@@ -40,7 +40,7 @@ def test_components_are_found_at_every_depth_with_their_paths() -> None:
         ("part",): "gate",
         ("part", "norm"): "exact",
     }
-    assert list(found)[-2:] == [("part",), ("part", "norm")], "outer components first"
+    assert list(result)[-2:] == [("part",), ("part", "norm")], "outer components first"
 
 
 def test_mapping_changes_components_at_every_depth_and_copies_only_what_changes() -> None:
@@ -66,7 +66,7 @@ def test_the_outer_component_is_changed_before_those_inside() -> None:
     assert part.norm == Exact(offset=10)
 
 
-def found(left: Any, right: Any, **options: Any) -> dict[str, tuple[Any, Any]]:
+def changes(left: Any, right: Any, **options: Any) -> dict[str, tuple[Any, Any]]:
     return {each.dotted: (each.left, each.right) for each in differences(left, right, **options)}
 
 
@@ -74,8 +74,8 @@ def test_differences_have_paths_and_both_values() -> None:
     other = Tree(
         norm=Exact(offset=1), several=(Exact(offset=7),), named={"a": Exact(offset=2)}, part=Gate(width=1, norm=Plain())
     )
-    assert found(TREE, TREE) == {}
-    assert found(TREE, other) == {
+    assert changes(TREE, TREE) == {}
+    assert changes(TREE, other) == {
         "norm": (Plain(), Exact(offset=1)),
         "several.0.offset": (1, 7),
         "several.1": (Plain(), ABSENT),
@@ -87,7 +87,7 @@ def test_differences_have_paths_and_both_values() -> None:
 def test_plain_data_is_compared_like_specs() -> None:
     left = {"name": "one", "norm": {"name": "rms", "eps": 1}, "layers": [1, 2]}
     right = {"name": "two", "norm": {"name": "layer", "eps": 2}, "layers": [1], "more": None}
-    assert found(left, right) == {
+    assert changes(left, right) == {
         "name": ("one", "two"),
         "norm": (left["norm"], right["norm"]),
         "layers.1": (2, ABSENT),
@@ -96,4 +96,4 @@ def test_plain_data_is_compared_like_specs() -> None:
 
 
 def test_comparison_of_values_can_be_passed() -> None:
-    assert found({"a": 1.0}, {"a": 1.0 + 1e-9}, equal=lambda a, b: abs(a - b) < 1e-6) == {}
+    assert changes({"a": 1.0}, {"a": 1.0 + 1e-9}, equal=lambda a, b: abs(a - b) < 1e-6) == {}

@@ -1,4 +1,4 @@
-"""A tokenizer of bytes with start and end tokens, and a corpus that is handed over as a list."""
+"""Fixtures: a byte tokenizer with start and end tokens, and a corpus given as a list."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Bytes(Tokenizer):
 
 
 class Listed(DataSpec):
-    """Texts given in the spec. A text that ends in a backslash goes on in the next."""
+    """Texts given in the spec. A text that ends in a backslash is continued by the next."""
 
     name: Literal["listed"] = "listed"
     texts: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""The dataset of a text, as the book uses it."""
+"""Dataset of a text, as used in the book."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Documents with masked parts: which tokens are masked, the files, the data windows."""
+"""Documents with masked parts: masked tokens, files, and data windows."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Spans = tuple[tuple[int, int], ...]
 
 
 class Masked(DataSpec):
-    """Texts in which the parts in square brackets are masked. A text that ends in a backslash goes on in the next."""
+    """Texts in which the parts in square brackets are masked. A text that ends in a backslash is continued by the next."""
 
     name: Literal["masked"] = "masked"
     texts: tuple[str, ...] = ()
@@ -89,11 +89,11 @@ def spans(draw: st.DrawFn) -> Spans:
 @settings(max_examples=60, deadline=None)
 def test_a_token_is_masked_if_all_of_its_bytes_are(name: str, masked: Spans) -> None:
     tokenizer, document = TOKENIZERS[name], Document(TEXT, "x", masked=masked)
-    ((ids, found),) = Encoder(tokenizer)([document])
+    ((ids, result),) = Encoder(tokenizer)([document])
     assert ids == tokenizer.encode(TEXT)
-    assert (found is None) == (not masked)
-    if found is not None:
-        assert found.tolist() == expected(tokenizer, document)
+    assert (result is None) == (not masked)
+    if result is not None:
+        assert result.tolist() == expected(tokenizer, document)
 
 
 def test_bpe_tokens_may_cross_the_mask_boundary() -> None:
@@ -103,9 +103,9 @@ def test_bpe_tokens_may_cross_the_mask_boundary() -> None:
     before = len(tokenizer.decode(ids[:at]))
     inside, whole = before + 1, before + len(tokenizer.decode([token]))
     for end, masked in ((inside, at), (whole, at + 1)):
-        ((_, found),) = Encoder(tokenizer)([Document(TEXT, "x", masked=((0, end),))])
-        assert found is not None
-        assert found.tolist() == [True] * masked + [False] * (len(ids) - masked)
+        ((_, result),) = Encoder(tokenizer)([Document(TEXT, "x", masked=((0, end),))])
+        assert result is not None
+        assert result.tolist() == [True] * masked + [False] * (len(ids) - masked)
 
 
 def test_the_leading_space_belongs_to_the_first_word(make_bytes: Any) -> None:
@@ -116,9 +116,9 @@ def test_the_leading_space_belongs_to_the_first_word(make_bytes: Any) -> None:
             return [32, *text.encode()]
 
     for masked, result in ((((0, 2),), [1, 1, 1, 0]), (((1, 3),), [0, 0, 1, 1])):
-        ((ids, found),) = Encoder(Spaced())([Document("abc", "x", masked=masked)])
-        assert found is not None
-        assert (ids, found.tolist()) == ([32, 97, 98, 99], result)
+        ((ids, results),) = Encoder(Spaced())([Document("abc", "x", masked=masked)])
+        assert results is not None
+        assert (ids, results.tolist()) == ([32, 97, 98, 99], result)
 
 
 def test_other_tokenizers_encode_the_parts_separately() -> None:
@@ -248,8 +248,8 @@ def test_every_validation_target_is_masked_or_occurs_once(make_bytes: Any, tmp_p
     prepared = prepare(data, make_bytes(), tmp_path / "t", HERE)
     held = prepared.validation
     assert held.masked is not None
-    found = [token for batch in prepared.validation_batches(data, 16, 3) for token in batch.targets_BT.flatten().tolist()]
-    assert found == np.where(held.masked, -100, held.tokens.astype(np.int64))[1:].tolist()
+    result = [token for batch in prepared.validation_batches(data, 16, 3) for token in batch.targets_BT.flatten().tolist()]
+    assert result == np.where(held.masked, -100, held.tokens.astype(np.int64))[1:].tolist()
     windows = prepared.train_windows(data, 16)
     assert windows.masked is prepared.train.masked
 
@@ -265,12 +265,12 @@ LINES = [
 def test_jsonl_masks_prompts(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, LINES)))
     data = JsonLinesDataSpec(path="x.jsonl", field="a", prompt_field="q", prompt_end=" = ")
-    found = [(document.text, document.masked) for document in data.documents(tmp_path)]
-    assert found == [("2 + 2? = 4", ((0, 9),)), ("naïve 日本? = 語", ((0, 12),)), (" = no prompt", ((0, 3),))]
+    result = [(document.text, document.masked) for document in data.documents(tmp_path)]
+    assert result == [("2 + 2? = 4", ((0, 9),)), ("naïve 日本? = 語", ((0, 12),)), (" = no prompt", ((0, 3),))]
     bare = data.replace(prompt_end="")
     assert [d.masked for d in bare.documents(tmp_path)] == [((0, 6),), ((0, 9),), ()]
     trained = data.replace(mask_prompt=False)
-    assert [(d.text, d.masked) for d in trained.documents(tmp_path)] == [(text, ()) for text, _ in found]
+    assert [(d.text, d.masked) for d in trained.documents(tmp_path)] == [(text, ()) for text, _ in result]
     prints = {each.fingerprint(tmp_path) for each in (data, bare, trained, JsonLinesDataSpec(path="x.jsonl", field="a"))}
     assert len(prints) == 4
 

@@ -1,4 +1,4 @@
-"""Token files: what is in them, when they are used again, and that they appear whole or not at all."""
+"""Token files: contents, reuse, and atomic creation."""
 
 from __future__ import annotations
 
@@ -243,8 +243,8 @@ def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:
 def test_directory_of_a_concurrent_process_is_handled(tmp_path: Path) -> None:
     with atomic_directory(tmp_path / "t") as mine:
         (mine / "a").write_text("mine")
-        with atomic_directory(tmp_path / "t") as theirs:
-            (theirs / "a").write_text("theirs")
+        with atomic_directory(tmp_path / "t") as reference:
+            (reference / "a").write_text("reference")
     assert tree(tmp_path) == {"t/a": b"mine"}
 
 
@@ -273,7 +273,7 @@ def test_too_small_validation_split_is_an_error(listed: Make, make_bytes: Any, t
 
 
 def test_memory_stays_bounded(make_bytes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No batch handed to the tokenizer is larger than the piece that fills it."""
+    """Batches for the tokenizer are not larger than the piece that fills them."""
     (tmp_path / "x.txt").write_text("some line of text\n" * 50_000)
     monkeypatch.setattr("gptkit.components.data.text.read_documents.__defaults__", (None, 20_000))
     monkeypatch.setattr("gptkit.data.preparation._BATCH", 30_000)
@@ -319,7 +319,7 @@ def test_validation_may_be_shorter_than_a_window(listed: Make, make_bytes: Any, 
 
 
 def test_killed_at_any_moment(tmp_path: Path) -> None:
-    """Whatever the moment of a kill, what is opened afterwards is whole: the old or the new."""
+    """After a kill at any moment, the opened files are the complete old or new ones."""
     script = """
         import sys
         from pathlib import Path
@@ -343,9 +343,9 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
         process.wait()
         process.stdout.close()
         if (tmp_path / "t").exists():
-            found = [path.read_text() for path in (tmp_path / "t").iterdir()]
-            assert len(found) == 3
-            assert len(set(found)) == 1
+            result = [path.read_text() for path in (tmp_path / "t").iterdir()]
+            assert len(result) == 3
+            assert len(set(result)) == 1
     with atomic_directory(tmp_path / "t"):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["t"]

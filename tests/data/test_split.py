@@ -22,15 +22,15 @@ Make = Callable[..., DataSpec]
 
 
 def sides(data: DataSpec) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {"train": [], "validation": []}
+    result: dict[str, list[str]] = {"train": [], "validation": []}
     held = {"train": "", "validation": ""}
     for side, document in split_documents(data, HERE, plan_split(data, HERE)):
         held[side] += document.text
         if document.ends:
-            found[side].append(held[side])
+            result[side].append(held[side])
             held[side] = ""
     assert held == {"train": "", "validation": ""}
-    return found
+    return result
 
 
 def size(texts: list[str]) -> int:
@@ -49,17 +49,17 @@ def test_every_document_is_on_exactly_one_side(listed: Make, texts: list[str], v
             plan_split(data, HERE)
         return
     try:
-        found = sides(data)
+        result = sides(data)
     except DataError as error:
         if "too short" in error.message and max(map(len, texts)) == 1:
             return
         raise
-    assert found["train"]
-    assert found["validation"]
-    assert size(found["train"]) + size(found["validation"]) == size(texts)
-    if len(found["train"]) + len(found["validation"]) == len(texts):  # nothing was cut
-        assert sorted(found["train"] + found["validation"]) == sorted(texts)
-        assert not set(found["train"]) & set(found["validation"])
+    assert result["train"]
+    assert result["validation"]
+    assert size(result["train"]) + size(result["validation"]) == size(texts)
+    if len(result["train"]) + len(result["validation"]) == len(texts):  # nothing was cut
+        assert sorted(result["train"] + result["validation"]) == sorted(texts)
+        assert not set(result["train"]) & set(result["validation"])
 
 
 @given(
@@ -70,9 +70,9 @@ def test_every_document_is_on_exactly_one_side(listed: Make, texts: list[str], v
 @settings(max_examples=50, deadline=None)
 def test_validation_share_is_approximated(listed: Make, lengths: list[int], validation: float, seed: int) -> None:
     texts = [f"{seed} {number} ".ljust(length, "x") for number, length in enumerate(lengths)]
-    found = sides(listed(texts=texts, validation=validation))
+    result = sides(listed(texts=texts, validation=validation))
     total = size(texts)
-    assert abs(size(found["validation"]) - validation * total) <= 160  # half of the longest document at most
+    assert abs(size(result["validation"]) - validation * total) <= 160  # half of the longest document at most
 
 
 def test_split_depends_on_the_text_not_on_the_order(listed: Make) -> None:
@@ -87,30 +87,30 @@ def test_split_depends_on_the_text_not_on_the_order(listed: Make) -> None:
 
 def test_documents_keep_their_order(listed: Make) -> None:
     texts = [f"document {number}" for number in range(50)]
-    found = sides(listed(texts=texts))
-    assert found["train"] == [text for text in texts if text in set(found["train"])]
+    result = sides(listed(texts=texts))
+    assert result["train"] == [text for text in texts if text in set(result["train"])]
 
 
 def test_copies_of_a_document_are_on_one_side(listed: Make) -> None:
     texts = [f"document {number % 20}" for number in range(200)]
-    found = sides(listed(texts=texts, validation=0.2))
-    assert len(found["validation"]) == 40
-    assert not set(found["train"]) & set(found["validation"])
+    result = sides(listed(texts=texts, validation=0.2))
+    assert len(result["validation"]) == 40
+    assert not set(result["train"]) & set(result["validation"])
 
 
 def test_single_document_is_split_at_a_line(listed: Make) -> None:
     text = "".join(f"line {number}\n" for number in range(1000))
-    found = sides(listed(texts=[text], validation=0.1))
-    assert found["train"][0] + found["validation"][0] == text
-    assert found["train"][0].endswith("\n")
-    assert 0.09 < len(found["validation"][0]) / len(text) < 0.16
+    result = sides(listed(texts=[text], validation=0.1))
+    assert result["train"][0] + result["validation"][0] == text
+    assert result["train"][0].endswith("\n")
+    assert 0.09 < len(result["validation"][0]) / len(text) < 0.16
 
 
 def test_longest_document_is_split_if_whole_documents_are_too_long(listed: Make) -> None:
     texts = ["a" * 1000, "b" * 1200, "c" * 900]
-    found = sides(listed(texts=texts, validation=0.1))
-    assert found["validation"] == ["b" * 310]
-    assert found["train"] == ["a" * 1000, "b" * 890, "c" * 900]
+    result = sides(listed(texts=texts, validation=0.1))
+    assert result["validation"] == ["b" * 310]
+    assert result["train"] == ["a" * 1000, "b" * 890, "c" * 900]
 
 
 def test_pieces_of_a_document_are_split_as_one(listed: Make) -> None:
@@ -127,8 +127,8 @@ def test_all_copies_of_a_single_text_are_split(listed: Make) -> None:
 
 
 def test_at_least_one_document_is_for_training(listed: Make) -> None:
-    found = sides(listed(texts=["a" * 10, "b" * 10], validation=0.9))
-    assert sorted(found["train"] + found["validation"]) == ["a" * 10, "b" * 10]
+    result = sides(listed(texts=["a" * 10, "b" * 10], validation=0.9))
+    assert sorted(result["train"] + result["validation"]) == ["a" * 10, "b" * 10]
 
 
 def test_validation_can_be_disabled(listed: Make) -> None:
@@ -159,13 +159,13 @@ def test_tokenizer_is_trained_on_training_texts_only(listed: Make) -> None:
 
 
 def test_builtin_corpus_is_split_near_its_share() -> None:
-    found = sides(BuiltinDataSpec())
-    assert 0.08 < size(found["validation"]) / (size(found["train"]) + size(found["validation"])) < 0.12
-    assert len(found["validation"]) > 3
+    result = sides(BuiltinDataSpec())
+    assert 0.08 < size(result["validation"]) / (size(result["train"]) + size(result["validation"])) < 0.12
+    assert len(result["validation"]) > 3
 
 
 def test_split_holds_one_piece_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pieces pass through the split one at a time: no more than one is ever made before it is asked for."""
+    """The split reads pieces one at a time, on demand."""
     (tmp_path / "x.txt").write_text("some line of text\n" * 20_000)
     data = TextDataSpec(path="x.txt")
     monkeypatch.setattr("gptkit.components.data.text.read_documents.__defaults__", (None, 30_000))

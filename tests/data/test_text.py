@@ -180,7 +180,7 @@ def test_separator_splits_documents(tmp_path: Path) -> None:
 def test_concatenated_pieces_equal_the_documents(
     tmp_path_factory: pytest.TempPathFactory, documents: list[str], piece: int, chunk: int, separator: str | None
 ) -> None:
-    """However a text falls into chunks and pieces, the documents are the same as when it is split at once."""
+    """The documents do not depend on how a text is divided into chunks and pieces."""
     content = (separator or "").join(documents)
     split = text_module._split((content[i : i + chunk] for i in range(0, len(content), chunk)), separator, piece)
     joined, held = [], ""
@@ -223,7 +223,7 @@ def test_long_file_is_split_between_lines(tmp_path: Path) -> None:
 
 
 def test_tokens_of_pieces_equal_those_of_the_text(tmp_path: Path) -> None:
-    """With GPT-2's pattern, to which white space before a border would matter."""
+    """With GPT-2's pattern, whose pieces depend on whitespace before a boundary."""
     words = re.compile(r"'(?:[sdmt]|ll|ve|re)| ?[^\W\d_]+| ?\d+| ?[^\s\w]+|\s+(?!\S)|\s+")
     text = "A line, it's said.\n  indented line 12\n\n\nAnother one\n" * 900
     (tmp_path / "x.txt").write_text(text)

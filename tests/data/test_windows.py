@@ -1,4 +1,4 @@
-"""Windows: targets, strides, random crops, epochs, documents, validation."""
+"""Data windows: targets, strides, random windows, epochs, documents, validation."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_limited_validation_spreads_over_the_tokens() -> None:
     assert min(starts) == 0
     assert max(starts) > 9_000
     assert starts == [window[0] for batch in windows.batches(4, 3) for window in batch.inputs_BT.tolist()]
-    assert len(list(Windows(row(38), 5).batches(4, 2))) == 2  # seven windows fill two batches; the rest of two is left out
+    assert len(list(Windows(row(38), 5).batches(4, 2))) == 2  # seven windows fill two batches; the remaining two are omitted
     assert len(list(Windows(row(38), 5).batches(4, 3))) == 3
 
 

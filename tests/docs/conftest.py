@@ -1,4 +1,4 @@
-"""A plugin in memory: a kind and two components, beside everything built in."""
+"""Fixture: an in-memory plugin with a kind and two components, in addition to the built-in ones."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class Paints:
 
 @pytest.fixture(scope="session")
 def builtin() -> Registry:
-    """What gptkit itself brings, whatever else is installed."""
+    """Registry of the built-in components only."""
     return Registry(
         [entry_point("gptkit", "0.1.0", module, module.__name__) for module in (builtin_kinds, builtin_components)], ()
     )

@@ -1,4 +1,4 @@
-"""Every component that is built in can be documented: it says what it is, and what each of its fields means."""
+"""Every built-in component has a docstring and documented fields."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ CLASSES = sorted(plugin.gptkit_components(), key=lambda cls: (cls.kind, cls.comp
 
 @pytest.fixture(params=CLASSES, ids=lambda cls: f"{cls.kind} {cls.component_name()}")
 def cls(request: pytest.FixtureRequest) -> type[Component]:
-    found: type[Component] = request.param
-    return found
+    result: type[Component] = request.param
+    return result
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def doc(cls: type[Component], builtin: Registry) -> ComponentDoc:
 def test_components_have_one_sentence_and_documented_fields(doc: ComponentDoc) -> None:
     assert len(doc.summary) > 15
     assert doc.summary.endswith(".")
-    assert len(doc.summary) < 130, "the first sentence is shown in tables; go on in a second one"
+    assert len(doc.summary) < 130, "the first sentence is shown in tables; continue in a second one"
     undocumented = [field.name for field in doc.fields if len(field.description) < 5]
     assert not undocumented
     assert not doc.paper or "http" in doc.paper

@@ -1,4 +1,4 @@
-"""The generated page of what is checked."""
+"""The generated page of conformance checks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_failed_check_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cls, "factor", lambda self, step, steps: 2.0)
     row = next(line for line in page(default_registry(), ["schedule"]).splitlines() if line.startswith("| [constant]"))
     assert row.count("**✗**") == 1
-    expected = {"schedule constant": {"within-bounds": "on purpose", "pure": "by mistake"}}
+    expected = {"schedule constant": {"within-bounds": "on purpose", "pure": "by accident"}}
     text = page(default_registry(), ["schedule"], expected)
     row = next(line for line in text.splitlines() if line.startswith("| [constant]"))
     assert row.count(" (✗) ") == 1

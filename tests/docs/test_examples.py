@@ -1,4 +1,4 @@
-"""What the hand-written pages show is so."""
+"""Examples on the handwritten pages are valid."""
 
 from __future__ import annotations
 
@@ -149,20 +149,20 @@ def make_released_model(directory: Path) -> None:
 
 @pytest.mark.parametrize("page", ["python", "the-book"])
 def test_python_of_the_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All of a page's blocks in order. A comment behind a `print` is what it prints, as is text right below a block."""
+    """Run all blocks of a page in order. A comment behind a `print`, or text below a block, is the expected output."""
     monkeypatch.chdir(tmp_path)
     if page == "python":
         make_released_model(tmp_path)
     text = (PAGES / f"{page}.md").read_text(encoding="utf-8")
     blocks = list(re.finditer(r"```python\n(.*?)```\n(?:\n```text\n(.*?)```\n)?", text, re.DOTALL))
     checked = 0
-    said = io.StringIO()
+    message = io.StringIO()
     source: list[str] = []
 
     def show(*values: object, end: str = "\n") -> None:
         nonlocal checked
         shown = " ".join(str(value) for value in values)
-        said.write(shown + end)
+        message.write(shown + end)
         _, _, comment = source[sys._getframe(1).f_lineno - 1].partition(")  # ")
         if comment and end == "\n" and "\n" not in shown:
             assert shown == comment
@@ -172,11 +172,11 @@ def test_python_of_the_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.
     profile = dict(vars(torch._tensor_str.PRINT_OPTS))
     try:
         for block in blocks:
-            said.seek(said.truncate(0))
+            message.seek(message.truncate(0))
             source[:] = block[1].splitlines()
             exec(compile(block[1], f"{page}.md", "exec", dont_inherit=True), names)
             if block[2] is not None:
-                assert said.getvalue() == block[2]
+                assert message.getvalue() == block[2]
                 checked += 1
     finally:
         torch.set_printoptions(**profile)

@@ -1,4 +1,4 @@
-"""The page of families and released models: all that there are, in the words of what they are."""
+"""The page of families and released models."""
 
 from __future__ import annotations
 

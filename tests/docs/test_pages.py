@@ -12,8 +12,8 @@ from gptkit.docs import conformance, models
 from gptkit.docs.pages import navigation, pages, write
 
 
-def listed(found: dict[str, str]) -> set[tuple[str, str]]:
-    parts = [path.removeprefix("components/").removesuffix(".md").split("/") for path in found if "/" in path]
+def listed(result: dict[str, str]) -> set[tuple[str, str]]:
+    parts = [path.removeprefix("components/").removesuffix(".md").split("/") for path in result if "/" in path]
     return {(part[0], part[1]) for part in parts if len(part) == 2 and part[1] != "index"}
 
 
@@ -23,18 +23,18 @@ def registered(registry: Registry) -> set[tuple[str, str]]:
 
 def test_one_page_per_registered_component(builtin: Registry, with_plugins: Registry) -> None:
     for registry in (builtin, with_plugins):
-        found = pages(registry)
-        assert listed(found) == registered(registry)
-        kinds = {path.split("/")[1] for path in found if path.count("/") == 2 and path.endswith("/index.md")}
+        result = pages(registry)
+        assert listed(result) == registered(registry)
+        kinds = {path.split("/")[1] for path in result if path.count("/") == 2 and path.endswith("/index.md")}
         assert kinds == set(registry.kinds())
-    assert listed(found) - listed(pages(builtin)) == {("norm", "halving"), ("paint", "plain")}
+    assert listed(result) - listed(pages(builtin)) == {("norm", "halving"), ("paint", "plain")}
 
 
 def test_indexes_link_to_every_component(with_plugins: Registry) -> None:
-    found = pages(with_plugins)
+    result = pages(with_plugins)
     for kind, name in registered(with_plugins):
-        assert f"[{name}]({kind}/{name}.md)" in found["components/index.md"]
-        assert f"[{name}]({name}.md)" in found[f"components/{kind}/index.md"]
+        assert f"[{name}]({kind}/{name}.md)" in result["components/index.md"]
+        assert f"[{name}]({name}.md)" in result[f"components/{kind}/index.md"]
 
 
 def test_navigation_holds_every_page_once(with_plugins: Registry) -> None:
@@ -110,10 +110,10 @@ def test_snippets_have_the_keys_of_a_spec_file(with_plugins: Registry) -> None:
     class Root(Spec):
         model: Model
 
-    found = pages(with_plugins, root=Root)
-    assert "```yaml\nmodel:\n  norms: [halving]\n```" in found["components/norm/halving.md"]
-    assert "model:\n  norms:\n    - {name: halving, times: 1, " in found["components/norm/halving.md"]
-    assert "- `model.norms`, a list" in found["components/norm/index.md"]
+    result = pages(with_plugins, root=Root)
+    assert "```yaml\nmodel:\n  norms: [halving]\n```" in result["components/norm/halving.md"]
+    assert "model:\n  norms:\n    - {name: halving, times: 1, " in result["components/norm/halving.md"]
+    assert "- `model.norms`, a list" in result["components/norm/index.md"]
 
 
 def test_page_has_a_table_of_positions_by_attentions(builtin: Registry) -> None:

@@ -43,7 +43,7 @@ def test_sections_become_lists_and_examples_code() -> None:
 
     Must hold:
         one thing: is so,
-            and goes on;
+            and continues;
         another is.
 
     Like this::
@@ -52,7 +52,7 @@ def test_sections_become_lists_and_examples_code() -> None:
           b
     """
     assert prose.prose(text) == (
-        "First line.\n\n**Must hold:**\n\n- **one thing**: is so, and goes on;\n- another is.\n\nLike this:\n\n"
+        "First line.\n\n**Must hold:**\n\n- **one thing**: is so, and continues;\n- another is.\n\nLike this:\n\n"
         "```text\na:\n  b\n```"
     )
 

@@ -1,4 +1,4 @@
-"""The whole site, built by mkdocs in strict mode: no page is missing, no link is broken, nothing comes from elsewhere."""
+"""The site built by mkdocs in strict mode: all pages, valid links, no external resources."""
 
 from __future__ import annotations
 

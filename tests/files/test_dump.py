@@ -1,4 +1,4 @@
-"""YAML as it is printed: good to read, and read back equal."""
+"""Dumped YAML: readable, and read back equal."""
 
 from __future__ import annotations
 
@@ -100,10 +100,10 @@ def test_dumped_yaml_is_read_back_equal(tmp_path_factory, data):
     data = {key: value for key, value in data.items() if key not in ("extends", "$schema")} or {"a": 1}
     path = tmp_path_factory.getbasetemp() / "dumped.yaml"
     path.write_text(dump_yaml(data), encoding="utf-8", newline="")
-    found = read(path).data
-    assert found == data
+    result = read(path).data
+    assert result == data
     # 1 == 1.0 == True, but not here.
-    assert json.dumps(found) == json.dumps(data)
+    assert json.dumps(result) == json.dumps(data)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The one rule of overriding: components by another name replace, everything else merges; `extends` and `--set`."""
+"""Merging: components of another name replace, everything else is merged; `extends` and `--set`."""
 
 from __future__ import annotations
 
@@ -96,17 +96,17 @@ def test_merging_with_itself_or_nothing_changes_nothing(data):
 @settings(max_examples=200, deadline=None)
 @given(DATA, DATA)
 def test_every_value_of_the_override_is_in_the_result(base, over):
-    """Every scalar and list of the override is in the result, at its path."""
+    """Every scalar and list of the override is in the result at its path."""
 
-    def holds(found, said):
-        if isinstance(said, dict):
-            assert isinstance(found, dict)
-            for key, value in said.items():
-                holds(found[key], value)
-        elif isinstance(said, str) and isinstance(found, dict):
-            assert found["name"] == said
+    def holds(result, message):
+        if isinstance(message, dict):
+            assert isinstance(result, dict)
+            for key, value in message.items():
+                holds(result[key], value)
+        elif isinstance(message, str) and isinstance(result, dict):
+            assert result["name"] == message
         else:
-            assert found == said
+            assert result == message
 
     holds(merge(base, over), over)
 
@@ -160,33 +160,31 @@ def test_file_takes_precedence_over_a_shipped_spec(write, load):
     assert load("extends: base.yaml", shipped=shipped).data == {"a": "file"}
 
 
-def test_errors_of_extends(write, load, mistakes):
+def test_errors_of_extends(write, load, errors):
     write("extends: gpt.yaml", "circle.yaml")
-    assert mistakes(load, "extends: circle.yaml") == [
-        "circle.yaml:1:10: extends: circular: gpt.yaml → circle.yaml → gpt.yaml"
-    ]
-    assert mistakes(load, "a: 1\nextends: ./gpt.yaml") == ["gpt.yaml:2:10: extends: circular: gpt.yaml → gpt.yaml"]
-    assert mistakes(load, "extends: [a.yaml]") == [
+    assert errors(load, "extends: circle.yaml") == ["circle.yaml:1:10: extends: circular: gpt.yaml → circle.yaml → gpt.yaml"]
+    assert errors(load, "a: 1\nextends: ./gpt.yaml") == ["gpt.yaml:2:10: extends: circular: gpt.yaml → gpt.yaml"]
+    assert errors(load, "extends: [a.yaml]") == [
         "gpt.yaml:1:10: extends: expected the path of one spec file, or the name of a shipped spec"
     ]
-    assert mistakes(load, "extends: ''")[0].startswith("gpt.yaml:1:10: extends: expected the path")
-    [told] = mistakes(load, "extends: circel.yaml")
-    assert told.startswith("gpt.yaml:1:10: extends: no such file 'circel.yaml'; did you mean 'circle.yaml'?")
-    [told] = mistakes(load, "extends: moder", shipped={"modern": Path("x.yaml")})
-    assert "no such file 'moder'; did you mean 'modern'?" in told
+    assert errors(load, "extends: ''")[0].startswith("gpt.yaml:1:10: extends: expected the path")
+    [message] = errors(load, "extends: circel.yaml")
+    assert message.startswith("gpt.yaml:1:10: extends: no such file 'circel.yaml'; did you mean 'circle.yaml'?")
+    [message] = errors(load, "extends: moder", shipped={"modern": Path("x.yaml")})
+    assert "no such file 'moder'; did you mean 'modern'?" in message
 
 
-def test_error_in_the_other_file_is_located_in_it(write, load, mistakes):
+def test_error_in_the_other_file_is_located_in_it(write, load, errors):
     write("a: 1\nb: [", "base.yaml")
-    [told] = mistakes(load, "extends: base.yaml")
-    assert told.startswith("base.yaml:")
+    [message] = errors(load, "extends: base.yaml")
+    assert message.startswith("base.yaml:")
 
 
-def test_length_of_an_extends_chain_is_bounded(write, load, mistakes):
+def test_length_of_an_extends_chain_is_bounded(write, load, errors):
     for index in range(MAX_EXTENDS + 2):
         write(f"extends: {index + 1}.yaml", f"{index}.yaml")
-    [told] = mistakes(load, "extends: 0.yaml")
-    assert f"more than {MAX_EXTENDS} files extend each other" in told
+    [message] = errors(load, "extends: 0.yaml")
+    assert f"more than {MAX_EXTENDS} files extend each other" in message
 
 
 # -- overrides -------------------------------------------------------------------------------------------------
@@ -224,10 +222,10 @@ model:
 )
 def test_override_sets_a_value(load, override, path, value):
     source = load(BASE, overrides=(override,))
-    found = source.data
+    result = source.data
     for part in path:
-        found = found[part]
-    assert found == value
+        result = result[part]
+    assert result == value
     assert source.overridden == (override,)
 
 
@@ -240,9 +238,9 @@ def test_overrides_are_merge_with_default_in_order_and_over_what_is_extended(wri
 
 def test_value_of_an_override_is_located_in_it(load):
     source = load(BASE, overrides=("model.norm.eps=[1, {a: 2}]", "model.layers.0.window=3"))
-    place = ("--set model.norm.eps=[1, {a: 2}]", None, None)
-    assert source.locate(("model", "norm", "eps")) == place
-    assert source.locate(("model", "norm", "eps", 1, "a")) == place
+    location = ("--set model.norm.eps=[1, {a: 2}]", None, None)
+    assert source.locate(("model", "norm", "eps")) == location
+    assert source.locate(("model", "norm", "eps", 1, "a")) == location
     assert source.locate(("model", "layers", 0, "window")) == ("--set model.layers.0.window=3", None, None)
     # The rest stays where it was.
     assert source.locate(("model", "norm", "name")) == (str(source.path), 5, 9)
@@ -251,7 +249,7 @@ def test_value_of_an_override_is_located_in_it(load):
 
 
 @pytest.mark.parametrize(
-    ("override", "told"),
+    ("override", "message"),
     [
         ("model.norm", "expected PATH=VALUE, as in model.position=alibi"),
         ("=5", "'' is not a path; write keys joined by dots, as in model.position"),
@@ -268,10 +266,10 @@ def test_value_of_an_override_is_located_in_it(load):
         (".".join("a" * 100) + "=1", "the path is more than 64 deep"),
     ],
 )
-def test_error_in_an_override_names_it(load, mistakes, override, told):
-    assert mistakes(load, BASE, overrides=(override,)) == [f"--set {override}: {told}"]
+def test_error_in_an_override_names_it(load, errors, override, message):
+    assert errors(load, BASE, overrides=(override,)) == [f"--set {override}: {message}"]
 
 
-def test_override_that_is_not_yaml_is_rejected(load, mistakes):
-    [told] = mistakes(load, BASE, overrides=("model.norm={name: rms",))
-    assert told.startswith("--set model.norm={name: rms: not valid YAML: while parsing a flow mapping")
+def test_override_that_is_not_yaml_is_rejected(load, errors):
+    [message] = errors(load, BASE, overrides=("model.norm={name: rms",))
+    assert message.startswith("--set model.norm={name: rms: not valid YAML: while parsing a flow mapping")

@@ -1,4 +1,4 @@
-"""Reading YAML, TOML and JSON: values, places, and everything that a stranger's file may hold against it."""
+"""Reading YAML, TOML and JSON: values, locations, and untrusted input."""
 
 from __future__ import annotations
 
@@ -114,9 +114,9 @@ def test_all_formats_give_equal_data(load, text, name):
     ],
 )
 def test_yaml_scalars_follow_the_core_schema_of_1_2(load, text, value):
-    found = load(f"a: {text}\n").data["a"]
-    assert found == value
-    assert type(found) is type(value)
+    result = load(f"a: {text}\n").data["a"]
+    assert result == value
+    assert type(result) is type(value)
 
 
 def test_anchors_and_aliases_are_copies_of_the_value(load):
@@ -159,12 +159,12 @@ def test_the_editors_schema_key_is_ignored(load):
     ],
 )
 def test_every_path_has_a_location(load, path, yaml, toml, json):
-    for text, name, place in ((YAML, "a.yaml", yaml), (TOML, "a.toml", toml), (JSON, "a.json", json)):
+    for text, name, location in ((YAML, "a.yaml", yaml), (TOML, "a.toml", toml), (JSON, "a.json", json)):
         source = load(text, name)
         if name == "a.toml" and path in (("model",), ("model", "layers", 7)):
-            # A table's key stands in its header.
-            place = {("model",): (3, 2), ("model", "layers", 7): (7, 9)}[path]
-        assert source.locate(path) == (str(source.path), *place), name
+            # The key of a table is in its header.
+            location = {("model",): (3, 2), ("model", "layers", 7): (7, 9)}[path]
+        assert source.locate(path) == (str(source.path), *location), name
 
 
 def test_keys_have_locations(load):
@@ -200,11 +200,11 @@ def test_toml_locations_in_tables_below_lists(load):
     assert source.locate(("a", 1, "b", 0, "y"))[1:] == (11, 5)
 
 
-# -- mistakes --------------------------------------------------------------------------------------------------
+# -- errors ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("", "gpt.yaml:1:1: the file is empty; a spec needs at least a 'model'"),
         ("# only a comment\n", "gpt.yaml:1:1: the file is empty; a spec needs at least a 'model'"),
@@ -238,12 +238,12 @@ def test_toml_locations_in_tables_below_lists(load):
         ("x" * 300 + ": 1", "gpt.yaml:1:1: a key of more than 200 characters"),
     ],
 )
-def test_error_in_yaml_is_located(load, mistakes, text, told):
-    assert mistakes(load, text) == [told]
+def test_error_in_yaml_is_located(load, errors, text, message):
+    assert errors(load, text) == [message]
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("", "gpt.json:1:1: the file is empty; a spec needs at least a 'model'"),
         ("[1]", "gpt.json:1:1: a spec is a mapping of keys such as 'model' and 'training', not a list"),
@@ -264,12 +264,12 @@ def test_error_in_yaml_is_located(load, mistakes, text, told):
         ('{"a": 1,\n "a": 2}', "gpt.json:2:2: a: given twice; first at line 1; remove one of the two"),
     ],
 )
-def test_error_in_json_is_located(load, mistakes, text, told):
-    assert mistakes(load, text, "gpt.json") == [told]
+def test_error_in_json_is_located(load, errors, text, message):
+    assert errors(load, text, "gpt.json") == [message]
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("# nothing", "gpt.toml:1:1: the file is empty; a spec needs at least a 'model'"),
         ("a = \n", "gpt.toml:1:5: not valid TOML: invalid value"),
@@ -281,39 +281,39 @@ def test_error_in_json_is_located(load, mistakes, text, told):
         ("a = " + "9" * 5000, "gpt.toml: not valid TOML: a number is too long"),
     ],
 )
-def test_error_in_toml_is_located(load, mistakes, text, told):
-    [found] = mistakes(load, text, "gpt.toml")
-    assert found.startswith(told)
+def test_error_in_toml_is_located(load, errors, text, message):
+    [result] = errors(load, text, "gpt.toml")
+    assert result.startswith(message)
 
 
-def test_all_errors_of_a_file_are_reported_in_order(load, mistakes):
-    assert mistakes(load, "a: .inf\nb:\n  c: 1\n  c: 2\n3: x\n") == [
+def test_all_errors_of_a_file_are_reported_in_order(load, errors):
+    assert errors(load, "a: .inf\nb:\n  c: 1\n  c: 2\n3: x\n") == [
         "gpt.yaml:1:4: a: not a finite number",
         "gpt.yaml:4:3: b.c: given twice; first at line 3; remove one of the two",
         "gpt.yaml:5:1: a key must be a text, got 3; put it in quotes",
     ]
 
 
-def test_number_of_reported_errors_is_bounded(load, mistakes):
-    found = mistakes(load, "a: 1\n" * 500)
-    assert len(found) == 51
-    assert "only the first 50" in found[-1]
+def test_number_of_reported_errors_is_bounded(load, errors):
+    result = errors(load, "a: 1\n" * 500)
+    assert len(result) == 51
+    assert "only the first 50" in result[-1]
 
 
 # -- bounds ----------------------------------------------------------------------------------------------------
 
 
-def test_billion_laughs_are_rejected(load, mistakes):
+def test_billion_laughs_are_rejected(load, errors):
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 10)]
-    [told] = mistakes(load, "\n".join(lines))
-    assert f"more than {MAX_NODES} values, aliases written out" in told
-    assert told.startswith("gpt.yaml:5:")
+    [message] = errors(load, "\n".join(lines))
+    assert f"more than {MAX_NODES} values, aliases written out" in message
+    assert message.startswith("gpt.yaml:5:")
 
 
-def test_number_of_aliases_is_bounded(load, mistakes):
-    [told] = mistakes(load, "a: &a 1\nb: [" + "*a, " * 101 + "]")
-    assert "more than 100 aliases" in told
+def test_number_of_aliases_is_bounded(load, errors):
+    [message] = errors(load, "a: &a 1\nb: [" + "*a, " * 101 + "]")
+    assert "more than 100 aliases" in message
     assert load("a: &a 1\nb: [" + "*a, " * 100 + "]").data["b"] == [1] * 100
 
 
@@ -334,9 +334,9 @@ def test_number_of_aliases_is_bounded(load, mistakes):
         ("a = {" + "a = {" * 5000, "a.toml"),
     ],
 )
-def test_depth_is_bounded(load, mistakes, text, name):
-    [told] = mistakes(load, text, name)
-    assert "nested" in told
+def test_depth_is_bounded(load, errors, text, name):
+    [message] = errors(load, text, name)
+    assert "nested" in message
 
 
 def test_maximum_depth_is_accepted(load):
@@ -347,38 +347,38 @@ def test_maximum_depth_is_accepted(load):
     assert value == []
 
 
-def test_size_is_bounded(load, mistakes):
-    assert mistakes(load, "#" * (MAX_BYTES + 1)) == ["gpt.yaml: is larger than 1 MiB; is this a spec file?"]
-    [told] = mistakes(load, "a: [" + "1, " * MAX_NODES + "]")
-    assert f"more than {MAX_NODES} values" in told
-    [told] = mistakes(load, "a: !" + "x" * 70_000)
-    assert told == "gpt.yaml:1:1: a line of more than 65536 characters"
+def test_size_is_bounded(load, errors):
+    assert errors(load, "#" * (MAX_BYTES + 1)) == ["gpt.yaml: is larger than 1 MiB; is this a spec file?"]
+    [message] = errors(load, "a: [" + "1, " * MAX_NODES + "]")
+    assert f"more than {MAX_NODES} values" in message
+    [message] = errors(load, "a: !" + "x" * 70_000)
+    assert message == "gpt.yaml:1:1: a line of more than 65536 characters"
 
 
-def test_paths_that_are_not_files_are_rejected(write, mistakes, tmp_path):
+def test_paths_that_are_not_files_are_rejected(write, errors, tmp_path):
     write("a: 1", "gpt.yaml")
     write("a: 1", "notes.txt")
     (tmp_path / "directory.yaml").mkdir()
     os.mkfifo(tmp_path / "pipe.yaml")
-    assert mistakes(read, tmp_path / "directory.yaml") == ["directory.yaml: is a directory, not a spec file"]
-    assert mistakes(read, tmp_path / "pipe.yaml") == ["pipe.yaml: is not a regular file"]
-    assert mistakes(read, tmp_path / "notes.txt") == ["notes.txt: a spec file ends in .yaml, .yml, .toml, .json"]
-    [told] = mistakes(read, tmp_path / "gtp.yaml")
-    assert told.startswith("gtp.yaml: no such file; did you mean 'gpt.yaml'? (there are: directory.yaml, gpt.yaml")
-    [told] = mistakes(read, tmp_path / "no" / "gpt.yaml")
-    assert "not found" in told
+    assert errors(read, tmp_path / "directory.yaml") == ["directory.yaml: is a directory, not a spec file"]
+    assert errors(read, tmp_path / "pipe.yaml") == ["pipe.yaml: is not a regular file"]
+    assert errors(read, tmp_path / "notes.txt") == ["notes.txt: a spec file ends in .yaml, .yml, .toml, .json"]
+    [message] = errors(read, tmp_path / "gtp.yaml")
+    assert message.startswith("gtp.yaml: no such file; did you mean 'gpt.yaml'? (there are: directory.yaml, gpt.yaml")
+    [message] = errors(read, tmp_path / "no" / "gpt.yaml")
+    assert "not found" in message
     for impossible in ("a\0b.yaml", "x" * 5000):
-        assert "no such file" in mistakes(read, impossible)[0]
+        assert "no such file" in errors(read, impossible)[0]
 
 
-def test_unreadable_file_is_reported(write, mistakes, monkeypatch):
+def test_unreadable_file_is_reported(write, errors, monkeypatch):
     path = write("a: 1")
 
     def refuse(*_: object, **__: object):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "open", refuse)
-    assert mistakes(read, path) == ["gpt.yaml: cannot be read: Permission denied"]
+    assert errors(read, path) == ["gpt.yaml: cannot be read: Permission denied"]
 
 
 # -- anything at all -------------------------------------------------------------------------------------------
@@ -397,10 +397,10 @@ def mutated(text: str) -> st.SearchStrategy[bytes]:
     )
 
     def apply(edits: list[tuple[int, int, bytes]]) -> bytes:
-        found = raw
+        result = raw
         for start, length, piece in edits:
-            found = found[:start] + piece + found[start + length :]
-        return found
+            result = result[:start] + piece + result[start + length :]
+        return result
 
     return st.lists(st.tuples(position, st.integers(0, 6), pieces), min_size=1, max_size=4).map(apply)
 

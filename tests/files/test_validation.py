@@ -1,4 +1,4 @@
-"""Mistakes in specs: each told once, where it was written, in one voice, with the remedy."""
+"""Errors in specs: each reported once, with its location and the remedy."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from gptkit.files.validation import MAX_PROBLEMS
 from tests.support.fake_plugins import Exact, Gate, Mixer, Norm, Part, Plain, Whole, make, plugin, registry
 
 REGISTRY = registry(
-    plugin("theirs", [make("other", Norm, __annotations__={"name": Literal["other"], "power": int}, power=2)])
+    plugin("third-party", [make("other", Norm, __annotations__={"name": Literal["other"], "power": int}, power=2)])
 )
 
 
 @pytest.fixture
-def told(write, mistakes):
+def messages(write, errors):
     def of(text: str, overrides: tuple[str, ...] = (), cls: type[Spec] = Whole) -> list[str]:
-        return mistakes(validate, read(write(text), overrides), cls, REGISTRY)
+        return errors(validate, read(write(text), overrides), cls, REGISTRY)
 
     return of
 
@@ -32,7 +32,7 @@ def test_valid_file_is_accepted(load):
     assert spec == Whole(needed=5, norm=Plain(eps=1e-3), mixer=Gate(width=3, norm=Plain()), part=Part(norm=Plain()))
 
 
-def test_all_errors_are_reported_in_the_order_of_the_file(told):
+def test_all_errors_are_reported_in_the_order_of_the_file(messages):
     text = """\
 norm: plian
 needed: five
@@ -46,7 +46,7 @@ mixer:
   extra: {name: exat}
 nam: x
 """
-    assert told(text) == [
+    assert messages(text) == [
         "gpt.yaml:1:7: norm: unknown norm 'plian'; did you mean 'plain'? (registered: exact, other, plain)",
         "gpt.yaml:2:9: needed: expected a whole number, got the text 'five'",
         "gpt.yaml:5:24: samplers.1.steps: must be at least 1, got 0",
@@ -77,7 +77,7 @@ nam: x
         ("label: ''", "label: must have at least 1 characters, got the text ''"),
         ("label: A", "label: must match the pattern ^[a-z]+$, got the text 'A'"),
         ("label: true", "label: expected a text, got the truth value true"),
-        # unions are one mistake, and the branch that took the type says more
+        # unions are one error: that of the branch that accepted the type
         ("either: x", "either: expected a whole number or a list, got the text 'x'"),
         ("either: [1, x]", "either.1: expected a whole number, got the text 'x'"),
         ("size: 5", "size: norm 'exact' has no field 'size'; did you mean 'sizes'? "),
@@ -89,11 +89,11 @@ nam: x
         ("name: ", "norm has no 'name'; choose one of: exact, other, plain"),
     ],
 )
-def test_messages_have_one_style(told, fields, message):
+def test_messages_have_one_style(messages, fields, message):
     start = "" if fields.startswith("name") else "name: exact, "
-    [line] = told(f"needed: 1\nnorm: {{{start}{fields}}}")
-    place, _, rest = line.partition(": ")
-    assert place.startswith("gpt.yaml:2:")
+    [line] = messages(f"needed: 1\nnorm: {{{start}{fields}}}")
+    location, _, rest = line.partition(": ")
+    assert location.startswith("gpt.yaml:2:")
     assert rest.removeprefix("norm.").removeprefix("norm: ").startswith(message)
 
 
@@ -102,37 +102,37 @@ def test_component_without_fields_is_reported():
         validate_data({"needed": 1, "norm": {"name": "bare", "x": 1}}, Whole, registry(plugin("t", [make("bare")])))
 
 
-def test_errors_are_located_at_the_key_or_the_value(told):
-    assert told("needed: 1\npart: {sizes:   5}\n")[0].startswith("gpt.yaml:2:8: part.sizes: unknown key")
-    assert told("needed: 1\npart: {size:   x}\n")[0].startswith("gpt.yaml:2:16: part.size: expected")
+def test_errors_are_located_at_the_key_or_the_value(messages):
+    assert messages("needed: 1\npart: {sizes:   5}\n")[0].startswith("gpt.yaml:2:8: part.sizes: unknown key")
+    assert messages("needed: 1\npart: {size:   x}\n")[0].startswith("gpt.yaml:2:16: part.size: expected")
 
 
-def test_missing_key_at_the_root_is_reported(told):
-    assert told("name: x\n") == ["gpt.yaml:1:1: needed: missing, and has no default (Must be there)"]
+def test_missing_key_at_the_root_is_reported(messages):
+    assert messages("name: x\n") == ["gpt.yaml:1:1: needed: missing, and has no default (Must be there)"]
 
 
-def test_wrong_type_of_a_section_is_reported(told):
-    assert told("needed: 1\npart: 5") == ["gpt.yaml:2:7: part: expected a mapping, got the number 5"]
+def test_wrong_type_of_a_section_is_reported(messages):
+    assert messages("needed: 1\npart: 5") == ["gpt.yaml:2:7: part: expected a mapping, got the number 5"]
 
 
-def test_error_in_an_override_names_it(told):
-    assert told("needed: 1\n", ("norm=plian", "mixer={name: gate, width: x}")) == [
+def test_error_in_an_override_names_it(messages):
+    assert messages("needed: 1\n", ("norm=plian", "mixer={name: gate, width: x}")) == [
         "--set norm=plian: norm: unknown norm 'plian'; did you mean 'plain'? (registered: exact, other, plain)",
         "--set mixer={name: gate, width: x}: mixer.width: expected a whole number, got the text 'x'",
     ]
 
 
-def test_errors_in_extended_files_are_located(write, mistakes):
+def test_errors_in_extended_files_are_located(write, errors):
     write("needed: x\nnorm: plian\n", "base.yaml")
     source = read(write("extends: base.yaml\nname: [1]\n"))
-    found = mistakes(validate, source, Whole, REGISTRY)
-    assert [line.split(": ")[0] for line in found] == ["gpt.yaml:2:1", "base.yaml:1:9", "base.yaml:2:7"]
+    result = errors(validate, source, Whole, REGISTRY)
+    assert [line.split(": ")[0] for line in result] == ["gpt.yaml:2:1", "base.yaml:1:9", "base.yaml:2:7"]
 
 
-def test_error_in_a_former_field_uses_its_written_name(told):
+def test_error_in_a_former_field_uses_its_written_name(messages):
     with pytest.warns(DeprecationWarning, match="now called 'eps'"):
-        found = told("needed: 1\nnorm: {name: plain, epsilon: x}")
-    assert found == ["gpt.yaml:2:30: norm.epsilon: expected a number, got the text 'x'"]
+        result = messages("needed: 1\nnorm: {name: plain, epsilon: x}")
+    assert result == ["gpt.yaml:2:30: norm.epsilon: expected a number, got the text 'x'"]
 
 
 def test_data_without_a_file_is_validated():
@@ -143,10 +143,10 @@ def test_data_without_a_file_is_validated():
     assert validate_data({"needed": 1}, Whole, REGISTRY).norm == Plain()
 
 
-def test_excess_errors_are_counted(told):
-    found = told("needed: 1\nsamplers: [" + "nothing-such, " * 500 + "]")
-    assert len(found) == MAX_PROBLEMS + 1
-    assert found[-1] == f"and {500 - MAX_PROBLEMS} more errors"
+def test_excess_errors_are_counted(messages):
+    result = messages("needed: 1\nsamplers: [" + "nothing-such, " * 500 + "]")
+    assert len(result) == MAX_PROBLEMS + 1
+    assert result[-1] == f"and {500 - MAX_PROBLEMS} more errors"
 
 
 class Circle(Spec):
@@ -164,19 +164,21 @@ class Drawing(Spec):
     pair: tuple[int, Norm] | None = Field(None, description="Two things.")
 
 
-def test_paths_exclude_branches_of_unions(told):
-    assert told("shape: {side: x, norm: {name: plain, epsi: 1}}", cls=Drawing) == [
+def test_paths_exclude_branches_of_unions(messages):
+    assert messages("shape: {side: x, norm: {name: plain, epsi: 1}}", cls=Drawing) == [
         "gpt.yaml:1:15: shape.side: expected a whole number, got the text 'x'",
         "gpt.yaml:1:38: shape.norm.epsi: norm 'plain' has no field 'epsi'; did you mean 'eps'? (fields: eps, mode)",
     ]
-    assert told("shape: {radius: x, norm: plain}", cls=Drawing)[0].startswith(
+    assert messages("shape: {radius: x, norm: plain}", cls=Drawing)[0].startswith(
         "gpt.yaml:1:17: shape.radius: expected a whole"
     )
-    assert told("shape: 5", cls=Drawing) == ["gpt.yaml:1:8: shape: expected a mapping or a text, got the number 5"]
+    assert messages("shape: 5", cls=Drawing) == ["gpt.yaml:1:8: shape: expected a mapping or a text, got the number 5"]
 
 
-def test_errors_in_mappings_and_pairs_are_located(told):
-    assert told("shape: x\nshapes: {a: {radius: 1}, b: {radios: 1}}\npair: [1, {name: exact, steps: 0}]", cls=Drawing) == [
+def test_errors_in_mappings_and_pairs_are_located(messages):
+    assert messages(
+        "shape: x\nshapes: {a: {radius: 1}, b: {radios: 1}}\npair: [1, {name: exact, steps: 0}]", cls=Drawing
+    ) == [
         "gpt.yaml:2:26: shapes.b.radius: missing, and has no default (Half of its width)",
         "gpt.yaml:2:30: shapes.b.radios: unknown key 'radios'; did you mean 'radius'? (keys: radius)",
         "gpt.yaml:3:32: pair.1.steps: must be at least 1, got 0",
@@ -186,18 +188,18 @@ def test_errors_in_mappings_and_pairs_are_located(told):
 # -- requires --------------------------------------------------------------------------------------------------
 
 
-def test_unmet_requirements_are_reported_alone(told):
-    assert told("norm: plian\nrequires: [pydantic, nothing-such>=2]\nneeded: x") == [
+def test_unmet_requirements_are_reported_alone(messages):
+    assert messages("norm: plian\nrequires: [pydantic, nothing-such>=2]\nneeded: x") == [
         "gpt.yaml:2:22: requires.1: nothing-such is not installed; run: pip install 'nothing-such>=2'"
     ]
 
 
-def test_malformed_requirements_are_an_ordinary_error(told):
-    assert told("requires: {a: 1}\nneeded: x") == [
+def test_malformed_requirements_are_an_ordinary_error(messages):
+    assert messages("requires: {a: 1}\nneeded: x") == [
         "gpt.yaml:1:1: requires: expected a list, got a mapping",
         "gpt.yaml:2:9: needed: expected a whole number, got the text 'x'",
     ]
-    assert told("requires: [5]\nneeded: 1") == ["gpt.yaml:1:12: requires.0: expected a text, got the number 5"]
+    assert messages("requires: [5]\nneeded: 1") == ["gpt.yaml:1:12: requires.0: expected a text, got the number 5"]
 
 
 # -- layers ----------------------------------------------------------------------------------------------------
@@ -246,7 +248,7 @@ class File(Spec):
 @pytest.mark.parametrize(
     ("text", "lines"),
     [
-        # a mistake in what every layer shares is told where it stands, once
+        # an error that all layers share is reported once
         ("model:\n  norm: plian\n  layers: [{repeat: 2}, {repeat: 1}]", ["gpt.yaml:2:9: model.norm: unknown norm"]),
         (
             "model:\n  norm: {name: plain, epsi: 1}\n  layers: [{}, {norm: {mode: slow}}]",
@@ -264,7 +266,7 @@ class File(Spec):
             "model:\n  mixer: {name: gate, width: 1, norm: plian}\n  layers: [{mixer: {width: 3}}]",
             ["gpt.yaml:2:39: model.mixer.norm: unknown norm 'plian'"],
         ),
-        # a mistake in what one layer says is told there
+        # an error in one layer is reported there
         (
             "model:\n  layers: [{repeat: 2}, {norm: {epsi: 1}}]",
             ["gpt.yaml:2:33: model.layers.1.norm.epsi: norm 'plain' has no field 'epsi'; did you mean 'eps'?"],
@@ -276,7 +278,7 @@ class File(Spec):
                 "gpt.yaml:3:47: model.layers.1.norm.steps: must be less",
             ],
         ),
-        # what only shows in the whole is told where it was written
+        # an error of the whole spec is located where it was written
         (
             "model:\n  norm: {name: exact, offset: 13}\n  layers: [{}, {}, {norm: {steps: 2}}]",
             ["gpt.yaml:2:31: model.norm.offset: is odd"],
@@ -287,8 +289,8 @@ class File(Spec):
         ),
     ],
 )
-def test_error_shared_by_layers_is_reported_once(told, text, lines):
-    found = told(text, cls=File)
-    assert len(found) == len(lines), found
-    for line, start in zip(found, lines, strict=True):
+def test_error_shared_by_layers_is_reported_once(messages, text, lines):
+    result = messages(text, cls=File)
+    assert len(result) == len(lines), result
+    for line, start in zip(result, lines, strict=True):
         assert line.startswith(start)

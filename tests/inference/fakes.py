@@ -1,4 +1,4 @@
-"""A model and a tokenizer that are small, deterministic, and honest about caches and padding.
+"""Small deterministic model and tokenizer with correct caches and padding.
 
 Shapes: B batch, T tokens, E width, V vocabulary.
 """
@@ -118,7 +118,7 @@ class Recurrent(nn.Module):
 
 
 class Scripted(nn.Module):
-    """Writes a given list of tokens after whatever prompt; the n-th call gives the n-th token of every script."""
+    """Model that generates a given list of tokens after any prompt; the n-th call gives the n-th token of every script."""
 
     def __init__(self, scripts: Sequence[Sequence[int]], vocab_size: int) -> None:
         super().__init__()

@@ -28,15 +28,15 @@ class Few(Bytes):
 
 def every_text(model: Recurrent, prompt: list[int], longest: int, length_penalty: float) -> list[tuple[float, list[int]]]:
     """All texts of up to `longest` tokens that end, or fill the length, with their scores."""
-    found = []
+    result = []
     for length in range(1, longest + 1):
         for ids in itertools.product(range(4), repeat=length):
             ended = ids[-1] == 3
             if 3 in ids[:-1] or (not ended and length < longest):
                 continue
             log_p = float(score(model, [*prompt, *ids])[len(prompt) - 1 :].sum())
-            found.append((log_p / length**length_penalty, list(ids[:-1] if ended else ids)))
-    return sorted(found, reverse=True)
+            result.append((log_p / length**length_penalty, list(ids[:-1] if ended else ids)))
+    return sorted(result, reverse=True)
 
 
 @pytest.mark.parametrize("length_penalty", [0.0, 1.0, 2.0])
@@ -69,7 +69,7 @@ def test_beam_search_improves_on_greedy_and_width_one_is_greedy() -> None:
 
 def plain_search(model: Recurrent, prompt: list[int], width: int, longest: int) -> list[tuple[float, list[int]]]:
     """The same search without a cache, scores being log-probabilities a token."""
-    live, found = [(0.0, list[int]())], list[tuple[float, list[int]]]()
+    live, result = [(0.0, list[int]())], list[tuple[float, list[int]]]()
     for step in range(longest):
         options = []
         for total, ids in live:
@@ -77,14 +77,14 @@ def plain_search(model: Recurrent, prompt: list[int], width: int, longest: int) 
                 log_p = model(torch.tensor([[*prompt, *ids]])).logits[0, -1].log_softmax(-1).tolist()
             options += [(total + log_p[token], [*ids, token]) for token in range(4)]
         options.sort(reverse=True)
-        found += [(total / len(ids), ids[:-1]) for total, ids in options[:width] if ids[-1] == 3]
+        result += [(total / len(ids), ids[:-1]) for total, ids in options[:width] if ids[-1] == 3]
         live = [option for option in options if option[1][-1] != 3][:width]
         if step == longest - 1:
-            found += [(total / len(ids), ids) for total, ids in live]
-        found = sorted(found, reverse=True)[:width]
-        if len(found) == width and live[0][0] / len(live[0][1]) <= found[-1][0]:
+            result += [(total / len(ids), ids) for total, ids in live]
+        result = sorted(result, reverse=True)[:width]
+        if len(result) == width and live[0][0] / len(live[0][1]) <= result[-1][0]:
             break
-    return found
+    return result
 
 
 @pytest.mark.parametrize("width", [1, 2, 3])

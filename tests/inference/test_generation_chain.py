@@ -1,4 +1,4 @@
-"""The draw at the end of a chain of samplers."""
+"""Sampling at the end of a chain."""
 
 from __future__ import annotations
 
@@ -104,21 +104,21 @@ def test_remaining_rows_keep_their_streams() -> None:
 
 class Listener(Sampler):
     def __init__(self) -> None:
-        self.heard: list[tuple[list[int], list[float]]] = []
+        self.received: list[tuple[list[int], list[float]]] = []
         self.rows: list[int] = []
 
     def __call__(self, logits_BV: Tensor, history: Sequence[Sequence[int]]) -> Tensor:
         return logits_BV
 
     def chosen(self, tokens: Sequence[int], log_probabilities: Sequence[float]) -> None:
-        self.heard.append((list(tokens), list(log_probabilities)))
+        self.received.append((list(tokens), list(log_probabilities)))
 
     def reorder(self, rows: Sequence[int]) -> None:
         self.rows += rows
 
 
 class ListenerSpec(SamplerSpec):
-    """Hears what was drawn."""
+    """Sampler that records the drawn tokens."""
 
     name: Literal["listener"] = "listener"
 
@@ -133,7 +133,7 @@ def test_samplers_receive_the_drawn_tokens() -> None:
     chosen = chain.pick(LOGITS.expand(2, -1), [[], []]).tolist()
     chain.reorder([1])
     p = torch.tensor([2.0, 1.5]).softmax(-1).log().tolist()
-    (tokens, log_p) = listener.heard[0]
+    (tokens, log_p) = listener.received[0]
     assert tokens == chosen
     assert log_p == pytest.approx([p[token] for token in tokens], rel=1e-6)
     assert listener.rows == [1]

@@ -1,4 +1,4 @@
-"""Writing with a cache: the same text as without, whatever the batch."""
+"""Generation with a cache gives the same text as without, in any batch."""
 
 from __future__ import annotations
 
@@ -91,9 +91,9 @@ def test_drawn_text_does_not_depend_on_the_other_rows() -> None:
     settings: dict[str, Any] = {"sampler": WARM, "max_new_tokens": 60, "seed": 5, "stop_ids": (10, 20)}
     together = generate(model, TOKENIZER, PROMPTS, **settings)
     assert len({len(result.ids) for result in together}) > 1  # some rows left the batch early
-    for place, prompt in enumerate(PROMPTS):
-        others = ["other"] * place + [prompt]
-        assert generate(model, TOKENIZER, others, **settings)[place].ids == together[place].ids
+    for location, prompt in enumerate(PROMPTS):
+        others = ["other"] * location + [prompt]
+        assert generate(model, TOKENIZER, others, **settings)[location].ids == together[location].ids
     assert generate(model, TOKENIZER, PROMPTS, **{**settings, "seed": 6})[0].ids != together[0].ids
 
 
@@ -156,12 +156,12 @@ def test_streaming_gives_the_same_text_in_whole_characters() -> None:
 def test_callback_receives_the_text_of_every_row() -> None:
     texts = {0: "", 1: ""}
 
-    def hear(row: int, piece: str) -> None:
+    def record(row: int, piece: str) -> None:
         assert piece
         texts[row] += piece
 
     scripts = [[*"ünï".encode()], [*"ok\xe2".encode("latin-1")]]
-    results = generate(Scripted(scripts, 257), TOKENIZER, ["p", "q"], sampler=GREEDY, max_new_tokens=5, on_text=hear)
+    results = generate(Scripted(scripts, 257), TOKENIZER, ["p", "q"], sampler=GREEDY, max_new_tokens=5, on_text=record)
     assert [texts[0], texts[1]] == [result.text for result in results]
     assert results[0].text == "ünï"
     assert results[1].text == "ok���"
@@ -243,13 +243,13 @@ class Interrupted(Scripted):
 def test_ctrl_c_returns_partial_texts() -> None:
     end = TOKENIZER.end_id
     assert end is not None
-    heard = []
+    pieces = []
     model = Interrupted([[*b"ab", end], [*b"noSTx"]], 257)
     results = generate(
-        model, TOKENIZER, ["p", "q"], sampler=GREEDY, stop="STOP", on_text=lambda row, piece: heard.append((row, piece))
+        model, TOKENIZER, ["p", "q"], sampler=GREEDY, stop="STOP", on_text=lambda row, piece: pieces.append((row, piece))
     )
     assert [(result.text, result.finish) for result in results] == [("ab", "end"), ("noST", "interrupted")]
-    assert heard[-1] == (1, "ST")
+    assert pieces[-1] == (1, "ST")
 
     streamed = stream(Interrupted([[*b"noSTx"]], 257), TOKENIZER, "p", sampler=GREEDY, stop="STOP")
     assert list(streamed) == ["n", "o", "ST"]

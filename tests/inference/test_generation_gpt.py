@@ -1,4 +1,4 @@
-"""Writing with real models and a real tokenizer."""
+"""Generation with real models and a real tokenizer."""
 
 from __future__ import annotations
 
@@ -107,9 +107,9 @@ def test_drawn_text_does_not_depend_on_the_other_rows(name: str) -> None:
     settings: dict[str, Any] = {"sampler": CHAIN, "max_new_tokens": 40, "seed": 11, "stop_ids": range(100, 112)}
     together = generate(gpt, TOKENIZER, prompts, **settings)
     assert len({len(result.ids) for result in together}) > 1  # some rows left the batch early
-    for place in range(4):
-        alone = generate(gpt, TOKENIZER, ["?"] * place + [prompts[place]], **settings)[place]
-        assert alone.ids == together[place].ids
+    for location in range(4):
+        alone = generate(gpt, TOKENIZER, ["?"] * location + [prompts[location]], **settings)[location]
+        assert alone.ids == together[location].ids
 
 
 def test_streamed_pieces_equal_the_text() -> None:
@@ -132,9 +132,9 @@ def test_scores_equal_those_of_the_full_forward(name: str) -> None:
     with torch.no_grad():
         log_p = gpt(ids[None]).logits[0].log_softmax(-1)
         loss = gpt(ids[None, :-1], ids[None, 1:]).loss
-    found = score(gpt, ids, chunk=9)
-    torch.testing.assert_close(found, log_p[:-1].gather(-1, ids[1:, None])[:, 0], rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(-found.mean(), loss, rtol=1e-4, atol=1e-4)
+    result = score(gpt, ids, chunk=9)
+    torch.testing.assert_close(result, log_p[:-1].gather(-1, ids[1:, None])[:, 0], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(-result.mean(), loss, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", MODELS)

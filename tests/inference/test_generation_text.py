@@ -1,4 +1,4 @@
-"""Stop strings and incomplete characters, wherever token borders fall."""
+"""Stop strings and incomplete characters at any token boundary."""
 
 from __future__ import annotations
 

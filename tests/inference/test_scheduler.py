@@ -1,4 +1,4 @@
-"""Continuous batching: a request's text does not depend on when it arrives nor on what runs beside it."""
+"""Continuous batching: a request's text does not depend on its arrival or on other requests."""
 
 from __future__ import annotations
 

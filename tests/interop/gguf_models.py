@@ -103,7 +103,7 @@ def make_run(
 
 def changed(file: Path, target: Path, **metadata: Typed | None) -> Path:
     """The file with other metadata; None leaves an entry out."""
-    found = GgufFile(file)
+    result = GgufFile(file)
     lists = {int: "i32s", float: "f32s", str: "strings"}
     kinds = {int: "u32", float: "f32", bool: "bool", str: "string"}
 
@@ -112,8 +112,8 @@ def changed(file: Path, target: Path, **metadata: Typed | None) -> Path:
             return Typed(lists[type(value[0])] if value else "strings", value)
         return Typed(kinds[type(value)], value)
 
-    whole: dict[str, Any] = {key: typed(value) for key, value in found.metadata.items()} | metadata
-    entries = {name: (tensor.shape, tensor.dtype) for name, tensor in found.tensors.items()}
-    tensors = ((name, found.get(name)) for name in entries)
+    whole: dict[str, Any] = {key: typed(value) for key, value in result.metadata.items()} | metadata
+    entries = {name: (tensor.shape, tensor.dtype) for name, tensor in result.tensors.items()}
+    tensors = ((name, result.get(name)) for name in entries)
     write_gguf(target, {key: value for key, value in whole.items() if value is not None}, entries, tensors)
     return target

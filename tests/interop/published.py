@@ -1,4 +1,4 @@
-"""config.json of released models: the keys that decide what the model computes, and nothing else.
+"""config.json of released models, with the keys that determine the computation.
 
 Each is what the shipped spec of that name is held against, and what transformers is asked to count.
 """

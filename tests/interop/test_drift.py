@@ -1,4 +1,4 @@
-"""`gptkit drift`: nothing where two models are one, and the very part that was tampered with where they are not."""
+"""`gptkit drift`: no difference between equal models, and the changed part between different ones."""
 
 from __future__ import annotations
 
@@ -52,18 +52,18 @@ def tampered(run: Path, tmp_path: Path, name: str, change: Callable[[torch.Tenso
     return tmp_path / "tampered"
 
 
-def first(found: Drift) -> str:
-    assert found.first is not None
-    return found.first.part
+def first(result: Drift) -> str:
+    assert result.first is not None
+    return result.first.part
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_run_equals_its_imported_model(models: Models, name: str) -> None:
     external, run = models[name]
-    found = measure_drift(run, external, n_tokens=40)
-    assert found.first is None
-    assert max(reading.distance for reading in found.readings) < 1e-4
-    parts = [reading.part for reading in found.readings]
+    result = measure_drift(run, external, n_tokens=40)
+    assert result.first is None
+    assert max(reading.distance for reading in result.readings) < 1e-4
+    parts = [reading.part for reading in result.readings]
     assert parts[0] == "embedding"
     assert parts[-1] == "logits"
     assert {"blocks.0.attention", "blocks.0.feedforward", "blocks.0", "blocks.2.attention", "blocks.2"} <= set(parts)
@@ -90,10 +90,10 @@ def test_run_equals_its_imported_model(models: Models, name: str) -> None:
 )
 def test_part_with_a_changed_weight_is_named(models: Models, tmp_path: Path, name: str, tensor: str, part: str) -> None:
     external, run = models[name]
-    found = measure_drift(tampered(run, tmp_path, tensor, lambda old: 0.3 - old), external, n_tokens=40)
-    assert first(found) == part
-    assert found.tensors == (tensor,)
-    assert found.differences == ()
+    result = measure_drift(tampered(run, tmp_path, tensor, lambda old: 0.3 - old), external, n_tokens=40)
+    assert first(result) == part
+    assert result.tensors == (tensor,)
+    assert result.differences == ()
 
 
 def test_differing_spec_field_is_named(models: Models, tmp_path: Path) -> None:
@@ -103,10 +103,10 @@ def test_differing_spec_field_is_named(models: Models, tmp_path: Path) -> None:
     text = spec.read_text()
     assert text.count("base: 5000.0") == 1
     spec.write_text(text.replace("base: 5000.0", "base: 90.0"))
-    found = measure_drift(tmp_path / "run", external, n_tokens=40)
-    assert first(found) == "blocks.0.attention"
-    assert found.tensors == ()
-    assert any("base" in text and "90" in text for text in found.differences)
+    result = measure_drift(tmp_path / "run", external, n_tokens=40)
+    assert first(result) == "blocks.0.attention"
+    assert result.tensors == ()
+    assert any("base" in text and "90" in text for text in result.differences)
 
 
 def test_nan_is_a_difference(models: Models, tmp_path: Path) -> None:
@@ -146,5 +146,5 @@ def test_drift_command(models: Models, tmp_path: Path) -> None:
     assert "blocks.1.attention (grouped-query) is the first to differ" in other.output
     assert "differ from those in the files: blocks.1.attention.qkv.weight" in other.output
     assert "blocks.0.attention" not in other.output  # of layers that agree, one line is enough
-    told = CliRunner().invoke(app, ["drift", str(changed), "--against", str(external), "--json"])
-    assert json.loads(told.stdout)["first"] == "blocks.1.attention"
+    message = CliRunner().invoke(app, ["drift", str(changed), "--against", str(external), "--json"])
+    assert json.loads(message.stdout)["first"] == "blocks.1.attention"

@@ -1,4 +1,4 @@
-"""What a family may declare: several model types, nested configurations, buffers, and the reason of a refusal."""
+"""Declarations of families: several model types, nested configurations, buffers, and reasons of rejection."""
 
 from __future__ import annotations
 

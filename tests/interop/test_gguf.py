@@ -1,4 +1,4 @@
-"""GGUF: what is written is read back bit by bit, and what cannot be expressed is refused with the reason."""
+"""GGUF: bit-exact round trips, and rejection of what cannot be expressed."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_f16_rejects_values_out_of_range(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"feedforward": {"name": "mlp"}}, "family|express"),
         ({"feedforward": {"name": "gated", "d_hidden": 96, "activation": "gelu"}}, "activation is gelu, and would be silu"),
@@ -86,9 +86,9 @@ def test_f16_rejects_values_out_of_range(tmp_path: Path) -> None:
         ({"block": "sandwich"}, "block"),
     ],
 )
-def test_models_that_gguf_cannot_express_are_rejected(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+def test_models_that_gguf_cannot_express_are_rejected(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     run = make_run(tmp_path / "run", {**DECODER, **change})
-    with pytest.raises(ExternalModelError, match=said):
+    with pytest.raises(ExternalModelError, match=message):
         export_model(run, tmp_path / "model.gguf")
     assert not (tmp_path / "model.gguf").exists()
 
@@ -130,23 +130,23 @@ def test_start_and_chat_template_are_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tokenizer", "said"),
+    ("tokenizer", "message"),
     [
         ({"name": "byte", "end_token": None}, "no token that ends a text"),
         ({"name": "bpe", "vocab_size": 300, "pattern": r"\w+|\W+"}, "cannot split texts by the pattern"),
         ({"name": "char"}, "not a byte-level pair encoding"),
     ],
 )
-def test_tokenizers_that_gguf_cannot_express_are_rejected(tmp_path: Path, tokenizer: dict[str, Any], said: str) -> None:
+def test_tokenizers_that_gguf_cannot_express_are_rejected(tmp_path: Path, tokenizer: dict[str, Any], message: str) -> None:
     words = validate_data({"tokenizer": tokenizer, "model": DECODER}, ExperimentSpec).tokenizer.fit(iter(PROSE))
     run = make_run(tmp_path / "run", DECODER, tokenizer, words)
-    with pytest.raises(ExternalModelError, match=said):
+    with pytest.raises(ExternalModelError, match=message):
         export_model(run, tmp_path / "model.gguf")
     assert not list(tmp_path.glob("*.gguf"))
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "said"),
+    ("key", "value", "message"),
     [
         ("general.architecture", Typed("string", "lama"), "did you mean 'llama'"),
         ("general.architecture", None, "no general.architecture"),
@@ -178,9 +178,9 @@ def test_tokenizers_that_gguf_cannot_express_are_rejected(tmp_path: Path, tokeni
         ),
     ],
 )
-def test_each_error_is_named(tmp_path: Path, key: str, value: Typed | None, said: str) -> None:
+def test_each_error_is_named(tmp_path: Path, key: str, value: Typed | None, message: str) -> None:
     file = export_model(make_run(tmp_path / "run", DECODER), tmp_path / "model.gguf")
-    with pytest.raises(ExternalModelError, match=f"(?s){said}"):
+    with pytest.raises(ExternalModelError, match=f"(?s){message}"):
         gptkit.import_model(changed(file, tmp_path / "changed.gguf", **{key: value}), tmp_path / "back")
     assert not (tmp_path / "back").exists()
 
@@ -217,10 +217,10 @@ def test_every_quantized_type_is_read_like_the_gguf_package(tmp_path: Path) -> N
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
-        found = GgufFile(tmp_path / f"{kind.name}.gguf")
-        assert torch.equal(found.get("a.weight"), torch.from_numpy(gguf.dequantize(packed, kind)))
-        assert torch.equal(found.get("b.weight"), numbers)
-        assert found.tensors["a.weight"].dtype == torch.float32
+        result = GgufFile(tmp_path / f"{kind.name}.gguf")
+        assert torch.equal(result.get("a.weight"), torch.from_numpy(gguf.dequantize(packed, kind)))
+        assert torch.equal(result.get("b.weight"), numbers)
+        assert result.tensors["a.weight"].dtype == torch.float32
 
 
 def test_missing_gguf_package_is_named_for_quantized_types(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""GGUF files from a stranger: damaged or made to harm, they give one clear error, and nothing is left behind."""
+"""Untrusted GGUF files: damage and malicious contents give one clear error and leave no files."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def tensor(shape: tuple[int, ...], kind: int = 0, offset: int = 0) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
         (b"", "4 bytes should follow, and 0 do"),
         (b"GG", "4 bytes should follow"),
@@ -64,12 +64,12 @@ def tensor(shape: tuple[int, ...], kind: int = 0, offset: int = 0) -> bytes:
         (head(1, 0, text(b"a") + struct.pack("<I", 2**31) + bytes(40)), "2147483648 dimensions"),
     ],
 )
-def test_hostile_headers_are_rejected(tmp_path: Path, data: bytes, said: str) -> None:
+def test_hostile_headers_are_rejected(tmp_path: Path, data: bytes, message: str) -> None:
     pytest.importorskip("gguf")
     (tmp_path / "x.gguf").write_bytes(data)
     tracemalloc.start()
     try:
-        with pytest.raises(ExternalModelError, match=said):
+        with pytest.raises(ExternalModelError, match=message):
             GgufFile(tmp_path / "x.gguf")
         assert tracemalloc.get_traced_memory()[1] < 2_000_000
     finally:

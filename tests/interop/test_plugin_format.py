@@ -1,4 +1,4 @@
-"""A format of a plugin, the one of the template: `gptkit import`, `export` and `drift` use it without any other change."""
+"""A format of a plugin, from the template: `gptkit import`, `export` and `drift` use it."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Regist
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path / "plugin"))
-    found = registry_of(gptkit_plain_json=lambda: importlib.import_module("gptkit_plain_json.plugin"))
-    monkeypatch.setattr("gptkit.core.registry.lookup._default", found)
-    yield found
+    result = registry_of(gptkit_plain_json=lambda: importlib.import_module("gptkit_plain_json.plugin"))
+    monkeypatch.setattr("gptkit.core.registry.lookup._default", result)
+    yield result
     for name in [name for name in importlib.sys.modules if name.startswith("gptkit_plain_json")]:  # type: ignore[attr-defined]
         del importlib.sys.modules[name]  # type: ignore[attr-defined]
 

@@ -1,4 +1,4 @@
-"""Two keys of a configuration that say the same thing: read as transformers reads them, or refused where they differ."""
+"""Redundant keys of a configuration: read as in transformers, or rejected if they differ."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def read(model_type: str, **keys: Any) -> Any:
 
 
 def _type(name: str) -> str:
-    found: str = getattr(transformers, f"{name}Config").model_type
-    return found
+    result: str = getattr(transformers, f"{name}Config").model_type
+    return result
 
 
 @pytest.mark.filterwarnings("ignore")

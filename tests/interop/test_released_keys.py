@@ -1,4 +1,4 @@
-"""Configurations as they are released, with keys that change nothing or say what is so anyway: read without complaint.
+"""Released configurations with keys without effect are read.
 
 The keys are those of files on the Hugging Face hub. Where another value would change the model, it is refused.
 """

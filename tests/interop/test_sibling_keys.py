@@ -162,18 +162,18 @@ def outcome(seed: int, folder: Path) -> str:
         raise AssertionError(f"{seed}: {name} is read as a model of other tensors: {error}\n{written}") from error
     ids = some_ids()[:, : model.context_length]
     with torch.no_grad():
-        found = distance(model(ids).logits, logits_of(external, ids))
-    assert found < 1e-3, f"{seed}: {name} is read as a model with other logits ({found:.1e}): {written}"
+        result = distance(model(ids).logits, logits_of(external, ids))
+    assert result < 1e-3, f"{seed}: {name} is read as a model with other logits ({result:.1e}): {written}"
     return "same"
 
 
 @pytest.mark.parametrize("start", range(0, 40, 10))
 def test_sibling_keys_are_read_as_transformers_reads_them_or_refused(start: int, tmp_path: Path) -> None:
-    found = [outcome(seed, tmp_path / str(seed)) for seed in range(start, start + 10)]
-    assert "same" in found
+    result = [outcome(seed, tmp_path / str(seed)) for seed in range(start, start + 10)]
+    assert "same" in result
 
 
 @pytest.mark.slow
 def test_many_more_configurations(tmp_path: Path) -> None:
-    found = [outcome(seed, tmp_path / str(seed)) for seed in range(1000, 1200)]
-    assert found.count("same") > 80
+    result = [outcome(seed, tmp_path / str(seed)) for seed in range(1000, 1200)]
+    assert result.count("same") > 80

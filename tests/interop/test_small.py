@@ -1,4 +1,4 @@
-"""A family is a small file without model code: what its models compute is said with components."""
+"""Families are small files without model code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Our tokenizers written as tokenizer.json: the tokenizers library and transformers read texts as we do."""
+"""Tokenizers exported as tokenizer.json: equal token ids in the tokenizers library and transformers."""
 
 from __future__ import annotations
 

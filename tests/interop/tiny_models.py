@@ -1,4 +1,4 @@
-"""Tiny configurations of transformers' families, small enough to run and odd enough to show a mistake."""
+"""Tiny configurations of transformers' families, with sizes chosen to expose errors."""
 
 from __future__ import annotations
 

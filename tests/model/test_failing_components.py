@@ -1,4 +1,4 @@
-"""A component whose own code raises while a spec is checked is named, with who brought it and where it stands."""
+"""Exceptions of a component while a spec is checked name it, its distribution and its location."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.fake_plugins import plugin
 
 
 class Broken(PositionSpec):
-    """Fails where it is told to."""
+    """Position that raises in a given method."""
 
     name: Literal["broken"] = "broken"
     uses: ClassVar[frozenset[str]] = frozenset({"rotate"})
@@ -44,7 +44,7 @@ class Broken(PositionSpec):
 
 
 class Misdeclared(PositionSpec):
-    """Takes methods for properties."""
+    """Position that declares methods as properties."""
 
     name: Literal["misdeclared"] = "misdeclared"
 
@@ -57,7 +57,7 @@ class Misdeclared(PositionSpec):
 
 
 class Inside(ActivationSpec):
-    """Fails inside of a feed-forward."""
+    """Activation that raises inside a feed-forward."""
 
     name: Literal["inside"] = "inside"
 
@@ -71,7 +71,7 @@ class Inside(ActivationSpec):
 REGISTRY = Registry([plugin("gptkit-broken", [Broken, Misdeclared, Inside], version="0.1"), *installed()])
 
 
-def mistakes(**parts: Any) -> dict[str, str]:
+def errors(**parts: Any) -> dict[str, str]:
     sizes = {"d_model": 8, "n_layers": 1, "context_length": 8, "attention": {"name": "multi-head", "n_heads": 2}}
     with pytest.raises(ValidationError) as caught:
         ModelSpec.model_validate({**sizes, **parts}, context={"registry": REGISTRY})
@@ -79,7 +79,7 @@ def mistakes(**parts: Any) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("method", "where", "said"),
+    ("method", "where", "expected"),
     [
         ("resolved", "position", "KeyError: 'base'"),
         ("problems", "position", "ValueError: no problems"),
@@ -87,22 +87,22 @@ def mistakes(**parts: Any) -> dict[str, str]:
         ("max_positions", "position", "ValueError: invalid literal for int() with base 10: 'max_positions'"),
     ],
 )
-def test_failing_component_is_named_with_its_distribution(method: str, where: str, said: str) -> None:
-    found = mistakes(position={"name": "broken", "fails": method})
-    message = found.pop(where)
-    assert message.startswith(f"position 'broken' of gptkit-broken==0.1 failed in {method}: {said} ({__file__}:")
-    assert not found
+def test_failing_component_is_named_with_its_distribution(method: str, where: str, expected: str) -> None:
+    result = errors(position={"name": "broken", "fails": method})
+    message = result.pop(where)
+    assert message.startswith(f"position 'broken' of gptkit-broken==0.1 failed in {method}: {expected} ({__file__}:")
+    assert not result
 
 
 def test_method_with_a_wrong_signature_is_named() -> None:
-    found = mistakes(position="misdeclared")
+    result = errors(position="misdeclared")
     whose = "position 'misdeclared' of gptkit-broken==0.1 failed in"
-    assert found["position"] == f"{whose} max_positions: TypeError: 'int' object is not callable"
-    assert found["attention"].startswith(f"{whose} head_problems: TypeError: ")
+    assert result["position"] == f"{whose} max_positions: TypeError: 'int' object is not callable"
+    assert result["attention"].startswith(f"{whose} head_problems: TypeError: ")
 
 
 def test_resolving_to_none_is_reported() -> None:
-    (message,) = mistakes(position={"name": "broken", "fails": "nothing"}).values()
+    (message,) = errors(position={"name": "broken", "fails": "nothing"}).values()
     assert (
         message == "position 'broken' of gptkit-broken==0.1 failed in resolved: TypeError: it returned NoneType, not a spec"
     )
@@ -110,11 +110,11 @@ def test_resolving_to_none_is_reported() -> None:
 
 def test_innermost_component_is_named_and_located_in_its_layer() -> None:
     layers = [{}, {"feedforward": {"name": "mlp", "activation": "inside"}}]
-    found = mistakes(n_layers=2, layers=layers)
-    assert list(found) == ["layers.1.feedforward.activation"]
+    result = errors(n_layers=2, layers=layers)
+    assert list(result) == ["layers.1.feedforward.activation"]
     assert (
         "activation 'inside' of gptkit-broken==0.1 failed in resolved: RuntimeError: inside"
-        in found["layers.1.feedforward.activation"]
+        in result["layers.1.feedforward.activation"]
     )
 
 
@@ -122,5 +122,5 @@ def test_unregistered_component_is_named_without_a_distribution() -> None:
     class Stray(Broken):
         name: Literal["stray"] = "stray"  # type: ignore[assignment]
 
-    (message,) = mistakes(position=Stray(fails="problems")).values()
+    (message,) = errors(position=Stray(fails="problems")).values()
     assert message.startswith("position 'stray' failed in problems: ValueError: no problems")

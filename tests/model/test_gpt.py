@@ -1,4 +1,4 @@
-"""The generic GPT: shapes, loss, starting values, building without memory, sizes."""
+"""GPT: shapes, loss, initialization, meta device, sizes."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ PARTS: dict[str, Any] = {
 
 
 class Recording(InitializerSpec):
-    """Keeps what it is given."""
+    """Initializer that records its arguments."""
 
     name: Literal["recording"] = "recording"
     seen: ClassVar[dict[str, ParameterInfo]] = {}

@@ -1,4 +1,4 @@
-"""`ModelSpec`: layer patterns, what is resolved, and mistakes in how components are combined."""
+"""`ModelSpec`: layer patterns, resolution, and errors in combinations of components."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_components_lists_used_and_nested_components() -> None:
     made = spec(
         attention={"name": "multi-head", "n_heads": 4, "qk_norm": "layer"}, position={"name": "rotary", "scaling": "yarn"}
     )
-    names = {(found.kind, found.name) for found in made.components()}
+    names = {(result.kind, result.name) for result in made.components()}
     assert {("norm", "layer"), ("norm", "rms"), ("rotary-scaling", "yarn"), ("attention", "multi-head")} <= names
 
 

@@ -28,7 +28,7 @@ from tests.model.test_pairs import V, ids
 
 
 class Deep(NormSpec):
-    """Fills in a width that depends on the context."""
+    """Component whose width depends on the context."""
 
     name: Literal["deep"] = "deep"
     width: int | None = None
@@ -45,7 +45,7 @@ class Deep(NormSpec):
 
 
 class Outer(FeedForwardSpec):
-    """Holds norms in a field, a tuple and a mapping, and calls none of their methods."""
+    """Component with norms in a field, a tuple and a mapping, which calls none of their methods."""
 
     name: Literal["outer"] = "outer"
     one: NormSpec = component("rms", description="A norm.")
@@ -59,8 +59,8 @@ class Outer(FeedForwardSpec):
 def test_nested_components_are_resolved_and_checked_at_every_depth() -> None:
     inner = Outer(one=Deep(), several=(Deep(),), named={"a": Deep()})
     spec = ModelSpec.model_validate({"d_model": 48, "feedforward": inner, "attention": {"name": "multi-head", "n_heads": 2}})
-    found: Any = spec.feedforward
-    assert [norm.width for norm in (found.one, found.several[0], found.named["a"])] == [48, 48, 48]
+    result: Any = spec.feedforward
+    assert [norm.width for norm in (result.one, result.several[0], result.named["a"])] == [48, 48, 48]
     wrong = Outer(one=Deep(width=7), several=(Deep(), Deep(width=7)), named={"a": Deep(width=7)})
     with pytest.raises(ValidationError) as caught:
         ModelSpec.model_validate({"d_model": 48, "feedforward": wrong, "attention": {"name": "multi-head", "n_heads": 2}})
@@ -142,8 +142,8 @@ def test_head_receives_documents_and_adds_named_losses() -> None:
 def test_head_with_an_attention_is_resolved_and_checked_in_a_layer() -> None:
     head = AttendingHeadSpec(attention={"name": "grouped-query", "n_heads": 4})
     spec = ModelSpec.model_validate({**PARTS, "head": head})
-    found: Any = spec.head
-    assert found.attention.n_kv_heads is not None
+    result: Any = spec.head
+    assert result.attention.n_kv_heads is not None
     with pytest.raises(ValidationError) as caught:
         ModelSpec.model_validate({**PARTS, "head": AttendingHeadSpec(attention="gated-delta")})
     assert [error["loc"] for error in caught.value.errors()] == [("head", "attention")]

@@ -1,4 +1,4 @@
-"""Every attention with every position: no future leak, cached equals full, padding and documents keep to themselves."""
+"""Every attention with every position: causality, caches, padding and documents."""
 
 from __future__ import annotations
 

@@ -31,8 +31,8 @@ def test_numbers_replace_symbols_and_are_those_of_a_call(context_length: int) ->
     for name, module in model.named_modules():
         module.register_forward_hook(lambda _, __, out, name=name: shapes.setdefault(name, out))
     model(torch.zeros(5, context_length, dtype=torch.long))
-    found = activation_shapes(make(context_length=context_length), 5, context_length if context_length > 1 else None)
-    for name, shape in found.items():
+    result = activation_shapes(make(context_length=context_length), 5, context_length if context_length > 1 else None)
+    for name, shape in result.items():
         if name:
             assert shape == str(tuple(shapes[name].shape))  # type: ignore[attr-defined]
 

@@ -1,4 +1,4 @@
-"""Attentions with one thing wrong."""
+"""Attentions with one error each."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from gptkit.kinds.context import BuildContext
 from gptkit.nn.cache.state import TokenState
 from gptkit.nn.forward import Forward
 
-# A cached step differs wherever something is remembered or turned wrongly.
+# Cached steps differ for every error in the cache or the rotation.
 DECODING = ("cached-equals-full", "cache-reorders", "cache-truncates", "cache-marks", "cache-joins", "uneven-prompts-cached")
 
 
 class Base(MultiHeadSpec):
-    """Multi-head attention whose runtime class is `runtime`."""
+    """Multi-head attention with the runtime class `runtime`."""
 
     n_heads: int | None = Field(2, description="Query heads.")
     d_head: int | None = Field(16, description="Features of a head.")
@@ -40,7 +40,7 @@ class Wrong(Mutant, Base):
 
 
 def altered(state: Any, mixin: type) -> Any:
-    """The state with methods of `mixin` before its own."""
+    """Return the state with the methods of `mixin` in front."""
     cls = type("State", (mixin, type(state)), {})
     other = cls.__new__(cls)
     other.__dict__.update(state.__dict__)
@@ -48,7 +48,7 @@ def altered(state: Any, mixin: type) -> Any:
 
 
 def blind(forward: Forward, **changes: Any) -> Forward:
-    """The same call without something that it says."""
+    """Return a copy of the forward context with changes."""
     other = copy.copy(forward)
     other._memo = {}
     for name, value in changes.items():
@@ -57,7 +57,7 @@ def blind(forward: Forward, **changes: Any) -> Forward:
 
 
 class LeaksOne(Wrong):
-    """Each token also sees the one after it."""
+    """Each token also attends to the next one."""
 
     class Runtime(GroupedQueryAttention):
         def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
@@ -71,7 +71,7 @@ class LeaksOne(Wrong):
 
 
 class SeesAll(Wrong):
-    """Without a cache, every token sees the whole row."""
+    """Without a cache, every token attends to the whole row."""
 
     class Runtime(GroupedQueryAttention):
         def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
@@ -91,7 +91,7 @@ class SeesAll(Wrong):
 
 
 class WindowOffByOne(Wrong):
-    """The window counts the tokens before the current one."""
+    """Attention window that excludes the current token."""
 
     name: Literal["window-off-by-one"] = "window-off-by-one"
     caught_by = "window-counts-tokens"
@@ -102,7 +102,7 @@ class WindowOffByOne(Wrong):
 
 
 class WindowIgnored(Wrong):
-    """The window is in the spec only."""
+    """Attention window that is ignored."""
 
     name: Literal["window-ignored"] = "window-ignored"
     caught_by = "window-counts-tokens"
@@ -113,7 +113,7 @@ class WindowIgnored(Wrong):
 
 
 class WindowForgets(Wrong):
-    """With a cache the window is one token shorter."""
+    """Attention window that is one token shorter with a cache."""
 
     class Runtime(GroupedQueryAttention):
         def score(self, q: Tensor, k: Tensor, v: Tensor, forward: Forward, offset: int) -> Tensor:
@@ -128,7 +128,7 @@ class WindowForgets(Wrong):
 
 
 class DropsBiasWhenDecoding(Wrong):
-    """A single token with a cache is scored without the position's bias."""
+    """Omit the position's bias for single tokens with a cache."""
 
     class Runtime(GroupedQueryAttention):
         def score(self, q: Tensor, k: Tensor, v: Tensor, forward: Forward, offset: int) -> Tensor:
@@ -145,7 +145,7 @@ class DropsBiasWhenDecoding(Wrong):
 
 
 class RotatesTwice(Wrong):
-    """Queries and keys are turned twice."""
+    """Rotate queries and keys twice."""
 
     class Runtime(GroupedQueryAttention):
         def rotate(self, q: Tensor, k: Tensor, forward: Forward) -> tuple[Tensor, Tensor]:
@@ -158,7 +158,7 @@ class RotatesTwice(Wrong):
 
 
 class PositionsRestart(Wrong):
-    """Every call's first token has position 0, cached ones or not."""
+    """Positions that start at 0 in every call, ignoring the cache."""
 
     class Runtime(GroupedQueryAttention):
         def rotate(self, q: Tensor, k: Tensor, forward: Forward) -> tuple[Tensor, Tensor]:
@@ -179,7 +179,7 @@ class PositionsRestart(Wrong):
 
 
 class IgnoresPositions(Wrong):
-    """Accepts positions and applies none."""
+    """Accept positions and apply none."""
 
     class Runtime(GroupedQueryAttention):
         def attend(self, q: Tensor, k: Tensor, v: Tensor, forward: Forward) -> Tensor:
@@ -193,7 +193,7 @@ class IgnoresPositions(Wrong):
 
 
 class DropsInEval(Wrong):
-    """Dropout acts outside of training too."""
+    """Apply dropout outside of training too."""
 
     class Runtime(GroupedQueryAttention):
         def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
@@ -206,7 +206,7 @@ class DropsInEval(Wrong):
 
 
 class StartsByChance(Wrong):
-    """The output's weights ignore the generator that they are given."""
+    """Initialize the output's weights without the given generator."""
 
     class Runtime(GroupedQueryAttention):
         def initial(self) -> Any:
@@ -218,7 +218,7 @@ class StartsByChance(Wrong):
 
 
 class BuildsByChance(Wrong):
-    """A factor is drawn when the module is built."""
+    """Draw a random factor in the constructor."""
 
     class Runtime(GroupedQueryAttention):
         gain = 1.0
@@ -238,7 +238,7 @@ class BuildsByChance(Wrong):
 
 
 class UnsavedState(Wrong):
-    """A mixing matrix is no part of the state dict."""
+    """Mixing matrix that is not in the state dict."""
 
     class Runtime(GroupedQueryAttention):
         def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
@@ -256,7 +256,7 @@ class UnsavedState(Wrong):
 
 
 class UnusedWeight(Wrong):
-    """Has a weight that nothing is computed with."""
+    """Weight that is not used."""
 
     class Runtime(GroupedQueryAttention):
         def initial(self) -> Any:
@@ -273,7 +273,7 @@ class UnusedWeight(Wrong):
 
 
 class BrokenGradient(Wrong):
-    """Adds nothing, by way of a root of zero, whose gradient is no number."""
+    """Add the square root of zero, whose gradient is not finite."""
 
     class Runtime(GroupedQueryAttention):
         def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
@@ -286,7 +286,7 @@ class BrokenGradient(Wrong):
 
 
 class SharesWithCopies(Wrong):
-    """A deep copy has the original's weights."""
+    """Deep copies share the original's weights."""
 
     class Runtime(GroupedQueryAttention):
         def __deepcopy__(self, memo: Any) -> Any:
@@ -298,7 +298,7 @@ class SharesWithCopies(Wrong):
 
 
 class KeepsOldWeights(Wrong):
-    """Keeps the output's bias as it was at the first call."""
+    """Cache the output's bias at the first call."""
 
     class Runtime(GroupedQueryAttention):
         kept: Tensor | None = None
@@ -314,7 +314,7 @@ class KeepsOldWeights(Wrong):
 
 
 class AllocatesEarly(Wrong):
-    """Makes a table in memory, even where the model is built without."""
+    """Allocate a table, even on the meta device."""
 
     name: Literal["allocates-early"] = "allocates-early"
     caught_by = "builds-on-meta"
@@ -326,7 +326,7 @@ class AllocatesEarly(Wrong):
 
 
 class SharesRows(Wrong):
-    """What is computed for a row has a little of the other rows."""
+    """Add a little of the other rows to each row."""
 
     class Runtime(GroupedQueryAttention):
         def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
@@ -346,7 +346,7 @@ class SharesRows(Wrong):
 
 
 class CachesOneRow(Wrong):
-    """All rows are continued with the first row's cached values."""
+    """Use the first row's cached values for all rows."""
 
     class State:
         def append(self, *new_BHTD: Tensor) -> tuple[int, tuple[Tensor, ...]]:
@@ -365,7 +365,7 @@ class CachesOneRow(Wrong):
 
 
 class PaddingLeaks(Wrong):
-    """Padding is attended to."""
+    """Attend to padding."""
 
     class Runtime(GroupedQueryAttention):
         def score(self, q: Tensor, k: Tensor, v: Tensor, forward: Forward, offset: int) -> Tensor:
@@ -381,7 +381,7 @@ class PaddingLeaks(Wrong):
 
 
 class PaddingLeaksLater(Wrong):
-    """Padding is attended to by single tokens with a cache."""
+    """Attend to padding in single steps with a cache."""
 
     class Runtime(GroupedQueryAttention):
         def score(self, q: Tensor, k: Tensor, v: Tensor, forward: Forward, offset: int) -> Tensor:
@@ -395,7 +395,7 @@ class PaddingLeaksLater(Wrong):
 
 
 class DocumentsLeak(Wrong):
-    """Tokens see the documents before theirs."""
+    """Attend to preceding documents."""
 
     class Runtime(GroupedQueryAttention):
         def score(self, q: Tensor, k: Tensor, v: Tensor, forward: Forward, offset: int) -> Tensor:
@@ -408,7 +408,7 @@ class DocumentsLeak(Wrong):
 
 
 class CacheNotReordered(Wrong):
-    """The cache's rows stay where they are."""
+    """Cache that ignores reordering."""
 
     class State:
         buffers: list[Tensor]
@@ -427,8 +427,8 @@ class CacheNotReordered(Wrong):
     also = ("cache-marks", "cache-joins")
 
 
-class TellsOtherWeights(Wrong):
-    """The weights that it tells are not the ones that it uses."""
+class StoresOtherWeights(Wrong):
+    """Store weights that differ from those used."""
 
     class Runtime(GroupedQueryAttention):
         def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
@@ -437,29 +437,29 @@ class TellsOtherWeights(Wrong):
                 forward.weights[self.layer, 0] = torch.full_like(forward.weights[self.layer, 0], 1 / x_BTE.shape[1])
             return out_BTE
 
-    name: Literal["tells-other-weights"] = "tells-other-weights"
+    name: Literal["stores-other-weights"] = "stores-other-weights"
     runtime = Runtime
     caught_by = "attention-weights"
 
 
-class TellsAcrossDocuments(Wrong):
-    """The weights that it tells also lie on the documents before."""
+class StoresAcrossDocuments(Wrong):
+    """Store weights on preceding documents."""
 
     class Runtime(GroupedQueryAttention):
         def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
             out_BTE = super().forward(x_BTE, forward)
             if forward.weights is not None and forward.documents_BT is not None:
-                told = forward.weights[self.layer, 0]
-                forward.weights[self.layer, 0] = (told + 0.1).tril()
+                message = forward.weights[self.layer, 0]
+                forward.weights[self.layer, 0] = (message + 0.1).tril()
             return out_BTE
 
-    name: Literal["tells-across-documents"] = "tells-across-documents"
+    name: Literal["stores-across-documents"] = "stores-across-documents"
     runtime = Runtime
     caught_by = "attention-weights"
 
 
-class TellsBeyondTheWindow(Wrong):
-    """The weights that it tells know no window."""
+class StoresBeyondTheWindow(Wrong):
+    """Store weights beyond the attention window."""
 
     class Runtime(GroupedQueryAttention):
         def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
@@ -468,13 +468,13 @@ class TellsBeyondTheWindow(Wrong):
                 forward.weights[self.layer, 0] = torch.full_like(forward.weights[self.layer, 0], 0.1).tril()
             return out_BTE
 
-    name: Literal["tells-beyond-the-window"] = "tells-beyond-the-window"
+    name: Literal["stores-beyond-the-window"] = "stores-beyond-the-window"
     runtime = Runtime
     caught_by = "attention-weights"
 
 
-class TellsTheMean(Wrong):
-    """Tells the mean of its heads, without their dimension."""
+class StoresTheMean(Wrong):
+    """Store the mean over heads, without their dimension."""
 
     class Runtime(GroupedQueryAttention):
         def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
@@ -483,13 +483,13 @@ class TellsTheMean(Wrong):
                 forward.weights[self.layer, 0] = forward.weights[self.layer, 0].mean(dim=1)
             return out_BTE
 
-    name: Literal["tells-the-mean"] = "tells-the-mean"
+    name: Literal["stores-the-mean"] = "stores-the-mean"
     runtime = Runtime
     caught_by = "attention-weights"
 
 
-class TellsNothingFinite(Wrong):
-    """Tells the scores behind the weights, infinite where the mask forbids."""
+class StoresScores(Wrong):
+    """Store the scores instead of the weights, infinite where masked."""
 
     class Runtime(GroupedQueryAttention):
         def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
@@ -498,25 +498,25 @@ class TellsNothingFinite(Wrong):
                 forward.weights[self.layer, 0] = forward.weights[self.layer, 0].log()
             return out_BTE
 
-    name: Literal["tells-nothing-finite"] = "tells-nothing-finite"
+    name: Literal["stores-scores"] = "stores-scores"
     runtime = Runtime
     caught_by = "attention-weights"
 
 
-class TellsTooLittleMemory(Wrong):
-    """Says that a cached token costs as much as its keys alone."""
+class DeclaresTooLittleMemory(Wrong):
+    """Declare the size of a cached token without its values."""
 
     class Runtime(GroupedQueryAttention):
         def state_bytes_per_token(self, dtype: torch.dtype) -> float:
             return super().state_bytes_per_token(dtype) / 2
 
-    name: Literal["tells-too-little-memory"] = "tells-too-little-memory"
+    name: Literal["declares-too-little-memory"] = "declares-too-little-memory"
     runtime = Runtime
     caught_by = "state-size"
 
 
 class AcceptsUnknownHook(Wrong):
-    """Accepts a hook that no position has."""
+    """Accept a hook that does not exist."""
 
     name: Literal["accepts-unknown-hook"] = "accepts-unknown-hook"
     accepts: ClassVar[frozenset[str]] = frozenset({"rotate", "turn"})
@@ -524,7 +524,7 @@ class AcceptsUnknownHook(Wrong):
 
 
 class MutableDefault(Wrong):
-    """Keeps a list that all of them share, and computes with its length."""
+    """Compute with the length of a list that all instances share."""
 
     seen: ClassVar[list[int]] = []
     name: Literal["mutable-default"] = "mutable-default"
@@ -540,7 +540,7 @@ class MutableDefault(Wrong):
 
 
 class MasksBeforeMixing(Wrong):
-    """Masks scores with a large negative number, and then mixes the heads with learned weights (talking heads)."""
+    """Mask scores with a large negative number before mixing the heads with learned weights (talking heads)."""
 
     class Runtime(GroupedQueryAttention):
         def initial(self) -> Any:
@@ -564,20 +564,20 @@ class MasksBeforeMixing(Wrong):
         return made
 
 
-class KnowsThePlace(Wrong):
-    """Its output grows with the token's place in the text, whatever the position is."""
+class DependsOnPosition(Wrong):
+    """Output that depends on the token's position, even without a position component."""
 
     class Runtime(GroupedQueryAttention):
         def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
             return super().forward(x_BTE, forward) * (1 + 0.05 * forward.positions[..., None].to(x_BTE.dtype))
 
-    name: Literal["attention-knows-the-place"] = "attention-knows-the-place"
+    name: Literal["attention-depends-on-position"] = "attention-depends-on-position"
     runtime = Runtime
     caught_by = "distance-only"
 
 
 class WritesToWeights(Wrong):
-    """Scales its output's weights when it is built, which the initialization undoes."""
+    """Scale the output's weights in the constructor, which the initialization overwrites."""
 
     name: Literal["writes-to-weights"] = "writes-to-weights"
     caught_by = "keeps-no-constructed-values"
@@ -589,7 +589,7 @@ class WritesToWeights(Wrong):
 
 
 class GivesValues(Wrong):
-    """Constructs a bias of 0.5, which nothing declares and which is initialized as zero."""
+    """Construct a bias of 0.5 without declaring it, so that it is initialized as zero."""
 
     class Runtime(GroupedQueryAttention):
         def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:

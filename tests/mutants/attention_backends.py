@@ -15,7 +15,7 @@ from gptkit.nn.forward import Forward
 
 
 class FeaturesUndeclared(Wrong):
-    """Its position's terms are not among the features that it declares."""
+    """Omit the position's terms from the declared features."""
 
     name: Literal["features-undeclared"] = "features-undeclared"
     caught_by = "score-features"
@@ -25,7 +25,7 @@ class FeaturesUndeclared(Wrong):
 
 
 class EagerOnly(Wrong):
-    """Scales its queries in the eager backend only."""
+    """Scale queries in the eager backend only."""
 
     class Runtime(GroupedQueryAttention):
         def score(
@@ -41,7 +41,7 @@ class EagerOnly(Wrong):
 
 
 class DropsRotatedKeys(Wrong):
-    """Rotates queries, and attends to the keys as they were."""
+    """Rotate queries, but not keys."""
 
     class Runtime(GroupedQueryAttention):
         def rotate(self, q_BHTD: Tensor, k_BKTD: Tensor, forward: Forward) -> tuple[Tensor, Tensor]:
@@ -55,7 +55,7 @@ class DropsRotatedKeys(Wrong):
 
 
 class CachesNarrowKeys(Wrong):
-    """Accepts positions that widen, and caches keys of the width of a head."""
+    """Accept positions that widen, but cache keys of the head size."""
 
     class Runtime(GroupedQueryAttention):
         @property

@@ -1,4 +1,4 @@
-"""Callbacks with one thing wrong."""
+"""Callbacks with one error each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gptkit.kinds.callback import Callback, StepPlan, Training
 
 
 class ForgetsUpdates(Mutant, EMASpec):
-    """Its state lacks how many updates there were, on which the decay depends."""
+    """State without the number of updates, on which the decay depends."""
 
     class Runtime(EMA):
         def state_dict(self) -> dict[str, Any]:
@@ -31,7 +31,7 @@ class ForgetsUpdates(Mutant, EMASpec):
 
 
 class StoresTheModel(Mutant, EMASpec):
-    """Its state holds an object that cannot be stored."""
+    """State with an object that cannot be stored."""
 
     class Runtime(EMA):
         def setup(self, training: Training) -> None:
@@ -49,7 +49,7 @@ class StoresTheModel(Mutant, EMASpec):
 
 
 class WholeModel(Mutant, EMASpec):
-    """Provides the model's own tensors."""
+    """Provide the model's tensors instead of copies."""
 
     class Runtime(EMA):
         def evaluation_weights(self) -> Mapping[str, Tensor]:
@@ -63,7 +63,7 @@ class WholeModel(Mutant, EMASpec):
 
 
 class DrawsNumbers(Mutant, EMASpec):
-    """Draws from the global generator."""
+    """Draw from the global generator."""
 
     class Runtime(EMA):
         def on_step(self, step: int) -> None:
@@ -78,7 +78,7 @@ class DrawsNumbers(Mutant, EMASpec):
 
 
 class StartsEmpty(Mutant, BatchWarmupSpec):
-    """Begins with a batch of no windows."""
+    """Plan an empty first batch."""
 
     class Runtime(BatchWarmup):
         def plan(self, step: int, plan: StepPlan) -> StepPlan:
@@ -92,7 +92,7 @@ class StartsEmpty(Mutant, BatchWarmupSpec):
 
 
 class CountsPlans(Mutant, LengthWarmupSpec):
-    """Plans by how often it was asked."""
+    """Plan that depends on the number of calls."""
 
     class Runtime(LengthWarmup):
         asked = 0

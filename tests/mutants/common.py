@@ -1,4 +1,4 @@
-"""Specs with one thing wrong, whatever the kind."""
+"""Specs of any kind with one error each."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class NoSentence(Mutant, ConstantSpec):
 
 
 class UndocumentedField(Mutant, ConstantSpec):
-    """Has a field that nobody knows the meaning of."""
+    """Component with an undocumented field."""
 
     name: Literal["undocumented-field"] = "undocumented-field"
     floor: float = Field(0.0, ge=0)
@@ -34,21 +34,21 @@ class UndocumentedField(Mutant, ConstantSpec):
 
 
 class OddName(Mutant, ConstantSpec):
-    """Has a name that no spec file should have to spell."""
+    """Component with an invalid name."""
 
     name: Literal["Odd Name"] = "Odd Name"
     caught_by = "named"
 
 
 class TakenName(Mutant, ConstantSpec):
-    """Takes the name of a component that is built in."""
+    """Component with the name of a built-in one."""
 
     name: Literal["cosine"] = "cosine"
     caught_by = "named"
 
 
 class NeedsAValue(Mutant, ConstantSpec):
-    """Has a field without a default, and no example."""
+    """Component with a required field and without examples."""
 
     name: Literal["needs-a-value"] = "needs-a-value"
     level: float = Field(ge=0, description="The share of the peak rate.")
@@ -56,7 +56,7 @@ class NeedsAValue(Mutant, ConstantSpec):
 
 
 class BadExample(Mutant, ConstantSpec):
-    """Has an example that it refuses itself."""
+    """Component with an invalid example."""
 
     name: Literal["bad-example"] = "bad-example"
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({"warmup_steps": -1},)
@@ -64,7 +64,7 @@ class BadExample(Mutant, ConstantSpec):
 
 
 class RoundsWhenWritten(Mutant, CosineSpec):
-    """Written down, a number loses its digits."""
+    """Round a number when it is serialized."""
 
     name: Literal["rounds-when-written"] = "rounds-when-written"
     floor: float = Field(0.123456, description="A number with many digits.")
@@ -76,7 +76,7 @@ class RoundsWhenWritten(Mutant, CosineSpec):
 
 
 class TakesAnything(Mutant, ConstantSpec):
-    """Swallows fields that it does not know."""
+    """Accept unknown fields."""
 
     model_config = ConfigDict(extra="ignore")
     name: Literal["takes-anything"] = "takes-anything"
@@ -84,7 +84,7 @@ class TakesAnything(Mutant, ConstantSpec):
 
 
 class CanBeChanged(Mutant, ConstantSpec):
-    """Its fields can be set."""
+    """Component with mutable fields."""
 
     model_config = ConfigDict(frozen=False)
     name: Literal["can-be-changed"] = "can-be-changed"

@@ -1,4 +1,4 @@
-"""Corpora with one thing wrong."""
+"""Corpora with one error each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gptkit.kinds.data import Document
 
 
 class ReadsItAll(Mutant, TextDataSpec):
-    """Gives a list, and so holds the whole corpus in memory."""
+    """Return a list, which holds the whole corpus in memory."""
 
     name: Literal["reads-it-all"] = "reads-it-all"
     caught_by = "streams"
@@ -26,19 +26,19 @@ class ReadsItAll(Mutant, TextDataSpec):
 
 
 class Shuffles(Mutant, TextDataSpec):
-    """Gives the documents in another order every time."""
+    """Yield documents in a random order."""
 
     name: Literal["shuffles"] = "shuffles"
     caught_by = "same-order"
 
     def documents(self, base: Path) -> Iterator[Document]:
-        found = [*super().documents(base)] * 20
-        random.shuffle(found)
-        yield from found
+        result = [*super().documents(base)] * 20
+        random.shuffle(result)
+        yield from result
 
 
 class OneReader(Mutant, TextDataSpec):
-    """Two readings at once take documents from each other."""
+    """Concurrent iterators share their documents."""
 
     running: ClassVar[list[Iterator[Document]]] = []
     name: Literal["one-reader"] = "one-reader"
@@ -55,7 +55,7 @@ class OneReader(Mutant, TextDataSpec):
 
 
 class AlwaysTheSame(Mutant, TextDataSpec):
-    """Its fingerprint is its path, whatever the files hold."""
+    """Fingerprint of the path only, not of the contents."""
 
     name: Literal["always-the-same"] = "always-the-same"
     caught_by = "fingerprint"
@@ -65,7 +65,7 @@ class AlwaysTheSame(Mutant, TextDataSpec):
 
 
 class NeverTheSame(Mutant, TextDataSpec):
-    """Its fingerprint is the time of day."""
+    """Fingerprint of the current time."""
 
     name: Literal["never-the-same"] = "never-the-same"
     caught_by = "fingerprint"
@@ -75,7 +75,7 @@ class NeverTheSame(Mutant, TextDataSpec):
 
 
 class NeverEnds(Mutant, TextDataSpec):
-    """Says of every document that it goes on."""
+    """Mark every document as continued."""
 
     name: Literal["never-ends"] = "never-ends"
     caught_by = "gives-documents"
@@ -86,7 +86,7 @@ class NeverEnds(Mutant, TextDataSpec):
 
 
 class Empty(Mutant, TextDataSpec):
-    """Finds nothing, and says nothing."""
+    """Yield no documents without an error."""
 
     name: Literal["empty"] = "empty"
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ()

@@ -1,4 +1,4 @@
-"""Embeddings, heads and initializers with one thing wrong."""
+"""Embeddings, heads and initializers with one error each."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class WrongEmbedding(Mutant, TokenEmbeddingSpec):
 
 
 class PositionTwice(WrongEmbedding):
-    """Adds the absolute position twice."""
+    """Add the absolute position twice."""
 
     class Runtime(TokenEmbedding):
         def forward(self, ids_BT: Tensor, forward: Forward) -> Tensor:
@@ -49,7 +49,7 @@ class PositionTwice(WrongEmbedding):
 
 
 class SmearsTokens(WrongEmbedding):
-    """Adds the vector of the token before."""
+    """Add the vector of the preceding token."""
 
     class Runtime(TokenEmbedding):
         def forward(self, ids_BT: Tensor, forward: Forward) -> Tensor:
@@ -63,7 +63,7 @@ class SmearsTokens(WrongEmbedding):
 
 
 class LooksUpTheNext(WrongEmbedding):
-    """Takes the vector of the next id."""
+    """Return the vector of the next id."""
 
     class Runtime(TokenEmbedding):
         def forward(self, ids_BT: Tensor, forward: Forward) -> Tensor:
@@ -75,7 +75,7 @@ class LooksUpTheNext(WrongEmbedding):
 
 
 class FewerIds(WrongEmbedding):
-    """The last id's vector is no number."""
+    """Return NaN for the last id."""
 
     class Runtime(TokenEmbedding):
         def forward(self, ids_BT: Tensor, forward: Forward) -> Tensor:
@@ -100,7 +100,7 @@ class WrongHead(Mutant, LinearHeadSpec):
 
 
 class CountsIgnoredTargets(WrongHead):
-    """Takes the first token for a target that is to be ignored."""
+    """Treat ignored targets as the first token."""
 
     class Runtime(LinearHead):
         def loss(self, x_BTE: Tensor, targets_BT: Tensor, forward: Forward) -> Tensor:
@@ -112,7 +112,7 @@ class CountsIgnoredTargets(WrongHead):
 
 
 class DividesByAll(WrongHead):
-    """Leaves ignored targets out of the sum, and divides by all of them."""
+    """Exclude ignored targets from the sum, but not from the number."""
 
     class Runtime(LinearHead):
         def loss(self, x_BTE: Tensor, targets_BT: Tensor, forward: Forward) -> Tensor:
@@ -124,7 +124,7 @@ class DividesByAll(WrongHead):
 
 
 class InBits(WrongHead):
-    """Tells the loss in bits."""
+    """Return the loss in bits."""
 
     class Runtime(LinearHead):
         def loss(self, x_BTE: Tensor, targets_BT: Tensor, forward: Forward) -> Tensor:
@@ -137,7 +137,7 @@ class InBits(WrongHead):
 
 
 class HalfAGradient(WrongHead):
-    """The loss is right and its gradient is half of it."""
+    """Return the correct loss with half of its gradient."""
 
     class Runtime(LinearHead):
         def loss(self, x_BTE: Tensor, targets_BT: Tensor, forward: Forward) -> Tensor:
@@ -149,7 +149,7 @@ class HalfAGradient(WrongHead):
 
 
 class ScoresByNeighbours(WrongHead):
-    """Scores depend on the tokens before."""
+    """Logits that depend on preceding tokens."""
 
     class Runtime(LinearHead):
         def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
@@ -165,7 +165,7 @@ class ScoresByNeighbours(WrongHead):
 
 
 class GlobalNumbers(Mutant, NormalSpec):
-    """Draws from torch's own generator."""
+    """Draw from torch's global generator."""
 
     name: Literal["global-numbers"] = "global-numbers"
     caught_by = "draws-from-the-generator"
@@ -175,7 +175,7 @@ class GlobalNumbers(Mutant, NormalSpec):
 
 
 class HalfPrecision(Mutant, NormalSpec):
-    """Gives numbers in bf16."""
+    """Return bf16."""
 
     name: Literal["half-precision"] = "half-precision"
     caught_by = "fills"
@@ -185,7 +185,7 @@ class HalfPrecision(Mutant, NormalSpec):
 
 
 class Enormous(Mutant, NormalSpec):
-    """Starts with weights a thousand times too large."""
+    """Initialize weights a thousand times too large."""
 
     name: Literal["enormous"] = "enormous"
     caught_by = "starts-a-model"

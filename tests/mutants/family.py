@@ -1,4 +1,4 @@
-"""Families with one thing wrong."""
+"""Families with one error each."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def changed(rules: Sequence[Rule], change: Callable[[Rule], Rule | None]) -> lis
 
 
 class Nameless(Mutant, LlamaFamily):
-    """Does not say which class loads it."""
+    """Family without an architecture."""
 
     name: Literal["nameless"] = "nameless"
     architecture: ClassVar[str] = ""
@@ -54,7 +54,7 @@ class WrongArchitecture(Mutant, LlamaFamily):
 
 
 class HalvesTheWidth(Mutant, LlamaFamily):
-    """Writes every model as half as wide."""
+    """Write half of the width of every model."""
 
     name: Literal["halves-the-width"] = "halves-the-width"
     caught_by = "config-comes-back"
@@ -359,7 +359,7 @@ class ForgetsItsCache(AlteredAttention):
 
 
 class ForgetsATensor(Mutant, LlamaFamily):
-    """Has no rule for the last norm."""
+    """Family without a rule for the last norm."""
 
     name: Literal["forgets-a-tensor"] = "forgets-a-tensor"
     caught_by = "rules-cover-every-tensor"
@@ -439,7 +439,7 @@ class NotTransposed(Mutant, GPT2Family):
 
 
 class KeysFirst(Heads):
-    """Puts keys before queries when it joins them."""
+    """Layout that joins keys before queries."""
 
     def join(self, parts: Sequence[Tensor], layer: Any) -> Tensor:
         return super().join([parts[1], parts[0], parts[2]], layer)
@@ -462,7 +462,7 @@ class LosesTheLastRow(Heads):
 
 
 class JoinsOtherwise(Mutant, LlamaFamily):
-    """Has a layout whose split does not undo its join."""
+    """Family with a layout whose split is not the inverse of its join."""
 
     name: Literal["joins-otherwise"] = "joins-otherwise"
     layout: ClassVar[Layout] = KeysFirst()

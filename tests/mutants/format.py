@@ -1,4 +1,4 @@
-"""Formats with one thing wrong."""
+"""Formats with one error each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gptkit.kinds.format import Detection, ExternalModel, NativeModel, Tensors
 
 
 class Negated:
-    """Tensors with the other sign."""
+    """Tensors with the opposite sign."""
 
     def __init__(self, tensors: Tensors) -> None:
         self._tensors = tensors
@@ -29,7 +29,7 @@ class Negated:
 
 
 class WritesTheOtherSign(Mutant, HuggingFaceFormat):
-    """Writes every weight negated."""
+    """Write every weight negated."""
 
     name: Literal["writes-the-other-sign"] = "writes-the-other-sign"  # type: ignore[assignment]
     caught_by = "written-model-reads-back"
@@ -40,7 +40,7 @@ class WritesTheOtherSign(Mutant, HuggingFaceFormat):
 
 
 class DetectsNothing(Mutant, HuggingFaceFormat):
-    """Does not recognise what it writes."""
+    """Do not recognize written files."""
 
     name: Literal["detects-nothing"] = "detects-nothing"  # type: ignore[assignment]
     caught_by = "written-model-reads-back"

@@ -1,4 +1,4 @@
-"""Linear projections with one thing wrong."""
+"""Linear projections with one error each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gptkit.kinds.context import BuildContext
 
 
 class AlwaysABias(Mutant, DenseSpec):
-    """Adds a bias where none was asked for."""
+    """Add a bias with bias=False."""
 
     name: Literal["always-a-bias"] = "always-a-bias"
     caught_by = "projects"
@@ -24,7 +24,7 @@ class AlwaysABias(Mutant, DenseSpec):
 
 
 class ScalesByTheBatch(Mutant, DenseSpec):
-    """Divides by the largest feature of all tokens."""
+    """Divide by the largest feature of all tokens."""
 
     class Runtime(nn.Linear):
         def forward(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What all mutants have in common: a built-in component with one thing wrong, and the check that must say so."""
+"""Base of mutants: a built-in component with one error, and the check that must fail."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gptkit.core.component import Component
 __all__ = ["ANYTHING", "Mutant", "become"]
 
 ANYTHING = ("*",)
-"""For mutants that compute by chance, or not at all: every comparison may notice."""
+"""Checks that may fail for mutants with random or missing results."""
 
 
 class Mutant(Component):
@@ -27,13 +27,13 @@ class Mutant(Component):
 
     @classmethod
     def twin(cls, spec: Component) -> Component:
-        """The correct component, configured as the mutant is."""
+        """Return the correct component with the mutant's configuration."""
         twin = cls.twin_class or next(base for base in cls.__bases__ if not issubclass(base, Mutant))
         names = [name for name in twin.model_fields if name != "name" and name in type(spec).model_fields]
         return twin.model_validate({"name": twin.component_name(), **{name: getattr(spec, name) for name in names}})
 
 
 def become(made: Any, cls: type) -> Any:
-    """The object, of a subclass of its class from now on: what it was built with stays as it is."""
+    """Change the class of an object to a subclass and return it."""
     made.__class__ = cls
     return made

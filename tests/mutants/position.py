@@ -1,4 +1,4 @@
-"""Positions, and scalings of rotary ones, with one thing wrong."""
+"""Positions and rotary scalings with one error each."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from gptkit.nn.position import Position
 DECODING = ("cache-reorders", "cache-truncates", "cache-marks", "cache-joins", "uneven-prompts-cached")
 
 
-class KnowsThePlace(Mutant, AlibiSpec):
-    """The bias grows with the key's place in the text."""
+class DependsOnPosition(Mutant, AlibiSpec):
+    """Bias that depends on the key's position."""
 
     class Runtime(AlibiPosition):
         def bias(self, query_positions: Tensor, key_positions: Tensor) -> Tensor:
-            place = key_positions[..., None, :] if key_positions.dim() == 1 else key_positions[:, None, None, :]
-            return super().bias(query_positions, key_positions) * (1 + 0.1 * place)
+            location = key_positions[..., None, :] if key_positions.dim() == 1 else key_positions[:, None, None, :]
+            return super().bias(query_positions, key_positions) * (1 + 0.1 * location)
 
-    name: Literal["knows-the-place"] = "knows-the-place"
+    name: Literal["depends-on-position"] = "depends-on-position"
     score_function: ClassVar[bool] = False
     caught_by = "distance-only"
 
@@ -43,7 +43,7 @@ class KnowsThePlace(Mutant, AlibiSpec):
 
 
 class UndeclaredHook(Mutant, AlibiSpec):
-    """Has a bias that it does not declare, so that it is never applied."""
+    """Bias that is not declared, so that it is never applied."""
 
     name: Literal["undeclared-hook"] = "undeclared-hook"
     uses: ClassVar[frozenset[str]] = frozenset()
@@ -52,7 +52,7 @@ class UndeclaredHook(Mutant, AlibiSpec):
 
 
 class MissingHook(Mutant, NoPositionSpec):
-    """Declares a bias that it does not have."""
+    """Declare a bias that does not exist."""
 
     name: Literal["missing-hook"] = "missing-hook"
     uses: ClassVar[frozenset[str]] = frozenset({"bias"})
@@ -64,7 +64,7 @@ class MissingHook(Mutant, NoPositionSpec):
 
 
 class OtherScoreFunction(Mutant, AlibiSpec):
-    """Its score function falls twice as fast as its bias."""
+    """Score function with twice the slope of the bias."""
 
     class Runtime(AlibiPosition):
         def score_mod(self, query_positions: Tensor, key_positions: Tensor) -> Callable[..., Tensor]:
@@ -79,7 +79,7 @@ class OtherScoreFunction(Mutant, AlibiSpec):
 
 
 class WidensUndeclared(Mutant, RotarySpec):
-    """Gives queries and keys of twice the width, and does not say so."""
+    """Double the width of queries and keys without declaring it."""
 
     class Runtime(RotaryPosition):
         def rotate(self, q_BHTD: Tensor, k_BKTD: Tensor, prepared: Any) -> tuple[Tensor, Tensor]:
@@ -96,7 +96,7 @@ class WidensUndeclared(Mutant, RotarySpec):
 
 
 class TurnsByTheCallsLength(Mutant, RotarySpec):
-    """Angles are shares of this call's tokens."""
+    """Angles relative to the number of tokens of the call."""
 
     class Runtime(RotaryPosition):
         def prepare(self, positions: Tensor) -> Angles:
@@ -112,7 +112,7 @@ class TurnsByTheCallsLength(Mutant, RotarySpec):
 
 
 class CountsFromTheCall(Mutant, LearnedSpec):
-    """The first token of every call takes the table's first vector."""
+    """Use the first vector of the table for the first token of every call."""
 
     class Runtime(LearnedPosition):
         def embed(self, x_BTE: Tensor, positions: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ class CountsFromTheCall(Mutant, LearnedSpec):
 
 
 class EndsTooEarly(Mutant, LearnedSpec):
-    """Its table has no vector for the last token of the context."""
+    """Table without a vector for the last token of the context."""
 
     class Runtime(LearnedPosition):
         def embed(self, x_BTE: Tensor, positions: Tensor) -> Tensor:
@@ -166,8 +166,8 @@ class Overflows(Mutant, RotarySpec):
         return made
 
 
-class ChangesUntold(Mutant, DynamicScalingSpec):
-    """Does not say that longer texts have other frequencies."""
+class ChangesUndeclared(Mutant, DynamicScalingSpec):
+    """Do not declare that longer texts have other frequencies."""
 
     name: Literal["changes-untold"] = "changes-untold"
     caught_by = "lengths"
@@ -177,7 +177,7 @@ class ChangesUntold(Mutant, DynamicScalingSpec):
 
 
 class DoublePrecision(Mutant, LinearScalingSpec):
-    """Gives frequencies in fp64."""
+    """Return frequencies in fp64."""
 
     name: Literal["double-precision"] = "double-precision"
     caught_by = "frequencies"

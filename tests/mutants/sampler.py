@@ -1,4 +1,4 @@
-"""Samplers with one thing wrong."""
+"""Samplers with one error each."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Tempered(Mutant, TemperatureSpec):
 
 
 class DrawsByItself(Tempered):
-    """Adds noise of its own, so that some tokens are favoured by chance."""
+    """Add noise, so that some tokens are favored randomly."""
 
     class Runtime(Temperature):
         def __call__(self, logits_BV: Tensor, history: History) -> Tensor:
@@ -42,7 +42,7 @@ class DrawsByItself(Tempered):
 
 
 class FavoursTheFirst(Tempered):
-    """In large batches, makes the first tokens a little more likely."""
+    """Make the first tokens more likely in large batches."""
 
     class Runtime(Temperature):
         def __call__(self, logits_BV: Tensor, history: History) -> Tensor:
@@ -55,17 +55,17 @@ class FavoursTheFirst(Tempered):
     caught_by = "draws-follow-the-logits"
 
 
-class SaysItIsDeterministic(Mutant, TopKSpec):
-    """Says that it leaves the likeliest token only, and leaves two."""
+class DeclaresDeterministic(Mutant, TopKSpec):
+    """Declare that only the most likely token is kept, but keep two."""
 
-    name: Literal["says-it-is-deterministic"] = "says-it-is-deterministic"
+    name: Literal["declares-deterministic"] = "declares-deterministic"
     k: int = Field(2, description="How many tokens it leaves.")
     deterministic: ClassVar[bool] = True
     caught_by = "draws-follow-the-logits"
 
 
 class Revives(Tempered):
-    """Brings back tokens that were ruled out."""
+    """Restore excluded tokens."""
 
     class Runtime(Temperature):
         def __call__(self, logits_BV: Tensor, history: History) -> Tensor:
@@ -77,7 +77,7 @@ class Revives(Tempered):
 
 
 class InPlace(Tempered):
-    """Divides the logits that it was given."""
+    """Divide the input logits in place."""
 
     class Runtime(Temperature):
         def __call__(self, logits_BV: Tensor, history: History) -> Tensor:
@@ -89,7 +89,7 @@ class InPlace(Tempered):
 
 
 class KeepsAboveAverage(Tempered):
-    """Keeps the tokens above the average, of which there may be none."""
+    """Keep the tokens above the mean, of which there may be none."""
 
     class Runtime(Temperature):
         def __call__(self, logits_BV: Tensor, history: History) -> Tensor:
@@ -102,7 +102,7 @@ class KeepsAboveAverage(Tempered):
 
 
 class ComparesRows(Tempered):
-    """Keeps what is near the likeliest token of all rows."""
+    """Keep tokens close to the most likely token of all rows."""
 
     class Runtime(Temperature):
         def __call__(self, logits_BV: Tensor, history: History) -> Tensor:
@@ -115,7 +115,7 @@ class ComparesRows(Tempered):
 
 
 class HalfPrecision(Tempered):
-    """Gives half the digits back."""
+    """Return bf16."""
 
     class Runtime(Temperature):
         def __call__(self, logits_BV: Tensor, history: History) -> Tensor:
@@ -127,7 +127,7 @@ class HalfPrecision(Tempered):
 
 
 class StaysInItsRows(Mutant, MinLengthSpec):
-    """Does not notice that rows leave the batch."""
+    """Ignore the removal of rows."""
 
     class Runtime(MinLength):
         def __call__(self, logits_BV: Tensor, history: History) -> Tensor:
@@ -148,7 +148,7 @@ class StaysInItsRows(Mutant, MinLengthSpec):
 
 
 class CountsForAll(Mutant, TopKSpec):
-    """Counts the tokens that any row has chosen, and punishes them in all."""
+    """Penalize the tokens of any row in all rows."""
 
     class Runtime(Sampler):
         def __init__(self, inner: TopK) -> None:

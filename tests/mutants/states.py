@@ -1,4 +1,4 @@
-"""States of cached decoding with one thing wrong."""
+"""States of cached decoding with one error each."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class WrongState(Wrong):
 
 
 class TruncateIgnored(WrongState):
-    """Discarded tokens stay in the cache."""
+    """Keep discarded tokens in the cache."""
 
     class State:
         def truncate(self, length: int) -> None:
@@ -50,7 +50,7 @@ class TruncateIgnored(WrongState):
 
 
 class TruncatesShort(WrongState):
-    """Truncation to less than the prompt keeps one token too many."""
+    """Keep one token too many when truncating into the prompt."""
 
     class State:
         length: int
@@ -64,7 +64,7 @@ class TruncatesShort(WrongState):
 
 
 class JoinsOffByOne(WrongState):
-    """The tokens of the appended rows are one place too far left."""
+    """Shift the tokens of appended rows by one."""
 
     class State:
         def join(self, other: Any, length: int, capacity: int) -> None:
@@ -80,7 +80,7 @@ class JoinsOffByOne(WrongState):
 
 
 class JoinsAtTheStart(WrongState):
-    """The shorter side is padded at its end instead of its start."""
+    """Pad the shorter side at its end instead of its start."""
 
     class State:
         length: int
@@ -123,7 +123,7 @@ class WrongMemory(Mutant, GatedDeltaSpec):
 
 
 class MarkIgnored(WrongMemory):
-    """Marking a length keeps nothing."""
+    """Ignore marks."""
 
     class State(RecurrentState):
         def mark(self) -> None:
@@ -135,7 +135,7 @@ class MarkIgnored(WrongMemory):
 
 
 class MarkUsedUp(WrongMemory):
-    """A mark serves one truncation only."""
+    """Mark that is valid for one truncation only."""
 
     class State(RecurrentState):
         def truncate(self, length: int) -> None:
@@ -150,7 +150,7 @@ class MarkUsedUp(WrongMemory):
 
 
 class MarkNotReordered(WrongMemory):
-    """The marked copy keeps its order of rows."""
+    """Do not reorder the marked copy."""
 
     class State(RecurrentState):
         def reorder(self, rows_B: Tensor) -> None:
@@ -164,7 +164,7 @@ class MarkNotReordered(WrongMemory):
 
 
 class ForgetsNothing(WrongMemory):
-    """Truncation moves the length and leaves the memory as it is."""
+    """Truncate the length, but not the state."""
 
     class State(RecurrentState):
         def truncate(self, length: int) -> None:
@@ -177,7 +177,7 @@ class ForgetsNothing(WrongMemory):
 
 
 class JoinsSwapped(WrongMemory):
-    """The appended rows come first."""
+    """Append the rows in front."""
 
     class State(RecurrentState):
         def join(self, other: RecurrentState, length: int, capacity: int) -> None:

@@ -1,4 +1,4 @@
-"""The kit is sharp: every mutant is caught by the check that it names, and its correct twin is not."""
+"""Every mutant fails the check that it names, and its correct twin passes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ MODULES = [path.stem for path in sorted(Path(__file__).parent.glob("*.py")) if p
 
 
 def mutants() -> list[type[Mutant]]:
-    found = []
+    result = []
     for name in MODULES:
         module = importlib.import_module(f"mutants.{name}")
-        found += [
+        result += [
             value
             for value in vars(module).values()
             if isinstance(value, type)
@@ -25,7 +25,7 @@ def mutants() -> list[type[Mutant]]:
             and value.__module__ == module.__name__
             and "caught_by" in value.__dict__
         ]
-    return found
+    return result
 
 
 MUTANTS = mutants()

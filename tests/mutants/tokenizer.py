@@ -1,4 +1,4 @@
-"""Tokenizers with one thing wrong: one id a byte, and an end token."""
+"""Byte tokenizers with one error each."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Wrong(Mutant, ByteSpec):
 
 
 class LosesCapitals(Wrong):
-    """Reads capitals as small letters, and says that it loses nothing."""
+    """Lower-case texts and declare the tokenizer lossless."""
 
     class Runtime(ByteTokenizer):
         def encode_ordinary(self, text: str) -> list[int]:
@@ -41,7 +41,7 @@ class LosesCapitals(Wrong):
 
 
 class LosesWhatIsRare(Wrong):
-    """Leaves out characters beyond the first plane, and says that it loses nothing."""
+    """Omit characters beyond the first plane and declare the tokenizer lossless."""
 
     class Runtime(ByteTokenizer):
         def encode_ordinary(self, text: str) -> list[int]:
@@ -53,7 +53,7 @@ class LosesWhatIsRare(Wrong):
 
 
 class Injectable(Wrong):
-    """Takes special tokens wherever they stand."""
+    """Recognize special tokens in every text."""
 
     class Runtime(ByteTokenizer):
         def encode(self, text: str, *, allowed_special: Collection[str] = ()) -> list[int]:
@@ -65,7 +65,7 @@ class Injectable(Wrong):
 
 
 class InjectableInBatches(Wrong):
-    """Takes special tokens wherever they stand in a batch."""
+    """Recognize special tokens in every text of a batch."""
 
     class Runtime(ByteTokenizer):
         def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
@@ -77,7 +77,7 @@ class InjectableInBatches(Wrong):
 
 
 class OneIdTooMany(Wrong):
-    """Its end token's id is the vocabulary's size."""
+    """End token whose id equals the vocabulary's size."""
 
     class Runtime(ByteTokenizer):
         @property
@@ -91,7 +91,7 @@ class OneIdTooMany(Wrong):
 
 
 class DecodesAnything(Wrong):
-    """Decodes ids that do not exist."""
+    """Decode ids that do not exist."""
 
     class Runtime(ByteTokenizer):
         def decode(self, ids: Any) -> str:
@@ -103,7 +103,7 @@ class DecodesAnything(Wrong):
 
 
 class StripsInBatches(Wrong):
-    """Takes spaces off the ends of texts in a batch."""
+    """Strip trailing spaces of texts in a batch."""
 
     class Runtime(ByteTokenizer):
         def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
@@ -114,21 +114,21 @@ class StripsInBatches(Wrong):
     caught_by = "batch-equals-single"
 
 
-class KnowsItsThread(Wrong):
-    """Encodes in the main thread only."""
+class DependsOnThread(Wrong):
+    """Encode in the main thread only."""
 
     class Runtime(ByteTokenizer):
         def encode_ordinary(self, text: str) -> list[int]:
             ids = super().encode_ordinary(text)
             return ids if threading.current_thread() is threading.main_thread() else ids[::-1]
 
-    name: Literal["knows-its-thread"] = "knows-its-thread"
+    name: Literal["depends-on-thread"] = "depends-on-thread"
     runtime = Runtime
     caught_by = "threads"
 
 
 class StreamsBytes(Wrong):
-    """Shows every byte as soon as it comes, whole characters or not."""
+    """Emit every byte immediately, including incomplete characters."""
 
     class Stream(StreamDecoder):
         def push(self, token: int) -> str:
@@ -144,7 +144,7 @@ class StreamsBytes(Wrong):
 
 
 class ForgetsItsEnd(Wrong):
-    """Saved and loaded, it has no end token."""
+    """Lose the end token when loaded."""
 
     name: Literal["forgets-its-end"] = "forgets-its-end"
     caught_by = "saved-and-loaded"
@@ -155,7 +155,7 @@ class ForgetsItsEnd(Wrong):
 
 
 class FitsByTurns(Wrong):
-    """Every other time that it is fitted, it begins with another id."""
+    """Shift the ids every second time that it is fitted."""
 
     turns: ClassVar[list[int]] = []
 
@@ -184,7 +184,7 @@ class FitsByTurns(Wrong):
 
 
 class BreaksOnHalves(Wrong):
-    """Half a character ends in an error of Python's."""
+    """Raise a UnicodeError for lone surrogates."""
 
     class Runtime(ByteTokenizer):
         def encode(self, text: str, *, allowed_special: Collection[str] = ()) -> list[int]:

@@ -1,4 +1,4 @@
-"""Optimizers, schedules and trackers with one thing wrong."""
+"""Optimizers, schedules and trackers with one error each."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gptkit.kinds.tracker import Tracker, TrainingStart
 
 
 class MatricesOnly(Mutant, SGDSpec):
-    """Leaves out scales and biases."""
+    """Exclude norm weights and biases."""
 
     name: Literal["matrices-only"] = "matrices-only"
     caught_by = "holds-every-weight"
@@ -30,7 +30,7 @@ class MatricesOnly(Mutant, SGDSpec):
 
 
 class FrozenToo(Mutant, SGDSpec):
-    """Takes weights that are not to be trained."""
+    """Include frozen weights."""
 
     name: Literal["frozen-too"] = "frozen-too"
     caught_by = "holds-every-weight"
@@ -43,10 +43,10 @@ def parameters(model: nn.Module) -> list[nn.Parameter]:
     return [p for p in model.parameters() if p.requires_grad]
 
 
-class GoesUp(Mutant, SGDSpec):
-    """Follows the gradient up."""
+class Ascends(Mutant, SGDSpec):
+    """Ascend the gradient."""
 
-    name: Literal["goes-up"] = "goes-up"
+    name: Literal["ascends"] = "ascends"
     caught_by = "reduces-loss"
 
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
@@ -54,7 +54,7 @@ class GoesUp(Mutant, SGDSpec):
 
 
 class StepsOutside(Mutant, SGDSpec):
-    """Its momentum is no part of its state."""
+    """Momentum that is not in the state dict."""
 
     class Optimizer(torch.optim.SGD):
         def step(self, closure: Any = None) -> Any:
@@ -74,7 +74,7 @@ class StepsOutside(Mutant, SGDSpec):
 
 
 class StoresAnObject(Mutant, SGDSpec):
-    """Its groups hold what no checkpoint can."""
+    """Parameter groups with an object that cannot be stored."""
 
     name: Literal["stores-an-object"] = "stores-an-object"
     caught_by = "state-resumes"
@@ -84,7 +84,7 @@ class StoresAnObject(Mutant, SGDSpec):
 
 
 class HasItsOwnRate(Mutant, SGDSpec):
-    """Uses the peak rate, whatever the schedule says."""
+    """Use the peak rate, ignoring the schedule."""
 
     class Optimizer(torch.optim.SGD):
         def step(self, closure: Any = None) -> Any:
@@ -101,7 +101,7 @@ class HasItsOwnRate(Mutant, SGDSpec):
 
 
 class DecaysAlways(Mutant, SGDSpec):
-    """Weights decay at a rate of their own."""
+    """Apply weight decay independent of the schedule."""
 
     class Optimizer(torch.optim.SGD):
         def step(self, closure: Any = None) -> Any:
@@ -119,7 +119,7 @@ class DecaysAlways(Mutant, SGDSpec):
 
 
 class Overshoots(Mutant, CosineSpec):
-    """Rises above the peak rate during the warmup."""
+    """Exceed the peak rate during the warmup."""
 
     name: Literal["overshoots"] = "overshoots"
     caught_by = "within-bounds"
@@ -129,7 +129,7 @@ class Overshoots(Mutant, CosineSpec):
 
 
 class FallsBelowZero(Mutant, CosineSpec):
-    """Follows the cosine below zero."""
+    """Return a negative cosine."""
 
     name: Literal["falls-below-zero"] = "falls-below-zero"
     caught_by = "within-bounds"
@@ -138,11 +138,11 @@ class FallsBelowZero(Mutant, CosineSpec):
         return math.cos(math.pi * step / steps)
 
 
-class Remembers(Mutant, CosineSpec):
-    """Halves every time that it is asked."""
+class HalvesEveryCall(Mutant, CosineSpec):
+    """Factor that halves at every call."""
 
     asked: ClassVar[list[int]] = []
-    name: Literal["remembers"] = "remembers"
+    name: Literal["halves-every-call"] = "halves-every-call"
     caught_by = "pure"
 
     def factor(self, step: int, steps: int) -> float:
@@ -151,7 +151,7 @@ class Remembers(Mutant, CosineSpec):
 
 
 class FixedColumns(Mutant, CSVSpec):
-    """Fails at a number that it has not seen at first."""
+    """Fail at a new metric."""
 
     class Runtime(CSVTracker):
         def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -168,7 +168,7 @@ class FixedColumns(Mutant, CSVSpec):
 
 
 class StartsOnce(Mutant, CSVSpec):
-    """Refuses a directory that it has tracked before."""
+    """Fail in a directory that was tracked before."""
 
     class Runtime(CSVTracker):
         def on_start(self, start: TrainingStart) -> None:
@@ -183,7 +183,7 @@ class StartsOnce(Mutant, CSVSpec):
 
 
 class OneForAll(Mutant, CSVSpec):
-    """All trainings share a tracker."""
+    """Share one tracker between all trainings."""
 
     trackers: ClassVar[list[Tracker]] = []
     file: str = Field("all.csv", description="The table's path.")

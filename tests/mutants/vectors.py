@@ -1,4 +1,4 @@
-"""Norms, activations, feed-forwards, routers and blocks with one thing wrong."""
+"""Norms, activations, feed-forwards, routers and blocks with one error each."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class WrongNorm(Mutant, RMSNormSpec):
 
 
 class OverTheSequence(WrongNorm):
-    """Divides by the root mean square of the whole sequence."""
+    """Divide by the root mean square of the whole sequence."""
 
     class Runtime(RMSNorm):
         def forward(self, x: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ class OverTheSequence(WrongNorm):
 
 
 class OverTheBatch(WrongNorm):
-    """Takes off the mean over the batch."""
+    """Subtract the mean over the batch."""
 
     class Runtime(RMSNorm):
         def forward(self, x: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ class OverTheBatch(WrongNorm):
 
 
 class ThreeDimensions(WrongNorm):
-    """Works for (batch, tokens, features) only."""
+    """Norm for (batch, tokens, features) only."""
 
     class Runtime(RMSNorm):
         def forward(self, x: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ class ThreeDimensions(WrongNorm):
 
 
 class NothingAdded(WrongNorm):
-    """Divides a vector of zeros by zero."""
+    """Divide a zero vector by zero."""
 
     class Runtime(RMSNorm):
         def forward(self, x: Tensor) -> Tensor:
@@ -86,7 +86,7 @@ class NothingAdded(WrongNorm):
 
 
 class InPlace(WrongNorm):
-    """Scales its input and returns it."""
+    """Scale the input in place."""
 
     class Runtime(RMSNorm):
         def forward(self, x: Tensor) -> Tensor:
@@ -101,7 +101,7 @@ class InPlace(WrongNorm):
 
 
 class AlwaysSingle(WrongNorm):
-    """Returns fp32 for bf16."""
+    """Return fp32 for bf16."""
 
     class Runtime(RMSNorm):
         def forward(self, x: Tensor) -> Tensor:
@@ -118,7 +118,7 @@ class AlwaysSingle(WrongNorm):
 
 
 class Softmax(Mutant, GeluSpec):
-    """Divides by the sum over all hidden features."""
+    """Divide by the sum over all hidden features."""
 
     class Runtime(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
@@ -132,7 +132,7 @@ class Softmax(Mutant, GeluSpec):
 
 
 class Detached(Mutant, GeluSpec):
-    """Lets no gradient through."""
+    """Detach the gradient."""
 
     class Runtime(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
@@ -157,7 +157,7 @@ class WrongFeedForward(Mutant, MLPSpec):
 
 
 class MixesPositions(WrongFeedForward):
-    """Shifts a share of the features by one token."""
+    """Shift a share of the features by one token."""
 
     class Runtime(MLP):
         def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
@@ -170,7 +170,7 @@ class MixesPositions(WrongFeedForward):
 
 
 class LossPastTheContext(WrongFeedForward):
-    """Writes an auxiliary loss into the dictionary, where a fork of the context cannot pass it on."""
+    """Write an auxiliary loss into the dictionary, which a fork of the context does not pass on."""
 
     class Runtime(MLP):
         def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
@@ -184,7 +184,7 @@ class LossPastTheContext(WrongFeedForward):
 
 
 class DropsInEval(WrongFeedForward):
-    """Dropout acts outside of training too."""
+    """Apply dropout outside of training too."""
 
     class Runtime(MLP):
         def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
@@ -209,7 +209,7 @@ class WrongRouter(Mutant, TopKSoftmaxSpec):
 
 
 class ExpertTwice(WrongRouter):
-    """Sends every token to its first expert twice."""
+    """Send every token to its first expert twice."""
 
     class Runtime(TopKSoftmax):
         def forward(self, x_NE: Tensor, forward: Forward, valid_N: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -222,7 +222,7 @@ class ExpertTwice(WrongRouter):
 
 
 class BalancedOverTheBatch(WrongRouter):
-    """Takes off the mean over all tokens, which balances the experts."""
+    """Subtract the mean over all tokens, which balances the experts."""
 
     class Runtime(TopKSoftmax):
         def forward(self, x_NE: Tensor, forward: Forward, valid_N: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -235,7 +235,7 @@ class BalancedOverTheBatch(WrongRouter):
 
 
 class PaddingCounts(WrongRouter):
-    """Its losses count padding."""
+    """Include padding in the auxiliary losses."""
 
     class Runtime(TopKSoftmax):
         def forward(self, x_NE: Tensor, forward: Forward, valid_N: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -258,7 +258,7 @@ class WrongBlock(Mutant, PreNormSpec):
 
 
 class DropsAPart(WrongBlock):
-    """Builds a feed-forward and leaves it out."""
+    """Build a feed-forward without using it."""
 
     class Runtime(PreNorm):
         def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
@@ -270,7 +270,7 @@ class DropsAPart(WrongBlock):
 
 
 class PeeksAhead(WrongBlock):
-    """Adds a little of the next token's vector."""
+    """Add a part of the next token's vector."""
 
     class Runtime(PreNorm):
         def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:

@@ -199,5 +199,5 @@ def test_content_terms_are_added_before_the_softcap() -> None:
         for t in range(6):
             raw = torch.stack([q[t, h] @ (k[s, h] + module.position.keys.weight[min(t - s, 16)]) / 2 for s in range(t + 1)])
             out[t, h] = (1.5 * torch.tanh(raw / 1.5)).softmax(0) @ v[: t + 1, h]
-    found = module(x, Forward(torch.zeros(1, 6, dtype=torch.long)))
-    torch.testing.assert_close(found[0], out.flatten(1) @ module.output.weight.T)
+    result = module(x, Forward(torch.zeros(1, 6, dtype=torch.long)))
+    torch.testing.assert_close(result[0], out.flatten(1) @ module.output.weight.T)

@@ -47,7 +47,7 @@ def make(**parts: Any) -> GPT:
 
 
 def calls_of(model: GPT) -> list[tuple[int, Tensor]]:
-    """Records each call of an attention from now on: its layer, and its weights computed from the input by the formula."""
+    """Record each call of an attention: its layer, and its weights computed from the input by the formula."""
     calls: list[tuple[int, Tensor]] = []
 
     def record(attention: nn.Module, args: tuple[Tensor, Forward]) -> None:

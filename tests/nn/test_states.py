@@ -26,7 +26,7 @@ V = 31
 
 
 class LoopedSpec(PreNormSpec):
-    """Applies a pre-norm block three times."""
+    """Block that applies a pre-norm block three times."""
 
     name: Literal["looped"] = "looped"  # type: ignore[assignment]
 

@@ -51,11 +51,11 @@ def compare(dtype: torch.dtype, bias: bool, options: tuple[Any, ...], factor: fl
     x, weight, targets, b = case(dtype, bias)
     inputs = [tensor for tensor in (x, weight, b) if tensor is not None]
     scale, softcap, z_loss = options
-    ours = linear_cross_entropy(x, weight, targets, b, scale=scale, softcap=softcap, z_loss=z_loss)
+    actual = linear_cross_entropy(x, weight, targets, b, scale=scale, softcap=softcap, z_loss=z_loss)
     wanted = plain(x, weight, targets, b, *options)
-    torch.testing.assert_close(ours, wanted, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(actual, wanted, rtol=tolerance, atol=tolerance)
     for got, gradient in zip(
-        torch.autograd.grad(ours * factor, inputs), torch.autograd.grad(wanted * factor, inputs), strict=True
+        torch.autograd.grad(actual * factor, inputs), torch.autograd.grad(wanted * factor, inputs), strict=True
     ):
         assert got.dtype == dtype
         torch.testing.assert_close(got, gradient, rtol=tolerance, atol=tolerance)
@@ -96,7 +96,7 @@ def test_bf16_is_close_to_fp32(bias: bool, scale: float, softcap: float | None, 
     gradients = torch.autograd.grad(wanted, inputs)
     mine = [tensor.detach().to(torch.bfloat16 if pure else torch.float32).requires_grad_() for tensor in inputs]
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=not pure):
-        ours = linear_cross_entropy(
+        actual = linear_cross_entropy(
             mine[0],
             mine[1],
             targets,
@@ -105,9 +105,9 @@ def test_bf16_is_close_to_fp32(bias: bool, scale: float, softcap: float | None, 
             softcap=softcap,
             z_loss=z_loss,  # type: ignore[arg-type]
         )
-    assert ours.dtype == torch.float32
-    assert ours.item() == pytest.approx(wanted.item(), rel=0.01)
-    for got, gradient, tensor in zip(torch.autograd.grad(ours, mine), gradients, mine, strict=True):
+    assert actual.dtype == torch.float32
+    assert actual.item() == pytest.approx(wanted.item(), rel=0.01)
+    for got, gradient, tensor in zip(torch.autograd.grad(actual, mine), gradients, mine, strict=True):
         assert got.dtype == tensor.dtype
         assert (got - gradient).norm() < 0.02 * gradient.norm()
 
@@ -137,9 +137,9 @@ def test_confident_prediction_keeps_its_small_gradient_in_bf16() -> None:
 @pytest.mark.parametrize("spread", [30.0, 300.0])
 def test_large_logits_stay_finite(spread: float) -> None:
     x, weight, targets, _ = case(torch.float32, spread=spread)
-    ours = linear_cross_entropy(x, weight, targets)
-    torch.testing.assert_close(ours, plain(x, weight, targets, None, 1.0, None, 0.0), rtol=1e-5, atol=1e-5)
-    assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(ours, [x, weight]))
+    actual = linear_cross_entropy(x, weight, targets)
+    torch.testing.assert_close(actual, plain(x, weight, targets, None, 1.0, None, 0.0), rtol=1e-5, atol=1e-5)
+    assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(actual, [x, weight]))
 
 
 def test_loss_is_zero_if_all_targets_are_ignored() -> None:
@@ -152,8 +152,8 @@ def test_loss_is_zero_if_all_targets_are_ignored() -> None:
 def test_ignored_value_can_be_changed() -> None:
     x, weight, targets, _ = case(torch.float32)
     targets = torch.where(targets == -100, 5, targets)
-    ours = linear_cross_entropy(x, weight, targets, ignored=5)
-    torch.testing.assert_close(ours, F.cross_entropy(F.linear(x, weight), targets, ignore_index=5))
+    actual = linear_cross_entropy(x, weight, targets, ignored=5)
+    torch.testing.assert_close(actual, F.cross_entropy(F.linear(x, weight), targets, ignore_index=5))
 
 
 def test_gradients_are_computed_for_the_required_inputs_only() -> None:
@@ -195,10 +195,10 @@ def test_weight_gradient_is_not_copied() -> None:
     x, weight, targets, _ = case(torch.float32)
     loss = linear_cross_entropy(x, weight, targets)
     assert loss.grad_fn is not None
-    place = loss.grad_fn.saved_tensors[1].data_ptr()  # type: ignore[attr-defined]
+    location = loss.grad_fn.saved_tensors[1].data_ptr()  # type: ignore[attr-defined]
     loss.backward()
     assert weight.grad is not None
-    assert weight.grad.data_ptr() == place
+    assert weight.grad.data_ptr() == location
 
 
 def test_logits_are_never_all_in_memory() -> None:

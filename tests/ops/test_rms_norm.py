@@ -19,12 +19,12 @@ def test_gradients_equal_torch(weighted: bool, shape: tuple[int, ...], autocast:
     grad = torch.randn(shape, generator=generator) + 0.5
     inputs = [x] if weight is None else [x, weight]
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-        ours = rms_norm(x, weight, 0.01)
+        actual = rms_norm(x, weight, 0.01)
         reference = F.rms_norm(x, (24,), weight, 0.01)
-        assert type(ours.grad_fn).__name__ == "_RMSNormBackward"
-        torch.testing.assert_close(ours, reference, rtol=0, atol=1e-5)
+        assert type(actual.grad_fn).__name__ == "_RMSNormBackward"
+        torch.testing.assert_close(actual, reference, rtol=0, atol=1e-5)
         for got, wanted in zip(
-            torch.autograd.grad(ours, inputs, grad), torch.autograd.grad(reference, inputs, grad), strict=True
+            torch.autograd.grad(actual, inputs, grad), torch.autograd.grad(reference, inputs, grad), strict=True
         ):
             torch.testing.assert_close(got, wanted, rtol=0, atol=1e-5)
 

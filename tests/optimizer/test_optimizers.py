@@ -1,4 +1,4 @@
-"""Optimizers against torch's own, on every kind of tensor a model has."""
+"""Optimizers against torch's, for every kind of tensor in a model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gptkit.model.gpt import GPT
 
 
 class Net(nn.Module):
-    """A table, two matrices, a norm and a tied output: what optimizers tell apart."""
+    """Model with a table, two matrices, a norm and a tied output, which optimizers distinguish."""
 
     def __init__(self) -> None:
         super().__init__()

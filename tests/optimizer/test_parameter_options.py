@@ -1,4 +1,4 @@
-"""Modules declare what optimizers do with their parameters."""
+"""Options of parameters that modules declare for optimizers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Optimizers and weights that are stacked over experts."""
+"""Optimizers of weights that are stacked over experts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`gptkit plugin new` makes distributions that work as they are, for every kind; `gptkit plugin check` judges them."""
+"""`gptkit plugin new` creates working distributions for every kind; `gptkit plugin check` tests them."""
 
 from __future__ import annotations
 
@@ -86,14 +86,14 @@ def test_new_plugin_passes_its_conformance_checks(made: Path, request: pytest.Fi
 
 @pytest.mark.parametrize("kind", kinds())
 def test_files_pass_ruff(kind: str) -> None:
-    found = render("a-b2", kind)
-    assert found.keys() >= {"pyproject.toml", "README.md", "LICENSE", "gptkit_a_b2/plugin.py", "tests/test_a_b2.py"}
-    for path, text in found.items():
+    result = render("a-b2", kind)
+    assert result.keys() >= {"pyproject.toml", "README.md", "LICENSE", "gptkit_a_b2/plugin.py", "tests/test_a_b2.py"}
+    for path, text in result.items():
         assert "$" not in text, path
         assert all(len(line) <= 125 and line == line.rstrip() for line in text.splitlines()), path
         assert text.endswith("\n") or path.endswith("py.typed")
         assert not text.endswith("\n\n")
-    source = found["gptkit_a_b2/a_b2.py"]
+    source = result["gptkit_a_b2/a_b2.py"]
     imported = {line.split()[1] for line in source.splitlines() if line.startswith(("import gptkit", "from gptkit"))}
     public = ("gptkit.kinds.", "gptkit.nn.", "gptkit.ops.", "gptkit.core.")
     assert all(module.startswith(public) for module in imported), imported

@@ -1,4 +1,4 @@
-"""Presets that plugins ship: `gptkit new --from`, `extends`, lists and pages know them; names are told apart."""
+"""Presets of plugins in `gptkit new --from`, `extends`, lists and pages; name clashes."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def registry(**plugins: Any) -> Registry:
 
 
 def test_commands_and_pages_list_a_plugin_preset(directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = registry(gptkit_small=[directory])
-    monkeypatch.setattr("gptkit.core.registry.lookup._default", found)
+    result = registry(gptkit_small=[directory])
+    monkeypatch.setattr("gptkit.core.registry.lookup._default", result)
     monkeypatch.chdir(tmp_path)
     runner = CliRunner()
     listed = runner.invoke(app, ["new", "--list"], env={"COLUMNS": "100"}).output
@@ -63,26 +63,26 @@ def test_commands_and_pages_list_a_plugin_preset(directory: Path, tmp_path: Path
     (tmp_path / "wide.yaml").write_text("extends: one-layer\nmodel: {d_model: 32}\n")
     assert gptkit.open_spec(tmp_path / "wide.yaml").spec.model.d_model == 32
     assert gptkit.open_spec("one-layer").spec.name == "one-layer"
-    assert "presets: `one-layer`" in pages(found)["plugins.md"]
-    assert "| `one-layer` | a model of one layer | `gptkit-small==1.0` |" in page(found)
+    assert "presets: `one-layer`" in pages(result)["plugins.md"]
+    assert "| `one-layer` | a model of one layer | `gptkit-small==1.0` |" in page(result)
 
 
 def test_built_in_preset_takes_precedence(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
-    found = registry(gptkit_small=directory)
-    assert presets(found)["tiny"].plugin is None
+    result = registry(gptkit_small=directory)
+    assert presets(result)["tiny"].plugin is None
     assert "gptkit-small==1.0: preset 'tiny' has the name of a built-in one" in caplog.text
 
 
 def test_preset_name_of_two_plugins_is_unavailable(directory: Path) -> None:
-    found = registry(gptkit_a=[directory / "one-layer.yaml"], gptkit_b=[directory / "one-layer.yaml"])
-    assert "one-layer" not in presets(found)
+    result = registry(gptkit_a=[directory / "one-layer.yaml"], gptkit_b=[directory / "one-layer.yaml"])
+    assert "one-layer" not in presets(result)
     with pytest.raises(CollisionError, match=r"'one-layer' is shipped by gptkit-a==1\.0 and gptkit-b==1\.0"):
-        find("one-layer", found)
+        find("one-layer", result)
 
 
 def test_paths_that_are_not_spec_files_are_reported(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
-    found = registry(gptkit_small=[directory / "notes.txt", directory / "one-layer.yaml", 3])
-    assert list(groups(found)) == ["to start from", "released models", "from gptkit-small==1.0"]
+    result = registry(gptkit_small=[directory / "notes.txt", directory / "one-layer.yaml", 3])
+    assert list(groups(result)) == ["to start from", "released models", "from gptkit-small==1.0"]
     assert caplog.text.count("is not a .yaml file or a directory") == 2
     with pytest.raises(GptkitError, match="did you mean 'one-layer'"):
-        find("one-layr", found)
+        find("one-layr", result)

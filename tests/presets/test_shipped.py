@@ -1,4 +1,4 @@
-"""The shipped specs: they load, are what they say they are, and explain themselves."""
+"""Shipped specs: they load, match their sources, and have comments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shipped specs of released models: every family has one, and each is the released model, to the last parameter."""
+"""Shipped specs of released models: one for every family, with the parameter count of the released model."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ PUBLISHED = {
 
 
 def count(model: Any) -> int:
-    # What selects experts in some families is no parameter there.
+    # The selection bias of experts is not a parameter in some families.
     more = [buffer for name, buffer in model.named_buffers() if "correction_bias" in name]
     return sum(tensor.numel() for tensor in [*model.parameters(), *more])
 
@@ -88,10 +88,10 @@ def test_shipped_spec_equals_the_released_model(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_parameter_count_equals_that_of_the_released_model(name: str) -> None:
-    ours = count(GPT(open_spec(name).spec.model, device="meta"))
-    assert ours == counted_by_transformers(CONFIGS[name])
-    assert ours == PUBLISHED.get(name, ours)
-    assert summary(find(name)).startswith(f"{ours:,} parameters; ")
+    actual = count(GPT(open_spec(name).spec.model, device="meta"))
+    assert actual == counted_by_transformers(CONFIGS[name])
+    assert actual == PUBLISHED.get(name, actual)
+    assert summary(find(name)).startswith(f"{actual:,} parameters; ")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,4 +1,4 @@
-"""JSON Schema: valid itself, and of one mind with validation about specs."""
+"""JSON Schema: valid, and consistent with validation."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_schema_has_descriptions_and_defaults():
 
 
 def test_schema_contains_third_party_components():
-    schema = json_schema(Whole, registry(plugin("theirs", [make("mine")])))
+    schema = json_schema(Whole, registry(plugin("third-party", [make("mine")])))
     assert schema["$defs"]["kind.norm"]["anyOf"][0]["enum"] == ["exact", "mine", "plain"]
     assert accepts({"needed": 1, "norm": {"name": "mine"}}, Draft202012Validator(schema))
 
@@ -162,13 +162,13 @@ def test_classes_of_equal_names_have_separate_definitions():
 
 def test_component_without_a_schema_accepts_any_fields():
     class Strange(Norm):
-        """Holds what JSON cannot say."""
+        """Component with a default that JSON cannot represent."""
 
         model_config = ConfigDict(arbitrary_types_allowed=True)
         name: Literal["strange"] = "strange"
         thing: memoryview = Field(memoryview(b""), description="A thing.")
 
-    schema = json_schema(Whole, registry(plugin("theirs", [Strange])))
+    schema = json_schema(Whole, registry(plugin("third-party", [Strange])))
     Draft202012Validator.check_schema(schema)
     validator = Draft202012Validator(schema)
     assert accepts({"needed": 1, "norm": {"name": "strange", "anything": 1}}, validator)
@@ -181,16 +181,16 @@ def test_default_that_json_cannot_represent_is_omitted(recwarn):
         value: float = Field(default_factory=lambda: 1.0, description="A value.")
         other: Any = Field(default=len, description="Anything.")
 
-    schema = json_schema(Whole, registry(plugin("theirs", [Odd])))
+    schema = json_schema(Whole, registry(plugin("third-party", [Odd])))
     assert "default" not in schema["$defs"]["Odd"]["properties"]["other"]
     assert not recwarn.list
 
 
 def test_kind_without_components_accepts_nothing():
-    found = registry(disabled=["nobody"])
-    found.entries("mixer")
-    found._contents.components["mixer"].clear()
-    validator = Draft202012Validator(json_schema(Whole, found))
+    result = registry(disabled=["nobody"])
+    result.entries("mixer")
+    result._contents.components["mixer"].clear()
+    validator = Draft202012Validator(json_schema(Whole, result))
     assert accepts({"needed": 1, "mixer": None}, validator)
     assert not accepts({"needed": 1, "mixer": "gate"}, validator)
 

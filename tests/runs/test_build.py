@@ -1,4 +1,4 @@
-"""A model that cannot fit is refused with the numbers; relative paths count from the spec file."""
+"""Rejection of models that cannot fit, and relative paths of a spec file."""
 
 from __future__ import annotations
 

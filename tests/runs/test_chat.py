@@ -1,4 +1,4 @@
-"""Conversations are laid out by the chat template, and what is said in them is only text."""
+"""Conversations rendered by the chat template; messages contain no special tokens."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_the_end_of_a_turn_is_found(directory: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("template", "said"),
+    ("template", "message"),
     [
         (None, "no chat template"),
         ("{% for %}", "cannot lay out"),
@@ -82,8 +82,8 @@ def test_the_end_of_a_turn_is_found(directory: Path) -> None:
         ("{{ messages.append(1) }}", "unsafe|cannot lay out"),
     ],
 )
-def test_failing_templates_are_reported(directory: Path, template: str | None, said: str) -> None:
-    with pytest.raises(TokenizerError, match=said):
+def test_failing_templates_are_reported(directory: Path, template: str | None, message: str) -> None:
+    with pytest.raises(TokenizerError, match=message):
         chat_ids(words(directory, template), USER)
     with pytest.raises(TokenizerError, match="who is system"):
         chat_ids(words(directory), [{"role": "system", "content": "x"}])
@@ -118,9 +118,9 @@ def test_run_and_command_reply(directory: Path, tmp_path: Path) -> None:
     assert "<|done|>" in run.generate("Hi", sampler=["greedy"], max_new_tokens=8)
 
     call = ["generate", str(tmp_path / "run"), "--chat", "Hi", "--sampler", "greedy", "-n", "8", "--json"]
-    said = CliRunner().invoke(app, call)
-    assert said.exit_code == 0, said.output
-    (answer,) = json.loads(said.stdout)
+    message = CliRunner().invoke(app, call)
+    assert message.exit_code == 0, message.output
+    (answer,) = json.loads(message.stdout)
     assert answer["prompt"] == "Hi"
 
 

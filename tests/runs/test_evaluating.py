@@ -60,12 +60,12 @@ def test_a_text_within_the_context_has_the_loss_of_its_score(tmp_path: Path) -> 
     end = run.tokenizer.end_id
     assert end is not None
     log_p_T = score(run.model, [*run.tokenizer.encode("a naïve text"), end]).double()
-    found = run.evaluate(tmp_path / "one.txt")
-    assert found["loss"] == pytest.approx(-float(log_p_T.mean()), rel=1e-6)
-    assert found["tokens"] == len("a naïve text".encode())
+    result = run.evaluate(tmp_path / "one.txt")
+    assert result["loss"] == pytest.approx(-float(log_p_T.mean()), rel=1e-6)
+    assert result["tokens"] == len("a naïve text".encode())
     # The end token stands for no text: its loss is not that of a byte. The first byte is not predicted.
     n_bytes = len("a naïve text".encode()) - 1
-    assert found["bits_per_byte"] == pytest.approx(-float(log_p_T[:-1].sum()) / math.log(2) / n_bytes, rel=1e-6)
+    assert result["bits_per_byte"] == pytest.approx(-float(log_p_T[:-1].sum()) / math.log(2) / n_bytes, rel=1e-6)
 
 
 def test_files_of_several_kinds_count_together(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_no_bits_per_byte_where_tokens_lose_text(tmp_path: Path) -> None:
     assert lossy["loss"] > 0
 
 
-def test_the_space_that_a_vocabulary_adds_is_no_byte_of_the_text(tmp_path: Path) -> None:
+def test_space_added_by_a_vocabulary_is_not_counted(tmp_path: Path) -> None:
     from gptkit.data import prepare
     from gptkit.files import validate_data
     from gptkit.runs.spec import ExperimentSpec

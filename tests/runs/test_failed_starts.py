@@ -1,4 +1,4 @@
-"""A start that failed leaves nothing in the way of the next one, and takes nothing with it that is somebody else's."""
+"""A failed start does not block the next one, and removes no files of the user."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""kill -9 at any moment, resume, and the weights are those of the uninterrupted run, to the bit."""
+"""Resuming after kill -9 gives bit-identical weights to an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -78,14 +78,14 @@ def contents(run: Path) -> dict[str, bytes]:
         "samples.txt",
         *(f"checkpoints/{latest.name}/{kind}.safetensors" for kind in ("model", "optimizer")),
     ]
-    found = {name: (run / name).read_bytes() for name in files}
+    result = {name: (run / name).read_bytes() for name in files}
     rows = [
         {key: value for key, value in row.items() if key != "tokens_per_second"}
         for row in read_metrics(run / "metrics.jsonl")
     ]
-    found["metrics"] = repr(rows).encode()
-    found["steps of the table"] = repr([line.split(",")[0] for line in (run / "metrics.csv").read_text().split()]).encode()
-    return found
+    result["metrics"] = repr(rows).encode()
+    result["steps of the table"] = repr([line.split(",")[0] for line in (run / "metrics.csv").read_text().split()]).encode()
+    return result
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""A run on JSON Lines with masked prompts: the loss is that of the answers alone."""
+"""A run on JSON Lines with masked prompts: the loss excludes prompts."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def spec(directory: Path, steps: int = 1, data: Any = None, **training: Any) -> 
 
 def is_answer(tokens: list[int], end: int) -> list[bool]:
     """Whether each token follows the first line feed of its document, the end token included."""
-    found, inside = [], False
+    result, inside = [], False
     for token in tokens:
-        found.append(inside)
+        result.append(inside)
         inside = (inside or token == ord("\n")) and token != end
-    return found
+    return result
 
 
 def answers_loss(model: gptkit.GPT, rows: list[list[int]], answers: list[list[bool]]) -> tuple[float, int]:
@@ -78,14 +78,14 @@ def test_evaluation_excludes_prompts(tmp_path: Path) -> None:
     firsts = range(0, len(tokens) - 1, CONTEXT)
     rows = [slice(first, first + CONTEXT + 1) for first in firsts]
     total, count = answers_loss(run.model, [tokens[row] for row in rows], [answers[row] for row in rows])
-    found = run.evaluate()
-    assert found["tokens"] == count == sum(answers)
-    assert found["loss"] == pytest.approx(total / count, rel=1e-5)
+    result = run.evaluate()
+    assert result["tokens"] == count == sum(answers)
+    assert result["loss"] == pytest.approx(total / count, rel=1e-5)
     # End tokens stand for no text.
     of_text = [each and token != run.tokenizer.end_id for token, each in zip(tokens, answers, strict=True)]
     text_total, n_bytes = answers_loss(run.model, [tokens[row] for row in rows], [of_text[row] for row in rows])
     assert n_bytes == count - tokens.count(run.tokenizer.end_id)
-    assert found["bits_per_byte"] == pytest.approx(text_total / n_bytes / 0.6931471805599453, rel=1e-5)
+    assert result["bits_per_byte"] == pytest.approx(text_total / n_bytes / 0.6931471805599453, rel=1e-5)
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])

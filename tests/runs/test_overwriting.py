@@ -1,4 +1,4 @@
-"""The previous run stays until the new one has a checkpoint, and files that gptkit did not write stay in any case."""
+"""Overwriting keeps the previous run until the new one has a checkpoint, and all files of the user."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_overwriting_replaces_files_of_gptkit_only(run: Path) -> None:
 
 
 class Watch(Callback):
-    """Calls a function after a step."""
+    """Tracker that calls a function after a step."""
 
     def __init__(self, call: Callable[[], None]) -> None:
         self._call = call
@@ -193,7 +193,7 @@ def test_killed_overwrite_without_a_checkpoint_is_undone_by_the_next_command(run
 
 
 class Killed(BaseException):
-    """Stands for kill -9: nothing is cleaned up."""
+    """Simulated kill -9: nothing is cleaned up."""
 
 
 def killed_at(number: int, call: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> bool:
@@ -225,7 +225,7 @@ def killed_at(number: int, call: Callable[[], Any], monkeypatch: pytest.MonkeyPa
 def test_killed_exchange_or_recovery_leaves_one_complete_run(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, imported: bool
 ) -> None:
-    """An import comes with a checkpoint, so that it counts as soon as it is complete; a training does not."""
+    """An import has a checkpoint as soon as it is complete; a training does not."""
     files = ["provenance.json", "spec.yaml", "tokenizer/gptkit-tokenizer.json", "tokenizer/more.json"]
     checkpoint = ["checkpoints/step-00000001/state.json", "checkpoints/step-00000001/model.safetensors"] if imported else []
 

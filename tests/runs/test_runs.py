@@ -1,4 +1,4 @@
-"""A spec becomes a run: its directory, what it refuses, what it is loaded back as."""
+"""Runs: directory, errors, and loading."""
 
 from __future__ import annotations
 
@@ -91,8 +91,8 @@ def same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 def test_files_of_the_run_directory(trained: gptkit.Run) -> None:
     files = "loss.png metrics.jsonl provenance.json samples.txt spec.yaml"
-    found = {path.name for path in trained.directory.iterdir()}
-    assert found == {".lock", "checkpoints", "data", "tokenizer", *files.split()}
+    result = {path.name for path in trained.directory.iterdir()}
+    assert result == {".lock", "checkpoints", "data", "tokenizer", *files.split()}
     assert {path.name for path in (trained.directory / "checkpoints").iterdir()} == {"step-00000003", "step-00000006"}
     assert "step 0" in (trained.directory / "samples.txt").read_text()
     assert "step 6" in (trained.directory / "samples.txt").read_text()
@@ -109,8 +109,8 @@ def test_stored_spec_is_resolved_and_round_trips(trained: gptkit.Run) -> None:
 
 
 def test_provenance_names_the_distribution_of_each_component(trained: gptkit.Run) -> None:
-    found = json.loads((trained.directory / "provenance.json").read_text())
-    ours = f"gptkit=={gptkit.default_registry().entry('norm', 'rms').plugin.version}"
+    result = json.loads((trained.directory / "provenance.json").read_text())
+    actual = f"gptkit=={gptkit.default_registry().entry('norm', 'rms').plugin.version}"
     for name in (
         "tokenizer byte",
         "norm rms",
@@ -119,8 +119,8 @@ def test_provenance_names_the_distribution_of_each_component(trained: gptkit.Run
         "schedule cosine",
         "sampler top-k",
     ):
-        assert found["components"][name] == ours
-    assert found["versions"]["torch"] == torch.__version__
+        assert result["components"][name] == actual
+    assert result["versions"]["torch"] == torch.__version__
 
 
 def test_loading_is_exact(trained: gptkit.Run) -> None:
@@ -134,7 +134,7 @@ def test_loading_is_exact(trained: gptkit.Run) -> None:
         assert torch.equal(run.model(ids).logits, trained.model(ids).logits)
 
 
-@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs a system that tells its memory maps")
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="requires /proc/self/maps")
 def test_loading_maps_the_weights_and_never_changes_the_file(directory: Path) -> None:
     file = directory / "checkpoints" / "step-00000006" / "model.safetensors"
     before = file.read_bytes()
@@ -190,10 +190,10 @@ def test_empty_prompt_starts_from_a_special_token() -> None:
 
 
 def test_evaluation_equals_a_plain_loop(trained: gptkit.Run) -> None:
-    found = trained.evaluate()
+    result = trained.evaluate()
     prepared = trained._prepared()
     n_tokens = len(prepared.validation.tokens) - 1
-    assert found["tokens"] == n_tokens
+    assert result["tokens"] == n_tokens
     total = text_total = 0.0
     batches = prepared.validation_batches(trained.spec.data, 16, 1)
     with torch.no_grad():
@@ -202,12 +202,12 @@ def test_evaluation_equals_a_plain_loop(trained: gptkit.Run) -> None:
             losses = torch.nn.functional.cross_entropy(logits[0], targets[0], reduction="none")
             total += float(losses.sum())
             text_total += float(losses[targets[0] != trained.tokenizer.end_id].sum())
-    # The run evaluates in bf16 where the processor has it.
-    assert found["loss"] == pytest.approx(total / n_tokens, rel=5e-3)
-    assert found["perplexity"] == pytest.approx(torch.tensor(found["loss"]).exp().item(), rel=1e-5)
+    # The run evaluates in bf16 if the CPU supports it.
+    assert result["loss"] == pytest.approx(total / n_tokens, rel=5e-3)
+    assert result["perplexity"] == pytest.approx(torch.tensor(result["loss"]).exp().item(), rel=1e-5)
     ends = int((prepared.validation.tokens[1:] == trained.tokenizer.end_id).sum()) if trained.tokenizer.end_id else 0
     n_bytes = n_tokens - ends
-    assert found["bits_per_byte"] == pytest.approx(text_total / n_bytes / 0.6931471805599453, rel=5e-3)
+    assert result["bits_per_byte"] == pytest.approx(text_total / n_bytes / 0.6931471805599453, rel=5e-3)
 
 
 def test_evaluation_prepares_missing_tokens_again(trained: gptkit.Run, directory: Path) -> None:
@@ -221,7 +221,7 @@ def test_evaluation_requires_validation_data(corpus: Path, tmp_path: Path) -> No
         run.evaluate()
 
 
-# -- going on ----------------------------------------------------------------------------------------------------------
+# -- resuming ---------------------------------------------------------------------------------------------------------
 
 
 def test_resumed_run_equals_an_uninterrupted_one(trained: gptkit.Run, directory: Path) -> None:
@@ -358,9 +358,9 @@ def test_trained_vocabulary_larger_than_declared_is_rejected(corpus: Path, tmp_p
 def test_run_with_a_missing_plugin_is_reported_with_the_command(directory: Path) -> None:
     text = (directory / "spec.yaml").read_text().replace("name: rms", "name: strange")
     (directory / "spec.yaml").write_text(text)
-    found = json.loads((directory / "provenance.json").read_text())
-    found["components"]["norm strange"] = "gptkit-strange==1.4"
-    (directory / "provenance.json").write_text(json.dumps(found))
+    result = json.loads((directory / "provenance.json").read_text())
+    result["components"]["norm strange"] = "gptkit-strange==1.4"
+    (directory / "provenance.json").write_text(json.dumps(result))
     with pytest.raises(RequirementError) as caught:
         gptkit.load(directory)
     assert "norm strange from gptkit-strange==1.4" in caught.value.message
@@ -418,10 +418,10 @@ def test_paths_are_relative_to_the_spec_file(corpus: Path, tmp_path: Path, monke
 
 
 def test_model_is_the_only_required_section() -> None:
-    found = gptkit.open_spec({"model": {}}).spec
-    assert found.tokenizer.name == "bpe"
-    assert [link.name for link in found.sampler] == ["temperature", "top-k"]
-    assert found.data.name == "builtin"
+    result = gptkit.open_spec({"model": {}}).spec
+    assert result.tokenizer.name == "bpe"
+    assert [link.name for link in result.sampler] == ["temperature", "top-k"]
+    assert result.data.name == "builtin"
     with pytest.raises(SpecError, match="model"):
         gptkit.open_spec({"name": "nothing"})
 
@@ -456,5 +456,5 @@ def test_loss_decreases_on_the_built_in_text(tmp_path: Path) -> None:
     quiet(data, tmp_path / "run", **{"training.checkpoint_every": None, "training.evaluate_every": None})
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     first, last = rows[0]["validation_loss"], rows[-1]["validation_loss"]
-    assert first == pytest.approx(5.55, abs=0.1)  # ln 256: it knows nothing
+    assert first == pytest.approx(5.55, abs=0.1)  # ln 256: uniform guessing
     assert last < 3.5

@@ -1,4 +1,4 @@
-"""Samplers at the boundaries of what they look at: the candidates of `top-p`, the shortest texts of `no-repeat-ngram`."""
+"""Boundary cases of samplers: candidates of `top-p`, shortest texts of `no-repeat-ngram`."""
 
 from __future__ import annotations
 

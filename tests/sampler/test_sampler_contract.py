@@ -1,4 +1,4 @@
-"""What the kind `sampler` promises, for every sampler that is registered."""
+"""Contract of the kind `sampler`, for every registered sampler."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ NAMES = default_registry().names("sampler")
 
 def specs(name: str) -> list[SamplerSpec]:
     cls = default_registry().component("sampler", name)
-    found = [cls.model_validate({"name": name, **fields}) for fields in ({}, *cls.examples)]
-    return [spec for spec in found if isinstance(spec, SamplerSpec)]
+    result = [cls.model_validate({"name": name, **fields}) for fields in ({}, *cls.examples)]
+    return [spec for spec in result if isinstance(spec, SamplerSpec)]
 
 
 def logits_and_history(batch: int) -> tuple[torch.Tensor, list[list[int]]]:

@@ -1,4 +1,4 @@
-"""Every sampler that transformers has too gives the same logits."""
+"""Samplers against those of transformers."""
 
 from __future__ import annotations
 
@@ -52,30 +52,30 @@ def random_case(seed: int, scale: float, *, masked: bool) -> tuple[Tensor, Tenso
 
 
 @pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize(("name", "fields", "theirs"), CASES, ids=[f"{n}-{next(iter(f.values()))}" for n, f, _ in CASES])
-def test_equals_transformers(name: str, fields: dict[str, Any], theirs: Any, masked: bool) -> None:
+@pytest.mark.parametrize(("name", "fields", "expected"), CASES, ids=[f"{n}-{next(iter(f.values()))}" for n, f, _ in CASES])
+def test_equals_transformers(name: str, fields: dict[str, Any], expected: Any, masked: bool) -> None:
     for seed, scale in enumerate((0.3, 1.0, 3.0, 10.0)):
         logits_BV, history_BT = random_case(seed, scale, masked=masked)
-        ours = spec(name, **fields).build(SamplerContext(VOCAB, batch=5))(logits_BV, history_BT.tolist())
-        expected_BV = theirs(history_BT, logits_BV.clone())
+        actual = spec(name, **fields).build(SamplerContext(VOCAB, batch=5))(logits_BV, history_BT.tolist())
+        expected_BV = expected(history_BT, logits_BV.clone())
         emptied_B1 = (expected_BV == -torch.inf).all(dim=-1, keepdim=True)
-        # Where theirs leaves nothing to draw from, ours promises to leave the row alone.
+        # Where transformers excludes all tokens, gptkit keeps the row unchanged.
         expected_BV = torch.where(emptied_B1, logits_BV, expected_BV)
-        torch.testing.assert_close(ours, expected_BV, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(actual, expected_BV, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("p", [0.2, 0.9, 0.99, 0.9999])
 def test_top_p_of_a_large_vocabulary(p: float) -> None:
-    """Where the first candidates do not reach p, more are looked at."""
+    """More candidates are sorted if the first do not reach p."""
     logits_BV = torch.randn(3, 20_000, generator=torch.Generator().manual_seed(1)) * torch.tensor([[0.1], [1.0], [8.0]])
-    ours = spec("top-p", p=p).build(SamplerContext(20_000, 3))(logits_BV, [[]] * 3)
+    actual = spec("top-p", p=p).build(SamplerContext(20_000, 3))(logits_BV, [[]] * 3)
     sorted_BV = logits_BV.double().sort(dim=-1, descending=True)
     p_BV = sorted_BV.values.softmax(dim=-1)
     n_kept = ((p_BV.cumsum(dim=-1) - p_BV) < p).sum(dim=-1)
-    off = ((ours > -torch.inf).sum(dim=-1) - n_kept).abs()
+    off = ((actual > -torch.inf).sum(dim=-1) - n_kept).abs()
     assert (off <= 1 + n_kept * 1e-4).all()  # sums in fp32 and fp64 may differ about the border
     for row in range(3):
-        kept = ours[row] > -torch.inf
+        kept = actual[row] > -torch.inf
         assert logits_BV[row][kept].min() > logits_BV[row][~kept].max()
 
 
@@ -84,13 +84,13 @@ def test_min_length_equals_transformers() -> None:
         end_id = 7
 
     context = SamplerContext(VOCAB, 2, Ends())  # type: ignore[arg-type]
-    ours = spec("min-length", tokens=3).build(context)
-    theirs = reference.MinNewTokensLengthLogitsProcessor(4, 3, 7)
+    actual = spec("min-length", tokens=3).build(context)
+    external = reference.MinNewTokensLengthLogitsProcessor(4, 3, 7)
     logits_BV, history_BT = random_case(0, 1.0, masked=False)
     for written in range(5):
         history = history_BT[:2, : 4 + written]
-        expected = theirs(history, logits_BV[:2].clone())
-        torch.testing.assert_close(ours(logits_BV[:2], history.tolist()), expected)
+        expected = external(history, logits_BV[:2].clone())
+        torch.testing.assert_close(actual(logits_BV[:2], history.tolist()), expected)
         assert bool((expected[:, 7] == -torch.inf).all()) == (written < 3)
 
 

@@ -1,4 +1,4 @@
-"""Random valid specs assemble, run, save and load bit-exactly; mutated spec files never give a traceback."""
+"""Random valid specs build, run, save and load bit-exactly; mutated spec files never cause a traceback."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_random_valid_specs_assemble_run_save_and_load(
     model = GPT(spec, V, seed=1)
     loss = model(ids, ids.roll(-1, 1)).loss
     assert loss is not None
-    # Without norms, and with whatever starting values, numbers may grow out of any bound.
+    # Without norms, activations are unbounded for some initializations.
     normed = all(part.name != "none" for part in spec.components() if part.kind == "norm")
     assert loss.isfinite() or not normed
     loss.backward()
@@ -127,11 +127,11 @@ def mutate(text: str, chance: random.Random) -> str:
             case 3:
                 lines[at] = " " * chance.randrange(6) + lines[at].lstrip()
             case 4:
-                place = chance.randrange(len(lines[at]) + 1)
-                lines[at] = lines[at][:place] + chance.choice(JUNK) + lines[at][place:]
+                location = chance.randrange(len(lines[at]) + 1)
+                lines[at] = lines[at][:location] + chance.choice(JUNK) + lines[at][location:]
             case 5:
-                place = chance.randrange(len(lines[at]) + 1)
-                lines[at] = lines[at][:place] + lines[at][place + 1 :]
+                location = chance.randrange(len(lines[at]) + 1)
+                lines[at] = lines[at][:location] + lines[at][location + 1 :]
             case 6:
                 lines[at] = lines[at].replace("name", chance.choice(["nam", "Name", "kind"]))
             case _:

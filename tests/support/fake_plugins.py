@@ -1,4 +1,4 @@
-"""Plugins made in memory, for tests of what the registry, spec files and schemas do with strangers' components."""
+"""In-memory plugins, for tests of registry, spec files and schemas."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def plugin(
     name: str | None = None,
     load: Callable[[], Any] | None = None,
 ) -> FakeEntryPoint:
-    """An entry point whose module returns these classes; a callable is called for them."""
+    """Return an entry point whose module returns these classes, or the result of a callable."""
     module = ModuleType(f"fake_{distribution.replace('-', '_')}")
     if components is not None:
         module.gptkit_components = hookimpl(_returning(components, "gptkit_components"))
@@ -65,7 +65,7 @@ class Norm(Component):
 
 
 class Mixer(Component):
-    """Another kind: it holds norms."""
+    """Another kind, which contains norms."""
 
     kind: ClassVar[str] = "mixer"
 
@@ -125,7 +125,7 @@ class Whole(Spec):
 
 
 def make(name: str, kind: type[Component] = Norm, **attributes: Any) -> type[Component]:
-    """A component of that name."""
+    """Return a component of that name."""
     annotations = {"name": Literal[name]}
     body = {
         "__annotations__": annotations,
@@ -138,6 +138,6 @@ def make(name: str, kind: type[Component] = Norm, **attributes: Any) -> type[Com
 
 
 def registry(*entry_points: FakeEntryPoint, disabled: Iterable[str] | None = ()) -> Registry:
-    """A registry of the tests' own kinds and components, and of further plugins."""
+    """Return a registry of the kinds and components of the tests, and of further plugins."""
     own = plugin("gptkit", [Plain, Exact, Gate], [Norm, Mixer], version="0.1.0")
     return Registry([*entry_points, own], disabled)

@@ -15,7 +15,7 @@ __all__ = ["registry_of"]
 
 
 def registry_of(**plugins: Callable[[], Any]) -> Registry:
-    """Return a registry of what is built in and of plugins: the distribution's name and what loads its module."""
+    """Return a registry of the built-in components and of plugins, given as distribution name and loader of the module."""
 
     def point(name: str, distribution: str, load: Callable[[], Any]) -> FakeEntryPoint:
         return FakeEntryPoint(name, name, FakeDistribution(distribution, "1.0"), load)

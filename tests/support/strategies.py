@@ -16,11 +16,11 @@ from gptkit.core.spec import Spec
 __all__ = ["component", "fields", "value"]
 
 SKIPPED = {"vocab_size", "file", "path", "encoding", "repeat"}
-"""Fields whose values lie outside the model: files, and sizes that are chosen for the test's sake."""
+"""Fields that are not drawn: files, and sizes that the tests set."""
 
 
 def component(kind: str, depth: int = 2) -> st.SearchStrategy[Any]:
-    """A component of a kind: its name alone, or with some of its fields."""
+    """Return a strategy for a component of a kind: its name, or a mapping with some of its fields."""
     registry = default_registry()
     names = [name for name in registry.names(kind) if not registry.component(kind, name).examples]
     named = [name for name in registry.names(kind) if name not in names]
@@ -41,7 +41,7 @@ def _with_name(cls: type[Component], depth: int) -> st.SearchStrategy[Any]:
 
 
 def fields(cls: type[Spec], depth: int) -> st.SearchStrategy[dict[str, Any]]:
-    """Some of a spec's fields, with values that their types and bounds allow."""
+    """Return a strategy for some fields of a spec, with values within their types and bounds."""
     optional = {
         name: value(field.annotation, bounds(field), depth - 1)
         for name, field in cls.model_fields.items()
@@ -51,7 +51,7 @@ def fields(cls: type[Spec], depth: int) -> st.SearchStrategy[dict[str, Any]]:
 
 
 def bounds(field: FieldInfo) -> tuple[float, float]:
-    """The least and the greatest value that a number may have, kept small."""
+    """Return the minimum and maximum of a number, limited to a small range."""
     low, high = 0.0, 8.0
     for limit in field.metadata:
         if isinstance(limit, Ge):
@@ -66,7 +66,7 @@ def bounds(field: FieldInfo) -> tuple[float, float]:
 
 
 def value(annotation: Any, limits: tuple[float, float], depth: int) -> st.SearchStrategy[Any]:
-    """A value of a field's type."""
+    """Return a strategy for values of a type."""
     origin, args = get_origin(annotation), get_args(annotation)
     low, high = limits
     if annotation is type(None):

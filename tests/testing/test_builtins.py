@@ -1,4 +1,4 @@
-"""Every component that is built in keeps the promises of its kind."""
+"""Built-in components pass the checks of their kinds."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ MORE: list[tuple[str, dict[str, Any]]] = [
     ("tokenizer", {"name": "char", "unknown": "error"}),
     ("tokenizer", {"name": "char", "unknown": "bytes", "special_tokens": ["<|user|>", "<|user|>!"]}),
 ]
-"""What the defaults and examples leave out."""
+"""Configurations that defaults and examples do not cover."""
 
 
 def configured() -> list[Any]:
@@ -48,13 +48,13 @@ def configured() -> list[Any]:
     return [pytest.param(spec, id=f"{spec.kind}-{spec.name}-{number}") for number, spec in enumerate(specs)]
 
 
-def told(results: Any) -> list[str]:
+def failures(results: Any) -> list[str]:
     return [f"{result.component}: {result.check.name}: {result.message}" for result in results if not result.ok]
 
 
 @pytest.mark.parametrize("spec", configured())
 def test_built_in_component_passes_its_checks(spec: Component) -> None:
-    assert not told(run_checks(spec))
+    assert not failures(run_checks(spec))
 
 
 def test_every_component_is_checked() -> None:
@@ -73,7 +73,7 @@ def test_hugging_face_passes_its_checks(tmp_path: Path) -> None:
     cls = default_registry().component("tokenizer", "hugging-face")
     spec = cls.model_validate({"name": "hugging-face", "path": str(tmp_path), "end_token": "<|end|>"})
     results = run_checks(spec, expected_failures=KNOWN_FAILURES["tokenizer hugging-face"])
-    assert not told(results)
+    assert not failures(results)
     assert [result.check.name for result in results if result.outcome == "expected"] == ["constructible"]
 
 

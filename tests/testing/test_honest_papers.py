@@ -1,4 +1,4 @@
-"""Components that are right, and that a narrower kit would refuse."""
+"""Correct components that a stricter kit would reject."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class SigmoidAttention(GroupedQueryAttention):
 
 
 class SigmoidSpec(MultiHeadSpec):
-    """Weighs every token by the sigmoid of its score, whatever the others' are."""
+    """Attention that weights every token by the sigmoid of its score."""
 
     name: Literal["sigmoid"] = "sigmoid"  # type: ignore[assignment]
     accepts: ClassVar[frozenset[str]] = frozenset({"rotate"})

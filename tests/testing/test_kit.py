@@ -1,4 +1,4 @@
-"""How the kit runs, what it reports, and how a caller expects failures."""
+"""Conformance kit: execution, reports, and expected failures."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.support.fake_plugins import plugin, registry
 
 
 class Overshooting(ConstantSpec):
-    """Goes above the peak rate."""
+    """Schedule that exceeds the peak rate."""
 
     name: Literal["overshooting"] = "overshooting"
 
@@ -38,7 +38,7 @@ class Overshooting(ConstantSpec):
 
 
 class Crashing(ConstantSpec):
-    """Raises where a number belongs."""
+    """Schedule that raises."""
 
     name: Literal["crashing"] = "crashing"
 
@@ -47,7 +47,7 @@ class Crashing(ConstantSpec):
 
 
 class Leveled(ConstantSpec):
-    """Must be told its level, and has examples of it."""
+    """Component with a required level and examples of it."""
 
     name: Literal["leveled"] = "leveled"
     level: float = Field(ge=0, le=1, description="The share of the peak rate.")
@@ -70,12 +70,12 @@ def test_every_check_has_a_reason() -> None:
         for check in checks:
             assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", check.name)
             assert re.fullmatch(r"[A-Z].{20,110}[.]", check.why), check.why
-    shared = {check.name for check in checks_for("a-strangers-kind")}
+    shared = {check.name for check in checks_for("a-plugin-kind")}
     assert shared == {"named", "documented", "constructible", "round-trip", "frozen"}
 
 
 class Taster(Component):
-    """A stranger's kind, with a promise of its own."""
+    """A kind of a plugin, with its own check."""
 
     kind: ClassVar[str] = "taster"
 
@@ -83,13 +83,13 @@ class Taster(Component):
     def conformance_checks(cls) -> list[Check]:
         def sweet(subject: Any) -> None:
             if subject.spec.sugar == 0:
-                raise ContractError("there is no sugar in it")
+                raise ContractError("sugar must be above 0")
 
         return [Check("sweet", "A taster that is not sweet is sent back.", sweet)]
 
 
 class Cake(Taster):
-    """Tastes of whatever is put into it."""
+    """Kind whose checks are defined by its plugin."""
 
     name: Literal["cake"] = "cake"
     sugar: int = Field(1, description="Spoons of it.")
@@ -98,7 +98,7 @@ class Cake(Taster):
 def test_kind_of_a_plugin_defines_its_checks() -> None:
     taster = registry(plugin("gptkit-taster", [Cake], [Taster]))
     assert outcome(Cake(), "sweet", registry=taster) == ("passed", "", True)
-    assert outcome(Cake(sugar=0), "sweet", registry=taster) == ("failed", "there is no sugar in it", False)
+    assert outcome(Cake(sugar=0), "sweet", registry=taster) == ("failed", "sugar must be above 0", False)
     assert all(result.ok for result in run_checks(Cake(), registry=taster))
 
 
@@ -172,13 +172,13 @@ def params(decorator: Any) -> list[Any]:
 
 
 def test_parametrize_marks_expected_failures() -> None:
-    found = {param.id: param for param in params(parametrize_checks(Overshooting(), Leveled, expected_failures=EXPECTED))}
-    declared = found["schedule overshooting-within-bounds"]
+    result = {param.id: param for param in params(parametrize_checks(Overshooting(), Leveled, expected_failures=EXPECTED))}
+    declared = result["schedule overshooting-within-bounds"]
     assert declared.marks[0].name == "xfail"
     assert declared.marks[0].kwargs == {"reason": "a warm restart overshoots on purpose", "strict": True}
-    assert not found["schedule overshooting-pure"].marks
-    assert "schedule leveled (warmup_steps=3, level=1.0)-pure" in found
-    assert len(found) == 3 * len(checks_for("schedule"))
+    assert not result["schedule overshooting-pure"].marks
+    assert "schedule leveled (warmup_steps=3, level=1.0)-pure" in result
+    assert len(result) == 3 * len(checks_for("schedule"))
 
 
 def test_parametrize_omits_slow_checks() -> None:

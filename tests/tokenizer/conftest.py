@@ -1,4 +1,4 @@
-"""Tokenizers of every component, fitted on one small corpus, and foreign tokenizer.json files made by the library."""
+"""Fixtures: tokenizers of every component fitted on a small corpus, and tokenizer.json files of the library."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ def sentencepiece_core() -> Core:
     core.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
-    # Low lines stand at the beginning of a token in such vocabularies.
+    # Underscores mark the start of a token in such vocabularies.
     core.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
     singles = ["<unk>", "<s>", "</s>", *(f"<0x{value:02X}>" for value in range(256))]
     core.train_from_iterator(corpus()[:3], trainers.BpeTrainer(vocab_size=600, show_progress=False, special_tokens=singles))
     data = json.loads(core.to_str())
-    # The bytes were only put first in the vocabulary that way; they are no special tokens.
+    # The bytes were only put first in the vocabulary that way; they are not special tokens.
     data["pre_tokenizer"] = None
     data["added_tokens"] = data["added_tokens"][:3]
     return Core.from_str(json.dumps(data))

@@ -1,4 +1,4 @@
-"""Tokenizer `bpe` against the library that trains it, and how texts are cut before its core."""
+"""Tokenizer `bpe` against the library that trains it, and the splitting of texts."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def random_text(seed: int) -> str:
 @pytest.mark.parametrize("pattern", [*PATTERNS, r"[a-z]+|\n"])
 def test_encoding_equals_the_training_library(pattern: str, texts: list[str]) -> None:
     spec = BpeSpec(vocab_size=900, pattern=pattern)
-    ours = spec.fit(iter(texts))
-    theirs = train_merges(iter(texts), compiled_pattern(pattern), 900 - 1, 2)
-    assert ours.vocab_size == theirs.get_vocab_size() + 1
+    actual = spec.fit(iter(texts))
+    reference = train_merges(iter(texts), compiled_pattern(pattern), 900 - 1, 2)
+    assert actual.vocab_size == reference.get_vocab_size() + 1
     for text in (*texts[:3], *map(random_text, range(20))):
         # Ids differ (our bytes are numbered by value), so compare the cuts; the library spells a byte by a character.
-        cuts = [len(token) for token in theirs.encode(text, add_special_tokens=False).tokens]
-        tokens = [ours.token_bytes(token) for token in ours.encode(text)]
+        cuts = [len(token) for token in reference.encode(text, add_special_tokens=False).tokens]
+        tokens = [actual.token_bytes(token) for token in actual.encode(text)]
         assert [len(token) for token in tokens] == cuts
         assert b"".join(tokens) == text.encode()
 

@@ -1,4 +1,4 @@
-"""Tokenizers `char`, `word` and `byte`, each against what is written down of it elsewhere."""
+"""Tokenizers `char`, `word` and `byte` against their definitions."""
 
 from __future__ import annotations
 

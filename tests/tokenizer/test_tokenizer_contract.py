@@ -1,4 +1,4 @@
-"""What every tokenizer promises, for every component."""
+"""Contract of tokenizers, for every component."""
 
 from __future__ import annotations
 

@@ -39,27 +39,27 @@ def plain(path: str) -> HuggingFaceSpec:
 @pytest.mark.parametrize("style", ["byte_level", "sentencepiece"])
 def test_encoding_and_decoding_equal_the_library(style: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     core: Core = request.getfixturevalue(style)
-    ours = open_core(core, tmp_path)
+    actual = open_core(core, tmp_path)
     for text in ("", " ", "a", " the", "  the class", *map(random_text, range(40))):
         ids = core.encode(text, add_special_tokens=False).ids
-        assert ours.encode(text) == ids
-        assert ours.decode(ids) == core.decode(ids, skip_special_tokens=False)
-        stream = ours.stream()
+        assert actual.encode(text) == ids
+        assert actual.decode(ids) == core.decode(ids, skip_special_tokens=False)
+        stream = actual.stream()
         assert "".join([*map(stream.push, ids), stream.finish()]) == core.decode(ids, skip_special_tokens=False)
 
 
 def test_continued_prompt_keeps_its_space(sentencepiece: Core, tmp_path: Path) -> None:
-    ours = open_core(sentencepiece, tmp_path)
+    actual = open_core(sentencepiece, tmp_path)
     text = "the class statement of the class"
-    ids = ours.encode(text)
-    spaced = [cut for cut in range(1, len(ids)) if ours.token_bytes(ids[cut]).startswith(b" ")]
+    ids = actual.encode(text)
+    spaced = [cut for cut in range(1, len(ids)) if actual.token_bytes(ids[cut]).startswith(b" ")]
     assert spaced
     for cut in spaced:
-        stream = ours.stream()
+        stream = actual.stream()
         before = "".join(map(stream.push, ids[:cut]))
         after = "".join(map(stream.push, ids[cut:]))
         assert before + after == text
-        assert after == " " + ours.decode(ids[cut:])
+        assert after == " " + actual.decode(ids[cut:])
 
 
 def test_metaspace_is_decoded(tmp_path: Path) -> None:
@@ -67,48 +67,48 @@ def test_metaspace_is_decoded(tmp_path: Path) -> None:
     core = Core(models.Unigram([(word, -float(index)) for index, word in enumerate(words)], unk_id=0))
     core.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
     core.decoder = decoders.Metaspace(prepend_scheme="first")
-    ours = open_core(core, tmp_path)
+    actual = open_core(core, tmp_path)
     for text in ("the class", "  the classs.", "the"):
         ids = core.encode(text).ids
-        assert ours.decode(ids) == core.decode(ids)  # which loses one of two leading spaces
+        assert actual.decode(ids) == core.decode(ids)  # which loses one of two leading spaces
 
 
 def test_allowed_special_tokens_equal_the_library(sentencepiece: Core, tmp_path: Path) -> None:
-    ours = open_core(sentencepiece, tmp_path)
+    actual = open_core(sentencepiece, tmp_path)
     text = "<s>the class</s>the"
-    assert ours.encode(text, allowed_special=["<s>", "</s>"]) == sentencepiece.encode(text, add_special_tokens=False).ids
-    assert ours.encode(text)[0] not in ours.special_tokens.values()
+    assert actual.encode(text, allowed_special=["<s>", "</s>"]) == sentencepiece.encode(text, add_special_tokens=False).ids
+    assert actual.encode(text)[0] not in actual.special_tokens.values()
 
 
 def test_added_tokens_that_are_not_special_are_always_recognized(byte_level: Core, tmp_path: Path) -> None:
-    ours = open_core(byte_level, tmp_path)
-    assert "<think>" not in ours.special_tokens
-    assert ours.encode("a<think>")[-1] == byte_level.token_to_id("<think>")
-    assert ours.decode(ours.encode("a<think>")) == "a<think>"
+    actual = open_core(byte_level, tmp_path)
+    assert "<think>" not in actual.special_tokens
+    assert actual.encode("a<think>")[-1] == byte_level.token_to_id("<think>")
+    assert actual.decode(actual.encode("a<think>")) == "a<think>"
 
 
 def test_texts_are_neither_truncated_nor_padded(byte_level: Core, tmp_path: Path) -> None:
     byte_level.enable_truncation(4)
     byte_level.enable_padding(length=64)
-    ours = open_core(byte_level, tmp_path)
+    actual = open_core(byte_level, tmp_path)
     text = "the class statement of a language"
-    assert ours.decode(ours.encode(text)) == text
-    assert ours.encode_batch([text, "a"]) == [ours.encode(text), ours.encode("a")]
-    assert len(ours.encode("a")) == 1
+    assert actual.decode(actual.encode(text)) == text
+    assert actual.encode_batch([text, "a"]) == [actual.encode(text), actual.encode("a")]
+    assert len(actual.encode("a")) == 1
 
 
 def test_start_and_end_come_from_the_config(byte_level: Core, tmp_path: Path) -> None:
     config = tmp_path / "tokenizer_config.json"
     config.write_text(json.dumps({"bos_token": "<|user|>", "eos_token": {"content": "<|endoftext|>", "lstrip": False}}))
-    ours = open_core(byte_level, tmp_path)
-    assert ours.end_id == byte_level.token_to_id("<|endoftext|>")
-    assert ours.start_id is None  # known, but nothing puts it before a text
+    actual = open_core(byte_level, tmp_path)
+    assert actual.end_id == byte_level.token_to_id("<|endoftext|>")
+    assert actual.start_id is None  # known, but nothing puts it before a text
     byte_level.post_processor = processors.TemplateProcessing(
-        "<|user|> $A", None, [("<|user|>", ours.special_tokens["<|user|>"])]
+        "<|user|> $A", None, [("<|user|>", actual.special_tokens["<|user|>"])]
     )
-    ours = open_core(byte_level, tmp_path)
-    assert ours.start_id == byte_level.token_to_id("<|user|>")
-    assert ours.encode("a") == byte_level.encode("a", add_special_tokens=False).ids  # and yet not by encode
+    actual = open_core(byte_level, tmp_path)
+    assert actual.start_id == byte_level.token_to_id("<|user|>")
+    assert actual.encode("a") == byte_level.encode("a", add_special_tokens=False).ids  # and yet not by encode
     assert open_directory(tmp_path, start_token="", end_token="").start_id is None
     assert open_directory(tmp_path, start_token="", end_token="").end_id is None
     config.write_text(json.dumps({"bos_token": "<|user|>", "add_bos_token": False}))
@@ -117,9 +117,9 @@ def test_start_and_end_come_from_the_config(byte_level: Core, tmp_path: Path) ->
 
 
 def test_end_token_is_always_special(byte_level: Core, tmp_path: Path) -> None:
-    ours = open_core(byte_level, tmp_path, end_token="<think>")
-    assert ours.special_tokens["<think>"] == ours.end_id == byte_level.token_to_id("<think>")
-    assert ours.end_id not in ours.encode("a<think>")
+    actual = open_core(byte_level, tmp_path, end_token="<think>")
+    assert actual.special_tokens["<think>"] == actual.end_id == byte_level.token_to_id("<think>")
+    assert actual.end_id not in actual.encode("a<think>")
     with pytest.raises(TokenizerError, match="start or end token '<none>'"):
         open_directory(tmp_path, end_token="<none>")
 
@@ -135,11 +135,11 @@ def test_end_token_is_always_special(byte_level: Core, tmp_path: Path) -> None:
 )
 def test_chat_template_is_saved(byte_level: Core, tmp_path: Path, template: Any, expected: str | None) -> None:
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
-    ours = open_core(byte_level, tmp_path)
-    assert ours.chat_template == expected
+    actual = open_core(byte_level, tmp_path)
+    assert actual.chat_template == expected
     run = tmp_path / "run"
     run.mkdir()
-    ours.save(run)
+    actual.save(run)
     loaded = plain("somewhere/else").load(run)
     assert isinstance(loaded, HuggingFaceTokenizer)
     assert loaded.chat_template == expected
@@ -170,11 +170,11 @@ def test_decoders_that_depend_on_neighbors_are_rejected(tmp_path: Path) -> None:
 def test_text_that_cannot_be_encoded_is_an_error(tmp_path: Path) -> None:
     core = Core(models.WordLevel({"a": 0}, unk_token="[UNK]"))
     core.decoder = decoders.Fuse()
-    ours = open_core(core, tmp_path)
+    actual = open_core(core, tmp_path)
     with pytest.raises(TokenizerError, match="cannot be encoded"):
-        ours.encode("b")
+        actual.encode("b")
     with pytest.raises(TokenizerError, match="cannot be encoded"):
-        ours.encode_batch(["a", "b"])
+        actual.encode_batch(["a", "b"])
 
 
 def test_missing_files_are_an_error(tmp_path: Path) -> None:
@@ -211,15 +211,15 @@ def test_hostile_files_are_rejected_or_read(byte_level: Core, tmp_path: Path) ->
 
 
 def _holders(value: Any) -> list[dict[str, Any]]:
-    found = []
+    result = []
     if isinstance(value, dict):
-        found.append(value)
+        result.append(value)
         for key, inner in value.items():
-            found += _holders(inner) if key != "vocab" else []
+            result += _holders(inner) if key != "vocab" else []
     elif isinstance(value, list):
         for inner in value:
-            found += _holders(inner)
-    return found
+            result += _holders(inner)
+    return result
 
 
 @pytest.mark.parametrize("content", ["{", "[1]", "[" * 10**5])

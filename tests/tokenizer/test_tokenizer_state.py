@@ -1,4 +1,4 @@
-"""Saved tokenizers: ids from 0 on are read back, anything else in their place is an error."""
+"""Saved tokenizers: valid ids are read back, other values are an error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokenizer `tiktoken`: GPT-2 against an independent build from the same files, and where ranks are looked for."""
+"""Tokenizer `tiktoken`: GPT-2 against an independent implementation, and the sources of ranks."""
 
 from __future__ import annotations
 
@@ -79,18 +79,20 @@ def test_gpt2_equals_another_implementation_with_the_same_files(offline: Path, t
     core.decoder = decoders.ByteLevel()
     core.add_special_tokens([AddedToken("<|endoftext|>", special=True, normalized=False)])
     core.save(str(tmp_path / "tokenizer.json"))
-    ours = TiktokenSpec().fit(iter(()))
-    also_ours = HuggingFaceSpec(path=str(tmp_path), end_token="<|endoftext|>").fit(iter(()))
+    actual = TiktokenSpec().fit(iter(()))
+    also_actual = HuggingFaceSpec(path=str(tmp_path), end_token="<|endoftext|>").fit(iter(()))
     core.encode_special_tokens = True
-    assert ours.vocab_size == also_ours.vocab_size == 50257
-    assert ours.end_id == also_ours.end_id == 50256
-    assert also_ours.lossless
+    assert actual.vocab_size == also_actual.vocab_size == 50257
+    assert actual.end_id == also_actual.end_id == 50256
+    assert also_actual.lossless
     for seed in range(60):
         text = "".join(random.Random(seed).choices(ALPHABET, k=300)) + "<|endoftext|>"
         ids = core.encode(text, add_special_tokens=False).ids
-        assert ours.encode(text) == ids
-        assert also_ours.encode(text) == ids
-    assert [ours.token_bytes(token) for token in range(50257)] == [also_ours.token_bytes(token) for token in range(50257)]
+        assert actual.encode(text) == ids
+        assert also_actual.encode(text) == ids
+    assert [actual.token_bytes(token) for token in range(50257)] == [
+        also_actual.token_bytes(token) for token in range(50257)
+    ]
 
 
 def test_gpt2_ids_equal_the_example_of_the_book() -> None:

@@ -1,4 +1,4 @@
-"""A small model and its batches, so that the loop is tested without the rest."""
+"""Fixtures: a small model and its batches, for tests of the loop."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VOCABULARY, WIDTH, LENGTH = 13, 8, 6
 
 
 class Bigram(nn.Module):
-    """Guesses a token from the one before; with dropout, a tied table and a buffer."""
+    """Bigram model with dropout, a tied table and a buffer."""
 
     def __init__(self, dropout: float = 0.2) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Trains every case of `test_distributed`; started once by torchrun in two processes, and once by itself."""
+"""Train every case of `test_distributed`; started by torchrun in two processes, and in a single process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What modules do once per optimizer step."""
+"""Actions of modules once per optimizer step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Callbacks: what they may change, their state in checkpoints, and those of plugins."""
+"""Callbacks: their effects, their state in checkpoints, and those of plugins."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
 
 
 class Keep(Callback):
-    """Keeps the parameters after every step."""
+    """Callback that records the parameters after every step."""
 
     def __init__(self) -> None:
         self.kept: list[dict[str, Tensor]] = []
@@ -249,7 +249,7 @@ def test_impossible_plan_is_an_error(make_trainer: MakeTrainer, wrong: dict[str,
 
 
 class CountingSpec(CallbackSpec):
-    """Counts steps, and scales the rate by them."""
+    """Callback that counts steps and scales the rate by them."""
 
     name: Literal["counting"] = "counting"
 

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there, exact, and honest about damage."""
+"""Checkpoints: atomic, exact, with detection of damage."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_saving_a_step_again_replaces_it(store: CheckpointStore) -> None:
 
 
 class Killed(BaseException):
-    """Stands for kill -9: nothing is cleaned up."""
+    """Simulated kill -9: nothing is cleaned up."""
 
 
 def calls_until_saved(store: CheckpointStore, monkeypatch: pytest.MonkeyPatch, kill_at: int) -> int:
@@ -247,9 +247,9 @@ def test_newer_format_is_reported(store: CheckpointStore) -> None:
 def test_nested_state_round_trips(store: CheckpointStore) -> None:
     class Odd(torch.optim.SGD):
         def state_dict(self) -> dict[str, Any]:
-            found = super().state_dict()
-            found["state"] = {0: {"history": [torch.ones(2, dtype=torch.float64), (1, 2.5)], "note": "x", "none": None}}
-            return found
+            result = super().state_dict()
+            result["state"] = {0: {"history": [torch.ones(2, dtype=torch.float64), (1, 2.5)], "note": "x", "none": None}}
+            return result
 
         def load_state_dict(self, state_dict: dict[str, Any]) -> None:
             self.loaded = state_dict

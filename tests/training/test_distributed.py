@@ -1,4 +1,4 @@
-"""Two gloo processes take ten steps with the numbers of one process."""
+"""Ten steps of two gloo processes equal those of one process."""
 
 from __future__ import annotations
 

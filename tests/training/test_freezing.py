@@ -1,4 +1,4 @@
-"""`training.freeze`: parameters that a training leaves as they are."""
+"""`training.freeze`: parameters that are not trained."""
 
 from __future__ import annotations
 

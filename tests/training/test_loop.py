@@ -1,4 +1,4 @@
-"""The loop: what it computes, what it tells, how it stops and goes on."""
+"""Training loop: results, callbacks, stopping and resuming."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .conftest import VOCABULARY, MakeTrainer, batch
 
 
 class Diary(Callback):
-    """Keeps all it is told."""
+    """Tracker that records all calls."""
 
     def __init__(self) -> None:
         self.events: list[tuple[str, int]] = []
@@ -117,7 +117,7 @@ def test_accumulation_equals_the_whole_batch(make_trainer: MakeTrainer, with_ign
 
 @pytest.mark.parametrize("accumulation", [1, 4])
 def test_batch_without_targets_has_loss_zero(make_trainer: MakeTrainer, accumulation: int) -> None:
-    """Also where the model's own loss is then the mean of nothing."""
+    """Also if the model's loss is then undefined."""
 
     def masked(step: int, batch_size: int, seed: int, *, first: int) -> Batch:
         inputs, targets, documents = batch(step, batch_size, seed)
@@ -309,7 +309,7 @@ def test_non_finite_loss_ends_the_training(make_trainer: MakeTrainer, where: str
 def test_loop_synchronizes_only_when_it_logs(make_trainer: MakeTrainer) -> None:
     rare: dict[str, Any] = {"evaluate_every": None, "checkpoint_every": None, "sample_every": None}
     trainer = make_trainer(steps=12, log_every=6, validation=None, **rare)
-    trainer.device = torch.device("meta")  # anything but the processor, where waiting costs nothing
+    trainer.device = torch.device("meta")  # any device but the CPU, on which synchronization is free
     fetched: list[int] = []
     fetch = trainer._fetch
     trainer._take_step = lambda: torch.ones(2)  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""How a batch is shared by processes, and which numbers of processes fit a spec."""
+"""Division of a batch between processes, and valid numbers of processes."""
 
 from __future__ import annotations
 

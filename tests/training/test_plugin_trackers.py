@@ -1,4 +1,4 @@
-"""Plugins watch every training through the hook `gptkit_trackers`: order, isolation, and only the arguments they name."""
+"""The hook `gptkit_trackers`: order, isolation, and arguments."""
 
 from __future__ import annotations
 
@@ -71,9 +71,9 @@ def test_plugin_trackers_are_called_in_order_and_isolated(tmp_path: Path, caplog
     def rubbish() -> Any:
         return 7
 
-    brought = registry(entry("x1", first), entry("x2", raises), entry("x3", rubbish), entry("x4", second))
+    provided = registry(entry("x1", first), entry("x2", raises), entry("x3", rubbish), entry("x4", second))
     with caplog.at_level(logging.WARNING, logger="gptkit"):
-        gptkit.train(SPEC, tmp_path / "run", progress=False, registry=brought)
+        gptkit.train(SPEC, tmp_path / "run", progress=False, registry=provided)
     assert seen == ["gpt"]
     assert notes[0] == "a start 0/2"
     assert notes.index("a metrics 1") < notes.index("b metrics 1")

@@ -1,4 +1,4 @@
-"""What watches a training: files, trackers, the console; and what surrounds the loop."""
+"""Records of a training (files, trackers, console), device and precision."""
 
 from __future__ import annotations
 
@@ -255,20 +255,20 @@ def test_tokens_have_equal_weight_in_the_validation_loss() -> None:
         yield torch.zeros(1, 1, dtype=torch.int64), torch.tensor([[-100]]), None
 
     model = Fixed().train()
-    found = evaluate(
+    result = evaluate(
         model,
         batches(),
         device=torch.device("cpu"),
         precision=torch.float32,
         text_bytes=iter([torch.tensor([[2, NO_TEXT], [4, 3]]), torch.tensor([[5]]), torch.tensor([[7]])]),
     )
-    assert found is not None
+    assert result is not None
     assert model.training
-    assert (found.tokens, found.bytes) == (4, 11)
-    assert found.loss == pytest.approx(1.5)
-    assert found.perplexity == pytest.approx(math.exp(1.5))
-    assert found.bits_per_byte == pytest.approx(5.0 / math.log(2) / 11)
-    assert combined([found, found]) == dataclasses.replace(found, tokens=8, text_nats=2 * found.text_nats, bytes=22)
+    assert (result.tokens, result.bytes) == (4, 11)
+    assert result.loss == pytest.approx(1.5)
+    assert result.perplexity == pytest.approx(math.exp(1.5))
+    assert result.bits_per_byte == pytest.approx(5.0 / math.log(2) / 11)
+    assert combined([result, result]) == dataclasses.replace(result, tokens=8, text_nats=2 * result.text_nats, bytes=22)
 
 
 def test_validation_loss_without_data_is_none() -> None:
@@ -302,7 +302,7 @@ def test_bf16_computes_products_in_bf16_and_keeps_weights_in_fp32(make_trainer: 
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a card")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="requires a machine without a GPU")
 def test_missing_device_is_reported() -> None:
     with pytest.raises(TrainingError, match="does not find on this machine"):
         precision.pick_device("cuda")
