@@ -28,15 +28,16 @@ def evaluate(
     validates. Bits per byte are comparable between models with different tokenizers.
     """
     with working(f"loading {directory}", quiet=quiet):
-        from gptkit.runs.evaluating import NO_BITS_PER_BYTE
+        from gptkit.runs.evaluating import NO_BITS_PER_BYTE, NO_TEXT_PREDICTED
         from gptkit.runs.run import load
 
         run = load(directory, step=step)
     with working("evaluating", quiet=quiet) as progress:
         numbers = run.evaluate(data or None, progress=progress)
     corpus = ", ".join(data) if data else "the validation split of its corpus"
+    reason = NO_TEXT_PREDICTED if run.tokenizer.lossless else NO_BITS_PER_BYTE
     if as_json:
-        missing = {} if "bits_per_byte" in numbers else {"bits_per_byte": None, "no_bits_per_byte": NO_BITS_PER_BYTE}
+        missing = {} if "bits_per_byte" in numbers else {"bits_per_byte": None, "no_bits_per_byte": reason}
         console.out(json.dumps({"run": str(directory), "step": run.step, "data": data, **numbers, **missing}, indent=2))
         return
     if not quiet:
@@ -45,6 +46,6 @@ def evaluate(
     if "bits_per_byte" in numbers:
         rows.append(["bits per byte", f"{numbers['bits_per_byte']:.4f}", ""])
     else:
-        rows.append(["bits per byte", "none", NO_BITS_PER_BYTE])
+        rows.append(["bits per byte", "none", reason])
     rows.append(["tokens", f"{numbers['tokens']:,.0f}", ""])
     console.stdout().print(console.table([("", {"style": "cyan"}), ("", {"justify": "right"}), ""], rows, header=False))

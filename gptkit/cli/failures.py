@@ -41,6 +41,8 @@ _VERBS = {
     **dict.fromkeys(("convert", "load", "pull", "download"), "import PATH"),
     **dict.fromkeys(("save", "quantize", "quantise"), "export RUN"),
     **dict.fromkeys(("info", "inspect", "summary", "describe", "print"), "show FILE|RUN"),
+    **dict.fromkeys(("tree", "modules", "layers"), "show FILE|RUN --tree"),
+    **dict.fromkeys(("shapes", "activations"), "show FILE|RUN --activations"),
     **dict.fromkeys(("validate", "lint", "verify"), "check FILE"),
     **dict.fromkeys(("init", "create", "start"), "new FILE"),
     **dict.fromkeys(("list", "ls", "kinds"), "components"),

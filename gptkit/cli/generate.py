@@ -83,7 +83,7 @@ def generate(
     else:
         results = [_streamed(run, *requests[0], options, echo=echo, quiet=quiet)]
     if not quiet:
-        _report(results, random=not any(each.deterministic for each in options["sampler"]))
+        _report(results, random=not any(each.deterministic for each in options["sampler"]), stops=bool(stop))
     if any(result.finish == "interrupted" for result in results):
         raise typer.Exit(INTERRUPTED)
 
@@ -145,7 +145,7 @@ def _warn_of_long_prompts(prompts: list[list[int]], limit: int, overflow: Overfl
         )
 
 
-def _report(results: list[Generated], *, random: bool) -> None:
+def _report(results: list[Generated], *, random: bool, stops: bool) -> None:
     timings, first = results[0].timings, results[0]
     n_tokens = sum(len(result.ids) for result in results)
     parts = [console.plural(n_tokens, "token")]
@@ -154,5 +154,6 @@ def _report(results: list[Generated], *, random: bool) -> None:
     if random:
         parts.append(f"seed {first.seed}")
     if len(results) == 1 and first.finish in _ENDS:
-        parts.append(_ENDS[first.finish])
+        # Without stop strings, an end token other than the tokenizer's own was generated.
+        parts.append(_ENDS["end" if first.finish == "stop" and not stops else first.finish])
     console.note(", ".join(parts), style="dim")

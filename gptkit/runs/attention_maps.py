@@ -83,12 +83,12 @@ class AttentionMaps:
             RequirementError: matplotlib is not installed.
         """
         try:
-            from matplotlib.figure import Figure
+            from gptkit.training.plot import NotebookFigure
         except ImportError as error:
             raise RequirementError(f"a figure needs matplotlib: {error}", hint="Run: pip install matplotlib") from None
         weights_TS = self._one(layer, head, call)
         side = min(16.0, 2.5 + 0.22 * len(self.tokens))
-        figure = Figure(figsize=(side, side), layout="constrained", facecolor="white")
+        figure = NotebookFigure(figsize=(side, side), layout="constrained", facecolor="white")
         axes = figure.add_subplot()
         image = axes.imshow(weights_TS.numpy(), cmap="Oranges", vmin=0, vmax=1)
         labels = [_label(token) for token in self.tokens]

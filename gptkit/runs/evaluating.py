@@ -28,10 +28,13 @@ from gptkit.training.precision import pick_precision
 if TYPE_CHECKING:
     from gptkit.runs.run import Run
 
-__all__ = ["NO_BITS_PER_BYTE", "Progress", "evaluate_files", "evaluate_tokens", "numbers"]
+__all__ = ["NO_BITS_PER_BYTE", "NO_TEXT_PREDICTED", "Progress", "evaluate_files", "evaluate_tokens", "numbers"]
 
 NO_BITS_PER_BYTE = "the tokenizer loses part of the text, so the loss is not that of its bytes"
-"""Why an evaluation has no bits per byte."""
+"""Why an evaluation has no bits per byte, where the tokenizer is not lossless."""
+
+NO_TEXT_PREDICTED = "no predicted token stands for text"
+"""Why an evaluation has no bits per byte, where the tokenizer is lossless."""
 
 Progress = Callable[[int, int], None]
 """Receives the number of data windows that are evaluated, and of all."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from gptkit.core.atomic import atomic_file
 
-__all__ = ["draw_losses", "loss_figure"]
+__all__ = ["NotebookFigure", "draw_losses", "loss_figure"]
 
 Point = tuple[int, float]
 """A step and a loss."""
@@ -20,9 +21,18 @@ Point = tuple[int, float]
 _TRAIN, _VALIDATION, _INK, _FAINT = "#4C72B0", "#DD6B20", "#2D3748", "#E2E8F0"
 
 
+class NotebookFigure(Figure):
+    """A figure that a notebook shows without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", bbox_inches="tight")
+        return buffer.getvalue()
+
+
 def loss_figure(train: Sequence[Point], validation: Sequence[Point], *, title: str = "") -> Figure:
     """Return a figure of the training and the validation loss, each as steps and losses."""
-    figure = Figure(figsize=(8, 4.5), dpi=150, layout="constrained", facecolor="white")
+    figure = NotebookFigure(figsize=(8, 4.5), dpi=150, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for points, label, color, style in (

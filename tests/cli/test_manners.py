@@ -13,7 +13,9 @@ import typer
 from interop.test_hostile import altered, sound
 
 import gptkit
+from gptkit.cli.generate import _report
 from gptkit.cli.main import app
+from gptkit.inference.result import Generated, Timings
 from tests.cli.conftest import SPEC, Call
 
 __all__ = ["sound"]
@@ -21,7 +23,13 @@ __all__ = ["sound"]
 
 @pytest.mark.parametrize(
     ("verb", "command"),
-    [("talk", "gptkit chat RUN"), ("eval", "gptkit evaluate RUN"), ("convert", "gptkit import PATH")],
+    [
+        ("talk", "gptkit chat RUN"),
+        ("chatt", "chat"),
+        ("shapes", "gptkit show FILE|RUN --activations"),
+        ("eval", "gptkit evaluate RUN"),
+        ("convert", "gptkit import PATH"),
+    ],
 )
 def test_verbs_of_other_programs_name_the_command(call: Call, verb: str, command: str) -> None:
     assert command in " ".join(call(verb, "something", code=2, env={"COLUMNS": "200"}).stderr.split())
@@ -148,3 +156,12 @@ def test_gguf_by_suffix_and_a_directory_that_holds_only_a_gguf_file(call: Call, 
         assert gptkit.load(target).generate("the", seed=1) == gptkit.load(run).generate("the", seed=1)
     (tmp_path / "models/other.gguf").write_bytes(b"GGUF")
     assert "holds 2 GGUF files; give one of them" in call("import", tmp_path / "models", tmp_path / "x", code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("finish", "stops", "said"), [("stop", True, "stop string reached"), ("stop", False, "the model ended it")]
+)
+def test_what_ended_a_text_is_reported(capsys: pytest.CaptureFixture[str], finish: Any, stops: bool, said: str) -> None:
+    text = Generated([1], [2, 3], "ab", finish, 7, None, Timings(1, 0.1, 1, 0.1))
+    _report([text], random=False, stops=stops)
+    assert said in capsys.readouterr().err

@@ -149,6 +149,10 @@ def test_evaluate_on_other_text(call: Call, run: Path, tmp_path: Path) -> None:
     assert {name: data[name] for name in expected} == pytest.approx(expected)
     assert "file or directory not found" in call("evaluate", run, "--data", tmp_path / "none.txt", code=2).stderr
     assert call("evaluate", run, "-q").stderr == ""
+    (tmp_path / "short.txt").write_text("a", encoding="utf-8")
+    assert "no predicted token stands for text" in call("evaluate", run, "--data", tmp_path / "short.txt").stdout
+    (tmp_path / "empty.txt").write_text("", encoding="utf-8")
+    assert "the corpus is empty" in call("evaluate", run, "--data", tmp_path / "empty.txt", code=2).stderr
 
 
 # -- demo ------------------------------------------------------------------------------------------------------------

@@ -89,6 +89,7 @@ def test_a_run_without_metrics(tmp_path: Path, run: gptkit.Run) -> None:
 def test_the_plot_has_both_losses(run: gptkit.Run, tmp_path: Path) -> None:
     figure = run.plot()
     assert [len(line.get_xdata()) for line in figure.axes[0].lines] == [4, 3]
+    assert figure._repr_png_().startswith(b"\x89PNG")  # type: ignore[attr-defined]
     figure.savefig(tmp_path / "loss.svg")
     assert (tmp_path / "loss.svg").stat().st_size > 1000
 
