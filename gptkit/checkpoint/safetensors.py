@@ -14,7 +14,7 @@ from gptkit.checkpoint.sharding import copy_sharded, own_memory
 from gptkit.core.atomic import new_file_mode, reading, writing
 from gptkit.core.errors import CheckpointError, FileError
 
-__all__ = ["damaged", "fill", "fill_matching", "named_tensors", "read_tensors", "remedy", "save_tensors", "weights"]
+__all__ = ["damaged", "fill", "named_tensors", "read_tensors", "remedy", "save_tensors", "weights"]
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -98,26 +98,6 @@ def save_tensors(tensors: dict[str, Tensor], file: Path, metadata: dict[str, str
         except safetensors.SafetensorError as error:
             raise FileError(f"{file} cannot be written: {error}") from error
         file.chmod(mode)
-
-
-def fill_matching(model: nn.Module, file: Path) -> tuple[list[str], list[str]]:
-    """Copy those tensors of a file into a model that have the same name and shape.
-
-    Returns:
-        The names of the model's tensors that were not loaded, and of the file's tensors that were not used.
-
-    Raises:
-        CheckpointError: the file is missing or damaged, or no tensor of it fits.
-    """
-    loaded, own = read_tensors(file), named_tensors(model)
-    fitting = [name for name in loaded if name in own and own[name].shape == loaded[name].shape]
-    if not fitting:
-        raise CheckpointError(f"{file}: no tensor fits the model", hint="Check the path, and the names of the tensors.")
-    with torch.no_grad():
-        for name in fitting:
-            copy_sharded(own[name], loaded[name])
-    filled = {id(own[name]) for name in fitting}
-    return [name for name, tensor in own.items() if id(tensor) not in filled], sorted(set(loaded) - set(fitting))
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:

@@ -85,6 +85,7 @@ def import_model(
         return
     console.note(f"imported into {target}")
     console.note(f'generate: gptkit generate {target} "Once upon a time"')
+    console.note(f"fine-tune: gptkit train finetune NEW_RUN --init {target} --set data.path=TEXT")
 
 
 @contextlib.contextmanager

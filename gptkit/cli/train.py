@@ -40,12 +40,18 @@ def train(
     init: Annotated[
         Path | None,
         typer.Option(
-            "--init", metavar="PATH", help="Start from the weights of a run, or of a directory or file with safetensors."
+            "--init",
+            metavar="SOURCE",
+            help="Start from the weights of a run, a directory as transformers saves it, a GGUF file or a safetensors file.",
         ),
     ] = None,
+    partial: Annotated[
+        bool,
+        typer.Option("--partial", help="With --init: load the tensors that fit, and initialise and list the others."),
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a model.
+    """Train a model, from initial values or from the weights of another (--init).
 
     Ctrl-C finishes the current step and saves a checkpoint. To resume, pass the run directory; more steps
     extend the run: gptkit train --resume runs/gpt --set training.steps=2000
@@ -61,13 +67,21 @@ def train(
         raise GptkitError("--resume and --overwrite are mutually exclusive", hint="Choose one of them.")
     given = chosen(overrides)
     if init is not None:
-        given = [*given, f"training.init_from.path={json.dumps(str(init.absolute()))}"]
+        given = [*given, f"training.init_from.path={json.dumps(str(init.expanduser().absolute()))}"]
+    if partial:
+        given = [*given, "training.init_from.strict=false"]
     if Path(file).is_dir():
         run_directory = RunDirectory(file)
         run_directory.require_run()
         if directory is not None or not resume:
-            hint = f"Continue it: gptkit train --resume {file}. Start a new run: gptkit train {run_directory.spec} RUN."
+            hint = (
+                f"Continue it: gptkit train --resume {file}. Start a new run from its weights: "
+                f"gptkit train {run_directory.spec} NEW_RUN --init {file}."
+            )
             raise GptkitError(f"{file} is a run, not a spec file", hint=hint)
+        if init is not None:
+            hint = f"Start a new run: gptkit train {run_directory.spec} NEW_RUN --init {init}."
+            raise GptkitError(f"--init starts a new run, and {file} already has weights", hint=hint)
         run = train_spec(None, file, given, resume=True, progress=not quiet)
     else:
         target = directory if directory is not None else Path("runs") / _slug(open_spec(file, given).spec.name)

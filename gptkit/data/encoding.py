@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +13,15 @@ from gptkit.core.errors import TokenizerError
 from gptkit.kinds.data import Document
 from gptkit.kinds.tokenizer import Tokenizer
 from gptkit.text.base import well_formed
+from gptkit.text.chat import Part, chat_ids, conversation
 
 __all__ = ["Encoder"]
 
 
 class Encoder:
     """Encodes documents and maps their masked characters to tokens.
+
+    A conversation is rendered by the tokenizer's chat template, which says what of it the assistant generates.
 
     A document with a mask has the same tokens as without one, where their bytes are those of its text. A token is masked
     if all of its bytes are; a token that straddles a border is not. Where the tokens do not spell the text (a tokenizer
@@ -37,12 +41,36 @@ class Encoder:
         Raises:
             TokenizerError: the tokenizer rejects a text; the message names its source.
         """
-        for document, ids in zip(documents, self._encode(documents), strict=True):
+        plain = iter(self._encode([document for document in documents if document.messages is None]))
+        for document in documents:
+            if document.messages is not None:
+                yield self._conversation(document, document.messages)
+                continue
+            ids = next(plain)
             if not document.masked:
                 yield ids, None
                 continue
-            masked_N = self._masked_tokens(document, ids)
+            masked_N = self._masked_tokens(document.text, document.masked, ids)
             yield (ids, masked_N) if masked_N is not None else self._in_parts(document)
+
+    def _conversation(
+        self, document: Document, messages: Sequence[Mapping[str, Any]]
+    ) -> tuple[list[int], NDArray[np.bool_] | None]:
+        """The ids of a conversation, and for each whether the assistant does not generate it."""
+        try:
+            if not document.mask_prompt:
+                return chat_ids(self._tokenizer, messages, reply=False), None
+            rendered = conversation(self._tokenizer, messages)
+            ids = [token for part in rendered.parts for token in part.encode(self._tokenizer)]
+            masked = tuple(_complement(rendered.generated, len(rendered.text)))
+            masked_N = self._masked_tokens(rendered.text, masked, ids)
+            if masked_N is not None:
+                return ids, masked_N
+            pieces = [(part.encode(self._tokenizer), is_masked) for part, is_masked in _cut(rendered.parts, masked)]
+        except TokenizerError as error:
+            raise TokenizerError(f"{document.source}: {error.message}", hint=error.hint) from None
+        ids = [token for piece, _ in pieces for token in piece]
+        return ids, np.array([is_masked for piece, is_masked in pieces for _ in piece], np.bool_)
 
     def _encode(self, documents: Sequence[Document]) -> list[list[int]]:
         try:
@@ -58,17 +86,19 @@ class Encoder:
         except TokenizerError as error:
             raise TokenizerError(f"{source}: {error.message}", hint=error.hint) from None
 
-    def _masked_tokens(self, document: Document, ids: Sequence[int]) -> NDArray[np.bool_] | None:
+    def _masked_tokens(
+        self, original: str, spans: Sequence[tuple[int, int]], ids: Sequence[int]
+    ) -> NDArray[np.bool_] | None:
         """Whether each token is masked; None where the tokens do not spell the text."""
-        text = well_formed(document.text)
+        text = well_formed(original)
         data = text.encode()
         pieces = [self._token_bytes(token) for token in ids]
         spelled = b"".join(pieces)
-        if len(text) != len(document.text) or spelled not in (data, self._tokenizer.leading + data):
+        if len(text) != len(original) or spelled not in (data, self._tokenizer.leading + data):
             return None
         masked = np.zeros(len(data), np.bool_)
         character = byte = 0
-        for start, end in document.masked:
+        for start, end in spans:
             first = byte + len(text[character:start].encode())
             character, byte = end, first + len(text[start:end].encode())
             masked[first:byte] = True
@@ -85,20 +115,40 @@ class Encoder:
     def _in_parts(self, document: Document) -> tuple[list[int], NDArray[np.bool_]]:
         ids: list[int] = []
         masked: list[bool] = []
-        for text, is_masked in _parts(document):
+        for text, is_masked in _pieces(document.text, document.masked):
             part = self._encode_named(text, document.source)
             ids += part
             masked += [is_masked] * len(part)
         return ids, np.array(masked, np.bool_)
 
 
-def _parts(document: Document) -> Iterator[tuple[str, bool]]:
-    """Yield the parts of a text between the borders of its mask, and whether each is masked."""
+def _pieces(text: str, masked: Sequence[tuple[int, int]]) -> Iterator[tuple[str, bool]]:
+    """Yield the pieces of a text between the borders of its mask, and whether each is masked."""
     at = 0
-    for start, end in document.masked:
+    for start, end in masked:
         if at < start:
-            yield document.text[at:start], False
-        yield document.text[start:end], True
+            yield text[at:start], False
+        yield text[start:end], True
         at = end
-    if at < len(document.text):
-        yield document.text[at:], False
+    if at < len(text):
+        yield text[at:], False
+
+
+def _complement(spans: Sequence[tuple[int, int]], length: int) -> Iterator[tuple[int, int]]:
+    """Yield the spans between others."""
+    at = 0
+    for start, end in (*spans, (length, length)):
+        if at < start:
+            yield at, start
+        at = end
+
+
+def _cut(parts: Sequence[Part], masked: Sequence[tuple[int, int]]) -> Iterator[tuple[Part, bool]]:
+    """Yield the parts of a conversation, cut at the borders of the mask, and whether each is masked."""
+    at = 0
+    for part in parts:
+        end = at + len(part.text)
+        inside = [(max(first, at) - at, min(last, end) - at) for first, last in masked if first < end and last > at]
+        for text, is_masked in _pieces(part.text, inside):
+            yield Part(text, part.literal), is_masked
+        at = end

@@ -298,10 +298,12 @@ def _write(
             writer = writers[side]
             if opens[side]:
                 writer.begin()
-                writer.add([] if start is None else [start])
+                # A chat template puts its own tokens at the beginning and the end.
+                writer.add([] if start is None or document.messages is not None else [start])
             writer.add(ids, masked)
             writer.restored = writer.restored and (tokenizer.lossless or tokenizer.decode(ids) == document.text)
-            spelled = next((token for token in suspicious if token in document.text), None)
+            plain = document.messages is None
+            spelled = next((token for token in suspicious if plain and token in document.text), None)
             if spelled is not None:
                 suspicious.clear()
                 _log.warning(
@@ -310,7 +312,7 @@ def _write(
                     spelled,
                     spelled,
                 )
-            writer.add([end] if document.ends and end is not None else [])
+            writer.add([end] if document.ends and end is not None and document.messages is None else [])
             opens[side] = document.ends
             writer.characters += len(document.text)
             writer.bytes += len(document.text.encode("utf-8", "surrogatepass"))

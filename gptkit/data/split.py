@@ -136,6 +136,12 @@ def split_documents(data: DataSpec, base: Path, split: Split) -> Iterator[tuple[
 
 def _cut(document: Document, at: int, slack: int) -> Iterator[tuple[Side, Document]]:
     text = document.text
+    if document.messages is not None:
+        raise DataError(
+            f"the corpus has too few conversations to hold some out: {document.source} is a large part of it, and a "
+            "conversation is not cut",
+            hint="Use more of them, or set `validation: 0`.",
+        )
     if at <= 0:
         yield "validation", document
     elif at >= len(text):

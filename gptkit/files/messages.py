@@ -100,7 +100,8 @@ def _unknown_key(key: str, found: Trace, registry: Registry) -> str:
     having = [name for name, entry in registry.entries(owner.kind).items() if key in entry.cls.model_fields]
     if having:
         # The field is spelt right; it is the component that is the wrong one.
-        remedy = f"{_listed(having, 'and')} {'has' if len(having) == 1 else 'have'} it ({listed})"
+        others = f"{_listed(having, 'and')} {'has' if len(having) == 1 else 'have'} it"
+        remedy = f"{others}: set {'.'.join(map(str, (*found.path[:-1], 'name')))} too ({listed})"
     else:
         remedy = did_you_mean(key, fields, "fields") if fields else listed
     return f"{what}; {remedy}"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -29,17 +29,25 @@ class Document:
             offsets, half-open, sorted and not overlapping. A token is masked if all of its bytes are, so the tokens are
             those of the text without a mask; if a tokenizer is not lossless, masked and other parts are encoded
             separately. Start and end tokens are never masked.
+        messages: a conversation, mappings with `role` and `content`, which the tokenizer's chat template renders in place
+            of the text; the text is what its messages contain. What the assistant does not generate is masked. The template
+            begins and ends the document: no start or end token is added.
+        mask_prompt: whether that is so; False includes all of the conversation in the loss.
 
     Raises:
-        DataError: `masked` is not of this form.
+        DataError: `masked` is not of this form, or given for a conversation.
     """
 
     text: str
     source: str
     ends: bool = True
     masked: tuple[tuple[int, int], ...] = ()
+    messages: tuple[Mapping[str, Any], ...] | None = None
+    mask_prompt: bool = True
 
     def __post_init__(self) -> None:
+        if self.messages is not None and (self.masked or not self.ends):
+            raise DataError(f"{self.source}: a conversation is a whole document, masked by its chat template")
         before = 0
         for start, end in self.masked:
             if not before <= start < end <= len(self.text):

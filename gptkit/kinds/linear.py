@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from gptkit.core.component import Component
+from gptkit.core.errors import Problem
 from gptkit.kinds.context import BuildContext
 
 if TYPE_CHECKING:
@@ -24,6 +26,9 @@ class LinearSpec(Component):
     Projections whose matrix is read as a whole stay dense: the scores of routers, one-number gates, and what latent
     attention absorbs when decoding.
 
+    A projection with adapters (`gptkit.nn.linear.AdaptedLinear`) has further parameters, which a training changes in place
+    of the dense ones.
+
     Declared capabilities:
         stacks: a mixture of experts may hold its experts' weights as one tensor, since the projection is the plain product.
     """
@@ -34,3 +39,16 @@ class LinearSpec(Component):
     @abstractmethod
     def build(self, context: BuildContext, *, d_in: int, d_out: int, bias: bool) -> nn.Linear:
         """Return the module for vectors of `d_in` features. Components call ``context.linear(d_in, d_out, bias=…)``."""
+
+    def merged(self) -> LinearSpec:
+        """Return the projection that remains when adapters are merged into the weights; itself where it has none."""
+        return self
+
+    def name_problems(self, names: Sequence[str], stacked: Sequence[str]) -> Iterator[Problem]:
+        """Yield problems that depend on the names of a model's projections; paths count from this spec.
+
+        Args:
+            names: the names of the projections in the blocks, ``blocks.0.attention.qkv``.
+            stacked: those of the experts of mixtures that are one tensor, which `build` does not make.
+        """
+        return iter(())

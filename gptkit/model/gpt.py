@@ -28,6 +28,7 @@ from gptkit.nn.cache.store import States
 from gptkit.nn.exchange import check_declarations
 from gptkit.nn.forward import Forward
 from gptkit.nn.head import IGNORED
+from gptkit.nn.linear import AdaptedLinear
 from gptkit.nn.recompute import Recompute
 
 __all__ = ["GPT", "Output"]
@@ -118,6 +119,9 @@ class GPT(nn.Module):
         self.head = spec.head.build(head_context, embedding=self.embedding)
         self._head_mixes_tokens = self.head.mixes_tokens
         self.shared = own_shared(self, context.shared)
+        for name, module in self.named_modules():
+            if isinstance(module, AdaptedLinear):
+                module.placed(name)
         check_declarations(self)
         self._by_length = [layer.position for layer in spec.layer_specs() if layer.position.depends_on_length]
         decoding = (*self.embedding.modules(), *self.blocks.modules(), *self.head.decoding_modules())

@@ -18,8 +18,9 @@ from gptkit.core.errors import TrainingError
 from gptkit.core.patterns import matches
 from gptkit.core.suggestions import did_you_mean
 from gptkit.nn.linear import AdaptedLinear
+from gptkit.nn.stacked import StackedLinear
 
-__all__ = ["adapter_names", "freeze", "freeze_problems", "frozen_names"]
+__all__ = ["adapted_modules", "adapter_names", "freeze", "freeze_problems", "frozen_names", "projection_names"]
 
 _INDEX = re.compile(r"\.\d+(?=\.|$)")
 
@@ -48,12 +49,20 @@ def _frozen(names: Sequence[str], patterns: Sequence[str]) -> set[str]:
 
 def adapter_names(model: nn.Module) -> set[str]:
     """Return the names of the parameters that adapters add to a model's projections."""
-    return {
-        f"{prefix}.{name}" if prefix else name
-        for prefix, module in model.named_modules()
-        if isinstance(module, AdaptedLinear)
-        for name in module.adapter_parameters()
-    }
+    return {f"{prefix}.{name}" for prefix, module in adapted_modules(model) for name in module.adapter_parameters()}
+
+
+def adapted_modules(model: nn.Module) -> list[tuple[str, AdaptedLinear]]:
+    """Return the projections of a model that have adapters, by name."""
+    modules = [(name, module) for name, module in model.named_modules() if isinstance(module, AdaptedLinear)]
+    return [(name, module) for name, module in modules if module.adapter_parameters()]
+
+
+def projection_names(model: nn.Module) -> tuple[list[str], list[str]]:
+    """Return the names of a model's projections that may have adapters, and those of the stacked projections of experts."""
+    modules = list(model.named_modules())
+    adapted = [name for name, module in modules if isinstance(module, AdaptedLinear)]
+    return adapted, [name for name, module in modules if isinstance(module, StackedLinear)]
 
 
 def freeze_problems(names: Iterable[str], patterns: Sequence[str]) -> Iterator[tuple[int | None, str]]:

@@ -16,7 +16,7 @@ from gptkit.core.suggestions import did_you_mean
 __all__ = ["Preset", "find", "groups", "presets", "shipped", "summary"]
 
 _log = logging.getLogger("gptkit")
-_DIRECTORIES = {"to start from": ".", "released models": "families"}
+_DIRECTORIES = {"to start from": ".", "to fine-tune with (train --init)": "finetuning", "released models": "families"}
 _SUFFIXES = (".yaml", ".yml")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 
+from gptkit.kinds.linear import LinearSpec
 from gptkit.runs.spec import ExperimentSpec
 
 __all__ = ["cautions"]
@@ -49,4 +50,10 @@ def cautions(spec: ExperimentSpec, base: Path | None = None) -> Iterator[str]:
         yield (
             f"training.schedule.warmup_steps: the warmup of {warmup:,} steps is longer than the training of {steps:,}; "
             f"the learning rate reaches {highest:.0%} of its peak. Lower warmup_steps, or raise training.steps"
+        )
+    adapted = any(isinstance(part, LinearSpec) and part.merged() != part for part in spec.model.components())
+    if adapted and training.init_from is None and training.freeze is None:
+        yield (
+            "model.linear: adapters are trained beside weights that keep their initial random values. Name weights to start "
+            "from: --init SOURCE (training.init_from), or set training.freeze to [] to train all of them"
         )

@@ -11,8 +11,8 @@ from gptkit.inference.session import Session, Turn
 from gptkit.kinds.sampler import SamplerSpec
 from gptkit.kinds.tokenizer import Tokenizer
 from gptkit.model.gpt import GPT
-from gptkit.runs.chat import chat_ids
 from gptkit.runs.prompts import prompt_ids, stop_ids
+from gptkit.text.chat import chat_ids
 
 __all__ = ["Conversation"]
 

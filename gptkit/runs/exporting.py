@@ -8,20 +8,26 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from gptkit.checkpoint.entries import MODEL
-from gptkit.checkpoint.store import CheckpointStore, read_state
+from gptkit.checkpoint.safetensors import named_tensors
+from gptkit.checkpoint.store import CheckpointStore, load_weights, read_state
 from gptkit.core.atomic import writing
 from gptkit.core.errors import CheckpointError, ExternalModelError
 from gptkit.core.registry import Registry
 from gptkit.interop.selection import export_format
 from gptkit.interop.tensor_files import TensorFiles
-from gptkit.kinds.format import FormatSpec, NativeModel, Progress
+from gptkit.kinds.format import FormatSpec, NativeModel, Progress, TensorEntry, Tensors
 from gptkit.kinds.tokenizer import Tokenizer
 from gptkit.model.gpt import GPT
+from gptkit.model.merging import has_adapters, merged_spec
 from gptkit.model.spec import ModelSpec
-from gptkit.runs.chat import turn_end
+from gptkit.nn.freezing import adapted_modules, adapter_names
 from gptkit.runs.directory import RunDirectory
 from gptkit.runs.run import load_tokenizer
+from gptkit.text.chat import turn_end
 
 __all__ = ["Exported", "export", "export_model"]
 
@@ -143,17 +149,48 @@ def _model(directory: RunDirectory, registry: Registry | None) -> NativeModel:
         raise CheckpointError(f"{directory.path} has no checkpoint yet", hint="Resume the training until it saves one.")
     read_state(latest, verify={MODEL})
     tokenizer = load_tokenizer(spec, directory)
-    tensors = TensorFiles(latest / MODEL)
+    tensors: Tensors = TensorFiles(latest / MODEL)
+    model = spec.model.model_copy(update={"vocab_size": spec.model.vocab_size or _rows(spec.model, tensors)})
+    if has_adapters(model):
+        tensors, model = MergedTensors(model, latest), merged_spec(model)
     imported = directory.read_provenance().get("imported", {})
     return NativeModel(
         name=spec.name,
-        spec=spec.model.model_copy(update={"vocab_size": spec.model.vocab_size or _rows(spec.model, tensors)}),
+        spec=model,
         tensors=tensors,
         tokenizer=tokenizer,
         family=imported.get("family"),
         generation=imported.get("generation") or _generation(tokenizer),
         token_settings=imported.get("token_settings", {}),
     )
+
+
+class MergedTensors:
+    """The weights of a checkpoint with its adapters merged; each is computed when it is asked for.
+
+    Args:
+        spec: the model, with adapters.
+        checkpoint: the checkpoint's directory.
+    """
+
+    def __init__(self, spec: ModelSpec, checkpoint: Path) -> None:
+        model = GPT(spec, device="meta")
+        load_weights(model, checkpoint, assign=True)
+        self._adapted = {f"{name}.weight": module for name, module in adapted_modules(model)}
+        adapters = adapter_names(model)
+        # Tied tensors once, under their first name, as a file holds them.
+        first = {id(tensor): name for name, tensor in reversed(named_tensors(model).items())}
+        self._tensors = {
+            name: tensor
+            for name, tensor in named_tensors(model).items()
+            if first[id(tensor)] == name and name not in adapters
+        }
+        self.entries = {name: TensorEntry(tuple(tensor.shape), tensor.dtype) for name, tensor in self._tensors.items()}
+
+    @torch.no_grad()
+    def get(self, name: str) -> Tensor:
+        """Return one tensor."""
+        return self._adapted[name].transformed_weight() if name in self._adapted else self._tensors[name].detach()
 
 
 def _generation(tokenizer: Tokenizer) -> dict[str, Any]:
@@ -165,7 +202,7 @@ def _generation(tokenizer: Tokenizer) -> dict[str, Any]:
     return {"eos_token_id": list(dict.fromkeys(end for end in ends if end is not None))}
 
 
-def _rows(model: ModelSpec, tensors: TensorFiles) -> int:
+def _rows(model: ModelSpec, tensors: Tensors) -> int:
     """Return the number of rows of the embedding's table."""
     embedding = GPT(model, vocab_size=1, device="meta").embedding
     name = next(name for name, parameter in embedding.named_parameters() if parameter is embedding.table_VE)

@@ -23,7 +23,7 @@ from gptkit.runs.directory import RunDirectory
 from gptkit.runs.prompts import prompt_ids
 from gptkit.runs.run import Run
 from gptkit.runs.spec import ExperimentSpec
-from gptkit.runs.start import start_from
+from gptkit.runs.start import source_of, start_from
 from gptkit.training.callback import PluginTrackers, TrackerCallback
 from gptkit.training.loop import Trainer
 from gptkit.training.parallel.processes import Processes
@@ -78,7 +78,9 @@ def fit(
     ]
     length = spec.window
     if checkpoint is None and spec.training.init_from is not None:
-        start_from(model, spec.training.init_from, Path(directory.read_provenance().get("base", ".")))
+        init = spec.training.init_from
+        base = Path(directory.read_provenance().get("base", "."))
+        start_from(model, source_of(init, base, registry), strict=init.strict)
     trainer = Trainer(
         model,
         spec.training,

@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from gptkit.core.atomic import write_bytes
-from gptkit.core.errors import ExternalModelError, SpecError, TokenizerError
 from gptkit.core.registry import Registry
-from gptkit.files import validate_data
-from gptkit.interop.conversion import Move, check_tensors, family_of, pair, read_model
-from gptkit.interop.sampling import sampler_of
-from gptkit.interop.selection import detect_format
 from gptkit.interop.tensor_files import counted, write_tensors
-from gptkit.kinds.format import ExternalTokenizer, Progress, TensorEntry, Tensors
-from gptkit.kinds.tokenizer import Tokenizer
-from gptkit.model.gpt import GPT
+from gptkit.kinds.format import Progress, TensorEntry
+from gptkit.model.spec import ModelSpec
 from gptkit.runs.directory import RunDirectory
+from gptkit.runs.external import NativeTensors, read_external
 from gptkit.runs.opening import Opened
 from gptkit.runs.resizing import extended, grow, require_rows
 from gptkit.runs.run import Run, load
 from gptkit.runs.saving import write_run
-from gptkit.runs.spec import ExperimentSpec
 from gptkit.text.hub_files import TOKENIZER_FILE
 
-__all__ = ["convert_model", "import_model"]
-
-_log = logging.getLogger("gptkit")
+__all__ = ["convert_model", "fine_tuning", "import_model"]
 
 
 def import_model(path: str | Path, directory: str | Path, **options: Any) -> Run:
@@ -84,59 +70,48 @@ def convert_model(
         CheckpointError: the directory holds a run already or other files, or another process writes into it.
     """
     source, run = Path(path), RunDirectory(directory)
-    chosen = detect_format(source, format, registry)
-    external = chosen.read(source, registry)
-    family, config = family_of(external, registry)
-    model = read_model(family, config, external.config_location, registry)
-    stored = external.tokenizer() if tokenizer is None else ExternalTokenizer(_as_mapping(tokenizer))
-    # A tokenizer without files of its own is read from the run's copy.
-    own = {"path": str(run.tokenizer.resolve())} if stored.files else {}
-    generation = dict(external.generation())
-    title = name or _stem(source) or "imported"
-    spec = _experiment(model, title, {**stored.spec, **own}, sampler_of(generation), registry)
-    try:
-        shell = GPT(spec.model, device="meta")
-    except (RuntimeError, OverflowError) as error:
-        raise ExternalModelError(f"{external.config_location} describes a model that cannot be built: {error}") from None
-    moves, tensors = pair(family, shell), external.tensors()
-    where = check_tensors(family, shell, moves, tensors.entries, external.location)
-    words = _fit(spec, stored, external.location)
+    external = read_external(
+        source,
+        format=format,
+        tokenizer=None if tokenizer is None else _as_mapping(tokenizer),
+        # A tokenizer without files of its own is read from the run's copy.
+        tokenizer_path=run.tokenizer.resolve(),
+        name=name,
+        training=fine_tuning,
+        registry=registry,
+    )
+    spec, tensors, words = external.spec, external.tensors(), external.tokenizer()
     shapes: Mapping[str, tuple[int, ...]] = {}
     if not resize:
-        require_rows(external.location, words.vocab_size, shell.vocab_size)
-    elif words.vocab_size > shell.vocab_size:
+        require_rows(external.model.location, words.vocab_size, external.shell.vocab_size)
+    elif words.vocab_size > external.shell.vocab_size:
         grown, shapes = extended(spec.model, words.vocab_size)
         spec = spec.model_copy(update={"model": grown})
 
-    imported: dict[str, Any] = {"family": family.component_name(), "format": chosen.component_name(), "from": source.name}
-    if generation:
-        imported["generation"] = generation
-    if tokenizer is None and external.token_settings():
-        imported["token_settings"] = dict(external.token_settings())
-
     def write(file: Path) -> None:
-        _convert(file, moves, tensors, where, shapes, progress)
+        _convert(file, tensors, shapes, progress)
 
     opened = Opened(spec, Path.cwd())
-    return write_run(run, opened, words, write, overwrite=overwrite, registry=registry, imported=imported)
+    return write_run(run, opened, words, write, overwrite=overwrite, registry=registry, imported=external.notes())
 
 
-def _experiment(
-    model: Any, name: str, tokenizer: Any, sampler: list[dict[str, Any]] | None, registry: Registry | None
-) -> ExperimentSpec:
-    data = {"name": name[:200], "tokenizer": tokenizer, "model": model.model_dump(mode="json")}
-    if sampler is not None:
-        try:
-            return validate_data({**data, "sampler": sampler}, ExperimentSpec, registry)
-        except SpecError as error:
-            if not all(problem.path[:1] == ("sampler",) for problem in error.problems):
-                raise
-            _log.warning("the model's defaults of generation are not usable, and the default sampler is kept: %s", error)
-    return validate_data(data, ExperimentSpec, registry)
+def fine_tuning(model: ModelSpec) -> dict[str, Any]:
+    """Return the section `training` of an imported model's spec: fine-tuning by values that suit weights that are trained.
 
-
-def _stem(source: Path) -> str:
-    return source.stem if source.is_file() else source.resolve().name
+    Those of a training from scratch would take hours, and undo what the weights hold.
+    """
+    return {
+        "steps": 60,
+        "batch_size": 8,
+        "grad_accumulation": 4,
+        "window": min(model.context_length, 256),
+        "optimizer": {"name": "adamw", "learning_rate": 5e-5, "weight_decay": 0.01},
+        "schedule": {"name": "cosine", "warmup_steps": 10},
+        "evaluate_every": 30,
+        "evaluate_batches": 8,
+        "sample_every": None,
+        "checkpoint_every": None,
+    }
 
 
 def _as_mapping(tokenizer: str | Mapping[str, Any]) -> Mapping[str, Any]:
@@ -149,53 +124,11 @@ def _as_mapping(tokenizer: str | Mapping[str, Any]) -> Mapping[str, Any]:
     return {"name": tokenizer}
 
 
-def _fit(spec: ExperimentSpec, stored: ExternalTokenizer, location: str) -> Tokenizer:
-    """Return the tokenizer, whose files are written to a temporary directory where the format stores them otherwise."""
-    if not stored.files:
-        return spec.tokenizer.fit(iter(()))
-    with TemporaryDirectory() as temporary:
-        for name, data in stored.files.items():
-            write_bytes(Path(temporary) / name, data)
-        try:
-            return spec.tokenizer.model_copy(update={"path": temporary}).fit(iter(()))
-        except TokenizerError as error:
-            # The temporary path means nothing to the user.
-            what = error.message.partition(temporary)[2].partition(": ")[2] or error.message
-            raise ExternalModelError(f"{location}: its tokenizer {what}", hint=error.hint) from None
-
-
-def _convert(
-    file: Path,
-    moves: list[Move],
-    stored: Tensors,
-    where: Mapping[str, str],
-    shapes: Mapping[str, tuple[int, ...]],
-    progress: Progress | None,
-) -> None:
+def _convert(file: Path, tensors: NativeTensors, shapes: Mapping[str, tuple[int, ...]], progress: Progress | None) -> None:
     """Write the native tensors, in `shapes` where those are not the external model's."""
-
-    def names(move: Move) -> list[str]:
-        return [where[name] for name in move.external]
-
-    dtypes = {move.native: _common([stored.entries[name].dtype for name in names(move)]) for move in moves}
     # Tensors of wider elements first, so that each is aligned to its elements' size.
-    ordered = sorted(moves, key=lambda move: -dtypes[move.native].itemsize)
-    entries = {
-        move.native: TensorEntry(shapes.get(move.native, tuple(move.like.shape)), dtypes[move.native]) for move in ordered
-    }
+    ordered = sorted(tensors.entries.items(), key=lambda item: -item[1].dtype.itemsize)
+    entries = {name: TensorEntry(shapes.get(name, entry.shape), entry.dtype) for name, entry in ordered}
     report = counted(sum(entry.bytes for entry in entries.values()), progress)
-
-    def tensors() -> Iterator[tuple[str, Tensor]]:
-        for move in ordered:
-            dtype = dtypes[move.native]
-            joined = move.join([stored.get(name).to(dtype) for name in names(move)])
-            yield move.native, grow(joined, entries[move.native].shape)
-
-    write_tensors(file, entries, tensors(), {"aliases": "{}"}, report)
-
-
-def _common(dtypes: list[torch.dtype]) -> torch.dtype:
-    widest = dtypes[0]
-    for dtype in dtypes[1:]:
-        widest = torch.promote_types(widest, dtype)
-    return widest
+    grown = ((name, grow(tensors.get(name), entry.shape)) for name, entry in entries.items())
+    write_tensors(file, entries, grown, {"aliases": "{}"}, report)

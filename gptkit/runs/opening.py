@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
+from gptkit.core.errors import GptkitError, Problem, SpecError
 from gptkit.core.registry import Registry, default_registry
 from gptkit.files import read, validate, validate_data
-from gptkit.files.nodes import lift
+from gptkit.files.nodes import Node, Place, lift, merge_roots
 from gptkit.files.overrides import apply_override
 from gptkit.files.tracing import trace
 from gptkit.presets.catalog import shipped
 from gptkit.runs.spec import ExperimentSpec
 
 __all__ = ["Opened", "SpecLike", "open_spec"]
+
+_INIT_FROM = "training.init_from"
 
 SpecLike = ExperimentSpec | Mapping[str, Any] | str | Path
 """A spec, its plain data, a spec file, or the name of a spec that comes with gptkit."""
@@ -56,17 +59,61 @@ def open_spec(
     def types_at(data: Any, path: Sequence[str | int]) -> Sequence[Any]:
         return trace(ExperimentSpec, data, path, known).types
 
+    # The section that may name weights to start from is read first: other overrides change parts of the source's spec.
+    texts.sort(key=lambda text: not text.startswith("training"))
+    n_first = sum(text.startswith("training") for text in texts)
+
+    def completed(root: Node, base: Path) -> Node:
+        root = _with_source(root, base, registry)
+        for text in texts[n_first:]:
+            root = apply_override(root, text, types_at)
+        return root
+
     if isinstance(spec, (str, Path)):
-        source = read(spec, texts, shipped=shipped(registry), types_at=types_at)
+        source = read(spec, texts[:n_first], shipped=shipped(registry), types_at=types_at)
         # What a shipped spec names counts from where the user is, as nobody keeps data beside it.
-        base = source.path.parent if Path(spec).exists() else Path()
-        return Opened(validate(source, ExperimentSpec, registry), base.absolute())
+        base = (source.path.parent if Path(spec).exists() else Path()).absolute()
+        source = replace(source, root=completed(source.root, base), overridden=tuple(texts))
+        return Opened(validate(source, ExperimentSpec, registry), base)
     if isinstance(spec, ExperimentSpec) and not texts:
         return Opened(spec, Path.cwd())
     root = lift(_plain(spec) if isinstance(spec, ExperimentSpec) else json.loads(json.dumps(spec, default=_plain)))
-    for text in texts:
+    for text in texts[:n_first]:
         root = apply_override(root, text, types_at)
+    root = completed(root, Path.cwd())
     return Opened(validate_data(root.plain(), ExperimentSpec, registry), Path.cwd())
+
+
+def _with_source(root: Node, base: Path, registry: Registry | None) -> Node:
+    """The spec completed by that of the weights that it starts from (`training.init_from`).
+
+    A `model` that does not set `d_model` changes the source's model, and the sampler is the source's where none is given;
+    without `tokenizer` the source's is taken. A spec that says all of it is not changed, and its source is not read.
+
+    Raises:
+        SpecError: the source cannot be read.
+    """
+    training = root.child("training")
+    init = None if training is None else training.child("init_from")
+    path = None if init is None else init.child("path") or init
+    if path is None or not isinstance(path.value, str) or not isinstance(root.value, dict):
+        return root
+    model, tokenizer = root.child("model"), root.child("tokenizer")
+    whole = model is not None and (model.child("d_model") is not None or not isinstance(model.value, (dict, type(None))))
+    if whole and tokenizer is not None:
+        return root
+    from gptkit.runs.sources import open_source
+
+    try:
+        sections = open_source(base / Path(path.value).expanduser(), registry).sections()
+    except GptkitError as error:
+        message = error.message.removeprefix(f"{_INIT_FROM}: ") + (f". {error.hint}" if error.hint else "")
+        raise SpecError([Problem(tuple(_INIT_FROM.split(".")), message, *path.place)]) from error
+    given = {key: node for key, node in root.value.items() if not (key == "model" and node.value is None)}
+    taken = [*([] if whole else ["model", "sampler"]), *([] if tokenizer is not None else ["tokenizer"])]
+    place = Place(path.value)
+    below = {key: lift(sections[key], place) for key in taken if key in sections and (key == "model" or key not in given)}
+    return merge_roots(root.below(below), root.below(given)) if below else root
 
 
 def _plain(value: Any) -> Any:

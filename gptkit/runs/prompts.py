@@ -8,7 +8,7 @@ from typing import Any
 from gptkit.core.errors import GptkitError
 from gptkit.core.spec import describe
 from gptkit.kinds.tokenizer import Tokenizer
-from gptkit.runs.chat import Messages, chat_ids, turn_end
+from gptkit.text.chat import Messages, chat_ids, turn_end
 
 __all__ = ["chat_prompt", "imported_ends", "prompt_ids", "stop_ids"]
 

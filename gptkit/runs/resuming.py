@@ -41,7 +41,7 @@ def require_same(run: ExperimentSpec, asked: ExperimentSpec, run_directory: RunD
     Args:
         run: the run's spec.
         asked: the spec to continue with.
-        there: the run directory.
+        run_directory: the run directory.
 
     Raises:
         CheckpointError: they differ in what a resumed run cannot change; lists the differences.
@@ -61,13 +61,15 @@ def require_same(run: ExperimentSpec, asked: ExperimentSpec, run_directory: RunD
             "\n".join(
                 [f"{run_directory.path} was started with another spec, and a resumed run cannot change:", *listed, *more]
             ),
-            hint="Resume it without these changes, or start a new run: in another directory, or in its place with "
-            "--overwrite (overwrite=True).",
+            hint=f"Resume it without these changes. Or start a new run from its weights, with these changes: gptkit train "
+            f"SPEC NEW_RUN --init {run_directory.path} (training.init_from); or from scratch: in another directory, or in "
+            "its place with --overwrite (overwrite=True).",
         )
     if steps and asked.training.steps < steps[-1]:
         raise CheckpointError(
             f"{run_directory.path} has reached step {steps[-1]}, and training.steps is {asked.training.steps}",
-            hint="Ask for more steps, or load the run as it is.",
+            hint="Ask for more steps, load the run as it is, or start a new run from its weights: gptkit train SPEC NEW_RUN "
+            f"--init {run_directory.path}.",
         )
 
 

@@ -18,8 +18,8 @@ from gptkit.inference import Overflow, generate, stream
 from gptkit.kinds.sampler import SamplerSpec
 from gptkit.kinds.tokenizer import Tokenizer
 from gptkit.model.gpt import GPT
+from gptkit.model.merging import has_adapters, merged_model, merged_spec
 from gptkit.runs.build import new_model
-from gptkit.runs.chat import Messages
 from gptkit.runs.conversation import Conversation
 from gptkit.runs.directory import RunDirectory
 from gptkit.runs.evaluating import NO_BITS_PER_BYTE, Progress, evaluate_files, evaluate_tokens, numbers
@@ -28,6 +28,7 @@ from gptkit.runs.prompts import chat_prompt, imported_ends, prompt_ids
 from gptkit.runs.saving import save_opened
 from gptkit.runs.spec import ExperimentSpec
 from gptkit.runs.views import Views
+from gptkit.text.chat import Messages
 from gptkit.training.precision import pick_device
 
 __all__ = ["NO_BITS_PER_BYTE", "Run", "load"]
@@ -255,8 +256,23 @@ class Run(Views):
             raise DataError("the corpus has no validation split", hint=hint)
         return numbers(found)
 
+    def merged(self) -> Run:
+        """Return the run's model with its adapters merged into the weights, under the spec without them.
+
+        ::
+
+            run.merged().save("runs/merged")
+
+        Its logits are those of the model with adapters. A model without adapters is returned as it is.
+        """
+        if not has_adapters(self.spec.model):
+            return self
+        training = self.spec.training.model_copy(update={"freeze": None})
+        spec = self.spec.model_copy(update={"model": merged_spec(self.spec.model), "training": training})
+        return Run(self.directory, spec, merged_model(self.model), self.tokenizer, self.step, self.provenance)
+
     def save(self, path: str | Path, *, overwrite: bool = False, registry: Registry | None = None) -> Path:
-        """Write the model, with the weights that it has now, as another run: after a merge of adapters, for example.
+        """Write the model, with the weights that it has now, as another run: of `merged`, for example.
 
         The new run has the spec and the tokenizer of this one, and one checkpoint: of step 0, without an optimizer's state.
 

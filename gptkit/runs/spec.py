@@ -15,6 +15,7 @@ from gptkit.core.errors import Problem
 from gptkit.core.spec import Spec, validation_error
 from gptkit.core.walk import components
 from gptkit.kinds.data import DataSpec
+from gptkit.kinds.linear import LinearSpec
 from gptkit.kinds.sampler import SamplerSpec
 from gptkit.kinds.tokenizer import TokenizerSpec
 from gptkit.model.spec import ModelSpec
@@ -38,7 +39,9 @@ class ExperimentSpec(Spec):
     tokenizer: Annotated[TokenizerSpec, Fixed("the weights belong to its token ids")] = component(
         "bpe", description="How text becomes token ids."
     )
-    model: Annotated[ModelSpec, Fixed("the weights belong to it")] = Field(description="The model itself.")
+    model: Annotated[ModelSpec, Fixed("the weights belong to it")] = Field(
+        description="The model itself; with training.init_from (train --init) what differs from that of the weights."
+    )
     sampler: Annotated[tuple[SamplerSpec, ...], CHANGEABLE] = Field(
         default=({"name": "temperature", "value": 0.8}, {"name": "top-k", "k": 40}),
         validate_default=True,
@@ -77,23 +80,35 @@ class ExperimentSpec(Spec):
                 f"a data window of {window:,} tokens exceeds the model's context_length of {context_length:,}; "
                 f"set it to {context_length} at most, or leave it out",
             )
-        for index, message in self._freeze_problems():
-            yield Problem(("training", "freeze") if index is None else ("training", "freeze", index), message)
+        yield from self._name_problems()
         for place, part in parts:
             for problem in resolution.problems(part, None):
                 yield problem.below(*place)
 
-    def _freeze_problems(self) -> Iterator[tuple[int | None, str]]:
-        if not self.training.freeze:
+    def _name_problems(self) -> Iterator[Problem]:
+        """Problems that depend on the names of the model's parameters and projections."""
+        linears = [(path, part) for path, part in components(self.model, ("model",)) if isinstance(part, LinearSpec)]
+        adapted = [(path, part) for path, part in linears if part.merged() != part]
+        if not (self.training.freeze or adapted):
             return
         # The names are those of the built model; they do not depend on the size of the vocabulary.
         from gptkit.core.memory import explain_exhaustion
         from gptkit.model.gpt import GPT
-        from gptkit.nn.freezing import freeze_problems
+        from gptkit.nn.freezing import freeze_problems, projection_names
 
         with explain_exhaustion("the model", "Lower model.d_model, model.n_layers or model.context_length."):
             model = GPT(self.model, self.model.vocab_size or self.tokenizer.expected_vocab_size or 1, device="meta")
-        yield from freeze_problems((name for name, _ in model.named_parameters()), self.training.freeze)
+        names = [name for name, _ in model.named_parameters()]
+        for index, message in freeze_problems(names, self.training.freeze or ()):
+            yield Problem(("training", "freeze") if index is None else ("training", "freeze", index), message)
+        seen: list[Component] = []
+        for path, part in adapted:
+            # Layers repeat the model's own part, which counts only where no layers are given.
+            if part not in seen and (path[1] == "layers" or self.model.layers is None):
+                seen.append(part)
+                own = ("model", "linear") if part == self.model.linear else path
+                for problem in part.name_problems(*projection_names(model)):
+                    yield problem.below(*own)
 
     @property
     def window(self) -> int:

@@ -3,88 +3,166 @@
 from __future__ import annotations
 
 import logging
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from gptkit.checkpoint.entries import MODEL
-from gptkit.checkpoint.safetensors import fill, fill_matching
-from gptkit.checkpoint.store import CheckpointStore
+from gptkit.checkpoint.safetensors import named_tensors
+from gptkit.checkpoint.sharding import copy_sharded
 from gptkit.core.errors import CheckpointError
+from gptkit.core.registry import Registry
+from gptkit.kinds.format import Tensors
 from gptkit.kinds.tokenizer import Tokenizer
-from gptkit.runs.directory import RunDirectory
+from gptkit.nn.freezing import adapter_names
 from gptkit.runs.opening import Opened
-from gptkit.runs.run import load_tokenizer
+from gptkit.runs.sources import Source, open_source, tied_names
 from gptkit.training.config import InitFromSpec
 
-__all__ = ["start_from", "tokenizer_of", "weights_file"]
+__all__ = ["source_of", "start_from", "tokenizer_of"]
 
 _log = logging.getLogger("gptkit")
 _LISTED = 8
+_BLOCK = re.compile(r"^blocks\.\d+\.")
 
 
-def weights_file(init: InitFromSpec, base: Path) -> Path:
-    """The safetensors file that `init` names.
-
-    Args:
-        init: what the spec says.
-        base: the directory that a relative path counts from.
+def source_of(init: InitFromSpec, base: Path, registry: Registry | None = None) -> Source:
+    """Return the source that `init` names; a relative path counts from the directory `base`.
 
     Raises:
-        CheckpointError: no weights are there.
+        CheckpointError: no weights are at the path.
+        ExternalModelError: it is an external model that cannot be read.
     """
-    path = base / Path(init.path).expanduser()
-    run = RunDirectory(path)
-    if run.holds_run:
-        checkpoint = CheckpointStore(run.checkpoints).latest()
-        if checkpoint is None:
-            raise CheckpointError(f"training.init_from: {path} has no checkpoint yet", hint="Name a run that was trained.")
-        return checkpoint / MODEL
-    if (path / "config.json").is_file():
-        raise CheckpointError(
-            f"training.init_from: {path} is an external model", hint=f"Import it first: gptkit import {path} RUN."
-        )
-    file = path / MODEL if path.is_dir() else path
-    if not file.is_file() or file.suffix != ".safetensors":
-        raise CheckpointError(
-            f"training.init_from: {path} holds no weights",
-            hint="Name a run directory or a file with a run's weights.",
-        )
-    return file
+    return open_source(base / Path(init.path).expanduser(), registry)
 
 
-def tokenizer_of(init: InitFromSpec, opened: Opened) -> Tokenizer | None:
-    """The tokenizer of the run that the weights are from; None where they are not from a run.
+def tokenizer_of(source: Source, init: InitFromSpec, opened: Opened) -> Tokenizer | None:
+    """Return the tokenizer that belongs to the weights; None where the spec's own is to be made.
 
     Raises:
-        CheckpointError: the spec has another tokenizer, whose ids mean other text to these weights.
+        CheckpointError: the spec has another tokenizer, whose ids stand for other text to these weights.
     """
-    weights_file(init, opened.base)
-    run = RunDirectory(opened.base / Path(init.path).expanduser())
-    if not run.holds_run:
+    if source.spec is None:
         return None
-    spec = run.read_spec()
-    if spec.tokenizer == opened.spec.tokenizer:
-        return load_tokenizer(spec, run)
-    message = f"training.init_from: the tokenizer of {run.path} is not that of the spec, so its weights read other ids"
+    wanted, own = opened.spec.tokenizer, source.tokenizer()
+    if own is None or wanted == source.spec.tokenizer:
+        return own
+    if not wanted.needs_corpus:
+        fitted = wanted.fit(iter(()), base=opened.base)
+        if _same_ids(fitted, own):
+            return fitted
+    message = f"training.init_from: the tokenizer of {source.path} is not that of the spec, so its weights read other ids"
     if init.strict:
-        raise CheckpointError(message, hint="Copy the section tokenizer from its spec.yaml, or set strict to false.")
+        raise CheckpointError(
+            message,
+            hint="Remove the section tokenizer, which then is that of the weights, or load what fits: --partial "
+            "(training.init_from.strict: false).",
+        )
     _log.warning("%s", message)
     return None
 
 
-def start_from(model: nn.Module, init: InitFromSpec, base: Path) -> None:
-    """Fill a new model with the weights that `init` names.
+def start_from(model: nn.Module, source: Source, *, strict: bool = True) -> None:
+    """Fill a new model with the weights of a source.
+
+    A tensor fits if it has the name and the shape of one of the model's. Adapters begin with their initial values.
+
+    Args:
+        model: the model, initialised; its tensors may be sharded.
+        source: the weights.
+        strict: raise where a tensor does not fit; otherwise load those that do, and log the others.
 
     Raises:
         CheckpointError: the weights are missing or damaged, or do not fit the model.
     """
-    file = weights_file(init, base)
-    if init.strict:
-        fill(model, file)
-        return
-    initialised, unused = fill_matching(model, file)
-    for names, what in ((initialised, "initialised, not loaded"), (unused, "in the file and not used")):
+    tensors, own = source.tensors(), named_tensors(model)
+    # Names of tied tensors stand for the one that is stored.
+    stored = {**{name: name for name in tensors.entries}, **source.aliases()}
+    stored = {name: kept for name, kept in stored.items() if kept in tensors.entries}
+    chosen = _fitting(tensors, stored, own)
+    adapters = adapter_names(model)
+    loaded = {id(own[name]) for name in chosen}
+    missing = [name for name, tensor in own.items() if id(tensor) not in loaded and name not in adapters]
+    resized = [name for name in missing if name in stored]
+    used = {*chosen.values(), *(stored[name] for name in resized)}
+    tied = tied_names(model)
+    unused = [
+        name for name in tensors.entries if name not in used and not _repeats(name, tensors, chosen.get(tied.get(name, "")))
+    ]
+    if (missing or unused) and strict:
+        raise _misfit(source, missing, unused, tensors, stored, own)
+    if not chosen:
+        raise CheckpointError(
+            f"training.init_from: no tensor of {source.path} fits the model",
+            hint="Check the path, and the names of the tensors.",
+        )
+    with torch.no_grad():
+        for name, kept in chosen.items():
+            copy_sharded(own[name], tensors.get(kept))
+    absent = [name for name in missing if name not in resized]
+    for names, what in (
+        (absent, "initialised, not loaded"),
+        (resized, "initialised, as the source has other shapes"),
+        (unused, "in the source and not used"),
+    ):
         if names:
-            more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-            _log.warning("training.init_from: %s: %s%s", what, ", ".join(names[:_LISTED]), more)
+            _log.warning("training.init_from: %s: %s", what, _listed(names))
+
+
+def _fitting(tensors: Tensors, stored: Mapping[str, str], own: Mapping[str, Tensor]) -> dict[str, str]:
+    """Return the stored tensor of each of the model's tensors that one fits, tied ones once."""
+    chosen: dict[str, str] = {}
+    seen: set[int] = set()
+    for name, tensor in own.items():
+        kept = stored.get(name)
+        if kept is not None and id(tensor) not in seen and tuple(tensor.shape) == tuple(tensors.entries[kept].shape):
+            chosen[name] = kept
+            seen.add(id(tensor))
+    return chosen
+
+
+def _repeats(name: str, tensors: Tensors, other: str | None) -> bool:
+    """Whether a stored tensor has the values of the one that the model ties it to."""
+    return other is not None and torch.equal(tensors.get(name), tensors.get(other))
+
+
+def _misfit(
+    source: Source,
+    missing: Sequence[str],
+    unused: Sequence[str],
+    tensors: Tensors,
+    stored: Mapping[str, str],
+    own: Mapping[str, Tensor],
+) -> CheckpointError:
+    resized = [name for name in missing if name in stored]
+    parts = []
+    if len(missing) > len(resized):
+        parts.append(f"it lacks {_listed([name for name in missing if name not in resized])}")
+    if unused:
+        parts.append(f"it also has {_listed(unused)}")
+    if resized:
+        name = resized[0]
+        shape = tuple(tensors.entries[stored[name]].shape)
+        parts.append(f"{name} is {shape} in the source and {tuple(own[name].shape)} in the model")
+    return CheckpointError(
+        f"training.init_from: {source.path} does not fit the model: {'; '.join(parts)}",
+        hint="Give the spec the model of these weights, or load the tensors that fit: --partial "
+        "(training.init_from.strict: false).",
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The names, those of all blocks as one: ``blocks.*.attention.qkv.bias (30)``."""
+    groups = Counter(_BLOCK.sub("blocks.*.", name) for name in names)
+    first = {_BLOCK.sub("blocks.*.", name): name for name in reversed(names)}
+    texts = [f"{group} ({count})" if count > 1 else first[group] for group, count in groups.items()]
+    return ", ".join(texts[:_LISTED]) + (f" and {len(texts) - _LISTED} more" if len(texts) > _LISTED else "")
+
+
+def _same_ids(one: Tokenizer, other: Tokenizer) -> bool:
+    """Whether every id stands for the same bytes in both tokenizers."""
+    size = one.vocab_size
+    return size == other.vocab_size and all(one.token_bytes(token) == other.token_bytes(token) for token in range(size))

@@ -29,7 +29,7 @@ from gptkit.runs.resuming import recorded_spec, require_same, taken_over
 from gptkit.runs.run import Run, load_tokenizer
 from gptkit.runs.sizes import refuse_oversized_batch
 from gptkit.runs.spec import ExperimentSpec
-from gptkit.runs.start import tokenizer_of
+from gptkit.runs.start import source_of, tokenizer_of
 from gptkit.training.parallel.processes import Processes, joined
 from gptkit.training.precision import pick_device
 from gptkit.training.progress import ConsoleProgress
@@ -231,7 +231,7 @@ def _start(
     later = _written_in_training(spec)
     run_directory.require_unused(later)
     new = RunDirectory(placement.begin())
-    tokenizer = _tokenizer(opened, new, screen)
+    tokenizer = _tokenizer(opened, new, screen, registry)
     prepared = _data(opened, new, tokenizer, None, screen)
     prepared.train_windows(spec.data, spec.window)
     with _working("building the model", screen):
@@ -239,7 +239,10 @@ def _start(
     new.write_spec(spec)
     files = [path.relative_to(new.path).as_posix() for path in sorted(new.path.rglob("*")) if path.is_file()]
     files = ["provenance.json", *files, *later]
-    notes = {"base": str(opened.base), "data": prepared.fingerprint, "files": files}
+    init = spec.training.init_from
+    # What an export needs of the external model that the weights came from.
+    origin = {} if init is None else source_of(init, opened.base, registry).notes()
+    notes = {**origin, "base": str(opened.base), "data": prepared.fingerprint, "files": files}
     new.write_provenance(spec, registry, **notes)
     placement.place(files)
     return tokenizer, model
@@ -259,7 +262,7 @@ def _continue(
         for path in run_directory.own_files()
         if run_directory.checkpoints not in path.parents
     ]
-    tokenizer = _tokenizer(opened, run_directory, screen)
+    tokenizer = _tokenizer(opened, run_directory, screen, registry)
     trained_on = before.get("data") if run_directory.has_checkpoint else None
     prepared = _data(opened, run_directory, tokenizer, trained_on, screen)
     run_directory.write_spec(spec)
@@ -275,11 +278,14 @@ def _written_in_training(spec: ExperimentSpec) -> list[str]:
     return list(dict.fromkeys([*WRITTEN_IN_TRAINING, *tables]))
 
 
-def _tokenizer(opened: Opened, run_directory: RunDirectory, screen: ConsoleProgress | None) -> Tokenizer:
+def _tokenizer(
+    opened: Opened, run_directory: RunDirectory, screen: ConsoleProgress | None, registry: Registry | None
+) -> Tokenizer:
     with _working("making the tokenizer", screen):
         if not run_directory.tokenizer.is_dir():
             init = opened.spec.training.init_from
-            inherited = None if init is None else tokenizer_of(init, opened)
+            source = None if init is None else source_of(init, opened.base, registry)
+            inherited = None if init is None or source is None else tokenizer_of(source, init, opened)
             fitted = fit_tokenizer(opened) if inherited is None else inherited
             with atomic_directory(run_directory.tokenizer) as new:
                 fitted.save(new)

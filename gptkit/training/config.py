@@ -26,7 +26,10 @@ _DATA = Fixed("the order of the data depends on it")
 class InitFromSpec(Spec):
     """Weights that a new run starts from; a path alone stands for a mapping with it."""
 
-    path: str = Field(min_length=1, description="A run directory, a directory with model.safetensors, or such a file.")
+    path: str = Field(
+        min_length=1,
+        description="A run, a directory as transformers saves it, a GGUF file, or a safetensors file of a run's weights.",
+    )
     strict: bool = Field(
         True, description="Require every tensor to fit; false loads those that do, and lists those that are initialised."
     )
@@ -90,7 +93,9 @@ class TrainingSpec(Spec):
         "rest again, which needs less memory and about a third more time; the gradients are the same.",
     )
     init_from: Annotated[InitFromSpec | None, Fixed("the training started from these weights")] = Field(
-        None, description="Weights to start from, in place of initial values. A run's tokenizer is taken with them."
+        None,
+        description="Weights to start from, in place of initial values. A missing section `tokenizer` is that of the "
+        "weights, and a section `model` without `d_model` says what differs from their model.",
     )
     freeze: Annotated[tuple[str, ...] | None, Fixed("the optimizer's state belongs to what is trained")] = Field(
         None,

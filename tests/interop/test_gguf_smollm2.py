@@ -13,7 +13,7 @@ import gptkit
 from gptkit.components.sampler.greedy import GreedySpec
 from gptkit.inference import generate
 from gptkit.kinds.tokenizer import Tokenizer
-from gptkit.runs.chat import chat_ids
+from gptkit.text.chat import chat_ids
 
 pytestmark = pytest.mark.slow
 

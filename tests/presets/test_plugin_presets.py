@@ -82,7 +82,12 @@ def test_preset_name_of_two_plugins_is_unavailable(directory: Path) -> None:
 
 def test_paths_that_are_not_spec_files_are_reported(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
     result = registry(gptkit_small=[directory / "notes.txt", directory / "one-layer.yaml", 3])
-    assert list(groups(result)) == ["to start from", "released models", "from gptkit-small==1.0"]
+    assert list(groups(result)) == [
+        "to start from",
+        "to fine-tune with (train --init)",
+        "released models",
+        "from gptkit-small==1.0",
+    ]
     assert caplog.text.count("is not a .yaml file or a directory") == 2
     with pytest.raises(GptkitError, match="did you mean 'one-layer'"):
         find("one-layr", result)

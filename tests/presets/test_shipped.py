@@ -5,13 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 import gptkit
-from gptkit.core.errors import GptkitError
+from gptkit.components.tokenizer.byte import ByteSpec
+from gptkit.core.errors import GptkitError, SpecError
 from gptkit.presets.catalog import find, groups, shipped, summary
+from gptkit.runs.cautions import cautions
 from gptkit.runs.opening import open_spec
 
 NAMES = ["book", "gpt2", "modern", "tiny"]
+FINE_TUNING = ["finetune", "finetune-low-rank"]
 
 
 def parameters(*overrides: str, spec: str) -> int:
@@ -20,14 +24,27 @@ def parameters(*overrides: str, spec: str) -> int:
 
 def test_list_of_shipped_specs() -> None:
     assert list(groups()["to start from"]) == NAMES
-    assert list(shipped()) == [*NAMES, *groups()["released models"]]
+    assert list(groups()["to fine-tune with (train --init)"]) == FINE_TUNING
+    assert list(shipped()) == [*NAMES, *FINE_TUNING, *groups()["released models"]]
     with pytest.raises(GptkitError, match="did you mean 'gpt2'"):
         find("gpt-2")
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_each_shipped_spec_has_its_name_and_comments(name: str) -> None:
-    spec = open_spec(name).spec
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A run to start from, as the presets for fine-tuning require."""
+    path = tmp_path_factory.mktemp("weights") / "run"
+    gptkit.save_run(
+        path,
+        gptkit.build("tiny", ["tokenizer=byte", "model.n_layers=1", "model.context_length=256"]),
+        ByteSpec().fit(iter(())),
+    )
+    return str(path)
+
+
+@pytest.mark.parametrize("name", [*NAMES, *FINE_TUNING])
+def test_each_shipped_spec_has_its_name_and_comments(name: str, weights: str) -> None:
+    spec = open_spec(name, [f"training.init_from={weights}"] if name in FINE_TUNING else []).spec
     assert spec.name == name
     lines = find(name).read_text(encoding="utf-8").splitlines()
     assert lines[0].startswith(f"# {name}: ")
@@ -78,3 +95,20 @@ def test_data_paths_of_a_shipped_spec_are_relative_to_the_working_directory(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert open_spec("tiny").base == tmp_path
+
+
+@pytest.mark.parametrize("name", FINE_TUNING)
+def test_a_preset_for_fine_tuning_trains_the_model_of_the_weights(name: str, weights: str, tmp_path: Path) -> None:
+    if name == "finetune":
+        with pytest.raises(SpecError, match=r"model: missing.*--init"):
+            open_spec(name)
+    else:
+        assert "--init" in next(cautions(open_spec(name).spec))
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("To be, or not to be, that is the question.\n" * 50)
+    small = [f"training.init_from={weights}", f"data.path={corpus}", "training.steps=2", "training.window=16"]
+    run = gptkit.train(name, tmp_path / "run", [*small, "training.sample_tokens=0"], progress=False)
+    source = gptkit.load(weights)
+    same = [torch.equal(p, run.model.get_parameter(name)) for name, p in source.model.named_parameters()]
+    assert all(same) if name == "finetune-low-rank" else not any(same)
+    assert run.spec.model.context_length == source.spec.model.context_length

@@ -17,8 +17,8 @@ from gptkit.components.tokenizer.bpe import BpeSpec
 from gptkit.components.tokenizer.byte import ByteSpec
 from gptkit.components.tokenizer.hugging_face import HuggingFaceSpec, HuggingFaceTokenizer
 from gptkit.core.errors import TokenizerError
-from gptkit.runs.chat import chat_ids, turn_end
 from gptkit.runs.exporting import export_model
+from gptkit.text.chat import chat_ids, turn_end
 
 pytest.importorskip("jinja2")
 
@@ -75,11 +75,11 @@ def test_the_end_of_a_turn_is_found(directory: Path) -> None:
     ("template", "message"),
     [
         (None, "no chat template"),
-        ("{% for %}", "cannot lay out"),
-        ("{{ messages[0].absent.deep }}", "cannot lay out"),
+        ("{% for %}", "cannot render"),
+        ("{{ messages[0].absent.deep }}", "cannot render"),
         ("{{ raise_exception('roles must alternate') }}", "roles must alternate"),
         ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "unsafe"),
-        ("{{ messages.append(1) }}", "unsafe|cannot lay out"),
+        ("{{ messages.append(1) }}", "unsafe|cannot render"),
     ],
 )
 def test_failing_templates_are_reported(directory: Path, template: str | None, message: str) -> None:

@@ -38,6 +38,13 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "ema": ({}, {"parallel": {"shard": 2}, "callbacks": [{"name": "ema", "decay": 0.8}]}),
     "accumulated": ({"position": "learned"}, {"parallel": {"shard": 2}, "grad_accumulation": 2}),
     "resumed": ({}, {"parallel": {"shard": 2}, "callbacks": [{"name": "ema", "decay": 0.8}]}),
+    "frozen": ({}, {"parallel": {"shard": 2}, "freeze": ["embedding", "blocks.0"]}),
+    "frozen-replicas": ({}, {"freeze": ["*", "!*norm*", "!head"], "optimizer": {"name": "adamw", "learning_rate": 0.02}}),
+    "low-rank": (
+        {"linear": {"name": "low-rank", "rank": 2}},
+        {"parallel": {"shard": 2}, "optimizer": {"name": "adamw", "learning_rate": 0.02}},
+    ),
+    "started": ({"linear": {"name": "low-rank", "rank": 2}}, {"parallel": {"shard": 2}}),
     "recomputed": ({}, {"parallel": {"shard": 2}, "recompute": "blocks"}),
 }
 
@@ -81,6 +88,9 @@ def main(directory: Path, names: list[str]) -> None:
     losses = {}
     for name in names:
         given, run_directory = spec(name, count == 1, corpus), directory / f"{name}-{count}"
+        if name == "started":
+            # From the weights of another case, without adapters.
+            given["training"]["init_from"] = str(directory / "plain-1")
         if name == "resumed":
             # From shards to replicas and back, with checkpoints in between.
             given["training"]["steps"] = 5

@@ -25,6 +25,10 @@ class JsonLinesDataSpec(DataSpec):
     `prompt_end`, and the text. The model reads the prompt, and learns the text only: the prompt's tokens take no part in
     the loss, in training and in evaluation, unless `mask_prompt` is false. Lines whose text is empty are skipped, prompt
     included.
+
+    With `messages_field` a line has a conversation: a list of objects with `role` (system, user, assistant) and `content`.
+    The tokenizer's chat template renders it, and the model learns what the assistant generates, the end of its turn
+    included; the rest takes no part in the loss, unless `mask_prompt` is false.
     """
 
     name: Literal["jsonl"] = "jsonl"
@@ -38,15 +42,23 @@ class JsonLinesDataSpec(DataSpec):
         None, min_length=1, description="Which field of an object is a prompt, which precedes the text."
     )
     prompt_end: str = Field("", description="Text between prompt and text, such as a line feed; part of the prompt.")
-    mask_prompt: bool = Field(True, description="Leave the prompt out of the loss.")
+    messages_field: str | None = Field(
+        None, min_length=1, description="Which field of an object is a conversation, in place of `field`: messages, say."
+    )
+    mask_prompt: bool = Field(
+        True, description="Exclude the prompt from the loss; in a conversation all that the assistant does not generate."
+    )
     skip_bad_lines: bool = Field(False, description="Skip lines that are not such an object, instead of raising an error.")
 
     @model_validator(mode="after")
     def _prompt_settings(self) -> JsonLinesDataSpec:
         if self.prompt_field is None and self.prompt_end:
             fail("it ends a prompt, but no prompt is named; set `prompt_field` too", ("prompt_end",), self.prompt_end)
-        if self.prompt_field is None and not self.mask_prompt:
-            fail("it concerns prompts, but no prompt is named; set `prompt_field` too", ("mask_prompt",), self.mask_prompt)
+        if self.prompt_field is None and self.messages_field is None and not self.mask_prompt:
+            message = "it concerns prompts, but no prompt is named; set `prompt_field` or `messages_field` too"
+            fail(message, ("mask_prompt",), self.mask_prompt)
+        if self.messages_field is not None and self.prompt_field is not None:
+            fail("a conversation contains its prompts; name one of both", ("prompt_field",), self.prompt_field)
         if self.prompt_field == self.field:
             fail("prompt and text are the same field; name two", ("prompt_field",), self.prompt_field)
         return self
@@ -67,6 +79,11 @@ class JsonLinesDataSpec(DataSpec):
                         continue
                     try:
                         value = _object(line)
+                        if self.messages_field is not None:
+                            messages = _messages(value, self.messages_field)
+                            said = "\n".join(message.get("content") or "" for message in messages)
+                            yield Document(said, f"{source}:{number}", messages=messages, mask_prompt=self.mask_prompt)
+                            continue
                         text = _text(value, self.field)
                         prompt = "" if self.prompt_field is None else _text(value, self.prompt_field) + self.prompt_end
                     except ValueError as error:
@@ -83,7 +100,11 @@ class JsonLinesDataSpec(DataSpec):
     def fingerprint(self, base: Path) -> str:
         files = find_files(self.path, self.patterns, base)
         # Without prompts as before there were any, so that tokens prepared then are used again.
-        prompts = () if self.prompt_field is None else (self.prompt_field, self.prompt_end, self.mask_prompt)
+        prompts: tuple[Any, ...] = ()
+        if self.prompt_field is not None:
+            prompts = (self.prompt_field, self.prompt_end, self.mask_prompt)
+        if self.messages_field is not None:
+            prompts = ("messages", self.messages_field, self.mask_prompt)
         return fingerprint_files(files, "jsonl", self.field, self.skip_bad_lines, *prompts)
 
 
@@ -100,6 +121,27 @@ def _object(line: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError("no JSON object")
     return value
+
+
+def _messages(value: dict[str, Any], field: str) -> tuple[dict[str, Any], ...]:
+    """The conversation in a field of an object; a `ValueError` says what is wrong with it."""
+    if field not in value:
+        raise ValueError(f"no field {field!r}; there is {', '.join(map(repr, value)) or 'none'}")
+    messages = value[field]
+    if not isinstance(messages, list) or not messages:
+        raise ValueError(f"field {field!r} is not a list of messages")
+    for number, message in enumerate(messages, start=1):
+        where = f"message {number} of {field!r}"
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+            raise ValueError(f"{where} is not an object with a 'role'")
+        if message.get("content") is not None or "tool_calls" not in message:
+            try:
+                _text(message, "content")
+            except ValueError as error:
+                raise ValueError(f"{where}: {error}") from None
+    if not any(message["role"] == "assistant" for message in messages):
+        raise ValueError(f"field {field!r} has no message of the role 'assistant', which is what is learnt")
+    return tuple(messages)
 
 
 def _text(value: dict[str, Any], field: str) -> str:

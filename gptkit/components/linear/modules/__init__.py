@@ -1,0 +1,1 @@
+"""Runtime parts of the kind `linear`, imported when a component is built."""
