@@ -58,14 +58,14 @@ def install(directory: Path, count: int) -> None:
 
 def seconds(path: str) -> tuple[int, float]:
     """Return the number of plugins that were found, and the time in seconds."""
-    found = subprocess.run(
+    output = subprocess.run(
         [sys.executable, "-c", PROBE],
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
         check=True,
     ).stdout.split()
-    return int(found[0]), float(found[1])
+    return int(output[0]), float(output[1])
 
 
 def main() -> None:

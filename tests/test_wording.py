@@ -43,5 +43,15 @@ def test_correct_uses_are_not_reported(wording: dict[str, Any], words: Any, text
     assert not list(wording["check_text"](text, words))
 
 
+def test_docstrings_in_the_third_person_are_reported(wording: dict[str, Any]) -> None:
+    text = 'def f():\n    """Returns 1."""\n\nx = 1\n"""Is one."""\n\ndef g():\n    """Return 1; it is."""\n'
+    assert list(wording["check_docstrings"](text, {"Returns", "Is"})) == [(5, "Is"), (2, "Returns")]
+
+
+def test_uninformative_names_are_reported(wording: dict[str, Any]) -> None:
+    text = "def f(told):\n    found = told\n    return found\n"
+    assert sorted(wording["check_names"](text, {"found", "told"})) == [(1, "told"), (2, "found")]
+
+
 def test_checked_paths_contain_no_avoided_term(wording: dict[str, Any]) -> None:
     assert not [str(hit) for hit in wording["check"]()]

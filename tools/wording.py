@@ -1,17 +1,20 @@
 """Report terms that gptkit avoids: ``python tools/wording.py [PATH…]``.
 
 The terms and the paths that are checked are in ``wording.toml`` beside this file. Names in code are checked like prose.
+Docstrings of Python files must not begin with a verb in the third person.
 """
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 SUFFIXES = {".md", ".py", ".tmpl", ".yaml", ".yml"}
@@ -45,7 +48,7 @@ class Hit:
         return f"{self.path}:{self.line}: {self.text!r}; write: {self.write}"
 
 
-def terms(data: dict[str, list[dict[str, str | list[str]]]]) -> list[Term]:
+def terms(data: dict[str, Any]) -> list[Term]:
     """Compile the terms of a parsed word list."""
     return [
         Term(
@@ -74,6 +77,23 @@ def check_text(text: str, words: Sequence[Term]) -> Iterator[tuple[int, Term, st
             yield searched.count("\n", 0, match.start()) + 1, term, " ".join(match[0].split())
 
 
+def check_docstrings(text: str, verbs: Collection[str]) -> Iterator[tuple[int, str]]:
+    """Yield line and first word of each docstring that begins with one of the verbs."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            first = node.value.value.split(maxsplit=1)[:1]
+            if first and first[0] in verbs:
+                yield node.lineno, first[0]
+
+
+def check_names(text: str, names: Collection[str]) -> Iterator[tuple[int, str]]:
+    """Yield line and name of each variable or argument that has one of the names."""
+    for node in ast.walk(ast.parse(text)):
+        name = node.id if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) else getattr(node, "arg", None)
+        if name in names:
+            yield getattr(node, "lineno", 1), str(name)
+
+
 def tracked(paths: Sequence[str]) -> list[Path]:
     """Return the text files at or below the given paths that git tracks or would track."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *paths]
@@ -89,8 +109,17 @@ def check(paths: Sequence[str] = ()) -> list[Hit]:
     hits = []
     for path in tracked(selected) if selected else []:
         name = path.relative_to(ROOT).as_posix()
-        for line, term, text in check_text(path.read_text(encoding="utf-8"), words):
-            hits.append(Hit(name, line, text, term.write))
+        if name in data["excluded"]:
+            continue
+        text = path.read_text(encoding="utf-8")
+        hits += [Hit(name, line, match, term.write) for line, term, match in check_text(text, words)]
+        if path.suffix == ".py" and name.startswith(tuple(data["imperative"])):
+            hits += [
+                Hit(name, line, word, "the imperative or a noun phrase")
+                for line, word in check_docstrings(text, data["verbs"].split())
+            ]
+        if path.suffix == ".py" and name.startswith(tuple(data["names_clean"])):
+            hits += [Hit(name, line, word, "a name of the content") for line, word in check_names(text, data["names"])]
     return sorted(hits, key=lambda hit: (hit.path, hit.line))
 
 

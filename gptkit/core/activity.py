@@ -1,4 +1,4 @@
-"""Shows on stderr that a long operation is under way: a live line in a terminal, plain lines elsewhere."""
+"""Progress messages of long operations on stderr: a live line in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _INTERVAL = 30.0
 """Seconds between two plain lines of one operation."""
 
 Report = Callable[[int, int], None]
-"""Receives how much of an operation is done, and of how much."""
+"""Progress callback: receives the completed and the total amount of work."""
 
 _shown: list[_Activity] = []
 

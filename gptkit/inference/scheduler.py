@@ -41,7 +41,7 @@ class _Group:
 
 
 class Scheduler:
-    """Generates for any number of requests, one token of every running request per `step`.
+    """Scheduler of any number of requests, which generates one token of every running request per `step`.
 
     Waiting requests are admitted in the order of submission as soon as the batch has room: their prompts are processed
     (prefill) with a separate cache, which is then appended to that of the running ones. Finished and cancelled requests are

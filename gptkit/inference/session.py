@@ -23,17 +23,17 @@ __all__ = ["Session", "Turn"]
 
 
 class Session:
-    """Continues prompts one after the other, each usually the previous one with its continuation and more text.
+    """Session of prompts that are continued in turn, each usually the previous one with its continuation and more text.
 
-    The key/value cache is kept between calls: the tokens that a prompt shares with what was read before, from the first on,
-    are not read again. The continuations are those of `gptkit.generate`.
+    The key/value cache is kept between calls: tokens that a prompt shares with the start of the cached text are not
+    processed again. The continuations are those of `gptkit.generate`.
 
     Args:
         model: a `gptkit.model.GPT`, or a `LanguageModel` with a `TruncatableCache`.
-        tokenizer: the one that the model was trained with.
+        tokenizer: the tokenizer that the model was trained with.
 
     Attributes:
-        n_read: number of tokens that the model has read in all calls, to see what the cache saved.
+        n_read: number of tokens that the model has processed in all calls.
     """
 
     def __init__(self, model: LanguageModel, tokenizer: Tokenizer) -> None:
@@ -90,7 +90,7 @@ class Session:
         return Chain(request.sampler, context, [f"{request.seed}/{request.stream}"])
 
     def read(self, ids: list[int], room: int) -> Tensor:
-        """Read a text, of which only the last tokens that fit the context are seen; the logits after it, (1, V) fp32.
+        """Process a text, truncated on the left to the context; return the logits after it, (1, V) fp32.
 
         Args:
             ids: the token ids.
@@ -133,7 +133,7 @@ class Session:
 
 
 class Turn(Iterator[str]):
-    """The pieces of one continuation as they become certain.
+    """Iterator over the pieces of one continuation.
 
     Ctrl-C while the model computes ends the iteration, with `finish` "interrupted".
     """
@@ -171,7 +171,7 @@ class Turn(Iterator[str]):
         return state.append(token, 0.0)
 
     def close(self) -> None:
-        """End the text here."""
+        """End the text."""
         if self._state.finish is None:
             self._last = self._state.end("interrupted")
 
@@ -187,7 +187,7 @@ class Turn(Iterator[str]):
 
     @property
     def finish(self) -> str | None:
-        """Why the text ended, as in `Generated.finish`; None until it has ended."""
+        """Finish reason, as in `Generated.finish`; None until the text has ended."""
         return self._state.finish
 
 

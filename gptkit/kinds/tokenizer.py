@@ -197,12 +197,12 @@ class TokenizerSpec(Component):
         return None
 
     def missing(self, base: Path = Path()) -> str | None:
-        """What `fit` needs and this machine does not have, with the remedy; None where nothing is known to be missing.
+        """Return what `fit` requires and is not available on this machine, with the remedy; None if nothing is missing.
 
-        Called before a training, so that it is known early; without a network and without reading large files.
+        Called before a training, to report it early; it must not use the network or read large files.
 
         Args:
-            base: the folder that relative paths in the spec count from.
+            base: the base of relative paths in the spec: the directory of the spec file.
         """
         return None
 

@@ -118,9 +118,9 @@ def _as_mapping(tokenizer: str | Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(tokenizer, str):
         return tokenizer
     path = Path(tokenizer)
-    folder = path.parent if path.name == TOKENIZER_FILE else path
-    if (folder / TOKENIZER_FILE).is_file():
-        return {"name": "hugging-face", "path": str(folder.resolve())}
+    directory = path.parent if path.name == TOKENIZER_FILE else path
+    if (directory / TOKENIZER_FILE).is_file():
+        return {"name": "hugging-face", "path": str(directory.resolve())}
     return {"name": tokenizer}
 
 

@@ -10,7 +10,7 @@ __all__ = ["BYTES", "spell", "unspell"]
 _PRINTABLE = [value for value in range(256) if chr(value).isprintable() and value != 0x20]
 _OTHER = [value for value in range(256) if value not in _PRINTABLE]
 BYTES = {chr(value): value for value in _PRINTABLE} | {chr(256 + index): value for index, value in enumerate(_OTHER)}
-"""Maps each of the 256 characters to its byte."""
+"""The byte of each of the 256 characters."""
 _SPELLED = {value: character for character, value in BYTES.items()}
 
 

@@ -141,7 +141,7 @@ def _turns(
 
 
 class _Fence:
-    """Keeps special tokens that messages contain from being taken for tokens, by marks that no text contains."""
+    """Random marks around special tokens in messages, so that the rendered text does not contain them."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._fence = secrets.token_hex(8)

@@ -27,8 +27,8 @@ def call(*arguments: str) -> Any:
 
 
 def section(output: str, title: str) -> str:
-    found = re.search(rf"^{title}\n(.*?)(?=^\S|\Z)", output, re.DOTALL | re.MULTILINE)
-    return textwrap.dedent(found[1]).strip() if found else ""
+    result = re.search(rf"^{title}\n(.*?)(?=^\S|\Z)", output, re.DOTALL | re.MULTILINE)
+    return textwrap.dedent(result[1]).strip() if result else ""
 
 
 @pytest.mark.parametrize(("kind", "name"), COMPONENTS)

@@ -159,9 +159,9 @@ def test_gguf_by_suffix_and_a_directory_that_holds_only_a_gguf_file(call: Call, 
 
 
 @pytest.mark.parametrize(
-    ("finish", "stops", "said"), [("stop", True, "stop string reached"), ("stop", False, "the model ended it")]
+    ("finish", "stops", "message"), [("stop", True, "stop string reached"), ("stop", False, "the model ended it")]
 )
-def test_what_ended_a_text_is_reported(capsys: pytest.CaptureFixture[str], finish: Any, stops: bool, said: str) -> None:
+def test_what_ended_a_text_is_reported(capsys: pytest.CaptureFixture[str], finish: Any, stops: bool, message: str) -> None:
     text = Generated([1], [2, 3], "ab", finish, 7, None, Timings(1, 0.1, 1, 0.1))
     _report([text], random=False, stops=stops)
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err

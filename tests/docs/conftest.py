@@ -22,7 +22,7 @@ from gptkit.kinds.norm import NormSpec
 
 
 class PaintSpec(Component):
-    """Gives a model a colour. It changes nothing else.
+    """Color of a model. It has no other effect.
 
     Declared capabilities:
         bright: whether it shines.
@@ -53,7 +53,7 @@ class PlainPaint(PaintSpec):
 
 
 class HalvingNorm(NormSpec):
-    """Halves every vector, e.g. for tests. It has no weights.
+    """Halve every vector, e.g. for tests. It has no weights.
 
     More about a_name with | pipes | and *stars*.
 

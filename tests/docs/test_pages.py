@@ -51,7 +51,7 @@ def test_navigation_holds_every_page_once(with_plugins: Registry) -> None:
 def test_plugin_component_has_a_page(with_plugins: Registry) -> None:
     page = pages(with_plugins)["components/norm/halving.md"]
     for part in (
-        "# halving\n\nHalves every vector, e.g. for tests.",
+        "# halving\n\nHalve every vector, e.g. for tests.",
         "```yaml\nnorm: halving\n```",
         "It has no weights.\n\nMore about `a_name` with \\| pipes \\| and \\*stars\\*.",
         "## Formula\n\n```text\ny = x / 2\n```",
@@ -79,7 +79,7 @@ def test_required_and_nested_fields_are_listed(with_plugins: Registry) -> None:
 def test_page_of_a_kind_shows_its_contract(with_plugins: Registry) -> None:
     page = pages(with_plugins)["components/paint/index.md"]
     for part in (
-        "# paint\n\nGives a model a colour. It changes nothing else.",
+        "# paint\n\nColor of a model. It has no other effect.",
         "**Declared capabilities:**\n\n- **bright**: whether it shines.",
         "| [plain](plain.md) | One colour all over. | `gptkit-paints==3.2` |",
         "- `paint` of [norm halving](../norm/halving.md)",

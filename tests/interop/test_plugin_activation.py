@@ -110,8 +110,8 @@ def registry() -> Registry:
     return Registry([*own, point("apertus", "gptkit-apertus", plugin)], ())
 
 
-def external(folder: Path, **options: Any) -> Any:
-    """A tiny Apertus with every number random, buffers too, saved to a folder."""
+def external(directory: Path, **options: Any) -> Any:
+    """A tiny Apertus with every number random, buffers too, saved to a directory."""
     torch.manual_seed(0)
     sizes = {"vocab_size": 300, "hidden_size": 48, "intermediate_size": 72, "num_hidden_layers": 2, "pad_token_id": 0}
     heads = {"num_attention_heads": 6, "num_key_value_heads": 2, "max_position_embeddings": 64}
@@ -119,7 +119,7 @@ def external(folder: Path, **options: Any) -> Any:
     with torch.no_grad():
         for tensor in model.state_dict().values():
             tensor.add_(torch.rand_like(tensor) * 0.15)
-    model.save_pretrained(folder)
+    model.save_pretrained(directory)
     return model
 
 

@@ -21,15 +21,15 @@ ROWS = CONFIG["vocab_size"]
 @pytest.fixture
 def one_too_many(sound: Path, tmp_path: Path) -> Path:
     """A model with a head of its own whose tokenizer has one id more than the embedding has rows."""
-    folder = altered(sound, tmp_path, tie_word_embeddings=False)
-    tensors = load_file(folder / "model.safetensors")
+    directory = altered(sound, tmp_path, tie_word_embeddings=False)
+    tensors = load_file(directory / "model.safetensors")
     tensors["lm_head.weight"] = torch.randn(ROWS, 16)
-    save_file(tensors, folder / "model.safetensors")
+    save_file(tensors, directory / "model.safetensors")
     specials = tuple(f"<|{number}|>" for number in range(ROWS - 256))
     tokenizer = BpeSpec(vocab_size=ROWS + 1, special_tokens=specials).fit(iter(["hello there"]))
     assert tokenizer.vocab_size == ROWS + 1
-    (folder / "tokenizer.json").write_text(tokenizer.to_tokenizer_json())
-    return folder
+    (directory / "tokenizer.json").write_text(tokenizer.to_tokenizer_json())
+    return directory
 
 
 def test_the_message_names_both_remedies(one_too_many: Path, tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def configuration(seed: int) -> tuple[str, dict[str, Any]]:
     return name, written
 
 
-def reference(name: str, written: dict[str, Any], folder: Path) -> Any:
+def reference(name: str, written: dict[str, Any], directory: Path) -> Any:
     """The model that transformers makes of a configuration, saved; None where it makes none."""
     kind = getattr(transformers, f"{MODELS[name][0]}Config")
     torch.manual_seed(0)
@@ -125,18 +125,18 @@ def reference(name: str, written: dict[str, Any], folder: Path) -> Any:
             for parameter in model.parameters():
                 parameter.add_(torch.randn_like(parameter) * 0.15)
         logits_of(model, some_ids())
-        model.save_pretrained(folder)
+        model.save_pretrained(directory)
     except Exception:
         # Whatever it raises, the configuration has no meaning that gptkit could miss.
         return None
     return model
 
 
-def native(written: dict[str, Any], folder: Path) -> GPT:
+def native(written: dict[str, Any], directory: Path) -> GPT:
     """The model that gptkit makes of the same configuration and weights."""
     family = find_family(written, "config.json")
     model = GPT(read_model(family, written), 300).eval()
-    moves, tensors = pair(family, model), TensorFiles(folder)
+    moves, tensors = pair(family, model), TensorFiles(directory)
     where = check_tensors(family, model, moves, tensors.entries, "the model")
     own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     with torch.no_grad():
@@ -145,10 +145,10 @@ def native(written: dict[str, Any], folder: Path) -> GPT:
     return model
 
 
-def outcome(seed: int, folder: Path) -> str:
+def outcome(seed: int, directory: Path) -> str:
     """What becomes of a configuration; raises AssertionError where gptkit reads another model than transformers."""
     name, written = configuration(seed)
-    external = reference(name, written, folder)
+    external = reference(name, written, directory)
     try:
         family = find_family(written, "config.json")
         read_model(family, written)
@@ -157,7 +157,7 @@ def outcome(seed: int, folder: Path) -> str:
     if external is None:
         return "meaningless"
     try:
-        model = native(written, folder)
+        model = native(written, directory)
     except ExternalModelError as error:
         raise AssertionError(f"{seed}: {name} is read as a model of other tensors: {error}\n{written}") from error
     ids = some_ids()[:, : model.context_length]

@@ -66,12 +66,12 @@ def variants(kind: str, registry: Registry | None = None) -> list[dict[str, Any]
 
 def pairs(registry: Registry | None = None) -> list[Any]:
     """Every attention with every position of a registry; by default of what is installed."""
-    found = []
+    result = []
     for attention in variants("attention", registry):
         for position in variants("position", registry):
             label = "-".join(str(value) for part in (attention, position) for value in part.values())
-            found.append(pytest.param(attention, position, id=label.replace(" ", "")))
-    return found
+            result.append(pytest.param(attention, position, id=label.replace(" ", "")))
+    return result
 
 
 def make(attention: dict[str, Any], position: dict[str, Any], **more: Any) -> GPT:

@@ -48,14 +48,14 @@ ELSEWHERE = {
 
 def plugin_modules() -> dict[str, ModuleType]:
     """The plugin module of every distribution under plugins/ that has one."""
-    found = {}
+    result = {}
     for project in sorted(PLUGINS.glob("*/pyproject.toml")):
         points = tomllib.loads(project.read_text())["project"].get("entry-points", {}).get("gptkit", {})
         sys.path.insert(0, str(project.parent))
         for module in points.values():
-            found[project.parent.name.replace("-", "_")] = importlib.import_module(module)
+            result[project.parent.name.replace("-", "_")] = importlib.import_module(module)
         sys.path.remove(str(project.parent))
-    return found
+    return result
 
 
 MODULES = plugin_modules()
@@ -64,11 +64,11 @@ REGISTRY: Registry = registry_of(**{name: lambda module=module: module for name,
 
 @pytest.fixture(scope="module", autouse=True)
 def plugins() -> Iterator[None]:
-    folders = [str(PLUGINS / name.replace("_", "-")) for name in MODULES]
-    sys.path[:0] = folders
+    directories = [str(PLUGINS / name.replace("_", "-")) for name in MODULES]
+    sys.path[:0] = directories
     yield
-    for folder in folders:
-        sys.path.remove(folder)
+    for directory in directories:
+        sys.path.remove(directory)
 
 
 def model(**parts: Any) -> GPT:
@@ -91,8 +91,8 @@ def gradients(built: GPT, recompute: Any, **call: Any) -> tuple[dict[str, torch.
     torch.manual_seed(5)
     out = built(ids(2, 20), ids(2, 20, seed=1), **call)
     out.loss.backward()
-    found = {name: p.grad.clone() for name, p in built.named_parameters() if p.grad is not None}
-    return {**found, "loss": out.loss.detach()}, {name: loss.detach() for name, loss in out.losses.items()}
+    result = {name: p.grad.clone() for name, p in built.named_parameters() if p.grad is not None}
+    return {**result, "loss": out.loss.detach()}, {name: loss.detach() for name, loss in out.losses.items()}
 
 
 def assert_recomputes(built: GPT, **call: Any) -> None:
@@ -138,17 +138,17 @@ def test_every_other_part_has_equal_gradients(parts: dict[str, Any]) -> None:
 
 
 def plugin_components() -> list[Any]:
-    found = []
+    result = []
     for distribution, module in MODULES.items():
         for cls in module.gptkit_components():
             for example in cls.examples or ({},):
                 label = f"{distribution}-{cls.kind}-{cls.component_name()}-{example}"
-                found.append(pytest.param(cls, dict(example), id=label.replace(" ", "")))
-    return found
+                result.append(pytest.param(cls, dict(example), id=label.replace(" ", "")))
+    return result
 
 
 def test_every_distribution_under_plugins_is_walked() -> None:
-    names = {folder.name.replace("-", "_") for folder in PLUGINS.iterdir() if (folder / "pyproject.toml").is_file()}
+    names = {directory.name.replace("-", "_") for directory in PLUGINS.iterdir() if (directory / "pyproject.toml").is_file()}
     assert names - set(MODULES) <= {"gptkit_lm_eval"}  # which registers no component
     kinds = {cls.kind for module in MODULES.values() for cls in module.gptkit_components()}
     assert kinds <= IN_THE_MODEL | ELSEWHERE
@@ -245,7 +245,7 @@ class Counting(Block):
 
 
 class Twice(Block):
-    """Calls a block twice and carries nothing itself."""
+    """Block that calls a block twice and carries no values."""
 
     def __init__(self, inner: Block) -> None:
         super().__init__()

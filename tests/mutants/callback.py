@@ -110,7 +110,7 @@ class CountsPlans(Mutant, LengthWarmupSpec):
 
 
 class ProvidesZeros(Mutant, EMASpec):
-    """Provides weights before it has any."""
+    """Provide weights before the first update."""
 
     class Runtime(EMA):
         def evaluation_weights(self) -> Mapping[str, Tensor]:
@@ -124,7 +124,7 @@ class ProvidesZeros(Mutant, EMASpec):
 
 
 class RecordsTensors(Mutant, EMASpec):
-    """Records tensors, which no table takes."""
+    """Record tensors, which cannot be stored in a table."""
 
     class Runtime(EMA):
         def metrics(self, step: int) -> Mapping[str, float]:

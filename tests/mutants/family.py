@@ -43,7 +43,7 @@ class Nameless(Mutant, LlamaFamily):
 
 
 class WrongArchitecture(Mutant, LlamaFamily):
-    """Says that another class loads it."""
+    """Family with another architecture."""
 
     name: Literal["wrong-architecture"] = "wrong-architecture"
     architecture: ClassVar[str] = "MistralForCausalLM"
@@ -65,7 +65,7 @@ class HalvesTheWidth(Mutant, LlamaFamily):
 
 
 class LayerTypesUnwritten(Mutant, Qwen2Family):
-    """Does not write which layers have windows."""
+    """Omit the layers with windows from the configuration."""
 
     name: Literal["layer-types-unwritten"] = "layer-types-unwritten"
     caught_by = "config-comes-back"
@@ -76,7 +76,7 @@ class LayerTypesUnwritten(Mutant, Qwen2Family):
 
 
 class AttentionBiasUnwritten(Mutant, LlamaFamily):
-    """Does not write that attention has biases."""
+    """Omit the biases of attention from the configuration."""
 
     name: Literal["attention-bias-unwritten"] = "attention-bias-unwritten"
     caught_by = "config-comes-back"
@@ -87,7 +87,7 @@ class AttentionBiasUnwritten(Mutant, LlamaFamily):
 
 
 class TiedUnwritten(Mutant, LlamaFamily):
-    """Does not write that the head is tied."""
+    """Omit the tied head from the configuration."""
 
     name: Literal["tied-unwritten"] = "tied-unwritten"
     caught_by = "config-comes-back"
@@ -98,7 +98,7 @@ class TiedUnwritten(Mutant, LlamaFamily):
 
 
 class WrongActivationWritten(Mutant, LlamaFamily):
-    """Writes the name of another activation."""
+    """Write the name of another activation."""
 
     name: Literal["wrong-activation-written"] = "wrong-activation-written"
     caught_by = "config-comes-back"
@@ -109,7 +109,7 @@ class WrongActivationWritten(Mutant, LlamaFamily):
 
 
 class UnknownActivationWritten(Mutant, LlamaFamily):
-    """Writes gptkit's name of an activation in place of the one that transformers has."""
+    """Write gptkit's name of an activation instead of that of transformers."""
 
     name: Literal["unknown-activation-written"] = "unknown-activation-written"
     caught_by = "config-comes-back"
@@ -120,7 +120,7 @@ class UnknownActivationWritten(Mutant, LlamaFamily):
 
 
 class ScalingLeftToTheDefault(Mutant, LlamaFamily):
-    """Writes no positions where they are not scaled, for a class whose default is a scaling."""
+    """Omit unscaled positions, for a class with a scaling by default."""
 
     name: Literal["scaling-left-to-the-default"] = "scaling-left-to-the-default"
     harmless: ClassVar[frozenset[str]] = LlamaFamily.harmless | {"unscaled"}
@@ -135,13 +135,13 @@ class ScalingLeftToTheDefault(Mutant, LlamaFamily):
                 config.value(key)
             return {"name": "rotary", "base": config.number("rope_theta", self.base)}
         given = config.value("rope_parameters") or config.value("rope_scaling")
-        found, names = super().read_position(config), ("factor", "low_frequency_factor", "high_frequency_factor")
+        result, names = super().read_position(config), ("factor", "low_frequency_factor", "high_frequency_factor")
         default = {"name": "llama3", **dict(zip(names, (8.0, 1.0, 4.0), strict=True)), "original_context_length": 16}
-        return found if given else {**found, "scaling": default}
+        return result if given else {**result, "scaling": default}
 
     def config(self, model: Any) -> Config:
-        found = super().config(model)
-        return found if found["rope_scaling"] else {**found, "unscaled": True, "rope_parameters": None}
+        result = super().config(model)
+        return result if result["rope_scaling"] else {**result, "unscaled": True, "rope_parameters": None}
 
 
 class ScaledByDefault(ScalingLeftToTheDefault):
@@ -174,7 +174,7 @@ def scaled_by_default() -> tuple[Any, Any]:
 
 
 class WritesHalfPrecision(Mutant, LlamaFamily):
-    """Writes that the tensors are to be rounded when they are loaded."""
+    """Write a dtype to which tensors are rounded when they are loaded."""
 
     name: Literal["writes-half-precision"] = "writes-half-precision"
     caught_by = "export-equals-the-reference"
@@ -187,7 +187,7 @@ class WritesHalfPrecision(Mutant, LlamaFamily):
 
 
 class WrongEpsKey(Mutant, LlamaFamily):
-    """Reads the epsilon of norms under another key, and calls the reference's harmless."""
+    """Read the epsilon of norms under another key, and list the reference's as harmless."""
 
     name: Literal["wrong-eps-key"] = "wrong-eps-key"
     eps: ClassVar[tuple[str, float]] = ("layer_norm_eps", 1e-6)
@@ -196,7 +196,7 @@ class WrongEpsKey(Mutant, LlamaFamily):
 
 
 class UnreadEpsKey(Mutant, LlamaFamily):
-    """Reads the epsilon of norms under another key, so that it refuses the reference's."""
+    """Read the epsilon of norms under another key, so that the reference's is refused."""
 
     name: Literal["unread-eps-key"] = "unread-eps-key"
     eps: ClassVar[tuple[str, float]] = ("layer_norm_eps", 1e-6)
@@ -204,7 +204,7 @@ class UnreadEpsKey(Mutant, LlamaFamily):
 
 
 class WrongEpsDefault(Mutant, LlamaFamily):
-    """Has another default of the norms' epsilon."""
+    """Use another default of the norms' epsilon."""
 
     name: Literal["wrong-eps-default"] = "wrong-eps-default"
     eps: ClassVar[tuple[str, float]] = ("rms_norm_eps", 1e-5)
@@ -212,7 +212,7 @@ class WrongEpsDefault(Mutant, LlamaFamily):
 
 
 class WrongRopeBase(Mutant, LlamaFamily):
-    """Has another default of the rotary base."""
+    """Use another default of the rotary base."""
 
     name: Literal["wrong-rope-base"] = "wrong-rope-base"
     base: ClassVar[float] = 500000.0
@@ -220,7 +220,7 @@ class WrongRopeBase(Mutant, LlamaFamily):
 
 
 class WrongTiedDefault(Mutant, GemmaFamily):
-    """Has another default of whether the head is tied."""
+    """Use another default of the tied head."""
 
     name: Literal["wrong-tied-default"] = "wrong-tied-default"
     tied: ClassVar[bool] = False
@@ -228,7 +228,7 @@ class WrongTiedDefault(Mutant, GemmaFamily):
 
 
 class WrongActivationDefault(Mutant, GPT2Family):
-    """Has the exact GELU where the class has its approximation."""
+    """Use the exact GELU instead of its approximation."""
 
     name: Literal["wrong-activation-default"] = "wrong-activation-default"
     caught_by = "defaults-equal-the-reference"
@@ -238,15 +238,15 @@ class WrongActivationDefault(Mutant, GPT2Family):
         return super().model(config) if "activation_function" in config else self._exact(config)
 
     def _exact(self, config: ExternalConfig) -> Config:
-        found = super().model(config)
-        return {**found, "feedforward": {**found["feedforward"], "activation": "gelu"}}
+        result = super().model(config)
+        return {**result, "feedforward": {**result["feedforward"], "activation": "gelu"}}
 
 
 # -- what is computed -----------------------------------------------------------------------------------------------
 
 
 class EmbeddingUnscaled(Mutant, GemmaFamily):
-    """Does not multiply embeddings by the root of the width."""
+    """Do not multiply embeddings by the square root of the width."""
 
     name: Literal["embedding-unscaled"] = "embedding-unscaled"
     caught_by = "equals-the-reference"
@@ -256,7 +256,7 @@ class EmbeddingUnscaled(Mutant, GemmaFamily):
 
 
 class NormOffsetDropped(Mutant, GemmaFamily):
-    """Multiplies by w where the reference multiplies by 1 + w."""
+    """Multiply by w instead of 1 + w."""
 
     name: Literal["norm-offset-dropped"] = "norm-offset-dropped"
     caught_by = "equals-the-reference"
@@ -266,14 +266,14 @@ class NormOffsetDropped(Mutant, GemmaFamily):
 
 
 class WindowOffByOne(Mutant, MistralFamily):
-    """Has a window of one token more, and takes it off when it writes."""
+    """Use a window of one token more, and subtract it when it is written."""
 
     name: Literal["window-off-by-one"] = "window-off-by-one"
     caught_by = "equals-the-reference"
 
     def read_attention(self, config: ExternalConfig) -> Config:
-        found = super().read_attention(config)
-        return {**found, "window": found["window"] and found["window"] + 1}
+        result = super().read_attention(config)
+        return {**result, "window": result["window"] and result["window"] + 1}
 
     def config(self, model: Any) -> Config:
         window = model.layer_specs()[0].attention.window
@@ -281,7 +281,7 @@ class WindowOffByOne(Mutant, MistralFamily):
 
 
 class InterleavedPairs(Mutant, LlamaFamily):
-    """Rotates neighbouring features, as the paper does and the reference does not."""
+    """Rotate adjacent features, as in the paper but not in the reference."""
 
     name: Literal["interleaved-pairs"] = "interleaved-pairs"
     caught_by = "equals-the-reference"
@@ -291,7 +291,7 @@ class InterleavedPairs(Mutant, LlamaFamily):
 
 
 class QueryKeyNormDropped(Mutant, Qwen3Family):
-    """Has no norms of queries and keys, and ignores their tensors."""
+    """Omit the norms of queries and keys, and ignore their tensors."""
 
     name: Literal["query-key-norm-dropped"] = "query-key-norm-dropped"
     ignored: ClassVar[tuple[str, ...]] = (*Qwen3Family.ignored, r".*\.[qk]_norm\.weight")
@@ -323,7 +323,7 @@ class AlteredAttention(Mutant, LlamaFamily):
 
 
 class SeesPadding(AlteredAttention):
-    """Names an attention that attends to padding."""
+    """Use an attention that attends to padding."""
 
     class Attention(Altered):
         class Runtime(GroupedQueryAttention):
@@ -339,7 +339,7 @@ class SeesPadding(AlteredAttention):
 
 
 class ForgetsItsCache(AlteredAttention):
-    """Names an attention that sees the new tokens alone when it decodes with a cache."""
+    """Use an attention that ignores the cached tokens."""
 
     class Attention(Altered):
         class Runtime(GroupedQueryAttention):
@@ -370,7 +370,7 @@ class ForgetsATensor(Mutant, LlamaFamily):
 
 
 class BiasesDropped(Mutant, Qwen2Family):
-    """Has no biases of queries, keys and values."""
+    """Omit the biases of queries, keys and values."""
 
     name: Literal["biases-dropped"] = "biases-dropped"
     caught_by = "reads-the-reference's-tensors"
@@ -380,7 +380,7 @@ class BiasesDropped(Mutant, Qwen2Family):
 
 
 class NormsSwapped(Mutant, LlamaFamily):
-    """Takes the two norms of a layer for each other."""
+    """Exchange the two norms of a layer."""
 
     name: Literal["norms-swapped"] = "norms-swapped"
     caught_by = "equals-the-reference"
@@ -396,7 +396,7 @@ class NormsSwapped(Mutant, LlamaFamily):
 
 
 class GateAndUpSwapped(Mutant, LlamaFamily):
-    """Takes the gate for the up-projection."""
+    """Exchange gate and up-projection."""
 
     name: Literal["gate-and-up-swapped"] = "gate-and-up-swapped"
     caught_by = "equals-the-reference"
@@ -409,7 +409,7 @@ class GateAndUpSwapped(Mutant, LlamaFamily):
 
 
 class SquareTransposed(Mutant, LlamaFamily):
-    """Transposes a matrix that is square, so that its shape does not tell."""
+    """Transpose a square matrix, which its shape does not show."""
 
     name: Literal["square-transposed"] = "square-transposed"
     caught_by = "equals-the-reference"
@@ -426,7 +426,7 @@ class SquareTransposed(Mutant, LlamaFamily):
 
 
 class NotTransposed(Mutant, GPT2Family):
-    """Does not transpose a matrix that is square."""
+    """Do not transpose a square matrix."""
 
     name: Literal["not-transposed"] = "not-transposed"
     caught_by = "equals-the-reference"
@@ -446,7 +446,7 @@ class KeysFirst(Heads):
 
 
 class ValuesForKeys(Heads):
-    """Takes keys for values when it splits."""
+    """Exchange keys and values in `split`."""
 
     def split(self, tensor: Tensor, layer: Any) -> list[Tensor]:
         q, k, v = super().split(tensor, layer)
@@ -477,7 +477,7 @@ class JoinsOtherwise(Mutant, LlamaFamily):
 
 
 class SplitsOtherwise(JoinsOtherwise):
-    """Imports the right model, and exports another one."""
+    """Import the correct model, and export another one."""
 
     name: Literal["splits-otherwise"] = "splits-otherwise"  # type: ignore[assignment]
     layout: ClassVar[Layout] = ValuesForKeys()

@@ -71,7 +71,7 @@ class RoundsToBytes(Mutant, HuggingFaceFormat):
 
 
 class LosesTheTokenizer(Mutant, HuggingFaceFormat):
-    """Removes the tokenizer's file, and says nothing."""
+    """Omit the tokenizer's file without a remark."""
 
     name: Literal["loses-the-tokenizer"] = "loses-the-tokenizer"  # type: ignore[assignment]
     caught_by = "keeps-the-tokenizer"
@@ -93,7 +93,7 @@ class DetectsEverything(Mutant, HuggingFaceFormat):
 
 
 class TrustsItsFiles(Mutant, HuggingFaceFormat):
-    """Reads the configuration without a thought of damage."""
+    """Read the configuration without handling damaged files."""
 
     name: Literal["trusts-its-files"] = "trusts-its-files"  # type: ignore[assignment]
     caught_by = "refuses-damage"
@@ -104,7 +104,7 @@ class TrustsItsFiles(Mutant, HuggingFaceFormat):
 
 
 class OneFamilyOnly(Mutant, HuggingFaceFormat):
-    """Writes the family that it chooses, whatever it is asked for."""
+    """Ignore the requested family when writing."""
 
     name: Literal["one-family-only"] = "one-family-only"  # type: ignore[assignment]
     caught_by = "writes-the-chosen-family"
@@ -114,7 +114,7 @@ class OneFamilyOnly(Mutant, HuggingFaceFormat):
 
 
 class WritesInSilence(Mutant, HuggingFaceFormat):
-    """Reports no progress."""
+    """Do not report progress."""
 
     name: Literal["writes-in-silence"] = "writes-in-silence"  # type: ignore[assignment]
     caught_by = "reports-progress"

@@ -125,9 +125,12 @@ def test_schema_has_descriptions_and_defaults():
     kind = SCHEMA["$defs"]["kind.norm"]
     assert kind["description"] == "Kind of the tests."
     assert kind["anyOf"][0]["enum"] == ["exact", "plain"]
-    assert kind["anyOf"][0]["enumDescriptions"] == ["Has fields of many types.", "Divides by the root mean square."]
+    assert kind["anyOf"][0]["enumDescriptions"] == [
+        "Component with fields of many types.",
+        "Divide by the root mean square.",
+    ]
     plain = SCHEMA["$defs"]["Plain"]
-    assert plain["description"] == "Divides by the root mean square."
+    assert plain["description"] == "Divide by the root mean square."
     assert plain["properties"]["name"] == {"const": "plain", "default": "plain", "type": "string"}
     assert plain["properties"]["eps"]["description"] == "Added to the mean square."
     assert SCHEMA["properties"]["norm"]["default"] == "plain"

@@ -109,7 +109,7 @@ def test_a_prepared_corpus_of_conversations(tokenizer_json: str, tmp_path: Path)
     prepared = prepare(data, tokenizer(tokenizer_json, PLAIN), tmp_path / "data", tmp_path)
     words = tokenizer(tokenizer_json, PLAIN)
     text = words.decode(prepared.train.tokens.tolist())
-    # The template begins and ends a document; neither <|endoftext|> nor anything else stands between two.
+    # The template begins and ends a document, with no <|endoftext|> between two documents.
     assert text.startswith("<|turn|>user\nsay ")
     assert "<|endoftext|>" not in text
     assert prepared.train_counts.documents + prepared.validation_counts.documents == 40
@@ -121,12 +121,12 @@ def test_a_prepared_corpus_of_conversations(tokenizer_json: str, tmp_path: Path)
 
 
 def test_a_model_is_trained_on_conversations(tokenizer_json: str, tmp_path: Path) -> None:
-    folder = tmp_path / "tokenizer"
-    folder.mkdir()
-    (folder / "tokenizer.json").write_text(tokenizer_json)
-    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|endoftext|>", "chat_template": PLAIN}))
+    directory = tmp_path / "tokenizer"
+    directory.mkdir()
+    (directory / "tokenizer.json").write_text(tokenizer_json)
+    (directory / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|endoftext|>", "chat_template": PLAIN}))
     spec = {
-        "tokenizer": {"name": "hugging-face", "path": str(folder)},
+        "tokenizer": {"name": "hugging-face", "path": str(directory)},
         "model": {"d_model": 16, "n_layers": 1, "context_length": 32, "attention": {"n_heads": 2}},
         "data": {"name": "jsonl", "path": str(conversations(tmp_path)), "messages_field": "messages"},
         "training": {"steps": 2, "batch_size": 2, "evaluate_batches": 1, "sample_tokens": 0, "device": "cpu"},

@@ -33,7 +33,7 @@ STILL: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny Llama, saved by transformers, with a tokenizer."""
     transformers = pytest.importorskip("transformers")
     path = tmp_path_factory.mktemp("external") / "tiny"
@@ -52,8 +52,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def imported(folder: Path) -> gptkit.Run:
-    return gptkit.import_model(folder, folder.parent / "imported")
+def imported(directory: Path) -> gptkit.Run:
+    return gptkit.import_model(directory, directory.parent / "imported")
 
 
 @pytest.fixture(scope="module")
@@ -70,10 +70,10 @@ def same(one: gptkit.Run, other: gptkit.Run) -> bool:
 
 @pytest.mark.parametrize("what", ["run", "directory", "file", "gguf", "weights"])
 def test_a_spec_without_model_and_tokenizer_takes_those_of_the_source(
-    imported: gptkit.Run, folder: Path, gguf: Path, tmp_path: Path, what: str
+    imported: gptkit.Run, directory: Path, gguf: Path, tmp_path: Path, what: str
 ) -> None:
     weights = next((imported.directory / "checkpoints").glob("*/model.safetensors"))
-    sources = {"run": imported.directory, "directory": folder, "file": folder / "model.safetensors", "gguf": gguf}
+    sources = {"run": imported.directory, "directory": directory, "file": directory / "model.safetensors", "gguf": gguf}
     source = sources.get(what, weights)
     file = tmp_path / "new.yaml"
     data: dict[str, Any] = {"training": {**STILL, "init_from": str(source)}}
@@ -139,14 +139,14 @@ def test_tied_and_untied_heads_load_each_other(imported: gptkit.Run, tmp_path: P
         gptkit.train(tied, tmp_path / "refused", progress=False)
 
 
-def test_the_command_line_starts_from_a_source(imported: gptkit.Run, folder: Path, tmp_path: Path) -> None:
+def test_the_command_line_starts_from_a_source(imported: gptkit.Run, directory: Path, tmp_path: Path) -> None:
     file = tmp_path / "new.yaml"
     file.write_text("training: {steps: 1, batch_size: 2, window: 16, evaluate_batches: 1, sample_tokens: 0, device: cpu}\n")
     still = ["--set", "training.optimizer={name: sgd, learning_rate: 1e-12}"]
-    result = CliRunner().invoke(app, ["train", str(file), str(tmp_path / "run"), "--init", str(folder), *still, "-q"])
+    result = CliRunner().invoke(app, ["train", str(file), str(tmp_path / "run"), "--init", str(directory), *still, "-q"])
     assert result.exit_code == 0, result.output
     assert same(imported, gptkit.load(tmp_path / "run"))
-    swap = ["--set", "model.norm=layer", "--init", str(folder)]
+    swap = ["--set", "model.norm=layer", "--init", str(directory)]
     result = CliRunner().invoke(app, ["train", str(file), str(tmp_path / "swap"), *swap, "-q"])
     assert result.exit_code == 2
     assert "--partial" in result.output

@@ -113,7 +113,7 @@ def test_an_experiment_starts_from_a_saved_run(changed: Run, trained: Path, tmp_
 
 def test_a_saved_run_is_trained_further_as_an_imported_one(changed: Run, tmp_path: Path) -> None:
     changed.save(tmp_path / "saved")
-    # Another optimizer and batch size are allowed, since there is no training to resume.
+    # Another optimizer and batch size are allowed, since no training is resumed.
     run = gptkit.resume(tmp_path / "saved", ["training.steps=3", "training.batch_size=3"], progress=False)
     assert run.step == 3
     changed.save(tmp_path / "other")

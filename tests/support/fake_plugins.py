@@ -71,7 +71,7 @@ class Mixer(Component):
 
 
 class Plain(Norm):
-    """Divides by the root mean square. And more.
+    """Divide by the root mean square. And more.
 
     Formula:
         y = x
@@ -85,7 +85,7 @@ class Plain(Norm):
 
 
 class Exact(Norm):
-    """Has fields of many types."""
+    """Component with fields of many types."""
 
     name: Literal["exact"] = "exact"
     offset: float = Field(0.0, description="A number.")
@@ -97,7 +97,7 @@ class Exact(Norm):
 
 
 class Gate(Mixer):
-    """Holds norms, one of them perhaps."""
+    """Component with norms, one of them optional."""
 
     name: Literal["gate"] = "gate"
     width: int = Field(description="How wide it is.")
