@@ -42,7 +42,7 @@ def test_components_lists_every_kind_and_name(call: Call) -> None:
 
 def test_components_of_a_kind_have_descriptions(call: Call, with_plugins: Registry) -> None:
     text = " ".join(call("components", "position").stdout.split())
-    assert text.startswith("Representation of the order of tokens.")
+    assert text.startswith("Position encoding: the representation of the order of tokens.")
     assert "NoPE" in text
     assert "provided by" not in text
     assert "gptkit-nice==2.1" in call("components", "norm").stdout
