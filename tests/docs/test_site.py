@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -67,3 +68,9 @@ def test_the_site_opens_from_the_file_system(site: Path) -> None:
             assert file.is_file(), f"{page.relative_to(site)}: {target}"
         assert "assets/iframe-worker.js" in text
     assert (site / "search/search_index.js").read_text(encoding="utf-8").startswith("var __index = {")
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_make_serves_the_documentation() -> None:
+    done = subprocess.run(["make", "-n", "serve"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "mkdocs serve --watch gptkit --dev-addr 127.0.0.1:8000" in done.stdout
