@@ -84,8 +84,19 @@ def import_model(
     if quiet:
         return
     console.note(f"imported into {target}")
-    console.note(f'generate: gptkit generate {target} "Once upon a time"')
+    if _has_chat_template(target):
+        console.note(f"chat: gptkit chat {target}")
+    else:
+        console.note(f'generate: gptkit generate {target} "Once upon a time"')
     console.note(f"fine-tune: gptkit train finetune NEW_RUN --init {target} --set data.path=TEXT")
+
+
+def _has_chat_template(run: Path) -> bool:
+    from gptkit.runs.directory import RunDirectory
+    from gptkit.runs.run import load_tokenizer
+
+    directory = RunDirectory(run)
+    return load_tokenizer(directory.read_spec(), directory).chat_template is not None
 
 
 @contextlib.contextmanager

@@ -86,6 +86,13 @@ def test_a_message_longer_than_the_context(call: Call, tmp_path: Path) -> None:
     assert "the oldest 2 messages discarded" in message
 
 
+def test_an_import_names_the_command_that_fits_the_model(call: Call, chat_run: Path, run: Path, tmp_path: Path) -> None:
+    for source, said in ((chat_run, "chat: gptkit chat"), (run, "generate: gptkit generate")):
+        call("export", source, tmp_path / f"{source.parent.name}-files", "-q")
+        imported = tmp_path / source.parent.name
+        assert f"{said} {imported}" in call("import", tmp_path / f"{source.parent.name}-files", imported).stderr
+
+
 def test_in_a_terminal_ctrl_c_stops_the_reply_and_ctrl_d_ends(chat_run: Path) -> None:
     terminal, child = pty.openpty()
     command = [sys.executable, "-m", "gptkit", "chat", str(chat_run), "-n", "100000", "--seed", "1"]
