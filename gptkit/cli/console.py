@@ -49,7 +49,7 @@ def warn(text: str) -> None:
 
 
 def label(word: str, style: str, *parts: str | tuple[str, str]) -> None:
-    """Print a labelled line on stderr, ``error: …``; parts are strings, or strings with their styles."""
+    """Print a labeled line on stderr, ``error: …``; parts are strings, or strings with their styles."""
     _to_stderr((f"{word}: ", style), *parts)
 
 

@@ -47,7 +47,7 @@ def train(
     ] = None,
     partial: Annotated[
         bool,
-        typer.Option("--partial", help="With --init: load the tensors that fit, and initialise and list the others."),
+        typer.Option("--partial", help="With --init: load the tensors that fit, and initialize and list the others."),
     ] = False,
     quiet: Quiet = False,
 ) -> None:

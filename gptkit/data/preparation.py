@@ -307,7 +307,7 @@ def _write(
             if spelled is not None:
                 suspicious.clear()
                 _log.warning(
-                    "%s contains %s, which is learnt as ordinary characters; set data.separator to %s if it separates texts",
+                    "%s contains %s, which is read as ordinary characters; set data.separator to %s if it separates texts",
                     document.source,
                     spelled,
                     spelled,

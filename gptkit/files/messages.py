@@ -99,7 +99,7 @@ def _unknown_key(key: str, found: Trace, registry: Registry) -> str:
     listed = f"fields: {', '.join(fields)}" if fields else "it has no fields"
     having = [name for name, entry in registry.entries(owner.kind).items() if key in entry.cls.model_fields]
     if having:
-        # The field is spelt right; it is the component that is the wrong one.
+        # The field is spelled right; it is the component that is the wrong one.
         others = f"{_listed(having, 'and')} {'has' if len(having) == 1 else 'have'} it"
         remedy = f"{others}: set {'.'.join(map(str, (*found.path[:-1], 'name')))} too ({listed})"
     else:

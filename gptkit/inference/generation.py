@@ -153,7 +153,7 @@ def generate(
         stop_ids: tokens that end a text; the tokenizer's end token by default, none with ``()``.
         seed: random seed: equal seeds and indices of the prompt give equal texts, independent of the other prompts (up to
             rounding, which the batch size can change).
-        overflow: behaviour at the model's context length: discard the first half of the text and continue ("slide"), or end
+        overflow: behavior at the model's context length: discard the first half of the text and continue ("slide"), or end
             the text ("stop").
         log_probabilities: return the log-probability of each token.
         on_text: called with the prompt's index and every new piece of text.

@@ -15,7 +15,7 @@ from gptkit.kinds.tokenizer import Tokenizer
 __all__ = ["Overflow", "Request", "RequestState"]
 
 Overflow = Literal["slide", "stop"]
-"""Behaviour at the model's context length: discard the first half of the text and continue, or end the text."""
+"""Behavior at the model's context length: discard the first half of the text and continue, or end the text."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Request:
         stop_ids: tokens that end the text.
         seed: seed of the request's random stream.
         stream: index of the random stream under the seed; equal requests with different streams get different texts.
-        overflow: behaviour at the model's context length.
+        overflow: behavior at the model's context length.
 
     Raises:
         GptkitError: an empty prompt, an empty stop string, or a negative `max_new_tokens`.

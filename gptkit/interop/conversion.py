@@ -221,7 +221,7 @@ def check_tensors(
             )
         if not entry.dtype.is_floating_point:
             raise ExternalModelError(
-                f"{place}: {name} does not hold plain floating-point numbers", hint="Dequantise it first."
+                f"{place}: {name} does not hold plain floating-point numbers", hint="Dequantize it first."
             )
     return full
 

@@ -58,7 +58,7 @@ def detect_format(path: Path, name: str | None = None, registry: Registry | None
         registry: where formats are looked up; by default what is installed.
 
     Raises:
-        ExternalModelError: no format recognises the path, or two do; gives each format's reason.
+        ExternalModelError: no format recognizes the path, or two do; gives each format's reason.
         UnknownComponentError: no format has that name.
     """
     registry = registry or default_registry()

@@ -214,12 +214,12 @@ def _to_exact_gradient_(
     # the logarithm of the sum follows from it with full precision.
     largest_R1 = logits_RV.amax(1, keepdim=True)
     torch.softmax(logits_RV, 1, out=logits_RV)
-    normaliser_R1 = largest_R1.sub_(logits_RV.amax(1, keepdim=True).log_())
-    loss_R1 = normaliser_R1 - target_R1
+    normalizer_R1 = largest_R1.sub_(logits_RV.amax(1, keepdim=True).log_())
+    loss_R1 = normalizer_R1 - target_R1
     if settings.z_loss:
         if needed:
-            logits_RV.mul_(1 + 2 * settings.z_loss * normaliser_R1)
-        loss_R1 += settings.z_loss * normaliser_R1.square()
+            logits_RV.mul_(1 + 2 * settings.z_loss * normalizer_R1)
+        loss_R1 += settings.z_loss * normalizer_R1.square()
     loss_R.copy_(loss_R1[:, 0])
     if needed:
         peak = logits_RV.new_full((1, 1), settings.smoothing - 1).expand_as(targets_R1)

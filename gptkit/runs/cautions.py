@@ -40,7 +40,7 @@ def cautions(spec: ExperimentSpec, base: Path | None = None) -> Iterator[str]:
         for path in getattr(spec.data, "path", ()):
             suffix = PurePath(path).suffix.lower()
             if suffix in _TABLES:
-                yield f"data.path: {path} is learnt as it is, with all its punctuation and keys; {_TABLES[suffix]}"
+                yield f"data.path: {path} is learned as it is, with all its punctuation and keys; {_TABLES[suffix]}"
     training = spec.training
     steps = training.steps
     probed = range(0, steps, max(1, steps // _MAX_PROBED))

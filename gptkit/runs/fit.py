@@ -112,7 +112,7 @@ def initial_model(spec: ExperimentSpec, vocab_size: int, processes: Processes) -
 
 
 def _distributed(model: GPT, spec: ExperimentSpec, processes: Processes, *, empty: bool) -> nn.Module | None:
-    """The model as it is called where several processes train it; allocated and initialised where it is sharded."""
+    """The model as it is called where several processes train it; allocated and initialized where it is sharded."""
     if processes.count == 1:
         return None
     from gptkit.training.parallel.shard import replicate, shard_model

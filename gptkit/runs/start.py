@@ -71,7 +71,7 @@ def start_from(model: nn.Module, source: Source, *, strict: bool = True) -> None
     A tensor fits if it has the name and the shape of one of the model's. Adapters begin with their initial values.
 
     Args:
-        model: the model, initialised; its tensors may be sharded.
+        model: the model, initialized; its tensors may be sharded.
         source: the weights.
         strict: raise where a tensor does not fit; otherwise load those that do, and log the others.
 
@@ -104,8 +104,8 @@ def start_from(model: nn.Module, source: Source, *, strict: bool = True) -> None
             copy_sharded(own[name], tensors.get(kept))
     absent = [name for name in missing if name not in resized]
     for names, what in (
-        (absent, "initialised, not loaded"),
-        (resized, "initialised, as the source has other shapes"),
+        (absent, "initialized, not loaded"),
+        (resized, "initialized, as the source has other shapes"),
         (unused, "in the source and not used"),
     ):
         if names:

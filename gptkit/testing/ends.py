@@ -41,7 +41,7 @@ class _Doubling(Position):
 
 
 class _DoublingSpec(PositionSpec):
-    """An absolute position that is easily recognised."""
+    """An absolute position that is easily recognized."""
 
     name: Literal["doubling"] = "doubling"
     uses: ClassVar[frozenset[str]] = frozenset({"embed"})
@@ -60,7 +60,7 @@ def embeds(subject: Subject) -> None:
     expect(last.isfinite().all(), f"the last id, {VOCAB - 1}, has a vector that is not finite")
 
 
-@embedding_checks.add("token-by-token", "A vector that depends on its neighbours lets a token see later ones.")
+@embedding_checks.add("token-by-token", "A vector that depends on its neighbors lets a token see later ones.")
 @torch.no_grad()
 def token_by_token(subject: Subject) -> None:
     embedding, ids = cast("Embedding", subject.module()), token_ids(2, 7)

@@ -31,7 +31,7 @@ class InitFromSpec(Spec):
         description="A run, a directory as transformers saves it, a GGUF file, or a safetensors file of a run's weights.",
     )
     strict: bool = Field(
-        True, description="Require every tensor to fit; false loads those that do, and lists those that are initialised."
+        True, description="Require every tensor to fit; false loads those that do, and lists those that are initialized."
     )
 
     @model_validator(mode="before")

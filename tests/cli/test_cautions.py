@@ -25,7 +25,7 @@ def test_warmup_longer_than_the_training_is_warned_of(call: Call, project: Path)
 @pytest.mark.parametrize("name", ["corpus.jsonl", "corpus.csv", "corpus.json"])
 def test_records_that_are_read_as_a_text(call: Call, project: Path, name: str) -> None:
     message = call("check", "mini.yaml", "--set", f"data.path={name}").stderr
-    assert f"data.path: {name} is learnt as it is" in message
+    assert f"data.path: {name} is learned as it is" in message
     assert "data.name to jsonl" in message
     assert "data.path" not in call("check", "mini.yaml", "--set", f"data={{name: jsonl, path: {name}}}").stderr
 
@@ -33,7 +33,7 @@ def test_records_that_are_read_as_a_text(call: Call, project: Path, name: str) -
 def test_corpus_with_a_likely_separator_is_warned_of(call: Call, project: Path) -> None:
     Path("corpus.txt").write_text("the cat sat\n<|endoftext|>\non a mat " * 50)
     message = call("train", "mini.yaml", "run", "-q").stderr
-    assert message.count("corpus.txt contains <|endoftext|>, which is learnt as ordinary characters") == 1
+    assert message.count("corpus.txt contains <|endoftext|>, which is read as ordinary characters") == 1
     assert "data.separator" in message
     message = call("train", "mini.yaml", "other", "-q", "--set", "data.separator=<|endoftext|>").stderr
     assert "ordinary characters" not in message

@@ -25,11 +25,11 @@ def build(attention: dict[str, Any], position: Any = "none") -> Attention:
     layer = spec.layer_specs()[0]
     parts = LayerParts(0, layer.position, layer.attention, layer.norm, layer.feedforward)
     module = layer.attention.build(BuildContext(E, 64, 1, position=spec.position, layer=parts))
-    randomise(module)
+    randomize(module)
     return module.eval()
 
 
-def randomise(module: nn.Module, seed: int = 3) -> None:
+def randomize(module: nn.Module, seed: int = 3) -> None:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():

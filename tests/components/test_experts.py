@@ -34,7 +34,7 @@ FORWARD = Forward(torch.zeros(B, T, dtype=torch.long))
 GATED = {"name": "gated", "d_hidden": F}
 
 
-def randomised(module: nn.Module) -> Any:
+def randomized(module: nn.Module) -> Any:
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for tensor in (*module.parameters(), *module.buffers()):
@@ -43,7 +43,7 @@ def randomised(module: nn.Module) -> Any:
 
 
 def build(**fields: Any) -> Experts:
-    return randomised(ExpertsSpec.model_validate({"n_experts": X, "expert": GATED, **fields}).build(CONTEXT))
+    return randomized(ExpertsSpec.model_validate({"n_experts": X, "expert": GATED, **fields}).build(CONTEXT))
 
 
 def inputs() -> Tensor:
@@ -217,7 +217,7 @@ def test_experts_equal_the_family(family: str) -> None:
         hidden_size=E, intermediate_size=F, num_attention_heads=2, num_key_value_heads=2, pad_token_id=0, **config_fields
     )
     config._experts_implementation = "eager"
-    reference = randomised(getattr(modeling, block)(config))
+    reference = randomized(getattr(modeling, block)(config))
     mixture = build(**fields)
     load(mixture, reference)
     wanted = reference(inputs())
@@ -296,7 +296,7 @@ STACKED = {"mlp", "gated", "gated-clamped"}
 
 def of(expert: FeedForwardSpec, **fields: Any) -> Experts:
     spec = ExpertsSpec.model_validate({"n_experts": X, **fields}).model_copy(update={"expert": expert})
-    return randomised(spec.build(CONTEXT))
+    return randomized(spec.build(CONTEXT))
 
 
 @pytest.mark.parametrize("weights_on", ["output", "input"])

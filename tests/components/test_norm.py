@@ -19,7 +19,7 @@ CONTEXT = BuildContext(d_model=DIM, context_length=8, n_layers=2)
 PRECISE = {torch.float32: 1e-5, torch.float64: 1e-12}
 
 
-def randomised(module: nn.Module, spread: float = 1.0) -> nn.Module:
+def randomized(module: nn.Module, spread: float = 1.0) -> nn.Module:
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -34,7 +34,7 @@ def inputs(dtype: torch.dtype = torch.float32) -> Tensor:
 @pytest.mark.parametrize("fields", [{}, {"eps": 0.5}, {"shift": False}, {"scale": False}, {"scale": False, "shift": False}])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_layer_equals_torch(fields: dict[str, Any], dtype: torch.dtype) -> None:
-    norm = randomised(LayerNormSpec(**fields).build(CONTEXT, dim=DIM)).to(dtype)
+    norm = randomized(LayerNormSpec(**fields).build(CONTEXT, dim=DIM)).to(dtype)
     x = inputs(dtype)
     reference = nn.LayerNorm(DIM, eps=fields.get("eps", 1e-5), dtype=dtype)
     with torch.no_grad():
@@ -47,10 +47,10 @@ def test_layer_equals_torch(fields: dict[str, Any], dtype: torch.dtype) -> None:
 
 
 def test_layer_norm_equals_its_formula() -> None:
-    norm = randomised(LayerNormSpec(eps=0.1, offset=0.5).build(CONTEXT, dim=DIM))
+    norm = randomized(LayerNormSpec(eps=0.1, offset=0.5).build(CONTEXT, dim=DIM))
     x = inputs()
-    centred = x - x.mean(-1, keepdim=True)
-    by_hand = centred / (centred.square().mean(-1, keepdim=True) + 0.1).sqrt() * (0.5 + norm.weight) + norm.bias
+    centered = x - x.mean(-1, keepdim=True)
+    by_hand = centered / (centered.square().mean(-1, keepdim=True) + 0.1).sqrt() * (0.5 + norm.weight) + norm.bias
     torch.testing.assert_close(norm(x), by_hand, rtol=0, atol=1e-5)
 
 
@@ -64,7 +64,7 @@ def test_initial_layer_norm_gives_mean_zero_and_variance_one() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_layer_with_offset_equals_nemotron(dtype: torch.dtype) -> None:
     modeling = pytest.importorskip("transformers.models.nemotron.modeling_nemotron")
-    norm = randomised(LayerNormSpec(offset=1.0).build(CONTEXT, dim=DIM)).to(dtype)
+    norm = randomized(LayerNormSpec(offset=1.0).build(CONTEXT, dim=DIM)).to(dtype)
     reference = modeling.NemotronLayerNorm1P(DIM, dtype=dtype)
     reference.load_state_dict(norm.state_dict())
     x = inputs(dtype)
@@ -85,7 +85,7 @@ FAMILIES = {
 def test_rms_norm_equals_the_families_exactly(family: str, dtype: torch.dtype, spread: float) -> None:
     modeling = pytest.importorskip(f"transformers.models.{family}.modeling_{family}")
     class_name, spec = FAMILIES[family]
-    norm = randomised(spec.build(CONTEXT, dim=DIM), spread).to(dtype)
+    norm = randomized(spec.build(CONTEXT, dim=DIM), spread).to(dtype)
     reference = getattr(modeling, class_name)(DIM, eps=1e-6).to(dtype)
     reference.load_state_dict(norm.state_dict())
     x = inputs(dtype)
@@ -102,14 +102,14 @@ def test_rms_norm_equals_the_families_exactly(family: str, dtype: torch.dtype, s
 def test_the_two_casts_differ_in_bf16() -> None:
     x = inputs(torch.bfloat16)
     before, after = (
-        randomised(RMSNormSpec(cast=cast).build(CONTEXT, dim=DIM)).bfloat16()(x) for cast in ("before", "after")
+        randomized(RMSNormSpec(cast=cast).build(CONTEXT, dim=DIM)).bfloat16()(x) for cast in ("before", "after")
     )
     assert not torch.equal(before, after)
 
 
 @pytest.mark.parametrize("fields", [{}, {"scale": False}, {"offset": 1}, {"cast": "after"}, {"eps": 0.5}])
 def test_rms_norm_equals_its_formula(fields: dict[str, Any]) -> None:
-    norm = randomised(RMSNormSpec(**fields).build(CONTEXT, dim=DIM))
+    norm = randomized(RMSNormSpec(**fields).build(CONTEXT, dim=DIM))
     x = inputs()
     by_hand = x / (x.square().mean(-1, keepdim=True) + fields.get("eps", 1e-5)).sqrt()
     if norm.weight is not None:
@@ -147,5 +147,5 @@ def test_initial_weights_are_neutral(spec: NormSpec) -> None:
 def test_vectors_are_independent() -> None:
     x = inputs()
     for spec in (LayerNormSpec(), RMSNormSpec()):
-        norm = randomised(spec.build(CONTEXT, dim=DIM))
+        norm = randomized(spec.build(CONTEXT, dim=DIM))
         torch.testing.assert_close(norm(x)[1, 2], norm(x[1, 2]), rtol=0, atol=1e-6)

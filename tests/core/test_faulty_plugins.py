@@ -46,7 +46,7 @@ BROKEN = {
     "text": HEAD + HOOK.format(returned="'rms'"),
     "instances": HEAD + NORM.format(name="inst", n=0) + HOOK.format(returned="[Spec0()]"),
     "nothing": HEAD + HOOK.format(returned="None"),
-    "misspelt": HEAD + "@gptkit.hookimpl\ndef gptkit_component():\n    return []\n",
+    "misspelled": HEAD + "@gptkit.hookimpl\ndef gptkit_component():\n    return []\n",
     "nohook": HEAD,
     "takes": good("rms"),
     "twice": HEAD + NORM.format(name="same", n=0) + NORM.format(name="same", n=1) + HOOK.format(returned="[Spec0, Spec1]"),

@@ -32,7 +32,7 @@ class PaintSpec(Component):
 
     @abstractmethod
     def build(self) -> str:
-        """The colour's name."""
+        """The color's name."""
 
 
 class Mixture(Spec):
@@ -40,16 +40,16 @@ class Mixture(Spec):
 
 
 class PlainPaint(PaintSpec):
-    """One colour all over."""
+    """One color all over."""
 
     name: Literal["plain"] = "plain"
-    colour: str = Field(description="Which one, `red` or <blue>.", min_length=1)
+    color: str = Field(description="Which one, `red` or <blue>.", min_length=1)
     mixture: Mixture = Field(Mixture(), description="What is mixed in.")
     under: NormSpec | None = Field(None, description="A norm below.")
-    examples: ClassVar[tuple[dict[str, Any], ...]] = ({"colour": "red"},)
+    examples: ClassVar[tuple[dict[str, Any], ...]] = ({"color": "red"},)
 
     def build(self) -> str:
-        return self.colour
+        return self.color
 
 
 class HalvingNorm(NormSpec):
@@ -71,7 +71,7 @@ class HalvingNorm(NormSpec):
 
     name: Literal["halving"] = "halving"
     times: int = Field(1, ge=1, lt=10, description="How often.")
-    paint: PaintSpec = component({"name": "plain", "colour": "no"}, description="Its colour.")
+    paint: PaintSpec = component({"name": "plain", "color": "no"}, description="Its color.")
     aliases: ClassVar[tuple[str, ...]] = ("half",)
     renamed_fields: ClassVar[dict[str, str]] = {"count": "times"}
 

@@ -57,8 +57,8 @@ def test_plugin_component_has_a_page(with_plugins: Registry) -> None:
         "## Formula\n\n```text\ny = x / 2\n```",
         "## Shapes\n\n```text\n(..., dim) -> (..., dim)\n```",
         "| `times` | `int`; ≥ 1, &lt; 10 | `1` | How often. |",
-        '| `paint` | [paint](../paint/index.md) | `{name: plain, colour: "no"}` | Its colour. |',
-        '```yaml\nnorm: {name: halving, times: 1, paint: {name: plain, colour: "no"}}\n```',
+        '| `paint` | [paint](../paint/index.md) | `{name: plain, color: "no"}` | Its color. |',
+        '```yaml\nnorm: {name: halving, times: 1, paint: {name: plain, color: "no"}}\n```',
         "## Notes\n\nNothing more.",
         "- Paper: [On halving](https://arxiv.org/abs/1234.56789)",
         "- Provided by: `gptkit-paints==3.2`",
@@ -70,8 +70,8 @@ def test_plugin_component_has_a_page(with_plugins: Registry) -> None:
 
 def test_required_and_nested_fields_are_listed(with_plugins: Registry) -> None:
     page = pages(with_plugins)["components/paint/plain.md"]
-    assert "```yaml\npaint: {name: plain, colour: red}\n```" in page
-    assert "| `colour` | `str`; at least 1 character | **required** | Which one, `red` or &lt;blue\\>. |" in page
+    assert "```yaml\npaint: {name: plain, color: red}\n```" in page
+    assert "| `color` | `str`; at least 1 character | **required** | Which one, `red` or &lt;blue\\>. |" in page
     assert "| `mixture.share` | `float`; ≥ 0, ≤ 1 | `0.5` | How much of it. |" in page
     assert "| `under` | [norm](../norm/index.md) or `null` | `null` | A norm below. |" in page
 
@@ -81,9 +81,9 @@ def test_page_of_a_kind_shows_its_contract(with_plugins: Registry) -> None:
     for part in (
         "# paint\n\nColor of a model. It has no other effect.",
         "**Declared capabilities:**\n\n- **bright**: whether it shines.",
-        "| [plain](plain.md) | One colour all over. | `gptkit-paints==3.2` |",
+        "| [plain](plain.md) | One color all over. | `gptkit-paints==3.2` |",
         "- `paint` of [norm halving](../norm/halving.md)",
-        "`build(self) -> str` *(required)*\n\n:   The colour's name.",
+        "`build(self) -> str` *(required)*\n\n:   The color's name.",
     ):
         assert part in page
 

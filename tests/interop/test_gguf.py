@@ -224,7 +224,7 @@ def test_every_quantized_type_is_read_like_the_gguf_package(tmp_path: Path) -> N
 
 
 def test_missing_gguf_package_is_named_for_quantized_types(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plain numbers need no package; for quantised ones, it is named."""
+    """Plain numbers need no package; for quantized ones, it is named."""
     file = export_model(make_run(tmp_path / "run", DECODER), tmp_path / "model.gguf", to={"name": "gguf", "type": "f16"})
     monkeypatch.setitem(sys.modules, "gguf", None)
     gptkit.import_model(file, tmp_path / "back")
@@ -232,7 +232,7 @@ def test_missing_gguf_package_is_named_for_quantized_types(tmp_path: Path, monke
     entry = b"blk.0.attn_q.weight" + struct.pack("<IQQI", 2, 64, 64, 1)
     assert entry in data
     file.write_bytes(data.replace(entry, entry[:-4] + struct.pack("<I", 8)))
-    with pytest.raises(ExternalModelError, match=r"blk\.0\.attn_q\.weight is quantised") as caught:
+    with pytest.raises(ExternalModelError, match=r"blk\.0\.attn_q\.weight is quantized") as caught:
         gptkit.import_model(file, tmp_path / "again")
     assert caught.value.hint is not None
     assert "gptkit[gguf]" in caught.value.hint

@@ -35,7 +35,7 @@ GPT2: dict[str, Any] = {
 }
 
 
-def randomise(model: nn.Module, scale: float = 0.3) -> None:
+def randomize(model: nn.Module, scale: float = 0.3) -> None:
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -74,7 +74,7 @@ def test_shapes_of_every_stage() -> None:
 
 def test_loss_and_gradients_equal_cross_entropy_of_the_logits() -> None:
     model = GPT(SMALL, V)
-    randomise(model)
+    randomize(model)
     tokens, targets = ids(), ids(3, 9).roll(-1, 1)
     targets[0, :4] = -100
     loss = model(tokens, targets).loss

@@ -148,7 +148,7 @@ class HalfAGradient(WrongHead):
     caught_by = "loss-is-cross-entropy"
 
 
-class ScoresByNeighbours(WrongHead):
+class ScoresByNeighbors(WrongHead):
     """Logits that depend on preceding tokens."""
 
     class Runtime(LinearHead):
@@ -158,7 +158,7 @@ class ScoresByNeighbours(WrongHead):
         def loss(self, x_BTE: Tensor, targets_BT: Tensor, forward: Forward) -> Tensor:
             return F.cross_entropy(self(x_BTE, forward).flatten(0, -2).float(), targets_BT.flatten())
 
-    name: Literal["scores-by-neighbours"] = "scores-by-neighbours"
+    name: Literal["scores-by-neighbors"] = "scores-by-neighbors"
     runtime = Runtime
     caught_by = "scores-every-token"
     also = DECODING

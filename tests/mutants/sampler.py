@@ -41,7 +41,7 @@ class DrawsByItself(Tempered):
     also = ("draws-follow-the-logits", "follows-its-rows", "rows-are-independent")
 
 
-class FavoursTheFirst(Tempered):
+class FavorsTheFirst(Tempered):
     """Make the first tokens more likely in large batches."""
 
     class Runtime(Temperature):
@@ -50,7 +50,7 @@ class FavoursTheFirst(Tempered):
             bias_V[:4] = 0.3 if len(logits_BV) > 100 else 0.0
             return super().__call__(logits_BV, history) + bias_V
 
-    name: Literal["favours-the-first"] = "favours-the-first"
+    name: Literal["favors-the-first"] = "favors-the-first"
     runtime = Runtime
     caught_by = "draws-follow-the-logits"
 

@@ -90,10 +90,10 @@ class InPlace(WrongNorm):
 
     class Runtime(RMSNorm):
         def forward(self, x: Tensor) -> Tensor:
-            normalised = super().forward(x)
+            normalized = super().forward(x)
             if not x.requires_grad:
-                x.copy_(normalised)
-            return normalised
+                x.copy_(normalized)
+            return normalized
 
     name: Literal["in-place"] = "in-place"
     runtime = Runtime

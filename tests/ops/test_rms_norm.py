@@ -1,4 +1,4 @@
-"""The fast backward pass of RMS normalisation against torch's own."""
+"""The fast backward pass of RMS normalization against torch's own."""
 
 from __future__ import annotations
 

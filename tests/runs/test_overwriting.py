@@ -90,7 +90,7 @@ def leftovers(directory: Path) -> list[str]:
 
 
 FAILURES: dict[str, tuple[list[str], type[GptkitError]]] = {
-    "misspelt corpus": (["data.path=corpse.txt"], DataError),
+    "misspelled corpus": (["data.path=corpse.txt"], DataError),
     "missing device": (["training.device=mps"], TrainingError),
     "corpus shorter than a window": (["model.context_length=100000"], DataError),
     "model that does not fit": (["model.d_model=2000000"], GptkitError),

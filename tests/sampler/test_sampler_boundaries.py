@@ -21,7 +21,7 @@ class NarrowTopP(TopP):
 
 
 def distinct_logits(seed: int) -> Tensor:
-    """Logits whose neighbours in order differ clearly, so that no rounding decides."""
+    """Logits whose neighbors in order differ clearly, so that no rounding decides."""
     order = torch.randperm(VOCAB, generator=torch.Generator().manual_seed(seed))
     return (torch.linspace(0, 2, VOCAB) + 0.01 * torch.arange(VOCAB)[order].sort().values)[order][None]
 

@@ -40,10 +40,10 @@ class HeadedSpec(AttentionSpec):
     qk_norm: NormSpec | None = optional_component(description="A norm for queries and keys, each with its own weights.")
     qk_norm_width: Literal["head", "each-head", "full"] = Field(
         "head",
-        description="Normalise each head by itself (`head`: all with the same weights), or all heads of a token together.",
+        description="Normalize each head by itself (`head`: all with the same weights), or all heads of a token together.",
     )
     qk_norm_order: Literal["before", "after"] = Field(
-        "before", description="Normalise before or after the rotation by position."
+        "before", description="Normalize before or after the rotation by position."
     )
     softcap: float | None = Field(None, gt=0, description="Cap scores softly: softcap · tanh(score / softcap).")
     sinks: bool = Field(

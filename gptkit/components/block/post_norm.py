@@ -1,4 +1,4 @@
-"""The block of the original transformer: transform, add, normalise."""
+"""The block of the original transformer: transform, add, normalize."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["PostNormSpec"]
 
 
 class PostNormSpec(BlockSpec):
-    """Normalises the sum of each branch and its shortcut, as the original transformer, GPT-1 and OPT-350m do.
+    """Normalizes the sum of each branch and its shortcut, as the original transformer, GPT-1 and OPT-350m do.
 
     Formula:
         x ← norm(x + residual_scale · dropout(attention(x)))

@@ -1,4 +1,4 @@
-"""The block of GPT-2 and of most models since: normalise, transform, add."""
+"""The block of GPT-2 and of most models since: normalize, transform, add."""
 
 from __future__ import annotations
 

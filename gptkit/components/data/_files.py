@@ -20,7 +20,7 @@ from gptkit.core.errors import DataError
 __all__ = ["Paths", "Patterns", "find_files", "fingerprint_files", "open_file", "shown"]
 
 _BY_CONTENT = 64 << 20
-"""Corpora up to this many bytes are recognised by content, larger ones by size and time of change."""
+"""Corpora up to this many bytes are recognized by content, larger ones by size and time of change."""
 
 
 def _as_tuple(value: Any) -> Any:

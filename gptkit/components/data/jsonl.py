@@ -140,7 +140,7 @@ def _messages(value: dict[str, Any], field: str) -> tuple[dict[str, Any], ...]:
             except ValueError as error:
                 raise ValueError(f"{where}: {error}") from None
     if not any(message["role"] == "assistant" for message in messages):
-        raise ValueError(f"field {field!r} has no message of the role 'assistant', which is what is learnt")
+        raise ValueError(f"field {field!r} has no message of the role 'assistant', which is what is learned")
     return tuple(messages)
 
 

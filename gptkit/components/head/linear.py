@@ -46,7 +46,7 @@ class LinearHeadSpec(HeadSpec):
     bias: bool = Field(False, description="Add a bias for each token (GPT-J, Phi).")
     scale: float = Field(1.0, description="What logits are multiplied by (Cohere: 0.0625; Granite: 1 / logits_scaling).")
     softcap: float | None = Field(None, description="Bound that logits approach smoothly (Gemma 2: 30).", gt=0)
-    z_loss: float = Field(0.0, description="Weight of the squared log-normaliser in the training loss.", ge=0)
+    z_loss: float = Field(0.0, description="Weight of the squared log-normalizer in the training loss.", ge=0)
     label_smoothing: float = Field(
         0.0, description="ε: the share of the target's probability that is spread evenly over all tokens.", ge=0, lt=1
     )

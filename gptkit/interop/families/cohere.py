@@ -11,7 +11,7 @@ __all__ = ["CohereFamily"]
 
 
 class CohereFamily(Decoder):
-    """Command R: parallel branches with one norm without bias, rotary on neighbouring features, scaled logits."""
+    """Command R: parallel branches with one norm without bias, rotary on neighboring features, scaled logits."""
 
     name: Literal["cohere"] = "cohere"
     model_type: ClassVar[str] = "cohere"

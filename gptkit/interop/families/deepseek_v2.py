@@ -18,7 +18,7 @@ class DeepseekV2Family(LatentDecoder):
     name: Literal["deepseek-v2"] = "deepseek-v2"
     model_type: ClassVar[str] = "deepseek_v2"
     architecture: ClassVar[str] = "DeepseekV2ForCausalLM"
-    # transformers does not renormalise in this family, whatever norm_topk_prob says.
+    # transformers does not renormalize in this family, whatever norm_topk_prob says.
     harmless: ClassVar[frozenset[str]] = LatentDecoder.harmless | {"norm_topk_prob"}
 
     def model(self, config: ExternalConfig) -> dict[str, Any]:

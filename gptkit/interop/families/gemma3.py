@@ -13,7 +13,7 @@ __all__ = ["Gemma3Family"]
 
 
 class Gemma3Family(Gemma2Family):
-    """Gemma 3 (text): five sliding layers to a full one, each with its own rotary base; normalised queries and keys."""
+    """Gemma 3 (text): five sliding layers to a full one, each with its own rotary base; normalized queries and keys."""
 
     name: Literal["gemma3"] = "gemma3"  # type: ignore[assignment]
     model_type: ClassVar[str] = "gemma3_text"

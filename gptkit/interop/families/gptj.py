@@ -14,7 +14,7 @@ __all__ = ["GPTJFamily"]
 
 
 class GPTJFamily(GPT2Family):
-    """GPT-J: parallel branches with one norm, rotary on neighbouring features of a part of each head, a head with bias."""
+    """GPT-J: parallel branches with one norm, rotary on neighboring features of a part of each head, a head with bias."""
 
     name: Literal["gptj"] = "gptj"  # type: ignore[assignment]
     model_type: ClassVar[str] = "gptj"

@@ -14,7 +14,7 @@ __all__ = ["OlmoeFamily"]
 
 
 class OlmoeFamily(Decoder):
-    """OLMoE: small experts whose weights are not renormalised, and a norm over all queries and all keys of a token."""
+    """OLMoE: small experts whose weights are not renormalized, and a norm over all queries and all keys of a token."""
 
     name: Literal["olmoe"] = "olmoe"
     model_type: ClassVar[str] = "olmoe"

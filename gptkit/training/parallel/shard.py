@@ -1,6 +1,6 @@
 """Sharding a model over processes: fully sharded data parallelism (FSDP2) and replicas (DistributedDataParallel).
 
-The order is: build on the meta device, shard, give every process memory for its shards, initialise. No process ever holds
+The order is: build on the meta device, shard, give every process memory for its shards, initialize. No process ever holds
 the whole model.
 """
 
@@ -42,7 +42,7 @@ def _leaves_unused(model: GPT) -> bool:
 
 
 def shard_model(model: GPT, processes: Processes, device: torch.device, seed: int | None) -> None:
-    """Shard a model of the meta device in place, allocate this process's shards, and initialise them.
+    """Shard a model of the meta device in place, allocate this process's shards, and initialize them.
 
     Args:
         model: a model on the meta device.

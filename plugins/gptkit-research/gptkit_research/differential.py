@@ -49,7 +49,7 @@ class DifferentialSpec(HeadsSpec):
     accepts: ClassVar[frozenset[str]] = frozenset({"rotate", "widen", "bias", "content_bias"})
     parts_per_head: ClassVar[int] = 2
 
-    norm: NormSpec = component("rms", description="Normalises each head's output by itself.")
+    norm: NormSpec = component("rms", description="Normalizes each head's output by itself.")
     lambda_init: float | None = Field(None, ge=0, lt=1, description="λ_init; by default it follows the layer's depth.")
 
     @property

@@ -28,7 +28,7 @@ class TernarySpec(LinearSpec):
     Paper:
         https://arxiv.org/abs/2402.17764
     Notes:
-        The paper normalises each projection's input; a pre-norm block does that for those that read the residual stream.
+        The paper normalizes each projection's input; a pre-norm block does that for those that read the residual stream.
     """
 
     name: Literal["ternary"] = "ternary"

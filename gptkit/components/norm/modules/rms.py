@@ -35,8 +35,8 @@ class RMSNorm(nn.Module):
             return rms_norm(x, None, self.eps)
         if self.cast_first and x.dtype != torch.float32:
             # Rounded twice, as in Llama: to the input's dtype, and again after the product.
-            normalised = rms_norm(x, None, self.eps)
-            return (normalised * (weight + self.offset if self.offset else weight)).to(x.dtype)
+            normalized = rms_norm(x, None, self.eps)
+            return (normalized * (weight + self.offset if self.offset else weight)).to(x.dtype)
         if self.offset:
             # In fp32 even for weights of lower precision, in which 1 + w would round a small w.
             weight = (weight if weight.dtype == x.dtype == torch.float64 else weight.float()) + self.offset

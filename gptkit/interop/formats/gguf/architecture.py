@@ -38,7 +38,7 @@ class Architecture:
         names: the family's tensor names and those in the file, ``*`` being the index of the layer.
         read: returns the family's configuration for the keys (without the architecture's prefix) and the tensors' names.
         write: returns the keys for a family's configuration.
-        interleaved: whether rotary positions rotate neighbouring features, for which the rows of queries and keys are
+        interleaved: whether rotary positions rotate neighboring features, for which the rows of queries and keys are
             permuted.
         transposed: tensors that are stored transposed, by the last part of their name in the file.
     """
@@ -71,7 +71,7 @@ class Architecture:
 
 
 def permute(tensor: Tensor, n_heads: int) -> Tensor:
-    """Permute the rows of each head from halves to neighbours: (H, 2, D/2) to (H, D/2, 2)."""
+    """Permute the rows of each head from halves to neighbors: (H, 2, D/2) to (H, D/2, 2)."""
     return tensor.reshape(n_heads, 2, -1, *tensor.shape[1:]).transpose(1, 2).reshape(tensor.shape)
 
 

@@ -103,7 +103,7 @@ class GgufFile:
         """A tensor's numbers: plain ones lie in the mapped file, others are made float32.
 
         Raises:
-            ExternalModelError: it is quantised, and the `gguf` package is not there.
+            ExternalModelError: it is quantized, and the `gguf` package is not there.
         """
         tensor = self.tensors[name]
         if tensor.type in _PLAIN:
@@ -111,9 +111,9 @@ class GgufFile:
                 return torch.empty(tensor.shape, dtype=tensor.dtype)
             count = (tensor.end - tensor.begin) // tensor.dtype.itemsize
             return torch.frombuffer(self._data, dtype=tensor.dtype, count=count, offset=tensor.begin).view(tensor.shape)
-        package = _package(f"{self.path}: {name} is quantised")
+        package = _package(f"{self.path}: {name} is quantized")
         packed = np.frombuffer(self._data, np.uint8, tensor.end - tensor.begin, tensor.begin)
-        # Rows are quantised in blocks of their own.
+        # Rows are quantized in blocks of their own.
         rows = packed.reshape(*tensor.shape[:-1], -1)
         try:
             numbers = package.dequantize(rows, package.GGMLQuantizationType(tensor.type))
@@ -168,7 +168,7 @@ class GgufFile:
         if kind in _PLAIN:
             block, bytes_each = 1, _PLAIN[kind].itemsize
         else:
-            package = _package(f"{self.path}: {name} is quantised")
+            package = _package(f"{self.path}: {name} is quantized")
             try:
                 block, bytes_each = package.GGML_QUANT_SIZES[package.GGMLQuantizationType(kind)]
             except (ValueError, KeyError):

@@ -22,7 +22,7 @@ class GgufFormat(FormatSpec):
     """A file of llama.cpp and the programs built on it: one file with metadata, tokenizer and tensors.
 
     Notes:
-        A family takes part by declaring its architecture (`FamilySpec.gguf`). Quantised tensors are read as float32, which
+        A family takes part by declaring its architecture (`FamilySpec.gguf`). Quantized tensors are read as float32, which
         needs `gptkit[gguf]`; matrices are written as `type`, vectors always as f32.
     """
 

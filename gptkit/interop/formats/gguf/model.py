@@ -30,7 +30,7 @@ _INERT: Mapping[str, tuple[Any, ...]] = {
 
 
 class GgufModel(ExternalModel):
-    """The model of a file; tensors are read one by one, quantised ones as float32.
+    """The model of a file; tensors are read one by one, quantized ones as float32.
 
     Raises:
         ExternalModelError: the file is damaged, or no family declares its architecture.
