@@ -30,7 +30,8 @@ class LowRankLinear(AdaptedLinear):
         self.scaling = spec.alpha / spec.rank
         self.dropout = spec.dropout
         self.patterns = spec.projections
-        self.lora_a = nn.Parameter(_uniform(torch.Size((spec.rank, d_in))))
+        # Placeholders, which `initial` replaces.
+        self.lora_a = nn.Parameter(torch.zeros(spec.rank, d_in))
         self.lora_b = nn.Parameter(torch.zeros(d_out, spec.rank))
 
     def placed(self, name: str) -> None:
@@ -60,7 +61,7 @@ class LowRankLinear(AdaptedLinear):
         return super().extra_repr() if self.lora_a is None else f"{super().extra_repr()}, rank={self.lora_a.shape[0]}"
 
 
-def _uniform(shape: torch.Size, generator: torch.Generator | None = None) -> Tensor:
+def _uniform(shape: torch.Size, generator: torch.Generator) -> Tensor:
     """The values that the paper's implementation begins with: uniform within ±1/√d_in."""
     bound = shape[-1] ** -0.5
     return torch.empty(shape).uniform_(-bound, bound, generator=generator)
