@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from support.chat_run import CHAT_TEMPLATE
 from tokenizers import Tokenizer as Core
 from tokenizers import decoders, models, normalizers
 
 import gptkit
+from gptkit.components.tokenizer.bpe import BpeSpec
 from gptkit.components.tokenizer.hugging_face import HuggingFaceTokenizer
 from gptkit.core.errors import DataError
 from gptkit.inference import score
@@ -114,3 +116,26 @@ def test_space_added_by_a_vocabulary_is_not_counted(tmp_path: Path) -> None:
     bytes_N = torch.from_numpy(bytes_of_text(prepared.train, tokenizer))
     assert int(bytes_N[bytes_N > 0].sum()) == sum(len(text.encode()) for text in texts)
     assert int((bytes_N < 0).sum()) == 2 * len(texts)
+
+
+def test_conversations_have_the_same_numbers_in_both_ways(tmp_path: Path) -> None:
+    pytest.importorskip("jinja2")
+    words = BpeSpec(vocab_size=300, pattern="gpt2", special_tokens=("<|turn|>", "<|done|>")).fit(iter(["what is it"]))
+    (tmp_path / "words").mkdir()
+    (tmp_path / "words/tokenizer.json").write_text(words.to_tokenizer_json())
+    (tmp_path / "words/tokenizer_config.json").write_text(json.dumps({"eos_token": "<|endoftext|>"}))
+    (tmp_path / "words/chat_template.jinja").write_text(CHAT_TEMPLATE)
+    talks = [
+        {"messages": [{"role": "user", "content": line["q"]}, {"role": "assistant", "content": line["a"]}]} for line in LINES
+    ]
+    (tmp_path / "talks.jsonl").write_text("\n".join(map(json.dumps, talks)))
+    data = {"name": "jsonl", "path": str(tmp_path / "talks.jsonl"), "messages_field": "messages", "validation": 0.3}
+    tokenizer = {"name": "hugging-face", "path": str(tmp_path / "words")}
+    run = gptkit.train(spec(data, tokenizer), tmp_path / "run", progress=False)
+    on_split = run.evaluate()
+    held_out = run.tokenizer.decode(run._prepared().validation.tokens.tolist())
+    chosen = [talk for talk in talks if f"user\n{talk['messages'][0]['content']}<" in held_out]
+    assert 0 < len(chosen) < len(talks)
+    (tmp_path / "held.jsonl").write_text("\n".join(map(json.dumps, chosen)))
+    assert run.evaluate(tmp_path / "held.jsonl") == pytest.approx(on_split, rel=1e-6)
+    assert on_split["bits_per_byte"] > 0
