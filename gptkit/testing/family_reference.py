@@ -69,7 +69,7 @@ def leaves_nothing_to_defaults(subject: Subject) -> None:
         expect(not changes, f"{named(variant)}: of what is written the reference reads {'; '.join(changes[:4])}")
 
 
-@checks.add("reads-the-reference's-tensors", "A tensor that is not read, or not there, makes an import fail.")
+@checks.add("reads-the-reference-tensors", "A tensor that is not read, or not there, makes an import fail.")
 def reads_the_references_tensors(subject: Subject) -> None:
     for variant, made in _made(subject, _readable(case_of(subject))):
         if isinstance(made, ExternalModelError):

@@ -363,7 +363,7 @@ class ForgetsATensor(Mutant, LlamaFamily):
 
     name: Literal["forgets-a-tensor"] = "forgets-a-tensor"
     caught_by = "rules-cover-every-tensor"
-    also = ("reads-the-reference's-tensors",)
+    also = ("reads-the-reference-tensors",)
 
     def rules(self, model: Any) -> list[Rule]:
         return changed(super().rules(model), lambda rule: None if rule.native == "final_norm" else rule)
@@ -373,7 +373,7 @@ class BiasesDropped(Mutant, Qwen2Family):
     """Omit the biases of queries, keys and values."""
 
     name: Literal["biases-dropped"] = "biases-dropped"
-    caught_by = "reads-the-reference's-tensors"
+    caught_by = "reads-the-reference-tensors"
 
     def read_attention(self, config: ExternalConfig) -> Config:
         return {**super().read_attention(config), "qkv_bias": False}
