@@ -119,6 +119,8 @@ def check(
             rows = [[check.name, check.why] for check in checks_for(kind, registry)]
             console.stdout().print(console.table([("", {"style": "cyan", "no_wrap": True}), ""], rows, header=False))
         results += [result for column in columns for result in column]
+        for component in components:
+            _note_unvaried(registry, kind, component)
     _conclude(results)
 
 
@@ -185,6 +187,23 @@ def _check(registry: Registry, kind: str, name: str, slow: bool, expected: Mappi
     return [[Result(f"{kind} {name}", check, "expected" if known else "failed", known or reason)]]
 
 
+def _note_unvaried(registry: Registry, kind: str, name: str) -> None:
+    """Name the fields of a component that were checked with one value only."""
+    from gptkit.core.component import Component
+    from gptkit.testing import instances
+
+    cls: type[Component] = registry.component(kind, name)
+    try:
+        specs = instances(cls, registry)
+    except Exception:
+        return  # reported as a failure
+    fields = [field for field in cls.model_fields if field != "name"]
+    unvaried = [field for field in fields if all(getattr(spec, field) == getattr(specs[0], field) for spec in specs)]
+    if specs and unvaried:
+        values = f"{kind} {name}: only one value was checked of {', '.join(unvaried)}"
+        console.note(f"{values}; `examples` of the spec class adds others", style="dim")
+
+
 def _show(kind: str, names: Sequence[str], columns: Sequence[Sequence[Result]]) -> None:
     titles: list[console.Column] = [("", {"style": "cyan", "no_wrap": True})]
     titles += [(column[0].component.removeprefix(f"{kind} "), {"overflow": "fold"}) for column in columns]
@@ -210,10 +229,14 @@ def _conclude(results: Sequence[Result]) -> None:
     for title, section in sections.items():
         if section:
             console.heading(title)
+        by_cause: dict[tuple[str, str], list[Result]] = {}
         for result in section:
-            console.out(f"{result.component}: {result.check.name}: {result.message}")
-            if not result.ok and result.check.why:
-                console.out(f"    {result.check.why}")
+            by_cause.setdefault((result.component, result.message), []).append(result)
+        for (component, message), same in by_cause.items():
+            # Often one error in a component fails many checks; it is shown once.
+            console.out(f"{component}: {', '.join(result.check.name for result in same)}: {message}")
+            if len(same) == 1 and not same[0].ok and same[0].check.why:
+                console.out(f"    {same[0].check.why}")
     n_failed = len(sections["failures"])
     console.out()
     console.out(f"{console.plural(len(results), 'check')}, {n_failed or 'none'} failed")

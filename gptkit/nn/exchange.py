@@ -169,7 +169,7 @@ class Exchange:
         return self._block.carried or (values if vectors is y_BTE else {})
 
     def add_loss(self, name: str, value: Tensor) -> None:
-        """Add an auxiliary loss, a weighted scalar. Losses of one name, from several layers, are summed."""
+        """Add an auxiliary loss, a weighted scalar, in training only. Losses of one name are summed over layers."""
         for losses in (self.losses, self._given.losses):
             losses[name] = losses[name] + value if name in losses else value
 

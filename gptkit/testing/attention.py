@@ -239,7 +239,7 @@ def _must_be_weights(weights_BHTS: Tensor, hidden_BTS: Tensor, where: str) -> No
 
 
 def _softmax_attention(model: GPT) -> SoftmaxAttention:
-    attention = model.attentions()[0]
+    attention = next(iter(model.attentions()), None)
     if not isinstance(attention, SoftmaxAttention):
         skip("it is not a SoftmaxAttention, so no attention backend computes it")
     return attention

@@ -155,7 +155,21 @@ def _result(check: Check, subject: Subject, reason: str | None) -> Result:
         if reason is not None:
             return Result(label, check, "expected", reason, error)
         seen = str(error) if isinstance(error, ContractError) else f"it raised {type(error).__name__}: {error}"
+        seen += "" if isinstance(error, ContractError) else _location(error, type(subject.spec).__module__)
         return Result(label, check, "failed", seen, error)
     if reason is None:
         return Result(label, check, "passed")
     return Result(label, check, "unexpected", f"it passes, but was expected to fail ({reason}); remove the expectation")
+
+
+def _location(error: Exception, module: str) -> str:
+    """Where in the component's package an exception was raised: the innermost line, as a parenthesis; "" if in none."""
+    package = "gptkit.components" if module.startswith("gptkit.") else module.partition(".")[0]
+    found = ""
+    traceback = error.__traceback__
+    while traceback is not None:
+        name = str(traceback.tb_frame.f_globals.get("__name__", ""))
+        if name == package or name.startswith(f"{package}."):
+            found = f" ({name}, line {traceback.tb_lineno})"
+        traceback = traceback.tb_next
+    return found

@@ -72,7 +72,8 @@ class _MarkedSpec(LinearSpec):
 def uses_model_linear(subject: Subject) -> None:
     block = subject.make("none" if subject.kind == "attention" else None, linear=_MarkedSpec()).blocks[0]
     component = getattr(block, subject.kind, None)
-    modules = [] if component is None else [module for module in component.modules() if isinstance(module, nn.Linear)]
+    parts = component.modules() if isinstance(component, nn.Module) else ()
+    modules = [module for module in parts if isinstance(module, nn.Linear)]
     if not modules:
         skip("it has no linear projections")
     marked = [module for module in modules if isinstance(module, _Marked)]

@@ -89,6 +89,13 @@ def eval_is_deterministic(subject: Subject) -> None:
     same(model(ids).logits, once, "evaluating twice, the second call's logits are not the first's")
 
 
+@checks.add("plain-loss-in-eval", "Validation losses are compared between models, so auxiliary losses belong to training.")
+@torch.no_grad()
+def plain_loss_in_eval(subject: Subject) -> None:
+    added = sorted(subject.model()(token_ids(2, 12), token_ids(2, 12, seed=1)).losses)
+    expect(not added, f"in evaluation it adds the auxiliary losses {', '.join(added)}; add them if self.training")
+
+
 @checks.add("state-dict", "Checkpoints hold the state dict and nothing else, so it must hold all that was learned.")
 @torch.no_grad()
 def state_dict(subject: Subject) -> None:

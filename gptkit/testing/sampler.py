@@ -76,13 +76,14 @@ def leaves_a_token(subject: Subject) -> None:
     logits_BV[2] = 1.25  # all alike
     logits_BV[3] *= 20  # one token has it all
     sampler = _build(subject, 4)
-    for step in range(3):
+    # Samplers that follow how likely the chosen tokens were are driven to either end.
+    for step, log_probability in enumerate([-1.0] * 3 + [-20.0] * 12 + [0.0] * 12):
         out = sampler(logits_BV.clone(), history)
         empty = (out == -torch.inf).all(-1).nonzero().flatten().tolist()
         cases = ["logits of all sizes", "a single token left", "all tokens alike", "one token far above the others"]
         expect(not empty, f"no token is left at step {step} in the row with {cases[empty[0]]}" if empty else "")
         tokens = out.argmax(-1).tolist()
-        sampler.chosen(tokens, [-1.0] * 4)
+        sampler.chosen(tokens, [log_probability] * 4)
         history = [[*row, token] for row, token in zip(history, tokens, strict=True)]
 
 

@@ -136,6 +136,19 @@ class InBits(WrongHead):
     also = ("ignored-targets",)
 
 
+class PenalizesInEvaluation(WrongHead):
+    """Add an auxiliary loss in evaluation too."""
+
+    class Runtime(LinearHead):
+        def loss(self, x_BTE: Tensor, targets_BT: Tensor, forward: Forward) -> Tensor:
+            forward.add_loss("z", 1e-3 * x_BTE.square().mean())
+            return super().loss(x_BTE, targets_BT, forward)
+
+    name: Literal["penalizes-in-evaluation"] = "penalizes-in-evaluation"
+    runtime = Runtime
+    caught_by = "plain-loss-in-eval"
+
+
 class HalfAGradient(WrongHead):
     """Return the correct loss with half of its gradient."""
 
@@ -175,7 +188,7 @@ class GlobalNumbers(Mutant, NormalSpec):
 
 
 class HalfPrecision(Mutant, NormalSpec):
-    """Return bf16."""
+    """Return weights in bf16."""
 
     name: Literal["half-precision"] = "half-precision"
     caught_by = "fills"

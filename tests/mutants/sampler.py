@@ -64,6 +64,24 @@ class DeclaresDeterministic(Mutant, TopKSpec):
     caught_by = "draws-follow-the-logits"
 
 
+class ShrinksToNothing(Mutant, TopKSpec):
+    """Keep fewer tokens after each unlikely one, at last none."""
+
+    class Runtime(TopK):
+        def chosen(self, tokens: Sequence[int], log_probabilities: Sequence[float]) -> None:
+            self.k -= 20 * (min(log_probabilities) < -10)
+
+        def __call__(self, logits_BV: Tensor, history: History) -> Tensor:
+            return super().__call__(logits_BV, history) if self.k > 0 else torch.full_like(logits_BV, -torch.inf)
+
+    name: Literal["shrinks-to-nothing"] = "shrinks-to-nothing"
+    k: int = Field(50, description="Number of tokens to keep.")
+    caught_by = "leaves-a-token"
+
+    def build(self, context: SamplerContext) -> Sampler:
+        return self.Runtime(self.k)
+
+
 class Revives(Tempered):
     """Restore excluded tokens."""
 
@@ -115,7 +133,7 @@ class ComparesRows(Tempered):
 
 
 class HalfPrecision(Tempered):
-    """Return bf16."""
+    """Return logits in bf16."""
 
     class Runtime(Temperature):
         def __call__(self, logits_BV: Tensor, history: History) -> Tensor:
