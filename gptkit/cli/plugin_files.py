@@ -35,6 +35,10 @@ _USAGE = {
 }
 
 
+_TEST_REQUIRES: Mapping[str, tuple[str, ...]] = {"family": ("transformers>=5",)}
+"""Distributions that the tests of a kind's template need besides pytest."""
+
+
 def kinds() -> list[str]:
     """Return the kinds that have a template."""
     return sorted(path.name.removesuffix(".py.tmpl") for path in _directory().joinpath("kinds").iterdir())
@@ -71,8 +75,10 @@ def render(name: str, kind: str) -> dict[str, str]:
         "gptkit": gptkit.__version__,
         "year": str(date.today().year),
     }
+    values["test_requires"] = ", ".join(f'"{each}"' for each in ("pytest>=8", *_TEST_REQUIRES.get(kind, ())))
     values["usage"] = Template(_USAGE.get(kind, f"model:\n  {kind}: $name")).substitute(values)
     package = values["package"]
+    own_tests = (_directory() / "tests" / f"{kind}.py.tmpl").is_file()
     sources = {
         "pyproject.toml": "pyproject.toml",
         "README.md": "README.md",
@@ -80,7 +86,9 @@ def render(name: str, kind: str) -> dict[str, str]:
         f"{package}/__init__.py": "init.py",
         f"{package}/plugin.py": "plugin.py",
         f"{package}/{module}.py": f"kinds/{kind}.py",
-        f"tests/test_{module}.py": "test.py",
+        f"tests/test_{module}.py": f"tests/{kind}.py"
+        if (_directory() / "tests" / f"{kind}.py.tmpl").is_file()
+        else "test.py",
     }
     return {path: _filled(source, values) for path, source in sources.items()} | {f"{package}/py.typed": ""}
 

@@ -14,6 +14,7 @@ On the command line: ``gptkit plugin check DISTRIBUTION``.
 from gptkit.testing.check import Check, ContractError, NotApplicableError, Outcome, Result
 from gptkit.testing.kit import KNOWN_FAILURES, checks_for, instances, run_checks
 from gptkit.testing.parametrize import parametrize_checks
+from gptkit.testing.reference import ReferencePair
 
 __all__ = [
     "KNOWN_FAILURES",
@@ -21,6 +22,7 @@ __all__ = [
     "ContractError",
     "NotApplicableError",
     "Outcome",
+    "ReferencePair",
     "Result",
     "checks_for",
     "instances",

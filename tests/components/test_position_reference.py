@@ -66,6 +66,33 @@ def test_rotary_interleaved_and_partial_equal_gptj() -> None:
         torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("layout", ["half", "interleaved"])
+def test_reverse_rotary_multiplies_complex_pairs_by_negative_angles(layout: str) -> None:
+    q, k, at = torch.randn(2, 4, 9, 8), torch.randn(2, 2, 9, 8), torch.arange(3, 12)
+    rates = 100.0 ** (-torch.arange(0, 8, 2) / 8)
+    phases = torch.polar(torch.ones(9, 4), -at[:, None] * rates)
+
+    def rotated(x: torch.Tensor) -> torch.Tensor:
+        pairs = x.unflatten(-1, (2, 4)).transpose(-1, -2) if layout == "half" else x.unflatten(-1, (4, 2))
+        found = torch.view_as_real(torch.view_as_complex(pairs.contiguous()) * phases)
+        return (found.transpose(-1, -2) if layout == "half" else found).flatten(-2)
+
+    found = turned(build("rotary", n_kv_heads=2, base=100.0, layout=layout, reverse=True), q, k, at)
+    for mine, other in zip(found, (rotated(q), rotated(k)), strict=True):
+        torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-5)
+
+
+def test_reverse_rotary_equals_nanochats_formula() -> None:
+    """`apply_rotary_emb` of karpathy/nanochat: y1 = x1 cos + x2 sin, y2 = -x1 sin + x2 cos."""
+    q, at = torch.randn(2, 4, 9, 8), torch.arange(9)
+    angles = torch.outer(at.float(), 1.0 / (10000 ** (torch.arange(0, 8, 2) / 8)))
+    x1, x2 = q[..., :4], q[..., 4:]
+    expected = torch.cat((x1 * angles.cos() + x2 * angles.sin(), x1 * -angles.sin() + x2 * angles.cos()), 3)
+    found, _ = turned(build("rotary", reverse=True), q, q, at)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(found, turned(build("rotary"), q, q, at)[0])
+
+
 SCALINGS = {
     "linear": ({"factor": 3.0}, {"rope_type": "linear", "factor": 3.0}),
     "dynamic": (

@@ -95,7 +95,7 @@ def test_files_pass_ruff(kind: str) -> None:
         assert not text.endswith("\n\n")
     source = result["gptkit_a_b2/a_b2.py"]
     imported = {line.split()[1] for line in source.splitlines() if line.startswith(("import gptkit", "from gptkit"))}
-    public = ("gptkit.kinds.", "gptkit.nn.", "gptkit.ops.", "gptkit.core.")
+    public = ("gptkit.kinds.", "gptkit.nn.", "gptkit.ops.", "gptkit.core.", "gptkit.interop.")
     assert all(module.startswith(public) for module in imported), imported
     assert "ABSpec" not in source
     assert "AB2Spec" in source
@@ -185,6 +185,24 @@ def test_check_reports_a_component_that_cannot_be_built(made: Path, monkeypatch:
     assert "schedule new-schedule: constructible: it has required fields, and no `examples`" in done.output
     for name in [name for name in sys.modules if name.startswith("gptkit_new_schedule")]:
         monkeypatch.delitem(sys.modules, name)
+
+
+@pytest.mark.parametrize("made", ["family"], indirect=True)
+def test_new_family_passes_its_own_tests(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("transformers")
+    monkeypatch.setattr(gptkit.core.registry.lookup, "_default", registry_with(made))
+    names: dict[str, Any] = {}
+    source = (made / "tests" / "test_new_family.py").read_text(encoding="utf-8")
+    exec(compile(source, "test_new_family.py", "exec", dont_inherit=True), names)
+    pair = names["ReferencePair"].of(names["NewFamilySpec"](), names["SIZES"])
+    for name, test in names.items():
+        if name.startswith("test_") and name not in ("test_conformance", "test_is_registered"):
+            directory = tmp_path / name
+            directory.mkdir()
+            test(pair, *([directory] if "tmp_path" in test.__annotations__ else []))
+    assert sum(name.startswith("test_") for name in names) == 8
+    skipped = [r for r in run_checks(names["NewFamilySpec"]()) if r.outcome == "skipped"]
+    assert not skipped, "the reference judges the template"
 
 
 @pytest.mark.slow

@@ -28,6 +28,7 @@ MORE: list[tuple[str, dict[str, Any]]] = [
     ("attention", {"name": "latent", "n_heads": 3, "kv_rank": 10, "q_rank": 7, "d_nope": 6, "d_rotary": 8, "d_value": 5}),
     ("block", {"name": "pre-norm", "dropout": 0.1, "residual_scale": 0.5}),
     ("position", {"name": "rotary", "layout": "interleaved", "fraction": 0.5}),
+    ("position", {"name": "rotary", "reverse": True}),
     ("position", {"name": "shaw", "max_distance": 5, "values": False}),
     ("position", {"name": "t5-bias", "n_buckets": 8, "max_distance": 20, "shared": False}),
     ("rotary-scaling", {"name": "dynamic", "original_context_length": 12}),

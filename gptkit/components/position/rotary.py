@@ -24,6 +24,7 @@ class RotarySpec(PositionSpec):
     Formula:
         θ_i = base^(-2i / d_rotary)
         (a, b) ↦ (a cos tθ_i - b sin tθ_i, a sin tθ_i + b cos tθ_i) for every pair of features (a, b)
+        reverse: by -tθ_i in place of tθ_i
         half: features i and i + d_rotary/2 are a pair; interleaved: features 2i and 2i + 1 are
     Shapes:
         q (B, n_heads, T, d_head), k (B, n_kv_heads, S, d_head) -> the same
@@ -37,6 +38,7 @@ class RotarySpec(PositionSpec):
     base: float = Field(10000.0, gt=1, description="The slowest pair turns about once in 2π · base tokens.")
     layout: Literal["half", "interleaved"] = Field("half", description="Which two features of a head make a pair.")
     fraction: float = Field(1.0, gt=0, le=1, description="Share of each head's features that turn; the first ones.")
+    reverse: bool = Field(False, description="Rotate by the negative angle, as nanochat does.")
     scaling: RotaryScalingSpec | None = optional_component(description="Changes the frequencies, for longer texts.")
 
     @property

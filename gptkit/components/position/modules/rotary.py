@@ -62,7 +62,7 @@ class RotaryPosition(Position):
         if angles.dim() == 3:
             angles = angles[:, None]
         angles = angles.repeat_interleave(2, -1) if self.interleaved else torch.cat((angles, angles), -1)
-        cos, sin = angles.cos(), angles.sin()
+        cos, sin = angles.cos(), -angles.sin() if self.spec.reverse else angles.sin()
         if self.amplitude != 1:
             cos, sin = cos * self.amplitude, sin * self.amplitude
         return cos, sin
