@@ -86,9 +86,7 @@ def render(name: str, kind: str) -> dict[str, str]:
         f"{package}/__init__.py": "init.py",
         f"{package}/plugin.py": "plugin.py",
         f"{package}/{module}.py": f"kinds/{kind}.py",
-        f"tests/test_{module}.py": f"tests/{kind}.py"
-        if (_directory() / "tests" / f"{kind}.py.tmpl").is_file()
-        else "test.py",
+        f"tests/test_{module}.py": f"tests/{kind}.py" if own_tests else "test.py",
     }
     return {path: _filled(source, values) for path, source in sources.items()} | {f"{package}/py.typed": ""}
 

@@ -8,7 +8,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 from gptkit.core.registry import default_registry
-from gptkit.docs import conformance, models
+from gptkit.docs import conformance, contracts, models
 from gptkit.docs.pages import navigation, pages
 from gptkit.docs.places import DIRECTORY
 
@@ -26,7 +26,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
     for path, text in pages(default_registry(), root=ExperimentSpec).items():
         files.append(File.generated(config, path, content=text))
-    for module in (conformance, models):
+    for module in (conformance, contracts, models):
         files.append(File.generated(config, module.PAGE, content=module.page(default_registry())))
     return files
 

@@ -47,21 +47,23 @@ def pages(registry: Registry, *, root: type[Spec] | None = None) -> dict[str, st
 def write(directory: Path, registry: Registry, *, root: type[Spec] | None = None) -> list[Path]:
     """Write all generated pages into a directory, which is created where there is none; return the files written.
 
-    Besides those of `pages` these are the page of the conformance checks, for which the kit runs (a minute or so), and the
-    page of families and released models: the pages that link to each other. Pages that were written before are replaced.
+    Besides those of `pages` these are the page of the conformance checks, for which the kit runs (a minute or so), that of
+    contracts, and that of families and released models: the pages that link to each other. Pages that were written before
+    are replaced.
 
     Raises:
         GptkitError: a page's file exists and is not a generated page; nothing is written then.
         FileError: a file cannot be written.
     """
-    from gptkit.docs import conformance, models  # they import torch
+    from gptkit.docs import conformance, contracts, models  # they import torch
 
     every = {directory / path: text for path, text in pages(registry, root=root).items()}
-    names = [directory / made.PAGE for made in (conformance, models)]
+    generated = (conformance, contracts, models)
+    names = [directory / made.PAGE for made in generated]
     for target in (*every, *names):
         if target.is_dir() or (target.is_file() and not _is_generated(target)):
             raise GptkitError(f"{target} exists, and is not a generated page", hint="Choose another directory, or move it.")
-    every |= {name: made.page(registry) for name, made in zip(names, (conformance, models), strict=True)}
+    every |= {name: made.page(registry) for name, made in zip(names, generated, strict=True)}
     for target, text in every.items():
         with writing(target):
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -41,7 +41,13 @@ _INERT: Mapping[str, tuple[Any, ...]] = {
 }
 """Keys of every model, with the values that do not change the computation."""
 
-_REQUIRED: Any = object()
+
+class _Required:
+    def __repr__(self) -> str:
+        return "REQUIRED"
+
+
+_REQUIRED: Any = _Required()
 MAX_NUMBER, MAX_LAYERS = 2**32, 10_000
 
 

@@ -14,7 +14,7 @@ from gptkit.kinds.external_config import HARMLESS, ExternalConfig
 from gptkit.kinds.family import FamilySpec
 from gptkit.model.spec import ModelSpec
 
-__all__ = ["SIZES", "SMALL", "Key", "Variant", "base_config", "keys_read", "try_read", "variants"]
+__all__ = ["SIZES", "SMALL", "Key", "Variant", "base_config", "hook_keys", "keys_read", "try_read", "variants"]
 
 SIZES: Mapping[str, Any] = {
     **dict.fromkeys(("hidden_size", "n_embd", "d_model"), 64),
@@ -137,6 +137,26 @@ def keys_read(family: FamilySpec, config: Mapping[str, Any], registry: Registry 
     probe = _Probe(config, "config.json", HARMLESS | family.harmless, registry)
     family.model(probe)
     return list(probe.every().values())
+
+
+def hook_keys(family: FamilySpec, base: type[Any], hook: str, required: Mapping[str, Any]) -> dict[str, str]:
+    """Return the keys that one hook of a base class reads, and how values for missing ones are spelled.
+
+    The spelling is empty for a key without such a value, and ``computed`` for one that depends on other keys.
+    """
+    found: list[dict[str, Any]] = []
+    names: list[str] = []
+    for width in (64, 192):
+        sizes = {**required, "hidden_size": width}
+        probe = _Probe(sizes, "config.json", (), None)
+        getattr(base, hook)(family, probe, *([4] if hook == "read_layers" else []))
+        found.append(probe.defaults)
+        names = [key for (key, *inner) in probe.every() if not inner]
+    first, second = found
+    return {
+        key: "" if first.get(key) in (None, {}) else str(first[key]) if first[key] == second[key] else "computed"
+        for key in names
+    }
 
 
 def base_config(

@@ -65,9 +65,18 @@ def test_the_pages_mask_pattern_works() -> None:
     assert mask.dense()[0, 0].int().tolist()[3:] == [[1, 0, 1, 1, 0, 0], [1, 0, 0, 1, 1, 0], [1, 0, 0, 0, 1, 1]]
 
 
+def test_the_formula_of_the_page_is_that_of_the_attention() -> None:
+    page = (PAGES / "writing-a-component.md").read_text(encoding="utf-8")
+    (source,) = re.findall(r'```python title="tests/test_formula\.py"\n(.*?)```', page, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(compile(source, "test_formula.py", "exec", dont_inherit=True), names)
+    names["test_attention_equals_its_formula"]()
+
+
 def test_the_plugins_of_the_page_work(monkeypatch: pytest.MonkeyPatch) -> None:
     page = (PAGES / "writing-a-component.md").read_text(encoding="utf-8")
     blocks = dict(re.findall(r'```python title="([\w/]+)\.py"\n(.*?)```', page, re.DOTALL))
+    assert blocks.pop("tests/test_formula")
     assert list(blocks) == ["gptkit_cube", "gptkit_sandwich", "gptkit_turning", "tests/test_sandwich"]
     assert len([line for line in blocks["gptkit_cube"].splitlines() if line]) == 9
     modules = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import types
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,9 @@ def test_documented_family_round_trips(registry: Registry, tmp_path: Path) -> No
 
 def test_documented_test_passes(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gptkit.core.registry.lookup._default", registry)
+    module = types.ModuleType("gptkit_arcee")
+    module.ArceeFamily = registry.component("family", "arcee")  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "gptkit_arcee", module)
     result = re.search(r'```python title="test_arcee\.py"\n(.*?)```', PAGE.read_text(encoding="utf-8"), re.DOTALL)
     assert result is not None
     names: dict[str, Any] = {}

@@ -65,12 +65,15 @@ class Decoder(FamilySpec):
         }
 
     def read_embedding(self, config: ExternalConfig) -> dict[str, Any]:
+        """Return the embedding."""
         return {"name": "token"}
 
     def read_position(self, config: ExternalConfig) -> dict[str, Any]:
+        """Return the position: rotary, scaled by `rope_scaling` or `rope_parameters`."""
         return read_rope(config, base=self.base, fraction=self.fraction, partial=self.partial or self.fraction != 1)
 
     def read_attention(self, config: ExternalConfig) -> dict[str, Any]:
+        """Return the attention of all layers; `read_layers` overrides it for some."""
         n_heads = config.integer("num_attention_heads")
         bias = self.attention_biases and config.flag("attention_bias", False)
         return {
@@ -83,9 +86,11 @@ class Decoder(FamilySpec):
         }
 
     def read_norm(self, config: ExternalConfig) -> dict[str, Any]:
+        """Return the norm, of the layers and after the last one."""
         return {"name": "rms", "eps": config.number(*self.eps)}
 
     def read_feedforward(self, config: ExternalConfig) -> dict[str, Any]:
+        """Return the feed-forward of all layers."""
         if not self.feedforward_biases:
             config.only("mlp_bias", False, why="the family has no such biases")
         return {
@@ -96,13 +101,15 @@ class Decoder(FamilySpec):
         }
 
     def read_block(self, config: ExternalConfig) -> dict[str, Any]:
+        """Return the block: the order of norms, branches and residuals."""
         return {"name": "pre-norm"}
 
     def read_head(self, config: ExternalConfig) -> dict[str, Any]:
+        """Return fields of the head besides `tied`, which `model` reads: a bias, a scale, a softcap."""
         return {}
 
     def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
-        """What each layer overrides."""
+        """Return what each layer overrides, by the names of its parts; an empty list if all layers are equal."""
         return []
 
     def config(self, model: Any) -> dict[str, Any]:
@@ -123,6 +130,7 @@ class Decoder(FamilySpec):
         }
 
     def write_attention(self, layers: Sequence[Any]) -> dict[str, Any]:
+        """Return the keys of the attention; `layers` are the specs of all layers, after patterns."""
         attention = layers[0].attention
         return {
             "num_attention_heads": attention.n_heads,
@@ -132,6 +140,7 @@ class Decoder(FamilySpec):
         }
 
     def write_feedforward(self, layers: Sequence[Any]) -> dict[str, Any]:
+        """Return the keys of the feed-forward; `layers` are the specs of all layers, after patterns."""
         feedforward = layers[0].feedforward
         return {
             self.width: feedforward.d_hidden,
