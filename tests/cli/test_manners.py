@@ -15,6 +15,7 @@ from interop.test_hostile import altered, sound
 import gptkit
 from gptkit.cli.generate import _report
 from gptkit.cli.main import app
+from gptkit.core import activity
 from gptkit.inference.result import Generated, Timings
 from tests.cli.conftest import SPEC, Call
 
@@ -165,3 +166,29 @@ def test_what_ended_a_text_is_reported(capsys: pytest.CaptureFixture[str], finis
     text = Generated([1], [2, 3], "ab", finish, 7, None, Timings(1, 0.1, 1, 0.1))
     _report([text], random=False, stops=stops)
     assert message in capsys.readouterr().err
+
+
+def test_commands_show_that_they_work_unless_they_are_quiet(
+    call: Call, run: Path, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As if everything took its two seconds.
+    monkeypatch.setattr(activity, "DELAY", 0.0)
+    train = ["train", "mini.yaml", "--set", "training.schedule.warmup_steps=1"]
+    commands: list[tuple[list[Any], list[str]]] = [
+        ([*train, "new"], ["reading mini.yaml …", "tokenizing the corpus …", "building the model …"]),
+        (["generate", run, "the", "the cat", "-n", "4"], ["loading", "generating 2 texts …"]),
+        (["generate", run, "the", "-n", "4"], ["reading the prompt of 3 tokens …"]),
+        (["evaluate", run], ["loading", "evaluating …"]),
+        (["export", run, "files"], ["exporting …"]),
+        (["import", "files", "imported"], ["importing …"]),
+        (["check", "mini.yaml"], ["checking mini.yaml …"]),
+        (["show", "mini.yaml"], ["reading mini.yaml …", "building the model, without memory …"]),
+        (["diff", run, "mini.yaml"], ["comparing …"]),
+    ]
+    for command, shown in commands:
+        said = call(*command).stderr
+        assert [line for line in shown if line not in said] == [], command
+    quiet = [commands[1][0], commands[2][0], commands[3][0], [*train, "other"]]
+    quiet += [["export", run, "other-files"], ["import", "files", "other-imported"]]
+    for command in quiet:
+        assert call(*command, "-q").stderr == "", command
