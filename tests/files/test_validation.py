@@ -81,7 +81,7 @@ nam: x
         ("either: x", "either: expected a whole number or a list, got the text 'x'"),
         ("either: [1, x]", "either.1: expected a whole number, got the text 'x'"),
         ("size: 5", "size: norm 'exact' has no field 'size'; did you mean 'sizes'? "),
-        ("eps: 5", "eps: norm 'exact' has no field 'eps'; 'plain' has it (fields: offset, "),
+        ("eps: 5", "eps: norm 'exact' has no field 'eps'; 'plain' has it: set norm.name too (fields: offset, "),
         ("name: plain, mode: fats", "mode: expected 'fast' or 'slow', got the text 'fats'; did you mean 'fast'?"),
         ("name: plain, mode: 5", "mode: expected 'fast' or 'slow', got the number 5"),
         ("name: plain, eps: 0", "eps: must be greater than 0, got 0"),
