@@ -89,7 +89,7 @@ def test_model_without_a_matching_family_is_rejected(tmp_path: Path, monkeypatch
 def test_imported_run_can_be_trained(external: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert invoke("import", "tiny-llama", "runs/a", "--tokenizer", "byte")[0] == 0
-    small = ["--set", "training.steps=1", "--set", "training.batch_size=1"]
+    small = ["--set", "training.steps=1", "--set", "training.batch_size=1", "--set", "training.grad_accumulation=1"]
     code, output = invoke("train", "runs/a", "--resume", "--quiet", *small)
     assert code == 0, output
     assert (tmp_path / "runs/a/checkpoints/step-00000001").is_dir()
