@@ -193,7 +193,7 @@ class _Chat:
             if not self._interactive:
                 raise KeyboardInterrupt
             self._note("stopped")
-        elif reply.finish == "length":
+        elif reply.finish == "length" and self._talk.is_chat:
             self._note("the reply reached its maximum length, or the context its end; --max-tokens sets the former")
 
     def _note(self, text: str) -> None:
