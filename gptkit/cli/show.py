@@ -63,8 +63,8 @@ def show(
         return
     with working("building the model, without memory"):
         vocab_size = subject.vocab_size(fit=True)
-        plan = None if vocab_size is None else subject.plan(vocab_size)
         model = None if vocab_size is None else subject.model(vocab_size)
+        plan = None if vocab_size is None else subject.plan(vocab_size, model)
         shapes = _shapes(model, batch, tokens) if activations and model is not None else None
     if as_json:
         data = _as_data(subject, vocab_size, plan)

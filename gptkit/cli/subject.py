@@ -63,8 +63,8 @@ class Subject:
 
         return shell(self.spec, vocab_size)
 
-    def plan(self, vocab_size: int) -> Plan:
-        """The model's sizes; those of training for one part of a batch."""
+    def plan(self, vocab_size: int, model: GPT | None = None) -> Plan:
+        """The model's sizes; those of training for one part of a batch. `model` is that of `model()`, if it was built."""
         from gptkit.model.plan import plan
         from gptkit.runs.build import countable
 
@@ -78,6 +78,7 @@ class Subject:
                 window=self.spec.window,
                 freeze=training.freeze,
                 recompute=training.recompute,
+                model=model,
             )
 
 

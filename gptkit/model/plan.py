@@ -65,6 +65,7 @@ def plan(
     freeze: Sequence[str] | None = None,
     dtype: torch.dtype = torch.float32,
     recompute: Recompute = "none",
+    model: GPT | None = None,
 ) -> Plan:
     """Compute the sizes of a spec's model, without allocating it.
 
@@ -74,8 +75,9 @@ def plan(
         freeze: patterns of the parameters that are not trained, as in `gptkit.nn.freezing`.
         dtype: of weights and cache.
         recompute: what a training step computes again in its backward pass instead of keeping it.
+        model: the spec's model on the meta device, if it was built already; its parameters are frozen as `freeze` says.
     """
-    model = GPT(spec, vocab_size, device="meta", dtype=dtype)
+    model = GPT(spec, vocab_size, device="meta", dtype=dtype) if model is None else model
     length = spec.context_length
     ids = torch.zeros(1, length, dtype=torch.long, device="meta")
     model.eval()
