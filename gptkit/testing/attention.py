@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from gptkit.core.errors import GptkitError
+from gptkit.core.errors import GptkitError, SpecError
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.position import HeadShape, PositionSpec
 from gptkit.model.gpt import GPT
@@ -23,7 +23,7 @@ from gptkit.nn.forward import Forward
 from gptkit.nn.position import Position
 from gptkit.testing.attention_backend import computes_the_same
 from gptkit.testing.check import Checks, differ, expect, same, skip
-from gptkit.testing.subject import CONTEXT_LENGTH, D_MODEL, VOCAB, Subject, stirred, token_ids
+from gptkit.testing.subject import CONTEXT_LENGTH, D_MODEL, VOCAB, Subject, stirred, stirred_matrices, token_ids
 from gptkit.testing.tokens import reach
 
 __all__ = ["checks"]
@@ -151,6 +151,10 @@ class _WideningSpec(PositionSpec):
 def takes_wider_queries(subject: Subject) -> None:
     if "widen" not in subject.spec.accepts:
         skip("it accepts no position that widens queries and keys")
+    try:
+        subject.read(subject.layout("none", position=_WideningSpec()))
+    except SpecError as error:
+        skip(f"as it is configured, it refuses such a position: {error.message}")
     model = _softened(subject.make("none", position=_WideningSpec()))
     ids = token_ids(1, 12)
     full = model(ids).logits
@@ -173,7 +177,9 @@ def distance_only(subject: Subject) -> None:
     for name in subject.companions():
         if subject.other("position", name).depends_on_place:
             continue
-        attention = next((module for module in subject.model(name).modules() if isinstance(module, Attention)), None)
+        # Norms keep their initial weights: one after a rotation is invariant to it with equal weights only.
+        model = stirred_matrices(subject.make(name)).double().eval()
+        attention = next((module for module in model.modules() if isinstance(module, Attention)), None)
         if attention is None:
             skip("build returned no gptkit.nn.attention.base.Attention")
         generator = torch.Generator().manual_seed(0)

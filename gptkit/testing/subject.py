@@ -33,7 +33,17 @@ from gptkit.nn.forward import Forward
 from gptkit.testing.check import ContractError, skip
 from gptkit.testing.texts import CORPUS, write_corpus
 
-__all__ = ["CONTEXT_LENGTH", "D_HEAD", "D_MODEL", "VOCAB", "Subject", "randomized", "stirred", "token_ids"]
+__all__ = [
+    "CONTEXT_LENGTH",
+    "D_HEAD",
+    "D_MODEL",
+    "VOCAB",
+    "Subject",
+    "randomized",
+    "stirred",
+    "stirred_matrices",
+    "token_ids",
+]
 
 D_MODEL, D_HEAD, N_LAYERS, CONTEXT_LENGTH, VOCAB = 32, 16, 2, 48, 29
 
@@ -271,6 +281,15 @@ def token_ids(rows: int, length: int, seed: int = 0) -> Tensor:
 
 def _hooks(position: Any) -> frozenset[str]:
     return frozenset(position.uses) - {"embed"}
+
+
+def stirred_matrices(module: Any) -> Any:
+    """Move the weights of matrices by chance, and no vectors: those of norms stay as they are at first."""
+    vectors = {name: parameter.detach().clone() for name, parameter in module.named_parameters() if parameter.dim() < 2}
+    stirred(module)
+    for name, vector in vectors.items():
+        module.get_parameter(name).data.copy_(vector)
+    return module
 
 
 @torch.no_grad()
