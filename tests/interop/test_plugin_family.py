@@ -17,6 +17,7 @@ from gptkit.core.errors import GptkitError
 from gptkit.core.registry import Registry
 from gptkit.interop import plugin as families
 from gptkit.kinds import plugin as kinds
+from gptkit.testing import run_checks
 from tests.support.fake_plugins import FakeDistribution, FakeEntryPoint
 
 transformers = pytest.importorskip("transformers")
@@ -77,6 +78,12 @@ def test_documented_test_passes(registry: Registry, tmp_path: Path, monkeypatch:
     names: dict[str, Any] = {}
     exec(compile(result[1], "test_arcee.py", "exec", dont_inherit=True), names)
     names["test_import_and_export_round_trip"](tmp_path)
+
+
+def test_documented_family_conforms(registry: Registry) -> None:
+    spec = registry.component("family", "arcee").model_validate({"name": "arcee"})
+    results = run_checks(spec, registry=registry, slow=True)
+    assert not [f"{result.check.name}: {result.message}" for result in results if result.outcome != "passed"]
 
 
 def test_documented_spec_is_a_small_qwen_3(tmp_path: Path) -> None:
