@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gptkit.core.errors import ExternalModelError, SpecError
 from gptkit.core.registry import Registry, default_registry
+from gptkit.core.registry.plugin import DISABLE
 from gptkit.core.suggestions import did_you_mean
 from gptkit.files import validate_data
 from gptkit.interop.layouts import SAME, Separate
@@ -70,19 +71,32 @@ def find_family(config: Mapping[str, Any], place: str, registry: Registry | None
     """Return the family of a configuration, by its `model_type`.
 
     Raises:
-        ExternalModelError: no family of that type is installed; names those that are.
+        ExternalModelError: no family of that type is installed, or several are; names those that are.
     """
+    registry = registry or default_registry()
     model_type = config.get("model_type")
     ranked = sorted(families(registry).values(), key=lambda family: -family.rank)
     known = {model_type: family for family in ranked for model_type in family.model_types}
     known |= {family.model_type: family for family in ranked}
+    claimants = [family.component_name() for family in ranked if family.model_type == model_type]
+    if len(claimants) > 1:
+        owners = {name: registry.entry("family", name).plugin for name in claimants}
+        both = " and ".join(f"{name!r} of {owner.provenance}" for name, owner in owners.items())
+        disabled = next(owner.distribution for owner in owners.values() if not owner.built_in)
+        raise ExternalModelError(
+            f"{place}: several families have the model_type {model_type!r}: {both}",
+            hint=f"Uninstall one, or disable one with {DISABLE}={disabled}.",
+        )
     if not isinstance(model_type, str):
         raise ExternalModelError(
             f"{place} has no 'model_type'", hint="Give the directory of a model, as transformers saves it."
         )
     if model_type not in known:
         what = did_you_mean(model_type, sorted(known), label="there are")
-        raise ExternalModelError(f"{place}: no installed family has the model_type {model_type!r}; {what}")
+        clashes = "; ".join(registry.clashes("family").values())
+        raise ExternalModelError(
+            f"{place}: no installed family has the model_type {model_type!r}; {what}", hint=clashes or None
+        )
     return known[model_type]
 
 

@@ -77,7 +77,10 @@ def detect_format(path: Path, name: str | None = None, registry: Registry | None
         reasons = "; ".join(f"{each}: it {found[each].reason}" for each in chosen)
         raise ExternalModelError(f"{path} may be of several formats: {reasons}", hint="Name one with --from.")
     reasons = "; ".join(f"{each}: it {detection.reason}" for each, detection in found.items())
-    raise ExternalModelError(f"{path} is not a model in a known format: {reasons or 'none is installed'}")
+    clashes = "; ".join(registry.clashes("format").values())
+    raise ExternalModelError(
+        f"{path} is not a model in a known format: {reasons or 'none is installed'}", hint=clashes or None
+    )
 
 
 def export_format(
@@ -144,6 +147,8 @@ def choose_family(
         ExternalModelError: none can; gives the reasons of `wanted`, or of the closest family.
     """
     known = {name: each for name, each in families(registry).items() if among is None or name in among}
+    if only and (clash := (registry or default_registry()).clashes("family").get(str(wanted))):
+        raise ExternalModelError(clash)
     if only and wanted not in known:
         suggestion = did_you_mean(str(wanted), sorted(known))
         which = f"family {wanted!r} is not among those of the format" if among is not None else f"unknown family {wanted!r}"

@@ -47,6 +47,13 @@ _SCALINGS: tuple[Mapping[str, Any], ...] = (
         "high_freq_factor": 4.0,
         "original_max_position_embeddings": 16,
     },
+    {
+        "rope_type": "longrope",
+        "short_factor": [1.0, 1.1, 1.2, 1.4, 1.6, 1.8, 2.0, 2.5],
+        "long_factor": [1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 9.0],
+        "original_max_position_embeddings": 16,
+    },
+    {"rope_type": "dynamic", "factor": 4.0},
 )
 _LAYERS = ("full_attention", "sliding_attention", "chunked_attention", "linear_attention")
 
@@ -225,7 +232,7 @@ def variants(
                 # A flag without an effect by itself may be what another key requires.
                 if tried[1] is not None and (tried[1] in changing or key.type is bool):
                     together = tried[1]
-                if changing and key.type is not str:
+                if changing and key.type not in (str, dict):
                     break
     return [*found, Variant("with every option changed", together.config, together.model)]
 

@@ -6,16 +6,19 @@ import re
 import sys
 import types
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import pytest
 import torch
+from interop.gguf_models import DECODER
 
 import gptkit
 from gptkit.components import plugin as components
 from gptkit.core.errors import GptkitError
 from gptkit.core.registry import Registry
 from gptkit.interop import plugin as families
+from gptkit.interop.families.decoder import Decoder
+from gptkit.interop.selection import choose_family
 from gptkit.kinds import plugin as kinds
 from gptkit.testing import run_checks
 from tests.support.fake_plugins import FakeDistribution, FakeEntryPoint
@@ -104,3 +107,56 @@ def test_family_is_unknown_without_the_plugin(registry: Registry, tmp_path: Path
     with pytest.raises(GptkitError) as caught:
         gptkit.import_model(tmp_path, tmp_path / "run", registry=registry)
     assert "model_type" not in str(caught.value)
+
+
+class Shared(Decoder):
+    """Llama under the name of another model type."""
+
+    name: Literal["shared"] = "shared"
+    model_type: ClassVar[str] = "shared"
+    architecture: ClassVar[str] = "LlamaForCausalLM"
+
+
+class Rival(Shared):
+    """A family of another name with the same model type."""
+
+    name: Literal["rival"] = "rival"  # type: ignore[assignment]
+
+
+def of_plugins(*plugins: tuple[str, type[Decoder]]) -> Registry:
+    """What is built in, and one plugin a distribution with a family."""
+
+    def point(name: str, distribution: str, what: Any) -> FakeEntryPoint:
+        return FakeEntryPoint(name, name, FakeDistribution(distribution, "1.0"), lambda: what)
+
+    points = [
+        point("kinds", "gptkit", kinds),
+        point("components", "gptkit", components),
+        point("families", "gptkit", families),
+    ]
+    for distribution, family in plugins:
+        module = types.ModuleType(distribution.replace("-", "_"))
+        module.gptkit_components = gptkit.hookimpl(lambda family=family: [family])  # type: ignore[attr-defined]
+        points.append(point(distribution, distribution, module))
+    return Registry(points, ())
+
+
+def test_name_taken_by_two_plugins_is_named_in_import_and_export(tmp_path: Path) -> None:
+    both = of_plugins(("gptkit-one", Shared), ("gptkit-two", Shared))
+    said = r"family 'shared' is provided by gptkit-one==1\.0 and gptkit-two==1\.0; .*GPTKIT_DISABLE=gptkit-two"
+    (tmp_path / "config.json").write_text('{"model_type": "shared"}')
+    with pytest.raises(GptkitError) as caught:
+        gptkit.import_model(tmp_path, tmp_path / "run", registry=both)
+    assert re.search(said, str(caught.value))
+    model = gptkit.GPT({**DECODER, "vocab_size": 300}, device="meta").spec
+    with pytest.raises(GptkitError, match=said):
+        choose_family(model, "shared", only=True, registry=both)
+
+
+def test_model_type_of_two_families_is_refused_with_both_names(tmp_path: Path) -> None:
+    both = of_plugins(("gptkit-one", Shared), ("gptkit-two", Rival))
+    (tmp_path / "config.json").write_text('{"model_type": "shared"}')
+    with pytest.raises(GptkitError) as caught:
+        gptkit.import_model(tmp_path, tmp_path / "run", registry=both)
+    for word in ("'shared' of gptkit-one==1.0", "'rival' of gptkit-two==1.0", "GPTKIT_DISABLE=gptkit-"):
+        assert word in str(caught.value)

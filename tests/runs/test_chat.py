@@ -19,6 +19,7 @@ from gptkit.components.tokenizer.hugging_face import HuggingFaceSpec, HuggingFac
 from gptkit.core.errors import TokenizerError
 from gptkit.runs.exporting import export_model
 from gptkit.text.chat import chat_ids, turn_end
+from gptkit.text.ranks import RankTokenizer
 
 pytest.importorskip("jinja2")
 
@@ -124,13 +125,17 @@ def test_run_and_command_reply(directory: Path, tmp_path: Path) -> None:
     assert answer["prompt"] == "Hi"
 
 
-def test_template_receives_the_start_and_end_tokens(directory: Path) -> None:
+def test_template_receives_the_start_and_end_tokens(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     template = "[{{ bos_token }}][{{ eos_token }}]{{ messages[0].content }}"
     data = (directory / "tokenizer.json").read_bytes()
     both = HuggingFaceTokenizer(data, "<|turn|>", "<|done|>", template)
     assert both.decode(chat_ids(both, "x")) == "[<|turn|>][<|done|>]x"
     turn, done = both.special_tokens["<|turn|>"], both.special_tokens["<|done|>"]
     assert [each for each in chat_ids(both, "x") if each in (turn, done)] == [turn, done]
+    # The id 0 is a token like any other.
+    zero = RankTokenizer("bpe", r"[\s\S]", {bytes((n,)): n + 1 for n in range(256)}, {"<|turn|>": 0}, "<|turn|>", None)
+    monkeypatch.setattr(RankTokenizer, "chat_template", template)
+    assert chat_ids(zero, "x")[:3] == [ord("[") + 1, 0, ord("]") + 1]
     # A token that the tokenizer does not have is an empty text, which templates test for.
     neither = HuggingFaceTokenizer(data, None, None, template)
     assert neither.decode(chat_ids(neither, "x")) == "[][]x"

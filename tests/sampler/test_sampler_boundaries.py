@@ -72,3 +72,12 @@ def test_no_repeat_ngram_of_a_text_about_as_long_as_the_sequence(n: int, extra: 
     if history[0]:
         expected_BV = reference.NoRepeatNGramLogitsProcessor(n)(torch.tensor(history), logits_BV.clone())
         assert torch.equal(banned, expected_BV[0] == -torch.inf)
+
+
+def test_no_repeat_ngram_ignores_ids_behind_the_last_logit() -> None:
+    # A tokenizer may have more ids than the model has logits.
+    logits_BV = torch.linspace(0, 1, VOCAB)[None]
+    sampler = NoRepeatNgramSpec(n=2).build(SamplerContext(VOCAB, 1))
+    assert torch.equal(sampler(logits_BV, [[6, VOCAB, 6]]), logits_BV)
+    banned = (sampler(logits_BV, [[6, VOCAB - 1, 6]]) == -torch.inf)[0]
+    assert banned.nonzero().flatten().tolist() == [VOCAB - 1]

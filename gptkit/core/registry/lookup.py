@@ -61,6 +61,11 @@ class Registry:
         """Return the names of a kind's components, sorted."""
         return list(self.entries(kind))
 
+    def clashes(self, kind: str) -> dict[str, str]:
+        """Return the names of a kind that several distributions registered, each with the message of its error."""
+        clashes = self._load().clashes
+        return {name: _clash(kind, name, claimants) for (held, name), claimants in sorted(clashes.items()) if held == kind}
+
     def component(self, kind: str, name: str) -> type[Component]:
         """Return the spec class registered under a name.
 
@@ -77,9 +82,7 @@ class Registry:
         self._require_kind(kind)
         claimants = contents.clashes.get((kind, name))
         if claimants:
-            both = " and ".join(plugin.provenance for plugin in claimants)
-            switch = f"{DISABLE}={claimants[-1].distribution}"
-            raise CollisionError(f"{kind} {name!r} is provided by {both}; uninstall one, or disable one with {switch}")
+            raise CollisionError(_clash(kind, name, claimants))
         known = contents.components.get(kind, {})
         alias = contents.aliases.get(kind, {}).get(name)
         if alias is not None and name not in known:
@@ -166,3 +169,9 @@ def default_registry() -> Registry:
 
 
 set_default_resolver(default_registry)
+
+
+def _clash(kind: str, name: str, claimants: Sequence[Plugin]) -> str:
+    both = " and ".join(plugin.provenance for plugin in claimants)
+    switch = f"{DISABLE}={claimants[-1].distribution}"
+    return f"{kind} {name!r} is provided by {both}; uninstall one, or disable one with {switch}"

@@ -31,7 +31,8 @@ def read_activation(config: ExternalConfig, key: str, default: str) -> str:
     found = config.text(key, default)
     known = _activations(config.registry)
     if found not in known:
-        config.refuse(key, f"no installed activation has that name; known are {', '.join(sorted(known))}")
+        clashes = "".join(f"; {clash}" for clash in (config.registry or default_registry()).clashes("activation").values())
+        config.refuse(key, f"no installed activation has that name; known are {', '.join(sorted(known))}{clashes}")
     if len(known[found]) > 1:
         config.refuse(key, f"several activations have that name: {', '.join(known[found])}")
     return known[found][0]

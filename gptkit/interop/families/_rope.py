@@ -70,13 +70,12 @@ def read_rotary(section: ExternalConfig, config: ExternalConfig, base: float, fr
         scaling = _yarn(section, config, longest)
     elif kind in ("longrope", "su"):
         kind = "longrope"
-        trained = config.integer("original_max_position_embeddings", longest)
         scaling = {
             "short": section.items("short_factor"),
             "long": section.items("long_factor"),
             "factor": section.maybe("factor"),
             "attention_factor": section.maybe("attention_factor"),
-            "original_context_length": _original_length(section, config, trained),
+            "original_context_length": _original_length(section, config, longest),
         }
     else:
         section.refuse(key, f"gptkit has no such scaling of rotary positions, only {', '.join(_SCALINGS)}")
@@ -109,8 +108,9 @@ def write_two(layers: Any) -> dict[str, Any]:
 def _original_length(section: ExternalConfig, config: ExternalConfig, default: int) -> int:
     """Return the context length before scaling; the key may be in the section, beside it, or in both, with one value."""
     key = "original_max_position_embeddings"
-    found = section.integer(key, default)
-    if key in section and key in config and config.integer(key) != found:
+    own = config.integer(key) if key in config else None
+    found = section.integer(key, default if own is None else own)
+    if own is not None and own != found:
         config.refuse(key, f"{section.place} has {found:,}")
     return found
 

@@ -103,7 +103,7 @@ class SoftmaxAttention(Attention):
         self.window = window
         self.pattern = pattern
         self.softcap = softcap
-        self.position = build_position(context, heads)
+        self.position, self.position_name = build_position(context, heads), spec.name
         self.rotates = "rotate" in spec.uses
         self.biases = "bias" in spec.uses
         self.reads_content = "content_bias" in spec.uses
@@ -177,6 +177,12 @@ class SoftmaxAttention(Attention):
             position = self.position
             prepared = forward.once((self.position_key, "prepared"), lambda: position.prepare(forward.positions))
             q_BHTD, k_BKTD = position.rotate(q_BHTD, k_BKTD, prepared)
+            if q_BHTD.shape[-1] != self.d_key or k_BKTD.shape[-1] != self.d_key:
+                raise GptkitError(
+                    f"position {self.position_name!r} returns queries of {q_BHTD.shape[-1]} features and keys of "
+                    f"{k_BKTD.shape[-1]}; its spec declares {self.d_key}",
+                    hint="Return the width from `rotated_width`, and name `widen` in `uses` if it is not the head size.",
+                )
         if self.norms_after:
             q_BHTD, k_BKTD = self.q_norm(q_BHTD), self.k_norm(k_BKTD)
         return q_BHTD, k_BKTD
