@@ -139,6 +139,8 @@ def _backend(model: ModelSpec, layer: LayerSpec) -> tuple[str, str] | None:
 
 
 def _setting(subject: Subject) -> Iterator[list[Any]]:
+    from rich.text import Text
+
     from gptkit.cli.samplers import described
 
     spec, model = subject.spec, subject.spec.model
@@ -160,6 +162,9 @@ def _setting(subject: Subject) -> Iterator[list[Any]]:
     yield ["training", f"{training.steps:,} steps of {training.batch_size} × {spec.window:,} = {tokens:,} tokens"]
     yield ["optimizer", _in_words(training.optimizer)]
     yield ["schedule", _in_words(training.schedule)]
+    for label in ("callbacks", "trackers"):
+        if parts := getattr(training, label):
+            yield [label, Text(", ").join(map(_in_words, parts))]
 
 
 def size_rows(subject: Subject, plan: Plan) -> Iterator[list[str]]:

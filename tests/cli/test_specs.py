@@ -79,6 +79,13 @@ def test_new_copies_the_preset_of_a_released_model(call: Call, project: Path) ->
     assert "596,049,920" in call("show", "mine.yaml").stdout
 
 
+def test_show_lists_callbacks_and_trackers(call: Call, project: Path) -> None:
+    text = call("show", "mini.yaml", "--set", "training.callbacks=[ema]", "--set", "training.trackers=[csv]").stdout
+    assert re.search(r"^callbacks +ema", text, re.MULTILINE)
+    assert re.search(r"^trackers +csv", text, re.MULTILINE)
+    assert "callbacks" not in call("show", "mini.yaml").stdout
+
+
 # -- check -----------------------------------------------------------------------------------------------------------
 
 
