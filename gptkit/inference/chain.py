@@ -5,6 +5,7 @@ Shapes: B batch, V vocabulary.
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Sequence
 
@@ -37,11 +38,12 @@ class Chain:
     def __init__(self, specs: Sequence[SamplerSpec], context: SamplerContext, streams: Sequence[str]) -> None:
         self._links: list[Sampler] = []
         self._draws = True
-        for spec in specs:
+        for index, spec in enumerate(specs):
             if spec.deterministic:
                 self._draws = False
                 break
-            self._links.append(spec.build(context))
+            own = tuple(f"{stream}/sampler {index}" for stream in streams)
+            self._links.append(spec.build(dataclasses.replace(context, streams=own)))
         self._listeners = [link for link in self._links if type(link).chosen is not Sampler.chosen]
         self._streams = [random.Random(stream) for stream in streams]
 

@@ -28,11 +28,14 @@ class SamplerContext:
         vocab_size: V.
         batch: B, the number of rows that are generated at once.
         tokenizer: the tokenizer, for samplers that depend on text; None if there is none.
+        streams: seeds of the sampler's own random numbers, one per row: ``random.Random(stream)``. They are derived from the
+            seed of the generation, so that it can be repeated, and move with their rows; empty where nothing is generated.
     """
 
     vocab_size: int
     batch: int = 1
     tokenizer: Tokenizer | None = None
+    streams: tuple[str, ...] = ()
 
 
 class Sampler(ABC):

@@ -15,7 +15,7 @@ from gptkit.core.registry import Registry
 from gptkit.inference.chain import Chain, row_streams
 from gptkit.kinds.sampler import Sampler, SamplerContext, SamplerSpec
 from gptkit.kinds.tokenizer import Tokenizer, TokenizerSpec
-from gptkit.testing.check import Checks, expect, same
+from gptkit.testing.check import Checks, expect, same, skip
 from gptkit.testing.subject import Subject
 
 __all__ = ["checks"]
@@ -33,10 +33,11 @@ def _tokenizer(registry: Registry) -> Tokenizer:
     return spec.fit(iter(()))
 
 
-def _build(subject: Subject, batch: int) -> Sampler:
+def _build(subject: Subject, *rows: int) -> Sampler:
+    """The sampler of a batch; each row has the random stream of its number."""
     tokenizer = _tokenizer(subject.registry)
     spec: SamplerSpec = subject.spec
-    return spec.build(SamplerContext(tokenizer.vocab_size, batch, tokenizer))
+    return spec.build(SamplerContext(tokenizer.vocab_size, len(rows), tokenizer, tuple(f"row {row}" for row in rows)))
 
 
 def _case(subject: Subject, batch: int = 4, seed: int = 0) -> tuple[Tensor, list[list[int]]]:
@@ -52,7 +53,7 @@ def _case(subject: Subject, batch: int = 4, seed: int = 0) -> tuple[Tensor, list
 @checks.add("keeps-shape", "The next sampler of the chain counts on logits of the same shape, in fp32.")
 def keeps_shape(subject: Subject) -> None:
     logits_BV, history = _case(subject)
-    out = _build(subject, 4)(logits_BV.clone(), history)
+    out = _build(subject, 0, 1, 2, 3)(logits_BV.clone(), history)
     expect(out.shape == logits_BV.shape, f"{tuple(logits_BV.shape)} became {tuple(out.shape)}")
     expect(out.dtype == torch.float32, f"fp32 became {out.dtype}")
     expect(not out.isnan().any() and bool((out < torch.inf).all()), "the logits that come out hold NaN or +∞")
@@ -61,7 +62,7 @@ def keeps_shape(subject: Subject) -> None:
 @checks.add("never-revives", "An excluded token (-∞) must stay excluded, as other samplers rely on it.")
 def never_revives(subject: Subject) -> None:
     logits_BV, history = _case(subject)
-    out = _build(subject, 4)(logits_BV.clone(), history)
+    out = _build(subject, 0, 1, 2, 3)(logits_BV.clone(), history)
     back = ((logits_BV == -torch.inf) & (out != -torch.inf)).nonzero().tolist()
     expect(
         not back, f"a logit of -∞ came back as {float(out[tuple(back[0])]):.4g} at (row, token) {back[0]}" if back else ""
@@ -75,7 +76,7 @@ def leaves_a_token(subject: Subject) -> None:
     logits_BV[1, 2] = -5.0
     logits_BV[2] = 1.25  # all alike
     logits_BV[3] *= 20  # one token has it all
-    sampler = _build(subject, 4)
+    sampler = _build(subject, 0, 1, 2, 3)
     # Samplers that follow how likely the chosen tokens were are driven to either end.
     for step, log_probability in enumerate([-1.0] * 3 + [-20.0] * 12 + [0.0] * 12):
         out = sampler(logits_BV.clone(), history)
@@ -91,7 +92,7 @@ def leaves_a_token(subject: Subject) -> None:
 def changes_nothing_in_place(subject: Subject) -> None:
     logits_BV, history = _case(subject)
     before, copied = logits_BV.clone(), [list(row) for row in history]
-    _build(subject, 4)(logits_BV, history)
+    _build(subject, 0, 1, 2, 3)(logits_BV, history)
     expect(torch.equal(logits_BV, before), "the logits that were given have been changed in place")
     expect(history == copied, "the given history was modified in place")
 
@@ -100,24 +101,28 @@ def changes_nothing_in_place(subject: Subject) -> None:
 def same_input_same_output(subject: Subject) -> None:
     logits_BV, history = _case(subject)
     torch.manual_seed(1)
-    once = _build(subject, 4)(logits_BV.clone(), history)
+    once = _build(subject, 0, 1, 2, 3)(logits_BV.clone(), history)
     torch.manual_seed(2)
-    same(_build(subject, 4)(logits_BV.clone(), history), once, "a second sampler returns other logits for the same input")
+    same(
+        _build(subject, 0, 1, 2, 3)(logits_BV.clone(), history),
+        once,
+        "a second sampler returns other logits for the same input",
+    )
 
 
 @checks.add("rows-are-independent", "Texts are written in batches, and what one says must not depend on the others.")
 def rows_are_independent(subject: Subject) -> None:
     logits_BV, history = _case(subject)
-    together = _build(subject, 4)(logits_BV.clone(), history)
+    together = _build(subject, 0, 1, 2, 3)(logits_BV.clone(), history)
     for row in range(4):
-        alone = _build(subject, 1)(logits_BV[row : row + 1].clone(), history[row : row + 1])
+        alone = _build(subject, row)(logits_BV[row : row + 1].clone(), history[row : row + 1])
         same(together[row : row + 1], alone, f"row {row} of four gives other logits than by itself")
 
 
 @checks.add("follows-its-rows", "Rows that are finished leave the batch; state for a row must go with its row.")
 def follows_its_rows(subject: Subject) -> None:
     logits_BV, history = _case(subject, 3)
-    together, alone = _build(subject, 3), [_build(subject, 1) for _ in range(3)]
+    together, alone = _build(subject, 0, 1, 2), [_build(subject, row) for row in range(3)]
     rows = [0, 1, 2]
     for step in range(6):
         out = together(logits_BV[rows] + step, [history[row] for row in rows])
@@ -144,7 +149,10 @@ def draws_follow_the_logits(subject: Subject) -> None:
     logits_1V, history = _case(subject, 1)
     logits_1V[0, 12:] = -torch.inf
     logits_1V[0, :12] = torch.linspace(-1, 1, 12)[torch.randperm(12, generator=torch.Generator().manual_seed(1))]
-    p_V = _build(subject, 1)(logits_1V.clone(), history)[0].double().softmax(-1)
+    p_V = _build(subject, 0)(logits_1V.clone(), history)[0].double().softmax(-1)
+    others_NV = [_build(subject, row)(logits_1V.clone(), history)[0].double().softmax(-1) for row in range(9)]
+    if torch.equal(others_NV[0], p_V) and not all(torch.equal(other_V, p_V) for other_V in others_NV):
+        skip("it draws random numbers of its own")
     tokenizer = _tokenizer(subject.registry)
     context = SamplerContext(tokenizer.vocab_size, N_DRAWS, tokenizer)
     picked_N = Chain([subject.spec], context, row_streams(0, N_DRAWS)).pick(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Sequence
 from typing import Literal
 
@@ -17,6 +18,7 @@ from gptkit.components.sampler.top_p import TopPSpec
 from gptkit.core.errors import GptkitError
 from gptkit.inference.chain import Chain, row_streams
 from gptkit.kinds.sampler import Sampler, SamplerContext, SamplerSpec
+from gptkit.testing import run_checks
 
 LOGITS = torch.tensor([2.0, 1.5, -torch.inf, 0.0, -1.0, 1.0])
 
@@ -154,3 +156,49 @@ def test_logits_without_finite_values_are_an_error(specs: list[SamplerSpec], bad
     logits[0] = 0.0
     with pytest.raises(GptkitError, match="cannot be sampled"):
         Chain(specs, SamplerContext(6, 2), row_streams(0, 2)).pick(logits, [[], []])
+
+
+class CoinSpec(SamplerSpec):
+    """Excludes the best token half of the time, as XTC does."""
+
+    name: Literal["coin"] = "coin"
+
+    def build(self, context: SamplerContext) -> Sampler:
+        return Coin(context.streams)
+
+
+class Coin(Sampler):
+    def __init__(self, streams: Sequence[str]) -> None:
+        self.streams = [random.Random(stream) for stream in streams]
+
+    def __call__(self, logits_BV: Tensor, history: Sequence[Sequence[int]]) -> Tensor:
+        excluded_B1 = torch.tensor([[stream.random() < 0.5] for stream in self.streams])
+        excluded_B1 &= logits_BV.isfinite().sum(-1, keepdim=True) > 1
+        best_BV = torch.zeros_like(logits_BV, dtype=torch.bool).scatter(-1, logits_BV.argmax(-1, keepdim=True), True)
+        return logits_BV.masked_fill(best_BV & excluded_B1, -torch.inf)
+
+    def reorder(self, rows: Sequence[int]) -> None:
+        self.streams = [self.streams[row] for row in rows]
+
+
+def test_sampler_with_random_numbers_of_its_own_is_repeatable_and_independent_of_the_batch() -> None:
+    logits = torch.tensor([[0.0, 30.0, 60.0]]).expand(4, -1)
+    specs = [CoinSpec(), CoinSpec()]
+
+    def texts(streams: list[str]) -> list[list[int]]:
+        chain = Chain(specs, SamplerContext(3, len(streams)), streams)
+        steps = [chain.pick(logits[: len(streams)], [[]] * len(streams)).tolist() for _ in range(12)]
+        return [list(row) for row in zip(*steps, strict=True)]
+
+    together = texts(row_streams(7, 4))
+    assert texts(row_streams(7, 4)) == together
+    assert [texts([stream])[0] for stream in row_streams(7, 4)] == together
+    assert texts(row_streams(8, 4)) != together
+    # The two samplers draw different numbers: sometimes one excludes the best token, sometimes both exclude the two best.
+    assert {token for row in together for token in row} == {0, 1, 2}
+
+
+def test_sampler_with_random_numbers_of_its_own_passes_the_conformance_checks() -> None:
+    results = run_checks(CoinSpec())
+    assert not [result.message for result in results if not result.ok]
+    assert [result.check.name for result in results if result.outcome == "skipped"] == ["draws-follow-the-logits"]
