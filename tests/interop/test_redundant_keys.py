@@ -62,6 +62,12 @@ def test_rope_scaling_wins_over_rope_parameters_as_in_transformers(tmp_path: Pat
         ("gpt_neox", {"rotary_pct": 0.5, "partial_rotary_factor": 0.25}, "partial_rotary_factor"),
         ("cohere2", {"sliding_window_pattern": 3, "layer_switch": 4}, "layer_switch"),
         ("gemma3_text", {"rope_scaling": {"rope_type": "linear", "factor": 3.0}}, "rope_scaling"),
+        ("qwen3_moe", {"num_experts": 8, "num_local_experts": 4}, "num_local_experts"),
+        ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
+        ("gemma3_text", {"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
+        ("mixtral", {"rope_scaling": {"rope_type": "default", "partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
+        ("phimoe", {"num_experts_per_tok": 1}, "num_experts_per_tok"),
+        ("opt", {"tie_word_embeddings": False, "word_embed_proj_dim": 20}, "word_embed_proj_dim"),
     ],
 )
 def test_names_of_one_setting_must_agree(model_type: str, keys: dict[str, Any], named: str) -> None:

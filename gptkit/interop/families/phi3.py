@@ -19,8 +19,8 @@ class Phi3Family(Decoder):
     architecture: ClassVar[str] = "Phi3ForCausalLM"
     harmless: ClassVar[frozenset[str]] = Decoder.harmless | {"embd_layer", "interpolate_factor", "full_attn_mod"}
     eps: ClassVar[tuple[str, float]] = ("rms_norm_eps", 1e-5)
-    attention_biases: ClassVar[bool] = False
     partial: ClassVar[bool] = True
+    attention_biases: ClassVar[bool] = False
 
     def model(self, config: ExternalConfig) -> dict[str, Any]:
         config.only("attention_bias", False, why="transformers has no biases there")
