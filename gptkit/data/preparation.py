@@ -266,11 +266,16 @@ def _open_prepared(directory: Path) -> Prepared:
                 raise ValueError(f"{side}.bin has {size} bytes")
             if counts.masked and (size := (directory / f"{side}.mask.bin").stat().st_size) != counts.tokens:
                 raise ValueError(f"{side}.mask.bin has {size} bytes")
-    except FileNotFoundError:
-        raise DataError(f"{directory}: prepared tokens not found") from None
+            starts = np.load(directory / f"{side}.documents.npy", mmap_mode="r", allow_pickle=False)
+            if starts.shape != (counts.documents,) or starts.dtype != np.int64:
+                raise ValueError(f"{side}.documents.npy has the shape {starts.shape} and the type {starts.dtype}")
+    except FileNotFoundError as error:
+        missing = Path(error.filename).name
+        what = "prepared tokens not found" if missing == _META else f"the prepared tokens are incomplete: no {missing}"
+        raise DataError(f"{directory}: {what}") from None
     except PermissionError:
         raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{directory}: the prepared tokens are damaged: {error}", hint="Delete the directory.") from None
     return prepared
 
