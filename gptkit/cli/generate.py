@@ -33,7 +33,9 @@ def generate(
     sampler: Samplers = None,
     seed: Seed = None,
     stop: Stop = None,
-    count: Annotated[int, typer.Option("--count", "-c", min=1, metavar="N", help="Number of texts per prompt.")] = 1,
+    count: Annotated[
+        int, typer.Option("--count", "-c", min=1, max=100_000, metavar="N", help="Number of texts per prompt.")
+    ] = 1,
     chat: Annotated[
         bool, typer.Option("--chat", help="Treat the prompt as a user message; requires a chat template.")
     ] = False,
@@ -77,6 +79,8 @@ def generate(
     if not quiet:
         _warn_of_long_prompts(ids, run.model.context_length, overflow)
     echo = not bare and not chat
+    if count * len(ids) > 1:
+        _require_room(run, ids, count, max_tokens)
     requests = [pair for pair in zip(texts, ids, strict=True) for _ in range(count)]
     if as_json or len(requests) > 1:
         results = _batched(run, requests, options, echo=echo, as_json=as_json, quiet=quiet)
@@ -128,6 +132,17 @@ def _batched(
     for index, ((prompt, _), result) in enumerate(zip(requests, results, strict=True)):
         console.write(("\n" if index else "") + (prompt if echo else "") + result.text + "\n")
     return results
+
+
+def _require_room(run: Run, prompts: list[list[int]], count: int, max_tokens: int) -> None:
+    """Raise where the key/value cache of all texts at their full length does not fit in memory."""
+    from gptkit.model.plan import refuse_unless_fits
+
+    limit, dtype = run.model.context_length, next(run.model.parameters()).dtype
+    tokens = count * sum(min(limit, len(ids) + max_tokens) for ids in prompts)
+    needed = tokens * sum(module.state_bytes_per_token(dtype) for module in run.model.stateful)
+    what = f"the key/value cache of {console.plural(count * len(prompts), 'text')} with {tokens:,} tokens in all"
+    refuse_unless_fits(int(needed), what, run.model.device, hint="Lower --count or --max-tokens, or call the command again.")
 
 
 def _from_stdin() -> str:

@@ -183,13 +183,13 @@ def available_memory(device: torch.device | str = "cpu") -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def refuse_unless_fits(needed: int, purpose: str, device: torch.device | str = "cpu") -> None:
-    """Raise a `CapacityError` with the numbers where the memory does not suffice."""
+def refuse_unless_fits(needed: int, purpose: str, device: torch.device | str = "cpu", hint: str = "") -> None:
+    """Raise a `CapacityError` with the numbers, and `hint`, where the memory does not suffice."""
     available = available_memory(device)
     if needed > available:
         raise CapacityError(
             f"{purpose} needs about {human_bytes(needed)}, but {torch.device(device)} has {human_bytes(available)} left",
-            hint="Make the model, its context length or the batch smaller.",
+            hint=hint or "Make the model, its context length or the batch smaller.",
         )
 
 
