@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from gptkit.checkpoint.safetensors import named_tensors
 from gptkit.checkpoint.sharding import copy_sharded
 from gptkit.core.errors import CheckpointError
+from gptkit.core.paths import expand_home
 from gptkit.core.registry import Registry
 from gptkit.kinds.format import Tensors
 from gptkit.kinds.tokenizer import Tokenizer
@@ -36,7 +37,7 @@ def source_of(init: InitFromSpec, base: Path, registry: Registry | None = None) 
         CheckpointError: no weights are at the path.
         ExternalModelError: it is an external model that cannot be read.
     """
-    return open_source(base / Path(init.path).expanduser(), registry)
+    return open_source(base / expand_home(init.path, "training.init_from"), registry)
 
 
 def tokenizer_of(source: Source, init: InitFromSpec, opened: Opened) -> Tokenizer | None:

@@ -39,10 +39,20 @@ def test_corpus_with_a_likely_separator_is_warned_of(call: Call, project: Path) 
     assert "ordinary characters" not in message
 
 
-def test_missing_home_directory_is_reported(call: Call, project: Path) -> None:
-    message = call("train", "mini.yaml", "run", "--set", "data.path=~nobodyhere/corpus.txt", code=2).stderr
+@pytest.mark.parametrize(
+    ("override", "field"),
+    [
+        ("data.path=~nobodyhere/corpus.txt", "data.path"),
+        ("data={name: jsonl, path: ~nobodyhere/corpus.jsonl}", "data.path"),
+        ("tokenizer={name: hugging-face, path: ~nobodyhere}", "tokenizer.path"),
+        ("tokenizer={name: tiktoken, encoding: gpt2, file: ~nobodyhere/x}", "tokenizer.file"),
+        ("training.init_from.path=~nobodyhere/run", "training.init_from"),
+    ],
+)
+def test_missing_home_directory_is_reported(call: Call, project: Path, override: str, field: str) -> None:
+    message = call("train", "mini.yaml", "run", "--set", override, code=2).stderr
+    assert f"{field}: ~nobodyhere" in message
     assert "no home directory for ~nobodyhere" in message
-    assert "data.path" in message
 
 
 def test_compile_without_a_compiler_is_reported(call: Call, project: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Annotated, Any, BinaryIO, cast
 from pydantic import BeforeValidator, Field
 
 from gptkit.core.errors import DataError
+from gptkit.core.paths import expand_home
 
 __all__ = ["Paths", "Patterns", "find_files", "fingerprint_files", "open_file", "shown"]
 
@@ -56,13 +57,7 @@ def find_files(paths: Sequence[str], patterns: Sequence[str], base: Path) -> lis
 
 
 def _expand(written: str, patterns: Sequence[str], base: Path) -> list[Path]:
-    try:
-        relative = Path(written).expanduser()
-    except RuntimeError:
-        raise DataError(
-            f"{written}: the system has no home directory for {Path(written).parts[0]}",
-            hint="Set data.path to the whole path; a directory whose name begins with ~ is written ./~name.",
-        ) from None
+    relative = expand_home(written, "data.path")
     if relative.name == "**":  # whether this takes files or directories depends on Python's version; a directory means both
         relative = relative.parent
     path = base / relative

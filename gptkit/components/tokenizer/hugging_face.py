@@ -14,6 +14,7 @@ from pydantic import Field
 
 from gptkit.core.atomic import write_bytes
 from gptkit.core.errors import TokenizerError
+from gptkit.core.paths import expand_home
 from gptkit.core.pointers import refuse_pointer
 from gptkit.kinds.tokenizer import BytePairs, Tokenizer, TokenizerSpec
 from gptkit.text import hub_files as hub
@@ -180,7 +181,7 @@ class HuggingFaceSpec(TokenizerSpec):
     )
 
     def fit(self, texts: Iterator[str], *, base: Path = Path()) -> Tokenizer:
-        path = base / self.path
+        path = base / expand_home(self.path, "tokenizer.path")
         path = path / TOKENIZER_FILE if path.is_dir() else path
         refuse_pointer(path)
         try:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from gptkit.core.paths import expand_home
 from gptkit.kinds.tokenizer import Tokenizer, TokenizerSpec
 from gptkit.text.base import END
 from gptkit.text.ranks import RankTokenizer
@@ -68,7 +69,10 @@ class TiktokenSpec(TokenizerSpec):
         from gptkit.text.published import find_ranks, ranks_from_file, recipe
 
         known = recipe(self.encoding)
-        found = find_ranks(self.encoding) if self.file is None else ranks_from_file(self.encoding, base / self.file)
+        if self.file is None:
+            found = find_ranks(self.encoding)
+        else:
+            found = ranks_from_file(self.encoding, base / expand_home(self.file, "tokenizer.file"))
         end = END if END in known.special_tokens else None
         return TiktokenTokenizer(self.name, known.pattern, found, known.special_tokens, end=end)
 

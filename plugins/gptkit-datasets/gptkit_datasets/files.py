@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from gptkit.core.errors import DataError
+from gptkit.core.paths import expand_home
 
 __all__ = ["FORMATS", "file_format", "find", "fingerprint", "is_saved"]
 
@@ -59,7 +60,7 @@ def find(patterns: Sequence[str], base: Path) -> list[Path]:
 
 
 def _expand(pattern: str, base: Path) -> Iterator[Path]:
-    path = base / Path(pattern).expanduser()
+    path = base / expand_home(pattern, "data.path")
     if path.is_file():
         if file_format(path) is None:
             raise DataError(f"{path}: unsupported format", hint=f"Use files with a suffix of {', '.join(FORMATS)}.")
