@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gptkit.core.atomic import write_bytes
 from gptkit.core.errors import ExternalModelError, SpecError, TokenizerError
+from gptkit.core.paths import real
 from gptkit.core.registry import Registry
 from gptkit.files import validate_data
 from gptkit.interop.conversion import Move, check_tensors, family_of, pair, read_model
@@ -97,6 +98,9 @@ class External:
         """Return what a run's provenance keeps of it, for later exports."""
         notes = {"family": self.family.component_name(), "format": self.format.component_name(), "from": self.path.name}
         generation, settings = dict(self.model.generation()), dict(self.model.token_settings())
+        if self.replaced and self.stored.spec.get("name") != "hugging-face":
+            # The ids of another tokenizer's tokens.
+            generation = {key: value for key, value in generation.items() if "token_id" not in key}
         return {
             **notes,
             **({"generation": generation} if generation else {}),
@@ -155,9 +159,9 @@ def read_external(
     family, config = family_of(external, registry)
     model = read_model(family, config, external.config_location, registry)
     stored = external.tokenizer() if tokenizer is None else ExternalTokenizer(tokenizer)
-    own = {"path": str(tokenizer_path or path.resolve())} if stored.files else {}
+    own = {"path": str(tokenizer_path or real(path))} if stored.files else {}
     data: dict[str, Any] = {
-        "name": (name or (path.stem if path.is_file() else path.resolve().name) or "imported")[:200],
+        "name": (name or (path.stem if path.is_file() else real(path).name) or "imported")[:200],
         "tokenizer": {**stored.spec, **own},
         "model": model.model_dump(mode="json"),
         **({} if training is None else {"training": training(model)}),

@@ -43,7 +43,9 @@ def stop_ids(tokenizer: Tokenizer, ends: Sequence[int] = ()) -> frozenset[int]:
 
 
 def imported_ends(provenance: Mapping[str, Any]) -> list[int]:
-    """The token ids that end a text according to the generation_config.json of an imported model."""
-    ends = provenance.get("imported", {}).get("generation", {}).get("eos_token_id")
+    """The token ids that end a text according to an imported model's generation_config.json, or else its config.json."""
+    imported = provenance.get("imported", {})
+    settings = (imported.get("generation", {}), imported.get("token_settings", {}))
+    ends = next((each["eos_token_id"] for each in settings if each.get("eos_token_id") is not None), None)
     given = ends if isinstance(ends, list) else [ends]
     return [end for end in given if isinstance(end, int) and not isinstance(end, bool)]

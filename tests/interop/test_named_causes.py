@@ -12,6 +12,7 @@ from interop.test_hostile import altered, sound, take
 from safetensors.torch import load_file, save_file
 
 import gptkit
+from gptkit.components.tokenizer.bpe import BpeSpec
 from gptkit.core.errors import GptkitError
 
 __all__ = ["sound"]
@@ -64,8 +65,6 @@ def test_pickle_files_are_rejected_as_such(sound: Path, tmp_path: Path, name: st
 
 
 def test_settings_of_a_chat_model_round_trip(sound: Path, tmp_path: Path) -> None:
-    from gptkit.components.tokenizer.bpe import BpeSpec
-
     directory = altered(sound, tmp_path, eos_token_id=[1, 2], pad_token_id=3)
     spec = BpeSpec(vocab_size=260, special_tokens=("<|done|>", "<pad>"))
     text = spec.fit(iter(["hello there"])).to_tokenizer_json()
@@ -85,8 +84,6 @@ def test_settings_of_a_chat_model_round_trip(sound: Path, tmp_path: Path) -> Non
 
 def test_end_of_turn_of_the_template_is_exported_by_default(sound: Path, tmp_path: Path) -> None:
     pytest.importorskip("jinja2")
-    from gptkit.components.tokenizer.bpe import BpeSpec
-
     directory = altered(sound, tmp_path)
     words = BpeSpec(vocab_size=260, special_tokens=("<|done|>",)).fit(iter(["hello there"]))
     (directory / "tokenizer.json").write_text(words.to_tokenizer_json())
@@ -109,3 +106,20 @@ def test_flipped_bytes_of_weights_are_detected(sound: Path, tmp_path: Path) -> N
     for action in (lambda: gptkit.load(tmp_path / "run"), lambda: gptkit.export_model(tmp_path / "run", tmp_path / "out")):
         with pytest.raises(GptkitError, match="its content is not what was saved"):
             action()
+
+
+@pytest.mark.parametrize(
+    ("config", "generation", "ends"),
+    [([1, 2], None, [1, 2]), (1, {"eos_token_id": [2, 3]}, [2, 3]), (2, {"temperature": 0.5}, [2]), (None, None, [])],
+)
+def test_ends_are_those_of_generation_config_or_else_of_config(
+    sound: Path, tmp_path: Path, config: Any, generation: Any, ends: list[int]
+) -> None:
+    directory = altered(sound, tmp_path, eos_token_id=config)
+    words = BpeSpec(vocab_size=260, special_tokens=("<|done|>",)).fit(iter(["hello there"]))
+    (directory / "tokenizer.json").write_text(words.to_tokenizer_json())
+    if generation is not None:
+        (directory / "generation_config.json").write_text(json.dumps(generation))
+    assert gptkit.import_model(directory, tmp_path / "run").ends == ends
+    # The ids of another tokenizer are other tokens.
+    assert gptkit.import_model(directory, tmp_path / "other", tokenizer="byte").ends == []
