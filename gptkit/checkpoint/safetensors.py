@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from gptkit.checkpoint.sharding import copy_sharded, own_memory
 from gptkit.core.atomic import new_file_mode, reading, writing
 from gptkit.core.errors import CheckpointError, FileError
+from gptkit.core.paths import require_utf8
 
 __all__ = ["damaged", "fill", "named_tensors", "read_tensors", "remedy", "save_tensors", "weights"]
 
@@ -111,6 +112,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         # The library reports a missing permission like damage.
         with reading(file), file.open("rb"):
             pass
+        require_utf8(file)
         return load_file(file)
     except FileNotFoundError:
         raise CheckpointError(f"{file} is missing", hint=remedy(file.parent)) from None

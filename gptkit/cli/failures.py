@@ -154,17 +154,24 @@ def _discard_stdout() -> None:
 def report(error: GptkitError) -> None:
     """Print an error on stderr: for a spec one line per problem and their number, else the message; then the hint."""
     if isinstance(error, SpecError):
-        for problem in error.problems:
-            note(str(problem))
-        sources = sorted({problem.source for problem in error.problems if problem.source})
-        location = f" in {' and '.join(sources)}" if 0 < len(sources) < 4 else ""
-        label("error", "bold red", plural(len(error.problems), "error"), location)
+        if len(error.problems) == 1 and error.problems[0].source is None:
+            label("error", "bold red", str(error.problems[0]))
+        else:
+            _report_problems(error)
     else:
         label("error", "bold red", error.message)
     if error.hint:
         label("hint", "bold cyan", error.hint)
     if isinstance(error, SpecError | RegistryError):
         _report_broken_installation()
+
+
+def _report_problems(error: SpecError) -> None:
+    for problem in error.problems:
+        note(str(problem))
+    sources = sorted({problem.source for problem in error.problems if problem.source})
+    location = f" in {' and '.join(sources)}" if 0 < len(sources) < 4 else ""
+    label("error", "bold red", plural(len(error.problems), "error"), location)
 
 
 def _report_broken_installation() -> None:

@@ -13,6 +13,7 @@ import typer
 from gptkit.cli import console
 from gptkit.cli.options import Quiet, complete_formats, complete_runs
 from gptkit.core.activity import working
+from gptkit.core.paths import real
 
 __all__ = ["import_model", "transfer"]
 
@@ -67,7 +68,7 @@ def import_model(
 
     A key of its configuration that is not understood is refused, because it may change what the model computes.
     """
-    name = re.sub(r"[^\w.-]+", "-", source.stem if source.is_file() else source.resolve().name).strip("-.") or "imported"
+    name = re.sub(r"[^\w.-]+", "-", source.stem if source.is_file() else real(source).name).strip("-.") or "imported"
     target = directory if directory is not None else Path("runs") / name
     with transfer("importing", quiet) as progress:
         from gptkit.runs.importing import convert_model

@@ -59,6 +59,7 @@ def train(
     # Of several processes that torchrun started, the first one checks and reports.
     follows = os.environ.get("RANK", "0") != "0"
     with working(f"reading {file}", quiet=quiet or follows):
+        from gptkit.presets.catalog import shipped
         from gptkit.runs.directory import RunDirectory
         from gptkit.runs.opening import open_spec
         from gptkit.runs.train import train as train_spec
@@ -84,6 +85,8 @@ def train(
             raise GptkitError(f"--init starts a new run, and {file} already has weights", hint=hint)
         run = train_spec(None, file, given, resume=True, progress=not quiet)
     else:
+        if resume and directory is None and not Path(file).exists() and file not in shipped():
+            raise GptkitError(f"{file}: no such run", hint="Give the directory of a run, as gptkit train makes it.")
         target = directory if directory is not None else Path("runs") / _slug(open_spec(file, given).spec.name)
         run_directory = RunDirectory(target)
         if not follows:

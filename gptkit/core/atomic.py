@@ -128,6 +128,9 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise FileError.writing(path, error) from error
+    except RecursionError as error:
+        # Making a directory's parents takes a call for each.
+        raise FileError(f"{str(path)[:80]}… cannot be written: too many directories", hint="Choose another path.") from error
 
 
 @contextmanager

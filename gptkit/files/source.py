@@ -169,7 +169,7 @@ def _near(path: Path, shipped: Mapping[str, Path], name: str | None = None) -> s
     if not there and not shipped:
         return f"; directory {str(path.parent)!r} contains no spec file"
     written = path.name if name is None or "/" in name else name
-    return f"; {did_you_mean(written, [*there, *sorted(shipped)], 'there are')}"
+    return f"; {did_you_mean(written, [*there, *sorted(shipped)], 'spec files here and presets')}"
 
 
 def _same(one: Path, other: Path) -> bool:

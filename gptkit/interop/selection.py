@@ -65,6 +65,9 @@ def detect_format(path: Path, name: str | None = None, registry: Registry | None
     if not path.exists():
         hint = f"Give the path of a model in one of the formats {', '.join(registry.names('format'))}."
         raise ExternalModelError(f"{path}: file or directory not found", hint=hint)
+    if not (path.is_file() or path.is_dir()):
+        # Opening a pipe would wait for a writer.
+        raise ExternalModelError(f"{path} is neither a file nor a directory", hint="Give the path of a model.")
     if name is not None:
         return _validated(name, registry)
     known = formats(registry)

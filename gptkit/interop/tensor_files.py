@@ -18,6 +18,7 @@ from torch import Tensor
 
 from gptkit.core.atomic import atomic_file, reading
 from gptkit.core.errors import ExternalModelError
+from gptkit.core.paths import require_utf8
 from gptkit.core.pointers import refuse_pointer
 from gptkit.kinds.format import Progress, TensorEntry
 
@@ -174,6 +175,7 @@ def _open(file: Path) -> Any:
         # The library reports a refused permission as it reports damage.
         with reading(file), file.open("rb"):
             pass
+        require_utf8(file)
         return safetensors.safe_open(file, framework="pt")
     except FileNotFoundError:
         raise ExternalModelError(f"{file} is missing", hint=_AGAIN) from None

@@ -30,6 +30,7 @@ import gptkit
 from gptkit.checkpoint.store import CheckpointStore
 from gptkit.core.atomic import reading, write_text
 from gptkit.core.errors import CheckpointError, FileError, RequirementError, SpecError, UnknownComponentError
+from gptkit.core.paths import real
 from gptkit.core.registry import DISABLE, Plugin, Registry, default_registry
 from gptkit.data.preparation import token_files
 from gptkit.files import dump_yaml, read, validate
@@ -165,11 +166,11 @@ class RunDirectory:
         """Every file in the directory that gptkit wrote; none that a user put there."""
         if not self.provenance.is_file():
             return []
-        top = self.path.resolve()
+        top = real(self.path)
         noted = [self.path / name for name in self._noted() if ".." not in name.parts and not name.is_absolute()]
         files = [*noted, *token_files(self.data), *CheckpointStore(self.checkpoints).own_files()]
         # A provenance may come from anywhere: what lies outside, through links too, is not the run's.
-        inside = (file for file in files if file.is_file() and file.parent.resolve().is_relative_to(top))
+        inside = (file for file in files if file.is_file() and real(file.parent).is_relative_to(top))
         return list(dict.fromkeys(file for file in inside if not _through_link(self.path, file)))
 
     def _noted(self) -> list[PurePosixPath]:

@@ -16,6 +16,7 @@ from gptkit.checkpoint.safetensors import named_tensors
 from gptkit.checkpoint.store import CheckpointStore, load_weights, read_state
 from gptkit.core.atomic import writing
 from gptkit.core.errors import CheckpointError, ExternalModelError
+from gptkit.core.paths import real
 from gptkit.core.registry import Registry
 from gptkit.interop.selection import export_format
 from gptkit.interop.tensor_files import TensorFiles
@@ -92,9 +93,7 @@ def export(
     """Export a run as `export_model` does, and return the remarks of the format too; `options` override those of `to`."""
     directory = RunDirectory(run)
     chosen = export_format(to, None if path is None else Path(path), registry, options)
-    target = (
-        Path(path) if path is not None else Path("exports") / (directory.path.resolve().name + "".join(chosen.suffixes[:1]))
-    )
+    target = Path(path) if path is not None else Path("exports") / (real(directory.path).name + "".join(chosen.suffixes[:1]))
     model = _model(directory, registry)
     _require_free(target, chosen)
     with writing(target):
@@ -109,6 +108,9 @@ def export(
 def _require_free(target: Path, chosen: FormatSpec) -> None:
     if RunDirectory(target).holds_run:
         raise ExternalModelError(f"{target} is a run, and no export is written into one", hint="Choose another path.")
+    for parent in target.parents:
+        if parent.exists() and not parent.is_dir():
+            raise ExternalModelError(f"{parent} is a file, not a directory", hint="Choose another path.")
     if target.is_symlink() or target.is_file():
         raise ExternalModelError(f"{target} already exists", hint="Choose another path, or remove it.")
     if target.is_dir() and chosen.suffixes:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gptkit.core.errors import ExternalModelError
+from gptkit.core.paths import real
 from gptkit.core.registry import Registry
 from gptkit.interop.tensor_files import counted, write_tensors
 from gptkit.kinds.format import Progress, TensorEntry
@@ -70,12 +72,14 @@ def convert_model(
         CheckpointError: the directory holds a run already or other files, or another process writes into it.
     """
     source, run = Path(path), RunDirectory(directory)
+    if format is None and RunDirectory(source).holds_run:
+        raise ExternalModelError(f"{source} is a run already", hint=f"Use it as it is: gptkit generate {source}.")
     external = read_external(
         source,
         format=format,
         tokenizer=None if tokenizer is None else _as_mapping(tokenizer),
         # A tokenizer without files of its own is read from the run's copy.
-        tokenizer_path=run.tokenizer.resolve(),
+        tokenizer_path=real(run.tokenizer),
         name=name,
         training=fine_tuning,
         registry=registry,
@@ -120,7 +124,7 @@ def _as_mapping(tokenizer: str | Mapping[str, Any]) -> Mapping[str, Any]:
     path = Path(tokenizer)
     directory = path.parent if path.name == TOKENIZER_FILE else path
     if (directory / TOKENIZER_FILE).is_file():
-        return {"name": "hugging-face", "path": str(directory.resolve())}
+        return {"name": "hugging-face", "path": str(real(directory))}
     return {"name": tokenizer}
 
 

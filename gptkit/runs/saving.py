@@ -10,6 +10,7 @@ from gptkit.checkpoint.safetensors import save_tensors, weights
 from gptkit.checkpoint.store import CheckpointStore
 from gptkit.core.atomic import atomic_directory
 from gptkit.core.errors import GptkitError
+from gptkit.core.paths import real
 from gptkit.core.registry import Registry
 from gptkit.kinds.tokenizer import Tokenizer
 from gptkit.model.gpt import GPT
@@ -59,12 +60,12 @@ def save_run(
         CheckpointError: the directory holds a run already or other files, or another process writes into it.
     """
     if spec is None:
-        own = tokenizer.to_spec(RunDirectory(path).tokenizer.resolve())
+        own = tokenizer.to_spec(real(RunDirectory(path).tokenizer))
         if own is None:
             raise GptkitError(
                 f"a {type(tokenizer).__name__} does not define its spec", hint="Pass it: spec={'tokenizer': {'name': …}}."
             )
-        spec = {"name": Path(path).resolve().name[:200] or "saved", "tokenizer": own}
+        spec = {"name": real(Path(path)).name[:200] or "saved", "tokenizer": own}
     if isinstance(spec, Mapping) and "model" not in spec:
         spec = {**spec, "model": _model_data(model, tokenizer)}
     opened = open_spec(spec, registry=registry)

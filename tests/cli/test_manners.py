@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -192,3 +194,37 @@ def test_commands_show_that_they_work_unless_they_are_quiet(
     quiet += [["export", run, "other-files"], ["import", "files", "other-imported"]]
     for command in quiet:
         assert call(*command, "-q").stderr == "", command
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["train", "--resume", "nowhere"], "error: nowhere: no such run"),
+        (["show", "nowhere"], "nowhere: no such file; spec files here and presets"),
+        (["import", "pipe"], "pipe is neither a file nor a directory"),
+        (["train", "mini.yaml", "run", "--init", "nowhere"], "nowhere holds no weights: it does not exist"),
+    ],
+)
+def test_paths_of_the_wrong_kind_are_called_what_they_are(call: Call, project: Path, command: list[str], said: str) -> None:
+    os.mkfifo("pipe")
+    assert said in call(*command, code=2).stderr
+
+
+def test_a_single_error_of_an_option_is_one_line(call: Call, run: Path, tmp_path: Path) -> None:
+    said = call("export", run, tmp_path / "model.gguf", "--type", "q4", code=2).stderr
+    assert said == "error: format.type: expected 'f32' or 'f16', got the text 'q4'\n"
+
+
+def test_a_run_is_not_imported_and_no_file_is_taken_for_a_directory(call: Call, run: Path, project: Path) -> None:
+    assert "is a run already" in call("import", run, "other", code=2).stderr
+    assert "mini.yaml is a file, not a directory" in call("export", run, "mini.yaml/out", code=2).stderr
+
+
+def test_links_in_a_circle_and_names_that_are_not_utf_8(call: Call, run: Path, project: Path) -> None:
+    Path("circle").symlink_to("circle")
+    for command in (["check", "circle"], ["generate", "circle"], ["import", "circle"], ["export", run, "circle"]):
+        call(*command, code=2)
+    odd = Path(os.fsdecode(b"caf\xe9"))
+    shutil.copytree(run, odd)
+    for command in (["generate", odd, "x"], ["export", odd, "out"]):
+        assert "is not UTF-8, and safetensors files are opened by UTF-8 names only" in call(*command, code=2).stderr

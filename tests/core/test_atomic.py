@@ -131,3 +131,12 @@ def test_a_directory_that_cannot_be_filled_is_named_and_removed(tmp_path: Path, 
 def test_missing_file_is_not_an_error_of_the_directory_being_filled(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), atomic_directory(tmp_path / "made"):
         (tmp_path / "corpus.txt").read_text()
+
+
+def test_a_path_of_thousands_of_directories_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def deep(*_: Any, **__: Any) -> None:
+        raise RecursionError
+
+    monkeypatch.setattr(Path, "mkdir", deep)
+    with pytest.raises(FileError, match="too many directories"), atomic_directory(tmp_path / "a/b"):
+        pass

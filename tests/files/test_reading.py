@@ -364,7 +364,9 @@ def test_paths_that_are_not_files_are_rejected(write, errors, tmp_path):
     assert errors(read, tmp_path / "pipe.yaml") == ["pipe.yaml: is not a regular file"]
     assert errors(read, tmp_path / "notes.txt") == ["notes.txt: a spec file ends in .yaml, .yml, .toml, .json"]
     [message] = errors(read, tmp_path / "gtp.yaml")
-    assert message.startswith("gtp.yaml: no such file; did you mean 'gpt.yaml'? (there are: directory.yaml, gpt.yaml")
+    assert message.startswith(
+        "gtp.yaml: no such file; did you mean 'gpt.yaml'? (spec files here and presets: directory.yaml, gpt.yaml"
+    )
     [message] = errors(read, tmp_path / "no" / "gpt.yaml")
     assert "not found" in message
     for impossible in ("a\0b.yaml", "x" * 5000):

@@ -70,7 +70,10 @@ def test_different_model_is_rejected_or_loaded_where_it_fits(
 
 
 def test_path_without_weights_is_rejected_before_writing(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="holds no weights"):
+    with pytest.raises(CheckpointError, match="nothing holds no weights: it does not exist"):
+        gptkit.train(spec(init_from=str(tmp_path / "nothing")), tmp_path / "run", progress=False)
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(CheckpointError, match="nothing holds no weights: it is empty"):
         gptkit.train(spec(init_from=str(tmp_path / "nothing")), tmp_path / "run", progress=False)
     assert not (tmp_path / "run" / "spec.yaml").exists()
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gptkit.core.errors import ExternalModelError
+from gptkit.core.paths import real
 from gptkit.interop.tensor_files import TensorFiles, read_json
 from gptkit.kinds.format import ExternalModel, ExternalTokenizer
 
@@ -36,7 +37,7 @@ class HuggingFaceModel(ExternalModel):
         if not (self.directory / TOKENIZER).is_file():
             hint = "Save it with a fast tokenizer, or name one: --tokenizer byte, say."
             raise ExternalModelError(f"{self.directory} has no {TOKENIZER}", hint=hint)
-        return ExternalTokenizer({"name": "hugging-face", "path": str(self.directory.resolve())})
+        return ExternalTokenizer({"name": "hugging-face", "path": str(real(self.directory))})
 
     def token_settings(self) -> Mapping[str, Any]:
         found: dict[str, Any] = {}
