@@ -1,1 +1,1 @@
-"""Experiments: a whole spec file, the run that comes of it, and its directory."""
+"""Experiments: spec files, runs, and run directories."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["AttentionMaps", "attention_maps"]
 
 _COLOR = (234, 88, 12)
-"""Of the weights, by opacity: seen on white and on black."""
+"""Color of the weights, drawn with varying opacity; visible on white and on black."""
 
 _TILE = 72
 _LONGEST_LABEL = 14
@@ -50,7 +50,7 @@ class AttentionMaps:
         return f"<AttentionMaps of {len(self.tokens)} tokens in {layers} layers: maps.html(layer, head), maps.weights>"
 
     def html(self, layer: int, head: int = 0, call: int = 0) -> str:
-        """One map as HTML: a row for each token, a column for each token that it attends to.
+        """Return one map as HTML: a row for each token, a column for each token that it attends to.
 
         Raises:
             GptkitError: the layer, head or call does not exist.
@@ -76,7 +76,7 @@ class AttentionMaps:
         return f'{title}<div style="overflow:auto"><table style="{style}"><tr><th></th>{columns}</tr>{rows}</table></div>'
 
     def figure(self, layer: int, head: int = 0, call: int = 0) -> Figure:
-        """One map as a matplotlib figure.
+        """Return one map as a matplotlib figure.
 
         Raises:
             GptkitError: the layer, head or call does not exist.
@@ -85,7 +85,7 @@ class AttentionMaps:
         try:
             from gptkit.training.plot import NotebookFigure
         except ImportError as error:
-            raise RequirementError(f"a figure needs matplotlib: {error}", hint="Run: pip install matplotlib") from None
+            raise RequirementError(f"a figure requires matplotlib: {error}", hint="Run: pip install matplotlib") from None
         weights_TS = self._one(layer, head, call)
         side = min(16.0, 2.5 + 0.22 * len(self.tokens))
         figure = NotebookFigure(figsize=(side, side), layout="constrained", facecolor="white")
@@ -108,7 +108,7 @@ class AttentionMaps:
         return weights[head]
 
     def _repr_html_(self) -> str:
-        """An overview in a notebook: layers as rows, heads as columns."""
+        """Return an overview for a notebook: layers as rows, heads as columns."""
         size = f"width:{_TILE}px;height:{_TILE}px;image-rendering:pixelated;border:1px solid rgba(128,128,128,.35)"
         rows = []
         for (layer, call), weights_HTS in self.weights.items():
@@ -137,7 +137,7 @@ def attention_maps(model: GPT, tokenizer: Tokenizer, text: str) -> AttentionMaps
         weights = model.attention_weights(torch.tensor([ids], device=model.device))
     if not weights:
         raise GptkitError(
-            "no layer of the model has attention weights", hint="Recurrent layers (gated-delta, say) compute none."
+            "no layer of the model has attention weights", hint="Recurrent layers such as gated-delta compute none."
         )
     tokens = [tokenizer.token_bytes(token).decode("utf-8", errors="replace") for token in ids]
     return AttentionMaps(tokens, {key: each_BHTS[0].float().cpu() for key, each_BHTS in sorted(weights.items())})

@@ -1,4 +1,4 @@
-"""A spec becomes a model."""
+"""Construction of models from specs."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ def build(
     registry: Registry | None = None,
     **changes: Any,
 ) -> GPT:
-    """The untrained model of a spec.
+    """Build the untrained model of a spec.
 
     ::
 
         model = gptkit.build("tiny.yaml", model={"n_layers": 2})
 
     Args:
-        spec: a spec file, the name of a shipped one, plain data, or an `ExperimentSpec`.
+        spec: a spec file, the name of a shipped spec, plain data, or an `ExperimentSpec`.
         overrides: ``"model.position=alibi"`` and the like, as on the command line.
-        device: where its weights live; ``"meta"`` for a model without memory.
+        device: the device of the weights; ``"meta"`` for a model without memory.
         registry: where components are looked up; by default what is installed.
-        changes: parts of the spec to change, with Python values; ``**{"model.d_model": 64}`` reaches deeper.
+        changes: parts of the spec to change, with Python values; ``**{"model.d_model": 64}`` for nested ones.
 
     Raises:
-        SpecError: the spec is wrong.
+        SpecError: the spec is invalid.
         TokenizerError, DataError: the vocabulary size depends on the corpus, which is unavailable.
     """
     opened = open_spec(spec, overrides, changes, registry=registry)
@@ -54,7 +54,7 @@ def build(
 
 
 def fit_tokenizer(opened: Opened) -> Tokenizer:
-    """The spec's tokenizer, trained on its corpus where it learns."""
+    """Return the spec's tokenizer, trained on its corpus if it is trainable."""
     spec = opened.spec
     texts = corpus_texts(spec.data, opened.base) if spec.tokenizer.needs_corpus else iter(())
     return spec.tokenizer.fit(texts, base=opened.base)
@@ -73,24 +73,24 @@ def new_model(
 
     Args:
         spec: the spec.
-        vocab_size: the tokenizer's.
+        vocab_size: the vocabulary size of the tokenizer.
         fill: whether to initialize the weights; unnecessary before loading.
-        device: where its weights live.
-        to_train: whether gradients and the optimizer's state have to fit beside the weights.
-        shards: how many processes hold equal parts of the weights.
+        device: the device of the weights.
+        to_train: whether gradients and the optimizer's state must fit in memory too.
+        shards: number of processes that hold equal parts of the weights.
 
     Raises:
         CapacityError: the memory does not suffice.
-        SpecError: the tokenizer has more ids than the model has room for.
+        SpecError: the tokenizer has more ids than the model.
     """
     room = spec.model.vocab_size
     if room is not None and vocab_size > room:
-        message = f"the tokenizer has {vocab_size} ids and the model room for {room}; leave vocab_size out, or raise it"
+        message = f"the tokenizer has {vocab_size} ids, but the model has {room}; remove vocab_size, or raise it"
         raise SpecError([Problem(("model", "vocab_size"), message)])
     if fill:
         planned = shell(spec, vocab_size)
         parameters = count(planned)
-        # In fp32: weights; of trained ones also gradients and the two moments that optimizers like AdamW keep.
+        # In fp32: weights, and for training also gradients and the two moments of optimizers such as AdamW.
         freeze(planned, spec.training.freeze)
         trained = count(planned, trained=True) if to_train else 0
         needed = (parameters * 4 + trained * 12) // shards
@@ -101,7 +101,7 @@ def new_model(
 
 
 def shell(spec: ExperimentSpec, vocab_size: int) -> GPT:
-    """The model of a spec on the meta device.
+    """Return the model of a spec on the meta device.
 
     Raises:
         CapacityError: its sizes exceed what PyTorch can count.
@@ -111,6 +111,6 @@ def shell(spec: ExperimentSpec, vocab_size: int) -> GPT:
 
 
 def countable(spec: ExperimentSpec, vocab_size: int) -> AbstractContextManager[None]:
-    """A context that raises a `CapacityError` with the model's sizes where they exceed what PyTorch can count."""
+    """Return a context that raises a `CapacityError` if the model's sizes exceed what PyTorch can count."""
     what = f"a model of width {spec.model.d_model:,} with {spec.model.n_layers:,} layers and {vocab_size:,} token ids"
     return explain_exhaustion(what, "Lower model.d_model, model.n_layers, model.context_length or the vocabulary.")

@@ -1,4 +1,4 @@
-"""Warnings about a spec that is valid and probably not what its author wants."""
+"""Warnings about valid specs with probably unintended values."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _TABLES = {
     ".csv": "write its column of texts as JSON Lines and set data.name to jsonl to learn them alone",
     ".tsv": "write its column of texts as JSON Lines and set data.name to jsonl to learn them alone",
 }
-"""What to do where a file of records is read as a text, by suffix."""
+"""Remedies for files of records that are read as text, by suffix."""
 
 _MAX_PROBED = 10_000
 _NEARLY = 0.99
 
 
 def cautions(spec: ExperimentSpec, base: Path | None = None) -> Iterator[str]:
-    """Yield a sentence for each questionable combination of values and for what a training would miss on this machine.
+    """Yield a sentence for each suspicious combination of values and for each missing requirement of the training.
 
     Args:
         spec: the spec.
-        base: the directory that its relative paths count from; None where the tokenizer exists already.
+        base: the base of its relative paths; None if the tokenizer exists already.
 
     Yields:
         Sentences that begin with the field's path.
@@ -40,7 +40,7 @@ def cautions(spec: ExperimentSpec, base: Path | None = None) -> Iterator[str]:
         for path in getattr(spec.data, "path", ()):
             suffix = PurePath(path).suffix.lower()
             if suffix in _TABLES:
-                yield f"data.path: {path} is learned as it is, with all its punctuation and keys; {_TABLES[suffix]}"
+                yield f"data.path: {path} is read as plain text, including its punctuation and keys; {_TABLES[suffix]}"
     training = spec.training
     steps = training.steps
     probed = range(0, steps, max(1, steps // _MAX_PROBED))

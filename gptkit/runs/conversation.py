@@ -1,4 +1,4 @@
-"""A conversation with a model, turn by turn, in which the key/value cache is kept between turns."""
+"""Conversations with a model, whose key/value cache is kept between turns."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gptkit.text.chat import chat_ids
 __all__ = ["Conversation"]
 
 _LEAST_ROOM = 4
-"""The reply has at least one part of the context in this many."""
+"""At least this fraction of the context, 1 / n, is reserved for the reply."""
 
 
 class Conversation:
@@ -29,15 +29,15 @@ class Conversation:
         print(talk.say("What is the capital of France?"))
         print(talk.say("And of Italy?"))
 
-    With a tokenizer that has a chat template, messages are formatted by it. Without one the model continues plain text, in
-    which each message is a line.
+    Messages are formatted by the tokenizer's chat template. Without one, the model continues plain text with one message per
+    line.
 
     Args:
-        model, tokenizer: of the run.
+        model, tokenizer: the model and the tokenizer of the run.
         system: the system message, or the beginning of a plain text.
-        ends: further token ids that end a reply.
+        ends: additional token ids that end a reply.
         sampler, max_new_tokens, stop, seed: as for `gptkit.generate`, for every turn.
-        overflow: what happens when the conversation fills the context: the oldest messages are discarded ("slide"), or the
+        overflow: behavior when the conversation fills the context: the oldest messages are discarded ("slide"), or the
             turn is refused ("stop"). A reply that reaches the context length slides or stops as in `gptkit.generate`.
 
     Attributes:
@@ -76,11 +76,11 @@ class Conversation:
 
     @property
     def n_read(self) -> int:
-        """Number of tokens that the model has read; those in the cache are read once."""
+        """Number of tokens that the model has processed."""
         return self._session.n_read
 
     def check(self) -> None:
-        """Raise unless the conversation can begin: the template may reject a system message, or need Jinja.
+        """Check that the conversation can begin: the template may reject a system message, or require Jinja.
 
         Raises:
             TokenizerError: the template rejects it.
@@ -97,7 +97,7 @@ class Conversation:
         return "".join(self.stream(text))
 
     def stream(self, text: str) -> Reply:
-        """Yield the reply to a message piece by piece.
+        """Yield the reply to a message in pieces.
 
         Raises:
             GptkitError: the message does not fit the context, with overflow "stop"; the conversation is unchanged then.
@@ -108,7 +108,7 @@ class Conversation:
         limit, slides = self._session.limit, self._options["overflow"] == "slide"
         room = min(self._options["max_new_tokens"], limit // _LEAST_ROOM)
         while slides and self.is_chat and len(ids) > limit - room and len(messages) - discarded > 1:
-            # A user's message with its reply, so that roles still alternate.
+            # Discard a user's message with its reply, so that roles still alternate.
             discarded = min(discarded + 2, len(messages) - 1)
             ids = self._ids(messages[discarded:])
         turn = self._session.stream(ids, seed=self.seed, turn=self._turns, **self._options)
@@ -132,7 +132,7 @@ class Conversation:
 
 
 class Reply(Iterator[str]):
-    """The pieces of a reply as they become certain; the conversation has what was generated so far.
+    """Iterator over the pieces of a reply; the conversation holds the text generated so far.
 
     Attributes:
         n_unread: number of tokens at the beginning of the text that do not fit the context.
@@ -149,11 +149,11 @@ class Reply(Iterator[str]):
             self._message["content"] = self._turn.text
 
     def close(self) -> None:
-        """End the reply here."""
+        """End the reply."""
         self._turn.close()
         self._message["content"] = self._turn.text
 
     @property
     def finish(self) -> str | None:
-        """Why the reply ended, as in `Generated.finish`; None until it has ended."""
+        """Finish reason, as in `Generated.finish`; None until the reply has ended."""
         return self._turn.finish

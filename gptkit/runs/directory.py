@@ -1,6 +1,6 @@
-"""The run directory: its files, which of them gptkit wrote, and the checks before anything is written into it.
+"""Run directories: their files, the files that gptkit wrote, and checks before writing.
 
-A directory is a run only if gptkit made it: its spec.yaml begins with gptkit's own line, and it has a provenance.json.
+A directory is a run only if gptkit created it: its spec.yaml begins with gptkit's line, and it has a provenance.json.
 
 ::
 
@@ -48,7 +48,7 @@ _HEAD = "# Written by gptkit "
 
 
 class RunDirectory:
-    """Paths of a run's directory, and what is read from and written into it."""
+    """A run directory: paths, reading and writing of its files."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -63,17 +63,17 @@ class RunDirectory:
 
     @property
     def holds_run(self) -> bool:
-        """Whether the directory is a run: one that gptkit made."""
+        """Whether the directory is a run that gptkit created."""
         return self._why_no_run() is None
 
     @property
     def has_checkpoint(self) -> bool:
-        """Whether there is a checkpoint to resume from or to load."""
+        """Whether the run has a checkpoint to resume from or to load."""
         return bool(CheckpointStore(self.checkpoints).steps())
 
     @property
     def unstarted(self) -> bool:
-        """Whether the directory is a run without a checkpoint: its training failed, was killed, or has just begun."""
+        """Whether the directory is a run without a checkpoint: its training failed, was killed, or has just started."""
         return self.holds_run and not self.has_checkpoint
 
     def _why_no_run(self) -> str | None:
@@ -85,16 +85,16 @@ class RunDirectory:
         return None if self.provenance.is_file() else "it has no provenance.json"
 
     def require_run(self) -> None:
-        """Raise unless the directory is a run. Restores the previous run first where overwriting it was interrupted.
+        """Raise unless the directory is a run. If overwriting it was interrupted, restore the previous run first.
 
         Raises:
-            CheckpointError: it is not; says why.
+            CheckpointError: it is not a run; gives the reason.
         """
         self.recover()
         why = self._why_no_run()
         if why is None:
             return
-        hint = "Give the directory of a run, as gptkit train or gptkit import made it."
+        hint = "Pass a run directory, as created by gptkit train or gptkit import."
         if self.path.is_file():
             if self.path.suffix.lower() in _SPECS:
                 what, hint = (
@@ -102,17 +102,17 @@ class RunDirectory:
                     f"Train it first: gptkit train {self.path}, then give its run directory.",
                 )
             else:
-                what = "is a file, and a run is a directory"
+                what = "is a file, but a run is a directory"
             raise CheckpointError(f"{self.path} {what}", hint=hint)
         if not self.path.exists():
-            raise CheckpointError(f"{self.path}: no such run", hint=hint)
+            raise CheckpointError(f"{self.path}: run not found", hint=hint)
         raise CheckpointError(f"{self.path} is not a run: {why}", hint=hint)
 
     def recover(self) -> None:
-        """Finish or undo what a process that was killed while it replaced the run left behind.
+        """Finish or undo the replacement of the run by a process that was killed.
 
         Raises:
-            CheckpointError: the files cannot be moved; says what to do.
+            CheckpointError: the files cannot be moved.
         """
         placement = Placement(self)
         if not placement.interrupted:
@@ -122,30 +122,30 @@ class RunDirectory:
             with lock:
                 placement.recover()
         except CheckpointError:
-            # Another process is at work here: nothing was interrupted.
+            # Another process is writing into the directory: nothing was interrupted.
             return
         except FileError as error:
             raise CheckpointError(
                 f"overwriting the run in {self.path} was interrupted, and its files cannot be restored: {error.message}",
-                hint="Nothing is lost: run the command again as a user who may write there.",
+                hint="No files are lost: run the command again as a user with write permission.",
             ) from error
 
     def require_no_file(self) -> None:
-        """Raise where the path, or one of its parents, is a file.
+        """Raise an error if the path, or one of its parents, is a file.
 
         Raises:
-            CheckpointError: names the file.
+            CheckpointError: the path is a file; names it.
         """
         for path in (self.path, *self.path.parents):
             if path.exists() and not path.is_dir():
-                hint = "Name a directory, as in runs/gpt; a corpus is named by the spec: --set data.path=FILE."
-                raise CheckpointError(f"{path} is a file, and a run needs a directory", hint=hint)
+                hint = "Pass a directory such as runs/gpt; a corpus is set in the spec: --set data.path=FILE."
+                raise CheckpointError(f"{path} is a file, but a run requires a directory", hint=hint)
 
     def require_free(self) -> None:
-        """Raise where a new run would replace something.
+        """Raise an error if a new run would replace files.
 
         Raises:
-            CheckpointError: the directory is a run, or has another file with a name that a run needs.
+            CheckpointError: the directory is a run, or has another file with the name of a run's file.
         """
         if self.holds_run:
             steps = CheckpointStore(self.checkpoints).steps()
@@ -158,18 +158,18 @@ class RunDirectory:
         taken = [name for name in names if (self.path / name).exists() or (self.path / name).is_symlink()]
         if taken:
             raise CheckpointError(
-                f"{self.path} is not a run, and has {', '.join(taken)}, where a run would write",
-                hint="Choose another directory. gptkit replaces only what it has written itself.",
+                f"{self.path} is not a run, but contains {', '.join(taken)}, which a run would replace",
+                hint="Choose another directory. gptkit replaces only files that it wrote.",
             )
 
     def own_files(self) -> list[Path]:
-        """Every file in the directory that gptkit wrote; none that a user put there."""
+        """Return every file in the directory that gptkit wrote; no files of the user."""
         if not self.provenance.is_file():
             return []
         top = real(self.path)
         noted = [self.path / name for name in self._noted() if ".." not in name.parts and not name.is_absolute()]
         files = [*noted, *token_files(self.data), *CheckpointStore(self.checkpoints).own_files()]
-        # A provenance may come from anywhere: what lies outside, through links too, is not the run's.
+        # Provenance is untrusted: files outside of the directory, also through links, do not belong to the run.
         inside = (file for file in files if file.is_file() and real(file.parent).is_relative_to(top))
         return list(dict.fromkeys(file for file in inside if not _through_link(self.path, file)))
 
@@ -182,20 +182,20 @@ class RunDirectory:
         return [PurePosixPath(name) for name in ("spec.yaml", "provenance.json", *names) if isinstance(name, str)]
 
     def require_unused(self, names: Sequence[str]) -> None:
-        """Raise where a file that gptkit is going to write exists and is another's.
+        """Raise an error if a file that gptkit will write exists and was not written by gptkit.
 
         Args:
             names: the files, relative to the directory.
 
         Raises:
-            CheckpointError: names the first.
+            CheckpointError: such a file exists; names the first.
         """
         own = set(self.own_files())
         for name in names:
             path = self.path / name
             if (path.exists() or path.is_symlink()) and path not in own:
                 raise CheckpointError(
-                    f"{path} was not written by gptkit, and the training would write over it",
+                    f"{path} was not written by gptkit, and the training would overwrite it",
                     hint="Move it, then repeat the command.",
                 )
 
@@ -204,11 +204,11 @@ class RunDirectory:
         write_text(self.spec, head + dump_yaml(spec.plain()))
 
     def read_spec(self, registry: Registry | None = None) -> ExperimentSpec:
-        """The run's spec.
+        """Return the run's spec.
 
         Raises:
-            RequirementError: a component's distribution is missing; says which version the run was made with.
-            SpecError: the file was changed, and is wrong.
+            RequirementError: a component's distribution is missing; names the version that the run was created with.
+            SpecError: the file was changed and is invalid.
         """
         self.require_run()
         try:
@@ -218,10 +218,10 @@ class RunDirectory:
             raise
 
     def require_components(self, registry: Registry | None = None) -> None:
-        """Raise where a component is not there that the run was made with.
+        """Raise an error if a component of the run is missing.
 
         Raises:
-            RequirementError: says which distribution is missing, broken or switched off.
+            RequirementError: names the distribution that is missing, broken or disabled.
         """
         registry = registry or default_registry()
         missing: dict[str, list[str]] = {}
@@ -238,12 +238,12 @@ class RunDirectory:
             if origin is not None and plugin.status != "active":
                 needs = f"{self.path} needs {', '.join(missing[origin])} from {plugin.provenance}, which is"
                 if plugin.status == "disabled":
-                    raise RequirementError(f"{needs} switched off", hint=f"Take it out of {DISABLE}.")
-                hint = "Mend it, or install a version that works: gptkit plugins --verbose shows where it fails."
+                    raise RequirementError(f"{needs} disabled", hint=f"Remove it from {DISABLE}.")
+                hint = "Fix it, or install a version that works: gptkit plugins --verbose shows the error."
                 raise RequirementError(f"{needs} installed but broken: {plugin.error}", hint=hint)
         listed = "; ".join(f"{', '.join(names)} from {origin}" for origin, names in missing.items())
         install = " ".join(f"'{origin}'" for origin in missing)
-        raise RequirementError(f"{self.path} needs what is not installed: {listed}", hint=f"Run: pip install {install}")
+        raise RequirementError(f"{self.path} requires {listed}, not installed", hint=f"Run: pip install {install}")
 
     def write_provenance(self, spec: ExperimentSpec, registry: Registry | None = None, **more: Any) -> None:
         """Write the provenance: the distribution of each component, versions, and `more`."""
@@ -262,7 +262,7 @@ class RunDirectory:
         write_text(self.provenance, json.dumps(found, indent=2) + "\n")
 
     def read_provenance(self) -> dict[str, Any]:
-        """The content of provenance.json; empty where the file is missing.
+        """Return the content of provenance.json; empty if the file is missing.
 
         Raises:
             CheckpointError: the file is damaged.
@@ -281,11 +281,11 @@ class RunDirectory:
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{self.provenance} is damaged: {error}") from None
         if not isinstance(found, dict):
-            raise CheckpointError(f"{self.provenance} is damaged: it holds no mapping")
+            raise CheckpointError(f"{self.provenance} is damaged: it is not a JSON object")
         return found
 
     def lock(self) -> Lock:
-        """The right to write into the directory, as a context manager."""
+        """Return the lock of the directory, a context manager."""
         return Lock(self.path / ".lock")
 
 
@@ -294,5 +294,5 @@ def _through_link(top: Path, file: Path) -> bool:
 
 
 def _same_distribution(origin: str, plugin: Plugin) -> bool:
-    """Whether an origin, as provenance has it (``gptkit-max==1.0``), is a plugin's distribution in any version."""
+    """Return whether an origin in provenance (``gptkit-max==1.0``) is a plugin's distribution in any version."""
     return canonicalize_name(origin.partition("==")[0]) == canonicalize_name(plugin.distribution)

@@ -25,9 +25,9 @@ def measure_drift(
 
     Args:
         run: the run directory.
-        against: the external model, in any format that is installed.
-        n_tokens: how many tokens; more than any attention window, to test windows.
-        tolerance: the relative difference up to which a part counts as equal.
+        against: the external model, in any installed format.
+        n_tokens: number of tokens; more than any attention window, to test windows.
+        tolerance: maximum relative difference of equal parts.
         step: the step of the run's checkpoint; the newest by default.
         registry: where formats, families and components are looked up; by default what is installed.
 

@@ -1,7 +1,7 @@
 """Evaluation of a run: loss, perplexity and bits per byte of its validation split or of other text.
 
-Both are evaluated as the training validates: documents are concatenated with the tokenizer's start and end tokens, and cut
-into data windows, of the context length unless `training.window` is set. So the same text has the same numbers.
+Both are evaluated like the validation in training: documents are concatenated with the tokenizer's start and end tokens, and
+split into data windows, of the context length unless `training.window` is set. So equal texts have equal numbers.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 __all__ = ["NO_BITS_PER_BYTE", "NO_TEXT_PREDICTED", "Progress", "evaluate_files", "evaluate_tokens", "numbers"]
 
 NO_BITS_PER_BYTE = "the tokenizer loses part of the text, so the loss is not that of its bytes"
-"""Why an evaluation has no bits per byte, where the tokenizer is not lossless."""
+"""Reason for missing bits per byte, if the tokenizer is not lossless."""
 
-NO_TEXT_PREDICTED = "no predicted token stands for text"
-"""Why an evaluation has no bits per byte, where the tokenizer is lossless."""
+NO_TEXT_PREDICTED = "no predicted token represents text"
+"""Reason for missing bits per byte, if the tokenizer is lossless."""
 
 Progress = Callable[[int, int], None]
-"""Receives the number of data windows that are evaluated, and of all."""
+"""Progress callback: receives the number of evaluated data windows and the total number."""
 
 _LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 _T = TypeVar("_T")
@@ -58,14 +58,14 @@ def evaluate_tokens(
     Args:
         run: the run.
         file: the tokens.
-        counts: of the tokens; says whether decoding them gives the text back.
-        data: how data windows are cut from the tokens.
-        batch_size: data windows at a time.
-        max_batches: evaluate at most so many batches; all by default.
+        counts: counts of the tokens, including whether decoding them restores the text.
+        data: the spec of the data windows.
+        batch_size: number of data windows per batch.
+        max_batches: maximum number of batches; all by default.
         progress: called after each batch.
 
     Returns:
-        The evaluation, with bytes of text only if the tokens give the text back; None without a token to predict.
+        The evaluation, with bytes of text only if decoding the tokens restores the text; None without a token to predict.
     """
     windows = ordered_windows(file, data, run.spec.window)
     if windows is None:
@@ -94,7 +94,7 @@ def evaluate_files(
     that is of the component `jsonl`, and everything else as the run reads text.
 
     Raises:
-        DataError: no such file, or no text in it.
+        DataError: a file is missing, or the files contain no text.
     """
     names = [str(path) for path in paths]
     own = run.spec.data
@@ -125,7 +125,7 @@ def evaluate_files(
 
 
 def bytes_of_text(file: TokenFile, tokenizer: Tokenizer) -> NDArray[np.int32]:
-    """Return how many bytes of text each token stands for, and `NO_TEXT` for special tokens.
+    """Return the number of bytes of text of each token, and `NO_TEXT` for special tokens.
 
     The bytes of a document's tokens add up to those of its text: the space that some vocabularies put before the first word
     is not counted.
@@ -145,13 +145,13 @@ def bytes_of_text(file: TokenFile, tokenizer: Tokenizer) -> NDArray[np.int32]:
 
 
 def numbers(found: Evaluation) -> dict[str, float]:
-    """The evaluation as `Run.evaluate` returns it."""
+    """Return the evaluation in the form of `Run.evaluate`."""
     measured = {"loss": found.loss, "perplexity": found.perplexity, "tokens": float(found.tokens)}
     return measured if found.bits_per_byte is None else {**measured, "bits_per_byte": found.bits_per_byte}
 
 
 def _data_spec(own: DataSpec, component: str, paths: Sequence[str]) -> DataSpec:
-    """Return the run's way of reading a kind of file, applied to other files, all of whose text is evaluated."""
+    """Return the run's data spec for a kind of file, with other paths and without validation split."""
     changes = {"path": tuple(paths), "validation": 0.0}
     if own.name == component:
         replaced: DataSpec = own.replace(**changes)

@@ -39,7 +39,7 @@ class Exported:
 
     Attributes:
         path: the file or directory.
-        remarks: what the format could not store, as sentences for the user.
+        remarks: sentences for the user about what the format could not store.
     """
 
     path: Path
@@ -59,15 +59,15 @@ def export_model(
 
     ::
 
-        gptkit.export_model("runs/gpt", "exports/gpt")                                  # as transformers and vLLM load it
+        gptkit.export_model("runs/gpt", "exports/gpt")                                  # for transformers and vLLM
         gptkit.export_model("runs/gpt", "gpt.gguf", to={"name": "gguf", "type": "f16"})   # for llama.cpp
 
     Args:
         run: the run directory.
-        path: the file or directory to write, whose parents are made; by default one of the run's name in exports/.
+        path: the file or directory to write, whose parents are created; by default exports/ and the run's name.
         to: the format: a name, or its spec with options; by default that of the path's suffix, or hugging-face.
         family: the family to export as; by default one that can express the model.
-        progress: receives the number of bytes written and of all.
+        progress: receives the number of bytes written and the total.
         registry: where formats, families and components are looked up; by default what is installed.
 
     Returns:
@@ -107,20 +107,20 @@ def export(
 
 def _require_free(target: Path, chosen: FormatSpec) -> None:
     if RunDirectory(target).holds_run:
-        raise ExternalModelError(f"{target} is a run, and no export is written into one", hint="Choose another path.")
+        raise ExternalModelError(f"{target} is a run, which an export does not replace", hint="Choose another path.")
     for parent in target.parents:
         if parent.exists() and not parent.is_dir():
             raise ExternalModelError(f"{parent} is a file, not a directory", hint="Choose another path.")
     if target.is_symlink() or target.is_file():
         raise ExternalModelError(f"{target} already exists", hint="Choose another path, or remove it.")
     if target.is_dir() and chosen.suffixes:
-        raise ExternalModelError(f"{target} is a directory, and {chosen.component_name()} writes a file")
+        raise ExternalModelError(f"{target} is a directory, but {chosen.component_name()} writes a file")
     if target.exists() and chosen.detect(target).score > 0:
         raise ExternalModelError(f"{target} already holds a model", hint="Choose another path.")
 
 
 def _place(made: Path, target: Path) -> None:
-    """Move what was written to its place; files go into a directory that exists if nothing there is replaced."""
+    """Move the export to its path; files are moved into an existing directory if none is replaced."""
     with writing(target):
         if not target.exists():
             made.rename(target)
@@ -134,7 +134,7 @@ def _place(made: Path, target: Path) -> None:
             raise ExternalModelError(what, hint="Choose another path.")
         moved: list[Path] = []
         try:
-            # In the order of writing: a format writes last what marks a complete model.
+            # In the order of writing: a format writes the file that marks a complete model last.
             for file in files:
                 moved.append(file.rename(target / file.name))
         except BaseException:
@@ -144,7 +144,7 @@ def _place(made: Path, target: Path) -> None:
 
 
 def _model(directory: RunDirectory, registry: Registry | None) -> NativeModel:
-    """Return a run's newest weights and what formats write beside them."""
+    """Return a run's newest weights and the other data that formats write."""
     spec = directory.read_spec(registry)
     latest = CheckpointStore(directory.checkpoints).latest()
     if latest is None:
@@ -168,7 +168,7 @@ def _model(directory: RunDirectory, registry: Registry | None) -> NativeModel:
 
 
 class MergedTensors:
-    """The weights of a checkpoint with its adapters merged; each is computed when it is asked for.
+    """Weights of a checkpoint with its adapters merged; each is computed on request.
 
     Args:
         spec: the model, with adapters.
@@ -180,7 +180,7 @@ class MergedTensors:
         load_weights(model, checkpoint, assign=True)
         self._adapted = {f"{name}.weight": module for name, module in adapted_modules(model)}
         adapters = adapter_names(model)
-        # Tied tensors once, under their first name, as a file holds them.
+        # Tied tensors once, under their first name, as in a file.
         first = {id(tensor): name for name, tensor in reversed(named_tensors(model).items())}
         self._tensors = {
             name: tensor
@@ -196,7 +196,7 @@ class MergedTensors:
 
 
 def _generation(tokenizer: Tokenizer) -> dict[str, Any]:
-    """Return the ids that end a reply, for a tokenizer whose chat template ends a turn with a token of its own."""
+    """Return the ids that end a reply, for a tokenizer whose chat template has an end-of-turn token."""
     turn = turn_end(tokenizer) if tokenizer.chat_template is not None else None
     if turn is None:
         return {}

@@ -1,4 +1,4 @@
-"""An external model in the terms of a run: its spec, its tokenizer, and its weights under their native names."""
+"""External models as runs: spec, tokenizer, and weights under their native names."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ _log = logging.getLogger("gptkit")
 
 @dataclass(frozen=True)
 class External:
-    """An external model as a run would hold it.
+    """External model in the form of a run.
 
     Attributes:
         path: its file or directory.
-        format: the format that it is read in.
+        format: its format.
         family: its family.
         model: the model as the format stores it.
         stored: its tokenizer, as data.
         spec: the experiment of its model, tokenizer and sampler.
-        replaced: whether another tokenizer than its own was given.
+        replaced: whether its tokenizer was replaced.
         registry: where components are looked up.
     """
 
@@ -59,7 +59,7 @@ class External:
 
     @cached_property
     def shell(self) -> GPT:
-        """Its model on the meta device."""
+        """Return its model on the meta device."""
         try:
             return GPT(self.spec.model, device="meta")
         except (RuntimeError, OverflowError) as error:
@@ -77,7 +77,7 @@ class External:
         return NativeTensors(moves, stored, names)
 
     def tokenizer(self) -> Tokenizer:
-        """Return its tokenizer; files that the format stores otherwise are written to a temporary directory.
+        """Return its tokenizer; data that the format does not store as files is written to a temporary directory.
 
         Raises:
             ExternalModelError: it cannot be read.
@@ -90,12 +90,12 @@ class External:
             try:
                 return self.spec.tokenizer.model_copy(update={"path": temporary}).fit(iter(()))
             except TokenizerError as error:
-                # The temporary path means nothing to the user.
+                # Remove the temporary path, which is meaningless to the user.
                 what = error.message.partition(temporary)[2].partition(": ")[2] or error.message
                 raise ExternalModelError(f"{self.model.location}: its tokenizer {what}", hint=error.hint) from None
 
     def notes(self) -> dict[str, Any]:
-        """Return what a run's provenance keeps of it, for later exports."""
+        """Return the entries of a run's provenance for later exports."""
         notes = {"family": self.family.component_name(), "format": self.format.component_name(), "from": self.path.name}
         generation, settings = dict(self.model.generation()), dict(self.model.token_settings())
         if self.replaced and self.stored.spec.get("name") != "hugging-face":
@@ -109,7 +109,7 @@ class External:
 
 
 class NativeTensors:
-    """The weights of an external model under their native names; each is read and converted when it is asked for."""
+    """Weights of an external model under their native names; each is read and converted on request."""
 
     def __init__(self, moves: list[Move], stored: Tensors, names: Mapping[str, str]) -> None:
         self._stored, self._names = stored, names
@@ -145,7 +145,7 @@ def read_external(
     Args:
         path: its file or directory.
         format: the name of the format; detected by default.
-        tokenizer: another tokenizer than its own, as a spec file would have it.
+        tokenizer: replacement of its tokenizer, as in a spec file.
         tokenizer_path: the `path` of a tokenizer that the format does not store as files; that of the model by default.
         name: the experiment's name; that of the path by default.
         training: returns the section `training` of the spec; that of a training from scratch by default.

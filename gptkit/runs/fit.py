@@ -1,4 +1,4 @@
-"""The training of a run whose tokenizer and data are prepared: model, trainer, and what records it."""
+"""Training of a run whose tokenizer and data are prepared: model, trainer, and records."""
 
 from __future__ import annotations
 
@@ -48,18 +48,18 @@ def fit(
     trackers: Iterable[Tracker] = (),
     registry: Registry | None = None,
 ) -> Run:
-    """Train from the newest checkpoint of a run directory, or from the start where it has none.
+    """Train from the newest checkpoint of a run directory, or from the start without a checkpoint.
 
     Args:
         directory: the run directory.
         spec: the run's spec.
         tokenizer: the run's tokenizer.
         prepared: the corpus as tokens.
-        model: the model as `initial_model` returned it.
-        processes: those that train together; only the main one records.
-        screen: where to show progress.
-        callbacks: take part in every process, beside those of the spec.
-        trackers: receive metrics in the main process, beside those of the spec.
+        model: the model from `initial_model`.
+        processes: the processes of the training; only the main one records.
+        screen: the progress display.
+        callbacks: callbacks in every process, in addition to those of the spec.
+        trackers: trackers in the main process, in addition to those of the spec.
         registry: where plugins' trackers are looked up; by default what is installed.
     """
     store = CheckpointStore(directory.checkpoints, keep=spec.training.keep_checkpoints)
@@ -102,7 +102,7 @@ def fit(
 
 
 def initial_model(spec: ExperimentSpec, vocab_size: int, processes: Processes) -> GPT:
-    """The model of a new run; on the meta device where it is sharded over processes.
+    """Return the model of a new run; on the meta device if it is sharded over processes.
 
     Raises:
         CapacityError: the memory does not suffice.
@@ -112,7 +112,7 @@ def initial_model(spec: ExperimentSpec, vocab_size: int, processes: Processes) -
 
 
 def _distributed(model: GPT, spec: ExperimentSpec, processes: Processes, *, empty: bool) -> nn.Module | None:
-    """The model as it is called where several processes train it; allocated and initialized where it is sharded."""
+    """Return the model wrapped for several processes, allocated and initialized if it is sharded."""
     if processes.count == 1:
         return None
     from gptkit.training.parallel.shard import replicate, shard_model
@@ -125,7 +125,7 @@ def _distributed(model: GPT, spec: ExperimentSpec, processes: Processes, *, empt
 
 
 def _whole(spec: ExperimentSpec, vocab_size: int, store: CheckpointStore) -> GPT:
-    """The model of the newest checkpoint, which no other process is needed to call."""
+    """Return the model of the newest checkpoint, which is not sharded."""
     checkpoint = store.latest()
     if checkpoint is None:
         # Interrupted before the first step.
@@ -148,7 +148,7 @@ def _writer(spec: ExperimentSpec, model: GPT, tokenizer: Tokenizer) -> Callable[
             sampler=spec.sampler,
             max_new_tokens=training.sample_tokens,
             stop_ids=(),
-            # The same for every step, so that two samples differ in what was learned and not in luck.
+            # The same seed for every step, so that samples differ by the weights only.
             seed=derive(training.seed, "sample") % 2**32,
         )
         return training.sample_prompt + result.text

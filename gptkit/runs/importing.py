@@ -51,24 +51,24 @@ def convert_model(
     progress: Progress | None = None,
     registry: Registry | None = None,
 ) -> Path:
-    """Import an external model as a run, tensor by tensor, in the memory that the largest tensor takes.
+    """Import an external model as a run, tensor by tensor, with the memory of the largest tensor.
 
     Args:
-        path: the model's file or directory, in any format that is installed.
+        path: the model's file or directory, in any installed format.
         directory: the run directory.
         format: the name of the format; detected by default.
-        tokenizer: another tokenizer, as a spec file would have it, or the path of a tokenizer.json or its directory.
+        tokenizer: replacement of the tokenizer, as in a spec file, or the path of a tokenizer.json or its directory.
         name: the experiment's name; that of the path by default.
         resize: add a row to the embedding, and to the head, for each token id that has none: the mean of the others.
-        overwrite: replace the run in the directory, when the new one is complete.
-        progress: receives the number of bytes written and of all.
+        overwrite: replace the run in the directory when the new one is complete.
+        progress: receives the number of bytes written and the total.
         registry: where formats, families and components are looked up; by default what is installed.
 
     Returns:
         The run directory.
 
     Raises:
-        ExternalModelError: a key or tensor is not understood, missing or damaged.
+        ExternalModelError: a key or tensor is unknown, missing or damaged.
         CheckpointError: the directory holds a run already or other files, or another process writes into it.
     """
     source, run = Path(path), RunDirectory(directory)
@@ -78,7 +78,7 @@ def convert_model(
         source,
         format=format,
         tokenizer=None if tokenizer is None else _as_mapping(tokenizer),
-        # A tokenizer without files of its own is read from the run's copy.
+        # A tokenizer that is not stored in files is read from the run's copy.
         tokenizer_path=real(run.tokenizer),
         name=name,
         training=fine_tuning,
@@ -100,9 +100,9 @@ def convert_model(
 
 
 def fine_tuning(model: ModelSpec) -> dict[str, Any]:
-    """Return the section `training` of an imported model's spec: fine-tuning by values that suit weights that are trained.
+    """Return the section `training` of an imported model's spec, with values for fine-tuning.
 
-    Those of a training from scratch would take hours, and undo what the weights hold.
+    Those of a training from scratch would take hours, and destroy the pretrained weights.
     """
     return {
         "steps": 60,
@@ -129,7 +129,7 @@ def _as_mapping(tokenizer: str | Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _convert(file: Path, tensors: NativeTensors, shapes: Mapping[str, tuple[int, ...]], progress: Progress | None) -> None:
-    """Write the native tensors, in `shapes` where those are not the external model's."""
+    """Write the native tensors, with the shapes in `shapes` if these differ from the external model's."""
     # Tensors of wider elements first, so that each is aligned to its elements' size.
     ordered = sorted(tensors.entries.items(), key=lambda item: -item[1].dtype.itemsize)
     entries = {name: TensorEntry(shapes.get(name, entry.shape), entry.dtype) for name, entry in ordered}

@@ -1,4 +1,4 @@
-"""The lock of a run directory: one process at a time writes into it."""
+"""Lock of a run directory, which one process at a time may write into."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Lock"]
 
 
 class Lock:
-    """A file that one process at a time can hold. The system releases it when the process ends, however it ends."""
+    """File lock that one process at a time can hold. The system releases it when the process ends."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -33,8 +33,8 @@ class Lock:
             holder = file.read(20).strip()
             file.close()
             raise CheckpointError(
-                f"{self._path.parent} is being written to by another process{f' ({holder})' if holder else ''}",
-                hint="Wait for it or stop it, or choose another directory.",
+                f"another process{f' ({holder})' if holder else ''} is writing into {self._path.parent}",
+                hint="Wait for it, stop it, or choose another directory.",
             ) from None
         file.seek(0)
         content = file.read(64).strip()
@@ -48,7 +48,7 @@ class Lock:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        # The file stays: removing it would let two processes hold two files of the same name.
+        # The file is not removed: otherwise two processes could lock two files of the same name.
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -58,7 +58,7 @@ if sys.platform == "win32":
     import msvcrt
 
     def _lock(file: IO[str]) -> None:
-        # Far behind the text, so that others can still read who holds it.
+        # Beyond the text, so that other processes can read the holder.
         file.seek(1 << 20)
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
 

@@ -1,4 +1,4 @@
-"""From whatever a caller hands in (a path, a name, data, a spec) to a checked `ExperimentSpec`."""
+"""Conversion of paths, names, data and specs to a validated `ExperimentSpec`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SpecLike = ExperimentSpec | Mapping[str, Any] | str | Path
 
 @dataclass(frozen=True)
 class Opened:
-    """A spec and the directory that its relative paths count from."""
+    """A spec and the base directory of its relative paths."""
 
     spec: ExperimentSpec
     base: Path
@@ -42,10 +42,10 @@ def open_spec(
     *,
     registry: Registry | None = None,
 ) -> Opened:
-    """The checked spec.
+    """Return the validated spec.
 
     Args:
-        spec: what to open.
+        spec: a path, a name, plain data, or a spec.
         overrides: ``"model.position=alibi"`` and the like, as on the command line.
         changes: the same with Python values, ``{"model.position": "alibi"}``.
         registry: where components are looked up; by default what is installed.
@@ -59,7 +59,7 @@ def open_spec(
     def types_at(data: Any, path: Sequence[str | int]) -> Sequence[Any]:
         return trace(ExperimentSpec, data, path, known).types
 
-    # The section that may name weights to start from is read first: other overrides change parts of the source's spec.
+    # The section with initial weights is read first: other overrides change parts of the source's spec.
     texts.sort(key=lambda text: not text.startswith("training"))
     n_first = sum(text.startswith("training") for text in texts)
 
@@ -71,7 +71,7 @@ def open_spec(
 
     if isinstance(spec, (str, Path)):
         source = read(spec, texts[:n_first], shipped=shipped(registry), types_at=types_at)
-        # What a shipped spec names counts from where the user is, as nobody keeps data beside it.
+        # Paths of a shipped spec are relative to the working directory.
         base = (source.path.parent if Path(spec).exists() else Path()).absolute()
         source = replace(source, root=completed(source.root, base), overridden=tuple(texts))
         return Opened(validate(source, ExperimentSpec, registry), base)

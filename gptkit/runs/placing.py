@@ -1,8 +1,8 @@
-"""Put a prepared run into a directory, and keep the run that it replaces until the new one has a checkpoint.
+"""Atomic replacement of runs: the previous run is kept until the new one has a checkpoint.
 
-A new run is prepared in a subdirectory, where it can fail without touching anything. Its files are then moved to their
-places, after those of the previous run have been moved aside. Only files that gptkit wrote are moved. Each step is a rename,
-and the subdirectories that exist say how far it came, so that the next command can finish or undo it:
+A new run is prepared in a subdirectory, where a failure changes no other files. Then the files of the previous run are moved
+aside, and those of the new run into the directory. Only files that gptkit wrote are moved. Each step is a rename, and the
+existing subdirectories record the progress, so that the next command can finish or undo it:
 
 ::
 
@@ -32,10 +32,10 @@ __all__ = ["Placement"]
 
 
 class Placement:
-    """The directories of a run that is being put in place.
+    """Replacement of a run and its subdirectories.
 
     Args:
-        run: the run directory. Everything but `interrupted` and `incoming` needs its lock.
+        run: the run directory. All methods require its lock, except `interrupted` and `incoming`.
     """
 
     def __init__(self, run: RunDirectory) -> None:
@@ -48,17 +48,17 @@ class Placement:
 
     @property
     def interrupted(self) -> bool:
-        """Whether a process left something here that `recover` finishes or undoes, or is still at work."""
+        """Whether a replacement was interrupted, which `recover` finishes or undoes, or is in progress."""
         everything = (self.incoming, self._ready, self._moving, self._previous, self._discarded)
         return any(directory.is_dir() for directory in everything)
 
     @property
     def replaces(self) -> bool:
-        """Whether a previous run is kept that `roll_back` would restore."""
+        """Whether a previous run is kept, which `roll_back` restores."""
         return self._previous.is_dir()
 
     def begin(self) -> Path:
-        """Create the directory to prepare the new run in."""
+        """Create the directory in which the new run is prepared."""
         with writing(self.incoming):
             self.incoming.mkdir(parents=True)
         return self.incoming
@@ -68,20 +68,20 @@ class Placement:
         shutil.rmtree(self.incoming, ignore_errors=True)
 
     def place(self, files: Sequence[str]) -> None:
-        """Move the prepared files to their places, and those of the run that is there aside.
+        """Move the files of the existing run aside, and the prepared files into the directory.
 
         Args:
-            files: every file that the new run has or will have, relative to its directory.
+            files: every file that the new run has or will create, relative to its directory.
 
         Raises:
-            CheckpointError: a file that gptkit did not write is in the way.
+            CheckpointError: a file that gptkit did not write would be replaced.
             FileError: a file cannot be moved.
         """
         own = self._run.own_files()
         _require_room(self._run.path, files, own)
         with writing(self._run.path):
             if own:
-                # First, so that a prepared run without it never means that it replaces another.
+                # First, so that a prepared run without this directory never replaces another run.
                 self._moving.mkdir()
             self.incoming.rename(self._ready)
             if own:
@@ -112,7 +112,7 @@ class Placement:
             self._move_back()
 
     def recover(self) -> None:
-        """Finish or undo what a process that was killed left behind."""
+        """Finish or undo the replacement of a killed process."""
         for directory in (self.incoming, self._discarded):
             shutil.rmtree(directory, ignore_errors=True)
         if self._moving.is_dir():
@@ -153,7 +153,7 @@ def _files(directory: Path) -> list[Path]:
 
 
 def _remove_empty(top: Path, files: Iterable[Path]) -> None:
-    """Remove the directories that are empty now that their files are gone."""
+    """Remove the directories that are empty after their files were moved."""
     parents = {parent for file in files for parent in file.parents if top in parent.parents}
     for directory in sorted(parents, key=lambda parent: -len(parent.parts)):
         with contextlib.suppress(OSError):

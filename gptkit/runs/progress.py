@@ -1,4 +1,4 @@
-"""How far the training of a run has come, in numbers."""
+"""Progress of the training of a run."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["training_progress"]
 
 
 def training_progress(directory: RunDirectory, spec: ExperimentSpec) -> dict[str, float]:
-    """Return the numbers of a run's training.
+    """Return the progress of a run's training.
 
     Returns:
         ``step`` and ``tokens`` of the newest checkpoint (a data window counts with its full length); ``loss`` and
-        ``validation_loss`` as recorded last, and ``lowest_loss`` and ``lowest_validation_loss``. What there is.
+        ``validation_loss`` as recorded last, and ``lowest_loss`` and ``lowest_validation_loss``; missing ones are omitted.
     """
     numbers: dict[str, float] = {}
     latest = CheckpointStore(directory.checkpoints).latest()

@@ -1,4 +1,4 @@
-"""Texts and conversations as prompts: token ids, and the ids that end what is generated."""
+"""Conversion of texts and conversations to prompts: token ids and stop ids."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["chat_prompt", "imported_ends", "prompt_ids", "stop_ids"]
 
 
 def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
-    """A prompt as the beginning of a text: with the tokenizer's start token where there is one, and never empty."""
+    """Return the token ids of a prompt, with the tokenizer's start token if it has one; never empty."""
     _require_text(prompt)
     start = [] if tokenizer.start_id is None else [tokenizer.start_id]
     ids = [*start, *tokenizer.encode(prompt)]
     if ids:
         return ids
-    # As after another text; a tokenizer without special tokens begins as after a line.
+    # An empty prompt becomes the end token, or a line feed without special tokens.
     return [tokenizer.end_id] if tokenizer.end_id is not None else tokenizer.encode("\n") or [0]
 
 
@@ -31,19 +31,19 @@ def _require_text(prompt: object) -> None:
 
 
 def chat_prompt(tokenizer: Tokenizer, messages: Messages, ends: Sequence[int] = ()) -> tuple[list[int], frozenset[int]]:
-    """A conversation as the beginning of a text, and the token ids that end the reply (`stop_ids`)."""
+    """Return the token ids of a conversation, and the ids that end the reply (`stop_ids`)."""
     return chat_ids(tokenizer, messages), stop_ids(tokenizer, ends)
 
 
 def stop_ids(tokenizer: Tokenizer, ends: Sequence[int] = ()) -> frozenset[int]:
-    """The token ids that end a reply: the end of text, the end of a turn in the chat template, and `ends`."""
+    """Return the token ids that end a reply: the end token, the end of a turn in the chat template, and `ends`."""
     turn = turn_end(tokenizer) if tokenizer.chat_template is not None else None
     known = (tokenizer.end_id, None if turn is None else tokenizer.special_tokens[turn], *ends)
     return frozenset(end for end in known if end is not None)
 
 
 def imported_ends(provenance: Mapping[str, Any]) -> list[int]:
-    """The token ids that end a text according to an imported model's generation_config.json, or else its config.json."""
+    """Return the token ids that end a text according to an imported model's generation_config.json, or else config.json."""
     imported = provenance.get("imported", {})
     settings = (imported.get("generation", {}), imported.get("token_settings", {}))
     ends = next((each["eos_token_id"] for each in settings if each.get("eos_token_id") is not None), None)

@@ -1,4 +1,4 @@
-"""Rows for token ids that an external model has no embedding for."""
+"""Additional rows for token ids without an embedding in an external model."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["extended", "grow", "require_rows"]
 
 
 def require_rows(location: str, n_ids: int, n_rows: int) -> None:
-    """Raise where the tokenizer has ids without a row in the embedding.
+    """Raise an error if the tokenizer has ids without a row in the embedding.
 
     Raises:
-        ExternalModelError: names both remedies.
+        ExternalModelError: rows are missing; names both remedies.
     """
     if n_ids > n_rows:
         raise ExternalModelError(
@@ -39,8 +39,8 @@ def extended(model: ModelSpec, n_ids: int) -> tuple[ModelSpec, Mapping[str, tupl
 def grow(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Append copies of a tensor's mean along each axis that is shorter than in `shape`.
 
-    So a new id starts as the average of the others: its logit is their mean, and its probability less than one of them has
-    on average (Jensen's inequality).
+    The logit of a new id is then the mean of the others, and its probability is at most the average one (Jensen's
+    inequality).
     """
     for axis, size in enumerate(shape):
         missing = size - tensor.shape[axis]

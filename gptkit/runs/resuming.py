@@ -1,4 +1,4 @@
-"""Whether a run can be continued with a spec."""
+"""Check whether a run can be resumed with a spec."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from gptkit.training.resume import refused_changes
 __all__ = ["recorded_spec", "require_same", "taken_over"]
 
 _LISTED = 6
-"""More differences than this are only counted."""
+"""Maximum number of differences in a message; others are counted."""
 
 
 def recorded_spec(run_directory: RunDirectory, registry: Registry | None = None) -> ExperimentSpec:
-    """Return the spec that a run was last trained with: the provenance's copy, which no edit of spec.yaml changes."""
+    """Return the spec that a run was last trained with: the copy in provenance, independent of edits of spec.yaml."""
     recorded = run_directory.read_provenance().get("spec")
     if not isinstance(recorded, dict):
         # A run of an earlier version.
@@ -36,7 +36,7 @@ def taken_over(recorded: ExperimentSpec, run_directory: RunDirectory, registry: 
 
 
 def require_same(run: ExperimentSpec, asked: ExperimentSpec, run_directory: RunDirectory) -> None:
-    """Raise where a run cannot be continued with the spec that is requested.
+    """Raise an error if a run cannot be resumed with the requested spec.
 
     Args:
         run: the run's spec.
@@ -44,12 +44,12 @@ def require_same(run: ExperimentSpec, asked: ExperimentSpec, run_directory: RunD
         run_directory: the run directory.
 
     Raises:
-        CheckpointError: they differ in what a resumed run cannot change; lists the differences.
+        CheckpointError: they differ in fields that a resumed run cannot change; lists the differences.
     """
     refused = refused_changes(run, asked)
     steps = CheckpointStore(run_directory.checkpoints).steps()
     if steps and read_state(CheckpointStore(run_directory.checkpoints).path(steps[-1]))["optimizer"] is None:
-        # Weights that were imported or saved have no training behind them, which another one could contradict.
+        # Imported or saved weights have no training to resume, so every spec is accepted.
         refused = [change for change in refused if change.path.startswith(("model.", "tokenizer."))]
     if refused:
         listed = [
@@ -68,7 +68,7 @@ def require_same(run: ExperimentSpec, asked: ExperimentSpec, run_directory: RunD
     if steps and asked.training.steps < steps[-1]:
         raise CheckpointError(
             f"{run_directory.path} has reached step {steps[-1]}, and training.steps is {asked.training.steps}",
-            hint="Ask for more steps, load the run as it is, or start a new run from its weights: gptkit train SPEC NEW_RUN "
+            hint="Raise training.steps, load the run, or start a new run from its weights: gptkit train SPEC NEW_RUN "
             f"--init {run_directory.path}.",
         )
 

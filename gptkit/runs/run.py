@@ -1,4 +1,4 @@
-"""`Run`: a model that was trained, with all that belongs to it."""
+"""`Run`: a trained model with its spec, tokenizer and records."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ class Run(Views):
     """A trained model.
 
     Attributes:
-        directory: where it lies.
+        directory: the run directory.
         spec: the resolved spec.
         model: the model, in evaluation mode.
-        tokenizer: the one it was trained with.
-        step: how many steps it was trained for.
+        tokenizer: the tokenizer that it was trained with.
+        step: the number of training steps.
         provenance: the distribution of each component, versions, hashes.
     """
 
@@ -75,7 +75,7 @@ class Run(Views):
 
     @property
     def ends(self) -> list[int]:
-        """Token ids besides the tokenizer's end token that end a text: those of an imported generation_config.json."""
+        """Token ids that end a text, besides the tokenizer's end token: those of an imported generation_config.json."""
         return imported_ends(self.provenance)
 
     @property
@@ -92,14 +92,14 @@ class Run(Views):
         stop: str | Sequence[str] = (),
         seed: int | None = None,
     ) -> str:
-        """Generate text after a prompt; returned without the prompt.
+        """Generate text after a prompt; return it without the prompt.
 
         Args:
-            prompt: the beginning of a text; empty to let the model begin.
-            max_new_tokens: the length at most.
-            sampler: the chain of samplers, ``["greedy"]`` say; the spec's by default.
+            prompt: the beginning of a text, possibly empty.
+            max_new_tokens: maximum number of generated tokens.
+            sampler: the chain of samplers, such as ``["greedy"]``; the spec's by default.
             stop: strings that end the text.
-            seed: the same seed gives the same text.
+            seed: random seed; equal seeds give equal texts.
         """
         chain = self._chain(sampler)
         ids = prompt_ids(self.tokenizer, prompt)
@@ -124,7 +124,7 @@ class Run(Views):
         stop: str | Sequence[str] = (),
         seed: int | None = None,
     ) -> Iterator[str]:
-        """As `generate`, piece by piece."""
+        """Generate text as `generate` does, and yield it in pieces."""
         chain = self._chain(sampler)
         ids = prompt_ids(self.tokenizer, prompt)
         return stream(
@@ -155,8 +155,8 @@ class Run(Views):
             run.chat([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Who are you?"}])
 
         Args:
-            messages: the conversation: mappings with `role` (system, user, assistant) and `content`. A text alone is what
-                a user says. Special tokens in it are text.
+            messages: the conversation: mappings with `role` (system, user, assistant) and `content`, or a single message of
+                the user. Special tokens in messages are read as text.
             max_new_tokens, sampler, stop, seed: as for `generate`.
 
         Raises:
@@ -185,7 +185,7 @@ class Run(Views):
         seed: int | None = None,
         overflow: Overflow = "slide",
     ) -> Conversation:
-        """Begin a conversation of several turns; the key/value cache is kept between turns.
+        """Start a conversation of several turns; the key/value cache is kept between turns.
 
         ::
 
@@ -220,19 +220,19 @@ class Run(Views):
     ) -> dict[str, float]:
         """Measure the loss on the validation split of the run's corpus, or on other text.
 
-        Both are measured as the training validates: in its data windows, end tokens included.
+        Both are measured as the validation in training: in its data windows, including end tokens.
 
         Args:
             data: files, directories or globs to evaluate on instead. JSON Lines are read with the fields of the run's
                 `data`, prompts included.
-            batch_size: data windows at a time; as in training by default.
-            max_batches: evaluate at most so many batches; all by default.
-            progress: called with the number of data windows that are evaluated, and of all.
+            batch_size: number of data windows per batch; as in training by default.
+            max_batches: maximum number of batches; all by default.
+            progress: called with the number of evaluated data windows and the total number.
 
         Returns:
-            ``loss`` in nats per token, ``perplexity``, ``bits_per_byte``, and the number of ``tokens`` predicted.
-            ``bits_per_byte`` is the loss of the tokens that stand for text, summed, divided by ln(2) and the bytes of that
-            text. It is missing where decoding the tokens does not give the text back: `NO_BITS_PER_BYTE` is the reason.
+            ``loss`` in nats per token, ``perplexity``, ``bits_per_byte``, and the number of predicted ``tokens``.
+            ``bits_per_byte`` is the sum of the losses of text tokens, divided by ln(2) and the number of bytes of the text.
+            It is missing if decoding the tokens does not restore the text (reason `NO_BITS_PER_BYTE`).
 
         Raises:
             DataError: the corpus has no validation split, or text is unavailable.
@@ -263,7 +263,7 @@ class Run(Views):
 
             run.merged().save("runs/merged")
 
-        Its logits are those of the model with adapters. A model without adapters is returned as it is.
+        Its logits equal those of the model with adapters. A model without adapters is returned unchanged.
         """
         if not has_adapters(self.spec.model):
             return self
@@ -272,7 +272,7 @@ class Run(Views):
         return Run(self.directory, spec, merged_model(self.model), self.tokenizer, self.step, self.provenance)
 
     def save(self, path: str | Path, *, overwrite: bool = False, registry: Registry | None = None) -> Path:
-        """Write the model, with the weights that it has now, as another run: of `merged`, for example.
+        """Write the model with its current weights as another run, of `merged` for example.
 
         The new run has the spec and the tokenizer of this one, and one checkpoint: of step 0, without an optimizer's state.
 
@@ -283,7 +283,7 @@ class Run(Views):
             The run directory.
 
         Raises:
-            GptkitError: the model's tensors are not those of the spec.
+            GptkitError: the model's tensors do not match the spec.
             CheckpointError: the directory holds a run already or other files, or another process writes into it.
         """
         base = Path(self.provenance.get("base", ".")).absolute()
@@ -305,17 +305,17 @@ class Run(Views):
 
 
 def load(directory: str | Path, *, step: int | None = None, device: str = "auto", registry: Registry | None = None) -> Run:
-    """A run from its directory. The weights are mapped from the file, not read: loading takes little time and memory.
+    """Load a run from its directory. The weights are memory-mapped, so loading takes little time and memory.
 
     Args:
-        directory: what was trained into.
-        step: which checkpoint; the newest by default.
-        device: where to put the model: auto, cpu, cuda or mps.
+        directory: the run directory.
+        step: the step of the checkpoint; the newest by default.
+        device: the device of the model: auto, cpu, cuda or mps.
         registry: where components are looked up; by default what is installed.
 
     Raises:
         CheckpointError: the run or checkpoint was not found, or a file is damaged; names it.
-        RequirementError: the run needs a plugin that is not installed; says what to install.
+        RequirementError: the run requires a plugin that is not installed; names the distribution.
     """
     run_directory = RunDirectory(directory)
     spec = run_directory.read_spec(registry)
@@ -325,7 +325,7 @@ def load(directory: str | Path, *, step: int | None = None, device: str = "auto"
         raise CheckpointError(f"{run_directory.path} has no checkpoint yet", hint="Resume the training until it saves one.")
     if step is not None and step not in steps:
         raise CheckpointError(
-            f"{run_directory.path} has no checkpoint of step {step}", hint=f"There are: {', '.join(map(str, steps))}."
+            f"{run_directory.path} has no checkpoint of step {step}", hint=f"Choose one of: {', '.join(map(str, steps))}."
         )
     checkpoint = store.path(steps[-1] if step is None else step)
     state = read_state(checkpoint, verify={MODEL})
@@ -337,7 +337,9 @@ def load(directory: str | Path, *, step: int | None = None, device: str = "auto"
 
 
 def load_tokenizer(spec: ExperimentSpec, directory: RunDirectory) -> Tokenizer:
-    """The tokenizer that was saved with a run."""
+    """Load the tokenizer of a run."""
     if not directory.tokenizer.is_dir():
-        raise CheckpointError(f"{directory.tokenizer} is missing", hint="Restore it: the model means nothing without it.")
+        raise CheckpointError(
+            f"{directory.tokenizer} is missing", hint="Restore it; the model cannot be used without its tokenizer."
+        )
     return spec.tokenizer.load(directory.tokenizer)

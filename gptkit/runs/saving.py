@@ -1,4 +1,4 @@
-"""Writing of a run from weights that exist: those of a model in memory, or of an import."""
+"""Creation of runs from existing weights: those of a model in memory, or of an import."""
 
 from __future__ import annotations
 
@@ -40,23 +40,23 @@ def save_run(
 
         gptkit.save_run("runs/merged", model, tokenizer)
 
-    The run has one checkpoint, of step 0, with the weights in the dtype that they have, and without an optimizer's state.
+    The run has one checkpoint, of step 0, with the weights in their dtype, and without an optimizer's state.
 
     Args:
         path: the run directory.
         model: the model.
         tokenizer: its tokenizer.
         spec: the experiment, in any form that `gptkit.build` accepts; its model must have the model's tensors. Plain data
-            without `model` gets the model's spec. By default an experiment of the model's spec and the tokenizer's.
-        overwrite: replace the run in the directory, when the new one is complete. Only files that gptkit wrote are replaced.
+            without `model` is completed by the model's spec. By default, the specs of the model and of the tokenizer.
+        overwrite: replace the run in the directory when the new one is complete. Only files that gptkit wrote are replaced.
         registry: where components are looked up; by default what is installed.
 
     Returns:
         The run directory.
 
     Raises:
-        GptkitError: the model has no weights, or not those of the spec, or the tokenizer does not define its spec.
-        SpecError: the spec is wrong, or the tokenizer has more ids than the model.
+        GptkitError: the model has no weights, or others than the spec, or the tokenizer does not define its spec.
+        SpecError: the spec is invalid, or the tokenizer has more ids than the model.
         CheckpointError: the directory holds a run already or other files, or another process writes into it.
     """
     if spec is None:
@@ -106,16 +106,16 @@ def write_run(
     registry: Registry | None,
     **notes: Any,
 ) -> Path:
-    """Write a whole run, which replaces the one in the directory when it is complete.
+    """Write a run, which replaces the one in the directory when it is complete.
 
     Args:
         run: the run directory.
-        opened: the spec, and the directory that its relative paths count from.
+        opened: the spec, and the base directory of its relative paths.
         tokenizer: the tokenizer.
-        write_weights: writes the file of weights that it is given the path of.
+        write_weights: function that writes the weights to a path.
         overwrite: replace the run in the directory.
-        registry: where the provenance of components is looked up.
-        notes: further entries of the provenance.
+        registry: the registry with the provenance of components.
+        notes: additional entries of the provenance.
 
     Returns:
         The run directory.
@@ -160,7 +160,7 @@ def _model_data(model: GPT, tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def _require_described(tensors: Mapping[str, Any], spec: ExperimentSpec, tokenizer: Tokenizer) -> None:
-    """Raise unless the tensors are those of the spec's model: tied ones once, and of the same shapes."""
+    """Raise unless the tensors match those of the spec's model: tied ones once, and with equal shapes."""
     built = new_model(spec, tokenizer.vocab_size, fill=False, device="meta")
     expected = {name: tuple(tensor.shape) for name, tensor in weights(built).items()}
     present = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
@@ -176,6 +176,6 @@ def _require_described(tensors: Mapping[str, Any], spec: ExperimentSpec, tokeniz
     if problems:
         more = f" and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
         raise GptkitError(
-            f"the model's tensors are not those of the spec: {'; '.join(problems[:_LISTED])}{more}",
-            hint="Merge adapters into the weights and tie what the spec ties, or pass the spec that describes the model.",
+            f"the model's tensors do not match the spec: {'; '.join(problems[:_LISTED])}{more}",
+            hint="Merge adapters into the weights and tie the tensors that the spec ties, or pass the spec of this model.",
         )

@@ -1,4 +1,4 @@
-"""Refusal of trainings whose batch cannot fit, before anything is read or allocated."""
+"""Rejection of trainings whose batch cannot fit in memory, before allocation."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ __all__ = ["refuse_oversized_batch"]
 
 
 def refuse_oversized_batch(spec: ExperimentSpec, n_processes: int = 1) -> None:
-    """Raise where not even the inputs of the blocks of one step fit in memory.
+    """Raise an error if the inputs of the blocks of one step do not fit in memory.
 
-    A lower bound: the batch's token ids, and of each part of it the input of every block at two bytes an element.
+    This is a lower bound: the batch's token ids, and for each part the input of every block at two bytes per element.
 
     Args:
         spec: the spec.
         n_processes: the number of processes that share each batch.
 
     Raises:
-        CapacityError: with the numbers.
+        CapacityError: the memory does not suffice; gives the numbers.
     """
     training, model = spec.training, spec.model
     rows = max(1, training.batch_size // training.grad_accumulation // n_processes)

@@ -28,11 +28,11 @@ __all__ = ["Source", "open_source", "tied_names"]
 
 
 class Source(ABC):
-    """Weights that a new run may start from.
+    """Source of initial weights of a new run.
 
     Attributes:
-        path: where they are.
-        spec: the experiment that they belong to; None for a file of weights alone.
+        path: the path of the weights.
+        spec: the experiment of the weights; None for a file of weights only.
     """
 
     path: Path
@@ -47,11 +47,11 @@ class Source(ABC):
         """
 
     def tokenizer(self) -> Tokenizer | None:
-        """Return the tokenizer of the weights; None for a file of weights alone."""
+        """Return the tokenizer of the weights; None for a file of weights only."""
         return None
 
     def notes(self) -> dict[str, Any]:
-        """Return what provenance keeps of an external model that the weights were imported from."""
+        """Return the provenance entries of the external model of the weights."""
         return {}
 
     def aliases(self) -> Mapping[str, str]:
@@ -61,9 +61,9 @@ class Source(ABC):
         return tied_names(GPT(self.spec.model, self.spec.model.vocab_size or 1, device="meta"))
 
     def sections(self) -> dict[str, Any]:
-        """Return the model, the tokenizer and the sampler as a spec file would have them; empty for a file of weights.
+        """Return the model, the tokenizer and the sampler as in a spec file; empty for a file of weights.
 
-        Entries of `layers` hold only what differs from the model's own parts, so that a change of these reaches them.
+        Entries of `layers` hold only differences from the model's parts, so that changes of these parts apply to them.
         """
         if self.spec is None:
             return {}
@@ -78,7 +78,7 @@ class Source(ABC):
 
 
 def tied_names(model: nn.Module) -> dict[str, str]:
-    """Return the names that tied tensors of a model would have if they were not tied, each with the name that they have."""
+    """Return the names of tied tensors of a model if they were not tied, each with the name of the stored tensor."""
     own = named_tensors(model)
     first = {id(tensor): name for name, tensor in reversed(own.items())}
     tied = {name: first[id(tensor)] for name, tensor in own.items() if first[id(tensor)] != name}
@@ -97,7 +97,7 @@ class _Run(Source):
         checkpoint = CheckpointStore(self._run.checkpoints).latest()
         if checkpoint is None:
             message = f"training.init_from: {self.path} has no checkpoint yet"
-            raise CheckpointError(message, hint="Name a run that was trained.")
+            raise CheckpointError(message, hint="Use a trained run.")
         read_state(checkpoint, verify={MODEL})
         return TensorFiles(checkpoint / MODEL)
 
@@ -138,7 +138,7 @@ class _External(Source):
 
 
 def open_source(path: Path, registry: Registry | None = None) -> Source:
-    """Return the weights at a path, which are read later.
+    """Return the source at a path; its weights are read later.
 
     Args:
         path: a run directory; a safetensors file of a run's weights, or the directory of a checkpoint; or an external
@@ -146,7 +146,7 @@ def open_source(path: Path, registry: Registry | None = None) -> Source:
         registry: where formats, families and components are looked up; by default what is installed.
 
     Raises:
-        CheckpointError: no weights are at the path.
+        CheckpointError: the path contains no weights.
         ExternalModelError: it is an external model that cannot be read.
     """
     if RunDirectory(path).holds_run:
@@ -161,7 +161,7 @@ def open_source(path: Path, registry: Registry | None = None) -> Source:
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         what = "does not exist" if not path.exists() else "is empty"
         raise CheckpointError(
-            f"training.init_from: {path} holds no weights: it {what}",
-            hint="Name a run, a directory as transformers saves it, a GGUF file, or a safetensors file.",
+            f"training.init_from: {path} contains no weights: it {what}",
+            hint="Set a run, a model directory of transformers, a GGUF file, or a safetensors file.",
         )
     return _External(read_external(path, registry=registry))

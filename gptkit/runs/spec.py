@@ -1,4 +1,4 @@
-"""`ExperimentSpec`: all that a spec file says. One file is one complete experiment."""
+"""`ExperimentSpec`: the content of a spec file, a complete experiment."""
 
 from __future__ import annotations
 
@@ -26,32 +26,30 @@ __all__ = ["ExperimentSpec"]
 
 
 class ExperimentSpec(Spec):
-    """A tokenizer, a model, how it writes, what it reads and how it is trained. Only `model` has to be given."""
+    """Experiment: tokenizer, model, sampler, data and training. Only `model` is required."""
 
     gptkit: Annotated[Literal[1], CHANGEABLE] = Field(1, description="The version of this format.")
     name: Annotated[str, CHANGEABLE] = Field(
-        "gpt", min_length=1, max_length=200, description="What the experiment is called, in titles and lists."
+        "gpt", min_length=1, max_length=200, description="Name of the experiment, for titles and lists."
     )
     requires: Annotated[tuple[str, ...], CHANGEABLE] = Field(
         (),
-        description="Distributions that must be installed, as pip writes them: `gptkit-mla>=1.2`. Checked before all else.",
+        description="Required distributions in the syntax of pip, such as `gptkit-mla>=1.2`; checked first.",
     )
     tokenizer: Annotated[TokenizerSpec, Fixed("the weights belong to its token ids")] = component(
-        "bpe", description="How text becomes token ids."
+        "bpe", description="The tokenizer."
     )
     model: Annotated[ModelSpec, Fixed("the weights belong to it")] = Field(
-        description="The model itself; with training.init_from (train --init) what differs from that of the weights."
+        description="The model; with training.init_from (train --init) its differences from that of the weights."
     )
     sampler: Annotated[tuple[SamplerSpec, ...], CHANGEABLE] = Field(
         default=({"name": "temperature", "value": 0.8}, {"name": "top-k", "k": 40}),
         validate_default=True,
-        description="How the next token is chosen: a chain, applied in the order written. Empty: none.",
+        description="Samplers of the next token, applied in this order; empty to sample from the model's distribution.",
     )
-    data: Annotated[DataSpec, Fixed("the order of the data depends on it")] = component(
-        "builtin", description="The text that is trained on."
-    )
-    # As data, so that its components are looked up where all others are.
-    training: TrainingSpec = component({}, description="How the model is trained, and what is written down on the way.")
+    data: Annotated[DataSpec, Fixed("the order of the data depends on it")] = component("builtin", description="The corpus.")
+    # As data, so that its components are resolved with the registry of the others.
+    training: TrainingSpec = component({}, description="Training, and its records.")
 
     @model_validator(mode="after")
     def _check(self) -> ExperimentSpec:
@@ -65,8 +63,8 @@ class ExperimentSpec(Spec):
         if expected is not None and room is not None and expected > room:
             yield Problem(
                 ("model", "vocab_size"),
-                f"tokenizer {self.tokenizer.name!r} has {expected} ids and the model room for {room}; "
-                f"set vocab_size to {expected} or more, or leave it out",
+                f"tokenizer {self.tokenizer.name!r} has {expected} ids, but the model has {room}; "
+                f"set vocab_size to {expected} or more, or remove it",
             )
         parts: list[tuple[tuple[str | int, ...], Component]] = [
             (("tokenizer",), self.tokenizer),
@@ -78,7 +76,7 @@ class ExperimentSpec(Spec):
             yield Problem(
                 ("training", "window"),
                 f"a data window of {window:,} tokens exceeds the model's context_length of {context_length:,}; "
-                f"set it to {context_length} at most, or leave it out",
+                f"set it to at most {context_length}, or remove it",
             )
         yield from self._name_problems()
         for place, part in parts:
@@ -86,7 +84,7 @@ class ExperimentSpec(Spec):
                 yield problem.below(*place)
 
     def _name_problems(self) -> Iterator[Problem]:
-        """Problems that depend on the names of the model's parameters and projections."""
+        """Yield problems that depend on the names of the model's parameters and projections."""
         linears = [(path, part) for path, part in components(self.model, ("model",)) if isinstance(part, LinearSpec)]
         adapted = [(path, part) for path, part in linears if part.merged() != part]
         if not (self.training.freeze or adapted):
@@ -112,21 +110,21 @@ class ExperimentSpec(Spec):
 
     @property
     def window(self) -> int:
-        """Tokens of a data window, in training and validation."""
+        """Number of tokens of a data window, in training and validation."""
         return self.training.window or self.model.context_length
 
     def components(self) -> Iterator[Component]:
-        """Every component in use, nested ones included."""
+        """Yield every component in use, including nested ones."""
         yield from self.model.components()
         for name in ("tokenizer", "sampler", "data", "training"):
             for _, used in components(getattr(self, name)):
                 yield used
 
     def plain(self) -> dict[str, Any]:
-        """The spec as plain data, every default written out; loads back equal."""
+        """Return the spec as plain data, including all defaults; it loads back equal."""
         return self.model_dump(mode="json")
 
     @property
     def sha256(self) -> str:
-        """A hash of all that the spec says; equal specs have equal hashes, however they were written."""
+        """Hash of the spec; equal specs have equal hashes, independent of their source form."""
         return hashlib.sha256(json.dumps(self.plain(), sort_keys=True).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Starting a new run from weights that exist: `training.init_from`."""
+"""Initialization of new runs from existing weights: `training.init_from`."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ _BLOCK = re.compile(r"^blocks\.\d+\.")
 
 
 def source_of(init: InitFromSpec, base: Path, registry: Registry | None = None) -> Source:
-    """Return the source that `init` names; a relative path counts from the directory `base`.
+    """Return the source of `init`; a relative path is relative to the directory `base`.
 
     Raises:
-        CheckpointError: no weights are at the path.
+        CheckpointError: the path contains no weights.
         ExternalModelError: it is an external model that cannot be read.
     """
     return open_source(base / expand_home(init.path, "training.init_from"), registry)
 
 
 def tokenizer_of(source: Source, init: InitFromSpec, opened: Opened) -> Tokenizer | None:
-    """Return the tokenizer that belongs to the weights; None where the spec's own is to be made.
+    """Return the tokenizer of the weights; None if that of the spec is used.
 
     Raises:
-        CheckpointError: the spec has another tokenizer, whose ids stand for other text to these weights.
+        CheckpointError: the spec has a different tokenizer, whose ids do not match these weights.
     """
     if source.spec is None:
         return None
@@ -55,7 +55,7 @@ def tokenizer_of(source: Source, init: InitFromSpec, opened: Opened) -> Tokenize
         fitted = wanted.fit(iter(()), base=opened.base)
         if _same_ids(fitted, own):
             return fitted
-    message = f"training.init_from: the tokenizer of {source.path} is not that of the spec, so its weights read other ids"
+    message = f"training.init_from: the tokenizer of {source.path} differs from that of the spec, so the ids do not match"
     if init.strict:
         raise CheckpointError(
             message,
@@ -69,18 +69,18 @@ def tokenizer_of(source: Source, init: InitFromSpec, opened: Opened) -> Tokenize
 def start_from(model: nn.Module, source: Source, *, strict: bool = True) -> None:
     """Fill a new model with the weights of a source.
 
-    A tensor fits if it has the name and the shape of one of the model's. Adapters begin with their initial values.
+    A tensor fits if the model has one of its name and shape. Adapters keep their initial values.
 
     Args:
         model: the model, initialized; its tensors may be sharded.
         source: the weights.
-        strict: raise where a tensor does not fit; otherwise load those that do, and log the others.
+        strict: raise an error if a tensor does not fit; otherwise load those that do, and log the others.
 
     Raises:
         CheckpointError: the weights are missing or damaged, or do not fit the model.
     """
     tensors, own = source.tensors(), named_tensors(model)
-    # Names of tied tensors stand for the one that is stored.
+    # Names of tied tensors refer to the stored one.
     stored = {**{name: name for name in tensors.entries}, **source.aliases()}
     stored = {name: kept for name, kept in stored.items() if kept in tensors.entries}
     chosen = _fitting(tensors, stored, own)
@@ -114,7 +114,7 @@ def start_from(model: nn.Module, source: Source, *, strict: bool = True) -> None
 
 
 def _fitting(tensors: Tensors, stored: Mapping[str, str], own: Mapping[str, Tensor]) -> dict[str, str]:
-    """Return the stored tensor of each of the model's tensors that one fits, tied ones once."""
+    """Return the fitting stored tensor of each of the model's tensors, tied ones once."""
     chosen: dict[str, str] = {}
     seen: set[int] = set()
     for name, tensor in own.items():
@@ -126,7 +126,7 @@ def _fitting(tensors: Tensors, stored: Mapping[str, str], own: Mapping[str, Tens
 
 
 def _repeats(name: str, tensors: Tensors, other: str | None) -> bool:
-    """Whether a stored tensor has the values of the one that the model ties it to."""
+    """Return whether a stored tensor equals the one that the model ties it to."""
     return other is not None and torch.equal(tensors.get(name), tensors.get(other))
 
 

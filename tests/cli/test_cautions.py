@@ -25,7 +25,7 @@ def test_warmup_longer_than_the_training_is_warned_of(call: Call, project: Path)
 @pytest.mark.parametrize("name", ["corpus.jsonl", "corpus.csv", "corpus.json"])
 def test_records_that_are_read_as_a_text(call: Call, project: Path, name: str) -> None:
     message = call("check", "mini.yaml", "--set", f"data.path={name}").stderr
-    assert f"data.path: {name} is learned as it is" in message
+    assert f"data.path: {name} is read as plain text" in message
     assert "data.name to jsonl" in message
     assert "data.path" not in call("check", "mini.yaml", "--set", f"data={{name: jsonl, path: {name}}}").stderr
 

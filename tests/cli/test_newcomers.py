@@ -23,7 +23,7 @@ def test_failed_start_does_not_block_the_next(call: Call, project: Path) -> None
 
 
 def test_file_at_the_path_of_the_run_is_reported(call: Call, project: Path) -> None:
-    assert "corpus.txt is a file, and a run needs a directory" in call("train", "mini.yaml", "corpus.txt", code=2).stderr
+    assert "corpus.txt is a file, but a run requires a directory" in call("train", "mini.yaml", "corpus.txt", code=2).stderr
 
 
 def test_ctrl_c_prints_the_resume_command_when_quiet(call: Call, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -127,7 +127,7 @@ def test_generate_applies_samplers_in_order(call: Call, run: Path) -> None:
 
 
 def test_generate_without_a_run_is_an_error(call: Call, project: Path) -> None:
-    assert "no such run" in call("generate", "runs/none", code=2).stderr
+    assert "run not found" in call("generate", "runs/none", code=2).stderr
 
 
 # -- evaluate --------------------------------------------------------------------------------------------------------
@@ -150,7 +150,7 @@ def test_evaluate_on_other_text(call: Call, run: Path, tmp_path: Path) -> None:
     assert "file or directory not found" in call("evaluate", run, "--data", tmp_path / "none.txt", code=2).stderr
     assert call("evaluate", run, "-q").stderr == ""
     (tmp_path / "short.txt").write_text("a", encoding="utf-8")
-    assert "no predicted token stands for text" in call("evaluate", run, "--data", tmp_path / "short.txt").stdout
+    assert "no predicted token represents text" in call("evaluate", run, "--data", tmp_path / "short.txt").stdout
     (tmp_path / "empty.txt").write_text("", encoding="utf-8")
     assert "the corpus is empty" in call("evaluate", run, "--data", tmp_path / "empty.txt", code=2).stderr
 

@@ -29,7 +29,7 @@ def test_train_into_a_project_changes_nothing(call: Call, thesis: Path, option: 
     before = contents(thesis)
     options = [] if option is None else [option]
     message = call("train", "spec.yaml", ".", "--quiet", *options, code=2).stderr
-    assert "is not a run, and has spec.yaml, data, where a run would write" in message
+    assert "is not a run, but contains spec.yaml, data, which a run would replace" in message
     assert "--overwrite" not in message
     assert "is not a run" in call("train", ".", "--resume", "--quiet", code=2).stderr
     assert contents(thesis) == before

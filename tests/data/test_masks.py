@@ -287,7 +287,7 @@ def test_jsonl_line_without_the_prompt_is_an_error(tmp_path: Path) -> None:
     ("fields", "message"),
     [
         ({"prompt_end": ":"}, "it ends a prompt, but no prompt is named; set `prompt_field` too"),
-        ({"mask_prompt": False}, "it concerns prompts, but no prompt is named; set `prompt_field` too"),
+        ({"mask_prompt": False}, "it concerns prompts, but no prompt is named; set `prompt_field` or `messages_field` too"),
         ({"prompt_field": "text"}, "prompt and text are the same field"),
     ],
 )

@@ -134,7 +134,7 @@ def test_existing_files_are_never_replaced(run: Path, tmp_path: Path) -> None:
     for name, reason in (("out", "has tokenizer.json, which the export"), ("out.gguf", "already exists")):
         with pytest.raises(ExternalModelError, match=reason):
             gptkit.export_model(run, tmp_path / name)
-    with pytest.raises(ExternalModelError, match="out is a directory, and gguf writes a file"):
+    with pytest.raises(ExternalModelError, match="out is a directory, but gguf writes a file"):
         gptkit.export_model(run, tmp_path / "out", to="gguf")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["tokenizer.json"]
     assert (tmp_path / "out" / "tokenizer.json").read_text() == (tmp_path / "out.gguf").read_text() == "mine"

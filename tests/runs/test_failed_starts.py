@@ -68,7 +68,7 @@ def test_files_added_by_the_user_are_not_removed(name: str) -> None:
         train("data.path=missing.txt", "tokenizer=char")
     Path("run", name).mkdir()
     Path("run", name, "precious.txt").write_text("mine")
-    with pytest.raises(CheckpointError, match=f"has {name}, where a run would write"):
+    with pytest.raises(CheckpointError, match=f"contains {name}, which a run would replace"):
         train()
     assert Path("run", name, "precious.txt").read_text() == "mine"
 
@@ -78,7 +78,7 @@ def test_user_spec_is_not_treated_as_a_failed_start() -> None:
     Path("run/spec.yaml").write_text("name: mine\n")
     Path("run/provenance.json").write_text('{"spec_sha256": "x"}')
     for option in ({}, {"overwrite": True}, {"resume": True}):
-        with pytest.raises(CheckpointError, match=r"run is not a run, and has spec\.yaml, provenance\.json, where"):
+        with pytest.raises(CheckpointError, match=r"run is not a run, but contains spec\.yaml, provenance\.json, which"):
             train(**option)
     assert Path("run/spec.yaml").read_text() == "name: mine\n"
 
@@ -98,7 +98,7 @@ def test_run_with_a_checkpoint_is_kept_and_remedies_are_listed() -> None:
 
 def test_file_at_the_path_of_the_run_directory_is_reported() -> None:
     for directory in ("corpus.txt", "corpus.txt/run"):
-        with pytest.raises(CheckpointError, match=r"corpus\.txt is a file, and a run needs a directory"):
+        with pytest.raises(CheckpointError, match=r"corpus\.txt is a file, but a run requires a directory"):
             train(directory=directory)
     assert Path("corpus.txt").read_text().startswith("the cat")
 
@@ -122,7 +122,7 @@ def test_broken_or_disabled_plugin_is_not_reported_as_missing() -> None:
     assert "norm max from Gptkit.Max==1.1, which is installed but broken" in broken
     assert "no module named 'y'" in broken
     assert "not installed" not in broken
-    assert "switched off" in require(disabled=["gptkit-max"])
+    assert "disabled" in require(disabled=["gptkit-max"])
     with pytest.raises(RequirementError, match="not installed"):
         run_directory.require_components(Registry([]))
 

@@ -49,7 +49,7 @@ def test_tokenizer_is_taken_with_the_weights(source: gptkit.Run, tmp_path: Path)
     given = {**spec(init_from=str(source.directory)), "data": {"name": "text", "path": str(corpus)}}
     run = gptkit.train(given, tmp_path / "run", progress=False)
     assert run.tokenizer.encode("The quick brown fox") == source.tokenizer.encode("The quick brown fox")
-    with pytest.raises(CheckpointError, match=r"the tokenizer of .* is not that of the spec"):
+    with pytest.raises(CheckpointError, match=r"the tokenizer of .* differs from that of the spec"):
         gptkit.train({**given, "tokenizer": "byte"}, tmp_path / "bytes", progress=False)
     assert not (tmp_path / "bytes" / "spec.yaml").exists()
 
@@ -70,10 +70,10 @@ def test_different_model_is_rejected_or_loaded_where_it_fits(
 
 
 def test_path_without_weights_is_rejected_before_writing(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="nothing holds no weights: it does not exist"):
+    with pytest.raises(CheckpointError, match="nothing contains no weights: it does not exist"):
         gptkit.train(spec(init_from=str(tmp_path / "nothing")), tmp_path / "run", progress=False)
     (tmp_path / "nothing").mkdir()
-    with pytest.raises(CheckpointError, match="nothing holds no weights: it is empty"):
+    with pytest.raises(CheckpointError, match="nothing contains no weights: it is empty"):
         gptkit.train(spec(init_from=str(tmp_path / "nothing")), tmp_path / "run", progress=False)
     assert not (tmp_path / "run" / "spec.yaml").exists()
 

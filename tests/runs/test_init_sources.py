@@ -163,7 +163,7 @@ def test_what_was_imported_is_exported_with_its_settings(imported: gptkit.Run, t
 def test_a_missing_source_is_reported_with_its_location(tmp_path: Path) -> None:
     file = tmp_path / "new.yaml"
     file.write_text("training:\n  init_from: nowhere\n")
-    with pytest.raises(SpecError, match=r"training\.init_from.*nowhere holds no weights: it does not exist") as caught:
+    with pytest.raises(SpecError, match=r"training\.init_from.*nowhere contains no weights: it does not exist") as caught:
         open_spec(file)
     assert (caught.value.problems[0].line, caught.value.problems[0].column) == (2, 14)
 
