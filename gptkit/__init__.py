@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from gptkit.core.errors import TokenizerError as TokenizerError
     from gptkit.core.errors import TrainingError as TrainingError
     from gptkit.core.hooks import hookimpl as hookimpl
+    from gptkit.core.lazy import LazyComponent as LazyComponent
     from gptkit.core.registry import Registry as Registry
     from gptkit.core.registry import default_registry as default_registry
     from gptkit.inference import generate as generate
@@ -57,6 +58,7 @@ _WHERE = {
     "ExternalModelError": "gptkit.core.errors",
     "GPT": "gptkit.model.gpt",
     "GptkitError": "gptkit.core.errors",
+    "LazyComponent": "gptkit.core.lazy",
     "ModelSpec": "gptkit.model.spec",
     "Registry": "gptkit.core.registry",
     "RegistryError": "gptkit.core.errors",

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import textwrap
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +13,7 @@ from gptkit.core.errors import GptkitError
 
 if TYPE_CHECKING:
     from gptkit.core.registry import Registry
+    from gptkit.reflect.contract import ContractClass
     from gptkit.reflect.describe import ComponentDoc, FieldDoc
 
 
@@ -87,27 +87,26 @@ def _kind(registry: Registry, kind: str) -> None:
 
 def _contract(registry: Registry, kind: str) -> None:
     """Print the kind's docstring, the members that a component defines, and the runtime class that it builds."""
-    from gptkit.reflect.contract import own_doc, runtime_classes
+    from gptkit.reflect.contract import runtime_classes, spec_class
 
-    registry.entries(kind)  # raises for an unknown kind
-    entry = registry.kinds()[kind]
+    registry.names(kind)  # raises for an unknown kind
+    cls = registry.kinds()[kind].cls
+    spec = spec_class(cls)
     console.stdout().print(kind, style="bold")
-    console.out(inspect.cleandoc(own_doc(entry.cls)))
-    console.heading(f"Spec class: a subclass of {entry.cls.__module__}.{entry.cls.__qualname__}")
-    _members(entry.cls)
-    for runtime in runtime_classes(entry.cls):
-        console.heading(f"Runtime class: {runtime.__module__}.{runtime.__qualname__}")
-        console.out(textwrap.indent(inspect.cleandoc(own_doc(runtime)), "  "))
+    console.out(spec.doc)
+    console.heading(f"Spec class: a subclass of {spec.module}.{spec.name}")
+    _members(spec)
+    for runtime in runtime_classes(cls):
+        console.heading(f"Runtime class: {runtime.module}.{runtime.name}")
+        console.out(textwrap.indent(runtime.doc, "  "))
         _members(runtime)
     console.note(f"\ncreate a plugin from a template: gptkit plugin new NAME --kind {kind}", style="dim")
 
 
-def _members(cls: type[Any]) -> None:
+def _members(cls: ContractClass) -> None:
     from rich.text import Text
 
-    from gptkit.reflect.contract import members
-
-    for member in members(cls):
+    for member in cls.members:
         line = Text.assemble("  ", (member.head, "cyan"), ("  (required)" if member.must else "", "yellow"))
         console.out()
         console.stdout().print(line, soft_wrap=True)

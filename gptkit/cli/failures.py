@@ -179,7 +179,7 @@ def _report_broken_installation() -> None:
     from gptkit.core.registry import default_registry
 
     for plugin in default_registry().plugins():
-        if plugin.built_in and plugin.error:
+        if plugin.built_in and plugin.status == "broken":
             label("error", "bold red", f"{plugin.module}, which is part of gptkit, could not be loaded: {plugin.error}")
             label("hint", "bold cyan", "see gptkit plugins --verbose; reinstalling gptkit may help")
 

@@ -13,10 +13,7 @@ import typer
 
 from gptkit.cli import console
 from gptkit.cli.options import complete_shipped
-from gptkit.cli.schema import require_replaceable, write_schema
-from gptkit.core.atomic import write_text, writing
 from gptkit.core.errors import GptkitError
-from gptkit.presets.catalog import find, groups, shipped, summary
 
 SCHEMA = "gptkit.schema.json"
 
@@ -39,6 +36,10 @@ def new(
 
     List the presets with: gptkit new --list.
     """
+    from gptkit.cli.schema import require_replaceable, write_schema
+    from gptkit.core.atomic import write_text
+    from gptkit.presets.catalog import find
+
     if listed:
         _list()
         return
@@ -79,6 +80,8 @@ def _warn(target: Path) -> None:
 
 def _keep(target: Path) -> Path | None:
     """Rename the file that will be replaced; return its new name."""
+    from gptkit.core.atomic import writing
+
     if not target.exists() and not target.is_symlink():
         return None
     names = (target.with_name(f"{target.name}.old{number or ''}") for number in itertools.count())
@@ -90,6 +93,8 @@ def _keep(target: Path) -> Path | None:
 
 def _list() -> None:
     """Print the presets by group, with the sizes of released models."""
+    from gptkit.presets.catalog import groups, shipped
+
     width = max(map(len, shipped()))
     for group, specs in groups().items():
         rows = [[name, *_described(path)] for name, path in specs.items()]
@@ -104,6 +109,8 @@ def _list() -> None:
 
 def _described(path: Path) -> tuple[str, str]:
     """Return the size of a released model (``0.6 B``; empty for other presets), and its description."""
+    from gptkit.presets.catalog import summary
+
     text = summary(path)
     size = re.match(r"([\d,]+) parameters; ", text)
     if size is None:

@@ -12,7 +12,6 @@ from gptkit.cli import console
 from gptkit.cli.failures import Command, Commands
 from gptkit.cli.options import complete_kinds
 from gptkit.core.activity import working
-from gptkit.core.atomic import atomic_directory, write_text
 from gptkit.core.errors import GptkitError, RegistryError
 
 if TYPE_CHECKING:
@@ -55,12 +54,13 @@ def new(
     For example: gptkit plugin new talking-heads --kind attention.
     """
     from gptkit.cli.plugin_files import render
+    from gptkit.core.atomic import atomic_directory, write_text
     from gptkit.core.registry import default_registry
 
     contents = render(name, kind)
     name = name.removeprefix("gptkit-")
     registry = default_registry()
-    if name in registry.entries(kind):
+    if name in registry.names(kind):
         owner = registry.entry(kind, name).plugin.provenance
         raise GptkitError(f"{kind} {name!r} is already registered by {owner}", hint="Choose another name.")
     directory = into / f"gptkit-{name}"

@@ -27,7 +27,11 @@ def plugins(
 
     from gptkit.core.registry import default_registry
 
-    installed = default_registry().plugins()
+    registry = default_registry()
+    if verbose:
+        for kind in registry.kinds():
+            registry.entries(kind)  # imports lazy components, so that their errors are shown
+    installed = registry.plugins()
     rows = [
         [plugin.provenance, plugin.name, Text(plugin.status, style=_STYLES[plugin.status]), _counts(plugin)]
         for plugin in installed

@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from gptkit.cli import console
-from gptkit.core.atomic import reading, write_text
 from gptkit.core.errors import GptkitError
 
 
@@ -37,6 +36,8 @@ def write_schema(file: Path) -> None:
     Raises:
         GptkitError: the file exists and is another.
     """
+    from gptkit.core.atomic import write_text
+
     require_replaceable(file)
     write_text(file, schema_text())
 
@@ -52,6 +53,7 @@ def require_replaceable(file: Path) -> None:
 
 
 def _is_schema(file: Path) -> bool:
+    from gptkit.core.atomic import reading
     from gptkit.reflect.schema import WRITTEN_BY
 
     with reading(file), file.open(encoding="utf-8", errors="replace") as stream:

@@ -1,34 +1,21 @@
 """Entry point of the built-in components.
 
-Every module of ``gptkit/components/<kind>/`` is imported, and every concrete component that it defines is registered: adding
-a file is all it takes. Runtime modules in ``gptkit/components/<kind>/modules/`` are imported only when a component is built.
+Every component that a file ``gptkit/components/<kind>/<file>.py`` defines is registered, lazily: a new file is enough.
+Runtime modules in ``gptkit/components/<kind>/modules/`` are imported only when a component is built.
 """
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import pkgutil
+from pathlib import Path
 
-import gptkit.components
-from gptkit.core.component import Component
 from gptkit.core.hooks import hookimpl
+from gptkit.core.lazy import LazyComponent, declared_in
 
 
 @hookimpl
-def gptkit_components() -> list[type[Component]]:
-    found: list[type[Component]] = []
-    for info in pkgutil.walk_packages(gptkit.components.__path__, "gptkit.components."):
-        if info.ispkg or info.name == __name__ or ".modules." in info.name:
-            continue
-        module = importlib.import_module(info.name)
-        found += [
-            value
-            for value in vars(module).values()
-            if isinstance(value, type)
-            and issubclass(value, Component)
-            and value.__module__ == module.__name__
-            and "name" in value.__annotations__
-            and not inspect.isabstract(value)
-        ]
-    return found
+def gptkit_components() -> list[LazyComponent]:
+    components: list[LazyComponent] = []
+    for path in sorted(Path(__file__).parent.glob("*/*.py")):
+        directory = path.parent.name
+        components += declared_in(path, f"gptkit.components.{directory}.{path.stem}", kind=directory.replace("_", "-"))
+    return components

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import shutil
 import socket
 import stat
@@ -195,7 +194,7 @@ def _prefix(path: Path) -> str:
 
 
 def _temporary_name(path: Path) -> str:
-    return f"{_prefix(path)}{os.getpid()}-{secrets.token_hex(4)}"
+    return f"{_prefix(path)}{os.getpid()}-{os.urandom(4).hex()}"
 
 
 def _remove_leftovers(path: Path) -> None:

@@ -18,6 +18,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from gptkit.core.component import Component
+    from gptkit.core.lazy import LazyComponent
     from gptkit.kinds.tracker import Tracker, TrainingStart
 
 PROJECT = "gptkit"
@@ -27,11 +28,12 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 @hookspec
-def gptkit_components() -> Iterable[type[Component]]:  # type: ignore[empty-body]
-    """Return the spec classes of the components that this plugin adds.
+def gptkit_components() -> Iterable[type[Component] | LazyComponent]:  # type: ignore[empty-body]
+    """Return the spec classes of the components that this plugin adds, or lazy references to them.
 
     Called once, when the registry is first used. Every class must be concrete, of a registered kind, with a
-    ``name: Literal["..."]`` that no other component of the kind has.
+    ``name: Literal["..."]`` that no other component of the kind has. A `gptkit.LazyComponent` in place of a class is
+    imported when the component is first looked up.
     """
 
 

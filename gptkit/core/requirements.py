@@ -6,13 +6,15 @@ import importlib.metadata
 import shlex
 from collections.abc import Sequence
 
-from packaging.requirements import InvalidRequirement, Requirement
-
 __all__ = ["unmet_requirements"]
 
 
 def unmet_requirements(requirements: Sequence[str]) -> list[tuple[int, str]]:
     """Return the unmet requirements: the index of each, and a message with the command that installs it."""
+    if not requirements:
+        return []
+    from packaging.requirements import InvalidRequirement, Requirement
+
     unmet = []
     for index, text in enumerate(requirements):
         try:

@@ -53,7 +53,12 @@ class Spec(BaseModel):
     """Base class of everything in a spec file: frozen, without unknown keys."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", validate_default=True, protected_namespaces=(), allow_inf_nan=False
+        frozen=True,
+        extra="forbid",
+        validate_default=True,
+        protected_namespaces=(),
+        allow_inf_nan=False,
+        defer_build=True,  # A class that is never validated, such as a kind, costs no schema.
     )
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import re
@@ -12,8 +13,9 @@ from typing import Any
 
 from gptkit.core.component import Component
 from gptkit.reflect import prose
+from gptkit.reflect.source import module_source, signature
 
-__all__ = ["Member", "contract", "members", "own_doc", "runtime_classes"]
+__all__ = ["ContractClass", "Member", "contract", "runtime_classes", "spec_class"]
 
 
 @dataclass(frozen=True)
@@ -31,30 +33,58 @@ class Member:
     doc: str
 
 
+@dataclass(frozen=True)
+class ContractClass:
+    """A class of a contract.
+
+    Attributes:
+        doc: its own docstring, not an inherited one.
+        members: the documented public methods and properties that it defines itself.
+    """
+
+    module: str
+    name: str
+    doc: str
+    members: tuple[Member, ...]
+
+
 def contract(kind: type[Component]) -> str:
     """Return the contract as Markdown: each method that a component defines or overrides, then the runtime class."""
-    parts = [f"In Python: `{kind.__module__}.{kind.__qualname__}`."]
-    parts += _methods(kind)
+    spec = spec_class(kind)
+    parts = [f"In Python: `{spec.module}.{spec.name}`.", *_methods(spec)]
     for runtime in runtime_classes(kind):
-        parts += [f"### {runtime.__name__}", prose.prose(own_doc(runtime)), *_methods(runtime)]
+        parts += [f"### {runtime.name}", prose.prose(runtime.doc), *_methods(runtime)]
     return "\n\n".join(part for part in parts if part)
 
 
-def members(cls: type[Any]) -> Iterator[Member]:
-    """Yield the documented public methods and properties that a class itself defines."""
-    for name, member in vars(cls).items():
-        function = member.fget if isinstance(member, property) else inspect.unwrap(getattr(member, "__func__", member))
-        if (name.startswith("_") and name != "__call__") or not inspect.isfunction(function) or not function.__doc__:
+def spec_class(kind: type[Component]) -> ContractClass:
+    """Return the contract of the kind's components."""
+    return _imported(kind)
+
+
+def runtime_classes(kind: type[Component]) -> list[ContractClass]:
+    """Return the kind's runtime class, then the classes of its module that its methods return.
+
+    The runtime class is read from its source file, since its module may import torch.
+    """
+    result: dict[str, ContractClass] = {}
+    if kind.runtime:
+        module_name, _, name = kind.runtime.partition(":")
+        result[name] = _in_source(module_name, name) or _imported(getattr(importlib.import_module(module_name), name))
+    module = vars(sys.modules[kind.__module__])
+    for _, member in _public(kind):
+        function = inspect.unwrap(getattr(member, "__func__", member))
+        if not inspect.isfunction(function):
             continue
-        if isinstance(member, property):
-            head = f"{name}: {_annotation(function)}"
-        else:
-            head = f"{name}{str(inspect.signature(function)).replace(chr(39), '')}"
-        yield Member(head, bool(getattr(member, "__isabstractmethod__", False)), inspect.cleandoc(function.__doc__))
+        for word in re.findall(r"\w+", _annotation(function)):
+            value = module.get(word)
+            if isinstance(value, type) and value.__module__ == kind.__module__ and not issubclass(value, Component):
+                result[word] = _imported(value)
+    return list(result.values())
 
 
-def _methods(cls: type[Any]) -> Iterator[str]:
-    for member in members(cls):
+def _methods(cls: ContractClass) -> Iterator[str]:
+    for member in cls.members:
         yield f"`{member.head}`{' *(required)*' if member.must else ''}"
         # The body of a Markdown definition is indented below its head.
         yield "\n".join(f":   {line}" if not i else f"    {line}" for i, line in enumerate(_lines(member.doc)))
@@ -64,28 +94,52 @@ def _lines(text: str) -> list[str]:
     return prose.prose(text).splitlines() or [""]
 
 
+def _imported(cls: type[Any]) -> ContractClass:
+    """Read a class that is imported."""
+    doc = inspect.cleandoc(cls.__dict__.get("__doc__") or "")
+    return ContractClass(cls.__module__, cls.__qualname__, doc, tuple(_members(cls)))
+
+
+def _members(cls: type[Any]) -> Iterator[Member]:
+    for name, member in _public(cls):
+        function = member.fget if isinstance(member, property) else inspect.unwrap(getattr(member, "__func__", member))
+        if not inspect.isfunction(function) or not function.__doc__:
+            continue
+        if isinstance(member, property):
+            head = f"{name}: {_annotation(function)}"
+        else:
+            head = f"{name}{str(inspect.signature(function)).replace(chr(39), '')}"
+        yield Member(head, bool(getattr(member, "__isabstractmethod__", False)), inspect.cleandoc(function.__doc__))
+
+
+def _public(cls: type[Any]) -> Iterator[tuple[str, Any]]:
+    for name, member in vars(cls).items():
+        if _is_public(name):
+            yield name, member
+
+
+def _is_public(name: str) -> bool:
+    return not name.startswith("_") or name == "__call__"
+
+
 def _annotation(function: Any) -> str:
     return str(function.__annotations__.get("return", "")).replace("'", "")
 
 
-def runtime_classes(kind: type[Component]) -> list[type[Any]]:
-    """Return the kind's runtime class, then the classes of its module that its methods return."""
-    module = vars(sys.modules[kind.__module__])
-    result: dict[str, type[Any]] = {}
-    if kind.runtime:
-        location, _, name = kind.runtime.partition(":")
-        result[name] = getattr(importlib.import_module(location), name)
-    for member in vars(kind).values():
-        function = inspect.unwrap(getattr(member, "__func__", member))
-        if not inspect.isfunction(function):
-            continue
-        for word in re.findall(r"\w+", _annotation(function)):
-            value = module.get(word)
-            if isinstance(value, type) and value.__module__ == kind.__module__ and not issubclass(value, Component):
-                result[word] = value
-    return list(result.values())
+def _in_source(module: str, name: str) -> ContractClass | None:
+    """Read a class from the source of its module; None if there is none."""
+    for node in ast.parse(module_source(module) or "").body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return ContractClass(module, name, ast.get_docstring(node) or "", tuple(_members_in_source(node)))
+    return None
 
 
-def own_doc(cls: type[Any]) -> str:
-    """Return the class's own docstring, not an inherited one."""
-    return cls.__dict__.get("__doc__") or ""
+def _members_in_source(cls: ast.ClassDef) -> Iterator[Member]:
+    for node in cls.body:
+        doc = ast.get_docstring(node) if isinstance(node, ast.FunctionDef) else None
+        if isinstance(node, ast.FunctionDef) and doc and _is_public(node.name):
+            decorators = {ast.unparse(decorator).rpartition(".")[2] for decorator in node.decorator_list}
+            returned = signature(node)
+            is_property = "property" in decorators
+            head = f"{node.name}: {returned.return_annotation!r}" if is_property else f"{node.name}{returned}"
+            yield Member(head, "abstractmethod" in decorators, doc)

@@ -12,7 +12,7 @@ from gptkit.core.component import Component
 from gptkit.core.registry import Registry
 from gptkit.reflect.describe import ComponentDoc, describe
 
-CLASSES = sorted(plugin.gptkit_components(), key=lambda cls: (cls.kind, cls.component_name()))
+CLASSES = sorted((lazy.load() for lazy in plugin.gptkit_components()), key=lambda cls: (cls.kind, cls.component_name()))
 
 
 @pytest.fixture(params=CLASSES, ids=lambda cls: f"{cls.kind} {cls.component_name()}")

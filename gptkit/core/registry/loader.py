@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import io
-import re
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pluggy
-from packaging.utils import canonicalize_name
 
 from gptkit.core import hooks as hookspecs
 from gptkit.core.component import Component
 from gptkit.core.errors import CollisionError, RegistryError
-from gptkit.core.registry.plugin import Entry, EntryPoint, Plugin, describe_plugin, in_order
+from gptkit.core.lazy import LazyComponent
+from gptkit.core.registry.checks import as_components, as_kinds, check_component, check_kind, check_lazy
+from gptkit.core.registry.plugin import Entry, EntryPoint, Pending, Plugin, canonical_name, described
 from gptkit.core.suggestions import did_you_mean
 
 __all__ = ["Contents", "Loader"]
-
-_NAME = re.compile(r"[a-z0-9]+([.-][a-z0-9]+)*")
 
 
 @dataclass
@@ -31,14 +29,14 @@ class Contents:
     Attributes:
         plugins: every entry point, working or not, in the order of loading.
         kinds: by name, in the order of registration.
-        components: by kind and name.
+        components: by kind and name; lazy ones are pending until they are looked up.
         aliases: former names by kind, with the current name of each.
         clashes: plugins by kind and name, for names that several plugins define; these are unavailable.
     """
 
     plugins: list[Plugin] = field(default_factory=list)
     kinds: dict[str, Entry] = field(default_factory=dict)
-    components: dict[str, dict[str, Entry]] = field(default_factory=dict)
+    components: dict[str, dict[str, Entry | Pending]] = field(default_factory=dict)
     aliases: dict[str, dict[str, str]] = field(default_factory=dict)
     clashes: dict[tuple[str, str], list[Plugin]] = field(default_factory=dict)
 
@@ -61,10 +59,9 @@ class Loader:
         Args:
             disabled: canonical names of distributions that are recorded but not loaded.
         """
-        for entry_point in in_order(entry_points):
-            plugin = describe_plugin(entry_point)
+        for entry_point, plugin in described(entry_points):
             self.contents.plugins.append(plugin)
-            if canonicalize_name(plugin.distribution) in disabled:
+            if canonical_name(plugin.distribution) in disabled:
                 plugin.status = "disabled"
                 continue
             with self._isolated(plugin, "could not be imported"):
@@ -89,6 +86,32 @@ class Loader:
             manager.unregister(module)
             raise RegistryError(f"implements no hook; mark one of {', '.join(hooks)} with @gptkit.hookimpl")
 
+    def loaded(self, kind: str, name: str) -> Entry:
+        """Return the entry of a registered component; a lazy one is imported and then checked as others were on registration.
+
+        Raises:
+            RegistryError: the component cannot be imported or is invalid. Its plugin's record has the error, too.
+        """
+        entry = self.contents.components[kind][name]
+        if isinstance(entry, Entry):
+            return entry
+        plugin = entry.plugin
+        hint = f"See gptkit plugins --verbose; reinstalling {plugin.distribution} may help."
+        if (kind, name) in plugin.unusable:
+            raise RegistryError(plugin.unusable[(kind, name)], hint=hint)
+        try:
+            with _output_recorded(plugin):
+                cls = entry.lazy.load()
+                check_component(cls, self.contents.kinds)
+        except (Exception, SystemExit) as error:
+            reason = error.message if isinstance(error, RegistryError) else _summary(error)
+            message = f"{kind} {name!r} of {plugin.provenance} could not be loaded: {reason}"
+            plugin.add_unusable(kind, name, message)
+            plugin.detail = traceback.format_exc()
+            raise RegistryError(message, hint=hint) from error
+        loaded = self.contents.components[kind][name] = Entry(cls, plugin)
+        return loaded
+
     def _collect(self, kinds: bool) -> None:
         caller = self.manager.hook.gptkit_kinds if kinds else self.manager.hook.gptkit_components
         implementations = {implementation.plugin_name: implementation for implementation in caller.get_hookimpls()}
@@ -98,29 +121,36 @@ class Loader:
             if implementation is None or plugin.status != "active":
                 continue
             with self._isolated(plugin, f"raised in {caller.name}"):
-                classes = _as_classes(implementation.function(), caller.name)
-                for cls in classes:
-                    _check_class(cls, self.contents.kinds, kinds)
                 if kinds:
-                    for cls in classes:
-                        self._add_kind(plugin, cls)
+                    self._add_kinds(plugin, as_kinds(implementation.function()))
                 else:
-                    self._check_names(plugin, classes)
-                    for cls in classes:
-                        self._add_component(plugin, cls)
+                    self._add_components(plugin, as_components(implementation.function()))
 
-    def _add_kind(self, plugin: Plugin, cls: type[Component]) -> None:
-        held = self.contents.kinds.get(cls.kind)
-        if held is not None:
-            raise CollisionError(f"kind {cls.kind!r} is defined by both {held.plugin.provenance} and {plugin.provenance}")
-        self.contents.kinds[cls.kind] = Entry(cls, plugin)
-        plugin.kinds.append(cls.kind)
+    def _add_kinds(self, plugin: Plugin, classes: Sequence[type[Component]]) -> None:
+        for cls in classes:
+            check_kind(cls)
+        for cls in classes:
+            held = self.contents.kinds.get(cls.kind)
+            if held is not None:
+                raise CollisionError(f"kind {cls.kind!r} is defined by both {held.plugin.provenance} and {plugin.provenance}")
+            self.contents.kinds[cls.kind] = Entry(cls, plugin)
+            plugin.kinds.append(cls.kind)
 
-    def _check_names(self, plugin: Plugin, classes: Sequence[type[Component]]) -> None:
+    def _add_components(self, plugin: Plugin, components: Sequence[type[Component] | LazyComponent]) -> None:
+        for component in components:
+            if isinstance(component, LazyComponent):
+                check_lazy(component, self.contents.kinds)
+            else:
+                check_component(component, self.contents.kinds)
+        self._check_names(plugin, components)
+        for component in components:
+            self._add_component(plugin, component)
+
+    def _check_names(self, plugin: Plugin, components: Sequence[type[Component] | LazyComponent]) -> None:
         """Reject a plugin, before anything of it is added, if a name is defined twice or built in."""
         own: set[tuple[str, str]] = set()
-        for cls in classes:
-            kind, name = cls.kind, cls.component_name()
+        for component in components:
+            kind, name = component.kind, component.component_name()
             held = self.contents.components.get(kind, {}).get(name)
             if (kind, name) in own:
                 raise CollisionError(f"provides two components called {kind} {name!r}")
@@ -130,8 +160,8 @@ class Loader:
                 )
             own.add((kind, name))
 
-    def _add_component(self, plugin: Plugin, cls: type[Component]) -> None:
-        kind, name = cls.kind, cls.component_name()
+    def _add_component(self, plugin: Plugin, component: type[Component] | LazyComponent) -> None:
+        kind, name = component.kind, component.component_name()
         known = self.contents.components.setdefault(kind, {})
         held = known.pop(name, None)
         if held is not None or (kind, name) in self.contents.clashes:
@@ -139,29 +169,27 @@ class Loader:
             claimants.append(plugin)
             both = " and ".join(claimant.provenance for claimant in claimants)
             for claimant in claimants:
-                claimant.clashes[(kind, name)] = f"{kind} {name!r} is defined by {both}, so it is unavailable"
-                claimant.error = "; ".join(claimant.clashes.values())
+                claimant.add_unusable(kind, name, f"{kind} {name!r} is defined by {both}, so it is unavailable")
                 claimant.components = [provided for provided in claimant.components if provided != (kind, name)]
             return
-        known[name] = Entry(cls, plugin)
+        if isinstance(component, LazyComponent):
+            known[name] = Pending(component, plugin)
+        else:
+            known[name] = Entry(component, plugin)
         plugin.components.append((kind, name))
-        for alias in cls.aliases:
+        for alias in component.aliases:
             self.contents.aliases.setdefault(kind, {}).setdefault(alias, name)
 
     @contextlib.contextmanager
     def _isolated(self, plugin: Plugin, what: str) -> Iterator[None]:
         """Record a plugin's exception as its error, and its output as printed."""
-        output = io.StringIO()
         try:
-            with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+            with _output_recorded(plugin):
                 yield
         except RegistryError as error:
             self._break(plugin, error.message)
         except (Exception, SystemExit) as error:
-            first_line = str(error).strip().splitlines()[:1]
-            self._break(plugin, ": ".join([what, type(error).__name__, *first_line]))
-        finally:
-            plugin.printed += output.getvalue()
+            self._break(plugin, f"{what}: {_summary(error)}")
 
     def _break(self, plugin: Plugin, error: str) -> None:
         plugin.status, plugin.error, plugin.detail = "broken", error, traceback.format_exc()
@@ -171,35 +199,16 @@ class Loader:
         plugin.kinds = []
 
 
-def _as_classes(returned: Any, hook: str) -> list[type[Component]]:
-    if isinstance(returned, (str, bytes, Mapping)) or not isinstance(returned, Iterable):
-        raise RegistryError(f"{hook} returned {type(returned).__name__}, not a list of spec classes")
-    classes = list(returned)
-    for item in classes:
-        if not (isinstance(item, type) and issubclass(item, Component)):
-            raise RegistryError(f"{hook} returned {item!r:.80}, which is not a subclass of gptkit.kinds' base classes")
-    return classes
+@contextlib.contextmanager
+def _output_recorded(plugin: Plugin) -> Iterator[None]:
+    output = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+            yield
+    finally:
+        plugin.printed += output.getvalue()
 
 
-def _check_class(cls: type[Component], kinds: Mapping[str, Entry], as_kind: bool) -> None:
-    where = f"{cls.__module__}.{cls.__qualname__}"
-    if as_kind:
-        if not cls.is_kind():
-            raise RegistryError(f"{where} is not a kind: it does not set the class variable `kind`")
-        if not _NAME.fullmatch(cls.kind):
-            raise RegistryError(f"{where}: kind {cls.kind!r} must be lower-case words joined by hyphens")
-        return
-    if cls.is_kind():
-        raise RegistryError(f"{where} is a kind; return it from gptkit_kinds")
-    if not hasattr(cls, "kind") or cls.kind not in kinds:
-        raise RegistryError(f"{where} belongs to no registered kind")
-    if not issubclass(cls, kinds[cls.kind].cls):
-        raise RegistryError(f"{where} is not a subclass of the registered kind {cls.kind!r}")
-    name = cls.component_name()
-    if not _NAME.fullmatch(name):
-        raise RegistryError(f"{where}: the name {name!r} must be lower-case words joined by hyphens")
-    if cls.model_fields["name"].default != name:
-        raise RegistryError(f'{where}: give the name its default, `name: Literal["{name}"] = "{name}"`')
-    missing = sorted(getattr(cls, "__abstractmethods__", ()))
-    if missing:
-        raise RegistryError(f"{where} does not implement {', '.join(missing)}")
+def _summary(error: BaseException) -> str:
+    """The type and the first line of an exception's message: ``ImportError: No module named 'flash'``."""
+    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])

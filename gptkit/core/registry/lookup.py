@@ -8,12 +8,18 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from packaging.utils import canonicalize_name
-
 from gptkit.core.component import Component, set_default_resolver
-from gptkit.core.errors import CollisionError, UnknownComponentError
+from gptkit.core.errors import CollisionError, RegistryError, UnknownComponentError
 from gptkit.core.registry.loader import Contents, Loader
-from gptkit.core.registry.plugin import DISABLE, Entry, EntryPoint, Plugin, disabled_distributions, installed
+from gptkit.core.registry.plugin import (
+    DISABLE,
+    Entry,
+    EntryPoint,
+    Plugin,
+    canonical_name,
+    disabled_distributions,
+    installed,
+)
 from gptkit.core.spec import shortened
 from gptkit.core.suggestions import did_you_mean
 
@@ -33,7 +39,7 @@ class Registry:
 
     def __init__(self, entry_points: Iterable[EntryPoint] | None = None, disabled: Iterable[str] | None = None) -> None:
         self._entry_points = None if entry_points is None else list(entry_points)
-        self._disabled = None if disabled is None else {str(canonicalize_name(name)) for name in disabled}
+        self._disabled = None if disabled is None else {canonical_name(name) for name in disabled}
         self._lock = threading.RLock()
         self._loaded = False
         self._contents = Contents()
@@ -48,18 +54,28 @@ class Registry:
         return dict(self._load().kinds)
 
     def entries(self, kind: str) -> Mapping[str, Entry]:
-        """Return the components of a kind by name.
+        """Return the components of a kind, all imported. One that cannot be imported is omitted, with a warning in the log.
+
+        Raises:
+            UnknownComponentError: the kind is unknown.
+        """
+        entries = {}
+        for name in self.names(kind):
+            try:
+                entries[name] = self._import(kind, name)
+            except RegistryError as error:
+                _log.warning("%s", error.message)
+        return entries
+
+    def names(self, kind: str) -> list[str]:
+        """Return the names of a kind's components, sorted; none is imported for it.
 
         Raises:
             UnknownComponentError: the kind is unknown.
         """
         contents = self._load()
         self._require_kind(kind)
-        return dict(sorted(contents.components.get(kind, {}).items()))
-
-    def names(self, kind: str) -> list[str]:
-        """Return the names of a kind's components, sorted."""
-        return list(self.entries(kind))
+        return sorted(contents.components.get(kind, {}))
 
     def clashes(self, kind: str) -> dict[str, str]:
         """Return the names of a kind that several distributions registered, each with the message of its error."""
@@ -73,6 +89,7 @@ class Registry:
             UnknownComponentError: the name is not registered; the message has the closest match, the registered names, and
                 the broken plugins that might define it.
             CollisionError: two distributions registered the name.
+            RegistryError: the component cannot be imported.
         """
         return self.entry(kind, name).cls
 
@@ -90,7 +107,7 @@ class Registry:
             name = alias
         if name not in known:
             raise UnknownComponentError(self._unknown(kind, name, known))
-        return known[name]
+        return self._import(kind, name)
 
     def provenance(self, components: Iterable[Component]) -> dict[str, str]:
         """Return the distributions of components: ``{"norm rms": "gptkit==0.1.0", …}``."""
@@ -138,12 +155,16 @@ class Registry:
                     raise
             return self._contents
 
+    def _import(self, kind: str, name: str) -> Entry:
+        with self._lock:
+            return self._loader.loaded(kind, name)
+
     def _require_kind(self, kind: str) -> None:
         kinds = self._contents.kinds
         if kind not in kinds:
             raise UnknownComponentError(f"unknown kind {shortened(kind)!r}; {did_you_mean(kind, list(kinds))}")
 
-    def _unknown(self, kind: str, name: str, known: Mapping[str, Entry]) -> str:
+    def _unknown(self, kind: str, name: str, known: Iterable[str]) -> str:
         message = f"unknown {kind} {shortened(name)!r}; {did_you_mean(name, sorted(known))}"
         broken = [plugin for plugin in self._contents.plugins if plugin.status == "broken"]
         disabled = [plugin for plugin in self._contents.plugins if plugin.status == "disabled"]

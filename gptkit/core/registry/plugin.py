@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from packaging.utils import canonicalize_name
-
 from gptkit.core.component import Component
+from gptkit.core.lazy import LazyComponent
 
 __all__ = [
     "DISABLE",
     "GROUP",
     "Entry",
     "EntryPoint",
+    "Pending",
     "Plugin",
-    "describe_plugin",
+    "canonical_name",
+    "described",
     "disabled_distributions",
-    "in_order",
     "installed",
 ]
 
@@ -55,8 +56,8 @@ class Plugin:
     """The traceback of the error, for `gptkit plugins --verbose`."""
     kinds: list[str] = field(default_factory=list)
     components: list[tuple[str, str]] = field(default_factory=list)
-    clashes: dict[tuple[str, str], str] = field(default_factory=dict)
-    """Components that another plugin defines too, each with the error message."""
+    unusable: dict[tuple[str, str], str] = field(default_factory=dict)
+    """Components that another plugin defines too, or that cannot be imported, each with the error message."""
     printed: str = ""
     """Output to stdout or stderr while the plugin was loaded, which is not part of the output of commands."""
 
@@ -66,12 +67,17 @@ class Plugin:
 
     @property
     def built_in(self) -> bool:
-        return canonicalize_name(self.distribution) == "gptkit"
+        return canonical_name(self.distribution) == "gptkit"
 
     @property
     def key(self) -> str:
         """Name of the plugin in pluggy's manager."""
         return f"{self.distribution}:{self.name}"
+
+    def add_unusable(self, kind: str, name: str, message: str) -> None:
+        """Record that a component of this plugin cannot be used; the others can."""
+        self.unusable[(kind, name)] = message
+        self.error = "; ".join(self.unusable.values())
 
 
 @dataclass(frozen=True)
@@ -82,31 +88,43 @@ class Entry:
     plugin: Plugin
 
 
+@dataclass(frozen=True)
+class Pending:
+    """A registered component whose class is not imported yet."""
+
+    lazy: LazyComponent
+    plugin: Plugin
+
+
 def installed() -> Iterable[EntryPoint]:
     """Return every installed entry point of the group ``gptkit``."""
     return importlib.metadata.entry_points(group=GROUP)
 
 
-def in_order(entry_points: Iterable[EntryPoint]) -> list[EntryPoint]:
-    """Return the entry points in the order of loading: built-in first, then by distribution and name."""
-
-    def key(entry_point: EntryPoint) -> tuple[bool, str, str]:
-        distribution = canonicalize_name(_distribution(entry_point)[0])
-        return (distribution != "gptkit", distribution, entry_point.name)
-
-    return sorted(entry_points, key=key)
-
-
-def describe_plugin(entry_point: EntryPoint) -> Plugin:
-    """Return the record of an entry point that is not loaded yet."""
-    distribution, version = _distribution(entry_point)
-    return Plugin(entry_point.name, distribution, version, entry_point.value)
+def described(entry_points: Iterable[EntryPoint]) -> list[tuple[EntryPoint, Plugin]]:
+    """Return the entry points and their records in the order of loading: built-in first, then by distribution and name."""
+    distributions: dict[int, tuple[str, str]] = {}  # reading a distribution's metadata parses its whole README
+    records = []
+    for entry_point in entry_points:
+        key = id(getattr(entry_point, "dist", None) or entry_point)
+        if key not in distributions:
+            distributions[key] = _distribution(entry_point)
+        records.append((entry_point, Plugin(entry_point.name, *distributions[key], entry_point.value)))
+    return sorted(
+        records,
+        key=lambda record: (not record[1].built_in, canonical_name(record[1].distribution), record[1].name),
+    )
 
 
 def disabled_distributions() -> set[str]:
     """Return the distributions in GPTKIT_DISABLE, in canonical form."""
     named = os.environ.get(DISABLE, "").split(",")
-    return {str(canonicalize_name(name.strip())) for name in named if name.strip()}
+    return {canonical_name(name) for name in named if name.strip()}
+
+
+def canonical_name(distribution: str) -> str:
+    """Return the canonical form of a distribution's name (PEP 503). packaging.utils, which has it too, is slow to import."""
+    return re.sub(r"[-_.]+", "-", distribution.strip()).lower()
 
 
 def _distribution(entry_point: EntryPoint) -> tuple[str, str]:
