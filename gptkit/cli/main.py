@@ -1,38 +1,71 @@
-"""Entry point of the command line: registers all commands, grouped for `--help`."""
+"""Entry point of the command line: all commands, grouped for `--help`, each imported when it is needed."""
 
 from __future__ import annotations
 
+import importlib
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 import gptkit
-from gptkit.cli import (
-    chat,
-    check,
-    components,
-    demo,
-    diff,
-    drift,
-    evaluate,
-    export,
-    generate,
-    import_,
-    new,
-    plugin,
-    plugins,
-    schema,
-    show,
-    train,
-)
 from gptkit.cli.failures import Command, Commands, debugging
 
 __all__ = ["app", "main"]
 
+_PANELS = {
+    "Start": {"demo": "demo:demo", "new": "new:new"},
+    "Specs": {"check": "check:check", "show": "show:show", "diff": "diff:diff"},
+    "Models": {
+        "train": "train:train",
+        "generate": "generate:generate",
+        "chat": "chat:chat",
+        "evaluate": "evaluate:evaluate",
+    },
+    "External models": {"import": "import_:import_model", "export": "export:export", "drift": "drift:drift"},
+    "Components": {
+        "components": "components:components",
+        "plugins": "plugins:plugins",
+        "schema": "schema:schema",
+        "plugin": "plugin:app",
+    },
+}
+"""The commands by panel, each with its function, or with its Typer of subcommands, as ``module:name``."""
+
+
+class LazyCommands(Commands):
+    """The group of all commands. To import and build all of them takes longer than most of them run."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [name for commands in _PANELS.values() for name in commands]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        for panel, commands in _PANELS.items():
+            if cmd_name in commands and cmd_name not in self.commands:
+                self.commands[cmd_name] = _command(cmd_name, commands[cmd_name], panel)
+        return super().get_command(ctx, cmd_name)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if self.get_command(ctx, args[0]) is None:
+            for name in self.list_commands(ctx):
+                self.get_command(ctx, name)  # Typer suggests those that are loaded
+        return super().resolve_command(ctx, args)
+
+
+def _command(name: str, location: str, panel: str) -> Any:
+    module, _, attribute = location.partition(":")
+    target = getattr(importlib.import_module(f"gptkit.cli.{module}"), attribute)
+    group = typer.Typer(rich_markup_mode="rich", pretty_exceptions_enable=False)
+    if isinstance(target, typer.Typer):
+        group.add_typer(target, name=name, rich_help_panel=panel)
+    else:
+        group.command(name, cls=Command, rich_help_panel=panel)(target)
+    return typer.main.get_group(group).commands[name]
+
+
 app = typer.Typer(
     name="gptkit",
-    cls=Commands,
+    cls=LazyCommands,
     help="Compose, train and run GPT language models from spec files.",
     epilog="Start with: gptkit demo. Enable shell completion with: gptkit --install-completion.",
     no_args_is_help=True,
@@ -40,20 +73,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-_PANELS = {
-    "Start": (demo.demo, new.new),
-    "Specs": (check.check, show.show, diff.diff),
-    "Models": (train.train, generate.generate, chat.chat, evaluate.evaluate),
-    "External models": (import_.import_model, export.export, drift.drift),
-    "Components": (components.components, plugins.plugins, schema.schema),
-}
-for _panel, _functions in _PANELS.items():
-    for _function in _functions:
-        # `import` is a keyword, so the function has another name.
-        name = "import" if _function is import_.import_model else None
-        app.command(name, cls=Command, rich_help_panel=_panel)(_function)
-app.add_typer(plugin.app, name="plugin", rich_help_panel="Components")
 
 
 def _version(wanted: bool) -> None:

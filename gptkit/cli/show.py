@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gptkit.cli import console
+from gptkit.cli.compiler import without_compiler
 from gptkit.cli.options import FileOrRun, Json, Overrides, chosen
 from gptkit.core.activity import working
 
@@ -61,7 +62,7 @@ def show(
     if resolved and not as_json:
         console.out(dump_yaml(subject.spec.plain()).rstrip("\n"))
         return
-    with working("building the model, without memory"):
+    with working("building the model, without memory"), without_compiler():
         vocab_size = subject.vocab_size(fit=True)
         model = None if vocab_size is None else subject.model(vocab_size)
         plan = None if vocab_size is None else subject.plan(vocab_size, model)

@@ -15,7 +15,7 @@ from gptkit.core.component import Component
 from gptkit.reflect import prose
 from gptkit.reflect.source import module_source, signature
 
-__all__ = ["ContractClass", "Member", "contract", "runtime_classes", "spec_class"]
+__all__ = ["ContractClass", "Member", "contract", "members", "runtime_classes", "spec_class"]
 
 
 @dataclass(frozen=True)
@@ -97,10 +97,11 @@ def _lines(text: str) -> list[str]:
 def _imported(cls: type[Any]) -> ContractClass:
     """Read a class that is imported."""
     doc = inspect.cleandoc(cls.__dict__.get("__doc__") or "")
-    return ContractClass(cls.__module__, cls.__qualname__, doc, tuple(_members(cls)))
+    return ContractClass(cls.__module__, cls.__qualname__, doc, tuple(members(cls)))
 
 
-def _members(cls: type[Any]) -> Iterator[Member]:
+def members(cls: type[Any]) -> Iterator[Member]:
+    """Yield the documented public methods and properties that an imported class itself defines."""
     for name, member in _public(cls):
         function = member.fget if isinstance(member, property) else inspect.unwrap(getattr(member, "__func__", member))
         if not inspect.isfunction(function) or not function.__doc__:
@@ -137,9 +138,11 @@ def _in_source(module: str, name: str) -> ContractClass | None:
 def _members_in_source(cls: ast.ClassDef) -> Iterator[Member]:
     for node in cls.body:
         doc = ast.get_docstring(node) if isinstance(node, ast.FunctionDef) else None
-        if isinstance(node, ast.FunctionDef) and doc and _is_public(node.name):
-            decorators = {ast.unparse(decorator).rpartition(".")[2] for decorator in node.decorator_list}
-            returned = signature(node)
-            is_property = "property" in decorators
-            head = f"{node.name}: {returned.return_annotation!r}" if is_property else f"{node.name}{returned}"
-            yield Member(head, "abstractmethod" in decorators, doc)
+        if not (isinstance(node, ast.FunctionDef) and doc and _is_public(node.name)):
+            continue
+        decorators = {ast.unparse(decorator).rpartition(".")[2] for decorator in node.decorator_list}
+        if "cached_property" in decorators:
+            continue
+        function = signature(node)
+        head = f"{node.name}: {function.return_annotation!r}" if "property" in decorators else f"{node.name}{function}"
+        yield Member(head.replace("'", ""), "abstractmethod" in decorators, doc)

@@ -1,4 +1,4 @@
-"""Reads classes from source files, without importing them: a runtime contract imports torch, its description does not."""
+"""Reader of classes in source files that are not imported: the runtime class of a contract imports torch."""
 
 from __future__ import annotations
 

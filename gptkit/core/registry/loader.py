@@ -87,7 +87,7 @@ class Loader:
             raise RegistryError(f"implements no hook; mark one of {', '.join(hooks)} with @gptkit.hookimpl")
 
     def loaded(self, kind: str, name: str) -> Entry:
-        """Return the entry of a registered component; a lazy one is imported and then checked as others were on registration.
+        """Return the entry of a registered component; a lazy one is imported, and checked as others are on registration.
 
         Raises:
             RegistryError: the component cannot be imported or is invalid. Its plugin's record has the error, too.
@@ -132,7 +132,9 @@ class Loader:
         for cls in classes:
             held = self.contents.kinds.get(cls.kind)
             if held is not None:
-                raise CollisionError(f"kind {cls.kind!r} is defined by both {held.plugin.provenance} and {plugin.provenance}")
+                raise CollisionError(
+                    f"kind {cls.kind!r} is defined by both {held.plugin.provenance} and {plugin.provenance}"
+                )
             self.contents.kinds[cls.kind] = Entry(cls, plugin)
             plugin.kinds.append(cls.kind)
 
