@@ -5,6 +5,7 @@ Shapes: B batch, T tokens, D features, N tokens of all rows, K experts chosen fo
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import cast
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gptkit.nn.router import Router
-from gptkit.testing.check import Checks, expect, same
+from gptkit.testing.check import Checks, expect, same, skip
 from gptkit.testing.subject import D_HEAD, D_MODEL, Subject, token_ids
 
 __all__ = ["activation_checks", "checks", "norm_checks", "router_checks"]
@@ -92,6 +93,24 @@ def elementwise(subject: Subject) -> None:
     whole = activation(x)
     expect(whole.shape == x.shape, f"{tuple(x.shape)} became {tuple(whole.shape)}; the shape must stay")
     same(activation(x[order].view(4, 24)).flatten(), whole[order], "a number's result depends on the numbers beside it")
+
+
+@activation_checks.add("external-names", "An export has this name, by which other programs select the function.")
+@torch.no_grad()
+def external_names(subject: Subject) -> None:
+    names: tuple[str, ...] = subject.spec.external_names
+    if not names:
+        skip("it has no name in configurations of external models")
+    try:
+        known = importlib.import_module("transformers.activations").ACT2FN
+    except ImportError:
+        skip("transformers, which defines the names, is not installed")
+    activation, x = subject.module(), torch.linspace(-6, 6, 97, dtype=torch.float64)
+    for name in names:
+        # What has weights of its own is compared with the model that it belongs to, by the checks of families.
+        if name not in known or any(True for _ in activation.parameters()):
+            continue
+        same(activation(x), known[name](x), f"transformers computes another function as {name!r}", 1e-5)
 
 
 N_EXPERTS = 8

@@ -201,3 +201,14 @@ def test_commands_of_the_pages_exist() -> None:
     used = set(re.findall(r"(?:^|`)gptkit ([a-z]+)", text, re.MULTILINE))
     assert len(used) > 5
     assert used <= known
+
+
+def test_table_of_plugins_lists_all_of_their_components() -> None:
+    page = (PAGES / "more-plugins.md").read_text(encoding="utf-8")
+    plugins = sorted(path for path in (PAGES.parent / "plugins").iterdir() if (path / "pyproject.toml").is_file())
+    assert len(plugins) >= 5
+    for plugin in plugins:
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| `{plugin.name}` |")]
+        sources = [file for file in plugin.rglob("*.py") if "tests" not in file.parts]
+        found = [name for file in sources for name in re.findall(r'^    name: Literal\["(.+?)"\]', file.read_text(), re.M)]
+        assert all(f"`{name}`" in row for name in found), (plugin.name, found)

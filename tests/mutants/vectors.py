@@ -131,6 +131,14 @@ class Softmax(Mutant, GeluSpec):
         return self.Runtime()
 
 
+class NamedOtherwise(Mutant, GeluSpec):
+    """Name another function for configurations of external models."""
+
+    name: Literal["named-otherwise"] = "named-otherwise"
+    external_names: ClassVar[tuple[str, ...]] = ("gelu", "silu")
+    caught_by = "external-names"
+
+
 class Detached(Mutant, GeluSpec):
     """Detach the gradient."""
 

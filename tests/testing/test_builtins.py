@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,19 @@ def failures(results: Any) -> list[str]:
 
 @pytest.mark.parametrize("spec", configured())
 def test_built_in_component_passes_its_checks(spec: Component) -> None:
-    assert not failures(run_checks(spec))
+    results = run_checks(spec)
+    assert not failures(results)
+    if spec.kind == "family" and importlib.util.find_spec("transformers"):
+        assert not [result.message for result in results if result.outcome == "skipped"], "its reference judges a family"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cls", [cls for cls in CLASSES if cls.kind == "family"], ids=lambda cls: cls.component_name())
+def test_each_option_of_a_family_equals_the_reference(cls: type[Component]) -> None:
+    pytest.importorskip("transformers")
+    check = "each-option-equals-the-reference"
+    (result,) = run_checks(cls.model_validate({"name": cls.component_name()}), slow=True, only=[check])
+    assert result.outcome == "passed", result.message
 
 
 def test_every_component_is_checked() -> None:
