@@ -78,6 +78,15 @@ def test_sampler_of_an_imported_model_is_used(sound: Path, tmp_path: Path, gener
         assert {key: getattr(link, key) for key in fields} == fields
 
 
+def test_generate_and_chat_use_the_sampler_of_an_imported_model(call: Call, sound: Path, tmp_path: Path) -> None:
+    directory = altered(sound, tmp_path)
+    (directory / "generation_config.json").write_text(json.dumps({"do_sample": False}))
+    call("import", directory, tmp_path / "run", "--tokenizer", "byte", "-q")
+    expected = gptkit.load(tmp_path / "run").generate("ab", max_new_tokens=12, sampler=["greedy"])
+    assert call("generate", tmp_path / "run", "ab", "-n", "12", "--no-echo").stdout == expected + "\n"
+    assert call("chat", tmp_path / "run", "-n", "12", input="ab\n").stdout == expected + "\n"
+
+
 def test_unusable_defaults_of_generation_do_not_stop_an_import(sound: Path, tmp_path: Path) -> None:
     directory = altered(sound, tmp_path)
     (directory / "generation_config.json").write_text(json.dumps({"do_sample": True, "temperature": -1}))
