@@ -37,7 +37,7 @@ _READABLE = (1, _FORMAT)
 """Formats that can be opened. Format 1 has no masks."""
 
 _TOKENS = 1
-"""Part of the fingerprint: changes when the same documents become other tokens or masks than before."""
+"""Part of the fingerprint: changed when equal documents give other tokens or masks than in earlier versions."""
 
 _META = "meta.json"
 _ENDINGS = (".bin", ".documents.npy", ".mask.bin")
@@ -77,7 +77,7 @@ class Prepared:
     """Prepared token files.
 
     Attributes:
-        directory: their directory.
+        directory: the directory of the files.
         fingerprint: fingerprint of corpus, split and tokenizer.
         tokenizer: fingerprint of the tokenizer.
         vocab_size: vocabulary size of the tokenizer.
@@ -226,9 +226,9 @@ def prepare(
 
 
 def token_files(directory: Path) -> list[Path]:
-    """The files of a directory that `prepare` wrote; none where it did not write there.
+    """Return the files of a directory that `prepare` wrote.
 
-    Other programs have a ``train.bin`` too. Only `prepare` puts document borders and ``meta.json`` beside it.
+    Other programs write a ``train.bin`` too, but without document boundaries and ``meta.json``.
     """
     if directory.is_symlink() or not all((directory / name).is_file() for name in (_META, "train.documents.npy")):
         return []
@@ -236,7 +236,7 @@ def token_files(directory: Path) -> list[Path]:
 
 
 def open_prepared(directory: Path) -> Prepared:
-    """The tokens that `prepare` wrote.
+    """Return the tokens that `prepare` wrote.
 
     Raises:
         DataError: the directory has no prepared tokens, or they are damaged.

@@ -1,4 +1,4 @@
-"""The decoding cache of a model: the states of all layers behind one length."""
+"""Decoding cache of a model: the states of all layers and their common length."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["Cache"]
 
 
 class Cache:
-    """What is cached of B rows. Created by `GPT.new_cache`, filled by calls of the model.
+    """Decoding cache of B rows. Created by `GPT.new_cache`, filled by calls of the model.
 
     Attributes:
         batch: B.
-        capacity: tokens a row can hold, padding included.
-        left_padding_B: number of padding tokens at the start of each row; None where there is none.
+        capacity: maximum number of tokens of a row, including padding.
+        left_padding_B: number of padding tokens at the start of each row; None without padding.
         prefix_B: number of tokens at the start of each row that attend one another in both directions; None for none.
     """
 
@@ -40,7 +40,7 @@ class Cache:
         Args:
             allocate: returns empty states for a number of rows, a capacity, and the offset of a static cache (else None).
             static: fixed shapes and a tensor offset.
-            changes: whether a row that grows from `old` to `new` tokens changes what its earlier tokens gave; None: never.
+            changes: whether the results of earlier tokens change when a row grows from `old` to `new` tokens; None: never.
         """
         self._static_offset = torch.zeros((), dtype=torch.long, device=device) if static else None
         self.states = allocate(batch, capacity, self._static_offset)
@@ -57,7 +57,7 @@ class Cache:
 
     @property
     def length(self) -> int:
-        """Tokens a row holds, padding included."""
+        """Number of tokens of a row, including padding."""
         return self._length if self._static_offset is None else int(self._static_offset)
 
     @property
@@ -78,9 +78,9 @@ class Cache:
             self._static_offset.fill_(length)
 
     def begin(self, ids_BT: Tensor) -> Tensor:
-        """The ids to compute so that all that is cached fits the new length: usually just the new ones.
+        """Return the ids to compute: usually the new ones only.
 
-        Where new tokens change what the earlier ones gave (positions that depend on the length, a bidirectional prefix that
+        If new tokens change the results of earlier ones (positions that depend on the length, a bidirectional prefix that
         arrives in several calls), the cache is emptied and all ids are returned.
 
         Raises:
@@ -136,10 +136,10 @@ class Cache:
     def join(self, other: Cache, capacity: int) -> None:
         """Append the rows of another cache of the same model; `other` must not be used afterwards.
 
-        The shorter of the two is left-padded, so that all rows end together.
+        The shorter cache is left-padded, so that all rows end at the same offset.
 
         Args:
-            capacity: tokens a row can hold afterwards, padding included.
+            capacity: maximum number of tokens of a row afterwards, including padding.
 
         Raises:
             StateError: the capacity is too small, or a recurrent layer of one cache has read no token.
@@ -176,7 +176,7 @@ class Cache:
         """Discard all but the first `length` tokens of every row.
 
         Raises:
-            StateError: `length` exceeds the cached tokens, or a layer no longer holds what it needs.
+            StateError: `length` exceeds the cached tokens, or a layer cannot be truncated to it.
         """
         if not 0 <= length <= self.length:
             raise StateError(f"the cache holds {self.length} tokens, so it cannot be truncated to {length}")

@@ -36,12 +36,12 @@ __all__ = ["GPT", "Output"]
 
 @dataclass
 class Output:
-    """What a call of the model gives.
+    """Result of a forward pass.
 
     Attributes:
-        logits: (B, T, V), or (B, 1, V) with `last_only`; None when targets were given, unless asked for.
+        logits: (B, T, V), or (B, 1, V) with `last_only`; None with targets, unless requested.
         loss: mean cross-entropy in nats plus auxiliary losses, a scalar in fp32; None without targets.
-        losses: auxiliary losses by name, as they were added.
+        losses: auxiliary losses by name.
         weights: attention weights (B, H, T, S) by layer and call, with `keep_weights`: ``weights[layer, call]``. `call` is 0
             where a layer calls one attention once; further calls within the layer (looped depth, several attentions) follow
             in the order of execution. Attentions in a head have the number of layers as their layer.
@@ -67,14 +67,14 @@ class GPT(nn.Module):
 
     Args:
         spec: the model part of a spec, validated or as plain data.
-        vocab_size: number of token ids where the spec leaves it to the tokenizer.
+        vocab_size: number of token ids if the spec does not set it.
         seed: initial values depend on it, on names and on shapes only; None skips initialization (weights are loaded).
-        device: where the weights live; ``"meta"`` gives a model without memory, to be measured or loaded.
-        dtype: of the weights.
+        device: the device of the weights; ``"meta"`` for a model without memory, to be measured or loaded.
+        dtype: the dtype of the weights.
 
     Raises:
-        SpecError: the spec, given as plain data, is wrong.
-        GptkitError: neither the spec nor `vocab_size` says how many token ids there are.
+        SpecError: the spec, given as plain data, is invalid.
+        GptkitError: neither the spec nor `vocab_size` sets the number of token ids.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class GPT(nn.Module):
             spec = validate_data(spec, ModelSpec)
         size = spec.vocab_size or vocab_size
         if size is None:
-            raise GptkitError("the model's vocabulary is not known", hint="Set model.vocab_size, or hand in vocab_size.")
+            raise GptkitError("the model's vocabulary is not known", hint="Set model.vocab_size, or pass vocab_size.")
         self.spec = spec
         self.vocab_size = size
         self.context_length = spec.context_length
@@ -101,7 +101,7 @@ class GPT(nn.Module):
             self._assemble()
         if device.type != "meta":
             if any(True for _ in self.buffers()):
-                # A component computed a buffer when it was built: it has to be built where its numbers can live.
+                # A component computed a buffer in its constructor, so the model must be built on a real device.
                 with torch.device(device), _WithoutStartingValues():
                     self._assemble()
             _materialize(self, device, dtype)
@@ -131,7 +131,7 @@ class GPT(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights live."""
+        """Device of the weights."""
         return next(self.parameters()).device
 
     def forward(
@@ -147,19 +147,19 @@ class GPT(nn.Module):
         with_logits: bool = False,
         keep_weights: bool = False,
     ) -> Output:
-        """Logits of the next token at every position; with targets, their loss instead.
+        """Compute the logits of the next token at every position; with targets, the loss instead.
 
         Args:
             ids_BT: token ids.
-            targets_BT: the ids that should come next; -100 is ignored by the loss.
-            cache: decode on from what it holds, and add these tokens to it.
+            targets_BT: the target ids; -100 is ignored by the loss.
+            cache: continue the cached tokens, and add these tokens to the cache.
             left_padding_B: number of padding tokens at the start of each row; with a cache, given to `new_cache`.
-            documents_BT: a number for each token's document, where rows are packed: none sees another.
+            documents_BT: the document id of each token in packed rows; attention stays within documents.
             prefix_B: number of tokens at the start of each row, padding not counted, that attend one another in both
                 directions (a prefix language model); with a cache, given to `new_cache`.
             last_only: logits of the last position only.
-            with_logits: logits as well as the loss, at the price of holding them.
-            keep_weights: keep the attention weights; slower, as they are computed explicitly.
+            with_logits: return logits in addition to the loss, which needs more memory.
+            keep_weights: return the attention weights; slower, since they are computed explicitly.
 
         Raises:
             StateError: more tokens than the context length or the cache's capacity.
@@ -219,11 +219,11 @@ class GPT(nn.Module):
         prefix_B: Tensor | None = None,
         static: bool = False,
     ) -> Cache:
-        """An empty cache for `batch` rows of `capacity` tokens (the context length by default), allocated at once.
+        """Return an empty cache for `batch` rows of `capacity` tokens (the context length by default).
 
         Args:
             left_padding_B: number of padding tokens at the start of each row, for prompts of uneven length.
-            dtype: of what is cached; the weights' by default.
+            dtype: the dtype of the cache; that of the weights by default.
             prefix_B: number of tokens at the start of each row, padding not counted, that attend one another in both
                 directions. A prefix that arrives in several calls is computed again as a whole with each of them.
             static: fixed shapes and a tensor offset, so that a step compiles to one graph for all tokens
@@ -231,7 +231,7 @@ class GPT(nn.Module):
                 computes over the whole capacity at every step.
 
         Raises:
-            StateError: a bidirectional prefix or a static cache was asked for, which the model does not support.
+            StateError: the model does not support a bidirectional prefix or a static cache.
         """
         weight = next(self.parameters())
         capacity = self.context_length if capacity is None else capacity
@@ -264,11 +264,11 @@ class GPT(nn.Module):
         if ids_BT.dim() != 2:
             shape = tuple(ids_BT.shape)
             raise GptkitError(
-                f"token ids have the shape (rows, tokens), and these have {shape}", hint="For one text: model(ids[None])."
+                f"token ids must have the shape (rows, tokens), not {shape}", hint="For one text: model(ids[None])."
             )
         if targets_BT is not None and targets_BT.shape != ids_BT.shape:
             shapes = f"{tuple(targets_BT.shape)}, and the token ids {tuple(ids_BT.shape)}"
-            raise GptkitError(f"the targets have the shape {shapes}", hint="Give one target for each token.")
+            raise GptkitError(f"the targets have the shape {shapes}", hint="Pass one target for each token.")
         # A single token with a cache comes from a sampler; on other devices the check would wait for the device.
         if (decoding and ids_BT.shape[1] < 2) or ids_BT.device.type != "cpu" or torch.compiler.is_compiling():
             return
@@ -293,7 +293,7 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def attention_weights(self, ids_BT: Tensor) -> dict[tuple[int, int], Tensor]:
-        """The attention weights of every call of an attention that has them, (B, H, T, S), for plots.
+        """Return the attention weights of every call of an attention, (B, H, T, S), for plots.
 
         Returns:
             The weights by layer and call, as in `Output.weights`: ``weights[3, 0]`` is the first call in layer 3.
@@ -301,22 +301,22 @@ class GPT(nn.Module):
         return self(ids_BT, keep_weights=True).weights or {}
 
     def tree(self) -> str:
-        """The model's parts with their parameter counts, as indented text."""
+        """Return the model's modules with their parameter counts, as indented text."""
         return tree(self)
 
     def _repr_html_(self) -> str:
-        """The model in a notebook."""
+        """Return the model for a notebook."""
         return tree_html(self)
 
     def attentions(self) -> list[Attention]:
-        """The attention modules, first layer first."""
+        """Return the attention modules in the order of layers."""
         return [module for module in self.modules() if isinstance(module, Attention)]
 
 
 class _WithoutStartingValues(TorchFunctionMode):
-    """Makes torch's own modules leave their weights as they are: `initialize` fills them, or a checkpoint does.
+    """Mode in which torch's modules do not initialize their weights: `initialize` or a checkpoint fills them.
 
-    It saves the time, and a second for what torch imports to fill an embedding on the meta device.
+    It saves the time of the initialization, and of imports of torch for the meta device.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -327,7 +327,7 @@ class _WithoutStartingValues(TorchFunctionMode):
 
 
 def _materialize(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
-    """Give every parameter memory; tied and shared ones stay one."""
+    """Allocate every parameter; tied and shared ones remain one."""
     made: dict[int, nn.Parameter] = {}
     for module in model.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):

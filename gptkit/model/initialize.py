@@ -1,6 +1,6 @@
 """Initialization: the values of a parameter depend on the seed, its name and its shape only.
 
-So they are the same on any device, with any number of layers, and however the model was built.
+So they are equal on any device and with any number of layers.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def initialize(
     """Fill every parameter of the model in place.
 
     Args:
-        copy: copies the values of a whole parameter into the model's, which may be a shard of it.
+        copy: function that copies the values of a whole parameter into the model's, which may be a shard of it.
     """
     declarations, packed = declared(model), projections(model)
     for name, parameter in model.named_parameters():
@@ -40,7 +40,7 @@ def initialize(
             shapes = f"shape {tuple(values.shape)}, not {tuple(parameter.shape)}"
             raise GptkitError(
                 f"the initialization of the parameter {name!r} returns {shapes}",
-                hint="Return a tensor of the shape that the function in `initial` is given.",
+                hint="Return a tensor of the shape that the function in `initial` receives.",
             )
         copy(parameter, values)
 

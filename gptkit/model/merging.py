@@ -19,7 +19,7 @@ __all__ = ["has_adapters", "merged_model", "merged_spec", "merged_weights"]
 
 
 def merged_spec(spec: ModelSpec) -> ModelSpec:
-    """Return the spec of the model without its adapters: each projection is what it is when they are merged."""
+    """Return the spec of the model with merged adapters."""
 
     def change(path: Path, component: Component) -> Component:
         return component.merged() if isinstance(component, LinearSpec) else component
@@ -28,13 +28,13 @@ def merged_spec(spec: ModelSpec) -> ModelSpec:
 
 
 def has_adapters(spec: ModelSpec) -> bool:
-    """Whether a projection of the model has adapters."""
+    """Return whether a projection of the model has adapters."""
     return any(isinstance(component, LinearSpec) and component.merged() != component for component in spec.components())
 
 
 @torch.no_grad()
 def merged_weights(model: GPT) -> Mapping[str, Tensor]:
-    """Return the weights of the projections that adapters are merged into, by their names in the model."""
+    """Return the merged weights of projections with adapters, by their names in the model."""
     return {f"{name}.weight": module.transformed_weight() for name, module in adapted_modules(model)}
 
 
@@ -43,7 +43,7 @@ def merged_model(model: GPT) -> GPT:
     """Return the model with its adapters merged into the weights; it computes the same logits.
 
     Args:
-        model: a model with adapters, which is left as it is. Other tensors are shared with the result.
+        model: a model with adapters, which is not changed. Other tensors are shared with the result.
 
     Raises:
         GptkitError: the merged projections have other parameters than the dense ones.

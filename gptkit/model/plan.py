@@ -1,4 +1,4 @@
-"""What a model takes, known before anything is allocated: it is built and run on the meta device."""
+"""Sizes of a model before allocation: it is built and run on the meta device."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ __all__ = ["Plan", "available_memory", "human_bytes", "human_count", "plan", "re
 
 @dataclass(frozen=True)
 class Plan:
-    """A model's sizes.
+    """Sizes of a model.
 
     Attributes:
-        parameters: weights, tied and shared ones counted once.
-        trained_parameters: those that a training changes.
-        embedding_parameters: those of the token embedding, which cost no arithmetic.
+        parameters: number of parameters, tied and shared ones counted once.
+        trained_parameters: number of trained parameters.
+        embedding_parameters: number of parameters of the token embedding, which need no arithmetic.
         flops_per_token: floating-point operations of a forward pass over a full context, divided by its tokens.
         training_flops_per_token: the same with the backward pass, counted as twice the forward.
         weight_bytes: memory of the weights.
-        cache_bytes_per_token: memory that one more token costs a row when decoding; windows stop growing.
+        cache_bytes_per_token: memory of one more token of a row when decoding; caches with windows stop growing.
         cache_bytes: memory of one row's cache at full context length.
-        activation_bytes: what a training step keeps for its backward pass, for the batch asked for.
+        activation_bytes: memory that a training step keeps for its backward pass, for the requested batch.
         training_bytes: weights, gradients and two optimizer moments of those that are trained, and activations.
     """
 
@@ -73,8 +73,8 @@ def plan(
         batch_size: rows of a training step (a micro-batch).
         window: tokens of each row; the context length by default.
         freeze: patterns of the parameters that are not trained, as in `gptkit.nn.freezing`.
-        dtype: of weights and cache.
-        recompute: what a training step computes again in its backward pass instead of keeping it.
+        dtype: the dtype of weights and cache.
+        recompute: activation checkpointing of the training step.
         model: the spec's model on the meta device, if it was built already; its parameters are frozen as `freeze` says.
     """
     model = GPT(spec, vocab_size, device="meta", dtype=dtype) if model is None else model
@@ -104,7 +104,7 @@ def plan(
 
 
 def _saved_bytes(model: GPT, batch_size: int, length: int, recompute: Recompute) -> int:
-    """Bytes that autograd keeps between forward and backward, weights not counted.
+    """Return the bytes that autograd keeps between forward and backward, without weights.
 
     With recomputation every block keeps its input, and one block at a time the rest.
     """
@@ -141,7 +141,7 @@ def _saved_bytes(model: GPT, batch_size: int, length: int, recompute: Recompute)
 
 
 class _FusedAttention(TorchFunctionMode):
-    """Lets fused attention keep on the meta device what its kernels keep: inputs and output, never the scores."""
+    """Mode in which fused attention keeps the same tensors on the meta device as its kernels: inputs and output only."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -153,7 +153,7 @@ class _FusedAttention(TorchFunctionMode):
 
 
 class _Kept(torch.autograd.Function):
-    """An attention of the right shape that keeps its inputs and its output."""
+    """Attention of the correct shape that keeps its inputs and its output."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -168,7 +168,7 @@ class _Kept(torch.autograd.Function):
 
 
 def available_memory(device: torch.device | str = "cpu") -> int:
-    """Bytes that can still be allocated on a device."""
+    """Return the number of bytes that can still be allocated on a device."""
     device = torch.device(device)
     if device.type == "meta":
         return sys.maxsize
@@ -194,7 +194,7 @@ def refuse_unless_fits(needed: int, purpose: str, device: torch.device | str = "
 
 
 def human_bytes(size: float) -> str:
-    """``1.5 GB``: powers of 1000."""
+    """Format a size in powers of 1000: ``1.5 GB``."""
     for unit in ("B", "kB", "MB", "GB"):
         if abs(size) < 1000:
             return f"{size:.3g} {unit}"

@@ -1,4 +1,4 @@
-"""Gives every parameter one owner: modules that several layers share belong to the model, and layers refer to them."""
+"""Ownership of shared modules: they belong to the model, and layers refer to them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def own_shared(model: nn.Module, shared: Mapping[Hashable, Any]) -> nn.ModuleDic
     every parameter in one place.
 
     Args:
-        shared: what `BuildContext.share` made, by key; a key is a tuple that begins with the component's name.
+        shared: the objects of `BuildContext.share` by key; a key is a tuple that begins with the component's name.
 
     Returns:
-        The modules by name: ``t5-bias``, and ``t5-bias-2`` for a second one of the same component.
+        The modules by name: ``t5-bias``, and ``t5-bias-2`` for a second module of the same component.
     """
     owned = nn.ModuleDict()
     names: dict[int, str] = {}

@@ -1,4 +1,4 @@
-"""`ModelSpec`: a whole GPT by component names, with a pattern of layers."""
+"""`ModelSpec`: a GPT composed of components, with a pattern of layers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = ["LayerSpec", "ModelSpec"]
 PARTS = ("position", "attention", "norm", "feedforward", "linear", "block")
 """Components of a layer, which an entry of `layers` may override."""
 
-# What a part is where the spec leaves it out; the ground that overrides of layers merge on, too.
+# Default parts, which overrides of layers are merged with too.
 _DEFAULTS = {
     "position": "rotary",
     "attention": "multi-head",
@@ -47,48 +47,46 @@ _DEFAULTS = {
 class LayerSpec(Spec):
     """One entry of the layer pattern: the components of `repeat` consecutive layers."""
 
-    repeat: int = Field(1, ge=1, description="How many layers in a row this entry describes.")
+    repeat: int = Field(1, ge=1, description="Number of consecutive layers that this entry describes.")
     position: PositionSpec = component(_DEFAULTS["position"], description="Relative position of these layers.")
     attention: AttentionSpec = component(_DEFAULTS["attention"], description="Attention of these layers.")
     norm: NormSpec = component(_DEFAULTS["norm"], description="Norms of these layers.")
     feedforward: FeedForwardSpec = component(_DEFAULTS["feedforward"], description="Feed-forward of these layers.")
     linear: LinearSpec = component(_DEFAULTS["linear"], description="Linear projections of these layers.")
-    block: BlockSpec = component(_DEFAULTS["block"], description="How the parts of these layers are joined.")
+    block: BlockSpec = component(_DEFAULTS["block"], description="Arrangement of the parts of these layers.")
 
     def parts(self, index: int) -> LayerParts:
         return LayerParts(index, self.position, self.attention, self.norm, self.feedforward, self.linear)
 
 
 class ModelSpec(Spec):
-    """A whole GPT. Parts given here hold for every layer; entries of `layers` override them layer by layer."""
+    """GPT model. Parts given here apply to every layer; entries of `layers` override them by layer."""
 
-    context_length: int = Field(256, ge=1, description="The longest sequence, in tokens.")
+    context_length: int = Field(256, ge=1, description="Maximum sequence length in tokens.")
     d_model: int = Field(256, ge=1, description="Width of the residual stream (the embedding dimension).")
-    n_layers: int = Field(
-        6, ge=1, le=10_000, description="Number of blocks; as many as `layers` describes where only that is given."
-    )
+    n_layers: int = Field(6, ge=1, le=10_000, description="Number of blocks; by default the number that `layers` describes.")
     vocab_size: int | None = Field(
-        None, ge=1, description="Number of token ids; the tokenizer's by default, more to round up to a handy size."
+        None, ge=1, description="Number of token ids; that of the tokenizer by default, more to pad it to a round size."
     )
-    embedding: EmbeddingSpec = component("token", description="Turns token ids into vectors.")
-    position: PositionSpec = component(_DEFAULTS["position"], description="Representation of the order of tokens.")
-    attention: AttentionSpec = component(_DEFAULTS["attention"], description="Mixes information across tokens.")
-    norm: NormSpec = component(_DEFAULTS["norm"], description="The norms inside the blocks.")
-    feedforward: FeedForwardSpec = component(_DEFAULTS["feedforward"], description="Applied to every token separately.")
-    linear: LinearSpec = component(_DEFAULTS["linear"], description="The linear projections inside the blocks.")
-    block: BlockSpec = component(_DEFAULTS["block"], description="How attention, feed-forward and norms are joined.")
+    embedding: EmbeddingSpec = component("token", description="Token embedding.")
+    position: PositionSpec = component(_DEFAULTS["position"], description="Position encoding.")
+    attention: AttentionSpec = component(_DEFAULTS["attention"], description="Attention.")
+    norm: NormSpec = component(_DEFAULTS["norm"], description="Norms of the blocks.")
+    feedforward: FeedForwardSpec = component(_DEFAULTS["feedforward"], description="Feed-forward.")
+    linear: LinearSpec = component(_DEFAULTS["linear"], description="Linear projections of the blocks.")
+    block: BlockSpec = component(_DEFAULTS["block"], description="Arrangement of attention, feed-forward and norms.")
     layers: tuple[LayerSpec, ...] | None = Field(
         None,
-        description="The pattern of layers, each entry overriding the parts above; repeated until n_layers are reached.",
+        description="Pattern of layers, whose entries override the parts above; repeated up to n_layers.",
     )
     final_norm: NormSpec | None = Field(
-        None, description="The norm before the head; as `norm` where the blocks leave their output without one. null: none."
+        None, description="Norm before the head; by default `norm` if the last block's output is not normalized. null: none."
     )
     attention_backend: AttentionBackendSpec = component(
-        "auto", description="Computes the softmax attention of all layers; `auto` selects what suits each layer."
+        "auto", description="Implementation of softmax attention; `auto` selects one for each layer."
     )
-    head: HeadSpec = component("linear", description="Turns vectors into scores of tokens, and these into a loss.")
-    initializer: InitializerSpec = component("normal", description="How weights start.")
+    head: HeadSpec = component("linear", description="Output head: logits and loss.")
+    initializer: InitializerSpec = component("normal", description="Initialization of weights.")
 
     @model_validator(mode="wrap")
     @classmethod
@@ -111,7 +109,7 @@ class ModelSpec(Spec):
     def context(
         self, vocab_size: int = 0, layer: LayerParts | None = None, registry: Registry | None = None
     ) -> BuildContext:
-        """The build context of this model's components."""
+        """Return the build context of this model's components."""
         return BuildContext(
             d_model=self.d_model,
             context_length=self.context_length,
@@ -124,7 +122,7 @@ class ModelSpec(Spec):
         )
 
     def head_parts(self) -> LayerParts:
-        """The parts that a head may build from: the model's own, with the index after the last layer."""
+        """Parts of the head's layer context: those of the model, with the index after the last layer."""
         return self._uniform().parts(self.n_layers)
 
     def layer_specs(self) -> list[LayerSpec]:
@@ -133,7 +131,7 @@ class ModelSpec(Spec):
         return [pattern[index % len(pattern)] for index in range(self.n_layers)]
 
     def components(self) -> Iterator[Component]:
-        """Every component in use, nested ones included."""
+        """Yield every component in use, including nested ones."""
         seen: set[int] = set()
         for _, found in walk.components(self):
             if id(found) not in seen:  # layers repeat the model's parts
@@ -144,10 +142,10 @@ class ModelSpec(Spec):
         return LayerSpec.model_construct(repeat=self.n_layers, **{part: getattr(self, part) for part in PARTS})
 
     def _resolved(self, registry: Registry | None, derive_final_norm: bool) -> ModelSpec:
-        """The spec with every value filled in that depends on other parts.
+        """Return the spec with all values that depend on other parts.
 
         Args:
-            derive_final_norm: the last block says whether a norm follows it, instead of the field `final_norm`.
+            derive_final_norm: derive `final_norm` from the last block instead of the field.
         """
         entry = self._uniform()
         changes: dict[str, Any] = _resolve_layer(entry, self.context(layer=entry.parts(0), registry=registry), ())
@@ -169,13 +167,13 @@ class ModelSpec(Spec):
         )
 
     def _whole_parts(self, registry: Registry | None) -> list[tuple[str, BuildContext]]:
-        """The parts that belong to no layer, each with its build context."""
+        """Return the parts outside of layers, each with its build context."""
         context = self.context(registry=registry)
         head = self.context(layer=self.head_parts(), registry=registry)
         return [("embedding", context), ("final_norm", context), ("head", head), ("initializer", context)]
 
     def _problems(self, registry: Registry | None) -> Iterator[Problem]:
-        """Errors in how components are combined, each reported once, at the field to change."""
+        """Yield errors in combinations of components, each reported once, at the field to change."""
         uniform = self._uniform()
         entries = list(enumerate(self.layers)) if self.layers is not None else [(-1, uniform)]
         seen: set[Problem] = set()
@@ -237,7 +235,7 @@ def _position_problems(layer: LayerSpec, model: ModelSpec) -> Iterator[Problem]:
 
 
 def _backend_problem(layer: LayerSpec, model: ModelSpec, context: BuildContext) -> Problem | None:
-    """What the selected attention backend cannot compute of a layer, as a problem of the model's field."""
+    """Return the limitation of the selected attention backend for a layer, as a problem of the model's field."""
     try:
         features = layer.attention.score_features(context)
         chosen = None if features is None else model.attention_backend.choice(features)[0]
@@ -256,7 +254,7 @@ def _backend_problem(layer: LayerSpec, model: ModelSpec, context: BuildContext) 
 
 
 def _nested_attention_problems(spec: Component, context: BuildContext) -> Iterator[Problem]:
-    """Attentions inside a component (a head, another attention) that cannot take the position of their context."""
+    """Yield problems of attentions inside a component that do not accept the position of their context."""
     for path, inner, inner_context in in_context(spec, context):
         if path and isinstance(inner, AttentionSpec) and inner_context.layer is not None:
             refusal = _refusal(inner_context.layer.position, inner)
@@ -271,13 +269,13 @@ def _refusal(position: PositionSpec, attention: AttentionSpec) -> str | None:
     does = {
         "rotate": "rotates queries and keys",
         "bias": "adds a bias to the scores",
-        "widen": "gives queries and keys of another width",
+        "widen": "changes the width of queries and keys",
         "content_bias": "adds a term to the scores that depends on the queries",
         "value_bias": "adds a term to the values",
     }
     return (
         f"position {position.name!r} {' and '.join(does.get(hook, hook) for hook in missing)}, which attention "
-        f"{attention.name!r} cannot take; choose another position (none is always possible) or another attention"
+        f"{attention.name!r} does not accept; choose another position (none is always possible) or another attention"
     )
 
 
@@ -286,7 +284,7 @@ def _resolve_layer(layer: LayerSpec, context: BuildContext, place: Path) -> dict
 
 
 def _layer(model: Mapping[str, Any], entry: Any) -> Any:
-    """An entry of `layers` with what it does not override filled in from the model."""
+    """Return an entry of `layers` merged with the model's parts."""
     if not isinstance(entry, Mapping):
         return entry
     layer = dict(entry)

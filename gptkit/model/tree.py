@@ -1,4 +1,4 @@
-"""A model printed as a tree, with parameter counts."""
+"""Tree of a model's modules with parameter counts."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["Branch", "branches", "count", "tree", "tree_html"]
 
 @dataclass(frozen=True)
 class Branch:
-    """A line of the tree: a module, or a parameter of its own.
+    """A line of the tree: a module, or a parameter.
 
     Attributes:
         lead: the lines that connect it with the branch above.
         label: name and kind; equal siblings are folded into one line, as in ``0–5: Block × 6``.
-        name: full name in the model; of the first of equal siblings.
-        shapes: of the parameters that the line stands for and that no line below it has.
-        parameters: number of parameters of all that the line stands for.
+        name: full name in the model, for equal siblings of the first one.
+        shapes: shapes of the parameters of the line that are not listed below it.
+        parameters: number of parameters of all modules of the line.
         is_parameter: whether it is a parameter.
     """
 
@@ -34,12 +34,12 @@ class Branch:
 
 
 def count(module: nn.Module, *, trained: bool = False) -> int:
-    """Parameters, tied and shared ones counted once; with `trained` those that take gradients only."""
+    """Return the number of parameters, tied and shared ones counted once; with `trained` only trainable ones."""
     return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad or not trained)
 
 
 def tree(model: nn.Module) -> str:
-    """Every module that holds parameters, indented, runs of equal siblings folded into one line."""
+    """Return every module with parameters, indented, with consecutive equal siblings on one line."""
     lines = [f"{type(model).__name__}  {count(model):,}"]
     for branch in branches(model):
         label = f"{branch.label}: {branch.shapes[0]}" if branch.is_parameter else branch.label
@@ -48,14 +48,14 @@ def tree(model: nn.Module) -> str:
 
 
 def tree_html(model: nn.Module) -> str:
-    """The tree as HTML for a notebook."""
+    """Return the tree as HTML for a notebook."""
     title, *lines = tree(model).splitlines()
     name, _, n_parameters = title.partition("  ")
     return html.heading(name, f"{n_parameters} parameters") + html.code("\n".join(lines))
 
 
 def branches(module: nn.Module, indent: str = "", path: str = "") -> Iterator[Branch]:
-    """The lines of the tree below a module."""
+    """Yield the lines of the tree below a module."""
     children = [(name, child) for name, child in module.named_children() if count(child)]
     own = [] if _is_leaf(module) else list(module.named_parameters(recurse=False))
     groups = _fold(children)

@@ -1,1 +1,1 @@
-"""Training: the loop, what watches it, and how it is described."""
+"""Training: loop, callbacks, records, and spec."""

@@ -1,4 +1,4 @@
-"""The callbacks of a training as one, and the adapters that run trackers as callbacks."""
+"""Combination of callbacks, and adapters that run trackers as callbacks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _log = logging.getLogger("gptkit")
 
 
 class Callbacks(Callback):
-    """Calls several callbacks in their order."""
+    """Combination of several callbacks, called in order."""
 
     def __init__(self, callbacks: Iterable[Callback]) -> None:
         self._all = tuple(callbacks)
@@ -31,7 +31,7 @@ class Callbacks(Callback):
             callback.setup(training)
 
     def state_dict(self) -> dict[str, Any]:
-        """The states by name; callbacks without a state have no entry."""
+        """Return the states by name; callbacks without a state have no entry."""
         states = {name: callback.state_dict() for name, callback in self._named()}
         return {name: state for name, state in states.items() if state}
 
@@ -69,10 +69,10 @@ class Callbacks(Callback):
             callback.on_step(step)
 
     def metrics(self, step: int) -> Mapping[str, float]:
-        """The numbers of all callbacks.
+        """Return the metrics of all callbacks.
 
         Raises:
-            TrainingError: two callbacks give one name, or a callback gives one without a slash.
+            TrainingError: two callbacks use the same name, or a name has no slash.
         """
         merged: dict[str, float] = {}
         for callback in self._all:
@@ -103,10 +103,10 @@ class Callbacks(Callback):
             callback.on_end(step, error)
 
     def evaluation_weights(self) -> Mapping[str, Tensor] | None:
-        """The weights of the one callback that provides some.
+        """Return the weights of the callback that provides some.
 
         Raises:
-            TrainingError: several callbacks do.
+            TrainingError: several callbacks provide weights.
         """
         provided = [(type(callback).__name__, callback.evaluation_weights()) for callback in self._all]
         providers = [(name, weights) for name, weights in provided if weights is not None]
@@ -119,7 +119,7 @@ class Callbacks(Callback):
 
 
 class TrackerCallback(Callback):
-    """Runs a tracker whose exceptions are reported once and end nothing but the tracker.
+    """Callback that runs a tracker; an exception is reported once and disables only the tracker.
 
     Args:
         make: returns the tracker; called when the training starts.
@@ -133,7 +133,7 @@ class TrackerCallback(Callback):
 
     @classmethod
     def of(cls, tracker: Tracker, name: str | None = None) -> TrackerCallback:
-        """Run a tracker that exists already."""
+        """Return the callback of an existing tracker."""
         return cls(partial(_identity, tracker), name or type(tracker).__name__)
 
     def _call(self, call: Callable[[Tracker], None]) -> None:
@@ -158,7 +158,7 @@ class TrackerCallback(Callback):
         self._call(lambda tracker: tracker.on_start(start))
 
     def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
-        # A copy: what one tracker does to it must not reach the next.
+        # A copy, so that changes by one tracker do not affect the next.
         self._call(lambda tracker: tracker.on_metrics(step, dict(metrics)))
 
     def on_sample(self, step: int, text: str) -> None:
@@ -172,10 +172,10 @@ class TrackerCallback(Callback):
 
 
 class PluginTrackers(Callback):
-    """The trackers that plugins add to every training through the hook `gptkit_trackers`.
+    """Trackers that plugins add to every training through the hook `gptkit_trackers`.
 
     Args:
-        ask: returns, for a training that starts, each plugin's name and what its hook returned.
+        ask: function that returns each plugin's name and the result of its hook for a training.
     """
 
     def __init__(self, ask: Callable[[TrainingStart], Iterable[tuple[str, Any]]]) -> None:

@@ -1,4 +1,4 @@
-"""Compiling a model for training with torch.compile, block by block."""
+"""Compilation of models for training with torch.compile, block by block."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["compile_model", "eager", "release"]
 
 
 def compile_model(model: nn.Module, forward: nn.Module) -> nn.Module:
-    """Compile a model in place and return it as it is to be called.
+    """Compile a model in place and return the callable model.
 
     Blocks of one architecture share their compiled code, so a deep model compiles as fast as a shallow one, and hooks
     between blocks (which gather shards) stay outside. A model without blocks is compiled as a whole.
 
     Args:
         model: the model.
-        forward: the model as it is called, wrapped for data parallelism or not.
+        forward: the callable model, possibly wrapped for data parallelism.
     """
     if not isinstance(model, GPT):
         return cast("nn.Module", torch.compile(forward))
@@ -32,11 +32,11 @@ def compile_model(model: nn.Module, forward: nn.Module) -> nn.Module:
 
 
 def eager(compiled: bool) -> AbstractContextManager[Any]:
-    """A context without compiled code, for calls of ever new shapes."""
+    """Return a context without compiled code, for calls with varying shapes."""
     return torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext()
 
 
 def release(model: nn.Module) -> None:
-    """Return a model that was compiled in place to eager execution."""
+    """Restore eager execution of a model that was compiled in place."""
     for module in model.modules():
         module._compiled_call_impl = None

@@ -24,7 +24,7 @@ _DATA = Fixed("the order of the data depends on it")
 
 
 class InitFromSpec(Spec):
-    """Weights that a new run starts from; a path alone stands for a mapping with it."""
+    """Initial weights of a new run; a path is equivalent to a mapping with it."""
 
     path: str = Field(
         min_length=1,
@@ -41,10 +41,10 @@ class InitFromSpec(Spec):
 
 
 class TrainingSpec(Spec):
-    """How a model is trained: how long, on how much at a time, by which optimizer, and what is recorded.
+    """Training section: steps, batches, optimizer, schedule, and records.
 
     Notes:
-        Everything random depends on the seed and the step alone, so a resumed training computes exactly the numbers of an
+        Random numbers depend on the seed and the step only, so a resumed training computes exactly the same results as an
         uninterrupted one (on the same machine, with the same number of threads).
     """
 
@@ -61,31 +61,32 @@ class TrainingSpec(Spec):
     grad_accumulation: Annotated[int, _STEPS] = Field(
         1,
         ge=1,
-        description="Parts that a batch is computed in, one by one, to save memory; the gradient stays the whole batch's.",
+        description="Number of parts of a batch, computed one after the other to save memory; the gradient is unchanged.",
     )
     clip: Annotated[float | None, _STEPS] = Field(
-        1.0, gt=0, description="Largest norm of the gradient over all parameters; null for no limit."
+        1.0, gt=0, description="Maximum norm of the gradient over all parameters; null for no limit."
     )
     optimizer: Annotated[OptimizerSpec, Fixed("the optimizer's state belongs to it")] = component(
-        "adamw", description="How gradients change weights."
+        "adamw", description="The optimizer."
     )
     schedule: Annotated[ScheduleSpec, _STEPS] = component(
-        {"name": "cosine", "warmup_steps": 50}, description="The learning rate over the steps of the training."
+        {"name": "cosine", "warmup_steps": 50}, description="The learning-rate schedule."
     )
     seed: Annotated[int, Fixed("weights, data windows and dropout depend on it")] = Field(
-        0, ge=0, lt=2**63, description="Seed of everything random: weights, data windows, dropout, samples."
+        0, ge=0, lt=2**63, description="Random seed of weights, data windows, dropout and samples."
     )
     precision: Annotated[Literal["auto", "fp32", "bf16"], _STEPS] = Field(
-        "auto", description="Of matrix products; weights stay fp32. auto: bf16 where the device computes in it, else fp32."
+        "auto",
+        description="Precision of matrix products; weights are fp32. auto: bf16 if the device supports it, else fp32.",
     )
     device: Annotated[Literal["auto", "cpu", "cuda", "mps"], CHANGEABLE] = Field(
-        "auto", description="Where to compute. auto: CUDA where available, else MPS, else the CPU."
+        "auto", description="Device. auto: CUDA if available, else MPS, else the CPU."
     )
     compile: Annotated[bool, CHANGEABLE] = Field(
         False, description="Compile the model's blocks with torch.compile: slow to start, then faster."
     )
     parallel: Annotated[ParallelSpec, CHANGEABLE] = component(
-        {}, description="How several processes, started by torchrun, share the training."
+        {}, description="Distribution over several processes, started by torchrun."
     )
     recompute: Annotated[Literal["none", "blocks"], CHANGEABLE] = Field(
         "none",
@@ -104,13 +105,13 @@ class TrainingSpec(Spec):
         "what earlier ones froze: ['*', '!*norm*']. null: with low-rank adapters all but these, else nothing.",
     )
     log_every: Annotated[int, CHANGEABLE] = Field(
-        10, ge=1, description="Steps between two lines of metrics; the loss is the mean since the previous line."
+        10, ge=1, description="Number of steps between two lines of metrics; the loss is the mean since the previous line."
     )
     evaluate_every: Annotated[int | None, CHANGEABLE] = Field(
         100, ge=1, description="Steps between two validations; null for one before and one after the training."
     )
     evaluate_batches: Annotated[int, CHANGEABLE] = Field(
-        20, ge=1, description="Batches that a validation reads at most, the same every time."
+        20, ge=1, description="Maximum number of batches of a validation, the same every time."
     )
     sample_every: Annotated[int | None, CHANGEABLE] = Field(
         200, ge=1, description="Steps between two samples of text; null for one before and one after the training."
@@ -119,19 +120,17 @@ class TrainingSpec(Spec):
         "", description="The prompt of the samples; empty for the start of a text."
     )
     sample_tokens: Annotated[int, CHANGEABLE] = Field(
-        100, ge=0, description="Length of a sample in tokens; 0 for no samples."
+        100, ge=0, description="Number of tokens of a sample; 0 for no samples."
     )
     checkpoint_every: Annotated[int | None, CHANGEABLE] = Field(
         200, ge=1, description="Steps between two checkpoints; null for one at the end."
     )
-    keep_checkpoints: Annotated[int, CHANGEABLE] = Field(
-        2, ge=1, description="How many checkpoints are kept, the newest ones."
-    )
+    keep_checkpoints: Annotated[int, CHANGEABLE] = Field(2, ge=1, description="Number of newest checkpoints that are kept.")
     callbacks: Annotated[tuple[CallbackSpec, ...], _STEPS] = Field(
-        (), description="What takes part in each step, in this order: weight averages, schedules of batch size or length."
+        (), description="Callbacks, called in this order: weight averages, schedules of batch size or length."
     )
     trackers: Annotated[tuple[TrackerSpec, ...], CHANGEABLE] = Field(
-        (), description="Where metrics go besides the run's metrics.jsonl, samples.txt and loss.png."
+        (), description="Trackers of metrics, in addition to the run's metrics.jsonl, samples.txt and loss.png."
     )
 
     @model_validator(mode="after")
@@ -142,7 +141,7 @@ class TrainingSpec(Spec):
         return self
 
     def components(self) -> Iterator[tuple[tuple[str | int, ...], Component]]:
-        """The components of the section, each with its path."""
+        """Yield the components of the section, each with its path."""
         yield ("optimizer",), self.optimizer
         yield ("schedule",), self.schedule
         for index, callback in enumerate(self.callbacks):

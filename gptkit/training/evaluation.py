@@ -1,4 +1,4 @@
-"""The loss on held-out text.
+"""Evaluation of the loss on held-out text.
 
 Shapes: B batch, T tokens.
 """
@@ -21,24 +21,24 @@ from gptkit.training.precision import autocast
 __all__ = ["NO_TEXT", "Batch", "Evaluation", "combined", "evaluate", "with_weights"]
 
 Batch = tuple[Tensor, Tensor, Tensor | None]
-"""Inputs (B, T), targets (B, T) and document numbers (B, T), the last for packed documents only."""
+"""Inputs (B, T), targets (B, T) and document ids (B, T), the last for packed documents only."""
 
 _Measured = tuple[Batch, Tensor | None]
 """A batch, and the bytes of text of its targets."""
 
 NO_TEXT = -1
-"""Number of bytes of a token that stands for no text: one between documents, or another special token."""
+"""Number of bytes of a token that is not text: one between documents, or another special token."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The result of an evaluation.
+    """Result of an evaluation.
 
     Attributes:
         loss: mean cross-entropy in nats per token.
-        tokens: the number of tokens that the mean is of.
-        text_nats: cross-entropy of those tokens that stand for text, summed; 0 where it was not requested.
-        bytes: the number of bytes of text that they stand for; 0 where it was not requested.
+        tokens: number of tokens in the mean.
+        text_nats: sum of the cross-entropies of text tokens; 0 unless requested.
+        bytes: number of bytes of these tokens; 0 unless requested.
     """
 
     loss: float
@@ -48,7 +48,7 @@ class Evaluation:
 
     @property
     def perplexity(self) -> float:
-        """exp(loss); infinite where that exceeds the largest float."""
+        """exp(loss); infinite on overflow."""
         return math.exp(self.loss) if self.loss < 709 else math.inf
 
     @property
@@ -58,7 +58,7 @@ class Evaluation:
 
 
 def combined(evaluations: Sequence[Evaluation]) -> Evaluation:
-    """The evaluation of several texts together, in which each token counts the same."""
+    """Return the evaluation of several texts together, in which all tokens have equal weight."""
     tokens = sum(each.tokens for each in evaluations)
     return Evaluation(
         sum(each.loss * each.tokens for each in evaluations) / tokens,
@@ -78,21 +78,21 @@ def evaluate(
     text_bytes: Iterable[Tensor] | None = None,
     processes: Processes | None = None,
 ) -> Evaluation | None:
-    """Compute the model's mean loss over batches, in which each token counts the same.
+    """Compute the model's mean loss over batches, in which all tokens have equal weight.
 
-    The model is in evaluation mode meanwhile, and back in its previous mode afterwards.
+    The model is in evaluation mode during the computation; its previous mode is restored.
 
     Args:
         model: called as ``model(inputs_BT, targets_BT).loss``.
-        batches: the same in every process.
-        device: where to compute.
+        batches: the batches, equal in every process.
+        device: the device.
         precision: dtype of the matrix products.
         text_bytes: for each batch (B, T), the number of bytes of text that each target stands for; `NO_TEXT` for a target
             that stands for none, whose loss is not counted in `Evaluation.text_nats`. In one process only.
-        processes: those that share the batches.
+        processes: the processes that share the batches.
 
     Returns:
-        The evaluation; None where the batches have no targets.
+        The evaluation; None if the batches have no targets.
     """
     processes = processes or Processes()
     was_training = model.training
@@ -134,14 +134,14 @@ def evaluate(
 
 
 def _only(batch: Batch, rows_B: Tensor, counted_BT: Tensor) -> Batch:
-    """Some rows of a batch, with the loss of some targets only."""
+    """Return some rows of a batch, with only some targets."""
     inputs_BT, targets_BT, documents_BT = batch
     targets_BT = targets_BT.masked_fill(~counted_BT, IGNORED)
     return inputs_BT[rows_B], targets_BT[rows_B], None if documents_BT is None else documents_BT[rows_B]
 
 
 def _shared(measured: Iterable[_Measured], processes: Processes) -> Iterator[tuple[_Measured, bool]]:
-    """The batches that one process computes, and whether each counts: all processes compute the same number."""
+    """Yield the batches of one process, and whether each is counted: all processes compute the same number."""
     group: list[_Measured] = []
     for batch in measured:
         if not bool((batch[0][1] != IGNORED).any()):
@@ -157,7 +157,7 @@ def _shared(measured: Iterable[_Measured], processes: Processes) -> Iterator[tup
 
 @contextlib.contextmanager
 def with_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
-    """Give a model other values for some of its parameters, and restore its own afterwards."""
+    """Temporarily replace the values of some of a model's parameters."""
     parameters = dict(model.named_parameters())
     with torch.no_grad():
         own = {name: parameters[name].detach().clone() for name in weights}
@@ -171,12 +171,12 @@ def with_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[No
 
 
 def to_device(*tensors: Tensor, device: torch.device) -> tuple[Tensor, ...]:
-    """The tensors on the device, copied while the host continues."""
+    """Return the tensors on the device, copied asynchronously."""
     if device.type == "cuda":
         return tuple(tensor.pin_memory().to(device, non_blocking=True) for tensor in tensors)
     return tuple(tensor.to(device) for tensor in tensors)
 
 
 def documents(documents_BT: Tensor | None, device: torch.device) -> dict[str, Tensor]:
-    """The keyword argument with the document numbers, where rows hold several documents."""
+    """Return the keyword argument with the document ids, if rows hold several documents."""
     return {} if documents_BT is None else {"documents_BT": documents_BT.to(device)}

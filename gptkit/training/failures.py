@@ -1,4 +1,4 @@
-"""Failures of training that come from the machine, as errors that name the field to change."""
+"""Conversion of failures of the machine in training to errors that name the field to change."""
 
 from __future__ import annotations
 

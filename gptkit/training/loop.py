@@ -1,4 +1,4 @@
-"""The training loop: when to step, log, evaluate, sample, save and stop."""
+"""Training loop: steps, metrics, validation, samples, checkpoints, and stopping."""
 
 from __future__ import annotations
 
@@ -34,41 +34,41 @@ __all__ = ["Trainer", "TrainingBatches", "ValidationBatches"]
 
 
 class TrainingBatches(Protocol):
-    """Provides the batch of a step; a pure function of its arguments (`Windows.batch`, for example)."""
+    """Function that returns the batch of a step; a pure function of its arguments (`Windows.batch`, for example)."""
 
     def __call__(self, step: int, batch_size: int, seed: int, /, *, first: int) -> Batch:
         """Return the batch of a step.
 
         Args:
-            step: steps done before.
+            step: number of completed steps.
             batch_size: the number of data windows.
             seed: the training's seed.
-            first: data windows read by all steps before.
+            first: number of data windows read by previous steps.
         """
 
 
 ValidationBatches = Callable[[int, int], Iterable[Batch]]
-"""Batches to validate on, given the number of windows and of batches at most: the same every time."""
+"""Function of the maximum numbers of windows and batches that returns the validation batches, always the same."""
 
 
 class Trainer:
-    """Trains one model.
+    """Training of one model.
 
     Args:
-        model: an `nn.Module` with ``model(ids_BT, targets_BT).loss``; it is moved to the training's device.
+        model: an `nn.Module` with ``model(ids_BT, targets_BT).loss``; it is moved to the device of the training.
         spec: the training section of a spec.
         train: returns the batch of a step.
-        validation: returns the batches to validate on; None for no validation.
-        checkpoints: where checkpoints go.
+        validation: returns the validation batches; None for no validation.
+        checkpoints: the checkpoint store.
         callbacks: called in this order, after those of the spec.
-        write: returns a sample of text, given the number of steps done; None for no samples.
+        write: returns a sample of text, given the number of completed steps; None for no samples.
         describe: the resolved spec as plain data, for trackers.
-        processes: those that train together, each with a trainer of its own.
-        forward: the model as it is called, where it is wrapped for data parallelism; it is on its device then.
+        processes: the processes of the training, each with a trainer.
+        forward: the callable model, if it is wrapped for data parallelism; it must be on its device.
 
     Attributes:
-        step: how many steps are done.
-        stopped: whether a signal asked to stop before the last step.
+        step: number of completed steps.
+        stopped: whether a signal requested a stop before the last step.
     """
 
     def __init__(
@@ -129,21 +129,21 @@ class Trainer:
         return self.state.step
 
     def resume(self, checkpoint: Path) -> None:
-        """Go back to where a checkpoint was saved.
+        """Restore the state of a checkpoint.
 
         Raises:
-            CheckpointError: it is damaged or of another model or optimizer.
+            CheckpointError: it is damaged, or does not fit the model or the optimizer.
         """
         self.state.load(checkpoint)
         self._saved = self.step
 
     def run(self) -> None:
-        """Train to the last step, or until SIGINT or SIGTERM, and save a checkpoint of the last step done.
+        """Train to the last step, or until SIGINT or SIGTERM, and save a checkpoint of the last completed step.
 
-        The model then has the weights to evaluate with, where a callback provides some.
+        Afterwards the model has the weights to evaluate with, if a callback provides some.
 
         Raises:
-            TrainingError: the loss or the gradients are not finite. Nothing is saved then.
+            TrainingError: the loss or the gradients are not finite; no checkpoint is saved.
         """
         with explained(self.spec):
             self._run()
@@ -152,7 +152,7 @@ class Trainer:
         steps, state, callbacks = self.spec.steps, self.state, self._callbacks
         devices = [torch.cuda.current_device()] if self.device.type == "cuda" else []
         try:
-            # The caller's random numbers stay as they are: a step begins with a seed of its own.
+            # The caller's random state is restored: each step sets a seed.
             with StopRequest(several=self.processes.count > 1) as stop, torch.random.fork_rng(devices):
                 callbacks.setup(Training(self.model, self.optimizer, steps, self.spec.seed))
                 state.restore_callbacks(callbacks)
@@ -180,7 +180,7 @@ class Trainer:
         callbacks.on_end(self.step, KeyboardInterrupt() if self.stopped else None)
 
     def _take_step(self) -> Tensor:
-        """One optimizer step; the loss and the gradient's norm, still on the device."""
+        """Take one optimizer step; return the loss and the gradient's norm, still on the device."""
         spec, state, callbacks = self.spec, self.state, self._callbacks
         plan = self._plan()
         self._step.set_rate(plan.rate)
@@ -236,7 +236,7 @@ class Trainer:
         self._callbacks.on_checkpoint(self.step, path)
 
     def _fetch(self) -> None:
-        """Wait for the steps under way and check their numbers."""
+        """Wait for pending steps and check their results."""
         if not self._fresh:
             return
         values: list[list[float]] = torch.stack(self._fresh).tolist()
@@ -263,7 +263,7 @@ class Trainer:
         return metrics
 
     def _look(self, metrics: dict[str, float], *, evaluate: bool, sample: bool) -> None:
-        """Evaluate and sample where that is due, and report."""
+        """Evaluate and sample if due, and report."""
         evaluate = evaluate and self._validation is not None
         sample = sample and self._write is not None
         text = ""
@@ -314,7 +314,7 @@ class Trainer:
 
 
 def cut(batch: Batch, length: int) -> Batch:
-    """The first tokens of each data window."""
+    """Return the first tokens of each data window."""
     inputs_BT, targets_BT, documents_BT = batch
     documents_BT = None if documents_BT is None else documents_BT[:, :length].contiguous()
     return inputs_BT[:, :length].contiguous(), targets_BT[:, :length].contiguous(), documents_BT

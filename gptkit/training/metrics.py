@@ -22,7 +22,7 @@ class Metrics(dict[str, list[float]]):
 
     @classmethod
     def read(cls, path: Path) -> Metrics:
-        """The metrics in a run's metrics.jsonl; without columns where there are none."""
+        """Read the metrics of a run's metrics.jsonl; without columns if it is empty."""
         rows: dict[int, dict[str, float]] = {}
         for line in read_metrics(path):
             rows.setdefault(int(line["step"]), {}).update(line)
@@ -30,16 +30,16 @@ class Metrics(dict[str, list[float]]):
         return cls({name: [row.get(name, math.nan) for row in rows.values()] for name in names})
 
     def points(self, name: str) -> list[tuple[int, float]]:
-        """The steps that have a metric, and its values; empty for an unknown metric."""
+        """Return the steps that have a metric, and its values; empty for an unknown metric."""
         steps = self.get("step", [])
         return [(int(step), value) for step, value in zip(steps, self.get(name, []), strict=False) if not math.isnan(value)]
 
     def last(self, name: str) -> tuple[int, float] | None:
-        """The last step that has a metric, and its value."""
+        """Return the last step that has a metric, and its value."""
         return max(self.points(name), default=None)
 
     def best(self, name: str) -> tuple[int, float] | None:
-        """The step with the lowest value of a metric, such as a loss, and that value."""
+        """Return the step with the lowest value of a metric, such as a loss, and that value."""
         return min(self.points(name), key=lambda point: point[1], default=None)
 
     def __repr__(self) -> str:
@@ -47,7 +47,7 @@ class Metrics(dict[str, list[float]]):
         return f"<Metrics of {rows} steps: {', '.join(self) or 'none'}>"
 
     def _repr_html_(self) -> str:
-        """The last rows in a notebook."""
+        """Return the last rows for a notebook."""
         rows = list(zip(*self.values(), strict=True))
         omitted = max(0, len(rows) - _SHOWN)
         shown = [["" if math.isnan(value) else f"{value:g}" for value in row] for row in rows[-_SHOWN:]]

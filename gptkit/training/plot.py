@@ -22,7 +22,7 @@ _TRAIN, _VALIDATION, _INK, _FAINT = "#4C72B0", "#DD6B20", "#2D3748", "#E2E8F0"
 
 
 class NotebookFigure(Figure):
-    """A figure that a notebook shows without pyplot."""
+    """Figure that a notebook shows without pyplot."""
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
@@ -63,8 +63,8 @@ def draw_losses(metrics: Sequence[Mapping[str, Any]], picture: Path, *, title: s
 
     Args:
         metrics: the lines of metrics.jsonl, in order.
-        picture: the file; replaced atomically, so that a viewer never sees half of it.
-        title: of the figure.
+        picture: the file; replaced atomically.
+        title: the title of the figure.
     """
     train = [(int(row["step"]), row["loss"]) for row in metrics if "loss" in row]
     validation = [(int(row["step"]), row["validation_loss"]) for row in metrics if "validation_loss" in row]
@@ -74,7 +74,7 @@ def draw_losses(metrics: Sequence[Mapping[str, Any]], picture: Path, *, title: s
 
 
 def _clip_initial_drop(axes: Any, losses: Sequence[float]) -> None:
-    """A logarithmic axis where the losses span more than a factor of three: the interesting part is the small end."""
+    """Set a logarithmic axis if the losses span more than a factor of three."""
     if len(losses) > 1 and min(losses) > 0 and max(losses) > 3 * min(losses):
         axes.set_yscale("log")
         from matplotlib.ticker import LogLocator, NullLocator, ScalarFormatter

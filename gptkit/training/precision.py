@@ -14,7 +14,7 @@ __all__ = ["autocast", "has_bf16", "pick_device", "pick_precision"]
 
 
 def pick_device(choice: str) -> torch.device:
-    """The device that `auto`, `cpu`, `cuda` or `mps` stands for.
+    """Return the device for `auto`, `cpu`, `cuda` or `mps`.
 
     Raises:
         TrainingError: the device is not available.
@@ -30,7 +30,7 @@ def pick_device(choice: str) -> torch.device:
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether the device multiplies bf16 matrices itself, so that bf16 is faster than fp32 and not emulated."""
+    """Return whether the device supports bf16 matrix products natively, so that bf16 is faster than fp32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type != "cpu":
@@ -39,21 +39,21 @@ def has_bf16(device: torch.device) -> bool:
         supported = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     except (AttributeError, RuntimeError):
         return False
-    # oneDNN also says yes where it has to convert; only these instructions make it worth while.
+    # oneDNN also reports support if it converts; only these instructions are faster.
     instructions = ("_is_amx_tile_supported", "_is_avx512_bf16_supported", "_is_arm_sve_supported")
     tests: list[Any] = [getattr(torch.cpu, name) for name in instructions if hasattr(torch.cpu, name)]
     return supported and (not tests or any(test() for test in tests))
 
 
 def pick_precision(choice: str, device: torch.device) -> torch.dtype:
-    """The number type of matrix products: bf16 or fp32."""
+    """Return the dtype of matrix products: bf16 or fp32."""
     if choice == "auto":
         choice = "bf16" if has_bf16(device) else "fp32"
     return {"bf16": torch.bfloat16, "fp32": torch.float32}[choice]
 
 
 def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager[Any]:
-    """The context in which a forward pass computes in this precision."""
+    """Return the autocast context of this precision."""
     if precision == torch.float32:
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=precision)

@@ -19,7 +19,7 @@ from gptkit.model.tree import count
 __all__ = ["ConsoleProgress"]
 
 _INTERVAL = 30.0
-"""Seconds after which a step is printed where no bar is shown."""
+"""Seconds between two printed steps without a progress bar."""
 
 _COMPILING = "compiling the model in the first step …"
 
@@ -28,7 +28,7 @@ class ConsoleProgress(Callback):
     """Print a line for each validation and the samples of text; in a terminal also a live progress bar.
 
     Args:
-        console: where to print; by default stderr, so that stdout stays free.
+        console: the console; by default stderr.
         resume_command: the command that resumes the run, with `{directory}` for the run directory.
     """
 
@@ -55,7 +55,7 @@ class ConsoleProgress(Callback):
                 self.console.print(_COMPILING)
             self._printed_at = time.monotonic()
             return
-        # The bar takes what the numbers leave, so that all of it fits into 60 columns.
+        # The bar uses the remaining width, so that everything fits into 60 columns.
         self._progress = Progress(
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
@@ -127,5 +127,5 @@ def _short(number: float) -> str:
 
 
 def _printable(text: str) -> str:
-    """Generated text without control characters, which must not reach the terminal."""
+    """Return generated text without control characters, which must not be printed to a terminal."""
     return "".join(char if char.isprintable() or char in "\n\t" else "�" for char in text)

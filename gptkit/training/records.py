@@ -1,4 +1,4 @@
-"""The records of a training in its run directory: metrics.jsonl, samples.txt and loss.png."""
+"""Records of a training in its run directory: metrics.jsonl, samples.txt and loss.png."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _log = logging.getLogger("gptkit")
 
 
 class _Growing(Callback):
-    """A file that only grows. A checkpoint holds its length, to which it is cut when a training resumes."""
+    """Append-only file. A checkpoint holds its length, to which it is truncated when a training resumes."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -33,7 +33,7 @@ class _Growing(Callback):
 
     def on_start(self, start: TrainingStart) -> None:
         with writing(self.path), self.path.open("ab") as stream:
-            # A file that is shorter than it was has been changed by hand: what is left of it stays.
+            # A file that is shorter than recorded was changed by the user: it is kept.
             stream.truncate(min(self._length, stream.tell()))
         self._length = self.path.stat().st_size
 
@@ -45,21 +45,21 @@ class _Growing(Callback):
 
 
 class MetricsFile(_Growing):
-    """One JSON object a line: the step and its numbers."""
+    """File of metrics: one JSON object per line with the step and its metrics."""
 
     def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         self.append(json.dumps({"step": step, **metrics}) + "\n")
 
 
 class SamplesFile(_Growing):
-    """The samples, each under its step."""
+    """File of samples, each below its step."""
 
     def on_sample(self, step: int, text: str) -> None:
         self.append(f"──── step {step} ────\n{text}\n\n")
 
 
 class LossPlot(Callback):
-    """Draws the losses of a metrics file whenever a checkpoint is saved, and at the end."""
+    """Plot of the losses of a metrics file, drawn whenever a checkpoint is saved, and at the end."""
 
     def __init__(self, metrics: Path, picture: Path, title: str = "") -> None:
         self._metrics, self._picture, self._title = metrics, picture, title
@@ -75,7 +75,7 @@ class LossPlot(Callback):
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, float]]:
-    """The lines of a metrics file; an incomplete last line is skipped."""
+    """Yield the lines of a metrics file; an incomplete last line is skipped."""
     if not path.exists():
         return
     with path.open(encoding="utf-8") as stream:

@@ -1,4 +1,4 @@
-"""Which fields of a spec may change when a run is resumed: each field says so beside its type."""
+"""Declarations of the fields that may change when a run is resumed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["CHANGEABLE", "Change", "Changeable", "Fixed", "refused_changes"]
 
 @dataclass(frozen=True)
 class Changeable:
-    """Marks a field that a resumed run may change: nothing that was learned so far depends on it."""
+    """Mark of a field that a resumed run may change, since the trained state does not depend on it."""
 
 
 CHANGEABLE = Changeable()
@@ -23,7 +23,7 @@ CHANGEABLE = Changeable()
 
 @dataclass(frozen=True)
 class Fixed:
-    """Marks a field that a resumed run must keep.
+    """Mark of a field that a resumed run must keep.
 
     Attributes:
         reason: what depends on the field, as a clause.
@@ -34,7 +34,7 @@ class Fixed:
 
 @dataclass(frozen=True)
 class Change:
-    """A change that a resumed run may not make: the field's path, its old and its new value, and the reason."""
+    """Change that a resumed run may not make: the field's path, its old and new value, and the reason."""
 
     path: str
     old: Any
@@ -64,6 +64,6 @@ def refused_changes(old: Spec, new: Spec, path: Path = ()) -> list[Change]:
 
 def _change(found: Difference, reason: str) -> Change:
     if isinstance(found.left, Mapping) and isinstance(found.right, Mapping):
-        # Another component: their fields differ because of that, and add nothing.
+        # Another component: differences of its fields are not listed.
         return Change(f"{found.dotted}.name", found.left["name"], found.right["name"], reason)
     return Change(found.dotted, found.left, found.right, reason)

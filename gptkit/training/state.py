@@ -1,4 +1,4 @@
-"""Everything of a training that a checkpoint holds."""
+"""State of a training in checkpoints."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["TrainingState"]
 
 @dataclass
 class TrainingState:
-    """The state of a training.
+    """State of a training.
 
     Random numbers, the learning rate and the order of the data are functions of the seed, the step and the number of
     data windows read, so these numbers are all that is stored of them.
@@ -27,10 +27,10 @@ class TrainingState:
     Attributes:
         model: the model.
         optimizer: its optimizer.
-        step: steps done.
-        windows: data windows read; the position in the order of the data.
+        step: number of completed steps.
+        windows: number of data windows read; the position in the order of the data.
         since_log: loss and gradient norm of each step since the last line of metrics.
-        callbacks: the callbacks' states as a checkpoint had them, until `restore_callbacks`.
+        callbacks: the callbacks' states of a checkpoint, until `restore_callbacks`.
     """
 
     model: nn.Module
@@ -41,7 +41,7 @@ class TrainingState:
     callbacks: dict[str, Any] = field(default_factory=dict)
 
     def state_dict(self) -> dict[str, Any]:
-        """The counters of the loop, as plain data."""
+        """Return the counters of the loop, as plain data."""
         return {"windows": self.windows, "since_log": self.since_log}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -52,13 +52,13 @@ class TrainingState:
     def save(
         self, store: CheckpointStore, callbacks: Callbacks, evaluated: Mapping[str, Tensor] | None, *, write: bool
     ) -> Path:
-        """Write a checkpoint; collective where the model is sharded.
+        """Write a checkpoint; collective if the model is sharded.
 
         Args:
-            store: where to.
+            store: the checkpoint store.
             callbacks: their states are saved too.
-            evaluated: weights to evaluate and generate with, where they are not those that are trained.
-            write: False in all processes but one.
+            evaluated: weights to evaluate and generate with, if they differ from the trained ones.
+            write: True in the process that writes.
 
         Raises:
             CheckpointError: it cannot be written.
@@ -74,10 +74,10 @@ class TrainingState:
         )
 
     def load(self, checkpoint: Path) -> None:
-        """Go back to where a checkpoint was saved. One without an optimizer's state gives only its weights.
+        """Restore the state of a checkpoint; without an optimizer's state, only its weights.
 
         Raises:
-            CheckpointError: it is damaged, or of another model or optimizer.
+            CheckpointError: it is damaged, or does not fit the model or the optimizer.
         """
         state = read_state(checkpoint, verify=True)
         load_weights(self.model, checkpoint, training=True)
@@ -89,7 +89,7 @@ class TrainingState:
         self.callbacks = read_callbacks(checkpoint, state)
 
     def restore_callbacks(self, callbacks: Callbacks) -> None:
-        """Hand the callbacks the states that the checkpoint held."""
+        """Restore the callbacks' states of the checkpoint."""
         if self.callbacks:
             callbacks.load_state_dict(shard_like(self.callbacks, callbacks.state_dict()))
             self.callbacks = {}

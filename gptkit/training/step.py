@@ -1,4 +1,4 @@
-"""One optimizer step: forward and backward over the parts of a batch, clipping, and the update.
+"""Optimizer step: forward and backward over the parts of a batch, clipping, and the update.
 
 Shapes: B batch, T tokens.
 """
@@ -24,16 +24,16 @@ __all__ = ["TrainingStep", "split"]
 
 
 class TrainingStep:
-    """Computes the gradient of a batch and applies it.
+    """Optimizer step: compute the gradient of a batch and apply it.
 
     Args:
-        forward: the model, as it is called: compiled or wrapped for data parallelism.
+        forward: the callable model, possibly compiled or wrapped for data parallelism.
         optimizer: its optimizer.
-        device: where to compute.
+        device: the device.
         precision: dtype of the matrix products.
-        accumulation: parts that each process computes one after the other.
-        clip: largest norm of the gradient, or None.
-        processes: those that share the batch.
+        accumulation: number of parts that each process computes one after the other.
+        clip: maximum norm of the gradient, or None.
+        processes: the processes that share the batch.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class TrainingStep:
 
     @property
     def parts(self) -> int:
-        """How many equal parts a batch is cut into."""
+        """Number of equal parts of a batch."""
         return self.accumulation * self.processes.count
 
     def set_rate(self, factor: float) -> None:
@@ -71,11 +71,11 @@ class TrainingStep:
         """Take one step.
 
         Args:
-            batch: the whole batch, the same in every process.
+            batch: the whole batch, equal in every process.
             before_update: called when the gradients are complete.
 
         Returns:
-            (2,) the batch's loss and the gradient's norm before clipping, still on the device.
+            (2,): the batch's loss and the gradient's norm before clipping, still on the device.
         """
         total = torch.zeros((), device=self.device)
         mine = list(split(batch, self.accumulation, self.processes))
@@ -108,7 +108,7 @@ class TrainingStep:
 
 
 def split(batch: Batch, accumulation: int, processes: Processes) -> Iterator[tuple[Tensor, Tensor, Tensor | None, float]]:
-    """The parts of a batch that one process computes, each with its share of the batch's targets."""
+    """Yield the parts of a batch for one process, each with its share of the batch's targets."""
     count = accumulation * processes.count
     inputs_BT, targets_BT, documents_BT = batch
     if count == 1 and bool((targets_BT != IGNORED).any()):
@@ -133,6 +133,6 @@ def split(batch: Batch, accumulation: int, processes: Processes) -> Iterator[tup
 
 
 def _whole(norm: Tensor) -> Tensor:
-    """A norm over sharded gradients as a plain tensor."""
+    """Return a norm over sharded gradients as a plain tensor."""
     full: Tensor = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
     return full

@@ -211,7 +211,7 @@ def test_commands_show_that_they_work_unless_they_are_quiet(
         (["train", "--resume", "nowhere"], "error: nowhere: no such run"),
         (["show", "nowhere"], "nowhere: no such file; spec files here and presets"),
         (["import", "pipe"], "pipe is neither a file nor a directory"),
-        (["train", "mini.yaml", "run", "--init", "nowhere"], "nowhere holds no weights: it does not exist"),
+        (["train", "mini.yaml", "run", "--init", "nowhere"], "nowhere contains no weights: it does not exist"),
     ],
 )
 def test_paths_of_the_wrong_kind_are_called_what_they_are(call: Call, project: Path, command: list[str], said: str) -> None:

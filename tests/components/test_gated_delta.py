@@ -231,7 +231,7 @@ def test_sizes_are_known_on_meta() -> None:
     ("fields", "says"),
     [
         ({"attention": {**ATTENTION, "n_value_heads": 3}, "position": "none"}, "multiple"),
-        ({"attention": ATTENTION}, "cannot take"),
+        ({"attention": ATTENTION}, "does not accept"),
     ],
 )
 def test_invalid_fields_are_rejected(fields: dict[str, Any], says: str) -> None:

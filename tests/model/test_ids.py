@@ -13,7 +13,7 @@ SPEC = {"tokenizer": "byte", "model": {"context_length": 8, "d_model": 16, "n_la
 
 def test_ids_without_rows_are_rejected() -> None:
     model = gptkit.build(SPEC)
-    with pytest.raises(GptkitError, match=r"the shape \(rows, tokens\), and these have \(3,\)(?s:.*)ids\[None\]"):
+    with pytest.raises(GptkitError, match=r"the shape \(rows, tokens\), not \(3,\)(?s:.*)ids\[None\]"):
         model(torch.tensor([1, 2, 3]))
 
 

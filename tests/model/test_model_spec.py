@@ -61,7 +61,7 @@ def test_final_norm_follows_the_block_by_default() -> None:
 def test_position_that_the_attention_does_not_accept_is_rejected() -> None:
     (message,) = problems(attention="simple", position="shaw")
     assert message.startswith("position: position 'shaw' adds a term to the scores that depends on the queries")
-    assert "attention 'simple' cannot take" in message
+    assert "attention 'simple' does not accept" in message
 
 
 def test_heads_that_cannot_be_split_or_rotated_are_rejected() -> None:

@@ -147,7 +147,7 @@ def test_head_with_an_attention_is_resolved_and_checked_in_a_layer() -> None:
     with pytest.raises(ValidationError) as caught:
         ModelSpec.model_validate({**PARTS, "head": AttendingHeadSpec(attention="gated-delta")})
     assert [error["loc"] for error in caught.value.errors()] == [("head", "attention")]
-    assert "which attention 'gated-delta' cannot take" in caught.value.errors()[0]["msg"]
+    assert "which attention 'gated-delta' does not accept" in caught.value.errors()[0]["msg"]
 
 
 class CrossDecoderSpec(BlockSpec):

@@ -78,7 +78,7 @@ def make(attention: dict[str, Any], position: dict[str, Any], **more: Any) -> GP
     spec = {"d_model": 32, "n_layers": 2, "context_length": 40, "attention": attention, "position": position, **more}
     uses, accepts = component("position", position).uses - {"embed"}, component("attention", attention).accepts
     if not uses <= accepts:
-        with pytest.raises(SpecError, match="cannot take"):
+        with pytest.raises(SpecError, match="does not accept"):
             GPT(spec, V)
         pytest.skip("declared: the attention cannot take this position")
     model = GPT(spec, V)

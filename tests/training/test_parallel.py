@@ -34,7 +34,7 @@ def test_invalid_number_of_processes_is_reported_with_the_command(monkeypatch: p
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with pytest.raises(TrainingError) as caught, joined(ParallelSpec(shard=2), torch.device("cpu")):
         pass
-    assert "training.parallel needs a multiple of 2 processes, and the training has 1" in caught.value.message
+    assert "training.parallel requires a multiple of 2 processes, but the training has 1" in caught.value.message
     assert "torchrun --nproc-per-node 2 -m gptkit train" in str(caught.value)
 
 

@@ -1,1 +1,1 @@
-"""Training by several processes: what each computes, what they exchange, and how a model is sharded over them."""
+"""Distributed training: division of batches, communication, and sharding of the model."""

@@ -1,4 +1,4 @@
-"""The part of a spec that says how several processes share a training."""
+"""Spec of distributed training."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["ParallelSpec"]
 
 
 class ParallelSpec(Spec):
-    """How several processes share a training; start them with ``torchrun --nproc-per-node N -m gptkit train SPEC``.
+    """Distributed training; start the processes with ``torchrun --nproc-per-node N -m gptkit train SPEC``.
 
     Notes:
         The processes share each step's batch, whose windows do not depend on their number. `data` replicates the model
@@ -20,11 +20,11 @@ class ParallelSpec(Spec):
     """
 
     data: int | None = Field(
-        None, ge=1, description="Replicas of the model; null for as many as the number of processes divided by `shard`."
+        None, ge=1, description="Number of replicas of the model; null for the number of processes divided by `shard`."
     )
-    shard: int = Field(1, ge=1, description="Processes that a replica's parameters are split over; 1 for whole replicas.")
+    shard: int = Field(1, ge=1, description="Number of processes that a replica is sharded over; 1 for no sharding.")
 
     def shape(self, count: int) -> tuple[int, int] | None:
-        """Replicas and shards for a number of processes; None where it does not fit."""
+        """Return the replicas and shards for a number of processes; None if it does not fit."""
         data = self.data or max(1, count // self.shard)
         return (data, self.shard) if data * self.shard == count else None

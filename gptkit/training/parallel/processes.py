@@ -1,4 +1,4 @@
-"""The processes that train one model together."""
+"""Processes of a distributed training."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from gptkit.training.parallel.config import ParallelSpec
 __all__ = ["Processes", "joined"]
 
 _PREPARATION = timedelta(days=7)
-"""How long processes wait for one another outside of the steps: tokenizing a corpus may take hours."""
+"""Timeout of synchronization outside of steps: tokenizing a corpus may take hours."""
 
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes of a training; by default a single one.
+    """Processes of a training; by default a single one.
 
     Attributes:
         rank: the number of this process, from 0.
-        count: how many there are.
-        data: replicas of the model.
-        shard: processes that a replica is split over.
-        host: the process group for small messages between hosts' memories.
+        count: the number of processes.
+        data: number of replicas of the model.
+        shard: number of processes that a replica is sharded over.
+        host: the process group for small messages in host memory.
     """
 
     rank: int = 0
@@ -51,7 +51,7 @@ class Processes:
         return tensor
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is set in any process."""
+        """Return whether the flag is set in any process."""
         if self.count == 1:
             return flag
         flags = torch.tensor(int(flag))
@@ -60,7 +60,7 @@ class Processes:
         return bool(flags)
 
     def wait(self) -> None:
-        """Wait until all processes have come here.
+        """Wait for all processes (barrier).
 
         Raises:
             TrainingError: another process ended.
@@ -83,7 +83,7 @@ def _explained() -> Iterator[None]:
 
 @contextlib.contextmanager
 def joined(spec: ParallelSpec, device: torch.device) -> Iterator[Processes]:
-    """Connect to the other processes that torchrun started, and disconnect at the end.
+    """Connect to the other processes of torchrun, and disconnect at the end.
 
     Args:
         spec: how the processes share the training.
@@ -98,7 +98,7 @@ def joined(spec: ParallelSpec, device: torch.device) -> Iterator[Processes]:
         needed = (spec.data or 1) * spec.shard
         wanted = f"{needed} processes" if spec.data else f"a multiple of {needed} processes"
         raise TrainingError(
-            f"training.parallel needs {wanted}, and the training has {count}",
+            f"training.parallel requires {wanted}, but the training has {count}",
             hint=f"Start them with torchrun --nproc-per-node {needed} -m gptkit train …, or change training.parallel.",
         )
     if count == 1:

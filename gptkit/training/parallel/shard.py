@@ -1,7 +1,7 @@
-"""Sharding a model over processes: fully sharded data parallelism (FSDP2) and replicas (DistributedDataParallel).
+"""Sharding of models over processes: fully sharded data parallelism (FSDP2) and replicas (DistributedDataParallel).
 
-The order is: build on the meta device, shard, give every process memory for its shards, initialize. No process ever holds
-the whole model.
+The order is: build on the meta device, shard, allocate the shards in every process, initialize. No process holds the whole
+model.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ __all__ = ["replicate", "shard_model"]
 
 
 def replicate(model: GPT) -> nn.Module:
-    """The model as it is called when every process has all of it: gradients are averaged over the processes."""
+    """Return the callable model with a full replica in every process: gradients are averaged over the processes."""
     from torch.nn.parallel import DistributedDataParallel
 
     return DistributedDataParallel(model, find_unused_parameters=_leaves_unused(model), gradient_as_bucket_view=True)
 
 
 def _leaves_unused(model: GPT) -> bool:
-    """Whether a step leaves parameters without a gradient, for which the exchange of gradients must not wait."""
+    """Return whether a step may not use all parameters, which the exchange of gradients must not wait for."""
     shell = GPT(model.spec, model.vocab_size, device="meta")
     for own, parameter in zip(shell.parameters(), model.parameters(), strict=True):
         own.requires_grad_(parameter.requires_grad)
@@ -46,9 +46,9 @@ def shard_model(model: GPT, processes: Processes, device: torch.device, seed: in
 
     Args:
         model: a model on the meta device.
-        processes: the processes that share it.
-        device: where this process computes.
-        seed: of the initialization, which gives the same values as in one process; None where weights are loaded next.
+        processes: the processes that share the model.
+        device: the device of this process.
+        seed: seed of the initialization, whose values equal those of one process; None if weights are loaded next.
     """
     from torch.distributed.device_mesh import init_device_mesh
 
@@ -91,7 +91,7 @@ def _shard(model: GPT, mesh: DeviceMesh) -> None:
 
 
 def _updated_outside_of_gradients(model: nn.Module) -> set[nn.Parameter]:
-    """Parameters that a module updates itself after each step, from sums over all processes: every process holds them."""
+    """Return parameters that modules update after each step from sums over all processes: these are replicated."""
     return {
         parameter
         for module in model.modules()
@@ -102,7 +102,7 @@ def _updated_outside_of_gradients(model: nn.Module) -> set[nn.Parameter]:
 
 
 def _shared(model: GPT) -> list[nn.Module]:
-    """Modules with parameters of their own that several blocks hold."""
+    """Return modules with parameters that several blocks share."""
     holders = Counter(id(module) for block in model.blocks for module in set(block.modules()))
     seen: set[int] = set()
     shared: list[nn.Module] = []
@@ -114,7 +114,7 @@ def _shared(model: GPT) -> list[nn.Module]:
 
 
 def _buffers(model: GPT, device: torch.device) -> dict[str, Tensor]:
-    """The values of a model's buffers, which are computed when it is built."""
+    """Return the values of a model's buffers, which are computed when it is built."""
     if not any(True for _ in model.buffers()):
         return {}
     # Its parameters are allocated and never touched.

@@ -149,7 +149,7 @@ def test_asking_for_the_weights_changes_nothing(attention: dict[str, Any]) -> No
         ({"attention": {"name": "differential", "n_heads": 3}}, "cannot be split into 3 heads of 2 parts each"),
         ({"attention": {"name": "forgetting", "n_heads": 5}}, "cannot be split into 5 heads;"),
         ({"attention": {"name": "value-residual", "n_heads": 4, "n_kv_heads": 3}}, "is not a multiple of n_kv_heads 3"),
-        ({"attention": {"name": "differential", "n_heads": 2}, "position": "shaw"}, "cannot take"),
+        ({"attention": {"name": "differential", "n_heads": 2}, "position": "shaw"}, "does not accept"),
         ({"attention": {"name": "differential", "n_heads": 2, "d_head": 3}}, "'rotary' cannot use these heads"),
     ],
 )
