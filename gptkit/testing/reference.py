@@ -51,7 +51,7 @@ def reference_classes(family: FamilySpec) -> tuple[Any, Any]:
             return own
         transformers: Any = importlib.import_module("transformers")
     except ImportError as error:
-        skip(f"the reference is not installed ({error.name}); install it: pip install {error.name}")
+        skip(f"the reference is not installed; install {error.name or 'its package'} to check what the family computes")
     if family.model_type not in transformers.CONFIG_MAPPING:
         skip(f"transformers has no model_type {family.model_type!r}; name the classes in `reference` if another package has")
     config_class = transformers.CONFIG_MAPPING[family.model_type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -18,6 +19,8 @@ from gptkit.interop.families.llama import LlamaFamily
 from gptkit.interop.selection import choose_family
 from gptkit.kinds.family import Rule
 from gptkit.runs.drift import measure_drift
+from gptkit.testing import checks_for, run_checks
+from gptkit.testing.configurations import keys_read
 
 transformers = pytest.importorskip("transformers")
 
@@ -88,3 +91,50 @@ def test_rejection_by_a_family_is_reported_once(tmp_path: Path) -> None:
         choose_family(model, "deepseek-v3", only=True)
     assert caught.value.message.count("cannot express this model") == 1
     assert len(caught.value.message) < 300
+
+
+def test_export_writes_every_key_that_the_family_reads() -> None:
+    data = {**DECODER, "vocab_size": 300}
+    model = gptkit.GPT(data, device="meta").spec
+    _, config = choose_family(model, "llama", only=True)
+    read = {key.path[0] for key in keys_read(LlamaFamily(name="llama"), config) if key.value is not None}
+    assert {"attention_bias", "mlp_bias", "head_dim", "hidden_act", "tie_word_embeddings", "rope_theta"} <= read
+    assert read <= {key for key, value in config.items() if value is not None} | {"rope_scaling"}
+    assert config["rope_parameters"]["rope_type"] == "default"
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"position": {"name": "rotary", "fraction": 0.5}}, "partial_rotary_factor"),
+        ({"feedforward": {"name": "gated", "d_hidden": 96, "bias": True}, "attention": {"window": 8}}, "mlp_bias|bias"),
+    ],
+)
+def test_options_that_the_reference_ignores_are_not_exported(change: dict[str, Any], key: str) -> None:
+    """transformers reads both keys into its configurations, and computes another model."""
+    attention = {**DECODER["attention"], **change.get("attention", {})}
+    model = gptkit.GPT({**DECODER, "vocab_size": 300, **change, "attention": attention}, device="meta").spec
+    with pytest.raises(ExternalModelError, match=key):
+        choose_family(model, "mistral", only=True)
+
+
+def test_checks_against_the_reference_are_skipped_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(self: LlamaFamily) -> Any:
+        raise ImportError(name="transformers")
+
+    monkeypatch.setattr(LlamaFamily, "reference", missing)
+    results = {result.check.name: result for result in run_checks(LlamaFamily(name="llama"))}
+    skipped = {name for name, result in results.items() if result.outcome == "skipped"}
+    assert {"equals-the-reference", "export-equals-the-reference", "leaves-nothing-to-defaults"} <= skipped
+    assert results["config-comes-back"].outcome == results["layouts-are-inverse"].outcome == "passed"
+    assert all("install transformers" in results[name].message for name in skipped)
+
+
+def test_documented_checks_exist() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "families.md").read_text(encoding="utf-8")
+    table = page.partition("| check | finds |")[2].partition("\n\n")[0]
+    names = {name for row in table.splitlines() for name in re.findall(r"`([a-z-]+)`", row.partition(" | ")[0])}
+    known = {check.name for check in checks_for("family")} - {check.name for check in checks_for("schedule")}
+    assert len(names) > 8
+    assert known - names == {"says-who-it-is"}
+    assert names - {"--slow"} <= known
