@@ -121,6 +121,15 @@ def test_overwriting_replaces_files_of_gptkit_only(run: Path) -> None:
     assert not leftovers(run)
 
 
+def test_file_of_the_user_where_the_new_run_would_write_is_kept(run: Path) -> None:
+    (run / "tokenizer/ranks.tiktoken").write_text("mine")
+    before = contents(run)
+    with pytest.raises(CheckpointError, match=r"ranks\.tiktoken was not written by gptkit, and the run would replace it"):
+        train("tokenizer={name: bpe, vocab_size: 260}", overwrite=True)
+    assert contents(run) == before
+    assert not leftovers(run)
+
+
 class Watch(Callback):
     """Tracker that calls a function after a step."""
 
