@@ -1,4 +1,4 @@
-"""Keeps torch's compiler unloaded in commands that only run a model on the meta device."""
+"""Placeholder of torch's compiler for commands that only run a model on the meta device."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def without_compiler() -> Iterator[None]:
 
 
 class _Stub(ModuleType):
-    """Stands for `torch._dynamo`; any attribute but `disable` imports the real module."""
+    """Placeholder of `torch._dynamo`; any attribute but `disable` imports the real module."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)

@@ -1,4 +1,4 @@
-"""What the three formats have in common: a tree built from events, within bounds, that collects every error."""
+"""Shared code of the three formats: a tree built from events, within bounds, with all errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Path = tuple[str | int, ...]
 
 @dataclass(slots=True)
 class _Frame:
-    """A mapping or list that is still open."""
+    """Mapping or list that is not complete."""
 
     value: dict[str, Node] | list[Node]
     place: Place
@@ -41,7 +41,7 @@ class _Frame:
 
 @dataclass(slots=True)
 class Built:
-    """A finished node with its number of nodes and depth, which an alias counts again."""
+    """Complete node with its number of nodes and depth, which are counted again for each alias."""
 
     node: Node
     size: int = 1
@@ -50,7 +50,7 @@ class Built:
 
 @dataclass
 class Builder:
-    """Builds nodes from events in the order of the text.
+    """Builder of nodes from events in the order of the text.
 
     Errors that leave the rest readable are kept in `problems` and raised together by `finish`; `stop` raises at once.
     """
@@ -83,7 +83,7 @@ class Builder:
         return tuple(parts)
 
     def note(self, message: str, place: Place, path: Path | None = None) -> None:
-        """Record an error, and read on."""
+        """Record an error, and continue reading."""
         self.problems.append(Problem(self.path if path is None else path, message, *place))
         if len(self.problems) >= MAX_PROBLEMS:
             self.stop(f"and more: only the first {MAX_PROBLEMS} errors are shown", place, ())
@@ -100,7 +100,7 @@ class Builder:
         self._open.append(_Frame(value, place))
 
     def key(self, key: object, place: Place) -> None:
-        """The key of the value that follows."""
+        """Add the key of the next value."""
         frame = self._open[-1]
         assert isinstance(frame.value, dict)
         frame.key, frame.name, frame.skip = place, None, False
@@ -122,7 +122,7 @@ class Builder:
             frame.name = key
 
     def scalar(self, value: Scalar, place: Place) -> Built:
-        """A text, number, truth value or null."""
+        """Add a text, number, truth value or null."""
         if isinstance(value, str):
             self._text(value, place, "a text")
         elif isinstance(value, bool) or value is None:
@@ -137,7 +137,7 @@ class Builder:
         return self.add(Built(Node(value, place)))
 
     def add(self, built: Built, place: Place | None = None) -> Built:
-        """Put a finished value where it belongs; `place` is the alias's, where it is one."""
+        """Add a complete value to its mapping or list; `place` is the location of an alias."""
         if not self._open:
             self.root = built
             return built
@@ -164,7 +164,7 @@ class Builder:
         return self.add(Built(Node(frame.value, frame.place), frame.size, frame.height))
 
     def finish(self) -> Node:
-        """The whole tree, whose root must be a mapping."""
+        """Return the tree, whose root must be a mapping."""
         if self.root is None or self.root.node.value is None:
             self.stop("the file is empty; a spec needs at least a 'model'", Place(self.source, 1, 1), ())
         if not isinstance(self.root.node.value, dict):
@@ -182,7 +182,7 @@ class Builder:
 
 
 class Lines:
-    """Turns offsets into a text into places."""
+    """Conversion of offsets in a text to locations."""
 
     def __init__(self, text: str, source: str) -> None:
         self._source = source
@@ -194,7 +194,7 @@ class Lines:
 
 
 def refuse_characters(text: str, source: str) -> None:
-    """Refuse what no text file holds: NUL bytes and other control characters."""
+    """Refuse NUL bytes and other control characters."""
     found = _FORBIDDEN.search(text)
     if found:
         message = f"the character U+{ord(found.group()):04X} has no place in a spec file; is this a text file?"

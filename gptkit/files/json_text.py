@@ -1,4 +1,4 @@
-"""JSON to nodes: the strict grammar of RFC 8259, read here because the standard library's parser keeps no places."""
+"""Parsing of JSON by RFC 8259, since the standard library's parser records no locations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CONSTANTS: dict[str, Scalar] = {"true": True, "false": False, "null": None}
 
 
 def parse_json(text: str, source: str) -> Node:
-    """The tree of a JSON text.
+    """Parse a JSON text.
 
     Raises:
         SpecError: lists every error found.

@@ -50,12 +50,12 @@ _BOUNDS = {
 
 
 def expected(error: ErrorDetails) -> str | None:
-    """What type was expected, where the error is that it was another."""
+    """Return the expected type of a type error."""
     return _EXPECTED.get(error["type"])
 
 
 def message(error: ErrorDetails, found: Trace, registry: Registry) -> str:
-    """The sentence for one error."""
+    """Return the message of one error."""
     kind, got, context = error["type"], describe(error["input"]), error.get("ctx", {})
     wanted = expected(error)
     if wanted == "a list" and _indexed(error["input"]):
@@ -125,7 +125,7 @@ def _count(number: int, what: str) -> str:
 
 
 def _number(value: Any) -> str:
-    """A bound as people write it: 1 and not 1.0."""
+    """Format a bound: 1 instead of 1.0."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 else str(value)
 
 

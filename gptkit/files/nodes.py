@@ -1,4 +1,4 @@
-"""Data with places, and the one rule by which one spec overrides another.
+"""Data with source locations, and the rule by which one spec overrides another.
 
 A spec file is read into a tree of `Node`, so that what was merged from several files and from the command line still
 records the location of each value.
@@ -37,7 +37,7 @@ class Node:
     key: Place | None = None
 
     def plain(self) -> Any:
-        """The value as plain data, without places."""
+        """Return the value as plain data, without locations."""
         if isinstance(self.value, dict):
             return {key: node.plain() for key, node in self.value.items()}
         if isinstance(self.value, list):
@@ -45,11 +45,11 @@ class Node:
         return self.value
 
     def below(self, value: Scalar | dict[str, Node] | list[Node]) -> Node:
-        """This node with another value."""
+        """Return this node with another value."""
         return Node(value, self.place, self.key)
 
     def child(self, part: str | int) -> Node | None:
-        """The node under a key or index, if there is one."""
+        """Return the node under a key or index, or None."""
         if isinstance(self.value, dict) and isinstance(part, str):
             return self.value.get(part)
         if isinstance(self.value, list) and isinstance(part, int) and 0 <= part < len(self.value):

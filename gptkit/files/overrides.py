@@ -1,4 +1,4 @@
-"""``--set model.position=alibi``: one value of a spec, changed from the command line."""
+"""Overrides from the command line: ``--set model.position=alibi``."""
 
 from __future__ import annotations
 

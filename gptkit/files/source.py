@@ -1,4 +1,4 @@
-"""Finding and reading spec files: bounds, formats, `extends`, and the places of everything that was read."""
+"""Reading of spec files: bounds, formats, `extends`, and source locations."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Source:
     """A spec as it was read: the file, everything it extends, and the overrides merged into it."""
 
     path: Path
-    """The file that was asked for."""
+    """The requested file."""
     root: Node = field(repr=False)
     files: tuple[Path, ...] = ()
-    """Every file that was read, the one asked for first."""
+    """All files that were read, the requested one first."""
     overridden: tuple[str, ...] = ()
-    """The overrides, as they were given."""
+    """The overrides."""
 
     @cached_property
     def data(self) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def read(
 
 
 def _read_chain(path: Path, shipped: Mapping[str, Path], files: list[Path]) -> Node:
-    """The file merged over what it extends."""
+    """Read a file, merged over the files that it extends."""
     files.append(path)
     root = _read_one(path)
     assert isinstance(root.value, dict)
@@ -150,7 +150,7 @@ def _read_one(path: Path) -> Node:
 
 
 def _find(path: Path, shipped: Mapping[str, Path], name: str | None = None) -> Path | None:
-    """The path if there is anything, else the shipped spec of that name."""
+    """Return the path if it exists, else the shipped spec of the name."""
     try:
         if path.exists():
             return path
@@ -161,7 +161,7 @@ def _find(path: Path, shipped: Mapping[str, Path], name: str | None = None) -> P
 
 
 def _near(path: Path, shipped: Mapping[str, Path], name: str | None = None) -> str:
-    """What the user may have meant by a file that is not there."""
+    """Return a suggestion for a missing file."""
     try:
         there = sorted(file.name for file in path.parent.iterdir() if file.suffix.lower() in _PARSERS)
     except (OSError, ValueError):

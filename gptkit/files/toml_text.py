@@ -1,4 +1,4 @@
-"""TOML to nodes: tomllib judges and reads; a walk over the text, by then known to be valid, finds the places."""
+"""Parsing of TOML: tomllib validates and reads the text; a scan of the valid text finds the locations."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _OTHER = re.compile(r"[^,\]}#\r\n]+")
 
 
 def parse_toml(text: str, source: str) -> Node:
-    """The tree of a TOML text.
+    """Parse a TOML text.
 
     Raises:
         SpecError: lists every error found.

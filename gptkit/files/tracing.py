@@ -1,4 +1,4 @@
-"""Follows pydantic's error locations through spec classes and data.
+"""Tracing of pydantic's error locations through spec classes and data.
 
 A location names more than keys: where a field is a union, it also names the branch that was tried. Walking the classes
 along with the data distinguishes the two, and finds the class that a misspelled key belongs to.

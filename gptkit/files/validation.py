@@ -1,4 +1,4 @@
-"""Validates data as a spec, or reports every error in it with its location."""
+"""Validation of data as a spec, with the location of every error."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Path = tuple[str | int, ...]
 
 
 def validate(source: Source, spec_class: type[S], registry: Registry | None = None) -> S:
-    """The spec that a file describes.
+    """Return the spec of a file.
 
     Args:
         source: from `read`.
@@ -42,7 +42,7 @@ def validate(source: Source, spec_class: type[S], registry: Registry | None = No
 
 
 def validate_data(data: Mapping[str, Any], spec_class: type[S], registry: Registry | None = None) -> S:
-    """As `validate`, for plain data that came from no file."""
+    """Validate plain data as `validate` does."""
     return _validate(data, spec_class, registry, None)
 
 

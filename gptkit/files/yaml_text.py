@@ -1,4 +1,4 @@
-"""YAML 1.2 to nodes, from ruamel.yaml's event stream.
+"""Parsing of YAML 1.2 from ruamel.yaml's event stream.
 
 Events and not ruamel's constructors, because nothing is then ever built that the text names (tags), and because the
 bounds hold while reading. Plain scalars follow the core schema: ``1e-5`` is a number, ``no`` and dates are texts.
@@ -34,7 +34,7 @@ MAX_LINE = 1 << 16
 
 
 def parse_yaml(text: str, source: str) -> Node:
-    """The tree of a YAML text.
+    """Parse a YAML text.
 
     Raises:
         SpecError: lists every error found.
@@ -78,7 +78,7 @@ def _in_plain_words(error: MarkedYAMLError, lines: Sequence[str]) -> str:
 
 
 class _Reader:
-    """Hands events on to the builder, and keeps what anchors name."""
+    """Reader that passes events to the builder, and stores the values of anchors."""
 
     def __init__(self, source: str) -> None:
         self.source = source

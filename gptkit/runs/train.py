@@ -209,7 +209,7 @@ def _working(what: str, screen: ConsoleProgress | None) -> AbstractContextManage
 
 
 class _Commit(Callback):
-    """Discards the previous run when the new one has its first checkpoint."""
+    """Callback that discards the previous run when the new one has its first checkpoint."""
 
     def __init__(self, placement: Placement) -> None:
         self._placement = placement

@@ -56,7 +56,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of one check of one component.
+    """Result of one check of one component.
 
     Attributes:
         component: kind, name, and the fields that differ from the defaults.
@@ -86,7 +86,7 @@ class Checks:
         return iter(self._checks)
 
     def add(self, name: str, why: str, *, slow: bool = False) -> Callable[[Run], Run]:
-        """Decorator: the function is the check of that name."""
+        """Return a decorator that adds a function as the check of this name."""
 
         def register(run: Run) -> Run:
             self._checks.append(Check(name, why, run, slow))
@@ -102,12 +102,12 @@ def expect(condition: object, message: str) -> None:
 
 
 def skip(reason: str) -> NoReturn:
-    """Leave the check out, for a reason that is shown."""
+    """Skip the check for a reason."""
     raise NotApplicableError(reason)
 
 
 def differ(actual: Tensor, expected: Tensor, tolerance: float = TOLERANCE) -> Tensor:
-    """Where two tensors are not the same up to rounding, as truth values of their shape."""
+    """Return where two tensors differ by more than rounding, as booleans of their shape."""
     scale = max(1.0, float(expected.detach().abs().nan_to_num(posinf=0, neginf=0).amax())) if expected.numel() else 1.0
     equal = (actual == expected) | ((actual - expected).abs() <= tolerance * scale)
     return ~(equal | (actual.isnan() & expected.isnan()))

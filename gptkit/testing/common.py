@@ -1,4 +1,4 @@
-"""Checks of every component, whatever its kind."""
+"""Checks of every component."""
 
 from __future__ import annotations
 

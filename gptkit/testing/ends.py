@@ -29,7 +29,7 @@ head_checks = Checks()
 
 
 class _Doubling(Position):
-    """Doubles the vectors and counts its calls."""
+    """Position that doubles the vectors and counts its calls."""
 
     def __init__(self) -> None:
         super().__init__()

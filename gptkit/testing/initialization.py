@@ -24,7 +24,7 @@ _EMPTY = frozenset({"empty", "empty_like", "empty_strided", "new_empty"})
 
 
 class _Constructors(TorchFunctionMode):
-    """Fills empty tensors with NaN, suppresses torch's own initialization, and records what is written in place."""
+    """Mode that fills empty tensors with NaN, suppresses torch's initialization, and records in-place writes."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Which checks a kind has, and running them."""
+"""Checks of kinds, and their execution."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ KNOWN_FAILURES: Mapping[str, Mapping[str, str]] = {
 
 
 def checks_for(kind: str, registry: Registry | None = None) -> list[Check]:
-    """The checks of a kind: those of every component, then its own.
+    """Return the checks of a kind: those of every component, then its own.
 
     A plugin's kind may define its own by a class method ``conformance_checks() -> list[Check]``.
 

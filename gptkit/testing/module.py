@@ -29,7 +29,7 @@ _SMALL = 4096
 
 
 class _Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Watches what is allocated outside the meta device."""
+    """Mode that records allocations outside of the meta device."""
 
     largest = 0
 

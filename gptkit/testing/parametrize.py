@@ -1,4 +1,4 @@
-"""The kit in a plugin's own tests."""
+"""Conformance checks in pytest."""
 
 from __future__ import annotations
 

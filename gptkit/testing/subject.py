@@ -1,4 +1,4 @@
-"""A component under test, and the tiny surroundings it is put into.
+"""Component under test, and the tiny model it is placed in.
 
 Shapes: B batch, T tokens, E model width.
 """
@@ -58,7 +58,7 @@ _COMPANIONS = {"rotate": "rotary", "bias": "alibi", "content_bias": "shaw", "val
 
 
 class Subject:
-    """One configured component. What is built for one check is kept for the next.
+    """One configured component. Built objects are cached between checks.
 
     Args:
         spec: the component.

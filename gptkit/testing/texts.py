@@ -1,4 +1,4 @@
-"""Small texts for the checks, included so that nothing is downloaded."""
+"""Small texts for the checks."""
 
 from __future__ import annotations
 

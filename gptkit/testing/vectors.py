@@ -1,4 +1,4 @@
-"""Checks of what works on each token's vector by itself: norms, activations, feed-forwards, routers.
+"""Checks of components that process each vector separately: norms, activations, feed-forwards, routers.
 
 Shapes: B batch, T tokens, D features, N tokens of all rows, K experts chosen for a token.
 """

@@ -223,7 +223,7 @@ def _environment(begin: str, end: str) -> Any:
         ) from None
 
     class Generation(Extension):
-        """Marks what the assistant generates, for training."""
+        """Template tag that marks the text that the assistant generates, for training."""
 
         tags = {"generation"}  # noqa: RUF012
 

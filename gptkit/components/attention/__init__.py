@@ -1,1 +1,1 @@
-"""Kind `attention`: one file a component."""
+"""Components of kind `attention`."""

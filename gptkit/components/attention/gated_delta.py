@@ -20,7 +20,7 @@ __all__ = ["GatedDeltaSpec"]
 
 
 class GatedDeltaSpec(AttentionSpec):
-    """Linear attention whose memory decays and corrects itself token by token (Gated DeltaNet, Qwen3-Next).
+    """Linear attention by the gated delta rule, with a recurrent state of fixed size (Gated DeltaNet, Qwen3-Next).
 
     Formula:
         q, k, v = silu(conv(W_qkv x));  q ← q / (‖q‖ · √d_key),  k ← k / ‖k‖;  z = W_z x

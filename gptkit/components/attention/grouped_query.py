@@ -119,7 +119,7 @@ class HeadedSpec(AttentionSpec):
 
 
 class GroupedQuerySpec(HeadedSpec):
-    """Attention whose query heads share fewer key/value heads (GQA); with one it is multi-query attention (MQA).
+    """Grouped-query attention (GQA): query heads share fewer key/value heads; multi-query attention (MQA) with one.
 
     Formula:
         head_h = softmax(q_h k_gᵀ / √d_head + mask) v_g,  g = h // (n_heads / n_kv_heads)

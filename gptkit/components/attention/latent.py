@@ -22,7 +22,7 @@ __all__ = ["LatentSpec"]
 
 
 class LatentSpec(AttentionSpec):
-    """Multi-head latent attention (MLA): all heads' keys and values come from one small vector, which alone is cached.
+    """Multi-head latent attention (MLA): keys and values of all heads are projections of one small cached vector.
 
     Formula:
         c = norm(W_down x),  [k_h v_h] = W_up,h c,  r = rotate(W_r x), shared by the heads

@@ -10,7 +10,7 @@ __all__ = ["MultiHeadSpec"]
 
 
 class MultiHeadSpec(HeadedSpec):
-    """Causal self-attention in several heads, each with queries, keys and values of its own.
+    """Multi-head causal self-attention, with separate queries, keys and values per head.
 
     Formula:
         head_h = softmax(q_h k_hᵀ / √d_head + mask) v_h,  [q k v] = W_qkv x

@@ -20,7 +20,7 @@ __all__ = ["SimpleSpec"]
 
 
 class SimpleSpec(AttentionSpec):
-    """Attention without trainable weights: inputs are averaged by the softmax of their own dot products.
+    """Attention without trainable weights: inputs are averaged with the softmax of their dot products.
 
     Formula:
         y = softmax(x xᵀ + mask) x

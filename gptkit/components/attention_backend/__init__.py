@@ -1,1 +1,1 @@
-"""Kind `attention-backend`: one file a component."""
+"""Components of kind `attention-backend`."""

@@ -1,4 +1,4 @@
-"""`auto`: the backend that suits each layer."""
+"""Attention backend `auto`: selects a backend for each layer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["AutoSpec"]
 
 
 class AutoSpec(AttentionBackendSpec):
-    """Selects `sdpa` for each layer that it can express, and `eager` for the others."""
+    """Select `sdpa` for each layer that it supports, and `eager` for the others."""
 
     name: Literal["auto"] = "auto"
 

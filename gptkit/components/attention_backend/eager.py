@@ -1,4 +1,4 @@
-"""`eager`: attention step by step."""
+"""Attention backend `eager`: explicit computation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["EagerSpec"]
 
 
 class EagerSpec(AttentionBackendSpec):
-    """Computes scores, softmax and output one after the other, holding all scores: everything can be expressed.
+    """Compute scores, softmax and output explicitly; supports all features, with all scores in memory.
 
     Notes:
         Memory grows with the square of the text's length. Attention weights that are asked for come from here, whatever the

@@ -13,7 +13,7 @@ __all__ = ["FlexSpec"]
 
 
 class FlexSpec(AttentionBackendSpec):
-    """Calls torch's flex_attention: masks and score terms are functions, so no (T, S) tensor is held and blocks are skipped.
+    """Flex attention of torch: masks and score terms are functions, without (T, S) tensors, and masked blocks are skipped.
 
     Paper:
         https://arxiv.org/abs/2412.05496

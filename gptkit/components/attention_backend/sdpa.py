@@ -13,7 +13,7 @@ __all__ = ["SdpaSpec"]
 
 
 class SdpaSpec(AttentionBackendSpec):
-    """Calls torch's scaled_dot_product_attention, which selects the fastest kernel of the device.
+    """Fused scaled_dot_product_attention of torch, which selects the fastest kernel of the device.
 
     Notes:
         Masks other than the plain causal one, and terms of the scores, are handed over as a tensor (T, S). Sinks are one

@@ -13,7 +13,7 @@ __all__ = ["VarlenSpec"]
 
 
 class VarlenSpec(AttentionBackendSpec):
-    """Computes each document of packed rows by itself, so that no score between two documents is computed.
+    """Attention over packed documents separately, without computing scores between documents.
 
     Notes:
         On CUDA in half precision one call of torch's varlen_attn takes all documents by their cumulative lengths; elsewhere

@@ -1,4 +1,4 @@
-"""The block of DeepNet: post-norm with a weighted shortcut, for very deep models."""
+"""Block of DeepNet: post-norm with a scaled residual, for very deep models."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["DeepNormSpec"]
 
 
 class DeepNormSpec(BlockSpec):
-    """Weights the shortcut by α before the norm, and initializes values, outputs and feed-forwards β times smaller.
+    """Post-norm with the residual scaled by α, and values, outputs and feed-forwards initialized β times smaller.
 
     Formula:
         x ← norm(alpha · x + dropout(attention(x)))

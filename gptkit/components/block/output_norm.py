@@ -1,4 +1,4 @@
-"""Norms on the branches' outputs only."""
+"""Block with norms of the branches' outputs only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["OutputNormSpec"]
 
 
 class OutputNormSpec(BlockSpec):
-    """Normalize the output of each branch before it is added to the shortcut, but not its input (OLMo 2 and 3).
+    """Normalize the output of each branch before the residual is added, but not its input (OLMo 2 and 3).
 
     Formula:
         x ← x + residual_scale · dropout(norm(attention(x)))
@@ -31,7 +31,7 @@ class OutputNormSpec(BlockSpec):
 
     name: Literal["output-norm"] = "output-norm"
     dropout: float = Field(0.0, description="Share of each branch's output that is dropped in training.", ge=0, lt=1)
-    residual_scale: float = Field(1.0, description="What a branch is multiplied by before it is added (Granite: 0.22).")
+    residual_scale: float = Field(1.0, description="Factor of each branch before it is added (Granite: 0.22).")
 
     def build(self, context: BuildContext) -> Block:
         from gptkit.components.block.modules.output_norm import OutputNorm

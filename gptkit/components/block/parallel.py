@@ -1,4 +1,4 @@
-"""Attention and feed-forward side by side."""
+"""Block with parallel attention and feed-forward."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["ParallelSpec"]
 
 
 class ParallelSpec(BlockSpec):
-    """Gives attention and feed-forward the same input and adds both to the shortcut (GPT-J, GPT-NeoX, Falcon, Cohere).
+    """Apply attention and feed-forward to the same input and add both to the residual (GPT-J, GPT-NeoX, Falcon, Cohere).
 
     Formula:
         x ← x + residual_scale · (dropout(attention(norm₁(x))) + dropout(feedforward(norm₂(x))))
@@ -32,7 +32,7 @@ class ParallelSpec(BlockSpec):
     name: Literal["parallel"] = "parallel"
     norms: Literal[1, 2] = Field(1, description="One norm for both branches (GPT-J, Cohere), or one each (GPT-NeoX).")
     dropout: float = Field(0.0, description="Share of each branch's output that is dropped in training.", ge=0, lt=1)
-    residual_scale: float = Field(1.0, description="What a branch is multiplied by before it is added (Granite: 0.22).")
+    residual_scale: float = Field(1.0, description="Factor of each branch before it is added (Granite: 0.22).")
 
     def build(self, context: BuildContext) -> Block:
         from gptkit.components.block.modules.parallel import Parallel

@@ -1,4 +1,4 @@
-"""The block of the original transformer: transform, add, normalize."""
+"""Block of the original transformer: transform, add, normalize."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["PostNormSpec"]
 
 
 class PostNormSpec(BlockSpec):
-    """Normalizes the sum of each branch and its shortcut, as the original transformer, GPT-1 and OPT-350m do.
+    """Normalize the sum of each branch and its residual (original transformer, GPT-1, OPT-350m).
 
     Formula:
         x ← norm(x + residual_scale · dropout(attention(x)))
@@ -29,12 +29,12 @@ class PostNormSpec(BlockSpec):
         https://arxiv.org/abs/1706.03762
 
     Notes:
-        The last block ends with a norm, so a model of such blocks has no final norm of its own.
+        The last block ends with a norm, so a model of such blocks has no separate final norm.
     """
 
     name: Literal["post-norm"] = "post-norm"
     dropout: float = Field(0.0, description="Share of each branch's output that is dropped in training.", ge=0, lt=1)
-    residual_scale: float = Field(1.0, description="What a branch is multiplied by before it is added (Granite: 0.22).")
+    residual_scale: float = Field(1.0, description="Factor of each branch before it is added (Granite: 0.22).")
 
     @property
     def final_norm(self) -> bool:

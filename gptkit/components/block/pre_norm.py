@@ -1,4 +1,4 @@
-"""The block of GPT-2 and of most models since: normalize, transform, add."""
+"""Block of GPT-2 and most later models: normalize, transform, add."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["PreNormSpec"]
 
 
 class PreNormSpec(BlockSpec):
-    """Normalize the input of each branch; the shortcut is an identity from the first block to the last.
+    """Normalize the input of each branch; the residual stream is not normalized.
 
     Formula:
         x ← x + residual_scale · dropout(attention(norm(x)))
@@ -38,7 +38,7 @@ class PreNormSpec(BlockSpec):
 
     name: Literal["pre-norm"] = "pre-norm"
     dropout: float = Field(0.0, description="Share of each branch's output that is dropped in training.", ge=0, lt=1)
-    residual_scale: float = Field(1.0, description="What a branch is multiplied by before it is added (Granite: 0.22).")
+    residual_scale: float = Field(1.0, description="Factor of each branch before it is added (Granite: 0.22).")
     shortcut: bool = Field(True, description="Add each branch to its input; without it the branch replaces the input.")
 
     def build(self, context: BuildContext) -> Block:

@@ -1,4 +1,4 @@
-"""A norm on either side of each branch."""
+"""Block with norms before and after each branch."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class SandwichSpec(BlockSpec):
 
     name: Literal["sandwich"] = "sandwich"
     dropout: float = Field(0.0, description="Share of each branch's output that is dropped in training.", ge=0, lt=1)
-    residual_scale: float = Field(1.0, description="What a branch is multiplied by before it is added (Granite: 0.22).")
+    residual_scale: float = Field(1.0, description="Factor of each branch before it is added (Granite: 0.22).")
 
     def build(self, context: BuildContext) -> Block:
         from gptkit.components.block.modules.sandwich import Sandwich

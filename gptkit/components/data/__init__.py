@@ -1,1 +1,1 @@
-"""Data components: where a corpus comes from."""
+"""Components of kind `data`."""

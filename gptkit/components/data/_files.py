@@ -1,4 +1,4 @@
-"""What the data components that read files share: finding them, opening them, and knowing when they changed."""
+"""Shared code of data components that read files: finding, opening, and fingerprints."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from gptkit.core.paths import expand_home
 __all__ = ["Paths", "Patterns", "find_files", "fingerprint_files", "open_file", "shown"]
 
 _BY_CONTENT = 64 << 20
-"""Corpora up to this many bytes are recognized by content, larger ones by size and time of change."""
+"""Corpora up to this number of bytes are fingerprinted by content, larger ones by size and modification time."""
 
 
 def _as_tuple(value: Any) -> Any:
@@ -34,13 +34,13 @@ _Texts = Annotated[
     Field(min_length=1),
 ]
 Paths = _Texts
-"""One path or several, each a file, a directory or a glob."""
+"""One or several paths, each a file, a directory or a glob."""
 Patterns = _Texts
 """One pattern for file names or several."""
 
 
 def find_files(paths: Sequence[str], patterns: Sequence[str], base: Path) -> list[Path]:
-    """The files that paths stand for: in the order of the paths, sorted within each, and each file once.
+    """Return the files that paths match, in the order of the paths, sorted within each, and each file once.
 
     Directories are searched at any depth for names that match `patterns`; links to directories are followed, in loops too,
     since no directory is entered twice. Hidden files and directories count only when a path names them.
@@ -119,13 +119,13 @@ def _walk(directory: Path, patterns: Sequence[str]) -> list[Path]:
 
 
 def shown(path: Path, base: Path) -> str:
-    """A path as messages show it: from `base` where it lies below it."""
+    """Return a path for messages, relative to `base` if it is below it."""
     return str(path.relative_to(base)) if path.is_relative_to(base) else str(path)
 
 
 @contextmanager
 def open_file(path: Path) -> Iterator[BinaryIO]:
-    """The bytes of a file, decompressed when it ends in ``.gz``.
+    """Open a file, decompressed if its name ends in ``.gz``.
 
     Raises:
         DataError: it cannot be opened, or breaks while it is read.
@@ -145,7 +145,7 @@ def open_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def fingerprint_files(files: Sequence[Path], *facts: object) -> str:
-    """A short text that changes when the files, their order or the facts do.
+    """Return a short text that changes when the files, their order or the facts change.
 
     Up to 64 MiB the contents decide, so that a copy of the corpus elsewhere has the same fingerprint; beyond that sizes
     and times of change, so that it costs nothing.
@@ -169,6 +169,6 @@ def fingerprint_files(files: Sequence[Path], *facts: object) -> str:
 
 
 def chunks(file: BinaryIO, size: int = 1 << 20) -> Iterator[bytes]:
-    """The bytes of an open file, `size` at a time."""
+    """Yield the bytes of an open file in chunks of `size`."""
     while chunk := file.read(size):
         yield chunk

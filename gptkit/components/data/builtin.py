@@ -1,4 +1,4 @@
-"""A corpus that is there wherever Python is."""
+"""Corpus included in Python."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ class JsonLinesDataSpec(DataSpec):
 
 
 def _object(line: bytes) -> dict[str, Any]:
-    """The object of a line; a `ValueError` says what is wrong with it."""
+    """Return the object of a line, or raise a `ValueError`."""
     try:
         value = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -124,7 +124,7 @@ def _object(line: bytes) -> dict[str, Any]:
 
 
 def _messages(value: dict[str, Any], field: str) -> tuple[dict[str, Any], ...]:
-    """The conversation in a field of an object; a `ValueError` says what is wrong with it."""
+    """Return the conversation in a field of an object, or raise a `ValueError`."""
     if field not in value:
         raise ValueError(f"no field {field!r}; there is {', '.join(map(repr, value)) or 'none'}")
     messages = value[field]
@@ -145,7 +145,7 @@ def _messages(value: dict[str, Any], field: str) -> tuple[dict[str, Any], ...]:
 
 
 def _text(value: dict[str, Any], field: str) -> str:
-    """A field of an object; a `ValueError` says what is wrong with it."""
+    """Return a field of an object, or raise a `ValueError`."""
     if field not in value:
         raise ValueError(f"no field {field!r}; there is {', '.join(map(repr, value)) or 'none'}")
     text = value[field]

@@ -22,7 +22,7 @@ from gptkit.kinds.data import DataSpec, Document
 from gptkit.text.decoding import decode_utf8
 
 PIECE = 1 << 20
-"""Longer documents come in pieces of about this many characters."""
+"""Longer documents are split into pieces of about this number of characters."""
 
 _NEARBY = 1 << 16
 _LINE_END = re.compile(r"(?<=\S)\n(?=\S)")
@@ -63,7 +63,7 @@ class TextDataSpec(DataSpec):
 
 
 def read_documents(path: Path, source: str, separator: str | None = None, piece: int = PIECE) -> Iterator[Document]:
-    """The documents of one text file, in pieces of about `piece` characters where they are longer than that."""
+    """Yield the documents of one text file, in pieces of about `piece` characters if they are longer."""
     number, continued = 1, False
     for text, ends in _split(_decode(path), separator, piece):
         if separator is not None:
@@ -76,7 +76,7 @@ def read_documents(path: Path, source: str, separator: str | None = None, piece:
 
 
 def _split(texts: Iterable[str], separator: str | None, piece: int) -> Iterator[tuple[str, bool]]:
-    """Documents in pieces, each with whether it is the last of its document."""
+    """Yield documents in pieces, each with whether it is the last of its document."""
     held = ""
     spare = len(separator or "")  # the text read so far may end with part of a separator
     for text in texts:
@@ -93,7 +93,7 @@ def _split(texts: Iterable[str], separator: str | None, piece: int) -> Iterator[
 
 
 def _border(text: str, limit: int) -> int:
-    """Where to cut a text before `limit`, so that tokenizers see a border there anyway."""
+    """Return where to split a text before `limit`, at a boundary of usual tokenizers."""
     first = max(limit - _NEARBY, limit // 2)
     for pattern, after in ((_LINE_END, 1), (_SPACE, 0)):
         place = -1

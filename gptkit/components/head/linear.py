@@ -1,4 +1,4 @@
-"""The head of almost every GPT: one projection to the vocabulary."""
+"""Linear head: one projection to the vocabulary."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["LinearHeadSpec"]
 
 
 class LinearHeadSpec(HeadSpec):
-    """Scores every token of the vocabulary by a dot product with its vector; `tied` uses the embedding's own.
+    """Linear projection to logits; `tied` uses the embedding's table as its weight.
 
     Formula:
         logits = scale · (W · x + b), and with softcap c: c · tanh(logits / c)
@@ -42,9 +42,9 @@ class LinearHeadSpec(HeadSpec):
     """
 
     name: Literal["linear"] = "linear"
-    tied: bool = Field(False, description="Use the embedding's table as W, instead of a matrix of its own.")
+    tied: bool = Field(False, description="Use the embedding's table as W.")
     bias: bool = Field(False, description="Add a bias for each token (GPT-J, Phi).")
-    scale: float = Field(1.0, description="What logits are multiplied by (Cohere: 0.0625; Granite: 1 / logits_scaling).")
+    scale: float = Field(1.0, description="Factor of the logits (Cohere: 0.0625; Granite: 1 / logits_scaling).")
     softcap: float | None = Field(None, description="Bound that logits approach smoothly (Gemma 2: 30).", gt=0)
     z_loss: float = Field(0.0, description="Weight of the squared log-normalizer in the training loss.", ge=0)
     label_smoothing: float = Field(

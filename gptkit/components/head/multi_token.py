@@ -1,4 +1,4 @@
-"""Multi-token prediction: further modules predict the tokens after the next one, as a training loss."""
+"""Multi-token prediction, an auxiliary loss of additional prediction modules."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["MultiTokenHeadSpec"]
 
 
 class MultiTokenHeadSpec(HeadSpec):
-    """Predicts the next token, and in training the `depth` tokens after it too, one module after the other (DeepSeek-V3).
+    """Multi-token prediction: in training, additional modules predict `depth` tokens after the next one (DeepSeek-V3).
 
     Formula:
         h⁰ = x;  module k: hᵏ[t] = block(W · [norm(hᵏ⁻¹[t]); norm(embedding(id[t + k]))])

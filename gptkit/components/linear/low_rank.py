@@ -21,7 +21,7 @@ __all__ = ["LowRankSpec"]
 
 
 class LowRankSpec(LinearSpec):
-    """A dense projection with a low-rank adapter beside it (LoRA), to fine-tune a model by few parameters.
+    """Dense projection with a trainable low-rank adapter (LoRA), for fine-tuning with few parameters.
 
     Formula:
         y = W · x + b + alpha / rank · B · A · dropout(x)

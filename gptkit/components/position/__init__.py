@@ -1,1 +1,1 @@
-"""Kind `position`: one file a component."""
+"""Components of kind `position`."""

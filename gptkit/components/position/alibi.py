@@ -17,7 +17,7 @@ __all__ = ["AlibiSpec"]
 
 
 class AlibiSpec(PositionSpec):
-    """Attention with linear biases: a score falls with the distance, at a slope of each head's own.
+    """Attention with linear biases: scores decrease linearly with the distance, with a slope per head.
 
     Formula:
         score[h, t, s] -= m_h · (t - s),  m_h = 2^(-8 (h + 1) / n)  for n heads, n a power of 2

@@ -16,7 +16,7 @@ __all__ = ["LearnedSpec"]
 
 
 class LearnedSpec(PositionSpec):
-    """A trainable vector for every position, added to the token embeddings.
+    """Trainable vector for every position, added to the token embeddings.
 
     Formula:
         x_t = token_t + table[t + offset]

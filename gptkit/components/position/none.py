@@ -1,4 +1,4 @@
-"""`none`: no position."""
+"""Position `none`."""
 
 from __future__ import annotations
 

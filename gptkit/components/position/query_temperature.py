@@ -17,7 +17,7 @@ __all__ = ["QueryTemperatureSpec"]
 
 
 class QueryTemperatureSpec(PositionSpec):
-    """Scales a query by the logarithm of its position, so that attention stays sharp over many tokens.
+    """Scale queries by the logarithm of their position, so that attention remains sharp over many tokens.
 
     Formula:
         q_t ← q_t · (1 + strength · ln(1 + ⌊(t + 1) / interval⌋)),  t from 0

@@ -1,4 +1,4 @@
-"""The runtime module of block `deep-norm`."""
+"""Runtime module of block `deep-norm`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["DeepNorm"]
 
 
 class DeepNorm(Block):
-    """The runtime part of `DeepNormSpec`."""
+    """Runtime part of `DeepNormSpec`."""
 
     def __init__(self, spec: DeepNormSpec, context: BuildContext) -> None:
         super().__init__()

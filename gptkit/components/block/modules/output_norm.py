@@ -1,4 +1,4 @@
-"""The runtime module of block `output-norm`."""
+"""Runtime module of block `output-norm`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["OutputNorm"]
 
 
 class OutputNorm(Block):
-    """The runtime part of `OutputNormSpec`."""
+    """Runtime part of `OutputNormSpec`."""
 
     def __init__(self, spec: OutputNormSpec, context: BuildContext) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The runtime module of block `parallel`."""
+"""Runtime module of block `parallel`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Parallel"]
 
 
 class Parallel(Block):
-    """The runtime part of `ParallelSpec`. `feedforward_norm` is None where the branches share `attention_norm`."""
+    """Runtime part of `ParallelSpec`. `feedforward_norm` is None where the branches share `attention_norm`."""
 
     def __init__(self, spec: ParallelSpec, context: BuildContext) -> None:
         super().__init__()

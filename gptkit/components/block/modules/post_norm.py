@@ -1,4 +1,4 @@
-"""The runtime module of block `post-norm`."""
+"""Runtime module of block `post-norm`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["PostNorm"]
 
 
 class PostNorm(Block):
-    """The runtime part of `PostNormSpec`."""
+    """Runtime part of `PostNormSpec`."""
 
     def __init__(self, spec: PostNormSpec, context: BuildContext) -> None:
         super().__init__()

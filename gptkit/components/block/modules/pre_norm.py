@@ -1,4 +1,4 @@
-"""The runtime module of block `pre-norm`."""
+"""Runtime module of block `pre-norm`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["PreNorm"]
 
 
 class PreNorm(Block):
-    """The runtime part of `PreNormSpec`."""
+    """Runtime part of `PreNormSpec`."""
 
     def __init__(self, spec: PreNormSpec, context: BuildContext) -> None:
         super().__init__()

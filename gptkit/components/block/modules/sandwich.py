@@ -1,4 +1,4 @@
-"""The runtime module of block `sandwich`."""
+"""Runtime module of block `sandwich`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Sandwich"]
 
 
 class Sandwich(Block):
-    """The runtime part of `SandwichSpec`."""
+    """Runtime part of `SandwichSpec`."""
 
     def __init__(self, spec: SandwichSpec, context: BuildContext) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The runtime module of embedding `token`."""
+"""Runtime module of embedding `token`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The runtime module of head `linear`."""
+"""Runtime module of head `linear`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["LinearHead"]
 
 
 class LinearHead(Head):
-    """The runtime part of `LinearHeadSpec`.
+    """Runtime part of `LinearHeadSpec`.
 
     A tied head reads the table through the embedding and has no weight of its own, so that the parameter is in the
     model, its state and its checkpoints once.

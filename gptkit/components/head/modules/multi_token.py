@@ -1,4 +1,4 @@
-"""The runtime module of head `multi-token`."""
+"""Runtime module of head `multi-token`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["MultiTokenHead", "PredictionModule"]
 
 
 class MultiTokenHead(Head):
-    """The runtime part of `MultiTokenHeadSpec`."""
+    """Runtime part of `MultiTokenHeadSpec`."""
 
     def __init__(self, spec: MultiTokenHeadSpec, context: BuildContext, embedding: Embedding) -> None:
         super().__init__()

@@ -20,7 +20,7 @@ __all__ = ["AttentionBackend"]
 
 
 class AttentionBackend(ABC):
-    """Computes softmax(mask + added + bias + softcap(scale · q kᵀ + content)) v for one layer."""
+    """Computation of softmax(mask + added + bias + softcap(scale · q kᵀ + content)) v for one layer."""
 
     @abstractmethod
     def attend(
