@@ -139,7 +139,9 @@ def test_greedy_generation_has_no_seed(call: Call, run: Path) -> None:
 
 
 def _commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    for name, command in group.commands.items():
+    context = typer.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
         if hasattr(command, "commands"):
             yield from _commands(command, (*path, name))
         else:
@@ -147,7 +149,9 @@ def _commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[st
 
 
 def test_help_shows_flags_as_flags(call: Call) -> None:
-    for path, command in _commands(typer.main.get_command(app)):
+    commands = dict(_commands(typer.main.get_command(app)))
+    assert {("chat",), ("plugin", "check")} <= set(commands)
+    for path, command in commands.items():
         text = call(*path, "--help", env={"COLUMNS": "200"}).stdout
         assert "<bool>" not in text, path
         assert "BOOLEAN" not in text, path

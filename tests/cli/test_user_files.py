@@ -65,9 +65,9 @@ def test_schema_replaces_schemas_of_gptkit_and_nothing_else(call: Call, project:
 
 
 def test_plugin_new_appears_whole_or_not_at_all(call: Call, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gptkit.cli import plugin
+    from gptkit.core import atomic
 
-    real, written = plugin.write_text, []
+    real, written = atomic.write_text, []
 
     def fail(path: Path, text: str) -> None:
         written.append(path)
@@ -75,7 +75,7 @@ def test_plugin_new_appears_whole_or_not_at_all(call: Call, project: Path, monke
             raise KeyboardInterrupt
         real(path, text)
 
-    monkeypatch.setattr(plugin, "write_text", fail)
+    monkeypatch.setattr(atomic, "write_text", fail)
     before = contents(project)
     call("plugin", "new", "mine", "--kind", "norm", code=130)
     assert contents(project) == before

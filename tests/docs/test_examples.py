@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import tokenizers
 import torch
+import typer
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
@@ -195,8 +196,8 @@ def test_python_of_the_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.
 def test_commands_of_the_pages_exist() -> None:
     from gptkit.cli.main import app
 
-    known = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}
-    known |= {group.name or "" for group in app.registered_groups}
+    group = typer.main.get_group(app)
+    known = set(group.list_commands(typer.Context(group)))
     text = "".join(page.read_text(encoding="utf-8") for page in PAGES.glob("*.md"))
     used = set(re.findall(r"(?:^|`)gptkit ([a-z]+)", text, re.MULTILINE))
     assert len(used) > 5
