@@ -123,7 +123,7 @@ class WrongMemory(Mutant, GatedDeltaSpec):
 
 
 class MarkIgnored(WrongMemory):
-    """Ignore marks."""
+    """Ignore the marks of a cache."""
 
     class State(RecurrentState):
         def mark(self) -> None:

@@ -183,7 +183,8 @@ class LossPastTheContext(WrongFeedForward):
     class Runtime(MLP):
         def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
             y_BTE = super().forward(x_BTE, forward)
-            forward.losses[f"size {id(self)}"] = y_BTE.square().mean()
+            if self.training:
+                forward.losses[f"size {id(self)}"] = y_BTE.square().mean()
             return y_BTE
 
     name: Literal["loss-past-the-context"] = "loss-past-the-context"
