@@ -10,10 +10,12 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import FunctionType
 
 import pytest
 import torch
 
+from gptkit.core.hooks import hookimpl
 from gptkit.core.registry import Registry
 from gptkit.docs.pages import pages
 from gptkit.interop.selection import detect_format, export_format
@@ -94,6 +96,7 @@ FILES = {
     "gptkit.components.callback": ("step_number.py", CALLBACK),
     "gptkit.interop.formats": ("renamed/format.py", FORMAT),
 }
+FINDERS = ("gptkit.components.plugin", "gptkit.interop.plugin")
 PARTS = {("attention", "every-other"), ("callback", "step-number"), ("format", "renamed")}
 
 
@@ -102,13 +105,20 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Regist
     """The registry of gptkit as it would be with three more files in it."""
     before = set(sys.modules)
     for package, (name, source) in FILES.items():
-        file = tmp_path / package / name
+        file = tmp_path / package.replace(".", "/") / name
         file.parent.mkdir(parents=True)
         file.write_text(source, encoding="utf-8")
         if "/" in name:
             (file.parent / "__init__.py").touch()
         module = importlib.import_module(package)
-        monkeypatch.setattr(module, "__path__", [*module.__path__, str(tmp_path / package)])
+        monkeypatch.setattr(module, "__path__", [*module.__path__, str(tmp_path / package.replace(".", "/"))])
+    for finder in FINDERS:
+        module = importlib.import_module(finder)
+        # The same function, in a package that consists of the new files.
+        elsewhere = {**vars(module), "__file__": str(tmp_path / f"{finder.replace('.', '/')}.py")}
+        more = FunctionType(module.gptkit_components.__code__, elsewhere)
+        found = [*module.gptkit_components(), *more()]
+        monkeypatch.setattr(module, "gptkit_components", hookimpl(lambda found=found: list(found)))
     yield registry_of()
     for name in set(sys.modules) - before:
         if any(name.startswith(f"{package}.") for package in FILES):
