@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -96,9 +97,10 @@ def export(
     target = Path(path) if path is not None else Path("exports") / (real(directory.path).name + "".join(chosen.suffixes[:1]))
     model = _model(directory, registry)
     _require_free(target, chosen)
-    with writing(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as temporary:
+    with ExitStack() as stack:
+        with writing(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = stack.enter_context(TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent))
         made = Path(temporary) / target.name
         remarks = chosen.write(model, made, family=family, progress=progress, registry=registry)
         _place(made, target)

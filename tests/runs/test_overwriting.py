@@ -493,3 +493,14 @@ def test_unreadable_weights_to_import_are_reported(tmp_path: Path, source: Path,
     refuse(monkeypatch, source / "model.safetensors")
     with pytest.raises(FileError, match=r"model\.safetensors cannot be read: Permission denied"):
         convert_model(source, tmp_path / "new", tokenizer="byte")
+
+
+def test_export_into_a_directory_that_may_not_be_written_names_the_target(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_: Any) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), ".out.x7")
+
+    monkeypatch.setattr("gptkit.runs.exporting.TemporaryDirectory", refuse)
+    with pytest.raises(FileError, match="out cannot be written: Permission denied"):
+        gptkit.export_model(run, tmp_path / "out")
