@@ -1,4 +1,4 @@
-"""`gptkit export`: a run becomes a model that other programs load."""
+"""`gptkit export`: convert a run to the format of other programs."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def export(
     ] = None,
     options: Annotated[
         list[str] | None,
-        typer.Option("--set", "-s", metavar="KEY=VALUE", help="Set an option of the format. May be given several times."),
+        typer.Option("--set", "-s", metavar="KEY=VALUE", help="Set an option of the format. Repeatable."),
     ] = None,
     quiet: Quiet = False,
 ) -> None:

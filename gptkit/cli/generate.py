@@ -46,7 +46,7 @@ def generate(
             help="At the model's context length: slide discards the beginning of the text, stop ends it.",
         ),
     ] = Overflow.slide,
-    bare: Annotated[bool, typer.Option("--no-echo", help="Leave the prompt out.")] = False,
+    bare: Annotated[bool, typer.Option("--no-echo", help="Omit the prompt.")] = False,
     step: Step = None,
     as_json: Json = False,
     quiet: Quiet = False,

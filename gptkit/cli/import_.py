@@ -1,4 +1,4 @@
-"""`gptkit import`: an external model becomes a run."""
+"""`gptkit import`: convert an external model to a run."""
 
 from __future__ import annotations
 

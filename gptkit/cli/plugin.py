@@ -79,16 +79,16 @@ def new(
 @app.command(cls=Command)
 def check(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A distribution, or the name of a plugin of it.")],
-    slow: Annotated[bool, typer.Option("--slow", help="Run the checks too that take seconds (torch.compile).")] = False,
+    slow: Annotated[bool, typer.Option("--slow", help="Also run checks that take seconds (torch.compile).")] = False,
     expected: Annotated[
         list[str] | None,
         typer.Option(
             "--expect-failure",
             metavar="COMPONENT:CHECK=REASON",
-            help="A check that a component is known to fail, and why. May be given several times.",
+            help="A check that a component is known to fail, with the reason. Repeatable.",
         ),
     ] = None,
-    why: Annotated[bool, typer.Option("--why", help="Say of every check why it is there.")] = False,
+    why: Annotated[bool, typer.Option("--why", help="Show the reason of every check.")] = False,
 ) -> None:
     """Run the conformance checks on every component of a plugin.
 

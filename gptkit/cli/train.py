@@ -86,7 +86,7 @@ def train(
         run = train_spec(None, file, given, resume=True, progress=not quiet)
     else:
         if resume and directory is None and not Path(file).exists() and file not in shipped():
-            raise GptkitError(f"{file}: no such run", hint="Give the directory of a run, as gptkit train makes it.")
+            raise GptkitError(f"{file}: run not found", hint="Pass a run directory, as created by gptkit train.")
         target = directory if directory is not None else Path("runs") / _slug(open_spec(file, given).spec.name)
         run_directory = RunDirectory(target)
         if not follows:

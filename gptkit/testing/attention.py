@@ -172,7 +172,7 @@ def takes_wider_queries(subject: Subject) -> None:
 @torch.no_grad()
 def distance_only(subject: Subject) -> None:
     if subject.spec.depends_on_place:
-        skip("it declares that it depends on where in the text tokens are")
+        skip("it declares that it depends on absolute positions")
     ids = token_ids(2, 10)
     for name in subject.companions():
         if subject.other("position", name).depends_on_place:

@@ -77,18 +77,18 @@ def computes_the_same(model: GPT, eager: GPT, what: str) -> None:
             same(one, other, f"{what} gives other logits than with eager, for a cache", 1e-4)
 
 
-@checks.add("equals-eager", "A model must not compute something else with another backend.")
+@checks.add("equals-eager", "A model must compute the same result with every backend.")
 def equals_eager(subject: Subject) -> None:
     seen = False
     for label, model, eager in _models(subject):
         seen = True
         computes_the_same(model, eager, f"a layer {label}")
-    expect(seen, "it refuses every layer, a plain one too")
+    expect(seen, "it rejects every layer, including a plain one")
 
 
-@checks.add("names-limitations", "What a backend cannot compute is reported when a spec is loaded, and in a sentence.")
+@checks.add("names-limitations", "Limitations of a backend are reported in a sentence when a spec is loaded.")
 def names_limitations(subject: Subject) -> None:
-    expect(subject.spec.limitation(ScoreFeatures()) is None, "it refuses a plain layer")
+    expect(subject.spec.limitation(ScoreFeatures()) is None, "it rejects a plain layer")
     everything = ScoreFeatures(*[True] * len(dataclasses.fields(ScoreFeatures)))
     said = subject.spec.limitation(everything)
     expect(said is None or (isinstance(said, str) and said and not said.endswith(".")), f"limitation gives {said!r}")

@@ -1,4 +1,4 @@
-"""Checks of callbacks: that their state restores them, that plans are sane, and that they disturb nothing."""
+"""Checks of callbacks: restoring of state, valid plans, and absence of side effects."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class _Net(nn.Module):
 
 
 class _Session:
-    """A small training with one callback, which can be stored and restored at any step."""
+    """Small training with one callback, which can be saved and restored at any step."""
 
     def __init__(self, subject: Subject, directory: Path) -> None:
         self.net = _Net()
@@ -94,7 +94,7 @@ def _session(subject: Subject) -> _Session:
     return session
 
 
-@checks.add("state-restores", "A resumed training continues from the state dict alone, with the same numbers to the bit.")
+@checks.add("state-restores", "A resumed training continues from the state dict only, with bit-identical results.")
 def state_restores(subject: Subject) -> None:
     for stop in (0, 3, 5):
         whole = _session(subject)
@@ -140,7 +140,7 @@ def plans_are_valid(subject: Subject) -> None:
         expect(again == plan, f"asked again for step {step}, it plans {again}, not {plan}")
 
 
-@checks.add("leaves-random-numbers", "Callbacks that draw from global generators change what others draw after them.")
+@checks.add("leaves-random-numbers", "Callbacks that draw from global generators change later random numbers of other code.")
 def leaves_random_numbers(subject: Subject) -> None:
     session = _session(subject)
     torch.manual_seed(5)
@@ -155,7 +155,7 @@ def leaves_random_numbers(subject: Subject) -> None:
     expect(before[2] == repr(np.random.get_state()), "it draws from numpy's global generator")
 
 
-@checks.add("weights-fit", "Weights to evaluate with replace the model's for a while, and must not be the model's own.")
+@checks.add("weights-fit", "Weights to evaluate with temporarily replace the model's, so they must be separate tensors.")
 def weights_fit(subject: Subject) -> None:
     session = _session(subject)
     session.start()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Check", "Checks", "ContractError", "NotApplicableError", "Outcome", "Result", "differ", "expect", "same", "skip"]
 
 TOLERANCE = 1e-5
-"""Results that should be equal may differ by this share of the largest of them; rounding in fp32 stays far below."""
+"""Relative tolerance of equal results; rounding errors in fp32 are far below."""
 
 Run = Callable[["Subject"], None]
 
@@ -28,7 +28,7 @@ class ContractError(AssertionError):
 
 
 class NotApplicableError(Exception):
-    """A check has nothing to say about this component; the message says why."""
+    """A check does not apply to this component; the message is the reason."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Check:
 
     Attributes:
         name: lower-case words joined by hyphens, unique within a kind.
-        why: one sentence: the consequence of a violation.
-        run: raises `ContractError` where it is broken and `NotApplicableError` where there is nothing to check.
+        why: the consequence of a violation, as one sentence.
+        run: raises `ContractError` for a violation, and `NotApplicableError` if the check does not apply.
         slow: takes seconds, not milliseconds.
     """
 
@@ -48,7 +48,7 @@ class Check:
     slow: bool = False
 
     def __call__(self, subject: Subject) -> None:
-        """Check a component as it is configured, as `run` does, with random numbers of its own."""
+        """Check a configured component as `run` does, with a separate random state."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             self.run(subject)
@@ -60,7 +60,7 @@ class Result:
 
     Attributes:
         component: kind, name, and the fields that differ from the defaults.
-        message: what was seen (failed), why it was not looked at (skipped), or the reason why it is expected.
+        message: the violation (failed), the reason of skipping (skipped), or the reason of an expected failure.
         error: the exception behind a failure.
     """
 
@@ -72,12 +72,12 @@ class Result:
 
     @property
     def ok(self) -> bool:
-        """Whether there is nothing to correct, in the component or in what is expected of it."""
+        """Whether neither the component nor the expectation must be corrected."""
         return self.outcome not in ("failed", "unexpected")
 
 
 class Checks:
-    """A collection of checks that functions are added to, in the order in which they run."""
+    """Collection of checks, in the order of execution."""
 
     def __init__(self) -> None:
         self._checks: list[Check] = []
@@ -114,7 +114,7 @@ def differ(actual: Tensor, expected: Tensor, tolerance: float = TOLERANCE) -> Te
 
 
 def same(actual: Tensor, expected: Tensor, message: str, tolerance: float = TOLERANCE) -> None:
-    """Raise a `ContractError` where two tensors are not the same up to rounding: the message, by how much, and where."""
+    """Raise a `ContractError` with size and location of the difference if two tensors differ by more than rounding."""
     expect(actual.shape == expected.shape, f"{message}: the shape is {tuple(actual.shape)}, not {tuple(expected.shape)}")
     wrong = differ(actual, expected, tolerance)
     if wrong.any():

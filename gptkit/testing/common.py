@@ -20,7 +20,7 @@ checks = Checks()
 _NAME = re.compile(r"[a-z0-9]+([.-][a-z0-9]+)*")
 
 
-@checks.add("named", "Specs choose a component by its name, so it must be well-formed and taken by nobody else.")
+@checks.add("named", "Specs select a component by its name, so it must be well-formed and unique.")
 def named(subject: Subject) -> None:
     cls = type(subject.spec)
     try:
@@ -50,7 +50,7 @@ def documented(subject: Subject) -> None:
     expect(not bare, f"without a description: {', '.join(bare)}; write Field(…, description='…')")
 
 
-@checks.add("constructible", "Newcomers, docs and this kit build a component without having to think of values for it.")
+@checks.add("constructible", "Users, docs and this kit build a component with its defaults or examples.")
 def constructible(subject: Subject) -> None:
     cls = type(subject.spec)
     needed = [name for name, info in cls.model_fields.items() if info.is_required() and name != "name"]
@@ -65,7 +65,7 @@ def constructible(subject: Subject) -> None:
             expect(False, f"the example {dict(fields)} is not valid: {_first(error)}")
 
 
-@checks.add("round-trip", "Runs store specs as JSON, and what is read back must be the very same spec.")
+@checks.add("round-trip", "Runs store specs as JSON, which must be read back as an equal spec.")
 def round_trip(subject: Subject) -> None:
     spec = subject.spec
     try:
@@ -76,7 +76,7 @@ def round_trip(subject: Subject) -> None:
     expect(again == spec, f"written as JSON ({text}) and read back it is another spec: {again!r}, not {spec!r}")
 
 
-@checks.add("frozen", "Specs are compared, hashed into runs and used as keys, so they refuse changes and unknown fields.")
+@checks.add("frozen", "Specs are compared, hashed and used as keys, so they must be frozen and reject unknown fields.")
 def frozen(subject: Subject) -> None:
     spec: Any = subject.spec
     expect(type(spec).model_config.get("frozen"), "its fields are mutable; remove `frozen` from model_config")

@@ -16,14 +16,14 @@ __all__ = ["checks"]
 checks = Checks()
 
 SOME = 200
-"""Documents that are looked at; a corpus may be endless."""
+"""Number of documents that are checked; a corpus may be endless."""
 
 
 def _some(subject: Subject) -> list[Any]:
     return list(itertools.islice(subject.spec.documents(subject.base), SOME))
 
 
-@checks.add("gives-documents", "Preparation needs texts with something in them, and messages say where they came from.")
+@checks.add("gives-documents", "Preparation requires texts that are not empty, and messages name their sources.")
 def gives_documents(subject: Subject) -> None:
     found = _some(subject)
     expect(found, "it gives no document; if it needs files, let `examples` name files below `data`, or declare the failure")
@@ -34,25 +34,27 @@ def gives_documents(subject: Subject) -> None:
     expect(len(found) == SOME or found[-1].ends, "the last document has ends=False, but no document follows")
 
 
-@checks.add("streams", "Corpora are larger than memory, so documents come one at a time and not as a list.")
+@checks.add("streams", "Corpora may be larger than memory, so documents are yielded one at a time.")
 def streams(subject: Subject) -> None:
     documents = subject.spec.documents(subject.base)
     expect(isinstance(documents, Iterator), f"documents() gives a {type(documents).__name__}; yield them")
 
 
-@checks.add("same-order", "Runs are repeatable and the split is stable: documents come in the same order every time.")
+@checks.add("same-order", "Reproducible runs and splits require the same order of documents every time.")
 def same_order(subject: Subject) -> None:
-    expect(_some(subject) == _some(subject), "asked twice, it gives other documents, or in another order")
+    expect(_some(subject) == _some(subject), "two calls yield different documents, or a different order")
     one, other = subject.spec.documents(subject.base), subject.spec.documents(subject.base)
     both = list(itertools.islice(zip(one, other, strict=False), SOME))
-    expect(all(first == second for first, second in both), "read twice at once, the two readings disturb each other")
+    expect(all(first == second for first, second in both), "two concurrent iterators interfere")
 
 
-@checks.add("fingerprint", "Prepared tokens are used again while the fingerprint stays, so it changes with the documents.")
+@checks.add(
+    "fingerprint", "Prepared tokens are reused while the fingerprint is unchanged, so it must change with the documents."
+)
 def fingerprint(subject: Subject) -> None:
     first = subject.spec.fingerprint(subject.base)
     expect(isinstance(first, str) and first, f"the fingerprint is {first!r}; a text belongs")
-    expect(subject.spec.fingerprint(subject.base) == first, "asked twice, it gives two fingerprints")
+    expect(subject.spec.fingerprint(subject.base) == first, "two calls return different fingerprints")
     before = _some(subject)
     changed = {path: path.read_bytes() for path in sorted((subject.base / "data").iterdir())}
     try:
@@ -60,7 +62,7 @@ def fingerprint(subject: Subject) -> None:
             path.write_bytes(data + (b'{"text": "more"}\n' if path.suffix == ".jsonl" else b"\nmore\n"))
         if _some(subject) == before:
             skip("its documents do not come from files below the base directory")
-        expect(subject.spec.fingerprint(subject.base) != first, "its documents changed, and its fingerprint did not")
+        expect(subject.spec.fingerprint(subject.base) != first, "its documents changed, but its fingerprint did not")
     finally:
         for path, data in changed.items():
             with suppress(OSError):

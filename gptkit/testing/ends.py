@@ -41,7 +41,7 @@ class _Doubling(Position):
 
 
 class _DoublingSpec(PositionSpec):
-    """An absolute position that is easily recognized."""
+    """Spec of `_Doubling`."""
 
     name: Literal["doubling"] = "doubling"
     uses: ClassVar[frozenset[str]] = frozenset({"embed"})
@@ -50,7 +50,7 @@ class _DoublingSpec(PositionSpec):
         return _Doubling()
 
 
-@embedding_checks.add("embeds", "Everything after the embedding counts on one vector of d_model features for each token.")
+@embedding_checks.add("embeds", "The model requires one vector of d_model features for each token.")
 @torch.no_grad()
 def embeds(subject: Subject) -> None:
     embedding, ids = cast("Embedding", subject.module()), token_ids(2, 7)
@@ -60,7 +60,7 @@ def embeds(subject: Subject) -> None:
     expect(last.isfinite().all(), f"the last id, {VOCAB - 1}, has a vector that is not finite")
 
 
-@embedding_checks.add("token-by-token", "A vector that depends on its neighbors lets a token see later ones.")
+@embedding_checks.add("token-by-token", "A vector that depends on other tokens violates causality.")
 @torch.no_grad()
 def token_by_token(subject: Subject) -> None:
     embedding, ids = cast("Embedding", subject.module()), token_ids(2, 7)
@@ -87,7 +87,7 @@ def position_once(subject: Subject) -> None:
     expect(torch.equal(calls[0].flatten(), torch.arange(6)), f"`embed` was given the positions {calls[0].tolist()}")
 
 
-@embedding_checks.add("lends-its-table", "A tied head uses the embedding's table, which must be the one that is looked up.")
+@embedding_checks.add("lends-its-table", "A tied head uses the embedding's table, which must be the one in use.")
 @torch.no_grad()
 def lends_its_table(subject: Subject) -> None:
     embedding = cast("Embedding", subject.module())
@@ -118,7 +118,7 @@ def _context(x_BTE: Tensor) -> Forward:
     return Forward(token_ids(*x_BTE.shape[:2]))
 
 
-@head_checks.add("scores-every-token", "Samplers and losses count on one score for each token of the vocabulary.")
+@head_checks.add("scores-every-token", "Samplers and losses require one score for each token of the vocabulary.")
 @torch.no_grad()
 def scores_every_token(subject: Subject) -> None:
     head, _ = _head(subject)
@@ -133,7 +133,7 @@ def scores_every_token(subject: Subject) -> None:
         )
 
 
-@head_checks.add("loss-is-cross-entropy", "Losses are compared between models, so they are exactly that, in nats.")
+@head_checks.add("loss-is-cross-entropy", "Losses are compared between models, so they must be cross-entropies in nats.")
 def loss_is_cross_entropy(subject: Subject) -> None:
     head, _ = _head(subject)
     x_BTE, targets = _hidden().requires_grad_(), token_ids(2, 7, seed=4)

@@ -15,7 +15,9 @@ ROLES = ("weight", "output", "embedding")
 SHAPES = (torch.Size((8, 12)), torch.Size((12, 8)), torch.Size((16, 16)))
 
 
-@checks.add("fills", "The model copies what an initializer gives into its weights: that shape, in fp32, finite.")
+@checks.add(
+    "fills", "The model copies the result of an initializer into its weights: it must have their shape, in fp32, finite."
+)
 def fills(subject: Subject) -> None:
     for role in ROLES:
         for shape in SHAPES:
@@ -26,7 +28,7 @@ def fills(subject: Subject) -> None:
             expect(given.isfinite().all(), f"{what} numbers that are not finite")
 
 
-@checks.add("draws-from-the-generator", "Weights depend on the seed only, and torch's own random numbers belong to others.")
+@checks.add("draws-from-the-generator", "Weights depend on the seed only; torch's global random state must not change.")
 def draws_from_the_generator(subject: Subject) -> None:
     for role in ROLES:
         torch.manual_seed(1)
@@ -38,7 +40,7 @@ def draws_from_the_generator(subject: Subject) -> None:
         expect(untouched, f"for role {role!r} it draws from torch's global generator")
 
 
-@checks.add("starts-a-model", "A model must start with a finite loss, near that of a guess, or it does not train.")
+@checks.add("starts-a-model", "A model must start with a finite loss, near that of uniform guessing, or it does not train.")
 def starts_a_model(subject: Subject) -> None:
     loss = subject.make()(token_ids(2, 16), token_ids(2, 16, seed=1)).loss
     expect(

@@ -27,7 +27,7 @@ def _inputs() -> Tensor:
     return torch.randn(B, T, I, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
-@checks.add("projects", "Components count on an nn.Linear: its parameters' names and shapes, and its output's shape.")
+@checks.add("projects", "Components require an nn.Linear: its parameters' names and shapes, and its output's shape.")
 @torch.no_grad()
 def projects(subject: Subject) -> None:
     for bias in (True, False):
@@ -41,7 +41,7 @@ def projects(subject: Subject) -> None:
         expect(y_BTO.dtype == torch.float64, f"fp64 became {y_BTO.dtype}; return the input's dtype")
 
 
-@checks.add("vector-by-vector", "A projection that depends on other tokens lets a token see later ones, and other texts.")
+@checks.add("vector-by-vector", "A projection that depends on other tokens violates causality and mixes texts.")
 @torch.no_grad()
 def vector_by_vector(subject: Subject) -> None:
     linear, x_BTI = subject.module(d_in=I, d_out=O, bias=True), _inputs()

@@ -1,4 +1,4 @@
-"""Checks of every component that is a module of the model: it is put into a tiny GPT and handled as models are.
+"""Checks of components that are modules of the model, in a tiny GPT.
 
 Shapes: B batch, T tokens, V vocabulary.
 """
@@ -41,7 +41,7 @@ class _Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
 
-@checks.add("builds-on-meta", "Sizes of a model are known, and refused where they cannot fit, before memory is taken.")
+@checks.add("builds-on-meta", "Sizes of a model are computed, and rejected if they cannot fit, before allocation.")
 def builds_on_meta(subject: Subject) -> None:
     with _Allocations() as seen:  # type: ignore[no-untyped-call]
         model = subject.make(device="meta", vocab_size=_LARGE, context_length=_LARGE)
@@ -54,7 +54,9 @@ def builds_on_meta(subject: Subject) -> None:
     )
 
 
-@checks.add("same-seed-same-result", "A run can be repeated: weights depend on the seed, on names and on shapes only.")
+@checks.add(
+    "same-seed-same-result", "Reproducible runs require that weights depend on the seed, on names and on shapes only."
+)
 def same_seed_same_result(subject: Subject) -> None:
     before = subject.spec.model_dump()
     torch.manual_seed(1)
@@ -78,7 +80,7 @@ def same_seed_same_result(subject: Subject) -> None:
         same(other.eval()(ids).logits, one.eval()(ids).logits, "built twice with one seed, it computes other logits")
 
 
-@checks.add("eval-is-deterministic", "Evaluation and generation must not depend on chance: dropout acts in training only.")
+@checks.add("eval-is-deterministic", "Evaluation and generation must be deterministic: dropout acts in training only.")
 @torch.no_grad()
 def eval_is_deterministic(subject: Subject) -> None:
     ids = token_ids(2, 12)
@@ -96,7 +98,7 @@ def plain_loss_in_eval(subject: Subject) -> None:
     expect(not added, f"in evaluation it adds the auxiliary losses {', '.join(added)}; add them if self.training")
 
 
-@checks.add("state-dict", "Checkpoints hold the state dict and nothing else, so it must hold all that was learned.")
+@checks.add("state-dict", "Checkpoints hold the state dict only, so it must contain all learned values.")
 @torch.no_grad()
 def state_dict(subject: Subject) -> None:
     model, ids = subject.model(), token_ids(2, 12)
@@ -124,7 +126,7 @@ def deep_copy(subject: Subject) -> None:
     same(twin(ids).logits, other(ids).logits, "a deep copy that is given other weights computes with some of its old ones")
 
 
-@checks.add("bf16-and-fp32", "Models run in both: results keep the input's dtype, are finite, and nearly agree.")
+@checks.add("bf16-and-fp32", "Models run in both: results have the input's dtype, are finite, and approximately equal.")
 @torch.no_grad()
 def bf16_and_fp32(subject: Subject) -> None:
     model, ids = subject.make().eval(), token_ids(2, 16)
@@ -138,7 +140,7 @@ def bf16_and_fp32(subject: Subject) -> None:
     expect(error < 0.15, f"bf16 and fp32 differ by {error:.0%} of the logits' size; compute in fp32 where precision matters")
 
 
-@checks.add("gradients", "A weight that no gradient reaches is never trained, and one that is not finite ends a training.")
+@checks.add("gradients", "A weight without gradient is never trained, and a gradient that is not finite ends a training.")
 def gradients(subject: Subject) -> None:
     for companion in subject.companions():
         model = subject.model(companion)
@@ -169,7 +171,7 @@ def recomputes(subject: Subject) -> None:
         finally:
             model.recompute = "none"
             model.eval().zero_grad()
-        # A gradient that is not finite is the business of the check `gradients`.
+        # A gradient that is not finite is reported by the check `gradients`.
         kept = {name: gradient for name, gradient in kept.items() if gradient.isfinite().all()}
         largest = max((float(gradient.abs().max()) for gradient in kept.values()), default=0.0)
         for name, gradient in kept.items():

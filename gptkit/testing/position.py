@@ -1,4 +1,4 @@
-"""Checks of positions, and of what scales rotary ones.
+"""Checks of positions and of rotary scalings.
 
 Shapes: B batch, H heads, T queries, S keys, D head size, R rotated features.
 """
@@ -31,7 +31,7 @@ def _relative(subject: Subject) -> Position:
     return cast("Position", subject.module(heads=HEADS))
 
 
-@checks.add("hooks-are-declared", "Only hooks that `uses` names are applied, and attentions refuse positions by them.")
+@checks.add("hooks-are-declared", "Only hooks in `uses` are applied, and attentions accept or reject positions by them.")
 def hooks_are_declared(subject: Subject) -> None:
     uses = subject.spec.uses
     unknown = sorted(uses - {*HOOKS, "widen"})
@@ -83,7 +83,9 @@ def score_function(subject: Subject) -> None:
         same(one, other.to(one.dtype), "the score function gives another term than bias", 1e-5)
 
 
-@checks.add("distance-only", "Texts are cut anywhere, so a relative position depends on how far two tokens are apart only.")
+@checks.add(
+    "distance-only", "Texts begin at any offset, so a relative position must depend on the distance of two tokens only."
+)
 @torch.no_grad()
 def distance_only(subject: Subject) -> None:
     spec = subject.resolved
@@ -121,7 +123,7 @@ def distance_only(subject: Subject) -> None:
             same(one, other, f"{hook} changes when both tokens move on by {shift}", 1e-4)
 
 
-@checks.add("finite-far-out", "Powers and products of a position overflow where short texts do not show it: NaN, one day.")
+@checks.add("finite-far-out", "Powers and products of large positions may overflow, which short texts do not show.")
 @torch.no_grad()
 def finite_far_out(subject: Subject) -> None:
     spec = subject.resolved
@@ -154,7 +156,9 @@ def finite_far_out(subject: Subject) -> None:
         expect(kept.isfinite().all(), f"{hook} is not finite in fp32 for positions {positions.tolist()}")
 
 
-@scaling_checks.add("frequencies", "Rotary positions turn each pair of features by these, in radians a token.")
+@scaling_checks.add(
+    "frequencies", "Rotary positions rotate each pair of features by these frequencies, in radians per token."
+)
 def frequencies(subject: Subject) -> None:
     spec = cast("RotaryScalingSpec", subject.resolved)
     given = spec.frequencies(10000.0, D_HEAD, subject.context)
@@ -162,7 +166,7 @@ def frequencies(subject: Subject) -> None:
     expect(given.dtype == torch.float32, f"the frequencies are {given.dtype}; fp32 belongs")
     expect(bool(given.isfinite().all() and (given > 0).all()), f"the frequencies are {given.tolist()}; above 0 belongs")
     again = spec.frequencies(10000.0, D_HEAD, subject.context)
-    expect(torch.equal(given, again), "asked twice, it gives other frequencies")
+    expect(torch.equal(given, again), "two calls return different frequencies")
     amplitude = spec.amplitude(subject.context)
     expect(0 < amplitude < float("inf"), f"the amplitude is {amplitude}")
 

@@ -27,7 +27,7 @@ N_DRAWS = 4000
 
 @cache
 def _tokenizer(registry: Registry) -> Tokenizer:
-    """A token for each byte, and an end token: for samplers that look at text."""
+    """Return a byte tokenizer with an end token, for samplers that depend on text."""
     spec = registry.component("tokenizer", "byte").model_validate({"name": "byte"}, context={"registry": registry})
     assert isinstance(spec, TokenizerSpec)
     return spec.fit(iter(()))
@@ -41,7 +41,7 @@ def _build(subject: Subject, *rows: int) -> Sampler:
 
 
 def _case(subject: Subject, batch: int = 4, seed: int = 0) -> tuple[Tensor, list[list[int]]]:
-    """Logits of which a third is ruled out, and histories of uneven length that repeat tokens."""
+    """Return logits of which a third is excluded, and histories of different lengths with repeated tokens."""
     tokenizer, generator = _tokenizer(subject.registry), torch.Generator().manual_seed(seed)
     logits_BV = torch.randn(batch, tokenizer.vocab_size, generator=generator) * 4
     logits_BV[:, 1::3] = -torch.inf
@@ -50,7 +50,7 @@ def _case(subject: Subject, batch: int = 4, seed: int = 0) -> tuple[Tensor, list
     return logits_BV, history
 
 
-@checks.add("keeps-shape", "The next sampler of the chain counts on logits of the same shape, in fp32.")
+@checks.add("keeps-shape", "The next sampler of the chain requires logits of the same shape, in fp32.")
 def keeps_shape(subject: Subject) -> None:
     logits_BV, history = _case(subject)
     out = _build(subject, 0, 1, 2, 3)(logits_BV.clone(), history)
@@ -69,7 +69,7 @@ def never_revives(subject: Subject) -> None:
     )
 
 
-@checks.add("leaves-a-token", "With every token ruled out nothing can be drawn, and the text ends in an error.")
+@checks.add("leaves-a-token", "If every token is excluded, sampling fails with an error.")
 def leaves_a_token(subject: Subject) -> None:
     logits_BV, history = _case(subject)
     logits_BV[1] = -torch.inf
@@ -88,7 +88,7 @@ def leaves_a_token(subject: Subject) -> None:
         history = [[*row, token] for row, token in zip(history, tokens, strict=True)]
 
 
-@checks.add("changes-nothing-in-place", "The logits and the history belong to the generator, which uses both again.")
+@checks.add("changes-nothing-in-place", "The generator uses the logits and the history again, so they must not be changed.")
 def changes_nothing_in_place(subject: Subject) -> None:
     logits_BV, history = _case(subject)
     before, copied = logits_BV.clone(), [list(row) for row in history]
@@ -97,7 +97,7 @@ def changes_nothing_in_place(subject: Subject) -> None:
     expect(history == copied, "the given history was modified in place")
 
 
-@checks.add("same-input-same-output", "With a seed a text can be written again, so a sampler draws nothing by itself.")
+@checks.add("same-input-same-output", "Equal seeds must give equal texts, so a sampler must be deterministic.")
 def same_input_same_output(subject: Subject) -> None:
     logits_BV, history = _case(subject)
     torch.manual_seed(1)
@@ -110,7 +110,7 @@ def same_input_same_output(subject: Subject) -> None:
     )
 
 
-@checks.add("rows-are-independent", "Texts are written in batches, and what one says must not depend on the others.")
+@checks.add("rows-are-independent", "Texts are generated in batches, and must not depend on each other.")
 def rows_are_independent(subject: Subject) -> None:
     logits_BV, history = _case(subject)
     together = _build(subject, 0, 1, 2, 3)(logits_BV.clone(), history)
@@ -119,7 +119,7 @@ def rows_are_independent(subject: Subject) -> None:
         same(together[row : row + 1], alone, f"row {row} of four gives other logits than by itself")
 
 
-@checks.add("follows-its-rows", "Rows that are finished leave the batch; state for a row must go with its row.")
+@checks.add("follows-its-rows", "Finished rows are removed from the batch; the state of a row must be moved with it.")
 def follows_its_rows(subject: Subject) -> None:
     logits_BV, history = _case(subject, 3)
     together, alone = _build(subject, 0, 1, 2), [_build(subject, row) for row in range(3)]
@@ -144,7 +144,7 @@ def follows_its_rows(subject: Subject) -> None:
             together.reorder([2, 0])
 
 
-@checks.add("draws-follow-the-logits", "What is written follows softmax of the logits that come out, and nothing else.")
+@checks.add("draws-follow-the-logits", "Tokens must be sampled from the softmax of the returned logits.")
 def draws_follow_the_logits(subject: Subject) -> None:
     logits_1V, history = _case(subject, 1)
     logits_1V[0, 12:] = -torch.inf

@@ -22,7 +22,7 @@ PROMPT = 9
 
 
 def by_length(model: GPT) -> bool:
-    """Whether scores of a pair of tokens change with the length of the text, so that only texts of one length compare."""
+    """Return whether scores of a pair of tokens change with the length of the text."""
     return any(layer.position.depends_on_length for layer in model.spec.layer_specs())
 
 
@@ -73,7 +73,7 @@ def cache_truncates(subject: Subject) -> None:
             _must_continue(model, cache, text, f"{named}, after {PROMPT + 3} cached tokens were truncated to {length}")
 
 
-@checks.add("cache-marks", "A state may refuse to discard tokens unless it was marked; to the mark it must return.")
+@checks.add("cache-marks", "A state may reject truncation, but it must be possible to return to a mark.")
 @torch.no_grad()
 def cache_marks(subject: Subject) -> None:
     ids, rejected, rows = token_ids(2, 20), token_ids(2, 3, seed=9), [1, 0]

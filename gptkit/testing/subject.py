@@ -54,7 +54,7 @@ _INSIDE: Mapping[str, tuple[str, dict[str, Any]]] = {
 }
 _FIELD = {"rotary-scaling": "scaling"}
 _COMPANIONS = {"rotate": "rotary", "bias": "alibi", "content_bias": "shaw", "value_bias": "shaw"}
-"""For each hook of a position that an attention may accept, a position that has it."""
+"""A position with each hook that an attention may accept."""
 
 
 class Subject:
@@ -74,14 +74,14 @@ class Subject:
 
     @classmethod
     def of(cls, spec: Component, registry: Registry | None = None) -> Subject:
-        """The subject of a spec, the same one as long as the same spec is asked for."""
+        """Return the subject of a spec, cached for consecutive calls with the same spec."""
         registry = registry or default_registry()
         if cls._latest is None or cls._latest.spec is not spec or cls._latest.registry is not registry:
             cls._latest = cls(spec, registry)
         return cls._latest
 
     def other(self, kind: str, name: str) -> Any:
-        """Another component, as it is by default."""
+        """Return another component with its defaults."""
         return self.registry.component(kind, name).model_validate({"name": name}, context={"registry": self.registry})
 
     @property
@@ -102,7 +102,7 @@ class Subject:
     # -- in a tiny GPT -------------------------------------------------------------------------------------------
 
     def companions(self) -> list[str]:
-        """What it is tried with: for an attention the positions that it can take, else one entry."""
+        """Return the positions that an attention accepts, or one entry for other components."""
         spec = self.spec
         if not isinstance(spec, AttentionSpec):
             return ["none" if self.kind == "embedding" else "rotary"]
@@ -113,7 +113,7 @@ class Subject:
         return takes if len(takes) < 4 else ["none", *takes[2:]]
 
     def read(self, layout: Mapping[str, Any]) -> ModelSpec:
-        """The model's spec, with components looked up in the subject's registry.
+        """Return the model's spec, with components from the subject's registry.
 
         Raises:
             SpecError: the layout is invalid.
@@ -121,7 +121,7 @@ class Subject:
         return validate_data(layout, ModelSpec, self.registry)
 
     def layout(self, companion: str = "rotary", *, window: bool = False, **changes: Any) -> dict[str, Any]:
-        """The model part of a spec with the component in its place."""
+        """Return the model section of a spec that contains the component."""
         model: dict[str, Any] = {
             "d_model": D_MODEL,
             "n_layers": N_LAYERS,
@@ -141,14 +141,14 @@ class Subject:
         return {**model, **changes}
 
     def _attention_for(self, position: PositionSpec) -> dict[str, Any] | None:
-        """An attention that takes a position: multi-head, or the first registered one that does."""
+        """Return an attention that accepts a position: multi-head, or the first registered one."""
         for name in ["multi-head", *self.registry.names("attention")]:
             if _hooks(position) <= cast("type[AttentionSpec]", self.registry.component("attention", name)).accepts:
                 return {"name": name, "n_heads": 2, "d_head": D_HEAD} if name == "multi-head" else {"name": name}
         return None
 
     def make(self, companion: str | None = None, *, window: bool = False, seed: int = 0, **how: Any) -> GPT:
-        """A tiny GPT with the component in it.
+        """Return a tiny GPT that contains the component.
 
         Args:
             companion: one of `companions`; by default the first that is not "none", if there is one.
@@ -176,14 +176,14 @@ class Subject:
         return asked if limit is None else max(CONTEXT_LENGTH, min(asked, limit))
 
     def model(self, companion: str | None = None, *, window: bool = False) -> GPT:
-        """As `make`, ready to compare: every weight moved by chance, in fp64, evaluating. Kept."""
+        """Return the model of `make` with randomly changed weights, in fp64 and evaluation mode; cached."""
         key = (companion or self.companions()[-1], window)
         if key not in self._models:
             self._models[key] = stirred(self.make(companion, window=window)).double().eval()
         return self._models[key]
 
     def models(self) -> Iterator[tuple[str, GPT]]:
-        """The model with each companion, and once with a window; with how to name it in a message."""
+        """Yield the model with each companion, and once with a window, each with its name for messages."""
         for companion in self.companions():
             named = f"with position {companion!r}" if isinstance(self.spec, AttentionSpec) else "in a tiny model"
             yield named, self.model(companion)
@@ -199,7 +199,7 @@ class Subject:
 
     @cached_property
     def windowed(self) -> Any:
-        """The same with a window of 5 tokens; None for a component without a field `window`."""
+        """The component with a window of 5 tokens; None without a field `window`."""
         if not isinstance(self.spec, AttentionSpec) or "window" not in type(self.spec).model_fields:
             return None
         try:
@@ -222,23 +222,23 @@ class Subject:
 
     @cached_property
     def resolved(self) -> Any:
-        """The spec with everything written out that depends on its surroundings."""
+        """The resolved spec."""
         return resolve(self.spec, self.context)
 
     def module(self, **how: Any) -> nn.Module:
-        """The runtime module alone, ready to compare: every weight moved by chance, in fp64, evaluating."""
+        """Return the runtime module with randomly changed weights, in fp64 and evaluation mode."""
         module: nn.Module = stirred(self.fresh(**how)).double().eval()
         return module
 
     def fresh(self, **how: Any) -> nn.Module:
-        """The runtime module alone, as it starts, in fp32."""
+        """Return the initialized runtime module, in fp32."""
         built = self.resolved.build(self.context.replace(shared={}), **how)
         if not isinstance(built, nn.Module):
             raise ContractError(f"build gave a {type(built).__name__}, not a torch.nn.Module")
         return self.started(built)
 
     def started(self, built: nn.Module) -> nn.Module:
-        """A module that was built by itself, with its weights as they start."""
+        """Initialize a module that was built outside of a model."""
         scheme = cast("InitializerSpec", self.other("initializer", "normal"))
         initialize(nn.ModuleDict({"component": built}), scheme, self.context, seed=0)
         return built
@@ -275,7 +275,7 @@ class Subject:
 
 
 def token_ids(rows: int, length: int, seed: int = 0) -> Tensor:
-    """(rows, length) token ids drawn at random."""
+    """Return random token ids, (rows, length)."""
     return torch.randint(VOCAB, (rows, length), generator=torch.Generator().manual_seed(seed))
 
 
@@ -294,7 +294,7 @@ def stirred_matrices(module: Any) -> Any:
 
 @torch.no_grad()
 def stirred(module: Any) -> Any:
-    """Move every weight by chance, so that nothing hides behind a scale of one or a bias of zero."""
+    """Change every weight randomly, so that weights of one and biases of zero do not hide errors."""
     generator = torch.Generator().manual_seed(7)
     for parameter in module.parameters():
         parameter.add_(torch.randn(parameter.shape, generator=generator).to(parameter.dtype) * 0.2)
@@ -303,7 +303,7 @@ def stirred(module: Any) -> Any:
 
 @torch.no_grad()
 def randomized(module: Any, seed: int) -> Any:
-    """Draw every parameter again, norms and biases too, large enough that none stays near its initialization."""
+    """Replace every parameter by large random values, including norms and biases."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in module.parameters():
         spread = 1.0 if parameter.dim() < 2 else 2 / parameter.shape[-1] ** 0.5

@@ -29,11 +29,11 @@ TEXTS = [
     "\x00\x1c\x85\u2028\ufeff\ufffd",
     "'x' is x -- 12345 + 3.5e-8 <tag> |end|",
 ]
-"""Texts that tokenizers have stumbled on, most of them unlike the corpus."""
+"""Difficult texts for tokenizers, most of them unlike the corpus."""
 
 
 def write_corpus(directory: Path) -> None:
-    """A text file, a Markdown file and JSON lines."""
+    """Write a text file, a Markdown file and JSON lines."""
     directory.mkdir(parents=True)
     (directory / "first.txt").write_text(CORPUS[0] * 3, encoding="utf-8")
     (directory / "second.md").write_text(CORPUS[1], encoding="utf-8")

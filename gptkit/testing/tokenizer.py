@@ -18,16 +18,16 @@ checks = Checks()
 
 
 def _spellable(tokenizer: Tokenizer) -> list[str]:
-    """The texts that it can spell: a tokenizer without a fall-back refuses some."""
+    """Return the texts that it can encode: a tokenizer without a fallback rejects some."""
     found = []
     for text in [*TEXTS, *CORPUS]:
         try:
             tokenizer.encode(text)
         except TokenizerError:
-            expect(not tokenizer.lossless, f"it says that it is lossless, and refuses {text[:40]!r}")
+            expect(not tokenizer.lossless, f"it declares that it is lossless, but rejects {text[:40]!r}")
         else:
             found.append(text)
-    expect(CORPUS[0] in found, "it cannot spell the text that it was fitted on")
+    expect(CORPUS[0] in found, "it cannot encode the text that it was fitted on")
     return found
 
 
@@ -36,7 +36,7 @@ def _first_difference(one: str, other: str) -> str:
     return f"at character {at} {one[at : at + 12]!r} became {other[at : at + 12]!r}"
 
 
-@checks.add("fits", "A run begins with the tokenizer; fitted twice on the same texts it must be the same.")
+@checks.add("fits", "Reproducible runs require that fitting twice on the same texts gives equal tokenizers.")
 def fits(subject: Subject) -> None:
     try:
         one, other = subject.spec.fit(iter(CORPUS)), subject.spec.fit(iter(CORPUS))
@@ -48,7 +48,7 @@ def fits(subject: Subject) -> None:
     expect(bound is None or one.vocab_size <= bound, f"it has {one.vocab_size} ids, and expected_vocab_size says {bound}")
 
 
-@checks.add("ids-in-range", "An id outside the vocabulary is an index error in the middle of a training.")
+@checks.add("ids-in-range", "An id outside the vocabulary causes an index error in training.")
 def ids_in_range(subject: Subject) -> None:
     tokenizer = subject.tokenizer
     for text in _spellable(tokenizer):
@@ -60,7 +60,7 @@ def ids_in_range(subject: Subject) -> None:
         expect(0 <= number < tokenizer.vocab_size, f"{token!r} has id {number}, of a vocabulary of {tokenizer.vocab_size}")
 
 
-@checks.add("every-id-decodes", "A model may write any id of the vocabulary, and none other; both must end well.")
+@checks.add("every-id-decodes", "A model may generate any id of the vocabulary; others must be an error.")
 def every_id_decodes(subject: Subject) -> None:
     tokenizer = subject.tokenizer
     tokenizer.decode(range(tokenizer.vocab_size))
@@ -72,7 +72,7 @@ def every_id_decodes(subject: Subject) -> None:
         expect(False, f"id {wrong}, which does not exist, is decoded as {text!r}; raise a TokenizerError")
 
 
-@checks.add("text-comes-back", "What is lost in tokens no model can learn; a tokenizer that loses something says so.")
+@checks.add("text-comes-back", "A model cannot learn text that is lost in tokens, so lossy tokenizers must declare it.")
 def text_comes_back(subject: Subject) -> None:
     tokenizer = subject.tokenizer
     if not tokenizer.lossless:
@@ -81,7 +81,7 @@ def text_comes_back(subject: Subject) -> None:
     for text in [*_spellable(tokenizer), some]:
         back = tokenizer.decode(tokenizer.encode(text))
         seen = _first_difference(text, back)
-        expect(back == text, f"it says that it is lossless, but a text does not come back: {seen}")
+        expect(back == text, f"it declares that it is lossless, but a text is not restored: {seen}")
 
 
 @checks.add("specials-cannot-be-injected", "A special token typed by a user must not end a text or begin another turn.")
@@ -110,7 +110,7 @@ def specials_cannot_be_injected(subject: Subject) -> None:
     expect(False, "a special token that does not exist is accepted in allowed_special; raise a TokenizerError")
 
 
-@checks.add("batch-equals-single", "Corpora are encoded in batches and prompts one by one; the ids must be the same.")
+@checks.add("batch-equals-single", "Corpora are encoded in batches and prompts one at a time; the ids must be equal.")
 def batch_equals_single(subject: Subject) -> None:
     tokenizer = subject.tokenizer
     texts = _spellable(tokenizer)
@@ -131,7 +131,9 @@ def threads(subject: Subject) -> None:
     expect(decoded == [tokenizer.decode(ids) for ids in single], "four threads at once get other texts than one alone")
 
 
-@checks.add("streaming-equals-whole", "Text is shown while it is written; the pieces together are what decoding all gives.")
+@checks.add(
+    "streaming-equals-whole", "Text is streamed during generation; the concatenated pieces must equal the decoded text."
+)
 def streaming_equals_whole(subject: Subject) -> None:
     tokenizer = subject.tokenizer
     size = tokenizer.vocab_size
@@ -143,7 +145,7 @@ def streaming_equals_whole(subject: Subject) -> None:
         expect(pieces == whole, f"streamed piece by piece, {_first_difference(whole, pieces)}")
 
 
-@checks.add("saved-and-loaded", "A run keeps its tokenizer's files and is opened without the corpus.")
+@checks.add("saved-and-loaded", "A run stores its tokenizer's files and is loaded without the corpus.")
 def saved_and_loaded(subject: Subject) -> None:
     tokenizer = subject.tokenizer
     with tempfile.TemporaryDirectory(prefix="gptkit-check-") as directory:
@@ -164,7 +166,7 @@ def saved_and_loaded(subject: Subject) -> None:
         expect(not subject.spec.needs_corpus, "from an empty directory it loads a tokenizer; raise a TokenizerError")
 
 
-@checks.add("lone-surrogates", "Text from the web holds halves of characters; they are read as U+FFFD and crash nothing.")
+@checks.add("lone-surrogates", "Text from the web may contain lone surrogates, which must be read as U+FFFD.")
 def lone_surrogates(subject: Subject) -> None:
     tokenizer = subject.tokenizer
     try:

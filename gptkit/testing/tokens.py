@@ -18,7 +18,7 @@ __all__ = ["checks"]
 checks = Checks()
 
 
-@checks.add("no-future-leak", "A model that sees what it is to predict has a low loss and writes nonsense.")
+@checks.add("no-future-leak", "A model that attends to its targets has a low loss and generates nonsense.")
 @torch.no_grad()
 def no_future_leak(subject: Subject) -> None:
     ids = token_ids(1, 12)
@@ -33,7 +33,7 @@ def no_future_leak(subject: Subject) -> None:
                 expect(False, f"{named}, changing token {at} changed the output at token {seen}, which comes before it")
 
 
-@checks.add("reaches-the-end", "The last token that the context has room for is a token like any other.")
+@checks.add("reaches-the-end", "The last token of the context must be processed like any other.")
 @torch.no_grad()
 def reaches_the_end(subject: Subject) -> None:
     ids = token_ids(1, CONTEXT_LENGTH)

@@ -36,7 +36,7 @@ class _Net(nn.Module):
         self.frozen.requires_grad_(False)
 
     def distance(self) -> Tensor:
-        """How far all weights are from where they should be: a quadratic."""
+        """Return a quadratic loss of all weights."""
         terms = [(parameter - 0.3).square().sum() for parameter in self.parameters() if parameter.requires_grad]
         return torch.stack(terms).sum()
 
@@ -48,7 +48,7 @@ class _Net(nn.Module):
         return float(loss.detach())
 
 
-@optimizer_checks.add("holds-every-weight", "A weight in no group is never trained, and one in two groups is moved twice.")
+@optimizer_checks.add("holds-every-weight", "A weight in no group is never trained, and one in two groups is updated twice.")
 def holds_every_weight(subject: Subject) -> None:
     net = _Net()
     optimizer = subject.spec.build(net)
@@ -72,7 +72,9 @@ def reduces_loss(subject: Subject) -> None:
     expect(not still, f"after 100 steps {', '.join(still)} has not moved")
 
 
-@optimizer_checks.add("obeys-the-rate", "The schedule sets each group's `lr`; at 0 nothing may move, decay included.")
+@optimizer_checks.add(
+    "obeys-the-rate", "The schedule sets each group's `lr`; at 0 no weight may change, also by weight decay."
+)
 def obeys_the_rate(subject: Subject) -> None:
     net = _Net()
     optimizer = subject.spec.build(net)
@@ -113,7 +115,7 @@ def _not_storable(value: Any) -> str:
     return "" if value is None or isinstance(value, (Tensor, bool, int, float, str)) else f"a {type(value).__name__}"
 
 
-@schedule_checks.add("within-bounds", "The factor is a share of the peak rate, which nobody expects to be exceeded.")
+@schedule_checks.add("within-bounds", "The factor is relative to the peak rate, which must not be exceeded.")
 def within_bounds(subject: Subject) -> None:
     highest = 0.0
     for steps in (1, 2, 10, 997):
@@ -125,7 +127,7 @@ def within_bounds(subject: Subject) -> None:
     expect(highest > 0, "the factor is 0 at every step, so nothing would be trained")
 
 
-@schedule_checks.add("pure", "Trainings are resumed at any step, so the factor depends on the step and nothing before it.")
+@schedule_checks.add("pure", "Trainings are resumed at any step, so the factor must depend on the step only.")
 def pure(subject: Subject) -> None:
     steps = 100
     forward = [subject.spec.factor(step, steps) for step in range(steps)]
@@ -154,7 +156,7 @@ def _train(tracker: Tracker, directory: Path, first: int = 0, error: BaseExcepti
     tracker.on_end(first + 3, error)
 
 
-@tracker_checks.add("tracks", "A tracker that raises is switched off, and its numbers of that training are lost.")
+@tracker_checks.add("tracks", "A tracker that raises is disabled, and its metrics of that training are lost.")
 def tracks(subject: Subject) -> None:
     tracker = subject.spec.build()
     expect(isinstance(tracker, Tracker), f"build gave a {type(tracker).__name__}, not a gptkit.kinds.tracker.Tracker")
@@ -162,14 +164,14 @@ def tracks(subject: Subject) -> None:
         _train(tracker, Path(directory))
 
 
-@tracker_checks.add("resumes", "Trainings are interrupted and resumed; steps since the last checkpoint come again.")
+@tracker_checks.add("resumes", "Trainings are interrupted and resumed; steps since the last checkpoint are reported again.")
 def resumes(subject: Subject) -> None:
     with tempfile.TemporaryDirectory(prefix="gptkit-check-") as directory:
         _train(subject.spec.build(), Path(directory), error=KeyboardInterrupt())
         _train(subject.spec.build(), Path(directory), first=2)
 
 
-@tracker_checks.add("stays-in-its-run", "Several trainings may run at once; each tracker writes about its own.")
+@tracker_checks.add("stays-in-its-run", "Several trainings may run at once, so trackers must be independent.")
 def stays_in_its_run(subject: Subject) -> None:
     with (
         tempfile.TemporaryDirectory(prefix="gptkit-check-") as one,

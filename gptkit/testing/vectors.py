@@ -27,7 +27,7 @@ B, T = 3, 5
 
 
 def _function(subject: Subject, dim: int = D_MODEL) -> Callable[[Tensor, Tensor], Tensor]:
-    """The module as a function of vectors and token ids."""
+    """Return the module as a function of vectors and token ids."""
     if subject.kind == "norm":
         norm = subject.module(dim=dim)
         return lambda x, ids: norm(x)
@@ -42,7 +42,7 @@ def _input(dim: int = D_MODEL) -> tuple[Tensor, Tensor]:
     return 3 * x_BTD + 0.5, token_ids(B, T)
 
 
-@checks.add("position-wise", "What looks at other tokens here escapes the masks, and so sees the future and other texts.")
+@checks.add("position-wise", "Masks do not apply here, so dependence on other tokens violates causality and mixes texts.")
 @torch.no_grad()
 def position_wise(subject: Subject) -> None:
     function, (x_BTD, ids) = _function(subject), _input()
@@ -55,7 +55,9 @@ def position_wise(subject: Subject) -> None:
             same(whole[place], alone, f"the vector of token {at} in row {row} gives another result than by itself")
 
 
-@checks.add("leaves-input-alone", "Blocks use the input again, for the shortcut, so it must not be changed in place.")
+@checks.add(
+    "leaves-input-alone", "Blocks use the input again for the residual connection, so it must not be changed in place."
+)
 @torch.no_grad()
 def leaves_input_alone(subject: Subject) -> None:
     function, (x_BTD, ids) = _function(subject), _input()
@@ -64,7 +66,7 @@ def leaves_input_alone(subject: Subject) -> None:
     same(x_BTD, before, "the input was changed in place")
 
 
-@norm_checks.add("any-shape", "Norms serve the residual stream, heads of queries and keys, and latents: any leading shape.")
+@norm_checks.add("any-shape", "Norms are applied to the residual stream, to heads and to latents, with any leading shape.")
 @torch.no_grad()
 def any_shape(subject: Subject) -> None:
     norm = subject.module(dim=D_HEAD)
@@ -74,7 +76,7 @@ def any_shape(subject: Subject) -> None:
     same(whole.flatten(0, 2), norm(x.flatten(0, 2)), "vectors in four dimensions give other results than in two")
 
 
-@norm_checks.add("zero-vector", "Padding and dead features give zero vectors, and one NaN spreads through the whole model.")
+@norm_checks.add("zero-vector", "Padding and dead features give zero vectors, and one NaN makes the whole output NaN.")
 @torch.no_grad()
 def zero_vector(subject: Subject) -> None:
     norm = subject.fresh(dim=D_MODEL)
@@ -84,7 +86,9 @@ def zero_vector(subject: Subject) -> None:
         expect(out.dtype == dtype, f"{dtype} became {out.dtype}; return the input's dtype")
 
 
-@activation_checks.add("elementwise", "Gated and plain feed-forwards slice their hidden features freely around it.")
+@activation_checks.add(
+    "elementwise", "Feed-forwards apply activations to packed features, so every number must be independent."
+)
 @torch.no_grad()
 def elementwise(subject: Subject) -> None:
     activation = subject.module()
@@ -117,7 +121,7 @@ N_EXPERTS = 8
 
 
 def _routed(subject: Subject) -> tuple[Router, Tensor, Tensor]:
-    """A router, vectors (N, D), and their token ids (1, N)."""
+    """Return a router, vectors (N, D), and their token ids (1, N)."""
     router = cast("Router", subject.module(n_experts=N_EXPERTS))
     x_ND = torch.randn(12, D_MODEL, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     return router, x_ND, token_ids(1, 12)
@@ -158,7 +162,7 @@ def routes_token_by_token(subject: Subject) -> None:
         same(weights_1K[0], weights_NK[at], f"the weights of token {at} depend on the other tokens")
 
 
-@router_checks.add("padding-does-not-count", "Auxiliary losses that count padding pull experts towards what means nothing.")
+@router_checks.add("padding-does-not-count", "Auxiliary losses must exclude padding.")
 def padding_does_not_count(subject: Subject) -> None:
     router, x_ND, ids = _routed(subject)
     router.train()
