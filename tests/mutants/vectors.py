@@ -125,6 +125,7 @@ class Softmax(Mutant, GeluSpec):
             return x.softmax(dim=-1)
 
     name: Literal["softmax"] = "softmax"
+    external_names: ClassVar[tuple[str, ...]] = ()
     caught_by = "elementwise"
 
     def build(self, context: BuildContext) -> nn.Module:
