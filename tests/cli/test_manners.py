@@ -129,7 +129,7 @@ def test_a_file_where_a_run_is_expected(call: Call, project: Path, command: str)
     message = " ".join(call(command, "mini.yaml", code=2).stderr.split())
     assert "mini.yaml is a spec file, not a run" in message
     assert "gptkit train mini.yaml" in message
-    assert "corpus.txt is a file, and a run is a directory" in call(command, "corpus.txt", code=2).stderr
+    assert "corpus.txt is a file, but a run is a directory" in call(command, "corpus.txt", code=2).stderr
 
 
 def test_greedy_generation_has_no_seed(call: Call, run: Path) -> None:
