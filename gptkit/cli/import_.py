@@ -94,7 +94,7 @@ def import_model(
 
 def _has_chat_template(run: Path) -> bool:
     from gptkit.runs.directory import RunDirectory
-    from gptkit.runs.run import load_tokenizer
+    from gptkit.runs.tokenizers import load_tokenizer
 
     directory = RunDirectory(run)
     return load_tokenizer(directory.read_spec(), directory).chat_template is not None

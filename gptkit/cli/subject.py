@@ -44,7 +44,7 @@ class Subject:
         if self.spec.model.vocab_size is not None:
             return self.spec.model.vocab_size
         if self.run is not None and self.run.tokenizer.is_dir():
-            from gptkit.runs.run import load_tokenizer
+            from gptkit.runs.tokenizers import load_tokenizer
 
             return load_tokenizer(self.spec, self.run).vocab_size
         expected = self.spec.tokenizer.expected_vocab_size

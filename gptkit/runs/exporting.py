@@ -28,7 +28,7 @@ from gptkit.model.merging import has_adapters, merged_spec
 from gptkit.model.spec import ModelSpec
 from gptkit.nn.freezing import adapted_modules, adapter_names
 from gptkit.runs.directory import RunDirectory
-from gptkit.runs.run import load_tokenizer
+from gptkit.runs.tokenizers import load_tokenizer
 from gptkit.text.chat import turn_end
 
 __all__ = ["Exported", "export", "export_model"]

@@ -27,6 +27,7 @@ from gptkit.runs.opening import Opened
 from gptkit.runs.prompts import chat_prompt, imported_ends, prompt_ids
 from gptkit.runs.saving import save_opened
 from gptkit.runs.spec import ExperimentSpec
+from gptkit.runs.tokenizers import load_tokenizer
 from gptkit.runs.views import Views
 from gptkit.text.chat import Messages
 from gptkit.training.precision import pick_device
@@ -334,12 +335,3 @@ def load(directory: str | Path, *, step: int | None = None, device: str = "auto"
     load_weights(model, checkpoint, assign=True)
     model.to(pick_device(device))
     return Run(run_directory.path, spec, model, tokenizer, state["step"], run_directory.read_provenance())
-
-
-def load_tokenizer(spec: ExperimentSpec, directory: RunDirectory) -> Tokenizer:
-    """Load the tokenizer of a run."""
-    if not directory.tokenizer.is_dir():
-        raise CheckpointError(
-            f"{directory.tokenizer} is missing", hint="Restore it; the model cannot be used without its tokenizer."
-        )
-    return spec.tokenizer.load(directory.tokenizer)

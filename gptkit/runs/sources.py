@@ -23,6 +23,7 @@ from gptkit.runs.directory import RunDirectory
 from gptkit.runs.external import External, read_external
 from gptkit.runs.resizing import require_rows
 from gptkit.runs.spec import ExperimentSpec
+from gptkit.runs.tokenizers import load_tokenizer
 
 __all__ = ["Source", "open_source", "tied_names"]
 
@@ -102,8 +103,6 @@ class _Run(Source):
         return TensorFiles(checkpoint / MODEL)
 
     def tokenizer(self) -> Tokenizer:
-        from gptkit.runs.run import load_tokenizer
-
         assert self.spec is not None
         return load_tokenizer(self.spec, self._run)
 

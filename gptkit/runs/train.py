@@ -26,10 +26,11 @@ from gptkit.runs.fit import fit, initial_model
 from gptkit.runs.opening import Opened, SpecLike, open_spec
 from gptkit.runs.placing import Placement
 from gptkit.runs.resuming import recorded_spec, require_same, taken_over
-from gptkit.runs.run import Run, load_tokenizer
+from gptkit.runs.run import Run
 from gptkit.runs.sizes import refuse_oversized_batch
 from gptkit.runs.spec import ExperimentSpec
 from gptkit.runs.start import source_of, tokenizer_of
+from gptkit.runs.tokenizers import load_tokenizer
 from gptkit.training.parallel.processes import Processes, joined
 from gptkit.training.precision import pick_device
 from gptkit.training.progress import ConsoleProgress
