@@ -58,13 +58,20 @@ class _Generator(GenerateJsonSchema):
 
 def _generate(classes: Sequence[type[BaseModel]]) -> tuple[dict[type[BaseModel], dict[str, Any]], dict[str, Any]]:
     """Return a schema for each class, mostly references, and the shared definitions; pydantic makes their names unique."""
-    sound = [cls for cls in dict.fromkeys(classes) if not issubclass(cls, Component) or _has_schema(cls)]
-    made, whole = models_json_schema([(cls, "validation") for cls in sound], schema_generator=_Generator)
+    unique = list(dict.fromkeys(classes))
+    try:
+        made, whole = _schemas(unique)
+    except (PydanticInvalidForJsonSchema, PydanticUserError):
+        made, whole = _schemas([cls for cls in unique if not issubclass(cls, Component) or _has_schema(cls)])
     references: dict[Any, dict[str, Any]] = {cls: schema for (cls, _), schema in made.items()}
     for cls in classes:
         if cls not in references:
             references[cls] = _any_fields(cls)
     return references, whole.get("$defs", {})
+
+
+def _schemas(classes: Sequence[type[BaseModel]]) -> tuple[dict[Any, dict[str, Any]], dict[str, Any]]:
+    return models_json_schema([(cls, "validation") for cls in classes], schema_generator=_Generator)
 
 
 def _has_schema(cls: type[BaseModel]) -> bool:
