@@ -296,7 +296,7 @@ def test_directory_with_other_files_is_rejected(corpus: Path, tmp_path: Path) ->
 
 
 def test_concurrent_trainings_in_one_directory_are_rejected(corpus: Path, directory: Path) -> None:
-    with RunDirectory(directory).lock(), pytest.raises(CheckpointError, match=f"by another process \\({os.getpid()}\\)"):
+    with RunDirectory(directory).lock(), pytest.raises(CheckpointError, match=f"another process \\({os.getpid()}\\)"):
         quiet(spec(corpus), directory, resume=True)
     quiet(spec(corpus), directory, resume=True)
 
