@@ -141,9 +141,9 @@ class CheckpointStore:
             self.directory.mkdir(parents=True, exist_ok=True)
             self.clean()
             unfinished.mkdir()
-            said = write(unfinished)
+            content = write(unfinished)
             files = {path.name: _describe(path) for path in sorted(unfinished.iterdir())}
-            state = {"format": FORMAT, "files": files, **said}
+            state = {"format": FORMAT, "files": files, **content}
             write_text(unfinished / STATE, json.dumps(state, indent=1))
             for path in (*unfinished.iterdir(), unfinished):
                 sync(path)
@@ -201,7 +201,7 @@ def _read_state(checkpoint: Path, verify: bool | Collection[str]) -> dict[str, A
     file = checkpoint / STATE
     try:
         state = json.loads(file.read_text(encoding="utf-8"))
-        found, files = state["format"], dict(state["files"])
+        result, files = state["format"], dict(state["files"])
         state["step"], state["optimizer"], state["training"]
     except FileNotFoundError:
         raise CheckpointError(f"{file} is missing", hint=remedy(checkpoint)) from None
@@ -209,9 +209,9 @@ def _read_state(checkpoint: Path, verify: bool | Collection[str]) -> dict[str, A
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise damaged(file, f"{type(error).__name__}: {error}") from None
-    if found != FORMAT:
+    if result != FORMAT:
         raise CheckpointError(
-            f"{file} has format {found!r}, and this gptkit reads format {FORMAT}", hint="Install a newer gptkit."
+            f"{file} has format {result!r}, and this gptkit reads format {FORMAT}", hint="Install a newer gptkit."
         )
     for name, expected in files.items():
         path = checkpoint / name

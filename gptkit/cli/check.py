@@ -19,8 +19,8 @@ def check(file: File, overrides: Overrides = None) -> None:
 
         subject = open_subject(file, chosen(overrides))
         spec = subject.spec
-        found = list(cautions(spec, subject.base if subject.run is None else None))
-    for caution in found:
+        result = list(cautions(spec, subject.base if subject.run is None else None))
+    for caution in result:
         console.warn(caution)
     model = spec.model
     layers = console.plural(model.n_layers, "layer")

@@ -74,5 +74,5 @@ def _options(type: str | None, options: list[str]) -> dict[str, Any]:
     root = lift({} if type is None else {"type": type})
     for option in options:
         root = apply_override(root, option)
-    found: dict[str, Any] = root.plain()
-    return found
+    result: dict[str, Any] = root.plain()
+    return result

@@ -73,14 +73,14 @@ def declared_in(path: Path, module: str, kind: str) -> Iterator[LazyComponent]:
         module: the name that the file is imported by.
         kind: the kind of its components.
     """
-    cls, found = "", None
+    cls, result = "", None
     for match in _DECLARATION.finditer(path.read_text(encoding="utf-8")):
-        if match["aliases"] is not None and found is not None:
-            found = LazyComponent(kind, found.name, found.location, tuple(re.findall(r'"([^"]+)"', match["aliases"])))
+        if match["aliases"] is not None and result is not None:
+            result = LazyComponent(kind, result.name, result.location, tuple(re.findall(r'"([^"]+)"', match["aliases"])))
             continue
-        if found is not None:
-            yield found
+        if result is not None:
+            yield result
         cls = match["cls"] or cls
-        found = LazyComponent(kind, match["name"], f"{module}:{cls}") if match["name"] else None
-    if found is not None:
-        yield found
+        result = LazyComponent(kind, match["name"], f"{module}:{cls}") if match["name"] else None
+    if result is not None:
+        yield result

@@ -195,7 +195,7 @@ class Lines:
 
 def refuse_characters(text: str, source: str) -> None:
     """Refuse NUL bytes and other control characters."""
-    found = _FORBIDDEN.search(text)
-    if found:
-        message = f"the character U+{ord(found.group()):04X} has no place in a spec file; is this a text file?"
-        raise SpecError([Problem((), message, *Lines(text, source).place(found.start()))])
+    result = _FORBIDDEN.search(text)
+    if result:
+        message = f"the character U+{ord(result.group()):04X} has no place in a spec file; is this a text file?"
+        raise SpecError([Problem((), message, *Lines(text, source).place(result.start()))])

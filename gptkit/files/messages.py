@@ -54,22 +54,22 @@ def expected(error: ErrorDetails) -> str | None:
     return _EXPECTED.get(error["type"])
 
 
-def message(error: ErrorDetails, found: Trace, registry: Registry) -> str:
+def message(error: ErrorDetails, result: Trace, registry: Registry) -> str:
     """Return the message of one error."""
     kind, got, context = error["type"], describe(error["input"]), error.get("ctx", {})
     wanted = expected(error)
     if wanted == "a list" and _indexed(error["input"]):
         first = next(iter(error["input"]))
-        return f"the spec has no list there to take item {first} of; write {str(found.path[-1])!r} first"
+        return f"the spec has no list there to take item {first} of; write {str(result.path[-1])!r} first"
     if wanted is not None:
         return f"expected {wanted}, got {got}"
     if kind in _BOUNDS:
         form, key = _BOUNDS[kind]
         return f"{form.format(_number(context[key]))}, got {_bare(error['input'])}"
     if kind == "extra_forbidden":
-        return _unknown_key(str(found.path[-1]), found, registry)
+        return _unknown_key(str(result.path[-1]), result, registry)
     if kind == "missing":
-        about = found.field.description if found.field is not None else None
+        about = result.field.description if result.field is not None else None
         return f"missing, and has no default ({about.rstrip('.')})" if about else "missing, and has no default"
     if kind in ("literal_error", "enum"):
         return _choices(error["input"], str(context.get("expected", "")))
@@ -88,8 +88,8 @@ def _indexed(value: Any) -> bool:
     return isinstance(value, Mapping) and len(value) > 0 and all(str(key).isdigit() for key in value)
 
 
-def _unknown_key(key: str, found: Trace, registry: Registry) -> str:
-    owner = found.owner
+def _unknown_key(key: str, result: Trace, registry: Registry) -> str:
+    owner = result.owner
     if owner is None:
         return f"unknown key {key!r}"
     if not (issubclass(owner, Component) and hasattr(owner, "kind")):
@@ -101,7 +101,7 @@ def _unknown_key(key: str, found: Trace, registry: Registry) -> str:
     if having:
         # The field is spelled right; it is the component that is the wrong one.
         others = f"{_listed(having, 'and')} {'has' if len(having) == 1 else 'have'} it"
-        remedy = f"{others}: set {'.'.join(map(str, (*found.path[:-1], 'name')))} too ({listed})"
+        remedy = f"{others}: set {'.'.join(map(str, (*result.path[:-1], 'name')))} too ({listed})"
     else:
         remedy = did_you_mean(key, fields, "fields") if fields else listed
     return f"{what}; {remedy}"

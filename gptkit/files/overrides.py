@@ -63,16 +63,16 @@ class _Override:
             # Lines and columns would count in text that nobody wrote.
             raise SpecError([Problem((), problem.message, self.source) for problem in error.problems]) from None
         types = () if self.types_at is None else self.types_at(root.plain(), self.path(root))
-        found = [each for each in types if each is not type(None)]
-        texts, lists = str in found, any(_lists_texts(each) for each in found)
+        result = [each for each in types if each is not type(None)]
+        texts, lists = str in result, any(_lists_texts(each) for each in result)
         stripped = self.written.strip()
         if not (texts or lists):
             return self.parse(self.written, literal_on_error=False)
-        if len(found) < len(types) and plain_scalar(stripped) is None:
+        if len(result) < len(types) and plain_scalar(stripped) is None:
             return Node(None, self.place, self.place)
-        if len(found) > 1 or stripped[:1] in ('"', "'") or (lists and stripped[:1] == "["):
+        if len(result) > 1 or stripped[:1] in ('"', "'") or (lists and stripped[:1] == "["):
             value = self.parse(self.written, literal_on_error=True)
-            if len(found) > 1 or not isinstance(value.value, dict):
+            if len(result) > 1 or not isinstance(value.value, dict):
                 return value
         return Node(self.written, self.place, self.place)
 

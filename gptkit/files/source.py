@@ -90,14 +90,14 @@ def read(
     Raises:
         SpecError: the file cannot be found or read, or is invalid; lists every error with line and column.
     """
-    found = _find(Path(path), shipped or {})
-    if found is None:
+    result = _find(Path(path), shipped or {})
+    if result is None:
         _stop(f"no such file{_near(Path(path), shipped or {})}", Place(str(path)))
     files: list[Path] = []
-    root = _read_chain(found, shipped or {}, files)
+    root = _read_chain(result, shipped or {}, files)
     for override in overrides:
         root = apply_override(root, override, types_at)
-    return Source(found, root, tuple(files), tuple(overrides))
+    return Source(result, root, tuple(files), tuple(overrides))
 
 
 def _read_chain(path: Path, shipped: Mapping[str, Path], files: list[Path]) -> Node:
@@ -112,15 +112,15 @@ def _read_chain(path: Path, shipped: Mapping[str, Path], files: list[Path]) -> N
     if not isinstance(extends.value, str) or not extends.value.strip():
         _stop("expected the path of one spec file, or the name of a shipped spec", extends.place, ("extends",))
     wanted = path.parent / extends.value
-    found = _find(wanted, shipped, extends.value)
-    if found is None:
+    result = _find(wanted, shipped, extends.value)
+    if result is None:
         _stop(f"no such file {extends.value!r}{_near(wanted, shipped, extends.value)}", extends.place, ("extends",))
-    if any(_same(found, file) for file in files):
-        circle = " → ".join(file.name for file in (*files, found))
+    if any(_same(result, file) for file in files):
+        circle = " → ".join(file.name for file in (*files, result))
         _stop(f"circular: {circle}", extends.place, ("extends",))
     if len(files) >= MAX_EXTENDS:
         _stop(f"more than {MAX_EXTENDS} files extend each other", extends.place, ("extends",))
-    return merge_roots(_read_chain(found, shipped, files), root.below(own))
+    return merge_roots(_read_chain(result, shipped, files), root.below(own))
 
 
 def _read_one(path: Path) -> Node:
@@ -163,13 +163,13 @@ def _find(path: Path, shipped: Mapping[str, Path], name: str | None = None) -> P
 def _near(path: Path, shipped: Mapping[str, Path], name: str | None = None) -> str:
     """Return a suggestion for a missing file."""
     try:
-        there = sorted(file.name for file in path.parent.iterdir() if file.suffix.lower() in _PARSERS)
+        existing = sorted(file.name for file in path.parent.iterdir() if file.suffix.lower() in _PARSERS)
     except (OSError, ValueError):
         return f": directory {str(path.parent)!r} not found" if str(path.parent) not in ("", ".") else ""
-    if not there and not shipped:
+    if not existing and not shipped:
         return f"; directory {str(path.parent)!r} contains no spec file"
     written = path.name if name is None or "/" in name else name
-    return f"; {did_you_mean(written, [*there, *sorted(shipped)], 'spec files here and presets')}"
+    return f"; {did_you_mean(written, [*existing, *sorted(shipped)], 'spec files here and presets')}"
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -43,12 +43,12 @@ def parse_toml(text: str, source: str) -> Node:
     except RecursionError:
         builder.stop("nested too deep", Place(source), ())
     except ValueError as error:  # TOMLDecodeError, and what int() says to thousands of digits
-        found = _PLACE.search(str(error))
-        message = str(error)[: found.start()].strip() if found else "a number is too long"
-        if found and found.group(1):
-            place = Place(source, int(found.group(1)), int(found.group(2)))
+        result = _PLACE.search(str(error))
+        message = str(error)[: result.start()].strip() if result else "a number is too long"
+        if result and result.group(1):
+            place = Place(source, int(result.group(1)), int(result.group(2)))
         else:
-            place = Lines(text, source).place(len(text)) if found else Place(source)
+            place = Lines(text, source).place(len(text)) if result else Place(source)
         builder.stop(f"not valid TOML: {message[:1].lower()}{message[1:]}", place, ())
     if not data:
         return builder.finish()
@@ -97,10 +97,10 @@ class _Places:
         return self._text[self._offset : self._offset + 1]
 
     def _skip(self, pattern: re.Pattern[str]) -> str:
-        found = pattern.match(self._text, self._offset)
+        result = pattern.match(self._text, self._offset)
         # An empty match never occurs in valid text where it would matter; stepping on keeps the walk finite anyway.
-        self._offset = found.end() if found else self._offset + 1
-        return found.group() if found else ""
+        self._offset = result.end() if result else self._offset + 1
+        return result.group() if result else ""
 
     def _blank(self) -> bool:
         self._skip(_BLANK)

@@ -77,9 +77,9 @@ class _Found:
 def _problems(
     details: Sequence[ErrorDetails], data: Any, spec_class: type[BaseModel], registry: Registry, source: Source | None
 ) -> list[Problem]:
-    found = [_Found(error, trace(spec_class, data, error["loc"], registry)) for error in details[:MAX_PROBLEMS]]
+    result = [_Found(error, trace(spec_class, data, error["loc"], registry)) for error in details[:MAX_PROBLEMS]]
     problems = []
-    for group in _groups(_likeliest_branches(found)):
+    for group in _groups(_likeliest_branches(result)):
         wanted = [phrase for phrase in (expected(item.error) for item in group) if phrase]
         first = group[0]
         if len(group) > 1 and len(wanted) == len(group):
@@ -98,21 +98,21 @@ def _problems(
     return problems
 
 
-def _likeliest_branches(found: Sequence[_Found]) -> list[_Found]:
+def _likeliest_branches(result: Sequence[_Found]) -> list[_Found]:
     """Of a union of spec classes, the errors of the one whose keys fit best, for that is the one that was meant."""
     misfits: dict[Path, Counter[str]] = {}
-    for item in found:
+    for item in result:
         if item.trace.branch is not None:
             path, name = item.trace.branch
             keys = item.error["type"] in ("missing", "extra_forbidden", "model_type")
             misfits.setdefault(path, Counter())[name] += keys
     chosen = {(path, min(counts, key=counts.__getitem__)) for path, counts in misfits.items()}
-    return [item for item in found if item.trace.branch is None or item.trace.branch in chosen]
+    return [item for item in result if item.trace.branch is None or item.trace.branch in chosen]
 
 
-def _groups(found: Iterable[_Found]) -> list[list[_Found]]:
+def _groups(result: Iterable[_Found]) -> list[list[_Found]]:
     """Errors with one cause: the branches of a union at one path. The others stay alone."""
-    items = list(found)
+    items = list(result)
     branches: dict[Path, list[_Found]] = {}
     groups: list[list[_Found]] = []
     deep = [item.trace.path for item in items if item.trace.branched]

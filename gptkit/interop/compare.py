@@ -103,10 +103,10 @@ def compare(
     first = _first(readings, tolerance)
     if first is None:
         return Drift(readings, tolerance)
-    found: list[str] = []
+    result: list[str] = []
     with contextlib.suppress(ExternalModelError):
-        found = differences(native.spec, read_model(family, config, registry=registry))
-    return Drift(readings, tolerance, tuple(_tensors(family, native, external, first.part)), tuple(found))
+        result = differences(native.spec, read_model(family, config, registry=registry))
+    return Drift(readings, tolerance, tuple(_tensors(family, native, external, first.part)), tuple(result))
 
 
 def _first(readings: Sequence[Reading], tolerance: float) -> Reading | None:
@@ -236,8 +236,8 @@ def _read(pairs: _Pairs, native: GPT, external: Any, ids_BT: Tensor) -> Iterator
 
 
 def _tensor(output: Any) -> Tensor:
-    found: Tensor = output if isinstance(output, Tensor) else output[0]
-    return found
+    result: Tensor = output if isinstance(output, Tensor) else output[0]
+    return result
 
 
 def _distance(native: Tensor, external: Tensor) -> float:

@@ -188,10 +188,10 @@ def pair(family: FamilySpec, model: GPT) -> list[Move]:
     saved = model.state_dict(keep_vars=True)
     stored = {**dict(model.named_parameters()), **{name: saved[name] for name, _ in model.named_buffers() if name in saved}}
     for name, parameter in stored.items():
-        found = next(((rule, match) for rule in rules if (match := rule.match(name)) is not None), None)
-        if found is None:
+        result = next(((rule, match) for rule in rules if (match := rule.match(name)) is not None), None)
+        if result is None:
             raise ExternalModelError(f"family {family.name!r} has no rule for {name}")
-        rule, (index, external) = found
+        rule, (index, external) = result
         layout = rule.layout or SAME
         if rule.per_expert:
             n_experts = parameter.shape[0]

@@ -15,18 +15,18 @@ __all__ = ["differences"]
 
 def differences(native: ModelSpec, external: ModelSpec) -> list[str]:
     """Return where two models compute differently, as sentences; fields that only affect training are ignored."""
-    found = [
+    result = [
         f"{each.dotted} is {_short(each.left)}, and would be {_short(each.right)}"
         for each in diff.differences(_essence(native), _essence(external), equal=_equal)
     ]
     # A difference of every layer is listed once.
-    return list(dict.fromkeys(_everywhere(found, native.n_layers)))
+    return list(dict.fromkeys(_everywhere(result, native.n_layers)))
 
 
-def _everywhere(found: Sequence[str], n_layers: int) -> Iterator[str]:
-    parts = [re.fullmatch(r"layers\.\d+\.(.*)", sentence, re.DOTALL) for sentence in found]
+def _everywhere(result: Sequence[str], n_layers: int) -> Iterator[str]:
+    parts = [re.fullmatch(r"layers\.\d+\.(.*)", sentence, re.DOTALL) for sentence in result]
     counts = Counter(part[1] for part in parts if part is not None)
-    for sentence, part in zip(found, parts, strict=True):
+    for sentence, part in zip(result, parts, strict=True):
         yield sentence if part is None or counts[part[1]] < n_layers else part[1]
 
 

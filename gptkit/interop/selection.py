@@ -71,15 +71,15 @@ def detect_format(path: Path, name: str | None = None, registry: Registry | None
     if name is not None:
         return _validated(name, registry)
     known = formats(registry)
-    found = {each: spec.detect(path) for each, spec in known.items()}
-    best = max((detection.score for detection in found.values()), default=0.0)
-    chosen = [each for each, detection in found.items() if detection.score == best > 0]
+    result = {each: spec.detect(path) for each, spec in known.items()}
+    best = max((detection.score for detection in result.values()), default=0.0)
+    chosen = [each for each, detection in result.items() if detection.score == best > 0]
     if len(chosen) == 1:
         return known[chosen[0]]
     if chosen:
-        reasons = "; ".join(f"{each}: it {found[each].reason}" for each in chosen)
+        reasons = "; ".join(f"{each}: it {result[each].reason}" for each in chosen)
         raise ExternalModelError(f"{path} may be of several formats: {reasons}", hint="Name one with --from.")
-    reasons = "; ".join(f"{each}: it {detection.reason}" for each, detection in found.items())
+    reasons = "; ".join(f"{each}: it {detection.reason}" for each, detection in result.items())
     clashes = "; ".join(registry.clashes("format").values())
     raise ExternalModelError(
         f"{path} is not a model in a known format: {reasons or 'none is installed'}", hint=clashes or None
@@ -163,15 +163,15 @@ def choose_family(
     for name in order[:1] if only else order:
         try:
             config = write_config(known[name], model, registry)
-            found = differences(model, read_model(known[name], config, f"family {name!r}", registry))
+            result = differences(model, read_model(known[name], config, f"family {name!r}", registry))
         except ExternalModelError as error:
-            found = [error.message]
+            result = [error.message]
         except _FAILED as error:
             failed[name] = [f"it requires what the model does not have ({error})"]
             continue
-        if not found:
+        if not result:
             return known[name], config
-        reasons[name] = found
+        reasons[name] = result
     reasons = reasons or failed
     if not reasons:
         raise ExternalModelError("no family is installed")

@@ -119,14 +119,14 @@ def read_json(file: Path) -> dict[str, Any]:
     try:
         if file.stat().st_size > MAX_JSON:
             raise ExternalModelError(f"{file} is larger than {MAX_JSON >> 20} MB, which no such file is")
-        found = json.loads(file.read_bytes())
+        result = json.loads(file.read_bytes())
     except OSError as error:
         raise ExternalModelError(f"{file}: cannot be read ({error.strerror or error})") from None
     except (ValueError, RecursionError) as error:
         raise ExternalModelError(f"{file} is not JSON: {error}", hint=_AGAIN) from None
-    if not isinstance(found, dict):
+    if not isinstance(result, dict):
         raise ExternalModelError(f"{file} holds no mapping", hint=_AGAIN)
-    return found
+    return result
 
 
 def _parts(path: Path) -> list[Path]:
@@ -157,14 +157,14 @@ def _parts(path: Path) -> list[Path]:
 
 def _shards(path: Path) -> list[Path]:
     """Return numbered shards that have no index, if they are complete, or the only safetensors file."""
-    found = sorted(path.glob("*.safetensors"))
-    numbers = [match for file in found if (match := _SHARD.fullmatch(file.name))]
-    if len(found) == 1 and not numbers:
-        return found
-    if numbers and len(numbers) == len(found) == int(numbers[0][2]):
-        return found
-    if found:
-        names = ", ".join(file.name for file in found[:4])
+    result = sorted(path.glob("*.safetensors"))
+    numbers = [match for file in result if (match := _SHARD.fullmatch(file.name))]
+    if len(result) == 1 and not numbers:
+        return result
+    if numbers and len(numbers) == len(result) == int(numbers[0][2]):
+        return result
+    if result:
+        names = ", ".join(file.name for file in result[:4])
         raise ExternalModelError(f"{path} is incomplete: it has {names}, and neither {SINGLE} nor {INDEX}", hint=_AGAIN)
     return []
 

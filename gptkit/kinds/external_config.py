@@ -85,26 +85,26 @@ class ExternalConfig:
     def value(self, key: str, default: Any = None) -> Any:
         """Return the key's value; `default` where it is missing or null. The key counts as read."""
         self._read.add(key)
-        found = self.data.get(key)
-        if found is None and default is _REQUIRED:
+        result = self.data.get(key)
+        if result is None and default is _REQUIRED:
             raise ExternalModelError(f"{self.place} has no {key!r}", hint="Get the model's files again, or add the key.")
-        if found is None and default is not None:
+        if result is None and default is not None:
             self.defaults.setdefault(key, default)
-        return default if found is None else found
+        return default if result is None else result
 
     def integer(self, key: str, default: int | None = _REQUIRED) -> int:
         """Return an integer; required without a default."""
-        found = cast("int", self._typed(key, default, int, "a whole number"))
-        if found is not None and abs(found) > MAX_NUMBER:
+        result = cast("int", self._typed(key, default, int, "a whole number"))
+        if result is not None and abs(result) > MAX_NUMBER:
             self.refuse(key, "no model is that large")
-        return found
+        return result
 
     def layers(self, key: str, default: int | None = _REQUIRED) -> int:
         """Return the number of layers, an integer small enough to build lists of."""
-        found = self.integer(key, default)
-        if not 1 <= found <= MAX_LAYERS:
+        result = self.integer(key, default)
+        if not 1 <= result <= MAX_LAYERS:
             self.refuse(key, f"a model has 1 to {MAX_LAYERS:,} layers")
-        return found
+        return result
 
     def nullable(self, key: str, absent: int | None = None) -> int | None:
         """Return an integer or None; null differs from a missing key."""
@@ -142,8 +142,8 @@ class ExternalConfig:
 
         The first of the allowed values is what a missing key stands for.
         """
-        found = self.value(key, allowed[0] if allowed else None)
-        if found is not None and not any(found == value and type(found) is type(value) for value in allowed):
+        result = self.value(key, allowed[0] if allowed else None)
+        if result is not None and not any(result == value and type(result) is type(value) for value in allowed):
             self.refuse(key, why)
 
     def agree(self, *keys: str) -> None:
@@ -153,11 +153,11 @@ class ExternalConfig:
             ExternalModelError: names two that differ, with their values.
         """
         given = [(key, self.value(key)) for key in keys if self.value(key) is not None]
-        for key, found in given[1:]:
+        for key, result in given[1:]:
             first, value = given[0]
-            if found != value:
+            if result != value:
                 raise ExternalModelError(
-                    f"{self.place}: {first} is {describe(value)} and {key} is {describe(found)}, two names of one setting",
+                    f"{self.place}: {first} is {describe(value)} and {key} is {describe(result)}, two names of one setting",
                     hint="Remove the one that the model was not trained with.",
                 )
 
@@ -206,14 +206,14 @@ class ExternalConfig:
             section.close()
 
     def _unread(self) -> Iterator[str]:
-        for key, found in self.data.items():
-            if key not in self._read and key not in self.harmless and found is not None:
+        for key, result in self.data.items():
+            if key not in self._read and key not in self.harmless and result is not None:
                 yield repr(key)
 
     def _typed(self, key: str, default: Any, kind: Any, what: str) -> Any:
-        found = self.value(key, default)
-        if found is default:
-            return found
-        if not isinstance(found, kind) or (isinstance(found, bool) and kind is not bool):
-            raise ExternalModelError(f"{self.place}: {key} should be {what}, not {describe(found)}")
-        return found
+        result = self.value(key, default)
+        if result is default:
+            return result
+        if not isinstance(result, kind) or (isinstance(result, bool) and kind is not bool):
+            raise ExternalModelError(f"{self.place}: {key} should be {what}, not {describe(result)}")
+        return result

@@ -62,10 +62,10 @@ class Rule:
     def match(self, name: str) -> tuple[int | None, tuple[str, ...]] | None:
         """Return the layer and the external names of a native tensor; None where the rule does not apply to it."""
         pattern = re.escape(self.native).replace(r"\*", r"(?P<layer>\d+)")
-        found = re.fullmatch(pattern + r"(?P<leaf>\.weight|\.bias)?", name)
-        if found is None:
+        result = re.fullmatch(pattern + r"(?P<leaf>\.weight|\.bias)?", name)
+        if result is None:
             return None
-        parts = {"layer": "", "leaf": "", **{key: value for key, value in found.groupdict().items() if value is not None}}
+        parts = {"layer": "", "leaf": "", **{key: value for key, value in result.groupdict().items() if value is not None}}
         names = tuple(expand(self.external.replace("*", parts["layer"]) + parts["leaf"]))
         return (int(parts["layer"]) if parts["layer"] else None), names
 

@@ -118,12 +118,12 @@ def _default(module: nn.Module, name: str) -> Role | None:
 
 def projections(module: nn.Module) -> dict[str, Mapping[str, tuple[slice, ...]]]:
     """The projections that a module's parameters hold, by the parameter's full name, as its children declare them."""
-    found: dict[str, Mapping[str, tuple[slice, ...]]] = {}
+    result: dict[str, Mapping[str, tuple[slice, ...]]] = {}
     for prefix, inner in module.named_modules():
         declare = getattr(inner, "projections", None)
         for name, rows in (declare() if declare is not None else {}).items():
-            found.setdefault(f"{prefix}.{name}" if prefix else name, rows)
-    return found
+            result.setdefault(f"{prefix}.{name}" if prefix else name, rows)
+    return result
 
 
 def consecutive(names: Sequence[str], sizes: Sequence[int]) -> dict[str, tuple[slice, ...]]:

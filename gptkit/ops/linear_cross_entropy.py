@@ -103,10 +103,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        saved = [found if need else None for found, need in zip(ctx.saved_tensors, ctx.needs, strict=True)]
+        saved = [result if need else None for result, need in zip(ctx.saved_tensors, ctx.needs, strict=True)]
         # Reading the factor from a GPU to compare it with 1 would synchronize.
         if grad.device.type != "cpu" or torch.compiler.is_compiling() or grad.item() != 1:
-            saved = [None if found is None else found * grad for found in saved]
+            saved = [None if result is None else result * grad for result in saved]
         return (*saved, None, None)
 
 

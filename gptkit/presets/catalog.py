@@ -41,11 +41,11 @@ def groups(registry: Registry | None = None) -> dict[str, dict[str, Path]]:
     Args:
         registry: where plugins are looked up; by default what is installed.
     """
-    found = _built_in()
+    result = _built_in()
     for preset in presets(registry).values():
         if preset.plugin is not None:
-            found.setdefault(f"from {preset.plugin.provenance}", {})[preset.name] = preset.path
-    return found
+            result.setdefault(f"from {preset.plugin.provenance}", {})[preset.name] = preset.path
+    return result
 
 
 def presets(registry: Registry | None = None) -> dict[str, Preset]:
@@ -98,12 +98,12 @@ def _built_in() -> dict[str, dict[str, Path]]:
 
 
 def _of_plugins(registry: Registry | None) -> dict[str, list[Preset]]:
-    found: dict[str, list[Preset]] = {}
+    result: dict[str, list[Preset]] = {}
     for plugin, returned in (registry or default_registry()).call("gptkit_presets"):
         own = {path.stem: Preset(path.stem, path, plugin) for path in _files(plugin, returned)}
         for name, preset in own.items():
-            found.setdefault(name, []).append(preset)
-    return found
+            result.setdefault(name, []).append(preset)
+    return result
 
 
 def _files(plugin: Plugin, returned: Any) -> Iterator[Path]:

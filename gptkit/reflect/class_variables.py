@@ -46,14 +46,14 @@ def class_variables(cls: type[Any]) -> Iterator[ClassVariable]:
 def _listed(docstring: str) -> dict[str, str]:
     """Return the entries of the section "Class variables:", by name."""
     _, _, section = inspect.cleandoc(docstring).partition("Class variables:\n")
-    found: dict[str, str] = {}
+    result: dict[str, str] = {}
     name = ""
     for line in section.splitlines():
         if line and not line.startswith(" "):
             break
         if line.startswith("    ") and not line.startswith("     "):
             name, _, text = line.strip().partition(": ")
-            found[name] = text
+            result[name] = text
         elif name:
-            found[name] = f"{found[name]} {line.strip()}"
-    return found
+            result[name] = f"{result[name]} {line.strip()}"
+    return result

@@ -247,7 +247,7 @@ class RunDirectory:
 
     def write_provenance(self, spec: ExperimentSpec, registry: Registry | None = None, **more: Any) -> None:
         """Write the provenance: the distribution of each component, versions, and `more`."""
-        found = {
+        result = {
             "spec_sha256": spec.sha256,
             "spec": spec.plain(),
             "components": (registry or default_registry()).provenance(spec.components()),
@@ -259,7 +259,7 @@ class RunDirectory:
             "platform": f"{platform.system()} {platform.machine()}",
             **more,
         }
-        write_text(self.provenance, json.dumps(found, indent=2) + "\n")
+        write_text(self.provenance, json.dumps(result, indent=2) + "\n")
 
     def read_provenance(self) -> dict[str, Any]:
         """Return the content of provenance.json; empty if the file is missing.
@@ -273,16 +273,16 @@ class RunDirectory:
 
     def _read_provenance(self) -> dict[str, Any]:
         try:
-            found = json.loads(self.provenance.read_text(encoding="utf-8"))
+            result = json.loads(self.provenance.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {}
         except PermissionError:
             raise
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{self.provenance} is damaged: {error}") from None
-        if not isinstance(found, dict):
+        if not isinstance(result, dict):
             raise CheckpointError(f"{self.provenance} is damaged: it is not a JSON object")
-        return found
+        return result
 
     def lock(self) -> Lock:
         """Return the lock of the directory, a context manager."""

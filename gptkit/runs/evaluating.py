@@ -144,10 +144,10 @@ def bytes_of_text(file: TokenFile, tokenizer: Tokenizer) -> NDArray[np.int32]:
     return bytes_N
 
 
-def numbers(found: Evaluation) -> dict[str, float]:
+def numbers(result: Evaluation) -> dict[str, float]:
     """Return the evaluation in the form of `Run.evaluate`."""
-    measured = {"loss": found.loss, "perplexity": found.perplexity, "tokens": float(found.tokens)}
-    return measured if found.bits_per_byte is None else {**measured, "bits_per_byte": found.bits_per_byte}
+    measured = {"loss": result.loss, "perplexity": result.perplexity, "tokens": float(result.tokens)}
+    return measured if result.bits_per_byte is None else {**measured, "bits_per_byte": result.bits_per_byte}
 
 
 def _data_spec(own: DataSpec, component: str, paths: Sequence[str]) -> DataSpec:

@@ -31,8 +31,8 @@ def recorded_spec(run_directory: RunDirectory, registry: Registry | None = None)
 
 def taken_over(recorded: ExperimentSpec, run_directory: RunDirectory, registry: Registry | None = None) -> list[str]:
     """Return the edits of a run's spec.yaml since it was last trained, as texts: ``training.steps: 5 → 9``."""
-    found = differences(recorded.plain(), run_directory.read_spec(registry).plain())
-    return [f"{each.dotted}: {_brief(each.left)} → {_brief(each.right)}" for each in found]
+    result = differences(recorded.plain(), run_directory.read_spec(registry).plain())
+    return [f"{each.dotted}: {_brief(each.left)} → {_brief(each.right)}" for each in result]
 
 
 def require_same(run: ExperimentSpec, asked: ExperimentSpec, run_directory: RunDirectory) -> None:

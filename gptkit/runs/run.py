@@ -243,7 +243,7 @@ class Run(Views):
             paths = [data] if isinstance(data, (str, Path)) else list(data)
             return numbers(evaluate_files(self, paths, batch_size=size, max_batches=max_batches, progress=progress))
         prepared = self._prepared()
-        found = evaluate_tokens(
+        value = evaluate_tokens(
             self,
             prepared.validation,
             prepared.validation_counts,
@@ -252,10 +252,10 @@ class Run(Views):
             max_batches=max_batches,
             progress=progress,
         )
-        if found is None:
+        if value is None:
             hint = "Evaluate on other text (--data FILE), or set data.validation above 0 and train from scratch."
             raise DataError("the corpus has no validation split", hint=hint)
-        return numbers(found)
+        return numbers(value)
 
     def merged(self) -> Run:
         """Return the run's model with its adapters merged into the weights, under the spec without them.

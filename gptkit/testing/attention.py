@@ -262,8 +262,8 @@ def score_features(subject: Subject) -> None:
             skip("it declares no features, so only building it can say")
         names = [each.name for each in fields(actual) if getattr(actual, each.name) != getattr(declared, each.name)]
         stated = ", ".join(f"{name}={getattr(declared, name)}" for name in names)
-        found = ", ".join(f"{name}={getattr(actual, name)}" for name in names)
-        expect(not names, f"with position {companion!r}, score_features declares {stated}; what is built has {found}")
+        result = ", ".join(f"{name}={getattr(actual, name)}" for name in names)
+        expect(not names, f"with position {companion!r}, score_features declares {stated}; what is built has {result}")
 
 
 @checks.add("backends-agree", "Another `model.attention_backend` makes a model faster, and must compute the same.")

@@ -90,5 +90,8 @@ def equals_eager(subject: Subject) -> None:
 def names_limitations(subject: Subject) -> None:
     expect(subject.spec.limitation(ScoreFeatures()) is None, "it rejects a plain layer")
     everything = ScoreFeatures(*[True] * len(dataclasses.fields(ScoreFeatures)))
-    said = subject.spec.limitation(everything)
-    expect(said is None or (isinstance(said, str) and said and not said.endswith(".")), f"limitation gives {said!r}")
+    message = subject.spec.limitation(everything)
+    expect(
+        message is None or (isinstance(message, str) and message and not message.endswith(".")),
+        f"limitation gives {message!r}",
+    )

@@ -151,15 +151,15 @@ def hook_keys(family: FamilySpec, base: type[Any], hook: str, required: Mapping[
 
     The spelling is empty for a key without such a value, and ``computed`` for one that depends on other keys.
     """
-    found: list[dict[str, Any]] = []
+    result: list[dict[str, Any]] = []
     names: list[str] = []
     for width in (64, 192):
         sizes = {**required, "hidden_size": width}
         probe = _Probe(sizes, "config.json", (), None)
         getattr(base, hook)(family, probe, *([4] if hook == "read_layers" else []))
-        found.append(probe.defaults)
+        result.append(probe.defaults)
         names = [key for (key, *inner) in probe.every() if not inner]
-    first, second = found
+    first, second = result
     return {
         key: "" if first.get(key) in (None, {}) else str(first[key]) if first[key] == second[key] else "computed"
         for key in names
@@ -217,24 +217,24 @@ def variants(
     """
     base = base_config(family, SMALL, tiny, registry)
     first = Variant("", base, read_model(family, base, registry=registry))
-    found, together = [first], first
+    result, together = [first], first
     # What is read may depend on what was read: the second round changes keys that the first one has added.
     for _ in range(2):
         for key in keys_read(family, together.config, registry):
-            if any(variant.what.startswith(f"{'.'.join(key.path)}=") for variant in found):
+            if any(variant.what.startswith(f"{'.'.join(key.path)}=") for variant in result):
                 continue
             for path, value in _changes(key):
                 tried = [_changed(family, each, path, value, registry) for each in (first, together)]
                 tried = [None if each is None or not accept(each.config, each.model) else each for each in tried]
                 pairs = zip(tried, (first, together), strict=True)
                 changing = [each for each, old in pairs if each is not None and differences(old.model, each.model)]
-                found += changing[:1]
+                result += changing[:1]
                 # A flag without an effect by itself may be what another key requires.
                 if tried[1] is not None and (tried[1] in changing or key.type is bool):
                     together = tried[1]
                 if changing and key.type not in (str, dict):
                     break
-    return [*found, Variant("with every option changed", together.config, together.model)]
+    return [*result, Variant("with every option changed", together.config, together.model)]
 
 
 def _changes(key: Key) -> Iterator[tuple[tuple[str, ...], Any]]:

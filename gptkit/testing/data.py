@@ -25,13 +25,13 @@ def _some(subject: Subject) -> list[Any]:
 
 @checks.add("gives-documents", "Preparation requires texts that are not empty, and messages name their sources.")
 def gives_documents(subject: Subject) -> None:
-    found = _some(subject)
-    expect(found, "it gives no document; if it needs files, let `examples` name files below `data`, or declare the failure")
-    for index, document in enumerate(found):
+    result = _some(subject)
+    expect(result, "it gives no document; if it needs files, let `examples` name files below `data`, or declare the failure")
+    for index, document in enumerate(result):
         expect(isinstance(document, Document), f"document {index} is a {type(document).__name__}, not a Document")
         expect(isinstance(document.text, str) and document.text, f"document {index} has no text")
         expect(document.source.strip(), f"document {index} does not say its source")
-    expect(len(found) == SOME or found[-1].ends, "the last document has ends=False, but no document follows")
+    expect(len(result) == SOME or result[-1].ends, "the last document has ends=False, but no document follows")
 
 
 @checks.add("streams", "Corpora may be larger than memory, so documents are yielded one at a time.")

@@ -81,8 +81,8 @@ def position_once(subject: Subject) -> None:
     context = subject.context.replace(position=_DoublingSpec(), shared={})
     embedding, ids = subject.resolved.build(context).double().eval(), token_ids(1, 6)
     embedding(ids, subject.forward(ids))
-    found = [module for module in embedding.modules() if isinstance(module, _Doubling)]
-    calls = [positions for module in found for positions in module.calls]
+    result = [module for module in embedding.modules() if isinstance(module, _Doubling)]
+    calls = [positions for module in result for positions in module.calls]
     expect(len(calls) == 1, f"context.position's `embed` was called {len(calls)} times in one forward pass, not once")
     expect(torch.equal(calls[0].flatten(), torch.arange(6)), f"`embed` was given the positions {calls[0].tolist()}")
 

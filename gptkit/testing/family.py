@@ -53,8 +53,8 @@ class FamilyCase:
     @property
     def few(self) -> list[Variant]:
         """The first configuration of each group, and that with all keys changed."""
-        found = self.variants
-        return [each for each in found if not each.what or each is found[-1] or each.what.startswith("with ")]
+        result = self.variants
+        return [each for each in result if not each.what or each is result[-1] or each.what.startswith("with ")]
 
     def _valid(self, config: Mapping[str, object], model: ModelSpec) -> bool:
         """Whether the reference class takes a configuration, and reads the same model from it."""
@@ -94,8 +94,8 @@ def config_comes_back(subject: Subject) -> None:
         if config is None:
             continue
         again = read_model(case.family, config, registry=case.registry)
-        found = differences(variant.model, again)
-        expect(not found, f"{named(variant)}, written and read back, is another model: {'; '.join(found[:3])}")
+        result = differences(variant.model, again)
+        expect(not result, f"{named(variant)}, written and read back, is another model: {'; '.join(result[:3])}")
 
 
 @checks.add("rules-cover-every-tensor", "A tensor without a rule is neither read nor written, so the model is another.")
@@ -136,8 +136,8 @@ def written(case: FamilyCase, variant: Variant) -> dict[str, object] | None:
         return None
 
 
-def _same(move: Move, how: str, found: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
-    for one, other in zip(found, expected, strict=True):
+def _same(move: Move, how: str, result: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
+    for one, other in zip(result, expected, strict=True):
         expect(one.shape == other.shape, f"{how}, {move.native!r} has the shape {list(one.shape)}, not {list(other.shape)}")
         expect(torch.equal(one, other), f"{how}, {move.native!r} has its elements in another order")
 

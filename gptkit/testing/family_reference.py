@@ -45,10 +45,10 @@ def defaults_are_the_references(subject: Subject) -> None:
         data = known_to_reference(case.family, config)
         try:
             expected = read_model(case.family, data, "the reference's configuration", case.registry)
-            found = read_model(case.family, config, "the tiny configuration", case.registry)
+            result = read_model(case.family, config, "the tiny configuration", case.registry)
         except ExternalModelError as error:
             raise ContractError(error.message) from error
-        changes = differences(found, expected)
+        changes = differences(result, expected)
         expect(not changes, f"with every other key missing, {'; '.join(changes[:4])} as the reference has it")
 
 
@@ -94,11 +94,11 @@ def each_option_equals_the_reference(subject: Subject) -> None:
 @checks.add("equals-the-reference-cached", "Generation decodes token by token with a cache, and must give the same logits.")
 def equals_the_reference_cached(subject: Subject) -> None:
     for variant, each in _equal(subject):
-        found, expected = each.cached_logits(), each.expected_BTV
+        result, expected = each.cached_logits(), each.expected_BTV
         if any(layer.position.depends_on_length for layer in each.native.spec.layer_specs()):
             # The logits of an earlier token depend on how long the text was then.
-            found, expected = found[:, -1:], expected[:, -1:]
-        _close(found, expected, f"{named(variant)}, token by token with a cache")
+            result, expected = result[:, -1:], expected[:, -1:]
+        _close(result, expected, f"{named(variant)}, token by token with a cache")
 
 
 @checks.add("equals-the-reference-padded", "Prompts of uneven length share a batch by padding, which must change nothing.")
@@ -180,11 +180,11 @@ def _equal(subject: Subject) -> Iterator[tuple[Variant, ReferencePair]]:
         yield variant, each
 
 
-def _distance(found: Tensor, expected: Tensor) -> float:
-    distance = float((found - expected).abs().max() / expected.abs().max())
+def _distance(result: Tensor, expected: Tensor) -> float:
+    distance = float((result - expected).abs().max() / expected.abs().max())
     return float("inf") if distance != distance else distance
 
 
-def _close(found: Tensor, expected: Tensor, how: str, tolerance: float = TOLERANCE) -> None:
-    distance = _distance(found, expected)
+def _close(result: Tensor, expected: Tensor, how: str, tolerance: float = TOLERANCE) -> None:
+    distance = _distance(result, expected)
     expect(distance <= tolerance, f"{how}, the logits differ from the reference's by {distance:.1e} of the largest")

@@ -243,8 +243,8 @@ def writes_the_chosen_family(subject: Subject) -> None:
         written = _write(subject, directory)
         spec, path = _spec(subject), Path(directory, "again" + "".join(_spec(subject).suffixes[:1]))
         spec.write(written.native, path, family=written.family)
-        found = family_of(spec.read(path), subject.registry)[0].component_name()
-        expect(found == written.family, f"asked for the family {written.family!r}, it wrote the family {found!r}")
+        result = family_of(spec.read(path), subject.registry)[0].component_name()
+        expect(result == written.family, f"asked for the family {written.family!r}, it wrote the family {result!r}")
         missing = Path(directory, "missing" + "".join(spec.suffixes[:1]))
         try:
             spec.write(written.native, missing, family="no-such-family")

@@ -165,11 +165,11 @@ def _result(check: Check, subject: Subject, reason: str | None) -> Result:
 def _location(error: Exception, module: str) -> str:
     """Where in the component's package an exception was raised: the innermost line, as a parenthesis; "" if in none."""
     package = "gptkit.components" if module.startswith("gptkit.") else module.partition(".")[0]
-    found = ""
+    result = ""
     traceback = error.__traceback__
     while traceback is not None:
         name = str(traceback.tb_frame.f_globals.get("__name__", ""))
         if name == package or name.startswith(f"{package}."):
-            found = f" ({name}, line {traceback.tb_lineno})"
+            result = f" ({name}, line {traceback.tb_lineno})"
         traceback = traceback.tb_next
-    return found
+    return result

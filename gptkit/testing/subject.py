@@ -107,8 +107,8 @@ class Subject:
         if not isinstance(spec, AttentionSpec):
             return ["none" if self.kind == "embedding" else "rotary"]
         hooks = [hook for hook in _COMPANIONS if hook in spec.accepts]
-        found = ["none", "learned", *(_COMPANIONS[hook] for hook in hooks)]
-        positions = {name: self.registry.component("position", name) for name in found}
+        result = ["none", "learned", *(_COMPANIONS[hook] for hook in hooks)]
+        positions = {name: self.registry.component("position", name) for name in result}
         takes = [name for name, position in positions.items() if _hooks(position) <= spec.accepts]
         return takes if len(takes) < 4 else ["none", *takes[2:]]
 

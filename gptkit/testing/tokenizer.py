@@ -19,16 +19,16 @@ checks = Checks()
 
 def _spellable(tokenizer: Tokenizer) -> list[str]:
     """Return the texts that it can encode: a tokenizer without a fallback rejects some."""
-    found = []
+    result = []
     for text in [*TEXTS, *CORPUS]:
         try:
             tokenizer.encode(text)
         except TokenizerError:
             expect(not tokenizer.lossless, f"it declares that it is lossless, but rejects {text[:40]!r}")
         else:
-            found.append(text)
-    expect(CORPUS[0] in found, "it cannot encode the text that it was fitted on")
-    return found
+            result.append(text)
+    expect(CORPUS[0] in result, "it cannot encode the text that it was fitted on")
+    return result
 
 
 def _first_difference(one: str, other: str) -> str:

@@ -127,10 +127,10 @@ def reach(model: GPT, length: int) -> list[tuple[int, int]]:
     """For each token, the first and the last token whose output changes with it."""
     ids = token_ids(1, length)
     before: Tensor = model(ids).logits
-    found = []
+    result = []
     for at in range(length):
         changed = ids.clone()
         changed[0, at] = (changed[0, at] + 1) % VOCAB
         touched = differ(model(changed).logits, before, 1e-9)[0].any(-1).nonzero().flatten().tolist()
-        found.append((touched[0], touched[-1]) if touched else (at, at))
-    return found
+        result.append((touched[0], touched[-1]) if touched else (at, at))
+    return result

@@ -176,10 +176,10 @@ class _Fence:
 
 def turn_end(tokenizer: Tokenizer) -> str | None:
     """The special token that the template puts behind what the assistant says, where it puts one there."""
-    said = secrets.token_hex(8)
-    messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": said}]
+    message = secrets.token_hex(8)
+    messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": message}]
     try:
-        behind = _render(tokenizer, messages, reply=False).partition(said)[2].lstrip()
+        behind = _render(tokenizer, messages, reply=False).partition(message)[2].lstrip()
     except TokenizerError:
         return None
     return next(

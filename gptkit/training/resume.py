@@ -58,12 +58,12 @@ def refused_changes(old: Spec, new: Spec, path: Path = ()) -> list[Change]:
             refused += refused_changes(one, other, (*path, name))
             continue
         values = old.model_dump(mode="json", include={name})[name], new.model_dump(mode="json", include={name})[name]
-        refused += [_change(found, mark.reason) for found in differences(*values, (*path, name))]
+        refused += [_change(result, mark.reason) for result in differences(*values, (*path, name))]
     return refused
 
 
-def _change(found: Difference, reason: str) -> Change:
-    if isinstance(found.left, Mapping) and isinstance(found.right, Mapping):
+def _change(result: Difference, reason: str) -> Change:
+    if isinstance(result.left, Mapping) and isinstance(result.right, Mapping):
         # Another component: differences of its fields are not listed.
-        return Change(f"{found.dotted}.name", found.left["name"], found.right["name"], reason)
-    return Change(found.dotted, found.left, found.right, reason)
+        return Change(f"{result.dotted}.name", result.left["name"], result.right["name"], reason)
+    return Change(result.dotted, result.left, result.right, reason)

@@ -48,12 +48,12 @@ def find_files(paths: Sequence[str], patterns: Sequence[str], base: Path) -> lis
     Raises:
         DataError: a path that leads to no file.
     """
-    found: dict[str, Path] = {}
+    result: dict[str, Path] = {}
     for written in paths:
         here = _expand(written, patterns, base)
         for file in here:
-            found.setdefault(os.path.realpath(file), file)
-    return list(found.values())
+            result.setdefault(os.path.realpath(file), file)
+    return list(result.values())
 
 
 def _expand(written: str, patterns: Sequence[str], base: Path) -> list[Path]:

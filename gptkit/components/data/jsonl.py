@@ -81,8 +81,8 @@ class JsonLinesDataSpec(DataSpec):
                         value = _object(line)
                         if self.messages_field is not None:
                             messages = _messages(value, self.messages_field)
-                            said = "\n".join(message.get("content") or "" for message in messages)
-                            yield Document(said, f"{source}:{number}", messages=messages, mask_prompt=self.mask_prompt)
+                            content = "\n".join(message.get("content") or "" for message in messages)
+                            yield Document(content, f"{source}:{number}", messages=messages, mask_prompt=self.mask_prompt)
                             continue
                         text = _text(value, self.field)
                         prompt = "" if self.prompt_field is None else _text(value, self.prompt_field) + self.prompt_end

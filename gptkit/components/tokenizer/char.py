@@ -103,13 +103,13 @@ class CharSpec(SpecialsSpec):
         return True
 
     def fit(self, texts: Iterator[str], *, base: Path = Path()) -> Tokenizer:
-        found: set[str] = set()
+        result: set[str] = set()
         for text in not_empty(texts):
-            found.update(text)
+            result.update(text)
         if self.unknown == "bytes":
-            found = {character for character in found if not character.isascii()}
+            result = {character for character in result if not character.isascii()}
         specials = self.specials() + ([UNKNOWN] if self.unknown == "token" else [])
-        return CharTokenizer(sorted(found), self.unknown, specials, self.start_token, self.end_token)
+        return CharTokenizer(sorted(result), self.unknown, specials, self.start_token, self.end_token)
 
     def load(self, directory: Path) -> Tokenizer:
         state = SavedState(directory, self.name)

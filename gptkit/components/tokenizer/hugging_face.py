@@ -102,8 +102,8 @@ class HuggingFaceTokenizer(Tokenizer):
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         clean = [well_formed(text) for text in texts]
-        found = hub.guarded(lambda: self._core.encode_batch(clean, add_special_tokens=False), "a text cannot be encoded")
-        return [list(encoding.ids) for encoding in found]
+        result = hub.guarded(lambda: self._core.encode_batch(clean, add_special_tokens=False), "a text cannot be encoded")
+        return [list(encoding.ids) for encoding in result]
 
     def token_bytes(self, token: int) -> bytes:
         known = self._bytes.get(token)

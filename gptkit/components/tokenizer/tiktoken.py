@@ -70,11 +70,11 @@ class TiktokenSpec(TokenizerSpec):
 
         known = recipe(self.encoding)
         if self.file is None:
-            found = find_ranks(self.encoding)
+            result = find_ranks(self.encoding)
         else:
-            found = ranks_from_file(self.encoding, base / expand_home(self.file, "tokenizer.file"))
+            result = ranks_from_file(self.encoding, base / expand_home(self.file, "tokenizer.file"))
         end = END if END in known.special_tokens else None
-        return TiktokenTokenizer(self.name, known.pattern, found, known.special_tokens, end=end)
+        return TiktokenTokenizer(self.name, known.pattern, result, known.special_tokens, end=end)
 
     def load(self, directory: Path) -> Tokenizer:
         return TiktokenTokenizer.load(directory, self.name)

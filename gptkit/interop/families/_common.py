@@ -28,14 +28,14 @@ def keys(text: str) -> frozenset[str]:
 
 def read_activation(config: ExternalConfig, key: str, default: str) -> str:
     """Return the name of the activation that a key names (`ActivationSpec.external_names`)."""
-    found = config.text(key, default)
+    result = config.text(key, default)
     known = _activations(config.registry)
-    if found not in known:
+    if result not in known:
         clashes = "".join(f"; {clash}" for clash in (config.registry or default_registry()).clashes("activation").values())
         config.refuse(key, f"no installed activation has that name; known are {', '.join(sorted(known))}{clashes}")
-    if len(known[found]) > 1:
-        config.refuse(key, f"several activations have that name: {', '.join(known[found])}")
-    return known[found][0]
+    if len(known[result]) > 1:
+        config.refuse(key, f"several activations have that name: {', '.join(known[result])}")
+    return known[result][0]
 
 
 def write_activation(activation: Any) -> str:

@@ -40,12 +40,12 @@ def first_of(layers: Sequence[Any], name: str) -> Any:
 
 def write_experts(layers: Sequence[Any], n_experts: str, d_hidden: str, activation: str = "hidden_act") -> dict[str, Any]:
     """The keys of every family: how many experts, how many of them a token sees, and how wide they are."""
-    found = first_of(layers, "experts")
+    result = first_of(layers, "experts")
     return {
-        n_experts: found.n_experts,
-        "num_experts_per_tok": found.router.k,
-        d_hidden: found.expert.d_hidden,
-        activation: write_activation(found.expert.activation),
+        n_experts: result.n_experts,
+        "num_experts_per_tok": result.router.k,
+        d_hidden: result.expert.d_hidden,
+        activation: write_activation(result.expert.activation),
     }
 
 

@@ -90,29 +90,29 @@ class LatentDecoder(Decoder):
         }
 
     def write_feedforward(self, layers: Sequence[Any]) -> dict[str, Any]:
-        found, plain = first_of(layers, "experts"), first_of(layers, "gated")
+        result, plain = first_of(layers, "experts"), first_of(layers, "gated")
         n_dense = sum(layer.feedforward.name != "experts" for layer in layers)
         return {
             **write_experts(layers, "n_routed_experts", "moe_intermediate_size"),
-            "intermediate_size": found.expert.d_hidden if plain is None else plain.d_hidden,
-            "n_shared_experts": found.shared.d_hidden // found.expert.d_hidden,
+            "intermediate_size": result.expert.d_hidden if plain is None else plain.d_hidden,
+            "n_shared_experts": result.shared.d_hidden // result.expert.d_hidden,
             "first_k_dense_replace": n_dense,
-            "routed_scaling_factor": found.router.scale,
+            "routed_scaling_factor": result.router.scale,
         }
 
     def config(self, model: Any) -> dict[str, Any]:
-        layer, found = model.layer_specs()[0], super().config(model)
+        layer, result = model.layer_specs()[0], super().config(model)
         plain = (layer.attention.d_nope + layer.attention.d_rotary) ** -0.5
-        if found.get("rope_scaling") and layer.attention.scale:
+        if result.get("rope_scaling") and layer.attention.scale:
             # Both come from one number there: the sharpening of scores, and what remains for sine and cosine.
             sharpening, factor = math.sqrt(layer.attention.scale / plain), layer.position.scaling.factor
             weight = (sharpening - 1) / (0.1 * math.log(factor)) if factor > 1 else 0.0
             if abs(weight) > 1e-9:
-                found["rope_scaling"]["mscale_all_dim"] = round(weight, 6)
+                result["rope_scaling"]["mscale_all_dim"] = round(weight, 6)
                 if layer.position.scaling.name == "yarn":
-                    amplitude = found["rope_scaling"].pop("attention_factor", None) or 0.1 * math.log(factor) + 1
-                    found["rope_scaling"]["mscale"] = round((amplitude * sharpening - 1) / (0.1 * math.log(factor)), 6)
-        return found
+                    amplitude = result["rope_scaling"].pop("attention_factor", None) or 0.1 * math.log(factor) + 1
+                    result["rope_scaling"]["mscale"] = round((amplitude * sharpening - 1) / (0.1 * math.log(factor)), 6)
+        return result
 
     def skipped(self, model: Any) -> Sequence[str]:
         # The layers for multi-token prediction follow the last one.

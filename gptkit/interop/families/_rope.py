@@ -109,10 +109,10 @@ def _original_length(section: ExternalConfig, config: ExternalConfig, default: i
     """Return the context length before scaling; the key may be in the section, beside it, or in both, with one value."""
     key = "original_max_position_embeddings"
     own = config.integer(key) if key in config else None
-    found = section.integer(key, default if own is None else own)
-    if own is not None and own != found:
-        config.refuse(key, f"{section.place} has {found:,}")
-    return found
+    result = section.integer(key, default if own is None else own)
+    if own is not None and own != result:
+        config.refuse(key, f"{section.place} has {result:,}")
+    return result
 
 
 def _yarn(section: ExternalConfig, config: ExternalConfig, longest: int) -> dict[str, Any]:

@@ -37,6 +37,6 @@ class Cohere2Family(CohereFamily):
         return [{"attention": {"window": window}} if each else {"position": "none"} for each in slides]
 
     def config(self, model: Any) -> dict[str, Any]:
-        found = {**super().config(model), **write_windows(model)}
-        del found["use_qk_norm"]
-        return found
+        result = {**super().config(model), **write_windows(model)}
+        del result["use_qk_norm"]
+        return result

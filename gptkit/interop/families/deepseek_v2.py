@@ -30,13 +30,13 @@ class DeepseekV2Family(LatentDecoder):
 
     def read_router(self, config: ExternalConfig) -> dict[str, Any]:
         config.only("topk_method", "greedy", "group_limited_greedy", why="the family has nothing else")
-        found = {
+        result = {
             "name": "softmax-top-k",
             "renormalize": False,
             "scale": config.number("routed_scaling_factor", 1.0),
         }
         groups = {"n_groups": config.integer("n_group", 1), "top_groups": config.integer("topk_group", 1)}
-        return {**found, **groups} if config.text("topk_method", "greedy") == "group_limited_greedy" else found
+        return {**result, **groups} if config.text("topk_method", "greedy") == "group_limited_greedy" else result
 
     def write_feedforward(self, layers: Sequence[Any]) -> dict[str, Any]:
         router = first_of(layers, "experts").router

@@ -34,8 +34,8 @@ class FalconFamily(Decoder):
         config.agree("hidden_size", "n_embed")
         new, bias, n_heads = self._new(config), config.flag("bias", False), config.integer("num_attention_heads")
         n_kv_heads, shared = config.integer("num_kv_heads", n_heads), config.flag("multi_query", True)
-        found = {"name": "grouped-query", "n_heads": n_heads, "qkv_bias": bias, "output_bias": bias}
-        return {**found, "n_kv_heads": n_kv_heads if new else 1 if shared else n_heads}
+        result = {"name": "grouped-query", "n_heads": n_heads, "qkv_bias": bias, "output_bias": bias}
+        return {**result, "n_kv_heads": n_kv_heads if new else 1 if shared else n_heads}
 
     def read_norm(self, config: ExternalConfig) -> dict[str, Any]:
         return {"name": "layer", "eps": config.number(*self.eps)}
@@ -56,10 +56,10 @@ class FalconFamily(Decoder):
     def write_attention(self, layers: Sequence[Any]) -> dict[str, Any]:
         attention, block = layers[0].attention, layers[0].block
         parallel, norms = block.name == "parallel", block.model_dump().get("norms")
-        found = {"num_attention_heads": attention.n_heads, "num_kv_heads": attention.kv_heads, "bias": attention.qkv_bias}
-        found |= {"multi_query": attention.kv_heads == 1, "alibi": layers[0].position.name == "alibi"}
+        result = {"num_attention_heads": attention.n_heads, "num_kv_heads": attention.kv_heads, "bias": attention.qkv_bias}
+        result |= {"multi_query": attention.kv_heads == 1, "alibi": layers[0].position.name == "alibi"}
         new = parallel and (norms == 2 or attention.kv_heads not in (1, attention.n_heads))
-        return {**found, "parallel_attn": parallel, "new_decoder_architecture": new, "num_ln_in_parallel_attn": norms}
+        return {**result, "parallel_attn": parallel, "new_decoder_architecture": new, "num_ln_in_parallel_attn": norms}
 
     def rules(self, model: Any) -> list[Rule]:
         layer, block = "transformer.h.*", model.layer_specs()[0].block.model_dump()

@@ -33,5 +33,5 @@ class GemmaFamily(Decoder):
     def read_feedforward(self, config: ExternalConfig) -> dict[str, Any]:
         # The first releases say `gelu` and mean its approximation, as they said in `hidden_activation` later.
         config.value("hidden_activation" if self.activation[0] == "hidden_act" else "hidden_act")
-        found = super().read_feedforward(config)
-        return {**found, "activation": "gelu-tanh" if found["activation"] == "gelu" else found["activation"]}
+        result = super().read_feedforward(config)
+        return {**result, "activation": "gelu-tanh" if result["activation"] == "gelu" else result["activation"]}

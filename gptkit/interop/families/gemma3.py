@@ -38,7 +38,7 @@ class Gemma3Family(Gemma2Family):
         return [{**each, "position": local} if each else {} for each in super().read_layers(config, n_layers)]
 
     def config(self, model: Any) -> dict[str, Any]:
-        found = super().config(model)
+        result = super().config(model)
         for key in ("rope_theta", "rope_scaling", "partial_rotary_factor"):
-            found.pop(key, None)
-        return {**found, **write_two(model.layer_specs())}
+            result.pop(key, None)
+        return {**result, **write_two(model.layer_specs())}

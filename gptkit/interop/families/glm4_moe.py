@@ -48,12 +48,12 @@ class Glm4MoeFamily(Decoder):
         return first_dense(config.integer("first_k_dense_replace", 1), n_layers, super().read_feedforward(config))
 
     def write_feedforward(self, layers: Sequence[Any]) -> dict[str, Any]:
-        found, plain = first_of(layers, "experts"), first_of(layers, "gated")
-        router = found.router
+        result, plain = first_of(layers, "experts"), first_of(layers, "gated")
+        router = result.router
         return {
             **write_experts(layers, "n_routed_experts", "moe_intermediate_size"),
-            "intermediate_size": found.expert.d_hidden if plain is None else plain.d_hidden,
-            "n_shared_experts": found.shared.d_hidden // found.expert.d_hidden,
+            "intermediate_size": result.expert.d_hidden if plain is None else plain.d_hidden,
+            "n_shared_experts": result.shared.d_hidden // result.expert.d_hidden,
             "first_k_dense_replace": sum(layer.feedforward.name != "experts" for layer in layers),
             "routed_scaling_factor": router.scale,
             "norm_topk_prob": router.renormalize,

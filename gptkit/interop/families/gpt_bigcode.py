@@ -33,11 +33,11 @@ class GPTBigCodeFamily(GPT2Family):
     }
 
     def model(self, config: ExternalConfig) -> dict[str, Any]:
-        found = super().model(config)
+        result = super().model(config)
         if config.flag("multi_query", True):
-            found["attention"] |= {"name": "grouped-query", "n_kv_heads": 1}
-        found["feedforward"]["activation"] = found["feedforward"]["activation"]
-        return found
+            result["attention"] |= {"name": "grouped-query", "n_kv_heads": 1}
+        result["feedforward"]["activation"] = result["feedforward"]["activation"]
+        return result
 
     def config(self, model: Any) -> dict[str, Any]:
         return {**super().config(model), "multi_query": model.attention.kv_heads == 1}

@@ -45,10 +45,14 @@ class GPTNeoXFamily(Decoder):
         return {"name": "parallel", "norms": 2} if parallel else {"name": "pre-norm"}
 
     def config(self, model: Any) -> dict[str, Any]:
-        found = {**super().config(model), "use_parallel_residual": model.block.name == "parallel"}
+        result = {**super().config(model), "use_parallel_residual": model.block.name == "parallel"}
         for key in ("num_key_value_heads", "head_dim"):
-            found.pop(key, None)
-        return {**found, "rotary_pct": found.pop("partial_rotary_factor", 1.0), "rotary_emb_base": found.pop("rope_theta")}
+            result.pop(key, None)
+        return {
+            **result,
+            "rotary_pct": result.pop("partial_rotary_factor", 1.0),
+            "rotary_emb_base": result.pop("rope_theta"),
+        }
 
     def rules(self, model: Any) -> list[Rule]:
         layer = "gpt_neox.layers.*"

@@ -57,8 +57,8 @@ class GptOssFamily(Decoder):
 
     def write_feedforward(self, layers: Sequence[Any]) -> dict[str, Any]:
         expert = first_of(layers, "experts").expert
-        found = write_experts(layers, "num_local_experts", "intermediate_size")
-        return {**found, "hidden_act": "silu", "swiglu_alpha": expert.activation.alpha, "swiglu_limit": expert.clamp}
+        result = write_experts(layers, "num_local_experts", "intermediate_size")
+        return {**result, "hidden_act": "silu", "swiglu_alpha": expert.activation.alpha, "swiglu_limit": expert.clamp}
 
     def config(self, model: Any) -> dict[str, Any]:
         return {**super().config(model), **write_windows(model)}

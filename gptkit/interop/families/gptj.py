@@ -24,13 +24,13 @@ class GPTJFamily(GPT2Family):
     harmless: ClassVar[frozenset[str]] = GPT2Family.harmless | {"rotary", "gradient_checkpointing"}
 
     def model(self, config: ExternalConfig) -> dict[str, Any]:
-        found = super().model(config)
-        d_head = found["d_model"] // max(1, found["attention"]["n_heads"])
+        result = super().model(config)
+        d_head = result["d_model"] // max(1, result["attention"]["n_heads"])
         fraction = config.integer("rotary_dim", 64) / d_head
         return {
-            **found,
+            **result,
             "position": {"name": "rotary", "layout": "interleaved", "fraction": fraction},
-            "attention": {"name": "multi-head", "n_heads": found["attention"]["n_heads"]},
+            "attention": {"name": "multi-head", "n_heads": result["attention"]["n_heads"]},
             "block": "parallel",
             "head": {"name": "linear", "tied": config.flag("tie_word_embeddings", False), "bias": True},
         }

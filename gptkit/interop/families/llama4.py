@@ -57,9 +57,9 @@ class Llama4Family(Decoder):
         return layers
 
     def write_feedforward(self, layers: Sequence[Any]) -> dict[str, Any]:
-        found = {"moe_layers": [i for i, layer in enumerate(layers) if layer.feedforward.name == "experts"]}
-        found |= {"intermediate_size_mlp": plain.d_hidden} if (plain := first_of(layers, "gated")) else {}
-        return {**write_experts(layers, "num_local_experts", "intermediate_size"), **found}
+        result = {"moe_layers": [i for i, layer in enumerate(layers) if layer.feedforward.name == "experts"]}
+        result |= {"intermediate_size_mlp": plain.d_hidden} if (plain := first_of(layers, "gated")) else {}
+        return {**write_experts(layers, "num_local_experts", "intermediate_size"), **result}
 
     def config(self, model: Any) -> dict[str, Any]:
         layers = model.layer_specs()

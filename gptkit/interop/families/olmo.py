@@ -24,6 +24,6 @@ class OlmoFamily(Decoder):
         return {**super().read_attention(config), "clip_qkv": config.maybe("clip_qkv")}
 
     def config(self, model: Any) -> dict[str, Any]:
-        found = {**super().config(model), "clip_qkv": model.layer_specs()[0].attention.clip_qkv}
-        del found["rms_norm_eps"]
-        return found
+        result = {**super().config(model), "clip_qkv": model.layer_specs()[0].attention.clip_qkv}
+        del result["rms_norm_eps"]
+        return result

@@ -29,7 +29,7 @@ class Olmo3Family(Olmo2Family):
         return [slide if each else {} for each in read_windows(config, n_layers, all_but_every(4, n_layers))]
 
     def config(self, model: Any) -> dict[str, Any]:
-        found = super().config(model)
+        result = super().config(model)
         for key in ("rope_theta", "rope_scaling", "partial_rotary_factor"):
-            found.pop(key, None)
-        return {**found, **write_two(model.layer_specs()), **write_windows(model)}
+            result.pop(key, None)
+        return {**result, **write_two(model.layer_specs()), **write_windows(model)}

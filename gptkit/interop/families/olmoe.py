@@ -23,9 +23,9 @@ class OlmoeFamily(Decoder):
     eps: ClassVar[tuple[str, float]] = ("rms_norm_eps", 1e-5)
 
     def read_attention(self, config: ExternalConfig) -> dict[str, Any]:
-        found = {**super().read_attention(config), "qk_norm": self.read_norm(config), "qk_norm_width": "full"}
+        result = {**super().read_attention(config), "qk_norm": self.read_norm(config), "qk_norm_width": "full"}
         clip = config.maybe("clip_qkv")
-        return found if clip is None else {**found, "clip_qkv": clip, "clip_order": "after"}
+        return result if clip is None else {**result, "clip_qkv": clip, "clip_order": "after"}
 
     def read_feedforward(self, config: ExternalConfig) -> dict[str, Any]:
         renormalize = config.flag("norm_topk_prob", False)
@@ -33,8 +33,8 @@ class OlmoeFamily(Decoder):
         return sparse(config.integer("num_experts", 64), router, super().read_feedforward(config))
 
     def write_feedforward(self, layers: Sequence[Any]) -> dict[str, Any]:
-        found = write_experts(layers, "num_experts", "intermediate_size")
-        return {**found, "norm_topk_prob": first_of(layers, "experts").router.renormalize}
+        result = write_experts(layers, "num_experts", "intermediate_size")
+        return {**result, "norm_topk_prob": first_of(layers, "experts").router.renormalize}
 
     def config(self, model: Any) -> dict[str, Any]:
         return {**super().config(model), "clip_qkv": model.layer_specs()[0].attention.clip_qkv}

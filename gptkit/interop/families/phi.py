@@ -40,8 +40,8 @@ class PhiFamily(Decoder):
         return {"bias": True}
 
     def config(self, model: Any) -> dict[str, Any]:
-        found = {**super().config(model), "qk_layernorm": model.layer_specs()[0].attention.qk_norm is not None}
-        return {key: value for key, value in found.items() if key != "mlp_bias"}
+        result = {**super().config(model), "qk_layernorm": model.layer_specs()[0].attention.qk_norm is not None}
+        return {key: value for key, value in result.items() if key != "mlp_bias"}
 
     def rules(self, model: Any) -> list[Rule]:
         layer = "model.layers.*"

@@ -38,8 +38,8 @@ class Phi3Family(Decoder):
         layer = model.layer_specs()[0]
         scaling = layer.position.scaling
         trained = None if scaling is None else scaling.original_context_length
-        found = {**super().config(model), "sliding_window": layer.attention.window}
-        return {**found, "original_max_position_embeddings": trained or model.context_length}
+        result = {**super().config(model), "sliding_window": layer.attention.window}
+        return {**result, "original_max_position_embeddings": trained or model.context_length}
 
     def rules(self, model: Any) -> list[Rule]:
         fused = [

@@ -29,10 +29,10 @@ class PhimoeFamily(Decoder):
         short, long = (section.maybe(key) for key in ("short_mscale", "long_mscale"))
         if short != long:
             section.refuse("long_mscale", f"it differs from short_mscale {short}; sine and cosine have one factor here")
-        found = super().read_position(config)
-        if short is not None and "scaling" in found:
-            found["scaling"]["attention_factor"] = short
-        return found
+        result = super().read_position(config)
+        if short is not None and "scaling" in result:
+            result["scaling"]["attention_factor"] = short
+        return result
 
     def read_norm(self, config: ExternalConfig) -> dict[str, Any]:
         return {"name": "layer", "eps": config.number(*self.eps)}
@@ -50,16 +50,16 @@ class PhimoeFamily(Decoder):
         return {"bias": config.flag("lm_head_bias", False)}
 
     def write_feedforward(self, layers: Sequence[Any]) -> dict[str, Any]:
-        found = write_experts(layers, "num_local_experts", "intermediate_size")
-        return {**found, "router_jitter_noise": first_of(layers, "experts").router.tolerance}
+        result = write_experts(layers, "num_local_experts", "intermediate_size")
+        return {**result, "router_jitter_noise": first_of(layers, "experts").router.tolerance}
 
     def config(self, model: Any) -> dict[str, Any]:
         window = model.layer_specs()[0].attention.window
-        found = {**super().config(model), "sliding_window": window, "lm_head_bias": model.head.bias}
-        if found.get("rope_scaling"):
-            factor = found["rope_scaling"].pop("attention_factor", None)
-            found["rope_scaling"] |= {} if factor is None else {"short_mscale": factor, "long_mscale": factor}
-        return found
+        result = {**super().config(model), "sliding_window": window, "lm_head_bias": model.head.bias}
+        if result.get("rope_scaling"):
+            factor = result["rope_scaling"].pop("attention_factor", None)
+            result["rope_scaling"] |= {} if factor is None else {"short_mscale": factor, "long_mscale": factor}
+        return result
 
     def rules(self, model: Any) -> list[Rule]:
         block = "model.layers.*.block_sparse_moe"

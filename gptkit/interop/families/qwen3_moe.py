@@ -54,9 +54,9 @@ class Qwen3MoeFamily(Qwen3Family):
         }
 
     def write_attention(self, layers: Sequence[Any]) -> dict[str, Any]:
-        found = super().write_attention(layers)
-        del found["layer_types"]
-        return found
+        result = super().write_attention(layers)
+        del result["layer_types"]
+        return result
 
     def rules(self, model: Any) -> list[Rule]:
         return [*expert_rules("model.layers.*.mlp"), *super().rules(model)]

@@ -45,10 +45,10 @@ class Qwen3NextFamily(Qwen3MoeFamily):
 
     def read_feedforward(self, config: ExternalConfig) -> dict[str, Any]:
         config.only("hidden_act", "silu", why="linear attention has it fixed here, and shares the key")
-        found = super().read_feedforward(config)
-        found["router"]["renormalize"] = config.flag("norm_topk_prob", True)
-        shared = {**found["expert"], "d_hidden": config.integer("shared_expert_intermediate_size", 512)}
-        return {**found, "shared": shared, "shared_gate": True}
+        result = super().read_feedforward(config)
+        result["router"]["renormalize"] = config.flag("norm_topk_prob", True)
+        shared = {**result["expert"], "d_hidden": config.integer("shared_expert_intermediate_size", 512)}
+        return {**result, "shared": shared, "shared_gate": True}
 
     def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
         full = every(config.integer("full_attention_interval", 4), n_layers)
@@ -66,8 +66,8 @@ class Qwen3NextFamily(Qwen3MoeFamily):
         return {**super().write_attention(full), "layer_types": types, **sizes}
 
     def write_feedforward(self, layers: Sequence[Any]) -> dict[str, Any]:
-        found = {"shared_expert_intermediate_size": first_of(layers, "experts").shared.d_hidden}
-        return {**super().write_feedforward(layers), **found}
+        result = {"shared_expert_intermediate_size": first_of(layers, "experts").shared.d_hidden}
+        return {**super().write_feedforward(layers), **result}
 
     def rules(self, model: Any) -> list[Rule]:
         native, external = "blocks.*.attention", "model.layers.*.linear_attn"

@@ -28,18 +28,18 @@ class StableLmFamily(Decoder):
         d_head = config.integer("hidden_size") // max(1, config.integer("num_attention_heads"))
         config.only("head_dim", d_head, why="transformers divides the width by the number of heads")
         norm = {"qk_norm": {**self.read_norm(config), "shift": False}, "qk_norm_width": "each-head"}
-        found = {**super().read_attention(config), "qkv_bias": config.flag("use_qkv_bias", False)}
-        return {**found, **norm} if config.flag("qk_layernorm", False) else found
+        result = {**super().read_attention(config), "qkv_bias": config.flag("use_qkv_bias", False)}
+        return {**result, **norm} if config.flag("qk_layernorm", False) else result
 
     def read_block(self, config: ExternalConfig) -> dict[str, Any]:
         return {"name": "parallel" if config.flag("use_parallel_residual", False) else "pre-norm"}
 
     def config(self, model: Any) -> dict[str, Any]:
         layer = model.layer_specs()[0]
-        found = {**super().config(model), "use_qkv_bias": layer.attention.qkv_bias}
-        del found["head_dim"]
-        found["qk_layernorm"] = layer.attention.qk_norm is not None
-        return {**found, "use_parallel_residual": layer.block.name == "parallel"}
+        result = {**super().config(model), "use_qkv_bias": layer.attention.qkv_bias}
+        del result["head_dim"]
+        result["qk_layernorm"] = layer.attention.qk_norm is not None
+        return {**result, "use_parallel_residual": layer.block.name == "parallel"}
 
     def rules(self, model: Any) -> list[Rule]:
         attention = "model.layers.*.self_attn"

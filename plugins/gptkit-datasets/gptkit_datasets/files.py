@@ -31,8 +31,8 @@ def file_format(path: Path) -> str | None:
     name = path.name.lower()
     if name.endswith(".gz"):
         name = name.removesuffix(".gz")
-        found = FORMATS.get(Path(name).suffix)
-        return found if found in ("json", "csv") else None
+        result = FORMATS.get(Path(name).suffix)
+        return result if result in ("json", "csv") else None
     return FORMATS.get(Path(name).suffix)
 
 
@@ -47,7 +47,7 @@ def find(patterns: Sequence[str], base: Path) -> list[Path]:
     Raises:
         DataError: a pattern matches nothing, or a file of another format.
     """
-    found: dict[Path, None] = {}
+    result: dict[Path, None] = {}
     for pattern in patterns:
         here = list(_expand(pattern, base))
         if not here:
@@ -55,8 +55,8 @@ def find(patterns: Sequence[str], base: Path) -> list[Path]:
                 f"{base / pattern}: no file with a suffix of {', '.join(FORMATS)} found",
                 hint=f"Set a file, a directory or a glob such as corpus/*.parquet, relative to {base.resolve()}.",
             )
-        found.update(dict.fromkeys(here))
-    return list(found)
+        result.update(dict.fromkeys(here))
+    return list(result)
 
 
 def _expand(pattern: str, base: Path) -> Iterator[Path]:

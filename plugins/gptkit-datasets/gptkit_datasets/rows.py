@@ -26,15 +26,15 @@ def rows_of(path: Path, split: str, streaming: bool) -> Iterator[Mapping[str, An
         import datasets
 
         if path.is_dir() and is_saved(path):
-            found = datasets.load_from_disk(str(path))
-            if isinstance(found, datasets.DatasetDict):
-                if split not in found:
+            result = datasets.load_from_disk(str(path))
+            if isinstance(result, datasets.DatasetDict):
+                if split not in result:
                     raise DataError(
-                        f"{path}: no split {split!r}; splits: {', '.join(map(repr, found))}",
+                        f"{path}: no split {split!r}; splits: {', '.join(map(repr, result))}",
                         hint="Set `split` to one of them.",
                     )
-                found = found[split]
-            yield from found
+                result = result[split]
+            yield from result
             return
         # Escaped, since datasets would read the name as a pattern.
         name = glob.escape(str(path))
@@ -78,5 +78,5 @@ def _explained(source: str, hint: str | None = None) -> Iterator[None]:
         cause = error
         while cause.__cause__ is not None and isinstance(cause.__cause__, Exception):
             cause = cause.__cause__
-        said = next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
-        raise DataError(f"{source} cannot be read: {said}", hint=hint) from error
+        message = next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
+        raise DataError(f"{source} cannot be read: {message}", hint=hint) from error

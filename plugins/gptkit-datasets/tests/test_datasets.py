@@ -110,7 +110,7 @@ def test_fingerprint_changes_with_content_and_options(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "message"),
     [
         ({"files": "missing.parquet"}, "file or directory not found"),
         ({"files": "none/*.parquet"}, "no file with a suffix of"),
@@ -121,26 +121,26 @@ def test_fingerprint_changes_with_content_and_options(tmp_path: Path) -> None:
         ({"files": "broken.jsonl"}, "broken.jsonl cannot be read: .*JSON"),
     ],
 )
-def test_errors_name_the_source(tmp_path: Path, fields: dict[str, Any], said: str) -> None:
+def test_errors_name_the_source(tmp_path: Path, fields: dict[str, Any], message: str) -> None:
     parquet(tmp_path / "a.parquet", ["one"], n=[1])
     (tmp_path / "notes.txt").write_text("text")
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 this is none")
     (tmp_path / "broken.jsonl").write_text('{"text": "one"}\n{"text": \n')
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         read(data(**fields), tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "message"),
     [
         ({"files": "a", "repository": "b/c"}, "either `files` or a `repository`"),
         ({"subset": "x"}, "applies to a `repository` only"),
         ({"template": "no column"}, "must contain a column in braces"),
     ],
 )
-def test_contradictions_are_rejected_when_the_spec_is_read(tmp_path: Path, fields: dict[str, Any], said: str) -> None:
+def test_contradictions_are_rejected_when_the_spec_is_read(tmp_path: Path, fields: dict[str, Any], message: str) -> None:
     (tmp_path / "gpt.json").write_text(json.dumps({"model": {}, "data": {"name": "datasets", **fields}}))
-    with pytest.raises(gptkit.SpecError, match=said):
+    with pytest.raises(gptkit.SpecError, match=message):
         gptkit.open_spec(tmp_path / "gpt.json")
 
 

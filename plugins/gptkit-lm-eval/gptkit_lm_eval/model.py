@@ -84,13 +84,13 @@ class GptkitLM(TemplateLM):
 
     @property
     def eot_token_id(self) -> int:
-        found = self._tokens.end_id if self._tokens.end_id is not None else self._tokens.start_id
-        if found is None:
+        value = self._tokens.end_id if self._tokens.end_id is not None else self._tokens.start_id
+        if value is None:
             raise GptkitError(
                 "a text without context cannot be scored: the tokenizer has neither a start nor an end token",
                 hint="Set one in the tokenizer's spec before training, or choose tasks whose texts have a context.",
             )
-        return found
+        return value
 
     @property
     def prefix_token_id(self) -> int:
@@ -119,25 +119,25 @@ class GptkitLM(TemplateLM):
         self, requests: list[tuple[tuple[str, str], list[int], list[int]]], disable_tqdm: bool = False, **kwargs: Any
     ) -> list[tuple[float, bool]]:
         parts = [list(windows(context or [self.prefix_token_id], rest, self.max_length)) for _, context, rest in requests]
-        found = self._whole(parts, disable_tqdm)
-        for (request, _, _), result in zip(requests, found, strict=True):
+        value = self._whole(parts, disable_tqdm)
+        for (request, _, _), result in zip(requests, value, strict=True):
             self.cache_hook.add_partial("loglikelihood", request, result)
-        return found
+        return value
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         texts = [cast("tuple[str]", request.args)[0] for request in requests]
         encoded = [self.tok_encode(text, add_special_tokens=False) for text in texts]
         parts = [list(rolling(ids, self.prefix_token_id, self.max_length)) for ids in encoded]
-        found = [score for score, _ in self._whole(parts, disable_tqdm)]
+        value = [score for score, _ in self._whole(parts, disable_tqdm)]
         lossy = [index for index, (text, ids) in enumerate(zip(texts, encoded, strict=True)) if self._loses(text, ids)]
         for index in lossy:
             # The harness divides by the text's bytes and words, which the tokens do not stand for.
-            found[index] = math.nan
+            value[index] = math.nan
         if lossy:
             _log.warning("the tokenizer loses part of %d of %d texts, which have no score", len(lossy), len(texts))
-        for text, result in zip(texts, found, strict=True):
+        for text, result in zip(texts, value, strict=True):
             self.cache_hook.add_partial("loglikelihood_rolling", (text,), result)
-        return found
+        return value
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         written: dict[int, str] = {}
@@ -165,37 +165,37 @@ class GptkitLM(TemplateLM):
     def _whole(self, parts: Sequence[Sequence[Window]], disable_tqdm: bool) -> list[tuple[float, bool]]:
         """Return for each text the sum over its windows, and whether greedy decoding gives all of them."""
         scores = self._score([window for text in parts for window in text], disable_tqdm)
-        found, at = [], 0
+        value, at = [], 0
         for text in parts:
             own = scores[at : at + len(text)]
             at += len(text)
-            found.append((sum(score for score, _ in own), all(greedy for _, greedy in own)))
-        return found
+            value.append((sum(score for score, _ in own), all(greedy for _, greedy in own)))
+        return value
 
     @torch.inference_mode()
-    def _score(self, found: Sequence[Window], disable_tqdm: bool) -> list[tuple[float, bool]]:
+    def _score(self, value: Sequence[Window], disable_tqdm: bool) -> list[tuple[float, bool]]:
         """Return ln P of each window's second part given its first, and whether greedy decoding gives it."""
         results: dict[int, tuple[float, bool]] = {}
-        lengths = [len(context) + len(rest) - 1 for context, rest in found]
-        order = sorted(range(len(found)), key=lambda i: -lengths[i])
+        lengths = [len(context) + len(rest) - 1 for context, rest in value]
+        order = sorted(range(len(value)), key=lambda i: -lengths[i])
         known = self._tokens.vocab_size
-        with tqdm(total=len(found), desc="Scoring", disable=disable_tqdm) as bar:
+        with tqdm(total=len(value), desc="Scoring", disable=disable_tqdm) as bar:
             for batch in self._batches(order, lengths):
                 ids_BT = torch.zeros(len(batch), lengths[batch[0]], dtype=torch.long)
                 for row, index in enumerate(batch):
-                    context, rest = found[index]
+                    context, rest = value[index]
                     ids_BT[row, : lengths[index]] = torch.tensor([*context, *rest[:-1]])
                 logits_BTV = self.model(ids_BT.to(self.model.device)).logits
                 assert logits_BTV is not None
                 for row, index in enumerate(batch):
-                    rest = found[index][1]
+                    rest = value[index][1]
                     logits_NV = logits_BTV[row, lengths[index] - len(rest) : lengths[index]].float()
                     rest_N = torch.tensor(rest, device=logits_NV.device)
                     scores_N = logits_NV.log_softmax(dim=-1).gather(-1, rest_N[:, None])
                     greedy = bool((logits_NV[:, :known].argmax(dim=-1) == rest_N).all())
                     results[index] = float(scores_N.double().sum()), greedy
                 bar.update(len(batch))
-        return [results[index] for index in range(len(found))]
+        return [results[index] for index in range(len(value))]
 
     def _batches(self, order: Sequence[int], lengths: Sequence[int]) -> Iterable[list[int]]:
         groups = [list(order)] if self._pads else [list(group) for _, group in groupby(order, key=lambda i: lengths[i])]

@@ -66,23 +66,23 @@ PAIRS = [
 def test_a_text_that_tokens_lose_has_no_score(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     words = train(tmp_path, "{name: word, fallback: unknown}")
     lm = GptkitLM(words)
-    found = lm.loglikelihood_rolling(ask("loglikelihood_rolling", ("the cat",), ("the horse",)), disable_tqdm=True)
-    assert found[0] < 0
-    assert math.isnan(found[1])
+    result = lm.loglikelihood_rolling(ask("loglikelihood_rolling", ("the cat",), ("the horse",)), disable_tqdm=True)
+    assert result[0] < 0
+    assert math.isnan(result[1])
     assert "the tokenizer loses part of 1 of 2 texts" in caplog.text
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, "auto"])
 def test_scores_of_continuations_equal_those_of_the_model(run: gptkit.Run, batch_size: int | str) -> None:
     lm = GptkitLM(run, batch_size=batch_size)
-    found = lm.loglikelihood(ask("loglikelihood", *PAIRS), disable_tqdm=True)
-    for (context, continuation), (score, greedy) in zip(PAIRS, found, strict=True):
+    result = lm.loglikelihood(ask("loglikelihood", *PAIRS), disable_tqdm=True)
+    for (context, continuation), (score, greedy) in zip(PAIRS, result, strict=True):
         whole = run.tokenizer.encode(context + continuation)
         n = len(whole) - len(run.tokenizer.encode(context.rstrip()))
         expected, most_likely = alone(run, whole, n)
         assert score == pytest.approx(expected, abs=1e-4)
         assert greedy == most_likely
-    assert {greedy for _, greedy in found} == {True, False}, "both answers must occur"
+    assert {greedy for _, greedy in result} == {True, False}, "both answers must occur"
 
 
 def test_is_greedy_equals_greedy_decoding(run: gptkit.Run) -> None:
@@ -136,8 +136,8 @@ def test_windows_agree_with_the_harness_and_score_every_token_once() -> None:
 def test_positions_that_depend_on_the_length_are_not_padded(tmp_path: Path) -> None:
     scaling = {"name": "dynamic", "original_context_length": 4}
     run = train(tmp_path, position={"name": "rotary", "scaling": scaling})
-    found = GptkitLM(run).loglikelihood(ask("loglikelihood", *PAIRS), disable_tqdm=True)
-    for (context, continuation), (score, _) in zip(PAIRS, found, strict=True):
+    result = GptkitLM(run).loglikelihood(ask("loglikelihood", *PAIRS), disable_tqdm=True)
+    for (context, continuation), (score, _) in zip(PAIRS, result, strict=True):
         whole = run.tokenizer.encode(context + continuation)
         n = len(whole) - len(run.tokenizer.encode(context.rstrip()))
         assert score == pytest.approx(alone(run, whole, n)[0], abs=1e-4)
@@ -164,8 +164,8 @@ def test_texts_are_generated_greedily_to_their_stop(run: gptkit.Run) -> None:
         {"max_gen_toks": 2},
         {"until": ["."], "max_gen_toks": 9},
     ]
-    found = lm.generate_until(ask("generate_until", *zip(prompts, hows, strict=True)), disable_tqdm=True)
-    for prompt, how, text in zip(prompts, hows, found, strict=True):
+    result = lm.generate_until(ask("generate_until", *zip(prompts, hows, strict=True)), disable_tqdm=True)
+    for prompt, how, text in zip(prompts, hows, result, strict=True):
         stop = how.get("until", [])
         expected = run.generate(prompt, sampler=["greedy"], max_new_tokens=how["max_gen_toks"], stop=stop)  # type: ignore[arg-type]
         assert text == expected
@@ -243,8 +243,8 @@ def test_harness_evaluates_a_run(run: gptkit.Run, tmp_path: Path, monkeypatch: p
     assert isinstance(model, GptkitLM)
     assert model.batch_size == 4
     manager = TaskManager(include_defaults=False)
-    found = lm_eval.simple_evaluate(model=model, tasks=[choose, spell], task_manager=manager, bootstrap_iters=0)
-    assert found is not None
-    assert found["results"]["choose"]["acc,none"] == 1.0
-    assert 1 < found["results"]["spell"]["word_perplexity,none"] < 1e6
-    assert found["config"]["run"] == str(run.directory)
+    result = lm_eval.simple_evaluate(model=model, tasks=[choose, spell], task_manager=manager, bootstrap_iters=0)
+    assert result is not None
+    assert result["results"]["choose"]["acc,none"] == 1.0
+    assert 1 < result["results"]["spell"]["word_perplexity,none"] < 1e6
+    assert result["config"]["run"] == str(run.directory)

@@ -144,7 +144,7 @@ def test_asking_for_the_weights_changes_nothing(attention: dict[str, Any]) -> No
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "message"),
     [
         ({"attention": {"name": "differential", "n_heads": 3}}, "cannot be split into 3 heads of 2 parts each"),
         ({"attention": {"name": "forgetting", "n_heads": 5}}, "cannot be split into 5 heads;"),
@@ -153,16 +153,16 @@ def test_asking_for_the_weights_changes_nothing(attention: dict[str, Any]) -> No
         ({"attention": {"name": "differential", "n_heads": 2, "d_head": 3}}, "'rotary' cannot use these heads"),
     ],
 )
-def test_errors_are_reported_when_the_spec_is_read(fields: dict[str, Any], said: str) -> None:
-    with pytest.raises(gptkit.SpecError, match=said):
+def test_errors_are_reported_when_the_spec_is_read(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(gptkit.SpecError, match=message):
         make(**fields)
 
 
 def test_every_component_is_documented_with_formula_and_paper() -> None:
     registry = gptkit.default_registry()
     kinds = ("attention", "position", "norm", "block")
-    found = [registry.component(kind, name) for kind in kinds for name in registry.names(kind)]
-    specs = [spec for spec in found if spec.__module__.startswith("gptkit_research.")]
+    result = [registry.component(kind, name) for kind in kinds for name in registry.names(kind)]
+    specs = [spec for spec in result if spec.__module__.startswith("gptkit_research.")]
     assert len(specs) == 10
     for spec in specs:
         assert all(section in (spec.__doc__ or "") for section in ("Formula:", "Shapes:", "Paper:\n")), spec

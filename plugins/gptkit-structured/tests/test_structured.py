@@ -152,7 +152,7 @@ def test_row_that_cannot_conform_continues_with_a_warning(caplog: pytest.LogCapt
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "message"),
     [
         ({"regex": "a(b"}, r"regex: is not supported: .*unclosed group"),
         ({"regex": "(?=a)b"}, r"regex: .*look-around"),
@@ -163,11 +163,11 @@ def test_row_that_cannot_conform_continues_with_a_warning(caplog: pytest.LogCapt
     ],
 )
 def test_unsupported_constraints_are_reported_when_the_spec_is_read(
-    tmp_path: Path, fields: dict[str, Any], said: str
+    tmp_path: Path, fields: dict[str, Any], message: str
 ) -> None:
     file = tmp_path / "gpt.json"
     file.write_text(json.dumps({"model": {}, "sampler": [{"name": "structured", **fields}]}))
-    with pytest.raises(gptkit.SpecError, match=said) as caught:
+    with pytest.raises(gptkit.SpecError, match=message) as caught:
         gptkit.open_spec(file)
     assert caught.value.problems[0].line == 1
 

@@ -57,10 +57,10 @@ class Architecture:
         number = re.search(r"\.(\d+)\.", stem)
         plain = stem if number is None else f"{stem[: number.start()]}.*.{stem[number.end() :]}"
         table = {stored: name for name, stored in self.names.items()} if back else self.names
-        found = table.get(plain)
-        if found is None or leaf not in ("weight", "bias"):
+        result = table.get(plain)
+        if result is None or leaf not in ("weight", "bias"):
             return None
-        return f"{found if number is None else found.replace('*', number[1])}.{leaf}"
+        return f"{result if number is None else result.replace('*', number[1])}.{leaf}"
 
     def rearranged(self, name: str) -> str | None:
         """Return the configuration's key for the number of heads by which a tensor's rows are permuted; None for others."""

@@ -122,13 +122,13 @@ class GgufFile:
         return torch.from_numpy(np.ascontiguousarray(numbers, np.float32)).view(tensor.shape)
 
     def _unique(self, reads: Iterator[Callable[[], tuple[str, Any]]]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        result: dict[str, Any] = {}
         for read in reads:
             name, value = read()
-            if name in found:
+            if name in result:
                 self._fail(f"{name!r} is there twice")
-            found[name] = value
-        return found
+            result[name] = value
+        return result
 
     def _entry(self) -> tuple[str, Any]:
         return self._string(_LONGEST_NAME), self._value(self._scalar("I"))
@@ -186,9 +186,9 @@ class GgufFile:
     def _take(self, size: int) -> bytes:
         if size > self._size - self._at:
             self._fail(f"{size:,} bytes should follow, and {self._size - self._at:,} do")
-        found = bytes(self._data[self._at : self._at + size])
+        result = bytes(self._data[self._at : self._at + size])
         self._at += size
-        return found
+        return result
 
     def _scalar(self, code: str) -> Any:
         return struct.unpack("<" + code, self._take(struct.calcsize("<" + code)))[0]

@@ -99,12 +99,12 @@ def _sentence_pieces(metadata: Mapping[str, Any], vocab: Mapping[str, int], toke
     unknown = metadata.get("tokenizer.ggml.unknown_token_id", 0)
     if not isinstance(unknown, int) or not 0 <= unknown < len(tokens):
         raise ExternalModelError(f"{place}: tokenizer.ggml.unknown_token_id is {unknown!r}")
-    found = []
+    result = []
     for token, number in vocab.items():
         if len(token) > _LONGEST_PIECE:
             continue
         pairs = ((token[:at], token[at:]) for at in range(1, len(token)))
-        found += [(-scores[number], number, vocab[a], vocab[b], (a, b)) for a, b in pairs if a in vocab and b in vocab]
+        result += [(-scores[number], number, vocab[a], vocab[b], (a, b)) for a, b in pairs if a in vocab and b in vocab]
     prefix = metadata.get("tokenizer.ggml.add_space_prefix", True) is True
     spaces = {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}
     words = {"type": "Replace", "pattern": {"String": _SPACE}, "content": " "}
@@ -121,16 +121,16 @@ def _sentence_pieces(metadata: Mapping[str, Any], vocab: Mapping[str, int], toke
             "fuse_unk": True,
             "byte_fallback": True,
             "vocab": vocab,
-            "merges": [pair for *_, pair in sorted(found)],
+            "merges": [pair for *_, pair in sorted(result)],
         },
     }
 
 
 def _texts(metadata: Mapping[str, Any], key: str, place: str) -> list[str]:
-    found = metadata.get(key)
-    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
+    result = metadata.get(key)
+    if not isinstance(result, list) or not all(isinstance(text, str) for text in result):
         raise ExternalModelError(f"{place}: {key} is not a list of strings")
-    return found
+    return result
 
 
 def _named(metadata: Mapping[str, Any], key: str, tokens: list[str], place: str, default: int | None) -> str | None:

@@ -62,10 +62,10 @@ def write_model(
     }
     plain = {key: typed.value for key, typed in metadata.items()}
     read_back = read_config(architecture, plain, set(names.values()), rows, "the file", factors)
-    found = differences(model.spec, read_model(chosen, read_back, "the file", registry))
-    if found:
+    result = differences(model.spec, read_model(chosen, read_back, "the file", registry))
+    if result:
         raise ExternalModelError(
-            f"GGUF's architecture {architecture.name!r} cannot express this model: {'; '.join(found[:4])}",
+            f"GGUF's architecture {architecture.name!r} cannot express this model: {'; '.join(result[:4])}",
             hint="Export to hugging-face instead.",
         )
     metadata |= write_vocabulary(model.tokenizer, rows)
@@ -83,12 +83,12 @@ def write_model(
 
 
 def _renamed(architecture: Architecture, name: str) -> str:
-    found = architecture.renamed(name)
-    if found is None:
+    result = architecture.renamed(name)
+    if result is None:
         raise ExternalModelError(
             f"GGUF's architecture {architecture.name!r} has no name for {name}", hint="Export to hugging-face instead."
         )
-    return found
+    return result
 
 
 def _transposed(architecture: Architecture, name: str) -> bool:

@@ -40,22 +40,22 @@ class HuggingFaceModel(ExternalModel):
         return ExternalTokenizer({"name": "hugging-face", "path": str(real(self.directory))})
 
     def token_settings(self) -> Mapping[str, Any]:
-        found: dict[str, Any] = {}
+        result: dict[str, Any] = {}
         file = self.directory / TOKENIZER_CONFIG
         config = read_json(file) if file.is_file() else {}
         pad = config.get("pad_token")
         pad = pad.get("content") if isinstance(pad, dict) else pad
         if isinstance(pad, str):
-            found["pad_token"] = pad
+            result["pad_token"] = pad
         if config.get("padding_side") in ("left", "right"):
-            found["padding_side"] = config["padding_side"]
+            result["padding_side"] = config["padding_side"]
         if isinstance(config.get("model_max_length"), int):
-            found["model_max_length"] = config["model_max_length"]
+            result["model_max_length"] = config["model_max_length"]
         for key in ("eos_token_id", "pad_token_id"):
             ids = self.config.get(key)
             if isinstance(ids, int) or (isinstance(ids, list) and ids and all(isinstance(each, int) for each in ids)):
-                found[key] = ids
-        return found
+                result[key] = ids
+        return result
 
     def generation(self) -> Mapping[str, Any]:
         file = self.directory / GENERATION
