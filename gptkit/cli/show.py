@@ -135,7 +135,7 @@ def _backend(model: ModelSpec, layer: LayerSpec) -> tuple[str, str] | None:
     features = layer.attention.score_features(model.context(layer=layer.parts(0)))
     if features is None:
         return None
-    chosen, reason = model.attention_backend.choice(features)
+    chosen, reason = (layer.attention_backend or model.attention_backend).choice(features)
     return chosen.name, reason
 
 
@@ -193,7 +193,7 @@ def _groups(layers: list[LayerSpec]) -> Iterator[tuple[str, LayerSpec]]:
     groups: list[tuple[LayerSpec, list[int]]] = []
     for index, layer in enumerate(layers):
         for known, indices in groups:
-            if all(getattr(known, part) == getattr(layer, part) for part in PARTS):
+            if all(getattr(known, part) == getattr(layer, part) for part in (*PARTS, "attention_backend")):
                 indices.append(index)
                 break
         else:

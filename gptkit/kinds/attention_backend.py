@@ -75,7 +75,8 @@ class AttentionBackendSpec(Component):
     """Implementation of softmax attention: softmax(mask + bias + softcap(scale · q kᵀ + content term)) v.
 
     All backends compute the same result up to rounding; they differ in speed, memory, and supported features. The model's
-    field `attention_backend` selects one; the backend of each layer is determined when the model is assembled.
+    field `attention_backend` selects one, an entry of `layers` may select another. The backend of each layer is determined
+    when the model is assembled.
 
     Requirements:
         the result equals that of `eager` for every layer whose features `limitation` accepts;

@@ -33,6 +33,8 @@ class LayerParts:
     norm: NormSpec
     feedforward: FeedForwardSpec
     linear: LinearSpec | None = None
+    attention_backend: AttentionBackendSpec | None = None
+    """Computes the layer's softmax attention; None for the model's."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class BuildContext:
         n_layers: number of blocks.
         vocab_size: number of token ids; 0 while it is not known (before a tokenizer is trained).
         position: the model's own position, whose `embed` part the embedding applies.
-        attention_backend: computes the layers' softmax attention; None for `auto`.
+        attention_backend: computes the layers' softmax attention where a layer has none of its own; None for `auto`.
         layer: the layer being built; for the head the model's own parts, with the index after the last layer; None for the
             embedding and the final norm.
         parameter: the parameter that is being initialized; None at any other time.
@@ -102,6 +104,12 @@ class BuildContext:
     def stacks_linears(self) -> bool:
         """Whether a mixture of experts may hold its experts' projections as one tensor."""
         return self.layer is None or self.layer.linear is None or self.layer.linear.stacks
+
+    @property
+    def backend(self) -> AttentionBackendSpec | None:
+        """The attention backend of the layer being built, or of the model; None for `auto`."""
+        own = None if self.layer is None else self.layer.attention_backend
+        return self.attention_backend if own is None else own
 
     @property
     def parts(self) -> LayerParts:

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field, ModelWrapValidatorHandler, ValidationInfo, model_validator
 
 from gptkit.core import walk
-from gptkit.core.component import Component, component
+from gptkit.core.component import Component, component, optional_component
 from gptkit.core.errors import Problem
 from gptkit.core.failing import MEANT, failure
 from gptkit.core.registry import Registry
@@ -33,6 +33,9 @@ __all__ = ["LayerSpec", "ModelSpec"]
 PARTS = ("position", "attention", "norm", "feedforward", "linear", "block")
 """Components of a layer, which an entry of `layers` may override."""
 
+WHOLE_PARTS = ("embedding", "final_norm", "attention_backend", "head", "initializer")
+"""Components that belong to no layer."""
+
 # Default parts, which overrides of layers are merged with too.
 _DEFAULTS = {
     "position": "rotary",
@@ -54,9 +57,15 @@ class LayerSpec(Spec):
     feedforward: FeedForwardSpec = component(_DEFAULTS["feedforward"], description="Feed-forward of these layers.")
     linear: LinearSpec = component(_DEFAULTS["linear"], description="Linear projections of these layers.")
     block: BlockSpec = component(_DEFAULTS["block"], description="Arrangement of the parts of these layers.")
+    attention_backend: AttentionBackendSpec | None = optional_component(
+        description="Implementation of the softmax attention of these layers; the model's attention_backend by default."
+    )
 
     def parts(self, index: int) -> LayerParts:
-        return LayerParts(index, self.position, self.attention, self.norm, self.feedforward, self.linear)
+        """Return the components of the layer `index` for its build context."""
+        return LayerParts(
+            index, self.position, self.attention, self.norm, self.feedforward, self.linear, self.attention_backend
+        )
 
 
 class ModelSpec(Spec):
@@ -170,7 +179,7 @@ class ModelSpec(Spec):
         """Return the parts outside of layers, each with its build context."""
         context = self.context(registry=registry)
         head = self.context(layer=self.head_parts(), registry=registry)
-        return [("embedding", context), ("final_norm", context), ("head", head), ("initializer", context)]
+        return [(part, head if part == "head" else context) for part in WHOLE_PARTS]
 
     def _problems(self, registry: Registry | None) -> Iterator[Problem]:
         """Yield errors in combinations of components, each reported once, at the field to change."""
@@ -179,18 +188,23 @@ class ModelSpec(Spec):
         seen: set[Problem] = set()
         for index, layer in entries:
             context = self.context(layer=layer.parts(max(index, 0)), registry=registry)
-            for part in PARTS:
+            for part in (*PARTS, "attention_backend"):
                 spec = getattr(layer, part)
-                inherited = spec == getattr(self, part)
+                if spec is None:  # a backend that is the model's
+                    continue
+                inherited = part in PARTS and spec == getattr(self, part)
                 place = (part,) if inherited else ("layers", index, part)
                 found = [*problems(spec, context), *_nested_attention_problems(spec, context)]
                 if part == "position":
                     found += _position_problems(layer, self)
                 if part == "attention":
-                    place_of_backend = _backend_problem(layer, self, context)
-                    if place_of_backend is not None and place_of_backend not in seen:
-                        seen.add(place_of_backend)
-                        yield place_of_backend
+                    of_backend = _backend_problem(layer, context)
+                    if of_backend is not None:
+                        own = layer.attention_backend is not None
+                        of_backend = of_backend.below(*(("layers", index) if own else ()), "attention_backend")
+                    if of_backend is not None and of_backend not in seen:
+                        seen.add(of_backend)
+                        yield of_backend
                 for problem in found:
                     located = problem.below(*place)
                     if located not in seen:
@@ -234,20 +248,22 @@ def _position_problems(layer: LayerSpec, model: ModelSpec) -> Iterator[Problem]:
         )
 
 
-def _backend_problem(layer: LayerSpec, model: ModelSpec, context: BuildContext) -> Problem | None:
-    """Return the limitation of the selected attention backend for a layer, as a problem of the model's field."""
+def _backend_problem(layer: LayerSpec, context: BuildContext) -> Problem | None:
+    """Return the limitation of the selected attention backend for a layer."""
+    backend = context.backend
+    assert backend is not None
     try:
         features = layer.attention.score_features(context)
-        chosen = None if features is None else model.attention_backend.choice(features)[0]
+        chosen = None if features is None else backend.choice(features)[0]
         limitation = None if features is None or chosen is None else chosen.limitation(features)
     except MEANT:
         raise
     except Exception as error:
-        return Problem(("attention_backend",), failure(layer.attention, "score_features", error, context.registry))
+        return Problem((), failure(layer.attention, "score_features", error, context.registry))
     if chosen is None or limitation is None:
         return None
     return Problem(
-        ("attention_backend",),
+        (),
         f"attention backend {chosen.name!r} cannot compute {limitation}, which attention {layer.attention.name!r} with "
         f"position {layer.position.name!r} has; set attention_backend: auto, or choose another attention or position",
     )
@@ -280,7 +296,9 @@ def _refusal(position: PositionSpec, attention: AttentionSpec) -> str | None:
 
 
 def _resolve_layer(layer: LayerSpec, context: BuildContext, place: Path) -> dict[str, Any]:
-    return {part: resolve(getattr(layer, part), context, (*place, part)) for part in PARTS}
+    backend = layer.attention_backend
+    own = {} if backend is None else {"attention_backend": resolve(backend, context, (*place, "attention_backend"))}
+    return {**{part: resolve(getattr(layer, part), context, (*place, part)) for part in PARTS}, **own}
 
 
 def _layer(model: Mapping[str, Any], entry: Any) -> Any:

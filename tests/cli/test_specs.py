@@ -157,6 +157,19 @@ def test_show_lists_the_components_of_each_layer(call: Call, project: Path, colu
     assert max(map(len, settings)) <= int(columns)
 
 
+def test_show_names_the_attention_backend_of_each_layer(call: Call, project: Path) -> None:
+    pattern = "model.layers=[{}, {attention_backend: eager}, {linear: {name: dense}}]"
+    layers = ("--set", "model.n_layers=3", "--set", pattern)
+    lines = [line.strip() for line in call("show", "mini.yaml", *layers).stdout.splitlines()]
+    assert {"0, 2", "1"} <= set(lines)
+    first, second = lines.index("0, 2"), lines.index("1")
+    assert any(line.split()[:2] == ["backend", "sdpa"] for line in lines[first:second])
+    assert "eager  selected by the spec" in " ".join(lines[second : second + 9])
+    data = json.loads(call("show", "mini.yaml", *layers, "--json").stdout)
+    assert [layer["attention_backend"]["name"] for layer in data["layers"]] == ["sdpa", "eager", "sdpa"]
+    assert data["spec"]["model"]["layers"][1]["attention_backend"] == {"name": "eager"}
+
+
 def test_show_of_an_unknown_vocabulary_still_shows_the_layers(call: Call, project: Path) -> None:
     (project / "corpus.txt").unlink()
     result = call("show", "mini.yaml", "--set", "tokenizer=char")

@@ -8,6 +8,7 @@ import pytest
 
 from gptkit.core.errors import SpecError
 from gptkit.files import validate_data
+from gptkit.model.gpt import GPT
 from gptkit.model.spec import ModelSpec
 
 
@@ -104,3 +105,24 @@ def test_part_without_a_name_overrides_the_default() -> None:
     assert (made.attention.name, made.attention.n_heads, made.attention.window) == ("multi-head", 4, 3)
     (message,) = problems(attention={"n_head": 4})
     assert message.startswith("attention.n_head: ")
+
+
+def test_a_layer_may_have_its_own_attention_backend() -> None:
+    made = spec(
+        attention_backend="sdpa",
+        attention={"name": "multi-head", "n_heads": 2},
+        layers=[{}, {"attention_backend": "eager", "attention": {"softcap": 5.0}}],
+    )
+    assert [entry.attention_backend and entry.attention_backend.name for entry in made.layers or ()] == [None, "eager"]
+    model = GPT(made, 31)
+    assert [attention.backend_name for attention in model.attentions()] == ["sdpa", "eager"] * 2  # type: ignore[attr-defined]
+    assert validate_data(made.model_dump(mode="json"), ModelSpec) == made
+
+
+def test_backend_that_cannot_compute_its_layer_is_reported_where_it_is_given() -> None:
+    capped = {"attention": {"name": "multi-head", "n_heads": 2, "softcap": 5.0}}
+    (of_layer,) = problems(layers=[{}, {**capped, "attention_backend": "sdpa"}])
+    assert of_layer.startswith("layers.1.attention_backend: attention backend 'sdpa' cannot compute a softcap")
+    (of_model,) = problems(layers=[{}, capped], attention_backend="sdpa")
+    assert of_model.startswith("attention_backend: attention backend 'sdpa' cannot compute a softcap")
+    assert spec(layers=[{}, {**capped, "attention_backend": "auto"}], attention_backend="sdpa")

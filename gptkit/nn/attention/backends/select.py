@@ -29,7 +29,7 @@ def select_backend(context: BuildContext, features: ScoreFeatures) -> Selected:
     Raises:
         GptkitError: the backend that the spec selects cannot compute the layer.
     """
-    spec = context.attention_backend
+    spec = context.backend
     if spec is None:
         registry = context.registry or default_registry()
         spec = cast("AttentionBackendSpec", registry.component("attention-backend", "auto")(name="auto"))
@@ -38,7 +38,7 @@ def select_backend(context: BuildContext, features: ScoreFeatures) -> Selected:
     if limitation is not None:
         raise GptkitError(
             f"attention backend {chosen.name!r} cannot compute {limitation}, which layer {context.parts.index} has",
-            hint="Set model.attention_backend to auto, or choose another attention or position for the layer.",
+            hint="Set attention_backend of the layer to auto, or choose another attention or position for it.",
         )
     backend = context.share(("attention-backend", chosen), chosen.build)
     return Selected(backend, chosen.name, reason)
