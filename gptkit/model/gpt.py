@@ -12,12 +12,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from gptkit.core.errors import GptkitError, StateError
 from gptkit.files import validate_data
 from gptkit.model.cache import Cache
 from gptkit.model.initialize import initialize
+from gptkit.model.materialize import WithoutStartingValues, materialize
 from gptkit.model.sharing import own_shared
 from gptkit.model.spec import ModelSpec
 from gptkit.model.tree import tree, tree_html
@@ -97,14 +97,14 @@ class GPT(nn.Module):
         self.context_length = spec.context_length
         self.recompute: Recompute = "none"
         device = torch.device(device)
-        with torch.device("meta"), _WithoutStartingValues():
+        with torch.device("meta"), WithoutStartingValues():
             self._assemble()
         if device.type != "meta":
             if any(True for _ in self.buffers()):
                 # A component computed a buffer in its constructor, so the model must be built on a real device.
-                with torch.device(device), _WithoutStartingValues():
+                with torch.device(device), WithoutStartingValues():
                     self._assemble()
-            _materialize(self, device, dtype)
+            materialize(self, device, dtype)
             if seed is not None:
                 initialize(self, spec.initializer, spec.context(size), seed)
 
@@ -173,11 +173,8 @@ class GPT(nn.Module):
         if cache is not None:
             ids_BT = cache.begin(ids_BT)
             offset = cache.offset
-        elif n_tokens > self.context_length:
-            raise StateError(
-                f"{n_tokens} tokens do not fit into the context length of {self.context_length}",
-                hint="Shorten the text, or choose a longer model.context_length.",
-            )
+        else:
+            self._check_length(ids_BT)
         context = Forward(
             ids_BT,
             offset=offset,
@@ -189,11 +186,7 @@ class GPT(nn.Module):
             last_only=last_only and targets_BT is None,
             recomputes=self.recompute == "blocks" and cache is None and torch.is_grad_enabled(),
         )
-        x_BTE = self.embedding(ids_BT, context)
-        for block in self.blocks:
-            x_BTE = block(x_BTE, context)
-            if x_BTE.shape[1] != context.n_tokens:
-                context = context.tail(x_BTE.shape[1])
+        x_BTE, context = self._through_blocks(context)
         n_wanted = 1 if context.last_only else n_tokens
         if context.n_tokens < n_wanted:
             raise StateError(f"the blocks returned {context.n_tokens} tokens, but {n_wanted} are needed")
@@ -209,6 +202,50 @@ class GPT(nn.Module):
         if cache is not None:
             cache.advance(ids_BT.shape[1])
         return Output(logits_BTV, loss, context.losses, context.weights)
+
+    def hidden(
+        self,
+        ids_BT: Tensor,
+        *,
+        left_padding_B: Tensor | None = None,
+        documents_BT: Tensor | None = None,
+        prefix_B: Tensor | None = None,
+    ) -> tuple[Tensor, Forward]:
+        """The vectors that the head receives, and the context to call it with.
+
+        ::
+
+            x_BTE, context = model.hidden(ids)
+            logits = model.head(x_BTE, context)          # those of model(ids)
+
+        Args:
+            ids_BT, left_padding_B, documents_BT, prefix_B: as for a call of the model.
+
+        Returns:
+            (B, T, E), after the final norm, and the context.
+        """
+        self._check_ids(ids_BT, None, decoding=False)
+        self._check_length(ids_BT)
+        if prefix_B is not None:
+            self._check_prefix()
+        context = Forward(
+            ids_BT,
+            left_padding_B=left_padding_B,
+            documents_BT=documents_BT,
+            prefix_B=prefix_B,
+            recomputes=self.recompute == "blocks" and torch.is_grad_enabled(),
+        )
+        x_BTE, context = self._through_blocks(context)
+        return self.final_norm(x_BTE), context
+
+    def _through_blocks(self, context: Forward) -> tuple[Tensor, Forward]:
+        """The last block's output, and the context of the tokens that it has."""
+        x_BTE = self.embedding(context.ids_BT, context)
+        for block in self.blocks:
+            x_BTE = block(x_BTE, context)
+            if x_BTE.shape[1] != context.n_tokens:
+                context = context.tail(x_BTE.shape[1])
+        return x_BTE, context
 
     def new_cache(
         self,
@@ -285,6 +322,14 @@ class GPT(nn.Module):
                     hint="Use the tokenizer that the model was trained with.",
                 )
 
+    def _check_length(self, ids_BT: Tensor) -> None:
+        n_tokens = ids_BT.shape[1]
+        if n_tokens > self.context_length:
+            raise StateError(
+                f"{n_tokens} tokens do not fit into the context length of {self.context_length}",
+                hint="Shorten the text, or choose a longer model.context_length.",
+            )
+
     def _check_prefix(self) -> None:
         for attention in self.attentions():
             reason = attention.prefix_problem
@@ -311,27 +356,3 @@ class GPT(nn.Module):
     def attentions(self) -> list[Attention]:
         """Return the attention modules in the order of layers."""
         return [module for module in self.modules() if isinstance(module, Attention)]
-
-
-class _WithoutStartingValues(TorchFunctionMode):
-    """Mode in which torch's modules do not initialize their weights: `initialize` or a checkpoint fills them.
-
-    It saves the time of the initialization, and of imports of torch for the meta device.
-    """
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if getattr(func, "__module__", None) == "torch.nn.init":
-            return kwargs["tensor"] if "tensor" in kwargs else args[0]
-        return func(*args, **kwargs)
-
-
-def _materialize(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
-    """Allocate every parameter; tied and shared ones remain one."""
-    made: dict[int, nn.Parameter] = {}
-    for module in model.modules():
-        for name, parameter in list(module.named_parameters(recurse=False)):
-            if id(parameter) not in made:
-                data = torch.empty(parameter.shape, dtype=dtype, device=device)
-                made[id(parameter)] = nn.Parameter(data, parameter.requires_grad)
-            setattr(module, name, made[id(parameter)])

@@ -103,16 +103,24 @@ class Forward(Exchange):
         twin.recomputes = False
         return twin
 
-    def tail(self, n_tokens: int) -> Forward:
-        """The same context for the last tokens of this call only; the exchange between layers is the same one."""
+    def span(self, begin: int, end: int) -> Forward:
+        """The same context for some tokens of this call only; the exchange between layers is the same one.
+
+        Args:
+            begin: the first of the tokens, counted within this call.
+            end: the one after the last.
+        """
         twin = copy.copy(self)
-        skipped = self.n_tokens - n_tokens
-        twin.n_tokens = n_tokens
-        twin.ids_BT = self.ids_BT[:, skipped:]
-        twin.offset = self.offset + skipped
-        twin.documents_BT = None if self.documents_BT is None else self.documents_BT[:, skipped:]
+        twin.n_tokens = end - begin
+        twin.ids_BT = self.ids_BT[:, begin:end]
+        twin.offset = self.offset + begin
+        twin.documents_BT = None if self.documents_BT is None else self.documents_BT[:, begin:end]
         twin._memo = {}
         return twin
+
+    def tail(self, n_tokens: int) -> Forward:
+        """The same context for the last tokens of this call only."""
+        return self.span(self.n_tokens - n_tokens, self.n_tokens)
 
     def given(self, y_BTE: Tensor) -> Given:
         """What modules handed out since this context was forked, by a block that returned `y_BTE`."""

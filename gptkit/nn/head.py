@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
 from gptkit.nn.cache.state import Stateful
 from gptkit.nn.forward import Forward
 
-__all__ = ["IGNORED", "Head"]
+if TYPE_CHECKING:
+    from gptkit.kinds.tokenizer import Tokenizer
+
+__all__ = ["IGNORED", "Head", "before_training"]
 
 
 IGNORED = -100
@@ -41,11 +45,24 @@ class Head(nn.Module, ABC):
         """Whether `forward` lets a token depend on others, so that it needs all tokens of a call, not the last one only."""
         return any(isinstance(module, Stateful) for module in self.decoding_modules())
 
+    def before_training(self, tokenizer: Tokenizer) -> None:
+        """Load and check what only the training loss needs (a teacher, say).
+
+        Called in every process before a run is trained. By default nothing.
+
+        Args:
+            tokenizer: the run's tokenizer.
+
+        Raises:
+            GptkitError: it is missing, or does not fit the tokenizer.
+        """
+
     @abstractmethod
     def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
         """(B, T, d_model) to logits (B, T, vocabulary).
 
-        A head that does not mix tokens is called for the last tokens only where no others are needed.
+        A head that does not mix tokens may be called for some of a call's tokens (``forward.span``): the last ones where no
+        others are needed, or chunk by chunk.
         """
 
     @abstractmethod
@@ -54,3 +71,15 @@ class Head(nn.Module, ABC):
 
         Without holding the logits of all tokens at once. Further losses are added by ``forward.add_loss``, in training only.
         """
+
+
+def before_training(model: nn.Module, tokenizer: Tokenizer) -> None:
+    """Call `Head.before_training` of every head in a model, nested ones included.
+
+    Args:
+        model: the model that is about to be trained.
+        tokenizer: the run's tokenizer.
+    """
+    for module in model.modules():
+        if isinstance(module, Head):
+            module.before_training(tokenizer)

@@ -18,6 +18,7 @@ from gptkit.kinds.tokenizer import Tokenizer
 from gptkit.kinds.tracker import Tracker, TrainingStart
 from gptkit.model.gpt import GPT
 from gptkit.nn.freezing import freeze
+from gptkit.nn.head import before_training
 from gptkit.runs.build import new_model
 from gptkit.runs.directory import RunDirectory
 from gptkit.runs.prompts import prompt_ids
@@ -101,14 +102,17 @@ def fit(
     return Run(directory.path, spec, model, tokenizer, trainer.step, directory.read_provenance())
 
 
-def initial_model(spec: ExperimentSpec, vocab_size: int, processes: Processes) -> GPT:
+def initial_model(spec: ExperimentSpec, tokenizer: Tokenizer, processes: Processes) -> GPT:
     """Return the model of a new run; on the meta device if it is sharded over processes.
 
     Raises:
         CapacityError: the memory does not suffice.
+        GptkitError: something that the training loss needs is missing, or does not fit the tokenizer.
     """
     device = "meta" if processes.shard > 1 else "cpu"
-    return new_model(spec, vocab_size, device=device, to_train=True, shards=processes.shard)
+    model = new_model(spec, tokenizer.vocab_size, device=device, to_train=True, shards=processes.shard)
+    before_training(model, tokenizer)
+    return model
 
 
 def _distributed(model: GPT, spec: ExperimentSpec, processes: Processes, *, empty: bool) -> nn.Module | None:

@@ -157,7 +157,7 @@ def _train(
     if placement is None:
         tokenizer, prepared = _continue(opened, run_directory, screen, registry)
         with _working("building the model", screen):
-            model = initial_model(opened.spec, tokenizer.vocab_size, processes)
+            model = initial_model(opened.spec, tokenizer, processes)
     else:
         tokenizer, model = _start(opened, run_directory, placement, processes, screen, registry)
         prepared = open_prepared(run_directory.data)
@@ -192,7 +192,7 @@ def _follow(
     processes.wait()
     spec = run_directory.read_spec(registry)
     tokenizer = load_tokenizer(spec, run_directory)
-    model = initial_model(spec, tokenizer.vocab_size, processes)
+    model = initial_model(spec, tokenizer, processes)
     return fit(
         run_directory,
         spec,
@@ -236,7 +236,7 @@ def _start(
     prepared = _data(opened, new, tokenizer, None, screen)
     prepared.train_windows(spec.data, spec.window)
     with _working("building the model", screen):
-        model = initial_model(spec, tokenizer.vocab_size, processes)
+        model = initial_model(spec, tokenizer, processes)
     new.write_spec(spec)
     files = [path.relative_to(new.path).as_posix() for path in sorted(new.path.rglob("*")) if path.is_file()]
     files = ["provenance.json", *files, *later]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from gptkit.core.errors import CapacityError, GptkitError, SpecError, StateError
 from gptkit.model.gpt import GPT
@@ -222,3 +222,23 @@ def test_compiled_equals_eager() -> None:
 def test_plain_data_raises_spec_errors() -> None:
     with pytest.raises(SpecError, match="unknown norm 'rmss'"):
         GPT({"norm": "rmss"}, V)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("call", ["rows", "documents", "padding", "prefix"])
+def test_the_head_of_the_hidden_vectors_gives_the_logits(call: str) -> None:
+    model = GPT(
+        {"d_model": 16, "n_layers": 2, "context_length": 16, "attention": {"n_heads": 2}, "norm": "layer"}, 31
+    ).eval()
+    ids = torch.randint(31, (2, 12), generator=torch.Generator().manual_seed(0))
+    options: dict[str, dict[str, Tensor]] = {
+        "rows": {},
+        "documents": {"documents_BT": torch.tensor([[0] * 5 + [1] * 7, [0] * 12])},
+        "padding": {"left_padding_B": torch.tensor([0, 3])},
+        "prefix": {"prefix_B": torch.tensor([4, 2])},
+    }
+    x_BTE, context = model.hidden(ids, **options[call])
+    torch.testing.assert_close(model.head(x_BTE, context), model(ids, **options[call]).logits)
+    torch.testing.assert_close(model.head(x_BTE[:, 3:5], context.span(3, 5)), model.head(x_BTE, context)[:, 3:5])
+    with pytest.raises(StateError, match="do not fit into the context length"):
+        model.hidden(torch.zeros(1, 17, dtype=torch.long))

@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch import nn
 
+import gptkit
 from gptkit.core.errors import GptkitError, SpecError, StateError
 from gptkit.core.registry import Registry, default_registry
 from gptkit.files import validate_data
@@ -155,10 +156,21 @@ def test_every_distribution_under_plugins_is_walked() -> None:
     assert set(default_registry().kinds()) == IN_THE_MODEL | ELSEWHERE
 
 
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A run with the vocabulary of these tests, for heads that learn from one."""
+    spec = {"d_model": 16, "n_layers": 1, "context_length": 48, "attention": {"n_heads": 2}, "vocab_size": V}
+    tokenizer = gptkit.open_spec({"tokenizer": "char", "model": spec}).spec.tokenizer.fit(iter(["abcdefghijklmnopqrst"]))
+    folder = tmp_path_factory.mktemp("runs") / "teacher"
+    return str(gptkit.save_run(folder, gptkit.GPT(spec), tokenizer, {"tokenizer": "char", "model": spec}))
+
+
 @pytest.mark.parametrize(("cls", "fields"), plugin_components())
-def test_every_component_of_the_plugins_has_equal_gradients(cls: Any, fields: dict[str, Any]) -> None:
+def test_every_component_of_the_plugins_has_equal_gradients(cls: Any, fields: dict[str, Any], teacher: str) -> None:
     if cls.kind in ELSEWHERE:
         pytest.skip("it has no part in a training step's graph")
+    if "teacher" in fields:
+        fields = {**fields, "teacher": teacher}
     subject = Subject(cls.model_validate({"name": cls.component_name(), **fields}, context={"registry": REGISTRY}), REGISTRY)
     for companion in subject.companions():
         assert_recomputes(moved(subject.make(companion, vocab_size=V)))

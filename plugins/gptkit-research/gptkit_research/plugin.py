@@ -6,6 +6,7 @@ import gptkit
 from gptkit.core.component import Component
 from gptkit_research.cope import CopeSpec
 from gptkit_research.differential import DifferentialSpec
+from gptkit_research.distillation import DistillationSpec
 from gptkit_research.dynamic_tanh import DynamicTanhSpec
 from gptkit_research.fire import FireSpec
 from gptkit_research.forgetting import ForgettingSpec
@@ -33,4 +34,5 @@ def gptkit_components() -> list[type[Component]]:
         DynamicTanhSpec,
         HyperConnectionsSpec,
         TernarySpec,
+        DistillationSpec,
     ]
