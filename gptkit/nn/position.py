@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from gptkit.core.errors import GptkitError
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.position import HeadShape
 
@@ -71,6 +72,23 @@ def at(positions: Tensor, row: Tensor, index: Tensor) -> Tensor:
 
 
 def build_position(context: BuildContext, heads: HeadShape) -> Position:
-    """The module of the layer's relative position, whose hooks do nothing where the position has no relative part."""
+    """The module of the layer's relative position, whose hooks do nothing where the position has no relative part.
+
+    Raises:
+        GptkitError: the module does not define a hook that the spec declares.
+    """
     spec = context.parts.position
-    return spec.build(context, heads=heads) if spec.uses - {"embed"} else Position()
+    if not spec.uses - {"embed"}:
+        return Position()
+    built = spec.build(context, heads=heads)
+    declared = [(hook, "uses") for hook in sorted(spec.uses - {"embed", "widen"})]
+    if spec.score_function:
+        declared.append(("score_mod", "score_function"))
+    for hook, attribute in declared:
+        if getattr(type(built), hook, None) in (None, getattr(Position, hook, None)):
+            raise GptkitError(
+                f"position {spec.name!r} declares {hook!r} (in {attribute!r}), which its module {type(built).__name__} does "
+                "not define",
+                hint=f"Define {type(built).__name__}.{hook}, or change {type(spec).__name__}.{attribute}.",
+            )
+    return built

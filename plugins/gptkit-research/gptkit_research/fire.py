@@ -5,6 +5,7 @@ Shapes: B batch, H heads, T queries, S keys, W width of the small network.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar, Literal
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.position import HeadShape, PositionSpec
 from gptkit.nn.initial import Initial
-from gptkit.nn.position import Position
+from gptkit.nn.position import Position, at
 from gptkit_research.distance import distances
 
 __all__ = ["FirePosition", "FireSpec"]
@@ -32,18 +33,20 @@ class FireSpec(PositionSpec):
     Paper:
         https://arxiv.org/abs/2310.04418
     Notes:
-        c and L are learned. Because distances are divided by the query's position from L on, what the network sees stays
-        between 0 and 1 in texts of any length; so here a bias depends on more than the distance.
+        c and L are learned. Because distances are divided by the query's position from L on, the network's input stays
+        between 0 and 1 in texts of any length; so a bias depends on more than the distance. As a score function (flex
+        attention) the network is computed once for each score, one hidden feature after the other.
     """
 
     name: Literal["fire"] = "fire"
     uses: ClassVar[frozenset[str]] = frozenset({"bias"})
+    score_function: ClassVar[bool] = True
     depends_on_place: ClassVar[bool] = True
     examples = ({}, {"threshold": 4, "width": 8, "shared": True})
 
     width: int = Field(32, ge=1, description="Hidden features of the small network.")
-    c: float = Field(0.1, gt=0, description="Where c starts.")
-    threshold: float = Field(512.0, gt=0, description="Where L starts, in tokens.")
+    c: float = Field(0.1, gt=0, description="The initial c.")
+    threshold: float = Field(512.0, gt=0, description="The initial L, in tokens.")
     shared: bool = Field(False, description="One network for all layers (the paper's FIRE-S), or one each.")
 
     def build(self, context: BuildContext, *, heads: HeadShape) -> FirePosition:
@@ -74,15 +77,35 @@ class FirePosition(Position):
             "stretch": "ones",
         }
 
-    def bias(self, query_positions: Tensor, key_positions: Tensor) -> Tensor:
+    def _growth(self, query_positions: Tensor) -> tuple[Tensor, Tensor]:
+        """|c|, and for each query what ψ of a distance is divided by, in fp32 at least."""
         wide = torch.promote_types(self.c.dtype, torch.float32)
         c = self.c.to(wide).abs()
         threshold = self.stretch.to(wide).abs() * self.start_threshold
-        distance_B1TS = distances(query_positions, key_positions).to(wide)
         reach = torch.maximum(query_positions.to(wide), threshold)
-        reach_B1T1 = reach.view(-1, 1, query_positions.shape[-1], 1)
         # The small number keeps a c of 0 from dividing by zero.
-        share_B1TS = torch.log1p(c * distance_B1TS) / (torch.log1p(c * reach_B1T1) + 1e-6)
+        return c, torch.log1p(c * reach) + 1e-6
+
+    def score_mod(self, query_positions: Tensor, key_positions: Tensor) -> Callable[..., Tensor]:
+        c_1, divisor = self._growth(query_positions)
+        dtype = self.inner.weight.dtype
+
+        def add(score: Tensor, row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            distance = (at(query_positions, row, query) - at(key_positions, row, key)).clamp_min(0).to(c_1.dtype)
+            share = (torch.log1p(c_1[0] * distance) / at(divisor, row, query)).to(dtype)
+            term = self.outer.bias[head]
+            # A score function computes single numbers, so the product with the hidden features is written as a sum.
+            for feature in range(self.inner.out_features):
+                hidden = F.relu(self.inner.weight[feature, 0] * share + self.inner.bias[feature])
+                term = term + self.outer.weight[head, feature] * hidden
+            return score + term
+
+        return add
+
+    def bias(self, query_positions: Tensor, key_positions: Tensor) -> Tensor:
+        c_1, divisor = self._growth(query_positions)
+        distance_B1TS = distances(query_positions, key_positions).to(c_1.dtype)
+        share_B1TS = torch.log1p(c_1 * distance_B1TS) / divisor.view(-1, 1, query_positions.shape[-1], 1)
         hidden_BTSW = F.relu(self.inner(share_B1TS[:, 0, :, :, None].to(self.inner.weight.dtype)))
         return self.outer(hidden_BTSW).movedim(-1, 1)  # type: ignore[no-any-return]
 

@@ -380,3 +380,27 @@ def test_talking_heads() -> None:
 def test_mixing_heads_is_refused_by_a_backend_that_holds_no_scores() -> None:
     with pytest.raises(gptkit.SpecError, match="'sdpa' cannot compute mixing of heads"):
         gptkit.GPT({"d_model": E, "attention": {"name": "talking-heads", "n_heads": 3}, "attention_backend": "sdpa"}, 10)
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore:.*flex_attention called without torch.compile")
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"name": "fire", "threshold": 4, "width": 6},
+        {"name": "fire", "shared": True},
+        {"name": "kerple"},
+        {"name": "kerple", "form": "power"},
+    ],
+)
+def test_score_functions_equal_the_bias(fields: dict[str, Any]) -> None:
+    parts = {"d_model": E, "n_layers": 2, "attention": {"name": "multi-head", "n_heads": 2}, "position": fields}
+    ids = torch.randint(20, (2, T), generator=torch.Generator().manual_seed(0))
+    models = []
+    for backend in ("flex", "eager"):
+        model = gptkit.GPT({**parts, "attention_backend": backend, "initializer": "xavier"}, 20).eval()
+        assert model.blocks[0].attention.backend_name == backend
+        models.append(model)
+    for call in ({}, {"left_padding_B": torch.tensor([0, 2])}, {"documents_BT": torch.tensor([[0] * 4 + [1] * 5, [0] * 9])}):
+        flex, eager = (model(ids, **call).logits[:, 2:] for model in models)
+        torch.testing.assert_close(flex, eager, atol=3e-5, rtol=3e-5)

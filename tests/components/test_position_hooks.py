@@ -1,0 +1,47 @@
+"""A position whose module does not define a declared hook is an error that names both."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import pytest
+from torch import Tensor
+
+from gptkit.core.errors import GptkitError
+from gptkit.kinds.context import BuildContext
+from gptkit.kinds.position import HeadShape, PositionSpec
+from gptkit.model.gpt import GPT
+from gptkit.nn.position import Position
+
+
+class Forgetful(Position):
+    """Rotates, and has no bias."""
+
+    def rotate(self, q_BHTD: Tensor, k_BKTD: Tensor, prepared: Any) -> tuple[Tensor, Tensor]:
+        return q_BHTD, k_BKTD
+
+
+class ForgetfulSpec(PositionSpec):
+    name: Literal["forgetful"] = "forgetful"
+    uses: ClassVar[frozenset[str]] = frozenset({"rotate", "bias"})
+
+    def build(self, context: BuildContext, *, heads: HeadShape) -> Position:
+        return Forgetful()
+
+
+class UnscoredSpec(ForgetfulSpec):
+    name: Literal["unscored"] = "unscored"  # type: ignore[assignment]
+    uses: ClassVar[frozenset[str]] = frozenset({"rotate"})
+    score_function: ClassVar[bool] = True
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (ForgetfulSpec(), r"position 'forgetful' declares 'bias' \(in 'uses'\), which its module Forgetful does not define"),
+        (UnscoredSpec(), r"position 'unscored' declares 'score_mod' \(in 'score_function'\), which its module Forgetful"),
+    ],
+)
+def test_declared_hook_without_a_definition_is_refused(spec: PositionSpec, message: str) -> None:
+    with pytest.raises(GptkitError, match=message):
+        GPT({"d_model": 16, "n_layers": 1, "attention": {"name": "multi-head", "n_heads": 2}, "position": spec}, 31)
