@@ -96,6 +96,9 @@ class Cache:
                 f"{total} tokens do not fit into a cache of {self.capacity}",
                 hint="Shorten the text, or choose a longer model.context_length.",
             )
+        if self._static_offset is not None:
+            self._require_whole_prefix(ids_BT.shape[1])
+            return ids_BT
         if self._changes is None and self.prefix_B is None:
             return ids_BT
         known = ids_BT if self._ids_BT is None else torch.cat((self._ids_BT[:, : self.length], ids_BT), dim=1)
@@ -107,13 +110,27 @@ class Cache:
         if self._changes is not None:
             stale = any(self._changes(old - start, new - start) for start in padding)
         if self.prefix_B is not None:
-            prefix_ends = self.prefix_B if self.left_padding_B is None else self.prefix_B + self.left_padding_B
-            stale = stale or self.length < int(prefix_ends.max())
+            stale = stale or self.length < self._prefix_end(self.prefix_B)
         if self.length == 0 or not stale:
             return ids_BT
         self.states = self._allocate(self.batch, self.capacity, None)
         self._length = 0
         return known
+
+    def _prefix_end(self, prefix_B: Tensor) -> int:
+        """The number of tokens, padding included, that hold the bidirectional prefix of every row."""
+        return int((prefix_B if self.left_padding_B is None else prefix_B + self.left_padding_B).max())
+
+    def _require_whole_prefix(self, n_new: int) -> None:
+        """A static cache cannot compute a prefix again, so the first call must have all of it."""
+        if self.prefix_B is None:
+            return
+        end, held = self._prefix_end(self.prefix_B), self.length
+        if held < end and (held > 0 or n_new < end):
+            raise StateError(
+                f"a bidirectional prefix of {end} tokens arrives in several calls, which a static cache does not support",
+                hint="Pass the whole prefix in the first call, or use a cache without static=True.",
+            )
 
     @property
     def bytes(self) -> int:
@@ -176,10 +193,15 @@ class Cache:
         """Discard all but the first `length` tokens of every row.
 
         Raises:
-            StateError: `length` exceeds the cached tokens, or a layer cannot be truncated to it.
+            StateError: `length` exceeds the cached tokens, or a layer no longer holds what it needs: a window has discarded
+                its oldest tokens, or a recurrent layer was not marked there. The cache is as before; the caller may empty
+                it, ``truncate(0)``, which always works, and compute the tokens again.
         """
         if not 0 <= length <= self.length:
             raise StateError(f"the cache holds {self.length} tokens, so it cannot be truncated to {length}")
+        for state in self.states:
+            if not state.can_truncate(length):
+                state.truncate(length)  # which raises, before any other state has changed
         for state in self.states:
             state.truncate(length)
         self._set_length(length)

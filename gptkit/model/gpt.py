@@ -265,7 +265,8 @@ class GPT(nn.Module):
                 directions. A prefix that arrives in several calls is computed again as a whole with each of them.
             static: fixed shapes and a tensor offset, so that a step compiles to one graph for all tokens
                 (``torch.compile(model, fullgraph=True, dynamic=False)``) and can be captured as a CUDA graph. Attention then
-                computes over the whole capacity at every step.
+                computes over the whole capacity at every step, a layer with an attention window over its window. A
+                bidirectional prefix must be whole in the first call, which is not compiled.
 
         Raises:
             StateError: the model does not support a bidirectional prefix or a static cache.
@@ -275,9 +276,12 @@ class GPT(nn.Module):
 
         if prefix_B is not None:
             self._check_prefix()
-        if static and (self._by_length or prefix_B is not None):
-            what = "a bidirectional prefix" if prefix_B is not None else "positions that depend on the length of the text"
-            raise StateError(f"a static cache cannot be used with {what}", hint="Remove static=True.")
+        if static and self._by_length:
+            raise StateError(
+                f"a static cache cannot be used with position {self._by_length[0].name!r} as it is configured here: its "
+                "effect on earlier tokens changes with the length of the text, and they would be computed again",
+                hint="Remove static=True, or choose a scaling that does not depend on the length (yarn, linear).",
+            )
         stateful = self.stateful
 
         def allocate(rows: int, size: int, offset: Tensor | None) -> States:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from gptkit.nn.attention.mask import AttentionMask
 from gptkit.nn.attention.pattern import MaskPattern
+from gptkit.nn.cache.view import KeyOffset, Ring
 from gptkit.nn.exchange import Exchange, Given
 
 if TYPE_CHECKING:
@@ -162,24 +163,26 @@ class Forward(Exchange):
         """Positions of this call's tokens, (T,) or (B, T), for terms of scores; negative for padding."""
         return self.once("query positions", lambda: self._positions(self.offset, self.n_tokens))
 
-    def queries_in_view(self, offset: int | Tensor) -> Tensor:
+    def queries_in_view(self, offset: KeyOffset) -> Tensor:
         """Where this call's tokens are among the keys in view, (T,). Usually the last ones; not in a static cache.
 
         Args:
-            offset: index of the first key in view.
+            offset: where the keys in view are, as a state's `append` returned it (0 without a cache).
         """
+        if isinstance(offset, Ring):
+            return offset.queries()
         return self.once(("queries in view", offset), lambda: self._indices(self.offset - offset, self.n_tokens))
 
-    def key_positions(self, offset: int | Tensor, n_keys: int) -> Tensor:
+    def key_positions(self, offset: KeyOffset, n_keys: int) -> Tensor:
         """Positions of the keys in view, (S,) or (B, S); negative for padding.
 
         Args:
-            offset: index of the first key, as a state's `append` returned it (0 without a cache).
+            offset: where the keys in view are, as a state's `append` returned it (0 without a cache).
             n_keys: S.
         """
         return self.once(("key positions", offset, n_keys), lambda: self._positions(offset, n_keys))
 
-    def _positions(self, offset: int | Tensor, count: int) -> Tensor:
+    def _positions(self, offset: KeyOffset, count: int) -> Tensor:
         indices_S = self._indices(offset, count)
         if self.documents_BT is not None:
             return indices_S - self._document_offsets()
@@ -196,32 +199,36 @@ class Forward(Exchange):
         indices_BT = self._indices(self.offset, self.n_tokens).expand_as(documents_BT)
         return torch.where(begins_BT, indices_BT, 0).cummax(dim=1).values
 
-    def _indices(self, offset: int | Tensor, count: int) -> Tensor:
+    def _indices(self, offset: KeyOffset, count: int) -> Tensor:
+        if isinstance(offset, Ring):
+            return self.once(("ring", offset), offset.indices)
         if isinstance(offset, Tensor):
             return torch.arange(count, device=self.device) + offset
         return torch.arange(offset, offset + count, device=self.device)
 
     def mask(
-        self, offset: int | Tensor, n_keys: int, *, window: int | None = None, pattern: MaskPattern | None = None
+        self, offset: KeyOffset, n_keys: int, *, window: int | None = None, pattern: MaskPattern | None = None
     ) -> AttentionMask:
         """Which of the keys in view each query may attend: itself and earlier tokens of its row and document.
 
         Args:
-            offset: index of the first key in view.
+            offset: where the keys in view are, as a state's `append` returned it (0 without a cache).
             n_keys: S.
             window: no further back than this many tokens, the current one included.
             pattern: a further rule of the positions of query and key.
         """
         return self.once(("mask", offset, n_keys, window, pattern), lambda: self._mask(offset, n_keys, window, pattern))
 
-    def _mask(self, offset: int | Tensor, n_keys: int, window: int | None, pattern: MaskPattern | None) -> AttentionMask:
+    def _mask(self, offset: KeyOffset, n_keys: int, window: int | None, pattern: MaskPattern | None) -> AttentionMask:
         if window is not None and window >= n_keys:
             window = None
         form: Literal["none", "causal", "dense"] = "dense"
-        static = isinstance(offset, Tensor) or isinstance(self.offset, Tensor)
-        void = pattern is None or (not static and pattern.is_void(cast("int", offset) + n_keys))
         per_row = self.left_padding_B is not None or self.documents_BT is not None or self.prefix_B is not None
-        if not static and not per_row and window is None and void:
+        # Where shapes are static, the offsets are tensors.
+        plain = isinstance(offset, int) and isinstance(self.offset, int)
+        if plain and pattern is not None:
+            plain = pattern.is_void(cast("int", offset) + n_keys)
+        if plain and not per_row and window is None:
             form = "none" if self.n_tokens == 1 else "causal" if self.n_tokens == n_keys else "dense"
         offsets_BT = None
         if pattern is not None and self.documents_BT is not None:
@@ -233,6 +240,7 @@ class Forward(Exchange):
             self.device,
             query_offset=self.offset,
             key_offset=offset,
+            key_indices_S=self._indices(offset, n_keys) if isinstance(offset, Ring) else None,
             window=window,
             pattern=pattern,
             documents_BT=self.documents_BT,

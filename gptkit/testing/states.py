@@ -11,7 +11,7 @@ from torch import Tensor
 from gptkit.core.errors import StateError
 from gptkit.model.cache import Cache
 from gptkit.model.gpt import GPT
-from gptkit.testing.check import Checks, expect, same
+from gptkit.testing.check import Checks, expect, same, skip
 from gptkit.testing.subject import CONTEXT_LENGTH, Subject, token_ids
 
 __all__ = ["by_length", "checks"]
@@ -41,6 +41,24 @@ def cached_equals_full(subject: Subject) -> None:
             expected = model(ids[:, :at]).logits if by_length(model) else full[:, :at]
             what = "the prompt" if at == piece else f"a piece of {piece} tokens" if piece > 1 else "a single token"
             same(step[:, -1], expected[:, -1], f"{named}, {what} up to token {at - 1} with a cache gives other logits")
+
+
+@checks.add("static-cache", "Compiled decoding needs a cache of fixed shapes; its steps must equal the full forward pass.")
+@torch.no_grad()
+def static_cache(subject: Subject) -> None:
+    for named, model in subject.models():
+        if by_length(model):
+            skip("its position depends on the length of the text, with which a static cache is refused")
+        # With a window more tokens than a ring buffer holds, so that it wraps.
+        pieces = (7, 1, 1, 4, 1, 1) if "window" not in named else (7, 1, 4, *([1] * 14), 9, 1, 1, 4, 1)
+        ids, padding_B = token_ids(2, sum(pieces)), torch.tensor([0, 2])
+        full = model(ids, left_padding_B=padding_B).logits
+        cache = model.new_cache(2, left_padding_B=padding_B, static=True)
+        at = 0
+        for piece in pieces:
+            step = model(ids[:, at : at + piece], cache=cache).logits
+            at += piece
+            same(step[:, -1], full[:, at - 1], f"{named}, at token {at - 1} with a static cache it gives other logits")
 
 
 @checks.add("cache-reorders", "Beam search reorders and repeats the rows of a cache; each row must keep its own state.")

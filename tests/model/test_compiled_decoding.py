@@ -169,7 +169,7 @@ def test_static_cache_rejects_more_tokens_than_its_capacity() -> None:
 
 def test_static_cache_is_rejected_if_positions_depend_on_the_length() -> None:
     scaling = {"name": "dynamic", "original_context_length": 12}
-    with pytest.raises(StateError, match="static cache"):
+    with pytest.raises(StateError, match="static cache cannot be used with position 'rotary'"):
         small(position={"name": "rotary", "scaling": scaling}).new_cache(1, static=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -13,12 +14,17 @@ from torch import Tensor, nn
 
 from gptkit.components.attention.modules.grouped_query import GroupedQueryAttention
 from gptkit.components.attention.multi_head import MultiHeadSpec
+from gptkit.kinds.attention_backend import ScoreFeatures
 from gptkit.kinds.context import BuildContext
 from gptkit.nn.cache.state import TokenState
+from gptkit.nn.cache.view import KeyOffset
 from gptkit.nn.forward import Forward
 
 # Cached steps differ for every error in the cache or the rotation.
-DECODING = ("cached-equals-full", "cache-reorders", "cache-truncates", "cache-marks", "cache-joins", "uneven-prompts-cached")
+DECODING = (
+    *("cached-equals-full", "static-cache", "cache-reorders", "cache-truncates", "cache-marks", "cache-joins"),
+    "uneven-prompts-cached",
+)
 
 
 class Base(MultiHeadSpec):
@@ -127,6 +133,29 @@ class WindowForgets(Wrong):
     also = ("cache-reorders", "cache-truncates", "cache-marks", "cache-joins", "uneven-prompts-cached")
 
 
+class AssumesLast(Wrong):
+    """Take this call's tokens for the last ones in view, which they are not in a cache of fixed shapes."""
+
+    class Runtime(GroupedQueryAttention):
+        def score(self, q: Tensor, k: Tensor, v: Tensor, forward: Forward, offset: KeyOffset) -> Tensor:
+            indices_S = torch.arange(k.shape[2])
+            back_TS = (indices_S[-q.shape[2] :, None] - indices_S).square()  # linear in the distance would cancel
+            return super().score(q, k, v, forward, offset, added=-0.05 * back_TS.to(q.dtype))
+
+    name: Literal["assumes-last"] = "assumes-last"
+    runtime = Runtime
+    caught_by = "static-cache"
+
+    def build(self, context: BuildContext) -> GroupedQueryAttention:
+        made = super().build(context)
+        made.added_term, made.features = True, replace(made.features, added_term=True)
+        return made
+
+    def score_features(self, context: BuildContext) -> ScoreFeatures | None:
+        features = super().score_features(context)
+        return None if features is None else replace(features, added_term=True)
+
+
 class DropsBiasWhenDecoding(Wrong):
     """Omit the position's bias for single tokens with a cache."""
 
@@ -141,7 +170,7 @@ class DropsBiasWhenDecoding(Wrong):
     name: Literal["drops-bias-when-decoding"] = "drops-bias-when-decoding"
     runtime = Runtime
     caught_by = "cached-equals-full"
-    also = ("cache-reorders", "cache-truncates", "cache-marks", "cache-joins", "uneven-prompts-cached")
+    also = ("static-cache", "cache-reorders", "cache-truncates", "cache-marks", "cache-joins", "uneven-prompts-cached")
 
 
 class RotatesTwice(Wrong):
@@ -168,6 +197,7 @@ class PositionsRestart(Wrong):
     runtime = Runtime
     caught_by = "cached-equals-full"
     also = (
+        "static-cache",
         "cache-reorders",
         "cache-truncates",
         "cache-marks",
@@ -391,7 +421,10 @@ class PaddingLeaksLater(Wrong):
     name: Literal["padding-leaks-later"] = "padding-leaks-later"
     runtime = Runtime
     caught_by = "uneven-prompts-cached"
-    also = ("cache-joins",)
+    also = (
+        "static-cache",
+        "cache-joins",
+    )
 
 
 class DocumentsLeak(Wrong):

@@ -21,7 +21,7 @@ from gptkit.nn.head import Head
 from gptkit.nn.initial import Role
 
 # A step with a cache sees one token only.
-DECODING = ("cached-equals-full", "cache-reorders", "cache-truncates", "cache-marks", "cache-joins")
+DECODING = ("cached-equals-full", "static-cache", "cache-reorders", "cache-truncates", "cache-marks", "cache-joins")
 
 
 class WrongEmbedding(Mutant, TokenEmbeddingSpec):
@@ -85,7 +85,7 @@ class FewerIds(WrongEmbedding):
     name: Literal["fewer-ids"] = "fewer-ids"
     runtime = Runtime
     caught_by = "embeds"
-    also = ("bf16-and-fp32", "gradients", "cached-equals-full")
+    also = ("static-cache", "bf16-and-fp32", "gradients", "cached-equals-full")
 
 
 class WrongHead(Mutant, LinearHeadSpec):

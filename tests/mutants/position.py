@@ -22,7 +22,7 @@ from gptkit.kinds.context import BuildContext
 from gptkit.kinds.position import HeadShape
 from gptkit.nn.position import Position
 
-DECODING = ("cache-reorders", "cache-truncates", "cache-marks", "cache-joins", "uneven-prompts-cached")
+DECODING = ("static-cache", "cache-reorders", "cache-truncates", "cache-marks", "cache-joins", "uneven-prompts-cached")
 
 
 class DependsOnPosition(Mutant, AlibiSpec):

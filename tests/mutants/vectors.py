@@ -291,6 +291,7 @@ class PeeksAhead(WrongBlock):
     runtime = Runtime
     caught_by = "no-future-leak"
     also = (
+        "static-cache",
         "cache-reorders",
         "cache-truncates",
         "cache-marks",

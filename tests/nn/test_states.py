@@ -20,6 +20,7 @@ from gptkit.nn.cache.allocation import Allocation
 from gptkit.nn.cache.composite import CompositeState
 from gptkit.nn.cache.recurrent import RecurrentState
 from gptkit.nn.cache.state import TokenState
+from gptkit.nn.cache.view import KeyOffset
 from gptkit.nn.forward import Forward
 
 V = 31
@@ -71,7 +72,7 @@ class Sharing(GroupedQueryAttention):
             assert forward.state(self) is None
             offset, k, v = forward.read(self, ("sharing",))
         else:
-            offset = forward.offset
+            offset: KeyOffset = forward.offset
             state = cast("TokenState | None", forward.state(self))
             if state is not None:
                 offset, (k, v) = state.append(k, v)

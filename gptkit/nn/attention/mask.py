@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gptkit.nn.attention.pattern import MaskPattern
+from gptkit.nn.cache.view import KeyOffset, Ring
 
 __all__ = ["AttentionMask"]
 
@@ -29,7 +30,8 @@ class AttentionMask:
         n_queries: T.
         n_keys: S.
         query_offset: index of the first query in its row; an int, or a 0-d tensor where shapes are static.
-        key_offset: index of the first key in view, likewise.
+        key_offset: where the keys in view are: index of the first one, likewise, or a `Ring`.
+        key_indices_S: the index of each key in view, negative for none; given with a `Ring`, whose keys are in no order.
         window: keys further than this many tokens from the query, the query included, are excluded.
         pattern: a further rule of the positions of query and key.
         documents_BT: the document of each token, for packed rows.
@@ -43,7 +45,8 @@ class AttentionMask:
     n_keys: int
     device: torch.device
     query_offset: int | Tensor = 0
-    key_offset: int | Tensor = 0
+    key_offset: KeyOffset = 0
+    key_indices_S: Tensor | None = None
     window: int | None = None
     pattern: MaskPattern | None = None
     documents_BT: Tensor | None = None
@@ -70,7 +73,7 @@ class AttentionMask:
 
         This is the one definition of the mask; the lowered forms evaluate it.
         """
-        q, k = query + self.query_offset, key + self.key_offset
+        q, k = query + self.query_offset, self._index(key)
         allowed = k <= q
         start = 0 if self.left_padding_B is None else self.left_padding_B[row]
         if self.prefix_B is not None:
@@ -87,10 +90,19 @@ class AttentionMask:
             allowed = allowed & (self.pattern.allows(q - first_q, k - first_k) | (k == q))
         if self.documents_BT is not None:
             allowed = allowed & (self.documents_BT[row, query] == self.documents_BT[row, key])
+        if self.key_indices_S is not None:
+            allowed = allowed & (k >= 0)
         if self.left_padding_B is not None:
             # Padding attends itself: a softmax over no key at all would be NaN.
             allowed = (allowed & (k >= start)) | (k == q)
         return allowed
+
+    def _index(self, key: Tensor) -> Tensor:
+        """The index in its row of a key in view."""
+        if self.key_indices_S is not None:
+            return self.key_indices_S[key]
+        assert not isinstance(self.key_offset, Ring)
+        return key + self.key_offset
 
     def dense(self) -> Tensor:
         """The mask as truth values, (1 or B, 1, T, S), whatever its form."""

@@ -23,6 +23,7 @@ from gptkit.nn.attention.mask import AttentionMask
 from gptkit.nn.attention.pattern import MaskPattern
 from gptkit.nn.cache.allocation import Allocation
 from gptkit.nn.cache.state import LayerState, TokenState
+from gptkit.nn.cache.view import KeyOffset
 from gptkit.nn.forward import Forward
 from gptkit.nn.position import build_position
 
@@ -166,7 +167,7 @@ class SoftmaxAttention(Attention):
         if self.rotates or self.norms_after:
             q_BHTD, k_BKTD = self.rotate(q_BHTD, k_BKTD, forward)
         state = cast("TokenState | None", forward.state(self))
-        offset = forward.offset
+        offset: KeyOffset = forward.offset
         if state is not None:
             offset, (k_BKTD, v_BKTV) = state.append(k_BKTD, v_BKTV)
         return self.score(q_BHTD, k_BKTD, v_BKTV, forward, offset)
@@ -193,14 +194,14 @@ class SoftmaxAttention(Attention):
         k_BKSD: Tensor,
         v_BKSV: Tensor,
         forward: Forward,
-        offset: int | Tensor,
+        offset: KeyOffset,
         added: Tensor | None = None,
         content: Tensor | None = None,
     ) -> Tensor:
         """Scores, mask and softmax over the keys in view.
 
         Args:
-            offset: index of the first key in view, as the state's `append` returned it; `forward.offset` without a cache.
+            offset: where the keys in view are, as the state's `append` returned it; `forward.offset` without a cache.
             added: a term after the softcap, broadcastable to (B, H, T, S), finite. Declared by `added_term`.
             content: a term before the softcap, likewise. Declared by `content_term`.
 
@@ -219,7 +220,7 @@ class SoftmaxAttention(Attention):
         backend = self.backend if forward.weights is None else _EAGER
         return backend.attend(self, q_BHTD, k_BKSD, v_BKSV, mask, forward, content, added)
 
-    def _content_term(self, q_BHTD: Tensor, k_BKSD: Tensor, forward: Forward, offset: int | Tensor) -> Tensor | None:
+    def _content_term(self, q_BHTD: Tensor, k_BKSD: Tensor, forward: Forward, offset: KeyOffset) -> Tensor | None:
         repeats = self.heads.n_heads // self.heads.n_kv_heads
         k_BHSD = k_BKSD.repeat_interleave(repeats, 1) if repeats > 1 else k_BKSD
         key_positions = forward.key_positions(offset, k_BKSD.shape[2])
@@ -259,7 +260,10 @@ class SoftmaxAttention(Attention):
         return min(spans) if spans else None
 
     def new_state(self, allocation: Allocation) -> LayerState | None:
-        return allocation.tokens(*self.cached_shapes, window=self.reach)
+        features = self.features
+        # Terms that read keys or values may sum over them, so these must be in the order of the text.
+        ordered = features.content_term or features.added_term or features.value_term
+        return allocation.tokens(*self.cached_shapes, window=self.reach, ordered=ordered)
 
     def state_bytes_per_token(self, dtype: torch.dtype) -> float:
         return sum(n_heads * width for n_heads, width in self.cached_shapes) * dtype.itemsize

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gptkit.nn.cache.growing import GrowingState
 from gptkit.nn.cache.recurrent import RecurrentState
+from gptkit.nn.cache.ring import RingState
 from gptkit.nn.cache.sliding import SlidingState
 from gptkit.nn.cache.state import TokenState
 from gptkit.nn.cache.static import StaticState
@@ -37,14 +38,18 @@ class Allocation:
     device: torch.device
     offset: Tensor | None = None
 
-    def tokens(self, *shapes: tuple[int, int], window: int | None = None) -> TokenState:
+    def tokens(self, *shapes: tuple[int, int], window: int | None = None, ordered: bool = True) -> TokenState:
         """A state with an entry per token in each of several tensors.
 
         Args:
             shapes: (heads, features) of each tensor.
             window: how many tokens back a query sees, the current one included; None for all.
+            ordered: the keys in view must be in the order of the text, as terms need that sum over keys. Where they need
+                not, a static cache keeps a window in a ring buffer, else it has a place for each token of the capacity.
         """
         if self.offset is not None:
+            if window is not None and not ordered and RingState.slots(window) < self.capacity:
+                return RingState(self.batch, shapes, self.dtype, self.device, self.offset, window)
             return StaticState(self.batch, self.capacity, shapes, self.dtype, self.device, self.offset)
         if window is not None:
             return SlidingState(self.batch, self.capacity, shapes, self.dtype, self.device, window)

@@ -28,6 +28,9 @@ class CompositeState(LayerState):
         for part in self.parts.values():
             part.reorder(rows_B)
 
+    def can_truncate(self, length: int) -> bool:
+        return all(part.can_truncate(length) for part in self.parts.values())
+
     def truncate(self, length: int) -> None:
         for part in self.parts.values():
             part.truncate(length)

@@ -64,10 +64,13 @@ class RecurrentState(LayerState):
         self._length = length
         self._marks = {0: None}
 
+    def can_truncate(self, length: int) -> bool:
+        return length >= self.length or length in self._marks
+
     def truncate(self, length: int) -> None:
         if length >= self.length:
             return
-        if length not in self._marks:
+        if not self.can_truncate(length):
             raise StateError(
                 f"a recurrent state cannot return to token {length}, which was not marked",
                 hint="Call cache.mark() before the tokens that may have to be undone.",

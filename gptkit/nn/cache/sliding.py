@@ -101,16 +101,19 @@ class SlidingState(TokenState):
             joined.append(buffer)
         self.buffers, self.used, self.length = joined, used, length
 
+    def can_truncate(self, length: int) -> bool:
+        left = self.used - (self.length - length)
+        needed = min(length, (self.window or length + 1) - 1)
+        return length in (0, self.length) or left >= needed
+
     def truncate(self, length: int) -> None:
         drop = self.length - length
         if drop <= 0:
             return
-        left = self.used - drop
-        needed = min(length, (self.window or length + 1) - 1)
-        if left < needed:
+        if not self.can_truncate(length):
             raise StateError(
                 f"a window of {self.window} tokens has slid: only its last {self.used} tokens are held, "
                 f"so {drop} cannot be discarded",
                 hint="Truncate by fewer tokens at a time, or start again from the prompt.",
             )
-        self.used, self.length = max(left, 0), length
+        self.used, self.length = max(self.used - drop, 0), length

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from gptkit.nn.cache.view import KeyOffset
+
 if TYPE_CHECKING:
     from gptkit.nn.cache.allocation import Allocation
 
@@ -29,8 +31,12 @@ class LayerState(ABC):
         """Discard all but the first `length` tokens (speculative rollback). A state with fewer tokens keeps them.
 
         Raises:
-            StateError: the required tokens have been discarded.
+            StateError: `can_truncate` is false; nothing has changed.
         """
+
+    def can_truncate(self, length: int) -> bool:
+        """Whether the state still has all that it needs after the first `length` tokens. By default it always has."""
+        return True
 
     @abstractmethod
     def join(self, other: Any, length: int, capacity: int) -> None:
@@ -63,12 +69,12 @@ class TokenState(LayerState):
     buffers: list[Tensor]
 
     @abstractmethod
-    def append(self, *new_BHTD: Tensor) -> tuple[int, tuple[Tensor, ...]]:
+    def append(self, *new_BHTD: Tensor) -> tuple[KeyOffset, tuple[Tensor, ...]]:
         """Add T tokens.
 
         Returns:
-            The index of the first token in view, and the views (B, H, S, D). The new tokens are the last in view, except in
-            a static cache, whose views have all of the capacity: the mask excludes what is not filled yet.
+            Where the keys in view are, to be passed on as it is, and the views (B, H, S, D). The new tokens are the last in
+            view, except in a static cache, whose views have fixed shapes: the mask excludes what is not filled yet.
 
         Raises:
             StateError: more tokens than the capacity.

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gptkit.core.errors import StateError
 from gptkit.nn.cache.state import TokenState
+from gptkit.nn.cache.view import KeyOffset
 
 __all__ = ["StaticState"]
 
@@ -39,7 +40,7 @@ class StaticState(TokenState):
         self.buffers = [torch.zeros(batch, h, capacity, d, dtype=dtype, device=device) for h, d in shapes]
         self.offset = offset
 
-    def append(self, *new_BHTD: Tensor) -> tuple[int, tuple[Tensor, ...]]:
+    def append(self, *new_BHTD: Tensor) -> tuple[KeyOffset, tuple[Tensor, ...]]:
         indices_T = torch.arange(new_BHTD[0].shape[-2], device=self.offset.device) + self.offset
         for buffer, new in zip(self.buffers, new_BHTD, strict=True):
             buffer.index_copy_(2, indices_T, new.to(buffer.dtype))

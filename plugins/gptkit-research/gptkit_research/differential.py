@@ -19,6 +19,7 @@ from gptkit.kinds.norm import NormSpec
 from gptkit.kinds.position import HeadShape
 from gptkit.nn.attention.softmax import SoftmaxAttention
 from gptkit.nn.cache.state import TokenState
+from gptkit.nn.cache.view import KeyOffset
 from gptkit.nn.forward import Forward
 from gptkit.nn.initial import Initial
 from gptkit_research.heads import HeadsSpec
@@ -94,7 +95,7 @@ class DifferentialAttention(SoftmaxAttention):
         v_BHTV = v.view(n_batch, n_tokens, self.n_heads, -1).transpose(1, 2)
         q_BGTD, k_BGTD = self.rotate(q_BGTD, k_BGTD, forward)
         state = cast("TokenState | None", forward.state(self))
-        offset = forward.offset
+        offset: KeyOffset = forward.offset
         if state is not None:
             offset, (k_BGTD, v_BHTV) = state.append(k_BGTD, v_BHTV)
         both_BGTV = self.score(q_BGTD, k_BGTD, v_BHTV.repeat_interleave(2, dim=1), forward, offset)

@@ -18,6 +18,7 @@ from gptkit.kinds.context import BuildContext
 from gptkit.kinds.norm import NormSpec
 from gptkit.nn.attention.softmax import SoftmaxAttention
 from gptkit.nn.cache.state import TokenState
+from gptkit.nn.cache.view import KeyOffset
 from gptkit.nn.forward import Forward
 from gptkit.nn.initial import Initial
 from gptkit_research.heads import HeadsSpec
@@ -86,7 +87,7 @@ class ForgettingAttention(SoftmaxAttention):
         wide = torch.promote_types(gate_BTH.dtype, torch.float32)
         log_f_BHS1 = F.logsigmoid(gate_BTH.to(wide)).transpose(1, 2)[..., None]
         state = cast("TokenState | None", forward.state(self))
-        offset = forward.offset
+        offset: KeyOffset = forward.offset
         if state is not None:
             offset, (k_BHSD, v_BHSD, log_f_BHS1) = state.append(k_BHSD, v_BHSD, log_f_BHS1)
         sums_BHS1 = log_f_BHS1.to(wide).cumsum(dim=2)

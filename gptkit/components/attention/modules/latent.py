@@ -15,6 +15,7 @@ from gptkit.kinds.context import BuildContext
 from gptkit.kinds.position import HeadShape
 from gptkit.nn.attention.softmax import SoftmaxAttention
 from gptkit.nn.cache.state import TokenState
+from gptkit.nn.cache.view import KeyOffset
 from gptkit.nn.forward import Forward
 from gptkit.nn.initial import Initial
 
@@ -76,7 +77,7 @@ class LatentAttention(SoftmaxAttention):
         latent_B1TC, k_B1TR = self.kv_latent_norm(latent_BTC)[:, None], k_BTR[:, None]
 
         state = cast("TokenState | None", forward.state(self))
-        offset = forward.offset
+        offset: KeyOffset = forward.offset
         q_BHTR, k_B1TR = self.rotate(q_BHTR, k_B1TR, forward)
         if state is not None:
             offset, (latent_B1TC, k_B1TR) = state.append(latent_B1TC, k_B1TR)
@@ -88,7 +89,7 @@ class LatentAttention(SoftmaxAttention):
         return self.output(out_BHTV.transpose(1, 2).reshape(n_batch, n_tokens, -1))  # type: ignore[no-any-return]
 
     def _expanded(
-        self, q_BHTN: Tensor, q_BHTR: Tensor, latent_B1SC: Tensor, k_B1SR: Tensor, forward: Forward, offset: int | Tensor
+        self, q_BHTN: Tensor, q_BHTR: Tensor, latent_B1SC: Tensor, k_B1SR: Tensor, forward: Forward, offset: KeyOffset
     ) -> Tensor:
         n_batch, _, n_keys, _ = latent_B1SC.shape
         up_BHSX = self.kv_up(latent_B1SC[:, 0]).view(n_batch, n_keys, self.n_heads, -1).transpose(1, 2)
@@ -98,7 +99,7 @@ class LatentAttention(SoftmaxAttention):
         return self.score(q, k, v_BHSV, forward, offset)
 
     def _absorbed(
-        self, q_BHTN: Tensor, q_BHTR: Tensor, latent_B1SC: Tensor, k_B1SR: Tensor, forward: Forward, offset: int | Tensor
+        self, q_BHTN: Tensor, q_BHTR: Tensor, latent_B1SC: Tensor, k_B1SR: Tensor, forward: Forward, offset: KeyOffset
     ) -> Tensor:
         up_HXC = self.kv_up.weight.view(self.n_heads, -1, self.kv_rank)
         k_up_HNC, v_up_HVC = up_HXC[:, : self.d_nope], up_HXC[:, self.d_nope :]
