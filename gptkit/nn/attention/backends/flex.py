@@ -34,7 +34,11 @@ _WITH_LOG_SUM: dict[str, Any] = (
 class FlexBackend(AttentionBackend):
     """Masks as blocks, softcap and bias as a score function.
 
-    On the CPU a call inside torch.compile is computed by `eager`.
+    On the CPU a call inside torch.compile is computed by `eager`. With torch 2.13.0, inductor's CPU kernel gives wrong numbers
+    where queries and keys are computed in the graph (rotated, say) and the values are a view of a packed projection, so that
+    their strides differ; and it cannot lower score functions with tensors that are computed in the graph. Both are in
+    tests/nn/test_flex_on_the_cpu.py, which notices when torch has fixed them. Outside of torch.compile, and on CUDA,
+    torch's own implementation computes.
     """
 
     def __init__(self) -> None:
@@ -60,7 +64,7 @@ class FlexBackend(AttentionBackend):
                 hint="Set model.attention_backend to auto, or train on CUDA.",
             )
         if on_cpu and torch.compiler.is_compiling():
-            # Compiled flex attention gives wrong results on the CPU (torch 2.13) inside a whole compiled model.
+            # See the docstring of the class.
             return self.eager.attend(layer, q_BHTD, k_BKSD, v_BKSV, mask, forward, content, added)
         uncompiled: Callable[..., Any] = flex_attention
         call = uncompiled if on_cpu or torch.compiler.is_compiling() else _compiled()
