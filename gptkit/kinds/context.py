@@ -34,7 +34,7 @@ class LayerParts:
     feedforward: FeedForwardSpec
     linear: LinearSpec | None = None
     attention_backend: AttentionBackendSpec | None = None
-    """Computes the layer's softmax attention; None for the model's."""
+    """Implementation of the softmax attention of the layer; None for that of the model."""
 
 
 @dataclass(frozen=True)

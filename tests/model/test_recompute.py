@@ -161,8 +161,8 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A run with the vocabulary of these tests, for heads that learn from one."""
     spec = {"d_model": 16, "n_layers": 1, "context_length": 48, "attention": {"n_heads": 2}, "vocab_size": V}
     tokenizer = gptkit.open_spec({"tokenizer": "char", "model": spec}).spec.tokenizer.fit(iter(["abcdefghijklmnopqrst"]))
-    folder = tmp_path_factory.mktemp("runs") / "teacher"
-    return str(gptkit.save_run(folder, gptkit.GPT(spec), tokenizer, {"tokenizer": "char", "model": spec}))
+    directory = tmp_path_factory.mktemp("runs") / "teacher"
+    return str(gptkit.save_run(directory, gptkit.GPT(spec), tokenizer, {"tokenizer": "char", "model": spec}))
 
 
 @pytest.mark.parametrize(("cls", "fields"), plugin_components())

@@ -1,6 +1,6 @@
-"""Why compiled models compute flex attention with `eager` on the CPU: faults of torch, each in its smallest form.
+"""Errors of torch on the CPU, each in its smallest form: why compiled models compute flex attention with `eager` there.
 
-A test that passes here says that torch has fixed its fault: then the fallback in
+A test that passes here shows that torch has fixed its error; then the fallback in
 `gptkit/nn/attention/backends/flex.py` can be reconsidered. Seen with torch 2.13.0.
 """
 

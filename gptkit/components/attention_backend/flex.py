@@ -35,6 +35,9 @@ class FlexSpec(AttentionBackendSpec):
             return "mixing of heads around the softmax"
         return "dropout of attention weights" if features.dropout else None
 
+    def choice(self, features: ScoreFeatures) -> tuple[AttentionBackendSpec, str]:
+        return self, "selected by the spec; in a compiled model on the CPU, eager computes"
+
     def build(self) -> AttentionBackend:
         from gptkit.nn.attention.backends.flex import FlexBackend
 

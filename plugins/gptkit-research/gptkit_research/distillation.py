@@ -32,7 +32,7 @@ CHUNK_BYTES = 64 << 20
 
 
 class DistillationSpec(HeadSpec):
-    """Adds to another head's loss the divergence from the predictions of a trained model, the teacher.
+    """Loss of another head plus the divergence from the predictions of a trained model, the teacher.
 
     Formula:
         loss = cross-entropy of the inner head + weight · τ² · mean_t KL(p_t ‖ q_t)

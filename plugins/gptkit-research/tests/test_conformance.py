@@ -17,11 +17,11 @@ from gptkit.testing import parametrize_checks
 
 def teacher() -> str:
     """A run with the vocabulary of the kit's models, which is removed when the tests have ended."""
-    folder = Path(tempfile.mkdtemp(prefix="gptkit-teacher-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    directory = Path(tempfile.mkdtemp(prefix="gptkit-teacher-"))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
     spec = {"d_model": 16, "n_layers": 1, "context_length": 48, "attention": {"n_heads": 2}, "vocab_size": 29}
     tokenizer = gptkit.open_spec({"tokenizer": "char", "model": spec}).spec.tokenizer.fit(iter(["abcdefghijklmnopqrst"]))
-    return str(gptkit.save_run(folder / "teacher", gptkit.GPT(spec), tokenizer, {"tokenizer": "char", "model": spec}))
+    return str(gptkit.save_run(directory / "teacher", gptkit.GPT(spec), tokenizer, {"tokenizer": "char", "model": spec}))
 
 
 OTHERS = [cls for cls in gptkit_components() if cls is not DistillationSpec]

@@ -34,11 +34,11 @@ _WITH_LOG_SUM: dict[str, Any] = (
 class FlexBackend(AttentionBackend):
     """Masks as blocks, softcap and bias as a score function.
 
-    On the CPU a call inside torch.compile is computed by `eager`. With torch 2.13.0, inductor's CPU kernel gives wrong numbers
-    where queries and keys are computed in the graph (rotated, say) and the values are a view of a packed projection, so that
-    their strides differ; and it cannot lower score functions with tensors that are computed in the graph. Both are in
-    tests/nn/test_flex_on_the_cpu.py, which notices when torch has fixed them. Outside of torch.compile, and on CUDA,
-    torch's own implementation computes.
+    On the CPU a call inside torch.compile is computed by `eager`. With torch 2.13.0, inductor's CPU kernel returns wrong
+    numbers where queries and keys are computed in the graph (rotated, for example) and the values are a view of a packed
+    projection, so that their strides differ; and it cannot lower score functions with tensors that are computed in the
+    graph. tests/nn/test_flex_on_the_cpu.py shows both, and fails when torch has fixed them. Outside of torch.compile, and
+    on CUDA, torch's own implementation computes.
     """
 
     def __init__(self) -> None:
