@@ -69,7 +69,7 @@ class StepNumberSpec(CallbackSpec):
 
 
 class StepNumber(Callback):
-    def metrics(self, step):
+    def measure(self, step):
         return {"step/number": step}
 '''
 FORMAT = '''

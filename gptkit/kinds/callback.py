@@ -59,7 +59,7 @@ class Callback:
     """Base class of training callbacks. Every method does nothing by default; an exception ends the training.
 
     The order of calls is `setup`, `load_state_dict` (when a run is resumed), `on_start`; for each step `plan`,
-    `on_step_start`, `on_gradients`, `on_step`, then what is due of `metrics`, `on_metrics`, `on_sample` and
+    `on_step_start`, `on_gradients`, `on_step`, then what is due of `measure`, `on_metrics`, `on_sample` and
     `on_checkpoint`; at the end `on_end`.
     A `step` counts the steps done so far, so that `plan` and `on_step_start` of the first step receive 0 and its `on_step`
     receives 1.
@@ -94,7 +94,7 @@ class Callback:
     def on_step(self, step: int) -> None:
         """Called after the optimizer's step. Must be cheap: the device may still be computing."""
 
-    def metrics(self, step: int) -> Mapping[str, float]:
+    def measure(self, step: int) -> Mapping[str, float]:
         """Return numbers to record with the loss, after `on_step` of the steps that are logged; none by default.
 
         Names have a slash, and are thus never those of the training itself: ``{"gradient_norm/embedding": 0.1}``.

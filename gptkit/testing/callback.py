@@ -50,7 +50,7 @@ class _Session:
         self.directory = directory
         self.step = 0
         self.recorded: list[Any] = []
-        """What `metrics` returned after each step."""
+        """What `measure` returned after each step."""
         self.provided: list[dict[str, Tensor]] = []
         """The weights to evaluate with after each step."""
 
@@ -73,7 +73,7 @@ class _Session:
             self.optimizer.step()
             self.step += 1
             self.callback.on_step(self.step)
-            self.recorded.append(self.callback.metrics(self.step))
+            self.recorded.append(self.callback.measure(self.step))
             self.provided.append(self.evaluated())
             # The validation loss rises and falls, for callbacks that react to it.
             metrics = {"loss": float(loss.detach()), "validation_loss": abs(math.sin(self.step)), "learning_rate": 0.1}

@@ -68,7 +68,7 @@ class Callbacks(Callback):
         for callback in self._all:
             callback.on_step(step)
 
-    def metrics(self, step: int) -> Mapping[str, float]:
+    def measure(self, step: int) -> Mapping[str, float]:
         """Return the metrics of all callbacks.
 
         Raises:
@@ -76,7 +76,7 @@ class Callbacks(Callback):
         """
         merged: dict[str, float] = {}
         for callback in self._all:
-            for name, value in callback.metrics(step).items():
+            for name, value in callback.measure(step).items():
                 if name in merged or "/" not in name:
                     what = "which another one records too" if name in merged else "whose name has no slash"
                     raise TrainingError(

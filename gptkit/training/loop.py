@@ -219,7 +219,7 @@ class Trainer:
         self._callbacks.on_step(self.step)
         metrics = self._training_metrics() if due(spec.log_every) else {}
         if metrics:
-            metrics |= self._callbacks.metrics(self.step)
+            metrics |= self._callbacks.measure(self.step)
         paused = time.perf_counter()
         self._look(metrics, evaluate=due(spec.evaluate_every), sample=due(spec.sample_every))
         if due(spec.checkpoint_every):

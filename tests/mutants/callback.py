@@ -127,7 +127,7 @@ class RecordsTensors(Mutant, EMASpec):
     """Record tensors, which cannot be stored in a table."""
 
     class Runtime(EMA):
-        def metrics(self, step: int) -> Mapping[str, float]:
+        def measure(self, step: int) -> Mapping[str, float]:
             return {f"norm/{name}": tensor.norm() for name, tensor in self._averages.items()}  # type: ignore[misc]
 
     name: Literal["records-tensors"] = "records-tensors"
