@@ -94,9 +94,13 @@ def test_an_import_names_the_command_that_fits_the_model(call: Call, chat_run: P
         assert f"{said} {imported}" in call("import", tmp_path / f"{source.parent.name}-files", imported).stderr
 
 
-def test_in_a_terminal_ctrl_c_stops_the_reply_and_ctrl_d_ends(chat_run: Path) -> None:
+def test_in_a_terminal_ctrl_c_stops_the_reply_and_ctrl_d_ends(tmp_path: Path) -> None:
+    # A reply that takes a minute: the tokens that end a turn or a text are excluded.
+    run = make_chat_run(tmp_path / "run", context_length=16384)
+    tokenizer = gptkit.load(run).tokenizer
+    ends = [*tokenizer.encode("<|done|>", allowed_special=("<|done|>",)), tokenizer.end_id]
     terminal, child = pty.openpty()
-    command = [sys.executable, "-m", "gptkit", "chat", str(chat_run), "-n", "100000", "--seed", "1"]
+    command = [sys.executable, "-m", "gptkit", "chat", str(run), "-n", "100000", "--sampler", f"suppress-tokens={ends}"]
     environment = {**os.environ, "TERM": "dumb", "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
     program = subprocess.Popen(command, stdin=child, stdout=child, stderr=child, env=environment, start_new_session=True)
     os.close(child)
@@ -123,6 +127,7 @@ def test_in_a_terminal_ctrl_c_stops_the_reply_and_ctrl_d_ends(chat_run: Path) ->
         wait_for(r"stopped\r\n.*> ")
         os.write(terminal, b"/nothing\n")
         wait_for("unknown command /nothing(.|\n)*> ")
+        time.sleep(0.5)  # input() notices a signal once it waits, a moment after its prompt
         program.send_signal(signal.SIGINT)
         wait_for("Ctrl-D or /exit ends the conversation(.|\n)*> ")
         os.write(terminal, b"\x04")
