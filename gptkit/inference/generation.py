@@ -10,8 +10,8 @@ from gptkit.inference.prompts import as_ids
 from gptkit.inference.protocol import LanguageModel
 from gptkit.inference.request import Overflow, Request
 from gptkit.inference.result import Generated, Timings
+from gptkit.inference.samplers import SamplerLike, sampler_chain
 from gptkit.inference.scheduler import Scheduler
-from gptkit.kinds.sampler import SamplerSpec
 from gptkit.kinds.tokenizer import Tokenizer
 
 __all__ = ["Generation", "TextStream", "generate", "stream"]
@@ -33,7 +33,7 @@ class Generation:
         tokenizer: Tokenizer,
         prompts: str | Sequence[str | Sequence[int]],
         *,
-        sampler: Sequence[SamplerSpec] = (),
+        sampler: SamplerLike = (),
         max_new_tokens: int = 200,
         stop: str | Sequence[str] = (),
         stop_ids: Collection[int] | None = None,
@@ -49,7 +49,7 @@ class Generation:
         requests = [
             Request(
                 prompt,
-                sampler=tuple(sampler),
+                sampler=sampler_chain(sampler),
                 max_new_tokens=max_new_tokens,
                 stop=(stop,) if isinstance(stop, str) else tuple(stop),
                 stop_ids=frozenset(ends),
@@ -131,7 +131,7 @@ def generate(
     tokenizer: Tokenizer,
     prompts: str | Sequence[str | Sequence[int]],
     *,
-    sampler: Sequence[SamplerSpec] = (),
+    sampler: SamplerLike = (),
     max_new_tokens: int = 200,
     stop: str | Sequence[str] = (),
     stop_ids: Collection[int] | None = None,
@@ -147,7 +147,8 @@ def generate(
         tokenizer: the tokenizer that the model was trained with.
         prompts: texts, encoded without start and end tokens (write the start token if the model expects it), or token ids.
             An empty one is replaced by the tokenizer's start token, or else by its end token.
-        sampler: the chain of samplers; an empty one samples from the model's distribution.
+        sampler: a sampler or a chain of samplers, each a spec, a name, or fields such as
+            ``{"name": "top-p", "p": 0.9}``; an empty chain samples from the model's distribution.
         max_new_tokens: maximum number of tokens to generate for each prompt.
         stop: strings that end a text, independent of token boundaries; they are not part of the text.
         stop_ids: tokens that end a text; the tokenizer's end token by default, none with ``()``.
@@ -190,7 +191,7 @@ def stream(
     tokenizer: Tokenizer,
     prompt: str | Sequence[int],
     *,
-    sampler: Sequence[SamplerSpec] = (),
+    sampler: SamplerLike = (),
     max_new_tokens: int = 200,
     stop: str | Sequence[str] = (),
     stop_ids: Collection[int] | None = None,

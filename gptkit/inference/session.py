@@ -16,7 +16,8 @@ from gptkit.inference.modes import evaluating
 from gptkit.inference.prompts import as_ids
 from gptkit.inference.protocol import LanguageModel, TruncatableCache
 from gptkit.inference.request import Overflow, Request, RequestState
-from gptkit.kinds.sampler import SamplerContext, SamplerSpec
+from gptkit.inference.samplers import SamplerLike, sampler_chain
+from gptkit.kinds.sampler import SamplerContext
 from gptkit.kinds.tokenizer import Tokenizer
 
 __all__ = ["Session", "Turn"]
@@ -48,7 +49,7 @@ class Session:
         self,
         prompt_ids: Sequence[int],
         *,
-        sampler: Sequence[SamplerSpec] = (),
+        sampler: SamplerLike = (),
         max_new_tokens: int = 200,
         stop: Sequence[str] = (),
         stop_ids: Collection[int] = (),
@@ -74,7 +75,7 @@ class Session:
             )
         request = Request(
             ids,
-            sampler=tuple(sampler),
+            sampler=sampler_chain(sampler),
             max_new_tokens=max_new_tokens,
             stop=tuple(stop),
             stop_ids=frozenset(stop_ids),

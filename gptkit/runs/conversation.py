@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from gptkit.inference.request import Overflow
+from gptkit.inference.samplers import SamplerLike
 from gptkit.inference.session import Session, Turn
-from gptkit.kinds.sampler import SamplerSpec
 from gptkit.kinds.tokenizer import Tokenizer
 from gptkit.model.gpt import GPT
 from gptkit.runs.prompts import prompt_ids, stop_ids
@@ -53,7 +53,7 @@ class Conversation:
         *,
         system: str | None = None,
         ends: Sequence[int] = (),
-        sampler: Sequence[SamplerSpec] = (),
+        sampler: SamplerLike = (),
         max_new_tokens: int = 200,
         stop: Sequence[str] = (),
         seed: int | None = None,

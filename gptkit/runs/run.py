@@ -6,8 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from gptkit.checkpoint.entries import MODEL
 from gptkit.checkpoint.store import CheckpointStore, load_weights, read_state
 from gptkit.core.errors import CheckpointError, DataError
@@ -15,6 +13,7 @@ from gptkit.core.registry import Registry
 from gptkit.data import Prepared, open_prepared, prepare
 from gptkit.data.preparation import token_files
 from gptkit.inference import Overflow, generate, stream
+from gptkit.inference.samplers import SamplerLike, sampler_chain
 from gptkit.kinds.sampler import SamplerSpec
 from gptkit.kinds.tokenizer import Tokenizer
 from gptkit.model.gpt import GPT
@@ -33,9 +32,6 @@ from gptkit.text.chat import Messages
 from gptkit.training.precision import pick_device
 
 __all__ = ["NO_BITS_PER_BYTE", "Run", "load"]
-
-SamplerLike = Sequence[SamplerSpec | str | Mapping[str, Any]]
-_SAMPLERS = TypeAdapter(tuple[SamplerSpec, ...])
 
 
 class Run(Views):
@@ -302,7 +298,7 @@ class Run(Views):
             return prepare(self.spec.data, self.tokenizer, directory.data, base)
 
     def _chain(self, sampler: SamplerLike | None) -> tuple[SamplerSpec, ...]:
-        return self.spec.sampler if sampler is None else _SAMPLERS.validate_python(tuple(sampler))
+        return self.spec.sampler if sampler is None else sampler_chain(sampler)
 
 
 def load(directory: str | Path, *, step: int | None = None, device: str = "auto", registry: Registry | None = None) -> Run:
