@@ -69,7 +69,7 @@ class GatedDelta(Attention):
         tail, memory_BHKV = (None, None) if state is None or state.tensors is None else state.tensors
         x_BTF, z_BTX = self.qkvz(x_BTE).split([sum(self.split), self.split[2]], dim=-1)
         if forward.valid_BT is not None:
-            # What is nothing leaves no trace: it writes zeros into an empty memory.
+            # Padding writes zeros into an empty state, which therefore stays empty.
             x_BTF = x_BTF.masked_fill(~forward.valid_BT[..., None], 0)
         documents = None if forward.documents_BT is None else forward.positions
         mixed_BTF = F.silu(causal_conv(x_BTF, self.conv.weight, tail, documents))
