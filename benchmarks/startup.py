@@ -40,7 +40,7 @@ PROGRAMS = {
     "import gptkit": "import gptkit",
     "gptkit.open_spec": "import gptkit; gptkit.open_spec('tiny')",
     "gptkit.build, load, train (imported)": "import gptkit; gptkit.build, gptkit.load, gptkit.train",
-    "gptkit.build('gpt2')": "import gptkit; gptkit.build('gpt2', vocab_size=50257, device='meta')",
+    "gptkit.build('gpt2')": "import gptkit; gptkit.build('gpt2', device='meta')",
 }
 COMPLETION = {"_GPTKIT_COMPLETE": "complete_bash", "COMP_WORDS": "gptkit components nor", "COMP_CWORD": "2"}
 CLI = "from gptkit.cli.main import main; main()"
