@@ -43,7 +43,7 @@ PROGRAMS = {
     "gptkit.build('gpt2')": "import gptkit; gptkit.build('gpt2', device='meta')",
 }
 COMPLETION = {"_GPTKIT_COMPLETE": "complete_bash", "COMP_WORDS": "gptkit components nor", "COMP_CWORD": "2"}
-CLI = "from gptkit.cli.main import main; main()"
+CLI = "import sys; sys.argv[0] = 'gptkit'; from gptkit.cli.main import main; main()"
 
 
 @dataclass(frozen=True)
