@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gptkit.core.errors import GptkitError
 from gptkit.core.registry import default_registry
 from gptkit.kinds.context import BuildContext, ParameterInfo
 from gptkit.kinds.initializer import InitializerSpec
@@ -37,6 +38,19 @@ class Recording(InitializerSpec):
         assert context.parameter is not None
         self.seen[context.parameter.name] = context.parameter
         return torch.zeros(shape)
+
+
+class Misshapen(Recording):
+    """Initializer whose values have one column too many."""
+
+    def fill(self, role: Any, shape: torch.Size, generator: torch.Generator, context: BuildContext) -> Tensor:
+        return torch.zeros(*shape[:-1], shape[-1] + 1)
+
+
+def test_values_of_another_shape_name_the_parameter() -> None:
+    message = r"the initialization of the parameter 'embedding\.table\.weight' returns shape \(\d+, 33\), not \(\d+, 32\)"
+    with pytest.raises(GptkitError, match=message):
+        GPT({**PARTS, "initializer": Misshapen()}, V)
 
 
 def test_initializer_receives_name_layer_and_packed_projections() -> None:
