@@ -121,3 +121,8 @@ def test_readme_table_lists_built_in_components() -> None:
     }
     del built_in["family"]
     assert listed == built_in, "README.md lists other components than are built in; update its table"
+
+
+def test_files_of_the_package_have_one_subject() -> None:
+    files = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in (ROOT / "gptkit").rglob("*.py")}
+    assert [name for name, text in files.items() if text.count("\n") > 350] == [], "split files of over 350 lines"

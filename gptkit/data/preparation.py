@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -20,9 +19,10 @@ from typing import Any
 import numpy as np
 
 from gptkit.core.atomic import atomic_directory, reading, write_text
-from gptkit.core.errors import DataError, TokenizerError
+from gptkit.core.errors import DataError
 from gptkit.data.encoding import Encoder
 from gptkit.data.files import TokenFile, TokenWriter, token_dtype
+from gptkit.data.fingerprint import tokenizer_fingerprint
 from gptkit.data.split import Side, Split, plan_split, split_documents
 from gptkit.data.windows import Batch, Windows
 from gptkit.kinds.data import DataSpec, Document
@@ -44,8 +44,6 @@ _ENDINGS = (".bin", ".documents.npy", ".mask.bin")
 _FILES = (_META, *(f"{side}{ending}" for side in ("train", "validation") for ending in _ENDINGS))
 _BATCH = 4 << 20
 """Number of characters encoded at once: enough to use a tokenizer's threads, and small compared to a model."""
-
-_PROBE = "The quick brown fox, 1234.5; naïve Ünïcode 日本語 🙂\n\n\tend <|endoftext|>"
 
 
 @dataclass(frozen=True)
@@ -169,8 +167,8 @@ def prepare(
         FileError: the tokens cannot be written.
         TokenizerError: the tokenizer rejects a text; the message names its source.
     """
-    tokenizer_fingerprint = _fingerprint_tokenizer(tokenizer)
-    facts = (_TOKENS, data.fingerprint(base), data.validation, tokenizer_fingerprint)
+    tokenizer_digest = tokenizer_fingerprint(tokenizer)
+    facts = (_TOKENS, data.fingerprint(base), data.validation, tokenizer_digest)
     fingerprint = hashlib.blake2b(repr(facts).encode(), digest_size=16).hexdigest()
     try:
         existing = open_prepared(directory)
@@ -215,7 +213,7 @@ def prepare(
         meta = {
             "format": _FORMAT,
             "fingerprint": fingerprint,
-            "tokenizer": tokenizer_fingerprint,
+            "tokenizer": tokenizer_digest,
             "vocab_size": vocab_size,
             "dtype": dtype.str,
             "data": data.model_dump(mode="json"),
@@ -338,22 +336,3 @@ def _write(
 
 def _counts(writer: TokenWriter) -> Counts:
     return Counts(writer.tokens, writer.documents, writer.characters, writer.bytes, writer.restored, writer.masked)
-
-
-def _fingerprint_tokenizer(tokenizer: Tokenizer) -> str:
-    """Return a fingerprint of the tokenizer's encoding: a hash of its saved files and of the ids of a sample."""
-    kind = type(tokenizer)
-    try:
-        sample: Any = tokenizer.encode(_PROBE)
-    except TokenizerError:
-        sample = None
-    facts = (f"{kind.__module__}.{kind.__qualname__}", tokenizer.vocab_size, tokenizer.start_id, tokenizer.end_id, sample)
-    digest = hashlib.blake2b(repr(facts).encode(), digest_size=16)
-    with tempfile.TemporaryDirectory(prefix="gptkit-") as name:
-        directory = Path(name)
-        tokenizer.save(directory)
-        for path in sorted(path for path in directory.rglob("*") if path.is_file()):
-            content = path.read_bytes()
-            digest.update(f"\0{path.relative_to(directory).as_posix()} {len(content)}\0".encode())
-            digest.update(content)
-    return digest.hexdigest()

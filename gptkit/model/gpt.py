@@ -17,6 +17,7 @@ from gptkit.core.errors import GptkitError, StateError
 from gptkit.files import validate_data
 from gptkit.model.cache import Cache
 from gptkit.model.initialize import initialize
+from gptkit.model.inputs import check_ids, check_length
 from gptkit.model.materialize import WithoutStartingValues, materialize
 from gptkit.model.sharing import own_shared
 from gptkit.model.spec import ModelSpec
@@ -165,7 +166,7 @@ class GPT(nn.Module):
             StateError: more tokens than the context length or the cache's capacity.
             GptkitError: the ids are not rows of tokens, or (on the CPU) an id is outside the vocabulary.
         """
-        self._check_ids(ids_BT, targets_BT, decoding=cache is not None)
+        check_ids(ids_BT, targets_BT, self.vocab_size, decoding=cache is not None)
         n_tokens = ids_BT.shape[1]
         offset: int | Tensor = 0
         if prefix_B is not None:
@@ -174,7 +175,7 @@ class GPT(nn.Module):
             ids_BT = cache.begin(ids_BT)
             offset = cache.offset
         else:
-            self._check_length(ids_BT)
+            check_length(ids_BT, self.context_length)
         context = Forward(
             ids_BT,
             offset=offset,
@@ -224,8 +225,8 @@ class GPT(nn.Module):
         Returns:
             (B, T, E), after the final norm, and the context.
         """
-        self._check_ids(ids_BT, None, decoding=False)
-        self._check_length(ids_BT)
+        check_ids(ids_BT, None, self.vocab_size, decoding=False)
+        check_length(ids_BT, self.context_length)
         if prefix_B is not None:
             self._check_prefix()
         context = Forward(
@@ -300,39 +301,6 @@ class GPT(nn.Module):
 
     def _changes_between(self, old: int, new: int) -> bool:
         return any(position.changes_between(old, new, self.spec.context()) for position in self._by_length)
-
-    def _check_ids(self, ids_BT: Tensor, targets_BT: Tensor | None, *, decoding: bool) -> None:
-        if ids_BT.dim() != 2:
-            shape = tuple(ids_BT.shape)
-            raise GptkitError(
-                f"token ids must have the shape (rows, tokens), not {shape}", hint="For one text: model(ids[None])."
-            )
-        if targets_BT is not None and targets_BT.shape != ids_BT.shape:
-            shapes = f"{tuple(targets_BT.shape)}, and the token ids {tuple(ids_BT.shape)}"
-            raise GptkitError(f"the targets have the shape {shapes}", hint="Pass one target for each token.")
-        # A single token with a cache comes from a sampler; on other devices the check would wait for the device.
-        if (decoding and ids_BT.shape[1] < 2) or ids_BT.device.type != "cpu" or torch.compiler.is_compiling():
-            return
-        for what, each_BT in (("token id", ids_BT), ("target", targets_BT)):
-            if each_BT is None or not each_BT.numel():
-                continue
-            lowest, highest = (int(each) for each in each_BT.aminmax())
-            if what == "target" and lowest == IGNORED:
-                lowest = int(each_BT.masked_fill(each_BT == IGNORED, 0).min())
-            if lowest < 0 or highest >= self.vocab_size:
-                wrong = lowest if lowest < 0 else highest
-                raise GptkitError(
-                    f"the {what} {wrong} is outside the vocabulary of {self.vocab_size}",
-                    hint="Use the tokenizer that the model was trained with.",
-                )
-
-    def _check_length(self, ids_BT: Tensor) -> None:
-        n_tokens = ids_BT.shape[1]
-        if n_tokens > self.context_length:
-            raise StateError(
-                f"{n_tokens} tokens do not fit into the context length of {self.context_length}",
-                hint="Shorten the text, or choose a longer model.context_length.",
-            )
 
     def _check_prefix(self) -> None:
         for attention in self.attentions():
