@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -167,17 +167,9 @@ def _expected_failures(
 
 def _check(registry: Registry, kind: str, name: str, slow: bool, expected: Mapping[str, str]) -> list[list[Result]]:
     """The results of a component, a list for each of its instances."""
-    from pydantic import ValidationError
+    from gptkit.testing import KNOWN_FAILURES, Check, Result, run_checks
 
-    from gptkit.testing import KNOWN_FAILURES, Check, Result, instances, run_checks
-
-    cls = registry.component(kind, name)
-    try:
-        specs, reason = instances(cls, registry), "it has required fields, and no `examples`"
-    except ValidationError as error:
-        specs, reason = [], f"its defaults or one of its `examples` are not valid: {error.errors()[0]['msg']}"
-    except Exception as error:  # a plugin's validator may raise anything
-        specs, reason = [], f"its defaults or one of its `examples` raise {type(error).__name__}: {error}"
+    specs, reason = _instances(registry, kind, name)
     expected = {**KNOWN_FAILURES.get(f"{kind} {name}", {}), **expected}
     if specs:
         return [run_checks(spec, slow=slow, expected_failures=expected, registry=registry) for spec in specs]
@@ -187,17 +179,24 @@ def _check(registry: Registry, kind: str, name: str, slow: bool, expected: Mappi
     return [[Result(f"{kind} {name}", check, "expected" if known else "failed", known or reason)]]
 
 
-def _note_unvaried(registry: Registry, kind: str, name: str) -> None:
-    """Name the fields of a component that were checked with one value only."""
-    from gptkit.core.component import Component
+def _instances(registry: Registry, kind: str, name: str) -> tuple[list[Any], str]:
+    """Return the specs to check of a component; where there are none, the reason too."""
+    from pydantic import ValidationError
+
     from gptkit.testing import instances
 
-    cls: type[Component] = registry.component(kind, name)
     try:
-        specs = instances(cls, registry)
-    except Exception:
-        return  # reported as a failure
-    fields = [field for field in cls.model_fields if field != "name"]
+        return list(instances(registry.component(kind, name), registry)), "it has required fields, and no `examples`"
+    except ValidationError as error:
+        return [], f"its defaults or one of its `examples` are not valid: {error.errors()[0]['msg']}"
+    except Exception as error:  # a plugin's validator may raise anything
+        return [], f"its defaults or one of its `examples` raise {type(error).__name__}: {error}"
+
+
+def _note_unvaried(registry: Registry, kind: str, name: str) -> None:
+    """Name the fields of a component that were checked with one value only."""
+    specs, _ = _instances(registry, kind, name)
+    fields = [field for field in registry.component(kind, name).model_fields if field != "name"]
     unvaried = [field for field in fields if all(getattr(spec, field) == getattr(specs[0], field) for spec in specs)]
     if specs and unvaried:
         values = f"{kind} {name}: only one value was checked of {', '.join(unvaried)}"

@@ -5,6 +5,7 @@ Shapes: H query heads, K key/value heads, D head size; rows are the first dimens
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -101,9 +102,9 @@ class Halves(Layout):
 class InGroups(Layout):
     """One tensor whose rows are ordered by group, then by part; the native tensor is ordered by part, then by group."""
 
+    @abstractmethod
     def groups(self, layer: Any) -> tuple[int, list[int]]:
         """Return the number of groups, and the number of rows of each part of a group."""
-        raise NotImplementedError
 
     def join(self, parts: Sequence[Tensor], layer: Any) -> Tensor:
         n_groups, sizes = self.groups(layer)

@@ -33,7 +33,7 @@ class RotaryScalingSpec(Component):
 
     def at_length(self, base: float, d_rotary: int, context: BuildContext, length_B: Tensor) -> Tensor:
         """Return the frequencies for texts of given lengths in tokens, (B, d_rotary / 2); only if `depends_on_length`."""
-        raise NotImplementedError
+        raise NotImplementedError(f"rotary scaling {self.component_name()!r} declares depends_on_length without at_length")
 
     def pair_problems(self, d_rotary: int) -> Iterator[str]:
         """Yield the reasons why this number of rotated features is not supported, with the remedy; none by default."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -39,8 +40,9 @@ class LatentDecoder(Decoder):
         },
     )
 
+    @abstractmethod
     def read_router(self, config: ExternalConfig) -> dict[str, Any]:
-        raise NotImplementedError
+        """Return the router, as in a spec file."""
 
     def read_attention(self, config: ExternalConfig) -> dict[str, Any]:
         nope, rotary = config.integer("qk_nope_head_dim", 128), config.integer("qk_rope_head_dim", 64)
