@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -15,12 +16,30 @@ from torch import Tensor
 from gptkit.core.errors import GptkitError
 from gptkit.kinds.sampler import Sampler, SamplerContext, SamplerSpec
 
-__all__ = ["Chain", "row_streams"]
+__all__ = ["Chain", "ChainTrace", "row_streams"]
 
 
 def row_streams(seed: int, n_rows: int) -> list[str]:
     """Return a seed for each row of a batch, derived from the seed of the batch."""
     return [f"{seed}/{row}" for row in range(n_rows)]
+
+
+class ChainTrace(Protocol):
+    """Record of one `Chain.pick`, for a report of what each sampler changed."""
+
+    def sampler(self, index: int, spec: SamplerSpec, before_BV: Tensor, after_BV: Tensor) -> None:
+        """Called after each sampler; neither tensor may be changed in place.
+
+        Args:
+            index: position of the sampler in the chain.
+            spec: the sampler's spec. A deterministic one is reported as keeping the most likely token of each row only;
+                those after it are not applied, and not reported.
+            before_BV: the logits that it received; -inf marks an excluded token.
+            after_BV: the logits that it returned.
+        """
+
+    def drawn(self, tokens_B: Tensor, p_B: Tensor) -> None:
+        """Called with the token of each row, and its probability under the final distribution."""
 
 
 class Chain:
@@ -36,6 +55,7 @@ class Chain:
     """
 
     def __init__(self, specs: Sequence[SamplerSpec], context: SamplerContext, streams: Sequence[str]) -> None:
+        self._specs = tuple(specs)
         self._links: list[Sampler] = []
         self._draws = True
         for index, spec in enumerate(specs):
@@ -47,18 +67,21 @@ class Chain:
         self._listeners = [link for link in self._links if type(link).chosen is not Sampler.chosen]
         self._streams = [random.Random(stream) for stream in streams]
 
-    def pick(self, logits_BV: Tensor, history: Sequence[Sequence[int]]) -> Tensor:
+    def pick(self, logits_BV: Tensor, history: Sequence[Sequence[int]], trace: ChainTrace | None = None) -> Tensor:
         """Return the next token of each row, (B,).
 
         Args:
             logits_BV: fp32.
             history: the token ids of each row, including the prompt.
+            trace: receives the logits before and after each sampler; it does not change the result.
 
         Raises:
             GptkitError: the logits contain NaN, or every token is masked.
         """
-        for link in self._links:
-            logits_BV = link(logits_BV, history)
+        for index, link in enumerate(self._links):
+            before_BV, logits_BV = logits_BV, link(logits_BV, history)
+            if trace is not None:
+                trace.sampler(index, self._specs[index], before_BV, logits_BV)
         if self._draws:
             chosen_B, p_B = self._draw(logits_BV)
         else:
@@ -66,6 +89,11 @@ class Chain:
             chosen_B, p_B = highest.indices, torch.ones_like(highest.values)
             if not highest.values.isfinite().all():
                 raise _not_finite()
+            if trace is not None:
+                kept_BV = torch.full_like(logits_BV, -torch.inf).scatter(-1, chosen_B[:, None], highest.values[:, None])
+                trace.sampler(len(self._links), self._specs[len(self._links)], logits_BV, kept_BV)
+        if trace is not None:
+            trace.drawn(chosen_B, p_B)
         if self._listeners:
             tokens, log_probabilities = chosen_B.tolist(), p_B.log().tolist()
             for link in self._listeners:

@@ -149,6 +149,37 @@ def test_greedy_ends_the_chain_without_draws() -> None:
     assert chain._streams[0].getstate() == before
 
 
+class Recorder:
+    """Trace that records all calls."""
+
+    def __init__(self) -> None:
+        self.samplers: list[tuple[int, str, list[int], list[int]]] = []
+        self.draws: list[tuple[list[int], list[float]]] = []
+
+    def sampler(self, index: int, spec: SamplerSpec, before_BV: Tensor, after_BV: Tensor) -> None:
+        counts = [(logits_BV > -torch.inf).sum(-1).tolist() for logits_BV in (before_BV, after_BV)]
+        self.samplers.append((index, spec.name, *counts))
+
+    def drawn(self, tokens_B: Tensor, p_B: Tensor) -> None:
+        self.draws.append((tokens_B.tolist(), p_B.tolist()))
+
+
+def test_trace_receives_what_each_sampler_left_and_the_draw() -> None:
+    def chain(*specs: SamplerSpec) -> Chain:
+        return Chain(specs, SamplerContext(6, 2), row_streams(0, 2))
+
+    drawn, greedy = Recorder(), Recorder()
+    specs = (TemperatureSpec(value=2.0), TopKSpec(k=2))
+    chosen = chain(*specs).pick(LOGITS.expand(2, -1), [[], []], drawn)
+    assert torch.equal(chosen, chain(*specs).pick(LOGITS.expand(2, -1), [[], []]))
+    assert drawn.samplers == [(0, "temperature", [5, 5], [5, 5]), (1, "top-k", [5, 5], [2, 2])]
+    p = torch.tensor([1.0, 0.75]).softmax(-1)
+    assert drawn.draws[0] == (chosen.tolist(), pytest.approx(p[chosen].tolist()))
+    chain(TopKSpec(k=3), GreedySpec(), TopKSpec(k=2)).pick(LOGITS.expand(2, -1), [[], []], greedy)
+    assert greedy.samplers == [(0, "top-k", [5, 5], [3, 3]), (1, "greedy", [3, 3], [1, 1])]
+    assert greedy.draws == [([0, 0], [1.0, 1.0])]
+
+
 @pytest.mark.parametrize("specs", [[], [GreedySpec()]], ids=["drawn", "greedy"])
 @pytest.mark.parametrize("bad", [math.nan, -math.inf])
 def test_logits_without_finite_values_are_an_error(specs: list[SamplerSpec], bad: float) -> None:
