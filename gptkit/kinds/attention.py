@@ -31,7 +31,7 @@ class AttentionSpec(Component):
     It builds the layer's relative position (``context.parts.position``) for the head size that it rotates.
 
     Declared capabilities:
-        accepts: the hooks of a position that it applies, of `rotate`, `widen`, `bias`, `content_bias`, `value_bias`.
+        accepts: the hooks of a position that it applies, of `rotate`, `rotated_width`, `bias`, `content_bias`, `value_bias`.
         depends_on_place: a property, bool: with `position: none`, the output still depends on the tokens' positions.
     """
 

@@ -89,8 +89,8 @@ class BuildContext:
         """Return the object stored under `key`, created on first request: for tables that layers share."""
         if key not in self.shared:
             self.shared[key] = make()
-        found: T = self.shared[key]
-        return found
+        value: T = self.shared[key]
+        return value
 
     def linear(self, d_in: int, d_out: int, *, bias: bool = True) -> nn.Linear:
         """Return a linear projection of the layer's kind, dense outside of layers. Use it instead of `nn.Linear`."""

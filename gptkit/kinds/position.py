@@ -42,9 +42,9 @@ class PositionSpec(Component):
     or `depends_on_length` is set.
 
     Declared capabilities:
-        uses: the hooks that the position implements, of `embed`, `rotate`, `bias`, `content_bias`, `value_bias`, and `widen`
-            if `rotate` changes the width of queries and keys. An attention that does not accept one of them is rejected with
-            this position when the spec is loaded.
+        uses: the hooks that the position implements, of `embed`, `rotate`, `bias`, `content_bias` and `value_bias`; and
+            `rotated_width` if `rotate` changes the width of queries and keys. An attention that does not accept one of them
+            is rejected with this position when the spec is loaded.
         score_function: `bias` also exists as a score function, `Position.score_mod`, for flex attention.
         rotated_width: a method, (d_head: int) -> int. Features of queries and keys after `rotate`.
         depends_on_place: a relative part also depends on the absolute positions of the two tokens (FIRE).
@@ -79,7 +79,7 @@ class PositionSpec(Component):
         yield from ()
 
     def rotated_width(self, d_head: int) -> int:
-        """Return the number of features of queries and keys after `rotate`; d_head unless `uses` contains `widen`."""
+        """Return the number of features of queries and keys after `rotate`; if it is not d_head, `uses` must declare it."""
         return d_head
 
     def build_embedding(self, context: BuildContext) -> Position | None:

@@ -285,7 +285,7 @@ def _refusal(position: PositionSpec, attention: AttentionSpec) -> str | None:
     does = {
         "rotate": "rotates queries and keys",
         "bias": "adds a bias to the scores",
-        "widen": "changes the width of queries and keys",
+        "rotated_width": "changes the width of queries and keys",
         "content_bias": "adds a term to the scores that depends on the queries",
         "value_bias": "adds a term to the values",
     }

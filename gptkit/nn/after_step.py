@@ -1,4 +1,4 @@
-"""What modules do once per optimizer step, outside of the forward pass."""
+"""The hook `after_step` of modules, called once per optimizer step, outside of the forward pass."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ __all__ = ["AfterStep", "after_step"]
 class AfterStep(Protocol):
     """A module with something to update once per optimizer step: an average, a router's selection bias.
 
-    A training pass may run many times before a step (gradient accumulation) and twice for one gradient (activation
-    checkpointing), so a module collects in buffers there and updates here.
+    The forward pass may run many times before a step (gradient accumulation) and twice for one gradient (activation
+    checkpointing), so a module only collects values in buffers there, and updates here.
     """
 
     def after_step(self) -> None:
-        """Update from what the passes since the last step collected, and forget that."""
+        """Update from the values collected since the last step, and clear them."""
 
 
 def after_step(model: nn.Module) -> None:
     """Call `after_step` of every module that has it; a training loop does so after each optimizer step."""
     for module in model.modules():
-        # Not isinstance with the protocol, whose answer per class is cached for good.
+        # Not isinstance with the protocol: its result for a class is cached, also where an instance has the method.
         update = getattr(module, "after_step", None)
         if update is not None:
             update()

@@ -16,9 +16,9 @@ __all__ = ["Block", "outermost_blocks"]
 class Block(nn.Module, ABC):
     """The runtime part of a block.
 
-    A call ``block(x_BTE, forward)`` hands on what blocks carry, and is recomputed in the backward pass where the context
-    says so (activation checkpointing), wherever in the model the block is: in the stack, in a head. A block within a block
-    is recomputed with it.
+    A call ``block(x_BTE, forward)`` passes on the values that blocks carry. If the context says so, it is recomputed in the
+    backward pass (activation checkpointing), among the layers and in a head alike; a nested block is recomputed with its
+    outer one.
     """
 
     def __call__(self, x_BTE: Tensor, forward: Forward) -> Tensor:
@@ -30,7 +30,7 @@ class Block(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
-        """(B, T, d_model) to (B, T, d_model).
+        """Map (B, T, d_model) to (B, T, d_model).
 
         Where ``forward.last_only`` is set, a block may return the vectors of the last tokens only, if no later layer needs
         the others (the cross-decoder of YOCO in prefill); the blocks and the head after it run on these.
@@ -38,7 +38,7 @@ class Block(nn.Module, ABC):
 
 
 def outermost_blocks(module: nn.Module) -> Iterator[Block]:
-    """The blocks in a module that are not within another block, in the order of assembly."""
+    """Yield the blocks in a module that are not within another block, in the order of assembly."""
     for child in module.children():
         if isinstance(child, Block):
             yield child

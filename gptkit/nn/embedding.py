@@ -21,4 +21,4 @@ class Embedding(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, ids_BT: Tensor, forward: Forward) -> Tensor:
-        """(B, T) token ids to (B, T, d_model)."""
+        """Map token ids (B, T) to vectors (B, T, d_model)."""

@@ -1,12 +1,12 @@
-"""Values that the modules of a model hand to one another within one forward pass.
+"""Values that the modules of a model pass to one another within one forward pass.
 
-Four channels, each with one rule, so that a block that is recomputed, compiled or sharded gives the same result:
+Each of four channels has one rule, so that a block that is recomputed, compiled or sharded computes the same result:
 
 - *published* values are declared and written once: ``publish`` and ``read``;
-- *carried* values evolve through the depth: they are declared, and what a block carries accompanies the vectors that it
-  returns. The block that takes these very vectors as its input receives it, and no other;
-- *auxiliary losses* are added, and the model adds their sum to its own loss;
-- *attention weights* are kept on request, one tensor per call of an attention: ``keep_weights``.
+- *carried* values change from block to block: they are declared, and accompany the vectors that a block returns. Only the
+  block whose input is these very vectors receives them;
+- *auxiliary losses* are added up, and the model adds their sum to its own loss;
+- *attention weights* are stored on request, one tensor per call of an attention: ``keep_weights``.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from torch import Tensor, nn
 
 from gptkit.core.errors import GptkitError, StateError
 
-__all__ = ["Exchange", "Given", "check_declarations"]
+__all__ = ["Effects", "Exchange", "check_declarations"]
 
 
 @dataclass
-class Given:
-    """What the modules that ran on a fork handed out; `Exchange.take` passes it on.
+class Effects:
+    """The effects of a block on the context that it ran on, a fork; `Exchange.apply` repeats them on the original.
 
     Attributes:
         published: new published values, by key.
-        carried: what accompanies the vectors that the block returned, by key.
+        carried: the values that accompany the vectors that the block returned, by key.
         losses: auxiliary losses, by name.
-        memo: values that layers share and no gradient flows through: masks, tables.
-        weights: attention weights by (layer, call), where they are kept.
+        memo: values that layers share and that no gradient flows through: masks, tables.
+        weights: attention weights by (layer, call), if they were requested.
     """
 
     published: dict[Hashable, Any] = field(default_factory=dict)
@@ -43,14 +43,14 @@ class Given:
 
 @dataclass
 class BlockCall:
-    """A running call of a block: the values that accompany its input, and those that it carries itself."""
+    """A running call of a block: the values that accompany its input, and those that it carries."""
 
     received: dict[Hashable, Any]
     carried: dict[Hashable, Any] = field(default_factory=dict)
 
 
 class Exchange:
-    """The part of the forward context through which modules hand values to later ones.
+    """The part of the forward context through which modules pass values to later ones.
 
     A module declares what it publishes, reads and carries in three attributes, tuples of keys: ``publishes``, ``reads`` and
     ``carries``. The model checks the declarations when it is assembled.
@@ -70,8 +70,8 @@ class Exchange:
         self._published: dict[Hashable, Any] = {}
         self._block: BlockCall | None = None
         self._accompanied: tuple[Tensor | None, dict[Hashable, Any]] = (None, {})
-        """The vectors that a block last returned (or that a running one takes), and the values that accompany them."""
-        self._given = Given()
+        """The vectors that a block last returned (or the input of a running one), and the values that accompany them."""
+        self._effects = Effects()
 
     def publish(self, module: nn.Module, key: Hashable, value: Any) -> None:
         """Make a value available to later modules.
@@ -90,10 +90,10 @@ class Exchange:
                 hint="Use one key per layer, or Forward.carry for a value that changes from block to block.",
             )
         self._published[key] = value
-        self._given.published[key] = value
+        self._effects.published[key] = value
 
     def read(self, module: nn.Module, key: Hashable) -> Any:
-        """A value that an earlier module published.
+        """Return a value that an earlier module published.
 
         Args:
             module: the module that reads; its attribute ``reads`` declares the key.
@@ -132,13 +132,13 @@ class Exchange:
         self._block.carried[key] = value
 
     def carried(self, module: nn.Module, key: Hashable) -> Any | None:
-        """The value that accompanies the running block's input.
+        """Return the value that accompanies the running block's input.
 
         Args:
             module: the module that reads; its attribute ``carries`` declares the key.
 
         Returns:
-            The value; None where the input is not what a block returned, or that block did not carry the key.
+            The value; None if the input was not returned by a block, or that block did not carry the key.
 
         Raises:
             StateError: the key is not declared.
@@ -163,65 +163,65 @@ class Exchange:
         self._block = outer
 
     def _carried_with(self, y_BTE: Tensor) -> dict[Hashable, Any]:
-        """What the running block carries; where it carries nothing and returns a nested block's vectors, what that did."""
+        """Return what the running block carries, or what a nested block carried if this one only returns its vectors."""
         assert self._block is not None
         vectors, values = self._accompanied
         return self._block.carried or (values if vectors is y_BTE else {})
 
     def add_loss(self, name: str, value: Tensor) -> None:
         """Add an auxiliary loss, a weighted scalar, in training only. Losses of one name are summed over layers."""
-        for losses in (self.losses, self._given.losses):
+        for losses in (self.losses, self._effects.losses):
             losses[name] = losses[name] + value if name in losses else value
 
     def keep_weights(self, layer: int, weights_BHTS: Tensor) -> None:
-        """Store the attention weights of one call under ``(layer, call)``, where they were requested; else do nothing.
+        """Store the attention weights of one call under ``(layer, call)`` if they were requested; else do nothing.
 
         `call` numbers the calls within the layer, from 0, in the order of execution: those of one attention in a looped
         block, and those of several attentions in one layer.
 
         Args:
-            layer: index of the attention's layer, as in its build context; a head's is the number of layers.
+            layer: index of the attention's layer, as in its build context; for a head, the number of layers.
             weights_BHTS: the weights as used: (B, H, T, S), finite, zero where masked.
         """
         if self.weights is None:
             return
         call = sum(kept_layer == layer for kept_layer, _ in self.weights)
         self.weights[layer, call] = weights_BHTS
-        self._given.weights[layer, call] = weights_BHTS
+        self._effects.weights[layer, call] = weights_BHTS
 
-    def given(self, y_BTE: Tensor) -> Given:
-        """What modules handed out since this context was forked, by a block that returned `y_BTE`."""
-        self._given.carried = self._carried_with(y_BTE)
-        return self._given
+    def effects(self, y_BTE: Tensor) -> Effects:
+        """Return the effects of a block that ran on this fork and returned `y_BTE`."""
+        self._effects.carried = self._carried_with(y_BTE)
+        return self._effects
 
-    def take(self, given: Given) -> None:
-        """Pass on what modules handed out on a fork of this context."""
-        self._published.update(given.published)
-        self._given.published.update(given.published)
+    def apply(self, effects: Effects) -> None:
+        """Repeat the effects of a block that ran on a fork of this context."""
+        self._published.update(effects.published)
+        self._effects.published.update(effects.published)
         if self._block is not None:
-            self._block.carried.update(given.carried)
-        for name, value in given.losses.items():
+            self._block.carried.update(effects.carried)
+        for name, value in effects.losses.items():
             self.add_loss(name, value)
         if self.weights is not None:
-            self.weights.update(given.weights)
-            self._given.weights.update(given.weights)
+            self.weights.update(effects.weights)
+            self._effects.weights.update(effects.weights)
 
-    def _fork(self, twin: Exchange, x_BTE: Tensor) -> None:
-        twin.losses = {}
-        # A fork counts calls on from those before it, so its keys stay distinct.
-        twin.weights = None if self.weights is None else dict(self.weights)
-        twin._published = dict(self._published)
+    def _fork_into(self, fork: Exchange, x_BTE: Tensor) -> None:
+        fork.losses = {}
+        # The calls of the fork are counted after the previous ones, so that their keys are distinct.
+        fork.weights = None if self.weights is None else dict(self.weights)
+        fork._published = dict(self._published)
         received = {} if self._block is None else self._block.received
-        twin._block = BlockCall(received)
-        twin._accompanied = (x_BTE, received)
-        twin._given = Given()
+        fork._block = BlockCall(received)
+        fork._accompanied = (x_BTE, received)
+        fork._effects = Effects()
 
 
 def check_declarations(model: nn.Module) -> None:
-    """Check that every key a module declares to read is published by a module before it, in the order of assembly.
+    """Check that every key that a module declares to read is published by an earlier one, in the order of assembly.
 
     Raises:
-        GptkitError: a key is read that no module before publishes, or published by two modules; or a declaration is not a
+        GptkitError: no earlier module publishes a key that is read, two modules publish a key, or a declaration is not a
             tuple.
     """
     publishers: dict[Hashable, str] = {}
@@ -229,20 +229,20 @@ def check_declarations(model: nn.Module) -> None:
         for attribute in ("publishes", "reads", "carries"):
             if not isinstance(getattr(module, attribute, ()), tuple):
                 raise GptkitError(
-                    f"{name} ({type(module).__name__}): its attribute {attribute!r} is not a tuple of keys",
+                    f"{name} ({type(module).__name__}): the attribute {attribute!r} is not a tuple of keys",
                     hint=f"Set self.{attribute} = (key,) when the module is built.",
                 )
         for key in getattr(module, "reads", ()):
             if key not in publishers:
                 raise GptkitError(
-                    f"{name} ({type(module).__name__}) reads {key!r}, which no module before it publishes",
+                    f"{name} ({type(module).__name__}) reads {key!r}, which no earlier module publishes",
                     hint="Place a layer that publishes it before this one.",
                 )
         for key in getattr(module, "publishes", ()):
             if key in publishers:
                 raise GptkitError(
                     f"{name} and {publishers[key]} both publish {key!r}; a published value is written once",
-                    hint="Give each layer a key of its own.",
+                    hint="Use a key of its own for each layer.",
                 )
             publishers[key] = name
 

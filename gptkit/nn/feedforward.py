@@ -16,4 +16,4 @@ class FeedForward(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
-        """(B, T, d_model) to (B, T, d_model)."""
+        """Map (B, T, d_model) to (B, T, d_model)."""

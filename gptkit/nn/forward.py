@@ -1,12 +1,12 @@
 """The context of one forward pass: token ids, positions, masks, states, and values shared between layers.
 
-The model creates one `Forward` per call and passes it to every layer. Masks are made here only, so no component can forget
-causality, padding, a window or a document boundary.
+The model creates one `Forward` per call and passes it to every layer. Masks are built here only, so that no component can
+omit causality, padding, an attention window or a document boundary.
 
 Shapes: B batch, T tokens of this call (queries), S tokens in view (keys, cached ones first).
 
 The *index* of a token counts from the first token of its row, padding included, over all calls on one cache. Its *position*
-counts from the first real token of its row or document. Windows count tokens, the current one included.
+counts from the first real token of its row or document. Attention windows count tokens, the current one included.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor
 from gptkit.nn.attention.mask import AttentionMask
 from gptkit.nn.attention.pattern import MaskPattern
 from gptkit.nn.cache.view import KeyOffset, Ring
-from gptkit.nn.exchange import Exchange, Given
+from gptkit.nn.exchange import Effects, Exchange
 
 if TYPE_CHECKING:
     from gptkit.nn.cache.state import LayerState, Stateful
@@ -42,12 +42,12 @@ class Forward(Exchange):
         ids_BT: the token ids.
         offset: the cache offset: index of the first token of this call, the number of tokens already cached. An int, or a
             0-d tensor with a static cache, whose shapes do not change while it grows.
-        left_padding_B: number of padding tokens at the start of each row; None where no row is padded.
+        left_padding_B: number of padding tokens at the start of each row; None without padding.
         prefix_B: number of tokens at the start of each row, padding not counted, that attend one another in both directions;
             None for causal attention throughout.
-        documents_BT: the number of the document that each token belongs to, for packed rows; None for one a row.
+        documents_BT: the document id of each token in packed rows; None if each row is one document.
         states: the states of all call sites when decoding with a cache, else None.
-        losses: auxiliary losses (a router's, say), by name; the model adds them to its own loss.
+        losses: auxiliary losses by name, such as those of routers; the model adds them to its own loss.
         weights: attention weights (B, H, T, S) by layer and call, ``weights[layer, call]``; None unless requested.
         last_only: only the last token's output is needed; a block after which no layer needs the others may skip them.
         recomputes: blocks are recomputed in the backward pass (activation checkpointing).
@@ -85,59 +85,60 @@ class Forward(Exchange):
         self._calls: dict[int, int] = {}
 
     def once(self, key: Hashable, make: Callable[[], R]) -> R:
-        """`make()`, computed on first request and kept for this call: tables and masks that layers have in common."""
+        """Return `make()`, computed on first request and stored for this call: tables and masks that layers share."""
         if key not in self._memo:
             self._memo[key] = make()
-        found: R = self._memo[key]
-        return found
+        value: R = self._memo[key]
+        return value
 
     def fork(self, x_BTE: Tensor) -> Forward:
-        """A context for running the block that has begun on its own, with the input `x_BTE`, as recomputation does.
+        """Return a context on which the block that has begun, with the input `x_BTE`, runs in isolation (recomputation).
 
-        It reads what was published and carried so far, and keeps what it is given to itself: see `given` and `take`.
-        Memoized values that a gradient flows through are computed again, so that a recomputation repeats every operation.
-        Blocks within this one are recomputed with it.
+        The fork reads what was published and carried so far. The block's effects on it do not reach this context until they
+        are applied: see `effects` and `apply`. Memoized values that a gradient flows through are computed again, so that a
+        recomputation repeats every operation. Nested blocks are recomputed with this one.
         """
-        twin = copy.copy(self)
-        self._fork(twin, x_BTE)
-        twin._memo = _constants(self._memo)
-        twin.recomputes = False
-        return twin
+        fork = copy.copy(self)
+        self._fork_into(fork, x_BTE)
+        fork._memo = _constants(self._memo)
+        fork.recomputes = False
+        return fork
 
     def span(self, begin: int, end: int) -> Forward:
-        """The same context for some tokens of this call only; the exchange between layers is the same one.
+        """Return the context of some of this call's tokens; published values, losses and weights are the same objects.
 
         Args:
             begin: the first of the tokens, counted within this call.
             end: the one after the last.
         """
-        twin = copy.copy(self)
-        twin.n_tokens = end - begin
-        twin.ids_BT = self.ids_BT[:, begin:end]
-        twin.offset = self.offset + begin
-        twin.documents_BT = None if self.documents_BT is None else self.documents_BT[:, begin:end]
-        twin._memo = {}
-        return twin
+        part = copy.copy(self)
+        part.n_tokens = end - begin
+        part.ids_BT = self.ids_BT[:, begin:end]
+        part.offset = self.offset + begin
+        part.documents_BT = None if self.documents_BT is None else self.documents_BT[:, begin:end]
+        part._memo = {}
+        return part
 
     def tail(self, n_tokens: int) -> Forward:
-        """The same context for the last tokens of this call only."""
+        """Return the context of the last tokens of this call."""
         return self.span(self.n_tokens - n_tokens, self.n_tokens)
 
-    def given(self, y_BTE: Tensor) -> Given:
-        """What modules handed out since this context was forked, by a block that returned `y_BTE`."""
-        given = super().given(y_BTE)
-        given.memo = _constants(self._memo)
-        return given
+    def effects(self, y_BTE: Tensor) -> Effects:
+        """Return the effects of a block that ran on this fork and returned `y_BTE`."""
+        effects = super().effects(y_BTE)
+        effects.memo = _constants(self._memo)
+        return effects
 
-    def take(self, given: Given) -> None:
-        """Pass on what modules handed out on a fork of this context."""
-        super().take(given)
-        self._memo.update(given.memo)
+    def apply(self, effects: Effects) -> None:
+        """Repeat the effects of a block that ran on a fork of this context."""
+        super().apply(effects)
+        self._memo.update(effects.memo)
 
     def state(self, module: Stateful) -> LayerState | None:
-        """The state of this call of a module; None without a cache, or where the module keeps none.
+        """Return the state of this call of a module; None without a cache, or if the module has no state.
 
-        Ask once per call of the module: a module that is called several times in one forward pass has a state for each.
+        To be called once per call of the module: a module that is called several times in one forward pass has as many
+        states.
         """
         if self.states is None:
             return None
@@ -147,7 +148,7 @@ class Forward(Exchange):
 
     @property
     def valid_BT(self) -> Tensor | None:
-        """True for real tokens, False for padding; None where no row is padded."""
+        """True for real tokens, False for padding; None without padding."""
         padding_B = self.left_padding_B
         if padding_B is None:
             return None
@@ -155,29 +156,29 @@ class Forward(Exchange):
 
     @property
     def positions(self) -> Tensor:
-        """Positions of this call's tokens: (T,) where all rows agree, else (B, T). Padding has position 0."""
+        """Positions of this call's tokens: (T,) if all rows have the same, else (B, T). Padding has position 0."""
         return self.once("positions", lambda: self.query_positions.clamp_min(0))
 
     @property
     def query_positions(self) -> Tensor:
-        """Positions of this call's tokens, (T,) or (B, T), for terms of scores; negative for padding."""
+        """Positions of this call's tokens, (T,) or (B, T), for score terms; negative for padding."""
         return self.once("query positions", lambda: self._positions(self.offset, self.n_tokens))
 
     def queries_in_view(self, offset: KeyOffset) -> Tensor:
-        """Where this call's tokens are among the keys in view, (T,). Usually the last ones; not in a static cache.
+        """Return the indices of this call's tokens among the keys in view, (T,): usually the last; not in a static cache.
 
         Args:
-            offset: where the keys in view are, as a state's `append` returned it (0 without a cache).
+            offset: the location of the keys in view, as a state's `append` returned it (0 without a cache).
         """
         if isinstance(offset, Ring):
             return offset.queries()
         return self.once(("queries in view", offset), lambda: self._indices(self.offset - offset, self.n_tokens))
 
     def key_positions(self, offset: KeyOffset, n_keys: int) -> Tensor:
-        """Positions of the keys in view, (S,) or (B, S); negative for padding.
+        """Return the positions of the keys in view, (S,) or (B, S); negative for padding.
 
         Args:
-            offset: where the keys in view are, as a state's `append` returned it (0 without a cache).
+            offset: the location of the keys in view, as a state's `append` returned it (0 without a cache).
             n_keys: S.
         """
         return self.once(("key positions", offset, n_keys), lambda: self._positions(offset, n_keys))
@@ -191,7 +192,7 @@ class Forward(Exchange):
         return indices_S - self.left_padding_B[:, None]
 
     def _document_offsets(self) -> Tensor:
-        """(B, T) index of the first token of each token's document."""
+        """Return the index of the first token of each token's document, (B, T)."""
         assert self.documents_BT is not None
         documents_BT = self.documents_BT
         begins_BT = torch.ones_like(documents_BT, dtype=torch.bool)
@@ -209,13 +210,13 @@ class Forward(Exchange):
     def mask(
         self, offset: KeyOffset, n_keys: int, *, window: int | None = None, pattern: MaskPattern | None = None
     ) -> AttentionMask:
-        """Which of the keys in view each query may attend: itself and earlier tokens of its row and document.
+        """Return the mask of this call: each query may attend itself and earlier tokens of its row and document.
 
         Args:
-            offset: where the keys in view are, as a state's `append` returned it (0 without a cache).
+            offset: the location of the keys in view, as a state's `append` returned it (0 without a cache).
             n_keys: S.
-            window: no further back than this many tokens, the current one included.
-            pattern: a further rule of the positions of query and key.
+            window: attention window in tokens, the current one included; None for no limit.
+            pattern: a further restriction by the positions of query and key.
         """
         return self.once(("mask", offset, n_keys, window, pattern), lambda: self._mask(offset, n_keys, window, pattern))
 
@@ -255,7 +256,7 @@ def _constants(memo: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
 
 
 def _differentiable(value: Any) -> bool:
-    """Whether a gradient may flow through a value; True where its type does not say."""
+    """Return whether a gradient may flow through a value; True if its type does not show it."""
     if isinstance(value, Tensor):
         return value.requires_grad
     if value is None or isinstance(value, (bool, int, float, str, AttentionMask)):

@@ -1,7 +1,7 @@
-"""Frozen parameters: which of a model's parameters a training leaves as they are.
+"""Frozen parameters: those that a training does not change.
 
-Patterns are glob patterns over the parameters' full names, in which ``*`` matches dots too. A module's name stands for all
-of its parameters. They apply in order, and one that begins with ``!`` makes what it matches trainable again::
+They are selected by glob patterns of full names, in which ``*`` also matches dots. The name of a module stands for all of
+its parameters. Patterns apply in order; one that begins with ``!`` makes the parameters that it matches trainable again::
 
     ["embedding", "blocks.[0-9].*"]     # the token embedding and the first ten blocks are frozen
     ["*", "!*norm*", "!head"]           # all but the norms and the head
@@ -30,7 +30,7 @@ def frozen_names(model: nn.Module, patterns: Sequence[str] | None) -> set[str]:
 
     Args:
         model: the model.
-        patterns: as above; None freezes everything but the adapters where the model has some, else nothing.
+        patterns: as above; None freezes all parameters but those of adapters if the model has adapters, else none.
     """
     names = [name for name, _ in model.named_parameters()]
     if patterns is None:
@@ -59,14 +59,14 @@ def adapted_modules(model: nn.Module) -> list[tuple[str, AdaptedLinear]]:
 
 
 def projection_names(model: nn.Module) -> tuple[list[str], list[str]]:
-    """Return the names of a model's projections that may have adapters, and those of the stacked projections of experts."""
+    """Return the names of a model's projections that can have adapters, and of the stacked projections of experts."""
     modules = list(model.named_modules())
     adapted = [name for name, module in modules if isinstance(module, AdaptedLinear)]
     return adapted, [name for name, module in modules if isinstance(module, StackedLinear)]
 
 
 def freeze_problems(names: Iterable[str], patterns: Sequence[str]) -> Iterator[tuple[int | None, str]]:
-    """Yield what is wrong with patterns: the index of the pattern (None for all of them together) and a message.
+    """Yield the problems of patterns: the index of the pattern (None for all of them together) and a message.
 
     Args:
         names: the names of the model's parameters.
@@ -80,11 +80,11 @@ def freeze_problems(names: Iterable[str], patterns: Sequence[str]) -> Iterator[t
             unmatched = True
             yield index, f"{pattern!r} matches no parameter of the model; {did_you_mean(bare, _known(names), 'names')}"
     if patterns and not unmatched and len(_frozen(names, patterns)) == len(set(names)):
-        yield None, "every parameter is frozen, so nothing is left to train; make some trainable: add '!PATTERN' at the end"
+        yield None, "every parameter is frozen; add '!PATTERN' at the end to make some trainable"
 
 
 def freeze(model: nn.Module, patterns: Sequence[str] | None) -> None:
-    """Let gradients flow to the trainable parameters only, in place.
+    """Freeze parameters in place (`requires_grad`).
 
     Raises:
         TrainingError: a pattern matches no parameter, or all are frozen.
@@ -99,7 +99,7 @@ def freeze(model: nn.Module, patterns: Sequence[str] | None) -> None:
 
 
 def _known(names: Sequence[str]) -> list[str]:
-    """The names of parameters and modules, those of all blocks as one: ``blocks.*.attention``."""
+    """Return the names of parameters and modules, with one name for the same part of all blocks: ``blocks.*.attention``."""
     known: dict[str, None] = {}
     for name in names:
         parts = _INDEX.sub(".*", name).split(".")

@@ -18,58 +18,59 @@ __all__ = ["IGNORED", "Head", "before_training"]
 
 
 IGNORED = -100
-"""A target with this value takes no part in the loss, as in torch's cross_entropy."""
+"""Targets with this value are excluded from the loss, as in torch's cross_entropy."""
 
 
 class Head(nn.Module, ABC):
     """The runtime part of a head.
 
     A head receives the forward context as blocks do: token ids, documents, masks, states, published values, losses. It may
-    hold attentions, blocks and norms; their states are filled, reordered and truncated with the others.
+    contain attentions, blocks and norms; their states are updated, reordered and truncated with those of the layers.
     """
 
     @property
     def tied_weights(self) -> Mapping[str, str]:
-        """Weights that the head shares with the embedding: the name each would have in the head, and its name there.
+        """Weights that the head shares with the embedding: names in the head, and the names of the embedding's parameters.
 
-        The embedding owns the parameter. External files may store it under both names.
+        The embedding owns the parameters. External files may store them under both names.
         """
         return {}
 
     def decoding_modules(self) -> Iterator[nn.Module]:
-        """The modules that `forward` uses, which have a state in the cache; those of the training loss alone have none."""
+        """Yield the modules that `forward` uses, whose states are in the cache; without those of the training loss only."""
         return self.modules()
 
     @property
     def mixes_tokens(self) -> bool:
-        """Whether `forward` lets a token depend on others, so that it needs all tokens of a call, not the last one only."""
+        """Whether the logits of a token depend on other tokens, so that `forward` needs all tokens of a call."""
         return any(isinstance(module, Stateful) for module in self.decoding_modules())
 
     def before_training(self, tokenizer: Tokenizer) -> None:
-        """Load and check what only the training loss needs (a teacher, say).
+        """Load and check what only the training loss requires, such as a teacher. Does nothing by default.
 
-        Called in every process before a run is trained. By default nothing.
+        Called in every process before a run is trained.
 
         Args:
             tokenizer: the run's tokenizer.
 
         Raises:
-            GptkitError: it is missing, or does not fit the tokenizer.
+            GptkitError: something is missing, or does not match the tokenizer.
         """
 
     @abstractmethod
     def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
-        """(B, T, d_model) to logits (B, T, vocabulary).
+        """Return the logits (B, T, vocabulary) of vectors (B, T, d_model).
 
-        A head that does not mix tokens may be called for some of a call's tokens (``forward.span``): the last ones where no
-        others are needed, or chunk by chunk.
+        A head that does not mix tokens may be called for some of a call's tokens (``forward.span``): for the last ones only,
+        or chunk by chunk.
         """
 
     @abstractmethod
     def loss(self, x_BTE: Tensor, targets_BT: Tensor, forward: Forward) -> Tensor:
-        """The mean cross-entropy in nats over targets that are not `IGNORED`, a scalar in fp32.
+        """Return the mean cross-entropy in nats over targets that are not `IGNORED`, a scalar in fp32.
 
-        Without holding the logits of all tokens at once. Further losses are added by ``forward.add_loss``, in training only.
+        It should not hold the logits of all tokens at once. Further losses are added by ``forward.add_loss``, in training
+        only.
         """
 
 

@@ -1,9 +1,9 @@
 """How a component declares the initialization of its parameters.
 
 A module may have a method ``initial() -> dict[str, Initial]`` that maps names of its parameters (dotted for those of its
-children) to how they are initialized. An outer module's declaration overrides an inner one's; a `Scaled` one multiplies it.
-Parameters without a declaration are initialized as torch's own module of that type suggests: linear weights `"weight"`,
-embeddings `"embedding"`, biases `"zeros"`, norm weights `"ones"`.
+children) to their initialization. An outer module's declaration overrides an inner one's; `Scaled` multiplies it. The
+defaults for modules of torch are `"weight"` for linear weights, `"embedding"` for embeddings, `"zeros"` for biases and
+`"ones"` for norm weights.
 
 A module whose parameters hold one or several projections may name them in a method
 ``projections() -> dict[str, dict[str, tuple[slice, ...]]]``: for each parameter the rows of each projection, named
@@ -25,7 +25,7 @@ __all__ = ["Declared", "Initial", "Role", "Scaled", "consecutive", "declared", "
 
 
 Role = Literal["weight", "output", "embedding", "zeros", "ones"]
-"""`weight` a projection; `output` a projection that writes to the residual stream; `embedding` a table of vectors."""
+"""`weight`: a projection; `output`: a projection that writes to the residual stream; `embedding`: a table of vectors."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Scaled:
 
     Attributes:
         factor: β.
-        rows: the rows it holds for, of a parameter (…, rows, features) or (rows,); all by default.
+        rows: the rows that are multiplied, of a parameter (…, rows, features) or (rows,); all by default.
     """
 
     factor: float
@@ -47,23 +47,23 @@ class Scaled:
 
 
 Initial = Role | Callable[[torch.Size, torch.Generator], Tensor] | Scaled
-"""A role, which the model's initializer turns into numbers; a function of shape and generator that makes them; or a multiple
-of what is declared further inside."""
+"""A role, for which the model's initializer draws the values; a function of shape and generator that returns them; or a
+multiple of an inner module's declaration."""
 
 
 @dataclass(frozen=True)
 class Declared:
-    """The initialization of one parameter: what is drawn, and the factors that outer modules apply to it."""
+    """The initialization of one parameter: its role or function, and the factors that outer modules apply to it."""
 
     start: Role | Callable[[torch.Size, torch.Generator], Tensor]
     factors: tuple[Scaled, ...] = ()
 
 
 def declared(model: nn.Module) -> dict[str, Declared]:
-    """How each parameter of a model is initialized, by its name.
+    """Return the declared initialization of each parameter of a model, by name.
 
     Raises:
-        GptkitError: no module declares how a parameter is initialized.
+        GptkitError: no module declares the initialization of a parameter.
     """
     names = {name for name, _ in model.named_parameters()}
     starts: dict[str, Role | Callable[[torch.Size, torch.Generator], Tensor]] = {}
@@ -80,7 +80,7 @@ def declared(model: nn.Module) -> dict[str, Declared]:
         owner = type(model.get_submodule(missing[0].rpartition(".")[0])).__name__
         short = missing[0].rpartition(".")[2]
         raise GptkitError(
-            f"no module declares how the parameter {missing[0]!r} of {owner} is initialized",
+            f"no module declares the initialization of the parameter {missing[0]!r} of {owner}",
             hint=f'Give {owner} a method: def initial(self): return {{"{short}": "ones"}}, or "zeros", "weight", "output", '
             '"embedding", or a function of shape and generator.',
         )
@@ -88,7 +88,7 @@ def declared(model: nn.Module) -> dict[str, Declared]:
 
 
 def _declarations(model: nn.Module) -> Iterator[tuple[str, Initial]]:
-    """Full names of parameters with their declarations, outer modules' first, defaults after those of their module."""
+    """Yield full names of parameters with declarations: outer modules first, defaults after those of their module."""
     # A parameter that several modules hold is listed under its first name only.
     every = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     for prefix, module in model.named_modules():
@@ -117,7 +117,7 @@ def _default(module: nn.Module, name: str) -> Role | None:
 
 
 def projections(module: nn.Module) -> dict[str, Mapping[str, tuple[slice, ...]]]:
-    """The projections that a module's parameters hold, by the parameter's full name, as its children declare them."""
+    """Return the projections that a module's parameters hold, by the parameter's full name, as its children declare them."""
     result: dict[str, Mapping[str, tuple[slice, ...]]] = {}
     for prefix, inner in module.named_modules():
         declare = getattr(inner, "projections", None)
@@ -127,13 +127,13 @@ def projections(module: nn.Module) -> dict[str, Mapping[str, tuple[slice, ...]]]
 
 
 def consecutive(names: Sequence[str], sizes: Sequence[int]) -> dict[str, tuple[slice, ...]]:
-    """Rows of projections that lie one after the other, for a method ``projections``; there may be more names than sizes."""
+    """Return the rows of consecutive projections, for a method ``projections``; there may be more names than sizes."""
     ends = [sum(sizes[: index + 1]) for index in range(len(sizes))]
     return {name: (slice(end - size, end),) for name, size, end in zip(names, sizes, ends, strict=False)}
 
 
 def scaled_projections(module: nn.Module, factor: float, *kinds: str) -> dict[str, Initial]:
-    """Declarations that multiply the initialization of a module's projections of some kinds, for an outer ``initial``.
+    """Return declarations for an outer ``initial`` that multiply the initialization of some of a module's projections.
 
     Args:
         factor: β.

@@ -1,4 +1,4 @@
-"""Bases of linear projections that do more than a dense product."""
+"""Base classes of linear projections that compute more than a dense product."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ __all__ = ["AdaptedLinear", "TransformedLinear"]
 class TransformedLinear(nn.Linear):
     """A projection y = weight(W) · input(x) + b. A subclass overrides one hook or both.
 
-    Both hooks are differentiable: a quantization passes the gradient straight through. A head uses them apart, to compute
-    its loss without holding all logits.
+    Both hooks are differentiable (a quantization uses a straight-through estimator). A head calls them separately, to
+    compute its loss without holding all logits.
     """
 
     def transformed_input(self, x: Tensor) -> Tensor:
-        """What the matrix is multiplied with, (…, d_in), of the input's dtype; the input itself by default."""
+        """Return the vectors that the matrix is applied to, (…, d_in), of the input's dtype; by default the input."""
         return x
 
     def transformed_weight(self) -> Tensor:
-        """The matrix in use, (d_out, d_in), of the weight's dtype; the weight itself by default."""
+        """Return the effective matrix, (d_out, d_in), of the weight's dtype; by default the weight."""
         return self.weight
 
     def forward(self, x: Tensor) -> Tensor:
@@ -32,15 +32,14 @@ class TransformedLinear(nn.Linear):
 class AdaptedLinear(TransformedLinear):
     """A dense projection with trainable adapters beside its weight, into which they can be merged.
 
-    `weight` and `bias` are those of the dense projection, so that its weights load under the same names. A training
-    freezes them, and everything else but the adapters, unless `training.freeze` says otherwise. A subclass implements
-    `adapter_parameters` and `transformed_weight`, which returns the merged weight: the product with it equals `forward` in
-    evaluation mode.
+    `weight` and `bias` are those of the dense projection, so its weights load under the same names. A training freezes all
+    parameters but those of adapters, unless `training.freeze` is set. A subclass implements `adapter_parameters` and
+    `transformed_weight`, which returns the merged weight: the product with it equals `forward` in evaluation mode.
     """
 
     def adapter_parameters(self) -> Sequence[str]:
-        """Return the names of the parameters that are the adapter's own; none where this projection has no adapter."""
-        raise NotImplementedError
+        """Return the names of the adapter's parameters; none if this projection has no adapter."""
+        raise NotImplementedError(f"{type(self).__name__} does not define adapter_parameters")
 
     def placed(self, name: str) -> None:
-        """Receive the projection's full name in the model, ``blocks.0.attention.qkv``, when the model is assembled."""
+        """Called with the projection's full name, ``blocks.0.attention.qkv``, when the model is assembled."""

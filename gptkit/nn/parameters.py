@@ -1,9 +1,9 @@
-"""How a component declares what optimizers do with its parameters.
+"""How a component declares the treatment of its parameters by optimizers.
 
 A module may have a method ``parameter_options() -> dict[str, ParameterOptions]`` that maps names of its parameters (dotted
-for those of its children) to options. An outer module's declaration overrides an inner one's, option by option. What is not
-declared follows from a parameter's shape and place: matrices decay and norms' weights and biases do not; matrices outside of
-embeddings, heads and positions are hidden matrices.
+for those of its children) to options. An outer module's declaration overrides an inner one's, option by option. By default,
+weight decay applies to matrices, but not to biases and the weights of norms; matrices outside of embeddings, heads and
+positions are hidden matrices.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ __all__ = ["ParameterOptions", "Resolved", "parameter_options"]
 
 @dataclass(frozen=True)
 class ParameterOptions:
-    """What optimizers do with a parameter; None leaves it to the parameter's shape and place.
+    """Options of a parameter for optimizers; None selects the default, which depends on its shape and module.
 
     Attributes:
         decay: whether weight decay applies.
-        hidden: whether it is a matrix, or a stack of matrices, between hidden features, which Muon makes orthogonal.
+        hidden: whether it is a matrix, or a stack of matrices, between hidden features, whose updates Muon orthogonalizes.
         rate: factor of the learning rate.
     """
 
@@ -37,7 +37,7 @@ class ParameterOptions:
 
 @dataclass(frozen=True)
 class Resolved:
-    """The options of one parameter, none left open."""
+    """The options of one parameter, with defaults."""
 
     decay: bool
     hidden: bool
@@ -45,7 +45,7 @@ class Resolved:
 
 
 def parameter_options(model: nn.Module) -> dict[str, Resolved]:
-    """The options of every trainable parameter by name, in the model's order.
+    """Return the options of every trainable parameter by name, in the model's order.
 
     Raises:
         ValueError: a module declares options of a name that is not a parameter of it.
@@ -58,8 +58,8 @@ def parameter_options(model: nn.Module) -> dict[str, Resolved]:
         own = dict(module.named_parameters(remove_duplicate=False)) if declare is not None else {}
         for name, options in (declare() if declare is not None else {}).items():
             if name not in own:
-                raise ValueError(f"{type(module).__name__}.parameter_options() names {name!r}, which it does not have")
-            declared[id(own[name])] = _over(declared.get(id(own[name]), ParameterOptions()), options)
+                raise ValueError(f"{type(module).__name__}.parameter_options() names {name!r}, which is not its parameter")
+            declared[id(own[name])] = _merged(declared.get(id(own[name]), ParameterOptions()), options)
         if isinstance(module, (Embedding, Head, Position, nn.Embedding)):
             outer |= {id(parameter) for parameter in module.parameters()}
         elif isinstance(module, StackedLinear):
@@ -81,7 +81,7 @@ def parameter_options(model: nn.Module) -> dict[str, Resolved]:
     return resolved
 
 
-def _over(outer: ParameterOptions, inner: ParameterOptions) -> ParameterOptions:
+def _merged(outer: ParameterOptions, inner: ParameterOptions) -> ParameterOptions:
     return ParameterOptions(
         inner.decay if outer.decay is None else outer.decay,
         inner.hidden if outer.hidden is None else outer.hidden,

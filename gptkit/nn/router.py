@@ -21,8 +21,8 @@ class Router(nn.Module, ABC):
     def forward(self, x_NE: Tensor, forward: Forward, valid_N: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the experts of every token, (N, K) distinct integers below X, and their weights, (N, K).
 
-        Weights have the dtype of `x_NE`. In training, a router adds its auxiliary losses by ``forward.add_loss``.
+        Weights have the dtype of `x_NE`. In training, a router adds auxiliary losses by ``forward.add_loss``.
 
         Args:
-            valid_N: False for padding, which is routed too but must not count in losses; None where all are real.
+            valid_N: False for padding, which is routed too but excluded from losses; None without padding.
         """

@@ -24,13 +24,14 @@ class StackedFeedForward(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x_ME: Tensor, groups: Groups, forward: Forward) -> Tensor:
-        """Apply to each row its own expert, (M, E) to (M, E).
+        """Apply its expert to each row, (M, E) to (M, E).
 
-        No shape and no Python control may depend on how many rows an expert has, so that `torch.compile` takes it whole
-        and the host never waits for the device. `StackedLinear` does the projections; what is elementwise needs nothing.
+        No shape and no control flow may depend on the number of rows of an expert, so that `torch.compile` needs no graph
+        break and the host does not wait for the device. Use `StackedLinear` for projections; elementwise operations need
+        no change.
 
         Args:
-            groups: which rows belong to which expert.
+            groups: the expert of each row.
         """
 
 
@@ -47,7 +48,7 @@ class StackedLinear(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Fill with the numbers that `nn.Linear` starts with; a model's initializer replaces them."""
+        """Initialize as `nn.Linear` does; a model's initializer replaces the values."""
         bound = self.in_features**-0.5
         nn.init.uniform_(self.weight, -bound, bound)
         if self.bias is not None:
@@ -57,7 +58,7 @@ class StackedLinear(nn.Module):
         return {"weight": "weight"}
 
     def forward(self, x_MI: Tensor, groups: Groups) -> Tensor:
-        """(M, I) to (M, O)."""
+        """Map (M, I) to (M, O)."""
         return grouped_linear(x_MI, self.weight, self.bias, groups)
 
     def extra_repr(self) -> str:
@@ -65,11 +66,11 @@ class StackedLinear(nn.Module):
 
 
 class StackedModules(StackedFeedForward):
-    """Experts as modules of their own, for feed-forwards that have no stacked form.
+    """Experts as separate modules, for feed-forwards without a stacked form.
 
-    On the CPU each module gets its own rows. Elsewhere, and when compiled, each gets as many rows as there are tokens (no
-    expert can have more), and what is not its own is discarded: static shapes at the price of X / K times the arithmetic.
-    Auxiliary losses that such a module adds see these extra rows.
+    On the CPU each module processes its own rows. On other devices, and when compiled, each processes as many rows as there
+    are tokens (no expert can have more), and the results of other experts' rows are discarded: the shapes are static, but
+    the arithmetic is X / K times as much. Auxiliary losses that such a module adds include these extra rows.
     """
 
     def __init__(self, modules: Iterable[FeedForward]) -> None:
@@ -83,7 +84,7 @@ class StackedModules(StackedFeedForward):
 
     def _by_slices(self, x_ME: Tensor, groups: Groups, forward: Forward) -> Tensor:
         n_rows, n_experts = len(x_ME), len(self.each)
-        # Without memory the spread is unknown; an even one takes as much arithmetic.
+        # On the meta device the distribution is unknown; an even one takes the same arithmetic.
         even = [n_rows * (index + 1) // n_experts for index in range(n_experts)]
         ends: list[int] = even if x_ME.is_meta else groups.ends_X.tolist()
         slices = zip(self.each, [0, *ends], ends, strict=False)

@@ -30,7 +30,7 @@ __all__ = ["checks"]
 
 checks = Checks()
 
-HOOKS = frozenset({"rotate", "widen", "bias", "content_bias", "value_bias"})
+HOOKS = frozenset({"rotate", "rotated_width", "bias", "content_bias", "value_bias"})
 
 
 @checks.add(
@@ -135,7 +135,7 @@ class _WideningSpec(PositionSpec):
     """Position that gives queries and keys two more features."""
 
     name: Literal["widening"] = "widening"
-    uses: ClassVar[frozenset[str]] = frozenset({"rotate", "widen"})
+    uses: ClassVar[frozenset[str]] = frozenset({"rotate", "rotated_width"})
 
     def rotated_width(self, d_head: int) -> int:
         return d_head + 2
@@ -145,11 +145,12 @@ class _WideningSpec(PositionSpec):
 
 
 @checks.add(
-    "takes-wider-queries", "A position may widen queries and keys, and the cache with them, where `widen` is accepted."
+    "takes-wider-queries",
+    "If `rotated_width` is accepted, a position may change the width of queries and keys, and so of the cache.",
 )
 @torch.no_grad()
 def takes_wider_queries(subject: Subject) -> None:
-    if "widen" not in subject.spec.accepts:
+    if "rotated_width" not in subject.spec.accepts:
         skip("it accepts no position that widens queries and keys")
     try:
         subject.read(subject.layout("none", position=_WideningSpec()))

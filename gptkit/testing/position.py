@@ -34,7 +34,7 @@ def _relative(subject: Subject) -> Position:
 @checks.add("hooks-are-declared", "Only hooks in `uses` are applied, and attentions accept or reject positions by them.")
 def hooks_are_declared(subject: Subject) -> None:
     uses = subject.spec.uses
-    unknown = sorted(uses - {*HOOKS, "widen"})
+    unknown = sorted(uses - {*HOOKS, "rotated_width"})
     expect(not unknown, f"uses {', '.join(unknown)}; a position has the hooks {', '.join(HOOKS)}")
     relative = _relative(subject) if _builds(subject) else None
     parts: list[tuple[nn.Module | None, tuple[str, ...], str]] = [
@@ -46,8 +46,8 @@ def hooks_are_declared(subject: Subject) -> None:
             has = module is not None and getattr(type(module), hook, None) is not getattr(Position, hook)
             expect(not has or hook in uses, f"what {maker} gives overrides {hook}, which `uses` does not name")
             expect(has or hook not in uses, f"`uses` names {hook}, which what {maker} gives does not override")
-    widened = subject.resolved.rotated_width(D_HEAD) != D_HEAD
-    expect(widened == ("widen" in uses), "`uses` names widen exactly where rotated_width differs from the head size")
+    differs = subject.resolved.rotated_width(D_HEAD) != D_HEAD
+    expect(differs == ("rotated_width" in uses), "`uses` must name rotated_width exactly if it differs from the head size")
     if "rotate" in uses and relative is not None:
         q_BHTD = torch.randn(1, 2, 3, D_HEAD, dtype=torch.float64)
         rotated = relative.rotate(q_BHTD, q_BHTD, relative.prepare(torch.arange(3)))

@@ -1,4 +1,4 @@
-"""A position whose module does not define a declared hook is an error that names both."""
+"""A position that declares a hook and does not define it is an error that names both."""
 
 from __future__ import annotations
 
@@ -35,11 +35,37 @@ class UnscoredSpec(ForgetfulSpec):
     score_function: ClassVar[bool] = True
 
 
+class UnbuiltSpec(PositionSpec):
+    name: Literal["unbuilt"] = "unbuilt"
+    uses: ClassVar[frozenset[str]] = frozenset({"bias"})
+
+
+class UnbuiltAbsoluteSpec(PositionSpec):
+    name: Literal["unbuilt-absolute"] = "unbuilt-absolute"
+    uses: ClassVar[frozenset[str]] = frozenset({"embed"})
+
+
+class WithoutEmbedSpec(UnbuiltAbsoluteSpec):
+    name: Literal["without-embed"] = "without-embed"  # type: ignore[assignment]
+
+    def build_embedding(self, context: BuildContext) -> Position:
+        return Forgetful()
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        (ForgetfulSpec(), r"position 'forgetful' declares 'bias' \(in 'uses'\), which its module Forgetful does not define"),
-        (UnscoredSpec(), r"position 'unscored' declares 'score_mod' \(in 'score_function'\), which its module Forgetful"),
+        (ForgetfulSpec(), r"position 'forgetful' declares 'bias' \(in 'uses'\), but Forgetful does not define bias"),
+        (
+            UnscoredSpec(),
+            r"'unscored' declares 'score_mod' \(in 'score_function'\), but Forgetful does not define score_mod",
+        ),
+        (UnbuiltSpec(), r"position 'unbuilt' declares 'bias' \(in 'uses'\), but UnbuiltSpec does not define build"),
+        (UnbuiltAbsoluteSpec(), r"declares 'embed' \(in 'uses'\), but UnbuiltAbsoluteSpec does not define build_embedding"),
+        (
+            WithoutEmbedSpec(),
+            r"position 'without-embed' declares 'embed' \(in 'uses'\), but Forgetful does not define embed",
+        ),
     ],
 )
 def test_declared_hook_without_a_definition_is_refused(spec: PositionSpec, message: str) -> None:

@@ -27,7 +27,7 @@ class DoublingSpec(PositionSpec):
     """Double the width of queries and keys."""
 
     name: Literal["doubling"] = "doubling"
-    uses: ClassVar[frozenset[str]] = frozenset({"rotate", "widen"})
+    uses: ClassVar[frozenset[str]] = frozenset({"rotate", "rotated_width"})
     factor: int = 2
 
     def rotated_width(self, d_head: int) -> int:

@@ -225,7 +225,7 @@ def test_context_rejects_undeclared_missing_and_duplicate_values() -> None:
     with pytest.raises(StateError, match="a second time"):
         first(x_BTE, forward)
     first.publishes = ()
-    with pytest.raises(GptkitError, match=r"blocks\.1 .*TwoLosses.* reads .*which no module before it publishes"):
+    with pytest.raises(GptkitError, match=r"blocks\.1 .*TwoLosses.* reads .*which no earlier module publishes"):
         check_declarations(built)
     second.publishes = (("two-losses", 2),)
     first.publishes = (("two-losses", 0),)

@@ -112,8 +112,8 @@ def test_forks_of_one_layer_number_calls_onwards() -> None:
         outer = forward.fork(x_BTE)
         inner = outer.fork(x_BTE)
         inner.keep_weights(0, torch.full((1, 1, 2, 2), float(value)))
-        outer.take(inner.given(x_BTE))
-        forward.take(outer.given(x_BTE))
+        outer.apply(inner.effects(x_BTE))
+        forward.apply(outer.effects(x_BTE))
     assert forward.weights is not None
     assert {key: float(weights[0, 0, 0, 0]) for key, weights in forward.weights.items()} == {(0, 0): 0, (0, 1): 1, (0, 2): 2}
 
@@ -124,4 +124,4 @@ def test_weights_are_none_unless_requested() -> None:
     forward = Forward(torch.zeros(1, 2, dtype=torch.long)).fork(x_BTE)
     forward.keep_weights(0, torch.ones(1, 1, 2, 2))
     assert forward.weights is None
-    assert forward.given(x_BTE).weights == {}
+    assert forward.effects(x_BTE).weights == {}

@@ -53,7 +53,7 @@ def test_name_that_is_not_a_parameter_is_an_error() -> None:
         def parameter_options(self) -> dict[str, ParameterOptions]:
             return {"down.weight": ParameterOptions()}
 
-    with pytest.raises(ValueError, match="which it does not have"):
+    with pytest.raises(ValueError, match="which is not its parameter"):
         parameter_options(Wrong())
 
 

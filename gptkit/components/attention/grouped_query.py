@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -25,7 +26,7 @@ __all__ = ["GroupedQuerySpec", "HeadedSpec"]
 class HeadedSpec(AttentionSpec):
     """The fields of attentions with several heads."""
 
-    accepts: ClassVar[frozenset[str]] = frozenset({"rotate", "widen", "bias", "content_bias", "value_bias"})
+    accepts: ClassVar[frozenset[str]] = frozenset({"rotate", "rotated_width", "bias", "content_bias", "value_bias"})
 
     n_heads: int | None = Field(None, ge=1, description="Query heads; by default as many as give a head size of 64.")
     d_head: int | None = Field(None, ge=1, description="Features of a head; d_model / n_heads by default.")
@@ -56,9 +57,9 @@ class HeadedSpec(AttentionSpec):
     output_gate: bool = Field(False, description="Multiply each head's output by a sigmoid gate computed from the input.")
 
     @property
+    @abstractmethod
     def kv_heads(self) -> int:
-        """Key/value heads of the resolved spec."""
-        raise NotImplementedError
+        """Number of key/value heads of the resolved spec."""
 
     @property
     def depends_on_place(self) -> bool:
@@ -94,12 +95,12 @@ class HeadedSpec(AttentionSpec):
                 ("qk_norm_order",),
                 f"a norm of width {self.qk_norm_width} is applied before the rotation; set qk_norm_order: before",
             )
-        widened = context.parts.position.rotated_width(heads.d_head)
-        if self.qk_norm is not None and self.qk_norm_order == "after" and widened != heads.d_head:
+        width = context.parts.position.rotated_width(heads.d_head)
+        if self.qk_norm is not None and self.qk_norm_order == "after" and width != heads.d_head:
             yield Problem(
                 ("qk_norm_order",),
                 f"a norm after the rotation has {heads.d_head} weights, but position {context.parts.position.name!r} gives "
-                f"{widened} features; set qk_norm_order: before",
+                f"{width} features; set qk_norm_order: before",
             )
         yield from head_problems(context, heads)
 

@@ -35,7 +35,7 @@ class LatentSpec(AttentionSpec):
     """
 
     name: Literal["latent"] = "latent"
-    accepts: ClassVar[frozenset[str]] = frozenset({"rotate", "widen", "bias"})
+    accepts: ClassVar[frozenset[str]] = frozenset({"rotate", "rotated_width", "bias"})
 
     n_heads: int | None = Field(None, ge=1, description="Heads; by default as many as 64 features each take.")
     kv_rank: int | None = Field(

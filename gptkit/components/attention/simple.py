@@ -31,7 +31,7 @@ class SimpleSpec(AttentionSpec):
     """
 
     name: Literal["simple"] = "simple"
-    accepts: ClassVar[frozenset[str]] = frozenset({"rotate", "widen", "bias"})
+    accepts: ClassVar[frozenset[str]] = frozenset({"rotate", "rotated_width", "bias"})
 
     scaled: bool = Field(False, description="Divide the dot products by √d_model, as attention with weights does.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Probability of dropping an attention weight in training.")

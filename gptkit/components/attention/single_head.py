@@ -32,7 +32,7 @@ class SingleHeadSpec(AttentionSpec):
     """
 
     name: Literal["single-head"] = "single-head"
-    accepts: ClassVar[frozenset[str]] = frozenset({"rotate", "widen", "bias", "content_bias", "value_bias"})
+    accepts: ClassVar[frozenset[str]] = frozenset({"rotate", "rotated_width", "bias", "content_bias", "value_bias"})
 
     d_head: int | None = Field(
         None, ge=1, description="Width that W_query, W_key and W_value project into; d_model by default."

@@ -13,24 +13,24 @@ __all__ = ["Attention"]
 
 
 class Attention(nn.Module, Stateful, ABC):
-    """The runtime part of an attention (or of any other mixer of tokens)."""
+    """The runtime part of an attention, or of another layer that mixes tokens."""
 
     @property
     def prefix_problem(self) -> str | None:
-        """Why the attention cannot attend a prefix in both directions (a clause with the reason), or None where it can.
+        """The reason why the attention does not support a bidirectional prefix, as a clause; None if it does.
 
-        An attention that uses ``forward.mask`` and whose terms are defined for keys after the query overrides this.
+        To be overridden by an attention that uses ``forward.mask`` and whose terms are defined for keys after the query.
         """
-        return f"{type(self).__name__} is causal throughout"
+        return f"{type(self).__name__} is strictly causal"
 
     @abstractmethod
     def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
-        """(B, T, d_model) to (B, T, d_model).
+        """Map (B, T, d_model) to (B, T, d_model).
 
-        Masks come from ``forward.mask``, memory from ``forward.state(self)``.
+        Masks are those of ``forward.mask``, the decoding state is ``forward.state(self)``.
 
-        An attention that has weights passes those that it used, (B, H, T, S), to ``forward.keep_weights`` once per call:
-        finite, and zero wherever the mask forbids. They need not add up to 1 (a sigmoid attention's do not), nor be
-        positive. ``forward.weights`` is None where none were requested, and they need not be computed. An attention without
-        weights (a recurrence) passes none.
+        An attention with weights passes them, (B, H, T, S), to ``forward.keep_weights`` once per call: finite, and zero for
+        masked keys. They need not be positive, nor add up to 1 (those of a sigmoid attention do not). If they were not
+        requested, ``forward.weights`` is None, and they need not be computed. An attention without weights (a recurrence)
+        passes none.
         """

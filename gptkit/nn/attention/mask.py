@@ -1,4 +1,4 @@
-"""Attention masks: a declaration of which keys each query may attend, and the forms that backends take.
+"""Attention masks: a declaration of the keys that each query may attend, and the forms that backends require.
 
 Shapes: B batch, T queries, S keys.
 """
@@ -19,22 +19,22 @@ __all__ = ["AttentionMask"]
 
 @dataclass(frozen=True, eq=False)
 class AttentionMask:
-    """Which keys each query may attend, declared by a few facts and lowered to what a backend takes.
+    """Declarative attention mask, lowered to the form that a backend requires.
 
-    A key is allowed if it is not later than the query (or lies, as the query's row says, in the bidirectional prefix), and
-    within the window, the pattern, the document and outside the padding. Immutable; lowered forms are computed once.
+    A query may attend a key that is not later (or is in the bidirectional prefix of its row), is within the attention
+    window, the pattern and the document, and is not padding. Immutable; lowered forms are computed once.
 
     Attributes:
-        form: the simplest form that says everything: ``"none"`` (each query may attend each key), ``"causal"`` (the lower
+        form: the simplest form that expresses the mask: ``"none"`` (each query may attend each key), ``"causal"`` (the lower
             triangle, T = S), or ``"dense"``.
         n_queries: T.
         n_keys: S.
-        query_offset: index of the first query in its row; an int, or a 0-d tensor where shapes are static.
-        key_offset: where the keys in view are: index of the first one, likewise, or a `Ring`.
-        key_indices_S: the index of each key in view, negative for none; given with a `Ring`, whose keys are in no order.
-        window: keys further than this many tokens from the query, the query included, are excluded.
-        pattern: a further rule of the positions of query and key.
-        documents_BT: the document of each token, for packed rows.
+        query_offset: index of the first query in its row; an int, or a 0-d tensor if shapes are static.
+        key_offset: location of the keys in view: the index of the first one, in the same form, or a `Ring`.
+        key_indices_S: the index of each key in view, negative for an empty slot; only with a `Ring` (unordered).
+        window: attention window in tokens, the query included; keys further away are excluded.
+        pattern: a further restriction by the positions of query and key.
+        documents_BT: the document id of each token in packed rows.
         document_offset_BT: index of the first token of each token's document; given with `documents_BT`.
         left_padding_B: number of padding tokens at the start of each row.
         prefix_B: number of tokens, padding not counted, at the start of each row that attend one another in both directions.
@@ -57,21 +57,21 @@ class AttentionMask:
 
     @property
     def is_causal(self) -> bool:
-        """Whether the mask is the plain lower triangle, which backends take as a flag."""
+        """Whether the mask is the lower triangle, which backends support by a flag."""
         return self.form == "causal"
 
     @property
     def rows(self) -> int | None:
-        """B where rows have masks of their own, else None."""
+        """B if rows have different masks, else None."""
         for tensor in (self.documents_BT, self.left_padding_B, self.prefix_B):
             if tensor is not None:
                 return int(tensor.shape[0])
         return None
 
     def allows(self, row: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        """Whether a query may attend a key, for broadcastable indices of rows, queries and keys of this call.
+        """Return whether a query may attend a key, for broadcastable indices of rows, queries and keys of this call.
 
-        This is the one definition of the mask; the lowered forms evaluate it.
+        This is the only definition of the mask; the lowered forms evaluate it.
         """
         q, k = query + self.query_offset, self._index(key)
         allowed = k <= q
@@ -98,14 +98,14 @@ class AttentionMask:
         return allowed
 
     def _index(self, key: Tensor) -> Tensor:
-        """The index in its row of a key in view."""
+        """Return the index in its row of a key in view."""
         if self.key_indices_S is not None:
             return self.key_indices_S[key]
         assert not isinstance(self.key_offset, Ring)
         return key + self.key_offset
 
     def dense(self) -> Tensor:
-        """The mask as truth values, (1 or B, 1, T, S), whatever its form."""
+        """Return the mask as booleans, (1 or B, 1, T, S), for every form."""
         if "dense" not in self._lowered:
             self._lowered["dense"] = self._dense()
         return self._lowered["dense"]  # type: ignore[no-any-return]
@@ -120,7 +120,7 @@ class AttentionMask:
         return allowed[:, None] if allowed.dim() == 3 else allowed[None, None]
 
     def additive(self, dtype: torch.dtype) -> Tensor:
-        """The mask as a term for the scores, (1 or B, 1, T, S): 0 where allowed, -inf elsewhere."""
+        """Return the mask as a term of the scores, (1 or B, 1, T, S): 0 for allowed keys, -inf for others."""
         key = ("additive", dtype)
         if key not in self._lowered:
             allowed = self.dense()
@@ -129,7 +129,7 @@ class AttentionMask:
         return self._lowered[key]  # type: ignore[no-any-return]
 
     def block_mask(self) -> Any:
-        """The mask as a `BlockMask` of flex attention, which skips blocks of keys that no query may attend."""
+        """Return the mask as a `BlockMask` of flex attention, which skips blocks of keys that no query may attend."""
         if "block" not in self._lowered:
             from torch.nn.attention.flex_attention import create_block_mask
 
@@ -142,9 +142,9 @@ class AttentionMask:
         return self._lowered["block"]
 
     def cumulative_lengths(self, n_rows: int) -> Tensor:
-        """Where segments begin when all rows are joined into one sequence, (N + 1,) int32, the last entry being B · T.
+        """Return the starts of segments in the concatenation of all rows, (N + 1,) int32; the last entry is B · T.
 
-        A segment is a document, or a row; padding is a segment of its own. Only for whole rows without a cache (T = S).
+        A segment is a document or a row; padding is a separate segment. Only for whole rows without a cache (T = S).
 
         Args:
             n_rows: B.

@@ -33,9 +33,9 @@ _EAGER = EagerBackend()
 
 
 class SoftmaxAttention(Attention):
-    """Base of attentions that score queries against keys: positions, cache, mask, score terms and the choice of backend.
+    """Base class of attentions with queries, keys and a softmax: positions, cache, mask, score terms, choice of backend.
 
-    Scores are made in one order, in every backend::
+    Scores are computed in one order, in every backend::
 
         scale · q kᵀ → + content term → softcap → (mix_scores) → + bias + added term + mask → softmax → (mix_weights)
 
@@ -49,32 +49,32 @@ class SoftmaxAttention(Attention):
                 return self.output(out_BHTV.transpose(1, 2).flatten(2))
 
     Further hooks: `mix_scores` and `mix_weights` mix heads around the softmax (overriding one selects the eager backend);
-    `cached_shapes` declares what is cached, where that is not keys and values of the declared heads; such a subclass calls
-    `rotate`, appends to its state, and calls `score`, to which it may give a content term and an added term.
+    `cached_shapes` declares the cached tensors if these are not keys and values of the declared heads; such a subclass calls
+    `rotate`, appends to its state, and calls `score`, to which it may pass a content term and an added term.
 
-    Everything that does not change from call to call is settled when the layer is assembled: which hooks of the position
-    run, and which backend computes.
+    Everything that does not change from call to call is determined when the layer is assembled: the hooks of the position
+    that run, and the backend.
 
     Args:
         context: the build context, inside a layer.
-        heads: the heads that the position works on.
+        heads: the heads that the position applies to.
         scale: factor of the dot products.
         d_value: features of a value; as many as `heads` declares by default.
         dropout: probability of dropping an attention weight in training.
-        window: sliding window in tokens, the current one included; None for all.
-        pattern: a further rule of which tokens may be attended, by their positions; None for no rule.
-        softcap: scores become ``softcap · tanh(score / softcap)``; None for no cap.
-        sinks: give each head a learned logit (`sinks`, zeros at first) that takes its share of the softmax.
-        norms_after: norms of queries and keys that follow the rotation by position.
+        window: sliding window in tokens, the current one included; None for no limit.
+        pattern: a further restriction of attention by the tokens' positions; None without one.
+        softcap: cap of the scores, ``softcap · tanh(score / softcap)``; None for no cap.
+        sinks: add a learned logit of each head to the softmax (`sinks`, initialized as zeros).
+        norms_after: norms of queries and keys, applied after the rotation by position.
         content_term: the subclass passes a content term to `score`.
         added_term: the subclass passes an added term to `score`.
 
     Attributes:
         layer: index of the layer.
         position: the layer's relative position, built for `heads`.
-        d_key: features of queries and keys after rotation, which a position may widen.
-        backend: computes the attention; `backend_name` and `backend_reason` say which it is and why.
-        features: what the layer asks of a backend.
+        d_key: features of queries and keys after rotation: the position's `rotated_width`.
+        backend: computes the attention; `backend_name` is its name and `backend_reason` the reason for its selection.
+        features: the features that the layer requires of a backend.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class SoftmaxAttention(Attention):
         self.mixes_scores = type(self).mix_scores is not SoftmaxAttention.mix_scores
         self.mixes_weights = type(self).mix_weights is not SoftmaxAttention.mix_weights
         self.added_term = added_term
-        # Layers whose position is one module share what it computes; the name survives a deep copy.
+        # Layers that share a position's module share its results. A string, so that a deep copy keeps the key.
         self.position_key = f"position {id(self.position)}"
         self.norms_after = norms_after is not None
         if norms_after is not None:
@@ -136,19 +136,19 @@ class SoftmaxAttention(Attention):
     # -- hooks ---------------------------------------------------------------------------------------------------------
 
     def project(self, x_BTE: Tensor, forward: Forward) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries (B, H, T, D), keys (B, K, T, D) and values (B, K, T, V) of this call's tokens, before the position."""
+        """Return queries (B, H, T, D), keys (B, K, T, D) and values (B, K, T, V) of this call's tokens, without position."""
         raise NotImplementedError(f"{type(self).__name__} overrides neither project nor forward")
 
     def combine(self, out_BHTV: Tensor, x_BTE: Tensor) -> Tensor:
-        """The heads' outputs to (B, T, E); gates and output projections belong here."""
+        """Return the layer's output (B, T, E) for the heads' outputs: gates and the output projection."""
         raise NotImplementedError(f"{type(self).__name__} overrides neither combine nor forward")
 
     def mix_scores(self, scores_BHTS: Tensor) -> Tensor:
-        """Mix the scores of the heads, after the softcap and before bias and mask; of the same shape."""
+        """Return the scores mixed over heads, after the softcap and before bias and mask; of the same shape."""
         return scores_BHTS
 
     def mix_weights(self, weights_BHTS: Tensor) -> Tensor:
-        """Mix the attention weights of the heads, after the softmax; of the same shape. Linear, so that zeros stay zero."""
+        """Return the attention weights mixed over heads, of the same shape. Must be linear, so that zeros stay zero."""
         return weights_BHTS
 
     @property
@@ -163,7 +163,7 @@ class SoftmaxAttention(Attention):
         return self.combine(self.attend(q_BHTD, k_BKTD, v_BKTV, forward), x_BTE)
 
     def attend(self, q_BHTD: Tensor, k_BKTD: Tensor, v_BKTV: Tensor, forward: Forward) -> Tensor:
-        """Position, cache, mask and softmax for this call's queries, keys and values: (B, H, T, V)."""
+        """Apply position, cache, mask and softmax to this call's queries, keys and values; return (B, H, T, V)."""
         if self.rotates or self.norms_after:
             q_BHTD, k_BKTD = self.rotate(q_BHTD, k_BKTD, forward)
         state = cast("TokenState | None", forward.state(self))
@@ -173,7 +173,7 @@ class SoftmaxAttention(Attention):
         return self.score(q_BHTD, k_BKTD, v_BKTV, forward, offset)
 
     def rotate(self, q_BHTD: Tensor, k_BKTD: Tensor, forward: Forward) -> tuple[Tensor, Tensor]:
-        """This call's queries and keys, rotated by their positions; D may grow to `d_key`."""
+        """Return this call's queries and keys rotated by their positions, of `d_key` features."""
         if self.rotates:
             position = self.position
             prepared = forward.once((self.position_key, "prepared"), lambda: position.prepare(forward.positions))
@@ -182,7 +182,7 @@ class SoftmaxAttention(Attention):
                 raise GptkitError(
                     f"position {self.position_name!r} returns queries of {q_BHTD.shape[-1]} features and keys of "
                     f"{k_BKTD.shape[-1]}; its spec declares {self.d_key}",
-                    hint="Return the width from `rotated_width`, and name `widen` in `uses` if it is not the head size.",
+                    hint="Return the width from `rotated_width`, and declare `rotated_width` in `uses`.",
                 )
         if self.norms_after:
             q_BHTD, k_BKTD = self.q_norm(q_BHTD), self.k_norm(k_BKTD)
@@ -198,18 +198,18 @@ class SoftmaxAttention(Attention):
         added: Tensor | None = None,
         content: Tensor | None = None,
     ) -> Tensor:
-        """Scores, mask and softmax over the keys in view.
+        """Compute scores, mask and softmax over the keys in view.
 
         Args:
-            offset: where the keys in view are, as the state's `append` returned it; `forward.offset` without a cache.
-            added: a term after the softcap, broadcastable to (B, H, T, S), finite. Declared by `added_term`.
-            content: a term before the softcap, likewise. Declared by `content_term`.
+            offset: the location of the keys in view, as the state's `append` returned it; `forward.offset` without a cache.
+            added: a finite term after the softcap, broadcastable to (B, H, T, S). Declared by `added_term`.
+            content: a term before the softcap, of the same form. Declared by `content_term`.
 
         Returns:
             (B, H, T, V).
 
         Raises:
-            GptkitError: a term that the attention did not declare.
+            GptkitError: the attention does not declare a term that it passes.
         """
         if (added is not None and not self.features.added_term) or (content is not None and not self.features.content_term):
             raise _undeclared(self, "added" if added is not None and not self.features.added_term else "content")
@@ -229,9 +229,9 @@ class SoftmaxAttention(Attention):
     # -- what backends call --------------------------------------------------------------------------------------------
 
     def additive_term(self, forward: Forward, mask: AttentionMask, dtype: torch.dtype) -> Tensor:
-        """Mask and bias as one term for the scores, -inf where nothing may be attended: (1 or B, 1 or H, T, S).
+        """Return mask and bias as one term of the scores, -inf for excluded keys: (1 or B, 1 or H, T, S).
 
-        Computed once a call for all layers that have both in common.
+        Computed once per call for all layers with the same mask and position.
         """
         if not self.biases:
             return mask.additive(dtype)
@@ -247,21 +247,21 @@ class SoftmaxAttention(Attention):
         return forward.once(key, make)
 
     def score_mod(self, forward: Forward, mask: AttentionMask) -> Callable[..., Tensor]:
-        """The position's bias as a score function of flex attention."""
+        """Return the position's bias as a score function of flex attention."""
         return self.position.score_mod(forward.query_positions, forward.key_positions(mask.key_offset, mask.n_keys))
 
     # -- states --------------------------------------------------------------------------------------------------------
 
     @property
     def reach(self) -> int | None:
-        """How far back a query can see, in tokens; None for all."""
+        """Number of tokens that a query can attend, itself included; None for no limit."""
         reaches = (self.window, None if self.pattern is None else self.pattern.reach)
         spans = [reach for reach in reaches if reach is not None]
         return min(spans) if spans else None
 
     def new_state(self, allocation: Allocation) -> LayerState | None:
         features = self.features
-        # Terms that read keys or values may sum over them, so these must be in the order of the text.
+        # Terms that depend on keys or values may sum over them, so these must be in the order of the text.
         ordered = features.content_term or features.added_term or features.value_term
         return allocation.tokens(*self.cached_shapes, window=self.reach, ordered=ordered)
 
@@ -278,6 +278,6 @@ class SoftmaxAttention(Attention):
 
 def _undeclared(attention: SoftmaxAttention, term: str) -> GptkitError:
     return GptkitError(
-        f"{type(attention).__name__} passes {term}=… to score, and did not declare the term",
+        f"{type(attention).__name__} passes {term}=… to score, but does not declare the term",
         hint=f"Pass {term}_term=True to SoftmaxAttention.__init__, and to ScoreFeatures.of in the spec.",
     )

@@ -47,7 +47,7 @@ class DifferentialSpec(HeadsSpec):
     """
 
     name: Literal["differential"] = "differential"
-    accepts: ClassVar[frozenset[str]] = frozenset({"rotate", "widen", "bias", "content_bias"})
+    accepts: ClassVar[frozenset[str]] = frozenset({"rotate", "rotated_width", "bias", "content_bias"})
     parts_per_head: ClassVar[int] = 2
 
     norm: NormSpec = component("rms", description="Normalizes each head's output by itself.")

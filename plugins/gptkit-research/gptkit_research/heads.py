@@ -19,7 +19,7 @@ __all__ = ["HeadsSpec"]
 class HeadsSpec(AttentionSpec):
     """The fields of attentions with several heads."""
 
-    accepts: ClassVar[frozenset[str]] = frozenset({"rotate", "widen", "bias", "content_bias", "value_bias"})
+    accepts: ClassVar[frozenset[str]] = frozenset({"rotate", "rotated_width", "bias", "content_bias", "value_bias"})
     parts_per_head: ClassVar[int] = 1
     """How many times d_head one head takes of the model's width."""
 

@@ -33,7 +33,7 @@ class PopeSpec(PositionSpec):
     """
 
     name: Literal["pope"] = "pope"
-    uses: ClassVar[frozenset[str]] = frozenset({"rotate", "widen"})
+    uses: ClassVar[frozenset[str]] = frozenset({"rotate", "rotated_width"})
     base: float = Field(10000.0, gt=1, description="Ratio of the longest to the shortest wavelength, about.")
 
     def rotated_width(self, d_head: int) -> int:

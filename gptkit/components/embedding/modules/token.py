@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gptkit.kinds.context import BuildContext
 from gptkit.nn.embedding import Embedding
 from gptkit.nn.forward import Forward
+from gptkit.nn.position import build_absolute
 from gptkit.ops.dropout import dropout
 
 if TYPE_CHECKING:
@@ -31,9 +32,7 @@ class TokenEmbedding(Embedding):
             context.linear(d_embedding, context.d_model, bias=False) if d_embedding != context.d_model else nn.Identity()
         )
         self.norm = nn.Identity() if spec.norm is None else spec.norm.build(context, dim=context.d_model)
-        position = context.position
-        absolute = position is not None and "embed" in position.uses
-        self.position = position.build_embedding(context) if position is not None and absolute else None
+        self.position = build_absolute(context)
         self.dropout = spec.dropout
 
     @property
