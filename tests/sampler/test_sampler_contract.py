@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from gptkit.core.errors import GptkitError
 from gptkit.core.registry import default_registry
 from gptkit.kinds.sampler import Sampler, SamplerContext, SamplerSpec
+from gptkit.kinds.tokenizer import TokenizerSpec
 from gptkit.ops.rule_out import rule_out
 
 VOCAB = 31
@@ -32,7 +33,9 @@ def logits_and_history(batch: int) -> tuple[torch.Tensor, list[list[int]]]:
 
 
 def build(spec: SamplerSpec, batch: int) -> Sampler:
-    return spec.build(SamplerContext(VOCAB, batch))
+    byte = default_registry().component("tokenizer", "byte").model_validate({"name": "byte"})
+    assert isinstance(byte, TokenizerSpec)
+    return spec.build(SamplerContext(VOCAB, batch, byte.fit(iter(()))))
 
 
 def test_documented_samplers_are_registered() -> None:
