@@ -21,6 +21,7 @@ _PANELS = {
         "generate": "generate:generate",
         "chat": "chat:chat",
         "evaluate": "evaluate:evaluate",
+        "inspect": "inspect:inspect",
     },
     "External models": {"import": "import_:import_model", "export": "export:export", "drift": "drift:drift"},
     "Components": {

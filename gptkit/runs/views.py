@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gptkit.core import html
 from gptkit.core.errors import RequirementError
+from gptkit.inspection.attention import MOST_WEIGHTS, AttentionMaps, attention_maps
+from gptkit.inspection.inspect import MOST_TOKENS, Inspection, inspect_ids
 from gptkit.kinds.tokenizer import Tokenizer
 from gptkit.model.gpt import GPT
 from gptkit.model.plan import human_count
 from gptkit.model.tree import count
-from gptkit.runs.attention_maps import AttentionMaps, attention_maps
 from gptkit.runs.directory import RunDirectory
+from gptkit.runs.prompts import prompt_ids
 from gptkit.runs.spec import ExperimentSpec
 from gptkit.training.metrics import Metrics
 
@@ -76,7 +79,50 @@ class Views:
             GptkitError: no layer of the model has attention weights.
             StateError: the text is longer than the context.
         """
-        return attention_maps(self.model, self.tokenizer, text)
+        return attention_maps(self.model, self.tokenizer, prompt_ids(self.tokenizer, text))
+
+    def inspect(
+        self,
+        text: str,
+        *,
+        top: int = 5,
+        attention: bool = True,
+        layers: Collection[int] | None = None,
+        most_tokens: int = MOST_TOKENS,
+        most_weights: int = MOST_WEIGHTS,
+    ) -> Inspection:
+        """Inspect a text: the surprise of each token, the prediction of every layer (logit lens), attention weights.
+
+        ::
+
+            view = run.inspect("The cat sat on the mat")
+            view.bits_per_byte
+            view.lens.at(3, -1)          # the prediction from the output of layer 2, after the last token
+            view.save("cat.html")        # an interactive page in one file
+
+        Args:
+            text: the text. The tokenizer's start token precedes it where there is one.
+            top: number of tokens kept of each prediction.
+            attention: compute attention weights.
+            layers: layers whose attention weights are kept; all by default.
+            most_tokens: number of tokens up to which a text is accepted.
+            most_weights: number of attention weights that may be kept.
+
+        Raises:
+            GptkitError: the text is longer than the context or `most_tokens`, a layer does not exist, or there are more
+                attention weights than `most_weights`.
+        """
+        return inspect_ids(
+            self.model,
+            self.tokenizer,
+            prompt_ids(self.tokenizer, text),
+            name=self.spec.name,
+            top=top,
+            attention=attention,
+            layers=layers,
+            most_tokens=most_tokens,
+            most_weights=most_weights,
+        )
 
     def _repr_html_(self) -> str:
         """The run in a notebook."""

@@ -163,8 +163,8 @@ def test_a_map_that_does_not_exist(run: gptkit.Run) -> None:
 
 
 def test_a_model_without_attention_weights_has_no_maps(tmp_path: Path, run: gptkit.Run) -> None:
-    from gptkit.runs.attention_maps import attention_maps
+    from gptkit.inspection.attention import attention_maps
 
     spec = {"d_model": 16, "n_layers": 1, "attention": {"name": "gated-delta", "n_heads": 2}, "position": "none"}
     with pytest.raises(GptkitError, match="no layer of the model has attention weights"):
-        attention_maps(gptkit.GPT(spec, vocab_size=run.tokenizer.vocab_size), run.tokenizer, "cat")
+        attention_maps(gptkit.GPT(spec, vocab_size=run.tokenizer.vocab_size), run.tokenizer, [1, 2, 3])

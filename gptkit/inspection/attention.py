@@ -8,29 +8,32 @@ from __future__ import annotations
 import base64
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gptkit.core import html
 from gptkit.core.errors import GptkitError, RequirementError
 from gptkit.inference.modes import evaluating
+from gptkit.inspection.tokens import label, text_of
 from gptkit.kinds.tokenizer import Tokenizer
 from gptkit.model.gpt import GPT
-from gptkit.runs.prompts import prompt_ids
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["AttentionMaps", "attention_maps"]
+__all__ = ["MOST_WEIGHTS", "AttentionMaps", "attention_maps", "collect_maps"]
 
 _COLOR = (234, 88, 12)
 """Color of the weights, drawn with varying opacity; visible on white and on black."""
 
 _TILE = 72
-_LONGEST_LABEL = 14
+
+MOST_WEIGHTS = 1 << 23
+"""Number of attention weights that are kept by default: 128 tokens in 32 layers of 16 heads."""
 
 
 class AttentionMaps:
@@ -56,7 +59,7 @@ class AttentionMaps:
             GptkitError: the layer, head or call does not exist.
         """
         weights_TS = self._one(layer, head, call).tolist()
-        labels = [html.escape(_label(token)) for token in self.tokens]
+        labels = [html.escape(label(token)) for token in self.tokens]
         cell = "width:1.5em;min-width:1.5em;height:1.5em;padding:0;border:1px solid rgba(128,128,128,.2)"
         upright = "writing-mode:vertical-rl;transform:rotate(180deg);white-space:pre;font-weight:normal;padding:.2em 0"
         name = "text-align:right;white-space:pre;font-weight:normal;padding:0 .5em 0 0"
@@ -91,7 +94,7 @@ class AttentionMaps:
         figure = NotebookFigure(figsize=(side, side), layout="constrained", facecolor="white")
         axes = figure.add_subplot()
         image = axes.imshow(weights_TS.numpy(), cmap="Oranges", vmin=0, vmax=1)
-        labels = [_label(token) for token in self.tokens]
+        labels = [label(token) for token in self.tokens]
         axes.set_xticks(range(len(labels)), labels, rotation=90, fontfamily="monospace", fontsize=8)
         axes.set_yticks(range(len(labels)), labels, fontfamily="monospace", fontsize=8)
         axes.set_title(f"layer {layer}, head {head}", loc="left")
@@ -125,28 +128,71 @@ class AttentionMaps:
         return html.heading("Attention weights", remark) + body + hint
 
 
-def attention_maps(model: GPT, tokenizer: Tokenizer, text: str) -> AttentionMaps:
+def attention_maps(
+    model: GPT,
+    tokenizer: Tokenizer,
+    ids: Sequence[int],
+    *,
+    layers: Collection[int] | None = None,
+    most: int = MOST_WEIGHTS,
+) -> AttentionMaps:
     """Compute the attention weights of a text in every layer that has them.
 
+    Args:
+        model, tokenizer: the model and its tokenizer.
+        ids: the tokens of the text.
+        layers: the layers whose weights are kept; all by default.
+        most: number of weights that may be kept. The weights of one layer at a time are held besides.
+
     Raises:
-        GptkitError: no layer has attention weights.
+        GptkitError: no layer has attention weights, a layer does not exist, or there are more weights than `most`.
         StateError: the text is longer than the context.
     """
-    ids = prompt_ids(tokenizer, text)
-    with evaluating(model):
-        weights = model.attention_weights(torch.tensor([ids], device=model.device))
-    if not weights:
-        raise GptkitError(
-            "no layer of the model has attention weights", hint="Recurrent layers such as gated-delta compute none."
-        )
-    tokens = [tokenizer.token_bytes(token).decode("utf-8", errors="replace") for token in ids]
-    return AttentionMaps(tokens, {key: each_BHTS[0].float().cpu() for key, each_BHTS in sorted(weights.items())})
+    maps = collect_maps(model, tokenizer, ids, layers=layers, most=most)
+    if not maps.weights:
+        which = "no layer of the model" if layers is None else f"none of the layers {', '.join(map(str, sorted(layers)))}"
+        raise GptkitError(f"{which} has attention weights", hint="Recurrent layers such as gated-delta compute none.")
+    return maps
 
 
-def _label(token: str) -> str:
-    shown = token.replace("\n", "⏎").replace("\t", "⇥").replace(" ", "·")
-    shown = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in shown)
-    return shown if len(shown) <= _LONGEST_LABEL else f"{shown[: _LONGEST_LABEL - 1]}…"
+def collect_maps(
+    model: GPT, tokenizer: Tokenizer, ids: Sequence[int], *, layers: Collection[int] | None, most: int
+) -> AttentionMaps:
+    """Compute the attention weights as `attention_maps` does; a model without them has empty maps."""
+    ids_1T = torch.tensor([list(ids)], device=model.device)
+    with evaluating(model), torch.inference_mode():
+        weights = _collect(model, ids_1T, layers, most)
+    return AttentionMaps([text_of(tokenizer, token) for token in ids], dict(sorted(weights.items())))
+
+
+def _collect(model: GPT, ids_1T: Tensor, layers: Collection[int] | None, most: int) -> dict[tuple[int, int], Tensor]:
+    """Return the weights (H, T, S) by layer and call, taken from the forward context after each block."""
+    kept: dict[tuple[int, int], Tensor] = {}
+    seen: set[tuple[int, int]] = set()
+
+    def take(weights: dict[tuple[int, int], Tensor]) -> None:
+        for key in weights.keys() - seen:
+            seen.add(key)
+            if layers is None or key[0] in layers:
+                kept[key] = weights[key][0].float().cpu()
+            weights[key] = weights[key].new_empty(0)  # the context numbers further calls by what it holds
+        n_kept = sum(each.numel() for each in kept.values())
+        if n_kept > most:
+            raise GptkitError(
+                f"the attention weights of {ids_1T.shape[1]:,} tokens are more than {most:,} numbers",
+                hint="Shorten the text, choose layers (--layers 0,5), or leave attention out (--no-attention).",
+            )
+
+    def after(module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
+        context = arguments[1]
+        if context.weights is not None:
+            take(context.weights)
+
+    with ExitStack() as hooks:
+        for block in dict.fromkeys(model.blocks):
+            hooks.callback(block.register_forward_hook(after).remove)
+        take(model(ids_1T, keep_weights=True).weights or {})
+    return kept
 
 
 def _png(weights_TS: Tensor) -> str:

@@ -1,0 +1,65 @@
+"""HTML pages in one file: style, scripts and data are part of the page, and nothing is loaded.
+
+Token texts reach a page as JSON data only, and its scripts show them as text, so none is read as HTML.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from html import escape
+from importlib import resources
+from typing import Any
+
+import gptkit
+from gptkit.inspection.report import GENERATOR
+
+__all__ = ["asset", "embedded", "page"]
+
+
+@cache
+def asset(name: str) -> str:
+    """Return the text of a file in ``gptkit/inspection/assets``."""
+    return (resources.files("gptkit.inspection") / "assets" / name).read_text(encoding="utf-8")
+
+
+def embedded(data: Mapping[str, Any]) -> str:
+    """Return JSON for a script element: no character of it can end the element or begin a comment."""
+    text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def page(title: str, scripts: Sequence[str], data: Mapping[str, Any], *, main: str = "") -> str:
+    """Return a page.
+
+    Args:
+        title: the title, plain text.
+        scripts: names of the assets that draw the page, in their order.
+        data: what they draw; ``JSON.parse(document.getElementById("data").textContent)``.
+        main: HTML of the main element, empty where the scripts create all of it.
+    """
+    style = asset("style.css")
+    code = "\n".join(asset(name) for name in scripts)
+    # Only these very texts may run or apply, whatever the data holds.
+    policy = (
+        f"default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; "
+        f"style-src '{_hash(style)}'; script-src '{_hash(code)}'"
+    )
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'{GENERATOR} {gptkit.__version__}">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        f"<title>{escape(title)}</title>\n<style>{style}</style>\n</head>\n<body>\n"
+        f'<main id="main">{main}<noscript><p>This page needs JavaScript.</p></noscript></main>\n'
+        f'<script type="application/json" id="data">{embedded(data)}</script>\n'
+        f"<script>{code}</script>\n</body>\n</html>\n"
+    )
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
