@@ -14,7 +14,7 @@ from gptkit.nn.forward import Forward
 if TYPE_CHECKING:
     from gptkit.kinds.tokenizer import Tokenizer
 
-__all__ = ["IGNORED", "Head", "before_training"]
+__all__ = ["IGNORED", "Head", "WrappedHead", "before_training"]
 
 
 IGNORED = -100
@@ -72,6 +72,36 @@ class Head(nn.Module, ABC):
         It should not hold the logits of all tokens at once. Further losses are added by ``forward.add_loss``, in training
         only.
         """
+
+
+class WrappedHead(Head):
+    """Base class of heads around another one, which alone computes the logits. A subclass adds losses in training.
+
+    Args:
+        head: the inner head.
+    """
+
+    def __init__(self, head: Head) -> None:
+        super().__init__()
+        self.head = head
+
+    def decoding_modules(self) -> Iterator[nn.Module]:
+        return self.head.decoding_modules()
+
+    @property
+    def mixes_tokens(self) -> bool:
+        return self.head.mixes_tokens
+
+    @property
+    def tied_weights(self) -> Mapping[str, str]:
+        return {f"head.{name}": owner for name, owner in self.head.tied_weights.items()}
+
+    def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+        logits_BTV: Tensor = self.head(x_BTE, forward)
+        return logits_BTV
+
+    def loss(self, x_BTE: Tensor, targets_BT: Tensor, forward: Forward) -> Tensor:
+        return self.head.loss(x_BTE, targets_BT, forward)
 
 
 def before_training(model: nn.Module, tokenizer: Tokenizer) -> None:

@@ -49,13 +49,13 @@ def find(patterns: Sequence[str], base: Path) -> list[Path]:
     """
     result: dict[Path, None] = {}
     for pattern in patterns:
-        here = list(_expand(pattern, base))
-        if not here:
+        matches = list(_expand(pattern, base))
+        if not matches:
             raise DataError(
                 f"{base / pattern}: no file with a suffix of {', '.join(FORMATS)} found",
                 hint=f"Set a file, a directory or a glob such as corpus/*.parquet, relative to {base.resolve()}.",
             )
-        result.update(dict.fromkeys(here))
+        result.update(dict.fromkeys(matches))
     return list(result)
 
 
@@ -68,7 +68,7 @@ def _expand(pattern: str, base: Path) -> Iterator[Path]:
     elif path.is_dir():
         yield from _directory(path)
     elif glob.has_magic(pattern):
-        # Path.glob would refuse patterns from the root.
+        # Path.glob does not support absolute patterns.
         for match in sorted(glob.glob(str(path), recursive=True)):  # noqa: PTH207
             matched = Path(match)
             if matched.is_dir():

@@ -71,14 +71,14 @@ class DatasetsSpec(DataSpec):
         return self
 
     def documents(self, base: Path) -> Iterator[Document]:
-        given = 0
+        n_documents = 0
         for source, row in self._rows(base):
             text = self._text(row, source)
             if not text.strip():
                 continue
             yield Document(text, source)
-            given += 1
-            if given == self.limit:
+            n_documents += 1
+            if n_documents == self.limit:
                 return
 
     def fingerprint(self, base: Path) -> str:

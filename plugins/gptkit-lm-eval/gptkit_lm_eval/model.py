@@ -66,10 +66,7 @@ class GptkitLM(TemplateLM):
         seed: int = 1234,
     ) -> None:
         super().__init__()
-        given = isinstance(run, gptkit.Run)
-        self.run = (
-            cast("gptkit.Run", run) if given else gptkit.load(cast("str | Path", run), step=step, device=device or "auto")
-        )
+        self.run = run if isinstance(run, gptkit.Run) else gptkit.load(run, step=step, device=device or "auto")
         self.model = self.run.model
         self._tokens = self.run.tokenizer
         self._device = self.model.device
@@ -131,7 +128,7 @@ class GptkitLM(TemplateLM):
         value = [score for score, _ in self._whole(parts, disable_tqdm)]
         lossy = [index for index, (text, ids) in enumerate(zip(texts, encoded, strict=True)) if self._loses(text, ids)]
         for index in lossy:
-            # The harness divides by the text's bytes and words, which the tokens do not stand for.
+            # The harness divides by the bytes and words of the text, which the tokens do not restore.
             value[index] = math.nan
         if lossy:
             _log.warning("the tokenizer loses part of %d of %d texts, which have no score", len(lossy), len(texts))
@@ -140,22 +137,22 @@ class GptkitLM(TemplateLM):
         return value
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        written: dict[int, str] = {}
+        texts: dict[int, str] = {}
         calls = [cast("tuple[str, dict[str, Any]]", request.args) for request in requests]
-        kinds = [json.dumps(how, sort_keys=True, default=str) for _, how in calls]
+        kinds = [json.dumps(options, sort_keys=True, default=str) for _, options in calls]
         order = sorted(range(len(calls)), key=lambda i: (kinds[i], -len(calls[i][0]), i))
-        with tqdm(total=len(calls), desc="Writing", disable=disable_tqdm) as bar:
+        with tqdm(total=len(calls), desc="Generating", disable=disable_tqdm) as bar:
             for _, group in groupby(order, key=lambda i: kinds[i]):
                 members = list(group)
                 for at in range(0, len(members), self.batch_size):
                     batch = members[at : at + self.batch_size]
                     for index, text in zip(
-                        batch, self._write([calls[i][0] for i in batch], calls[batch[0]][1]), strict=True
+                        batch, self._generate([calls[i][0] for i in batch], calls[batch[0]][1]), strict=True
                     ):
-                        written[index] = text
+                        texts[index] = text
                         self.cache_hook.add_partial("generate_until", calls[index], text)
                     bar.update(len(batch))
-        return [written[index] for index in range(len(calls))]
+        return [texts[index] for index in range(len(calls))]
 
     def _loses(self, text: str, ids: Sequence[int]) -> bool:
         return not self._tokens.lossless and self._tokens.decode(ids) != text
@@ -163,7 +160,7 @@ class GptkitLM(TemplateLM):
     # -- implementation --------------------------------------------------------------------------------------------
 
     def _whole(self, parts: Sequence[Sequence[Window]], disable_tqdm: bool) -> list[tuple[float, bool]]:
-        """Return for each text the sum over its windows, and whether greedy decoding gives all of them."""
+        """Return for each text the sum of the scores of its windows, and whether greedy decoding generates all of them."""
         scores = self._score([window for text in parts for window in text], disable_tqdm)
         value, at = [], 0
         for text in parts:
@@ -174,7 +171,7 @@ class GptkitLM(TemplateLM):
 
     @torch.inference_mode()
     def _score(self, value: Sequence[Window], disable_tqdm: bool) -> list[tuple[float, bool]]:
-        """Return ln P of each window's second part given its first, and whether greedy decoding gives it."""
+        """Return ln P of each window's tokens given its context, and whether greedy decoding generates them."""
         results: dict[int, tuple[float, bool]] = {}
         lengths = [len(context) + len(rest) - 1 for context, rest in value]
         order = sorted(range(len(value)), key=lambda i: -lengths[i])
@@ -203,9 +200,9 @@ class GptkitLM(TemplateLM):
             for at in range(0, len(group), self.batch_size):
                 yield group[at : at + self.batch_size]
 
-    def _write(self, prompts: Sequence[str], how: Mapping[str, Any]) -> list[str]:
-        n_new = next((int(how[name]) for name in _LENGTHS if how.get(name) is not None), self.max_gen_toks)
-        stop = how.get("until") or ()
+    def _generate(self, prompts: Sequence[str], options: Mapping[str, Any]) -> list[str]:
+        n_new = next((int(options[name]) for name in _LENGTHS if options.get(name) is not None), self.max_gen_toks)
+        stop = options.get("until") or ()
         # Reserve room for generated tokens, but at least half of the context for the prompt; then the context slides.
         keep = max(1, self.max_length - n_new, self.max_length // 2)
         ids = [(self.tok_encode(prompt) or [self.prefix_token_id])[-keep:] for prompt in prompts]
@@ -213,7 +210,7 @@ class GptkitLM(TemplateLM):
             self.model,
             self._tokens,
             ids,
-            sampler=_chain(how),
+            sampler=_chain(options),
             max_new_tokens=n_new,
             stop=[stop] if isinstance(stop, str) else [text for text in stop if text],
             seed=self.seed,
@@ -223,24 +220,24 @@ class GptkitLM(TemplateLM):
         return [result.text for result in results]
 
 
-def _chain(how: Mapping[str, Any]) -> list[SamplerSpec]:
+def _chain(options: Mapping[str, Any]) -> list[SamplerSpec]:
     """Return the samplers for options of the harness."""
-    unknown = sorted(set(how) - {*_LENGTHS, *_SAMPLERS, "until", "do_sample"})
+    unknown = sorted(set(options) - {*_LENGTHS, *_SAMPLERS, "until", "do_sample"})
     if unknown:
         _warn_once(", ".join(unknown))
-    temperature = how.get("temperature")
-    samples = how.get("do_sample", bool(temperature)) and temperature != 0
+    temperature = options.get("temperature")
+    samples = options.get("do_sample", bool(temperature)) and temperature != 0
     chain = [
-        _sampler(name, **{field: how[word]})
-        for word, (name, field) in _SAMPLERS.items()
-        if how.get(word) and (samples or word == "repetition_penalty")
+        _sampler(name, **{field: options[option]})
+        for option, (name, field) in _SAMPLERS.items()
+        if options.get(option) and (samples or option == "repetition_penalty")
     ]
     return chain if samples else [*chain, _sampler("greedy")]
 
 
 @cache
-def _warn_once(words: str) -> None:
-    _log.warning("gptkit-lm-eval ignores unknown options: %s", words)
+def _warn_once(options: str) -> None:
+    _log.warning("gptkit-lm-eval ignores unknown options: %s", options)
 
 
 def _sampler(name: str, **fields: Any) -> SamplerSpec:

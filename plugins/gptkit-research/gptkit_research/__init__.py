@@ -1,1 +1,1 @@
-"""Recent ideas from papers as gptkit components: one file an idea."""
+"""Recent ideas from papers as gptkit components, one file for each."""

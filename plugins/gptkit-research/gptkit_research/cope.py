@@ -1,4 +1,4 @@
-"""`cope` relative positions.
+"""Position `cope`.
 
 Shapes: B batch, H heads, T queries, S keys, D head size, N distinct positions.
 """
@@ -20,17 +20,17 @@ __all__ = ["CopePosition", "CopeSpec"]
 
 
 class CopeSpec(PositionSpec):
-    """Contextual position encoding (CoPE): a query counts the tokens that it finds worth counting, not all of them.
+    """Contextual position encoding (CoPE): positions count tokens by gates that depend on query and key.
 
     Formula:
         g[t, s] = sigmoid(q_t · k_s),  p[t, s] = min(Σ_{s ≤ l ≤ t} g[t, l], n_positions − 1)
-        score[t, s] += q_t · e[p[t, s]],  e between two whole positions is interpolated;  q already scaled
+        score[t, s] += q_t · e[p[t, s]],  e interpolated between integer positions, q scaled
     Shapes:
         term (B, H, T, S); e (n_positions, d_head), shared by the heads of a layer
     Paper:
         https://arxiv.org/abs/2405.18719
     Notes:
-        e starts at zero, as in the paper's code. In a sliding window positions are counted within it.
+        e is initialized as zeros, as in the paper's code. In a sliding window, positions are counted within the window.
     """
 
     name: Literal["cope"] = "cope"
@@ -43,7 +43,7 @@ class CopeSpec(PositionSpec):
 
 
 class CopePosition(Position):
-    """Runtime of `cope`."""
+    """Runtime part of `CopeSpec`."""
 
     def __init__(self, spec: CopeSpec, d_head: int) -> None:
         super().__init__()
@@ -56,10 +56,10 @@ class CopePosition(Position):
         n_queries, n_keys = q_BHTD.shape[2], k_BHSD.shape[2]
         scores_BHTS = q_BHTD @ k_BHSD.transpose(-2, -1)
         wide = torch.promote_types(scores_BHTS.dtype, torch.float32)
-        # The queries are the last of the keys, whatever their positions are. Keys to come count nothing, so a sum from
-        # the end is one from the query; keys of other documents and padding lie before all that a query may attend.
+        # The queries are the last keys. Later keys have a gate of 0, so that the sum from the last key is the sum from the
+        # query; keys of other documents and padding precede all keys that a query may attend.
         gates_BHTS = scores_BHTS.to(wide).sigmoid().tril(n_keys - n_queries)
-        # In a static cache they are not the last: there what follows has later positions.
+        # In a static cache the queries are not the last keys; the keys after them have later positions.
         earlier_TS = key_positions[..., None, :] <= query_positions[..., :, None]
         gates_BHTS = gates_BHTS * (earlier_TS[:, None] if earlier_TS.dim() == 3 else earlier_TS)
         counted_BHTS = gates_BHTS.flip(-1).cumsum(-1).flip(-1).clamp_max(self.table.num_embeddings - 1)

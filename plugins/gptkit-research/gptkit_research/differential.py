@@ -1,4 +1,4 @@
-"""`differential` attention.
+"""Attention `differential`.
 
 Shapes: B batch, H heads, G query and key heads (two for each head), T tokens of this call, S keys in view, D head size,
 V features of a value (two head sizes), E model width.
@@ -38,20 +38,20 @@ class DifferentialSpec(HeadsSpec):
         y = W_o [(1 − λ_init) norm(head_1) … (1 − λ_init) norm(head_H)]
     Shapes:
         (B, T, d_model) -> (B, T, d_model); a head has 2 queries, 2 keys of d_head and a value of 2 · d_head features;
-        cache: 4 · n_heads · d_head values a token
+        cache: 4 · n_heads · d_head values per token
     Paper:
         https://arxiv.org/abs/2410.05258
     Notes:
-        λ and its four vectors belong to a layer; all its heads share them. A head takes the width of two usual heads, and
-        where attention weights are asked for, they are both its maps, one after the other.
+        λ and its four vectors are shared by the heads of a layer. A head is as wide as two heads of other attentions. Its
+        attention weights, if requested, are its two maps in succession.
     """
 
     name: Literal["differential"] = "differential"
     accepts: ClassVar[frozenset[str]] = frozenset({"rotate", "rotated_width", "bias", "content_bias"})
     parts_per_head: ClassVar[int] = 2
 
-    norm: NormSpec = component("rms", description="Normalizes each head's output by itself.")
-    lambda_init: float | None = Field(None, ge=0, lt=1, description="λ_init; by default it follows the layer's depth.")
+    norm: NormSpec = component("rms", description="Norm of each head's output.")
+    lambda_init: float | None = Field(None, ge=0, lt=1, description="λ_init; by default it depends on the layer's index.")
 
     @property
     def heads(self) -> HeadShape:
@@ -64,14 +64,14 @@ class DifferentialSpec(HeadsSpec):
 
 
 class DifferentialAttention(SoftmaxAttention):
-    """Runtime of `differential`: both maps of all heads in one call of the kernel."""
+    """Runtime part of `DifferentialSpec`: both maps of all heads in one call of the backend."""
 
     def __init__(self, spec: DifferentialSpec, context: BuildContext) -> None:
         heads = spec.heads
         super().__init__(context, heads, scale=heads.d_head**-0.5, dropout=spec.dropout, window=spec.window)
         self.n_heads, self.d_head = heads.n_heads // 2, heads.d_head
         self.qkv = context.linear(context.d_model, 3 * heads.n_heads * heads.d_head, bias=False)
-        """Rows: queries, keys, values; head by head, a head's two queries one after the other."""
+        """Rows: queries, keys, values; head by head, the two queries of a head in succession."""
         self.norm = spec.norm.build(context, dim=2 * heads.d_head)
         self.output = context.linear(heads.n_heads * heads.d_head, context.d_model, bias=False)
         by_depth = 0.8 - 0.6 * math.exp(-0.3 * self.layer)

@@ -8,7 +8,7 @@ __all__ = ["distances"]
 
 
 def distances(query_positions: Tensor, key_positions: Tensor) -> Tensor:
-    """How far back each key lies, (1 or B, 1, T, S) whole numbers; 0 for keys to come, which no query attends.
+    """Return the distance from each query back to each key, (1 or B, 1, T, S) integers; 0 for later keys, which are masked.
 
     Positions are (T,) and (S,), or (B, T) and (B, S).
     """

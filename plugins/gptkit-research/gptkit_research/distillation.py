@@ -5,14 +5,14 @@ Shapes: B batch, T tokens, E model width, V vocabulary; C tokens of a chunk.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 import gptkit
@@ -23,12 +23,12 @@ from gptkit.kinds.head import HeadSpec
 from gptkit.kinds.tokenizer import Tokenizer
 from gptkit.nn.embedding import Embedding
 from gptkit.nn.forward import Forward
-from gptkit.nn.head import IGNORED, Head
+from gptkit.nn.head import IGNORED, Head, WrappedHead
 
 __all__ = ["DistillationHead", "DistillationSpec", "Teacher"]
 
 CHUNK_BYTES = 64 << 20
-"""Size of the student's logits that are held at one time, about."""
+"""Approximate size in bytes of the student's logits that are held at one time."""
 
 
 class DistillationSpec(HeadSpec):
@@ -43,23 +43,22 @@ class DistillationSpec(HeadSpec):
         https://arxiv.org/abs/1503.02531
     Notes:
         The teacher is a run of gptkit (import an external model first) with the same tokenizer and at least the same
-        context length; both are checked before the training starts. It is frozen and evaluating, and not a part of the
-        model: neither its parameters nor its files are in checkpoints or exports. It is needed in training only; without
-        it the model is loaded, evaluated and sampled as one with the inner head. The mean is over the tokens that the
-        cross-entropy counts. Place `multi-token` prediction inside this head, not around it.
-        In a training on several processes each holds the whole teacher. A head that does not mix tokens is computed in
-        chunks of them, and again in the backward pass, so the logits of a batch are never held.
+        context length; both are checked before the training starts. It is frozen, in evaluation mode, and not a part of
+        the model: its parameters and files are not in checkpoints or exports. It is needed in training only; loading,
+        evaluation and generation use the inner head and need no teacher. The mean is over the tokens that are included in
+        the cross-entropy. Place `multi-token` prediction inside this head, not around it.
+        In a training with several processes, each holds the whole teacher. A head that does not mix tokens is computed in
+        chunks of tokens, and again in the backward pass, so that the logits of a whole batch are never held.
     """
 
     name: Literal["distillation"] = "distillation"
     teacher: str = Field(
         min_length=1,
-        description="The teacher's run directory; a relative path counts from the directory where gptkit is started, and "
-        "is recorded as an absolute one.",
+        description="The teacher's run directory; a path relative to the working directory is recorded as an absolute one.",
     )
-    head: HeadSpec = component("linear", description="The head that is trained, and alone computes logits.")
-    temperature: float = Field(2.0, gt=0, description="τ: the higher, the more the less probable tokens count.")
-    weight: float = Field(1.0, gt=0, description="Weight of the divergence beside the cross-entropy.")
+    head: HeadSpec = component("linear", description="The inner head, which is trained and computes the logits.")
+    temperature: float = Field(2.0, gt=0, description="τ; a higher one increases the influence of improbable tokens.")
+    weight: float = Field(1.0, gt=0, description="Weight of the divergence, relative to the cross-entropy.")
 
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = (
         {"teacher": "runs/teacher"},
@@ -73,50 +72,34 @@ class DistillationSpec(HeadSpec):
         return DistillationHead(self, context, embedding)
 
 
-class DistillationHead(Head):
-    """Runtime of `distillation`."""
+class DistillationHead(WrappedHead):
+    """Runtime part of `DistillationSpec`."""
 
     def __init__(self, spec: DistillationSpec, context: BuildContext, embedding: Embedding) -> None:
-        super().__init__()
+        super().__init__(spec.head.build(context, embedding=embedding))
         self.temperature = spec.temperature
         self.weight = spec.weight
-        self.head = spec.head.build(context, embedding=embedding)
         self.teacher = Teacher(Path(spec.teacher), context)
 
     def before_training(self, tokenizer: Tokenizer) -> None:
         self.teacher.check(tokenizer)
 
-    def decoding_modules(self) -> Iterator[nn.Module]:
-        return self.head.decoding_modules()
-
-    @property
-    def mixes_tokens(self) -> bool:
-        return self.head.mixes_tokens
-
-    @property
-    def tied_weights(self) -> Mapping[str, str]:
-        return {f"head.{name}": owner for name, owner in self.head.tied_weights.items()}
-
-    def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
-        logits_BTV: Tensor = self.head(x_BTE, forward)
-        return logits_BTV
-
     def loss(self, x_BTE: Tensor, targets_BT: Tensor, forward: Forward) -> Tensor:
-        loss = self.head.loss(x_BTE, targets_BT, forward)
+        loss = super().loss(x_BTE, targets_BT, forward)
         if self.training:
             forward.add_loss("distillation", self.weight * self.temperature**2 * self.divergence(x_BTE, targets_BT, forward))
         return loss
 
     def divergence(self, x_BTE: Tensor, targets_BT: Tensor, forward: Forward) -> Tensor:
-        """The mean over counted tokens of KL(p ‖ q), a scalar in fp32 (fp64 where both models are in it).
+        """Return the mean of KL(p ‖ q) over the tokens with a target, a scalar in fp32 (fp64 if both models are in fp64).
 
         Raises:
-            GptkitError: it is computed twice in one forward pass: this head is inside one that scores other tokens.
+            GptkitError: it is computed twice in one forward pass, since this head is inside one that predicts other tokens.
         """
         if "distillation" in forward.losses:
             raise gptkit.GptkitError(
-                "a distillation head is called several times in one forward pass, for other tokens than the teacher scores",
-                hint="Place it outside: head: {name: distillation, head: {name: multi-token, …}}.",
+                "a distillation head is called several times in one forward pass, the teacher once",
+                hint="Make it the outer head: head: {name: distillation, head: {name: multi-token, …}}.",
             )
         taught = self.teacher.outputs(forward)
         counted_BT = targets_BT != IGNORED
@@ -136,7 +119,7 @@ class DistillationHead(Head):
     def _summed(
         self, x_BCE: Tensor, counted_BC: Tensor, forward: Forward, taught: TeacherOutputs, begin: int, end: int
     ) -> Tensor:
-        """The sum of the divergences of the tokens `begin` to `end`."""
+        """Return the sum of the divergences of the tokens `begin` to `end`."""
         logits_BCV = self.head(x_BCE, forward.span(begin, end))
         with torch.no_grad():
             taught_BCV = taught.logits(begin, end)
@@ -148,7 +131,7 @@ class DistillationHead(Head):
 
 
 class TeacherOutputs:
-    """What a teacher computed for a batch, from which its logits are made chunk by chunk.
+    """Hidden vectors of a teacher for a batch, from which its logits are computed chunk by chunk.
 
     Args:
         head: the teacher's head.
@@ -162,15 +145,15 @@ class TeacherOutputs:
         self._context = context
 
     def logits(self, begin: int, end: int) -> Tensor:
-        """The logits (B, C, V) of the tokens `begin` to `end`."""
+        """Return the logits (B, C, V) of the tokens `begin` to `end`."""
         logits_BCV: Tensor = self.head(self._x_BTE[:, begin:end], self._context.span(begin, end))
         return logits_BCV
 
 
 class Teacher:
-    """A frozen model that is loaded when it is first needed.
+    """A frozen model, loaded on first use.
 
-    Not a module, so its parameters are not among those of the model that holds it. Copies of that model share it.
+    It is not a module, so that its parameters are not those of the student. Copies of the student share it.
 
     Args:
         path: the run directory.
@@ -192,30 +175,30 @@ class Teacher:
         """The teacher's run.
 
         Raises:
-            GptkitError: it cannot be loaded, or its vocabulary or context length does not suffice.
+            GptkitError: the run cannot be loaded, has another vocabulary size, or has a shorter context.
         """
         if self._run is None:
             self._run = self._load()
         return self._run
 
     def check(self, tokenizer: Tokenizer) -> None:
-        """Check that the teacher reads the student's token ids as the same text.
+        """Check that every token id has the same text for the teacher as for the student.
 
         Raises:
-            GptkitError: its tokenizer is another one.
+            GptkitError: the tokenizers differ.
         """
         other = self.run.tokenizer
         same = other.vocab_size == tokenizer.vocab_size and dict(other.special_tokens) == dict(tokenizer.special_tokens)
         if not same or any(other.token_bytes(token) != tokenizer.token_bytes(token) for token in range(other.vocab_size)):
             raise gptkit.GptkitError(
-                f"the teacher {self.path} has another tokenizer than this model, so the same ids mean other text to it",
-                hint="Copy the section tokenizer from the teacher's spec.yaml; one that is trained on a corpus needs the "
-                "same corpus, too. Or choose another teacher.",
+                f"the teacher {self.path} has another tokenizer than this model, so its token ids do not match",
+                hint="Copy the section tokenizer from the teacher's spec.yaml (a trained one requires the same corpus, "
+                "too), or choose another teacher.",
             )
 
     @torch.no_grad()
     def outputs(self, forward: Forward) -> TeacherOutputs:
-        """What the teacher computes for the tokens of a forward pass, with its documents, padding and prefix."""
+        """Return the teacher's outputs for the tokens of a forward pass, with the same documents, padding and prefix."""
         model = self.run.model
         if model.device != forward.device:
             model.to(forward.device)
@@ -239,14 +222,14 @@ class Teacher:
         model = run.model
         if model.vocab_size != self.vocab_size:
             raise gptkit.GptkitError(
-                f"the teacher {self.path} has {model.vocab_size:,} token ids, and this model {self.vocab_size:,}",
+                f"the teacher {self.path} has {model.vocab_size:,} token ids, but this model has {self.vocab_size:,}",
                 hint="Choose a teacher with the same tokenizer, and the same model.vocab_size.",
             )
         if model.context_length < self._context_length:
             raise gptkit.GptkitError(
                 f"the teacher {self.path} has a context length of {model.context_length:,}, "
-                f"and this model one of {self._context_length:,}",
-                hint=f"Set model.context_length to {model.context_length} at most, or choose another teacher.",
+                f"but this model has one of {self._context_length:,}",
+                hint=f"Set model.context_length to at most {model.context_length}, or choose another teacher.",
             )
         model.requires_grad_(False).eval()
         return run

@@ -16,7 +16,7 @@ __all__ = ["DynamicTanh", "DynamicTanhSpec"]
 
 
 class DynamicTanhSpec(NormSpec):
-    """Dynamic tanh (DyT): squashes every feature by itself, in the place of a norm; no statistics are computed.
+    """Dynamic tanh (DyT): an elementwise saturating function in place of a norm, without statistics.
 
     Formula:
         y = tanh(α x) · weight + bias
@@ -28,12 +28,12 @@ class DynamicTanhSpec(NormSpec):
         https://arxiv.org/abs/2503.10622
 
     Notes:
-        The paper's language models start α lower the wider they are, and higher in norms before attention (0.8 against 0.2
-        at a width of 4096), and multiply the embeddings by a learned number that starts at √d_model.
+        The paper's language models initialize α lower in wider models, and higher in norms before attention (0.8 instead of
+        0.2 at a width of 4096), and multiply the embeddings by a learned number, initially √d_model.
     """
 
     name: Literal["dynamic-tanh"] = "dynamic-tanh"
-    alpha: float = Field(0.5, gt=0, description="Where α starts.")
+    alpha: float = Field(0.5, gt=0, description="The initial α.")
     shift: bool = Field(True, description="Add a bias for each feature.")
     examples = ({}, {"alpha": 0.8, "shift": False})
 
@@ -46,13 +46,13 @@ class DynamicTanh(nn.Module):
 
     def __init__(self, spec: DynamicTanhSpec, dim: int) -> None:
         super().__init__()
-        self.start = spec.alpha
+        self.initial_alpha = spec.alpha
         self.alpha = nn.Parameter(torch.full((1,), spec.alpha))
         self.weight = nn.Parameter(torch.ones(dim))
         self.bias = nn.Parameter(torch.zeros(dim)) if spec.shift else None
 
     def initial(self) -> dict[str, Initial]:
-        return {"alpha": lambda shape, generator: torch.full(shape, self.start), "weight": "ones"}
+        return {"alpha": lambda shape, generator: torch.full(shape, self.initial_alpha), "weight": "ones"}
 
     def forward(self, x: Tensor) -> Tensor:
         y = torch.tanh(self.alpha * x) * self.weight

@@ -1,6 +1,6 @@
-"""`fire` relative positions.
+"""Position `fire`.
 
-Shapes: B batch, H heads, T queries, S keys, W width of the small network.
+Shapes: B batch, H heads, T queries, S keys, W width of the network.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["FirePosition", "FireSpec"]
 
 
 class FireSpec(PositionSpec):
-    """FIRE: a small network turns the distance, relative to the query's own position, into a bias for each head.
+    """FIRE: a small network maps the distance, normalized by the query's position, to a bias of each head.
 
     Formula:
         score[h, t, s] += f_h(ψ(t − s) / ψ(max(t, L))),  ψ(x) = log(|c| x + 1)
@@ -33,9 +33,9 @@ class FireSpec(PositionSpec):
     Paper:
         https://arxiv.org/abs/2310.04418
     Notes:
-        c and L are learned. Because distances are divided by the query's position from L on, the network's input stays
-        between 0 and 1 in texts of any length; so a bias depends on more than the distance. As a score function (flex
-        attention) the network is computed once for each score, one hidden feature after the other.
+        c and L are learned. From position L on, distances are divided by the query's position, so that the network's input
+        is between 0 and 1 in texts of any length; the bias then depends on the position, too. As a score function (flex
+        attention), the network is evaluated for each score.
     """
 
     name: Literal["fire"] = "fire"
@@ -44,10 +44,10 @@ class FireSpec(PositionSpec):
     depends_on_place: ClassVar[bool] = True
     examples = ({}, {"threshold": 4, "width": 8, "shared": True})
 
-    width: int = Field(32, ge=1, description="Hidden features of the small network.")
+    width: int = Field(32, ge=1, description="Hidden features of the network.")
     c: float = Field(0.1, gt=0, description="The initial c.")
     threshold: float = Field(512.0, gt=0, description="The initial L, in tokens.")
-    shared: bool = Field(False, description="One network for all layers (the paper's FIRE-S), or one each.")
+    shared: bool = Field(False, description="Share one network among all layers (the paper's FIRE-S).")
 
     def build(self, context: BuildContext, *, heads: HeadShape) -> FirePosition:
         if self.shared:
@@ -56,7 +56,7 @@ class FireSpec(PositionSpec):
 
 
 class FirePosition(Position):
-    """Runtime of `fire`."""
+    """Runtime part of `FireSpec`."""
 
     def __init__(self, spec: FireSpec, n_heads: int) -> None:
         super().__init__()
@@ -65,10 +65,10 @@ class FirePosition(Position):
         self.outer = nn.Linear(spec.width, n_heads)
         self.c = nn.Parameter(torch.tensor([spec.c]))
         self.stretch = nn.Parameter(torch.ones(1))
-        """L as a share of where it started, so that it learns at the pace of the other parameters."""
+        """L divided by its initial value, so that the learning rate of the other parameters suits it."""
 
     def initial(self) -> dict[str, Initial]:
-        # As torch initializes linear layers. The inputs are between 0 and 1, and the kinks of the ReLUs must be too.
+        # As torch initializes linear layers, so that the thresholds of the ReLUs are in the inputs' range, 0 to 1.
         return {
             "inner.weight": _spread,
             "inner.bias": _spread,
@@ -78,12 +78,12 @@ class FirePosition(Position):
         }
 
     def _growth(self, query_positions: Tensor) -> tuple[Tensor, Tensor]:
-        """|c|, and for each query what ψ of a distance is divided by, in fp32 at least."""
+        """Return |c|, and the divisor of ψ(distance) for each query, in fp32 at least."""
         wide = torch.promote_types(self.c.dtype, torch.float32)
         c = self.c.to(wide).abs()
         threshold = self.stretch.to(wide).abs() * self.start_threshold
         reach = torch.maximum(query_positions.to(wide), threshold)
-        # The small number keeps a c of 0 from dividing by zero.
+        # The small number prevents a division by zero if c is 0.
         return c, torch.log1p(c * reach) + 1e-6
 
     def score_mod(self, query_positions: Tensor, key_positions: Tensor) -> Callable[..., Tensor]:
@@ -94,7 +94,7 @@ class FirePosition(Position):
             distance = (at(query_positions, row, query) - at(key_positions, row, key)).clamp_min(0).to(c_1.dtype)
             share = (torch.log1p(c_1[0] * distance) / at(divisor, row, query)).to(dtype)
             term = self.outer.bias[head]
-            # A score function computes single numbers, so the product with the hidden features is written as a sum.
+            # A score function computes single numbers, so the matrix product is a sum over hidden features.
             for feature in range(self.inner.out_features):
                 hidden = F.relu(self.inner.weight[feature, 0] * share + self.inner.bias[feature])
                 term = term + self.outer.weight[head, feature] * hidden

@@ -1,4 +1,4 @@
-"""`forgetting` attention.
+"""Attention `forgetting`.
 
 Shapes: B batch, H heads, T tokens of this call, S keys in view, D head size, E model width.
 """
@@ -27,14 +27,14 @@ __all__ = ["ForgettingAttention", "ForgettingSpec"]
 
 
 class ForgettingSpec(HeadsSpec):
-    """Forgetting attention (FoX): every token says, for each head, how much of what came before it is to be kept.
+    """Forgetting attention (FoX): a gate of each token and head decays the scores of all earlier tokens.
 
     Formula:
         f_t = sigmoid(w_f · x_t + b_f), for each head
         score[t, s] = q_t · k_s / √d_head + Σ_{s < l ≤ t} log f_l
         y = W_o [head_1 … head_H],  head = softmax(score + mask) v
     Shapes:
-        (B, T, d_model) -> (B, T, d_model); cache: n_heads · (2 · d_head + 1) values a token
+        (B, T, d_model) -> (B, T, d_model); cache: n_heads · (2 · d_head + 1) values per token
     Paper:
         https://arxiv.org/abs/2503.02130
     Notes:
@@ -44,7 +44,7 @@ class ForgettingSpec(HeadsSpec):
 
     name: Literal["forgetting"] = "forgetting"
 
-    gate_bias: float = Field(0.0, description="Where b_f starts: the higher, the more is kept at first.")
+    gate_bias: float = Field(0.0, description="The initial b_f; a higher one decays less.")
     qk_norm: NormSpec | None = optional_component(description="A norm for queries and keys, each with its own weights.")
     output_gate: bool = Field(False, description="Multiply the heads' output by a sigmoid gate computed from the input.")
 
@@ -56,7 +56,7 @@ class ForgettingSpec(HeadsSpec):
 
 
 class ForgettingAttention(SoftmaxAttention):
-    """Runtime of `forgetting`. Each token's log f is cached, so sums over any stretch of keys in view can be made."""
+    """Runtime part of `ForgettingSpec`. The log f of each token is cached, from which the decay between keys is computed."""
 
     def __init__(self, spec: ForgettingSpec, context: BuildContext) -> None:
         heads = spec.heads

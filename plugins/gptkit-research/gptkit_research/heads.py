@@ -1,4 +1,4 @@
-"""What this package's attentions have in common: their fields, and how heads divide the width."""
+"""Common base of this package's attentions: fields, and the division of the width into heads."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ __all__ = ["HeadsSpec"]
 
 
 class HeadsSpec(AttentionSpec):
-    """The fields of attentions with several heads."""
+    """Base class of attentions with several heads."""
 
     accepts: ClassVar[frozenset[str]] = frozenset({"rotate", "rotated_width", "bias", "content_bias", "value_bias"})
     parts_per_head: ClassVar[int] = 1
-    """How many times d_head one head takes of the model's width."""
+    """The width of a head in units of d_head."""
 
-    n_heads: int | None = Field(None, ge=1, description="Heads; by default as many as give a head size of 64.")
-    d_head: int | None = Field(None, ge=1, description="Features of a head's query; by default the heads share the width.")
+    n_heads: int | None = Field(None, ge=1, description="Number of heads; by default the number with a head size of 64.")
+    d_head: int | None = Field(
+        None, ge=1, description="Features of a head's query; by default the width is divided among the heads."
+    )
     dropout: float = Field(0.0, ge=0, lt=1, description="Probability of dropping an attention weight in training.")
     window: int | None = Field(
         None, ge=1, description="Sliding window: a token attends this many tokens, itself included; all by default."
@@ -32,7 +34,7 @@ class HeadsSpec(AttentionSpec):
 
     @property
     def heads(self) -> HeadShape:
-        """The heads of the resolved spec, as a position sees them."""
+        """The heads of the resolved spec that the position applies to."""
         assert self.n_heads is not None
         assert self.d_head is not None
         return HeadShape(self.n_heads, self.n_heads, self.d_head)

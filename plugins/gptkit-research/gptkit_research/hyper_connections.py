@@ -21,7 +21,7 @@ __all__ = ["HyperConnection", "HyperConnections", "HyperConnectionsSpec"]
 
 
 class HyperConnectionsSpec(BlockSpec):
-    """Several residual streams in the place of one: each branch learns what it reads of them and where it writes to.
+    """Hyper-connections: several residual streams, with learned weights by which each branch reads from and writes to them.
 
     Formula:
         for each branch, attention(norm(·)) and then feedforward(norm(·)), with streams H (N, d_model):
@@ -35,15 +35,15 @@ class HyperConnectionsSpec(BlockSpec):
         https://arxiv.org/abs/2409.19606
 
     Notes:
-        Streams begin as copies of the input, and at first every branch reads one of them and writes to all, which is
-        a pre-norm block. A block carries its streams to the next one (`Forward.carry`), under the key
-        `("hyper-connections", streams)`; it returns their sum, so blocks of other kinds may follow or come before.
-        The paper also scales the initial weights of output projections with the number of streams.
+        The streams of the first block are copies of its input. Initially every branch reads one stream and writes to all,
+        which equals a pre-norm block. A block carries its streams to the next one (`Forward.carry`) under the key
+        `("hyper-connections", streams)`, and returns their sum, so that it can be combined with blocks of other kinds.
+        The paper also scales the initial weights of output projections by the number of streams.
     """
 
     name: Literal["hyper-connections"] = "hyper-connections"
-    streams: int = Field(4, ge=1, description="Residual streams; the paper's expansion rate.")
-    dynamic: bool = Field(True, description="Let the connections depend on the token, too.")
+    streams: int = Field(4, ge=1, description="Number of residual streams; the paper's expansion rate.")
+    dynamic: bool = Field(True, description="Add a part that depends on the token to the connections.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Share of each branch's output that is dropped in training.")
     examples = ({}, {"streams": 2, "dynamic": False})
 
@@ -83,10 +83,10 @@ class HyperConnections(Block):
 
 
 class HyperConnection(nn.Module):
-    """What one branch reads and where it writes.
+    """Weights by which one branch reads and writes the streams.
 
     Args:
-        index: the branch's number, counted through the model: it reads stream `index` modulo N at first.
+        index: index of the branch in the model; initially it reads the stream `index` modulo N.
     """
 
     def __init__(self, spec: HyperConnectionsSpec, context: BuildContext, index: int) -> None:
@@ -106,20 +106,20 @@ class HyperConnection(nn.Module):
             self.write_scale = nn.Parameter(torch.full((1,), 0.01))
 
     def initial(self) -> dict[str, Initial]:
-        starts: dict[str, Initial] = {"mix": self._start, "write": "ones"}
+        initial: dict[str, Initial] = {"mix": self._initial_mix, "write": "ones"}
         if self.dynamic:
-            starts |= {"mix_by_token.weight": "zeros", "write_by_token.weight": "zeros"}
-            starts |= {"mix_scale": _hundredth, "write_scale": _hundredth}
-        return starts
+            initial |= {"mix_by_token.weight": "zeros", "write_by_token.weight": "zeros"}
+            initial |= {"mix_scale": _hundredth, "write_scale": _hundredth}
+        return initial
 
-    def _start(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
-        start = torch.zeros(shape)
-        start[self.reads_first, 0] = 1
-        start[:, 1:] = torch.eye(shape[0])
-        return start
+    def _initial_mix(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
+        mix = torch.zeros(shape)
+        mix[self.reads_first, 0] = 1
+        mix[:, 1:] = torch.eye(shape[0])
+        return mix
 
     def forward(self, streams_BTNE: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The branch's input (B, T, E), the mixed streams (B, T, N, E), and the weights to write with (B, T, N)."""
+        """Return the branch's input (B, T, E), the mixed streams (B, T, N, E), and the weights of its output (B, T, N)."""
         dtype = streams_BTNE.dtype
         mix: Tensor = self.mix
         write: Tensor = self.write.expand(*streams_BTNE.shape[:3])

@@ -1,4 +1,4 @@
-"""`kerple` relative positions.
+"""Position `kerple`.
 
 Shapes: B batch, H heads, T queries, S keys.
 """
@@ -22,18 +22,18 @@ __all__ = ["KerplePosition", "KerpleSpec"]
 
 
 class KerpleSpec(PositionSpec):
-    """KERPLE: a score falls with the logarithm (or a power) of the distance, as each head learns it.
+    """KERPLE: a bias that decreases with the logarithm (or a power) of the distance, with learned parameters of each head.
 
     Formula:
         log:    score[h, t, s] −= r1_h · log(1 + r2_h · (t − s)),  r1, r2 > 0
         power:  score[h, t, s] −= r1_h · (t − s)^r2_h,  r1 > 0, 0 < r2 ≤ 2
     Shapes:
-        bias (H, T, S); two parameters a head
+        bias (H, T, S); two parameters per head
     Paper:
         https://arxiv.org/abs/2205.09921
     Notes:
-        The parameters are kept as logarithms (r2 of `power` as a logit), where the paper cuts them off at a small
-        number: none can get stuck there. They start evenly spread, r1 up to 2 and r2 up to 1, as the paper's do.
+        The parameters are logarithms (r2 of `power` is a logit), whereas the paper clamps them to a small number, at which
+        they have no gradient. Their initialization is uniform, r1 up to 2 and r2 up to 1, as in the paper.
     """
 
     name: Literal["kerple"] = "kerple"
@@ -41,8 +41,8 @@ class KerpleSpec(PositionSpec):
     score_function: ClassVar[bool] = True
     examples = ({}, {"form": "power"}, {"shared": True})
 
-    form: Literal["log", "power"] = Field("log", description="The kernel; the paper finds `log` the better one.")
-    shared: bool = Field(False, description="One set of parameters for all layers, or one each.")
+    form: Literal["log", "power"] = Field("log", description="The kernel; `log` is better in the paper's experiments.")
+    shared: bool = Field(False, description="Share one set of parameters among all layers.")
 
     def build(self, context: BuildContext, *, heads: HeadShape) -> KerplePosition:
         if self.shared:
@@ -51,7 +51,7 @@ class KerpleSpec(PositionSpec):
 
 
 class KerplePosition(Position):
-    """Runtime of `kerple`."""
+    """Runtime part of `KerpleSpec`."""
 
     def __init__(self, spec: KerpleSpec, n_heads: int) -> None:
         super().__init__()
@@ -60,11 +60,11 @@ class KerplePosition(Position):
         self.r2 = nn.Parameter(torch.zeros(n_heads))
 
     def initial(self) -> dict[str, Initial]:
-        return {"r1": lambda shape, generator: _even(shape, generator).mul(2).log(), "r2": self._start_r2}
+        return {"r1": lambda shape, generator: _uniform(shape, generator).mul(2).log(), "r2": self._initial_r2}
 
-    def _start_r2(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
-        start = _even(shape, generator)
-        return (start / 2).logit() if self.power else start.log()
+    def _initial_r2(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
+        r2 = _uniform(shape, generator)
+        return (r2 / 2).logit() if self.power else r2.log()
 
     def score_mod(self, query_positions: Tensor, key_positions: Tensor) -> Callable[..., Tensor]:
         wide = torch.promote_types(self.r1.dtype, torch.float32)
@@ -73,8 +73,8 @@ class KerplePosition(Position):
 
         def add(score: Tensor, row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
             distance = (at(query_positions, row, query) - at(key_positions, row, key)).clamp_min(0).to(wide)
-            falls = distance ** power_H[head] if self.power else torch.log1p(power_H[head] * distance)
-            return score - r1_H[head] * falls
+            kernel = distance ** power_H[head] if self.power else torch.log1p(power_H[head] * distance)
+            return score - r1_H[head] * kernel
 
         return add
 
@@ -88,5 +88,5 @@ class KerplePosition(Position):
         return -r1_H11 * torch.log1p(r2_H11.exp() * distance)
 
 
-def _even(shape: torch.Size, generator: torch.Generator) -> Tensor:
+def _uniform(shape: torch.Size, generator: torch.Generator) -> Tensor:
     return torch.rand(shape, generator=generator).clamp_min(0.01)

@@ -1,4 +1,4 @@
-"""The plugin door."""
+"""Entry point of the plugin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`pope` relative positions.
+"""Position `pope`.
 
 Shapes: B batch, H query heads, K key heads, T tokens, D head size.
 """
@@ -22,7 +22,7 @@ __all__ = ["PopePosition", "PopeSpec"]
 
 
 class PopeSpec(PositionSpec):
-    """Polar coordinate position embedding (PoPE): content sets the length of each feature, position its angle.
+    """Polar coordinate position embedding (PoPE): features are the radii, and positions the angles, of polar coordinates.
 
     Formula:
         score[t, s] = scale · Σ_c softplus(q_tc) softplus(k_sc) cos((s − t) θ_c + δ_c),  θ_c = base^(−c / d_head), c from 0
@@ -34,7 +34,7 @@ class PopeSpec(PositionSpec):
 
     name: Literal["pope"] = "pope"
     uses: ClassVar[frozenset[str]] = frozenset({"rotate", "rotated_width"})
-    base: float = Field(10000.0, gt=1, description="Ratio of the longest to the shortest wavelength, about.")
+    base: float = Field(10000.0, gt=1, description="Approximate ratio of the longest to the shortest wavelength.")
 
     def rotated_width(self, d_head: int) -> int:
         return 2 * d_head
@@ -44,7 +44,7 @@ class PopeSpec(PositionSpec):
 
 
 class PopePosition(Position):
-    """Runtime of `pope`: cosine and sine parts of every feature, one beside the other."""
+    """Runtime part of `PopeSpec`: the cosine parts of all features, then the sine parts."""
 
     def __init__(self, spec: PopeSpec, heads: HeadShape) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class PopePosition(Position):
         return {"delta": "zeros"}
 
     def prepare(self, positions: Tensor) -> Tensor:
-        """Angles, (T, D), or (B, 1, T, D) where rows differ."""
+        """Return the angles, (T, D), or (B, 1, T, D) if rows differ."""
         frequencies = self.base ** (-torch.arange(self.d_head, device=positions.device).float() / self.d_head)
         angles = positions[..., None].float() * frequencies
         return angles[:, None] if positions.dim() == 2 else angles
@@ -65,5 +65,5 @@ class PopePosition(Position):
         return _polar(F.softplus(q_BHTD), prepared), _polar(F.softplus(k_BKTD), prepared + delta_K1D)
 
 
-def _polar(length: Tensor, angle: Tensor) -> Tensor:
-    return torch.cat((length * angle.cos(), length * angle.sin()), dim=-1).to(length.dtype)
+def _polar(radius: Tensor, angle: Tensor) -> Tensor:
+    return torch.cat((radius * angle.cos(), radius * angle.sin()), dim=-1).to(radius.dtype)

@@ -1,4 +1,4 @@
-"""`talking-heads` attention.
+"""Attention `talking-heads`.
 
 Shapes: B batch, H heads, T queries, S keys, D head size, E model width.
 """
@@ -27,11 +27,12 @@ class TalkingHeadsSpec(HeadsSpec):
         score_h = Σ_g P_score[h, g] q_g k_gᵀ / √d_head,  weight_h = Σ_g P_weight[h, g] softmax(score_g + bias + mask)
         y = W_o [weight_1 v_1 … weight_H v_H]
     Shapes:
-        (B, T, d_model) -> (B, T, d_model); P_score, P_weight (n_heads, n_heads); cache: 2 · n_heads · d_head values a token
+        (B, T, d_model) -> (B, T, d_model); P_score, P_weight (n_heads, n_heads);
+        cache: 2 · n_heads · d_head values per token
     Paper:
         https://arxiv.org/abs/2003.02436
     Notes:
-        Both matrices start near the identity. Mixed weights are computed by the eager backend only.
+        Both matrices are initialized near the identity. Only the eager backend supports the mixing of heads.
     """
 
     name: Literal["talking-heads"] = "talking-heads"
@@ -44,7 +45,7 @@ class TalkingHeadsSpec(HeadsSpec):
 
 
 class TalkingHeadsAttention(SoftmaxAttention):
-    """Runtime of `talking-heads`."""
+    """Runtime part of `TalkingHeadsSpec`."""
 
     def __init__(self, spec: TalkingHeadsSpec, context: BuildContext) -> None:
         heads = spec.heads

@@ -16,23 +16,23 @@ __all__ = ["TernaryLinear", "TernarySpec"]
 
 
 class TernarySpec(LinearSpec):
-    """Ternary weights and 8-bit activations (BitNet b1.58), trained by gradients that pass straight through the rounding.
+    """Ternary weights and 8-bit activations (BitNet b1.58), trained with a straight-through estimator.
 
     Formula:
         y = Q_w(W) · Q_x(x) + b
         Q_w(W) = γ · clip(round(W / γ), −1, 1),  γ = mean |W|
         Q_x(x) = s · clip(round(x / s), −2^(bits − 1), 2^(bits − 1) − 1),  s = max |x| / (2^(bits − 1) − 1) for each vector
-        Both gradients: that of the identity.
+        gradients of Q_w and Q_x: those of the identity
     Shapes:
         (…, d_in) → (…, d_out); W: (d_out, d_in), stored in full precision
     Paper:
         https://arxiv.org/abs/2402.17764
     Notes:
-        The paper normalizes each projection's input; a pre-norm block does that for those that read the residual stream.
+        The paper normalizes the input of each projection; a pre-norm block normalizes the inputs from the residual stream.
     """
 
     name: Literal["ternary"] = "ternary"
-    bits: int | None = Field(8, ge=2, le=16, description="Bits of the activations; null leaves them as they are.")
+    bits: int | None = Field(8, ge=2, le=16, description="Bits of the activations; null for no quantization.")
     examples = ({}, {"bits": None})
 
     def build(self, context: BuildContext, *, d_in: int, d_out: int, bias: bool) -> TernaryLinear:
@@ -42,7 +42,7 @@ class TernarySpec(LinearSpec):
 
 
 class TernaryLinear(TransformedLinear):
-    """Runtime of `ternary`."""
+    """Runtime part of `TernarySpec`."""
 
     largest: int | None
 

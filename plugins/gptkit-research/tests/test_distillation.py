@@ -155,8 +155,8 @@ def test_teachers_that_do_not_fit_are_refused_before_the_training(teacher: gptki
     larger.write_text("0123456789" + TEXT)
     cases: list[tuple[dict[str, Any], str]] = [
         (spec(other, {"head": head}), "has another tokenizer than this model"),
-        (spec(larger, {"head": head}), "token ids, and this model"),
-        (spec(corpus, {"head": head, "context_length": 24}), "context length of 20, and this model one of 24"),
+        (spec(larger, {"head": head}), "token ids, but this model"),
+        (spec(corpus, {"head": head, "context_length": 24}), "context length of 20, but this model has one of 24"),
     ]
     for given, message in cases:
         with pytest.raises(gptkit.GptkitError, match=message):

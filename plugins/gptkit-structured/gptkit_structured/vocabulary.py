@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["vocabulary"]
 
-_made: WeakKeyDictionary[Tokenizer, dict[int, LLTokenizer]] = WeakKeyDictionary()
+_adapters: WeakKeyDictionary[Tokenizer, dict[int, LLTokenizer]] = WeakKeyDictionary()
 
 
 class _Tokens:
@@ -20,7 +20,7 @@ class _Tokens:
 
     Attributes:
         tokens: the bytes of each id, empty for an unused id.
-        special_token_ids: ids that no text is encoded with.
+        special_token_ids: ids that are not used to encode text.
     """
 
     def __init__(self, tokenizer: Tokenizer, end_id: int, vocab_size: int) -> None:
@@ -39,7 +39,7 @@ def vocabulary(tokenizer: Tokenizer, end_id: int, vocab_size: int) -> LLTokenize
     """Return the tokenizer for llguidance; cached, since construction is slow for a large vocabulary."""
     from llguidance import LLTokenizer, TokenizerWrapper
 
-    by_size = _made.setdefault(tokenizer, {})
+    by_size = _adapters.setdefault(tokenizer, {})
     if vocab_size not in by_size:
         tokens = TokenizerWrapper(_Tokens(tokenizer, end_id, vocab_size))
         by_size[vocab_size] = LLTokenizer(tokens, n_vocab=vocab_size, eos_token=end_id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from gptkit.kinds.context import BuildContext
 from gptkit.nn.embedding import Embedding
 from gptkit.nn.forward import Forward
-from gptkit.nn.head import IGNORED, Head
+from gptkit.nn.head import IGNORED, WrappedHead
 
 if TYPE_CHECKING:
     from gptkit.components.head.multi_token import MultiTokenHeadSpec
@@ -20,31 +19,18 @@ if TYPE_CHECKING:
 __all__ = ["MultiTokenHead", "PredictionModule"]
 
 
-class MultiTokenHead(Head):
+class MultiTokenHead(WrappedHead):
     """Runtime part of `MultiTokenHeadSpec`."""
 
     def __init__(self, spec: MultiTokenHeadSpec, context: BuildContext, embedding: Embedding) -> None:
-        super().__init__()
+        super().__init__(spec.head.build(context, embedding=embedding))
         self.weight = spec.weight
-        self.head = spec.head.build(context, embedding=embedding)
         self.modules_after = nn.ModuleList(PredictionModule(spec, context) for _ in range(spec.depth))
         # In a tuple, since a module that is an attribute would be registered a second time.
         self._embedding = (embedding,)
 
-    def decoding_modules(self) -> Iterator[nn.Module]:
-        """Only the inner head computes logits."""
-        return self.head.decoding_modules()
-
-    @property
-    def tied_weights(self) -> Mapping[str, str]:
-        return {f"head.{name}": owner for name, owner in self.head.tied_weights.items()}
-
-    def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
-        logits_BTV: Tensor = self.head(x_BTE, forward)
-        return logits_BTV
-
     def loss(self, x_BTE: Tensor, targets_BT: Tensor, forward: Forward) -> Tensor:
-        loss = self.head.loss(x_BTE, targets_BT, forward)
+        loss = super().loss(x_BTE, targets_BT, forward)
         if not self.training:
             return loss
         embedded_BTE = self._embedding[0](forward.ids_BT, forward)
@@ -63,7 +49,7 @@ class MultiTokenHead(Head):
 
 
 class PredictionModule(nn.Module):
-    """One step further: joins the vectors of the previous step with the next tokens' embeddings, and applies a block."""
+    """Module of one further token: combines the previous vectors with the next tokens' embeddings, and applies a block."""
 
     def __init__(self, spec: MultiTokenHeadSpec, context: BuildContext) -> None:
         super().__init__()
@@ -81,5 +67,5 @@ class PredictionModule(nn.Module):
 
 
 def _shifted(x_BTE: Tensor, by: int) -> Tensor:
-    """The vectors `by` tokens later; zeros at the end, whose targets are ignored."""
+    """Return the vectors shifted by a number of tokens, with zeros at the end, whose targets are ignored."""
     return F.pad(x_BTE[:, by:], (0, 0, 0, by))
