@@ -16,7 +16,7 @@ from torch import Tensor
 from gptkit.core.errors import GptkitError
 from gptkit.kinds.sampler import Sampler, SamplerContext, SamplerSpec
 
-__all__ = ["Chain", "ChainTrace", "row_streams"]
+__all__ = ["Chain", "ChainTrace", "row_streams", "sampling_error"]
 
 
 def row_streams(seed: int, n_rows: int) -> list[str]:
@@ -67,13 +67,20 @@ class Chain:
         self._listeners = [link for link in self._links if type(link).chosen is not Sampler.chosen]
         self._streams = [random.Random(stream) for stream in streams]
 
-    def pick(self, logits_BV: Tensor, history: Sequence[Sequence[int]], trace: ChainTrace | None = None) -> Tensor:
+    def pick(
+        self,
+        logits_BV: Tensor,
+        history: Sequence[Sequence[int]],
+        trace: ChainTrace | None = None,
+        failed: list[int] | None = None,
+    ) -> Tensor:
         """Return the next token of each row, (B,).
 
         Args:
             logits_BV: fp32.
             history: the token ids of each row, including the prompt.
             trace: receives the logits before and after each sampler; it does not change the result.
+            failed: receives the rows that cannot be sampled; their tokens are meaningless. Without it, they are an error.
 
         Raises:
             GptkitError: the logits contain NaN, or every token is masked.
@@ -83,12 +90,11 @@ class Chain:
             if trace is not None:
                 trace.sampler(index, self._specs[index], before_BV, logits_BV)
         if self._draws:
-            chosen_B, p_B = self._draw(logits_BV)
+            chosen_B, p_B = self._draw(logits_BV, failed)
         else:
             highest = logits_BV.max(dim=-1)
             chosen_B, p_B = highest.indices, torch.ones_like(highest.values)
-            if not highest.values.isfinite().all():
-                raise _not_finite()
+            _report_failed(highest.values.isfinite(), failed)
             if trace is not None:
                 kept_BV = torch.full_like(logits_BV, -torch.inf).scatter(-1, chosen_B[:, None], highest.values[:, None])
                 trace.sampler(len(self._links), self._specs[len(self._links)], logits_BV, kept_BV)
@@ -106,7 +112,7 @@ class Chain:
         for link in self._links:
             link.reorder(rows)
 
-    def _draw(self, logits_BV: Tensor) -> tuple[Tensor, Tensor]:
+    def _draw(self, logits_BV: Tensor, failed: list[int] | None) -> tuple[Tensor, Tensor]:
         # Inverse transform sampling: one random number per row, and eight times as fast as multinomial. In fp64, so that
         # rounding changes fewer than one token in a million draws.
         if logits_BV.device.type == "mps":
@@ -114,8 +120,12 @@ class Chain:
         p_BV = logits_BV.softmax(dim=-1)
         cumulative_BV = p_BV.cumsum(dim=-1, dtype=torch.float64)
         total_B1 = cumulative_BV[:, -1:]
-        if not total_B1.isfinite().all():
-            raise _not_finite()
+        finite_B1 = total_B1.isfinite()
+        if not finite_B1.all():
+            _report_failed(finite_B1[:, 0], failed)
+            p_BV = p_BV.where(finite_B1, 1 / p_BV.shape[-1])  # any token, so that the other rows are drawn
+            cumulative_BV = p_BV.cumsum(dim=-1, dtype=torch.float64)
+            total_B1 = cumulative_BV[:, -1:]
         uniform_B1 = total_B1.new_tensor([[stream.random()] for stream in self._streams])
         # The threshold is at most (1 - 2⁻⁵³) of the total, also after rounding. A larger entry therefore exists, and the
         # first one belongs to a token of nonzero probability.
@@ -123,8 +133,17 @@ class Chain:
         return chosen_B1[:, 0], p_BV.gather(-1, chosen_B1)[:, 0]
 
 
-def _not_finite() -> GptkitError:
+def sampling_error() -> GptkitError:
+    """Return the error for a row whose next token cannot be sampled."""
     return GptkitError(
         "the next token cannot be sampled: the logits contain NaN or no finite value",
         hint="The weights may be damaged, training may have diverged, or a sampler excludes every token.",
     )
+
+
+def _report_failed(finite_B: Tensor, failed: list[int] | None) -> None:
+    if finite_B.all():
+        return
+    if failed is None:
+        raise sampling_error()
+    failed += finite_B.logical_not().nonzero()[:, 0].tolist()

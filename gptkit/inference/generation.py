@@ -42,7 +42,6 @@ class Generation:
         log_probabilities: bool = False,
     ) -> None:
         self.seed = secrets.randbits(32) if seed is None else seed
-        self._log_probabilities = log_probabilities
         self._context_length = model.context_length
         ends = ((tokenizer.end_id,) if tokenizer.end_id is not None else ()) if stop_ids is None else stop_ids
         ids = as_ids(prompts, tokenizer, model.vocab_size)
@@ -56,10 +55,11 @@ class Generation:
                 seed=self.seed,
                 stream=index,
                 overflow=overflow,
+                log_probabilities=0 if log_probabilities else None,
             )
             for index, prompt in enumerate(ids)
         ]
-        self.scheduler = Scheduler(model, tokenizer, max_batch=max(1, len(requests)), log_probabilities=log_probabilities)
+        self.scheduler = Scheduler(model, tokenizer, max_batch=max(1, len(requests)))
         self._states = []
         for index, request in enumerate(requests):
             try:
@@ -73,10 +73,18 @@ class Generation:
         return all(state.finish is not None for state in self._states)
 
     def advance(self) -> list[Event]:
-        """Generate one token of every unfinished text; return the new pieces of text."""
+        """Generate one token of every unfinished text; return the new pieces of text.
+
+        Raises:
+            GptkitError: the next token of a text cannot be sampled.
+        """
         if self.done:
             return []
-        return [(state.request.stream, piece) for state, piece in self.scheduler.step()]
+        events = [(state.request.stream, piece) for state, piece in self.scheduler.step()]
+        for state in self._states:
+            if state.error is not None:
+                raise state.error
+        return events
 
     def interrupt(self) -> list[Event]:
         """End every unfinished text; return the text that was held back."""
@@ -92,7 +100,7 @@ class Generation:
             decoded_tokens=sum(max(0, state.n_generated - 1) for state in self._states),
             decode_seconds=self.scheduler.decode_seconds,
         )
-        return [state.result(timings, log_probabilities=self._log_probabilities) for state in self._states]
+        return [state.result(timings) for state in self._states]
 
 
 class TextStream(Iterator[str]):

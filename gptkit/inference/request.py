@@ -12,10 +12,14 @@ from gptkit.inference.text import RowText
 from gptkit.kinds.sampler import SamplerSpec
 from gptkit.kinds.tokenizer import Tokenizer
 
-__all__ = ["Overflow", "Request", "RequestState"]
+__all__ = ["Overflow", "Request", "RequestState", "TokenScore"]
 
 Overflow = Literal["slide", "stop"]
 """Behavior at the model's context length: discard the first half of the text and continue, or end the text."""
+
+
+TokenScore = tuple[float, list[tuple[int, float]]]
+"""Log-probability of a token, and the most likely tokens and their log-probabilities in descending order."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +35,11 @@ class Request:
         seed: seed of the request's random stream.
         stream: index of the random stream under the seed; equal requests with different streams get different texts.
         overflow: behavior at the model's context length.
+        log_probabilities: record the log-probability of each generated token under the model, before the samplers, and those
+            of this number of most likely tokens; None records nothing.
 
     Raises:
-        GptkitError: an empty prompt, an empty stop string, or a negative `max_new_tokens`.
+        GptkitError: an empty prompt, an empty stop string, or a negative number.
     """
 
     prompt_ids: Sequence[int] = field(repr=False)
@@ -44,6 +50,7 @@ class Request:
     seed: int = 0
     stream: int = 0
     overflow: Overflow = "slide"
+    log_probabilities: int | None = None
 
     def __post_init__(self) -> None:
         if not self.prompt_ids:
@@ -52,6 +59,8 @@ class Request:
             raise GptkitError("a stop string is empty, so no text could be generated", hint="Remove it.")
         if self.max_new_tokens < 0:
             raise GptkitError(f"max_new_tokens is {self.max_new_tokens}", hint="Use 0 or more.")
+        if self.log_probabilities is not None and self.log_probabilities < 0:
+            raise GptkitError(f"log_probabilities is {self.log_probabilities}", hint="Use 0 or more, or None.")
 
 
 class RequestState:
@@ -60,17 +69,22 @@ class RequestState:
     Attributes:
         request: the request.
         history: token ids of the prompt and the generated ones.
-        log_probabilities: log-probability of each generated token under the model; empty unless the scheduler records them.
+        log_probabilities: log-probability of each generated token under the model; empty unless the request records them.
+        top_log_probabilities: for each generated token the most likely tokens with their log-probabilities, in descending
+            order; empty unless the request records them.
         text: the generated text.
         finish: the finish reason; None while the request is waiting or running.
+        error: why the request ended, with the finish reason "error".
     """
 
     def __init__(self, request: Request, tokenizer: Tokenizer) -> None:
         self.request = request
         self.history = list(request.prompt_ids)
         self.log_probabilities: list[float] = []
+        self.top_log_probabilities: list[list[tuple[int, float]]] = []
         self.text = RowText(tokenizer, self.history, request.stop)
         self.finish: Finish | None = None
+        self.error: GptkitError | None = None
         self._end_id = tokenizer.end_id
 
     @property
@@ -83,12 +97,19 @@ class RequestState:
         """Number of tokens that may still be generated."""
         return self.request.max_new_tokens - self.n_generated
 
-    def append(self, token: int, log_probability: float) -> str:
-        """Add a sampled token, and finish if it ends the text; return the new piece of text."""
+    def append(self, token: int, score: TokenScore | None = None) -> str:
+        """Add a sampled token, and finish if it ends the text; return the new piece of text.
+
+        Args:
+            token: the token.
+            score: its log-probability and the most likely tokens, where the request records them.
+        """
         if token in self.request.stop_ids:
             return self.end("end" if token == self._end_id else "stop")
         self.history.append(token)
-        self.log_probabilities.append(log_probability)
+        if score is not None:
+            self.log_probabilities.append(score[0])
+            self.top_log_probabilities.append(score[1])
         piece = self.text.push(token)
         if self.text.stopped:
             piece += self.end("stop")
@@ -103,7 +124,12 @@ class RequestState:
         self.finish = "stop" if self.text.stopped else reason
         return piece
 
-    def result(self, timings: Timings, *, log_probabilities: bool) -> Generated:
+    def fail(self, error: GptkitError) -> str:
+        """End the text because of an error; return the text that the decoder held back."""
+        self.error = error
+        return self.end("error")
+
+    def result(self, timings: Timings) -> Generated:
         """Return the generated text; an unfinished request has the finish reason "interrupted"."""
         n_prompt = len(self.request.prompt_ids)
         return Generated(
@@ -112,6 +138,6 @@ class RequestState:
             text=self.text.text,
             finish=self.finish or "interrupted",
             seed=self.request.seed,
-            log_probabilities=self.log_probabilities if log_probabilities else None,
+            log_probabilities=None if self.request.log_probabilities is None else self.log_probabilities,
             timings=timings,
         )

@@ -7,8 +7,8 @@ from typing import Literal
 
 __all__ = ["Finish", "Generated", "Timings"]
 
-Finish = Literal["length", "stop", "end", "interrupted"]
-"""Finish reason: maximum length, stop string or stop token, end token, or Ctrl-C."""
+Finish = Literal["length", "stop", "end", "interrupted", "error"]
+"""Finish reason: maximum length, stop string or stop token, end token, Ctrl-C or a cancelled request, or an error."""
 
 
 @dataclass(frozen=True)

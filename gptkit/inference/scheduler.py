@@ -14,10 +14,10 @@ from torch import Tensor
 
 from gptkit.core.errors import GptkitError
 from gptkit.inference.batch import Batch
-from gptkit.inference.chain import Chain
+from gptkit.inference.chain import Chain, sampling_error
 from gptkit.inference.modes import evaluating
 from gptkit.inference.protocol import LanguageModel
-from gptkit.inference.request import Request, RequestState
+from gptkit.inference.request import Request, RequestState, TokenScore
 from gptkit.inference.result import Finish
 from gptkit.kinds.sampler import SamplerContext
 from gptkit.kinds.tokenizer import Tokenizer
@@ -46,14 +46,13 @@ class Scheduler:
     Waiting requests are admitted in the order of submission as soon as the batch has room: their prompts are processed
     (prefill) with a separate cache, which is then appended to that of the running ones. Finished and cancelled requests are
     removed from the batch. The text of a request does not depend on the other requests (up to rounding, which the batch
-    size can change).
+    size can change). A request whose next token cannot be sampled ends with `RequestState.error`; the others continue.
 
     Args:
         model: a `gptkit.model.gpt.GPT`, or another `LanguageModel`.
         tokenizer: the tokenizer that the model was trained with.
         max_batch: maximum number of requests that run at the same time.
         prefill_chunk: maximum number of prompt tokens per forward pass; unlimited by default.
-        log_probabilities: record the log-probability of each token under the model.
     """
 
     def __init__(
@@ -63,7 +62,6 @@ class Scheduler:
         *,
         max_batch: int = 32,
         prefill_chunk: int | None = None,
-        log_probabilities: bool = False,
     ) -> None:
         if max_batch < 1:
             raise GptkitError(f"max_batch is {max_batch}", hint="Use 1 or more.")
@@ -73,7 +71,6 @@ class Scheduler:
         self._tokenizer = tokenizer
         self._max_batch = max_batch
         self._prefill_chunk = prefill_chunk
-        self._keep_log_probabilities = log_probabilities
         # A vocabulary is often padded to a round size; ids outside the tokenizer's vocabulary are never generated.
         self._vocab_size = min(model.vocab_size, tokenizer.vocab_size)
         self._waiting: deque[RequestState] = deque()
@@ -203,24 +200,40 @@ class Scheduler:
     def _choose(self, groups: Sequence[_Group], logits_BV: Tensor) -> tuple[Tensor, list[Event]]:
         """Sample the next token of every row of these groups, and append it to unfinished texts."""
         logits_BV = logits_BV[:, : self._vocab_size]
-        parts, first = [], 0
+        states = [state for group in groups for state in group.states]
+        parts: list[Tensor] = []
+        failed: set[int] = set()
+        first = 0
         for group in groups:
-            last = first + len(group.states)
+            last, wrong = first + len(group.states), list[int]()
             histories = [state.history for state in group.states]
-            parts.append(group.chain.pick(logits_BV[first:last], histories).to(logits_BV.device))
+            parts.append(group.chain.pick(logits_BV[first:last], histories, failed=wrong).to(logits_BV.device))
+            failed.update(first + row for row in wrong)
             first = last
         chosen_B = parts[0] if len(parts) == 1 else torch.cat(parts)
-        tokens: list[int] = chosen_B.tolist()
-        scores = [0.0] * len(tokens)
-        if self._keep_log_probabilities:
-            scores = logits_BV.log_softmax(dim=-1).gather(-1, chosen_B[:, None])[:, 0].tolist()
+        scores = _scores(states, logits_BV, chosen_B)
         events: list[Event] = []
-        states = [state for group in groups for state in group.states]
-        for state, token, score in zip(states, tokens, scores, strict=True):
-            if state.finish is None:
-                events += self._event(state, state.append(token, score))
+        for row, (state, token) in enumerate(zip(states, chosen_B.tolist(), strict=True)):
+            if state.finish is None and row in failed:
+                events += self._event(state, state.fail(sampling_error()))
+            elif state.finish is None:
+                events += self._event(state, state.append(token, scores.get(row)))
         return chosen_B, events
 
     @staticmethod
     def _event(state: RequestState, piece: str) -> list[Event]:
         return [(state, piece)] if piece else []
+
+
+def _scores(states: Sequence[RequestState], logits_BV: Tensor, chosen_B: Tensor) -> dict[int, TokenScore]:
+    """Return the log-probability of the chosen token and of the most likely ones, for the rows that record them."""
+    counts = {row: state.request.log_probabilities for row, state in enumerate(states) if state.finish is None}
+    wanted = {row: count for row, count in counts.items() if count is not None}
+    if not wanted:
+        return {}
+    rows = list(wanted)
+    log_p_BV = logits_BV[rows].log_softmax(dim=-1)
+    own: list[float] = log_p_BV.gather(-1, chosen_B[rows, None])[:, 0].tolist()
+    best = log_p_BV.topk(min(max(wanted.values()), log_p_BV.shape[-1]), dim=-1)
+    pairs = [list(zip(*both, strict=True)) for both in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
+    return {row: (score, top[: wanted[row]]) for row, score, top in zip(rows, own, pairs, strict=True)}

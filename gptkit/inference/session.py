@@ -169,7 +169,7 @@ class Turn(Iterator[str]):
             self._logits_BV = session.step(state.history)
         with torch.inference_mode():
             token = int(self._chain.pick(self._logits_BV, [state.history]))
-        return state.append(token, 0.0)
+        return state.append(token)
 
     def close(self) -> None:
         """End the text."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
+import torch
 from inference.fakes import Bytes, Recurrent
 
 from gptkit.components.sampler.greedy import GreedySpec
@@ -123,3 +125,47 @@ def test_invalid_requests_are_rejected_when_they_are_created() -> None:
     for settings in ({"max_batch": 0}, {"prefill_chunk": 0}):
         with pytest.raises(GptkitError, match="0"):
             Scheduler(Recurrent(), TOKENIZER, **settings)
+
+
+class Poisoned(Recurrent):
+    """Model whose logits are NaN in rows whose last token is `z`."""
+
+    def forward(self, ids_BT: torch.Tensor, **options: Any) -> Any:
+        output = super().forward(ids_BT, **options)
+        output.logits = output.logits.masked_fill((ids_BT[:, -1:] == ord("z"))[:, :, None], torch.nan)
+        return output
+
+
+@pytest.mark.parametrize("sampler", [GREEDY, WARM])
+def test_request_that_cannot_be_sampled_ends_and_the_others_continue(sampler: Any) -> None:
+    model = Poisoned(context_length=64)
+    prompts = ["first", "poison: z", "third"]
+    scheduler = Scheduler(model, TOKENIZER)
+    states = [scheduler.submit(request(prompt, sampler=sampler, max_new_tokens=8)) for prompt in prompts]
+    drain(scheduler)
+    assert [state.finish for state in states] == ["length", "error", "length"]
+    assert "cannot be sampled" in str(states[1].error)
+    for prompt, state in zip(prompts, states, strict=True):
+        if state.error is None:
+            (alone,) = generate(Recurrent(context_length=64), TOKENIZER, prompt, sampler=sampler, seed=0, max_new_tokens=8)
+            assert state.text.text == alone.text
+    with pytest.raises(GptkitError, match="cannot be sampled"):
+        generate(model, TOKENIZER, prompts, sampler=sampler)
+
+
+def test_log_probabilities_are_recorded_for_requests_that_ask_for_them() -> None:
+    model = Recurrent(context_length=64)
+    scheduler = Scheduler(model, TOKENIZER)
+    counts = (None, 0, 3, 10_000)
+    states = [scheduler.submit(request("abc", max_new_tokens=5, log_probabilities=count)) for count in counts]
+    drain(scheduler)
+    without, own, top, every = states
+    assert without.log_probabilities == []
+    assert [len(best) for best in own.top_log_probabilities] == [0] * 5
+    assert own.log_probabilities == pytest.approx(top.log_probabilities)
+    for token, score, best in zip(top.history[3:], top.log_probabilities, top.top_log_probabilities, strict=True):
+        assert best[0] == (token, pytest.approx(score))  # the most likely token is chosen
+        assert [value for _, value in best] == sorted((value for _, value in best), reverse=True)
+    assert [len(best) for best in every.top_log_probabilities] == [TOKENIZER.vocab_size] * 5
+    for best in every.top_log_probabilities:
+        assert sum(math.exp(value) for _, value in best) == pytest.approx(1, abs=1e-4)

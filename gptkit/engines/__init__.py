@@ -1,0 +1,1 @@
+"""Engines: what computes the next tokens of a model, for many requests at once."""

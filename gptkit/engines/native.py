@@ -1,0 +1,29 @@
+"""Engine `native`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from gptkit.kinds.engine import EngineContext, EngineSpec
+
+if TYPE_CHECKING:
+    from gptkit.engines.scheduled import Scheduled
+
+__all__ = ["NativeSpec"]
+
+
+class NativeSpec(EngineSpec):
+    """Compute with PyTorch: any composition, on any device, with continuous batching."""
+
+    name: Literal["native"] = "native"
+    prefill_chunk: int | None = Field(
+        512, ge=1, description="Maximum number of prompt tokens per forward pass, which bounds its memory; null for all."
+    )
+
+    def build(self, context: EngineContext) -> Scheduled:
+        from gptkit.engines.scheduled import Scheduled
+
+        model = context.load_model()
+        return Scheduled(model, context.tokenizer, max_batch=context.max_batch, prefill_chunk=self.prefill_chunk)

@@ -1,0 +1,1 @@
+"""Serving of runs: an engine for asyncio programs, and the OpenAI API over HTTP."""
