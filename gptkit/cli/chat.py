@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 __all__ = ["chat"]
 
 _MAX_TOKENS = {True: 1000, False: 200}
-"""Tokens of a reply, with and without a chat template."""
+"""Default maximum number of tokens per reply, with and without a chat template."""
 
 _COMMAND = re.compile(r"/([A-Za-z]+)(?:\s+(.*))?", re.DOTALL)
 _HELP = """\
-/reset          start again; the system message stays
-/system TEXT    set the system message; without a text, show it
+/reset          start a new conversation with the same system message
+/system TEXT    set the system message; without TEXT, show it
 /save FILE      write the messages as JSON
-/exit           end, as Ctrl-D does
+/exit           end the conversation, like Ctrl-D
 Ctrl-C stops a reply. A backslash at the end of a line continues the message on the next one."""
 
 
@@ -67,8 +67,8 @@ def chat(
 ) -> None:
     """Chat with a model; the conversation ends at Ctrl-D.
 
-    Messages are formatted by the model's chat template. A model without one continues plain text. With messages piped to
-    stdin, each line is one. Commands: /reset, /system, /save, /exit, /help.
+    Messages are formatted by the model's chat template. A model without a template continues plain text. Each line of
+    piped stdin is a message. Commands: /reset, /system, /save, /exit, /help.
 
     For example: gptkit chat runs/smollm2 --system "Be brief."
     """
@@ -102,7 +102,7 @@ def _greet(run: Run, samplers: str, *, interactive: bool) -> None:
 
 
 class _Chat:
-    """The conversation's loop: reads a line, runs a command or prints a reply."""
+    """Conversation loop: read a line, then run a command or print a reply."""
 
     def __init__(self, talk: Conversation, *, quiet: bool, interactive: bool) -> None:
         self._talk, self._quiet, self._interactive = talk, quiet, interactive
@@ -141,7 +141,7 @@ class _Chat:
     def _reset(self, text: str) -> None:
         self._talk.reset()
         self._n_discarded = 0
-        self._note("the conversation starts again")
+        self._note("started a new conversation")
 
     def _system(self, text: str) -> None:
         if not text:
@@ -182,7 +182,7 @@ class _Chat:
             for piece in reply:
                 console.write(piece)
         except KeyboardInterrupt:
-            # Between two tokens; while the model computes, the reply ends by itself.
+            # Raised between two tokens; during a forward pass, the reply handles the interrupt itself.
             reply.close()
         finally:
             console.write("\n")
@@ -194,7 +194,7 @@ class _Chat:
                 raise KeyboardInterrupt
             self._note("stopped")
         elif reply.finish == "length" and self._talk.is_chat:
-            self._note("the reply reached its maximum length, or the context its end; --max-tokens sets the former")
+            self._note("the reply reached its maximum length (--max-tokens) or the end of the context")
 
     def _note(self, text: str) -> None:
         if not self._quiet:
@@ -202,7 +202,7 @@ class _Chat:
 
 
 def _typed() -> Iterator[str]:
-    """Messages from a terminal, with line editing and history."""
+    """Yield messages typed in a terminal, with line editing and history."""
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401  (input() uses it once it is imported)
     while True:
@@ -226,14 +226,14 @@ def _typed() -> Iterator[str]:
 def _line(prompt: str) -> str:
     if sys.stdout.isatty():
         return input(prompt)
-    # The prompt is not part of the replies that go to a file.
+    # stdout is redirected and receives the replies only.
     sys.stderr.write(prompt)
     sys.stderr.flush()
     return input()
 
 
 def _piped() -> Iterator[str]:
-    """Messages from a file or a pipe: one a line, empty ones skipped."""
+    """Yield messages from a file or a pipe, one per line; skip empty lines."""
     from gptkit.text.decoding import decode_utf8
 
     for line in decode_utf8(sys.stdin.buffer, "stdin"):

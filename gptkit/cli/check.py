@@ -1,4 +1,4 @@
-"""`gptkit check`: every error in a spec file at once."""
+"""`gptkit check`: report every error in a spec file at once."""
 
 from __future__ import annotations
 

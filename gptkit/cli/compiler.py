@@ -1,4 +1,4 @@
-"""Placeholder of torch's compiler for commands that only run a model on the meta device."""
+"""Placeholder for torch's compiler, for commands that only run a model on the meta device."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _NAME = "torch._dynamo"
 
 @contextlib.contextmanager
 def without_compiler() -> Iterator[None]:
-    """Run the block without importing `torch._dynamo`, unless it uses more of it than `disable`.
+    """Run the block without importing `torch._dynamo`, unless it uses an attribute other than `disable`.
 
     torch implements many operations of the meta device in Python and exempts these functions from compilation, which
-    imports the compiler: more than a second, for a command that compiles nothing. In the block they are not exempted; after
-    it everything is as before.
+    imports the compiler: more than a second, for a command that compiles nothing. Within the block they are not exempted;
+    afterwards the original state is restored.
     """
     import torch
 
@@ -37,7 +37,7 @@ def without_compiler() -> Iterator[None]:
 
 
 class _Stub(ModuleType):
-    """Placeholder of `torch._dynamo`; any attribute but `disable` imports the real module."""
+    """Placeholder for `torch._dynamo`; any attribute but `disable` imports the real module."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)

@@ -25,7 +25,7 @@ _TRAINED = {
     "validation_loss": "last validation loss",
     "lowest_validation_loss": "lowest validation loss",
 }
-"""Numbers of a training, and their labels."""
+"""Metrics of a run, and their labels."""
 
 
 def diff(
@@ -35,7 +35,7 @@ def diff(
     ],
     as_json: Json = False,
 ) -> None:
-    """Compare two specs or runs: what their resolved specs say, the sizes of their models, and the losses of runs."""
+    """Compare two specs or runs: their resolved specs, the sizes of their models, and the losses of runs."""
     with working("comparing"):
         from gptkit.cli.subject import open_subject
         from gptkit.core.diff import differences
@@ -79,7 +79,7 @@ def _print_numbers(title: str, rows: list[list[str]]) -> None:
 
 
 def _trained(subject: Subject) -> dict[str, float]:
-    """Return the numbers of a run's training; none for a spec file."""
+    """Return the training metrics of a run; empty for a spec file."""
     if subject.run is None:
         return {}
     from gptkit.runs.progress import training_progress

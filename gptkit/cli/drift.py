@@ -1,4 +1,4 @@
-"""`gptkit drift`: compare a run with the external model that it was imported from, or should equal."""
+"""`gptkit drift`: compare a run with an external model, module by module."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def drift(
             "--against", metavar="PATH", help="The external model, in any format that gptkit imports.", show_default=False
         ),
     ],
-    n_tokens: Annotated[int, typer.Option("--tokens", metavar="N", min=1, help="The number of tokens.")] = 64,
+    n_tokens: Annotated[int, typer.Option("--tokens", metavar="N", min=1, help="Number of tokens to compare.")] = 64,
     tolerance: Annotated[
         float,
-        typer.Option("--tolerance", metavar="SHARE", min=0, help="The relative difference that counts as equal."),
+        typer.Option("--tolerance", metavar="SHARE", min=0, help="Largest relative difference that is accepted."),
     ] = 1e-3,
     step: Step = None,
     every: Annotated[
@@ -38,9 +38,10 @@ def drift(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Compare a run with an external model, part by part, and name the first part that differs.
+    """Compare a run with an external model, part by part, and report the first part that differs.
 
-    The same tokens go through both. Exits with 1 if a part differs by more than the tolerance. Needs transformers.
+    Both models process the same tokens. The exit code is 1 if a part differs by more than the tolerance. Requires
+    transformers.
     """
     with working(f"comparing {run} with {against}"):
         from gptkit.runs.drift import measure_drift

@@ -24,8 +24,8 @@ def evaluate(
 ) -> None:
     """Measure loss in nats per token, perplexity, and bits per byte.
 
-    Evaluates on the validation split of the run's corpus, or on other text with --data, in the same way: as the training
-    validates. Bits per byte are comparable between models with different tokenizers.
+    Evaluates on the validation split of the run's corpus, or on other text with --data. Both use the procedure of
+    validation during training. Bits per byte are comparable between models with different tokenizers.
     """
     with working(f"loading {directory}", quiet=quiet):
         from gptkit.runs.evaluating import NO_BITS_PER_BYTE, NO_TEXT_PREDICTED

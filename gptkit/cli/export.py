@@ -20,7 +20,7 @@ def export(
         Path | None,
         typer.Argument(
             metavar="PATH",
-            help="The file or directory to write. By default one with the run's name, in exports/.",
+            help="The file or directory to write; by default one with the run's name in exports/.",
             show_default=False,
         ),
     ] = None,
@@ -29,14 +29,19 @@ def export(
         typer.Option(
             "--to",
             metavar="FORMAT",
-            help="The format. By default that of PATH's suffix (.gguf), or hugging-face.",
+            help="The format; by default that of PATH's suffix (.gguf), else hugging-face.",
             autocompletion=complete_formats,
             show_default=False,
         ),
     ] = None,
     family: Annotated[
         str | None,
-        typer.Option("--family", metavar="NAME", help="The family; by default one that fits.", show_default=False),
+        typer.Option(
+            "--family",
+            metavar="NAME",
+            help="The model family; by default one that can express the model.",
+            show_default=False,
+        ),
     ] = None,
     type: Annotated[
         str | None,
@@ -53,7 +58,7 @@ def export(
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Export a run as transformers and vLLM (hugging-face), llama.cpp (gguf) or a plugin's format load it.
+    """Export a run in the format of transformers and vLLM (hugging-face), of llama.cpp (gguf), or of a plugin.
 
     A model that the format cannot express is refused with the reason. Formats: gptkit components format.
     """

@@ -53,7 +53,7 @@ _VERBS = {
     "version": "--version",
     "help": "--help",
 }
-"""Commands by verbs that other programs use for them."""
+"""Commands by the verbs that other programs use for them."""
 
 
 def debugging() -> bool:
@@ -129,14 +129,14 @@ def _exit_codes() -> Iterator[None]:
         if debugging() or type(error).__module__.partition(".")[0] in ("typer", "click"):
             raise
         if isinstance(error, OSError) and error.strerror:
-            # Errors of writing to gptkit's own files name them (`gptkit.core.atomic`).
+            # Errors in writing gptkit's files name the file (`gptkit.core.atomic`); errors in writing stdout do not.
             name = "stdout cannot be written" if error.filename is None and error.errno in NO_ROOM else error.filename
             label("error", "bold red", ": ".join(str(part) for part in (name, error.strerror) if part))
             _discard_stdout()
             raise typer.Exit(USER) from None
         if is_exhaustion(error):
             lines = str(error).strip().splitlines()
-            label("error", "bold red", "the memory does not suffice", f": {lines[0]}" if lines else "")
+            label("error", "bold red", "out of memory", f": {lines[0]}" if lines else "")
             label("hint", "bold cyan", "use a smaller model, context length or batch, or a machine with more memory")
             raise typer.Exit(USER) from None
         _report_crash(error)
@@ -144,7 +144,7 @@ def _exit_codes() -> Iterator[None]:
 
 
 def _discard_stdout() -> None:
-    """Discard what is buffered for stdout where it cannot be written: the interpreter tries again when it exits."""
+    """Discard buffered output if stdout cannot be written; the interpreter would try again at exit."""
     try:
         sys.stdout.flush()
     except OSError:

@@ -135,14 +135,14 @@ def _batched(
 
 
 def _require_room(run: Run, prompts: list[list[int]], count: int, max_tokens: int) -> None:
-    """Raise where the key/value cache of all texts at their full length does not fit in memory."""
+    """Raise an error if the key/value cache of all texts at full length does not fit in memory."""
     from gptkit.model.plan import refuse_unless_fits
 
     limit, dtype = run.model.context_length, next(run.model.parameters()).dtype
     tokens = count * sum(min(limit, len(ids) + max_tokens) for ids in prompts)
     needed = tokens * sum(module.state_bytes_per_token(dtype) for module in run.model.stateful)
-    what = f"the key/value cache of {console.plural(count * len(prompts), 'text')} with {tokens:,} tokens in all"
-    refuse_unless_fits(int(needed), what, run.model.device, hint="Lower --count or --max-tokens, or call the command again.")
+    what = f"the key/value cache of {console.plural(count * len(prompts), 'text')} with {tokens:,} tokens in total"
+    refuse_unless_fits(int(needed), what, run.model.device, hint="Lower --count or --max-tokens, or use several calls.")
 
 
 def _from_stdin() -> str:

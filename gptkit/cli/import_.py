@@ -23,7 +23,7 @@ def import_model(
         Path,
         typer.Argument(
             metavar="PATH",
-            help="A directory as transformers saves it, a GGUF file, or a model in a plugin's format.",
+            help="A directory saved by transformers, a GGUF file, or a model in a plugin's format.",
             show_default=False,
         ),
     ],
@@ -31,7 +31,7 @@ def import_model(
         Path | None,
         typer.Argument(
             metavar="RUN",
-            help="The run directory. By default runs/ and the name of PATH.",
+            help="The run directory; by default runs/ and the name of PATH.",
             autocompletion=complete_runs,
             show_default=False,
         ),
@@ -47,7 +47,7 @@ def import_model(
     ] = None,
     resize: Annotated[
         bool,
-        typer.Option("--resize", help="Add a row to the embedding for each token id without one: the mean of the others."),
+        typer.Option("--resize", help="Add an embedding row for each token id without one: the mean of the others."),
     ] = False,
     format: Annotated[
         str | None,
@@ -66,7 +66,7 @@ def import_model(
 ) -> None:
     """Import an external model: spec, weights and tokenizer.
 
-    A key of its configuration that is not understood is refused, because it may change what the model computes.
+    An unsupported key of its configuration is an error, because it may change what the model computes.
     """
     name = re.sub(r"[^\w.-]+", "-", source.stem if source.is_file() else real(source).name).strip("-.") or "imported"
     target = directory if directory is not None else Path("runs") / name
@@ -102,7 +102,7 @@ def _has_chat_template(run: Path) -> bool:
 
 @contextlib.contextmanager
 def transfer(what: str, quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """Show a progress bar of bytes in a terminal, plain lines elsewhere; yields the function that updates it, or None."""
+    """Show progress in bytes: a bar in a terminal, else plain lines. Yield the function that updates it, or None."""
     screen = console.stderr()
     if quiet:
         yield None

@@ -35,7 +35,7 @@ _PANELS = {
 
 
 class LazyCommands(Commands):
-    """The group of all commands. To import and build all of them takes longer than most of them run."""
+    """The group of all commands, each imported on lookup: importing all takes longer than most commands run."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return [name for commands in _PANELS.values() for name in commands]

@@ -69,7 +69,7 @@ def new(
 
 
 def _warn(target: Path) -> None:
-    """Warn of what training the new spec would miss on this machine."""
+    """Print the warnings that apply to training the new spec on this machine."""
     from gptkit.runs.cautions import cautions
     from gptkit.runs.opening import open_spec
 

@@ -39,7 +39,7 @@ Completions = list[tuple[str, str]]
 
 
 class Overflow(Enum):
-    """What happens at the model's context length."""
+    """Behavior at the model's context length."""
 
     slide = "slide"
     stop = "stop"
@@ -66,7 +66,7 @@ def complete_kinds(incomplete: str) -> Completions:
 
 
 def complete_formats(incomplete: str) -> Completions:
-    """Formats of external models."""
+    """Complete formats of external models."""
     with contextlib.suppress(Exception):
         from gptkit.core.registry import default_registry
         from gptkit.reflect.docstring import parse
@@ -131,7 +131,7 @@ FileOrRun = Annotated[
     ),
 ]
 RunDirectory = Annotated[
-    Path, typer.Argument(metavar="RUN", help="A run directory, as in runs/gpt.", autocompletion=complete_runs)
+    Path, typer.Argument(metavar="RUN", help="A run directory, for example runs/gpt.", autocompletion=complete_runs)
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -139,7 +139,7 @@ Overrides = Annotated[
         "--set",
         "-s",
         metavar="PATH=VALUE",
-        help="Override a value of the spec, as in --set model.position=alibi. Repeatable.",
+        help="Override a value of the spec, for example model.position=alibi. Repeatable.",
     ),
 ]
 Samplers = Annotated[
@@ -147,7 +147,7 @@ Samplers = Annotated[
     typer.Option(
         "--sampler",
         metavar="NAME[=VALUE]",
-        help="Replace the run's samplers, as in --sampler temperature=0.8 --sampler top-k=40. Repeatable.",
+        help="Replace the run's samplers, for example --sampler temperature=0.8 --sampler top-k=40. Repeatable.",
     ),
 ]
 Seed = Annotated[

@@ -40,7 +40,7 @@ _MARKS = {
 
 @app.command(cls=Command)
 def new(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The component's name, as in talking-heads.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The component's name, for example talking-heads.")],
     kind: Annotated[
         str,
         typer.Option(
@@ -78,7 +78,7 @@ def new(
 
 @app.command(cls=Command)
 def check(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A distribution, or the name of a plugin of it.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A distribution, or the name of one of its plugins.")],
     slow: Annotated[bool, typer.Option("--slow", help="Also run checks that take seconds (torch.compile).")] = False,
     expected: Annotated[
         list[str] | None,
@@ -147,7 +147,7 @@ def _components(registry: Registry, name: str) -> list[tuple[str, str]]:
 def _expected_failures(
     given: Sequence[str], provided: Sequence[tuple[str, str]], registry: Registry
 ) -> dict[str, dict[str, str]]:
-    """Check and reason of each expected failure, by component."""
+    """Return the reason of each expected failure, by component and check."""
     from gptkit.core.suggestions import did_you_mean
     from gptkit.testing import checks_for
 
@@ -166,21 +166,21 @@ def _expected_failures(
 
 
 def _check(registry: Registry, kind: str, name: str, slow: bool, expected: Mapping[str, str]) -> list[list[Result]]:
-    """The results of a component, a list for each of its instances."""
+    """Return the results of a component, a list for each of its instances."""
     from gptkit.testing import KNOWN_FAILURES, Check, Result, run_checks
 
     specs, reason = _instances(registry, kind, name)
     expected = {**KNOWN_FAILURES.get(f"{kind} {name}", {}), **expected}
     if specs:
         return [run_checks(spec, slow=slow, expected_failures=expected, registry=registry) for spec in specs]
-    # Nothing can be built, which is all that there is to say.
+    # Nothing can be built, so no other check applies.
     known = expected.get("constructible")
     check = Check("constructible", "", lambda subject: None)
     return [[Result(f"{kind} {name}", check, "expected" if known else "failed", known or reason)]]
 
 
 def _instances(registry: Registry, kind: str, name: str) -> tuple[list[Any], str]:
-    """Return the specs to check of a component; where there are none, the reason too."""
+    """Return the specs of a component to check, and the reason if there are none."""
     from pydantic import ValidationError
 
     from gptkit.testing import instances
@@ -194,13 +194,13 @@ def _instances(registry: Registry, kind: str, name: str) -> tuple[list[Any], str
 
 
 def _note_unvaried(registry: Registry, kind: str, name: str) -> None:
-    """Name the fields of a component that were checked with one value only."""
+    """Print the fields of a component that were checked with one value only."""
     specs, _ = _instances(registry, kind, name)
     fields = [field for field in registry.component(kind, name).model_fields if field != "name"]
     unvaried = [field for field in fields if all(getattr(spec, field) == getattr(specs[0], field) for spec in specs)]
     if specs and unvaried:
         values = f"{kind} {name}: only one value was checked of {', '.join(unvaried)}"
-        console.note(f"{values}; `examples` of the spec class adds others", style="dim")
+        console.note(f"{values}; `examples` of the spec class can add others", style="dim")
 
 
 def _show(kind: str, names: Sequence[str], columns: Sequence[Sequence[Result]]) -> None:
@@ -220,7 +220,7 @@ def _mark(result: Result) -> Text:
 
 def _conclude(results: Sequence[Result]) -> None:
     sections = {
-        # What a family computes can only be judged by its reference, which may not be installed.
+        # What a family computes can only be checked against its reference, which may not be installed.
         "skipped": [result for result in results if result.outcome == "skipped" and result.component.startswith("family ")],
         "known failures": [result for result in results if result.outcome == "expected"],
         "failures": [result for result in results if not result.ok],

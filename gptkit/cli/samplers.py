@@ -43,7 +43,7 @@ def chain(links: Sequence[str]) -> tuple[SamplerSpec, ...]:
 
 
 def described(samplers: Sequence[SamplerSpec]) -> str:
-    """The chain in one line, as in ``temperature value 0.8 → top-k k 40``."""
+    """Format the chain in one line, for example ``temperature value 0.8 → top-k k 40``."""
     from gptkit.reflect.snippets import flow, plain
 
     def words(sampler: SamplerSpec) -> str:

@@ -34,7 +34,7 @@ def write_schema(file: Path) -> None:
     """Write the schema to a file. An existing file is replaced only if it is a schema that gptkit wrote.
 
     Raises:
-        GptkitError: the file exists and is another.
+        GptkitError: the file exists and is not a schema that gptkit wrote.
     """
     from gptkit.core.atomic import write_text
 

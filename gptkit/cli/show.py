@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 PARTS = ("position", "attention", "norm", "feedforward", "linear", "block")
 LONGEST_TREE = 40
-"""Longest module tree, in lines, that is printed without being asked for."""
+"""Longest module tree, in lines, that is printed by default."""
 
 
 def show(
@@ -62,7 +62,7 @@ def show(
     if resolved and not as_json:
         console.out(dump_yaml(subject.spec.plain()).rstrip("\n"))
         return
-    with working("building the model, without memory"), without_compiler():
+    with working("building the model on the meta device"), without_compiler():
         vocab_size = subject.vocab_size(fit=True)
         model = None if vocab_size is None else subject.model(vocab_size)
         plan = None if vocab_size is None else subject.plan(vocab_size, model)
@@ -131,7 +131,7 @@ def _print_tree(model: GPT, shapes: dict[str, str] | None, wanted: bool | None) 
 
 
 def _backend(model: ModelSpec, layer: LayerSpec) -> tuple[str, str] | None:
-    """Name of the attention backend of a layer, and why it was chosen; None where the layer's spec does not say."""
+    """Return a layer's attention backend and the reason for it; None if its attention declares no score features."""
     features = layer.attention.score_features(model.context(layer=layer.parts(0)))
     if features is None:
         return None
@@ -204,7 +204,7 @@ def _groups(layers: list[LayerSpec]) -> Iterator[tuple[str, LayerSpec]]:
 
 
 def _ranges(indices: list[int]) -> str:
-    """``[0, 1, 2, 4]`` becomes ``0 to 2, 4``."""
+    """Format layer indices as ranges: ``[0, 1, 2, 4]`` as ``0 to 2, 4``."""
     runs: list[list[int]] = []
     for index in indices:
         if runs and index == runs[-1][-1] + 1:

@@ -58,13 +58,13 @@ class Subject:
             return None
 
     def model(self, vocab_size: int) -> GPT:
-        """The model on the meta device, which allocates no memory."""
+        """Build the model on the meta device, which allocates no memory."""
         from gptkit.runs.build import shell
 
         return shell(self.spec, vocab_size)
 
     def plan(self, vocab_size: int, model: GPT | None = None) -> Plan:
-        """The model's sizes; those of training for one part of a batch. `model` is that of `model()`, if it was built."""
+        """Return the model's sizes, those of training for one micro-batch; `model` is the result of `model()`, if built."""
         from gptkit.model.plan import plan
         from gptkit.runs.build import countable
 

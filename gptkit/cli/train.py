@@ -42,7 +42,7 @@ def train(
         typer.Option(
             "--init",
             metavar="SOURCE",
-            help="Start from the weights of a run, a directory as transformers saves it, a GGUF file or a safetensors file.",
+            help="Start from the weights of a run, a directory saved by transformers, a GGUF file or a safetensors file.",
         ),
     ] = None,
     partial: Annotated[
@@ -51,12 +51,12 @@ def train(
     ] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a model, from initial values or from the weights of another (--init).
+    """Train a model from scratch, or from existing weights (--init).
 
     Ctrl-C finishes the current step and saves a checkpoint. To resume, pass the run directory; more steps
     extend the run: gptkit train --resume runs/gpt --set training.steps=2000
     """
-    # Of several processes that torchrun started, the first one checks and reports.
+    # Of several processes started by torchrun, only the first one checks and reports.
     follows = os.environ.get("RANK", "0") != "0"
     with working(f"reading {file}", quiet=quiet or follows):
         from gptkit.presets.catalog import shipped

@@ -18,7 +18,7 @@ def test_contract_lists_all_members_of_a_component(call: Call) -> None:
         "max_positions(self, context: BuildContext) -> int | None\n",
         "depends_on_length: bool\n",
         "Runtime class: gptkit.nn.position.Position",
-        "  embed(self, x_BTE: Tensor, positions: Tensor) -> Tensor\n      Absolute: add to",
+        "  embed(self, x_BTE: Tensor, positions: Tensor) -> Tensor\n      Absolute: ",
         "(1 or B, H, T, S)",
     ):
         assert part in output

@@ -197,7 +197,7 @@ def test_commands_show_that_they_work_unless_they_are_quiet(
         (["export", run, "files"], ["exporting …"]),
         (["import", "files", "imported"], ["importing …"]),
         (["check", "mini.yaml"], ["checking mini.yaml …"]),
-        (["show", "mini.yaml"], ["reading mini.yaml …", "building the model, without memory …"]),
+        (["show", "mini.yaml"], ["reading mini.yaml …", "building the model on the meta device …"]),
         (["diff", run, "mini.yaml"], ["comparing …"]),
     ]
     for command, shown in commands:

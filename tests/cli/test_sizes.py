@@ -52,6 +52,6 @@ def test_more_texts_than_memory_holds(call: Call, run: Path, monkeypatch: pytest
     assert "--count" in call("generate", run, "x", "--count", "99999999999", code=2).stderr
     monkeypatch.setattr("gptkit.model.plan.available_memory", lambda device: 1_000_000)
     message = call("generate", run, "x", "--count", "5000", code=2).stderr
-    assert "the key/value cache of 5,000 texts with 80,000 tokens in all needs about" in message
+    assert "the key/value cache of 5,000 texts with 80,000 tokens in total needs about" in message
     assert "Lower --count" in message
     assert call("generate", run, "x", "--count", "2", "-n", "1").stdout.count("x") >= 2
