@@ -40,6 +40,7 @@ class Generation:
         seed: int | None = None,
         overflow: Overflow = "slide",
         log_probabilities: bool = False,
+        top_log_probabilities: int = 0,
     ) -> None:
         self.seed = secrets.randbits(32) if seed is None else seed
         self._context_length = model.context_length
@@ -55,7 +56,7 @@ class Generation:
                 seed=self.seed,
                 stream=index,
                 overflow=overflow,
-                log_probabilities=0 if log_probabilities else None,
+                log_probabilities=top_log_probabilities if log_probabilities or top_log_probabilities else None,
             )
             for index, prompt in enumerate(ids)
         ]
@@ -146,6 +147,7 @@ def generate(
     seed: int | None = None,
     overflow: Overflow = "slide",
     log_probabilities: bool = False,
+    top_log_probabilities: int = 0,
     on_text: Callable[[int, str], None] | None = None,
 ) -> list[Generated]:
     """Continue prompts in one batch.
@@ -165,6 +167,7 @@ def generate(
         overflow: behavior at the model's context length: discard the first half of the text and continue ("slide"), or end
             the text ("stop").
         log_probabilities: return the log-probability of each token.
+        top_log_probabilities: return the log-probabilities of so many most likely tokens in the place of each token, too.
         on_text: called with the prompt's index and every new piece of text.
 
     Returns:
@@ -185,6 +188,7 @@ def generate(
         seed=seed,
         overflow=overflow,
         log_probabilities=log_probabilities,
+        top_log_probabilities=top_log_probabilities,
     )
     try:
         while not generation.done:
@@ -206,6 +210,7 @@ def stream(
     seed: int | None = None,
     overflow: Overflow = "slide",
     log_probabilities: bool = False,
+    top_log_probabilities: int = 0,
 ) -> TextStream:
     """Continue one prompt, and yield its text in pieces. The arguments are those of `generate`."""
     return TextStream(
@@ -220,6 +225,7 @@ def stream(
             seed=seed,
             overflow=overflow,
             log_probabilities=log_probabilities,
+            top_log_probabilities=top_log_probabilities,
         )
     )
 

@@ -139,5 +139,6 @@ class RequestState:
             finish=self.finish or "interrupted",
             seed=self.request.seed,
             log_probabilities=None if self.request.log_probabilities is None else self.log_probabilities,
+            top_log_probabilities=self.top_log_probabilities if self.request.log_probabilities else None,
             timings=timings,
         )

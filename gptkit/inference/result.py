@@ -49,6 +49,8 @@ class Generated:
         finish: the finish reason.
         seed: the seed of the batch, random by default; it reproduces the text.
         log_probabilities: log-probability of each of `ids` under the model, before the samplers; None unless requested.
+        top_log_probabilities: for each of `ids` the most likely tokens in its place with their log-probabilities, the most
+            likely first; None unless requested.
         timings: timings of the whole batch.
     """
 
@@ -59,3 +61,4 @@ class Generated:
     seed: int
     log_probabilities: list[float] | None = field(repr=False)
     timings: Timings = field(repr=False)
+    top_log_probabilities: list[list[tuple[int, float]]] | None = field(default=None, repr=False)

@@ -208,6 +208,21 @@ def test_log_probabilities_equal_the_models(context_length: int) -> None:
     assert generate(model, TOKENIZER, "abc", max_new_tokens=1)[0].log_probabilities is None
 
 
+def test_most_likely_tokens_are_returned_with_their_log_probabilities() -> None:
+    model = Recurrent(context_length=64)
+    result = generate(model, TOKENIZER, "abc", sampler="greedy", max_new_tokens=5, top_log_probabilities=3, stop_ids=())[0]
+    tops, log_probabilities = result.top_log_probabilities, result.log_probabilities
+    assert tops is not None
+    assert log_probabilities is not None
+    assert [len(top) for top in tops] == [3] * 5
+    # Greedy chooses the most likely token, and the others follow in order.
+    assert [top[0] for top in tops] == list(zip(result.ids, log_probabilities, strict=True))
+    assert all(top == sorted(top, key=lambda pair: -pair[1]) for top in tops)
+    alone = generate(model, TOKENIZER, "abc", sampler="greedy", max_new_tokens=5, log_probabilities=True, stop_ids=())[0]
+    assert alone.top_log_probabilities is None
+    assert alone.log_probabilities == log_probabilities
+
+
 def test_dropout_is_off_during_generation_only() -> None:
     model = Recurrent()
     model.train()
