@@ -69,11 +69,21 @@ def _hide_types(params: Any) -> Any:
     return params
 
 
+def _with_value(argument: str, following: str) -> str:
+    """Give ``--trace`` the value ``-``, the terminal, unless the name of a report follows: click's options need a value."""
+    return "--trace=-" if argument == "--trace" and not following.endswith((".json", ".html")) else argument
+
+
 class Command(TyperCommand):
     """A single command."""
 
     def get_params(self, ctx: Any) -> Any:
         return _hide_types(super().get_params(ctx))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(
+            ctx, [_with_value(arg, following) for arg, following in zip(args, [*args[1:], ""], strict=True)]
+        )
 
 
 class Commands(TyperGroup):

@@ -10,7 +10,7 @@ import typer
 
 from gptkit.cli import console
 from gptkit.cli.failures import INTERRUPTED
-from gptkit.cli.options import Json, Overflow, Quiet, RunDirectory, Samplers, Seed, Step, Stop
+from gptkit.cli.options import Json, Overflow, Quiet, RunDirectory, Samplers, Seed, Step, Stop, Trace
 from gptkit.core.activity import working
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def generate(
         ),
     ] = Overflow.slide,
     bare: Annotated[bool, typer.Option("--no-echo", help="Omit the prompt.")] = False,
+    trace: Trace = None,
     step: Step = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -59,9 +60,11 @@ def generate(
     texts = [_from_stdin() if prompt == "-" else prompt for prompt in prompts or [""]]
     with working(f"loading {directory}", quiet=quiet):
         from gptkit.cli.samplers import chain
+        from gptkit.cli.tracing import check_trace, show_traces
         from gptkit.runs.prompts import chat_prompt, prompt_ids
         from gptkit.runs.run import load
 
+        check_trace(trace)
         run = load(directory, step=step)
     options: dict[str, Any] = {
         "max_new_tokens": max_tokens,
@@ -69,6 +72,7 @@ def generate(
         "seed": seed,
         "stop": stop or (),
         "overflow": overflow.value,
+        "trace": trace is not None,
     }
     if chat:
         conversations = [chat_prompt(run.tokenizer, text, run.ends) for text in texts]
@@ -86,6 +90,8 @@ def generate(
         results = _batched(run, requests, options, echo=echo, as_json=as_json, quiet=quiet)
     else:
         results = [_streamed(run, *requests[0], options, echo=echo, quiet=quiet)]
+    if trace is not None:
+        show_traces(results, trace, run.spec.name, as_json=as_json, quiet=quiet)
     if not quiet:
         _report(results, random=not any(each.deterministic for each in options["sampler"]), stops=bool(stop))
     if any(result.finish == "interrupted" for result in results):
@@ -124,6 +130,7 @@ def _batched(
                 "finish": result.finish,
                 "seed": result.seed,
                 "discarded_prompt_tokens": max(0, len(ids) - run.model.context_length),
+                **({} if result.trace is None else {"trace": result.trace.as_dict()}),
             }
             for (prompt, ids), result in zip(requests, results, strict=True)
         ]

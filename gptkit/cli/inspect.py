@@ -69,7 +69,7 @@ def inspect(
     chosen = None if layers is None else _layers(layers)
     with working(f"loading {directory}", quiet=quiet):
         from gptkit.inspection.inspect import inspect_ids
-        from gptkit.inspection.report import check_report, json_text
+        from gptkit.pages.report import check_report, json_text
         from gptkit.runs.prompts import prompt_ids
         from gptkit.runs.run import load
 
@@ -129,7 +129,7 @@ def _layers(text: str) -> set[int]:
 def _show(view: Inspection) -> None:
     from rich.text import Text
 
-    from gptkit.inspection.tokens import label, running
+    from gptkit.pages.tokens import label, running
 
     out = console.stdout()
     facts = [console.plural(len(view.ids), "token")]
@@ -158,7 +158,7 @@ def _show(view: Inspection) -> None:
 
 
 def _lens_rows(view: Inspection) -> list[list[str]]:
-    from gptkit.inspection.tokens import label
+    from gptkit.pages.tokens import label
 
     rows = []
     for depth in range(view.lens.n_depths - 1, -1, -1):

@@ -26,6 +26,7 @@ __all__ = [
     "Seed",
     "Step",
     "Stop",
+    "Trace",
     "chosen",
     "complete_formats",
     "complete_kinds",
@@ -160,6 +161,15 @@ Stop = Annotated[list[str] | None, typer.Option("--stop", metavar="TEXT", help="
 Step = Annotated[
     int | None,
     typer.Option("--step", metavar="N", help="Step of the checkpoint; the latest by default.", show_default=False),
+]
+Trace = Annotated[
+    str | None,
+    typer.Option(
+        "--trace",
+        metavar="[FILE]",
+        help="Show why each token was drawn: what each sampler left; or write it to FILE (.html or .json).",
+        show_default=False,
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]

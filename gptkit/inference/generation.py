@@ -12,6 +12,7 @@ from gptkit.inference.request import Overflow, Request
 from gptkit.inference.result import Generated, Timings
 from gptkit.inference.samplers import SamplerLike, sampler_chain
 from gptkit.inference.scheduler import Scheduler
+from gptkit.inference.trace import CANDIDATES
 from gptkit.kinds.tokenizer import Tokenizer
 
 __all__ = ["Generation", "TextStream", "generate", "stream"]
@@ -41,6 +42,7 @@ class Generation:
         overflow: Overflow = "slide",
         log_probabilities: bool = False,
         top_log_probabilities: int = 0,
+        trace: bool | int = False,
     ) -> None:
         self.seed = secrets.randbits(32) if seed is None else seed
         self._context_length = model.context_length
@@ -57,6 +59,7 @@ class Generation:
                 stream=index,
                 overflow=overflow,
                 log_probabilities=top_log_probabilities if log_probabilities or top_log_probabilities else None,
+                trace=CANDIDATES if trace is True else int(trace),
             )
             for index, prompt in enumerate(ids)
         ]
@@ -148,6 +151,7 @@ def generate(
     overflow: Overflow = "slide",
     log_probabilities: bool = False,
     top_log_probabilities: int = 0,
+    trace: bool | int = False,
     on_text: Callable[[int, str], None] | None = None,
 ) -> list[Generated]:
     """Continue prompts in one batch.
@@ -168,6 +172,8 @@ def generate(
             the text ("stop").
         log_probabilities: return the log-probability of each token.
         top_log_probabilities: return the log-probabilities of so many most likely tokens in the place of each token, too.
+        trace: record why each token was drawn (`Generated.trace`): what each sampler left of the most likely tokens; a
+            number of them, or True for 8.
         on_text: called with the prompt's index and every new piece of text.
 
     Returns:
@@ -189,6 +195,7 @@ def generate(
         overflow=overflow,
         log_probabilities=log_probabilities,
         top_log_probabilities=top_log_probabilities,
+        trace=trace,
     )
     try:
         while not generation.done:
@@ -211,6 +218,7 @@ def stream(
     overflow: Overflow = "slide",
     log_probabilities: bool = False,
     top_log_probabilities: int = 0,
+    trace: bool | int = False,
 ) -> TextStream:
     """Continue one prompt, and yield its text in pieces. The arguments are those of `generate`."""
     return TextStream(
@@ -226,6 +234,7 @@ def stream(
             overflow=overflow,
             log_probabilities=log_probabilities,
             top_log_probabilities=top_log_probabilities,
+            trace=trace,
         )
     )
 

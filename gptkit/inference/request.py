@@ -9,8 +9,11 @@ from typing import Literal
 from gptkit.core.errors import GptkitError
 from gptkit.inference.result import Finish, Generated, Timings
 from gptkit.inference.text import RowText
+from gptkit.inference.trace import TokenTrace
+from gptkit.inference.trace_report import Trace
 from gptkit.kinds.sampler import SamplerSpec
 from gptkit.kinds.tokenizer import Tokenizer
+from gptkit.pages.tokens import text_of
 
 __all__ = ["Overflow", "Request", "RequestState", "TokenScore"]
 
@@ -37,6 +40,7 @@ class Request:
         overflow: behavior at the model's context length.
         log_probabilities: record the log-probability of each generated token under the model, before the samplers, and those
             of this number of most likely tokens; None records nothing.
+        trace: record for each token what each sampler left, with this number of candidates; 0 records nothing.
 
     Raises:
         GptkitError: an empty prompt, an empty stop string, or a negative number.
@@ -51,6 +55,7 @@ class Request:
     stream: int = 0
     overflow: Overflow = "slide"
     log_probabilities: int | None = None
+    trace: int = 0
 
     def __post_init__(self) -> None:
         if not self.prompt_ids:
@@ -61,6 +66,8 @@ class Request:
             raise GptkitError(f"max_new_tokens is {self.max_new_tokens}", hint="Use 0 or more.")
         if self.log_probabilities is not None and self.log_probabilities < 0:
             raise GptkitError(f"log_probabilities is {self.log_probabilities}", hint="Use 0 or more, or None.")
+        if self.trace < 0:
+            raise GptkitError(f"trace is {self.trace}", hint="Use 0 or more: the number of candidates to record.")
 
 
 class RequestState:
@@ -72,6 +79,7 @@ class RequestState:
         log_probabilities: log-probability of each generated token under the model; empty unless the request records them.
         top_log_probabilities: for each generated token the most likely tokens with their log-probabilities, in descending
             order; empty unless the request records them.
+        trace: for each sampled token what the chain did, a stop token included; empty unless the request asks for it.
         text: the generated text.
         finish: the finish reason; None while the request is waiting or running.
         error: why the request ended, with the finish reason "error".
@@ -82,10 +90,17 @@ class RequestState:
         self.history = list(request.prompt_ids)
         self.log_probabilities: list[float] = []
         self.top_log_probabilities: list[list[tuple[int, float]]] = []
+        self.trace: list[TokenTrace] = []
         self.text = RowText(tokenizer, self.history, request.stop)
         self.finish: Finish | None = None
         self.error: GptkitError | None = None
+        self._tokenizer = tokenizer
         self._end_id = tokenizer.end_id
+
+    @property
+    def traced(self) -> bool:
+        """Whether the next token is traced."""
+        return self.request.trace > 0 and self.finish is None
 
     @property
     def n_generated(self) -> int:
@@ -132,13 +147,16 @@ class RequestState:
     def result(self, timings: Timings) -> Generated:
         """Return the generated text; an unfinished request has the finish reason "interrupted"."""
         n_prompt = len(self.request.prompt_ids)
+        finish = self.finish or "interrupted"
+        prompt = tuple(text_of(self._tokenizer, token) for token in self.request.prompt_ids) if self.request.trace else ()
         return Generated(
             prompt_ids=self.history[:n_prompt],
             ids=self.history[n_prompt:],
             text=self.text.text,
-            finish=self.finish or "interrupted",
+            finish=finish,
             seed=self.request.seed,
             log_probabilities=None if self.request.log_probabilities is None else self.log_probabilities,
             top_log_probabilities=self.top_log_probabilities if self.request.log_probabilities else None,
             timings=timings,
+            trace=Trace(prompt, tuple(self.trace), self.request.seed, finish) if self.request.trace else None,
         )

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from gptkit.inference.trace_report import Trace
 
 __all__ = ["Finish", "Generated", "Timings"]
 
@@ -52,6 +55,7 @@ class Generated:
         top_log_probabilities: for each of `ids` the most likely tokens in its place with their log-probabilities, the most
             likely first; None unless requested.
         timings: timings of the whole batch.
+        trace: why each token was drawn; None unless requested. Where a token ended the text, it is the last one there.
     """
 
     prompt_ids: list[int] = field(repr=False)
@@ -62,3 +66,4 @@ class Generated:
     log_probabilities: list[float] | None = field(repr=False)
     timings: Timings = field(repr=False)
     top_log_probabilities: list[list[tuple[int, float]]] | None = field(default=None, repr=False)
+    trace: Trace | None = field(default=None, repr=False)

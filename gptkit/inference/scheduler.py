@@ -19,6 +19,7 @@ from gptkit.inference.modes import evaluating
 from gptkit.inference.protocol import LanguageModel
 from gptkit.inference.request import Request, RequestState, TokenScore
 from gptkit.inference.result import Finish
+from gptkit.inference.trace import RowTracer
 from gptkit.kinds.sampler import SamplerContext
 from gptkit.kinds.tokenizer import Tokenizer
 
@@ -207,8 +208,14 @@ class Scheduler:
         for group in groups:
             last, wrong = first + len(group.states), list[int]()
             histories = [state.history for state in group.states]
-            parts.append(group.chain.pick(logits_BV[first:last], histories, failed=wrong).to(logits_BV.device))
+            traced = {row: state.request.trace for row, state in enumerate(group.states) if state.traced}
+            tracer = RowTracer(logits_BV[first:last], traced, self._tokenizer) if traced else None
+            chosen = group.chain.pick(logits_BV[first:last], histories, tracer, failed=wrong)
+            parts.append(chosen.to(logits_BV.device))
             failed.update(first + row for row in wrong)
+            for row, token in tracer.tokens.items() if tracer is not None else ():
+                if row not in wrong:
+                    group.states[row].trace.append(token)
             first = last
         chosen_B = parts[0] if len(parts) == 1 else torch.cat(parts)
         scores = _scores(states, logits_BV, chosen_B)

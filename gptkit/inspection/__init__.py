@@ -1,1 +1,1 @@
-"""What a model computes for a text, and why a token was chosen: data, and HTML pages to look at."""
+"""What a model computes for a text: surprise, logit lens, attention."""

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from gptkit.core import html
 from gptkit.core.errors import GptkitError, RequirementError
 from gptkit.inference.modes import evaluating
-from gptkit.inspection.tokens import label, text_of
 from gptkit.kinds.tokenizer import Tokenizer
 from gptkit.model.gpt import GPT
+from gptkit.pages.tokens import label, text_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

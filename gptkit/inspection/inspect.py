@@ -14,10 +14,10 @@ from typing import Any
 from gptkit.core.errors import GptkitError
 from gptkit.inspection.attention import MOST_WEIGHTS, AttentionMaps, collect_maps
 from gptkit.inspection.lens import LogitLens, Progress, logit_lens
-from gptkit.inspection.report import json_report, write_report
-from gptkit.inspection.tokens import texts
 from gptkit.kinds.tokenizer import Tokenizer
 from gptkit.model.gpt import GPT
+from gptkit.pages.report import json_report, write_report
+from gptkit.pages.tokens import texts
 
 __all__ = ["MOST_TOKENS", "Inspection", "Layer", "inspect_ids"]
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from gptkit.core import html
-from gptkit.inspection.page import page
-from gptkit.inspection.tokens import label, running
+from gptkit.pages.page import page
+from gptkit.pages.tokens import label, running
 
 if TYPE_CHECKING:
     from gptkit.inspection.inspect import Inspection

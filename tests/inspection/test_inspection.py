@@ -17,9 +17,9 @@ from gptkit.components.tokenizer.byte import ByteTokenizer
 from gptkit.core.errors import GptkitError
 from gptkit.inspection.attention import attention_maps
 from gptkit.inspection.inspect import Inspection, inspect_ids
-from gptkit.inspection.page import embedded
-from gptkit.inspection.report import check_report
-from gptkit.inspection.tokens import label, running
+from gptkit.pages.page import embedded
+from gptkit.pages.report import check_report
+from gptkit.pages.tokens import label, running
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\"&'\u202e\x1b[31m\0\tש\n\u2028é"
 """Text that a page must show and never interpret."""

@@ -15,15 +15,15 @@ from importlib import resources
 from typing import Any
 
 import gptkit
-from gptkit.inspection.report import GENERATOR
+from gptkit.pages.report import GENERATOR
 
 __all__ = ["asset", "embedded", "page"]
 
 
 @cache
 def asset(name: str) -> str:
-    """Return the text of a file in ``gptkit/inspection/assets``."""
-    return (resources.files("gptkit.inspection") / "assets" / name).read_text(encoding="utf-8")
+    """Return the text of a file in ``gptkit/pages/assets``."""
+    return (resources.files("gptkit.pages") / "assets" / name).read_text(encoding="utf-8")
 
 
 def embedded(data: Mapping[str, Any]) -> str:

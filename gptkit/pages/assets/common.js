@@ -25,14 +25,16 @@ function label(text) {
   return escaped(text.replace(/ /g, "·").replace(/\n/g, "⏎").replace(/\r/g, "␍").replace(/\t/g, "⇥"));
 }
 
-/** Fill a token of a running text: line feeds are shown and break the line. */
+/** Fill a token of a running text; line feeds are shown, and those within the token break the line. */
 function fill(node, text) {
-  for (const part of text.split(/(\n|\t|\r)/)) {
+  const inner = text.replace(/\n+$/, "");
+  for (const part of inner.split(/(\n|\t|\r)/)) {
     if (part === "\n") node.append(el("span", {class: "sign"}, "⏎"), "\n");
     else if (part === "\t") node.append(el("span", {class: "sign"}, "⇥"), "\t");
     else if (part === "\r") node.append(el("span", {class: "sign"}, "␍"));
     else if (part) node.append(escaped(part));
   }
+  if (text !== inner) node.append(el("span", {class: "sign"}, "⏎".repeat(text.length - inner.length)));
   if (text === "") node.append(el("span", {class: "sign"}, "∅"));
   return node;
 }
@@ -80,7 +82,8 @@ function runningText(tokens, name, choose) {
     choose(target);
     spans[target].focus();
   }
-  node.append(...spans);
+  // The line breaks after a token, outside of its frame.
+  spans.forEach((span, index) => node.append(span, "\n".repeat(tokens[index].text.match(/\n*$/)[0].length)));
   return {
     node, spans,
     paint(index, alpha, color) {

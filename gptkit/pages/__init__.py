@@ -1,0 +1,1 @@
+"""HTML pages and JSON reports: the parts that all of them share."""
