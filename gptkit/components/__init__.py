@@ -1,1 +1,1 @@
-"""The built-in components: one directory a kind, one file a component. Every file is a template for a plugin."""
+"""The built-in components: one directory per kind, one file per component. Every file is also an example for plugins."""

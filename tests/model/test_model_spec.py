@@ -69,7 +69,7 @@ def test_heads_that_cannot_be_split_or_rotated_are_rejected() -> None:
     (message,) = problems(attention={"name": "multi-head", "n_heads": 5})
     assert message.startswith("attention.n_heads: d_model 32 cannot be split into 5 heads")
     (message,) = problems(attention={"name": "multi-head", "n_heads": 4, "d_head": 3})
-    assert "features turn in pairs, but the head size 3 gives 3" in message
+    assert "features are rotated in pairs, but the head size 3 gives 3" in message
     (message,) = problems(attention={"name": "grouped-query", "n_heads": 4, "n_kv_heads": 3})
     assert message.startswith("attention.n_kv_heads: n_heads 4 is not a multiple of n_kv_heads 3")
 

@@ -24,34 +24,34 @@ class GatedDeltaSpec(AttentionSpec):
 
     Formula:
         q, k, v = silu(conv(W_qkv x));  q ← q / (‖q‖ · √d_key),  k ← k / ‖k‖;  z = W_z x
-        decay = exp(−exp(decay_log) · softplus(W_a x + decay_bias)),  β = σ(W_b x), a number for each value head
+        decay = exp(−exp(decay_log) · softplus(W_a x + decay_bias)),  β = σ(W_b x), one number per value head
         S ← decay · S;  S ← S + k (β (v − Sᵀ k))ᵀ;  y = W_o [norm(Sᵀ q) ⊙ silu(z)], all heads together
 
     Shapes:
         (B, T, d_model) → (B, T, d_model)
-        memory S (B, n_value_heads, d_key, d_value), besides the last conv_width − 1 inputs of the convolution
+        state S (B, n_value_heads, d_key, d_value), and the last conv_width − 1 inputs of the convolution
 
     Paper:
         https://arxiv.org/abs/2412.06464
 
     Notes:
-        Time and memory per token do not grow with the text. The order of tokens is in the recurrence, so such a layer
-        takes no relative position: give it `position: none`.
+        Time and memory per token do not grow with the length of the text. The recurrence encodes the order of tokens, so
+        such a layer accepts no relative position: set `position: none` for it.
     """
 
     name: Literal["gated-delta"] = "gated-delta"
     accepts: ClassVar[frozenset[str]] = frozenset()
 
-    n_heads: int | None = Field(None, ge=1, description="Heads of queries and keys; d_model / d_key by default.")
+    n_heads: int | None = Field(None, ge=1, description="Number of query and key heads; d_model / d_key by default.")
     n_value_heads: int | None = Field(
-        None, ge=1, description="Heads of values, a multiple of n_heads, each with its own memory; n_heads by default."
+        None, ge=1, description="Number of value heads, a multiple of n_heads, each with its own state; n_heads by default."
     )
     d_key: int = Field(64, ge=1, description="Features of a query and of a key.")
     d_value: int = Field(64, ge=1, description="Features of a value.")
     conv_width: int = Field(
-        4, ge=1, description="Tokens that the convolution before the heads sees, the current one included."
+        4, ge=1, description="Width of the convolution before the heads, in tokens, including the current one."
     )
-    norm: NormSpec = component("rms", description="The norm of each head's output, before its gate.")
+    norm: NormSpec = component("rms", description="Norm of each head's output, before its gate.")
 
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = (
         {"n_heads": 2, "d_key": 8, "d_value": 8},
@@ -68,7 +68,7 @@ class GatedDeltaSpec(AttentionSpec):
         if self.n_value_heads % self.n_heads:
             yield Problem(
                 ("n_value_heads",),
-                f"{self.n_value_heads} value heads cannot be shared out among {self.n_heads} heads; choose a multiple",
+                f"{self.n_value_heads} value heads cannot be distributed over {self.n_heads} heads; choose a multiple",
             )
 
     def build(self, context: BuildContext) -> GatedDelta:

@@ -24,32 +24,32 @@ __all__ = ["GroupedQuerySpec", "HeadedSpec"]
 
 
 class HeadedSpec(AttentionSpec):
-    """The fields of attentions with several heads."""
+    """Fields of multi-head attentions."""
 
     accepts: ClassVar[frozenset[str]] = frozenset({"rotate", "rotated_width", "bias", "content_bias", "value_bias"})
 
-    n_heads: int | None = Field(None, ge=1, description="Query heads; by default as many as give a head size of 64.")
+    n_heads: int | None = Field(
+        None, ge=1, description="Number of query heads; by default, the number that gives a head size of 64."
+    )
     d_head: int | None = Field(None, ge=1, description="Features of a head; d_model / n_heads by default.")
     qkv_bias: bool = Field(False, description="Add a bias to the query, key and value projections.")
     output_bias: bool = Field(False, description="Add a bias to the output projection.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Probability of dropping an attention weight in training.")
     window: int | None = Field(
-        None, ge=1, description="Sliding window: a token attends this many tokens, itself included; all by default."
+        None, ge=1, description="Sliding window: a token attends to this many tokens, itself included; all by default."
     )
-    chunk: int | None = Field(None, ge=1, description="Attend only within one's own chunk of this many positions.")
+    chunk: int | None = Field(None, ge=1, description="Attend only within chunks of this many positions.")
     scale: float | None = Field(None, gt=0, description="Factor of the dot products; 1/√d_head by default.")
-    qk_norm: NormSpec | None = optional_component(description="A norm for queries and keys, each with its own weights.")
+    qk_norm: NormSpec | None = optional_component(description="Norm of queries and keys, each with its own weights.")
     qk_norm_width: Literal["head", "each-head", "full"] = Field(
         "head",
-        description="Normalize each head by itself (`head`: all with the same weights), or all heads of a token together.",
+        description="Normalize each head separately (`head`: all with the same weights), or all heads of a token together.",
     )
     qk_norm_order: Literal["before", "after"] = Field(
         "before", description="Normalize before or after the rotation by position."
     )
     softcap: float | None = Field(None, gt=0, description="Cap scores softly: softcap · tanh(score / softcap).")
-    sinks: bool = Field(
-        False, description="A learned logit for each head that takes a share of the softmax and gives nothing."
-    )
+    sinks: bool = Field(False, description="Add a learned logit per head to the softmax, without a value (attention sinks).")
     clip_qkv: float | None = Field(None, gt=0, description="Clamp queries, keys and values to ± this after projection.")
     clip_order: Literal["before", "after"] = Field(
         "before", description="Clamp before the norm of queries and keys, or after it."
@@ -66,7 +66,7 @@ class HeadedSpec(AttentionSpec):
         return self.chunk is not None
 
     def mask_pattern(self) -> MaskPattern | None:
-        """The rule of positions that restricts attention beyond `window`; a subclass may return another."""
+        """The mask pattern that restricts attention in addition to `window`; a subclass may override it."""
         return None if self.chunk is None else Chunks(self.chunk)
 
     def resolved(self, context: BuildContext) -> Any:
@@ -126,14 +126,14 @@ class GroupedQuerySpec(HeadedSpec):
         head_h = softmax(q_h k_gᵀ / √d_head + mask) v_g,  g = h // (n_heads / n_kv_heads)
         y = W_o [head_1 … head_H]
     Shapes:
-        (B, T, d_model) -> (B, T, d_model); cache: 2 · n_kv_heads · d_head values a token
+        (B, T, d_model) -> (B, T, d_model); cache: 2 · n_kv_heads · d_head values per token
     Paper:
         https://arxiv.org/abs/2305.13245
     """
 
     name: Literal["grouped-query"] = "grouped-query"
     n_kv_heads: int | None = Field(
-        None, ge=1, description="Key/value heads, a divisor of n_heads; 1 is multi-query. A quarter of n_heads by default."
+        None, ge=1, description="Number of key/value heads, a divisor of n_heads; 1 is multi-query. By default n_heads / 4."
     )
 
     @property

@@ -29,7 +29,7 @@ class LatentSpec(AttentionSpec):
         q = W_q x, or W_q,up norm(W_q,down x) where q_rank is given; each q_h = [n_h, rotate(p_h)]
         y = W_o [softmax((n_h · k_h + p_h · r) · scale + mask) v_h for all h]
     Shapes:
-        (B, T, d_model) -> (B, T, d_model); cache: kv_rank + d_rotary values a token
+        (B, T, d_model) -> (B, T, d_model); cache: kv_rank + d_rotary values per token
     Paper:
         https://arxiv.org/abs/2405.04434
     """
@@ -37,18 +37,22 @@ class LatentSpec(AttentionSpec):
     name: Literal["latent"] = "latent"
     accepts: ClassVar[frozenset[str]] = frozenset({"rotate", "rotated_width", "bias"})
 
-    n_heads: int | None = Field(None, ge=1, description="Heads; by default as many as 64 features each take.")
+    n_heads: int | None = Field(
+        None, ge=1, description="Number of heads; by default, the number that gives a head size of 64."
+    )
     kv_rank: int | None = Field(
-        None, ge=1, description="Width of the latent that keys and values come from; d_model / 4 by default."
+        None, ge=1, description="Width of the latent that keys and values are projected from; d_model / 4 by default."
     )
     q_rank: int | None = Field(
-        None, ge=1, description="Width of the latent that queries come from; none by default: directly."
+        None,
+        ge=1,
+        description="Width of the latent that queries are projected from; by default, they are projected directly.",
     )
     d_nope: int = Field(64, ge=1, description="Features of a query and key without position.")
-    d_rotary: int = Field(32, ge=2, description="Features of a query and key that the position rotates.")
+    d_rotary: int = Field(32, ge=2, description="Features of a query and key that are rotated by the position.")
     d_value: int = Field(64, ge=1, description="Features of a value.")
-    norm: NormSpec = component("rms", description="The norm of the latents.")
-    bias: bool = Field(False, description="Add a bias to the projections down and to the output.")
+    norm: NormSpec = component("rms", description="Norm of the latents.")
+    bias: bool = Field(False, description="Add a bias to the down-projections and to the output projection.")
     scale: float | None = Field(None, gt=0, description="Factor of the dot products; 1/√(d_nope + d_rotary) by default.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Probability of dropping an attention weight in training.")
     window: int | None = Field(None, ge=1, description="Sliding window in tokens, the current one included; all by default.")

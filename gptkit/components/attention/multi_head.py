@@ -16,7 +16,7 @@ class MultiHeadSpec(HeadedSpec):
         head_h = softmax(q_h k_hᵀ / √d_head + mask) v_h,  [q k v] = W_qkv x
         y = W_o [head_1 … head_H]
     Shapes:
-        (B, T, d_model) -> (B, T, d_model); cache: 2 · n_heads · d_head values a token
+        (B, T, d_model) -> (B, T, d_model); cache: 2 · n_heads · d_head values per token
     Paper:
         https://arxiv.org/abs/1706.03762
     """

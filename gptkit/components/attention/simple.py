@@ -27,13 +27,13 @@ class SimpleSpec(AttentionSpec):
     Shapes:
         (B, T, d_model) -> (B, T, d_model)
     Notes:
-        The first step of chapter 3 of "Build a Large Language Model (From Scratch)". Here, as everywhere, causal.
+        The first step of chapter 3 of "Build a Large Language Model (From Scratch)", with the causal mask.
     """
 
     name: Literal["simple"] = "simple"
     accepts: ClassVar[frozenset[str]] = frozenset({"rotate", "rotated_width", "bias"})
 
-    scaled: bool = Field(False, description="Divide the dot products by √d_model, as attention with weights does.")
+    scaled: bool = Field(False, description="Divide the dot products by √d_model, as trainable attention does.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Probability of dropping an attention weight in training.")
     window: int | None = Field(None, ge=1, description="Sliding window in tokens, the current one included; all by default.")
 

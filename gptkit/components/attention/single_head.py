@@ -24,9 +24,9 @@ class SingleHeadSpec(AttentionSpec):
 
     Formula:
         q = x W_query, k = x W_key, v = x W_value
-        y = softmax(q kᵀ / √d_k + mask) v,  then W_output back to d_model where the widths differ
+        y = softmax(q kᵀ / √d_k + mask) v,  then W_output back to d_model if the widths differ
     Shapes:
-        (B, T, d_model) -> (B, T, d_model); the head works in d_head features
+        (B, T, d_model) -> (B, T, d_model); the head has d_head features
     Paper:
         https://arxiv.org/abs/1706.03762
     """
@@ -39,7 +39,8 @@ class SingleHeadSpec(AttentionSpec):
     )
     qkv_bias: bool = Field(False, description="Add a bias to the three projections.")
     output: bool | None = Field(
-        None, description="Project the result with W_output; by default only where d_head is not d_model, which needs it."
+        None,
+        description="Project the result with W_output; by default only if d_head differs from d_model, which requires it.",
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="Probability of dropping an attention weight in training.")
     window: int | None = Field(None, ge=1, description="Sliding window in tokens, the current one included; all by default.")

@@ -16,8 +16,8 @@ class EagerSpec(AttentionBackendSpec):
     """Compute scores, softmax and output explicitly; supports all features, with all scores in memory.
 
     Notes:
-        Memory grows with the square of the text's length. Attention weights that are asked for come from here, whatever the
-        backend.
+        Memory grows with the square of the text's length. Requested attention weights are computed by this backend,
+        whichever backend is selected.
     """
 
     name: Literal["eager"] = "eager"

@@ -18,8 +18,9 @@ class FlexSpec(AttentionBackendSpec):
     Paper:
         https://arxiv.org/abs/2412.05496
     Notes:
-        Made for CUDA, where it is compiled. On the CPU it is for inference only (torch has no backward there), and holds
-        all scores; there, inside a compiled model, `eager` computes. Long windows and packed documents gain most.
+        Designed for CUDA, where it is compiled. On the CPU it supports inference only (torch has no backward pass there) and
+        materializes all scores; inside a compiled model on the CPU, `eager` is used instead. Sliding windows over long texts
+        and packed documents benefit most.
     """
 
     name: Literal["flex"] = "flex"

@@ -13,11 +13,11 @@ __all__ = ["SdpaSpec"]
 
 
 class SdpaSpec(AttentionBackendSpec):
-    """Fused scaled_dot_product_attention of torch, which selects the fastest kernel of the device.
+    """Fused scaled_dot_product_attention of torch, which selects a kernel for the device.
 
     Notes:
-        Masks other than the plain causal one, and terms of the scores, are handed over as a tensor (T, S). Sinks are one
-        more key of zeros. A softcap, terms on the values and mixing of heads cannot be expressed.
+        Masks other than the plain causal one, and score terms, are passed as a tensor (T, S). Sinks are passed as an
+        additional key of zeros. A softcap, value terms and mixing of heads cannot be expressed.
     """
 
     name: Literal["sdpa"] = "sdpa"

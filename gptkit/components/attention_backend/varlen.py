@@ -16,8 +16,8 @@ class VarlenSpec(AttentionBackendSpec):
     """Attention over packed documents separately, without computing scores between documents.
 
     Notes:
-        On CUDA in half precision one call of torch's varlen_attn takes all documents by their cumulative lengths; elsewhere
-        each document is one call of `sdpa`. Calls with a cache or a bidirectional prefix are computed by `sdpa`.
+        On CUDA in half precision, one call of torch's varlen_attn computes all documents, given their cumulative lengths;
+        elsewhere each document is one call of `sdpa`. Calls with a cache or a bidirectional prefix are computed by `sdpa`.
     """
 
     name: Literal["varlen"] = "varlen"

@@ -30,9 +30,9 @@ class DeepNormSpec(BlockSpec):
         https://arxiv.org/abs/2203.00555
 
     Notes:
-        The paper draws the weights by `initializer: {name: xavier, scale_outputs: false}`. An attention names its value and
-        output projections; one that does not keeps its own initialization. The last block ends with a norm, so a model
-        of such blocks has no final norm of its own.
+        The paper's initialization is `initializer: {name: xavier, scale_outputs: false}`. An attention declares its value
+        and output projections; an attention without this declaration keeps its own initialization. The last block ends with
+        a norm, so a model of such blocks has no separate final norm.
     """
 
     name: Literal["deep-norm"] = "deep-norm"

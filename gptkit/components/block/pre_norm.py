@@ -30,10 +30,11 @@ class PreNormSpec(BlockSpec):
 
     Notes:
         `shortcut: false` removes the additions, for demonstration: training degrades. With shortcuts the gradient of the
-        embedding is about as large at any depth. Without, every block multiplies it, and by how much depends on width,
-        norm and initialization: with the default one hardly any arrives at d_model 64, while large ones make it grow.
-        The blocks' own gradients need not show it, since norms stretch small vectors again. To see it, call
-        `model(ids, targets).loss.backward()` at two depths and compare `model.embedding.table.weight.grad.abs().mean()`.
+        embedding is about as large at any depth. Without them, every block multiplies it by a factor that depends on
+        width, norm and initialization: with the default initialization it nearly vanishes at d_model 64, and it grows with
+        the number of layers for larger widths. The gradients of the blocks may not show this effect, because norms rescale
+        small vectors. To measure it, call `model(ids, targets).loss.backward()` at two depths and compare
+        `model.embedding.table.weight.grad.abs().mean()`.
     """
 
     name: Literal["pre-norm"] = "pre-norm"

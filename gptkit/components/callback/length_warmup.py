@@ -13,7 +13,7 @@ __all__ = ["LengthWarmup", "LengthWarmupSpec"]
 
 
 class LengthWarmupSpec(CallbackSpec):
-    """Linear warmup of the length of training sequences to the whole data window.
+    """Linear warmup of the length of training sequences to the full data window.
 
     Formula:
         l(t) = m · ⌊(l₀ + (L − l₀) · min(1, t / n)) / m⌋, at least m

@@ -40,13 +40,13 @@ Patterns = _Texts
 
 
 def find_files(paths: Sequence[str], patterns: Sequence[str], base: Path) -> list[Path]:
-    """Return the files that paths match, in the order of the paths, sorted within each, and each file once.
+    """Return the files that paths match, in the order of the paths, sorted within each, without duplicates.
 
-    Directories are searched at any depth for names that match `patterns`; links to directories are followed, in loops too,
-    since no directory is entered twice. Hidden files and directories count only when a path names them.
+    Directories are searched at any depth for names that match `patterns`. Links to directories are followed; no directory is
+    entered twice, so loops end. Hidden files and directories are included only if a path names them.
 
     Raises:
-        DataError: a path that leads to no file.
+        DataError: a path matches no file.
     """
     result: dict[str, Path] = {}
     for written in paths:
@@ -58,7 +58,9 @@ def find_files(paths: Sequence[str], patterns: Sequence[str], base: Path) -> lis
 
 def _expand(written: str, patterns: Sequence[str], base: Path) -> list[Path]:
     relative = expand_home(written, "data.path")
-    if relative.name == "**":  # whether this takes files or directories depends on Python's version; a directory means both
+    if (
+        relative.name == "**"
+    ):  # depending on Python's version, this pattern matches files or directories only; a directory covers both
         relative = relative.parent
     path = base / relative
     if path.is_file():
@@ -68,7 +70,7 @@ def _expand(written: str, patterns: Sequence[str], base: Path) -> list[Path]:
         if not files:
             raise DataError(
                 f"{path}: no file in this directory is named {' or '.join(patterns)}",
-                hint="Set `patterns` to the names that your files have, or give a file or a glob.",
+                hint="Set `patterns` to the names of your files, or use a file or a glob as path.",
             )
         return files
     if path.exists():
@@ -128,7 +130,7 @@ def open_file(path: Path) -> Iterator[BinaryIO]:
     """Open a file, decompressed if its name ends in ``.gz``.
 
     Raises:
-        DataError: it cannot be opened, or breaks while it is read.
+        DataError: the file cannot be opened or read.
     """
     try:
         with cast("BinaryIO", gzip.open(path)) if path.suffix == ".gz" else path.open("rb") as file:
@@ -147,8 +149,8 @@ def open_file(path: Path) -> Iterator[BinaryIO]:
 def fingerprint_files(files: Sequence[Path], *facts: object) -> str:
     """Return a short text that changes when the files, their order or the facts change.
 
-    Up to 64 MiB the contents decide, so that a copy of the corpus elsewhere has the same fingerprint; beyond that sizes
-    and times of change, so that it costs nothing.
+    Corpora of up to 64 MiB are identified by their contents, so a copy elsewhere has the same fingerprint; larger ones by
+    sizes and modification times, which takes no time.
     """
     digest = hashlib.blake2b(repr(facts).encode(), digest_size=16)
     path = Path()
@@ -163,7 +165,7 @@ def fingerprint_files(files: Sequence[Path], *facts: object) -> str:
             else:
                 digest.update(f"\0{path.suffix} {stat.st_size} {stat.st_mtime_ns}\0".encode())
     except OSError as error:
-        # An error of reading an open file, unlike one of opening it, does not name the file.
+        # Errors while reading an open file do not name the file, unlike errors while opening it.
         raise DataError(f"{error.filename or path}: {error.strerror}") from None
     return digest.hexdigest()
 

@@ -14,7 +14,7 @@ from gptkit.kinds.data import DataSpec, Document
 class BuiltinDataSpec(DataSpec):
     """Python's help topics: about 0.5 MB of English prose included in every CPython.
 
-    Each topic is a document, in alphabetical order. The text differs a little between versions of Python.
+    Each topic is a document, in alphabetical order. The text differs slightly between versions of Python.
     """
 
     name: Literal["builtin"] = "builtin"

@@ -17,38 +17,36 @@ from gptkit.kinds.data import DataSpec, Document
 
 
 class JsonLinesDataSpec(DataSpec):
-    """JSON Lines: one JSON object a line, one of its fields a document; UTF-8, plain or gzipped.
+    """JSON Lines: one JSON object per line, with a document in one of its fields; UTF-8, plain or gzipped.
 
     Blank lines and empty texts are skipped.
 
     With `prompt_field` a line has a prompt and a text, such as a question and its answer. The document is the prompt,
-    `prompt_end`, and the text. The model reads the prompt, and learns the text only: the prompt's tokens take no part in
-    the loss, in training and in evaluation, unless `mask_prompt` is false. Lines whose text is empty are skipped, prompt
+    `prompt_end`, and the text. The model is trained on the text only: the prompt's tokens are excluded from the
+    loss, in training and in evaluation, unless `mask_prompt` is false. Lines whose text is empty are skipped, prompt
     included.
 
     With `messages_field` a line has a conversation: a list of objects with `role` (system, user, assistant) and `content`.
-    The tokenizer's chat template renders it, and the model learns what the assistant generates, the end of its turn
-    included; the rest takes no part in the loss, unless `mask_prompt` is false.
+    The tokenizer's chat template renders it, and the model is trained on the assistant's turns, including their end-of-turn
+    token; everything else is excluded from the loss, unless `mask_prompt` is false.
     """
 
     name: Literal["jsonl"] = "jsonl"
     path: Paths = Field(("data",), description="A file, a directory, a glob such as corpus/*.jsonl, or a list of them.")
     patterns: Patterns = Field(
         ("*.jsonl", "*.ndjson", "*.jsonl.gz", "*.ndjson.gz"),
-        description="Names of the files that are taken from a directory, at any depth.",
+        description="Patterns for the names of files in a directory, at any depth.",
     )
-    field: str = Field("text", min_length=1, description="Which field of an object is the text.")
-    prompt_field: str | None = Field(
-        None, min_length=1, description="Which field of an object is a prompt, which precedes the text."
-    )
+    field: str = Field("text", min_length=1, description="Field with the text.")
+    prompt_field: str | None = Field(None, min_length=1, description="Field with a prompt, which precedes the text.")
     prompt_end: str = Field("", description="Text between prompt and text, such as a line feed; part of the prompt.")
     messages_field: str | None = Field(
-        None, min_length=1, description="Which field of an object is a conversation, in place of `field`: messages, say."
+        None, min_length=1, description="Field with a conversation, in place of `field`; for example messages."
     )
     mask_prompt: bool = Field(
-        True, description="Exclude the prompt from the loss; in a conversation all that the assistant does not generate."
+        True, description="Exclude the prompt from the loss; in a conversation, everything except the assistant's turns."
     )
-    skip_bad_lines: bool = Field(False, description="Skip lines that are not such an object, instead of raising an error.")
+    skip_bad_lines: bool = Field(False, description="Skip invalid lines instead of raising an error.")
 
     @model_validator(mode="after")
     def _prompt_settings(self) -> JsonLinesDataSpec:
@@ -99,7 +97,7 @@ class JsonLinesDataSpec(DataSpec):
 
     def fingerprint(self, base: Path) -> str:
         files = find_files(self.path, self.patterns, base)
-        # Without prompts as before there were any, so that tokens prepared then are used again.
+        # Unchanged without prompts, so that previously prepared tokens are reused.
         prompts: tuple[Any, ...] = ()
         if self.prompt_field is not None:
             prompts = (self.prompt_field, self.prompt_end, self.mask_prompt)

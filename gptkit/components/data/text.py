@@ -33,25 +33,25 @@ class TextDataSpec(DataSpec):
     """Text files, directories of them, and globs; UTF-8, plain or gzipped.
 
     Every file is a document, or several separated by `separator`. Line ends are read as line feeds, a byte order mark
-    is dropped, and documents of white space only are skipped. A relative `path` is resolved against the
-    directory of the spec file, also where it is given by `--set`; for a shipped spec from the current directory.
+    is removed, and documents with only white space are skipped. A relative `path` is resolved against the
+    directory of the spec file, including paths set by `--set`; for a preset, against the working directory.
 
     Notes:
-        A document of more than a million characters is handed on in pieces, so a file may be larger than memory. A
-        piece stops at the end of a line that is followed by no blank, which is a border for the usual tokenizers
-        anyway: the tokens are those of the whole text, save perhaps the one at the border.
+        A document of more than a million characters is split into pieces, so a file may be larger than memory. A piece
+        ends at the end of a line that is not followed by a blank, which is a token boundary for most tokenizers: the
+        tokens are those of the whole text, except possibly the one at the boundary.
     """
 
     name: Literal["text"] = "text"
     path: Paths = Field(("data",), description="A file, a directory, a glob such as books/*.txt, or a list of them.")
     patterns: Patterns = Field(
         ("*.txt", "*.md", "*.txt.gz", "*.md.gz"),
-        description="Names of the files that are taken from a directory, at any depth.",
+        description="Patterns for the names of files in a directory, at any depth.",
     )
     separator: str | None = Field(
         None,
         min_length=1,
-        description="Text between two documents of one file, such as <|endoftext|>; line ends next to it are dropped.",
+        description="Text between two documents of one file, such as <|endoftext|>; line ends next to it are removed.",
     )
 
     def documents(self, base: Path) -> Iterator[Document]:
@@ -93,7 +93,7 @@ def _split(texts: Iterable[str], separator: str | None, piece: int) -> Iterator[
 
 
 def _border(text: str, limit: int) -> int:
-    """Return where to split a text before `limit`, at a boundary of usual tokenizers."""
+    """Return the index at which to split a text before `limit`, a token boundary for most tokenizers."""
     first = max(limit - _NEARBY, limit // 2)
     for pattern, after in ((_LINE_END, 1), (_SPACE, 0)):
         place = -1

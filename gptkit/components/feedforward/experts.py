@@ -20,7 +20,7 @@ __all__ = ["ExpertsSpec"]
 
 
 class ExpertsSpec(FeedForwardSpec):
-    """Mixture of experts (MoE): a router chooses a few of many feed-forwards for every token.
+    """Mixture of experts (MoE): a router selects a few of many feed-forwards for every token.
 
     Formula:
         y = Σ weight_i · expert_i(x) over the experts i that the router chose for x

@@ -30,13 +30,13 @@ class LinearHeadSpec(HeadSpec):
 
     Shapes:
         (B, T, d_model) → (B, T, vocabulary)
-        W: (vocabulary, d_model); the embedding's table where tied, below a projection if that is narrower than the model
+        W: (vocabulary, d_model); if tied, the embedding's table, after a projection if the table is narrower than the model
 
     Paper:
         https://arxiv.org/abs/1608.05859
 
     Notes:
-        The loss is computed in chunks of rows, and its gradients with it, so the logits of a batch are never held.
+        The loss and its gradients are computed in chunks of rows, so the logits of a batch are never in memory at once.
         `z_loss` keeps logits from drifting (PaLM: 1e-4); `label_smoothing` (arXiv 1512.00567) keeps them from growing
         without bound. Both apply in training only, so that a validation loss stays a cross-entropy.
     """
@@ -45,14 +45,14 @@ class LinearHeadSpec(HeadSpec):
     tied: bool = Field(False, description="Use the embedding's table as W.")
     bias: bool = Field(False, description="Add a bias for each token (GPT-J, Phi).")
     scale: float = Field(1.0, description="Factor of the logits (Cohere: 0.0625; Granite: 1 / logits_scaling).")
-    softcap: float | None = Field(None, description="Bound that logits approach smoothly (Gemma 2: 30).", gt=0)
+    softcap: float | None = Field(None, description="Soft bound of the logits (Gemma 2: 30).", gt=0)
     z_loss: float = Field(0.0, description="Weight of the squared log-normalizer in the training loss.", ge=0)
     label_smoothing: float = Field(
-        0.0, description="ε: the share of the target's probability that is spread evenly over all tokens.", ge=0, lt=1
+        0.0, description="ε: the share of the target's probability that is distributed evenly over all tokens.", ge=0, lt=1
     )
 
     linear: LinearSpec | None = optional_component(
-        description="The projection to the vocabulary, where it is not the plain product (ternary weights)."
+        description="Projection to the vocabulary, if it is not the plain product (for example ternary weights)."
     )
 
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = (

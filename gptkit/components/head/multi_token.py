@@ -37,14 +37,14 @@ class MultiTokenHeadSpec(HeadSpec):
     Notes:
         All modules share the embedding and the inner head. They are computed in training only: logits, generation and the
         validation loss are the inner head's. Blocks use the model's position, attention, norm and feed-forward.
-        Tokens whose target lies in another document of a packed row take no part.
+        Tokens whose target is in another document of a packed row are excluded.
     """
 
     name: Literal["multi-token"] = "multi-token"
-    head: HeadSpec = component("linear", description="Scores tokens, for the next token and for those after it.")
-    block: BlockSpec = component("pre-norm", description="How the parts of each module's block are joined.")
-    depth: int = Field(1, ge=1, description="How many tokens after the next one are predicted.")
-    weight: float = Field(0.3, gt=0, description="Weight of their mean loss (DeepSeek-V3: 0.3, then 0.1).")
+    head: HeadSpec = component("linear", description="Head that computes the logits of all predicted tokens.")
+    block: BlockSpec = component("pre-norm", description="Block of each prediction module.")
+    depth: int = Field(1, ge=1, description="Number of predicted tokens after the next one.")
+    weight: float = Field(0.3, gt=0, description="Weight of the modules' mean loss (DeepSeek-V3: 0.3, then 0.1).")
 
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({}, {"depth": 2, "head": {"name": "linear", "tied": True}})
 

@@ -33,9 +33,9 @@ class LowRankSpec(LinearSpec):
         https://arxiv.org/abs/2106.09685
 
     Notes:
-        B begins as zeros, so the model begins as the dense one. W and b have the names that they have in the dense
-        projection: `training.init_from` loads them from a dense model. A training changes the adapters only, unless
-        `training.freeze` says otherwise; an export merges them: W + alpha / rank · B · A.
+        B is initialized to zeros, so the initial model equals the dense one. W and b keep the names of the dense projection,
+        so `training.init_from` loads them from a dense model. Only the adapters are trained, unless `training.freeze` is
+        set; an export merges them: W + alpha / rank · B · A.
 
         A packed projection (queries, keys and values in one matrix) has one adapter. The embedding, the head, routers and
         the stacked experts of a mixture have none.
@@ -49,7 +49,7 @@ class LowRankSpec(LinearSpec):
         ("*",),
         min_length=1,
         description="Which projections have an adapter: glob patterns over their names in the model, such as "
-        "blocks.*.attention or *.qkv, in which a module's name stands for all of its projections.",
+        "blocks.*.attention or *.qkv, in which a module's name selects all of its projections.",
     )
 
     stacks: ClassVar[bool] = True

@@ -36,7 +36,7 @@ class AlibiSpec(PositionSpec):
         "appended",
         description="Slopes for head counts that are not a power of 2: as in the paper's code, or as in MPT.",
     )
-    max_exponent: float = Field(8.0, gt=0, description="The last head's slope is 2 to the minus this.")
+    max_exponent: float = Field(8.0, gt=0, description="Negative base-2 logarithm of the last head's slope.")
     scaled: bool = Field(False, description="Divide the bias by √d_head, as the dot products are (Falcon-RW).")
     rounded: bool = Field(
         False, description="Round slopes, and slopes times key positions, to bfloat16, as Falcon-RW was trained."
@@ -48,7 +48,7 @@ class AlibiSpec(PositionSpec):
         return context.share(("alibi", self, heads), lambda: AlibiPosition(self, heads))
 
     def slopes(self, n_heads: int) -> list[float]:
-        """m_h for each head."""
+        """Return m_h for each head."""
 
         def geometric(count: int) -> list[float]:
             return [2.0 ** (-self.max_exponent * (h + 1) / count) for h in range(count)]

@@ -29,8 +29,8 @@ class LearnedSpec(PositionSpec):
     name: Literal["learned"] = "learned"
     uses: ClassVar[frozenset[str]] = frozenset({"embed"})
 
-    size: int | None = Field(None, ge=1, description="Positions that the table has; the context length by default.")
-    offset: int = Field(0, ge=0, description="Rows at the table's start that no position uses (OPT has 2).")
+    size: int | None = Field(None, ge=1, description="Number of positions in the table; the context length by default.")
+    offset: int = Field(0, ge=0, description="Number of unused rows at the start of the table (OPT: 2).")
 
     def resolved(self, context: BuildContext) -> LearnedSpec:
         return self.replace(size=self.size or context.context_length)  # type: ignore[no-any-return]

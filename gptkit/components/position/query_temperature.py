@@ -1,4 +1,4 @@
-"""`query-temperature`: attention that grows sharper with the length of the text."""
+"""`query-temperature`: attention that becomes sharper with the length of the text."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class QueryTemperatureSpec(PositionSpec):
         q_t ← q_t · (1 + strength · ln(1 + ⌊(t + 1) / interval⌋)),  t from 0
 
     Shapes:
-        q (B, n_heads, T, d_head) → the same; keys stay as they are
+        q (B, n_heads, T, d_head) → the same; keys are not changed
 
     Paper:
         https://arxiv.org/abs/2501.19399

@@ -19,7 +19,7 @@ __all__ = ["RotarySpec"]
 
 
 class RotarySpec(PositionSpec):
-    """Rotary position embedding (RoPE): queries and keys turn by an angle that grows with their position.
+    """Rotary position embedding (RoPE): rotate queries and keys by an angle proportional to their position.
 
     Formula:
         θ_i = base^(-2i / d_rotary)
@@ -35,11 +35,13 @@ class RotarySpec(PositionSpec):
     name: Literal["rotary"] = "rotary"
     uses: ClassVar[frozenset[str]] = frozenset({"rotate"})
 
-    base: float = Field(10000.0, gt=1, description="The slowest pair turns about once in 2π · base tokens.")
-    layout: Literal["half", "interleaved"] = Field("half", description="Which two features of a head make a pair.")
-    fraction: float = Field(1.0, gt=0, le=1, description="Share of each head's features that turn; the first ones.")
-    reverse: bool = Field(False, description="Rotate by the negative angle, as nanochat does.")
-    scaling: RotaryScalingSpec | None = optional_component(description="Changes the frequencies, for longer texts.")
+    base: float = Field(
+        10000.0, gt=1, description="Base of the frequencies; the slowest pair rotates about once in 2π · base tokens."
+    )
+    layout: Literal["half", "interleaved"] = Field("half", description="Which two features of a head form a pair.")
+    fraction: float = Field(1.0, gt=0, le=1, description="Share of each head's features that are rotated, the first ones.")
+    reverse: bool = Field(False, description="Rotate by the negative angle (nanochat).")
+    scaling: RotaryScalingSpec | None = optional_component(description="Scaling of the frequencies for longer texts.")
 
     @property
     def depends_on_length(self) -> bool:
@@ -49,7 +51,7 @@ class RotarySpec(PositionSpec):
         return self.scaling is not None and self.scaling.changes_between(old, new, context)
 
     def d_rotary(self, d_head: int) -> int:
-        """Features of a head of `d_head` that turn."""
+        """Return the number of rotated features of a head of `d_head`."""
         return int(d_head * self.fraction)
 
     def head_problems(self, heads: HeadShape) -> Iterator[str]:
@@ -57,7 +59,7 @@ class RotarySpec(PositionSpec):
         if d_rotary % 2 or d_rotary == 0:
             share = "" if self.fraction == 1 else f"{self.fraction:g} of "
             yield (
-                f"features turn in pairs, but {share}the head size {heads.d_head} gives {d_rotary}; "
+                f"features are rotated in pairs, but {share}the head size {heads.d_head} gives {d_rotary}; "
                 "choose n_heads, d_head or fraction so that it is even"
             )
         elif self.scaling is not None:

@@ -16,7 +16,7 @@ __all__ = ["ShawSpec"]
 
 
 class ShawSpec(PositionSpec):
-    """Relative position representations: a trainable vector for each distance, joined to keys and to values.
+    """Relative position representations: a trainable vector for each distance, added to keys and values.
 
     Formula:
         score[t, s] = q_t · (k_s + a^K[t - s]) / √d_head
@@ -29,8 +29,8 @@ class ShawSpec(PositionSpec):
 
     name: Literal["shaw"] = "shaw"
 
-    max_distance: int = Field(16, ge=1, description="Distances from this one on share a vector.")
-    values: bool = Field(True, description="Add vectors to the values too; without them fused attention can be used.")
+    max_distance: int = Field(16, ge=1, description="Largest distance with its own vector; longer distances share it.")
+    values: bool = Field(True, description="Add vectors to the values too; without this, fused attention can be used.")
 
     uses: ClassVar[frozenset[str]] = frozenset({"content_bias", "value_bias"})
 

@@ -32,7 +32,7 @@ class SinusoidalSpec(PositionSpec):
     uses: ClassVar[frozenset[str]] = frozenset({"embed"})
 
     base: float = Field(10000.0, gt=1, description="Ratio of the longest to the shortest wavelength.")
-    scale: float = Field(1.0, gt=0, description="Factor of the whole table; small ones suit small token embeddings.")
+    scale: float = Field(1.0, gt=0, description="Factor of the table; use a small one for small token embeddings.")
 
     def problems(self, context: BuildContext) -> Iterator[Problem]:
         if context.d_model % 2:

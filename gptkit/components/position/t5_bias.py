@@ -18,7 +18,7 @@ __all__ = ["T5BiasSpec"]
 
 
 class T5BiasSpec(PositionSpec):
-    """A trainable bias for each head and bucket of distances, the buckets growing wider with the distance.
+    """Trainable bias per head and bucket of distances; buckets are wider for longer distances.
 
     Formula:
         score[h, t, s] += table[bucket(t - s), h]
@@ -28,7 +28,7 @@ class T5BiasSpec(PositionSpec):
     Paper:
         https://arxiv.org/abs/1910.10683
     Notes:
-        T5 itself leaves the scores unscaled: set the attention's `scale: 1` to follow it.
+        T5 does not scale the dot products: set the attention's `scale: 1` to reproduce it.
     """
 
     name: Literal["t5-bias"] = "t5-bias"
@@ -36,8 +36,8 @@ class T5BiasSpec(PositionSpec):
     score_function: ClassVar[bool] = True
 
     n_buckets: int = Field(32, ge=2, description="Number of distance buckets; half of them hold a single distance.")
-    max_distance: int = Field(128, ge=2, description="From this distance on, all fall into the last bucket.")
-    shared: bool = Field(True, description="One table for all layers, as T5 has it, or one each.")
+    max_distance: int = Field(128, ge=2, description="Distance from which all distances share the last bucket.")
+    shared: bool = Field(True, description="One table for all layers, as in T5, or one per layer.")
 
     def problems(self, context: BuildContext) -> Iterator[Problem]:
         if self.n_buckets % 2:

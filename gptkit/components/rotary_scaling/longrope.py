@@ -52,7 +52,7 @@ class LongRopeScalingSpec(RotaryScalingSpec):
     def pair_problems(self, d_rotary: int) -> Iterator[str]:
         for field, divisors in (("short", self.short), ("long", self.long)):
             if len(divisors) not in (1, d_rotary // 2):
-                yield f"scaling.{field} has {len(divisors)} divisors, for {d_rotary // 2} pairs of features; give one each"
+                yield f"scaling.{field} has {len(divisors)} divisors, for {d_rotary // 2} feature pairs; set one per pair"
 
     def _divide(self, base: float, d_rotary: int, divisors: tuple[float, ...]) -> Tensor:
         import torch

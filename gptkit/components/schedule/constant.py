@@ -19,7 +19,7 @@ class ConstantSpec(ScheduleSpec):
     """
 
     name: Literal["constant"] = "constant"
-    warmup_steps: int = Field(0, ge=0, description="w: steps over which the rate rises to its peak.")
+    warmup_steps: int = Field(0, ge=0, description="w: number of warmup steps.")
 
     def factor(self, step: int, steps: int) -> float:
         return min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0

@@ -13,7 +13,7 @@ __all__ = ["WSDSpec"]
 
 
 class WSDSpec(ScheduleSpec):
-    """Warmup, stable, decay: rises, stays at the peak for most of the training, and falls at its end.
+    """Warmup, stable, decay: linear warmup, the peak rate for most of the training, and decay at its end.
 
     Formula:
         f(t) = (t + 1) / w                      for t < w
@@ -25,15 +25,15 @@ class WSDSpec(ScheduleSpec):
         https://arxiv.org/abs/2404.06395
 
     Notes:
-        The rate before the decay does not depend on how long the training is, so a checkpoint from there can be resumed
-        with more steps and gives what the longer training would have given.
+        The rate before the decay does not depend on the number of steps, so a checkpoint from the stable phase can be
+        resumed with more steps and gives the result of the longer training.
     """
 
     name: Literal["wsd"] = "wsd"
-    warmup_steps: int = Field(0, ge=0, description="w: steps over which the rate rises to its peak.")
-    decay: float = Field(0.2, ge=0, le=1, description="The share of all steps over which the rate falls.")
-    shape: Literal["linear", "sqrt", "cosine"] = Field("sqrt", description="How it falls.")
-    final: float = Field(0.0, ge=0, le=1, description="r: the share of the peak rate at the end.")
+    warmup_steps: int = Field(0, ge=0, description="w: number of warmup steps.")
+    decay: float = Field(0.2, ge=0, le=1, description="Fraction of all steps in which the rate decays.")
+    shape: Literal["linear", "sqrt", "cosine"] = Field("sqrt", description="Shape of the decay.")
+    final: float = Field(0.0, ge=0, le=1, description="r: the final rate relative to the peak rate.")
 
     def factor(self, step: int, steps: int) -> float:
         rising = (step + 1) / self.warmup_steps if step < self.warmup_steps else 1.0

@@ -28,7 +28,7 @@ __all__ = ["GatedDelta"]
 
 
 class GatedDelta(Attention):
-    """Runtime of `gated-delta`: chunks of tokens at once in training and for prompts, one by one when decoding."""
+    """Runtime of `gated-delta`: computes chunks of tokens in training and for prompts, single tokens in decoding."""
 
     def __init__(self, spec: GatedDeltaSpec, context: BuildContext) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class GatedDelta(Attention):
         self.qkvz = context.linear(context.d_model, d_conv + d_values, bias=False)
         """Rows: all heads' queries, then keys, then values, then gates; head by head."""
         self.rates = nn.Linear(context.d_model, 2 * spec.n_value_heads, bias=False)
-        """Rows: how much each value head writes, then how much it decays."""
+        """Rows: the write strength β of each value head, then its decay."""
         self.conv = nn.Conv1d(d_conv, d_conv, spec.conv_width, groups=d_conv, bias=False)
         self.decay_log = nn.Parameter(self.rates.weight.new_zeros(spec.n_value_heads))
         self.decay_bias = nn.Parameter(self.rates.weight.new_zeros(spec.n_value_heads))
@@ -69,7 +69,7 @@ class GatedDelta(Attention):
         tail, memory_BHKV = (None, None) if state is None or state.tensors is None else state.tensors
         x_BTF, z_BTX = self.qkvz(x_BTE).split([sum(self.split), self.split[2]], dim=-1)
         if forward.valid_BT is not None:
-            # Padding writes zeros into an empty state, which therefore stays empty.
+            # Padding adds zeros to an empty state, which therefore stays empty.
             x_BTF = x_BTF.masked_fill(~forward.valid_BT[..., None], 0)
         documents = None if forward.documents_BT is None else forward.positions
         mixed_BTF = F.silu(causal_conv(x_BTF, self.conv.weight, tail, documents))
@@ -102,7 +102,7 @@ class GatedDelta(Attention):
         return self.output(gated_BTX.to(x_BTE.dtype))  # type: ignore[no-any-return]
 
     def _tail(self, x_BTF: Tensor, tail_BWF: Tensor | None) -> Tensor:
-        """The last inputs of the convolution, as many as the next token will see."""
+        """Return the last inputs of the convolution, which the next token needs."""
         n_kept = self.width - 1
         if tail_BWF is None:
             tail_BWF = x_BTF.new_zeros(x_BTF.shape[0], n_kept, x_BTF.shape[2])
@@ -118,7 +118,7 @@ class GatedDelta(Attention):
 
 
 def _unit(x: Tensor) -> Tensor:
-    """Vectors of length 1. The small number keeps zeros, of padding, zeros."""
+    """Normalize vectors to length 1; the small constant keeps the zeros of padding."""
     return x * torch.rsqrt(x.square().sum(dim=-1, keepdim=True) + 1e-6)
 
 
@@ -127,6 +127,6 @@ def _uniform(shape: torch.Size, generator: torch.Generator, low: float, high: fl
 
 
 def _decay_bias(shape: torch.Size, generator: torch.Generator) -> Tensor:
-    """Such that softplus of it lies between 0.001 and 0.1, evenly on a logarithmic scale."""
+    """Draw biases whose softplus is between 0.001 and 0.1, uniform on a logarithmic scale."""
     step = _uniform(shape, generator, math.log(0.001), math.log(0.1)).exp()
     return step + (-(-step).expm1()).log()

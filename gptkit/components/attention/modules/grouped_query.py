@@ -23,7 +23,7 @@ __all__ = ["EachHead", "GroupedQueryAttention"]
 
 
 class GroupedQueryAttention(SoftmaxAttention):
-    """Runtime of `grouped-query` and `multi-head`. One packed projection makes queries, keys, values (and gates)."""
+    """Runtime of `grouped-query` and `multi-head`. One packed projection computes queries, keys, values (and gates)."""
 
     def __init__(self, spec: HeadedSpec, context: BuildContext) -> None:
         heads = spec.head_shape()
@@ -92,7 +92,7 @@ class GroupedQueryAttention(SoftmaxAttention):
 
 
 class EachHead(nn.Module):
-    """A norm with weights of its own for every head: (…, H, D) -> (…, H, D). One call per head.
+    """Norm with separate weights for every head: (…, H, D) -> (…, H, D). One call per head.
 
     Each parameter of the norm is stacked over the heads: its shape begins with H.
     """
@@ -100,7 +100,7 @@ class EachHead(nn.Module):
     def __init__(self, norm: nn.Module, n_heads: int) -> None:
         super().__init__()
         self.n_heads = n_heads
-        self._norm = (norm,)  # in a tuple: its own parameters belong to no model
+        self._norm = (norm,)  # in a tuple, so that its parameters are not registered
         for name, parameter in norm.named_parameters():
             self.register_parameter(name, nn.Parameter(parameter.new_empty(n_heads, *parameter.shape)))
 

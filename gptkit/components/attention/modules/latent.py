@@ -28,8 +28,8 @@ __all__ = ["LatentAttention"]
 class LatentAttention(SoftmaxAttention):
     """Runtime of `latent`.
 
-    A single new token is scored against the latents themselves, the projections up being absorbed into query and output,
-    so decoding reads the small cache only; longer pieces expand keys and values, which is less arithmetic for them.
+    A single new token attends to the latents directly, with the up-projections absorbed into query and output, so decoding
+    reads the small cache only. Several tokens expand keys and values, which takes fewer operations.
     """
 
     def __init__(self, spec: LatentSpec, context: BuildContext) -> None:

@@ -22,7 +22,7 @@ __all__ = ["SingleHeadAttention"]
 
 
 class SingleHeadAttention(SoftmaxAttention):
-    """Runtime of `single-head`, with the three projections apart, as they are taught."""
+    """Runtime of `single-head`, with three separate projections, for teaching."""
 
     def __init__(self, spec: SingleHeadSpec, context: BuildContext) -> None:
         assert spec.d_head is not None

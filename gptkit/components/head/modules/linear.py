@@ -26,8 +26,8 @@ __all__ = ["LinearHead"]
 class LinearHead(Head):
     """Runtime part of `LinearHeadSpec`.
 
-    A tied head reads the table through the embedding and has no weight of its own, so that the parameter is in the
-    model, its state and its checkpoints once.
+    A tied head reads the table through the embedding and has no weight of its own, so the parameter occurs once in the
+    model, its state and its checkpoints.
     """
 
     def __init__(self, spec: LinearHeadSpec, context: BuildContext, embedding: Embedding) -> None:
@@ -64,7 +64,7 @@ class LinearHead(Head):
 
     @property
     def weight_VE(self) -> Tensor:
-        """The matrix in use: the head's own, that of its projection, or the embedding's."""
+        """The weight: the head's own, that of its projection, or the embedding's."""
         if isinstance(self.projection, TransformedLinear):
             return self.projection.transformed_weight()
         if self.projection is not None:
@@ -72,7 +72,7 @@ class LinearHead(Head):
         return self._lender[0].table_VE if self._lender else self.weight
 
     def _inputs(self, x_BTE: Tensor) -> Tensor:
-        """What the matrix is multiplied with."""
+        """Return the input of the matrix product."""
         projected_BTE: Tensor = self.project(x_BTE)
         return self.projection.transformed_input(x_BTE) if isinstance(self.projection, TransformedLinear) else projected_BTE
 

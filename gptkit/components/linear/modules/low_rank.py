@@ -53,7 +53,7 @@ class LowRankLinear(AdaptedLinear):
         y = F.linear(x, self.weight, self.bias)
         if self.lora_a is None or self.lora_b is None:
             return y
-        # Two products of narrow matrices: the merged weight would take as much memory as all of W, and its gradient too.
+        # Two products of narrow matrices: the merged weight and its gradient would take as much memory as W.
         dropped = F.dropout(x, self.dropout, self.training)
         return torch.add(y, F.linear(F.linear(dropped, self.lora_a), self.lora_b), alpha=self.scaling)
 
@@ -62,6 +62,6 @@ class LowRankLinear(AdaptedLinear):
 
 
 def _uniform(shape: torch.Size, generator: torch.Generator) -> Tensor:
-    """The values that the paper's implementation begins with: uniform within ±1/√d_in."""
+    """Draw the initial values of the paper's implementation: uniform within ±1/√d_in."""
     bound = shape[-1] ** -0.5
     return torch.empty(shape).uniform_(-bound, bound, generator=generator)

@@ -55,7 +55,7 @@ class AlibiPosition(Position):
     @staticmethod
     def _rounded_bias(query_positions: Tensor, key_positions: Tensor, slopes: list[float], factor: float) -> Tensor:
         slopes_H1 = torch.tensor(slopes, device=key_positions.device).bfloat16()[:, None]
-        # A key's own term; what all keys of a query have in common would cancel in the softmax, so none is taken off.
+        # A term per key: a term that is equal for all keys of a query would cancel in the softmax, so it is not subtracted.
         term = (slopes_H1 * key_positions[..., None, :]).float() * factor
         n_queries = query_positions.shape[-1]
         term_BH1S = term[:, :, None] if term.dim() == 3 else term[None, :, None]

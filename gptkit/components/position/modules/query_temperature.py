@@ -26,7 +26,7 @@ class QueryTemperature(Position):
         self.strength, self.interval = spec.strength, spec.interval
 
     def prepare(self, positions: Tensor) -> Tensor:
-        """(T, 1), or (B, 1, T, 1) where rows differ."""
+        """Return the factors, (T, 1), or (B, 1, T, 1) if positions differ between rows."""
         steps = torch.floor((positions.float() + 1) / self.interval)
         factor = (1 + self.strength * torch.log1p(steps))[..., None]
         return factor[:, None] if positions.dim() == 2 else factor

@@ -24,12 +24,12 @@ Angles = tuple[Tensor, Tensor]
 
 
 class RotaryPosition(Position):
-    """Runtime of `rotary`. Angles are computed in fp32 once a call; layers with equal specs share this module."""
+    """Runtime of `rotary`. Angles are computed in fp32 once per call; layers with equal specs share this module."""
 
     def __init__(self, spec: RotarySpec, context: BuildContext, d_head: int) -> None:
         super().__init__()
         self.spec = spec
-        # Without the shared store: a module that holds its siblings could not be copied by itself.
+        # Without the shared store: a module that refers to its siblings could not be copied alone.
         self.context = context.replace(shared={}, layer=None)
         self.d_rotary = spec.d_rotary(d_head)
         self.partial = self.d_rotary < d_head
@@ -47,7 +47,7 @@ class RotaryPosition(Position):
         return self._angles(positions, scaling.at_length(self.spec.base, self.d_rotary, self.context, length_B)[:, None])
 
     def frequencies(self, device: torch.device) -> Tensor:
-        """(R / 2,) radians a token. Made on first use: nothing to lose when a model is built without memory."""
+        """Return radians per token, (R / 2,); computed on first use, since modules are built on the meta device."""
         if device not in self._frequencies:
             spec = self.spec
             if spec.scaling is None:

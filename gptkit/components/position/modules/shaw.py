@@ -35,7 +35,7 @@ class ShawPosition(Position):
         return starts
 
     def _distances(self, query_positions: Tensor, key_positions: Tensor) -> Tensor:
-        """(1 or B, 1, T, S) clipped distances."""
+        """Return the clipped distances, (1 or B, 1, T, S)."""
         distance = (query_positions[..., :, None] - key_positions[..., None, :]).clamp(0, self.max_distance)
         return distance[:, None] if distance.dim() == 3 else distance[None, None]
 

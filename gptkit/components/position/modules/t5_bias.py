@@ -35,7 +35,7 @@ class T5BiasPosition(Position):
         return {"table.weight": "embedding"}
 
     def buckets(self, distance: Tensor) -> Tensor:
-        """The bucket of each distance, counted backwards from the query; any shape."""
+        """Return the bucket of each distance, counted backwards from the query; any shape."""
         distance = distance.clamp_min(0)
         ratio = torch.log(distance.clamp_min(1).float() / self.exact) / math.log(self.max_distance / self.exact)
         wide = (self.exact + (ratio * (self.n_buckets - self.exact)).long()).clamp_max(self.n_buckets - 1)
