@@ -43,11 +43,17 @@ def chain(links: Sequence[str]) -> tuple[SamplerSpec, ...]:
 
 
 def described(samplers: Sequence[SamplerSpec]) -> str:
-    """Format the chain in one line, for example ``temperature value 0.8 → top-k k 40``."""
+    """Format the chain in one line, such as ``temperature value 0.8 → top-k k 40``: first fields, and changed ones."""
     from gptkit.reflect.snippets import flow, plain
 
     def words(sampler: SamplerSpec) -> str:
-        fields = [field for field in type(sampler).model_fields if field != "name"]
+        first, *others = [field for field in type(sampler).model_fields if field != "name"] or [""]
+        changed = [
+            field
+            for field in others
+            if getattr(sampler, field) != type(sampler).model_fields[field].get_default(call_default_factory=True)
+        ]
+        fields = [first, *changed] if first else []
         return " ".join([sampler.name, *(f"{field} {flow(plain(getattr(sampler, field)))}" for field in fields)])
 
     return " → ".join(map(words, samplers)) or "none"

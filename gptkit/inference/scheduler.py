@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from gptkit.inference.modes import evaluating
 from gptkit.inference.protocol import LanguageModel
 from gptkit.inference.request import Request, RequestState, TokenScore
 from gptkit.inference.result import Finish
+from gptkit.inference.second import SecondReading
 from gptkit.inference.trace import RowTracer
 from gptkit.kinds.sampler import SamplerContext
 from gptkit.kinds.tokenizer import Tokenizer
@@ -194,7 +196,9 @@ class Scheduler:
         return events
 
     def _chain(self, states: Sequence[RequestState]) -> Chain:
-        context = SamplerContext(self._vocab_size, len(states), self._tokenizer)
+        limits = tuple(state.request.max_new_tokens for state in states)
+        reader = partial(SecondReading, self._model, self._vocab_size, room=max(limits))
+        context = SamplerContext(self._vocab_size, len(states), self._tokenizer, limits=limits, reader=reader)
         streams = [f"{state.request.seed}/{state.request.stream}" for state in states]
         return Chain(states[0].request.sampler, context, streams)
 

@@ -6,6 +6,7 @@ Shapes: B batch (1), T tokens, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from gptkit.inference.prompts import as_ids
 from gptkit.inference.protocol import LanguageModel, TruncatableCache
 from gptkit.inference.request import Overflow, Request, RequestState
 from gptkit.inference.samplers import SamplerLike, sampler_chain
+from gptkit.inference.second import SecondReading
 from gptkit.kinds.sampler import SamplerContext
 from gptkit.kinds.tokenizer import Tokenizer
 
@@ -87,7 +89,9 @@ class Session:
 
     def _chain(self, request: Request) -> Chain:
         vocab_size = min(self._model.vocab_size, self._tokenizer.vocab_size)
-        context = SamplerContext(vocab_size, 1, self._tokenizer)
+        limits = (request.max_new_tokens,)
+        reader = partial(SecondReading, self._model, vocab_size, room=request.max_new_tokens)
+        context = SamplerContext(vocab_size, 1, self._tokenizer, limits=limits, reader=reader)
         return Chain(request.sampler, context, [f"{request.seed}/{request.stream}"])
 
     def read(self, ids: list[int], room: int) -> Tensor:

@@ -6,9 +6,9 @@ Shapes: B batch, V vocabulary.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from gptkit.core.component import Component
 
@@ -17,7 +17,20 @@ if TYPE_CHECKING:
 
     from gptkit.kinds.tokenizer import Tokenizer
 
-__all__ = ["Sampler", "SamplerContext", "SamplerSpec"]
+__all__ = ["LogitsReader", "Sampler", "SamplerContext", "SamplerSpec"]
+
+
+class LogitsReader(Protocol):
+    """The model, as a sampler uses it for other texts than the generated ones. It has a key/value cache of its own."""
+
+    def __call__(self, texts: Sequence[Sequence[int]]) -> Tensor:
+        """Return the logits after a text for each row, (B, V) fp32.
+
+        Texts that are those of the previous call with one more token each take one decode step, others a prefill.
+        """
+
+    def reorder(self, rows: Sequence[int]) -> None:
+        """Replace row i by the previous row ``rows[i]``."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +43,17 @@ class SamplerContext:
         tokenizer: the tokenizer, for samplers that depend on text; None if there is none.
         streams: seeds of the sampler's own random numbers, one per row: ``random.Random(stream)``. They are derived from the
             seed of the generation, so that it can be repeated, and move with their rows; empty where nothing is generated.
+        limits: maximum number of tokens to generate, one per row; empty if it is not known.
+        reader: function that returns a new `LogitsReader` for the rows, for samplers that need other logits of the model;
+            None without a model.
     """
 
     vocab_size: int
     batch: int = 1
     tokenizer: Tokenizer | None = None
     streams: tuple[str, ...] = ()
+    limits: tuple[int, ...] = ()
+    reader: Callable[[], LogitsReader] | None = None
 
 
 class Sampler(ABC):

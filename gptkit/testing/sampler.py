@@ -6,6 +6,7 @@ Shapes: B batch, V vocabulary, N draws.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cache
 
 import torch
@@ -37,7 +38,27 @@ def _build(subject: Subject, *rows: int) -> Sampler:
     """The sampler of a batch; each row has the random stream of its number."""
     tokenizer = _tokenizer(subject.registry)
     spec: SamplerSpec = subject.spec
-    return spec.build(SamplerContext(tokenizer.vocab_size, len(rows), tokenizer, tuple(f"row {row}" for row in rows)))
+    return spec.build(_context(tokenizer, tuple(f"row {row}" for row in rows)))
+
+
+def _context(tokenizer: Tokenizer, streams: tuple[str, ...]) -> SamplerContext:
+    """A context with all that a generation provides."""
+    n_rows, size = len(streams), tokenizer.vocab_size
+    return SamplerContext(size, n_rows, tokenizer, streams, limits=(20,) * n_rows, reader=lambda: _Reader(size))
+
+
+class _Reader:
+    """Logits that depend on the last token of each text."""
+
+    def __init__(self, vocab_size: int) -> None:
+        self._vocab_size = vocab_size
+
+    def __call__(self, texts: Sequence[Sequence[int]]) -> Tensor:
+        ids_V = torch.arange(self._vocab_size)
+        return torch.stack([torch.sin(ids_V * (1.0 + text[-1])) * 3 for text in texts])
+
+    def reorder(self, rows: Sequence[int]) -> None:
+        """Nothing to do without a cache."""
 
 
 def _case(subject: Subject, batch: int = 4, seed: int = 0) -> tuple[Tensor, list[list[int]]]:
@@ -154,7 +175,7 @@ def draws_follow_the_logits(subject: Subject) -> None:
     if torch.equal(others_NV[0], p_V) and not all(torch.equal(other_V, p_V) for other_V in others_NV):
         skip("it draws random numbers of its own")
     tokenizer = _tokenizer(subject.registry)
-    context = SamplerContext(tokenizer.vocab_size, N_DRAWS, tokenizer)
+    context = _context(tokenizer, ("",) * N_DRAWS)
     picked_N = Chain([subject.spec], context, row_streams(0, N_DRAWS)).pick(
         logits_1V.expand(N_DRAWS, -1).clone(), history * N_DRAWS
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from gptkit.kinds.sampler import Sampler, SamplerContext, SamplerSpec
 from gptkit.kinds.tokenizer import TokenizerSpec
 from gptkit.ops.rule_out import rule_out
 
-VOCAB = 31
+VOCAB = 131
 NAMES = default_registry().names("sampler")
 
 
@@ -35,7 +36,16 @@ def logits_and_history(batch: int) -> tuple[torch.Tensor, list[list[int]]]:
 def build(spec: SamplerSpec, batch: int) -> Sampler:
     byte = default_registry().component("tokenizer", "byte").model_validate({"name": "byte"})
     assert isinstance(byte, TokenizerSpec)
-    return spec.build(SamplerContext(VOCAB, batch, byte.fit(iter(()))))
+    return spec.build(SamplerContext(VOCAB, batch, byte.fit(iter(())), reader=Reader))
+
+
+class Reader:
+    """Logits of a second forward pass, the same for every text."""
+
+    def __call__(self, texts: Sequence[Sequence[int]]) -> torch.Tensor:
+        return torch.linspace(-3, 3, VOCAB).expand(len(texts), -1)
+
+    def reorder(self, rows: Sequence[int]) -> None: ...
 
 
 def test_documented_samplers_are_registered() -> None:
@@ -109,11 +119,20 @@ def test_invalid_fields_are_rejected(name: str, fields: dict[str, Any], words: s
         default_registry().component("sampler", name).model_validate({"name": name, **fields})
 
 
-@pytest.mark.parametrize(("name", "fields"), [("suppress-tokens", {"tokens": [4, 31]}), ("logit-bias", {"bias": {"-1": 2}})])
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("suppress-tokens", {"tokens": [4, 131]}),
+        ("logit-bias", {"bias": {"-1": 2}}),
+        ("expiring-bias", {"bias": {"131": 2}}),
+        ("forced-tokens", {"tokens": {"0": -1}}),
+        ("sequence-bias", {"sequences": [{"tokens": [1, 131], "bias": 1.0}]}),
+    ],
+)
 def test_ids_outside_the_vocabulary_are_rejected(name: str, fields: dict[str, Any]) -> None:
     spec = default_registry().component("sampler", name).model_validate({"name": name, **fields})
     assert isinstance(spec, SamplerSpec)
-    with pytest.raises(GptkitError, match=f"'{name}' has token (31|-1), but the vocabulary has 31"):
+    with pytest.raises(GptkitError, match=f"'{name}' has token (131|-1), but the vocabulary has 131"):
         build(spec, 1)
 
 

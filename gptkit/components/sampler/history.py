@@ -12,13 +12,16 @@ if TYPE_CHECKING:
 __all__ = ["occurrences"]
 
 
-def occurrences(history: Sequence[Sequence[int]], like_BV: Tensor, window: int | None = None) -> tuple[Tensor, Tensor]:
+def occurrences(
+    history: Sequence[Sequence[int]], like_BV: Tensor, window: int | None = None, starts: Sequence[int] | None = None
+) -> tuple[Tensor, Tensor]:
     """Count the tokens of each row.
 
     Args:
         history: token ids of each row; ids outside the vocabulary are ignored.
         like_BV: the logits, for their size and device.
         window: number of last tokens of each row that are counted; None for all.
+        starts: position from which the tokens of each row are counted; None for all.
 
     Returns:
         Indices into the flattened logits (N,), and the counts (N,) in the logits' dtype.
@@ -29,7 +32,9 @@ def occurrences(history: Sequence[Sequence[int]], like_BV: Tensor, window: int |
     places: list[int] = []
     counts: list[int] = []
     for row, tokens in enumerate(history):
-        counted = Counter(tokens if window is None else tokens[-window:])
+        start = 0 if starts is None else starts[row]
+        start = start if window is None else max(start, len(tokens) - window)
+        counted = Counter(tokens[start:] if start else tokens)
         for token, count in counted.items():
             if 0 <= token < vocab_size:
                 places.append(row * vocab_size + token)

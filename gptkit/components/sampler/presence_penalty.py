@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from gptkit.components.sampler.generated import PromptSampler
 from gptkit.components.sampler.history import occurrences
-from gptkit.kinds.sampler import Sampler, SamplerContext, SamplerSpec
+from gptkit.kinds.sampler import SamplerContext, SamplerSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,15 +17,15 @@ if TYPE_CHECKING:
 __all__ = ["PresencePenalty", "PresencePenaltySpec"]
 
 
-class PresencePenalty(Sampler):
+class PresencePenalty(PromptSampler):
     """Runtime part of `PresencePenaltySpec`."""
 
-    def __init__(self, penalty: float, window: int | None) -> None:
-        self.penalty = penalty
-        self.window = window
+    def __init__(self, penalty: float, window: int | None, *, prompt: bool = True) -> None:
+        self.penalty, self.window, self.prompt = penalty, window, prompt
 
     def __call__(self, logits_BV: Tensor, history: Sequence[Sequence[int]]) -> Tensor:
-        places_N, _ = occurrences(history, logits_BV, self.window)
+        starts = None if self.prompt else self.prompt_lengths(history)
+        places_N, _ = occurrences(history, logits_BV, self.window, starts)
         return logits_BV.clone().put_(places_N, logits_BV.take(places_N) - self.penalty)
 
 
@@ -46,6 +47,7 @@ class PresencePenaltySpec(SamplerSpec):
         description="Subtracted from the logit of a token that occurs; negative values favor repetition.",
     )
     window: int | None = Field(None, ge=1, description="Number of last tokens that are considered; all by default.")
+    prompt: bool = Field(True, description="Whether the tokens of the prompt count.")
 
     def build(self, context: SamplerContext) -> PresencePenalty:
-        return PresencePenalty(self.penalty, self.window)
+        return PresencePenalty(self.penalty, self.window, prompt=self.prompt)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from gptkit.components.sampler.generated import PromptSampler
 from gptkit.components.sampler.history import occurrences
-from gptkit.kinds.sampler import Sampler, SamplerContext, SamplerSpec
+from gptkit.kinds.sampler import SamplerContext, SamplerSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,22 +17,22 @@ if TYPE_CHECKING:
 __all__ = ["RepetitionPenalty", "RepetitionPenaltySpec"]
 
 
-class RepetitionPenalty(Sampler):
+class RepetitionPenalty(PromptSampler):
     """Runtime part of `RepetitionPenaltySpec`."""
 
-    def __init__(self, penalty: float, window: int | None) -> None:
-        self.penalty = penalty
-        self.window = window
+    def __init__(self, penalty: float, window: int | None, *, prompt: bool = True) -> None:
+        self.penalty, self.window, self.prompt = penalty, window, prompt
 
     def __call__(self, logits_BV: Tensor, history: Sequence[Sequence[int]]) -> Tensor:
-        places_N, _ = occurrences(history, logits_BV, self.window)
+        starts = None if self.prompt else self.prompt_lengths(history)
+        places_N, _ = occurrences(history, logits_BV, self.window, starts)
         seen_N = logits_BV.take(places_N)
         punished_N = (seen_N * self.penalty).where(seen_N < 0, seen_N / self.penalty)
         return logits_BV.clone().put_(places_N, punished_N)
 
 
 class RepetitionPenaltySpec(SamplerSpec):
-    """Penalize tokens that occur in the text, including the prompt, by a factor.
+    """Penalize tokens that occur in the text by a factor.
 
     Formula:
         for v in the history:  logits[v] ← logits[v] / penalty if logits[v] > 0, else logits[v] · penalty
@@ -49,6 +50,7 @@ class RepetitionPenaltySpec(SamplerSpec):
     name: Literal["repetition-penalty"] = "repetition-penalty"
     penalty: float = Field(1.1, ge=0.01, le=100, description="Strength: 1 has no effect, 1.2 is strong.")
     window: int | None = Field(None, ge=1, description="Number of last tokens that are considered; all by default.")
+    prompt: bool = Field(True, description="Whether the tokens of the prompt count.")
 
     def build(self, context: SamplerContext) -> RepetitionPenalty:
-        return RepetitionPenalty(self.penalty, self.window)
+        return RepetitionPenalty(self.penalty, self.window, prompt=self.prompt)
