@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from gptkit.cli.collection import collection_paused
 
 LARGE = ("torch", "numpy", "matplotlib", "transformers", "tokenizers", "tiktoken", "safetensors", "gguf", "jinja2")
 SMALLER = ("pydantic", "ruamel.yaml", "rich", "packaging.requirements")
@@ -147,6 +150,35 @@ print(torch.compile(lambda x: x + 1, backend="eager")(torch.ones(1)).item())
 """
     _, output = imported_by(code, tmp_path)
     assert output.split() == ["2.0"]
+
+
+def test_torch_is_imported_without_collections_and_collected_normally_afterwards(tmp_path: Path) -> None:
+    code = """
+import gc
+from gptkit.cli.collection import import_torch
+import sys
+gc.collect()
+before = gc.get_stats()[1:]
+import_torch()
+assert gc.get_stats()[1:] == before, "objects of the import were examined again"
+assert "torch" in sys.modules and gc.isenabled()
+frozen = gc.get_freeze_count()
+assert frozen > 100_000
+import_torch()
+assert gc.get_freeze_count() == frozen, "objects of the program were exempted"
+print("imported")
+"""
+    _, output = imported_by(code, tmp_path)
+    assert output.split() == ["imported"]
+
+
+def test_a_paused_collection_stays_paused_where_the_caller_paused_it() -> None:
+    with collection_paused():
+        assert not gc.isenabled()
+        with collection_paused():
+            assert not gc.isenabled()
+        assert not gc.isenabled()
+    assert gc.isenabled()
 
 
 @pytest.mark.parametrize(

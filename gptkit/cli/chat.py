@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gptkit.cli import console
+from gptkit.cli.collection import import_torch
 from gptkit.cli.failures import report
 from gptkit.cli.options import Overflow, Quiet, RunDirectory, Samplers, Seed, Step, Stop
 from gptkit.core.activity import working
@@ -73,6 +74,7 @@ def chat(
     For example: gptkit chat runs/smollm2 --system "Be brief."
     """
     with working(f"loading {directory}", quiet=quiet):
+        import_torch()
         from gptkit.cli.samplers import chain, described
         from gptkit.runs.run import load
 

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
+from gptkit.cli.collection import import_torch
+
 __all__ = ["without_compiler"]
 
 _NAME = "torch._dynamo"
@@ -22,6 +24,7 @@ def without_compiler() -> Iterator[None]:
     imports the compiler: more than a second, for a command that compiles nothing. Within the block they are not exempted;
     afterwards the original state is restored.
     """
+    import_torch()
     import torch
 
     if _NAME in sys.modules:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gptkit.cli import console
+from gptkit.cli.collection import import_torch
 from gptkit.cli.failures import INTERRUPTED
 from gptkit.core.activity import working
 
@@ -35,6 +36,7 @@ def demo(
     An interrupted demo is resumed; finished demos and other runs are never changed.
     """
     with working("preparing the demo"):
+        import_torch()
         from gptkit.runs.opening import open_spec
         from gptkit.runs.train import train
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gptkit.cli import console
+from gptkit.cli.collection import import_torch
 from gptkit.cli.options import Json, RunDirectory, Step
 from gptkit.core.activity import working
 
@@ -44,6 +45,7 @@ def drift(
     transformers.
     """
     with working(f"comparing {run} with {against}"):
+        import_torch()
         from gptkit.runs.drift import measure_drift
 
         result = measure_drift(run, against, n_tokens=n_tokens, tolerance=tolerance, step=step)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from gptkit.cli import console
+from gptkit.cli.collection import import_torch
 from gptkit.cli.options import Json, Quiet, RunDirectory, Step
 from gptkit.core.activity import working
 
@@ -28,6 +29,7 @@ def evaluate(
     validation during training. Bits per byte are comparable between models with different tokenizers.
     """
     with working(f"loading {directory}", quiet=quiet):
+        import_torch()
         from gptkit.runs.evaluating import NO_BITS_PER_BYTE, NO_TEXT_PREDICTED
         from gptkit.runs.run import load
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from gptkit.cli import console
+from gptkit.cli.collection import import_torch
 from gptkit.cli.import_ import transfer
 from gptkit.cli.options import Quiet, RunDirectory, complete_formats
 
@@ -63,6 +64,7 @@ def export(
     A model that the format cannot express is refused with the reason. Formats: gptkit components format.
     """
     with transfer("exporting", quiet) as progress:
+        import_torch()
         from gptkit.runs.exporting import export as write
 
         made = write(run, target, to=to, options=_options(type, options or []), family=family, progress=progress)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gptkit.cli import console
+from gptkit.cli.collection import import_torch
 from gptkit.cli.failures import INTERRUPTED
 from gptkit.cli.options import Json, Overflow, Quiet, RunDirectory, Samplers, Seed, Step, Stop, Trace
 from gptkit.core.activity import working
@@ -59,6 +60,7 @@ def generate(
     """
     texts = [_from_stdin() if prompt == "-" else prompt for prompt in prompts or [""]]
     with working(f"loading {directory}", quiet=quiet):
+        import_torch()
         from gptkit.cli.samplers import chain
         from gptkit.cli.tracing import check_trace, show_traces
         from gptkit.runs.prompts import chat_prompt, prompt_ids

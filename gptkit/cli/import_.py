@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from gptkit.cli import console
+from gptkit.cli.collection import import_torch
 from gptkit.cli.options import Quiet, complete_formats, complete_runs
 from gptkit.core.activity import working
 from gptkit.core.paths import real
@@ -71,6 +72,7 @@ def import_model(
     name = re.sub(r"[^\w.-]+", "-", source.stem if source.is_file() else real(source).name).strip("-.") or "imported"
     target = directory if directory is not None else Path("runs") / name
     with transfer("importing", quiet) as progress:
+        import_torch()
         from gptkit.runs.importing import convert_model
 
         convert_model(

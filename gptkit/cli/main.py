@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import importlib
 import sys
 from typing import Annotated, Any
@@ -101,4 +103,6 @@ def main() -> None:
         import faulthandler
 
         faulthandler.enable()
+    # The interpreter's last collection would examine every object of a process that ends.
+    atexit.register(gc.freeze)
     app()

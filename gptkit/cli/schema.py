@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from gptkit.cli import console
+from gptkit.cli.collection import collection_paused
 from gptkit.core.errors import GptkitError
 
 
@@ -65,4 +66,5 @@ def schema_text() -> str:
     from gptkit.reflect.schema import json_schema
     from gptkit.runs.spec import ExperimentSpec
 
-    return json.dumps(json_schema(ExperimentSpec), indent=1, ensure_ascii=False) + "\n"
+    with collection_paused():
+        return json.dumps(json_schema(ExperimentSpec), indent=1, ensure_ascii=False) + "\n"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gptkit.cli import console
+from gptkit.cli.collection import import_torch
 from gptkit.cli.failures import INTERRUPTED
 from gptkit.cli.options import FileOrRun, Overrides, Quiet, chosen, complete_runs
 from gptkit.core.activity import working
@@ -59,6 +60,7 @@ def train(
     # Of several processes started by torchrun, only the first one checks and reports.
     follows = os.environ.get("RANK", "0") != "0"
     with working(f"reading {file}", quiet=quiet or follows):
+        import_torch()
         from gptkit.presets.catalog import shipped
         from gptkit.runs.directory import RunDirectory
         from gptkit.runs.opening import open_spec
