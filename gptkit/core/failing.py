@@ -1,4 +1,4 @@
-"""Reports of exceptions in a component's code while a spec is checked, with the component, its plugin, and the line."""
+"""Messages for exceptions in a component's code while a spec is checked, with the component, its plugin, and the line."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from gptkit.core.component import Component
 from gptkit.core.errors import GptkitError
 from gptkit.core.registry import Registry, default_registry
 
-__all__ = ["MEANT", "failure"]
+__all__ = ["INTENTIONAL", "failure"]
 
-MEANT = (GptkitError, ValidationError, PydanticCustomError)
+INTENTIONAL = (GptkitError, ValidationError, PydanticCustomError)
 """Errors that components raise intentionally, with messages for the user."""
 
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from gptkit.core.component import Component
 from gptkit.core.errors import Problem
-from gptkit.core.failing import MEANT, failure
+from gptkit.core.failing import INTENTIONAL, failure
 from gptkit.core.spec import validation_error
 from gptkit.core.walk import Path, components, map_components
 
@@ -35,7 +35,7 @@ def resolve(spec: C, context: Any, path: Path = ()) -> C:
             resolved = component.resolved(own_context)
             if not isinstance(resolved, Component):
                 raise TypeError(f"it returned {type(resolved).__name__}, not a spec")
-        except MEANT:
+        except INTENTIONAL:
             raise
         except Exception as error:
             message = failure(component, "resolved", error, _registry(own_context))
@@ -60,7 +60,7 @@ def problems(spec: Component, context: Any) -> Iterator[Problem]:
     for path, component, own_context in in_context(spec, context):
         try:
             reported = list(component.problems(own_context))
-        except MEANT:
+        except INTENTIONAL:
             raise
         except Exception as error:
             reported = [Problem((), failure(component, "problems", error, _registry(own_context)))]

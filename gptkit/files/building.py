@@ -177,7 +177,7 @@ class Builder:
     def _text(self, text: str, place: Place, what: str) -> bool:
         bad = next((char for char in text if char == "\0" or "\ud800" <= char <= "\udfff"), None)
         if bad is not None:
-            self.note(f"{what} cannot hold the character U+{ord(bad):04X}", place)
+            self.note(f"{what} cannot contain the character U+{ord(bad):04X}", place)
         return bad is None
 
 
@@ -197,5 +197,5 @@ def refuse_characters(text: str, source: str) -> None:
     """Refuse NUL bytes and other control characters."""
     result = _FORBIDDEN.search(text)
     if result:
-        message = f"the character U+{ord(result.group()):04X} has no place in a spec file; is this a text file?"
+        message = f"the character U+{ord(result.group()):04X} is not allowed in a spec file; check that it is a text file"
         raise SpecError([Problem((), message, *Lines(text, source).place(result.start()))])

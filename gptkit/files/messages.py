@@ -60,7 +60,7 @@ def message(error: ErrorDetails, result: Trace, registry: Registry) -> str:
     wanted = expected(error)
     if wanted == "a list" and _indexed(error["input"]):
         first = next(iter(error["input"]))
-        return f"the spec has no list there to take item {first} of; write {str(result.path[-1])!r} first"
+        return f"item {first} cannot be set, since the spec has no such list; set the whole list {str(result.path[-1])!r}"
     if wanted is not None:
         return f"expected {wanted}, got {got}"
     if kind in _BOUNDS:
@@ -99,7 +99,7 @@ def _unknown_key(key: str, result: Trace, registry: Registry) -> str:
     listed = f"fields: {', '.join(fields)}" if fields else "it has no fields"
     having = [name for name, entry in registry.entries(owner.kind).items() if key in entry.cls.model_fields]
     if having:
-        # The field is spelled right; it is the component that is the wrong one.
+        # The field exists in other components, so the component is probably the wrong one.
         others = f"{_listed(having, 'and')} {'has' if len(having) == 1 else 'have'} it"
         remedy = f"{others}: set {'.'.join(map(str, (*result.path[:-1], 'name')))} too ({listed})"
     else:
@@ -125,7 +125,7 @@ def _count(number: int, what: str) -> str:
 
 
 def _number(value: Any) -> str:
-    """Format a bound: 1 instead of 1.0."""
+    """Format a bound: ``1`` for 1.0."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 else str(value)
 
 

@@ -1,7 +1,6 @@
 """Data with source locations, and the rule by which one spec overrides another.
 
-A spec file is read into a tree of `Node`, so that what was merged from several files and from the command line still
-records the location of each value.
+A spec file is read into a tree of `Node`, so that each value has its location after files and overrides are merged.
 """
 
 from __future__ import annotations
@@ -69,11 +68,11 @@ def lift(data: Any, place: Place = NOWHERE) -> Node:
 
 
 def merge(base: Any, over: Any) -> Any:
-    """`base` merged with `over`: the rule of ``extends``, ``--set`` and per-layer overrides.
+    """Return `base` merged with `over`, by the rule of ``extends``, ``--set`` and per-layer overrides.
 
-    Mappings merge key by key; lists and scalars replace. Components are the exception, for the fields of one mean
-    nothing to another: a mapping with another ``name`` than the base's replaces it whole, and so does a name alone. The
-    same name keeps the base's fields, and a mapping without a name changes fields of the component that is there::
+    Mappings merge key by key; lists and scalars replace. Components are the exception, since their fields differ: a mapping
+    with another ``name`` than the base's replaces the whole component, and so does another name alone. The same name keeps
+    the base's fields, and a mapping without a name overrides fields of the base::
 
         merge({"name": "rms", "eps": 1e-6}, {"name": "layer"})   →  {"name": "layer"}
         merge({"name": "rms", "eps": 1e-6}, "rms")               →  {"name": "rms", "eps": 1e-6}
@@ -98,13 +97,13 @@ def merge_nodes(base: Node, over: Node) -> Node:
 
 
 def merge_roots(base: Node, over: Node) -> Node:
-    """As `merge_nodes` for two whole files, whose ``name`` is a title and chooses nothing."""
+    """Merge the nodes of two whole files, whose ``name`` is a title, not that of a component."""
     assert isinstance(base.value, dict)
     assert isinstance(over.value, dict)
     merged = dict(base.value)
     for key, node in over.value.items():
         merged[key] = merge_nodes(merged[key], node) if key in merged else node
-    # A merged mapping has the location of the last one written; an override of a key writes none.
+    # A merged mapping has the location of the last mapping in a file; an override has no line.
     return (base if over.place.line is None else over).below(merged)
 
 

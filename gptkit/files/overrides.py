@@ -21,8 +21,8 @@ TypesAt = Callable[[Any, Sequence[str | int]], Sequence[Any]]
 def apply_override(root: Node, text: str, types_at: TypesAt | None = None) -> Node:
     """Return the tree merged with one ``dotted.path=value``, by the rule of `gptkit.files.merge`.
 
-    The value is YAML: ``model.attention={name: simple}``. Whole numbers index lists: ``model.layers.0.position=none``. Where
-    the field is a text, the value is that text literally, ``#``, ``*`` and ``:`` included, unless it is quoted as a whole.
+    The value is YAML: ``model.attention={name: simple}``. Integers index lists: ``model.layers.0.position=none``. For a
+    field that is a text, the value is read literally, ``#``, ``*`` and ``:`` included, unless it is quoted.
 
     Args:
         root: the spec.
@@ -30,7 +30,7 @@ def apply_override(root: Node, text: str, types_at: TypesAt | None = None) -> No
         types_at: returns the types of the value at a path; without it every value is read as YAML.
 
     Raises:
-        SpecError: the override cannot be read, or its path leads nowhere.
+        SpecError: the override cannot be read, or its path does not exist.
     """
     return _Override(text, types_at).apply(root)
 
@@ -56,11 +56,11 @@ class _Override:
         raise SpecError([Problem(path, message, self.source)])
 
     def read(self, root: Node) -> Node:
-        """The value: a text as it is where the field is one, else YAML."""
+        """Return the value: literally for a field that is a text, else read as YAML."""
         try:
             refuse_characters(self.written, self.source)
         except SpecError as error:
-            # Lines and columns would count in text that nobody wrote.
+            # Lines and columns of the generated text are meaningless.
             raise SpecError([Problem((), problem.message, self.source) for problem in error.problems]) from None
         types = () if self.types_at is None else self.types_at(root.plain(), self.path(root))
         result = [each for each in types if each is not type(None)]
@@ -77,7 +77,7 @@ class _Override:
         return Node(self.written, self.place, self.place)
 
     def path(self, root: Node) -> list[str | int]:
-        """The path with the indices of lists as numbers."""
+        """Return the path with indices of lists as numbers."""
         path: list[str | int] = []
         node: Node | None = root
         for part in self.parts:
@@ -89,7 +89,7 @@ class _Override:
         return path
 
     def parse(self, value: str, *, literal_on_error: bool) -> Node:
-        """The value as YAML; text that is not YAML is refused, or taken literally."""
+        """Return the value read as YAML; text that is not YAML is refused, or read literally."""
         # The value becomes the only item of a list inside a mapping, so that it may be of any type.
         try:
             node = parse_yaml(f"value:\n- {value.strip()}\n", self.source).child("value")
@@ -101,14 +101,14 @@ class _Override:
             if literal_on_error:
                 return Node(value, self.place, self.place)
             self.stop("the value is more than one value", ())
-        return self.here(node.value[0])
+        return self.relocated(node.value[0])
 
-    def here(self, node: Node) -> Node:
+    def relocated(self, node: Node) -> Node:
         """Return the node, with the location of the override."""
         if isinstance(node.value, dict):
-            return Node({key: self.here(child) for key, child in node.value.items()}, self.place, self.place)
+            return Node({key: self.relocated(child) for key, child in node.value.items()}, self.place, self.place)
         if isinstance(node.value, list):
-            return Node([self.here(child) for child in node.value], self.place, self.place)
+            return Node([self.relocated(child) for child in node.value], self.place, self.place)
         return Node(node.value, self.place, self.place)
 
     def apply(self, root: Node) -> Node:
@@ -118,7 +118,7 @@ class _Override:
         return merge_roots(root, self.merged(root, 0))
 
     def merged(self, node: Node | None, depth: int) -> Node:
-        """The value wrapped in the keys that lead to it, with the lists on the way as they are."""
+        """Return the value below the keys of its path; lists on the path keep their other items."""
         if depth == len(self.parts):
             return self.value
         part, path = self.parts[depth], tuple(self.parts[:depth])
@@ -126,7 +126,7 @@ class _Override:
             return self.in_list(node, node.value, depth)
         if node is not None and isinstance(node.value, (bool, int, float)):
             shown = str(node.value).lower()
-            self.stop(f"is {shown}, which has no {part!r} below it", path)
+            self.stop(f"is {shown}, so {part!r} cannot be set below it", path)
         child = self.merged(None if node is None else node.child(part), depth + 1)
         return Node({part: child}, self.place, self.place)
 
@@ -144,7 +144,7 @@ class _Override:
 
 
 def _lists_texts(annotation: Any) -> bool:
-    """Whether a type is a tuple or list of texts."""
+    """Return whether a type is a tuple or list of texts."""
     return get_origin(annotation) in (tuple, list) and all(
         inner is Ellipsis or str in alternatives(inner) for inner in get_args(annotation)
     )

@@ -25,7 +25,7 @@ _PARSERS = {".yaml": parse_yaml, ".yml": parse_yaml, ".toml": parse_toml, ".json
 
 @dataclass(frozen=True)
 class Source:
-    """A spec as it was read: the file, everything it extends, and the overrides merged into it."""
+    """A spec as it was read: the file, merged with the files that it extends and with overrides."""
 
     path: Path
     """The requested file."""
@@ -44,12 +44,11 @@ class Source:
     def locate(self, path: Sequence[str | int], *, key: bool = False) -> Place:
         """Return the location of a path: file, line and column, the last two None in an override.
 
-        A text or number is found by its value, a mapping or list by its key, and what is not there by the deepest
-        mapping, list or value on the way to it.
+        A scalar is located by its value, a mapping or list by its key, and a missing path by its last existing part.
 
         Args:
             path: keys and indices from the root.
-            key: find the key itself, whatever its value is.
+            key: return the location of the key, also for a scalar.
         """
         node = self.root
         for part in path:
@@ -63,7 +62,7 @@ class Source:
         return Place(str(self.path), 1, 1) if node is self.root else node.place
 
     def order(self, place: Place) -> tuple[int, int, int]:
-        """A sorting key that puts places in the order of the files: this one, what it extends, the overrides."""
+        """Return a sorting key for locations: this file first, then those that it extends, then the overrides."""
         names = [str(file) for file in self.files]
         names += [f"--set {text}" for text in self.overridden]
         rank = names.index(place.file) if place.file in names else len(names)
@@ -77,22 +76,22 @@ def read(
     shipped: Mapping[str, Path] | None = None,
     types_at: TypesAt | None = None,
 ) -> Source:
-    """Read a spec file, merge it with what it extends and with overrides. Nothing is validated yet.
+    """Read a spec file, and merge it with the files that it extends and with overrides, without validation.
 
-    Safe for untrusted files: no tags, no code, and bounds on size, depth, aliases and the chain of `extends`.
+    Safe for untrusted files: tags and code are not supported, and size, depth, aliases and `extends` are limited.
 
     Args:
         path: a .yaml, .yml, .toml or .json file, or the name of a shipped spec.
         overrides: ``"model.position=alibi"`` and the like, merged in order; see `gptkit.files.merge` for the rule.
         shipped: specs that may be named in place of a file, here and in ``extends``.
-        types_at: returns the types of a spec's fields, by which overrides of texts are taken literally.
+        types_at: returns the types of a spec's fields, so that overrides of texts are read literally.
 
     Raises:
         SpecError: the file cannot be found or read, or is invalid; lists every error with line and column.
     """
     result = _find(Path(path), shipped or {})
     if result is None:
-        _stop(f"no such file{_near(Path(path), shipped or {})}", Place(str(path)))
+        _stop(f"file not found{_near(Path(path), shipped or {})}", Place(str(path)))
     files: list[Path] = []
     root = _read_chain(result, shipped or {}, files)
     for override in overrides:
@@ -101,7 +100,7 @@ def read(
 
 
 def _read_chain(path: Path, shipped: Mapping[str, Path], files: list[Path]) -> Node:
-    """Read a file, merged over the files that it extends."""
+    """Read a file, merged with the files that it extends."""
     files.append(path)
     root = _read_one(path)
     assert isinstance(root.value, dict)
@@ -114,7 +113,7 @@ def _read_chain(path: Path, shipped: Mapping[str, Path], files: list[Path]) -> N
     wanted = path.parent / extends.value
     result = _find(wanted, shipped, extends.value)
     if result is None:
-        _stop(f"no such file {extends.value!r}{_near(wanted, shipped, extends.value)}", extends.place, ("extends",))
+        _stop(f"file {extends.value!r} not found{_near(wanted, shipped, extends.value)}", extends.place, ("extends",))
     if any(_same(result, file) for file in files):
         circle = " → ".join(file.name for file in (*files, result))
         _stop(f"circular: {circle}", extends.place, ("extends",))
@@ -138,7 +137,7 @@ def _read_one(path: Path) -> Node:
     except OSError as error:
         _stop(f"cannot be read: {error.strerror or type(error).__name__}", place)
     if len(raw) > MAX_BYTES:
-        _stop(f"is larger than {MAX_BYTES >> 20} MiB; is this a spec file?", place)
+        _stop(f"is larger than {MAX_BYTES >> 20} MiB; check that it is a spec file", place)
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

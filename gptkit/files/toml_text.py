@@ -42,7 +42,7 @@ def parse_toml(text: str, source: str) -> Node:
         places = _Places(text, source)
     except RecursionError:
         builder.stop("nested too deep", Place(source), ())
-    except ValueError as error:  # TOMLDecodeError, and what int() says to thousands of digits
+    except ValueError as error:  # TOMLDecodeError, and the error of int() for thousands of digits
         result = _PLACE.search(str(error))
         message = str(error)[: result.start()].strip() if result else "a number is too long"
         if result and result.group(1):
@@ -72,7 +72,7 @@ def _feed(builder: Builder, data: Any, path: Path, places: _Places) -> None:
     elif data is None or isinstance(data, (str, int, float)):
         builder.scalar(data, place)
     else:
-        builder.note("dates and times have no meaning in a spec; put it in quotes", place)
+        builder.note("dates and times are not supported in a spec; put it in quotes", place)
         builder.scalar(str(data), place)
 
 
@@ -98,7 +98,7 @@ class _Places:
 
     def _skip(self, pattern: re.Pattern[str]) -> str:
         result = pattern.match(self._text, self._offset)
-        # An empty match never occurs in valid text where it would matter; stepping on keeps the walk finite anyway.
+        # The text is valid, so there is a match; the offset advances in any case, so that the scan ends.
         self._offset = result.end() if result else self._offset + 1
         return result.group() if result else ""
 
@@ -125,7 +125,7 @@ class _Places:
         self._value(path)
 
     def _key(self, path: Path) -> Path:
-        """A dotted key below a table; afterwards the offset is at what follows it."""
+        """Return the path of a dotted key below a table, and advance past it."""
         while True:
             self._skip(_SPACE)
             place = self._place(self._offset)
@@ -140,7 +140,7 @@ class _Places:
             if self._peek() != ".":
                 return path
             self._offset += 1
-            # `[a.b]` after `[[a]]` means the last table of the list.
+            # `[a.b]` after `[[a]]` refers to the last table of the list.
             if path in self._lists:
                 path = (*path, self._lists[path])
 

@@ -27,17 +27,17 @@ _MISSING = object()
 
 @dataclass(frozen=True)
 class Trace:
-    """Where an error location leads."""
+    """Field or value that an error location refers to."""
 
     path: tuple[str | int, ...]
     """The location without the names of union branches, with keys as the file writes them."""
     owner: type[BaseModel] | None
-    """The class that the last part belongs to, or would if it had such a field."""
+    """The class of the last part, whether it has such a field or not."""
     field: FieldInfo | None
     branched: bool
     """Whether the location named a branch of a union."""
     branch: tuple[tuple[str | int, ...], str] | None
-    """The first union of spec classes on the way, and the one that was tried."""
+    """The path of the first union of spec classes, and the class that was tried."""
     types: tuple[Any, ...] = ()
     """The types that a value at the location may have; empty where they are unknown."""
 
@@ -69,7 +69,7 @@ def trace(root: type[BaseModel], data: Any, location: Sequence[str | int], regis
         elif isinstance(value, (list, tuple)) and isinstance(part, int):
             owner = field = None
             if host is not None and path[-1:] == ["layers"]:
-                value = _handed_down(*host, value[part] if 0 <= part < len(value) else _MISSING)
+                value = _with_model_parts(*host, value[part] if 0 <= part < len(value) else _MISSING)
             else:
                 value = _child(value, part)
             path.append(part)
@@ -97,8 +97,8 @@ def _child(value: Any, part: str | int) -> Any:
     return _MISSING
 
 
-def _handed_down(model: type[BaseModel], value: Any, entry: Any) -> Any:
-    """An entry of `layers` as the model reads it: what it does not say is taken from the model's own parts."""
+def _with_model_parts(model: type[BaseModel], value: Any, entry: Any) -> Any:
+    """Return an entry of `layers` merged with the model's parts, as the model validates it."""
     if not isinstance(entry, Mapping):
         return entry
     shared = {key: value.get(key, field.default) for key, field in model.model_fields.items() if key != "layers"}
@@ -107,7 +107,7 @@ def _handed_down(model: type[BaseModel], value: Any, entry: Any) -> Any:
 
 
 def _written(model: type[BaseModel], name: str, value: Any) -> str:
-    """The key that the data uses for a field: its own name, or a former one."""
+    """Return the key that the data uses for a field: its name, or a former one."""
     if isinstance(value, Mapping) and name not in value and issubclass(model, Component):
         for old, new in model.renamed_fields.items():
             if new == name and old in value:
@@ -116,7 +116,7 @@ def _written(model: type[BaseModel], name: str, value: Any) -> str:
 
 
 def _model(types_here: Sequence[Any], value: Any, registry: Registry) -> type[BaseModel] | None:
-    """The spec class that a value is read by."""
+    """Return the spec class that a value is validated by."""
     for cls in types_here:
         if not (isinstance(cls, type) and issubclass(cls, BaseModel)):
             continue
@@ -132,7 +132,7 @@ def _model(types_here: Sequence[Any], value: Any, registry: Registry) -> type[Ba
 
 
 def alternatives(annotation: Any) -> Iterator[Any]:
-    """The types that an annotation admits, unions and `Annotated` opened."""
+    """Yield the types that an annotation allows, with unions and `Annotated` resolved."""
     origin = get_origin(annotation)
     if origin is Annotated:
         yield from alternatives(get_args(annotation)[0])
@@ -144,7 +144,7 @@ def alternatives(annotation: Any) -> Iterator[Any]:
 
 
 def _inside(annotation: Any, index: int) -> Iterator[Any]:
-    """The types of what a list, tuple or mapping type holds."""
+    """Yield the types of the items of a list, tuple or mapping type."""
     arguments = get_args(annotation)
     if not arguments or (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
         return

@@ -57,7 +57,7 @@ def _validate(data: Mapping[str, Any], spec_class: type[S], registry: Registry |
 
 
 def _check_requires(data: Mapping[str, Any], source: Source | None) -> None:
-    """Unmet requirements are reported alone: without what is missing, other errors mean little."""
+    """Raise an error for unmet requirements alone, since other errors may be consequences of these."""
     requires = data.get("requires")
     if not isinstance(requires, (list, tuple)) or not all(isinstance(item, str) for item in requires):
         return
@@ -67,8 +67,8 @@ def _check_requires(data: Mapping[str, Any], source: Source | None) -> None:
 
 
 @dataclass(frozen=True)
-class _Found:
-    """An error and where its location leads."""
+class _TracedError:
+    """An error of pydantic, and the field or value that its location refers to."""
 
     error: ErrorDetails
     trace: Trace
@@ -77,7 +77,7 @@ class _Found:
 def _problems(
     details: Sequence[ErrorDetails], data: Any, spec_class: type[BaseModel], registry: Registry, source: Source | None
 ) -> list[Problem]:
-    result = [_Found(error, trace(spec_class, data, error["loc"], registry)) for error in details[:MAX_PROBLEMS]]
+    result = [_TracedError(error, trace(spec_class, data, error["loc"], registry)) for error in details[:MAX_PROBLEMS]]
     problems = []
     for group in _groups(_likeliest_branches(result)):
         wanted = [phrase for phrase in (expected(item.error) for item in group) if phrase]
@@ -85,7 +85,7 @@ def _problems(
         if len(group) > 1 and len(wanted) == len(group):
             text = f"expected {' or '.join(dict.fromkeys(wanted))}, got {describe(first.error['input'])}"
         else:
-            # Of a union, the branch that took the type and minded something else says more.
+            # In a union, the branch that accepts the type has the more specific error.
             first = next((item for item in group if not expected(item.error)), first)
             text = message(first.error, first.trace, registry)
         problem = Problem(_as_written(first.trace.path, data), text)
@@ -98,8 +98,8 @@ def _problems(
     return problems
 
 
-def _likeliest_branches(result: Sequence[_Found]) -> list[_Found]:
-    """Of a union of spec classes, the errors of the one whose keys fit best, for that is the one that was meant."""
+def _likeliest_branches(result: Sequence[_TracedError]) -> list[_TracedError]:
+    """Return the errors without those of a union's spec classes other than the one whose keys match best."""
     misfits: dict[Path, Counter[str]] = {}
     for item in result:
         if item.trace.branch is not None:
@@ -110,18 +110,18 @@ def _likeliest_branches(result: Sequence[_Found]) -> list[_Found]:
     return [item for item in result if item.trace.branch is None or item.trace.branch in chosen]
 
 
-def _groups(result: Iterable[_Found]) -> list[list[_Found]]:
-    """Errors with one cause: the branches of a union at one path. The others stay alone."""
+def _groups(result: Iterable[_TracedError]) -> list[list[_TracedError]]:
+    """Group errors with one cause: those of the branches of a union at one path."""
     items = list(result)
-    branches: dict[Path, list[_Found]] = {}
-    groups: list[list[_Found]] = []
+    branches: dict[Path, list[_TracedError]] = {}
+    groups: list[list[_TracedError]] = []
     deep = [item.trace.path for item in items if item.trace.branched]
     for item in items:
         path = item.trace.path
         if not item.trace.branched:
             groups.append([item])
         elif any(len(other) > len(path) and other[: len(path)] == path for other in deep):
-            continue  # another branch took the value and minds something inside it
+            continue  # another branch accepts the value, and has an error inside it
         elif path in branches:
             branches[path].append(item)
         else:
@@ -131,22 +131,22 @@ def _groups(result: Iterable[_Found]) -> list[list[_Found]]:
 
 
 def _as_written(path: Path, data: Any) -> Path:
-    """The path as the file has it.
+    """Return the path in the file.
 
-    The model passes its parts on to each entry of `layers`, so an error in one is found in all of them; it is reported
-    once, where it was written. And the `name` of a component written as a name alone is the component itself.
+    Each entry of `layers` inherits the model's parts, so that an error in one occurs in all of them; it is reported once,
+    at its location in the file. The `name` of a component that is written as a name alone is the component itself.
     """
     for index in range(len(path) - 2):
         if path[index] == "layers" and isinstance(path[index + 1], int):
             shared = (*path[:index], *path[index + 2 :])
-            layer_says_it = _is_there(path, data) or (not _is_there(shared, data) and _is_there(path[: index + 3], data))
-            path = path if layer_says_it else shared
+            in_layer = _exists(path, data) or (not _exists(shared, data) and _exists(path[: index + 3], data))
+            path = path if in_layer else shared
             break
     return path[:-1] if path[-1:] == ("name",) and isinstance(_value(path[:-1], data), str) else path
 
 
 def _value(path: Path, data: Any) -> Any:
-    """What the data has at a path; `_ABSENT` if nothing."""
+    """Return the value at a path; `_ABSENT` without one."""
     for part in path:
         if isinstance(data, Mapping):
             data = data.get(part, _ABSENT)
@@ -157,7 +157,7 @@ def _value(path: Path, data: Any) -> Any:
     return data
 
 
-def _is_there(path: Path, data: Any) -> bool:
+def _exists(path: Path, data: Any) -> bool:
     return _value(path, data) is not _ABSENT
 
 

@@ -1,7 +1,7 @@
 """Parsing of YAML 1.2 from ruamel.yaml's event stream.
 
-Events and not ruamel's constructors, because nothing is then ever built that the text names (tags), and because the
-bounds hold while reading. Plain scalars follow the core schema: ``1e-5`` is a number, ``no`` and dates are texts.
+Events are used instead of ruamel's constructors, so that tags never construct objects, and limits apply while reading. Plain
+scalars follow the core schema: ``1e-5`` is a number, ``no`` and dates are texts.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def parse_yaml(text: str, source: str) -> Node:
     """
     reader = _Reader(source)
     for number, line in enumerate(text.split("\n"), 1):
-        # The scanner takes quadratic time for some of them.
+        # The scanner takes quadratic time for some long lines.
         if len(line) > MAX_LINE:
             reader.builder.stop(f"a line of more than {MAX_LINE} characters", Place(source, number, 1), ())
     try:
@@ -53,7 +53,7 @@ def parse_yaml(text: str, source: str) -> Node:
         what = _in_plain_words(error, text.split("\n"))
         reader.builder.stop(f"not valid YAML: {what}", place, ())
     except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError, NotImplementedError):
-        # The scanner trips over some malformed directives and escapes in ways of its own.
+        # The scanner raises these for some malformed directives and escapes.
         reader.builder.stop("not valid YAML", Place(source, reader.line), ())
     return reader.builder.finish()
 
@@ -62,13 +62,13 @@ _PLAIN = (
     (r"'\\t'|tab character", "a tab; indent with spaces"),
     (r"mapping values are not allowed", "a ': ' inside a value, or a line that is indented too far; quote such a value"),
     (r"expected <block end>|did not find expected", "its indentation does not match the lines above"),
-    (r"could not find expected ':'", "a key without ': ' behind it"),
+    (r"could not find expected ':'", "a key without ': ' after it"),
     (r"found unexpected end of stream", "a quote or bracket that is not closed"),
 )
 
 
 def _in_plain_words(error: MarkedYAMLError, lines: Sequence[str]) -> str:
-    """What is wrong, with the line; in the parser's words where it is none of the usual errors."""
+    """Return a message with the line; the parser's message if the error is not one of the usual ones."""
     mark = error.problem_mark or error.context_mark
     problem = str(error.problem or "")
     plain = next((words for pattern, words in _PLAIN if re.search(pattern, problem)), None)
@@ -125,7 +125,7 @@ class _Reader:
             if value == "<<" and not event.style:
                 builder.stop("merge keys are not YAML 1.2; write the fields out, or use 'extends'", place)
             builder.key(value, place)
-            # An anchor on a key is harmless, but names nothing.
+            # An anchor on a key has no effect.
             return
         if event.value == "" and not event.style:
             place = builder.key_place or place

@@ -138,7 +138,7 @@ def read_model(
     """Return the spec of the model that a configuration describes.
 
     Raises:
-        ExternalModelError: a key is not understood, or requires what gptkit does not support.
+        ExternalModelError: a key is unknown, or requires a feature that gptkit does not support.
     """
     config = ExternalConfig(data, place, HARMLESS | family.harmless, registry)
     model = _described(family, config)

@@ -18,9 +18,9 @@ class ActivationSpec(Component):
     """Nonlinearity of a feed-forward: elementwise; the result has the input's shape and dtype.
 
     Class variables:
-        external_names: names of the activation in configurations of external models (`hidden_act`), as transformers has
-            them for exactly this function with the fields' defaults. Each is read; the first is written. Without one, a
-            model with the activation cannot be exported.
+        external_names: names of the activation in configurations of external models (`hidden_act`): those of transformers
+            for exactly this function with the fields' defaults. All are read; the first is written. Without a name, a model
+            with the activation cannot be exported.
     """
 
     kind: ClassVar[str] = "activation"
@@ -28,4 +28,4 @@ class ActivationSpec(Component):
 
     @abstractmethod
     def build(self, context: BuildContext) -> nn.Module:
-        """The module."""
+        """Return the module."""

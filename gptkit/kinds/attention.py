@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from gptkit.core.component import Component
 from gptkit.core.errors import Problem
-from gptkit.core.failing import MEANT, failure
+from gptkit.core.failing import INTENTIONAL, failure
 from gptkit.kinds.attention_backend import ScoreFeatures
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.position import HeadShape
@@ -32,7 +32,7 @@ class AttentionSpec(Component):
 
     Declared capabilities:
         accepts: the hooks of a position that it applies, of `rotate`, `rotated_width`, `bias`, `content_bias`, `value_bias`.
-        depends_on_place: a property, bool: with `position: none`, the output still depends on the tokens' positions.
+        depends_on_position: a property, bool: with `position: none`, the output still depends on the tokens' positions.
     """
 
     kind: ClassVar[str] = "attention"
@@ -40,7 +40,7 @@ class AttentionSpec(Component):
     accepts: ClassVar[frozenset[str]] = frozenset()
 
     @property
-    def depends_on_place(self) -> bool:
+    def depends_on_position(self) -> bool:
         """Whether the output for a token depends on its position even without a position component (chunks)."""
         return False
 
@@ -58,7 +58,7 @@ def head_problems(context: BuildContext, heads: HeadShape) -> Iterator[Problem]:
     position = context.parts.position
     try:
         messages = list(position.head_problems(heads))
-    except MEANT:
+    except INTENTIONAL:
         raise
     except Exception as error:
         yield Problem((), failure(position, "head_problems", error, context.registry))

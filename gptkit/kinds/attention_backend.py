@@ -29,7 +29,7 @@ class ScoreFeatures:
         softcap: scores are capped.
         sinks: each head has an additional logit in the softmax (attention sinks).
         dropout: attention weights are dropped in training.
-        pattern: a pattern other than a window restricts which tokens may be attended (chunks, say).
+        pattern: a pattern other than an attention window restricts attention (chunks, for example).
     """
 
     bias: bool = False

@@ -34,4 +34,4 @@ class BlockSpec(Component):
 
     @abstractmethod
     def build(self, context: BuildContext) -> Block:
-        """The module."""
+        """Return the module."""

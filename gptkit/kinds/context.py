@@ -62,7 +62,7 @@ class BuildContext:
         n_layers: number of blocks.
         vocab_size: number of token ids; 0 while it is not known (before a tokenizer is trained).
         position: the model's own position, whose `embed` part the embedding applies.
-        attention_backend: computes the layers' softmax attention where a layer has none of its own; None for `auto`.
+        attention_backend: computes the softmax attention of layers without their own backend; None for `auto`.
         layer: the layer being built; for the head the model's own parts, with the index after the last layer; None for the
             embedding and the final norm.
         parameter: the parameter that is being initialized; None at any other time.
@@ -119,5 +119,5 @@ class BuildContext:
             ValueError: the component is built outside of a layer.
         """
         if self.layer is None:
-            raise ValueError("this component belongs inside a layer, but was built without one (context.layer is None)")
+            raise ValueError("this component must be built inside a layer, but context.layer is None")
         return self.layer

@@ -29,10 +29,10 @@ class Document:
             offsets, half-open, sorted and not overlapping. A token is masked if all of its bytes are, so the tokens are
             those of the text without a mask; if a tokenizer is not lossless, masked and other parts are encoded
             separately. Start and end tokens are never masked.
-        messages: a conversation, mappings with `role` and `content`, which the tokenizer's chat template renders in place
-            of the text; the text is what its messages contain. What the assistant does not generate is masked. The template
-            begins and ends the document: no start or end token is added.
-        mask_prompt: whether that is so; False includes all of the conversation in the loss.
+        messages: a conversation, mappings with `role` and `content`, which the tokenizer's chat template renders; `text` is
+            the text of its messages. Only the parts that the assistant generates are included in the loss. The template
+            adds its own start and end; no start or end token is added.
+        mask_prompt: False includes the whole conversation in the loss.
 
     Raises:
         DataError: `masked` is not of this form, or given for a conversation.
@@ -76,8 +76,8 @@ class DataSpec(Component):
         0.1,
         ge=0,
         lt=1,
-        description="Share of the corpus kept for validation: whole documents where that comes close to the share, "
-        "else the end of the longest.",
+        description="Fraction of the corpus held out for validation: whole documents if these come close to the fraction, "
+        "else the end of the longest one.",
     )
     windows: Literal["random", "ordered"] = Field(
         "random",
@@ -88,9 +88,9 @@ class DataSpec(Component):
         ge=1,
         description="Distance between the starts of ordered windows, in tokens; the length of a window by default.",
     )
-    shuffle: bool = Field(False, description="Take ordered windows in a new random order each time through the corpus.")
+    shuffle: bool = Field(False, description="Shuffle ordered windows in every epoch.")
     document_mask: bool = Field(
-        False, description="Keep attention and positions within a document, where a window holds several."
+        False, description="Restrict attention and positions to a document if a window holds several."
     )
 
     @abstractmethod

@@ -26,7 +26,7 @@ _WORDS = """
     remove_invalid_values repetition_penalty suppress_tokens temperature top_k top_p typical_p
 """
 HARMLESS = frozenset(_WORDS.split())
-"""Keys that do not affect logits: names, training-only rates, decoding options, the versions of writers."""
+"""Keys that do not affect logits: names, training-only rates, decoding options, versions of programs."""
 
 _INERT: Mapping[str, tuple[Any, ...]] = {
     "add_cross_attention": (False,),
@@ -138,34 +138,34 @@ class ExternalConfig:
         return self._sections[key]
 
     def only(self, key: str, *allowed: Any, why: str) -> None:
-        """Refuse any other value, with which the model would compute something that gptkit does not support.
+        """Refuse any value but the allowed ones, since gptkit does not support what the model would compute.
 
-        The first of the allowed values is what a missing key stands for.
+        The first of the allowed values is the default of a missing key.
         """
         result = self.value(key, allowed[0] if allowed else None)
         if result is not None and not any(result == value and type(result) is type(value) for value in allowed):
             self.refuse(key, why)
 
     def agree(self, *keys: str) -> None:
-        """Refuse keys that name one setting and have different values; each of them counts as read.
+        """Refuse different values of keys that are names of one setting; each of them counts as read.
 
         Raises:
-            ExternalModelError: names two that differ, with their values.
+            ExternalModelError: two values differ; names both.
         """
-        given = [(key, self.value(key)) for key in keys if self.value(key) is not None]
-        for key, result in given[1:]:
-            first, value = given[0]
+        present = [(key, self.value(key)) for key in keys if self.value(key) is not None]
+        for key, result in present[1:]:
+            first, value = present[0]
             if result != value:
                 raise ExternalModelError(
                     f"{self.place}: {first} is {describe(value)} and {key} is {describe(result)}, two names of one setting",
-                    hint="Remove the one that the model was not trained with.",
+                    hint="Remove the one that does not belong to the model.",
                 )
 
     def alias(self, *keys: str) -> str:
-        """Return the one of several names of a setting that is given, or else the first; each of them counts as read.
+        """Return the name of a setting that is present, or else the first one; each of them counts as read.
 
         Raises:
-            ExternalModelError: two are given, with different values.
+            ExternalModelError: two are present, with different values.
         """
         self.agree(*keys)
         return next((key for key in keys if key in self), keys[0])
@@ -179,9 +179,9 @@ class ExternalConfig:
         raise ExternalModelError(f"{self.place}: {key} is {describe(self.data.get(key))}: {why}")
 
     def completed(self) -> dict[str, Any]:
-        """Return the mapping with the value that was used for each key that was read and is missing.
+        """Return the mapping with the defaults of missing keys that were read.
 
-        A configuration that is written in this way leaves nothing to the defaults of the class that reads it.
+        Such a configuration does not depend on the defaults of the class that reads it.
         """
         sections = {key: section.completed() for key, section in self._sections.items()}
         filled = {**self.data, **{key: value for key, value in self.defaults.items() if key not in sections}}
@@ -199,8 +199,8 @@ class ExternalConfig:
         unread = sorted(self._unread())
         if unread:
             raise ExternalModelError(
-                f"{self.place} has keys that are not understood: {', '.join(unread)}",
-                hint="They may change what the model computes. If they do not, remove them from the file.",
+                f"{self.place} has unknown keys: {', '.join(unread)}",
+                hint="They may change the computation of the model. If they do not, remove them from the file.",
             )
         for section in self._sections.values():
             section.close()

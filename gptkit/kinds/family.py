@@ -22,8 +22,8 @@ __all__ = ["FamilySpec", "Layout", "Rule"]
 class Layout(ABC):
     """Layout of a native tensor in external tensors; `join` is the inverse of `split`.
 
-    Both methods only view, permute and copy elements, and work on meta tensors, so that shapes are known beforehand.
-    `layer` is the spec of the layer that the tensor belongs to (`gptkit.model.spec.LayerSpec`), None outside of layers.
+    Both methods only view, permute and copy elements, and support meta tensors, so that shapes can be determined without
+    data. `layer` is the spec of the tensor's layer (`gptkit.model.spec.LayerSpec`); None outside of layers.
     """
 
     @abstractmethod
@@ -40,14 +40,14 @@ class Rule:
     """Correspondence of a native tensor to external tensors.
 
     In names, ``*`` stands for the index of the layer, and ``{q,k,v}`` lists several tensors. The suffixes ``.weight`` and
-    ``.bias`` are omitted where they are the same on both sides. Native experts, and norms of single heads, are stacked in
-    one tensor. A ``#`` in the external name stands for the index of an expert or head: there each has tensors of its own,
-    with the layout given.
+    ``.bias`` are omitted if they are the same on both sides. Native experts, and norms of single heads, are stacked in one
+    tensor. A ``#`` in the external name stands for the index of an expert or head, each of which has separate external
+    tensors; `layout` then applies to each of them.
 
     Attributes:
         native: the native name: ``blocks.*.attention.qkv``.
         external: the external name: ``model.layers.*.self_attn.{q,k,v}_proj``.
-        layout: the arrangement of the elements; None if both are the same.
+        layout: the arrangement of the elements; None for the same arrangement.
     """
 
     native: str
@@ -56,11 +56,11 @@ class Rule:
 
     @property
     def per_expert(self) -> bool:
-        """Whether each expert (or head) has external tensors of its own."""
+        """Whether each expert (or head) has separate external tensors."""
         return "#" in self.external
 
     def match(self, name: str) -> tuple[int | None, tuple[str, ...]] | None:
-        """Return the layer and the external names of a native tensor; None where the rule does not apply to it."""
+        """Return the layer and the external names of a native tensor; None if the rule does not apply to it."""
         pattern = re.escape(self.native).replace(r"\*", r"(?P<layer>\d+)")
         result = re.fullmatch(pattern + r"(?P<leaf>\.weight|\.bias)?", name)
         if result is None:
@@ -71,7 +71,7 @@ class Rule:
 
 
 def expand(name: str) -> Iterator[str]:
-    """Yield the alternatives of a name in braces: ``a.b`` and ``a.c`` for ``a.{b,c}``."""
+    """Yield the names that a name with braces lists: ``a.b`` and ``a.c`` for ``a.{b,c}``."""
     before, brace, rest = name.partition("{")
     if not brace:
         yield name
@@ -84,21 +84,22 @@ def expand(name: str) -> Iterator[str]:
 class FamilySpec(Component):
     """External model family: maps its configuration and tensor names to a native model, and back.
 
-    A model is exported only if reading the written configuration returns the same model. Therefore `config` needs no checks:
-    a model that the family cannot express is detected.
+    A model is exported only if reading the written configuration returns the same model, so `config` needs no checks: a
+    model that the family cannot express is detected.
 
     Class variables:
         model_type: the value of this key in config.json.
         model_types: other values of `model_type` that the family reads; exports use `model_type`.
         architecture: the class of transformers that loads such a model.
         prefix: the prefix of tensor names in a model with a head, missing in files of the bare decoder.
-        rank: families of a lower rank are tried first when a model is exported; the most common ones have it.
-        harmless: keys of the configuration that do not affect logits, besides those of every family.
-        prefixes: prefixes of tensor names in files of larger models, and those that replace them. A multimodal model has the
-            configuration of its language model below `text_config`, which alone is read, and its tensors under a prefix.
+        rank: order in which families are tried when a model is exported, the lowest first; common families have a low rank.
+        harmless: keys of the configuration that do not affect logits, in addition to those common to all families.
+        prefixes: prefixes of tensor names in files of larger models, and their replacements. The language model of a
+            multimodal model has its configuration in `text_config`, and its tensors under a prefix.
         ignored: patterns (regular expressions) of tensors without learned values: masks, frequency tables.
-        commands: commands that use a family, for the documentation; spec files contain none.
-        tiny: configurations of tiny models that the conformance kit checks: keys that replace or join the common sizes.
+        commands: commands that use a family, for the documentation; families do not occur in spec files.
+        tiny: configurations of tiny models that the conformance kit checks: keys in addition to the common sizes, or in
+            place of them.
     """
 
     kind: ClassVar[str] = "family"
@@ -132,19 +133,19 @@ class FamilySpec(Component):
         """
 
     def skipped(self, model: Any) -> Sequence[str]:
-        """Return patterns of external tensors that are not read: `ignored`, and those that depend on the model's sizes."""
+        """Return patterns of external tensors that are not read: `ignored`, and patterns that depend on the model."""
         return self.ignored
 
     def reference(self) -> tuple[Any, Any] | None:
-        """Return the classes of the configuration and of the model by which the conformance kit judges the family.
+        """Return the classes of configuration and model with which the conformance kit compares the family.
 
-        None stands for those that transformers has for `model_type`. Classes of another package have the same interface
-        (`PreTrainedConfig` and `PreTrainedModel`), and are imported here: an ImportError skips the checks.
+        By default those of transformers for `model_type` (None). Classes of another package must have the same interface
+        (`PreTrainedConfig` and `PreTrainedModel`), and be imported in this method: an ImportError skips the checks.
         """
         return None
 
     def gguf(self) -> Architecture | None:
-        """Return the family's architecture in GGUF files; None where llama.cpp has none, or it is not described."""
+        """Return the family's architecture in GGUF files; None if llama.cpp or gptkit does not support it."""
         return None
 
     @abstractmethod

@@ -89,9 +89,9 @@ class ExternalModel(ABC):
 
     Attributes:
         location: the path, for messages.
-        config: the configuration as the family's config.json has it.
+        config: the configuration, with the keys of the family's config.json.
         config_location: the configuration's location, for messages.
-        family: the name of the family; None for the one of the configuration's `model_type`.
+        family: the name of the family; None for the family of the configuration's `model_type`.
         directory: a directory from which transformers can load the model, if there is one.
     """
 
@@ -118,14 +118,14 @@ class ExternalModel(ABC):
         """
 
     def token_settings(self) -> Mapping[str, Any]:
-        """Return settings of the tokenizer that only other programs read: padding, lengths, ids that end a text.
+        """Return settings of the tokenizer that gptkit does not use: padding, lengths, ids that end a text.
 
         The keys are those of tokenizer_config.json, and ``eos_token_id`` and ``pad_token_id`` of config.json.
         """
         return {}
 
     def generation(self) -> Mapping[str, Any]:
-        """Return the defaults of generation, with the keys of generation_config.json."""
+        """Return the default options of generation, with the keys of generation_config.json."""
         return {}
 
 
@@ -161,7 +161,7 @@ class FormatSpec(Component):
     Class variables:
         suffixes: suffixes of the files of this format; none for a format that is a directory. `export` infers the format
             from them.
-        commands: commands that use a format, for the documentation; spec files contain none.
+        commands: commands that use a format, for the documentation; formats do not occur in spec files.
     """
 
     kind: ClassVar[str] = "format"
@@ -199,8 +199,8 @@ class FormatSpec(Component):
         Args:
             model: the model.
             path: the file or directory to write, which does not exist.
-            family: the family to use; by default one that can express the model.
-            progress: receives the number of bytes written.
+            family: the name of the family; by default one that can express the model.
+            progress: the progress callback.
             registry: the registry of families and components; by default the installed ones.
 
         Returns:

@@ -16,10 +16,10 @@ __all__ = ["HeadSpec"]
 
 
 class HeadSpec(Component):
-    """Output head: computes logits for every token of the vocabulary from the last hidden states, and the loss.
+    """Output head: computes the logits of the last hidden states, and the loss.
 
-    A head may hold components of any kind. They are built in a layer context (`context.parts`): the model's own position,
-    attention, norm and feed-forward, with the index after the last layer.
+    A head may contain components of any kind. They are built in a layer context (`context.parts`) with the model's position,
+    attention, norm and feed-forward, and with the index after the last layer.
     """
 
     kind: ClassVar[str] = "head"

@@ -20,17 +20,17 @@ class LinearSpec(Component):
     """Linear projection of blocks: queries, keys, values, outputs and feed-forwards.
 
     The module is an `nn.Linear` or a subclass (`gptkit.nn.linear.TransformedLinear`): its weight (d_out, d_in) and bias
-    (d_out) have the names and shapes of a dense projection, so checkpoints and initializers treat all alike. It maps
-    (…, d_in) to (…, d_out), each vector by itself, and returns its input's dtype.
+    (d_out) have the names and shapes of a dense projection, so that checkpoints and initializers support every component.
+    It maps (…, d_in) to (…, d_out), each vector separately, and returns its input's dtype.
 
-    Projections whose matrix is read as a whole stay dense: the scores of routers, one-number gates, and what latent
-    attention absorbs when decoding.
+    Some projections are always dense: the scores of routers, scalar gates, and the matrices that latent attention absorbs
+    when decoding.
 
-    A projection with adapters (`gptkit.nn.linear.AdaptedLinear`) has further parameters, which a training changes in place
-    of the dense ones.
+    A projection with adapters (`gptkit.nn.linear.AdaptedLinear`) has additional parameters, which are trained instead of
+    the dense ones.
 
     Declared capabilities:
-        stacks: a mixture of experts may hold its experts' weights as one tensor, since the projection is the plain product.
+        stacks: a mixture of experts may hold its experts' weights as one tensor: the projection is a plain product.
     """
 
     kind: ClassVar[str] = "linear"
@@ -41,14 +41,14 @@ class LinearSpec(Component):
         """Return the module for vectors of `d_in` features. Components call ``context.linear(d_in, d_out, bias=…)``."""
 
     def merged(self) -> LinearSpec:
-        """Return the projection that remains when adapters are merged into the weights; itself where it has none."""
+        """Return the projection after its adapters are merged into the weights; by default itself."""
         return self
 
     def name_problems(self, names: Sequence[str], stacked: Sequence[str]) -> Iterator[Problem]:
-        """Yield problems that depend on the names of a model's projections; paths count from this spec.
+        """Yield problems that depend on the names of a model's projections, with paths below this spec.
 
         Args:
             names: the names of the projections in the blocks, ``blocks.0.attention.qkv``.
-            stacked: those of the experts of mixtures that are one tensor, which `build` does not make.
+            stacked: the names of the stacked projections of experts, which `build` does not return.
         """
         return iter(())

@@ -17,8 +17,8 @@ __all__ = ["NormSpec"]
 class NormSpec(Component):
     """Normalization of single vectors.
 
-    The module maps (…, dim) to (…, dim) and normalizes every vector separately: no statistics over the batch or over
-    positions. It computes in fp32 internally where precision matters, and returns its input's dtype.
+    The module maps (…, dim) to (…, dim) and normalizes every vector separately, without statistics over the batch or over
+    positions. It computes in fp32 where precision requires it, and returns its input's dtype.
     """
 
     kind: ClassVar[str] = "norm"

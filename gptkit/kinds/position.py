@@ -36,10 +36,10 @@ class HeadShape:
 class PositionSpec(Component):
     """Position encoding: the representation of the order of tokens.
 
-    The contract has several hooks, each without effect by default: `embed` for absolute positions (applied once, by the
-    embedding), and for relative ones `rotate`, `bias`, `content_bias` and `value_bias` (applied by every attention that
-    declares them in `accepts`). A relative hook depends on the distance between two tokens only, unless `depends_on_place`
-    or `depends_on_length` is set.
+    The contract has several hooks without effect by default: `embed` for absolute positions (applied once, by the
+    embedding), and `rotate`, `bias`, `content_bias` and `value_bias` for relative ones (applied by every attention that
+    declares them in `accepts`). A relative hook depends on the distance between two tokens only, unless
+    `depends_on_position` or `depends_on_length` is set.
 
     Declared capabilities:
         uses: the hooks that the position implements, of `embed`, `rotate`, `bias`, `content_bias` and `value_bias`; and
@@ -47,7 +47,7 @@ class PositionSpec(Component):
             is rejected with this position when the spec is loaded.
         score_function: `bias` also exists as a score function, `Position.score_mod`, for flex attention.
         rotated_width: a method, (d_head: int) -> int. Features of queries and keys after `rotate`.
-        depends_on_place: a relative part also depends on the absolute positions of the two tokens (FIRE).
+        depends_on_position: a relative part also depends on the absolute positions of the two tokens (FIRE).
         depends_on_length: a property, bool: the result for a pair of tokens changes with the length of the text (dynamic
             scaling). The model recomputes its cache where `changes_between` returns True.
         changes_between: a method, (old: int, new: int, context: BuildContext) -> bool.
@@ -59,7 +59,7 @@ class PositionSpec(Component):
     runtime: ClassVar[str] = "gptkit.nn.position:Position"
     uses: ClassVar[frozenset[str]] = frozenset()
     score_function: ClassVar[bool] = False
-    depends_on_place: ClassVar[bool] = False
+    depends_on_position: ClassVar[bool] = False
 
     @property
     def depends_on_length(self) -> bool:

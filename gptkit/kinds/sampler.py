@@ -40,7 +40,7 @@ class SamplerContext:
     Attributes:
         vocab_size: V.
         batch: B, the number of rows that are generated at once.
-        tokenizer: the tokenizer, for samplers that depend on text; None if there is none.
+        tokenizer: the tokenizer, for samplers that depend on text, or None.
         streams: seeds of the sampler's own random numbers, one per row: ``random.Random(stream)``. They are derived from the
             seed of the generation, so that it can be repeated, and move with their rows; empty where nothing is generated.
         limits: maximum number of tokens to generate, one per row; empty if it is not known.

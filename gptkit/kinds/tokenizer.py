@@ -26,7 +26,7 @@ class BytePairs:
         merges: pairs of printable tokens in the order in which they are merged.
         split: how a text is split before pairs are merged: a regular expression whose matches are the pieces, the
             pre-tokenizers of a tokenizer.json, or None if splitting makes no difference.
-        whole: whether a piece that is a token is kept whole, regardless of the merges.
+        whole: whether a piece that is a token is not split, regardless of the merges.
         literals: ids of added tokens that are matched in any text and are not special.
     """
 
@@ -117,7 +117,7 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def save(self, directory: Path) -> None:
-        """Write the files that `TokenizerSpec.load` reads into an existing directory: data only, sufficient offline."""
+        """Write the files that `TokenizerSpec.load` reads to an existing directory: data only, without references."""
 
     def to_spec(self, directory: Path) -> Mapping[str, Any] | None:
         """Return the tokenizer's spec as plain data, for a run that is saved from a model; None if it is not known.

@@ -18,7 +18,7 @@ from gptkit.files import validate_data
 from gptkit.model.cache import Cache
 from gptkit.model.initialize import initialize
 from gptkit.model.inputs import check_ids, check_length
-from gptkit.model.materialize import WithoutStartingValues, materialize
+from gptkit.model.materialize import WithoutInitialization, materialize
 from gptkit.model.sharing import own_shared
 from gptkit.model.spec import ModelSpec
 from gptkit.model.tree import tree, tree_html
@@ -98,12 +98,12 @@ class GPT(nn.Module):
         self.context_length = spec.context_length
         self.recompute: Recompute = "none"
         device = torch.device(device)
-        with torch.device("meta"), WithoutStartingValues():
+        with torch.device("meta"), WithoutInitialization():
             self._assemble()
         if device.type != "meta":
             if any(True for _ in self.buffers()):
                 # A component computed a buffer in its constructor, so the model must be built on a real device.
-                with torch.device(device), WithoutStartingValues():
+                with torch.device(device), WithoutInitialization():
                     self._assemble()
             materialize(self, device, dtype)
             if seed is not None:

@@ -1,6 +1,6 @@
 """Initialization: the values of a parameter depend on the seed, its name and its shape only.
 
-So they are equal on any device and with any number of layers.
+They are therefore the same on every device and with any number of layers.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def initialize(
     """
     declarations, packed = declared(model), projections(model)
     for name, parameter in model.named_parameters():
-        place = context.replace(parameter=_info(name, packed.get(name, {})))
-        values = _values(declarations[name], scheme, place, parameter.shape, _generator(seed, name))
+        own_context = context.replace(parameter=_info(name, packed.get(name, {})))
+        values = _values(declarations[name], scheme, own_context, parameter.shape, _generator(seed, name))
         if values.shape != parameter.shape:
             shapes = f"shape {tuple(values.shape)}, not {tuple(parameter.shape)}"
             raise GptkitError(
@@ -54,15 +54,15 @@ def _info(name: str, packed: Mapping[str, tuple[slice, ...]]) -> ParameterInfo:
 def _values(
     declaration: Declared, scheme: InitializerSpec, context: BuildContext, shape: torch.Size, generator: torch.Generator
 ) -> Tensor:
-    start = declaration.start
-    if callable(start):
-        values = start(shape, generator)
-    elif start == "zeros":
+    initial = declaration.initial
+    if callable(initial):
+        values = initial(shape, generator)
+    elif initial == "zeros":
         values = torch.zeros(shape)
-    elif start == "ones":
+    elif initial == "ones":
         values = torch.ones(shape)
     else:
-        values = scheme.fill(start, shape, generator, context)
+        values = scheme.fill(initial, shape, generator, context)
     for factor in declaration.factors:
         factor.apply_(values)
     return values

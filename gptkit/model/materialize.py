@@ -1,4 +1,4 @@
-"""From a model on the meta device to one with weights in memory."""
+"""Allocation of the weights of models that were built on the meta device."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["WithoutStartingValues", "materialize"]
+__all__ = ["WithoutInitialization", "materialize"]
 
 
-class WithoutStartingValues(TorchFunctionMode):
+class WithoutInitialization(TorchFunctionMode):
     """Mode in which torch's modules do not initialize their weights: `initialize` or a checkpoint fills them.
 
-    It saves the time of the initialization, and of imports of torch for the meta device.
+    This saves the time of their initialization, and of imports that torch needs for it on the meta device.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -25,11 +25,11 @@ class WithoutStartingValues(TorchFunctionMode):
 
 
 def materialize(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
-    """Allocate every parameter; tied and shared ones remain one."""
-    made: dict[int, nn.Parameter] = {}
+    """Allocate every parameter; a tied or shared one is allocated once."""
+    allocated: dict[int, nn.Parameter] = {}
     for module in model.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
-            if id(parameter) not in made:
+            if id(parameter) not in allocated:
                 data = torch.empty(parameter.shape, dtype=dtype, device=device)
-                made[id(parameter)] = nn.Parameter(data, parameter.requires_grad)
-            setattr(module, name, made[id(parameter)])
+                allocated[id(parameter)] = nn.Parameter(data, parameter.requires_grad)
+            setattr(module, name, allocated[id(parameter)])

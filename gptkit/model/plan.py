@@ -72,7 +72,7 @@ def plan(
     Args:
         batch_size: rows of a training step (a micro-batch).
         window: tokens of each row; the context length by default.
-        freeze: patterns of the parameters that are not trained, as in `gptkit.nn.freezing`.
+        freeze: patterns of frozen parameters, as in `gptkit.nn.freezing`.
         dtype: the dtype of weights and cache.
         recompute: activation checkpointing of the training step.
         model: the spec's model on the meta device, if it was built already; its parameters are frozen as `freeze` says.
@@ -106,7 +106,7 @@ def plan(
 def _saved_bytes(model: GPT, batch_size: int, length: int, recompute: Recompute) -> int:
     """Return the bytes that autograd keeps between forward and backward, without weights.
 
-    With recomputation every block keeps its input, and one block at a time the rest.
+    With recomputation, the input of every block is kept, and the activations of one block at a time.
     """
     seen = {id(parameter) for parameter in model.parameters()}
     held: list[Tensor] = []
@@ -184,11 +184,11 @@ def available_memory(device: torch.device | str = "cpu") -> int:
 
 
 def refuse_unless_fits(needed: int, purpose: str, device: torch.device | str = "cpu", hint: str = "") -> None:
-    """Raise a `CapacityError` with the numbers, and `hint`, where the memory does not suffice."""
+    """Raise a `CapacityError` with the numbers, and `hint`, if the memory does not suffice."""
     available = available_memory(device)
     if needed > available:
         raise CapacityError(
-            f"{purpose} needs about {human_bytes(needed)}, but {torch.device(device)} has {human_bytes(available)} left",
+            f"{purpose} needs about {human_bytes(needed)}, but {torch.device(device)} has {human_bytes(available)} free",
             hint=hint or "Make the model, its context length or the batch smaller.",
         )
 
@@ -203,7 +203,7 @@ def human_bytes(size: float) -> str:
 
 
 def human_count(number: float) -> str:
-    """``124.4 M``."""
+    """Format a number with a unit prefix: ``124.4 M``."""
     for unit in ("", " k", " M", " G", " T"):
         if abs(number) < 1000:
             return f"{number:.4g}{unit}"

@@ -39,10 +39,10 @@ def activation_shapes(model: GPT, batch: int | None = None, length: int | None =
         for name, other in (("B", other_rows), ("T", other_tokens)):
             if other == size:
                 continue
-            measured, given = sizes[name]
-            number *= Fraction(1 if given is None else given, measured)
-            symbols += [name] if given is None else []
-        return _written(number, symbols)
+            measured, inserted = sizes[name]
+            number *= Fraction(1 if inserted is None else inserted, measured)
+            symbols += [name] if inserted is None else []
+        return _formatted(number, symbols)
 
     return {
         name: f"({', '.join(map(dimension, shape, more_rows[name], more_tokens[name]))}{',' if len(shape) == 1 else ''})"
@@ -76,8 +76,8 @@ def _outputs(model: GPT, batch: int, length: int) -> dict[str, tuple[int, ...]]:
     return {"": tuple(logits.shape), **shapes}
 
 
-def _written(factor: Fraction, symbols: list[str]) -> str:
-    """``2·T``, ``T/2``, or a number."""
+def _formatted(factor: Fraction, symbols: list[str]) -> str:
+    """Format a product: ``2·T``, ``T/2``, or a number."""
     if not symbols:
         return str(round(factor))
     text = "·".join(([] if factor.numerator == 1 else [str(factor.numerator)]) + symbols)

@@ -11,10 +11,10 @@ __all__ = ["own_shared"]
 
 
 def own_shared(model: nn.Module, shared: Mapping[Hashable, Any]) -> nn.ModuleDict:
-    """Take the shared modules that hold parameters or buffers out of the layers that registered them.
+    """Move the shared modules that hold parameters or buffers from the layers that registered them to the model.
 
-    Each layer keeps its attribute as a plain reference, so that sharding, state dicts and activation checkpointing find
-    every parameter in one place.
+    Each layer keeps its attribute as a plain reference, so that sharding, state dicts and activation checkpointing have
+    one owner of every parameter.
 
     Args:
         shared: the objects of `BuildContext.share` by key; a key is a tuple that begins with the component's name.
@@ -37,5 +37,5 @@ def own_shared(model: nn.Module, shared: Mapping[Hashable, Any]) -> nn.ModuleDic
         for attribute, child in list(holder._modules.items()):
             if id(child) in names and not isinstance(holder, (nn.ModuleList, nn.ModuleDict, nn.Sequential)):
                 del holder._modules[attribute]
-                holder.__dict__[attribute] = child  # past nn.Module's own __setattr__, which would register it again
+                holder.__dict__[attribute] = child  # nn.Module.__setattr__ would register it again
     return owned

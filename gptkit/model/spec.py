@@ -10,7 +10,7 @@ from pydantic import Field, ModelWrapValidatorHandler, ValidationInfo, model_val
 from gptkit.core import walk
 from gptkit.core.component import Component, component, optional_component
 from gptkit.core.errors import Problem
-from gptkit.core.failing import MEANT, failure
+from gptkit.core.failing import INTENTIONAL, failure
 from gptkit.core.registry import Registry
 from gptkit.core.resolution import in_context, problems, resolve
 from gptkit.core.spec import Spec, validation_error
@@ -34,9 +34,9 @@ PARTS = ("position", "attention", "norm", "feedforward", "linear", "block")
 """Components of a layer, which an entry of `layers` may override."""
 
 WHOLE_PARTS = ("embedding", "final_norm", "attention_backend", "head", "initializer")
-"""Components that belong to no layer."""
+"""Components outside of layers."""
 
-# Default parts, which overrides of layers are merged with too.
+# Default parts; overrides of layers are merged with these, too.
 _DEFAULTS = {
     "position": "rotary",
     "attention": "multi-head",
@@ -110,9 +110,9 @@ class ModelSpec(Spec):
                 data["n_layers"] = max(1, sum(_repeat(entry) for entry in entries))
         registry = (info.context or {}).get("registry")
         spec = handler(data)._resolved(registry, derive_final_norm="final_norm" not in data)
-        found = list(spec._problems(registry))
-        if found:
-            raise validation_error(found, value)
+        problems = list(spec._problems(registry))
+        if problems:
+            raise validation_error(problems, value)
         return spec
 
     def context(
@@ -142,10 +142,10 @@ class ModelSpec(Spec):
     def components(self) -> Iterator[Component]:
         """Yield every component in use, including nested ones."""
         seen: set[int] = set()
-        for _, found in walk.components(self):
-            if id(found) not in seen:  # layers repeat the model's parts
-                seen.add(id(found))
-                yield found
+        for _, used in walk.components(self):
+            if id(used) not in seen:  # layers repeat the model's parts
+                seen.add(id(used))
+                yield used
 
     def _uniform(self) -> LayerSpec:
         return LayerSpec.model_construct(repeat=self.n_layers, **{part: getattr(self, part) for part in PARTS})
@@ -190,13 +190,13 @@ class ModelSpec(Spec):
             context = self.context(layer=layer.parts(max(index, 0)), registry=registry)
             for part in (*PARTS, "attention_backend"):
                 spec = getattr(layer, part)
-                if spec is None:  # a backend that is the model's
+                if spec is None:  # the model's backend
                     continue
                 inherited = part in PARTS and spec == getattr(self, part)
                 place = (part,) if inherited else ("layers", index, part)
-                found = [*problems(spec, context), *_nested_attention_problems(spec, context)]
+                reported = [*problems(spec, context), *_nested_attention_problems(spec, context)]
                 if part == "position":
-                    found += _position_problems(layer, self)
+                    reported += _position_problems(layer, self)
                 if part == "attention":
                     of_backend = _backend_problem(layer, context)
                     if of_backend is not None:
@@ -205,7 +205,7 @@ class ModelSpec(Spec):
                     if of_backend is not None and of_backend not in seen:
                         seen.add(of_backend)
                         yield of_backend
-                for problem in found:
+                for problem in reported:
                     located = problem.below(*place)
                     if located not in seen:
                         seen.add(located)
@@ -222,7 +222,7 @@ def _length_problems(position: PositionSpec, context_length: int, context: Build
     try:
         limit = position.max_positions(context)
         short = limit is not None and limit < context_length
-    except MEANT:
+    except INTENTIONAL:
         raise
     except Exception as error:
         yield Problem(("position",), failure(position, "max_positions", error, context.registry))
@@ -231,7 +231,7 @@ def _length_problems(position: PositionSpec, context_length: int, context: Build
         yield Problem(
             ("position",),
             f"position {position.name!r} has {limit} positions (its max_positions), "
-            f"fewer than the context length {context_length}; enlarge it, or shorten context_length to {limit}",
+            f"fewer than the context length {context_length}; increase them, or lower context_length to {limit}",
         )
 
 
@@ -243,8 +243,8 @@ def _position_problems(layer: LayerSpec, model: ModelSpec) -> Iterator[Problem]:
     if "embed" in position.uses and position != model.position:
         yield Problem(
             (),
-            f"position {position.name!r} is absolute: it is added once, to the embeddings, so a layer cannot have its own; "
-            "set it as model.position",
+            f"position {position.name!r} is absolute: it is added to the embeddings, so it cannot be set for a layer; "
+            "set model.position",
         )
 
 
@@ -256,7 +256,7 @@ def _backend_problem(layer: LayerSpec, context: BuildContext) -> Problem | None:
         features = layer.attention.score_features(context)
         chosen = None if features is None else backend.choice(features)[0]
         limitation = None if features is None or chosen is None else chosen.limitation(features)
-    except MEANT:
+    except INTENTIONAL:
         raise
     except Exception as error:
         return Problem((), failure(layer.attention, "score_features", error, context.registry))
@@ -282,7 +282,7 @@ def _refusal(position: PositionSpec, attention: AttentionSpec) -> str | None:
     missing = sorted(position.uses - {"embed"} - attention.accepts)
     if not missing:
         return None
-    does = {
+    effects = {
         "rotate": "rotates queries and keys",
         "bias": "adds a bias to the scores",
         "rotated_width": "changes the width of queries and keys",
@@ -290,8 +290,8 @@ def _refusal(position: PositionSpec, attention: AttentionSpec) -> str | None:
         "value_bias": "adds a term to the values",
     }
     return (
-        f"position {position.name!r} {' and '.join(does.get(hook, hook) for hook in missing)}, which attention "
-        f"{attention.name!r} does not accept; choose another position (none is always possible) or another attention"
+        f"position {position.name!r} {' and '.join(effects.get(hook, hook) for hook in missing)}, which attention "
+        f"{attention.name!r} does not accept; choose another position (all support none) or another attention"
     )
 
 

@@ -55,7 +55,7 @@ multiple of an inner module's declaration."""
 class Declared:
     """The initialization of one parameter: its role or function, and the factors that outer modules apply to it."""
 
-    start: Role | Callable[[torch.Size, torch.Generator], Tensor]
+    initial: Role | Callable[[torch.Size, torch.Generator], Tensor]
     factors: tuple[Scaled, ...] = ()
 
 
@@ -66,16 +66,16 @@ def declared(model: nn.Module) -> dict[str, Declared]:
         GptkitError: no module declares the initialization of a parameter.
     """
     names = {name for name, _ in model.named_parameters()}
-    starts: dict[str, Role | Callable[[torch.Size, torch.Generator], Tensor]] = {}
+    initials: dict[str, Role | Callable[[torch.Size, torch.Generator], Tensor]] = {}
     factors: dict[str, list[Scaled]] = {}
     for full, initial in _declarations(model):
-        if full in starts:
+        if full in initials:
             continue
         if isinstance(initial, Scaled):
             factors.setdefault(full, []).append(initial)
         else:
-            starts[full] = initial
-    missing = sorted(names - set(starts))
+            initials[full] = initial
+    missing = sorted(names - set(initials))
     if missing:
         owner = type(model.get_submodule(missing[0].rpartition(".")[0])).__name__
         short = missing[0].rpartition(".")[2]
@@ -84,18 +84,18 @@ def declared(model: nn.Module) -> dict[str, Declared]:
             hint=f'Give {owner} a method: def initial(self): return {{"{short}": "ones"}}, or "zeros", "weight", "output", '
             '"embedding", or a function of shape and generator.',
         )
-    return {name: Declared(starts[name], tuple(factors.get(name, ()))) for name in names}
+    return {name: Declared(initials[name], tuple(factors.get(name, ()))) for name in names}
 
 
 def _declarations(model: nn.Module) -> Iterator[tuple[str, Initial]]:
     """Yield full names of parameters with declarations: outer modules first, defaults after those of their module."""
     # A parameter that several modules hold is listed under its first name only.
-    every = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    known = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     for prefix, module in model.named_modules():
         declare = getattr(module, "initial", None)
         for name, initial in (declare() if declare is not None else {}).items():
             full = f"{prefix}.{name}" if prefix else name
-            if full not in every:
+            if full not in known:
                 raise ValueError(f"{type(module).__name__}.initial() names {name!r}, which is not a parameter of it")
             yield full, initial
         for name, _ in module.named_parameters(recurse=False):

@@ -80,7 +80,7 @@ class Conversation:
         return self._session.n_read
 
     def check(self) -> None:
-        """Check that the conversation can begin: the template may reject a system message, or require Jinja.
+        """Check that the conversation can be rendered: the template may reject a system message, or require Jinja.
 
         Raises:
             TokenizerError: the template rejects it.

@@ -10,7 +10,7 @@ A directory is a run only if gptkit created it: its spec.yaml begins with gptkit
       tokenizer/         the tokenizer, to be loaded without its corpus
       data/              the corpus as tokens; may be removed when the training is done
       checkpoints/       see gptkit.checkpoint.store
-      metrics.jsonl      one JSON object a line
+      metrics.jsonl      one JSON object per line
       samples.txt        text that the model generated during the training
       loss.png           the losses over the steps
 """
@@ -99,7 +99,7 @@ class RunDirectory:
             if self.path.suffix.lower() in _SPECS:
                 what, hint = (
                     "is a spec file, not a run",
-                    f"Train it first: gptkit train {self.path}, then give its run directory.",
+                    f"Train it first: gptkit train {self.path}; then pass its run directory.",
                 )
             else:
                 what = "is a file, but a run is a directory"

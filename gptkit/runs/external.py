@@ -99,7 +99,7 @@ class External:
         notes = {"family": self.family.component_name(), "format": self.format.component_name(), "from": self.path.name}
         generation, settings = dict(self.model.generation()), dict(self.model.token_settings())
         if self.replaced and self.stored.spec.get("name") != "hugging-face":
-            # The ids of another tokenizer's tokens.
+                # The ids belong to the other tokenizer.
             generation = {key: value for key, value in generation.items() if "token_id" not in key}
         return {
             **notes,
@@ -152,7 +152,7 @@ def read_external(
         registry: where formats, families and components are looked up; by default what is installed.
 
     Raises:
-        ExternalModelError: a key is not understood, or a file is missing or damaged.
+        ExternalModelError: a key is unknown, or a file is missing or damaged.
     """
     chosen = detect_format(path, format, registry)
     external = chosen.read(path, registry)
@@ -177,7 +177,7 @@ def _validated(data: Mapping[str, Any], sampler: list[dict[str, Any]] | None, re
         except SpecError as error:
             if not all(problem.path[:1] == ("sampler",) for problem in error.problems):
                 raise
-            _log.warning("the model's defaults of generation are not usable, and the default sampler is kept: %s", error)
+            _log.warning("the model's default options of generation are invalid; the default sampler is used: %s", error)
     return validate_data(data, ExperimentSpec, registry)
 
 

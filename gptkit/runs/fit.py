@@ -107,7 +107,7 @@ def initial_model(spec: ExperimentSpec, tokenizer: Tokenizer, processes: Process
 
     Raises:
         CapacityError: the memory does not suffice.
-        GptkitError: something that the training loss needs is missing, or does not fit the tokenizer.
+        GptkitError: something that the training loss requires is missing, or does not match the tokenizer.
     """
     device = "meta" if processes.shard > 1 else "cpu"
     model = new_model(spec, tokenizer.vocab_size, device=device, to_train=True, shards=processes.shard)

@@ -59,7 +59,7 @@ def convert_model(
         format: the name of the format; detected by default.
         tokenizer: replacement of the tokenizer, as in a spec file, or the path of a tokenizer.json or its directory.
         name: the experiment's name; that of the path by default.
-        resize: add a row to the embedding, and to the head, for each token id that has none: the mean of the others.
+        resize: add a row to the embedding, and to the head, for each token id without one: the mean of the others.
         overwrite: replace the run in the directory when the new one is complete.
         progress: receives the number of bytes written and the total.
         registry: where formats, families and components are looked up; by default what is installed.
@@ -102,7 +102,7 @@ def convert_model(
 def fine_tuning(model: ModelSpec) -> dict[str, Any]:
     """Return the section `training` of an imported model's spec, with values for fine-tuning.
 
-    Those of a training from scratch would take hours, and destroy the pretrained weights.
+    The defaults are for training from scratch: they would take hours, and destroy the pretrained weights.
     """
     return {
         "steps": 60,

@@ -85,10 +85,10 @@ def open_spec(
 
 
 def _with_source(root: Node, base: Path, registry: Registry | None) -> Node:
-    """The spec completed by that of the weights that it starts from (`training.init_from`).
+    """Return the spec, completed by that of its initial weights (`training.init_from`).
 
-    A `model` that does not set `d_model` changes the source's model, and the sampler is the source's where none is given;
-    without `tokenizer` the source's is taken. A spec that says all of it is not changed, and its source is not read.
+    A `model` without `d_model` overrides parts of the source's model; a missing sampler or tokenizer is that of the source.
+    A spec that sets model and tokenizer is not changed, and its source is not read.
 
     Raises:
         SpecError: the source cannot be read.
@@ -109,11 +109,11 @@ def _with_source(root: Node, base: Path, registry: Registry | None) -> Node:
     except GptkitError as error:
         message = error.message.removeprefix(f"{_INIT_FROM}: ") + (f". {error.hint}" if error.hint else "")
         raise SpecError([Problem(tuple(_INIT_FROM.split(".")), message, *path.place)]) from error
-    given = {key: node for key, node in root.value.items() if not (key == "model" and node.value is None)}
-    taken = [*([] if whole else ["model", "sampler"]), *([] if tokenizer is not None else ["tokenizer"])]
+    own = {key: node for key, node in root.value.items() if not (key == "model" and node.value is None)}
+    inherited = [*([] if whole else ["model", "sampler"]), *([] if tokenizer is not None else ["tokenizer"])]
     place = Place(path.value)
-    below = {key: lift(sections[key], place) for key in taken if key in sections and (key == "model" or key not in given)}
-    return merge_roots(root.below(below), root.below(given)) if below else root
+    inherited_nodes = {key: lift(sections[key], place) for key in inherited if key in sections and (key == "model" or key not in own)}
+    return merge_roots(root.below(inherited_nodes), root.below(own)) if inherited_nodes else root
 
 
 def _plain(value: Any) -> Any:
@@ -123,4 +123,4 @@ def _plain(value: Any) -> Any:
         return dict(value)
     if isinstance(value, Path):
         return str(value)
-    raise TypeError(f"a spec cannot hold a {type(value).__name__}")
+    raise TypeError(f"a spec cannot contain a {type(value).__name__}")

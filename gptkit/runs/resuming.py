@@ -14,7 +14,7 @@ from gptkit.runs.directory import RunDirectory
 from gptkit.runs.spec import ExperimentSpec
 from gptkit.training.resume import refused_changes
 
-__all__ = ["recorded_spec", "require_same", "taken_over"]
+__all__ = ["recorded_spec", "require_same", "spec_edits"]
 
 _LISTED = 6
 """Maximum number of differences in a message; others are counted."""
@@ -29,7 +29,7 @@ def recorded_spec(run_directory: RunDirectory, registry: Registry | None = None)
     return validate_data(recorded, ExperimentSpec, registry)
 
 
-def taken_over(recorded: ExperimentSpec, run_directory: RunDirectory, registry: Registry | None = None) -> list[str]:
+def spec_edits(recorded: ExperimentSpec, run_directory: RunDirectory, registry: Registry | None = None) -> list[str]:
     """Return the edits of a run's spec.yaml since it was last trained, as texts: ``training.steps: 5 → 9``."""
     result = differences(recorded.plain(), run_directory.read_spec(registry).plain())
     return [f"{each.dotted}: {_brief(each.left)} → {_brief(each.right)}" for each in result]

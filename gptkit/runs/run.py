@@ -284,7 +284,7 @@ class Run(Views):
             CheckpointError: the directory holds a run already or other files, or another process writes into it.
         """
         base = Path(self.provenance.get("base", ".")).absolute()
-        # What an export needs of the external model.
+        # Entries that an export requires of the external model.
         notes = {key: self.provenance[key] for key in ("imported",) if key in self.provenance}
         opened = Opened(self.spec, base)
         return save_opened(path, self.model, self.tokenizer, opened, overwrite=overwrite, registry=registry, **notes)

@@ -59,7 +59,7 @@ def tokenizer_of(source: Source, init: InitFromSpec, opened: Opened) -> Tokenize
     if init.strict:
         raise CheckpointError(
             message,
-            hint="Remove the section tokenizer, which then is that of the weights, or load what fits: --partial "
+            hint="Remove the section tokenizer, to use that of the weights, or load only the tensors that fit: --partial "
             "(training.init_from.strict: false).",
         )
     _log.warning("%s", message)
@@ -105,9 +105,9 @@ def start_from(model: nn.Module, source: Source, *, strict: bool = True) -> None
             copy_sharded(own[name], tensors.get(kept))
     absent = [name for name in missing if name not in resized]
     for names, what in (
-        (absent, "initialized, not loaded"),
-        (resized, "initialized, as the source has other shapes"),
-        (unused, "in the source and not used"),
+        (absent, "initialized, since the source lacks them"),
+        (resized, "initialized, since the source has other shapes"),
+        (unused, "in the source, but not used"),
     ):
         if names:
             _log.warning("training.init_from: %s: %s", what, _listed(names))
@@ -150,13 +150,13 @@ def _misfit(
         parts.append(f"{name} is {shape} in the source and {tuple(own[name].shape)} in the model")
     return CheckpointError(
         f"training.init_from: {source.path} does not fit the model: {'; '.join(parts)}",
-        hint="Give the spec the model of these weights, or load the tensors that fit: --partial "
+        hint="Use the model of these weights in the spec, or load only the tensors that fit: --partial "
         "(training.init_from.strict: false).",
     )
 
 
 def _listed(names: Sequence[str]) -> str:
-    """The names, those of all blocks as one: ``blocks.*.attention.qkv.bias (30)``."""
+    """Return the names as a list, with one entry for the same name in all blocks: ``blocks.*.attention.qkv.bias (30)``."""
     groups = Counter(_BLOCK.sub("blocks.*.", name) for name in names)
     first = {_BLOCK.sub("blocks.*.", name): name for name in reversed(names)}
     texts = [f"{group} ({count})" if count > 1 else first[group] for group, count in groups.items()]
@@ -164,6 +164,6 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _same_ids(one: Tokenizer, other: Tokenizer) -> bool:
-    """Whether every id stands for the same bytes in both tokenizers."""
+    """Return whether every id stands for the same bytes in both tokenizers."""
     size = one.vocab_size
     return size == other.vocab_size and all(one.token_bytes(token) == other.token_bytes(token) for token in range(size))

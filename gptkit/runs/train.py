@@ -1,4 +1,4 @@
-"""Train the model of a spec into a run directory: tokenizer, data, model, training."""
+"""Training of a spec's model in a run directory: tokenizer, data, model, and training."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from gptkit.runs.directory import WRITTEN_IN_TRAINING, RunDirectory
 from gptkit.runs.fit import fit, initial_model
 from gptkit.runs.opening import Opened, SpecLike, open_spec
 from gptkit.runs.placing import Placement
-from gptkit.runs.resuming import recorded_spec, require_same, taken_over
+from gptkit.runs.resuming import recorded_spec, require_same, spec_edits
 from gptkit.runs.run import Run
 from gptkit.runs.sizes import refuse_oversized_batch
 from gptkit.runs.spec import ExperimentSpec
@@ -53,29 +53,29 @@ def train(
     registry: Registry | None = None,
     **changes: Any,
 ) -> Run:
-    """Train a model into a run directory.
+    """Train a model in a run directory.
 
     Args:
-        spec: a spec file, the name of a shipped one, plain data, or an `ExperimentSpec`; None when resuming, for the
-            run's own.
+        spec: a spec file, the name of a shipped spec, plain data, or an `ExperimentSpec`; None to resume with the run's own
+            spec.
         directory: the run directory.
         overrides: ``"training.steps=50"`` and the like, as on the command line.
-        resume: continue the run in the directory from its last checkpoint, with the numbers that it would have had
-            without the interruption; start a new run where there is none. Without it, a run that has no checkpoint (its
-            training failed, say) is replaced.
-        overwrite: replace the run in the directory. It is kept until the new run has its first checkpoint, and restored
-            where that is not reached. Only files that gptkit wrote are replaced.
-        progress: show a bar, samples and how to resume on stderr.
-        callbacks: take part beside those of the spec; an exception ends the training.
-        trackers: receive metrics beside those of the spec; an exception ends the tracker only.
+        resume: continue the run in the directory from its last checkpoint, with the same results as without the
+            interruption; without a run, start a new one. If False, a run without a checkpoint (after a failed training, for
+            example) is replaced.
+        overwrite: replace the run in the directory. It is kept until the new run has its first checkpoint, and restored if
+            the new run does not reach one. Only files that gptkit wrote are replaced.
+        progress: show a progress bar, samples, and the command to resume on stderr.
+        callbacks: callbacks in addition to those of the spec; an exception ends the training.
+        trackers: trackers in addition to those of the spec; an exception ends the tracker only.
         registry: where components are looked up; by default what is installed.
-        changes: parts of the spec to change, with Python values; ``**{"training.steps": 50}`` reaches deeper.
+        changes: parts of the spec to change, with Python values; ``**{"training.steps": 50}`` for nested ones.
 
     Returns:
-        The run. Its `finished` is false where Ctrl-C came first.
+        The run. Its `finished` is false after Ctrl-C.
 
     Raises:
-        SpecError: the spec is wrong.
+        SpecError: the spec is invalid.
         CheckpointError: the directory holds a run already or other files, another process writes into it, or the run
             cannot be resumed.
         TrainingError: the loss is not finite.
@@ -108,9 +108,9 @@ def train(
         if continues:
             recorded = recorded_spec(run_directory, registry)
             require_same(recorded, opened.spec, run_directory)
-            edits = taken_over(recorded, run_directory, registry) if spec == run_directory.spec else []
+            edits = spec_edits(recorded, run_directory, registry) if spec == run_directory.spec else []
             if edits:
-                _log.warning("%s was edited since the training; taken over: %s", run_directory.spec, "; ".join(edits))
+                _log.warning("%s was edited since the training; changes used: %s", run_directory.spec, "; ".join(edits))
         for caution in cautions(opened.spec, None if continues else opened.base):
             _log.warning("%s", caution)
         try:
@@ -119,12 +119,12 @@ def train(
             restores = placement.replaces and not run_directory.has_checkpoint
             placement.recover()
             if restores:
-                _log.warning("the new run did not reach a checkpoint; %s holds the previous run again", run_directory.path)
+                _log.warning("the new run did not reach a checkpoint; the previous run is restored in %s", run_directory.path)
             raise
 
 
 def _require_allowed(run_directory: RunDirectory, opened: Opened, *, resume: bool, overwrite: bool) -> bool:
-    """Raise where the training would write over something; return whether it continues the run that is there."""
+    """Raise an error if the training would replace files; return whether it continues the existing run."""
     if run_directory.unstarted:
         return resume and run_directory.read_provenance().get("spec_sha256") == opened.spec.sha256
     if run_directory.holds_run and (resume or overwrite):
@@ -134,7 +134,7 @@ def _require_allowed(run_directory: RunDirectory, opened: Opened, *, resume: boo
 
 
 def resume(directory: str | Path, overrides: Sequence[str] = (), **arguments: Any) -> Run:
-    """Continue a run; ``**{"training.steps": 2000}`` trains it for longer. Arguments as for `train`.
+    """Continue a run; ``**{"training.steps": 2000}`` trains it for more steps. Arguments as for `train`.
 
     Raises:
         CheckpointError: the run was not found, or cannot be resumed.
@@ -188,7 +188,7 @@ def _follow(
     trackers: Iterable[Tracker],
     registry: Registry | None,
 ) -> Run:
-    """Take part in a training that the main process prepares and records."""
+    """Train in a process other than the main one, which prepares and records the training."""
     processes.wait()
     spec = run_directory.read_spec(registry)
     tokenizer = load_tokenizer(spec, run_directory)
@@ -227,7 +227,7 @@ def _start(
     screen: ConsoleProgress | None,
     registry: Registry | None,
 ) -> tuple[Tokenizer, GPT]:
-    """Prepare a new run and put it in place, once everything that can be checked before the training has been."""
+    """Prepare a new run, check what can be checked before the training, and move the run to its directory."""
     spec = opened.spec
     later = _written_in_training(spec)
     run_directory.require_unused(later)
@@ -241,7 +241,7 @@ def _start(
     files = [path.relative_to(new.path).as_posix() for path in sorted(new.path.rglob("*")) if path.is_file()]
     files = ["provenance.json", *files, *later]
     init = spec.training.init_from
-    # What an export needs of the external model that the weights came from.
+    # Entries that an export requires of the external model of the weights.
     origin = {} if init is None else source_of(init, opened.base, registry).notes()
     notes = {**origin, "base": str(opened.base), "data": prepared.fingerprint, "files": files}
     new.write_provenance(spec, registry, **notes)
@@ -252,29 +252,29 @@ def _start(
 def _continue(
     opened: Opened, run_directory: RunDirectory, screen: ConsoleProgress | None, registry: Registry | None
 ) -> tuple[Tokenizer, Prepared]:
-    """The tokenizer and the tokens of a run that is continued; updates its spec and provenance."""
+    """Return the tokenizer and the tokens of a run that is continued; update its spec and provenance."""
     spec = opened.spec
     later = _written_in_training(spec)
     run_directory.require_unused(later)
     CheckpointStore(run_directory.checkpoints).clean()
-    before = run_directory.read_provenance()
+    previous = run_directory.read_provenance()
     own = [
         path.relative_to(run_directory.path).as_posix()
         for path in run_directory.own_files()
         if run_directory.checkpoints not in path.parents
     ]
     tokenizer = _tokenizer(opened, run_directory, screen, registry)
-    trained_on = before.get("data") if run_directory.has_checkpoint else None
+    trained_on = previous.get("data") if run_directory.has_checkpoint else None
     prepared = _data(opened, run_directory, tokenizer, trained_on, screen)
     run_directory.write_spec(spec)
-    notes: dict[str, Any] = {key: before[key] for key in ("imported",) if key in before}
+    notes: dict[str, Any] = {key: previous[key] for key in ("imported",) if key in previous}
     files = list(dict.fromkeys([*own, *later]))
     run_directory.write_provenance(spec, registry, base=str(opened.base), **notes, data=prepared.fingerprint, files=files)
     return tokenizer, prepared
 
 
 def _written_in_training(spec: ExperimentSpec) -> list[str]:
-    """The files that a training writes in its run directory, besides the checkpoints."""
+    """Return the files that a training writes to its run directory, except the checkpoints."""
     tables = [name for tracker in spec.training.trackers for name in tracker.files()]
     return list(dict.fromkeys([*WRITTEN_IN_TRAINING, *tables]))
 
@@ -282,7 +282,7 @@ def _written_in_training(spec: ExperimentSpec) -> list[str]:
 def _tokenizer(
     opened: Opened, run_directory: RunDirectory, screen: ConsoleProgress | None, registry: Registry | None
 ) -> Tokenizer:
-    with _working("making the tokenizer", screen):
+    with _working("creating the tokenizer", screen):
         if not run_directory.tokenizer.is_dir():
             init = opened.spec.training.init_from
             source = None if init is None else source_of(init, opened.base, registry)
@@ -301,22 +301,22 @@ def _data(
     fingerprint: str | None,
     screen: ConsoleProgress | None,
 ) -> Prepared:
-    """The corpus as tokens; with a fingerprint, of a training that is under way, it must be the same one."""
+    """Return the corpus as tokens; with the fingerprint of an earlier training, it must be the same corpus."""
     if fingerprint is not None:
         try:
-            found = open_prepared(run_directory.data)
+            existing = open_prepared(run_directory.data)
         except DataError:
             pass
         else:
-            if found.fingerprint == fingerprint:
-                return found
+            if existing.fingerprint == fingerprint:
+                return existing
     with _working("tokenizing the corpus", screen) as show:
         prepared = prepare(
             opened.spec.data, tokenizer, run_directory.data, opened.base, progress=lambda at: show(at.done, at.total)
         )
     if fingerprint not in (None, prepared.fingerprint):
         raise CheckpointError(
-            f"{run_directory.data}: the corpus is not the one that the run was trained on so far",
+            f"{run_directory.data}: the corpus differs from the one that the run was trained on",
             hint="Restore the corpus, or start a new run in another directory.",
         )
     return prepared

@@ -1,4 +1,4 @@
-"""A run to look at: its metrics, plots, and its representation in a notebook."""
+"""Views of a run: metrics, plots, attention weights, and its representation in a notebook."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LOSSES = (("training loss", "loss"), ("validation loss", "validation_loss"))
 
 
 class Views:
-    """The part of `Run` that shows it."""
+    """Base class of `Run` with its views."""
 
     directory: Path
     spec: ExperimentSpec
@@ -38,7 +38,7 @@ class Views:
 
     @property
     def metrics(self) -> Metrics:
-        """The metrics of the training, by column; read again at each access, so that a running training can be followed.
+        """The metrics of the training, by column; read at each access, so that a running training can be monitored.
 
         ::
 
@@ -50,7 +50,7 @@ class Views:
         """Plot training and validation loss.
 
         Returns:
-            A matplotlib figure, which a notebook shows; ``run.plot().savefig("loss.svg")`` writes a file.
+            A matplotlib figure, which a notebook displays; ``run.plot().savefig("loss.svg")`` writes a file.
 
         Raises:
             RequirementError: matplotlib is not installed.
@@ -58,13 +58,13 @@ class Views:
         try:
             from gptkit.training.plot import loss_figure
         except ImportError as error:
-            raise RequirementError(f"a plot needs matplotlib: {error}", hint="Run: pip install matplotlib") from None
+            raise RequirementError(f"a plot requires matplotlib: {error}", hint="Run: pip install matplotlib") from None
         metrics = self.metrics
         figure: Figure = loss_figure(metrics.points("loss"), metrics.points("validation_loss"), title=self.spec.name)
         return figure
 
     def attention(self, text: str) -> AttentionMaps:
-        """The attention weights of a text, to look at: tokens × tokens, by layer and head.
+        """Return the attention weights of a text as maps, tokens × tokens, by layer and head.
 
         ::
 
@@ -73,7 +73,7 @@ class Views:
             maps.html(layer=3, head=0)  # one map, with its tokens; maps.figure(3, 0) is a matplotlib figure
 
         Args:
-            text: a text that fits the context. The tokenizer's start token precedes it where there is one.
+            text: a text that fits the context; the tokenizer's start token, if it has one, is added.
 
         Raises:
             GptkitError: no layer of the model has attention weights.
@@ -125,7 +125,7 @@ class Views:
         )
 
     def _repr_html_(self) -> str:
-        """The run in a notebook."""
+        """Return the run as HTML for a notebook."""
         metrics = self.metrics
         model = self.spec.model
         rows = [

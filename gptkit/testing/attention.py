@@ -172,11 +172,11 @@ def takes_wider_queries(subject: Subject) -> None:
 @checks.add("distance-only", "Texts are cut anywhere, so only the order and the distance of tokens may count.")
 @torch.no_grad()
 def distance_only(subject: Subject) -> None:
-    if subject.spec.depends_on_place:
+    if subject.spec.depends_on_position:
         skip("it declares that it depends on absolute positions")
     ids = token_ids(2, 10)
     for name in subject.companions():
-        if subject.other("position", name).depends_on_place:
+        if subject.other("position", name).depends_on_position:
             continue
         # Norms keep their initial weights: one after a rotation is invariant to it with equal weights only.
         model = stirred_matrices(subject.make(name)).double().eval()

@@ -91,7 +91,7 @@ def distance_only(subject: Subject) -> None:
     spec = subject.resolved
     if not spec.uses - {"embed"}:
         skip("it has no relative part")
-    if spec.depends_on_place:
+    if spec.depends_on_position:
         skip("it declares that it depends on absolute positions")
     if spec.depends_on_length:
         skip("it declares that it depends on the length of the text")

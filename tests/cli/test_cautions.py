@@ -88,7 +88,7 @@ def test_edited_spec_is_compared_when_resumed(call: Call, project: Path) -> None
     assert "learning_rate" in call("train", "--resume", "run", "-q", code=2).stderr
     file.write_text(written.replace("steps: 3\n", "steps: 5\n"))
     message = call("train", "--resume", "run", "-q").stderr
-    assert "was edited since the training; taken over: training.steps: 3 → 5" in message
+    assert "was edited since the training; changes used: training.steps: 3 → 5" in message
     assert "edited" not in call("train", "--resume", "run", "-q").stderr
 
 

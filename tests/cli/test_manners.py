@@ -213,7 +213,7 @@ def test_commands_show_that_they_work_unless_they_are_quiet(
     ("command", "said"),
     [
         (["train", "--resume", "nowhere"], "error: nowhere: run not found"),
-        (["show", "nowhere"], "nowhere: no such file; spec files here and presets"),
+        (["show", "nowhere"], "nowhere: file not found; spec files here and presets"),
         (["import", "pipe"], "pipe is neither a file nor a directory"),
         (["train", "mini.yaml", "run", "--init", "nowhere"], "nowhere contains no weights: it does not exist"),
     ],

@@ -72,9 +72,9 @@ def test_component_instead_of_a_kind_is_rejected(call: Call) -> None:
 
 def test_missing_list_item_is_reported(call: Call, project: Path) -> None:
     output = call("check", "mini.yaml", "--set", "model.layers.0.attention.n_heads=4", code=2).stderr
-    assert "model.layers: the spec has no list there to take item 0 of; write 'layers' first" in output
+    assert "model.layers: item 0 cannot be set, since the spec has no such list; set the whole list 'layers'" in output
     output = call("check", "mini.yaml", "--set", "sampler.0.k=4", code=2).stderr
-    assert "sampler: the spec has no list there to take item 0 of; write 'sampler' first" in output
+    assert "sampler: item 0 cannot be set, since the spec has no such list; set the whole list 'sampler'" in output
     assert "expected a list, got a mapping" in call("check", "mini.yaml", "--set", "sampler={k: 4}", code=2).stderr
 
 

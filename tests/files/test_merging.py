@@ -169,9 +169,9 @@ def test_errors_of_extends(write, load, errors):
     ]
     assert errors(load, "extends: ''")[0].startswith("gpt.yaml:1:10: extends: expected the path")
     [message] = errors(load, "extends: circel.yaml")
-    assert message.startswith("gpt.yaml:1:10: extends: no such file 'circel.yaml'; did you mean 'circle.yaml'?")
+    assert message.startswith("gpt.yaml:1:10: extends: file 'circel.yaml' not found; did you mean 'circle.yaml'?")
     [message] = errors(load, "extends: moder", shipped={"modern": Path("x.yaml")})
-    assert "no such file 'moder'; did you mean 'modern'?" in message
+    assert "file 'moder' not found; did you mean 'modern'?" in message
 
 
 def test_error_in_the_other_file_is_located_in_it(write, load, errors):
@@ -254,14 +254,14 @@ def test_value_of_an_override_is_located_in_it(load):
         ("model.norm", "expected PATH=VALUE, as in model.position=alibi"),
         ("=5", "'' is not a path; write keys joined by dots, as in model.position"),
         ("model..norm=5", "'model..norm' is not a path; write keys joined by dots, as in model.position"),
-        ("model.d_model.x=5", "model.d_model: is 8, which has no 'x' below it"),
+        ("model.d_model.x=5", "model.d_model: is 8, so 'x' cannot be set below it"),
         ("model.layers.2.window=5", "model.layers: has 2 items, counted from 0; index 2 is out of range"),
         ("model.layers.x.window=5", "model.layers: is a list, which has 2 items; 'x' is not an index"),
         ("model.layers.-1=5", "model.layers: is a list, which has 2 items; '-1' is not an index"),
         ("model.norm=!!x 5", "tags are refused: remove !!x"),
         ("model.norm=.nan", "not a finite number"),
         ("model.norm=5\n- 6", "the value is more than one value"),
-        ("model.norm=a\0", "the character U+0000 has no place in a spec file; is this a text file?"),
+        ("model.norm=a\0", "the character U+0000 is not allowed in a spec file; check that it is a text file"),
         ("extends=base.yaml", "'extends' belongs in a spec file"),
         (".".join("a" * 100) + "=1", "the path is more than 64 deep"),
     ],

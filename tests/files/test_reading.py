@@ -231,9 +231,9 @@ def test_toml_locations_in_tables_below_lists(load):
         ("a: *b", "gpt.yaml:1:4: a: alias *b has no anchor before it"),
         ("a: &b [*b]", "gpt.yaml:1:8: a.0: alias *b is inside the value that it refers to"),
         ("a: {b: 1\nc: 2", "gpt.yaml:2:2: not valid YAML: while parsing a flow mapping, expected ',' or '}', but got ':'"),
-        ('a: "\\0"', "gpt.yaml:1:4: a: a text cannot hold the character U+0000"),
-        ('a: "\\ud800"', "gpt.yaml:1:4: a: a text cannot hold the character U+D800"),
-        ("a: b\x00", "gpt.yaml:1:5: the character U+0000 has no place in a spec file; is this a text file?"),
+        ('a: "\\0"', "gpt.yaml:1:4: a: a text cannot contain the character U+0000"),
+        ('a: "\\ud800"', "gpt.yaml:1:4: a: a text cannot contain the character U+D800"),
+        ("a: b\x00", "gpt.yaml:1:5: the character U+0000 is not allowed in a spec file; check that it is a text file"),
         (b"a: 1\nb: \xff\xfe", "gpt.yaml:2:4: is not UTF-8 text; save it as UTF-8"),
         ("x" * 300 + ": 1", "gpt.yaml:1:1: a key of more than 200 characters"),
     ],
@@ -260,7 +260,7 @@ def test_error_in_yaml_is_located(load, errors, text, message):
         ('{"a": 1} // end', "gpt.json:1:10: not valid JSON: nothing may follow the closing bracket"),
         ('{"a": "b\nc"}', "gpt.json:1:9: not valid JSON: invalid control character at"),
         ('{"a": "b}', "gpt.json:1:7: not valid JSON: unterminated string starting at"),
-        ('{"a":\n "\\ud800"}', "gpt.json:2:2: a: a text cannot hold the character U+D800"),
+        ('{"a":\n "\\ud800"}', "gpt.json:2:2: a: a text cannot contain the character U+D800"),
         ('{"a": 1,\n "a": 2}', "gpt.json:2:2: a: given twice; first at line 1; remove one of the two"),
     ],
 )
@@ -276,7 +276,7 @@ def test_error_in_json_is_located(load, errors, text, message):
         ("a = 1\na = 2", "gpt.toml:2:6: not valid TOML: cannot overwrite a value"),
         ("a = 1\n[b\n", "gpt.toml:2:3: not valid TOML: "),
         ("a = [1", "gpt.toml:1:7: not valid TOML: unclosed array"),
-        ("[b]\nwhen = 2026-11-24", "gpt.toml:2:8: b.when: dates and times have no meaning in a spec; put it in quotes"),
+        ("[b]\nwhen = 2026-11-24", "gpt.toml:2:8: b.when: dates and times are not supported in a spec; put it in quotes"),
         ("a = [1, inf]", "gpt.toml:1:9: a.1: not a finite number"),
         ("a = " + "9" * 5000, "gpt.toml: not valid TOML: a number is too long"),
     ],
@@ -348,7 +348,7 @@ def test_maximum_depth_is_accepted(load):
 
 
 def test_size_is_bounded(load, errors):
-    assert errors(load, "#" * (MAX_BYTES + 1)) == ["gpt.yaml: is larger than 1 MiB; is this a spec file?"]
+    assert errors(load, "#" * (MAX_BYTES + 1)) == ["gpt.yaml: is larger than 1 MiB; check that it is a spec file"]
     [message] = errors(load, "a: [" + "1, " * MAX_NODES + "]")
     assert f"more than {MAX_NODES} values" in message
     [message] = errors(load, "a: !" + "x" * 70_000)
@@ -365,12 +365,12 @@ def test_paths_that_are_not_files_are_rejected(write, errors, tmp_path):
     assert errors(read, tmp_path / "notes.txt") == ["notes.txt: a spec file ends in .yaml, .yml, .toml, .json"]
     [message] = errors(read, tmp_path / "gtp.yaml")
     assert message.startswith(
-        "gtp.yaml: no such file; did you mean 'gpt.yaml'? (spec files here and presets: directory.yaml, gpt.yaml"
+        "gtp.yaml: file not found; did you mean 'gpt.yaml'? (spec files here and presets: directory.yaml, gpt.yaml"
     )
     [message] = errors(read, tmp_path / "no" / "gpt.yaml")
     assert "not found" in message
     for impossible in ("a\0b.yaml", "x" * 5000):
-        assert "no such file" in errors(read, impossible)[0]
+        assert "file not found" in errors(read, impossible)[0]
 
 
 def test_unreadable_file_is_reported(write, errors, monkeypatch):

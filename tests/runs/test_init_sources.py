@@ -106,7 +106,7 @@ def test_a_component_of_an_imported_model_is_swapped(
     given["training"]["init_from"] = {"path": str(imported.directory), "strict": False}
     with caplog.at_level(logging.WARNING, logger="gptkit"):
         run = gptkit.train(given, tmp_path / "run", progress=False)
-    assert "initialized, not loaded: blocks.*.attention_norm.bias (3)" in caplog.text
+    assert "initialized, since the source lacks them: blocks.*.attention_norm.bias (3)" in caplog.text
     assert run.spec.model.norm.name == "layer"
     assert run.spec.model.attention == imported.spec.model.attention
     for name, parameter in imported.model.named_parameters():

@@ -156,7 +156,7 @@ def test_training_that_fails_before_its_first_checkpoint_restores_the_previous_r
     assert b"d_model: 16" in seen[0]["spec.yaml"]
     assert seen[0][".gptkit-previous/checkpoints/step-00000002/model.safetensors"]
     assert contents(run) == before
-    assert "holds the previous run again" in caplog.text
+    assert "the previous run is restored" in caplog.text
 
 
 def test_interrupt_before_the_first_step_restores_the_previous_run(run: Path) -> None:

@@ -62,7 +62,7 @@ class HeadedSpec(AttentionSpec):
         """Number of key/value heads of the resolved spec."""
 
     @property
-    def depends_on_place(self) -> bool:
+    def depends_on_position(self) -> bool:
         return self.chunk is not None
 
     def mask_pattern(self) -> MaskPattern | None:

@@ -34,7 +34,7 @@ class QueryTemperatureSpec(PositionSpec):
 
     name: Literal["query-temperature"] = "query-temperature"
     uses: ClassVar[frozenset[str]] = frozenset({"rotate"})
-    depends_on_place: ClassVar[bool] = True
+    depends_on_position: ClassVar[bool] = True
 
     strength: float = Field(0.1, gt=0, description="Factor of the logarithm.")
     interval: int = Field(8192, ge=1, description="Tokens after which the scale rises by a step, the first one included.")

@@ -41,7 +41,7 @@ class FireSpec(PositionSpec):
     name: Literal["fire"] = "fire"
     uses: ClassVar[frozenset[str]] = frozenset({"bias"})
     score_function: ClassVar[bool] = True
-    depends_on_place: ClassVar[bool] = True
+    depends_on_position: ClassVar[bool] = True
     examples = ({}, {"threshold": 4, "width": 8, "shared": True})
 
     width: int = Field(32, ge=1, description="Hidden features of the network.")

@@ -37,7 +37,9 @@ class DeepNorm(Block):
 
     def initial(self) -> dict[str, Initial]:
         attention = scaled_projections(self.attention, self.beta, "value", "output")
-        feedforward = [name for name, how in declared(self.feedforward).items() if how.start in ("weight", "output")]
+        feedforward = [
+            name for name, declaration in declared(self.feedforward).items() if declaration.initial in ("weight", "output")
+        ]
         return {
             **{f"attention.{name}": scaled for name, scaled in attention.items()},
             **{f"feedforward.{name}": Scaled(self.beta) for name in feedforward},

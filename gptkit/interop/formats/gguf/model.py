@@ -125,7 +125,7 @@ def read_config(
         factors: the divisors of the rotary frequencies, where the file has them.
 
     Raises:
-        ExternalModelError: a key is missing, not understood, or requires what gptkit does not support.
+        ExternalModelError: a key is missing or unknown, or requires a feature that gptkit does not support.
     """
     prefix = f"{metadata['general.architecture']}."
     own = {key.removeprefix(prefix): value for key, value in metadata.items() if key.startswith(prefix)}
