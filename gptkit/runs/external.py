@@ -99,7 +99,7 @@ class External:
         notes = {"family": self.family.component_name(), "format": self.format.component_name(), "from": self.path.name}
         generation, settings = dict(self.model.generation()), dict(self.model.token_settings())
         if self.replaced and self.stored.spec.get("name") != "hugging-face":
-                # The ids belong to the other tokenizer.
+            # The ids belong to the other tokenizer.
             generation = {key: value for key, value in generation.items() if "token_id" not in key}
         return {
             **notes,

@@ -112,8 +112,8 @@ def _with_source(root: Node, base: Path, registry: Registry | None) -> Node:
     own = {key: node for key, node in root.value.items() if not (key == "model" and node.value is None)}
     inherited = [*([] if whole else ["model", "sampler"]), *([] if tokenizer is not None else ["tokenizer"])]
     place = Place(path.value)
-    inherited_nodes = {key: lift(sections[key], place) for key in inherited if key in sections and (key == "model" or key not in own)}
-    return merge_roots(root.below(inherited_nodes), root.below(own)) if inherited_nodes else root
+    taken = {key: lift(sections[key], place) for key in inherited if key in sections and (key == "model" or key not in own)}
+    return merge_roots(root.below(taken), root.below(own)) if taken else root
 
 
 def _plain(value: Any) -> Any:

@@ -177,5 +177,5 @@ def _require_described(tensors: Mapping[str, Any], spec: ExperimentSpec, tokeniz
         more = f" and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
         raise GptkitError(
             f"the model's tensors do not match the spec: {'; '.join(problems[:_LISTED])}{more}",
-                hint="Merge adapters into the weights and tie the tensors that the spec ties, or pass the spec of this model.",
+            hint="Merge adapters into the weights and tie the tensors that the spec ties, or pass this model's spec.",
         )

@@ -114,12 +114,15 @@ def train(
         for caution in cautions(opened.spec, None if continues else opened.base):
             _log.warning("%s", caution)
         try:
-            return _train(opened, run_directory, None if continues else placement, processes, progress, callbacks, **options)
+            new = None if continues else placement
+            return _train(opened, run_directory, new, processes, progress, callbacks, **options)
         except BaseException:
             restores = placement.replaces and not run_directory.has_checkpoint
             placement.recover()
             if restores:
-                _log.warning("the new run did not reach a checkpoint; the previous run is restored in %s", run_directory.path)
+                _log.warning(
+                    "the new run did not reach a checkpoint; the previous run is restored in %s", run_directory.path
+                )
             raise
 
 

@@ -132,7 +132,7 @@ def test_checks_against_the_reference_are_skipped_without_it(monkeypatch: pytest
 
 def test_documented_checks_exist() -> None:
     page = (Path(__file__).resolve().parents[2] / "docs" / "families.md").read_text(encoding="utf-8")
-    table = page.partition("| check | finds |")[2].partition("\n\n")[0]
+    table = page.partition("| check | detects |")[2].partition("\n\n")[0]
     names = {name for row in table.splitlines() for name in re.findall(r"`([a-z-]+)`", row.partition(" | ")[0])}
     known = {check.name for check in checks_for("family")} - {check.name for check in checks_for("schedule")}
     assert len(names) > 8
