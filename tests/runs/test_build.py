@@ -17,7 +17,7 @@ WIDE = {"gptkit": 1, "tokenizer": "byte", "model": {"d_model": 20480, "n_layers"
 
 
 def test_model_that_cannot_fit_is_rejected_before_allocation() -> None:
-    with pytest.raises(CapacityError, match=r"a model of 1\.\d+ T parameters needs about .* TB, but cpu has .* left"):
+    with pytest.raises(CapacityError, match=r"a model of 1\.\d+ T parameters needs about .* TB, but cpu has .* free"):
         gptkit.build(WIDE)
 
 
