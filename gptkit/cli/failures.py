@@ -17,6 +17,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
@@ -81,9 +82,7 @@ class Command(TyperCommand):
         return _hide_types(super().get_params(ctx))
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        return super().parse_args(
-            ctx, [_with_value(arg, following) for arg, following in zip(args, [*args[1:], ""], strict=True)]
-        )
+        return super().parse_args(ctx, [_with_value(arg, following) for arg, following in pairwise([*args, ""])])
 
 
 class Commands(TyperGroup):
