@@ -63,6 +63,7 @@ def generate(
         import_torch()
         from gptkit.cli.samplers import chain
         from gptkit.cli.tracing import check_trace, show_traces
+        from gptkit.kinds.sampler import expanded
         from gptkit.runs.prompts import chat_prompt, prompt_ids
         from gptkit.runs.run import load
 
@@ -95,7 +96,7 @@ def generate(
     if trace is not None:
         show_traces(results, trace, run.spec.name, as_json=as_json, quiet=quiet)
     if not quiet:
-        _report(results, random=not any(each.deterministic for each in options["sampler"]), stops=bool(stop))
+        _report(results, random=not any(each.deterministic for each in expanded(options["sampler"])), stops=bool(stop))
     if any(result.finish == "interrupted" for result in results):
         raise typer.Exit(INTERRUPTED)
 

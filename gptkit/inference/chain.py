@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gptkit.core.errors import GptkitError
-from gptkit.kinds.sampler import Sampler, SamplerContext, SamplerSpec
+from gptkit.kinds.sampler import Sampler, SamplerContext, SamplerSpec, expanded
 
 __all__ = ["Chain", "ChainTrace", "row_streams", "sampling_error"]
 
@@ -31,7 +31,7 @@ class ChainTrace(Protocol):
         """Called after each sampler; neither tensor may be changed in place.
 
         Args:
-            index: position of the sampler in the chain.
+            index: position of the sampler in the chain, after its presets are expanded.
             spec: the sampler's spec. A deterministic one is reported as keeping the most likely token of each row only;
                 those after it are not applied, and not reported.
             before_BV: the logits that it received; -inf marks an excluded token.
@@ -55,10 +55,10 @@ class Chain:
     """
 
     def __init__(self, specs: Sequence[SamplerSpec], context: SamplerContext, streams: Sequence[str]) -> None:
-        self._specs = tuple(specs)
+        self._specs = expanded(specs)
         self._links: list[Sampler] = []
         self._draws = True
-        for index, spec in enumerate(specs):
+        for index, spec in enumerate(self._specs):
             if spec.deterministic:
                 self._draws = False
                 break

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from gptkit.core.component import Component
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from gptkit.kinds.tokenizer import Tokenizer
 
-__all__ = ["LogitsReader", "Sampler", "SamplerContext", "SamplerSpec"]
+__all__ = ["LogitsReader", "Sampler", "SamplerContext", "SamplerSequence", "SamplerSpec", "expanded"]
 
 
 class LogitsReader(Protocol):
@@ -78,6 +78,34 @@ class Sampler(ABC):
         """
 
 
+class SamplerSequence(Sampler):
+    """Samplers that are applied in order, as one.
+
+    Args:
+        specs: their specs.
+        context: the context of each; random streams are made different.
+    """
+
+    def __init__(self, specs: Sequence[SamplerSpec], context: SamplerContext) -> None:
+        self._samplers = [
+            spec.build(replace(context, streams=tuple(f"{stream}/{index}" for stream in context.streams)))
+            for index, spec in enumerate(specs)
+        ]
+
+    def __call__(self, logits_BV: Tensor, history: Sequence[Sequence[int]]) -> Tensor:
+        for sampler in self._samplers:
+            logits_BV = sampler(logits_BV, history)
+        return logits_BV
+
+    def chosen(self, tokens: Sequence[int], log_probabilities: Sequence[float]) -> None:
+        for sampler in self._samplers:
+            sampler.chosen(tokens, log_probabilities)
+
+    def reorder(self, rows: Sequence[int]) -> None:
+        for sampler in self._samplers:
+            sampler.reorder(rows)
+
+
 class SamplerSpec(Component):
     """Sampler: changes the distribution of the next token. The samplers of a chain are applied in the order of the spec.
 
@@ -92,6 +120,13 @@ class SamplerSpec(Component):
     kind: ClassVar[str] = "sampler"
     deterministic: ClassVar[bool] = False
 
+    def expanded(self) -> tuple[SamplerSpec, ...]:
+        """Return the samplers that this one stands for: itself, unless it is a preset of a chain.
+
+        A preset returns others, and builds a `SamplerSequence` of them.
+        """
+        return (self,)
+
     @abstractmethod
     def build(self, context: SamplerContext) -> Sampler:
         """Return a sampler with initial state.
@@ -99,3 +134,8 @@ class SamplerSpec(Component):
         Raises:
             GptkitError: the context lacks something that it requires (a tokenizer, an end token, an id).
         """
+
+
+def expanded(specs: Sequence[SamplerSpec]) -> tuple[SamplerSpec, ...]:
+    """Return a chain with the samplers of its presets in place of the presets."""
+    return tuple(part for spec in specs for part in spec.expanded())

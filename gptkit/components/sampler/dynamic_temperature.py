@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from gptkit.components.sampler.temperature import LOWEST
 from gptkit.kinds.sampler import Sampler, SamplerContext, SamplerSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = ["DynamicTemperature", "DynamicTemperatureSpec"]
-
-_LOWEST = 1e-6
-"""Below this temperature, the quotients of usual logits may exceed the range of fp32."""
 
 
 class DynamicTemperature(Sampler):
@@ -32,7 +30,7 @@ class DynamicTemperature(Sampler):
         entropy_B1 = -(p_BV * log_p_BV).where(p_BV > 0, 0).sum(dim=-1, keepdim=True)
         share_B1 = entropy_B1.clamp_min(0) / n_B1.clamp_min(2).log()
         temperature_B1 = self.low + (self.high - self.low) * share_B1**self.exponent
-        return (logits_BV / temperature_B1.clamp_min(_LOWEST)).where(n_B1 > 1, logits_BV)
+        return (logits_BV / temperature_B1.clamp_min(LOWEST)).where(n_B1 > 1, logits_BV)
 
 
 class DynamicTemperatureSpec(SamplerSpec):
@@ -54,7 +52,7 @@ class DynamicTemperatureSpec(SamplerSpec):
     """
 
     name: Literal["dynamic-temperature"] = "dynamic-temperature"
-    value: float = Field(1.0, ge=_LOWEST, le=100, description="Center of the range of temperatures.")
+    value: float = Field(1.0, ge=LOWEST, le=100, description="Center of the range of temperatures.")
     range: float = Field(0.5, ge=0, le=100, description="Largest difference from the center; 0 is a fixed temperature.")
     exponent: float = Field(1.0, ge=0.01, le=100, description="Exponent of the entropy: above 1 lowers the temperature.")
 

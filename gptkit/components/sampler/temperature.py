@@ -13,9 +13,9 @@ from gptkit.kinds.sampler import Sampler, SamplerContext, SamplerSpec
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Temperature", "TemperatureSpec"]
+__all__ = ["LOWEST", "Temperature", "TemperatureSpec"]
 
-_LOWEST = 1e-6
+LOWEST = 1e-6
 """Below this temperature, the quotients of usual logits may exceed the range of fp32."""
 
 
@@ -50,7 +50,7 @@ class TemperatureSpec(SamplerSpec):
     def _positive(cls, value: float) -> float:
         if value < 0:
             raise PydanticCustomError("temperature", "a temperature must be positive; use 0.8, for example")
-        if value < _LOWEST:
+        if value < LOWEST:
             raise PydanticCustomError(
                 "temperature",
                 "a temperature must be at least 0.000001; to select the most likely token, use the sampler 'greedy'",
