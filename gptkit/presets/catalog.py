@@ -1,4 +1,4 @@
-"""The presets: spec files that come with gptkit and with plugins, to start from and to build on, each explained."""
+"""The presets: commented spec files that are included in gptkit and in plugins."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def groups(registry: Registry | None = None) -> dict[str, dict[str, Path]]:
     """Return the presets by their group, then by name: gptkit's by their purpose, then those of each plugin.
 
     Args:
-        registry: where plugins are looked up; by default what is installed.
+        registry: the registry of the plugins; by default, that of the installed ones.
     """
     result = _built_in()
     for preset in presets(registry).values():
@@ -84,7 +84,7 @@ def find(name: str, registry: Registry | None = None) -> Path:
 
 
 def summary(path: Path) -> str:
-    """Return what a preset's first line says of it: ``# tiny: learns English in three minutes``."""
+    """Return the description of a preset, from its first line: ``# NAME: description``."""
     with path.open(encoding="utf-8", errors="replace") as file:
         return file.readline().lstrip("# ").partition(": ")[2].strip()
 

@@ -20,4 +20,4 @@ def test_page_lists_every_family_and_released_model(builtin: Registry) -> None:
 
 
 def test_numbers_equal_those_of_the_specs(builtin: Registry) -> None:
-    assert "| `qwen3-0.6b` | 596,049,920 | a norm for every head's query and key |" in page(builtin).splitlines()
+    assert "| `qwen3-0.6b` | 596,049,920 | norms of each head's queries and keys |" in page(builtin).splitlines()
