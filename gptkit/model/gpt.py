@@ -124,6 +124,7 @@ class GPT(nn.Module):
             if isinstance(module, AdaptedLinear):
                 module.placed(name)
         check_declarations(self)
+        self._carries = any(getattr(module, "carries", ()) for module in self.modules())
         self._by_length = [layer.position for layer in spec.layer_specs() if layer.position.depends_on_length]
         decoding = (*self.embedding.modules(), *self.blocks.modules(), *self.head.decoding_modules())
         self.stateful = [module for module in decoding if isinstance(module, Stateful)]
@@ -186,6 +187,7 @@ class GPT(nn.Module):
             keep_weights=keep_weights,
             last_only=last_only and targets_BT is None,
             recomputes=self.recompute == "blocks" and cache is None and torch.is_grad_enabled(),
+            carries=self._carries,
         )
         x_BTE, context = self._through_blocks(context)
         n_wanted = 1 if context.last_only else n_tokens
@@ -235,6 +237,7 @@ class GPT(nn.Module):
             documents_BT=documents_BT,
             prefix_B=prefix_B,
             recomputes=self.recompute == "blocks" and torch.is_grad_enabled(),
+            carries=self._carries,
         )
         x_BTE, context = self._through_blocks(context)
         return self.final_norm(x_BTE), context

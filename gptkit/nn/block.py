@@ -22,9 +22,13 @@ class Block(nn.Module, ABC):
     """
 
     def __call__(self, x_BTE: Tensor, forward: Forward) -> Tensor:
-        outer = forward.begin_block(x_BTE)
         call = super().__call__
-        y_BTE: Tensor = run_recomputed(call, x_BTE, forward) if forward.recomputes else call(x_BTE, forward)
+        y_BTE: Tensor
+        if not forward.carries and not forward.recomputes:
+            y_BTE = call(x_BTE, forward)
+            return y_BTE
+        outer = forward.begin_block(x_BTE)
+        y_BTE = run_recomputed(call, x_BTE, forward) if forward.recomputes else call(x_BTE, forward)
         forward.end_block(outer, y_BTE)
         return y_BTE
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from gptkit.nn.cache.state import LayerState, Stateful
     from gptkit.nn.cache.store import States
 
-__all__ = ["Forward"]
+__all__ = ["Forward", "size_key"]
 
 R = TypeVar("R")
 
@@ -51,6 +51,7 @@ class Forward(Exchange):
         weights: attention weights (B, H, T, S) by layer and call, ``weights[layer, call]``; None unless requested.
         last_only: only the last token's output is needed; a block after which no layer needs the others may skip them.
         recomputes: blocks are recomputed in the backward pass (activation checkpointing).
+        carries: some module declares a value that blocks carry; without one, the calls of blocks are not recorded.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Forward(Exchange):
         keep_weights: bool = False,
         last_only: bool = False,
         recomputes: bool = False,
+        carries: bool = True,
     ) -> None:
         if documents_BT is not None and (states is not None or left_padding_B is not None):
             raise ValueError("packed documents cannot be combined with a cache or with padding")
@@ -81,6 +83,7 @@ class Forward(Exchange):
         self.states = states
         self.last_only = last_only
         self.recomputes = recomputes
+        self.carries = carries
         self._memo: dict[Hashable, Any] = {}
         self._calls: dict[int, int] = {}
 
@@ -181,7 +184,7 @@ class Forward(Exchange):
             offset: the location of the keys in view, as a state's `append` returned it (0 without a cache).
             n_keys: S.
         """
-        return self.once(("key positions", offset, n_keys), lambda: self._positions(offset, n_keys))
+        return self.once(("key positions", offset, size_key(n_keys)), lambda: self._positions(offset, n_keys))
 
     def _positions(self, offset: KeyOffset, count: int) -> Tensor:
         indices_S = self._indices(offset, count)
@@ -218,10 +221,16 @@ class Forward(Exchange):
             window: attention window in tokens, the current one included; None for no limit.
             pattern: a further restriction by the positions of query and key.
         """
-        return self.once(("mask", offset, n_keys, window, pattern), lambda: self._mask(offset, n_keys, window, pattern))
+        # Not by `once`: every layer of a decode step asks, and most get the mask of the one before.
+        key = ("mask", offset, size_key(n_keys), window, pattern)
+        mask: AttentionMask | None = self._memo.get(key)
+        if mask is None:
+            mask = self._memo[key] = self._mask(offset, n_keys, window, pattern)
+        return mask
 
     def _mask(self, offset: KeyOffset, n_keys: int, window: int | None, pattern: MaskPattern | None) -> AttentionMask:
-        if window is not None and window >= n_keys:
+        # Where the number of keys is a symbol (a traced decode step), the window stays part of the mask.
+        if window is not None and isinstance(n_keys, int) and window >= n_keys:
             window = None
         form: Literal["none", "causal", "dense"] = "dense"
         per_row = self.left_padding_B is not None or self.documents_BT is not None or self.prefix_B is not None
@@ -249,6 +258,11 @@ class Forward(Exchange):
             left_padding_B=self.left_padding_B,
             prefix_B=self.prefix_B,
         )
+
+
+def size_key(size: int) -> Hashable:
+    """A size as part of a key; the symbol of a traced graph, which cannot be hashed, by its name."""
+    return size if isinstance(size, int) else str(size)
 
 
 def _constants(memo: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

@@ -24,7 +24,7 @@ from gptkit.nn.attention.pattern import MaskPattern
 from gptkit.nn.cache.allocation import Allocation
 from gptkit.nn.cache.state import LayerState, TokenState
 from gptkit.nn.cache.view import KeyOffset
-from gptkit.nn.forward import Forward
+from gptkit.nn.forward import Forward, size_key
 from gptkit.nn.position import build_position
 
 __all__ = ["SoftmaxAttention"]
@@ -211,8 +211,10 @@ class SoftmaxAttention(Attention):
         Raises:
             GptkitError: the attention does not declare a term that it passes.
         """
-        if (added is not None and not self.features.added_term) or (content is not None and not self.features.content_term):
-            raise _undeclared(self, "added" if added is not None and not self.features.added_term else "content")
+        if added is not None and not self.features.added_term:
+            raise _undeclared(self, "added")
+        if content is not None and not self.features.content_term:
+            raise _undeclared(self, "content")
         mask = forward.mask(offset, k_BKSD.shape[2], window=self.window, pattern=self.pattern)
         if self.reads_content:
             term = self._content_term(q_BHTD, k_BKSD, forward, offset)
@@ -243,7 +245,7 @@ class SoftmaxAttention(Attention):
                 return mask.additive(dtype)
             return bias.to(dtype).masked_fill(~mask.dense(), float("-inf"))
 
-        key = (self.position_key, "term", mask.key_offset, mask.n_keys, self.window, self.pattern, dtype)
+        key = (self.position_key, "term", mask.key_offset, size_key(mask.n_keys), self.window, self.pattern, dtype)
         return forward.once(key, make)
 
     def score_mod(self, forward: Forward, mask: AttentionMask) -> Callable[..., Tensor]:

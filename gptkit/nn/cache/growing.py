@@ -37,10 +37,24 @@ class GrowingState(TokenState):
                 f"the cache holds {self.capacity} tokens and cannot take token {end}",
                 hint="Make the cache larger, or truncate it first.",
             )
+        views = []
         for buffer, new in zip(self.buffers, new_BHTD, strict=True):
             buffer[:, :, begin:end] = new
+            views.append(buffer[:, :, :end])
         self.length = end
-        return 0, tuple(buffer[:, :, :end] for buffer in self.buffers)
+        return 0, tuple(views)
+
+    @property
+    def used(self) -> int:
+        """Entries of the buffers that are filled."""
+        return self.length
+
+    def reserve(self, n_new: int) -> None:
+        """Make room for new tokens that a compiled step writes at `used`: there is, up to the capacity."""
+
+    def advance(self, n_new: int) -> None:
+        """Count tokens that a compiled step wrote at `used`."""
+        self.length += n_new
 
     def reorder(self, rows_B: Tensor) -> None:
         self.buffers = [buffer.index_select(0, rows_B) for buffer in self.buffers]

@@ -50,6 +50,7 @@ class GroupedQueryAttention(SoftmaxAttention):
         self.norms_full = norms is not None and full
         self.clip = spec.clip_qkv
         self.clips_after = spec.clip_order == "after"
+        self.changes_heads = self.norms_heads or self.norms_full or self.clip is not None
         self.d_head = d_head
         self.split = [n_heads, n_kv_heads, n_kv_heads]
         if spec.output_gate:
@@ -73,8 +74,19 @@ class GroupedQueryAttention(SoftmaxAttention):
 
     def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
         n_batch, n_tokens, _ = x_BTE.shape
-        packed = self.qkv(x_BTE)
-        q_BTHD, k_BTKD, v_BTKD, *gate = packed.view(n_batch, n_tokens, -1, self.d_head).split(self.split, dim=2)
+        packed_BTHD = self.qkv(x_BTE).view(n_batch, n_tokens, -1, self.d_head)
+        if self.changes_heads:
+            q_BHTD, k_BKTD, v_BKTD, *gate = self._changed(packed_BTHD)
+        else:
+            q_BHTD, k_BKTD, v_BKTD, *gate = packed_BTHD.transpose(1, 2).split_with_sizes(self.split, dim=1)
+        out_BTHD = self.attend(q_BHTD, k_BKTD, v_BKTD, forward).transpose(1, 2)
+        if self.gated:
+            out_BTHD = out_BTHD * gate[0].transpose(1, 2).sigmoid()
+        return self.output(out_BTHD.reshape(n_batch, n_tokens, -1))  # type: ignore[no-any-return]
+
+    def _changed(self, packed_BTHD: Tensor) -> list[Tensor]:
+        """Queries, keys, values and gates, (B, heads, T, D), after norms and clipping."""
+        q_BTHD, k_BTKD, v_BTKD, *gate = packed_BTHD.split_with_sizes(self.split, dim=2)
         if self.clip is not None and not self.clips_after:
             q_BTHD, k_BTKD, v_BTKD = (t.clamp(-self.clip, self.clip) for t in (q_BTHD, k_BTKD, v_BTKD))
         if self.norms_full:
@@ -84,11 +96,7 @@ class GroupedQueryAttention(SoftmaxAttention):
             q_BTHD, k_BTKD = self.q_norm(q_BTHD), self.k_norm(k_BTKD)
         if self.clip is not None and self.clips_after:
             q_BTHD, k_BTKD, v_BTKD = (t.clamp(-self.clip, self.clip) for t in (q_BTHD, k_BTKD, v_BTKD))
-        out_BHTD = self.attend(q_BTHD.transpose(1, 2), k_BTKD.transpose(1, 2), v_BTKD.transpose(1, 2), forward)
-        out_BTHD = out_BHTD.transpose(1, 2)
-        if self.gated:
-            out_BTHD = out_BTHD * gate[0].sigmoid()
-        return self.output(out_BTHD.reshape(n_batch, n_tokens, -1))  # type: ignore[no-any-return]
+        return [each.transpose(1, 2) for each in (q_BTHD, k_BTKD, v_BTKD, *gate)]
 
 
 class EachHead(nn.Module):

@@ -31,6 +31,7 @@ class PreNorm(Block):
         self.feedforward_norm = parts.norm.build(context, dim=context.d_model)
         self.feedforward = parts.feedforward.build(context)
         self.dropout = spec.dropout
+        self.adds = spec.shortcut and spec.residual_scale == 1
 
     def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
         x_BTE = self._join(x_BTE, self.attention(self.attention_norm(x_BTE), forward))
@@ -38,6 +39,8 @@ class PreNorm(Block):
 
     def _join(self, x_BTE: Tensor, branch_BTE: Tensor) -> Tensor:
         branch_BTE = dropout(branch_BTE, self.dropout, self.training)
+        if self.adds:
+            return x_BTE + branch_BTE
         if self.shortcut:
             return torch.add(x_BTE, branch_BTE, alpha=self.residual_scale)
         return branch_BTE * self.residual_scale if self.residual_scale != 1 else branch_BTE

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gptkit.nn.initial import Initial
@@ -35,7 +34,8 @@ class LayerNorm(nn.Module):
         weight: Tensor | None = self.weight
         if self.offset and weight is not None:
             weight = weight + self.offset
-        return F.layer_norm(x, self.shape, weight, self.bias, self.eps).to(x.dtype)
+        y = torch.layer_norm(x, self.shape, weight, self.bias, self.eps)
+        return y if y.dtype == x.dtype else y.to(x.dtype)  # autocast computes in fp32
 
     def extra_repr(self) -> str:
         return f"{self.shape[0]}, eps={self.eps}"
