@@ -165,7 +165,7 @@ class CheckpointStore:
         return final
 
     def clean(self) -> None:
-        """Remove what interrupted saves left behind; files that gptkit did not write are kept."""
+        """Remove the remains of interrupted saves; files that gptkit did not write are kept."""
         if not self.directory.is_dir() or self.directory.is_symlink():
             return
         for path in sorted(self.directory.iterdir()):
@@ -218,7 +218,7 @@ def _read_state(checkpoint: Path, verify: bool | Collection[str]) -> dict[str, A
         if not path.is_file():
             raise CheckpointError(f"{path} is missing", hint=remedy(checkpoint))
         if path.stat().st_size != expected["bytes"]:
-            raise damaged(path, f"it has {path.stat().st_size} bytes in place of {expected['bytes']}")
+            raise damaged(path, f"it has {path.stat().st_size} bytes instead of {expected['bytes']}")
         with reading(path):
             changed = (verify if isinstance(verify, bool) else name in verify) and _describe(path) != expected
         if changed:

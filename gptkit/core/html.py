@@ -11,13 +11,13 @@ _LINE = "border-bottom:1px solid rgba(128,128,128,.35)"
 
 
 def heading(title: str, remark: str = "") -> str:
-    """A title, with a remark in lighter text."""
+    """Return a title, with a remark in lighter text."""
     rest = f' <span style="opacity:.65;font-weight:normal">{escape(remark)}</span>' if remark else ""
     return f'<div style="font-weight:bold;margin:.3em 0">{escape(title)}{rest}</div>'
 
 
 def code(text: str, height: str = "32em") -> str:
-    """Text in a fixed-width font, which scrolls where it is higher than `height`."""
+    """Return text in a fixed-width font, which scrolls where it is higher than `height`."""
     style = (
         f"max-height:{height};overflow:auto;margin:.3em 0;line-height:1.35;font-size:90%;"
         "white-space:pre;background:none;color:inherit"
@@ -26,12 +26,12 @@ def code(text: str, height: str = "32em") -> str:
 
 
 def details(summary: str, content: str) -> str:
-    """Content that is folded until the summary is clicked."""
+    """Return content that is folded until the summary is clicked."""
     return f'<details style="margin:.3em 0"><summary style="cursor:pointer">{escape(summary)}</summary>{content}</details>'
 
 
 def table(rows: Iterable[Sequence[str]], header: Sequence[str] = ()) -> str:
-    """A table of text cells, the first column being names."""
+    """Return a table of text cells whose first column contains names."""
     cells = "padding:.15em 1.2em .15em 0;background:none;color:inherit"
     head = "".join(
         f'<th style="text-align:{"left" if not index else "right"};{cells};{_LINE}">{escape(cell)}</th>'

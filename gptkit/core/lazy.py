@@ -34,7 +34,7 @@ class LazyComponent:
     aliases: tuple[str, ...] = ()
 
     def component_name(self) -> str:
-        """The name the component is chosen by, as `Component.component_name` returns it."""
+        """Return the component's name, as `Component.component_name` returns it."""
         return self.name
 
     def load(self) -> type[Component]:

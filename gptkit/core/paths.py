@@ -11,7 +11,7 @@ __all__ = ["expand_home", "real", "require_utf8"]
 
 
 def expand_home(written: str, field: str) -> Path:
-    """Return a path, a leading ``~`` or ``~user`` being that user's home directory.
+    """Return a path with a leading ``~`` or ``~user`` replaced by that user's home directory.
 
     Args:
         written: the path.
@@ -30,12 +30,12 @@ def expand_home(written: str, field: str) -> Path:
 
 
 def real(path: Path) -> Path:
-    """Return the absolute path without links. Unlike `Path.resolve` it does not fail where links form a circle."""
+    """Return the absolute path without links. Unlike `Path.resolve` it does not fail on a cycle of links."""
     return Path(os.path.realpath(path))
 
 
 def require_utf8(path: Path) -> None:
-    """Raise where the path is not UTF-8, which libraries that open files by themselves report as damage.
+    """Raise if the path is not UTF-8, which libraries that open files by themselves report as damage.
 
     Raises:
         FileError: names the path.

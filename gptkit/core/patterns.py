@@ -8,7 +8,7 @@ __all__ = ["matches"]
 
 
 def matches(name: str, pattern: str) -> bool:
-    """Whether a pattern matches a dotted name, or that of a module that holds it; ``*`` matches dots too.
+    """Return whether a pattern matches a dotted name or that of a module that contains it; ``*`` matches dots too.
 
     ::
 

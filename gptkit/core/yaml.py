@@ -11,7 +11,7 @@ __all__ = ["dump_yaml", "one_line_yaml", "plain_scalar"]
 
 WIDTH = 100
 _PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_./+*-]*( [A-Za-z0-9_./+*(-][A-Za-z0-9_./+*()-]*)*")
-# Texts here, but not for readers of YAML 1.1.
+# Strings in YAML 1.2, but booleans in YAML 1.1.
 _OLD_BOOLEANS = frozenset({"yes", "no", "on", "off"})
 _INT = re.compile(r"[-+]?[0-9]+")
 _BASED = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
@@ -26,7 +26,7 @@ _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
 
 
 def dump_yaml(data: Mapping[str, Any]) -> str:
-    """Readable YAML: blocks, and short component mappings and lists of scalars on one line.
+    """Return readable YAML: blocks, and short component mappings and lists of scalars on one line.
 
     Args:
         data: mappings with text keys, lists, tuples, texts, finite numbers, truth values and None, as from
@@ -42,12 +42,12 @@ def dump_yaml(data: Mapping[str, Any]) -> str:
 
 
 def one_line_yaml(data: Any) -> str:
-    """The data in YAML's flow style, as in ``{name: rms, eps: 1e-06}``."""
+    """Return the data in YAML's flow style, as in ``{name: rms, eps: 1e-06}``."""
     return _flow(data)
 
 
 def plain_scalar(text: str) -> str | int | float | bool | None:
-    """What an unquoted scalar means in YAML 1.2's core schema. Numbers too large for one become infinite."""
+    """Return the value of an unquoted scalar in YAML 1.2's core schema; numbers that are too large become infinite."""
     if text in _CONSTANTS:
         return _CONSTANTS[text]
     if _INT.fullmatch(text):
@@ -64,7 +64,7 @@ def plain_scalar(text: str) -> str | int | float | bool | None:
 def _mapping(data: Mapping[str, Any], indent: int) -> Iterator[str]:
     for key, value in data.items():
         if not isinstance(key, str):
-            raise TypeError(f"keys of a spec are texts, not {key!r}")
+            raise TypeError(f"keys of a spec must be strings, not {key!r}")
         yield from _item(f"{' ' * indent}{_text(key)}:", value, indent)
 
 
@@ -107,7 +107,7 @@ def _reads_well(value: Any) -> bool:
 def _flow(value: Any) -> str:
     if isinstance(value, Mapping):
         if not all(isinstance(key, str) for key in value):
-            raise TypeError("keys of a spec are texts")
+            raise TypeError("keys of a spec must be strings")
         return "{" + ", ".join(f"{_text(key)}: {_flow(item)}" for key, item in value.items()) + "}"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(_flow(item) for item in value) + "]"
@@ -123,11 +123,11 @@ def _scalar(value: Any) -> str:
         return str(int(value))
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise ValueError(f"a spec holds no {value}")
+            raise ValueError(f"a spec cannot contain {value}")
         return repr(float(value))
     if isinstance(value, str):
         return _text(str(value))
-    raise TypeError(f"a spec holds no {type(value).__name__}")
+    raise TypeError(f"a spec cannot contain a value of type {type(value).__name__}")
 
 
 def _text(text: str) -> str:

@@ -51,7 +51,7 @@ class GPTDataset(Dataset[tuple[Tensor, Tensor]]):
         Args:
             tokens: the ids.
             max_length, stride: as for the class.
-            masked: for each id whether it takes no part in the loss: its targets are -100.
+            masked: for each id whether it is excluded from the loss: as a target it is -100.
         """
         dataset = cls.__new__(cls)
         masked_N = None if masked is None else np.asarray(masked, np.bool_)

@@ -30,7 +30,7 @@ class TokenFile:
     Attributes:
         tokens: (n_tokens,) ids, memory-mapped.
         starts: (n_documents,) int64, index of each document's first token.
-        masked: (n_tokens,) bool, memory-mapped: the tokens that take no part in the loss as targets; None where all do.
+        masked: (n_tokens,) bool, memory-mapped: the tokens that are excluded from the loss; None if none are.
     """
 
     tokens: NDArray[np.unsignedinteger]
@@ -88,7 +88,7 @@ class TokenWriter:
 
         Args:
             ids: N ids.
-            masked_N: which of them take no part in the loss; none by default.
+            masked_N: which of them are excluded from the loss; none by default.
 
         Raises:
             TokenizerError: an id is outside the vocabulary.

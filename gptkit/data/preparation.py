@@ -1,7 +1,7 @@
 """Preparation of a corpus: writes ``train.bin`` and ``validation.bin`` with their document boundaries and ``meta.json``.
 
 The files are arrays of little-endian ids, with documents concatenated. Where documents are masked, ``train.mask.bin`` and
-``validation.mask.bin`` have a byte for each token, 1 where it takes no part in the loss. The files are reused while the
+``validation.mask.bin`` have a byte for each token, 1 where it is excluded from the loss. The files are reused while the
 corpus, the validation fraction and the tokenizer are unchanged.
 """
 
@@ -64,10 +64,10 @@ class Counts:
     characters: int
     bytes: int
     restored: bool | None = None
-    """Whether decoding the tokens gives the text back; None where that is not known."""
+    """Whether decoding the tokens restores the text; None if that is unknown."""
 
     masked: int = 0
-    """Number of tokens that take no part in the loss."""
+    """Number of tokens that are excluded from the loss."""
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ class Windows:
         shuffle: shuffle ordered data windows in each epoch.
         document_starts: (n_documents,) index of each document's first token, ascending; batches then include document
             indices.
-        masked: (n,) bool, tokens that are inputs but take no part in the loss; none by default.
+        masked: (n,) bool, tokens that are inputs but excluded from the loss; none by default.
         what: description of the tokens, for messages.
 
     Raises:

@@ -52,13 +52,13 @@ class Reading:
 
 @dataclass(frozen=True)
 class Drift:
-    """What was compared.
+    """Result of a comparison.
 
     Attributes:
         readings: every part that both have, in the order of computing.
         tolerance: the distance up to which a part counts as equal.
         tensors: of the first part beyond it, the tensors whose numbers differ from those in the files.
-        differences: what the run's spec says otherwise than the other model's configuration.
+        differences: where the run's spec differs from the external model's configuration.
     """
 
     readings: tuple[Reading, ...]
@@ -141,7 +141,7 @@ def _load(directory: Path, location: str, kernel: str) -> Any:
         transformers: Any = importlib.import_module("transformers")
     except ImportError:
         hint = "pip install 'transformers>=5'"
-        raise RequirementError("comparing with a model of transformers needs transformers installed", hint=hint) from None
+        raise RequirementError("the comparison needs transformers, which is not installed", hint=hint) from None
     logging = transformers.utils.logging
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
@@ -165,20 +165,20 @@ class _Pairs:
         try:
             self.rules = family.rules(native.spec)
         except (LookupError, AttributeError, TypeError, ValueError):
-            raise ExternalModelError(f"the run has not the shape of family {family.name!r}") from None
+            raise ExternalModelError(f"the model's architecture is not that of family {family.name!r}") from None
         self.modules = dict(external.named_modules())
         stem = next(rule.external for rule in self.rules if rule.native.startswith("blocks.*")).partition("*")[0]
         self.blocks = [name for name in self.modules if name.startswith(stem) and name[len(stem) :].isdigit()]
         if len(self.blocks) != len(native.blocks):
-            raise ExternalModelError(f"the other model has {len(self.blocks)} layers, the run {len(native.blocks)}")
+            raise ExternalModelError(f"the external model has {len(self.blocks)} layers, the run {len(native.blocks)}")
         # The native module that is hooked, its path and component, and the name of the external module.
-        self.found: list[tuple[nn.Module, str, str, str]] = []
+        self.matched: list[tuple[nn.Module, str, str, str]] = []
         for index, (layer, block) in enumerate(zip(native.spec.layer_specs(), native.blocks, strict=True)):
             for name, child in block.named_children():
                 spec = getattr(layer, name, layer.norm if name.endswith("norm") else None)
                 if spec is not None:
                     self._add(child, f"blocks.{index}.{name}", spec.name, self.blocks[index])
-            self.found.append((block, f"blocks.{index}", layer.block.name, self.blocks[index]))
+            self.matched.append((block, f"blocks.{index}", layer.block.name, self.blocks[index]))
         if native.spec.final_norm is not None:
             self._add(native.final_norm, "final_norm", native.spec.final_norm.name, "")
 
@@ -196,7 +196,7 @@ class _Pairs:
         else:
             hooked, other = module, self._external(part)
         if other in self.modules:
-            self.found.append((hooked, part, name, other))
+            self.matched.append((hooked, part, name, other))
 
     def _external(self, part: str) -> str:
         names = next((match[1] for rule in self.rules if (match := rule.match(f"{part}.weight"))), ("",))
@@ -217,7 +217,7 @@ def _read(pairs: _Pairs, native: GPT, external: Any, ids_BT: Tensor) -> Iterator
 
     handles.append(native.embedding.register_forward_hook(keep(seen, "embedding")))
     handles.append(pairs.modules[pairs.blocks[0]].register_forward_pre_hook(enters, with_kwargs=True))
-    for module, part, _, other in pairs.found:
+    for module, part, _, other in pairs.matched:
         handles.append(module.register_forward_hook(keep(seen, part)))
         handles.append(pairs.modules[other].register_forward_hook(keep(expected, part)))
     try:
@@ -228,7 +228,7 @@ def _read(pairs: _Pairs, native: GPT, external: Any, ids_BT: Tensor) -> Iterator
     finally:
         for handle in handles:
             handle.remove()
-    names = {part: (name, other) for _, part, name, other in pairs.found}
+    names = {part: (name, other) for _, part, name, other in pairs.matched}
     names |= {"embedding": (native.spec.embedding.name, ""), "logits": (native.spec.head.name, "")}
     for part, tensor in seen.items():
         if part in expected:

@@ -39,7 +39,7 @@ __all__ = [
 
 _NESTED = "text_config"
 _OTHER_MODALITIES = frozenset({"audio_config", "mm_tokens_per_image", "vision_config"})
-_NOT_UNDERSTOOD = (LookupError, AttributeError, TypeError, ValueError, ArithmeticError)
+_READING_ERRORS = (LookupError, AttributeError, TypeError, ValueError, ArithmeticError)
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def find_family(config: Mapping[str, Any], place: str, registry: Registry | None
             f"{place} has no 'model_type'", hint="Give the directory of a model, as transformers saves it."
         )
     if model_type not in known:
-        what = did_you_mean(model_type, sorted(known), label="there are")
+        what = did_you_mean(model_type, sorted(known), label="available")
         clashes = "; ".join(registry.clashes("family").values())
         raise ExternalModelError(
             f"{place}: no installed family has the model_type {model_type!r}; {what}", hint=clashes or None
@@ -111,7 +111,7 @@ def family_of(external: ExternalModel, registry: Registry | None = None) -> tupl
         return family, _language_model(family, external)
     known = families(registry)
     if external.family not in known:
-        what = did_you_mean(external.family, sorted(known), label="there are")
+        what = did_you_mean(external.family, sorted(known), label="available")
         raise ExternalModelError(f"{external.location} is of the family {external.family!r}, which is not installed; {what}")
     return known[external.family], external.config
 
@@ -156,7 +156,7 @@ def write_config(family: FamilySpec, model: ModelSpec, registry: Registry | None
     so the value that the family uses is written for each key that it reads and that is missing.
 
     Raises:
-        ExternalModelError: the family does not understand what it has written.
+        ExternalModelError: the family cannot read the configuration that it wrote.
         LookupError, AttributeError, TypeError, ValueError: the family cannot express the model.
     """
     written = family.config(model)
@@ -169,9 +169,9 @@ def _described(family: FamilySpec, config: ExternalConfig) -> dict[str, Any]:
     """Return the model that a configuration describes, as plain data."""
     try:
         return family.model(config)
-    except _NOT_UNDERSTOOD as error:
+    except _READING_ERRORS as error:
         raise ExternalModelError(
-            f"{config.place} is not what family {family.name!r} has: {type(error).__name__}: {error}"
+            f"{config.place}: family {family.name!r} cannot read it: {type(error).__name__}: {error}"
         ) from None
 
 
@@ -224,7 +224,7 @@ def check_tensors(
         raise ExternalModelError(f"{place}: tensors are missing: {_some(missing)}")
     if left:
         raise ExternalModelError(
-            f"{place}: tensors are left over, which the configuration does not account for: {_some(left)}",
+            f"{place}: tensors that the configuration does not describe: {_some(left)}",
             hint="The configuration and the weights belong to different models, or the family does not support them.",
         )
     for name, part in expected.items():

@@ -55,7 +55,7 @@ def _plain(value: Any) -> Any:
 
 
 def _equal(native: Any, external: Any) -> bool:
-    """Whether two values are equal, numbers up to what is lost when a configuration is written."""
+    """Return whether two values are equal; numbers may differ by the rounding of a written configuration."""
     if _is_number(native) and _is_number(external):
         return bool(abs(native - external) <= 1e-7 * abs(native))
     return bool(native == external)

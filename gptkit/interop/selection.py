@@ -125,7 +125,7 @@ def export_format(
     if not spec.can_write:
         names = [name for name, each in formats(registry).items() if each.can_write]
         hint = f"Formats that can be written: {', '.join(names)}."
-        raise ExternalModelError(f"format {spec.component_name()!r} can be read, and not written", hint=hint)
+        raise ExternalModelError(f"format {spec.component_name()!r} can be read but not written", hint=hint)
     return spec
 
 

@@ -113,19 +113,19 @@ def read_json(file: Path) -> dict[str, Any]:
     """Return the contents of an untrusted JSON file.
 
     Raises:
-        ExternalModelError: it is missing, too large, or holds no mapping.
+        ExternalModelError: it is missing, too large, or does not contain a mapping.
     """
     refuse_pointer(file)
     try:
         if file.stat().st_size > MAX_JSON:
-            raise ExternalModelError(f"{file} is larger than {MAX_JSON >> 20} MB, which no such file is")
+            raise ExternalModelError(f"{file} is larger than {MAX_JSON >> 20} MB, the largest size that is read")
         result = json.loads(file.read_bytes())
     except OSError as error:
         raise ExternalModelError(f"{file}: cannot be read ({error.strerror or error})") from None
     except (ValueError, RecursionError) as error:
         raise ExternalModelError(f"{file} is not JSON: {error}", hint=_AGAIN) from None
     if not isinstance(result, dict):
-        raise ExternalModelError(f"{file} holds no mapping", hint=_AGAIN)
+        raise ExternalModelError(f"{file} does not contain a mapping", hint=_AGAIN)
     return result
 
 

@@ -1,4 +1,4 @@
-"""Dropout as a function, which costs nothing where it does nothing."""
+"""Dropout as a function, without overhead when it is inactive."""
 
 from __future__ import annotations
 

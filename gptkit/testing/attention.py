@@ -188,7 +188,7 @@ def distance_only(subject: Subject) -> None:
         here = attention(x_BTE, Forward(ids))
         for shift in (1, 17):
             moved = attention(x_BTE, Forward(ids, offset=shift))
-            same(moved, here, f"with position {name!r} its output changes when all tokens move on by {shift}")
+            same(moved, here, f"with position {name!r} its output changes when all tokens are shifted by {shift}")
 
 
 @checks.add("window-counts-tokens", "An attention window of n tokens is the current token and the n - 1 preceding ones.")

@@ -30,7 +30,7 @@ def gives_documents(subject: Subject) -> None:
     for index, document in enumerate(result):
         expect(isinstance(document, Document), f"document {index} is a {type(document).__name__}, not a Document")
         expect(isinstance(document.text, str) and document.text, f"document {index} has no text")
-        expect(document.source.strip(), f"document {index} does not say its source")
+        expect(document.source.strip(), f"document {index} has an empty source")
     expect(len(result) == SOME or result[-1].ends, "the last document has ends=False, but no document follows")
 
 
@@ -53,7 +53,7 @@ def same_order(subject: Subject) -> None:
 )
 def fingerprint(subject: Subject) -> None:
     first = subject.spec.fingerprint(subject.base)
-    expect(isinstance(first, str) and first, f"the fingerprint is {first!r}; a text belongs")
+    expect(isinstance(first, str) and first, f"the fingerprint is {first!r}; it must be a non-empty string")
     expect(subject.spec.fingerprint(subject.base) == first, "two calls return different fingerprints")
     before = _some(subject)
     changed = {path: path.read_bytes() for path in sorted((subject.base / "data").iterdir())}

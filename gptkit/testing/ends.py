@@ -84,7 +84,7 @@ def position_once(subject: Subject) -> None:
     result = [module for module in embedding.modules() if isinstance(module, _Doubling)]
     calls = [positions for module in result for positions in module.calls]
     expect(len(calls) == 1, f"context.position's `embed` was called {len(calls)} times in one forward pass, not once")
-    expect(torch.equal(calls[0].flatten(), torch.arange(6)), f"`embed` was given the positions {calls[0].tolist()}")
+    expect(torch.equal(calls[0].flatten(), torch.arange(6)), f"`embed` received the positions {calls[0].tolist()}")
 
 
 @embedding_checks.add("lends-its-table", "A tied head uses the embedding's table, which must be the one in use.")
@@ -93,7 +93,7 @@ def lends_its_table(subject: Subject) -> None:
     embedding = cast("Embedding", subject.module())
     table = embedding.table_VE
     expect(table.shape[0] == VOCAB, f"table_VE has {table.shape[0]} rows for {VOCAB} token ids")
-    expect(any(table is parameter for parameter in embedding.parameters()), "table_VE is none of its parameters")
+    expect(any(table is parameter for parameter in embedding.parameters()), "table_VE is not one of its parameters")
     ids = torch.tensor([[3, 5]])
     before = embedding(ids, subject.forward(ids))
     table[3] += torch.linspace(-1, 1, table.shape[1], dtype=table.dtype)
@@ -138,7 +138,7 @@ def loss_is_cross_entropy(subject: Subject) -> None:
     head, _ = _head(subject)
     x_BTE, targets = _hidden().requires_grad_(), token_ids(2, 7, seed=4)
     loss = head.loss(x_BTE, targets, _context(x_BTE))
-    expect(loss.ndim == 0, f"the loss has shape {tuple(loss.shape)}; a scalar belongs")
+    expect(loss.ndim == 0, f"the loss has shape {tuple(loss.shape)}; it must be a scalar")
     wanted = F.cross_entropy(head(x_BTE, _context(x_BTE)).flatten(0, 1), targets.flatten())
     same(loss.double(), wanted.detach(), "the loss is not the mean cross-entropy of the logits", 1e-4)
     (gradient,) = torch.autograd.grad(loss, x_BTE)

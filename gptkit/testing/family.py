@@ -104,7 +104,7 @@ def rules_cover_every_tensor(subject: Subject) -> None:
     for variant in case.few:
         rules = case.family.rules(variant.model)
         for name in GPT(variant.model, device="meta").state_dict():
-            expect(any(rule.match(name) is not None for rule in rules), f"{named(variant)}: no rule is about {name!r}")
+            expect(any(rule.match(name) is not None for rule in rules), f"{named(variant)}: no rule matches {name!r}")
 
 
 @checks.add("layouts-are-inverse", "Imports join what exports split, and the reverse; where they differ, weights are wrong.")

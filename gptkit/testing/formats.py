@@ -98,7 +98,7 @@ def _write(subject: Subject, directory: str, dtype: torch.dtype = torch.float32)
     """
     spec = _spec(subject)
     if not spec.can_write:
-        skip("it is read, and not written")
+        skip("the format cannot be written")
     refusal = "no family is installed"
     for number, (family, native) in enumerate(_candidates(subject)):
         path = Path(directory, f"model{number}" + "".join(spec.suffixes[:1]))

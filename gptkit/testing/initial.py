@@ -24,7 +24,7 @@ def fills(subject: Subject) -> None:
             given = subject.resolved.fill(role, shape, torch.Generator().manual_seed(0), subject.context)
             what = f"for role {role!r} and shape {tuple(shape)} it gives"
             expect(given.shape == shape, f"{what} shape {tuple(given.shape)}")
-            expect(given.dtype == torch.float32, f"{what} {given.dtype}; fp32 belongs")
+            expect(given.dtype == torch.float32, f"{what} {given.dtype}, not fp32")
             expect(given.isfinite().all(), f"{what} numbers that are not finite")
 
 

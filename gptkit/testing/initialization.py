@@ -45,7 +45,7 @@ class _Constructors(TorchFunctionMode):
 
 
 def _writes(func: Any, name: str) -> bool:
-    """Whether a function changes its first argument in place."""
+    """Return whether a function changes its first argument in place."""
     if getattr(func, "__module__", None) == "torch.nn.init" or name == "__setitem__" or func == Tensor.data.__set__:  # type: ignore[attr-defined]
         return True
     return name != "requires_grad_" and name.endswith("_") and (not name.endswith("__") or name.startswith("__i"))

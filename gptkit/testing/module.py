@@ -74,7 +74,7 @@ def same_seed_same_result(subject: Subject) -> None:
             tensor.shape == second[name].shape, f"built twice, {name} has two shapes: {tensor.shape}, {second[name].shape}"
         )
         alike = torch.equal(tensor, second[name])
-        expect(alike, f"built twice with one seed, {name} starts differently; draw from the generator that is given")
+        expect(alike, f"built twice with one seed, {name} is initialized differently; draw from the generator that is given")
     ids = token_ids(2, 12)
     with torch.no_grad():
         same(other.eval()(ids).logits, one.eval()(ids).logits, "built twice with one seed, it computes other logits")
@@ -115,15 +115,15 @@ def state_dict(subject: Subject) -> None:
 def deep_copy(subject: Subject) -> None:
     model, ids = subject.model(), token_ids(2, 12)
     before = model(ids).logits
-    twin = copy.deepcopy(model)
-    same(twin(ids).logits, before, "a deep copy computes other logits")
-    for parameter in twin.parameters():
+    copied = copy.deepcopy(model)
+    same(copied(ids).logits, before, "a deep copy computes other logits")
+    for parameter in copied.parameters():
         parameter.mul_(0.5)
     same(model(ids).logits, before, "changing a deep copy's weights changed what the original computes")
     torch.manual_seed(11)
     other = stirred(subject.make(seed=5)).double().eval()
-    twin.load_state_dict(copy.deepcopy(other.state_dict()), strict=False)
-    same(twin(ids).logits, other(ids).logits, "a deep copy that is given other weights computes with some of its old ones")
+    copied.load_state_dict(copy.deepcopy(other.state_dict()), strict=False)
+    same(copied(ids).logits, other(ids).logits, "a deep copy that is given other weights computes with some of its old ones")
 
 
 @checks.add("bf16-and-fp32", "Models run in both: results have the input's dtype, are finite, and approximately equal.")

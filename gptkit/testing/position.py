@@ -57,7 +57,7 @@ def hooks_are_declared(subject: Subject) -> None:
 
 
 def _builds(subject: Subject) -> bool:
-    """Whether the spec defines a relative part, declared or not."""
+    """Return whether the spec defines a relative part, declared or not."""
     return type(subject.resolved).build is not PositionSpec.build
 
 
@@ -120,7 +120,7 @@ def distance_only(subject: Subject) -> None:
                 continue
             causal = hook in ("bias", "content_bias")
             one, other = (moved.tril(), original.tril()) if causal else (moved, original)
-            same(one, other, f"{hook} changes when both tokens move on by {shift}", 1e-4)
+            same(one, other, f"{hook} changes when both tokens are shifted by {shift}", 1e-4)
 
 
 @checks.add("finite-far-out", "Powers and products of large positions may overflow, which short texts do not show.")
@@ -163,7 +163,7 @@ def frequencies(subject: Subject) -> None:
     spec = cast("RotaryScalingSpec", subject.resolved)
     given = spec.frequencies(10000.0, D_HEAD, subject.context)
     expect(given.shape == (D_HEAD // 2,), f"for {D_HEAD} features the frequencies have shape {tuple(given.shape)}")
-    expect(given.dtype == torch.float32, f"the frequencies are {given.dtype}; fp32 belongs")
+    expect(given.dtype == torch.float32, f"the frequencies are {given.dtype}, not fp32")
     expect(bool(given.isfinite().all() and (given > 0).all()), f"the frequencies are {given.tolist()}; above 0 belongs")
     again = spec.frequencies(10000.0, D_HEAD, subject.context)
     expect(torch.equal(given, again), "two calls return different frequencies")
@@ -185,5 +185,5 @@ def lengths(subject: Subject) -> None:
         same(together[index : index + 1], alone, f"frequencies for {length} tokens depend on the other rows' lengths")
         for other in range(index):
             if not spec.changes_between(some[other], length, context):
-                what = f"changes_between({some[other]}, {length}) says no, and the frequencies change"
+                what = f"changes_between({some[other]}, {length}) is false, but the frequencies change"
                 same(together[index], together[other], what)

@@ -191,7 +191,7 @@ class Subject:
             yield "with window 5", self.model(window=True)
 
     def leak_models(self) -> Iterator[tuple[str, GPT]]:
-        """`models`, each also twice with large random weights: a leak through learned weights may show there only."""
+        """`models`, each also twice with large random weights: a leak through learned weights may appear only there."""
         for named, model in self.models():
             yield named, model
             for seed in (1, 2):
@@ -234,7 +234,7 @@ class Subject:
         """Return the initialized runtime module, in fp32."""
         built = self.resolved.build(self.context.replace(shared={}), **how)
         if not isinstance(built, nn.Module):
-            raise ContractError(f"build gave a {type(built).__name__}, not a torch.nn.Module")
+            raise ContractError(f"build returned a {type(built).__name__}, not a torch.nn.Module")
         return self.started(built)
 
     def started(self, built: nn.Module) -> nn.Module:
@@ -284,7 +284,7 @@ def _hooks(position: Any) -> frozenset[str]:
 
 
 def stirred_matrices(module: Any) -> Any:
-    """Move the weights of matrices by chance, and no vectors: those of norms stay as they are at first."""
+    """Change the weights of matrices randomly; vectors, such as the weights of norms, keep their initial values."""
     vectors = {name: parameter.detach().clone() for name, parameter in module.named_parameters() if parameter.dim() < 2}
     stirred(module)
     for name, vector in vectors.items():

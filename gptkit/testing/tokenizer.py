@@ -43,9 +43,9 @@ def fits(subject: Subject) -> None:
     except TokenizerError as error:
         expect(False, f"it could not be fitted on a small corpus: {error.message}")
     alike = one.vocab_size == other.vocab_size and one.encode(CORPUS[0]) == other.encode(CORPUS[0])
-    expect(alike, "fitted twice on the same texts, it gives other ids")
+    expect(alike, "fitted twice on the same texts, it returns different ids")
     bound = subject.spec.expected_vocab_size
-    expect(bound is None or one.vocab_size <= bound, f"it has {one.vocab_size} ids, and expected_vocab_size says {bound}")
+    expect(bound is None or one.vocab_size <= bound, f"it has {one.vocab_size} ids, but expected_vocab_size is {bound}")
 
 
 @checks.add("ids-in-range", "An id outside the vocabulary causes an index error in training.")
@@ -57,7 +57,10 @@ def ids_in_range(subject: Subject) -> None:
             not wrong, f"id {wrong[0] if wrong else ''} of {text[:30]!r} is outside the vocabulary of {tokenizer.vocab_size}"
         )
     for token, number in tokenizer.special_tokens.items():
-        expect(0 <= number < tokenizer.vocab_size, f"{token!r} has id {number}, of a vocabulary of {tokenizer.vocab_size}")
+        expect(
+            0 <= number < tokenizer.vocab_size,
+            f"{token!r} has id {number}, outside the vocabulary of {tokenizer.vocab_size}",
+        )
 
 
 @checks.add("every-id-decodes", "A model may generate any id of the vocabulary; others must be an error.")
@@ -99,7 +102,7 @@ def specials_cannot_be_injected(subject: Subject) -> None:
             try:
                 ids = encode(text)
             except TokenizerError:
-                continue  # it cannot spell the text, which is as good
+                continue  # it cannot spell the text, which is equally safe
             expect(number not in ids, f"{what}({text!r}) contains the id of {token!r}, which was not allowed")
         allowed = tokenizer.encode(token, allowed_special=[token])
         expect(number in allowed, f"encode({token!r}, allowed_special=…) does not contain its id {number}: {allowed}")
@@ -155,7 +158,10 @@ def saved_and_loaded(subject: Subject) -> None:
             value, expected = getattr(loaded, fact), getattr(tokenizer, fact)
             expect(value == expected, f"after saving and loading, {fact} is {value}, not {expected}")
         for text in _spellable(tokenizer):
-            expect(loaded.encode(text) == tokenizer.encode(text), f"saved and loaded, it gives other ids for {text[:30]!r}")
+            expect(
+                loaded.encode(text) == tokenizer.encode(text),
+                f"saved and loaded, it has other ids for {text[:30]!r}",
+            )
         same_bytes = all(loaded.token_bytes(token) == tokenizer.token_bytes(token) for token in range(loaded.vocab_size))
         expect(same_bytes, "saved and loaded, tokens stand for other bytes")
     with tempfile.TemporaryDirectory(prefix="gptkit-check-") as directory:

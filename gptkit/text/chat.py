@@ -16,7 +16,7 @@ from gptkit.kinds.tokenizer import Tokenizer
 __all__ = ["Conversation", "Messages", "Part", "chat_ids", "conversation", "turn_end"]
 
 Messages = str | Sequence[Mapping[str, Any]]
-"""What was said: mappings with `role` (system, user, assistant) and `content`; a text alone is what a user says."""
+"""Messages: mappings with `role` (system, user, assistant) and `content`; a string is one message of the user."""
 
 _NEVER_TEXT = ("role", "type")
 
@@ -24,7 +24,7 @@ _NEVER_TEXT = ("role", "type")
 def chat_ids(tokenizer: Tokenizer, messages: Messages, *, reply: bool = True) -> list[int]:
     """Return the ids of a conversation.
 
-    Where a message spells a special token, it is text and not that token.
+    A special token that a message contains is encoded as text.
 
     Args:
         tokenizer: one with a `chat_template`.
@@ -60,7 +60,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Conversation:
-    """A conversation as its template renders it, and what of it the assistant generates.
+    """A conversation as its template renders it, and the spans of it that the assistant generates.
 
     Attributes:
         parts: the text in parts, no two of which follow each other with the same `literal`.
@@ -117,21 +117,21 @@ def conversation(tokenizer: Tokenizer, messages: Sequence[Mapping[str, Any]]) ->
 def _turns(
     tokenizer: Tokenizer, hidden: Sequence[Mapping[str, Any]], whole: str, messages: Sequence[Mapping[str, Any]]
 ) -> Iterator[tuple[str, bool]]:
-    """The rendered text in pieces, each with whether the assistant generates it; by the prompt before each of its turns."""
+    """Yield the rendered text in pieces, each with whether the assistant generates it."""
     at = 0
     for index, message in enumerate(messages):
         if message.get("role") != "assistant":
             continue
         before = _render(tokenizer, hidden[:index], reply=True) if index else None
-        behind = _render(tokenizer, hidden[: index + 1], reply=False)
-        if before is None or not (behind.startswith(before) and whole.startswith(behind)):
+        after = _render(tokenizer, hidden[: index + 1], reply=False)
+        if before is None or not (after.startswith(before) and whole.startswith(after)):
             why = "answers no prompt" if before is None else "is rendered otherwise than after its prompt"
             raise TokenizerError(
                 f"message {index + 1}, of the assistant, {why}, so the tokens that it generates are not known",
                 hint="Mark what it generates by {% generation %} in the chat template, or set mask_prompt to false.",
             )
-        turn = behind[len(before) :]
-        # A line feed behind the token that ends the turn is not generated.
+        turn = after[len(before) :]
+        # A line feed after the token that ends the turn is not generated.
         bare = turn.rstrip()
         end = len(before) + len(bare if bare.endswith(tuple(tokenizer.special_tokens)) else turn)
         yield whole[at : len(before)], False
@@ -175,15 +175,15 @@ class _Fence:
 
 
 def turn_end(tokenizer: Tokenizer) -> str | None:
-    """The special token that the template puts behind what the assistant says, where it puts one there."""
+    """Return the special token that the template puts after the assistant's message, if any."""
     message = secrets.token_hex(8)
     messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": message}]
     try:
-        behind = _render(tokenizer, messages, reply=False).partition(message)[2].lstrip()
+        after = _render(tokenizer, messages, reply=False).partition(message)[2].lstrip()
     except TokenizerError:
         return None
     return next(
-        (token for token in sorted(tokenizer.special_tokens, key=len, reverse=True) if behind.startswith(token)), None
+        (token for token in sorted(tokenizer.special_tokens, key=len, reverse=True) if after.startswith(token)), None
     )
 
 
@@ -210,7 +210,7 @@ def _render(
 
 
 def _environment(begin: str, end: str) -> Any:
-    """Jinja as chat templates expect it, closed to all but the conversation; `begin` and `end` enclose what is generated."""
+    """Return a sandboxed Jinja environment for chat templates; `begin` and `end` enclose the text that is generated."""
     try:
         from jinja2 import nodes
         from jinja2.exceptions import TemplateError

@@ -14,19 +14,19 @@ _UTF16 = {codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}
 _BINARY = {
     b"%PDF-": "a PDF document",
     b"PK\3\4": "a ZIP archive, as .docx, .xlsx and .epub files are",
-    b"\xd0\xcf\x11\xe0": "a document of an old office program",
+    b"\xd0\xcf\x11\xe0": "a legacy Office document",
     b"\x1f\x8b": "compressed with gzip; name it .gz",
     b"BZh91AY&SY": "compressed with bzip2",
     b"\xfd7zXZ": "compressed with xz",
     b"(\xb5/\xfd": "compressed with zstd",
     b"PAR1": "a Parquet table",
     b"SQLite format 3\0": "an SQLite database",
-    b"\x89PNG": "a picture",
-    b"\xff\xd8\xff": "a picture",
-    b"\x7fELF": "a program",
+    b"\x89PNG": "an image",
+    b"\xff\xd8\xff": "an image",
+    b"\x7fELF": "an executable",
     b"GGUF\3\0": "a model in a GGUF file",
 }
-"""What files are that begin with these bytes."""
+"""Descriptions of binary files by their first bytes."""
 _PROBED = 64
 
 
@@ -54,7 +54,7 @@ def decode_utf8(pieces: Iterable[bytes], source: str, hint: str = "") -> Iterato
         if b"\0" in piece:
             raise DataError(
                 f"{source}: not a text: byte {read + piece.index(0)} is zero",
-                hint="Leave the file out, by `patterns` or a glob that does not match it.",
+                hint="Exclude the file by `patterns` or a glob that does not match it.",
             )
         pending = len(decoder.getstate()[0])
         try:
@@ -74,12 +74,12 @@ def decode_utf8(pieces: Iterable[bytes], source: str, hint: str = "") -> Iterato
 
 
 def _require_text(head: bytes, source: str, hint: str) -> None:
-    """Raise where the beginning of a file is that of a known binary format, or of UTF-16."""
+    """Raise if a file begins like a known binary format or like UTF-16."""
     what = next((what for magic, what in _BINARY.items() if head.startswith(magic)), None)
     if what is not None:
         raise DataError(
             f"{source}: not a text, but {what}",
-            hint="Extract its text into a .txt file, or leave the file out, by `patterns` or a glob that does not match it.",
+            hint="Extract its text into a .txt file, or exclude the file by `patterns` or a glob that does not match it.",
         )
     encoding = next((name for mark, name in _UTF16.items() if head.startswith(mark)), None)
     # Without a byte order mark every other byte of a text in Latin script is zero.

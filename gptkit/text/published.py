@@ -92,12 +92,12 @@ def find_ranks(encoding: str) -> dict[bytes, int]:
 
 
 def is_local(encoding: str) -> bool:
-    """Whether a file with the ranks of an encoding is on this machine; its content is not checked."""
+    """Return whether a file with the ranks of an encoding is on this machine; its content is not checked."""
     return any(path.is_file() for path, _ in _local(encoding))
 
 
 def _local(encoding: str) -> Iterator[tuple[Path, Recipe]]:
-    """Where the ranks may be on this machine, and what the file has to match."""
+    """Yield the local paths where the ranks may be, each with the recipe that the file must match."""
     for name in _names(encoding):
         known = recipe(name)
         yield _cache() / _key(known), known

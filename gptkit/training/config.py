@@ -96,13 +96,13 @@ class TrainingSpec(Spec):
     init_from: Annotated[InitFromSpec | None, Fixed("the training started from these weights")] = Field(
         None,
         description="Weights to start from, in place of initial values. A missing section `tokenizer` is that of the "
-        "weights, and a section `model` without `d_model` says what differs from their model.",
+        "weights, and a section `model` without `d_model` lists the differences from their model.",
     )
     freeze: Annotated[tuple[str, ...] | None, Fixed("the optimizer's state belongs to what is trained")] = Field(
         None,
         description="Parameters that are not trained: glob patterns over their names, such as embedding or blocks.[0-9].*, "
         "in which a module's name stands for all of its parameters. A pattern that begins with ! makes trainable again "
-        "what earlier ones froze: ['*', '!*norm*']. null: with low-rank adapters all but these, else nothing.",
+        "what earlier patterns froze: ['*', '!*norm*']. null: with low-rank adapters all but these, else nothing.",
     )
     log_every: Annotated[int, CHANGEABLE] = Field(
         10, ge=1, description="Number of steps between two lines of metrics; the loss is the mean since the previous line."

@@ -125,7 +125,7 @@ class Trainer:
 
     @property
     def step(self) -> int:
-        """Steps done."""
+        """Number of completed steps."""
         return self.state.step
 
     def resume(self, checkpoint: Path) -> None:
@@ -160,7 +160,7 @@ class Trainer:
                 self._length = self._train(0, 1, self.spec.seed, first=0)[0].shape[1]
                 self.model.train()
                 if self.step == 0:
-                    self._look({}, evaluate=True, sample=True)
+                    self._report({}, evaluate=True, sample=True)
                 self._since = time.perf_counter()
                 while self.step < steps and not self.processes.any(bool(stop)):
                     self._fresh.append(self._take_step())
@@ -221,7 +221,7 @@ class Trainer:
         if metrics:
             metrics |= self._callbacks.measure(self.step)
         paused = time.perf_counter()
-        self._look(metrics, evaluate=due(spec.evaluate_every), sample=due(spec.sample_every))
+        self._report(metrics, evaluate=due(spec.evaluate_every), sample=due(spec.sample_every))
         if due(spec.checkpoint_every):
             self._save()
         # Validating, sampling and saving do not count as time spent on tokens.
@@ -262,7 +262,7 @@ class Trainer:
         self._tokens, self._since = 0, now
         return metrics
 
-    def _look(self, metrics: dict[str, float], *, evaluate: bool, sample: bool) -> None:
+    def _report(self, metrics: dict[str, float], *, evaluate: bool, sample: bool) -> None:
         """Evaluate and sample if due, and report."""
         evaluate = evaluate and self._validation is not None
         sample = sample and self._write is not None

@@ -78,9 +78,9 @@ class TrainingStep:
             (2,): the batch's loss and the gradient's norm before clipping, still on the device.
         """
         total = torch.zeros((), device=self.device)
-        mine = list(split(batch, self.accumulation, self.processes))
-        for index, (inputs_BT, targets_BT, documents_BT, share) in enumerate(mine):
-            with self._synchronized(index == len(mine) - 1):
+        parts = list(split(batch, self.accumulation, self.processes))
+        for index, (inputs_BT, targets_BT, documents_BT, share) in enumerate(parts):
+            with self._synchronized(index == len(parts) - 1):
                 with autocast(self.device, self.precision):
                     inputs_BT, targets_BT = to_device(inputs_BT, targets_BT, device=self.device)
                     loss = self.forward(inputs_BT, targets_BT, **documents(documents_BT, self.device)).loss

@@ -24,13 +24,13 @@ class StopRequest:
     """
 
     def __init__(self, *, several: bool = False) -> None:
-        self._asked = False
+        self._requested = False
         self._several = several
-        self._asked_at = 0.0
+        self._requested_at = 0.0
         self._before: dict[signal.Signals, Any] = {}
 
     def __bool__(self) -> bool:
-        return self._asked
+        return self._requested
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
@@ -44,8 +44,8 @@ class StopRequest:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        if self._asked and not (self._several and now - self._asked_at < 1):
+        if self._requested and not (self._several and now - self._requested_at < 1):
             raise KeyboardInterrupt
-        if not self._asked:
-            self._asked_at = now
-        self._asked = True
+        if not self._requested:
+            self._requested_at = now
+        self._requested = True

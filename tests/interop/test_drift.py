@@ -131,7 +131,7 @@ def test_models_that_cannot_be_compared_are_rejected(models: Models, tmp_path: P
 
 def test_missing_transformers_is_reported_with_the_command(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "transformers", None)
-    with pytest.raises(RequirementError, match="needs transformers"):
+    with pytest.raises(RequirementError, match="the comparison needs transformers"):
         measure_drift(models["llama"][1], models["llama"][0])
 
 

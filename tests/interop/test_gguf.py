@@ -152,7 +152,7 @@ def test_tokenizers_that_gguf_cannot_express_are_rejected(tmp_path: Path, tokeni
         ("general.architecture", None, "no general.architecture"),
         ("llama.attention.spiral", Typed("u32", 1), "unknown keys: 'attention.spiral'"),
         ("llama.embedding_length", Typed("string", "wide"), "embedding_length should be a whole number"),
-        ("llama.block_count", Typed("u32", 2), "left over.*layers.2"),
+        ("llama.block_count", Typed("u32", 2), "does not describe.*layers.2"),
         ("llama.block_count", Typed("u32", 4), "missing: .*layers.3"),
         ("llama.expert_count", Typed("u32", 8), "expert_count is the number 8"),
         ("llama.vocab_size", Typed("u32", 99), "its embedding has 257 rows"),

@@ -1,4 +1,4 @@
-"""What many families have in common: names of activations, patterns of layers."""
+"""Parts shared by many families: names of activations, patterns of layers."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _activations(registry: Registry | None) -> dict[str, list[str]]:
 
 
 def pattern(layers: Sequence[dict[str, Any]]) -> list[dict[str, Any]] | None:
-    """What each layer overrides, as the shortest pattern that repeats; None where no layer overrides anything."""
+    """Return the overrides of layers as the shortest repeating pattern; None if no layer overrides anything."""
     if not any(layers):
         return None
     period = next(n for n in range(1, len(layers) + 1) if all(layers[i] == layers[i % n] for i in range(len(layers))))
@@ -77,7 +77,7 @@ def pattern(layers: Sequence[dict[str, Any]]) -> list[dict[str, Any]] | None:
 
 
 def every(n: int, n_layers: int) -> list[bool]:
-    """Whether each layer is an n-th one: layers n - 1, 2n - 1, …"""
+    """Return whether each layer is an n-th one: layers n - 1, 2n - 1, …"""
     return [n > 0 and (index + 1) % n == 0 for index in range(n_layers)]
 
 
@@ -87,7 +87,7 @@ def all_but_every(n: int, n_layers: int) -> list[bool]:
 
 
 def read_windows(config: ExternalConfig, n_layers: int, default: Sequence[bool]) -> list[bool]:
-    """Whether each layer has a sliding window: `layer_types`, or the family's own pattern."""
+    """Return whether each layer has a sliding window: `layer_types`, or the family's own pattern."""
     types = config.items("layer_types", ["sliding_attention" if slides else "full_attention" for slides in default])
     if len(types) != n_layers or not set(types) <= {"sliding_attention", "full_attention"}:
         config.refuse("layer_types", f"it should name sliding_attention or full_attention for each of {n_layers} layers")

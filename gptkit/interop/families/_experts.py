@@ -29,7 +29,7 @@ def sparse(n_experts: int, router: dict[str, Any], expert: dict[str, Any], **mor
 
 
 def first_dense(n_dense: int, n_layers: int, feedforward: dict[str, Any]) -> list[dict[str, Any]]:
-    """What layers override where the first ones have one feed-forward for all tokens."""
+    """Return the overrides of layers of which the first `n_dense` have a dense feed-forward."""
     return [{"feedforward": feedforward} if index < n_dense else {} for index in range(n_layers)]
 
 

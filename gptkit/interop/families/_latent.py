@@ -16,7 +16,7 @@ __all__ = ["LatentDecoder"]
 
 
 class LatentDecoder(Decoder):
-    """DeepSeek's shape; a family says how experts are chosen."""
+    """DeepSeek's architecture; each family defines the router."""
 
     harmless: ClassVar[frozenset[str]] = (
         Decoder.harmless | INERT | {"head_dim", "num_key_value_heads", "num_nextn_predict_layers", "qk_head_dim"}
@@ -55,13 +55,13 @@ class LatentDecoder(Decoder):
             "d_rotary": rotary,
             "d_value": config.integer("v_head_dim", 128),
             "bias": config.flag("attention_bias", False),
-            # The latents' norms have a number of their own, whatever the configuration says of the others.
+            # The latents' norms have a fixed epsilon, independent of the configuration's.
             "norm": {"name": "rms", "eps": 1e-6},
             "scale": (nope + rotary) ** -0.5 * self._sharpening(config) ** 2,
         }
 
     def _sharpening(self, config: ExternalConfig) -> float:
-        """What yarn multiplies queries and keys by."""
+        """Return the factor by which YaRN multiplies queries and keys."""
         section = config.section("rope_parameters" if "rope_parameters" in config else "rope_scaling")
         if section.text("type" if "type" in section and "rope_type" not in section else "rope_type", "default") == "default":
             return 1.0
@@ -106,7 +106,7 @@ class LatentDecoder(Decoder):
         layer, result = model.layer_specs()[0], super().config(model)
         plain = (layer.attention.d_nope + layer.attention.d_rotary) ** -0.5
         if result.get("rope_scaling") and layer.attention.scale:
-            # Both come from one number there: the sharpening of scores, and what remains for sine and cosine.
+            # One number of the configuration determines both: the scale of scores, and the amplitude of sine and cosine.
             sharpening, factor = math.sqrt(layer.attention.scale / plain), layer.position.scaling.factor
             weight = (sharpening - 1) / (0.1 * math.log(factor)) if factor > 1 else 0.0
             if abs(weight) > 1e-9:

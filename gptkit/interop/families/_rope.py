@@ -1,4 +1,4 @@
-"""Rotary positions as configurations of transformers describe them, in the old words and the new."""
+"""Rotary positions as configurations of transformers describe them, with the keys of old and new versions."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _SCALINGS = ("default", "linear", "dynamic", "llama3", "yarn", "longrope")
 def read_rope(
     config: ExternalConfig, *, base: float = 10000.0, fraction: float = 1.0, fraction_key: str = "", partial: bool = True
 ) -> dict[str, Any]:
-    """The `rotary` position that a configuration asks for.
+    """Return the `rotary` position that a configuration describes.
 
     Args:
         config: `rope_scaling` (which replaces `rope_parameters` where both are given, as in transformers), `rope_theta`
             and `partial_rotary_factor` are read.
-        base: where the configuration names none.
-        fraction: where the configuration names none.
+        base: the default of `rope_theta`.
+        fraction: the default of `partial_rotary_factor`.
         fraction_key: another name of `partial_rotary_factor`.
         partial: whether the family rotates a part of each head; else `partial_rotary_factor` is refused.
     """
@@ -44,7 +44,7 @@ def _whole_heads(section: ExternalConfig) -> None:
 
 
 def read_rotary(section: ExternalConfig, config: ExternalConfig, base: float, fraction: float = 1.0) -> dict[str, Any]:
-    """The `rotary` position for one mapping of rope parameters."""
+    """Return the `rotary` position for one mapping of rope parameters."""
     position: dict[str, Any] = {"name": "rotary", "base": section.number("rope_theta", base)}
     fraction = section.number("partial_rotary_factor", fraction)
     if fraction != 1:
@@ -83,7 +83,7 @@ def read_rotary(section: ExternalConfig, config: ExternalConfig, base: float, fr
 
 
 def read_two(config: ExternalConfig, base: float, local_base: float) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The positions of full and of sliding layers, where each kind has its own; only the former are scaled of old."""
+    """Return the positions of full and of sliding layers; the keys of old versions scale only the former."""
     nested = config.section("rope_parameters")
     section = nested.section("full_attention") if "full_attention" in nested else config.section("rope_scaling")
     scaling = config.value("rope_scaling")
@@ -99,7 +99,7 @@ def read_two(config: ExternalConfig, base: float, local_base: float) -> tuple[di
 
 
 def write_two(layers: Any) -> dict[str, Any]:
-    """What `read_two` reads, for the layers of a model."""
+    """Return the keys that `read_two` reads, for the layers of a model."""
     full = next((layer.position for layer in layers if not layer.attention.window), layers[0].position)
     local = next((layer.position for layer in layers if layer.attention.window), full)
     return {"rope_parameters": {"full_attention": write_rotary(full), "sliding_attention": write_rotary(local)}}
@@ -145,7 +145,7 @@ def write_rope(position: Any) -> dict[str, Any]:
 
 
 def write_rotary(position: Any) -> dict[str, Any]:
-    """The mapping of rope parameters of a `rotary` position."""
+    """Return the mapping of rope parameters of a `rotary` position."""
     written: dict[str, Any] = {"rope_theta": position.base, "rope_type": "default"}
     if position.fraction != 1:
         written["partial_rotary_factor"] = position.fraction

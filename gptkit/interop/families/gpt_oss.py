@@ -17,7 +17,7 @@ __all__ = ["GptOssFamily"]
 
 
 YARN = {"rope_type": "yarn", "factor": 32.0, "original_max_position_embeddings": 4096, "truncate": False}
-"""The scaling of a configuration that says nothing of positions, as in transformers."""
+"""The scaling of a configuration without keys for positions, as in transformers."""
 
 
 class GptOssFamily(Decoder):

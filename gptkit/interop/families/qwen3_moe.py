@@ -22,7 +22,7 @@ class Qwen3MoeFamily(Qwen3Family):
     harmless: ClassVar[frozenset[str]] = Qwen3Family.harmless | INERT
     d_head: ClassVar[int | None] = None
     experts: ClassVar[tuple[int, int, int]] = (128, 8, 768)
-    """How many there are, how many see a token, and how wide they are, where the configuration says nothing."""
+    """Defaults: the number of experts, the number chosen per token, and their width."""
 
     def read_feedforward(self, config: ExternalConfig) -> dict[str, Any]:
         number, chosen, width = self.experts

@@ -67,7 +67,7 @@ def test_the_loss_and_its_gradients_are_those_of_the_formula(
         targets[1, :3] = -100
     out = model(ids, targets, **options)
     out.loss.backward()
-    found = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    gradients = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
 
     model.zero_grad()
     logits = model(ids, **options).logits
@@ -80,7 +80,7 @@ def test_the_loss_and_its_gradients_are_those_of_the_formula(
     torch.testing.assert_close(out.losses["distillation"], 0.6 * 1.7**2 * divergence)
     torch.testing.assert_close(out.loss, expected)
     for name, parameter in model.named_parameters():
-        torch.testing.assert_close(found[name], parameter.grad)
+        torch.testing.assert_close(gradients[name], parameter.grad)
 
 
 def teacher_logits(model: gptkit.GPT, ids: Tensor, options: dict[str, Any]) -> Tensor:
@@ -143,8 +143,8 @@ def test_a_run_is_trained_evaluated_and_sampled(teacher: gptkit.Run, corpus: Pat
 
 def test_a_relative_path_is_recorded_as_an_absolute_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    found = gptkit.ModelSpec.model_validate({**MODEL, "head": {"name": "distillation", "teacher": "runs/one"}})
-    assert found.head.teacher == str(tmp_path / "runs" / "one")
+    spec = gptkit.ModelSpec.model_validate({**MODEL, "head": {"name": "distillation", "teacher": "runs/one"}})
+    assert spec.head.teacher == str(tmp_path / "runs" / "one")
 
 
 def test_teachers_that_do_not_fit_are_refused_before_the_training(teacher: gptkit.Run, corpus: Path, tmp_path: Path) -> None:

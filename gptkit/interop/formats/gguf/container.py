@@ -59,7 +59,7 @@ class GgufTensor:
 
     @property
     def dtype(self) -> torch.dtype:
-        """What it is read as."""
+        """The dtype of the tensor as it is read."""
         return _PLAIN.get(self.type, torch.float32)
 
 
@@ -88,8 +88,8 @@ class GgufFile:
             raise ExternalModelError(f"{path} is not a GGUF file", hint="Give a file that llama.cpp reads.")
         version = self._scalar("I")
         if version not in (2, 3):
-            what = "was written with its bytes the other way round" if version & 0xFFFF == 0 else f"has version {version}"
-            raise ExternalModelError(f"{path} {what}, which is not read here", hint="Convert it with llama.cpp.")
+            what = "is big-endian" if version & 0xFFFF == 0 else f"has version {version}"
+            raise ExternalModelError(f"{path} {what}, which gptkit does not read", hint="Convert it with llama.cpp.")
         n_tensors, n_entries = self._count(24), self._count(13)
         self.metadata = self._unique(self._entry for _ in range(n_entries))
         alignment = self.metadata.get("general.alignment", ALIGNMENT)
@@ -100,10 +100,10 @@ class GgufFile:
         self.tensors = {name: self._place(name, start, *header) for name, header in headers.items()}
 
     def get(self, name: str) -> Tensor:
-        """A tensor's numbers: plain ones lie in the mapped file, others are made float32.
+        """Return a tensor: unquantized ones are views of the mapped file, others are dequantized to float32.
 
         Raises:
-            ExternalModelError: it is quantized, and the `gguf` package is not there.
+            ExternalModelError: it is quantized, and the `gguf` package is not installed.
         """
         tensor = self.tensors[name]
         if tensor.type in _PLAIN:
@@ -126,7 +126,7 @@ class GgufFile:
         for read in reads:
             name, value = read()
             if name in result:
-                self._fail(f"{name!r} is there twice")
+                self._fail(f"{name!r} occurs twice")
             result[name] = value
         return result
 

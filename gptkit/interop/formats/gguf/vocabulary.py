@@ -13,7 +13,7 @@ from gptkit.kinds.format import ExternalTokenizer
 __all__ = ["CONTROL", "NORMAL", "UNKNOWN", "UNUSED", "USER", "read_vocabulary"]
 
 NORMAL, UNKNOWN, CONTROL, USER, UNUSED = 1, 2, 3, 4, 5
-"""What `tokenizer.ggml.token_type` says of a token."""
+"""Values of `tokenizer.ggml.token_type`."""
 _SPACE, _LONGEST_PIECE = "▁", 256
 _ELSE = "Give the model's own tokenizer.json with --tokenizer PATH, or import the model from its safetensors."
 
@@ -25,7 +25,7 @@ def read_vocabulary(metadata: Mapping[str, Any], place: str) -> ExternalTokenize
         ExternalModelError: the file has no tokenizer, or one that gptkit does not read.
     """
     if "tokenizer.ggml.model" not in metadata:
-        raise ExternalModelError(f"{place} has no tokenizer", hint="Name one: --tokenizer byte, say.")
+        raise ExternalModelError(f"{place} has no tokenizer", hint="Choose one, for example --tokenizer byte.")
     model = metadata["tokenizer.ggml.model"]
     tokens = _texts(metadata, "tokenizer.ggml.tokens", place)
     types = metadata.get("tokenizer.ggml.token_type", [NORMAL] * len(tokens))
@@ -57,7 +57,7 @@ def read_vocabulary(metadata: Mapping[str, Any], place: str) -> ExternalTokenize
 
 
 class _Defaults(NamedTuple):
-    """What llama.cpp takes where a file does not say it."""
+    """Defaults of llama.cpp for keys that a file does not have."""
 
     start: int | None = None
     end: int | None = None

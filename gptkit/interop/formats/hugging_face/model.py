@@ -35,7 +35,7 @@ class HuggingFaceModel(ExternalModel):
 
     def tokenizer(self) -> ExternalTokenizer:
         if not (self.directory / TOKENIZER).is_file():
-            hint = "Save it with a fast tokenizer, or name one: --tokenizer byte, say."
+            hint = "Save it with a fast tokenizer, or choose another, for example --tokenizer byte."
             raise ExternalModelError(f"{self.directory} has no {TOKENIZER}", hint=hint)
         return ExternalTokenizer({"name": "hugging-face", "path": str(real(self.directory))})
 
