@@ -23,6 +23,7 @@ _PANELS = {
         "generate": "generate:generate",
         "chat": "chat:chat",
         "evaluate": "evaluate:evaluate",
+        "serve": "serve:serve",
         "inspect": "inspect:inspect",
     },
     "External models": {"import": "import_:import_model", "export": "export:export", "drift": "drift:drift"},

@@ -11,6 +11,7 @@ from gptkit.kinds.block import BlockSpec
 from gptkit.kinds.callback import CallbackSpec
 from gptkit.kinds.data import DataSpec
 from gptkit.kinds.embedding import EmbeddingSpec
+from gptkit.kinds.engine import EngineSpec
 from gptkit.kinds.family import FamilySpec
 from gptkit.kinds.feedforward import FeedForwardSpec
 from gptkit.kinds.format import FormatSpec
@@ -52,4 +53,5 @@ def gptkit_kinds() -> list[type[Component]]:
         TrackerSpec,
         FamilySpec,
         FormatSpec,
+        EngineSpec,
     ]

@@ -286,7 +286,7 @@ class AsyncEngine:
     def _measure(self, part: Part, progress: Progress, now: float) -> None:
         count = len(progress.ids)
         if count and part.n_generated == 0:
-            self._listener.first_token(now - part.submitted)
+            self._listener.first_tokens(now - part.submitted, count)
         elif count:
             self._listener.next_tokens(now - part.last, count)
         part.last = now

@@ -34,8 +34,8 @@ class Event:
 class Listener(Protocol):
     """Receiver of measurements; called on the engine's thread."""
 
-    def first_token(self, seconds: float) -> None:
-        """Called with the time from the submission of a request to its first token."""
+    def first_tokens(self, seconds: float, count: int) -> None:
+        """Called with the time from the submission of a request to its first token, and the number of tokens that came."""
 
     def next_tokens(self, seconds: float, count: int) -> None:
         """Called with the time since the previous token of a request, and the number of tokens that came then."""
@@ -54,7 +54,7 @@ class Listener(Protocol):
 class Silent:
     """Listener that ignores everything."""
 
-    def first_token(self, seconds: float) -> None:
+    def first_tokens(self, seconds: float, count: int) -> None:
         pass
 
     def next_tokens(self, seconds: float, count: int) -> None:

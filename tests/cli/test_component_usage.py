@@ -1,4 +1,4 @@
-"""The usage that `gptkit components KIND NAME` prints is valid, for every component."""
+"""What `gptkit components KIND NAME` says of the use of a component is accepted where it is put, for every component."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_usage_is_accepted(kind: str, name: str, tmp_path: Path) -> None:
     snippet, commands = (section(shown.output, title) for title in ("In a spec file", "Commands"))
     assert bool(snippet) != bool(commands)
     if commands:
-        assert kind in ("family", "format")
+        assert kind in ("family", "format", "engine")
         for line in commands.splitlines():
             words = line.split()
             options = {word for word in words if word.startswith("--")}
@@ -48,7 +48,7 @@ def test_usage_is_accepted(kind: str, name: str, tmp_path: Path) -> None:
         return
     assert name in snippet
     file = tmp_path / "spec.yaml"
-    # A spec file also requires a model.
+    # The snippet belongs into a spec file, which has a model.
     file.write_text(snippet + ("\n" if snippet.startswith("model:") else "\nmodel: {}\n"), encoding="utf-8")
     checked = call("check", str(file))
     if (kind, name) in NEEDS_THE_USERS_FILE and "…" in snippet:

@@ -43,7 +43,7 @@ class Running(Attention):
 
 
 class RunningSpec(AttentionSpec):
-    """Attention of these tests."""
+    """For these tests."""
 
     name: Literal["running"] = "running"
     examples: ClassVar[Any] = ()

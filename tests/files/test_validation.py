@@ -212,7 +212,7 @@ class Layer(Spec):
 
 
 class Model(Spec):
-    """Model that, like the real one, passes its parts to its layers before they are validated."""
+    """As the real one: hands its parts down to its layers before they are read."""
 
     parts: ClassVar[tuple[str, ...]] = ("norm", "mixer")
     norm: Norm = component("plain", description="A norm.")

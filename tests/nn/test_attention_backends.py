@@ -43,7 +43,7 @@ LAYERS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class FirstAndRecent(MaskPattern):
-    """Pattern of the first two tokens of a text and a sliding window."""
+    """The first two tokens of a text, and a sliding window."""
 
     recent: int
 

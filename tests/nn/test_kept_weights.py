@@ -21,7 +21,7 @@ from tests.model.test_pairs import V, ids
 
 
 class TwinsSpec(BlockSpec):
-    """Block with two consecutive attentions."""
+    """A block with two attentions, one after the other."""
 
     name: Literal["twins"] = "twins"
 

@@ -168,7 +168,7 @@ def test_two_callbacks_with_weights_are_rejected(make_trainer: MakeTrainer) -> N
 
 
 class Shapes:
-    """Batch function that records its arguments."""
+    """A batch function that notes what it was asked for."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[int, int, int]] = []
