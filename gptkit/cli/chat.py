@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
+import shlex
 import sys
-from collections.abc import Callable, Iterator
+import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,7 @@ import typer
 from gptkit.cli import console
 from gptkit.cli.collection import import_torch
 from gptkit.cli.failures import report
+from gptkit.cli.messages import piped, read_messages, typed
 from gptkit.cli.options import Overflow, Quiet, RunDirectory, Samplers, Seed, Step, Stop
 from gptkit.core.activity import working
 from gptkit.core.errors import GptkitError
@@ -30,11 +32,18 @@ _MAX_TOKENS = {True: 1000, False: 200}
 
 _COMMAND = re.compile(r"/([A-Za-z]+)(?:\s+(.*))?", re.DOTALL)
 _HELP = """\
-/reset          start a new conversation with the same system message
-/system TEXT    set the system message; without TEXT, show it
-/save FILE      write the messages as JSON
-/exit           end the conversation, like Ctrl-D
-Ctrl-C stops a reply. A backslash at the end of a line continues the message on the next one."""
+/reset            start again; the system message stays
+/undo             remove the last message and its reply
+/retry            another reply to the last message
+/system TEXT      set the system message; without a text, show it
+/sampler CHAIN    set the samplers, as in /sampler temperature=0.8 top-k=40; without a chain, show them
+/tokens N         maximum number of tokens of a reply
+/stats on|off     show tokens, speed and context after every reply; without a word, those of the last reply
+/history          show the conversation
+/save FILE        write the messages as JSON
+/load FILE        replace the conversation by messages that /save wrote
+/exit             end, as Ctrl-D does
+Ctrl-C stops a reply. A message over several lines: end a line with a backslash, or begin and end it with \"\"\"."""
 
 
 def chat(
@@ -110,9 +119,26 @@ class _Chat:
         self._talk, self._quiet, self._interactive = talk, quiet, interactive
         self._saved: set[Path] = set()
         self._n_discarded = 0
+        self._reply: Reply | None = None
+        self._stats = False
+        self._commands: dict[str, Callable[[str], None]] = {
+            "reset": self._reset,
+            "clear": self._reset,
+            "undo": self._undo,
+            "retry": self._retry,
+            "regenerate": self._retry,
+            "system": self._system,
+            "sampler": self._sampler,
+            "tokens": self._tokens,
+            "stats": self._show_stats,
+            "history": self._history,
+            "save": self._save,
+            "load": self._load,
+            "help": lambda _: console.note(_HELP),
+        }
 
     def run(self) -> None:
-        for line in _typed() if self._interactive else _piped():
+        for line in typed() if self._interactive else piped():
             command = _COMMAND.fullmatch(line.strip())
             try:
                 if command is None:
@@ -128,22 +154,83 @@ class _Chat:
         """Run a command; return whether the conversation ends."""
         if name in ("exit", "quit", "bye"):
             return True
-        commands: dict[str, Callable[[str], None]] = {
-            "reset": self._reset,
-            "clear": self._reset,
-            "system": self._system,
-            "save": self._save,
-            "help": lambda _: console.note(_HELP),
-        }
-        if name not in commands:
-            raise GptkitError(f"unknown command /{name}", hint="Commands: /reset, /system TEXT, /save FILE, /exit, /help.")
-        commands[name](text)
+        if name not in self._commands:
+            hint = f"Commands: {', '.join(f'/{each}' for each in self._commands)}, /exit."
+            raise GptkitError(f"unknown command /{name}", hint=hint)
+        self._commands[name](text)
         return False
 
     def _reset(self, text: str) -> None:
         self._talk.reset()
         self._n_discarded = 0
         self._note("started a new conversation")
+
+    def _undo(self, text: str) -> None:
+        message = self._talk.undo()
+        if message is None:
+            raise GptkitError("the conversation is empty", hint="Write a message first.")
+        self._n_discarded = self._talk.n_discarded
+        self._note(f"removed: {_shortened(message)}")
+
+    def _retry(self, text: str) -> None:
+        self._stream(self._talk.regenerate())
+
+    def _sampler(self, text: str) -> None:
+        from gptkit.cli.samplers import chain, described
+
+        if text:
+            try:
+                parts = shlex.split(text)
+            except ValueError as error:
+                raise GptkitError(f"/sampler {text}: {error}", hint="As in: /sampler temperature=0.8 top-k=40") from None
+            self._talk.sampler = chain(parts)
+        self._note(f"sampler: {described(self._talk.sampler)}")
+
+    def _tokens(self, text: str) -> None:
+        if text and not (text.isdecimal() and int(text) > 0):
+            raise GptkitError(f"/tokens {text}: not a number of tokens", hint="As in: /tokens 500")
+        if text:
+            self._talk.max_new_tokens = int(text)
+        self._note(f"at most {console.plural(self._talk.max_new_tokens, 'token')} in a reply")
+
+    def _show_stats(self, text: str) -> None:
+        if text not in ("", "on", "off"):
+            raise GptkitError(f"/stats {text}: not a setting", hint="Use /stats, /stats on or /stats off.")
+        if text:
+            self._stats = text == "on"
+            self._note(f"numbers after every reply: {text}")
+        elif self._reply is None:
+            self._note("no reply yet")
+        else:
+            self._note(self._numbers(self._reply))
+
+    def _numbers(self, reply: Reply) -> str:
+        talk, used = self._talk, self._talk.n_context / self._talk.context_length
+        parts = [console.plural(reply.n_tokens, "token"), f"first after {reply.prefill_seconds:.2f} s"]
+        if reply.decode_rate:
+            parts.append(f"{reply.decode_rate:,.0f} tokens/s")
+        return ", ".join([*parts, f"context {talk.n_context:,} of {talk.context_length:,} tokens ({used:.0%})"])
+
+    def _history(self, text: str) -> None:
+        if not self._talk.messages:
+            self._note("no messages yet")
+        for message in self._talk.messages:
+            console.note(f"{message['role']}: {console.printable(message['content'])}")
+
+    def _load(self, text: str) -> None:
+        if not text:
+            raise GptkitError("/load needs a file", hint="As in: /load chat.json")
+        system, messages = read_messages(Path(text).expanduser())
+        previous = self._talk.system, self._talk.messages, self._talk.n_discarded
+        self._talk.reset()
+        self._talk.system, self._talk.messages = system, messages
+        try:
+            self._talk.check()
+        except GptkitError:
+            self._talk.system, self._talk.messages, self._talk.n_discarded = previous
+            raise
+        self._n_discarded = 0
+        self._note(f"{console.plural(len(messages), 'message')} loaded from {text}")
 
     def _system(self, text: str) -> None:
         if not text:
@@ -171,7 +258,10 @@ class _Chat:
         self._note(f"{console.plural(len(self._talk.messages), 'message')} saved in {path}")
 
     def _answer(self, message: str) -> None:
-        reply = self._talk.stream(message)
+        self._stream(self._talk.stream(message))
+
+    def _stream(self, reply: Reply) -> None:
+        self._reply = reply
         if self._talk.n_discarded > self._n_discarded:
             new, self._n_discarded = self._talk.n_discarded - self._n_discarded, self._talk.n_discarded
             self._note(f"the context is full: the oldest {console.plural(new, 'message')} discarded")
@@ -196,48 +286,14 @@ class _Chat:
                 raise KeyboardInterrupt
             self._note("stopped")
         elif reply.finish == "length" and self._talk.is_chat:
-            self._note("the reply reached its maximum length (--max-tokens) or the end of the context")
+            self._note("the reply reached its maximum length (/tokens N changes it) or the end of the context")
+        if self._stats:
+            self._note(self._numbers(reply))
 
     def _note(self, text: str) -> None:
         if not self._quiet:
             console.note(text, style="dim")
 
 
-def _typed() -> Iterator[str]:
-    """Yield messages typed in a terminal, with line editing and history."""
-    with contextlib.suppress(ImportError):
-        import readline  # noqa: F401  (input() uses it once it is imported)
-    while True:
-        try:
-            lines = [_line("> ")]
-            while lines[-1].endswith("\\"):
-                lines[-1] = lines[-1][:-1]
-                lines.append(_line("  "))
-        except EOFError:
-            console.write("\n")
-            return
-        except KeyboardInterrupt:
-            console.write("\n")
-            console.note("Ctrl-D or /exit ends the conversation", style="dim")
-            continue
-        message = "\n".join(lines)
-        if message.strip():
-            yield message
-
-
-def _line(prompt: str) -> str:
-    if sys.stdout.isatty():
-        return input(prompt)
-    # stdout is redirected and receives the replies only.
-    sys.stderr.write(prompt)
-    sys.stderr.flush()
-    return input()
-
-
-def _piped() -> Iterator[str]:
-    """Yield messages from a file or a pipe, one per line; skip empty lines."""
-    from gptkit.text.decoding import decode_utf8
-
-    for line in decode_utf8(sys.stdin.buffer, "stdin"):
-        if line.strip():
-            yield line.rstrip("\n")
+def _shortened(text: str) -> str:
+    return textwrap.shorten(console.printable(text), 60, placeholder=" …")

@@ -5,6 +5,7 @@ Shapes: B batch (1), T tokens, V vocabulary.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 
@@ -129,6 +130,11 @@ class Session:
         """Whether the context has no room for another token."""
         return len(self._cached) >= self.limit
 
+    @property
+    def n_cached(self) -> int:
+        """Number of tokens of the cached text: how much of the context (`limit`) is used."""
+        return len(self._cached)
+
     def _forward(self, cache: TruncatableCache, ids: list[int]) -> Tensor:
         self.n_read += len(ids)
         with torch.inference_mode(), evaluating(self._model):
@@ -141,9 +147,14 @@ class Turn(Iterator[str]):
     """Iterator over the pieces of one continuation.
 
     Ctrl-C while the model computes ends the iteration, with `finish` "interrupted".
+
+    Attributes:
+        prefill_seconds: time to process the prompt and to sample the first token.
+        decode_seconds: time to generate the others.
     """
 
     def __init__(self, session: Session, state: RequestState, chain: Chain) -> None:
+        self.prefill_seconds = self.decode_seconds = 0.0
         self._session, self._state, self._chain = session, state, chain
         self._logits_BV: Tensor | None = None
         self._last = ""
@@ -165,14 +176,22 @@ class Turn(Iterator[str]):
         state, session = self._state, self._session
         if state.remaining <= 0:
             return state.end("length")
-        if self._logits_BV is None:
+        begun = time.perf_counter()
+        first = self._logits_BV is None
+        if first:
             self._logits_BV = session.read(state.history, state.remaining)
         elif state.request.overflow == "stop" and session.full:
             return state.end("length")
         else:
             self._logits_BV = session.step(state.history)
         with torch.inference_mode():
+            assert self._logits_BV is not None
             token = int(self._chain.pick(self._logits_BV, [state.history]))
+        seconds = time.perf_counter() - begun
+        if first:
+            self.prefill_seconds = seconds
+        else:
+            self.decode_seconds += seconds
         return state.append(token)
 
     def close(self) -> None:

@@ -150,9 +150,9 @@ class RowTracer:
     ) -> TokenTrace:
         final_V = after[-1][1] if after else model_V
         count = min(count, model_V.shape[-1])
-        likely = [*model_V.topk(count).indices.tolist(), *final_V.topk(count).indices.tolist()]
-        kept = [each for each in dict.fromkeys(likely) if final_V[each] > -math.inf or model_V[each] > -math.inf]
-        ids = torch.tensor(list(dict.fromkeys([*kept, token])), device=model_V.device)
+        left = [each for each in final_V.topk(count).indices.tolist() if final_V[each] > -math.inf]
+        likely = dict.fromkeys([*model_V.topk(count).indices.tolist(), *left, token])
+        ids = torch.tensor(list(likely), device=model_V.device)
         ids = ids[model_V[ids].argsort(descending=True, stable=True)]
         p_V = model_V.exp()
         steps, before_V = [], model_V

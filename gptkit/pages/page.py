@@ -19,6 +19,12 @@ from gptkit.pages.report import GENERATOR
 
 __all__ = ["asset", "embedded", "page"]
 
+_ICON = (
+    "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E"
+    "%3Crect width='16' height='16' rx='4' fill='%233f51b5'/%3E"
+    "%3Cpath d='M4 12V8m4 4V4m4 8V6' stroke='white' stroke-width='2' stroke-linecap='round'/%3E%3C/svg%3E"
+)
+
 
 @cache
 def asset(name: str) -> str:
@@ -32,21 +38,21 @@ def embedded(data: Mapping[str, Any]) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def page(title: str, scripts: Sequence[str], data: Mapping[str, Any], *, main: str = "") -> str:
+def page(title: str, scripts: Sequence[str], data: Mapping[str, Any], *, connects: bool = False) -> str:
     """Return a page.
 
     Args:
         title: the title, plain text.
         scripts: names of the assets that draw the page, in their order.
         data: what they draw; ``JSON.parse(document.getElementById("data").textContent)``.
-        main: HTML of the main element, empty where the scripts create all of it.
+        connects: whether the page may send requests to the server that it came from.
     """
     style = asset("style.css")
     code = "\n".join(asset(name) for name in scripts)
     # Only these very texts may run or apply, whatever the data holds.
     policy = (
         f"default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; "
-        f"style-src '{_hash(style)}'; script-src '{_hash(code)}'"
+        f"style-src '{_hash(style)}'; script-src '{_hash(code)}'" + ("; connect-src 'self'" if connects else "")
     )
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -54,8 +60,9 @@ def page(title: str, scripts: Sequence[str], data: Mapping[str, Any], *, main: s
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
+        f'<link rel="icon" href="{_ICON}">\n'
         f"<title>{escape(title)}</title>\n<style>{style}</style>\n</head>\n<body>\n"
-        f'<main id="main">{main}<noscript><p>This page needs JavaScript.</p></noscript></main>\n'
+        f'<main id="main"><noscript><p>This page needs JavaScript.</p></noscript></main>\n'
         f'<script type="application/json" id="data">{embedded(data)}</script>\n'
         f"<script>{code}</script>\n</body>\n</html>\n"
     )

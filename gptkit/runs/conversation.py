@@ -6,9 +6,11 @@ import secrets
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from gptkit.core.errors import GptkitError
 from gptkit.inference.request import Overflow
-from gptkit.inference.samplers import SamplerLike
+from gptkit.inference.samplers import SamplerLike, sampler_chain
 from gptkit.inference.session import Session, Turn
+from gptkit.kinds.sampler import SamplerSpec
 from gptkit.kinds.tokenizer import Tokenizer
 from gptkit.model.gpt import GPT
 from gptkit.runs.prompts import prompt_ids, stop_ids
@@ -61,7 +63,11 @@ class Conversation:
     ) -> None:
         self._session = Session(model, tokenizer)
         self._tokenizer = tokenizer
-        self._options: dict[str, Any] = {"sampler": sampler, "max_new_tokens": max_new_tokens, "stop": tuple(stop)}
+        self._options: dict[str, Any] = {
+            "sampler": sampler_chain(sampler),
+            "max_new_tokens": max_new_tokens,
+            "stop": tuple(stop),
+        }
         self._options |= {"overflow": overflow, "stop_ids": stop_ids(tokenizer, ends)}
         self.seed = secrets.randbits(32) if seed is None else seed
         self.system = system
@@ -73,6 +79,35 @@ class Conversation:
     def is_chat(self) -> bool:
         """Whether messages are formatted by a chat template."""
         return self._tokenizer.chat_template is not None
+
+    @property
+    def sampler(self) -> tuple[SamplerSpec, ...]:
+        """The chain of samplers; may be assigned, for the next reply."""
+        chain: tuple[SamplerSpec, ...] = self._options["sampler"]
+        return chain
+
+    @sampler.setter
+    def sampler(self, sampler: SamplerLike) -> None:
+        self._options["sampler"] = sampler_chain(sampler)
+
+    @property
+    def max_new_tokens(self) -> int:
+        """Maximum number of tokens of a reply; may be assigned."""
+        return int(self._options["max_new_tokens"])
+
+    @max_new_tokens.setter
+    def max_new_tokens(self, number: int) -> None:
+        self._options["max_new_tokens"] = number
+
+    @property
+    def n_context(self) -> int:
+        """Number of tokens of the context that the last turn used; `context_length` is the number that fit."""
+        return self._session.n_cached
+
+    @property
+    def context_length(self) -> int:
+        """Number of tokens that fit the context."""
+        return self._session.limit
 
     @property
     def n_read(self) -> int:
@@ -91,6 +126,27 @@ class Conversation:
         """Discard all messages but the system message."""
         self.messages.clear()
         self.n_discarded = 0
+
+    def undo(self) -> str | None:
+        """Remove the last message of the user and its reply; return the message, or None without one."""
+        if not self.messages:
+            return None
+        users = [index for index, message in enumerate(self.messages) if message["role"] == "user"]
+        text = self.messages[users[-1]]["content"]
+        del self.messages[users[-1] :]
+        self.n_discarded = min(self.n_discarded, len(self.messages))
+        return text
+
+    def regenerate(self) -> Reply:
+        """Replace the last reply: yield another one in pieces, from another random stream.
+
+        Raises:
+            GptkitError: the conversation has no reply yet.
+        """
+        text = self.undo()
+        if text is None:
+            raise GptkitError("the conversation has no reply yet", hint="Write a message first.")
+        return self.stream(text)
 
     def say(self, text: str) -> str:
         """Return the reply to a message. Ctrl-C ends the reply early."""
@@ -157,3 +213,19 @@ class Reply(Iterator[str]):
     def finish(self) -> str | None:
         """Finish reason, as in `Generated.finish`; None until the reply has ended."""
         return self._turn.finish
+
+    @property
+    def n_tokens(self) -> int:
+        """Number of generated tokens."""
+        return len(self._turn.ids)
+
+    @property
+    def decode_rate(self) -> float:
+        """Tokens per second after the first; 0 for fewer than two tokens."""
+        seconds = self._turn.decode_seconds
+        return max(0, self.n_tokens - 1) / seconds if seconds else 0.0
+
+    @property
+    def prefill_seconds(self) -> float:
+        """Time until the first token."""
+        return self._turn.prefill_seconds

@@ -56,7 +56,18 @@ def test_a_model_without_a_template_continues_with_a_warning(call: Call, run: Pa
 
 @pytest.mark.parametrize(
     ("line", "message"),
-    [("/savee x", "unknown command /savee"), ("/save", "/save needs a file"), ("/save taken.json", "already exists")],
+    [
+        ("/savee x", "unknown command /savee"),
+        ("/save", "/save needs a file"),
+        ("/save taken.json", "already exists"),
+        ("/undo", "the conversation is empty"),
+        ("/retry", "no reply yet"),
+        ("/sampler top-kk", "unknown sampler 'top-kk'"),
+        ("/sampler 'a", "No closing quotation"),
+        ("/tokens many", "not a number of tokens"),
+        ("/stats maybe", "not a setting"),
+        ("/load", "/load needs a file"),
+    ],
 )
 def test_wrong_commands_from_a_pipe_are_errors(
     call: Call, chat_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, message: str
@@ -65,6 +76,71 @@ def test_wrong_commands_from_a_pipe_are_errors(
     Path("taken.json").write_text("mine")
     assert message in call("chat", chat_run, *SHORT, input=f"{line}\n", code=2).stderr
     assert Path("taken.json").read_text() == "mine"
+
+
+def test_undo_and_retry_change_the_last_reply(
+    call: Call, chat_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = ["hello there", "hello you", "/undo", "/retry", "/save chat.json"]
+    result = call("chat", chat_run, "-n", "8", "--seed", "3", input="\n".join(lines))
+    talk = gptkit.load(chat_run).conversation(max_new_tokens=8, seed=3)
+    replies = [talk.say("hello there"), talk.say("hello you")]
+    assert talk.undo() == "hello you"
+    replies.append("".join(talk.regenerate()))
+    assert result.stdout == "".join(f"{reply}\n" for reply in replies)
+    assert replies[2] != replies[0]
+    assert "removed: hello you" in result.stderr
+    saved = json.loads(Path("chat.json").read_text())
+    assert [message["content"] for message in saved] == ["hello there", replies[2]]
+
+
+def test_samplers_and_length_change_between_replies(call: Call, chat_run: Path) -> None:
+    lines = ["hello", "/reset", "/sampler greedy", "/tokens 4", "hello", "/sampler", "/tokens"]
+    result = call("chat", chat_run, "-n", "8", "--seed", "3", input="\n".join(lines))
+    run = gptkit.load(chat_run)
+    assert result.stdout.endswith(f"{run.chat('hello', max_new_tokens=4, sampler=['greedy'])}\n")
+    assert result.stderr.count("sampler: greedy") == 2
+    assert "at most 4 tokens" in result.stderr
+
+
+def test_stats_and_history(call: Call, chat_run: Path) -> None:
+    result = call("chat", chat_run, *SHORT, input="/stats\nhello\n/stats\n/stats on\nhello\n/history\n")
+    assert "no reply yet" in result.stderr
+    shown = " ".join(result.stderr.split())
+    numbers = r"tokens?, first after \d+\.\d\d s, [\d,]+ tokens/s, context \d+ of 256 tokens \(\d+%\)"
+    assert len(re.findall(numbers, shown)) == 2
+    assert result.stderr.count("user: hello") == 2
+    assert result.stdout.count("\n") >= 2
+
+
+def test_load_continues_a_saved_conversation(
+    call: Call, chat_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    call("chat", chat_run, *SHORT, "--system", "hello", input="hello there\n/save a.json\n")
+    result = call("chat", chat_run, *SHORT, input="/load a.json\nhello you\n")
+    talk = gptkit.load(chat_run).conversation("hello", max_new_tokens=8, sampler=["greedy"])
+    talk.say("hello there")
+    assert result.stdout == talk.say("hello you") + "\n"
+    assert "2 messages loaded" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "not found"),
+        ("{", "does not hold JSON"),
+        ("{}", "does not hold messages"),
+        ('[{"role": "user"}]', "does not hold messages"),
+        ('[{"role": "user", "content": "a"}]', "do not alternate"),
+    ],
+)
+def test_load_of_other_files(call: Call, chat_run: Path, tmp_path: Path, content: str | None, message: str) -> None:
+    path = tmp_path / "a.json"
+    if content is not None:
+        path.write_text(content)
+    assert message in " ".join(call("chat", chat_run, input=f"/load {path}\n", code=2).stderr.split())
 
 
 def test_a_path_is_a_message_and_not_a_command(call: Call, chat_run: Path) -> None:
@@ -125,6 +201,14 @@ def test_in_a_terminal_ctrl_c_stops_the_reply_and_ctrl_d_ends(tmp_path: Path) ->
         wait_for(r"hello\r\n.{3}")
         program.send_signal(signal.SIGINT)
         wait_for(r"stopped\r\n.*> ")
+        os.write(terminal, b'"""hello\n')
+        wait_for("  ")
+        os.write(terminal, b'there\nyou"""\n')
+        wait_for(r'you"""\r\n.{3}')
+        program.send_signal(signal.SIGINT)
+        wait_for(r"stopped\r\n.*> ")
+        os.write(terminal, b"/history\n")
+        wait_for(r"user: hello\r\nthere\r\nyou\r\n(.|\n)*> ")
         os.write(terminal, b"/nothing\n")
         wait_for("unknown command /nothing(.|\n)*> ")
         time.sleep(0.5)  # input() notices a signal once it waits, a moment after its prompt

@@ -78,6 +78,14 @@ def test_trace_does_not_change_the_text() -> None:
         assert result.trace.prompt == tuple(TOKENIZER.decode([token]) for token in result.prompt_ids)
 
 
+def test_candidates_are_those_of_the_model_and_those_left() -> None:
+    model, trace, ids = trace_of(sampler=[{"name": "top-k", "k": 2}])
+    for at, token in enumerate(trace, start=2):
+        with torch.inference_mode():
+            best = model(torch.tensor([ids[:at]])).logits[0, -1].topk(8).indices
+        assert {candidate.id for candidate in token.candidates} == set(best.tolist())
+
+
 def test_greedy_is_one_step_that_leaves_one_token() -> None:
     _, trace, _ = trace_of(sampler=[{"name": "top-k", "k": 5}, "greedy", {"name": "top-p", "p": 0.5}])
     for token in trace:

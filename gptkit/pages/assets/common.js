@@ -56,13 +56,15 @@ function bar(p, kind) {
 
 /**
  * A running text whose tokens can be chosen by mouse, touch or keyboard (arrows, Home, End).
- * tokens: [{text, prompt, heat, color, title}]; the returned object has node, select(index), paint(index, alpha, color).
+ * tokens: [{text, prompt, kind, title}]. The returned object has node, spans, add(token), cut(length), select(index) and
+ * paint(index, alpha, color).
  */
 function runningText(tokens, name, choose) {
-  const node = el("div", {class: "text", role: "group", "aria-label": name});
+  const node = el("div", {class: "text", role: "group", "aria-label": name}), known = [], spans = [], breaks = [];
   let selected = -1;
-  const spans = tokens.map((token, index) => {
-    const span = fill(el("span", {class: "token" + (token.prompt ? " prompt" : ""), title: token.title}), token.text);
+  function add(token) {
+    const index = known.push(token) - 1;
+    const span = fill(el("span", {class: ["token", token.prompt ? "prompt" : "", token.kind || ""].join(" ").trim(), title: token.title}), token.text);
     if (!token.prompt) {
       span.setAttribute("role", "button");
       span.setAttribute("tabindex", "-1");
@@ -70,10 +72,13 @@ function runningText(tokens, name, choose) {
       span.addEventListener("click", () => choose(index));
       span.addEventListener("keydown", event => key(event, index));
     }
-    return span;
-  });
+    spans.push(span);
+    // The line breaks after a token, outside of its frame.
+    breaks.push(document.createTextNode("\n".repeat(token.text.match(/\n*$/)[0].length)));
+    node.append(span, breaks[index]);
+  }
   function key(event, index) {
-    const free = tokens.map((token, at) => token.prompt ? -1 : at).filter(at => at >= 0);
+    const free = known.map((token, at) => token.prompt ? -1 : at).filter(at => at >= 0);
     const at = free.indexOf(index);
     const target = {ArrowRight: free[at + 1], ArrowLeft: free[at - 1], Home: free[0], End: free[free.length - 1],
       Enter: index, " ": index}[event.key];
@@ -82,22 +87,29 @@ function runningText(tokens, name, choose) {
     choose(target);
     spans[target].focus();
   }
-  // The line breaks after a token, outside of its frame.
-  spans.forEach((span, index) => node.append(span, "\n".repeat(tokens[index].text.match(/\n*$/)[0].length)));
+  function select(index) {
+    if (spans[selected]) {
+      spans[selected].classList.remove("selected");
+      spans[selected].setAttribute("tabindex", "-1");
+      spans[selected].removeAttribute("aria-current");
+    }
+    selected = index;
+    if (spans[selected]) {
+      spans[selected].classList.add("selected");
+      spans[selected].setAttribute("tabindex", "0");
+      spans[selected].setAttribute("aria-current", "true");
+    }
+  }
+  tokens.forEach(add);
   return {
-    node, spans,
+    node, spans, add, select,
+    cut(length) {
+      if (selected >= length) select(-1);
+      known.splice(length);
+      for (const each of [...spans.splice(length), ...breaks.splice(length)]) each.remove();
+    },
     paint(index, alpha, color) {
       spans[index].style.background = alpha > 0.004 ? `rgba(var(--${color || "heat"}), ${alpha.toFixed(3)})` : "";
-    },
-    select(index) {
-      if (spans[selected]) { spans[selected].classList.remove("selected"); spans[selected].setAttribute("tabindex", "-1"); }
-      selected = index;
-      if (spans[selected]) {
-        spans[selected].classList.add("selected");
-        spans[selected].setAttribute("tabindex", "0");
-        spans[selected].setAttribute("aria-current", "true");
-      }
-      spans.forEach((span, at) => { if (at !== selected) span.removeAttribute("aria-current"); });
     },
   };
 }
