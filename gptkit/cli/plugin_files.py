@@ -31,6 +31,7 @@ _USAGE = {
     "callback": "training:\n  callbacks: [$name]",
     "tracker": "training:\n  trackers: [$name]",
     "format": "# none: `gptkit import PATH` detects the format, and `gptkit export RUN PATH --to $name` writes it",
+    "precision": "# none: `gptkit generate RUN --precision $name` applies it, and `gptkit quantize` measures what it costs",
     "family": "# none: `gptkit import DIRECTORY` finds the family by the model_type of the directory's config.json",
 }
 

@@ -93,12 +93,18 @@ class BuildContext:
         return value
 
     def linear(self, d_in: int, d_out: int, *, bias: bool = True) -> nn.Linear:
-        """Return a linear projection of the layer's kind, dense outside of layers. Use it instead of `nn.Linear`."""
+        """Return a linear projection of the layer's kind, dense outside of layers. Use it instead of `nn.Linear`.
+
+        A precision for inference replaces such projections, and no others: their matrix is only multiplied.
+        """
         if self.layer is None or self.layer.linear is None:
             from torch import nn
 
-            return nn.Linear(d_in, d_out, bias=bias)
-        return self.layer.linear.build(self, d_in=d_in, d_out=d_out, bias=bias)
+            made = nn.Linear(d_in, d_out, bias=bias)
+        else:
+            made = self.layer.linear.build(self, d_in=d_in, d_out=d_out, bias=bias)
+        made.is_projection = True  # type: ignore[assignment]
+        return made
 
     @property
     def stacks_linears(self) -> bool:

@@ -21,6 +21,7 @@ from gptkit.kinds.linear import LinearSpec
 from gptkit.kinds.norm import NormSpec
 from gptkit.kinds.optimizer import OptimizerSpec, ScheduleSpec
 from gptkit.kinds.position import PositionSpec
+from gptkit.kinds.precision import PrecisionSpec
 from gptkit.kinds.rotary_scaling import RotaryScalingSpec
 from gptkit.kinds.router import RouterSpec
 from gptkit.kinds.sampler import SamplerSpec
@@ -46,6 +47,7 @@ def gptkit_kinds() -> list[type[Component]]:
         HeadSpec,
         InitializerSpec,
         SamplerSpec,
+        PrecisionSpec,
         DataSpec,
         OptimizerSpec,
         ScheduleSpec,

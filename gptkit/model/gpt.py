@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from gptkit.core.errors import GptkitError, StateError
 from gptkit.files import validate_data
+from gptkit.kinds.precision import PrecisionSpec
 from gptkit.model.cache import Cache
 from gptkit.model.initialize import initialize
 from gptkit.model.inputs import check_ids, check_length
@@ -30,6 +32,7 @@ from gptkit.nn.exchange import check_declarations
 from gptkit.nn.forward import Forward
 from gptkit.nn.head import IGNORED
 from gptkit.nn.linear import AdaptedLinear
+from gptkit.nn.packed import PackedMatrix
 from gptkit.nn.recompute import Recompute
 
 __all__ = ["GPT", "Output"]
@@ -60,6 +63,7 @@ class GPT(nn.Module):
     Attributes:
         stateful: the modules that have a state in a cache, in the order of their `state_index`.
         recompute: activation checkpointing: what the backward pass computes again instead of keeping it.
+        precision: the precision for inference that was applied (`gptkit.model.packing`), or None.
 
     ::
 
@@ -97,6 +101,7 @@ class GPT(nn.Module):
         self.vocab_size = size
         self.context_length = spec.context_length
         self.recompute: Recompute = "none"
+        self.precision: PrecisionSpec | None = None
         device = torch.device(device)
         with torch.device("meta"), WithoutInitialization():
             self._assemble()
@@ -134,7 +139,14 @@ class GPT(nn.Module):
     @property
     def device(self) -> torch.device:
         """Device of the weights."""
-        return next(self.parameters()).device
+        return next(chain(self.parameters(), self.buffers())).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the activations: that of the weights, or of a precision that was applied."""
+        if self.precision is not None:
+            return next(module.dtype for module in self.modules() if isinstance(module, PackedMatrix))
+        return next(self.parameters()).dtype
 
     def forward(
         self,
@@ -275,7 +287,6 @@ class GPT(nn.Module):
         Raises:
             StateError: the model does not support a bidirectional prefix or a static cache.
         """
-        weight = next(self.parameters())
         capacity = self.context_length if capacity is None else capacity
 
         if prefix_B is not None:
@@ -289,13 +300,13 @@ class GPT(nn.Module):
         stateful = self.stateful
 
         def allocate(rows: int, size: int, offset: Tensor | None) -> States:
-            return States(stateful, Allocation(rows, size, dtype or weight.dtype, weight.device, offset))
+            return States(stateful, Allocation(rows, size, dtype or self.dtype, self.device, offset))
 
         return Cache(
             allocate,
             batch,
             capacity,
-            device=weight.device,
+            device=self.device,
             static=static,
             left_padding_B=left_padding_B,
             prefix_B=prefix_B,

@@ -7,12 +7,21 @@ from abc import ABC, abstractmethod
 from torch import Tensor, nn
 
 from gptkit.nn.forward import Forward
+from gptkit.nn.packed import Matrix, PackedMatrix
 
 __all__ = ["Embedding"]
 
 
 class Embedding(nn.Module, ABC):
     """The runtime part of an embedding."""
+
+    packed_table: tuple[PackedMatrix, ...] = ()
+    """The table in a precision for inference, in a tuple, since the module that looks it up owns it."""
+
+    @property
+    def matrix_VE(self) -> Matrix:
+        """What a tied head multiplies with, by `gptkit.nn.packed.linear`: the table, packed or not."""
+        return self.packed_table[0] if self.packed_table else self.table_VE
 
     @property
     @abstractmethod

@@ -36,6 +36,11 @@ class Head(nn.Module, ABC):
         """
         return {}
 
+    @property
+    def matrices(self) -> tuple[str, ...]:
+        """Names of its own parameters that it multiplies with by `gptkit.nn.packed.linear`, so that they may be packed."""
+        return ()
+
     def decoding_modules(self) -> Iterator[nn.Module]:
         """Yield the modules that `forward` uses, whose states are in the cache; without those of the training loss only."""
         return self.modules()

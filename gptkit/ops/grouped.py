@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-__all__ = ["Groups", "group_rows", "grouped_linear", "reorder"]
+__all__ = ["Groups", "expert_slices", "group_rows", "grouped_linear", "reorder"]
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def _product(x_MI: Tensor, weight_XOI: Tensor, ends_X: Tensor) -> Tensor:
     if y_MO.numel() == 0:
         return y_MO
     if x_MI.device.type == "cpu":
-        for index, first, end in _slices(ends_X):
+        for index, first, end in expert_slices(ends_X):
             if end > first:
                 torch.mm(x_MI[first:end], weight_XOI[index].T, out=y_MO[first:end])
         return y_MO
@@ -139,7 +139,7 @@ def _grouped_outer(y_MO: Tensor, x_MI: Tensor, ends_X: Tensor) -> Tensor:
     y_MO, x_MI = y_MO.contiguous(), x_MI.contiguous()
     if x_MI.device.type == "cpu":
         sum_XOI = x_MI.new_empty(len(ends_X), y_MO.shape[1], x_MI.shape[1])
-        for index, first, end in _slices(ends_X):
+        for index, first, end in expert_slices(ends_X):
             if end > first:
                 torch.mm(y_MO[first:end].T, x_MI[first:end], out=sum_XOI[index])
             else:
@@ -194,7 +194,7 @@ def _outer_flops(y_shape: Any, x_shape: Any, *_: Any, **__: Any) -> int:
     return flops
 
 
-def _slices(ends_X: Tensor) -> list[tuple[int, int, int]]:
+def expert_slices(ends_X: Tensor) -> list[tuple[int, int, int]]:
     """Return expert, first row and end of each slice that is not empty; synchronizes with the device."""
     ends = ends_X.tolist()
     return list(zip(range(len(ends)), [0, *ends[:-1]], ends, strict=True))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from gptkit.core.errors import TrainingError
+from gptkit.ops.dtypes import has_bf16
 
 __all__ = ["autocast", "has_bf16", "pick_device", "pick_precision"]
 
@@ -27,22 +28,6 @@ def pick_device(choice: str) -> torch.device:
             f"training.device is {choice!r}, which torch does not find on this machine", hint="Choose cpu, or auto."
         )
     return torch.device(choice)
-
-
-def has_bf16(device: torch.device) -> bool:
-    """Return whether the device supports bf16 matrix products natively, so that bf16 is faster than fp32."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type != "cpu":
-        return False
-    try:
-        supported = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    except (AttributeError, RuntimeError):
-        return False
-    # oneDNN also reports support if it converts; only these instructions are faster.
-    instructions = ("_is_amx_tile_supported", "_is_avx512_bf16_supported", "_is_arm_sve_supported")
-    tests: list[Any] = [getattr(torch.cpu, name) for name in instructions if hasattr(torch.cpu, name)]
-    return supported and (not tests or any(test() for test in tests))
 
 
 def pick_precision(choice: str, device: torch.device) -> torch.dtype:

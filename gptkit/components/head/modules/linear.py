@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gptkit.kinds.context import BuildContext
@@ -15,6 +14,7 @@ from gptkit.nn.forward import Forward
 from gptkit.nn.head import IGNORED, Head
 from gptkit.nn.initial import Initial
 from gptkit.nn.linear import TransformedLinear
+from gptkit.nn.packed import Matrix, as_tensor, linear
 from gptkit.ops.linear_cross_entropy import linear_cross_entropy
 
 if TYPE_CHECKING:
@@ -57,19 +57,26 @@ class LinearHead(Head):
 
     @property
     def tied_weights(self) -> Mapping[str, str]:
-        if not self._lender:
+        if not self._lender or self._lender[0].packed_table:
             return {}
         table = self._lender[0].table_VE
         return {"weight": next(name for name, owned in self._lender[0].named_parameters() if owned is table)}
 
     @property
-    def weight_VE(self) -> Tensor:
-        """The weight: the head's own, that of its projection, or the embedding's."""
+    def matrices(self) -> tuple[str, ...]:
+        return () if self.weight is None else ("weight",)
+
+    @property
+    def matrix_VE(self) -> Matrix:
+        """The matrix in use: the head's own, that of its projection, or the embedding's."""
         if isinstance(self.projection, TransformedLinear):
             return self.projection.transformed_weight()
         if self.projection is not None:
             return self.projection.weight
-        return self._lender[0].table_VE if self._lender else self.weight
+        if self._lender:
+            return self._lender[0].matrix_VE
+        own: Matrix = self.weight
+        return own
 
     def _inputs(self, x_BTE: Tensor) -> Tensor:
         """Return the input of the matrix product."""
@@ -77,7 +84,7 @@ class LinearHead(Head):
         return self.projection.transformed_input(x_BTE) if isinstance(self.projection, TransformedLinear) else projected_BTE
 
     def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
-        logits_BTV = F.linear(self._inputs(x_BTE), self.weight_VE, self.bias)
+        logits_BTV = linear(self._inputs(x_BTE), self.matrix_VE, self.bias)
         if self.scale != 1:
             logits_BTV = logits_BTV * self.scale
         if self.softcap is not None:
@@ -87,7 +94,7 @@ class LinearHead(Head):
     def loss(self, x_BTE: Tensor, targets_BT: Tensor, forward: Forward) -> Tensor:
         return linear_cross_entropy(
             self._inputs(x_BTE).flatten(0, -2),
-            self.weight_VE,
+            as_tensor(self.matrix_VE),
             targets_BT.flatten(),
             self.bias,
             scale=self.scale,
@@ -98,4 +105,6 @@ class LinearHead(Head):
         )
 
     def extra_repr(self) -> str:
-        return "tied" if self._lender else "" if self.weight is None else f"{self.weight.shape[1]} → {self.weight.shape[0]}"
+        if self._lender:
+            return "tied"
+        return f"{self.weight.shape[1]} → {self.weight.shape[0]}" if isinstance(self.weight, Tensor) else ""

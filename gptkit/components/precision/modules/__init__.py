@@ -1,0 +1,1 @@
+"""Runtime modules of the components of kind `precision`, imported when a matrix is packed."""

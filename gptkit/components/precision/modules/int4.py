@@ -1,0 +1,171 @@
+"""Matrices of 4-bit integers with a scale and an offset per group of columns.
+
+Shapes: O rows of a matrix (outputs), I columns (inputs), G groups of columns, M rows of inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gptkit.components.precision.modules.int4_layout import Layout, pack
+from gptkit.nn.packed import PackedMatrix, most_rows
+
+__all__ = ["Int4Matrix", "dequantize", "quantize"]
+
+MOST_ROWS = 24
+"""Rows of inputs up to which the product of integers is faster: its time is proportional to their number."""
+
+CHUNK = 1 << 18
+"""Number of elements that are converted at once, so that they stay in the cache."""
+
+NARROWEST = 2 / 3
+"""The narrowest range that is tried, as a share of the range of a group's weights."""
+
+
+def quantize(weight_OI: Tensor, group: int, n_ranges: int, n_fits: int) -> dict[str, Tensor]:
+    """Return integers, scales and offsets of a matrix.
+
+    Args:
+        group: number of columns of a group; the last one may have fewer.
+        n_ranges: number of ranges that are tried.
+        n_fits: number of least-squares fits for each.
+    """
+    n_rows, n_columns = weight_OI.shape
+    n_groups = -(-n_columns // group)
+    device = weight_OI.device
+    values = torch.empty(n_rows, -(-n_columns // 2), dtype=torch.uint8, device=device)
+    scale, offset = (torch.empty(n_rows, n_groups, dtype=torch.bfloat16, device=device) for _ in range(2))
+    n_chunk = max(1, CHUNK // max(1, n_groups * group))
+    for first in range(0, n_rows, n_chunk):
+        part = slice(first, first + n_chunk)
+        # The last column fills the last group, so that it changes nothing about its range.
+        filled = weight_OI[part].float()
+        if n_groups * group > n_columns:
+            filled = torch.cat((filled, filled[:, -1:].expand(-1, n_groups * group - n_columns)), 1)
+        integers, scale[part], offset[part] = _best(filled.view(-1, n_groups, group), n_ranges, n_fits)
+        q_CI = integers.flatten(1)[:, : n_columns + n_columns % 2].to(torch.uint8)
+        values[part] = q_CI[:, ::2] | (q_CI[:, 1::2] << 4)
+    return {"values": values, "scale": scale, "offset": offset}
+
+
+def _best(w: Tensor, n_ranges: int, n_fits: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return integers (C, G, group), scales and offsets (C, G) with the smallest squared error that was found."""
+    low, high = w.aminmax(dim=-1, keepdim=True)
+    middle, half = (high + low) / 2, (high - low) / 2
+    shares = torch.linspace(1, NARROWEST, n_ranges).tolist()
+    best: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
+    mean = w.mean(-1, keepdim=True)
+    for share in shares:
+        scale = half * (2 * share / 15)
+        offset = middle + scale / 2
+        for fit in range(n_fits + 1):
+            candidate = _rounded(w, scale, offset)
+            best = candidate if best is None else _better(best, candidate)
+            if fit < n_fits:
+                # The least-squares line through the weights as a function of their integers.
+                steps = candidate[1] - 8
+                steps_mean = steps.mean(-1, keepdim=True)
+                centred = steps - steps_mean
+                variance = centred.square().sum(-1, keepdim=True)
+                slope = (centred * w).sum(-1, keepdim=True) / variance.clamp_min(1e-12)
+                scale = torch.where(variance > 0, slope, candidate[2])
+                offset = mean - scale * steps_mean
+    assert best is not None
+    _, integers, scale, offset = best
+    return integers, scale[..., 0].bfloat16(), offset[..., 0].bfloat16()
+
+
+def _rounded(w: Tensor, scale: Tensor, offset: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the squared error, and the integers for a scale and an offset, both rounded to bf16 first."""
+    scale, offset = scale.bfloat16().float(), offset.bfloat16().float()
+    divisor = torch.where(scale > 0, scale, 1.0)
+    integers = torch.sub(w, offset).div_(divisor).round_().add_(8).clamp_(0, 15)
+    error = torch.addcmul(offset - 8 * scale, integers, scale).sub_(w).square_().sum(-1, keepdim=True)
+    return error, integers, scale, offset
+
+
+def _better(
+    one: tuple[Tensor, Tensor, Tensor, Tensor], other: tuple[Tensor, Tensor, Tensor, Tensor]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    taken = other[0] < one[0]
+    error, integers, scale, offset = (torch.where(taken, new, old) for old, new in zip(one, other, strict=True))
+    return error, integers, scale, offset
+
+
+def dequantize(stored: Mapping[str, Tensor], n_columns: int, group: int) -> Tensor:
+    """Return the matrix in fp32."""
+    scale, offset = (stored[name].float().repeat_interleave(group, 1)[:, :n_columns] for name in ("scale", "offset"))
+    return torch.addcmul(offset, integers_of(stored["values"], n_columns).float() - 8, scale)
+
+
+def integers_of(values: Tensor, n_columns: int) -> Tensor:
+    """Return the integers (O, I) of bytes that hold two columns each."""
+    return torch.stack((values & 15, values >> 4), -1).flatten(1)[:, :n_columns]
+
+
+class Int4Matrix(PackedMatrix):
+    """A matrix of 4-bit integers on the CPU, in the order of torch's product with such weights.
+
+    Args:
+        stored: the tensors of `quantize`.
+        n_columns: number of columns of the matrix.
+        group: number of columns of a group.
+        dtype: the dtype of inputs and outputs.
+        table: the same matrix in the order of its rows, if rows are looked up.
+    """
+
+    integers: Tensor
+    scales: Tensor
+
+    def __init__(
+        self,
+        stored: Mapping[str, Tensor],
+        n_columns: int,
+        group: int,
+        dtype: torch.dtype,
+        table: PackedMatrix | None = None,
+    ) -> None:
+        super().__init__(len(stored["values"]), n_columns, dtype)
+        self.table = table
+        self.group = group
+        # The product takes groups as a whole, and multiples of 16 rows.
+        self.columns_added = -n_columns % group
+        self.rows_added = -self.n_rows % 16
+        added = (0, self.columns_added, 0, self.rows_added)
+        q_OI = F.pad(integers_of(stored["values"], n_columns), added, value=8)
+        self.layout = Layout.of(*q_OI.shape)
+        self.register_buffer("integers", pack(q_OI), persistent=False)
+        pairs_OG2 = torch.stack((stored["scale"], stored["offset"]), -1).to(dtype)
+        pairs_GO2 = F.pad(pairs_OG2, (0, 0, 0, 0, 0, self.rows_added)).transpose(0, 1).contiguous()
+        self.register_buffer("scales", pairs_GO2, persistent=False)
+
+    def multiply(self, x: Tensor, bias_O: Tensor | None = None) -> Tensor:
+        if self.columns_added:
+            x = F.pad(x, (0, self.columns_added))
+        x_MI = x.reshape(-1, x.shape[-1])
+        if 0 < len(x_MI) <= most_rows(MOST_ROWS):
+            y_MO: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(
+                x_MI.contiguous(), self.integers, self.group, self.scales
+            )
+        else:
+            y_MO = F.linear(x_MI, self._all())
+        y = (y_MO[:, : self.n_rows] if self.rows_added else y_MO).reshape(*x.shape[:-1], self.n_rows)
+        return y if bias_O is None else y + bias_O
+
+    def dense(self) -> Tensor:
+        return self._all()[: self.n_rows, : self.n_columns]
+
+    def rows(self, ids: Tensor) -> Tensor:
+        return super().rows(ids) if self.table is None else self.table.rows(ids)
+
+    def _all(self) -> Tensor:
+        """Return the matrix with the rows and columns that were added."""
+        scale_OG, offset_OG = self.scales.permute(2, 1, 0)
+        q_OI = self.layout.unpack(self.integers).to(self.dtype)
+        q_OGJ = q_OI.view(len(q_OI), -1, self.group) - 8
+        whole_OGJ: Tensor = torch.addcmul(offset_OG[..., None], q_OGJ, scale_OG[..., None])
+        return whole_OGJ.flatten(1)
