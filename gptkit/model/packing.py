@@ -120,8 +120,8 @@ def apply_precision(model: GPT, precision: PrecisionSpec, *, measure: bool = Fal
         GptkitError: the precision cannot be used on the model's device, or one is already applied.
     """
     device = model.device
-    found = list(slots(model))
-    for spec in {id(spec): spec for spec in (precision, *(precision.for_matrix(slot.name) for slot in found))}.values():
+    targets = list(slots(model))
+    for spec in {id(spec): spec for spec in (precision, *(precision.for_matrix(slot.name) for slot in targets))}.values():
         limitation = spec.limitation(device.type)
         if limitation is not None:
             raise GptkitError(
@@ -130,7 +130,7 @@ def apply_precision(model: GPT, precision: PrecisionSpec, *, measure: bool = Fal
             )
     dtype = activation_dtype(precision, device)
     result = []
-    for slot in found:
+    for slot in targets:
         spec, weight = precision.for_matrix(slot.name), slot.weight
         before = weight.numel() * weight.element_size()
         flat = weight.flatten(0, -2)
