@@ -22,6 +22,7 @@ _PANELS = {
         "train": "train:train",
         "generate": "generate:generate",
         "chat": "chat:chat",
+        "play": "play:play",
         "evaluate": "evaluate:evaluate",
         "serve": "serve:serve",
         "inspect": "inspect:inspect",
