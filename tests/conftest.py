@@ -4,5 +4,5 @@ from __future__ import annotations
 
 import os
 
-# Tensors here are tiny: threads would only wait for each other, the more so when something else runs.
+# Tensors are tiny, so synchronizing threads would take longer than the computation.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

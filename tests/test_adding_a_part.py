@@ -1,4 +1,4 @@
-"""A built-in part is added by its own files and a name in README.md: nothing else lists what is built in.
+"""A built-in part is added by its own files and a name in README.md; no other file lists the built-in parts.
 
 docs/architecture.md ("Adding a part") states the files that are touched.
 """
@@ -102,7 +102,7 @@ PARTS = {("attention", "every-other"), ("callback", "step-number"), ("format", "
 
 @pytest.fixture
 def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
-    """The registry of gptkit as it would be with three more files in it."""
+    """Return the registry of gptkit with three additional files."""
     before = set(sys.modules)
     for package, (name, source) in FILES.items():
         file = tmp_path / package.replace(".", "/") / name
@@ -164,6 +164,6 @@ def test_a_new_part_works_without_another_change(registry: Registry) -> None:
     assert all(result.ok for result in run_checks(spec.attention, only=checked, registry=registry))
 
 
-def test_a_new_callback_takes_part_without_another_change(registry: Registry) -> None:
+def test_new_callback_works_without_another_change(registry: Registry) -> None:
     callback = registry.component("callback", "step-number")(name="step-number")
     assert not [result.message for result in run_checks(callback, registry=registry) if not result.ok]

@@ -1,4 +1,4 @@
-"""A component whose `build` returns None is named, at every depth."""
+"""A component whose `build` returns None is reported, at every depth."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ def graph() -> grimp.ImportGraph:
 
 
 def cycles(imports: dict[str, set[str]]) -> list[list[str]]:
-    """Groups of modules that import each other, directly or through others (Tarjan's algorithm)."""
+    """Return the groups of modules that import each other, directly or indirectly (Tarjan's algorithm)."""
     index: dict[str, int] = {}
     lowest: dict[str, int] = {}
     open_modules: list[str] = []
@@ -50,7 +50,7 @@ def test_modules_have_no_import_cycles() -> None:
     assert cycles({module: result.find_modules_directly_imported_by(module) for module in result.modules}) == []
 
 
-def test_private_modules_are_imported_within_their_room_only() -> None:
+def test_private_modules_are_imported_within_their_package_only() -> None:
     result = graph()
     private = [module for module in result.modules if any(part.startswith("_") for part in module.split("."))]
     outside = [

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 PUBLIC = {"gptkit", "gptkit.core", "gptkit.kinds", "gptkit.nn", "gptkit.ops", "gptkit.testing"}
-"""What a plugin may import; everything below these counts too, save below `gptkit` itself."""
+"""Modules that a plugin may import, and their submodules, except those of `gptkit` itself."""
 
 
 def pins() -> dict[str, Requirement]:
@@ -31,7 +31,7 @@ def pins() -> dict[str, Requirement]:
 
 
 def tracked() -> list[Path]:
-    """The files under version control, and those that would be."""
+    """Return the files under version control, and those that would be."""
     done = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, check=False
     )
@@ -69,7 +69,7 @@ def test_constraints_name_no_host() -> None:
 
 
 def test_no_file_contains_paths_of_a_machine() -> None:
-    # Put together here, so that this file passes its own test.
+    # Concatenated, so that this file passes its own test.
     directories = ["/wo" + "rk/", "/ro" + "ot/", "/ho" + r"me/\w", "/Us" + "ers/", "/op" + "t/", r"C:\\Us" + "ers"]
     pattern = re.compile(rf"(?<![\w.$}}/])(?:{'|'.join(directories)})")
     result = []

@@ -18,7 +18,7 @@ REPORT = f"import sys; print('imported:', *sorted(set(sys.modules) & set({LARGE 
 
 
 def imported_by(code: str, directory: Path, **environment: str) -> tuple[list[str], str]:
-    """The libraries, of those above, that are imported after running the code in a new process, and what it printed."""
+    """Run code in a new process; return which of the libraries above it imported, and its output."""
     script = f"import atexit\natexit.register(lambda: exec({REPORT!r}))\n{code}"
     done = subprocess.run(
         [sys.executable, "-c", script],
@@ -34,7 +34,7 @@ def imported_by(code: str, directory: Path, **environment: str) -> tuple[list[st
 
 
 def _other_plugins() -> str:
-    """Installed plugins may import what they like; here only gptkit's own start-up counts."""
+    """Hide installed plugins, which may import anything; only gptkit's start-up is tested."""
     from gptkit.core.registry import default_registry
 
     return ",".join(plugin.distribution for plugin in default_registry().plugins() if not plugin.built_in)
@@ -72,7 +72,7 @@ def test_commands_about_specs_and_components_import_what_they_need(
 
 
 def counts_after(code: str, directory: Path) -> dict[str, int]:
-    """How many spec classes exist, how many of them have a schema, and how many modules of components are imported."""
+    """Return the numbers of spec classes, of those with a schema, and of imported component modules."""
     count = """
 from gptkit.core.spec import Spec
 def below(cls):
@@ -109,7 +109,7 @@ def test_lists_of_names_import_no_component(arguments: tuple[str, ...], tmp_path
 
 
 def test_show_does_not_import_the_compiler(tmp_path: Path) -> None:
-    # What it needs of the compiler is replaced; the sizes are those that the model has where the compiler is imported.
+    # A placeholder replaces the compiler; the sizes equal those computed with the compiler.
     code = (
         f"import json, sys\n{command('show', 'tiny', '--json')}".replace("main()", "")
         + """
@@ -133,7 +133,7 @@ print('parameters', first['sizes']['parameters'])
     assert "parameters 3737856" in output
 
 
-def test_more_of_the_compiler_than_disable_is_imported_within_the_block(tmp_path: Path) -> None:
+def test_other_attributes_of_the_compiler_import_it_within_the_block(tmp_path: Path) -> None:
     code = """
 import inspect, sys, torch
 from gptkit.cli.compiler import without_compiler
@@ -200,7 +200,7 @@ def test_completion_imports_no_large_library(typed: str, completed: str, tmp_pat
 def test_every_shipped_spec_is_validated_without_a_large_library(tmp_path: Path) -> None:
     code = (
         "from gptkit.presets.catalog import groups\nfrom gptkit.runs.opening import open_spec\n"
-        # The presets for fine-tuning are whole with the model that they start from only.
+        # The fine-tuning presets are complete only with their source model.
         "for name in (*groups()['to start from'], *groups()['released models']):\n"
         "    print(name, open_spec(name).spec.sha256)"
     )

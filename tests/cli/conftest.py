@@ -44,7 +44,7 @@ def write_project(directory: Path) -> None:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current directory, with a spec and its corpus."""
+    """Create a spec and its corpus in the current directory."""
     write_project(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path

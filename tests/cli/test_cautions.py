@@ -13,7 +13,7 @@ import torch
 from tests.cli.conftest import SPEC, Call
 
 
-def test_warmup_longer_than_the_training_is_warned_of(call: Call, project: Path) -> None:
+def test_warmup_longer_than_the_training_prints_a_warning(call: Call, project: Path) -> None:
     long = ["--set", "training.schedule={name: cosine, warmup_steps: 300}"]
     for command in (["check", "mini.yaml"], ["train", "mini.yaml", "run", "-q"]):
         message = call(*command, *long).stderr
@@ -23,7 +23,7 @@ def test_warmup_longer_than_the_training_is_warned_of(call: Call, project: Path)
 
 
 @pytest.mark.parametrize("name", ["corpus.jsonl", "corpus.csv", "corpus.json"])
-def test_records_that_are_read_as_a_text(call: Call, project: Path, name: str) -> None:
+def test_records_read_as_text_print_a_warning(call: Call, project: Path, name: str) -> None:
     message = call("check", "mini.yaml", "--set", f"data.path={name}").stderr
     assert f"data.path: {name} is read as plain text" in message
     assert "data.name to jsonl" in message

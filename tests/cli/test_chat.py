@@ -147,14 +147,14 @@ def test_a_path_is_a_message_and_not_a_command(call: Call, chat_run: Path) -> No
     assert call("chat", chat_run, *SHORT, input="/etc/hosts\n").stdout.endswith("\n")
 
 
-def test_a_template_without_system_messages(call: Call, tmp_path: Path) -> None:
+def test_system_message_without_support_in_the_template_is_an_error(call: Call, tmp_path: Path) -> None:
     template = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}x"
     directory = make_chat_run(tmp_path / "run", template=template)
     assert "no system" in call("chat", directory, "--system", "a", input="hello\n", code=2).stderr
     assert "no system" in call("chat", directory, *SHORT, input="/system a\n", code=2).stderr
 
 
-def test_a_message_longer_than_the_context(call: Call, tmp_path: Path) -> None:
+def test_message_longer_than_the_context_prints_a_warning(call: Call, tmp_path: Path) -> None:
     directory = make_chat_run(tmp_path / "run", context_length=32)
     message = call("chat", directory, *SHORT, "--overflow", "stop", input="hello " * 60 + "\n", code=2).stderr
     assert "the model's context 32" in message
@@ -171,7 +171,7 @@ def test_an_import_names_the_command_that_fits_the_model(call: Call, chat_run: P
 
 
 def test_in_a_terminal_ctrl_c_stops_the_reply_and_ctrl_d_ends(tmp_path: Path) -> None:
-    # A reply that takes a minute: the tokens that end a turn or a text are excluded.
+    # A long reply: the tokens that end a turn or a text are excluded.
     run = make_chat_run(tmp_path / "run", context_length=16384)
     tokenizer = gptkit.load(run).tokenizer
     ends = [*tokenizer.encode("<|done|>", allowed_special=("<|done|>",)), tokenizer.end_id]
@@ -190,7 +190,7 @@ def test_in_a_terminal_ctrl_c_stops_the_reply_and_ctrl_d_ends(tmp_path: Path) ->
             if select.select([terminal], [], [], 0.2)[0]:
                 try:
                     screen += os.read(terminal, 65536).decode(errors="replace")
-                except OSError:  # the other end is closed
+                except OSError:  # the terminal is closed
                     assert re.search(pattern, screen), screen
                     return
         screen = screen[re.search(pattern, screen).end() :]  # type: ignore[union-attr]
@@ -211,7 +211,7 @@ def test_in_a_terminal_ctrl_c_stops_the_reply_and_ctrl_d_ends(tmp_path: Path) ->
         wait_for(r"user: hello\r\nthere\r\nyou\r\n(.|\n)*> ")
         os.write(terminal, b"/nothing\n")
         wait_for("unknown command /nothing(.|\n)*> ")
-        time.sleep(0.5)  # input() notices a signal once it waits, a moment after its prompt
+        time.sleep(0.5)  # input() handles a signal only while it waits, shortly after its prompt
         program.send_signal(signal.SIGINT)
         wait_for("Ctrl-D or /exit ends the conversation(.|\n)*> ")
         os.write(terminal, b"\x04")

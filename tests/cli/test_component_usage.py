@@ -1,4 +1,4 @@
-"""What `gptkit components KIND NAME` says of the use of a component is accepted where it is put, for every component."""
+"""The usage that `gptkit components KIND NAME` prints is valid, for every component."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_usage_is_accepted(kind: str, name: str, tmp_path: Path) -> None:
         return
     assert name in snippet
     file = tmp_path / "spec.yaml"
-    # The snippet belongs into a spec file, which has a model.
+    # A spec file also requires a model.
     file.write_text(snippet + ("\n" if snippet.startswith("model:") else "\nmodel: {}\n"), encoding="utf-8")
     checked = call("check", str(file))
     if (kind, name) in NEEDS_THE_USERS_FILE and "…" in snippet:

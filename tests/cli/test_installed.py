@@ -1,4 +1,4 @@
-"""Commands about what is installed: components, plugins."""
+"""Commands about installed components and plugins."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .conftest import Call
 
 @pytest.fixture
 def with_plugins(monkeypatch: pytest.MonkeyPatch) -> Registry:
-    """What is really installed, a plugin that works, one that does not, and one that is switched off."""
+    """Install a working, a broken and a disabled plugin in addition to the real ones."""
 
     def broken() -> object:
         sys.stdout.write("hello from the plugin")

@@ -52,7 +52,7 @@ def test_quiet_commands_write_nothing(call: Call, project: Path) -> None:
         (SPEC.replace("name: mini", 'name: "mini'), "not valid YAML"),
     ],
 )
-def test_syntax_errors_are_in_plain_words_with_the_line(call: Call, project: Path, text: str, message: str) -> None:
+def test_syntax_errors_have_clear_messages_with_the_line(call: Call, project: Path, text: str, message: str) -> None:
     Path("wrong.yaml").write_text(text)
     assert message in call("check", "wrong.yaml", code=2).stderr
 
@@ -101,7 +101,7 @@ def test_export_to_an_unknown_format_is_rejected(call: Call, run: Path, tmp_path
     assert "'onnx'" in call("export", run, tmp_path / "model", "--to", "onnx", code=2).stderr
 
 
-def test_new_and_check_say_which_extra_is_missing(
+def test_new_and_check_report_the_missing_extra(
     call: Call, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from gptkit.text import published
@@ -125,7 +125,7 @@ def test_the_book_needs_no_network_after_the_demo_install() -> None:
 
 
 @pytest.mark.parametrize("command", ["generate", "chat", "evaluate", "export"])
-def test_a_file_where_a_run_is_expected(call: Call, project: Path, command: str) -> None:
+def test_file_where_a_run_is_expected_is_an_error(call: Call, project: Path, command: str) -> None:
     message = " ".join(call(command, "mini.yaml", code=2).stderr.split())
     assert "mini.yaml is a spec file, not a run" in message
     assert "gptkit train mini.yaml" in message
@@ -183,10 +183,10 @@ def test_what_ended_a_text_is_reported(capsys: pytest.CaptureFixture[str], finis
     assert message in capsys.readouterr().err
 
 
-def test_commands_show_that_they_work_unless_they_are_quiet(
+def test_commands_report_progress_unless_quiet(
     call: Call, run: Path, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # As if everything took its two seconds.
+    # Report every operation as if it took two seconds.
     monkeypatch.setattr(activity, "DELAY", 0.0)
     train = ["train", "mini.yaml", "--set", "training.schedule.warmup_steps=1"]
     commands: list[tuple[list[Any], list[str]]] = [
@@ -218,7 +218,7 @@ def test_commands_show_that_they_work_unless_they_are_quiet(
         (["train", "mini.yaml", "run", "--init", "nowhere"], "nowhere contains no weights: it does not exist"),
     ],
 )
-def test_paths_of_the_wrong_kind_are_called_what_they_are(call: Call, project: Path, command: list[str], said: str) -> None:
+def test_paths_of_the_wrong_type_are_reported_as_such(call: Call, project: Path, command: list[str], said: str) -> None:
     os.mkfifo("pipe")
     assert said in call(*command, code=2).stderr
 
@@ -228,12 +228,12 @@ def test_a_single_error_of_an_option_is_one_line(call: Call, run: Path, tmp_path
     assert said == "error: format.type: expected 'f32' or 'f16', got the text 'q4'\n"
 
 
-def test_a_run_is_not_imported_and_no_file_is_taken_for_a_directory(call: Call, run: Path, project: Path) -> None:
+def test_runs_and_plain_files_are_not_imported(call: Call, run: Path, project: Path) -> None:
     assert "is a run already" in call("import", run, "other", code=2).stderr
     assert "mini.yaml is a file, not a directory" in call("export", run, "mini.yaml/out", code=2).stderr
 
 
-def test_links_in_a_circle_and_names_that_are_not_utf_8(call: Call, run: Path, project: Path) -> None:
+def test_circular_links_and_names_that_are_not_utf_8_are_reported(call: Call, run: Path, project: Path) -> None:
     Path("circle").symlink_to("circle")
     for command in (["check", "circle"], ["generate", "circle"], ["import", "circle"], ["export", run, "circle"]):
         call(*command, code=2)

@@ -21,7 +21,7 @@ def invoke(*words: str) -> tuple[int, str]:
 
 @pytest.fixture
 def external(tmp_path: Path) -> Path:
-    """A llama of one layer, whose tensors are all that there are."""
+    """Save a one-layer llama with its tensors, and return the directory."""
     directory = tmp_path / "tiny-llama"
     directory.mkdir()
     (directory / "config.json").write_text(json.dumps({**CONFIG, "num_hidden_layers": 1}))

@@ -1,4 +1,4 @@
-"""`gptkit plugin check`: what it says about failures, and about what was not checked."""
+"""`gptkit plugin check`: reports of failures and of fields that were not varied."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A full disk and a closed pipe behind stdout, and output in an encoding that cannot express it."""
+"""Output to a full disk, to a closed pipe, and in an encoding that cannot represent it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ posix = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/fu
 
 @posix
 @pytest.mark.parametrize("command", [LIGHT, [*COMMAND, "--help"]])
-def test_a_full_disk_behind_stdout_is_named(command: list[str]) -> None:
+def test_full_disk_on_stdout_is_reported(command: list[str]) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=100)
     assert done.returncode == 2

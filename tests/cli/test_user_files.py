@@ -17,7 +17,7 @@ def contents(directory: Path) -> dict[str, str]:
 
 @pytest.fixture
 def thesis(project: Path) -> Path:
-    """A project with a spec and a corpus where a run would have its own."""
+    """Create a project whose spec and corpus have the names of a run's files."""
     (project / "mini.yaml").rename(project / "spec.yaml")
     (project / "data").mkdir()
     (project / "data" / "corpus.txt").write_text("years of work")
@@ -64,7 +64,7 @@ def test_schema_replaces_schemas_of_gptkit_and_nothing_else(call: Call, project:
     assert (project / SCHEMA).read_text() == "{}"
 
 
-def test_plugin_new_appears_whole_or_not_at_all(call: Call, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plugin_new_is_atomic(call: Call, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from gptkit.core import atomic
 
     real, written = atomic.write_text, []

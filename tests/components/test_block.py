@@ -43,7 +43,7 @@ class Running(Attention):
 
 
 class RunningSpec(AttentionSpec):
-    """For these tests."""
+    """Attention of these tests."""
 
     name: Literal["running"] = "running"
     examples: ClassVar[Any] = ()

@@ -189,7 +189,7 @@ def load(mixture: Experts, reference: Any) -> None:
         router.selection_bias.copy_(gate.e_score_correction_bias)
     experts: Any = mixture.experts
     up, down = reference.experts.gate_up_proj, reference.experts.down_proj
-    if up.shape[1] == E:  # stored the other way round
+    if up.shape[1] == E:  # stored transposed
         up, down = up.mT, down.mT
     if hasattr(reference.experts, "gate_up_proj_bias"):  # gate and up are interleaved
         up = torch.cat((up[:, 0::2], up[:, 1::2]), dim=1)
@@ -373,7 +373,7 @@ def test_experts_accept_zero_tokens_and_bf16() -> None:
     wanted = mixture(inputs(), FORWARD)
     narrow = mixture.bfloat16()(inputs().bfloat16(), FORWARD)
     assert narrow.dtype == torch.bfloat16
-    # A few tokens may go to other experts: all the rest must agree.
+    # Rounding may route a few tokens to other experts; all others must agree.
     far = (narrow - wanted).norm(dim=-1) / wanted.norm(dim=-1) > 0.03
     assert far.sum() <= 1
 

@@ -128,7 +128,7 @@ def test_equals_qwen3_next() -> None:
         parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.5)
     model = make(1, norm={"name": "rms", "eps": 1e-6})
     actual: Any = model.attentions()[0]
-    # There, the rows of each key head lie together, with those of its value heads.
+    # transformers groups the rows by key head, together with those of its value heads.
     grouped = reference.in_proj_qkvz.weight.view(2, -1, 24).split([6, 6, 20, 20], dim=1)
     actual.qkvz.weight.copy_(torch.cat([part.reshape(-1, 24) for part in grouped]))
     grouped = reference.in_proj_ba.weight.view(2, -1, 24).split([2, 2], dim=1)
@@ -163,7 +163,7 @@ def test_long_text_in_pieces_equals_one_call() -> None:
         torch.testing.assert_close(step, full[:, at : at + piece], atol=1e-9, rtol=1e-9)
         at += piece
     assert at == 150
-    # Memory is all there from the start, and does not grow.
+    # The state is allocated once and does not grow.
     assert cache.bytes == before == 2 * 2 * 8 * (3 * (12 + 12 + 40) + 4 * 6 * 10)
 
 
@@ -180,7 +180,7 @@ def test_state_returns_to_a_mark_and_reorders() -> None:
         copy.deepcopy(cache).truncate(13)
     cache.truncate(12)
     torch.testing.assert_close(model(tokens[:, 12:14], cache=cache).logits, full[:, 12:14], atol=1e-9, rtol=1e-9)
-    cache.truncate(12)  # the mark is still good
+    cache.truncate(12)  # the mark is still valid
     cache.reorder([2, 0])
     step = model(tokens[[2, 0], 12:13], cache=cache).logits
     torch.testing.assert_close(step, full[[2, 0], 12:13], atol=1e-9, rtol=1e-9)

@@ -54,7 +54,7 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
     return result
 
 
-def test_it_computes_the_formula_of_the_paper() -> None:
+def test_low_rank_equals_the_papers_formula() -> None:
     linear = LowRankSpec(rank=3, alpha=5).build(BuildContext(8, 4, 1), d_in=6, d_out=4, bias=True)
     a, b = torch.randn(3, 6), torch.randn(4, 3)
     with torch.no_grad():
@@ -66,7 +66,7 @@ def test_it_computes_the_formula_of_the_paper() -> None:
     assert torch.allclose(linear.transformed_weight(), linear.weight + 5 / 3 * b @ a, atol=1e-6)
 
 
-def test_it_begins_as_the_dense_model() -> None:
+def test_initial_model_equals_the_dense_model() -> None:
     dense, adapted = gptkit.build(spec()), gptkit.build(spec(LOW_RANK))
     assert torch.equal(logits(dense), logits(adapted))
     assert {name for name, _ in adapted.named_parameters()} - adapter_names(adapted) == dict(dense.named_parameters()).keys()
@@ -84,7 +84,7 @@ def test_training_loads_the_base_and_changes_the_adapters_only(base: gptkit.Run,
     assert torch.equal(logits(tuned.model), logits(gptkit.load(tuned.directory).model))
 
 
-def test_it_resumes(base: gptkit.Run, tuned: gptkit.Run, tmp_path: Path) -> None:
+def test_resumed_run_equals_an_uninterrupted_one(base: gptkit.Run, tuned: gptkit.Run, tmp_path: Path) -> None:
     given = spec(LOW_RANK, init_from=str(base.directory), steps=2)
     gptkit.train(given, tmp_path / "run", progress=False)
     assert torch.equal(
@@ -92,7 +92,7 @@ def test_it_resumes(base: gptkit.Run, tuned: gptkit.Run, tmp_path: Path) -> None
     )
 
 
-def test_patterns_choose_the_projections(base: gptkit.Run, tmp_path: Path) -> None:
+def test_patterns_select_projections(base: gptkit.Run, tmp_path: Path) -> None:
     linear = {**LOW_RANK, "projections": ["blocks.*.attention.qkv", "blocks.1.feedforward"]}
     model = gptkit.build(spec(linear))
     owners = {name.rpartition(".")[0] for name in adapter_names(model)}
@@ -111,7 +111,7 @@ def test_explicit_patterns_train_more_than_the_adapters(base: gptkit.Run, tmp_pa
     assert run.merged().spec.training.freeze is None
 
 
-def test_the_merged_model_is_dense_and_computes_the_same(tuned: gptkit.Run, tmp_path: Path) -> None:
+def test_merged_model_is_dense_with_equal_logits(tuned: gptkit.Run, tmp_path: Path) -> None:
     expected = logits(tuned.model)
     merged = tuned.merged()
     assert merged.spec.model.linear.name == "dense"
@@ -119,12 +119,12 @@ def test_the_merged_model_is_dense_and_computes_the_same(tuned: gptkit.Run, tmp_
     assert torch.allclose(logits(merged.model), expected, atol=1e-5)
     saved = gptkit.load(merged.save(tmp_path / "merged"))
     assert torch.allclose(logits(saved.model), expected, atol=1e-5)
-    assert torch.equal(logits(tuned.model), expected)  # left as it was
+    assert torch.equal(logits(tuned.model), expected)  # unchanged
     assert merged.merged() is merged
 
 
 @pytest.mark.parametrize("suffix", ["", ".gguf"])
-def test_an_export_holds_the_merged_weights(tuned: gptkit.Run, tmp_path: Path, suffix: str) -> None:
+def test_export_contains_the_merged_weights(tuned: gptkit.Run, tmp_path: Path, suffix: str) -> None:
     to = {"name": "gguf", "type": "f32"} if suffix else None
     path = gptkit.export_model(tuned.directory, tmp_path / f"exported{suffix}", to=to)
     back = gptkit.import_model(path, tmp_path / "back")

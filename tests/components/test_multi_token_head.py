@@ -46,7 +46,7 @@ def test_loss_equals_that_of_the_paper(packed: bool, tied: bool) -> None:
     main = F.cross_entropy((h @ weight.T).flatten(0, 1), targets.flatten())
     extra = torch.zeros((), dtype=torch.float64)
     for k, module in enumerate(head.modules_after, 1):
-        # Position by position, with the tokens that a reader would write down.
+        # Computed position by position.
         n = 12
         following = torch.zeros(2, n, 32, dtype=torch.float64)
         for t in range(n - k):

@@ -195,7 +195,7 @@ def test_alibi_equals_bloom_up_to_a_constant_per_row(n_heads: int) -> None:
     at = torch.arange(10)
     actual = build("alibi", n_heads=n_heads).bias(at, at)
     assert actual is not None
-    # BLOOM adds slope · s where the paper has -slope · (t - s): the same softmax.
+    # BLOOM adds slope · s instead of the paper's -slope · (t - s), which gives the same softmax.
     torch.testing.assert_close(
         actual[0] - actual[0][:, :, :1], (reference - reference[:, :, :1]).expand(-1, 10, -1), atol=1e-5, rtol=1e-5
     )

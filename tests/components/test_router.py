@@ -105,7 +105,7 @@ def test_auxiliary_losses_equal_their_formulas(name: str) -> None:
     with torch.no_grad():
         module.scores.weight.zero_()
     _, _, losses = call(module, tokens())
-    # Averaged over the 3 layers; shares are even, so the visits count for nothing.
+    # Averaged over the 3 layers. With even shares, the loss does not depend on the counts.
     torch.testing.assert_close(losses["load_balance"], torch.tensor(0.6 / 3 * 2))
     torch.testing.assert_close(losses["router_z"], torch.tensor(0.3 / 3 * math.log(X) ** 2))
     with torch.no_grad():
@@ -182,7 +182,7 @@ def test_selection_bias_is_updated_once_per_step_by_the_load_of_all_parts() -> N
         after_step(module)
     assert torch.equal(parts.selection_bias, whole.selection_bias)
     torch.testing.assert_close((whole.selection_bias - before).abs().max(), torch.tensor(0.1))
-    after_step(whole)  # nothing was routed since: the load is even
+    after_step(whole)  # no tokens were routed since, so the load is even
     assert torch.equal(parts.selection_bias, whole.selection_bias)
     assert "load_X" not in whole.state_dict()
 

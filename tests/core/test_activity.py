@@ -31,7 +31,7 @@ def test_a_long_operation_is_shown_with_its_progress(terminal: bool) -> None:
         report(2, 4)
         time.sleep(0.2)
     assert "counting … 25 %" in out.getvalue()
-    assert ("50 %" in out.getvalue()) == terminal  # plain lines are half a minute apart
+    assert ("50 %" in out.getvalue()) == terminal  # plain lines are printed every half minute
     assert ("\x1b" in out.getvalue()) == terminal
 
 

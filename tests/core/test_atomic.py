@@ -93,7 +93,7 @@ def test_links_are_kept_and_devices_are_written_to(tmp_path: Path) -> None:
         write_text(tmp_path, "x")
 
 
-def test_what_a_killed_process_left_is_removed_by_the_next_write(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_process_are_removed_by_the_next_write(tmp_path: Path) -> None:
     script = """
         import os, sys
         from pathlib import Path
@@ -123,7 +123,7 @@ def test_a_directory_that_cannot_be_filled_is_named_and_removed(tmp_path: Path, 
         pytest.raises(FileError, match=r"made cannot be written: .*\n  Free some space"),
         atomic_directory(tmp_path / "made"),
     ):
-        # As a library raises it while it writes to an open file.
+        # An error as raised by a library while it writes to an open file.
         raise OSError(code, os.strerror(code))
     assert not list(tmp_path.iterdir())
 

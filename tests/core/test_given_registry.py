@@ -48,7 +48,7 @@ class WrappedSpec(NormSpec):
 
 
 class WithoutLayerNorm:
-    """gptkit's own components, without the norm `layer`."""
+    """The built-in components without the norm `layer`."""
 
     @staticmethod
     @hookimpl
@@ -68,7 +68,7 @@ def registry() -> Registry:
 
 @pytest.fixture(autouse=True)
 def asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fail where the default registry is asked for the component that only the given one has."""
+    """Fail if the default registry is asked for a component that only the given one has."""
     original = Registry.entry
 
     def entry(self: Registry, kind: str, name: str) -> Any:

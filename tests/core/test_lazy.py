@@ -1,4 +1,4 @@
-"""Lazy components: declarations equal what the modules define; an import that fails affects its component only."""
+"""Lazy components: declarations equal the modules' definitions; a failed import affects its component only."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def record(of: Registry) -> Plugin:
     return found
 
 
-# -- what is built in ------------------------------------------------------------------------------------------
+# -- built-in components --------------------------------------------------------------------------------------------
 
 
 def defined(packages: list[ModuleType]) -> Iterator[type[Component]]:
@@ -65,7 +65,7 @@ def defined(packages: list[ModuleType]) -> Iterator[type[Component]]:
         (interop.gptkit_components, [gptkit.interop.families, gptkit.interop.formats], 35),
     ],
 )
-def test_declared_components_are_those_that_the_modules_define(hook: Any, packages: Any, at_least: int) -> None:
+def test_declared_components_equal_those_defined_by_the_modules(hook: Any, packages: Any, at_least: int) -> None:
     declared = hook()
     classes = list(defined(packages))
     assert len(declared) >= at_least
@@ -156,7 +156,7 @@ def test_a_lazy_component_that_cannot_be_imported_affects_itself_only(
 ) -> None:
     module.Mine = value  # type: ignore[attr-defined]
     found = registry(plugin("other", [LazyComponent("norm", "mine", location), make("fine")]))
-    for _ in range(2):  # the answer is the same each time
+    for _ in range(2):  # the result is the same each time
         with pytest.raises(RegistryError) as caught:
             found.component("norm", "mine")
         assert caught.value.message.startswith("norm 'mine' of other==1.0 could not be loaded: ")

@@ -294,7 +294,7 @@ def test_long_names_are_shortened_in_messages():
     assert len(caught.value.message) < 300
 
 
-# -- switching off, provenance ---------------------------------------------------------------------------------
+# -- disabling, provenance -------------------------------------------------------------------------------------
 
 
 def test_environment_variable_disables_distributions(monkeypatch):

@@ -149,7 +149,7 @@ def test_kinds_are_distinguished_from_components():
 
 def test_subclass_of_a_component_is_a_separate_component():
     class Finer(Plain):
-        """Another component, which takes over the fields of one."""
+        """Component that inherits the fields of another."""
 
         name: Literal["finer"] = "finer"
 
@@ -232,6 +232,6 @@ def test_mapping_without_a_name_overrides_the_default_component() -> None:
     assert (made["training"]["optimizer"]["name"], made["training"]["optimizer"]["learning_rate"]) == ("adamw", 0.1)
     assert made["data"]["validation"] == 0.2
     assert made["training"]["schedule"]["warmup_steps"] == 3
-    # Where no component is there by default, there is nothing to lie over.
+    # Without a default component, there is nothing to override.
     with pytest.raises(SpecError, match="qk_norm: norm has no 'name'"):
         validate_data({"attention": {"qk_norm": {"eps": 1e-6}}}, ModelSpec)

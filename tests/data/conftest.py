@@ -52,7 +52,7 @@ class Bytes(Tokenizer):
 
 
 class Listed(DataSpec):
-    """Texts given in the spec. A text that ends in a backslash is continued by the next."""
+    """Corpus with the texts of the spec. A text that ends in a backslash is continued by the next."""
 
     name: Literal["listed"] = "listed"
     texts: tuple[str, ...] = ()

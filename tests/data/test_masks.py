@@ -33,7 +33,7 @@ Spans = tuple[tuple[int, int], ...]
 
 
 class Masked(DataSpec):
-    """Texts in which the parts in square brackets are masked. A text that ends in a backslash is continued by the next."""
+    """Corpus in which the parts in square brackets are masked; a text that ends in a backslash is continued by the next."""
 
     name: Literal["masked"] = "masked"
     texts: tuple[str, ...] = ()
@@ -223,7 +223,7 @@ def test_corpus_that_is_fully_masked_is_an_error(make_bytes: Any, tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_part_that_the_tokenizer_refuses_is_named(make_bytes: Any, tmp_path: Path) -> None:
+def test_part_that_the_tokenizer_rejects_is_reported(make_bytes: Any, tmp_path: Path) -> None:
     with pytest.raises(TokenizerError, match="text 1: no token for '€'"):
         prepare(Masked(texts=("[ab]cd", "[a]€"), validation=0), make_bytes(refuses="€"), tmp_path / "t", HERE)
 

@@ -231,7 +231,7 @@ def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     (left,) = tmp_path.iterdir()
     with atomic_directory(tmp_path / "t") as new:
         (new / "a").write_text("")
-        assert left.exists()  # its process still lives
+        assert left.exists()  # its process is still running
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stdout.close()
@@ -259,7 +259,7 @@ def test_progress_reaches_the_total(listed: Make, make_bytes: Any, tmp_path: Pat
     assert (seen[-1].done, seen[-1].tokens) == (total, prepared.train_counts.tokens + prepared.validation_counts.tokens)
 
 
-def test_a_text_that_the_tokenizer_refuses_is_named(listed: Make, make_bytes: Any, tmp_path: Path) -> None:
+def test_text_that_the_tokenizer_rejects_is_reported(listed: Make, make_bytes: Any, tmp_path: Path) -> None:
     texts = [*TEXTS[:7], "here is a € sign", *TEXTS[7:]]
     with pytest.raises(TokenizerError, match="text 7: no token for '€'\n  Take another"):
         prepare(listed(texts=texts), make_bytes(refuses="€"), tmp_path / "t", HERE)
@@ -273,7 +273,7 @@ def test_too_small_validation_split_is_an_error(listed: Make, make_bytes: Any, t
 
 
 def test_memory_stays_bounded(make_bytes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Batches for the tokenizer are not larger than the piece that fills them."""
+    """Batches for the tokenizer are bounded by the size of a piece."""
     (tmp_path / "x.txt").write_text("some line of text\n" * 50_000)
     monkeypatch.setattr("gptkit.components.data.text.read_documents.__defaults__", (None, 20_000))
     monkeypatch.setattr("gptkit.data.preparation._BATCH", 30_000)

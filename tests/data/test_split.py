@@ -57,7 +57,7 @@ def test_every_document_is_on_exactly_one_side(listed: Make, texts: list[str], v
     assert result["train"]
     assert result["validation"]
     assert size(result["train"]) + size(result["validation"]) == size(texts)
-    if len(result["train"]) + len(result["validation"]) == len(texts):  # nothing was cut
+    if len(result["train"]) + len(result["validation"]) == len(texts):  # no document was split
         assert sorted(result["train"] + result["validation"]) == sorted(texts)
         assert not set(result["train"]) & set(result["validation"])
 
@@ -82,7 +82,7 @@ def test_split_depends_on_the_text_not_on_the_order(listed: Make) -> None:
     assert set(forwards["validation"]) == set(backwards["validation"])
     numbers = [texts.index(text) for text in forwards["validation"]]
     assert min(numbers) < 35
-    assert max(numbers) > 65  # spread over the corpus, not its end
+    assert max(numbers) > 65  # distributed over the corpus, not only at its end
 
 
 def test_documents_keep_their_order(listed: Make) -> None:
@@ -155,7 +155,7 @@ def test_tokenizer_is_trained_on_training_texts_only(listed: Make) -> None:
     opened: list[Any] = type(data).opened  # type: ignore[attr-defined]
     before = len(opened)
     assert list(corpus_texts(data, HERE, split)) == sides(data)["train"]
-    assert len(opened) == before + 1 + 2  # one reading for the texts, two for `sides`
+    assert len(opened) == before + 1 + 2  # read once for the texts and twice by `sides`
 
 
 def test_builtin_corpus_is_split_near_its_share() -> None:

@@ -51,7 +51,7 @@ def test_patterns_select_the_files_of_a_directory(books: Path) -> None:
         texts(TextDataSpec(path="books", patterns=["*.csv", "*.tsv"]), books)
 
 
-def test_globs_and_lists_keep_their_order_and_take_each_file_once(books: Path) -> None:
+def test_globs_and_lists_keep_their_order_without_duplicates(books: Path) -> None:
     assert texts(TextDataSpec(path="books/*.txt"), books) == ["first\n", "second\n"]
     assert texts(TextDataSpec(path=["books/b.txt", "books/*.txt", "books"]), books) == ["second\n", "first\n", "third\n"]
     assert texts(TextDataSpec(path="books/**/c.*"), books) == ["third\n"]
@@ -84,7 +84,7 @@ def test_loops_of_links_terminate(books: Path) -> None:
     (books / "books/dangling.txt").symlink_to(books / "nowhere")
     (books / "books/itself.txt").symlink_to(books / "books/itself.txt")
     assert texts(TextDataSpec(path="books"), books) == ["first\n", "second\n", "third\n"]
-    assert len(_walk(books / "books", ["*.md"])) == 1  # the loop was not gone through until the system had enough
+    assert len(_walk(books / "books", ["*.md"])) == 1  # the loop was not followed up to the system's limit
 
 
 def test_a_linked_directory_is_followed(books: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -124,7 +124,7 @@ def test_invalid_utf8_is_reported_with_its_location(tmp_path: Path, content: byt
 
 def test_locations_and_characters_span_chunks(tmp_path: Path) -> None:
     chunk = 1 << 20
-    good = b"a" * (chunk - 2) + "\n€".encode()  # the euro sign's three bytes lie across the border
+    good = b"a" * (chunk - 2) + "\n€".encode()  # the euro sign's three bytes cross the boundary
     (tmp_path / "x.txt").write_bytes(good)
     assert texts(TextDataSpec(path="x.txt"), tmp_path) == [good.decode()]
     (tmp_path / "x.txt").write_bytes(good[:-1] + b"\n")
@@ -227,7 +227,7 @@ def test_tokens_of_pieces_equal_those_of_the_text(tmp_path: Path) -> None:
     words = re.compile(r"'(?:[sdmt]|ll|ve|re)| ?[^\W\d_]+| ?\d+| ?[^\s\w]+|\s+(?!\S)|\s+")
     text = "A line, it's said.\n  indented line 12\n\n\nAnother one\n" * 900
     (tmp_path / "x.txt").write_text(text)
-    for size in range(5_000, 5_060, 6):  # the limit falls on every kind of place
+    for size in range(5_000, 5_060, 6):  # the limit is at every type of boundary
         pieces = [document.text for document in read_documents(tmp_path / "x.txt", "x", piece=size)]
         assert len(pieces) > 3
         assert [word for piece in pieces for word in words.findall(piece)] == words.findall(text)
@@ -254,7 +254,7 @@ def test_the_fingerprint_changes_with_the_corpus_and_only_with_it(tmp_path: Path
         data = TextDataSpec(path=".")
         prints = [data.fingerprint(tmp_path), TextDataSpec(path=".", separator="x").fingerprint(tmp_path)]
         file.write_text("tent")
-        os.utime(file, ns=(5, 5))  # clocks are coarse: two writes may have one time
+        os.utime(file, ns=(5, 5))  # two writes may have the same time, since clocks are coarse
         prints.append(data.fingerprint(tmp_path))
         assert data.fingerprint(tmp_path) == prints[-1]
         more.write_text("more")
@@ -270,13 +270,13 @@ def test_a_copy_of_a_small_corpus_has_the_same_fingerprint(tmp_path: Path) -> No
     assert TextDataSpec(path="here").fingerprint(tmp_path) == TextDataSpec(path="a.txt").fingerprint(tmp_path / "there")
 
 
-def test_a_link_that_leads_nowhere_is_named_as_one(tmp_path: Path) -> None:
+def test_dangling_link_is_reported(tmp_path: Path) -> None:
     (tmp_path / "x.txt").symlink_to("gone.txt")
     with pytest.raises(DataError, match=r"x\.txt: a link to gone\.txt, which does not exist"):
         texts(TextDataSpec(path="x.txt"), tmp_path)
 
 
 @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file that can be opened and not read")
-def test_a_file_that_breaks_while_it_is_read_is_named(tmp_path: Path) -> None:
+def test_file_that_fails_while_it_is_read_is_reported(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"^/proc/self/mem: Input/output error"):
         TextDataSpec(path="/proc/self/mem").fingerprint(tmp_path)

@@ -20,7 +20,7 @@ def row(length: int, dtype: str = "<u2") -> Any:
 
 
 def naive(tokens: list[int], length: int, stride: int) -> list[tuple[list[int], list[int]]]:
-    """The loop as it is taught."""
+    """Return the data windows of a plain loop."""
     return [(tokens[i : i + length], tokens[i + 1 : i + length + 1]) for i in range(0, len(tokens) - length, stride)]
 
 

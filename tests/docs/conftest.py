@@ -113,7 +113,7 @@ class Paints:
 
 @pytest.fixture(scope="session")
 def builtin() -> Registry:
-    """Registry of the built-in components only."""
+    """Return a registry of the built-in components only."""
     return Registry(
         [entry_point("gptkit", "0.1.0", module, module.__name__) for module in (builtin_kinds, builtin_components)], ()
     )
@@ -121,7 +121,7 @@ def builtin() -> Registry:
 
 @pytest.fixture(scope="session")
 def with_plugins() -> Registry:
-    """The built-ins, a plugin that works and one that does not."""
+    """Return a registry of the built-in components, a working and a broken plugin."""
     return Registry(
         [
             *(entry_point("gptkit", "0.1.0", module, module.__name__) for module in (builtin_kinds, builtin_components)),

@@ -122,7 +122,7 @@ def test_the_plugins_of_the_page_work(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def model_with(position: PositionSpec) -> GPT:
-    """Two layers, with fewer heads of keys than of queries."""
+    """Return a model of two layers with fewer key heads than query heads."""
     attention = {"name": "grouped-query", "n_heads": 4, "n_kv_heads": 2, "d_head": 8}
     sizes = {"d_model": 32, "n_layers": 2, "context_length": 48, "attention": attention}
     model = GPT(ModelSpec.model_validate({**sizes, "position": position}), 11)
@@ -134,7 +134,7 @@ def model_with(position: PositionSpec) -> GPT:
 
 
 def make_released_model(directory: Path) -> None:
-    """The model that the page on Python imports, as small as can be."""
+    """Save a minimal model that the page on Python imports."""
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token="?"))
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = tokenizers.decoders.ByteLevel()
@@ -159,7 +159,7 @@ def make_released_model(directory: Path) -> None:
 
 @pytest.mark.parametrize("page", ["python", "the-book"])
 def test_python_of_the_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run all blocks of a page in order. A comment behind a `print`, or text below a block, is the expected output."""
+    """Run all blocks of a page in order. A comment after a `print`, or text below a block, is the expected output."""
     monkeypatch.chdir(tmp_path)
     if page == "python":
         make_released_model(tmp_path)

@@ -44,7 +44,7 @@ def test_every_component_has_a_page(site: Path) -> None:
 
 
 @pytest.mark.slow
-def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
+def test_pages_load_nothing_from_other_servers(site: Path) -> None:
     for page in site.rglob("*.html"):
         text = page.read_text(encoding="utf-8")
         loads = re.findall(r"""<(?:script|img|iframe|source)[^>]+src=["']?(https?:)?//""", text)
@@ -56,7 +56,7 @@ def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
 
 @pytest.mark.slow
 def test_the_site_opens_from_the_file_system(site: Path) -> None:
-    # Its 404 page is for servers, which may show it at any address.
+    # The 404 page is for servers, which may return it for any address.
     pages = [page for page in site.rglob("*.html") if page.name != "404.html"]
     assert len(pages) > 100
     for page in pages:

@@ -13,7 +13,7 @@ Write = Callable[..., Path]
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """Write a file and return its path."""
+    """Return a function that writes a file and returns its path."""
 
     def to(text: str | bytes, name: str = "gpt.yaml") -> Path:
         path = tmp_path / name
@@ -26,7 +26,7 @@ def write(tmp_path: Path) -> Write:
 
 @pytest.fixture
 def load(write: Write) -> Callable[..., Source]:
-    """Write a file and read it."""
+    """Return a function that writes a file and reads it."""
 
     def of(text: str | bytes, name: str = "gpt.yaml", overrides: tuple[str, ...] = (), **options: object) -> Source:
         return read(write(text, name), overrides, **options)  # type: ignore[arg-type]
@@ -36,7 +36,7 @@ def load(write: Write) -> Callable[..., Source]:
 
 @pytest.fixture
 def errors(tmp_path: Path) -> Callable[..., list[str]]:
-    """Call a function that must raise a `SpecError`; return its lines without the directory's name."""
+    """Return a function that calls another, which must raise a `SpecError`, and returns the lines of the error."""
 
     def of(call: Callable[..., object], *arguments: object, **options: object) -> list[str]:
         with pytest.raises(SpecError) as caught:

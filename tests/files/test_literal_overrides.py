@@ -1,4 +1,4 @@
-"""`--set` takes the value of a text literally, and reads every other value as YAML."""
+"""`--set` takes the values of string fields literally, and reads all others as YAML."""
 
 from __future__ import annotations
 

@@ -229,7 +229,7 @@ def test_override_sets_a_value(load, override, path, value):
     assert source.overridden == (override,)
 
 
-def test_overrides_are_merge_with_default_in_order_and_over_what_is_extended(write, load):
+def test_overrides_are_merged_in_order_and_override_the_extended_spec(write, load):
     write(BASE, "base.yaml")
     source = load("extends: base.yaml", overrides=("model.d_model=1", "model.d_model=2", "model.norm.eps=1"))
     assert source.data["model"]["d_model"] == 2
@@ -242,7 +242,7 @@ def test_value_of_an_override_is_located_in_it(load):
     assert source.locate(("model", "norm", "eps")) == location
     assert source.locate(("model", "norm", "eps", 1, "a")) == location
     assert source.locate(("model", "layers", 0, "window")) == ("--set model.layers.0.window=3", None, None)
-    # The rest stays where it was.
+    # Other values keep their locations.
     assert source.locate(("model", "norm", "name")) == (str(source.path), 5, 9)
     assert source.locate(("model", "layers", 1, "norm")) == (str(source.path), 6, 32)
     assert source.locate(("model", "missing")) == (str(source.path), 2, 1)

@@ -136,7 +136,7 @@ def test_the_editors_schema_key_is_ignored(load):
     assert load('{"$schema": "gptkit.schema.json", "a": 1}', "a.json").data == {"a": 1}
 
 
-# -- places ----------------------------------------------------------------------------------------------------
+# -- locations -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -383,11 +383,11 @@ def test_unreadable_file_is_reported(write, errors, monkeypatch):
     assert errors(read, path) == ["gpt.yaml: cannot be read: Permission denied"]
 
 
-# -- anything at all -------------------------------------------------------------------------------------------
+# -- arbitrary input -------------------------------------------------------------------------------------------
 
 
 def mutated(text: str) -> st.SearchStrategy[bytes]:
-    """The text with some slices replaced by other bytes, or by slices of itself."""
+    """Return a strategy for the text with some slices replaced by other bytes, or by slices of itself."""
     raw = text.encode()
     position = st.integers(0, len(raw))
     pieces = st.one_of(

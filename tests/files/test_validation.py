@@ -212,7 +212,7 @@ class Layer(Spec):
 
 
 class Model(Spec):
-    """As the real one: hands its parts down to its layers before they are read."""
+    """Model that, like the real one, passes its parts to its layers before they are validated."""
 
     parts: ClassVar[tuple[str, ...]] = ("norm", "mixer")
     norm: Norm = component("plain", description="A norm.")

@@ -17,7 +17,7 @@ from gptkit.kinds.tokenizer import Tokenizer
 
 
 class Bytes(Tokenizer):
-    """A token a byte, then the given multi-byte tokens, then the end token."""
+    """Tokenizer with one token per byte, then the given multi-byte tokens, then the end token."""
 
     def __init__(self, extra: Sequence[bytes] = (), *, has_end: bool = True) -> None:
         self._tokens = [bytes([value]) for value in range(256)] + list(extra)
@@ -118,7 +118,7 @@ class Recurrent(nn.Module):
 
 
 class Scripted(nn.Module):
-    """Model that generates a given list of tokens after any prompt; the n-th call gives the n-th token of every script."""
+    """Model that generates a given list of tokens after any prompt: in the n-th call, the n-th token of every script."""
 
     def __init__(self, scripts: Sequence[Sequence[int]], vocab_size: int) -> None:
         super().__init__()

@@ -14,7 +14,7 @@ from gptkit.inference import beam_search, generate, score
 
 
 class Few(Bytes):
-    """Four tokens: a, b, c and the end."""
+    """Tokenizer with four tokens: a, b, c and the end token."""
 
     vocab_size = 4
     end_id = 3
@@ -27,7 +27,7 @@ class Few(Bytes):
 
 
 def every_text(model: Recurrent, prompt: list[int], longest: int, length_penalty: float) -> list[tuple[float, list[int]]]:
-    """All texts of up to `longest` tokens that end, or fill the length, with their scores."""
+    """Return all texts of up to `longest` tokens that end, or reach that length, with their scores."""
     result = []
     for length in range(1, longest + 1):
         for ids in itertools.product(range(4), repeat=length):
@@ -68,7 +68,7 @@ def test_beam_search_improves_on_greedy_and_width_one_is_greedy() -> None:
 
 
 def plain_search(model: Recurrent, prompt: list[int], width: int, longest: int) -> list[tuple[float, list[int]]]:
-    """The same search without a cache, scores being log-probabilities a token."""
+    """Search without a cache; scores are log-probabilities per token."""
     live, result = [(0.0, list[int]())], list[tuple[float, list[int]]]()
     for step in range(longest):
         options = []

@@ -20,7 +20,7 @@ PROMPTS = ["a", "some longer one", "mid", "x" * 16, "y" * 40]
 
 
 def sliding(model: Recurrent, ids: list[int], n: int) -> list[int]:
-    """Greedy text without a cache: once a text fills the context, all but half a context of it is dropped."""
+    """Generate greedily without a cache; when a text fills the context, only its last half is kept."""
     history, start = list(ids), max(0, len(ids) - model.context_length)
     with torch.no_grad():
         for _ in range(n):
@@ -60,7 +60,7 @@ def test_every_token_is_read_once() -> None:
 def test_uneven_batches_equal_single_rows(context_length: int) -> None:
     model = Recurrent(context_length=context_length)
     together = generate(model, TOKENIZER, PROMPTS, sampler=GREEDY, max_new_tokens=50, stop_ids=())
-    assert len(set(together[1].ids)) > 5  # a text that repeats itself would prove little
+    assert len(set(together[1].ids)) > 5  # a repetitive text would be a weak test
     for prompt, result in zip(PROMPTS, together, strict=True):
         assert result.ids == sliding(model, TOKENIZER.encode(prompt), 50), prompt
 
@@ -77,7 +77,7 @@ def test_overflow_stop_ends_rows_at_the_context_length() -> None:
     results = generate(
         model, TOKENIZER, ["0123456789", "01"], sampler=GREEDY, max_new_tokens=50, stop_ids=(), overflow="stop"
     )
-    # The last token is written, but need not be read.
+    # The last token is generated, but not processed.
     assert [len(result.ids) for result in results] == [7, 15]
     assert {result.finish for result in results} == {"length"}
     for prompt, result in zip(["0123456789", "01"], results, strict=True):
@@ -120,7 +120,7 @@ def test_finished_rows_leave_the_batch() -> None:
     assert {result.finish for result in generation.results()} == {"end"}
 
 
-def test_finished_row_is_removed_when_it_pays_off() -> None:
+def test_finished_row_is_removed_when_this_is_faster() -> None:
     end = TOKENIZER.end_id
     assert end is not None
     model = Scripted([[end]] + [[65, 65, 65, end]] * 7, TOKENIZER.vocab_size)

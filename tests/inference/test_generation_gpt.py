@@ -48,7 +48,7 @@ def model(name: str, context_length: int) -> GPT:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in made.parameters():
-            # Large enough that texts are lively; the model has no skill anyway.
+            # Large enough that texts are diverse; the model is untrained.
             parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.3)
     return made
 

@@ -11,7 +11,7 @@ from gptkit.inference.text import RowText
 
 
 def cuts(data: bytes, n_cuts: int) -> list[list[bytes]]:
-    """Every way to cut `data` into at most n_cuts + 1 tokens."""
+    """Yield every division of `data` into at most n_cuts + 1 tokens."""
     ways = set()
     for places in itertools.combinations_with_replacement(range(1, len(data)), n_cuts):
         edges = [0, *places, len(data)]

@@ -1,4 +1,4 @@
-"""Samplers in calls from Python: specs, names, mappings, and errors that say which one."""
+"""Samplers passed from Python: specs, names, mappings, and errors that name the sampler."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from gptkit.inference.samplers import sampler_chain
         ([TemperatureSpec(), "greedy", {"name": "top-k", "k": 3}], ["temperature", "greedy", "top-k"]),
     ],
 )
-def test_a_sampler_or_a_chain_of_any_form_is_taken(samplers: Any, names: list[str]) -> None:
+def test_samplers_and_chains_of_any_form_are_accepted(samplers: Any, names: list[str]) -> None:
     assert [sampler.component_name() for sampler in sampler_chain(samplers)] == names
 
 
-def test_specs_are_taken_as_they_are() -> None:
+def test_specs_are_accepted_unchanged() -> None:
     spec = TopKSpec(k=3)
     assert sampler_chain([spec])[0] is spec
 

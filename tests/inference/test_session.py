@@ -45,7 +45,7 @@ def test_only_new_tokens_are_read() -> None:
     session = Session(model, TOKENIZER)
     text = list(b"a first question")
     list(reply := session.stream(text, max_new_tokens=4, seed=1))
-    assert session.n_read == len(text) + 3  # the last token of a reply is read with what follows it
+    assert session.n_read == len(text) + 3  # the last token of a reply is processed with the next prompt
     text = [*text, *reply.ids, *b" and more"]
     list(session.stream(text, max_new_tokens=1, seed=1))
     assert session.n_read == len(text)
@@ -70,7 +70,7 @@ def test_a_full_context_slides_as_generate_does() -> None:
         assert "".join(reply) == expected.text
 
 
-def test_a_full_context_stops_where_that_is_asked_for() -> None:
+def test_full_context_stops_with_overflow_stop() -> None:
     session = Session(make("plain", context_length=16), TOKENIZER)
     reply = session.stream(list(b"short"), max_new_tokens=40, overflow="stop")
     list(reply)

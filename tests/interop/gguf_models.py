@@ -77,7 +77,7 @@ def make_run(
     rows: int | None = None,
     scale: float = 1.0,
 ) -> Path:
-    """A run that was never trained: every weight is random, those of norms too."""
+    """Write an untrained run in which all weights are random, including those of norms."""
     spec = validate_data({"name": "tiny", "tokenizer": tokenizer, "model": model}, ExperimentSpec)
     words = words or spec.tokenizer.fit(iter(()))
     built = GPT(spec.model, vocab_size=rows or words.vocab_size)
@@ -102,7 +102,7 @@ def make_run(
 
 
 def changed(file: Path, target: Path, **metadata: Typed | None) -> Path:
-    """The file with other metadata; None leaves an entry out."""
+    """Write the file with other metadata, and return its path; None removes an entry."""
     result = GgufFile(file)
     lists = {int: "i32s", float: "f32s", str: "strings"}
     kinds = {int: "u32", float: "f32", bool: "bool", str: "string"}

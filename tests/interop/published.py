@@ -1,6 +1,6 @@
 """config.json of released models, with the keys that determine the computation.
 
-Each is what the shipped spec of that name is held against, and what transformers is asked to count.
+Each is compared with the shipped spec of that name, and used by transformers to count the parameters.
 """
 
 from __future__ import annotations
@@ -359,7 +359,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         rope_theta=10000.0,
         pad_token_id=32000,
     ),
-    # The published lists have 64 divisors each; one stands for all here, as in the spec.
+    # The published lists have 64 divisors each; here, as in the spec, one value is used for all.
     "phi3.5-moe": like_llama(
         "phimoe",
         "32064 4096 6400 32 32 8 131072",

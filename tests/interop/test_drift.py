@@ -40,7 +40,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
 
 
 def tampered(run: Path, tmp_path: Path, name: str, change: Callable[[torch.Tensor], torch.Tensor]) -> Path:
-    """The run with one tensor changed in its file."""
+    """Copy the run, change one tensor in its file, and return it."""
     shutil.copytree(run, tmp_path / "tampered")
     (file,) = (tmp_path / "tampered" / "checkpoints").glob("*/model.safetensors")
     tensors = {key: tensor.clone() for key, tensor in load_file(file).items()}
@@ -145,6 +145,6 @@ def test_drift_command(models: Models, tmp_path: Path) -> None:
     assert other.exit_code == 1
     assert "blocks.1.attention (grouped-query) is the first to differ" in other.output
     assert "differ from those in the files: blocks.1.attention.qkv.weight" in other.output
-    assert "blocks.0.attention" not in other.output  # of layers that agree, one line is enough
+    assert "blocks.0.attention" not in other.output  # layers that agree have one line each
     message = CliRunner().invoke(app, ["drift", str(changed), "--against", str(external), "--json"])
     assert json.loads(message.stdout)["first"] == "blocks.1.attention"

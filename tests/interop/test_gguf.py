@@ -192,7 +192,7 @@ def test_tokenizer_can_be_overridden(tmp_path: Path) -> None:
     assert back.spec.tokenizer.name == "byte"
 
 
-def test_the_models_own_tokenizer_replaces_one_that_is_not_understood(tmp_path: Path) -> None:
+def test_unsupported_tokenizer_can_be_replaced_by_the_models_own(tmp_path: Path) -> None:
     words = validate_data({"tokenizer": {"name": "bpe", "vocab_size": 300}, "model": DECODER}, ExperimentSpec)
     tokenizer = words.tokenizer.fit(iter(PROSE))
     run = make_run(tmp_path / "run", DECODER, {"name": "bpe", "vocab_size": 300}, tokenizer)
@@ -204,7 +204,7 @@ def test_the_models_own_tokenizer_replaces_one_that_is_not_understood(tmp_path: 
 
 
 def test_every_quantized_type_is_read_like_the_gguf_package(tmp_path: Path) -> None:
-    """Block formats take a whole number of blocks a row; the numbers are those of the `gguf` package."""
+    """Rows of block formats contain whole blocks; the values equal those of the `gguf` package."""
     gguf = pytest.importorskip("gguf")
     kinds = gguf.GGMLQuantizationType
     numbers = torch.randn(6, 64)
@@ -224,7 +224,7 @@ def test_every_quantized_type_is_read_like_the_gguf_package(tmp_path: Path) -> N
 
 
 def test_missing_gguf_package_is_named_for_quantized_types(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plain numbers need no package; for quantized ones, it is named."""
+    """Unquantized tensors need no package; for quantized ones, the error names it."""
     file = export_model(make_run(tmp_path / "run", DECODER), tmp_path / "model.gguf", to={"name": "gguf", "type": "f16"})
     monkeypatch.setitem(sys.modules, "gguf", None)
     gptkit.import_model(file, tmp_path / "back")

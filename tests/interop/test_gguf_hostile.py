@@ -1,4 +1,4 @@
-"""Untrusted GGUF files: damage and malicious contents give one clear error and leave no files."""
+"""Untrusted GGUF files: damaged and malicious files cause one clear error and leave no files."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_hostile_headers_are_rejected(tmp_path: Path, data: bytes, message: str)
 
 
 def take(data: bytes, directory: Path) -> bool:
-    """Whether it is refused; a run that is refused leaves nothing."""
+    """Return whether the import is rejected; a rejected import must leave no files."""
     (directory / "x.gguf").write_bytes(data)
     try:
         gptkit.import_model(directory / "x.gguf", directory / "run")
@@ -92,12 +92,12 @@ def take(data: bytes, directory: Path) -> bool:
 @pytest.mark.parametrize("seed", range(5))
 def test_damage_anywhere_gives_one_clear_error(sound: bytes, tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
-    # Where the numbers begin, behind the metadata and the table.
+    # Offset of the tensor data, after the metadata and the table.
     behind = len(sound) - sum(t.end - t.begin for t in _parse(sound, tmp_path).tensors.values())
     refused = 0
     for _ in range(100):
         data = bytearray(sound)
-        # Half of the time in the first keys, where every byte counts, or in the table of tensors.
+        # Half of the changes are in the first keys, where every byte matters, or in the table of tensors.
         where = chance.choice([chance.randrange(1200), chance.randrange(behind - 800, behind), chance.randrange(behind)])
         match chance.randrange(5):
             case 0:

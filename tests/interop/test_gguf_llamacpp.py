@@ -36,13 +36,13 @@ PROSE = ["The cat sat on the mat, and the other cat's 12 hats sat on the other m
 
 @contextlib.contextmanager
 def served(file: Path) -> Iterator[Any]:
-    """Client of a server on this machine."""
+    """Start a server on this machine, and yield a client."""
     parameters = xllamacpp.CommonParams()
     parameters.model.path = str(file)
     parameters.n_ctx, parameters.n_parallel, parameters.port = 64, 1, 0
     parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = 1
     parameters.warmup = False
-    # By default keys and values are kept in half precision, which turns close choices.
+    # By default keys and values are cached in half precision, which changes close choices.
     parameters.cache_type_k = parameters.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
     parameters.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     server: Any = xllamacpp.Server(parameters)
@@ -54,7 +54,7 @@ def served(file: Path) -> Iterator[Any]:
             return json.load(answer)
 
     yield ask
-    # The server ends with its last name.
+    # The server stops when its last reference is deleted.
     parameters = server = None
 
 
@@ -67,7 +67,7 @@ def written(ask: Any, ids: list[int], count: int) -> list[int]:
 
 
 def greedy(run: gptkit.Run, ids: list[int], count: int) -> tuple[list[int], float]:
-    """The likeliest tokens, without the end, and the least that the next likeliest was behind."""
+    """Return the most likely tokens, without the end token, and the smallest margin to the second most likely one."""
     ids, begin, closest = list(ids), len(ids), float("inf")
     for _ in range(count):
         with torch.no_grad():
@@ -84,7 +84,7 @@ def greedy(run: gptkit.Run, ids: list[int], count: int) -> tuple[list[int], floa
 def test_greedy_tokens_equal_llama_cpp(tmp_path: Path, name: str, type: Any) -> None:
     run = make_run(tmp_path / "run", MODELS[name])
     file = export_model(run, tmp_path / "model.gguf", to={"name": "gguf", "type": type})
-    # With the very weights that the file has: rounding them is not what is compared.
+    # Both use the file's weights, so that their rounding is not compared.
     back = gptkit.import_model(file, tmp_path / "back")
     back.model.float()
     with served(file) as ask:
@@ -100,7 +100,7 @@ def test_token_ids_equal_llama_cpp(tmp_path: Path, pattern: str) -> None:
     words = spec.fit(iter([*PROSE, *TEXTS]))
     run = make_run(tmp_path / "run", DECODER, spec.model_dump(mode="json"), words)
     file = export_model(run, tmp_path / "model.gguf")
-    # What was read from a file and written again says the same, by way of a tokenizer.json.
+    # An imported and exported tokenizer, through tokenizer.json, gives equal ids.
     again = export_model(gptkit.import_model(file, tmp_path / "back").directory, tmp_path / "again.gguf")
     for each in (file, again):
         with served(each) as ask:
@@ -143,7 +143,7 @@ def test_sentencepiece_tokens_equal_llama_cpp(tmp_path: Path, prefix: bool) -> N
     words += ["tt", "ttt", "é", "中"]
     pieces = [*words, *(f"▁{word}" for word in words), "▁▁", "▁▁▁▁", "\n\n"]
     letters = sorted({letter for piece in pieces for letter in piece})
-    # Every piece is put together from shorter ones, of which each is a piece.
+    # Every piece is a concatenation of shorter pieces.
     pieces = [piece for piece in pieces if len(piece) > 1]
     pieces += [piece[:end] for piece in pieces for end in range(2, len(piece))]
     pieces = [piece for piece in dict.fromkeys(pieces) if piece not in letters]
@@ -170,5 +170,5 @@ def test_sentencepiece_tokens_equal_llama_cpp(tmp_path: Path, prefix: bool) -> N
         for text in texts:
             result = ask("/tokenize", content=text)["tokens"]
             assert native.encode(text, allowed_special=native.special_tokens) == result, text
-            # As in the models that have it, a word behind a special token gets another space.
+            # As in models with this option, a word after a special token gets another space.
             assert native.decode(result) == text or (prefix and "<" in text)

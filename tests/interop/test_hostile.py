@@ -1,4 +1,4 @@
-"""Untrusted files: damage and malicious contents give one clear error and leave no files."""
+"""Untrusted files: damaged and malicious files cause one clear error and leave no files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CONFIG: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory that imports."""
+    """Save a model that can be imported."""
     directory = tmp_path_factory.mktemp("sound") / "model"
     directory.mkdir()
     (directory / "config.json").write_text(json.dumps(CONFIG))
@@ -128,14 +128,14 @@ def test_shards_are_read_together(sound: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_damage_anywhere_gives_one_clear_error(sound: Path, tmp_path: Path, seed: int) -> None:
-    """Flipped, cut and repeated bytes: the import succeeds or reports an error, and leaves no partial run."""
+    """With flipped, removed and repeated bytes, the import succeeds or reports an error without leaving a partial run."""
     chance = random.Random(seed)
     directory, refused = altered(sound, tmp_path), 0
     for file in ("config.json", "model.safetensors"):
         whole = (sound / file).read_bytes()
         for _ in range(20):
             data = bytearray(whole)
-            # The head of a tensor file is where damage can be seen; a flipped weight is a weight.
+            # Only damage in the header of a tensor file is detectable; a changed weight is still a weight.
             where = chance.randrange(min(len(data), 2000))
             match chance.randrange(4):
                 case 0:

@@ -48,6 +48,6 @@ def test_conversion_holds_one_tensor_at_a_time(tmp_path: Path) -> None:
     words = [sys.executable, "-c", CHILD, str(directory), str(tmp_path / "run"), str(tmp_path / "out")]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     whole, own = map(int, done.stdout.split())
-    # Mapped files count as memory until the system wants it back; two conversions map two of them.
+    # Mapped files count as memory until the system reclaims it; two conversions map two of them.
     assert whole < 2 * 1.3 * size
     assert own < 0.4 * size

@@ -57,7 +57,7 @@ def test_numbered_shards_need_no_index(sound: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "consolidated.00.pth", "model.pt"])
-def test_pickle_files_are_rejected_as_such(sound: Path, tmp_path: Path, name: str) -> None:
+def test_pickle_files_are_rejected(sound: Path, tmp_path: Path, name: str) -> None:
     directory = altered(sound, tmp_path)
     (directory / "model.safetensors").rename(directory / name)
     with pytest.raises(GptkitError, match=rf"pickle files \({name}\)(?s:.*)save_pretrained"):
@@ -121,5 +121,5 @@ def test_ends_are_those_of_generation_config_or_else_of_config(
     if generation is not None:
         (directory / "generation_config.json").write_text(json.dumps(generation))
     assert gptkit.import_model(directory, tmp_path / "run").ends == ends
-    # The ids of another tokenizer are other tokens.
+    # The same ids are different tokens in another tokenizer.
     assert gptkit.import_model(directory, tmp_path / "other", tokenizer="byte").ends == []

@@ -34,12 +34,12 @@ class External:
 
 
 def kernel(name: str) -> str:
-    # The eager path of Falcon with ALiBi adds the bias twice; that of others is the one that does all they have.
+    # Falcon's eager path adds the ALiBi bias twice; for other families, only the eager path supports all features.
     return "sdpa" if name == "falcon-rw" else "eager"
 
 
 def make(name: str, directory: Path) -> Any:
-    """A tiny model with every weight random, norms and biases too, saved to a directory."""
+    """Save a tiny model in which all weights are random, including norms and biases."""
     torch.manual_seed(0)
     family, options = MODELS[name]
     kind = getattr(transformers, f"{family}Config")
@@ -55,14 +55,14 @@ def make(name: str, directory: Path) -> Any:
 
 @pytest.fixture(scope="module", params=MODELS)
 def external(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> External:
-    """A tiny model of each kind, as transformers saved it."""
+    """Return a tiny model of each family, saved by transformers."""
     directory = tmp_path_factory.mktemp(request.param) / "external"
     return External(request.param, directory, make(request.param, directory))
 
 
 @pytest.fixture(scope="module", autouse=True)
 def table() -> Iterator[dict[str, tuple[float, float]]]:
-    """The distances as they are measured; GPTKIT_PARITY=docs/parity.md writes them down as a page."""
+    """Collect the measured distances; with GPTKIT_PARITY=docs/parity.md, write them as a page."""
     measured: dict[str, tuple[float, float]] = {}
     yield measured
     target = os.environ.get("GPTKIT_PARITY")
@@ -96,7 +96,7 @@ def page(measured: dict[str, tuple[float, float]]) -> str:
     return PAGE.format(version=transformers.__version__, n_tokens=N_TOKENS, worst=worst, rows="\n".join(rows))
 
 
-def some_ids() -> torch.Tensor:
+def random_ids() -> torch.Tensor:
     return torch.randint(3, 200, (2, N_TOKENS), generator=torch.Generator().manual_seed(1))
 
 
@@ -110,18 +110,18 @@ def distance(native: torch.Tensor, external: torch.Tensor) -> float:
 
 
 def test_family_round_trips(external: External, tmp_path: Path, table: dict[str, tuple[float, float]]) -> None:
-    ids = some_ids()
+    ids = random_ids()
     expected = logits_of(external.model, ids)
     run = gptkit.import_model(external.directory, tmp_path / "run", tokenizer="byte")
     with torch.no_grad():
         forward = distance(run.model(ids).logits, expected)
         assert forward < TOLERANCE
-        # A prompt, then a token at a time, over the edge of every window.
+        # A prompt, then single tokens, beyond every attention window.
         cache = run.model.new_cache(2)
         pieces = [run.model(ids[:, :5], cache=cache).logits]
         pieces += [run.model(ids[:, at : at + 1], cache=cache).logits for at in range(5, N_TOKENS)]
         if any(layer.position.depends_on_length for layer in run.model.spec.layer_specs()):
-            # What an earlier token gives depends on how long the text was then.
+            # The output of earlier tokens depends on the length of the text at that time.
             cached = distance(pieces[-1][:, -1], expected[:, -1])
         else:
             cached = distance(torch.cat(pieces, 1), expected)

@@ -99,7 +99,7 @@ class ApertusFamily(Decoder):
 
 @pytest.fixture(scope="module")
 def registry() -> Registry:
-    """The built-in components and the plugin's."""
+    """Return a registry of the built-in components and the plugin."""
     plugin = types.ModuleType("gptkit_apertus")
     plugin.gptkit_components = gptkit.hookimpl(lambda: [XieluSpec, ApertusFamily])  # type: ignore[attr-defined]
 
@@ -111,7 +111,7 @@ def registry() -> Registry:
 
 
 def external(directory: Path, **options: Any) -> Any:
-    """A tiny Apertus with every number random, buffers too, saved to a directory."""
+    """Save a tiny Apertus in which all parameters and buffers are random."""
     torch.manual_seed(0)
     sizes = {"vocab_size": 300, "hidden_size": 48, "intermediate_size": 72, "num_hidden_layers": 2, "pad_token_id": 0}
     heads = {"num_attention_heads": 6, "num_key_value_heads": 2, "max_position_embeddings": 64}
@@ -125,7 +125,7 @@ def external(directory: Path, **options: Any) -> Any:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("rope", [None, {"rope_type": "default", "rope_theta": 5000.0}], ids=["scaled", "plain"])
-def test_buffers_and_default_positions_come_and_go(registry: Registry, tmp_path: Path, rope: Any) -> None:
+def test_buffers_and_default_positions_round_trip(registry: Registry, tmp_path: Path, rope: Any) -> None:
     reference = external(tmp_path / "external", rope_parameters=rope)
     ids_BT = torch.randint(3, 200, (2, 30))
     with torch.no_grad():

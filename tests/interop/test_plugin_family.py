@@ -30,7 +30,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "families.md"
 
 @pytest.fixture(scope="module")
 def registry() -> Registry:
-    """What is built in, and the page's plugin."""
+    """Return a registry of the built-in components and the page's plugin."""
     result = re.search(r'```python title="(\w+)\.py"\n(.*?)```', PAGE.read_text(encoding="utf-8"), re.DOTALL)
     assert result is not None
     module = types.ModuleType(result[1])
@@ -124,7 +124,7 @@ class Rival(Shared):
 
 
 def of_plugins(*plugins: tuple[str, type[Decoder]]) -> Registry:
-    """What is built in, and one plugin a distribution with a family."""
+    """Return a registry of the built-in components and one plugin with a family per distribution."""
 
     def point(name: str, distribution: str, what: Any) -> FakeEntryPoint:
         return FakeEntryPoint(name, name, FakeDistribution(distribution, "1.0"), lambda: what)

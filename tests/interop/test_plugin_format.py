@@ -27,7 +27,7 @@ from tests.support.plugin_registry import registry_of
 
 @pytest.fixture
 def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
-    """The registry of gptkit and the template's plugin, also where none is given."""
+    """Return a registry with the template's plugin, which is also the default one."""
     for path, text in render("plain-json", "format").items():
         target = tmp_path / "plugin" / path
         target.parent.mkdir(parents=True, exist_ok=True)

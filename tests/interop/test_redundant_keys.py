@@ -70,10 +70,10 @@ def test_rope_scaling_wins_over_rope_parameters_as_in_transformers(tmp_path: Pat
         ("opt", {"tie_word_embeddings": False, "word_embed_proj_dim": 20}, "word_embed_proj_dim"),
     ],
 )
-def test_names_of_one_setting_must_agree(model_type: str, keys: dict[str, Any], named: str) -> None:
+def test_synonymous_keys_must_agree(model_type: str, keys: dict[str, Any], named: str) -> None:
     with pytest.raises(ExternalModelError, match=named):
         read(model_type, **keys)
 
 
-def test_names_of_one_setting_that_agree_are_read() -> None:
+def test_synonymous_keys_that_agree_are_read() -> None:
     assert read("bloom", hidden_size=48, n_embed=48).d_model == 48

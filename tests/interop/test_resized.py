@@ -20,7 +20,7 @@ ROWS = CONFIG["vocab_size"]
 
 @pytest.fixture
 def one_too_many(sound: Path, tmp_path: Path) -> Path:
-    """A model with a head of its own whose tokenizer has one id more than the embedding has rows."""
+    """Save a model with an untied head whose tokenizer has one id more than the embedding has rows."""
     directory = altered(sound, tmp_path, tie_word_embeddings=False)
     tensors = load_file(directory / "model.safetensors")
     tensors["lm_head.weight"] = torch.randn(ROWS, 16)
@@ -46,7 +46,7 @@ def test_rows_are_added(one_too_many: Path, tmp_path: Path) -> None:
     for name, parameter in grown.items():
         assert torch.equal(parameter[:ROWS], stored[name])
         assert torch.allclose(parameter[ROWS], stored[name].mean(0), atol=1e-6)
-    # The new id is possible, and less likely than an id is on average.
+    # The new id has a probability above zero and below the average.
     with torch.no_grad():
         probabilities_V = run.model(torch.tensor([[5, ROWS, 7]])).logits[0, -1].softmax(-1)
     assert 0 < probabilities_V[ROWS] < 1 / ROWS

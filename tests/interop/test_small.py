@@ -13,7 +13,7 @@ from torch import nn
 import gptkit.interop.families
 from gptkit.interop.conversion import families
 
-# What families share; a file with an underscore is a part of several of them.
+# Shared by families; a file with an underscore is used by several of them.
 MACHINERY = {"__init__", "conversion", "decoder", "layouts", "plugin", "tensor_files"}
 DIRECTORY = Path(gptkit.interop.families.__path__[0])
 FILES = [path for path in sorted(DIRECTORY.glob("*.py")) if path.stem not in MACHINERY and not path.stem.startswith("_")]

@@ -6,7 +6,7 @@ from typing import Any
 
 VOCAB = 300
 
-# hidden 48, 6 heads of 8, 3 or 2 key/value heads: no number equals another that it could be taken for.
+# hidden 48, 6 heads of 8, 3 or 2 key/value heads: sizes that could be confused differ.
 LLAMA: dict[str, Any] = {
     "vocab_size": VOCAB,
     "hidden_size": 48,

@@ -41,7 +41,7 @@ SMALL: dict[str, Any] = {
 
 
 def shrink(value: Any) -> Any:
-    """The same architecture, a few thousand times smaller."""
+    """Return the same architecture, a few thousand times smaller."""
     if isinstance(value, dict):
         small = {key: shrink(item) for key, item in value.items()}
         for key, item in value.items():
@@ -76,7 +76,7 @@ def _fresh_compiler() -> Iterator[None]:
 
 @torch.no_grad()
 def decode(model: GPT, n_tokens: int, backend: str) -> None:
-    """Greedy decoding beside eager decoding; the compiled step is one graph that is compiled once."""
+    """Decode greedily, compiled and eager; the compiled step is one graph that is compiled once."""
     ids = prompt()
     growing, static = model.new_cache(2), model.new_cache(2, static=True)
     logits = model(ids, cache=growing, last_only=True).logits

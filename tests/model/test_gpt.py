@@ -164,7 +164,7 @@ def test_plan_counts_equal_those_of_the_model() -> None:
     assert sizes.parameters == sum(p.numel() for p in model.parameters())
     cache = model.new_cache(1)
     assert sizes.cache_bytes == cache.bytes == sizes.cache_bytes_per_token * 16
-    # 2 multiplications and additions a weight of every matrix, and attention's two products over the context.
+    # 2 operations per weight of every matrix, and attention's two products over the context.
     matrices = sum(p.numel() for n, p in model.named_parameters() if p.dim() == 2 and not n.startswith("embedding"))
     attention = 2 * 2 * 2 * 24 * 16
     assert sizes.flops_per_token == pytest.approx(2 * matrices + attention, rel=0.01)
@@ -226,7 +226,7 @@ def test_plain_data_raises_spec_errors() -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("call", ["rows", "documents", "padding", "prefix"])
-def test_the_head_of_the_hidden_vectors_gives_the_logits(call: str) -> None:
+def test_head_of_the_hidden_vectors_equals_the_logits(call: str) -> None:
     model = GPT(
         {"d_model": 16, "n_layers": 2, "context_length": 16, "attention": {"n_heads": 2}, "norm": "layer"}, 31
     ).eval()

@@ -24,14 +24,14 @@ def test_ids_outside_the_vocabulary_are_rejected(wrong: int) -> None:
         model(torch.tensor([[1, wrong]]))
 
 
-def test_a_single_id_is_checked_where_no_cache_is_used() -> None:
+def test_single_id_is_checked_without_a_cache() -> None:
     model = gptkit.build(SPEC)
     with pytest.raises(GptkitError, match="the token id 999 is outside the vocabulary"):
         model(torch.tensor([[999]]))
 
 
 @pytest.mark.parametrize("wrong", [-1, 999])
-def test_targets_outside_the_vocabulary(wrong: int) -> None:
+def test_targets_outside_the_vocabulary_are_rejected(wrong: int) -> None:
     model = gptkit.build(SPEC)
     ids = torch.zeros(1, 3, dtype=torch.long)
     with pytest.raises(GptkitError, match=f"the target {wrong} is outside the vocabulary"):
@@ -39,7 +39,7 @@ def test_targets_outside_the_vocabulary(wrong: int) -> None:
     assert model(ids, torch.tensor([[0, 1, -100]])).loss.isfinite()
 
 
-def test_targets_of_another_shape() -> None:
+def test_targets_of_a_different_shape_are_rejected() -> None:
     model = gptkit.build(SPEC)
     with pytest.raises(GptkitError, match=r"the targets have the shape \(1, 2\), and the token ids \(1, 3\)"):
         model(torch.zeros(1, 3, dtype=torch.long), torch.zeros(1, 2, dtype=torch.long))

@@ -93,7 +93,7 @@ def test_deep_norm_computes_the_papers_formula() -> None:
 
 @pytest.mark.parametrize("name", default_registry().names("attention"))
 def test_declared_rows_of_projections_are_those_that_the_attention_uses(name: str) -> None:
-    """Scaling the rows of the value by 3 scales the output of an attention without biases by 3, for all that name them."""
+    """Multiplying the declared value rows by 3 multiplies the output of an attention without biases by 3."""
     for fields in VARIANTS.get(name, [{}]):
         attention = {"name": name, **fields}
         if attention.get("qkv_bias") or attention.get("bias") or name == "gated-delta":
@@ -116,7 +116,7 @@ def test_declared_rows_of_projections_are_those_that_the_attention_uses(name: st
         torch.testing.assert_close(module(x_BTE, Forward(ids(2, 9))), 3 * before, msg=str(attention))
 
 
-def test_gated_delta_names_its_rows() -> None:
+def test_gated_delta_declares_its_rows() -> None:
     attention = {"name": "gated-delta", "n_heads": 2, "n_value_heads": 4, "d_key": 6, "d_value": 10}
     model = GPT({**PARTS, "position": "none", "attention": attention}, V, device="meta")
     rows = projections(model.blocks[0])["attention.qkvz.weight"]

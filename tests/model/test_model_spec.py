@@ -107,7 +107,7 @@ def test_part_without_a_name_overrides_the_default() -> None:
     assert message.startswith("attention.n_head: ")
 
 
-def test_a_layer_may_have_its_own_attention_backend() -> None:
+def test_layer_can_override_the_attention_backend() -> None:
     made = spec(
         attention_backend="sdpa",
         attention={"name": "multi-head", "n_heads": 2},
@@ -119,7 +119,7 @@ def test_a_layer_may_have_its_own_attention_backend() -> None:
     assert validate_data(made.model_dump(mode="json"), ModelSpec) == made
 
 
-def test_backend_that_cannot_compute_its_layer_is_reported_where_it_is_given() -> None:
+def test_backend_that_cannot_compute_its_layer_is_located() -> None:
     capped = {"attention": {"name": "multi-head", "n_heads": 2, "softcap": 5.0}}
     (of_layer,) = problems(layers=[{}, {**capped, "attention_backend": "sdpa"}])
     assert of_layer.startswith("layers.1.attention_backend: attention backend 'sdpa' cannot compute a softcap")

@@ -1,4 +1,4 @@
-"""Components within components: the host resolves, checks, builds and caches them at every depth."""
+"""Nested components are resolved, checked, built and cached at every depth."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_head_with_an_attention_is_resolved_and_checked_in_a_layer() -> None:
 
 
 class CrossDecoderSpec(BlockSpec):
-    """YOCO's halves: from the middle on, only the last token is computed where no more is needed."""
+    """YOCO: the second half of the layers computes only the last token if no others are needed."""
 
     name: Literal["cross-decoder"] = "cross-decoder"
     skips: bool = True
@@ -162,7 +162,7 @@ class CrossDecoderSpec(BlockSpec):
 
 
 class CrossDecoder(torch.nn.Module):
-    """A self-decoder layer first, then layers that attend the outputs of the first one."""
+    """Self-decoder layer, followed by layers that attend to its outputs."""
 
     def __init__(self, spec: CrossDecoderSpec, context: BuildContext) -> None:
         super().__init__()

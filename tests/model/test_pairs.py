@@ -55,7 +55,7 @@ def component(kind: str, fields: dict[str, Any], registry: Registry | None = Non
 
 
 def variants(kind: str, registry: Registry | None = None) -> list[dict[str, Any]]:
-    """Every component of a kind, each in several settings: those above, else its examples."""
+    """Return every component of a kind in several configurations: those above, else its examples."""
     registry = registry or default_registry()
     return [
         {"name": name, **fields}
@@ -65,7 +65,7 @@ def variants(kind: str, registry: Registry | None = None) -> list[dict[str, Any]
 
 
 def pairs(registry: Registry | None = None) -> list[Any]:
-    """Every attention with every position of a registry; by default of what is installed."""
+    """Return every attention with every position of a registry, by default of the installed components."""
     result = []
     for attention in variants("attention", registry):
         for position in variants("position", registry):
@@ -101,7 +101,7 @@ def test_cached_equals_full_without_leaks(attention: dict[str, Any], position: d
     full = model(tokens).logits
     assert full.isfinite().all()
 
-    # No future leak: other tokens from 11 on change nothing before, and do change what comes after.
+    # Causality: changing tokens from 11 on does not change earlier outputs, and changes later ones.
     changed = tokens.clone()
     changed[:, 11:] = (changed[:, 11:] + 1) % V
     other = model(changed).logits
@@ -119,7 +119,7 @@ def test_cached_equals_full_without_leaks(attention: dict[str, Any], position: d
         expected = model(tokens[:, :at]).logits if by_length else full
         torch.testing.assert_close(step[:, -1], expected[:, at - 1], atol=1e-9, rtol=1e-9)
 
-    # A padded row is the row alone, with and without a cache.
+    # A padded row equals the row alone, with and without a cache.
     padding = 3
     alone = model(tokens[1:, : 18 - padding]).logits
     padded = torch.cat((torch.zeros(1, padding, dtype=torch.long), tokens[1:, : 18 - padding]), dim=1)

@@ -1,6 +1,6 @@
 """Activation checkpointing: gradients equal those without it, for every attention × position pair and every component.
 
-Of what gptkit and the distributions under plugins/ provide, each with each.
+Components of gptkit and of the distributions under plugins/ are combined with each other.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ ELSEWHERE = {
 
 
 def plugin_modules() -> dict[str, ModuleType]:
-    """The plugin module of every distribution under plugins/ that has one."""
+    """Return the plugin module of every distribution under plugins/ that has one."""
     result = {}
     for project in sorted(PLUGINS.glob("*/pyproject.toml")):
         points = tomllib.loads(project.read_text())["project"].get("entry-points", {}).get("gptkit", {})
@@ -78,7 +78,7 @@ def model(**parts: Any) -> GPT:
 
 
 def moved(built: GPT) -> GPT:
-    """The model in fp64 with weights that differ from their initial values."""
+    """Return the model in fp64 with weights that differ from their initial values."""
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for parameter in built.parameters():
@@ -148,7 +148,7 @@ def plugin_components() -> list[Any]:
     return result
 
 
-def test_every_distribution_under_plugins_is_walked() -> None:
+def test_every_distribution_under_plugins_is_tested() -> None:
     names = {directory.name.replace("-", "_") for directory in PLUGINS.iterdir() if (directory / "pyproject.toml").is_file()}
     assert names - set(MODULES) <= {"gptkit_lm_eval"}  # which registers no component
     kinds = {cls.kind for module in MODULES.values() for cls in module.gptkit_components()}
@@ -158,7 +158,7 @@ def test_every_distribution_under_plugins_is_walked() -> None:
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A run with the vocabulary of these tests, for heads that learn from one."""
+    """Train a run with the vocabulary of these tests, for distillation heads."""
     spec = {"d_model": 16, "n_layers": 1, "context_length": 48, "attention": {"n_heads": 2}, "vocab_size": V}
     tokenizer = gptkit.open_spec({"tokenizer": "char", "model": spec}).spec.tokenizer.fit(iter(["abcdefghijklmnopqrst"]))
     directory = tmp_path_factory.mktemp("runs") / "teacher"
@@ -177,7 +177,7 @@ def test_every_component_of_the_plugins_has_equal_gradients(cls: Any, fields: di
 
 
 class TwoLossesSpec(BlockSpec):
-    """A block that publishes its output, reads that of the first, and adds losses of one name: for tests."""
+    """Block that publishes its output, reads that of the first block, and adds losses of one name."""
 
     name: str = "two-losses"
 
@@ -234,7 +234,7 @@ def test_context_rejects_undeclared_missing_and_duplicate_values() -> None:
 
 
 class CountingSpec(BlockSpec):
-    """A block that counts, in a carried value, the blocks of its kind before it: for tests."""
+    """Block that counts the preceding blocks of its kind in a carried value."""
 
     name: str = "counting"
 
@@ -285,9 +285,9 @@ def test_a_carried_value_accompanies_the_vectors_that_a_block_returned(recompute
     z_BTE = two(y_BTE, forward)
     assert received == [None, 1]
     one(z_BTE + 0, forward)  # other vectors: a norm, a projection
-    one(y_BTE, forward)  # an earlier block's, which another call has since replaced
+    one(y_BTE, forward)  # those of an earlier block, which another call has replaced since
     assert received == [None, 1, None, None]
-    # Through a block that calls others: in, from call to call, and out.
+    # Carried through a block that calls others: in, between calls, and out.
     two(Twice(one)(one(x_BTE, forward), forward), forward)
     assert received[4:] == [None, 1, 2, 3]
 

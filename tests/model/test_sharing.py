@@ -1,4 +1,4 @@
-"""Every parameter has one owner, so that sharding, state dicts and optimizers see it once."""
+"""Every parameter is registered once, for sharding, state dicts and optimizers."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ class WindowForgets(Wrong):
 
 
 class AssumesLast(Wrong):
-    """Take this call's tokens for the last ones in view, which they are not in a cache of fixed shapes."""
+    """Assume that this call's tokens are the last visible ones, which is wrong in a cache of fixed shapes."""
 
     class Runtime(GroupedQueryAttention):
         def score(self, q: Tensor, k: Tensor, v: Tensor, forward: Forward, offset: KeyOffset) -> Tensor:

@@ -1,4 +1,4 @@
-"""Attentions that agree neither with what they declare nor with every attention backend."""
+"""Attentions that disagree with their declarations or with an attention backend."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class CachesNarrowKeys(Wrong):
 
 
 class AddsUndeclared(Wrong):
-    """Passes a term to its scores that neither the spec nor the module declares."""
+    """Pass a score term that neither the spec nor the module declares."""
 
     class Runtime(GroupedQueryAttention):
         def score(self, q_BHTD: Tensor, k_BKSD: Tensor, v_BKSV: Tensor, forward: Forward, offset: int | Tensor) -> Tensor:  # type: ignore[override]

@@ -29,7 +29,7 @@ Config = dict[str, Any]
 
 
 def changed(rules: Sequence[Rule], change: Callable[[Rule], Rule | None]) -> list[Rule]:
-    """The rules, each changed; without those that become None."""
+    """Return the changed rules, without those that become None."""
     return [rule for each in rules if (rule := change(each)) is not None]
 
 
@@ -50,7 +50,7 @@ class WrongArchitecture(Mutant, LlamaFamily):
     caught_by = "names-the-reference-class"
 
 
-# -- the configuration that is written ------------------------------------------------------------------------------
+# -- written configuration ------------------------------------------------------------------------------------------
 
 
 class HalvesTheWidth(Mutant, LlamaFamily):
@@ -183,7 +183,7 @@ class WritesHalfPrecision(Mutant, LlamaFamily):
         return {**super().config(model), "torch_dtype": "bfloat16"}
 
 
-# -- the configuration that is read ---------------------------------------------------------------------------------
+# -- read configuration ---------------------------------------------------------------------------------------------
 
 
 class WrongEpsKey(Mutant, LlamaFamily):
@@ -242,7 +242,7 @@ class WrongActivationDefault(Mutant, GPT2Family):
         return {**result, "feedforward": {**result["feedforward"], "activation": "gelu"}}
 
 
-# -- what is computed -----------------------------------------------------------------------------------------------
+# -- computation ----------------------------------------------------------------------------------------------------
 
 
 class EmbeddingUnscaled(Mutant, GemmaFamily):
@@ -454,7 +454,7 @@ class ValuesForKeys(Heads):
 
 
 class LosesTheLastRow(Heads):
-    """Repeats a row of the values in place of the last one when it splits."""
+    """Repeat a row of the values in place of the last one in `split`."""
 
     def split(self, tensor: Tensor, layer: Any) -> list[Tensor]:
         q, k, v = super().split(tensor, layer)
@@ -487,7 +487,7 @@ class SplitsOtherwise(JoinsOtherwise):
 
 
 class LosesARow(JoinsOtherwise):
-    """Exports a matrix with one row twice."""
+    """Export a matrix with one row repeated."""
 
     name: Literal["loses-a-row"] = "loses-a-row"  # type: ignore[assignment]
     layout: ClassVar[Layout] = LosesTheLastRow()

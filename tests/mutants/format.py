@@ -50,13 +50,13 @@ class DetectsNothing(Mutant, HuggingFaceFormat):
 
 
 class RoundsToBytes(Mutant, HuggingFaceFormat):
-    """Rounds values that are in bfloat16."""
+    """Round values in bfloat16."""
 
     name: Literal["rounds-to-bytes"] = "rounds-to-bytes"  # type: ignore[assignment]
     caught_by = "stores-half-precision"
 
     class Rounded:
-        """Tensors in bfloat16, rounded; others as they are."""
+        """Tensors, rounded if they are in bfloat16."""
 
         def __init__(self, tensors: Tensors) -> None:
             self._tensors = tensors
@@ -83,7 +83,7 @@ class LosesTheTokenizer(Mutant, HuggingFaceFormat):
 
 
 class DetectsEverything(Mutant, HuggingFaceFormat):
-    """Claims every path."""
+    """Detect every path."""
 
     name: Literal["detects-everything"] = "detects-everything"  # type: ignore[assignment]
     caught_by = "detects-only-its-own"

@@ -17,8 +17,8 @@ class Mutant(Component):
 
     Class variables:
         caught_by: the check that must fail.
-        also: further checks that cannot but fail.
-        twin_class: the correct twin, where it is not the second base.
+        also: further checks that necessarily fail.
+        twin_class: the correct twin, if it is not the second base.
     """
 
     caught_by: ClassVar[str]

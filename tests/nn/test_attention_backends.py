@@ -43,7 +43,7 @@ LAYERS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class FirstAndRecent(MaskPattern):
-    """The first two tokens of a text, and a sliding window."""
+    """Pattern of the first two tokens of a text and a sliding window."""
 
     recent: int
 

@@ -34,7 +34,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class FirstAndLast(MaskPattern):
-    """The first tokens, and the two last ones; -1 for none at all."""
+    """Pattern of the first tokens and the last two; -1 excludes all tokens."""
 
     first: int
 
@@ -59,7 +59,7 @@ def reference(
     documents: Any = None,
     prefix: Any = None,
 ) -> torch.Tensor:
-    """One decision after the other; the queries are the last of the keys."""
+    """Compute the mask element by element; the queries are the last of the keys."""
     allowed = torch.zeros(B, 1, n_queries, n_keys, dtype=torch.bool)
     for row in range(B):
         start = padding[row] if padding else 0

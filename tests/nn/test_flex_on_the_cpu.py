@@ -1,4 +1,4 @@
-"""Errors of torch on the CPU, each in its smallest form: why compiled models compute flex attention with `eager` there.
+"""Minimal reproductions of torch's errors on the CPU, because of which compiled models use `eager` for flex attention.
 
 A test that passes here shows that torch has fixed its error; then the fallback in
 `gptkit/nn/attention/backends/flex.py` can be reconsidered. Seen with torch 2.13.0.
@@ -24,7 +24,7 @@ def rotated(x_BHTD: Tensor) -> Tensor:
 
 
 def attend(x_BTE: Tensor, weight: Tensor, **options: Any) -> Tensor:
-    """Attention with one packed projection, whose queries and keys are rotated."""
+    """Compute attention with one packed projection and rotated queries and keys."""
     q, k, v = (x_BTE @ weight.T).view(B, T, 3, H, D).permute(2, 0, 3, 1, 4)
     mask = create_block_mask(lambda row, head, query, key: key <= query, None, None, T, T, device="cpu")
     uncompiled: Callable[..., Any] = flex_attention
@@ -32,7 +32,7 @@ def attend(x_BTE: Tensor, weight: Tensor, **options: Any) -> Tensor:
 
 
 def biased(x_BTE: Tensor, weight: Tensor) -> Tensor:
-    """The same with a bias by distance, whose slopes and positions are tensors computed in the graph."""
+    """Compute attention with a distance bias, whose slopes and positions are computed in the graph."""
     slopes_H, positions_T = 2.0 ** -torch.arange(1, H + 1), torch.arange(T)
 
     def add(score: Tensor, row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from tests.model.test_pairs import V, ids
 
 
 class TwinsSpec(BlockSpec):
-    """A block with two attentions, one after the other."""
+    """Block with two consecutive attentions."""
 
     name: Literal["twins"] = "twins"
 

@@ -85,7 +85,7 @@ def test_memory_does_not_grow_with_the_capacity() -> None:
 
 
 @torch.no_grad()
-def test_terms_that_read_keys_get_them_in_order() -> None:
+def test_terms_that_depend_on_order_receive_ordered_keys() -> None:
     model, tokens = make(position="shaw"), ids()
     static = model.new_cache(2, static=True)
     assert all(type(state) is StaticState for state in static.states)
@@ -131,7 +131,7 @@ def test_cache_truncates_as_far_as_tokens_are_held_and_refuses_without_a_change(
 def test_tokens_that_no_write_has_overwritten_are_held() -> None:
     model, tokens = make(), ids()
     cache = model.new_cache(2, static=True)
-    model(tokens[:, :20], cache=cache)  # fewer than there are slots
+    model(tokens[:, :20], cache=cache)  # fewer than the slots
     cache.truncate(2)
     step = model(tokens[:, 2:3], cache=cache).logits
     torch.testing.assert_close(step[:, -1], model(tokens[:, :3]).logits[:, -1], atol=1e-9, rtol=1e-9)
@@ -139,7 +139,7 @@ def test_tokens_that_no_write_has_overwritten_are_held() -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("layer", ["window", "mixed"])
-def test_a_prefix_that_is_whole_in_the_first_call_works_with_a_static_cache(layer: str) -> None:
+def test_prefix_within_the_first_call_works_with_a_static_cache(layer: str) -> None:
     model, tokens = make(layer), ids()
     prefix, padding = torch.tensor([9, 4]), torch.tensor([0, 2])
     full = model(tokens[:, :60], prefix_B=prefix, left_padding_B=padding).logits
@@ -154,6 +154,6 @@ def test_a_prefix_that_is_whole_in_the_first_call_works_with_a_static_cache(laye
         model(tokens[:, :8], cache=short)
     short = model.new_cache(2, static=True, prefix_B=prefix)
     model(tokens[:, :12], cache=short)
-    short.truncate(5)  # which leaves a part of the prefix
+    short.truncate(5)  # so that part of the prefix remains
     with pytest.raises(StateError, match="arrives in several calls"):
         model(tokens[:, 5:8], cache=short)

@@ -47,7 +47,7 @@ class Looped(Block):
 
 
 class SharingSpec(MultiHeadSpec):
-    """The second layer reads the keys and values of the first."""
+    """Attention whose second layer reads the keys and values of the first."""
 
     name: Literal["sharing"] = "sharing"  # type: ignore[assignment]
 

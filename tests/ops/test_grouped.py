@@ -1,4 +1,4 @@
-"""Grouped products against the sum that they stand for, in every way of computing them."""
+"""Grouped products against their definition, for every implementation."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ OPTIONS = list(itertools.product((False, True), (1.0, 0.3), (None, 4.0), (0.0, 0
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Several chunks, blocks and tiles, the last of each smaller than the others."""
+    """Use several chunks, blocks and tiles, the last of each smaller than the others."""
     monkeypatch.setattr(module, "CHUNK_BYTES", 5 * V * 4)
     monkeypatch.setattr(module, "BLOCK_BYTES", 2 * V * 4)
     monkeypatch.setattr(module, "TILE_BYTES", 8 * E * 2)
@@ -89,7 +89,7 @@ def test_gradients_pass_gradcheck(bias: bool, scale: float, softcap: float | Non
 @pytest.mark.parametrize(("bias", "scale", "softcap", "z_loss"), OPTIONS)
 @pytest.mark.parametrize("pure", [False, True])
 def test_bf16_is_close_to_fp32(bias: bool, scale: float, softcap: float | None, z_loss: float, pure: bool) -> None:
-    """With autocast (fp32 weights, fp32 gradients) and with bf16 weights."""
+    """Both with autocast (fp32 weights, fp32 gradients) and with bf16 weights."""
     x, weight, targets, b = case(torch.float32, bias)
     wanted = plain(x, weight, targets, b, scale, softcap, z_loss)
     inputs = [tensor for tensor in (x, weight, b) if tensor is not None]
@@ -156,7 +156,7 @@ def test_ignored_value_can_be_changed() -> None:
     torch.testing.assert_close(actual, F.cross_entropy(F.linear(x, weight), targets, ignore_index=5))
 
 
-def test_gradients_are_computed_for_the_required_inputs_only() -> None:
+def test_gradients_are_computed_only_for_inputs_that_require_them() -> None:
     x, weight, targets, bias = case(torch.float32)
     whole = linear_cross_entropy(x, weight, targets, bias)
     with torch.no_grad():
@@ -174,7 +174,7 @@ def test_gradients_are_computed_for_the_required_inputs_only() -> None:
 
 
 def test_loss_can_be_used_twice() -> None:
-    """Gradients of several losses add up, and one graph can be gone through twice."""
+    """Gradients of several losses accumulate, and one graph supports two backward passes."""
     x, weight, targets, _ = case(torch.float32)
     (linear_cross_entropy(x, weight, targets) + 2 * linear_cross_entropy(x * 2, weight, targets)).backward()
     first = (x.grad, weight.grad)
@@ -202,7 +202,7 @@ def test_weight_gradient_is_not_copied() -> None:
 
 
 def test_logits_are_never_all_in_memory() -> None:
-    """The largest tensor that is made has a chunk's rows."""
+    """The largest allocated tensor has the rows of one chunk."""
     from torch.utils._python_dispatch import TorchDispatchMode
 
     largest = 0

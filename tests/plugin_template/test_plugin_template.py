@@ -43,7 +43,7 @@ def point(name: str, distribution: str, load: Any, value: str = "") -> Any:
 
 
 def registry_with(directory: Path) -> Registry:
-    """The built-in components, and the distribution in a directory, found as its pyproject.toml says."""
+    """Return a registry of the built-in components and the distribution in a directory, given its pyproject.toml."""
     project = tomllib.loads((directory / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     ((name, module),) = project["entry-points"]["gptkit"].items()
     return Registry(
@@ -59,7 +59,7 @@ def registry_with(directory: Path) -> Registry:
 
 @pytest.fixture
 def made(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A new plugin of a kind, which can be imported."""
+    """Create a new plugin of a kind, and make it importable."""
     directory = write(tmp_path, f"new-{request.param}", request.param)
     monkeypatch.syspath_prepend(str(directory))
     return directory

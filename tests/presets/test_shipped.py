@@ -32,7 +32,7 @@ def test_list_of_shipped_specs() -> None:
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A run to start from, as the presets for fine-tuning require."""
+    """Train a run, as the source of the fine-tuning presets."""
     path = tmp_path_factory.mktemp("weights") / "run"
     gptkit.save_run(
         path,

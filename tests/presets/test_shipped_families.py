@@ -82,7 +82,7 @@ def test_shipped_spec_equals_the_released_model(name: str) -> None:
     family = find_family(config, name)
     model = open_spec(name).spec.model
     assert differences(model, read_model(family, config, name)) == []
-    assert choose_family(model, family.name)[0].name == family.name  # as which it can be exported again
+    assert choose_family(model, family.name)[0].name == family.name  # the model can be exported to the same family
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The contract of a kind: what is read from source files equals what the imported classes have."""
+"""The contract of a kind: members read from source files equal those of the imported classes."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_all_forms_of_members_are_read_from_source(tmp_path: Path, monkeypatch: 
 
 def test_a_runtime_class_without_a_source_file_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     class Runtime:
-        """Made in a notebook."""
+        """Class defined in a notebook."""
 
         def run(self) -> int:
             """Run."""
@@ -98,5 +98,5 @@ def test_a_runtime_class_without_a_source_file_is_imported(monkeypatch: pytest.M
         runtime: ClassVar[str] = "module_without_source:Runtime"
 
     [runtime] = contract.runtime_classes(Kind)
-    assert runtime.doc == "Made in a notebook."
+    assert runtime.doc == "Class defined in a notebook."
     assert [member.head for member in runtime.members] == ["run(self) -> int"]

@@ -123,7 +123,7 @@ def test_names_may_be_omitted_in_overrides():
 
 def test_schema_has_descriptions_and_defaults():
     kind = SCHEMA["$defs"]["kind.norm"]
-    assert kind["description"] == "Kind of the tests."
+    assert kind["description"] == "Kind for tests."
     assert kind["anyOf"][0]["enum"] == ["exact", "plain"]
     assert kind["anyOf"][0]["enumDescriptions"] == [
         "Component with fields of many types.",

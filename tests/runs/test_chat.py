@@ -35,7 +35,7 @@ USER = [{"role": "user", "content": " Hi there. "}]
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tokenizer.json with special tokens for turns."""
+    """Save a tokenizer.json with special tokens for turns."""
     home = tmp_path_factory.mktemp("chat")
     spec = BpeSpec(vocab_size=300, pattern="gpt2", special_tokens=("<|turn|>", "<|done|>"))
     run = make_run(home / "run", DECODER, spec.model_dump(mode="json"), spec.fit(iter(["hello there, hello you"])))
@@ -98,7 +98,7 @@ def test_missing_jinja_is_reported(directory: Path, monkeypatch: pytest.MonkeyPa
     assert "gptkit[chat]" in caught.value.hint
 
 
-def test_other_tokenizers_have_no_chat_template() -> None:
+def test_tokenizers_without_special_tokens_have_no_chat_template() -> None:
     with pytest.raises(TokenizerError, match="no chat template"):
         chat_ids(ByteSpec().fit(iter(())), USER)
 
@@ -136,6 +136,6 @@ def test_template_receives_the_start_and_end_tokens(directory: Path, monkeypatch
     zero = RankTokenizer("bpe", r"[\s\S]", {bytes((n,)): n + 1 for n in range(256)}, {"<|turn|>": 0}, "<|turn|>", None)
     monkeypatch.setattr(RankTokenizer, "chat_template", template)
     assert chat_ids(zero, "x")[:3] == [ord("[") + 1, 0, ord("]") + 1]
-    # A token that the tokenizer does not have is an empty text, which templates test for.
+    # A token that the tokenizer lacks is an empty string, which templates check.
     neither = HuggingFaceTokenizer(data, None, None, template)
     assert neither.decode(chat_ids(neither, "x")) == "[][]x"

@@ -1,4 +1,4 @@
-"""Conversations as training data: the loss is on what the assistant generates."""
+"""Conversations as training data: the loss is computed on the assistant's turns."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_ids_and_mask_are_those_of_transformers(tokenizer_json: str, template: s
 
 
 @pytest.mark.parametrize("template", [MARKED, PLAIN], ids=["marked", "by-prompt"])
-def test_the_assistants_turns_take_part_in_the_loss_and_nothing_else(tokenizer_json: str, template: str) -> None:
+def test_loss_is_computed_on_the_assistants_turns_only(tokenizer_json: str, template: str) -> None:
     words = tokenizer(tokenizer_json, template)
     ids, masked = encoded(words, MESSAGES)
     assert ids == chat_ids(words, MESSAGES, reply=False)
@@ -104,7 +104,7 @@ def conversations(tmp_path: Path, count: int = 40) -> Path:
     return file
 
 
-def test_a_prepared_corpus_of_conversations(tokenizer_json: str, tmp_path: Path) -> None:
+def test_prepared_corpus_contains_rendered_conversations(tokenizer_json: str, tmp_path: Path) -> None:
     data = JsonLinesDataSpec(path=str(conversations(tmp_path)), messages_field="messages")
     prepared = prepare(data, tokenizer(tokenizer_json, PLAIN), tmp_path / "data", tmp_path)
     words = tokenizer(tokenizer_json, PLAIN)
@@ -157,7 +157,7 @@ def test_a_bad_line_is_reported_with_its_number(tmp_path: Path, line: str, messa
         list(JsonLinesDataSpec(path=str(file), messages_field="messages").documents(tmp_path))
 
 
-def test_prompt_and_conversation_exclude_each_other() -> None:
+def test_prompt_and_conversation_are_mutually_exclusive() -> None:
     with pytest.raises(SpecError, match="a conversation contains its prompts"):
         gptkit.build({"model": {}, "data": {"name": "jsonl", "prompt_field": "q", "messages_field": "messages"}})
 

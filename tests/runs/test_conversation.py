@@ -1,4 +1,4 @@
-"""Conversations: what is read again, what is discarded when the context is full, and system messages."""
+"""Conversations: use of the cache, discarded messages when the context is full, and system messages."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def test_the_oldest_messages_are_discarded_when_the_context_is_full(tmp_path: Pa
         talk.say("hello there you")
         assert len(talk.messages) < 20
     assert talk.n_discarded == 2
-    assert talk.messages[0]["content"] == "hello there you"  # the record is whole
+    assert talk.messages[0]["content"] == "hello there you"  # the record is complete
     talk.reset()
     assert (talk.messages, talk.n_discarded, talk.system) == ([], 0, "hello")
 
 
-def test_a_full_context_is_refused_where_that_is_asked_for(tmp_path: Path) -> None:
+def test_full_context_is_refused_with_overflow_stop(tmp_path: Path) -> None:
     run = gptkit.load(make_chat_run(tmp_path / "run", context_length=64))
     talk = run.conversation(max_new_tokens=8, seed=1, overflow="stop")
     talk.say("hello")

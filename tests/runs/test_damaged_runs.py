@@ -1,4 +1,4 @@
-"""Run directories with files that are missing, cut, altered or of another kind: one clear error, or the run works."""
+"""Run directories with missing, truncated, changed or replaced files: one clear error, or the run works."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def damage(file: Path, chance: random.Random) -> None:
-    """Remove, cut, empty, alter or replace a file or directory."""
+    """Remove, truncate, empty, change or replace a file or directory."""
     match chance.randrange(6):
         case 0:
             _remove(file)

@@ -1,4 +1,4 @@
-"""One definition of loss and bits per byte: of the validation split, files, scores, and the training's validation."""
+"""One definition of loss and bits per byte for the validation split, files, scores, and validation in training."""
 
 from __future__ import annotations
 
@@ -65,12 +65,12 @@ def test_a_text_within_the_context_has_the_loss_of_its_score(tmp_path: Path) -> 
     result = run.evaluate(tmp_path / "one.txt")
     assert result["loss"] == pytest.approx(-float(log_p_T.mean()), rel=1e-6)
     assert result["tokens"] == len("a naïve text".encode())
-    # The end token stands for no text: its loss is not that of a byte. The first byte is not predicted.
+    # The end token is not text, so its loss does not count. The first byte is not predicted.
     n_bytes = len("a naïve text".encode()) - 1
     assert result["bits_per_byte"] == pytest.approx(-float(log_p_T[:-1].sum()) / math.log(2) / n_bytes, rel=1e-6)
 
 
-def test_files_of_several_kinds_count_together(tmp_path: Path) -> None:
+def test_files_of_several_types_are_evaluated_together(tmp_path: Path) -> None:
     corpus = tmp_path / "corpus.txt"
     corpus.write_text("the cat sat on the mat " * 60)
     run = gptkit.train(spec({"name": "text", "path": str(corpus)}), tmp_path / "run", progress=False)
@@ -84,7 +84,7 @@ def test_files_of_several_kinds_count_together(tmp_path: Path) -> None:
         run.evaluate(tmp_path / "absent.txt")
 
 
-def test_no_bits_per_byte_where_tokens_lose_text(tmp_path: Path) -> None:
+def test_bits_per_byte_are_omitted_for_lossy_tokenizers(tmp_path: Path) -> None:
     corpus = tmp_path / "corpus.txt"
     corpus.write_text("the cat sat on the mat " * 60)
     words = {"name": "word", "fallback": "unknown"}

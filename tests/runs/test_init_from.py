@@ -17,7 +17,7 @@ MODEL: dict[str, Any] = {"d_model": 16, "n_layers": 1, "context_length": 8, "att
 
 def spec(model: dict[str, Any] | None = None, **training: Any) -> dict[str, Any]:
     looks = {"log_every": 1, "evaluate_every": 9, "sample_tokens": 0, "device": "cpu"}
-    # A rate of almost nothing, so that the weights stay what they were at first.
+    # A tiny rate, so that the weights practically keep their initial values.
     optimizer = {"name": "sgd", "learning_rate": 1e-12}
     base = {"steps": 1, "batch_size": 2, "optimizer": optimizer, **looks, **training}
     tokenizer = {"name": "bpe", "vocab_size": 300}
@@ -54,7 +54,7 @@ def test_tokenizer_is_taken_with_the_weights(source: gptkit.Run, tmp_path: Path)
     assert not (tmp_path / "bytes" / "spec.yaml").exists()
 
 
-def test_different_model_is_rejected_or_loaded_where_it_fits(
+def test_different_model_is_rejected_or_partially_loaded(
     source: gptkit.Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     deeper = {**MODEL, "n_layers": 2}

@@ -18,7 +18,7 @@ from gptkit.runs.cautions import cautions
 from gptkit.runs.opening import open_spec
 from tests.interop.tiny_models import LLAMA
 
-# A rate of almost nothing, so that the weights stay what they were at first.
+# A tiny rate, so that the weights practically keep their initial values.
 STILL: dict[str, Any] = {
     "steps": 1,
     "batch_size": 2,
@@ -34,7 +34,7 @@ STILL: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny Llama, saved by transformers, with a tokenizer."""
+    """Save a tiny Llama with transformers, with a tokenizer."""
     transformers = pytest.importorskip("transformers")
     path = tmp_path_factory.mktemp("external") / "tiny"
     torch.manual_seed(3)
@@ -89,7 +89,7 @@ def test_a_spec_without_model_and_tokenizer_takes_those_of_the_source(
     )
 
 
-def test_it_resumes_without_its_source(imported: gptkit.Run, tmp_path: Path) -> None:
+def test_run_resumes_without_its_source(imported: gptkit.Run, tmp_path: Path) -> None:
     source = imported.save(tmp_path / "source")
     given = {"training": {**STILL, "schedule": "constant", "init_from": str(source)}}
     gptkit.train(given, tmp_path / "run", progress=False)
@@ -155,7 +155,7 @@ def test_the_command_line_starts_from_a_source(imported: gptkit.Run, directory: 
     assert gptkit.load(tmp_path / "swap").spec.model.norm.name == "layer"
 
 
-def test_what_was_imported_is_exported_with_its_settings(imported: gptkit.Run, tmp_path: Path) -> None:
+def test_imported_settings_are_exported(imported: gptkit.Run, tmp_path: Path) -> None:
     gptkit.train({"training": {**STILL, "init_from": str(imported.directory)}}, tmp_path / "run", progress=False)
     assert gptkit.load(tmp_path / "run").provenance["imported"] == imported.provenance["imported"]
 
@@ -168,7 +168,7 @@ def test_a_missing_source_is_reported_with_its_location(tmp_path: Path) -> None:
     assert (caught.value.problems[0].line, caught.value.problems[0].column) == (2, 14)
 
 
-def test_init_and_a_run_to_continue_exclude_each_other(imported: gptkit.Run) -> None:
+def test_init_and_resuming_a_run_are_mutually_exclusive(imported: gptkit.Run) -> None:
     run = str(imported.directory)
     result = CliRunner().invoke(app, ["train", "--resume", run, "--init", run])
     assert result.exit_code == 2
@@ -198,13 +198,13 @@ def test_an_imported_run_is_continued_on_other_data(imported: gptkit.Run, tmp_pa
         gptkit.resume(run, ["training.steps=2", "training.window=8"], progress=False)
 
 
-def test_a_run_in_place_of_a_spec_file_is_pointed_at_init(imported: gptkit.Run, tmp_path: Path) -> None:
+def test_error_for_a_run_in_place_of_a_spec_file_names_init(imported: gptkit.Run, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["train", str(imported.directory), str(tmp_path / "new")])
     assert result.exit_code == 2
     assert f"--init {imported.directory}" in result.output.replace("\n", "")
 
 
-def test_adapters_beside_random_weights_are_warned_about() -> None:
+def test_adapters_of_random_weights_print_a_warning() -> None:
     given: dict[str, Any] = {"model": {"d_model": 16, "n_layers": 1, "linear": "low-rank"}, "training": {"steps": 100}}
     assert "--init" in next(cautions(open_spec(given).spec))
     given["training"]["freeze"] = []

@@ -46,7 +46,7 @@ SPEC: dict[str, Any] = {
 
 
 def train(directory: str, corpus: str) -> None:
-    """In a process of its own."""
+    """Train in a separate process."""
     torch.set_num_threads(1)
     os.chdir(corpus)
     from gptkit.runs.train import train
@@ -69,7 +69,7 @@ def start(context: Any, directory: Path, corpus: Path) -> Any:
 
 
 def contents(run: Path) -> dict[str, bytes]:
-    """All that must be equal: everything but times, and paths."""
+    """Return everything that must be equal: all contents except times and paths."""
     latest = CheckpointStore(run / "checkpoints").latest()
     assert latest is not None
     read_state(latest, verify=True)
@@ -90,7 +90,7 @@ def contents(run: Path) -> dict[str, bytes]:
 
 @pytest.mark.slow
 def test_resume_after_kills_at_random_moments(tmp_path: Path, corpus: Path) -> None:
-    # A server that has imported torch once, and hands out clean processes.
+    # A fork server that has imported torch once.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "gptkit.runs.train", __name__])
     whole = tmp_path / "whole"
@@ -107,10 +107,10 @@ def test_resume_after_kills_at_random_moments(tmp_path: Path, corpus: Path) -> N
     n_killed, reached = 0, []
     while n_killed < 10:
         process = start(context, killed, corpus)
-        # Early moments hit the tokenizer, the data and the first checkpoint; a run in full is never waited for.
+        # Early kills interrupt the tokenizer, the data and the first checkpoint; no run is awaited to its end.
         process.join(moments.uniform(0.02, 0.6) * duration)
         if process.exitcode is not None:
-            # It got to its end between two kills: begin another one.
+            # The run finished between two kills: start another one.
             assert process.exitcode == 0
             assert contents(killed) == expected
             killed = tmp_path / f"killed-{n_killed}"

@@ -34,7 +34,7 @@ def spec(directory: Path, steps: int = 1, data: Any = None, **training: Any) -> 
 
 
 def is_answer(tokens: list[int], end: int) -> list[bool]:
-    """Whether each token follows the first line feed of its document, the end token included."""
+    """Return whether each token follows the first line feed of its document, including the end token."""
     result, inside = [], False
     for token in tokens:
         result.append(inside)
@@ -43,7 +43,7 @@ def is_answer(tokens: list[int], end: int) -> list[bool]:
 
 
 def answers_loss(model: gptkit.GPT, rows: list[list[int]], answers: list[list[bool]]) -> tuple[float, int]:
-    """The summed cross-entropy over answers, token by token, and the number of their tokens."""
+    """Return the summed cross-entropy over answers, token by token, and the number of their tokens."""
     total, count = 0.0, 0
     with torch.no_grad():
         for row, answer in zip(rows, answers, strict=True):
@@ -81,7 +81,7 @@ def test_evaluation_excludes_prompts(tmp_path: Path) -> None:
     result = run.evaluate()
     assert result["tokens"] == count == sum(answers)
     assert result["loss"] == pytest.approx(total / count, rel=1e-5)
-    # End tokens stand for no text.
+    # End tokens are not text.
     of_text = [each and token != run.tokenizer.end_id for token, each in zip(tokens, answers, strict=True)]
     text_total, n_bytes = answers_loss(run.model, [tokens[row] for row in rows], [of_text[row] for row in rows])
     assert n_bytes == count - tokens.count(run.tokenizer.end_id)

@@ -1,4 +1,4 @@
-"""Overwriting keeps the previous run until the new one has a checkpoint, and all files of the user."""
+"""Overwriting keeps the previous run until the new one has a checkpoint, and all user files."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A finished run in the current directory, with files of the user's in every corner."""
+    """Return a finished run in the current directory, with user files in every directory."""
     monkeypatch.chdir(tmp_path)
     Path("corpus.txt").write_text("the dog lay on a rug. " * 200)
     copy = Path(shutil.copytree(finished, "run"))
@@ -202,11 +202,11 @@ def test_killed_overwrite_without_a_checkpoint_is_undone_by_the_next_command(run
 
 
 class Killed(BaseException):
-    """Simulated kill -9: nothing is cleaned up."""
+    """Simulated kill -9, without any cleanup."""
 
 
 def killed_at(number: int, call: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Call, with every change of the file system raising from the given one on; whether that was reached."""
+    """Call a function; from the given change of the file system on, every change raises. Return whether it was reached."""
     count = 0
 
     def counted(real: Any) -> Any:
@@ -234,7 +234,7 @@ def killed_at(number: int, call: Callable[[], Any], monkeypatch: pytest.MonkeyPa
 def test_killed_exchange_or_recovery_leaves_one_complete_run(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, imported: bool
 ) -> None:
-    """An import has a checkpoint as soon as it is complete; a training does not."""
+    """An import has a checkpoint as soon as it is complete, unlike a training run."""
     files = ["provenance.json", "spec.yaml", "tokenizer/gptkit-tokenizer.json", "tokenizer/more.json"]
     checkpoint = ["checkpoints/step-00000001/state.json", "checkpoints/step-00000001/model.safetensors"] if imported else []
 
@@ -259,7 +259,7 @@ def test_killed_exchange_or_recovery_leaves_one_complete_run(
     for number in range(1, 200):
         run, placement = prepared(f"run-{number}")
         killed = killed_at(number, partial(placement.place, files), monkeypatch)
-        # The recovery is killed too, a step later each time.
+        # The recovery is killed too, one change later each time.
         for step in range(1, 200):
             if not killed_at(step, Placement(RunDirectory(run)).recover, monkeypatch):
                 break
@@ -348,7 +348,7 @@ def test_a_lock_file_of_another_program_is_not_written_to(run: Path) -> None:
     assert (run / ".lock").read_text() == "resolution = 1\n"
 
 
-def test_evaluating_a_run_whose_tokens_are_gone_takes_the_lock(run: Path) -> None:
+def test_evaluating_a_run_without_its_tokens_acquires_the_lock(run: Path) -> None:
     shutil.rmtree(run / "data")
     loaded = gptkit.load(run)
     with RunDirectory(run).lock(), pytest.raises(CheckpointError, match=r"another process .*is writing into"):
@@ -399,7 +399,7 @@ def test_unreadable_tokens_are_reported_and_kept(run: Path, monkeypatch: pytest.
 
 
 def refuse(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
-    """Let opening a file fail as for a user who may not read it; root may read everything."""
+    """Make opening a file fail as without permission; root may read everything."""
     real, refused = io.open, path.resolve()
 
     def opened(file: Any, *arguments: Any, **keywords: Any) -> Any:
@@ -415,7 +415,7 @@ def refuse(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
 
 @pytest.fixture
 def source(tmp_path: Path, run: Path) -> Path:
-    """A llama, exported by gptkit itself."""
+    """Export a llama with gptkit."""
     spec = {
         **SPEC,
         "model": {

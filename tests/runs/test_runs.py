@@ -74,7 +74,7 @@ def trained(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> gptkit.Ru
 
 @pytest.fixture
 def directory(trained: gptkit.Run, tmp_path: Path) -> Path:
-    """A copy of a run, to be spoiled."""
+    """Copy a run, for tests that damage it."""
     return shutil.copytree(trained.directory, tmp_path / "run")
 
 
@@ -86,7 +86,7 @@ def same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-# -- what there is afterwards -----------------------------------------------------------------------------------------
+# -- run directory ----------------------------------------------------------------------------------------------------
 
 
 def test_files_of_the_run_directory(trained: gptkit.Run) -> None:
@@ -268,7 +268,7 @@ def test_different_corpus_is_rejected(corpus: Path, tmp_path: Path) -> None:
     copied = shutil.copytree(corpus, tmp_path / "corpus")
     quiet(spec(copied), tmp_path / "run")
     (copied / "corpus.txt").write_text("something else entirely\n" * 200)
-    # The run's own tokens are still there, and they are what counts.
+    # The run's tokens still exist, and are used.
     gptkit.resume(tmp_path / "run", ["training.steps=7"], progress=False)
     shutil.rmtree(tmp_path / "run" / "data")
     with pytest.raises(CheckpointError, match="the corpus is not the one"):
@@ -339,7 +339,7 @@ def test_custom_tracker_is_called(corpus: Path, tmp_path: Path) -> None:
     assert mine.seen == [0]
 
 
-# -- what is refused ---------------------------------------------------------------------------------------------------
+# -- rejected input -----------------------------------------------------------------------------------------------------
 
 
 def test_tokenizer_larger_than_the_vocabulary_is_rejected(corpus: Path) -> None:
@@ -412,7 +412,7 @@ def test_paths_are_relative_to_the_spec_file(corpus: Path, tmp_path: Path, monke
     run = quiet(tmp_path / "specs" / "a.json", tmp_path / "run")
     monkeypatch.chdir(tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "data")
-    # From the run's own directory, with the place noted in its provenance.
+    # From the run directory, with the base directory of its provenance.
     assert gptkit.load(".").evaluate()["tokens"] > 100
     assert run.provenance["base"] == str(tmp_path / "specs")
 

@@ -46,7 +46,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def changed(trained: Path) -> Run:
-    """A run whose weights were changed after loading."""
+    """Return a run whose weights were changed after loading."""
     run = gptkit.load(trained, device="cpu")
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
@@ -197,7 +197,7 @@ def test_tied_head_is_stored_once_and_remains_tied(tmp_path: Path) -> None:
     assert saved.vocab_size == 260
     ids = torch.randint(257, (1, 8))
     assert torch.equal(saved(ids).logits, model(ids).logits)
-    # A head of its own would be lost.
+    # An untied head would be lost.
     untied = gptkit.build(spec, model={"head": {"name": "linear", "tied": False}})
     with pytest.raises(GptkitError, match=r"head\.\S+ is not in the spec"):
         gptkit.save_run(tmp_path / "untied", untied, tokenizer, spec)

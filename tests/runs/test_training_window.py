@@ -14,7 +14,7 @@ from gptkit.kinds.callback import Callback, Training
 
 
 class Lengths(Callback):
-    """Collects the lengths of the rows that the model is called with, by its mode."""
+    """Callback that records the lengths of the model's input rows, by its mode."""
 
     def __init__(self) -> None:
         self.training: set[int] = set()

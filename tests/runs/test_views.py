@@ -50,7 +50,7 @@ class _Balanced(HTMLParser):
 
 
 def tags(html: str) -> set[str]:
-    """The tags of HTML whose elements are closed in order."""
+    """Return the tags of HTML, whose elements must be closed in order."""
     parser = _Balanced()
     parser.feed(html)
     assert parser.open == []
@@ -78,7 +78,7 @@ def test_metrics_are_a_table_of_pandas(run: gptkit.Run) -> None:
     assert table["loss"].dtype == float
 
 
-def test_a_run_without_metrics(tmp_path: Path, run: gptkit.Run) -> None:
+def test_metrics_of_a_run_without_records_are_empty(tmp_path: Path, run: gptkit.Run) -> None:
     saved = gptkit.load(run.save(tmp_path / "copy"))
     assert saved.metrics == Metrics()
     assert "0 steps" in repr(saved.metrics)
@@ -94,7 +94,7 @@ def test_the_plot_has_both_losses(run: gptkit.Run, tmp_path: Path) -> None:
     assert (tmp_path / "loss.svg").stat().st_size > 1000
 
 
-def test_a_plot_without_matplotlib_says_what_to_install(run: gptkit.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plot_without_matplotlib_names_the_package(run: gptkit.Run, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.delitem(sys.modules, "gptkit.training.plot", raising=False)
@@ -154,7 +154,7 @@ def test_a_map_has_one_pixel_per_weight(run: gptkit.Run) -> None:
     assert torch.allclose(alphas**2, maps.weights[0, 0][0], atol=0.01)
 
 
-def test_a_map_that_does_not_exist(run: gptkit.Run) -> None:
+def test_attention_map_that_does_not_exist_is_an_error(run: gptkit.Run) -> None:
     maps = run.attention("cat")
     with pytest.raises(GptkitError, match=r"layer 5, call 0 has no attention weights"):
         maps.html(5)

@@ -21,7 +21,7 @@ class NarrowTopP(TopP):
 
 
 def distinct_logits(seed: int) -> Tensor:
-    """Logits whose neighbors in order differ clearly, so that no rounding decides."""
+    """Return logits with clear differences, so that results do not depend on rounding."""
     order = torch.randperm(VOCAB, generator=torch.Generator().manual_seed(seed))
     return (torch.linspace(0, 2, VOCAB) + 0.01 * torch.arange(VOCAB)[order].sort().values)[order][None]
 
@@ -74,7 +74,7 @@ def test_no_repeat_ngram_of_a_text_about_as_long_as_the_sequence(n: int, extra: 
         assert torch.equal(banned, expected_BV[0] == -torch.inf)
 
 
-def test_no_repeat_ngram_ignores_ids_behind_the_last_logit() -> None:
+def test_no_repeat_ngram_ignores_ids_beyond_the_last_logit() -> None:
     # A tokenizer may have more ids than the model has logits.
     logits_BV = torch.linspace(0, 1, VOCAB)[None]
     sampler = NoRepeatNgramSpec(n=2).build(SamplerContext(VOCAB, 1))

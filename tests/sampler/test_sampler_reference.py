@@ -73,7 +73,7 @@ def test_top_p_of_a_large_vocabulary(p: float) -> None:
     p_BV = sorted_BV.values.softmax(dim=-1)
     n_kept = ((p_BV.cumsum(dim=-1) - p_BV) < p).sum(dim=-1)
     off = ((actual > -torch.inf).sum(dim=-1) - n_kept).abs()
-    assert (off <= 1 + n_kept * 1e-4).all()  # sums in fp32 and fp64 may differ about the border
+    assert (off <= 1 + n_kept * 1e-4).all()  # sums in fp32 and fp64 may differ near the boundary
     for row in range(3):
         kept = actual[row] > -torch.inf
         assert logits_BV[row][kept].min() > logits_BV[row][~kept].max()

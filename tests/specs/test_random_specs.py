@@ -164,7 +164,7 @@ def test_mutated_spec_files_give_a_located_error_or_a_working_model(tmp_path: Pa
             assert error.message
             continue
         valid += 1
-        # Thousands of experts take seconds to assemble, even without memory.
+        # Thousands of experts take seconds to assemble, even on the meta device.
         if spec.model.n_layers <= 64 and spec.model.d_model <= 4096 and "n_experts" not in text:
             try:
                 model = GPT(spec.model, spec.tokenizer.expected_vocab_size or V, device="meta")

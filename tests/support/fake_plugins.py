@@ -59,7 +59,7 @@ def _returning(value: Any, name: str) -> Callable[[], Any]:
 
 
 class Norm(Component):
-    """Kind of the tests. It has a second sentence."""
+    """Kind for tests. It has a second sentence."""
 
     kind: ClassVar[str] = "norm"
 
@@ -113,7 +113,7 @@ class Part(Spec):
 
 
 class Whole(Spec):
-    """A whole file."""
+    """Spec of a complete file."""
 
     name: str = Field("untitled", description="Title.")
     requires: tuple[str, ...] = Field((), description="Requirements.")
@@ -125,7 +125,7 @@ class Whole(Spec):
 
 
 def make(name: str, kind: type[Component] = Norm, **attributes: Any) -> type[Component]:
-    """Return a component of that name."""
+    """Define a component of that name, and return it."""
     annotations = {"name": Literal[name]}
     body = {
         "__annotations__": annotations,

@@ -18,7 +18,7 @@ from gptkit.testing import run_checks
 
 
 class SigmoidAttention(GroupedQueryAttention):
-    """Weights are sigmoids of the scores, so those of a query add up to anything."""
+    """Attention weights that are sigmoids of the scores, whose sum is not fixed."""
 
     def score(
         self, q_BHTD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, forward: Forward, offset: int, *terms: Tensor | None
@@ -42,7 +42,7 @@ class SigmoidSpec(MultiHeadSpec):
 
 
 class Tabled(LearnedSpec):
-    """A table of 1024 positions, whatever the model's context is."""
+    """Position with a table of 1024 vectors, independent of the model's context."""
 
     name: Literal["tabled"] = "tabled"  # type: ignore[assignment]
     size: int = Field(1024, ge=1, description="Positions that the table has.")

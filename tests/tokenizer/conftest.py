@@ -24,7 +24,7 @@ from gptkit.kinds.tokenizer import Tokenizer, TokenizerSpec
 
 SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
 CHAT = ["<|endoftext|>", "<|user|>", "<|user|>!"]
-"""Special tokens of which one begins another."""
+"""Special tokens, one of which is a prefix of another."""
 
 
 def corpus() -> list[str]:
@@ -36,7 +36,7 @@ def corpus() -> list[str]:
 
 
 def byte_level_core() -> Core:
-    """As GPT-2's, Llama 3's and Qwen's are."""
+    """Return a tokenizer like those of GPT-2, Llama 3 and Qwen."""
     core = Core(models.BPE())
     split = pre_tokenizers.Split(Regex(r"\p{N}|\s?\p{L}+|\s+|[^\s\p{L}\p{N}]+"), "isolated")
     core.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
@@ -49,7 +49,7 @@ def byte_level_core() -> Core:
 
 
 def sentencepiece_core() -> Core:
-    """As Llama 2's and Mistral's are: spaces written as a low line, a byte each for characters without a token."""
+    """Return a tokenizer like those of Llama 2 and Mistral: spaces as a special character, and byte fallback."""
     core = Core(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
     core.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     core.decoder = decoders.Sequence(
@@ -60,7 +60,7 @@ def sentencepiece_core() -> Core:
     singles = ["<unk>", "<s>", "</s>", *(f"<0x{value:02X}>" for value in range(256))]
     core.train_from_iterator(corpus()[:3], trainers.BpeTrainer(vocab_size=600, show_progress=False, special_tokens=singles))
     data = json.loads(core.to_str())
-    # The bytes were only put first in the vocabulary that way; they are not special tokens.
+    # This only puts the bytes first in the vocabulary; they are not special tokens.
     data["pre_tokenizer"] = None
     data["added_tokens"] = data["added_tokens"][:3]
     return Core.from_str(json.dumps(data))
@@ -77,7 +77,7 @@ def has_gpt2() -> bool:
     return True
 
 
-# Not by the registry, which imports torch and every other component.
+# Without the registry, which would import torch and all other components.
 COMPONENTS: dict[str, type[TokenizerSpec]] = {
     "bpe": BpeSpec,
     "byte": ByteSpec,

@@ -32,7 +32,7 @@ def test_encoding_equals_the_training_library(pattern: str, texts: list[str]) ->
     reference = train_merges(iter(texts), compiled_pattern(pattern), 900 - 1, 2)
     assert actual.vocab_size == reference.get_vocab_size() + 1
     for text in (*texts[:3], *map(random_text, range(20))):
-        # Ids differ (our bytes are numbered by value), so compare the cuts; the library spells a byte by a character.
+        # Ids differ (gptkit numbers bytes by value), so boundaries are compared; the library represents bytes by characters.
         cuts = [len(token) for token in reference.encode(text, add_special_tokens=False).tokens]
         tokens = [actual.token_bytes(token) for token in actual.encode(text)]
         assert [len(token) for token in tokens] == cuts

@@ -18,7 +18,7 @@ STORY = 'The gate, old and grey, was shut. "Who--who is it?" said the gate; it\'
 
 
 def book_pieces(text: str) -> list[str]:
-    """The preprocessing of "Build a Large Language Model (From Scratch)", chapter 2, in its own words."""
+    """Split a text as in "Build a Large Language Model (From Scratch)", chapter 2."""
     return [piece.strip() for piece in re.split(r'([,.:;?_!"()\']|--|\s)', text) if piece.strip()]
 
 
@@ -72,7 +72,7 @@ def test_whitespace_is_dropped_as_in_the_book() -> None:
     text = "The wolf,  said <|endoftext|> \n the gate"
     ids = tokenizer.encode(text, allowed_special=["<|endoftext|>"])
     assert tokenizer.decode(ids) == "The <|unk|>, said <|endoftext|> the gate"
-    # What looks like a special token is an unknown word otherwise.
+    # Otherwise, the text of a special token is an unknown word.
     assert tokenizer.decode(tokenizer.encode(text)) == "The <|unk|>, said <|unk|> the gate"
     stream = tokenizer.stream()
     assert [stream.push(token) for token in ids] == ["The", " <|unk|>", ",", " said", " <|endoftext|>", " the", " gate"]
@@ -108,7 +108,7 @@ def test_rare_words_are_removed_first() -> None:
         "three",
         "four",
     ]
-    # "one" is the rarest, whitespace the most frequent; three of equal count stay by the alphabet.
+    # "one" is the rarest, whitespace the most frequent; ties are resolved alphabetically.
     bounded = WordSpec(fallback="unknown", max_vocab=2 + 3).fit(iter(texts))
     assert bounded.vocab_size == 5
     assert [bounded.decode([token]) for token in range(3)] == [" ", "four", "three"]

@@ -44,7 +44,7 @@ unicode_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=60) | 
 
 
 def readable(tokenizer: Tokenizer, name: str) -> list[str]:
-    """TEXTS that the tokenizer can spell."""
+    """Return the TEXTS that the tokenizer can encode without loss."""
     return [FEATURES, "the class", ""] if name == "char-error" else TEXTS
 
 
@@ -56,7 +56,7 @@ def test_ids_are_in_range(tokenizer: Tokenizer, name: str) -> None:
 
 def test_known_text_round_trips(tokenizer: Tokenizer, name: str) -> None:
     if name in ("word-drop", "word-lower", "word-unknown"):
-        return  # what they lose is tested on its own
+        return  # lossy encoding is tested separately
     assert tokenizer.decode(tokenizer.encode(FEATURES)) == FEATURES
 
 
@@ -96,7 +96,7 @@ def test_streaming_never_emits_incomplete_characters(tokenizer: Tokenizer) -> No
 
 
 def test_batches_and_threads_equal_single_texts(tokenizer: Tokenizer, name: str) -> None:
-    # Enough characters that threads are really used.
+    # Enough characters to use threads.
     texts = [*readable(tokenizer, name), *(FEATURES[shift:] * 300 for shift in range(5))]
     single = [tokenizer.encode(text) for text in texts]
     assert tokenizer.encode_batch(texts) == single
@@ -127,7 +127,7 @@ def test_allowed_special_tokens_match_the_longest_first(tokenizer: Tokenizer) ->
     assert [one for one in tokenizer.encode(text, allowed_special=specials) if one in marks] == [long, short, end]
     ids = tokenizer.encode(text, allowed_special={"<|user|>"})
     assert [one for one in ids if one in marks] == [short, short]
-    # Text beside a special token is encoded as it would be alone.
+    # Text next to a special token is encoded as if it were alone.
     assert ids == [short, *tokenizer.encode("!the"), short, *tokenizer.encode("<|endoftext|>")]
 
 
@@ -179,7 +179,7 @@ def test_lone_surrogates_become_the_replacement_character(tokenizer: Tokenizer, 
 
 
 def test_extreme_texts_are_encoded(tokenizer: Tokenizer, name: str) -> None:
-    # Above a million, regular expressions that go back in whitespace have been seen to panic.
+    # Beyond a million characters, regular expressions that backtrack in whitespace have panicked.
     size = 1_100_000 if name.startswith(("bpe", "tiktoken")) else 100_000
     for text in ("a" * size, " " * size + "a", "\n \n" * (size // 3), "ab" * (size // 2) + "\n"):
         decoded = tokenizer.decode(tokenizer.encode(text))

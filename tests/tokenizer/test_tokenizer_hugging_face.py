@@ -102,13 +102,13 @@ def test_start_and_end_come_from_the_config(byte_level: Core, tmp_path: Path) ->
     config.write_text(json.dumps({"bos_token": "<|user|>", "eos_token": {"content": "<|endoftext|>", "lstrip": False}}))
     actual = open_core(byte_level, tmp_path)
     assert actual.end_id == byte_level.token_to_id("<|endoftext|>")
-    assert actual.start_id is None  # known, but nothing puts it before a text
+    assert actual.start_id is None  # defined, but no setting adds it before a text
     byte_level.post_processor = processors.TemplateProcessing(
         "<|user|> $A", None, [("<|user|>", actual.special_tokens["<|user|>"])]
     )
     actual = open_core(byte_level, tmp_path)
     assert actual.start_id == byte_level.token_to_id("<|user|>")
-    assert actual.encode("a") == byte_level.encode("a", add_special_tokens=False).ids  # and yet not by encode
+    assert actual.encode("a") == byte_level.encode("a", add_special_tokens=False).ids  # but not by encode
     assert open_directory(tmp_path, start_token="", end_token="").start_id is None
     assert open_directory(tmp_path, start_token="", end_token="").end_id is None
     config.write_text(json.dumps({"bos_token": "<|user|>", "add_bos_token": False}))

@@ -45,7 +45,7 @@ def gpt2_file(name: str) -> Path:
 
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """An empty cache, and no network; returns the cache's directory."""
+    """Provide an empty cache without network access; return the cache's directory."""
 
     def refuse(*_: Any, **__: Any) -> None:
         raise OSError("no network in tests")
@@ -58,7 +58,7 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def toy(monkeypatch: pytest.MonkeyPatch, offline: Path) -> bytes:
-    """p50k_base made small: 256 bytes and "ab", with their checksum; returns the file of ranks."""
+    """Replace p50k_base by 256 bytes and "ab", with their checksum; return the file of ranks."""
     tokens = [*(bytes((value,)) for value in range(256)), b"ab"]
     data = b"".join(base64.b64encode(token) + b" %d\n" % rank for rank, token in enumerate(tokens))
     made = published.Recipe(TOY_URL, hashlib.sha256(data).hexdigest(), r"\S+|\s+", {"<|endoftext|>": 260}, 261)
@@ -144,7 +144,7 @@ def test_cache_of_tiktoken_is_read(offline: Path, toy: bytes) -> None:
     tokenizer = TiktokenSpec(encoding="p50k_base").fit(iter(()))
     assert tokenizer.encode("xab") == [120, 256]
     assert tokenizer.vocab_size == 261
-    # 257 to 259 mean nothing in this vocabulary; they are in range, so they decode, to nothing.
+    # 257 to 259 are not defined in this vocabulary; they are in range, and decode to empty text.
     assert tokenizer.decode([120, 258, 256]) == "xab"
     assert tokenizer.token_bytes(258) == b""
     with pytest.raises(TokenizerError, match="261"):

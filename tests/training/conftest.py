@@ -47,7 +47,7 @@ def make_model(dropout: float = 0.2) -> Bigram:
 
 
 def batch(step: int, batch_size: int, seed: int, *, first: int = 0) -> Batch:
-    """Texts in which the next token is mostly the last one plus one."""
+    """Return a batch in which the next token is mostly the previous one plus one."""
     generator = torch.Generator().manual_seed(1000 * seed + step)
     ids = torch.randint(VOCABULARY, (batch_size, 1), generator=generator) + torch.arange(LENGTH + 1)
     ids = ids % VOCABULARY
@@ -63,7 +63,7 @@ MakeTrainer = Callable[..., Trainer]
 
 @pytest.fixture
 def make_trainer(tmp_path: Path) -> MakeTrainer:
-    """A trainer into a directory below tmp_path; keywords that the training's spec has go there."""
+    """Return a function that creates a trainer; keywords that the training spec has are set there."""
 
     def make(name: str = "run", **given: Any) -> Trainer:
         # `callbacks` are objects, as for the trainer; those of the spec are `spec_callbacks`.

@@ -18,7 +18,7 @@ MODEL: dict[str, Any] = {"context_length": 16, "d_model": 16, "n_layers": 2, "at
 EXPERTS = {"name": "experts", "n_experts": 4, "expert": {"name": "gated", "d_hidden": 16}}
 
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    # name: what the model has, what the training has
+    # name: model settings, training settings
     "replicas": ({}, {}),
     "plain": ({}, {"parallel": {"shard": 2}}),
     "tied": ({"head": {"name": "linear", "tied": True}}, {"parallel": {"shard": 2}}),
@@ -54,7 +54,7 @@ def spec(name: str, alone: bool, corpus: Path) -> dict[str, Any]:
     training = dict(training)
     if alone:
         training.pop("parallel", None)
-        # The parts that two processes compute: losses that are not means over tokens are those of each part.
+        # The parts that two processes compute: losses that are not means over tokens are computed per part.
         training["grad_accumulation"] = 2 * training.get("grad_accumulation", 1)
     return {
         "name": name,
@@ -82,7 +82,7 @@ def main(directory: Path, names: list[str]) -> None:
     torch.set_num_threads(1)
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count > 1:
-        # Once for all cases: a process joins a group of its own in each training otherwise.
+        # Once for all cases; otherwise each training run creates a process group.
         torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=60))
     corpus = directory / "corpus.txt"
     losses = {}

@@ -168,7 +168,7 @@ def test_two_callbacks_with_weights_are_rejected(make_trainer: MakeTrainer) -> N
 
 
 class Shapes:
-    """A batch function that notes what it was asked for."""
+    """Batch function that records its arguments."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[int, int, int]] = []

@@ -119,11 +119,11 @@ def test_saving_a_step_again_replaces_it(store: CheckpointStore) -> None:
 
 
 class Killed(BaseException):
-    """Simulated kill -9: nothing is cleaned up."""
+    """Simulated kill -9, without any cleanup."""
 
 
 def calls_until_saved(store: CheckpointStore, monkeypatch: pytest.MonkeyPatch, kill_at: int) -> int:
-    """Save, with the given system call raising; how many there were."""
+    """Save with the given system call raising; return the number of calls."""
     count = 0
 
     def counted(real: Any) -> Any:

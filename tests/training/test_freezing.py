@@ -79,18 +79,18 @@ def test_freezing_everything_is_refused() -> None:
         gptkit.build(spec(freeze=["*"]))
 
 
-def test_a_model_without_a_spec_is_checked_too(make_trainer: MakeTrainer) -> None:
+def test_model_without_a_spec_is_checked_too(make_trainer: MakeTrainer) -> None:
     with pytest.raises(TrainingError, match=r"'tabel' matches no parameter .*'table'"):
         make_trainer(freeze=["tabel"])
 
 
-def test_what_is_frozen_cannot_change_when_a_run_is_resumed(tmp_path: Path) -> None:
+def test_frozen_parameters_cannot_change_when_a_run_is_resumed(tmp_path: Path) -> None:
     gptkit.train(spec(freeze=["embedding"]), tmp_path / "run", progress=False)
     with pytest.raises(CheckpointError, match=r"training\.freeze"):
         gptkit.resume(tmp_path / "run", ["training.steps=3", "training.freeze=[blocks.0]"], progress=False)
 
 
-def test_the_progress_display_states_what_is_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_display_reports_the_trainable_parameters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = gptkit.train(spec(freeze=["embedding"]), tmp_path / "run")
     total = sum(parameter.numel() for parameter in run.model.parameters())
     trained = total - run.model.embedding.table_VE.numel()

@@ -99,7 +99,7 @@ def test_rate_follows_the_schedule(make_trainer: MakeTrainer) -> None:
 def test_accumulation_equals_the_whole_batch(make_trainer: MakeTrainer, with_ignored: bool) -> None:
     def with_holes(step: int, batch_size: int, seed: int, *, first: int) -> Batch:
         inputs, targets, documents = batch(step, batch_size, seed)
-        # Unevenly, and one part has no target at all.
+        # Uneven numbers of targets; one part has none.
         targets = targets.clone()
         targets[0, :5] = -100
         targets[2:4] = -100
@@ -261,7 +261,7 @@ def test_signal_finishes_the_step_and_saves(make_trainer: MakeTrainer, number: s
     trainer = make_trainer(callbacks=[SignalAt(6, number), diary])
     trainer.run()
     assert trainer.stopped
-    assert trainer.step in (6, 7)  # the signal comes while step 6 is dealt with
+    assert trainer.step in (6, 7)  # the signal arrives during step 6
     assert trainer._checkpoints.steps()[-1] == trainer.step
     assert isinstance(diary.error, KeyboardInterrupt)
     assert signal.getsignal(number) is before
@@ -329,7 +329,7 @@ def test_compiled_blocks_train_to_the_same_weights_and_are_released(make_trainer
         model = GPT(spec, VOCABULARY)
 
         def write(step: int) -> str:
-            # Sequences of ever new lengths, as in generation, which must not be compiled.
+            # Sequences of varying lengths, as in generation, which must not be compiled.
             before = graphs["unique_graphs"]
             with torch.no_grad():
                 for length in range(1, 7):

@@ -152,7 +152,7 @@ def test_metrics_after_the_checkpoint_are_removed(tmp_path: Path) -> None:
     state = file.state_dict()
     file.on_metrics(2, {"loss": 1.0})
     with path.open("a") as stream:
-        stream.write('{"step": 3, "lo')  # torn off by a kill
+        stream.write('{"step": 3, "lo')  # truncated by a kill
     assert [row["step"] for row in read_metrics(path)] == [1, 2]
     resumed = MetricsFile(path)
     resumed.load_state_dict(state)
@@ -228,7 +228,7 @@ def test_without_a_bar_a_step_is_printed_at_least_twice_a_minute(monkeypatch: py
 
 
 @pytest.mark.parametrize("terminal", [False, True])
-def test_a_compiled_training_says_what_its_first_step_waits_for(terminal: bool) -> None:
+def test_compiled_training_reports_compilation_in_its_first_step(terminal: bool) -> None:
     out = io.StringIO()
     progress = ConsoleProgress(Console(file=out, width=150, force_terminal=terminal))
     progress.on_start(dataclasses.replace(start(Path("runs/x")), spec={"training": {"compile": True}}))
@@ -240,7 +240,7 @@ def test_a_compiled_training_says_what_its_first_step_waits_for(terminal: bool) 
 
 
 class Fixed(nn.Module):
-    """A loss that is the mean of the targets that count, over ten."""
+    """Model whose loss is a tenth of the mean of the valid targets."""
 
     def forward(self, ids_BT: Tensor, targets_BT: Tensor) -> Any:
         assert not self.training
