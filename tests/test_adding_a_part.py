@@ -117,8 +117,8 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Regist
         # The same function, in a package that consists of the new files.
         elsewhere = {**vars(module), "__file__": str(tmp_path / f"{finder.replace('.', '/')}.py")}
         more = FunctionType(module.gptkit_components.__code__, elsewhere)
-        found = [*module.gptkit_components(), *more()]
-        monkeypatch.setattr(module, "gptkit_components", hookimpl(lambda found=found: list(found)))
+        components = [*module.gptkit_components(), *more()]
+        monkeypatch.setattr(module, "gptkit_components", hookimpl(lambda components=components: list(components)))
     yield registry_of()
     for name in set(sys.modules) - before:
         if any(name.startswith(f"{package}.") for package in FILES):

@@ -30,6 +30,8 @@ def words(wording: dict[str, Any]) -> Any:
         ('x = "a"\nraise Error(\n    "there is "\n    "no such file"\n)\n', 3, "is no"),
         ("def _tell(run):\n    pass\n", 1, "tell"),
         ("Laid over the default.", 1, "Laid"),
+        ('class A:\n    """The runtime part."""\n', 2, "runtime part."),
+        ("It takes next to\nnothing.", 1, "next to nothing"),
     ],
 )
 def test_avoided_terms_are_reported_with_their_line(

@@ -62,7 +62,7 @@ def terms(data: dict[str, Any]) -> list[Term]:
 
 def _compile(patterns: list[str]) -> re.Pattern[str]:
     # Words may be separated by a line break.
-    return re.compile(rf"\b(?:{'|'.join(patterns)})\b".replace(" ", r"\s+"), re.IGNORECASE)
+    return re.compile(rf"(?<!\w)(?:{'|'.join(patterns)})(?!\w)".replace(" ", r"\s+"), re.IGNORECASE)
 
 
 def check_text(text: str, words: Sequence[Term]) -> Iterator[tuple[int, Term, str]]:
@@ -113,10 +113,11 @@ def check(paths: Sequence[str] = ()) -> list[Hit]:
             continue
         text = path.read_text(encoding="utf-8")
         hits += [Hit(name, line, match, term.write) for line, term, match in check_text(text, words)]
-        if path.suffix == ".py" and name.startswith(tuple(data["imperative"])):
+        if name.endswith((".py", ".py.tmpl")) and name.startswith(tuple(data["imperative"])):
+            code = re.sub(r"\$\{?(\w+)\}?", r"\1", text) if path.suffix == ".tmpl" else text
             hits += [
                 Hit(name, line, word, "the imperative or a noun phrase")
-                for line, word in check_docstrings(text, data["verbs"].split())
+                for line, word in check_docstrings(code, data["verbs"].split())
             ]
         if path.suffix == ".py" and name.startswith(tuple(data["names_clean"])):
             hits += [Hit(name, line, word, "a name of the content") for line, word in check_names(text, data["names"])]

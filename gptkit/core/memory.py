@@ -15,7 +15,7 @@ _MESSAGES = re.compile(r"out of memory|can't allocate memory|not enough memory|S
 
 def is_exhaustion(error: BaseException) -> bool:
     """Return whether an exception is a failed allocation of Python, numpy or PyTorch, on any device."""
-    # PyTorch raises a RuntimeError if the CPU's memory does not suffice.
+    # PyTorch raises a RuntimeError if memory on the CPU is exhausted.
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and bool(_MESSAGES.search(str(error))))
 
 

@@ -184,7 +184,7 @@ def available_memory(device: torch.device | str = "cpu") -> int:
 
 
 def refuse_unless_fits(needed: int, purpose: str, device: torch.device | str = "cpu", hint: str = "") -> None:
-    """Raise a `CapacityError` with the numbers, and `hint`, if the memory does not suffice."""
+    """Raise a `CapacityError` with the numbers and `hint` if `needed` bytes exceed the available memory."""
     available = available_memory(device)
     if needed > available:
         raise CapacityError(

@@ -80,7 +80,7 @@ def new_model(
         shards: number of processes that hold equal parts of the weights.
 
     Raises:
-        CapacityError: the memory does not suffice.
+        CapacityError: the model does not fit in memory.
         SpecError: the tokenizer has more ids than the model.
     """
     room = spec.model.vocab_size

@@ -106,7 +106,7 @@ def initial_model(spec: ExperimentSpec, tokenizer: Tokenizer, processes: Process
     """Return the model of a new run; on the meta device if it is sharded over processes.
 
     Raises:
-        CapacityError: the memory does not suffice.
+        CapacityError: a step does not fit in memory.
         GptkitError: something that the training loss requires is missing, or does not match the tokenizer.
     """
     device = "meta" if processes.shard > 1 else "cpu"

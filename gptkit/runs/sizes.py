@@ -19,7 +19,7 @@ def refuse_oversized_batch(spec: ExperimentSpec, n_processes: int = 1) -> None:
         n_processes: the number of processes that share each batch.
 
     Raises:
-        CapacityError: the memory does not suffice; gives the numbers.
+        CapacityError: memory is insufficient; gives the numbers.
     """
     training, model = spec.training, spec.model
     rows = max(1, training.batch_size // training.grad_accumulation // n_processes)

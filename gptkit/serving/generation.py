@@ -125,7 +125,7 @@ class Mail:
     errors: dict[Generation, GptkitError] = field(default_factory=dict)
 
     def deliver(self) -> None:
-        """Hand out the events; runs in the event loop."""
+        """Deliver the events; runs in the event loop."""
         for generation, events in self.events.items():
             generation.feed(events)
         for generation, error in self.errors.items():

@@ -164,10 +164,10 @@ def test_message_longer_than_the_context_prints_a_warning(call: Call, tmp_path: 
 
 
 def test_an_import_names_the_command_that_fits_the_model(call: Call, chat_run: Path, run: Path, tmp_path: Path) -> None:
-    for source, said in ((chat_run, "chat: gptkit chat"), (run, "generate: gptkit generate")):
+    for source, message in ((chat_run, "chat: gptkit chat"), (run, "generate: gptkit generate")):
         call("export", source, tmp_path / f"{source.parent.name}-files", "-q")
         imported = tmp_path / source.parent.name
-        assert f"{said} {imported}" in call("import", tmp_path / f"{source.parent.name}-files", imported).stderr
+        assert f"{message} {imported}" in call("import", tmp_path / f"{source.parent.name}-files", imported).stderr
 
 
 def test_in_a_terminal_ctrl_c_stops_the_reply_and_ctrl_d_ends(tmp_path: Path) -> None:

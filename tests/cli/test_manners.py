@@ -201,8 +201,8 @@ def test_commands_report_progress_unless_quiet(
         (["diff", run, "mini.yaml"], ["comparing …"]),
     ]
     for command, shown in commands:
-        said = call(*command).stderr
-        assert [line for line in shown if line not in said] == [], command
+        message = call(*command).stderr
+        assert [line for line in shown if line not in message] == [], command
     quiet = [commands[1][0], commands[2][0], commands[3][0], [*train, "other"]]
     quiet += [["export", run, "other-files"], ["import", "files", "other-imported"]]
     for command in quiet:
@@ -210,7 +210,7 @@ def test_commands_report_progress_unless_quiet(
 
 
 @pytest.mark.parametrize(
-    ("command", "said"),
+    ("command", "message"),
     [
         (["train", "--resume", "nowhere"], "error: nowhere: run not found"),
         (["show", "nowhere"], "nowhere: file not found; spec files here and presets"),
@@ -218,14 +218,14 @@ def test_commands_report_progress_unless_quiet(
         (["train", "mini.yaml", "run", "--init", "nowhere"], "nowhere contains no weights: it does not exist"),
     ],
 )
-def test_paths_of_the_wrong_type_are_reported_as_such(call: Call, project: Path, command: list[str], said: str) -> None:
+def test_paths_of_the_wrong_type_are_reported_as_such(call: Call, project: Path, command: list[str], message: str) -> None:
     os.mkfifo("pipe")
-    assert said in call(*command, code=2).stderr
+    assert message in call(*command, code=2).stderr
 
 
 def test_a_single_error_of_an_option_is_one_line(call: Call, run: Path, tmp_path: Path) -> None:
-    said = call("export", run, tmp_path / "model.gguf", "--type", "q4", code=2).stderr
-    assert said == "error: format.type: expected 'f32' or 'f16', got the text 'q4'\n"
+    message = call("export", run, tmp_path / "model.gguf", "--type", "q4", code=2).stderr
+    assert message == "error: format.type: expected 'f32' or 'f16', got the text 'q4'\n"
 
 
 def test_runs_and_plain_files_are_not_imported(call: Call, run: Path, project: Path) -> None:

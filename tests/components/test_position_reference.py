@@ -74,11 +74,11 @@ def test_reverse_rotary_multiplies_complex_pairs_by_negative_angles(layout: str)
 
     def rotated(x: torch.Tensor) -> torch.Tensor:
         pairs = x.unflatten(-1, (2, 4)).transpose(-1, -2) if layout == "half" else x.unflatten(-1, (4, 2))
-        found = torch.view_as_real(torch.view_as_complex(pairs.contiguous()) * phases)
-        return (found.transpose(-1, -2) if layout == "half" else found).flatten(-2)
+        turned_pairs = torch.view_as_real(torch.view_as_complex(pairs.contiguous()) * phases)
+        return (turned_pairs.transpose(-1, -2) if layout == "half" else turned_pairs).flatten(-2)
 
-    found = turned(build("rotary", n_kv_heads=2, base=100.0, layout=layout, reverse=True), q, k, at)
-    for mine, other in zip(found, (rotated(q), rotated(k)), strict=True):
+    actual = turned(build("rotary", n_kv_heads=2, base=100.0, layout=layout, reverse=True), q, k, at)
+    for mine, other in zip(actual, (rotated(q), rotated(k)), strict=True):
         torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-5)
 
 
@@ -88,9 +88,9 @@ def test_reverse_rotary_equals_nanochats_formula() -> None:
     angles = torch.outer(at.float(), 1.0 / (10000 ** (torch.arange(0, 8, 2) / 8)))
     x1, x2 = q[..., :4], q[..., 4:]
     expected = torch.cat((x1 * angles.cos() + x2 * angles.sin(), x1 * -angles.sin() + x2 * angles.cos()), 3)
-    found, _ = turned(build("rotary", reverse=True), q, q, at)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
-    assert not torch.allclose(found, turned(build("rotary"), q, q, at)[0])
+    actual, _ = turned(build("rotary", reverse=True), q, q, at)
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(actual, turned(build("rotary"), q, q, at)[0])
 
 
 SCALINGS = {

@@ -42,7 +42,7 @@ BROKEN = {
     "prints": "print('hello from a plugin')\nraise ValueError('after printing')\n",
     "recursion": "def f(): return f()\nf()\n",
     "hookraises": HEAD + "@gptkit.hookimpl\ndef gptkit_components():\n    raise KeyError('in the hook')\n",
-    "rubbish": HEAD + HOOK.format(returned="42"),
+    "not-components": HEAD + HOOK.format(returned="42"),
     "text": HEAD + HOOK.format(returned="'rms'"),
     "instances": HEAD + NORM.format(name="inst", n=0) + HOOK.format(returned="[Spec0()]"),
     "nothing": HEAD + HOOK.format(returned="None"),

@@ -38,8 +38,8 @@ def module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def record(of: Registry) -> Plugin:
-    [found] = [plugin for plugin in of.plugins() if plugin.distribution == "other"]
-    return found
+    [record] = [plugin for plugin in of.plugins() if plugin.distribution == "other"]
+    return record
 
 
 # -- built-in components --------------------------------------------------------------------------------------------
@@ -95,26 +95,26 @@ def test_declarations_are_read_without_importing(tmp_path: Path) -> None:
 
 
 def test_a_lazy_component_is_imported_on_its_first_lookup(module: ModuleType) -> None:
-    found = registry(plugin("other", [LAZY, LazyComponent("norm", "other", "a_module_that_is_nowhere:Other")]))
-    assert found.names("norm") == ["exact", "mine", "other", "plain"]
+    installed = registry(plugin("other", [LAZY, LazyComponent("norm", "other", "a_module_that_is_nowhere:Other")]))
+    assert installed.names("norm") == ["exact", "mine", "other", "plain"]
     module.Mine = make("mine")  # type: ignore[attr-defined]
-    assert found.component("norm", "mine") is module.Mine
-    assert found.entry("norm", "mine").plugin is record(found)
+    assert installed.component("norm", "mine") is module.Mine
+    assert installed.entry("norm", "mine").plugin is record(installed)
     module.Mine = None  # type: ignore[attr-defined]
-    assert found.component("norm", "mine").component_name() == "mine"
+    assert installed.component("norm", "mine").component_name() == "mine"
 
 
 def test_a_lazy_component_is_found_by_its_alias(module: ModuleType) -> None:
     module.Mine = make("mine", aliases=("former",))  # type: ignore[attr-defined]
-    found = registry(plugin("other", [LazyComponent("norm", "mine", "lazy_plugin:Mine", ("former",))]))
+    installed = registry(plugin("other", [LazyComponent("norm", "mine", "lazy_plugin:Mine", ("former",))]))
     with pytest.warns(DeprecationWarning, match="now called 'mine'"):
-        assert found.component("norm", "former") is module.Mine
+        assert installed.component("norm", "former") is module.Mine
 
 
 def test_lazy_names_collide_as_others_do() -> None:
-    found = registry(plugin("one", [LAZY]), plugin("other", [make("mine")]))
+    installed = registry(plugin("one", [LAZY]), plugin("other", [make("mine")]))
     with pytest.raises(CollisionError, match=r"one==1\.0 and other==1\.0"):
-        found.component("norm", "mine")
+        installed.component("norm", "mine")
     taken = registry(plugin("other", [LazyComponent("norm", "plain", "lazy_plugin:Mine")]))
     assert "is built in" in (record(taken).error or "")
 
@@ -127,10 +127,10 @@ def test_lazy_names_collide_as_others_do() -> None:
     ],
 )
 def test_an_invalid_declaration_breaks_its_plugin(lazy: LazyComponent, error: str) -> None:
-    found = registry(plugin("other", [make("fine"), lazy]))
-    assert record(found).status == "broken"
-    assert error in (record(found).error or "")
-    assert found.names("norm") == ["exact", "plain"]
+    installed = registry(plugin("other", [make("fine"), lazy]))
+    assert record(installed).status == "broken"
+    assert error in (record(installed).error or "")
+    assert installed.names("norm") == ["exact", "plain"]
 
 
 class Unfinished(Norm):
@@ -155,27 +155,27 @@ def test_a_lazy_component_that_cannot_be_imported_affects_itself_only(
     module: ModuleType, caplog: pytest.LogCaptureFixture, location: str, value: Any, reason: str
 ) -> None:
     module.Mine = value  # type: ignore[attr-defined]
-    found = registry(plugin("other", [LazyComponent("norm", "mine", location), make("fine")]))
+    installed = registry(plugin("other", [LazyComponent("norm", "mine", location), make("fine")]))
     for _ in range(2):  # the result is the same each time
         with pytest.raises(RegistryError) as caught:
-            found.component("norm", "mine")
+            installed.component("norm", "mine")
         assert caught.value.message.startswith("norm 'mine' of other==1.0 could not be loaded: ")
         assert reason in caught.value.message
-    assert record(found).status == "active"
-    assert reason in (record(found).error or "")
-    assert "Traceback" in (record(found).detail or "")
+    assert record(installed).status == "active"
+    assert reason in (record(installed).error or "")
+    assert "Traceback" in (record(installed).detail or "")
     with caplog.at_level(logging.WARNING, logger="gptkit"):
-        assert list(found.entries("norm")) == ["exact", "fine", "plain"]
+        assert list(installed.entries("norm")) == ["exact", "fine", "plain"]
     assert "norm 'mine' of other==1.0 could not be loaded" in caplog.text
 
 
 def test_output_of_a_lazy_import_is_recorded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "loud_lazy_plugin.py").write_text("print('hello')\nraise SystemExit(3)\n", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
-    found = registry(plugin("other", [LazyComponent("norm", "mine", "loud_lazy_plugin:Mine")]))
+    installed = registry(plugin("other", [LazyComponent("norm", "mine", "loud_lazy_plugin:Mine")]))
     with pytest.raises(RegistryError, match="SystemExit: 3"):
-        found.component("norm", "mine")
-    assert record(found).printed == "hello\n"
+        installed.component("norm", "mine")
+    assert record(installed).printed == "hello\n"
     assert capsys.readouterr() == ("", "")
 
 
@@ -190,7 +190,7 @@ def test_a_class_with_an_invalid_field_breaks_its_plugin() -> None:
         opaque: Opaque
         aliases: ClassVar[tuple[str, ...]] = ()
 
-    found = registry(plugin("other", [make("fine"), Bad]))
-    assert record(found).status == "broken"
-    assert "PydanticSchemaGenerationError" in (record(found).error or "")
-    assert found.names("norm") == ["exact", "plain"]
+    installed = registry(plugin("other", [make("fine"), Bad]))
+    assert record(installed).status == "broken"
+    assert "PydanticSchemaGenerationError" in (record(installed).error or "")
+    assert installed.names("norm") == ["exact", "plain"]

@@ -211,5 +211,5 @@ def test_table_of_plugins_lists_all_of_their_components() -> None:
     for plugin in plugins:
         (row,) = [line for line in page.splitlines() if line.startswith(f"| `{plugin.name}` |")]
         sources = [file for file in plugin.rglob("*.py") if "tests" not in file.parts]
-        found = [name for file in sources for name in re.findall(r'^    name: Literal\["(.+?)"\]', file.read_text(), re.M)]
-        assert all(f"`{name}`" in row for name in found), (plugin.name, found)
+        names = [name for file in sources for name in re.findall(r'^    name: Literal\["(.+?)"\]', file.read_text(), re.M)]
+        assert all(f"`{name}`" in row for name in names), (plugin.name, names)

@@ -221,7 +221,7 @@ class Model(Spec):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _hand_down(cls, value: Any, handler: Any) -> Any:
+    def _merge_parts(cls, value: Any, handler: Any) -> Any:
         from gptkit.files import merge
 
         data = dict(value)

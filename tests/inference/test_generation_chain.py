@@ -190,7 +190,7 @@ def test_logits_without_finite_values_are_an_error(specs: list[SamplerSpec], bad
 
 
 class CoinSpec(SamplerSpec):
-    """Excludes the best token half of the time, as XTC does."""
+    """Exclude the best token half of the time, as XTC does."""
 
     name: Literal["coin"] = "coin"
 

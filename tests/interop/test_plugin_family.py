@@ -143,13 +143,13 @@ def of_plugins(*plugins: tuple[str, type[Decoder]]) -> Registry:
 
 def test_name_taken_by_two_plugins_is_named_in_import_and_export(tmp_path: Path) -> None:
     both = of_plugins(("gptkit-one", Shared), ("gptkit-two", Shared))
-    said = r"family 'shared' is provided by gptkit-one==1\.0 and gptkit-two==1\.0; .*GPTKIT_DISABLE=gptkit-two"
+    message = r"family 'shared' is provided by gptkit-one==1\.0 and gptkit-two==1\.0; .*GPTKIT_DISABLE=gptkit-two"
     (tmp_path / "config.json").write_text('{"model_type": "shared"}')
     with pytest.raises(GptkitError) as caught:
         gptkit.import_model(tmp_path, tmp_path / "run", registry=both)
-    assert re.search(said, str(caught.value))
+    assert re.search(message, str(caught.value))
     model = gptkit.GPT({**DECODER, "vocab_size": 300}, device="meta").spec
-    with pytest.raises(GptkitError, match=said):
+    with pytest.raises(GptkitError, match=message):
         choose_family(model, "shared", only=True, registry=both)
 
 

@@ -56,5 +56,5 @@ def test_compiled_flex_attention_equals_uncompiled(function: Callable[[Tensor, T
     x_BTE, weight = torch.randn(B, T, H * D, generator=generator), torch.randn(3 * H * D, H * D, generator=generator) * 0.2
     expected = function(x_BTE, weight)
     torch.compiler.reset()
-    found = torch.compile(function, fullgraph=True)(x_BTE, weight)
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    actual = torch.compile(function, fullgraph=True)(x_BTE, weight)
+    torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)

@@ -48,12 +48,12 @@ def library() -> ctypes.CDLL:
     paths = list(Path(spec.origin).parent.glob("xllamacpp*.so"))
     if not paths:
         pytest.skip("xllamacpp has no shared library on this platform")
-    found = ctypes.CDLL(str(paths[0]))
-    if not hasattr(found, "llama_sampler_init_dist"):
+    loaded = ctypes.CDLL(str(paths[0]))
+    if not hasattr(loaded, "llama_sampler_init_dist"):
         pytest.skip("xllamacpp's library does not export llama.cpp's samplers")
     for name in ("apply", "accept", "free", "reset"):
-        getattr(found, f"llama_sampler_{name}").restype = None
-    return found
+        getattr(loaded, f"llama_sampler_{name}").restype = None
+    return loaded
 
 
 class Sampler:

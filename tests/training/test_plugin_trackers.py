@@ -68,10 +68,10 @@ def test_plugin_trackers_are_called_in_order_and_isolated(tmp_path: Path, caplog
     def raises() -> list[Tracker]:
         raise KeyError("in the hook")
 
-    def rubbish() -> Any:
+    def invalid() -> Any:
         return 7
 
-    provided = registry(entry("x1", first), entry("x2", raises), entry("x3", rubbish), entry("x4", second))
+    provided = registry(entry("x1", first), entry("x2", raises), entry("x3", invalid), entry("x4", second))
     with caplog.at_level(logging.WARNING, logger="gptkit"):
         gptkit.train(SPEC, tmp_path / "run", progress=False, registry=provided)
     assert seen == ["gpt"]

@@ -19,7 +19,7 @@ __all__ = ["Int8Spec"]
 
 
 class Int8Spec(PrecisionSpec):
-    """Integers of 8 bits with one scale per row: half of bf16's size, with hardly any loss.
+    """Integers of 8 bits with one scale per row: half of bf16's size, with almost no loss.
 
     Formula:
         W[o, i] ≈ scale[o] · q[o, i] with q in −127 … 127; scale[o] = max |W[o]| / 127
