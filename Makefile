@@ -17,6 +17,10 @@ ADDRESS ?= 127.0.0.1:8000
 # What `make test` adds to pytest's arguments.
 PYTEST ?= -m "not slow"
 
+# Processes of `make test`: one for each core, at most four.
+#   make test WORKERS=     one process, as a debugger needs
+WORKERS ?= -n logical --maxprocesses 4 --dist worksteal
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test docs serve parity lint types format bench dev clean
 
@@ -28,7 +32,7 @@ demo: $(VENV)/.stamp-run  ## Train a small GPT on real text for a few minutes an
 	@$(BIN)/gptkit demo
 
 test: $(VENV)/.stamp-test  ## Run the tests (PYTEST="" for the slow ones too)
-	@$(BIN)/python -m pytest $(PYTEST)
+	@$(BIN)/python -m pytest $(WORKERS) $(PYTEST)
 
 docs: $(VENV)/.stamp-dev  ## Build the documentation into site/
 	@output=$$($(BIN)/mkdocs build --strict 2>&1) || { echo "$$output"; exit 1; }
