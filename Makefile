@@ -7,14 +7,14 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export NO_MKDOCS_2_WARNING := 1
 
-# The first of these that is new enough; the rule of the virtual environment fails with a message if none is.
+# Python interpreters to try, in this order; the rule of the virtual environment uses the first one that is new enough.
 CANDIDATES := $(PYTHON) python3 python python3.14 python3.13 python3.12 python3.11
 NEW_ENOUGH := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 
-# Where `make serve` shows the documentation.
+# Address of `make serve`.
 ADDRESS ?= 127.0.0.1:8000
 
-# What `make test` adds to pytest's arguments.
+# Additional arguments of pytest in `make test`.
 PYTEST ?= -m "not slow"
 
 # Processes of `make test`: one for each core, at most four.
@@ -38,7 +38,7 @@ docs: $(VENV)/.stamp-dev  ## Build the documentation into site/
 	@output=$$($(BIN)/mkdocs build --strict 2>&1) || { echo "$$output"; exit 1; }
 	@echo "documentation: site/index.html"
 
-serve: $(VENV)/.stamp-dev  ## Show the documentation at http://127.0.0.1:8000, rebuilt after each change
+serve: $(VENV)/.stamp-dev  ## Serve the documentation at http://127.0.0.1:8000, with live reload
 	@$(BIN)/mkdocs serve --watch gptkit --dev-addr $(ADDRESS)
 
 parity: $(VENV)/.stamp-test  ## Compare every family with transformers, and update docs/parity.md

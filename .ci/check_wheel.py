@@ -1,4 +1,4 @@
-"""Is the built wheel whole? Run by the interpreter it is installed for: ``python check_wheel.py WHEEL CHECKOUT``."""
+"""Check that the built wheel is complete; run by its interpreter: ``python check_wheel.py WHEEL CHECKOUT``."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from gptkit.core.registry import Registry
 
 
 def main(wheel: Path, checkout: Path) -> int:
-    faults = []
+    problems = []
     packed = set(zipfile.ZipFile(wheel).namelist())
     for path in sorted((checkout / "gptkit").rglob("*")):
         name = path.relative_to(checkout).as_posix()
         if path.is_file() and "__pycache__" not in name and name not in packed:
-            faults.append(f"{name} is missing")
+            problems.append(f"{name} is missing")
     if not any(name.endswith(".dist-info/licenses/LICENSE") for name in packed):
-        faults.append("the licence is missing")
+        problems.append("the license is missing")
 
     where = Path(gptkit.__file__).resolve()
     if not where.is_relative_to(Path(sys.prefix).resolve()):
-        faults.append(f"gptkit was imported from {where} and not from the wheel")
+        problems.append(f"gptkit was imported from {where} and not from the wheel")
     registry = Registry()
     own = [plugin for plugin in registry.plugins() if plugin.built_in]
-    faults += [f"entry point {plugin.name}: {plugin.error}" for plugin in own if plugin.error]
+    problems += [f"entry point {plugin.name}: {plugin.error}" for plugin in own if plugin.error]
     count = sum(len(plugin.components) for plugin in own)
     if not count or not registry.kinds():
-        faults.append("no components are registered")
+        problems.append("no components are registered")
 
-    for fault in faults:
-        sys.stderr.write(f"{wheel.name}: {fault}\n")
-    if not faults:
+    for problem in problems:
+        sys.stderr.write(f"{wheel.name}: {problem}\n")
+    if not problems:
         sys.stdout.write(f"{wheel.name}: {len(packed)} files, {len(registry.kinds())} kinds, {count} components\n")
-    return 1 if faults else 0
+    return 1 if problems else 0
 
 
 if __name__ == "__main__":

@@ -23,10 +23,10 @@ def page(
     kinds: Iterable[str] | None = None,
     expected_failures: Mapping[str, Mapping[str, str]] = KNOWN_FAILURES,
 ) -> str:
-    """Markdown: for each kind the checks with their reasons, and how each component fares. Runs all checks but slow ones.
+    """Run all checks except slow ones, and return the page: the checks of each kind, and the results of each component.
 
     Args:
-        kinds: those to show; all by default.
+        kinds: the kinds to show; all by default.
         expected_failures: by kind and name (``norm rms``), the checks that a component is known to fail, with the reasons.
     """
     parts = [

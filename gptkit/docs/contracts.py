@@ -1,4 +1,4 @@
-"""Documentation page of contracts besides those of kinds: families, layouts, the forward context, caches."""
+"""Documentation page of the contracts that are not kinds: families, layouts, the forward context, caches."""
 
 from __future__ import annotations
 
@@ -36,23 +36,23 @@ def page(registry: Registry) -> str:
     reader, model = LlamaFamily(name="llama"), _model(registry)
     parts = [
         "# Contracts of families and of attention",
-        f"The page of each [kind]({DIRECTORY}/index.md) has its contract. This page lists the classes besides, of which "
-        "families of external models and attention modules are made. It is generated from these classes.",
+        f"The page of each [kind]({DIRECTORY}/index.md) has its contract. This page lists the other classes "
+        "that families of external models and attention modules use. It is generated from these classes.",
         "## Decoder: the base of families",
         f"`{Decoder.__module__}.Decoder` reads and writes the keys that most families share with Llama. A family overrides "
         "the hooks that differ. `read_…` hooks return a part of the model's spec as plain data; the keys are those that the "
-        "hook reads of a configuration, with the values for missing ones. `write_…` hooks return the keys of `config`.",
+        "hook reads from a configuration, with their defaults. `write_…` hooks return the keys of `config`.",
         prose.table(["hook", "returns", "keys"], list(_hooks(reader, model))),
-        "A configuration is written with every key that the family reads, whether or not `config` returns it: a key that is "
-        "missing has the value that `model` uses for it.",
+        "A configuration is written with every key that the family reads. For a key that `config` does not return, the "
+        "value that `model` uses is written.",
         "### Class variables",
         prose.table(["variable", "default", "meaning"], [*_variables(Decoder), *_variables(FamilySpec)]),
         "### Rules",
-        "The rules of `Decoder.rules`. The first rule that matches a tensor applies, so a family puts its own before them. "
+        "The rules of `Decoder.rules`. The first rule that matches a tensor applies, so a family puts its own rules first. "
         "A rule that matches no tensor has no effect.",
         prose.table(["native", "external", "layout"], list(_rules(reader, model))),
         "## Layouts",
-        f"A layout of `{layouts.__name__}` says how external tensors make a native one. `join` and `split` undo each other.",
+        f"A layout of `{layouts.__name__}` defines how external tensors form a native one. `join` and `split` are inverses.",
         prose.table(["layout", "instance", "meaning"], list(_layouts())),
         "## ExternalConfig",
         prose.prose(inspect.cleandoc(ExternalConfig.__doc__ or "")),

@@ -40,7 +40,7 @@ def page(registry: Registry) -> str:
         prose.table(["name", "parameters", "description"], models),
     ]
     if shipped:
-        parts += ["## Presets of plugins", prose.table(["name", "what it is", "shipped by"], shipped)]
+        parts += ["## Presets of plugins", prose.table(["name", "description", "shipped by"], shipped)]
     return "\n\n".join(parts) + "\n"
 
 

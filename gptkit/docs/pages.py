@@ -45,11 +45,10 @@ def pages(registry: Registry, *, root: type[Spec] | None = None) -> dict[str, st
 
 
 def write(directory: Path, registry: Registry, *, root: type[Spec] | None = None) -> list[Path]:
-    """Write all generated pages into a directory, which is created where there is none; return the files written.
+    """Write all generated pages into a directory, which is created if it does not exist; return the files written.
 
-    Besides those of `pages` these are the page of the conformance checks, for which the kit runs (a minute or so), that of
-    contracts, and that of families and released models: the pages that link to each other. Pages that were written before
-    are replaced.
+    In addition to those of `pages`, these are the pages of conformance checks (for which the checks are run, about a
+    minute), of contracts, and of families and released models. Earlier generated pages are replaced.
 
     Raises:
         GptkitError: a page's file exists and is not a generated page; nothing is written then.
@@ -62,7 +61,7 @@ def write(directory: Path, registry: Registry, *, root: type[Spec] | None = None
     names = [directory / made.PAGE for made in generated]
     for target in (*every, *names):
         if target.is_dir() or (target.is_file() and not _is_generated(target)):
-            raise GptkitError(f"{target} exists, and is not a generated page", hint="Choose another directory, or move it.")
+            raise GptkitError(f"{target} exists and is not a generated page", hint="Choose another directory, or move it.")
     every |= {name: made.page(registry) for name, made in zip(names, generated, strict=True)}
     for target, text in every.items():
         with writing(target):

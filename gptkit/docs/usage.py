@@ -22,11 +22,11 @@ class Usage:
     """Use of the components of a kind.
 
     Attributes:
-        path: keys in a spec file; None for the kind's name, and empty where spec files do not contain the kind.
+        path: keys in a spec file; None for the kind's name, empty if spec files do not contain the kind.
         listed: whether the value at `path` is a list.
-        holder: the component at `path` that holds the component in its field `inside`; empty if it is the value itself.
+        holder: the component at `path` that contains the component in its field `inside`; empty if it is the value itself.
         inside: the field of the holder.
-        beside: further keys beside the last one of `path`, without which the spec is not valid.
+        beside: additional keys next to the last one of `path` that a valid spec requires.
         commands: command lines that name the component, ``{name}``, for a kind that spec files do not contain.
     """
 

@@ -23,6 +23,6 @@ def compatibility(registry: Registry, *, up: str) -> str:
         row = [f"[{name}]({up}position/{name}.md)"]
         for attention in attentions.values():
             lacking = sorted(uses - set(getattr(attention.cls, "accepts", ())))
-            row.append("yes" if not lacking else f"no: it has no {', '.join(f'`{hook}`' for hook in lacking)}")
+            row.append("yes" if not lacking else f"no: does not accept {', '.join(f'`{hook}`' for hook in lacking)}")
         rows.append(row)
     return prose.table(head, rows)

@@ -149,7 +149,7 @@ def test_write_replaces_its_own_pages_and_nothing_else(
     assert index.read_text(encoding="utf-8") == text
     (tmp_path / "plugins.md").write_text("my own page")
     index.write_text(text + "\n", encoding="utf-8")
-    with pytest.raises(GptkitError, match=r"plugins\.md exists, and is not a generated page"):
+    with pytest.raises(GptkitError, match=r"plugins\.md exists and is not a generated page"):
         write(tmp_path, builtin)
     assert (tmp_path / "plugins.md").read_text() == "my own page"
     assert index.read_text(encoding="utf-8") == text + "\n"
