@@ -16,7 +16,7 @@ function el(tag, properties, ...children) {
 
 /** Write characters that a page would not show, or that change the direction of text, as escapes. */
 function escaped(text) {
-  return text.replace(/[\p{C}\u2028\u2029]/gu, char => "\\u{" + char.codePointAt(0).toString(16) + "}");
+  return text.replace(/[\p{C}\p{Zl}\p{Zp}]|(?! )\p{Zs}/gu, char => "\\u{" + char.codePointAt(0).toString(16) + "}");
 }
 
 /** A token on one line, with visible spaces. */

@@ -213,14 +213,15 @@ function drawAttended() {
   const query = Math.min(state.token, n - 1);
   attended.select(query);
   let best = 0;
+  for (let key = 0; key < n; key++) if (Math.abs(weight(query, key)) > Math.abs(weight(query, best))) best = key;
+  const most = Math.max(1e-9, Math.abs(weight(query, best)));  // colors are relative, so that flat rows can be read
   for (let key = 0; key < n; key++) {
     const value = weight(query, key);
-    if (Math.abs(value) > Math.abs(weight(query, best))) best = key;
-    attended.paint(key, Math.sqrt(Math.min(1, Math.abs(value))) * .85, value < 0 ? "focus" : "heat");
+    attended.paint(key, Math.abs(value) / most * .85, value < 0 ? "focus" : "heat");
     attended.spans[key].title = value.toFixed(3);
   }
   document.getElementById("attends").replaceChildren("What ", el("span", {class: "label"}, shown(query)),
-    " attends to; click another token:");
+    ` attends to, relative to the largest weight (${most.toFixed(3)}); click another token:`);
   describe(query, best);
 }
 function describe(query, key) {
