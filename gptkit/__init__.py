@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from gptkit.runs.exporting import export_model as export_model
     from gptkit.runs.importing import import_model as import_model
     from gptkit.runs.opening import open_spec as open_spec
+    from gptkit.runs.quantizing import quantize_run as quantize_run
     from gptkit.runs.run import Run as Run
     from gptkit.runs.run import load as load
     from gptkit.runs.saving import save_run as save_run
@@ -77,6 +78,7 @@ _WHERE = {
     "import_model": "gptkit.runs.importing",
     "load": "gptkit.runs.run",
     "open_spec": "gptkit.runs.opening",
+    "quantize_run": "gptkit.runs.quantizing",
     "resume": "gptkit.runs.train",
     "save_run": "gptkit.runs.saving",
     "train": "gptkit.runs.train",

@@ -15,7 +15,7 @@ from gptkit.core.atomic import new_file_mode, reading, writing
 from gptkit.core.errors import CheckpointError, FileError
 from gptkit.core.paths import require_utf8
 
-__all__ = ["damaged", "fill", "named_tensors", "read_tensors", "remedy", "save_tensors", "weights"]
+__all__ = ["damaged", "fill", "fill_tensors", "named_tensors", "read_tensors", "remedy", "save_tensors", "weights"]
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -59,7 +59,20 @@ def fill(model: nn.Module, file: Path, *, assign: bool = False) -> None:
     Raises:
         CheckpointError: the file is missing or damaged, or does not fit the model.
     """
-    loaded = read_tensors(file)
+    fill_tensors(model, read_tensors(file), file, assign=assign)
+
+
+def fill_tensors(model: nn.Module, loaded: dict[str, Tensor], file: Path, *, assign: bool = False) -> None:
+    """Fill a model as `fill` does, with tensors that were read from a file.
+
+    Args:
+        model, assign: as for `fill`.
+        loaded: the tensors by name.
+        file: their file, for messages.
+
+    Raises:
+        CheckpointError: they do not fit the model.
+    """
     own = named_tensors(model)
     saved = {id(own[name]): tensor for name, tensor in loaded.items() if name in own}
     for name, tensor in own.items():

@@ -118,11 +118,12 @@ class CheckpointStore:
 
         return self._write(step, save) if write else self.path(step)
 
-    def adopt(self, write_weights: Callable[[Path], None]) -> Path:
+    def adopt(self, write_weights: Callable[[Path], None], state: Mapping[str, Any] | None = None) -> Path:
         """Write a checkpoint of step 0 from external weights, without the state of an optimizer.
 
         Args:
             write_weights: function that writes the weights to a path.
+            state: additional entries of state.json.
 
         Raises:
             CheckpointError: it cannot be written.
@@ -130,7 +131,7 @@ class CheckpointStore:
 
         def write(unfinished: Path) -> dict[str, Any]:
             write_weights(unfinished / MODEL)
-            return {"step": 0, "training": {}, "optimizer": None}
+            return {"step": 0, "training": {}, "optimizer": None, **(state or {})}
 
         return self._write(0, write)
 
@@ -182,19 +183,35 @@ class CheckpointStore:
                 remove_checkpoint(path, whole)
 
 
-def read_state(checkpoint: Path, *, verify: bool | Collection[str] = False) -> dict[str, Any]:
+def read_state(checkpoint: Path, *, verify: bool | Collection[str] = False, quantized: bool = False) -> dict[str, Any]:
     """Return the content of a checkpoint's state.json.
 
     Args:
         checkpoint: the checkpoint's directory.
         verify: also compare the checksums of all files, or of the given ones, which reads them completely.
+        quantized: accept a checkpoint whose weights are stored in a precision, for inference only.
 
     Raises:
-        CheckpointError: a file is missing or damaged; names it.
+        CheckpointError: a file is missing or damaged; names it. Or the weights are stored in a precision.
         FileError: a file may not be read.
     """
     with reading(checkpoint / STATE):
-        return _read_state(checkpoint, verify)
+        state = _read_state(checkpoint, verify)
+    if "quantized" in state and not quantized:
+        raise _only_for_inference(checkpoint, state["quantized"])
+    return state
+
+
+def _only_for_inference(checkpoint: Path, quantized: Any) -> CheckpointError:
+    known = quantized if isinstance(quantized, Mapping) else {}
+    precision, source = known.get("precision"), known.get("source")
+    name = precision.get("name") if isinstance(precision, Mapping) else None
+    origin = f", {source}" if isinstance(source, str) else ""
+    return CheckpointError(
+        f"the weights of {checkpoint.parent.parent} are stored in precision {name!r}, which is for inference only: "
+        "they are generated with, evaluated and chatted with, but not trained, exported or used as initial weights",
+        hint=f"Use the run that it was made from{origin}.",
+    )
 
 
 def _read_state(checkpoint: Path, verify: bool | Collection[str]) -> dict[str, Any]:

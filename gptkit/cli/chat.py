@@ -17,7 +17,7 @@ from gptkit.cli import console
 from gptkit.cli.collection import import_torch
 from gptkit.cli.failures import report
 from gptkit.cli.messages import piped, read_messages, typed
-from gptkit.cli.options import Overflow, Quiet, RunDirectory, Samplers, Seed, Step, Stop
+from gptkit.cli.options import Overflow, Precision, Quiet, RunDirectory, Samplers, Seed, Step, Stop
 from gptkit.core.activity import working
 from gptkit.core.errors import GptkitError
 
@@ -73,6 +73,7 @@ def chat(
         ),
     ] = Overflow.slide,
     step: Step = None,
+    precision: Precision = None,
     quiet: Quiet = False,
 ) -> None:
     """Chat with a model; the conversation ends at Ctrl-D.
@@ -84,10 +85,11 @@ def chat(
     """
     with working(f"loading {directory}", quiet=quiet):
         import_torch()
+        from gptkit.cli.precision import parsed
         from gptkit.cli.samplers import chain, described
         from gptkit.runs.run import load
 
-        run = load(directory, step=step)
+        run = load(directory, step=step, precision=parsed(precision) if precision else None)
     has_template = run.tokenizer.chat_template is not None
     samplers = chain(sampler) if sampler else run.spec.sampler
     talk = run.conversation(

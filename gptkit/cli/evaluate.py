@@ -9,7 +9,7 @@ import typer
 
 from gptkit.cli import console
 from gptkit.cli.collection import import_torch
-from gptkit.cli.options import Json, Quiet, RunDirectory, Step
+from gptkit.cli.options import Json, Precision, Quiet, RunDirectory, Step
 from gptkit.core.activity import working
 
 
@@ -20,6 +20,7 @@ def evaluate(
         typer.Option("--data", "-d", metavar="FILE", help="Text to evaluate on: a file, a directory or a glob. Repeatable."),
     ] = None,
     step: Step = None,
+    precision: Precision = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -30,10 +31,11 @@ def evaluate(
     """
     with working(f"loading {directory}", quiet=quiet):
         import_torch()
+        from gptkit.cli.precision import parsed
         from gptkit.runs.evaluating import NO_BITS_PER_BYTE, NO_TEXT_PREDICTED
         from gptkit.runs.run import load
 
-        run = load(directory, step=step)
+        run = load(directory, step=step, precision=parsed(precision) if precision else None)
     with working("evaluating", quiet=quiet) as progress:
         numbers = run.evaluate(data or None, progress=progress)
     corpus = ", ".join(data) if data else "the validation split of its corpus"

@@ -11,7 +11,7 @@ import typer
 from gptkit.cli import console
 from gptkit.cli.collection import import_torch
 from gptkit.cli.failures import INTERRUPTED
-from gptkit.cli.options import Json, Overflow, Quiet, RunDirectory, Samplers, Seed, Step, Stop, Trace
+from gptkit.cli.options import Json, Overflow, Precision, Quiet, RunDirectory, Samplers, Seed, Step, Stop, Trace
 from gptkit.core.activity import working
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def generate(
     bare: Annotated[bool, typer.Option("--no-echo", help="Omit the prompt.")] = False,
     trace: Trace = None,
     step: Step = None,
+    precision: Precision = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -61,6 +62,7 @@ def generate(
     texts = [_from_stdin() if prompt == "-" else prompt for prompt in prompts or [""]]
     with working(f"loading {directory}", quiet=quiet):
         import_torch()
+        from gptkit.cli.precision import parsed
         from gptkit.cli.samplers import chain
         from gptkit.cli.tracing import check_trace, show_traces
         from gptkit.kinds.sampler import expanded
@@ -68,7 +70,7 @@ def generate(
         from gptkit.runs.run import load
 
         check_trace(trace)
-        run = load(directory, step=step)
+        run = load(directory, step=step, precision=parsed(precision) if precision else None)
     options: dict[str, Any] = {
         "max_new_tokens": max_tokens,
         "sampler": chain(sampler) if sampler else run.spec.sampler,
@@ -148,7 +150,7 @@ def _require_room(run: Run, prompts: list[list[int]], count: int, max_tokens: in
     """Raise an error if the key/value cache of all texts at full length does not fit in memory."""
     from gptkit.model.plan import refuse_unless_fits
 
-    limit, dtype = run.model.context_length, next(run.model.parameters()).dtype
+    limit, dtype = run.model.context_length, run.model.dtype
     tokens = count * sum(min(limit, len(ids) + max_tokens) for ids in prompts)
     needed = tokens * sum(module.state_bytes_per_token(dtype) for module in run.model.stateful)
     what = f"the key/value cache of {console.plural(count * len(prompts), 'text')} with {tokens:,} tokens in total"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gptkit.cli import console
-from gptkit.cli.options import Json, Quiet, RunDirectory, Step
+from gptkit.cli.options import Json, Precision, Quiet, RunDirectory, Step
 from gptkit.core.activity import working
 from gptkit.core.errors import GptkitError
 
@@ -55,6 +55,7 @@ def inspect(
     ] = None,
     attention: Annotated[bool, typer.Option("--attention/--no-attention", help="Compute attention weights.")] = True,
     step: Step = None,
+    precision: Precision = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -68,6 +69,7 @@ def inspect(
     content = _text(text, file)
     chosen = None if layers is None else _layers(layers)
     with working(f"loading {directory}", quiet=quiet):
+        from gptkit.cli.precision import parsed
         from gptkit.inspection.inspect import inspect_ids
         from gptkit.pages.report import check_report, json_text
         from gptkit.runs.prompts import prompt_ids
@@ -75,7 +77,7 @@ def inspect(
 
         if output is not None:
             check_report(output)
-        run = load(directory, step=step)
+        run = load(directory, step=step, precision=parsed(precision) if precision else None)
     ids = prompt_ids(run.tokenizer, content)
     with working("inspecting", quiet=quiet) as progress:
         view = inspect_ids(

@@ -26,6 +26,7 @@ _PANELS = {
         "evaluate": "evaluate:evaluate",
         "serve": "serve:serve",
         "inspect": "inspect:inspect",
+        "quantize": "quantize:quantize",
     },
     "External models": {"import": "import_:import_model", "export": "export:export", "drift": "drift:drift"},
     "Components": {

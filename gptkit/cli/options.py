@@ -20,6 +20,7 @@ __all__ = [
     "Json",
     "Overflow",
     "Overrides",
+    "Precision",
     "Quiet",
     "RunDirectory",
     "Samplers",
@@ -31,6 +32,7 @@ __all__ = [
     "complete_formats",
     "complete_kinds",
     "complete_names",
+    "complete_precisions",
     "complete_runs",
     "complete_shipped",
     "complete_specs",
@@ -73,6 +75,17 @@ def complete_formats(incomplete: str) -> Completions:
         from gptkit.reflect.docstring import parse
 
         entries = default_registry().entries("format").items()
+        return [(name, _short(parse(entry.cls.__doc__).summary)) for name, entry in entries if name.startswith(incomplete)]
+    return []
+
+
+def complete_precisions(incomplete: str) -> Completions:
+    """Complete precisions for inference."""
+    with contextlib.suppress(Exception):
+        from gptkit.core.registry import default_registry
+        from gptkit.reflect.docstring import parse
+
+        entries = default_registry().entries("precision").items()
         return [(name, _short(parse(entry.cls.__doc__).summary)) for name, entry in entries if name.startswith(incomplete)]
     return []
 
@@ -168,6 +181,16 @@ Trace = Annotated[
         "--trace",
         metavar="[FILE]",
         help="Show why each token was drawn: what each sampler left; or write it to FILE (.html or .json).",
+        show_default=False,
+    ),
+]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        "--precision",
+        metavar="NAME",
+        help="Convert the weights while loading: bf16, int8, int4, or with fields '{name: int4, group: 64}'.",
+        autocompletion=complete_precisions,
         show_default=False,
     ),
 ]

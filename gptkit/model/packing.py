@@ -61,8 +61,17 @@ class Slot:
         """The matrix in use, with adapters merged: (O, I), or (X, O, I) for experts."""
         if isinstance(self.module, TransformedLinear):
             return self.module.transformed_weight().detach()
-        weight: Tensor = getattr(self.module, self.parameter.rpartition(".")[2]).detach()
-        return weight
+        return self._parameter.detach()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the matrix."""
+        return tuple(self._parameter.shape)
+
+    @property
+    def _parameter(self) -> Tensor:
+        parameter: Tensor = getattr(self.module, self.parameter.rpartition(".")[2])
+        return parameter
 
 
 def slots(model: GPT) -> Iterator[Slot]:
@@ -98,7 +107,9 @@ def activation_dtype(precision: PrecisionSpec, device: torch.device) -> torch.dt
 
 
 @torch.no_grad()
-def apply_precision(model: GPT, precision: PrecisionSpec, *, measure: bool = False) -> list[Packed]:
+def apply_precision(
+    model: GPT, precision: PrecisionSpec, *, device: torch.device | None = None, measure: bool = False
+) -> list[Packed]:
     """Pack the matrices of a model for inference, in place; each original is freed before the next is packed.
 
     ::
@@ -106,20 +117,22 @@ def apply_precision(model: GPT, precision: PrecisionSpec, *, measure: bool = Fal
         model = gptkit.load("runs/gpt").model
         apply_precision(model, Int8Spec())
 
-    The model is then in evaluation mode, without gradients, and stays on its device.
+    The model is then in evaluation mode, without gradients, and stays on its device. Matrices are converted on the device
+    that they are on, and only then moved.
 
     Args:
-        model: the model, with weights on its device. Adapters are merged.
+        model: the model. Adapters are merged.
         precision: the precision.
+        device: the device to move the model to; its own by default.
         measure: also compute the error of each matrix.
 
     Returns:
         What was packed, in the model's order. Other parameters were converted to the dtype of the activations.
 
     Raises:
-        GptkitError: the precision cannot be used on the model's device, or one is already applied.
+        GptkitError: the precision cannot be used on the device, or one is already applied.
     """
-    device = model.device
+    device = device or model.device
     targets = list(slots(model))
     for spec in {id(spec): spec for spec in (precision, *(precision.for_matrix(slot.name) for slot in targets))}.values():
         limitation = spec.limitation(device.type)
@@ -140,17 +153,25 @@ def apply_precision(model: GPT, precision: PrecisionSpec, *, measure: bool = Fal
             difference = spec.dequantize(stored, weight.shape[-1]) - flat
             error = float(difference.norm() / flat.float().norm().clamp_min(1e-30))
             del difference
-        matrices = place(model, slot, spec, stored, tuple(weight.shape), dtype)
+        moved = {name: tensor.to(device) for name, tensor in stored.items()}
+        matrices = place(model, slot, spec, moved, tuple(weight.shape), dtype)
         after = sum(matrix.n_bytes for matrix in matrices)
         result.append(Packed(slot.parameter, spec.name, tuple(weight.shape), before, after, error))
-        del weight, flat, stored
-    settle(model, precision, dtype)
+        del weight, flat, stored, moved
+    settle(model, precision, dtype, device)
     return result
 
 
-def settle(model: GPT, precision: PrecisionSpec, dtype: torch.dtype) -> None:
-    """Convert what was not packed to the dtype of the activations, and mark the model."""
-    model.to(dtype).eval().requires_grad_(False)
+def settle(model: GPT, precision: PrecisionSpec, dtype: torch.dtype, device: torch.device | None = None) -> None:
+    """Convert what was not packed to the dtype of the activations, and mark the model.
+
+    Args:
+        model: the model, whose matrices are packed.
+        precision: the precision that was applied.
+        dtype: the dtype of the activations.
+        device: the device of the packed matrices, if it is not that of the model.
+    """
+    model.to(device, dtype).eval().requires_grad_(False)
     model.precision = precision
 
 

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -80,7 +81,8 @@ def evaluate_tokens(
         run.model,
         _reported(windows.batches(batch_size, max_batches), batch_size, total, progress),
         device=device,
-        precision=pick_precision(run.spec.training.precision, device),
+        # A model in a precision for inference computes in the dtype of its activations.
+        precision=torch.float32 if run.model.precision else pick_precision(run.spec.training.precision, device),
         text_bytes=text_bytes,
     )
 

@@ -20,7 +20,7 @@ def training_progress(directory: RunDirectory, spec: ExperimentSpec) -> dict[str
     numbers: dict[str, float] = {}
     latest = CheckpointStore(directory.checkpoints).latest()
     if latest is not None:
-        state = read_state(latest)
+        state = read_state(latest, quantized=True)
         numbers["step"] = state["step"]
         numbers["tokens"] = state["training"].get("windows", 0) * spec.window
     metrics = Metrics.read(directory.metrics)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gptkit.checkpoint.entries import MODEL
-from gptkit.checkpoint.store import CheckpointStore, load_weights, read_state
+from gptkit.checkpoint.store import CheckpointStore, read_state
 from gptkit.core.errors import CheckpointError, DataError
 from gptkit.core.registry import Registry
 from gptkit.data import Prepared, open_prepared, prepare
@@ -23,7 +23,9 @@ from gptkit.runs.conversation import Conversation
 from gptkit.runs.directory import RunDirectory
 from gptkit.runs.evaluating import NO_BITS_PER_BYTE, Progress, evaluate_files, evaluate_tokens, numbers
 from gptkit.runs.opening import Opened
+from gptkit.runs.precisions import PrecisionLike, precision_of
 from gptkit.runs.prompts import chat_prompt, imported_ends, prompt_ids
+from gptkit.runs.quantized import load_model
 from gptkit.runs.saving import save_opened
 from gptkit.runs.spec import ExperimentSpec
 from gptkit.runs.tokenizers import load_tokenizer
@@ -238,7 +240,7 @@ class Run(Views):
         if data is not None:
             paths = [data] if isinstance(data, (str, Path)) else list(data)
             return numbers(evaluate_files(self, paths, batch_size=size, max_batches=max_batches, progress=progress))
-        prepared = self._prepared()
+        prepared = self.prepared()
         value = evaluate_tokens(
             self,
             prepared.validation,
@@ -262,7 +264,8 @@ class Run(Views):
 
         Its logits equal those of the model with adapters. A model without adapters is returned unchanged.
         """
-        if not has_adapters(self.spec.model):
+        # A precision merges them too.
+        if not has_adapters(self.spec.model) or self.model.precision is not None:
             return self
         training = self.spec.training.model_copy(update={"freeze": None})
         spec = self.spec.model_copy(update={"model": merged_spec(self.spec.model), "training": training})
@@ -289,7 +292,8 @@ class Run(Views):
         opened = Opened(self.spec, base)
         return save_opened(path, self.model, self.tokenizer, opened, overwrite=overwrite, registry=registry, **notes)
 
-    def _prepared(self) -> Prepared:
+    def prepared(self) -> Prepared:
+        """Return the run's corpus as tokens, which are prepared again if they were removed."""
         directory = RunDirectory(self.directory)
         if token_files(directory.data):
             return open_prepared(directory.data)
@@ -301,19 +305,30 @@ class Run(Views):
         return self.spec.sampler if sampler is None else sampler_chain(sampler)
 
 
-def load(directory: str | Path, *, step: int | None = None, device: str = "auto", registry: Registry | None = None) -> Run:
+def load(
+    directory: str | Path,
+    *,
+    step: int | None = None,
+    device: str = "auto",
+    precision: PrecisionLike | None = None,
+    registry: Registry | None = None,
+) -> Run:
     """Load a run from its directory. The weights are memory-mapped, so loading takes little time and memory.
 
     Args:
         directory: the run directory.
         step: the step of the checkpoint; the newest by default.
         device: the device of the model: auto, cpu, cuda or mps.
+        precision: convert the weights for inference (``"int8"``): a component of kind `precision`, its fields, or its name.
         registry: where components are looked up; by default what is installed.
 
     Raises:
         CheckpointError: the run or checkpoint was not found, or a file is damaged; names it.
         RequirementError: the run requires a plugin that is not installed; names the distribution.
+        SpecError: the precision is invalid.
+        GptkitError: the weights are stored in another precision.
     """
+    chosen = None if precision is None else precision_of(precision, registry)
     run_directory = RunDirectory(directory)
     spec = run_directory.read_spec(registry)
     store = CheckpointStore(run_directory.checkpoints)
@@ -325,9 +340,8 @@ def load(directory: str | Path, *, step: int | None = None, device: str = "auto"
             f"{run_directory.path} has no checkpoint of step {step}", hint=f"Choose one of: {', '.join(map(str, steps))}."
         )
     checkpoint = store.path(steps[-1] if step is None else step)
-    state = read_state(checkpoint, verify={MODEL})
+    state = read_state(checkpoint, verify={MODEL}, quantized=True)
     tokenizer = load_tokenizer(spec, run_directory)
     model = new_model(spec, tokenizer.vocab_size, fill=False)
-    load_weights(model, checkpoint, assign=True)
-    model.to(pick_device(device))
+    load_model(model, run_directory, checkpoint, state, pick_device(device), chosen, registry)
     return Run(run_directory.path, spec, model, tokenizer, state["step"], run_directory.read_provenance())

@@ -83,6 +83,11 @@ def save_opened(
     **notes: Any,
 ) -> Path:
     """Write a run as `save_run` does, from a spec that is already validated; `notes` are added to the provenance."""
+    if model.precision is not None:
+        raise GptkitError(
+            f"the model is in precision {model.precision.name!r}, from which its weights cannot be restored",
+            hint="Load the run without a precision; gptkit quantize RUN -o RUN2 writes one in a precision.",
+        )
     tensors = weights(model)
     empty = [name for name, tensor in tensors.items() if tensor.is_meta]
     if empty:
@@ -104,6 +109,7 @@ def write_run(
     *,
     overwrite: bool,
     registry: Registry | None,
+    state: Mapping[str, Any] | None = None,
     **notes: Any,
 ) -> Path:
     """Write a run, which replaces the one in the directory when it is complete.
@@ -115,6 +121,7 @@ def write_run(
         write_weights: function that writes the weights to a path.
         overwrite: replace the run in the directory.
         registry: the registry with the provenance of components.
+        state: additional entries of the checkpoint's state.json.
         notes: additional entries of the provenance.
 
     Returns:
@@ -133,7 +140,7 @@ def write_run(
             new = RunDirectory(placement.begin())
             with atomic_directory(new.tokenizer) as directory:
                 tokenizer.save(directory)
-            CheckpointStore(new.checkpoints).adopt(write_weights)
+            CheckpointStore(new.checkpoints).adopt(write_weights, state)
             new.write_spec(opened.spec)
             written = [path.relative_to(new.path).as_posix() for path in sorted(new.path.rglob("*")) if path.is_file()]
             written = ["provenance.json", *(name for name in written if not name.startswith("checkpoints/"))]

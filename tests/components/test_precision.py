@@ -80,6 +80,16 @@ def test_sensitive_matrices_have_the_precision_of_the_head() -> None:
     assert Int4Spec(head="int4").for_matrix("head").name == "int4"
 
 
+def test_int8_accepts_memory_that_is_not_aligned() -> None:
+    weight_OI, x_MI = normal(96, 64), normal(3, 64, seed=1)
+    stored = Int8Spec().quantize(weight_OI)
+    wanted = Int8Spec().build(stored, 64, torch.float32)(x_MI)
+    for offset in (1, 8, 16, 32):
+        memory = torch.empty(96 * 64 + offset, dtype=torch.int8)
+        moved = memory[offset:].view(96, 64).copy_(stored["values"])
+        assert torch.equal(Int8Spec().build({**stored, "values": moved}, 64, torch.float32)(x_MI), wanted)
+
+
 @pytest.mark.parametrize("rows", [16, 32, 48, 64, 80, 128, 176])
 def test_layout_is_reversed(rows: int) -> None:
     q_OI = torch.randint(16, (rows, 64), generator=torch.Generator().manual_seed(rows))

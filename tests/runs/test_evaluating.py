@@ -41,7 +41,7 @@ def test_the_same_text_has_the_same_numbers_in_every_way(tmp_path: Path, prompts
     data = {"name": "jsonl", "path": str(corpus), "field": "a", "validation": 0.3}
     data |= {"prompt_field": "q", "prompt_end": "\n"} if prompts else {}
     run = gptkit.train(spec(data, evaluate_batches=1000), tmp_path / "run", progress=False)
-    text = run.tokenizer.decode(run._prepared().validation.tokens.tolist())
+    text = run.tokenizer.decode(run.prepared().validation.tokens.tolist())
     validated = [
         line["validation_loss"] for line in read_metrics(tmp_path / "run/metrics.jsonl") if "validation_loss" in line
     ]
@@ -133,7 +133,7 @@ def test_conversations_have_the_same_numbers_in_both_ways(tmp_path: Path) -> Non
     tokenizer = {"name": "hugging-face", "path": str(tmp_path / "words")}
     run = gptkit.train(spec(data, tokenizer), tmp_path / "run", progress=False)
     on_split = run.evaluate()
-    held_out = run.tokenizer.decode(run._prepared().validation.tokens.tolist())
+    held_out = run.tokenizer.decode(run.prepared().validation.tokens.tolist())
     chosen = [talk for talk in talks if f"user\n{talk['messages'][0]['content']}<" in held_out]
     assert 0 < len(chosen) < len(talks)
     (tmp_path / "held.jsonl").write_text("\n".join(map(json.dumps, chosen)))

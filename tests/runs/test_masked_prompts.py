@@ -58,7 +58,7 @@ def answers_loss(model: gptkit.GPT, rows: list[list[int]], answers: list[list[bo
 @pytest.mark.parametrize("accumulation", [1, 3])
 def test_training_loss_excludes_prompts(tmp_path: Path, accumulation: int) -> None:
     run = gptkit.train(spec(tmp_path, grad_accumulation=accumulation), tmp_path / "run", progress=False)
-    prepared = run._prepared()
+    prepared = run.prepared()
     tokens = prepared.train.tokens.tolist()
     assert run.tokenizer.end_id is not None
     answers = is_answer(tokens, run.tokenizer.end_id)
@@ -72,7 +72,7 @@ def test_training_loss_excludes_prompts(tmp_path: Path, accumulation: int) -> No
 
 def test_evaluation_excludes_prompts(tmp_path: Path) -> None:
     run = gptkit.train(spec(tmp_path, steps=3), tmp_path / "run", progress=False)
-    tokens = run._prepared().validation.tokens.tolist()
+    tokens = run.prepared().validation.tokens.tolist()
     assert run.tokenizer.end_id is not None
     answers = is_answer(tokens, run.tokenizer.end_id)
     firsts = range(0, len(tokens) - 1, CONTEXT)

@@ -191,7 +191,7 @@ def test_empty_prompt_starts_from_a_special_token() -> None:
 
 def test_evaluation_equals_a_plain_loop(trained: gptkit.Run) -> None:
     result = trained.evaluate()
-    prepared = trained._prepared()
+    prepared = trained.prepared()
     n_tokens = len(prepared.validation.tokens) - 1
     assert result["tokens"] == n_tokens
     total = text_total = 0.0

@@ -19,6 +19,9 @@ MOST_ROWS = 16
 COLUMNS = 32
 """The kernel reads this many columns at a time, and beyond the end of a matrix with fewer."""
 
+ALIGNMENT = 64
+"""Alignment in bytes that the kernel needs: tensors that are mapped from a file may have none, and end the process."""
+
 CHUNK = 1 << 21
 """Number of elements that are converted at once, so that they stay in the cache."""
 
@@ -52,6 +55,8 @@ class Int8Matrix(PackedMatrix):
         super().__init__(values_OI.shape[0], values_OI.shape[1], dtype)
         self.padding = -self.n_columns % COLUMNS
         values_OI = F.pad(values_OI, (0, self.padding)) if self.padding else values_OI.contiguous()
+        if values_OI.data_ptr() % ALIGNMENT:
+            values_OI = values_OI.clone()
         self.register_buffer("values", values_OI, persistent=False)
         self.register_buffer("scale", scale_O.to(dtype), persistent=False)
 

@@ -1,0 +1,103 @@
+"""Conversion of a run to one whose weights are stored in a precision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from gptkit.checkpoint.safetensors import save_tensors
+from gptkit.core.errors import GptkitError
+from gptkit.core.registry import Registry, default_registry
+from gptkit.kinds.format import Progress
+from gptkit.model.merging import has_adapters, merged_spec
+from gptkit.model.packing import slots
+from gptkit.runs.directory import RunDirectory
+from gptkit.runs.opening import Opened
+from gptkit.runs.precisions import PrecisionLike, precision_of
+from gptkit.runs.quantized import parts, quantized_tensors
+from gptkit.runs.run import Run, load
+from gptkit.runs.saving import write_run
+
+__all__ = ["quantize_run", "require_original"]
+
+
+def require_original(run: Run) -> None:
+    """Raise an error if the weights of a run are already stored or loaded in a precision.
+
+    Raises:
+        GptkitError: they are; names the precision.
+    """
+    if run.model.precision is not None:
+        raise GptkitError(
+            f"the weights of {run.directory} are already in precision {run.model.precision.name!r}",
+            hint="Quantize the run that it was made from.",
+        )
+
+
+def quantize_run(
+    run: str | Path | Run,
+    path: str | Path,
+    precision: PrecisionLike,
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    registry: Registry | None = None,
+) -> Path:
+    """Write a run with the weights of another one in a precision, to be loaded and generated with, but not trained.
+
+    ::
+
+        gptkit.quantize_run("runs/gpt", "runs/gpt-int4", "int4")
+
+    Its files take about the memory of the weights in this precision. Adapters are merged.
+
+    Args:
+        run: the run, or its directory.
+        path: the directory of the new run.
+        precision: the precision: its name, its fields, or a spec.
+        overwrite: replace the run in the directory when the new one is complete.
+        progress: receives the number of matrices that are converted, and of all.
+        registry: where components are looked up; by default what is installed.
+
+    Returns:
+        The run directory.
+
+    Raises:
+        SpecError: the precision is invalid.
+        GptkitError: the weights are already in a precision.
+        CheckpointError: the directory holds a run already or other files, or another process writes into it.
+    """
+    chosen = precision_of(precision, registry)
+    source = run if isinstance(run, Run) else load(run, device="cpu", registry=registry)
+    require_original(source)
+    spec = source.spec
+    if has_adapters(spec.model):
+        training = spec.training.model_copy(update={"freeze": None})
+        spec = spec.model_copy(update={"model": merged_spec(spec.model), "training": training})
+    total = sum(1 for _ in slots(source.model)) + 1
+
+    def write(file: Path) -> None:
+        tensors: dict[str, Tensor] = {}
+        for count, (_, some) in enumerate(quantized_tensors(source.model, chosen), 1):
+            tensors |= some
+            if progress is not None:
+                progress(count, total)
+        save_tensors(tensors, file, {"format": "pt"})
+
+    used = [*spec.components(), *parts(chosen)]
+    notes: dict[str, Any] = {key: source.provenance[key] for key in ("imported",) if key in source.provenance}
+    notes["components"] = (registry or default_registry()).provenance(used)
+    base = Path(source.provenance.get("base", ".")).absolute()
+    quantized = {"precision": chosen.model_dump(mode="json"), "source": str(source.directory), "step": source.step}
+    return write_run(
+        RunDirectory(path),
+        Opened(spec, base),
+        source.tokenizer,
+        write,
+        overwrite=overwrite,
+        registry=registry,
+        state={"quantized": quantized},
+        **notes,
+    )
