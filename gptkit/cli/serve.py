@@ -107,7 +107,6 @@ def serve(
     names = model_names(directories, name or [])
     samplers, spec, metrics = chain(sampler) if sampler else None, engine_spec(engine), Metrics()
     listener = bind(host, port)
-    _log_to_stderr()
     models = {}
     for directory, each in zip(directories, names, strict=True):
         with working(f"loading {directory}", quiet=quiet):
@@ -140,6 +139,7 @@ def serve(
             url = f"http://{address}:{listener.getsockname()[1]}/v1"
             console.note(f"serving {', '.join(names)} at {url} (Ctrl-C ends it)")
 
+    _log_to_stderr()
     server = Server(application(api), grace=grace, end_answers=lambda: _end_answers(api), on_ready=ready)
     server.run(sockets=[listener])
 

@@ -21,6 +21,10 @@ _CLOSE = {"connection": "close"}
 """The rest of a body is not read, so the connection cannot be used again."""
 
 
+_DISCARDED = 4
+"""A body of up to this multiple of the largest size is discarded, since most clients read no answer while they send."""
+
+
 class DisconnectedError(Exception):
     """The client has closed the connection."""
 
@@ -53,7 +57,8 @@ class Exchange:
         announced = self.headers.get("content-length", "")
         message = f"the body is larger than {limits.max_body:,} bytes"
         too_large = ApiError(413, message, code="body_too_large", headers=_CLOSE)
-        if announced.isdecimal() and int(announced) > limits.max_body:
+        patience = _DISCARDED * limits.max_body
+        if announced.isdecimal() and int(announced) > patience:
             raise too_large
         parts: list[bytes] = []
         size, more = 0, True
@@ -65,13 +70,16 @@ class Exchange:
                         raise DisconnectedError
                     part = received.get("body", b"")
                     size += len(part)
-                    if size > limits.max_body:
+                    if size > patience:
                         raise too_large
-                    parts.append(part)
+                    if size <= limits.max_body:
+                        parts.append(part)
                     more = received.get("more_body", False)
         except TimeoutError:
             seconds = f"{limits.body_timeout:g} seconds"
             raise ApiError(408, f"the body did not arrive within {seconds}", code="body_timeout", headers=_CLOSE) from None
+        if size > limits.max_body:
+            raise too_large
         return b"".join(parts)
 
     async def while_connected(self, work: Coroutine[Any, Any, _Value]) -> _Value:
