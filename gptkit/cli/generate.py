@@ -11,11 +11,11 @@ import typer
 from gptkit.cli import console
 from gptkit.cli.collection import import_torch
 from gptkit.cli.failures import INTERRUPTED
-from gptkit.cli.options import Json, Overflow, Precision, Quiet, RunDirectory, Samplers, Seed, Step, Stop, Trace
+from gptkit.cli.options import Decoding, Json, Overflow, Precision, Quiet, RunDirectory, Samplers, Seed, Step, Stop, Trace
 from gptkit.core.activity import working
 
 if TYPE_CHECKING:
-    from gptkit.inference.result import Generated
+    from gptkit.inference.result import Alternative, Generated
     from gptkit.runs.run import Run
 
 
@@ -32,6 +32,7 @@ def generate(
         int, typer.Option("--max-tokens", "-n", min=0, metavar="N", help="Maximum number of new tokens.")
     ] = 200,
     sampler: Samplers = None,
+    decoding: Decoding = None,
     seed: Seed = None,
     stop: Stop = None,
     count: Annotated[
@@ -64,16 +65,19 @@ def generate(
         import_torch()
         from gptkit.cli.precision import parsed
         from gptkit.cli.samplers import chain
+        from gptkit.cli.samplers import decoding as parsed_decoding
         from gptkit.cli.tracing import check_trace, show_traces
         from gptkit.kinds.sampler import expanded
         from gptkit.runs.prompts import chat_prompt, prompt_ids
         from gptkit.runs.run import load
+        from gptkit.runs.sampling import options_of
 
         check_trace(trace)
         run = load(directory, step=step, precision=parsed(precision) if precision else None)
+    given = chain(sampler) if sampler else None
     options: dict[str, Any] = {
         "max_new_tokens": max_tokens,
-        "sampler": chain(sampler) if sampler else run.spec.sampler,
+        **options_of(run.spec, given, None if decoding is None else parsed_decoding(decoding)),
         "seed": seed,
         "stop": stop or (),
         "overflow": overflow.value,
@@ -98,7 +102,8 @@ def generate(
     if trace is not None:
         show_traces(results, trace, run.spec.name, as_json=as_json, quiet=quiet)
     if not quiet:
-        _report(results, random=not any(each.deterministic for each in expanded(options["sampler"])), stops=bool(stop))
+        fixed = options["decoding"].deterministic or any(each.deterministic for each in expanded(options["sampler"]))
+        _report(results, random=not fixed, stops=bool(stop))
     if any(result.finish == "interrupted" for result in results):
         raise typer.Exit(INTERRUPTED)
 
@@ -107,7 +112,9 @@ def _streamed(run: Run, prompt: str, ids: list[int], options: dict[str, Any], *,
     from gptkit.inference import stream
 
     texts = stream(run.model, run.tokenizer, ids, **options)
-    with working(f"reading the prompt of {len(ids):,} tokens", quiet=quiet):
+    samples = options["decoding"].samples
+    what = f"reading the prompt of {len(ids):,} tokens" if samples else f"searching with {options['decoding'].name}"
+    with working(what, quiet=quiet):
         first = next(texts, "")
     try:
         console.write((prompt if echo else "") + first)
@@ -136,6 +143,7 @@ def _batched(
                 "seed": result.seed,
                 "discarded_prompt_tokens": max(0, len(ids) - run.model.context_length),
                 **({} if result.trace is None else {"trace": result.trace.as_dict()}),
+                **({"alternatives": [_alternative(each) for each in result.alternatives]} if result.alternatives else {}),
             }
             for (prompt, ids), result in zip(requests, results, strict=True)
         ]
@@ -144,6 +152,10 @@ def _batched(
     for index, ((prompt, _), result) in enumerate(zip(requests, results, strict=True)):
         console.write(("\n" if index else "") + (prompt if echo else "") + result.text + "\n")
     return results
+
+
+def _alternative(text: Alternative) -> dict[str, Any]:
+    return {"text": text.text, "tokens": len(text.ids), "finish": text.finish, "score": round(text.score, 6)}
 
 
 def _require_room(run: Run, prompts: list[list[int]], count: int, max_tokens: int) -> None:

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 __all__ = [
+    "Decoding",
     "File",
     "FileOrRun",
     "Json",
@@ -162,6 +163,16 @@ Samplers = Annotated[
         "--sampler",
         metavar="NAME[=VALUE]",
         help="Replace the run's samplers, for example --sampler temperature=0.8 --sampler top-k=40. Repeatable.",
+    ),
+]
+Decoding = Annotated[
+    str | None,
+    typer.Option(
+        "--decoding",
+        metavar="NAME[=VALUE]",
+        help="Search for the continuation, for example --decoding beam=8 or --decoding '{name: contrastive, k: 5}'; "
+        "without --sampler, in the model's distribution.",
+        show_default=False,
     ),
 ]
 Seed = Annotated[

@@ -24,6 +24,7 @@ _USAGE = {
     "rotary-scaling": "model:\n  position: {name: rotary, scaling: $name}",
     "router": "model:\n  feedforward: {name: experts, router: $name}",
     "sampler": "sampler: [$name]",
+    "decoding": "decoding: $name",
     "tokenizer": "tokenizer: $name",
     "data": "data: $name",
     "optimizer": "training:\n  optimizer: $name",

@@ -1,4 +1,4 @@
-"""Parse the sampling chain given on the command line."""
+"""Parse the samplers and the decoding given on the command line."""
 
 from __future__ import annotations
 
@@ -11,15 +11,20 @@ from gptkit.core.spec import Spec
 from gptkit.files import validate_data
 from gptkit.files.nodes import lift
 from gptkit.files.overrides import apply_override
+from gptkit.kinds.decoding import DecodingSpec
 from gptkit.kinds.sampler import SamplerSpec
 
-__all__ = ["chain", "described"]
+__all__ = ["chain", "decoding", "described"]
 
 _ANOTHER = re.compile(r",\s*[a-z][\w.-]*\s*(=|$)")
 
 
 class _Chain(Spec):
     sampler: tuple[SamplerSpec, ...]
+
+
+class _Decoding(Spec):
+    decoding: DecodingSpec
 
 
 def chain(links: Sequence[str]) -> tuple[SamplerSpec, ...]:
@@ -34,12 +39,27 @@ def chain(links: Sequence[str]) -> tuple[SamplerSpec, ...]:
         # Parsed one by one, so that an error is reported with its option.
         option = f"--sampler {link}"
         try:
-            tree = apply_override(lift({}), f"sampler=[{_link(link)}]")
+            tree = apply_override(lift({}), f"sampler=[{_link('sampler', link)}]")
             samplers += validate_data(tree.plain(), _Chain).sampler
         except SpecError as error:
             problems = [Problem(problem.path[2:], problem.message, option) for problem in error.problems]
             raise SpecError(problems) from None
     return tuple(samplers)
+
+
+def decoding(text: str) -> DecodingSpec:
+    """Parse a decoding such as ``beam``, ``beam=8`` (its first field) or a YAML mapping.
+
+    Raises:
+        SpecError: the decoding is invalid.
+        GptkitError: the decoding is unknown, or takes no value.
+    """
+    try:
+        tree = apply_override(lift({}), f"decoding={_link('decoding', text)}")
+        return validate_data(tree.plain(), _Decoding).decoding
+    except SpecError as error:
+        problems = [Problem(problem.path[1:], problem.message, f"--decoding {text}") for problem in error.problems]
+        raise SpecError(problems) from None
 
 
 def described(samplers: Sequence[SamplerSpec]) -> str:
@@ -59,17 +79,21 @@ def described(samplers: Sequence[SamplerSpec]) -> str:
     return " → ".join(map(words, samplers)) or "none"
 
 
-def _link(text: str) -> str:
-    """Convert ``top-k=40`` to YAML; the value sets the first field of the sampler."""
+def _link(kind: str, text: str) -> str:
+    """Convert ``top-k=40`` to YAML; the value sets the first field of the component."""
     name, equals, value = text.partition("=")
     if text.lstrip().startswith("{"):
         return text
     if _ANOTHER.search(text):
-        parts = " ".join(f"--sampler {part.strip()}" for part in text.split(","))
-        raise GptkitError(f"--sampler {text} contains several samplers", hint=f"Repeat the option: {parts}.")
+        if kind == "sampler":
+            parts = " ".join(f"--sampler {part.strip()}" for part in text.split(","))
+            raise GptkitError(f"--sampler {text} contains several samplers", hint=f"Repeat the option: {parts}.")
+        raise GptkitError(
+            f"--decoding {text} has several fields", hint="Use a mapping, for example --decoding '{name: beam, width: 8}'."
+        )
     if not equals:
         return text
-    fields = [field for field in default_registry().component("sampler", name).model_fields if field != "name"]
+    fields = [field for field in default_registry().component(kind, name).model_fields if field != "name"]
     if not fields:
-        raise GptkitError(f"sampler {name!r} takes no value", hint=f"Use --sampler {name}.")
+        raise GptkitError(f"{kind} {name!r} takes no value", hint=f"Use --{kind} {name}.")
     return f"{{name: {name}, {fields[0]}: {value}}}"

@@ -157,6 +157,8 @@ def _setting(subject: Subject) -> Iterator[list[Any]]:
     yield ["final norm", "none" if model.final_norm is None else _in_words(model.final_norm)]
     yield ["head", _in_words(model.head)]
     yield ["sampler", described(spec.sampler)]
+    if not spec.decoding.samples:
+        yield ["decoding", _in_words(spec.decoding)]
     yield ["data", _in_words(spec.data)]
     training = spec.training
     tokens = training.batch_size * spec.window

@@ -6,12 +6,14 @@ import secrets
 from collections.abc import Callable, Collection, Iterator, Sequence
 
 from gptkit.core.errors import GptkitError
+from gptkit.inference.decodings import DecodingLike, decoding_spec
 from gptkit.inference.prompts import as_ids
 from gptkit.inference.protocol import LanguageModel
 from gptkit.inference.request import Overflow, Request
 from gptkit.inference.result import Generated, Timings
 from gptkit.inference.samplers import SamplerLike, sampler_chain
 from gptkit.inference.scheduler import Scheduler
+from gptkit.inference.searching import SearchGeneration
 from gptkit.inference.trace import CANDIDATES
 from gptkit.kinds.tokenizer import Tokenizer
 
@@ -35,6 +37,7 @@ class Generation:
         prompts: str | Sequence[str | Sequence[int]],
         *,
         sampler: SamplerLike = (),
+        decoding: DecodingLike = "sample",
         max_new_tokens: int = 200,
         stop: str | Sequence[str] = (),
         stop_ids: Collection[int] | None = None,
@@ -63,6 +66,10 @@ class Generation:
             )
             for index, prompt in enumerate(ids)
         ]
+        self._search: SearchGeneration | None = None
+        if decoding != "sample" and not (spec := decoding_spec(decoding)).samples:
+            self._search = SearchGeneration(model, tokenizer, requests, spec)
+            requests = []
         self.scheduler = Scheduler(model, tokenizer, max_batch=max(1, len(requests)))
         self._states = []
         for index, request in enumerate(requests):
@@ -74,14 +81,20 @@ class Generation:
     @property
     def done(self) -> bool:
         """Whether every text has ended."""
+        if self._search is not None:
+            return self._search.done
         return all(state.finish is not None for state in self._states)
 
     def advance(self) -> list[Event]:
         """Generate one token of every unfinished text; return the new pieces of text.
 
+        Decodings that search continue one prompt after another, and return each text at its end.
+
         Raises:
             GptkitError: the next token of a text cannot be sampled.
         """
+        if self._search is not None:
+            return self._search.advance()
         if self.done:
             return []
         events = [(state.request.stream, piece) for state, piece in self.scheduler.step()]
@@ -92,11 +105,15 @@ class Generation:
 
     def interrupt(self) -> list[Event]:
         """End every unfinished text; return the text that was held back."""
+        if self._search is not None:
+            return self._search.interrupt()
         pieces = [(index, self.scheduler.cancel(state)) for index, state in enumerate(self._states)]
         return [(index, piece) for index, piece in pieces if piece]
 
     def results(self) -> list[Generated]:
         """Return the texts in the order of the prompts. Unfinished ones have the finish reason "interrupted"."""
+        if self._search is not None:
+            return self._search.results()
         started = [state for state in self._states if self.scheduler.prefill_seconds and state.request.max_new_tokens]
         timings = Timings(
             prompt_tokens=sum(min(len(state.request.prompt_ids), self._context_length) for state in started),
@@ -144,6 +161,7 @@ def generate(
     prompts: str | Sequence[str | Sequence[int]],
     *,
     sampler: SamplerLike = (),
+    decoding: DecodingLike = "sample",
     max_new_tokens: int = 200,
     stop: str | Sequence[str] = (),
     stop_ids: Collection[int] | None = None,
@@ -163,6 +181,8 @@ def generate(
             An empty one is replaced by the tokenizer's start token, or else by its end token.
         sampler: a sampler or a chain of samplers, each a spec, a name, or fields such as
             ``{"name": "top-p", "p": 0.9}``; an empty chain samples from the model's distribution.
+        decoding: how continuations are searched for in the distribution that the samplers leave: a spec, a name such as
+            ``"beam"``, or fields. All but ``"sample"`` return each text at its end, with `Generated.alternatives`.
         max_new_tokens: maximum number of tokens to generate for each prompt.
         stop: strings that end a text, independent of token boundaries; they are not part of the text.
         stop_ids: tokens that end a text; the tokenizer's end token by default, none with ``()``.
@@ -188,6 +208,7 @@ def generate(
         tokenizer,
         prompts,
         sampler=sampler,
+        decoding=decoding,
         max_new_tokens=max_new_tokens,
         stop=stop,
         stop_ids=stop_ids,
@@ -211,6 +232,7 @@ def stream(
     prompt: str | Sequence[int],
     *,
     sampler: SamplerLike = (),
+    decoding: DecodingLike = "sample",
     max_new_tokens: int = 200,
     stop: str | Sequence[str] = (),
     stop_ids: Collection[int] | None = None,
@@ -227,6 +249,7 @@ def stream(
             tokenizer,
             [prompt],
             sampler=sampler,
+            decoding=decoding,
             max_new_tokens=max_new_tokens,
             stop=stop,
             stop_ids=stop_ids,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from gptkit.inference.trace_report import Trace
 
-__all__ = ["Finish", "Generated", "Timings"]
+__all__ = ["Alternative", "Finish", "Generated", "Timings"]
 
 Finish = Literal["length", "stop", "end", "interrupted", "error"]
 """Finish reason: maximum length, stop string or stop token, end token, Ctrl-C or a cancelled request, or an error."""
@@ -42,6 +43,23 @@ class Timings:
 
 
 @dataclass(frozen=True)
+class Alternative:
+    """One continuation that a search found (`gptkit.kinds.decoding`).
+
+    Attributes:
+        ids: the generated tokens, without the stop token.
+        text: the text, without the stop string.
+        finish: the finish reason.
+        score: the number by which the decoding ranks continuations; higher is better.
+    """
+
+    ids: list[int] = field(repr=False)
+    text: str
+    finish: Finish
+    score: float
+
+
+@dataclass(frozen=True)
 class Generated:
     """One generated text.
 
@@ -55,6 +73,7 @@ class Generated:
         top_log_probabilities: for each of `ids` the most likely tokens in its place with their log-probabilities, the most
             likely first; None unless requested.
         timings: timings of the whole batch.
+        alternatives: all continuations that a decoding other than `sample` found, best first; this text is the first.
         trace: why each token was drawn; None unless requested. Where a token ended the text, it is the last one there.
     """
 
@@ -67,3 +86,8 @@ class Generated:
     timings: Timings = field(repr=False)
     top_log_probabilities: list[list[tuple[int, float]]] | None = field(default=None, repr=False)
     trace: Trace | None = field(default=None, repr=False)
+    alternatives: tuple[Alternative, ...] = field(default=(), repr=False)
+
+    def with_alternatives(self, alternatives: Sequence[Alternative]) -> Generated:
+        """Return the same text with what else the search found."""
+        return replace(self, alternatives=tuple(alternatives))

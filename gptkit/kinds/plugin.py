@@ -10,6 +10,7 @@ from gptkit.kinds.attention_backend import AttentionBackendSpec
 from gptkit.kinds.block import BlockSpec
 from gptkit.kinds.callback import CallbackSpec
 from gptkit.kinds.data import DataSpec
+from gptkit.kinds.decoding import DecodingSpec
 from gptkit.kinds.embedding import EmbeddingSpec
 from gptkit.kinds.engine import EngineSpec
 from gptkit.kinds.family import FamilySpec
@@ -48,6 +49,7 @@ def gptkit_kinds() -> list[type[Component]]:
         InitializerSpec,
         SamplerSpec,
         PrecisionSpec,
+        DecodingSpec,
         DataSpec,
         OptimizerSpec,
         ScheduleSpec,

@@ -13,8 +13,8 @@ from gptkit.core.registry import Registry
 from gptkit.data import Prepared, open_prepared, prepare
 from gptkit.data.preparation import token_files
 from gptkit.inference import Overflow, generate, stream
-from gptkit.inference.samplers import SamplerLike, sampler_chain
-from gptkit.kinds.sampler import SamplerSpec
+from gptkit.inference.decodings import DecodingLike
+from gptkit.inference.samplers import SamplerLike
 from gptkit.kinds.tokenizer import Tokenizer
 from gptkit.model.gpt import GPT
 from gptkit.model.merging import has_adapters, merged_model, merged_spec
@@ -26,6 +26,7 @@ from gptkit.runs.opening import Opened
 from gptkit.runs.precisions import PrecisionLike, precision_of
 from gptkit.runs.prompts import chat_prompt, imported_ends, prompt_ids
 from gptkit.runs.quantized import load_model
+from gptkit.runs.sampling import chain_of, options_of
 from gptkit.runs.saving import save_opened
 from gptkit.runs.spec import ExperimentSpec
 from gptkit.runs.tokenizers import load_tokenizer
@@ -88,6 +89,7 @@ class Run(Views):
         *,
         max_new_tokens: int = 200,
         sampler: SamplerLike | None = None,
+        decoding: DecodingLike | None = None,
         stop: str | Sequence[str] = (),
         seed: int | None = None,
     ) -> str:
@@ -96,17 +98,18 @@ class Run(Views):
         Args:
             prompt: the beginning of a text, possibly empty.
             max_new_tokens: maximum number of generated tokens.
-            sampler: the chain of samplers, such as ``["greedy"]``; the spec's by default.
+            sampler: the chain of samplers, such as ``["greedy"]``; the spec's by default, or none with a decoding that
+                searches.
+            decoding: the decoding, such as ``"beam"``; the spec's by default.
             stop: strings that end the text.
             seed: random seed; equal seeds give equal texts.
         """
-        chain = self._chain(sampler)
         ids = prompt_ids(self.tokenizer, prompt)
         (result,) = generate(
             self.model,
             self.tokenizer,
             [ids],
-            sampler=chain,
+            **options_of(self.spec, sampler, decoding),
             max_new_tokens=max_new_tokens,
             stop=stop,
             stop_ids=self.text_ends,
@@ -120,17 +123,17 @@ class Run(Views):
         *,
         max_new_tokens: int = 200,
         sampler: SamplerLike | None = None,
+        decoding: DecodingLike | None = None,
         stop: str | Sequence[str] = (),
         seed: int | None = None,
     ) -> Iterator[str]:
         """Generate text as `generate` does, and yield it in pieces."""
-        chain = self._chain(sampler)
         ids = prompt_ids(self.tokenizer, prompt)
         return stream(
             self.model,
             self.tokenizer,
             ids,
-            sampler=chain,
+            **options_of(self.spec, sampler, decoding),
             max_new_tokens=max_new_tokens,
             stop=stop,
             stop_ids=self.text_ends,
@@ -143,6 +146,7 @@ class Run(Views):
         *,
         max_new_tokens: int = 200,
         sampler: SamplerLike | None = None,
+        decoding: DecodingLike | None = None,
         stop: str | Sequence[str] = (),
         seed: int | None = None,
     ) -> str:
@@ -156,7 +160,7 @@ class Run(Views):
         Args:
             messages: the conversation: mappings with `role` (system, user, assistant) and `content`, or a single message of
                 the user. Special tokens in messages are read as text.
-            max_new_tokens, sampler, stop, seed: as for `generate`.
+            max_new_tokens, sampler, decoding, stop, seed: as for `generate`.
 
         Raises:
             TokenizerError: the tokenizer has no chat template, or the template rejects the conversation.
@@ -166,7 +170,7 @@ class Run(Views):
             self.model,
             self.tokenizer,
             [ids],
-            sampler=self._chain(sampler),
+            **options_of(self.spec, sampler, decoding),
             max_new_tokens=max_new_tokens,
             stop=stop,
             stop_ids=ends,
@@ -202,7 +206,7 @@ class Run(Views):
             self.tokenizer,
             system=system,
             ends=self.ends,
-            sampler=self._chain(sampler),
+            sampler=chain_of(self.spec, sampler),
             max_new_tokens=max_new_tokens,
             stop=(stop,) if isinstance(stop, str) else tuple(stop),
             seed=seed,
@@ -300,9 +304,6 @@ class Run(Views):
         base = Path(self.provenance.get("base", "."))
         with directory.lock():
             return prepare(self.spec.data, self.tokenizer, directory.data, base)
-
-    def _chain(self, sampler: SamplerLike | None) -> tuple[SamplerSpec, ...]:
-        return self.spec.sampler if sampler is None else sampler_chain(sampler)
 
 
 def load(

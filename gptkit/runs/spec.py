@@ -15,6 +15,7 @@ from gptkit.core.errors import Problem
 from gptkit.core.spec import Spec, validation_error
 from gptkit.core.walk import components
 from gptkit.kinds.data import DataSpec
+from gptkit.kinds.decoding import DecodingSpec
 from gptkit.kinds.linear import LinearSpec
 from gptkit.kinds.sampler import SamplerSpec
 from gptkit.kinds.tokenizer import TokenizerSpec
@@ -47,6 +48,9 @@ class ExperimentSpec(Spec):
         validate_default=True,
         description="Samplers of the next token, applied in this order; empty to sample from the model's distribution.",
     )
+    decoding: Annotated[DecodingSpec, CHANGEABLE] = component(
+        "sample", description="How continuations are searched for in the distribution that the samplers leave."
+    )
     data: Annotated[DataSpec, Fixed("the order of the data depends on it")] = component("builtin", description="The corpus.")
     # As data, so that its components are resolved with the registry of the others.
     training: TrainingSpec = component({}, description="Training, and its records.")
@@ -69,6 +73,7 @@ class ExperimentSpec(Spec):
         parts: list[tuple[tuple[str | int, ...], Component]] = [
             (("tokenizer",), self.tokenizer),
             *((("sampler", index), link) for index, link in enumerate(self.sampler)),
+            (("decoding",), self.decoding),
             (("data",), self.data),
         ]
         window, context_length = self.training.window, self.model.context_length
@@ -116,7 +121,7 @@ class ExperimentSpec(Spec):
     def components(self) -> Iterator[Component]:
         """Yield every component in use, including nested ones."""
         yield from self.model.components()
-        for name in ("tokenizer", "sampler", "data", "training"):
+        for name in ("tokenizer", "sampler", "decoding", "data", "training"):
             for _, used in components(getattr(self, name)):
                 yield used
 

@@ -48,6 +48,8 @@ class AdaptiveP(Sampler):
 
     def reorder(self, rows: Sequence[int]) -> None:
         self.sums, self.weights = [self.sums[row] for row in rows], [self.weights[row] for row in rows]
+        if self._p_BV is not None:
+            self._p_BV = self._p_BV[list(rows)]
 
 
 class AdaptivePSpec(SamplerSpec):

@@ -1,0 +1,1 @@
+"""Runtime parts of the built-in decodings."""
