@@ -11,7 +11,20 @@ import typer
 from gptkit.cli import console
 from gptkit.cli.collection import import_torch
 from gptkit.cli.failures import INTERRUPTED
-from gptkit.cli.options import Decoding, Json, Overflow, Precision, Quiet, RunDirectory, Samplers, Seed, Step, Stop, Trace
+from gptkit.cli.options import (
+    Decoding,
+    Json,
+    Overflow,
+    Precision,
+    Quiet,
+    RunDirectory,
+    Samplers,
+    Seed,
+    Speculate,
+    Step,
+    Stop,
+    Trace,
+)
 from gptkit.core.activity import working
 
 if TYPE_CHECKING:
@@ -49,6 +62,7 @@ def generate(
         ),
     ] = Overflow.slide,
     bare: Annotated[bool, typer.Option("--no-echo", help="Omit the prompt.")] = False,
+    speculate: Speculate = None,
     trace: Trace = None,
     step: Step = None,
     precision: Precision = None,
@@ -64,7 +78,7 @@ def generate(
     with working(f"loading {directory}", quiet=quiet):
         import_torch()
         from gptkit.cli.precision import parsed
-        from gptkit.cli.samplers import chain
+        from gptkit.cli.samplers import chain, drafter
         from gptkit.cli.samplers import decoding as parsed_decoding
         from gptkit.cli.tracing import check_trace, show_traces
         from gptkit.kinds.sampler import expanded
@@ -82,6 +96,7 @@ def generate(
         "stop": stop or (),
         "overflow": overflow.value,
         "trace": trace is not None,
+        "drafter": None if speculate is None else drafter(speculate),
     }
     if chat:
         conversations = [chat_prompt(run.tokenizer, text, run.ends) for text in texts]
@@ -190,6 +205,8 @@ def _report(results: list[Generated], *, random: bool, stops: bool) -> None:
     parts = [console.plural(n_tokens, "token")]
     if timings.decode_rate:
         parts.append(f"{timings.decode_rate:,.0f} tokens/s")
+    if timings.drafted_tokens:
+        parts.append(f"{timings.accepted_tokens:,} of {timings.drafted_tokens:,} drafted tokens accepted")
     if random:
         parts.append(f"seed {first.seed}")
     if len(results) == 1 and first.finish in _ENDS:

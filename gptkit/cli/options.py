@@ -26,10 +26,12 @@ __all__ = [
     "RunDirectory",
     "Samplers",
     "Seed",
+    "Speculate",
     "Step",
     "Stop",
     "Trace",
     "chosen",
+    "complete_drafters",
     "complete_formats",
     "complete_kinds",
     "complete_names",
@@ -87,6 +89,17 @@ def complete_precisions(incomplete: str) -> Completions:
         from gptkit.reflect.docstring import parse
 
         entries = default_registry().entries("precision").items()
+        return [(name, _short(parse(entry.cls.__doc__).summary)) for name, entry in entries if name.startswith(incomplete)]
+    return []
+
+
+def complete_drafters(incomplete: str) -> Completions:
+    """Complete drafters."""
+    with contextlib.suppress(Exception):
+        from gptkit.core.registry import default_registry
+        from gptkit.reflect.docstring import parse
+
+        entries = default_registry().entries("drafter").items()
         return [(name, _short(parse(entry.cls.__doc__).summary)) for name, entry in entries if name.startswith(incomplete)]
     return []
 
@@ -173,6 +186,15 @@ Decoding = Annotated[
         help="Search for the continuation, for example --decoding beam=8 or --decoding '{name: contrastive, k: 5}'; "
         "without --sampler, in the model's distribution.",
         show_default=False,
+    ),
+]
+Speculate = Annotated[
+    str | None,
+    typer.Option(
+        "--speculate",
+        metavar="DRAFTER[=VALUE]",
+        help="Generate faster with a drafter, for example ngram, ngram=6 or draft-run=runs/small; the text stays the same.",
+        autocompletion=complete_drafters,
     ),
 ]
 Seed = Annotated[

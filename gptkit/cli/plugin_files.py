@@ -26,6 +26,7 @@ _USAGE = {
     "sampler": "sampler: [$name]",
     "decoding": "decoding: $name",
     "tokenizer": "tokenizer: $name",
+    "drafter": "# none: `gptkit generate RUN --speculate $name`, and generate(..., drafter='$name') in Python",
     "data": "data: $name",
     "optimizer": "training:\n  optimizer: $name",
     "schedule": "training:\n  schedule: $name",

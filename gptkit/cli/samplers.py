@@ -1,4 +1,4 @@
-"""Parse the samplers and the decoding given on the command line."""
+"""Parse the samplers, the decoding and the drafter given on the command line."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ from gptkit.files import validate_data
 from gptkit.files.nodes import lift
 from gptkit.files.overrides import apply_override
 from gptkit.kinds.decoding import DecodingSpec
+from gptkit.kinds.drafter import DrafterSpec
 from gptkit.kinds.sampler import SamplerSpec
 
-__all__ = ["chain", "decoding", "described"]
+__all__ = ["chain", "decoding", "described", "drafter"]
 
 _ANOTHER = re.compile(r",\s*[a-z][\w.-]*\s*(=|$)")
+
+_OPTIONS = {"sampler": "--sampler", "decoding": "--decoding", "drafter": "--speculate"}
+_EXAMPLES = {"decoding": "--decoding '{name: beam, width: 8}'", "drafter": "--speculate '{name: ngram, k: 6, min_n: 1}'"}
 
 
 class _Chain(Spec):
@@ -25,6 +29,10 @@ class _Chain(Spec):
 
 class _Decoding(Spec):
     decoding: DecodingSpec
+
+
+class _Drafter(Spec):
+    drafter: DrafterSpec
 
 
 def chain(links: Sequence[str]) -> tuple[SamplerSpec, ...]:
@@ -62,6 +70,21 @@ def decoding(text: str) -> DecodingSpec:
         raise SpecError(problems) from None
 
 
+def drafter(text: str) -> DrafterSpec:
+    """Parse a drafter such as ``ngram``, ``draft-run=runs/small`` (its first field) or a YAML mapping.
+
+    Raises:
+        SpecError: the drafter is invalid.
+        GptkitError: the drafter is unknown, or takes no value.
+    """
+    try:
+        tree = apply_override(lift({}), f"drafter={_link('drafter', text)}")
+        return validate_data(tree.plain(), _Drafter).drafter
+    except SpecError as error:
+        problems = [Problem(problem.path[1:], problem.message, f"--speculate {text}") for problem in error.problems]
+        raise SpecError(problems) from None
+
+
 def described(samplers: Sequence[SamplerSpec]) -> str:
     """Format the chain in one line, such as ``temperature value 0.8 → top-k k 40``: first fields, and changed ones."""
     from gptkit.reflect.snippets import flow, plain
@@ -88,12 +111,11 @@ def _link(kind: str, text: str) -> str:
         if kind == "sampler":
             parts = " ".join(f"--sampler {part.strip()}" for part in text.split(","))
             raise GptkitError(f"--sampler {text} contains several samplers", hint=f"Repeat the option: {parts}.")
-        raise GptkitError(
-            f"--decoding {text} has several fields", hint="Use a mapping, for example --decoding '{name: beam, width: 8}'."
-        )
+        example = _EXAMPLES[kind]
+        raise GptkitError(f"{_OPTIONS[kind]} {text} has several fields", hint=f"Use a mapping, for example {example}.")
     if not equals:
         return text
     fields = [field for field in default_registry().component(kind, name).model_fields if field != "name"]
     if not fields:
-        raise GptkitError(f"{kind} {name!r} takes no value", hint=f"Use --{kind} {name}.")
+        raise GptkitError(f"{kind} {name!r} takes no value", hint=f"Use {_OPTIONS[kind]} {name}.")
     return f"{{name: {name}, {fields[0]}: {value}}}"

@@ -6,11 +6,12 @@ Shapes: B batch, T tokens, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from gptkit.inference.protocol import Cache, LanguageModel
+from gptkit.inference.protocol import Cache, LanguageModel, VerifiableCache
 
 __all__ = ["Batch"]
 
@@ -96,6 +97,38 @@ class Batch:
             return
         columns = max(self._cache.length, other._cache.length)
         self._cache.join(other._cache, min(self.limit, columns + self._room))
+
+    def verifiable(self, n_tokens: int) -> int:
+        """Return how many of the next `n_tokens` of a row `verify` can process at once; at least one, unless `full`."""
+        cache = self._verifiable_cache()
+        return cache.steady(min(n_tokens, cache.capacity - cache.length))
+
+    def verify(self, ids_BT: Tensor) -> Tensor:
+        """Process several tokens of every row, which `discard` can undo; return the logits after each, (B, T, V) fp32."""
+        cache = self._verifiable_cache()
+        cache.mark()
+        logits_BTV: Tensor = self._model(ids_BT, cache=cache).logits
+        return logits_BTV[:, -ids_BT.shape[1] :].float()
+
+    def discard(self, n_tokens: int, n_verified: int) -> int:
+        """Discard the last tokens of every row, after `verify`; return how many were discarded.
+
+        Args:
+            n_tokens: how many to discard.
+            n_verified: number of tokens of the latest `verify`. A recurrent state can discard all of these only. If a layer
+                cannot return even there, the next step processes the texts again.
+        """
+        cache = self._verifiable_cache()
+        for n_discarded in (n_tokens, n_verified):
+            if cache.can_truncate(cache.length - n_discarded):
+                cache.truncate(cache.length - n_discarded)
+                return n_discarded
+        self._stale = True
+        return n_verified
+
+    def _verifiable_cache(self) -> VerifiableCache:
+        assert self._cache is not None
+        return cast("VerifiableCache", self._cache)
 
     def _logits(self, ids_BT: Tensor) -> Tensor:
         logits_B1V: Tensor = self._model(ids_BT, cache=self._cache, last_only=True).logits

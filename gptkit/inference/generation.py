@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 
 from gptkit.core.errors import GptkitError
 from gptkit.inference.decodings import DecodingLike, decoding_spec
+from gptkit.inference.drafting import DrafterLike, drafter_spec
 from gptkit.inference.prompts import as_ids
 from gptkit.inference.protocol import LanguageModel
 from gptkit.inference.request import Overflow, Request
@@ -14,6 +15,7 @@ from gptkit.inference.result import Generated, Timings
 from gptkit.inference.samplers import SamplerLike, sampler_chain
 from gptkit.inference.scheduler import Scheduler
 from gptkit.inference.searching import SearchGeneration
+from gptkit.inference.speculative import SpeculativeScheduler
 from gptkit.inference.trace import CANDIDATES
 from gptkit.kinds.tokenizer import Tokenizer
 
@@ -24,7 +26,7 @@ Event = tuple[int, str]
 
 
 class Generation:
-    """Batch of prompts that are continued together, one token each per `advance`.
+    """Batch of prompts that are continued together, one token each per `advance` (several with a drafter).
 
     Use `generate` or `stream` unless code must run between two tokens, and `gptkit.inference.Scheduler` if requests arrive
     while others run. The arguments are those of `generate`.
@@ -46,6 +48,7 @@ class Generation:
         log_probabilities: bool = False,
         top_log_probabilities: int = 0,
         trace: bool | int = False,
+        drafter: DrafterLike | None = None,
     ) -> None:
         self.seed = secrets.randbits(32) if seed is None else seed
         self._context_length = model.context_length
@@ -68,9 +71,17 @@ class Generation:
         ]
         self._search: SearchGeneration | None = None
         if decoding != "sample" and not (spec := decoding_spec(decoding)).samples:
+            if drafter is not None:
+                hint = "Use one of the two."
+                raise GptkitError(f"decoding {spec.name!r} does not sample, so a drafter cannot be used with it", hint=hint)
             self._search = SearchGeneration(model, tokenizer, requests, spec)
             requests = []
-        self.scheduler = Scheduler(model, tokenizer, max_batch=max(1, len(requests)))
+        max_batch = max(1, len(requests))
+        self.scheduler = (
+            Scheduler(model, tokenizer, max_batch=max_batch)
+            if drafter is None
+            else SpeculativeScheduler(model, tokenizer, drafter_spec(drafter), max_batch=max_batch)
+        )
         self._states = []
         for index, request in enumerate(requests):
             try:
@@ -86,7 +97,7 @@ class Generation:
         return all(state.finish is not None for state in self._states)
 
     def advance(self) -> list[Event]:
-        """Generate one token of every unfinished text; return the new pieces of text.
+        """Generate one token, or several with a drafter, of every unfinished text; return the new pieces of text.
 
         Decodings that search continue one prompt after another, and return each text at its end.
 
@@ -120,6 +131,8 @@ class Generation:
             prefill_seconds=self.scheduler.prefill_seconds,
             decoded_tokens=sum(max(0, state.n_generated - 1) for state in self._states),
             decode_seconds=self.scheduler.decode_seconds,
+            drafted_tokens=self.scheduler.n_drafted,
+            accepted_tokens=self.scheduler.n_accepted,
         )
         return [state.result(timings) for state in self._states]
 
@@ -170,6 +183,7 @@ def generate(
     log_probabilities: bool = False,
     top_log_probabilities: int = 0,
     trace: bool | int = False,
+    drafter: DrafterLike | None = None,
     on_text: Callable[[int, str], None] | None = None,
 ) -> list[Generated]:
     """Continue prompts in one batch.
@@ -194,6 +208,8 @@ def generate(
         top_log_probabilities: return the log-probabilities of so many most likely tokens in the place of each token, too.
         trace: record why each token was drawn (`Generated.trace`): what each sampler left of the most likely tokens; a
             number of them, or True for 8.
+        drafter: speculative decoding: a spec, a name such as ``"ngram"``, or fields. It proposes tokens, which the model
+            verifies together; texts stay those of the seed (up to rounding). Most effective for a single prompt.
         on_text: called with the prompt's index and every new piece of text.
 
     Returns:
@@ -201,7 +217,8 @@ def generate(
 
     Raises:
         GptkitError: a prompt is empty and the tokenizer has no start or end token; a prompt has ids outside the
-            model's vocabulary; a prompt is longer than the context, with overflow "stop"; the logits are not finite.
+            model's vocabulary; a prompt is longer than the context, with overflow "stop"; the logits are not finite;
+            the model cannot undo rejected tokens of the drafter, or the drafter fails.
     """
     generation = Generation(
         model,
@@ -217,6 +234,7 @@ def generate(
         log_probabilities=log_probabilities,
         top_log_probabilities=top_log_probabilities,
         trace=trace,
+        drafter=drafter,
     )
     try:
         while not generation.done:
@@ -241,6 +259,7 @@ def stream(
     log_probabilities: bool = False,
     top_log_probabilities: int = 0,
     trace: bool | int = False,
+    drafter: DrafterLike | None = None,
 ) -> TextStream:
     """Continue one prompt, and yield its text in pieces. The arguments are those of `generate`."""
     return TextStream(
@@ -258,6 +277,7 @@ def stream(
             log_probabilities=log_probabilities,
             top_log_probabilities=top_log_probabilities,
             trace=trace,
+            drafter=drafter,
         )
     )
 

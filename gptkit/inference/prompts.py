@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from gptkit.core.errors import GptkitError
 from gptkit.kinds.tokenizer import Tokenizer
 
-__all__ = ["as_ids"]
+__all__ = ["as_ids", "shared_length"]
 
 
 def as_ids(prompts: str | Sequence[str | Sequence[int]], tokenizer: Tokenizer, vocab_size: int) -> list[list[int]]:
@@ -38,3 +38,8 @@ def as_ids(prompts: str | Sequence[str | Sequence[int]], tokenizer: Tokenizer, v
             )
         result.append(ids)
     return result
+
+
+def shared_length(one: Sequence[int], other: Sequence[int]) -> int:
+    """Return the number of tokens that two texts have in common from the first on."""
+    return next((index for index, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

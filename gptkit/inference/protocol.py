@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["Cache", "LanguageModel", "Output", "TruncatableCache"]
+__all__ = ["Cache", "LanguageModel", "Output", "TruncatableCache", "VerifiableCache"]
 
 
 class Cache(Protocol):
@@ -45,6 +45,19 @@ class TruncatableCache(Cache, Protocol):
         Raises:
             StateError: a layer no longer holds what it needs.
         """
+
+
+class VerifiableCache(TruncatableCache, Protocol):
+    """A decoding cache for speculative decoding."""
+
+    def can_truncate(self, length: int, /) -> bool:
+        """Return whether `truncate` to this length is possible."""
+
+    def mark(self) -> None:
+        """Allow `truncate` to return to this length in recurrent layers too."""
+
+    def steady(self, n_tokens: int, /) -> int:
+        """Return how many of the next `n_tokens` give the same results in one call as one at a time; at least one."""
 
 
 class Output(Protocol):

@@ -24,12 +24,16 @@ class Timings:
         prefill_seconds: time until the first token of each text.
         decoded_tokens: number of generated tokens, without the first of each text.
         decode_seconds: time to decode these.
+        drafted_tokens: number of tokens that a drafter proposed and the model verified; 0 without a drafter.
+        accepted_tokens: number of these that became a part of a text.
     """
 
     prompt_tokens: int
     prefill_seconds: float
     decoded_tokens: int
     decode_seconds: float
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
     @property
     def prefill_rate(self) -> float:

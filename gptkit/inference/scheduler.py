@@ -25,13 +25,13 @@ from gptkit.inference.trace import RowTracer
 from gptkit.kinds.sampler import SamplerContext
 from gptkit.kinds.tokenizer import Tokenizer
 
-__all__ = ["Event", "Scheduler"]
+__all__ = ["Event", "Group", "Scheduler"]
 
 Event = tuple[RequestState, str]
 """A request and a piece of its text that later tokens cannot change."""
 
 
-class _Group:
+class Group:
     """Requests that were admitted together with the same sampler chain: consecutive rows of the batch."""
 
     def __init__(self, states: list[RequestState], chain: Chain) -> None:
@@ -77,13 +77,17 @@ class Scheduler:
         # A vocabulary is often padded to a round size; ids outside the tokenizer's vocabulary are never generated.
         self._vocab_size = min(model.vocab_size, tokenizer.vocab_size)
         self._waiting: deque[RequestState] = deque()
-        self._groups: list[_Group] = []
+        self._groups: list[Group] = []
         self._batch: Batch | None = None
         self._chosen_B: Tensor | None = None
         self.prefill_seconds = 0.0
         """Time for prefill and the first token of each request."""
         self.decode_seconds = 0.0
         """Time for the tokens after the first."""
+        self.n_drafted = 0
+        """Number of tokens that a drafter proposed and the model verified."""
+        self.n_accepted = 0
+        """Number of these that became a part of a text."""
 
     @property
     def running(self) -> list[RequestState]:
@@ -134,14 +138,17 @@ class Scheduler:
             begin = time.perf_counter()
             events += self._evict()
             if self._batch is not None:
-                assert self._chosen_B is not None
-                logits_BV = self._batch.step(self._chosen_B)
-                self._chosen_B, chosen = self._choose(self._groups, logits_BV)
-                events += chosen
+                events += self._decode(self._batch)
             decoded = time.perf_counter()
             events += self._admit()
         self.decode_seconds += decoded - begin
         self.prefill_seconds += time.perf_counter() - decoded
+        return events
+
+    def _decode(self, batch: Batch) -> list[Event]:
+        """Process the tokens chosen last, and sample the next ones."""
+        assert self._chosen_B is not None
+        self._chosen_B, events = self._choose(self._groups, batch.step(self._chosen_B))
         return events
 
     def _evict(self) -> list[Event]:
@@ -175,14 +182,7 @@ class Scheduler:
         admitted = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
         if not admitted:
             return []
-        by_sampler: list[list[RequestState]] = []
-        for state in admitted:
-            same = next((group for group in by_sampler if group[0].request.sampler == state.request.sampler), None)
-            if same is None:
-                by_sampler.append([state])
-            else:
-                same.append(state)
-        groups = [_Group(states, self._chain(states)) for states in by_sampler]
+        groups = [Group(states, self._chain(states)) for states in self._grouped(admitted)]
         rows = [state for group in groups for state in group.states]
         longest = max(state.remaining for state in rows)
         newcomers = Batch(self._model, [state.history for state in rows], longest, self._prefill_chunk)
@@ -195,6 +195,17 @@ class Scheduler:
             self._chosen_B = torch.cat((self._chosen_B, chosen_B))
         return events
 
+    def _grouped(self, admitted: Sequence[RequestState]) -> list[list[RequestState]]:
+        """Return the requests in groups that share a sampler chain."""
+        by_sampler: list[list[RequestState]] = []
+        for state in admitted:
+            same = next((group for group in by_sampler if group[0].request.sampler == state.request.sampler), None)
+            if same is None:
+                by_sampler.append([state])
+            else:
+                same.append(state)
+        return by_sampler
+
     def _chain(self, states: Sequence[RequestState]) -> Chain:
         limits = tuple(state.request.max_new_tokens for state in states)
         reader = partial(SecondReading, self._model, self._vocab_size, room=max(limits))
@@ -202,7 +213,7 @@ class Scheduler:
         streams = [f"{state.request.seed}/{state.request.stream}" for state in states]
         return Chain(states[0].request.sampler, context, streams)
 
-    def _choose(self, groups: Sequence[_Group], logits_BV: Tensor) -> tuple[Tensor, list[Event]]:
+    def _choose(self, groups: Sequence[Group], logits_BV: Tensor) -> tuple[Tensor, list[Event]]:
         """Sample the next token of every row of these groups, and append it to unfinished texts."""
         logits_BV = logits_BV[:, : self._vocab_size]
         states = [state for group in groups for state in group.states]

@@ -15,7 +15,7 @@ from torch import Tensor
 from gptkit.core.errors import GptkitError, StateError
 from gptkit.inference.chain import Chain
 from gptkit.inference.modes import evaluating
-from gptkit.inference.prompts import as_ids
+from gptkit.inference.prompts import as_ids, shared_length
 from gptkit.inference.protocol import LanguageModel, TruncatableCache
 from gptkit.inference.request import Overflow, Request, RequestState
 from gptkit.inference.samplers import SamplerLike, sampler_chain
@@ -104,7 +104,7 @@ class Session:
         """
         ids = ids[-self.limit :]
         needed = min(self.limit, len(ids) + room)
-        shared = _shared(self._cached, ids[:-1])
+        shared = shared_length(self._cached, ids[:-1])
         cache, self._cache = self._cache, None
         if cache is None or cache.capacity < needed or not _truncated(cache, shared):
             # Twice what is needed, so that a growing text is read again only a few times.
@@ -213,11 +213,6 @@ class Turn(Iterator[str]):
     def finish(self) -> str | None:
         """Finish reason, as in `Generated.finish`; None until the text has ended."""
         return self._state.finish
-
-
-def _shared(one: Sequence[int], other: Sequence[int]) -> int:
-    """Return the number of tokens that two texts have in common from the first on."""
-    return next((index for index, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def _truncated(cache: TruncatableCache, length: int) -> bool:

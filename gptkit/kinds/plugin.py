@@ -11,6 +11,7 @@ from gptkit.kinds.block import BlockSpec
 from gptkit.kinds.callback import CallbackSpec
 from gptkit.kinds.data import DataSpec
 from gptkit.kinds.decoding import DecodingSpec
+from gptkit.kinds.drafter import DrafterSpec
 from gptkit.kinds.embedding import EmbeddingSpec
 from gptkit.kinds.engine import EngineSpec
 from gptkit.kinds.family import FamilySpec
@@ -50,6 +51,7 @@ def gptkit_kinds() -> list[type[Component]]:
         SamplerSpec,
         PrecisionSpec,
         DecodingSpec,
+        DrafterSpec,
         DataSpec,
         OptimizerSpec,
         ScheduleSpec,

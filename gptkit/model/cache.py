@@ -206,6 +206,24 @@ class Cache:
             state.truncate(length)
         self._set_length(length)
 
+    def can_truncate(self, length: int) -> bool:
+        """Return whether `truncate` to this length is possible."""
+        return 0 <= length <= self.length and all(state.can_truncate(length) for state in self.states)
+
+    def steady(self, n_tokens: int) -> int:
+        """Return how many of the next `n_tokens` give the same results in one call as one at a time; at least one.
+
+        A position whose effect depends on the length of the text (dynamic scaling) changes the results of earlier tokens.
+        """
+        if self._changes is None:
+            return n_tokens
+        first = self.length + 1
+        padding = [0] if self.left_padding_B is None else self.left_padding_B.tolist()
+        for n_more in range(1, n_tokens):
+            if any(self._changes(first - start, first + n_more - start) for start in padding):
+                return n_more
+        return n_tokens
+
     def mark(self) -> None:
         """Allow `truncate` to return to this length in recurrent layers too."""
         for state in self.states:

@@ -42,7 +42,7 @@ IN_THE_MODEL = {
 """Kinds of which a model's modules are built."""
 ELSEWHERE = {
     *("attention-backend", "initializer", "sampler", "tokenizer", "data", "optimizer", "schedule", "callback", "tracker"),
-    *("family", "format", "engine", "precision", "decoding"),
+    *("family", "format", "engine", "precision", "drafter", "decoding"),
 }
 """Kinds without a part in a training step's graph, or (backends) without one of their own."""
 

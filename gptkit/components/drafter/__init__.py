@@ -1,0 +1,1 @@
+"""Drafters: components of the kind `drafter`."""
