@@ -55,5 +55,6 @@ def test_uninformative_names_are_reported(wording: dict[str, Any]) -> None:
     assert sorted(wording["check_names"](text, {"found", "told"})) == [(1, "told"), (2, "found")]
 
 
+@pytest.mark.slow  # `make lint` checks the same
 def test_checked_paths_contain_no_avoided_term(wording: dict[str, Any]) -> None:
     assert not [str(hit) for hit in wording["check"]()]
