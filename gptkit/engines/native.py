@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from gptkit.kinds.drafter import DrafterSpec
 from gptkit.kinds.engine import EngineContext, EngineSpec
 
 if TYPE_CHECKING:
@@ -22,8 +23,19 @@ class NativeSpec(EngineSpec):
         512, ge=1, description="Maximum number of prompt tokens per forward pass, which bounds its memory; null for all."
     )
 
+    drafter: DrafterSpec | None = Field(
+        None,
+        description="Drafter of speculative decoding; null for none. Single requests become faster, many at once slower.",
+    )
+
     def build(self, context: EngineContext) -> Scheduled:
         from gptkit.engines.scheduled import Scheduled
 
         model = context.load_model()
-        return Scheduled(model, context.tokenizer, max_batch=context.max_batch, prefill_chunk=self.prefill_chunk)
+        return Scheduled(
+            model,
+            context.tokenizer,
+            max_batch=context.max_batch,
+            prefill_chunk=self.prefill_chunk,
+            drafter=self.drafter,
+        )

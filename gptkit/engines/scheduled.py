@@ -17,6 +17,8 @@ from gptkit.inference.modes import evaluating
 from gptkit.inference.protocol import LanguageModel
 from gptkit.inference.request import Request, RequestState
 from gptkit.inference.scheduler import Scheduler
+from gptkit.inference.speculative import SpeculativeScheduler
+from gptkit.kinds.drafter import DrafterSpec
 from gptkit.kinds.sampler import SamplerContext
 from gptkit.kinds.tokenizer import Tokenizer
 
@@ -32,19 +34,31 @@ class Scheduled(Engine):
     Args:
         model: a `gptkit.model.gpt.GPT`, or another `LanguageModel`.
         tokenizer, max_batch, prefill_chunk: as for `Scheduler`.
+        drafter: the drafter of speculative decoding (`SpeculativeScheduler`); None for none.
     """
 
     def __init__(
-        self, model: LanguageModel, tokenizer: Tokenizer, *, max_batch: int = 8, prefill_chunk: int | None = None
+        self,
+        model: LanguageModel,
+        tokenizer: Tokenizer,
+        *,
+        max_batch: int = 8,
+        prefill_chunk: int | None = None,
+        drafter: DrafterSpec | None = None,
     ) -> None:
         super().__init__(tokenizer, context_length=model.context_length, vocab_size=model.vocab_size, max_batch=max_batch)
         self._model = model
         self._prefill_chunk = prefill_chunk
+        self._drafter = drafter
         self._scheduler = self._new_scheduler()
         self._reported: dict[RequestState, int] = {}
 
     def _new_scheduler(self) -> Scheduler:
-        return Scheduler(self._model, self.tokenizer, max_batch=self.max_batch, prefill_chunk=self._prefill_chunk)
+        if self._drafter is None:
+            return Scheduler(self._model, self.tokenizer, max_batch=self.max_batch, prefill_chunk=self._prefill_chunk)
+        return SpeculativeScheduler(
+            self._model, self.tokenizer, self._drafter, max_batch=self.max_batch, prefill_chunk=self._prefill_chunk
+        )
 
     def check(self, request: Request) -> None:
         outside = next((token for token in request.prompt_ids if not 0 <= token < self.vocab_size), None)

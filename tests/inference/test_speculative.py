@@ -16,8 +16,10 @@ from torch import Tensor, nn
 
 import gptkit
 from gptkit.components.drafter.ngram import Ngram, NgramSpec
+from gptkit.components.sampler.greedy import GreedySpec
 from gptkit.components.tokenizer.byte import ByteTokenizer
 from gptkit.core.errors import GptkitError, SpecError
+from gptkit.engines.scheduled import Scheduled
 from gptkit.inference import Generated, Request, RequestState, Scheduler, generate, stream
 from gptkit.inference.speculative import SpeculativeScheduler
 from gptkit.kinds.drafter import Drafter, DrafterContext, DrafterSpec
@@ -228,6 +230,25 @@ def test_requests_arrive_while_others_run(name: str) -> None:
 
     plain = texts(Scheduler(gpt, TOKENIZER, max_batch=3))
     assert texts(SpeculativeScheduler(gpt, TOKENIZER, NgramSpec(min_n=1), max_batch=3)) == plain
+
+
+def test_engine_reports_all_tokens_of_a_step() -> None:
+    gpt = model("rotary")
+    options: dict[str, Any] = {"sampler": "greedy", "max_new_tokens": 30, "stop_ids": (), "log_probabilities": True}
+    (plain,) = generate(gpt, TOKENIZER, "abc", **options)
+    engine = Scheduled(gpt, TOKENIZER, drafter=scripted([plain]))
+    ids = TOKENIZER.encode("abc")
+    engine.submit(Request(ids, sampler=(GreedySpec(),), max_new_tokens=30, log_probabilities=0))
+    steps = []
+    while not engine.idle:
+        steps += engine.step()
+    assert [token for step in steps for token in step.ids] == plain.ids
+    assert "".join(step.text for step in steps) == plain.text
+    assert [score.log_probability for step in steps for score in step.scores] == pytest.approx(
+        plain.log_probabilities, abs=1e-4
+    )
+    assert [len(step.ids) for step in steps] == [1, 16, 13]
+    assert steps[-1].finish == "length"
 
 
 class FixedCache:
