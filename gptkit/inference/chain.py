@@ -65,6 +65,14 @@ class Chain:
                 break
             own = tuple(f"{stream}/sampler {index}" for stream in streams)
             self._links.append(spec.build(dataclasses.replace(context, streams=own)))
+        anonymous = [spec.anonymous for spec in self._specs[: len(self._links)]]
+        self._anonymous = anonymous
+        # Tokens are removed only where the next sampler needs none of them.
+        followed = [*anonymous[1:], True]
+        self._reduces = [
+            follows and type(link).reduced is not Sampler.reduced
+            for link, follows in zip(self._links, followed, strict=False)
+        ]
         self._listeners = [link for link in self._links if type(link).chosen is not Sampler.chosen]
         self._streams = [random.Random(stream) for stream in streams]
 
@@ -86,9 +94,12 @@ class Chain:
         Raises:
             GptkitError: the logits contain NaN, or every token is masked.
         """
-        for index, link in enumerate(self._links):
-            before_BV, logits_BV = logits_BV, link(logits_BV, history)
-            if trace is not None:
+        ids_BK = None
+        if trace is None:
+            logits_BV, ids_BK = self._apply(logits_BV, history)
+        else:
+            for index, link in enumerate(self._links):
+                before_BV, logits_BV = logits_BV, link(logits_BV, history)
                 trace.sampler(index, self._specs[index], before_BV, logits_BV)
         if self._draws:
             chosen_B, p_B = self._draw(logits_BV, failed)
@@ -99,6 +110,8 @@ class Chain:
             if trace is not None:
                 kept_BV = torch.full_like(logits_BV, -torch.inf).scatter(-1, chosen_B[:, None], highest.values[:, None])
                 trace.sampler(len(self._links), self._specs[len(self._links)], logits_BV, kept_BV)
+        if ids_BK is not None:
+            chosen_B = ids_BK.to(chosen_B.device).gather(-1, chosen_B[:, None])[:, 0]
         if trace is not None:
             trace.drawn(chosen_B, p_B)
         if self._listeners:
@@ -112,6 +125,24 @@ class Chain:
         self._streams = [self._streams[row] for row in rows]
         for link in self._links:
             link.reorder(rows)
+
+    def _apply(self, logits_BV: Tensor, history: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor | None]:
+        """Apply the samplers; return the logits of some tokens, which include all that are left, and their ids.
+
+        The ids are None if the logits are those of the whole vocabulary.
+        """
+        vocab_size, ids_BK = logits_BV.shape[-1], None
+        for index, link in enumerate(self._links):
+            if ids_BK is None and self._reduces[index]:
+                reduced = link.reduced(logits_BV)
+                if reduced is not None:
+                    logits_BV, ids_BK = reduced
+                    continue
+            if ids_BK is not None and not self._anonymous[index]:
+                whole_BV = logits_BV.new_full((len(logits_BV), vocab_size), -torch.inf)
+                logits_BV, ids_BK = whole_BV.scatter(-1, ids_BK, logits_BV), None
+            logits_BV = link(logits_BV, history)
+        return logits_BV, ids_BK
 
     def _draw(self, logits_BV: Tensor, failed: list[int] | None) -> tuple[Tensor, Tensor]:
         p_BV = logits_BV.softmax(dim=-1)

@@ -68,6 +68,15 @@ class Sampler(ABC):
             history: the token ids of each row so far, including the prompt.
         """
 
+    def reduced(self, logits_BV: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Return what `__call__` returns without most of the excluded tokens, which makes the rest of a chain faster.
+
+        Returns:
+            Logits (B, K) and the ids of their tokens (B, K), ascending in each row; all tokens that `__call__` leaves are
+            among them. None where that is not possible.
+        """
+        return None
+
     def chosen(self, tokens: Sequence[int], log_probabilities: Sequence[float]) -> None:
         """Called with the token sampled for each row, and its log-probability under the final distribution."""
 
@@ -115,10 +124,13 @@ class SamplerSpec(Component):
     Declared capabilities:
         deterministic: it keeps only the most likely token. The generator then selects that token without calling this
             sampler or those after it, and without sampling.
+        anonymous: it depends on the logits of the tokens that are not excluded, and on nothing else about them: not on
+            their ids, the text, or the number of excluded ones. It may then be called without excluded tokens.
     """
 
     kind: ClassVar[str] = "sampler"
     deterministic: ClassVar[bool] = False
+    anonymous: ClassVar[bool] = False
 
     def expanded(self) -> tuple[SamplerSpec, ...]:
         """Return the samplers that this one stands for: itself, unless it is a preset of a chain.

@@ -194,3 +194,41 @@ def draws_follow_the_logits(subject: Subject) -> None:
         statistic < limit,
         f"{N_DRAWS} draws do not follow the logits: {share} (chi-square {statistic:.0f}, at most {limit:.0f})",
     )
+
+
+@checks.add("anonymous-samplers-ignore-ids", "A chain calls samplers that declare anonymous without excluded tokens.")
+def anonymous_samplers_ignore_ids(subject: Subject) -> None:
+    if not type(subject.spec).anonymous:
+        skip("it does not declare anonymous")
+    logits_BV, history = _case(subject)
+    logits_BV[:, ::5] = -torch.inf
+    whole_BV = _build(subject, 0, 1, 2, 3)(logits_BV.clone(), history)
+    for row in range(4):
+        left = (logits_BV[row] > -torch.inf).nonzero().flatten()
+        order = left[torch.randperm(len(left), generator=torch.Generator().manual_seed(row))]
+        part_1K = _build(subject, row)(logits_BV[row, order][None], [[0]])
+        same(
+            part_1K[0],
+            whole_BV[row, order],
+            "without excluded tokens and text, in another order, the logits differ",
+        )
+
+
+@checks.add("reduces-to-the-same", "A chain continues with the reduced logits in place of the others.")
+def reduces_to_the_same(subject: Subject) -> None:
+    for seed in range(4):
+        logits_BV, history = _case(subject, seed=seed)
+        # A large vocabulary, in which few tokens are likely.
+        logits_BV = torch.cat((logits_BV * 3, torch.linspace(-60, -50, 4000).expand(4, -1)), dim=-1)
+        sampler = _build(subject, 0, 1, 2, 3)
+        reduced = sampler.reduced(logits_BV.clone())
+        if reduced is None:
+            continue
+        part_BK, ids_BK = reduced
+        expect(bool((ids_BK.diff(dim=-1) > 0).all()), "the ids are not in ascending order")
+        spread_BV = torch.full_like(logits_BV, -torch.inf).scatter(-1, ids_BK, part_BK)
+        same(
+            spread_BV,
+            _build(subject, 0, 1, 2, 3)(logits_BV.clone(), history),
+            "the reduced logits differ from the whole ones",
+        )

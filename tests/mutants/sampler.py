@@ -38,7 +38,7 @@ class DrawsByItself(Tempered):
     name: Literal["draws-by-itself"] = "draws-by-itself"
     runtime = Runtime
     caught_by = "same-input-same-output"
-    also = ("draws-follow-the-logits", "follows-its-rows", "rows-are-independent")
+    also = ("anonymous-samplers-ignore-ids", "draws-follow-the-logits", "follows-its-rows", "rows-are-independent")
 
 
 class FavorsTheFirst(Tempered):
@@ -129,7 +129,7 @@ class ComparesRows(Tempered):
     name: Literal["compares-rows"] = "compares-rows"
     runtime = Runtime
     caught_by = "rows-are-independent"
-    also = ("follows-its-rows",)
+    also = ("follows-its-rows", "anonymous-samplers-ignore-ids")
 
 
 class HalfPrecision(Tempered):
@@ -186,3 +186,30 @@ class CountsForAll(Mutant, TopKSpec):
 
     def build(self, context: SamplerContext) -> Sampler:  # type: ignore[override]
         return self.Runtime(super().build(context))
+
+
+class DeclaresAnonymous(Tempered):
+    """Declare that ids do not matter, but favor even ones."""
+
+    class Runtime(Temperature):
+        def __call__(self, logits_BV: Tensor, history: History) -> Tensor:
+            return super().__call__(logits_BV, history) + torch.arange(logits_BV.shape[1]) % 2
+
+    name: Literal["declares-anonymous"] = "declares-anonymous"
+    runtime = Runtime
+    caught_by = "anonymous-samplers-ignore-ids"
+
+
+class ReducesTooFar(Mutant, TopKSpec):
+    """Leave one token less in the reduced logits."""
+
+    class Runtime(TopK):
+        def reduced(self, logits_BV: Tensor) -> tuple[Tensor, Tensor] | None:
+            reduced = super().reduced(logits_BV)
+            return None if reduced is None else (reduced[0][:, 1:], reduced[1][:, 1:])
+
+    name: Literal["reduces-too-far"] = "reduces-too-far"
+    caught_by = "reduces-to-the-same"
+
+    def build(self, context: SamplerContext) -> TopK:
+        return self.Runtime(self.k)

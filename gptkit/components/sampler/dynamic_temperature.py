@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -50,6 +50,8 @@ class DynamicTemperatureSpec(SamplerSpec):
     Notes:
         Unchanged with a single token. The entropy depends on the samplers before it; llama.cpp applies it last.
     """
+
+    anonymous: ClassVar[bool] = True
 
     name: Literal["dynamic-temperature"] = "dynamic-temperature"
     value: float = Field(1.0, ge=LOWEST, le=100, description="Center of the range of temperatures.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -38,6 +38,8 @@ class EpsilonSpec(SamplerSpec):
     Paper:
         https://arxiv.org/abs/2210.15191
     """
+
+    anonymous: ClassVar[bool] = True
 
     name: Literal["epsilon"] = "epsilon"
     p: float = Field(3e-4, gt=0, lt=1, description="The minimum probability; 0.0003 to 0.0009 in the paper.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -44,6 +44,8 @@ class EtaSpec(SamplerSpec):
     Paper:
         https://arxiv.org/abs/2210.15191
     """
+
+    anonymous: ClassVar[bool] = True
 
     name: Literal["eta"] = "eta"
     epsilon: float = Field(3e-4, gt=0, lt=1, description="The maximum cutoff; 0.0003 to 0.004 in the paper.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -40,6 +40,8 @@ class MinPSpec(SamplerSpec):
     Paper:
         https://arxiv.org/abs/2407.01082
     """
+
+    anonymous: ClassVar[bool] = True
 
     name: Literal["min-p"] = "min-p"
     p: float = Field(0.05, gt=0, le=1, description="The minimum probability relative to the most likely token's.")

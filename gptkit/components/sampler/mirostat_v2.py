@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -55,6 +55,8 @@ class MirostatV2Spec(SamplerSpec):
     Notes:
         The most likely token is always kept. Place it last, after a temperature; it replaces top-k and top-p.
     """
+
+    anonymous: ClassVar[bool] = True
 
     name: Literal["mirostat-v2"] = "mirostat-v2"
     tau: float = Field(5.0, gt=0, le=100, description="Target of the mean surprisal of a token, in bits.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -58,6 +58,8 @@ class TailFreeSpec(SamplerSpec):
     Notes:
         No effect with fewer than three tokens. Tokens with the same logit as the last kept one are kept too.
     """
+
+    anonymous: ClassVar[bool] = True
 
     name: Literal["tail-free"] = "tail-free"
     z: float = Field(0.95, gt=0, le=1, description="The share of the curvature that is kept; 1 keeps all.")

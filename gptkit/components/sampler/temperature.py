@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
@@ -41,6 +41,8 @@ class TemperatureSpec(SamplerSpec):
     Paper:
         https://doi.org/10.1016/S0364-0213(85)80012-4
     """
+
+    anonymous: ClassVar[bool] = True
 
     name: Literal["temperature"] = "temperature"
     value: float = Field(1.0, description="Divisor of the logits; 1 has no effect, higher values increase diversity.")

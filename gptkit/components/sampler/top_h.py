@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -47,6 +47,8 @@ class TopHSpec(SamplerSpec):
     Notes:
         Tokens with the same logit as the last kept one are kept too.
     """
+
+    anonymous: ClassVar[bool] = True
 
     name: Literal["top-h"] = "top-h"
     h: float = Field(0.4, gt=0, le=1, description="The share of the entropy of the kept tokens; 1 keeps all candidates.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -28,6 +28,15 @@ class TopK(Sampler):
         lowest_B1 = logits_BV.topk(self.k, dim=-1).values[:, -1:]
         return logits_BV.masked_fill(logits_BV < lowest_B1, -math.inf)
 
+    def reduced(self, logits_BV: Tensor) -> tuple[Tensor, Tensor] | None:
+        if 4 * self.k > logits_BV.shape[-1]:
+            return None
+        best = logits_BV.topk(self.k, dim=-1)
+        if int((logits_BV >= best.values[:, -1:]).sum()) != best.values.numel():
+            return None  # equal logits, of which all are kept, or NaN
+        ids_BK, order_BK = best.indices.sort(dim=-1)
+        return best.values.gather(-1, order_BK), ids_BK
+
 
 class TopKSpec(SamplerSpec):
     """Keep the k most likely tokens.
@@ -44,6 +53,8 @@ class TopKSpec(SamplerSpec):
     Notes:
         Tokens with the same logit as the k-th are kept too.
     """
+
+    anonymous: ClassVar[bool] = True
 
     name: Literal["top-k"] = "top-k"
     k: int = Field(50, ge=1, description="Number of tokens to keep; more than the vocabulary keeps all.")

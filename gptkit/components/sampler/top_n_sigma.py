@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -44,6 +44,8 @@ class TopNSigmaSpec(SamplerSpec):
     Paper:
         https://arxiv.org/abs/2411.07641
     """
+
+    anonymous: ClassVar[bool] = True
 
     name: Literal["top-n-sigma"] = "top-n-sigma"
     n: float = Field(1.0, gt=0, description="Number of standard deviations below the highest logit.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -42,6 +42,23 @@ class TopP(Sampler):
         last_B1 = kept_BK.sum(dim=-1, keepdim=True).clamp_min(1) - 1
         return logits_BV.masked_fill(logits_BV < best_BK.gather(-1, last_B1), -math.inf)
 
+    def reduced(self, logits_BV: Tensor) -> tuple[Tensor, Tensor] | None:
+        if self.p == 1 or 4 * self.first_look > logits_BV.shape[-1]:
+            return None
+        total_B1 = logits_BV.logsumexp(dim=-1, keepdim=True)
+        best = logits_BV.topk(self.first_look, dim=-1)
+        p_BK = (best.values - total_B1).exp().double()
+        kept_BK = p_BK.cumsum(dim=-1) - p_BK < self.p
+        last_B1 = kept_BK.sum(dim=-1, keepdim=True).clamp_min(1) - 1
+        lowest_B1 = best.values.gather(-1, last_B1)
+        # Every token as likely as the last kept one must be among the candidates; a comparison with NaN is false.
+        if not bool((best.values[:, -1:] < lowest_B1).all()):
+            return None
+        n_kept = int((best.values >= lowest_B1).sum(dim=-1).max())
+        ids_BK, order_BK = best.indices[:, :n_kept].sort(dim=-1)
+        values_BK = best.values[:, :n_kept].gather(-1, order_BK)
+        return values_BK.masked_fill(values_BK < lowest_B1, -math.inf), ids_BK
+
 
 class TopPSpec(SamplerSpec):
     """Nucleus sampling: keep the most likely tokens whose total probability reaches p.
@@ -58,6 +75,8 @@ class TopPSpec(SamplerSpec):
     Notes:
         Tokens with the same probability as the last kept one are kept too.
     """
+
+    anonymous: ClassVar[bool] = True
 
     name: Literal["top-p"] = "top-p"
     p: float = Field(0.9, gt=0, le=1, description="The total probability of the kept tokens; 1 keeps all.")

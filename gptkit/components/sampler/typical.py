@@ -1,10 +1,10 @@
-"""Sampler `typical`. Shapes: B batch, V vocabulary."""
+"""Sampler `typical`. Shapes: B batch, V vocabulary, K candidates."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -19,6 +19,9 @@ __all__ = ["Typical", "TypicalSpec"]
 class Typical(Sampler):
     """Runtime part of `TypicalSpec`."""
 
+    first_look = 512
+    """Number of tokens that are sorted first: sorting a whole vocabulary takes thirty times as long."""
+
     def __init__(self, p: float) -> None:
         self.p = p
 
@@ -29,11 +32,17 @@ class Typical(Sampler):
         p_BV = log_p_BV.exp()
         entropy_B1 = -(p_BV * log_p_BV).where(p_BV > 0, 0).sum(dim=-1, keepdim=True)
         distance_BV = (-log_p_BV - entropy_B1).abs()
-        sorted_BV, order_BV = distance_BV.sort(dim=-1)
-        sorted_p_BV = p_BV.gather(-1, order_BV).double()
-        before_BV = sorted_p_BV.cumsum(dim=-1) - sorted_p_BV
-        last_B1 = (before_BV < self.p).sum(dim=-1, keepdim=True).clamp_min(1) - 1
-        return logits_BV.masked_fill(distance_BV > sorted_BV.gather(-1, last_B1), -math.inf)
+        vocab_size = logits_BV.shape[-1]
+        k = min(self.first_look, vocab_size)
+        while True:
+            nearest = distance_BV.topk(k, dim=-1, largest=False)
+            nearest_p_BK = p_BV.gather(-1, nearest.indices).double()
+            kept_BK = nearest_p_BK.cumsum(dim=-1) - nearest_p_BK < self.p
+            if k == vocab_size or not kept_BK[:, -1].any():
+                break
+            k = min(16 * k, vocab_size)
+        last_B1 = kept_BK.sum(dim=-1, keepdim=True).clamp_min(1) - 1
+        return logits_BV.masked_fill(distance_BV > nearest.values.gather(-1, last_B1), -math.inf)
 
 
 class TypicalSpec(SamplerSpec):
@@ -52,6 +61,8 @@ class TypicalSpec(SamplerSpec):
     Notes:
         The most likely token can be excluded, if its surprisal is far below the entropy.
     """
+
+    anonymous: ClassVar[bool] = True
 
     name: Literal["typical"] = "typical"
     p: float = Field(0.9, gt=0, le=1, description="The total probability of the kept tokens; 1 keeps all.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -61,6 +61,8 @@ class XtcSpec(SamplerSpec):
         One random number per token decides, drawn from the row's own stream. No effect with fewer than two tokens above
         the threshold, so never if it is above 0.5. Tokens as likely as the least likely of them are kept too.
     """
+
+    anonymous: ClassVar[bool] = True
 
     name: Literal["xtc"] = "xtc"
     threshold: float = Field(0.1, gt=0, le=1, description="Probability from which a token is a top choice.")
