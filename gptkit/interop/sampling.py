@@ -10,10 +10,15 @@ __all__ = ["sampler_of"]
 _LINKS = (
     # Key of generation_config.json, sampler, its field, and the value that changes nothing; in the order of application.
     ("repetition_penalty", "repetition-penalty", "penalty", 1),
+    ("no_repeat_ngram_size", "no-repeat-ngram", "n", 0),
     ("temperature", "temperature", "value", 1),
+    ("top_h", "top-h", "h", 1),
     ("top_k", "top-k", "k", 0),
     ("top_p", "top-p", "p", 1),
     ("min_p", "min-p", "p", 0),
+    ("typical_p", "typical", "p", 1),
+    ("epsilon_cutoff", "epsilon", "p", 0),
+    ("eta_cutoff", "eta", "epsilon", 0),
 )
 _TOP_K = 50
 """The value of transformers where sampling is on and no other is named."""

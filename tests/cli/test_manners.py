@@ -66,6 +66,10 @@ def test_syntax_errors_have_clear_messages_with_the_line(call: Call, project: Pa
         ),
         ({"temperature": 0.7, "top_k": 20, "repetition_penalty": 1.1}, None),
         ({"do_sample": False}, [("greedy", {})]),
+        (
+            {"do_sample": True, "top_k": 0, "typical_p": 0.9, "top_h": 0.4, "eta_cutoff": 2e-4, "no_repeat_ngram_size": 3},
+            [("no-repeat-ngram", {"n": 3}), ("top-h", {"h": 0.4}), ("typical", {"p": 0.9}), ("eta", {"epsilon": 2e-4})],
+        ),
     ],
 )
 def test_sampler_of_an_imported_model_is_used(sound: Path, tmp_path: Path, generation: dict[str, Any], chain: Any) -> None:
