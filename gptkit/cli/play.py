@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gptkit.cli import console
-from gptkit.cli.options import Quiet, RunDirectory, Step
+from gptkit.cli.options import Precision, Quiet, RunDirectory, Step
 from gptkit.core.activity import working
 from gptkit.core.errors import GptkitError
 
@@ -35,6 +35,7 @@ def play(
     ] = _PORT,
     browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     step: Step = None,
+    precision: Precision = None,
     quiet: Quiet = False,
 ) -> None:
     """Try a model on a local page: change the prompt and the samplers, and see what might have been drawn.
@@ -52,13 +53,14 @@ def play(
 
     listener = bind(host, port)  # a port in use is reported before the model is loaded
     with working(f"loading {directory}", quiet=quiet):
+        from gptkit.cli.precision import parsed
         from gptkit.kinds.engine import EngineContext
         from gptkit.runs.run import load
         from gptkit.serving.engine import AsyncEngine
         from gptkit.serving.errors import UnavailableError
         from gptkit.serving.loading import engine_spec
 
-        run = load(directory, step=step)
+        run = load(directory, step=step, precision=parsed(precision) if precision else None)
         context = EngineContext(run.directory, run.tokenizer, lambda: run.model, max_batch=_AT_ONCE)
         engine = AsyncEngine(engine_spec("native").build(context), max_queue=_AT_ONCE, name="play")
     logging.basicConfig(format="%(levelname)s: %(message)s")
