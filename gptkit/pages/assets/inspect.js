@@ -189,7 +189,7 @@ function thumbnail(index, head) {
 function paintMap(canvas, index, head) {
   canvas.width = canvas.height = n;
   const context = canvas.getContext("2d"), image = context.createImageData(n, n), start = head * n * n;
-  const color = getComputedStyle(document.documentElement).getPropertyValue("--heat").split(",").map(Number);
+  const color = getComputedStyle(document.documentElement).getPropertyValue("--map").split(",").map(Number);
   for (let at = 0; at < n * n; at++) {
     const value = weights[index][start + at];
     image.data.set(value < 0 ? [63, 81, 181] : color, at * 4);
@@ -217,7 +217,7 @@ function drawAttended() {
   const most = Math.max(1e-9, Math.abs(weight(query, best)));  // colors are relative, so that flat rows can be read
   for (let key = 0; key < n; key++) {
     const value = weight(query, key);
-    attended.paint(key, Math.abs(value) / most * .85, value < 0 ? "focus" : "heat");
+    attended.paint(key, Math.abs(value) / most * (value < 0 ? .6 : .85), value < 0 ? "focus" : "heat");
     attended.spans[key].title = value.toFixed(3);
   }
   document.getElementById("attends").replaceChildren("What ", el("span", {class: "label"}, shown(query)),
