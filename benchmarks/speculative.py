@@ -80,6 +80,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=128, help="number of tokens of each text")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--drafter", action="append", help="drafter, as for gptkit generate --speculate; repeatable")
+    parser.add_argument("--text", action="append", choices=list(PROMPTS), help="text to measure; repeatable, all by default")
     arguments = parser.parse_args()
     run = gptkit.load(arguments.run, precision=arguments.precision)
     names = arguments.drafter or ["ngram"]
@@ -88,8 +89,9 @@ def main() -> None:
     print(f"{run.spec.name}, {arguments.precision}, {arguments.tokens} tokens, {arguments.rounds} rounds\n")
     print("| text | sampler | drafter | plain, tokens/s | speculative, tokens/s | ratio | accepted | equal text |")
     print("|---|---|---|---|---|---|---|---|")
-    for label, prompt in PROMPTS.items():
+    for label in arguments.text or PROMPTS:
         for chain, sampler in SAMPLERS.items():
+            prompt = PROMPTS[label]
             plain, *others = measure(run, prompt, sampler, drafters, arguments.tokens, arguments.rounds)
             slow = statistics.median(result.timings.decode_rate for result in plain)
             for name, results in zip(names, others, strict=True):

@@ -17,7 +17,7 @@ from gptkit.cli import console
 from gptkit.cli.collection import import_torch
 from gptkit.cli.failures import report
 from gptkit.cli.messages import piped, read_messages, typed
-from gptkit.cli.options import Overflow, Precision, Quiet, RunDirectory, Samplers, Seed, Step, Stop
+from gptkit.cli.options import Overflow, Precision, Quiet, RunDirectory, Samplers, Seed, Speculate, Step, Stop
 from gptkit.core.activity import working
 from gptkit.core.errors import GptkitError
 
@@ -72,6 +72,7 @@ def chat(
             help="When the conversation fills the context: slide discards its oldest messages, stop refuses further ones.",
         ),
     ] = Overflow.slide,
+    speculate: Speculate = None,
     step: Step = None,
     precision: Precision = None,
     quiet: Quiet = False,
@@ -86,7 +87,7 @@ def chat(
     with working(f"loading {directory}", quiet=quiet):
         import_torch()
         from gptkit.cli.precision import parsed
-        from gptkit.cli.samplers import chain, described
+        from gptkit.cli.samplers import chain, described, drafter
         from gptkit.runs.run import load
 
         run = load(directory, step=step, precision=parsed(precision) if precision else None)
@@ -99,6 +100,7 @@ def chat(
         stop=stop or (),
         seed=seed,
         overflow=overflow.value,
+        drafter=None if speculate is None else drafter(speculate),
     )
     talk.check()
     interactive = sys.stdin.isatty()
@@ -211,6 +213,8 @@ class _Chat:
         parts = [console.plural(reply.n_tokens, "token"), f"first after {reply.prefill_seconds:.2f} s"]
         if reply.decode_rate:
             parts.append(f"{reply.decode_rate:,.0f} tokens/s")
+        if reply.n_drafted:
+            parts.append(f"{reply.n_accepted:,} of {reply.n_drafted:,} drafted tokens accepted")
         return ", ".join([*parts, f"context {talk.n_context:,} of {talk.context_length:,} tokens ({used:.0%})"])
 
     def _history(self, text: str) -> None:

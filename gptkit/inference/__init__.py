@@ -1,6 +1,7 @@
 """Generation: requests, continuous batching, sampling, beam search and scoring."""
 
 from gptkit.inference.beam import Beam, beam_search
+from gptkit.inference.drafting import DrafterLike
 from gptkit.inference.generation import Generation, TextStream, generate, stream
 from gptkit.inference.request import Overflow, Request, RequestState
 from gptkit.inference.result import Finish, Generated, Timings
@@ -11,6 +12,7 @@ from gptkit.inference.simple import generate_simple
 
 __all__ = [
     "Beam",
+    "DrafterLike",
     "Finish",
     "Generated",
     "Generation",

@@ -8,15 +8,18 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterator, Sequence
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from gptkit.core.errors import GptkitError, StateError
 from gptkit.inference.chain import Chain
+from gptkit.inference.drafting import DrafterLike, Drafting, drafter_spec
+from gptkit.inference.lookahead import LookAhead
 from gptkit.inference.modes import evaluating
 from gptkit.inference.prompts import as_ids, shared_length
-from gptkit.inference.protocol import LanguageModel, TruncatableCache
+from gptkit.inference.protocol import LanguageModel, TruncatableCache, VerifiableCache
 from gptkit.inference.request import Overflow, Request, RequestState
 from gptkit.inference.samplers import SamplerLike, sampler_chain
 from gptkit.inference.second import SecondReading
@@ -35,16 +38,22 @@ class Session:
     Args:
         model: a `gptkit.model.GPT`, or a `LanguageModel` with a `TruncatableCache`.
         tokenizer: the tokenizer that the model was trained with.
+        drafter: drafter of speculative decoding, as for `gptkit.generate`.
+
+    Raises:
+        GptkitError: the model cannot undo rejected tokens of the drafter.
 
     Attributes:
         n_read: number of tokens that the model has processed in all calls.
     """
 
-    def __init__(self, model: LanguageModel, tokenizer: Tokenizer) -> None:
+    def __init__(self, model: LanguageModel, tokenizer: Tokenizer, drafter: DrafterLike | None = None) -> None:
         self._model = model
         self._tokenizer = tokenizer
         self._cache: TruncatableCache | None = None
         self._cached: list[int] = []
+        self._n_pending = 1
+        self._drafting = None if drafter is None else Drafting(drafter_spec(drafter), model, tokenizer)
         self.limit = model.context_length
         self.n_read = 0
 
@@ -86,7 +95,8 @@ class Session:
             stream=turn,
             overflow=overflow,
         )
-        return Turn(self, RequestState(request, self._tokenizer), self._chain(request))
+        ahead = None if self._drafting is None else LookAhead(self, self._drafting.start())
+        return Turn(self, RequestState(request, self._tokenizer), self._chain(request), ahead)
 
     def _chain(self, request: Request) -> Chain:
         vocab_size = min(self._model.vocab_size, self._tokenizer.vocab_size)
@@ -110,37 +120,78 @@ class Session:
             # Twice what is needed, so that a growing text is read again only a few times.
             cache, shared = self._model.new_cache(1, capacity=min(self.limit, 2 * needed)), 0
         logits_BV = self._forward(cache, ids[shared:])
-        self._cache, self._cached = cache, ids
+        self._cache, self._cached, self._n_pending = cache, ids, 1
         return logits_BV
 
     def step(self, ids: list[int]) -> Tensor:
-        """Read the last of `ids`, which follows what was read; in a full context the first half is discarded."""
+        """Read the last of `ids`, which follow what was read; in a full context the first half is discarded."""
         cache = self._cache
         if cache is None or self.full:
             keep = max(1, self.limit // 2)
             return self.read(ids[-keep:], keep)
         # A forward pass that is interrupted leaves a cache that cannot be used.
         self._cache = None
-        logits_BV = self._forward(cache, ids[-1:])
-        self._cache, self._cached = cache, [*self._cached, ids[-1]]
+        new, self._n_pending = ids[-self._n_pending :], 1
+        logits_BV = self._forward(cache, new)
+        self._cache, self._cached = cache, [*self._cached, *new]
         return logits_BV
+
+    def room_ahead(self, n_tokens: int) -> int:
+        """Return how many tokens, at most `n_tokens`, `verify` can process after the next one."""
+        if self._cache is None or self.full or self._n_pending > 1:
+            return 0
+        cache = self._verifiable(self._cache)
+        return cache.steady(min(n_tokens + 1, cache.capacity - cache.length)) - 1
+
+    def verify(self, token: int, proposal: Sequence[int]) -> Tensor:
+        """Read a token and a proposal, which `discard` can undo; return the logits after each, (T, V) fp32."""
+        assert self._cache is not None
+        cache, self._cache = self._verifiable(self._cache), None
+        cache.mark()
+        new = [token, *proposal]
+        logits_BTV = self._logits(cache, new, last_only=False)
+        self._cache, self._cached = cache, [*self._cached, *new]
+        return logits_BTV[0, -len(new) :]
+
+    def discard(self, n_tokens: int, n_verified: int) -> None:
+        """Discard the last tokens, after `verify`.
+
+        Args:
+            n_tokens: how many to discard.
+            n_verified: number of tokens of the latest `verify`. A recurrent state discards all of these; the next step then
+                reads the others again.
+        """
+        assert self._cache is not None
+        cache = self._verifiable(self._cache)
+        possible = cache.can_truncate(cache.length - n_tokens)
+        n_discarded = n_tokens if possible else n_verified
+        cache.truncate(cache.length - n_discarded)
+        self._cached = self._cached[: len(self._cached) - n_discarded]
+        self._n_pending = 1 + n_discarded - n_tokens
 
     @property
     def full(self) -> bool:
         """Whether the context has no room for another token."""
-        return len(self._cached) >= self.limit
+        return len(self._cached) + self._n_pending > self.limit
 
     @property
     def n_cached(self) -> int:
         """Number of tokens of the cached text: how much of the context (`limit`) is used."""
         return len(self._cached)
 
+    @staticmethod
+    def _verifiable(cache: TruncatableCache) -> VerifiableCache:
+        return cast("VerifiableCache", cache)
+
     def _forward(self, cache: TruncatableCache, ids: list[int]) -> Tensor:
+        return self._logits(cache, ids, last_only=True)[:, -1]
+
+    def _logits(self, cache: TruncatableCache, ids: list[int], *, last_only: bool) -> Tensor:
         self.n_read += len(ids)
         with torch.inference_mode(), evaluating(self._model):
             ids_BT = torch.tensor([ids], device=self._model.device)
-            logits_B1V: Tensor = self._model(ids_BT, cache=cache, last_only=True).logits
-            return logits_B1V[:, -1, : min(self._model.vocab_size, self._tokenizer.vocab_size)].float()
+            logits_BTV: Tensor = self._model(ids_BT, cache=cache, last_only=last_only).logits
+            return logits_BTV[..., : min(self._model.vocab_size, self._tokenizer.vocab_size)].float()
 
 
 class Turn(Iterator[str]):
@@ -153,9 +204,9 @@ class Turn(Iterator[str]):
         decode_seconds: time to generate the others.
     """
 
-    def __init__(self, session: Session, state: RequestState, chain: Chain) -> None:
+    def __init__(self, session: Session, state: RequestState, chain: Chain, ahead: LookAhead | None = None) -> None:
         self.prefill_seconds = self.decode_seconds = 0.0
-        self._session, self._state, self._chain = session, state, chain
+        self._session, self._state, self._chain, self._ahead = session, state, chain, ahead
         self._logits_BV: Tensor | None = None
         self._last = ""
 
@@ -167,6 +218,7 @@ class Turn(Iterator[str]):
                 piece = self._state.end("interrupted")
             if piece:
                 return piece
+        self._discard_ahead()
         if self._last:
             piece, self._last = self._last, ""
             return piece
@@ -180,8 +232,12 @@ class Turn(Iterator[str]):
         first = self._logits_BV is None
         if first:
             self._logits_BV = session.read(state.history, state.remaining)
+        elif self._ahead is not None and (ready_BV := self._ahead.next(state.history)) is not None:
+            self._logits_BV = ready_BV
         elif state.request.overflow == "stop" and session.full:
             return state.end("length")
+        elif self._ahead is not None:
+            self._logits_BV = self._ahead.step(state.history, state.remaining)
         else:
             self._logits_BV = session.step(state.history)
         with torch.inference_mode():
@@ -198,6 +254,21 @@ class Turn(Iterator[str]):
         """End the text."""
         if self._state.finish is None:
             self._last = self._state.end("interrupted")
+        self._discard_ahead()
+
+    def _discard_ahead(self) -> None:
+        if self._ahead is not None:
+            self._ahead.end()
+
+    @property
+    def n_drafted(self) -> int:
+        """Number of tokens that the drafter proposed and the model verified."""
+        return 0 if self._ahead is None else self._ahead.n_drafted
+
+    @property
+    def n_accepted(self) -> int:
+        """Number of these that became a part of the text."""
+        return 0 if self._ahead is None else self._ahead.n_accepted
 
     @property
     def text(self) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from gptkit.core.errors import GptkitError
+from gptkit.inference.drafting import DrafterLike
 from gptkit.inference.request import Overflow
 from gptkit.inference.samplers import SamplerLike, sampler_chain
 from gptkit.inference.session import Session, Turn
@@ -42,6 +43,8 @@ class Conversation:
         overflow: behavior when the conversation fills the context: the oldest messages are discarded ("slide"), or the
             turn is refused ("stop"). A reply that reaches the context length slides or stops as in `gptkit.generate`.
 
+        drafter: drafter of speculative decoding, as for `gptkit.generate`; replies stay the same.
+
     Attributes:
         messages: the conversation without the system message: mappings with `role` and `content`.
         system: the system message; may be assigned.
@@ -60,8 +63,9 @@ class Conversation:
         stop: Sequence[str] = (),
         seed: int | None = None,
         overflow: Overflow = "slide",
+        drafter: DrafterLike | None = None,
     ) -> None:
-        self._session = Session(model, tokenizer)
+        self._session = Session(model, tokenizer, drafter)
         self._tokenizer = tokenizer
         self._options: dict[str, Any] = {
             "sampler": sampler_chain(sampler),
@@ -218,6 +222,16 @@ class Reply(Iterator[str]):
     def n_tokens(self) -> int:
         """Number of generated tokens."""
         return len(self._turn.ids)
+
+    @property
+    def n_drafted(self) -> int:
+        """Number of tokens that the drafter proposed and the model verified."""
+        return self._turn.n_drafted
+
+    @property
+    def n_accepted(self) -> int:
+        """Number of these that became a part of the reply."""
+        return self._turn.n_accepted
 
     @property
     def decode_rate(self) -> float:

@@ -12,7 +12,7 @@ from gptkit.core.errors import CheckpointError, DataError
 from gptkit.core.registry import Registry
 from gptkit.data import Prepared, open_prepared, prepare
 from gptkit.data.preparation import token_files
-from gptkit.inference import Overflow, generate, stream
+from gptkit.inference import DrafterLike, Overflow, generate, stream
 from gptkit.inference.decodings import DecodingLike
 from gptkit.inference.samplers import SamplerLike
 from gptkit.kinds.tokenizer import Tokenizer
@@ -187,6 +187,7 @@ class Run(Views):
         stop: str | Sequence[str] = (),
         seed: int | None = None,
         overflow: Overflow = "slide",
+        drafter: DrafterLike | None = None,
     ) -> Conversation:
         """Start a conversation of several turns; the key/value cache is kept between turns.
 
@@ -199,7 +200,7 @@ class Run(Views):
         Args:
             system: the system message.
             overflow: when the conversation fills the context, discard its oldest messages ("slide") or refuse ("stop").
-            max_new_tokens, sampler, stop, seed: as for `generate`, for every turn.
+            max_new_tokens, sampler, stop, seed, drafter: as for `gptkit.generate`, for every turn.
         """
         return Conversation(
             self.model,
@@ -211,6 +212,7 @@ class Run(Views):
             stop=(stop,) if isinstance(stop, str) else tuple(stop),
             seed=seed,
             overflow=overflow,
+            drafter=drafter,
         )
 
     def evaluate(

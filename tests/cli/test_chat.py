@@ -219,3 +219,11 @@ def test_in_a_terminal_ctrl_c_stops_the_reply_and_ctrl_d_ends(tmp_path: Path) ->
     finally:
         program.kill()
         os.close(terminal)
+
+
+def test_replies_with_a_drafter_are_those_of_plain_decoding(call: Call, chat_run: Path) -> None:
+    lines = "hello there\nhello you\n/stats\n"
+    plain = call("chat", chat_run, "-n", "12", "--seed", "3", input=lines)
+    result = call("chat", chat_run, "-n", "12", "--seed", "3", "--speculate", "{name: ngram, min_n: 1}", input=lines)
+    assert result.stdout == plain.stdout
+    assert "drafted tokens accepted" in " ".join(result.stderr.split())

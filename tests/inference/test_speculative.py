@@ -20,7 +20,7 @@ from gptkit.components.sampler.greedy import GreedySpec
 from gptkit.components.tokenizer.byte import ByteTokenizer
 from gptkit.core.errors import GptkitError, SpecError
 from gptkit.engines.scheduled import Scheduled
-from gptkit.inference import Generated, Request, RequestState, Scheduler, generate, stream
+from gptkit.inference import Generated, Request, RequestState, Scheduler, Session, generate, stream
 from gptkit.inference.speculative import SpeculativeScheduler
 from gptkit.kinds.drafter import Drafter, DrafterContext, DrafterSpec
 from gptkit.model.gpt import GPT
@@ -249,6 +249,37 @@ def test_engine_reports_all_tokens_of_a_step() -> None:
     )
     assert [len(step.ids) for step in steps] == [1, 16, 13]
     assert steps[-1].finish == "length"
+
+
+@pytest.mark.parametrize("name", ["rotary", "recurrent", "window", "dynamic"])
+@pytest.mark.parametrize("overflow", ["slide", "stop"])
+def test_sessions_generate_the_texts_of_plain_decoding(name: str, overflow: Literal["slide", "stop"]) -> None:
+    gpt = model(name, 40)
+    options: dict[str, Any] = {"sampler": CHAINS["penalties"], "seed": 4, "overflow": overflow}
+
+    def texts(session: Session) -> tuple[list[list[int]], list[int], int]:
+        ids, turns, cached, n_accepted = TOKENIZER.encode("ab"), [], [], 0
+        for turn, n_tokens in enumerate((9, 14, 1, 30)):
+            if len(ids) > 40:
+                break
+            reply = session.stream(ids, max_new_tokens=n_tokens, turn=turn, **options)
+            assert "".join(reply) == reply.text
+            turns.append(reply.ids)
+            n_accepted += reply.n_accepted
+            cached.append(session.n_cached)
+            ids = [*ids, *reply.ids, *TOKENIZER.encode("ab")]
+        return turns, cached, n_accepted
+
+    plain, n_cached, _ = texts(Session(gpt, TOKENIZER))
+    whole = TOKENIZER.encode("ab")
+    for ids in plain:
+        whole += [*ids, *TOKENIZER.encode("ab")]
+    for drafter in (NGRAM, Spec(texts=(tuple(whole),), wrong_every=3)):
+        drafted, n_cached_drafted, n_accepted = texts(Session(gpt, TOKENIZER, drafter))
+        assert drafted == plain
+        if name != "recurrent":  # which may have returned to a mark
+            assert n_cached_drafted == n_cached
+    assert n_accepted > 5
 
 
 class FixedCache:
