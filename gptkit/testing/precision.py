@@ -26,7 +26,7 @@ __all__ = ["checks"]
 checks = Checks()
 
 _SIZES = ((48, 64), (33, 50), (1, 8), (130, 96))
-_ROWS = (1, 2, 3, 8, 17, 64)
+_ROWS = (1, 2, 3, 8, 17, 64, 90)
 _CPU = torch.device("cpu")
 
 _LAYOUTS: Mapping[str, dict[str, Any]] = {

@@ -1,6 +1,6 @@
 """Matrices of 4-bit integers with a scale and an offset per group of columns.
 
-Shapes: O rows of a matrix (outputs), I columns (inputs), G groups of columns, M rows of inputs.
+Shapes: O rows of a matrix (outputs), I columns (inputs), G groups of J columns, M rows of inputs; N packed blocks of R rows.
 """
 
 from __future__ import annotations
@@ -11,16 +11,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gptkit.components.precision.modules.int4_layout import Layout, pack
+from gptkit.components.precision.modules.int4_layout import Layout, halves, pack
 from gptkit.nn.packed import PackedMatrix, most_rows
 
 __all__ = ["Int4Matrix", "dequantize", "quantize"]
 
-MOST_ROWS = 24
+MOST_ROWS = 80
 """Rows of inputs up to which the product of integers is faster: its time is proportional to their number."""
 
 CHUNK = 1 << 18
-"""Number of elements that are converted at once, so that they stay in the cache."""
+"""Number of elements that are quantized at once, so that they stay in the cache."""
+
+DEQUANTIZED = 1 << 20
+"""Number of elements that are dequantized at once for a product."""
 
 NARROWEST = 2 / 3
 """The narrowest range that is tried, as a share of the range of a group's weights."""
@@ -152,7 +155,7 @@ class Int4Matrix(PackedMatrix):
                 x_MI.contiguous(), self.integers, self.group, self.scales
             )
         else:
-            y_MO = F.linear(x_MI, self._all())
+            y_MO = self._by_blocks(x_MI)
         y = (y_MO[:, : self.n_rows] if self.rows_added else y_MO).reshape(*x.shape[:-1], self.n_rows)
         return y if bias_O is None else y + bias_O
 
@@ -161,6 +164,25 @@ class Int4Matrix(PackedMatrix):
 
     def rows(self, ids: Tensor) -> Tensor:
         return super().rows(ids) if self.table is None else self.table.rows(ids)
+
+    def _by_blocks(self, x_MI: Tensor) -> Tensor:
+        """Multiply with some blocks after the other, dequantized in the order in which they are packed."""
+        parts, first = [], 0
+        for bytes_NIC, place_R in self.layout.split(self.integers):
+            n_blocks, n_columns, n_rows = len(bytes_NIC), bytes_NIC.shape[1], 2 * bytes_NIC.shape[2]
+            pairs_GNR2 = self.scales[:, first : first + n_blocks * n_rows].view(-1, n_blocks, n_rows, 2)
+            scale_NGR, offset_NGR = pairs_GNR2[:, :, place_R.argsort()].permute(3, 1, 0, 2)
+            n_chunk = max(1, DEQUANTIZED // (n_columns * n_rows))
+            products = []
+            for some in (slice(at, at + n_chunk) for at in range(0, n_blocks, n_chunk)):
+                q_NIR = halves(bytes_NIC[some]).to(self.dtype).sub_(8)
+                q_NGJR = q_NIR.view(len(q_NIR), -1, self.group, n_rows)
+                weight_NGJR = torch.addcmul(offset_NGR[some, :, None], q_NGJR, scale_NGR[some, :, None])
+                weight_INR = weight_NGJR.flatten(1, 2).transpose(0, 1)
+                products.append((x_MI @ weight_INR.flatten(1)).view(len(x_MI), -1, n_rows))
+            parts.append(torch.cat(products, 1)[:, :, place_R].flatten(1))
+            first += n_blocks * n_rows
+        return torch.cat(parts, 1) if len(parts) > 1 else parts[0]
 
     def _all(self) -> Tensor:
         """Return the matrix with the rows and columns that were added."""

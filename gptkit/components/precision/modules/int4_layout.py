@@ -7,12 +7,13 @@ Packing a matrix whose elements are the numbers of their rows shows which two.
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-__all__ = ["Layout", "pack"]
+__all__ = ["Layout", "halves", "pack"]
 
 _ROWS = {"AVX512": 64, "AVX2": 32}
 """Rows of a block by the CPU's capability; 16 for any other."""
@@ -55,13 +56,20 @@ class Layout:
         blocks = ((n_rows // size, size), (1, n_rows % size))
         return cls(n_columns, tuple((count, rows, _row_order(rows)) for count, rows in blocks if count * rows))
 
-    def unpack(self, packed: Tensor) -> Tensor:
-        """Return the integers (O, I) of a packed matrix."""
-        flat, parts, first = packed.flatten(), [], 0
+    def split(self, packed: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield blocks of one size, bytes (blocks, I, rows / 2), and the place of each row among the halves of a column."""
+        flat, first = packed.flatten(), 0
         for count, rows, order in self.blocks:
             n_bytes = count * rows * self.n_columns // 2
-            block = flat[first : first + n_bytes].view(count, self.n_columns, rows // 2)
-            both = torch.cat((block & 15, block >> 4), -1)
-            parts.append(both.transpose(1, 2)[:, torch.tensor(order)].reshape(count * rows, self.n_columns))
+            yield flat[first : first + n_bytes].view(count, self.n_columns, rows // 2), torch.tensor(order)
             first += n_bytes
+
+    def unpack(self, packed: Tensor) -> Tensor:
+        """Return the integers (O, I) of a packed matrix."""
+        parts = [halves(block).transpose(1, 2)[:, order].flatten(0, 1) for block, order in self.split(packed)]
         return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+
+def halves(block: Tensor) -> Tensor:
+    """Return the low halves of bytes followed by the high ones, along the last dimension."""
+    return torch.cat((block & 15, block >> 4), -1)
