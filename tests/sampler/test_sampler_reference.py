@@ -13,7 +13,7 @@ from transformers.generation import logits_process as reference
 from gptkit.core.registry import default_registry
 from gptkit.kinds.sampler import SamplerContext, SamplerSpec
 
-VOCAB = 97
+VOCAB, ROWS = 97, 250
 
 CASES: list[tuple[str, dict[str, Any], Any]] = [
     ("temperature", {"value": 0.3}, reference.TemperatureLogitsWarper(0.3)),
@@ -40,14 +40,15 @@ def spec(name: str, **fields: Any) -> SamplerSpec:
 
 def random_case(seed: int, scale: float, *, masked: bool) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    logits_BV = torch.randn(5, VOCAB, generator=generator) * scale
+    logits_BV = torch.randn(ROWS, VOCAB, generator=generator) * scale
     if masked:
-        hidden_BV = torch.rand(5, VOCAB, generator=generator) < torch.tensor([[0.0], [0.2], [0.5], [0.9], [0.9]])
+        shares_B1 = torch.tensor([[0.0], [0.2], [0.5], [0.9], [0.9]]).repeat(ROWS // 5, 1)
+        hidden_BV = torch.rand(ROWS, VOCAB, generator=generator) < shares_B1
         hidden_BV[:, 10] = False
         logits_BV[hidden_BV] = -torch.inf
-        logits_BV[4, torch.arange(VOCAB) != 10] = -torch.inf  # all but one
+        logits_BV[4::5, torch.arange(VOCAB) != 10] = -torch.inf  # all but one
     # Few different tokens, so that sequences repeat.
-    history_BT = torch.randint(0, 6, (5, 40), generator=generator)
+    history_BT = torch.randint(0, 6, (ROWS, 40), generator=generator)
     return logits_BV, history_BT
 
 
@@ -56,12 +57,16 @@ def random_case(seed: int, scale: float, *, masked: bool) -> tuple[Tensor, Tenso
 def test_equals_transformers(name: str, fields: dict[str, Any], expected: Any, masked: bool) -> None:
     for seed, scale in enumerate((0.3, 1.0, 3.0, 10.0)):
         logits_BV, history_BT = random_case(seed, scale, masked=masked)
-        actual = spec(name, **fields).build(SamplerContext(VOCAB, batch=5))(logits_BV, history_BT.tolist())
-        expected_BV = expected(history_BT, logits_BV.clone())
+        actual = spec(name, **fields).build(SamplerContext(VOCAB, batch=ROWS))(logits_BV, history_BT.tolist())
+        # In fp64, so that no rounding decides at a limit.
+        expected_BV = expected(history_BT, logits_BV.double()).float()
         emptied_B1 = (expected_BV == -torch.inf).all(dim=-1, keepdim=True)
         # Where transformers excludes all tokens, gptkit keeps the row unchanged.
         expected_BV = torch.where(emptied_B1, logits_BV, expected_BV)
-        torch.testing.assert_close(actual, expected_BV, rtol=1e-6, atol=1e-6)
+        # Sums in fp32 decide otherwise in rows whose sum is at the limit.
+        n_different_B = (~torch.isclose(actual, expected_BV, rtol=1e-5, atol=1e-5)).sum(dim=-1)
+        assert n_different_B.max() <= 1
+        assert (n_different_B > 0).sum() <= 2
 
 
 @pytest.mark.parametrize("p", [0.2, 0.9, 0.99, 0.9999])
@@ -77,6 +82,19 @@ def test_top_p_of_a_large_vocabulary(p: float) -> None:
     for row in range(3):
         kept = actual[row] > -torch.inf
         assert logits_BV[row][kept].min() > logits_BV[row][~kept].max()
+
+
+@pytest.mark.parametrize("p", [0.2, 0.9, 0.99, 0.9999])
+def test_typical_of_a_large_vocabulary(p: float) -> None:
+    """More candidates are sorted if the first do not reach p."""
+    logits_BV = torch.randn(3, 20_000, generator=torch.Generator().manual_seed(1)) * torch.tensor([[0.1], [1.0], [8.0]])
+    actual = spec("typical", p=p).build(SamplerContext(20_000, 3))(logits_BV, [[]] * 3)
+    log_p_BV = logits_BV.double().log_softmax(dim=-1)
+    distance_BV = (-log_p_BV + (log_p_BV.exp() * log_p_BV).sum(dim=-1, keepdim=True)).abs()
+    p_BV = log_p_BV.exp().gather(-1, distance_BV.argsort(dim=-1))
+    n_kept = ((p_BV.cumsum(dim=-1) - p_BV) < p).sum(dim=-1)
+    off = ((actual > -torch.inf).sum(dim=-1) - n_kept).abs()
+    assert (off <= 1 + n_kept * 1e-4).all()
 
 
 def test_min_length_equals_transformers() -> None:

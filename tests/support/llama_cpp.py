@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -20,13 +21,13 @@ __all__ = ["Sampler", "dry", "library"]
 _DRY_TESTING = "_Z30llama_sampler_init_dry_testingffiiRKSt6vectorIS_IiSaIiEESaIS1_EE"
 
 
-class _TokenData(ctypes.Structure):
-    _fields_ = [("id", ctypes.c_int32), ("logit", ctypes.c_float), ("p", ctypes.c_float)]
+_FIELDS = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
+"""llama_token_data."""
 
 
 class _TokenArray(ctypes.Structure):
     _fields_ = [
-        ("data", ctypes.POINTER(_TokenData)),
+        ("data", ctypes.c_void_p),
         ("size", ctypes.c_size_t),
         ("selected", ctypes.c_int64),
         ("sorted", ctypes.c_bool),
@@ -77,14 +78,17 @@ class Sampler:
 
     def __call__(self, logits_V: Tensor) -> tuple[Tensor, int]:
         """Return the changed logits, -inf for removed tokens, and the id of the token that it selected (-1 for none)."""
-        allowed = (logits_V > -torch.inf).nonzero().flatten().tolist()
-        data = (_TokenData * len(allowed))(*((token, float(logits_V[token]), 0.0) for token in allowed))
-        array = _TokenArray(ctypes.cast(data, ctypes.POINTER(_TokenData)), len(allowed), -1, False)
+        ids = (logits_V > -torch.inf).nonzero().flatten().numpy()
+        data = np.zeros(len(ids), dtype=_FIELDS)
+        data["id"], data["logit"] = ids, logits_V.numpy()[ids]
+        begin = data.ctypes.data
+        array = _TokenArray(begin, len(ids), -1, False)
         library().llama_sampler_apply(self._pointer, ctypes.byref(array))
+        # A sampler may move the beginning of the array.
+        left = data[(array.data - begin) // data.itemsize :][: array.size]
         out_V = torch.full_like(logits_V, -torch.inf)
-        for place in range(array.size):
-            out_V[array.data[place].id] = array.data[place].logit
-        return out_V, array.data[array.selected].id if array.selected >= 0 else -1
+        out_V[torch.from_numpy(left["id"].astype(np.int64))] = torch.from_numpy(left["logit"].copy())
+        return out_V, int(left["id"][array.selected]) if array.selected >= 0 else -1
 
 
 def dry(multiplier: float, base: float, allowed_length: int, window: int, breakers: Sequence[Sequence[int]]) -> Sampler:
