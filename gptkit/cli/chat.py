@@ -17,7 +17,7 @@ from gptkit.cli import console
 from gptkit.cli.collection import import_torch
 from gptkit.cli.failures import report
 from gptkit.cli.messages import piped, read_messages, typed
-from gptkit.cli.options import Overflow, Precision, Quiet, RunDirectory, Samplers, Seed, Speculate, Step, Stop
+from gptkit.cli.options import Compile, Overflow, Precision, Quiet, RunDirectory, Samplers, Seed, Speculate, Step, Stop
 from gptkit.core.activity import working
 from gptkit.core.errors import GptkitError
 
@@ -75,6 +75,7 @@ def chat(
     speculate: Speculate = None,
     step: Step = None,
     precision: Precision = None,
+    compile: Compile = False,
     quiet: Quiet = False,
 ) -> None:
     """Chat with a model; the conversation ends at Ctrl-D.
@@ -101,6 +102,7 @@ def chat(
         seed=seed,
         overflow=overflow.value,
         drafter=None if speculate is None else drafter(speculate),
+        compile=compile,
     )
     talk.check()
     interactive = sys.stdin.isatty()

@@ -12,6 +12,7 @@ from gptkit.cli import console
 from gptkit.cli.collection import import_torch
 from gptkit.cli.failures import INTERRUPTED
 from gptkit.cli.options import (
+    Compile,
     Decoding,
     Json,
     Overflow,
@@ -66,6 +67,7 @@ def generate(
     trace: Trace = None,
     step: Step = None,
     precision: Precision = None,
+    compile: Compile = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -97,6 +99,7 @@ def generate(
         "overflow": overflow.value,
         "trace": trace is not None,
         "drafter": None if speculate is None else drafter(speculate),
+        "compile": compile,
     }
     if chat:
         conversations = [chat_prompt(run.tokenizer, text, run.ends) for text in texts]

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 __all__ = [
+    "Compile",
     "Decoding",
     "File",
     "FileOrRun",
@@ -225,6 +226,14 @@ Precision = Annotated[
         help="Convert the weights while loading: bf16, int8, int4, or with fields '{name: int4, group: 64}'.",
         autocompletion=complete_precisions,
         show_default=False,
+    ),
+]
+Compile = Annotated[
+    bool,
+    typer.Option(
+        "--compile/--no-compile",
+        help="Decode with a step compiled for the model's architecture: in the background at its first use (a minute), and "
+        "kept in the cache directory (GPTKIT_CACHE). For long texts.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]

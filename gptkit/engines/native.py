@@ -27,6 +27,11 @@ class NativeSpec(EngineSpec):
         None,
         description="Drafter of speculative decoding; null for none. Single requests become faster, many at once slower.",
     )
+    compile: bool = Field(
+        False,
+        description="Decode with compiled steps, which are compiled in the background at their first use and kept in the "
+        "user's cache directory.",
+    )
 
     def build(self, context: EngineContext) -> Scheduled:
         from gptkit.engines.scheduled import Scheduled
@@ -38,4 +43,5 @@ class NativeSpec(EngineSpec):
             max_batch=context.max_batch,
             prefill_chunk=self.prefill_chunk,
             drafter=self.drafter,
+            compile=self.compile,
         )

@@ -6,6 +6,7 @@ Shapes: B batch (1), T tokens, V vocabulary, K most likely tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,7 +34,7 @@ class Scheduled(Engine):
 
     Args:
         model: a `gptkit.model.gpt.GPT`, or another `LanguageModel`.
-        tokenizer, max_batch, prefill_chunk: as for `Scheduler`.
+        tokenizer, max_batch, prefill_chunk, compile: as for `Scheduler`.
         drafter: the drafter of speculative decoding (`SpeculativeScheduler`); None for none.
     """
 
@@ -45,20 +46,25 @@ class Scheduled(Engine):
         max_batch: int = 8,
         prefill_chunk: int | None = None,
         drafter: DrafterSpec | None = None,
+        compile: bool = False,
     ) -> None:
         super().__init__(tokenizer, context_length=model.context_length, vocab_size=model.vocab_size, max_batch=max_batch)
         self._model = model
         self._prefill_chunk = prefill_chunk
         self._drafter = drafter
+        self._compile = compile
         self._scheduler = self._new_scheduler()
         self._reported: dict[RequestState, int] = {}
 
     def _new_scheduler(self) -> Scheduler:
+        options: dict[str, Any] = {
+            "max_batch": self.max_batch,
+            "prefill_chunk": self._prefill_chunk,
+            "compile": self._compile,
+        }
         if self._drafter is None:
-            return Scheduler(self._model, self.tokenizer, max_batch=self.max_batch, prefill_chunk=self._prefill_chunk)
-        return SpeculativeScheduler(
-            self._model, self.tokenizer, self._drafter, max_batch=self.max_batch, prefill_chunk=self._prefill_chunk
-        )
+            return Scheduler(self._model, self.tokenizer, **options)
+        return SpeculativeScheduler(self._model, self.tokenizer, self._drafter, **options)
 
     def check(self, request: Request) -> None:
         outside = next((token for token in request.prompt_ids if not 0 <= token < self.vocab_size), None)

@@ -49,6 +49,7 @@ class Generation:
         top_log_probabilities: int = 0,
         trace: bool | int = False,
         drafter: DrafterLike | None = None,
+        compile: bool = False,
     ) -> None:
         self.seed = secrets.randbits(32) if seed is None else seed
         self._context_length = model.context_length
@@ -78,9 +79,9 @@ class Generation:
             requests = []
         max_batch = max(1, len(requests))
         self.scheduler = (
-            Scheduler(model, tokenizer, max_batch=max_batch)
+            Scheduler(model, tokenizer, max_batch=max_batch, compile=compile)
             if drafter is None
-            else SpeculativeScheduler(model, tokenizer, drafter_spec(drafter), max_batch=max_batch)
+            else SpeculativeScheduler(model, tokenizer, drafter_spec(drafter), max_batch=max_batch, compile=compile)
         )
         self._states = []
         for index, request in enumerate(requests):
@@ -184,6 +185,7 @@ def generate(
     top_log_probabilities: int = 0,
     trace: bool | int = False,
     drafter: DrafterLike | None = None,
+    compile: bool = False,
     on_text: Callable[[int, str], None] | None = None,
 ) -> list[Generated]:
     """Continue prompts in one batch.
@@ -212,6 +214,10 @@ def generate(
             verifies together; texts stay those of the seed (up to rounding). Most effective for a single prompt.
         on_text: called with the prompt's index and every new piece of text.
 
+        compile: decode with a compiled step: one that is on disk, else it is compiled in another process while the tokens
+            are computed eagerly, and kept in the user's cache directory (about a minute, once per architecture). Only the
+            rounding differs.
+
     Returns:
         One result per prompt. After Ctrl-C, the texts so far with the finish reason "interrupted".
 
@@ -235,6 +241,7 @@ def generate(
         top_log_probabilities=top_log_probabilities,
         trace=trace,
         drafter=drafter,
+        compile=compile,
     )
     try:
         while not generation.done:
@@ -260,6 +267,7 @@ def stream(
     top_log_probabilities: int = 0,
     trace: bool | int = False,
     drafter: DrafterLike | None = None,
+    compile: bool = False,
 ) -> TextStream:
     """Continue one prompt, and yield its text in pieces. The arguments are those of `generate`."""
     return TextStream(
@@ -278,6 +286,7 @@ def stream(
             top_log_probabilities=top_log_probabilities,
             trace=trace,
             drafter=drafter,
+            compile=compile,
         )
     )
 

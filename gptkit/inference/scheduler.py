@@ -16,6 +16,7 @@ from torch import Tensor
 from gptkit.core.errors import GptkitError
 from gptkit.inference.batch import Batch
 from gptkit.inference.chain import Chain, sampling_error
+from gptkit.inference.compiled.decoding import decoding_model
 from gptkit.inference.modes import evaluating
 from gptkit.inference.protocol import LanguageModel
 from gptkit.inference.request import Request, RequestState, TokenScore
@@ -55,7 +56,8 @@ class Scheduler:
         model: a `gptkit.model.gpt.GPT`, or another `LanguageModel`.
         tokenizer: the tokenizer that the model was trained with.
         max_batch: maximum number of requests that run at the same time.
-        prefill_chunk: maximum number of prompt tokens per forward pass; unlimited by default.
+        prefill_chunk: maximum number of prompt tokens per forward pass, which bounds its memory; None for all at once.
+        compile: decode with a compiled step where one is ready, as in `generate`.
     """
 
     def __init__(
@@ -64,13 +66,14 @@ class Scheduler:
         tokenizer: Tokenizer,
         *,
         max_batch: int = 32,
-        prefill_chunk: int | None = None,
+        prefill_chunk: int | None = 512,
+        compile: bool = False,
     ) -> None:
         if max_batch < 1:
             raise GptkitError(f"max_batch is {max_batch}", hint="Use 1 or more.")
         if prefill_chunk is not None and prefill_chunk < 1:
             raise GptkitError(f"prefill_chunk is {prefill_chunk}", hint="Use 1 or more.")
-        self._model = model
+        self._model = decoding_model(model, compile=compile)
         self._tokenizer = tokenizer
         self._max_batch = max_batch
         self._prefill_chunk = prefill_chunk

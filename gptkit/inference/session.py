@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gptkit.core.errors import GptkitError, StateError
 from gptkit.inference.chain import Chain
+from gptkit.inference.compiled.decoding import decoding_model
 from gptkit.inference.drafting import DrafterLike, Drafting, drafter_spec
 from gptkit.inference.lookahead import LookAhead
 from gptkit.inference.modes import evaluating
@@ -39,6 +40,7 @@ class Session:
         model: a `gptkit.model.GPT`, or a `LanguageModel` with a `TruncatableCache`.
         tokenizer: the tokenizer that the model was trained with.
         drafter: drafter of speculative decoding, as for `gptkit.generate`.
+        compile: as for `gptkit.generate`.
 
     Raises:
         GptkitError: the model cannot undo rejected tokens of the drafter.
@@ -47,8 +49,15 @@ class Session:
         n_read: number of tokens that the model has processed in all calls.
     """
 
-    def __init__(self, model: LanguageModel, tokenizer: Tokenizer, drafter: DrafterLike | None = None) -> None:
-        self._model = model
+    def __init__(
+        self,
+        model: LanguageModel,
+        tokenizer: Tokenizer,
+        drafter: DrafterLike | None = None,
+        *,
+        compile: bool = False,
+    ) -> None:
+        self._model = decoding_model(model, compile=compile)
         self._tokenizer = tokenizer
         self._cache: TruncatableCache | None = None
         self._cached: list[int] = []

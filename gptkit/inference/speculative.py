@@ -53,7 +53,7 @@ class SpeculativeScheduler(Scheduler):
     Args:
         model: a `gptkit.model.gpt.GPT`, or a `LanguageModel` with a `VerifiableCache`.
         drafter: the drafter.
-        tokenizer, max_batch, prefill_chunk: as for `Scheduler`.
+        tokenizer, max_batch, prefill_chunk, compile: as for `Scheduler`.
 
     Raises:
         GptkitError: the cache cannot discard rejected tokens, or the drafter cannot be built.
@@ -66,9 +66,10 @@ class SpeculativeScheduler(Scheduler):
         drafter: DrafterSpec,
         *,
         max_batch: int = 32,
-        prefill_chunk: int | None = None,
+        prefill_chunk: int | None = 512,
+        compile: bool = False,
     ) -> None:
-        super().__init__(model, tokenizer, max_batch=max_batch, prefill_chunk=prefill_chunk)
+        super().__init__(model, tokenizer, max_batch=max_batch, prefill_chunk=prefill_chunk, compile=compile)
         self._drafting = Drafting(drafter, model, tokenizer)
         self._rows: dict[RequestState, _Row] = {}
         self._catch_up = False

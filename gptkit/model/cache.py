@@ -61,6 +61,11 @@ class Cache:
         return self._length if self._static_offset is None else int(self._static_offset)
 
     @property
+    def is_plain(self) -> bool:
+        """Whether each call adds its tokens and changes nothing else, so that a compiled decode step can do so."""
+        return self._static_offset is None and self._changes is None and self.prefix_B is None
+
+    @property
     def offset(self) -> int | Tensor:
         """`length`, as the model takes it: a 0-d tensor for a static cache, whose value is never read on the host."""
         return self._length if self._static_offset is None else self._static_offset

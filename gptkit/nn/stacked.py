@@ -83,7 +83,7 @@ class StackedModules(StackedFeedForward):
         return self._by_tokens(x_ME, groups, forward)
 
     def _by_slices(self, x_ME: Tensor, groups: Groups, forward: Forward) -> Tensor:
-        n_rows, n_experts = len(x_ME), len(self.each)
+        n_rows, n_experts = x_ME.shape[0], len(self.each)
         # On the meta device the distribution is unknown; an even one takes the same arithmetic.
         even = [n_rows * (index + 1) // n_experts for index in range(n_experts)]
         ends: list[int] = even if x_ME.is_meta else groups.ends_X.tolist()
@@ -91,7 +91,7 @@ class StackedModules(StackedFeedForward):
         return torch.cat([module(x_ME[None, first:end], forward)[0] for module, first, end in slices if end > first])
 
     def _by_tokens(self, x_ME: Tensor, groups: Groups, forward: Forward) -> Tensor:
-        n_rows = len(x_ME)
+        n_rows = x_ME.shape[0]
         n_tokens = groups.n_tokens
         starts_X = torch.cat((groups.ends_X.new_zeros(1), groups.ends_X[:-1]))
         rows_XN = (starts_X[:, None] + torch.arange(n_tokens, device=x_ME.device)).clamp(max=n_rows - 1)

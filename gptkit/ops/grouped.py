@@ -55,9 +55,9 @@ def group_rows(experts_NK: Tensor, n_experts: int) -> Groups:
     expert_M, order_M = experts_NK.flatten().sort(stable=True)
     numbers_X = torch.arange(n_experts, device=expert_M.device)
     ends_X = torch.searchsorted(expert_M, numbers_X, right=True, out_int32=True)
-    rows_M = torch.arange(len(order_M), device=order_M.device)
+    rows_M = torch.arange(order_M.shape[0], device=order_M.device)
     back_M = torch.empty_like(order_M).scatter_(0, order_M, rows_M)
-    return Groups(len(experts_NK), expert_M, ends_X, order_M, back_M)
+    return Groups(experts_NK.shape[0], expert_M, ends_X, order_M, back_M)
 
 
 def reorder(x_ME: Tensor, order_M: Tensor, back_M: Tensor) -> Tensor:
@@ -120,7 +120,7 @@ def _grouped_mm(x_MI: Tensor, weight_XOI: Tensor, ends_X: Tensor) -> Tensor:
 
 def _product(x_MI: Tensor, weight_XOI: Tensor, ends_X: Tensor) -> Tensor:
     x_MI = x_MI.contiguous()
-    y_MO = x_MI.new_empty(len(x_MI), weight_XOI.shape[1])
+    y_MO = x_MI.new_empty(x_MI.shape[0], weight_XOI.shape[1])
     if y_MO.numel() == 0:
         return y_MO
     if x_MI.device.type == "cpu":
@@ -145,7 +145,7 @@ def _grouped_outer(y_MO: Tensor, x_MI: Tensor, ends_X: Tensor) -> Tensor:
             else:
                 sum_XOI[index].zero_()
         return sum_XOI
-    if len(x_MI) and _has_grouped_kernel(x_MI, y_MO.shape[1], x_MI.shape[1]):
+    if x_MI.shape[0] and _has_grouped_kernel(x_MI, y_MO.shape[1], x_MI.shape[1]):
         return torch._grouped_mm(y_MO.T, x_MI, offs=ends_X)
     return blockwise_outer(y_MO, x_MI, ends_X)
 
@@ -246,7 +246,7 @@ def _blocks(ends_X: Tensor, n_rows: int) -> _Blocks:
 
 def blockwise_mm(x_MI: Tensor, weight_XOI: Tensor, ends_X: Tensor) -> Tensor:
     """Compute `grouped_mm` by blocks; works on every device without synchronization."""
-    blocks = _blocks(ends_X, len(x_MI))
+    blocks = _blocks(ends_X, x_MI.shape[0])
     y_ZRO = torch.bmm(blocks.take(x_MI), weight_XOI[blocks.expert_Z].mT)
     return y_ZRO.flatten(0, 1)[blocks.place_M]
 
@@ -254,7 +254,7 @@ def blockwise_mm(x_MI: Tensor, weight_XOI: Tensor, ends_X: Tensor) -> Tensor:
 def blockwise_outer(y_MO: Tensor, x_MI: Tensor, ends_X: Tensor) -> Tensor:
     """Compute `grouped_outer` by blocks; works on every device without synchronization."""
     sum_XOI = x_MI.new_zeros(len(ends_X), y_MO.shape[1], x_MI.shape[1])
-    if len(x_MI) == 0:
+    if x_MI.shape[0] == 0:
         return sum_XOI
-    blocks = _blocks(ends_X, len(x_MI))
+    blocks = _blocks(ends_X, x_MI.shape[0])
     return sum_XOI.index_add_(0, blocks.expert_Z, torch.bmm(blocks.take(y_MO).mT, blocks.take(x_MI)))

@@ -22,7 +22,7 @@ def limit_to_groups(scores_NX: Tensor, n_groups: int, top_groups: int, score: Li
         top_groups: how many groups remain for each token.
         score: the score of a group: that of its best expert, or the sum of its two best.
     """
-    grouped_NGX = scores_NX.view(len(scores_NX), n_groups, -1)
+    grouped_NGX = scores_NX.view(scores_NX.shape[0], n_groups, -1)
     group_NG = grouped_NGX.amax(-1) if score == "max" else grouped_NGX.topk(2, dim=-1).values.sum(-1)
     kept_NG = torch.zeros_like(group_NG, dtype=torch.bool).scatter(1, group_NG.topk(top_groups, dim=-1).indices, True)
     return grouped_NGX.masked_fill(~kept_NG[..., None], float("-inf")).flatten(1)

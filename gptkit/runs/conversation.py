@@ -39,7 +39,7 @@ class Conversation:
         model, tokenizer: the model and the tokenizer of the run.
         system: the system message, or the beginning of a plain text.
         ends: additional token ids that end a reply.
-        sampler, max_new_tokens, stop, seed: as for `gptkit.generate`, for every turn.
+        sampler, max_new_tokens, stop, seed, compile: as for `gptkit.generate`, for every turn.
         overflow: behavior when the conversation fills the context: the oldest messages are discarded ("slide"), or the
             turn is refused ("stop"). A reply that reaches the context length slides or stops as in `gptkit.generate`.
 
@@ -64,8 +64,9 @@ class Conversation:
         seed: int | None = None,
         overflow: Overflow = "slide",
         drafter: DrafterLike | None = None,
+        compile: bool = False,
     ) -> None:
-        self._session = Session(model, tokenizer, drafter)
+        self._session = Session(model, tokenizer, drafter, compile=compile)
         self._tokenizer = tokenizer
         self._options: dict[str, Any] = {
             "sampler": sampler_chain(sampler),

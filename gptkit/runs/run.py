@@ -154,7 +154,6 @@ class Run(Views):
 
         ::
 
-            run.chat("What is the capital of France?")
             run.chat([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Who are you?"}])
 
         Args:
@@ -188,6 +187,7 @@ class Run(Views):
         seed: int | None = None,
         overflow: Overflow = "slide",
         drafter: DrafterLike | None = None,
+        compile: bool = False,
     ) -> Conversation:
         """Start a conversation of several turns; the key/value cache is kept between turns.
 
@@ -195,12 +195,11 @@ class Run(Views):
 
             talk = run.conversation(system="Be brief.")
             print(talk.say("What is the capital of France?"))
-            print(talk.say("And of Italy?"))
 
         Args:
             system: the system message.
             overflow: when the conversation fills the context, discard its oldest messages ("slide") or refuse ("stop").
-            max_new_tokens, sampler, stop, seed, drafter: as for `gptkit.generate`, for every turn.
+            max_new_tokens, sampler, stop, seed, drafter, compile: as for `gptkit.generate`, for every turn.
         """
         return Conversation(
             self.model,
@@ -213,6 +212,7 @@ class Run(Views):
             seed=seed,
             overflow=overflow,
             drafter=drafter,
+            compile=compile,
         )
 
     def evaluate(

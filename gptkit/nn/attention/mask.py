@@ -65,7 +65,7 @@ class AttentionMask:
         """B if rows have different masks, else None."""
         for tensor in (self.documents_BT, self.left_padding_B, self.prefix_B):
             if tensor is not None:
-                return int(tensor.shape[0])
+                return tensor.shape[0]
         return None
 
     def allows(self, row: Tensor, query: Tensor, key: Tensor) -> Tensor:

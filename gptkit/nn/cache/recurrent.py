@@ -42,6 +42,13 @@ class RecurrentState(LayerState):
             for kept, new in zip(self.tensors, tensors, strict=True):
                 kept.copy_(new)
 
+    def reserve(self, n_new: int) -> None:
+        """Nothing: the size does not depend on the number of tokens."""
+
+    def advance(self, n_new: int) -> None:
+        """Count tokens after which a compiled step wrote the tensors in place."""
+        self._length += n_new
+
     def mark(self) -> None:
         """Keep what is needed to return to the current length. Earlier marks are dropped."""
         kept = None if self.tensors is None else tuple(tensor.clone() for tensor in self.tensors)

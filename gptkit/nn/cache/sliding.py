@@ -83,6 +83,21 @@ class SlidingState(TokenState):
         self.length += n_new
         return self.length - views[0].shape[2], tuple(views)
 
+    def reserve(self, n_new: int) -> None:
+        """Make room for new tokens that a compiled step writes at `used`: move the window to the front where needed."""
+        if self.used + n_new <= self.size:
+            return
+        assert self.window is not None
+        keep = min(self.used, self.window + 15)
+        for buffer in self.buffers:
+            buffer[:, :, :keep] = buffer[:, :, self.used - keep : self.used].clone()
+        self.used = keep
+
+    def advance(self, n_new: int) -> None:
+        """Count tokens that a compiled step wrote at `used`."""
+        self.used += n_new
+        self.length += n_new
+
     def reorder(self, rows_B: Tensor) -> None:
         self.buffers = [buffer.index_select(0, rows_B) for buffer in self.buffers]
 

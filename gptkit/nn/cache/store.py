@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from torch import Tensor
 
@@ -39,6 +39,10 @@ class States:
         if key not in self._states:
             self._states[key] = module.new_state(self._allocation)
         return self._states[key]
+
+    def by_call_site(self) -> Mapping[tuple[int, int], LayerState | None]:
+        """The states that exist, by the module's `state_index` and the number of the call."""
+        return self._states
 
     def __iter__(self) -> Iterator[LayerState]:
         return (state for state in self._states.values() if state is not None)

@@ -150,7 +150,7 @@ class Int4Matrix(PackedMatrix):
         if self.columns_added:
             x = F.pad(x, (0, self.columns_added))
         x_MI = x.reshape(-1, x.shape[-1])
-        if 0 < len(x_MI) <= most_rows(MOST_ROWS):
+        if 0 < x_MI.shape[0] <= most_rows(MOST_ROWS):
             y_MO: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(
                 x_MI.contiguous(), self.integers, self.group, self.scales
             )

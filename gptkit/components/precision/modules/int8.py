@@ -64,7 +64,7 @@ class Int8Matrix(PackedMatrix):
         if self.padding:
             x = F.pad(x, (0, self.padding))
         x_MI = x.reshape(-1, x.shape[-1])
-        if 0 < len(x_MI) <= most_rows(MOST_ROWS) and x.device.type == "cpu":
+        if 0 < x_MI.shape[0] <= most_rows(MOST_ROWS) and x.device.type == "cpu":
             y_MO = torch._weight_int8pack_mm(x_MI.contiguous(), self.values, self.scale)
         else:
             y_MO = self._by_chunks(x_MI)
@@ -76,7 +76,7 @@ class Int8Matrix(PackedMatrix):
         n_chunk = max(1, CHUNK // max(1, self.values.shape[1]))
         if torch.compiler.is_compiling() or self.n_rows <= n_chunk or x_MI.device.type != "cpu":
             return F.linear(x_MI, self.values.to(self.dtype)) * self.scale
-        y_MO = x_MI.new_empty(len(x_MI), self.n_rows)
+        y_MO = x_MI.new_empty(x_MI.shape[0], self.n_rows)
         for first in range(0, self.n_rows, n_chunk):
             part = slice(first, min(first + n_chunk, self.n_rows))
             torch.mul(F.linear(x_MI, self.values[part].to(self.dtype)), self.scale[part], out=y_MO[:, part])

@@ -78,6 +78,8 @@ def fused(
     """
     n_batch, n_heads, n_queries, d_key = q_BHTD.shape
     n_kv_heads = k_BKSD.shape[1]
+    if n_queries == 1 and torch.compiler.is_exporting() and q_BHTD.device.type == "cpu" and not dropout:
+        return one_query(q_BHTD, k_BKSD, v_BKSV, scale=scale, term=term)
     grouped = n_heads != n_kv_heads
     if grouped and n_queries == 1 and (term is None or term.shape[1] == 1):
         # The heads of a group are so many queries on the same keys: nothing needs to be repeated.
@@ -87,3 +89,28 @@ def fused(
     return F.scaled_dot_product_attention(
         q_BHTD, k_BKSD, v_BKSV, attn_mask=term, dropout_p=dropout, is_causal=causal, scale=scale, enable_gqa=grouped
     )
+
+
+def one_query(q_BH1D: Tensor, k_BKSD: Tensor, v_BKSV: Tensor, *, scale: float, term: Tensor | None) -> Tensor:
+    """Attention of a single query in plain products and sums, in fp32, for compiled decode steps on a CPU.
+
+    Inductor fuses these into loops that read keys and values once; torch's CPU kernel takes several times as long for one
+    query in bf16, most of all with many heads.
+
+    Args:
+        scale, term: as for `fused`.
+
+    Returns:
+        (B, H, 1, V).
+    """
+    n_batch, n_heads, _, d_key = q_BH1D.shape
+    n_kv_heads, dtype = k_BKSD.shape[1], torch.promote_types(q_BH1D.dtype, torch.float32)
+    n_group = n_heads // n_kv_heads
+    q_BKG1D = (q_BH1D.to(dtype) * scale).view(n_batch, n_kv_heads, n_group, 1, d_key)
+    scores_BKGS = (q_BKG1D * k_BKSD.to(dtype)[:, :, None]).sum(-1)
+    if term is not None:
+        heads = (1, 1) if term.shape[1] == 1 else (n_kv_heads, n_group)
+        scores_BKGS = scores_BKGS + term.to(dtype).view(term.shape[0], *heads, term.shape[3])
+    weights_BKGS = scores_BKGS.softmax(-1)
+    out_BKGV = (weights_BKGS[..., None] * v_BKSV.to(dtype)[:, :, None]).sum(-2)
+    return out_BKGV.view(n_batch, n_heads, 1, -1).to(v_BKSV.dtype)

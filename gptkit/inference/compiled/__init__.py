@@ -1,0 +1,1 @@
+"""Decode steps compiled to machine code, cached on disk."""

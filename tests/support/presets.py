@@ -1,0 +1,62 @@
+"""Shipped presets, shrunk: the same architectures, a few thousand times smaller."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gptkit.model.gpt import GPT
+from gptkit.presets.catalog import find
+from gptkit.runs.opening import open_spec
+
+__all__ = ["SMALL", "V", "shrink", "small_preset"]
+
+V = 61
+SMALL: dict[str, Any] = {
+    "d_model": 32,
+    "context_length": 256,
+    "vocab_size": V,
+    "n_heads": 4,
+    "n_kv_heads": 2,
+    "n_value_heads": 8,
+    "d_head": 8,
+    "d_hidden": 16,
+    "n_experts": 8,
+    "n_groups": 4,
+    "k": 2,
+    "top_groups": 2,
+    "kv_rank": 12,
+    "q_rank": 12,
+    "d_nope": 8,
+    "d_rotary": 8,
+    "d_value": 8,
+    "d_key": 8,
+    "window": 24,
+    "size": 256,
+}
+
+
+def shrink(value: Any) -> Any:
+    """Return the same architecture, a few thousand times smaller."""
+    if isinstance(value, dict):
+        small = {key: shrink(item) for key, item in value.items()}
+        for key, item in value.items():
+            if key in SMALL and item is not None:
+                small[key] = SMALL[key]
+            if key == "repeat":
+                small[key] = min(item, 2)
+            if key == "fraction" and item < 1:
+                small[key] = 0.5
+            if key in ("short", "long"):  # a divisor for each rotated pair of features
+                small[key] = item[:2]
+        return small
+    if isinstance(value, list):
+        return [shrink(item) for item in value]
+    return value
+
+
+def small_preset(preset: str) -> GPT:
+    """Return a small model of the architecture of a shipped preset."""
+    data = shrink(open_spec(find(preset)).spec.model.model_dump(mode="json"))
+    layers = data["layers"]
+    data["n_layers"] = 2 if layers is None else sum(layer["repeat"] for layer in layers)
+    return GPT(data, V, seed=3).eval()
