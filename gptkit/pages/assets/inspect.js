@@ -154,7 +154,8 @@ async function drawAttention() {
 }
 function drawHeads() {
   const most = Math.max(...data.maps.map(each => each.heads));
-  const grid = el("div", {class: "heads", style: {"grid-template-columns": `auto repeat(${most}, 34px)`}});
+  const side = Math.max(34, Math.min(80, Math.floor((heads.clientWidth - 90) / most) - 3));  // few heads get larger maps
+  const grid = el("div", {class: "heads", style: {"grid-template-columns": `auto repeat(${most}, ${side}px)`}});
   for (const layer of [...data.layers, ...headMaps()]) {
     const maps = data.maps.map((each, index) => [each, index]).filter(([each]) => each.layer === layer.index);
     const name = layer.index < data.layers.length ? `layer ${layer.index}` : "head";
