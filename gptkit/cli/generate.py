@@ -110,8 +110,12 @@ def generate(
     if not quiet:
         _warn_of_long_prompts(ids, run.model.context_length, overflow)
     echo = not bare and not chat
-    if count * len(ids) > 1:
-        _require_room(run, ids, count, max_tokens)
+    search = options["decoding"]
+    if not search.samples:
+        # One prompt is searched at a time, with all rows of the search.
+        _require_room(run, [max(ids, key=len)], search.n_rows, max_tokens, "Use a smaller search, or lower --max-tokens.")
+    elif count * len(ids) > 1:
+        _require_room(run, ids, count, max_tokens, "Lower --count or --max-tokens, or use several calls.")
     requests = [pair for pair in zip(texts, ids, strict=True) for _ in range(count)]
     if as_json or len(requests) > 1:
         results = _batched(run, requests, options, echo=echo, as_json=as_json, quiet=quiet)
@@ -176,7 +180,7 @@ def _alternative(text: Alternative) -> dict[str, Any]:
     return {"text": text.text, "tokens": len(text.ids), "finish": text.finish, "score": round(text.score, 6)}
 
 
-def _require_room(run: Run, prompts: list[list[int]], count: int, max_tokens: int) -> None:
+def _require_room(run: Run, prompts: list[list[int]], count: int, max_tokens: int, hint: str) -> None:
     """Raise an error if the key/value cache of all texts at full length does not fit in memory."""
     from gptkit.model.plan import refuse_unless_fits
 
@@ -184,7 +188,7 @@ def _require_room(run: Run, prompts: list[list[int]], count: int, max_tokens: in
     tokens = count * sum(min(limit, len(ids) + max_tokens) for ids in prompts)
     needed = tokens * sum(module.state_bytes_per_token(dtype) for module in run.model.stateful)
     what = f"the key/value cache of {console.plural(count * len(prompts), 'text')} with {tokens:,} tokens in total"
-    refuse_unless_fits(int(needed), what, run.model.device, hint="Lower --count or --max-tokens, or use several calls.")
+    refuse_unless_fits(int(needed), what, run.model.device, hint=hint)
 
 
 def _from_stdin() -> str:

@@ -108,6 +108,11 @@ class DecodingSpec(Component):
     samples: ClassVar[bool] = False
     deterministic: ClassVar[bool] = False
 
+    @property
+    def n_rows(self) -> int:
+        """Maximum number of rows of a search, each of which needs a row of the key/value cache."""
+        return 1
+
     @abstractmethod
     def build(self, context: DecodingContext) -> Search:
         """Return the search for continuations of one prompt, in its initial state."""

@@ -74,6 +74,7 @@ def _run(
         ended = [row for row, text in enumerate(histories) if index and ends(text[len(prompt) :])]
         step = search.step(logits_RV.clone(), ended, hidden_RTE if search.needs_hidden else None)
         expect(len(step.rows) == len(step.tokens), f"{len(step.rows)} rows, but {len(step.tokens)} tokens")
+        expect(len(step.rows) <= spec.n_rows, f"{len(step.rows)} rows, but n_rows is {spec.n_rows}")
         wrong = [row for row in step.rows if not 0 <= row < len(histories)]
         expect(not wrong, f"a step continues row {wrong[:1]}, but there are {len(histories)} rows")
         gone = [row for row in step.rows if row in ended]

@@ -40,6 +40,17 @@ def test_a_search_is_printed_at_its_end_and_needs_no_seed(call: Call, run: Path)
     assert "seed" in call("generate", run, "the cat", "-n", "6", "--decoding", "best-of=2").stderr
 
 
+def test_a_search_that_does_not_fit_in_memory_is_refused(call: Call, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gptkit.model import plan
+
+    sizes: list[tuple[int, str]] = []
+    monkeypatch.setattr(plan, "refuse_unless_fits", lambda n, what, *_, **__: sizes.append((n, what)))
+    call("generate", run, "a", "b", "-n", "1", "--decoding", "beam=3", "--quiet")
+    call("generate", run, "a", "-n", "1", "--decoding", "{name: diverse-beam, groups: 3, width: 2}", "--quiet")
+    assert ["the key/value cache of 3 texts" in sizes[0][1], "of 6 texts" in sizes[1][1]] == [True, True]
+    assert sizes[1][0] == 2 * sizes[0][0] > 0
+
+
 def test_preset_is_a_sampler_of_the_command_line(call: Call, run: Path) -> None:
     one, two = (
         generated(call, run, "--seed", "3", "--sampler", sampler)[0]["text"]

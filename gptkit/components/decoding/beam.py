@@ -44,6 +44,10 @@ class BeamSpec(DecodingSpec):
         "likely", description="When the search ends after `width` continuations have ended."
     )
 
+    @property
+    def n_rows(self) -> int:
+        return self.width
+
     def build(self, context: DecodingContext) -> BeamSearch:
         from gptkit.components.decoding.modules.beam import BeamSearch
 

@@ -35,6 +35,10 @@ class BestOfSpec(DecodingSpec):
     n: int = Field(4, ge=1, le=1000, description="Number of continuations.")
     rank: Literal["likelihood", "majority"] = Field("likelihood", description="What the best continuation is.")
 
+    @property
+    def n_rows(self) -> int:
+        return self.n
+
     def build(self, context: DecodingContext) -> Sampling:
         from gptkit.components.decoding.modules.best_of import Sampling
 

@@ -38,6 +38,10 @@ class ContrastiveSpec(DecodingSpec):
     k: int = Field(4, ge=1, le=1000, description="Number of candidates; 1 selects the most likely token.")
     alpha: float = Field(0.6, ge=0, le=1, description="Weight of the degeneration penalty; 0 is the most likely token.")
 
+    @property
+    def n_rows(self) -> int:
+        return self.k
+
     def build(self, context: DecodingContext) -> ContrastiveSearch:
         from gptkit.components.decoding.modules.contrastive import ContrastiveSearch
 

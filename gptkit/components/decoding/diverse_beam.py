@@ -44,6 +44,10 @@ class DiverseBeamSpec(DecodingSpec):
         "likely", description="When a group ends after `width` of its continuations have ended, as in `beam`."
     )
 
+    @property
+    def n_rows(self) -> int:
+        return self.groups * self.width
+
     def build(self, context: DecodingContext) -> DiverseBeamSearch:
         from gptkit.components.decoding.modules.diverse_beam import DiverseBeamSearch
 
