@@ -13,6 +13,7 @@ from gptkit.files.nodes import lift
 from gptkit.files.overrides import apply_override
 from gptkit.kinds.engine import EngineContext, EngineSpec
 from gptkit.kinds.sampler import SamplerSpec
+from gptkit.runs.precisions import PrecisionLike
 from gptkit.runs.run import load
 from gptkit.serving.engine import AsyncEngine
 from gptkit.serving.metrics import Metrics, ModelMetrics
@@ -65,6 +66,7 @@ def load_model(
     max_queue: int = 64,
     sampler: tuple[SamplerSpec, ...] | None = None,
     step: int | None = None,
+    precision: PrecisionLike | None = None,
 ) -> ServedModel:
     """Return a run that is ready to be served.
 
@@ -77,11 +79,12 @@ def load_model(
         max_queue: maximum number of requests that wait.
         sampler: the samplers of requests that choose none; those of the run by default.
         step: the step of the checkpoint; the latest by default.
+        precision: convert the weights for inference, as for `gptkit.load`.
 
     Raises:
         GptkitError: the run cannot be loaded, or the engine cannot compute it.
     """
-    run = load(directory, step=step)
+    run = load(directory, step=step, precision=precision)
     runtime = engine.build(EngineContext(run.directory, run.tokenizer, lambda: run.model, max_batch))
     return ServedModel(
         name=name,
