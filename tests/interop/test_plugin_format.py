@@ -55,7 +55,7 @@ def test_cli_exports_and_imports_the_format(registry: Registry, run: Path, tmp_p
     code, output = invoke("export", str(run), "plain", "--to", "plain-json")
     assert code == 0, output
     assert "exported to plain" in output
-    assert "the tokenizer is not written" in output
+    assert "the tokenizer is not exported" in output
     assert json.loads((tmp_path / "plain" / "plain-json.json").read_text())["model_type"] == "llama"
     code, output = invoke("import", "plain", "runs/back")
     assert code == 2
@@ -90,7 +90,7 @@ def test_messages_and_pages_list_the_format(registry: Registry, run: Path, tmp_p
     (tmp_path / "empty").mkdir()
     code, output = invoke("import", "empty")
     assert code == 2
-    assert "plain-json: it has no plain-json.json" in output
+    assert "plain-json: it does not contain plain-json.json" in output
     assert "components/format/plain-json.md" in pages(registry)
 
 

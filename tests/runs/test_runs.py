@@ -271,7 +271,7 @@ def test_different_corpus_is_rejected(corpus: Path, tmp_path: Path) -> None:
     # The run's tokens still exist, and are used.
     gptkit.resume(tmp_path / "run", ["training.steps=7"], progress=False)
     shutil.rmtree(tmp_path / "run" / "data")
-    with pytest.raises(CheckpointError, match="the corpus is not the one"):
+    with pytest.raises(CheckpointError, match="the corpus differs from the one"):
         gptkit.resume(tmp_path / "run", ["training.steps=8"], progress=False)
 
 
