@@ -281,7 +281,7 @@ def main() -> None:
     for name, times in rounds.items():
         step = statistics.median(step for _, step in times)
         first = statistics.median(first for first, _ in times)
-        ratio = statistics.median(theirs[1] / own[1] for theirs, own in zip(rounds[str(base)], times, strict=True))
+        ratio = statistics.median(reference[1] / own[1] for reference, own in zip(rounds[str(base)], times, strict=True))
         print(f"| {name} | {options.batch / step:.0f} | {1e3 * first:.0f} ms | {memory[name] / 1e6:.0f} MB | {ratio:.2f} |")
 
 

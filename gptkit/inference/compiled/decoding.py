@@ -227,11 +227,32 @@ class _Slot:
 
         host = self._host()
         assert host is not None
-        self.step = CompiledStep.load(host.model, entry, self._forms)
+        step = CompiledStep.load(host.model, entry, self._forms)
+        _check(host.model, step, n_rows=2 if self._many else 1)
+        self.step = step
 
     def _give_up(self, reason: str) -> None:
         self._over = True
         _log.warning("the decode step cannot be compiled, and is computed eagerly: %s", reason)
+
+
+@torch.no_grad()
+def _check(model: GPT, step: Any, n_rows: int) -> None:
+    """Compare a compiled step with the eager one, so that an error of the compiler is never taken for the model's text.
+
+    Raises:
+        RuntimeError: their logits differ by more than rounding.
+    """
+    ids_BT = torch.arange(3, device=model.device).remainder(model.vocab_size).expand(n_rows, 3)
+    logits = []
+    for compute in (lambda ids, cache: model(ids, cache=cache, last_only=True).logits[:, -1].float(), step):
+        cache = model.new_cache(n_rows, min(64, model.context_length))
+        model(ids_BT[:, :2], cache=cache, last_only=True)
+        logits.append(compute(ids_BT[:, 2:], cache))
+    expected_BV, actual_BV = logits
+    tolerance = 1e-3 if model.dtype in (torch.float32, torch.float64) else 0.1
+    if not (actual_BV - expected_BV).abs().max() <= tolerance * expected_BV.abs().max().clamp_min(1):
+        raise RuntimeError("the compiled step returns other logits than the model")
 
 
 def _write(model: GPT, work: Path, *, many: bool) -> None:

@@ -114,7 +114,9 @@ def replace_linears(module: fx.GraphModule, weights: dict[str, str]) -> dict[str
         if name not in inputs:
             with graph.inserting_after(last):
                 last = inputs[name] = graph.placeholder(name)
-            last.meta = {"val": weight.meta["val"]}
+            value = weight.meta["val"]
+            with value.fake_mode:  # the strides of a matrix in oneDNN's layout mean nothing
+                last.meta = {"val": torch.empty(value.shape, dtype=value.dtype, device=value.device)}
             added[last.name] = (form, weights[weight.name])
         return inputs[name]
 
