@@ -54,15 +54,13 @@ def play(
     listener = bind(host, port)  # a port in use is reported before the model is loaded
     with working(f"loading {directory}", quiet=quiet):
         from gptkit.cli.precision import parsed
-        from gptkit.kinds.engine import EngineContext
         from gptkit.runs.run import load
         from gptkit.serving.engine import AsyncEngine
         from gptkit.serving.errors import UnavailableError
-        from gptkit.serving.loading import engine_spec
+        from gptkit.serving.loading import engine_context, engine_spec
 
         run = load(directory, step=step, precision=parsed(precision) if precision else None)
-        context = EngineContext(run.directory, run.tokenizer, lambda: run.model, max_batch=_AT_ONCE)
-        engine = AsyncEngine(engine_spec("native").build(context), max_queue=_AT_ONCE, name="play")
+        engine = AsyncEngine(engine_spec("native").build(engine_context(run, _AT_ONCE)), max_queue=_AT_ONCE, name="play")
     logging.basicConfig(format="%(levelname)s: %(message)s")
     if not is_loopback(host):
         console.warn(f"everyone who reaches {host or 'this machine'} can use this page; it has no password")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -17,6 +17,8 @@ __all__ = ["NativeSpec"]
 
 class NativeSpec(EngineSpec):
     """Compute with PyTorch: any composition, on any device, with continuous batching."""
+
+    applies_precision: ClassVar[bool] = True
 
     name: Literal["native"] = "native"
     prefill_chunk: int | None = Field(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,6 +12,7 @@ from gptkit.core.component import Component
 
 if TYPE_CHECKING:
     from gptkit.engines.engine import Engine
+    from gptkit.kinds.format import NativeModel
     from gptkit.kinds.tokenizer import Tokenizer
 
 __all__ = ["EngineContext", "EngineSpec"]
@@ -27,23 +28,29 @@ class EngineContext:
         load_model: function that loads and returns the model (`gptkit.inference.protocol.LanguageModel`). An engine that
             does not compute with it does not call it, so its weights are not loaded.
         max_batch: maximum number of requests that run at the same time.
+        native_model: function that returns the run's weights and other data, for engines that export them.
     """
 
     directory: Path
     tokenizer: Tokenizer
     load_model: Callable[[], Any]
     max_batch: int = 8
+    native_model: Callable[[], NativeModel] = field(kw_only=True)
 
 
 class EngineSpec(Component):
     """Engine: the program that computes the next tokens of a run's model, for many requests at once.
 
     The server (`gptkit serve`) drives an engine, and requests come and go while others run.
+
+    Declared capabilities:
+        applies_precision: it computes with the loaded model, so a precision (`--precision`) takes effect.
     """
 
     kind: ClassVar[str] = "engine"
     commands: ClassVar[tuple[str, ...]] = ("gptkit serve RUN --engine {name}",)
     runtime: ClassVar[str] = "gptkit.engines.engine:Engine"
+    applies_precision: ClassVar[bool] = False
 
     @abstractmethod
     def build(self, context: EngineContext) -> Engine:

@@ -31,7 +31,7 @@ from gptkit.runs.directory import RunDirectory
 from gptkit.runs.tokenizers import load_tokenizer
 from gptkit.text.chat import turn_end
 
-__all__ = ["Exported", "export", "export_model"]
+__all__ = ["Exported", "export", "export_model", "native_model"]
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def export(
     directory = RunDirectory(run)
     chosen = export_format(to, None if path is None else Path(path), registry, options)
     target = Path(path) if path is not None else Path("exports") / (real(directory.path).name + "".join(chosen.suffixes[:1]))
-    model = _model(directory, registry)
+    model = native_model(directory, registry=registry)
     _require_free(target, chosen)
     with ExitStack() as stack:
         with writing(target):
@@ -145,10 +145,20 @@ def _place(made: Path, target: Path) -> None:
             raise
 
 
-def _model(directory: RunDirectory, registry: Registry | None) -> NativeModel:
-    """Return a run's newest weights and the other data that formats write."""
+def native_model(directory: RunDirectory, *, step: int | None = None, registry: Registry | None = None) -> NativeModel:
+    """Return a run's weights and the other data that formats write.
+
+    Args:
+        directory: the run directory.
+        step: the step of the checkpoint; the newest by default.
+        registry: where components are looked up; by default what is installed.
+
+    Raises:
+        CheckpointError: the run has no checkpoint, or it is damaged.
+    """
     spec = directory.read_spec(registry)
-    latest = CheckpointStore(directory.checkpoints).latest()
+    store = CheckpointStore(directory.checkpoints)
+    latest = store.latest() if step is None else store.path(step)
     if latest is None:
         raise CheckpointError(f"{directory.path} has no checkpoint yet", hint="Resume the training until it saves one.")
     read_state(latest, verify={MODEL})

@@ -24,6 +24,8 @@ from gptkit.inference.result import Finish
 from gptkit.kinds.engine import EngineContext
 from gptkit.kinds.tokenizer import Tokenizer, TokenizerSpec
 from gptkit.model.gpt import GPT
+from gptkit.runs.directory import RunDirectory
+from gptkit.runs.exporting import native_model
 from gptkit.runs.saving import save_run
 from gptkit.testing.check import Checks, expect, skip
 from gptkit.testing.subject import Subject, stirred_matrices
@@ -73,7 +75,13 @@ def _run(registry: Registry) -> _Run:
 @contextmanager
 def _engine(subject: Subject) -> Iterator[Engine]:
     run = _run(subject.registry)
-    context = EngineContext(run.directory, run.tokenizer, lambda: run.model, max_batch=_MAX_BATCH)
+    context = EngineContext(
+        run.directory,
+        run.tokenizer,
+        lambda: run.model,
+        max_batch=_MAX_BATCH,
+        native_model=lambda: native_model(RunDirectory(run.directory), registry=subject.registry),
+    )
     try:
         engine: Engine = subject.spec.build(context)
     except GptkitError as error:

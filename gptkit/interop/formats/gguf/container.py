@@ -30,7 +30,7 @@ from gptkit.core.errors import ExternalModelError
 from gptkit.core.pointers import refuse_pointer
 from gptkit.interop.formats.gguf.metadata import Typed
 
-__all__ = ["AGAIN", "GgufFile", "GgufTensor", "Typed", "write_gguf"]
+__all__ = ["AGAIN", "Element", "GgufFile", "GgufTensor", "Packed", "Typed", "n_bytes", "write_gguf"]
 
 MAGIC, VERSION, ALIGNMENT = b"GGUF", 3, 32
 AGAIN = "Get the file again: it is damaged, or was not copied whole."
@@ -40,6 +40,25 @@ _PLAIN = {0: torch.float32, 1: torch.float16, 28: torch.float64, 30: torch.bfloa
 """The types of tensors that are numbers as torch has them; all others are read by the `gguf` package."""
 _PLAIN_TYPES = {dtype: number for number, dtype in _PLAIN.items()}
 _MAX_DIMENSIONS, _LONGEST_NAME = 4, 1024
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A quantized type in which a tensor is written.
+
+    Attributes:
+        type: the number of the type.
+        n_bytes: size of the tensor.
+        pack: function that returns the bytes of a tensor, uint8.
+    """
+
+    type: int
+    n_bytes: int
+    pack: Callable[[Tensor], Tensor]
+
+
+Element = torch.dtype | Packed
+"""How a tensor is written: float32, float16, bfloat16, float64, or quantized."""
 
 
 @dataclass(frozen=True)
@@ -216,7 +235,7 @@ class GgufFile:
 def write_gguf(
     file: Path,
     metadata: Mapping[str, Typed],
-    entries: Mapping[str, tuple[Sequence[int], torch.dtype]],
+    entries: Mapping[str, tuple[Sequence[int], Element]],
     tensors: Iterable[tuple[str, Tensor]],
     progress: Callable[[int], None] | None = None,
 ) -> None:
@@ -225,7 +244,7 @@ def write_gguf(
     Args:
         file: the file; it appears when all tensors are written.
         metadata: by key.
-        entries: every tensor's shape and dtype: float32, float16, bfloat16 or float64.
+        entries: every tensor's shape and element type.
         tensors: the same tensors with their numbers, in the order of `entries`.
         progress: receives the number of bytes written since the last call.
     """
@@ -233,20 +252,32 @@ def write_gguf(
     for key, typed in metadata.items():
         head += _string(key) + _typed(typed)
     offset = 0
-    for name, (shape, dtype) in entries.items():
+    for name, (shape, element) in entries.items():
         head += _string(name) + struct.pack(f"<I{len(shape)}Q", len(shape), *reversed(shape))
-        head += struct.pack("<IQ", _PLAIN_TYPES[dtype], offset)
-        offset += _padded(torch.Size(shape).numel() * dtype.itemsize)
+        head += struct.pack("<IQ", element.type if isinstance(element, Packed) else _PLAIN_TYPES[element], offset)
+        offset += _padded(n_bytes(shape, element))
     with atomic_file(file) as stream:
         stream.write(head + bytes(_padded(len(head)) - len(head)))
-        for (name, (shape, dtype)), (given, tensor) in zip(entries.items(), tensors, strict=True):
+        for (name, (shape, element)), (given, tensor) in zip(entries.items(), tensors, strict=True):
             assert given == name
             assert tuple(tensor.shape) == tuple(shape), (name, tensor.shape, shape)
-            flat = tensor.detach().to("cpu", dtype).contiguous().view(-1).view(torch.uint8)
+            flat = _bytes(tensor.detach(), element)
+            assert flat.numel() == n_bytes(shape, element), name
             stream.write(flat.numpy().data)
             stream.write(bytes(_padded(flat.numel()) - flat.numel()))
             if progress is not None:
                 progress(flat.numel())
+
+
+def n_bytes(shape: Sequence[int], element: Element) -> int:
+    """Return the size of a tensor in a file."""
+    return element.n_bytes if isinstance(element, Packed) else torch.Size(shape).numel() * element.itemsize
+
+
+def _bytes(tensor: Tensor, element: Element) -> Tensor:
+    if isinstance(element, Packed):
+        return element.pack(tensor)
+    return tensor.to("cpu", element).contiguous().view(-1).view(torch.uint8)
 
 
 def _padded(size: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ from gptkit.core.registry import Registry
 from gptkit.interop.conversion import Move, external_tensors, pair, read_model
 from gptkit.interop.differences import differences
 from gptkit.interop.formats.gguf.architecture import FREQUENCIES, Architecture, permute, rope_factors
-from gptkit.interop.formats.gguf.container import write_gguf
+from gptkit.interop.formats.gguf.container import Element, n_bytes, write_gguf
 from gptkit.interop.formats.gguf.metadata import Typed
 from gptkit.interop.formats.gguf.model import architectures, read_config
 from gptkit.interop.formats.gguf.spelling import write_vocabulary
@@ -23,24 +23,35 @@ from gptkit.interop.tensor_files import counted
 from gptkit.kinds.format import NativeModel, Progress
 from gptkit.model.gpt import GPT
 
-__all__ = ["write_model"]
+__all__ = ["ElementOf", "plain_elements", "write_model"]
 
 _DTYPES = {"f32": (torch.float32, 0), "f16": (torch.float16, 1)}
 """By name: the dtype of matrices, and the value of `general.file_type`."""
 
-_Entries = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
+_Entries = Mapping[str, tuple[tuple[int, ...], Element]]
+ElementOf = Callable[[str, tuple[int, ...]], Element]
+"""Function that returns the element type of a tensor, for its name in the file and its shape."""
 
 
 def write_model(
     model: NativeModel,
     file: Path,
     *,
-    type: Literal["f32", "f16"],
+    type: Literal["f32", "f16"] = "f32",
+    elements: ElementOf | None = None,
+    vocabulary: Mapping[str, Typed] | None = None,
     family: str | None = None,
     progress: Progress | None = None,
     registry: Registry | None = None,
 ) -> Sequence[str]:
-    """Write a file; `type` is that of matrices, the other arguments are as for `FormatSpec.write`."""
+    """Write a file.
+
+    Args:
+        type: the type of matrices.
+        elements: the element type of each tensor, instead of `type`.
+        vocabulary: the metadata of the tokenizer, instead of that of the model's tokenizer.
+        model, file, family, progress, registry: as for `FormatSpec.write`.
+    """
     rows = model.spec.vocab_size
     declared = {each.component_name(): architecture for architecture, each in architectures(registry).values()}
     wanted, only = family or model.family, family is not None
@@ -68,15 +79,16 @@ def write_model(
             f"GGUF's architecture {architecture.name!r} cannot express this model: {'; '.join(result[:4])}",
             hint="Export to hugging-face instead.",
         )
-    metadata |= write_vocabulary(model.tokenizer, rows)
-    entries: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
+    metadata |= write_vocabulary(model.tokenizer, rows) if vocabulary is None else vocabulary
+    choose = elements or plain_elements(_DTYPES[type][0])
+    entries: dict[str, tuple[tuple[int, ...], Element]] = {}
     for name, shape in shapes.items():
         stored = names[name]
         shape = shape[::-1] if _transposed(architecture, stored) else shape
-        entries[stored] = (shape, _dtype(stored, shape, type))
+        entries[stored] = (shape, choose(stored, shape))
     if factors is not None:
         entries[FREQUENCIES] = (tuple(factors.shape), torch.float32)
-    total = sum(torch.Size(shape).numel() * dtype.itemsize for shape, dtype in entries.values())
+    total = sum(n_bytes(shape, element) for shape, element in entries.values())
     tensors = _tensors(moves, model, architecture, names, config, factors)
     write_gguf(file, metadata, entries, _representable(tensors, entries), counted(total, progress))
     return []
@@ -95,9 +107,14 @@ def _transposed(architecture: Architecture, name: str) -> bool:
     return name.endswith(".weight") and name.split(".")[-2] in architecture.transposed
 
 
-def _dtype(name: str, shape: tuple[int, ...], type: str) -> torch.dtype:
-    # llama.cpp adds vectors and learned positions to activations in f32, and has no other operation for it.
-    return torch.float32 if len(shape) == 1 or name.startswith("position_embd") else _DTYPES[type][0]
+def plain_elements(matrices: torch.dtype) -> ElementOf:
+    """Return the function for unquantized tensors, with the dtype of matrices."""
+
+    def element(name: str, shape: tuple[int, ...]) -> torch.dtype:
+        # llama.cpp adds vectors and learned positions to activations in f32, and has no other operation for it.
+        return torch.float32 if len(shape) == 1 or name.startswith("position_embd") else matrices
+
+    return element
 
 
 def _tensors(
@@ -120,7 +137,8 @@ def _tensors(
 def _representable(tensors: Iterator[tuple[str, Tensor]], entries: _Entries) -> Iterator[tuple[str, Tensor]]:
     """Yield the tensors in the dtypes in which they are written; raise where an element overflows."""
     for name, tensor in tensors:
-        written = tensor.to(entries[name][1])
-        if written.dtype == torch.float16 and bool((written.isinf() & ~tensor.isinf()).any()):
+        element = entries[name][1]
+        written = tensor.to(element) if isinstance(element, torch.dtype) else tensor
+        if element == torch.float16 and bool((written.isinf() & ~tensor.isinf()).any()):
             raise ExternalModelError(f"{name} has numbers that f16 cannot hold", hint="Export with --type f32.")
         yield name, written
