@@ -42,6 +42,10 @@ class PrecisionSpec(Component):
     """
 
     kind: ClassVar[str] = "precision"
+    commands: ClassVar[tuple[str, ...]] = (
+        "gptkit generate RUN --precision {name}",
+        "gptkit quantize RUN --precision {name}",
+    )
     runtime: ClassVar[str] = "gptkit.nn.packed:PackedMatrix"
     tolerance: ClassVar[float]
 

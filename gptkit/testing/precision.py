@@ -173,7 +173,7 @@ def deterministic(subject: Subject) -> None:
     expect(torch.equal(matrix(x_MI), matrix(x_MI)), "multiplied twice, the products differ")
 
 
-@checks.add("storable", "`gptkit quantize` writes the tensors as safetensors; a run is loaded from them without conversion.")
+@checks.add("storable", "The tensors are written as safetensors, and a run is loaded from them without conversion.")
 @torch.no_grad()
 def storable(subject: Subject) -> None:
     spec, weight_OI = subject.spec, _normal(33, 50)

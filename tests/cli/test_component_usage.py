@@ -38,7 +38,7 @@ def test_usage_is_accepted(kind: str, name: str, tmp_path: Path) -> None:
     snippet, commands = (section(shown.output, title) for title in ("In a spec file", "Commands"))
     assert bool(snippet) != bool(commands)
     if commands:
-        assert kind in ("drafter", "engine", "family", "format")
+        assert kind in ("drafter", "engine", "family", "format", "precision")
         for line in commands.splitlines():
             words = line.split()
             options = {word for word in words if word.startswith("--")}

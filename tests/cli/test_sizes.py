@@ -29,7 +29,7 @@ def test_model_that_cannot_fit_is_rejected(
 def test_batch_that_cannot_fit_is_rejected(call: Call, project: Path) -> None:
     message = call("train", "mini.yaml", "run", "-q", "--set", "training.batch_size=100000000000", code=2).stderr
     assert "training.batch_size: a step of 100,000,000,000 data windows of 16 tokens at a time needs about" in message
-    assert "left" in message
+    assert "free" in message
     assert not Path("run").exists()
 
 

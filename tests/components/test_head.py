@@ -158,7 +158,7 @@ def test_untied_head_has_a_weight() -> None:
 def test_initial_loss_is_that_of_uniform_guessing() -> None:
     head, _ = built(tied=True)
     with torch.no_grad():
-        head.weight_VE.mul_(1e-6)
+        head.matrix_VE.mul_(1e-6)
     assert head.loss(inputs(), targets(), context()).item() == pytest.approx(math.log(V), abs=1e-3)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from interop.test_parity import distance, kernel, logits_of, some_ids
+from interop.test_parity import distance, kernel, logits_of, random_ids
 from interop.tiny_models import MODELS
 
 from gptkit.core.errors import ExternalModelError
@@ -125,7 +125,7 @@ def reference(name: str, written: dict[str, Any], directory: Path) -> Any:
             for parameter in model.parameters():
                 parameter.add_(torch.randn_like(parameter) * 0.15)
         # Few, since a call with more tokens than the context changes the frequencies of later calls in transformers.
-        logits_of(model, some_ids()[:, :8])
+        logits_of(model, random_ids()[:, :8])
         model.save_pretrained(directory)
     except Exception:
         # If transformers raises any exception, the configuration has no defined meaning.
@@ -161,7 +161,7 @@ def outcome(seed: int, directory: Path) -> str:
         model = native(written, directory)
     except ExternalModelError as error:
         raise AssertionError(f"{seed}: {name} is read as a model of other tensors: {error}\n{written}") from error
-    ids = some_ids()[:, : model.context_length]
+    ids = random_ids()[:, : model.context_length]
     with torch.no_grad():
         result = distance(model(ids).logits, logits_of(external, ids))
     assert result < 1e-3, f"{seed}: {name} is read as a model with other logits ({result:.1e}): {written}"

@@ -90,8 +90,7 @@ def test_key_origin_and_name(runs: tuple[Path, Path], tmp_path: Path) -> None:
         assert status == 200
         assert answered["access-control-allow-origin"] == origin
         assert "access-control-allow-origin" not in request(server, "/health", headers={"Origin": "https://other.org"})[1]
-        entry = server.access_log()[-2]
-        assert entry["request"] == answered["x-request-id"]
+        entry = server.access_entry(answered["x-request-id"])
         assert (entry["model"], entry["status"], entry["completion_tokens"]) == ("my-model", 200, 3)
         assert "secret" not in server.messages
         # A browser asks first, without the key.

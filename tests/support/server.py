@@ -86,6 +86,16 @@ class ServerProcess:
         """Return the entries of the access log."""
         return [json.loads(line) for line in self.messages.splitlines() if line.startswith("{")]
 
+    def access_entry(self, request_id: str, seconds: float = 10) -> dict[str, Any]:
+        """Return the entry of a request, which is written after its answer."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            for entry in self.access_log():
+                if entry["request"] == request_id:
+                    return entry
+            time.sleep(0.05)
+        raise AssertionError(f"the access log has no entry of request {request_id}")
+
     def stop(self, number: int = signal.SIGTERM, seconds: float = 30) -> int:
         """Send a signal; return the exit code."""
         if self.process.poll() is None:

@@ -179,7 +179,7 @@ class Int4Matrix(PackedMatrix):
                 q_NGJR = q_NIR.view(len(q_NIR), -1, self.group, n_rows)
                 weight_NGJR = torch.addcmul(offset_NGR[some, :, None], q_NGJR, scale_NGR[some, :, None])
                 weight_INR = weight_NGJR.flatten(1, 2).transpose(0, 1)
-                products.append((x_MI @ weight_INR.flatten(1)).view(len(x_MI), -1, n_rows))
+                products.append((x_MI @ weight_INR.flatten(1)).view(len(x_MI), len(q_NIR), n_rows))
             parts.append(torch.cat(products, 1)[:, :, place_R].flatten(1))
             first += n_blocks * n_rows
         return torch.cat(parts, 1) if len(parts) > 1 else parts[0]
