@@ -81,7 +81,7 @@ def native_model(
     """Return a native model with the numbers of external tensors, as an import has it.
 
     Raises:
-        ExternalModelError: tensors are missing, left over, or of another shape.
+        ExternalModelError: tensors are missing, unexpected, or of another shape.
     """
     native = GPT(model, seed=0)
     moves = pair(family, native)
@@ -123,7 +123,7 @@ def load_reference(family: FamilySpec, directory: Path) -> Any:
     """Return the model of a directory as its reference class loads it.
 
     Raises:
-        ContractError: the class cannot load it, or tensors are missing, left over, or of another shape.
+        ContractError: the class cannot load it, or tensors are missing, unexpected, or of another shape.
     """
     _, model_class = reference_classes(family)
     options = {"attn_implementation": _kernel(family), "output_loading_info": True, "local_files_only": True}

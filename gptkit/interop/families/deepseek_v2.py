@@ -13,7 +13,7 @@ __all__ = ["DeepseekV2Family"]
 
 
 class DeepseekV2Family(LatentDecoder):
-    """DeepSeek V2: latent attention, experts weighed by a softmax, from the best groups only if asked for."""
+    """DeepSeek V2: latent attention, experts weighted by a softmax, optionally from the best groups only."""
 
     name: Literal["deepseek-v2"] = "deepseek-v2"
     model_type: ClassVar[str] = "deepseek_v2"

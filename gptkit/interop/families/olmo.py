@@ -11,7 +11,7 @@ __all__ = ["OlmoFamily"]
 
 
 class OlmoFamily(Decoder):
-    """OLMo: layer norms without parameters, queries, keys and values clamped if asked for."""
+    """OLMo: layer norms without parameters, optional clamping of queries, keys and values."""
 
     name: Literal["olmo"] = "olmo"
     model_type: ClassVar[str] = "olmo"

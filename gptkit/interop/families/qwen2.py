@@ -15,7 +15,7 @@ __all__ = ["Qwen2Family"]
 
 
 class Qwen2Family(Decoder):
-    """Qwen 2 and 2.5: Llama with biases on queries, keys and values, and windows in the upper layers if asked for."""
+    """Qwen 2 and 2.5: Llama with biases on queries, keys and values, and optional attention windows in the upper layers."""
 
     name: Literal["qwen2"] = "qwen2"
     model_type: ClassVar[str] = "qwen2"

@@ -13,7 +13,7 @@ __all__ = ["SmolLM3Family"]
 
 
 class SmolLM3Family(Decoder):
-    """SmolLM 3: Llama with every fourth layer knowing no positions."""
+    """SmolLM 3: Llama without positions in every fourth layer."""
 
     name: Literal["smollm3"] = "smollm3"
     model_type: ClassVar[str] = "smollm3"

@@ -12,7 +12,7 @@ __all__ = ["StableLmFamily"]
 
 
 class StableLmFamily(Decoder):
-    """StableLM: layer norms, rotary on a quarter of each head, a gated feed-forward, parallel branches if asked for."""
+    """StableLM: layer norms, rotary on a quarter of each head, a gated feed-forward, optional parallel branches."""
 
     name: Literal["stablelm"] = "stablelm"
     model_type: ClassVar[str] = "stablelm"

@@ -55,7 +55,7 @@ class GgufModel(ExternalModel):
         for stored, tensor in tensors.items():
             if stored == FREQUENCIES:
                 continue
-            # A tensor without a name in the family is reported as left over.
+            # A tensor without a name in the family is reported as unexpected.
             name = self._architecture.renamed(stored, back=True) or stored
             self._names[name] = stored
             shape = tensor.shape[::-1] if self._transposed(stored, len(tensor.shape)) else tensor.shape
