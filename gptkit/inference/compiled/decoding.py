@@ -243,7 +243,7 @@ def _check(model: GPT, step: Any, n_rows: int) -> None:
     Raises:
         RuntimeError: their logits differ by more than rounding.
     """
-    ids_BT = torch.arange(3, device=model.device).remainder(model.vocab_size).expand(n_rows, 3)
+    ids_BT = torch.arange(3, device=model.device).remainder(model.vocab_size).repeat(n_rows, 1)
     logits = []
     for compute in (lambda ids, cache: model(ids, cache=cache, last_only=True).logits[:, -1].float(), step):
         cache = model.new_cache(n_rows, min(64, model.context_length))

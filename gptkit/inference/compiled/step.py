@@ -82,6 +82,7 @@ class CompiledStep:
             StateError: the cache is full.
         """
         cache.begin(ids_B1)
+        ids_B1 = ids_B1.contiguous()  # the compiled code was traced with contiguous ids
         states = leaves(cache)
         for leaf in states:
             leaf.reserve(1)

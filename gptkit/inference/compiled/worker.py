@@ -24,6 +24,7 @@ def compile_step(directory: Path, threads: int) -> None:
     """
     import torch
 
+    import gptkit.ops.grouped  # noqa: F401 defines operators that a program may contain
     from gptkit.inference.compiled.packing import define_operators, replace_linears
 
     torch.set_num_threads(threads)
