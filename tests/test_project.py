@@ -101,6 +101,28 @@ def test_plugins_import_public_names_only() -> None:
     assert not result
 
 
+def test_test_modules_import_shared_helpers_from_the_support_package() -> None:
+    """Test modules import from no other test module or conftest; mutants are the data of one test."""
+    result = []
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        within = path.relative_to(ROOT).parts[:-1]
+        allowed = ("tests.support", "tests.mutants") if within[1:] == ("mutants",) else ("tests.support",)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                base = ".".join(within[: len(within) - node.level + 1]) if node.level else ""
+                modules = [f"{base}.{node.module or ''}".strip(".")]
+            elif isinstance(node, ast.Import):
+                modules = [alias.name for alias in node.names]
+            else:
+                continue
+            for module in modules:
+                first = module.partition(".")[0]
+                local = first in {"tests", "conftest"} or first.startswith("test_") or (ROOT / "tests" / first).is_dir()
+                if local and not f"{module}.".startswith(tuple(f"{package}." for package in allowed)):
+                    result.append(f"{path.relative_to(ROOT)}:{node.lineno}: {module}")
+    assert not result, "move what tests share to tests/support/"
+
+
 def test_ci_script_runs_from_any_directory() -> None:
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)

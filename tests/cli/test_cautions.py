@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.cli.conftest import SPEC, Call
+from tests.support.command_line import SPEC, Call
 
 
 def test_warmup_longer_than_the_training_prints_a_warning(call: Call, project: Path) -> None:

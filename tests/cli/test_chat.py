@@ -14,10 +14,10 @@ import time
 from pathlib import Path
 
 import pytest
-from support.chat_run import make_chat_run
 
 import gptkit
-from tests.cli.conftest import Call
+from tests.support.chat_run import make_chat_run
+from tests.support.command_line import Call
 
 pytest.importorskip("jinja2")
 SHORT = ("-n", "8", "--sampler", "greedy")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gptkit.core.registry import default_registry
-
-from .conftest import Call
+from tests.support.command_line import Call
 
 
 def test_contract_lists_all_members_of_a_component(call: Call) -> None:

@@ -12,7 +12,7 @@ from gptkit.core.errors import SpecError
 from gptkit.files import read, validate
 from gptkit.runs.run import load
 from gptkit.runs.spec import ExperimentSpec
-from tests.cli.conftest import Call
+from tests.support.command_line import Call
 
 
 def generated(call: Call, run: Path, *options: str) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import gptkit
-from tests.cli.conftest import Call
+from tests.support.command_line import Call
 
 
 def test_summary_fits_the_terminal(call: Call, run: Path) -> None:

@@ -9,9 +9,8 @@ import pytest
 
 from gptkit.core.registry import Registry, default_registry
 from gptkit.kinds.norm import NormSpec
+from tests.support.command_line import Call
 from tests.support.fake_plugins import make, plugin
-
-from .conftest import Call
 
 
 @pytest.fixture

@@ -14,8 +14,7 @@ import pytest
 import gptkit
 from gptkit.cli import check
 from gptkit.core.errors import GptkitError
-
-from .conftest import Call
+from tests.support.command_line import Call
 
 COMMANDS = [
     "demo",

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 import typer
-from interop.test_hostile import altered, sound
 
 import gptkit
 from gptkit.cli.generate import _report
 from gptkit.cli.main import app
 from gptkit.core import activity
 from gptkit.inference.result import Generated, Timings
-from tests.cli.conftest import SPEC, Call
+from tests.support.command_line import SPEC, Call
+from tests.support.external_files import altered, sound
 
 __all__ = ["sound"]
 

@@ -13,8 +13,8 @@ from gptkit.cli import check
 from gptkit.core.registry import Registry
 from gptkit.core.registry.plugin import installed
 from gptkit.training.records import MetricsFile
-from tests.cli.conftest import Call
 from tests.support import fake_plugins
+from tests.support.command_line import Call
 
 
 def test_failed_start_does_not_block_the_next(call: Call, project: Path) -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from interop.test_hostile import CONFIG
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from gptkit.cli.main import app
+from tests.support.external_files import CONFIG
 
 
 def invoke(*words: str) -> tuple[int, str]:

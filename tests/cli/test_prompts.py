@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Call
+from tests.support.command_line import Call
 
 
 def test_stdin_is_decoded_as_corpora_are(call: Call, run: Path) -> None:

@@ -13,8 +13,7 @@ import pytest
 import gptkit
 from gptkit.cli import demo
 from gptkit.training.progress import ConsoleProgress
-
-from .conftest import Call
+from tests.support.command_line import Call
 
 # -- train -----------------------------------------------------------------------------------------------------------
 

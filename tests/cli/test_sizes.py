@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import SPEC, Call
+from tests.support.command_line import SPEC, Call
 
 
 @pytest.mark.parametrize(

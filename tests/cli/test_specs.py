@@ -11,8 +11,7 @@ import pytest
 import gptkit
 from gptkit.presets.catalog import shipped
 from gptkit.runs.opening import open_spec
-
-from .conftest import Call
+from tests.support.command_line import Call
 
 WRONG = """\
 name: wrong

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Call
+from tests.support.command_line import Call
 
 
 def test_trace_in_the_terminal(call: Call, run: Path) -> None:

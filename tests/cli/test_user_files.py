@@ -8,7 +8,7 @@ import pytest
 
 import gptkit
 from gptkit.cli.new import SCHEMA
-from tests.cli.conftest import Call
+from tests.support.command_line import Call
 
 
 def contents(directory: Path) -> dict[str, str]:

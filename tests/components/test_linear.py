@@ -15,7 +15,7 @@ from gptkit.model.gpt import GPT
 from gptkit.model.spec import ModelSpec
 from gptkit.nn.linear import TransformedLinear
 from gptkit.nn.stacked import StackedModules
-from tests.model.test_pairs import V, ids
+from tests.support.pairs import V, ids
 
 PARTS: dict[str, Any] = {
     "d_model": 32,

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from gptkit.model.gpt import GPT
 from gptkit.nn.forward import Forward
-from tests.model.test_pairs import V, ids
-from tests.model.test_recompute import assert_recomputes
+from tests.support.pairs import V, ids
+from tests.support.recomputation import assert_recomputes
 
 PARTS: dict[str, Any] = {
     "d_model": 32,

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from inference.fakes import Bytes
 from torch import Tensor
 
 from gptkit.inference.compiled.decoding import CompiledDecoding
@@ -24,6 +23,7 @@ from gptkit.inference.generation import generate
 from gptkit.inference.simple import generate_simple
 from gptkit.model.gpt import GPT
 from gptkit.presets.catalog import shipped
+from tests.support.fakes import Bytes
 from tests.support.presets import V, small_preset
 
 TOKENIZER = Bytes()

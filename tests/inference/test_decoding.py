@@ -12,8 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from inference.fakes import Bytes, Recurrent
-from inference.test_generation_beam import Few
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -26,6 +24,7 @@ from gptkit.inference import beam_search, generate, stream
 from gptkit.kinds.decoding import Continuation
 from gptkit.model.gpt import GPT
 from gptkit.model.spec import ModelSpec
+from tests.support.fakes import Bytes, Few, Recurrent
 
 
 class Tokens(Bytes):

@@ -6,24 +6,11 @@ import itertools
 
 import pytest
 import torch
-from inference.fakes import Bytes, Recurrent
 
 from gptkit.components.sampler.greedy import GreedySpec
 from gptkit.core.errors import GptkitError
 from gptkit.inference import beam_search, generate, score
-
-
-class Few(Bytes):
-    """Tokenizer with four tokens: a, b, c and the end token."""
-
-    vocab_size = 4
-    end_id = 3
-
-    def encode(self, text: str, **_: object) -> list[int]:
-        return [ord(letter) - ord("a") for letter in text]
-
-    def token_bytes(self, token: int) -> bytes:
-        return bytes([token + ord("a")])
+from tests.support.fakes import Bytes, Few, Recurrent
 
 
 def every_text(model: Recurrent, prompt: list[int], longest: int, length_penalty: float) -> list[tuple[float, list[int]]]:

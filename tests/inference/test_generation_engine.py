@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from inference.fakes import Bytes, Recurrent, Scripted
 
 from gptkit.components.sampler.greedy import GreedySpec
 from gptkit.components.sampler.temperature import TemperatureSpec
 from gptkit.core.errors import GptkitError
 from gptkit.inference import Generation, generate, generate_simple, score, stream
+from tests.support.fakes import Bytes, Recurrent, Scripted
 
 GREEDY = (GreedySpec(),)
 WARM = (TemperatureSpec(value=1.0),)

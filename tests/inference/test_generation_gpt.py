@@ -8,25 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from gptkit.components.sampler.greedy import GreedySpec
 from gptkit.components.sampler.repetition_penalty import RepetitionPenaltySpec
 from gptkit.components.sampler.temperature import TemperatureSpec
 from gptkit.components.sampler.top_k import TopKSpec
 from gptkit.components.sampler.top_p import TopPSpec
-from gptkit.components.tokenizer.byte import ByteTokenizer
 from gptkit.inference import Request, Scheduler, beam_search, generate, generate_simple, score, stream
-from gptkit.model.gpt import GPT
+from tests.support.decoded_models import GREEDY, MODELS, SCHEDULED, TOKENIZER, decoded_model
 
-TOKENIZER = ByteTokenizer(["<|end|>"], end="<|end|>")
-GREEDY = (GreedySpec(),)
 CHAIN = (RepetitionPenaltySpec(penalty=1.2), TemperatureSpec(value=0.8), TopKSpec(k=50), TopPSpec(p=0.95))
-
-MODELS: dict[str, dict[str, Any]] = {
-    "rotary": {},
-    "learned": {"position": "learned", "norm": "layer", "feedforward": "mlp"},
-    "alibi": {"position": "alibi", "attention": {"name": "grouped-query", "n_heads": 4, "n_kv_heads": 2}},
-    "window": {"layers": [{"repeat": 1, "attention": {"window": 5}}, {"repeat": 1, "position": "none"}]},
-}
 
 
 @pytest.fixture(autouse=True)
@@ -37,25 +26,9 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def model(name: str, context_length: int) -> GPT:
-    spec = {
-        "d_model": 32,
-        "n_layers": 2,
-        "context_length": context_length,
-        "attention": {"name": "multi-head", "n_heads": 4},
-    }
-    made = GPT({**spec, **SCHEDULED[name]}, vocab_size=TOKENIZER.vocab_size).eval()
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in made.parameters():
-            # Large enough that texts are diverse; the model is untrained.
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.3)
-    return made
-
-
 @pytest.mark.parametrize("name", MODELS)
 def test_cached_greedy_text_equals_the_simple_loop(name: str) -> None:
-    gpt = model(name, 64)
+    gpt = decoded_model(name, 64)
     ids = TOKENIZER.encode("Once upon a time")
     result = generate(gpt, TOKENIZER, [ids], sampler=GREEDY, max_new_tokens=48, stop_ids=())[0]
     assert [*ids, *result.ids] == generate_simple(gpt, torch.tensor([ids]), 48)[0].tolist()
@@ -64,29 +37,19 @@ def test_cached_greedy_text_equals_the_simple_loop(name: str) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_uneven_batches_equal_single_rows_beyond_the_context(name: str) -> None:
-    gpt = model(name, 24)
+    gpt = decoded_model(name, 24)
     prompts = ["a", "some longer one", "été", "x y" * 20]
     together = generate(gpt, TOKENIZER, prompts, sampler=GREEDY, max_new_tokens=40, stop_ids=())
     for prompt, result in zip(prompts, together, strict=True):
         assert result.ids == generate(gpt, TOKENIZER, prompt, sampler=GREEDY, max_new_tokens=40, stop_ids=())[0].ids
 
 
-SCHEDULED = {
-    **MODELS,
-    "recurrent": {"layers": [{"attention": {"name": "gated-delta"}, "position": "none"}, {"attention": {"window": 5}}]},
-    "latent": {"attention": {"name": "latent"}},
-    "dynamic": {
-        "position": {"name": "rotary", "scaling": {"name": "dynamic", "factor": 2.0, "original_context_length": 12}}
-    },
-}
-
-
 @pytest.mark.parametrize("name", SCHEDULED)
-@pytest.mark.parametrize("context_length", [24, 96])
-def test_requests_that_join_later_get_the_text_they_get_alone(name: str, context_length: int) -> None:
-    gpt = model(name, context_length)
+@pytest.mark.parametrize(("context_length", "busy"), [(24, None), (96, None), (24, 4), (96, 4)])
+def test_requests_that_join_later_get_the_text_they_get_alone(name: str, context_length: int, busy: int | None) -> None:
+    gpt = decoded_model(name, context_length)
     prompts = ["a", "some longer one", "été", "x y" * 20, "the fifth"]
-    scheduler = Scheduler(gpt, TOKENIZER, max_batch=3, prefill_chunk=7)
+    scheduler = Scheduler(gpt, TOKENIZER, max_batch=3, prefill_chunk=7, prefill_chunk_busy=busy)
     states = []
     for index, prompt in enumerate(prompts):
         ids = TOKENIZER.encode(prompt)
@@ -102,7 +65,7 @@ def test_requests_that_join_later_get_the_text_they_get_alone(name: str, context
 
 @pytest.mark.parametrize("name", MODELS)
 def test_drawn_text_does_not_depend_on_the_other_rows(name: str) -> None:
-    gpt = model(name, 24)
+    gpt = decoded_model(name, 24)
     prompts = ["a", "some longer one", "été", "x y" * 20]
     settings: dict[str, Any] = {"sampler": CHAIN, "max_new_tokens": 40, "seed": 11, "stop_ids": range(100, 112)}
     together = generate(gpt, TOKENIZER, prompts, **settings)
@@ -113,7 +76,7 @@ def test_drawn_text_does_not_depend_on_the_other_rows(name: str) -> None:
 
 
 def test_streamed_pieces_equal_the_text() -> None:
-    gpt = model("rotary", 24)
+    gpt = decoded_model("rotary", 24)
     settings: dict[str, Any] = {"sampler": CHAIN, "max_new_tokens": 60, "seed": 3}
     whole = generate(gpt, TOKENIZER, "é", **settings)[0]
     assert whole.text == TOKENIZER.decode(whole.ids)
@@ -127,7 +90,7 @@ def test_streamed_pieces_equal_the_text() -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_scores_equal_those_of_the_full_forward(name: str) -> None:
-    gpt = model(name, 64)
+    gpt = decoded_model(name, 64)
     ids = torch.tensor(TOKENIZER.encode("A text of some forty letters, to be read."))
     with torch.no_grad():
         log_p = gpt(ids[None]).logits[0].log_softmax(-1)
@@ -139,7 +102,7 @@ def test_scores_equal_those_of_the_full_forward(name: str) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_beams_use_their_own_cache(name: str) -> None:
-    gpt = model(name, 64)
+    gpt = decoded_model(name, 64)
     for beam in beam_search(gpt, TOKENIZER, "start", width=3, max_new_tokens=12, stop_ids=()):
         whole = score(gpt, [*TOKENIZER.encode("start"), *beam.ids])
         assert beam.log_probability == pytest.approx(float(whole[4:].sum()), abs=1e-3)

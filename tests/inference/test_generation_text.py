@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from inference.fakes import Bytes
 
 from gptkit.inference.text import RowText
+from tests.support.fakes import Bytes
 
 
 def cuts(data: bytes, n_cuts: int) -> list[list[bytes]]:

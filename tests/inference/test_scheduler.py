@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from inference.fakes import Bytes, Recurrent
 
 from gptkit.components.sampler.greedy import GreedySpec
 from gptkit.components.sampler.temperature import TemperatureSpec
 from gptkit.core.errors import GptkitError
 from gptkit.inference import Request, RequestState, Scheduler, generate
+from tests.support.fakes import Bytes, Recurrent
 
 TOKENIZER = Bytes()
 GREEDY = (GreedySpec(),)

@@ -9,8 +9,7 @@ import pytest
 import gptkit
 from gptkit.core.errors import GptkitError
 from gptkit.inference import Session, generate
-
-from .fakes import Bytes
+from tests.support.fakes import Bytes
 
 TOKENIZER = Bytes()
 MODELS: dict[str, dict[str, Any]] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any, Literal
 
 import pytest
 import torch
-from inference.fakes import Bytes, Recurrent
 from torch import Tensor, nn
 
 import gptkit
@@ -24,6 +22,8 @@ from gptkit.inference import Generated, Request, RequestState, Scheduler, Sessio
 from gptkit.inference.speculative import SpeculativeScheduler
 from gptkit.kinds.drafter import Drafter, DrafterContext, DrafterSpec
 from gptkit.model.gpt import GPT
+from tests.support.chi_square import assert_drawn_from
+from tests.support.fakes import Bytes, Recurrent
 
 TOKENIZER = ByteTokenizer(["<|end|>"], end="<|end|>")
 PROMPTS = ["a", "some longer one", "été", "x y" * 20]
@@ -350,15 +350,7 @@ def test_distribution_is_that_of_the_chain(quality: str, temperature: float) -> 
         seed=7,
         drafter=Spec(function=propose),
     )
-    pairs = Counter(zip([0, *result.ids], result.ids, strict=False))
-    statistic, freedom = 0.0, 0
-    for last in range(size):
-        n_rows = sum(pairs[last, token] for token in range(size))
-        expected = [n_rows * float(p) for p in p_VV[last]]
-        assert min(expected) > 5
-        statistic += sum((pairs[last, token] - expected[token]) ** 2 / expected[token] for token in range(size))
-        freedom += size - 1
-    assert statistic < freedom + 4 * math.sqrt(2 * freedom)
+    assert_drawn_from(p_VV, [[0, *result.ids]], n_tokens)
     rate = result.timings.accepted_tokens / result.timings.drafted_tokens
     assert rate > 0.15 if quality == "good" else rate < 0.1
 

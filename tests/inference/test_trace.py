@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.browser import browser_page
 
 import gptkit
 from gptkit.components.tokenizer.byte import ByteTokenizer
@@ -18,6 +17,7 @@ from gptkit.inference import generate
 from gptkit.inference.samplers import sampler_chain
 from gptkit.inference.trace_report import Trace, save_traces
 from gptkit.kinds.sampler import SamplerContext
+from tests.support.browser import browser_page
 
 CHAIN = [{"name": "temperature", "value": 0.7}, {"name": "top-k", "k": 20}, {"name": "top-p", "p": 0.6}]
 TOKENIZER = ByteTokenizer()

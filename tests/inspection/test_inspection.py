@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from support.browser import browser_page
 
 import gptkit
 from gptkit.components.tokenizer.byte import ByteTokenizer
@@ -20,6 +19,7 @@ from gptkit.inspection.inspect import Inspection, inspect_ids
 from gptkit.pages.page import embedded
 from gptkit.pages.report import check_report
 from gptkit.pages.tokens import label, running
+from tests.support.browser import browser_page
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\"&'\u202e\x1b[31m\0\tש\n\u2028é"
 """Text that a page must show and never interpret."""

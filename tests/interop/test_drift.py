@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from interop.test_parity import make
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
@@ -18,6 +17,7 @@ import gptkit
 from gptkit.cli.main import app
 from gptkit.core.errors import ExternalModelError, RequirementError
 from gptkit.runs.drift import Drift, measure_drift
+from tests.support.parity import make
 
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 import pytest
 import torch
-from interop.gguf_models import DECODER, make_run
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import gptkit
@@ -21,6 +21,8 @@ from gptkit.kinds.family import Rule
 from gptkit.runs.drift import measure_drift
 from gptkit.testing import checks_for, run_checks
 from gptkit.testing.configurations import keys_read
+from tests.support.gguf_models import DECODER, make_run
+from tests.support.parity import distance, logits_of, make, random_ids
 
 transformers = pytest.importorskip("transformers")
 
@@ -46,6 +48,37 @@ def test_language_model_of_a_multimodal_model_is_imported(tmp_path: Path) -> Non
     assert measure_drift(tmp_path / "run", tmp_path / "external").first is None
     exported = gptkit.export_model(tmp_path / "run", tmp_path / "out")
     assert json.loads((exported / "config.json").read_text())["model_type"] == "gemma3_text"
+
+
+OTHERS = {"image_token_id": 9, "vision_config": {"hidden_size": 8}}
+MISTRAL3 = {**OTHERS, "spatial_merge_size": 2, "projector_hidden_act": "gelu", "vision_feature_layer": -1}
+MULTIMODAL = [
+    ("ministral3", "mistral3", "language_model.", "vision_tower.patch_conv.weight", MISTRAL3),
+    ("mistral", "mistral3", "language_model.", "multi_modal_projector.norm.weight", MISTRAL3),
+    ("qwen3_5", "qwen3_5", "model.language_model.", "model.visual.pos_embed.weight", OTHERS),
+    ("qwen3_5_moe", "qwen3_5_moe", "model.language_model.", "mtp.fc.weight", OTHERS),
+]
+
+
+@pytest.mark.parametrize(("name", "model_type", "prefix", "other", "keys"), MULTIMODAL)
+def test_text_config_selects_the_family(
+    tmp_path: Path, name: str, model_type: str, prefix: str, other: str, keys: dict[str, Any]
+) -> None:
+    model = make(name, tmp_path / "text")
+    text = json.loads((tmp_path / "text" / "config.json").read_text())
+    (tmp_path / "whole").mkdir()
+    tensors = load_file(tmp_path / "text" / "model.safetensors")
+    own = "" if prefix == "language_model." else "model."
+    renamed = {prefix + name.removeprefix(own) if name.startswith(own) else name: each for name, each in tensors.items()}
+    save_file({**renamed, other: torch.zeros(3)}, tmp_path / "whole" / "model.safetensors")
+    whole = {"model_type": model_type, "text_config": text, **keys}
+    (tmp_path / "whole" / "config.json").write_text(json.dumps(whole))
+    run = gptkit.import_model(tmp_path / "whole", tmp_path / "run", tokenizer="byte")
+    ids = random_ids()
+    with torch.no_grad():
+        assert distance(run.model(ids).logits, logits_of(model, ids)) < 5e-5
+    exported = gptkit.export_model(tmp_path / "run", tmp_path / "out")
+    assert json.loads((exported / "config.json").read_text())["model_type"] == text["model_type"]
 
 
 def test_unknown_key_beside_text_config_is_rejected(tmp_path: Path) -> None:
@@ -80,9 +113,10 @@ def test_buffers_in_checkpoints_are_loaded() -> None:
 def test_subclass_does_not_inherit_the_gguf_architecture(tmp_path: Path) -> None:
     from gptkit.interop.formats.gguf.model import architectures
 
-    known = {family.component_name() for _, family in architectures().values()}
-    assert known == {"llama", "qwen2", "qwen3", "gpt2"}
-    assert Buffered(name="buffered").gguf().model_type != Buffered.model_type
+    known = {family.component_name() for pairs in architectures().values() for _, family in pairs}
+    assert {"llama", "qwen2", "qwen3", "gpt2", "gemma3", "gpt-oss"} <= known
+    assert "buffered" not in known
+    assert all(own.model_type == family.model_type for pairs in architectures().values() for own, family in pairs)
 
 
 def test_rejection_by_a_family_is_reported_once(tmp_path: Path) -> None:

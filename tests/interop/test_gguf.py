@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from interop.gguf_models import DECODER, GROUPED, MODELS, changed, make_run
 
 import gptkit
 from gptkit.components.tokenizer.bpe import BpeSpec
@@ -20,6 +19,7 @@ from gptkit.files import validate_data
 from gptkit.interop.formats.gguf.container import GgufFile, Typed
 from gptkit.runs.exporting import export_model
 from gptkit.runs.spec import ExperimentSpec
+from tests.support.gguf_models import DECODER, GROUPED, MODELS, changed, make_run
 
 TEXTS = ["", "Hello, world!", "it's 12345 o'clock\n\n  and é 中🙂", "a" * 50, " \t\n x"]
 PROSE = ["The cat sat on the mat, and the other cat's 12 hats sat on the other mats. " * 20]

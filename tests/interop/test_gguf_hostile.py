@@ -9,12 +9,12 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from interop.gguf_models import DECODER, make_run
 
 import gptkit
 from gptkit.core.errors import ExternalModelError, GptkitError
 from gptkit.interop.formats.gguf.container import GgufFile
 from gptkit.runs.exporting import export_model
+from tests.support.gguf_models import DECODER, make_run
 
 HUGE = 2**62
 

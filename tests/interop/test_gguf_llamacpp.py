@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from interop.gguf_models import DECODER, MODELS, changed, make_run
 
 import gptkit
 from gptkit.components.tokenizer.bpe import BpeSpec
@@ -21,6 +20,7 @@ from gptkit.interop.formats.gguf.container import Typed
 from gptkit.runs.exporting import export_model
 from gptkit.text.published import recipe
 from gptkit.text.ranks import RankTokenizer
+from tests.support.gguf_models import DECODER, MODELS, changed, make_run
 
 xllamacpp = pytest.importorskip("xllamacpp", reason="llama.cpp is not installed")
 

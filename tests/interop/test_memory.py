@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from interop.test_hostile import CONFIG
 from safetensors.torch import save_file
+
+from tests.support.external_files import CONFIG
 
 CHILD = """
 import sys

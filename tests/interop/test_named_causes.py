@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from interop.test_hostile import altered, sound, take
 from safetensors.torch import load_file, save_file
 
 import gptkit
 from gptkit.components.tokenizer.bpe import BpeSpec
 from gptkit.core.errors import GptkitError
+from tests.support.external_files import altered, sound, take
 
 __all__ = ["sound"]
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0000\nsize 12345\n"

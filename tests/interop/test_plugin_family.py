@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Literal
 
 import pytest
 import torch
-from interop.gguf_models import DECODER
 
 import gptkit
 from gptkit.components import plugin as components
@@ -22,6 +21,7 @@ from gptkit.interop.selection import choose_family
 from gptkit.kinds import plugin as kinds
 from gptkit.testing import run_checks
 from tests.support.fake_plugins import FakeDistribution, FakeEntryPoint
+from tests.support.gguf_models import DECODER
 
 transformers = pytest.importorskip("transformers")
 

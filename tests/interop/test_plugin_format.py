@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from interop.gguf_models import DECODER, make_run
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
@@ -22,6 +21,7 @@ from gptkit.core.errors import ExternalModelError
 from gptkit.core.registry import Registry
 from gptkit.docs.pages import pages
 from gptkit.interop.selection import detect_format, export_format, formats
+from tests.support.gguf_models import DECODER, make_run
 from tests.support.plugin_registry import registry_of
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from interop.tiny_models import LLAMA, MODELS
 
 import gptkit
 from gptkit.core.errors import ExternalModelError
 from gptkit.interop.conversion import families, read_model
+from tests.support.tiny_models import LLAMA, MODELS
 
 transformers = pytest.importorskip("transformers")
 LINEAR = {"rope_type": "linear", "factor": 4.0}

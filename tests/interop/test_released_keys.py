@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from interop.tiny_models import MODELS
 
 from gptkit.core.errors import ExternalModelError
 from gptkit.interop.conversion import families, read_model
+from tests.support.tiny_models import MODELS
 
 transformers = pytest.importorskip("transformers")
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from interop.test_hostile import CONFIG, altered, sound
 from safetensors.torch import load_file, save_file
 
 import gptkit
 from gptkit.components.tokenizer.bpe import BpeSpec
 from gptkit.core.errors import GptkitError
+from tests.support.external_files import CONFIG, altered, sound
 
 __all__ = ["sound"]
 ROWS = CONFIG["vocab_size"]

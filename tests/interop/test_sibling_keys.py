@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 import torch
-from interop.test_parity import distance, kernel, logits_of, random_ids
-from interop.tiny_models import MODELS
 
 from gptkit.core.errors import ExternalModelError
 from gptkit.interop.conversion import check_tensors, find_family, pair, read_model
 from gptkit.interop.tensor_files import TensorFiles
 from gptkit.model.gpt import GPT
+from tests.support.parity import distance, kernel, logits_of, random_ids
+from tests.support.tiny_models import MODELS
 
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.filterwarnings("ignore")

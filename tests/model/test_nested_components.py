@@ -4,27 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import pytest
 import torch
 from pydantic import ValidationError
-from torch import Tensor
 
 from gptkit.core.component import component
 from gptkit.core.errors import Problem
-from gptkit.kinds.attention import AttentionSpec
 from gptkit.kinds.block import BlockSpec
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.feedforward import FeedForwardSpec
-from gptkit.kinds.head import HeadSpec
 from gptkit.kinds.norm import NormSpec
 from gptkit.model.gpt import GPT
 from gptkit.model.spec import ModelSpec
-from gptkit.nn.embedding import Embedding
-from gptkit.nn.forward import Forward
-from gptkit.nn.head import Head
-from tests.model.test_pairs import V, ids
+from tests.support.looped import LoopedSpec, OneBlockSpec
+from tests.support.nested_components import PARTS, AttendingHeadSpec
+from tests.support.pairs import V, ids
 
 
 class Deep(NormSpec):
@@ -71,46 +67,8 @@ def test_nested_components_are_resolved_and_checked_at_every_depth() -> None:
     }
 
 
-class AttendingHeadSpec(HeadSpec):
-    """One more block before the projection to the vocabulary."""
-
-    name: Literal["attending"] = "attending"
-    inner: HeadSpec = component("linear", description="Scores tokens.")
-    block: BlockSpec = component("pre-norm", description="The block.")
-    attention: AttentionSpec | None = None
-
-    def build(self, context: BuildContext, *, embedding: Embedding) -> Head:
-        return AttendingHead(self, context, embedding)
-
-
-class AttendingHead(Head):
-    def __init__(self, spec: AttendingHeadSpec, context: BuildContext, embedding: Embedding) -> None:
-        super().__init__()
-        self.block = spec.block.build(context)
-        self.inner = spec.inner.build(context, embedding=embedding)
-
-    def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
-        y: Tensor = self.inner(self.block(x_BTE, forward), forward)
-        return y
-
-    def loss(self, x_BTE: Tensor, targets_BT: Tensor, forward: Forward) -> Tensor:
-        assert forward.documents_BT is None or forward.documents_BT.shape == targets_BT.shape
-        loss = self.inner.loss(self.block(x_BTE, forward), targets_BT, forward)
-        forward.add_loss("head_size", x_BTE.square().mean())
-        return loss
-
-
 def attending(**parts: Any) -> GPT:
     return GPT({**PARTS, "head": AttendingHeadSpec(), **parts}, V).double().eval()
-
-
-PARTS: dict[str, Any] = {
-    "d_model": 32,
-    "n_layers": 2,
-    "context_length": 24,
-    "attention": {"name": "multi-head", "n_heads": 2},
-    "initializer": {"name": "xavier"},
-}
 
 
 @torch.no_grad()
@@ -150,51 +108,6 @@ def test_head_with_an_attention_is_resolved_and_checked_in_a_layer() -> None:
     assert "which attention 'gated-delta' does not accept" in caught.value.errors()[0]["msg"]
 
 
-class CrossDecoderSpec(BlockSpec):
-    """YOCO: the second half of the layers computes only the last token if no others are needed."""
-
-    name: Literal["cross-decoder"] = "cross-decoder"
-    skips: bool = True
-    seen: ClassVar[list[int]] = []
-
-    def build(self, context: BuildContext) -> Any:
-        return CrossDecoder(self, context)
-
-
-class CrossDecoder(torch.nn.Module):
-    """Self-decoder layer, followed by layers that attend to its outputs."""
-
-    def __init__(self, spec: CrossDecoderSpec, context: BuildContext) -> None:
-        super().__init__()
-        self.first = context.parts.index == 0
-        self.skips = spec.skips
-        self.publishes = (("memory",),) if self.first else ()
-        self.reads = () if self.first else (("memory",),)
-        self.mix = torch.nn.Linear(context.d_model, context.d_model)
-
-    def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
-        CrossDecoderSpec.seen.append(x_BTE.shape[1])
-        if self.first:
-            x_BTE = x_BTE + self.mix(x_BTE.cumsum(1))
-            forward.publish(self, ("memory",), x_BTE)
-            return x_BTE[:, -1:] if self.skips and forward.last_only else x_BTE
-        memory_BSE = forward.read(self, ("memory",))
-        mask = forward.mask(0, memory_BSE.shape[1]).dense()[:, 0]
-        scores = (self.mix(x_BTE) @ memory_BSE.transpose(1, 2)).masked_fill(~mask, float("-inf"))
-        return x_BTE + scores.softmax(-1) @ memory_BSE
-
-
-@torch.no_grad()
-def test_blocks_may_skip_tokens_that_are_not_needed() -> None:
-    model = GPT({**PARTS, "n_layers": 3, "block": CrossDecoderSpec()}, V).double().eval()
-    tokens, padding = ids(2, 10), torch.tensor([0, 3])
-    full = model(tokens, left_padding_B=padding).logits
-    CrossDecoderSpec.seen.clear()
-    last = model(tokens, left_padding_B=padding, last_only=True).logits
-    assert CrossDecoderSpec.seen == [10, 1, 1]
-    torch.testing.assert_close(last, full[:, -1:])
-
-
 @pytest.mark.parametrize("bias", [True, False])
 def test_final_norm_may_depend_on_the_fields_of_the_last_block(bias: bool) -> None:
     class Sometimes(BlockSpec):
@@ -214,37 +127,29 @@ def test_final_norm_may_depend_on_the_fields_of_the_last_block(bias: bool) -> No
     assert (ModelSpec.model_validate({**PARTS, "layers": layers}).final_norm is None) is bias
 
 
-class LoopedSpec(BlockSpec):
-    """A block applied several times with the same weights."""
-
-    name: Literal["looped"] = "looped"
-    block: BlockSpec = component("pre-norm", description="The block.")
-    times: int = 2
-
-    def build(self, context: BuildContext) -> Any:
-        return Looped(self, context)
-
-
-class Looped(torch.nn.Module):
-    def __init__(self, spec: LoopedSpec, context: BuildContext) -> None:
-        super().__init__()
-        self.times = spec.times
-        self.block = spec.block.build(context)
-
-    def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
-        for _ in range(self.times):
-            x_BTE = self.block(x_BTE, forward)
-        return x_BTE
-
-
 @torch.no_grad()
-def test_looped_depth_decodes_with_a_state_for_each_application() -> None:
-    model = GPT({**PARTS, "block": LoopedSpec(times=3)}, V).double().eval()
+@pytest.mark.parametrize("block", [LoopedSpec(times=3), OneBlockSpec(times=3)], ids=lambda block: str(block.name))
+def test_looped_depth_decodes_with_a_state_for_each_application(block: BlockSpec) -> None:
+    model = GPT({**PARTS, "block": block}, V).double().eval()
     tokens = ids(2, 12)
     full, cache = model(tokens).logits, model.new_cache(2)
     model(tokens[:, :6], cache=cache)
+    assert len(list(cache.states)) == 6
     model(ids(2, 3, seed=3), cache=cache)
     cache.truncate(6)
     for at in range(6, 12):
         step = model(tokens[:, at : at + 1], cache=cache).logits
         torch.testing.assert_close(step[:, -1], full[:, at])
+
+
+@torch.no_grad()
+def test_caches_of_layers_that_are_one_block_are_joined() -> None:
+    """The attention belongs to the model, not to a layer, and has a state for each layer all the same."""
+    model, tokens = GPT({**PARTS, "block": OneBlockSpec(times=1)}, V).double().eval(), ids(2, 9)
+    assert len(model.stateful) == 1
+    full = model(tokens).logits
+    caches = [model.new_cache(1), model.new_cache(1)]
+    for row, cache in enumerate(caches):
+        model(tokens[row : row + 1, :8], cache=cache)
+    caches[0].join(caches[1], 24)
+    torch.testing.assert_close(model(tokens[:, 8:], cache=caches[0]).logits[:, 0], full[:, 8])

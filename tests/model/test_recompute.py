@@ -5,12 +5,8 @@ Components of gptkit and of the distributions under plugins/ are combined with e
 
 from __future__ import annotations
 
-import importlib
 import sys
-import tomllib
 from collections.abc import Iterator
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -19,48 +15,18 @@ from torch import nn
 
 import gptkit
 from gptkit.core.errors import GptkitError, SpecError, StateError
-from gptkit.core.registry import Registry, default_registry
-from gptkit.files import validate_data
+from gptkit.core.registry import default_registry
 from gptkit.kinds.block import BlockSpec
 from gptkit.kinds.context import BuildContext
-from gptkit.model.gpt import GPT
 from gptkit.model.plan import plan
-from gptkit.model.spec import ModelSpec
 from gptkit.nn.block import Block, outermost_blocks
 from gptkit.nn.exchange import check_declarations
 from gptkit.nn.forward import Forward
 from gptkit.testing.subject import Subject
-from tests.model.test_nested_components import AttendingHeadSpec
-from tests.model.test_pairs import V, ids, pairs, variants
-from tests.support.plugin_registry import registry_of
-
-PLUGINS = Path(__file__).parents[2] / "plugins"
-IN_THE_MODEL = {
-    *("attention", "position", "rotary-scaling", "block", "norm", "linear", "activation", "feedforward", "router"),
-    *("embedding", "head"),
-}
-"""Kinds of which a model's modules are built."""
-ELSEWHERE = {
-    *("attention-backend", "initializer", "sampler", "tokenizer", "data", "optimizer", "schedule", "callback", "tracker"),
-    *("family", "format", "engine", "precision", "drafter", "decoding"),
-}
-"""Kinds without a part in a training step's graph, or (backends) without one of their own."""
-
-
-def plugin_modules() -> dict[str, ModuleType]:
-    """Return the plugin module of every distribution under plugins/ that has one."""
-    result = {}
-    for project in sorted(PLUGINS.glob("*/pyproject.toml")):
-        points = tomllib.loads(project.read_text())["project"].get("entry-points", {}).get("gptkit", {})
-        sys.path.insert(0, str(project.parent))
-        for module in points.values():
-            result[project.parent.name.replace("-", "_")] = importlib.import_module(module)
-        sys.path.remove(str(project.parent))
-    return result
-
-
-MODULES = plugin_modules()
-REGISTRY: Registry = registry_of(**{name: lambda module=module: module for name, module in MODULES.items()})  # type: ignore[misc]
+from tests.support.model_parts import ELSEWHERE, IN_THE_MODEL, MODULES, OTHERS, PLUGINS, REGISTRY, plugin_components
+from tests.support.nested_components import AttendingHeadSpec
+from tests.support.pairs import V, ids, pairs
+from tests.support.recomputation import assert_recomputes, gradients, model, moved
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -70,41 +36,6 @@ def plugins() -> Iterator[None]:
     yield
     for directory in directories:
         sys.path.remove(directory)
-
-
-def model(**parts: Any) -> GPT:
-    spec = {"d_model": 32, "n_layers": 3, "context_length": 40, "feedforward": {"name": "mlp", "d_hidden": 24}, **parts}
-    return moved(GPT(validate_data(spec, ModelSpec, REGISTRY), V))
-
-
-def moved(built: GPT) -> GPT:
-    """Return the model in fp64 with weights that differ from their initial values."""
-    generator = torch.Generator().manual_seed(7)
-    with torch.no_grad():
-        for parameter in built.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
-    return built.double().train()
-
-
-def gradients(built: GPT, recompute: Any, **call: Any) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    built.recompute = recompute
-    built.zero_grad()
-    torch.manual_seed(5)
-    out = built(ids(2, 20), ids(2, 20, seed=1), **call)
-    out.loss.backward()
-    result = {name: p.grad.clone() for name, p in built.named_parameters() if p.grad is not None}
-    return {**result, "loss": out.loss.detach()}, {name: loss.detach() for name, loss in out.losses.items()}
-
-
-def assert_recomputes(built: GPT, **call: Any) -> None:
-    plain, plain_losses = gradients(built, "none", **call)
-    again, again_losses = gradients(built, "blocks", **call)
-    assert plain.keys() == again.keys()
-    assert plain_losses == again_losses
-    largest = max(float(gradient.abs().max()) for gradient in plain.values())
-    for name, gradient in plain.items():
-        error = float((again[name] - gradient).abs().max())
-        assert error <= 1e-6 * largest, f"{name}: {error:.3g} of {largest:.3g}"
 
 
 @pytest.mark.parametrize(("attention", "position"), pairs(REGISTRY))
@@ -117,35 +48,9 @@ def test_every_pair_has_equal_gradients(attention: dict[str, Any], position: dic
     assert_recomputes(built, documents_BT=torch.tensor([[0] * 9 + [1] * 11, [4] * 4 + [2] * 16]))
 
 
-OTHERS: list[dict[str, Any]] = [
-    *({"block": {"name": name}} for name in default_registry().names("block")),
-    *({"norm": {"name": name}} for name in default_registry().names("norm")),
-    *({"feedforward": variant} for variant in variants("feedforward")),
-    *(
-        {"feedforward": {"name": "experts", "n_experts": 4, "expert": {"name": "mlp", "d_hidden": 8}, "router": router}}
-        for router in variants("router")
-    ),
-    {
-        "block": {"name": "pre-norm", "dropout": 0.3},
-        "attention": {"name": "multi-head", "n_heads": 4, "dropout": 0.2},
-        "embedding": {"name": "token", "dropout": 0.1},
-    },
-]
-
-
 @pytest.mark.parametrize("parts", OTHERS, ids=str)
 def test_every_other_part_has_equal_gradients(parts: dict[str, Any]) -> None:
     assert_recomputes(model(**parts))
-
-
-def plugin_components() -> list[Any]:
-    result = []
-    for distribution, module in MODULES.items():
-        for cls in module.gptkit_components():
-            for example in cls.examples or ({},):
-                label = f"{distribution}-{cls.kind}-{cls.component_name()}-{example}"
-                result.append(pytest.param(cls, dict(example), id=label.replace(" ", "")))
-    return result
 
 
 def test_every_distribution_under_plugins_is_tested() -> None:

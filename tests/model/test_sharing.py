@@ -10,8 +10,9 @@ import torch
 
 from gptkit.model.gpt import GPT
 from gptkit.testing.subject import Subject
-from tests.model.test_pairs import V, component, ids, variants
-from tests.model.test_recompute import ELSEWHERE, OTHERS, REGISTRY, model, plugin_components
+from tests.support.model_parts import ELSEWHERE, OTHERS, REGISTRY, plugin_components
+from tests.support.pairs import V, component, ids, variants
+from tests.support.recomputation import model
 
 PARTS: list[Any] = [
     *({"position": position} for position in variants("position")),

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
-from mutants.mutant import ANYTHING, Mutant, become
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -19,6 +18,7 @@ from gptkit.kinds.context import BuildContext
 from gptkit.nn.cache.state import TokenState
 from gptkit.nn.cache.view import KeyOffset
 from gptkit.nn.forward import Forward
+from tests.mutants.mutant import ANYTHING, Mutant, become
 
 # Cached steps differ for every error in the cache or the rotation.
 DECODING = (

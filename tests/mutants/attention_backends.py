@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import torch
-from mutants.attention import Wrong
 from torch import Tensor
 
 from gptkit.components.attention.modules.grouped_query import GroupedQueryAttention
 from gptkit.kinds.attention_backend import ScoreFeatures
 from gptkit.kinds.context import BuildContext
 from gptkit.nn.forward import Forward
+from tests.mutants.attention import Wrong
 
 
 class FeaturesUndeclared(Wrong):

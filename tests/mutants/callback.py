@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
-from mutants.mutant import Mutant
 from torch import Tensor
 
 from gptkit.components.callback.batch_warmup import BatchWarmup, BatchWarmupSpec
@@ -14,6 +13,7 @@ from gptkit.components.callback.ema import EMASpec
 from gptkit.components.callback.length_warmup import LengthWarmup, LengthWarmupSpec
 from gptkit.components.callback.modules.ema import EMA
 from gptkit.kinds.callback import Callback, StepPlan, Training
+from tests.mutants.mutant import Mutant
 
 
 class ForgetsUpdates(Mutant, EMASpec):

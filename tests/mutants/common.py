@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from mutants.mutant import Mutant
 from pydantic import ConfigDict, Field, field_serializer
 
 from gptkit.components.schedule.constant import ConstantSpec
 from gptkit.components.schedule.cosine import CosineSpec
+from tests.mutants.mutant import Mutant
 
 
 class Undocumented(Mutant, ConstantSpec):

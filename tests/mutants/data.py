@@ -9,10 +9,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from mutants.mutant import Mutant
-
 from gptkit.components.data.text import TextDataSpec
 from gptkit.kinds.data import Document
+from tests.mutants.mutant import Mutant
 
 
 class ReadsItAll(Mutant, TextDataSpec):

@@ -6,7 +6,6 @@ from collections.abc import Collection
 from typing import Any, ClassVar, Literal
 
 import torch
-from mutants.mutant import Mutant, become
 from torch import Tensor
 
 from gptkit.components.decoding.beam import BeamSpec
@@ -14,6 +13,7 @@ from gptkit.components.decoding.best_of import BestOfSpec
 from gptkit.components.decoding.modules.beam import BeamSearch
 from gptkit.components.decoding.modules.best_of import Sampling
 from gptkit.kinds.decoding import Continuation, DecodingContext, Step
+from tests.mutants.mutant import Mutant, become
 
 
 class Searching(Mutant, BeamSpec):

@@ -6,10 +6,9 @@ import random
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from mutants.mutant import Mutant
-
 from gptkit.components.drafter.ngram import Ngram, NgramSpec
 from gptkit.kinds.drafter import DrafterContext
+from tests.mutants.mutant import Mutant
 
 
 class Looks(Mutant, NgramSpec):

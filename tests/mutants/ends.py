@@ -6,7 +6,6 @@ from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from mutants.mutant import Mutant, become
 from torch import Tensor, nn
 
 from gptkit.components.embedding.modules.token import TokenEmbedding
@@ -19,6 +18,7 @@ from gptkit.nn.embedding import Embedding
 from gptkit.nn.forward import Forward
 from gptkit.nn.head import Head
 from gptkit.nn.initial import Role
+from tests.mutants.mutant import Mutant, become
 
 # A step with a cache sees one token only.
 DECODING = ("cached-equals-full", "static-cache", "cache-reorders", "cache-truncates", "cache-marks", "cache-joins")

@@ -6,13 +6,12 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from mutants.mutant import Mutant
-
 from gptkit.engines.engine import Progress, Score
 from gptkit.engines.native import NativeSpec
 from gptkit.engines.scheduled import Scheduled
 from gptkit.inference.request import Request, RequestState
 from gptkit.kinds.engine import EngineContext
+from tests.mutants.mutant import Mutant
 
 
 class Runs(Mutant, NativeSpec):

@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
-from mutants.attention import blind
-from mutants.mutant import Mutant, become
 from torch import Tensor
 
 from gptkit.components.attention.grouped_query import GroupedQuerySpec
@@ -24,6 +22,8 @@ from gptkit.kinds.context import BuildContext
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Layout, Rule
 from gptkit.nn.forward import Forward
+from tests.mutants.attention import blind
+from tests.mutants.mutant import Mutant, become
 
 Config = dict[str, Any]
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from mutants.mutant import Mutant
 from torch import Tensor
 
 from gptkit.core.registry import Registry
 from gptkit.interop.formats.hugging_face.format import HuggingFaceFormat
 from gptkit.kinds.format import Detection, ExternalModel, NativeModel, Tensors
+from tests.mutants.mutant import Mutant
 
 
 class Negated:

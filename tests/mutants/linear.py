@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from mutants.mutant import Mutant, become
 from torch import Tensor, nn
 
 from gptkit.components.feedforward.mlp import MLPSpec
 from gptkit.components.feedforward.modules.mlp import MLP
 from gptkit.components.linear.dense import DenseSpec
 from gptkit.kinds.context import BuildContext
+from tests.mutants.mutant import Mutant, become
 
 
 class AlwaysABias(Mutant, DenseSpec):

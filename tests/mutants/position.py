@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 import torch
-from mutants.mutant import ANYTHING, Mutant, become
 from torch import Tensor
 
 from gptkit.components.position.alibi import AlibiSpec
@@ -21,6 +20,7 @@ from gptkit.components.rotary_scaling.linear import LinearScalingSpec
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.position import HeadShape
 from gptkit.nn.position import Position
+from tests.mutants.mutant import ANYTHING, Mutant, become
 
 DECODING = ("static-cache", "cache-reorders", "cache-truncates", "cache-marks", "cache-joins", "uneven-prompts-cached")
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import torch
-from mutants.mutant import Mutant, become
 from torch import Tensor
 
 from gptkit.components.precision.bf16 import BF16Spec
@@ -16,6 +15,7 @@ from gptkit.components.precision.modules.int8 import Int8Matrix
 from gptkit.components.precision.modules.plain import PlainMatrix
 from gptkit.kinds.precision import PrecisionSpec
 from gptkit.nn.packed import PackedMatrix
+from tests.mutants.mutant import Mutant, become
 
 
 class WrongInt8(Mutant, Int8Spec):

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
-from mutants.mutant import Mutant
 from pydantic import Field
 from torch import Tensor
 
@@ -14,6 +13,7 @@ from gptkit.components.sampler.min_length import MinLength, MinLengthSpec
 from gptkit.components.sampler.temperature import Temperature, TemperatureSpec
 from gptkit.components.sampler.top_k import TopK, TopKSpec
 from gptkit.kinds.sampler import Sampler, SamplerContext
+from tests.mutants.mutant import Mutant
 
 History = Sequence[Sequence[int]]
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 import torch
-from mutants.attention import Wrong, altered
-from mutants.mutant import Mutant, become
 from pydantic import Field
 from torch import Tensor
 
@@ -17,6 +15,8 @@ from gptkit.kinds.context import BuildContext
 from gptkit.nn.cache.allocation import Allocation
 from gptkit.nn.cache.recurrent import RecurrentState
 from gptkit.nn.cache.state import LayerState, TokenState
+from tests.mutants.attention import Wrong, altered
+from tests.mutants.mutant import Mutant, become
 
 
 class WrongState(Wrong):

@@ -6,9 +6,9 @@ import importlib
 from pathlib import Path
 
 import pytest
-from mutants.mutant import ANYTHING, Mutant
 
 from gptkit.testing import checks_for, run_checks
+from tests.mutants.mutant import ANYTHING, Mutant
 
 MODULES = [path.stem for path in sorted(Path(__file__).parent.glob("*.py")) if path.stem not in ("mutant", "test_mutants")]
 

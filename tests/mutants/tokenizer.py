@@ -7,10 +7,9 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from mutants.mutant import Mutant, become
-
 from gptkit.components.tokenizer.byte import ByteSpec, ByteTokenizer
 from gptkit.kinds.tokenizer import StreamDecoder, Tokenizer
+from tests.mutants.mutant import Mutant, become
 
 
 class Wrong(Mutant, ByteSpec):

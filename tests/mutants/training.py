@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from mutants.mutant import Mutant
 from pydantic import Field
 from torch import nn
 
@@ -16,6 +15,7 @@ from gptkit.components.optimizer.sgd import SGDSpec
 from gptkit.components.schedule.cosine import CosineSpec
 from gptkit.components.tracker.csv import CSVSpec, CSVTracker
 from gptkit.kinds.tracker import Tracker, TrainingStart
+from tests.mutants.mutant import Mutant
 
 
 class MatricesOnly(Mutant, SGDSpec):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import torch
-from mutants.mutant import ANYTHING, Mutant, become
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -21,6 +20,7 @@ from gptkit.components.router.top_k_softmax import TopKSoftmaxSpec
 from gptkit.kinds.context import BuildContext
 from gptkit.nn.forward import Forward
 from gptkit.nn.router import Router
+from tests.mutants.mutant import ANYTHING, Mutant, become
 
 
 class WrongNorm(Mutant, RMSNormSpec):

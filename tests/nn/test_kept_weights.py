@@ -16,8 +16,9 @@ from gptkit.model.gpt import GPT
 from gptkit.nn.attention.base import Attention
 from gptkit.nn.block import Block
 from gptkit.nn.forward import Forward
-from tests.model.test_nested_components import PARTS, AttendingHeadSpec, LoopedSpec
-from tests.model.test_pairs import V, ids
+from tests.support.looped import LoopedSpec
+from tests.support.nested_components import PARTS, AttendingHeadSpec
+from tests.support.pairs import V, ids
 
 
 class TwinsSpec(BlockSpec):

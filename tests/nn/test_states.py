@@ -10,40 +10,19 @@ from torch import Tensor, nn
 
 from gptkit.components.attention.modules.grouped_query import GroupedQueryAttention
 from gptkit.components.attention.multi_head import MultiHeadSpec
-from gptkit.components.block.pre_norm import PreNormSpec
 from gptkit.kinds.attention import AttentionSpec
 from gptkit.kinds.context import BuildContext
 from gptkit.model.gpt import GPT
 from gptkit.nn.attention.base import Attention
-from gptkit.nn.block import Block
 from gptkit.nn.cache.allocation import Allocation
 from gptkit.nn.cache.composite import CompositeState
 from gptkit.nn.cache.recurrent import RecurrentState
 from gptkit.nn.cache.state import TokenState
 from gptkit.nn.cache.view import KeyOffset
 from gptkit.nn.forward import Forward
+from tests.support.looped import LoopedSpec
 
 V = 31
-
-
-class LoopedSpec(PreNormSpec):
-    """Block that applies a pre-norm block three times."""
-
-    name: Literal["looped"] = "looped"  # type: ignore[assignment]
-
-    def build(self, context: BuildContext) -> Block:
-        return Looped(super().build(context))
-
-
-class Looped(Block):
-    def __init__(self, inner: Block) -> None:
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
-        for _ in range(3):
-            x_BTE = self.inner(x_BTE, forward)
-        return x_BTE
 
 
 class SharingSpec(MultiHeadSpec):
@@ -121,7 +100,7 @@ def make(**parts: Any) -> GPT:
 
 
 MODELS = {
-    "looped": {"block": LoopedSpec()},
+    "looped": {"block": LoopedSpec(times=3)},
     "sharing": {"attention": SharingSpec(n_heads=2)},
     "hybrid": {"attention": HybridSpec()},
 }
@@ -150,7 +129,7 @@ def test_cached_equals_full_and_truncates(name: str, static: bool) -> None:
 
 @torch.no_grad()
 def test_module_called_three_times_has_three_states() -> None:
-    model = make(block=LoopedSpec())
+    model = make(block=LoopedSpec(times=3))
     cache = model.new_cache(1)
     before = cache.bytes
     model(torch.zeros(1, 4, dtype=torch.long), cache=cache)

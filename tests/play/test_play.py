@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.browser import browser_page
-from support.chat_run import make_chat_run
 from typer.testing import CliRunner
 
 import gptkit
 from gptkit.cli.main import app
+from tests.support.browser import browser_page
+from tests.support.chat_run import make_chat_run
 
 pytest.importorskip("starlette", reason="the extra `serve` is not installed")
 pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")

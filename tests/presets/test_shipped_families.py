@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from interop.published import CONFIGS
 
 from gptkit.interop.conversion import families, find_family, read_model
 from gptkit.interop.differences import differences
@@ -15,6 +14,8 @@ from gptkit.interop.selection import choose_family
 from gptkit.model.gpt import GPT
 from gptkit.presets.catalog import find, groups, shipped, summary
 from gptkit.runs.opening import open_spec
+from tests.support.parity import model_class
+from tests.support.published import CONFIGS
 
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -58,15 +59,18 @@ PUBLISHED = {
 
 
 def count(model: Any) -> int:
-    # The selection bias of experts is not a parameter in some families.
-    more = [buffer for name, buffer in model.named_buffers() if "correction_bias" in name]
+    # What is saved counts: the selection bias of experts is not a parameter in some families.
+    saved = model.state_dict()
+    more = [buffer for name, buffer in model.named_buffers() if name in saved and buffer.is_floating_point()]
     return sum(tensor.numel() for tensor in [*model.parameters(), *more])
 
 
 def counted_by_transformers(config: dict[str, Any]) -> int:
     kind, options = config["model_type"], {key: value for key, value in config.items() if key != "model_type"}
+    external = transformers.AutoConfig.for_model(kind, **options)
+    auto = model_class(external)
     with torch.device("meta"):
-        return count(transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(kind, **options)))
+        return count(auto.from_config(external) if auto is transformers.AutoModelForCausalLM else auto(external))
 
 
 def test_every_family_has_a_spec_and_every_spec_a_configuration() -> None:

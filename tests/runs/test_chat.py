@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from interop.gguf_models import DECODER, make_run
 from typer.testing import CliRunner
 
 import gptkit
@@ -20,6 +19,7 @@ from gptkit.core.errors import TokenizerError
 from gptkit.runs.exporting import export_model
 from gptkit.text.chat import chat_ids, turn_end
 from gptkit.text.ranks import RankTokenizer
+from tests.support.gguf_models import DECODER, make_run
 
 pytest.importorskip("jinja2")
 

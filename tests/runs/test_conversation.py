@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.chat_run import make_chat_run
 
 import gptkit
 from gptkit.components.tokenizer.byte import ByteSpec
 from gptkit.core.errors import GptkitError
 from gptkit.runs.prompts import chat_prompt, imported_ends
+from tests.support.chat_run import make_chat_run
 
 pytest.importorskip("jinja2")
 

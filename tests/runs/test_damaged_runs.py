@@ -12,7 +12,7 @@ import torch
 
 import gptkit
 from gptkit.core.errors import GptkitError
-from tests.cli.conftest import SPEC, write_project
+from tests.support.command_line import SPEC, write_project
 
 torch.set_num_threads(1)
 ROUNDS = 25

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from support.chat_run import CHAT_TEMPLATE
 from tokenizers import Tokenizer as Core
 from tokenizers import decoders, models, normalizers
 
@@ -20,6 +19,7 @@ from gptkit.core.errors import DataError
 from gptkit.inference import score
 from gptkit.runs.evaluating import bytes_of_text
 from gptkit.training.records import read_metrics
+from tests.support.chat_run import CHAT_TEMPLATE
 
 CONTEXT = 24
 LINES = [{"q": f"What is {number}?", "a": f"It is {number % 7}, naïvely."} for number in range(40)]

@@ -16,7 +16,7 @@ from gptkit.cli.main import app
 from gptkit.core.errors import CheckpointError, SpecError
 from gptkit.runs.cautions import cautions
 from gptkit.runs.opening import open_spec
-from tests.interop.tiny_models import LLAMA
+from tests.support.tiny_models import LLAMA
 
 # A tiny rate, so that the weights practically keep their initial values.
 STILL: dict[str, Any] = {

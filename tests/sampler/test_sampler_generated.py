@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from inference.fakes import Bytes, Recurrent
 from torch import Tensor
 from transformers.generation import WatermarkDetector
 from transformers.generation import logits_process as reference
@@ -23,6 +22,7 @@ from gptkit.core.registry import default_registry
 from gptkit.inference import Request, Scheduler, generate
 from gptkit.inference.watermark import detect
 from gptkit.kinds.sampler import SamplerContext, SamplerSpec
+from tests.support.fakes import Bytes, Recurrent
 
 VOCAB, ROWS = 60, 1000
 

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 import torch
-from support import llama_cpp
 from torch import Tensor
 
 from gptkit.core.registry import default_registry
 from gptkit.kinds.sampler import Sampler, SamplerContext, SamplerSpec
 from gptkit.kinds.tokenizer import Tokenizer, TokenizerSpec
+from tests.support import llama_cpp
 
 VOCAB, ROWS = 67, 1000
 

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 import torch
-from inference.fakes import Bytes, Recurrent
 from pydantic import ValidationError
-from support import llama_cpp
 
 from gptkit.components.sampler.llama_cpp import LlamaCppSpec
 from gptkit.components.sampler.temperature import TemperatureSpec
 from gptkit.components.sampler.top_k import TopKSpec
 from gptkit.inference import generate
 from gptkit.kinds.sampler import SamplerContext, expanded
+from tests.support import llama_cpp
+from tests.support.fakes import Bytes, Recurrent
 
 VOCAB = 80
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import openai
 import pytest
-from support.chat_run import make_chat_run
-from support.server import ServerProcess
 
 import gptkit
 from gptkit.components.tokenizer.byte import ByteSpec
 from gptkit.runs.run import Run
+from tests.support.chat_run import make_chat_run
+from tests.support.server import ServerProcess
 
 
 def make_plain_run(directory: Path, context_length: int = 512) -> Path:

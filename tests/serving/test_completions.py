@@ -7,11 +7,11 @@ from typing import Any
 
 import openai
 import pytest
-from support.server import ServerProcess
 
 from gptkit.inference import generate, score
 from gptkit.runs.prompts import prompt_ids
 from gptkit.runs.run import Run
+from tests.support.server import ServerProcess
 
 PROMPT = "Once upon a time"
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import openai
 import pytest
-from support.server import ServerProcess
+
+from tests.support.server import ServerProcess
 
 
 def open_socket(server: ServerProcess) -> socket.socket:

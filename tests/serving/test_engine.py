@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from inference.fakes import Bytes, Recurrent
 
 from gptkit.components.sampler.greedy import GreedySpec
 from gptkit.components.sampler.logit_bias import LogitBiasSpec
@@ -22,6 +21,7 @@ from gptkit.inference import Request, generate
 from gptkit.serving.engine import AsyncEngine
 from gptkit.serving.errors import BusyError, EngineError, SlowClientError, UnavailableError
 from gptkit.serving.generation import Generation
+from tests.support.fakes import Bytes, Recurrent
 
 TOKENIZER = Bytes()
 GREEDY = (GreedySpec(),)

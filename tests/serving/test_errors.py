@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.server import ServerProcess
+
+from tests.support.server import ServerProcess
 
 JSON = {"Content-Type": "application/json"}
 

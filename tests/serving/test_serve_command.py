@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.server import ServerProcess
 from typer.testing import CliRunner
 
 from gptkit.cli.main import app
+from tests.support.server import ServerProcess
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "serving.md"
 KEY = "a-secret-key"

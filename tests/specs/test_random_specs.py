@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
-from hypothesis import strategies as st
 
 from gptkit.checkpoint.store import CheckpointStore, load_weights
 from gptkit.core.errors import GptkitError, SpecError
@@ -18,26 +17,7 @@ from gptkit.model.gpt import GPT
 from gptkit.model.spec import ModelSpec
 from gptkit.presets.catalog import shipped
 from gptkit.runs.spec import ExperimentSpec
-from tests.support.strategies import component
-
-V, CONTEXT = 23, 8
-
-
-@st.composite
-def models(draw: st.DrawFn) -> dict[str, Any]:
-    spec: dict[str, Any] = {
-        "context_length": CONTEXT,
-        "d_model": draw(st.sampled_from([8, 12, 16])),
-        "n_layers": draw(st.integers(1, 3)),
-    }
-    parts = ("position", "attention", "norm", "feedforward", "block")
-    for kind in (*parts, "embedding", "head", "initializer"):
-        if draw(st.booleans()):
-            spec[kind] = draw(component(kind))
-    if draw(st.booleans()):
-        entry = st.fixed_dictionaries({}, optional={part: component(part) for part in parts if part != "position"})
-        spec["layers"] = draw(st.lists(entry, min_size=1, max_size=3))
-    return spec
+from tests.support.random_models import CONTEXT, V, models
 
 
 @pytest.mark.slow

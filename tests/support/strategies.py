@@ -15,6 +15,9 @@ from gptkit.core.spec import Spec
 
 __all__ = ["component", "fields", "value"]
 
+OUTSIDE = {("head", "distillation")}
+"""Components that are not drawn: they read other runs."""
+
 SKIPPED = {"vocab_size", "file", "path", "encoding", "repeat"}
 """Fields that are not drawn: files, and sizes that the tests set."""
 
@@ -22,8 +25,9 @@ SKIPPED = {"vocab_size", "file", "path", "encoding", "repeat"}
 def component(kind: str, depth: int = 2) -> st.SearchStrategy[Any]:
     """Return a strategy for a component of a kind: its name, or a mapping with some of its fields."""
     registry = default_registry()
-    names = [name for name in registry.names(kind) if not registry.component(kind, name).examples]
-    named = [name for name in registry.names(kind) if name not in names]
+    drawn = [name for name in registry.names(kind) if (kind, name) not in OUTSIDE]
+    names = [name for name in drawn if not registry.component(kind, name).examples]
+    named = [name for name in drawn if name not in names]
     options = [
         fields(registry.component(kind, name), depth).map(lambda drawn, name=name: {"name": name, **drawn}) for name in names
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from .conftest import Bigram, MakeTrainer
+from tests.support.bigram import Bigram, MakeTrainer
 
 
 def test_after_step_is_called_once_per_step(make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:

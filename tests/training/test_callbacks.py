@@ -22,9 +22,8 @@ from gptkit.kinds.callback import Callback, CallbackSpec, StepPlan, Training
 from gptkit.training.config import TrainingSpec
 from gptkit.training.loop import Trainer
 from gptkit.training.resume import CHANGEABLE, Fixed
+from tests.support.bigram import MakeTrainer, batch, make_model
 from tests.support.fake_plugins import FakeDistribution, FakeEntryPoint
-
-from .conftest import MakeTrainer, batch, make_model
 
 EMA: dict[str, Any] = {"name": "ema", "decay": 0.8, "warmup": False}
 

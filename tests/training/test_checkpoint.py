@@ -18,8 +18,7 @@ from gptkit.checkpoint import store as module
 from gptkit.checkpoint.store import CheckpointStore, load_weights, read_state, restore_optimizer
 from gptkit.components.optimizer.muon import MuonSpec
 from gptkit.core.errors import CheckpointError
-
-from .conftest import Bigram, batch, make_model
+from tests.support.bigram import Bigram, batch, make_model
 
 
 def trained(spec: Any = None) -> tuple[Bigram, torch.optim.Optimizer]:

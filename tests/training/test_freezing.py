@@ -11,7 +11,7 @@ import torch
 import gptkit
 from gptkit.core.errors import CheckpointError, SpecError, TrainingError
 from gptkit.nn.freezing import frozen_names
-from tests.training.conftest import MakeTrainer
+from tests.support.bigram import MakeTrainer
 
 MODEL: dict[str, Any] = {"d_model": 16, "n_layers": 2, "context_length": 8, "attention": {"n_heads": 2}}
 

@@ -19,8 +19,7 @@ from gptkit.model.gpt import GPT
 from gptkit.training.evaluation import Batch
 from gptkit.training.loop import Trainer
 from gptkit.training.records import MetricsFile, SamplesFile, read_metrics
-
-from .conftest import VOCABULARY, MakeTrainer, batch
+from tests.support.bigram import VOCABULARY, MakeTrainer, batch
 
 
 class Diary(Callback):

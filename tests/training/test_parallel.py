@@ -9,8 +9,7 @@ from gptkit.core.errors import TrainingError
 from gptkit.training.parallel.config import ParallelSpec
 from gptkit.training.parallel.processes import Processes, joined
 from gptkit.training.step import split
-
-from .conftest import batch
+from tests.support.bigram import batch
 
 
 @pytest.mark.parametrize(

@@ -30,8 +30,7 @@ from gptkit.training.plot import draw_losses
 from gptkit.training.progress import ConsoleProgress
 from gptkit.training.records import MetricsFile, SamplesFile, read_metrics
 from gptkit.training.seeds import derive
-
-from .conftest import MakeTrainer, make_model
+from tests.support.bigram import MakeTrainer, make_model
 
 
 def start(directory: Path, step: int = 0) -> TrainingStart:

@@ -17,6 +17,8 @@ ATTENTIONS: list[dict[str, Any]] = [
     {"name": "forgetting", "n_heads": 2, "window": 5, "qk_norm": "rms", "output_gate": True, "gate_bias": 2.0},
     {"name": "value-residual", "n_heads": 4, "n_kv_heads": 2},
     {"name": "value-residual", "n_heads": 2, "window": 5, "learned": False},
+    {"name": "value-embedding", "n_heads": 4, "n_kv_heads": 2, "gate_features": 5},
+    {"name": "value-embedding", "n_heads": 2, "window": 5, "table": "one"},
     {"name": "talking-heads", "n_heads": 4},
     {"name": "talking-heads", "n_heads": 2, "window": 5},
     {"name": "multi-head", "n_heads": 4},
@@ -40,6 +42,9 @@ PAIRS = [
 OTHERS = [
     pytest.param({"block": {"name": "hyper-connections", "streams": 3}}, id="hyper-connections"),
     pytest.param({"block": {"name": "hyper-connections", "streams": 2, "dynamic": False}}, id="hyper-connections-static"),
+    pytest.param({"block": {"name": "per-layer-embedding", "d_embedding": 6}}, id="per-layer-embedding"),
+    pytest.param({"block": "skips", "n_layers": 5}, id="skips"),
+    pytest.param({"embedding": {"name": "smear", "gate_features": 5}}, id="smear"),
     pytest.param({"norm": "dynamic-tanh"}, id="dynamic-tanh"),
 ]
 
@@ -117,7 +122,7 @@ def test_gradients_reach_every_parameter(parts: dict[str, Any]) -> None:
         assert parameter.grad.abs().sum() > 0 or name.endswith(without), name
 
 
-@pytest.mark.parametrize("attention", ATTENTIONS[:6])
+@pytest.mark.parametrize("attention", ATTENTIONS[:8])
 @torch.no_grad()
 def test_a_cache_rolls_back_and_reorders(attention: dict[str, Any]) -> None:
     model = make(attention=attention, position="rotary")
@@ -130,7 +135,7 @@ def test_a_cache_rolls_back_and_reorders(attention: dict[str, Any]) -> None:
     same(model(ids[[2, 0], 12:13], cache=cache).logits[:, -1], model(ids[[2, 0], :13]).logits[:, -1])
 
 
-@pytest.mark.parametrize("attention", ATTENTIONS[:6])
+@pytest.mark.parametrize("attention", ATTENTIONS[:8])
 @torch.no_grad()
 def test_asking_for_the_weights_changes_nothing(attention: dict[str, Any]) -> None:
     model = make(attention=attention, position="kerple")
@@ -160,9 +165,9 @@ def test_errors_are_reported_when_the_spec_is_read(fields: dict[str, Any], messa
 
 def test_every_component_is_documented_with_formula_and_paper() -> None:
     registry = gptkit.default_registry()
-    kinds = ("attention", "position", "norm", "block")
+    kinds = ("attention", "position", "norm", "block", "embedding")
     result = [registry.component(kind, name) for kind in kinds for name in registry.names(kind)]
     specs = [spec for spec in result if spec.__module__.startswith("gptkit_research.")]
-    assert len(specs) == 10
+    assert len(specs) == 17
     for spec in specs:
         assert all(section in (spec.__doc__ or "") for section in ("Formula:", "Shapes:", "Paper:\n")), spec

@@ -45,6 +45,19 @@ class Bytes(Tokenizer):
         raise NotImplementedError
 
 
+class Few(Bytes):
+    """Tokenizer with four tokens: a, b, c and the end token."""
+
+    vocab_size = 4
+    end_id = 3
+
+    def encode(self, text: str, **_: object) -> list[int]:
+        return [ord(letter) - ord("a") for letter in text]
+
+    def token_bytes(self, token: int) -> bytes:
+        return bytes([token + ord("a")])
+
+
 class FakeCache:
     def __init__(self, batch: int, capacity: int, left_padding_B: Tensor | None) -> None:
         self.batch, self.capacity, self.left_padding_B = batch, capacity, left_padding_B
