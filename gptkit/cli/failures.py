@@ -30,7 +30,7 @@ from gptkit.core.memory import is_exhaustion
 if TYPE_CHECKING:
     import traceback
 
-__all__ = ["Command", "Commands", "debugging", "report"]
+__all__ = ["Command", "Commands", "debugging", "follows", "report"]
 
 USER, CRASH, INTERRUPTED = 2, 1, 130
 
@@ -60,6 +60,11 @@ _VERBS = {
 def debugging() -> bool:
     """Return whether tracebacks are requested."""
     return os.environ.get("GPTKIT_DEBUG", "") not in ("", "0")
+
+
+def follows() -> bool:
+    """Return whether this is another than the main one of several processes, which alone prints what all of them would."""
+    return os.environ.get("RANK", "0") != "0"
 
 
 def _hide_types(params: Any) -> Any:
@@ -131,7 +136,8 @@ def _exit_codes() -> Iterator[None]:
     except GptkitError as error:
         if debugging():
             raise
-        report(error)
+        if not (error.common and follows()):
+            report(error)
         raise typer.Exit(USER) from None
     except Exception as error:
         # typer handles usage errors, exits and aborts.

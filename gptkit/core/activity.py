@@ -19,8 +19,8 @@ DELAY = 2.0
 _INTERVAL = 30.0
 """Seconds between two plain lines of one operation."""
 
-Report = Callable[[int, int], None]
-"""Progress callback: receives the completed and the total amount of work."""
+Report = Callable[..., None]
+"""Progress callback: receives the completed and the total amount of work (0 if unknown), and optionally a detail."""
 
 _shown: list[_Activity] = []
 
@@ -40,7 +40,7 @@ def working(what: str, *, quiet: bool = False, console: Console | None = None) -
         The function that receives the progress; calling it is optional.
     """
     if quiet or _shown:
-        yield lambda done, total: None
+        yield lambda done, total, detail="": None
         return
     activity = _Activity(what, console)
     _shown.append(activity)
@@ -64,9 +64,9 @@ class _Activity:
         self._next_line = 0.0
         self._lock = threading.Lock()
 
-    def report(self, done: int, total: int) -> None:
+    def report(self, done: int, total: int, detail: str = "") -> None:
         with self._lock:
-            self._progress = f" {100 * done // max(1, total)} %"
+            self._progress = (f" {100 * done // total} %" if total else "") + (f" {detail}" if detail else "")
             if self._status is not None:
                 self._status.update(self._line())
             elif self._next_line and time.monotonic() >= self._next_line:

@@ -27,6 +27,7 @@ __all__ = [
     "atomic_file",
     "new_file_mode",
     "reading",
+    "replace_directory",
     "sync",
     "write_bytes",
     "write_text",
@@ -102,13 +103,23 @@ def atomic_directory(directory: Path) -> Iterator[Path]:
     try:
         with _filling(directory):
             yield new
-        with writing(directory):
-            for path in (*new.rglob("*"), new):
-                sync(path)
-            _put_in_place(new, directory)
-            sync(directory.parent)
+        replace_directory(new, directory)
     finally:
         shutil.rmtree(new, ignore_errors=True)
+
+
+def replace_directory(new: Path, directory: Path) -> None:
+    """Replace a directory by a complete one beside it, as `atomic_directory` does.
+
+    Raises:
+        FileError: the directory cannot be written, or other processes keep replacing it.
+    """
+    with writing(directory):
+        for path in (*new.rglob("*"), new):
+            sync(path)
+        _remove_leftovers(directory)
+        _put_in_place(new, directory)
+        sync(directory.parent)
 
 
 def new_file_mode(path: Path) -> int:
@@ -171,8 +182,8 @@ def _mode(path: Path) -> int | None:
 
 
 def _put_in_place(new: Path, directory: Path) -> None:
-    for attempt in range(10):  # another process may create the directory in between
-        old = new.with_name(f"{new.name}-old{attempt}")
+    for _ in range(10):  # another process may create the directory in between
+        old = directory.with_name(f"{_temporary_name(directory)}-old")
         with contextlib.suppress(FileNotFoundError):
             directory.rename(old)
         try:

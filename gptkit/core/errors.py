@@ -55,12 +55,14 @@ class GptkitError(Exception):
     Args:
         message: what is wrong, and its location.
         hint: the remedy, as one sentence.
+        common: whether all processes of a distributed training raise it, so that only the main one prints it.
     """
 
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
+    def __init__(self, message: str, *, hint: str | None = None, common: bool = False) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.common = common
 
     def __str__(self) -> str:
         return f"{self.message}\n  {self.hint}" if self.hint else self.message

@@ -1,13 +1,26 @@
-"""Paths as users write them."""
+"""Paths as users write them, and the cache directory."""
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from gptkit.core.errors import FileError
 
-__all__ = ["expand_home", "real", "require_utf8"]
+__all__ = ["cache_directory", "expand_home", "real", "require_utf8"]
+
+
+def cache_directory() -> Path:
+    """Return the directory of what gptkit can compute again: ``GPTKIT_CACHE``, else the user's cache on this platform."""
+    chosen = os.environ.get("GPTKIT_CACHE")
+    if chosen:
+        return Path(chosen)
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "gptkit"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "gptkit" / "Cache"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gptkit"
 
 
 def expand_home(written: str, field: str) -> Path:

@@ -30,11 +30,11 @@ import gptkit
 from gptkit.checkpoint.store import CheckpointStore
 from gptkit.core.atomic import reading, write_text
 from gptkit.core.errors import CheckpointError, FileError, RequirementError, SpecError, UnknownComponentError
+from gptkit.core.lock import Lock
 from gptkit.core.paths import real
 from gptkit.core.registry import DISABLE, Plugin, Registry, default_registry
 from gptkit.data.preparation import token_files
 from gptkit.files import dump_yaml, read, validate
-from gptkit.runs.lock import Lock
 from gptkit.runs.placing import Placement
 from gptkit.runs.spec import ExperimentSpec
 

@@ -116,7 +116,7 @@ def test_overwriting_replaces_files_of_gptkit_only(run: Path) -> None:
     assert {name: new[name] for name in MINE} == dict.fromkeys(MINE, b"mine")
     assert gptkit.load(run).step == 1
     assert "checkpoints/step-00000002/model.safetensors" not in new
-    assert new["data/train.bin"] != old["data/train.bin"]
+    assert new["data/train-00000.bin"] != old["data/train-00000.bin"]
     assert len(new["metrics.csv"].splitlines()) == 3
     assert not leftovers(run)
 
@@ -392,10 +392,10 @@ def test_unreadable_file_is_reported(run: Path, name: str, monkeypatch: pytest.M
 
 def test_unreadable_tokens_are_reported_and_kept(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refuse(monkeypatch, run / "data" / "meta.json")
-    before = (run / "data" / "train.bin").stat().st_ino
+    before = (run / "data" / "train-00000.bin").stat().st_ino
     with pytest.raises(FileError, match=r"meta\.json cannot be read: Permission denied"):
         gptkit.load(run).evaluate()
-    assert (run / "data" / "train.bin").stat().st_ino == before
+    assert (run / "data" / "train-00000.bin").stat().st_ino == before
 
 
 def refuse(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:

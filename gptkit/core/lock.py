@@ -1,9 +1,12 @@
-"""Lock of a run directory, which one process at a time may write into."""
+"""Lock of a directory, which one process at a time may write into."""
 
 from __future__ import annotations
 
 import os
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -11,7 +14,13 @@ from typing import IO
 from gptkit.core.atomic import writing
 from gptkit.core.errors import CheckpointError
 
-__all__ = ["Lock"]
+__all__ = ["HeldError", "Lock"]
+
+_INTERVAL = 0.2
+
+
+class HeldError(CheckpointError):
+    """Another process holds the lock."""
 
 
 class Lock:
@@ -32,7 +41,7 @@ class Lock:
             file.seek(0)
             holder = file.read(20).strip()
             file.close()
-            raise CheckpointError(
+            raise HeldError(
                 f"another process{f' ({holder})' if holder else ''} is writing into {self._path.parent}",
                 hint="Wait for it, stop it, or choose another directory.",
             ) from None
@@ -46,6 +55,31 @@ class Lock:
         file.flush()
         self._file = file
         return self
+
+    @contextmanager
+    def awaited(self, patience: float) -> Iterator[None]:
+        """Hold the lock in the block, once the process that holds it releases it.
+
+        Args:
+            patience: seconds to wait.
+
+        Raises:
+            HeldError: another process still holds it.
+        """
+        end = time.monotonic() + patience
+        while True:
+            try:
+                self.__enter__()
+            except HeldError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(_INTERVAL)
+            else:
+                break
+        try:
+            yield
+        finally:
+            self.__exit__(None, None, None)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         # The file is not removed: otherwise two processes could lock two files of the same name.
