@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from gptkit.core.patterns import matches
 from gptkit.nn.initial import Initial
 from gptkit.nn.linear import AdaptedLinear
+from gptkit.ops.dropout import dropout
 
 if TYPE_CHECKING:
     from gptkit.components.linear.low_rank import LowRankSpec
@@ -54,7 +55,7 @@ class LowRankLinear(AdaptedLinear):
         if self.lora_a is None or self.lora_b is None:
             return y
         # Two products of narrow matrices: the merged weight and its gradient would take as much memory as W.
-        dropped = F.dropout(x, self.dropout, self.training)
+        dropped = dropout(x, self.dropout, self.training)
         return torch.add(y, F.linear(F.linear(dropped, self.lora_a), self.lora_b), alpha=self.scaling)
 
     def extra_repr(self) -> str:

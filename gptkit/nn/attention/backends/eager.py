@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from gptkit.nn.attention.backends.base import AttentionBackend
+from gptkit.ops.dropout import dropout
 
 if TYPE_CHECKING:
     from gptkit.nn.attention.mask import AttentionMask
@@ -53,8 +53,7 @@ class EagerBackend(AttentionBackend):
         weights_BHTS = _softmax(scores_BHTS, layer.sinks).to(v_BKSV.dtype)
         if layer.mixes_weights:
             weights_BHTS = layer.mix_weights(weights_BHTS)
-        if layer.dropout and layer.training:
-            weights_BHTS = F.dropout(weights_BHTS, layer.dropout)
+        weights_BHTS = dropout(weights_BHTS, layer.dropout, layer.training)
         out_BHTV = weights_BHTS @ v_BKSV
         if layer.changes_values:
             positions = forward.key_positions(mask.key_offset, mask.n_keys)
