@@ -23,11 +23,11 @@ class AutoSpec(AttentionBackendSpec):
         return None
 
     def choice(self, features: ScoreFeatures) -> tuple[AttentionBackendSpec, str]:
-        sdpa = SdpaSpec()
+        sdpa = SdpaSpec(blocks=True)
         limitation = sdpa.limitation(features)
         if limitation is None:
             return sdpa, "fused attention can express the layer"
         return EagerSpec(), f"fused attention cannot compute {limitation}"
 
     def build(self) -> AttentionBackend:
-        return SdpaSpec().build()
+        return SdpaSpec(blocks=True).build()

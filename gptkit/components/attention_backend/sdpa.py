@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from pydantic import Field
+
 from gptkit.kinds.attention_backend import AttentionBackendSpec, ScoreFeatures
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ class SdpaSpec(AttentionBackendSpec):
     """
 
     name: Literal["sdpa"] = "sdpa"
+    blocks: bool = Field(True, description="Train on the CPU by explicit products over blocks, where these are faster.")
 
     def limitation(self, features: ScoreFeatures) -> str | None:
         if features.softcap:
@@ -32,4 +35,4 @@ class SdpaSpec(AttentionBackendSpec):
     def build(self) -> AttentionBackend:
         from gptkit.nn.attention.backends.sdpa import SdpaBackend
 
-        return SdpaBackend()
+        return SdpaBackend(blocks=self.blocks)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gptkit.nn.attention.backends.base import AttentionBackend
+from gptkit.ops.causal_attention import causal_attention, suits
 
 if TYPE_CHECKING:
     from gptkit.nn.attention.mask import AttentionMask
@@ -23,7 +24,14 @@ __all__ = ["SdpaBackend", "fused"]
 
 
 class SdpaBackend(AttentionBackend):
-    """Masks as a flag where they are plain, else one tensor with mask, bias and other terms."""
+    """Masks as a flag where they are plain, else one tensor with mask, bias and other terms.
+
+    Args:
+        blocks: train with the plain causal mask by `causal_attention` where that is faster (on the CPU).
+    """
+
+    def __init__(self, *, blocks: bool = True) -> None:
+        self.blocks = blocks
 
     def attend(
         self,
@@ -52,6 +60,8 @@ class SdpaBackend(AttentionBackend):
                 k_BKSD, v_BKSV = F.pad(k_BKSD, (0, 0, 1, 0)), F.pad(v_BKSV, (0, 0, 1, 0))
         dropout = layer.dropout if layer.training else 0.0
         causal = term is None and mask.form == "causal"
+        if causal and self.blocks and suits(q_BHTD, k_BKSD, v_BKSV):
+            return causal_attention(q_BHTD, k_BKSD, v_BKSV, scale=layer.scale, dropout=dropout)
         return fused(q_BHTD, k_BKSD, v_BKSV, scale=layer.scale, causal=causal, term=term, dropout=dropout)
 
 
@@ -101,7 +111,7 @@ def one_query(q_BH1D: Tensor, k_BKSD: Tensor, v_BKSV: Tensor, *, scale: float, t
         scale, term: as for `fused`.
 
     Returns:
-        (B, H, 1, V).
+        (B, H, T, V).
     """
     n_batch, n_heads, _, d_key = q_BH1D.shape
     n_kv_heads, dtype = k_BKSD.shape[1], torch.promote_types(q_BH1D.dtype, torch.float32)
