@@ -8,11 +8,12 @@ from torch import Tensor, nn
 
 from gptkit.nn.forward import Forward
 from gptkit.nn.packed import Matrix, PackedMatrix
+from gptkit.nn.vocabulary import VocabularyParallel
 
 __all__ = ["Embedding"]
 
 
-class Embedding(nn.Module, ABC):
+class Embedding(VocabularyParallel, ABC):
     """The runtime part of an embedding."""
 
     packed_table: tuple[PackedMatrix, ...] = ()
@@ -30,4 +31,8 @@ class Embedding(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, ids_BT: Tensor, forward: Forward) -> Tensor:
-        """Map token ids (B, T) to vectors (B, T, d_model)."""
+        """Map token ids (B, T) to vectors (B, T, d_model).
+
+        A vector may depend on earlier tokens of its row and document, never on later ones. An embedding with such vectors is
+        also `Stateful`, and its decoding state is ``forward.state(self)``.
+        """

@@ -206,6 +206,12 @@ class Exchange:
             self.weights.update(effects.weights)
             self._effects.weights.update(effects.weights)
 
+    def _try_into(self, trial: Exchange) -> None:
+        trial.losses = dict(self.losses)
+        trial.weights = None if self.weights is None else dict(self.weights)
+        trial._published = dict(self._published)
+        trial._effects = Effects()
+
     def _fork_into(self, fork: Exchange, x_BTE: Tensor) -> None:
         fork.losses = {}
         # The calls of the fork are counted after the previous ones, so that their keys are distinct.

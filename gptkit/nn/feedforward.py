@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from gptkit.nn.forward import Forward
+from gptkit.nn.tensor_parallel import TensorParallel
 
 __all__ = ["FeedForward"]
 
 
-class FeedForward(nn.Module, ABC):
+class FeedForward(TensorParallel, ABC):
     """The runtime part of a feed-forward."""
 
     @abstractmethod

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gptkit.nn.cache.state import Stateful
 from gptkit.nn.forward import Forward
+from gptkit.nn.vocabulary import VocabularyParallel
 
 if TYPE_CHECKING:
     from gptkit.kinds.tokenizer import Tokenizer
@@ -21,11 +22,13 @@ IGNORED = -100
 """Targets with this value are excluded from the loss, as in torch's cross_entropy."""
 
 
-class Head(nn.Module, ABC):
+class Head(VocabularyParallel, ABC):
     """The runtime part of a head.
 
     A head receives the forward context as blocks do: token ids, documents, masks, states, published values, losses. It may
     contain attentions, blocks and norms; their states are updated, reordered and truncated with those of the layers.
+    Weights of terms of the training loss are in an attribute `loss_weights`, from which stages of a training set them
+    (`gptkit.nn.loss_weights`).
     """
 
     @property

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from gptkit.core.errors import StateError
 from gptkit.nn.linear import TransformedLinear
 from gptkit.nn.packed import PackedMatrix
 from gptkit.ops.grouped import Groups, expert_slices, grouped_linear
@@ -102,6 +103,9 @@ class PackedStack(nn.Module):
 
     def forward(self, x_MI: Tensor, groups: Groups) -> Tensor:
         """(M, I) to (M, O)."""
+        if torch.compiler.is_exporting():
+            # The graph would dequantize the matrices of all experts for each token.
+            raise StateError("experts with packed matrices are computed by a loop over the chosen ones")
         if x_MI.device.type != "cpu" or torch.compiler.is_compiling():
             weight_XOI = self.weight
             return grouped_linear(x_MI.to(weight_XOI.dtype), weight_XOI, self.bias, groups)

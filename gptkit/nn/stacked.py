@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from gptkit.nn.feedforward import FeedForward
 from gptkit.nn.forward import Forward
 from gptkit.nn.initial import Initial
+from gptkit.nn.tensor_parallel import TensorParallel
 from gptkit.ops.grouped import Groups, grouped_linear
 
 __all__ = ["StackedFeedForward", "StackedLinear", "StackedModules"]
 
 
-class StackedFeedForward(nn.Module, ABC):
+class StackedFeedForward(TensorParallel, ABC):
     """The runtime part of a feed-forward as the experts of a mixture: `FeedForwardSpec.build_stacked` returns it."""
 
     @abstractmethod

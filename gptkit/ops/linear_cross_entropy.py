@@ -6,42 +6,29 @@ one chunk of rows at a time. For each chunk, the forward pass computes the loss,
 gradient, and adds the chunk's part to the gradients of x and w. The backward pass only scales these. The method is that of
 Liger Kernel (arXiv 2410.10989).
 
-Shapes: N rows, V vocabulary, E features, C rows of a chunk, R rows of a block.
+Shapes: N rows, V vocabulary, E features, C rows of a chunk.
 """
 
 from __future__ import annotations
 
-import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from gptkit.ops.cross_entropy_rows import ClassPart, Settings, exact_dtype, rows_per_part, to_gradient_
 
 __all__ = ["linear_cross_entropy"]
 
 CHUNK_BYTES = 64 << 20
 """Approximate size in bytes of the logits that are held at one time."""
 
-BLOCK_BYTES = 16 << 20
-"""Approximate size in bytes of the part of a low-precision chunk that is held in fp32."""
-
 ALIGNED = 16
 """Rows of logits in full precision are padded to a multiple of this: products into unaligned rows are a third slower."""
 
 TILE_BYTES = 6 << 20
 """Size in bytes of the part of a low-precision weight gradient computed at once, which fits into the CPU's cache."""
-
-
-class _Settings(NamedTuple):
-    scale: float
-    softcap: float
-    """0 for none."""
-    z_loss: float
-    smoothing: float
-    ignored: int
-    dtype: torch.dtype
-    """The dtype of the matrix products."""
 
 
 def linear_cross_entropy(
@@ -55,6 +42,7 @@ def linear_cross_entropy(
     z_loss: float = 0.0,
     smoothing: float = 0.0,
     ignored: int = -100,
+    part: ClassPart | None = None,
 ) -> Tensor:
     """Compute the mean over rows of −ln softmax(logits)[target] with logits = scale · (W·x + b), optionally softcapped.
 
@@ -71,6 +59,8 @@ def linear_cross_entropy(
         z_loss: weight of mean (ln Σ exp logits)², added to the loss.
         smoothing: label smoothing ε: the target has probability 1 − ε, and ε is spread evenly over all classes.
         ignored: a target with this value excludes its row from the mean and from all gradients.
+        part: the classes that weight and bias are of, if several processes hold them; all of them compute the same rows, and
+            have the same result and gradient of x. Not supported by torch.compile.
 
     Returns:
         A scalar in fp32 (fp64 for fp64 inputs). 0, with zero gradients, where every target is ignored.
@@ -79,11 +69,11 @@ def linear_cross_entropy(
     kind = x_NE.device.type
     if dtype != torch.float64 and kind != "meta" and torch.is_autocast_enabled(kind):
         dtype = torch.get_autocast_dtype(kind)
-    settings = _Settings(scale, softcap or 0.0, z_loss, smoothing, ignored, dtype)
+    settings = Settings(scale, softcap or 0.0, z_loss, smoothing, ignored, dtype)
     if torch.is_grad_enabled():
-        result: Tensor = _LinearCrossEntropy.apply(x_NE, weight_VE, bias_V, targets_N, settings)  # type: ignore[no-untyped-call]
+        result: Tensor = _LinearCrossEntropy.apply(x_NE, weight_VE, bias_V, targets_N, settings, part)  # type: ignore[no-untyped-call]
         return result
-    return _run(x_NE, weight_VE, bias_V, targets_N, settings, (False, False, False))[0]
+    return _run(x_NE, weight_VE, bias_V, targets_N, settings, (False, False, False), part)[0]
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -91,10 +81,16 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x_NE: Tensor, weight_VE: Tensor, bias_V: Tensor | None, targets_N: Tensor, settings: _Settings
+        ctx: Any,
+        x_NE: Tensor,
+        weight_VE: Tensor,
+        bias_V: Tensor | None,
+        targets_N: Tensor,
+        settings: Settings,
+        part: ClassPart | None,
     ) -> Tensor:
         ctx.needs = tuple(ctx.needs_input_grad[:3])
-        loss, *grads = _run(x_NE, weight_VE, bias_V, targets_N, settings, ctx.needs)
+        loss, *grads = _run(x_NE, weight_VE, bias_V, targets_N, settings, ctx.needs, part)
         # Saved, not stored as attributes: torch releases them when this node is done, so that a gradient can become the
         # parameter's `grad` without a copy.
         ctx.save_for_backward(*grads)
@@ -107,7 +103,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         # Reading the factor from a GPU to compare it with 1 would synchronize.
         if grad.device.type != "cpu" or torch.compiler.is_compiling() or grad.item() != 1:
             saved = [None if result is None else result * grad for result in saved]
-        return (*saved, None, None)
+        return (*saved, None, None, None)
 
 
 def _run(
@@ -115,15 +111,18 @@ def _run(
     weight_VE: Tensor,
     bias_V: Tensor | None,
     targets_N: Tensor,
-    settings: _Settings,
+    settings: Settings,
     needs: tuple[bool, bool, bool],
+    part: ClassPart | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the loss and the gradients of x, weight and bias; empty tensors in place of those that are not needed."""
-    if torch.compiler.is_compiling() or x_NE.is_meta:
+    if part is None and (torch.compiler.is_compiling() or x_NE.is_meta):
         result: tuple[Tensor, Tensor, Tensor, Tensor] = _opaque(x_NE, weight_VE, bias_V, targets_N, *settings, *needs)
         return result
     with torch.autocast(x_NE.device.type, enabled=False):
-        return _by_chunks(x_NE, weight_VE, bias_V, targets_N, settings, needs)
+        loss, grad_x, *others = _by_chunks(x_NE, weight_VE, bias_V, targets_N, settings, needs, part)
+    # Each process has the product with the weights of its classes.
+    return loss, grad_x if part is None or not needs[0] else part.add(grad_x), others[0], others[1]
 
 
 def _by_chunks(
@@ -131,11 +130,12 @@ def _by_chunks(
     weight_VE: Tensor,
     bias_V: Tensor | None,
     targets_N: Tensor,
-    settings: _Settings,
+    settings: Settings,
     needs: tuple[bool, bool, bool],
+    part: ClassPart | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     need_x, need_weight, need_bias = needs
-    dtype, exact = settings.dtype, _exact(settings.dtype)
+    dtype, exact = settings.dtype, exact_dtype(settings.dtype)
     n_rows, n_classes = x_NE.shape[0], weight_VE.shape[0]
     weight = weight_VE.to(dtype)
     bias = None if bias_V is None else bias_V.to(dtype) * settings.scale
@@ -147,7 +147,7 @@ def _by_chunks(
 
     grad_x, grad_weight, grad_bias = _gradients(x_NE, weight_VE, bias_V, needs)
     loss_N = torch.empty(n_rows, dtype=exact, device=x_NE.device)
-    n_chunk = _rows(n_rows, n_classes * dtype.itemsize, CHUNK_BYTES)
+    n_chunk = rows_per_part(n_rows, n_classes * dtype.itemsize, CHUNK_BYTES)
     padding = -n_classes % ALIGNED if dtype == exact else 0
     padded = torch.empty(n_chunk, n_classes + padding, dtype=dtype, device=x_NE.device)
     for first in range(0, n_rows, n_chunk):
@@ -161,7 +161,7 @@ def _by_chunks(
             torch.mm(x_CE, weight.t(), out=logits_CV)
         else:
             torch.addmm(bias, x_CE, weight.t(), out=logits_CV)
-        _to_gradient_(padded_CV, padding, targets_N[rows], loss_N[rows], settings, any(needs))
+        to_gradient_(padded_CV, padding, targets_N[rows], loss_N[rows], settings, any(needs), part)
         share_C1 = share_N[rows, None]
         if need_x:
             _product(logits_CV, weight, grad_x[rows]).mul_((share_C1 * settings.scale).to(grad_x.dtype))
@@ -171,63 +171,6 @@ def _by_chunks(
             grad_bias.add_(torch.mv(logits_CV.t(), (share_C1[:, 0] * settings.scale).to(dtype)))
     loss = torch.where(valid_N, loss_N, 0).mul_(share_N).sum()
     return loss, grad_x, grad_weight.to(weight_VE.dtype), grad_bias if bias_V is None else grad_bias.to(bias_V.dtype)
-
-
-def _to_gradient_(
-    logits_CV: Tensor, padding: int, targets_C: Tensor, loss_C: Tensor, settings: _Settings, needed: bool
-) -> None:
-    """Write each row's loss, and replace its logits by their gradient where that is needed."""
-    exact = _exact(logits_CV.dtype)
-    if logits_CV.dtype == exact:
-        _to_exact_gradient_(logits_CV, padding, targets_C, loss_C, settings, needed)
-        return
-    n_rows, n_classes = logits_CV.shape
-    n_block = _rows(n_rows, n_classes * exact.itemsize, BLOCK_BYTES if logits_CV.device.type == "cpu" else 1 << 60)
-    block = torch.empty(n_block, n_classes, dtype=exact, device=logits_CV.device)
-    for first in range(0, n_rows, n_block):
-        rows = slice(first, min(first + n_block, n_rows))
-        block_RV = block[: rows.stop - first].copy_(logits_CV[rows])
-        _to_exact_gradient_(block_RV, padding, targets_C[rows], loss_C[rows], settings, needed)
-        if needed:
-            logits_CV[rows].copy_(block_RV)
-
-
-def _to_exact_gradient_(
-    logits_RV: Tensor, padding: int, targets_R: Tensor, loss_R: Tensor, settings: _Settings, needed: bool
-) -> None:
-    targets_R1 = targets_R[:, None]
-    slope_RV = None
-    if settings.softcap:
-        logits_RV.div_(settings.softcap).tanh_()
-        if needed:
-            slope_RV = torch.addcmul(logits_RV.new_ones(()), logits_RV, logits_RV, value=-1)
-        logits_RV.mul_(settings.softcap)
-    target_R1 = logits_RV.gather(1, targets_R1)
-    n_classes = logits_RV.shape[1] - padding
-    if settings.smoothing:
-        # The cross-entropy to the smoothed target: ε of the target's logit is replaced by the mean of all logits.
-        target_R1.mul_(1 - settings.smoothing)
-        target_R1 += settings.smoothing * logits_RV[:, :n_classes].mean(1, keepdim=True)
-    if padding:
-        logits_RV[:, -padding:] = -math.inf
-    # Of the passes over a row, exp is the most expensive. Softmax needs one. Since the largest probability is never small,
-    # the logarithm of the sum follows from it with full precision.
-    largest_R1 = logits_RV.amax(1, keepdim=True)
-    torch.softmax(logits_RV, 1, out=logits_RV)
-    normalizer_R1 = largest_R1.sub_(logits_RV.amax(1, keepdim=True).log_())
-    loss_R1 = normalizer_R1 - target_R1
-    if settings.z_loss:
-        if needed:
-            logits_RV.mul_(1 + 2 * settings.z_loss * normalizer_R1)
-        loss_R1 += settings.z_loss * normalizer_R1.square()
-    loss_R.copy_(loss_R1[:, 0])
-    if needed:
-        peak = logits_RV.new_full((1, 1), settings.smoothing - 1).expand_as(targets_R1)
-        logits_RV.scatter_add_(1, targets_R1, peak)
-        if settings.smoothing:
-            logits_RV[:, :n_classes] -= settings.smoothing / n_classes
-        if slope_RV is not None:
-            logits_RV.mul_(slope_RV)
 
 
 def _product(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
@@ -243,7 +186,7 @@ def _add_product_(total_VE: Tensor, grad_CV: Tensor, x_CE: Tensor, first: bool) 
     n_classes, d_model = total_VE.shape
     size = n_classes
     if total_VE.device.type == "cpu":
-        size = _rows(n_classes, d_model * x_CE.element_size(), TILE_BYTES)
+        size = rows_per_part(n_classes, d_model * x_CE.element_size(), TILE_BYTES)
     tile = torch.empty(size, d_model, dtype=x_CE.dtype, device=x_CE.device)
     exact = torch.empty_like(tile, dtype=total_VE.dtype)
     for start in range(0, n_classes, size):
@@ -262,7 +205,7 @@ def _gradients(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Allocate the gradients: that of x in its dtype, the sums in fp32; empty where not needed."""
     need_x, need_weight, need_bias = needs
-    exact = _exact(x_NE.dtype)
+    exact = exact_dtype(x_NE.dtype)
     return (
         torch.empty_like(x_NE, memory_format=torch.contiguous_format) if need_x else x_NE.new_empty(0),
         # Overwritten by the first chunk; zeros for the case without chunks.
@@ -271,16 +214,6 @@ def _gradients(
         else weight_VE.new_zeros(weight_VE.shape if need_weight else 0),
         bias_V.new_zeros(bias_V.shape, dtype=exact) if bias_V is not None and need_bias else x_NE.new_empty(0),
     )
-
-
-def _exact(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-def _rows(n_rows: int, row_bytes: int, limit: int) -> int:
-    """Return the number of rows per part: parts of equal size, none far above the limit."""
-    parts = math.ceil(n_rows * row_bytes / limit)
-    return max(1, math.ceil(n_rows / max(1, parts)))
 
 
 @torch.library.custom_op("gptkit::linear_cross_entropy", mutates_args=())
@@ -300,7 +233,7 @@ def _opaque(
     need_bias: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The same computation as one operator, which torch.compile does not trace into."""
-    settings = _Settings(scale, softcap, z_loss, smoothing, ignored, dtype)
+    settings = Settings(scale, softcap, z_loss, smoothing, ignored, dtype)
     with torch.autocast(x.device.type, enabled=False):
         return _by_chunks(x, weight, bias, targets, settings, (need_x, need_weight, need_bias))
 
@@ -322,7 +255,7 @@ def _shapes(
     need_bias: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return (
-        x.new_empty((), dtype=_exact(dtype)),
+        x.new_empty((), dtype=exact_dtype(dtype)),
         torch.empty_like(x) if need_x else x.new_empty(0),
         torch.empty_like(weight) if need_weight else weight.new_empty(0),
         torch.empty_like(bias) if bias is not None and need_bias else x.new_empty(0),

@@ -10,8 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gptkit.nn.part_group import PartGroup
+from gptkit.nn.vocabulary import VocabularyPart
+from gptkit.ops import cross_entropy_rows
 from gptkit.ops import linear_cross_entropy as module
 from gptkit.ops.linear_cross_entropy import linear_cross_entropy
+from gptkit.testing.parts import in_parts
 
 N, E, V = 13, 7, 37
 OPTIONS = list(itertools.product((False, True), (1.0, 0.3), (None, 4.0), (0.0, 0.1)))
@@ -21,7 +25,7 @@ OPTIONS = list(itertools.product((False, True), (1.0, 0.3), (None, 4.0), (0.0, 0
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Use several chunks, blocks and tiles, the last of each smaller than the others."""
     monkeypatch.setattr(module, "CHUNK_BYTES", 5 * V * 4)
-    monkeypatch.setattr(module, "BLOCK_BYTES", 2 * V * 4)
+    monkeypatch.setattr(cross_entropy_rows, "BLOCK_BYTES", 2 * V * 4)
     monkeypatch.setattr(module, "TILE_BYTES", 8 * E * 2)
 
 
@@ -110,6 +114,38 @@ def test_bf16_is_close_to_fp32(bias: bool, scale: float, softcap: float | None, 
     for got, gradient, tensor in zip(torch.autograd.grad(actual, mine), gradients, mine, strict=True):
         assert got.dtype == tensor.dtype
         assert (got - gradient).norm() < 0.02 * gradient.norm()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize(("bias", "scale", "softcap", "z_loss"), OPTIONS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_parts_of_the_classes_give_the_loss_and_gradients_of_all(
+    bias: bool, scale: float, softcap: float | None, z_loss: float, smoothing: float, dtype: torch.dtype
+) -> None:
+    generator = torch.Generator().manual_seed(1)
+    x, weight, b = (torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((N, E), (36, E), (36,)))
+    x, weight, b = (tensor.to(dtype) for tensor in (x, weight, b))
+    targets = torch.randint(36, (N,), generator=generator)
+    targets[3] = -100
+    options: Any = {"scale": scale, "softcap": softcap, "z_loss": z_loss, "smoothing": smoothing}
+
+    def run(rows: slice, part: VocabularyPart | None) -> tuple[Tensor, ...]:
+        inputs = [tensor.clone().requires_grad_() for tensor in (x, weight[rows], b[rows])]
+        loss = linear_cross_entropy(inputs[0], inputs[1], targets, inputs[2] if bias else None, part=part, **options)
+        return loss, *torch.autograd.grad(loss, inputs if bias else inputs[:2])
+
+    def of_part(index: int, group: PartGroup) -> tuple[Tensor, ...]:
+        return run(slice(12 * index, 12 * index + 12), VocabularyPart(index, 12, 36, group))
+
+    whole = run(slice(None), None)
+    parts = in_parts(3, of_part)
+    tolerance = 1e-12 if dtype == torch.float64 else 2e-2
+    for loss, grad_x, *_ in parts:
+        torch.testing.assert_close(loss, whole[0], rtol=tolerance, atol=tolerance)
+        torch.testing.assert_close(grad_x, whole[1], rtol=tolerance, atol=tolerance)
+    for own, expected in zip(zip(*parts, strict=True), whole, strict=True):
+        if own[0].shape and own[0].shape[0] == 12:
+            torch.testing.assert_close(torch.cat(own), expected, rtol=tolerance, atol=tolerance)
 
 
 def test_weight_gradients_are_summed_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,16 +4,30 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from gptkit.nn.cache.state import Stateful
 from gptkit.nn.forward import Forward
+from gptkit.nn.tensor_parallel import TensorParallel
 
 __all__ = ["Attention"]
 
 
-class Attention(nn.Module, Stateful, ABC):
-    """The runtime part of an attention, or of another layer that mixes tokens."""
+class Attention(TensorParallel, Stateful, ABC):
+    """The runtime part of an attention, or of another layer that mixes tokens.
+
+    Attributes:
+        window: sliding window in tokens, the current one included, as the spec declares it; None for no limit.
+        training_window: a smaller window of training steps, which a callback may set; None for `window`.
+    """
+
+    window: int | None = None
+    training_window: int | None = None
+
+    @property
+    def current_window(self) -> int | None:
+        """The window of this call's mask: `training_window` in training, if it is set, else `window`."""
+        return self.window if self.training_window is None or not self.training else self.training_window
 
     @property
     def prefix_problem(self) -> str | None:

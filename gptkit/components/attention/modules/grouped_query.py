@@ -5,6 +5,7 @@ Shapes: B batch, H query heads, K key/value heads, T tokens, D head size, E mode
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,9 +13,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from gptkit.kinds.context import BuildContext
+from gptkit.kinds.position import HeadShape
 from gptkit.nn.attention.softmax import SoftmaxAttention
 from gptkit.nn.forward import Forward
 from gptkit.nn.initial import Initial, consecutive
+from gptkit.nn.tensor_parallel import Divided, Division
 
 if TYPE_CHECKING:
     from gptkit.components.attention.grouped_query import HeadedSpec
@@ -71,6 +74,40 @@ class GroupedQueryAttention(SoftmaxAttention):
             "qkv.weight": consecutive(("query", "key", "value", "gate"), [n * self.d_head for n in self.split]),
             "output.weight": {"output": (slice(None),)},
         }
+
+    def divisions(self) -> Mapping[str, Division]:
+        if self.biases or self.reads_content or self.changes_values or self.mixes_scores or self.mixes_weights:
+            # A position's terms of each head, and what mixes heads, require all heads.
+            return {}
+        if self.norms_full:
+            return {}
+        n_heads, n_kv_heads = self.split[:2]
+        sections = {"query heads": n_heads, "key heads": n_kv_heads, "value heads": n_kv_heads}
+        if self.gated:
+            sections["gates"] = n_heads
+        result: dict[str, Division] = {
+            "qkv.weight": Divided(-2, sections),
+            "qkv.bias": Divided(-1, sections),
+            "output.weight": Divided(-1, {"query heads": n_heads}),
+            "output.bias": "added",
+            "sinks": Divided(-1, {"query heads": n_heads}),
+        }
+        if self.head_gate is not None:
+            result["head_gate.weight"] = Divided(-2, {"query heads": n_heads})
+        for name, norm in self.named_children():
+            if name not in ("q_norm", "k_norm"):
+                continue
+            each = isinstance(norm, EachHead)
+            heads = {"query heads": n_heads} if name == "q_norm" else {"key heads": n_kv_heads}
+            result |= {f"{name}.{own}": Divided(-2, heads) if each else "shared" for own, _ in norm.named_parameters()}
+        return result
+
+    def divide(self, count: int) -> None:
+        self.split = [heads // count for heads in self.split]
+        self.heads = HeadShape(self.split[0], self.split[1], self.d_head)
+        for norm in self.children():
+            if isinstance(norm, EachHead):
+                norm.n_heads //= count
 
     def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
         n_batch, n_tokens, _ = x_BTE.shape

@@ -6,6 +6,7 @@ V features of a value, C width of the latent, E model width.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -18,6 +19,7 @@ from gptkit.nn.cache.state import TokenState
 from gptkit.nn.cache.view import KeyOffset
 from gptkit.nn.forward import Forward
 from gptkit.nn.initial import Initial
+from gptkit.nn.tensor_parallel import Divided, Division
 
 if TYPE_CHECKING:
     from gptkit.components.attention.latent import LatentSpec
@@ -65,6 +67,25 @@ class LatentAttention(SoftmaxAttention):
             },
             "output.weight": {"output": (slice(None),)},
         }
+
+    def divisions(self) -> Mapping[str, Division]:
+        if self.biases or self.reads_content or self.changes_values or self.mixes_scores or self.mixes_weights:
+            return {}
+        heads = {"heads": self.n_heads}
+        before = {name: module for name, module in self.named_children() if "down" in name or "norm" in name}
+        return {
+            # The latents are computed by every process.
+            **{f"{name}.{own}": "shared" for name, module in before.items() for own, _ in module.named_parameters()},
+            "q_up.weight": Divided(-2, heads),
+            "kv_up.weight": Divided(-2, heads),
+            **({} if self.head_gate is None else {"head_gate.weight": Divided(-2, heads)}),
+            "output.weight": Divided(-1, heads),
+            "output.bias": "added",
+        }
+
+    def divide(self, count: int) -> None:
+        self.n_heads //= count
+        self.heads = HeadShape(self.n_heads, 1, self.d_rotary)
 
     def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
         n_batch, n_tokens, _ = x_BTE.shape

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -39,8 +40,16 @@ class TokenEmbedding(Embedding):
     def table_VE(self) -> nn.Parameter:
         return cast("nn.Parameter", self.table.weight)
 
+    @property
+    def vocabulary_table(self) -> Tensor:
+        return self.table_VE
+
+    def vocabulary_parameters(self) -> Mapping[str, int]:
+        return {"table.weight": -2}
+
     def forward(self, ids_BT: Tensor, forward: Forward) -> Tensor:
-        x_BTE = self.project(self.table(ids_BT))
+        part = self.vocabulary_part
+        x_BTE = self.project(self.table(ids_BT) if part is None else part.look_up(ids_BT, self.table_VE))
         if self.scale is not None:
             x_BTE = x_BTE * self._factor(x_BTE.dtype)
         x_BTE = self.norm(x_BTE)

@@ -5,6 +5,7 @@ Shapes: B batch, T tokens, M rows sorted by expert, E model width, F hidden widt
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from gptkit.nn.feedforward import FeedForward
 from gptkit.nn.forward import Forward
 from gptkit.nn.initial import Initial
 from gptkit.nn.stacked import StackedFeedForward, StackedLinear
+from gptkit.nn.tensor_parallel import Divided, Division
 from gptkit.ops.dropout import dropout
 from gptkit.ops.grouped import Groups
 
@@ -39,6 +41,9 @@ class Gated(FeedForward):
     def initial(self) -> dict[str, Initial]:
         return {"down.weight": "output"}
 
+    def divisions(self) -> Mapping[str, Division]:
+        return _divisions(self.down.in_features)
+
     def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
         product_BTF = _product(self.gate_up(x_BTE), self.activation, self.clamp, self.up_offset)
         y_BTE: Tensor = self.down(dropout(product_BTF, self.dropout, self.training))
@@ -61,6 +66,9 @@ class StackedGated(StackedFeedForward):
     def initial(self) -> dict[str, Initial]:
         return {"down.weight": "output"}
 
+    def divisions(self) -> Mapping[str, Division]:
+        return _divisions(self.down.in_features)
+
     def forward(self, x_ME: Tensor, groups: Groups, forward: Forward) -> Tensor:
         product_MF = _product(self.gate_up(x_ME, groups), self.activation, self.clamp, self.up_offset)
         y_ME: Tensor = self.down(dropout(product_MF, self.dropout, self.training), groups)
@@ -76,3 +84,14 @@ def _product(gate_up: Tensor, activation: nn.Module, clamp: float | None, up_off
         up = up + up_offset
     product: Tensor = activation(gate) * up
     return product
+
+
+def _divisions(d_hidden: int) -> dict[str, Division]:
+    """Return the division by hidden features, of one feed-forward or of a stack."""
+    sections = {"gate features": d_hidden, "up features": d_hidden}
+    return {
+        "gate_up.weight": Divided(-2, sections),
+        "gate_up.bias": Divided(-1, sections),
+        "down.weight": Divided(-1, {"hidden features": d_hidden}),
+        "down.bias": "added",
+    }

@@ -5,6 +5,7 @@ Shapes: B batch, T tokens, M rows sorted by expert, E model width.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from gptkit.nn.feedforward import FeedForward
 from gptkit.nn.forward import Forward
 from gptkit.nn.initial import Initial
 from gptkit.nn.stacked import StackedFeedForward, StackedLinear
+from gptkit.nn.tensor_parallel import Divided, Division
 from gptkit.ops.dropout import dropout
 from gptkit.ops.grouped import Groups
 
@@ -37,6 +39,9 @@ class MLP(FeedForward):
     def initial(self) -> dict[str, Initial]:
         return {"down.weight": "output"}
 
+    def divisions(self) -> Mapping[str, Division]:
+        return _divisions(self.down.in_features)
+
     def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
         y_BTE: Tensor = self.down(dropout(self.activation(self.up(x_BTE)), self.dropout, self.training))
         return y_BTE
@@ -56,6 +61,20 @@ class StackedMLP(StackedFeedForward):
     def initial(self) -> dict[str, Initial]:
         return {"down.weight": "output"}
 
+    def divisions(self) -> Mapping[str, Division]:
+        return _divisions(self.down.in_features)
+
     def forward(self, x_ME: Tensor, groups: Groups, forward: Forward) -> Tensor:
         y_ME: Tensor = self.down(dropout(self.activation(self.up(x_ME, groups)), self.dropout, self.training), groups)
         return y_ME
+
+
+def _divisions(d_hidden: int) -> dict[str, Division]:
+    """Return the division by hidden features, of one feed-forward or of a stack."""
+    sections = {"hidden features": d_hidden}
+    return {
+        "up.weight": Divided(-2, sections),
+        "up.bias": Divided(-1, sections),
+        "down.weight": Divided(-1, {"hidden features": d_hidden}),
+        "down.bias": "added",
+    }

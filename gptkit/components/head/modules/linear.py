@@ -78,13 +78,25 @@ class LinearHead(Head):
         own: Matrix = self.weight
         return own
 
+    @property
+    def vocabulary_table(self) -> Tensor | None:
+        if self._lender:
+            return self._lender[0].table_VE
+        own: Tensor | None = self.weight
+        return own
+
+    def vocabulary_parameters(self) -> Mapping[str, int]:
+        own = {"weight": -2, "bias": -1}
+        return {name: dim for name, dim in own.items() if getattr(self, name) is not None}
+
     def _inputs(self, x_BTE: Tensor) -> Tensor:
         """Return the input of the matrix product."""
         projected_BTE: Tensor = self.project(x_BTE)
         return self.projection.transformed_input(x_BTE) if isinstance(self.projection, TransformedLinear) else projected_BTE
 
     def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
-        logits_BTV = linear(self._inputs(x_BTE), self.matrix_VE, self.bias)
+        part, inputs_BTE = self.vocabulary_part, self._inputs(x_BTE)
+        logits_BTV = linear(inputs_BTE if part is None else part.enter(inputs_BTE), self.matrix_VE, self.bias)
         if self.scale != 1:
             logits_BTV = logits_BTV * self.scale
         if self.softcap is not None:
@@ -102,6 +114,7 @@ class LinearHead(Head):
             z_loss=self.z_loss if self.training else 0.0,
             smoothing=self.label_smoothing if self.training else 0.0,
             ignored=IGNORED,
+            part=self.vocabulary_part,
         )
 
     def extra_repr(self) -> str:

@@ -1,0 +1,59 @@
+"""Divisions for tensor parallelism: configurations that the defaults and examples of components do not cover."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gptkit.core.registry import default_registry
+from gptkit.nn.tensor_parallel import TensorParallel, undivided_reason, uneven
+from gptkit.testing import run_checks
+from gptkit.testing.subject import Subject
+
+HEADS = {"n_heads": 4, "d_head": 8}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"name": "multi-head", **HEADS, "qkv_bias": True, "output_bias": True, "sinks": True, "output_gate": True},
+        {"name": "multi-head", **HEADS, "qk_norm": "rms", "qk_norm_width": "each-head"},
+        {"name": "grouped-query", **HEADS, "n_kv_heads": 2, "qk_norm": "layer", "qk_norm_order": "after"},
+        {"name": "latent", "n_heads": 4, "kv_rank": 10, "q_rank": 7, "d_nope": 6, "d_rotary": 8, "d_value": 5, "bias": True},
+    ],
+    ids=lambda fields: "-".join(fields),
+)
+def test_attention_sums_over_parts(fields: dict[str, Any]) -> None:
+    spec = default_registry().component("attention", fields["name"]).model_validate(fields)
+    (result,) = run_checks(spec, only=["sums-over-parts"])
+    assert result.outcome == "passed", result.message
+
+
+def _attention(fields: dict[str, Any], position: str, **changes: Any) -> TensorParallel:
+    spec = default_registry().component("attention", fields["name"]).model_validate(fields)
+    module = Subject(spec).make(position, device="meta", **changes).blocks[0].attention
+    assert isinstance(module, TensorParallel)
+    return module
+
+
+def test_uneven_heads_are_named() -> None:
+    module = _attention({"name": "grouped-query", **HEADS, "n_kv_heads": 1}, "rotary")
+    assert undivided_reason(module) is None
+    assert uneven(module.divisions(), 2) == "1 key heads"
+
+
+@pytest.mark.parametrize(
+    ("fields", "position", "changes", "reason"),
+    [
+        ({"name": "multi-head", **HEADS}, "alibi", {}, "does not declare"),
+        ({"name": "multi-head", **HEADS, "qk_norm": "rms", "qk_norm_width": "full"}, "rotary", {}, "does not declare"),
+        ({"name": "multi-head", **HEADS}, "rotary", {"linear": {"name": "low-rank", "rank": 2}}, "lora_a is not declared"),
+    ],
+)
+def test_modules_that_need_the_whole_are_not_divided(
+    fields: dict[str, Any], position: str, changes: dict[str, Any], reason: str
+) -> None:
+    actual = undivided_reason(_attention(fields, position, **changes))
+    assert actual is not None
+    assert reason in actual
