@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from gptkit.kinds.block import BlockSpec
+from gptkit.kinds.block import BlockSpec, Step
 from gptkit.kinds.context import BuildContext
 
 if TYPE_CHECKING:
@@ -43,6 +43,10 @@ class DeepNormSpec(BlockSpec):
     @property
     def final_norm(self) -> bool:
         return False
+
+    @property
+    def wiring(self) -> tuple[Step, ...]:
+        return tuple(Step(((part,),), after=True, shortcut_factor="alpha") for part in ("attention", "feedforward"))
 
     def resolved(self, context: BuildContext) -> Any:
         alpha = (2 * context.n_layers) ** 0.25 if self.alpha is None else self.alpha

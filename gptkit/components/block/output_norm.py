@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from gptkit.kinds.block import BlockSpec
+from gptkit.kinds.block import BlockSpec, Step
 from gptkit.kinds.context import BuildContext
 
 if TYPE_CHECKING:
@@ -32,6 +32,10 @@ class OutputNormSpec(BlockSpec):
     name: Literal["output-norm"] = "output-norm"
     dropout: float = Field(0.0, description="Share of each branch's output that is dropped in training.", ge=0, lt=1)
     residual_scale: float = Field(1.0, description="Factor of each branch before it is added (Granite: 0.22).")
+
+    @property
+    def wiring(self) -> tuple[Step, ...]:
+        return tuple(Step(((part, "norm"),), factor="residual_scale") for part in ("attention", "feedforward"))
 
     def build(self, context: BuildContext) -> Block:
         from gptkit.components.block.modules.output_norm import OutputNorm

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from gptkit.kinds.block import BlockSpec
+from gptkit.kinds.block import BlockSpec, Step
 from gptkit.kinds.context import BuildContext
 
 if TYPE_CHECKING:
@@ -33,6 +33,12 @@ class ParallelSpec(BlockSpec):
     norms: Literal[1, 2] = Field(1, description="One norm for both branches (GPT-J, Cohere), or one each (GPT-NeoX).")
     dropout: float = Field(0.0, description="Share of each branch's output that is dropped in training.", ge=0, lt=1)
     residual_scale: float = Field(1.0, description="Factor of each branch before it is added (Granite: 0.22).")
+
+    @property
+    def wiring(self) -> tuple[Step, ...]:
+        if self.norms == 1:
+            return (Step((("attention",), ("feedforward",)), before=("norm",), factor="residual_scale"),)
+        return (Step((("norm", "attention"), ("norm", "feedforward")), factor="residual_scale"),)
 
     def build(self, context: BuildContext) -> Block:
         from gptkit.components.block.modules.parallel import Parallel

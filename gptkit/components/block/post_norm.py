@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from gptkit.kinds.block import BlockSpec
+from gptkit.kinds.block import BlockSpec, Step
 from gptkit.kinds.context import BuildContext
 
 if TYPE_CHECKING:
@@ -39,6 +39,10 @@ class PostNormSpec(BlockSpec):
     @property
     def final_norm(self) -> bool:
         return False
+
+    @property
+    def wiring(self) -> tuple[Step, ...]:
+        return tuple(Step(((part,),), after=True, factor="residual_scale") for part in ("attention", "feedforward"))
 
     def build(self, context: BuildContext) -> Block:
         from gptkit.components.block.modules.post_norm import PostNorm

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from gptkit.kinds.block import BlockSpec
+from gptkit.kinds.block import BlockSpec, Step
 from gptkit.kinds.context import BuildContext
 
 if TYPE_CHECKING:
@@ -41,6 +41,11 @@ class PreNormSpec(BlockSpec):
     dropout: float = Field(0.0, description="Share of each branch's output that is dropped in training.", ge=0, lt=1)
     residual_scale: float = Field(1.0, description="Factor of each branch before it is added (Granite: 0.22).")
     shortcut: bool = Field(True, description="Add each branch to its input; without it the branch replaces the input.")
+
+    @property
+    def wiring(self) -> tuple[Step, ...]:
+        steps = (("norm", "attention"), ("norm", "feedforward"))
+        return tuple(Step((branch,), shortcut=self.shortcut, factor="residual_scale") for branch in steps)
 
     def build(self, context: BuildContext) -> Block:
         from gptkit.components.block.modules.pre_norm import PreNorm
