@@ -9,20 +9,16 @@ its parameters. Patterns apply in order; one that begins with ``!`` makes the pa
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from torch import nn
 
 from gptkit.core.errors import TrainingError
-from gptkit.core.patterns import matches
-from gptkit.core.suggestions import did_you_mean
+from gptkit.core.patterns import matches, unmatched
 from gptkit.nn.linear import AdaptedLinear
 from gptkit.nn.stacked import StackedLinear
 
 __all__ = ["adapted_modules", "adapter_names", "freeze", "freeze_problems", "frozen_names", "projection_names"]
-
-_INDEX = re.compile(r"\.\d+(?=\.|$)")
 
 
 def frozen_names(model: nn.Module, patterns: Sequence[str] | None) -> set[str]:
@@ -73,13 +69,9 @@ def freeze_problems(names: Iterable[str], patterns: Sequence[str]) -> Iterator[t
         patterns: as in `frozen_names`.
     """
     names = list(names)
-    unmatched = False
-    for index, pattern in enumerate(patterns):
-        bare = pattern.removeprefix("!")
-        if not any(matches(name, bare) for name in names):
-            unmatched = True
-            yield index, f"{pattern!r} matches no parameter of the model; {did_you_mean(bare, _known(names), 'names')}"
-    if patterns and not unmatched and len(_frozen(names, patterns)) == len(set(names)):
+    wrong = list(unmatched(names, [pattern.removeprefix("!") for pattern in patterns]))
+    yield from wrong
+    if patterns and not wrong and len(_frozen(names, patterns)) == len(set(names)):
         yield None, "every parameter is frozen; add '!PATTERN' at the end to make some trainable"
 
 
@@ -96,12 +88,3 @@ def freeze(model: nn.Module, patterns: Sequence[str] | None) -> None:
     for name, parameter in model.named_parameters():
         if name in frozen:
             parameter.requires_grad_(False)
-
-
-def _known(names: Sequence[str]) -> list[str]:
-    """Return the names of parameters and modules, with one name for the same part of all blocks: ``blocks.*.attention``."""
-    known: dict[str, None] = {}
-    for name in names:
-        parts = _INDEX.sub(".*", name).split(".")
-        known |= {".".join(parts[: count + 1]): None for count in range(len(parts)) if parts[count] != "*"}
-    return list(known)

@@ -3,21 +3,25 @@
 A module may have a method ``parameter_options() -> dict[str, ParameterOptions]`` that maps names of its parameters (dotted
 for those of its children) to options. An outer module's declaration overrides an inner one's, option by option. By default,
 weight decay applies to matrices, but not to biases and the weights of norms; matrices outside of embeddings, heads and
-positions are hidden matrices.
+positions are hidden matrices. The groups of a spec's optimizer override the declarations of modules.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import nn
 
+from gptkit.core.errors import TrainingError
+from gptkit.core.patterns import matches, unmatched
+from gptkit.kinds.optimizer import ParameterGroupSpec
 from gptkit.nn.embedding import Embedding
 from gptkit.nn.head import Head
 from gptkit.nn.position import Position
 from gptkit.nn.stacked import StackedLinear
 
-__all__ = ["ParameterOptions", "Resolved", "parameter_options"]
+__all__ = ["ParameterOptions", "Resolved", "group_of", "group_problems", "parameter_options"]
 
 
 @dataclass(frozen=True)
@@ -37,29 +41,74 @@ class ParameterOptions:
 
 @dataclass(frozen=True)
 class Resolved:
-    """The options of one parameter, with defaults."""
+    """The options of one parameter, with defaults.
+
+    Attributes:
+        decay: whether weight decay applies.
+        hidden: whether it is a hidden matrix, or a stack of them.
+        rate: factor of the learning rate.
+        weight_decay: the weight decay of its group in the spec; None for the optimizer's.
+        label: name of its group in the spec; None for parameters of no group.
+    """
 
     decay: bool
     hidden: bool
     rate: float
+    weight_decay: float | None = None
+    label: str | None = None
 
 
-def parameter_options(model: nn.Module) -> dict[str, Resolved]:
+def group_of(name: str, groups: Sequence[ParameterGroupSpec]) -> int | None:
+    """Return the index of the first group that matches a parameter's name."""
+    return next((index for index, group in enumerate(groups) if any(matches(name, each) for each in group.match)), None)
+
+
+def group_problems(
+    names: Sequence[str], trained: Sequence[str], groups: Sequence[ParameterGroupSpec]
+) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Yield the problems of groups, each with its path below `groups`.
+
+    Args:
+        names: names of the model's parameters.
+        trained: names of those that are not frozen.
+        groups: the groups of the optimizer.
+    """
+    used = {group_of(name, groups) for name in trained}
+    for index, group in enumerate(groups):
+        wrong = list(unmatched(names, group.match))
+        yield from (((index, "match", position), message) for position, message in wrong)
+        if not wrong and index not in used:
+            frozen = not any(matches(name, pattern) for name in trained for pattern in group.match)
+            why = "are frozen (training.freeze)" if frozen else "belong to earlier groups; move this one before them"
+            yield (index, "match"), f"all parameters that {group.label!r} matches {why}"
+
+
+def parameter_options(model: nn.Module, groups: Sequence[ParameterGroupSpec] = ()) -> dict[str, Resolved]:
     """Return the options of every trainable parameter by name, in the model's order.
+
+    Args:
+        model: the model.
+        groups: the groups of the optimizer's spec.
 
     Raises:
         ValueError: a module declares options of a name that is not a parameter of it.
+        TrainingError: a group has no parameters.
     """
+    names = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    problems = list(group_problems(list(names), [name for name in names if names[name]], groups))
+    if problems:
+        raise TrainingError(f"training.optimizer.groups: {'; '.join(message for _, message in problems)}")
     declared: dict[int, ParameterOptions] = {}
     outer, biases, stacks = set[int](), set[int](), set[int]()
     # named_modules iterates from the outermost module inwards.
     for module in model.modules():
         declare = getattr(module, "parameter_options", None)
-        own = dict(module.named_parameters(remove_duplicate=False)) if declare is not None else {}
+        declared_names = dict(module.named_parameters(remove_duplicate=False)) if declare is not None else {}
         for name, options in (declare() if declare is not None else {}).items():
-            if name not in own:
+            if name not in declared_names:
                 raise ValueError(f"{type(module).__name__}.parameter_options() names {name!r}, which is not its parameter")
-            declared[id(own[name])] = _merged(declared.get(id(own[name]), ParameterOptions()), options)
+            key = id(declared_names[name])
+            declared[key] = _merged(declared.get(key, ParameterOptions()), options)
         if isinstance(module, (Embedding, Head, Position, nn.Embedding)):
             outer |= {id(parameter) for parameter in module.parameters()}
         elif isinstance(module, StackedLinear):
@@ -73,10 +122,16 @@ def parameter_options(model: nn.Module) -> dict[str, Resolved]:
         options = declared.get(key, ParameterOptions())
         decay = parameter.ndim >= 2 and key not in biases
         hidden = key in stacks or (parameter.ndim == 2 and key not in outer | biases)
+        index = group_of(name, groups)
+        own = None if index is None else groups[index]
+        if own is not None:
+            options = _merged(ParameterOptions(hidden=own.hidden, rate=own.rate), options)
         resolved[name] = Resolved(
             decay if options.decay is None else options.decay,
             hidden if options.hidden is None else options.hidden,
             1.0 if options.rate is None else options.rate,
+            None if own is None else own.weight_decay,
+            None if own is None else own.label,
         )
     return resolved
 

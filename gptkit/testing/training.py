@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gptkit.kinds.optimizer import ParameterGroupSpec
 from gptkit.kinds.tracker import Tracker, TrainingStart
 from gptkit.testing.check import Checks, expect
 from gptkit.testing.subject import Subject
@@ -85,6 +86,25 @@ def obeys_the_rate(subject: Subject) -> None:
     net.step(optimizer)
     moved = [name for name, parameter in net.named_parameters() if not torch.equal(parameter.detach(), before[name])]
     expect(not moved, f"with every group's lr at 0 a step moved {', '.join(moved)}")
+
+
+@optimizer_checks.add("obeys-groups", "A spec's `groups` must have their own learning rate and weight decay.")
+def obeys_groups(subject: Subject) -> None:
+    net, peaks = _Net(), dict[int, float]()
+    for group in subject.spec.build(net).param_groups:
+        peaks |= {id(parameter): group["lr"] for parameter in group["params"]}
+    table = ParameterGroupSpec.model_validate({"match": "table", "rate": 0.5})
+    bias = ParameterGroupSpec.model_validate({"match": "bias", "weight_decay": 0.25})
+    optimizer = subject.spec.replace(groups=(table, bias)).build(net)
+    for wanted, name in ((table, "table"), (bias, "bias")):
+        parameter = getattr(net, name)
+        own = [group for group in optimizer.param_groups if any(each is parameter for each in group["params"])]
+        expect(len(own) == 1 and len(own[0]["params"]) == 1, f"the weight {name!r} is not in a group of its own")
+        expect(own[0].get("label") == wanted.label, f"the group of {name!r} has no `label`: {wanted.label!r}")
+        peak = peaks[id(parameter)] * (wanted.rate or 1)
+        expect(math.isclose(own[0]["lr"], peak), f"the learning rate of {name!r} is {own[0]['lr']}, not {peak}")
+        decay = own[0].get("weight_decay")
+        expect(decay in (None, wanted.weight_decay or decay), f"the weight decay of {name!r} is {decay}, not 0.25")
 
 
 @optimizer_checks.add("state-resumes", "A resumed training run must continue bit-identically from the state dict.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -31,6 +31,7 @@ class SGDSpec(OptimizerSpec):
     """
 
     name: Literal["sgd"] = "sgd"
+    elementwise: ClassVar[bool] = True
     learning_rate: float = Field(0.1, gt=0, description="The peak learning rate.")
     momentum: float = Field(0.9, ge=0, lt=1, description="μ: the momentum.")
     nesterov: bool = Field(False, description="Use Nesterov momentum; requires a momentum above 0.")
@@ -44,7 +45,7 @@ class SGDSpec(OptimizerSpec):
         import torch
 
         return torch.optim.SGD(
-            decay_groups(trainable(model), self.learning_rate, self.weight_decay),
+            decay_groups(trainable(model, self.groups), self.learning_rate, self.weight_decay),
             lr=self.learning_rate,
             momentum=self.momentum,
             nesterov=self.nesterov,

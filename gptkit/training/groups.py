@@ -1,0 +1,71 @@
+"""Optimizers of models, and the learning rates of their parameter groups."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from gptkit.core.errors import TrainingError
+from gptkit.kinds.optimizer import OptimizerSpec
+from gptkit.nn.parameters import parameter_options
+
+__all__ = ["GroupRates", "build_optimizer"]
+
+
+def build_optimizer(spec: OptimizerSpec, model: nn.Module) -> torch.optim.Optimizer:
+    """Return the optimizer of a model's trainable parameters.
+
+    Raises:
+        TrainingError: a group of the spec has no parameters, or the optimizer ignores the groups.
+    """
+    labels = {name: options.label for name, options in parameter_options(model, spec.groups).items()}
+    optimizer = spec.build(model)
+    by_id = {id(parameter): labels.get(name) for name, parameter in model.named_parameters()}
+    for group in optimizer.param_groups:
+        labels_in_group = {by_id.get(id(parameter)) for parameter in group["params"]}
+        if len(labels_in_group) > 1 or labels_in_group != {group.get("label")}:
+            raise TrainingError(
+                f"training.optimizer.groups: optimizer {spec.name!r} does not support groups",
+                hint="Remove `groups`, or choose another optimizer. Its author can build the parameter groups with "
+                "gptkit.components.optimizer.groups.",
+            )
+    return optimizer
+
+
+class GroupRates:
+    """Learning rates of an optimizer's parameter groups: the peak rates, by which steps are scaled, and metrics.
+
+    Args:
+        optimizer: a new optimizer, whose rates are the peak rates.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self._optimizer = optimizer
+        self._peaks = [float(group["lr"]) for group in optimizer.param_groups]
+        # Read now, since a restored optimizer has the groups of its checkpoint.
+        self._labels = [group.get("label", "other") for group in optimizer.param_groups]
+
+    def set_factor(self, factor: float) -> None:
+        """Set the learning rate of every group to a multiple of its peak rate."""
+        for group, peak in zip(self._optimizer.param_groups, self._peaks, strict=True):
+            group["lr"] = peak * factor
+
+    def metrics(self) -> Mapping[str, float]:
+        """Return the learning rate of the first group, and those of all if their peak rates differ.
+
+        A group of the spec has its patterns in the name: ``learning_rate/embedding``; all other parameters are
+        ``learning_rate/other``. Further rates of the same name are numbered from 2, such as those of the AdamW in Muon.
+        """
+        rates = [float(group["lr"]) for group in self._optimizer.param_groups]
+        result = {"learning_rate": rates[0]}
+        if len(set(self._peaks)) == 1:
+            return result
+        known: dict[str, list[float]] = {}
+        for label, peak, rate in zip(self._labels, self._peaks, rates, strict=True):
+            peaks = known.setdefault(label, [])
+            if peak not in peaks:
+                peaks.append(peak)
+                result[f"learning_rate/{label}" + (f".{len(peaks)}" if len(peaks) > 1 else "")] = rate
+        return result
