@@ -11,7 +11,9 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from gptkit.components.optimizer.groups import decay_groups, trainable
 from gptkit.components.optimizer.sgd import SGDSpec
+from gptkit.components.optimizer.soap import SOAPSpec
 from gptkit.components.schedule.cosine import CosineSpec
 from gptkit.components.tracker.csv import CSVSpec, CSVTracker
 from gptkit.kinds.tracker import Tracker, TrainingStart
@@ -23,10 +25,14 @@ class MatricesOnly(Mutant, SGDSpec):
 
     name: Literal["matrices-only"] = "matrices-only"
     caught_by = "holds-every-weight"
-    also = ("reduces-loss",)
+    also = ("reduces-loss", "obeys-groups")
 
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
-        return torch.optim.SGD([p for p in model.parameters() if p.requires_grad and p.ndim > 1], lr=self.learning_rate)
+        return torch.optim.SGD(
+            decay_groups(
+                [each for each in trainable(model, self.groups) if each.parameter.ndim > 1], self.learning_rate, 0.0
+            )
+        )
 
 
 class FrozenToo(Mutant, SGDSpec):
@@ -36,11 +42,41 @@ class FrozenToo(Mutant, SGDSpec):
     caught_by = "holds-every-weight"
 
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
-        return torch.optim.SGD(model.parameters(), lr=self.learning_rate)
+        frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
+        return torch.optim.SGD([*groups(self, model), *([{"params": frozen}] if frozen else [])], lr=self.learning_rate)
 
 
-def parameters(model: nn.Module) -> list[nn.Parameter]:
-    return [p for p in model.parameters() if p.requires_grad]
+class ForgetsTheBasis(Mutant, SOAPSpec):
+    """Omit the eigenvectors from the state dict."""
+
+    name: Literal["forgets-the-basis"] = "forgets-the-basis"
+    caught_by = "state-resumes"
+
+    def build(self, model: nn.Module) -> torch.optim.Optimizer:
+        def without(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+            kept = {
+                index: {key: value for key, value in entry.items() if not key.endswith("_basis")}
+                for index, entry in state["state"].items()
+            }
+            return {**state, "state": kept}
+
+        optimizer = super().build(model)
+        optimizer.register_state_dict_post_hook(without)
+        return optimizer
+
+
+def groups(spec: SGDSpec, model: nn.Module) -> list[dict[str, Any]]:
+    return decay_groups(trainable(model, spec.groups), spec.learning_rate, 0.0)
+
+
+class OneGroup(Mutant, SGDSpec):
+    """Ignore the groups of the spec."""
+
+    name: Literal["one-group"] = "one-group"
+    caught_by = "obeys-groups"
+
+    def build(self, model: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=self.learning_rate)
 
 
 class Ascends(Mutant, SGDSpec):
@@ -50,7 +86,7 @@ class Ascends(Mutant, SGDSpec):
     caught_by = "reduces-loss"
 
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
-        return torch.optim.SGD(parameters(model), lr=self.learning_rate, maximize=True)
+        return torch.optim.SGD(groups(self, model), lr=self.learning_rate, maximize=True)
 
 
 class StepsOutside(Mutant, SGDSpec):
@@ -70,7 +106,7 @@ class StepsOutside(Mutant, SGDSpec):
     caught_by = "state-resumes"
 
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
-        return self.Optimizer(parameters(model), lr=self.learning_rate)
+        return self.Optimizer(groups(self, model), lr=self.learning_rate)
 
 
 class StoresAnObject(Mutant, SGDSpec):
@@ -80,7 +116,7 @@ class StoresAnObject(Mutant, SGDSpec):
     caught_by = "state-resumes"
 
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
-        return torch.optim.SGD([{"params": parameters(model), "path": Path("here")}], lr=self.learning_rate)
+        return torch.optim.SGD([{**group, "path": Path("here")} for group in groups(self, model)], lr=self.learning_rate)
 
 
 class HasItsOwnRate(Mutant, SGDSpec):
@@ -97,7 +133,7 @@ class HasItsOwnRate(Mutant, SGDSpec):
     caught_by = "obeys-the-rate"
 
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
-        return self.Optimizer(parameters(model), lr=self.learning_rate)
+        return self.Optimizer(groups(self, model), lr=self.learning_rate)
 
 
 class DecaysAlways(Mutant, SGDSpec):
@@ -115,7 +151,7 @@ class DecaysAlways(Mutant, SGDSpec):
     caught_by = "obeys-the-rate"
 
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
-        return self.Optimizer(parameters(model), lr=self.learning_rate)
+        return self.Optimizer(groups(self, model), lr=self.learning_rate)
 
 
 class Overshoots(Mutant, CosineSpec):

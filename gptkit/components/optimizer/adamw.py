@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -24,17 +25,18 @@ class AdamWSpec(OptimizerSpec):
     Formula:
         m ← β₁·m + (1 − β₁)·g
         v ← β₂·v + (1 − β₂)·g²
-        θ ← θ − η·λ·θ
-        θ ← θ − η·(m / (1 − β₁ᵗ)) / (√(v / (1 − β₂ᵗ)) + ε)
+        u = (m / (1 − β₁ᵗ)) / (√(v / (1 − β₂ᵗ)) + ε)
+        θ ← θ − η·λ·θ − η·u    with `cautious`, θ − η·λ·θ only in entries where u·θ ≥ 0
 
     Paper:
-        https://arxiv.org/abs/1711.05101
+        https://arxiv.org/abs/1711.05101, https://arxiv.org/abs/2510.12402 (cautious weight decay)
 
     Notes:
         Uses one fused kernel on the CPU and on CUDA.
     """
 
     name: Literal["adamw"] = "adamw"
+    elementwise: ClassVar[bool] = True
     betas: tuple[Beta, Beta] = Field(
         (0.9, 0.95), description="β₁ and β₂: decay rates of the moving averages of the gradient and of its square."
     )
@@ -45,11 +47,17 @@ class AdamWSpec(OptimizerSpec):
         description="Parameters with weight decay: tensors of two or more dimensions, or all (norm weights and biases too).",
     )
 
+    cautious: bool = Field(False, description="Apply weight decay only to entries that the update moves towards zero.")
+
+    examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({}, {"cautious": True, "decay": "all"})
+
     def build(self, model: nn.Module) -> Optimizer:
         import torch
 
-        parameters = trainable(model)
-        return torch.optim.AdamW(
+        from gptkit.components.optimizer.modules.cautious_adamw import CautiousAdamW
+
+        parameters = trainable(model, self.groups)
+        return (CautiousAdamW if self.cautious else torch.optim.AdamW)(
             decay_groups(parameters, self.learning_rate, self.weight_decay, everywhere=self.decay == "all"),
             lr=self.learning_rate,
             betas=self.betas,
