@@ -9,9 +9,11 @@ import torch
 import torch.nn.functional as F
 
 from gptkit.components.activation.elementwise import LeakyReluSpec, QuickGeluSpec
+from gptkit.components.activation.xielu import XieluSpec
 from gptkit.core.registry import default_registry
 from gptkit.kinds.activation import ActivationSpec
 from gptkit.kinds.context import BuildContext
+from gptkit.nn.initial import declared
 
 CONTEXT = BuildContext(d_model=8, context_length=8, n_layers=1)
 X = torch.linspace(-6, 6, 241)
@@ -20,7 +22,13 @@ X = torch.linspace(-6, 6, 241)
 def built(name: str) -> torch.nn.Module:
     spec = default_registry().component("activation", name).model_validate({})
     assert isinstance(spec, ActivationSpec)
-    return spec.build(CONTEXT)
+    module = spec.build(CONTEXT)
+    with torch.no_grad():
+        for parameter, initial in declared(module).items():
+            target = module.get_parameter(parameter)
+            assert callable(initial.initial)
+            target.copy_(initial.initial(target.shape, torch.Generator()))
+    return module
 
 
 FORMULAS = {
@@ -35,6 +43,7 @@ FORMULAS = {
     "sigmoid": lambda x: 1 / (1 + math.exp(-x)),
     "tanh": math.tanh,
     "softplus": lambda x: math.log1p(math.exp(x)),
+    "xielu": lambda x: 0.5 * x + 0.8 * (x * x if x > 0 else math.expm1(min(x, -1e-6)) - x),
 }
 
 
@@ -62,11 +71,23 @@ def test_every_built_in_activation_has_a_formula_here() -> None:
         ("sigmoid", "sigmoid"),
         ("tanh", "tanh"),
         ("identity", "linear"),
+        ("xielu", "xielu"),
     ],
 )
 def test_equals_transformers(name: str, reference: str) -> None:
     activations = pytest.importorskip("transformers.activations")
-    torch.testing.assert_close(built(name)(X), activations.ACT2FN[reference](X), rtol=0, atol=1e-6)
+    external = activations.ACT2FN[reference].float()  # xIELU has its slopes in bf16
+    tolerance = 3e-2 if name == "xielu" else 1e-6
+    torch.testing.assert_close(built(name)(X), external(X), rtol=0, atol=tolerance)
+
+
+def test_slopes_of_xielu_are_learned_and_its_constants_are_not() -> None:
+    module = built("xielu")
+    module(X).sum().backward()
+    learned = {name for name, parameter in module.named_parameters() if parameter.grad is not None and parameter.grad.any()}
+    assert learned == {"positive", "negative"}
+    with pytest.raises(ValueError, match=r"negative is 0\.2, and beta is 0\.5"):
+        XieluSpec(negative=0.2)
 
 
 def test_parameters_change_the_result() -> None:
