@@ -317,7 +317,7 @@ def test_experts_equal_the_formula(name: str, weights_on: str) -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (B, T)], ids=["decode", "train"])
-@pytest.mark.parametrize("name", EXPERTS)
+@pytest.mark.parametrize("name", [name if name == "mlp" else pytest.param(name, marks=pytest.mark.slow) for name in EXPERTS])
 def test_compiled_experts_are_one_graph_with_equal_results(name: str, shape: tuple[int, int]) -> None:
     mixture = of(EXPERTS[name], router={"name": "sigmoid", "bias_rate": 0.1, "balance_loss": 0.1}).train()
     losses: list[Tensor] = []
@@ -343,6 +343,30 @@ def test_compiled_experts_are_one_graph_with_equal_results(name: str, shape: tup
     # Modules without tokens get no gradient, or one of zeros.
     for key, gradient in gradients[1].items():
         torch.testing.assert_close(gradient, gradients[0].get(key, torch.zeros_like(gradient)), rtol=1e-5, atol=1e-5)
+
+
+def test_scale_multiplies_experts_and_the_shared_one() -> None:
+    plain, halved = build(shared=GATED), build(shared=GATED, scale=0.5)
+    halved.load_state_dict(plain.state_dict())
+    torch.testing.assert_close(halved(inputs(), FORWARD), plain(inputs(), FORWARD) / 2)
+
+
+def test_latent_experts_equal_experts_between_two_projections() -> None:
+    """The router and the shared feed-forward receive the tokens themselves."""
+    mixture = build(latent=5, shared=GATED)
+    assert mixture.latent_down is not None
+    assert mixture.latent_up is not None
+    x_NE = inputs().flatten(0, 1)
+    experts, weights = mixture.router(x_NE, FORWARD)
+    single = ExpertsSpec.model_validate({"expert": GATED}).expert.build(CONTEXT.replace(d_model=5))
+    by_hand = mixture.shared(inputs(), FORWARD).flatten(0, 1)  # type: ignore[misc]
+    for n in range(len(x_NE)):
+        latent = torch.zeros(5)
+        for index, weight in zip(experts[n].tolist(), weights[n], strict=True):
+            single.load_state_dict({key: stack[index] for key, stack in mixture.experts.state_dict().items()})
+            latent = latent + weight * single((mixture.latent_down.weight @ x_NE[n])[None, None], FORWARD)[0, 0]
+        by_hand[n] += mixture.latent_up.weight @ latent
+    torch.testing.assert_close(mixture(inputs(), FORWARD).flatten(0, 1), by_hand, rtol=1e-5, atol=1e-5)
 
 
 def test_gradients_reach_the_router_and_only_the_used_experts() -> None:

@@ -79,13 +79,16 @@ def test_softmax_and_choice_are_applied_in_order() -> None:
     assert weights("sparsemixer", tolerance=0.376) == wanted(by_hand)
 
 
-def test_selection_bias_does_not_change_weights() -> None:
-    module = make("sigmoid", k=1, renormalize=False, selection_bias=True)
+@pytest.mark.parametrize("name", ["sigmoid", "softmax-top-k"])
+def test_selection_bias_does_not_change_weights(name: str) -> None:
+    module = make(name, k=1, renormalize=False, selection_bias=True)
     with torch.no_grad():
         module.selection_bias.copy_(torch.tensor([0, 0, 0, 0, 5.0, 0]))
     experts, weights, _ = call(module, tokens())
     assert (experts == 4).all()
-    torch.testing.assert_close(weights, module.logits(tokens())[:, 4:5].sigmoid())
+    logits = module.logits(tokens())
+    scores = logits.sigmoid() if name == "sigmoid" else logits.softmax(-1)
+    torch.testing.assert_close(weights, scores[:, 4:5])
 
 
 def test_experts_are_chosen_from_the_best_groups() -> None:
@@ -153,8 +156,9 @@ def test_losses_of_layers_are_averaged() -> None:
     torch.testing.assert_close(forward.losses["load_balance"], 2 * once)
 
 
-def test_selection_bias_balances_the_load() -> None:
-    module = make("sigmoid", k=1, bias_rate=0.02).train()
+@pytest.mark.parametrize("name", ["sigmoid", "softmax-top-k"])
+def test_selection_bias_balances_the_load(name: str) -> None:
+    module = make(name, k=1, bias_rate=0.02, renormalize=False).train()
     x = tokens() + 1
 
     def spread() -> float:

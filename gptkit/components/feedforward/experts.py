@@ -11,6 +11,7 @@ from gptkit.core.component import component, optional_component
 from gptkit.core.errors import Problem
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.feedforward import FeedForwardSpec
+from gptkit.kinds.norm import NormSpec
 from gptkit.kinds.router import RouterSpec
 
 if TYPE_CHECKING:
@@ -25,7 +26,9 @@ class ExpertsSpec(FeedForwardSpec):
     Formula:
         y = Σ weight_i · expert_i(x) over the experts i that the router chose for x
         With `weights_on: input`: y = Σ expert_i(weight_i · x)
-        With `shared`: y + shared(x), or y + σ(w · x) · shared(x) with `shared_gate`
+        With `latent`: y = W_up Σ weight_i · expert_i(W_down x), weights still of x
+        With `shared`: y + shared(x), or y + σ(w · x) · shared(x) with `shared_gate`; the sum times `scale`
+        With `output_norm`, the result is normalized
 
     Shapes:
         (B, T, d_model) → (B, T, d_model); each expert receives B · T · k / n_experts tokens on average
@@ -45,6 +48,11 @@ class ExpertsSpec(FeedForwardSpec):
         "softmax-top-k", description="Router: chooses the experts of each token and their weights."
     )
     expert: FeedForwardSpec = component("gated", description="Spec of the feed-forward of every expert.")
+    latent: int | None = Field(
+        None,
+        ge=1,
+        description="Width of the vectors that the chosen experts receive and return (Nemotron 3); d_model by default.",
+    )
     shared: FeedForwardSpec | None = optional_component(
         description="A feed-forward applied to every token in addition; several shared experts are a wider one."
     )
@@ -52,6 +60,10 @@ class ExpertsSpec(FeedForwardSpec):
     weights_on: Literal["output", "input"] = Field(
         "output", description="Whether weights multiply an expert's output or its input (Llama 4)."
     )
+
+    scale: float = Field(1.0, description="Factor of the output (Command A: 0.5, the mean of experts and shared one).", gt=0)
+
+    output_norm: NormSpec | None = optional_component(description="Norm of the output (A.X K1), applied last.")
 
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = (
         {},
@@ -62,9 +74,19 @@ class ExpertsSpec(FeedForwardSpec):
             "shared": {"name": "gated", "d_hidden": 24},
             "shared_gate": True,
             "weights_on": "input",
+            "scale": 0.5,
+            "output_norm": "rms",
         },
-        {"n_experts": 3, "router": {"name": "top-k-softmax", "bias": True}, "expert": {"name": "mlp", "d_hidden": 16}},
+        {
+            "n_experts": 3,
+            "router": {"name": "top-k-softmax", "bias": True},
+            "expert": {"name": "mlp", "d_hidden": 16},
+            "latent": 12,
+        },
     )
+
+    def inner_context(self, field: str, context: BuildContext) -> BuildContext:
+        return context.replace(d_model=self.latent) if field == "expert" and self.latent else context
 
     @model_validator(mode="after")
     def _gate_of_something(self) -> Self:

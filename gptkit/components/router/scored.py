@@ -41,6 +41,10 @@ class GroupedRouterSpec(ScoredRouterSpec):
     scale: float = Field(1.0, gt=0, description="Factor of the weights, applied last.")
     n_groups: int = Field(1, ge=1, description="Number of groups; consecutive experts form a group.")
     top_groups: int = Field(1, ge=1, description="Number of groups that a token's experts are chosen from, the best ones.")
+    selection_bias: bool = Field(False, description="Add a bias to the scores that select experts, but not to the weights.")
+    bias_rate: float = Field(
+        0.0, ge=0, description="Change of the selection bias towards an even load per optimizer step, such as 0.001."
+    )
     group_score: Literal["max", "top-2-sum"] = Field(
         "max", description="Score of a group: that of its best expert, or the sum of its two best."
     )

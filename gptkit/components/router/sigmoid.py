@@ -21,6 +21,7 @@ class SigmoidSpec(GroupedRouterSpec):
 
     Formula:
         s = σ(W x [+ b]);  chosen: the k largest s + c, of the top_groups best groups; c the selection bias
+        With `selects_by: logit`, the k largest W x + c
         weight = scale · s, or scale · s / Σ chosen s with `renormalize`
         After each optimizer step, with `bias_rate`: c_x ← c_x + bias_rate · sign(mean load − load of x)
 
@@ -39,14 +40,15 @@ class SigmoidSpec(GroupedRouterSpec):
     group_score: Literal["max", "top-2-sum"] = Field(
         "top-2-sum", description="Score of a group: that of its best expert, or the sum of its two best."
     )
-    selection_bias: bool = Field(False, description="Add a bias to the scores that select experts, but not to the weights.")
-    bias_rate: float = Field(
-        0.0, ge=0, description="Change of the selection bias towards an even load per optimizer step, such as 0.001."
+
+    selects_by: Literal["score", "logit"] = Field(
+        "score", description="What the selection bias is added to: the score, or its argument of the sigmoid (Kolibri 1)."
     )
 
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = (
         {},
         {"k": 1, "renormalize": False},
+        {"selection_bias": True, "selects_by": "logit"},
         {"n_groups": 2, "selection_bias": True, "bias_rate": 0.001, "scale": 2.5, "balance_loss": 0.001},
     )
 

@@ -18,7 +18,7 @@ class SoftmaxTopKSpec(GroupedRouterSpec):
     """Softmax over all experts, of which the k best are kept (Mixtral, Qwen, OLMoE, DeepSeek-V2).
 
     Formula:
-        p = softmax(W x [+ b]);  chosen: the k largest p, of the top_groups best groups
+        p = softmax(W x [+ b]);  chosen: the k largest p [+ c], of the top_groups best groups; c the selection bias
         weight = scale · p, or scale · p / Σ chosen p with `renormalize`
 
     Shapes:
@@ -38,6 +38,7 @@ class SoftmaxTopKSpec(GroupedRouterSpec):
         {},
         {"k": 1, "renormalize": False, "scale": 2.0},
         {"k": 2, "n_groups": 4, "top_groups": 2, "balance_loss": 0.01, "z_loss": 0.001},
+        {"selection_bias": True, "bias_rate": 0.001},
     )
 
     def build(self, context: BuildContext, *, n_experts: int) -> Router:

@@ -13,6 +13,7 @@ from gptkit.kinds.context import BuildContext
 from gptkit.kinds.feedforward import FeedForwardSpec
 from gptkit.nn.feedforward import FeedForward
 from gptkit.nn.forward import Forward
+from gptkit.nn.initial import Initial
 from gptkit.nn.stacked import StackedFeedForward, StackedModules
 from gptkit.ops.grouped import group_rows, reorder
 
@@ -29,10 +30,17 @@ class Experts(FeedForward):
         super().__init__()
         self.n_experts = spec.n_experts
         self.weights_on = spec.weights_on
+        self.scale = spec.scale
         self.router = spec.router.build(context, n_experts=spec.n_experts)
-        self.experts = _stacked(spec.expert, context, spec.n_experts)
+        self.latent_down = context.linear(context.d_model, spec.latent, bias=False) if spec.latent else None
+        self.experts = _stacked(spec.expert, spec.inner_context("expert", context), spec.n_experts)
+        self.latent_up = context.linear(spec.latent, context.d_model, bias=False) if spec.latent else None
         self.shared = None if spec.shared is None else spec.shared.build(context)
         self.shared_gate = nn.Linear(context.d_model, 1, bias=False) if spec.shared_gate else None
+        self.output_norm = None if spec.output_norm is None else spec.output_norm.build(context, dim=context.d_model)
+
+    def initial(self) -> dict[str, Initial]:
+        return {} if self.latent_up is None else {"latent_up.weight": "output"}
 
     def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
         x_NE = x_BTE.flatten(0, 1)
@@ -40,12 +48,21 @@ class Experts(FeedForward):
         # Inside another expert the tokens are a selection, so the padding mask of the whole call does not apply.
         valid_N = None if valid_BT is None or valid_BT.shape != x_BTE.shape[:2] else valid_BT.flatten()
         experts_NK, weights_NK = self.router(x_NE, forward, valid_N)
-        y_BTE = self._routed(x_NE, experts_NK, weights_NK, forward).view_as(x_BTE)
+        y_NE: Tensor
+        if self.latent_down is not None and self.latent_up is not None:
+            y_NE = self.latent_up(self._routed(self.latent_down(x_NE), experts_NK, weights_NK, forward))
+        else:
+            y_NE = self._routed(x_NE, experts_NK, weights_NK, forward)
+        y_BTE = y_NE.view_as(x_BTE)
         if self.shared is not None:
             shared_BTE = self.shared(x_BTE, forward)
             if self.shared_gate is not None:
                 shared_BTE = shared_BTE * self.shared_gate(x_BTE).sigmoid()
             y_BTE = y_BTE + shared_BTE
+        if self.scale != 1:
+            y_BTE = y_BTE * self.scale
+        if self.output_norm is not None:
+            y_BTE = self.output_norm(y_BTE)
         return y_BTE
 
     def _routed(self, x_NE: Tensor, experts_NK: Tensor, weights_NK: Tensor, forward: Forward) -> Tensor:

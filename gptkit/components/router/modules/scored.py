@@ -66,15 +66,29 @@ class ScoredRouter(Router):
 
 
 class GroupedRouter(ScoredRouter):
-    """Base of routers that can limit the choice to the best groups of experts."""
+    """Base of routers that can limit the choice to the best groups of experts, and balance it with a selection bias.
+
+    The selection bias receives no gradient; it is updated once per optimizer step.
+    """
+
+    load_X: Tensor
 
     def __init__(self, spec: GroupedRouterSpec, context: BuildContext, n_experts: int) -> None:
         super().__init__(spec, context, n_experts)
         self.spec = spec
+        self.bias_rate = spec.bias_rate
+        self.selection_bias = (
+            nn.Parameter(torch.zeros(n_experts), requires_grad=False) if spec.selection_bias or spec.bias_rate else None
+        )
+        if spec.bias_rate:
+            # Rows per expert since the last optimizer step; zero whenever a checkpoint is written.
+            self.register_buffer("load_X", torch.zeros(n_experts, dtype=torch.long), persistent=False)
 
     def best(self, scores_NX: Tensor) -> Tensor:
-        """Return the k best experts of the best groups, (N, K)."""
+        """Return the k best experts of the best groups, after the selection bias, (N, K)."""
         spec = self.spec
+        if self.selection_bias is not None:
+            scores_NX = scores_NX + self.selection_bias
         if spec.top_groups < spec.n_groups:
             scores_NX = limit_to_groups(scores_NX, spec.n_groups, spec.top_groups, spec.group_score)
         return scores_NX.topk(spec.k, dim=-1).indices
@@ -84,3 +98,23 @@ class GroupedRouter(ScoredRouter):
         if self.spec.renormalize:
             weights_NK = weights_NK / (weights_NK.sum(dim=-1, keepdim=True) + 1e-20)
         return weights_NK if self.spec.scale == 1 else weights_NK * self.spec.scale
+
+    def forward(self, x_NE: Tensor, forward: Forward, valid_N: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        experts_NK, weights_NK = super().forward(x_NE, forward, valid_N)
+        if self.training and self.bias_rate and torch.is_grad_enabled():
+            counted_NK = torch.ones_like(experts_NK)
+            if valid_N is not None:
+                counted_NK = counted_NK * valid_N[:, None]
+            self.load_X.scatter_add_(0, experts_NK.flatten(), counted_NK.flatten())
+        return experts_NK, weights_NK
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Move the selection bias towards an even load, over the rows of all processes since the last step."""
+        if not self.bias_rate or self.selection_bias is None:
+            return
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(self.load_X)
+        load_X = self.load_X.to(self.selection_bias.dtype)
+        self.selection_bias.add_((load_X.mean() - load_X).sign(), alpha=self.bias_rate)
+        self.load_X.zero_()
