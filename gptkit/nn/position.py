@@ -38,6 +38,10 @@ class Position(nn.Module):
         """
         return q_BHTD, k_BKTD
 
+    def scale_unrotated(self, q_BHTN: Tensor, prepared: Any) -> Tensor:
+        """Relative: return features of queries that an attention does not rotate, scaled as `rotate` scales queries."""
+        return q_BHTN
+
     def bias(self, query_positions: Tensor, key_positions: Tensor) -> Tensor | None:
         """Relative: return a term that is added to the scaled scores after a softcap, (1 or B, H, T, S).
 

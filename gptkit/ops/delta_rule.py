@@ -5,8 +5,7 @@
 Within a chunk of tokens, the corrections depend on each other through a triangular system. Solving it reduces a chunk to a
 few matrix products, and only the state is passed from chunk to chunk (arXiv 2412.06464).
 
-Shapes: B batch, H heads, T tokens, K features of keys and queries, V features of values, N chunks, C tokens of a chunk,
-W width of a convolution, F its features.
+Shapes: B batch, H heads, T tokens, K features of keys and queries, V features of values, N chunks, C tokens of a chunk.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["causal_conv", "gated_delta_rule", "gated_delta_step"]
+__all__ = ["gated_delta_rule", "gated_delta_step"]
 
 
 def gated_delta_rule(
@@ -96,27 +95,3 @@ def gated_delta_step(
     written_BHV = (v_BHV - recalled_BHV) * b_BH[..., None]
     state_BHKV = state_BHKV + k_BHK[..., None] * written_BHV[..., None, :]
     return (q_BHK[..., None] * state_BHKV).sum(dim=-2), state_BHKV
-
-
-def causal_conv(
-    x_BTF: Tensor, weight_F1W: Tensor, tail_BWF: Tensor | None = None, positions_BT: Tensor | None = None
-) -> Tensor:
-    """Convolve each feature with its preceding values: Σ_i weight[W − 1 − i] · x[t − i] for i = 0 … W − 1, (B, T, F).
-
-    Args:
-        x_BTF: the input.
-        weight_F1W: the weight of a depthwise `F.conv1d`.
-        tail_BWF: the W − 1 tokens before the first; None for zeros.
-        positions_BT: positions within documents; the convolution stays within a document. None for one document per row.
-    """
-    width = weight_F1W.shape[-1]
-    if tail_BWF is None:
-        tail_BWF = x_BTF.new_zeros(x_BTF.shape[0], width - 1, x_BTF.shape[2])
-    x_BSF = torch.cat((tail_BWF.to(x_BTF.dtype), x_BTF), dim=1)
-    if positions_BT is None:
-        return F.conv1d(x_BSF.transpose(1, 2), weight_F1W, groups=weight_F1W.shape[0]).transpose(1, 2)
-    out_BTF = torch.zeros_like(x_BTF)
-    for back in range(width):
-        seen_BTF = x_BSF[:, width - 1 - back : x_BSF.shape[1] - back] * (positions_BT >= back)[..., None]
-        out_BTF = out_BTF + seen_BTF * weight_F1W[:, 0, width - 1 - back]
-    return out_BTF

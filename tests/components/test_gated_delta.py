@@ -15,7 +15,8 @@ from gptkit.model.gpt import GPT
 from gptkit.model.plan import plan
 from gptkit.model.spec import ModelSpec
 from gptkit.nn.forward import Forward
-from gptkit.ops.delta_rule import causal_conv, gated_delta_rule, gated_delta_step
+from gptkit.ops.causal_conv import causal_conv
+from gptkit.ops.delta_rule import gated_delta_rule, gated_delta_step
 
 V = 31
 ATTENTION = {"name": "gated-delta", "n_heads": 2, "n_value_heads": 4, "d_key": 6, "d_value": 10, "conv_width": 4}
@@ -237,3 +238,25 @@ def test_sizes_are_known_on_meta() -> None:
 def test_invalid_fields_are_rejected(fields: dict[str, Any], says: str) -> None:
     with pytest.raises(SpecError, match=says):
         validate_data(fields, ModelSpec)
+
+
+def test_negative_eigenvalues_reverse_what_the_state_has_of_a_key() -> None:
+    # With β = 2, no decay and no value, a step reflects the state along the key: I - 2 k kᵀ has the eigenvalue -1.
+    key, state = torch.tensor([[[0.6, 0.8]]]), torch.tensor([[[[3.0], [4.0]]]])
+    zero, doubled = torch.zeros(1, 1), torch.full((1, 1), 2.0)
+    _, after = gated_delta_step(key, key, torch.zeros(1, 1, 1), zero, doubled, state)
+    torch.testing.assert_close(after, -state)
+
+
+def test_negative_eigenvalues_double_the_write_strength() -> None:
+    plain, doubled = make(layers=1), make(layers=1, negative_eigenvalues=True)
+    doubled.load_state_dict(plain.state_dict())
+    text = ids(1, 12)
+    first = [model(text[:, :1]).logits for model in (plain, doubled)]
+    assert not torch.allclose(*first, atol=1e-4)
+    cache = doubled.new_cache(1)
+    steps = [
+        doubled(text[:, :5], cache=cache).logits,
+        *(doubled(text[:, t : t + 1], cache=cache).logits for t in range(5, 12)),
+    ]
+    torch.testing.assert_close(torch.cat(steps, 1), doubled(text).logits, rtol=1e-4, atol=1e-4)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from gptkit.components.position.query_temperature import QueryTemperatureSpec
+from gptkit.components.position.rotary import RotarySpec
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.position import HeadShape
 from gptkit.model.gpt import GPT
@@ -66,3 +67,32 @@ def test_equals_llama_4() -> None:
     mask = torch.full((13, 13), float("-inf")).triu(1)[None, None]
     wanted, _ = reference(x, None, mask)
     torch.testing.assert_close(actual(x, Forward(torch.zeros(2, 13, dtype=torch.long))), wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_temperature_of_rotary_multiplies_rotated_queries() -> None:
+    heads = HeadShape(2, 1, 4)
+    plain = RotarySpec().build(CONTEXT, heads=heads)
+    tempered = RotarySpec(temperature=0.5, temperature_interval=4).build(CONTEXT, heads=heads)
+    generator = torch.Generator().manual_seed(0)
+    q, k = torch.randn(2, 2, 9, 4, generator=generator), torch.randn(2, 1, 9, 4, generator=generator)
+    for positions in (torch.arange(9), torch.stack((torch.arange(9), torch.arange(9) - 3))):
+        q_plain, k_plain = plain.rotate(q, k, plain.prepare(positions))
+        q_turned, k_turned = tempered.rotate(q, k, tempered.prepare(positions))
+        wanted = (1 + 0.5 * torch.log1p(positions.clamp_min(0) // 4))[..., None]
+        wanted = wanted if positions.dim() == 1 else wanted[:, None]
+        torch.testing.assert_close(q_turned, q_plain * wanted)
+        torch.testing.assert_close(k_turned, k_plain)
+
+
+def test_latent_attention_scales_unrotated_features_too() -> None:
+    attention = {"name": "latent", "n_heads": 2, "kv_rank": 6, "d_nope": 4, "d_rotary": 4, "d_value": 4}
+    spec = {"d_model": 8, "n_layers": 1, "context_length": 16, "attention": attention}
+    tempered = GPT({**spec, "position": {"name": "rotary", "temperature": 0.5, "temperature_interval": 4}}, 7).eval()
+    plain = GPT({**spec, "position": "rotary"}, 7).eval()
+    plain.load_state_dict(tempered.state_dict())
+    ids = torch.arange(6)[None] % 7
+    with torch.no_grad():
+        assert torch.allclose(plain(ids).logits[:, :4], tempered(ids).logits[:, :4], atol=1e-6)
+        attention_module = plain.blocks[0].attention
+        attention_module.q_up.weight.mul_(1 + 0.5 * math.log(2))  # the factor of tokens 4 to 7
+        torch.testing.assert_close(plain(ids).logits[:, 4:], tempered(ids).logits[:, 4:])

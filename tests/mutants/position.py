@@ -12,7 +12,7 @@ from gptkit.components.position.alibi import AlibiSpec
 from gptkit.components.position.learned import LearnedSpec
 from gptkit.components.position.modules.alibi import AlibiPosition
 from gptkit.components.position.modules.learned import LearnedPosition
-from gptkit.components.position.modules.rotary import Angles, RotaryPosition
+from gptkit.components.position.modules.rotary import Prepared, RotaryPosition
 from gptkit.components.position.none import NoPositionSpec
 from gptkit.components.position.rotary import RotarySpec
 from gptkit.components.rotary_scaling.dynamic import DynamicScalingSpec
@@ -99,12 +99,12 @@ class TurnsByTheCallsLength(Mutant, RotarySpec):
     """Angles relative to the number of tokens of the call."""
 
     class Runtime(RotaryPosition):
-        def prepare(self, positions: Tensor) -> Angles:
+        def prepare(self, positions: Tensor) -> Prepared:
             return super().prepare(positions * (8 / positions.shape[-1]))
 
     name: Literal["turns-by-the-calls-length"] = "turns-by-the-calls-length"
     caught_by = "cached-equals-full"
-    also = (*DECODING, "documents-keep-apart", "padding-is-ignored")
+    also = (*DECODING, "documents-keep-apart", "padding-is-ignored", "cache-extracts")
 
     def build(self, context: BuildContext, *, heads: HeadShape) -> RotaryPosition:
         made: RotaryPosition = become(RotaryPosition(self, context, heads.d_head), self.Runtime)
@@ -120,7 +120,7 @@ class CountsFromTheCall(Mutant, LearnedSpec):
 
     name: Literal["counts-from-the-call"] = "counts-from-the-call"
     caught_by = "cached-equals-full"
-    also = (*DECODING, "documents-keep-apart", "padding-is-ignored")
+    also = (*DECODING, "documents-keep-apart", "padding-is-ignored", "cache-extracts")
 
     def build_embedding(self, context: BuildContext) -> LearnedPosition:
         made: LearnedPosition = become(super().build_embedding(context), self.Runtime)
@@ -138,7 +138,7 @@ class EndsTooEarly(Mutant, LearnedSpec):
 
     name: Literal["ends-too-early"] = "ends-too-early"
     caught_by = "reaches-the-end"
-    also = ("finite-far-out",)
+    also = ("finite-far-out", "cache-extracts")
 
     def build_embedding(self, context: BuildContext) -> LearnedPosition:
         made: LearnedPosition = become(super().build_embedding(context), self.Runtime)

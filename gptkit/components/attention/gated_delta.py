@@ -25,6 +25,7 @@ class GatedDeltaSpec(AttentionSpec):
     Formula:
         q, k, v = silu(conv(W_qkv x));  q ← q / (‖q‖ · √d_key),  k ← k / ‖k‖;  z = W_z x
         decay = exp(−exp(decay_log) · softplus(W_a x + decay_bias)),  β = σ(W_b x), one number per value head
+        With `negative_eigenvalues`: β = 2 σ(W_b x)
         S ← decay · S;  S ← S + k (β (v − Sᵀ k))ᵀ;  y = W_o [norm(Sᵀ q) ⊙ silu(z)], all heads together
 
     Shapes:
@@ -51,11 +52,14 @@ class GatedDeltaSpec(AttentionSpec):
     conv_width: int = Field(
         4, ge=1, description="Width of the convolution before the heads, in tokens, including the current one."
     )
+    negative_eigenvalues: bool = Field(
+        False, description="Double β, so that a step can reverse a direction of the state (arXiv 2411.12537; OLMo Hybrid)."
+    )
     norm: NormSpec = component("rms", description="Norm of each head's output, before its gate.")
 
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = (
         {"n_heads": 2, "d_key": 8, "d_value": 8},
-        {"n_heads": 2, "n_value_heads": 4, "d_key": 6, "d_value": 10, "conv_width": 3},
+        {"n_heads": 2, "n_value_heads": 4, "d_key": 6, "d_value": 10, "conv_width": 3, "negative_eigenvalues": True},
     )
 
     def resolved(self, context: BuildContext) -> Any:

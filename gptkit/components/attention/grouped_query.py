@@ -55,6 +55,9 @@ class HeadedSpec(AttentionSpec):
         "before", description="Clamp before the norm of queries and keys, or after it."
     )
     output_gate: bool = Field(False, description="Multiply each head's output by a sigmoid gate computed from the input.")
+    head_gate: Literal["sigmoid", "softplus"] | None = Field(
+        None, description="Multiply each head's output by one number, computed from the input with this function (Laguna)."
+    )
 
     @property
     @abstractmethod

@@ -28,6 +28,7 @@ class LatentSpec(AttentionSpec):
         c = norm(W_down x),  [k_h v_h] = W_up,h c,  r = rotate(W_r x), shared by the heads
         q = W_q x, or W_q,up norm(W_q,down x) where q_rank is given; each q_h = [n_h, rotate(p_h)]
         y = W_o [softmax((n_h · k_h + p_h · r) · scale + mask) v_h for all h]
+        With `head_gate`, each head's output is multiplied by σ(W_g x)_h.
     Shapes:
         (B, T, d_model) -> (B, T, d_model); cache: kv_rank + d_rotary values per token
     Paper:
@@ -56,6 +57,9 @@ class LatentSpec(AttentionSpec):
     scale: float | None = Field(None, gt=0, description="Factor of the dot products; 1/√(d_nope + d_rotary) by default.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Probability of dropping an attention weight in training.")
     window: int | None = Field(None, ge=1, description="Sliding window in tokens, the current one included; all by default.")
+    head_gate: bool = Field(
+        False, description="Multiply each head's output by a sigmoid of a projection of the input, one number (Ling 3)."
+    )
 
     def resolved(self, context: BuildContext) -> Any:
         return self.replace(

@@ -26,6 +26,7 @@ class RotarySpec(PositionSpec):
         (a, b) ↦ (a cos tθ_i - b sin tθ_i, a sin tθ_i + b cos tθ_i) for every pair of features (a, b)
         reverse: by -tθ_i in place of tθ_i
         half: features i and i + d_rotary/2 are a pair; interleaved: features 2i and 2i + 1 are
+        With `temperature` s: queries are also multiplied by 1 + s · ln(1 + ⌊t / temperature_interval⌋), t from 0
     Shapes:
         q (B, n_heads, T, d_head), k (B, n_kv_heads, S, d_head) -> the same
     Paper:
@@ -42,6 +43,14 @@ class RotarySpec(PositionSpec):
     fraction: float = Field(1.0, gt=0, le=1, description="Share of each head's features that are rotated, the first ones.")
     reverse: bool = Field(False, description="Rotate by the negative angle (nanochat).")
     scaling: RotaryScalingSpec | None = optional_component(description="Scaling of the frequencies for longer texts.")
+    temperature: float = Field(
+        0.0, ge=0, description="Growth of queries with the logarithm of their position (arXiv 2501.19399; Ministral 3)."
+    )
+    temperature_interval: int = Field(8192, ge=1, description="Tokens after which queries grow by a step.")
+
+    @property
+    def depends_on_position(self) -> bool:  # type: ignore[override]
+        return self.temperature > 0
 
     @property
     def depends_on_length(self) -> bool:

@@ -43,6 +43,14 @@ class YarnScalingSpec(RotaryScalingSpec):
     def frequencies(self, base: float, d_rotary: int, context: BuildContext) -> Tensor:
         import torch
 
+        low, high = self.ramp(base, d_rotary, context)
+        width = high - low or 0.001
+        ramp = torch.clamp((torch.arange(d_rotary // 2, dtype=torch.float32) - low) / width, 0, 1)
+        plain = self.plain(base, d_rotary)
+        return plain / self.factor * ramp + plain * (1 - ramp)
+
+    def ramp(self, base: float, d_rotary: int, context: BuildContext) -> tuple[float, float]:
+        """Return the pairs at which the interpolation begins and ends."""
         trained = self.original_context_length or context.context_length / self.factor
 
         def pair_turning(times: float) -> float:
@@ -51,11 +59,7 @@ class YarnScalingSpec(RotaryScalingSpec):
         low, high = pair_turning(self.beta_fast), pair_turning(self.beta_slow)
         if self.truncate:
             low, high = math.floor(low), math.ceil(high)
-        low, high = max(low, 0), min(high, d_rotary - 1)
-        width = high - low or 0.001
-        ramp = torch.clamp((torch.arange(d_rotary // 2, dtype=torch.float32) - low) / width, 0, 1)
-        plain = self.plain(base, d_rotary)
-        return plain / self.factor * ramp + plain * (1 - ramp)
+        return max(low, 0), min(high, d_rotary - 1)
 
     def amplitude(self, context: BuildContext) -> float:
         return self.attention_factor or 0.1 * math.log(self.factor) + 1.0

@@ -7,7 +7,7 @@ queries and keys, V features of values, E model width.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -172,12 +172,15 @@ class SoftmaxAttention(Attention):
             offset, (k_BKTD, v_BKTV) = state.append(k_BKTD, v_BKTV)
         return self.score(q_BHTD, k_BKTD, v_BKTV, forward, offset)
 
+    def prepared(self, forward: Forward) -> Any:
+        """Return what the position prepares for this call, once for all layers that share it."""
+        position = self.position
+        return forward.once((self.position_key, "prepared"), lambda: position.prepare(forward.positions))
+
     def rotate(self, q_BHTD: Tensor, k_BKTD: Tensor, forward: Forward) -> tuple[Tensor, Tensor]:
         """Return this call's queries and keys rotated by their positions, of `d_key` features."""
         if self.rotates:
-            position = self.position
-            prepared = forward.once((self.position_key, "prepared"), lambda: position.prepare(forward.positions))
-            q_BHTD, k_BKTD = position.rotate(q_BHTD, k_BKTD, prepared)
+            q_BHTD, k_BKTD = self.position.rotate(q_BHTD, k_BKTD, self.prepared(forward))
             if q_BHTD.shape[-1] != self.d_key or k_BKTD.shape[-1] != self.d_key:
                 raise GptkitError(
                     f"position {self.position_name!r} returns queries of {q_BHTD.shape[-1]} features and keys of "
@@ -215,7 +218,7 @@ class SoftmaxAttention(Attention):
             raise _undeclared(self, "added")
         if content is not None and not self.features.content_term:
             raise _undeclared(self, "content")
-        mask = forward.mask(offset, k_BKSD.shape[2], window=self.window, pattern=self.pattern)
+        mask = forward.mask(offset, k_BKSD.shape[2], window=self.current_window, pattern=self.pattern)
         if self.reads_content:
             term = self._content_term(q_BHTD, k_BKSD, forward, offset)
             content = term if content is None or term is None else content + term
@@ -245,7 +248,7 @@ class SoftmaxAttention(Attention):
                 return mask.additive(dtype)
             return bias.to(dtype).masked_fill(~mask.dense(), float("-inf"))
 
-        key = (self.position_key, "term", mask.key_offset, size_key(mask.n_keys), self.window, self.pattern, dtype)
+        key = (self.position_key, "term", mask.key_offset, size_key(mask.n_keys), mask.window, self.pattern, dtype)
         return forward.once(key, make)
 
     def score_mod(self, forward: Forward, mask: AttentionMask) -> Callable[..., Tensor]:

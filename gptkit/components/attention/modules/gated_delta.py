@@ -6,20 +6,21 @@ F features that are convolved (queries, keys and values of all heads).
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gptkit.components.attention.modules.recurrence import draw, draw_step_bias, unit
 from gptkit.kinds.context import BuildContext
 from gptkit.nn.attention.base import Attention
 from gptkit.nn.cache.allocation import Allocation
 from gptkit.nn.cache.recurrent import RecurrentState
 from gptkit.nn.forward import Forward
 from gptkit.nn.initial import Initial, consecutive
-from gptkit.ops.delta_rule import causal_conv, gated_delta_rule, gated_delta_step
+from gptkit.ops.causal_conv import causal_conv, conv_tail
+from gptkit.ops.delta_rule import gated_delta_rule, gated_delta_step
 
 if TYPE_CHECKING:
     from gptkit.components.attention.gated_delta import GatedDeltaSpec
@@ -37,6 +38,7 @@ class GatedDelta(Attention):
         self.n_heads, self.n_value_heads = spec.n_heads, spec.n_value_heads
         self.d_key, self.d_value, self.width = spec.d_key, spec.d_value, spec.conv_width
         d_keys, d_values = spec.n_heads * spec.d_key, spec.n_value_heads * spec.d_value
+        self.write_scale = 2.0 if spec.negative_eigenvalues else 1.0
         self.split = [d_keys, d_keys, d_values]
         d_conv = sum(self.split)
         self.qkvz = context.linear(context.d_model, d_conv + d_values, bias=False)
@@ -52,9 +54,9 @@ class GatedDelta(Attention):
     def initial(self) -> dict[str, Initial]:
         return {
             "output.weight": "output",
-            "conv.weight": lambda shape, generator: _uniform(shape, generator, -(shape[-1] ** -0.5), shape[-1] ** -0.5),
-            "decay_log": lambda shape, generator: _uniform(shape, generator, 0.01, 16).log(),
-            "decay_bias": _decay_bias,
+            "conv.weight": lambda shape, generator: draw(shape, generator, -(shape[-1] ** -0.5), shape[-1] ** -0.5),
+            "decay_log": lambda shape, generator: draw(shape, generator, 0.01, 16).log(),
+            "decay_bias": draw_step_bias,
         }
 
     def projections(self) -> dict[str, dict[str, tuple[slice, ...]]]:
@@ -79,12 +81,12 @@ class GatedDelta(Attention):
         parts = torch.split(mixed_BTF.to(wide), self.split, dim=-1)
         q, k, v = (part.view(n_batch, n_tokens, n, -1) for part, n in zip(parts, heads, strict=True))
         repeats = self.n_value_heads // self.n_heads
-        q_BHTK = (_unit(q) * self.d_key**-0.5).repeat_interleave(repeats, dim=2).transpose(1, 2)
-        k_BHTK = _unit(k).repeat_interleave(repeats, dim=2).transpose(1, 2)
+        q_BHTK = (unit(q) * self.d_key**-0.5).repeat_interleave(repeats, dim=2).transpose(1, 2)
+        k_BHTK = unit(k).repeat_interleave(repeats, dim=2).transpose(1, 2)
         v_BHTV = v.transpose(1, 2)
         b_BTH, a_BTH = self.rates(x_BTE).to(wide).chunk(2, dim=-1)
         g_BHT = -(self.decay_log.to(wide).exp() * F.softplus(a_BTH + self.decay_bias.to(wide))).transpose(1, 2)
-        b_BHT = b_BTH.sigmoid().transpose(1, 2)
+        b_BHT = self.write_scale * b_BTH.sigmoid().transpose(1, 2)
 
         if memory_BHKV is None:
             memory_BHKV = v_BHTV.new_zeros(n_batch, self.n_value_heads, self.d_key, self.d_value)
@@ -96,18 +98,10 @@ class GatedDelta(Attention):
             segments = None if documents is None else (documents == 0).cumsum(dim=1)
             out_BHTV, memory_BHKV = gated_delta_rule(q_BHTK, k_BHTK, v_BHTV, g_BHT, b_BHT, memory_BHKV, segments_BT=segments)
         if state is not None:
-            state.update(n_tokens, self._tail(x_BTF, tail), memory_BHKV)
+            state.update(n_tokens, conv_tail(x_BTF, self.width, tail), memory_BHKV)
         out_BTHV = self.norm(out_BHTV.transpose(1, 2).to(x_BTE.dtype))
         gated_BTX = out_BTHV.flatten(2) * F.silu(z_BTX.to(wide))
         return self.output(gated_BTX.to(x_BTE.dtype))  # type: ignore[no-any-return]
-
-    def _tail(self, x_BTF: Tensor, tail_BWF: Tensor | None) -> Tensor:
-        """Return the last inputs of the convolution, which the next token needs."""
-        n_kept = self.width - 1
-        if tail_BWF is None:
-            tail_BWF = x_BTF.new_zeros(x_BTF.shape[0], n_kept, x_BTF.shape[2])
-        joined = torch.cat((tail_BWF, x_BTF[:, -n_kept:] if n_kept else x_BTF[:, :0]), dim=1)
-        return joined[:, joined.shape[1] - n_kept :].clone()
 
     def new_state(self, allocation: Allocation) -> RecurrentState:
         wide = torch.promote_types(allocation.dtype, torch.float32)
@@ -115,18 +109,3 @@ class GatedDelta(Attention):
             ((self.width - 1, sum(self.split)), allocation.dtype),
             ((self.n_value_heads, self.d_key, self.d_value), wide),
         )
-
-
-def _unit(x: Tensor) -> Tensor:
-    """Normalize vectors to length 1; the small constant keeps the zeros of padding."""
-    return x * torch.rsqrt(x.square().sum(dim=-1, keepdim=True) + 1e-6)
-
-
-def _uniform(shape: torch.Size, generator: torch.Generator, low: float, high: float) -> Tensor:
-    return torch.empty(shape).uniform_(low, high, generator=generator)
-
-
-def _decay_bias(shape: torch.Size, generator: torch.Generator) -> Tensor:
-    """Draw biases whose softplus is between 0.001 and 0.1, uniform on a logarithmic scale."""
-    step = _uniform(shape, generator, math.log(0.001), math.log(0.1)).exp()
-    return step + (-(-step).expm1()).log()

@@ -5,10 +5,11 @@ Shapes: B batch, H query heads, K key/value heads, T tokens, D head size, E mode
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -61,6 +62,8 @@ class GroupedQueryAttention(SoftmaxAttention):
         self.gated = spec.output_gate
         self.qkv = context.linear(context.d_model, sum(self.split) * d_head, bias=spec.qkv_bias)
         """Rows: all query heads, then keys, then values, then gates; head by head."""
+        self.head_gate = context.linear(context.d_model, n_heads, bias=False) if spec.head_gate else None
+        self.gate_function: Callable[[Tensor], Tensor] = F.softplus if spec.head_gate == "softplus" else torch.sigmoid
         self.output = context.linear(n_heads * d_head, context.d_model, bias=spec.output_bias)
 
     def initial(self) -> dict[str, Initial]:
@@ -119,6 +122,8 @@ class GroupedQueryAttention(SoftmaxAttention):
         out_BTHD = self.attend(q_BHTD, k_BKTD, v_BKTD, forward).transpose(1, 2)
         if self.gated:
             out_BTHD = out_BTHD * gate[0].transpose(1, 2).sigmoid()
+        if self.head_gate is not None:
+            out_BTHD = out_BTHD * self.gate_function(self.head_gate(x_BTE))[..., None]
         return self.output(out_BTHD.reshape(n_batch, n_tokens, -1))  # type: ignore[no-any-return]
 
     def _changed(self, packed_BTHD: Tensor) -> list[Tensor]:

@@ -51,6 +51,7 @@ class LatentAttention(SoftmaxAttention):
         self.kv_latent_norm = spec.norm.build(context, dim=spec.kv_rank)
         self.kv_up = nn.Linear(spec.kv_rank, spec.n_heads * (spec.d_nope + spec.d_value), bias=False)
         """Rows: head by head, first the key's, then the value's."""
+        self.head_gate = context.linear(context.d_model, spec.n_heads, bias=False) if spec.head_gate else None
         self.output = context.linear(spec.n_heads * spec.d_value, context.d_model, bias=spec.bias)
 
     def initial(self) -> dict[str, Initial]:

@@ -33,3 +33,7 @@ class QueryTemperature(Position):
 
     def rotate(self, q_BHTD: Tensor, k_BKTD: Tensor, prepared: Any) -> tuple[Tensor, Tensor]:
         return (q_BHTD * prepared).to(q_BHTD.dtype), k_BKTD
+
+    def scale_unrotated(self, q_BHTN: Tensor, prepared: Any) -> Tensor:
+        scaled: Tensor = (q_BHTN * prepared).to(q_BHTN.dtype)
+        return scaled

@@ -1,0 +1,51 @@
+"""Causal depthwise convolution over tokens, continued from call to call.
+
+Shapes: B batch, T tokens, W width of the convolution, F features.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["causal_conv", "conv_tail"]
+
+
+def causal_conv(
+    x_BTF: Tensor, weight_F1W: Tensor, tail_BWF: Tensor | None = None, positions_BT: Tensor | None = None
+) -> Tensor:
+    """Convolve each feature with its preceding values: Σ_i weight[W − 1 − i] · x[t − i] for i = 0 … W − 1, (B, T, F).
+
+    Args:
+        x_BTF: the input.
+        weight_F1W: the weight of a depthwise `F.conv1d`.
+        tail_BWF: the W − 1 tokens before the first; None for zeros.
+        positions_BT: positions within documents; the convolution stays within a document. None for one document per row.
+    """
+    width = weight_F1W.shape[-1]
+    if tail_BWF is None:
+        tail_BWF = x_BTF.new_zeros(x_BTF.shape[0], width - 1, x_BTF.shape[2])
+    x_BSF = torch.cat((tail_BWF.to(x_BTF.dtype), x_BTF), dim=1)
+    if positions_BT is None:
+        return F.conv1d(x_BSF.transpose(1, 2), weight_F1W, groups=weight_F1W.shape[0]).transpose(1, 2)
+    out_BTF = torch.zeros_like(x_BTF)
+    for back in range(width):
+        seen_BTF = x_BSF[:, width - 1 - back : x_BSF.shape[1] - back] * (positions_BT >= back)[..., None]
+        out_BTF = out_BTF + seen_BTF * weight_F1W[:, 0, width - 1 - back]
+    return out_BTF
+
+
+def conv_tail(x_BTF: Tensor, width: int, tail_BWF: Tensor | None = None) -> Tensor:
+    """Return the last W − 1 inputs of a convolution, which the next tokens need.
+
+    Args:
+        x_BTF: the input of this call.
+        width: of the convolution, W.
+        tail_BWF: the W − 1 tokens before the first; None for zeros.
+    """
+    n_kept = width - 1
+    if tail_BWF is None:
+        tail_BWF = x_BTF.new_zeros(x_BTF.shape[0], n_kept, x_BTF.shape[2])
+    joined = torch.cat((tail_BWF, x_BTF[:, -n_kept:] if n_kept else x_BTF[:, :0]), dim=1)
+    return joined[:, joined.shape[1] - n_kept :].clone()
