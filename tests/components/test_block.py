@@ -9,13 +9,13 @@ from typing import Any, ClassVar, Literal
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from gptkit.components.block.output_norm import OutputNormSpec
 from gptkit.components.block.parallel import ParallelSpec
 from gptkit.components.block.post_norm import PostNormSpec
 from gptkit.components.block.pre_norm import PreNormSpec
 from gptkit.components.block.sandwich import SandwichSpec
+from gptkit.components.block.single_branch import SingleBranchSpec
 from gptkit.components.feedforward.mlp import MLPSpec
 from gptkit.components.norm.layer import LayerNormSpec
 from gptkit.core.registry import default_registry
@@ -25,6 +25,7 @@ from gptkit.kinds.context import BuildContext, LayerParts
 from gptkit.nn.attention.base import Attention
 from gptkit.nn.block import Block
 from gptkit.nn.forward import Forward
+from gptkit.ops import dropout
 
 B, T, E = 2, 5, 12
 
@@ -123,6 +124,16 @@ CASES = [
 ]
 
 
+@pytest.mark.parametrize("scale", [1.0, 0.3])
+@pytest.mark.parametrize("branch", ["attention", "feedforward"])
+def test_single_branch_has_one_norm_and_one_part(branch: Any, scale: float) -> None:
+    block: Any = built(SingleBranchSpec(branch=branch, residual_scale=scale))
+    assert {name for name, _ in block.named_children()} == {branch, f"{branch}_norm"}
+    x, part = inputs(), getattr(block, branch)
+    wanted = x + scale * part(getattr(block, f"{branch}_norm")(x), FORWARD)
+    torch.testing.assert_close(block(x, FORWARD), wanted, rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("spec", "by_hand", "norms"), CASES, ids=lambda value: str(value) if isinstance(value, BlockSpec) else ""
 )
@@ -155,7 +166,7 @@ def test_dropout_is_applied_to_both_branches(spec: BlockSpec, monkeypatch: pytes
         calls.append(torch.dropout(x, probability, True))
         return calls[-1]
 
-    monkeypatch.setattr(functional, "dropout", recorded)
+    monkeypatch.setattr(dropout._Dropout, "apply", recorded)
     block = built(spec.replace(dropout=0.5))
     block(inputs(), FORWARD)
     assert len(calls) == 2
