@@ -7,6 +7,7 @@ V features of a value, C width of the latent, E model width.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -24,7 +25,20 @@ from gptkit.nn.tensor_parallel import Divided, Division
 if TYPE_CHECKING:
     from gptkit.components.attention.latent import LatentSpec
 
-__all__ = ["LatentAttention"]
+__all__ = ["LatentAttention", "Selection"]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Keys that a layer attends to.
+
+    Attributes:
+        added: a term of the attention's scores, (B, 1, T, S): 0 for chosen keys, else low enough for a weight of zero.
+        scores: by which they were chosen, (B, T, S), lowest for the others.
+    """
+
+    added: Tensor
+    scores: Tensor
 
 
 class LatentAttention(SoftmaxAttention):
@@ -34,12 +48,12 @@ class LatentAttention(SoftmaxAttention):
     reads the small cache only. Several tokens expand keys and values, which takes fewer operations.
     """
 
-    def __init__(self, spec: LatentSpec, context: BuildContext) -> None:
+    def __init__(self, spec: LatentSpec, context: BuildContext, *, added_term: bool = False) -> None:
         assert spec.n_heads is not None
         assert spec.kv_rank is not None
         heads = HeadShape(spec.n_heads, 1, spec.d_rotary)
         scale = spec.scale or (spec.d_nope + spec.d_rotary) ** -0.5
-        super().__init__(context, heads, scale=scale, dropout=spec.dropout, window=spec.window)
+        super().__init__(context, heads, scale=scale, dropout=spec.dropout, window=spec.window, added_term=added_term)
         self.n_heads, self.d_nope, self.d_rotary, self.d_value = spec.n_heads, spec.d_nope, spec.d_rotary, spec.d_value
         self.kv_rank = spec.kv_rank
         d_query = spec.n_heads * (spec.d_nope + spec.d_rotary)
@@ -101,33 +115,79 @@ class LatentAttention(SoftmaxAttention):
         state = cast("TokenState | None", forward.state(self))
         offset: KeyOffset = forward.offset
         q_BHTR, k_B1TR = self.rotate(q_BHTR, k_B1TR, forward)
+        if self.rotates:
+            q_BHTN = self.position.scale_unrotated(q_BHTN, self.prepared(forward))
+        more = self.more_keys(x_BTE, forward)
         if state is not None:
-            offset, (latent_B1TC, k_B1TR) = state.append(latent_B1TC, k_B1TR)
+            offset, (latent_B1TC, k_B1TR, *own) = state.append(latent_B1TC, k_B1TR, *more)
+            more = tuple(own)
+        selection = self.select(x_BTE, q, more, k_B1TR.shape[2], forward, offset)
 
         if n_tokens == 1 and state is not None:
-            out_BHTV = self._absorbed(q_BHTN, q_BHTR, latent_B1TC, k_B1TR, forward, offset)
+            out_BHTV = self._absorbed(q_BHTN, q_BHTR, latent_B1TC, k_B1TR, forward, offset, selection)
         else:
-            out_BHTV = self._expanded(q_BHTN, q_BHTR, latent_B1TC, k_B1TR, forward, offset)
+            out_BHTV = self._expanded(q_BHTN, q_BHTR, latent_B1TC, k_B1TR, forward, offset, selection)
+        if self.head_gate is not None:
+            out_BHTV = out_BHTV * self.head_gate(x_BTE).sigmoid().transpose(1, 2)[..., None]
         return self.output(out_BHTV.transpose(1, 2).reshape(n_batch, n_tokens, -1))  # type: ignore[no-any-return]
 
+    def more_keys(self, x_BTE: Tensor, forward: Forward) -> tuple[Tensor, ...]:
+        """Return further tensors of this call's tokens that are cached, each (B, heads, T, features): none here."""
+        return ()
+
+    def select(
+        self, x_BTE: Tensor, c_BTX: Tensor, more: tuple[Tensor, ...], n_keys: int, forward: Forward, offset: KeyOffset
+    ) -> Selection | None:
+        """Return which keys in view are attended to; None for all that the mask allows.
+
+        Args:
+            x_BTE: the layer's input.
+            c_BTX: what queries are projected from, the input or a latent.
+            more: the tensors of `more_keys`, of all keys in view.
+            n_keys: number of keys in view.
+            offset: their location.
+        """
+        return None
+
+    def learn(self, selection: Selection, q_BHTD: Tensor, k_BHSD: Tensor, forward: Forward, offset: KeyOffset) -> None:
+        """Add a loss of the selection for these queries and keys, of a call with several tokens."""
+
     def _expanded(
-        self, q_BHTN: Tensor, q_BHTR: Tensor, latent_B1SC: Tensor, k_B1SR: Tensor, forward: Forward, offset: KeyOffset
+        self,
+        q_BHTN: Tensor,
+        q_BHTR: Tensor,
+        latent_B1SC: Tensor,
+        k_B1SR: Tensor,
+        forward: Forward,
+        offset: KeyOffset,
+        selection: Selection | None,
     ) -> Tensor:
         n_batch, _, n_keys, _ = latent_B1SC.shape
         up_BHSX = self.kv_up(latent_B1SC[:, 0]).view(n_batch, n_keys, self.n_heads, -1).transpose(1, 2)
         k_BHSN, v_BHSV = up_BHSX.split([self.d_nope, self.d_value], dim=-1)
         k_BHSR = k_B1SR.expand(-1, self.n_heads, -1, -1)
         q, k = torch.cat((q_BHTN, q_BHTR), -1), torch.cat((k_BHSN, k_BHSR.to(k_BHSN.dtype)), -1)
-        return self.score(q, k, v_BHSV, forward, offset)
+        if selection is None:
+            return self.score(q, k, v_BHSV, forward, offset)
+        self.learn(selection, q, k, forward, offset)
+        return self.score(q, k, v_BHSV, forward, offset, selection.added)
 
     def _absorbed(
-        self, q_BHTN: Tensor, q_BHTR: Tensor, latent_B1SC: Tensor, k_B1SR: Tensor, forward: Forward, offset: KeyOffset
+        self,
+        q_BHTN: Tensor,
+        q_BHTR: Tensor,
+        latent_B1SC: Tensor,
+        k_B1SR: Tensor,
+        forward: Forward,
+        offset: KeyOffset,
+        selection: Selection | None,
     ) -> Tensor:
         up_HXC = self.kv_up.weight.view(self.n_heads, -1, self.kv_rank)
         k_up_HNC, v_up_HVC = up_HXC[:, : self.d_nope], up_HXC[:, self.d_nope :]
         q_BHTC = q_BHTN @ k_up_HNC.to(q_BHTN.dtype)
         q, k = torch.cat((q_BHTC, q_BHTR), -1), torch.cat((latent_B1SC, k_B1SR), -1)
-        out_BHTC = self.score(q, k, latent_B1SC, forward, offset)
+        added = None if selection is None else selection.added
+        out_BHTC = self.score(q, k, latent_B1SC, forward, offset, added)
         out_BHTV: Tensor = out_BHTC @ v_up_HVC.to(out_BHTC.dtype).transpose(1, 2)
         return out_BHTV
 

@@ -1,0 +1,151 @@
+"""`sparse-latent`: the choice of keys by hand, equality with `latent` where all are chosen, decoding, and its loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from gptkit.core.errors import GptkitError, SpecError
+from gptkit.files import validate_data
+from gptkit.model.gpt import GPT
+from gptkit.model.spec import ModelSpec
+from gptkit.nn.forward import Forward
+
+V, T = 31, 20
+LATENT = {"n_heads": 3, "kv_rank": 10, "q_rank": 9, "d_nope": 6, "d_rotary": 4, "d_value": 5}
+INDEXER = {"top_k": 4, "index_heads": 2, "d_index": 6}
+LAYOUT = {"d_model": 24, "n_layers": 2, "context_length": 64}
+
+
+def make(layers: Any = None, **fields: Any) -> GPT:
+    spec = {**LAYOUT, "attention": {"name": "sparse-latent", **LATENT, **INDEXER, **fields}}
+    model = GPT({**spec, **({"layers": layers} if layers else {})}, V)
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.3)
+    return model.eval()
+
+
+def ids(rows: int = 2, length: int = T) -> Tensor:
+    return torch.randint(V, (rows, length), generator=torch.Generator().manual_seed(0))
+
+
+@torch.no_grad()
+def test_all_keys_chosen_equals_latent() -> None:
+    sparse = make(top_k=T)
+    dense = GPT({**LAYOUT, "attention": {"name": "latent", **LATENT}}, V).eval()
+    dense.load_state_dict({name: value for name, value in sparse.state_dict().items() if ".indexer." not in name})
+    torch.testing.assert_close(sparse(ids()).logits, dense(ids()).logits, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("layout", ["same", "half", "interleaved"])
+@torch.no_grad()
+def test_keys_with_the_highest_scores_are_attended_to(layout: str) -> None:
+    model = make(index_layout=layout).double()
+    attention: Any = model.attentions()[0]
+    indexer = attention.indexer
+    x = torch.randn(1, T, 24, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    c = attention.q_latent_norm(attention.q_down(x))
+    frequencies = 10000.0 ** (-torch.arange(0, 4, 2, dtype=torch.float64) / 4)
+
+    def turned(vector: Tensor, position: int) -> Tensor:
+        pairs = ((0, 1), (2, 3)) if layout == "interleaved" else ((0, 2), (1, 3))
+        result = vector.clone()
+        for (a, b), frequency in zip(pairs, frequencies, strict=True):
+            cos, sin = torch.cos(position * frequency), torch.sin(position * frequency)
+            result[a], result[b] = vector[a] * cos - vector[b] * sin, vector[b] * cos + vector[a] * sin
+        return result
+
+    keys = [turned(indexer.key_norm(indexer.key.weight @ x[0, s]), s) for s in range(T)]
+    forward = Forward(torch.zeros(1, T, dtype=torch.long))
+    actual = attention.select(x, c, attention.more_keys(x, forward), T, forward, 0)
+    for t in range(T):
+        queries = (indexer.query.weight @ c[0, t]).view(2, 6)
+        w = indexer.weights.weight @ x[0, t]
+        scores = torch.stack(
+            [sum(w[j] * (turned(queries[j], t) @ keys[s] / 6**0.5).relu() for j in range(2)) / 2**0.5 for s in range(t + 1)]
+        )
+        chosen = set(scores.sort(descending=True, stable=True).indices[:4].tolist())
+        assert {s for s in range(t + 1) if actual.added[0, 0, t, s] == 0} == chosen
+        torch.testing.assert_close(actual.scores[0, t, sorted(chosen)], scores[sorted(chosen)], rtol=1e-5, atol=1e-6)
+
+
+@torch.no_grad()
+def test_pieces_equal_one_call_with_and_without_own_indexers() -> None:
+    model = make([{}, {"attention": {"indexer": "previous"}}]).double()
+    assert [attention.indexer is None for attention in model.attentions()] == [False, True]
+    full = model(ids()).logits
+    cache, at = model.new_cache(2), 0
+    for piece in (1, 2, 9, 1, 1, 6):
+        step = model(ids()[:, at : at + piece], cache=cache).logits
+        torch.testing.assert_close(step, full[:, at : at + piece], atol=1e-9, rtol=1e-9)
+        at += piece
+    assert at == T
+
+
+def test_loss_trains_the_indexer_and_nothing_else() -> None:
+    model, without = make().train(), make(index_loss=0.0).train()
+    without.load_state_dict(model.state_dict())
+    for each in (model, without):
+        each(ids(), ids().roll(1, 1)).loss.backward()
+    for (name, parameter), other in zip(model.named_parameters(), without.parameters(), strict=True):
+        if ".indexer." in name:
+            assert parameter.grad is not None, name
+            assert parameter.grad.any(), name
+            assert other.grad is None or not other.grad.any(), name
+        else:
+            torch.testing.assert_close(parameter.grad, other.grad)
+
+
+def test_indexer_learns_the_attention_of_its_layer() -> None:
+    """With frozen attention, the divergence between its weights and the indexer's distribution falls."""
+    model = make(top_k=8).train()
+    indexers = [parameter for name, parameter in model.named_parameters() if ".indexer." in name]
+    optimizer = torch.optim.AdamW(indexers, lr=1e-2)
+    losses = []
+    for _ in range(60):
+        loss = model(ids(8), ids(8).roll(1, 1)).losses["indexer"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_training_learns_to_copy_a_chosen_token() -> None:
+    """The second token is repeated at the end: of many keys, few may be attended to."""
+    model = GPT({**LAYOUT, "attention": {"name": "sparse-latent", **LATENT, **INDEXER}}, 9, seed=0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    generator = torch.Generator().manual_seed(0)
+    losses = []
+    for _ in range(120):
+        tokens = torch.zeros(16, 13, dtype=torch.long)
+        tokens[:, [1, 12]] = torch.randint(1, 9, (16, 1), generator=generator)
+        targets = torch.full((16, 12), -100)
+        targets[:, 11] = tokens[:, 12]
+        result = model(tokens[:, :-1], targets)
+        optimizer.zero_grad()
+        result.loss.backward()
+        optimizer.step()
+        losses.append(result.loss.item())
+    assert losses[0] > 2
+    assert sum(losses[-5:]) / 5 < 0.7
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [({"d_index": 2}, "at least d_rotary"), ({"indexer": "previous"}, "first layer")],
+)
+def test_invalid_fields_are_rejected(fields: dict[str, Any], says: str) -> None:
+    attention = {"name": "sparse-latent", **LATENT, **INDEXER, **fields}
+    with pytest.raises(SpecError, match=says):
+        validate_data({**LAYOUT, "attention": attention}, ModelSpec)
+
+
+def test_choice_without_an_earlier_indexer_is_rejected() -> None:
+    with pytest.raises(GptkitError, match="none has one"):
+        make([{"attention": {"name": "multi-head"}}, {"attention": {"indexer": "previous"}}])
