@@ -15,7 +15,13 @@ __all__ = ["EmbeddingSpec"]
 
 
 class EmbeddingSpec(Component):
-    """Token embedding, which also applies the absolute part of the model's position (``context.position``)."""
+    """Token embedding, which also applies the absolute part of the model's position (``context.position``).
+
+    Requirements:
+        causality: a vector depends on its own token and on earlier ones of the same row and document only;
+        cache equivalence: an embedding that depends on earlier tokens keeps a state (`Stateful`), so that prefill and single
+        steps give the result of one full call.
+    """
 
     kind: ClassVar[str] = "embedding"
     runtime: ClassVar[str] = "gptkit.nn.embedding:Embedding"

@@ -151,7 +151,7 @@ class _WideningSpec(PositionSpec):
 @torch.no_grad()
 def takes_wider_queries(subject: Subject) -> None:
     if "rotated_width" not in subject.spec.accepts:
-        skip("it accepts no position that widens queries and keys")
+        skip("it does not accept a position that changes the width of queries and keys")
     try:
         subject.read(subject.layout("none", position=_WideningSpec()))
     except SpecError as error:
@@ -166,7 +166,11 @@ def takes_wider_queries(subject: Subject) -> None:
     for at, piece in zip((0, 6, 7), torch.split(ids, [6, 1, 5], dim=1), strict=True):
         step = model(piece, cache=cache).logits
         expected = full[:, at : at + piece.shape[1]]
-        same(step, expected, f"with a position that widens queries and keys, token {at} with a cache gives other logits")
+        same(
+            step,
+            expected,
+            f"with a position that adds features to queries, token {at} with a cache gives other logits",
+        )
 
 
 @checks.add("distance-only", "Texts are cut anywhere, so only the order and the distance of tokens may count.")

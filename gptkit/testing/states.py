@@ -1,4 +1,4 @@
-"""Checks of the states of cached decoding: equal to the full forward pass, reordered, truncated, marked and joined.
+"""Checks of the states of cached decoding: equal to the full forward pass, reordered, truncated, marked, joined and copied.
 
 Shapes: B batch, T tokens.
 """
@@ -155,6 +155,27 @@ def _must_join(model: GPT, ids: Tensor, prompts: tuple[int, int], where: str) ->
             lengths[row] += n_new
             alone = model(ids[row : row + 1, : lengths[row]]).logits[0, -1]
             same(logits, alone, f"{where}, row {row} gives other logits than alone at token {lengths[row] - 1}")
+
+
+@checks.add("cache-extracts", "Prefix reuse copies one row of a cache; the copy must decode as its row, and change nothing.")
+@torch.no_grad()
+def cache_extracts(subject: Subject) -> None:
+    ids, padding = token_ids(2, CONTEXT_LENGTH), 2
+    padded = torch.cat((torch.zeros(1, padding, dtype=torch.long), ids[1:, : PROMPT - padding]), dim=1)
+    for named, model in subject.models():
+        cache = model.new_cache(2, capacity=CONTEXT_LENGTH, left_padding_B=torch.tensor([0, padding]))
+        model(torch.cat((ids[:1, :PROMPT], padded)), cache=cache)
+        for row, length in enumerate((PROMPT, PROMPT - padding)):
+            try:
+                copy = cache.extract(row, CONTEXT_LENGTH)
+            except StateError:  # prompts are then computed as a whole
+                break
+            expect(copy.length == length, f"{named}, the copy of row {row} holds {copy.length} tokens, not {length}")
+            _must_continue(model, copy, ids[row : row + 1], f"{named}, the copy of row {row}")
+        new = torch.stack((ids[0, PROMPT : PROMPT + 1], ids[1, PROMPT - padding : PROMPT - padding + 1]))
+        for row, logits in enumerate(model(new, cache=cache).logits[:, -1]):
+            alone = model(ids[row : row + 1, : PROMPT + 1 - padding * row]).logits[0, -1]
+            same(logits, alone, f"{named}, row {row} of the cache gives other logits after it was copied")
 
 
 def _must_continue(model: GPT, cache: Cache, ids_BT: Tensor, where: str) -> None:

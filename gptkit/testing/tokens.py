@@ -1,4 +1,4 @@
-"""Checks of components that combine tokens (attentions, positions, blocks) in a tiny GPT with several companions.
+"""Checks of components that combine tokens (attentions, positions, blocks, embeddings) in a GPT with several companions.
 
 Shapes: B batch, T tokens, V vocabulary.
 """

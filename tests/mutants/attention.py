@@ -73,7 +73,7 @@ class LeaksOne(Wrong):
     name: Literal["leaks-one"] = "leaks-one"
     runtime = Runtime
     caught_by = "no-future-leak"
-    also = (*DECODING, "documents-keep-apart", "takes-wider-queries", "window-counts-tokens")
+    also = (*DECODING, "documents-keep-apart", "takes-wider-queries", "window-counts-tokens", "cache-extracts")
 
 
 class SeesAll(Wrong):
@@ -93,6 +93,7 @@ class SeesAll(Wrong):
         "padding-is-ignored",
         "takes-wider-queries",
         "window-counts-tokens",
+        "cache-extracts",
     )
 
 
@@ -130,7 +131,7 @@ class WindowForgets(Wrong):
     name: Literal["window-forgets"] = "window-forgets"
     runtime = Runtime
     caught_by = "cached-equals-full"
-    also = ("cache-reorders", "cache-truncates", "cache-marks", "cache-joins", "uneven-prompts-cached")
+    also = ("cache-reorders", "cache-truncates", "cache-marks", "cache-joins", "uneven-prompts-cached", "cache-extracts")
 
 
 class AssumesLast(Wrong):
@@ -170,7 +171,15 @@ class DropsBiasWhenDecoding(Wrong):
     name: Literal["drops-bias-when-decoding"] = "drops-bias-when-decoding"
     runtime = Runtime
     caught_by = "cached-equals-full"
-    also = ("static-cache", "cache-reorders", "cache-truncates", "cache-marks", "cache-joins", "uneven-prompts-cached")
+    also = (
+        "static-cache",
+        "cache-reorders",
+        "cache-truncates",
+        "cache-marks",
+        "cache-joins",
+        "uneven-prompts-cached",
+        "cache-extracts",
+    )
 
 
 class RotatesTwice(Wrong):
@@ -205,6 +214,7 @@ class PositionsRestart(Wrong):
         "rotates-once",
         "takes-wider-queries",
         "uneven-prompts-cached",
+        "cache-extracts",
     )
 
 
@@ -325,6 +335,7 @@ class SharesWithCopies(Wrong):
     name: Literal["shares-with-copies"] = "shares-with-copies"
     runtime = Runtime
     caught_by = "deep-copy"
+    also = ("sums-over-parts",)
 
 
 class KeepsOldWeights(Wrong):
@@ -341,6 +352,7 @@ class KeepsOldWeights(Wrong):
     name: Literal["keeps-old-weights"] = "keeps-old-weights"
     runtime = Runtime
     caught_by = "deep-copy"
+    also = ("sums-over-parts",)
 
 
 class AllocatesEarly(Wrong):
@@ -372,6 +384,7 @@ class SharesRows(Wrong):
         "documents-keep-apart",
         "padding-is-ignored",
         "uneven-prompts-cached",
+        "cache-extracts",
     )
 
 
@@ -391,7 +404,7 @@ class CachesOneRow(Wrong):
     name: Literal["caches-one-row"] = "caches-one-row"
     runtime = Runtime
     caught_by = "rows-are-independent"
-    also = DECODING
+    also = (*DECODING, "cache-extracts")
 
 
 class PaddingLeaks(Wrong):
@@ -404,10 +417,7 @@ class PaddingLeaks(Wrong):
     name: Literal["padding-leaks"] = "padding-leaks"
     runtime = Runtime
     caught_by = "padding-is-ignored"
-    also = (
-        "cache-joins",
-        "uneven-prompts-cached",
-    )
+    also = ("cache-joins", "uneven-prompts-cached", "cache-extracts")
 
 
 class PaddingLeaksLater(Wrong):
@@ -421,10 +431,7 @@ class PaddingLeaksLater(Wrong):
     name: Literal["padding-leaks-later"] = "padding-leaks-later"
     runtime = Runtime
     caught_by = "uneven-prompts-cached"
-    also = (
-        "static-cache",
-        "cache-joins",
-    )
+    also = ("static-cache", "cache-joins", "cache-extracts")
 
 
 class DocumentsLeak(Wrong):

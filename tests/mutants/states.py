@@ -63,6 +63,33 @@ class TruncatesShort(WrongState):
     caught_by = "cache-truncates"
 
 
+class ExtractsOtherRow(WrongState):
+    """Copy the last row in place of any other."""
+
+    class State:
+        def extract(self, row: int, first: int, length: int, capacity: int) -> Any:
+            assert isinstance(self, TokenState)
+            last = self.buffers[0].shape[0] - 1
+            return super().extract(last, first, length, capacity)  # type: ignore[safe-super]
+
+    name: Literal["extracts-other-row"] = "extracts-other-row"
+    state = State
+    caught_by = "cache-extracts"
+
+
+class ExtractsPadding(WrongState):
+    """Keep the padding of a copied row."""
+
+    class State:
+        def extract(self, row: int, first: int, length: int, capacity: int) -> Any:
+            assert isinstance(self, TokenState)
+            return super().extract(row, 0, length, capacity)  # type: ignore[safe-super]
+
+    name: Literal["extracts-padding"] = "extracts-padding"
+    state = State
+    caught_by = "cache-extracts"
+
+
 class JoinsOffByOne(WrongState):
     """Shift the tokens of appended rows by one."""
 

@@ -299,4 +299,5 @@ class PeeksAhead(WrongBlock):
         "cached-equals-full",
         "documents-keep-apart",
         "uneven-prompts-cached",
+        "cache-extracts",
     )

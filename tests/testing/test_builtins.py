@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from gptkit.components.tokenizer.byte import ByteSpec
 from gptkit.core.component import Component
 from gptkit.core.registry import default_registry
+from gptkit.data import prepare
 from gptkit.testing import KNOWN_FAILURES, instances, run_checks
 from gptkit.testing.texts import CORPUS
 
@@ -30,6 +32,7 @@ MORE: list[tuple[str, dict[str, Any]]] = [
     ("block", {"name": "pre-norm", "dropout": 0.1, "residual_scale": 0.5}),
     ("position", {"name": "rotary", "layout": "interleaved", "fraction": 0.5}),
     ("position", {"name": "rotary", "reverse": True}),
+    ("position", {"name": "rotary", "temperature": 0.5, "temperature_interval": 4}),
     ("position", {"name": "shaw", "max_distance": 5, "values": False}),
     ("position", {"name": "t5-bias", "n_buckets": 8, "max_distance": 20, "shared": False}),
     ("rotary-scaling", {"name": "dynamic", "original_context_length": 12}),
@@ -44,10 +47,16 @@ MORE: list[tuple[str, dict[str, Any]]] = [
 """Configurations that defaults and examples do not cover."""
 
 
+FAMILIES = frozenset({"deepseek-v3", "gemma3", "gpt2", "granitemoehybrid", "llama", "qwen3-next"})
+"""Families that the fast tests check; `tests/interop/test_parity.py` compares every family with transformers."""
+
+
 def configured() -> list[Any]:
     specs = [spec for cls in CLASSES for spec in instances(cls)]
     specs += [default_registry().component(kind, fields["name"]).model_validate(fields) for kind, fields in MORE]
-    return [pytest.param(spec, id=f"{spec.kind}-{spec.name}-{number}") for number, spec in enumerate(specs)]
+    slow = [[pytest.mark.slow] if spec.kind == "family" and spec.name not in FAMILIES else [] for spec in specs]
+    cases = enumerate(zip(specs, slow, strict=True))
+    return [pytest.param(spec, id=f"{spec.kind}-{spec.name}-{number}", marks=marks) for number, (spec, marks) in cases]
 
 
 def failures(results: Any) -> list[str]:
@@ -73,7 +82,7 @@ def test_each_option_of_a_family_equals_the_reference(cls: type[Component]) -> N
 
 def test_every_component_is_checked() -> None:
     without = {cls.component_name() for cls in CLASSES if not instances(cls)}
-    assert without == {"hugging-face"}, "give them examples, or a test of their own here"
+    assert without == {"hugging-face", "prepared"}, "give them examples, or a test of their own here"
 
 
 def test_hugging_face_passes_its_checks(tmp_path: Path) -> None:
@@ -87,6 +96,19 @@ def test_hugging_face_passes_its_checks(tmp_path: Path) -> None:
     cls = default_registry().component("tokenizer", "hugging-face")
     spec = cls.model_validate({"name": "hugging-face", "path": str(tmp_path), "end_token": "<|end|>"})
     results = run_checks(spec, expected_failures=KNOWN_FAILURES["tokenizer hugging-face"])
+    assert not failures(results)
+    assert [result.check.name for result in results if result.outcome == "expected"] == ["constructible"]
+
+
+def test_prepared_passes_its_checks(tmp_path: Path) -> None:
+    (tmp_path / "corpus.txt").write_text("a line of text\n" * 400, encoding="utf-8")
+    source = default_registry().component("data", "text")
+    corpus = source.model_validate({"name": "text", "path": str(tmp_path / "corpus.txt")})
+    spec = ByteSpec()
+    prepare(corpus, spec.fit(iter(())), tmp_path / "tokens", tmp_path, store=spec)
+    cls = default_registry().component("data", "prepared")
+    prepared = cls.model_validate({"name": "prepared", "path": str(tmp_path / "tokens")})
+    results = run_checks(prepared, expected_failures=KNOWN_FAILURES["data prepared"])
     assert not failures(results)
     assert [result.check.name for result in results if result.outcome == "expected"] == ["constructible"]
 

@@ -150,7 +150,7 @@ def test_checks_do_not_change_random_states() -> None:
 
 
 def test_slow_checks_run_on_request() -> None:
-    assert [check.name for check in checks_for("norm") if check.slow] == ["compiles"]
+    assert [check.name for check in checks_for("norm") if check.slow] == ["compiles", "written-options-equal-built"]
     norm = instances(default_registry().component("norm", "rms"))[0]
     assert run_checks(norm, only=["compiles"]) == []
 
