@@ -13,7 +13,7 @@ from gptkit.kinds.attention_backend import ScoreFeatures
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.position import HeadShape
 
-__all__ = ["HeadsSpec"]
+__all__ = ["GroupedHeadsSpec", "HeadsSpec"]
 
 
 class HeadsSpec(AttentionSpec):
@@ -59,3 +59,27 @@ class HeadsSpec(AttentionSpec):
                 "choose another number, or set d_head",
             )
         yield from head_problems(context, self.heads)
+
+
+class GroupedHeadsSpec(HeadsSpec):
+    """Base class of attentions whose query heads may share key/value heads."""
+
+    n_kv_heads: int | None = Field(None, ge=1, description="Key/value heads, a divisor of n_heads; n_heads by default.")
+
+    @property
+    def heads(self) -> HeadShape:
+        shape = super().heads
+        return HeadShape(shape.n_heads, self.n_kv_heads or shape.n_heads, shape.d_head)
+
+    def resolved(self, context: BuildContext) -> Any:
+        heads = super().resolved(context)
+        return heads.replace(n_kv_heads=self.n_kv_heads or heads.n_heads)
+
+    def problems(self, context: BuildContext) -> Iterator[Problem]:
+        heads = self.heads
+        if heads.n_heads % heads.n_kv_heads:
+            yield Problem(
+                ("n_kv_heads",),
+                f"n_heads {heads.n_heads} is not a multiple of n_kv_heads {heads.n_kv_heads}; choose one of its divisors",
+            )
+        yield from super().problems(context)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gptkit
 from gptkit.core.component import Component
+from gptkit_research.bigram import BigramSpec
 from gptkit_research.cope import CopeSpec
 from gptkit_research.differential import DifferentialSpec
 from gptkit_research.distillation import DistillationSpec
@@ -11,10 +12,16 @@ from gptkit_research.dynamic_tanh import DynamicTanhSpec
 from gptkit_research.fire import FireSpec
 from gptkit_research.forgetting import ForgettingSpec
 from gptkit_research.hyper_connections import HyperConnectionsSpec
+from gptkit_research.input_residual import InputResidualSpec
 from gptkit_research.kerple import KerpleSpec
+from gptkit_research.looped import LoopedSpec
+from gptkit_research.per_layer_embedding import PerLayerEmbeddingSpec
 from gptkit_research.pope import PopeSpec
+from gptkit_research.skips import SkipsSpec
+from gptkit_research.smear import SmearSpec
 from gptkit_research.talking_heads import TalkingHeadsSpec
 from gptkit_research.ternary import TernarySpec
+from gptkit_research.value_embedding import ValueEmbeddingSpec
 from gptkit_research.value_residual import ValueResidualSpec
 
 __all__ = ["gptkit_components"]
@@ -26,6 +33,7 @@ def gptkit_components() -> list[type[Component]]:
         DifferentialSpec,
         ForgettingSpec,
         ValueResidualSpec,
+        ValueEmbeddingSpec,
         TalkingHeadsSpec,
         CopeSpec,
         FireSpec,
@@ -33,6 +41,12 @@ def gptkit_components() -> list[type[Component]]:
         PopeSpec,
         DynamicTanhSpec,
         HyperConnectionsSpec,
+        InputResidualSpec,
+        LoopedSpec,
+        PerLayerEmbeddingSpec,
+        SkipsSpec,
+        BigramSpec,
+        SmearSpec,
         TernarySpec,
         DistillationSpec,
     ]

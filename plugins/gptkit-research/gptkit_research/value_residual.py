@@ -5,25 +5,22 @@ Shapes: B batch, H query heads, K key/value heads, T tokens, D head size, E mode
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from gptkit.core.errors import Problem
 from gptkit.kinds.context import BuildContext
-from gptkit.kinds.position import HeadShape
 from gptkit.nn.attention.softmax import SoftmaxAttention
 from gptkit.nn.forward import Forward
 from gptkit.nn.initial import Initial
-from gptkit_research.heads import HeadsSpec
+from gptkit_research.heads import GroupedHeadsSpec
 
 __all__ = ["ValueResidualAttention", "ValueResidualSpec"]
 
 
-class ValueResidualSpec(HeadsSpec):
+class ValueResidualSpec(GroupedHeadsSpec):
     """Value residual learning (ResFormer): every layer adds the first layer's values to its own.
 
     Formula:
@@ -40,28 +37,9 @@ class ValueResidualSpec(HeadsSpec):
 
     name: Literal["value-residual"] = "value-residual"
 
-    n_kv_heads: int | None = Field(None, ge=1, description="Key/value heads, a divisor of n_heads; n_heads by default.")
     first: float = Field(0.5, description="Factor of the first layer's values.")
     own: float = Field(0.5, description="Factor of the layer's own values.")
     learned: bool = Field(True, description="Learn both factors in each layer, from these initial values.")
-
-    @property
-    def heads(self) -> HeadShape:
-        shape = super().heads
-        return HeadShape(shape.n_heads, self.n_kv_heads or shape.n_heads, shape.d_head)
-
-    def resolved(self, context: BuildContext) -> Any:
-        heads = super().resolved(context)
-        return heads.replace(n_kv_heads=self.n_kv_heads or heads.n_heads)
-
-    def problems(self, context: BuildContext) -> Iterator[Problem]:
-        heads = self.heads
-        if heads.n_heads % heads.n_kv_heads:
-            yield Problem(
-                ("n_kv_heads",),
-                f"n_heads {heads.n_heads} is not a multiple of n_kv_heads {heads.n_kv_heads}; choose one of its divisors",
-            )
-        yield from super().problems(context)
 
     def build(self, context: BuildContext) -> ValueResidualAttention:
         return ValueResidualAttention(self, context)
