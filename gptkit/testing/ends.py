@@ -11,15 +11,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gptkit.core.errors import GptkitError
 from gptkit.core.resolution import resolve
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.embedding import EmbeddingSpec
 from gptkit.kinds.position import PositionSpec
+from gptkit.nn.cache.allocation import Allocation
 from gptkit.nn.embedding import Embedding
 from gptkit.nn.forward import Forward
 from gptkit.nn.head import IGNORED, Head
+from gptkit.nn.other_run import other_runs
 from gptkit.nn.position import Position
-from gptkit.testing.check import Checks, differ, expect, same
+from gptkit.testing.check import Checks, differ, expect, same, skip
 from gptkit.testing.subject import D_MODEL, VOCAB, Subject, token_ids
 
 __all__ = ["embedding_checks", "head_checks"]
@@ -161,3 +164,54 @@ def ignored_targets(subject: Subject) -> None:
         f"with targets of {IGNORED} the loss is not the mean over the others",
         1e-4,
     )
+
+
+@head_checks.add("predictions-continue", "A drafter extends states of prediction modules, which must equal a whole pass.")
+@torch.no_grad()
+def predictions_continue(subject: Subject) -> None:
+    head, _ = _head(subject)
+    predictions = head.predictions
+    if predictions is None:
+        skip("it has no prediction modules")
+    n_tokens, depth = 9, predictions.depth
+    ids_BT, x_BTE = token_ids(1, n_tokens + depth), _hidden(1, n_tokens)
+    states = predictions.new_prediction_states(Allocation(1, n_tokens, x_BTE.dtype, x_BTE.device))
+
+    def chain(first: int, last: int, *, stateful: bool) -> list[Tensor]:
+        context = Forward(ids_BT[:, first:last], offset=first, states=states if stateful else None)
+        h_BTE, logits = x_BTE[:, first:last], []
+        for k in range(1, depth + 1):
+            following = Forward(ids_BT[:, first + k : last + k], offset=first + k)
+            h_BTE = predictions.predict(k, h_BTE, following, context)
+            logits.append(predictions.predicted_logits(k, h_BTE, context))
+        return logits
+
+    whole = chain(0, n_tokens, stateful=False)
+    parts = [chain(first, last, stateful=True) for first, last in ((0, 5), (5, 6), (6, 8), (8, 9))]
+    for k, logits_BTV in enumerate(whole):
+        in_parts_BTV = torch.cat([part[k] for part in parts], dim=1)
+        same(in_parts_BTV, logits_BTV, f"module {k + 1} predicts otherwise when its states are extended in parts")
+
+
+@head_checks.add(
+    "keeps-runs-outside",
+    "Another run that the loss uses is not trained or saved, and evaluation works without it.",
+)
+def keeps_runs_outside(subject: Subject) -> None:
+    model, ids = subject.make().train(), token_ids(2, 8)
+    runs = other_runs(model)
+    if not runs:
+        skip("it uses no other run")
+    model(ids, ids).loss.backward()
+    own = {id(parameter) for parameter in model.parameters()}
+    for run in runs:
+        weights = list(run.model.named_parameters())
+        inside = [name for name, parameter in weights if id(parameter) in own]
+        expect(not inside, f"the weight {inside[0] if inside else ''} of the other run is a parameter of the model")
+        trained = [name for name, parameter in weights if parameter.requires_grad or parameter.grad is not None]
+        expect(not trained, f"the weight {trained[0] if trained else ''} of the other run receives a gradient")
+        run.release()
+    try:
+        model.eval()(ids, ids)
+    except GptkitError as error:
+        expect(False, f"evaluation uses the other run: {error.message}")

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 import torch
 from pydantic import ValidationError
@@ -30,6 +30,7 @@ from gptkit.model.gpt import GPT
 from gptkit.model.initialize import initialize
 from gptkit.model.spec import ModelSpec
 from gptkit.nn.forward import Forward
+from gptkit.nn.other_run import other_runs
 from gptkit.testing.check import ContractError, skip
 from gptkit.testing.texts import CORPUS, write_corpus
 
@@ -44,6 +45,8 @@ __all__ = [
     "stirred_matrices",
     "token_ids",
 ]
+
+M = TypeVar("M", bound=nn.Module)
 
 D_MODEL, D_HEAD, N_LAYERS, CONTEXT_LENGTH, VOCAB = 32, 16, 2, 48, 29
 
@@ -154,13 +157,16 @@ class Subject:
             companion: one of `companions`; by default the first that is not "none", if there is one.
             window: with the component's `window` set to 5 tokens.
             how: `device` and `dtype` of the model, and changes of the layout.
+
+        Other runs that the component uses are replaced by a tiny model, except on the meta device.
         """
         options = {name: how.pop(name) for name in ("device", "dtype") if name in how}
         vocab = how.pop("vocab_size", VOCAB)
         layout = self.layout(companion or self.companions()[-1], window=window, **how)
         layout["context_length"] = self._within_reach(layout)
         try:
-            return GPT(self.read(layout), vocab, seed=seed, **options)
+            model = GPT(self.read(layout), vocab, seed=seed, **options)
+            return model if model.device.type == "meta" else _with_runs(model)
         except SpecError as error:
             sizes = f"d_model {layout['d_model']}, context_length {layout['context_length']}"
             raise ContractError(
@@ -235,7 +241,7 @@ class Subject:
         built = self.resolved.build(self.context.replace(shared={}), **how)
         if not isinstance(built, nn.Module):
             raise ContractError(f"build returned a {type(built).__name__}, not a torch.nn.Module")
-        return self.started(built)
+        return _with_runs(self.started(built))
 
     def started(self, built: nn.Module) -> nn.Module:
         """Initialize a module that was built outside of a model."""
@@ -272,6 +278,14 @@ class Subject:
         directory = Path(self._directory.name)
         write_corpus(directory / "data")
         return directory
+
+
+def _with_runs(module: M) -> M:
+    """Replace the other runs that parts of a module use by a tiny model of their vocabulary."""
+    for run in other_runs(module):
+        layout = {"d_model": 16, "n_layers": 1, "context_length": run.context_length, "attention": {"n_heads": 2}}
+        run.adopt(GPT({**layout, "position": "rotary"}, run.vocab_size, seed=0))
+    return module
 
 
 def token_ids(rows: int, length: int, seed: int = 0) -> Tensor:

@@ -17,17 +17,29 @@ IDS = list(b"the cat sat on the mat")
 COMPONENTS = [(kind, name) for kind in ("attention", "block", "head", "position") for name in default_registry().names(kind)]
 
 
-def build(kind: str, name: str) -> gptkit.GPT:
-    spec: dict[str, Any] = {"context_length": 32, "d_model": 16, "n_layers": 2, "attention": {"n_heads": 2}}
+SPEC: dict[str, Any] = {"context_length": 32, "d_model": 16, "n_layers": 2, "attention": {"n_heads": 2}}
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Save a run for distillation heads."""
+    spec = {"tokenizer": "char", "model": {**SPEC, "vocab_size": 256}}
+    tokenizer = gptkit.open_spec(spec).spec.tokenizer.fit(iter(["".join(map(chr, range(1, 255)))]))
+    directory = tmp_path_factory.mktemp("runs") / "teacher"
+    return str(gptkit.save_run(directory, gptkit.GPT(spec["model"], seed=2), tokenizer, spec))
+
+
+def build(kind: str, name: str, teacher: str) -> gptkit.GPT:
+    fields = {"name": name, **({"teacher": teacher} if name == "distillation" else {})}
     try:
-        return gptkit.GPT({**spec, kind: {"name": name}}, vocab_size=256, seed=1).eval()
+        return gptkit.GPT({**SPEC, kind: fields}, vocab_size=256, seed=1).eval()
     except SpecError:  # a recurrence accepts no position
-        return gptkit.GPT({**spec, kind: {"name": name}, "position": "none"}, vocab_size=256, seed=1).eval()
+        return gptkit.GPT({**SPEC, kind: fields, "position": "none"}, vocab_size=256, seed=1).eval()
 
 
 @pytest.mark.parametrize(("kind", "name"), COMPONENTS)
-def test_inspection_shows_what_the_model_computes(kind: str, name: str) -> None:
-    model = build(kind, name)
+def test_inspection_shows_what_the_model_computes(kind: str, name: str, teacher: str) -> None:
+    model = build(kind, name, teacher)
     view = inspect_ids(model, ByteTokenizer(), IDS)
     ids = torch.tensor([IDS])
     with torch.inference_mode():

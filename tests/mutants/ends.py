@@ -6,12 +6,17 @@ from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from gptkit.components.embedding.modules.token import TokenEmbedding
 from gptkit.components.embedding.token import TokenEmbeddingSpec
+from gptkit.components.head.distillation import DistillationHeadSpec
 from gptkit.components.head.linear import LinearHeadSpec
+from gptkit.components.head.modules.distillation import DistillationHead
 from gptkit.components.head.modules.linear import LinearHead
+from gptkit.components.head.modules.multi_token import MultiTokenHead
+from gptkit.components.head.multi_token import MultiTokenHeadSpec
 from gptkit.components.initializer.normal import NormalSpec
 from gptkit.kinds.context import BuildContext
 from gptkit.nn.embedding import Embedding
@@ -21,7 +26,15 @@ from gptkit.nn.initial import Role
 from tests.mutants.mutant import Mutant, become
 
 # A step with a cache sees one token only.
-DECODING = ("cached-equals-full", "static-cache", "cache-reorders", "cache-truncates", "cache-marks", "cache-joins")
+DECODING = (
+    "cached-equals-full",
+    "static-cache",
+    "cache-reorders",
+    "cache-truncates",
+    "cache-marks",
+    "cache-joins",
+    "cache-extracts",
+)
 
 
 class WrongEmbedding(Mutant, TokenEmbeddingSpec):
@@ -58,8 +71,22 @@ class SmearsTokens(WrongEmbedding):
 
     name: Literal["smears-tokens"] = "smears-tokens"
     runtime = Runtime
-    caught_by = "token-by-token"
-    also = ("lends-its-table", *DECODING)
+    caught_by = "documents-keep-apart"
+    also = ("padding-is-ignored", "uneven-prompts-cached", *DECODING)
+
+
+class LooksAhead(WrongEmbedding):
+    """Add the vector of the following token."""
+
+    class Runtime(TokenEmbedding):
+        def forward(self, ids_BT: Tensor, forward: Forward) -> Tensor:
+            x_BTE = super().forward(ids_BT, forward)
+            return x_BTE + 0.1 * torch.cat((x_BTE[:, 1:], torch.zeros_like(x_BTE[:, :1])), dim=1)
+
+    name: Literal["looks-ahead"] = "looks-ahead"
+    runtime = Runtime
+    caught_by = "embeds-causally"
+    also = ("lends-its-table", "no-future-leak", "documents-keep-apart", "uneven-prompts-cached", *DECODING)
 
 
 class LooksUpTheNext(WrongEmbedding):
@@ -85,7 +112,10 @@ class FewerIds(WrongEmbedding):
     name: Literal["fewer-ids"] = "fewer-ids"
     runtime = Runtime
     caught_by = "embeds"
-    also = ("static-cache", "bf16-and-fp32", "gradients", "cached-equals-full")
+    also = (
+        *("static-cache", "bf16-and-fp32", "gradients", "cached-equals-full", "cache-extracts"),
+        *("documents-keep-apart", "reaches-the-end", "no-future-leak"),
+    )
 
 
 class WrongHead(Mutant, LinearHeadSpec):
@@ -149,6 +179,37 @@ class PenalizesInEvaluation(WrongHead):
     caught_by = "plain-loss-in-eval"
 
 
+class HalvesTheLossOfParts(WrongHead):
+    """Divide the loss by the number of processes, although it is that of all token ids."""
+
+    class Runtime(LinearHead):
+        def loss(self, x_BTE: Tensor, targets_BT: Tensor, forward: Forward) -> Tensor:
+            loss = super().loss(x_BTE, targets_BT, forward)
+            return loss if self.vocabulary_part is None else loss / 2
+
+    name: Literal["halves-the-loss-of-parts"] = "halves-the-loss-of-parts"
+    runtime = Runtime
+    caught_by = "divides-by-token"
+
+
+class TeachesInEvaluation(Mutant, DistillationHeadSpec):
+    """Use the teacher in evaluation, too."""
+
+    class Runtime(DistillationHead):
+        def loss(self, x_BTE: Tensor, targets_BT: Tensor, forward: Forward) -> Tensor:
+            if not x_BTE.is_meta:
+                self.teacher.outputs(forward)
+            return super().loss(x_BTE, targets_BT, forward)
+
+    name: Literal["teaches-in-evaluation"] = "teaches-in-evaluation"
+    teacher: str = Field("runs/teacher", description="The teacher's run directory.")
+    caught_by = "keeps-runs-outside"
+
+    def build(self, context: BuildContext, *, embedding: Embedding) -> Head:
+        made: Head = become(super().build(context, embedding=embedding), self.Runtime)
+        return made
+
+
 class HalfAGradient(WrongHead):
     """Return the correct loss with half of its gradient."""
 
@@ -175,6 +236,22 @@ class ScoresByNeighbors(WrongHead):
     runtime = Runtime
     caught_by = "scores-every-token"
     also = DECODING
+
+
+class ForgetsEarlierTokens(Mutant, MultiTokenHeadSpec):
+    """Compute the prediction modules without their states."""
+
+    class Runtime(MultiTokenHead):
+        def predict(self, k: int, x_BTE: Tensor, following: Forward, forward: Forward) -> Tensor:
+            return super().predict(k, x_BTE, following, Forward(forward.ids_BT, offset=forward.offset))
+
+    name: Literal["forgets-earlier-tokens"] = "forgets-earlier-tokens"
+    twin_class = MultiTokenHeadSpec
+    caught_by = "predictions-continue"
+
+    def build(self, context: BuildContext, *, embedding: Embedding) -> Head:
+        made: Head = become(super().build(context, embedding=embedding), self.Runtime)
+        return made
 
 
 class GlobalNumbers(Mutant, NormalSpec):

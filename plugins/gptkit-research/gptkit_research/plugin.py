@@ -7,7 +7,6 @@ from gptkit.core.component import Component
 from gptkit_research.bigram import BigramSpec
 from gptkit_research.cope import CopeSpec
 from gptkit_research.differential import DifferentialSpec
-from gptkit_research.distillation import DistillationSpec
 from gptkit_research.dynamic_tanh import DynamicTanhSpec
 from gptkit_research.fire import FireSpec
 from gptkit_research.forgetting import ForgettingSpec
@@ -48,5 +47,4 @@ def gptkit_components() -> list[type[Component]]:
         BigramSpec,
         SmearSpec,
         TernarySpec,
-        DistillationSpec,
     ]

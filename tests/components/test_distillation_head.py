@@ -7,13 +7,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import gptkit_research.distillation
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 import gptkit
+from gptkit.components.head.modules import distillation
 
 TEXT = "the quick brown fox jumps over the lazy dog. " * 40
 MODEL: dict[str, Any] = {"d_model": 16, "n_layers": 1, "context_length": 16, "attention": {"n_heads": 2}}
@@ -41,7 +41,7 @@ def teacher(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> gptkit.Ru
 def student(teacher: gptkit.Run, **fields: Any) -> gptkit.GPT:
     head = {"name": "distillation", "teacher": str(teacher.directory), **fields}
     model = gptkit.GPT({**MODEL, "head": head}, teacher.model.vocab_size).double()
-    model.head.teacher.run.model.double()
+    model.head.teacher.model.double()
     return model.train()
 
 
@@ -58,7 +58,7 @@ def batch(vocab_size: int) -> tuple[Tensor, Tensor]:
 def test_the_loss_and_its_gradients_are_those_of_the_formula(
     teacher: gptkit.Run, head: dict[str, Any], call: str, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gptkit_research.distillation, "CHUNK_BYTES", chunk)
+    monkeypatch.setattr(distillation, "CHUNK_BYTES", chunk)
     model = student(teacher, head=head, temperature=1.7, weight=0.6)
     ids, targets = batch(model.vocab_size)
     documents = {"documents_BT": torch.tensor([[0] * 5 + [1] * 7, [0] * 12])}
@@ -85,7 +85,7 @@ def test_the_loss_and_its_gradients_are_those_of_the_formula(
 
 def teacher_logits(model: gptkit.GPT, ids: Tensor, options: dict[str, Any]) -> Tensor:
     with torch.no_grad():
-        logits: Tensor = model.head.teacher.run.model(ids, **options).logits
+        logits: Tensor = model.head.teacher.model(ids, **options).logits
     return logits
 
 
@@ -106,7 +106,7 @@ def test_the_teacher_is_not_part_of_the_model(teacher: gptkit.Run) -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     model(*batch(model.vocab_size)).loss.backward()
     optimizer.step()
-    taught = model.head.teacher.run.model
+    taught = model.head.teacher.model
     assert not taught.training
     assert all(parameter.grad is None and not parameter.requires_grad for parameter in taught.parameters())
     for name, tensor in taught.state_dict().items():
@@ -123,7 +123,7 @@ def test_evaluation_and_decoding_need_no_teacher() -> None:
     torch.testing.assert_close(model(ids, targets).loss, plain(ids, targets).loss)
     torch.testing.assert_close(model(ids, last_only=True).logits, plain(ids, last_only=True).logits)
     assert model.new_cache(1).bytes == plain.new_cache(1).bytes
-    with pytest.raises(gptkit.GptkitError, match=r"the teacher of the distillation cannot be loaded: .*no/such/run"):
+    with pytest.raises(gptkit.GptkitError, match=r"the teacher of the distillation .*cannot be loaded: .*no/such/run"):
         model.train()(ids, targets)
 
 
