@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import fnmatch
 import glob
-import gzip
 import hashlib
 import os
-import zlib
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, cast
+from typing import Annotated, Any, BinaryIO
 
 from pydantic import BeforeValidator, Field
 
 from gptkit.core.errors import DataError
 from gptkit.core.paths import expand_home
 
-__all__ = ["Paths", "Patterns", "find_files", "fingerprint_files", "open_file", "shown"]
+__all__ = ["COMPRESSED", "Paths", "Patterns", "find_files", "fingerprint_files", "open_file", "shown"]
+
+COMPRESSED = ("", ".gz", ".bz2", ".xz", ".zst")
+"""Suffixes of files that can be read: not compressed, and compressed by each program."""
 
 _BY_CONTENT = 64 << 20
 """Corpora up to this number of bytes are fingerprinted by content, larger ones by size and modification time."""
@@ -127,23 +129,61 @@ def shown(path: Path, base: Path) -> str:
 
 @contextmanager
 def open_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file, decompressed if its name ends in ``.gz``.
+    """Open a file, decompressed if its name ends in ``.gz``, ``.bz2``, ``.xz`` or ``.zst``.
 
     Raises:
         DataError: the file cannot be opened or read.
     """
+    program = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "zstd"}.get(path.suffix.lower(), "")
     try:
-        with cast("BinaryIO", gzip.open(path)) if path.suffix == ".gz" else path.open("rb") as file:
+        with _opened(path, program) as file:
             yield file
-    except (gzip.BadGzipFile, zlib.error) as error:
-        hint = "Get it again, or take .gz from its name if it is not compressed."
-        raise DataError(f"{path}: not a whole gzip file: {error}", hint=hint) from None
+    except OSError as error:
+        if program and error.errno is None:  # of the decompressor
+            raise _not_whole(path, program, error) from None
+        raise DataError(f"{path}: {error.strerror or error}") from None
     except EOFError:
         raise DataError(
-            f"{path}: the gzip file stops before its end", hint="Get it again: it was not copied whole."
+            f"{path}: the {program} file stops before its end", hint="Get it again: it was not copied whole."
         ) from None
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}") from None
+    except Exception as error:
+        if program and type(error).__name__ in ("error", "LZMAError", "ZstdError"):  # of zlib, lzma and zstd
+            raise _not_whole(path, program, error) from None
+        raise
+
+
+def _not_whole(path: Path, program: str, error: Exception) -> DataError:
+    hint = f"Get it again, or take {path.suffix} from its name if it is not compressed."
+    return DataError(f"{path}: not a whole {program} file: {error}", hint=hint)
+
+
+def _opened(path: Path, program: str) -> Any:
+    # The modules are imported where they are used: most corpora need none of them.
+    if program == "gzip":
+        import gzip
+
+        return gzip.open(path)
+    if program == "bzip2":
+        import bz2
+
+        return bz2.open(path)
+    if program == "xz":
+        import lzma
+
+        return lzma.open(path)
+    return _zstd(path) if program == "zstd" else path.open("rb")
+
+
+def _zstd(path: Path) -> Any:
+    try:
+        if sys.version_info >= (3, 14):
+            from compression import zstd
+        else:
+            from backports import zstd
+    except ImportError:
+        hint = "Install it with pip install 'gptkit[zstd]', or decompress the file."
+        raise DataError(f"{path}: reading zstd files requires the package backports.zstd", hint=hint) from None
+    return zstd.open(path)
 
 
 def fingerprint_files(files: Sequence[Path], *facts: object) -> str:

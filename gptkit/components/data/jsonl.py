@@ -10,14 +10,16 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from gptkit.components.data._files import Paths, Patterns, find_files, fingerprint_files, open_file, shown
+from gptkit.components.data._files import COMPRESSED, Paths, Patterns, find_files, fingerprint_files, open_file, shown
 from gptkit.core.errors import DataError
 from gptkit.core.spec import fail
 from gptkit.kinds.data import DataSpec, Document
 
 
 class JsonLinesDataSpec(DataSpec):
-    """JSON Lines: one JSON object per line, with a document in one of its fields; UTF-8, plain or gzipped.
+    """JSON Lines: one JSON object per line, with a document in one of its fields; UTF-8.
+
+    Files may be compressed with gzip, bzip2, xz or zstd.
 
     Blank lines and empty texts are skipped.
 
@@ -34,7 +36,7 @@ class JsonLinesDataSpec(DataSpec):
     name: Literal["jsonl"] = "jsonl"
     path: Paths = Field(("data",), description="A file, a directory, a glob such as corpus/*.jsonl, or a list of them.")
     patterns: Patterns = Field(
-        ("*.jsonl", "*.ndjson", "*.jsonl.gz", "*.ndjson.gz"),
+        tuple(f"*{name}{suffix}" for suffix in COMPRESSED for name in (".jsonl", ".ndjson")),
         description="Patterns for the names of files in a directory, at any depth.",
     )
     field: str = Field("text", min_length=1, description="Field with the text.")

@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import Field
 
 from gptkit.components.data._files import (
+    COMPRESSED,
     Paths,
     Patterns,
     chunks,
@@ -30,7 +31,7 @@ _SPACE = re.compile(r"(?<=\S) (?=\S)")
 
 
 class TextDataSpec(DataSpec):
-    """Text files, directories of them, and globs; UTF-8, plain or gzipped.
+    """Text files, directories of them, and globs; UTF-8, plain or compressed (gzip, bzip2, xz, zstd).
 
     Every file is a document, or several separated by `separator`. Line ends are read as line feeds, a byte order mark
     is removed, and documents with only white space are skipped. A relative `path` is resolved against the
@@ -45,7 +46,7 @@ class TextDataSpec(DataSpec):
     name: Literal["text"] = "text"
     path: Paths = Field(("data",), description="A file, a directory, a glob such as books/*.txt, or a list of them.")
     patterns: Patterns = Field(
-        ("*.txt", "*.md", "*.txt.gz", "*.md.gz"),
+        tuple(f"*{name}{suffix}" for suffix in COMPRESSED for name in (".txt", ".md")),
         description="Patterns for the names of files in a directory, at any depth.",
     )
     separator: str | None = Field(
