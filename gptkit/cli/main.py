@@ -18,6 +18,7 @@ __all__ = ["app", "main"]
 _PANELS = {
     "Start": {"demo": "demo:demo", "new": "new:new"},
     "Specs": {"check": "check:check", "show": "show:show", "diff": "diff:diff"},
+    "Data": {"data": "data:app"},
     "Models": {
         "train": "train:train",
         "generate": "generate:generate",

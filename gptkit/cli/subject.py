@@ -50,7 +50,7 @@ class Subject:
         expected = self.spec.tokenizer.expected_vocab_size
         if expected is not None or not fit:
             return expected
-        from gptkit.runs.build import fit_tokenizer
+        from gptkit.runs.corpus import fit_tokenizer
 
         try:
             return fit_tokenizer(Opened(self.spec, self.base)).vocab_size

@@ -17,6 +17,8 @@ from gptkit.text.chat import Part, chat_ids, conversation
 
 __all__ = ["Encoder"]
 
+_Ids = Sequence[int] | NDArray[np.integer[Any]]
+
 
 class Encoder:
     """Encoder of documents, which maps their masked characters to tokens.
@@ -29,13 +31,15 @@ class Encoder:
 
     Args:
         tokenizer: encodes the texts.
+        threads: let the tokenizer use several threads.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, threads: bool = True) -> None:
         self._tokenizer = tokenizer
+        self._threads = threads
         self._token_bytes = cache(tokenizer.token_bytes)
 
-    def __call__(self, documents: Sequence[Document]) -> Iterator[tuple[list[int], NDArray[np.bool_] | None]]:
+    def __call__(self, documents: Sequence[Document]) -> Iterator[tuple[_Ids, NDArray[np.bool_] | None]]:
         """Yield the ids of each document, and for each id whether it is masked; None for a document without a mask.
 
         Raises:
@@ -72,7 +76,9 @@ class Encoder:
         ids = [token for piece, _ in pieces for token in piece]
         return ids, np.array([is_masked for piece, is_masked in pieces for _ in piece], np.bool_)
 
-    def _encode(self, documents: Sequence[Document]) -> list[list[int]]:
+    def _encode(self, documents: Sequence[Document]) -> Sequence[_Ids]:
+        if not self._threads:
+            return [self._encode_named(document.text, document.source) for document in documents]
         try:
             return self._tokenizer.encode_batch([document.text for document in documents])
         except TokenizerError:
@@ -80,19 +86,17 @@ class Encoder:
                 self._encode_named(document.text, document.source)
             raise
 
-    def _encode_named(self, text: str, source: str) -> list[int]:
+    def _encode_named(self, text: str, source: str) -> _Ids:
         try:
-            return self._tokenizer.encode(text)
+            return self._tokenizer.encode_array(text)
         except TokenizerError as error:
             raise TokenizerError(f"{source}: {error.message}", hint=error.hint) from None
 
-    def _masked_tokens(
-        self, original: str, spans: Sequence[tuple[int, int]], ids: Sequence[int]
-    ) -> NDArray[np.bool_] | None:
+    def _masked_tokens(self, original: str, spans: Sequence[tuple[int, int]], ids: _Ids) -> NDArray[np.bool_] | None:
         """Return whether each token is masked; None if the tokens do not restore the text."""
         text = well_formed(original)
         data = text.encode()
-        pieces = [self._token_bytes(token) for token in ids]
+        pieces = [self._token_bytes(int(token)) for token in ids]
         spelled = b"".join(pieces)
         if len(text) != len(original) or spelled not in (data, self._tokenizer.leading + data):
             return None
@@ -117,7 +121,7 @@ class Encoder:
         masked: list[bool] = []
         for text, is_masked in _pieces(document.text, document.masked):
             part = self._encode_named(text, document.source)
-            ids += part
+            ids += map(int, part)
             masked += [is_masked] * len(part)
         return ids, np.array(masked, np.bool_)
 

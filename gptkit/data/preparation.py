@@ -1,143 +1,67 @@
-"""Preparation of a corpus: writes ``train.bin`` and ``validation.bin`` with their document boundaries and ``meta.json``.
+"""Preparation of a corpus: tokens in shards with checksums, encoded in one process or several.
 
-The files are arrays of little-endian ids, with documents concatenated. Where documents are masked, ``train.mask.bin`` and
-``validation.mask.bin`` have a byte for each token, 1 where it is excluded from the loss. The files are reused while the
-corpus, the validation fraction and the tokenizer are unchanged.
+Each side of the split is written in shards of consecutive documents: ``train-00000.bin`` with little-endian ids,
+``train-00000.documents.bin`` with the index of each document's first token in the shard (int64), and where documents are
+masked ``train-00000.mask.bin`` with a byte for each token, 1 where it is excluded from the loss. ``meta.json`` is the index.
+The files are a function of corpus, split, tokenizer and the size of the shards. They are reused while these are unchanged.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import logging
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from functools import cached_property
+import os
+import shutil
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from gptkit.core.atomic import atomic_directory, reading, write_text
+from gptkit.core.atomic import replace_directory, write_text
 from gptkit.core.errors import DataError
-from gptkit.data.encoding import Encoder
-from gptkit.data.files import TokenFile, TokenWriter, token_dtype
+from gptkit.core.lock import Lock
+from gptkit.data.files import token_dtype
 from gptkit.data.fingerprint import tokenizer_fingerprint
-from gptkit.data.split import Side, Split, plan_split, split_documents
-from gptkit.data.windows import Batch, Windows
-from gptkit.kinds.data import DataSpec, Document
-from gptkit.kinds.tokenizer import Tokenizer
-from gptkit.text.base import END
+from gptkit.data.index import META, TOKENIZER, Index
+from gptkit.data.jobs import Encoded, Job, JobEncoder, jobs
+from gptkit.data.journal import Journal, State, own_files, work_directory
+from gptkit.data.prepared import Prepared, open_prepared, refer, token_files
+from gptkit.data.split import Side, Split, plan_split
+from gptkit.data.worker import encode_in_processes, portable
+from gptkit.data.writing import ShardWriter
+from gptkit.kinds.data import DataSpec
+from gptkit.kinds.tokenizer import Tokenizer, TokenizerSpec
 
-__all__ = ["Counts", "Prepared", "Progress", "open_prepared", "ordered_windows", "prepare", "token_files"]
+__all__ = ["SHARD_TOKENS", "Progress", "corpus_fingerprint", "cpu_cores", "prepare"]
 
 _log = logging.getLogger("gptkit")
-_FORMAT = 2
-_READABLE = (1, _FORMAT)
-"""Formats that can be opened. Format 1 has no masks."""
 
 _TOKENS = 1
 """Part of the fingerprint: changed when equal documents give other tokens or masks than in earlier versions."""
 
-_META = "meta.json"
-_ENDINGS = (".bin", ".documents.npy", ".mask.bin")
-_FILES = (_META, *(f"{side}{ending}" for side in ("train", "validation") for ending in _ENDINGS))
-_BATCH = 4 << 20
-"""Number of characters encoded at once: enough to use a tokenizer's threads, and small compared to a model."""
+SHARD_TOKENS = 100_000_000
+"""Number of tokens of a shard, by default."""
+
+_BATCH = 1 << 20
+"""Number of characters encoded at once: enough to keep a process busy, and small compared to its memory."""
+
+_ALONE = 16 << 20
+"""Number of characters below which starting processes takes longer than it saves."""
+
+_SIDES: tuple[Side, ...] = ("train", "validation")
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Progress of a preparation, in characters of the corpus."""
+    """Progress of a preparation, in characters of the corpus; `total` is 0 while the split is being decided."""
 
     done: int
     total: int
     tokens: int
-
-
-@dataclass(frozen=True)
-class Counts:
-    """Size of one side of the split. `bytes` counts UTF-8 bytes, so that bits per byte are comparable between tokenizers."""
-
-    tokens: int
-    documents: int
-    characters: int
-    bytes: int
-    restored: bool | None = None
-    """Whether decoding the tokens restores the text; None if that is unknown."""
-
-    masked: int = 0
-    """Number of tokens that are excluded from the loss."""
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Prepared token files.
-
-    Attributes:
-        directory: the directory of the files.
-        fingerprint: fingerprint of corpus, split and tokenizer.
-        tokenizer: fingerprint of the tokenizer.
-        vocab_size: vocabulary size of the tokenizer.
-        dtype: numpy dtype string of the files.
-        train_counts, validation_counts: sizes of the two sides.
-    """
-
-    directory: Path
-    fingerprint: str
-    tokenizer: str
-    vocab_size: int
-    dtype: str
-    train_counts: Counts
-    validation_counts: Counts
-
-    @cached_property
-    def train(self) -> TokenFile:
-        """The training tokens."""
-        return TokenFile.open(self.directory, "train", np.dtype(self.dtype))
-
-    @cached_property
-    def validation(self) -> TokenFile:
-        """The validation tokens; empty if nothing was held out."""
-        return TokenFile.open(self.directory, "validation", np.dtype(self.dtype))
-
-    def train_windows(self, data: DataSpec, context_length: int) -> Windows:
-        """Return the data windows of the training tokens, as configured by `data`.
-
-        Raises:
-            DataError: the corpus is shorter than one data window.
-        """
-        return Windows(
-            self.train.tokens,
-            context_length,
-            stride=data.stride,
-            order=data.windows,
-            shuffle=data.shuffle,
-            document_starts=self.train.starts if data.document_mask else None,
-            masked=self.train.masked,
-            what="the training split of the corpus",
-        )
-
-    def validation_batches(
-        self, data: DataSpec, context_length: int, batch_size: int, max_batches: int | None = None
-    ) -> Iterator[Batch]:
-        """Iterate over the validation tokens in a fixed order; see `Windows.batches`.
-
-        A validation split shorter than a data window gives one shorter data window; fewer than two tokens give none.
-        """
-        windows = ordered_windows(self.validation, data, context_length)
-        return iter(()) if windows is None else windows.batches(batch_size, max_batches)
-
-
-def ordered_windows(file: TokenFile, data: DataSpec, context_length: int) -> Windows | None:
-    """Return the data windows of tokens in their order, in which every token but the first is a target once.
-
-    Tokens that do not fill a data window give one shorter data window; fewer than two give None.
-    """
-    length = min(context_length, len(file.tokens) - 1)
-    if length < 1:
-        return None
-    return Windows(file.tokens, length, document_starts=file.starts if data.document_mask else None, masked=file.masked)
 
 
 def prepare(
@@ -148,11 +72,15 @@ def prepare(
     *,
     split: Split | None = None,
     progress: Callable[[Progress], None] | None = None,
+    workers: int | None = None,
+    shard_tokens: int = SHARD_TOKENS,
+    store: TokenizerSpec | None = None,
 ) -> Prepared:
     """Tokenize a corpus into `directory`, or reuse the files there if they are current.
 
-    Memory use is bounded by a few megabytes of text and eight bytes per document. The directory is replaced atomically: an
-    interrupted preparation keeps the previous files.
+    Memory use is bounded by a few megabytes of text for each process and a byte per document. The directory is replaced
+    atomically: an interrupted preparation keeps the previous files. What it has written is kept beside the directory, and
+    the next call continues there; the result is the same, with any number of processes.
 
     Args:
         data: the corpus.
@@ -160,7 +88,11 @@ def prepare(
         directory: directory of the files; replaced if they belong to another corpus, split or tokenizer.
         base: directory that relative paths of `data` are resolved against.
         split: result of `plan_split`, to avoid reading the corpus again.
-        progress: called after every few megabytes.
+        progress: called after every megabyte or so.
+        workers: number of processes that encode; by default one for each CPU core, or none if the corpus is small. A
+            tokenizer that cannot be sent to another process encodes in this one.
+        shard_tokens: number of tokens of a shard.
+        store: the tokenizer's spec, to store the tokenizer with the tokens.
 
     Raises:
         DataError: the corpus is missing, empty, unreadable, or changes meanwhile; or the directory holds other things.
@@ -168,171 +100,231 @@ def prepare(
         TokenizerError: the tokenizer rejects a text; the message names its source.
     """
     tokenizer_digest = tokenizer_fingerprint(tokenizer)
-    facts = (_TOKENS, data.fingerprint(base), data.validation, tokenizer_digest)
-    fingerprint = hashlib.blake2b(repr(facts).encode(), digest_size=16).hexdigest()
+    named = data.token_directory(base)
+    if named is not None:
+        return _use(open_prepared(named), tokenizer_digest, directory)
+    corpus = data.fingerprint(base)
+    fingerprint = corpus_fingerprint(corpus, data, tokenizer_digest)
     try:
         existing = open_prepared(directory)
     except DataError:
         pass
     else:
-        if existing.fingerprint == fingerprint:
+        if existing.fingerprint == fingerprint and (store is None or existing.index.tokenizer_spec is not None):
             return existing
-    if directory.exists() and not (directory.is_dir() and set(directory.iterdir()) <= set(token_files(directory))):
-        raise DataError(
-            f"{directory} contains files other than prepared tokens, so it is not replaced",
-            hint="Move them, or choose a directory that does not exist yet.",
-        )
-    split = split or plan_split(data, base)
-    with atomic_directory(directory) as new:
-        vocab_size = tokenizer.vocab_size
-        dtype = token_dtype(vocab_size)
-        writers: dict[Side, TokenWriter] = {
-            "train": TokenWriter(new / "train.bin", dtype, vocab_size),
-            "validation": TokenWriter(new / "validation.bin", dtype, vocab_size),
-        }
-        try:
-            _write(data, tokenizer, base, split, writers, progress)
+    _require_replaceable(directory)
+    work = work_directory(directory)
+    _require_own(work, directory)
+    with ExitStack() as stack:
+        stack.enter_context(Lock(work / Journal.LOCK))
+        stack.callback(_remove_unless_continued, work)
+        if not _is_complete(work, fingerprint):
+            journal = Journal(work, {"fingerprint": fingerprint, "shard_tokens": shard_tokens, "stored": store is not None})
+            state, writers = _begin(journal, work, token_dtype(tokenizer.vocab_size), shard_tokens)
             for writer in writers.values():
-                writer.close()
-        finally:
-            for writer in writers.values():
-                writer.abandon()
-        counts = {str(side): _counts(writer) for side, writer in writers.items()}
-        if data.validation and counts["validation"].tokens < 2:
-            raise DataError(
-                f"the validation split has {counts['validation'].tokens} tokens, too few to compute a loss",
-                hint=f"Use more text, or set `validation` higher than {data.validation}, or to 0.",
+                stack.callback(writer.close)
+            if state.split is None:
+                reading = None if progress is None else (lambda read: progress(Progress(read, 0, 0)))
+                state = State(split or plan_split(data, base, reading))
+            journal.write_if_due(state, writers)
+            state = _write(data, tokenizer, base, state, writers, journal, progress, workers)
+            if data.fingerprint(base) != corpus:
+                journal.restart()
+                raise DataError("the corpus changed while it was read", hint="Retry when its files stop changing.")
+            _finish(journal, state, writers)
+            _require_enough(data, writers, journal)
+            saved: tuple[str, ...] = ()
+            if store is not None:
+                (work / TOKENIZER).mkdir(exist_ok=True)
+                tokenizer.save(work / TOKENIZER)
+                saved = tuple(sorted(path.name for path in (work / TOKENIZER).iterdir()))
+            index = Index(
+                fingerprint=fingerprint,
+                corpus=corpus,
+                tokenizer=tokenizer_digest,
+                vocab_size=tokenizer.vocab_size,
+                dtype=token_dtype(tokenizer.vocab_size).str,
+                data=data.model_dump(mode="json"),
+                train=writers["train"].state.counts,
+                validation=writers["validation"].state.counts,
+                shards={side: writer.state.shards for side, writer in writers.items()},
+                parts=state.ends if len(state.ends) > 1 else (),
+                tokenizer_spec=None if store is None else store.model_dump(mode="json"),
+                tokenizer_files=saved,
             )
-        for side, count in counts.items():
-            if count.masked and count.tokens - count.masked < 2:
-                raise DataError(
-                    f"all but {count.tokens - count.masked} of the {count.tokens} tokens of the {side} split are masked, "
-                    "too many to compute a loss",
-                    hint="Use documents with more text that is not masked.",
-                )
-        meta = {
-            "format": _FORMAT,
-            "fingerprint": fingerprint,
-            "tokenizer": tokenizer_digest,
-            "vocab_size": vocab_size,
-            "dtype": dtype.str,
-            "data": data.model_dump(mode="json"),
-            **{side: asdict(count) for side, count in counts.items()},
-        }
-        write_text(new / _META, json.dumps(meta, indent=2) + "\n")
+            write_text(work / META, index.text())
+        for name in Journal.FILES:
+            (work / name).unlink(missing_ok=True)
+        replace_directory(work, directory)
     return open_prepared(directory)
 
 
-def token_files(directory: Path) -> list[Path]:
-    """Return the files of a directory that `prepare` wrote.
+def corpus_fingerprint(corpus: str, data: DataSpec, tokenizer: str) -> str:
+    """Return the fingerprint of prepared tokens.
 
-    Other programs write a ``train.bin`` too, but without document boundaries and ``meta.json``.
+    Args:
+        corpus: fingerprint of the corpus.
+        data: the spec of the corpus.
+        tokenizer: fingerprint of the tokenizer.
     """
-    if directory.is_symlink() or not all((directory / name).is_file() for name in (_META, "train.documents.npy")):
-        return []
-    return [directory / name for name in _FILES if (directory / name).is_file()]
+    facts = (_TOKENS, corpus, data.validation, tokenizer)
+    return hashlib.blake2b(repr(facts).encode(), digest_size=16).hexdigest()
 
 
-def open_prepared(directory: Path) -> Prepared:
-    """Return the tokens that `prepare` wrote.
-
-    Raises:
-        DataError: the directory has no prepared tokens, or they are damaged.
-        FileError: a file may not be read.
-    """
-    with reading(directory / _META):
-        return _open_prepared(directory)
+def cpu_cores() -> int:
+    """Return the number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _open_prepared(directory: Path) -> Prepared:
-    try:
-        meta: dict[str, Any] = json.loads((directory / _META).read_text(encoding="utf-8"))
-        if meta["format"] not in _READABLE:
-            raise ValueError(f"format {meta['format']}")
-        prepared = Prepared(
-            directory,
-            meta["fingerprint"],
-            meta["tokenizer"],
-            meta["vocab_size"],
-            meta["dtype"],
-            Counts(**meta["train"]),
-            Counts(**meta["validation"]),
+def _use(prepared: Prepared, tokenizer: str, directory: Path) -> Prepared:
+    """Let a directory refer to tokens that the data of a spec name."""
+    if prepared.tokenizer != tokenizer:
+        spec = prepared.index.tokenizer_spec
+        raise DataError(
+            f"{prepared.directory}: the tokens were prepared with another tokenizer than that of the spec",
+            hint=f"Set tokenizer: {json.dumps(spec)}" if spec else "Use the spec's tokenizer that they were prepared with.",
         )
-        for side, counts in (("train", prepared.train_counts), ("validation", prepared.validation_counts)):
-            size = (directory / f"{side}.bin").stat().st_size
-            if size != counts.tokens * np.dtype(prepared.dtype).itemsize:
-                raise ValueError(f"{side}.bin has {size} bytes")
-            if counts.masked and (size := (directory / f"{side}.mask.bin").stat().st_size) != counts.tokens:
-                raise ValueError(f"{side}.mask.bin has {size} bytes")
-            starts = np.load(directory / f"{side}.documents.npy", mmap_mode="r", allow_pickle=False)
-            if starts.shape != (counts.documents,) or starts.dtype != np.int64:
-                raise ValueError(f"{side}.documents.npy has the shape {starts.shape} and the type {starts.dtype}")
-    except FileNotFoundError as error:
-        missing = Path(error.filename).name
-        what = "prepared tokens not found" if missing == _META else f"the prepared tokens are incomplete: no {missing}"
-        raise DataError(f"{directory}: {what}") from None
-    except PermissionError:
-        raise
-    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{directory}: the prepared tokens are damaged: {error}", hint="Delete the directory.") from None
+    _require_replaceable(directory)
+    refer(directory, prepared)
     return prepared
+
+
+def _is_complete(work: Path, fingerprint: str) -> bool:
+    """Return whether an earlier preparation was interrupted when only its directory had to be put in place."""
+    try:
+        return open_prepared(work).fingerprint == fingerprint
+    except DataError:
+        return False
+
+
+def _begin(
+    journal: Journal, work: Path, dtype: np.dtype[np.unsignedinteger], shard_tokens: int
+) -> tuple[State, dict[Side, ShardWriter]]:
+    """Return the state of an earlier preparation, or the initial one, and the writers that continue it."""
+    state = journal.read()
+    try:
+        return state, {side: ShardWriter(work, side, dtype, shard_tokens, state.sides[side]) for side in _SIDES}
+    except (OSError, ValueError):  # its files are damaged
+        return journal.restart(), {side: ShardWriter(work, side, dtype, shard_tokens) for side in _SIDES}
 
 
 def _write(
     data: DataSpec,
     tokenizer: Tokenizer,
     base: Path,
-    split: Split,
-    writers: dict[Side, TokenWriter],
+    state: State,
+    writers: dict[Side, ShardWriter],
+    journal: Journal,
     progress: Callable[[Progress], None] | None,
-) -> None:
-    start, end = tokenizer.start_id, tokenizer.end_id
-    if start == end:  # one token between two documents serves as both
-        start = None
-    opens: dict[Side, bool] = {"train": True, "validation": True}
-    # What corpora separate texts by, and this tokenizer does too.
-    suspicious = {END, *(token for token, number in tokenizer.special_tokens.items() if number in (start, end))}
-    encode = Encoder(tokenizer)
-    done = 0
-
-    def write(batch: list[tuple[Side, Document]]) -> None:
-        nonlocal done
-        for (side, document), (ids, masked) in zip(batch, encode([document for _, document in batch]), strict=True):
-            writer = writers[side]
-            if opens[side]:
-                writer.begin()
-                # A chat template puts its own tokens at the beginning and the end.
-                writer.add([] if start is None or document.messages is not None else [start])
-            writer.add(ids, masked)
-            writer.restored = writer.restored and (tokenizer.lossless or tokenizer.decode(ids) == document.text)
-            plain = document.messages is None
-            spelled = next((token for token in suspicious if plain and token in document.text), None)
-            if spelled is not None:
-                suspicious.clear()
+    workers: int | None,
+) -> State:
+    """Encode the jobs that the state does not include, and write their tokens; return the final state."""
+    assert state.split is not None
+    total = state.split.characters
+    remaining = itertools.islice(jobs(data, base, state.split, _BATCH), state.jobs, None)
+    warned = state.jobs > 0
+    results = _encoded(remaining, tokenizer, workers, total)
+    try:
+        for encoded in results:
+            if encoded.separator is not None and not warned:
+                warned = True
+                source, spelled = encoded.separator
                 _log.warning(
                     "%s contains %s, which is read as ordinary characters; set data.separator to %s if it separates texts",
-                    document.source,
+                    source,
                     spelled,
                     spelled,
                 )
-            writer.add([end] if document.ends and end is not None and document.messages is None else [])
-            opens[side] = document.ends
-            writer.characters += len(document.text)
-            writer.bytes += len(document.text.encode("utf-8", "surrogatepass"))
-            done += len(document.text)
-        if progress is not None:
-            progress(Progress(done, split.characters, sum(writer.tokens for writer in writers.values())))
+            for side, chunk in encoded.chunks.items():
+                writers[side].append(chunk)
+            end = (writers["train"].state.counts.tokens, writers["validation"].state.counts.tokens)
+            ends = (*state.ends[: encoded.part], end)
+            state = State(state.split, state.jobs + 1, state.characters + encoded.characters, ends)
+            full = [writer for writer in writers.values() if writer.is_full]
+            for writer in full:
+                writer.complete()
+            if full:
+                journal.write(state, writers)
+                for writer in full:
+                    writer.settle()
+            else:
+                journal.write_if_due(state, writers)
+            if progress is not None:
+                tokens = sum(writer.state.counts.tokens for writer in writers.values())
+                progress(Progress(state.characters, total, tokens))
+    finally:
+        results.close()
+    return state
 
-    batch: list[tuple[Side, Document]] = []
-    size = 0
-    for side, document in split_documents(data, base, split):
-        batch.append((side, document))
-        size += len(document.text) + 64  # so that many tiny documents fill a batch too
-        if size >= _BATCH:
-            write(batch)
-            batch, size = [], 0
-    write(batch)
+
+def _finish(journal: Journal, state: State, writers: dict[Side, ShardWriter]) -> None:
+    for writer in writers.values():
+        if writer.state.open.bytes:
+            writer.complete()
+    if journal.begun:
+        journal.write(state, writers)
+    for writer in writers.values():
+        writer.finish()
 
 
-def _counts(writer: TokenWriter) -> Counts:
-    return Counts(writer.tokens, writer.documents, writer.characters, writer.bytes, writer.restored, writer.masked)
+def _encoded(remaining: Iterator[Job], tokenizer: Tokenizer, workers: int | None, total: int) -> Generator[Encoded]:
+    """Yield the results of jobs, from processes or this one."""
+    if workers is None:
+        workers = cpu_cores() if total >= _ALONE else 1
+    sent = portable(tokenizer) if workers > 1 else None
+    if sent is None:
+        encode = JobEncoder(tokenizer)
+        yield from (encode(job) for job in remaining)
+    else:
+        yield from encode_in_processes(remaining, sent, workers)
+
+
+def _require_replaceable(directory: Path) -> None:
+    if not directory.exists():
+        return
+    own = set(token_files(directory))
+    entries = list(directory.rglob("*")) if directory.is_dir() else [directory]
+    others = [path for path in entries if path not in own and (path.is_symlink() or not path.is_dir())]
+    if others or (entries and not own):
+        raise DataError(
+            f"{directory} contains files other than prepared tokens, so it is not replaced",
+            hint="Move them, or choose a directory that does not exist yet.",
+        )
+
+
+def _require_own(work: Path, directory: Path) -> None:
+    """Raise an error if the work directory has files of the user."""
+    if not os.path.lexists(work):
+        return
+    others = [work] if work.is_symlink() or not work.is_dir() else sorted(set(work.iterdir()) - set(own_files(work)))
+    if others:
+        raise DataError(
+            f"{others[0]} is in the place where {directory} is prepared, and was not written by gptkit",
+            hint="Move it, or choose another directory for the tokens.",
+        )
+
+
+def _require_enough(data: DataSpec, writers: dict[Side, ShardWriter], journal: Journal) -> None:
+    """Raise an error if a side has too few tokens to compute a loss."""
+    counts = {side: writer.state.counts for side, writer in writers.items()}
+    if data.validation and counts["validation"].tokens < 2:
+        journal.restart()
+        raise DataError(
+            f"the validation split has {counts['validation'].tokens} tokens, too few to compute a loss",
+            hint=f"Use more text, or set `validation` higher than {data.validation}, or to 0.",
+        )
+    for side, count in counts.items():
+        if count.masked and count.tokens - count.masked < 2:
+            journal.restart()
+            raise DataError(
+                f"all but {count.tokens - count.masked} of the {count.tokens} tokens of the {side} split are masked, "
+                "too many to compute a loss",
+                hint="Use documents with more text that is not masked.",
+            )
+
+
+def _remove_unless_continued(work: Path) -> None:
+    """Remove the work directory of a preparation that ended, unless the next one can continue it."""
+    own = own_files(work)
+    if own and not (work / Journal.NAME).exists() and set(own) == set(work.iterdir()):
+        shutil.rmtree(work, ignore_errors=True)

@@ -8,8 +8,7 @@ does not depend on the location, the machine or the file layout.
 from __future__ import annotations
 
 import hashlib
-from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -18,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gptkit.core.errors import DataError
+from gptkit.data.ledger import SHIFT as _SHIFT
+from gptkit.data.ledger import Ledger
 from gptkit.kinds.data import DataSpec, Document
 
 __all__ = ["Side", "Split", "corpus_texts", "plan_split", "split_documents"]
@@ -27,6 +28,9 @@ Side = Literal["train", "validation"]
 _TRAIN, _VALIDATION, _CUT = 0, 1, 2
 _TRIES = 1000
 """Maximum number of documents tried to close the gap between the held-out and the requested fraction."""
+
+_REPORTED = 64 << 20
+"""Number of characters between two calls of the progress callback."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,12 +42,20 @@ class Split:
         characters: number of characters of the whole corpus.
         cut_at: training characters of a cut document; the cut is moved back by up to `slack` to the end of a line.
         slack: see `cut_at`.
+        parts: the splits of the parts of a mixture, in place of one for all; empty for another corpus.
     """
 
     sides: NDArray[np.int8]
     characters: int
     cut_at: int = 0
     slack: int = 0
+    parts: tuple[Split, ...] = ()
+
+    @classmethod
+    def joined(cls, parts: Sequence[Split]) -> Split:
+        """Return the split of a mixture."""
+        sides = np.concatenate([part.sides for part in parts])
+        return cls(sides, sum(part.characters for part in parts), parts=tuple(parts))
 
     @property
     def documents(self) -> int:
@@ -51,56 +63,56 @@ class Split:
         return len(self.sides)
 
 
-def plan_split(data: DataSpec, base: Path) -> Split:
-    """Read the corpus once and decide the split. Uses 16 bytes of memory per document.
+def plan_split(data: DataSpec, base: Path, progress: Callable[[int], None] | None = None) -> Split:
+    """Read the corpus once and decide the split. Uses one byte of memory per document, and a temporary file.
 
     Whole documents are held out, in the order of their hashes, so that the fraction of characters is as close as possible
     to `data.validation`. If that gives less than half of the fraction, or leaves less than half of the rest for training (a
     few long documents), the end of the longest document is held out instead; likewise for a single document.
 
+    Args:
+        data: the corpus.
+        base: directory that its relative paths are resolved against.
+        progress: receives the number of characters read, from time to time.
+
     Raises:
         DataError: the corpus is empty, or too short to split.
     """
-    digests, lengths = array("Q"), array("Q")
-    digest, length = hashlib.blake2b(digest_size=8, person=b"gptkit split"), 0
-    for document in data.documents(base):
-        digest.update(document.text.encode("utf-8", "surrogatepass"))
-        length += len(document.text)
-        if document.ends:
-            digests.append(int.from_bytes(digest.digest(), "big"))
-            lengths.append(length)
-            digest, length = hashlib.blake2b(digest_size=8, person=b"gptkit split"), 0
-    if length:  # the last document was not marked as ended
-        digests.append(int.from_bytes(digest.digest(), "big"))
-        lengths.append(length)
-    characters = sum(lengths)
-    if not characters:
-        raise DataError(f"the corpus is empty: data {data.name!r} returned no text", hint="Use files that contain text.")
-    if not data.validation:
-        return Split(np.zeros(len(lengths), np.int8), characters)
-    return _decide(np.array(digests, np.uint64), np.array(lengths, np.int64), characters, data.validation)
+    if data.parts():
+        return Split.joined([plan_split(part, base, progress) for _, part in data.parts()])
+    with Ledger() as ledger:
+        digest, length = _digest(), 0
+        reported = read = 0
+        for document in data.documents(base):
+            digest.update(document.text.encode("utf-8", "surrogatepass"))
+            length += len(document.text)
+            read += len(document.text)
+            if progress is not None and read >= reported + _REPORTED:
+                reported = read
+                progress(read)
+            if document.ends:
+                ledger.add(digest.digest(), length)
+                digest, length = _digest(), 0
+        if length:  # the last document was not marked as ended
+            ledger.add(digest.digest(), length)
+        if not ledger.characters:
+            raise DataError(f"the corpus is empty: data {data.name!r} returned no text", hint="Use files that contain text.")
+        if not data.validation:
+            return Split(np.zeros(ledger.documents, np.int8), ledger.characters)
+        return _decide(ledger, data.validation)
 
 
-def _decide(digests: NDArray[np.uint64], lengths: NDArray[np.int64], characters: int, share: float) -> Split:
-    unique, first, group_of = np.unique(digests, return_index=True, return_inverse=True)
-    group_of = group_of.reshape(-1)
-    sizes = np.zeros(len(unique), np.int64)  # characters of all copies of a text
-    np.add.at(sizes, group_of, lengths)
-    target = share * characters
+def _digest() -> hashlib.blake2b:
+    return hashlib.blake2b(digest_size=8, person=b"gptkit split")
 
-    held = int(np.searchsorted(np.cumsum(sizes), target, side="right"))
-    chosen = np.zeros(len(unique), bool)
-    chosen[:held] = True
-    have = int(sizes[:held].sum())
-    for group in range(held, min(held + _TRIES, len(unique))):
-        with_it = have + int(sizes[group])
-        if abs(with_it - target) < abs(have - target) and with_it < characters:
-            chosen[group], have = True, with_it
+
+def _decide(ledger: Ledger, share: float) -> Split:
+    characters, target = ledger.characters, share * ledger.characters
+    held_out, have = _held_out(ledger, target)
     if target / 2 <= have <= characters - (characters - target) / 2 and have < characters:
-        return Split(np.where(chosen[group_of], _VALIDATION, _TRAIN).astype(np.int8), characters)
+        return Split(ledger.sides(held_out, _VALIDATION), characters)
 
-    longest = int(np.argmax(lengths[first]))
-    length, copies = int(lengths[first[longest]]), int((group_of == longest).sum())
+    longest, length, copies = ledger.longest()
     if length < 2:
         raise DataError(
             f"the corpus is too short to split: its longest document has {length} character",
@@ -108,7 +120,30 @@ def _decide(digests: NDArray[np.uint64], lengths: NDArray[np.int64], characters:
         )
     cut_at = min(max(length - round(target / copies), 1), length - 1)
     slack = min(1000, cut_at // 2, (length - cut_at) // 2)
-    return Split(np.where(group_of == longest, _CUT, _TRAIN).astype(np.int8), characters, cut_at, slack)
+    return Split(ledger.sides(lambda digests_N: digests_N == longest, _CUT), characters, cut_at, slack)
+
+
+def _held_out(ledger: Ledger, target: float) -> tuple[Callable[[NDArray[np.uint64]], NDArray[np.bool_]], int]:
+    """Return a function that selects the held-out documents by their hashes, and the number of their characters."""
+    sizes_B, counts_B = ledger.histogram()
+    totals_B = np.cumsum(sizes_B)
+    # The hashes below those of this bin are held out; those of this bin and a few more are decided one by one.
+    first = min(int(np.searchsorted(totals_B, target, side="right")), len(totals_B) - 1)
+    have = int(totals_B[first - 1]) if first else 0
+    after_B = np.cumsum(counts_B[first + 1 :])
+    last = min(first + 1 + int(np.searchsorted(after_B, 4 * _TRIES)), len(totals_B) - 1)
+    low = np.uint64(first << _SHIFT)
+    unique, sizes = ledger.groups(first, last)
+    held = int(np.searchsorted(have + np.cumsum(sizes), target, side="right"))
+    chosen = np.zeros(len(unique), bool)
+    chosen[:held] = True
+    have += int(sizes[:held].sum())
+    for group in range(held, min(held + _TRIES, len(unique))):
+        with_it = have + int(sizes[group])
+        if abs(with_it - target) < abs(have - target) and with_it < ledger.characters:
+            chosen[group], have = True, with_it
+    selected = unique[chosen]
+    return lambda digests_N: (digests_N < low) | np.isin(digests_N, selected), have
 
 
 def split_documents(data: DataSpec, base: Path, split: Split) -> Iterator[tuple[Side, Document]]:
@@ -117,6 +152,10 @@ def split_documents(data: DataSpec, base: Path, split: Split) -> Iterator[tuple[
     Raises:
         DataError: the corpus has changed since it was split.
     """
+    if split.parts:
+        for (_, part), own in zip(data.parts(), split.parts, strict=True):
+            yield from split_documents(part, base, own)
+        return
     index = offset = characters = 0
     for document in data.documents(base):
         if index >= split.documents:

@@ -7,7 +7,7 @@ exactly the same batches.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gptkit.core.errors import DataError
+from gptkit.data.sharded import Array, rows
 from gptkit.nn.head import IGNORED
 
-__all__ = ["Batch", "Windows"]
+__all__ = ["Batch", "Epochs", "Windows"]
 
 
 class Batch(NamedTuple):
@@ -34,6 +35,33 @@ class Batch(NamedTuple):
     documents_BT: Tensor | None = None
 
 
+class Epochs:
+    """Order of data windows over several epochs.
+
+    Args:
+        n_windows: number of data windows.
+        shuffle: shuffle them in each epoch.
+    """
+
+    def __init__(self, n_windows: int, shuffle: bool) -> None:
+        self._n_windows, self._shuffle = n_windows, shuffle
+        self._epoch: tuple[tuple[int, int], NDArray[np.int64]] | None = None
+
+    def indices(self, first: int, count: int, seed: int) -> NDArray[np.int64]:
+        """Return the next `count` data windows after the `first` ones; a function of the arguments."""
+        epochs, indices = np.divmod(np.arange(first, first + count), self._n_windows)
+        if self._shuffle:
+            for epoch in np.unique(epochs):
+                in_epoch = epochs == epoch
+                indices[in_epoch] = self._permutation(seed, int(epoch))[indices[in_epoch]]
+        return indices
+
+    def _permutation(self, seed: int, epoch: int) -> NDArray[np.int64]:
+        if self._epoch is None or self._epoch[0] != (seed, epoch):
+            self._epoch = (seed, epoch), np.random.default_rng([seed, epoch]).permutation(self._n_windows)
+        return self._epoch[1]
+
+
 class Windows:
     """Data windows over tokens, accessible by index, as ordered batches, or as batches of a training step.
 
@@ -41,7 +69,7 @@ class Windows:
     exceed the last token are excluded.
 
     Args:
-        tokens: (n,) ids, for example a memory map.
+        tokens: (n,) ids, for example a memory map; in one array or several.
         context_length: T.
         stride: distance between ordered data windows; T by default, so that no token is an input twice.
         order: data windows that `batch` returns: at random positions, or in order, epoch after epoch.
@@ -57,14 +85,14 @@ class Windows:
 
     def __init__(
         self,
-        tokens: NDArray[np.integer[Any]],
+        tokens: Array,
         context_length: int,
         *,
         stride: int | None = None,
         order: Literal["random", "ordered"] = "ordered",
         shuffle: bool = False,
         document_starts: NDArray[np.int64] | None = None,
-        masked: NDArray[np.bool_] | None = None,
+        masked: Array | None = None,
         what: str = "the text",
     ) -> None:
         if len(tokens) < context_length + 1:
@@ -80,11 +108,8 @@ class Windows:
         self.order = order
         self.shuffle = shuffle
         self.document_starts = document_starts
-        # Row i is a view of the data window that begins at token i.
-        self._all = np.lib.stride_tricks.sliding_window_view(tokens, context_length + 1)
         self.masked = masked
-        self._all_masked = None if masked is None else np.lib.stride_tricks.sliding_window_view(masked, context_length + 1)
-        self._epoch: tuple[tuple[int, int], NDArray[np.int64]] | None = None
+        self._epochs = Epochs(len(self), shuffle)
 
     def __len__(self) -> int:
         return (len(self.tokens) - self.context_length - 1) // self.stride + 1
@@ -112,27 +137,18 @@ class Windows:
             generator = np.random.default_rng([seed, step])
             return generator.integers(0, len(self.tokens) - self.context_length, size=batch_size)
         first = step * batch_size if first is None else first
-        epochs, indices = np.divmod(np.arange(first, first + batch_size), len(self))
-        if self.shuffle:
-            for epoch in np.unique(epochs):
-                in_epoch = epochs == epoch
-                indices[in_epoch] = self._permutation(seed, int(epoch))[indices[in_epoch]]
-        return indices * self.stride
-
-    def _permutation(self, seed: int, epoch: int) -> NDArray[np.int64]:
-        if self._epoch is None or self._epoch[0] != (seed, epoch):
-            self._epoch = (seed, epoch), np.random.default_rng([seed, epoch]).permutation(len(self))
-        return self._epoch[1]
+        return self._epochs.indices(first, batch_size, seed) * self.stride
 
     def gather(self, starts: Sequence[int] | NDArray[np.int64]) -> Batch:
         """Return the data windows that begin at the given tokens."""
         begin_B = np.asarray(starts, dtype=np.int64)
-        windows = torch.from_numpy(self._all[begin_B].astype(np.int64))
+        windows = torch.from_numpy(rows(self.tokens, begin_B, self.context_length + 1).astype(np.int64))
         documents = None if self.document_starts is None else torch.from_numpy(self._documents(begin_B))
         targets_BT = windows[:, 1:].contiguous()
-        if self._all_masked is not None:
+        if self.masked is not None:
+            masked_BT = torch.from_numpy(rows(self.masked, begin_B, self.context_length + 1)[:, 1:])
             # Not in place: with one data window the targets may be a view of it, as the inputs are.
-            targets_BT = targets_BT.masked_fill(torch.from_numpy(self._all_masked[begin_B, 1:]), IGNORED)
+            targets_BT = targets_BT.masked_fill(masked_BT, IGNORED)
         return Batch(windows[:, :-1].contiguous(), targets_BT, documents)
 
     def _documents(self, begin_B: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from gptkit.core.component import Component
 from gptkit.core.errors import DataError
+from gptkit.core.spec import fail
 
 __all__ = ["DataSpec", "Document"]
 
@@ -79,19 +80,46 @@ class DataSpec(Component):
         description="Fraction of the corpus held out for validation: whole documents if these come close to the fraction, "
         "else the end of the longest one.",
     )
-    windows: Literal["random", "ordered"] = Field(
+    windows: Literal["random", "ordered", "packed"] = Field(
         "random",
-        description="Training windows: at random offsets, or in order, `stride` tokens apart.",
+        description="Training windows: at random offsets; in order, `stride` tokens apart; or filled with whole documents "
+        "by best fit, with `document_mask`.",
     )
     stride: int | None = Field(
         None,
         ge=1,
         description="Distance between the starts of ordered windows, in tokens; the length of a window by default.",
     )
-    shuffle: bool = Field(False, description="Shuffle ordered windows in every epoch.")
+    shuffle: bool = Field(False, description="Shuffle ordered or packed windows in every epoch.")
     document_mask: bool = Field(
         False, description="Restrict attention and positions to a document if a window holds several."
     )
+
+    @model_validator(mode="after")
+    def _stride_applies(self) -> DataSpec:
+        if self.windows == "packed" and self.stride is not None:
+            fail("packed windows have no stride; remove it", ("stride",), self.stride)
+        return self
+
+    @property
+    def masks_documents(self) -> bool:
+        """Whether attention and positions are restricted to one document."""
+        return self.document_mask or self.windows == "packed"
+
+    def parts(self) -> Sequence[tuple[str, DataSpec]]:
+        """Return the corpora that a mixture consists of, with their names, in the order of documents; empty by default.
+
+        Each is split separately, with the fields that are common to all data of the mixture.
+        """
+        return ()
+
+    def part_shares(self, tokens: Sequence[int]) -> Sequence[float]:
+        """Return the share of training windows of each part, from the number of its training tokens."""
+        return ()
+
+    def token_directory(self, base: Path) -> Path | None:
+        """Return the directory of the corpus's tokens, if it consists of prepared tokens; None by default."""
+        return None
 
     @abstractmethod
     def documents(self, base: Path) -> Iterator[Document]:

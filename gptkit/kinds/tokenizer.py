@@ -7,10 +7,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from gptkit.core.component import Component
 from gptkit.core.errors import TokenizerError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = ["BytePairs", "StreamDecoder", "Tokenizer", "TokenizerSpec"]
 
@@ -53,6 +57,12 @@ class Tokenizer(ABC):
     def special_tokens(self) -> Mapping[str, int]:
         """Special tokens and their ids."""
 
+    def agrees_with(self, other: Tokenizer) -> bool:
+        """Return whether every token id has the same bytes in both, and the special tokens are the same."""
+        if self.vocab_size != other.vocab_size or dict(self.special_tokens) != dict(other.special_tokens):
+            return False
+        return all(self.token_bytes(token) == other.token_bytes(token) for token in range(self.vocab_size))
+
     @property
     def start_id(self) -> int | None:
         """Id of the start token, which is added before a text; None if the tokenizer has none."""
@@ -88,6 +98,10 @@ class Tokenizer(ABC):
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Encode several texts, as `encode` does; some tokenizers use threads."""
         return [self.encode(text) for text in texts]
+
+    def encode_array(self, text: str) -> Sequence[int] | NDArray[np.integer[Any]]:
+        """Encode a text as `encode` does, in the form that takes the least time: a list or an array."""
+        return self.encode(text)
 
     @abstractmethod
     def token_bytes(self, token: int) -> bytes:

@@ -9,17 +9,16 @@ from typing import Any
 from gptkit.core.errors import Problem, SpecError
 from gptkit.core.memory import explain_exhaustion
 from gptkit.core.registry import Registry
-from gptkit.data import corpus_texts
-from gptkit.kinds.tokenizer import Tokenizer
 from gptkit.model.gpt import GPT
 from gptkit.model.plan import human_count, refuse_unless_fits
 from gptkit.model.tree import count
 from gptkit.nn.freezing import freeze
-from gptkit.runs.opening import Opened, SpecLike, open_spec
+from gptkit.runs.corpus import fit_tokenizer
+from gptkit.runs.opening import SpecLike, open_spec
 from gptkit.runs.spec import ExperimentSpec
 from gptkit.training.seeds import derive
 
-__all__ = ["build", "countable", "fit_tokenizer", "new_model", "shell"]
+__all__ = ["build", "countable", "new_model", "shell"]
 
 
 def build(
@@ -51,13 +50,6 @@ def build(
     known = opened.spec.model.vocab_size or opened.spec.tokenizer.expected_vocab_size
     vocab_size = fit_tokenizer(opened).vocab_size if known is None else known
     return new_model(opened.spec, vocab_size, device=device)
-
-
-def fit_tokenizer(opened: Opened) -> Tokenizer:
-    """Return the spec's tokenizer, trained on its corpus if it is trainable."""
-    spec = opened.spec
-    texts = corpus_texts(spec.data, opened.base) if spec.tokenizer.needs_corpus else iter(())
-    return spec.tokenizer.fit(texts, base=opened.base)
 
 
 def new_model(

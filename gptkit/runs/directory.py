@@ -33,7 +33,7 @@ from gptkit.core.errors import CheckpointError, FileError, RequirementError, Spe
 from gptkit.core.lock import Lock
 from gptkit.core.paths import real
 from gptkit.core.registry import DISABLE, Plugin, Registry, default_registry
-from gptkit.data.preparation import token_files
+from gptkit.data.prepared import token_files
 from gptkit.files import dump_yaml, read, validate
 from gptkit.runs.placing import Placement
 from gptkit.runs.spec import ExperimentSpec

@@ -11,19 +11,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from gptkit.core.errors import DataError
 from gptkit.core.registry import default_registry
-from gptkit.data import Windows, prepare
+from gptkit.data import prepare
 from gptkit.data.files import TokenFile
-from gptkit.data.preparation import Counts, ordered_windows
+from gptkit.data.index import Counts
+from gptkit.data.prepared import ordered_windows
+from gptkit.data.text_bytes import text_windows
 from gptkit.kinds.data import DataSpec
-from gptkit.kinds.tokenizer import Tokenizer
-from gptkit.training.evaluation import NO_TEXT, Evaluation, combined, evaluate
+from gptkit.training.evaluation import Evaluation, combined, evaluate
 from gptkit.training.precision import pick_precision
 
 if TYPE_CHECKING:
@@ -40,7 +38,7 @@ NO_TEXT_PREDICTED = "no predicted token represents text"
 Progress = Callable[[int, int], None]
 """Progress callback: receives the number of evaluated data windows and the total number."""
 
-_LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
+_LINES = tuple(f"{name}{suffix}" for suffix in ("", ".gz", ".bz2", ".xz", ".zst") for name in (".jsonl", ".ndjson"))
 _T = TypeVar("_T")
 
 
@@ -71,10 +69,8 @@ def evaluate_tokens(
     windows = ordered_windows(file, data, run.spec.window)
     if windows is None:
         return None
-    text_bytes: Iterator[Tensor] | None = None
-    if run.tokenizer.lossless or counts.restored:
-        sizes = Windows(bytes_of_text(file, run.tokenizer), windows.context_length)
-        text_bytes = (batch.targets_BT for batch in sizes.batches(batch_size, max_batches))
+    limit = None if max_batches is None else max_batches * batch_size
+    text = text_windows(file, counts, windows.context_length, run.tokenizer, limit)
     total = len(windows) if max_batches is None else min(len(windows), max_batches * batch_size)
     device = run.model.device
     return evaluate(
@@ -83,7 +79,7 @@ def evaluate_tokens(
         device=device,
         # A model in a precision for inference computes in the dtype of its activations.
         precision=torch.float32 if run.model.precision else pick_precision(run.spec.training.precision, device),
-        text_bytes=text_bytes,
+        text_bytes=None if text is None else (batch.targets_BT for batch in text.batches(batch_size, max_batches)),
     )
 
 
@@ -126,26 +122,6 @@ def evaluate_files(
     return Evaluation(whole.loss, whole.tokens)
 
 
-def bytes_of_text(file: TokenFile, tokenizer: Tokenizer) -> NDArray[np.int32]:
-    """Return the number of bytes of text of each token, and `NO_TEXT` for special tokens.
-
-    The bytes of a document's tokens add up to those of its text: the space that some vocabularies put before the first word
-    is not counted.
-    """
-    special = set(tokenizer.special_tokens.values())
-    sizes_V = np.array(
-        [NO_TEXT if token in special else len(tokenizer.token_bytes(token)) for token in range(tokenizer.vocab_size)],
-        dtype=np.int32,
-    )
-    bytes_N: NDArray[np.int32] = sizes_V[file.tokens]
-    if tokenizer.leading:
-        for start in file.starts.tolist():
-            first = next((at for at in (start, start + 1) if at < len(bytes_N) and bytes_N[at] != NO_TEXT), None)
-            if first is not None and tokenizer.token_bytes(int(file.tokens[first])).startswith(tokenizer.leading):
-                bytes_N[first] -= len(tokenizer.leading)
-    return bytes_N
-
-
 def numbers(result: Evaluation) -> dict[str, float]:
     """Return the evaluation in the form of `Run.evaluate`."""
     measured = {"loss": result.loss, "perplexity": result.perplexity, "tokens": float(result.tokens)}
@@ -159,7 +135,7 @@ def _data_spec(own: DataSpec, component: str, paths: Sequence[str]) -> DataSpec:
         replaced: DataSpec = own.replace(**changes)
         return replaced
     cls = default_registry().component("data", component)
-    made = cls.model_validate({"name": component, **changes, "document_mask": own.document_mask})
+    made = cls.model_validate({"name": component, **changes, "document_mask": own.masks_documents})
     assert isinstance(made, DataSpec)
     return made
 

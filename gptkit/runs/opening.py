@@ -29,10 +29,17 @@ SpecLike = ExperimentSpec | Mapping[str, Any] | str | Path
 
 @dataclass(frozen=True)
 class Opened:
-    """A spec and the base directory of its relative paths."""
+    """A spec and the base directory of its relative paths.
+
+    Attributes:
+        spec: the spec.
+        base: the base directory.
+        prepared: a directory of prepared tokens, in addition to `prepared` in the base directory.
+    """
 
     spec: ExperimentSpec
     base: Path
+    prepared: Path | None = None
 
 
 def open_spec(

@@ -11,7 +11,7 @@ from gptkit.checkpoint.store import CheckpointStore, read_state
 from gptkit.core.errors import CheckpointError, DataError
 from gptkit.core.registry import Registry
 from gptkit.data import Prepared, open_prepared, prepare
-from gptkit.data.preparation import token_files
+from gptkit.data.prepared import token_files
 from gptkit.inference import DrafterLike, Overflow, generate, stream
 from gptkit.inference.decodings import DecodingLike
 from gptkit.inference.samplers import SamplerLike

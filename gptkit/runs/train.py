@@ -6,6 +6,7 @@ import contextlib
 import logging
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ from gptkit.core.atomic import atomic_directory
 from gptkit.core.errors import CheckpointError, DataError
 from gptkit.core.registry import Registry
 from gptkit.data import Prepared, open_prepared, prepare
+from gptkit.data.fingerprint import tokenizer_fingerprint
+from gptkit.data.prepared import refer
 from gptkit.kinds.callback import Callback
 from gptkit.kinds.tokenizer import Tokenizer
 from gptkit.kinds.tracker import Tracker
 from gptkit.model.gpt import GPT
-from gptkit.runs.build import fit_tokenizer
 from gptkit.runs.cautions import cautions
+from gptkit.runs.corpus import find_prepared, fit_tokenizer
 from gptkit.runs.directory import WRITTEN_IN_TRAINING, RunDirectory
 from gptkit.runs.fit import fit, initial_model
 from gptkit.runs.opening import Opened, SpecLike, open_spec
@@ -50,6 +53,7 @@ def train(
     progress: bool = True,
     callbacks: Iterable[Callback] = (),
     trackers: Iterable[Tracker] = (),
+    prepared: str | Path | None = None,
     registry: Registry | None = None,
     **changes: Any,
 ) -> Run:
@@ -68,6 +72,7 @@ def train(
         progress: show a progress bar, samples, and the command to resume on stderr.
         callbacks: callbacks in addition to those of the spec; an exception ends the training.
         trackers: trackers in addition to those of the spec; an exception ends the tracker only.
+        prepared: a directory that is searched for prepared tokens of the spec, after `prepared` in its base directory.
         registry: where components are looked up; by default what is installed.
         changes: parts of the spec to change, with Python values; ``**{"training.steps": 50}`` for nested ones.
 
@@ -92,13 +97,15 @@ def train(
     opened = open_spec(spec, overrides, changes, registry=registry)
     if base is not None:
         opened = Opened(opened.spec, base)
+    if prepared is not None:
+        opened = replace(opened, prepared=Path(prepared).absolute())
     options: dict[str, Any] = {"trackers": trackers, "registry": registry}
     device = pick_device(opened.spec.training.device)
     with contextlib.ExitStack() as stack:
         processes = stack.enter_context(joined(opened.spec.training.parallel, device))
         if not processes.is_main:
             return _follow(run_directory, processes, callbacks=callbacks, **options)
-        refuse_oversized_batch(opened.spec, processes.count)
+        refuse_oversized_batch(opened.spec, processes.parts)
         run_directory.recover()
         _require_allowed(run_directory, opened, resume=resume, overwrite=overwrite)
         stack.enter_context(run_directory.lock())
@@ -132,7 +139,7 @@ def _require_allowed(run_directory: RunDirectory, opened: Opened, *, resume: boo
         return resume and run_directory.read_provenance().get("spec_sha256") == opened.spec.sha256
     if run_directory.holds_run and (resume or overwrite):
         return resume
-    run_directory.require_free()
+    run_directory.require_free(resumable=True)
     return False
 
 
@@ -313,9 +320,19 @@ def _data(
         else:
             if existing.fingerprint == fingerprint:
                 return existing
+    shared = find_prepared(opened)
+    fits = shared is not None and fingerprint in (None, shared.fingerprint)
+    if shared is not None and fits and shared.tokenizer == tokenizer_fingerprint(tokenizer):
+        # Prepared by `gptkit data prepare`: used where they are.
+        refer(run_directory.data, shared)
+        return shared
     with _working("tokenizing the corpus", screen) as show:
         prepared = prepare(
-            opened.spec.data, tokenizer, run_directory.data, opened.base, progress=lambda at: show(at.done, at.total)
+            opened.spec.data,
+            tokenizer,
+            run_directory.data,
+            opened.base,
+            progress=lambda at: show(at.done, at.total) if at.total else None,
         )
     if fingerprint not in (None, prepared.fingerprint):
         raise CheckpointError(

@@ -99,6 +99,7 @@ _KINDS: Mapping[str, tuple[Checks, ...]] = {
 
 KNOWN_FAILURES: Mapping[str, Mapping[str, str]] = {
     "tokenizer hugging-face": {"constructible": "the path of a file that only the user has"},
+    "data prepared": {"constructible": "the path of tokens that only the user has"},
 }
 """Checks that built-in components are known to fail, by kind and name, each with the reason."""
 

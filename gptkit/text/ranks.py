@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from gptkit.core.atomic import write_bytes
 from gptkit.core.errors import TokenizerError
 from gptkit.kinds.tokenizer import BytePairs
-from gptkit.text.base import NumberedTokenizer, encode_in_threads
+from gptkit.text.base import NumberedTokenizer, encode_in_threads, well_formed
 from gptkit.text.byte_pairs import merges_of_ranks, tokenizer_json
 from gptkit.text.bytes import spell
 from gptkit.text.state import SavedState, damaged, format_ranks, parse_ranks, read_bytes, write_state
 
 __all__ = ["RankTokenizer", "chunks"]
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_T = TypeVar("_T")
 RANKS_FILE = "ranks.tiktoken"
 _LONGEST_RUN = 100_000
 """Longest run of whitespace, or of other characters, that is passed on unsplit.
@@ -88,8 +95,19 @@ class RankTokenizer(NumberedTokenizer):
             raise TokenizerError(f"the pattern {pattern!r} is not a regular expression: {error}") from None
 
     def encode_ordinary(self, text: str) -> list[int]:
+        parts = self._parts(text, self._core.encode_ordinary)
+        return parts[0] if len(parts) == 1 else [token for part in parts for token in part]
+
+    def encode_array(self, text: str) -> NDArray[np.integer[Any]]:
+        import numpy as np
+
+        parts = self._parts(well_formed(text), partial(self._core.encode_to_numpy, disallowed_special=()))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _parts(self, text: str, encode: Callable[[str], _T]) -> list[_T]:
+        """Return the ids of the parts of a text that are passed on separately."""
         try:
-            parts = [self._core.encode_ordinary(part) for part in chunks(text)]
+            return [encode(part) for part in chunks(text)]
         except BaseException as error:
             # pyo3's PanicException is not a subclass of Exception, and cannot be imported.
             if type(error).__name__ != "PanicException":
@@ -98,7 +116,6 @@ class RankTokenizer(NumberedTokenizer):
                 f"the pattern {self.pattern!r} failed on a text of {len(text)} characters",
                 hint="Use a pattern with less backtracking, or split the text.",
             ) from None
-        return parts[0] if len(parts) == 1 else [token for part in parts for token in part]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         return encode_in_threads(self, texts)

@@ -20,9 +20,9 @@ from gptkit.components.tokenizer.byte import ByteSpec
 from gptkit.components.tokenizer.char import CharSpec
 from gptkit.components.tokenizer.word import WordSpec
 from gptkit.core.errors import DataError, TokenizerError
-from gptkit.data import GPTDataset, Windows, open_prepared, plan_split, prepare
+from gptkit.data import GPTDataset, Prepared, Windows, open_prepared, plan_split, prepare
 from gptkit.data.encoding import Encoder
-from gptkit.data.preparation import token_files
+from gptkit.data.prepared import token_files
 from gptkit.data.split import split_documents
 from gptkit.kinds.data import DataSpec, Document
 from gptkit.kinds.tokenizer import Tokenizer
@@ -182,7 +182,7 @@ def test_documents_without_mask_give_no_mask_file(listed: Any, make_bytes: Any, 
     names = {path.name for path in (tmp_path / "plain").iterdir()}
     assert names == {
         "meta.json",
-        *(f"{side}{end}" for side in ("train", "validation") for end in (".bin", ".documents.npy")),
+        *(f"{side}-00000{end}" for side in ("train", "validation") for end in (".bin", ".documents.bin")),
     }
     for name in names - {"meta.json"}:
         assert (tmp_path / "plain" / name).read_bytes() == (tmp_path / "masked" / name).read_bytes()
@@ -194,7 +194,7 @@ def test_documents_without_mask_give_no_mask_file(listed: Any, make_bytes: Any, 
 def test_damaged_mask_is_prepared_again(make_bytes: Any, tmp_path: Path, damage: str) -> None:
     data = Masked(texts=("[ab]cd", "ef"), validation=0)
     whole = prepare(data, make_bytes(), tmp_path / "t", HERE)
-    path = tmp_path / "t/train.mask.bin"
+    path = tmp_path / "t/train-00000.mask.bin"
     content = path.read_bytes()
     path.unlink()
     if damage == "cut":
@@ -205,16 +205,43 @@ def test_damaged_mask_is_prepared_again(make_bytes: Any, tmp_path: Path, damage:
     assert path.read_bytes() == content
 
 
-def test_files_without_masks_are_reused(listed: Any, make_bytes: Any, tmp_path: Path) -> None:
-    data = listed(texts=["one", "two"], validation=0)
-    now = prepare(data, make_bytes(), tmp_path / "t", HERE)
-    path = tmp_path / "t/meta.json"
-    meta = {**json.loads(path.read_text()), "format": 1}
-    for side in ("train", "validation"):
-        del meta[side]["masked"]
-    path.write_text(json.dumps(meta))
-    assert prepare(data, make_bytes(), tmp_path / "t", HERE) == open_prepared(tmp_path / "t") == now
-    assert json.loads(path.read_text()) == meta
+@pytest.mark.parametrize("version", [1, 2])
+def test_files_of_earlier_formats_are_reused(listed: Any, make_bytes: Any, tmp_path: Path, version: int) -> None:
+    texts = ["one", "two", "three"]
+    data = listed(texts=texts, validation=0.3) if version == 1 else Masked(texts=("[ab]cd", "e[f]", "gh"), validation=0.3)
+    now = prepare(data, make_bytes(), tmp_path / "now", HERE)
+    in_single_files(now, tmp_path / "t", version)
+    before = contents(tmp_path / "t")
+    old = open_prepared(tmp_path / "t")
+    assert prepare(data, make_bytes(), tmp_path / "t", HERE) == old
+    assert contents(tmp_path / "t") == before
+    assert (old.train_counts, old.validation_counts) == (now.train_counts, now.validation_counts)
+    for one, other in ((old.train, now.train), (old.validation, now.validation)):
+        assert one.tokens.tolist() == other.tokens.tolist()
+        assert one.starts.tolist() == other.starts.tolist()
+        assert (one.masked is None) == (other.masked is None)
+        assert one.masked is None or one.masked.tolist() == other.masked.tolist()  # type: ignore[union-attr]
+    assert {path.name for path in token_files(tmp_path / "t")} == set(before)
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def in_single_files(prepared: Prepared, directory: Path, version: int) -> None:
+    """Write tokens as the formats 1 and 2 had them: one file for each side."""
+    directory.mkdir()
+    meta = json.loads((prepared.directory / "meta.json").read_text()) | {"format": version}
+    for side, file in (("train", prepared.train), ("validation", prepared.validation)):
+        del meta[side]["shards"]
+        if version == 1:
+            del meta[side]["masked"]
+        np.asarray(file.tokens).tofile(directory / f"{side}.bin")
+        np.save(directory / f"{side}.documents.npy", file.starts)
+        if file.masked is not None:
+            np.asarray(file.masked).tofile(directory / f"{side}.mask.bin")
+    del meta["corpus"], meta["tokenizer_spec"]
+    (directory / "meta.json").write_text(json.dumps(meta))
 
 
 def test_corpus_that_is_fully_masked_is_an_error(make_bytes: Any, tmp_path: Path) -> None:

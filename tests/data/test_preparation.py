@@ -103,7 +103,7 @@ def test_smallest_dtype_that_holds_every_id_is_used(
     prepared = prepare(listed(texts=TEXTS), make_bytes(end=vocab_size - 1, vocab_size=vocab_size), tmp_path / "t", HERE)
     assert prepared.train.tokens.dtype.str == dtype
     assert prepared.train.tokens[-1] == vocab_size - 1
-    assert (tmp_path / "t/train.bin").stat().st_size == prepared.train_counts.tokens * int(dtype[-1])
+    assert (tmp_path / "t/train-00000.bin").stat().st_size == prepared.train_counts.tokens * int(dtype[-1])
 
 
 def test_id_outside_the_vocabulary_is_rejected(listed: Make, make_bytes: Any, tmp_path: Path) -> None:
@@ -115,13 +115,13 @@ def test_id_outside_the_vocabulary_is_rejected(listed: Make, make_bytes: Any, tm
 def test_preparation_is_cached_and_deterministic(listed: Make, make_bytes: Any, tmp_path: Path) -> None:
     data, tokenizer = listed(texts=TEXTS), make_bytes()
     first = prepare(data, tokenizer, tmp_path / "a", HERE)
-    stat = (tmp_path / "a/train.bin").stat()
+    stat = (tmp_path / "a/train-00000.bin").stat()
     opened = len(type(data).opened)  # type: ignore[attr-defined]
     again = prepare(listed(texts=TEXTS, windows="ordered", stride=3, document_mask=True), make_bytes(), tmp_path / "a", HERE)
     assert again == first
     assert tokenizer.batches == 1
     assert len(type(data).opened) == opened  # type: ignore[attr-defined]
-    assert (tmp_path / "a/train.bin").stat() == stat
+    assert (tmp_path / "a/train-00000.bin").stat() == stat
     prepare(data, tokenizer, tmp_path / "b", HERE)
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
 
@@ -169,9 +169,9 @@ def test_damaged_files_are_prepared_again(listed: Make, make_bytes: Any, tmp_pat
     meta = json.loads((directory / "meta.json").read_text())
     match damage:
         case "cut":
-            (directory / "train.bin").write_bytes((directory / "train.bin").read_bytes()[:-2])
+            (directory / "train-00000.bin").write_bytes((directory / "train-00000.bin").read_bytes()[:-2])
         case "missing":
-            (directory / "validation.bin").unlink()
+            (directory / "validation-00000.bin").unlink()
         case "no json":
             (directory / "meta.json").write_text("{")
         case "no key":
@@ -372,6 +372,6 @@ def test_full_disk_is_reported_with_the_file(listed: Make, make_bytes: Any, tmp_
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(FileError, match=r"train\.bin cannot be written: No space left on device"):
+    with pytest.raises(FileError, match=r"train-00000\.bin cannot be written: No space left on device"):
         prepare(listed(texts=TEXTS), make_bytes(), tmp_path / "t", HERE)
     assert tree(tmp_path) == {}

@@ -10,7 +10,7 @@ import gptkit
 from gptkit.core.errors import CapacityError
 from gptkit.kinds.tokenizer import TokenizerSpec
 from gptkit.model import plan
-from gptkit.runs.build import fit_tokenizer
+from gptkit.runs.corpus import fit_tokenizer
 from gptkit.runs.opening import open_spec
 
 WIDE = {"gptkit": 1, "tokenizer": "byte", "model": {"d_model": 20480, "n_layers": 200, "vocab_size": 300}}

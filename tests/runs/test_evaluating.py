@@ -16,8 +16,8 @@ import gptkit
 from gptkit.components.tokenizer.bpe import BpeSpec
 from gptkit.components.tokenizer.hugging_face import HuggingFaceTokenizer
 from gptkit.core.errors import DataError
+from gptkit.data.text_bytes import bytes_of_text
 from gptkit.inference import score
-from gptkit.runs.evaluating import bytes_of_text
 from gptkit.training.records import read_metrics
 from tests.support.chat_run import CHAT_TEMPLATE
 

@@ -97,9 +97,10 @@ class DatasetsSpec(DataSpec):
             for number, row in enumerate(rows, start=1):
                 yield f"{self.repository}: row {number}", row
             return
+        columns = [self.field] if self.template is None else _COLUMN.findall(self.template)
         for path in corpus.find(self.files, base):
             shown = path.relative_to(base) if path.is_relative_to(base) else path
-            for number, row in enumerate(rows_of(path, self.split, self.streaming), start=1):
+            for number, row in enumerate(rows_of(path, self.split, self.streaming, columns), start=1):
                 yield f"{shown}: row {number}", row
 
     def _text(self, row: Mapping[str, Any], source: str) -> str:

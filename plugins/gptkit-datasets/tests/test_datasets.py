@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -206,3 +208,18 @@ def test_training_reads_the_corpus(tmp_path: Path) -> None:
 @parametrize_checks(DatasetsSpec)
 def test_conformance(spec: Any, check: Any) -> None:
     check(spec)
+
+
+def test_parquet_is_prepared_in_processes(tmp_path: Path) -> None:
+    texts = [f"row {number} " * (1 + number % 7) for number in range(50)]
+    parquet(tmp_path / "x.parquet", [*texts, None], other=list(range(51)))
+    model = "{d_model: 16, n_layers: 1, context_length: 16}"
+    (tmp_path / "s.yaml").write_text(f"tokenizer: byte\nmodel: {model}\ndata: {{name: datasets, files: x.parquet}}\n")
+    for workers in ("1", "2"):
+        command = [sys.executable, "-m", "gptkit", "data", "prepare", "s.yaml", "--out", workers, "--workers", workers]
+        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    names = [path.name for path in (tmp_path / "1").iterdir() if path.is_file()]
+    assert all((tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes() for name in names)
+    meta = json.loads((tmp_path / "1/meta.json").read_text())
+    assert sum(meta[side]["documents"] for side in ("train", "validation")) == 50
+    assert sum(meta[side]["bytes"] for side in ("train", "validation")) == sum(map(len, texts))

@@ -1,0 +1,115 @@
+"""Corpora of specs: their tokenizers, and tokens that were prepared before a training. Does not use torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from gptkit.core.errors import DataError
+from gptkit.data.fingerprint import tokenizer_fingerprint
+from gptkit.data.index import TOKENIZER
+from gptkit.data.preparation import SHARD_TOKENS, Progress, prepare
+from gptkit.data.prepared import Prepared, open_prepared
+from gptkit.data.split import corpus_texts
+from gptkit.kinds.tokenizer import Tokenizer
+from gptkit.runs.opening import Opened
+
+__all__ = ["find_prepared", "fit_tokenizer", "prepare_corpus", "prepared_directory", "stored_tokenizer"]
+
+
+def fit_tokenizer(opened: Opened) -> Tokenizer:
+    """Return the spec's tokenizer, trained on its corpus if it is trainable."""
+    spec = opened.spec
+    stored = stored_tokenizer(opened)
+    if stored is not None:
+        return stored
+    texts = corpus_texts(spec.data, opened.base) if spec.tokenizer.needs_corpus else iter(())
+    return spec.tokenizer.fit(texts, base=opened.base)
+
+
+def prepared_directory(opened: Opened) -> Path:
+    """Return the directory in which the tokens of a spec are prepared, unless another is given.
+
+    It is in `opened.prepared`, or in `prepared` in the base directory, as for `gptkit data prepare`. Its name depends on
+    corpus, split and tokenizer, so that different corpora of a name do not replace each other.
+
+    Raises:
+        DataError: the corpus is missing, or consists of prepared tokens.
+    """
+    spec = opened.spec
+    named = spec.data.token_directory(opened.base)
+    if named is not None:
+        raise DataError(f"the data of the spec are prepared tokens already: {named}", hint="Train with the spec.")
+    facts = (spec.data.fingerprint(opened.base), spec.data.validation, spec.tokenizer.model_dump(mode="json"))
+    digest = hashlib.blake2b(json.dumps(facts).encode(), digest_size=4).hexdigest()
+    if opened.prepared is not None:
+        return opened.prepared / digest
+    name = "".join(character if character.isalnum() or character in "-_." else "-" for character in spec.name)
+    return opened.base / "prepared" / f"{name.lstrip('.')[:80]}-{digest}"
+
+
+def find_prepared(opened: Opened) -> Prepared | None:
+    """Return the tokens that were prepared for the spec, if there are any: those that its data names, or by `gptkit data`.
+
+    Raises:
+        DataError: the corpus is missing, or the tokens that its data names.
+    """
+    named = opened.spec.data.token_directory(opened.base)
+    if named is not None:
+        return open_prepared(named)
+    for parent in (None, opened.prepared):
+        if not (parent or opened.base / "prepared").is_dir():
+            continue
+        directory = prepared_directory(replace(opened, prepared=parent))
+        if not directory.is_dir():
+            continue
+        prepared = open_prepared(directory)
+        if prepared.index.corpus == opened.spec.data.fingerprint(opened.base):
+            return prepared
+    return None
+
+
+def stored_tokenizer(opened: Opened) -> Tokenizer | None:
+    """Return the tokenizer that is stored with prepared tokens, if it is that of the spec.
+
+    Raises:
+        TokenizerError: its files are damaged.
+    """
+    try:
+        prepared = find_prepared(opened)
+    except DataError:
+        return None
+    spec = opened.spec.tokenizer
+    if prepared is None or prepared.index.tokenizer_spec != spec.model_dump(mode="json"):
+        return None
+    tokenizer = spec.load(prepared.directory / TOKENIZER)
+    return tokenizer if tokenizer_fingerprint(tokenizer) == prepared.tokenizer else None
+
+
+def prepare_corpus(
+    opened: Opened,
+    directory: Path,
+    *,
+    workers: int | None = None,
+    shard_tokens: int = SHARD_TOKENS,
+    progress: Callable[[Progress], None] | None = None,
+) -> Prepared:
+    """Prepare the corpus of a spec, and store its tokenizer with the tokens; see `gptkit.data.prepare`.
+
+    Raises:
+        GptkitError: as for `prepare`; or the tokenizer is unavailable.
+    """
+    spec = opened.spec
+    return prepare(
+        spec.data,
+        fit_tokenizer(opened),
+        directory,
+        opened.base,
+        progress=progress,
+        workers=workers,
+        shard_tokens=shard_tokens,
+        store=spec.tokenizer,
+    )

@@ -1,0 +1,125 @@
+"""`gptkit data`: prepare, check and show, and a training that uses the tokens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import gptkit
+from gptkit.data import open_prepared
+
+Call = Callable[..., Any]
+SPEC = """
+name: small
+tokenizer: {name: bpe, vocab_size: 300}
+model: {d_model: 16, n_layers: 1, attention: {name: multi-head, n_heads: 2}, context_length: 16}
+data: {name: jsonl, path: lines.jsonl, windows: packed}
+training: {steps: 3, batch_size: 2, device: cpu, sample_tokens: 0, precision: fp32}
+"""
+
+
+@pytest.fixture
+def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    lines = [json.dumps({"text": f"line {number} of the corpus, " * (1 + number % 4)}) for number in range(60)]
+    (tmp_path / "lines.jsonl").write_text("\n".join(lines))
+    (tmp_path / "spec.yaml").write_text(SPEC)
+    return Path("spec.yaml")
+
+
+def test_training_uses_the_prepared_tokens_where_they_are(spec: Path, call: Call) -> None:
+    plain = gptkit.train(spec, "runs/plain", progress=False)
+    out = call("data", "prepare", spec, "--workers", "2", "--shard-tokens", "500").stdout
+    (directory,) = Path("prepared").iterdir()
+    assert f"{directory.absolute()}: " in out
+    run = gptkit.train(spec, "runs/own", progress=False)
+    assert [path.name for path in Path("runs/own/data").iterdir()] == ["meta.json"]
+    assert run.prepared().directory == directory.absolute()
+    for name, tensor in plain.model.state_dict().items():
+        assert tensor.equal(run.model.state_dict()[name]), name
+    assert run.evaluate() == plain.evaluate()
+    # Without the corpus, through the data that names the directory.
+    Path("lines.jsonl").unlink()
+    override = f"data={{name: prepared, path: {directory}, windows: packed}}"
+    moved = gptkit.train(spec, "runs/moved", [override], progress=False)
+    assert all(tensor.equal(moved.model.state_dict()[name]) for name, tensor in plain.model.state_dict().items())
+    longer = gptkit.resume("runs/moved", ["training.steps=4"], progress=False)
+    assert longer.step == 4
+
+
+def test_repeated_preparation_reuses_the_tokens(spec: Path, call: Call) -> None:
+    call("data", "prepare", spec, "--out", "tokens")
+    before = Path("tokens/meta.json").stat()
+    assert call("data", "prepare", spec, "--out", "tokens", "--quiet").stdout == "tokens\n"
+    assert Path("tokens/meta.json").stat().st_ino == before.st_ino
+
+
+def test_check_names_the_damaged_shard(spec: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gptkit.data.preparation._BATCH", 300)
+    call("data", "prepare", spec, "--out", "tokens", "--shard-tokens", "400")
+    assert "all checksums are correct" in call("data", "check", "tokens").stdout
+    path = Path("tokens/train-00001.bin")
+    path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:])
+    assert call("data", "check", "tokens", code=1).stdout.startswith("tokens/train-00001.bin: damaged: the checksum of its")
+
+
+def test_show_describes_the_tokens(spec: Path, call: Call) -> None:
+    call("data", "prepare", spec)
+    content = json.loads(call("data", "show", spec, "--json").stdout)
+    prepared = open_prepared(Path(content["directory"]))
+    tokens, starts = prepared.train.tokens, prepared.train.starts.tolist()
+    lengths = [end - start for start, end in zip(starts, [*starts[1:], len(tokens)], strict=True)]
+    assert content["train"]["tokens"] == len(tokens)
+    assert content["train"]["longest_document"] == max(lengths) == content["longest"][0]["tokens"]
+    assert content["train"]["mean_document"] == pytest.approx(sum(lengths) / len(lengths))
+    assert content["packing"]["window"] == 16
+    assert content["packing"]["documents_cut"] == sum(length - 1 > 16 for length in lengths)
+    assert content["longest"][0]["text"].startswith("line ")
+    assert "packed into windows of 7:" in call("data", "show", content["directory"], "--window", "7").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("check", "nowhere"), "nowhere"),
+        (("check", "."), "prepared tokens not found"),
+        (("show", "spec.yaml"), "the corpus of spec.yaml is not prepared"),
+        (("prepare", "spec.yaml", "--set", "data.path=missing.jsonl"), "missing.jsonl: file or directory not found"),
+        (("prepare", "spec.yaml", "--out", "."), "contains files other than prepared tokens"),
+        (("prepare", "spec.yaml", "--out", "spec.yaml"), "contains files other than prepared tokens"),
+        (("prepare", "spec.yaml", "--workers", "0"), "should be greater than or equal to 1"),
+        (("prepare", "spec.yaml", "--set", "data={name: prepared, path: tokens}"), "prepared tokens already"),
+        (("prepare", "spec.yaml", "--set", "data.stride=3"), "packed windows have no stride"),
+        (("prepare", "spec.yaml", "--set", "data.field=body"), "no field 'body'"),
+        (("prepare", "spec.yaml", "--set", "data={name: text, path: bad.txt.gz}"), "not a whole gzip file"),
+    ],
+)
+def test_wrong_input_is_reported_in_one_message(spec: Path, call: Call, arguments: tuple[str, ...], message: str) -> None:
+    Path("bad.txt.gz").write_bytes(b"not compressed")
+    result = call("data", *arguments, code=2)
+    assert message in " ".join(result.stderr.replace("│", " ").split())
+    assert "Traceback" not in result.stderr
+    assert not any(path.name.endswith(".preparing") for path in Path().rglob("*"))
+
+
+def test_interruption_says_how_to_continue(spec: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gptkit.data.journal._INTERVAL", 0.0)
+    monkeypatch.setattr("gptkit.data.preparation._BATCH", 300)
+
+    def stop(self: Any, progress: Any) -> None:
+        if progress.done > 1000:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("gptkit.cli.data._Speed.show", stop)
+        stopped = call("data", "prepare", spec, "--out", "tokens", code=130)
+    assert "tokens are kept in .tokens.preparing; repeat the command to continue there" in " ".join(stopped.stderr.split())
+    call("data", "prepare", spec, "--out", "other")
+    call("data", "prepare", spec, "--out", "tokens")
+    names = [path.name for path in Path("tokens").iterdir() if path.is_file()]
+    assert all(Path("tokens", name).read_bytes() == Path("other", name).read_bytes() for name in names)
+    assert not Path(".tokens.preparing").exists()
