@@ -10,12 +10,22 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from gptkit.checkpoint.sharding import copy_sharded, own_memory
+from gptkit.checkpoint.sharding import copy_sharded, part_of, whole_of, whole_shape
 from gptkit.core.atomic import new_file_mode, reading, writing
 from gptkit.core.errors import CheckpointError, FileError
 from gptkit.core.paths import require_utf8
 
-__all__ = ["damaged", "fill", "fill_tensors", "named_tensors", "read_tensors", "remedy", "save_tensors", "weights"]
+__all__ = [
+    "damaged",
+    "fill",
+    "fill_tensors",
+    "named_tensors",
+    "read_tensors",
+    "remedy",
+    "save_tensors",
+    "stored_tensors",
+    "weights",
+]
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -26,6 +36,18 @@ def named_tensors(model: nn.Module) -> dict[str, Tensor]:
 # -- weights --------------------------------------------------------------------------------------------------
 
 
+def stored_tensors(model: nn.Module, replaced: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """Return the tensors that a file stores, tied ones once, as the model holds them; arguments as for `weights`."""
+    kept: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in named_tensors(model).items():
+        if id(tensor) not in seen:
+            # Tied: the model restores it under its other name when loading.
+            kept[name] = tensor if replaced is None else replaced.get(name, tensor)
+            seen.add(id(tensor))
+    return kept
+
+
 def weights(model: nn.Module, replaced: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
     """Return the tensors of a model as a file stores them: tied ones once, each in separate memory.
 
@@ -34,14 +56,9 @@ def weights(model: nn.Module, replaced: Mapping[str, Tensor] | None = None) -> d
         replaced: tensors to store in place of the model's, by name (averaged weights, for example).
     """
     kept: dict[str, Tensor] = {}
-    seen: set[int] = set()
     memory: set[int] = set()
-    for name, tensor in named_tensors(model).items():
-        if id(tensor) in seen:
-            # Tied: the model restores it under its other name when loading.
-            continue
-        seen.add(id(tensor))
-        stored = own_memory(tensor if replaced is None else replaced.get(name, tensor))
+    for name, tensor in stored_tensors(model, replaced).items():
+        stored = whole_of(model, name, tensor)
         kept[name] = stored.clone() if stored.data_ptr() in memory else stored
         memory.add(stored.data_ptr())
     return kept
@@ -78,11 +95,11 @@ def fill_tensors(model: nn.Module, loaded: dict[str, Tensor], file: Path, *, ass
     for name, tensor in own.items():
         if name not in loaded and id(tensor) in saved:
             loaded[name] = saved[id(tensor)]
-    _require_same(file, own, loaded)
+    _require_same(file, {name: whole_shape(model, name, tensor) for name, tensor in own.items()}, loaded)
     if not assign:
         with torch.no_grad():
             for name, tensor in own.items():
-                copy_sharded(tensor, loaded[name])
+                copy_sharded(tensor, part_of(model, name, loaded[name]))
         return
     # By identity, so that a tied tensor remains one tensor.
     fresh: dict[int, Tensor] = {}
@@ -133,10 +150,10 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         raise damaged(file, str(error)) from None
 
 
-def _require_same(file: Path, own: Mapping[str, Tensor], loaded: Mapping[str, Tensor]) -> None:
+def _require_same(file: Path, own: Mapping[str, torch.Size], loaded: Mapping[str, Tensor]) -> None:
     missing = [name for name in own if name not in loaded]
     unknown = [name for name in loaded if name not in own]
-    resized = [n for n in own if n in loaded and own[n].shape != loaded[n].shape]
+    resized = [n for n in own if n in loaded and own[n] != loaded[n].shape]
     if not (missing or unknown or resized):
         return
     parts = []
@@ -146,7 +163,7 @@ def _require_same(file: Path, own: Mapping[str, Tensor], loaded: Mapping[str, Te
         parts.append(f"it also has {_some(unknown)}")
     if resized:
         name = resized[0]
-        parts.append(f"{name} is {tuple(loaded[name].shape)} in the file and {tuple(own[name].shape)} in the model")
+        parts.append(f"{name} is {tuple(loaded[name].shape)} in the file and {tuple(own[name])} in the model")
     raise CheckpointError(
         f"{file} does not fit the model: {'; '.join(parts)}", hint="Load it with the spec.yaml of its run."
     )

@@ -1,6 +1,7 @@
-"""Tensors that may be sharded over processes (`DTensor`): gathered when they are saved, sharded again when restored.
+"""Tensors that may be sharded over processes: gathered when they are saved, sharded again when restored.
 
-Both are collective operations, so that files do not depend on the number of processes.
+Full sharding (FSDP2) represents them as `DTensor`; the parts of tensor parallelism are plain tensors, known by the names of
+their parameters. Both are collective operations, so that files do not depend on the number of processes.
 """
 
 from __future__ import annotations
@@ -9,15 +10,27 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["copy_sharded", "like_sharded", "own_memory", "shard_like"]
+from gptkit.nn.tensor_parallel import tensor_shards
+
+__all__ = [
+    "copy_sharded",
+    "like_sharded",
+    "own_memory",
+    "part_of",
+    "parts_of",
+    "shard_like",
+    "sharded_type",
+    "whole_of",
+    "whole_shape",
+]
 
 
 def own_memory(tensor: Tensor) -> Tensor:
     """Return the whole tensor in separate contiguous memory, as the file format requires."""
     tensor = tensor.detach()
-    if isinstance(tensor, _sharded_type()):
+    if isinstance(tensor, sharded_type()):
         gathered: Tensor = tensor.full_tensor().cpu()
         return gathered
     tensor = tensor.contiguous()
@@ -32,7 +45,7 @@ def copy_sharded(target: Tensor, values: Tensor) -> None:
 
 def like_sharded(tensor: Tensor, like: Tensor) -> Tensor:
     """Return the tensor, sharded as `like` if the shapes agree; processes select their shards without communication."""
-    if not isinstance(like, _sharded_type()) or tensor.shape != like.shape:
+    if not isinstance(like, sharded_type()) or tensor.shape != like.shape:
         return tensor
     from torch.distributed.tensor import distribute_tensor
 
@@ -53,7 +66,37 @@ def shard_like(state: Any, current: Any) -> Any:
     return state
 
 
-def _sharded_type() -> Any:
+def part_of(model: nn.Module, name: str, whole: Tensor) -> Tensor:
+    """Return the part that this process holds of a parameter, or of a tensor of its shape."""
+    shard = tensor_shards(model).get(name)
+    return whole if shard is None else shard.part(whole)
+
+
+def parts_of(model: nn.Module, state: Any, name: str | None = None) -> Any:
+    """Return a state in which the tensors of divided parameters, found by mappings with their names, are parts of them."""
+    if isinstance(state, Tensor):
+        return state if name is None else part_of(model, name, state)
+    if isinstance(state, Mapping):
+        names = tensor_shards(model)
+        return {key: parts_of(model, item, key if key in names else name) for key, item in state.items()}
+    if isinstance(state, (list, tuple)):
+        return type(state)(parts_of(model, item, name) for item in state)
+    return state
+
+
+def whole_of(model: nn.Module, name: str, part: Tensor) -> Tensor:
+    """Return the whole tensor of a parameter, or of a tensor of its shape, in separate memory; collective."""
+    shard, part = tensor_shards(model).get(name), own_memory(part)
+    return part if shard is None else shard.whole(part)
+
+
+def whole_shape(model: nn.Module, name: str, tensor: Tensor) -> torch.Size:
+    """Return the shape of a whole parameter or buffer."""
+    shard = tensor_shards(model).get(name)
+    return tensor.shape if shard is None else shard.shape
+
+
+def sharded_type() -> Any:
     """Return `DTensor`, or a placeholder type while torch.distributed is not in use: importing it takes a second."""
     if not torch.distributed.is_available() or not torch.distributed.is_initialized():
         return ()

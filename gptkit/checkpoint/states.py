@@ -6,42 +6,52 @@ Nothing is pickled.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from gptkit.checkpoint.safetensors import read_tensors
-from gptkit.checkpoint.sharding import like_sharded, own_memory
+from gptkit.checkpoint.sharding import like_sharded, own_memory, part_of, whole_of
 from gptkit.core.errors import CheckpointError
 
-__all__ = ["pack", "pack_optimizer", "unpack", "unpack_optimizer"]
+__all__ = ["pack", "pack_optimizer", "unpack", "unpack_optimizer", "whole_tensors"]
 
 
-def pack(state: Any, prefix: str, owner: str) -> tuple[Any, dict[str, Tensor]]:
+T = TypeVar("T")
+
+Take = Callable[[str | None, Tensor], T]
+"""Function that returns what is stored of a tensor, given the name of its parameter, if it belongs to one."""
+
+
+def pack(state: Any, prefix: str, owner: str, names: Container[str], take: Take[T]) -> tuple[Any, dict[str, T]]:
     """Split a state into JSON data and its tensors by name.
 
     Args:
         state: tensors, numbers, texts and None in any nesting of lists, tuples and mappings.
         prefix: prefix of the tensors' names.
         owner: the owner of the state, for messages: ``"the optimizer"``.
+        names: names of parameters; a tensor below such a key of a mapping belongs to the parameter.
+        take: returns what is stored of a tensor.
 
     Raises:
         CheckpointError: the state holds an object of another type; names its path.
     """
-    tensors: dict[str, Tensor] = {}
+    tensors: dict[str, T] = {}
 
-    def packed(value: Any, path: str) -> Any:
+    def packed(value: Any, path: str, name: str | None = None) -> Any:
         if isinstance(value, Tensor):
-            tensors[path] = own_memory(value)
+            tensors[path] = take(name, value)
             return {"tensor": path}
         if isinstance(value, Mapping):
-            return {"dict": [[key, packed(item, f"{path}.{key}")] for key, item in value.items()]}
+            return {
+                "dict": [[key, packed(item, f"{path}.{key}", key if key in names else name)] for key, item in value.items()]
+            }
         if isinstance(value, (list, tuple)):
-            return {type(value).__name__: [packed(item, f"{path}.{index}") for index, item in enumerate(value)]}
+            return {type(value).__name__: [packed(item, f"{path}.{index}", name) for index, item in enumerate(value)]}
         if value is None or isinstance(value, (bool, int, float, str)):
             return value
         raise CheckpointError(
@@ -66,14 +76,19 @@ def unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
     return tuple(items) if kind == "tuple" else items
 
 
-def pack_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Any, dict[str, Tensor]]:
-    """Split an optimizer's state into JSON and tensors; parameters are identified by their names in the model."""
+def whole_tensors(model: nn.Module) -> Take[Tensor]:
+    """Return the function that gathers tensors for `pack`; collective where they are sharded."""
+    return lambda name, tensor: own_memory(tensor) if name is None else whole_of(model, name, tensor)
+
+
+def pack_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, take: Take[T]) -> tuple[Any, dict[str, T]]:
+    """Split an optimizer's state into JSON and tensors, as `pack`; parameters are identified by their names in the model."""
     names = _parameter_names(model, optimizer)
     state = optimizer.state_dict()
     by_name = {names[index]: value for index, value in state["state"].items()}
     groups = [{**group, "params": [names[index] for index in group["params"]]} for group in state["param_groups"]]
-    packed_state, tensors = pack(by_name, "state", "the optimizer")
-    packed_groups, more = pack(groups, "group", "the optimizer")
+    packed_state, tensors = pack(by_name, "state", "the optimizer", names, take)
+    packed_groups, more = pack(groups, "group", "the optimizer", (), take)
     return {"state": packed_state, "param_groups": packed_groups}, {**tensors, **more}
 
 
@@ -99,7 +114,7 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, file: P
         if [position for group in groups for position in group["params"]] != list(range(len(names))):
             raise ValueError("its parameter groups differ")
         state = {
-            index[name]: _each_tensor(value, partial(like_sharded, like=own[name]))
+            index[name]: _each_tensor(value, partial(_share, model, name, own[name]))
             for name, value in unpack(packed["state"], tensors).items()
         }
         optimizer.load_state_dict({"state": state, "param_groups": groups})
@@ -113,6 +128,11 @@ def _parameter_names(model: nn.Module, optimizer: torch.optim.Optimizer) -> list
     """Return the name of each parameter, in the order of the optimizer's state_dict."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     return [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _share(model: nn.Module, name: str, parameter: Tensor, value: Tensor) -> Tensor:
+    """Return this process's share of a whole tensor of a parameter's state."""
+    return like_sharded(part_of(model, name, value), parameter)
 
 
 def _each_tensor(value: Any, change: Callable[[Tensor], Tensor]) -> Any:

@@ -14,20 +14,25 @@ Nothing is pickled: a checkpoint from an untrusted source is safe to open.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
 import shutil
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from gptkit.checkpoint.contents import contents, metadata
 from gptkit.checkpoint.entries import CALLBACKS, MODEL, OPTIMIZER, STATE, TRAINING_MODEL, own_files, remove_checkpoint
-from gptkit.checkpoint.safetensors import damaged, fill, read_tensors, remedy, save_tensors, weights
-from gptkit.checkpoint.states import pack, pack_optimizer, unpack, unpack_optimizer
+from gptkit.checkpoint.joint import JointFiles, Participants, PendingCheckpoint, not_written, raise_common, reason_of
+from gptkit.checkpoint.located import Located, locate
+from gptkit.checkpoint.safetensors import damaged, fill, read_tensors, remedy, save_tensors, stored_tensors, weights
+from gptkit.checkpoint.states import unpack, unpack_optimizer, whole_tensors
 from gptkit.core.atomic import reading, sync, write_text
 from gptkit.core.errors import CheckpointError, FileError
 
@@ -100,23 +105,66 @@ class CheckpointStore:
         Raises:
             CheckpointError: it cannot be written (a full disk, for example); earlier ones are kept.
         """
+        take = whole_tensors(model)
         files = {MODEL: weights(model, evaluated)}
         if evaluated is not None:
             files[TRAINING_MODEL] = weights(model)
-        packed, files[OPTIMIZER] = pack_optimizer(model, optimizer)
-        kept, tensors = pack(dict(callbacks or {}), "callbacks", "the callbacks")
-        if tensors:
-            files[CALLBACKS] = tensors
+        content, others = contents(step, model, optimizer, training, callbacks, take)
+        files |= others
 
         def save(unfinished: Path) -> dict[str, Any]:
-            for name, content in files.items():
-                # A single metadata entry: the library writes several in any order, and equal weights should give equal
-                # files.
-                metadata = {"format": "pt"} if name in (MODEL, TRAINING_MODEL) else None
-                save_tensors(content, unfinished / name, metadata)
-            return {"step": step, "training": dict(training), "optimizer": packed, "callbacks": kept}
+            for name, tensors in files.items():
+                save_tensors(tensors, unfinished / name, metadata(name))
+            return content
 
         return self._write(step, save) if write else self.path(step)
+
+    def save_jointly(
+        self,
+        step: int,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        training: Mapping[str, Any],
+        participants: Participants,
+        *,
+        callbacks: Mapping[str, Any] | None = None,
+        evaluated: Mapping[str, Tensor] | None = None,
+    ) -> PendingCheckpoint:
+        """Begin a checkpoint that all processes write in the background, each its own parts; collective.
+
+        No process gathers a tensor; the files are those of `save`. The previous one must have ended.
+
+        Args:
+            step, model, optimizer, training, callbacks, evaluated: as for `save`.
+            participants: the processes.
+
+        Raises:
+            CheckpointError: the files cannot be created.
+        """
+
+        def take(name: str | None, tensor: Tensor) -> Located:
+            return locate(model, name, tensor, participants)
+
+        def located(replaced: Mapping[str, Tensor] | None = None) -> dict[str, Located]:
+            return {name: take(name, tensor) for name, tensor in stored_tensors(model, replaced).items()}
+
+        files = {MODEL: located(evaluated)}
+        if evaluated is not None:
+            files[TRAINING_MODEL] = located()
+        content, others = contents(step, model, optimizer, training, callbacks, take)
+        files |= others
+        joint, path = JointFiles(files, {name: metadata(name) for name in files}), self.path(step)
+        unfinished = self._unfinished(step)
+        error: OSError | FileError | None = None
+        try:
+            if participants.is_main:
+                self._begin(step)
+                joint.create(unfinished)
+        except (OSError, FileError) as raised:
+            error = raised
+        raise_common(participants, path, error, self._discard)
+        write, commit = partial(joint.write, unfinished), partial(self._commit, step, content)
+        return PendingCheckpoint(step, path, participants, write=write, commit=commit, discard=self._discard)
 
     def adopt(self, write_weights: Callable[[Path], None], state: Mapping[str, Any] | None = None) -> Path:
         """Write a checkpoint of step 0 from external weights, without the state of an optimizer.
@@ -136,33 +184,43 @@ class CheckpointStore:
         return self._write(0, write)
 
     def _write(self, step: int, write: Callable[[Path], dict[str, Any]]) -> Path:
-        final = self.path(step)
-        unfinished = self.directory / f".{final.name}.unfinished"
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            self.clean()
-            unfinished.mkdir()
-            content = write(unfinished)
-            files = {path.name: _describe(path) for path in sorted(unfinished.iterdir())}
-            state = {"format": FORMAT, "files": files, **content}
-            write_text(unfinished / STATE, json.dumps(state, indent=1))
-            for path in (*unfinished.iterdir(), unfinished):
-                sync(path)
-            if final.exists():
-                # A rename cannot replace a directory that holds files.
-                final.rename(self.directory / f".{final.name}.replaced")
-            unfinished.rename(final)
-            sync(self.directory)
-            for old in self.steps()[: -self.keep]:
-                # Renamed first, so that a partly removed one is never read as a checkpoint.
-                self.path(old).rename(self.directory / f".{self.path(old).name}.pruned")
-            self.clean()
+            self._begin(step)
+            return self._commit(step, write(self._unfinished(step)))
         except (OSError, FileError) as error:
-            why = error.message if isinstance(error, FileError) else error.strerror or error
-            raise CheckpointError(
-                f"{final}: the checkpoint cannot be written: {why}",
-                hint="Free disk space or choose another directory, then resume the run; earlier checkpoints are intact.",
-            ) from error
+            self._discard()
+            raise not_written(self.path(step), reason_of(error)) from error
+
+    def _unfinished(self, step: int) -> Path:
+        """Return the directory that a checkpoint is written to before it is committed."""
+        return self.directory / f".{self.path(step).name}.unfinished"
+
+    def _discard(self) -> None:
+        """Remove what a failed save has written, which would fill the disk until the next one."""
+        with contextlib.suppress(OSError):
+            self.clean()
+
+    def _begin(self, step: int) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.clean()
+        self._unfinished(step).mkdir()
+
+    def _commit(self, step: int, content: Mapping[str, Any]) -> Path:
+        final, unfinished = self.path(step), self._unfinished(step)
+        files = {path.name: _describe(path) for path in sorted(unfinished.iterdir())}
+        state = {"format": FORMAT, "files": files, **content}
+        write_text(unfinished / STATE, json.dumps(state, indent=1))
+        for path in (*unfinished.iterdir(), unfinished):
+            sync(path)
+        if final.exists():
+            # A rename cannot replace a directory that holds files.
+            final.rename(self.directory / f".{final.name}.replaced")
+        unfinished.rename(final)
+        sync(self.directory)
+        for old in self.steps()[: -self.keep]:
+            # Renamed first, so that a partly removed one is never read as a checkpoint.
+            self.path(old).rename(self.directory / f".{self.path(old).name}.pruned")
+        self.clean()
         return final
 
     def clean(self) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gptkit.checkpoint.sharding import own_memory
 from gptkit.checkpoint.states import pack, unpack
 from gptkit.core.errors import CheckpointError
 from gptkit.kinds.callback import Callback, StepPlan, Training
@@ -51,6 +52,8 @@ class _Session:
         self.step = 0
         self.recorded: list[Any] = []
         """What `measure` returned after each step."""
+        self.accepted: list[bool] = []
+        """What `accepts` returned in each step."""
         self.provided: list[dict[str, Tensor]] = []
         """The weights to evaluate with after each step."""
 
@@ -70,9 +73,14 @@ class _Session:
             loss = self.net.loss(self.step)
             loss.backward()  # type: ignore[no-untyped-call]
             self.callback.on_gradients(self.step)
-            self.optimizer.step()
+            norm = float(nn.utils.get_total_norm([p.grad for p in self.net.parameters() if p.grad is not None]))
+            accepted = self.callback.accepts(self.step, float(loss.detach()), norm)
+            expect(isinstance(accepted, bool), f"accepts returned {accepted!r}, not a bool")
+            if accepted:
+                self.optimizer.step()
             self.step += 1
             self.callback.on_step(self.step)
+            self.accepted.append(accepted)
             self.recorded.append(self.callback.measure(self.step))
             self.provided.append(self.evaluated())
             # The validation loss rises and falls, for callbacks that react to it.
@@ -101,7 +109,9 @@ def state_restores(subject: Subject) -> None:
         whole.start()
         list(whole.run(stop))
         try:
-            packed, tensors = pack(whole.callback.state_dict(), "state", "the callback")
+            packed, tensors = pack(
+                whole.callback.state_dict(), "state", "the callback", (), lambda _, tensor: own_memory(tensor)
+            )
         except CheckpointError as error:
             expect(False, f"the state cannot be stored: {error.message}")
         packed, tensors = json.loads(json.dumps(packed)), {name: tensor.clone() for name, tensor in tensors.items()}
@@ -111,8 +121,11 @@ def state_restores(subject: Subject) -> None:
         resumed.step = stop
         resumed.start(unpack(packed, tensors))
         whole.recorded.clear()
+        whole.accepted.clear()
         plans = list(whole.run(_STEPS)), list(resumed.run(_STEPS))
         expect(plans[0] == plans[1], f"resumed after step {stop}, it plans other steps: {plans[1]}, not {plans[0]}")
+        accepted = whole.accepted == resumed.accepted
+        expect(accepted, f"resumed after step {stop}, it accepts {resumed.accepted}, not {whole.accepted}")
         recorded = whole.recorded == resumed.recorded
         expect(recorded, f"resumed after step {stop}, it records {resumed.recorded}, not {whole.recorded}")
         for name, parameter in whole.net.named_parameters():

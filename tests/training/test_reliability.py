@@ -1,0 +1,235 @@
+"""Failures of trainings that the command line runs: one clear message, and intact checkpoints.
+
+The table of docs/reliability.md names the tests of all failures; the last test here checks it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from gptkit.checkpoint.store import CheckpointStore, read_state
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and limits of POSIX")
+
+ROOT = Path(__file__).parents[2]
+SPEC = """\
+name: failures
+tokenizer: byte
+model: {d_model: 16, n_layers: 1, context_length: 16, attention: {name: multi-head, n_heads: 2}}
+data: {name: text, path: corpus.txt}
+training:
+  {steps: 100000, batch_size: 4, log_every: 5, checkpoint_every: 10, evaluate_every: null, sample_tokens: 0, device: cpu}
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "spec.yaml").write_text(SPEC, encoding="utf-8")
+    (tmp_path / "corpus.txt").write_text("the cat sat on the mat\n" * 300, encoding="utf-8")
+    return tmp_path
+
+
+GPTKIT = ("-m", "gptkit")
+
+
+def start(
+    project: Path,
+    *arguments: str,
+    launcher: Sequence[str] = (sys.executable, *GPTKIT),
+    limit: Callable[[], None] | None = None,
+) -> subprocess.Popen[str]:
+    """Start `gptkit train` in a process."""
+    return subprocess.Popen(
+        [*launcher, "train", "spec.yaml", "run", *arguments],
+        cwd=project,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=limit,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    )
+
+
+def wait_for_checkpoint(project: Path, after: int = 0) -> int:
+    """Wait for a checkpoint after a step, and return its step."""
+    store = CheckpointStore(project / "run" / "checkpoints")
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
+        steps = store.steps()
+        if steps and steps[-1] > after:
+            return steps[-1]
+        time.sleep(0.05)
+    raise AssertionError("no checkpoint")
+
+
+def checked(project: Path) -> int:
+    """Check the content of the newest checkpoint, and return its step."""
+    latest = CheckpointStore(project / "run" / "checkpoints").latest()
+    assert latest is not None
+    return int(read_state(latest, verify=True)["step"])
+
+
+def resumes(project: Path) -> None:
+    """Check that the training continues in one process from its newest checkpoint and ends."""
+    step = checked(project)
+    done = start(project, "--resume", "--set", f"training.steps={step + 5}")
+    output = done.communicate(timeout=120)[0]
+    assert done.returncode == 0, output
+    assert checked(project) == step + 5
+    assert not list((project / "run" / "checkpoints").glob(".*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_saves_a_checkpoint_of_the_last_step(project: Path, number: signal.Signals) -> None:
+    process = start(project)
+    wait_for_checkpoint(project)
+    process.send_signal(number)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 130, output
+    assert "continue with: gptkit train --resume run" in output
+    assert f"after step {checked(project)} of" in output
+    resumes(project)
+
+
+def torchrun(port: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", port)
+
+
+@pytest.mark.slow
+def test_killed_process_of_several_ends_the_others(project: Path) -> None:
+    process = start(project, launcher=(*torchrun("29653"), *GPTKIT))
+    wait_for_checkpoint(project)
+    victim = _of_rank(1, project)
+    os.kill(victim, signal.SIGKILL)
+    killed = time.monotonic()
+    output = process.communicate(timeout=60)[0]
+    assert time.monotonic() - killed < 60
+    assert process.returncode != 0
+    messages = re.findall(r"error: (.*)", output)
+    assert len(messages) == 1, output
+    assert "lost the connection to another" in messages[0] or "connection to another process" in messages[0]
+    assert "start all of them again with --resume" in output
+    resumes(project)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_full_disk_while_all_processes_write_is_reported_once(project: Path, rank: int) -> None:
+    process = start_failing(project, "full", rank)
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode != 0
+    messages = re.findall(r"error: (.*)", output)
+    assert len(messages) == 1, output
+    assert "the checkpoint cannot be written: No space left on device" in messages[0]
+    assert "earlier checkpoints are intact" in output.replace("\n", " ")
+    assert checked(project) == 10
+    assert [path.name for path in (project / "run" / "checkpoints").iterdir()] == ["step-00000010"]
+    resumes(project)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_process_killed_while_all_write_leaves_the_last_checkpoint(project: Path, rank: int) -> None:
+    process = start_failing(project, "kill", rank)
+    wait_for_checkpoint(project)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode != 0
+    messages = re.findall(r"error: (.*)", output)
+    assert len(messages) == 1, output
+    assert "lost the connection to another" in messages[0] or "connection to another process" in messages[0]
+    assert checked(project) == 10
+    resumes(project)
+
+
+def start_failing(project: Path, failure: str, rank: int) -> subprocess.Popen[str]:
+    """Start a sharded training in two processes, one of which fails when it writes the checkpoint of step 20."""
+    launcher = (*torchrun("29654"), str(ROOT / "tests" / "support" / "failing_writes.py"), failure, str(rank))
+    return start(project, "--set", "training.parallel.shard=2", launcher=launcher)
+
+
+def _of_rank(rank: int, project: Path) -> int:
+    """Return the process of a rank that runs in a directory."""
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            environment = (entry / "environ").read_bytes().split(b"\0")
+            here = (entry / "cwd").readlink() == project
+        except OSError:
+            continue
+        if here and f"RANK={rank}".encode() in environment:
+            return int(entry.name)
+    raise AssertionError("no such process")
+
+
+@pytest.mark.slow
+def test_full_disk_keeps_the_last_checkpoint(project: Path) -> None:
+    assert start(project, "--set", "training.steps=20", "--quiet").wait(timeout=120) == 0
+    size = (project / "run/checkpoints/step-00000020/model.safetensors").stat().st_size
+
+    def limit() -> None:  # a write beyond the limit fails like one on a full disk
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size - 1, size - 1))
+
+    process = start(project, "--resume", limit=limit)
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 2, output
+    assert "the checkpoint cannot be written" in output
+    assert "earlier checkpoints are intact" in output.replace("\n", " ")
+    assert checked(project) == 20
+    resumes(project)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+def test_directory_that_may_not_be_written_is_reported(project: Path) -> None:
+    (project / "run").mkdir(mode=0o500)
+    process = start(project)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 2, output
+    assert "Permission denied" in output
+    assert list((project / "run").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_damaged_checkpoint_is_named_and_an_earlier_one_can_be_used(project: Path) -> None:
+    assert start(project, "--set", "training.steps=20", "--quiet").wait(timeout=120) == 0
+    weights = project / "run/checkpoints/step-00000020/model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    weights.write_bytes(content)
+    process = start(project, "--resume")
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 2, output
+    assert "model.safetensors" in output
+    assert "step-00000020" in output
+    assert (project / "run/checkpoints/step-00000010").is_dir()
+
+
+@pytest.mark.slow
+def test_loss_that_is_not_finite_ends_with_the_last_good_checkpoint(project: Path) -> None:
+    process = start(project, "--set", "training.optimizer.learning_rate=1e30", "--set", "training.clip=null")
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 2, output
+    assert re.search(r"error: the (loss is|gradients are not finite)", output)
+    assert "lower training.optimizer.learning_rate" in output.replace("\n", " ")
+
+
+def test_every_test_of_the_table_exists() -> None:
+    text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    table, _, _ = text.partition("## Tests")
+    names = re.findall(r"`(tests/\S+\.py)::(\w+)`", text)
+    assert len(names) == len(re.findall(r"^\| ", table, re.MULTILINE)) - 2 > 15
+    for file, name in names:
+        assert f"def {name}(" in (ROOT / file).read_text(encoding="utf-8"), f"{file}::{name}"
