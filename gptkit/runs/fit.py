@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from gptkit.checkpoint.store import CheckpointStore, load_weights
+from gptkit.core.errors import TrainingError
 from gptkit.core.registry import Registry, default_registry
 from gptkit.data import Prepared
 from gptkit.inference import generate
@@ -26,6 +27,7 @@ from gptkit.runs.run import Run
 from gptkit.runs.spec import ExperimentSpec
 from gptkit.runs.start import source_of, start_from
 from gptkit.training.callback import PluginTrackers, TrackerCallback
+from gptkit.training.config import TrainingSpec
 from gptkit.training.loop import Trainer
 from gptkit.training.parallel.processes import Processes
 from gptkit.training.precision import pick_device
@@ -33,7 +35,7 @@ from gptkit.training.progress import ConsoleProgress
 from gptkit.training.records import LossPlot, MetricsFile, SamplesFile
 from gptkit.training.seeds import derive
 
-__all__ = ["fit", "initial_model"]
+__all__ = ["fit", "initial_model", "require_divisible"]
 
 
 def fit(
@@ -97,7 +99,7 @@ def fit(
     if checkpoint is not None:
         trainer.resume(checkpoint)
     trainer.run()
-    if processes.shard > 1:
+    if processes.builds_empty:
         model = _whole(spec, tokenizer.vocab_size, store)
     return Run(directory.path, spec, model, tokenizer, trainer.step, directory.read_provenance())
 
@@ -109,8 +111,9 @@ def initial_model(spec: ExperimentSpec, tokenizer: Tokenizer, processes: Process
         CapacityError: a step does not fit in memory.
         GptkitError: something that the training loss requires is missing, or does not match the tokenizer.
     """
-    device = "meta" if processes.shard > 1 else "cpu"
-    model = new_model(spec, tokenizer.vocab_size, device=device, to_train=True, shards=processes.shard)
+    device = "meta" if processes.builds_empty else "cpu"
+    shards = processes.shard * processes.tensor
+    model = new_model(spec, tokenizer.vocab_size, device=device, to_train=True, shards=shards)
     before_training(model, tokenizer)
     return model
 
@@ -119,13 +122,31 @@ def _distributed(model: GPT, spec: ExperimentSpec, processes: Processes, *, empt
     """Return the model wrapped for several processes, allocated and initialized if it is sharded."""
     if processes.count == 1:
         return None
-    from gptkit.training.parallel.shard import replicate, shard_model
+    from gptkit.training.parallel.shard import distribute, replicate
 
-    device = pick_device(spec.training.device)
-    if processes.shard == 1:
-        return replicate(model.to(device))
-    shard_model(model, processes, device, None if empty else derive(spec.training.seed, "weights"))
-    return model
+    training = spec.training
+    if processes.tensor > 1:
+        require_divisible(training)
+    device = pick_device(training.device)
+    if processes.builds_empty:
+        distribute(model, processes, device, None if empty else derive(training.seed, "weights"))
+    if processes.shard > 1 or processes.parts == 1:
+        return model
+    return replicate(model.to(device), processes)
+
+
+def require_divisible(training: TrainingSpec) -> None:
+    """Raise an error if a setting of the training cannot be combined with tensor parallelism."""
+    if not training.optimizer.elementwise:
+        raise TrainingError(
+            f"training.parallel.tensor divides matrices, and the optimizer {training.optimizer.name!r} needs whole ones",
+            hint="Use training.parallel.shard in place of tensor, or an elementwise optimizer such as adamw.",
+        )
+    if training.compile:
+        raise TrainingError(
+            "training.compile cannot be combined with training.parallel.tensor",
+            hint="Set training.compile to false, or use training.parallel.shard in place of tensor.",
+        )
 
 
 def _whole(spec: ExperimentSpec, vocab_size: int, store: CheckpointStore) -> GPT:

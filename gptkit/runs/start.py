@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gptkit.checkpoint.safetensors import named_tensors
-from gptkit.checkpoint.sharding import copy_sharded
+from gptkit.checkpoint.sharding import copy_sharded, part_of, whole_shape
 from gptkit.core.errors import CheckpointError
 from gptkit.core.paths import expand_home
 from gptkit.core.registry import Registry
@@ -80,10 +80,11 @@ def start_from(model: nn.Module, source: Source, *, strict: bool = True) -> None
         CheckpointError: the weights are missing or damaged, or do not fit the model.
     """
     tensors, own = source.tensors(), named_tensors(model)
+    shapes = {name: whole_shape(model, name, tensor) for name, tensor in own.items()}
     # Names of tied tensors refer to the stored one.
     stored = {**{name: name for name in tensors.entries}, **source.aliases()}
     stored = {name: kept for name, kept in stored.items() if kept in tensors.entries}
-    chosen = _fitting(tensors, stored, own)
+    chosen = _fitting(tensors, stored, own, shapes)
     adapters = adapter_names(model)
     loaded = {id(own[name]) for name in chosen}
     missing = [name for name, tensor in own.items() if id(tensor) not in loaded and name not in adapters]
@@ -94,7 +95,7 @@ def start_from(model: nn.Module, source: Source, *, strict: bool = True) -> None
         name for name in tensors.entries if name not in used and not _repeats(name, tensors, chosen.get(tied.get(name, "")))
     ]
     if (missing or unused) and strict:
-        raise _misfit(source, missing, unused, tensors, stored, own)
+        raise _misfit(source, missing, unused, tensors, stored, shapes)
     if not chosen:
         raise CheckpointError(
             f"training.init_from: no tensor of {source.path} fits the model",
@@ -102,7 +103,7 @@ def start_from(model: nn.Module, source: Source, *, strict: bool = True) -> None
         )
     with torch.no_grad():
         for name, kept in chosen.items():
-            copy_sharded(own[name], tensors.get(kept))
+            copy_sharded(own[name], part_of(model, name, tensors.get(kept)))
     absent = [name for name in missing if name not in resized]
     for names, what in (
         (absent, "initialized, since the source lacks them"),
@@ -113,13 +114,15 @@ def start_from(model: nn.Module, source: Source, *, strict: bool = True) -> None
             _log.warning("training.init_from: %s: %s", what, _listed(names))
 
 
-def _fitting(tensors: Tensors, stored: Mapping[str, str], own: Mapping[str, Tensor]) -> dict[str, str]:
+def _fitting(
+    tensors: Tensors, stored: Mapping[str, str], own: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]
+) -> dict[str, str]:
     """Return the fitting stored tensor of each of the model's tensors, tied ones once."""
     chosen: dict[str, str] = {}
     seen: set[int] = set()
     for name, tensor in own.items():
         kept = stored.get(name)
-        if kept is not None and id(tensor) not in seen and tuple(tensor.shape) == tuple(tensors.entries[kept].shape):
+        if kept is not None and id(tensor) not in seen and tuple(shapes[name]) == tuple(tensors.entries[kept].shape):
             chosen[name] = kept
             seen.add(id(tensor))
     return chosen
@@ -136,7 +139,7 @@ def _misfit(
     unused: Sequence[str],
     tensors: Tensors,
     stored: Mapping[str, str],
-    own: Mapping[str, Tensor],
+    shapes: Mapping[str, torch.Size],
 ) -> CheckpointError:
     resized = [name for name in missing if name in stored]
     parts = []
@@ -147,7 +150,7 @@ def _misfit(
     if resized:
         name = resized[0]
         shape = tuple(tensors.entries[stored[name]].shape)
-        parts.append(f"{name} is {shape} in the source and {tuple(own[name].shape)} in the model")
+        parts.append(f"{name} is {shape} in the source and {tuple(shapes[name])} in the model")
     return CheckpointError(
         f"training.init_from: {source.path} does not fit the model: {'; '.join(parts)}",
         hint="Use the model of these weights in the spec, or load only the tensors that fit: --partial "

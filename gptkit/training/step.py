@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from gptkit.nn.after_step import after_step
 from gptkit.nn.head import IGNORED
 from gptkit.training.evaluation import Batch, documents, to_device
+from gptkit.training.groups import GroupRates
 from gptkit.training.parallel.processes import Processes
+from gptkit.training.parallel.tensor import clip_divided
 from gptkit.training.precision import autocast
 
 __all__ = ["TrainingStep", "split"]
@@ -34,6 +36,10 @@ class TrainingStep:
         accumulation: number of parts that each process computes one after the other.
         clip: maximum norm of the gradient, or None.
         processes: the processes that share the batch.
+        divided: parameters of which each process of a tensor group holds a part.
+
+    Attributes:
+        rates: the learning rates of the optimizer's parameter groups.
     """
 
     def __init__(
@@ -46,6 +52,7 @@ class TrainingStep:
         accumulation: int = 1,
         clip: float | None = None,
         processes: Processes | None = None,
+        divided: Collection[Tensor] = (),
     ) -> None:
         self.forward = forward
         self.optimizer = optimizer
@@ -54,28 +61,31 @@ class TrainingStep:
         self.accumulation = accumulation
         self.clip = clip
         self.processes = processes or Processes()
+        self.divided = divided
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        self._peak_rates = [float(group["lr"]) for group in optimizer.param_groups]
+        self.rates = GroupRates(optimizer)
 
     @property
     def parts(self) -> int:
         """Number of equal parts of a batch."""
-        return self.accumulation * self.processes.count
+        return self.accumulation * self.processes.parts
 
-    def set_rate(self, factor: float) -> None:
-        """Set the learning rate of every parameter group to a multiple of its peak rate."""
-        for group, rate in zip(self.optimizer.param_groups, self._peak_rates, strict=True):
-            group["lr"] = rate * factor
-
-    def __call__(self, batch: Batch, before_update: Callable[[], None]) -> Tensor:
+    def __call__(
+        self,
+        batch: Batch,
+        before_update: Callable[[], None],
+        accepts: Callable[[float, float], bool] | None = None,
+    ) -> Tensor | None:
         """Take one step.
 
         Args:
             batch: the whole batch, equal in every process.
             before_update: called when the gradients are complete.
+            accepts: returns whether to update the weights, given the loss and the gradient's norm; None to always update.
 
         Returns:
-            (2,): the batch's loss and the gradient's norm before clipping, still on the device.
+            (2,): the batch's loss and the gradient's norm before clipping, still on the device. None if the weights were not
+            updated.
         """
         total = torch.zeros((), device=self.device)
         parts = list(split(batch, self.accumulation, self.processes))
@@ -86,19 +96,32 @@ class TrainingStep:
                     loss = self.forward(inputs_BT, targets_BT, **documents(documents_BT, self.device)).loss
                 loss = loss * share
                 # Gradients are averaged over the processes, and the shares of all of them add up to one.
-                (loss * self.processes.count if self.processes.count > 1 else loss).backward()
+                (loss * self.processes.parts if self.processes.parts > 1 else loss).backward()
             total += loss.detach()
         self.processes.sum(total)
         before_update()
-        norm = _whole(nn.utils.clip_grad_norm_(self._parameters, self.clip or math.inf))
-        self.optimizer.step()
-        after_step(self.forward)
+        norm = self._clip()
+        result = torch.stack((total, norm.to(total)))
+        accepted = accepts is None or accepts(*result.tolist())
+        if accepted:
+            self.optimizer.step()
+        after_step(self.forward)  # in any case, since it also clears what the modules collected
         self.optimizer.zero_grad(set_to_none=True)
-        return torch.stack((total, norm.to(total)))
+        return result if accepted else None
+
+    def _clip(self) -> Tensor:
+        """Clip the gradients; return their norm before."""
+        limit = self.clip or math.inf
+        if self.processes.tensor > 1:
+            return clip_divided(self._parameters, self.divided, limit, self.processes)
+        norm = nn.utils.clip_grad_norm_(self._parameters, limit)
+        # The norm of sharded gradients is a `DTensor`.
+        whole: Tensor = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+        return whole
 
     def _synchronized(self, last: bool) -> AbstractContextManager[Any]:
         """Exchange gradients after the last part only."""
-        if self.processes.count == 1:
+        if self.processes.parts == 1 and self.processes.shard == 1:
             return contextlib.nullcontext()
         no_sync = getattr(self.forward, "no_sync", None)
         if no_sync is not None:
@@ -109,7 +132,7 @@ class TrainingStep:
 
 def split(batch: Batch, accumulation: int, processes: Processes) -> Iterator[tuple[Tensor, Tensor, Tensor | None, float]]:
     """Yield the parts of a batch for one process, each with its share of the batch's targets."""
-    count = accumulation * processes.count
+    count = accumulation * processes.parts
     inputs_BT, targets_BT, documents_BT = batch
     if count == 1 and bool((targets_BT != IGNORED).any()):
         yield *batch, 1.0
@@ -122,17 +145,11 @@ def split(batch: Batch, accumulation: int, processes: Processes) -> Iterator[tup
         strict=True,
     )
     for index, (inputs, targets, document) in enumerate(parts):
-        if index % processes.count != processes.rank:
+        if index % processes.parts != processes.part:
             continue
         n_here = int((targets != IGNORED).sum())
         if n_here:
             yield inputs, targets, document, n_here / n_targets
-        elif count == 1 or processes.count > 1:
+        elif count == 1 or processes.parts > 1:
             # A step has a backward pass, and the same number of parts in every process: this one counts for nothing.
             yield inputs, inputs, document, 0.0
-
-
-def _whole(norm: Tensor) -> Tensor:
-    """Return a norm over sharded gradients as a plain tensor."""
-    full: Tensor = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-    return full

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from .distributed_runs import CASES, TEXT
+import gptkit
+from tests.support.distributed_runs import CASES, TEXT
+from tests.support.processes import ROOT, launch
 
-ROOT = Path(__file__).parents[2]
-SCRIPT = Path(__file__).with_name("distributed_runs.py")
+SCRIPT = ROOT / "tests" / "support" / "distributed_runs.py"
 
 pytestmark = [
     pytest.mark.slow,
@@ -23,21 +21,18 @@ pytestmark = [
 ]
 
 
-def launch(*arguments: str) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
-    assert "Warning" not in done.stderr, done.stderr[-3000:]
+def launch_silently(*arguments: str) -> None:
+    printed = launch(*arguments)
+    assert "Warning" not in printed, printed[-3000:]
 
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("distributed")
     (directory / "corpus.txt").write_text(TEXT, encoding="utf-8")
-    launch(str(SCRIPT), str(directory), *CASES)
-    launch("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(SCRIPT), str(directory), *CASES)
+    launch_silently(str(SCRIPT), str(directory), *CASES)
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    launch_silently(*torchrun, str(SCRIPT), str(directory), *CASES)
     return directory
 
 
@@ -61,3 +56,11 @@ def test_two_processes_equal_one(directory: Path, name: str) -> None:
 def test_every_process_ends_with_the_complete_model(directory: Path, name: str) -> None:
     losses = [json.loads((directory / f"losses-{file}.json").read_text())[name] for file in ("1-0", "2-0", "2-1")]
     assert losses == pytest.approx([losses[0]] * 3, rel=1e-5)
+
+
+def test_run_of_two_processes_is_exported(directory: Path, tmp_path: Path) -> None:
+    one, two = (gptkit.export_model(directory / f"exported-{count}", tmp_path / str(count)) for count in (1, 2))
+    tensors, same = (load_file(path / "model.safetensors") for path in (one, two))
+    assert tensors.keys() == same.keys()
+    assert all(torch.allclose(tensor, same[name], atol=1e-5) for name, tensor in tensors.items())
+    assert (one / "config.json").read_text() == (two / "config.json").read_text()

@@ -1,7 +1,7 @@
-"""Sharding of models over processes: fully sharded data parallelism (FSDP2) and replicas (DistributedDataParallel).
+"""Models over processes: full sharding (FSDP2), replicas (DistributedDataParallel), and tensor parallelism.
 
-The order is: build on the meta device, shard, allocate the shards in every process, initialize. No process holds the whole
-model.
+The order is: build on the meta device, divide, shard, allocate the shards in every process, initialize. No process holds
+the whole model.
 """
 
 from __future__ import annotations
@@ -13,22 +13,28 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from gptkit.checkpoint.sharding import copy_sharded
+from gptkit.checkpoint.sharding import copy_sharded, part_of
 from gptkit.model.gpt import GPT
 from gptkit.model.initialize import initialize
 from gptkit.training.parallel.processes import Processes
+from gptkit.training.parallel.tensor import divide
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
-__all__ = ["replicate", "shard_model"]
+__all__ = ["distribute", "replicate"]
 
 
-def replicate(model: GPT) -> nn.Module:
+def replicate(model: GPT, processes: Processes) -> nn.Module:
     """Return the callable model with a full replica in every process: gradients are averaged over the processes."""
     from torch.nn.parallel import DistributedDataParallel
 
-    return DistributedDataParallel(model, find_unused_parameters=_leaves_unused(model), gradient_as_bucket_view=True)
+    return DistributedDataParallel(
+        model,
+        process_group=processes.part_group,
+        find_unused_parameters=_leaves_unused(model),
+        gradient_as_bucket_view=True,
+    )
 
 
 def _leaves_unused(model: GPT) -> bool:
@@ -41,8 +47,8 @@ def _leaves_unused(model: GPT) -> bool:
     return any(parameter.grad is None for parameter in shell.parameters() if parameter.requires_grad)
 
 
-def shard_model(model: GPT, processes: Processes, device: torch.device, seed: int | None) -> None:
-    """Shard a model of the meta device in place, allocate this process's shards, and initialize them.
+def distribute(model: GPT, processes: Processes, device: torch.device, seed: int | None) -> None:
+    """Divide and shard a model of the meta device in place, allocate this process's share, and initialize it.
 
     Args:
         model: a model on the meta device.
@@ -52,16 +58,31 @@ def shard_model(model: GPT, processes: Processes, device: torch.device, seed: in
     """
     from torch.distributed.device_mesh import init_device_mesh
 
-    names = ("replica", "shard")
-    mesh = init_device_mesh(device.type, (processes.data, processes.shard), mesh_dim_names=names)
-    _shard(model, mesh if processes.data > 1 else mesh["shard"])
+    if processes.tensor > 1:
+        divide(model, processes)
+    if processes.shard > 1:
+        names, sizes = ("replica", "shard", "tensor"), (processes.data, processes.shard, processes.tensor)
+        mesh = init_device_mesh(device.type, sizes, mesh_dim_names=names)
+        _shard(model, mesh["replica", "shard"] if processes.data > 1 else mesh["shard"])
     buffers = _buffers(model, device)
     model.to_empty(device=device)
     with torch.no_grad():
         for name, buffer in model.named_buffers():
             buffer.copy_(buffers[name])
     if seed is not None:
-        initialize(model, model.spec.initializer, model.spec.context(model.vocab_size), seed, copy=copy_sharded)
+        _initialize(model, seed)
+
+
+def _initialize(model: GPT, seed: int) -> None:
+    """Fill the model's share of each parameter with the values that the whole parameter has in one process."""
+    shell = GPT(model.spec, model.vocab_size, device="meta")
+    own, names = dict(model.named_parameters()), {id(parameter): name for name, parameter in shell.named_parameters()}
+
+    def copy(parameter: Tensor, values: Tensor) -> None:
+        name = names[id(parameter)]
+        copy_sharded(own[name], part_of(model, name, values))
+
+    initialize(shell, model.spec.initializer, model.spec.context(model.vocab_size), seed, copy=copy)
 
 
 def _shard(model: GPT, mesh: DeviceMesh) -> None:
