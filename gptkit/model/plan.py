@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import os
 import sys
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
-from torch.utils.hooks import RemovableHandle
 
 from gptkit.core.errors import CapacityError
+from gptkit.kinds.optimizer import OptimizerSpec
 from gptkit.model.gpt import GPT
 from gptkit.model.spec import ModelSpec
 from gptkit.model.tree import count
-from gptkit.nn.block import outermost_blocks
+from gptkit.model.work import kept_bytes, peak_bytes, training_work
 from gptkit.nn.freezing import freeze as freeze_parameters
 from gptkit.nn.recompute import Recompute
 
-__all__ = ["Plan", "available_memory", "human_bytes", "human_count", "plan", "refuse_unless_fits"]
+__all__ = [
+    "Plan",
+    "available_memory",
+    "flops_per_token",
+    "human_bytes",
+    "human_count",
+    "plan",
+    "refuse_unless_fits",
+    "state_bytes",
+]
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,7 @@ class Plan:
         cache_bytes_per_token: memory of one more token of a row when decoding; caches with windows stop growing.
         cache_bytes: memory of one row's cache at full context length.
         activation_bytes: memory that a training step keeps for its backward pass, for the requested batch.
-        training_bytes: weights, gradients and two optimizer moments of those that are trained, and activations.
+        training_bytes: peak of a training step: weights, the optimizer's state, activations and gradients.
     """
 
     parameters: int
@@ -65,6 +72,9 @@ def plan(
     freeze: Sequence[str] | None = None,
     dtype: torch.dtype = torch.float32,
     recompute: Recompute = "none",
+    precision: torch.dtype = torch.float32,
+    optimizer: OptimizerSpec | None = None,
+    accumulates: bool = False,
     model: GPT | None = None,
 ) -> Plan:
     """Compute the sizes of a spec's model, without allocating it.
@@ -75,20 +85,20 @@ def plan(
         freeze: patterns of frozen parameters, as in `gptkit.nn.freezing`.
         dtype: the dtype of weights and cache.
         recompute: activation checkpointing of the training step.
+        precision: dtype of the training's matrix products.
+        optimizer: the training's optimizer; None for one with two moments.
+        accumulates: whether gradients of several parts of a batch are accumulated.
         model: the spec's model on the meta device, if it was built already; its parameters are frozen as `freeze` says.
     """
     model = GPT(spec, vocab_size, device="meta", dtype=dtype) if model is None else model
     length = spec.context_length
-    ids = torch.zeros(1, length, dtype=torch.long, device="meta")
-    model.eval()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(ids)
-    flops = counter.get_total_flops() / length
+    flops = flops_per_token(model, length)
     parameters = count(model)
     weight_bytes = sum(p.numel() for p in model.parameters()) * dtype.itemsize
     freeze_parameters(model, freeze)
     trained = count(model, trained=True)
-    activations = _saved_bytes(model.train(), batch_size, window or length, recompute)
+    work = training_work(model, batch_size, window or length, precision)
+    state = 2 * 4 * trained if optimizer is None else state_bytes(optimizer, model)
     return Plan(
         parameters=parameters,
         trained_parameters=trained,
@@ -98,73 +108,42 @@ def plan(
         weight_bytes=weight_bytes,
         cache_bytes_per_token=sum(module.state_bytes_per_token(dtype) for module in model.stateful),
         cache_bytes=model.new_cache(1).bytes,
-        activation_bytes=activations,
-        training_bytes=weight_bytes + 3 * 4 * trained + activations,
+        activation_bytes=kept_bytes(work, recompute),
+        training_bytes=weight_bytes + state + peak_bytes(work, recompute, accumulates=accumulates),
     )
 
 
-def _saved_bytes(model: GPT, batch_size: int, length: int, recompute: Recompute) -> int:
-    """Return the bytes that autograd keeps between forward and backward, without weights.
+def flops_per_token(model: GPT, length: int) -> float:
+    """Return the floating-point operations of a forward pass over `length` tokens, divided by their number.
 
-    With recomputation, the input of every block is kept, and the activations of one block at a time.
+    A training step takes three times as many, since the backward pass computes two products for each one.
+
+    Args:
+        model: a model on the meta device; it is in evaluation mode afterwards.
+        length: number of tokens.
     """
-    seen = {id(parameter) for parameter in model.parameters()}
-    held: list[Tensor] = []
-    saved: Counter[int] = Counter()  # by block, -1 outside of them
-    running = [-1]
-
-    def pack(tensor: Tensor) -> Tensor:
-        root = tensor if tensor._base is None else tensor._base
-        if id(root) not in seen:
-            seen.add(id(root))
-            saved[running[0]] += root.numel() * root.element_size()
-            held.append(root)  # keeps its id from being used again
-        return tensor
-
-    def enter(index: int) -> Callable[..., None]:
-        return lambda *_: running.__setitem__(0, index)
-
-    hooks: list[RemovableHandle] = []
-    blocks = list(outermost_blocks(model))
-    for index, block in enumerate(blocks):
-        hooks += [block.register_forward_pre_hook(enter(index)), block.register_forward_hook(enter(-1))]
-    ids = torch.zeros(batch_size, length, dtype=torch.long, device="meta")
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), _FusedAttention():
-        model(ids, ids)
-    for hook in hooks:
-        hook.remove()
-    if recompute == "none":
-        return sum(saved.values())
-    outside = saved.pop(-1, 0)
-    inputs = len(blocks) * batch_size * length * model.spec.d_model * next(model.parameters()).element_size()
-    return outside + inputs + max(saved.values(), default=0)
+    ids = torch.zeros(1, length, dtype=torch.long, device="meta")
+    model.eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(ids)
+    return float(counter.get_total_flops() / length)
 
 
-class _FusedAttention(TorchFunctionMode):
-    """Mode in which fused attention keeps the same tensors on the meta device as its kernels: inputs and output only."""
+def state_bytes(optimizer: OptimizerSpec, model: GPT) -> int:
+    """Return the memory of an optimizer's state, from a step on the meta device.
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func is torch.nn.functional.scaled_dot_product_attention:
-            mask = kwargs.get("attn_mask")
-            if not kwargs.get("dropout_p") and (mask is None or not mask.requires_grad):
-                return _Kept.apply(*args[:3])  # type: ignore[no-untyped-call]
-        return func(*args, **kwargs)
-
-
-class _Kept(torch.autograd.Function):
-    """Attention of the correct shape that keeps its inputs and its output."""
-
-    @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        out = q.new_empty(*q.shape[:-1], v.shape[-1])
-        ctx.save_for_backward(q, k, v, out)
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        q, k, v, _ = ctx.saved_tensors
-        return torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
+    Args:
+        optimizer: the optimizer.
+        model: a model on the meta device, frozen as in its training.
+    """
+    built = optimizer.build(model)
+    parameters = [parameter for group in built.param_groups for parameter in group["params"]]
+    for parameter in parameters:
+        parameter.grad = torch.empty_like(parameter)
+    built.step()
+    built.zero_grad(set_to_none=True)
+    tensors = tree_leaves(list(built.state.values()))
+    return sum(each.numel() * each.element_size() for each in tensors if isinstance(each, Tensor) and each.ndim)
 
 
 def available_memory(device: torch.device | str = "cpu") -> int:
