@@ -65,21 +65,11 @@ class Subject:
 
     def plan(self, vocab_size: int, model: GPT | None = None) -> Plan:
         """Return the model's sizes, those of training for one micro-batch; `model` is the result of `model()`, if built."""
-        from gptkit.model.plan import plan
         from gptkit.runs.build import countable
+        from gptkit.runs.sizes import training_plan
 
-        training = self.spec.training
-        rows = max(1, training.batch_size // training.grad_accumulation)
         with countable(self.spec, vocab_size):
-            return plan(
-                self.spec.model,
-                vocab_size,
-                batch_size=rows,
-                window=self.spec.window,
-                freeze=training.freeze,
-                recompute=training.recompute,
-                model=model,
-            )
+            return training_plan(self.spec, vocab_size, model)
 
 
 def open_subject(target: str, overrides: Sequence[str] = ()) -> Subject:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +11,7 @@ import typer
 
 from gptkit.cli import console
 from gptkit.cli.collection import import_torch
-from gptkit.cli.failures import INTERRUPTED
+from gptkit.cli.failures import INTERRUPTED, follows
 from gptkit.cli.options import FileOrRun, Overrides, Quiet, chosen, complete_runs
 from gptkit.core.activity import working
 from gptkit.core.errors import GptkitError
@@ -58,8 +57,8 @@ def train(
     extend the run: gptkit train --resume runs/gpt --set training.steps=2000
     """
     # Of several processes started by torchrun, only the first one checks and reports.
-    follows = os.environ.get("RANK", "0") != "0"
-    with working(f"reading {file}", quiet=quiet or follows):
+    follower = follows()
+    with working(f"reading {file}", quiet=quiet or follower):
         import_torch()
         from gptkit.presets.catalog import shipped
         from gptkit.runs.directory import RunDirectory
@@ -91,13 +90,13 @@ def train(
             raise GptkitError(f"{file}: run not found", hint="Pass a run directory, as created by gptkit train.")
         target = directory if directory is not None else Path("runs") / _slug(open_spec(file, given).spec.name)
         run_directory = RunDirectory(target)
-        if not follows:
+        if not follower:
             run_directory.recover()
-        if not follows and run_directory.holds_run and not resume and not overwrite and not run_directory.unstarted:
+        if not follower and run_directory.holds_run and not resume and not overwrite and not run_directory.unstarted:
             hint = f"Continue it: gptkit train --resume {target}. Replace it: --overwrite. Or choose another run directory."
             raise GptkitError(f"{target} already holds a run", hint=hint)
         run = train_spec(file, target, given, resume=resume, overwrite=overwrite, progress=not quiet)
-    if not follows:
+    if not follower:
         _finish(run, quiet=quiet)
 
 
@@ -113,7 +112,7 @@ def _finish(run: Run, *, quiet: bool) -> None:
 
     directory = RunDirectory(run.directory)
     if directory.plot.is_file():
-        console.note(f"loss plot: {directory.plot}")
+        console.note(f"curves: {directory.page}")
     console.note(f'generate text: gptkit generate {run.directory} "{run.spec.training.sample_prompt}"')
 
 

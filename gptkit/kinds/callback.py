@@ -27,11 +27,14 @@ class StepPlan:
         rate: the learning rate as a multiple of each parameter group's peak rate; the schedule's factor.
         batch_size: data windows in the batch, over all processes and accumulated parts.
         length: number of tokens of each data window that are used, from the first.
+        mixture: relative weights of the sources of the data `mixture` from this step on, by name; sources that are not named
+            are not drawn. None for the weights of the data. A run stores every change, so it should change rarely.
     """
 
     rate: float
     batch_size: int
     length: int
+    mixture: Mapping[str, float] | None = None
 
     def replace(self, **changes: Any) -> StepPlan:
         """Return a copy with some attributes changed."""
@@ -59,7 +62,7 @@ class Callback:
     """Base class of training callbacks. Every method does nothing by default; an exception ends the training.
 
     The order of calls is `setup`, `load_state_dict` (when a run is resumed), `on_start`; for each step `plan`,
-    `on_step_start`, `on_gradients`, `on_step`, then what is due of `measure`, `on_metrics`, `on_sample` and
+    `on_step_start`, `on_gradients`, `accepts`, `on_step`, then what is due of `measure`, `on_metrics`, `on_sample` and
     `on_checkpoint`; at the end `on_end`.
     A `step` counts the steps done so far, so that `plan` and `on_step_start` of the first step receive 0 and its `on_step`
     receives 1.
@@ -86,10 +89,23 @@ class Callback:
         return plan
 
     def on_step_start(self, step: int) -> None:
-        """Called before the batch is computed: change attributes of modules here (an attention window, for example)."""
+        """Called before the batch is computed: change attributes of modules here (such as `Attention.training_window`)."""
 
     def on_gradients(self, step: int) -> None:
         """Called after the backward pass, before gradients (each parameter's `grad`) are clipped and applied."""
+
+    def accepts(self, step: int, loss: float, norm: float) -> bool:
+        """Return whether the optimizer may apply the gradients; otherwise the optimizer skips the step. True by default.
+
+        Called after the backward pass, with the same numbers in every process. A callback that defines it makes every step
+        wait for the device.
+
+        Args:
+            step: number of steps before this one.
+            loss: the loss of the batch; may be NaN or infinite.
+            norm: the norm of the gradient before clipping; may be NaN or infinite.
+        """
+        return True
 
     def on_step(self, step: int) -> None:
         """Called after the optimizer's step. Must be cheap: the device may still be computing."""

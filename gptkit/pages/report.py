@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,21 +40,27 @@ def json_text(report: Mapping[str, Any]) -> str:
     return json.dumps(report, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def check_report(path: str | Path) -> Path:
+def check_report(path: str | Path, suffixes: Sequence[str] = _SUFFIXES, mark: str = GENERATOR) -> Path:
     """Check that a report may be written to a path, before it is computed.
+
+    Args:
+        path: the file.
+        suffixes: those that the file may have.
+        mark: text at the beginning of files that gptkit wrote, which may be replaced.
 
     Raises:
         GptkitError: the suffix is not that of a report, the directory does not exist, or the file exists and was not
             written by gptkit.
     """
     path = Path(path).expanduser()
-    if path.suffix.lower() not in _SUFFIXES:
-        raise GptkitError(f"{path}: a report is written as .html or .json", hint=f"As in: {path.stem or 'report'}.html")
+    if path.suffix.lower() not in suffixes:
+        kinds = " or ".join(suffixes)
+        raise GptkitError(f"{path}: a report is written as {kinds}", hint=f"As in: {path.stem or 'report'}{suffixes[0]}")
     if path.is_dir():
         raise GptkitError(f"{path} is a directory", hint="Name a file.")
     if not path.parent.is_dir():
         raise GptkitError(f"the directory {path.parent} does not exist", hint="Create it, or choose another one.")
-    if path.is_file() and path.stat().st_size and not _is_report(path):
+    if path.is_file() and path.stat().st_size and not _is_report(path, mark):
         raise GptkitError(f"{path} exists and was not written by gptkit", hint="Choose another name.")
     return path
 
@@ -71,7 +77,7 @@ def write_report(path: str | Path, *, html: Callable[[], str], data: Callable[[]
     return path
 
 
-def _is_report(path: Path) -> bool:
+def _is_report(path: Path, mark: str) -> bool:
     with reading(path), path.open("rb") as stream:
         start = stream.read(_START).decode("utf-8", errors="replace")
-    return GENERATOR in start or start.startswith(_JSON_START)
+    return mark in start or start.startswith(_JSON_START)

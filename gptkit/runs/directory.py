@@ -13,6 +13,8 @@ A directory is a run only if gptkit created it: its spec.yaml begins with gptkit
       metrics.jsonl      one JSON object per line
       samples.txt        text that the model generated during the training
       loss.png           the losses over the steps
+      training.html      all metrics as curves; reloads itself during the training
+      summary.json       losses, tokens, time and operations of the training
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ from gptkit.runs.spec import ExperimentSpec
 
 __all__ = ["RunDirectory"]
 
-WRITTEN_IN_TRAINING = ("metrics.jsonl", "samples.txt", "loss.png")
+WRITTEN_IN_TRAINING = ("metrics.jsonl", "samples.txt", "loss.png", "training.html", "summary.json")
 _OWN_FILES = ("spec.yaml", "provenance.json", *WRITTEN_IN_TRAINING)
 _OWN_DIRECTORIES = ("tokenizer", "data", "checkpoints")
 _SPECS = (".yaml", ".yml", ".toml", ".json")
@@ -60,6 +62,8 @@ class RunDirectory:
         self.metrics = self.path / "metrics.jsonl"
         self.samples = self.path / "samples.txt"
         self.plot = self.path / "loss.png"
+        self.page = self.path / "training.html"
+        self.summary = self.path / "summary.json"
 
     @property
     def holds_run(self) -> bool:
@@ -141,18 +145,22 @@ class RunDirectory:
                 hint = "Pass a directory such as runs/gpt; a corpus is set in the spec: --set data.path=FILE."
                 raise CheckpointError(f"{path} is a file, but a run requires a directory", hint=hint)
 
-    def require_free(self) -> None:
+    def require_free(self, *, resumable: bool = False) -> None:
         """Raise an error if a new run would replace files.
+
+        Args:
+            resumable: the caller could resume the run that the directory holds; for the hint.
 
         Raises:
             CheckpointError: the directory is a run, or has another file with the name of a run's file.
         """
         if self.holds_run:
             steps = CheckpointStore(self.checkpoints).steps()
+            way = "Resume it (resume=True, --resume), replace" if resumable else "Replace"
             reached = f"which has reached step {steps[-1]}" if steps else "which has no checkpoint yet"
             raise CheckpointError(
                 f"{self.path} already holds a run, {reached}",
-                hint="Resume it (resume=True, --resume), replace it (overwrite=True, --overwrite), or choose another name.",
+                hint=f"{way} it (overwrite=True, --overwrite), or choose another name.",
             )
         names = (*_OWN_FILES, *_OWN_DIRECTORIES)
         taken = [name for name in names if (self.path / name).exists() or (self.path / name).is_symlink()]

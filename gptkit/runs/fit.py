@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from gptkit.checkpoint.store import CheckpointStore, load_weights
 from gptkit.core.errors import TrainingError
 from gptkit.core.registry import Registry, default_registry
-from gptkit.data import Prepared
+from gptkit.data import Batch, Prepared, Windows
+from gptkit.data.mixing import MixedWindows, Mixture
+from gptkit.data.packing import PackedWindows
+from gptkit.data.prepared import ordered_windows
+from gptkit.data.text_bytes import text_windows
 from gptkit.inference import generate
 from gptkit.kinds.callback import Callback
 from gptkit.kinds.tokenizer import Tokenizer
 from gptkit.kinds.tracker import Tracker, TrainingStart
 from gptkit.model.gpt import GPT
+from gptkit.model.plan import flops_per_token
 from gptkit.nn.freezing import freeze
 from gptkit.nn.head import before_training
 from gptkit.runs.build import new_model
@@ -28,12 +33,15 @@ from gptkit.runs.spec import ExperimentSpec
 from gptkit.runs.start import source_of, start_from
 from gptkit.training.callback import PluginTrackers, TrackerCallback
 from gptkit.training.config import TrainingSpec
-from gptkit.training.loop import Trainer
+from gptkit.training.loop import TextBytes, Trainer, TrainingBatches
+from gptkit.training.page import TrainingPage
 from gptkit.training.parallel.processes import Processes
-from gptkit.training.precision import pick_device
+from gptkit.training.precision import pick_device, pick_precision
 from gptkit.training.progress import ConsoleProgress
+from gptkit.training.rate import product_rate
 from gptkit.training.records import LossPlot, MetricsFile, SamplesFile
 from gptkit.training.seeds import derive
+from gptkit.training.summary import SummaryFile
 
 __all__ = ["fit", "initial_model", "require_divisible"]
 
@@ -70,10 +78,20 @@ def fit(
     # Before the model is wrapped or sharded, which depends on what is trained.
     freeze(model, spec.training.freeze)
     forward = _distributed(model, spec, processes, empty=checkpoint is not None)
+    summary = SummaryFile(
+        directory.metrics,
+        directory.summary,
+        flops_per_token=partial(_training_flops, spec, tokenizer.vocab_size),
+        product_rate=partial(_product_rate, spec),
+    )
+    if screen is not None:
+        screen.summary = summary
     recording: list[Callback] = [
         MetricsFile(directory.metrics),
         SamplesFile(directory.samples),
         LossPlot(directory.metrics, directory.plot, spec.name),
+        TrainingPage(directory.metrics, directory.page, spec.name),
+        summary,
         *(TrackerCallback(tracker.build, tracker.name) for tracker in spec.training.trackers),
         *(TrackerCallback.of(tracker) for tracker in trackers),
         PluginTrackers(partial(_plugin_trackers, registry or default_registry())),
@@ -87,10 +105,15 @@ def fit(
     trainer = Trainer(
         model,
         spec.training,
-        prepared.train_windows(spec.data, length).batch,
+        _training_batches(prepared.train_windows(spec.data, length)),
         lambda size, batches: prepared.validation_batches(spec.data, length, size, batches),
         checkpoints=store,
         callbacks=[*callbacks, *(recording if processes.is_main else [])],
+        parts={
+            name: partial(_batches, ordered_windows(part, spec.data, length))
+            for name, part in prepared.validation_parts(spec.data).items()
+        },
+        text_bytes=_text_bytes(prepared, spec, tokenizer),
         write=_writer(spec, model, tokenizer),
         describe=spec.plain(),
         processes=processes,
@@ -102,6 +125,24 @@ def fit(
     if processes.builds_empty:
         model = _whole(spec, tokenizer.vocab_size, store)
     return Run(directory.path, spec, model, tokenizer, trainer.step, directory.read_provenance())
+
+
+def _training_batches(windows: Windows | PackedWindows | MixedWindows) -> TrainingBatches:
+    def batches(step: int, size: int, seed: int, /, *, first: int, mixtures: Sequence[Mixture] = ()) -> Batch:
+        if isinstance(windows, MixedWindows):
+            return windows.batch(step, size, seed, first=first, mixtures=mixtures)
+        if mixtures:
+            raise TrainingError(
+                "a callback plans a mixture, but the data has no sources",
+                hint="Use data: mixture, or remove the callback from training.callbacks.",
+            )
+        return windows.batch(step, size, seed, first=first)
+
+    return batches
+
+
+def _batches(windows: Windows | None, batch_size: int, max_batches: int | None) -> Iterator[Batch]:
+    return iter(()) if windows is None else windows.batches(batch_size, max_batches)
 
 
 def initial_model(spec: ExperimentSpec, tokenizer: Tokenizer, processes: Processes) -> GPT:
@@ -179,6 +220,34 @@ def _writer(spec: ExperimentSpec, model: GPT, tokenizer: Tokenizer) -> Callable[
         return training.sample_prompt + result.text
 
     return write
+
+
+def _training_flops(spec: ExperimentSpec, vocab_size: int) -> float:
+    """Return the operations of a training step per token."""
+    return 3 * flops_per_token(GPT(spec.model, vocab_size, device="meta"), spec.window)
+
+
+def _product_rate(spec: ExperimentSpec) -> float:
+    device = pick_device(spec.training.device)
+    return product_rate(device, pick_precision(spec.training.precision, device))
+
+
+def _text_bytes(prepared: Prepared, spec: ExperimentSpec, tokenizer: Tokenizer) -> TextBytes:
+    """Return the function of the bytes of text of the validation's targets."""
+    windows = ordered_windows(prepared.validation, spec.data, spec.window)
+
+    @cache
+    def text(max_windows: int) -> Windows | None:
+        if windows is None:
+            return None
+        file, counts = prepared.validation, prepared.validation_counts
+        return text_windows(file, counts, windows.context_length, tokenizer, max_windows)
+
+    def text_bytes(batch_size: int, max_batches: int) -> Iterable[Tensor] | None:
+        sizes = text(batch_size * max_batches)
+        return None if sizes is None else (batch.targets_BT for batch in sizes.batches(batch_size, max_batches))
+
+    return text_bytes
 
 
 def _plugin_trackers(registry: Registry, start: TrainingStart) -> Iterable[tuple[str, Any]]:

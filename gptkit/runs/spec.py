@@ -13,6 +13,7 @@ from gptkit.core import resolution
 from gptkit.core.component import Component, component
 from gptkit.core.errors import Problem
 from gptkit.core.spec import Spec, validation_error
+from gptkit.core.suggestions import did_you_mean
 from gptkit.core.walk import components
 from gptkit.kinds.data import DataSpec
 from gptkit.kinds.decoding import DecodingSpec
@@ -83,27 +84,56 @@ class ExperimentSpec(Spec):
                 f"a data window of {window:,} tokens exceeds the model's context_length of {context_length:,}; "
                 f"set it to at most {context_length}, or remove it",
             )
+        for index, stage in enumerate(self.training.stages):
+            if stage.window is not None and stage.window > self.window:
+                yield Problem(
+                    ("training", "stages", index, "window"),
+                    f"{stage.window:,} tokens exceed a data window of {self.window:,}; set it to at most {self.window}",
+                )
+        yield from self._mixture_problems()
         yield from self._name_problems()
         for place, part in parts:
             for problem in resolution.problems(part, None):
                 yield problem.below(*place)
 
+    def _mixture_problems(self) -> Iterator[Problem]:
+        """Yield problems of the stages' mixtures, which name the sources of the data."""
+        names = [name for name, _ in self.data.parts()]
+        for index, stage in enumerate(self.training.stages):
+            if stage.mixture is not None and not names:
+                message = f"data {self.data.name!r} has no sources; use data: mixture, or remove it"
+                yield Problem(("training", "stages", index, "mixture"), message)
+                continue
+            for name in stage.mixture or ():
+                if name not in names:
+                    message = f"the data has no such source; {did_you_mean(name, names, 'sources')}"
+                    yield Problem(("training", "stages", index, "mixture", name), message)
+
     def _name_problems(self) -> Iterator[Problem]:
         """Yield problems that depend on the names of the model's parameters and projections."""
         linears = [(path, part) for path, part in components(self.model, ("model",)) if isinstance(part, LinearSpec)]
         adapted = [(path, part) for path, part in linears if part.merged() != part]
-        if not (self.training.freeze or adapted):
+        groups = self.training.optimizer.groups
+        losses = [stage.losses for stage in self.training.stages]
+        if not (self.training.freeze or adapted or groups or any(losses)):
             return
         # The names are those of the built model; they do not depend on the size of the vocabulary.
         from gptkit.core.memory import explain_exhaustion
         from gptkit.model.gpt import GPT
-        from gptkit.nn.freezing import freeze_problems, projection_names
+        from gptkit.nn.freezing import freeze_problems, frozen_names, projection_names
+        from gptkit.nn.loss_weights import loss_weight_problems
+        from gptkit.nn.parameters import group_problems
 
         with explain_exhaustion("the model", "Lower model.d_model, model.n_layers or model.context_length."):
             model = GPT(self.model, self.model.vocab_size or self.tokenizer.expected_vocab_size or 1, device="meta")
         names = [name for name, _ in model.named_parameters()]
         for index, message in freeze_problems(names, self.training.freeze or ()):
             yield Problem(("training", "freeze") if index is None else ("training", "freeze", index), message)
+        for index, name, message in loss_weight_problems(model, losses):
+            yield Problem(("training", "stages", index, "losses", name), message)
+        frozen = frozen_names(model, self.training.freeze)
+        for place, message in group_problems(names, [name for name in names if name not in frozen], groups):
+            yield Problem(("training", "optimizer", "groups", *place), message)
         seen: list[Component] = []
         for path, part in adapted:
             # Layers repeat the model's own part, which counts only where no layers are given.

@@ -64,6 +64,15 @@ class Callbacks(Callback):
         for callback in self._all:
             callback.on_gradients(step)
 
+    @property
+    def decide(self) -> bool:
+        """Whether a callback decides about updates (`Callback.accepts`)."""
+        return any(type(callback).accepts is not Callback.accepts for callback in self._all)
+
+    def accepts(self, step: int, loss: float, norm: float) -> bool:
+        answers = [callback.accepts(step, loss, norm) for callback in self._all]  # every one is asked, for its state
+        return all(answers)
+
     def on_step(self, step: int) -> None:
         for callback in self._all:
             callback.on_step(step)

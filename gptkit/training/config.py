@@ -16,6 +16,7 @@ from gptkit.kinds.optimizer import OptimizerSpec, ScheduleSpec
 from gptkit.kinds.tracker import TrackerSpec
 from gptkit.training.parallel.config import ParallelSpec
 from gptkit.training.resume import CHANGEABLE, Fixed
+from gptkit.training.stage_spec import StageSpec, stage_problems
 
 __all__ = ["InitFromSpec", "TrainingSpec"]
 
@@ -71,6 +72,11 @@ class TrainingSpec(Spec):
     )
     schedule: Annotated[ScheduleSpec, _STEPS] = component(
         {"name": "cosine", "warmup_steps": 50}, description="The learning-rate schedule."
+    )
+    stages: Annotated[tuple[StageSpec, ...], _STEPS] = Field(
+        (),
+        description="Stages of the training, one after the other: batch size, length, attention window, learning rate, "
+        "loss weights and data mixture by step. Empty for the same in all steps.",
     )
     seed: Annotated[int, Fixed("weights, data windows and dropout depend on it")] = Field(
         0, ge=0, lt=2**63, description="Random seed of weights, data windows, dropout and samples."
@@ -144,10 +150,22 @@ class TrainingSpec(Spec):
         """Yield the components of the section, each with its path."""
         yield ("optimizer",), self.optimizer
         yield ("schedule",), self.schedule
+        for index, stage in enumerate(self.stages):
+            if stage.schedule is not None:
+                yield ("stages", index, "schedule"), stage.schedule
         for index, callback in enumerate(self.callbacks):
             yield ("callbacks", index), callback
         for index, tracker in enumerate(self.trackers):
             yield ("trackers", index), tracker
+
+    def largest_step(self, window: int) -> tuple[int, int]:
+        """Return the batch size and the number of tokens per window of the steps that need the most memory.
+
+        Args:
+            window: the number of tokens of a data window.
+        """
+        sizes = [(stage.batch_size or self.batch_size, stage.window or window) for stage in self.stages]
+        return max(sizes, key=lambda size: size[0] * size[1], default=(self.batch_size, window))
 
     def _problems(self) -> Iterator[Problem]:
         if self.batch_size % self.grad_accumulation:
@@ -156,6 +174,12 @@ class TrainingSpec(Spec):
                 ("grad_accumulation",),
                 f"a batch of {self.batch_size} has no {self.grad_accumulation} equal parts; possible: {possible}",
             )
+        for problem in stage_problems(self.stages, self.steps, self.grad_accumulation):
+            yield problem.below("stages")
+        by_stages = any(stage.attention_window is not None for stage in self.stages)
+        for index, callback in enumerate(self.callbacks):
+            if by_stages and callback.name == "window-warmup":
+                yield Problem(("callbacks", index), "attention windows are set by training.stages; remove one of the two")
         for place, part in self.components():
             for problem in resolution.problems(part, None):
                 yield problem.below(*place)

@@ -14,20 +14,19 @@ from itertools import repeat
 import torch
 from torch import Tensor, nn
 
+from gptkit.data.text_bytes import NO_TEXT
+from gptkit.model.gpt import GPT
 from gptkit.nn.head import IGNORED
-from gptkit.training.parallel.processes import Processes
+from gptkit.training.parallel.processes import Processes, discard_gathered
 from gptkit.training.precision import autocast
 
-__all__ = ["NO_TEXT", "Batch", "Evaluation", "combined", "evaluate", "with_weights"]
+__all__ = ["Batch", "Evaluation", "combined", "evaluate", "with_weights"]
 
 Batch = tuple[Tensor, Tensor, Tensor | None]
 """Inputs (B, T), targets (B, T) and document ids (B, T), the last for packed documents only."""
 
 _Measured = tuple[Batch, Tensor | None]
 """A batch, and the bytes of text of its targets."""
-
-NO_TEXT = -1
-"""Number of bytes of a token that is not text: one between documents, or another special token."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ def evaluate(
         device: the device.
         precision: dtype of the matrix products.
         text_bytes: for each batch (B, T), the number of bytes of text that each target stands for; `NO_TEXT` for a target
-            that stands for none, whose loss is not counted in `Evaluation.text_nats`. In one process only.
+            that stands for none, whose loss is not counted in `Evaluation.text_nats`.
         processes: the processes that share the batches.
 
     Returns:
@@ -98,61 +97,74 @@ def evaluate(
     was_training = model.training
     model.eval()
 
-    def nats(batch: Batch, n_targets: int) -> Tensor:
+    def nats(batch: Batch, others_BT: Tensor | None) -> tuple[Tensor, Tensor | float]:
+        """Return the summed loss of all targets, and that of some of them (where `others_BT` is set)."""
         inputs_BT, targets_BT, documents_BT = batch
+        options = documents(documents_BT, device)
         with autocast(device, precision):
-            loss = model(*to_device(inputs_BT, targets_BT, device=device), **documents(documents_BT, device)).loss
-        summed: Tensor = loss.to(totals.dtype) * n_targets
-        return summed
+            ids_BT, ids_of_targets_BT = to_device(inputs_BT, targets_BT, device=device)
+            if others_BT is None:
+                return _summed(model(ids_BT, ids_of_targets_BT, **options).loss, targets_BT, totals), 0.0
+            some_BT = targets_BT.masked_fill(~others_BT, IGNORED)
+            (some_on_device_BT,) = to_device(some_BT, device=device)
+            if isinstance(model, GPT) and processes.count == 1:
+                # The head returns a mean only, so it is computed twice, and the blocks are not.
+                x_BTE, context = model.hidden(ids_BT, **options)
+                both = [model.head.loss(x_BTE, ids, context) for ids in (ids_of_targets_BT, some_on_device_BT)]
+            else:
+                both = [model(ids_BT, ids, **options).loss for ids in (ids_of_targets_BT, some_on_device_BT)]
+        return _summed(both[0], targets_BT, totals), _summed(both[1], some_BT, totals)
 
-    # Nats of all tokens, nats of text, tokens. Summed in fp64 on the device: one wait at the end, not one per batch.
-    totals = torch.zeros(3, dtype=torch.float64 if device.type != "mps" else torch.float32, device=device)
-    n_tokens = n_bytes = 0
+    # Nats of all tokens and of text. Summed in fp64 on the device: one wait at the end, not one per batch.
+    totals = torch.zeros(2, dtype=torch.float64 if device.type != "mps" else torch.float32, device=device)
+    counts = torch.zeros(2, dtype=torch.int64)  # tokens, bytes
     try:
         measured = zip(batches, repeat(None) if text_bytes is None else text_bytes, strict=False)
-        for (batch, bytes_BT), counts in _shared(measured, processes):
+        for (batch, bytes_BT), counted, has_others in _shared(measured, processes):
             counted_BT = batch[1] != IGNORED
-            n_here = int(counted_BT.sum())
-            loss = nats(batch, n_here)
-            if not counts:
+            others_BT = counted_BT & (bytes_BT == NO_TEXT) if bytes_BT is not None and has_others else None
+            loss, other_loss = nats(batch, others_BT)
+            if not counted:
                 continue
-            n_tokens += n_here
             totals[0] += loss
+            counts[0] += counted_BT.sum()
             if bytes_BT is not None:
-                other_BT = counted_BT & (bytes_BT == NO_TEXT)
-                n_bytes += int(bytes_BT[counted_BT & ~other_BT].sum())
-                totals[1] += loss
-                rows_B = other_BT.any(dim=1)
-                if rows_B.any():
-                    # The head returns a mean only, so the targets to exclude are computed once more and subtracted.
-                    totals[1] -= nats(_only(batch, rows_B, other_BT), int(other_BT.sum()))
+                totals[1] += loss - other_loss
+                counts[1] += bytes_BT[counted_BT & (bytes_BT != NO_TEXT)].sum()
     finally:
         model.train(was_training)
-    totals[2] = n_tokens
-    loss_sum, text_nats, tokens = processes.sum(totals).tolist()
-    return Evaluation(loss_sum / tokens, int(tokens), text_nats, n_bytes) if tokens else None
+    loss_sum, text_nats = processes.sum(totals).tolist()
+    tokens, n_bytes = processes.sum(counts.to(device)).tolist()
+    return Evaluation(loss_sum / tokens, int(tokens), text_nats, int(n_bytes)) if tokens else None
 
 
-def _only(batch: Batch, rows_B: Tensor, counted_BT: Tensor) -> Batch:
-    """Return some rows of a batch, with only some targets."""
-    inputs_BT, targets_BT, documents_BT = batch
-    targets_BT = targets_BT.masked_fill(~counted_BT, IGNORED)
-    return inputs_BT[rows_B], targets_BT[rows_B], None if documents_BT is None else documents_BT[rows_B]
+def _summed(mean: Tensor, targets_BT: Tensor, totals: Tensor) -> Tensor:
+    """Return the sum of a mean loss over its targets; 0 without targets, whose mean is NaN."""
+    n_targets = int((targets_BT != IGNORED).sum())
+    return mean.to(totals.dtype) * n_targets if n_targets else torch.zeros_like(totals[0])
 
 
-def _shared(measured: Iterable[_Measured], processes: Processes) -> Iterator[tuple[_Measured, bool]]:
-    """Yield the batches of one process, and whether each is counted: all processes compute the same number."""
+def _shared(measured: Iterable[_Measured], processes: Processes) -> Iterator[tuple[_Measured, bool, bool]]:
+    """Yield the batches of one process: all processes compute the same number, in the same way.
+
+    Yields:
+        The batch, whether it is counted in this process, and whether a batch of a process has targets that are not text.
+    """
+
+    def have_others(group: list[_Measured]) -> bool:
+        return any(bool(((targets != IGNORED) & (n == NO_TEXT)).any()) for (_, targets, _), n in group if n is not None)
+
     group: list[_Measured] = []
     for batch in measured:
         if not bool((batch[0][1] != IGNORED).any()):
             continue
         group.append(batch)
-        if len(group) == processes.count:
-            yield group[processes.rank], True
+        if len(group) == processes.parts:
+            yield group[processes.part], True, have_others(group)
             group = []
     if group:
-        own = processes.rank < len(group)
-        yield group[processes.rank if own else 0], own
+        own = processes.part < len(group)
+        yield group[processes.part if own else 0], own, have_others(group)
 
 
 @contextlib.contextmanager
@@ -164,16 +176,19 @@ def with_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[No
         try:
             for name, tensor in weights.items():
                 parameters[name].copy_(tensor)
+            discard_gathered(model)
             yield
         finally:
             for name, tensor in own.items():
                 parameters[name].copy_(tensor)
+            discard_gathered(model)
 
 
 def to_device(*tensors: Tensor, device: torch.device) -> tuple[Tensor, ...]:
     """Return the tensors on the device, copied asynchronously."""
     if device.type == "cuda":
-        return tuple(tensor.pin_memory().to(device, non_blocking=True) for tensor in tensors)
+        pinned = (tensor if tensor.is_pinned() else tensor.pin_memory() for tensor in tensors)
+        return tuple(tensor.to(device, non_blocking=True) for tensor in pinned)
     return tuple(tensor.to(device) for tensor in tensors)
 
 

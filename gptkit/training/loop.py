@@ -6,8 +6,9 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,37 +19,31 @@ from gptkit.kinds.callback import Callback, StepPlan, Training
 from gptkit.kinds.tracker import TrainingStart
 from gptkit.model.gpt import GPT
 from gptkit.nn.freezing import freeze
+from gptkit.nn.tensor_parallel import tensor_shards
 from gptkit.training.callback import Callbacks
 from gptkit.training.compilation import compile_model, eager, release
 from gptkit.training.config import TrainingSpec
 from gptkit.training.evaluation import Batch, evaluate, with_weights
-from gptkit.training.failures import explained
+from gptkit.training.failures import explained, not_finite
+from gptkit.training.groups import build_optimizer
 from gptkit.training.parallel.processes import Processes
 from gptkit.training.precision import pick_device, pick_precision
+from gptkit.training.prefetch import Prefetched, TrainingBatches
+from gptkit.training.saving import Saver
 from gptkit.training.seeds import derive
+from gptkit.training.stages import Stages
 from gptkit.training.state import TrainingState
 from gptkit.training.step import TrainingStep
 from gptkit.training.stop import StopRequest
 
-__all__ = ["Trainer", "TrainingBatches", "ValidationBatches"]
-
-
-class TrainingBatches(Protocol):
-    """Function that returns the batch of a step; a pure function of its arguments (`Windows.batch`, for example)."""
-
-    def __call__(self, step: int, batch_size: int, seed: int, /, *, first: int) -> Batch:
-        """Return the batch of a step.
-
-        Args:
-            step: number of completed steps.
-            batch_size: the number of data windows.
-            seed: the training's seed.
-            first: number of data windows read by previous steps.
-        """
+__all__ = ["TextBytes", "Trainer", "TrainingBatches", "ValidationBatches"]
 
 
 ValidationBatches = Callable[[int, int], Iterable[Batch]]
 """Function of the maximum numbers of windows and batches that returns the validation batches, always the same."""
+
+TextBytes = Callable[[int, int], Iterable[Tensor] | None]
+"""Function of the same numbers that returns the bytes of text of their targets, as for `evaluate`; None if unknown."""
 
 
 class Trainer:
@@ -61,6 +56,8 @@ class Trainer:
         validation: returns the validation batches; None for no validation.
         checkpoints: the checkpoint store.
         callbacks: called in this order, after those of the spec.
+        text_bytes: returns the bytes of text of the validation's targets, for bits per byte; None for no such metric.
+        parts: returns the validation batches of each part of a mixture, by its name.
         write: returns a sample of text, given the number of completed steps; None for no samples.
         describe: the resolved spec as plain data, for trackers.
         processes: the processes of the training, each with a trainer.
@@ -80,6 +77,8 @@ class Trainer:
         *,
         checkpoints: CheckpointStore,
         callbacks: Iterable[Callback] = (),
+        text_bytes: TextBytes | None = None,
+        parts: Mapping[str, ValidationBatches] | None = None,
         write: Callable[[int], str] | None = None,
         describe: Mapping[str, Any] | None = None,
         processes: Processes | None = None,
@@ -98,7 +97,7 @@ class Trainer:
                 hint="Set training.recompute to none.",
             )
         freeze(model, spec.freeze)
-        self.optimizer = spec.optimizer.build(model)
+        self.optimizer = build_optimizer(spec.optimizer, model)
         self.stopped = False
         self._forward = model if forward is None else forward
         if spec.compile:
@@ -111,16 +110,21 @@ class Trainer:
             accumulation=spec.grad_accumulation,
             clip=spec.clip,
             processes=self.processes,
+            divided=[each for name, each in model.named_parameters() if name in tensor_shards(model)],
         )
-        self._train, self._validation = train, validation
+        self._train, self._validation, self._text_bytes = train, validation, text_bytes
+        self._parts = dict(parts or {})
+        stages = [Stages(spec)] if spec.stages else []
         self._checkpoints = checkpoints
-        self._callbacks = Callbacks([*(callback.build() for callback in spec.callbacks), *callbacks])
+        self._callbacks = Callbacks([*stages, *(callback.build() for callback in spec.callbacks), *callbacks])
         self._write = write
         self._describe = dict(describe or {})
         self.state = TrainingState(model, self.optimizer)
-        self._saved = 0
+        self._batches: Prefetched | None = None
+        self._saver = Saver(checkpoints, self.processes)
         self._length = 0
-        self._fresh: list[Tensor] = []  # loss and gradient norm of steps whose numbers have not been fetched yet
+        # Loss and gradient norm of steps whose numbers have not been fetched yet, each with the number of steps after it.
+        self._fresh: list[tuple[int, Tensor]] = []
         self._tokens, self._since = 0, time.perf_counter()
 
     @property
@@ -135,7 +139,7 @@ class Trainer:
             CheckpointError: it is damaged, or does not fit the model or the optimizer.
         """
         self.state.load(checkpoint)
-        self._saved = self.step
+        self._saver.step = self.step
 
     def run(self) -> None:
         """Train to the last step, or until SIGINT or SIGTERM, and save a checkpoint of the last completed step.
@@ -145,7 +149,7 @@ class Trainer:
         Raises:
             TrainingError: the loss or the gradients are not finite; no checkpoint is saved.
         """
-        with explained(self.spec):
+        with explained(self.spec, self.processes, self._checkpoints):
             self._run()
 
     def _run(self) -> None:
@@ -158,42 +162,57 @@ class Trainer:
                 state.restore_callbacks(callbacks)
                 callbacks.on_start(TrainingStart(self._checkpoints.directory.parent, self.step, steps, self._describe))
                 self._length = self._train(0, 1, self.spec.seed, first=0)[0].shape[1]
+                self._batches = Prefetched(self._train, self.device)
                 self.model.train()
                 if self.step == 0:
                     self._report({}, evaluate=True, sample=True)
                 self._since = time.perf_counter()
                 while self.step < steps and not self.processes.any(bool(stop)):
-                    self._fresh.append(self._take_step())
+                    result = self._take_step()
                     state.step += 1
+                    if result is not None:
+                        self._fresh.append((state.step, result))
                     self._after_step()
+                    self._saver.advance(callbacks)
                 self.stopped = self.step < steps
-                if self._saved != self.step:
+                if self._saver.step != self.step:
                     self._save()
+                self._saver.finish(callbacks)
                 weights = callbacks.evaluation_weights()
                 if weights is not None:
                     self._adopt(weights)
         except BaseException as error:
+            self._saver.abandon()
             callbacks.on_end(self.step, error)
             raise
         finally:
             release(self.model)
+            if self._batches is not None:
+                self._batches.close()
         callbacks.on_end(self.step, KeyboardInterrupt() if self.stopped else None)
 
-    def _take_step(self) -> Tensor:
-        """Take one optimizer step; return the loss and the gradient's norm, still on the device."""
+    def _take_step(self) -> Tensor | None:
+        """Take one step; return the loss and the gradient's norm, still on the device, or None if it was skipped."""
         spec, state, callbacks = self.spec, self.state, self._callbacks
         plan = self._plan()
-        self._step.set_rate(plan.rate)
+        self._step.rates.set_factor(plan.rate)
         callbacks.on_step_start(state.step)
-        # Every process draws dropout masks of its own.
-        rank = [self.processes.rank] if self.processes.rank else []
+        # Every part of a batch has dropout masks of its own.
+        rank = [self.processes.part] if self.processes.part else []
         torch.manual_seed(derive(spec.seed, "step", state.step, *rank))
-        batch = self._train(state.step, plan.batch_size, spec.seed, first=state.windows)
+        assert self._batches is not None
+        last = state.step + 1 == spec.steps
+        state.mix(plan.mixture)
+        batch = self._batches(
+            state.step, plan.batch_size, spec.seed, first=state.windows, mixtures=state.mixtures, last=last
+        )
         state.windows += plan.batch_size
         if plan.length < batch[0].shape[1]:
             batch = cut(batch, plan.length)
         self._tokens += batch[0].numel()
-        return self._step(batch, lambda: callbacks.on_gradients(state.step))
+        state.tokens += batch[0].numel()
+        accepts = partial(callbacks.accepts, state.step) if callbacks.decide else None
+        return self._step(batch, lambda: callbacks.on_gradients(state.step), accepts)
 
     def _plan(self) -> StepPlan:
         spec, step = self.spec, self.step
@@ -202,7 +221,7 @@ class Trainer:
             raise TrainingError(
                 f"the callbacks planned step {step} with a batch of {planned.batch_size} windows of {planned.length} tokens "
                 f"at {planned.rate} times the learning rate; windows have {self._length} tokens",
-                hint="Correct the fields of training.callbacks.",
+                hint="Correct the fields of training.callbacks or training.stages.",
             )
         parts = self._step.parts
         return planned.replace(batch_size=-(-planned.batch_size // parts) * parts)
@@ -229,21 +248,18 @@ class Trainer:
 
     def _save(self) -> None:
         self._fetch()
-        evaluated = self._callbacks.evaluation_weights()
-        path = self.state.save(self._checkpoints, self._callbacks, evaluated, write=self.processes.is_main)
-        self.processes.wait()
-        self._saved = self.step
-        self._callbacks.on_checkpoint(self.step, path)
+        self._saver.save(self.state, self._callbacks)
 
     def _fetch(self) -> None:
         """Wait for pending steps and check their results."""
         if not self._fresh:
             return
-        values: list[list[float]] = torch.stack(self._fresh).tolist()
-        first = self.step - len(values) + 1
-        for step, (loss, norm) in enumerate(values, start=first):
+        steps, results = zip(*self._fresh, strict=True)
+        values: list[list[float]] = torch.stack(results).tolist()
+        for step, (loss, norm) in zip(steps, values, strict=True):
             if not (math.isfinite(loss) and math.isfinite(norm)):
-                raise self._not_finite(step, loss, norm)
+                self._saver.finish(self._callbacks)
+                raise not_finite(self.spec, self.precision, self._checkpoints, step, loss, norm)
         self.state.since_log += values
         self._fresh.clear()
 
@@ -256,7 +272,8 @@ class Trainer:
         metrics = {
             "loss": sum(losses) / len(losses),
             "grad_norm": sum(norms) / len(norms),
-            "learning_rate": float(self.optimizer.param_groups[0]["lr"]),
+            **self._step.rates.metrics(),
+            "tokens": self.state.tokens,
             "tokens_per_second": self._tokens / max(now - self._since, 1e-9),
         }
         self._tokens, self._since = 0, now
@@ -282,12 +299,28 @@ class Trainer:
 
     def _validate(self) -> dict[str, float]:
         assert self._validation is not None
-        batches = self._validation(self.spec.batch_size, self.spec.evaluate_batches)
-        result = evaluate(self._forward, batches, device=self.device, precision=self.precision, processes=self.processes)
+        limits = (self.spec.batch_size, self.spec.evaluate_batches)
+        result = evaluate(
+            self._forward,
+            self._validation(*limits),
+            device=self.device,
+            precision=self.precision,
+            text_bytes=None if self._text_bytes is None else self._text_bytes(*limits),
+            processes=self.processes,
+        )
         if result is None:
             return {}
+        parts = {f"validation_loss/{name}": self._part_loss(batches) for name, batches in self._parts.items()}
         metrics = {"validation_loss": result.loss, "validation_perplexity": result.perplexity}
+        if result.bits_per_byte is not None:
+            metrics["validation_bits_per_byte"] = result.bits_per_byte
+        metrics |= {name: loss for name, loss in parts.items() if loss is not None}
         return {name: value for name, value in metrics.items() if math.isfinite(value)}
+
+    def _part_loss(self, batches: ValidationBatches) -> float | None:
+        chosen = batches(self.spec.batch_size, self.spec.evaluate_batches)
+        result = evaluate(self._forward, chosen, device=self.device, precision=self.precision, processes=self.processes)
+        return None if result is None else result.loss
 
     @contextlib.contextmanager
     def _evaluation_weights(self) -> Iterator[None]:
@@ -300,17 +333,6 @@ class Trainer:
         parameters = dict(self.model.named_parameters())
         for name, tensor in weights.items():
             parameters[name].copy_(tensor)
-
-    def _not_finite(self, step: int, loss: float, norm: float) -> TrainingError:
-        what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradients are not finite (their norm is {norm})"
-        latest = self._checkpoints.latest()
-        rescue = f"The last good checkpoint is {latest}. " if latest else "No checkpoint was saved yet. "
-        advice = ["lower training.optimizer.learning_rate", "give the schedule more warmup_steps"]
-        if self.spec.clip is None:
-            advice.append("set training.clip to 1.0")
-        if self.precision != torch.float32:
-            advice.append("set training.precision to fp32")
-        return TrainingError(f"{what} at step {step}", hint=f"{rescue}To train on, {', or '.join(advice)}.")
 
 
 def cut(batch: Batch, length: int) -> Batch:

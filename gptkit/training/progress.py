@@ -15,6 +15,7 @@ from rich.text import Text
 from gptkit.kinds.callback import Callback, Training
 from gptkit.kinds.tracker import TrainingStart
 from gptkit.model.tree import count
+from gptkit.training.summary import SummaryFile
 
 __all__ = ["ConsoleProgress"]
 
@@ -30,10 +31,14 @@ class ConsoleProgress(Callback):
     Args:
         console: the console; by default stderr.
         resume_command: the command that resumes the run, with `{directory}` for the run directory.
+
+    Attributes:
+        summary: the summary to print at the end; it is called before.
     """
 
     def __init__(self, console: Console | None = None, resume_command: str = "gptkit train --resume {directory}") -> None:
         self.console = console or Console(stderr=True)
+        self.summary: SummaryFile | None = None
         self._resume_command = resume_command
         self._shown: dict[str, str] = {}
         self._progress: Progress | None = None
@@ -117,6 +122,9 @@ class ConsoleProgress(Callback):
                 f"[bold yellow]stopped[/] after step {step} of {steps}, {escape(what)}", highlight=False, soft_wrap=True
             )
             self.console.print(f"continue with: [bold]{escape(command)}[/]", highlight=False, soft_wrap=True)
+        if error is None and self.summary is not None and self.summary.summary is not None:
+            for line in self.summary.summary.lines():
+                self.console.print(f"  {escape(line)}", highlight=False, soft_wrap=True)
 
 
 def _short(number: float) -> str:

@@ -1,4 +1,7 @@
-"""Records of a training in its run directory: metrics.jsonl, samples.txt and loss.png."""
+"""Records of a training in its run directory: metrics.jsonl, samples.txt and loss.png.
+
+The page `training.html` and `summary.json` are in modules of their own.
+"""
 
 from __future__ import annotations
 

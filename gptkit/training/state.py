@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gptkit.checkpoint.sharding import shard_like
+from gptkit.checkpoint.joint import Participants, PendingCheckpoint
+from gptkit.checkpoint.sharding import parts_of, shard_like
 from gptkit.checkpoint.store import CheckpointStore, load_weights, read_callbacks, read_state, restore_optimizer
+from gptkit.data.mixing import Mixture
 from gptkit.training.callback import Callbacks
 
 __all__ = ["TrainingState"]
@@ -29,6 +31,8 @@ class TrainingState:
         optimizer: its optimizer.
         step: number of completed steps.
         windows: number of data windows read; the position in the order of the data.
+        tokens: number of tokens trained on, with repetitions.
+        mixtures: the mixtures of the data that have begun, in order; none while the weights of the data apply.
         since_log: loss and gradient norm of each step since the last line of metrics.
         callbacks: the callbacks' states of a checkpoint, until `restore_callbacks`.
     """
@@ -37,16 +41,26 @@ class TrainingState:
     optimizer: torch.optim.Optimizer
     step: int = 0
     windows: int = 0
+    tokens: int = 0
+    mixtures: list[Mixture] = field(default_factory=list)
     since_log: list[list[float]] = field(default_factory=list)
     callbacks: dict[str, Any] = field(default_factory=dict)
 
+    def mix(self, weights: Mapping[str, float] | None) -> None:
+        """Draw the next data windows with these weights of sources; None for those of the data."""
+        if weights != (self.mixtures[-1].weights if self.mixtures else None):
+            self.mixtures.append(Mixture(self.windows, None if weights is None else dict(weights)))
+
     def state_dict(self) -> dict[str, Any]:
         """Return the counters of the loop, as plain data."""
-        return {"windows": self.windows, "since_log": self.since_log}
+        mixtures = [[mixture.first, mixture.weights] for mixture in self.mixtures]
+        return {"windows": self.windows, "tokens": self.tokens, "mixtures": mixtures, "since_log": self.since_log}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the counters of the loop."""
         self.windows = state["windows"]
+        self.tokens = state.get("tokens", 0)  # not stored by versions before 0.1
+        self.mixtures = [Mixture(first, weights) for first, weights in state.get("mixtures", [])]
         self.since_log = state["since_log"]
 
     def save(
@@ -73,6 +87,24 @@ class TrainingState:
             write=write,
         )
 
+    def save_jointly(
+        self,
+        store: CheckpointStore,
+        callbacks: Callbacks,
+        evaluated: Mapping[str, Tensor] | None,
+        participants: Participants,
+    ) -> PendingCheckpoint:
+        """Begin a checkpoint that all processes write in the background, as `CheckpointStore.save_jointly`; collective."""
+        return store.save_jointly(
+            self.step,
+            self.model,
+            self.optimizer,
+            self.state_dict(),
+            participants,
+            callbacks=callbacks.state_dict(),
+            evaluated=evaluated,
+        )
+
     def load(self, checkpoint: Path) -> None:
         """Restore the state of a checkpoint; without an optimizer's state, only its weights.
 
@@ -91,5 +123,6 @@ class TrainingState:
     def restore_callbacks(self, callbacks: Callbacks) -> None:
         """Restore the callbacks' states of the checkpoint."""
         if self.callbacks:
-            callbacks.load_state_dict(shard_like(self.callbacks, callbacks.state_dict()))
+            states = parts_of(self.model, self.callbacks)
+            callbacks.load_state_dict(shard_like(states, callbacks.state_dict()))
             self.callbacks = {}

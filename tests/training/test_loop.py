@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gptkit.core.errors import TrainingError
-from gptkit.kinds.callback import Callback
+from gptkit.kinds.callback import Callback, Training
 from gptkit.model.gpt import GPT
 from gptkit.training.evaluation import Batch
 from gptkit.training.loop import Trainer
@@ -284,18 +284,18 @@ def test_second_signal_stops_immediately(make_trainer: MakeTrainer) -> None:
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])
 def test_non_finite_loss_ends_the_training(make_trainer: MakeTrainer, where: str) -> None:
-    trainer = make_trainer(checkpoint_every=2, clip=None)
-    weight = trainer.model.get_parameter("mix.weight")
+    class Poison(Callback):
+        def setup(self, training: Training) -> None:
+            self.weight = training.model.get_parameter("mix.weight")
 
-    def poison(step: int, batch_size: int, seed: int, *, first: int) -> Batch:
-        if step == 4:
-            if where == "loss":
-                weight.data.fill_(float("nan"))
-            else:
-                weight.register_hook(lambda gradient: gradient * float("inf"))
-        return batch(step, batch_size, seed)
+        def on_step_start(self, step: int) -> None:
+            if step == 4:
+                if where == "loss":
+                    self.weight.data.fill_(float("nan"))
+                else:
+                    self.weight.register_hook(lambda gradient: gradient * float("inf"))
 
-    trainer._train = poison
+    trainer = make_trainer(checkpoint_every=2, clip=None, callbacks=[Poison()])
     with pytest.raises(TrainingError) as caught:
         trainer.run()
     assert "at step 5" in caught.value.message

@@ -21,11 +21,12 @@ from torch import Tensor, nn
 
 from gptkit.components.tracker.csv import CSVSpec
 from gptkit.core.errors import FileError, TrainingError
+from gptkit.data.text_bytes import NO_TEXT
 from gptkit.kinds.tracker import Tracker, TrainingStart
 from gptkit.training import precision
 from gptkit.training.callback import TrackerCallback
 from gptkit.training.config import TrainingSpec
-from gptkit.training.evaluation import NO_TEXT, Batch, combined, evaluate
+from gptkit.training.evaluation import Batch, combined, evaluate
 from gptkit.training.plot import draw_losses
 from gptkit.training.progress import ConsoleProgress
 from gptkit.training.records import MetricsFile, SamplesFile, read_metrics
@@ -91,7 +92,7 @@ def test_failing_tracker_is_disabled(make_trainer: MakeTrainer, caplog: pytest.L
     assert [record.getMessage() for record in caplog.records] == [
         "tracker 'failing' failed and is disabled for the rest of the training: ConnectionError: no server"
     ]
-    training = ["grad_norm", "learning_rate", "loss", "tokens_per_second"]
+    training = ["grad_norm", "learning_rate", "loss", "tokens", "tokens_per_second"]
     validated = ["validation_loss", "validation_perplexity"]
     assert keeping.seen == [
         ("start", 0, 2, "x"),

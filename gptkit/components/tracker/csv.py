@@ -16,7 +16,18 @@ from gptkit.kinds.tracker import Tracker, TrackerSpec, TrainingStart
 
 __all__ = ["CSVSpec", "CSVTracker"]
 
-_RUN = ("spec.yaml", "provenance.json", "metrics.jsonl", "samples.txt", "loss.png", "tokenizer", "data", "checkpoints")
+_RUN = (
+    "spec.yaml",
+    "provenance.json",
+    "metrics.jsonl",
+    "samples.txt",
+    "loss.png",
+    "training.html",
+    "summary.json",
+    "tokenizer",
+    "data",
+    "checkpoints",
+)
 
 
 class CSVSpec(TrackerSpec):

@@ -89,7 +89,7 @@ function add() {
   (added || list.lastElementChild.querySelector("button")).focus();
 }
 
-/** The input of one field, made from its schema. Its value goes into the sampler as it is typed. */
+/** The input of one field, made from its schema. Its value is set in the sampler while it is typed. */
 function input(sampler, form) {
   const value = sampler[form.name], name = form.name.replace(/_/g, " ");
   const set = (each, node) => { node.removeAttribute("aria-invalid"); sampler[form.name] = each; };

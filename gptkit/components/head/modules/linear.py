@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -30,12 +30,13 @@ class LinearHead(Head):
     model, its state and its checkpoints.
     """
 
+    loss_weight_limits: ClassVar[Mapping[str, float]] = {"label_smoothing": 1.0}
+
     def __init__(self, spec: LinearHeadSpec, context: BuildContext, embedding: Embedding) -> None:
         super().__init__()
         self.scale = spec.scale
         self.softcap = spec.softcap
-        self.z_loss = spec.z_loss
-        self.label_smoothing = spec.label_smoothing
+        self.loss_weights = {"z_loss": spec.z_loss, "label_smoothing": spec.label_smoothing}
         # In a tuple, since a module that is an attribute would become part of this one.
         self._lender = (embedding,) if spec.tied else ()
         self.project: nn.Module = nn.Identity()
@@ -111,8 +112,8 @@ class LinearHead(Head):
             self.bias,
             scale=self.scale,
             softcap=self.softcap,
-            z_loss=self.z_loss if self.training else 0.0,
-            smoothing=self.label_smoothing if self.training else 0.0,
+            z_loss=self.loss_weights["z_loss"] if self.training else 0.0,
+            smoothing=self.loss_weights["label_smoothing"] if self.training else 0.0,
             ignored=IGNORED,
             part=self.vocabulary_part,
         )

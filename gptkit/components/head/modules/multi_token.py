@@ -24,7 +24,7 @@ class MultiTokenHead(WrappedHead):
 
     def __init__(self, spec: MultiTokenHeadSpec, context: BuildContext, embedding: Embedding) -> None:
         super().__init__(spec.head.build(context, embedding=embedding))
-        self.weight = spec.weight
+        self.loss_weights = {"multi_token": spec.weight}
         self.modules_after = nn.ModuleList(PredictionModule(spec, context) for _ in range(spec.depth))
         # In a tuple, since a module that is an attribute would be registered a second time.
         self._embedding = (embedding,)
@@ -44,7 +44,7 @@ class MultiTokenHead(WrappedHead):
                 same = F.pad(documents[:, ahead:] == documents[:, :-ahead], (0, ahead), value=False)
                 targets = torch.where(same, targets, IGNORED)
             total = total + self.head.loss(module.output_norm(x_BTE), targets, forward)
-        forward.add_loss("multi_token", total * (self.weight / len(self.modules_after)))
+        forward.add_loss("multi_token", total * (self.loss_weights["multi_token"] / len(self.modules_after)))
         return loss
 
 

@@ -32,7 +32,7 @@ class ScoredRouter(Router):
     def __init__(self, spec: ScoredRouterSpec, context: BuildContext, n_experts: int) -> None:
         super().__init__()
         self.n_layers = context.n_layers
-        self.losses = {"load_balance": spec.balance_loss, "router_z": spec.z_loss}
+        self.loss_weights = {"load_balance": spec.balance_loss, "router_z": spec.z_loss}
         self.scores = nn.Linear(context.d_model, n_experts, bias=spec.bias)
 
     @abstractmethod
@@ -47,10 +47,10 @@ class ScoredRouter(Router):
         logits_NX = self.logits(x_NE)
         experts_NK, weights_NK = self.choose(logits_NX)
         if self.training:
-            if self.losses["load_balance"]:
+            if self.loss_weights["load_balance"]:
                 loss = balance_loss(self.shares(logits_NX), experts_NK, valid_N)
                 self._add("load_balance", loss, forward)
-            if self.losses["router_z"]:
+            if self.loss_weights["router_z"]:
                 self._add("router_z", z_loss(logits_NX, valid_N), forward)
         return experts_NK, weights_NK.to(x_NE.dtype)
 
@@ -62,7 +62,7 @@ class ScoredRouter(Router):
             return F.linear(x_NE.to(dtype), self.scores.weight.to(dtype), bias_X)
 
     def _add(self, name: str, loss: Tensor, forward: Forward) -> None:
-        forward.add_loss(name, loss * (self.losses[name] / self.n_layers))
+        forward.add_loss(name, loss * (self.loss_weights[name] / self.n_layers))
 
 
 class GroupedRouter(ScoredRouter):
