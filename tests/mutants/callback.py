@@ -12,6 +12,10 @@ from gptkit.components.callback.batch_warmup import BatchWarmup, BatchWarmupSpec
 from gptkit.components.callback.ema import EMASpec
 from gptkit.components.callback.length_warmup import LengthWarmup, LengthWarmupSpec
 from gptkit.components.callback.modules.ema import EMA
+from gptkit.components.callback.modules.skip_spikes import SkipSpikes
+from gptkit.components.callback.modules.window_warmup import WindowWarmup
+from gptkit.components.callback.skip_spikes import SkipSpikesSpec
+from gptkit.components.callback.window_warmup import WindowWarmupSpec
 from gptkit.kinds.callback import Callback, StepPlan, Training
 from tests.mutants.mutant import Mutant
 
@@ -46,6 +50,23 @@ class StoresTheModel(Mutant, EMASpec):
 
     def build(self) -> Callback:
         return self.Runtime(self.decay, warmup=self.warmup, every=self.every)
+
+
+class ForgetsSteps(Mutant, SkipSpikesSpec):
+    """Skip every third step, with a counter that is not in the state."""
+
+    class Runtime(SkipSpikes):
+        calls = 0
+
+        def accepts(self, step: int, loss: float, norm: float) -> bool:
+            self.calls += 1
+            return self.calls % 3 != 0
+
+    name: Literal["forgets-steps"] = "forgets-steps"
+    caught_by = "state-restores"
+
+    def build(self) -> Callback:
+        return self.Runtime(self)
 
 
 class WholeModel(Mutant, EMASpec):
@@ -135,3 +156,23 @@ class RecordsTensors(Mutant, EMASpec):
 
     def build(self) -> Callback:
         return self.Runtime(self.decay, warmup=self.warmup, every=self.every)
+
+
+class CountsSteps(Mutant, WindowWarmupSpec):
+    """Widen the window with the steps since the start of the program, not of the training."""
+
+    class Runtime(WindowWarmup):
+        taken = 0
+
+        def on_step_start(self, step: int) -> None:
+            super().on_step_start(self.taken)
+            self.taken += 1
+
+        def measure(self, step: int) -> Mapping[str, float]:
+            return super().measure(self.taken)
+
+    name: Literal["counts-steps"] = "counts-steps"
+    caught_by = "state-restores"
+
+    def build(self) -> Callback:
+        return self.Runtime(WindowWarmupSpec(initial=2, steps=4))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -116,8 +117,9 @@ def test_averaged_weights_are_evaluated_sampled_and_saved(make_trainer: MakeTrai
             {"name": "batch-warmup", "initial": 2, "steps": 8},
             {"name": "length-warmup", "initial": 2, "multiple": 1, "steps": 9},
         ],
+        [{"name": "skip-spikes", "warmup_steps": 2, "window": 4}, {"name": "norms", "every": 3}],
     ],
-    ids=["ema", "ema-warmup", "warmups"],
+    ids=["ema", "ema-warmup", "warmups", "records"],
 )
 def test_resumed_training_equals_an_uninterrupted_one(make_trainer: MakeTrainer, callbacks: list[Any]) -> None:
     class Crash(Callback):
@@ -142,6 +144,8 @@ def test_resumed_training_equals_an_uninterrupted_one(make_trainer: MakeTrainer,
         assert files[0].read_bytes() == files[1].read_bytes()
     states = [read_callbacks(path.parent, read_state(path.parent)) for path in files]
     assert states[0].keys() == states[1].keys()
+    assert states[0].get("SkipSpikes") == states[1].get("SkipSpikes")
+    assert states[0].get("Norms") == states[1].get("Norms")
 
 
 def test_averages_of_imported_weights_start_from_them(make_trainer: MakeTrainer) -> None:
@@ -177,6 +181,10 @@ class Shapes:
         self.asked.append((step, batch_size, first))
         return batch(step, batch_size, seed)
 
+    def last(self) -> list[tuple[int, int, int]]:
+        """Return the last call for each step: a batch that was read ahead for another plan is replaced."""
+        return sorted({step: (step, size, first) for step, size, first in self.asked}.values())
+
     def watch(self, trainer: Trainer) -> None:
         def note(module: Any, args: Any) -> None:
             if module.training:
@@ -196,7 +204,7 @@ def test_warmups_of_batch_and_length_reach_the_model(make_trainer: MakeTrainer) 
     trainer.run()
     sizes = [2, 2, 4, 4, 6, 6, 8, 8]
     assert shapes.used == list(zip(sizes, [2, 3, 4, 5, 6, 6, 6, 6], strict=True))
-    assert shapes.asked[1:] == [(step, size, sum(sizes[:step])) for step, size in enumerate(sizes)]
+    assert shapes.last() == [(step, size, sum(sizes[:step])) for step, size in enumerate(sizes)]
 
 
 def test_planned_batch_is_rounded_up_to_equal_parts(make_trainer: MakeTrainer) -> None:
@@ -206,7 +214,7 @@ def test_planned_batch_is_rounded_up_to_equal_parts(make_trainer: MakeTrainer) -
     )
     shapes.watch(trainer)
     trainer.run()
-    assert [size for _, size, _ in shapes.asked[1:]] == [4, 4, 4, 8]
+    assert [size for _, size, _ in shapes.last()] == [4, 4, 4, 8]
     assert len(shapes.used) == 16
 
 
@@ -341,3 +349,94 @@ def test_every_field_declares_whether_a_resumed_run_may_change_it() -> None:
         for name, field in cls.model_fields.items():
             marks = [item for item in field.metadata if item is CHANGEABLE or isinstance(item, Fixed)]
             assert len(marks) == (name not in nested), f"{cls.__name__}.{name}"
+
+
+# -- norms and spikes ----------------------------------------------------------------------------------------------
+
+
+class Record(Callback):
+    """Callback that records all metrics by step."""
+
+    def __init__(self) -> None:
+        self.metrics: dict[int, dict[str, float]] = {}
+
+    def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        self.metrics.setdefault(step, {}).update(metrics)
+
+
+def test_norms_are_those_of_gradients_weights_and_outputs(make_trainer: MakeTrainer) -> None:
+    model = make_model()
+    outputs: list[Tensor] = []
+    model.mix.register_forward_hook(lambda module, inputs, output: outputs.append(output.detach()))
+    expected: dict[str, float] = {}
+
+    class Compare(Callback):
+        def on_step_start(self, step: int) -> None:
+            outputs.clear()
+
+        def on_gradients(self, step: int) -> None:
+            parameters = list(model.mix.parameters())
+            flat = torch.cat([parameter.grad.flatten() for parameter in parameters if parameter.grad is not None])
+            expected["gradient_norm/mix"] = float(flat.square().sum().sqrt())
+            flat = torch.cat([parameter.detach().flatten() for parameter in parameters])
+            expected["weight_norm/mix"] = float(flat.square().sum().sqrt())
+            expected["activation_rms/mix"] = float(outputs[0].square().mean().sqrt())
+
+    record = Record()
+    spec = {"name": "norms", "every": 3, "weights": True}
+    settings: dict[str, Any] = {"steps": 6, "log_every": 1, "validation": None, "precision": "fp32"}
+    make_trainer(model=model, **settings, spec_callbacks=[spec], callbacks=[Compare(), record]).run()
+    assert all("gradient_norm/mix" not in record.metrics[step] for step in (1, 2, 4, 5))
+    for name, value in expected.items():
+        assert record.metrics[6][name] == pytest.approx(value, rel=1e-5), name
+
+
+def test_spike_is_skipped_and_reported(make_trainer: MakeTrainer, caplog: pytest.LogCaptureFixture) -> None:
+    class Spoil(Callback):
+        """Callback that makes the gradient of one step huge, and of another NaN; it keeps the weights."""
+
+        def setup(self, training: Training) -> None:
+            self.model = training.model
+            self.kept: list[dict[str, Tensor]] = []
+
+        def on_gradients(self, step: int) -> None:
+            for parameter in self.model.parameters():
+                if parameter.grad is not None and step in (7, 8):
+                    parameter.grad.mul_(1e4 if step == 7 else float("nan"))
+
+        def on_step(self, step: int) -> None:
+            self.kept.append({name: tensor.detach().clone() for name, tensor in self.model.named_parameters()})
+
+    spoil, record = Spoil(), Record()
+    spec = {"name": "skip-spikes", "warmup_steps": 4, "window": 8}
+    make_trainer(steps=10, log_every=10, validation=None, spec_callbacks=[spec], callbacks=[spoil, record]).run()
+    assert same(spoil.kept[6], spoil.kept[7])
+    assert same(spoil.kept[6], spoil.kept[8])
+    assert not same(spoil.kept[8], spoil.kept[9])
+    assert record.metrics[10]["spikes/skipped"] == 2
+    assert math.isfinite(record.metrics[10]["grad_norm"])
+    messages = [entry.getMessage() for entry in caplog.records]
+    assert messages[0].startswith("step 8 is skipped: the gradient norm is ")
+    assert messages[1] == "step 9 is skipped: the gradient norm is nan"
+
+
+def test_training_without_spikes_is_unchanged(make_trainer: MakeTrainer) -> None:
+    plain, careful = make_trainer("plain"), make_trainer("careful", spec_callbacks=[{"name": "skip-spikes", "sigma": 1e9}])
+    plain.run()
+    careful.run()
+    assert same(weights(plain), weights(careful))
+
+
+def test_many_spikes_in_a_row_end_the_training(make_trainer: MakeTrainer) -> None:
+    class Break(Callback):
+        def setup(self, training: Training) -> None:
+            self.model = training.model
+
+        def on_gradients(self, step: int) -> None:
+            for parameter in self.model.parameters():
+                if parameter.grad is not None and step >= 5:
+                    parameter.grad.fill_(float("inf"))
+
+    trainer = make_trainer(spec_callbacks=[{"name": "skip-spikes", "limit": 2}], callbacks=[Break()])
+    with pytest.raises(TrainingError, match="3 steps in a row would be skipped, the last one step 8: the gradient norm is"):
+        trainer.run()
