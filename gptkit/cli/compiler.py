@@ -40,7 +40,7 @@ def without_compiler() -> Iterator[None]:
 
 
 class _Stub(ModuleType):
-    """Placeholder for `torch._dynamo`; any attribute but `disable` imports the real module."""
+    """Placeholder for `torch._dynamo`; any attribute but `disable` and `graph_break` imports the real module."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -49,6 +49,9 @@ class _Stub(ModuleType):
     def disable(self, fn: Callable[..., Any], recursive: bool = True, **options: Any) -> Callable[..., Any]:
         self._functions.append(fn)
         return fn
+
+    def graph_break(self, msg: str = "") -> None:
+        """Do nothing: optimizers call it in every step, and nothing is being compiled."""
 
     def remove(self) -> None:
         import torch

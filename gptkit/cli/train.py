@@ -60,6 +60,9 @@ def train(
     follower = follows()
     with working(f"reading {file}", quiet=quiet or follower):
         import_torch()
+        from gptkit.training.allocator import keep_freed_memory
+
+        keep_freed_memory()
         from gptkit.presets.catalog import shipped
         from gptkit.runs.directory import RunDirectory
         from gptkit.runs.opening import open_spec
