@@ -21,6 +21,7 @@ _PANELS = {
     "Data": {"data": "data:app"},
     "Models": {
         "train": "train:train",
+        "bench": "bench:bench",
         "generate": "generate:generate",
         "chat": "chat:chat",
         "play": "play:play",
