@@ -22,6 +22,7 @@ _PANELS = {
     "Models": {
         "train": "train:train",
         "bench": "bench:bench",
+        "plan": "plan:plan",
         "generate": "generate:generate",
         "chat": "chat:chat",
         "play": "play:play",
