@@ -23,6 +23,7 @@ _PANELS = {
         "train": "train:train",
         "bench": "bench:bench",
         "plan": "plan:plan",
+        "runs": "runs:runs",
         "generate": "generate:generate",
         "chat": "chat:chat",
         "play": "play:play",

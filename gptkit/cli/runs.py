@@ -1,0 +1,116 @@
+"""`gptkit runs`: list the runs in a directory. Only the list is printed on stdout."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gptkit.cli import console
+from gptkit.cli.options import Json, Quiet
+from gptkit.core.activity import working
+
+if TYPE_CHECKING:
+    from gptkit.runs.listing import ListedRun
+
+__all__ = ["runs"]
+
+
+def runs(
+    directory: Annotated[Path, typer.Argument(metavar="[DIRECTORY]", help="The directory of the runs.")] = Path("runs"),
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Write a page with curves (.html) or the data (.json).",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """List runs with their losses, and what their specs differ in.
+
+    Runs with the lowest validation loss are first. -o writes a page with the curves of all runs in common charts, one file
+    that needs no network.
+
+    For example: gptkit runs runs -o runs.html
+    """
+    with working(f"reading {directory}", quiet=quiet):
+        from gptkit.pages.report import check_report, json_report, write_report
+        from gptkit.runs.listing import list_runs
+        from gptkit.runs.listing_page import listing_data, listing_page
+
+        if output is not None:
+            check_report(output)
+        listed = list_runs(directory)
+    if output is not None:
+        write_report(
+            output,
+            html=lambda: listing_page(directory, listed),
+            data=lambda: json_report("runs", {"directory": str(directory), "runs": listing_data(listed)}),
+        )
+        if not quiet:
+            console.note(f"written: {output}")
+    if as_json:
+        console.out(json.dumps(listing_data(listed), indent=2, ensure_ascii=False))
+        return
+    if not listed:
+        console.note(f"{directory} has no runs; train one: gptkit train SPEC {directory}/NAME")
+        return
+    _print(listed)
+
+
+def _print(listed: list[ListedRun]) -> None:
+    number = {"justify": "right"}
+    columns: list[console.Column] = [
+        ("run", {"style": "cyan", "overflow": "fold"}),
+        ("step", number),
+        ("loss", number),
+        ("validation", number),
+        ("lowest", number),
+        ("bits/byte", number),
+        ("tokens/s", number),
+        ("changed", number),
+    ]
+    rows = [
+        [
+            str(run.path),
+            f"{run.step:,}" + ("" if run.steps is None else f"/{run.steps:,}"),
+            *(_loss(value) for value in (run.last("loss"), run.last("validation_loss"), run.lowest("validation_loss"))),
+            _loss(run.last("validation_bits_per_byte")),
+            "–" if (speed := run.last("tokens_per_second")) is None else f"{speed:,.0f}",
+            "–" if run.changed is None else _ago(time.time() - run.changed),
+        ]
+        for run in listed
+    ]
+    console.stdout().print(console.table(columns, rows))
+    names = list(dict.fromkeys(name for run in listed for name in run.choices))
+    if names:
+        console.heading("Differences between the specs")
+        wide: list[console.Column] = [("", {"style": "cyan", "overflow": "fold"})]
+        for name in names:
+            wide.append((name, {"overflow": "fold"}))
+        known = [run for run in listed if run.problem is None]
+        console.stdout().print(
+            console.table(wide, [[str(run.path), *(run.choices.get(name, "–") for name in names)] for run in known])
+        )
+    for run in listed:
+        if run.problem is not None:
+            console.warn(f"{run.path}: its spec cannot be read: {run.problem}")
+
+
+def _loss(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def _ago(seconds: float) -> str:
+    for limit, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= limit:
+            return f"{seconds / limit:.0f} {unit} ago"
+    return "now"

@@ -1,0 +1,86 @@
+"""`gptkit runs`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.support.browser import browser_page
+from tests.support.command_line import Call
+
+
+@pytest.fixture
+def runs(call: Call, project: Path) -> Path:
+    """Two runs that differ in the norm, one directory below the other files of the user."""
+    for name, norm in (("a", "layer"), ("b", "rms")):
+        call(
+            "train",
+            "mini.yaml",
+            f"experiments/norms/{name}",
+            "-q",
+            "--set",
+            f"model.norm={norm}",
+            "--set",
+            "training.seed=3",
+        )
+    (project / "experiments" / "notes.txt").write_text("mine", encoding="utf-8")
+    (project / "experiments" / "other").mkdir()
+    (project / "experiments" / "other" / "spec.yaml").write_text("not a run", encoding="utf-8")
+    return project / "experiments"
+
+
+def test_runs_are_listed_with_losses_and_differences(call: Call, runs: Path) -> None:
+    listed = json.loads(call("runs", "experiments", "--json", "-q").stdout)
+    assert {Path(each["run"]).name for each in listed} == {"a", "b"}
+    losses = [each["lowest_validation_loss"] for each in listed]
+    assert losses == sorted(losses)
+    for each in listed:
+        lines = [json.loads(line) for line in (Path(each["run"]) / "metrics.jsonl").read_text().splitlines()]
+        assert each["step"] == lines[-1]["step"] == each["steps"]
+        assert each["lowest_validation_loss"] == min(line["validation_loss"] for line in lines if "validation_loss" in line)
+        norm = {"a": "layer", "b": "rms"}[Path(each["run"]).name]
+        assert each["spec"] == {"model.norm": norm, "model.final_norm": norm}
+        assert each["problem"] is None
+    table = call("runs", "experiments", "-q").stdout
+    assert "Differences between the specs" in table
+    assert "model.norm" in table
+
+
+def test_page_draws_the_runs_that_are_checked(call: Call, runs: Path) -> None:
+    call("runs", "experiments", "-q", "-o", "runs.html")
+    for width in (390, 1280):
+        with browser_page(width=width) as page:
+            page.goto((runs.parent / "runs.html").as_uri())
+            assert page.inner_text("h1") == "experiments"
+            first = page.locator("section").nth(1)
+            assert first.locator("polyline").count() == 2
+            page.locator(".listing input").first.uncheck()
+            assert first.locator("polyline").count() == 1
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_run_whose_plugin_is_missing_is_listed_with_the_reason(call: Call, runs: Path) -> None:
+    file = runs / "norms" / "b" / "spec.yaml"
+    file.write_text(file.read_text().replace("rms", "unheard-of"), encoding="utf-8")
+    listed = {Path(each["run"]).name: each for each in json.loads(call("runs", "experiments", "--json", "-q").stdout)}
+    assert "unheard-of" in listed["b"]["problem"]
+    assert listed["b"]["lowest_validation_loss"] > 0
+    assert listed["a"]["problem"] is None
+
+
+def test_damaged_metrics_do_not_hide_the_other_runs(call: Call, runs: Path) -> None:
+    (runs / "norms" / "a" / "metrics.jsonl").write_bytes(b"\xff{not json\n")
+    listed = {Path(each["run"]).name: each for each in json.loads(call("runs", "experiments", "--json", "-q").stdout)}
+    assert listed["a"]["loss"] is None
+    assert listed["b"]["loss"] > 0
+
+
+def test_wrong_directories_and_outputs_are_reported(call: Call, runs: Path) -> None:
+    assert "does not exist" in call("runs", "nowhere", code=2).stderr
+    assert "is a file" in call("runs", "experiments/notes.txt", code=2).stderr
+    (runs / "page.html").write_text("mine", encoding="utf-8")
+    assert "was not written by gptkit" in call("runs", "experiments", "-o", "experiments/page.html", code=2).stderr
+    assert (runs / "page.html").read_text() == "mine"
+    assert "has no runs" in call("runs", "experiments/other").stderr
