@@ -125,5 +125,15 @@ class Engine(ABC):
     def n_waiting(self) -> int:
         """Number of requests that are queued."""
 
+    @property
+    def n_drafted(self) -> int:
+        """Number of tokens that a drafter proposed so far (speculative decoding); 0 without one."""
+        return 0
+
+    @property
+    def n_accepted(self) -> int:
+        """Number of these that became a part of a text."""
+        return 0
+
     def close(self) -> None:
         """Release what the engine holds; it is not used afterwards."""

@@ -34,7 +34,7 @@ class Scheduled(Engine):
 
     Args:
         model: a `gptkit.model.gpt.GPT`, or another `LanguageModel`.
-        tokenizer, max_batch, prefill_chunk, compile: as for `Scheduler`.
+        tokenizer, max_batch, prefill_chunk, prefill_chunk_busy, prefix_bytes, compile: as for `Scheduler`.
         drafter: the drafter of speculative decoding (`SpeculativeScheduler`); None for none.
     """
 
@@ -45,26 +45,28 @@ class Scheduled(Engine):
         *,
         max_batch: int = 8,
         prefill_chunk: int | None = None,
+        prefill_chunk_busy: int | None = 128,
+        prefix_bytes: int = 0,
         drafter: DrafterSpec | None = None,
         compile: bool = False,
     ) -> None:
         super().__init__(tokenizer, context_length=model.context_length, vocab_size=model.vocab_size, max_batch=max_batch)
         self._model = model
-        self._prefill_chunk = prefill_chunk
         self._drafter = drafter
-        self._compile = compile
+        self._options: dict[str, Any] = {
+            "max_batch": max_batch,
+            "prefill_chunk": prefill_chunk,
+            "prefill_chunk_busy": prefill_chunk_busy,
+            "prefix_bytes": prefix_bytes,
+            "compile": compile,
+        }
         self._scheduler = self._new_scheduler()
         self._reported: dict[RequestState, int] = {}
 
     def _new_scheduler(self) -> Scheduler:
-        options: dict[str, Any] = {
-            "max_batch": self.max_batch,
-            "prefill_chunk": self._prefill_chunk,
-            "compile": self._compile,
-        }
         if self._drafter is None:
-            return Scheduler(self._model, self.tokenizer, **options)
-        return SpeculativeScheduler(self._model, self.tokenizer, self._drafter, **options)
+            return Scheduler(self._model, self.tokenizer, **self._options)
+        return SpeculativeScheduler(self._model, self.tokenizer, self._drafter, **self._options)
 
     def check(self, request: Request) -> None:
         outside = next((token for token in request.prompt_ids if not 0 <= token < self.vocab_size), None)
@@ -89,7 +91,7 @@ class Scheduled(Engine):
         pieces: dict[RequestState, str] = {}
         for state, piece in self._scheduler.step():
             pieces[state] = pieces.get(state, "") + piece
-        if self._scheduler.idle and self._scheduler.running:
+        if self._scheduler.idle and self._holds_rows:
             self._scheduler.step()  # frees the cache of the rows that ended
         progress = []
         for state, n_reported in list(self._reported.items()):
@@ -125,15 +127,27 @@ class Scheduled(Engine):
     @property
     def idle(self) -> bool:
         # A request of no tokens ends when it is submitted, and is not reported yet.
-        return self._scheduler.idle and not self._scheduler.running and not self._reported
+        return self._scheduler.idle and not self._holds_rows and not self._reported
+
+    @property
+    def _holds_rows(self) -> bool:
+        return bool(self._scheduler.running or self._scheduler.prefilling)
 
     @property
     def n_running(self) -> int:
-        return sum(state.finish is None for state in self._scheduler.running)
+        return sum(state.finish is None for state in (*self._scheduler.running, *self._scheduler.prefilling))
 
     @property
     def n_waiting(self) -> int:
         return len(self._scheduler.waiting)
+
+    @property
+    def n_drafted(self) -> int:
+        return self._scheduler.n_drafted
+
+    @property
+    def n_accepted(self) -> int:
+        return self._scheduler.n_accepted
 
 
 def _progress(state: RequestState, first: int, last: int, text: str) -> Progress:

@@ -6,7 +6,7 @@ Shapes: B batch, T tokens, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -30,12 +30,22 @@ class Batch:
         chunk: maximum number of prompt tokens per forward pass; unlimited by default.
     """
 
-    def __init__(self, model: LanguageModel, histories: list[list[int]], room: int, chunk: int | None = None) -> None:
+    def __init__(
+        self,
+        model: LanguageModel,
+        histories: list[list[int]],
+        room: int,
+        chunk: int | None = None,
+        *,
+        keep_hidden: bool = False,
+    ) -> None:
         self._model = model
         self._room = room
         self._chunk = chunk
+        self._cache_options: dict[str, Any] = {"keep_hidden": True} if keep_hidden else {}
         self._cache: Cache | None = None
         self._stale = False
+        self._unread_BT: Tensor | None = None
         self.histories = histories
         self.limit = model.context_length
         self._starts = [max(0, len(history) - self.limit) for history in histories]
@@ -51,6 +61,18 @@ class Batch:
 
     def read(self) -> Tensor:
         """Process the texts from their first visible token; return the logits after their last tokens, (B, V) fp32."""
+        self.begin()
+        while (logits_BV := self.read_part(self._chunk)) is None:
+            pass
+        return logits_BV
+
+    def resume(self, cache: Cache) -> None:
+        """As `begin`, with the cache of the first tokens of the only text; `read_part` processes the others."""
+        self._cache, self._stale = cache, False
+        self._unread_BT = torch.tensor([self.histories[0][cache.length :]], device=self._model.device)
+
+    def begin(self) -> None:
+        """Allocate the cache of the texts from their first visible token; `read_part` processes them."""
         texts = [history[start:] for history, start in zip(self.histories, self._starts, strict=True)]
         longest = max(len(text) for text in texts)
         padding = [longest - len(text) for text in texts]
@@ -59,10 +81,30 @@ class Batch:
         left_padding_B = torch.tensor(padding, device=device) if any(padding) else None
         capacity = min(self.limit, longest + self._room)
         self._cache, self._stale = None, False  # free the old one first
-        self._cache = self._model.new_cache(len(texts), capacity=capacity, left_padding_B=left_padding_B)
-        for part_BT in torch.split(ids_BT, self._chunk or longest, dim=1):
-            logits_BV = self._logits(part_BT)
-        return logits_BV
+        self._cache = self._model.new_cache(
+            len(texts), capacity=capacity, left_padding_B=left_padding_B, **self._cache_options
+        )
+        self._unread_BT = ids_BT
+
+    @property
+    def n_unread(self) -> int:
+        """Number of tokens of each text, padding included, that were not processed since `begin`."""
+        return 0 if self._unread_BT is None else self._unread_BT.shape[1]
+
+    def read_part(self, n_tokens: int | None) -> Tensor | None:
+        """Process the next tokens of each text after `begin`.
+
+        Args:
+            n_tokens: maximum number of tokens of each text; None for all.
+
+        Returns:
+            The logits after the texts, (B, V) fp32; None while tokens are left.
+        """
+        assert self._unread_BT is not None
+        part_BT, rest_BT = self._unread_BT[:, :n_tokens], self._unread_BT[:, n_tokens or self.n_unread :]
+        logits_BV = self._logits(part_BT)
+        self._unread_BT = rest_BT if rest_BT.shape[1] else None
+        return logits_BV if self._unread_BT is None else None
 
     def step(self, chosen_B: Tensor) -> Tensor:
         """Process the tokens that were appended to the histories; return the logits after them, (B, V) fp32."""
@@ -84,6 +126,11 @@ class Batch:
         self._starts = [self._starts[row] for row in rows]
         if self.full:
             return  # the next step allocates a new cache
+        if self._unread_BT is not None and self._cache is not None and self._cache.length == 0:
+            self.begin()  # nothing was processed, and less padding may be necessary
+            return
+        if self._unread_BT is not None:
+            self._unread_BT = self._unread_BT[rows]
         if self._cache is not None:
             self._cache.reorder(torch.tensor(rows, device=self._model.device))
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["Cache", "LanguageModel", "Output", "TruncatableCache", "VerifiableCache"]
+__all__ = ["Cache", "ExtractableCache", "LanguageModel", "Output", "TruncatableCache", "VerifiableCache"]
 
 
 class Cache(Protocol):
@@ -44,6 +44,24 @@ class TruncatableCache(Cache, Protocol):
 
         Raises:
             StateError: a layer no longer holds what it needs.
+        """
+
+
+class ExtractableCache(TruncatableCache, Protocol):
+    """A decoding cache whose rows can be copied, to be continued by other texts that begin with the same tokens."""
+
+    @property
+    def bytes(self) -> int:
+        """Allocated memory."""
+
+    def can_truncate(self, length: int, /) -> bool:
+        """Return whether `truncate` to this length is possible."""
+
+    def extract(self, row: int, capacity: int | None = None, /) -> Any:
+        """Return a copy of one row without its padding.
+
+        Raises:
+            StateError: the row cannot be copied.
         """
 
 

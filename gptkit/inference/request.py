@@ -80,6 +80,7 @@ class RequestState:
         top_log_probabilities: for each generated token the most likely tokens with their log-probabilities, in descending
             order; empty unless the request records them.
         trace: for each sampled token what the chain did, a stop token included; empty unless the request asks for it.
+        n_cached: number of tokens of the prompt that were not computed, but taken from the cache of an earlier one.
         text: the generated text.
         finish: the finish reason; None while the request is waiting or running.
         error: why the request ended, with the finish reason "error".
@@ -91,6 +92,7 @@ class RequestState:
         self.log_probabilities: list[float] = []
         self.top_log_probabilities: list[list[tuple[int, float]]] = []
         self.trace: list[TokenTrace] = []
+        self.n_cached = 0
         self.text = RowText(tokenizer, self.history, request.stop)
         self.finish: Finish | None = None
         self.error: GptkitError | None = None

@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 
 from gptkit.core.errors import GptkitError
+from gptkit.inference.arrival import Arrival
 from gptkit.inference.batch import Batch
 from gptkit.inference.chain import Chain, sampling_error
 from gptkit.inference.compiled.decoding import decoding_model
 from gptkit.inference.modes import evaluating
+from gptkit.inference.prefixes import PrefixCache
 from gptkit.inference.protocol import LanguageModel
 from gptkit.inference.request import Request, RequestState, TokenScore
 from gptkit.inference.result import Finish
@@ -48,7 +50,8 @@ class Scheduler:
     """Scheduler of any number of requests, which generates one token of every running request per `step`.
 
     Waiting requests are admitted in the order of submission as soon as the batch has room: their prompts are processed
-    (prefill) with a separate cache, which is then appended to that of the running ones. Finished and cancelled requests are
+    (prefill) with a separate cache, which is then appended to that of the running ones. Each step processes a part of the
+    prompts, so that a long one does not stop the running requests; arrivals take turns. Finished and cancelled requests are
     removed from the batch. The text of a request does not depend on the other requests (up to rounding, which the batch
     size can change). A request whose next token cannot be sampled ends with `RequestState.error`; the others continue.
 
@@ -56,7 +59,11 @@ class Scheduler:
         model: a `gptkit.model.gpt.GPT`, or another `LanguageModel`.
         tokenizer: the tokenizer that the model was trained with.
         max_batch: maximum number of requests that run at the same time.
-        prefill_chunk: maximum number of prompt tokens per forward pass, which bounds its memory; None for all at once.
+        prefill_chunk: maximum number of tokens of each prompt per forward pass, which bounds its memory; None for all.
+        prefill_chunk_busy: maximum number of prompt tokens per step while other requests are decoded, which bounds the time
+            of the step; at least one of each prompt in turn. None for all.
+        prefix_bytes: maximum memory for the caches of recent prompts. A prompt that begins with the same tokens as one of
+            them continues its cache, where the states of all layers can return to that length; 0 keeps none.
         compile: decode with a compiled step where one is ready, as in `generate`.
     """
 
@@ -67,19 +74,26 @@ class Scheduler:
         *,
         max_batch: int = 32,
         prefill_chunk: int | None = 512,
+        prefill_chunk_busy: int | None = 128,
+        prefix_bytes: int = 0,
         compile: bool = False,
     ) -> None:
         if max_batch < 1:
             raise GptkitError(f"max_batch is {max_batch}", hint="Use 1 or more.")
-        if prefill_chunk is not None and prefill_chunk < 1:
-            raise GptkitError(f"prefill_chunk is {prefill_chunk}", hint="Use 1 or more.")
+        for name, chunk in (("prefill_chunk", prefill_chunk), ("prefill_chunk_busy", prefill_chunk_busy)):
+            if chunk is not None and chunk < 1:
+                raise GptkitError(f"{name} is {chunk}", hint="Use 1 or more, or None.")
         self._model = decoding_model(model, compile=compile)
         self._tokenizer = tokenizer
         self._max_batch = max_batch
         self._prefill_chunk = prefill_chunk
+        self._prefill_chunk_busy = prefill_chunk_busy
         # A vocabulary is often padded to a round size; ids outside the tokenizer's vocabulary are never generated.
         self._vocab_size = min(model.vocab_size, tokenizer.vocab_size)
+        self._keep_hidden = False
+        self._prefixes = PrefixCache(prefix_bytes)
         self._waiting: deque[RequestState] = deque()
+        self._arrivals: deque[Arrival] = deque()
         self._groups: list[Group] = []
         self._batch: Batch | None = None
         self._chosen_B: Tensor | None = None
@@ -98,6 +112,11 @@ class Scheduler:
         return [state for group in self._groups for state in group.states]
 
     @property
+    def prefilling(self) -> list[RequestState]:
+        """The admitted requests whose prompts are not processed as a whole yet, or cancelled since the latest step."""
+        return [state for arrival in self._arrivals for state in arrival.states]
+
+    @property
     def waiting(self) -> list[RequestState]:
         """The requests that are not admitted yet, in the order of admission."""
         return list(self._waiting)
@@ -105,7 +124,7 @@ class Scheduler:
     @property
     def idle(self) -> bool:
         """Whether every submitted request has ended."""
-        return not self._waiting and all(state.finish is not None for state in self.running)
+        return not self._waiting and all(state.finish is not None for state in (*self.running, *self.prefilling))
 
     def submit(self, request: Request) -> RequestState:
         """Queue a request.
@@ -127,7 +146,7 @@ class Scheduler:
         return state
 
     def cancel(self, state: RequestState, reason: Finish = "interrupted") -> str:
-        """End a waiting or running request; return the text that was held back. The next step removes its row."""
+        """End a request; return the text that was held back. The next step frees its row, or its part of a prefill."""
         if state.finish is not None:
             return ""
         if state in self._waiting:
@@ -135,7 +154,7 @@ class Scheduler:
         return state.end(reason)
 
     def step(self) -> list[Event]:
-        """Evict finished requests, decode one token of every running one, and admit waiting ones."""
+        """Evict finished requests, decode one token of every running one, admit waiting ones, and process prompts."""
         events: list[Event] = []
         with torch.inference_mode(), evaluating(self._model):
             begin = time.perf_counter()
@@ -143,7 +162,8 @@ class Scheduler:
             if self._batch is not None:
                 events += self._decode(self._batch)
             decoded = time.perf_counter()
-            events += self._admit()
+            self._admit()
+            events += self._prefill()
         self.decode_seconds += decoded - begin
         self.prefill_seconds += time.perf_counter() - decoded
         return events
@@ -156,6 +176,7 @@ class Scheduler:
 
     def _evict(self) -> list[Event]:
         """Before the sampled tokens are processed: end texts that may not slide, and remove rows that have ended."""
+        self._arrivals = deque(arrival for arrival in self._arrivals if arrival.evict())
         batch, events = self._batch, []
         if batch is None:
             return []
@@ -170,7 +191,7 @@ class Scheduler:
             self._batch, self._groups, self._chosen_B = None, [], None
             return events
         # Removal copies the cache of the others once; otherwise every step would read the cache of a finished row.
-        needed = bool(self._waiting) and len(states) >= self._max_batch
+        needed = bool(self._waiting) and len(states) + len(self.prefilling) >= self._max_batch
         if n_ended and (needed or batch.full or 4 * n_ended >= len(states)):
             assert self._chosen_B is not None
             batch.reorder(live)
@@ -180,20 +201,60 @@ class Scheduler:
             self._groups = [group for group in self._groups if group.states]
         return events
 
-    def _admit(self) -> list[Event]:
-        room = self._max_batch - len(self.running)
+    def _admit(self) -> None:
+        """Begin the prefill of waiting requests for which the batch has room."""
+        room = self._max_batch - len(self.running) - len(self.prefilling)
         admitted = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
-        if not admitted:
-            return []
-        groups = [Group(states, self._chain(states)) for states in self._grouped(admitted)]
-        rows = [state for group in groups for state in group.states]
-        longest = max(state.remaining for state in rows)
-        newcomers = Batch(self._model, [state.history for state in rows], longest, self._prefill_chunk)
-        chosen_B, events = self._choose(groups, newcomers.read())
+        others = []
+        for state in admitted:
+            cache = self._prefixes.take(state.history, state.remaining, self._model.context_length)
+            if cache is None:
+                others.append(state)
+                continue
+            state.n_cached = cache.length
+            batch = self._new_batch([state], state.remaining)
+            batch.resume(cache)
+            self._arrivals.append(Arrival([[state]], batch))
+        if others:
+            groups = self._grouped(others)
+            rows = [state for group in groups for state in group]
+            longest = max(state.remaining for state in rows)
+            batch = self._new_batch(rows, longest)
+            batch.begin()
+            self._arrivals.append(Arrival(groups, batch))
+
+    def _new_batch(self, states: Sequence[RequestState], room: int) -> Batch:
+        histories = [state.history for state in states]
+        return Batch(self._model, histories, room, self._prefill_chunk, keep_hidden=self._keep_hidden)
+
+    def _prefill(self) -> list[Event]:
+        """Process parts of the prompts of arrivals, in turn; sample the first tokens of those that are complete."""
+        events: list[Event] = []
+        budget = self._prefill_chunk_busy
+        while self._arrivals and (budget is None or budget > 0):
+            arrival, n_tokens = self._arrivals[0], self._prefill_chunk
+            if self._batch is not None and budget is not None:
+                n_tokens = max(1, budget // len(arrival.states))
+            n_processed, logits_BV = arrival.advance(n_tokens)
+            if budget is not None:
+                budget -= n_processed
+            if logits_BV is None:
+                self._arrivals.rotate(-1)
+            else:
+                self._arrivals.popleft()
+                events += self._join(arrival, logits_BV)
+        return events
+
+    def _join(self, arrival: Arrival, logits_BV: Tensor) -> list[Event]:
+        """Sample the first tokens of an arrival, and append its rows to those of the running requests."""
+        for row in range(len(arrival.states)):
+            arrival.batch.keep(row, self._prefixes)
+        groups = [Group(states, self._chain(states)) for states in arrival.groups]
+        chosen_B, events = self._choose(groups, logits_BV)
         if self._batch is None or self._chosen_B is None:
-            self._batch, self._groups, self._chosen_B = newcomers, groups, chosen_B
+            self._batch, self._groups, self._chosen_B = arrival.batch, groups, chosen_B
         else:
-            self._batch.join(newcomers)
+            self._batch.join(arrival.batch)
             self._groups += groups
             self._chosen_B = torch.cat((self._chosen_B, chosen_B))
         return events

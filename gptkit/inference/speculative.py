@@ -53,7 +53,7 @@ class SpeculativeScheduler(Scheduler):
     Args:
         model: a `gptkit.model.gpt.GPT`, or a `LanguageModel` with a `VerifiableCache`.
         drafter: the drafter.
-        tokenizer, max_batch, prefill_chunk, compile: as for `Scheduler`.
+        tokenizer, max_batch, prefill_chunk, prefill_chunk_busy, prefix_bytes, compile: as for `Scheduler`.
 
     Raises:
         GptkitError: the cache cannot discard rejected tokens, or the drafter cannot be built.
@@ -67,10 +67,21 @@ class SpeculativeScheduler(Scheduler):
         *,
         max_batch: int = 32,
         prefill_chunk: int | None = 512,
+        prefill_chunk_busy: int | None = 128,
+        prefix_bytes: int = 0,
         compile: bool = False,
     ) -> None:
-        super().__init__(model, tokenizer, max_batch=max_batch, prefill_chunk=prefill_chunk, compile=compile)
-        self._drafting = Drafting(drafter, model, tokenizer)
+        super().__init__(
+            model,
+            tokenizer,
+            max_batch=max_batch,
+            prefill_chunk=prefill_chunk,
+            prefill_chunk_busy=prefill_chunk_busy,
+            prefix_bytes=prefix_bytes,
+            compile=compile,
+        )
+        self._drafting = Drafting(drafter, model, tokenizer, compile=compile)
+        self._keep_hidden = self._drafting.needs_hidden
         self._rows: dict[RequestState, _Row] = {}
         self._catch_up = False
 
@@ -114,7 +125,7 @@ class SpeculativeScheduler(Scheduler):
             within = n_columns if row.n_pending == fewest else width
             limit = min(within - row.n_pending, states[index].remaining - 1, MAX_DRAFT)
             if limit > 0:
-                row.proposal = row.drafter.propose(states[index].history, limit)
+                row.proposal = row.drafter.propose(states[index].history, limit, batch.cached_text(index))
                 width = max(width, row.n_pending + len(row.proposal))
         return width
 

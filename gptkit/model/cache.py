@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy as copy_of
 
 import torch
 import torch.nn.functional as F
@@ -180,6 +181,31 @@ class Cache:
         self.batch += other.batch
         self._length = self._computed_at = length
         self.capacity = capacity
+
+    def extract(self, row: int, capacity: int | None = None) -> Cache:
+        """Return a copy of one row without its padding (prefix reuse); this cache is unchanged.
+
+        Args:
+            row: the row.
+            capacity: maximum number of tokens of the copy; those of the row by default.
+
+        Raises:
+            StateError: a layer's state cannot be copied, or earlier results may depend on later tokens: a position whose
+                effect depends on the length of the text, or a bidirectional prefix.
+        """
+        if not self.is_plain:
+            raise StateError("the results of this cache's tokens may change with later ones, so its rows cannot be copied")
+        padding = 0 if self.left_padding_B is None else int(self.left_padding_B[row])
+        length = self._length - padding
+        if capacity is None:
+            capacity = length
+        if capacity < length:
+            raise StateError(f"a cache of {capacity} tokens cannot hold the {length} of the row that is copied")
+        copy = copy_of(self)
+        copy.states = self.states.extract(row, padding, self._length, capacity)
+        copy.batch, copy.capacity, copy.left_padding_B = 1, capacity, None
+        copy._length = copy._computed_at = length
+        return copy
 
     def _padded(self, other: Cache) -> bool:
         return self.left_padding_B is not None or other.left_padding_B is not None

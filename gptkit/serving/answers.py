@@ -28,10 +28,18 @@ def envelope(model: ServedModel, kind: str, prefix: str) -> dict[str, Any]:
     return {"id": f"{prefix}-{secrets.token_hex(16)}", "object": kind, "created": int(time.time()), "model": model.name}
 
 
-def usage(prompts: Sequence[Prompt], choices: Sequence[Choice]) -> dict[str, int]:
-    """Return the numbers of tokens."""
+def usage(prompts: Sequence[Prompt], choices: Sequence[Choice]) -> dict[str, Any]:
+    """Return the numbers of tokens. Those of a prompt count once, and as cached where each of its choices reused them."""
     n_prompt, n_generated = sum(len(prompt.ids) for prompt in prompts), sum(choice.n_generated for choice in choices)
-    return {"prompt_tokens": n_prompt, "completion_tokens": n_generated, "total_tokens": n_prompt + n_generated}
+    n_choices = len(choices) // len(prompts)
+    parts = [choices[first : first + n_choices] for first in range(0, len(choices), n_choices)]
+    n_cached = sum(min(choice.n_cached for choice in part) for part in parts)
+    return {
+        "prompt_tokens": n_prompt,
+        "completion_tokens": n_generated,
+        "total_tokens": n_prompt + n_generated,
+        "prompt_tokens_details": {"cached_tokens": n_cached},
+    }
 
 
 @asynccontextmanager
@@ -40,11 +48,14 @@ async def in_time(limits: Limits) -> AsyncIterator[None]:
     try:
         async with asyncio.timeout(limits.timeout):
             yield
+        return
     except TimeoutError:
-        message = f"the answer took longer than {limits.timeout:g} seconds, so the request was cancelled"
-        raise ApiError(504, message, code="timeout", headers={"x-should-retry": "false"}) from None
+        pass
     except GptkitError as error:
         raise as_api_error(error) from error
+    # Not in the handler: the error's context would lead to the task that ends with it, a cycle.
+    message = f"the answer took longer than {limits.timeout:g} seconds, so the request was cancelled"
+    raise ApiError(504, message, code="timeout", headers={"x-should-retry": "false"})
 
 
 async def complete(model: ServedModel, requests: Sequence[Request], choices: Sequence[Choice]) -> None:
@@ -63,7 +74,7 @@ async def stream(
     head: dict[str, Any],
     first: Sequence[dict[str, Any]],
     chunk: Chunk,
-    final_usage: Callable[[], dict[str, int]] | None,
+    final_usage: Callable[[], dict[str, Any]] | None,
 ) -> None:
     """Run requests, and send their results as server-sent events.
 

@@ -103,7 +103,10 @@ def application(api: Api) -> Starlette:
 
 
 async def _raise(request: Request, error: Exception) -> Response:
-    raise error  # the gate answers with an error object
+    try:
+        raise error  # the gate answers with an error object
+    finally:
+        del error  # its traceback refers to this frame: a cycle would keep the request until a garbage collection
 
 
 class _Endpoint:

@@ -49,6 +49,7 @@ class Choice:
         self.pieces: list[str] = []
         self.tokens: list[Token] = []
         self.n_generated = 0
+        self.n_cached = 0
         self.sum_of_scores = 0.0
         self.finish: Finish | None = None
 
@@ -65,6 +66,7 @@ class Choice:
             self._end += len(self._decoder.decode(self._tokenizer.token_bytes(token)))
             self.sum_of_scores += 0.0 if score is None else score.log_probability
         self.n_generated += len(event.ids)
+        self.n_cached = event.n_cached
         self.pieces.append(event.text)
         self._shown += len(event.text)
         self.finish = event.finish

@@ -165,9 +165,10 @@ class AsyncEngine:
         if (problem := self.problem) is not None:
             raise UnavailableError(problem)
         with self._condition:
-            if self._n_open + len(generation.parts) > self.capacity:
+            if self._n_open + len(generation.requests) > self.capacity:
                 raise BusyError(f"{self._n_open} requests run or wait already", retry_after=self._retry_after())
-            self._n_open += len(generation.parts)
+            self._n_open += len(generation.requests)
+        generation.begin()
         self._post(lambda: self._submit(generation))
 
     def _retry_after(self) -> int:
@@ -206,7 +207,7 @@ class AsyncEngine:
         return self._broken is None and not self._engine.idle
 
     def _submit(self, generation: Generation) -> None:
-        for part in generation.parts:
+        for part in list(generation.parts):
             if not part.open or generation.closed or self._broken is not None:
                 self._end(part, "cancelled")
                 continue
@@ -218,15 +219,16 @@ class AsyncEngine:
                 self._fail(generation, self._report(error))
             else:
                 self._live[part.state] = part
+                generation.states[part.index] = part.state
         if self._broken is not None:
             self._fail(generation, UnavailableError(self._broken))
 
     def _drop(self, generation: Generation) -> None:
-        for part in generation.parts:
+        for part in list(generation.parts):
             self._end(part, "cancelled")
 
     def _fail(self, generation: Generation, error: GptkitError) -> None:
-        for part in generation.parts:
+        for part in list(generation.parts):
             self._end(part, "failed")
         self._send({generation: []}, {generation: error})
 
@@ -244,11 +246,13 @@ class AsyncEngine:
         self._count(part, reason)
 
     def _count(self, part: Part, reason: str) -> None:
+        part.generation.parts.remove(part)  # else they would refer to each other, and wait for a garbage collection
         seconds = time.monotonic() - part.submitted
         with self._condition:
             self._n_open -= 1
             self._mean_seconds += 0.1 * (seconds - self._mean_seconds)
-        self._listener.ended(part.request, part.n_generated, reason, seconds)
+        n_cached = 0 if part.state is None else part.state.n_cached
+        self._listener.ended(part.request, part.n_generated, reason, seconds, n_cached)
 
     def _recover(self, error: Exception) -> None:
         failure = self._report(error)
@@ -275,10 +279,10 @@ class AsyncEngine:
                 if each.error is not None:
                     failed[part.generation] = each.error
                 else:
-                    event = Event(part.index, each.ids, each.scores, each.text, each.finish)
+                    event = Event(part.index, each.ids, each.scores, each.text, each.finish, each.state.n_cached)
                     events.setdefault(part.generation, []).append(event)
         for generation in failed:
-            for part in generation.parts:
+            for part in list(generation.parts):
                 self._end(part, "failed")
         self._n_running = self._engine.n_running  # before readers receive the events
         self._send(events, failed)

@@ -22,6 +22,7 @@ class Event:
         scores: one per new token, if the request records log-probabilities.
         text: the new piece of text that later tokens cannot change; often empty.
         finish: the finish reason, in the last event of the request.
+        n_cached: number of tokens of the prompt that were taken from the cache of an earlier one.
     """
 
     index: int
@@ -29,6 +30,7 @@ class Event:
     scores: tuple[Score, ...]
     text: str
     finish: Finish | None
+    n_cached: int = 0
 
 
 class Listener(Protocol):
@@ -40,7 +42,7 @@ class Listener(Protocol):
     def next_tokens(self, seconds: float, count: int) -> None:
         """Called with the time since the previous token of a request, and the number of tokens that came then."""
 
-    def ended(self, request: Request, n_generated: int, reason: str, seconds: float) -> None:
+    def ended(self, request: Request, n_generated: int, reason: str, seconds: float, n_cached: int) -> None:
         """Called when a request has ended.
 
         Args:
@@ -48,6 +50,7 @@ class Listener(Protocol):
             n_generated: number of generated tokens.
             reason: the finish reason; "cancelled" and "failed" for requests without one.
             seconds: time since the submission.
+            n_cached: number of tokens of the prompt that were taken from the cache of an earlier one.
         """
 
 
@@ -60,5 +63,5 @@ class Silent:
     def next_tokens(self, seconds: float, count: int) -> None:
         pass
 
-    def ended(self, request: Request, n_generated: int, reason: str, seconds: float) -> None:
+    def ended(self, request: Request, n_generated: int, reason: str, seconds: float, n_cached: int) -> None:
         pass

@@ -79,16 +79,8 @@ class Gate:
         except DisconnectedError:
             status = 499
         except Exception as error:
-            failure = _as_failure(error, request_id)
-            exchange.notes["error"] = failure.code or failure.message[:200]
-            if status == 0:
-                await exchange.respond(failure.body(), failure.status, failure.headers)
-            else:
-                # A stream has begun with status 200.
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_PATIENCE):
-                        await exchange.event(failure.body())
-                        await exchange.end_events()
+            # The failure has no name here: its traceback refers to this frame, and a cycle would keep the request's body.
+            await _answer(exchange, _as_failure(error, request_id), begun=status != 0)
         finally:
             self._record(scope, exchange.notes, status, request_id, time.perf_counter() - begin)
 
@@ -121,6 +113,18 @@ class Gate:
             **notes,
         }
         print(json.dumps(entry), file=sys.stderr, flush=True)  # noqa: T201 the access log
+
+
+async def _answer(exchange: Exchange, failure: ApiError, *, begun: bool) -> None:
+    """Send an error, as the answer or as the last event of a stream that has begun with status 200."""
+    exchange.notes["error"] = failure.code or failure.message[:200]
+    if not begun:
+        await exchange.respond(failure.body(), failure.status, failure.headers)
+        return
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_PATIENCE):
+            await exchange.event(failure.body())
+            await exchange.end_events()
 
 
 def _as_failure(error: Exception, request_id: str) -> ApiError:

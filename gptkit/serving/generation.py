@@ -56,8 +56,11 @@ class Generation(AsyncIterator[Event]):
         start: Callable[[Generation], None],
         cancel: Callable[[Generation], None],
     ) -> None:
-        now = time.monotonic()
-        self.parts = [Part(self, index, request, now) for index, request in enumerate(requests)]
+        self.requests = requests
+        self.parts: list[Part] = []
+        """Those of its requests that have begun and have not ended; for the engine's thread."""
+        self.states: dict[int, RequestState] = {}
+        """What the engine has computed of its requests so far, by index."""
         self.loop = asyncio.get_running_loop()
         self.closed = False
         self._start = start
@@ -65,8 +68,13 @@ class Generation(AsyncIterator[Event]):
         self._max_buffered = max_buffered
         self._events: deque[Event] = deque()
         self._error: GptkitError | None = None
-        self._n_open = len(self.parts)
+        self._n_open = len(requests)
         self._wake = asyncio.Event()
+
+    def begin(self) -> None:
+        """Make the parts; called by the engine when it accepts the requests."""
+        now = time.monotonic()
+        self.parts = [Part(self, index, request, now) for index, request in enumerate(self.requests)]
 
     async def __aenter__(self) -> Generation:
         self._start(self)
@@ -83,12 +91,18 @@ class Generation(AsyncIterator[Event]):
     async def __anext__(self) -> Event:
         while not self._events:
             if self._error is not None:
-                raise self._error
+                # Raised once, and without a name: the traceback refers to this frame, and so to the generation.
+                raise self._taken_error()
             if self._n_open == 0 or self.closed:
                 raise StopAsyncIteration
             self._wake.clear()
             await self._wake.wait()
         return self._events.popleft()
+
+    def _taken_error(self) -> GptkitError:
+        error, self._error = self._error, None
+        assert error is not None
+        return error
 
     def close(self) -> None:
         """Cancel the requests that still run. The iteration ends after the events that have arrived."""

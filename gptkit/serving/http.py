@@ -55,11 +55,9 @@ class Exchange:
         if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
             raise ApiError(415, "the body must be JSON; add the header Content-Type: application/json", headers=_CLOSE)
         announced = self.headers.get("content-length", "")
-        message = f"the body is larger than {limits.max_body:,} bytes"
-        too_large = ApiError(413, message, code="body_too_large", headers=_CLOSE)
         patience = _DISCARDED * limits.max_body
         if announced.isdecimal() and int(announced) > patience:
-            raise too_large
+            raise _too_large(limits)
         parts: list[bytes] = []
         size, more = 0, True
         try:
@@ -71,15 +69,17 @@ class Exchange:
                     part = received.get("body", b"")
                     size += len(part)
                     if size > patience:
-                        raise too_large
+                        raise _too_large(limits)
                     if size <= limits.max_body:
                         parts.append(part)
+                    else:
+                        parts.clear()
                     more = received.get("more_body", False)
         except TimeoutError:
             seconds = f"{limits.body_timeout:g} seconds"
             raise ApiError(408, f"the body did not arrive within {seconds}", code="body_timeout", headers=_CLOSE) from None
         if size > limits.max_body:
-            raise too_large
+            raise _too_large(limits)
         return b"".join(parts)
 
     async def while_connected(self, work: Coroutine[Any, Any, _Value]) -> _Value:
@@ -99,6 +99,8 @@ class Exchange:
             watch.cancel()
             task.cancel()
             await asyncio.gather(task, watch, return_exceptions=True)
+            # An exception of the task refers to this frame: a cycle would keep the request until a garbage collection.
+            del task, watch
 
     async def _disconnect(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
@@ -130,6 +132,10 @@ class Exchange:
         raw = [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in headers.items()]
         message: Message = {"type": "http.response.start", "status": status, "headers": raw}
         await self._send(message)
+
+
+def _too_large(limits: Limits) -> ApiError:
+    return ApiError(413, f"the body is larger than {limits.max_body:,} bytes", code="body_too_large", headers=_CLOSE)
 
 
 def encoded(content: Any) -> bytes:

@@ -33,6 +33,12 @@ class Metrics:
             "gptkit_requests", "Ended requests (one per choice) by reason.", ("model", "reason"), registry=self.registry
         )
         self.prompt_tokens = Counter("gptkit_prompt_tokens", "Tokens of prompts.", ("model",), registry=self.registry)
+        self.cached_tokens = Counter(
+            "gptkit_cached_prompt_tokens",
+            "Tokens of prompts that were taken from the cache of an earlier prompt.",
+            ("model",),
+            registry=self.registry,
+        )
         self.generated_tokens = Counter("gptkit_generated_tokens", "Generated tokens.", ("model",), registry=self.registry)
         self.first_token = self._histogram("gptkit_time_to_first_token_seconds", "Time from submission to the first token.")
         self.next_token = self._histogram("gptkit_time_per_output_token_seconds", "Time from one token to the next.")
@@ -56,6 +62,7 @@ class ModelMetrics:
     def __init__(self, metrics: Metrics, model: str) -> None:
         self._ended, self._model = metrics.ended, model
         self._prompt_tokens = metrics.prompt_tokens.labels(model)
+        self._cached_tokens = metrics.cached_tokens.labels(model)
         self._generated_tokens = metrics.generated_tokens.labels(model)
         self._first_token = metrics.first_token.labels(model)
         self._next_token = metrics.next_token.labels(model)
@@ -70,9 +77,10 @@ class ModelMetrics:
             self._next_token.observe(seconds / count)
         self._generated_tokens.inc(count)
 
-    def ended(self, request: Request, n_generated: int, reason: str, seconds: float) -> None:
+    def ended(self, request: Request, n_generated: int, reason: str, seconds: float, n_cached: int) -> None:
         self._ended.labels(self._model, reason).inc()
         self._prompt_tokens.inc(len(request.prompt_ids))
+        self._cached_tokens.inc(n_cached)
         self._duration.observe(seconds)
 
 

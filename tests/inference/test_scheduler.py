@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from typing import Any
 
 import pytest
@@ -100,6 +101,80 @@ def test_prefill_in_chunks_gives_the_same_text() -> None:
     assert model.calls[:3] == [(1, 8), (1, 8), (1, 4)]
 
 
+def test_long_prompt_is_processed_in_parts_while_others_are_decoded() -> None:
+    model = Recurrent(context_length=128)
+    alone = [generate(model, TOKENIZER, prompt, sampler=GREEDY, max_new_tokens=30, stop_ids=())[0] for prompt in PROMPTS]
+    scheduler = Scheduler(model, TOKENIZER, prefill_chunk_busy=8)
+    first = scheduler.submit(request("a"))
+    scheduler.step()
+    model.calls.clear()
+    long = scheduler.submit(request("y" * 40))
+    for n_steps in range(1, 6):
+        scheduler.step()
+        assert first.n_generated == 1 + n_steps
+        assert scheduler.prefilling == ([long] if n_steps < 5 else [])
+    assert model.calls == [(1, 1), (1, 8)] * 5
+    assert long.n_generated == 1
+    drain(scheduler)
+    assert first.history[1:] == alone[0].ids
+    assert long.history[40:] == alone[4].ids
+
+
+def test_arrivals_take_turns_and_share_the_tokens_of_a_step() -> None:
+    model = Recurrent(context_length=256)
+    scheduler = Scheduler(model, TOKENIZER, prefill_chunk_busy=8)
+    running = scheduler.submit(request("a"))
+    scheduler.step()
+    long = scheduler.submit(request("y" * 100))
+    scheduler.step()
+    short = [scheduler.submit(request(prompt)) for prompt in ("one more", "mid")]
+    for _ in range(4):  # the long prompt, then two rows of four columns, and both again
+        scheduler.step()
+    assert [state.n_generated for state in (running, long, *short)] == [6, 0, 1, 1]
+    assert scheduler.prefilling == [long]
+    drain(scheduler)
+    for state in (running, long, *short):
+        prompt = state.request.prompt_ids
+        (expected,) = generate(model, TOKENIZER, [list(prompt)], sampler=GREEDY, max_new_tokens=30, stop_ids=())
+        assert state.history[len(prompt) :] == expected.ids
+
+
+@pytest.mark.parametrize("n_steps", [1, 2])
+def test_cancelled_prefill_frees_its_cache(n_steps: int) -> None:
+    model = Recurrent(context_length=128)
+    scheduler = Scheduler(model, TOKENIZER, max_batch=3, prefill_chunk_busy=8)
+    running = scheduler.submit(request("a", max_new_tokens=40))
+    scheduler.step()
+    cancelled, kept = scheduler.submit(request("y" * 40)), scheduler.submit(request("z" * 33))
+    for _ in range(n_steps):
+        scheduler.step()
+    scheduler.cancel(cancelled)
+    late = scheduler.submit(request("mid"))
+    scheduler.step()
+    assert cancelled not in scheduler.prefilling
+    assert late in (*scheduler.prefilling, *scheduler.running)  # its place is free
+    drain(scheduler)
+    for state in (running, kept, late):
+        prompt = list(state.request.prompt_ids)
+        (alone,) = generate(model, TOKENIZER, [prompt], sampler=GREEDY, max_new_tokens=40, stop_ids=())
+        assert state.history[len(prompt) :] == alone.ids[: state.n_generated]
+        assert state.finish == "length"
+
+
+def test_cancelling_the_only_prefill_frees_everything() -> None:
+    scheduler = Scheduler(Recurrent(context_length=128), TOKENIZER, prefill_chunk=4, prefill_chunk_busy=4)
+    state = scheduler.submit(request("y" * 40))
+    scheduler.step()
+    cache = weakref.ref(scheduler._arrivals[0].batch._cache)
+    scheduler._model.caches.clear()  # the fake model keeps them
+    assert not scheduler.idle
+    scheduler.cancel(state)
+    assert scheduler.idle
+    scheduler.step()
+    assert cache() is None
+    assert scheduler.prefilling == scheduler.running == []
+
+
 def test_cancelled_requests_end_and_are_removed() -> None:
     scheduler = Scheduler(Recurrent(context_length=64), TOKENIZER, max_batch=1)
     first, second, third = (scheduler.submit(request("p")) for _ in range(3))
@@ -122,7 +197,7 @@ def test_invalid_requests_are_rejected_when_they_are_created() -> None:
         request("")
     with pytest.raises(GptkitError, match="stop string is empty"):
         request("a", stop=("",))
-    for settings in ({"max_batch": 0}, {"prefill_chunk": 0}):
+    for settings in ({"max_batch": 0}, {"prefill_chunk": 0}, {"prefill_chunk_busy": 0}):
         with pytest.raises(GptkitError, match="0"):
             Scheduler(Recurrent(), TOKENIZER, **settings)
 

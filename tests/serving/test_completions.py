@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -39,7 +40,28 @@ def test_greedy_text_equals_generate(client: openai.OpenAI, plain: Run) -> None:
         "prompt_tokens": len(PROMPT),
         "completion_tokens": 12,
         "total_tokens": len(PROMPT) + 12,
+        "prompt_tokens_details": {"cached_tokens": 0},
     }
+
+
+def test_repeated_beginning_of_a_prompt_is_not_computed_again(
+    client: openai.OpenAI, server: ServerProcess, plain: Run
+) -> None:
+    def counted() -> float:
+        with urllib.request.urlopen(server.url + "/metrics") as answer:
+            lines = answer.read().decode().splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith("gptkit_cached_prompt_tokens_total{"))
+
+    system, before = "You are the assistant of this test, and nothing else. ", counted()
+    for prompt, n_cached in (
+        (system + "One?", 0),
+        (system + "Two?", len(system)),
+        (system + "Two? And then?", len(system) + 4),
+    ):
+        answer = ask(client, prompt=prompt, temperature=0)
+        assert answer.usage.prompt_tokens_details.cached_tokens == n_cached
+        assert answer.choices[0].text == offline(plain, prompt, sampler="greedy").text
+    assert counted() - before == 2 * len(system) + 4
 
 
 def test_seed_reproduces_a_text_and_the_runs_samplers_are_the_default(client: openai.OpenAI, plain: Run) -> None:

@@ -39,6 +39,9 @@ class CompositeState(LayerState):
         for name, part in self.parts.items():
             part.join(other.parts[name], length, capacity)
 
+    def extract(self, row: int, first: int, length: int, capacity: int) -> CompositeState:
+        return CompositeState(**{name: part.extract(row, first, length, capacity) for name, part in self.parts.items()})
+
     def mark(self) -> None:
         for part in self.parts.values():
             part.mark()

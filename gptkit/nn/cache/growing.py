@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gptkit.core.errors import StateError
-from gptkit.nn.cache.state import TokenState
+from gptkit.nn.cache.state import TokenState, require_length
 
 __all__ = ["GrowingState"]
 
@@ -49,6 +49,10 @@ class GrowingState(TokenState):
         """Entries of the buffers that are filled."""
         return self.length
 
+    def has_room(self, n_new: int) -> bool:
+        """Whether `reserve` can make room for this many new tokens."""
+        return self.length + n_new <= self.capacity
+
     def reserve(self, n_new: int) -> None:
         """Make room for new tokens that a compiled step writes at `used`: there is, up to the capacity."""
 
@@ -68,6 +72,16 @@ class GrowingState(TokenState):
                 target[:, :, length - side.length : length] = source[:, :, : side.length]
             joined.append(buffer)
         self.buffers, self.length, self.capacity = joined, length, capacity
+
+    def extract(self, row: int, first: int, length: int, capacity: int) -> GrowingState:
+        require_length(self.length, length)
+        one = self.buffers[0]
+        shapes = [(buffer.shape[1], buffer.shape[3]) for buffer in self.buffers]
+        copy = GrowingState(1, capacity, shapes, one.dtype, one.device)
+        copy.length = length - first
+        for target, source in zip(copy.buffers, self.buffers, strict=True):
+            target[:, :, : copy.length] = source[row : row + 1, :, first : self.length]
+        return copy
 
     def truncate(self, length: int) -> None:
         self.length = min(self.length, length)

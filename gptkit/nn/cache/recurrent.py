@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from gptkit.core.errors import StateError
-from gptkit.nn.cache.state import LayerState
+from gptkit.nn.cache.state import LayerState, require_length
 
 __all__ = ["RecurrentState"]
 
@@ -70,6 +70,16 @@ class RecurrentState(LayerState):
         self.tensors = tuple(torch.cat(pair) for pair in zip(self.tensors, other.tensors, strict=True))
         self._length = length
         self._marks = {0: None}
+
+    def extract(self, row: int, first: int, length: int, capacity: int) -> RecurrentState:
+        require_length(self.length, length)
+        if self._offset is not None:
+            raise StateError("a row of a static cache cannot be copied", hint="Use a cache without static=True.")
+        if self.tensors is None:
+            raise StateError("a recurrent state that has read no token cannot be copied", hint="Read the prompt first.")
+        copy = RecurrentState(*(tensor[row : row + 1].clone() for tensor in self.tensors))
+        copy._length = length - first
+        return copy
 
     def can_truncate(self, length: int) -> bool:
         return length >= self.length or length in self._marks

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gptkit.core.errors import StateError
-from gptkit.nn.cache.state import TokenState
+from gptkit.nn.cache.state import TokenState, require_length
 
 __all__ = ["SlidingState"]
 
@@ -72,7 +72,7 @@ class SlidingState(TokenState):
 
     def _slide(self, new_BHTD: tuple[Tensor, ...], n_new: int) -> tuple[int, tuple[Tensor, ...]]:
         assert self.window is not None
-        keep = min(self.used, self.window + 15)
+        keep = self._kept(self.window)
         views = []
         n_stored = min(keep + n_new, self.size - self.window)
         for buffer, new in zip(self.buffers, new_BHTD, strict=True):
@@ -83,12 +83,21 @@ class SlidingState(TokenState):
         self.length += n_new
         return self.length - views[0].shape[2], tuple(views)
 
+    def has_room(self, n_new: int) -> bool:
+        """Whether `reserve` can make room for this many new tokens."""
+        held = self.used if self.window is None or self.used + n_new <= self.size else self._kept(self.window)
+        return held + n_new <= self.size
+
+    def _kept(self, window: int) -> int:
+        """Number of tokens that a move of the window keeps: some more than it, so that the last ones can be discarded."""
+        return min(self.used, window + 15)
+
     def reserve(self, n_new: int) -> None:
         """Make room for new tokens that a compiled step writes at `used`: move the window to the front where needed."""
         if self.used + n_new <= self.size:
             return
         assert self.window is not None
-        keep = min(self.used, self.window + 15)
+        keep = self._kept(self.window)
         for buffer in self.buffers:
             buffer[:, :, :keep] = buffer[:, :, self.used - keep : self.used].clone()
         self.used = keep
@@ -115,6 +124,17 @@ class SlidingState(TokenState):
                 target[:, :, used - n_kept : used] = source[:, :, side.used - n_kept : side.used]
             joined.append(buffer)
         self.buffers, self.used, self.length = joined, used, length
+
+    def extract(self, row: int, first: int, length: int, capacity: int) -> SlidingState:
+        require_length(self.length, length)
+        one = self.buffers[0]
+        shapes = [(buffer.shape[1], buffer.shape[3]) for buffer in self.buffers]
+        copy = SlidingState(1, capacity, shapes, one.dtype, one.device, self.declared_window)
+        copy.length = length - first
+        copy.used = min(copy.length, self.used, copy.size)
+        for target, source in zip(copy.buffers, self.buffers, strict=True):
+            target[:, :, : copy.used] = source[row : row + 1, :, self.used - copy.used : self.used]
+        return copy
 
     def can_truncate(self, length: int) -> bool:
         left = self.used - (self.length - length)

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from gptkit.core.errors import StateError
 from gptkit.nn.cache.view import KeyOffset
 
 if TYPE_CHECKING:
     from gptkit.nn.cache.allocation import Allocation
 
-__all__ = ["LayerState", "Stateful", "TokenState"]
+__all__ = ["LayerState", "Stateful", "TokenState", "require_length"]
 
 
 class LayerState(ABC):
@@ -49,6 +50,20 @@ class LayerState(ABC):
         Raises:
             StateError: the state cannot take rows, or one of the two has read no token yet.
         """
+
+    def extract(self, row: int, first: int, length: int, capacity: int) -> LayerState:
+        """Return a copy of one row alone (prefix reuse); this state is unchanged. By default a state cannot be copied.
+
+        Args:
+            row: the row.
+            first: number of tokens at its start that are padding, and are discarded.
+            length: number of tokens that the cache holds, padding included. A state of another number cannot be copied.
+            capacity: tokens that the copy can hold; at least those of the row.
+
+        Raises:
+            StateError: the state cannot be copied.
+        """
+        raise StateError(f"{type(self).__name__} does not support copies of single rows")
 
     def mark(self) -> None:
         """Keep what `truncate` needs to return to the current length. By default nothing: stored tokens suffice."""
@@ -101,3 +116,13 @@ class Stateful:
     def state_bytes_per_token(self, dtype: torch.dtype) -> float:
         """Memory one more token costs per row, in bytes; 0 for a state that does not grow."""
         return 0.0
+
+
+def require_length(n_held: int, length: int) -> None:
+    """Check that a state whose row is copied holds all tokens of the cache.
+
+    Raises:
+        StateError: it does not.
+    """
+    if n_held != length:
+        raise StateError(f"a state of {n_held} tokens in a cache of {length} cannot be copied by rows")

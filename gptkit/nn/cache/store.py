@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy as copy_of
 
 from torch import Tensor
 
@@ -52,6 +53,16 @@ class States:
         for state in self:
             state.reorder(rows_B)
         self._allocation = dataclasses.replace(self._allocation, batch=len(rows_B))
+
+    def extract(self, row: int, first: int, length: int, capacity: int) -> States:
+        """Return a copy of the states of one row; see `LayerState.extract`."""
+        copy = copy_of(self)
+        copy._allocation = dataclasses.replace(self._allocation, batch=1, capacity=capacity)
+        copy._states = {
+            key: None if state is None else state.extract(row, first, length, capacity)
+            for key, state in self._states.items()
+        }
+        return copy
 
     def join(self, other: States, length: int, capacity: int) -> None:
         """Append the rows of the states of another cache of the same model; see `LayerState.join`."""

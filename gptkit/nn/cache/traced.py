@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from gptkit.core.errors import StateError
 from gptkit.nn.cache.state import TokenState
 from gptkit.nn.cache.view import KeyOffset
 
@@ -17,7 +19,7 @@ __all__ = ["TracedState"]
 
 
 class TracedState(TokenState):
-    """Buffers (B, H, C, D) of which the first S entries are in view; one new token is written at `used`.
+    """Buffers (B, H, C, D) of which the first S entries are in view; the new tokens are written from `used` on.
 
     C and S are symbols in the graph, so one graph serves every capacity and length. The number of entries in view exceeds
     that of the tokens held; masks exclude the rest.
@@ -34,15 +36,23 @@ class TracedState(TokenState):
         self._n_keys, self._used, self._first = n_keys, used, first
 
     def append(self, *new_BHTD: Tensor) -> tuple[KeyOffset, tuple[Tensor, ...]]:
+        n_new = new_BHTD[0].shape[-2]
+        indices_T = self._used.view(1)
+        if n_new > 1:
+            indices_T = indices_T + torch.arange(n_new, device=indices_T.device)
         for buffer, new in zip(self.buffers, new_BHTD, strict=True):
-            buffer.index_copy_(2, self._used.view(1), new.to(buffer.dtype))
+            buffer.index_copy_(2, indices_T, new.to(buffer.dtype))
         return self._first, tuple(buffer.narrow(2, 0, self._n_keys) for buffer in self.buffers)
 
     def reorder(self, rows_B: Tensor) -> None:
-        raise NotImplementedError("only calls of the model are traced")
+        raise _only_traced()
 
     def truncate(self, length: int) -> None:
-        raise NotImplementedError("only calls of the model are traced")
+        raise _only_traced()
 
     def join(self, other: Any, length: int, capacity: int) -> None:
-        raise NotImplementedError("only calls of the model are traced")
+        raise _only_traced()
+
+
+def _only_traced() -> StateError:
+    return StateError("a state that is being traced can only be appended to")
