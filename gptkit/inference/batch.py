@@ -11,6 +11,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from gptkit.inference.predicting import CachedText
+from gptkit.inference.prefixes import PrefixCache
 from gptkit.inference.protocol import Cache, LanguageModel, VerifiableCache
 
 __all__ = ["Batch"]
@@ -27,7 +29,8 @@ class Batch:
         model: the model.
         histories: the token ids of each text, at least one each. The caller appends the generated ones.
         room: maximum number of tokens to generate.
-        chunk: maximum number of prompt tokens per forward pass; unlimited by default.
+        chunk: maximum number of tokens of each text per forward pass of `read`; unlimited by default.
+        keep_hidden: let the cache keep the vectors that the head receives, for `cached_text`.
     """
 
     def __init__(
@@ -144,6 +147,18 @@ class Batch:
             return
         columns = max(self._cache.length, other._cache.length)
         self._cache.join(other._cache, min(self.limit, columns + self._room))
+
+    def keep(self, row: int, prefixes: PrefixCache) -> None:
+        """Add the cache of a text that was read as a whole to the known prefixes."""
+        if self._cache is not None and self._starts[row] == 0:
+            prefixes.add(self.histories[row], self._cache, row)
+
+    def cached_text(self, row: int) -> CachedText | None:
+        """Return the part of a text that the cache holds, with its vectors; None unless they are kept."""
+        if not self._cache_options:
+            return None
+        cache: Any = self._cache
+        return CachedText(self._starts[row], cache.hidden(row))
 
     def verifiable(self, n_tokens: int) -> int:
         """Return how many of the next `n_tokens` of a row `verify` can process at once; at least one, unless `full`."""

@@ -14,11 +14,14 @@ from torch import Tensor
 from gptkit.core.errors import GptkitError, StateError
 from gptkit.core.spec import Spec
 from gptkit.files import validate_data
+from gptkit.inference.compiled.decoding import decoding_model
 from gptkit.inference.modes import evaluating
+from gptkit.inference.predicting import CachedText, PredictionReader
 from gptkit.inference.prompts import shared_length
 from gptkit.inference.protocol import LanguageModel, VerifiableCache
 from gptkit.kinds.drafter import Drafter, DrafterContext, DrafterSpec, TextReader
 from gptkit.kinds.tokenizer import Tokenizer
+from gptkit.model.gpt import GPT
 
 __all__ = ["CheckedDrafter", "DrafterLike", "Drafting", "ModelReader", "drafter_spec"]
 
@@ -46,45 +49,73 @@ class Drafting:
         spec: the drafter.
         model: the model that verifies the proposals.
         tokenizer: its tokenizer.
+        compile: let draft runs decode with compiled steps, as the model does.
 
     Raises:
         GptkitError: the model's cache cannot return to fewer tokens, or the drafter cannot be built.
+
+    Attributes:
+        needs_hidden: whether the cache must keep the vectors that the head receives, ``new_cache(…, keep_hidden=True)``.
     """
 
-    def __init__(self, spec: DrafterSpec, model: LanguageModel, tokenizer: Tokenizer) -> None:
+    def __init__(self, spec: DrafterSpec, model: LanguageModel, tokenizer: Tokenizer, *, compile: bool = False) -> None:
         self._spec = spec
         self._tokenizer = tokenizer
         self._vocab_size = min(model.vocab_size, tokenizer.vocab_size)
         self._models: dict[str, LanguageModel] = {}
+        self._model = model
+        self._compile = compile
         _require_truncation(model)
-        self.start()
+        self.needs_hidden = bool(self.start().readers)
 
     def start(self) -> CheckedDrafter:
         """Return the drafter of a new text."""
-        drafter = self._spec.build(DrafterContext(self._vocab_size, self._tokenizer, self._open_run))
-        return CheckedDrafter(self._spec.name, drafter, self._vocab_size)
+        readers: list[PredictionReader] = []
+
+        def open_predictions() -> PredictionReader:
+            readers.append(_open_predictions(self._spec.name, self._model, self._vocab_size))
+            return readers[-1]
+
+        context = DrafterContext(self._vocab_size, self._tokenizer, self._open_run, open_predictions)
+        return CheckedDrafter(self._spec.name, self._spec.build(context), self._vocab_size, readers)
 
     def _open_run(self, directory: str) -> TextReader:
         if directory not in self._models:
             self._models[directory] = _load_model(directory, self._tokenizer)
-        return ModelReader(self._models[directory], self._vocab_size)
+        return ModelReader(decoding_model(self._models[directory], compile=self._compile), self._vocab_size)
 
 
 class CheckedDrafter:
-    """A drafter whose proposals are checked, so that an error of a plugin is reported with its name."""
+    """A drafter whose proposals are checked, so that an error of a plugin is reported with its name.
 
-    def __init__(self, name: str, drafter: Drafter, vocab_size: int) -> None:
+    Args:
+        name: its name.
+        drafter: the drafter.
+        vocab_size: V.
+        readers: the readers of the model's prediction modules that it uses.
+    """
+
+    def __init__(self, name: str, drafter: Drafter, vocab_size: int, readers: Sequence[PredictionReader] = ()) -> None:
         self._name = name
         self._drafter = drafter
         self._vocab_size = vocab_size
+        self.readers = readers
 
-    def propose(self, history: Sequence[int], limit: int) -> list[int]:
+    def propose(self, history: Sequence[int], limit: int, cached: CachedText | None = None) -> list[int]:
         """Return at most `limit` valid token ids.
+
+        Args:
+            history: the text.
+            limit: maximum number of tokens.
+            cached: the part of the text in the model's cache, if the drafter has readers of prediction modules.
 
         Raises:
             GptkitError: the drafter raised an exception, or its proposal is invalid.
         """
         try:
+            if cached is not None:
+                for reader in self.readers:
+                    reader.begin(history, cached)
             proposal = [token.__index__() for token in self._drafter.propose(history, limit)]
         except GptkitError:
             raise
@@ -168,7 +199,7 @@ def _load_model(directory: str, tokenizer: Tokenizer) -> LanguageModel:
     import gptkit  # the public entry point: runs are above this package
 
     run = gptkit.load(directory)
-    if not _same_tokens(run.tokenizer, tokenizer):
+    if not run.tokenizer.agrees_with(tokenizer):
         raise GptkitError(
             f"the tokenizer of the draft run {directory} differs from that of the model, so its tokens cannot be proposed",
             hint="Train or import a draft run with the tokenizer of the model.",
@@ -176,10 +207,14 @@ def _load_model(directory: str, tokenizer: Tokenizer) -> LanguageModel:
     return run.model
 
 
-def _same_tokens(one: Tokenizer, other: Tokenizer) -> bool:
-    if one.vocab_size != other.vocab_size or dict(one.special_tokens) != dict(other.special_tokens):
-        return False
-    return all(one.token_bytes(token) == other.token_bytes(token) for token in range(one.vocab_size))
+def _open_predictions(drafter: str, model: LanguageModel, vocab_size: int) -> PredictionReader:
+    predictions = model.head.predictions if isinstance(model, GPT) else None
+    if predictions is None:
+        raise GptkitError(
+            f"drafter {drafter!r} requires a model whose head has prediction modules, and the model's head has none",
+            hint="Train the model with the head 'multi-token', or choose another drafter, such as 'ngram'.",
+        )
+    return PredictionReader(predictions, model, vocab_size)
 
 
 def _require_truncation(model: LanguageModel) -> None:

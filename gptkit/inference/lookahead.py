@@ -63,7 +63,9 @@ class LookAhead:
     def step(self, history: list[int], remaining: int) -> Tensor:
         """Process the last token of the text and a proposal; return the logits after the text, (1, V)."""
         limit = min(remaining - 1, self._session.room_ahead(MAX_DRAFT))
-        self._proposal = self._drafter.propose(history, limit) if limit > 0 else ()
+        self._proposal = ()
+        if limit > 0:
+            self._proposal = self._drafter.propose(history, limit, self._session.cached_text(len(history)))
         if not self._proposal:
             return self._session.step(history)
         self._n_accepted = 0

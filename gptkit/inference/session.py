@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterator, Sequence
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from gptkit.inference.compiled.decoding import decoding_model
 from gptkit.inference.drafting import DrafterLike, Drafting, drafter_spec
 from gptkit.inference.lookahead import LookAhead
 from gptkit.inference.modes import evaluating
+from gptkit.inference.predicting import CachedText
 from gptkit.inference.prompts import as_ids, shared_length
 from gptkit.inference.protocol import LanguageModel, TruncatableCache, VerifiableCache
 from gptkit.inference.request import Overflow, Request, RequestState
@@ -62,7 +63,8 @@ class Session:
         self._cache: TruncatableCache | None = None
         self._cached: list[int] = []
         self._n_pending = 1
-        self._drafting = None if drafter is None else Drafting(drafter_spec(drafter), model, tokenizer)
+        self._drafting = None if drafter is None else Drafting(drafter_spec(drafter), model, tokenizer, compile=compile)
+        self._keep_hidden = self._drafting is not None and self._drafting.needs_hidden
         self.limit = model.context_length
         self.n_read = 0
 
@@ -127,7 +129,7 @@ class Session:
         cache, self._cache = self._cache, None
         if cache is None or cache.capacity < needed or not _truncated(cache, shared):
             # Twice what is needed, so that a growing text is read again only a few times.
-            cache, shared = self._model.new_cache(1, capacity=min(self.limit, 2 * needed)), 0
+            cache, shared = self._new_cache(min(self.limit, 2 * needed)), 0
         logits_BV = self._forward(cache, ids[shared:])
         self._cache, self._cached, self._n_pending = cache, ids, 1
         return logits_BV
@@ -144,6 +146,22 @@ class Session:
         logits_BV = self._forward(cache, new)
         self._cache, self._cached = cache, [*self._cached, *new]
         return logits_BV
+
+    def _new_cache(self, capacity: int) -> TruncatableCache:
+        options: dict[str, Any] = {"keep_hidden": True} if self._keep_hidden else {}
+        cache: TruncatableCache = self._model.new_cache(1, capacity=capacity, **options)
+        return cache
+
+    def cached_text(self, n_tokens: int) -> CachedText | None:
+        """Return the cached part of a text with its vectors; None unless a drafter needs them.
+
+        Args:
+            n_tokens: number of tokens of the text, the pending ones included.
+        """
+        if self._cache is None or not self._keep_hidden:
+            return None
+        cache: Any = self._cache
+        return CachedText(n_tokens - self._n_pending - len(self._cached), cache.hidden(0))
 
     def room_ahead(self, n_tokens: int) -> int:
         """Return how many tokens, at most `n_tokens`, `verify` can process after the next one."""

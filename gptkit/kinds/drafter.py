@@ -24,7 +24,7 @@ MAX_DRAFT = 15
 
 
 class TextReader(Protocol):
-    """The model of another run, as a drafter uses it. It has a key/value cache of its own."""
+    """A model, or the prediction modules of one, as a drafter uses it. It has a key/value cache of its own."""
 
     def __call__(self, text: Sequence[int]) -> Tensor:
         """Return the logits after a text, (V,) fp32.
@@ -45,11 +45,15 @@ class DrafterContext:
         tokenizer: the tokenizer of the texts.
         open_run: function that loads the run in a directory, once, and returns a reader of its model for one text. It
             raises a `GptkitError` if the run has another tokenizer.
+        open_predictions: function that returns a reader of the prediction modules in the model's head, to be called in
+            `DrafterSpec.build`. In `Drafter.propose` the reader returns the logits after the history and its continuations.
+            It raises a `GptkitError` if the head has no such modules (head `multi-token`).
     """
 
     vocab_size: int
     tokenizer: Tokenizer
     open_run: Callable[[str], TextReader]
+    open_predictions: Callable[[], TextReader]
 
 
 class Drafter(ABC):
@@ -94,5 +98,5 @@ class DrafterSpec(Component):
         """Return the drafter of one text. It is called for every text.
 
         Raises:
-            GptkitError: the context lacks something that it requires (a run with the same tokenizer).
+            GptkitError: the context lacks something that it requires (a run with the same tokenizer, prediction modules).
         """

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gptkit.core.errors import StateError
+from gptkit.nn.cache.hidden import HiddenVectors
+from gptkit.nn.cache.state import TokenState
 from gptkit.nn.cache.store import States
 
 __all__ = ["Cache"]
@@ -23,6 +25,7 @@ class Cache:
         capacity: maximum number of tokens of a row, including padding.
         left_padding_B: number of padding tokens at the start of each row; None without padding.
         prefix_B: number of tokens at the start of each row that attend one another in both directions; None for none.
+        vectors: the state that holds the vectors that the head receives belongs to it; None if they are not kept.
     """
 
     def __init__(
@@ -36,12 +39,14 @@ class Cache:
         left_padding_B: Tensor | None = None,
         prefix_B: Tensor | None = None,
         changes: Callable[[int, int], bool] | None = None,
+        vectors: HiddenVectors | None = None,
     ) -> None:
         """
         Args:
             allocate: returns empty states for a number of rows, a capacity, and the offset of a static cache (else None).
             static: fixed shapes and a tensor offset.
             changes: whether the results of earlier tokens change when a row grows from `old` to `new` tokens; None: never.
+            vectors: its state, which `allocate` includes, holds the vectors that the head receives; None: they are not kept.
         """
         self._static_offset = torch.zeros((), dtype=torch.long, device=device) if static else None
         self.states = allocate(batch, capacity, self._static_offset)
@@ -53,6 +58,7 @@ class Cache:
         self.device = device
         self._allocate = allocate
         self._changes = changes
+        self.vectors = vectors
         self._ids_BT: Tensor | None = None
         self._computed_at = 0
 
@@ -65,6 +71,32 @@ class Cache:
     def is_plain(self) -> bool:
         """Whether each call adds its tokens and changes nothing else, so that a compiled decode step can do so."""
         return self._static_offset is None and self._changes is None and self.prefix_B is None
+
+    @property
+    def keeps_hidden(self) -> bool:
+        """Whether the vectors that the head receives are kept (`hidden`)."""
+        return self.vectors is not None
+
+    def keep_hidden(self, x_BTE: Tensor) -> None:
+        """Add the vectors that the head receives for the tokens of a call."""
+        self._hidden_state().append(x_BTE[:, None])
+
+    def hidden(self, row: int) -> Tensor:
+        """Return the vectors that the head received for the tokens of a row without padding, (T, E); a view.
+
+        Raises:
+            StateError: they are not kept.
+        """
+        state = self._hidden_state()
+        padding = 0 if self.left_padding_B is None else int(self.left_padding_B[row])
+        return state.buffers[0][row, 0, padding : self.length]
+
+    def _hidden_state(self) -> TokenState:
+        if self.vectors is None:
+            raise StateError("this cache keeps no hidden vectors", hint="Allocate it with keep_hidden=True.")
+        state = self.states.of(self.vectors, 0)
+        assert isinstance(state, TokenState)
+        return state
 
     @property
     def offset(self) -> int | Tensor:

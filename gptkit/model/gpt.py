@@ -26,6 +26,7 @@ from gptkit.model.spec import ModelSpec
 from gptkit.model.tree import tree, tree_html
 from gptkit.nn.attention.base import Attention
 from gptkit.nn.cache.allocation import Allocation
+from gptkit.nn.cache.hidden import HiddenVectors
 from gptkit.nn.cache.state import Stateful
 from gptkit.nn.cache.store import States
 from gptkit.nn.exchange import check_declarations
@@ -34,6 +35,7 @@ from gptkit.nn.head import IGNORED
 from gptkit.nn.linear import AdaptedLinear
 from gptkit.nn.packed import PackedMatrix
 from gptkit.nn.recompute import Recompute
+from gptkit.nn.tensor_parallel import TensorShard
 
 __all__ = ["GPT", "Output"]
 
@@ -63,6 +65,7 @@ class GPT(nn.Module):
     Attributes:
         stateful: the modules that have a state in a cache, in the order of their `state_index`.
         recompute: activation checkpointing: what the backward pass computes again instead of keeping it.
+        tensor_shards: the parameters of which this process holds a part, by name (tensor parallelism).
         precision: the precision for inference that was applied (`gptkit.model.packing`), or None.
 
     ::
@@ -101,6 +104,7 @@ class GPT(nn.Module):
         self.vocab_size = size
         self.context_length = spec.context_length
         self.recompute: Recompute = "none"
+        self.tensor_shards: Mapping[str, TensorShard] = {}
         self.precision: PrecisionSpec | None = None
         device = torch.device(device)
         with torch.device("meta"), WithoutInitialization():
@@ -131,7 +135,8 @@ class GPT(nn.Module):
         check_declarations(self)
         self._carries = any(getattr(module, "carries", ()) for module in self.modules())
         self._by_length = [layer.position for layer in spec.layer_specs() if layer.position.depends_on_length]
-        decoding = (*self.embedding.modules(), *self.blocks.modules(), *self.head.decoding_modules())
+        layers = (*self.blocks.modules(), *self.shared.modules())
+        decoding = (*self.embedding.modules(), *layers, *self.head.decoding_modules())
         self.stateful = [module for module in decoding if isinstance(module, Stateful)]
         for index, module in enumerate(self.stateful):
             module.state_index = index
@@ -180,39 +185,38 @@ class GPT(nn.Module):
             GptkitError: the ids are not rows of tokens, or (on the CPU) an id is outside the vocabulary.
         """
         check_ids(ids_BT, targets_BT, self.vocab_size, decoding=cache is not None)
-        n_tokens = ids_BT.shape[1]
-        offset: int | Tensor = 0
+        n_tokens, last_only = ids_BT.shape[1], last_only and targets_BT is None
         if prefix_B is not None:
             self._check_prefix()
         if cache is not None:
             ids_BT = cache.begin(ids_BT)
-            offset = cache.offset
         else:
             check_length(ids_BT, self.context_length)
         context = Forward(
             ids_BT,
-            offset=offset,
+            offset=0 if cache is None else cache.offset,
             left_padding_B=left_padding_B if cache is None else cache.left_padding_B,
             prefix_B=prefix_B if cache is None else cache.prefix_B,
             documents_BT=documents_BT,
             states=None if cache is None else cache.states,
             keep_weights=keep_weights,
-            last_only=last_only and targets_BT is None,
+            last_only=last_only and not (cache is not None and cache.keeps_hidden),
             recomputes=self.recompute == "blocks" and cache is None and torch.is_grad_enabled(),
             carries=self._carries,
         )
         x_BTE, context = self._through_blocks(context)
-        n_wanted = 1 if context.last_only else n_tokens
+        n_wanted = 1 if last_only else n_tokens
         if context.n_tokens < n_wanted:
             raise StateError(f"the blocks returned {context.n_tokens} tokens, but {n_wanted} are needed")
+        x_BTE = self.final_norm(x_BTE)
+        if cache is not None and cache.keeps_hidden:
+            cache.keep_hidden(x_BTE)
         if not self._head_mixes_tokens and context.n_tokens > n_wanted:
             context, x_BTE = context.tail(n_wanted), x_BTE[:, -n_wanted:]
-        x_BTE = self.final_norm(x_BTE)
         loss = None
         if targets_BT is not None:
             loss = self.head.loss(x_BTE, F.pad(targets_BT, (context.n_tokens - n_tokens, 0), value=IGNORED), context)
-            for extra in context.losses.values():
-                loss = loss + extra
+            loss = sum(context.losses.values(), loss)
         logits_BTV = self.head(x_BTE, context)[:, -n_wanted:] if targets_BT is None or with_logits else None
         if cache is not None:
             cache.advance(ids_BT.shape[1])
@@ -271,6 +275,7 @@ class GPT(nn.Module):
         dtype: torch.dtype | None = None,
         prefix_B: Tensor | None = None,
         static: bool = False,
+        keep_hidden: bool = False,
     ) -> Cache:
         """Return an empty cache for `batch` rows of `capacity` tokens (the context length by default).
 
@@ -283,12 +288,12 @@ class GPT(nn.Module):
                 (``torch.compile(model, fullgraph=True, dynamic=False)``) and can be captured as a CUDA graph. Attention then
                 computes over the whole capacity at every step, a layer with an attention window over its window. A
                 bidirectional prefix must be whole in the first call, which is not compiled.
+            keep_hidden: keep the vectors that the head receives (`Cache.hidden`), for drafting with its prediction modules.
 
         Raises:
             StateError: the model does not support a bidirectional prefix or a static cache.
         """
         capacity = self.context_length if capacity is None else capacity
-
         if prefix_B is not None:
             self._check_prefix()
         if static and self._by_length:
@@ -297,7 +302,8 @@ class GPT(nn.Module):
                 "effect on earlier tokens changes with the length of the text, and they would be computed again",
                 hint="Remove static=True, or choose a scaling that does not depend on the length (yarn, linear).",
             )
-        stateful = self.stateful
+        vectors = HiddenVectors(self.spec.d_model, len(self.stateful)) if keep_hidden else None
+        stateful = [*self.stateful, vectors] if vectors is not None else self.stateful
 
         def allocate(rows: int, size: int, offset: Tensor | None) -> States:
             return States(stateful, Allocation(rows, size, dtype or self.dtype, self.device, offset))
@@ -311,6 +317,7 @@ class GPT(nn.Module):
             left_padding_B=left_padding_B,
             prefix_B=prefix_B,
             changes=self._changes_between if self._by_length else None,
+            vectors=vectors,
         )
 
     def _changes_between(self, old: int, new: int) -> bool:
@@ -336,7 +343,6 @@ class GPT(nn.Module):
         return tree(self)
 
     def _repr_html_(self) -> str:
-        """Return the model for a notebook."""
         return tree_html(self)
 
     def attentions(self) -> list[Attention]:

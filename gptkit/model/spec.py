@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pydantic import Field, ModelWrapValidatorHandler, ValidationInfo, model_validator
@@ -184,10 +185,13 @@ class ModelSpec(Spec):
     def _problems(self, registry: Registry | None) -> Iterator[Problem]:
         """Yield errors in combinations of components, each reported once, at the field to change."""
         uniform = self._uniform()
-        entries = list(enumerate(self.layers)) if self.layers is not None else [(-1, uniform)]
+        entries = list(enumerate(self.layers)) if self.layers is not None else [(0, uniform)]
+        if self.layers is not None and any(isinstance(part, BlockSpec) for _, part in walk.components(self.head)):
+            entries.append((self.n_layers, uniform))  # the head's blocks, whose parts all layers may override
         seen: set[Problem] = set()
         for index, layer in entries:
-            context = self.context(layer=layer.parts(max(index, 0)), registry=registry)
+            of_head = self.layers is not None and layer is uniform
+            context = self.context(layer=layer.parts(index), registry=registry)
             for part in (*PARTS, "attention_backend"):
                 spec = getattr(layer, part)
                 if spec is None:  # the model's backend
@@ -209,13 +213,19 @@ class ModelSpec(Spec):
                     located = problem.below(*place)
                     if located not in seen:
                         seen.add(located)
-                        yield located
+                        yield located if not of_head else _of_head(located, self.head)
         for part, context in self._whole_parts(registry):
             spec = getattr(self, part)
             if spec is not None:
                 for problem in [*problems(spec, context), *_nested_attention_problems(spec, context)]:
                     yield problem.below(part)
         yield from _length_problems(self.position, self.context_length, self.context(registry=registry))
+
+
+def _of_head(problem: Problem, head: HeadSpec) -> Problem:
+    """Return the problem of a part that only the head's blocks use."""
+    note = f" (blocks of head {head.name!r} consist of the model's parts, which the layers override)"
+    return replace(problem, message=problem.message + note)
 
 
 def _length_problems(position: PositionSpec, context_length: int, context: BuildContext) -> Iterator[Problem]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gptkit.nn.cache.state import Stateful
 from gptkit.nn.forward import Forward
+from gptkit.nn.predictions import Predictions
 from gptkit.nn.vocabulary import VocabularyParallel
 
 if TYPE_CHECKING:
@@ -52,6 +53,11 @@ class Head(VocabularyParallel, ABC):
     def mixes_tokens(self) -> bool:
         """Whether the logits of a token depend on other tokens, so that `forward` needs all tokens of a call."""
         return any(isinstance(module, Stateful) for module in self.decoding_modules())
+
+    @property
+    def predictions(self) -> Predictions | None:
+        """Modules that predict tokens after the next one, with which a drafter can propose tokens; None without any."""
+        return None
 
     def before_training(self, tokenizer: Tokenizer) -> None:
         """Load and check what only the training loss requires, such as a teacher. Does nothing by default.
@@ -99,6 +105,10 @@ class WrappedHead(Head):
     @property
     def mixes_tokens(self) -> bool:
         return self.head.mixes_tokens
+
+    @property
+    def predictions(self) -> Predictions | None:
+        return self.head.predictions
 
     @property
     def tied_weights(self) -> Mapping[str, str]:

@@ -47,9 +47,8 @@ class _Reader:
 
 def _build(subject: Subject) -> Drafter:
     tokenizer = _tokenizer(subject.registry)
-    drafter: Drafter = subject.spec.build(
-        DrafterContext(tokenizer.vocab_size, tokenizer, lambda _: _Reader(tokenizer.vocab_size))
-    )
+    reader = _Reader(tokenizer.vocab_size)
+    drafter: Drafter = subject.spec.build(DrafterContext(tokenizer.vocab_size, tokenizer, lambda _: reader, lambda: reader))
     return drafter
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Call
+from tests.support.chat_run import make_chat_run
+from tests.support.command_line import Call
 
 ARGUMENTS = ("the quick brown fox jumps over the lazy dog", "-n", "40", "--seed", "3")
 
@@ -29,6 +30,21 @@ def test_the_run_itself_as_draft_run(call: Call, run: Path) -> None:
     assert "drafted tokens accepted" in " ".join(result.stderr.split())
 
 
+@pytest.mark.parametrize("engine", [(), ("--engine", "native")])
+def test_prediction_modules(call: Call, tmp_path: Path, engine: tuple[str, ...]) -> None:
+    run = make_chat_run(tmp_path / "run", head="multi-token")
+    drafter = ("--speculate", "{name: mtp, min_probability: 0}")
+    plain = call("generate", run, "hello there", *ARGUMENTS[1:])
+    result = call("generate", run, "hello there", *ARGUMENTS[1:], *drafter, *engine)
+    assert result.stdout == plain.stdout
+    assert "drafted tokens accepted" in " ".join(result.stderr.split())
+    lines = "hello there\nhello you\n/stats\n"
+    plain = call("chat", run, *ARGUMENTS[1:], input=lines)
+    result = call("chat", run, *ARGUMENTS[1:], *drafter, *engine, input=lines)
+    assert result.stdout == plain.stdout
+    assert "drafted tokens accepted" in " ".join(result.stderr.split())
+
+
 @pytest.mark.parametrize(
     ("drafter", "message"),
     [
@@ -37,6 +53,7 @@ def test_the_run_itself_as_draft_run(call: Call, run: Path) -> None:
         ("ngram=40", "must be at most 15"),
         ("draft-run", "run"),
         ("draft-run=nowhere", "nowhere"),
+        ("mtp", "requires a model whose head has prediction modules"),
     ],
 )
 def test_wrong_drafters_are_one_error(call: Call, run: Path, drafter: str, message: str) -> None:

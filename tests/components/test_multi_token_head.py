@@ -9,7 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gptkit.core.errors import SpecError
+from gptkit.files import validate_data
 from gptkit.model.gpt import GPT
+from gptkit.model.spec import ModelSpec
 from gptkit.nn.forward import Forward
 from tests.support.pairs import V, ids
 from tests.support.recomputation import assert_recomputes
@@ -94,3 +97,19 @@ def test_no_prediction_sees_its_target() -> None:
 
 def test_activation_checkpointing_gives_equal_gradients() -> None:
     assert_recomputes(make())
+
+
+def test_parts_that_only_the_head_uses_are_checked() -> None:
+    data = {
+        "d_model": 8,
+        "n_layers": 1,
+        "attention": {"name": "multi-head", "d_head": 3},
+        "layers": [{"attention": {"name": "grouped-query", "d_head": 4}}],
+    }
+    validate_data(data, ModelSpec)
+    with pytest.raises(SpecError) as raised:
+        validate_data({**data, "head": "multi-token"}, ModelSpec)
+    [problem] = raised.value.problems
+    assert problem.path == ("attention",)
+    assert "head size 3" in problem.message
+    assert "head 'multi-token'" in problem.message

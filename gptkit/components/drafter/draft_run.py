@@ -1,41 +1,15 @@
-"""Drafter `draft-run`. Shapes: V vocabulary."""
+"""Drafter `draft-run`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from gptkit.components.drafter.length import DraftLength
-from gptkit.kinds.drafter import MAX_DRAFT, Drafter, DrafterContext, DrafterSpec, TextReader
+from gptkit.components.drafter.likeliest import Likeliest
+from gptkit.kinds.drafter import MAX_DRAFT, DrafterContext, DrafterSpec
 
-__all__ = ["DraftRun", "DraftRunSpec"]
-
-
-class DraftRun(Drafter):
-    """Runtime part of `DraftRunSpec`."""
-
-    def __init__(self, reader: TextReader, k: int, min_probability: float, adaptive: bool) -> None:
-        self._reader = reader
-        self._length = DraftLength(k, adaptive)
-        self._min_probability = min_probability
-
-    def propose(self, history: Sequence[int], limit: int) -> Sequence[int]:
-        proposal: list[int] = []
-        for index in range(min(limit, self._length.value)):
-            logits_V = self._reader([*history, *proposal])
-            if index == 0:
-                self._reader.mark()  # rejected tokens are discarded from here
-            best = logits_V.max(dim=-1)
-            # The probability of the most likely token: 1 / Σ exp(logits − max).
-            if 1 / float((logits_V - best.values).exp().sum()) < self._min_probability:
-                break
-            proposal.append(int(best.indices))
-        return proposal
-
-    def verified(self, n_proposed: int, n_accepted: int) -> None:
-        self._length.update(n_proposed, n_accepted)
+__all__ = ["DraftRunSpec"]
 
 
 class DraftRunSpec(DrafterSpec):
@@ -57,5 +31,5 @@ class DraftRunSpec(DrafterSpec):
     adaptive: bool = Field(True, description="Propose fewer tokens after rejected ones, and more after accepted ones.")
     examples: ClassVar[tuple[dict[str, Any], ...]] = ({"run": "runs/small"},)
 
-    def build(self, context: DrafterContext) -> DraftRun:
-        return DraftRun(context.open_run(self.run), self.k, self.min_probability, self.adaptive)
+    def build(self, context: DrafterContext) -> Likeliest:
+        return Likeliest(context.open_run(self.run), self.k, self.min_probability, self.adaptive)

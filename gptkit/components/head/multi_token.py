@@ -35,8 +35,9 @@ class MultiTokenHeadSpec(HeadSpec):
         https://arxiv.org/abs/2412.19437
 
     Notes:
-        All modules share the embedding and the inner head. They are computed in training only: logits, generation and the
-        validation loss are the inner head's. Blocks use the model's position, attention, norm and feed-forward.
+        All modules share the embedding and the inner head. They are computed in training, and by the drafter `mtp`, which
+        proposes tokens with them; logits and the validation loss are the inner head's. Blocks use the model's position,
+        attention, norm and feed-forward.
         Tokens whose target is in another document of a packed row are excluded.
     """
 

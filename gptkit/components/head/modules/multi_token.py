@@ -9,9 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gptkit.kinds.context import BuildContext
+from gptkit.nn.cache.allocation import Allocation
+from gptkit.nn.cache.state import Stateful
+from gptkit.nn.cache.store import States
 from gptkit.nn.embedding import Embedding
 from gptkit.nn.forward import Forward
 from gptkit.nn.head import IGNORED, WrappedHead
+from gptkit.nn.predictions import Predictions
 
 if TYPE_CHECKING:
     from gptkit.components.head.multi_token import MultiTokenHeadSpec
@@ -19,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["MultiTokenHead", "PredictionModule"]
 
 
-class MultiTokenHead(WrappedHead):
+class MultiTokenHead(WrappedHead, Predictions):
     """Runtime part of `MultiTokenHeadSpec`."""
 
     def __init__(self, spec: MultiTokenHeadSpec, context: BuildContext, embedding: Embedding) -> None:
@@ -28,6 +32,10 @@ class MultiTokenHead(WrappedHead):
         self.modules_after = nn.ModuleList(PredictionModule(spec, context) for _ in range(spec.depth))
         # In a tuple, since a module that is an attribute would be registered a second time.
         self._embedding = (embedding,)
+        # They are not among the model's stateful modules, since the model's logits do not depend on them.
+        self._stateful = [module for module in self.modules_after.modules() if isinstance(module, Stateful)]
+        for index, module in enumerate(self._stateful):
+            module.state_index = index
 
     def loss(self, x_BTE: Tensor, targets_BT: Tensor, forward: Forward) -> Tensor:
         loss = super().loss(x_BTE, targets_BT, forward)
@@ -46,6 +54,27 @@ class MultiTokenHead(WrappedHead):
             total = total + self.head.loss(module.output_norm(x_BTE), targets, forward)
         forward.add_loss("multi_token", total * (self.loss_weights["multi_token"] / len(self.modules_after)))
         return loss
+
+    @property
+    def predictions(self) -> Predictions:
+        return self
+
+    @property
+    def depth(self) -> int:
+        return len(self.modules_after)
+
+    def new_prediction_states(self, allocation: Allocation) -> States:
+        return States(self._stateful, allocation)
+
+    def predict(self, k: int, x_BTE: Tensor, following: Forward, forward: Forward) -> Tensor:
+        h_BTE: Tensor = self.modules_after[k - 1](x_BTE, self._embedding[0](following.ids_BT, following), forward)
+        return h_BTE
+
+    def predicted_logits(self, k: int, h_BTE: Tensor, forward: Forward) -> Tensor:
+        module = self.modules_after[k - 1]
+        assert isinstance(module, PredictionModule)
+        logits_BTV: Tensor = self.head(module.output_norm(h_BTE), forward)
+        return logits_BTV
 
 
 class PredictionModule(nn.Module):
