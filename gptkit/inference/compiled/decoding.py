@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import subprocess
-import sys
 import weakref
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from gptkit.inference.compiled.form import ONE_TOKEN, WIDTHS, StepForm
+from gptkit.inference.compiled.layout import has_room
+from gptkit.inference.compiled.slot import Slot
 from gptkit.inference.compiled.store import Store
 from gptkit.inference.protocol import LanguageModel
 from gptkit.model.cache import Cache
 from gptkit.model.gpt import GPT, Output
 
+if TYPE_CHECKING:
+    from gptkit.inference.compiled.step import CompiledStep
+
 __all__ = ["CompiledDecoding", "decoding_model"]
 
-_log = logging.getLogger("gptkit")
+_MOST_ROWS = 64
+"""Rows of tokens in all that a step of several tokens takes: products of integers have other forms for more."""
 
 _known: weakref.WeakKeyDictionary[GPT, CompiledDecoding] = weakref.WeakKeyDictionary()
 
@@ -39,8 +43,10 @@ class CompiledDecoding:
 
     The compiled step reads and writes the same cache as the eager one, so the change happens between two tokens, and the
     text is the same (up to rounding). It is compiled in another process of low priority, once for one row and once for any
-    number of rows, and kept in the user's cache directory for every model of this architecture (`Store`). What cannot be
-    compiled (a component that cannot be traced, no C++ compiler) is computed eagerly, with one note in the log.
+    number of rows, and kept in the user's cache directory for every model of this architecture (`Store`). Steps that verify
+    several tokens (speculative decoding) are compiled for some widths, when they are first needed; fewer tokens than the
+    width are filled up. What cannot be compiled (a component that cannot be traced, no C++ compiler) is computed eagerly,
+    with one note in the log.
 
     Args:
         model: the model.
@@ -51,8 +57,9 @@ class CompiledDecoding:
         # Weakly: the models that were decoded with are keys of a weak dictionary, whose values are these.
         self._reference = weakref.ref(model)
         self._store = Store() if store is None else store
-        self._slots: dict[bool, _Slot] = {}
-        self._forms: dict[tuple[str, str], Tensor] = {}
+        self._slots: dict[StepForm, Slot] = {}
+        self._packed: dict[tuple[str, str], Tensor] = {}
+        self._workers: list[subprocess.Popen[bytes]] = []
         self._weights: list[tuple[int, int]] = []
 
     @property
@@ -86,17 +93,19 @@ class CompiledDecoding:
         """As `LanguageModel.train`."""
         self.model.train(mode)
 
-    def new_cache(self, batch: int, capacity: int | None = None, left_padding_B: Tensor | None = None) -> Cache:
+    def new_cache(
+        self, batch: int, capacity: int | None = None, left_padding_B: Tensor | None = None, keep_hidden: bool = False
+    ) -> Cache:
         """As `GPT.new_cache`."""
         self._notice_changes()
-        return self.model.new_cache(batch, capacity, left_padding_B)
+        return self.model.new_cache(batch, capacity, left_padding_B, keep_hidden=keep_hidden)
 
     def __call__(self, ids_BT: Tensor, *, cache: Cache | None = None, last_only: bool = False) -> Output:
         """As a call of the model."""
-        if cache is not None and ids_BT.shape[1] == 1 and last_only:
-            step = self._step(many=ids_BT.shape[0] > 1, cache=cache)
-            if step is not None:
-                return Output(step(ids_BT, cache)[:, None])
+        step = None if cache is None else self._step(ids_BT, cache, last_only=last_only)
+        if step is not None:
+            assert cache is not None
+            return Output(step(ids_BT, cache))
         output: Output = self.model(ids_BT, cache=cache, last_only=last_only)
         return output
 
@@ -107,179 +116,50 @@ class CompiledDecoding:
         ]
         if weights != self._weights:
             self._slots.clear()
-            self._forms.clear()
+            self._packed.clear()
             self._weights = weights
 
-    def ready(self, *, many: bool = False) -> bool:
-        """Whether the compiled step is loaded."""
-        slot = self._slots.get(many)
+    def ready(self, form: StepForm = ONE_TOKEN) -> bool:
+        """Whether the compiled step of a form is loaded."""
+        slot = self._slots.get(form)
         return slot is not None and slot.step is not None
 
-    def wait(self, *, many: bool = False) -> bool:
-        """Compile the step now, or wait until it is compiled; return whether it is ready."""
-        slot = self._slot(many)
-        slot.poll()
-        if slot.step is None and slot.worker is not None:
-            slot.worker.wait()
-            slot.poll()
+    def wait(self, form: StepForm = ONE_TOKEN) -> bool:
+        """Compile the step of a form now, or wait until it is compiled; return whether it is ready."""
+        self._notice_changes()
+        for worker in list(self._workers):
+            worker.wait()
+        slot = self._slot(form)
+        slot.wait()
         return slot.step is not None
 
-    def _step(self, *, many: bool, cache: Cache) -> Any:
-        slot = self._slot(many)
+    def _step(self, ids_BT: Tensor, cache: Cache, *, last_only: bool) -> CompiledStep | None:
+        """The step that processes these tokens; None if none is ready, or the model has to."""
+        n_rows, n_tokens = ids_BT.shape
+        # Some states exist after the first call only. Several tokens of which the last one's logits are needed are a prompt.
+        if not cache.is_plain or cache.length == 0 or (n_tokens > 1 and last_only):
+            return None
+        one = StepForm(n_rows > 1, 1, cache.keeps_hidden)
+        step = self._ready(one)
+        if n_tokens == 1 or step is None:  # wider steps are compiled afterwards
+            return step if n_tokens == 1 else None
+        widths = [width for width in WIDTHS if n_tokens <= width <= _MOST_ROWS // n_rows]
+        widths = [width for width in widths if has_room(cache, n_tokens, width)]
+        for width in widths:
+            form = replace(one, width=width)
+            if width == widths[0] or form in self._slots:
+                step = self._ready(form)
+                if step is not None:
+                    return step
+        return None
+
+    def _ready(self, form: StepForm) -> CompiledStep | None:
+        slot = self._slot(form)
         if slot.step is None:
             slot.poll()
-        return slot.step if slot.step is not None and cache.is_plain else None
+        return slot.step
 
-    def _slot(self, many: bool) -> _Slot:
-        if many not in self._slots:
-            self._slots[many] = _Slot(self, many)
-        return self._slots[many]
-
-
-class _Slot:
-    """The compiled step of one form, on its way: looked up, traced, compiled in another process, loaded."""
-
-    def __init__(self, host: CompiledDecoding, many: bool) -> None:
-        self._host = weakref.ref(host)
-        self._store, self._forms, self._many = host._store, host._forms, many
-        self.step: Any = None
-        self.worker: subprocess.Popen[bytes] | None = None
-        self._work: Path | None = None
-        self._key = ""
-        self._over = False
-        """Whether nothing is left to try."""
-        self._waits = 0
-
-    def poll(self) -> None:
-        """Advance as far as possible without waiting; leaves `step` None until it is ready."""
-        if self._over or self.step is not None:
-            return
-        try:
-            self._advance()
-        except Exception as error:
-            # Whatever a component, torch or the compiler raises: the eager step computes the same.
-            self._give_up(_reason(error))
-
-    def _advance(self) -> None:
-        if self.worker is not None:
-            code = self.worker.poll()
-            if code is None:
-                return
-            self._collect(code)
-            return
-        host = self._host()
-        assert host is not None
-        if not self._key:
-            from gptkit.inference.compiled.key import step_key
-
-            self._key = step_key(host.model, many=self._many)
-        elif self._waits:
-            # Another process compiles it: look again now and then.
-            self._waits -= 1
-            return
-        entry = self._store.find(self._key)
-        if entry is not None:
-            self._load(entry)
-        else:
-            self._start(host.model)
-
-    def _start(self, model: GPT) -> None:
-        failure = self._store.failure(self._key)
-        if failure is not None:
-            self._give_up(failure)
-            return
-        work = self._store.begin(self._key)
-        if work is None:
-            self._waits = 100
-            return
-        self._work = work
-        try:
-            _write(model, work, many=self._many)
-        except Exception as error:
-            self._store.finish(self._key, work)
-            self._store.fail(self._key, _reason(error))
-            raise
-        command = [sys.executable, "-m", "gptkit.inference.compiled.worker", str(work), str(torch.get_num_threads())]
-        environment = {
-            **os.environ,
-            "TORCHINDUCTOR_CACHE_DIR": str(work / "inductor"),
-            "PYTHONPATH": os.pathsep.join(sys.path),
-        }
-        with (work / "log.txt").open("wb") as log:
-            self.worker = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, preexec_fn=_low_priority()
-            )
-
-    def _collect(self, code: int) -> None:
-        assert self._work is not None
-        self.worker = None
-        log = (self._work / "log.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        entry = self._store.finish(self._key, self._work)
-        if entry is None:
-            reason = next((line for line in reversed(log) if line.strip()), f"exit code {code}")
-            self._store.fail(self._key, reason)
-            self._give_up(reason)
-        else:
-            self._load(entry)
-
-    def _load(self, entry: Path) -> None:
-        from gptkit.inference.compiled.step import CompiledStep
-
-        host = self._host()
-        assert host is not None
-        step = CompiledStep.load(host.model, entry, self._forms)
-        _check(host.model, step, n_rows=2 if self._many else 1)
-        self.step = step
-
-    def _give_up(self, reason: str) -> None:
-        self._over = True
-        _log.warning("the decode step cannot be compiled, and is computed eagerly: %s", reason)
-
-
-@torch.no_grad()
-def _check(model: GPT, step: Any, n_rows: int) -> None:
-    """Compare a compiled step with the eager one, so that an error of the compiler is never taken for the model's text.
-
-    Raises:
-        RuntimeError: their logits differ by more than rounding.
-    """
-    ids_BT = torch.arange(3, device=model.device).remainder(model.vocab_size).repeat(n_rows, 1)
-    logits = []
-    for compute in (lambda ids, cache: model(ids, cache=cache, last_only=True).logits[:, -1].float(), step):
-        cache = model.new_cache(n_rows, min(64, model.context_length))
-        model(ids_BT[:, :2], cache=cache, last_only=True)
-        logits.append(compute(ids_BT[:, 2:], cache))
-    expected_BV, actual_BV = logits
-    tolerance = 1e-3 if model.dtype in (torch.float32, torch.float64) else 0.1
-    if not (actual_BV - expected_BV).abs().max() <= tolerance * expected_BV.abs().max().clamp_min(1):
-        raise RuntimeError("the compiled step returns other logits than the model")
-
-
-def _write(model: GPT, work: Path, *, many: bool) -> None:
-    """Trace the step, and write what the worker reads."""
-    import json
-
-    from safetensors.torch import save_file
-
-    from gptkit.inference.compiled.trace import trace
-
-    training = model.training
-    model.train(False)
-    try:
-        traced = trace(model, many=many)
-    finally:
-        model.train(training)
-    traced.program._example_inputs = None  # the weights are not written
-    torch.export.save(traced.program, work / "graph.pt2")
-    (work / "sources.json").write_text(json.dumps(traced.sources), encoding="utf-8")
-    save_file({name: value.contiguous() for name, value in traced.constants.items()}, work / "constants.safetensors")
-
-
-def _low_priority() -> Any:
-    """What the worker runs first: it gives way to everything else."""
-    return (lambda: os.nice(19)) if hasattr(os, "nice") else None
-
-
-def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"
+    def _slot(self, form: StepForm) -> Slot:
+        if form not in self._slots:
+            self._slots[form] = Slot(self.model, form, self._store, self._packed, self._workers)
+        return self._slots[form]

@@ -7,23 +7,22 @@ import hashlib
 import inspect
 import json
 import platform
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
+from gptkit.inference.compiled.form import StepForm
 from gptkit.model.gpt import GPT
 
 __all__ = ["step_key"]
 
 
-def step_key(model: GPT, *, many: bool) -> str:
-    """The key of the decode step of a model.
+def step_key(model: GPT, form: StepForm) -> str:
+    """The key of a form of the decode step of a model.
 
     It covers the spec, the form of all weights (packed ones too), the source files of the modules, of gptkit's shared
     rooms and of torch's version, the CPU, and the number of threads.
-
-    Args:
-        many: as for `trace`.
     """
     weights = [
         [name, str(tensor.dtype), str(tensor.layout), list(tensor.shape), str(tensor.device.type)]
@@ -33,7 +32,7 @@ def step_key(model: GPT, *, many: bool) -> str:
         "spec": model.spec.model_dump(mode="json"),
         "vocabulary": model.vocab_size,
         "weights": weights,
-        "rows": "many" if many else "one",
+        "form": asdict(form),
         "source": _source(frozenset(type(module) for module in model.modules())),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),

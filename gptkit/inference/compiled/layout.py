@@ -21,7 +21,7 @@ from gptkit.nn.cache.sliding import SlidingState
 from gptkit.nn.cache.state import LayerState, Stateful
 from gptkit.nn.cache.traced import TracedState
 
-__all__ = ["GRANULE", "TracedCache", "View", "dynamic_dimensions", "layout", "leaves", "tensors_of", "views"]
+__all__ = ["GRANULE", "TracedCache", "View", "dynamic_dimensions", "has_room", "layout", "leaves", "tensors_of", "views"]
 
 GRANULE = 64
 """Keys in view are rounded up to a multiple of this number, so that kernels have whole vectors to work on."""
@@ -36,7 +36,7 @@ class View:
     Attributes:
         window: the declared window; None for states that keep every token.
         used: entries that are filled.
-        n_keys: S, entries in view, the new token's included.
+        n_keys: S, entries in view, those of the new tokens included.
     """
 
     window: int | None
@@ -72,8 +72,27 @@ def _window(leaf: Leaf) -> int | None:
     return leaf.declared_window if isinstance(leaf, SlidingState) else None
 
 
-def views(states: list[Leaf]) -> dict[int | None, View]:
+def has_room(cache: Cache, n_tokens: int, width: int) -> bool:
+    """Whether a step of `width` tokens can process the next `n_tokens` of each row.
+
+    All of its tokens are written behind those that are held, so there must be room for them. A recurrent state cannot
+    discard those by which the tokens were filled up.
+    """
+    if cache.length + width > cache.capacity:
+        return False
+    try:
+        states = leaves(cache)
+    except StateError:
+        return False
+    return all(n_tokens == width if isinstance(leaf, RecurrentState) else leaf.has_room(width) for leaf in states)
+
+
+def views(states: list[Leaf], width: int) -> dict[int | None, View]:
     """The view of each window, in the order of the states.
+
+    Args:
+        states: the states.
+        width: number of new tokens.
 
     Raises:
         StateError: states of one window hold different numbers of tokens.
@@ -86,7 +105,7 @@ def views(states: list[Leaf]) -> dict[int | None, View]:
         known = by_window.get(window)
         if known is None:
             size = leaf.buffers[0].shape[2]
-            by_window[window] = View(window, used, min(size, -(-(used + 1) // GRANULE) * GRANULE))
+            by_window[window] = View(window, used, min(size, -(-(used + width) // GRANULE) * GRANULE))
         elif known.used != used:
             raise StateError("a decode step of layers that hold different numbers of tokens cannot be compiled")
     return by_window
@@ -134,7 +153,9 @@ class TracedCache:
         self.offset = offset
         self.left_padding_B = left_padding_B
         self.prefix_B = None
+        self.keeps_hidden = cache.keeps_hidden
         self.states = self
+        self._vectors = cache.vectors
         self._given = iter(tensors)
         firsts = {window: 0 if window is None else offset - used for window, (_, used) in marks.items()}
 
@@ -153,6 +174,13 @@ class TracedCache:
     def of(self, module: Stateful, call: int) -> LayerState | None:
         """As `States.of`."""
         return self._states[module.state_index, call]
+
+    def keep_hidden(self, x_BTE: Tensor) -> None:
+        """As `Cache.keep_hidden`."""
+        assert self._vectors is not None
+        state = self.of(self._vectors, 0)
+        assert isinstance(state, TracedState)
+        state.append(x_BTE[:, None])
 
     def begin(self, ids_BT: Tensor) -> Tensor:
         """As `Cache.begin`."""

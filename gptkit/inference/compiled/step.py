@@ -1,6 +1,6 @@
 """`CompiledStep`: a compiled decode step, bound to the weights of a model.
 
-Shapes: B batch, V vocabulary.
+Shapes: B batch, T tokens of each row, V vocabulary.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from gptkit.inference.compiled.form import StepForm
 from gptkit.inference.compiled.layout import leaves, tensors_of, views
 from gptkit.inference.compiled.packing import packed
 from gptkit.inference.compiled.trace import state_of
@@ -27,22 +29,24 @@ class CompiledStep:
 
     Args:
         model: the model whose weights it uses.
+        form: the form that it was traced for.
         sources: where each input comes from, as in `Traced.sources`, and ``("packed", name)`` or ``("plain", name)`` for a
             weight in another form, which is made once, here.
         constants: the constants of the graph, by name.
         run: the function, from the inputs to the logits in a list.
-        forms: weights in another form that another step of the same model has made, by form and name; extended.
+        packed_weights: weights in another form that another step of the same model has made, by form and name; extended.
     """
 
     def __init__(
         self,
         model: GPT,
+        form: StepForm,
         sources: Sequence[Sequence[Any]],
         constants: Mapping[str, Tensor],
         run: Callable[[list[Any]], Sequence[Tensor]],
-        forms: dict[tuple[str, str], Tensor],
+        packed_weights: dict[tuple[str, str], Tensor],
     ) -> None:
-        self._device, self._run = model.device, run
+        self._device, self._width, self._run = model.device, form.width, run
         self._fixed: list[Tensor | None] = [None] * len(sources)
         self._varying: list[tuple[int, tuple[Any, ...]]] = []
         state = state_of(model)
@@ -51,10 +55,11 @@ class CompiledStep:
                 self._fixed[index] = state[which[0]]
             elif kind in ("packed", "plain"):
                 key = (kind, which[0])
-                if key not in forms:
+                if key not in packed_weights:
                     with torch.no_grad():
-                        forms[key] = packed(state[which[0]]) if kind == "packed" else state[which[0]].to_dense()
-                self._fixed[index] = forms[key]
+                        weight = state[which[0]]
+                        packed_weights[key] = packed(weight) if kind == "packed" else weight.to_dense()
+                self._fixed[index] = packed_weights[key]
             elif kind == "constant":
                 self._fixed[index] = constants[which[0]]
             else:
@@ -62,36 +67,42 @@ class CompiledStep:
         self._mark = torch.zeros(0, dtype=torch.uint8, device=self._device)
 
     @classmethod
-    def load(cls, model: GPT, directory: Path, forms: dict[tuple[str, str], Tensor]) -> CompiledStep:
+    def load(
+        cls, model: GPT, directory: Path, form: StepForm, packed_weights: dict[tuple[str, str], Tensor]
+    ) -> CompiledStep:
         """Load a compiled step.
 
         Args:
             directory: has ``step.so``, ``inputs.json`` and ``constants.safetensors``.
-            model, forms: as for the class.
+            model, form, packed_weights: as for the class.
         """
         from safetensors.torch import load_file
 
         sources = json.loads((directory / "inputs.json").read_text(encoding="utf-8"))
         constants = load_file(directory / "constants.safetensors", device=str(model.device))
-        return cls(model, sources, constants, _runner(directory / "step.so", model.device), forms)
+        return cls(model, form, sources, constants, _runner(directory / "step.so", model.device), packed_weights)
 
-    def __call__(self, ids_B1: Tensor, cache: Cache) -> Tensor:
-        """Process one token of each row, and add it to the cache; return the logits after it, (B, V) fp32.
+    def __call__(self, ids_BT: Tensor, cache: Cache) -> Tensor:
+        """Process tokens of each row, and add them to the cache; return the logits after each, (B, T, V) fp32.
+
+        Fewer tokens than the step's width are filled up. What is computed for the others is not counted, so later steps
+        write over it; only a recurrent state would contain it (`has_room`).
 
         Raises:
             StateError: the cache is full.
         """
-        cache.begin(ids_B1)
-        ids_B1 = ids_B1.contiguous()  # the compiled code was traced with contiguous ids
+        n_tokens = ids_BT.shape[1]
+        cache.begin(ids_BT)
+        ids_BT = F.pad(ids_BT, (0, self._width - n_tokens)).contiguous()  # it was traced with contiguous ids
         states = leaves(cache)
         for leaf in states:
-            leaf.reserve(1)
-        now = views(states)
+            leaf.reserve(self._width)
+        now = views(states, self._width)
         padding_B = cache.left_padding_B
         if padding_B is None:
             padding_B = torch.zeros(cache.batch, dtype=torch.long, device=self._device)
         given: dict[tuple[Any, ...], Tensor] = {
-            ("ids",): ids_B1,
+            ("ids",): ids_BT,
             ("left_padding",): padding_B,
             ("offset",): torch.tensor(cache.length, device=self._device),
         }
@@ -106,13 +117,13 @@ class CompiledStep:
         inputs = self._fixed
         for index, source in self._varying:
             inputs[index] = given[source]
-        (logits_BV,) = self._run(inputs)
+        (logits_BTV,) = self._run(inputs)
         for leaf in states:
-            leaf.advance(1)
-        cache.advance(1)
+            leaf.advance(n_tokens)
+        cache.advance(n_tokens)
         for index, _ in self._varying:
             inputs[index] = None  # the tensors belong to the cache
-        return logits_BV
+        return logits_BTV[:, :n_tokens]
 
 
 def _runner(library: Path, device: torch.device) -> Any:

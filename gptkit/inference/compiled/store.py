@@ -4,31 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-__all__ = ["Store", "cache_directory"]
+from gptkit.core.paths import cache_directory
 
-_KEPT = 32
+__all__ = ["Store"]
+
+_KEPT = 64
 """Number of compiled steps that are kept, a few MB each; those used longest ago are removed."""
 
 _STALE = 3600.0
 """Seconds after which an unfinished compilation is taken to have been killed."""
 
+_RETRIED = 86400.0
+"""Seconds after which a failed compilation is tried again: a compiler may have been installed, or memory be free."""
 
-def cache_directory() -> Path:
-    """The directory for what gptkit can compute again: ``GPTKIT_CACHE``, or the platform's cache directory for the user."""
-    chosen = os.environ.get("GPTKIT_CACHE")
-    if chosen:
-        return Path(chosen)
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "gptkit"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "gptkit" / "Cache"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gptkit"
+_ENTRY = re.compile(r"[0-9a-f]{32}")
+_UNFINISHED = re.compile(r"[0-9a-f]{32}\.\w+\.part")
+"""Names that this module gives to directories. Nothing with another name is removed."""
 
 
 class Store:
@@ -54,9 +51,10 @@ class Store:
         return entry
 
     def failure(self, key: str) -> str | None:
-        """Why an earlier compilation of this key failed; None if it has not."""
+        """Why a compilation of this key failed within the last day; None if it has not, and may be tried again."""
+        file = self.directory / f"{key}.failed"
         try:
-            return (self.directory / f"{key}.failed").read_text(encoding="utf-8")
+            return None if time.time() - file.stat().st_mtime > _RETRIED else file.read_text(encoding="utf-8")
         except OSError:
             return None
 
@@ -99,13 +97,12 @@ class Store:
         return self.find(key)
 
     def _prune(self) -> None:
-        entries = [entry for entry in self.directory.iterdir() if (entry / "inputs.json").is_file()]
-        entries.sort(key=lambda entry: entry.stat().st_mtime)
-        for entry in entries[:-_KEPT]:
-            shutil.rmtree(entry, ignore_errors=True)
-        for left in self.directory.glob("*.part"):
-            if time.time() - left.stat().st_mtime > _STALE:
-                shutil.rmtree(left, ignore_errors=True)
+        entries = [path for path in self.directory.iterdir() if _ENTRY.fullmatch(path.name) and path.is_dir()]
+        entries.sort(key=lambda path: path.stat().st_mtime)
+        unfinished = [path for path in self.directory.iterdir() if _UNFINISHED.fullmatch(path.name)]
+        stale = [path for path in unfinished if time.time() - path.stat().st_mtime > _STALE]
+        for path in (*entries[:-_KEPT], *stale):
+            shutil.rmtree(path, ignore_errors=True)
 
     @staticmethod
     def _is_own(path: Path) -> bool:

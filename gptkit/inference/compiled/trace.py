@@ -1,6 +1,6 @@
 """The decode step of a model as one graph, whose inputs are all of its tensors.
 
-Shapes: B batch, S keys in view, V vocabulary.
+Shapes: B batch, T tokens of each row (the width), S keys in view, V vocabulary.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from gptkit.core.errors import StateError
+from gptkit.inference.compiled.form import StepForm
 from gptkit.inference.compiled.layout import TracedCache, View, dynamic_dimensions, leaves, tensors_of, views
 from gptkit.inference.compiled.packing import name_products
 from gptkit.model.gpt import GPT
@@ -46,29 +48,30 @@ def state_of(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach() for name, tensor in (*model.named_parameters(), *model.named_buffers())}
 
 
-def trace(model: GPT, *, many: bool) -> Traced:
-    """Trace the decode step of a model: one token for each row, for any capacity and any number of tokens held.
+def trace(model: GPT, form: StepForm) -> Traced:
+    """Trace a decode step of a model, for any capacity and any number of tokens held.
 
     Args:
         model: the model, in evaluation mode.
-        many: for two rows or more, whose number is a symbol; else for one row.
+        form: number of rows and of their tokens.
 
     Raises:
         Exception: whatever the model's components raise where they cannot be traced.
     """
-    n_rows = 3 if many else 1
+    many, n_rows = form.many, 3 if form.many else 1
     capacity = min(_CAPACITY, model.context_length)
     device = model.device
     with torch.no_grad():
-        cache = model.new_cache(n_rows, capacity=capacity)
+        cache = model.new_cache(n_rows, capacity=capacity, keep_hidden=form.keeps_hidden)
         # Tables and states that exist after the first call only are part of the graph's inputs.
-        model(torch.zeros(n_rows, 2, dtype=torch.long, device=device), cache=cache, last_only=True)
+        n_read = max(1, min(2, capacity - form.width))
+        model(torch.zeros(n_rows, n_read, dtype=torch.long, device=device), cache=cache, last_only=True)
         states = leaves(cache)
-        now = views(states)
+        now = views(states, form.width)
         marks = [_mark(view, device) for view in now.values()]
         inputs: tuple[Any, ...] = (
             state_of(model),
-            torch.zeros(n_rows, 1, dtype=torch.long, device=device),
+            torch.zeros(n_rows, form.width, dtype=torch.long, device=device),
             torch.zeros(n_rows, dtype=torch.long, device=device),
             _scalar(cache.length, device),
             marks,
@@ -104,7 +107,7 @@ class _DecodeStep(nn.Module):
     def forward(
         self,
         state: dict[str, Tensor],
-        ids_B1: Tensor,
+        ids_BT: Tensor,
         left_padding_B: Tensor,
         offset: Tensor,
         marks: list[tuple[Tensor, Tensor]],
@@ -112,9 +115,9 @@ class _DecodeStep(nn.Module):
     ) -> Tensor:
         given = dict(zip(self._windows, marks, strict=True))
         cache = TracedCache(self._cache[0], offset, left_padding_B, given, tensors)
-        output = functional_call(self._model[0], state, (ids_B1,), {"cache": cache, "last_only": True})
-        logits_BV: Tensor = output.logits[:, -1].float()
-        return logits_BV
+        output = functional_call(self._model[0], state, (ids_BT,), {"cache": cache, "last_only": ids_BT.shape[1] == 1})
+        logits_BTV: Tensor = output.logits.float()
+        return logits_BTV
 
 
 def _mark(view: View, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -146,4 +149,4 @@ def _check_symbols(program: Any, sources: list[tuple[Any, ...]], *, many: bool) 
         shape = known[name].meta["val"].shape
         varies = [0] if source[0] == "mark" or (many and source[0] in ("ids", "left_padding")) else []
         if not all(free_symbols(shape[dim]) for dim in varies):
-            raise NotImplementedError(f"a component fixes the size of {source[0]}")
+            raise StateError(f"a component computes with a fixed size of {source[0]!r}")

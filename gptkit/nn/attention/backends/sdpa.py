@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["SdpaBackend", "fused"]
 
+FEW_QUERIES = 16
+"""Queries up to which attention is traced as plain products: those of one decode step."""
+
 
 class SdpaBackend(AttentionBackend):
     """Masks as a flag where they are plain, else one tensor with mask, bias and other terms.
@@ -88,8 +91,9 @@ def fused(
     """
     n_batch, n_heads, n_queries, d_key = q_BHTD.shape
     n_kv_heads = k_BKSD.shape[1]
-    if n_queries == 1 and torch.compiler.is_exporting() and q_BHTD.device.type == "cpu" and not dropout:
-        return one_query(q_BHTD, k_BKSD, v_BKSV, scale=scale, term=term)
+    few = n_queries <= FEW_QUERIES and not causal
+    if few and torch.compiler.is_exporting() and q_BHTD.device.type == "cpu" and not dropout:
+        return few_queries(q_BHTD, k_BKSD, v_BKSV, scale=scale, term=term)
     grouped = n_heads != n_kv_heads
     if grouped and n_queries == 1 and (term is None or term.shape[1] == 1):
         # The heads of a group are so many queries on the same keys: nothing needs to be repeated.
@@ -101,8 +105,8 @@ def fused(
     )
 
 
-def one_query(q_BH1D: Tensor, k_BKSD: Tensor, v_BKSV: Tensor, *, scale: float, term: Tensor | None) -> Tensor:
-    """Attention of a single query in plain products and sums, in fp32, for compiled decode steps on a CPU.
+def few_queries(q_BHTD: Tensor, k_BKSD: Tensor, v_BKSV: Tensor, *, scale: float, term: Tensor | None) -> Tensor:
+    """Attention of few queries in plain products and sums, in fp32, for compiled decode steps on a CPU.
 
     Inductor fuses these into loops that read keys and values once; torch's CPU kernel takes several times as long for one
     query in bf16, most of all with many heads.
@@ -113,14 +117,14 @@ def one_query(q_BH1D: Tensor, k_BKSD: Tensor, v_BKSV: Tensor, *, scale: float, t
     Returns:
         (B, H, T, V).
     """
-    n_batch, n_heads, _, d_key = q_BH1D.shape
-    n_kv_heads, dtype = k_BKSD.shape[1], torch.promote_types(q_BH1D.dtype, torch.float32)
+    n_batch, n_heads, n_queries, d_key = q_BHTD.shape
+    n_kv_heads, dtype = k_BKSD.shape[1], torch.promote_types(q_BHTD.dtype, torch.float32)
     n_group = n_heads // n_kv_heads
-    q_BKG1D = (q_BH1D.to(dtype) * scale).view(n_batch, n_kv_heads, n_group, 1, d_key)
-    scores_BKGS = (q_BKG1D * k_BKSD.to(dtype)[:, :, None]).sum(-1)
+    q_BKGTD = (q_BHTD.to(dtype) * scale).view(n_batch, n_kv_heads, n_group, n_queries, d_key)
+    scores_BKGTS = (q_BKGTD[:, :, :, :, None] * k_BKSD.to(dtype)[:, :, None, None]).sum(-1)
     if term is not None:
         heads = (1, 1) if term.shape[1] == 1 else (n_kv_heads, n_group)
-        scores_BKGS = scores_BKGS + term.to(dtype).view(term.shape[0], *heads, term.shape[3])
-    weights_BKGS = scores_BKGS.softmax(-1)
-    out_BKGV = (weights_BKGS[..., None] * v_BKSV.to(dtype)[:, :, None]).sum(-2)
-    return out_BKGV.view(n_batch, n_heads, 1, -1).to(v_BKSV.dtype)
+        scores_BKGTS = scores_BKGTS + term.to(dtype).view(term.shape[0], *heads, *term.shape[2:])
+    weights_BKGTS = scores_BKGTS.softmax(-1)
+    out_BKGTV = (weights_BKGTS[..., None] * v_BKSV.to(dtype)[:, :, None, None]).sum(-2)
+    return out_BKGTV.view(n_batch, n_heads, n_queries, -1).to(v_BKSV.dtype)
