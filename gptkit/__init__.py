@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from gptkit.model.gpt import GPT as GPT
     from gptkit.model.spec import ModelSpec as ModelSpec
     from gptkit.runs.build import build as build
+    from gptkit.runs.calibrating import calibrate_run as calibrate_run
     from gptkit.runs.exporting import export_model as export_model
     from gptkit.runs.importing import import_model as import_model
     from gptkit.runs.opening import open_spec as open_spec
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from gptkit.training.config import TrainingSpec as TrainingSpec
 
 _WHERE = {
+    "calibrate_run": "gptkit.runs.calibrating",
     "Callback": "gptkit.kinds.callback",
     "CapacityError": "gptkit.core.errors",
     "CheckpointError": "gptkit.core.errors",

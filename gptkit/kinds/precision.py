@@ -35,10 +35,13 @@ class PrecisionSpec(Component):
         `quantize` is deterministic, and each row is converted by itself: the rows of the tensors are those of the matrix,
         so that a few of them can be looked up, and the matrices of several experts are one;
         the product equals that with the dequantized matrix up to the rounding of the dtype of the activations;
-        for matrices and inputs with normally distributed elements, its error relative to fp32 is at most `tolerance`.
+        for matrices and inputs with normally distributed elements, its error relative to fp32 is at most `tolerance`;
+        the tensors of `calibrate` have the names, dtypes and shapes of those of `quantize`, and the products with inputs of
+        the given second moments have a smaller error if `calibrated` is set.
 
     Declared capabilities:
-        tolerance: the largest error ‖ŷ − y‖ / ‖y‖ for such matrices and inputs.
+        tolerance: the largest error ‖ŷ − y‖ / ‖y‖ for such matrices and inputs;
+        calibrated: `calibrate` uses the second moments. Without it, matrices are rounded to nearest in any case.
     """
 
     kind: ClassVar[str] = "precision"
@@ -48,6 +51,7 @@ class PrecisionSpec(Component):
     )
     runtime: ClassVar[str] = "gptkit.nn.packed:PackedMatrix"
     tolerance: ClassVar[float]
+    calibrated: ClassVar[bool] = False
 
     @property
     def dtype_choice(self) -> Activations:
@@ -70,6 +74,18 @@ class PrecisionSpec(Component):
     @abstractmethod
     def quantize(self, weight_OI: Tensor) -> dict[str, Tensor]:
         """Return the tensors that represent a matrix in fp32, by name; the first dimension of each counts its rows."""
+
+    def calibrate(self, weight_OI: Tensor, moments_II: Tensor) -> dict[str, Tensor]:
+        """Return the tensors that represent a matrix, chosen for the inputs that it is multiplied with.
+
+        Args:
+            weight_OI: the matrix in fp32.
+            moments_II: the mean of x · xᵀ over these inputs, in fp32.
+
+        Returns:
+            As `quantize`, whose result is the default. Rows do not depend on one another here either.
+        """
+        return self.quantize(weight_OI)
 
     @abstractmethod
     def dequantize(self, stored: Mapping[str, Tensor], n_columns: int) -> Tensor:

@@ -108,7 +108,12 @@ def activation_dtype(precision: PrecisionSpec, device: torch.device) -> torch.dt
 
 @torch.no_grad()
 def apply_precision(
-    model: GPT, precision: PrecisionSpec, *, device: torch.device | None = None, measure: bool = False
+    model: GPT,
+    precision: PrecisionSpec,
+    *,
+    stored: Mapping[str, Mapping[str, Tensor]] | None = None,
+    device: torch.device | None = None,
+    measure: bool = False,
 ) -> list[Packed]:
     """Pack the matrices of a model for inference, in place; each original is freed before the next is packed.
 
@@ -123,6 +128,7 @@ def apply_precision(
     Args:
         model: the model. Adapters are merged.
         precision: the precision.
+        stored: the tensors of matrices that are already quantized (`gptkit.model.calibration`), by parameter.
         device: the device to move the model to; its own by default.
         measure: also compute the error of each matrix.
 
@@ -147,17 +153,18 @@ def apply_precision(
         spec, weight = precision.for_matrix(slot.name), slot.weight
         before = weight.numel() * weight.element_size()
         flat = weight.flatten(0, -2)
-        stored = spec.quantize(flat.float())
+        ready = (stored or {}).get(slot.parameter)
+        tensors = spec.quantize(flat.float()) if ready is None else ready
         error = None
         if measure:
-            difference = spec.dequantize(stored, weight.shape[-1]) - flat
+            difference = spec.dequantize(tensors, weight.shape[-1]) - flat
             error = float(difference.norm() / flat.float().norm().clamp_min(1e-30))
             del difference
-        moved = {name: tensor.to(device) for name, tensor in stored.items()}
+        moved = {name: tensor.to(device) for name, tensor in tensors.items()}
         matrices = place(model, slot, spec, moved, tuple(weight.shape), dtype)
         after = sum(matrix.n_bytes for matrix in matrices)
         result.append(Packed(slot.parameter, spec.name, tuple(weight.shape), before, after, error))
-        del weight, flat, stored, moved
+        del weight, flat, tensors, moved
     settle(model, precision, dtype, device)
     return result
 

@@ -107,6 +107,14 @@ class Forward(Exchange):
         fork.recomputes = False
         return fork
 
+    def trial(self) -> Forward:
+        """Return a context on which the next block can run without an effect on this one, between calls of blocks."""
+        trial = copy.copy(self)
+        self._try_into(trial)
+        trial._memo = dict(self._memo)
+        trial._calls = dict(self._calls)
+        return trial
+
     def span(self, begin: int, end: int) -> Forward:
         """Return the context of some of this call's tokens; published values, losses and weights are the same objects.
 

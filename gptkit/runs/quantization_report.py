@@ -20,13 +20,14 @@ from gptkit.core.errors import DataError
 from gptkit.core.registry import Registry
 from gptkit.inference import generate
 from gptkit.kinds.format import Progress
+from gptkit.model.calibration import Calibration
 from gptkit.model.gpt import GPT
 from gptkit.model.packing import Packed, apply_precision, slots
 from gptkit.nn.packed import PackedMatrix
-from gptkit.runs.precisions import PrecisionLike, precision_of
-from gptkit.runs.quantizing import require_original
+from gptkit.runs.calibrating import require_calibrated
+from gptkit.runs.precisions import PrecisionLike, precision_of, require_original
 from gptkit.runs.run import Run
-from gptkit.text.decoding import decode_utf8
+from gptkit.runs.texts import file_tokens
 
 __all__ = ["Divergence", "QuantizationReport", "quantization_report"]
 
@@ -71,6 +72,7 @@ class QuantizationReport:
         matrices: the packed matrices, with the error of each.
         bytes_before: size of all weights before.
         bytes_after: their size in memory now.
+        calibration: the calibration, or None.
         divergence: None if it was not measured.
         rate_before: tokens per second that the original generates.
         rate_after: tokens per second that the model in the precision generates.
@@ -81,6 +83,7 @@ class QuantizationReport:
     matrices: Sequence[Packed]
     bytes_before: int
     bytes_after: int
+    calibration: Calibration | None = None
     divergence: Divergence | None = None
     rate_before: float | None = None
     rate_after: float | None = None
@@ -113,6 +116,8 @@ class QuantizationReport:
                 for each in self.matrices
             ],
         }
+        if self.calibration is not None:
+            data["calibration"] = {"tokens": self.calibration.tokens, "rounded": dict(self.calibration.rounded)}
         if self.divergence is not None:
             text = self.divergence
             data |= {
@@ -132,6 +137,7 @@ def quantization_report(
     run: Run,
     precision: PrecisionLike,
     *,
+    calibration: Calibration | None = None,
     texts: Sequence[str | Path] | None = None,
     max_tokens: int = 16_384,
     measure: bool = True,
@@ -143,6 +149,7 @@ def quantization_report(
     Args:
         run: the run, loaded without a precision.
         precision: the precision: its name, its fields, or a spec.
+        calibration: the result of `calibrate_run`, whose matrices are used. Do not measure on its text.
         texts: files to measure perplexity on; the validation split of the run's corpus by default.
         max_tokens: largest number of tokens to measure on.
         measure: also measure perplexity and speed, and not the sizes and errors alone.
@@ -156,17 +163,19 @@ def quantization_report(
     """
     chosen = precision_of(precision, registry)
     require_original(run)
+    require_calibrated(calibration, chosen)
     ids = _token_ids(run, texts, max_tokens) if measure else None
     before = sum(parameter.numel() * parameter.element_size() for parameter in run.model.parameters())
     packed = _copy(run.model)
-    matrices = apply_precision(packed, chosen, measure=True)
+    ready = None if calibration is None else calibration.stored
+    matrices = apply_precision(packed, chosen, stored=ready, measure=True)
     after = sum(parameter.numel() * parameter.element_size() for parameter in packed.parameters())
     after += sum(module.n_bytes for module in packed.modules() if isinstance(module, PackedMatrix))
     if ids is None:
-        return QuantizationReport(chosen, packed.dtype, matrices, before, after)
+        return QuantizationReport(chosen, packed.dtype, matrices, before, after, calibration)
     divergence = _divergence(run.model, packed, ids, min(WINDOW, run.spec.window), progress)
     rates = [_rate(model, run, ids) for model in (run.model, packed)]
-    return QuantizationReport(chosen, packed.dtype, matrices, before, after, divergence, *rates)
+    return QuantizationReport(chosen, packed.dtype, matrices, before, after, calibration, divergence, *rates)
 
 
 def _copy(model: GPT) -> GPT:
@@ -180,24 +189,10 @@ def _token_ids(run: Run, texts: Sequence[str | Path] | None, max_tokens: int) ->
         ids = [int(token) for token in run.prepared().validation.tokens[:max_tokens]]
         remedy = "Pass a text: --text FILE."
     else:
-        ids, remedy = [], "Pass files with text."
-        for path in texts:
-            with _opened(Path(path)) as file:
-                ids += run.tokenizer.encode("".join(decode_utf8([file.read()], str(path))))
-            if len(ids) >= max_tokens:
-                break
+        ids, remedy = file_tokens(run, texts, max_tokens), "Pass files with text."
     if len(ids) < 2:
         raise DataError("no text to measure perplexity on", hint=remedy)
-    return ids[:max_tokens]
-
-
-def _opened(path: Path) -> Any:
-    from gptkit.core.atomic import reading
-
-    if not path.is_file():
-        raise DataError(f"{path}: file not found", hint="Pass the path of a text file.")
-    with reading(path):
-        return path.open("rb")
+    return ids
 
 
 @torch.inference_mode()

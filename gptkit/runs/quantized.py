@@ -40,18 +40,22 @@ def parts(precision: PrecisionSpec) -> Iterator[Component]:
 
 
 @torch.no_grad()
-def quantized_tensors(model: GPT, precision: PrecisionSpec) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
+def quantized_tensors(
+    model: GPT, precision: PrecisionSpec, ready: Mapping[str, Mapping[str, Tensor]] | None = None
+) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
     """Yield the tensors of a run in a precision, matrix by matrix, each with the name of its parameter; "" for all others.
 
     Args:
         model: a model without a precision; its adapters are merged.
         precision: the precision.
+        ready: the tensors of matrices that are already quantized, by parameter.
     """
     packed = list(slots(model))
     names = {slot.parameter for slot in packed} | adapter_names(model)
     for slot in packed:
-        weight = slot.weight
-        stored = precision.for_matrix(slot.name).quantize(weight.flatten(0, -2).float())
+        stored = (ready or {}).get(slot.parameter)
+        if stored is None:
+            stored = precision.for_matrix(slot.name).quantize(slot.weight.flatten(0, -2).float())
         yield slot.parameter, {f"{slot.parameter}.{name}": tensor.contiguous() for name, tensor in stored.items()}
     yield "", {name: tensor for name, tensor in weights(model).items() if name not in names}
 

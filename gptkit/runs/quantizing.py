@@ -8,32 +8,20 @@ from typing import Any
 from torch import Tensor
 
 from gptkit.checkpoint.safetensors import save_tensors
-from gptkit.core.errors import GptkitError
 from gptkit.core.registry import Registry, default_registry
 from gptkit.kinds.format import Progress
+from gptkit.model.calibration import Calibration
 from gptkit.model.merging import has_adapters, merged_spec
 from gptkit.model.packing import slots
+from gptkit.runs.calibrating import require_calibrated
 from gptkit.runs.directory import RunDirectory
 from gptkit.runs.opening import Opened
-from gptkit.runs.precisions import PrecisionLike, precision_of
+from gptkit.runs.precisions import PrecisionLike, precision_of, require_original
 from gptkit.runs.quantized import parts, quantized_tensors
 from gptkit.runs.run import Run, load
 from gptkit.runs.saving import write_run
 
-__all__ = ["quantize_run", "require_original"]
-
-
-def require_original(run: Run) -> None:
-    """Raise an error if the weights of a run are already stored or loaded in a precision.
-
-    Raises:
-        GptkitError: they are; names the precision.
-    """
-    if run.model.precision is not None:
-        raise GptkitError(
-            f"the weights of {run.directory} are already in precision {run.model.precision.name!r}",
-            hint="Quantize the run that it was made from.",
-        )
+__all__ = ["quantize_run"]
 
 
 def quantize_run(
@@ -41,6 +29,7 @@ def quantize_run(
     path: str | Path,
     precision: PrecisionLike,
     *,
+    calibration: Calibration | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
     registry: Registry | None = None,
@@ -57,6 +46,7 @@ def quantize_run(
         run: the run, or its directory.
         path: the directory of the new run.
         precision: the precision: its name, its fields, or a spec.
+        calibration: the result of `gptkit.calibrate_run`, whose matrices are written.
         overwrite: replace the run in the directory when the new one is complete.
         progress: receives the number of matrices that are converted, and of all.
         registry: where components are looked up; by default what is installed.
@@ -72,15 +62,17 @@ def quantize_run(
     chosen = precision_of(precision, registry)
     source = run if isinstance(run, Run) else load(run, device="cpu", registry=registry)
     require_original(source)
+    require_calibrated(calibration, chosen)
     spec = source.spec
     if has_adapters(spec.model):
         training = spec.training.model_copy(update={"freeze": None})
         spec = spec.model_copy(update={"model": merged_spec(spec.model), "training": training})
+    ready = None if calibration is None else calibration.stored
     total = sum(1 for _ in slots(source.model)) + 1
 
     def write(file: Path) -> None:
         tensors: dict[str, Tensor] = {}
-        for count, (_, some) in enumerate(quantized_tensors(source.model, chosen), 1):
+        for count, (_, some) in enumerate(quantized_tensors(source.model, chosen, ready), 1):
             tensors |= some
             if progress is not None:
                 progress(count, total)
@@ -90,7 +82,10 @@ def quantize_run(
     notes: dict[str, Any] = {key: source.provenance[key] for key in ("imported",) if key in source.provenance}
     notes["components"] = (registry or default_registry()).provenance(used)
     base = Path(source.provenance.get("base", ".")).absolute()
-    quantized = {"precision": chosen.model_dump(mode="json"), "source": str(source.directory), "step": source.step}
+    quantized: dict[str, Any] = {"precision": chosen.model_dump(mode="json")}
+    quantized |= {"source": str(source.directory), "step": source.step}
+    if calibration is not None:
+        quantized["calibration"] = {"tokens": calibration.tokens, "rounded": dict(calibration.rounded)}
     return write_run(
         RunDirectory(path),
         Opened(spec, base),

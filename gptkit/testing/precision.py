@@ -18,7 +18,7 @@ from gptkit.core.errors import StateError
 from gptkit.model.gpt import GPT
 from gptkit.model.packing import activation_dtype, apply_precision, slots
 from gptkit.nn.packed import PackedMatrix, for_compiler
-from gptkit.testing.check import Checks, expect, same
+from gptkit.testing.check import Checks, expect, same, skip
 from gptkit.testing.subject import D_HEAD, D_MODEL, VOCAB, Subject, stirred_matrices, token_ids
 
 __all__ = ["checks"]
@@ -186,6 +186,34 @@ def storable(subject: Subject) -> None:
     again = spec.quantize(dequantized)
     error = _error(spec.dequantize(again, 50), dequantized)
     expect(error <= 0.02, f"quantizing a dequantized matrix again changes it by {error:.1%}")
+
+
+@checks.add("calibrates", "A calibration takes minutes, and users expect a better text in return.")
+@torch.no_grad()
+def calibrates(subject: Subject) -> None:
+    spec = subject.spec
+    if not spec.calibrated:
+        skip("it declares no calibration")
+    for n_rows, n_columns in ((48, 64), (33, 50)):
+        weight_OI = _normal(n_rows, n_columns)
+        # Inputs of very different size that depend on one another, as those of a trained model.
+        x_MI = _normal(500, n_columns, seed=1) @ (_normal(n_columns, n_columns, seed=2) * torch.linspace(0.1, 2, n_columns))
+        moments_II = x_MI.T @ x_MI / len(x_MI)
+        before = weight_OI.clone(), moments_II.clone()
+        plain, stored = spec.quantize(weight_OI), spec.calibrate(weight_OI, moments_II)
+        same_inputs = torch.equal(weight_OI, before[0]) and torch.equal(moments_II, before[1])
+        expect(same_inputs, "calibrate changes the matrix or the moments that it is given")
+        layouts = [{name: (tuple(t.shape), t.dtype) for name, t in each.items()} for each in (plain, stored)]
+        expect(layouts[0] == layouts[1], f"quantize returned {layouts[0]}, and calibrate {layouts[1]}")
+        wanted = F.linear(x_MI, weight_OI)
+        errors = [_error(F.linear(x_MI, spec.dequantize(each, n_columns)), wanted) for each in (plain, stored)]
+        expect(
+            errors[1] < errors[0],
+            f"with its inputs, the calibrated matrix has an error of {errors[1]:.2%}, the other one {errors[0]:.2%}",
+        )
+        again = spec.calibrate(weight_OI, moments_II)
+        for name, tensor in stored.items():
+            expect(torch.equal(tensor, again[name]), f"calibrated twice, {name!r} differs")
 
 
 @checks.add("without-gradients", "A packed model cannot be trained: a gradient that is silently missing would mislead.")

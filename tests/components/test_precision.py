@@ -115,3 +115,24 @@ def test_bf16_gives_the_plain_product() -> None:
 def test_bits_per_weight(spec: Any, bits: float) -> None:
     matrix = spec.build(spec.quantize(normal(256, 512)), 512, torch.bfloat16)
     assert matrix.n_bytes * 8 / (256 * 512) <= bits
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(48, 96), (33, 53)])
+@pytest.mark.parametrize("spec", [Int4Spec(), Int4Spec(group=64, clip=1, refine=0), Int8Spec()], ids=str)
+def test_calibration_lowers_the_error_of_the_products(spec: Int4Spec | Int8Spec, rows: int, columns: int) -> None:
+    weight_OI = normal(rows, columns)
+    x_MI = normal(400, columns, seed=1) @ (normal(columns, columns, seed=2) * torch.linspace(0.1, 2, columns))
+    stored, plain = spec.calibrate(weight_OI, x_MI.T @ x_MI / 400), spec.quantize(weight_OI)
+    assert {name: (t.shape, t.dtype) for name, t in stored.items()} == {n: (t.shape, t.dtype) for n, t in plain.items()}
+    wanted = x_MI @ weight_OI.T
+    calibrated, rounded = (relative(x_MI @ spec.dequantize(each, columns).T, wanted) for each in (stored, plain))
+    assert calibrated < 0.8 * rounded
+
+
+def test_inputs_that_are_zero_need_no_calibration() -> None:
+    weight_OI = normal(16, 64)
+    stored = Int8Spec().calibrate(weight_OI, torch.zeros(64, 64))
+    for name, tensor in Int8Spec().quantize(weight_OI).items():
+        assert torch.equal(stored[name], tensor), name
+    dequantized = Int4Spec().dequantize(Int4Spec().calibrate(weight_OI, torch.zeros(64, 64)), 64)
+    assert relative(dequantized, weight_OI) < 0.2

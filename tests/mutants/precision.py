@@ -123,6 +123,16 @@ class ShiftsWhenStored(Mutant, FP32Spec):
         return {"values": weight_OI * 1.05}
 
 
+class CalibratesForOtherInputs(Mutant, Int8Spec):
+    """Choose the integers for the inputs in another order."""
+
+    name: Literal["calibrates-for-other-inputs"] = "calibrates-for-other-inputs"
+    caught_by = "calibrates"
+
+    def calibrate(self, weight_OI: Tensor, moments_II: Tensor) -> dict[str, Tensor]:
+        return super().calibrate(weight_OI, moments_II.flip(0, 1))
+
+
 class TakesGradients(WrongInt8):
     """Accept inputs that require a gradient."""
 

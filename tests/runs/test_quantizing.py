@@ -261,3 +261,50 @@ def test_commands(trained: Path, tmp_path: Path) -> None:
         ("export", run, tmp_path / "exported"),
     ):
         assert call(*command).exit_code == 2, command
+
+
+def test_calibrated_run_is_loaded_as_it_was_measured(trained: Path, tmp_path: Path) -> None:
+    run = gptkit.load(trained, device="cpu")
+    calibration = gptkit.calibrate_run(run, "int4", max_tokens=2048)
+    path = gptkit.quantize_run(run, tmp_path / "calibrated", "int4", calibration=calibration)
+    stored = gptkit.load(path, device="cpu")
+    apply_precision(run.model, Int4Spec(), stored=calibration.stored)
+    ids = torch.tensor([list(b"the cat sat on")])
+    with torch.no_grad():
+        assert torch.equal(stored.model(ids).logits, run.model(ids).logits)
+        rounded = gptkit.load(trained, device="cpu", precision="int4")
+        assert not torch.equal(stored.model(ids).logits, rounded.model(ids).logits)
+    noted = json.loads((checkpoint(path) / "state.json").read_text())["quantized"]["calibration"]
+    assert noted["tokens"] == 2048
+    assert noted["rounded"]["embedding.table.weight"] == "outside of the blocks"
+    with pytest.raises(GptkitError, match="made for another precision"):
+        gptkit.quantize_run(trained, tmp_path / "other", "int8", calibration=calibration)
+    with pytest.raises(GptkitError, match="already in precision"):
+        gptkit.calibrate_run(stored, "int4")
+
+
+def test_calibration_commands(trained: Path, tmp_path: Path) -> None:
+    def call(*arguments: Any) -> Any:
+        return CliRunner().invoke(app, ["quantize", *(str(each) for each in arguments)])
+
+    (tmp_path / "text.txt").write_text(TEXT)
+    (tmp_path / "short.txt").write_text("too short")
+    options = ("--calibration", tmp_path / "text.txt", "--calibration-tokens", 1024)
+    result = call(trained, *options, "--report", "--tokens", 100, "--json", "-o", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report["calibration"]["tokens"] == 1024
+    assert report["perplexity_after"] > 0
+    assert "rounded to nearest: embedding.table.weight (outside of the blocks)" in result.stderr
+    assert call(trained, "--calibrate", "--calibration-tokens", 1024, "-o", tmp_path / "other").exit_code == 0
+    for arguments, message in (
+        ((trained, "--calibration", tmp_path / "short.txt"), "has 9 tokens, but needs 1,024"),
+        ((trained, "--calibration", tmp_path / "missing.txt"), "file not found"),
+        ((trained, "--calibration", tmp_path / "text.txt", "-p", "bf16"), "has no calibration"),
+        ((tmp_path / "run", "--calibrate"), "already in precision 'int4'"),
+        ((trained, "--report", "--text", tmp_path / "text.txt", *options), "also a calibration text"),
+        ((trained, "--calibration-tokens", 2048), "add --calibrate"),
+    ):
+        refused = call(*arguments)
+        assert refused.exit_code == 2, arguments
+        assert message in " ".join(refused.output.replace("│", " ").split()), refused.output

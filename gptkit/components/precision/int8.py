@@ -41,6 +41,7 @@ class Int8Spec(PrecisionSpec):
     )
 
     tolerance: ClassVar[float] = 0.02
+    calibrated: ClassVar[bool] = True
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({}, {"activations": "fp32"})
 
     @property
@@ -51,6 +52,11 @@ class Int8Spec(PrecisionSpec):
         from gptkit.components.precision.modules.int8 import quantize
 
         return quantize(weight_OI)
+
+    def calibrate(self, weight_OI: Tensor, moments_II: Tensor) -> dict[str, Tensor]:
+        from gptkit.components.precision.modules.int8 import calibrate
+
+        return calibrate(weight_OI, moments_II)
 
     def dequantize(self, stored: Mapping[str, Tensor], n_columns: int) -> Tensor:
         return stored["values"].float() * stored["scale"].float()[:, None]

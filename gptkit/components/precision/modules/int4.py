@@ -13,8 +13,9 @@ from torch import Tensor
 
 from gptkit.components.precision.modules.int4_layout import Layout, halves, pack
 from gptkit.nn.packed import PackedMatrix, most_rows
+from gptkit.ops.compensated_rounding import compensated_rounding
 
-__all__ = ["Int4Matrix", "dequantize", "quantize"]
+__all__ = ["Int4Matrix", "calibrate", "dequantize", "quantize"]
 
 MOST_ROWS = 80
 """Rows of inputs up to which the product of integers is faster: its time is proportional to their number."""
@@ -29,53 +30,91 @@ NARROWEST = 2 / 3
 """The narrowest range that is tried, as a share of the range of a group's weights."""
 
 
-def quantize(weight_OI: Tensor, group: int, n_ranges: int, n_fits: int) -> dict[str, Tensor]:
+def quantize(
+    weight_OI: Tensor, group: int, n_ranges: int, n_fits: int, importance_I: Tensor | None = None
+) -> dict[str, Tensor]:
     """Return integers, scales and offsets of a matrix.
 
     Args:
         group: number of columns of a group; the last one may have fewer.
         n_ranges: number of ranges that are tried.
         n_fits: number of least-squares fits for each.
+        importance_I: factor of each column's squared error; equal ones by default.
     """
     n_rows, n_columns = weight_OI.shape
     n_groups = -(-n_columns // group)
+    n_filled = n_groups * group - n_columns
     device = weight_OI.device
     values = torch.empty(n_rows, -(-n_columns // 2), dtype=torch.uint8, device=device)
     scale, offset = (torch.empty(n_rows, n_groups, dtype=torch.bfloat16, device=device) for _ in range(2))
+    importance = None if importance_I is None else F.pad(importance_I, (0, n_filled)).view(n_groups, group)
     n_chunk = max(1, CHUNK // max(1, n_groups * group))
     for first in range(0, n_rows, n_chunk):
         part = slice(first, first + n_chunk)
         # The last column fills the last group, so that it changes nothing about its range.
         filled = weight_OI[part].float()
-        if n_groups * group > n_columns:
-            filled = torch.cat((filled, filled[:, -1:].expand(-1, n_groups * group - n_columns)), 1)
-        integers, scale[part], offset[part] = _best(filled.view(-1, n_groups, group), n_ranges, n_fits)
-        q_CI = integers.flatten(1)[:, : n_columns + n_columns % 2].to(torch.uint8)
-        values[part] = q_CI[:, ::2] | (q_CI[:, 1::2] << 4)
+        if n_filled:
+            filled = torch.cat((filled, filled[:, -1:].expand(-1, n_filled)), 1)
+        q_CGJ, scale[part], offset[part] = _best(filled.view(-1, n_groups, group), n_ranges, n_fits, importance)
+        values[part] = in_bytes(q_CGJ.flatten(1)[:, :n_columns])
     return {"values": values, "scale": scale, "offset": offset}
 
 
-def _best(w: Tensor, n_ranges: int, n_fits: int) -> tuple[Tensor, Tensor, Tensor]:
+def calibrate(weight_OI: Tensor, moments_II: Tensor, group: int, n_ranges: int, n_fits: int) -> dict[str, Tensor]:
+    """Return integers, scales and offsets of a matrix whose errors compensate one another for its inputs.
+
+    Args:
+        moments_II: the mean of x xᵀ over the inputs.
+        group, n_ranges, n_fits: as for `quantize`, which chooses scales and offsets by the squared sizes of the inputs.
+    """
+    stored = quantize(weight_OI, group, n_ranges, n_fits, moments_II.diagonal())
+    scale_GO, offset_GO = (stored[name].float().T.contiguous() for name in ("scale", "offset"))
+    divisor_GO = torch.where(scale_GO > 0, scale_GO, 1.0)
+    q_OI = torch.empty(weight_OI.shape, dtype=torch.uint8, device=weight_OI.device)
+
+    def nearest(numbers_O: Tensor, column: int) -> Tensor:
+        at = column // group
+        integers_O = torch.sub(numbers_O, offset_GO[at]).div_(divisor_GO[at]).round_().add_(8).clamp_(0, 15)
+        q_OI[:, column] = integers_O.to(torch.uint8)
+        return torch.addcmul(offset_GO[at], integers_O.sub_(8), scale_GO[at])
+
+    compensated_rounding(weight_OI.float(), moments_II, nearest)
+    return {**stored, "values": in_bytes(q_OI)}
+
+
+def in_bytes(q_OI: Tensor) -> Tensor:
+    """Return integers of 0 … 15 as bytes that hold two columns each, the even one in the low half."""
+    bytes_OI = F.pad(q_OI, (0, q_OI.shape[1] % 2)).to(torch.uint8)
+    return bytes_OI[:, ::2] | (bytes_OI[:, 1::2] << 4)
+
+
+def _best(w: Tensor, n_ranges: int, n_fits: int, importance: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """Return integers (C, G, group), scales and offsets (C, G) with the smallest squared error that was found."""
+
+    def total(numbers: Tensor) -> Tensor:
+        return (numbers if importance is None else numbers * importance).sum(-1, keepdim=True)
+
     low, high = w.aminmax(dim=-1, keepdim=True)
     middle, half = (high + low) / 2, (high - low) / 2
     shares = torch.linspace(1, NARROWEST, n_ranges).tolist()
     best: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
-    mean = w.mean(-1, keepdim=True)
+    count = total(torch.ones_like(w[:1])).clamp_min(1e-30)
+    mean = total(w) / count
     for share in shares:
         scale = half * (2 * share / 15)
         offset = middle + scale / 2
         for fit in range(n_fits + 1):
-            candidate = _rounded(w, scale, offset)
+            squares, integers, *line = _rounded(w, scale, offset)
+            candidate = (total(squares), integers, line[0], line[1])
             best = candidate if best is None else _better(best, candidate)
             if fit < n_fits:
                 # The least-squares line through the weights as a function of their integers.
                 steps = candidate[1] - 8
-                steps_mean = steps.mean(-1, keepdim=True)
+                steps_mean = total(steps) / count
                 centred = steps - steps_mean
-                variance = centred.square().sum(-1, keepdim=True)
-                slope = (centred * w).sum(-1, keepdim=True) / variance.clamp_min(1e-12)
-                scale = torch.where(variance > 0, slope, candidate[2])
+                variance = total(centred.square())
+                slope = total(centred * w) / variance.clamp_min(1e-30)
+                scale = torch.where(variance > 1e-12 * count, slope, candidate[2])
                 offset = mean - scale * steps_mean
     assert best is not None
     _, integers, scale, offset = best
@@ -83,12 +122,11 @@ def _best(w: Tensor, n_ranges: int, n_fits: int) -> tuple[Tensor, Tensor, Tensor
 
 
 def _rounded(w: Tensor, scale: Tensor, offset: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the squared error, and the integers for a scale and an offset, both rounded to bf16 first."""
+    """Return the squared errors, and the integers for a scale and an offset, both rounded to bf16 first."""
     scale, offset = scale.bfloat16().float(), offset.bfloat16().float()
     divisor = torch.where(scale > 0, scale, 1.0)
     integers = torch.sub(w, offset).div_(divisor).round_().add_(8).clamp_(0, 15)
-    error = torch.addcmul(offset - 8 * scale, integers, scale).sub_(w).square_().sum(-1, keepdim=True)
-    return error, integers, scale, offset
+    return torch.addcmul(offset - 8 * scale, integers, scale).sub_(w).square_(), integers, scale, offset
 
 
 def _better(

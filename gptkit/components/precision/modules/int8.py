@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gptkit.nn.packed import PackedMatrix, most_rows
+from gptkit.ops.compensated_rounding import compensated_rounding
 
-__all__ = ["Int8Matrix", "quantize"]
+__all__ = ["Int8Matrix", "calibrate", "quantize"]
 
 MOST_ROWS = 16
 """Rows of inputs up to which the product of integers is faster: its time is proportional to their number."""
@@ -38,6 +39,20 @@ def quantize(weight_OI: Tensor) -> dict[str, Tensor]:
         part = slice(first, first + n_chunk)
         values[part] = torch.div(weight_OI[part].float(), scale_O[part, None]).round_().clamp_(-127, 127)
     return {"values": values, "scale": scale_O.bfloat16()}
+
+
+def calibrate(weight_OI: Tensor, moments_II: Tensor) -> dict[str, Tensor]:
+    """Return integers and scales of a matrix, whose errors compensate one another for inputs with these second moments."""
+    stored = quantize(weight_OI)
+    scale_O = stored["scale"].float()
+
+    def nearest(numbers_O: Tensor, column: int) -> Tensor:
+        integers_O = torch.div(numbers_O, scale_O).round_().clamp_(-127, 127)
+        stored["values"][:, column] = integers_O.to(torch.int8)
+        return integers_O.mul_(scale_O)
+
+    compensated_rounding(weight_OI.float(), moments_II, nearest)
+    return stored
 
 
 def rounded_up(numbers: Tensor) -> Tensor:
