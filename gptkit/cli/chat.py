@@ -8,8 +8,9 @@ import shlex
 import sys
 import textwrap
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,7 +18,19 @@ from gptkit.cli import console
 from gptkit.cli.collection import import_torch
 from gptkit.cli.failures import report
 from gptkit.cli.messages import piped, read_messages, typed
-from gptkit.cli.options import Compile, Overflow, Precision, Quiet, RunDirectory, Samplers, Seed, Speculate, Step, Stop
+from gptkit.cli.options import (
+    Compile,
+    Engine,
+    Overflow,
+    Precision,
+    Quiet,
+    RunDirectory,
+    Samplers,
+    Seed,
+    Speculate,
+    Step,
+    Stop,
+)
 from gptkit.core.activity import working
 from gptkit.core.errors import GptkitError
 
@@ -76,6 +89,7 @@ def chat(
     step: Step = None,
     precision: Precision = None,
     compile: Compile = False,
+    engine: Engine = None,
     quiet: Quiet = False,
 ) -> None:
     """Chat with a model; the conversation ends at Ctrl-D.
@@ -89,26 +103,37 @@ def chat(
         import_torch()
         from gptkit.cli.precision import parsed
         from gptkit.cli.samplers import chain, described, drafter
+        from gptkit.runs.engines import engine_context, engine_spec, engine_with
         from gptkit.runs.run import load
 
+        proposing = None if speculate is None else drafter(speculate)
+        asked: dict[str, Any] = {"precision": precision is not None, "drafter": proposing, "compile": compile}
+        chosen = None if engine is None else engine_with(engine_spec(engine), **asked)
         run = load(directory, step=step, precision=parsed(precision) if precision else None)
     has_template = run.tokenizer.chat_template is not None
     samplers = chain(sampler) if sampler else run.spec.sampler
-    talk = run.conversation(
-        system,
-        max_new_tokens=max_tokens or _MAX_TOKENS[has_template],
-        sampler=samplers,
-        stop=stop or (),
-        seed=seed,
-        overflow=overflow.value,
-        drafter=None if speculate is None else drafter(speculate),
-        compile=compile,
-    )
-    talk.check()
-    interactive = sys.stdin.isatty()
-    if not quiet:
-        _greet(run, described(samplers), interactive=interactive)
-    _Chat(talk, quiet=quiet, interactive=interactive).run()
+    opened = None
+    with ExitStack() as stack:
+        if chosen is not None:
+            with working(f"loading the engine {chosen.name}", quiet=quiet):
+                opened = chosen.build(engine_context(run, 1))
+            stack.callback(opened.close)
+        talk = run.conversation(
+            system,
+            max_new_tokens=max_tokens or _MAX_TOKENS[has_template],
+            sampler=samplers,
+            stop=stop or (),
+            seed=seed,
+            overflow=overflow.value,
+            drafter=proposing if opened is None else None,
+            compile=compile and opened is None,
+            engine=opened,
+        )
+        talk.check()
+        interactive = sys.stdin.isatty()
+        if not quiet:
+            _greet(run, described(samplers), interactive=interactive)
+        _Chat(talk, quiet=quiet, interactive=interactive).run()
 
 
 def _greet(run: Run, samplers: str, *, interactive: bool) -> None:

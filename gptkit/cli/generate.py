@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,6 +15,7 @@ from gptkit.cli.failures import INTERRUPTED
 from gptkit.cli.options import (
     Compile,
     Decoding,
+    Engine,
     Json,
     Overflow,
     Precision,
@@ -29,11 +31,15 @@ from gptkit.cli.options import (
 from gptkit.core.activity import working
 
 if TYPE_CHECKING:
+    from gptkit.engines.engine import Engine as EngineRuntime
+    from gptkit.inference.generation import TextGeneration
     from gptkit.inference.result import Alternative, Generated
     from gptkit.runs.run import Run
 
 
 _ENDS = {"stop": "stop string reached", "end": "the model ended it", "interrupted": "interrupted"}
+_AT_ONCE = 8
+"""Number of texts that an engine generates at the same time; others wait."""
 
 
 def generate(
@@ -68,6 +74,7 @@ def generate(
     step: Step = None,
     precision: Precision = None,
     compile: Compile = False,
+    engine: Engine = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -83,22 +90,30 @@ def generate(
         from gptkit.cli.samplers import chain, drafter
         from gptkit.cli.samplers import decoding as parsed_decoding
         from gptkit.cli.tracing import check_trace, show_traces
+        from gptkit.inference.decodings import decoding_spec
         from gptkit.kinds.sampler import expanded
+        from gptkit.runs.engines import engine_context, engine_spec, engine_with, require_sampling
         from gptkit.runs.prompts import chat_prompt, prompt_ids
         from gptkit.runs.run import load
         from gptkit.runs.sampling import options_of
 
         check_trace(trace)
+        proposing = None if speculate is None else drafter(speculate)
+        asked: dict[str, Any] = {"precision": precision is not None, "drafter": proposing, "compile": compile}
+        chosen = None if engine is None else engine_with(engine_spec(engine), trace=trace is not None, **asked)
         run = load(directory, step=step, precision=parsed(precision) if precision else None)
     given = chain(sampler) if sampler else None
+    sampling = options_of(run.spec, given, None if decoding is None else parsed_decoding(decoding))
+    if chosen is not None:
+        require_sampling(chosen, decoding_spec(sampling["decoding"]))
     options: dict[str, Any] = {
         "max_new_tokens": max_tokens,
-        **options_of(run.spec, given, None if decoding is None else parsed_decoding(decoding)),
+        **sampling,
         "seed": seed,
         "stop": stop or (),
         "overflow": overflow.value,
         "trace": trace is not None,
-        "drafter": None if speculate is None else drafter(speculate),
+        "drafter": proposing,
         "compile": compile,
     }
     if chat:
@@ -107,20 +122,27 @@ def generate(
     else:
         ids = [prompt_ids(run.tokenizer, text) for text in texts]
         options["stop_ids"] = run.text_ends
-    if not quiet:
-        _warn_of_long_prompts(ids, run.model.context_length, overflow)
     echo = not bare and not chat
     search = options["decoding"]
-    if not search.samples:
+    if chosen is None and not search.samples:
         # One prompt is searched at a time, with all rows of the search.
         _require_room(run, [max(ids, key=len)], search.n_rows, max_tokens, "Use a smaller search, or lower --max-tokens.")
-    elif count * len(ids) > 1:
+    elif chosen is None and count * len(ids) > 1:
         _require_room(run, ids, count, max_tokens, "Lower --count or --max-tokens, or use several calls.")
     requests = [pair for pair in zip(texts, ids, strict=True) for _ in range(count)]
-    if as_json or len(requests) > 1:
-        results = _batched(run, requests, options, echo=echo, as_json=as_json, quiet=quiet)
-    else:
-        results = [_streamed(run, *requests[0], options, echo=echo, quiet=quiet)]
+    with ExitStack() as stack:
+        opened = None
+        if chosen is not None:
+            with working(f"loading the engine {chosen.name}", quiet=quiet):
+                opened = chosen.build(engine_context(run, min(len(requests), _AT_ONCE)))
+            stack.callback(opened.close)
+        limit = run.model.context_length if opened is None else opened.context_length
+        if not quiet:
+            _warn_of_long_prompts(ids, limit, overflow)
+        if as_json or len(requests) > 1:
+            results = _batched(run, opened, requests, options, limit=limit, echo=echo, as_json=as_json, quiet=quiet)
+        else:
+            results = [_streamed(run, opened, *requests[0], options, echo=echo, quiet=quiet)]
     if trace is not None:
         show_traces(results, trace, run.spec.name, as_json=as_json, quiet=quiet)
     if not quiet:
@@ -130,10 +152,24 @@ def generate(
         raise typer.Exit(INTERRUPTED)
 
 
-def _streamed(run: Run, prompt: str, ids: list[int], options: dict[str, Any], *, echo: bool, quiet: bool) -> Generated:
-    from gptkit.inference import stream
+def _generation(run: Run, engine: EngineRuntime | None, ids: list[list[int]], options: dict[str, Any]) -> TextGeneration:
+    if engine is None:
+        from gptkit.inference.generation import Generation
 
-    texts = stream(run.model, run.tokenizer, ids, **options)
+        return Generation(run.model, run.tokenizer, ids, **options)
+    from gptkit.engines.generation import EngineGeneration
+    from gptkit.inference.requests import new_requests
+
+    own = {name: value for name, value in options.items() if name not in ("decoding", "drafter", "compile")}
+    return EngineGeneration(engine, new_requests(run.tokenizer, engine.vocab_size, ids, **own))
+
+
+def _streamed(
+    run: Run, engine: EngineRuntime | None, prompt: str, ids: list[int], options: dict[str, Any], *, echo: bool, quiet: bool
+) -> Generated:
+    from gptkit.inference.generation import TextStream
+
+    texts = TextStream(_generation(run, engine, [ids], options))
     samples = options["decoding"].samples
     what = f"reading the prompt of {len(ids):,} tokens" if samples else f"searching with {options['decoding'].name}"
     with working(what, quiet=quiet):
@@ -149,12 +185,20 @@ def _streamed(run: Run, prompt: str, ids: list[int], options: dict[str, Any], *,
 
 
 def _batched(
-    run: Run, requests: list[tuple[str, list[int]]], options: dict[str, Any], *, echo: bool, as_json: bool, quiet: bool
+    run: Run,
+    engine: EngineRuntime | None,
+    requests: list[tuple[str, list[int]]],
+    options: dict[str, Any],
+    *,
+    limit: int,
+    echo: bool,
+    as_json: bool,
+    quiet: bool,
 ) -> list[Generated]:
-    from gptkit.inference import generate
+    from gptkit.inference.generation import finished
 
     with working(f"generating {console.plural(len(requests), 'text')}", quiet=quiet):
-        results = generate(run.model, run.tokenizer, [ids for _, ids in requests], **options)
+        results = finished(_generation(run, engine, [ids for _, ids in requests], options))
     if as_json:
         data = [
             {
@@ -163,7 +207,7 @@ def _batched(
                 "tokens": len(result.ids),
                 "finish": result.finish,
                 "seed": result.seed,
-                "discarded_prompt_tokens": max(0, len(ids) - run.model.context_length),
+                "discarded_prompt_tokens": max(0, len(ids) - limit),
                 **({} if result.trace is None else {"trace": result.trace.as_dict()}),
                 **({"alternatives": [_alternative(each) for each in result.alternatives]} if result.alternatives else {}),
             }

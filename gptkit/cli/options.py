@@ -17,8 +17,10 @@ import typer
 __all__ = [
     "Compile",
     "Decoding",
+    "Engine",
     "File",
     "FileOrRun",
+    "Jobs",
     "Json",
     "Overflow",
     "Overrides",
@@ -33,6 +35,7 @@ __all__ = [
     "Trace",
     "chosen",
     "complete_drafters",
+    "complete_engines",
     "complete_formats",
     "complete_kinds",
     "complete_names",
@@ -74,46 +77,27 @@ def complete_kinds(incomplete: str) -> Completions:
 
 def complete_formats(incomplete: str) -> Completions:
     """Complete formats of external models."""
-    with contextlib.suppress(Exception):
-        from gptkit.core.registry import default_registry
-        from gptkit.reflect.docstring import parse
-
-        entries = default_registry().entries("format").items()
-        return [(name, _short(parse(entry.cls.__doc__).summary)) for name, entry in entries if name.startswith(incomplete)]
-    return []
+    return _components("format", incomplete)
 
 
 def complete_precisions(incomplete: str) -> Completions:
     """Complete precisions for inference."""
-    with contextlib.suppress(Exception):
-        from gptkit.core.registry import default_registry
-        from gptkit.reflect.docstring import parse
-
-        entries = default_registry().entries("precision").items()
-        return [(name, _short(parse(entry.cls.__doc__).summary)) for name, entry in entries if name.startswith(incomplete)]
-    return []
+    return _components("precision", incomplete)
 
 
 def complete_drafters(incomplete: str) -> Completions:
     """Complete drafters."""
-    with contextlib.suppress(Exception):
-        from gptkit.core.registry import default_registry
-        from gptkit.reflect.docstring import parse
+    return _components("drafter", incomplete)
 
-        entries = default_registry().entries("drafter").items()
-        return [(name, _short(parse(entry.cls.__doc__).summary)) for name, entry in entries if name.startswith(incomplete)]
-    return []
+
+def complete_engines(incomplete: str) -> Completions:
+    """Complete engines."""
+    return _components("engine", incomplete)
 
 
 def complete_names(ctx: typer.Context, incomplete: str) -> Completions:
     """Complete components of the kind given on the command line."""
-    with contextlib.suppress(Exception):
-        from gptkit.core.registry import default_registry
-        from gptkit.reflect.docstring import parse
-
-        entries = default_registry().entries(str(ctx.params.get("kind"))).items()
-        return [(name, _short(parse(entry.cls.__doc__).summary)) for name, entry in entries if name.startswith(incomplete)]
-    return []
+    return _components(str(ctx.params.get("kind")), incomplete)
 
 
 def complete_specs(incomplete: str) -> Completions:
@@ -126,6 +110,17 @@ def complete_specs(incomplete: str) -> Completions:
 def complete_runs(incomplete: str) -> Completions:
     """Complete directories, which include runs."""
     return [(f"{path}/", "") for path in _paths(incomplete, ())]
+
+
+def _components(kind: str, incomplete: str) -> Completions:
+    """Complete the names of a kind's components."""
+    with contextlib.suppress(Exception):
+        from gptkit.core.registry import default_registry
+        from gptkit.reflect.docstring import parse
+
+        entries = default_registry().entries(kind).items()
+        return [(name, _short(parse(entry.cls.__doc__).summary)) for name, entry in entries if name.startswith(incomplete)]
+    return []
 
 
 def _short(text: str) -> str:
@@ -194,8 +189,19 @@ Speculate = Annotated[
     typer.Option(
         "--speculate",
         metavar="DRAFTER[=VALUE]",
-        help="Generate faster with a drafter, for example ngram, ngram=6 or draft-run=runs/small; the text stays the same.",
+        help="Generate faster with a drafter, for example ngram, ngram=6, mtp or draft-run=runs/small; texts stay the same.",
         autocompletion=complete_drafters,
+    ),
+]
+Engine = Annotated[
+    str | None,
+    typer.Option(
+        "--engine",
+        metavar="NAME",
+        help="Compute with another engine (gptkit components engine), for example llama.cpp of gptkit-llamacpp, or with "
+        "fields '{name: llama.cpp, type: q8_0}'.",
+        autocompletion=complete_engines,
+        show_default=False,
     ),
 ]
 Seed = Annotated[
@@ -237,6 +243,17 @@ Compile = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs",
+        "-j",
+        min=1,
+        metavar="N",
+        help="Trainings at once; by default as many as cores and memory suffice for.",
+        show_default=False,
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
 

@@ -54,10 +54,10 @@ def play(
     listener = bind(host, port)  # a port in use is reported before the model is loaded
     with working(f"loading {directory}", quiet=quiet):
         from gptkit.cli.precision import parsed
+        from gptkit.runs.engines import engine_context, engine_spec
         from gptkit.runs.run import load
         from gptkit.serving.engine import AsyncEngine
         from gptkit.serving.errors import UnavailableError
-        from gptkit.serving.loading import engine_context, engine_spec
 
         run = load(directory, step=step, precision=parsed(precision) if precision else None)
         engine = AsyncEngine(engine_spec("native").build(engine_context(run, _AT_ONCE)), max_queue=_AT_ONCE, name="play")

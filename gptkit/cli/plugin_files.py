@@ -27,7 +27,7 @@ _USAGE = {
     "decoding": "decoding: $name",
     "tokenizer": "tokenizer: $name",
     "drafter": "# none: `gptkit generate RUN --speculate $name`, and generate(..., drafter='$name') in Python",
-    "engine": "# none: `gptkit serve RUN --engine $name`",
+    "engine": "# none: `gptkit generate RUN --engine $name`",
     "data": "data: $name",
     "optimizer": "training:\n  optimizer: $name",
     "schedule": "training:\n  schedule: $name",

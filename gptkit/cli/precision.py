@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from gptkit.core.errors import Problem, SpecError
-from gptkit.files.nodes import lift
-from gptkit.files.overrides import apply_override
+from gptkit.core.spec import Spec
+from gptkit.files.options import parse_option
 from gptkit.kinds.precision import PrecisionSpec
-from gptkit.runs.precisions import precision_of
 
 __all__ = ["parsed"]
+
+
+class _Holder(Spec):
+    precision: PrecisionSpec
 
 
 def parsed(text: str) -> PrecisionSpec:
@@ -17,9 +19,4 @@ def parsed(text: str) -> PrecisionSpec:
     Raises:
         SpecError: the precision is invalid.
     """
-    option = f"--precision {text}"
-    try:
-        tree = apply_override(lift({}), f"precision={text}")
-        return precision_of(tree.plain()["precision"])
-    except SpecError as error:
-        raise SpecError([Problem(problem.path[1:], problem.message, option) for problem in error.problems]) from None
+    return parse_option(_Holder, "precision", text, f"--precision {text}").precision

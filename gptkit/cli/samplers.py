@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from gptkit.core.errors import GptkitError, Problem, SpecError
+from gptkit.core.errors import GptkitError
 from gptkit.core.registry import default_registry
 from gptkit.core.spec import Spec
-from gptkit.files import validate_data
-from gptkit.files.nodes import lift
-from gptkit.files.overrides import apply_override
+from gptkit.files.options import parse_option
 from gptkit.kinds.decoding import DecodingSpec
 from gptkit.kinds.drafter import DrafterSpec
 from gptkit.kinds.sampler import SamplerSpec
@@ -45,13 +43,8 @@ def chain(links: Sequence[str]) -> tuple[SamplerSpec, ...]:
     samplers: list[SamplerSpec] = []
     for link in links:
         # Parsed one by one, so that an error is reported with its option.
-        option = f"--sampler {link}"
-        try:
-            tree = apply_override(lift({}), f"sampler=[{_link('sampler', link)}]")
-            samplers += validate_data(tree.plain(), _Chain).sampler
-        except SpecError as error:
-            problems = [Problem(problem.path[2:], problem.message, option) for problem in error.problems]
-            raise SpecError(problems) from None
+        text = f"[{_link('sampler', link)}]"
+        samplers += parse_option(_Chain, "sampler", text, f"--sampler {link}", skip=2).sampler
     return tuple(samplers)
 
 
@@ -62,12 +55,7 @@ def decoding(text: str) -> DecodingSpec:
         SpecError: the decoding is invalid.
         GptkitError: the decoding is unknown, or takes no value.
     """
-    try:
-        tree = apply_override(lift({}), f"decoding={_link('decoding', text)}")
-        return validate_data(tree.plain(), _Decoding).decoding
-    except SpecError as error:
-        problems = [Problem(problem.path[1:], problem.message, f"--decoding {text}") for problem in error.problems]
-        raise SpecError(problems) from None
+    return parse_option(_Decoding, "decoding", _link("decoding", text), f"--decoding {text}").decoding
 
 
 def drafter(text: str) -> DrafterSpec:
@@ -77,12 +65,7 @@ def drafter(text: str) -> DrafterSpec:
         SpecError: the drafter is invalid.
         GptkitError: the drafter is unknown, or takes no value.
     """
-    try:
-        tree = apply_override(lift({}), f"drafter={_link('drafter', text)}")
-        return validate_data(tree.plain(), _Drafter).drafter
-    except SpecError as error:
-        problems = [Problem(problem.path[1:], problem.message, f"--speculate {text}") for problem in error.problems]
-        raise SpecError(problems) from None
+    return parse_option(_Drafter, "drafter", _link("drafter", text), f"--speculate {text}").drafter
 
 
 def described(samplers: Sequence[SamplerSpec]) -> str:

@@ -102,9 +102,10 @@ def serve(
     _let_threads_sleep()
     from gptkit.cli.precision import parsed
     from gptkit.cli.samplers import chain
+    from gptkit.runs.engines import engine_spec
     from gptkit.serving.app import Api, application
     from gptkit.serving.limits import Limits
-    from gptkit.serving.loading import engine_spec, load_model, model_names
+    from gptkit.serving.loading import load_model, model_names
     from gptkit.serving.metrics import Metrics
     from gptkit.serving.server import Server, bind, is_loopback
 

@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Protocol
 
 from gptkit.core.errors import GptkitError
 from gptkit.inference.decodings import DecodingLike, decoding_spec
 from gptkit.inference.drafting import DrafterLike, drafter_spec
-from gptkit.inference.prompts import as_ids
 from gptkit.inference.protocol import LanguageModel
-from gptkit.inference.request import Overflow, Request
+from gptkit.inference.request import Overflow
+from gptkit.inference.requests import new_requests
 from gptkit.inference.result import Generated, Timings
-from gptkit.inference.samplers import SamplerLike, sampler_chain
+from gptkit.inference.samplers import SamplerLike
 from gptkit.inference.scheduler import Scheduler
 from gptkit.inference.searching import SearchGeneration
 from gptkit.inference.speculative import SpeculativeScheduler
-from gptkit.inference.trace import CANDIDATES
 from gptkit.kinds.tokenizer import Tokenizer
 
-__all__ = ["Generation", "TextStream", "generate", "stream"]
+__all__ = ["Event", "Generation", "TextGeneration", "TextStream", "finished", "generate", "stream"]
 
 Event = tuple[int, str]
 """An index of a prompt and a piece of its text that later tokens cannot change."""
+
+
+class TextGeneration(Protocol):
+    """Texts that are generated step by step: a `Generation`, or that of another engine."""
+
+    @property
+    def done(self) -> bool:
+        """Whether every text has ended."""
+
+    def advance(self) -> list[Event]:
+        """Continue every unfinished text; return the new pieces of text."""
+
+    def interrupt(self) -> list[Event]:
+        """End every unfinished text; return the text that was held back."""
+
+    def results(self) -> list[Generated]:
+        """Return the texts in the order of the prompts. Unfinished ones have the finish reason "interrupted"."""
 
 
 class Generation:
@@ -51,25 +67,21 @@ class Generation:
         drafter: DrafterLike | None = None,
         compile: bool = False,
     ) -> None:
-        self.seed = secrets.randbits(32) if seed is None else seed
         self._context_length = model.context_length
-        ends = ((tokenizer.end_id,) if tokenizer.end_id is not None else ()) if stop_ids is None else stop_ids
-        ids = as_ids(prompts, tokenizer, model.vocab_size)
-        requests = [
-            Request(
-                prompt,
-                sampler=sampler_chain(sampler),
-                max_new_tokens=max_new_tokens,
-                stop=(stop,) if isinstance(stop, str) else tuple(stop),
-                stop_ids=frozenset(ends),
-                seed=self.seed,
-                stream=index,
-                overflow=overflow,
-                log_probabilities=top_log_probabilities if log_probabilities or top_log_probabilities else None,
-                trace=CANDIDATES if trace is True else int(trace),
-            )
-            for index, prompt in enumerate(ids)
-        ]
+        requests = new_requests(
+            tokenizer,
+            model.vocab_size,
+            prompts,
+            sampler=sampler,
+            max_new_tokens=max_new_tokens,
+            stop=stop,
+            stop_ids=stop_ids,
+            seed=seed,
+            overflow=overflow,
+            log_probabilities=log_probabilities,
+            top_log_probabilities=top_log_probabilities,
+            trace=trace,
+        )
         self._search: SearchGeneration | None = None
         if decoding != "sample" and not (spec := decoding_spec(decoding)).samples:
             if drafter is not None:
@@ -144,7 +156,7 @@ class TextStream(Iterator[str]):
     Ctrl-C during a computation of the model ends the iteration; `result.finish` is then "interrupted".
     """
 
-    def __init__(self, generation: Generation) -> None:
+    def __init__(self, generation: TextGeneration) -> None:
         self._generation = generation
         self._waiting: list[str] = []
 
@@ -243,6 +255,16 @@ def generate(
         drafter=drafter,
         compile=compile,
     )
+    return finished(generation, on_text)
+
+
+def finished(generation: TextGeneration, on_text: Callable[[int, str], None] | None = None) -> list[Generated]:
+    """Continue all texts to their end, or until Ctrl-C; return them.
+
+    Args:
+        generation: the texts.
+        on_text: called with the prompt's index and every new piece of text.
+    """
     try:
         while not generation.done:
             _report(on_text, generation.advance())

@@ -41,16 +41,20 @@ class EngineContext:
 class EngineSpec(Component):
     """Engine: the program that computes the next tokens of a run's model, for many requests at once.
 
-    The server (`gptkit serve`) drives an engine, and requests come and go while others run.
+    The server (`gptkit serve`) drives an engine, and requests come and go while others run; `gptkit generate` and `gptkit
+    chat` use it for their texts. An engine that decodes with a drafter of gptkit (`--speculate`), or compiles
+    (`--compile`), has a field `drafter` or `compile`; other engines refuse these options.
 
     Declared capabilities:
         applies_precision: it computes with the loaded model, so a precision (`--precision`) takes effect.
+        traces: it records what each sampler left (`Request.trace`, `--trace`).
     """
 
     kind: ClassVar[str] = "engine"
-    commands: ClassVar[tuple[str, ...]] = ("gptkit serve RUN --engine {name}",)
+    commands: ClassVar[tuple[str, ...]] = ("gptkit generate RUN --engine {name}", "gptkit serve RUN --engine {name}")
     runtime: ClassVar[str] = "gptkit.engines.engine:Engine"
     applies_precision: ClassVar[bool] = False
+    traces: ClassVar[bool] = False
 
     @abstractmethod
     def build(self, context: EngineContext) -> Engine:

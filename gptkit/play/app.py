@@ -159,8 +159,7 @@ class _Generate:
         try:
             async with self._engine.generate(request) as events:
                 async for event in events:
-                    state = events.parts[0].state
-                    assert state is not None
+                    state = events.states[0]
                     n_tokens += len(event.ids)
                     # The engine appends a token's trace before it reports the token.
                     end = len(state.trace) if event.finish is not None else n_tokens

@@ -1,4 +1,4 @@
-"""Conversations with a model, whose key/value cache is kept between turns."""
+"""Conversations with a model."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from gptkit.core.errors import GptkitError
+from gptkit.engines.engine import Engine
+from gptkit.engines.session import EngineSession, EngineTurn
 from gptkit.inference.drafting import DrafterLike
 from gptkit.inference.request import Overflow
 from gptkit.inference.samplers import SamplerLike, sampler_chain
@@ -42,8 +44,11 @@ class Conversation:
         sampler, max_new_tokens, stop, seed, compile: as for `gptkit.generate`, for every turn.
         overflow: behavior when the conversation fills the context: the oldest messages are discarded ("slide"), or the
             turn is refused ("stop"). A reply that reaches the context length slides or stops as in `gptkit.generate`.
-
         drafter: drafter of speculative decoding, as for `gptkit.generate`; replies stay the same.
+        engine: engine that generates the replies; by default the model does, and keeps its key/value cache between turns.
+
+    Raises:
+        GptkitError: an engine is given with `drafter` or `compile`.
 
     Attributes:
         messages: the conversation without the system message: mappings with `role` and `content`.
@@ -65,8 +70,14 @@ class Conversation:
         overflow: Overflow = "slide",
         drafter: DrafterLike | None = None,
         compile: bool = False,
+        engine: Engine | None = None,
     ) -> None:
-        self._session = Session(model, tokenizer, drafter, compile=compile)
+        if engine is not None and (drafter is not None or compile):
+            hint = "Build the engine with them: NativeSpec(drafter=…, compile=True)."
+            raise GptkitError("drafter and compile are fields of the engine that was given", hint=hint)
+        self._session: Session | EngineSession = (
+            Session(model, tokenizer, drafter, compile=compile) if engine is None else EngineSession(engine)
+        )
         self._tokenizer = tokenizer
         self._options: dict[str, Any] = {
             "sampler": sampler_chain(sampler),
@@ -199,7 +210,7 @@ class Reply(Iterator[str]):
         n_unread: number of tokens at the beginning of the text that do not fit the context.
     """
 
-    def __init__(self, turn: Turn, message: dict[str, str], n_unread: int) -> None:
+    def __init__(self, turn: Turn | EngineTurn, message: dict[str, str], n_unread: int) -> None:
         self._turn, self._message = turn, message
         self.n_unread = n_unread
 

@@ -12,6 +12,7 @@ from gptkit.core.errors import CheckpointError, DataError
 from gptkit.core.registry import Registry
 from gptkit.data import Prepared, open_prepared, prepare
 from gptkit.data.prepared import token_files
+from gptkit.engines.engine import Engine
 from gptkit.inference import DrafterLike, Overflow, generate, stream
 from gptkit.inference.decodings import DecodingLike
 from gptkit.inference.samplers import SamplerLike
@@ -188,18 +189,12 @@ class Run(Views):
         overflow: Overflow = "slide",
         drafter: DrafterLike | None = None,
         compile: bool = False,
+        engine: Engine | None = None,
     ) -> Conversation:
-        """Start a conversation of several turns; the key/value cache is kept between turns.
-
-        ::
-
-            talk = run.conversation(system="Be brief.")
-            print(talk.say("What is the capital of France?"))
+        """Start a conversation of several turns: ``run.conversation(system="Be brief.").say("Who are you?")``.
 
         Args:
-            system: the system message.
-            overflow: when the conversation fills the context, discard its oldest messages ("slide") or refuse ("stop").
-            max_new_tokens, sampler, stop, seed, drafter, compile: as for `gptkit.generate`, for every turn.
+            system, max_new_tokens, sampler, stop, seed, overflow, drafter, compile, engine: as for `Conversation`.
         """
         return Conversation(
             self.model,
@@ -213,6 +208,7 @@ class Run(Views):
             overflow=overflow,
             drafter=drafter,
             compile=compile,
+            engine=engine,
         )
 
     def evaluate(

@@ -6,50 +6,17 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from gptkit.core.errors import GptkitError, Problem, SpecError
-from gptkit.core.spec import Spec
-from gptkit.files import validate_data
-from gptkit.files.nodes import lift
-from gptkit.files.overrides import apply_override
-from gptkit.kinds.engine import EngineContext, EngineSpec
+from gptkit.core.errors import GptkitError
+from gptkit.kinds.engine import EngineSpec
 from gptkit.kinds.sampler import SamplerSpec
-from gptkit.runs.directory import RunDirectory
-from gptkit.runs.exporting import native_model
+from gptkit.runs.engines import engine_context, engine_with
 from gptkit.runs.precisions import PrecisionLike
-from gptkit.runs.run import Run, load
+from gptkit.runs.run import load
 from gptkit.serving.engine import AsyncEngine
 from gptkit.serving.metrics import Metrics, ModelMetrics
 from gptkit.serving.model import ServedModel
 
-__all__ = ["engine_context", "engine_spec", "load_model", "model_names"]
-
-
-class _Holder(Spec):
-    engine: EngineSpec
-
-
-def engine_spec(text: str) -> EngineSpec:
-    """Parse an engine given on the command line: its name, or a YAML mapping with its options.
-
-    Raises:
-        SpecError: the engine is unknown, or an option is invalid.
-    """
-    try:
-        return validate_data(apply_override(lift({}), f"engine={text}").plain(), _Holder).engine
-    except SpecError as error:
-        problems = [Problem(problem.path[1:], problem.message, f"--engine {text}") for problem in error.problems]
-        raise SpecError(problems) from None
-
-
-def engine_context(run: Run, max_batch: int) -> EngineContext:
-    """Return the context of an engine for a run that was loaded."""
-    return EngineContext(
-        run.directory,
-        run.tokenizer,
-        lambda: run.model,
-        max_batch,
-        native_model=lambda: native_model(RunDirectory(run.directory), step=run.step),
-    )
+__all__ = ["load_model", "model_names"]
 
 
 def model_names(directories: Sequence[Path], names: Sequence[str]) -> list[str]:
@@ -97,11 +64,7 @@ def load_model(
     Raises:
         GptkitError: the run cannot be loaded, or the engine cannot compute it.
     """
-    if precision is not None and not engine.applies_precision:
-        raise GptkitError(
-            f"the engine {engine.name!r} does not apply a precision of gptkit",
-            hint="Omit --precision, and choose a format in the engine's options; or use --engine native.",
-        )
+    engine = engine_with(engine, precision=precision is not None)
     run = load(directory, step=step, precision=precision)
     runtime = engine.build(engine_context(run, max_batch))
     return ServedModel(

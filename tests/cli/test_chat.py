@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -178,7 +179,16 @@ def test_in_a_terminal_ctrl_c_stops_the_reply_and_ctrl_d_ends(tmp_path: Path) ->
     terminal, child = pty.openpty()
     command = [sys.executable, "-m", "gptkit", "chat", str(run), "-n", "100000", "--sampler", f"suppress-tokens={ends}"]
     environment = {**os.environ, "TERM": "dumb", "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    program = subprocess.Popen(command, stdin=child, stdout=child, stderr=child, env=environment, start_new_session=True)
+    program = subprocess.Popen(
+        command,
+        stdin=child,
+        stdout=child,
+        stderr=child,
+        env=environment,
+        start_new_session=True,
+        # Processes of a shell's background job, such as these tests, inherit that it is ignored.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
     os.close(child)
     screen = ""
 
@@ -201,9 +211,12 @@ def test_in_a_terminal_ctrl_c_stops_the_reply_and_ctrl_d_ends(tmp_path: Path) ->
         wait_for(r"hello\r\n.{3}")
         program.send_signal(signal.SIGINT)
         wait_for(r"stopped\r\n.*> ")
+        # Line by line: Ctrl-C while a line is read discards the message.
         os.write(terminal, b'"""hello\n')
-        wait_for("  ")
-        os.write(terminal, b'there\nyou"""\n')
+        wait_for(r'"""hello\r\n  ')
+        os.write(terminal, b"there\n")
+        wait_for(r"there\r\n  ")
+        os.write(terminal, b'you"""\n')
         wait_for(r'you"""\r\n.{3}')
         program.send_signal(signal.SIGINT)
         wait_for(r"stopped\r\n.*> ")

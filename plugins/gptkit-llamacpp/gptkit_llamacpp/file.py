@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from gptkit.core.errors import ExternalModelError
+from gptkit.core.paths import cache_directory, expand_home
 from gptkit.interop.formats.gguf.container import Typed
 from gptkit.interop.formats.gguf.writing import write_model
 from gptkit.kinds.engine import EngineContext
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["exported"]
 
-_VERSION = 1
+_VERSION = 2
 """Increased when the content of files for the same run changes."""
 _NAME = re.compile(r"gptkit-[0-9a-f]{32}\.gguf")
 
@@ -62,8 +63,8 @@ def exported(spec: LlamaCppEngineSpec, context: EngineContext) -> tuple[Path, in
 
 def _directory(spec: LlamaCppEngineSpec) -> Path:
     if spec.directory is not None:
-        return Path(spec.directory).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gptkit" / "llama.cpp"
+        return expand_home(spec.directory, "directory")
+    return cache_directory() / "llama.cpp"
 
 
 def _prune(directory: Path, keep: int) -> None:
@@ -74,8 +75,11 @@ def _prune(directory: Path, keep: int) -> None:
 
 
 def _digest(model: NativeModel, type: str) -> str:
-    """Return the hash of everything that the file depends on."""
+    """Return the hash of everything that the file depends on; the weights are read only if their checksum is unknown."""
     digest = hashlib.sha256(f"{_VERSION} {type} {model.family} {model.spec.model_dump_json()}".encode())
+    if model.checksum is not None:
+        digest.update(model.checksum.encode())
+        return digest.hexdigest()[:32]
     for name, entry in sorted(model.tensors.entries.items()):
         digest.update(f"{name} {entry.shape} {entry.dtype}".encode())
         digest.update(model.tensors.get(name).detach().contiguous().view(-1).view(torch.uint8).numpy())
