@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -18,27 +16,37 @@ from gptkit.core.suggestions import did_you_mean
 from gptkit.files import validate_data
 from gptkit.interop.layouts import SAME, Separate
 from gptkit.kinds.external_config import HARMLESS, ExternalConfig
-from gptkit.kinds.family import FamilySpec, Layout
+from gptkit.kinds.family import FamilySpec, Layout, Rule
 from gptkit.kinds.format import ExternalModel, TensorEntry, Tensors
 from gptkit.model.gpt import GPT
 from gptkit.model.spec import LayerSpec, ModelSpec
 
 __all__ = [
     "Move",
-    "check_tensors",
     "external_entries",
     "external_tensors",
     "families",
     "family_of",
     "find_family",
     "pair",
+    "pair_by",
     "read_model",
     "renamed",
     "write_config",
 ]
 
 _NESTED = "text_config"
-_OTHER_MODALITIES = frozenset({"audio_config", "mm_tokens_per_image", "vision_config"})
+_OTHER_MODALITIES = frozenset(
+    [
+        "audio_config",
+        "mm_tokens_per_image",
+        "multimodal_projector_bias",
+        "projector_hidden_act",
+        "spatial_merge_size",
+        "vision_config",
+        "vision_feature_layer",
+    ]
+)
 _READING_ERRORS = (LookupError, AttributeError, TypeError, ValueError, ArithmeticError)
 
 
@@ -108,6 +116,12 @@ def family_of(external: ExternalModel, registry: Registry | None = None) -> tupl
     """
     if external.family is None:
         family = find_family(external.config, external.config_location, registry)
+        inner = external.config.get(_NESTED)
+        if isinstance(inner, Mapping) and inner.get("model_type") in {
+            each.model_type for each in families(registry).values()
+        }:
+            # Multimodal models of one type may have language models of different families (Mistral 3).
+            family = find_family(inner, external.config_location, registry)
         return family, _language_model(family, external)
     known = families(registry)
     if external.family not in known:
@@ -181,8 +195,16 @@ def pair(family: FamilySpec, model: GPT) -> list[Move]:
     Raises:
         ExternalModelError: no rule matches a native tensor.
     """
+    return pair_by(family.rules(model.spec), model, f"family {family.name!r}")
+
+
+def pair_by(rules: Sequence[Rule], model: GPT, who: str) -> list[Move]:
+    """Pair each native tensor with external tensors by the rules of `who`, a family or another one, for messages.
+
+    Raises:
+        ExternalModelError: no rule matches a native tensor.
+    """
     layers = model.spec.layer_specs()
-    rules = family.rules(model.spec)
     moves: list[Move] = []
     # A parameter that is shared has one name; of buffers, those that checkpoints hold.
     saved = model.state_dict(keep_vars=True)
@@ -190,7 +212,7 @@ def pair(family: FamilySpec, model: GPT) -> list[Move]:
     for name, parameter in stored.items():
         result = next(((rule, match) for rule in rules if (match := rule.match(name)) is not None), None)
         if result is None:
-            raise ExternalModelError(f"family {family.name!r} has no rule for {name}")
+            raise ExternalModelError(f"{who} has no rule for {name}")
         rule, (index, external) = result
         layout = rule.layout or SAME
         if rule.per_expert:
@@ -200,71 +222,6 @@ def pair(family: FamilySpec, model: GPT) -> list[Move]:
         layer = None if index is None else layers[index]
         moves.append(Move(name, external, layout, layer, torch.empty(parameter.shape, device="meta")))
     return moves
-
-
-def check_tensors(
-    family: FamilySpec, model: GPT, moves: Sequence[Move], entries: Mapping[str, TensorEntry], place: str
-) -> dict[str, str]:
-    """Return each external tensor's name in the files by its full name.
-
-    Raises:
-        ExternalModelError: tensors are missing, unexpected, or of another shape; names them.
-    """
-    expected = {name: part for move in moves for name, part in zip(move.external, move.split(move.like), strict=True)}
-    full = _full_names(family, entries, expected)
-    ignored = [*family.skipped(model.spec)]
-    # Some files store a tied weight twice.
-    tied = [f"head.{name}" for name in model.head.tied_weights]
-    matches = [rule.match(name) for rule in family.rules(model.spec) for name in tied]
-    ignored += [re.escape(name) for match in matches if match is not None for name in match[1]]
-    skipped = re.compile("|".join(f"(?:{pattern})" for pattern in ignored) or r"(?!)")
-    missing = [name for name in expected if name not in full]
-    left = [name for name in full if name not in expected and not skipped.fullmatch(name)]
-    if missing:
-        raise ExternalModelError(f"{place}: tensors are missing: {_some(missing)}")
-    if left:
-        raise ExternalModelError(
-            f"{place}: tensors that the configuration does not describe: {_some(left)}",
-            hint="The configuration and the weights belong to different models, or the family does not support them.",
-        )
-    for name, part in expected.items():
-        entry = entries[full[name]]
-        if entry.shape != tuple(part.shape):
-            raise ExternalModelError(
-                f"{place}: {name} is {list(entry.shape)}, and the configuration requires {list(part.shape)}"
-            )
-        if not entry.dtype.is_floating_point:
-            raise ExternalModelError(
-                f"{place}: {name} does not hold plain floating-point numbers", hint="Dequantize it first."
-            )
-    return full
-
-
-def _full_names(family: FamilySpec, entries: Mapping[str, TensorEntry], expected: Collection[str]) -> dict[str, str]:
-    """Return the tensors' names in the files by their full names in the family.
-
-    Programs put prefixes before all names (torch.compile, data parallelism, adapters, a training module around the model).
-    As many parts as all names share are removed until the expected names appear.
-    """
-    best: dict[str, str] = {}
-    for removed in range(_shared_parts(entries) + 1):
-        own = {renamed(family, name.split(".", removed)[-1]): name for name in entries}
-        bare = not any(name.startswith(family.prefix) for name in own)
-        full = {family.prefix + name if bare and name not in expected else name: stored for name, stored in own.items()}
-        if removed == 0 or _count(full, expected) > _count(best, expected):
-            best = full
-    return best
-
-
-def _shared_parts(names: Collection[str]) -> int:
-    """Return the number of leading parts, separated by dots, that all names have in common; each keeps its last part."""
-    parts = [name.split(".")[:-1] for name in names]
-    columns = zip(*parts, strict=False)
-    return sum(1 for _ in itertools.takewhile(lambda column: len(set(column)) == 1, columns)) if parts else 0
-
-
-def _count(names: Collection[str], expected: Collection[str]) -> int:
-    return sum(name in names for name in expected)
 
 
 def renamed(family: FamilySpec, name: str) -> str:
@@ -288,7 +245,3 @@ def external_tensors(moves: Sequence[Move], native: Tensors) -> Iterator[tuple[s
     """Return the external tensors one by one, in the order of `external_entries`."""
     for move in moves:
         yield from zip(move.external, move.split(native.get(move.native)), strict=True)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

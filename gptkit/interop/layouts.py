@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from gptkit.kinds.family import Layout
 
@@ -16,24 +16,32 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALTERNATING",
+    "FLAT",
     "GATED_HEADS",
+    "GATES_LAST",
     "GROUPED",
     "HALVES",
     "HEADS",
+    "LINEAR_HEADS",
     "MIXED_HEADS",
     "MIXED_RATES",
     "SAME",
+    "THIRDS",
     "TRANSPOSED",
     "TRANSPOSED_ALTERNATING",
     "Alternating",
     "Chain",
+    "Flat",
+    "GatesLast",
     "Grouped",
     "Halves",
     "Heads",
     "InGroups",
+    "LinearHeads",
     "Same",
     "Separate",
     "Stack",
+    "Thirds",
     "Transposed",
 ]
 
@@ -67,6 +75,19 @@ class Same(Layout):
         return [tensor]
 
 
+class Flat(Layout):
+    """One vector, stored with further dimensions of size 1: `before` leading ones, and `after` trailing ones."""
+
+    def __init__(self, before: int = 1, after: int = 0) -> None:
+        self.before, self.after = before, after
+
+    def join(self, parts: Sequence[Tensor], layer: Any) -> Tensor:
+        return parts[0].flatten()
+
+    def split(self, tensor: Tensor, layer: Any) -> list[Tensor]:
+        return [tensor.reshape(*[1] * self.before, -1, *[1] * self.after)]
+
+
 class Transposed(Layout):
     """One matrix, stored transposed, with inputs as rows (GPT-2's `Conv1D`)."""
 
@@ -78,7 +99,10 @@ class Transposed(Layout):
 
 
 class Heads(Layout):
-    """Separate query, key and value projections; the native tensor is their concatenation by rows."""
+    """Separate query, key and value projections, and that of an output gate if the attention has one.
+
+    The native tensor is their concatenation by rows.
+    """
 
     def join(self, parts: Sequence[Tensor], layer: Any) -> Tensor:
         return _cat(parts)
@@ -86,7 +110,9 @@ class Heads(Layout):
     def split(self, tensor: Tensor, layer: Any) -> list[Tensor]:
         heads = layer.attention.head_shape()
         n_keys = heads.n_kv_heads * heads.d_head
-        return list(_split(tensor, [heads.n_heads * heads.d_head, n_keys, n_keys]))
+        n_queries = heads.n_heads * heads.d_head
+        gate = [n_queries] if tensor.shape[0] > n_queries + 2 * n_keys else []
+        return list(_split(tensor, [n_queries, n_keys, n_keys, *gate]))
 
 
 class Halves(Layout):
@@ -97,6 +123,18 @@ class Halves(Layout):
 
     def split(self, tensor: Tensor, layer: Any) -> list[Tensor]:
         return list(tensor.chunk(2))
+
+
+class Thirds(Layout):
+    """Three tensors that are concatenated by rows, cut anywhere; an export cuts equal parts, as transformers does."""
+
+    any_rows: ClassVar[bool] = True
+
+    def join(self, parts: Sequence[Tensor], layer: Any) -> Tensor:
+        return _cat(parts)
+
+    def split(self, tensor: Tensor, layer: Any) -> list[Tensor]:
+        return list(tensor.chunk(3))
 
 
 class InGroups(Layout):
@@ -127,6 +165,30 @@ class Grouped(InGroups):
     def groups(self, layer: Any) -> tuple[int, list[int]]:
         heads = layer.attention.head_shape()
         return heads.n_kv_heads, [heads.n_heads // heads.n_kv_heads * heads.d_head, heads.d_head, heads.d_head]
+
+
+class GatesLast(Layout):
+    """Two tensors of linear attention: queries, keys and values, then gates of the size of the values."""
+
+    def join(self, parts: Sequence[Tensor], layer: Any) -> Tensor:
+        return _cat(parts)
+
+    def split(self, tensor: Tensor, layer: Any) -> list[Tensor]:
+        attention = layer.attention
+        n_gates = attention.n_value_heads * attention.d_value
+        return list(_split(tensor, [tensor.shape[0] - n_gates, n_gates]))
+
+
+class LinearHeads(Layout):
+    """Four tensors of linear attention: queries, keys, values, gates."""
+
+    def join(self, parts: Sequence[Tensor], layer: Any) -> Tensor:
+        return _cat(parts)
+
+    def split(self, tensor: Tensor, layer: Any) -> list[Tensor]:
+        attention = layer.attention
+        n_keys, n_values = attention.n_heads * attention.d_key, attention.n_value_heads * attention.d_value
+        return list(_split(tensor, [n_keys, n_keys, n_values, n_values]))
 
 
 class MixedHeads(InGroups):
@@ -219,6 +281,7 @@ class Separate(Layout):
         return [part for slice_ in tensor for part in self.layout.split(slice_, layer)]
 
 
-SAME, TRANSPOSED, HEADS, HALVES, GROUPED = Same(), Transposed(), Heads(), Halves(), Grouped()
+SAME, FLAT, TRANSPOSED, HEADS, HALVES, GROUPED = Same(), Flat(), Transposed(), Heads(), Halves(), Grouped()
 GATED_HEADS, MIXED_HEADS, MIXED_RATES = GatedHeads(), MixedHeads(), MixedRates()
+LINEAR_HEADS, GATES_LAST, THIRDS = LinearHeads(), GatesLast(), Thirds()
 ALTERNATING, TRANSPOSED_ALTERNATING = Alternating(), Chain(TRANSPOSED, Alternating())

@@ -33,6 +33,10 @@ class _Chosen(Spec):
     format: FormatSpec = component(DEFAULT, description="The format.")
 
 
+MODEL_PATHS = "Give the directory or file of a downloaded model."
+"""Remedy where a path holds no model."""
+
+
 def formats(registry: Registry | None = None) -> dict[str, FormatSpec]:
     """Return every registered format by name, with the defaults of its fields."""
     registry = registry or default_registry()
@@ -82,7 +86,7 @@ def detect_format(path: Path, name: str | None = None, registry: Registry | None
     reasons = "; ".join(f"{each}: it {detection.reason}" for each, detection in result.items())
     clashes = "; ".join(registry.clashes("format").values())
     raise ExternalModelError(
-        f"{path} is not a model in a known format: {reasons or 'none is installed'}", hint=clashes or None
+        f"{path} is not a model in a known format: {reasons or 'none is installed'}", hint=clashes or MODEL_PATHS
     )
 
 

@@ -62,6 +62,7 @@ class ExternalConfig:
 
     Attributes:
         defaults: for each key that was read and is missing or null, the value that was used in its place.
+        names: names of settings in the mapping by those that the family reads; see `use_names`.
     """
 
     def __init__(
@@ -76,14 +77,30 @@ class ExternalConfig:
         self.harmless = harmless
         self.registry = registry
         self.defaults: dict[str, Any] = {}
+        self.names: dict[str, str] = {}
         self._read: set[str] = set()
         self._sections: dict[str, ExternalConfig] = {}
 
+    def use_names(self, names: Mapping[str, str]) -> None:
+        """Read settings by other names, as transformers does with an `attribute_map`.
+
+        Args:
+            names: names in the mapping by those that are read from now on. A setting may have either name, not both.
+        """
+        for key, external in names.items():
+            if external in self.data or key not in self.data:
+                self.names[key] = external
+
     def __contains__(self, key: str) -> bool:
-        return self.data.get(key) is not None
+        return self.data.get(self.names.get(key, key)) is not None
+
+    def was_read(self, key: str) -> bool:
+        """Return whether the key was read."""
+        return key in self._read
 
     def value(self, key: str, default: Any = None) -> Any:
         """Return the key's value; `default` where it is missing or null. The key counts as read."""
+        key = self.names.get(key, key)
         self._read.add(key)
         result = self.data.get(key)
         if result is None and default is _REQUIRED:
@@ -108,7 +125,8 @@ class ExternalConfig:
 
     def nullable(self, key: str, absent: int | None = None) -> int | None:
         """Return an integer or None; null differs from a missing key."""
-        return None if key in self.data and self.value(key) is None else self.integer(key, absent)
+        present = self.names.get(key, key) in self.data
+        return None if present and self.value(key) is None else self.integer(key, absent)
 
     def maybe(self, key: str) -> float | None:
         """Return a number, or None where the key is missing or null."""
@@ -176,6 +194,7 @@ class ExternalConfig:
         Raises:
             ExternalModelError: always.
         """
+        key = self.names.get(key, key)
         raise ExternalModelError(f"{self.place}: {key} is {describe(self.data.get(key))}: {why}")
 
     def completed(self) -> dict[str, Any]:
@@ -215,5 +234,6 @@ class ExternalConfig:
         if result is default:
             return result
         if not isinstance(result, kind) or (isinstance(result, bool) and kind is not bool):
-            raise ExternalModelError(f"{self.place}: {key} should be {what}, not {describe(result)}")
+            own = self.names.get(key, key)
+            raise ExternalModelError(f"{self.place}: {own} should be {what}, not {describe(result)}")
         return result

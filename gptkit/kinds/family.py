@@ -24,7 +24,12 @@ class Layout(ABC):
 
     Both methods only view, permute and copy elements, and support meta tensors, so that shapes can be determined without
     data. `layer` is the spec of the tensor's layer (`gptkit.model.spec.LayerSpec`); None outside of layers.
+
+    Class variables:
+        any_rows: only the total number of the external tensors' rows is checked: programs cut them differently.
     """
+
+    any_rows: ClassVar[bool] = False
 
     @abstractmethod
     def join(self, parts: Sequence[Tensor], layer: Any) -> Tensor:

@@ -18,7 +18,8 @@ from gptkit.core.errors import ExternalModelError, SpecError, TokenizerError
 from gptkit.core.paths import real
 from gptkit.core.registry import Registry
 from gptkit.files import validate_data
-from gptkit.interop.conversion import Move, check_tensors, family_of, pair, read_model
+from gptkit.interop.checking import check_tensors
+from gptkit.interop.conversion import Move, family_of, pair, read_model
 from gptkit.interop.sampling import sampler_of
 from gptkit.interop.selection import detect_format
 from gptkit.kinds.family import FamilySpec

@@ -85,7 +85,7 @@ class Key:
             yield from (name for name in ("gelu", "relu", "silu", "gelu_pytorch_tanh") if name != value)
         elif self.type is list and value and all(each in _LAYERS for each in value):
             yield from _patterns(value)
-        elif self.type is list and value and set(value) <= {0, 1}:
+        elif self.type is list and value and all(each in (0, 1) for each in value):
             yield [1 - value[0], *value[1:]]
 
 
@@ -106,16 +106,19 @@ class _Probe(ExternalConfig):
 
     def value(self, key: str, default: Any = None) -> Any:
         value = super().value(key, default)
+        key = self.names.get(key, key)
         self.found.setdefault((key,), Key((key,), type(None), value))
         return value
 
     def maybe(self, key: str) -> float | None:
         value = super().maybe(key)
+        key = self.names.get(key, key)
         self.found[(key,)] = Key((key,), float, value)
         return value
 
     def _typed(self, key: str, default: Any, kind: Any, what: str) -> Any:
         value = super()._typed(key, default, kind, what)
+        key = self.names.get(key, key)
         self.found[(key,)] = Key((key,), float if kind == (int, float) else kind, value)
         return value
 

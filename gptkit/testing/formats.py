@@ -15,7 +15,8 @@ from torch import Tensor
 
 from gptkit.core.errors import ExternalModelError, GptkitError
 from gptkit.files import validate_data
-from gptkit.interop.conversion import check_tensors, families, family_of, pair, read_model
+from gptkit.interop.checking import check_tensors
+from gptkit.interop.conversion import families, family_of, pair, read_model
 from gptkit.interop.differences import differences
 from gptkit.interop.selection import formats
 from gptkit.kinds.external_config import ExternalConfig

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from gptkit.core.errors import ExternalModelError
 from gptkit.core.registry import Registry
-from gptkit.interop.conversion import check_tensors, pair, read_model, write_config
+from gptkit.interop.checking import check_tensors
+from gptkit.interop.conversion import pair, read_model, write_config
 from gptkit.interop.tensor_files import SINGLE, TensorFiles, write_tensors
 from gptkit.kinds.family import FamilySpec
 from gptkit.kinds.format import TensorEntry
@@ -113,7 +114,7 @@ def export(family: FamilySpec, native: GPT, directory: Path, registry: Registry 
     tensors = external_state(family, native)
     entries = {name: TensorEntry(tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
     head = {"model_type": family.model_type, "architectures": [family.architecture], "torch_dtype": "float32"}
-    config = {**head, **write_config(family, native.spec, registry), **_TOKENS}
+    config = {**head, **_TOKENS, **write_config(family, native.spec, registry)}
     (directory / "config.json").write_text(json.dumps(config), encoding="utf-8")
     write_tensors(directory / SINGLE, entries, iter(tensors.items()))
     return directory

@@ -18,14 +18,14 @@ import gptkit
 from gptkit.core.errors import GptkitError
 from gptkit.interop.conversion import families
 from tests.support.parity import N_TOKENS, distance, kernel, logits_of, make, model_class, random_ids
-from tests.support.tiny_models import MODELS
+from tests.support.tiny_models import MODELS, VARIANTS
 
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 TOLERANCE = 5e-5
 N_PADDING = 3
-PARAMS = [pytest.param(name) for name in MODELS]
+PARAMS = [pytest.param(name, marks=[pytest.mark.slow] if name in VARIANTS else []) for name in MODELS]
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from gptkit.core.errors import ExternalModelError
-from gptkit.interop.conversion import check_tensors, find_family, pair, read_model
+from gptkit.interop.checking import check_tensors
+from gptkit.interop.conversion import find_family, pair, read_model
 from gptkit.interop.tensor_files import TensorFiles
 from gptkit.model.gpt import GPT
 from tests.support.parity import distance, kernel, logits_of, random_ids

@@ -63,8 +63,9 @@ def test_commands_and_pages_list_a_plugin_preset(directory: Path, tmp_path: Path
     (tmp_path / "wide.yaml").write_text("extends: one-layer\nmodel: {d_model: 32}\n")
     assert gptkit.open_spec(tmp_path / "wide.yaml").spec.model.d_model == 32
     assert gptkit.open_spec("one-layer").spec.name == "one-layer"
-    assert "presets: `one-layer`" in pages(result)["plugins.md"]
-    assert "| `one-layer` | a model of one layer | `gptkit-small==1.0` |" in page(result)
+    assert "presets: `one-layer`" in pages(result, figures=False)["plugins.md"]
+    assert "## from gptkit-small==1.0" in page(result)
+    assert "<p>A model of one layer</p>\n<pre><code>gptkit new my.yaml --from one-layer</code></pre>" in page(result)
 
 
 def test_built_in_preset_takes_precedence(directory: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -73,17 +73,69 @@ LLAMA4 = {
     "floor_scale": 8,
     "pad_token_id": 0,
 }
-LINEAR = {
+LINEAR_SIZES = {
     "head_dim": 16,
-    "shared_expert_intermediate_size": 20,
     "linear_key_head_dim": 8,
     "linear_value_head_dim": 12,
     "linear_num_key_heads": 2,
     "linear_num_value_heads": 4,
 }
+LINEAR = {**LINEAR_SIZES, "shared_expert_intermediate_size": 20}
+MAMBA = {
+    "num_hidden_layers": 4,
+    "mamba_n_heads": 8,
+    "mamba_d_head": 12,
+    "mamba_n_groups": 2,
+    "mamba_d_state": 6,
+    "mamba_d_conv": 3,
+}
+HYBRID = {
+    "layer_types": ["linear_attention", "full_attention", "linear_attention", "full_attention"],
+    "shared_intermediate_size": 40,
+}
 MPT_ATTENTION = {"clip_qkv": 0.5, "softmax_scale": 0.4}
 MPT = {"vocab_size": VOCAB, "d_model": 48, "n_layers": 3, "n_heads": 6, "max_seq_len": 64}
 GPT2 = {"vocab_size": VOCAB, "n_positions": 64, "n_embd": 48, "n_layer": 3, "n_head": 6}
+
+SHARED = {"moe_intermediate_size": 24, "shared_expert_intermediate_size": 20}
+LINEAR_HYBRID = {"num_hidden_layers": 4, "layer_types": ["linear_attention", "full_attention"] * 2}
+ERNIE = {"moe_num_experts": 4, "moe_k": 2, "moe_intermediate_size": 24, "moe_num_shared_experts": 2}
+NO_YOUTU = frozenset({"moe_intermediate_size", "n_routed_experts", "num_experts_per_tok", "first_k_dense_replace"})
+LFM2 = {**NO_EPS, "norm_eps": 1e-4, "num_hidden_layers": 4, "layer_types": ["conv", "full_attention", "conv", "conv"]}
+TEMPERED = {**YARN, "rope_theta": 5000.0, "llama_4_scaling_beta": 0.3, "original_max_position_embeddings": 8}
+AFMOE = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "num_shared_experts": 2}
+
+LAYERED = {
+    **{key: value for key, value in NO_EPS.items() if key != "num_hidden_layers"},
+    "layer_norm_epsilon": 1e-4,
+    "head_dim": 10,
+    "layers_block_type": ["linear_attention", "moe", "full_attention", "mlp", "linear_attention"],
+    "mamba_num_heads": 8,
+    "mamba_head_dim": 12,
+    "n_groups": 2,
+    "ssm_state_size": 6,
+    "conv_kernel": 3,
+    "moe_intermediate_size": 24,
+    "moe_shared_expert_intermediate_size": 20,
+    "num_experts_per_tok": 3,
+}
+HYBRID_LATENT = {
+    **{
+        key: LATENT[key]
+        for key in ("kv_lora_rank", "qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim", "moe_intermediate_size")
+    },
+    "num_key_value_heads": 6,
+    "num_hidden_layers": 4,
+    "num_local_experts": 8,
+    "num_experts_per_tok": 3,
+    "layer_types": ["linear_attention", "full_attention"] * 2,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+
+# With few heads, many scores are 0, and which of them are chosen depends on the implementation.
+INDEXED = {"index_topk": 7, "index_head_dim": 12, "index_n_heads": 24}
 
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2": ("GPT2", GPT2),
@@ -165,4 +217,210 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama4": ("Llama4Text", {**LLAMA, **LLAMA4}),
     "llama4-dense": ("Llama4Text", {**LLAMA, **LLAMA4, "interleave_moe_layer_step": 2, "use_qk_norm": False}),
     "qwen3_next": ("Qwen3Next", {**LLAMA, **EXPERTS, **LINEAR, "num_hidden_layers": 5}),
+    "glm": ("Glm", {**LLAMA, "head_dim": 16, "pad_token_id": 0}),
+    "glm4": ("Glm4", {**LLAMA, "head_dim": 16, "pad_token_id": 0, "attention_bias": False}),
+    "seed_oss": ("SeedOss", {**LLAMA, "head_dim": 16, "attention_out_bias": True}),
+    "exaone4": ("Exaone4", {**LLAMA, "num_hidden_layers": 5, "sliding_window": 6}),
+    "arcee": ("Arcee", {**LLAMA, "mlp_bias": True}),
+    "helium": ("Helium", {**LLAMA, "head_dim": 8, "attention_bias": True}),
+    "ernie4_5": ("Ernie4_5", {**LLAMA, "head_dim": 16, "use_bias": True}),
+    "ernie4_5_moe": ("Ernie4_5_Moe", {**LLAMA, **ERNIE}),
+    "qwen2_moe": ("Qwen2Moe", {**LLAMA, **EXPERTS, **SHARED}),
+    "ministral3": ("Ministral3", {**LLAMA, "head_dim": 16, "rope_parameters": TEMPERED}),
+    "hunyuan_v1_dense": ("HunYuanDenseV1", {**LLAMA, "head_dim": 16}),
+    "hunyuan_v1_moe": ("HunYuanMoEV1", {**LLAMA, "head_dim": 16, "num_experts": 4, "moe_topk": 2}),
+    "dots1": ("Dots1", {**LLAMA, **GROUPS, **GLM, "n_shared_experts": 2, "sliding_window": 6, "max_window_layers": 1}),
+    "minimax_m2": (
+        "MiniMaxM2",
+        {**LLAMA, "head_dim": 16, "rotary_dim": 8, "num_local_experts": 5, "num_experts_per_tok": 3},
+    ),
+    "persimmon": ("Persimmon", {**MHA, "layer_norm_eps": 1e-4}),
+    "gpt_neo": (
+        "GPTNeo",
+        {
+            "vocab_size": VOCAB,
+            "hidden_size": 48,
+            "num_layers": 3,
+            "num_heads": 6,
+            "max_position_embeddings": 64,
+            "attention_types": [[["global", "local"], 1], [["local"], 1]],
+            "window_size": 6,
+        },
+    ),
+    "granitemoeshared": (
+        "GraniteMoeShared",
+        {**LLAMA, **GRANITE, "num_local_experts": 4, "shared_intermediate_size": 40},
+    ),
+    "vaultgemma": ("VaultGemma", {**LLAMA, "head_dim": 16, "sliding_window": 6, "query_pre_attn_scalar": 24}),
+    "nanochat": ("NanoChat", {**LLAMA, "final_logit_softcapping": 4.0}),
+    "jais2": ("Jais2", {**NO_EPS, "layer_norm_eps": 1e-4}),
+    "apertus": ("Apertus", {**LLAMA, "rope_scaling": LLAMA3}),
+    "qwen3_5": ("Qwen3_5Text", {**LLAMA, **LINEAR_SIZES, "num_hidden_layers": 5}),
+    "qwen3_5_moe": ("Qwen3_5MoeText", {**LLAMA, **EXPERTS, **LINEAR, "num_hidden_layers": 5}),
+    "olmo_hybrid": (
+        "OlmoHybrid",
+        {
+            **LLAMA,
+            **LINEAR_HYBRID,
+            "linear_key_head_dim": 8,
+            "rope_parameters": {"rope_type": "default", "rope_theta": None},
+            "pad_token_id": 0,
+        },
+    ),
+    "cohere2_moe": (
+        "Cohere2Moe",
+        {**NO_EPS, "num_hidden_layers": 5, "head_dim": 16, "sliding_window": 6, "num_experts": 4, "num_shared_experts": 2},
+    ),
+    "glm4_moe_lite": ("Glm4MoeLite", {**LLAMA, **LATENT, **GROUPS, "mlp_layer_types": ["dense", "sparse", "sparse"]}),
+    "afmoe": ("Afmoe", {**LLAMA, **AFMOE, "head_dim": 16, "num_hidden_layers": 5, "sliding_window": 6, "mup_enabled": True}),
+    "iquestcoder": ("IQuestCoder", {**LLAMA, "head_dim": 16, "attention_bias": True}),
+    "internlm3": ("InternLM3", {**LLAMA, "head_dim": 16, "attention_bias": True, "mlp_bias": True}),
+    "cwm": ("Cwm", {**LLAMA, "head_dim": 16, "num_hidden_layers": 5, "sliding_window": 6, "rope_scaling": LLAMA3}),
+    "ministral": (
+        "Ministral",
+        {**LLAMA, "head_dim": 16, "sliding_window": 6, "layer_types": ["sliding_attention"] * 2 + ["full_attention"]},
+    ),
+    "mellum": (
+        "Mellum",
+        {
+            **LLAMA,
+            **EXPERTS,
+            "head_dim": 16,
+            "sliding_window": 6,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+            "mlp_layer_types": ["dense", "sparse", "sparse"],
+        },
+    ),
+    "flex_olmo": ("FlexOlmo", {**LLAMA, "num_experts": 5, "num_experts_per_tok": 3, "pad_token_id": 0}),
+    "solar_open": ("SolarOpen", {**LLAMA, **GROUPS, **GLM, "first_k_dense_replace": 0, "attention_bias": True}),
+    "exaone_moe": (
+        "ExaoneMoe",
+        {**LLAMA, **GROUPS, **EXPERTS, "num_experts": 8, "num_hidden_layers": 5, "sliding_window": 6},
+    ),
+    "youtu": ("Youtu", {key: value for key, value in {**LLAMA, **LATENT}.items() if key not in NO_YOUTU}),
+    "granite_swa": (
+        "GraniteSWA",
+        {**LLAMA, **GRANITE, "num_hidden_layers": 4, "sliding_window": 6, "layer_rope_theta": [5e3, 5e3, 1e4, 0]},
+    ),
+    "hy_v3": ("HYV3", {**LLAMA, **EXPERTS, "head_dim": 16, "num_shared_experts": 2}),
+    "flint": ("Flint", {**LLAMA, **EXPERTS, **SHARED, "head_dim": 16, "num_hidden_layers": 5, "sliding_window": 6}),
+    "minicpm3": (
+        "MiniCPM3",
+        {**{key: LATENT[key] for key in LATENT if key not in NO_YOUTU}, **LLAMA, "num_key_value_heads": 6},
+    ),
+    "granitemoe_swa": (
+        "GraniteMoeSWA",
+        {**LLAMA, **GRANITE, "num_local_experts": 4, "sliding_window": 6, "layer_rope_theta": [1e4, 0, 5e3]},
+    ),
+    "mistral4": ("Mistral4", {**LLAMA, **LATENT, **GROUPS, "n_shared_experts": 1, "rope_parameters": TEMPERED}),
+    "lfm2": ("Lfm2", {**LFM2, "block_multiple_of": 8, "intermediate_size": 100}),
+    "lfm2_moe": ("Lfm2Moe", {**LFM2, **EXPERTS, "num_dense_layers": 1, "routed_scaling_factor": 1.5}),
+    "deepseek_v32": ("DeepseekV32", {**LLAMA, **LATENT, **GROUPS, **INDEXED}),
+    "nemotron_h": ("NemotronH", {**LAYERED, "moe_latent_size": 16}),
+    "kimi_linear": ("KimiLinear", {**LLAMA, **HYBRID_LATENT, "linear_head_dim": 12, "linear_num_heads": 3}),
 }
+
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "axk1": ("AXK1", {**LLAMA, **LATENT, **GROUPS, "mlp_layer_types": ["sparse", "dense", "sparse"]}),
+    "kolibri1": (
+        "Kolibri1",
+        {
+            **LLAMA,
+            **EXPERTS,
+            "shared_expert_intermediate_size": 20,
+            "head_dim": 16,
+            "num_hidden_layers": 5,
+            "sliding_window": 6,
+        },
+    ),
+    "laguna": (
+        "Laguna",
+        {
+            **LLAMA,
+            **EXPERTS,
+            **SHARED,
+            "head_dim": 16,
+            "sliding_window": 6,
+            "layer_types": ["full_attention", "sliding_attention", "full_attention"],
+            "num_attention_heads_per_layer": [6, 4, 2],
+            "attention_bias": True,
+            "moe_routed_scaling_factor": 2.5,
+        },
+    ),
+    "deepseek_v32-yarn": ("DeepseekV32", {**LLAMA, **LATENT, **GROUPS, **INDEXED, "rope_parameters": {**SHARP, **ROPE}}),
+    "glm_moe_dsa": ("GlmMoeDsa", {**LLAMA, **LATENT, **INDEXED, "indexer_types": ["full", "shared", "full"]}),
+    "nemotron_h-groups": (
+        "NemotronH",
+        {**LAYERED, "n_group": 4, "topk_group": 2, "use_bias": True, "use_conv_bias": False, "time_step_min": 0.3},
+    ),
+    "nemotron_h-dense": (
+        "NemotronH",
+        {**LAYERED, "layers_block_type": ["linear_attention", "mlp", "full_attention", "mlp"], "mlp_bias": True},
+    ),
+    "kimi_linear-rank": (
+        "KimiLinear",
+        {
+            **LLAMA,
+            **HYBRID_LATENT,
+            "linear_head_dim": 8,
+            "linear_num_heads": 5,
+            "q_lora_rank": 20,
+            "linear_conv_kernel_dim": 3,
+        },
+    ),
+    "bailing_hybrid": ("BailingHybrid", {**LLAMA, **HYBRID_LATENT, "n_group": 4, "topk_group": 2, "head_dim": 8}),
+    "bailing_hybrid-softplus": (
+        "BailingHybrid",
+        {**LLAMA, **HYBRID_LATENT, "n_group": 2, "topk_group": 1, "head_dim": 12, "kda_safe_gate": False, "rope_theta": 5e3},
+    ),
+    "exaone4-full": ("Exaone4", {**LLAMA, "sliding_window": None, "layer_types": ["full_attention"] * 3}),
+    "ernie4_5_moe-some": (
+        "Ernie4_5_Moe",
+        {**LLAMA, **ERNIE, "num_hidden_layers": 5, "moe_layer_interval": 2, "moe_layer_end_index": 3, "use_bias": True},
+    ),
+    "qwen2_moe-some": ("Qwen2Moe", {**LLAMA, **EXPERTS, **SHARED, "qkv_bias": False, "mlp_only_layers": [1]}),
+    "ministral3-window": ("Ministral3", {**LLAMA, "sliding_window": 7, "rope_parameters": TEMPERED}),
+    "hunyuan_v1_dense-alpha": (
+        "HunYuanDenseV1",
+        {**LLAMA, "head_dim": 16, "rope_scaling": {"type": "dynamic", "factor": 1.0, "alpha": 100.0}},
+    ),
+    "olmo_hybrid-rope": (
+        "OlmoHybrid",
+        {
+            **LLAMA,
+            **LINEAR_HYBRID,
+            **ROPE,
+            "linear_key_head_dim": 8,
+            "linear_num_key_heads": 3,
+            "linear_allow_neg_eigval": False,
+            "pad_token_id": 0,
+        },
+    ),
+    "cohere2_moe-dense": (
+        "Cohere2Moe",
+        {
+            **NO_EPS,
+            "num_hidden_layers": 5,
+            "sliding_window": 6,
+            "num_experts": 4,
+            "rms_norm_eps": 1e-4,
+            "first_k_dense_replace": 2,
+            "prefix_dense_intermediate_size": 56,
+            "expert_selection_fn": "sigmoid",
+        },
+    ),
+    "mistral4-sharp": (
+        "Mistral4",
+        {
+            **LLAMA,
+            **LATENT,
+            "n_shared_experts": 2,
+            "q_lora_rank": None,
+            "rope_interleave": False,
+            "rope_parameters": {**TEMPERED, "mscale": 1.0, "mscale_all_dim": 0.9},
+        },
+    ),
+    "lfm2-bias": ("Lfm2", {**LFM2, "conv_bias": True, "conv_L_cache": 4, "block_auto_adjust_ff_dim": False}),
+}
+"""Further models of these families, which only the slow tests compare."""
+MODELS |= VARIANTS

@@ -43,7 +43,11 @@ class Decoder(FamilySpec):
     d_head: ClassVar[int | None] = None
     """`head_dim` where the configuration has none; None for the width divided by the number of heads."""
     attention_biases: ClassVar[bool] = True
-    """Whether `attention_bias` applies to all four projections."""
+    """Whether `attention_bias` applies to queries, keys and values."""
+    output_biases: ClassVar[bool] = True
+    """Whether `attention_bias`, where it applies, applies to the output projection too."""
+    biased: ClassVar[bool] = False
+    """`attention_bias` and `mlp_bias` where the configuration has none."""
     feedforward_biases: ClassVar[bool] = False
     """Whether `mlp_bias` applies to the projections of the feed-forward."""
 
@@ -75,14 +79,14 @@ class Decoder(FamilySpec):
     def read_attention(self, config: ExternalConfig) -> dict[str, Any]:
         """Return the attention of all layers; `read_layers` overrides it for some."""
         n_heads = config.integer("num_attention_heads")
-        bias = self.attention_biases and config.flag("attention_bias", False)
+        bias = self.attention_biases and config.flag("attention_bias", self.biased)
         return {
             "name": "grouped-query",
             "n_heads": n_heads,
             "n_kv_heads": config.integer("num_key_value_heads", n_heads),
             "d_head": config.integer("head_dim", self.d_head or config.integer("hidden_size") // max(1, n_heads)),
             "qkv_bias": bias,
-            "output_bias": bias,
+            "output_bias": bias and self.output_biases,
         }
 
     def read_norm(self, config: ExternalConfig) -> dict[str, Any]:
@@ -97,7 +101,7 @@ class Decoder(FamilySpec):
             "name": "gated",
             "d_hidden": config.integer(self.width, 4 * config.integer("hidden_size")),
             "activation": read_activation(config, *self.activation),
-            "bias": self.feedforward_biases and config.flag("mlp_bias", False),
+            "bias": self.feedforward_biases and config.flag("mlp_bias", self.biased),
         }
 
     def read_block(self, config: ExternalConfig) -> dict[str, Any]:

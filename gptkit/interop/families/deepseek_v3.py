@@ -41,9 +41,10 @@ class DeepseekV3Family(LatentDecoder):
 
     def write_feedforward(self, layers: Sequence[Any]) -> dict[str, Any]:
         router = first_of(layers, "experts").router
+        rotary = [layer.position.layout == "interleaved" for layer in layers if layer.position.name == "rotary"]
         return {
             **super().write_feedforward(layers),
-            "rope_interleave": layers[0].position.layout == "interleaved",
+            **({"rope_interleave": rotary[0]} if rotary else {}),
             "n_group": router.n_groups,
             "topk_group": router.top_groups,
             "norm_topk_prob": router.renormalize,

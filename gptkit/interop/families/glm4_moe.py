@@ -22,13 +22,18 @@ class Glm4MoeFamily(Decoder):
     harmless: ClassVar[frozenset[str]] = Decoder.harmless | INERT | {"num_nextn_predict_layers"}
     eps: ClassVar[tuple[str, float]] = ("rms_norm_eps", 1e-5)
     fraction: ClassVar[float] = 0.5
+    output_biases: ClassVar[bool] = False
+    first: ClassVar[int] = 1
+    """`first_k_dense_replace` where the configuration has none."""
+    renormalizes: ClassVar[bool] = True
+    """`norm_topk_prob` where the configuration has none."""
     tiny: ClassVar[tuple[Mapping[str, Any], ...]] = (
         {"moe_intermediate_size": 24, "n_routed_experts": 4, "num_experts_per_tok": 2},
     )
 
     def read_attention(self, config: ExternalConfig) -> dict[str, Any]:
         norm = self.read_norm(config) if config.flag("use_qk_norm", False) else None
-        return {**super().read_attention(config), "output_bias": False, "qk_norm": norm}
+        return {**super().read_attention(config), "qk_norm": norm}
 
     def read_feedforward(self, config: ExternalConfig) -> dict[str, Any]:
         expert = {**super().read_feedforward(config), "d_hidden": config.integer("moe_intermediate_size")}
@@ -38,14 +43,14 @@ class Glm4MoeFamily(Decoder):
             "selection_bias": True,
             "n_groups": config.integer("n_group", 1),
             "top_groups": config.integer("topk_group", 1),
-            "renormalize": config.flag("norm_topk_prob", True),
+            "renormalize": config.flag("norm_topk_prob", self.renormalizes),
             "scale": config.number("routed_scaling_factor", 1.0),
         }
         shared = dense(expert, expert["d_hidden"] * config.integer("n_shared_experts", 1))
         return sparse(config.integer("n_routed_experts", 128), router, expert, shared=shared)
 
     def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
-        return first_dense(config.integer("first_k_dense_replace", 1), n_layers, super().read_feedforward(config))
+        return first_dense(config.integer("first_k_dense_replace", self.first), n_layers, super().read_feedforward(config))
 
     def write_feedforward(self, layers: Sequence[Any]) -> dict[str, Any]:
         result, plain = first_of(layers, "experts"), first_of(layers, "gated")

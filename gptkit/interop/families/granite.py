@@ -31,11 +31,12 @@ class GraniteFamily(Decoder):
         return {"scale": 1 / config.number("logits_scaling", 1.0)}
 
     def config(self, model: Any) -> dict[str, Any]:
-        layer = model.layer_specs()[0]
+        layers = model.layer_specs()
+        attention = next(layer.attention for layer in layers if hasattr(layer.attention, "scale"))
         return {
             **super().config(model),
             "embedding_multiplier": model.embedding.scale or 1.0,
-            "attention_multiplier": layer.attention.scale or layer.attention.d_head**-0.5,
-            "residual_multiplier": layer.block.residual_scale,
+            "attention_multiplier": attention.scale or attention.d_head**-0.5,
+            "residual_multiplier": layers[0].block.residual_scale,
             "logits_scaling": 1 / model.head.scale,
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families.decoder import Decoder
@@ -11,11 +12,14 @@ __all__ = ["MistralFamily"]
 
 
 class MistralFamily(Decoder):
-    """Mistral: Llama with a sliding window in every layer."""
+    """Mistral, also of Mistral Small 3: Llama with an optional sliding window in every layer."""
 
     name: Literal["mistral"] = "mistral"
     model_type: ClassVar[str] = "mistral"
+    model_types: ClassVar[tuple[str, ...]] = ("mistral3",)
     architecture: ClassVar[str] = "MistralForCausalLM"
+    prefixes: ClassVar[Mapping[str, str]] = {"model.language_model.": "model.", "language_model.": ""}
+    ignored: ClassVar[tuple[str, ...]] = (*Decoder.ignored, r"(model\.)?(vision_tower|multi_modal_projector)\..*")
     attention_biases: ClassVar[bool] = False
 
     def read_attention(self, config: ExternalConfig) -> dict[str, Any]:

@@ -22,6 +22,9 @@ class OlmoeFamily(Decoder):
     harmless: ClassVar[frozenset[str]] = Decoder.harmless | INERT
     eps: ClassVar[tuple[str, float]] = ("rms_norm_eps", 1e-5)
 
+    experts: ClassVar[tuple[int, int]] = (64, 8)
+    """Defaults: the number of experts, and the number chosen per token."""
+
     def read_attention(self, config: ExternalConfig) -> dict[str, Any]:
         result = {**super().read_attention(config), "qk_norm": self.read_norm(config), "qk_norm_width": "full"}
         clip = config.maybe("clip_qkv")
@@ -29,8 +32,9 @@ class OlmoeFamily(Decoder):
 
     def read_feedforward(self, config: ExternalConfig) -> dict[str, Any]:
         renormalize = config.flag("norm_topk_prob", False)
-        router = {"name": "softmax-top-k", "k": config.integer("num_experts_per_tok", 8), "renormalize": renormalize}
-        return sparse(config.integer("num_experts", 64), router, super().read_feedforward(config))
+        number, chosen = self.experts
+        router = {"name": "softmax-top-k", "k": config.integer("num_experts_per_tok", chosen), "renormalize": renormalize}
+        return sparse(config.integer("num_experts", number), router, super().read_feedforward(config))
 
     def write_feedforward(self, layers: Sequence[Any]) -> dict[str, Any]:
         result = write_experts(layers, "num_experts", "intermediate_size")

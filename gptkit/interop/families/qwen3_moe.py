@@ -24,10 +24,13 @@ class Qwen3MoeFamily(Qwen3Family):
     experts: ClassVar[tuple[int, int, int]] = (128, 8, 768)
     """Defaults: the number of experts, the number chosen per token, and their width."""
 
+    renormalizes: ClassVar[bool] = False
+    """`norm_topk_prob` where the configuration has none."""
+
     def read_feedforward(self, config: ExternalConfig) -> dict[str, Any]:
         number, chosen, width = self.experts
         n_experts = config.integer(config.alias("num_experts", "num_local_experts"), number)
-        renormalize = config.flag("norm_topk_prob", False)
+        renormalize = config.flag("norm_topk_prob", self.renormalizes)
         router = {"name": "softmax-top-k", "k": config.integer("num_experts_per_tok", chosen), "renormalize": renormalize}
         expert = {**super().read_feedforward(config), "d_hidden": config.integer("moe_intermediate_size", width)}
         return sparse(n_experts, router, expert)
