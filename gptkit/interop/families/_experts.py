@@ -7,9 +7,20 @@ from typing import Any
 
 from gptkit.interop.families._common import keys, write_activation
 from gptkit.interop.layouts import HALVES
+from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
 
-__all__ = ["INERT", "dense", "expert_rules", "first_dense", "first_of", "sparse", "write_experts"]
+__all__ = [
+    "INERT",
+    "dense",
+    "expert_rules",
+    "first_dense",
+    "first_of",
+    "read_sparse",
+    "sparse",
+    "write_experts",
+    "write_sparse",
+]
 
 INERT = keys(
     "aux_loss_alpha ep_size input_jitter_noise output_router_logits pretraining_tp router_aux_loss_coef "
@@ -47,6 +58,19 @@ def write_experts(layers: Sequence[Any], n_experts: str, d_hidden: str, activati
         d_hidden: result.expert.d_hidden,
         activation: write_activation(result.expert.activation),
     }
+
+
+def read_sparse(config: ExternalConfig, n_layers: int, n_dense: int = 0) -> list[bool]:
+    """Return whether each layer has experts: `mlp_layer_types`, or all but the first `n_dense`."""
+    kinds = config.items("mlp_layer_types", ["dense" if index < n_dense else "sparse" for index in range(n_layers)])
+    if len(kinds) != n_layers or not set(kinds) <= {"dense", "sparse"}:
+        config.refuse("mlp_layer_types", f"it should name dense or sparse for each of {n_layers} layers")
+    return [kind == "sparse" for kind in kinds]
+
+
+def write_sparse(layers: Sequence[Any]) -> dict[str, Any]:
+    """`mlp_layer_types` of a model."""
+    return {"mlp_layer_types": ["sparse" if layer.feedforward.name == "experts" else "dense" for layer in layers]}
 
 
 def expert_rules(block: str, *, router: str = "gate", shared: str = "shared_expert") -> list[Rule]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from gptkit.kinds.external_config import ExternalConfig
 
-__all__ = ["read_rope", "read_rotary", "read_two", "write_rope", "write_rotary", "write_two"]
+__all__ = ["as_parameters", "read_rope", "read_rotary", "read_two", "write_rope", "write_rotary", "write_two"]
 
 _SCALINGS = ("default", "linear", "dynamic", "llama3", "yarn", "longrope")
 
@@ -165,3 +165,11 @@ def write_rotary(position: Any) -> dict[str, Any]:
     if name == "dynamic":
         fields.pop("original_context_length")
     return {**written, "rope_type": name, **{names.get(k, k): v for k, v in fields.items() if v is not None}}
+
+
+def as_parameters(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration with the scaling in `rope_parameters`, for a class that does not read `rope_scaling`."""
+    result = dict(config)
+    if scaling := result.pop("rope_scaling", None):
+        result["rope_parameters"] = {"rope_theta": result["rope_theta"], **scaling}
+    return result
