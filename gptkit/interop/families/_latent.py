@@ -12,7 +12,13 @@ from gptkit.interop.families.decoder import Decoder
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
 
-__all__ = ["LatentDecoder"]
+__all__ = ["LatentDecoder", "latent"]
+
+
+def latent(layers: Sequence[Any]) -> Any:
+    """The first layer with latent attention."""
+    matching = [layer for layer in layers if layer.attention.name in ("latent", "sparse-latent")]
+    return matching[0]  # an IndexError means that the family cannot express the model
 
 
 class LatentDecoder(Decoder):
@@ -40,29 +46,43 @@ class LatentDecoder(Decoder):
         },
     )
 
+    q_rank: ClassVar[int | None] = 1536
+    """`q_lora_rank` where the configuration has none."""
+    sizes: ClassVar[Mapping[str, int]] = {}
+    """Other defaults of sizes, by their keys."""
+
     @abstractmethod
     def read_router(self, config: ExternalConfig) -> dict[str, Any]:
         """Return the router, as in a spec file."""
 
     def read_attention(self, config: ExternalConfig) -> dict[str, Any]:
-        nope, rotary = config.integer("qk_nope_head_dim", 128), config.integer("qk_rope_head_dim", 64)
+        nope, rotary = self.size(config, "qk_nope_head_dim", 128), self.size(config, "qk_rope_head_dim", 64)
         return {
             "name": "latent",
             "n_heads": config.integer("num_attention_heads"),
-            "q_rank": config.nullable("q_lora_rank", 1536),
+            "q_rank": config.nullable("q_lora_rank", self.q_rank),
             "kv_rank": config.integer("kv_lora_rank", 512),
             "d_nope": nope,
             "d_rotary": rotary,
-            "d_value": config.integer("v_head_dim", 128),
+            "d_value": self.size(config, "v_head_dim", 128),
             "bias": config.flag("attention_bias", False),
             # The latents' norms have a fixed epsilon, independent of the configuration's.
             "norm": {"name": "rms", "eps": 1e-6},
             "scale": (nope + rotary) ** -0.5 * self._sharpening(config) ** 2,
         }
 
+    def size(self, config: ExternalConfig, key: str, default: int | None = None) -> int:
+        """Return a size, with the family's own default (`sizes`), or else the usual one; required without either."""
+        usual = self.sizes.get(key, default)
+        return config.integer(key) if usual is None else config.integer(key, usual)
+
+    def read_rope(self, config: ExternalConfig) -> ExternalConfig:
+        """Return the mapping of rope parameters."""
+        return config.section("rope_parameters" if "rope_parameters" in config else "rope_scaling")
+
     def _sharpening(self, config: ExternalConfig) -> float:
         """Return the factor by which YaRN multiplies queries and keys."""
-        section = config.section("rope_parameters" if "rope_parameters" in config else "rope_scaling")
+        section = self.read_rope(config)
         if section.text("type" if "type" in section and "rope_type" not in section else "rope_type", "default") == "default":
             return 1.0
         factor, weight = section.number("factor", 1.0), section.number("mscale_all_dim", 0.0)
@@ -72,14 +92,18 @@ class LatentDecoder(Decoder):
         config.only("moe_layer_freq", 1, why="the family has experts in every layer after the first dense ones")
         expert = {**super().read_feedforward(config), "d_hidden": config.integer("moe_intermediate_size")}
         router = {**self.read_router(config), "k": config.integer("num_experts_per_tok")}
-        shared = dense(expert, expert["d_hidden"] * config.integer("n_shared_experts"))
+        shared = dense(expert, expert["d_hidden"] * self.size(config, "n_shared_experts"))
         return sparse(config.integer("n_routed_experts"), router, expert, shared=shared)
 
+    def read_dense(self, config: ExternalConfig) -> dict[str, Any]:
+        """Return the feed-forward of layers without experts."""
+        return super().read_feedforward(config)
+
     def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
-        return first_dense(config.integer("first_k_dense_replace", 0), n_layers, super().read_feedforward(config))
+        return first_dense(config.integer("first_k_dense_replace", 0), n_layers, self.read_dense(config))
 
     def write_attention(self, layers: Sequence[Any]) -> dict[str, Any]:
-        attention = layers[0].attention
+        attention = latent(layers).attention
         return {
             "num_attention_heads": attention.n_heads,
             "num_key_value_heads": attention.n_heads,
@@ -103,7 +127,7 @@ class LatentDecoder(Decoder):
         }
 
     def config(self, model: Any) -> dict[str, Any]:
-        layer, result = model.layer_specs()[0], super().config(model)
+        layer, result = latent(model.layer_specs()), super().config(model)
         plain = (layer.attention.d_nope + layer.attention.d_rotary) ** -0.5
         if result.get("rope_scaling") and layer.attention.scale:
             # One number of the configuration determines both: the scale of scores, and the amplitude of sine and cosine.
@@ -124,7 +148,7 @@ class LatentDecoder(Decoder):
         attention = "model.layers.*.self_attn"
         names = {"q_down": "q_a_proj", "q_latent_norm": "q_a_layernorm", "kv_down": "kv_a_proj_with_mqa"}
         names |= {"kv_latent_norm": "kv_a_layernorm", "kv_up": "kv_b_proj"}
-        direct = model.layer_specs()[0].attention.q_rank is None
+        direct = latent(model.layer_specs()).attention.q_rank is None
         return [
             Rule("blocks.*.attention.q_up", f"{attention}.q_proj" if direct else f"{attention}.q_b_proj"),
             *(Rule(f"blocks.*.attention.{native}", f"{attention}.{external}") for native, external in names.items()),
