@@ -216,6 +216,19 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "phimoe": ("Phimoe", {**LLAMA, "num_local_experts": 4, "attention_bias": True, "lm_head_bias": True}),
     "llama4": ("Llama4Text", {**LLAMA, **LLAMA4}),
     "llama4-dense": ("Llama4Text", {**LLAMA, **LLAMA4, "interleave_moe_layer_step": 2, "use_qk_norm": False}),
+    "bamba": ("Bamba", {**LLAMA, **MAMBA, "attn_layer_indices": [1]}),
+    "bamba-limited": (
+        "Bamba",
+        {**LLAMA, **MAMBA, "attn_layer_indices": [0, 3], "mamba_proj_bias": True, "time_step_limit": [0.2, 1.5]},
+    ),
+    "granitemoehybrid": (
+        "GraniteMoeHybrid",
+        {**LLAMA, **GRANITE, **MAMBA, **HYBRID, "num_local_experts": 4},
+    ),
+    "granitemoehybrid-dense": (
+        "GraniteMoeHybrid",
+        {**LLAMA, **GRANITE, **MAMBA, **HYBRID, "num_local_experts": 0, "position_embedding_type": "rope"},
+    ),
     "qwen3_next": ("Qwen3Next", {**LLAMA, **EXPERTS, **LINEAR, "num_hidden_layers": 5}),
     "glm": ("Glm", {**LLAMA, "head_dim": 16, "pad_token_id": 0}),
     "glm4": ("Glm4", {**LLAMA, "head_dim": 16, "pad_token_id": 0, "attention_bias": False}),

@@ -1,0 +1,49 @@
+"""Bamba."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+from gptkit.interop.families._mamba import INERT_MAMBA, mamba_rules, read_mamba, recurrent, write_mamba
+from gptkit.interop.families.decoder import Decoder
+from gptkit.kinds.external_config import ExternalConfig
+from gptkit.kinds.family import Rule
+
+__all__ = ["BambaFamily"]
+
+
+class BambaFamily(Decoder):
+    """Bamba: Mamba-2 in most layers, attention with rotary positions on half of each head in some."""
+
+    name: Literal["bamba"] = "bamba"
+    model_type: ClassVar[str] = "bamba"
+    architecture: ClassVar[str] = "BambaForCausalLM"
+    harmless: ClassVar[frozenset[str]] = Decoder.harmless | INERT_MAMBA
+    eps: ClassVar[tuple[str, float]] = ("rms_norm_eps", 1e-5)
+    inner: ClassVar[str] = "feed_forward"
+    fraction: ClassVar[float] = 0.5
+    feedforward_biases: ClassVar[bool] = True
+    tiny: ClassVar[tuple[Mapping[str, Any], ...]] = (
+        {"attn_layer_indices": [1], "mamba_n_heads": 4, "mamba_d_head": "auto", "mamba_d_state": 8, "mamba_n_groups": 2},
+    )
+
+    def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
+        full = config.items("attn_layer_indices", [])
+        mamba = read_mamba(config, self.eps, self.activation)
+        return [{} if index in full else mamba for index in range(n_layers)]
+
+    def config(self, model: Any) -> dict[str, Any]:
+        return {**super().config(model), **write_mamba(model.layer_specs(), model.d_model)}
+
+    def write_attention(self, layers: Sequence[Any]) -> dict[str, Any]:
+        full = [layer for layer in layers if layer not in recurrent(layers)]
+        indices = [index for index, layer in enumerate(layers) if layer in full]
+        return {**super().write_attention(full), "attn_layer_indices": indices}
+
+    def rules(self, model: Any) -> list[Rule]:
+        named = [
+            Rule("blocks.*.feedforward_norm", "model.layers.*.pre_ff_layernorm"),
+            Rule("final_norm", "model.final_layernorm"),
+        ]
+        return [*mamba_rules(model), *named, *super().rules(model)]

@@ -1,0 +1,79 @@
+"""LFM2."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+from gptkit.interop.families._common import keys
+from gptkit.interop.families.decoder import Decoder
+from gptkit.interop.layouts import HALVES
+from gptkit.kinds.external_config import ExternalConfig
+from gptkit.kinds.family import Rule
+
+__all__ = ["Lfm2Family"]
+
+
+class Lfm2Family(Decoder):
+    """LFM2: short gated convolutions in most layers, grouped queries with norms in the others."""
+
+    name: Literal["lfm2"] = "lfm2"
+    model_type: ClassVar[str] = "lfm2"
+    architecture: ClassVar[str] = "Lfm2ForCausalLM"
+    harmless: ClassVar[frozenset[str]] = Decoder.harmless | keys(
+        "block_dim block_mlp_init_scale block_norm_eps block_out_init_scale block_use_swiglu block_use_xavier_init conv_dim "
+        "conv_dim_out conv_use_xavier_init num_heads theta use_pos_enc"
+    )
+    tied: ClassVar[bool] = True
+    eps: ClassVar[tuple[str, float]] = ("norm_eps", 1e-5)
+    base: ClassVar[float] = 1000000.0
+    attention_biases: ClassVar[bool] = False
+    tiny: ClassVar[tuple[Mapping[str, Any], ...]] = ({"layer_types": ["conv", "full_attention"] * 2},)
+
+    def model(self, config: ExternalConfig) -> dict[str, Any]:
+        if config.value("tie_embedding") not in (None, config.flag("tie_word_embeddings", self.tied)):
+            config.refuse("tie_embedding", "tie_word_embeddings has another value")
+        return super().model(config)
+
+    def read_attention(self, config: ExternalConfig) -> dict[str, Any]:
+        return {**super().read_attention(config), "qk_norm": self.read_norm(config)}
+
+    def read_feedforward(self, config: ExternalConfig) -> dict[str, Any]:
+        width = config.integer(config.alias("intermediate_size", "block_ff_dim"), 12288)
+        multiple, factor = config.integer("block_multiple_of", 256), config.number("block_ffn_dim_multiplier", 1.0)
+        if config.flag("block_auto_adjust_ff_dim", True):
+            width = -(-int(factor * int(2 * width / 3)) // max(1, multiple)) * multiple
+        return {"name": "gated", "d_hidden": width}
+
+    def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
+        full = config.items("full_attn_idxs", list(range(n_layers)))
+        kinds = config.items("layer_types", ["full_attention" if i in full else "conv" for i in range(n_layers)])
+        if len(kinds) != n_layers or not set(kinds) <= {"conv", "full_attention"}:
+            config.refuse("layer_types", f"it should name conv or full_attention for each of {n_layers} layers")
+        width, bias = config.integer("conv_L_cache", 3), config.flag("conv_bias", False)
+        conv = {"attention": {"name": "short-conv", "width": width, "bias": bias}, "position": "none"}
+        return [conv if kind == "conv" else {} for kind in kinds]
+
+    def write_attention(self, layers: Sequence[Any]) -> dict[str, Any]:
+        convs = [layer.attention for layer in layers if layer.attention.name == "short-conv"]
+        kinds = ["conv" if layer.attention.name == "short-conv" else "full_attention" for layer in layers]
+        result = super().write_attention([layer for layer in layers if layer.attention.name != "short-conv"])
+        return {**result, "layer_types": kinds, "conv_L_cache": convs[0].width, "conv_bias": convs[0].bias}
+
+    def write_feedforward(self, layers: Sequence[Any]) -> dict[str, Any]:
+        return {"intermediate_size": layers[0].feedforward.d_hidden, "block_auto_adjust_ff_dim": False}
+
+    def rules(self, model: Any) -> list[Rule]:
+        layer, block = "model.layers.*", "blocks.*.feedforward"
+        convs = [index for index, each in enumerate(model.layer_specs()) if each.attention.name == "short-conv"]
+        names = {"input": "in_proj", "conv": "conv", "output": "out_proj"}
+        norms = {"attention_norm": "operator_norm", "feedforward_norm": "ffn_norm", "attention.output": "self_attn.out_proj"}
+        norms |= {"attention.q_norm": "self_attn.q_layernorm", "attention.k_norm": "self_attn.k_layernorm"}
+        return [
+            *(Rule(f"blocks.{i}.attention.{n}", f"model.layers.{i}.conv.{e}") for i in convs for n, e in names.items()),
+            *(Rule(f"blocks.*.{native}", f"{layer}.{external}") for native, external in norms.items()),
+            Rule(f"{block}.gate_up", f"{layer}.feed_forward.{{w1,w3}}", HALVES),
+            Rule(f"{block}.down", f"{layer}.feed_forward.w2"),
+            Rule("final_norm", "model.embedding_norm"),
+            *super().rules(model),
+        ]
