@@ -40,12 +40,12 @@ def registry() -> Registry:
         return FakeEntryPoint(name, name, FakeDistribution(distribution, "1.0"), lambda: what)
 
     own = [point("kinds", "gptkit", kinds), point("components", "gptkit", components), point("families", "gptkit", families)]
-    return Registry([*own, point("arcee", "gptkit-arcee", module)], ())
+    return Registry([*own, point("hyperclovax", "gptkit-hyperclovax", module)], ())
 
 
 def test_documented_family_round_trips(registry: Registry, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    config = transformers.ArceeConfig(
+    config = transformers.HyperCLOVAXConfig(
         vocab_size=300,
         hidden_size=48,
         intermediate_size=72,
@@ -55,7 +55,7 @@ def test_documented_family_round_trips(registry: Registry, tmp_path: Path) -> No
         max_position_embeddings=64,
         pad_token_id=0,
     )
-    external = transformers.ArceeForCausalLM(config).eval()
+    external = transformers.HyperCLOVAXForCausalLM(config).eval()
     with torch.no_grad():
         for parameter in external.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.15)
@@ -68,23 +68,23 @@ def test_documented_family_round_trips(registry: Registry, tmp_path: Path) -> No
         gptkit.export_model(tmp_path / "run", tmp_path / "out", registry=registry)
         again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
         torch.testing.assert_close(again(ids).logits, expected)
-    assert isinstance(again, transformers.ArceeForCausalLM)
+    assert isinstance(again, transformers.HyperCLOVAXForCausalLM)
 
 
 def test_documented_test_passes(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gptkit.core.registry.lookup._default", registry)
-    module = types.ModuleType("gptkit_arcee")
-    module.ArceeFamily = registry.component("family", "arcee")  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "gptkit_arcee", module)
-    result = re.search(r'```python title="test_arcee\.py"\n(.*?)```', PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    module = types.ModuleType("gptkit_hyperclovax")
+    module.HyperClovaXFamily = registry.component("family", "hyperclovax")  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "gptkit_hyperclovax", module)
+    result = re.search(r'```python title="test_hyperclovax\.py"\n(.*?)```', PAGE.read_text(encoding="utf-8"), re.DOTALL)
     assert result is not None
     names: dict[str, Any] = {}
-    exec(compile(result[1], "test_arcee.py", "exec", dont_inherit=True), names)
+    exec(compile(result[1], "test_hyperclovax.py", "exec", dont_inherit=True), names)
     names["test_import_and_export_round_trip"](tmp_path)
 
 
 def test_documented_family_conforms(registry: Registry) -> None:
-    spec = registry.component("family", "arcee").model_validate({"name": "arcee"})
+    spec = registry.component("family", "hyperclovax").model_validate({"name": "hyperclovax"})
     results = run_checks(spec, registry=registry, slow=True)
     assert not [f"{result.check.name}: {result.message}" for result in results if result.outcome != "passed"]
 
@@ -101,8 +101,8 @@ def test_documented_spec_is_a_small_qwen_3(tmp_path: Path) -> None:
 
 
 def test_family_is_unknown_without_the_plugin(registry: Registry, tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"model_type": "arcee"}')
-    with pytest.raises(GptkitError, match="no installed family has the model_type 'arcee'"):
+    (tmp_path / "config.json").write_text('{"model_type": "hyperclovax"}')
+    with pytest.raises(GptkitError, match="no installed family has the model_type 'hyperclovax'"):
         gptkit.import_model(tmp_path, tmp_path / "run")
     with pytest.raises(GptkitError) as caught:
         gptkit.import_model(tmp_path, tmp_path / "run", registry=registry)
