@@ -49,7 +49,7 @@ def export(
         typer.Option(
             "--type",
             metavar="TYPE",
-            help="The element type of matrices, for formats with that option (gguf: f32, f16).",
+            help="The type of matrices, for formats with that option (gguf: f32, f16, bf16, q8_0, q4_0, q4_k, q6_k).",
             show_default=False,
         ),
     ] = None,

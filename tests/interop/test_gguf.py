@@ -19,7 +19,8 @@ from gptkit.files import validate_data
 from gptkit.interop.formats.gguf.container import GgufFile, Typed
 from gptkit.runs.exporting import export_model
 from gptkit.runs.spec import ExperimentSpec
-from tests.support.gguf_models import DECODER, GROUPED, MODELS, changed, make_run
+from tests.support.gguf_families import NAMES, architecture_of, family_of, model_of
+from tests.support.gguf_models import DECODER, GROUPED, MODELS, changed, make_pieces, make_run
 
 TEXTS = ["", "Hello, world!", "it's 12345 o'clock\n\n  and é 中🙂", "a" * 50, " \t\n x"]
 PROSE = ["The cat sat on the mat, and the other cat's 12 hats sat on the other mats. " * 20]
@@ -52,6 +53,21 @@ def test_export_and_import_keep_every_bit(tmp_path: Path, name: str) -> None:
     assert back.tokenizer.lossless
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_families_round_trip(tmp_path: Path, name: str) -> None:
+    """Norms with an offset and decay rates are stored as other numbers, which rounds them."""
+    run = make_run(tmp_path / "run", model_of(name))
+    file = export_model(run, tmp_path / "model.gguf", family=family_of(name).component_name())
+    assert GgufFile(file).metadata["general.architecture"] == architecture_of(name)
+    native, back = gptkit.load(run), gptkit.import_model(file, tmp_path / "back")
+    assert weights(back).keys() == weights(native).keys()
+    for key, tensor in weights(native).items():
+        torch.testing.assert_close(weights(back)[key], tensor, rtol=1e-6, atol=1e-6)
+    ids = torch.randint(0, 257, (1, 40), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        torch.testing.assert_close(back.model(ids).logits, native.model(ids).logits, rtol=1e-4, atol=1e-4)
+
+
 def test_f16_rounds_matrices_but_not_vectors(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", MODELS["gpt2"])
     file = export_model(run, tmp_path / "model.gguf", to={"name": "gguf", "type": "f16"})
@@ -78,7 +94,7 @@ def test_f16_rejects_values_out_of_range(tmp_path: Path) -> None:
         ({"feedforward": {"name": "mlp"}}, "family|express"),
         ({"feedforward": {"name": "gated", "d_hidden": 96, "activation": "gelu"}}, "activation is gelu, and would be silu"),
         ({"attention": {**GROUPED, "window": 16}}, "window"),
-        ({"position": {"name": "rotary", "fraction": 0.5}}, "partial_rotary_factor is the number 0.5"),
+        ({"position": {"name": "rotary", "reverse": True}}, "express"),
         (
             {"position": {"name": "rotary", "scaling": {"name": "yarn", "factor": 4, "original_context_length": 16}}},
             "attention_factor",
@@ -152,9 +168,10 @@ def test_tokenizers_that_gguf_cannot_express_are_rejected(tmp_path: Path, tokeni
         ("general.architecture", None, "no general.architecture"),
         ("llama.attention.spiral", Typed("u32", 1), "unknown keys: 'attention.spiral'"),
         ("llama.embedding_length", Typed("string", "wide"), "embedding_length should be a whole number"),
-        ("llama.block_count", Typed("u32", 2), "does not describe.*layers.2"),
-        ("llama.block_count", Typed("u32", 4), "missing: .*layers.3"),
-        ("llama.expert_count", Typed("u32", 8), "expert_count is the number 8"),
+        ("llama.block_count", Typed("u32", 2), "does not describe.*blk.2"),
+        ("llama.block_count", Typed("u32", 4), "missing: .*blk.3"),
+        ("llama.expert_count", Typed("u32", 8), "has no 'expert_used_count'"),
+        ("llama.expert_used_count", Typed("u32", 2), "expert_used_count is the number 2"),
         ("llama.vocab_size", Typed("u32", 99), "its embedding has 257 rows"),
         ("llama.rope.dimension_count", Typed("u32", 8), "rope.dimension_count"),
         ("llama.rope.scaling.type", Typed("string", "longrope"), "rope.scaling.type"),
@@ -203,6 +220,82 @@ def test_unsupported_tokenizer_can_be_replaced_by_the_models_own(tmp_path: Path)
         assert back.tokenizer.encode(PROSE[0]) == tokenizer.encode(PROSE[0])
 
 
+@pytest.mark.parametrize("prefix", [True, False])
+def test_sentencepiece_vocabularies_round_trip(tmp_path: Path, prefix: bool) -> None:
+    first = gptkit.import_model(make_pieces(tmp_path, prefix), tmp_path / "first")
+    file = export_model(first.directory, tmp_path / "again.gguf")
+    second = gptkit.import_model(file, tmp_path / "second")
+    one, other = first.tokenizer, second.tokenizer
+    texts = [*TEXTS, "the inn", " there  sings\n\nher", "tttt ttt    and é中🙂", "ohne Sinn <s> xyz", "here<turn> and there"]
+    for text in texts:
+        assert other.encode(text) == one.encode(text)
+        assert other.encode(text, allowed_special=one.special_tokens) == one.encode(text, allowed_special=one.special_tokens)
+    assert (other.start_id, other.end_id, other.special_tokens) == (one.start_id, one.end_id, one.special_tokens)
+    third = export_model(second.directory, tmp_path / "third.gguf")
+    assert GgufFile(third).metadata == {**GgufFile(file).metadata, "general.name": "again"}
+    types = GgufFile(file).metadata["tokenizer.ggml.token_type"]
+    assert types == GgufFile(tmp_path / "pieces.gguf").metadata["tokenizer.ggml.token_type"]
+    assert all(torch.equal(weights(second)[key], tensor) for key, tensor in weights(first).items())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data: data["model"]["merges"].pop(), "does not merge all pairs"),
+        (lambda data: data["model"]["merges"].append(data["model"]["merges"][0]), "several places of its order"),
+        (lambda data: data["model"].update(fuse_unk=False), "unknown characters in another way"),
+        (
+            lambda data: data.update(pre_tokenizer={"type": "Digits", "individual_digits": True}),
+            "splits texts in another way",
+        ),
+        (lambda data: data["normalizer"]["normalizers"].append({"type": "NFKC"}), "changes texts in another way"),
+    ],
+)
+def test_pieces_that_llama_cpp_would_encode_differently_are_rejected(tmp_path: Path, change: Any, message: str) -> None:
+    run = gptkit.import_model(make_pieces(tmp_path), tmp_path / "first")
+    data = json.loads(run.tokenizer.to_tokenizer_json())
+    change(data)
+    file = tmp_path / "words" / "tokenizer.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps(data))
+    spec = HuggingFaceSpec(path=str(file.parent), start_token="<s>", end_token="</s>")
+    other = make_run(tmp_path / "other", DECODER, spec.model_dump(mode="json"), spec.fit(iter(())))
+    with pytest.raises(ExternalModelError, match=message):
+        export_model(other, tmp_path / "refused.gguf")
+
+
+@pytest.mark.parametrize("type", ["f32", "f16"])
+def test_quantized_files_are_exported_again(tmp_path: Path, type: str) -> None:
+    """What was dequantized on import is what the exported file holds: exactly in f32, rounded in f16."""
+    gguf = pytest.importorskip("gguf")
+    spec, words = bpe("gpt2")
+    file = export_model(make_run(tmp_path / "run", DECODER, spec, words), tmp_path / "model.gguf")
+    source = gguf.GGUFReader(file)
+    kinds = gguf.GGMLQuantizationType
+    writer = gguf.GGUFWriter(tmp_path / "quantized.gguf", "llama")
+    for field in source.fields.values():
+        if not field.name.startswith("GGUF.") and field.name != "general.architecture":
+            sub = field.types[1] if len(field.types) > 1 else None
+            writer.add_key_value(field.name, field.contents(), field.types[0], sub_type=sub)
+    for number, tensor in enumerate(source.tensors):
+        kind = (kinds.Q8_0, kinds.Q4_1, kinds.Q4_0)[number % 3]
+        if len(tensor.shape) == 1:
+            writer.add_tensor(tensor.name, tensor.data)
+        else:
+            writer.add_tensor(tensor.name, gguf.quantize(tensor.data, kind), raw_dtype=kind)
+    for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close):
+        write()
+    first = gptkit.import_model(tmp_path / "quantized.gguf", tmp_path / "first")
+    again = export_model(first.directory, tmp_path / "again.gguf", to={"name": "gguf", "type": type})
+    second = gptkit.import_model(again, tmp_path / "second")
+    for key, tensor in weights(first).items():
+        expected = tensor.half().float() if type == "f16" and tensor.dim() > 1 else tensor
+        assert torch.equal(weights(second)[key], expected), key
+    original = weights(gptkit.load(tmp_path / "run"))
+    assert any(not torch.equal(tensor, original[key]) for key, tensor in weights(first).items())
+    assert [second.tokenizer.encode(text) for text in TEXTS] == [first.tokenizer.encode(text) for text in TEXTS]
+
+
 def test_every_quantized_type_is_read_like_the_gguf_package(tmp_path: Path) -> None:
     """Rows of block formats contain whole blocks; the values equal those of the `gguf` package."""
     gguf = pytest.importorskip("gguf")
@@ -248,6 +341,10 @@ def test_gguf_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     call = CliRunner().invoke
     done = call(app, ["export", "run", "--to", "gguf", "--type", "f16"])
     assert done.exit_code == 0, done.output
+    text = " ".join(done.output.split())
+    assert "checked: the export has the 29 tensors of family 'llama'" in text
+    assert "compared on 64 tokens: largest logit difference 0.0" in text
+    assert "nats per token, same most likely token at 6" in text
     done = call(app, ["import", "exports/run.gguf"])
     assert done.exit_code == 0, done.output
     provenance = json.loads((tmp_path / "runs" / "run" / "provenance.json").read_text())

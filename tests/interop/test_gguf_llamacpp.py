@@ -16,11 +16,11 @@ import gptkit
 from gptkit.components.tokenizer.bpe import BpeSpec
 from gptkit.components.tokenizer.tiktoken import TiktokenSpec
 from gptkit.core.errors import TokenizerError
-from gptkit.interop.formats.gguf.container import Typed
 from gptkit.runs.exporting import export_model
 from gptkit.text.published import recipe
 from gptkit.text.ranks import RankTokenizer
-from tests.support.gguf_models import DECODER, MODELS, changed, make_run
+from tests.support.gguf_families import NAMES, family_of, model_of
+from tests.support.gguf_models import DECODER, GROUPED, MODELS, make_pieces, make_run
 
 xllamacpp = pytest.importorskip("xllamacpp", reason="llama.cpp is not installed")
 
@@ -94,6 +94,66 @@ def test_greedy_tokens_equal_llama_cpp(tmp_path: Path, name: str, type: Any) -> 
             assert written(ask, ids, 20) == expected, f"the closest choice was by {closest:.1g}"
 
 
+GELU = ("falcon", "mpt", "gemma", "starcoder2")
+"""ggml computes GELU by a table in fp16."""
+PROMPTS = ["The quick brown fox jumps over", "in the beginning was the word", "0123456789 abcdefghij"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_families_equal_llama_cpp(tmp_path: Path, name: str) -> None:
+    """Greedy tokens, and the probabilities of the most likely ones, which exceed the attention windows."""
+    run = make_run(tmp_path / "run", model_of(name))
+    file = export_model(run, tmp_path / "model.gguf", family=family_of(name).component_name())
+    back = gptkit.import_model(file, tmp_path / "back")
+    with served(file) as ask:
+        for prompt in PROMPTS:
+            ids = list(prompt.encode())
+            expected, closest = greedy(back, ids, 12)
+            assert written(ask, ids, 12) == expected, f"the closest choice was by {closest:.1g}"
+            with torch.no_grad():
+                logits_TV = back.model(torch.tensor([ids])).logits[0].log_softmax(-1)
+            for end in range(8, len(ids) + 1, 3):
+                # Tokens that are parts of characters are reported without probabilities.
+                answer = ask("/completion", prompt=ids[:end], n_predict=1, temperature=0.0, n_probs=8)
+                for entry in answer.get("completion_probabilities", [{"top_logprobs": []}])[0]["top_logprobs"]:
+                    tolerance = 8e-3 if name.startswith(GELU) else 2e-4
+                    assert entry["logprob"] == pytest.approx(float(logits_TV[end - 1, entry["id"]]), abs=tolerance)
+
+
+WIDE = {
+    **DECODER,
+    "d_model": 256,
+    "n_layers": 2,
+    "attention": {**GROUPED, "d_head": 64},
+    "feedforward": {"name": "gated", "d_hidden": 512},
+}
+
+
+@pytest.mark.parametrize("type", ["bf16", "q8_0", "q4_0", "q4_k", "q6_k"])
+def test_quantized_files_equal_llama_cpp(tmp_path: Path, type: Any) -> None:
+    """llama.cpp rounds the activations too (to bf16, or to blocks of 8 bits), which changes close choices.
+
+    So each of its tokens must be the most likely one in gptkit too, or nearly so, after the same tokens.
+    """
+    file = export_model(make_run(tmp_path / "run", WIDE), tmp_path / "model.gguf", to={"name": "gguf", "type": type})
+    back = gptkit.import_model(file, tmp_path / "back")
+    back.model.float()
+    gaps: list[float] = []
+    with served(file) as ask:
+        for prompt in PROMPTS:
+            ids = list(prompt.encode())
+            for token in written(ask, ids, 10):
+                with torch.no_grad():
+                    logits_V = back.model(torch.tensor([ids])).logits[0, -1]
+                logits_V[back.tokenizer.end_id] = -torch.inf
+                gaps.append(float(logits_V.max() - logits_V[token]))
+                ids.append(token)
+    # Another model's tokens would be some standard deviations of the logits away from the best.
+    spread = float(logits_V[:256].std())
+    assert max(gaps) < 0.5 * spread, (gaps, spread)
+    assert sum(gap == 0 for gap in gaps) > 0.8 * len(gaps)
+
+
 @pytest.mark.parametrize("pattern", ["gpt2", "gpt4", "gpt4o"])
 def test_token_ids_equal_llama_cpp(tmp_path: Path, pattern: str) -> None:
     spec = BpeSpec(vocab_size=400, pattern=pattern, special_tokens=("<|user|>",), start_token="<|endoftext|>")
@@ -138,37 +198,16 @@ def test_published_ranks_equal_llama_cpp(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("prefix", [True, False])
 def test_sentencepiece_tokens_equal_llama_cpp(tmp_path: Path, prefix: bool) -> None:
-    """SentencePiece vocabularies, which are only imported: token ids equal those of llama.cpp."""
-    words = ["the", "then", "there", "in", "ing", "inn", "sing", "on", "he", "her", "here", "and", "an", "a", "s"]
-    words += ["tt", "ttt", "é", "中"]
-    pieces = [*words, *(f"▁{word}" for word in words), "▁▁", "▁▁▁▁", "\n\n"]
-    letters = sorted({letter for piece in pieces for letter in piece})
-    # Every piece is a concatenation of shorter pieces.
-    pieces = [piece for piece in pieces if len(piece) > 1]
-    pieces += [piece[:end] for piece in pieces for end in range(2, len(piece))]
-    pieces = [piece for piece in dict.fromkeys(pieces) if piece not in letters]
-    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{value:02X}>" for value in range(256)), *pieces, *letters, "<turn>"]
-    types = [2, 3, 3, *[6] * 256, *[1] * (len(pieces) + len(letters)), 3]
-    scores = [*[0.0] * 259, *(-float(index) for index in range(len(pieces) + len(letters))), 0.0]
-    metadata = {
-        "tokenizer.ggml.model": Typed("string", "llama"),
-        "tokenizer.ggml.pre": Typed("string", "default"),
-        "tokenizer.ggml.tokens": Typed("strings", tokens),
-        "tokenizer.ggml.token_type": Typed("i32s", types),
-        "tokenizer.ggml.scores": Typed("f32s", scores),
-        "tokenizer.ggml.add_space_prefix": Typed("bool", prefix),
-        **dict.fromkeys(("tokenizer.ggml.merges", "tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id")),
-        "tokenizer.ggml.add_bos_token": None,
-    }
-    run = make_run(tmp_path / "run", {**DECODER, "vocab_size": len(tokens)})
-    file = changed(export_model(run, tmp_path / "model.gguf"), tmp_path / "pieces.gguf", **metadata)
+    """SentencePiece vocabularies, imported and exported again: token ids equal those of llama.cpp."""
+    file = make_pieces(tmp_path, prefix)
     back = gptkit.import_model(file, tmp_path / "back")
     native = back.tokenizer
     assert (native.start_id, native.end_id) == (1, 2)
     texts = ["the inn", " there  sings\n\nher", "tttt ttt    and é中🙂", "ohne Sinn <s> xyz", "here<turn> and there"]
-    with served(file) as ask:
-        for text in texts:
-            result = ask("/tokenize", content=text)["tokens"]
-            assert native.encode(text, allowed_special=native.special_tokens) == result, text
-            # As in models with this option, a word after a special token gets another space.
-            assert native.decode(result) == text or (prefix and "<" in text)
+    for each in (file, export_model(back.directory, tmp_path / "again.gguf")):
+        with served(each) as ask:
+            for text in texts:
+                result = ask("/tokenize", content=text)["tokens"]
+                assert native.encode(text, allowed_special=native.special_tokens) == result, text
+                # As in models with this option, a word after a special token gets another space.
+                assert native.decode(result) == text or (prefix and "<" in text)

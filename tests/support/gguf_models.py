@@ -15,6 +15,7 @@ from gptkit.interop.formats.gguf.container import GgufFile, Typed, write_gguf
 from gptkit.kinds.tokenizer import Tokenizer
 from gptkit.model.gpt import GPT
 from gptkit.runs.directory import RunDirectory
+from gptkit.runs.exporting import export_model
 from gptkit.runs.spec import ExperimentSpec
 
 GROUPED = {"name": "grouped-query", "n_heads": 4, "n_kv_heads": 2, "d_head": 16}
@@ -117,3 +118,35 @@ def changed(file: Path, target: Path, **metadata: Typed | None) -> Path:
     tensors = ((name, result.get(name)) for name in entries)
     write_gguf(target, {key: value for key, value in whole.items() if value is not None}, entries, tensors)
     return target
+
+
+def make_pieces(directory: Path, prefix: bool = True) -> Path:
+    """Write a GGUF file with a vocabulary as SentencePiece's, and return its path.
+
+    Args:
+        directory: where a run and the file are written.
+        prefix: a space is put before each text.
+    """
+    words = ["the", "then", "there", "in", "ing", "inn", "sing", "on", "he", "her", "here", "and", "an", "a", "s"]
+    words += ["tt", "ttt", "é", "中"]
+    pieces = [*words, *(f"▁{word}" for word in words), "▁▁", "▁▁▁▁", "\n\n"]
+    letters = sorted({letter for piece in pieces for letter in piece})
+    # Every piece is a concatenation of shorter pieces.
+    pieces = [piece for piece in pieces if len(piece) > 1]
+    pieces += [piece[:end] for piece in pieces for end in range(2, len(piece))]
+    pieces = [piece for piece in dict.fromkeys(pieces) if piece not in letters]
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{value:02X}>" for value in range(256)), *pieces, *letters, "<turn>"]
+    types = [2, 3, 3, *[6] * 256, *[1] * (len(pieces) + len(letters)), 3]
+    scores = [*[0.0] * 259, *(-float(index) for index in range(len(pieces) + len(letters))), 0.0]
+    metadata: dict[str, Typed | None] = {
+        "tokenizer.ggml.model": Typed("string", "llama"),
+        "tokenizer.ggml.pre": Typed("string", "default"),
+        "tokenizer.ggml.tokens": Typed("strings", tokens),
+        "tokenizer.ggml.token_type": Typed("i32s", types),
+        "tokenizer.ggml.scores": Typed("f32s", scores),
+        "tokenizer.ggml.add_space_prefix": Typed("bool", prefix),
+        **dict.fromkeys(("tokenizer.ggml.merges", "tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id")),
+        "tokenizer.ggml.add_bos_token": None,
+    }
+    run = make_run(directory / "run", {**DECODER, "vocab_size": len(tokens)})
+    return changed(export_model(run, directory / "model.gguf"), directory / "pieces.gguf", **metadata)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families._common import keys, read_activation, write_activation
-from gptkit.interop.families._gguf_gpt2 import GPT2
-from gptkit.interop.formats.gguf.architecture import Architecture
 from gptkit.interop.layouts import TRANSPOSED
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import FamilySpec, Rule
@@ -61,9 +59,6 @@ class GPT2Family(FamilySpec):
             "activation_function": write_activation(model.feedforward.activation),
             "tie_word_embeddings": model.head.tied,
         }
-
-    def gguf(self) -> Architecture:
-        return GPT2
 
     def rules(self, model: Any) -> list[Rule]:
         return [

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families._common import read_windows
-from gptkit.interop.families._gguf import DECODER, read_decoder, write_decoder
 from gptkit.interop.families.decoder import Decoder
-from gptkit.interop.formats.gguf.architecture import Architecture
 from gptkit.kinds.external_config import ExternalConfig
 
 __all__ = ["Qwen2Family"]
@@ -43,6 +41,3 @@ class Qwen2Family(Decoder):
             "sliding_window": max((window or 0 for window in windows), default=0) or None,
             "layer_types": ["sliding_attention" if window else "full_attention" for window in windows],
         }
-
-    def gguf(self) -> Architecture:
-        return Architecture("qwen2", "qwen2", DECODER, read_decoder, write_decoder)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gptkit.core.errors import ExternalModelError
 from gptkit.interop.formats.gguf.container import Element, Packed
-from gptkit.interop.formats.gguf.writing import ElementOf, plain_elements
+from gptkit.interop.formats.gguf.elements import ElementOf, plain_elements
 
 __all__ = ["elements"]
 

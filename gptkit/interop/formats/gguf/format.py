@@ -22,14 +22,17 @@ class GgufFormat(FormatSpec):
     """A file of llama.cpp and the programs built on it: one file with metadata, tokenizer and tensors.
 
     Notes:
-        A family takes part by declaring its architecture (`FamilySpec.gguf`). Quantized tensors are read as float32, which
-        needs `gptkit[gguf]`; matrices are written as `type`, vectors always as f32.
+        The architectures of the built-in families are listed in `gptkit.interop.formats.gguf.architectures`; a family of a
+        plugin declares its own (`FamilySpec.gguf`). Quantized tensors are read as float32, which needs `gptkit[gguf]`;
+        matrices are written as `type`, vectors always as f32.
     """
 
     suffixes = (".gguf",)
 
     name: Literal["gguf"] = "gguf"
-    type: Literal["f32", "f16"] = Field("f32", description="Element type in which matrices are written.")
+    type: Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_k", "q6_k"] = Field(
+        "f32", description="Element type in which matrices are written."
+    )
 
     def detect(self, path: Path) -> Detection:
         if path.is_dir():

@@ -10,7 +10,7 @@ from gptkit.core.errors import ExternalModelError
 from gptkit.interop.formats.gguf.patterns import CUTS
 from gptkit.kinds.format import ExternalTokenizer
 
-__all__ = ["CONTROL", "NORMAL", "UNKNOWN", "UNUSED", "USER", "read_vocabulary"]
+__all__ = ["CONTROL", "NORMAL", "UNKNOWN", "UNUSED", "USER", "read_vocabulary", "sentence_pieces"]
 
 NORMAL, UNKNOWN, CONTROL, USER, UNUSED = 1, 2, 3, 4, 5
 """Values of `tokenizer.ggml.token_type`."""
@@ -35,7 +35,7 @@ def read_vocabulary(metadata: Mapping[str, Any], place: str) -> ExternalTokenize
     if model == "gpt2":
         stages, defaults = _byte_level(metadata, vocab, place), _Defaults()
     elif model == "llama":
-        stages, defaults = _sentence_pieces(metadata, vocab, tokens, place), _Defaults(1, 2, puts_first=True)
+        stages, defaults = sentence_pieces(metadata, vocab, tokens, place), _Defaults(1, 2, puts_first=True)
     else:
         raise ExternalModelError(
             f"{place}: tokenizer.ggml.model is {model!r}, and only byte-level pair encoding ('gpt2') and SentencePiece's "
@@ -91,7 +91,7 @@ def _byte_level(metadata: Mapping[str, Any], vocab: Mapping[str, int], place: st
     }
 
 
-def _sentence_pieces(metadata: Mapping[str, Any], vocab: Mapping[str, int], tokens: list[str], place: str) -> dict[str, Any]:
+def sentence_pieces(metadata: Mapping[str, Any], vocab: Mapping[str, int], tokens: list[str], place: str) -> dict[str, Any]:
     """The stages of a tokenizer.json for SentencePiece's pair encoding: the pair with the best score is merged first."""
     scores = metadata.get("tokenizer.ggml.scores")
     if not isinstance(scores, list) or len(scores) != len(tokens) or not all(isinstance(score, float) for score in scores):

@@ -2,42 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from gptkit.core.errors import ExternalModelError
 from gptkit.core.registry import Registry
-from gptkit.interop.conversion import Move, external_tensors, pair, read_model
+from gptkit.interop.checking import expected_tensors
+from gptkit.interop.conversion import Move, external_tensors, pair_by, read_model
 from gptkit.interop.differences import differences
-from gptkit.interop.formats.gguf.architecture import FREQUENCIES, Architecture, permute, rope_factors
+from gptkit.interop.formats.gguf.architecture import Architecture
 from gptkit.interop.formats.gguf.container import Element, n_bytes, write_gguf
+from gptkit.interop.formats.gguf.elements import FILE_TYPES, ElementOf, Type, elements_of
+from gptkit.interop.formats.gguf.frequencies import FREQUENCIES, rope_factors
 from gptkit.interop.formats.gguf.metadata import Typed
 from gptkit.interop.formats.gguf.model import architectures, read_config
+from gptkit.interop.formats.gguf.parts import HINT
 from gptkit.interop.formats.gguf.spelling import write_vocabulary
 from gptkit.interop.selection import choose_family
 from gptkit.interop.tensor_files import counted
+from gptkit.kinds.family import FamilySpec
 from gptkit.kinds.format import NativeModel, Progress
 from gptkit.model.gpt import GPT
 
-__all__ = ["ElementOf", "plain_elements", "write_model"]
-
-_DTYPES = {"f32": (torch.float32, 0), "f16": (torch.float16, 1)}
-"""By name: the dtype of matrices, and the value of `general.file_type`."""
+__all__ = ["write_model"]
 
 _Entries = Mapping[str, tuple[tuple[int, ...], Element]]
-ElementOf = Callable[[str, tuple[int, ...]], Element]
-"""Function that returns the element type of a tensor, for its name in the file and its shape."""
 
 
 def write_model(
     model: NativeModel,
     file: Path,
     *,
-    type: Literal["f32", "f16"] = "f32",
+    type: Type = "f32",
     elements: ElementOf | None = None,
     vocabulary: Mapping[str, Typed] | None = None,
     family: str | None = None,
@@ -52,84 +53,97 @@ def write_model(
         vocabulary: the metadata of the tokenizer, instead of that of the model's tokenizer.
         model, file, family, progress, registry: as for `FormatSpec.write`.
     """
-    rows = model.spec.vocab_size
-    declared = {each.component_name(): architecture for architecture, each in architectures(registry).values()}
-    wanted, only = family or model.family, family is not None
-    chosen, config = choose_family(model.spec, wanted, only=only, among=declared, registry=registry)
-    architecture = declared[chosen.component_name()]
-
-    moves = pair(chosen, GPT(model.spec, device="meta"))
-    shapes = {
-        name: tuple(part.shape) for move in moves for name, part in zip(move.external, move.split(move.like), strict=True)
-    }
-    names = {name: _renamed(architecture, name) for name in shapes}
-    factors = rope_factors(config)
-    metadata = {
-        "general.architecture": Typed("string", architecture.name),
-        "general.name": Typed("string", model.name),
-        "general.file_type": Typed("u32", _DTYPES[type][1]),
-        **{f"{architecture.name}.{key}": value for key, value in architecture.write(config).items()},
-        f"{architecture.name}.vocab_size": Typed("u32", rows),
-    }
-    plain = {key: typed.value for key, typed in metadata.items()}
-    read_back = read_config(architecture, plain, set(names.values()), rows, "the file", factors)
-    result = differences(model.spec, read_model(chosen, read_back, "the file", registry))
-    if result:
-        raise ExternalModelError(
-            f"GGUF's architecture {architecture.name!r} cannot express this model: {'; '.join(result[:4])}",
-            hint="Export to hugging-face instead.",
-        )
+    plan = _plan(model, family, type, registry)
+    rows, architecture, factors = model.spec.vocab_size, plan.architecture, plan.factors
+    metadata = dict(plan.metadata)
     metadata |= write_vocabulary(model.tokenizer, rows) if vocabulary is None else vocabulary
-    choose = elements or plain_elements(_DTYPES[type][0])
-    entries: dict[str, tuple[tuple[int, ...], Element]] = {}
-    for name, shape in shapes.items():
-        stored = names[name]
-        shape = shape[::-1] if _transposed(architecture, stored) else shape
-        entries[stored] = (shape, choose(stored, shape))
+    choose = elements or elements_of(type)
+    entries = {name: (shape, choose(name, shape)) for name, shape in plan.shapes.items()}
     if factors is not None:
         entries[FREQUENCIES] = (tuple(factors.shape), torch.float32)
     total = sum(n_bytes(shape, element) for shape, element in entries.values())
-    tensors = _tensors(moves, model, architecture, names, config, factors)
+    tensors = _tensors(plan.moves, model, factors)
     write_gguf(file, metadata, entries, _representable(tensors, entries), counted(total, progress))
-    return []
+    remark = architecture.remark(plan.config)
+    return [remark] if remark else []
 
 
-def _renamed(architecture: Architecture, name: str) -> str:
-    result = architecture.renamed(name)
-    if result is None:
-        raise ExternalModelError(
-            f"GGUF's architecture {architecture.name!r} has no name for {name}", hint="Export to hugging-face instead."
-        )
-    return result
+@dataclass(frozen=True)
+class _Plan:
+    """What a file has besides the tokenizer and the numbers.
+
+    Attributes:
+        architecture: its architecture.
+        config: the family's configuration.
+        moves: the native tensors and those of the file.
+        shapes: the shapes of the file's tensors, by name.
+        metadata: the keys.
+        factors: the divisors of the rotary frequencies; None without them.
+    """
+
+    architecture: Architecture
+    config: Mapping[str, Any]
+    moves: Sequence[Move]
+    shapes: Mapping[str, tuple[int, ...]]
+    metadata: Mapping[str, Typed]
+    factors: Tensor | None
 
 
-def _transposed(architecture: Architecture, name: str) -> bool:
-    return name.endswith(".weight") and name.split(".")[-2] in architecture.transposed
+def _plan(model: NativeModel, family: str | None, type: Type, registry: Registry | None) -> _Plan:
+    """Return the plan of the first family whose architecture expresses the model.
+
+    Raises:
+        ExternalModelError: none does; gives the reason of the first one that can express the model apart from llama.cpp.
+    """
+    declared = {each.component_name(): own for pairs in architectures(registry).values() for own, each in pairs}
+    wanted, only = family or model.family, family is not None
+    refusal: ExternalModelError | None = None
+    while True:
+        try:
+            chosen, config = choose_family(model.spec, wanted, only=only, among=declared, registry=registry)
+        except ExternalModelError as error:
+            raise refusal or error from None
+        architecture = declared.pop(chosen.component_name())
+        try:
+            return _plan_as(model, chosen, architecture, config, type, registry)
+        except ExternalModelError as error:
+            refusal = refusal or error
+            if only or not declared:
+                raise refusal from None
 
 
-def plain_elements(matrices: torch.dtype) -> ElementOf:
-    """Return the function for unquantized tensors, with the dtype of matrices."""
-
-    def element(name: str, shape: tuple[int, ...]) -> torch.dtype:
-        # llama.cpp adds vectors and learned positions to activations in f32, and has no other operation for it.
-        return torch.float32 if len(shape) == 1 or name.startswith("position_embd") else matrices
-
-    return element
-
-
-def _tensors(
-    moves: Sequence[Move],
+def _plan_as(
     model: NativeModel,
+    chosen: FamilySpec,
     architecture: Architecture,
-    names: Mapping[str, str],
     config: Mapping[str, Any],
-    factors: Tensor | None,
-) -> Iterator[tuple[str, Tensor]]:
-    for external, tensor in external_tensors(moves, model.tensors):
-        name = names[external]
-        heads = architecture.rearranged(name)
-        arranged = tensor if heads is None else permute(tensor, config[heads])
-        yield name, arranged.mT if _transposed(architecture, name) else arranged
+    type: Type,
+    registry: Registry | None,
+) -> _Plan:
+    """Return the plan for a family, if reading the keys gives the same model."""
+    rows, name = model.spec.vocab_size, architecture.name
+    moves = pair_by(architecture.rules(model.spec), GPT(model.spec, device="meta"), f"GGUF's architecture {name!r}")
+    shapes = {stored: tuple(part.shape) for stored, part in expected_tensors(moves).items()}
+    factors = rope_factors(config) if architecture.frequencies else None
+    metadata = {
+        "general.architecture": Typed("string", name),
+        "general.name": Typed("string", model.name),
+        "general.file_type": Typed("u32", FILE_TYPES[type]),
+        **{f"{name}.{key}": value for key, value in architecture.write(config).items()},
+        f"{name}.vocab_size": Typed("u32", rows),
+    }
+    plain = {key: typed.value for key, typed in metadata.items()}
+    read_back = read_config(architecture, plain, set(shapes), rows, "the file", factors)
+    result = differences(model.spec, read_model(chosen, read_back, "the file", registry))
+    if result:
+        raise ExternalModelError(
+            f"GGUF's architecture {name!r} cannot express this model: {'; '.join(result[:4])}", hint=HINT
+        )
+    return _Plan(architecture, config, moves, shapes, metadata, factors)
+
+
+def _tensors(moves: Sequence[Move], model: NativeModel, factors: Tensor | None) -> Iterator[tuple[str, Tensor]]:
+    yield from external_tensors(moves, model.tensors)
     if factors is not None:
         yield FREQUENCIES, factors
 

@@ -1,0 +1,14 @@
+"""The architectures of llama.cpp that the built-in families have."""
+
+from __future__ import annotations
+
+from gptkit.interop.formats.gguf.architecture import Architecture
+from gptkit.interop.formats.gguf.dense_architectures import DENSE_ARCHITECTURES
+from gptkit.interop.formats.gguf.expert_architectures import EXPERT_ARCHITECTURES
+
+__all__ = ["built_in"]
+
+
+def built_in() -> tuple[Architecture, ...]:
+    """Return the architectures, in the order in which the families of one architecture are tried."""
+    return (*DENSE_ARCHITECTURES, *EXPERT_ARCHITECTURES)

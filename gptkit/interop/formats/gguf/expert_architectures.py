@@ -1,0 +1,314 @@
+"""The architectures with experts, or with layers of linear attention, that the built-in families have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gptkit.core.errors import ExternalModelError
+from gptkit.interop.formats.gguf.architecture import Architecture
+from gptkit.interop.formats.gguf.dense_architectures import COMMON, EXPERTS, SIZES
+from gptkit.interop.formats.gguf.layouts import Tiled
+from gptkit.interop.formats.gguf.metadata import Typed
+from gptkit.interop.formats.gguf.parts import HINT, Fixed, HasTensor, HeadSize, Key, Keys, Tied, Windows
+from gptkit.interop.formats.gguf.rotary import Rotary
+from gptkit.interop.formats.gguf.rules import (
+    POST_NORM,
+    QWEN_NEXT,
+    TURNED,
+    latent,
+    linear,
+    plain,
+    with_rules,
+)
+from gptkit.interop.layouts import HALVES
+from gptkit.kinds.external_config import ExternalConfig
+from gptkit.kinds.family import Rule
+
+__all__ = ["EXPERT_ARCHITECTURES"]
+
+_RMS = Key("attention.layer_norm_rms_epsilon", "rms_norm_eps", "f32")
+_KV = Key("attention.head_count_kv", "num_key_value_heads", default="attention.head_count")
+_WIDTH = Key("feed_forward_length", "intermediate_size")
+_SHARED_WIDTH = Key("expert_shared_feed_forward_length", "shared_expert_intermediate_size")
+_SILU = Fixed({"hidden_act": "silu"})
+_SPARSE = (Keys((*SIZES, _KV, _RMS, *EXPERTS)), _SILU, Tied)
+_EVERY_LAYER = Fixed({"mlp_only_layers": [], "decoder_sparse_step": 1}, ignored=("expert_shared_count",))
+_ROUNDED = "llama.cpp rounds the range of rotary features that YaRN scales to whole features; this model does not round it."
+_LITE = (26, 27)
+"""Numbers of layers for which llama.cpp expects no latent of queries."""
+_SOFTMAX, _SIGMOID = 1, 2
+"""Values of `expert_gating_func`."""
+
+
+class _Unused:
+    """The width of dense layers in models that have none; it is required by some programs and read by none."""
+
+    def read(self, keys: ExternalConfig, tensors: Any) -> dict[str, Any]:
+        expert = keys.integer("expert_feed_forward_length", keys.integer("feed_forward_length", 1))
+        return {"intermediate_size": keys.integer("feed_forward_length", expert), "moe_intermediate_size": expert}
+
+    def write(self, config: Mapping[str, Any]) -> dict[str, Typed]:
+        width = Typed("u32", config["moe_intermediate_size"])
+        return {"feed_forward_length": width, "expert_feed_forward_length": width}
+
+
+class _Linear:
+    """Layers of linear attention, between which each n-th has full attention."""
+
+    def __init__(self, sections: bool) -> None:
+        self.sections = sections
+
+    def read(self, keys: ExternalConfig, tensors: Any) -> dict[str, Any]:
+        n_layers, n_values = keys.layers("block_count"), keys.integer("ssm.time_step_rank")
+        d_key, inner = keys.integer("ssm.state_size"), keys.integer("ssm.inner_size")
+        if inner != d_key * n_values:
+            keys.refuse("ssm.inner_size", f"{n_values} heads of {d_key} features have {d_key * n_values}")
+        interval = keys.integer("full_attention_interval", 4)
+        if self.sections:
+            # The positions of a text token are equal in all sections.
+            keys.value("rope.dimension_sections")
+        full = [interval > 0 and (index + 1) % interval == 0 for index in range(n_layers)]
+        return {
+            "layer_types": ["full_attention" if each else "linear_attention" for each in full],
+            "linear_num_key_heads": keys.integer("ssm.group_count"),
+            "linear_num_value_heads": n_values,
+            "linear_key_head_dim": d_key,
+            "linear_value_head_dim": d_key,
+            "linear_conv_kernel_dim": keys.integer("ssm.conv_kernel"),
+        }
+
+    def write(self, config: Mapping[str, Any]) -> dict[str, Typed]:
+        types, d_key = config["layer_types"], config["linear_key_head_dim"]
+        interval = types.index("full_attention") + 1 if "full_attention" in types else len(types) + 1
+        keys = {
+            "ssm.conv_kernel": config["linear_conv_kernel_dim"],
+            "ssm.inner_size": config["linear_num_value_heads"] * config["linear_value_head_dim"],
+            "ssm.state_size": d_key,
+            "ssm.time_step_rank": config["linear_num_value_heads"],
+            "ssm.group_count": config["linear_num_key_heads"],
+            "full_attention_interval": interval,
+        }
+        result = {key: Typed("u32", value) for key, value in keys.items()}
+        if self.sections:
+            share = config.get("partial_rotary_factor") or 1.0
+            pairs = round(share * config["head_dim"]) // 2
+            third = pairs // 3
+            result["rope.dimension_sections"] = Typed("i32s", [pairs - 2 * third, third, third, 0])
+        return result
+
+
+class _Latent:
+    """DeepSeek's latent attention: llama.cpp computes it with one key/value head that all queries share."""
+
+    def read(self, keys: ExternalConfig, tensors: Any) -> dict[str, Any]:
+        keys.only("attention.head_count_kv", 1, why="gptkit reads files with one latent head; convert the model again")
+        rank, rotary = keys.integer("attention.kv_lora_rank"), keys.integer("rope.dimension_count")
+        for key, expected in (("attention.key_length", rank + rotary), ("attention.value_length", rank)):
+            if keys.integer(key, expected) != expected:
+                keys.refuse(key, f"the latent head has {expected} features")
+        q_rank = keys.integer("attention.q_lora_rank") if "attention.q_lora_rank" in keys else None
+        n_heads = keys.integer("attention.head_count")
+        return {
+            "num_key_value_heads": n_heads,
+            "kv_lora_rank": rank,
+            "q_lora_rank": q_rank,
+            "qk_nope_head_dim": keys.integer("attention.key_length_mla") - rotary,
+            "v_head_dim": keys.integer("attention.value_length_mla"),
+            "attention_bias": False,
+        }
+
+    def write(self, config: Mapping[str, Any]) -> dict[str, Typed]:
+        rank, rotary = config["kv_lora_rank"], config["qk_rope_head_dim"]
+        if (config["q_lora_rank"] is None) != (config["num_hidden_layers"] in _LITE):
+            raise ExternalModelError(
+                "llama.cpp recognizes DeepSeek's models without a latent of queries (q_lora_rank) by their number of "
+                f"layers, {' or '.join(map(str, _LITE))}, and this model has {config['num_hidden_layers']}",
+                hint=HINT,
+            )
+        keys = {
+            "attention.head_count_kv": 1,
+            "attention.kv_lora_rank": rank,
+            "attention.key_length": rank + rotary,
+            "attention.value_length": rank,
+            "attention.key_length_mla": config["qk_nope_head_dim"] + rotary,
+            "attention.value_length_mla": config["v_head_dim"],
+        }
+        if config["q_lora_rank"] is not None:
+            keys["attention.q_lora_rank"] = config["q_lora_rank"]
+        return {key: Typed("u32", value) for key, value in keys.items()}
+
+
+class _Routed:
+    """DeepSeek's routed and shared experts after the first dense layers.
+
+    Args:
+        gating: the function of scores.
+        normed: whether renormalization is a key of the family's configuration.
+        groups: whether llama.cpp limits tokens to groups of experts as the family does.
+    """
+
+    def __init__(self, gating: int, *, normed: bool, groups: bool) -> None:
+        self.gating, self.normed, self.groups = gating, normed, groups
+
+    def read(self, keys: ExternalConfig, tensors: Any) -> dict[str, Any]:
+        keys.only("expert_gating_func", self.gating, why="the family has another function")
+        if not self.groups:
+            for key in ("expert_group_count", "expert_group_used_count"):
+                keys.only(key, 1, 0, why="llama.cpp does not limit tokens to groups of experts as the family does")
+        result = {
+            "n_routed_experts": keys.integer("expert_count"),
+            "num_experts_per_tok": keys.integer("expert_used_count"),
+            "n_shared_experts": keys.integer("expert_shared_count", 0),
+            "moe_intermediate_size": keys.integer("expert_feed_forward_length"),
+            "first_k_dense_replace": keys.integer("leading_dense_block_count", 0),
+            "routed_scaling_factor": keys.number("expert_weights_scale", 1.0) or 1.0,
+            "n_group": keys.integer("expert_group_count", 1) if self.groups else 1,
+            "topk_group": keys.integer("expert_group_used_count", 1) if self.groups else 1,
+        }
+        if self.normed:
+            result["norm_topk_prob"] = keys.flag("expert_weights_norm", False)
+        else:
+            keys.only("expert_weights_norm", False, why="the family does not renormalize")
+        return result
+
+    def write(self, config: Mapping[str, Any]) -> dict[str, Typed]:
+        keys: dict[str, Typed] = {
+            "expert_count": Typed("u32", config["n_routed_experts"]),
+            "expert_used_count": Typed("u32", config["num_experts_per_tok"]),
+            "expert_shared_count": Typed("u32", config["n_shared_experts"]),
+            "expert_feed_forward_length": Typed("u32", config["moe_intermediate_size"]),
+            "leading_dense_block_count": Typed("u32", config["first_k_dense_replace"]),
+            "expert_weights_scale": Typed("f32", config["routed_scaling_factor"]),
+            "expert_gating_func": Typed("u32", self.gating),
+            "expert_weights_norm": Typed("bool", bool(self.normed and config["norm_topk_prob"])),
+        }
+        if self.groups and config["n_group"] > 1:
+            keys["expert_group_count"] = Typed("u32", config["n_group"])
+            keys["expert_group_used_count"] = Typed("u32", config["topk_group"])
+        return keys
+
+
+_NEXT_35 = (
+    *_SPARSE,
+    HeadSize(256),
+    Rotary(partial=True, head=256),
+    _Unused(),
+    Keys((_SHARED_WIDTH,)),
+    Fixed(ignored=("expert_shared_count",)),
+)
+_NEXT = (*_NEXT_35, _EVERY_LAYER)
+_DEEPSEEK = (
+    Keys((*SIZES, _WIDTH, _RMS)),
+    _SILU,
+    Tied,
+    Rotary(d_rotary="qk_rope_head_dim", scalings=()),
+    _Latent(),
+)
+_TILED_RATES = Rule("blocks.*.attention.rates", "blk.*.{ssm_beta,ssm_alpha}", Tiled(HALVES, (True, True)))
+_NO_BIAS = Fixed({"attention_bias": False})
+
+
+def _gating(metadata: Mapping[str, Any]) -> int:
+    return int(metadata.get("deepseek2.expert_gating_func") or _SOFTMAX)
+
+
+EXPERT_ARCHITECTURES = (
+    Architecture(
+        "llama",
+        "mixtral",
+        (
+            Keys((*SIZES, _KV, _WIDTH, _RMS, Key("expert_count", "num_local_experts"), EXPERTS[1])),
+            _SILU,
+            Tied,
+            HeadSize(),
+            Rotary(),
+            Fixed({"sliding_window": None}),
+        ),
+        with_rules(*TURNED),
+        lambda metadata: bool(metadata.get("llama.expert_count")),
+    ),
+    Architecture(
+        "gpt-oss",
+        "gpt_oss",
+        (
+            Keys((*SIZES, _KV, _RMS, Key("expert_count", "num_local_experts"), EXPERTS[1])),
+            Keys((Key("expert_feed_forward_length", "intermediate_size"),)),
+            Fixed({"hidden_act": "silu", "swiglu_alpha": 1.702, "swiglu_limit": 7.0, "attention_bias": True}),
+            Fixed({"tie_word_embeddings": False}, ignored=("feed_forward_length",)),
+            HeadSize(64),
+            Rotary(head=64, scalings=("yarn",), yarn={"truncate": False}, explicit=True),
+            Windows(2),
+        ),
+        with_rules(*POST_NORM),
+        remark=lambda config: _ROUNDED if config.get("rope_scaling") else "",
+    ),
+    Architecture(
+        "qwen2moe",
+        "qwen2_moe",
+        (
+            *_SPARSE,
+            HeadSize(),
+            Rotary(),
+            _Unused(),
+            Keys((_SHARED_WIDTH,)),
+            _EVERY_LAYER,
+            Fixed({"norm_topk_prob": False}),
+            HasTensor("qkv_bias", ("blk.0.attn_q.bias",)),
+        ),
+        plain,
+    ),
+    Architecture(
+        "qwen3moe",
+        "qwen3_moe",
+        (*_SPARSE, HeadSize(), Rotary(), _Unused(), _EVERY_LAYER, Fixed({"norm_topk_prob": True}), _NO_BIAS),
+        plain,
+    ),
+    Architecture(
+        "qwen3next",
+        "qwen3_next",
+        (*_NEXT, _Linear(sections=False), Fixed({"norm_topk_prob": True}), _NO_BIAS),
+        QWEN_NEXT,
+    ),
+    Architecture(
+        "qwen35",
+        "qwen3_5_text",
+        (*COMMON, HeadSize(256), Rotary(partial=True, head=256), _Linear(sections=True), _NO_BIAS),
+        linear(_TILED_RATES, tiled=True),
+    ),
+    Architecture(
+        "qwen35moe",
+        "qwen3_5_moe_text",
+        (*_NEXT_35, _Linear(sections=True), _NO_BIAS),
+        linear(_TILED_RATES, tiled=True),
+    ),
+    Architecture(
+        "glm4moe",
+        "glm4_moe",
+        (
+            Keys((*SIZES, _KV, _WIDTH, _RMS)),
+            _SILU,
+            Tied,
+            HeadSize(),
+            Rotary(partial=True),
+            _Routed(_SIGMOID, normed=True, groups=False),
+            HasTensor("attention_bias", ("blk.0.attn_q.bias",)),
+            HasTensor("use_qk_norm", ("blk.0.attn_q_norm.weight",)),
+        ),
+        with_rules(*POST_NORM),
+    ),
+    Architecture(
+        "deepseek2",
+        "deepseek_v2",
+        (*_DEEPSEEK, _Routed(_SOFTMAX, normed=False, groups=False)),
+        latent,
+        lambda metadata: _gating(metadata) == _SOFTMAX,
+    ),
+    Architecture(
+        "deepseek2",
+        "deepseek_v3",
+        (*_DEEPSEEK, _Routed(_SIGMOID, normed=True, groups=True)),
+        latent,
+        lambda metadata: _gating(metadata) == _SIGMOID,
+    ),
+)

@@ -1,0 +1,112 @@
+"""Rotary positions in GGUF files."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gptkit.interop.formats.gguf.metadata import Typed
+from gptkit.kinds.external_config import ExternalConfig
+
+__all__ = ["LocalRotary", "Rotary"]
+
+_LOCAL_BASE = 10000.0
+
+
+@dataclass(frozen=True)
+class Rotary:
+    """Base, part of each head, and scaling.
+
+    Attributes:
+        partial: whether a part of each head may be rotated.
+        head: the head's size where the file has none; None for the width divided by the number of heads.
+        d_rotary: key of the configuration for the number of rotated features, in place of a fraction of the head.
+        scalings: the scalings that llama.cpp computes as the family does.
+        yarn: keys of the configuration that a YaRN scaling has besides those of the file.
+        explicit: whether the absence of a scaling is written out, for families that have one by default.
+    """
+
+    partial: bool = False
+    head: int | None = None
+    d_rotary: str = ""
+    scalings: tuple[str, ...] = ("linear", "yarn")
+    yarn: Mapping[str, Any] | None = None
+    explicit: bool = False
+
+    def read(self, keys: ExternalConfig, tensors: Collection[str]) -> dict[str, Any]:
+        config: dict[str, Any] = {"rope_theta": keys.number("rope.freq_base", 10000.0)}
+        if self.d_rotary:
+            config[self.d_rotary] = keys.integer("rope.dimension_count")
+        else:
+            config |= self._read_fraction(keys)
+        scaling = self._read_scaling(keys)
+        if self.explicit and not scaling:
+            scaling = {"rope_parameters": {"rope_type": "default", "rope_theta": config["rope_theta"]}}
+        return config | scaling
+
+    def _read_fraction(self, keys: ExternalConfig) -> dict[str, Any]:
+        n_heads = keys.integer("attention.head_count")
+        d_head = keys.integer("attention.key_length", self.head or keys.integer("embedding_length") // max(1, n_heads))
+        rotated = keys.integer("rope.dimension_count", d_head)
+        if self.partial:
+            return {"partial_rotary_factor": rotated / max(1, d_head)}
+        if rotated != d_head:
+            keys.refuse("rope.dimension_count", f"positions must rotate whole heads of {d_head} features")
+        return {}
+
+    def _read_scaling(self, keys: ExternalConfig) -> dict[str, Any]:
+        factor = keys.maybe("rope.scaling.factor") or keys.maybe("rope.scale_linear")
+        kind = keys.text("rope.scaling.type", "none" if factor is None else "linear")
+        if kind not in ("none", *self.scalings):
+            keys.refuse("rope.scaling.type", "gptkit does not read such a scaling from GGUF")
+        trained = keys.nullable("rope.scaling.original_context_length", keys.integer("context_length"))
+        keys.value("rope.scaling.finetuned")
+        if factor is None or kind == "none":
+            return {}
+        scaling: dict[str, Any] = {"rope_type": kind, "factor": factor}
+        if kind == "yarn":
+            scaling |= {"original_max_position_embeddings": trained, **(self.yarn or {})}
+            for key, default in (("beta_fast", 32.0), ("beta_slow", 1.0)):
+                scaling[key] = keys.number(f"rope.scaling.yarn_{key}", default)
+        return {"rope_scaling": scaling}
+
+    def write(self, config: Mapping[str, Any]) -> dict[str, Typed]:
+        keys = {"rope.freq_base": Typed("f32", config["rope_theta"])}
+        if self.d_rotary:
+            keys["rope.dimension_count"] = Typed("u32", config[self.d_rotary])
+        else:
+            share = config.get("partial_rotary_factor") or 1.0
+            d_head = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+            keys["rope.dimension_count"] = Typed("u32", round(share * d_head))
+        scaling = config.get("rope_scaling") or {}
+        if scaling.get("rope_type") not in self.scalings:
+            return keys
+        keys["rope.scaling.type"] = Typed("string", scaling["rope_type"])
+        keys["rope.scaling.factor"] = Typed("f32", scaling["factor"])
+        if scaling["rope_type"] == "yarn":
+            keys["rope.scaling.original_context_length"] = Typed("u32", scaling["original_max_position_embeddings"])
+            for key, default in (("beta_fast", 32), ("beta_slow", 1)):
+                if scaling.get(key, default) != default:
+                    keys[f"rope.scaling.yarn_{key}"] = Typed("f32", scaling[key])
+        return keys
+
+
+@dataclass(frozen=True)
+class LocalRotary:
+    """Rotary positions with a base and scaling for full layers, and another base for sliding ones (Gemma 3)."""
+
+    def read(self, keys: ExternalConfig, tensors: Collection[str]) -> dict[str, Any]:
+        full = Rotary(scalings=("linear",)).read(keys, tensors)
+        scaling = full.get("rope_scaling") or {"rope_type": "default"}
+        local = {"rope_type": "default", "rope_theta": keys.number("rope.freq_base_swa", _LOCAL_BASE)}
+        both = {"full_attention": {"rope_theta": full["rope_theta"], **scaling}, "sliding_attention": local}
+        return {"rope_parameters": both}
+
+    def write(self, config: Mapping[str, Any]) -> dict[str, Typed]:
+        full, local = (config["rope_parameters"][kind] for kind in ("full_attention", "sliding_attention"))
+        flat = {**config, "rope_theta": full["rope_theta"], "rope_scaling": full, "partial_rotary_factor": None}
+        keys = Rotary(scalings=("linear",)).write(flat)
+        if local["rope_theta"] != _LOCAL_BASE:
+            keys["rope.freq_base_swa"] = Typed("f32", local["rope_theta"])
+        return keys

@@ -1,0 +1,173 @@
+"""Configurations of tiny models of the families that GGUF has an architecture for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gptkit.interop.conversion import families, read_model
+from gptkit.kinds.family import FamilySpec
+
+__all__ = ["CONFIGS", "NAMES", "architecture_of", "family_of", "model_of"]
+
+ROWS = 257
+LLAMA: dict[str, Any] = {
+    "vocab_size": ROWS,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+    "rope_theta": 5000.0,
+    "tie_word_embeddings": False,
+}
+NO_BIAS = {"attention_bias": False}
+GEMMA = {**LLAMA, "head_dim": 32, "tie_word_embeddings": True, "num_hidden_layers": 4}
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "norm_topk_prob": True}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
+LINEAR = {
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 16,
+    "linear_conv_kernel_dim": 4,
+    "head_dim": 32,
+    "num_hidden_layers": 5,
+    "partial_rotary_factor": 0.25,
+}
+SHARED = {"shared_expert_intermediate_size": 48}
+ROUTED = {
+    "moe_intermediate_size": 32,
+    "n_routed_experts": 8,
+    "n_shared_experts": 1,
+    "num_experts_per_tok": 3,
+    "first_k_dense_replace": 1,
+    "routed_scaling_factor": 1.5,
+}
+LATENT = {
+    **{key: value for key, value in LLAMA.items() if key != "num_key_value_heads"},
+    **ROUTED,
+    "num_key_value_heads": 4,
+    "q_lora_rank": 32,
+    "kv_lora_rank": 32,
+    "qk_rope_head_dim": 16,
+    "qk_nope_head_dim": 32,
+    "v_head_dim": 32,
+}
+FALCON = {
+    "vocab_size": ROWS,
+    "hidden_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+}
+CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "gemma": ("gemma", GEMMA),
+    "gemma2": ("gemma2", {**GEMMA, "sliding_window": 9, "query_pre_attn_scalar": 32}),
+    "gemma3": (
+        "gemma3_text",
+        {**GEMMA, "sliding_window": 9, "query_pre_attn_scalar": 32, "num_hidden_layers": 7, "rope_theta": 50000.0},
+    ),
+    "mistral3": (
+        "ministral3",
+        {
+            **LLAMA,
+            "head_dim": 16,
+            "rope_parameters": {
+                **YARN,
+                "rope_theta": 5000.0,
+                "mscale": 1.0,
+                "mscale_all_dim": 1.0,
+                "llama_4_scaling_beta": 0.1,
+            },
+        },
+    ),
+    "phi3": ("phi3", {**LLAMA, "partial_rotary_factor": 0.5}),
+    "olmo2": ("olmo2", LLAMA),
+    "glm4": ("glm4", {**LLAMA, "head_dim": 16, "attention_bias": True}),
+    "granite": (
+        "granite",
+        {
+            **LLAMA,
+            "embedding_multiplier": 6.0,
+            "attention_multiplier": 0.2,
+            "residual_multiplier": 0.5,
+            "logits_scaling": 4.0,
+        },
+    ),
+    "smollm3": ("smollm3", {**LLAMA, "num_hidden_layers": 5}),
+    "command-r": (
+        "cohere",
+        {**LLAMA, "tie_word_embeddings": True, "logit_scale": 0.25},
+    ),
+    "cohere2": (
+        "cohere2",
+        {**LLAMA, "tie_word_embeddings": True, "logit_scale": 0.25, "sliding_window": 9, "num_hidden_layers": 5},
+    ),
+    "starcoder2": ("starcoder2", LLAMA),
+    "falcon-7b": ("falcon", FALCON),
+    "falcon-40b": ("falcon", {**FALCON, "new_decoder_architecture": True, "num_kv_heads": 2}),
+    "mpt": (
+        "mpt",
+        {
+            "vocab_size": ROWS,
+            "d_model": 96,
+            "n_layers": 3,
+            "n_heads": 6,
+            "max_seq_len": 64,
+            "attn_config": {"clip_qkv": 1.5},
+        },
+    ),
+    "mixtral": ("mixtral", {**LLAMA, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": None}),
+    "gpt-oss": (
+        "gpt_oss",
+        {
+            **LLAMA,
+            "head_dim": 32,
+            "num_local_experts": 4,
+            "num_experts_per_tok": 2,
+            "intermediate_size": 32,
+            "sliding_window": 9,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 5000.0},
+        },
+    ),
+    "qwen2moe": ("qwen2_moe", {**LLAMA, **EXPERTS, **SHARED, "norm_topk_prob": False}),
+    "qwen3moe": ("qwen3_moe", {**LLAMA, **EXPERTS, "head_dim": 32}),
+    "qwen3next": ("qwen3_next", {**LLAMA, **EXPERTS, **SHARED, **LINEAR}),
+    "qwen35": ("qwen3_5_text", {**LLAMA, **LINEAR}),
+    "qwen35moe": (
+        "qwen3_5_moe_text",
+        {**LLAMA, **{key: EXPERTS[key] for key in EXPERTS if key != "norm_topk_prob"}, **SHARED, **LINEAR},
+    ),
+    "glm4moe": ("glm4_moe", {**LLAMA, **ROUTED, "head_dim": 16, "attention_bias": True, "use_qk_norm": True}),
+    "deepseek2": ("deepseek_v2", LATENT),
+    # llama.cpp recognizes models without a latent of queries by their number of layers.
+    "deepseek2-lite": ("deepseek_v2", {**LATENT, "q_lora_rank": None, "num_hidden_layers": 26}),
+    "deepseek3": ("deepseek_v3", {**LATENT, "n_group": 4, "topk_group": 2, "norm_topk_prob": True}),
+}
+"""The `model_type` and the other keys of config.json, by a name that begins with that of the architecture."""
+
+
+FAST = ("gemma3", "gpt-oss", "qwen35", "deepseek2")
+"""Names of models that every test run checks; the slow tests check all."""
+NAMES = [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in CONFIGS]
+"""All names, as parameters of a test."""
+
+
+def architecture_of(name: str) -> str:
+    """Return the value of `general.architecture` of a model in `CONFIGS`."""
+    known = {"mixtral": "llama", "deepseek3": "deepseek2", "command-r": "command-r", "gpt-oss": "gpt-oss"}
+    return known.get(name, name.split("-")[0])
+
+
+def family_of(name: str) -> FamilySpec:
+    """Return the family of a model in `CONFIGS`."""
+    return next(each for each in families().values() if each.model_type == CONFIGS[name][0])
+
+
+def model_of(name: str) -> dict[str, Any]:
+    """Return the model of a configuration in `CONFIGS`, as plain data."""
+    model_type, config = CONFIGS[name]
+    return read_model(family_of(name), {"model_type": model_type, **config}).model_dump(mode="json")
