@@ -15,6 +15,8 @@ from types import FunctionType
 import pytest
 import torch
 
+import gptkit
+from gptkit.cli.plugin_files import render
 from gptkit.core.hooks import hookimpl
 from gptkit.core.registry import Registry
 from gptkit.docs.pages import pages
@@ -23,6 +25,7 @@ from gptkit.model.gpt import GPT
 from gptkit.reflect.schema import json_schema
 from gptkit.runs.spec import ExperimentSpec
 from gptkit.testing import run_checks
+from tests.support.gguf_models import DECODER, make_run
 from tests.support.plugin_registry import registry_of
 
 ATTENTION = '''
@@ -72,25 +75,10 @@ class StepNumber(Callback):
     def measure(self, step):
         return {"step/number": step}
 '''
-FORMAT = '''
-"""Format `renamed`."""
-
-from typing import Literal
-
-from gptkit.interop.formats.hugging_face.format import HuggingFaceFormat
-from gptkit.kinds.format import Detection
-
-
-class RenamedFormat(HuggingFaceFormat):
-    """Directories of transformers whose names end in .renamed."""
-
-    name: Literal["renamed"] = "renamed"
-    suffixes = (".renamed",)
-
-    def detect(self, path):
-        own = path.suffix == ".renamed"
-        return Detection(float(own), "has the suffix .renamed" if own else "has another suffix")
-'''
+# The template of a format, which writes a file of its own and reads it, with a suffix.
+FORMAT = render("renamed", "format")["gptkit_renamed/renamed.py"].replace(
+    'name: Literal["renamed"] = "renamed"', 'suffixes = (".renamed",)\n\n    name: Literal["renamed"] = "renamed"'
+)
 FILES = {
     "gptkit.components.attention": ("every_other.py", ATTENTION),
     "gptkit.components.callback": ("step_number.py", CALLBACK),
@@ -127,13 +115,29 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Regist
 
 def test_a_new_file_is_a_part_wherever_parts_are_listed(registry: Registry, tmp_path: Path) -> None:
     assert all(registry.entry(kind, name).plugin.built_in for kind, name in PARTS)
-    written, schema = pages(registry), str(json_schema(ExperimentSpec, registry))
+    written, schema = pages(registry, figures=False), str(json_schema(ExperimentSpec, registry))
     for kind, name in PARTS:
         assert f"components/{kind}/{name}.md" in written
         assert kind == "format" or f"'{name}'" in schema
-    (tmp_path / "a.renamed").mkdir()
-    assert detect_format(tmp_path / "a.renamed", registry=registry).component_name() == "renamed"
     assert export_format(None, tmp_path / "b.renamed", registry).component_name() == "renamed"
+
+
+@torch.no_grad()
+def test_a_new_format_reads_what_it_writes(registry: Registry, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", DECODER)
+    path = gptkit.export_model(run, tmp_path / "b.renamed", registry=registry)
+    assert {file.name for file in path.iterdir()} == {"renamed.json", "weights.safetensors"}
+    assert detect_format(path, registry=registry).component_name() == "renamed"
+    for other in ("hugging-face", "gguf"):
+        assert registry.component("format", other)(name=other).detect(path).score < 1
+    native = gptkit.load(run)
+    back = gptkit.import_model(path, tmp_path / "back", tokenizer="byte", registry=registry)
+    assert back.provenance["imported"]["format"] == "renamed"
+    before, after = dict(native.model.named_parameters()), dict(back.model.named_parameters())
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    ids = torch.arange(30)[None]
+    assert torch.equal(back.model(ids).logits, native.model(ids).logits)
 
 
 def test_readme_is_the_only_file_that_lists_parts_by_hand(registry: Registry) -> None:

@@ -61,17 +61,32 @@ def export(
 ) -> None:
     """Export a run in the format of transformers and vLLM (hugging-face), of llama.cpp (gguf), or of a plugin.
 
-    A model that the format cannot express is refused with the reason. Formats: gptkit components format.
+    A model that the format cannot express is refused with the reason. The export is read back, and its logits are compared
+    with the run's (not with --quiet). Formats: gptkit components format.
     """
     with transfer("exporting", quiet) as progress:
         import_torch()
+        from gptkit.kinds.format import Note
         from gptkit.runs.exporting import export as write
 
-        made = write(run, target, to=to, options=_options(type, options or []), family=family, progress=progress)
+        made = write(
+            run,
+            target,
+            to=to,
+            options=_options(type, options or []),
+            family=family,
+            compare=not quiet,
+            progress=progress,
+        )
     if not quiet:
         console.note(f"exported to {made.path}")
+        for sentence in made.report:
+            console.note(sentence)
     for remark in made.remarks:
-        console.warn(remark)
+        if not isinstance(remark, Note):
+            console.warn(remark)
+        elif not quiet:
+            console.note(remark)
 
 
 def _options(type: str | None, options: list[str]) -> dict[str, Any]:

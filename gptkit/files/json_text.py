@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from typing import NoReturn
 
 from gptkit.core.spec import shortened
@@ -77,37 +78,33 @@ class _Reader:
             self.builder.scalar(self.number_or_constant(), place)
 
     def members(self) -> None:
-        self.offset += 1
+        self.separated("}", self.member)
+
+    def member(self) -> None:
+        place = self.place(self.offset)
+        if self.peek() != '"':
+            self.stop("expected a key in double quotes")
+        self.builder.key(self.string(), place)
+        self.expect(":", "':' after the key")
         self.skip()
-        if self.peek() != "}":
-            while True:
-                self.skip()
-                place = self.place(self.offset)
-                if self.peek() != '"':
-                    self.stop("expected a key in double quotes")
-                self.builder.key(self.string(), place)
-                self.expect(":", "':' after the key")
-                self.skip()
-                self.value()
-                self.skip()
-                if self.peek() != ",":
-                    break
-                self.offset += 1
-        self.expect("}", "',' or '}'")
-        self.builder.end()
+        self.value()
 
     def items(self) -> None:
+        self.separated("]", self.value)
+
+    def separated(self, end: str, read: Callable[[], None]) -> None:
+        """Read the elements of a mapping or list, separated by commas, up to the bracket `end`."""
         self.offset += 1
         self.skip()
-        if self.peek() != "]":
+        if self.peek() != end:
             while True:
                 self.skip()
-                self.value()
+                read()
                 self.skip()
                 if self.peek() != ",":
                     break
                 self.offset += 1
-        self.expect("]", "',' or ']'")
+        self.expect(end, f"',' or '{end}'")
         self.builder.end()
 
     def string(self) -> str:

@@ -25,6 +25,7 @@ __all__ = [
     "ExternalTokenizer",
     "FormatSpec",
     "NativeModel",
+    "Note",
     "Progress",
     "TensorEntry",
     "Tensors",
@@ -32,6 +33,12 @@ __all__ = [
 
 Progress = Callable[[int, int], None]
 """Progress callback: receives the number of bytes written and the total number of bytes."""
+
+
+class Note(str):
+    """A sentence of an export's report, which is not a warning."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True)
@@ -141,6 +148,7 @@ class NativeModel:
         family: the name of the family of an imported model; None for others.
         generation: defaults of generation of an imported model.
         token_settings: settings of the tokenizer of an imported model (`ExternalModel.token_settings`).
+        checksum: checksum of the file that holds the weights, which identifies them; None if it is unknown.
     """
 
     name: str
@@ -150,6 +158,7 @@ class NativeModel:
     family: str | None = None
     generation: Mapping[str, Any] = field(default_factory=dict)
     token_settings: Mapping[str, Any] = field(default_factory=dict)
+    checksum: str | None = None
 
 
 class FormatSpec(Component):
@@ -204,7 +213,8 @@ class FormatSpec(Component):
             registry: the registry of families and components; by default the installed ones.
 
         Returns:
-            Remarks for the user, such as what the format cannot store.
+            Remarks for the user: a `Note` reports what was written, any other sentence is a warning, such as what the
+            format cannot store.
 
         Raises:
             ExternalModelError: the format cannot express the model; gives the reason.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from gptkit.model.merging import has_adapters, merged_spec
 from gptkit.model.spec import ModelSpec
 from gptkit.nn.freezing import adapted_modules, adapter_names
 from gptkit.runs.directory import RunDirectory
+from gptkit.runs.measured import measured
 from gptkit.runs.tokenizers import load_tokenizer
 from gptkit.text.chat import turn_end
 
@@ -40,11 +42,13 @@ class Exported:
 
     Attributes:
         path: the file or directory.
-        remarks: sentences for the user about what the format could not store.
+        remarks: sentences for the user about the export: what was written (`Note`), and what the format could not store.
+        report: sentences about what was checked, and how much the logits differ; empty if the export was not compared.
     """
 
     path: Path
     remarks: Sequence[str] = ()
+    report: Sequence[str] = ()
 
 
 def export_model(
@@ -88,10 +92,17 @@ def export(
     to: str | Mapping[str, Any] | FormatSpec | None = None,
     options: Mapping[str, Any] | None = None,
     family: str | None = None,
+    compare: bool = False,
     progress: Progress | None = None,
     registry: Registry | None = None,
 ) -> Exported:
-    """Export a run as `export_model` does, and return the remarks of the format too; `options` override those of `to`."""
+    """Export a run as `export_model` does, and return the remarks of the format and a report.
+
+    Args:
+        options: fields of the format that override those of `to`.
+        compare: read the export back and compare its logits with the run's.
+        run, path, to, family, progress, registry: as for `export_model`.
+    """
     directory = RunDirectory(run)
     chosen = export_format(to, None if path is None else Path(path), registry, options)
     target = Path(path) if path is not None else Path("exports") / (real(directory.path).name + "".join(chosen.suffixes[:1]))
@@ -104,7 +115,15 @@ def export(
         made = Path(temporary) / target.name
         remarks = chosen.write(model, made, family=family, progress=progress, registry=registry)
         _place(made, target)
-    return Exported(target, remarks)
+    return Exported(target, remarks, _report(model, chosen, target, registry) if compare else ())
+
+
+def _report(model: NativeModel, chosen: FormatSpec, target: Path, registry: Registry | None) -> Sequence[str]:
+    try:
+        return measured(model, chosen, target, registry)
+    except ExternalModelError as error:
+        # The format has code of its own for a model that no installed family expresses.
+        return [f"not compared, since gptkit cannot read the export back: {error.message}"]
 
 
 def _require_free(target: Path, chosen: FormatSpec) -> None:
@@ -145,12 +164,15 @@ def _place(made: Path, target: Path) -> None:
             raise
 
 
-def native_model(directory: RunDirectory, *, step: int | None = None, registry: Registry | None = None) -> NativeModel:
+def native_model(
+    directory: RunDirectory, *, step: int | None = None, verify: bool = True, registry: Registry | None = None
+) -> NativeModel:
     """Return a run's weights and the other data that formats write.
 
     Args:
         directory: the run directory.
         step: the step of the checkpoint; the newest by default.
+        verify: compare the checksum of the weights, which reads them; unnecessary after `gptkit.load`, which has done so.
         registry: where components are looked up; by default what is installed.
 
     Raises:
@@ -161,7 +183,7 @@ def native_model(directory: RunDirectory, *, step: int | None = None, registry: 
     latest = store.latest() if step is None else store.path(step)
     if latest is None:
         raise CheckpointError(f"{directory.path} has no checkpoint yet", hint="Resume the training until it saves one.")
-    read_state(latest, verify={MODEL})
+    state = read_state(latest, verify={MODEL} if verify else False)
     tokenizer = load_tokenizer(spec, directory)
     tensors: Tensors = TensorFiles(latest / MODEL)
     model = spec.model.model_copy(update={"vocab_size": spec.model.vocab_size or _rows(spec.model, tensors)})
@@ -176,6 +198,7 @@ def native_model(directory: RunDirectory, *, step: int | None = None, registry: 
         family=imported.get("family"),
         generation=imported.get("generation") or _generation(tokenizer),
         token_settings=imported.get("token_settings", {}),
+        checksum=json.dumps(state["files"][MODEL], sort_keys=True),
     )
 
 

@@ -15,7 +15,16 @@ from pydantic import Field, field_validator
 from gptkit.core.errors import TokenizerError
 from gptkit.kinds.tokenizer import Tokenizer, TokenizerSpec
 
-__all__ = ["END", "UNKNOWN", "NumberedTokenizer", "SpecialsSpec", "not_empty", "out_of_range", "well_formed"]
+__all__ = [
+    "END",
+    "UNKNOWN",
+    "NumberedTokenizer",
+    "SpecialTokens",
+    "SpecialsSpec",
+    "not_empty",
+    "out_of_range",
+    "well_formed",
+]
 
 END = "<|endoftext|>"
 UNKNOWN = "<|unk|>"
@@ -87,7 +96,31 @@ class SpecialsSpec(TokenizerSpec):
         return list(dict.fromkeys(token for token in named if token is not None))
 
 
-class NumberedTokenizer(Tokenizer):
+class SpecialTokens(Tokenizer):
+    """Base of tokenizers with special tokens.
+
+    Attributes:
+        start, end: special tokens added before and after a text; None for none.
+    """
+
+    start: str | None
+    end: str | None
+    _specials: dict[str, int]
+
+    @property
+    def special_tokens(self) -> Mapping[str, int]:
+        return MappingProxyType(self._specials)
+
+    @property
+    def start_id(self) -> int | None:
+        return None if self.start is None else self._specials[self.start]
+
+    @property
+    def end_id(self) -> int | None:
+        return None if self.end is None else self._specials[self.end]
+
+
+class NumberedTokenizer(SpecialTokens):
     """Tokenizer whose vocabulary is a list of byte strings.
 
     Args:
@@ -121,18 +154,6 @@ class NumberedTokenizer(Tokenizer):
     @property
     def vocab_size(self) -> int:
         return len(self._tokens)
-
-    @property
-    def special_tokens(self) -> Mapping[str, int]:
-        return MappingProxyType(self._specials)
-
-    @property
-    def start_id(self) -> int | None:
-        return None if self.start is None else self._specials[self.start]
-
-    @property
-    def end_id(self) -> int | None:
-        return None if self.end is None else self._specials[self.end]
 
     @abstractmethod
     def encode_ordinary(self, text: str) -> list[int]:

@@ -71,19 +71,38 @@ def test_rejected_imports_print_messages(external: Path, tmp_path: Path, monkeyp
     assert not (tmp_path / "out").exists()
 
 
-def test_model_without_a_matching_family_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_without_a_matching_family_is_exported_with_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     text = """
-        tokenizer: byte
+        tokenizer: {name: char, unknown: bytes}
+        data: {name: text, path: text.txt}
         model: {d_model: 16, n_layers: 1, context_length: 16, attention: {n_heads: 2}, block: post-norm}
         training: {steps: 1, batch_size: 1}
     """
     Path("odd.yaml").write_text(text)
+    Path("text.txt").write_text("Sea and sky. " * 90, encoding="utf-8")
     assert invoke("train", "odd.yaml", "runs/odd", "--quiet")[0] == 0
     code, output = invoke("export", "runs/odd", "out")
-    assert code == 2
+    assert code == 0
     assert "no family can express this model; the closest" in output
     assert "; block is post-norm, and would be pre-norm" in output
+    assert "wrote configuration_gptkit.py and modeling_gptkit.py" in output
+    assert "the code meets the contract of vLLM's Transformers backend, with tensor parallelism" in output
+    assert "warning" not in output
+    names = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    code_files = {"configuration_gptkit.py", "modeling_gptkit.py"}
+    assert {file.name for file in Path("out").iterdir()} == names | code_files
+    config = json.loads(Path("out/config.json").read_text())
+    assert config["auto_map"]["AutoModelForCausalLM"] == "modeling_gptkit.GptkitForCausalLM"
+    assert config["layer_types"] == ["full_attention"]
+    code, output = invoke("import", "out")
+    assert code == 2
+    assert "no installed family has the model_type 'gptkit'" in output
+    code, output = invoke("export", "runs/odd", "odd.gguf")
+    assert code == 2
+    code, output = invoke("export", "runs/odd", "out2", "--family", "gpt2")
+    assert code == 2
+    assert "family 'gpt2' cannot express this model" in output
 
 
 def test_imported_run_can_be_trained(external: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,3 +52,66 @@ def test_conversion_holds_one_tensor_at_a_time(tmp_path: Path) -> None:
     # Mapped files count as memory until the system reclaims it; two conversions map two of them.
     assert whole < 2 * 1.3 * size
     assert own < 0.4 * size
+
+
+SHARDED = """
+import sys, threading
+from gptkit.interop.conversion import families
+from gptkit.runs.importing import import_model
+
+def now(kind):
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(kind)) * 1024
+
+families()
+before, peak, done = now("RssAnon"), 0, threading.Event()
+
+def watch():
+    global peak
+    while not done.wait(0.005):
+        peak = max(peak, now("RssAnon"))
+
+watcher = threading.Thread(target=watch)
+watcher.start()
+run = import_model(sys.argv[1], sys.argv[2], tokenizer="byte")
+done.set()
+watcher.join()
+size = sum(parameter.numel() * parameter.element_size() for parameter in run.model.parameters())
+print(max(peak, now("RssAnon")) - before, size)
+"""
+
+
+def write_shards(directory: Path, *, width: int, hidden: int, n_layers: int, n_shards: int, vocabulary: int = 512) -> None:
+    """Write a checkpoint of the family Llama in bf16 with random weights, in shards of whole layers."""
+    directory.mkdir()
+    sizes = {"hidden_size": width, "intermediate_size": hidden, "num_hidden_layers": n_layers, "vocab_size": vocabulary}
+    heads = {"num_attention_heads": width // 64, "num_key_value_heads": width // 64}
+    (directory / "config.json").write_text(json.dumps({**CONFIG, **sizes, **heads, "tie_word_embeddings": False}))
+    outer = {"model.embed_tokens": (vocabulary, width), "lm_head": (vocabulary, width), "model.norm": (width,)}
+    index: dict[str, str] = {}
+    for shard in range(n_shards):
+        shapes: dict[str, tuple[int, ...]] = dict(outer) if shard == 0 else {}
+        for layer in (f"model.layers.{each}" for each in range(shard, n_layers, n_shards)):
+            shapes |= {f"{layer}.input_layernorm": (width,), f"{layer}.post_attention_layernorm": (width,)}
+            shapes |= {f"{layer}.self_attn.{part}_proj": (width, width) for part in "qkvo"}
+            shapes |= {f"{layer}.mlp.{part}_proj": (hidden, width) for part in ("gate", "up")}
+            shapes |= {f"{layer}.mlp.down_proj": (width, hidden)}
+        name = f"model-{shard + 1:05d}-of-{n_shards:05d}.safetensors"
+        tensors = {f"{each}.weight": torch.full(shape, 0.02, dtype=torch.bfloat16) for each, shape in shapes.items()}
+        save_file(tensors, directory / name)
+        index |= dict.fromkeys(tensors, name)
+    (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not say what a process holds")
+def test_import_of_shards_needs_little_more_than_the_model(tmp_path: Path) -> None:
+    """Peak through the conversion of bf16 shards and the loading of the run in fp32.
+
+    Pages of mapped files, which the system takes back when it needs memory, do not count.
+    """
+    write_shards(tmp_path / "external", width=1024, hidden=4096, n_layers=20, n_shards=5)
+    words = [sys.executable, "-c", SHARDED, str(tmp_path / "external"), str(tmp_path / "run")]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    peak, size = map(int, done.stdout.split())
+    assert size > 600 * 2**20
+    assert peak <= 1.15 * size

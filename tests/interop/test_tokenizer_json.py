@@ -30,6 +30,11 @@ NATIVE = {
     "bpe": fitted("bpe", vocab_size=600),
     "bpe-gpt2": fitted("bpe", vocab_size=500, pattern="gpt2"),
     "byte": fitted("byte"),
+    "char": fitted("char"),
+    "char-bytes": fitted("char", unknown="bytes"),
+    "word": fitted("word"),
+    "word-unknown": fitted("word", fallback="unknown"),
+    "word-lower": fitted("word", fallback="unknown", whitespace="drop", lowercase=True, min_count=2),
 }
 EXTERNAL = {name: Library.from_str(made.to_tokenizer_json()) for name, made in NATIVE.items()}
 
@@ -54,12 +59,29 @@ def test_special_tokens_keep_their_ids(name: str) -> None:
     assert EXTERNAL[name].get_vocab_size() == NATIVE[name].vocab_size
 
 
-@pytest.mark.parametrize("name", ["char", "word"])
-def test_tokenizers_without_byte_pairs_are_rejected_with_the_reason(name: str) -> None:
-    with pytest.raises(TokenizerError, match=r"tokenizer\.json cannot express it"):
-        fitted(name).to_tokenizer_json()
-    with pytest.raises(TokenizerError, match="not a byte-level pair encoding"):
-        fitted(name).byte_pairs()
+def test_tokenizers_that_the_library_cannot_express_are_rejected_with_the_reason() -> None:
+    with pytest.raises(TokenizerError, match=r"lower-casing in tokenizer\.json has no final sigma"):
+        fitted("word", lowercase=True).to_tokenizer_json()
+    words: Any = default_registry().component("tokenizer", "word").model_validate({"name": "word"})
+    with pytest.raises(TokenizerError, match=r"its vocabulary contains 'a<0x41>', and .* names bytes"):
+        words.fit(iter(["a<0x41> b"])).to_tokenizer_json()
+    for name in ("char", "word"):
+        with pytest.raises(TokenizerError, match="not a byte-level pair encoding"):
+            fitted(name).byte_pairs()
+
+
+def test_characters_outside_the_corpus_are_errors_in_the_library_too() -> None:
+    made = fitted("char", unknown="error")
+    library = Library.from_str(made.to_tokenizer_json())
+    assert library.encode("with").ids == made.encode("with")
+    with pytest.raises(Exception, match="UNK"):
+        library.encode("☃")
+
+
+def test_names_of_bytes_in_a_text_are_characters() -> None:
+    for name in ("char-bytes", "word"):
+        for text in ("<0x41>", "a <0xFF><0x00>b", "☃<0x41>"):
+            assert EXTERNAL[name].encode(text).ids == NATIVE[name].encode(text)
 
 
 def test_transformers_loads_the_tokenizer_of_an_exported_run(tmp_path: Path) -> None:

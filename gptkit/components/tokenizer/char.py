@@ -12,6 +12,7 @@ from pydantic import Field
 from gptkit.core.errors import TokenizerError
 from gptkit.kinds.tokenizer import Tokenizer
 from gptkit.text.base import UNKNOWN, NumberedTokenizer, SpecialsSpec, not_empty
+from gptkit.text.fallback_files import CHARACTERS, byte_fallback_json, word_level_json
 from gptkit.text.state import SavedState, write_state
 
 __all__ = ["CharSpec", "CharTokenizer"]
@@ -39,7 +40,7 @@ class CharTokenizer(NumberedTokenizer):
     ) -> None:
         self.characters = list(characters)
         self.unknown = unknown
-        n_bytes = 256 if unknown == "bytes" else 0
+        n_bytes = self._n_bytes = 256 if unknown == "bytes" else 0
         tokens = [bytes((value,)) for value in range(n_bytes)] + [character.encode() for character in characters]
         ids = {token: len(tokens) + index for index, token in enumerate(specials)}
         super().__init__(tokens + [token.encode() for token in specials], ids, start, end)
@@ -70,6 +71,14 @@ class CharTokenizer(NumberedTokenizer):
             f"character {text.index(character)} of a text is {character!r}, which is not in the tokenizer's corpus",
             hint="Train on a corpus that contains it, or choose `unknown: bytes` or `unknown: token`.",
         )
+
+    def to_tokenizer_json(self) -> str:
+        splits = [(CHARACTERS, "isolated")]
+        tokens = {character: number for character, number in self._ids.items() if number >= self._n_bytes}
+        if self.unknown == "bytes":
+            return byte_fallback_json(tokens, self._specials, splits=splits)
+        # Without the unknown token in the vocabulary, other characters are errors.
+        return word_level_json(tokens, self._specials, unknown=UNKNOWN, splits=splits)
 
     def to_spec(self, directory: Path) -> Mapping[str, Any]:
         return {"name": "char", "unknown": self.unknown, **self.special_fields([UNKNOWN])}

@@ -7,7 +7,6 @@ import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
@@ -18,7 +17,7 @@ from gptkit.core.paths import expand_home
 from gptkit.core.pointers import refuse_pointer
 from gptkit.kinds.tokenizer import BytePairs, Tokenizer, TokenizerSpec
 from gptkit.text import hub_files as hub
-from gptkit.text.base import out_of_range, special_pattern, well_formed
+from gptkit.text.base import SpecialTokens, out_of_range, special_pattern, well_formed
 from gptkit.text.decoders import token_decoder
 from gptkit.text.hub_files import TOKENIZER_FILE
 from gptkit.text.state import SavedState, damaged, read_bytes, write_state
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["HuggingFaceSpec", "HuggingFaceTokenizer"]
 
 
-class HuggingFaceTokenizer(Tokenizer):
+class HuggingFaceTokenizer(SpecialTokens):
     """Runtime part of `HuggingFaceSpec`.
 
     Args:
@@ -63,18 +62,6 @@ class HuggingFaceTokenizer(Tokenizer):
     @property
     def vocab_size(self) -> int:
         return self._vocab_size
-
-    @property
-    def special_tokens(self) -> Mapping[str, int]:
-        return MappingProxyType(self._specials)
-
-    @property
-    def start_id(self) -> int | None:
-        return None if self.start is None else self._specials[self.start]
-
-    @property
-    def end_id(self) -> int | None:
-        return None if self.end is None else self._specials[self.end]
 
     @property
     def lossless(self) -> bool:

@@ -10,9 +10,11 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
+from gptkit.core.errors import TokenizerError
 from gptkit.core.spec import fail
 from gptkit.kinds.tokenizer import Tokenizer
 from gptkit.text.base import UNKNOWN, NumberedTokenizer, SpecialsSpec, not_empty
+from gptkit.text.fallback_files import byte_fallback_json, space_joined, whitespace, word_level_json
 from gptkit.text.state import SavedState, write_state
 
 __all__ = ["WordSpec", "WordTokenizer", "pieces"]
@@ -20,7 +22,8 @@ __all__ = ["WordSpec", "WordTokenizer", "pieces"]
 Fallback = Literal["unknown", "characters"]
 Whitespace = Literal["keep", "drop"]
 
-_SEPARATOR = re.compile(r'([,.:;?_!"()\']|--|\s)')
+_MARKS = r"""[,.:;?_!"()']|--"""
+_SEPARATOR = re.compile(rf"({_MARKS}|\s)")
 _CLINGING = frozenset(",.:;?!\"()'")
 """Punctuation that is decoded without a space before it, if whitespace is dropped."""
 
@@ -53,7 +56,7 @@ class WordTokenizer(NumberedTokenizer):
     ) -> None:
         self.words = list(words)
         self.fallback, self.whitespace, self.lowercase = fallback, whitespace, lowercase
-        n_bytes = 256 if fallback == "characters" else 0
+        n_bytes = self._n_bytes = 256 if fallback == "characters" else 0
         joined = whitespace == "drop"
         tokens = [bytes((value,)) for value in range(n_bytes)]
         tokens += [(f" {word}" if joined and word not in _CLINGING else word).encode() for word in words]
@@ -86,6 +89,20 @@ class WordTokenizer(NumberedTokenizer):
                 token = known.get(character)
                 ids += character.encode() if token is None else (token,)
         return ids
+
+    def to_tokenizer_json(self) -> str:
+        tokens = dict(zip(self.words, range(self._n_bytes, self._n_bytes + len(self.words)), strict=True))
+        if self.lowercase and (self.fallback == "characters" or any("σ" in word or "ς" in word for word in self.words)):
+            raise TokenizerError("lower-casing in tokenizer.json has no final sigma (ς)")
+        spaces = f"[{whitespace()}]"
+        if self.fallback == "characters":
+            return byte_fallback_json(tokens, self._specials, splits=[(f"{_MARKS}|{spaces}", "isolated")])
+        kept = self.whitespace == "keep"
+        splits = [(f"{_MARKS}|{spaces}", "isolated")] if kept else [(spaces, "removed"), (_MARKS, "isolated")]
+        decoder = None if kept else space_joined(sorted(_CLINGING))
+        return word_level_json(
+            tokens, self._specials, unknown=UNKNOWN, splits=splits, decoder=decoder, lowercase=self.lowercase
+        )
 
     def to_spec(self, directory: Path) -> Mapping[str, Any]:
         options = {"fallback": self.fallback, "whitespace": self.whitespace, "lowercase": self.lowercase}

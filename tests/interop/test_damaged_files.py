@@ -1,0 +1,143 @@
+"""Randomly damaged files of every kind: a located error or a run that works, never a traceback, and nothing left behind.
+
+The number of files of each kind is `GPTKIT_DAMAGED_FILES`: 10 by default, and 250 in the slow test.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import gptkit
+from gptkit.components.tokenizer.bpe import BpeSpec
+from gptkit.core.errors import GptkitError
+from gptkit.runs.exporting import export_model
+from tests.support.gguf_models import DECODER, make_run
+
+COUNT = int(os.environ.get("GPTKIT_DAMAGED_FILES", "10"))
+SLOW = int(os.environ.get("GPTKIT_DAMAGED_FILES", "250"))
+TINY = {**DECODER, "n_layers": 1, "d_model": 32, "feedforward": {"name": "gated", "d_hidden": 32}}
+PROSE = ["The cat sat on the mat, and the other cat's 12 hats sat on the other mats. " * 20]
+GGUF_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0")
+DIRECTORY_FILES = (
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a directory as transformers saves it (also with an index), and a GGUF file of each type."""
+    base = tmp_path_factory.mktemp("models")
+    spec = BpeSpec(vocab_size=300)
+    run = make_run(base / "run", TINY, spec.model_dump(mode="json"), spec.fit(iter(PROSE)))
+    directory = export_model(run, base / "directory")
+    (directory / "generation_config.json").write_text(json.dumps({"temperature": 0.7, "top_k": 20, "eos_token_id": 1}))
+    sharded = Path(shutil.copytree(directory, base / "sharded"))
+    (sharded / "model.safetensors").rename(sharded / "model-00001-of-00001.safetensors")
+    from gptkit.interop.tensor_files import TensorFiles
+
+    names = TensorFiles(directory).entries
+    index = {"metadata": {}, "weight_map": dict.fromkeys(names, "model-00001-of-00001.safetensors")}
+    (sharded / "model.safetensors.index.json").write_text(json.dumps(index))
+    for each in GGUF_TYPES:
+        export_model(run, base / f"{each}.gguf", to={"name": "gguf", "type": each})
+    return base
+
+
+def damaged(data: bytes, chance: random.Random) -> bytes:
+    """Return the data with one change; most changes are at the beginning, where every byte matters."""
+    result = bytearray(data)
+    where = chance.randrange(min(len(data), chance.choice((64, 1024, 16384, len(data)))))
+    match chance.randrange(7):
+        case 0:
+            result[where] = chance.randrange(256)
+        case 1:
+            result[where] ^= 1 << chance.randrange(8)
+        case 2:
+            result = result[:where]
+        case 3:
+            result[where:where] = result[where : where + chance.randrange(1, 40)]
+        case 4:
+            del result[where : where + chance.randrange(1, 40)]
+        case 5:
+            number = chance.choice((2**62, 2**64 - 1, 2**32, 2**31, 0, 1))
+            result[where : where + 8] = struct.pack("<Q", number)
+        case _:
+            text = chance.choice((b"null", b"-1", b"1e400", b"[[[[", b'"', b"{", b"\xff\xfe", b"NaN", b"999999999999"))
+            result[where : where + chance.choice((0, 1, len(text)))] = text
+    return bytes(result)
+
+
+def take(path: Path, run: Path, blamed: str) -> bool:
+    """Import a path; return whether it was accepted. A rejection must name the file or directory."""
+    try:
+        result = gptkit.import_model(path, run)
+    except GptkitError as error:
+        assert blamed in str(error) or path.name in str(error) or "describes" in str(error), str(error)
+        assert not run.exists()
+        accepted = False
+    else:
+        with torch.no_grad():
+            logits = result.model(torch.tensor([[0, 1]]) % result.model.vocab_size).logits
+        assert logits.shape == (1, 2, result.model.vocab_size)
+        shutil.rmtree(run)
+        accepted = True
+    left = [entry.name for entry in run.parent.iterdir() if entry != path]
+    assert not left, f"left behind: {left}"
+    return accepted
+
+
+def damage(make: Callable[[], tuple[Path, Path]], directory: Path, count: int, seed: str) -> None:
+    """Damage a file so many times, and import the model."""
+    chance = random.Random(seed)
+    refused = 0
+    for number in range(count):
+        path, file = make()
+        data = file.read_bytes()
+        changed = damaged(data, chance)
+        file.write_bytes(changed)
+        try:
+            refused += not take(path, directory / "run", file.name)
+        except BaseException as error:
+            error.add_note(f"damaged file {number} of {seed!r}: {file.name}")
+            raise
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    assert refused or count < 100, "no damage was found"
+
+
+@pytest.mark.parametrize("count", [COUNT, pytest.param(SLOW, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", DIRECTORY_FILES)
+def test_damaged_directories(models: Path, tmp_path: Path, name: str, count: int) -> None:
+    source = models / ("sharded" if name.endswith("index.json") else "directory")
+
+    def make() -> tuple[Path, Path]:
+        copy = Path(shutil.copytree(source, tmp_path / "external"))
+        return copy, copy / name
+
+    damage(make, tmp_path, count, name)
+
+
+@pytest.mark.parametrize("count", [COUNT, pytest.param(SLOW, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("type", GGUF_TYPES)
+def test_damaged_gguf_files(models: Path, tmp_path: Path, type: str, count: int) -> None:
+    def make() -> tuple[Path, Path]:
+        copy = Path(shutil.copy(models / f"{type}.gguf", tmp_path / "external.gguf"))
+        return copy, copy
+
+    damage(make, tmp_path, max(5, count // len(GGUF_TYPES)), type)
