@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from gptkit.core.component import Component
 from gptkit.kinds.context import BuildContext
+from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,3 +30,10 @@ class ActivationSpec(Component):
     @abstractmethod
     def build(self, context: BuildContext) -> nn.Module:
         """Return the module."""
+
+    def written(self, context: WritingContext) -> Written | None:
+        """Return how the component is written out in a file of plain PyTorch (`gptkit eject`); None if it is not.
+
+        Its call "apply" is the value for $x.
+        """
+        return None

@@ -12,6 +12,7 @@ from gptkit.core.failing import INTENTIONAL, failure
 from gptkit.kinds.attention_backend import ScoreFeatures
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.position import HeadShape
+from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
     from gptkit.nn.attention.base import Attention
@@ -51,6 +52,14 @@ class AttentionSpec(Component):
     @abstractmethod
     def build(self, context: BuildContext) -> Attention:
         """Return the module, for context.d_model features."""
+
+    def written(self, context: WritingContext) -> Written | None:
+        """Return how the component is written out in a file of plain PyTorch (`gptkit eject`); None if it is not.
+
+        Its parameters must have the names of the built module's.
+        Its `forward` has the arguments x_BTE, positions_T and cache, a dictionary of this layer's tensors.
+        """
+        return None
 
 
 def head_problems(context: BuildContext, heads: HeadShape) -> Iterator[Problem]:

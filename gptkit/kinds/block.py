@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from gptkit.core.component import Component
 from gptkit.kinds.context import BuildContext
+from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
     from gptkit.nn.block import Block
@@ -64,3 +65,11 @@ class BlockSpec(Component):
     @abstractmethod
     def build(self, context: BuildContext) -> Block:
         """Return the module."""
+
+    def written(self, context: WritingContext) -> Written | None:
+        """Return how the component is written out in a file of plain PyTorch (`gptkit eject`); None if it is not.
+
+        Its parameters must have the names of the built module's.
+        Its `forward` has the arguments x_BTE, positions_T and cache, a dictionary of this layer's tensors.
+        """
+        return None

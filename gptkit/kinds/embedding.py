@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from gptkit.core.component import Component
 from gptkit.kinds.context import BuildContext
+from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
     from gptkit.nn.embedding import Embedding
@@ -29,3 +30,11 @@ class EmbeddingSpec(Component):
     @abstractmethod
     def build(self, context: BuildContext) -> Embedding:
         """Return the module, for context.vocab_size ids and context.d_model features."""
+
+    def written(self, context: WritingContext) -> Written | None:
+        """Return how the component is written out in a file of plain PyTorch (`gptkit eject`); None if it is not.
+
+        Its parameters must have the names of the built module's.
+        Its call "embed" is the vectors for ids_BT and positions_T.
+        """
+        return None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from gptkit.core.component import Component
 from gptkit.kinds.context import BuildContext
+from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
     from gptkit.nn.feedforward import FeedForward
@@ -35,5 +36,19 @@ class FeedForwardSpec(Component):
         Experts without a stacked form are modules from `build`, one per expert. They are slower, since on accelerators and
         in compiled models each processes as many rows as there are tokens. With a stacked form, the products of all experts
         are one operation; build it from `gptkit.nn.stacked.StackedLinear`. Both forms must compute the same result.
+        """
+        return None
+
+    def written(self, context: WritingContext) -> Written | None:
+        """Return how the component is written out in a file of plain PyTorch (`gptkit eject`); None if it is not.
+
+        Its parameters must have the names of the built module's.
+        """
+        return None
+
+    def written_stacked(self, context: WritingContext, *, n_experts: int) -> Written | None:
+        """Return how the experts that `build_stacked` builds are written out; None if they are not.
+
+        Their `forward` has the arguments x_ME, the tokens of one expert, and its index.
         """
         return None

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from gptkit.core.component import Component
 from gptkit.kinds.context import BuildContext
+from gptkit.kinds.embedding import EmbeddingSpec
+from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
     from gptkit.nn.embedding import Embedding
@@ -28,3 +30,11 @@ class HeadSpec(Component):
     @abstractmethod
     def build(self, context: BuildContext, *, embedding: Embedding) -> Head:
         """Return the module. A tied head uses the table of `embedding`."""
+
+    def written(self, context: WritingContext, *, embedding: EmbeddingSpec) -> Written | None:
+        """Return how the component is written out in a file of plain PyTorch (`gptkit eject`); None if it is not.
+
+        Its parameters must have the names of the built module's.
+        Its call "logits" is the logits for $x.
+        """
+        return None

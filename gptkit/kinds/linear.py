@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from gptkit.core.component import Component
 from gptkit.core.errors import Problem
 from gptkit.kinds.context import BuildContext
+from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
     from torch import nn
@@ -52,3 +53,10 @@ class LinearSpec(Component):
             stacked: the names of the stacked projections of experts, which `build` does not return.
         """
         return iter(())
+
+    def written(self, context: WritingContext) -> Written | None:
+        """Return how the component is written out in a file of plain PyTorch (`gptkit eject`); None if it is not.
+
+        Its call "construct" is the constructor for $d_in, $d_out and $bias, which is "" or ", bias=False".
+        """
+        return None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from gptkit.core.component import Component
 from gptkit.kinds.context import BuildContext
+from gptkit.kinds.written import Name, WritingContext, Written
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,3 +27,13 @@ class NormSpec(Component):
     @abstractmethod
     def build(self, context: BuildContext, *, dim: int) -> nn.Module:
         """Return the module for vectors of `dim` features: d_model in the residual stream, d_head for QK norm."""
+
+    def written(self, context: WritingContext, *, dim: Name) -> Written | None:
+        """Return how the component is written out in a file of plain PyTorch (`gptkit eject`); None if it is not.
+
+        Its parameters must have the names of the built module's.
+
+        Args:
+            dim: the number of features, an expression of the file.
+        """
+        return None

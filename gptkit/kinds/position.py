@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from gptkit.core.component import Component
 from gptkit.kinds.context import BuildContext
+from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
     from gptkit.nn.position import Position
@@ -92,3 +93,16 @@ class PositionSpec(Component):
         Layers with equal specs and heads may share one module: use ``context.share``.
         """
         raise NotImplementedError(f"position {self.name!r} has no relative hook: its `uses` are {sorted(self.uses)}")
+
+    def written(self, context: WritingContext, *, heads: HeadShape | None) -> Written | None:
+        """Return how the component is written out in a file of plain PyTorch (`gptkit eject`); None if it is not.
+
+        Its call "embed" is the vectors of positions_T that are added to the embeddings. Its calls "query" and "key" are the
+        queries and keys for $x, "unrotated" the queries' features without position (`latent`), "bias" a term of the scores,
+        "content" one before their soft bound for scaled queries $q, and "values" one of the heads' outputs for $weights;
+        these may use $n_keys.
+
+        Args:
+            heads: the heads of the layer; None for the absolute position of the embedding.
+        """
+        return None

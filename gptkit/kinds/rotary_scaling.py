@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from gptkit.core.component import Component
 from gptkit.kinds.context import BuildContext
+from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,3 +54,10 @@ class RotaryScalingSpec(Component):
         import torch
 
         return 1.0 / (base ** (torch.arange(0, d_rotary, 2, dtype=torch.int64).float() / d_rotary))
+
+    def written(self, context: WritingContext, *, base: float, d_rotary: int) -> Written | None:
+        """Return how the component is written out in a file of plain PyTorch (`gptkit eject`); None if it is not.
+
+        Its call "scale" is the scaled frequencies for $frequencies.
+        """
+        return None

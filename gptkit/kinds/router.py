@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 from gptkit.core.component import Component
 from gptkit.core.errors import Problem
 from gptkit.kinds.context import BuildContext
+from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
     from gptkit.nn.router import Router
@@ -35,3 +36,10 @@ class RouterSpec(Component):
     @abstractmethod
     def build(self, context: BuildContext, *, n_experts: int) -> Router:
         """Return the module, for vectors of context.d_model features."""
+
+    def written(self, context: WritingContext, *, n_experts: int) -> Written | None:
+        """Return how the component is written out in a file of plain PyTorch (`gptkit eject`); None if it is not.
+
+        Its parameters must have the names of the built module's.
+        """
+        return None
