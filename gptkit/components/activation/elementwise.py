@@ -8,6 +8,7 @@ from pydantic import Field
 
 from gptkit.kinds.activation import ActivationSpec
 from gptkit.kinds.context import BuildContext
+from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
     from torch import nn
@@ -42,6 +43,9 @@ class IdentitySpec(ActivationSpec):
 
         return nn.Identity()
 
+    def written(self, context: WritingContext) -> Written:
+        return Written(calls={"apply": "$x"})
+
 
 class ReluSpec(ActivationSpec):
     """Rectified linear unit: negative values become zero.
@@ -57,6 +61,9 @@ class ReluSpec(ActivationSpec):
         from torch import nn
 
         return nn.ReLU()
+
+    def written(self, context: WritingContext) -> Written:
+        return Written(calls={"apply": "F.relu($x)"})
 
 
 class LeakyReluSpec(ActivationSpec):
@@ -74,6 +81,9 @@ class LeakyReluSpec(ActivationSpec):
         from torch import nn
 
         return nn.LeakyReLU(self.slope)
+
+    def written(self, context: WritingContext) -> Written:
+        return Written(calls={"apply": f"F.leaky_relu($x, {self.slope!r})"}, fields=["slope"])
 
 
 class ReluSquaredSpec(ActivationSpec):
@@ -94,6 +104,9 @@ class ReluSquaredSpec(ActivationSpec):
 
         return ReluSquared()
 
+    def written(self, context: WritingContext) -> Written:
+        return Written(calls={"apply": "F.relu($x).square()"})
+
 
 class GeluSpec(ActivationSpec):
     """Gaussian error linear unit: every value times the standard normal cumulative distribution function at the value.
@@ -113,6 +126,9 @@ class GeluSpec(ActivationSpec):
 
         return nn.GELU()
 
+    def written(self, context: WritingContext) -> Written:
+        return Written(calls={"apply": "F.gelu($x)"})
+
 
 class GeluTanhSpec(ActivationSpec):
     """Approximation of GELU by a hyperbolic tangent, used by GPT-2.
@@ -131,6 +147,9 @@ class GeluTanhSpec(ActivationSpec):
         from torch import nn
 
         return nn.GELU(approximate="tanh")
+
+    def written(self, context: WritingContext) -> Written:
+        return Written(calls={"apply": 'F.gelu($x, approximate="tanh")'})
 
 
 class QuickGeluSpec(ActivationSpec):
@@ -152,6 +171,13 @@ class QuickGeluSpec(ActivationSpec):
 
         return QuickGelu(self.alpha)
 
+    def written(self, context: WritingContext) -> Written:
+        text = f'''def $class_name(x: Tensor$parameters) -> Tensor:
+    """Approximation of GELU: x · sigmoid({self.alpha:g} x)."""
+    return x * torch.sigmoid({self.alpha!r} * x)
+'''
+        return Written("quick_gelu", text, calls={"apply": "$activation($x)"}, section="feedforward", fields=["alpha"])
+
 
 class SiluSpec(ActivationSpec):
     """Sigmoid linear unit, also called Swish: every value times its sigmoid. The gate of SwiGLU.
@@ -171,6 +197,9 @@ class SiluSpec(ActivationSpec):
 
         return nn.SiLU()
 
+    def written(self, context: WritingContext) -> Written:
+        return Written(calls={"apply": "F.silu($x)"})
+
 
 class SigmoidSpec(ActivationSpec):
     """Logistic sigmoid, with values from 0 to 1; the gate of the first gated linear units.
@@ -186,6 +215,9 @@ class SigmoidSpec(ActivationSpec):
         from torch import nn
 
         return nn.Sigmoid()
+
+    def written(self, context: WritingContext) -> Written:
+        return Written(calls={"apply": "$x.sigmoid()"})
 
 
 class TanhSpec(ActivationSpec):
@@ -203,6 +235,9 @@ class TanhSpec(ActivationSpec):
 
         return nn.Tanh()
 
+    def written(self, context: WritingContext) -> Written:
+        return Written(calls={"apply": "$x.tanh()"})
+
 
 class SoftplusSpec(ActivationSpec):
     """Smooth approximation of ReLU, always positive.
@@ -217,3 +252,6 @@ class SoftplusSpec(ActivationSpec):
         from torch import nn
 
         return nn.Softplus()
+
+    def written(self, context: WritingContext) -> Written:
+        return Written(calls={"apply": "F.softplus($x)"})

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from gptkit.kinds.activation import ActivationSpec
 from gptkit.kinds.context import BuildContext
+from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,3 +48,8 @@ class XieluSpec(ActivationSpec):
         from gptkit.components.activation.modules.xielu import Xielu
 
         return Xielu(self)
+
+    def written(self, context: WritingContext) -> Written:
+        from gptkit.components.activation.written.xielu import xielu
+
+        return xielu(self)

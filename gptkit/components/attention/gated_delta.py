@@ -12,6 +12,7 @@ from gptkit.core.errors import Problem
 from gptkit.kinds.attention import AttentionSpec
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.norm import NormSpec
+from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
     from gptkit.components.attention.modules.gated_delta import GatedDelta
@@ -79,3 +80,8 @@ class GatedDeltaSpec(AttentionSpec):
         from gptkit.components.attention.modules.gated_delta import GatedDelta
 
         return GatedDelta(self, context)
+
+    def written(self, context: WritingContext) -> Written:
+        from gptkit.components.attention.written.recurrent import gated_delta
+
+        return gated_delta(self, context)

@@ -15,6 +15,7 @@ from gptkit.kinds.attention_backend import ScoreFeatures
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.norm import NormSpec
 from gptkit.kinds.position import HeadShape
+from gptkit.kinds.written import WritingContext, Written
 from gptkit.nn.attention.pattern import Chunks, MaskPattern
 
 if TYPE_CHECKING:
@@ -150,3 +151,8 @@ class GroupedQuerySpec(HeadedSpec):
         if n_kv_heads is None:
             n_kv_heads = next(n for n in range(max(1, heads.n_heads // 4), 0, -1) if heads.n_heads % n == 0)
         return heads.replace(n_kv_heads=n_kv_heads)
+
+    def written(self, context: WritingContext) -> Written:
+        from gptkit.components.attention.written.grouped_query import headed
+
+        return headed(self, context, grouped=True)

@@ -14,6 +14,7 @@ from gptkit.kinds.attention_backend import ScoreFeatures
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.norm import NormSpec
 from gptkit.kinds.position import HeadShape
+from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
     from gptkit.components.attention.modules.latent import LatentAttention
@@ -77,3 +78,8 @@ class LatentSpec(AttentionSpec):
         from gptkit.components.attention.modules.latent import LatentAttention
 
         return LatentAttention(self, context)
+
+    def written(self, context: WritingContext) -> Written:
+        from gptkit.components.attention.written.latent import latent
+
+        return latent(self, context)

@@ -12,6 +12,7 @@ from gptkit.core.errors import Problem
 from gptkit.kinds.activation import ActivationSpec
 from gptkit.kinds.attention import AttentionSpec
 from gptkit.kinds.context import BuildContext
+from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
     from gptkit.components.attention.modules.mamba2 import Mamba2
@@ -93,3 +94,8 @@ class Mamba2Spec(AttentionSpec):
         from gptkit.components.attention.modules.mamba2 import Mamba2
 
         return Mamba2(self, context)
+
+    def written(self, context: WritingContext) -> Written:
+        from gptkit.components.attention.written.recurrent import mamba2
+
+        return mamba2(self, context)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from gptkit.components.attention.grouped_query import HeadedSpec
+from gptkit.kinds.written import WritingContext, Written
 
 __all__ = ["MultiHeadSpec"]
 
@@ -27,3 +28,8 @@ class MultiHeadSpec(HeadedSpec):
     def kv_heads(self) -> int:
         assert self.n_heads is not None
         return self.n_heads
+
+    def written(self, context: WritingContext) -> Written:
+        from gptkit.components.attention.written.grouped_query import headed
+
+        return headed(self, context, grouped=False)

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from gptkit.kinds.attention import AttentionSpec
 from gptkit.kinds.context import BuildContext
+from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
     from gptkit.components.attention.modules.short_conv import ShortConv
@@ -47,3 +48,8 @@ class ShortConvSpec(AttentionSpec):
         from gptkit.components.attention.modules.short_conv import ShortConv
 
         return ShortConv(self, context)
+
+    def written(self, context: WritingContext) -> Written:
+        from gptkit.components.attention.written.recurrent import short_conv
+
+        return short_conv(self, context)

@@ -12,6 +12,7 @@ from gptkit.kinds.attention import AttentionSpec, head_problems
 from gptkit.kinds.attention_backend import ScoreFeatures
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.position import HeadShape
+from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
     from gptkit.components.attention.modules.simple import SimpleAttention
@@ -47,3 +48,8 @@ class SimpleSpec(AttentionSpec):
         from gptkit.components.attention.modules.simple import SimpleAttention
 
         return SimpleAttention(self, context)
+
+    def written(self, context: WritingContext) -> Written:
+        from gptkit.components.attention.written.single import simple
+
+        return simple(self, context)

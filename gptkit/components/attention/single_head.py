@@ -12,6 +12,7 @@ from gptkit.kinds.attention import AttentionSpec, head_problems
 from gptkit.kinds.attention_backend import ScoreFeatures
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.position import HeadShape
+from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
     from gptkit.components.attention.modules.single_head import SingleHeadAttention
@@ -67,3 +68,8 @@ class SingleHeadSpec(AttentionSpec):
         from gptkit.components.attention.modules.single_head import SingleHeadAttention
 
         return SingleHeadAttention(self, context)
+
+    def written(self, context: WritingContext) -> Written:
+        from gptkit.components.attention.written.single import single_head
+
+        return single_head(self, context)

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from gptkit.kinds.block import BlockSpec, Step
 from gptkit.kinds.context import BuildContext
+from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
     from gptkit.nn.block import Block
@@ -57,3 +58,8 @@ class DeepNormSpec(BlockSpec):
         from gptkit.components.block.modules.deep_norm import DeepNorm
 
         return DeepNorm(self, context)
+
+    def written(self, context: WritingContext) -> Written:
+        from gptkit.components.block.written.forms import deep_norm
+
+        return deep_norm(self, context)

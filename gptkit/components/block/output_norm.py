@@ -8,6 +8,7 @@ from pydantic import Field
 
 from gptkit.kinds.block import BlockSpec, Step
 from gptkit.kinds.context import BuildContext
+from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
     from gptkit.nn.block import Block
@@ -41,3 +42,8 @@ class OutputNormSpec(BlockSpec):
         from gptkit.components.block.modules.output_norm import OutputNorm
 
         return OutputNorm(self, context)
+
+    def written(self, context: WritingContext) -> Written:
+        from gptkit.components.block.written.forms import output_norm
+
+        return output_norm(self, context)

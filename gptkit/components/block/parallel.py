@@ -8,6 +8,7 @@ from pydantic import Field
 
 from gptkit.kinds.block import BlockSpec, Step
 from gptkit.kinds.context import BuildContext
+from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
     from gptkit.nn.block import Block
@@ -44,3 +45,8 @@ class ParallelSpec(BlockSpec):
         from gptkit.components.block.modules.parallel import Parallel
 
         return Parallel(self, context)
+
+    def written(self, context: WritingContext) -> Written:
+        from gptkit.components.block.written.forms import parallel
+
+        return parallel(self, context)

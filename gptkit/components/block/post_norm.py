@@ -8,6 +8,7 @@ from pydantic import Field
 
 from gptkit.kinds.block import BlockSpec, Step
 from gptkit.kinds.context import BuildContext
+from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
     from gptkit.nn.block import Block
@@ -48,3 +49,8 @@ class PostNormSpec(BlockSpec):
         from gptkit.components.block.modules.post_norm import PostNorm
 
         return PostNorm(self, context)
+
+    def written(self, context: WritingContext) -> Written:
+        from gptkit.components.block.written.forms import post_norm
+
+        return post_norm(self, context)

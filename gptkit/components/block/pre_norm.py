@@ -8,6 +8,7 @@ from pydantic import Field
 
 from gptkit.kinds.block import BlockSpec, Step
 from gptkit.kinds.context import BuildContext
+from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
     from gptkit.nn.block import Block
@@ -51,3 +52,8 @@ class PreNormSpec(BlockSpec):
         from gptkit.components.block.modules.pre_norm import PreNorm
 
         return PreNorm(self, context)
+
+    def written(self, context: WritingContext) -> Written:
+        from gptkit.components.block.written.forms import pre_norm
+
+        return pre_norm(self, context)

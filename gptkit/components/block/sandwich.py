@@ -8,6 +8,7 @@ from pydantic import Field
 
 from gptkit.kinds.block import BlockSpec, Step
 from gptkit.kinds.context import BuildContext
+from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
     from gptkit.nn.block import Block
@@ -41,3 +42,8 @@ class SandwichSpec(BlockSpec):
         from gptkit.components.block.modules.sandwich import Sandwich
 
         return Sandwich(self, context)
+
+    def written(self, context: WritingContext) -> Written:
+        from gptkit.components.block.written.forms import sandwich
+
+        return sandwich(self, context)

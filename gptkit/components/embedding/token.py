@@ -11,6 +11,7 @@ from gptkit.core.component import optional_component
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.embedding import EmbeddingSpec
 from gptkit.kinds.norm import NormSpec
+from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
     from gptkit.nn.embedding import Embedding
@@ -56,3 +57,8 @@ class TokenEmbeddingSpec(EmbeddingSpec):
         from gptkit.components.embedding.modules.token import TokenEmbedding
 
         return TokenEmbedding(self, context)
+
+    def written(self, context: WritingContext) -> Written:
+        from gptkit.components.embedding.written.token import token
+
+        return token(self, context)

@@ -13,6 +13,7 @@ from gptkit.kinds.context import BuildContext
 from gptkit.kinds.feedforward import FeedForwardSpec
 from gptkit.kinds.norm import NormSpec
 from gptkit.kinds.router import RouterSpec
+from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
     from gptkit.nn.feedforward import FeedForward
@@ -102,3 +103,8 @@ class ExpertsSpec(FeedForwardSpec):
         from gptkit.components.feedforward.modules.experts import Experts
 
         return Experts(self, context)
+
+    def written(self, context: WritingContext) -> Written:
+        from gptkit.components.feedforward.written.experts import experts
+
+        return experts(self, context)

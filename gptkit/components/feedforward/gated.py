@@ -12,6 +12,7 @@ from gptkit.core.component import component
 from gptkit.kinds.activation import ActivationSpec
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.feedforward import FeedForwardSpec
+from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
     from gptkit.nn.feedforward import FeedForward
@@ -85,3 +86,13 @@ class GatedSpec(FeedForwardSpec):
         if any(True for _ in activation.parameters()):
             return None
         return StackedGated(self, context, activation, n_experts)
+
+    def written(self, context: WritingContext) -> Written:
+        from gptkit.components.feedforward.written.dense import gated
+
+        return gated(self, context)
+
+    def written_stacked(self, context: WritingContext, *, n_experts: int) -> Written:
+        from gptkit.components.feedforward.written.dense import gated_experts
+
+        return gated_experts(self, context, n_experts)

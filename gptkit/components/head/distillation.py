@@ -10,7 +10,9 @@ from pydantic import Field
 
 from gptkit.core.component import component
 from gptkit.kinds.context import BuildContext
+from gptkit.kinds.embedding import EmbeddingSpec
 from gptkit.kinds.head import HeadSpec
+from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
     from gptkit.nn.embedding import Embedding
@@ -64,3 +66,8 @@ class DistillationHeadSpec(HeadSpec):
         from gptkit.components.head.modules.distillation import DistillationHead
 
         return DistillationHead(self, context, embedding)
+
+    def written(self, context: WritingContext, *, embedding: EmbeddingSpec) -> Written:
+        from gptkit.components.head.written.wrapped import wrapped
+
+        return wrapped(self.head, context, embedding, fields=("teacher", "head", "temperature", "weight"))

@@ -10,8 +10,10 @@ from pydantic import Field
 from gptkit.core.component import optional_component
 from gptkit.core.errors import Problem
 from gptkit.kinds.context import BuildContext
+from gptkit.kinds.embedding import EmbeddingSpec
 from gptkit.kinds.head import HeadSpec
 from gptkit.kinds.linear import LinearSpec
+from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
     from gptkit.nn.embedding import Embedding
@@ -71,3 +73,8 @@ class LinearHeadSpec(HeadSpec):
         from gptkit.components.head.modules.linear import LinearHead
 
         return LinearHead(self, context, embedding)
+
+    def written(self, context: WritingContext, *, embedding: EmbeddingSpec) -> Written:
+        from gptkit.components.head.written.linear import linear_head
+
+        return linear_head(self, context, embedding)

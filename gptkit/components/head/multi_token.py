@@ -11,7 +11,9 @@ from gptkit.core.component import component
 from gptkit.core.errors import Problem
 from gptkit.kinds.block import BlockSpec
 from gptkit.kinds.context import BuildContext
+from gptkit.kinds.embedding import EmbeddingSpec
 from gptkit.kinds.head import HeadSpec
+from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
     from gptkit.nn.embedding import Embedding
@@ -57,3 +59,8 @@ class MultiTokenHeadSpec(HeadSpec):
         from gptkit.components.head.modules.multi_token import MultiTokenHead
 
         return MultiTokenHead(self, context, embedding)
+
+    def written(self, context: WritingContext, *, embedding: EmbeddingSpec) -> Written:
+        from gptkit.components.head.written.wrapped import wrapped
+
+        return wrapped(self.head, context, embedding, fields=("head", "block", "depth", "weight"), unused=["modules_after."])

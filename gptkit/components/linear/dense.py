@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.linear import LinearSpec
+from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,3 +31,6 @@ class DenseSpec(LinearSpec):
         from torch import nn
 
         return nn.Linear(d_in, d_out, bias=bias)
+
+    def written(self, context: WritingContext) -> Written:
+        return Written(calls={"construct": "nn.Linear($d_in, $d_out$bias)"})

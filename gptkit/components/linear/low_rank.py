@@ -13,6 +13,7 @@ from gptkit.core.patterns import matches
 from gptkit.core.suggestions import did_you_mean
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.linear import LinearSpec
+from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
     from torch import nn
@@ -59,6 +60,11 @@ class LowRankSpec(LinearSpec):
         from gptkit.components.linear.modules.low_rank import LowRankLinear
 
         return LowRankLinear(self, d_in, d_out, bias=bias)
+
+    def written(self, context: WritingContext) -> Written:
+        from gptkit.components.linear.written.low_rank import low_rank
+
+        return low_rank(self)
 
     def merged(self) -> LinearSpec:
         return DenseSpec()

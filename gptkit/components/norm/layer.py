@@ -9,6 +9,7 @@ from pydantic import Field
 
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.norm import NormSpec
+from gptkit.kinds.written import Name, WritingContext, Written
 
 if TYPE_CHECKING:
     from gptkit.components.norm.modules.layer import LayerNorm
@@ -52,3 +53,8 @@ class LayerNormSpec(NormSpec):
         from gptkit.components.norm.modules.layer import LayerNorm
 
         return LayerNorm(self, dim)
+
+    def written(self, context: WritingContext, *, dim: Name) -> Written:
+        from gptkit.components.norm.written.layer import written
+
+        return written(self, dim)

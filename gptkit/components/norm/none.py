@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.norm import NormSpec
+from gptkit.kinds.written import Name, WritingContext, Written
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,3 +29,6 @@ class NoNormSpec(NormSpec):
         from torch import nn
 
         return nn.Identity()
+
+    def written(self, context: WritingContext, *, dim: Name) -> Written:
+        return Written("Identity", expression="nn.Identity()", section="norm")

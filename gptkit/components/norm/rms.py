@@ -9,6 +9,7 @@ from pydantic import Field
 
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.norm import NormSpec
+from gptkit.kinds.written import Name, WritingContext, Written
 
 if TYPE_CHECKING:
     from gptkit.components.norm.modules.rms import RMSNorm
@@ -53,3 +54,8 @@ class RMSNormSpec(NormSpec):
         from gptkit.components.norm.modules.rms import RMSNorm
 
         return RMSNorm(self, dim)
+
+    def written(self, context: WritingContext, *, dim: Name) -> Written:
+        from gptkit.components.norm.written.rms import written
+
+        return written(self, dim)

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.position import HeadShape, PositionSpec
+from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
     from gptkit.components.position.modules.alibi import AlibiPosition
@@ -60,3 +61,9 @@ class AlibiSpec(PositionSpec):
         if self.slope_order == "strided":
             return (doubled[1::2] + doubled[0::2])[:n_heads]
         return geometric(lower) + doubled[0::2][: n_heads - lower]
+
+    def written(self, context: WritingContext, *, heads: HeadShape | None) -> Written:
+        from gptkit.components.position.written.bias import alibi
+
+        assert heads is not None
+        return alibi(self, heads)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from gptkit.kinds.context import BuildContext
-from gptkit.kinds.position import PositionSpec
+from gptkit.kinds.position import HeadShape, PositionSpec
+from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
     from gptkit.components.position.modules.learned import LearnedPosition
@@ -42,3 +43,8 @@ class LearnedSpec(PositionSpec):
         from gptkit.components.position.modules.learned import LearnedPosition
 
         return LearnedPosition(self, context)
+
+    def written(self, context: WritingContext, *, heads: HeadShape | None) -> Written:
+        from gptkit.components.position.written.absolute import learned
+
+        return learned(self, context)

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.position import HeadShape, PositionSpec
+from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
     from gptkit.components.position.modules.query_temperature import QueryTemperature
@@ -45,3 +46,8 @@ class QueryTemperatureSpec(PositionSpec):
         from gptkit.components.position.modules.query_temperature import QueryTemperature
 
         return context.share(("query-temperature", self), lambda: QueryTemperature(self))
+
+    def written(self, context: WritingContext, *, heads: HeadShape | None) -> Written:
+        from gptkit.components.position.written.bias import query_temperature
+
+        return query_temperature(self)

@@ -11,6 +11,7 @@ from gptkit.core.component import optional_component
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.position import HeadShape, PositionSpec
 from gptkit.kinds.rotary_scaling import RotaryScalingSpec
+from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
     from gptkit.components.position.modules.rotary import RotaryPosition
@@ -78,3 +79,9 @@ class RotarySpec(PositionSpec):
         from gptkit.components.position.modules.rotary import RotaryPosition
 
         return context.share(("rotary", self, heads.d_head), lambda: RotaryPosition(self, context, heads.d_head))
+
+    def written(self, context: WritingContext, *, heads: HeadShape | None) -> Written:
+        from gptkit.components.position.written.rotary import rotary
+
+        assert heads is not None
+        return rotary(self, context, heads)

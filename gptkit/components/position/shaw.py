@@ -8,6 +8,7 @@ from pydantic import Field
 
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.position import HeadShape, PositionSpec
+from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
     from gptkit.components.position.modules.shaw import ShawPosition
@@ -38,3 +39,9 @@ class ShawSpec(PositionSpec):
         from gptkit.components.position.modules.shaw import ShawPosition
 
         return ShawPosition(self, heads.d_head)
+
+    def written(self, context: WritingContext, *, heads: HeadShape | None) -> Written:
+        from gptkit.components.position.written.relative import shaw
+
+        assert heads is not None
+        return shaw(self, heads)

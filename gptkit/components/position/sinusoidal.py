@@ -9,7 +9,8 @@ from pydantic import Field
 
 from gptkit.core.errors import Problem
 from gptkit.kinds.context import BuildContext
-from gptkit.kinds.position import PositionSpec
+from gptkit.kinds.position import HeadShape, PositionSpec
+from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
     from gptkit.components.position.modules.sinusoidal import SinusoidalPosition
@@ -44,3 +45,8 @@ class SinusoidalSpec(PositionSpec):
         from gptkit.components.position.modules.sinusoidal import SinusoidalPosition
 
         return SinusoidalPosition(self, context)
+
+    def written(self, context: WritingContext, *, heads: HeadShape | None) -> Written:
+        from gptkit.components.position.written.absolute import sinusoidal
+
+        return sinusoidal(self)

@@ -10,6 +10,7 @@ from pydantic import Field
 from gptkit.core.errors import Problem
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.position import HeadShape, PositionSpec
+from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
     from gptkit.components.position.modules.t5_bias import T5BiasPosition
@@ -56,3 +57,9 @@ class T5BiasSpec(PositionSpec):
         if self.shared:
             return context.share(("t5-bias", self, heads.n_heads), lambda: T5BiasPosition(self, heads.n_heads))
         return T5BiasPosition(self, heads.n_heads)
+
+    def written(self, context: WritingContext, *, heads: HeadShape | None) -> Written:
+        from gptkit.components.position.written.relative import t5_bias
+
+        assert heads is not None
+        return t5_bias(self, heads)

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.rotary_scaling import RotaryScalingSpec
+from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,3 +52,8 @@ class DynamicScalingSpec(RotaryScalingSpec):
         base_B = base * (self.factor * ratio_B - (self.factor - 1)) ** power
         exponents = torch.arange(0, d_rotary, 2, device=length_B.device).float() / d_rotary
         return 1.0 / (base_B[:, None] ** exponents)
+
+    def written(self, context: WritingContext, *, base: float, d_rotary: int) -> Written:
+        from gptkit.components.rotary_scaling.written.scaling import dynamic
+
+        return dynamic(self, context, d_rotary)

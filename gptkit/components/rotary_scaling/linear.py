@@ -8,6 +8,7 @@ from pydantic import Field
 
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.rotary_scaling import RotaryScalingSpec
+from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,3 +31,6 @@ class LinearScalingSpec(RotaryScalingSpec):
 
     def frequencies(self, base: float, d_rotary: int, context: BuildContext) -> Tensor:
         return self.plain(base, d_rotary) / self.factor
+
+    def written(self, context: WritingContext, *, base: float, d_rotary: int) -> Written:
+        return Written(calls={"scale": f"$frequencies / {self.factor!r}"}, fields=["factor"])

@@ -11,6 +11,7 @@ from pydantic import Field
 from gptkit.core.errors import Problem
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.rotary_scaling import RotaryScalingSpec
+from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,3 +48,8 @@ class Llama3ScalingSpec(RotaryScalingSpec):
         beyond = turns - self.low_frequency_factor
         kept = (beyond / span).clamp(0, 1) if span else (beyond >= 0).to(beyond.dtype)
         return (1 - kept) * plain / self.factor + kept * plain
+
+    def written(self, context: WritingContext, *, base: float, d_rotary: int) -> Written:
+        from gptkit.components.rotary_scaling.written.scaling import llama3
+
+        return llama3(self)

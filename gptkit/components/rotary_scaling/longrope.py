@@ -10,6 +10,7 @@ from pydantic import Field
 
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.rotary_scaling import RotaryScalingSpec
+from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,3 +77,8 @@ class LongRopeScalingSpec(RotaryScalingSpec):
         trained = self._trained(context)
         factor = self.factor or max(1.0, context.context_length / trained)
         return math.sqrt(1 + math.log(factor) / math.log(trained)) if factor > 1 else 1.0
+
+    def written(self, context: WritingContext, *, base: float, d_rotary: int) -> Written:
+        from gptkit.components.rotary_scaling.written.scaling import longrope
+
+        return longrope(self, context)

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.rotary_scaling import RotaryScalingSpec
+from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,3 +64,8 @@ class YarnScalingSpec(RotaryScalingSpec):
 
     def amplitude(self, context: BuildContext) -> float:
         return self.attention_factor or 0.1 * math.log(self.factor) + 1.0
+
+    def written(self, context: WritingContext, *, base: float, d_rotary: int) -> Written:
+        from gptkit.components.rotary_scaling.written.scaling import yarn
+
+        return yarn(self, context, base, d_rotary)

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from gptkit.components.router.scored import GroupedRouterSpec
 from gptkit.kinds.context import BuildContext
+from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
     from gptkit.nn.router import Router
@@ -56,3 +57,8 @@ class SigmoidSpec(GroupedRouterSpec):
         from gptkit.components.router.modules.sigmoid import Sigmoid
 
         return Sigmoid(self, context, n_experts)
+
+    def written(self, context: WritingContext, *, n_experts: int) -> Written:
+        from gptkit.components.router.written.scored import grouped
+
+        return grouped(self, n_experts, "sigmoid", by_logit=self.selects_by == "logit", more=["selects_by"])

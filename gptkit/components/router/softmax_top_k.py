@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from gptkit.components.router.scored import GroupedRouterSpec
 from gptkit.kinds.context import BuildContext
+from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
     from gptkit.nn.router import Router
@@ -45,3 +46,8 @@ class SoftmaxTopKSpec(GroupedRouterSpec):
         from gptkit.components.router.modules.softmax_top_k import SoftmaxTopK
 
         return SoftmaxTopK(self, context, n_experts)
+
+    def written(self, context: WritingContext, *, n_experts: int) -> Written:
+        from gptkit.components.router.written.scored import grouped
+
+        return grouped(self, n_experts, "softmax")

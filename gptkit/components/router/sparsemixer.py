@@ -9,6 +9,7 @@ from pydantic import Field
 
 from gptkit.components.router.scored import ScoredRouterSpec
 from gptkit.kinds.context import BuildContext
+from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
     from gptkit.nn.router import Router
@@ -45,3 +46,8 @@ class SparsemixerSpec(ScoredRouterSpec):
         from gptkit.components.router.modules.sparsemixer import Sparsemixer
 
         return Sparsemixer(self, context, n_experts)
+
+    def written(self, context: WritingContext, *, n_experts: int) -> Written:
+        from gptkit.components.router.written.scored import sparsemixer
+
+        return sparsemixer(self, n_experts)

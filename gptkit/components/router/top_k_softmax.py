@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from gptkit.components.router.scored import ScoredRouterSpec
 from gptkit.kinds.context import BuildContext
+from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
     from gptkit.nn.router import Router
@@ -39,3 +40,8 @@ class TopKSoftmaxSpec(ScoredRouterSpec):
         from gptkit.components.router.modules.top_k_softmax import TopKSoftmax
 
         return TopKSoftmax(self, context, n_experts)
+
+    def written(self, context: WritingContext, *, n_experts: int) -> Written:
+        from gptkit.components.router.written.scored import top_k_softmax
+
+        return top_k_softmax(self, n_experts)

@@ -1,0 +1,1 @@
+"""Templates of the components of kind `activation`, for `gptkit eject`."""

@@ -1,0 +1,1 @@
+"""Templates of the components of kind `attention`, for `gptkit eject`."""

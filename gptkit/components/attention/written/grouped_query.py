@@ -1,0 +1,241 @@
+"""Template of `multi-head` and `grouped-query`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gptkit.components.attention.written.parts import append_to, attend, causal_mask, position_parts, relative_position
+from gptkit.kinds.written import Name, NotWrittenError, Setting, WritingContext, Written, fill, linear, written
+
+if TYPE_CHECKING:
+    from gptkit.components.attention.grouped_query import HeadedSpec
+
+__all__ = ["headed"]
+
+_START = '''
+class $class_name(nn.Module):
+    """$description
+
+    $formula
+    """
+
+    def __init__(self$parameters) -> None:
+        super().__init__()
+        self.qkv = $packed
+        self.output = $projection
+        #if norms
+        self.q_norm = $q_norm
+        self.k_norm = $k_norm
+        #end
+        #if position
+        self.position = $position
+        #end
+        #if sinks
+        self.sinks = nn.Parameter(torch.zeros($N_HEADS))  # a logit that takes a share of attention
+        #end
+
+    def forward(self, x_BTE: Tensor, positions_T: Tensor, cache: dict[str, Tensor]) -> Tensor:
+        """Mix the tokens at these positions with earlier ones, (B, T, E) to (B, T, E)."""
+        qkv_BTHD = self.qkv(x_BTE).unflatten(-1, (-1, $D_HEAD))
+        #if grouped_gate
+        heads = ($N_HEADS, $N_KV_HEADS, $N_KV_HEADS, $N_HEADS)
+        q_BTHD, k_BTHD, v_BTHD, gate_BTHD = qkv_BTHD.split(heads, dim=2)
+        #elif gate
+        q_BTHD, k_BTHD, v_BTHD, gate_BTHD = qkv_BTHD.chunk(4, dim=2)
+        #elif grouped
+        q_BTHD, k_BTHD, v_BTHD = qkv_BTHD.split(($N_HEADS, $N_KV_HEADS, $N_KV_HEADS), dim=2)
+        #else
+        q_BTHD, k_BTHD, v_BTHD = qkv_BTHD.chunk(3, dim=2)
+        #end
+        #if clip_first
+        q_BTHD, k_BTHD, v_BTHD = (x.clamp(-$CLIP, $CLIP) for x in (q_BTHD, k_BTHD, v_BTHD))
+        #end
+        #if norms_full
+        q_BTHD = self.q_norm(q_BTHD.flatten(2)).view_as(q_BTHD)  # over all heads of a token
+        k_BTHD = self.k_norm(k_BTHD.flatten(2)).view_as(k_BTHD)
+        #elif norms_before
+        q_BTHD, k_BTHD = self.q_norm(q_BTHD), self.k_norm(k_BTHD)
+        #end
+        #if clip_last
+        q_BTHD, k_BTHD, v_BTHD = (x.clamp(-$CLIP, $CLIP) for x in (q_BTHD, k_BTHD, v_BTHD))
+        #end
+        q_BHTD, k_BHTD, v_BHTD = (x.transpose(1, 2) for x in (q_BTHD, k_BTHD, v_BTHD))
+'''
+
+_POSITION = """
+        #if query
+        q_BHTD = $query
+        #end
+        #if key
+        k_BHTD = $key
+        #end
+"""
+
+_REST = """
+        #if norms_after
+        q_BHTD, k_BHTD = self.q_norm(q_BHTD), self.k_norm(k_BHTD)
+        #end
+        k_BHSD, v_BHSD = append_to(cache, "keys", k_BHTD), append_to(cache, "values", v_BHTD)
+        mask_TS = $mask
+"""
+
+_END = """
+        #if gate
+        return self.output((y_BHTD.transpose(1, 2) * gate_BTHD.sigmoid()).flatten(2))
+        #else
+        return self.output(y_BHTD.transpose(1, 2).flatten(2))
+        #end
+"""
+
+_EACH_HEAD = '''
+class $class_name(nn.Module):
+    """A norm with weights of its own for each head: those of one norm, stacked."""
+
+    def __init__(self$parameters) -> None:
+        super().__init__()
+        norm = $norm
+        self.norm_of_a_head = (norm,)  # in a tuple, so that its own weights are not parameters
+        for name, weight in norm.named_parameters():
+            stacked = torch.stack([weight.detach()] * $NORM_HEADS)
+            self.register_parameter(name, nn.Parameter(stacked))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalize each head, (..., H, D) to (..., H, D)."""
+        weights = dict(self.named_parameters())
+        heads = [
+            functional_call(self.norm_of_a_head[0], {n: w[h] for n, w in weights.items()}, x_head)
+            for h, x_head in enumerate(x.unbind(dim=-2))
+        ]
+        return torch.stack(heads, dim=-2)
+'''
+
+HEADED_FIELDS = (
+    "n_heads",
+    "d_head",
+    "qkv_bias",
+    "output_bias",
+    "dropout",
+    "window",
+    "chunk",
+    "scale",
+    "qk_norm",
+    "qk_norm_width",
+    "qk_norm_order",
+    "softcap",
+    "sinks",
+    "clip_qkv",
+    "clip_order",
+    "output_gate",
+)
+"""Fields of `HeadedSpec` that the template writes."""
+
+
+def headed(spec: HeadedSpec, context: WritingContext, *, grouped: bool) -> Written:
+    """Return the attention as a class."""
+    pattern = spec.mask_pattern()
+    if type(pattern).__name__ not in ("NoneType", "Chunks"):
+        raise NotWrittenError(f"attention {spec.name!r} cannot be written out: its mask pattern is {pattern}")
+    heads = spec.head_shape()
+    position, sometimes = relative_position(context, heads)
+    mask, mask_call, settings = causal_mask(context, spec.window, spec.chunk)
+    settings |= {
+        "N_HEADS": Setting(heads.n_heads, "heads of the queries"),
+        "D_HEAD": Setting(heads.d_head, "features of a head"),
+    }
+    if grouped:
+        settings["N_KV_HEADS"] = Setting(heads.n_kv_heads, "heads of keys and values, shared by several query heads")
+    for name, value, comment in (
+        ("ATTENTION_SOFTCAP", spec.softcap, "soft bound of the scores"),
+        ("CLIP", spec.clip_qkv, "bound of queries, keys and values"),
+        ("ATTENTION_SCALE", spec.scale, "factor of the dot products"),
+        ("ATTENTION_DROPOUT", spec.dropout or None, "share of the attention weights dropped in training"),
+    ):
+        if value is not None:
+            settings[name] = Setting(value, comment)
+    parts = {"causal_mask": mask, "append_to": append_to}
+    full, after = spec.qk_norm_width == "full", spec.qk_norm_order == "after"
+    if spec.qk_norm is not None:
+        q_dim = Name("$N_HEADS * $D_HEAD" if full else "$D_HEAD")
+        k_dim = Name(("$N_KV_HEADS" if grouped else "$N_HEADS") + " * $D_HEAD") if full else q_dim
+        parts["q_norm"] = written(spec.qk_norm, context, dim=q_dim)
+        parts["k_norm"] = written(spec.qk_norm, context, dim=k_dim)
+        if spec.qk_norm_width == "each-head":
+            norm = written(spec.qk_norm, context, dim=Name("$NORM_DIM"))
+            parts["q_norm"] = _each_head(norm, "$N_HEADS")
+            parts["k_norm"] = _each_head(norm, "$N_KV_HEADS" if grouped else "$N_HEADS")
+    key_heads = "$N_KV_HEADS" if grouped else "$N_HEADS"
+    n_packed = "3 * $N_HEADS" if not grouped else f"($N_HEADS + 2 * {key_heads})"
+    if spec.output_gate:
+        n_packed = f"2 * ($N_HEADS + {key_heads})" if grouped else "4 * $N_HEADS"
+    flags = {
+        "norms": spec.qk_norm is not None,
+        "norms_full": spec.qk_norm is not None and full,
+        "norms_before": spec.qk_norm is not None and not after,
+        "norms_after": spec.qk_norm is not None and after,
+        "clip_first": spec.clip_qkv is not None and spec.clip_order == "before",
+        "clip_last": spec.clip_qkv is not None and spec.clip_order == "after",
+        "sinks": spec.sinks,
+        "gate": spec.output_gate,
+        "grouped": grouped,
+        "grouped_gate": grouped and spec.output_gate,
+        "position": position is not None and not position.is_function,
+    }
+    text = fill(
+        _START,
+        description="Grouped-query attention: several query heads share a key/value head."
+        if grouped
+        else "Causal multi-head attention.",
+        formula="y = W_o [softmax(q kᵀ · scale + mask) v of each head], with q, k, v = W_qkv x.",
+        packed=linear(context, "D_MODEL", f"{n_packed} * $D_HEAD", bias=spec.qkv_bias),
+        projection=linear(context, "$N_HEADS * $D_HEAD", "D_MODEL", bias=spec.output_bias),
+        **flags,
+    )
+    text += _positioned(position, sometimes, parts, settings, context)
+    text += fill(_REST, mask=mask_call, norms_after=flags["norms_after"])
+    text += attend(
+        position,
+        scale="$ATTENTION_SCALE" if spec.scale is not None else "",
+        repeats=grouped,
+        dropout=spec.dropout,
+        softcap=spec.softcap is not None,
+        sinks=spec.sinks,
+    )
+    text += fill(_END, gate=spec.output_gate)
+    variant = position.variant or position.name.title() if position is not None else "Plain"
+    fields = [*HEADED_FIELDS, *(["n_kv_heads"] if grouped else [])]
+    return Written("Attention", text, settings=settings, parts=parts, section="attention", variant=variant, fields=fields)
+
+
+def _each_head(norm: Written, heads: str) -> Written:
+    settings = {"NORM_HEADS": Setting(Name(heads)), "NORM_DIM": Setting(Name("$D_HEAD"))}
+    return Written("EachHead", fill(_EACH_HEAD), settings=settings, parts={"norm": norm}, section="norm")
+
+
+def _positioned(
+    position: Written | None,
+    sometimes: bool,
+    parts: dict[str, Written],
+    settings: dict[str, Setting],
+    context: WritingContext,
+) -> str:
+    """Return the lines that apply the position to queries and keys, and add the position to the parts."""
+    if position is None:
+        return ""
+    parts |= position_parts(position)
+    lines = fill(
+        _POSITION,
+        **{
+            purpose: position.call(purpose, x=name) if purpose in position.calls else ""
+            for purpose, name in (("query", "q_BHTD"), ("key", "k_BHTD"))
+        },
+    )
+    lines = "" if lines == "\n" else lines
+    if not sometimes:
+        return lines
+    if not lines:
+        raise NotWrittenError(
+            f"position {context.parts.position.name!r} cannot be written out if only some layers have it",
+            hint="Set the same position for all layers.",
+        )
+    settings["HAS_POSITION"] = Setting(bool(context.parts.position.uses - {"embed"}), "whether positions are applied")
+    return "        if $HAS_POSITION:\n" + "".join(f"    {line}\n" for line in lines.splitlines())

@@ -1,0 +1,133 @@
+"""Template of `latent`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gptkit.components.attention.written.parts import append_to, attend, causal_mask, position_parts, relative_position
+from gptkit.kinds.position import HeadShape
+from gptkit.kinds.written import Name, NotWrittenError, Setting, WritingContext, Written, fill, linear, written
+
+if TYPE_CHECKING:
+    from gptkit.components.attention.latent import LatentSpec
+
+__all__ = ["latent"]
+
+_CLASS = '''
+class $class_name(nn.Module):
+    """Multi-head latent attention: keys and values of all heads come from one small vector.
+
+    Only this vector and a rotated key, which the heads share, are kept in the cache.
+    """
+
+    def __init__(self$parameters) -> None:
+        super().__init__()
+        #if q_rank
+        self.q_down = $q_down
+        self.q_latent_norm = $q_latent_norm
+        #end
+        self.q_up = $q_up
+        self.kv_down = $kv_down
+        self.kv_latent_norm = $kv_latent_norm
+        self.kv_up = nn.Linear($KV_RANK, $N_HEADS * ($D_NOPE + $D_VALUE), bias=False)
+        self.output = $projection
+        #if position
+        self.position = $position
+        #end
+
+    def forward(self, x_BTE: Tensor, positions_T: Tensor, cache: dict[str, Tensor]) -> Tensor:
+        """Mix the tokens at these positions with earlier ones, (B, T, E) to (B, T, E)."""
+        #if q_rank
+        q_BTX = self.q_up(self.q_latent_norm(self.q_down(x_BTE)))
+        #else
+        q_BTX = self.q_up(x_BTE)
+        #end
+        q_BHTD = q_BTX.reshape(*q_BTX.shape[:2], $N_HEADS, -1).transpose(1, 2)
+        q_BHTN, q_BHTR = torch.split(q_BHTD, [$D_NOPE, $D_SHARED], dim=-1)  # without position, with
+        #if unrotated
+        q_BHTN = $unrotated
+        #end
+        latent_BTC, k_BTR = self.kv_down(x_BTE).split(($KV_RANK, $D_SHARED), dim=-1)
+        k_B1TR = k_BTR[:, None]  # one head
+        #if query
+        q_BHTR = $query
+        #end
+        #if key
+        k_B1TR = $key
+        #end
+        latent_B1SC = append_to(cache, "latents", self.kv_latent_norm(latent_BTC)[:, None])
+        k_B1SR = append_to(cache, "keys", k_B1TR)
+        kv_BSHX = self.kv_up(latent_B1SC[:, 0]).unflatten(-1, ($N_HEADS, -1))
+        k_BHSN, v_BHSD = kv_BSHX.transpose(1, 2).split(($D_NOPE, $D_VALUE), dim=-1)
+        q_BHTD = torch.cat((q_BHTN, q_BHTR), dim=-1)
+        k_BHSD = torch.cat((k_BHSN, k_B1SR.expand(-1, $N_HEADS, -1, -1)), dim=-1)
+        mask_TS = $mask
+'''
+
+_FIELDS = (
+    "n_heads",
+    "kv_rank",
+    "q_rank",
+    "d_nope",
+    "d_rotary",
+    "d_value",
+    "norm",
+    "bias",
+    "scale",
+    "dropout",
+    "window",
+)
+
+
+def latent(spec: LatentSpec, context: WritingContext) -> Written:
+    """Return the attention as a class. Several and single tokens are computed in the same way, with expanded keys."""
+    assert spec.n_heads is not None
+    assert spec.kv_rank is not None
+    position, sometimes = relative_position(context, HeadShape(spec.n_heads, 1, spec.d_rotary))
+    if sometimes:
+        raise NotWrittenError(
+            "attention 'latent' cannot be written out if only some layers have a position",
+            hint="Set the same position for all layers.",
+        )
+    mask, mask_call, settings = causal_mask(context, spec.window, None)
+    parts = {"causal_mask": mask, "append_to": append_to}
+    calls = {"query": "", "unrotated": "", "key": ""}
+    if position is not None:
+        parts |= position_parts(position)
+        named = {"query": "q_BHTR", "unrotated": "q_BHTN", "key": "k_B1TR"}
+        calls |= {purpose: position.call(purpose, x=named[purpose]) for purpose in named if purpose in position.calls}
+    settings |= {
+        "N_HEADS": Setting(spec.n_heads, "heads"),
+        "KV_RANK": Setting(spec.kv_rank, "features of the vector that keys and values are computed from"),
+        "D_NOPE": Setting(spec.d_nope, "features of a query and key without position"),
+        "D_SHARED": Setting(spec.d_rotary, "features of a query and key with position"),
+        "D_VALUE": Setting(spec.d_value, "features of a value"),
+        "ATTENTION_SCALE": Setting(
+            Name("($D_NOPE + $D_SHARED) ** -0.5") if spec.scale is None else spec.scale, "factor of the dot products"
+        ),
+    }
+    scale = "$ATTENTION_SCALE"
+    if spec.scale is None:
+        settings.pop("ATTENTION_SCALE")
+        scale = "($D_NOPE + $D_SHARED) ** -0.5"
+    if spec.dropout:
+        settings["ATTENTION_DROPOUT"] = Setting(spec.dropout, "share of the attention weights dropped in training")
+    d_query = "$N_HEADS * ($D_NOPE + $D_SHARED)"
+    if spec.q_rank is not None:
+        settings["Q_RANK"] = Setting(spec.q_rank, "features of the vector that queries are computed from")
+        parts["q_latent_norm"] = written(spec.norm, context, dim=Name("$Q_RANK"))
+    parts["kv_latent_norm"] = written(spec.norm, context, dim=Name("$KV_RANK"))
+    text = fill(
+        _CLASS,
+        q_rank=spec.q_rank is not None,
+        position="position" in parts,
+        q_down=linear(context, "D_MODEL", "$Q_RANK", bias=spec.bias),
+        q_up=linear(context, "D_MODEL" if spec.q_rank is None else "$Q_RANK", d_query, bias=False),
+        kv_down=linear(context, "D_MODEL", "$KV_RANK + $D_SHARED", bias=spec.bias),
+        projection=linear(context, "$N_HEADS * $D_VALUE", "D_MODEL", bias=spec.bias),
+        mask=mask_call,
+        **calls,
+    )
+    text += attend(position, scale=scale, dropout=spec.dropout)
+    text += "        return self.output(y_BHTD.transpose(1, 2).flatten(2))\n"
+    return Written("Attention", text, settings=settings, parts=parts, section="attention", variant="latent", fields=_FIELDS)

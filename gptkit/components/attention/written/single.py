@@ -1,0 +1,132 @@
+"""Templates of the attentions for teaching: `simple` and `single-head`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from gptkit.components.attention.written.parts import append_to, attend, causal_mask, position_parts, relative_position
+from gptkit.kinds.position import HeadShape
+from gptkit.kinds.written import NotWrittenError, Setting, WritingContext, Written, fill, linear
+
+if TYPE_CHECKING:
+    from gptkit.components.attention.simple import SimpleSpec
+    from gptkit.components.attention.single_head import SingleHeadSpec
+
+__all__ = ["simple", "single_head"]
+
+_CLASS = '''
+class $class_name(nn.Module):
+    """$description"""
+
+    #if weights
+    def __init__(self$parameters) -> None:
+        super().__init__()
+        self.W_query = $w_in
+        self.W_key = $w_in
+        self.W_value = $w_in
+        #if output
+        self.W_output = $w_out
+        #end
+        #if position
+        self.position = $position
+        #end
+
+    #elif position
+    def __init__(self$parameters) -> None:
+        super().__init__()
+        self.position = $position
+
+    #end
+    def forward(self, x_BTE: Tensor, positions_T: Tensor, cache: dict[str, Tensor]) -> Tensor:
+        """Mix the tokens at these positions with earlier ones, (B, T, E) to (B, T, E)."""
+        #if weights
+        q_BHTD, k_BHTD = self.W_query(x_BTE)[:, None], self.W_key(x_BTE)[:, None]  # one head
+        v_BHTD = self.W_value(x_BTE)[:, None]
+        #else
+        q_BHTD = k_BHTD = v_BHTD = x_BTE[:, None]  # one head
+        #end
+        #if query
+        q_BHTD = $query
+        #end
+        #if key
+        k_BHTD = $key
+        #end
+        k_BHSD, v_BHSD = append_to(cache, "keys", k_BHTD), append_to(cache, "values", v_BHTD)
+        mask_TS = $mask
+'''
+
+
+def simple(spec: SimpleSpec, context: WritingContext) -> Written:
+    """Return the attention as a class."""
+    description = "Attention without trained weights: y = softmax(x xᵀ + mask) x."
+    heads = HeadShape(1, 1, context.d_model)
+    fields = ("scaled", "dropout", "window")
+    return _class(
+        spec,
+        context,
+        heads,
+        description,
+        "" if spec.scaled else "1.0",
+        "D_MODEL",
+        weights=False,
+        output=False,
+        fields=fields,
+    )
+
+
+def single_head(spec: SingleHeadSpec, context: WritingContext) -> Written:
+    """Return the attention as a class."""
+    assert spec.d_head is not None
+    description = "Attention with one head: y = softmax(q kᵀ · scale + mask) v."
+    heads = HeadShape(1, 1, spec.d_head)
+    scale = "" if spec.scale is None else "$ATTENTION_SCALE"
+    fields = ("d_head", "qkv_bias", "output", "dropout", "window", "scale")
+    return _class(spec, context, heads, description, scale, "$D_HEAD", weights=True, output=bool(spec.output), fields=fields)
+
+
+def _class(
+    spec: SimpleSpec | SingleHeadSpec,
+    context: WritingContext,
+    heads: HeadShape,
+    description: str,
+    scale: str,
+    width: str,
+    *,
+    weights: bool,
+    output: bool,
+    fields: Collection[str],
+) -> Written:
+    position, sometimes = relative_position(context, heads)
+    if sometimes:
+        raise NotWrittenError(
+            f"attention {spec.name!r} cannot be written out if only some layers have a position",
+            hint="Set the same position for all layers.",
+        )
+    mask, mask_call, settings = causal_mask(context, spec.window, None)
+    parts = {"causal_mask": mask, "append_to": append_to}
+    calls = {"query": "", "key": ""}
+    if position is not None:
+        parts |= position_parts(position)
+        named = {"query": "q_BHTD", "key": "k_BHTD"}
+        calls |= {purpose: position.call(purpose, x=named[purpose]) for purpose in named if purpose in position.calls}
+    if weights:
+        settings["D_HEAD"] = Setting(heads.d_head, "features of the head")
+        if scale:
+            settings["ATTENTION_SCALE"] = Setting(getattr(spec, "scale", None), "factor of the dot products")
+    if spec.dropout:
+        settings["ATTENTION_DROPOUT"] = Setting(spec.dropout, "share of the attention weights dropped in training")
+    text = fill(
+        _CLASS,
+        description=description,
+        weights=weights,
+        position="position" in parts,
+        output=output,
+        w_in=linear(context, "D_MODEL", "$D_HEAD", bias=bool(getattr(spec, "qkv_bias", False))),
+        w_out=linear(context, "$D_HEAD", "D_MODEL", bias=False),
+        mask=mask_call,
+        **calls,
+    )
+    lines = attend(position, scale=scale, dropout=spec.dropout).replace("$D_HEAD", width)
+    text += lines + ("        return self.W_output(y_BHTD[:, 0])\n" if output else "        return y_BHTD[:, 0]\n")
+    return Written("Attention", text, settings=settings, parts=parts, section="attention", fields=fields)

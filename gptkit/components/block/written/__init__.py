@@ -1,0 +1,1 @@
+"""Templates of the components of kind `block`, for `gptkit eject`."""

@@ -1,0 +1,178 @@
+"""Templates of the blocks, which differ in the places of norms and shortcuts."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from gptkit.kinds.written import Name, Setting, WritingContext, Written, fill, written
+
+if TYPE_CHECKING:
+    from gptkit.components.block.deep_norm import DeepNormSpec
+    from gptkit.components.block.output_norm import OutputNormSpec
+    from gptkit.components.block.parallel import ParallelSpec
+    from gptkit.components.block.post_norm import PostNormSpec
+    from gptkit.components.block.pre_norm import PreNormSpec
+    from gptkit.components.block.sandwich import SandwichSpec
+
+__all__ = ["deep_norm", "output_norm", "parallel", "post_norm", "pre_norm", "sandwich"]
+
+_START = '''
+class $class_name(nn.Module):
+    """$description"""
+
+    def __init__(self$parameters) -> None:
+        super().__init__()
+'''
+
+_FORWARD = '''
+    def forward(self, x_BTE: Tensor, positions_T: Tensor, cache: dict[str, Tensor]) -> Tensor:
+        """Transform the tokens at these positions, (B, T, E) to (B, T, E)."""
+'''
+
+_PRE_NORM = """
+        mixed_BTE = self.attention(self.attention_norm(x_BTE), positions_T, cache)
+        x_BTE = $added_mixed
+        fed_BTE = self.feedforward(self.feedforward_norm(x_BTE))
+        return $added_fed
+"""
+
+_POST_NORM = """
+        mixed_BTE = self.attention(x_BTE, positions_T, cache)
+        x_BTE = self.attention_norm($added_mixed)
+        fed_BTE = self.feedforward(x_BTE)
+        return self.feedforward_norm($added_fed)
+"""
+
+_SANDWICH = """
+        mixed_BTE = self.attention(self.attention_norm(x_BTE), positions_T, cache)
+        mixed_BTE = self.attention_output_norm(mixed_BTE)
+        x_BTE = $added_mixed
+        fed_BTE = self.feedforward_output_norm(self.feedforward(self.feedforward_norm(x_BTE)))
+        return $added_fed
+"""
+
+_OUTPUT_NORM = """
+        mixed_BTE = self.attention_output_norm(self.attention(x_BTE, positions_T, cache))
+        x_BTE = $added_mixed
+        fed_BTE = self.feedforward_output_norm(self.feedforward(x_BTE))
+        return $added_fed
+"""
+
+_PARALLEL = """
+        normed_BTE = self.attention_norm(x_BTE)
+        mixed_BTE = self.attention(normed_BTE, positions_T, cache)
+        #if two_norms
+        fed_BTE = self.feedforward(self.feedforward_norm(x_BTE))
+        #else
+        fed_BTE = self.feedforward(normed_BTE)
+        #end
+        #if dropout
+        mixed_BTE = F.dropout(mixed_BTE, $BLOCK_DROPOUT, self.training)
+        fed_BTE = F.dropout(fed_BTE, $BLOCK_DROPOUT, self.training)
+        #end
+        #if scaled
+        return x_BTE + $RESIDUAL_SCALE * (mixed_BTE + fed_BTE)
+        #else
+        return x_BTE + mixed_BTE + fed_BTE
+        #end
+"""
+
+
+def pre_norm(spec: PreNormSpec, context: WritingContext) -> Written:
+    """Return the block as a class."""
+    description = "One layer: attention, then feed-forward, each after a norm and with a shortcut around it."
+    if not spec.shortcut:
+        description = "One layer: attention, then feed-forward, each after a norm, without shortcuts."
+    parts = ["attention_norm", "attention", "feedforward_norm", "feedforward"]
+    fields = ("residual_scale", "shortcut")
+    return _block(
+        context, description, parts, _PRE_NORM, spec.dropout, spec.residual_scale, shortcut=spec.shortcut, fields=fields
+    )
+
+
+def post_norm(spec: PostNormSpec, context: WritingContext) -> Written:
+    """Return the block as a class."""
+    description = "One layer: attention, then feed-forward, each with a shortcut and a norm of the sum."
+    parts = ["attention", "attention_norm", "feedforward", "feedforward_norm"]
+    return _block(context, description, parts, _POST_NORM, spec.dropout, spec.residual_scale)
+
+
+def deep_norm(spec: DeepNormSpec, context: WritingContext) -> Written:
+    """Return the block as a class."""
+    description = "One layer (DeepNorm): attention, then feed-forward, each with a shortcut and a norm."
+    parts = ["attention", "attention_norm", "feedforward", "feedforward_norm"]
+    alpha = Setting(spec.alpha, "factor of the shortcuts")
+    return _block(context, description, parts, _POST_NORM, spec.dropout, 1.0, alpha=alpha, fields=("alpha", "beta"))
+
+
+def sandwich(spec: SandwichSpec, context: WritingContext) -> Written:
+    """Return the block as a class."""
+    description = "One layer: attention, then feed-forward, each between two norms and with a shortcut."
+    parts = ["attention_norm", "attention", "attention_output_norm"]
+    parts += ["feedforward_norm", "feedforward", "feedforward_output_norm"]
+    return _block(context, description, parts, _SANDWICH, spec.dropout, spec.residual_scale)
+
+
+def output_norm(spec: OutputNormSpec, context: WritingContext) -> Written:
+    """Return the block as a class."""
+    description = "One layer: attention, then feed-forward; the output of each is normalized, then added."
+    parts = ["attention", "attention_output_norm", "feedforward", "feedforward_output_norm"]
+    return _block(context, description, parts, _OUTPUT_NORM, spec.dropout, spec.residual_scale)
+
+
+def parallel(spec: ParallelSpec, context: WritingContext) -> Written:
+    """Return the block as a class."""
+    two = spec.norms == 2
+    fields = ("residual_scale", "norms")
+    description = "One layer: attention and feed-forward, in parallel, with a shortcut around both."
+    parts = ["attention_norm", "attention", *(["feedforward_norm"] if two else []), "feedforward"]
+    return _block(context, description, parts, _PARALLEL, spec.dropout, spec.residual_scale, two_norms=two, fields=fields)
+
+
+def _block(
+    context: WritingContext,
+    description: str,
+    names: list[str],
+    body: str,
+    dropout: float,
+    residual_scale: float,
+    *,
+    shortcut: bool = True,
+    two_norms: bool = False,
+    alpha: Setting | None = None,
+    fields: Collection[str] = ("residual_scale",),
+) -> Written:
+    settings: dict[str, Setting] = {}
+    if dropout:
+        settings["BLOCK_DROPOUT"] = Setting(dropout, "share of each branch's output dropped in training")
+    if residual_scale != 1:
+        settings["RESIDUAL_SCALE"] = Setting(residual_scale, "factor of each branch before it is added")
+    if alpha is not None:
+        settings["ALPHA"] = alpha
+
+    def added(branch: str) -> str:
+        value = f"F.dropout({branch}, $BLOCK_DROPOUT, self.training)" if dropout else branch
+        value = f"$RESIDUAL_SCALE * {value}" if residual_scale != 1 else value
+        if not shortcut:
+            return value
+        return f"$ALPHA * x_BTE + {value}" if alpha is not None else f"x_BTE + {value}"
+
+    assignments = "".join(f"        self.{name} = ${name}\n" for name in names)
+    filled = fill(
+        body,
+        two_norms=two_norms,
+        dropout=bool(dropout),
+        scaled=residual_scale != 1,
+        added_mixed=added("mixed_BTE"),
+        added_fed=added("fed_BTE"),
+    )
+    text = fill(_START, description=description) + assignments + "\n" + fill(_FORWARD) + filled
+    parts = {name: _part(name, context) for name in names}
+    return Written("Block", text, settings=settings, parts=parts, section="block", fields=("dropout", *fields))
+
+
+def _part(name: str, context: WritingContext) -> Written:
+    if name.endswith("norm"):
+        return written(context.parts.norm, context, dim=Name("D_MODEL"))
+    return written(context.parts.attention if name == "attention" else context.parts.feedforward, context)

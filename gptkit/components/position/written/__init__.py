@@ -1,0 +1,1 @@
+"""Templates of the components of kind `position`, for `gptkit eject`."""

@@ -1,0 +1,1 @@
+"""Templates of the components of kind `router`, for `gptkit eject`."""

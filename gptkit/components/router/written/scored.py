@@ -1,0 +1,162 @@
+"""Templates of the routers. Losses and noise, which apply in training only, are not written."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Literal
+
+from gptkit.kinds.written import Setting, Written, fill
+
+if TYPE_CHECKING:
+    from gptkit.components.router.scored import GroupedRouterSpec, ScoredRouterSpec
+    from gptkit.components.router.sparsemixer import SparsemixerSpec
+    from gptkit.components.router.top_k_softmax import TopKSoftmaxSpec
+
+__all__ = ["grouped", "sparsemixer", "top_k_softmax"]
+
+_CLASS = '''
+class $class_name(nn.Module):
+    """Choose experts$how: $formula"""
+
+    def __init__(self$parameters) -> None:
+        super().__init__()
+        self.scores = nn.Linear(D_MODEL, $N_EXPERTS$no_bias)
+        #if selection_bias
+        self.selection_bias = nn.Parameter(torch.zeros($N_EXPERTS), requires_grad=False)
+        #end
+
+    def forward(self, x_NE: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the experts of each token and their weights, (N, E) to (N, K) and (N, K)."""
+        logits_NX = F.linear(x_NE.float(), self.scores.weight.float()$bias)
+        #if top_k_softmax
+        best_NK, experts_NK = logits_NX.topk($EXPERTS_PER_TOKEN, dim=-1)
+        weights_NK = best_NK.softmax(dim=-1)
+        #elif sparsemixer
+        left_NX, experts, weights = logits_NX, [], []
+        for _ in range($EXPERTS_PER_TOKEN):
+            best_N1, expert_N1 = left_NX.max(dim=-1, keepdim=True)
+            distance_NX = (best_N1 - logits_NX) / logits_NX.abs().clamp(min=best_N1)
+            near_NX = left_NX.masked_fill(distance_NX > 2 * $ROUTER_TOLERANCE, -torch.inf)
+            experts.append(expert_N1)
+            weights.append(near_NX.softmax(dim=-1).gather(1, expert_N1))
+            left_NX = left_NX.scatter(1, expert_N1, -torch.inf)
+        experts_NK, weights_NK = torch.cat(experts, dim=1), torch.cat(weights, dim=1)
+        #else
+        #if sigmoid
+        scores_NX = logits_NX.sigmoid()
+        #else
+        scores_NX = logits_NX.softmax(dim=-1)
+        #end
+        #if selects
+        #if selection_bias
+        ranked_NX = $ranked + self.selection_bias  # balances the load
+        #else
+        ranked_NX = $ranked
+        #end
+        #if groups
+        grouped_NGX = ranked_NX.view(len(ranked_NX), $N_GROUPS, -1)  # only the best groups are kept
+        #if two
+        best_NG = grouped_NGX.topk(2, dim=-1).values.sum(dim=-1)
+        #else
+        best_NG = grouped_NGX.amax(dim=-1)
+        #end
+        kept_NG = torch.zeros_like(best_NG, dtype=torch.bool)
+        kept_NG = kept_NG.scatter(1, best_NG.topk($TOP_GROUPS, dim=-1).indices, True)
+        ranked_NX = grouped_NGX.masked_fill(~kept_NG[..., None], -torch.inf).flatten(1)
+        #end
+        experts_NK = ranked_NX.topk($EXPERTS_PER_TOKEN, dim=-1).indices
+        weights_NK = scores_NX.gather(1, experts_NK)
+        #else
+        weights_NK, experts_NK = scores_NX.topk($EXPERTS_PER_TOKEN, dim=-1)
+        #end
+        #if renormalize
+        weights_NK = weights_NK / (weights_NK.sum(dim=-1, keepdim=True) + 1e-20)
+        #end
+        #if scale
+        weights_NK = $scale * weights_NK
+        #end
+        #end
+        return experts_NK, weights_NK.to(x_NE.dtype)
+'''
+
+_SCORED_FIELDS = ("k", "bias", "balance_loss", "z_loss")
+_GROUPED_FIELDS = ("renormalize", "scale", "n_groups", "top_groups", "selection_bias", "bias_rate", "group_score")
+_NO_GROUPS = dict.fromkeys(("selection_bias", "selects", "groups", "two", "sigmoid", "renormalize", "scale"), False)
+
+
+def grouped(
+    spec: GroupedRouterSpec,
+    n_experts: int,
+    scores: Literal["softmax", "sigmoid"],
+    *,
+    by_logit: bool = False,
+    more: Collection[str] = (),
+) -> Written:
+    """Return a router whose weights are the largest of a function of all scores.
+
+    Args:
+        by_logit: whether experts are selected by W x, not by the function of it.
+        more: further fields of the spec that are written.
+    """
+    groups = spec.top_groups < spec.n_groups
+    selection_bias = spec.selection_bias or spec.bias_rate > 0
+    settings: dict[str, Setting] = {}
+    if groups:
+        settings["N_GROUPS"] = Setting(spec.n_groups, "groups of experts")
+        settings["TOP_GROUPS"] = Setting(spec.top_groups, "groups that a token's experts are chosen from")
+    formula = f"weights are the largest of {scores}(W x)" + (", renormalized" if spec.renormalize else "")
+    return _router(
+        spec,
+        n_experts,
+        formula,
+        settings,
+        (*_GROUPED_FIELDS, *more),
+        how=" in the best groups" if groups else "",
+        selection_bias=selection_bias,
+        selects=selection_bias or groups or by_logit,
+        ranked="logits_NX" if by_logit else "scores_NX",
+        groups=groups,
+        two=spec.group_score == "top-2-sum",
+        top_k_softmax=False,
+        sparsemixer=False,
+        sigmoid=scores == "sigmoid",
+        renormalize=spec.renormalize,
+        scale="" if spec.scale == 1 else repr(spec.scale),
+    )
+
+
+def top_k_softmax(spec: TopKSoftmaxSpec, n_experts: int) -> Written:
+    """Return the router as a class."""
+    formula = "weights are the softmax of the largest scores W x"
+    return _router(spec, n_experts, formula, {}, (), how="", top_k_softmax=True, sparsemixer=False, **_NO_GROUPS)
+
+
+def sparsemixer(spec: SparsemixerSpec, n_experts: int) -> Written:
+    """Return the router as a class."""
+    formula = "a weight is the softmax of scores W x near the largest one left"
+    settings = {"ROUTER_TOLERANCE": Setting(spec.tolerance, "half the largest relative distance of near scores")}
+    return _router(
+        spec, n_experts, formula, settings, ("tolerance",), how="", top_k_softmax=False, sparsemixer=True, **_NO_GROUPS
+    )
+
+
+def _router(
+    spec: ScoredRouterSpec,
+    n_experts: int,
+    formula: str,
+    settings: Mapping[str, Setting],
+    fields: Collection[str],
+    **values: bool | str,
+) -> Written:
+    text = fill(
+        _CLASS,
+        formula=f"{formula}.",
+        no_bias="" if spec.bias else ", bias=False",
+        bias=", self.scores.bias.float()" if spec.bias else "",
+        **values,
+    )
+    sizes = {
+        "N_EXPERTS": Setting(n_experts, "experts of a layer"),
+        "EXPERTS_PER_TOKEN": Setting(spec.k, "experts that a token uses"),
+    }
+    return Written("Router", text, settings={**sizes, **settings}, section="feedforward", fields=[*_SCORED_FIELDS, *fields])
