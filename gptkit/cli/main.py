@@ -32,7 +32,12 @@ _PANELS = {
         "inspect": "inspect:inspect",
         "quantize": "quantize:quantize",
     },
-    "External models": {"import": "import_:import_model", "export": "export:export", "drift": "drift:drift"},
+    "External models": {
+        "import": "import_:import_model",
+        "export": "export:export",
+        "eject": "eject:eject",
+        "drift": "drift:drift",
+    },
     "Components": {
         "components": "components:components",
         "plugins": "plugins:plugins",

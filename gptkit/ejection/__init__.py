@@ -1,0 +1,1 @@
+"""Models written out as one file of plain PyTorch."""

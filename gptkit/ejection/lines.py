@@ -1,0 +1,114 @@
+"""Lines of Python: types of what modules return, and long lines broken as a formatter breaks them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+__all__ = ["LINE", "typed", "wrapped"]
+
+LINE = 100
+"""Longest line of a written file."""
+
+
+_RETURNED = re.compile(r"( +)return ((?:self\.(\w+)|conv)\(.*)$")
+_ASSIGNED = re.compile(r"( +)(\w+) = (self\.(\w+)\(.*)$")
+_TARGET = re.compile(r" +(\w+) = ")
+_SHAPES = re.compile(r"\(([A-Z][A-Z0-9, ]*)\)")
+
+
+def typed(lines: Iterable[str]) -> list[str]:
+    """Return the lines of a class or function with the type of what modules return, which `nn.Module` does not declare.
+
+    A line is a whole statement.
+    """
+    lines = list(lines)
+    methods = set(re.findall(r"^    def (\w+)\(self", "\n".join(lines), flags=re.M))
+    return list(_typed(lines, methods))
+
+
+def _typed(lines: list[str], methods: set[str]) -> Iterator[str]:
+    known: set[str] = set()
+    returns_tensor, result = False, "y"
+    for line in lines:
+        if line.lstrip().startswith("def "):
+            known = set(re.findall(r"(\w+):", line))
+            returns_tensor, result = line.endswith("-> Tensor:"), "y"
+        elif result == "y" and line.lstrip().startswith('"""'):
+            shapes = _SHAPES.findall(line)
+            result = f"y_{shapes[-1].replace(', ', '')}" if shapes else "y"
+        returned, assigned = _RETURNED.match(line), _ASSIGNED.match(line)
+        if returns_tensor and returned and returned[3] not in methods:
+            name = "result" if result in known else result
+            yield f"{returned[1]}{name}: Tensor = {returned[2]}"
+            yield f"{returned[1]}return {name}"
+        elif (
+            returns_tensor and assigned and assigned[4] not in methods and assigned[2] not in known and _is_call(assigned[3])
+        ):
+            known.add(assigned[2])
+            yield f"{assigned[1]}{assigned[2]}: Tensor = {assigned[3]}"
+        else:
+            other = _TARGET.match(line)
+            known |= {other[1]} if other else set()
+            yield line
+
+
+def _is_call(text: str) -> bool:
+    """Return whether a text is one call, whose brackets end with it; a comment may follow."""
+    text = text.partition("  #")[0]
+    depth = 0
+    for index, character in enumerate(text):
+        depth += {"(": 1, "[": 1, ")": -1, "]": -1}.get(character, 0)
+        if character == ")" and depth == 0:
+            return index == len(text) - 1
+    return False
+
+
+def wrapped(line: str) -> list[str]:
+    """Return a statement on as few lines as fit: whole, its last bracket's content on a line, or one line for each item."""
+    if len(line) <= LINE or '"""' in line:
+        return [line]
+    first, last = _bracket(line)
+    if first < 0:
+        return [line]
+    indent = " " * (len(line) - len(line.lstrip()))
+    start, inner, end = line[: first + 1], line[first + 1 : last], indent + line[last:]
+    body = f"{indent}    {inner}"
+    signature = start.lstrip().startswith("def ")
+    if len(body) <= LINE and not inner.endswith(","):
+        return [start, body, end] if _items(inner) else [line]
+    items = _items(inner)
+    # A single argument that is broken itself has no comma after it.
+    comma = "," if len(items) > 1 or signature else ""
+    return [start, *(text for item in items for text in wrapped(f"{indent}    {item}{comma}")), end]
+
+
+def _bracket(line: str) -> tuple[int, int]:
+    """Return the indices of the last outermost pair of brackets that has content; (-1, -1) without one."""
+    result = (-1, -1)
+    depth = 0
+    first = 0
+    for index, character in enumerate(line):
+        if character in "([":
+            first = index if depth == 0 else first
+            depth += 1
+        elif character in ")]":
+            depth -= 1
+            if depth == 0 and index > first + 1:
+                result = (first, index)
+                if line.lstrip().startswith("def "):
+                    return result
+    return result
+
+
+def _items(text: str) -> list[str]:
+    """Split at the commas outside of brackets."""
+    items, depth, current = [], 0, ""
+    for character in text:
+        depth += {"(": 1, "[": 1, ")": -1, "]": -1}.get(character, 0)
+        if character == "," and depth == 0:
+            items.append(current.strip())
+            current = ""
+        else:
+            current += character
+    return [*items, current.strip()] if current.strip() else items

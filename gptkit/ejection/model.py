@@ -1,0 +1,139 @@
+"""The parts of a written file that are the same for every composition: imports, cache, model, weights, generation."""
+
+from __future__ import annotations
+
+__all__ = ["GENERATOR", "HEADER", "MODEL", "RUN"]
+
+GENERATOR = "written by `gptkit eject`"
+"""Words in the first line of a file by which it is recognized."""
+
+HEADER = '''
+"""$name: a language model in plain PyTorch, $generator.
+
+$parameters parameters. Suffixes of tensors name their dimensions:
+B rows, T tokens, S tokens so far (keys), E features of a token, H heads, D features of a head,
+$shapes
+"""
+
+from __future__ import annotations
+
+import json
+#if math
+import math
+#end
+import struct
+import sys
+from pathlib import Path
+
+import torch
+#if functional
+import torch.nn.functional as F
+#end
+from torch import Tensor, nn
+#if functional_call
+from torch.func import functional_call
+#end
+'''
+
+MODEL = '''
+class Cache:
+    """Decoding cache: what each layer keeps of earlier tokens, so that each is processed once."""
+
+    def __init__(self) -> None:
+        self.length = 0  # number of tokens that were processed
+        self.layers: list[dict[str, Tensor]] = [{} for _ in range(N_LAYERS)]
+
+
+class GPT(nn.Module):
+    """The model: embedding, blocks, $final_words."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = $embedding
+        $blocks
+        #if final_norm
+        self.final_norm = $final_norm
+        #end
+        #if head
+        self.head = $head
+        #end
+
+    def forward(self, ids_BT: Tensor, cache: Cache | None = None) -> Tensor:
+        """Return the logits of the next token after each of these, (B, T) to (B, T, V).
+
+        The tokens continue those in the cache, to which they are added.
+        """
+        cache = Cache() if cache is None else cache
+        n_tokens = ids_BT.shape[1]
+        if cache.length + n_tokens > CONTEXT_LENGTH:
+            raise ValueError(f"more than {CONTEXT_LENGTH} tokens")
+        positions_T = cache.length + torch.arange(n_tokens, device=ids_BT.device)
+        x_BTE = $embed
+        for block, layer_cache in zip(self.blocks, cache.layers, strict=True):
+            x_BTE = block(x_BTE, positions_T, layer_cache)
+        cache.length += n_tokens
+        return $logits
+'''
+
+RUN = '''
+def load_weights(model: GPT, path: str | Path) -> None:
+    """Load the weights of a safetensors file: a header in JSON, then the tensors, one by one."""
+    types = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+    with Path(path).open("rb") as file:
+        (size,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(size))
+        header.pop("__metadata__", None)
+        tensors = {}
+        for name, entry in header.items():
+            #if unused
+            if name.startswith($unused):
+                continue  # used in training only
+            #end
+            first, last = entry["data_offsets"]
+            file.seek(8 + size + first)
+            data = bytearray(file.read(last - first))
+            tensors[name] = torch.frombuffer(data, dtype=types[entry["dtype"]]).view(entry["shape"])
+    model.load_state_dict(tensors)
+
+
+@torch.no_grad()
+def generate(
+    model: GPT, ids_BT: Tensor, n_new: int, temperature: float = 1.0, top_k: int | None = None
+) -> Tensor:
+    """Continue each row of ids, (B, T) to (B, T + n_new).
+
+    Args:
+        model: the model, in evaluation mode (`model.eval()`).
+        ids_BT: the prompts, all of the same length.
+        n_new: number of tokens to add to each.
+        temperature: below 1 less random, above 1 more; 0 always takes the most likely token.
+        top_k: sample from the k most likely tokens only.
+    """
+    cache = Cache()
+    new_BT = ids_BT
+    for _ in range(n_new):
+        #if recompute
+        if $recompute:
+            # The rotary frequencies change with the length, so all tokens are computed again.
+            cache, new_BT = Cache(), ids_BT
+        #end
+        logits_BV = model(new_BT, cache)[:, -1]
+        if temperature == 0:
+            new_BT = logits_BV.argmax(dim=-1, keepdim=True)
+        else:
+            logits_BV = logits_BV / temperature
+            if top_k is not None:
+                least_B1 = logits_BV.topk(min(top_k, VOCAB_SIZE), dim=-1).values[:, -1:]
+                logits_BV = logits_BV.masked_fill(logits_BV < least_B1, -torch.inf)
+            new_BT = torch.multinomial(logits_BV.softmax(dim=-1), num_samples=1)
+        ids_BT = torch.cat((ids_BT, new_BT), dim=1)
+    return ids_BT
+
+
+if __name__ == "__main__":
+    # Print the most likely continuation of token ids: python FILE WEIGHTS.safetensors ID...
+    model = GPT().eval()
+    load_weights(model, sys.argv[1])
+    prompt = [int(argument) for argument in sys.argv[2:]] or [0]
+    print(*generate(model, torch.tensor([prompt]), n_new=8, temperature=0)[0].tolist())
+'''

@@ -1,0 +1,293 @@
+"""A model's spec as the source of a file of plain PyTorch.
+
+Nothing here imports torch, except for components without a template, and the written source is never executed.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import get_args
+
+from gptkit.core.spec import shortened
+from gptkit.core.walk import components
+from gptkit.ejection.bundling import bundle
+from gptkit.ejection.groups import Constant, Groups, number
+from gptkit.ejection.lines import LINE, typed, wrapped
+from gptkit.ejection.model import GENERATOR, HEADER, MODEL, RUN
+from gptkit.kinds.written import Name, NotWrittenError, Section, WritingContext, Written, fill, written
+from gptkit.model.spec import PARTS, WHOLE_PARTS, ModelSpec
+
+__all__ = [
+    "TITLES",
+    "construct_blocks",
+    "fixed_sizes",
+    "in_reading_order",
+    "printable",
+    "refuse_other_fields",
+    "settings_source",
+    "shapes",
+    "unused_weights",
+    "write_source",
+    "written_parts",
+]
+
+TITLES = {
+    "linear": "Linear",
+    "embedding": "Embedding",
+    "norm": "Norm",
+    "position": "Position",
+    "attention": "Attention",
+    "feedforward": "Feed-forward",
+    "block": "Block",
+    "model": "Model",
+}
+_LETTERS = {
+    "C": "C features of a latent vector or convolution",
+    "F": "F features of a hidden layer",
+    "K": "K experts of a token",
+    "M": "M tokens of an expert",
+    "N": "N tokens of all rows",
+    "X": "X experts",
+    "V": "V tokens of the vocabulary",
+}
+_ORDER: tuple[Section, ...] = ("linear", "embedding", "attention", "position", "feedforward", "norm", "block", "model")
+"""Order of the constants, by the section that uses them."""
+
+
+_MODEL_FIELDS = {"context_length", "d_model", "n_layers", "vocab_size", "layers", *PARTS, *WHOLE_PARTS}
+"""Fields of a model that are written out, or do not change what it computes."""
+_LAYER_FIELDS = {"repeat", "attention_backend", *PARTS}
+"""The same of an entry of `layers`."""
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """How the parts of a model are written out."""
+
+    embedding: Written
+    linears: list[Written]
+    blocks: list[Written]
+    final_norm: Written | None
+    head: Written
+
+
+def fixed_sizes(spec: ModelSpec, vocab_size: int) -> dict[str, int]:
+    """Return the constants of every written model."""
+    return {
+        "VOCAB_SIZE": spec.vocab_size or vocab_size,
+        "CONTEXT_LENGTH": spec.context_length,
+        "D_MODEL": spec.d_model,
+        "N_LAYERS": spec.n_layers,
+    }
+
+
+def write_source(spec: ModelSpec, vocab_size: int, *, name: str, parameters: int) -> str:
+    """Return the source.
+
+    Args:
+        spec: the model.
+        vocab_size: number of token ids.
+        name: what the file calls the model.
+        parameters: number of parameters.
+
+    Raises:
+        NotWrittenError: a component cannot be written out; gives the reason.
+    """
+    refuse_other_fields(spec)
+    parts = written_parts(spec, vocab_size)
+    fixed = fixed_sizes(spec, vocab_size)
+    roots = [
+        *parts.linears,
+        parts.embedding,
+        *parts.blocks,
+        *([] if parts.final_norm is None else [parts.final_norm]),
+        parts.head,
+    ]
+    groups = Groups(fixed, *roots)
+    model = _model(parts, groups)
+    sections: dict[str, list[str]] = {section: [] for section in get_args(Section)}
+    for section, source in groups.sources():
+        sections[section].append(source)
+    sections["model"] += [
+        model,
+        fill(RUN, recompute=" or ".join(sorted(_recompute(roots))), unused=_tuple(_unused(parts.head))),
+    ]
+    body = "\n\n".join(
+        f"# -------- {TITLES[section]} --------\n" + "\n\n".join(sections[section])
+        for section in in_reading_order(sections)
+        if sections[section]
+    )
+    header = fill(
+        HEADER,
+        name=printable(name),
+        generator=GENERATOR,
+        parameters=f"{parameters:,}",
+        shapes=shapes(body),
+        functional="F." in body,
+        functional_call="functional_call(" in body,
+        math="math." in body,
+    )
+    return f"{header}\n# -------- Settings --------\n{settings_source(fixed, groups.constants())}\n\n{body}"
+
+
+def in_reading_order(sections: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the sections in the order of a textbook: norms follow attention, except where attention uses them."""
+    order = list(sections)
+    names = re.findall(r"^class (\w+)", "\n".join(sections["norm"]), flags=re.M)
+    if any(f"{name}(" in source for name in names for source in sections["attention"]):
+        order.remove("norm")
+        order.insert(order.index("attention"), "norm")
+    return order
+
+
+def unused_weights(spec: ModelSpec, vocab_size: int) -> tuple[str, ...]:
+    """Return prefixes of the names of a model's weights that the written model does not have: only training uses them.
+
+    Raises:
+        NotWrittenError: a component cannot be written out.
+    """
+    return _unused(written_parts(spec, vocab_size).head)
+
+
+def _unused(head: Written) -> tuple[str, ...]:
+    return tuple(f"head.{name}" for name in head.unused)
+
+
+def _tuple(names: Sequence[str]) -> str:
+    """Return the literal of what `str.startswith` accepts; empty for no names."""
+    texts = [f'"{name}"' for name in names]
+    return texts[0] if len(texts) == 1 else f"({', '.join(texts)})" if texts else ""
+
+
+def written_parts(spec: ModelSpec, vocab_size: int) -> _Parts:
+    layers = [layer.parts(index) for index, layer in enumerate(spec.layer_specs())]
+    build = spec.context(vocab_size)
+    context = WritingContext(
+        d_model=build.d_model,
+        context_length=build.context_length,
+        n_layers=build.n_layers,
+        vocab_size=build.vocab_size,
+        position=build.position,
+        layers=layers,
+        bundle=bundle,
+    )
+    blocks = [
+        written(layer.block, context.replace(layer=parts)) for layer, parts in zip(spec.layer_specs(), layers, strict=True)
+    ]
+    final = None if spec.final_norm is None else written(spec.final_norm, context, dim=Name("D_MODEL"))
+    head = written(spec.head, context.replace(layer=spec.head_parts()), embedding=spec.embedding)
+    chosen = [*(layer.linear for layer in layers), *(part for _, part in components(spec.head) if part.kind == "linear")]
+    linears = [written(linear, context) for linear in chosen if linear is not None]
+    return _Parts(written(spec.embedding, context), [each for each in linears if each.text], blocks, final, head)
+
+
+def refuse_other_fields(spec: ModelSpec) -> None:
+    """Raise if the model or a layer has a field that is not written out, and that is not its default."""
+    for part, fields, where in [
+        (spec, _MODEL_FIELDS, "model"),
+        *((each, _LAYER_FIELDS, "layers") for each in spec.layers or ()),
+    ]:
+        for name, info in type(part).model_fields.items():
+            value = getattr(part, name)
+            if name not in fields and value != info.get_default(call_default_factory=True):
+                raise NotWrittenError(
+                    f"{where}.{name} cannot be written out: a file of plain PyTorch does not have this option",
+                    hint=f"Remove {name}.",
+                )
+
+
+def _model(parts: _Parts, groups: Groups) -> str:
+    final_norm = "" if parts.final_norm is None else groups.constructor(parts.final_norm)
+    final_norm = "" if final_norm == "nn.Identity()" else final_norm
+    logits = parts.head.call("logits", x="self.final_norm(x_BTE)" if final_norm else "x_BTE")
+    text = fill(
+        MODEL,
+        final_words="final norm, head" if final_norm else "head",
+        embedding=groups.constructor(parts.embedding),
+        blocks="\n        ".join(construct_blocks([groups.constructor(block) for block in parts.blocks])),
+        final_norm=final_norm,
+        head=groups.constructor(parts.head),
+        embed=parts.embedding.call("embed"),
+        logits=logits,
+    )
+    return "\n".join(line for long in typed(text.splitlines()) for line in wrapped(long)) + "\n"
+
+
+def _recompute(roots: Iterable[Written]) -> set[str]:
+    """Return the conditions under which generation must compute all tokens again."""
+    result = set()
+    for root in roots:
+        result |= {root.calls["recompute"]} if "recompute" in root.calls else set()
+        result |= _recompute(root.parts.values())
+    return result
+
+
+def construct_blocks(constructors: Sequence[str]) -> list[str]:
+    """Return the statements that construct the blocks, in which layers may differ."""
+    different = list(dict.fromkeys(constructors))
+    if len(different) == 1:
+        return [f"self.blocks = nn.ModuleList({different[0]} for _ in range(N_LAYERS))"]
+    # The most frequent one is the last, that of `else`, so that conditions are short.
+    different.sort(key=constructors.count)
+    period = _period(constructors)
+    lines = ["self.blocks = nn.ModuleList()", "for layer in range(N_LAYERS):"]
+    for index, constructor in enumerate(different):
+        places = [layer for layer in range(period) if constructors[layer] == constructor]
+        word = "if" if index == 0 else "elif"
+        variable = "layer" if period == len(constructors) else f"layer % {period}"
+        condition = f"{word} {_condition(places, variable, period)}"
+        lines.append(f"    {'else' if index == len(different) - 1 else condition}:")
+        indent = " " * 8
+        lines += [line.removeprefix(indent) for line in wrapped(f"{indent}        self.blocks.append({constructor})")]
+    return lines
+
+
+def _period(constructors: Sequence[str]) -> int:
+    """Return the number of layers after which the pattern repeats; all of them if it does not."""
+    n_layers = len(constructors)
+    for period in range(1, n_layers // 2 + 1):
+        if all(constructors[layer] == constructors[layer % period] for layer in range(n_layers)):
+            return period
+    return n_layers
+
+
+def _condition(places: Sequence[int], variable: str, period: int) -> str:
+    if len(places) == 1:
+        return f"{variable} == {places[0]}"
+    if places[-1] - places[0] == len(places) - 1:
+        if places[0] == 0:
+            return f"{variable} < {places[-1] + 1}"
+        if places[-1] == period - 1:
+            return f"{variable} >= {places[0]}"
+    return f"{variable} in ({', '.join(map(str, places))})"
+
+
+def settings_source(fixed: dict[str, int], constants: Sequence[Constant]) -> str:
+    comments = {
+        "VOCAB_SIZE": "number of token ids",
+        "CONTEXT_LENGTH": "longest text, in tokens",
+        "D_MODEL": "features of a token (the width of the model)",
+        "N_LAYERS": "number of blocks",
+    }
+    ordered = sorted(constants, key=lambda constant: _ORDER.index(constant.section))
+    rows = [(name, value, comments[name]) for name, value in fixed.items()]
+    rows += [(constant.name, constant.value, constant.comment) for constant in ordered]
+    return "".join(
+        f"{name} = {number(value)}" + (f"  # {comment}" if comment else "") + "\n" for name, value, comment in rows
+    )
+
+
+def printable(text: str) -> str:
+    """Return a text without what would end a docstring or a comment."""
+    return shortened(re.sub(r"[^\w .,+()-]", "-", text), 40)
+
+
+def shapes(body: str) -> str:
+    """Describe the letters of the shapes that are in the file."""
+    used = {letter for suffix in re.findall(r"\b[a-z]\w*_([A-Z0-9]{1,5})\b", body) for letter in suffix}
+    letters = _LETTERS if "N_EXPERTS" in body else {**_LETTERS, "X": "X features of all heads", "N": "N features of a state"}
+    words = [words for letter, words in letters.items() if letter in used]
+    return textwrap.fill(", ".join(words) + ".", LINE)

@@ -1,0 +1,64 @@
+"""Ejected models compute what gptkit computes, in a process without gptkit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from gptkit.kinds.written import NotWrittenError
+from gptkit.model.gpt import GPT
+from tests.support.compositions import BASE, SPECS
+from tests.support.ejected import Ejected, presets_written_and_refused, randomize, run_ejected, source_of
+from tests.support.presets import small_preset
+
+COARSE = 4.0
+"""Where fp32 is too coarse for 1e-5, the difference may be this multiple of gptkit's own error against fp64.
+
+Many layers with random weights amplify rounding, and chunks of gated delta layers are summed in another order than tokens.
+The kit's checks `written-equals-built` and `written-options-equal-built` compare each component in fp64.
+"""
+
+
+def check(name: str, result: Ejected) -> None:
+    scale = max(1.0, float(result.expected.abs().max()))
+    # The cached steps of a model whose frequencies change with the length are those of shorter texts.
+    by_length = "length=int(positions_T[-1]) + 1" in result.source
+    for computed in (result.logits,) if by_length else (result.logits, result.cached):
+        difference = float((computed - result.expected).abs().max())
+        if difference > 1e-5 * scale:
+            rounding = result.rounding()
+            message = f"{name}: logits differ by {difference:.1e}; gptkit's own rounding error is {rounding:.1e}"
+            assert difference <= COARSE * rounding, message
+    assert torch.equal(result.greedy, result.expected_greedy), name
+    assert torch.equal(result.sampled, result.expected_greedy), name
+    lines = result.source.splitlines()
+    assert max(map(len, lines)) <= 100, max(lines, key=len)
+    assert "import gptkit" not in result.source
+    assert "$" not in result.source
+
+
+def test_compositions_equal_gptkit(tmp_path: Path) -> None:
+    models = {name: randomize(GPT({**BASE, **spec}, 61)) for name, spec in SPECS.items()}
+    for name, result in run_ejected(tmp_path, models).items():
+        check(name, result)
+
+
+@pytest.mark.slow
+def test_presets_equal_gptkit(tmp_path: Path) -> None:
+    models = {name: randomize(small_preset(name)) for name in presets_written_and_refused()[0]}
+    for name, result in run_ejected(tmp_path, models).items():
+        check(name, result)
+
+
+def test_refusals_name_the_component_and_the_option() -> None:
+    for changes, message in (
+        ({"position": "t5-bias"}, r"position 't5-bias' cannot be written out with a table that all layers share"),
+        (
+            {"linear": {"name": "low-rank", "projections": ["*.qkv"]}},
+            r"'low-rank' cannot be written out with adapters of some",
+        ),
+    ):
+        with pytest.raises(NotWrittenError, match=message):
+            source_of(GPT({**BASE, **changes}, 61, device="meta"))

@@ -1,0 +1,131 @@
+"""Every option of every component is written out or refused: none is ignored."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any, Literal
+
+import pytest
+import torch
+from hypothesis import HealthCheck, assume, given, settings
+from pydantic import Field
+
+from gptkit.components.norm.rms import RMSNormSpec
+from gptkit.components.position.alibi import AlibiSpec
+from gptkit.core.errors import SpecError
+from gptkit.core.registry import default_registry
+from gptkit.ejection import writing
+from gptkit.ejection.writing import unused_weights, write_source
+from gptkit.files import validate_data
+from gptkit.kinds.written import NotWrittenError
+from gptkit.model.gpt import GPT
+from gptkit.model.spec import ModelSpec
+from gptkit.testing import instances, run_checks
+from gptkit.testing.options import changed_fields
+from tests.support.ejected import randomize, source_of
+from tests.support.random_models import CONTEXT, V, models
+
+KINDS = (
+    "norm",
+    "activation",
+    "linear",
+    "position",
+    "rotary-scaling",
+    "attention",
+    "feedforward",
+    "router",
+    "block",
+    "embedding",
+    "head",
+)
+WHOLE = {"n_layers": 1, "d_model": 16, "context_length": 16}
+
+
+class ScaledRMSNormSpec(RMSNormSpec):
+    """A norm with one field more than its template."""
+
+    name: Literal["scaled-rms"] = "scaled-rms"  # type: ignore[assignment]
+    gain: float = Field(1.0, description="Factor of the result.")
+
+
+class SteeperAlibiSpec(AlibiSpec):
+    """A position with a method of its own, and the template of another one."""
+
+    name: Literal["steeper-alibi"] = "steeper-alibi"  # type: ignore[assignment]
+
+    def slopes(self, n_heads: int) -> list[float]:
+        return [2 * slope for slope in super().slopes(n_heads)]
+
+
+def test_field_that_no_template_writes_is_refused_by_name() -> None:
+    model = GPT({**WHOLE, "norm": ScaledRMSNormSpec(gain=2.0)}, 11)
+    with pytest.raises(NotWrittenError, match=r"norm 'scaled-rms' cannot be written out with gain: 2\.0") as refusal:
+        source_of(model)
+    assert "Remove gain (its default is 1.0)" in str(refusal.value.hint)
+    assert "class RMSNorm" in source_of(GPT({**WHOLE, "norm": ScaledRMSNormSpec(eps=1e-3)}, 11))
+
+
+def test_template_of_another_class_is_refused() -> None:
+    model = GPT({**WHOLE, "position": SteeperAlibiSpec()}, 11)
+    with pytest.raises(
+        NotWrittenError, match="SteeperAlibiSpec defines its own 'slopes', but its template is that of Alibi"
+    ):
+        source_of(model)
+
+
+def test_field_of_the_model_that_is_not_written_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writing, "_MODEL_FIELDS", writing._MODEL_FIELDS - {"context_length"})
+    with pytest.raises(NotWrittenError, match=r"model.context_length cannot be written out"):
+        source_of(GPT(WHOLE, 11))
+
+
+def test_every_field_has_other_values() -> None:
+    registry = default_registry()
+    for kind in KINDS:
+        for name in registry.names(kind):
+            cls = registry.component(kind, name)
+            changed = {change.partition("=")[0] for spec in instances(cls) for change, _ in changed_fields(spec, registry)}
+            assert changed == set(cls.model_fields) - {"name"}, f"{kind} {name}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_option_equals_the_built_model(kind: str) -> None:
+    registry = default_registry()
+    for name in registry.names(kind):
+        for spec in instances(registry.component(kind, name)):
+            for result in run_checks(spec, slow=True, only=["written-equals-built", "written-options-equal-built"]):
+                assert result.ok, f"{result.component}: {result.message}"
+
+
+@pytest.mark.slow
+@settings(
+    max_examples=200,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+@given(data=models())
+@torch.no_grad()
+def test_random_models_are_equal_or_refused(data: dict[str, Any]) -> None:
+    try:
+        spec = validate_data(data, ModelSpec)
+    except SpecError:
+        assume(False)
+    model = randomize(GPT(spec, V, seed=1)).double()
+    try:
+        source = write_source(spec, V, name="random", parameters=0)
+    except NotWrittenError as refusal:
+        assert refusal.hint
+        assume(False)
+    module = ModuleType("written")
+    exec(compile(source, "<written>", "exec"), vars(module))
+    written = module.GPT().double().eval()
+    unused = unused_weights(spec, V)
+    written.load_state_dict({name: value for name, value in model.state_dict().items() if not name.startswith(unused)})
+    ids_BT = torch.randint(V, (2, CONTEXT), generator=torch.Generator().manual_seed(0))
+    expected, actual = model(ids_BT).logits, written(ids_BT)
+    assert expected is not None
+    expected, actual = expected.nan_to_num(), actual.nan_to_num()
+    scale = max(1.0, float(expected.abs().max()))
+    assert float((actual - expected).abs().max()) <= 1e-5 * scale

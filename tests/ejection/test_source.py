@@ -1,0 +1,110 @@
+"""The form of written sources: templates, constants and parameters, formatting."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from gptkit.ejection.lines import typed, wrapped
+from gptkit.ejection.writing import write_source
+from gptkit.kinds.written import fill
+from gptkit.runs.opening import open_spec
+from tests.support.ejected import presets_written_and_refused
+
+
+def source(name: str) -> str:
+    model = open_spec(name).spec.model
+    return write_source(model, model.vocab_size or 50257, name=name, parameters=1)
+
+
+def test_conditions_of_templates() -> None:
+    template = "#if a\none\n#if not b\ntwo $c\n#end\n#elif b\nthree\n#else\nfour\n#end\nfive"
+    assert fill(template, a=True, b=False, c="x") == "one\ntwo x\nfive\n"
+    assert fill(template, a=False, b=True, c="x") == "three\nfive\n"
+    assert fill(template, a=False, b=False, c="x") == "four\nfive\n"
+    with pytest.raises(ValueError, match="unknown condition 'a'"):
+        fill(template)
+    with pytest.raises(ValueError, match="without #end"):
+        fill("#if a\n", a=True)
+    with pytest.raises(ValueError, match="#end without #if"):
+        fill("#end\n")
+
+
+def test_long_lines_are_broken_as_a_formatter_does() -> None:
+    call = "        y = function(" + ", ".join(f"argument_{index}" for index in range(7)) + ")"
+    assert wrapped(call)[0] == "        y = function("
+    assert len(wrapped(call)) == 3
+    signature = "    def __init__(" + ", ".join(f"argument_{index}: int" for index in range(7)) + ") -> None:"
+    assert [line.strip() for line in wrapped(signature)][1:3] == ["argument_0: int,", "argument_1: int,"]
+
+
+def test_equal_settings_are_constants_and_different_ones_parameters() -> None:
+    text = source("gemma3-1b")
+    assert "\nD_HEAD = 256" in text
+    assert "WINDOW =" not in text
+    assert "            if layer % 6 == 5:\n" in text
+    assert "Block(attention=Attention(rotary_base=10000.0, window=512))" in text
+    assert "self.q_norm = RMSNorm(dim=D_HEAD)" in text
+    assert "softcap" not in text
+
+
+@pytest.mark.skipif(shutil.which("ruff") is None, reason="ruff is not installed")
+def test_presets_are_formatted(tmp_path: Path) -> None:
+    for index, text in enumerate(presets_written_and_refused()[0].values()):
+        (tmp_path / f"model_{index}.py").write_text(text, encoding="utf-8")
+    rules = "A,B,C4,E,F,FA,I,PIE,SIM,UP,W"
+    for command in (["check", "--select", rules], ["format", "--diff"]):
+        options = ["--isolated", "--line-length", "100", "--no-cache"]
+        done = subprocess.run(["ruff", *command, *options, tmp_path], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("mypy") is None, reason="mypy is not installed")
+def test_presets_are_typed(tmp_path: Path) -> None:
+    for index, text in enumerate(presets_written_and_refused()[0].values()):
+        (tmp_path / f"model_{index}.py").write_text(text, encoding="utf-8")
+    command = ["mypy", "--strict", "--config-file=", f"--cache-dir={tmp_path / 'cache'}", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_results_of_modules_are_typed() -> None:
+    lines = [
+        "class A(nn.Module):",
+        "    def forward(self, x_BTE: Tensor) -> Tensor:",
+        '        """Apply it, (B, T, E) to (B, T, V)."""',
+        "        x_BTE = self.first(x_BTE)",
+        "        h_BTE = self.second(x_BTE)  # twice",
+        "        k_BTE = self.second(x_BTE).abs()",
+        "        n_BTE = self.own(x_BTE)",
+        "        return self.last(h_BTE + k_BTE + n_BTE)",
+        "    def own(self, x_BTE: Tensor) -> Tensor:",
+        "        return self.own(x_BTE)",
+    ]
+    expected = [*lines]
+    expected[4] = "        h_BTE: Tensor = self.second(x_BTE)  # twice"
+    expected[7:8] = ["        y_BTV: Tensor = self.last(h_BTE + k_BTE + n_BTE)", "        return y_BTV"]
+    assert typed(lines) == expected
+
+
+def test_norms_follow_attention_unless_it_uses_them() -> None:
+    def order(name: str) -> list[str]:
+        return re.findall(r"^# -------- (.+) --------$", source(name), flags=re.M)
+
+    assert order("llama-3.2-1b")[1:] == ["Embedding", "Position", "Attention", "Norm", "Feed-forward", "Block", "Model"]
+    assert order("qwen3-0.6b")[1:] == ["Embedding", "Position", "Norm", "Attention", "Feed-forward", "Block", "Model"]
+
+
+@pytest.mark.slow
+def test_presets_are_short_or_refused_for_a_reason() -> None:
+    written, refused = presets_written_and_refused()
+    assert max(text.count("\n") for text in written.values()) <= 400
+    assert len(written) > 10 * len(refused)
+    for refusal in refused.values():
+        assert "cannot be written out" in refusal.message
+        assert refusal.hint

@@ -1,0 +1,112 @@
+"""Compositions that show every form of the templates of `gptkit eject`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["BASE", "GROUPED", "HEADS", "SPECS"]
+
+BASE: dict[str, Any] = {"d_model": 32, "n_layers": 2, "context_length": 48}
+HEADS = {"n_heads": 4, "d_head": 8}
+GROUPED = {"name": "grouped-query", "n_kv_heads": 2, **HEADS}
+BOOK = {
+    "embedding": {"name": "token", "dropout": 0.1},
+    "position": "learned",
+    "attention": {"name": "multi-head", **HEADS, "output_bias": True, "dropout": 0.1},
+    "norm": "layer",
+    "feedforward": {"name": "mlp", "activation": "gelu-tanh"},
+    "block": {"name": "pre-norm", "dropout": 0.1},
+}
+SPECS: dict[str, dict[str, Any]] = {
+    "book": BOOK,
+    "windows": {
+        "attention": {**GROUPED, "softcap": 5.0, "qk_norm": {"name": "rms", "eps": 1e-3}},
+        "position": {"name": "rotary", "fraction": 0.5, "layout": "interleaved"},
+        "norm": {"name": "rms", "offset": 1, "cast": "after"},
+        "block": "sandwich",
+        "n_layers": 5,
+        "layers": [{"repeat": 2, "attention": {"window": 5}, "position": {"base": 100.0}}, {}],
+        "head": {"name": "linear", "tied": True, "softcap": 3.0, "scale": 0.5},
+        "embedding": {"name": "token", "scale": "sqrt"},
+    },
+    "none-in-some-layers": {"attention": GROUPED, "n_layers": 4, "layers": [{}, {"position": "none"}]},
+    "widths": {
+        "attention": {"name": "multi-head", **HEADS, "qk_norm": "rms", "qk_norm_width": "full", "clip_qkv": 0.5},
+        "layers": [{}, {"attention": {"n_heads": 2, "d_head": 12}, "feedforward": {"d_hidden": 20}, "norm": "layer"}],
+        "feedforward": {"name": "gated", "d_hidden": 24, "bias": True, "clamp": 0.7, "up_offset": 1.0},
+        "head": {"name": "linear", "bias": True},
+    },
+    "alibi": {
+        "attention": {"name": "multi-head", "n_heads": 3, "d_head": 8, "window": 7, "scale": 0.5, "sinks": True},
+        "position": {"name": "alibi", "scaled": True},
+        "block": {"name": "parallel", "norms": 2, "residual_scale": 0.5, "dropout": 0.2},
+        "feedforward": {"name": "mlp", "activation": "relu-squared", "bias": False, "dropout": 0.1},
+        "embedding": {"name": "token", "d_embedding": 12, "norm": "layer", "scale": 2.0},
+        "head": {"name": "linear", "tied": True, "bias": True},
+    },
+    "sinusoidal": {
+        "position": {"name": "sinusoidal", "scale": 0.5},
+        "attention": {**GROUPED, "output_gate": True, "qkv_bias": True},
+        "block": "deep-norm",
+        "norm": {"name": "layer", "offset": 1.0},
+        "feedforward": {"name": "mlp", "activation": "quick-gelu"},
+    },
+    "teaching": {
+        "attention": {"name": "single-head", "d_head": 6, "qkv_bias": True, "window": 9},
+        "layers": [{}, {"attention": {"name": "simple", "scaled": True}}],
+        "norm": {"name": "layer", "scale": False},
+        "block": {"name": "pre-norm", "shortcut": False, "residual_scale": 1.5},
+    },
+    "experts": {
+        "attention": {**GROUPED, "chunk": 6},
+        "position": {"name": "rotary", "reverse": True, "scaling": {"name": "linear", "factor": 3.0}},
+        "feedforward": {
+            "name": "experts",
+            "n_experts": 6,
+            "router": {"name": "sigmoid", "k": 2, "n_groups": 3, "top_groups": 2, "selection_bias": True, "scale": 2.5},
+            "expert": {"name": "mlp", "d_hidden": 10},
+            "shared": {"name": "gated", "d_hidden": 12},
+            "shared_gate": True,
+        },
+        "layers": [{"feedforward": {"name": "gated", "d_hidden": 40}}, {}],
+        "norm": "none",
+        "final_norm": "rms",
+    },
+    "latent": {
+        "attention": {"name": "latent", "n_heads": 4, "kv_rank": 12, "d_nope": 6, "d_rotary": 4, "d_value": 5, "window": 9},
+        "layers": [{}, {"attention": {"q_rank": 10, "bias": True, "scale": 0.3}}],
+    },
+    "recurrent": {
+        "position": "none",
+        "attention": {"name": "mamba2", "n_heads": 4, "d_head": 6, "n_groups": 2, "d_state": 5, "bias": True},
+        "layers": [
+            {"repeat": 2},
+            {"attention": {"norm": "before", "conv_width": 3, "step_min": 0.1, "step_max": 0.9, "activation": "gelu"}},
+            {"attention": {"norm": "none", "conv_bias": False, "norm_groups": 1}},
+            {"attention": {"name": "gated-delta", "n_heads": 2, "n_value_heads": 4, "d_key": 6, "d_value": 8}},
+            {"attention": {"name": "multi-head", **HEADS}, "position": "rotary"},
+        ],
+    },
+    "adapters": {
+        "linear": {"name": "low-rank", "rank": 3, "dropout": 0.1},
+        "attention": {**GROUPED, "qk_norm": "layer", "qk_norm_width": "each-head", "output_gate": True},
+        "head": {"name": "multi-token", "depth": 2, "head": {"name": "linear", "linear": "low-rank", "bias": True}},
+        "feedforward": {"name": "mlp", "activation": "xielu"},
+        "position": {"name": "rotary", "temperature": 0.5, "temperature_interval": 4},
+        "layers": [{}, {"attention": {"name": "short-conv", "bias": True}, "position": "none"}],
+    },
+    "shaw": {"position": {"name": "shaw", "max_distance": 5}, "attention": {**GROUPED, "softcap": 4.0}},
+    "t5": {"position": {"name": "t5-bias", "n_buckets": 8, "max_distance": 20, "shared": False}},
+    # Their frequencies change at 7 tokens, within the generated ones.
+    "longrope": {
+        "position": {
+            "name": "rotary",
+            "scaling": {"name": "longrope", "short": [1, 1.5, 2, 4], "long": [3], "original_context_length": 7},
+        },
+        "attention": GROUPED,
+    },
+    "dynamic": {
+        "position": {"name": "rotary", "scaling": {"name": "dynamic", "factor": 3, "original_context_length": 7}},
+        "attention": GROUPED,
+    },
+}
