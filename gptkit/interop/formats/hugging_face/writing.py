@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from gptkit.core.atomic import write_text
-from gptkit.core.errors import TokenizerError
+from gptkit.core.errors import ExternalModelError, TokenizerError
 from gptkit.core.registry import Registry
-from gptkit.interop.conversion import Move, external_entries, external_tensors, pair
+from gptkit.interop.conversion import external_entries, external_tensors, pair
+from gptkit.interop.formats.hugging_face.generated import generate_code
 from gptkit.interop.formats.hugging_face.model import CONFIG, GENERATION, TOKENIZER, TOKENIZER_CONFIG
+from gptkit.interop.formats.hugging_face.shards import write_shards
 from gptkit.interop.selection import choose_family
-from gptkit.interop.tensor_files import SINGLE, counted, write_tensors
-from gptkit.kinds.format import NativeModel, Progress, TensorEntry
+from gptkit.interop.tensor_files import counted
+from gptkit.kinds.format import NativeModel, Note, Progress, TensorEntry
 from gptkit.kinds.tokenizer import Tokenizer
 from gptkit.model.gpt import GPT
 
@@ -31,34 +35,85 @@ def write_directory(
     progress: Progress | None = None,
     registry: Registry | None = None,
 ) -> Sequence[str]:
-    """Write config.json, the weights, and the files of the tokenizer; arguments as for `FormatSpec.write`."""
-    chosen, config = choose_family(model.spec, family or model.family, only=family is not None, registry=registry)
-    entries = model.tensors.entries
-    # Tensors of wider elements first, so that each is aligned to its elements' size.
-    moves = sorted(pair(chosen, GPT(model.spec, device="meta")), key=lambda move: -entries[move.native].dtype.itemsize)
-    written = external_entries(moves, entries)
+    """Write config.json, the weights, and the files of the tokenizer; arguments as for `FormatSpec.write`.
+
+    A model that no family expresses has code of its own, unless `family` names one.
+    """
+    content = _content(model, family, registry)
     directory.mkdir(parents=True, exist_ok=True)
-    report = counted(sum(entry.bytes for entry in written.values()), progress)
-    write_tensors(directory / SINGLE, written, external_tensors(moves, model.tensors), progress=report)
+    report = counted(sum(entry.bytes for entry in content.entries.values()), progress)
+    write_shards(directory, content.entries, content.tensors, progress=report)
+    for name, text in content.files.items():
+        write_text(directory / name, text)
     settings = dict(model.token_settings)
     ids = {key: settings.pop(key, None) for key in ("eos_token_id", "pad_token_id")}
     remarks = _write_tokenizer(model.tokenizer, settings, directory)
-    if model.generation:
-        _write_json(directory / GENERATION, model.generation)
-    head = {
-        "architectures": [chosen.architecture],
-        "model_type": chosen.model_type,
-        "torch_dtype": _dtype(moves, entries),
-    }
     end = model.tokenizer.end_id if ids["eos_token_id"] is None else ids["eos_token_id"]
     tokens = {"bos_token_id": model.tokenizer.start_id, "eos_token_id": end, "pad_token_id": ids["pad_token_id"]}
+    known = {key: value for key, value in tokens.items() if value is not None}
+    if model.generation or content.files:
+        _write_json(directory / GENERATION, {**(known if content.files else {}), **model.generation})
+    head = {**content.head, "torch_dtype": _dtype(content.entries)}
     # Written even where they are null: families have default ids for configurations without these keys.
-    _write_json(directory / CONFIG, {**head, **config, **tokens})
-    return remarks
+    _write_json(directory / CONFIG, {**head, **tokens, **content.config, **known})
+    return [*content.report, *remarks]
 
 
-def _dtype(moves: Sequence[Move], entries: Mapping[str, TensorEntry]) -> str:
-    dtypes = {entries[move.native].dtype for move in moves}
+@dataclass(frozen=True)
+class _Content:
+    """What an export has of the model itself.
+
+    Attributes:
+        head: the first keys of config.json, which name the architecture.
+        config: its other keys.
+        entries: the tensors' shapes and dtypes.
+        tensors: the tensors in the same order.
+        files: files with code, by name.
+        report: sentences for the user.
+    """
+
+    head: Mapping[str, Any]
+    config: Mapping[str, Any]
+    entries: Mapping[str, TensorEntry]
+    tensors: Iterator[tuple[str, Tensor]]
+    files: Mapping[str, str]
+    report: Sequence[str]
+
+
+def _content(model: NativeModel, family: str | None, registry: Registry | None) -> _Content:
+    try:
+        chosen, config = choose_family(model.spec, family or model.family, only=family is not None, registry=registry)
+    except ExternalModelError as refusal:
+        if family is not None:
+            raise
+        return _with_code(model, refusal)
+    native = model.tensors.entries
+    # Tensors of wider elements first, so that each is aligned to its elements' size.
+    moves = sorted(pair(chosen, GPT(model.spec, device="meta")), key=lambda move: -native[move.native].dtype.itemsize)
+    head = {"architectures": [chosen.architecture], "model_type": chosen.model_type}
+    report = [Note(f"model family: {chosen.component_name()}, which transformers has code for")]
+    entries = external_entries(moves, native)
+    return _Content(head, config, entries, external_tensors(moves, model.tensors), {}, report)
+
+
+def _with_code(model: NativeModel, refusal: ExternalModelError) -> _Content:
+    made = generate_code(model, refusal)
+    report = [
+        Note(refusal.message),
+        Note(
+            f"wrote {' and '.join(made.files)} for the model: load it with trust_remote_code=True (transformers 5 or later, "
+            "gptkit is not needed)"
+        ),
+        Note(made.code.contract.sentence),
+        Note(
+            f"checked: names and shapes of {len(made.entries)} tensors, syntax of the code; gptkit does not execute the code"
+        ),
+    ]
+    return _Content({}, made.config, made.entries, made.tensors(), made.files, report)
+
+
+def _dtype(entries: Mapping[str, TensorEntry]) -> str:
+    dtypes = {entry.dtype for entry in entries.values()}
     return "float32" if torch.float32 in dtypes else str(dtypes.pop()).removeprefix("torch.")
 
 

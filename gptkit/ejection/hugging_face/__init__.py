@@ -1,0 +1,1 @@
+"""Models written out as code for transformers."""

@@ -1,0 +1,112 @@
+"""Templates of plain PyTorch, changed for batches with padding and the caches of transformers.
+
+A plain template has the positions of one text, (T,), and a dictionary as cache. Here each row has its own positions,
+(B, 1, T), those of the keys are given, (B, 1, 1, S), and the cache is a `LayerCache` (texts.py). The changes are
+replacements in the source that follow the names which templates use for these (docs/generated-code.md); a template that
+still has a plain name after them is refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable
+
+from gptkit.kinds.written import NotWrittenError, Written
+
+__all__ = ["batched", "embedded", "mapped"]
+
+_PLAIN = re.compile(r"\b(positions_T|n_keys|append_to|keys_S)\b|dict\[str, Tensor\]")
+
+_KEYS = "keys_B11S"
+
+_REPLACED: tuple[tuple[str, str], ...] = (
+    # Positions have the dimensions (B, 1, T), those of keys (B, 1, 1, S).
+    (r"(\b\w*_T\)?)\[:, None\]", r"\1[..., None]"),
+    (r" *keys_S = torch\.arange\(n_keys, device=positions_T\.device\)\n", ""),
+    (r"\bk_BHSD\.shape\[2\]", f"cache.{_KEYS}"),
+    (r"\bn_keys: int\b", f"{_KEYS}: Tensor"),
+    (r"\b(n_keys|keys_S)\b", _KEYS),
+    (r"\b(positions|steps)_T\b", r"\1_B1T"),
+    (r"\b(distance|mask|steps|range)_TS\b", r"\1_B1TS"),
+    (r"\(T,\) to \(T, 1\)", "(B, 1, T) to (B, 1, T, 1)"),
+    (r"(?<=[ (])\(T, S\)", "(B, 1, T, S)"),
+    (r"\(H, (T|1), S\)", r"(B, H, \1, S)"),
+    # Tables of distances, looked up for each row.
+    (r"\bvalue_term\(weights_BHTS, positions_B1T\)", f"value_term(weights_BHTS, positions_B1T, cache.{_KEYS})"),
+    (
+        r"\bvalue_term\(self, weights_BHTS: Tensor, positions_B1T: Tensor\)",
+        f"value_term(self, weights_BHTS: Tensor, positions_B1T: Tensor, {_KEYS}: Tensor)",
+    ),
+    (r"self\.distances\(positions_B1T, weights_BHTS\.shape\[-1\]\)", f"self.distances(positions_B1T, {_KEYS})"),
+    (r"(self\.(?:keys|values)\(self\.distances\(positions_B1T, \w+\)\))", r"\1[:, 0]"),
+    (r"\bvectors_TSD\b", "vectors_BTSD"),
+    (r",tsd->", ",btsd->"),
+    (r"(self\.table\(torch\.where\(.*\)\))\.movedim\(-1, 0\)", r"\1[:, 0].movedim(-1, 1)"),
+    # The cache.
+    (r"cache: dict\[str, Tensor\]", "cache: LayerCache"),
+    (r'append_to\(cache, "keys", (\w+)\), append_to\(cache, "values", (\w+)\)', r"cache.append(\1, \2)"),
+    (
+        r'( *)(latent_\w+) = append_to\(cache, "latents", (.+)\)\n *(k_\w+) = append_to\(cache, "keys", (\w+)\)',
+        r"\1\2, \4 = cache.append(\3, \5)",
+    ),
+    # Terms and factors in fp32 do not change the element type of a model.
+    (r"(weights_BHTS = .+\.softmax\(dim=-1\)(?:\[\.\.\., :-1\])?)\n", r"\1.to(v_BHSD.dtype)\n"),
+    (r"( q_\w+ = )(.+ \* \$\w*temperature\(.+\))\n", r"\1(\2).to(x_BTE.dtype)\n"),
+    # Recurrent states begin at the first token of a row; convolutions see zeros before it.
+    (
+        r"( *)(state_\w+) = (cache\.get\(\"state\".+\n(?: *outputs.*\n)? *for t in range\(.*\):\n)",
+        r"\1\2 = \3\1    \2 = cache.started(\2, t)\n",
+    ),
+    (r"(conv: nn\.Conv1d, cache: LayerCache\) -> Tensor:\n.*\n)", r"\1    x_BTC = cache.without_padding(x_BTC)\n"),
+)
+"""Pairs of patterns and replacements, in the order in which they are applied."""
+
+_EMBEDDED: tuple[tuple[str, str], ...] = (
+    (r"(\b\w*_T\)?)\[:, None\]", r"\1[..., None]"),
+    (r"\bpositions_T\b", "positions_BT"),
+    (r"\(T,\) to \(T, E\)", "(B, T) to (B, T, E)"),
+    (r"( x_BTE = x_BTE \+ \$\w+\(.+\))\n", r"\1.to(x_BTE.dtype)\n"),
+    # The vectors of tokens are given, so that they may come from another source than the table.
+    (r"\bids_BT: Tensor\b", "x_BTE: Tensor"),
+    (r"\(B, T\) to \(B, T, E\)\.\"\"\"\n( +)x_BTE = self\.table\(ids_BT\)\n", '(B, T, D) to (B, T, E)."""\n'),
+    (r"return self\.table\(ids_BT\)", "return x_BTE"),
+)
+
+
+def mapped(written: Written, change: Callable[[Written], Written], done: dict[int, Written] | None = None) -> Written:
+    """Return a component with a change applied to it and to all its parts; a part that is used twice remains one."""
+    done = {} if done is None else done
+    if id(written) not in done:
+        parts = {name: mapped(part, change, done) for name, part in written.parts.items()}
+        done[id(written)] = change(dataclasses.replace(written, parts=parts))
+    return done[id(written)]
+
+
+def batched(written: Written) -> Written:
+    """Return a part of a block for batches with padding and the caches of transformers."""
+    text = _replaced(written.text, _REPLACED)
+    parts = {name: part for name, part in written.parts.items() if part.name != "append_to"}
+    return _checked(dataclasses.replace(written, text=text, parts=parts))
+
+
+def embedded(written: Written) -> Written:
+    """Return an embedding, or a part of it, for batches with padding: it receives the rows of its table."""
+    return _checked(dataclasses.replace(written, text=_replaced(written.text, _EMBEDDED)))
+
+
+def _replaced(text: str, pairs: tuple[tuple[str, str], ...]) -> str:
+    for pattern, replacement in pairs:
+        text = re.sub(pattern, replacement, text)
+    return text
+
+
+def _checked(written: Written) -> Written:
+    plain = _PLAIN.search(written.text)
+    if plain is not None:
+        raise NotWrittenError(
+            f"{written.section} {written.name} cannot be written for transformers: its template uses "
+            f"{plain[0]} in a way that batches with padding do not have",
+            hint="Its author can use the names of docs/generated-code.md.",
+        )
+    return written

@@ -1,0 +1,175 @@
+"""The parts of generated code for transformers that are the same for every composition: configuration, imports, cache."""
+
+from __future__ import annotations
+
+__all__ = ["ATTENTION_FUNCTION", "CONFIGURATION", "HEADER", "LAYER_CACHE"]
+
+CONFIGURATION = '''
+"""Configuration of $name, $generator."""
+
+from transformers import PreTrainedConfig
+
+
+class GptkitConfig(PreTrainedConfig):
+    """Sizes of the model for the programs that read them, such as transformers' caches and vLLM.
+
+    The code of this model (modeling_gptkit.py) has its sizes as constants: except `vocab_size`, other values here do not
+    change the model.
+    """
+
+    model_type = "gptkit"
+    keys_to_ignore_at_inference = ["past_key_values"]
+    #if plan
+    base_model_tp_plan = {
+        $plan
+    }
+    #end
+
+    def __init__(
+        self,
+        $fields
+        use_cache=True,
+        **others,
+    ):
+        $assignments
+        self.use_cache = use_cache
+        super().__init__(**others)
+'''
+
+HEADER = '''
+"""$name: a language model for transformers, $generator.
+
+$parameters parameters. Suffixes of tensors name their dimensions:
+B rows, T tokens, S tokens so far (keys), E features of a token, H heads, D features of a head,
+$shapes
+"""
+
+from __future__ import annotations
+
+#if math
+import math
+#end
+from typing import Any
+
+import torch
+#if functional
+import torch.nn.functional as F
+#end
+from torch import Tensor, nn
+#if functional_call
+from torch.func import functional_call
+#end
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache, DynamicCache$static_layer
+from transformers.generation import GenerationMixin
+#if masks
+from transformers.masking_utils import $masks
+#end
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+#if interface
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+#end
+
+from .configuration_gptkit import GptkitConfig
+'''
+
+LAYER_CACHE = '''
+class LayerCache:
+    #if interface
+    """What one layer keeps of earlier tokens, and the masks and options of its attention function."""
+
+    def __init__(
+        self,
+        cache: Cache | None,
+        layer: int,
+        masks: dict[int | None, Any],
+        options: dict[str, Any],
+    ) -> None:
+        self.cache = cache
+        self.layer = layer
+        self.masks = masks  # by window; None is the mask without one
+        self.options = options
+    #else
+    """What one layer keeps of earlier tokens, and the positions of all tokens so far."""
+
+    def __init__(
+        self, cache: Cache | None, layer: int, keys_B11S: Tensor$padding_parameters
+    ) -> None:
+        self.cache = cache
+        self.layer = layer
+        self.keys_B11S = keys_B11S  # positions of the keys; that of padding is after all others
+        #if recurrent
+        self.padding_BT1 = padding_BT1  # whether a token is padding; None without padding
+        self.first_BT = first_BT  # whether a token is the first of its row
+        #end
+    #end
+    #if attention
+
+    def append(self, k_BHTD: Tensor, v_BHTD: Tensor) -> tuple[Tensor, Tensor]:
+        """Append keys and values of these tokens to earlier ones, (B, H, T, D) to (B, H, S, D)."""
+        if self.cache is None:
+            return k_BHTD, v_BHTD
+        return self.cache.update(k_BHTD, v_BHTD, self.layer)
+    #end
+    #if recurrent
+
+    def get(self, name: str, default: Tensor) -> Tensor:
+        """Return the recurrent state, or the last inputs of the convolution, of earlier tokens."""
+        if self.cache is None:
+            return default
+        if name == "state":
+            kept = self.cache.get_recurrent_state(self.layer)
+            return default if kept is None else kept
+        kept = self.cache.get_conv_state(self.layer)
+        return default if kept is None else kept.transpose(1, 2)
+
+    def __setitem__(self, name: str, value: Tensor) -> None:
+        if self.cache is None:
+            return
+        if name == "state":
+            self.cache.update_recurrent_state(value, self.layer)
+            return
+        self.cache.update_conv_state(value.transpose(1, 2), self.layer)
+        #if counted
+        if self.layer == 0:
+            # transformers counts the tokens in a cache by keys, which no layer of this model has.
+            empty_B1T1 = value.new_zeros(value.shape[0], 1, self.n_tokens, 1)
+            self.cache.update(empty_B1T1, empty_B1T1, self.layer)
+        #end
+
+    def without_padding(self, x_BTC: Tensor) -> Tensor:
+        """Replace the features of padding by zeros, as before the start of a row."""
+        #if counted
+        self.n_tokens = x_BTC.shape[1]
+        #end
+        return x_BTC if self.padding_BT1 is None else x_BTC.masked_fill(self.padding_BT1, 0.0)
+
+    def started(self, state: Tensor, t: int) -> Tensor:
+        """Return the state before token t, which is empty before the first token of a row."""
+        if self.first_BT is None:
+            return state
+        return state.masked_fill(self.first_BT[:, t, None, None, None], 0.0)
+    #end
+'''
+
+ATTENTION_FUNCTION = '''
+def eager_attention(
+    module: nn.Module,
+    q_BHTD: Tensor,
+    k_BHSD: Tensor,
+    v_BHSD: Tensor,
+    mask: Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **options: Any,
+) -> tuple[Tensor, Tensor]:
+    """Compute attention step by step; transformers has faster functions with this signature."""
+    k_BHSD = k_BHSD.repeat_interleave(module.num_key_value_groups, dim=1)
+    v_BHSD = v_BHSD.repeat_interleave(module.num_key_value_groups, dim=1)
+    scores_BHTS = q_BHTD @ k_BHSD.mT * scaling
+    if mask is not None:
+        scores_BHTS = scores_BHTS + mask
+    weights_BHTS = scores_BHTS.softmax(dim=-1, dtype=torch.float32).to(q_BHTD.dtype)
+    weights_BHTS = nn.functional.dropout(weights_BHTS, dropout, module.training)
+    return (weights_BHTS @ v_BHSD).transpose(1, 2).contiguous(), weights_BHTS
+'''

@@ -1,0 +1,141 @@
+"""Equality of exports with generated code, in transformers and without gptkit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gptkit.core.errors import ExternalModelError
+from gptkit.interop.formats.hugging_face.writing import write_directory
+from gptkit.interop.tensor_files import TensorFiles
+from gptkit.model.gpt import GPT
+from tests.support.compositions import BASE, GROUPED, SPECS
+from tests.support.ejected import randomize
+from tests.support.hugging_face import export_with_code, load_in_transformers, native
+
+VOCABULARY = 61
+LAYERED = {"recurrent": 6}
+"""Layers of compositions that need more than `BASE` has."""
+OWN: dict[str, dict[str, Any]] = {
+    "llama-with-odd-norm": {
+        "attention": {**GROUPED, "window": 6, "scale": 0.3, "qkv_bias": True},
+        "position": "rotary",
+        "norm": {"name": "layer", "shift": False},
+        "block": "sandwich",
+        "n_layers": 3,
+        "layers": [{"attention": {"window": None}}, {"repeat": 2}],
+        "head": {"name": "linear", "tied": True, "bias": True, "scale": 0.7, "softcap": 9.0},
+        "embedding": {"name": "token", "scale": 3.0},
+    },
+    "dense-head": {
+        "attention": {**GROUPED, "output_gate": True, "clip_qkv": 0.5},
+        "norm": {"name": "layer", "scale": False},
+        "head": {"name": "linear", "linear": "dense", "bias": True},
+        "feedforward": {"name": "mlp", "activation": "xielu"},
+    },
+    "only-windows": {"attention": {**GROUPED, "window": 4}, "norm": {"name": "layer", "offset": 1.0}},
+    "only-recurrent": {
+        "position": "none",
+        "norm": "layer",
+        "attention": {"name": "gated-delta", "n_heads": 2, "n_value_heads": 4, "d_key": 6, "d_value": 8},
+        "layers": [{}, {"attention": {"name": "mamba2", "n_heads": 4, "d_head": 6, "n_groups": 2, "d_state": 5}}],
+    },
+    "tables-of-distances": {
+        "attention": {**GROUPED, "qk_norm": "layer", "qk_norm_width": "each-head"},
+        "position": {"name": "shaw", "max_distance": 5},
+        "layers": [{}, {"position": {"name": "t5-bias", "shared": False, "n_buckets": 6, "max_distance": 12}}],
+        "head": {"name": "multi-token", "depth": 1},
+    },
+    "positions-by-length": {
+        "attention": {"name": "latent", "n_heads": 4, "kv_rank": 12, "d_nope": 6, "d_rotary": 4, "d_value": 5},
+        "position": {"name": "rotary", "temperature": 0.5, "temperature_interval": 3},
+        "layers": [{}, {"attention": {"name": "short-conv", "width": 4, "bias": True}, "position": "none"}],
+        "embedding": {"name": "token", "d_embedding": 12},
+        "head": {"name": "linear", "tied": True, "bias": True},
+    },
+    "experts-through-interface": {
+        "attention": GROUPED,
+        "norm": {"name": "layer", "shift": False},
+        "feedforward": {
+            "name": "experts",
+            "n_experts": 6,
+            "router": {"name": "top-k-softmax", "k": 2},
+            "expert": {"name": "gated", "d_hidden": 10},
+            "shared": {"name": "gated", "d_hidden": 12},
+        },
+    },
+}
+REFUSED = {"longrope", "dynamic", "adapters"}
+CHANGED = {"none-in-some-layers": {"norm": {"name": "layer", "scale": False}}}
+"""What is different in compositions that a family expresses."""
+
+
+def models() -> dict[str, GPT]:
+    specs = {
+        name: {**BASE, "n_layers": LAYERED.get(name, 2), **spec, **CHANGED.get(name, {})}
+        for name, spec in {**SPECS, **OWN}.items()
+        if name not in REFUSED
+    }
+    return {name: randomize(GPT(spec, VOCABULARY)) for name, spec in specs.items()}
+
+
+def test_compositions_equal_gptkit_in_transformers(tmp_path: Path) -> None:
+    for result in load_in_transformers(tmp_path, models()).values():
+        result.check()
+
+
+def test_report_names_the_closest_family_and_the_contract(tmp_path: Path) -> None:
+    made = models()
+    for name, sentence in (
+        ("book", "meets the contract of vLLM's Transformers backend, with tensor parallelism"),
+        ("only-windows", "meets the contract of vLLM's Transformers backend, with tensor parallelism"),
+        ("llama-with-odd-norm", "logits are scaled before their soft bound"),
+        ("experts-through-interface", "each expert receives a number of tokens that depends on the data"),
+        ("recurrent", "layers with a recurrent state do not call an attention function"),
+        ("windows", "scores have terms, bounds or masks that an attention function does not take"),
+        ("widths", "layers have different numbers or sizes of heads"),
+    ):
+        report = export_with_code(made[name], tmp_path / name)
+        assert "no family can express this model; the closest, " in report[0]
+        assert sentence in report[2], name
+        assert "gptkit does not execute the code" in report[3]
+
+
+def test_norm_over_all_heads_has_no_plan_of_tensor_parallelism(tmp_path: Path) -> None:
+    attention = {**GROUPED, "qk_norm": "layer", "qk_norm_width": "full"}
+    report = export_with_code(GPT({**BASE, "attention": attention}, VOCABULARY), tmp_path / "full")
+    assert "on one device, without tensor parallelism: the norm of queries and keys has weights for all heads" in report[2]
+    assert "base_model_tp_plan" not in (tmp_path / "full" / "configuration_gptkit.py").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (SPECS["adapters"], "head 'linear' cannot be written for transformers with linear 'low-rank'"),
+        (SPECS["dynamic"], "rotary frequencies that depend on the length of the text"),
+        ({"position": {"name": "t5-bias"}, "attention": GROUPED}, "with a table that all layers share"),
+    ],
+)
+def test_refusals_give_both_reasons(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    model = GPT({**BASE, "norm": {"name": "layer", "scale": False}, **changes}, VOCABULARY, device="meta")
+    with pytest.raises(
+        ExternalModelError, match=r"no family can express this model.*cannot be exported with code"
+    ) as raised:
+        write_directory(native(model), tmp_path / "out")
+    assert message in str(raised.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_large_weights_are_written_in_several_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = randomize(GPT({**BASE, **SPECS["book"], "n_layers": 1}, VOCABULARY))
+    export_with_code(model, tmp_path / "one")
+    monkeypatch.setattr("gptkit.interop.formats.hugging_face.shards.SHARD_BYTES", 20_000)
+    export_with_code(model, tmp_path / "several")
+    one, several = TensorFiles(tmp_path / "one"), TensorFiles(tmp_path / "several")
+    assert not (tmp_path / "several" / "model.safetensors").exists()
+    assert len(list((tmp_path / "several").glob("model-*-of-*.safetensors"))) > 2
+    assert one.entries == several.entries
+    assert all(torch.equal(one.get(name), several.get(name)) for name in one.entries)
