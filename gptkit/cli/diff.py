@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gptkit.cli import console
+from gptkit.cli.drawn import check_target, write
 from gptkit.cli.options import Json, complete_specs
 from gptkit.core.activity import working
 
@@ -33,6 +34,12 @@ def diff(
     right: Annotated[
         str, typer.Argument(metavar="B", help="The spec or run to compare with.", autocompletion=complete_specs)
     ],
+    html: Annotated[
+        str | None,
+        typer.Option(
+            "--html", metavar="FILE", help="Write a page with both diagrams side by side; - prints it.", show_default=False
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Compare two specs or runs: their resolved specs, the sizes of their models, and the losses of runs."""
@@ -40,10 +47,19 @@ def diff(
         from gptkit.cli.subject import open_subject
         from gptkit.core.diff import differences
 
+        check_target(html, ".html")
         one, other = open_subject(left), open_subject(right)
         changes = list(differences(one.spec, other.spec))
         sizes = list(_sizes(one, other))
         trained = [_trained(subject) for subject in (one, other)]
+    rows = [[each.dotted, _shown(each.left), _shown(each.right)] for each in changes]
+    size_rows = [[name.replace("_", " "), _size(name, a), _size(name, b), _ratio(a, b)] for name, a, b in sizes]
+    training_rows = list(_training_rows(*trained))
+    if html is not None:
+        from gptkit.cli.diff_page import diff_page
+
+        write(html, lambda: diff_page(one, other, rows, size_rows, training_rows))
+        return
     if as_json:
         data = {
             "spec": {each.dotted: [_data(each.left), _data(each.right)] for each in changes},
@@ -58,17 +74,13 @@ def diff(
             (left, {"overflow": "fold"}),
             (right, {"overflow": "fold"}),
         ]
-        console.stdout().print(
-            console.table(columns, [[each.dotted, _shown(each.left), _shown(each.right)] for each in changes])
-        )
+        console.stdout().print(console.table(columns, rows))
     else:
         console.out("no differences" if one.run is None or other.run is None else "no differences between the specs")
-    if sizes:
-        _print_numbers(
-            "Sizes", [[name.replace("_", " "), _size(name, a), _size(name, b), _ratio(a, b)] for name, a, b in sizes]
-        )
+    if size_rows:
+        _print_numbers("Sizes", size_rows)
     if any(trained):
-        _print_numbers("Training", list(_training_rows(*trained)))
+        _print_numbers("Training", training_rows)
 
 
 def _print_numbers(title: str, rows: list[list[str]]) -> None:

@@ -11,7 +11,9 @@ import typer
 
 from gptkit.cli import console
 from gptkit.cli.compiler import without_compiler
+from gptkit.cli.drawn import check_target, spec_page, subject_outline, write
 from gptkit.cli.options import FileOrRun, Json, Overrides, chosen
+from gptkit.cli.training_tables import print_parameter_groups, print_stages
 from gptkit.core.activity import working
 
 if TYPE_CHECKING:
@@ -48,16 +50,27 @@ def show(
         int | None,
         typer.Option("--tokens", min=1, metavar="T", help="Number of tokens in these shapes.", show_default=False),
     ] = None,
+    svg: Annotated[
+        str | None,
+        typer.Option("--svg", metavar="FILE", help="Draw the architecture as SVG; - prints it.", show_default=False),
+    ] = None,
+    html: Annotated[
+        str | None,
+        typer.Option("--html", metavar="FILE", help="Write a page with the drawing, in one file.", show_default=False),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show the settings, layers and sizes of a spec or run.
 
-    With --activations also the shape of every weight, and of what every module returns for B rows of T tokens.
+    With --activations also the shape of every weight, and of what every module returns for B rows of T tokens. With --svg or
+    --html, write a diagram of the architecture in place of the tables.
     """
     with working(f"reading {target}"):
         from gptkit.cli.subject import open_subject
         from gptkit.core.yaml import dump_yaml
 
+        check_target(svg, ".svg")
+        check_target(html, ".html")
         subject = open_subject(target, chosen(overrides))
     if resolved and not as_json:
         console.out(dump_yaml(subject.spec.plain()).rstrip("\n"))
@@ -67,6 +80,9 @@ def show(
         model = None if vocab_size is None else subject.model(vocab_size)
         plan = None if vocab_size is None else subject.plan(vocab_size, model)
         shapes = _shapes(model, batch, tokens) if activations and model is not None else None
+    if svg is not None or html is not None:
+        _draw(subject, vocab_size, model, plan, svg, html)
+        return
     if as_json:
         data = _as_data(subject, vocab_size, plan)
         data |= {} if shapes is None else {"activations": shapes}
@@ -79,6 +95,8 @@ def show(
     _print_layers(subject)
     if model is not None:
         _print_tree(model, shapes, with_tree)
+        print_parameter_groups(subject.spec.training, model)
+    print_stages(subject.spec.training, subject.spec.window)
     console.heading("Sizes")
     if plan is None:
         console.out("unknown: the vocabulary size depends on a corpus that is unavailable")
@@ -86,6 +104,31 @@ def show(
     rows = list(size_rows(subject, plan))
     columns: list[console.Column] = [("", {"style": "cyan"}), ("", {"no_wrap": True}), ("", {"style": "dim"})]
     screen.print(console.table(columns, rows, header=False))
+
+
+def _draw(
+    subject: Subject,
+    vocab_size: int | None,
+    model: GPT | None,
+    plan: Plan | None,
+    svg_file: str | None,
+    html_file: str | None,
+) -> None:
+    """Write the diagram of a spec, and the page with it."""
+    from gptkit.diagrams.drawing import svg
+    from gptkit.pages.static import table
+
+    outline = subject_outline(subject, vocab_size, model)
+    if svg_file is not None:
+        write(svg_file, lambda: svg(outline, standalone=True))
+    if html_file is not None:
+        settings = [[name, getattr(value, "plain", value)] for name, value in _setting(subject)]
+        sizes = [] if plan is None else list(size_rows(subject, plan))
+        groups = list(_groups(subject.spec.model.layer_specs()))
+        rows = [[part, *(_in_words(getattr(layer, part)).plain for _, layer in groups)] for part in PARTS]
+        write(
+            html_file, lambda: spec_page(subject, outline, settings, sizes, table(rows, ["", *(name for name, _ in groups)]))
+        )
 
 
 def _print_layers(subject: Subject) -> None:
@@ -162,7 +205,10 @@ def _setting(subject: Subject) -> Iterator[list[Any]]:
     yield ["data", _in_words(spec.data)]
     training = spec.training
     tokens = training.batch_size * spec.window
-    yield ["training", f"{training.steps:,} steps of {training.batch_size} × {spec.window:,} = {tokens:,} tokens"]
+    if training.stages:
+        yield ["training", f"{training.steps:,} steps in {console.plural(len(training.stages), 'stage')}"]
+    else:
+        yield ["training", f"{training.steps:,} steps of {training.batch_size} × {spec.window:,} = {tokens:,} tokens"]
     yield ["optimizer", _in_words(training.optimizer)]
     yield ["schedule", _in_words(training.schedule)]
     for label in ("callbacks", "trackers"):
@@ -175,7 +221,8 @@ def size_rows(subject: Subject, plan: Plan) -> Iterator[list[str]]:
     from gptkit.model.plan import human_bytes, human_count
 
     training = subject.spec.training
-    part = training.batch_size // training.grad_accumulation
+    batch_size, window = training.largest_step(subject.spec.window)
+    part = max(1, batch_size // training.grad_accumulation)
     yield ["parameters", f"{plan.parameters:,}", f"{plan.embedding_parameters:,} of them embeddings"]
     if plan.trained_parameters < plan.parameters:
         share = plan.trained_parameters / plan.parameters
@@ -186,7 +233,7 @@ def size_rows(subject: Subject, plan: Plan) -> Iterator[list[str]]:
     yield [
         "training memory",
         human_bytes(plan.training_bytes),
-        f"{part} × {subject.spec.window:,} tokens at once",
+        f"{part} × {window:,} tokens at once",
     ]
 
 

@@ -148,6 +148,13 @@ class ModelSpec(Spec):
                 seen.add(id(used))
                 yield used
 
+    def _repr_html_(self) -> str:
+        """The architecture and the spec in a notebook."""
+        from gptkit.diagrams.notebook import notebook
+        from gptkit.diagrams.outline import outline_model
+
+        return notebook(outline_model(self), repr(self))
+
     def _uniform(self) -> LayerSpec:
         return LayerSpec.model_construct(repeat=self.n_layers, **{part: getattr(self, part) for part in PARTS})
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from gptkit.core import html
 
-__all__ = ["Branch", "branches", "count", "tree", "tree_html"]
+__all__ = ["Branch", "branches", "count", "module_title", "tree", "tree_html"]
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def branches(module: nn.Module, indent: str = "", path: str = "") -> Iterator[Br
         many = f" × {times}" if times > 1 else ""
         shapes = tuple(tuple(p.shape) for p in child.parameters(recurse=False)) if _is_leaf(child) else ()
         name = f"{path}{label.split('–')[0]}"
-        yield Branch(f"{indent}{corner}", f"{label}: {_title(child)}{many}", name, shapes, count(child) * times)
+        yield Branch(f"{indent}{corner}", f"{label}: {module_title(child)}{many}", name, shapes, count(child) * times)
         yield from branches(child, indent + bar, f"{name}.")
     for index, (name, parameter) in enumerate(own, len(groups)):
         corner = "└─ " if index == last else "├─ "
@@ -76,7 +76,8 @@ def _is_leaf(module: nn.Module) -> bool:
     return type(module).__module__.startswith("torch.")
 
 
-def _title(module: nn.Module) -> str:
+def module_title(module: nn.Module) -> str:
+    """Return what a module is, ``Linear 64 → 256``: its class, and the sizes of torch's own layers."""
     kind = type(module).__name__
     if isinstance(module, nn.Linear):
         return f"{kind} {module.in_features} → {module.out_features}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -24,7 +24,10 @@ from gptkit.model.spec import ModelSpec
 from gptkit.training.config import TrainingSpec
 from gptkit.training.resume import CHANGEABLE, Fixed
 
-__all__ = ["ExperimentSpec"]
+if TYPE_CHECKING:
+    from gptkit.diagrams.outline import Counts, Outline
+
+__all__ = ["ExperimentSpec", "spec_outline"]
 
 
 class ExperimentSpec(Spec):
@@ -143,6 +146,12 @@ class ExperimentSpec(Spec):
                 for problem in part.name_problems(*projection_names(model)):
                     yield problem.below(*own)
 
+    def _repr_html_(self) -> str:
+        """The architecture and the spec in a notebook."""
+        from gptkit.diagrams.notebook import notebook
+
+        return notebook(spec_outline(self), repr(self))
+
     @property
     def window(self) -> int:
         """Number of tokens of a data window, in training and validation."""
@@ -163,3 +172,18 @@ class ExperimentSpec(Spec):
     def sha256(self) -> str:
         """Hash of the spec; equal specs have equal hashes, independent of their source form."""
         return hashlib.sha256(json.dumps(self.plain(), sort_keys=True).encode()).hexdigest()
+
+
+def spec_outline(spec: ExperimentSpec, vocab_size: int | None = None, counts: Counts | None = None) -> Outline:
+    """Return the content of the diagram of a spec.
+
+    Args:
+        spec: the spec.
+        vocab_size: the number of token ids of its tokenizer, if it is known.
+        counts: the numbers of parameters of its model; none are shown without them.
+    """
+    from gptkit.diagrams.outline import outline
+
+    return outline(
+        spec.model, name=spec.name, tokenizer=spec.tokenizer, sampler=spec.sampler, vocab_size=vocab_size, counts=counts
+    )

@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING
 
 from gptkit.core import html
 from gptkit.core.errors import RequirementError
+from gptkit.diagrams.drawing import svg
 from gptkit.inspection.attention import MOST_WEIGHTS, AttentionMaps, attention_maps
 from gptkit.inspection.inspect import MOST_TOKENS, Inspection, inspect_ids
 from gptkit.kinds.tokenizer import Tokenizer
 from gptkit.model.gpt import GPT
+from gptkit.model.parts import count_parts
 from gptkit.model.plan import human_count
 from gptkit.model.tree import count
 from gptkit.runs.directory import RunDirectory
 from gptkit.runs.prompts import prompt_ids
-from gptkit.runs.spec import ExperimentSpec
+from gptkit.runs.spec import ExperimentSpec, spec_outline
 from gptkit.training.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -139,4 +141,6 @@ class Views:
             last, best = metrics.last(name), metrics.best(name)
             if last is not None and best is not None:
                 rows.append([label, f"{last[1]:.4f} (lowest {best[1]:.4f} at step {best[0]:,})"])
-        return html.heading(self.spec.name, "run") + html.table(rows) + html.details("spec", html.code(repr(self.spec)))
+        drawn = svg(spec_outline(self.spec, self.tokenizer.vocab_size, count_parts(self.model)), header=False)
+        folded = html.details("architecture", drawn) + html.details("spec", html.code(repr(self.spec)))
+        return html.heading(self.spec.name, "run") + html.table(rows) + folded

@@ -1,0 +1,193 @@
+"""Architecture diagrams: content, drawing, and the files that `gptkit show` writes."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from pydantic import Field
+
+from gptkit.core.registry import default_registry
+from gptkit.diagrams.drawing import svg
+from gptkit.diagrams.facts import facts, number, parameters
+from gptkit.diagrams.folding import described
+from gptkit.diagrams.outline import outline
+from gptkit.kinds.attention import AttentionSpec
+from gptkit.kinds.block import BlockSpec
+from gptkit.kinds.context import BuildContext
+from gptkit.model.gpt import GPT
+from gptkit.model.parts import count_parts
+from gptkit.model.spec import ModelSpec
+from gptkit.presets.catalog import shipped
+from gptkit.runs.opening import open_spec
+from gptkit.runs.spec import spec_outline
+from tests.support.command_line import SPEC, Call
+
+SMALL = {"d_model": 32, "n_layers": 2, "context_length": 16, "attention": {"name": "multi-head", "n_heads": 2}}
+SAMPLE = ("gpt2", "gemma3-1b", "deepseek-v3", "falcon-7b", "bamba-9b", "opt-350m", "lfm2-8b-a1b", "olmo-hybrid-7b")
+
+
+class LoopedSpec(BlockSpec):
+    """A block of a plugin that declares no wiring."""
+
+    name: Literal["looped"] = "looped"
+    loops: int = Field(3, ge=1, description="Number of passes.")
+
+    def build(self, context: BuildContext) -> Any:
+        raise NotImplementedError
+
+
+class TreeAttentionSpec(AttentionSpec):
+    """An attention of a plugin, with fields of its own."""
+
+    name: Literal["tree"] = "tree"
+    n_heads: int = Field(4, ge=1, description="Number of heads.")
+    branching: int = Field(2, ge=1, description="Children of a node.")
+
+    def build(self, context: BuildContext) -> Any:
+        raise NotImplementedError
+
+
+def texts(drawn: str) -> list[str]:
+    return [element.text or "" for element in ET.fromstring(drawn).iter("{http://www.w3.org/2000/svg}text")]
+
+
+def model_spec(**parts: Any) -> ModelSpec:
+    return ModelSpec.model_validate({**SMALL, **parts})
+
+
+def check_drawing(name: str) -> None:
+    content = spec_outline(open_spec(name).spec)
+    drawn = svg(content, standalone=True)
+    assert drawn == svg(spec_outline(open_spec(name).spec), standalone=True)
+    root = ET.fromstring(drawn)
+    height = float(root.attrib["viewBox"].split()[3])
+    for box in root.iter("{http://www.w3.org/2000/svg}rect"):
+        x, y, width, tall = (float(box.attrib[key]) for key in ("x", "y", "width", "height"))
+        assert x >= 0
+        assert x + width <= 376
+        assert y >= 0
+        assert y + tall <= height
+    shown = texts(drawn)
+    for kind in content.types:
+        assert f"× {kind.times:,}" in shown
+        assert all(each.title in shown for each in kind.boxes.values())
+    assert sum(kind.times for kind in content.types) == len(content.sequence)
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+def test_preset_is_drawn_with_every_part_inside(name: str) -> None:
+    check_drawing(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in shipped() if name not in SAMPLE and not name.startswith("finetune")])
+def test_every_preset_is_drawn(name: str) -> None:
+    check_drawing(name)
+
+
+def test_wiring_has_the_norms_of_the_built_block() -> None:
+    for name in default_registry().names("block"):
+        spec = model_spec(block=name, n_layers=1)
+        steps = spec.block.wiring
+        if steps is None:  # a plugin's
+            continue
+        norms = sum(part == "norm" for step in steps for branch in (step.before, *step.branches) for part in branch)
+        block = GPT(spec, 20, device="meta").blocks[0]
+        built = [module for module in block.children() if type(module).__name__ == "RMSNorm"]
+        assert len(built) == norms + sum(step.after for step in steps), name
+        parts = sorted(part for step in steps for branch in step.branches for part in branch if part != "norm")
+        assert parts == sorted(part for part, _ in block.named_children() if part in ("attention", "feedforward")), name
+
+
+@pytest.mark.parametrize(
+    "part", [{}, {"block": {"name": "parallel", "norms": 2}}, {"block": "sandwich"}, {"position": "t5-bias"}]
+)
+def test_counts_of_the_boxes_add_up(part: dict[str, Any]) -> None:
+    spec = model_spec(**part)
+    model = GPT(spec, 20, device="meta")
+    counts = count_parts(model)
+    layers = sum(each.whole for each in counts.layers)
+    outside = counts.embedding + counts.position + counts.final_norm + counts.head + counts.shared
+    assert layers + outside == counts.total == sum(parameter.numel() for parameter in model.parameters())
+    (kind,) = outline(spec, vocab_size=20, counts=counts).types
+    steps = kind.steps or ()
+    norms = sum(part == "norm" for step in steps for branch in (step.before, *step.branches) for part in branch)
+    boxes = {role: box.count or 0 for role, box in kind.boxes.items()}
+    assert norms * boxes["norm"] + boxes["attention"] + boxes["feedforward"] == kind.count
+
+
+def test_parts_of_plugins_are_described_by_their_fields() -> None:
+    spec = model_spec(block=LoopedSpec(loops=5), attention=TreeAttentionSpec(branching=4), position="none")
+    drawn = svg(outline(spec, name="a <b>"))
+    assert "looped block" in texts(drawn)
+    assert "loops 5" in texts(drawn)
+    assert "4 heads · branching 4" in texts(drawn)
+    assert any("does not declare" in text for text in texts(drawn))
+    assert "<b>" not in drawn
+
+
+def test_changed_boxes_are_marked() -> None:
+    content = outline(model_spec())
+    assert svg(content).count('stroke-width="2.5"') == 0
+    assert svg(content, changed={"layers.0.attention", "embedding"}).count('stroke-width="2.5"') == 2
+
+
+@pytest.mark.parametrize(
+    ("sequence", "text"),
+    [
+        ([0, 0, 0], "3 × a"),
+        ([0, 1, 1, 1], "1 × a, then 3 × b"),
+        ([0, 0, 1, 0, 0, 1, 0], "2 × a, 1 × b, repeated 2 times, then 1 × a"),
+        ([2, *[0, 0, 1] * 8], "1 × c, then 2 × a, 1 × b, repeated 8 times"),
+    ],
+)
+def test_patterns_are_folded(sequence: list[int], text: str) -> None:
+    assert described(sequence, "abc").replace("\u00a0", " ") == text
+
+
+def test_numbers_are_short() -> None:
+    assert [parameters(n) for n in (12608, 124439808, 999885952, 8030261248, 9_994_000)] == [
+        "12,608", "124M", "1.00B", "8.03B", "9.99M"
+    ]  # fmt: skip
+    assert [number(x) for x in (10000.0, 0.22, 1e-5, 1e6)] == ["10,000", "0.22", "0.00001", "1,000,000"]
+    assert facts(model_spec(attention={"name": "grouped-query", "n_heads": 4, "n_kv_heads": 1}).attention) == [
+        "4 heads", "1 key/value head", "head size 8"
+    ]  # fmt: skip
+
+
+def test_show_writes_a_diagram_and_a_page(call: Call, project: Path) -> None:
+    call("show", "mini.yaml", "--svg", "mini.svg", "--html", "mini.html")
+    drawn, page = Path("mini.svg").read_text(), Path("mini.html").read_text()
+    assert {"mini", "byte tokenizer", "multi-head attention"} <= set(texts(drawn))
+    assert call("show", "mini.yaml", "--svg", "-").stdout.strip() == drawn.strip()
+    assert drawn.partition("<desc>")[2].partition("</desc>")[0] in page
+    assert "<script" not in page
+    call("show", "mini.yaml", "--svg", "mini.svg", "--html", "mini.html")  # its own files are replaced
+    Path("mine.svg").write_text("<svg>mine</svg>")
+    assert "was not written by gptkit" in call("show", "mini.yaml", "--svg", "mine.svg", code=2).stderr
+    assert Path("mine.svg").read_text() == "<svg>mine</svg>"
+    assert "written as .html" in call("show", "mini.yaml", "--html", "x.txt", code=2).stderr
+    Path("odd.yaml").write_text(SPEC.replace("name: mini", "name: a <b> & c"))
+    assert "a &lt;b&gt; &amp; c" in call("show", "odd.yaml", "--svg", "-").stdout
+
+
+def test_notebook_shows_the_diagram_and_the_text() -> None:
+    shown = model_spec()._repr_html_()
+    assert "<svg" in shown
+    assert "d_model: 32" in shown
+
+
+def test_diff_page_marks_the_parts_that_differ(call: Call, project: Path) -> None:
+    changed = SPEC.replace("n_heads: 2", "n_heads: 4").replace("d_model: 16", "d_model: 16\n  norm: layer")
+    Path("other.yaml").write_text(changed)
+    call("diff", "mini.yaml", "other.yaml", "--html", "diff.html")
+    page = Path("diff.html").read_text()
+    assert page.count("<svg") == 2
+    # On each side: the norm, drawn twice in the block, the final norm, and the attention.
+    assert page.count('stroke-width="2.5"') == 2 * 4
+    assert "model.attention.n_heads" in page
+    assert "multi-head" in page
+    assert "no differences" in call("diff", "mini.yaml", "mini.yaml", "--html", "-").stdout
