@@ -1,0 +1,1 @@
+"""Experiments: variants of a spec trained on the same data with the same seeds, and what distinguishes their results."""
