@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from gptkit.core.lazy import LazyComponent as LazyComponent
     from gptkit.core.registry import Registry as Registry
     from gptkit.core.registry import default_registry as default_registry
+    from gptkit.experiments.comparison import compare as compare
     from gptkit.inference import generate as generate
     from gptkit.kinds.callback import Callback as Callback
     from gptkit.model.gpt import GPT as GPT
@@ -73,6 +74,7 @@ _WHERE = {
     "TrainingError": "gptkit.core.errors",
     "TrainingSpec": "gptkit.training.config",
     "build": "gptkit.runs.build",
+    "compare": "gptkit.experiments.comparison",
     "default_registry": "gptkit.core.registry",
     "export_model": "gptkit.runs.exporting",
     "generate": "gptkit.inference",

@@ -51,7 +51,7 @@ _VERBS = {
     **dict.fromkeys(("list", "ls", "kinds"), "components"),
     **dict.fromkeys(("resume", "continue", "finetune", "fine-tune"), "train --resume RUN"),
     **dict.fromkeys(("fit", "pretrain", "learn"), "train FILE"),
-    "compare": "diff ONE OTHER",
+    **dict.fromkeys(("ablate", "ablation", "sweep", "experiment", "grid"), "compare FILE --vary PATH=VALUE,VALUE"),
     "version": "--version",
     "help": "--help",
 }

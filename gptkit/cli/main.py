@@ -24,6 +24,7 @@ _PANELS = {
         "bench": "bench:bench",
         "plan": "plan:plan",
         "runs": "runs:runs",
+        "compare": "compare:compare",
         "generate": "generate:generate",
         "chat": "chat:chat",
         "play": "play:play",
