@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from gptkit.core.registry import Registry as Registry
     from gptkit.core.registry import default_registry as default_registry
     from gptkit.experiments.comparison import compare as compare
+    from gptkit.experiments.search import search as search
     from gptkit.inference import generate as generate
     from gptkit.kinds.callback import Callback as Callback
     from gptkit.model.gpt import GPT as GPT
@@ -85,6 +86,7 @@ _WHERE = {
     "quantize_run": "gptkit.runs.quantizing",
     "resume": "gptkit.runs.train",
     "save_run": "gptkit.runs.saving",
+    "search": "gptkit.experiments.search",
     "train": "gptkit.runs.train",
 }
 

@@ -25,6 +25,7 @@ _PANELS = {
         "plan": "plan:plan",
         "runs": "runs:runs",
         "compare": "compare:compare",
+        "search": "search:search",
         "generate": "generate:generate",
         "chat": "chat:chat",
         "play": "play:play",
