@@ -26,6 +26,7 @@ _PANELS = {
         "runs": "runs:runs",
         "compare": "compare:compare",
         "search": "search:search",
+        "scaling": "scaling:scaling",
         "generate": "generate:generate",
         "chat": "chat:chat",
         "play": "play:play",
