@@ -71,7 +71,7 @@ def test_commands_about_specs_and_components_import_what_they_need(
     assert set(libraries) <= needed
 
 
-def counts_after(code: str, directory: Path) -> dict[str, int]:
+def counts_after(code: str, directory: Path, **environment: str) -> dict[str, int]:
     """Return the numbers of spec classes, of those with a schema, and of imported component modules."""
     count = """
 from gptkit.core.spec import Spec
@@ -82,7 +82,9 @@ modules = [name for name in sys.modules if name.startswith("gptkit.components.")
 modules += [name for name in sys.modules if name.startswith(("gptkit.interop.families.", "gptkit.interop.formats."))]
 print("counts:", len(classes), sum(cls.__pydantic_complete__ for cls in classes), len(modules))
 """
-    _, output = imported_by(f"import sys\ntry:\n    exec({code!r})\nexcept SystemExit: pass\n{count}", directory)
+    _, output = imported_by(
+        f"import sys\ntry:\n    exec({code!r})\nexcept SystemExit: pass\n{count}", directory, **environment
+    )
     defined, built, modules = map(int, output.partition("counts:")[2].split())
     return {"defined": defined, "built": built, "modules": modules}
 
@@ -106,6 +108,18 @@ def test_lists_of_names_import_no_component(arguments: tuple[str, ...], tmp_path
     counts = counts_after(command(*arguments), tmp_path)
     assert counts["modules"] == 0
     assert counts["built"] == 0
+
+
+def test_a_second_schema_imports_only_the_components_of_the_spec(tmp_path: Path) -> None:
+    # Source files that were changed just now are not taken as the imported ones.
+    settled = "import gptkit.reflect.schema_cache as cache\ncache._SETTLED = 0\n"
+    first, second, bare = (
+        counts_after(settled + command("new", "mine.yaml", "--force", *more), tmp_path, GPTKIT_CACHE=str(tmp_path / "cache"))
+        for more in ((), (), ("--no-schema",))
+    )
+    assert second == bare
+    assert first["modules"] > 2 * second["modules"]
+    assert '"$defs"' in (tmp_path / "gptkit.schema.json").read_text(encoding="utf-8")
 
 
 def test_show_does_not_import_the_compiler(tmp_path: Path) -> None:

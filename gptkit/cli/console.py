@@ -6,7 +6,7 @@ Both adapt to the terminal's width and colors, and are plain text without a term
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import typer
@@ -15,7 +15,21 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-__all__ = ["Column", "heading", "label", "note", "out", "plural", "printable", "stderr", "stdout", "table", "warn", "write"]
+__all__ = [
+    "Column",
+    "duration",
+    "heading",
+    "label",
+    "note",
+    "out",
+    "plural",
+    "printable",
+    "stderr",
+    "stdout",
+    "table",
+    "warn",
+    "write",
+]
 
 Column: TypeAlias = str | tuple[str, dict[str, Any]]
 """A title, or a title and options of rich's `add_column`."""
@@ -43,6 +57,11 @@ def out(text: str = "") -> None:
 def note(text: str, style: str = "") -> None:
     """Print a line on stderr."""
     _to_stderr((text, style))
+
+
+def notes(quiet: bool) -> Callable[[str], None]:
+    """Return the function that receives lines of progress: `note`, or one that ignores them."""
+    return (lambda text: None) if quiet else note
 
 
 def warn(text: str) -> None:
@@ -99,3 +118,11 @@ def write(text: str) -> None:
 def plural(number: int, word: str) -> str:
     """Return a number with its noun: ``1 error``, ``2 errors``."""
     return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
+
+
+def duration(seconds: float) -> str:
+    """Return a time in the unit that suits it: ``3.2 min``."""
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{seconds:,.1f} s"

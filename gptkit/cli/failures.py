@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -41,7 +42,8 @@ _VERBS = {
     **dict.fromkeys(("eval", "test", "score", "perplexity"), "evaluate RUN"),
     **dict.fromkeys(("benchmark", "profile", "measure"), "bench FILE"),
     **dict.fromkeys(("convert", "load", "pull", "download"), "import PATH"),
-    **dict.fromkeys(("save", "quantize", "quantise"), "export RUN"),
+    "save": "export RUN",
+    **dict.fromkeys(("quantise", "compress"), "quantize RUN"),
     **dict.fromkeys(("info", "summary", "describe", "print"), "show FILE|RUN"),
     **dict.fromkeys(("attention", "lens", "surprise", "explain"), 'inspect RUN --text "A text"'),
     **dict.fromkeys(("tree", "modules", "layers"), "show FILE|RUN --tree"),
@@ -56,6 +58,17 @@ _VERBS = {
     "help": "--help",
 }
 """Commands by the verbs that other programs use for them."""
+
+_OS_HINTS: dict[type[OSError], str] = {
+    FileNotFoundError: "check the name; relative paths count from the current directory",
+    IsADirectoryError: "pass a file",
+    NotADirectoryError: "a part of the path is a file; choose another path",
+    PermissionError: "change the file's permissions, or choose another file",
+}
+"""Remedies for errors of the system in the user's files."""
+
+_PATH = re.compile(r"^\W*(?:A|B|DIR|FILE|PATH|RUN2?|SOURCE)\b(?!=)")
+"""Names of values that are paths."""
 
 
 def debugging() -> bool:
@@ -88,7 +101,17 @@ class Command(TyperCommand):
         return _hide_types(super().get_params(ctx))
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if "" in args:
+            self._refuse_empty_paths(ctx, args)
         return super().parse_args(ctx, [_with_value(arg, following) for arg, following in pairwise([*args, ""])])
+
+    def _refuse_empty_paths(self, ctx: Any, args: list[str]) -> None:
+        """Report an empty path, usually that of an unset variable in a script: it would select the current directory."""
+        values, _, _ = self.make_parser(ctx).parse_args(list(args))
+        for param in self.get_params(ctx):
+            value = values.get(param.name)
+            if _PATH.search(param.metavar or "") and "" in (value if isinstance(value, (list, tuple)) else (value,)):
+                ctx.fail(f"{param.metavar} is empty; write a path (the current directory is .)")
 
 
 class Commands(TyperGroup):
@@ -148,6 +171,8 @@ def _exit_codes() -> Iterator[None]:
             # Errors in writing gptkit's files name the file (`gptkit.core.atomic`); errors in writing stdout do not.
             name = "stdout cannot be written" if error.filename is None and error.errno in NO_ROOM else error.filename
             label("error", "bold red", ": ".join(str(part) for part in (name, error.strerror) if part))
+            if type(error) in _OS_HINTS:
+                label("hint", "bold cyan", _OS_HINTS[type(error)])
             _discard_stdout()
             raise typer.Exit(USER) from None
         if is_exhaustion(error):

@@ -128,7 +128,9 @@ def test_crash_reports_the_error_its_location_and_how_to_get_the_traceback(
 
 def test_unusable_file_exits_with_2(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     failing(monkeypatch, PermissionError(13, "Permission denied", "runs/x"))
-    assert call("check", "tiny", code=2).stderr == "error: runs/x: Permission denied\n"
+    error, hint = call("check", "tiny", code=2).stderr.splitlines()
+    assert error == "error: runs/x: Permission denied"
+    assert hint == "hint: change the file's permissions, or choose another file"
 
 
 def test_ctrl_c_exits_with_130(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -228,8 +228,9 @@ def test_paths_of_the_wrong_type_are_reported_as_such(call: Call, project: Path,
 
 
 def test_a_single_error_of_an_option_is_one_line(call: Call, run: Path, tmp_path: Path) -> None:
-    message = call("export", run, tmp_path / "model.gguf", "--type", "q4", code=2).stderr
-    assert message == "error: format.type: expected 'f32' or 'f16', got the text 'q4'\n"
+    message = call("export", run, tmp_path / "model.gguf", "--type", "int4", code=2).stderr
+    known = "'f32', 'f16', 'bf16', 'q8_0', 'q4_0', 'q4_k' or 'q6_k'"
+    assert message == f"error: format.type: expected {known}, got the text 'int4'\n"
 
 
 def test_runs_and_plain_files_are_not_imported(call: Call, run: Path, project: Path) -> None:

@@ -92,3 +92,42 @@ def test_a_failed_overwrite_keeps_the_run(call: Call, run: Path, project: Path) 
     message = call("train", "mini.yaml", run, "--overwrite", "--quiet", "--set", "data.path=corpse.txt", code=2).stderr
     assert "corpse.txt: file or directory not found" in message
     assert gptkit.load(run).step == 3
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(["new", ""], ["check", ""], ["show", ""], ["diff", "mini.yaml", ""], ["train", "mini.yaml", ""]),
+        *(["generate", "", "a"], ["chat", ""], ["quantize", ""], ["inspect", "", "--text", "a"], ["evaluate", ""]),
+        *(["import", "mini.yaml", ""], ["export", "", "out"], ["serve", ""], ["play", ""], ["schema", "--output", ""]),
+    ],
+    ids=" ".join,
+)
+def test_empty_path_is_an_error_and_does_not_select_the_current_directory(
+    arguments: list[str], project: Path, call: Call
+) -> None:
+    before = sorted(project.iterdir())
+    assert "is empty; write a path" in " ".join(call(*arguments, code=2).stderr.split())
+    assert sorted(project.iterdir()) == before
+
+
+def test_verbs_of_other_programs_do_not_hide_commands() -> None:
+    from gptkit.cli.failures import _VERBS
+    from gptkit.cli.main import _PANELS
+
+    commands = {name for panel in _PANELS.values() for name in panel}
+    assert not commands & set(_VERBS)
+    assert {suggestion.split()[0] for suggestion in _VERBS.values()} - {"--version", "--help"} <= commands
+
+
+@pytest.mark.parametrize(("file", "remedy"), [("missing.txt", "check the name"), (".", "pass a file")])
+def test_errors_of_the_system_have_a_remedy(file: str, remedy: str, run: Path, call: Call) -> None:
+    message = call("inspect", run, "--file", file, code=2).stderr
+    assert message.startswith(f"error: {file}: ")
+    assert f"hint: {remedy}" in message
+
+
+def test_path_without_a_model_has_a_remedy(project: Path, call: Call) -> None:
+    message = call("import", "corpus.txt", "run", code=2).stderr
+    assert "is not a model in a known format" in message
+    assert "hint: Give the directory or file of a downloaded model." in message

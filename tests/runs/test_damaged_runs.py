@@ -63,7 +63,12 @@ ACTIONS: dict[str, Callable[[Path], object]] = {
 }
 
 
-@pytest.mark.parametrize("action", ACTIONS)
+SLOW = {"resume", "replace"}
+
+
+@pytest.mark.parametrize(
+    "action", [pytest.param(action, marks=[pytest.mark.slow] if action in SLOW else []) for action in ACTIONS]
+)
 def test_damage_gives_one_clear_error(sound: Path, tmp_path: Path, action: str) -> None:
     chance = random.Random(action)
     files = sorted(path.relative_to(sound) for path in sound.rglob("*"))

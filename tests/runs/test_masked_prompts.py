@@ -102,7 +102,8 @@ def test_resumed_run_has_equal_losses(tmp_path: Path) -> None:
     whole = gptkit.train(spec(tmp_path, steps=6), tmp_path / "whole", progress=False)
     gptkit.train(spec(tmp_path, steps=6), tmp_path / "parts", ["training.steps=3"], progress=False)
     parts = gptkit.resume(tmp_path / "parts", ["training.steps=6"], progress=False)
-    assert (tmp_path / "parts/data/train.mask.bin").read_bytes() == (tmp_path / "whole/data/train.mask.bin").read_bytes()
+    mask = "data/train-00000.mask.bin"
+    assert (tmp_path / "parts" / mask).read_bytes() == (tmp_path / "whole" / mask).read_bytes()
     for name, tensor in whole.model.state_dict().items():
         assert torch.equal(tensor, parts.model.state_dict()[name]), name
 
@@ -111,4 +112,5 @@ def test_run_with_masks_is_replaced_completely(tmp_path: Path) -> None:
     gptkit.train(spec(tmp_path), tmp_path / "run", progress=False)
     gptkit.train(spec(tmp_path, data={"mask_prompt": False}), tmp_path / "run", overwrite=True, progress=False)
     names = {path.name for path in (tmp_path / "run" / "data").iterdir()}
-    assert names == {"meta.json", "train.bin", "train.documents.npy", "validation.bin", "validation.documents.npy"}
+    sides = ("train", "validation")
+    assert names == {"meta.json", *(f"{side}-00000{end}" for side in sides for end in (".bin", ".documents.bin"))}

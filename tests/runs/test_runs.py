@@ -90,7 +90,7 @@ def same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def test_files_of_the_run_directory(trained: gptkit.Run) -> None:
-    files = "loss.png metrics.jsonl provenance.json samples.txt spec.yaml"
+    files = "loss.png metrics.jsonl provenance.json samples.txt spec.yaml summary.json training.html"
     result = {path.name for path in trained.directory.iterdir()}
     assert result == {".lock", "checkpoints", "data", "tokenizer", *files.split()}
     assert {path.name for path in (trained.directory / "checkpoints").iterdir()} == {"step-00000003", "step-00000006"}
