@@ -2,8 +2,9 @@
 
     python -m benchmarks.startup [--rounds 7] [--before DIRECTORY]
 
-Each row is the median of several processes. Bytecode is cached, as after an installation, and the first process of each row
-is discarded. With --before another checkout of gptkit is measured too, alternately with this one.
+Each row is the median of several processes. Bytecode is cached, as after an installation, and so is the JSON Schema, unless
+the row says otherwise; the first process of each row is discarded. With --before another checkout of gptkit is measured too,
+alternately with this one.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ COMMANDS = (
     "schema",
     "show tiny",
 )
+CACHED = ("new spec.yaml --force", "schema")
+"""Commands that are also measured without what they keep in the cache directory."""
 PROGRAMS = {
     "import torch": "import torch",
     "import gptkit": "import gptkit",
@@ -58,12 +61,12 @@ class Process:
 def measure(arguments: list[str], variables: dict[str, str], checkout: Path, directory: Path) -> Process:
     """Run Python in a new process; exit if it fails."""
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    cache = directory / "bytecode"
+    cache, own_cache = directory / "bytecode", {"GPTKIT_CACHE": str(directory / "cache")}
     began = perf_counter()
     process = subprocess.Popen(
         [sys.executable, *arguments],
         cwd=directory,
-        env={**inherited, "PYTHONPATH": str(checkout), "PYTHONPYCACHEPREFIX": str(cache), **variables},
+        env={**inherited, "PYTHONPATH": str(checkout), "PYTHONPYCACHEPREFIX": str(cache), **own_cache, **variables},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
@@ -81,6 +84,8 @@ def measure(arguments: list[str], variables: dict[str, str], checkout: Path, dir
 def rows() -> dict[str, tuple[list[str], dict[str, str]]]:
     """Return the measured programs by label: arguments of Python, and environment variables."""
     commands = {f"gptkit {command}": (["-c", CLI, *command.split()], {}) for command in COMMANDS}
+    for command in CACHED:
+        commands[f"gptkit {command} (nothing cached)"] = (["-c", CLI, *command.split()], {"GPTKIT_CACHE": os.devnull})
     completion = {"shell completion of a kind": (["-c", CLI], COMPLETION)}
     return {**commands, **completion, **{label: (["-c", code], {}) for label, code in PROGRAMS.items()}}
 

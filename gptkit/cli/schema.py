@@ -55,14 +55,21 @@ def require_replaceable(file: Path) -> None:
 
 def _is_schema(file: Path) -> bool:
     from gptkit.core.atomic import reading
-    from gptkit.reflect.schema import WRITTEN_BY
+    from gptkit.reflect.schema_cache import WRITTEN_BY
 
     with reading(file), file.open(encoding="utf-8", errors="replace") as stream:
         return WRITTEN_BY in stream.read(1000)
 
 
 def schema_text() -> str:
-    """Return the schema as JSON text."""
+    """Return the schema as JSON text, from the cache if nothing has changed since it was built."""
+    from gptkit.core.registry import default_registry
+    from gptkit.reflect.schema_cache import cached_schema
+
+    return cached_schema(default_registry(), _built)
+
+
+def _built() -> str:
     from gptkit.reflect.schema import json_schema
     from gptkit.runs.spec import ExperimentSpec
 

@@ -55,6 +55,7 @@ class ComponentDoc:
         snippet: the shortest form of the component in a spec file; empty if it is used by commands only.
         full_snippet: the form with all fields.
         commands: command lines that use the component.
+        latex: the formula in LaTeX; empty if the component declares none.
         module: module of its source.
         provenance: the distribution that registers it, ``gptkit==0.1.0``.
     """
@@ -75,6 +76,7 @@ class ComponentDoc:
     aliases: tuple[str, ...]
     renamed_fields: Mapping[str, str]
     commands: tuple[str, ...] = ()
+    latex: str = ""
 
     @property
     def file(self) -> str:
@@ -132,6 +134,7 @@ def describe(
         aliases=tuple(cls.aliases),
         renamed_fields=dict(cls.renamed_fields),
         commands=tuple(command.format(name=cls.component_name()) for command in commands),
+        latex=cls.__dict__.get("formula", ""),
     )
 
 

@@ -12,11 +12,11 @@ from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 from gptkit.core.component import Component
 from gptkit.core.registry import Registry, default_registry
 from gptkit.reflect import docstring
+from gptkit.reflect.schema_cache import WRITTEN_BY
 
 __all__ = ["json_schema"]
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-WRITTEN_BY = "Written by gptkit: a file with this comment is replaced when the schema is written again."
 
 
 def json_schema(spec_class: type[BaseModel], registry: Registry | None = None) -> dict[str, Any]:
