@@ -81,6 +81,8 @@ class Component(Spec):
         aliases: former names, which old specs may use (with a `DeprecationWarning`).
         renamed_fields: former field names, ``{"old": "new"}``, handled in the same way.
         examples: mappings of fields that the conformance kit builds; required if a field has no default.
+        formula: what it computes, in LaTeX, for its page: one formula a line, with ``\\qquad`` where a line may wrap.
+            Without it, the page shows the docstring's section Formula as text.
     """
 
     kind: ClassVar[str]
@@ -88,6 +90,7 @@ class Component(Spec):
     aliases: ClassVar[tuple[str, ...]] = ()
     renamed_fields: ClassVar[Mapping[str, str]] = {}
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ()
+    formula: ClassVar[str] = ""
 
     name: str
 

@@ -35,6 +35,8 @@ class IdentitySpec(ActivationSpec):
         f(x) = x
     """
 
+    formula: ClassVar[str] = r"f(x) = x"
+
     name: Literal["identity"] = "identity"
     external_names: ClassVar[tuple[str, ...]] = ("linear",)
 
@@ -54,6 +56,8 @@ class ReluSpec(ActivationSpec):
         f(x) = max(0, x)
     """
 
+    formula: ClassVar[str] = r"f(x) = \max(0, x)"
+
     name: Literal["relu"] = "relu"
     external_names: ClassVar[tuple[str, ...]] = ("relu",)
 
@@ -72,6 +76,8 @@ class LeakyReluSpec(ActivationSpec):
     Formula:
         f(x) = x for x > 0, slope · x otherwise
     """
+
+    formula: ClassVar[str] = r"f(x) = \begin{cases} x & x > 0 \\ \text{slope} \cdot x & x \le 0 \end{cases}"
 
     name: Literal["leaky-relu"] = "leaky-relu"
     external_names: ClassVar[tuple[str, ...]] = ("leaky_relu",)
@@ -96,6 +102,8 @@ class ReluSquaredSpec(ActivationSpec):
         https://arxiv.org/abs/2109.08668
     """
 
+    formula: ClassVar[str] = r"f(x) = \max(0, x)^2"
+
     name: Literal["relu-squared"] = "relu-squared"
     external_names: ClassVar[tuple[str, ...]] = ("relu2",)
 
@@ -117,6 +125,8 @@ class GeluSpec(ActivationSpec):
     Paper:
         https://arxiv.org/abs/1606.08415
     """
+
+    formula: ClassVar[str] = r"f(x) = x\,\Phi(x) = \frac{x}{2} \left(1 + \operatorname{erf}\frac{x}{\sqrt{2}}\right)"
 
     name: Literal["gelu"] = "gelu"
     external_names: ClassVar[tuple[str, ...]] = ("gelu",)
@@ -140,6 +150,11 @@ class GeluTanhSpec(ActivationSpec):
         https://arxiv.org/abs/1606.08415
     """
 
+    formula: ClassVar[str] = r"""
+        f(x) = \frac{x}{2} (1 + \tanh u)
+        u = \sqrt{\frac{2}{\pi}} \left(x + 0.044715\, x^3\right)
+    """
+
     name: Literal["gelu-tanh"] = "gelu-tanh"
     external_names: ClassVar[tuple[str, ...]] = ("gelu_pytorch_tanh", "gelu_new", "gelu_fast")
 
@@ -161,6 +176,8 @@ class QuickGeluSpec(ActivationSpec):
     Paper:
         https://arxiv.org/abs/1606.08415
     """
+
+    formula: ClassVar[str] = r"f(x) = x\,\sigma(\alpha x)"
 
     name: Literal["quick-gelu"] = "quick-gelu"
     external_names: ClassVar[tuple[str, ...]] = ("quick_gelu",)
@@ -189,6 +206,8 @@ class SiluSpec(ActivationSpec):
         https://arxiv.org/abs/1710.05941
     """
 
+    formula: ClassVar[str] = r"f(x) = x\,\sigma(x) = \frac{x}{1 + e^{-x}}"
+
     name: Literal["silu"] = "silu"
     external_names: ClassVar[tuple[str, ...]] = ("silu", "swish")
 
@@ -207,6 +226,8 @@ class SigmoidSpec(ActivationSpec):
     Formula:
         f(x) = 1 / (1 + e^−x)
     """
+
+    formula: ClassVar[str] = r"f(x) = \frac{1}{1 + e^{-x}}"
 
     name: Literal["sigmoid"] = "sigmoid"
     external_names: ClassVar[tuple[str, ...]] = ("sigmoid",)
@@ -227,6 +248,8 @@ class TanhSpec(ActivationSpec):
         f(x) = tanh(x)
     """
 
+    formula: ClassVar[str] = r"f(x) = \tanh x = \frac{e^x - e^{-x}}{e^x + e^{-x}}"
+
     name: Literal["tanh"] = "tanh"
     external_names: ClassVar[tuple[str, ...]] = ("tanh",)
 
@@ -245,6 +268,8 @@ class SoftplusSpec(ActivationSpec):
     Formula:
         f(x) = ln(1 + e^x)
     """
+
+    formula: ClassVar[str] = r"f(x) = \ln(1 + e^x)"
 
     name: Literal["softplus"] = "softplus"
 

@@ -30,6 +30,12 @@ class XieluSpec(ActivationSpec):
         β and ε are stored with the weights, and are not trained.
     """
 
+    formula: ClassVar[str] = r"""
+        f(x) = \beta x + \begin{cases} \alpha_p x^2 & x > 0 \\
+        \alpha_n (e^{\min(x, \epsilon)} - 1 - x) & x \le 0 \end{cases}
+        \alpha_p = \operatorname{softplus}(p) \qquad \alpha_n = \beta + \operatorname{softplus}(n)
+    """
+
     name: Literal["xielu"] = "xielu"
     external_names: ClassVar[tuple[str, ...]] = ("xielu",)
 

@@ -41,6 +41,14 @@ class GatedDeltaSpec(AttentionSpec):
         such a layer accepts no relative position: set `position: none` for it.
     """
 
+    formula: ClassVar[str] = r"""
+        [q\ k\ v] = \operatorname{silu}(\operatorname{conv}(W_{qkv} x)) \qquad z = W_z x
+        q \leftarrow \frac{q}{\|q\| \sqrt{d_k}} \qquad k \leftarrow \frac{k}{\|k\|}
+        \alpha = e^{-e^{a} \operatorname{softplus}(W_a x + b)} \qquad \beta = \sigma(W_b x)
+        S \leftarrow \alpha S \qquad S \leftarrow S + k (\beta (v - S^\top k))^\top
+        y = W_o (\operatorname{norm}(S^\top q) \odot \operatorname{silu}(z))
+    """
+
     name: Literal["gated-delta"] = "gated-delta"
     accepts: ClassVar[frozenset[str]] = frozenset()
 

@@ -135,6 +135,11 @@ class GroupedQuerySpec(HeadedSpec):
         https://arxiv.org/abs/2305.13245
     """
 
+    formula: ClassVar[str] = r"""
+        \text{head}_h = \operatorname{softmax}\left(\frac{q_h k_g^\top}{\sqrt{d}} + \text{mask}\right) v_g
+        g = \left\lfloor h \frac{n_{kv}}{n_h} \right\rfloor \qquad y = W_o [\text{head}_1 \dots \text{head}_H]
+    """
+
     name: Literal["grouped-query"] = "grouped-query"
     n_kv_heads: int | None = Field(
         None, ge=1, description="Number of key/value heads, a divisor of n_heads; 1 is multi-query. By default n_heads / 4."

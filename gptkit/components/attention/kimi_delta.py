@@ -41,6 +41,14 @@ class KimiDeltaSpec(AttentionSpec):
         recurrence encodes the order of tokens, so such a layer accepts no relative position: set `position: none` for it.
     """
 
+    formula: ClassVar[str] = r"""
+        [q\ k\ v] = \operatorname{silu}(\operatorname{conv}(W_{qkv} x)) \qquad z = W_z x
+        q \leftarrow \frac{q}{\|q\| \sqrt{d_k}} \qquad k \leftarrow \frac{k}{\|k\|}
+        g = -e^{a} \operatorname{softplus}(W_a x + b)
+        S \leftarrow \operatorname{diag}(e^g) S \qquad S \leftarrow S + k (\sigma(W_b x) (v - S^\top k))^\top
+        y = W_o (\operatorname{norm}(S^\top q) \odot \sigma(z))
+    """
+
     name: Literal["kimi-delta"] = "kimi-delta"
     accepts: ClassVar[frozenset[str]] = frozenset()
 

@@ -36,6 +36,13 @@ class LatentSpec(AttentionSpec):
         https://arxiv.org/abs/2405.04434
     """
 
+    formula: ClassVar[str] = r"""
+        c = \operatorname{norm}(W_{\text{down}} x) \qquad [k_h\ v_h] = W_{\text{up},h}\, c
+        r = \operatorname{rotate}(W_r x) \qquad q_h = [n_h\ \operatorname{rotate}(p_h)]
+        a_h = \operatorname{softmax}\left(s (n_h k_h^\top + p_h r^\top) + \text{mask}\right)
+        y = W_o [a_1 v_1 \dots a_H v_H]
+    """
+
     name: Literal["latent"] = "latent"
     accepts: ClassVar[frozenset[str]] = frozenset({"rotate", "rotated_width", "bias"})
 

@@ -42,6 +42,13 @@ class Mamba2Spec(AttentionSpec):
         layer accepts no relative position: set `position: none` for it.
     """
 
+    formula: ClassVar[str] = r"""
+        [z\ u\ \Delta] = W_{\text{in}} x + b \qquad [v\ k\ q] = f(\operatorname{conv}(u))
+        \Delta \leftarrow \operatorname{softplus}(\Delta + b_\Delta) \qquad \alpha = e^{-e^{a} \Delta}
+        S \leftarrow \alpha S + (\Delta v) k^\top \qquad y = S q + D v
+        \text{out} = W_{\text{out}} \operatorname{norm}(y \odot \operatorname{silu}(z))
+    """
+
     name: Literal["mamba2"] = "mamba2"
     accepts: ClassVar[frozenset[str]] = frozenset()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from gptkit.components.attention.grouped_query import HeadedSpec
 from gptkit.kinds.written import WritingContext, Written
@@ -20,6 +20,12 @@ class MultiHeadSpec(HeadedSpec):
         (B, T, d_model) -> (B, T, d_model); cache: 2 · n_heads · d_head values per token
     Paper:
         https://arxiv.org/abs/1706.03762
+    """
+
+    formula: ClassVar[str] = r"""
+        [q\ k\ v] = W_{qkv} x
+        \text{head}_h = \operatorname{softmax}\left(\frac{q_h k_h^\top}{\sqrt{d}} + \text{mask}\right) v_h
+        y = W_o [\text{head}_1 \dots \text{head}_H]
     """
 
     name: Literal["multi-head"] = "multi-head"

@@ -36,6 +36,11 @@ class ShortConvSpec(AttentionSpec):
         position: set `position: none` for it.
     """
 
+    formula: ClassVar[str] = r"""
+        [b\ c\ x] = W_{\text{in}} h \qquad u = b \odot x
+        y_t = W_{\text{out}} \left(c_t \odot \sum_{i=0}^{w-1} w_i \odot u_{t-i}\right)
+    """
+
     name: Literal["short-conv"] = "short-conv"
     accepts: ClassVar[frozenset[str]] = frozenset()
 

@@ -31,6 +31,8 @@ class SimpleSpec(AttentionSpec):
         The first step of chapter 3 of "Build a Large Language Model (From Scratch)", with the causal mask.
     """
 
+    formula: ClassVar[str] = r"y = \operatorname{softmax}(x x^\top + \text{mask})\, x"
+
     name: Literal["simple"] = "simple"
     accepts: ClassVar[frozenset[str]] = frozenset({"rotate", "rotated_width", "bias"})
 

@@ -32,6 +32,11 @@ class SingleHeadSpec(AttentionSpec):
         https://arxiv.org/abs/1706.03762
     """
 
+    formula: ClassVar[str] = r"""
+        q = x W_{\text{query}} \qquad k = x W_{\text{key}} \qquad v = x W_{\text{value}}
+        y = \operatorname{softmax}\left(\frac{q k^\top}{\sqrt{d}} + \text{mask}\right) v
+    """
+
     name: Literal["single-head"] = "single-head"
     accepts: ClassVar[frozenset[str]] = frozenset({"rotate", "rotated_width", "bias", "content_bias", "value_bias"})
 

@@ -37,6 +37,12 @@ class SparseLatentSpec(LatentSpec):
         exactly, and does not save time. The loss computes the attention weights once more; `index_loss: 0` omits it.
     """
 
+    formula: ClassVar[str] = r"""
+        i_j = \operatorname{rotate}(W_{iq} c_q)_j \qquad k = \operatorname{rotate}(\operatorname{norm}(W_{ik} x))
+        I_{t,s} = \sum_j w_{t,j} \frac{\operatorname{relu}(i_{t,j} \cdot k_s)}{\sqrt{d\, n}}
+        \text{chosen}(t) = \operatorname{topk}_{s \le t}(I_{t,s})
+    """
+
     name: Literal["sparse-latent"] = "sparse-latent"  # type: ignore[assignment]
     # Without a rotation, the indexer's keys of equal tokens are equal, and rounding would choose among them.
     accepts: ClassVar[frozenset[str]] = frozenset({"rotate", "rotated_width"})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from gptkit.components.attention_backend.eager import EagerSpec
 from gptkit.components.attention_backend.sdpa import SdpaSpec
@@ -16,6 +16,11 @@ __all__ = ["AutoSpec"]
 
 class AutoSpec(AttentionBackendSpec):
     """Select `sdpa` for each layer that it supports, and `eager` for the others."""
+
+    formula: ClassVar[str] = r"""
+        p = \operatorname{softmax}(\text{mask} + b + \operatorname{cap}(s\, q k^\top + c))
+        y = p\, v
+    """
 
     name: Literal["auto"] = "auto"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from gptkit.kinds.attention_backend import AttentionBackendSpec, ScoreFeatures
 
@@ -18,6 +18,11 @@ class EagerSpec(AttentionBackendSpec):
     Notes:
         Memory grows with the square of the text's length. Requested attention weights are computed by this backend,
         whichever backend is selected.
+    """
+
+    formula: ClassVar[str] = r"""
+        p = \operatorname{softmax}(\text{mask} + b + \operatorname{cap}(s\, q k^\top + c))
+        y = p\, v
     """
 
     name: Literal["eager"] = "eager"

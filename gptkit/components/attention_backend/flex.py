@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from gptkit.kinds.attention_backend import AttentionBackendSpec, ScoreFeatures
 
@@ -21,6 +21,11 @@ class FlexSpec(AttentionBackendSpec):
         Designed for CUDA, where it is compiled. On the CPU it supports inference only (torch has no backward pass there) and
         materializes all scores; inside a compiled model on the CPU, `eager` is used instead. Sliding windows over long texts
         and packed documents benefit most.
+    """
+
+    formula: ClassVar[str] = r"""
+        p = \operatorname{softmax}(\text{mask} + b + \operatorname{cap}(s\, q k^\top + c))
+        y = p\, v
     """
 
     name: Literal["flex"] = "flex"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from gptkit.kinds.attention_backend import AttentionBackendSpec, ScoreFeatures
 
@@ -18,6 +18,11 @@ class VarlenSpec(AttentionBackendSpec):
     Notes:
         On CUDA in half precision, one call of torch's varlen_attn computes all documents, given their cumulative lengths;
         elsewhere each document is one call of `sdpa`. Calls with a cache or a bidirectional prefix are computed by `sdpa`.
+    """
+
+    formula: ClassVar[str] = r"""
+        y_d = \operatorname{softmax}\left(s\, q_d k_d^\top + \text{mask}\right) v_d \qquad
+        \text{for each document } d
     """
 
     name: Literal["varlen"] = "varlen"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -34,6 +34,11 @@ class DeepNormSpec(BlockSpec):
         The paper's initialization is `initializer: {name: xavier, scale_outputs: false}`. An attention declares its value
         and output projections; an attention without this declaration keeps its own initialization. The last block ends with
         a norm, so a model of such blocks has no separate final norm.
+    """
+
+    formula: ClassVar[str] = r"""
+        x \leftarrow \operatorname{norm}(\alpha x + \operatorname{attention}(x))
+        x \leftarrow \operatorname{norm}(\alpha x + \operatorname{feedforward}(x))
     """
 
     name: Literal["deep-norm"] = "deep-norm"

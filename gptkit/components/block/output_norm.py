@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -28,6 +28,11 @@ class OutputNormSpec(BlockSpec):
 
     Paper:
         https://arxiv.org/abs/2501.00656
+    """
+
+    formula: ClassVar[str] = r"""
+        x \leftarrow x + \operatorname{norm}(\operatorname{attention}(x))
+        x \leftarrow x + \operatorname{norm}(\operatorname{feedforward}(x))
     """
 
     name: Literal["output-norm"] = "output-norm"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -28,6 +28,11 @@ class ParallelSpec(BlockSpec):
 
     Paper:
         https://arxiv.org/abs/2204.02311
+    """
+
+    formula: ClassVar[str] = r"""
+        n = \operatorname{norm}(x)
+        x \leftarrow x + \operatorname{attention}(n) + \operatorname{feedforward}(n)
     """
 
     name: Literal["parallel"] = "parallel"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -31,6 +31,11 @@ class PostNormSpec(BlockSpec):
 
     Notes:
         The last block ends with a norm, so a model of such blocks has no separate final norm.
+    """
+
+    formula: ClassVar[str] = r"""
+        x \leftarrow \operatorname{norm}(x + \operatorname{attention}(x))
+        x \leftarrow \operatorname{norm}(x + \operatorname{feedforward}(x))
     """
 
     name: Literal["post-norm"] = "post-norm"

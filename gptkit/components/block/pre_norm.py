@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -36,6 +36,11 @@ class PreNormSpec(BlockSpec):
         the number of layers for larger widths. The gradients of the blocks may not show this effect, because norms rescale
         small vectors. To measure it, call `model(ids, targets).loss.backward()` at two depths and compare
         `model.embedding.table.weight.grad.abs().mean()`.
+    """
+
+    formula: ClassVar[str] = r"""
+        x \leftarrow x + \operatorname{attention}(\operatorname{norm}(x))
+        x \leftarrow x + \operatorname{feedforward}(\operatorname{norm}(x))
     """
 
     name: Literal["pre-norm"] = "pre-norm"

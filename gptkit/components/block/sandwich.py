@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -28,6 +28,11 @@ class SandwichSpec(BlockSpec):
 
     Paper:
         https://arxiv.org/abs/2408.00118
+    """
+
+    formula: ClassVar[str] = r"""
+        x \leftarrow x + \operatorname{norm}(\operatorname{attention}(\operatorname{norm}(x)))
+        x \leftarrow x + \operatorname{norm}(\operatorname{feedforward}(\operatorname{norm}(x)))
     """
 
     name: Literal["sandwich"] = "sandwich"

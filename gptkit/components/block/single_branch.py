@@ -33,6 +33,8 @@ class SingleBranchSpec(BlockSpec):
         any order and number; two such layers, attention first, are one `pre-norm` layer.
     """
 
+    formula: ClassVar[str] = r"x \leftarrow x + \operatorname{branch}(\operatorname{norm}(x))"
+
     name: Literal["single-branch"] = "single-branch"
     branch: Literal["attention", "feedforward"] = Field("attention", description="The part that the layer consists of.")
     dropout: float = Field(0.0, description="Share of the branch's output that is dropped in training.", ge=0, lt=1)

@@ -26,6 +26,8 @@ class BatchWarmupSpec(CallbackSpec):
         A batch is rounded up to a multiple of gradient accumulation times processes, so that all parts are equal.
     """
 
+    formula: ClassVar[str] = r"b(t) = m \left\lfloor \frac{b_0 + (B - b_0) \min(1, t / n)}{m} \right\rfloor"
+
     name: Literal["batch-warmup"] = "batch-warmup"
     initial: int = Field(1, ge=1, description="Number of data windows in the first batch.")
     steps: int = Field(100, ge=1, description="Number of warmup steps.")

@@ -26,6 +26,10 @@ class EMASpec(CallbackSpec):
         Training continues with the weights that are not averaged, which are in the checkpoint too. Buffers are not averaged.
     """
 
+    formula: ClassVar[str] = r"""
+        a \leftarrow d_t a + (1 - d_t) \theta \qquad d_t = \min\left(d, \frac{1 + t}{10 + t}\right)
+    """
+
     name: Literal["ema"] = "ema"
     decay: float = Field(0.999, ge=0, lt=1, description="Decay of the average at each update.")
     warmup: bool = Field(True, description="Start with a smaller decay, which reduces the influence of early weights.")

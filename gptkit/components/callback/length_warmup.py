@@ -26,6 +26,8 @@ class LengthWarmupSpec(CallbackSpec):
         Data windows are truncated at the end: the choice of data windows does not depend on the length.
     """
 
+    formula: ClassVar[str] = r"l(t) = m \left\lfloor \frac{l_0 + (L - l_0) \min(1, t / n)}{m} \right\rfloor"
+
     name: Literal["length-warmup"] = "length-warmup"
     initial: int = Field(64, ge=1, description="Number of tokens of the first sequences.")
     steps: int = Field(100, ge=1, description="Number of warmup steps.")

@@ -24,6 +24,8 @@ class NormsSpec(CallbackSpec):
         the module `shared`. Computed in every `every`-th step, and recorded with the next line of metrics.
     """
 
+    formula: ClassVar[str] = r"\|\nabla\theta\|_2 \qquad \|\theta\|_2 \qquad \sqrt{\operatorname{mean}(y^2)}"
+
     name: Literal["norms"] = "norms"
     gradients: bool = Field(True, description="Record the norms of gradients.")
     weights: bool = Field(False, description="Record the norms of weights.")

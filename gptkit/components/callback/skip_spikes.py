@@ -28,6 +28,10 @@ class SkipSpikesSpec(CallbackSpec):
         device, which costs nothing on a CPU.
     """
 
+    formula: ClassVar[str] = r"""
+        \text{skip } t \iff \text{loss}_t > \mu + k \sigma \text{ or } \|g_t\| > \mu_g + k \sigma_g
+    """
+
     name: Literal["skip-spikes"] = "skip-spikes"
     sigma: float = Field(6.0, gt=0, description="Number of standard deviations above the mean from which a step is skipped.")
     window: int = Field(128, ge=2, description="Number of steps that mean and standard deviation are computed from.")

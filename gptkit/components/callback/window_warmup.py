@@ -28,6 +28,10 @@ class WindowWarmupSpec(CallbackSpec):
         stage has one window, so with `training.compile` the blocks are compiled once per stage.
     """
 
+    formula: ClassVar[str] = r"""
+        w(t) = w_0 + \left\lfloor (W - w_0) \frac{\lfloor k \min(1, t / n) \rfloor}{k} \right\rfloor
+    """
+
     name: Literal["window-warmup"] = "window-warmup"
     initial: int = Field(64, ge=1, description="Attention window of the first steps, in tokens.")
     steps: int = Field(100, ge=1, description="Number of warmup steps.")

@@ -42,6 +42,8 @@ class MixtureDataSpec(DataSpec):
         share of a source = weight / sum of the weights, or epochs * tokens / sum of epochs * tokens
     """
 
+    formula: ClassVar[str] = r"\text{share}_i = \frac{w_i}{\sum_j w_j}"
+
     name: Literal["mixture"] = "mixture"
     sources: tuple[MixtureSource, ...] = Field(min_length=1, description="The corpora, each with a weight or epochs.")
 

@@ -33,6 +33,8 @@ class BeamSpec(DecodingSpec):
         without any, the model's.
     """
 
+    formula: ClassVar[str] = r"\text{score} = \frac{\sum_t \ln P(x_t)}{n^{\lambda}}"
+
     deterministic: ClassVar[bool] = True
 
     name: Literal["beam"] = "beam"

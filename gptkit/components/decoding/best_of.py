@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -30,6 +30,8 @@ class BestOfSpec(DecodingSpec):
     Notes:
         Majority voting is useful for short answers only, since it compares whole continuations.
     """
+
+    formula: ClassVar[str] = r"\text{score} = \frac{1}{n} \sum_t \ln P(x_t)"
 
     name: Literal["best-of"] = "best-of"
     n: int = Field(4, ge=1, le=1000, description="Number of continuations.")

@@ -32,6 +32,11 @@ class ContrastiveSpec(DecodingSpec):
         the mean of ln P[x].
     """
 
+    formula: ClassVar[str] = r"""
+        x = \operatorname{argmax}_{v \in \text{top } k}\ (1 - \alpha) P_v - \alpha\, m_v
+        m_v = \max_w \cos(h_v, h_w)
+    """
+
     deterministic: ClassVar[bool] = True
 
     name: Literal["contrastive"] = "contrastive"

@@ -31,6 +31,11 @@ class DiverseBeamSpec(DecodingSpec):
         The dissimilarity is the Hamming diversity of the paper. The penalties remain part of the scores.
     """
 
+    formula: ClassVar[str] = r"""
+        \ln P_v - \text{diversity} \cdot n_v
+        n_v = \text{earlier beams that chose } v
+    """
+
     deterministic: ClassVar[bool] = True
 
     name: Literal["diverse-beam"] = "diverse-beam"

@@ -22,6 +22,8 @@ class SampleSpec(DecodingSpec):
         (1, V) → one row
     """
 
+    formula: ClassVar[str] = r"x \sim \operatorname{softmax}(z)"
+
     samples: ClassVar[bool] = True
 
     name: Literal["sample"] = "sample"

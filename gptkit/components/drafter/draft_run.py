@@ -22,6 +22,8 @@ class DraftRunSpec(DrafterSpec):
         https://arxiv.org/abs/2211.17192, https://arxiv.org/abs/2302.01318
     """
 
+    formula: ClassVar[str] = r"\hat{x}_{t+1} = \operatorname{argmax}_v z^{\text{draft}}_v(x_{1:t})"
+
     name: Literal["draft-run"] = "draft-run"
     run: str = Field(description="Run directory of the smaller model.")
     k: int = Field(5, ge=1, le=MAX_DRAFT, description="Maximum number of proposed tokens.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -24,6 +24,11 @@ class MtpSpec(DrafterSpec):
 
     Paper:
         https://arxiv.org/abs/2412.19437 (section 2.2); one module applied repeatedly: https://arxiv.org/abs/2401.15077
+    """
+
+    formula: ClassVar[str] = r"""
+        h^k_t = \text{module}_k(h^{k-1}_t, x_{t+k})
+        \hat{x}_{t+k+1} = \operatorname{argmax}_v z^k_{t,v}
     """
 
     name: Literal["mtp"] = "mtp"

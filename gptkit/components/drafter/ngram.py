@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -56,6 +56,8 @@ class NgramSpec(DrafterSpec):
     Paper:
         https://arxiv.org/abs/2304.04487, and prompt lookup decoding (A. Saxena, 2023)
     """
+
+    formula: ClassVar[str] = r"x_{t-n:t} = x_{T-n:T} \qquad \hat{x}_{T+i} = x_{t+i}"
 
     name: Literal["ngram"] = "ngram"
     k: int = Field(10, ge=1, le=MAX_DRAFT, description="Maximum number of proposed tokens.")

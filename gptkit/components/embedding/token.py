@@ -33,6 +33,11 @@ class TokenEmbeddingSpec(EmbeddingSpec):
         the vectors (`norm: layer`); OPT-350m has a narrower table and projects it up.
     """
 
+    formula: ClassVar[str] = r"""
+        x = \operatorname{norm}(s \cdot W\,\text{table}[\text{id}]) \qquad
+        y = \operatorname{dropout}(\operatorname{embed}(x, t))
+    """
+
     name: Literal["token"] = "token"
     dropout: float = Field(0.0, description="Share of features dropped in training, after positions are added.", ge=0, lt=1)
     scale: float | Literal["sqrt"] | None = Field(

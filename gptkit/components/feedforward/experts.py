@@ -43,6 +43,8 @@ class ExpertsSpec(FeedForwardSpec):
         model's `layers`.
     """
 
+    formula: ClassVar[str] = r"y = \sum_{i \in \text{chosen}(x)} w_i(x)\,\text{expert}_i(x)"
+
     name: Literal["experts"] = "experts"
     n_experts: int = Field(8, description="Number of experts to choose from.", ge=1)
     router: RouterSpec = component(

@@ -36,6 +36,8 @@ class GatedSpec(FeedForwardSpec):
         https://arxiv.org/abs/2002.05202
     """
 
+    formula: ClassVar[str] = r"y = W_{\text{down}} \left(f(W_{\text{gate}} x) \odot W_{\text{up}} x\right)"
+
     name: Literal["gated"] = "gated"
     activation: ActivationSpec = component("silu", description="Activation of the gate.")
     expansion: float | None = Field(

@@ -34,6 +34,8 @@ class MLPSpec(FeedForwardSpec):
         https://arxiv.org/abs/1706.03762
     """
 
+    formula: ClassVar[str] = r"y = W_{\text{down}} f(W_{\text{up}} x + b_{\text{up}}) + b_{\text{down}}"
+
     name: Literal["mlp"] = "mlp"
     activation: ActivationSpec = component("gelu", description="Activation between the two projections.")
     expansion: float | None = Field(

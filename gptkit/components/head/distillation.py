@@ -45,6 +45,11 @@ class DistillationHeadSpec(HeadSpec):
         whole batch are never held.
     """
 
+    formula: ClassVar[str] = r"""
+        \text{loss} = \text{loss}_{\text{inner}} + \lambda \tau^2 \overline{\operatorname{KL}(p_t \| q_t)}
+        p = \operatorname{softmax}(z_{\text{teacher}} / \tau) \qquad q = \operatorname{softmax}(z / \tau)
+    """
+
     name: Literal["distillation"] = "distillation"
     teacher: str = Field(
         min_length=1,

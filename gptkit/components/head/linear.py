@@ -43,6 +43,11 @@ class LinearHeadSpec(HeadSpec):
         without bound. Both apply in training only, so that a validation loss stays a cross-entropy.
     """
 
+    formula: ClassVar[str] = r"""
+        z = \text{scale} \cdot (W x + b) \qquad p = \operatorname{softmax}(z)
+        \text{loss} = -\overline{(1 - \epsilon) \ln p_y + \frac{\epsilon}{V} \sum_v \ln p_v}
+    """
+
     name: Literal["linear"] = "linear"
     tied: bool = Field(False, description="Use the embedding's table as W.")
     bias: bool = Field(False, description="Add a bias for each token (GPT-J, Phi).")

@@ -43,6 +43,12 @@ class MultiTokenHeadSpec(HeadSpec):
         Tokens whose target is in another document of a packed row are excluded.
     """
 
+    formula: ClassVar[str] = r"""
+        h^k_t = \text{block}\left(W \left[\operatorname{norm}(h^{k-1}_t)\ \operatorname{norm}(e_{t+k})\right]\right)
+        z^k_t = \text{head}(\operatorname{norm}(h^k_t)) \qquad h^0 = x
+        \text{loss} = \text{CE}(z^0) + \frac{\lambda}{K} \sum_k \text{CE}(z^k)
+    """
+
     name: Literal["multi-token"] = "multi-token"
     head: HeadSpec = component("linear", description="Head that computes the logits of all predicted tokens.")
     block: BlockSpec = component("pre-norm", description="Block of each prediction module.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -26,6 +26,11 @@ class NormalSpec(InitializerSpec):
 
     Paper:
         https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf
+    """
+
+    formula: ClassVar[str] = r"""
+        w \sim \mathcal{N}(0, \sigma^2) \qquad
+        w_{\text{out}} \sim \mathcal{N}\left(0, \frac{\sigma^2}{2 n_{\text{layers}}}\right)
     """
 
     name: Literal["normal"] = "normal"

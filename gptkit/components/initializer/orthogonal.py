@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -27,6 +27,11 @@ class OrthogonalSpec(InitializerSpec):
 
     Paper:
         https://arxiv.org/abs/1312.6120
+    """
+
+    formula: ClassVar[str] = r"""
+        W W^\top = g^2 I \text{ or } W^\top W = g^2 I
+        W_{\text{out}} \leftarrow W_{\text{out}} / \sqrt{2 n_{\text{layers}}}
     """
 
     name: Literal["orthogonal"] = "orthogonal"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -27,6 +27,11 @@ class ScaledSpec(InitializerSpec):
 
     Paper:
         https://arxiv.org/abs/1706.02515
+    """
+
+    formula: ClassVar[str] = r"""
+        w \sim \mathcal{N}\left(0, \frac{g^2}{n_{\text{in}}}\right) \qquad
+        w_{\text{out}} \leftarrow \frac{w_{\text{out}}}{\sqrt{2 n_{\text{layers}}}}
     """
 
     name: Literal["scaled"] = "scaled"

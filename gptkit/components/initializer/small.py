@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -30,6 +30,11 @@ class SmallSpec(InitializerSpec):
 
     Notes:
         The standard deviation is that of "Transformers without Tears" (arXiv 1910.05895), for outputs that of Wang (GPT-J).
+    """
+
+    formula: ClassVar[str] = r"""
+        w \sim \mathcal{N}\left(0, \frac{2}{5 d}\right) \qquad
+        w_{\text{out}} \sim \mathcal{N}\left(0, \frac{4}{n_{\text{layers}}^2 d}\right)
     """
 
     name: Literal["small"] = "small"

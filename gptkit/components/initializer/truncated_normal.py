@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -24,6 +24,11 @@ class TruncatedNormalSpec(InitializerSpec):
     Formula:
         w ~ N(0, std²) given |w| ≤ cut · std; outputs: std / √(2 · n_layers)
         std is the standard deviation before truncation.
+    """
+
+    formula: ClassVar[str] = r"""
+        w \sim \mathcal{N}(0, \sigma^2) \text{ given } |w| \le c \sigma \qquad
+        \sigma_{\text{out}} = \frac{\sigma}{\sqrt{2 n_{\text{layers}}}}
     """
 
     name: Literal["truncated-normal"] = "truncated-normal"

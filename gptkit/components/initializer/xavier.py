@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -28,6 +28,11 @@ class XavierSpec(InitializerSpec):
 
     Paper:
         https://proceedings.mlr.press/v9/glorot10a.html
+    """
+
+    formula: ClassVar[str] = r"""
+        w \sim \mathcal{N}\left(0, \frac{2 g^2}{n_{\text{in}} + n_{\text{out}}}\right) \qquad
+        w_{\text{out}} \leftarrow \frac{w_{\text{out}}}{\sqrt{2 n_{\text{layers}}}}
     """
 
     name: Literal["xavier"] = "xavier"

@@ -24,6 +24,8 @@ class DenseSpec(LinearSpec):
         (…, d_in) → (…, d_out); W: (d_out, d_in), b: (d_out,)
     """
 
+    formula: ClassVar[str] = r"y = W x + b"
+
     name: Literal["dense"] = "dense"
     stacks: ClassVar[bool] = True
 

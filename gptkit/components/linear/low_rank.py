@@ -42,6 +42,8 @@ class LowRankSpec(LinearSpec):
         the stacked experts of a mixture have none.
     """
 
+    formula: ClassVar[str] = r"y = W x + b + \frac{\alpha}{r} B A \operatorname{dropout}(x)"
+
     name: Literal["low-rank"] = "low-rank"
     rank: int = Field(8, ge=1, description="Rank of the adapter's product B · A.")
     alpha: float = Field(16.0, gt=0, description="The adapter's output is multiplied by alpha / rank.")

@@ -35,6 +35,10 @@ class LayerNormSpec(NormSpec):
         Nemotron stores the weight minus one: `offset: 1`.
     """
 
+    formula: ClassVar[str] = r"""
+        y = \frac{x - \operatorname{mean}(x)}{\sqrt{\operatorname{var}(x) + \epsilon}} \odot (o + w) + b
+    """
+
     name: Literal["layer"] = "layer"
     eps: float = Field(1e-5, description="Added to the variance, to avoid division by zero.", gt=0)
     scale: bool = Field(True, description="Multiply by a weight for each feature.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.norm import NormSpec
@@ -22,6 +22,8 @@ class NoNormSpec(NormSpec):
     Shapes:
         (…, dim) → (…, dim)
     """
+
+    formula: ClassVar[str] = r"y = x"
 
     name: Literal["none"] = "none"
 

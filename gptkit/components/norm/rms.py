@@ -35,6 +35,8 @@ class RMSNormSpec(NormSpec):
         (`cast: after`). Gemma also stores the weight minus one (`offset: 1`).
     """
 
+    formula: ClassVar[str] = r"y = \frac{x}{\sqrt{\operatorname{mean}(x^2) + \epsilon}} \odot (o + w)"
+
     name: Literal["rms"] = "rms"
     eps: float = Field(1e-5, description="Added to the mean square, to avoid division by zero.", gt=0)
     scale: bool = Field(True, description="Multiply by a weight for each feature.")

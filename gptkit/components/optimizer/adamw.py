@@ -32,7 +32,13 @@ class AdamWSpec(OptimizerSpec):
         https://arxiv.org/abs/1711.05101, https://arxiv.org/abs/2510.12402 (cautious weight decay)
 
     Notes:
-        Uses one fused kernel on the CPU and on CUDA.
+        Uses one fused kernel on the CPU and on CUDA. With `cautious`, a step copies the parameters with weight decay.
+    """
+
+    formula: ClassVar[str] = r"""
+        m \leftarrow \beta_1 m + (1 - \beta_1) g \qquad v \leftarrow \beta_2 v + (1 - \beta_2) g^2
+        u = \frac{m / (1 - \beta_1^t)}{\sqrt{v / (1 - \beta_2^t)} + \epsilon}
+        \theta \leftarrow \theta - \eta \lambda \theta - \eta u
     """
 
     name: Literal["adamw"] = "adamw"

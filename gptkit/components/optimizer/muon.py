@@ -44,6 +44,15 @@ class MuonSpec(OptimizerSpec):
         Embeddings, heads, position tables and tensors that are not two-dimensional are optimized by AdamW, with a separate
         learning rate; stacked weights of experts are one matrix per expert, a packed query-key-value matrix is one. With
         the `rms` scale, learning rates of AdamW are suitable for Muon too (https://arxiv.org/abs/2502.16982).
+        The iterations run in bf16. In fp32, singular values from 0.01 to 1 end between 0.68 and 1.21 with `newton-schulz`,
+        whatever the number of iterations; with `polar-express` between 0.87 and 1.13 after 5, and within 1e-5 of 1 after 8
+        (within 0.01 in bf16).
+    """
+
+    formula: ClassVar[str] = r"""
+        B \leftarrow \mu B + G \qquad O = \operatorname{NewtonSchulz}(G + \mu B) \approx U V^\top
+        W \leftarrow W - \eta \lambda W - \eta s O
+        s = 0.2 \sqrt{\max(n_{\text{rows}}, n_{\text{columns}})}
     """
 
     name: Literal["muon"] = "muon"

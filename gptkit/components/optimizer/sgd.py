@@ -30,6 +30,11 @@ class SGDSpec(OptimizerSpec):
         https://proceedings.mlr.press/v28/sutskever13.html
     """
 
+    formula: ClassVar[str] = r"""
+        g \leftarrow g + \lambda \theta \qquad v \leftarrow \mu v + g
+        \theta \leftarrow \theta - \eta v
+    """
+
     name: Literal["sgd"] = "sgd"
     elementwise: ClassVar[bool] = True
     learning_rate: float = Field(0.1, gt=0, description="The peak learning rate.")

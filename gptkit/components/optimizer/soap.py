@@ -41,6 +41,13 @@ class SOAPSpec(OptimizerSpec):
         are sharded over processes are not supported.
     """
 
+    formula: ClassVar[str] = r"""
+        L \leftarrow \beta_s L + (1 - \beta_s) G G^\top \qquad R \leftarrow \beta_s R + (1 - \beta_s) G^\top G
+        G' = Q_L^\top G Q_R \qquad V \leftarrow \beta_2 V + (1 - \beta_2) G'^2
+        N = Q_L \frac{Q_L^\top M Q_R / (1 - \beta_1^t)}{\sqrt{V / (1 - \beta_2^t)} + \epsilon} Q_R^\top
+        W \leftarrow W - \eta \lambda W - \eta N
+    """
+
     name: Literal["soap"] = "soap"
     learning_rate: float = Field(3e-3, gt=0, description="The peak learning rate.")
     betas: tuple[Beta, Beta] = Field((0.95, 0.95), description="β₁ and β₂, also of AdamW.")

@@ -29,6 +29,10 @@ class AlibiSpec(PositionSpec):
         https://arxiv.org/abs/2108.12409
     """
 
+    formula: ClassVar[str] = r"""
+        \text{score}_{h,t,s} \leftarrow \text{score}_{h,t,s} - m_h (t - s) \qquad m_h = 2^{-8 (h + 1) / n}
+    """
+
     name: Literal["alibi"] = "alibi"
     uses: ClassVar[frozenset[str]] = frozenset({"bias"})
     score_function: ClassVar[bool] = True

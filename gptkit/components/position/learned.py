@@ -27,6 +27,8 @@ class LearnedSpec(PositionSpec):
         https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf
     """
 
+    formula: ClassVar[str] = r"x_t = \text{token}_t + \text{table}_{t + \text{offset}}"
+
     name: Literal["learned"] = "learned"
     uses: ClassVar[frozenset[str]] = frozenset({"embed"})
 

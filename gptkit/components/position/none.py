@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from gptkit.kinds.position import PositionSpec
 
@@ -15,5 +15,7 @@ class NoPositionSpec(PositionSpec):
     Paper:
         https://arxiv.org/abs/2305.19466
     """
+
+    formula: ClassVar[str] = r"\text{score}_{t,s} \leftarrow \text{score}_{t,s}"
 
     name: Literal["none"] = "none"

@@ -30,7 +30,12 @@ class QueryTemperatureSpec(PositionSpec):
         https://arxiv.org/abs/2501.19399
 
     Notes:
-        For layers without any other position (Llama 4). `latent` attention scales only the rotated features by it.
+        For layers without any other position (Llama 4).
+    """
+
+    formula: ClassVar[str] = r"""
+        q_t \leftarrow q_t \cdot \left(1 + \alpha \ln\left(1 + \left\lfloor \frac{t + 1}{n} \right\rfloor\right)\right)
+        \alpha = \text{strength} \qquad n = \text{interval}
     """
 
     name: Literal["query-temperature"] = "query-temperature"

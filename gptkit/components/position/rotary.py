@@ -34,6 +34,13 @@ class RotarySpec(PositionSpec):
         https://arxiv.org/abs/2104.09864
     """
 
+    formula: ClassVar[str] = r"""
+        \theta_i = b^{-2i / d} \qquad b = \text{base} \qquad d = \text{rotated features}
+        \begin{pmatrix} x_a \\
+        x_b \end{pmatrix} \leftarrow \begin{pmatrix} \cos t\theta_i & -\sin t\theta_i \\
+        \sin t\theta_i & \cos t\theta_i \end{pmatrix} \begin{pmatrix} x_a \\ x_b \end{pmatrix}
+    """
+
     name: Literal["rotary"] = "rotary"
     uses: ClassVar[frozenset[str]] = frozenset({"rotate"})
 

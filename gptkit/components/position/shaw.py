@@ -28,6 +28,11 @@ class ShawSpec(PositionSpec):
         https://arxiv.org/abs/1803.02155
     """
 
+    formula: ClassVar[str] = r"""
+        \text{score}_{t,s} = \frac{q_t \cdot (k_s + a^K_{t-s})}{\sqrt{d}}
+        y_t = \sum_s w_{t,s} (v_s + a^V_{t-s})
+    """
+
     name: Literal["shaw"] = "shaw"
 
     max_distance: int = Field(16, ge=1, description="Largest distance with its own vector; longer distances share it.")

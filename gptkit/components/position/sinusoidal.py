@@ -29,6 +29,10 @@ class SinusoidalSpec(PositionSpec):
         https://arxiv.org/abs/1706.03762
     """
 
+    formula: ClassVar[str] = r"""
+        P_{t,2i} = \sin\left(t / b^{2i/d}\right) \qquad P_{t,2i+1} = \cos\left(t / b^{2i/d}\right)
+    """
+
     name: Literal["sinusoidal"] = "sinusoidal"
     uses: ClassVar[frozenset[str]] = frozenset({"embed"})
 

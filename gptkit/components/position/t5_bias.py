@@ -32,6 +32,13 @@ class T5BiasSpec(PositionSpec):
         T5 does not scale the dot products: set the attention's `scale: 1` to reproduce it.
     """
 
+    formula: ClassVar[str] = r"""
+        \text{score}_{h,t,s} \leftarrow \text{score}_{h,t,s} + \text{table}_{\beta(t-s),h}
+        \beta(n) = \begin{cases} n & n < k \\
+        k + \left\lfloor k \frac{\ln(n/k)}{\ln(m/k)} \right\rfloor & n \ge k \end{cases} \qquad
+        k = \text{buckets} / 2 \qquad m = \text{max distance}
+    """
+
     name: Literal["t5-bias"] = "t5-bias"
     uses: ClassVar[frozenset[str]] = frozenset({"bias"})
     score_function: ClassVar[bool] = True

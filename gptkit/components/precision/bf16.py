@@ -27,6 +27,8 @@ class BF16Spec(PrecisionSpec):
         plain one for a few rows. Elsewhere the product is torch's.
     """
 
+    formula: ClassVar[str] = r"\hat{w} = \pm 2^{e} (1 + m / 2^7) \qquad m \in \{0, \dots, 127\}"
+
     name: Literal["bf16"] = "bf16"
     tolerance: ClassVar[float] = 0.01
 

@@ -23,6 +23,8 @@ class FP32Spec(PrecisionSpec):
         weight (rows, columns) → values (rows, columns), fp32
     """
 
+    formula: ClassVar[str] = r"\hat{w} = \pm 2^{e} (1 + m / 2^{23})"
+
     name: Literal["fp32"] = "fp32"
     tolerance: ClassVar[float] = 1e-5
 

@@ -41,6 +41,11 @@ class Int4Spec(PrecisionSpec):
         The head and the embedding's table are the most sensitive matrices, and have the precision `head`.
     """
 
+    formula: ClassVar[str] = r"""
+        \hat{W}_{o,i} = s_{o,g} (q_{o,i} - 8) + b_{o,g} \qquad q \in \{0, \dots, 15\}
+        (s, b) = \operatorname{argmin} \sum (W - \hat{W})^2 \qquad g = \lfloor i / \text{group} \rfloor
+    """
+
     name: Literal["int4"] = "int4"
     group: Literal[32, 64, 128, 256] = Field(32, description="Number of columns that share a scale and an offset.")
     clip: int = Field(2, ge=1, le=100, description="Number of ranges that are tried for each group; 1: its whole range.")

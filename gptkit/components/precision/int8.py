@@ -32,6 +32,14 @@ class Int8Spec(PrecisionSpec):
         Weights are rounded, activations are not. The scale is rounded upwards to bf16 before the weights are divided by
         it, so no weight is cut off. With few rows of inputs, torch's product of int8 weights reads each weight once; with
         more, the integers become numbers of the activations' dtype first.
+
+        With a calibration text, the integers are chosen such that their errors compensate one another for the inputs that
+        the matrix has (GPTQ).
+    """
+
+    formula: ClassVar[str] = r"""
+        \hat{W}_{o,i} = s_o\, q_{o,i} \qquad q \in \{-127, \dots, 127\}
+        s_o = \frac{\max_i |W_{o,i}|}{127}
     """
 
     name: Literal["int8"] = "int8"

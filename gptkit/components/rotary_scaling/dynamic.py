@@ -28,6 +28,8 @@ class DynamicScalingSpec(RotaryScalingSpec):
         cache.
     """
 
+    formula: ClassVar[str] = r"b' = b \left(f \frac{L}{L_0} - (f - 1)\right)^{d / (d - 2)} \qquad L > L_0"
+
     name: Literal["dynamic"] = "dynamic"
     depends_on_length: ClassVar[bool] = True
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -24,6 +24,8 @@ class LinearScalingSpec(RotaryScalingSpec):
     Paper:
         https://arxiv.org/abs/2306.15595
     """
+
+    formula: ClassVar[str] = r"\theta'_i = \frac{b^{-2i/d}}{f} \qquad f = \text{factor}"
 
     name: Literal["linear"] = "linear"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -28,6 +28,11 @@ class Llama3ScalingSpec(RotaryScalingSpec):
         If low = high (Llama 4), nothing is interpolated: s_i is 1 if L₀ / λ_i ≥ low, else 0.
     Paper:
         https://arxiv.org/abs/2407.21783
+    """
+
+    formula: ClassVar[str] = r"""
+        s_i = \operatorname{clamp}\left(\frac{L_0 \theta_i / 2\pi - \text{low}}{\text{high} - \text{low}}, 0, 1\right)
+        \theta'_i = (1 - s_i) \frac{\theta_i}{f} + s_i \theta_i
     """
 
     name: Literal["llama3"] = "llama3"

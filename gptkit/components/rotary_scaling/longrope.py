@@ -30,6 +30,12 @@ class LongRopeScalingSpec(RotaryScalingSpec):
         When a text grows beyond L₀, the cache is recomputed with the long divisors.
     """
 
+    formula: ClassVar[str] = r"""
+        \theta'_i = \begin{cases} \theta_i / \text{short}_i & L \le L_0 \\
+        \theta_i / \text{long}_i & L > L_0 \end{cases}
+        \text{amplitude} = \sqrt{1 + \frac{\ln f}{\ln L_0}}
+    """
+
     name: Literal["longrope"] = "longrope"
     depends_on_length: ClassVar[bool] = True
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -26,6 +26,13 @@ class YarnScalingSpec(RotaryScalingSpec):
         θ'_i = θ_i · (1 - γ_i) + θ_i / factor · γ_i;  sine and cosine times 0.1 · ln(factor) + 1
     Paper:
         https://arxiv.org/abs/2309.00071
+    """
+
+    formula: ClassVar[str] = r"""
+        i(r) = d \frac{\ln(L_0 / 2\pi r)}{2 \ln b}
+        \gamma_i = \operatorname{clamp}\left(\frac{i - i(\beta_f)}{i(\beta_s) - i(\beta_f)}, 0, 1\right)
+        \theta'_i = (1 - \gamma_i) \theta_i + \gamma_i \frac{\theta_i}{f} \qquad
+        \text{amplitude} = 0.1 \ln f + 1
     """
 
     name: Literal["yarn"] = "yarn"

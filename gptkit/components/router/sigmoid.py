@@ -37,6 +37,11 @@ class SigmoidSpec(GroupedRouterSpec):
         A custom training loop must call `gptkit.nn.after_step.after_step(model)` after each step of the optimizer.
     """
 
+    formula: ClassVar[str] = r"""
+        s = \sigma(W x) \qquad \text{chosen} = \operatorname{topk}(s + c)
+        w = \text{scale} \cdot s \qquad c_x \leftarrow c_x + \gamma \operatorname{sign}(\bar{n} - n_x)
+    """
+
     name: Literal["sigmoid"] = "sigmoid"
     group_score: Literal["max", "top-2-sum"] = Field(
         "top-2-sum", description="Score of a group: that of its best expert, or the sum of its two best."

@@ -29,8 +29,13 @@ class SoftmaxTopKSpec(GroupedRouterSpec):
         https://arxiv.org/abs/2401.04088
 
     Notes:
-        Mixtral and Qwen renormalize; OLMoE and DeepSeek-V2 do not, and the latter limits tokens to groups. With `k: 1`, do
-        not renormalize: a weight that is always 1 has no gradient for the router.
+        Mixtral and Qwen renormalize; OLMoE and DeepSeek-V2 do not, and the latter limits tokens to groups. ERNIE 4.5 has a
+        selection bias. With `k: 1`, do not renormalize: a weight that is always 1 has no gradient for the router.
+    """
+
+    formula: ClassVar[str] = r"""
+        p = \operatorname{softmax}(W x) \qquad \text{chosen} = \operatorname{topk}(p)
+        w_i = \text{scale} \cdot p_i
     """
 
     name: Literal["softmax-top-k"] = "softmax-top-k"

@@ -37,6 +37,12 @@ class SparsemixerSpec(ScoredRouterSpec):
         has a third of its weight in three of four cases, but the full gradient (Heun's third-order estimate).
     """
 
+    formula: ClassVar[str] = r"""
+        s = W x \qquad m = \max s
+        \text{near} = \left\{i : \frac{m - s_i}{\max(|s_i|, m)} \le 2 \tau\right\}
+        w = \operatorname{softmax}_{\text{near}}(s)
+    """
+
     name: Literal["sparsemixer"] = "sparsemixer"
     tolerance: float = Field(0.01, gt=0, description="Half the maximum relative distance to the best score.")
 

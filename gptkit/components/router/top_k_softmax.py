@@ -32,6 +32,11 @@ class TopKSoftmaxSpec(ScoredRouterSpec):
         router receives gradients from `balance_loss` only.
     """
 
+    formula: ClassVar[str] = r"""
+        s = W x \qquad \text{chosen} = \operatorname{topk}(s)
+        w = \operatorname{softmax}_{\text{chosen}}(s)
+    """
+
     name: Literal["top-k-softmax"] = "top-k-softmax"
 
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({}, {"k": 1, "bias": True, "balance_loss": 0.01})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -68,6 +68,11 @@ class AdaptivePSpec(SamplerSpec):
 
     Notes:
         Place it last. The probabilities of unlikely tokens are nearly alike, so place a `min-p` before it.
+    """
+
+    formula: ClassVar[str] = r"""
+        d_v = \frac{|P_v - g|}{0.3} \qquad g = 2 \tau - m \qquad P = \operatorname{softmax}(z)
+        z_v \leftarrow 5 - 10 \frac{d_v^2}{1 + d_v}
     """
 
     name: Literal["adaptive-p"] = "adaptive-p"

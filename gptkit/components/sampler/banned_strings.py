@@ -104,6 +104,8 @@ class BannedStringsSpec(SamplerSpec):
         tokens that complete a string, it has no effect.
     """
 
+    formula: ClassVar[str] = r"z_v \leftarrow -\infty \qquad \text{if text} + v \text{ ends in a string}"
+
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = (
         {"strings": ("ab", "\x03\x04\x05")},
         {"strings": ("As an AI",), "ignore_case": True},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -123,6 +123,11 @@ class DrySpec(SamplerSpec):
     Notes:
         Repetitions do not extend over a sequence breaker, and tokens that contain one are not penalized. Breakers are found
         in the text, independent of token boundaries. The exponent is limited to the range of fp32.
+    """
+
+    formula: ClassVar[str] = r"""
+        z_v \leftarrow z_v - m \cdot b^{n_v - a} \qquad n_v \ge a
+        n_v = \text{length of the repetition}
     """
 
     name: Literal["dry"] = "dry"

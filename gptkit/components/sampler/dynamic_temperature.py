@@ -51,6 +51,11 @@ class DynamicTemperatureSpec(SamplerSpec):
         Unchanged with a single token. The entropy depends on the samplers before it; llama.cpp applies it last.
     """
 
+    formula: ClassVar[str] = r"""
+        h = \frac{H}{\ln n} \qquad H = -\sum_v P_v \ln P_v
+        T = T_{\text{low}} + (T_{\text{high}} - T_{\text{low}})\, h^e \qquad z_v \leftarrow \frac{z_v}{T}
+    """
+
     anonymous: ClassVar[bool] = True
 
     name: Literal["dynamic-temperature"] = "dynamic-temperature"

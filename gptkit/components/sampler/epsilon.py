@@ -39,6 +39,8 @@ class EpsilonSpec(SamplerSpec):
         https://arxiv.org/abs/2210.15191
     """
 
+    formula: ClassVar[str] = r"\text{keep } v \iff P_v \ge p \qquad P = \operatorname{softmax}(z)"
+
     anonymous: ClassVar[bool] = True
 
     name: Literal["epsilon"] = "epsilon"

@@ -45,6 +45,11 @@ class EtaSpec(SamplerSpec):
         https://arxiv.org/abs/2210.15191
     """
 
+    formula: ClassVar[str] = r"""
+        \eta = \min\left(\epsilon, \sqrt{\epsilon}\, e^{-H}\right) \qquad H = -\sum_v P_v \ln P_v
+        \text{keep } v \iff P_v \ge \eta
+    """
+
     anonymous: ClassVar[bool] = True
 
     name: Literal["eta"] = "eta"

@@ -54,6 +54,12 @@ class ExpiringBiasSpec(SamplerSpec):
         (B, V) → (B, V)
     """
 
+    formula: ClassVar[str] = r"""
+        z_v \leftarrow z_v + w(t)\, b_v
+        w(t) = \begin{cases} 1_{t < n} & \text{none} \\ \max(0, 1 - t/n) & \text{linear} \\
+        2^{-t/n} & \text{exponential} \end{cases}
+    """
+
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = (
         {"bias": {0: -2.0, 1: 1.5}},
         {"bias": {7: 3.0}, "tokens": 2, "decay": "linear"},

@@ -58,6 +58,8 @@ class ForcedTokensSpec(SamplerSpec):
         number of tokens is reached, if the tokenizer has one and the maximum is known.
     """
 
+    formula: ClassVar[str] = r"z_v \leftarrow -\infty \qquad v \ne \text{token}(t)"
+
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({"tokens": {0: 5, 2: 6}}, {"text": "Sure", "end": True})
 
     name: Literal["forced-tokens"] = "forced-tokens"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -38,6 +38,8 @@ class FrequencyPenaltySpec(SamplerSpec):
     Shapes:
         (B, V) → (B, V)
     """
+
+    formula: ClassVar[str] = r"z_v \leftarrow z_v - \text{penalty} \cdot \operatorname{count}(v)"
 
     name: Literal["frequency-penalty"] = "frequency-penalty"
     penalty: float = Field(

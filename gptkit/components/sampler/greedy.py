@@ -36,6 +36,8 @@ class GreedySpec(SamplerSpec):
         No random numbers are used, and samplers after it have no effect.
     """
 
+    formula: ClassVar[str] = r"\text{next} = \operatorname{argmax}_v z_v"
+
     deterministic: ClassVar[bool] = True
 
     name: Literal["greedy"] = "greedy"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -63,6 +63,11 @@ class GuidanceSpec(SamplerSpec):
     Notes:
         Every token takes a second forward pass, with a cache of its own. Place it first: what it compares are the model's
         distributions.
+    """
+
+    formula: ClassVar[str] = r"""
+        z_v \leftarrow \ln U_v + s\, (\ln P_v - \ln U_v)
+        P = \operatorname{softmax}(z) \qquad U = \text{without the prompt}
     """
 
     name: Literal["guidance"] = "guidance"

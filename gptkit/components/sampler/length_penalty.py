@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -57,6 +57,10 @@ class LengthPenaltySpec(SamplerSpec):
     Notes:
         transformers' `exponential_decay_length_penalty`. The effect depends on the size of the logit. No effect if the
         tokenizer has no end token. The length penalty of a beam search is a field of the decoding `beam`.
+    """
+
+    formula: ClassVar[str] = r"""
+        z_{\text{end}} \leftarrow z_{\text{end}} + |z_{\text{end}}| \left(f^{t - s} - 1\right) \qquad t > s
     """
 
     name: Literal["length-penalty"] = "length-penalty"

@@ -37,6 +37,8 @@ class LogitBiasSpec(SamplerSpec):
         (B, V) → (B, V)
     """
 
+    formula: ClassVar[str] = r"z_v \leftarrow z_v + b_v"
+
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({"bias": {0: -2.0, 1: 1.5}},)
 
     name: Literal["logit-bias"] = "logit-bias"

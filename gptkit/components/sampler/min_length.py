@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -54,6 +54,8 @@ class MinLengthSpec(SamplerSpec):
     Notes:
         Without effect if the tokenizer has no end token, or if no other token remains.
     """
+
+    formula: ClassVar[str] = r"z_{\text{end}} \leftarrow -\infty \qquad t < \text{tokens}"
 
     name: Literal["min-length"] = "min-length"
     tokens: int = Field(1, ge=0, description="Minimum number of generated tokens.")

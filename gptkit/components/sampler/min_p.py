@@ -41,6 +41,8 @@ class MinPSpec(SamplerSpec):
         https://arxiv.org/abs/2407.01082
     """
 
+    formula: ClassVar[str] = r"\text{keep } v \iff P_v \ge p \max_w P_w \qquad P = \operatorname{softmax}(z)"
+
     anonymous: ClassVar[bool] = True
 
     name: Literal["min-p"] = "min-p"

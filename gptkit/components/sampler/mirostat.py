@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -69,6 +69,13 @@ class MirostatSpec(SamplerSpec):
     Notes:
         It assumes that the probabilities follow Zipf's law; `mirostat-v2` does not, and is simpler. Place it last, after a
         temperature; it replaces top-k and top-p.
+    """
+
+    formula: ClassVar[str] = r"""
+        s = \frac{\sum_i t_i b_i}{\sum_i t_i^2} \qquad t_i = \ln\frac{i+1}{i} \qquad
+        b_i = \ln\frac{P_i}{P_{i+1}}
+        k = \left(\frac{\epsilon\, 2^\mu}{1 - V^{-\epsilon}}\right)^{1/s} \qquad \epsilon = s - 1
+        \mu \leftarrow \mu - \eta (-\log_2 Q_x - \tau)
     """
 
     name: Literal["mirostat"] = "mirostat"

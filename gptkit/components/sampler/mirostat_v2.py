@@ -56,6 +56,11 @@ class MirostatV2Spec(SamplerSpec):
         The most likely token is always kept. Place it last, after a temperature; it replaces top-k and top-p.
     """
 
+    formula: ClassVar[str] = r"""
+        \text{keep } v \iff -\log_2 P_v \le \mu
+        \mu \leftarrow \mu - \eta (-\log_2 Q_x - \tau)
+    """
+
     anonymous: ClassVar[bool] = True
 
     name: Literal["mirostat-v2"] = "mirostat-v2"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -53,6 +53,8 @@ class NoRepeatNgramSpec(SamplerSpec):
     Notes:
         Without effect if all tokens would be excluded.
     """
+
+    formula: ClassVar[str] = r"z_v \leftarrow -\infty \qquad \text{if } x_{t-n+1:t}\, v \text{ occurs in } x"
 
     name: Literal["no-repeat-ngram"] = "no-repeat-ngram"
     n: int = Field(3, ge=1, description="Length of the sequences, in tokens.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -38,6 +38,8 @@ class PresencePenaltySpec(SamplerSpec):
     Shapes:
         (B, V) → (B, V)
     """
+
+    formula: ClassVar[str] = r"z_v \leftarrow z_v - \text{penalty} \qquad \operatorname{count}(v) > 0"
 
     name: Literal["presence-penalty"] = "presence-penalty"
     penalty: float = Field(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -115,6 +115,8 @@ class ReasoningBudgetSpec(SamplerSpec):
         Markers are found in the text, including the prompt, however it is divided into tokens; tokens of the prompt do not
         count. Every block has a budget of its own. A character is completed first. Place it first.
     """
+
+    formula: ClassVar[str] = r"t \ge \text{budget}: \qquad z_v \leftarrow -\infty \text{ for } v \ne \text{end}_i"
 
     name: Literal["reasoning-budget"] = "reasoning-budget"
     budget: int = Field(1024, ge=0, description="Maximum number of tokens in a block; 0 ends it at once.")

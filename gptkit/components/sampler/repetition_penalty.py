@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -45,6 +45,11 @@ class RepetitionPenaltySpec(SamplerSpec):
 
     Notes:
         The result depends on the sign of the logits, so place it before `temperature`. Values below 1 favor repetition.
+    """
+
+    formula: ClassVar[str] = r"""
+        z_v \leftarrow \begin{cases} z_v / r & z_v > 0 \\ z_v \cdot r & z_v \le 0 \end{cases} \qquad
+        \operatorname{count}(v) > 0
     """
 
     name: Literal["repetition-penalty"] = "repetition-penalty"

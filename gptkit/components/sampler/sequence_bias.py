@@ -72,6 +72,11 @@ class SequenceBiasSpec(SamplerSpec):
         with other tokens it is not found, while `banned-strings` compares the text itself.
     """
 
+    formula: ClassVar[str] = r"""
+        z_v \leftarrow z_v + \sum_{s} b_s \qquad s = s_1 \dots s_n v
+        \text{if the text ends in } s_1 \dots s_n
+    """
+
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = (
         {"sequences": ({"tokens": (3, 7), "bias": -4.0}, {"tokens": (2,), "bias": 1.0}, {"text": "ab", "bias": 2.0})},
     )

@@ -49,6 +49,8 @@ class SuppressTokensSpec(SamplerSpec):
         Without effect if all tokens would be excluded.
     """
 
+    formula: ClassVar[str] = r"z_v \leftarrow -\infty \qquad v \in \text{tokens}"
+
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({"tokens": (0, 2)}, {"tokens": (3, 4), "first": 2})
 
     name: Literal["suppress-tokens"] = "suppress-tokens"

@@ -59,6 +59,11 @@ class TailFreeSpec(SamplerSpec):
         No effect with fewer than three tokens. Tokens with the same logit as the last kept one are kept too.
     """
 
+    formula: ClassVar[str] = r"""
+        c_i = |(P_i - P_{i+1}) - (P_{i+1} - P_{i+2})|
+        \text{keep } i \iff \frac{\sum_{j \le i} c_j}{\sum_j c_j} \le z
+    """
+
     anonymous: ClassVar[bool] = True
 
     name: Literal["tail-free"] = "tail-free"

@@ -42,6 +42,8 @@ class TemperatureSpec(SamplerSpec):
         https://doi.org/10.1016/S0364-0213(85)80012-4
     """
 
+    formula: ClassVar[str] = r"z_v \leftarrow \frac{z_v}{T}"
+
     anonymous: ClassVar[bool] = True
 
     name: Literal["temperature"] = "temperature"

@@ -48,6 +48,11 @@ class TopHSpec(SamplerSpec):
         Tokens with the same logit as the last kept one are kept too.
     """
 
+    formula: ClassVar[str] = r"""
+        \text{keep } 1 \dots n: \qquad -\sum_{i \le n} P_i \ln P_i \le h H
+        H = -\sum_v P_v \ln P_v
+    """
+
     anonymous: ClassVar[bool] = True
 
     name: Literal["top-h"] = "top-h"

@@ -54,6 +54,8 @@ class TopKSpec(SamplerSpec):
         Tokens with the same logit as the k-th are kept too.
     """
 
+    formula: ClassVar[str] = r"\text{keep } v \iff z_v \ge z_{(k)}"
+
     anonymous: ClassVar[bool] = True
 
     name: Literal["top-k"] = "top-k"

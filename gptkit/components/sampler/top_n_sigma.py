@@ -45,6 +45,8 @@ class TopNSigmaSpec(SamplerSpec):
         https://arxiv.org/abs/2411.07641
     """
 
+    formula: ClassVar[str] = r"\text{keep } v \iff z_v \ge \max z - n\,\sigma(z)"
+
     anonymous: ClassVar[bool] = True
 
     name: Literal["top-n-sigma"] = "top-n-sigma"

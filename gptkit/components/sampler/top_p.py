@@ -76,6 +76,8 @@ class TopPSpec(SamplerSpec):
         Tokens with the same probability as the last kept one are kept too.
     """
 
+    formula: ClassVar[str] = r"\text{keep } v \iff \sum_{w : P_w > P_v} P_w < p \qquad P = \operatorname{softmax}(z)"
+
     anonymous: ClassVar[bool] = True
 
     name: Literal["top-p"] = "top-p"

@@ -62,6 +62,11 @@ class TypicalSpec(SamplerSpec):
         The most likely token can be excluded, if its surprisal is far below the entropy.
     """
 
+    formula: ClassVar[str] = r"""
+        d_v = |-\ln P_v - H| \qquad H = -\sum_v P_v \ln P_v
+        \text{keep } v \iff \sum_{w : d_w < d_v} P_w < p
+    """
+
     anonymous: ClassVar[bool] = True
 
     name: Literal["typical"] = "typical"

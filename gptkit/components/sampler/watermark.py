@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -59,6 +59,8 @@ class WatermarkSpec(SamplerSpec):
         The watermark is detected by `gptkit.inference.watermark.detect`, with the same fields and vocabulary. It equals that
         of transformers, on the CPU. "selfhash" judges the 40 most likely tokens only, each with a permutation of its own.
     """
+
+    formula: ClassVar[str] = r"z_v \leftarrow z_v + b \qquad v \in \text{green}(\text{key}, x_{t-1})"
 
     name: Literal["watermark"] = "watermark"
     ratio: float = Field(0.25, gt=0, lt=1, description="Share of the vocabulary that is green.")

@@ -62,6 +62,8 @@ class XtcSpec(SamplerSpec):
         the threshold, so never if it is above 0.5. Tokens as likely as the least likely of them are kept too.
     """
 
+    formula: ClassVar[str] = r"\text{exclude } v \iff P_v > \min\{P_w : P_w \ge \theta\}"
+
     anonymous: ClassVar[bool] = True
 
     name: Literal["xtc"] = "xtc"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -17,6 +17,8 @@ class ConstantSpec(ScheduleSpec):
     Formula:
         f(t) = min(1, (t + 1) / w)    at step t with w warmup steps
     """
+
+    formula: ClassVar[str] = r"f(t) = \min\left(1, \frac{t + 1}{w}\right)"
 
     name: Literal["constant"] = "constant"
     warmup_steps: int = Field(0, ge=0, description="w: number of warmup steps.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -26,6 +26,11 @@ class CosineSpec(ScheduleSpec):
     Notes:
         A run that is resumed with more steps follows the longer curve, so its rate increases abruptly. `constant`, and `wsd`
         before its decay, do not have this effect.
+    """
+
+    formula: ClassVar[str] = r"""
+        f(t) = \frac{t + 1}{w} \qquad t < w
+        f(t) = r + \frac{1 - r}{2} \left(1 + \cos\frac{\pi (t - w)}{n - w}\right) \qquad t \ge w
     """
 
     name: Literal["cosine"] = "cosine"

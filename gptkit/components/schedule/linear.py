@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -21,6 +21,11 @@ class LinearSpec(ScheduleSpec):
 
     Paper:
         https://arxiv.org/abs/2310.07831
+    """
+
+    formula: ClassVar[str] = r"""
+        f(t) = \frac{t + 1}{w} \qquad t < w
+        f(t) = 1 - (1 - r) \frac{t - w}{n - w} \qquad t \ge w
     """
 
     name: Literal["linear"] = "linear"

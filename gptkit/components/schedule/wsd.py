@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -27,6 +27,12 @@ class WSDSpec(ScheduleSpec):
     Notes:
         The rate before the decay does not depend on the number of steps, so a checkpoint from the stable phase can be
         resumed with more steps and gives the result of the longer training.
+    """
+
+    formula: ClassVar[str] = r"""
+        f(t) = \begin{cases} (t + 1) / w & t < w \\ 1 & w \le t < n - d \\
+        1 - (1 - r)\, s(x) & t \ge n - d \end{cases}
+        x = \frac{t - (n - d)}{d} \qquad d = \text{decay} \cdot n
     """
 
     name: Literal["wsd"] = "wsd"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -72,6 +72,11 @@ class BpeSpec(SpecialsSpec):
         Byte-level: the first 256 ids are the bytes, so the encoding is lossless for every text. Merges do not cross the
         pieces of `pattern`. Trained with the `tokenizers` library, encoded with tiktoken's core; training is deterministic.
         A corpus that is too small for `vocab_size` gives fewer tokens.
+    """
+
+    formula: ClassVar[str] = r"""
+        (a, b)_k = \operatorname{argmax}_{(a, b)} \operatorname{count}(a\,b)
+        \operatorname{id}(a\,b) = 256 + k
     """
 
     examples = ({"vocab_size": 300}, {"vocab_size": 400, "pattern": "gpt4o", "start_token": "<|endoftext|>"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from gptkit.kinds.tokenizer import BytePairs, Tokenizer
 from gptkit.text.base import NumberedTokenizer, SpecialsSpec
@@ -55,6 +55,8 @@ class ByteSpec(SpecialsSpec):
     Notes:
         Lossless, without training. English text has about four times as many tokens as with byte-pair encoding.
     """
+
+    formula: ClassVar[str] = r"\operatorname{ids} = \operatorname{UTF8}(\text{text}) \in \{0, \dots, 255\}^n"
 
     name: Literal["byte"] = "byte"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import Field
 
@@ -99,6 +99,8 @@ class CharSpec(SpecialsSpec):
         (`unknown: bytes`, which adds 256 ids and is lossless for every text), or an error. Text with only characters of the
         corpus is decoded exactly in each case.
     """
+
+    formula: ClassVar[str] = r"\operatorname{id}(c) = |\{c' \in \text{corpus} : c' < c\}|"
 
     reserved = (UNKNOWN,)
 

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -128,6 +128,11 @@ class WordSpec(SpecialsSpec):
 
         With `fallback: unknown`, words outside the vocabulary are lost. With `whitespace: drop`, the kind and amount of
         whitespace is lost too: decoding adds one space between pieces, and none before , . : ; ? ! " ( ) '.
+    """
+
+    formula: ClassVar[str] = r"""
+        \text{pieces} = \operatorname{split}(\text{text}) \qquad
+        \operatorname{id}(p) = |\{p' \in V : p' < p\}|
     """
 
     reserved = (UNKNOWN,)

@@ -102,7 +102,7 @@ class LinearHead(Head):
             logits_BTV = logits_BTV * self.scale
         if self.softcap is not None:
             logits_BTV = torch.tanh(logits_BTV / self.softcap) * self.softcap
-        return logits_BTV
+        return logits_BTV if part is None else part.logits(logits_BTV)
 
     def loss(self, x_BTE: Tensor, targets_BT: Tensor, forward: Forward) -> Tensor:
         return linear_cross_entropy(
