@@ -114,7 +114,7 @@ def test_schema_uses_the_given_registry(registry: Registry) -> None:
 
 def test_descriptions_and_pages_use_the_given_registry(registry: Registry) -> None:
     assert "inner: quiet" in describe(registry.entry("norm", "wrapped"), registry).full_snippet
-    result = pages(registry, root=ExperimentSpec)
+    result = pages(registry, root=ExperimentSpec, figures=False)
     assert "components/norm/wrapped.md" in result
     assert "components/norm/layer.md" not in result
     text = page(registry, ["norm"])

@@ -8,7 +8,7 @@ from gptkit.core.component import component
 from gptkit.core.errors import GptkitError
 from gptkit.core.registry import Registry
 from gptkit.core.spec import Spec
-from gptkit.docs import conformance, contracts, models
+from gptkit.docs import conformance, contracts, ejected, models
 from gptkit.docs.pages import navigation, pages, write
 
 
@@ -23,15 +23,15 @@ def registered(registry: Registry) -> set[tuple[str, str]]:
 
 def test_one_page_per_registered_component(builtin: Registry, with_plugins: Registry) -> None:
     for registry in (builtin, with_plugins):
-        result = pages(registry)
+        result = pages(registry, figures=False)
         assert listed(result) == registered(registry)
         kinds = {path.split("/")[1] for path in result if path.count("/") == 2 and path.endswith("/index.md")}
         assert kinds == set(registry.kinds())
-    assert listed(result) - listed(pages(builtin)) == {("norm", "halving"), ("paint", "plain")}
+    assert listed(result) - listed(pages(builtin, figures=False)) == {("norm", "halving"), ("paint", "plain")}
 
 
 def test_indexes_link_to_every_component(with_plugins: Registry) -> None:
-    result = pages(with_plugins)
+    result = pages(with_plugins, figures=False)
     for kind, name in registered(with_plugins):
         assert f"[{name}]({kind}/{name}.md)" in result["components/index.md"]
         assert f"[{name}]({name}.md)" in result[f"components/{kind}/index.md"]
@@ -45,19 +45,19 @@ def test_navigation_holds_every_page_once(with_plugins: Registry) -> None:
         return [path for item in items for path in flat(item)]  # type: ignore[attr-defined]
 
     paths = flat(navigation(with_plugins))
-    assert sorted([*paths, "plugins.md"]) == sorted(pages(with_plugins))
+    assert sorted([*paths, "plugins.md"]) == sorted(pages(with_plugins, figures=False))
 
 
 def test_plugin_component_has_a_page(with_plugins: Registry) -> None:
-    page = pages(with_plugins)["components/norm/halving.md"]
+    page = pages(with_plugins, figures=False)["components/norm/halving.md"]
     for part in (
         "# halving\n\nHalve every vector, e.g. for tests.",
         "```yaml\nnorm: halving\n```",
         "It has no weights.\n\nMore about `a_name` with \\| pipes \\| and \\*stars\\*.",
         "## Formula\n\n```text\ny = x / 2\n```",
         "## Shapes\n\n```text\n(..., dim) -> (..., dim)\n```",
-        "| `times` | `int`; ≥ 1, &lt; 10 | `1` | How often. |",
-        '| `paint` | [paint](../paint/index.md) | `{name: plain, color: "no"}` | Its color. |',
+        "`times`\n:   How often.<br>`int`; ≥ 1, &lt; 10 · default `1`",
+        '`paint`\n:   Its color.<br>[paint](../paint/index.md) · default `{name: plain, color: "no"}`',
         '```yaml\nnorm: {name: halving, times: 1, paint: {name: plain, color: "no"}}\n```',
         "## Notes\n\nNothing more.",
         "- Paper: [On halving](https://arxiv.org/abs/1234.56789)",
@@ -69,15 +69,16 @@ def test_plugin_component_has_a_page(with_plugins: Registry) -> None:
 
 
 def test_required_and_nested_fields_are_listed(with_plugins: Registry) -> None:
-    page = pages(with_plugins)["components/paint/plain.md"]
+    page = pages(with_plugins, figures=False)["components/paint/plain.md"]
     assert "```yaml\npaint: {name: plain, color: red}\n```" in page
-    assert "| `color` | `str`; at least 1 character | **required** | Which one, `red` or &lt;blue\\>. |" in page
-    assert "| `mixture.share` | `float`; ≥ 0, ≤ 1 | `0.5` | How much of it. |" in page
-    assert "| `under` | [norm](../norm/index.md) or `null` | `null` | A norm below. |" in page
+    required, _, optional = page.partition("**Optional**")
+    assert "**Required**\n\n`color`\n:   Which one, `red` or &lt;blue\\>.<br>`str`; at least 1 character\n" in required
+    assert "`mixture.share`\n:   How much of it.<br>`float`; ≥ 0, ≤ 1 · default `0.5`" in optional
+    assert "`under`\n:   A norm below.<br>[norm](../norm/index.md) or `null` · default `null`" in optional
 
 
 def test_page_of_a_kind_shows_its_contract(with_plugins: Registry) -> None:
-    page = pages(with_plugins)["components/paint/index.md"]
+    page = pages(with_plugins, figures=False)["components/paint/index.md"]
     for part in (
         "# paint\n\nColor of a model. It has no other effect.",
         "**Declared capabilities:**\n\n- **bright**: whether it shines.",
@@ -89,13 +90,13 @@ def test_page_of_a_kind_shows_its_contract(with_plugins: Registry) -> None:
 
 
 def test_runtime_contracts_are_shown(builtin: Registry) -> None:
-    page = pages(builtin)["components/attention/index.md"]
+    page = pages(builtin, figures=False)["components/attention/index.md"]
     assert "### Attention" in page
     assert "forward(self, x_BTE: Tensor, forward: Forward) -> Tensor" in page
 
 
 def test_a_broken_plugin_is_listed_with_its_error(with_plugins: Registry) -> None:
-    page = pages(with_plugins)["plugins.md"]
+    page = pages(with_plugins, figures=False)["plugins.md"]
     assert '!!! failure "gptkit-gone==9"' in page
     assert "could not be imported: ImportError: no module named 'gone'" in page
     assert "| `gptkit-paints==3.2` | `paints.plugin` | active |" in page
@@ -110,14 +111,14 @@ def test_snippets_have_the_keys_of_a_spec_file(with_plugins: Registry) -> None:
     class Root(Spec):
         model: Model
 
-    result = pages(with_plugins, root=Root)
+    result = pages(with_plugins, root=Root, figures=False)
     assert "```yaml\nmodel:\n  norms: [halving]\n```" in result["components/norm/halving.md"]
     assert "model:\n  norms:\n    - {name: halving, times: 1, " in result["components/norm/halving.md"]
     assert "- `model.norms`, a list" in result["components/norm/index.md"]
 
 
 def test_page_has_a_table_of_positions_by_attentions(builtin: Registry) -> None:
-    index = pages(builtin)["components/index.md"]
+    index = pages(builtin, figures=False)["components/index.md"]
     for name, entry in builtin.entries("position").items():
         row = next(line for line in index.splitlines() if line.startswith(f"| [{name}](position/{name}.md) |"))
         cells = [cell.strip() for cell in row.strip("|").split("|")][1:]
@@ -134,6 +135,7 @@ def test_write_creates_the_same_pages(tmp_path: Path, builtin: Registry, monkeyp
         "conformance.md": f"{len(builtin.kinds())} kinds are checked\n",
         contracts.PAGE: contracts.page(builtin),
         models.PAGE: models.page(builtin),
+        ejected.PAGE: ejected.page(builtin),
     }
     expected = {path: f"{text}\n<!-- Generated by gptkit. -->\n" for path, text in plain.items()}
     assert {path.relative_to(directory).as_posix(): path.read_text(encoding="utf-8") for path in written} == expected

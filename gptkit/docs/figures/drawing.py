@@ -1,0 +1,71 @@
+"""The figure of a component: built as the conformance kit builds it, and drawn by the function of its kind."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import TYPE_CHECKING
+
+from gptkit.core.component import Component
+from gptkit.core.errors import GptkitError
+from gptkit.core.registry import Registry
+
+if TYPE_CHECKING:
+    from gptkit.docs.figures.figure import Figure
+
+__all__ = ["KINDS", "figure"]
+
+KINDS: Mapping[str, str] = {
+    "activation": "curves",
+    "attention": "attention",
+    "attention-backend": "backends",
+    "block": "modules",
+    "callback": "callbacks",
+    "decoding": "decodings",
+    "drafter": "drafters",
+    "embedding": "modules",
+    "feedforward": "modules",
+    "head": "modules",
+    "initializer": "initializers",
+    "linear": "linears",
+    "norm": "norms",
+    "optimizer": "optimizers",
+    "position": "positions",
+    "precision": "precisions",
+    "rotary-scaling": "scalings",
+    "router": "routers",
+    "sampler": "samplers",
+    "schedule": "schedules",
+    "tokenizer": "tokenizers",
+}
+"""Kinds with a figure, and the modules in `gptkit.docs.figures.kinds` whose `draw` returns it.
+
+Other kinds (corpora, trackers, formats, engines) have no figure: a drawing would show nothing that the component computes.
+"""
+
+
+@cache
+def figure(cls: type[Component], registry: Registry) -> Figure | None:
+    """Return the figure of a component; None for a kind without figures. The same component gives the same bytes.
+
+    Raises:
+        GptkitError: the component could not be built or evaluated; the message names it.
+    """
+    if cls.kind not in KINDS:
+        return None
+    import torch
+
+    draw: Callable[[type[Component], Registry], Figure] = importlib.import_module(
+        f"gptkit.docs.figures.kinds.{KINDS[cls.kind]}"
+    ).draw
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        try:
+            return draw(cls, registry)
+        except Exception as error:
+            name = f"{cls.kind} {cls.component_name()}"
+            raise GptkitError(
+                f"the figure of {name} could not be drawn: {type(error).__name__}: {error}",
+                hint=f"Run `gptkit check {cls.__module__}`; the figure builds the component as the checks do.",
+            ) from error

@@ -1,0 +1,73 @@
+"""Parts of generated pages: headings, lists of fields, figures and formulas."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from gptkit.core.component import Component
+from gptkit.core.registry import Registry
+from gptkit.docs import formulas
+from gptkit.docs.figures.drawing import figure
+from gptkit.reflect import prose
+from gptkit.reflect.describe import ComponentDoc, FieldDoc
+
+__all__ = ["drawn", "field_list", "formula", "page_of", "thumbnail", "titled"]
+
+
+def titled(title: str, body: str) -> str:
+    """Return a heading and its body; empty without a body."""
+    return f"{title}\n\n{body}" if body else ""
+
+
+def page_of(*parts: str) -> str:
+    """Return a page of the parts that are not empty."""
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def drawn(cls: type[Component], registry: Registry) -> str:
+    """Return the figure of a component as HTML; empty for kinds without figures."""
+    made = figure(cls, registry)
+    return "" if made is None else made.html()
+
+
+def thumbnail(cls: type[Component], registry: Registry) -> str:
+    """Return the small figure of a component as HTML; empty for kinds without figures."""
+    made = figure(cls, registry)
+    return "" if made is None else made.thumbnail()
+
+
+def formula(doc: ComponentDoc) -> str:
+    """Return the typeset formula and what the docstring says about it; else the docstring's text."""
+    if not doc.latex or not formulas.available():
+        return prose.code(doc.formula) if doc.formula else ""
+    typeset = formulas.typeset(doc.latex, f"{doc.kind} {doc.name}")
+    if not doc.formula:
+        return typeset
+    exact = prose.code(doc.formula)
+    inner = "\n".join(f"    {line}" if line else "" for line in exact.splitlines())
+    return f'{typeset}\n\n??? note "With the names of the fields, and all options"\n\n{inner}'
+
+
+def field_list(registry: Registry, fields: Iterable[FieldDoc]) -> str:
+    """Return the fields as a definition list, which needs no sideways scrolling; required ones first."""
+    given = list(fields)
+    required = [field for field in given if field.required and "." not in field.name]
+    others = [field for field in given if field not in required]
+    groups = [("**Required**", required), ("**Optional**" if required else "", others)]
+    return "\n\n".join(part for title, some in groups if some for part in [title, *_entries(registry, some)] if part)
+
+
+def _entries(registry: Registry, fields: Iterable[FieldDoc]) -> Iterator[str]:
+    for field in fields:
+        value = "; ".join(part for part in (_type(registry, field), prose.inline(field.constraints)) if part)
+        default = "" if field.default is None else f" · default `{field.default}`"
+        yield f"`{field.name}`\n:   {prose.inline(field.description)}<br>{value}{default}"
+
+
+def _type(registry: Registry, field: FieldDoc) -> str:
+    parts = []
+    for part in field.type.split(" | "):
+        lead, kind = ("list of ", part.removeprefix("list of ")) if part.startswith("list of ") else ("", part)
+        known = kind in field.kinds and kind in registry.kinds()
+        parts.append(f"{lead}[{kind}](../{kind}/index.md)" if known else f"`{part}`")
+    return " or ".join(parts)

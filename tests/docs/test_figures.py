@@ -1,0 +1,126 @@
+"""Figures of components: complete, from the component itself, the same each time, and an error that names what fails."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ElementTree
+from html import unescape
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import torch
+from torch import nn
+
+from gptkit.core.component import Component
+from gptkit.core.errors import GptkitError
+from gptkit.core.registry import Registry
+from gptkit.docs.figures.drawing import KINDS, figure
+from gptkit.docs.pages import pages
+from gptkit.kinds.activation import ActivationSpec
+from gptkit.kinds.context import BuildContext
+
+
+def svgs(html: str) -> list[str]:
+    return re.findall(r"<svg.*?</svg>", html, re.DOTALL)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_component_has_a_figure(builtin: Registry, kind: str) -> None:
+    for name, entry in builtin.entries(kind).items():
+        drawn = figure(entry.cls, builtin)
+        assert drawn is not None
+        html = drawn.html()
+        assert "\n\n" not in html, "Markdown would end the block"
+        assert drawn.thumbnail().startswith('<svg class="fg" viewBox="0 0 120 72"'), name
+        for svg in svgs(html):
+            root = ElementTree.fromstring(svg)
+            assert root.get("role") == "img"
+            title, description = root.findtext("title"), root.findtext("desc")
+            assert title
+            assert description, f"{kind} {name}: {title}"
+            assert not re.search(r"\bnan\b|\binf\b", svg), f"{kind} {name}"
+            assert float(root.get("width") or 0) <= 340, "wider than a phone"
+        ids = re.findall(r' id="([^"]+)"', html)
+        assert len(ids) == len(set(ids))
+
+
+def test_figures_have_no_colors_of_their_own(builtin: Registry) -> None:
+    for kind in ("norm", "router", "decoding", "tokenizer"):
+        for entry in builtin.entries(kind).values():
+            drawn = figure(entry.cls, builtin)
+            assert drawn is not None
+            assert not re.search(r"#[0-9a-f]{3,6}\b|rgb\(|style=", unescape(drawn.html()).replace("#", "# "))
+
+
+def test_equal_components_give_equal_bytes(builtin: Registry) -> None:
+    for kind, name in (("attention", "multi-head"), ("optimizer", "sgd"), ("router", "softmax-top-k"), ("sampler", "xtc")):
+        cls = builtin.component(kind, name)
+        torch.manual_seed(5)
+        again = figure.__wrapped__(cls, builtin)
+        first = figure(cls, builtin)
+        assert first is not None
+        assert again is not None
+        assert first.html() == again.html()
+
+
+def test_component_of_a_plugin_has_the_figure_of_its_kind(with_plugins: Registry) -> None:
+    page = pages(with_plugins)["components/norm/halving.md"]
+    assert '<figure class="fg-figure"' in page
+    assert "Three vectors of 24 features" in page
+    before, after = page.split('fg-panel">')[1:3]
+    values = [re.findall(r"rms [\d.]+, mean [-\d.]+", panel) for panel in (before, after)]
+    assert values[0] == values[1] != [], "the module of the test changes nothing"
+    index = pages(with_plugins)["components/norm/index.md"]
+    row = next(line for line in index.splitlines() if line.startswith("| [halving]"))
+    assert "<svg" in row
+
+
+def test_curve_is_that_of_the_module(builtin: Registry) -> None:
+    class DoublingSpec(ActivationSpec):
+        """Twice the input."""
+
+        name: Literal["doubling"] = "doubling"
+
+        def build(self, context: BuildContext) -> nn.Module:
+            return _Doubling()
+
+    drawn = figure(DoublingSpec, builtin)
+    assert drawn is not None
+    assert "f(x) from -8.00 to 8.00; its derivative from 2.00 to 2.00." in drawn.html()
+
+
+class _Doubling(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * x
+
+
+def test_a_figure_that_fails_names_the_component(builtin: Registry) -> None:
+    class BrokenSpec(ActivationSpec):
+        """Broken."""
+
+        name: Literal["broken"] = "broken"
+
+        def build(self, context: BuildContext) -> nn.Module:
+            raise RuntimeError("no such kernel")
+
+    with pytest.raises(
+        GptkitError, match=r"the figure of activation broken could not be drawn: RuntimeError: no such kernel"
+    ):
+        figure(BrokenSpec, builtin)
+
+
+def test_kinds_without_a_figure_have_none(builtin: Registry) -> None:
+    cls: type[Component] = builtin.component("tracker", "csv")
+    assert figure(cls, builtin) is None
+
+
+@pytest.mark.parametrize("name", ["extra.css", "site.css"])
+def test_rules_of_style_sheets_are_complete(name: str) -> None:
+    """A rule without its end would hold all rules below it, and figures would be black."""
+    text = (Path(__file__).resolve().parents[2] / "docs" / name).read_text(encoding="utf-8")
+    text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
+    outer = re.sub(r"\{[^{}]*\}", ";", text)
+    outer = re.sub(r"@media[^{}]*\{[^{}]*\}", ";", outer)
+    assert "{" not in outer
+    assert "}" not in outer
