@@ -55,6 +55,12 @@ def test_uninformative_names_are_reported(wording: dict[str, Any]) -> None:
     assert sorted(wording["check_names"](text, {"found", "told"})) == [(1, "told"), (2, "found")]
 
 
+def test_scripts_and_style_sheets_are_checked(wording: dict[str, Any]) -> None:
+    assets = {path for path in (ROOT / "gptkit" / "pages" / "assets").iterdir() if path.suffix in (".js", ".css", ".html")}
+    assert len(assets) > 4
+    assert assets <= set(wording["tracked"](["gptkit/"]))
+
+
 @pytest.mark.slow  # `make lint` checks the same
 def test_checked_paths_contain_no_avoided_term(wording: dict[str, Any]) -> None:
     assert not [str(hit) for hit in wording["check"]()]

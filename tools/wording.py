@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-SUFFIXES = {".md", ".py", ".tmpl", ".yaml", ".yml"}
+SUFFIXES = {".css", ".html", ".js", ".md", ".py", ".tmpl", ".yaml", ".yml"}
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,13 @@ class Term:
         pattern: matches the term.
         allowed: matches text in which the term is correct, or None.
         write: the standard terms to use instead.
+        not_in: suffixes of files in which the term is correct, such as a name of the language.
     """
 
     pattern: re.Pattern[str]
     allowed: re.Pattern[str] | None
     write: str
+    not_in: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ def terms(data: dict[str, Any]) -> list[Term]:
             _compile([str(entry["avoid"])]),
             _compile(list(entry["except"])) if "except" in entry else None,
             str(entry["write"]),
+            frozenset(entry.get("not_in", ())),
         )
         for entry in data["term"]
     ]
@@ -112,7 +115,11 @@ def check(paths: Sequence[str] = ()) -> list[Hit]:
         if name in data["excluded"]:
             continue
         text = path.read_text(encoding="utf-8")
-        hits += [Hit(name, line, match, term.write) for line, term, match in check_text(text, words)]
+        hits += [
+            Hit(name, line, match, term.write)
+            for line, term, match in check_text(text, words)
+            if path.suffix not in term.not_in
+        ]
         if name.endswith((".py", ".py.tmpl")) and name.startswith(tuple(data["imperative"])):
             code = re.sub(r"\$\{?(\w+)\}?", r"\1", text) if path.suffix == ".tmpl" else text
             hits += [

@@ -1,0 +1,179 @@
+"use strict";
+// Numbers of parameters of gptkit's own components, from their fields. A component of a plugin has no formula here: the count
+// is then null, and is not shown. Tests compare these numbers with those of the built models, for every preset.
+
+const Counts = (() => {
+  let kinds = {};
+  class Unknown extends Error {}
+
+  function configure(data) { kinds = data.kinds; }
+
+  function own(kind, component) {
+    if (!kinds[kind][component.name].builtin) throw new Unknown(`${kind} ${component.name}`);
+    return component;
+  }
+
+  /** A projection; adapters are given to projections by their names, which are those of the built model. */
+  function projection(layer, inputs, outputs, bias) {
+    if (layer.linear && (own("linear", layer.linear).name !== "dense")) throw new Unknown("linear " + layer.linear.name);
+    return inputs * outputs + (bias ? outputs : 0);
+  }
+
+  function norm(component, width) {
+    own("norm", component);
+    if (component.name === "none") return 0;
+    if (component.name === "rms") return component.scale ? width : 0;
+    if (component.name === "layer") return (component.scale ? width : 0) + (component.shift ? width : 0);
+    throw new Unknown("norm " + component.name);
+  }
+
+  function activation(component) { return own("activation", component).name === "xielu" ? 4 : 0; }
+
+  const ATTENTION = {
+    "multi-head": headed,
+    "grouped-query": headed,
+    "single-head": (c, x, layer) => 3 * projection(layer, x.d_model, c.d_head, c.qkv_bias) +
+      (c.output ? projection(layer, c.d_head, x.d_model, false) : 0),
+    "simple": () => 0,
+    "latent": (c, x, layer) => {
+      let sum = c.q_rank ? projection(layer, x.d_model, c.q_rank, c.bias) + norm(c.norm, c.q_rank) : 0;
+      if (c.head_gate) sum += projection(layer, x.d_model, c.n_heads, false);
+      sum += projection(layer, c.q_rank || x.d_model, c.n_heads * (c.d_nope + c.d_rotary), false);
+      sum += projection(layer, x.d_model, c.kv_rank + c.d_rotary, c.bias) + norm(c.norm, c.kv_rank);
+      return sum + c.kv_rank * c.n_heads * (c.d_nope + c.d_value) + projection(layer, c.n_heads * c.d_value, x.d_model, c.bias);
+    },
+    "sparse-latent": (c, x, layer) => ATTENTION.latent(c, x, layer) + (c.indexer === "own" ? indexer(c, x, layer) : 0),
+    "kimi-delta": (c, x, layer) => {
+      const keys = c.n_heads * c.d_key, values = c.n_heads * c.d_value, conv = 2 * keys + values;
+      const low = (rank, outputs) => rank ? projection(layer, x.d_model, rank, false) + projection(layer, rank, outputs, false)
+        : projection(layer, x.d_model, outputs, false);
+      return projection(layer, x.d_model, conv, false) + low(c.decay_rank, keys) + low(c.gate_rank, values) +
+        x.d_model * c.n_heads + conv * c.conv_width + c.n_heads + keys + norm(c.norm, c.d_value) +
+        projection(layer, values, x.d_model, false);
+    },
+    "gated-delta": (c, x, layer) => {
+      const keys = c.n_heads * c.d_key, values = c.n_value_heads * c.d_value, conv = 2 * keys + values;
+      return projection(layer, x.d_model, conv + values, false) + x.d_model * 2 * c.n_value_heads + conv * c.conv_width +
+        2 * c.n_value_heads + norm(c.norm, c.d_value) + projection(layer, values, x.d_model, false);
+    },
+    "mamba2": (c, x, layer) => {
+      const values = c.n_heads * c.d_head, conv = values + 2 * c.n_groups * c.d_state;
+      return projection(layer, x.d_model, values + conv + c.n_heads, c.bias) + conv * c.conv_width + (c.conv_bias ? conv : 0) +
+        activation(c.activation) + 3 * c.n_heads + (c.norm === "none" ? 0 : values) + projection(layer, values, x.d_model, c.bias);
+    },
+    "short-conv": (c, x, layer) => projection(layer, x.d_model, 3 * x.d_model, c.bias) + x.d_model * c.width +
+      (c.bias ? x.d_model : 0) + projection(layer, x.d_model, x.d_model, c.bias),
+  };
+
+  function indexer(c, x, layer) {
+    return projection(layer, c.q_rank || x.d_model, c.index_heads * c.d_index, false) +
+      projection(layer, x.d_model, c.d_index, false) + 2 * c.d_index + x.d_model * c.index_heads;
+  }
+
+  function headed(c, x, layer) {
+    const kv = c.n_kv_heads ?? c.n_heads;
+    let sum = projection(layer, x.d_model, (c.n_heads + 2 * kv + (c.output_gate ? c.n_heads : 0)) * c.d_head, c.qkv_bias);
+    sum += projection(layer, c.n_heads * c.d_head, x.d_model, c.output_bias) + (c.sinks ? c.n_heads : 0);
+    if (c.head_gate) sum += projection(layer, x.d_model, c.n_heads, false);
+    if (c.qk_norm === null) return sum;
+    if (c.qk_norm_width === "head") return sum + 2 * norm(c.qk_norm, c.d_head);
+    if (c.qk_norm_width === "full") return sum + norm(c.qk_norm, c.n_heads * c.d_head) + norm(c.qk_norm, kv * c.d_head);
+    return sum + (c.n_heads + kv) * norm(c.qk_norm, c.d_head);
+  }
+
+  /** Parameters of a layer's relative position that are part of its attention, and those that layers share, with their key. */
+  function relative(layer) {
+    const {position, attention} = layer;
+    own("position", position);
+    if (position.name === "shaw") {
+      return {own: (position.values ? 2 : 1) * (position.max_distance + 1) * (attention.d_head ?? 0)};
+    }
+    if (position.name === "t5-bias") {
+      const n_heads = ["single-head", "simple"].includes(attention.name) ? 1 : attention.n_heads, size = position.n_buckets * n_heads;
+      return position.shared ? {own: 0, shared: size, key: JSON.stringify([position, n_heads])} : {own: size};
+    }
+    return {own: 0};
+  }
+
+  function feedforward(c, x, layer) {
+    own("feedforward", c);
+    if (c.name === "gated") {
+      return projection(layer, x.d_model, 2 * c.d_hidden, c.bias) + activation(c.activation) + projection(layer, c.d_hidden, x.d_model, c.bias);
+    }
+    if (c.name === "mlp") {
+      return projection(layer, x.d_model, c.d_hidden, c.bias) + activation(c.activation) + projection(layer, c.d_hidden, x.d_model, c.bias);
+    }
+    if (c.name !== "experts") throw new Unknown("feedforward " + c.name);
+    const router = own("router", c.router);
+    let sum = x.d_model * c.n_experts + (router.bias ? c.n_experts : 0);
+    if (router.selection_bias || router.bias_rate) sum += c.n_experts;
+    sum += c.n_experts * feedforward(c.expert, c.latent ? {...x, d_model: c.latent} : x, layer);
+    if (c.latent) sum += 2 * projection(layer, x.d_model, c.latent, false);
+    if (c.output_norm !== null) sum += norm(c.output_norm, x.d_model);
+    if (c.shared !== null) sum += feedforward(c.shared, x, layer);
+    return sum + (c.shared_gate ? x.d_model : 0);
+  }
+
+  const NORMS = {"pre-norm": 2, "post-norm": 2, "deep-norm": 2, "output-norm": 2, "sandwich": 4, "single-branch": 1};
+
+  function block(layer, x, blockSpec, shared) {
+    own("block", blockSpec);
+    own("attention", layer.attention);
+    const norms = blockSpec.name === "parallel" ? blockSpec.norms : NORMS[blockSpec.name];
+    const formula = ATTENTION[layer.attention.name];
+    if (!norms || !formula) throw new Unknown(`block ${blockSpec.name} of attention ${layer.attention.name}`);
+    const position = relative(layer);
+    if (position.shared) shared.set(position.key, position.shared);
+    const only = blockSpec.name === "single-branch" ? blockSpec.branch : null;
+    const attention = only === "feedforward" ? 0 : formula(layer.attention, x, layer) + position.own;
+    const fed = only === "attention" ? 0 : feedforward(layer.feedforward, x, layer);
+    const each = norm(layer.norm, x.d_model);
+    return {attention, feedforward: fed, norm: each, whole: attention + fed + norms * each};
+  }
+
+  function head(c, x, model, parts, shared) {
+    own("head", c);
+    const vocabulary = x.vocab_size;
+    if (c.name === "linear") {
+      let sum = c.bias ? vocabulary : 0;
+      if (c.linear !== null) return sum + projection({linear: c.linear}, x.d_model, vocabulary, false);
+      if (!c.tied) return sum + vocabulary * x.d_model;
+      if (model.embedding.d_embedding !== x.d_model) sum += x.d_model * model.embedding.d_embedding;
+      return sum;
+    }
+    if (c.name === "distillation") return head(c.head, x, model, parts, shared);
+    if (c.name !== "multi-token") throw new Unknown("head " + c.name);
+    const each = 3 * norm(parts.norm, x.d_model) + projection(parts, 2 * x.d_model, x.d_model, false) + block(parts, x, c.block, shared).whole;
+    return head(c.head, x, model, parts, shared) + c.depth * each;
+  }
+
+  /** The numbers of parameters of a resolved spec's parts; null if the vocabulary or a formula is not known. */
+  function counts(spec) {
+    const model = spec.model, size = model.vocab_size || spec.tokenizerSize;
+    if (!size) return null;
+    const x = {d_model: model.d_model, vocab_size: size}, shared = new Map();
+    try {
+      const embedding = own("embedding", model.embedding), width = embedding.d_embedding;
+      const parts = Object.fromEntries(Resolve.PARTS.map(part => [part, model[part]]));
+      let table = size * width + (width === x.d_model ? 0 : width * x.d_model);
+      if (embedding.norm !== null) table += norm(embedding.norm, x.d_model);
+      own("position", model.position);
+      const position = model.position.name === "learned" ? (model.position.size + model.position.offset) * x.d_model : 0;
+      const known = new Map();
+      const layers = spec.layers.map(layer => {
+        if (!known.has(layer)) known.set(layer, block(layer, x, layer.block, shared));
+        return known.get(layer);
+      });
+      const final_norm = model.final_norm === null ? 0 : norm(model.final_norm, x.d_model);
+      const top = head(model.head, x, model, parts, shared);
+      const sharedSize = [...shared.values()].reduce((sum, each) => sum + each, 0);
+      const total = table + position + layers.reduce((sum, layer) => sum + layer.whole, 0) + final_norm + top + sharedSize;
+      return {embedding: table, position, layers, final_norm, head: top, shared: sharedSize, total};
+    } catch (error) {
+      if (error instanceof Unknown) return null;
+      throw error;
+    }
+  }
+
+  return {configure, counts};
+})();

@@ -1,0 +1,223 @@
+"""The spec builder in a browser: its results equal those of gptkit."""
+
+from __future__ import annotations
+
+import json
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from pydantic import Field
+
+from gptkit.core.errors import SpecError
+from gptkit.core.registry import Registry, default_registry
+from gptkit.diagrams.drawing import svg
+from gptkit.docs.spec_builder import assets, page
+from gptkit.kinds.feedforward import FeedForwardSpec
+from gptkit.runs.opening import open_spec
+from gptkit.runs.spec import spec_outline
+from tests.support.browser import browser_page
+from tests.support.command_line import caller
+from tests.support.plugin_registry import registry_of
+
+COUNTED = ("tiny", "gpt2", "book", "gemma3-1b", "deepseek-v2-lite", "bamba-9b", "opt-350m", "lfm2-1.2b", "bloom-560m")
+
+# A spec with one error each, and the paths that the error has.
+WRONG: list[dict[str, Any]] = [
+    {"d_model": 0},
+    {"d_model": "wide"},
+    {"n_layers": 2.5},
+    {"attention": {"name": "multi-head", "n_heads": 7}},
+    {"attention": {"name": "grouped-query", "n_heads": 4, "n_kv_heads": 3}},
+    {"attention": {"name": "multi-head", "n_heads": 4, "d_head": 5}},
+    {"attention": "gated-delta"},
+    {"position": "alibi", "attention": "latent", "norm": {"name": "rms", "eps": -1}},
+    {"position": {"name": "learned", "size": 8}},
+    {"feedforward": {"name": "gated", "expansion": 2, "d_hidden": 64}},
+    {"feedforward": {"name": "experts", "n_experts": 2, "router": {"name": "softmax-top-k", "k": 4}}},
+    {"vocab_size": 100},
+    {"norm": "batch"},
+    {"norm": {"name": "rms", "epsilon": 1e-6}},
+    {"attention": {"name": "multi-head", "softcap": 30.0}, "attention_backend": "sdpa"},
+    {"layers": [{"position": "learned"}, {}]},
+]
+
+
+def write_page(directory: Path, registry: Registry) -> str:
+    """Write the page with its files, and return its address."""
+    for path, text in assets(registry).items():
+        (directory / path).parent.mkdir(exist_ok=True)
+        (directory / path).write_text(text, encoding="utf-8")
+    body = page(registry).partition("# Spec builder")[2]
+    html = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>x</title><body>{body}</body></html>'
+    (directory / "index.html").write_text(html, encoding="utf-8")
+    return (directory / "index.html").as_uri()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_page(tmp_path_factory.mktemp("builder"), default_registry())
+
+
+@pytest.fixture(scope="module")
+def browser(address: str) -> Iterator[Any]:
+    with browser_page() as opened:
+        opened.goto(address)
+        yield opened
+
+
+@contextmanager
+def another_page(browser: Any, address: str, width: int = 1280) -> Iterator[Any]:
+    """A second page of the browser; errors of its scripts fail the test."""
+    opened, problems = browser.context.new_page(), []
+    opened.on("pageerror", lambda error: problems.append(str(error)))
+    opened.set_viewport_size({"width": width, "height": 900})
+    opened.goto(address)
+    yield opened
+    opened.close()
+    assert not problems
+
+
+def spec_of(model: dict[str, Any]) -> dict[str, Any]:
+    return {"gptkit": 1, "name": "x", "model": {"d_model": 32, "n_layers": 2, "context_length": 16, **model}}
+
+
+def total(name: str) -> int:
+    from gptkit.model.gpt import GPT  # torch
+
+    spec = open_spec(name).spec
+    model = GPT(spec.model, spec.model.vocab_size or spec.tokenizer.expected_vocab_size, device="meta")
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_diagrams_equal_those_of_python(browser: Any) -> None:
+    drawn = browser.evaluate(
+        """() => Object.fromEntries(Object.entries(gptkitBuilderData.presets).map(([name, preset]) => {
+            const {errors, spec} = Check.check(preset.spec);
+            return [name, errors.length ? errors : Diagram.svg(Outline.outline(spec, null))];
+        }))"""
+    )
+    assert len(drawn) > 80
+    for name, text in drawn.items():
+        assert text == svg(spec_outline(open_spec(name).spec)), name
+
+
+def counted(browser: Any, names: list[str]) -> dict[str, Any]:
+    result: dict[str, Any] = browser.evaluate(
+        """names => Object.fromEntries(names.map(name => {
+            const {spec} = Check.check(gptkitBuilderData.presets[name].spec), counts = Counts.counts(spec);
+            return [name, counts && counts.total];
+        }))""",
+        names,
+    )
+    return result
+
+
+def test_counts_equal_those_of_built_models(browser: Any) -> None:
+    assert counted(browser, list(COUNTED)) == {name: total(name) for name in COUNTED}
+    assert counted(browser, ["finetune-low-rank"]) == {"finetune-low-rank": None}  # adapters by the names of projections
+
+
+@pytest.mark.slow
+def test_counts_of_all_presets_equal_those_of_built_models(browser: Any) -> None:
+    names = [name for name in browser.evaluate("Object.keys(gptkitBuilderData.presets)") if name != "finetune-low-rank"]
+    for name, count in counted(browser, names).items():
+        assert count == total(name), name
+
+
+@pytest.mark.parametrize("model", WRONG, ids=[json.dumps(model) for model in WRONG])
+def test_errors_are_those_that_check_reports(browser: Any, model: dict[str, Any]) -> None:
+    with pytest.raises(SpecError) as caught:
+        open_spec(spec_of(model))
+    expected = {".".join(map(str, problem.path)) for problem in caught.value.problems}
+    reported = browser.evaluate("data => Check.check(data).errors.map(error => error.path.join('.'))", spec_of(model))
+    assert set(reported) == expected
+
+
+def test_specs_built_by_hand_are_accepted_by_check(
+    browser: Any, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    call = caller()
+
+    def accepted(opened: Any, name: str) -> dict[str, Any]:
+        assert opened.inner_text("#sb-verdict") == "no errors"
+        with opened.expect_download() as download:
+            opened.click("#sb-download")
+        download.value.save_as(tmp_path / f"{name}.yaml")
+        call("check", f"{name}.yaml")
+        data: dict[str, Any] = json.loads(call("show", f"{name}.yaml", "--json").stdout)
+        assert opened.inner_text("#sb-count") == f"{data['sizes']['parameters']:,} parameters"
+        model: dict[str, Any] = data["spec"]["model"]
+        return model
+
+    with another_page(browser, address) as opened:
+        # The start, with typed sizes and an error on the way.
+        opened.fill("#field-model-d_model", "0")
+        assert opened.inner_text("#sb-verdict") == "1 error"
+        assert opened.get_attribute("#field-model-d_model", "aria-invalid") == "true"
+        opened.fill("#field-model-d_model", "96")
+        opened.fill("#field-name", "by hand: 1")
+        assert accepted(opened, "first")["d_model"] == 96
+        # Other parts, and fields inside them.
+        opened.select_option("#field-model-attention", "grouped-query")
+        opened.click("text=fields of grouped-query")
+        opened.fill("#field-model-attention-n_heads", "6")
+        opened.fill("#field-model-attention-n_kv_heads", "4")
+        opened.click(".sb-errors button")
+        assert opened.evaluate("document.activeElement.id") == "field-model-attention-n_kv_heads"
+        opened.fill("#field-model-attention-n_kv_heads", "2")
+        opened.select_option("#field-model-block", "sandwich")
+        opened.select_option("#field-model-position", "t5-bias")
+        opened.select_option("#field-model-attention-qkv_bias", "true")
+        model = accepted(opened, "second")
+        assert (model["attention"]["n_kv_heads"], model["block"]["name"], model["attention"]["qkv_bias"]) == (
+            2,
+            "sandwich",
+            True,
+        )
+        # Choices that do not fit are disabled, with the reason.
+        assert opened.get_attribute("#field-model-attention option[value=mamba2]", "disabled") is not None
+        assert "does not accept" in opened.inner_text("#field-model-attention option[value=mamba2]")
+        opened.select_option("#field-model-position", "none")
+        assert opened.get_attribute("#field-model-attention option[value=mamba2]", "disabled") is None
+        # A pattern of layers, then a preset, then the address.
+        opened.click("#field-model-layers")
+        opened.click("#field-model-layers")
+        opened.fill("#field-model-layers-0-repeat", "2")
+        opened.select_option("#field-model-layers-1-attention", "mamba2")
+        assert [layer["repeat"] for layer in accepted(opened, "third")["layers"]] == [2, 1]
+        shared = opened.url
+        opened.select_option("#sb-preset", "tiny")
+        accepted(opened, "fourth")
+        opened.goto("about:blank")
+        opened.goto(shared)
+        assert accepted(opened, "fifth")["layers"][1]["attention"]["name"] == "mamba2"
+
+
+class NestSpec(FeedForwardSpec):
+    """Feed-forward of a plugin."""
+
+    name: Literal["nest"] = "nest"
+    twigs: int = Field(3, ge=1, description="Number of <twigs>.")
+
+    def build(self, context: Any) -> Any:
+        raise NotImplementedError
+
+
+def test_components_of_plugins_are_offered_and_not_counted(browser: Any, tmp_path: Path) -> None:
+    from gptkit.core.hooks import hookimpl
+
+    module = types.ModuleType("nest")
+    setattr(module, "gptkit_components", hookimpl(lambda: [NestSpec]))  # noqa: B010
+    with another_page(browser, write_page(tmp_path, registry_of(nest=lambda: module)), width=390) as opened:
+        opened.select_option("#field-model-feedforward", "nest")
+        opened.click("text=1 field of nest")
+        opened.fill("#field-model-feedforward-twigs", "5")
+        assert opened.inner_text("#sb-count") == "parameters: unknown here"
+        assert "nest feed-forward" in opened.inner_text(".sb-drawing")
+        assert "twigs 5" in opened.inner_text(".sb-drawing")
+        assert opened.evaluate("document.documentElement.scrollWidth") <= 390
