@@ -35,11 +35,10 @@ test: $(VENV)/.stamp-test  ## Run the tests (PYTEST="" for the slow ones too)
 	@$(BIN)/python -m pytest $(WORKERS) $(PYTEST)
 
 docs: $(VENV)/.stamp-dev  ## Build the documentation into site/
-	@output=$$($(BIN)/mkdocs build --strict 2>&1) || { echo "$$output"; exit 1; }
-	@echo "documentation: site/index.html"
+	@$(BIN)/gptkit docs build --out site
 
 serve: $(VENV)/.stamp-dev  ## Serve the documentation at http://127.0.0.1:8000, with live reload
-	@$(BIN)/mkdocs serve --watch gptkit --dev-addr $(ADDRESS)
+	@$(BIN)/gptkit docs serve --address $(ADDRESS)
 
 parity: $(VENV)/.stamp-test  ## Compare every family with transformers, and update docs/parity.md
 	@GPTKIT_PARITY=docs/parity.md $(BIN)/python -m pytest tests/interop/test_parity.py

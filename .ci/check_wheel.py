@@ -17,6 +17,9 @@ def main(wheel: Path, checkout: Path) -> int:
         name = path.relative_to(checkout).as_posix()
         if path.is_file() and "__pycache__" not in name and name not in packed:
             problems.append(f"{name} is missing")
+    for page in [checkout / "mkdocs.yml", *(checkout / "docs").rglob("*.md")]:
+        if f"gptkit/docs/source/{page.relative_to(checkout).as_posix()}" not in packed:
+            problems.append(f"{page.name}, a source of gptkit docs, is missing")
     if not any(name.endswith(".dist-info/licenses/LICENSE") for name in packed):
         problems.append("the license is missing")
 

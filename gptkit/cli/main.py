@@ -47,6 +47,7 @@ _PANELS = {
         "schema": "schema:schema",
         "plugin": "plugin:app",
     },
+    "Documentation": {"docs": "docs:app"},
 }
 """The commands by panel, each with its function, or with its Typer of subcommands, as ``module:name``."""
 

@@ -8,30 +8,35 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 from gptkit.core.registry import default_registry
-from gptkit.docs import conformance, contracts, models
-from gptkit.docs.pages import navigation, pages
-from gptkit.docs.places import DIRECTORY
+from gptkit.docs.guide.figures import filled
+from gptkit.docs.site import filled_navigation, generated
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Insert the navigation of the components at its entry in mkdocs.yml."""
-    generated = navigation(default_registry())
-    config.nav = [_filled(entry, generated) for entry in config.nav or []]
+    config.nav = filled_navigation(config.nav or [], default_registry())
     return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the generated pages."""
-    from gptkit.runs.spec import ExperimentSpec
-
-    for path, text in pages(default_registry(), root=ExperimentSpec).items():
+    """Add the generated pages and images."""
+    for path, text in generated(default_registry()).items():
         files.append(File.generated(config, path, content=text))
-    for module in (conformance, contracts, models):
-        files.append(File.generated(config, module.PAGE, content=module.page(default_registry())))
     return files
 
 
-def _filled(entry: Any, generated: list[Any]) -> Any:
-    if isinstance(entry, dict):
-        return {title: generated if target == f"{DIRECTORY}/index.md" else target for title, target in entry.items()}
-    return entry
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Draw the figures of the guided path."""
+    return filled(markdown)
+
+
+def on_post_page(output: str, **_: Any) -> str:
+    """Name the dialog of the search, as readers of the screen need it."""
+    return output.replace(
+        'data-md-component="search" role="dialog"', 'data-md-component="search" role="dialog" aria-label="Search"'
+    )
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Remove the double colons that introduce code in docstrings, which mkdocstrings keeps."""
+    return html.replace("<p>::</p>", "").replace("::</p>", ":</p>")

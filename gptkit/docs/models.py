@@ -1,49 +1,93 @@
-"""Documentation page of model families, and of the presets of released models."""
+"""Documentation page of model families, and gallery of the presets with their diagrams."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from html import escape
 from pathlib import Path
 
 from gptkit.core.registry import Registry
+from gptkit.diagrams.drawing import svg
+from gptkit.docs import side_by_side
 from gptkit.docs.places import DIRECTORY
-from gptkit.presets.catalog import groups, presets, summary
+from gptkit.presets.catalog import groups, shipped, summary
 from gptkit.reflect import docstring, prose
+from gptkit.runs.opening import open_spec
+from gptkit.runs.spec import ExperimentSpec, spec_outline
 
-__all__ = ["PAGE", "page"]
+__all__ = ["PAGE", "assets", "page"]
 
 PAGE = "models.md"
+_DIAGRAMS = "diagrams"
+"""Directory of the diagrams, one file for each preset."""
+_WITHOUT_MODEL = "to fine-tune with (train --init)"
 
 
 def page(registry: Registry) -> str:
-    """Return the page as Markdown: a table of registered families, and one of the presets of released models."""
+    """Return the page as Markdown: a table of registered families, and a gallery of the presets."""
     families = []
     for name, entry in registry.entries("family").items():
         model_type, architecture = (getattr(entry.cls, key, "") for key in ("model_type", "architecture"))
         what = prose.inline(docstring.parse(entry.cls.__doc__).summary)
         families.append([f"[{name}]({DIRECTORY}/family/{name}.md)", f"`{model_type}`", f"`{architecture}`", what])
-    models = [_model(name, path) for name, path in groups(registry)["released models"].items()]
-    shipped = [
-        [f"`{preset.name}`", prose.inline(summary(preset.path)), f"`{preset.plugin.provenance}`"]
-        for preset in presets(registry).values()
-        if preset.plugin is not None
-    ]
+    specs = _specs(registry)
     parts = [
+        "---\nhide: [toc]\n---",
         "# Families and released models",
+        "Each preset is a short spec file. Those of released models have the model's shape and vocabulary size, and `gptkit "
+        "import` converts the published weights to a run; their numbers of parameters equal those of transformers for the "
+        "published configuration. `gptkit new --from NAME` copies a preset, `gptkit show NAME` shows its layers and sizes, "
+        "and `gptkit diff NAME OTHER --html FILE` compares two of them. Each diagram is a file of its own, which is loaded "
+        "when it is opened.",
+    ]
+    for group, files in groups(registry).items():
+        entries = [_entry(name, path, specs[name]) for name, path in files.items() if name in specs]
+        if entries:
+            title = group if group.startswith("from ") else group.capitalize()
+            parts += [f"## {prose.inline(title)}", '<div class="gallery">\n' + "\n".join(entries) + "\n</div>"]
+    parts += [
+        side_by_side.section(registry),
+        "## Families",
         f"`gptkit import` and `gptkit export` support these {len(families)} families. `model_type` is the value in "
         "config.json, and the class is the transformers class that loads an export. Plugins can "
         "[add families](families.md#adding-a-family).",
         prose.table(["family", "model_type", "class", "description"], families),
-        "## Presets of released models",
-        "Each preset is a short spec file with the model's shape and vocabulary size. `gptkit new --from NAME` copies it, "
-        "`gptkit show NAME` shows its layers, and `gptkit import` converts the published weights to a run. The numbers of "
-        "parameters equal those of transformers for the published configuration.",
-        prose.table(["name", "parameters", "description"], models),
     ]
-    if shipped:
-        parts += ["## Presets of plugins", prose.table(["name", "description", "shipped by"], shipped)]
     return "\n\n".join(parts) + "\n"
 
 
-def _model(name: str, path: Path) -> list[str]:
-    parameters, _, description = summary(path).partition(" parameters; ")
-    return [f"`{name}`", parameters, prose.inline(description)]
+def assets(registry: Registry) -> dict[str, str]:
+    """Return the diagrams of the presets by path."""
+    diagrams = {_file(name): svg(spec_outline(spec), standalone=True) for name, spec in _specs(registry).items()}
+    return diagrams | side_by_side.assets(registry)
+
+
+def _specs(registry: Registry) -> Mapping[str, ExperimentSpec]:
+    """Return the specs of the presets that describe a model of their own."""
+    of_models = set(shipped(registry)) - set(groups(registry)[_WITHOUT_MODEL])
+    return {name: open_spec(name, registry=registry).spec for name in shipped(registry) if name in of_models}
+
+
+def _file(name: str) -> str:
+    return f"{_DIAGRAMS}/{name}.svg"
+
+
+def _entry(name: str, path: Path, spec: ExperimentSpec) -> str:
+    """Return a preset as HTML: sizes, description, the command that copies it, its diagram, folded."""
+    model = spec.model
+    parameters, separator, description = summary(path).partition(" parameters; ")
+    if not separator:
+        parameters, description = "", summary(path)
+    sizes = [f"{parameters} parameters"] if parameters else []
+    sizes += [f"{model.n_layers} layers", f"width {model.d_model:,}", f"context {model.context_length:,}"]
+    text = escape(description[:1].upper() + description[1:])
+    drawing = svg(spec_outline(spec))
+    width, height = (drawing.partition(f'{side}="')[2].partition('"')[0] for side in (" width", " height"))
+    picture = f'src="{_file(escape(name))}" alt="Architecture of {escape(name)}" width="{width}" height="{height}"'
+    return (
+        f'<section class="preset" id="{escape(name)}">\n<h3>{escape(name)}</h3>\n'
+        f'<p class="preset-sizes">{escape(" · ".join(sizes))}</p>\n<p>{text}</p>\n'
+        f"<pre><code>gptkit new my.yaml --from {escape(name)}</code></pre>\n"
+        f'<details><summary>Diagram</summary><img {picture} loading="lazy"></details>\n'
+        f'<p><a href="spec-builder.html#preset={escape(name)}">Open in the spec builder</a></p>\n</section>'
+    )

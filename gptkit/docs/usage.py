@@ -56,7 +56,7 @@ def usage(registry: Registry, kind: str, name: str, root: type[Spec] | None = No
             spots = places(root, outer)
             if spots and "." not in inside:
                 holder = smallest(registry.component(outer, holder_name), registry)
-                return Usage(spots[0].path, spots[0].listed, holder, inside)
+                return Usage(spots[0].path, spots[0].listed, holder, inside, _beside(registry, outer, holder_name))
     return Usage(None if root is None else (), commands=commands)
 
 

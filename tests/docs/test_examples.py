@@ -9,6 +9,7 @@ import sys
 import types
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 import tokenizers
@@ -20,6 +21,8 @@ from ruamel.yaml import YAML
 import gptkit
 from gptkit.components import plugin as builtin_components
 from gptkit.core.registry import Registry
+from gptkit.docs.guide.figures import FIGURES, HOME, filled
+from gptkit.experiments.request import ComparisonSpec
 from gptkit.files import merge, validate_data
 from gptkit.kinds import plugin as builtin_kinds
 from gptkit.kinds.position import PositionSpec
@@ -32,8 +35,8 @@ from gptkit.testing import instances, run_checks
 PAGES = Path(__file__).resolve().parents[2] / "docs"
 SPECS = [
     pytest.param(text, id=f"{page.stem}-{number}")
-    for page in sorted(PAGES.glob("*.md"))
-    for number, text in enumerate(re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL))
+    for page in sorted(PAGES.rglob("*.md"))
+    for number, text in enumerate(re.findall(r"```yaml[^\n]*\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL))
 ]
 
 
@@ -42,10 +45,17 @@ def load(text: str) -> object:
 
 
 @pytest.mark.parametrize("text", SPECS)
-def test_specs_are_valid(text: str, builtin: Registry) -> None:
+def test_specs_are_valid(text: str, builtin: Registry, tmp_path: Path) -> None:
     data = load(text) or {}
     assert isinstance(data, dict)
-    validate_data({"model": {}, **data}, ExperimentSpec, builtin)
+    if "extends" in data:
+        (tmp_path / "spec.yaml").write_text(text, encoding="utf-8")
+        gptkit.open_spec(tmp_path / "spec.yaml")
+        return
+    if {"vary", "points"} & set(data):  # an experiment
+        validate_data(data, ComparisonSpec, builtin)
+    else:
+        validate_data({"model": {}, **data}, ExperimentSpec, builtin)
 
 
 def test_table_of_overrides_is_correct() -> None:
@@ -157,7 +167,7 @@ def make_released_model(directory: Path) -> None:
     gptkit.export_model("files/run", "SmolLM2-135M-Instruct")
 
 
-@pytest.mark.parametrize("page", ["python", "the-book"])
+@pytest.mark.parametrize("page", ["python", "the-book", "learn/text", "learn/attention", "learn/gpt"])
 def test_python_of_the_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run all blocks of a page in order. A comment after a `print`, or text below a block, is the expected output."""
     monkeypatch.chdir(tmp_path)
@@ -191,6 +201,21 @@ def test_python_of_the_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.
     finally:
         torch.set_printoptions(**profile)
     assert checked > 3
+
+
+def test_figures_of_the_guided_path_are_drawn() -> None:
+    used = [name for page in PAGES.rglob("*.md") for name in re.findall('data-figure="(.+?)"', page.read_text())]
+    assert sorted(used) == sorted(FIGURES)
+    for name, draw in FIGURES.items():
+        drawn = ElementTree.fromstring(draw())
+        assert (drawn.find("figcaption") is not None) == (name != "home")
+        assert "\n\n" not in draw(), "Markdown would end the block"
+        assert filled(f'<figure data-figure="{name}"></figure>').startswith("<figure class=")
+
+
+def test_home_page_draws_its_spec() -> None:
+    (text, *_) = re.findall(r"```yaml\n(.*?)```", (PAGES / "index.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert gptkit.open_spec(load(text)).spec == gptkit.open_spec(HOME).spec
 
 
 def test_commands_of_the_pages_exist() -> None:

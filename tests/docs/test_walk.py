@@ -1,0 +1,104 @@
+"""Every page of the site in a browser: light and dark, wide and narrow, and without a server."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.browser import CHROMIUM, browser_page
+
+ROOT = Path(__file__).resolve().parents[2]
+MAIN = (
+    *("index", "learn/index", "learn/attention", "how-to", "spec-files", "command-line", "glossary", "troubleshooting"),
+    *("components/index", "components/attention/multi-head"),
+)
+"""Pages whose accessibility is checked."""
+OVERFLOW = """() => {
+    const wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
+    const cut = [];
+    for (const element of document.querySelectorAll(".md-content svg, .md-content img, .md-content math")) {
+        const box = element.getBoundingClientRect();
+        let frame = element.parentElement;
+        while (frame && !["auto", "scroll"].includes(getComputedStyle(frame).overflowX)) frame = frame.parentElement;
+        const out = box.right > innerWidth + 1 || box.left < -1;
+        if (box.width && !frame && out) cut.push(element.tagName + " " + box.right);
+    }
+    return { wide, cut };
+}"""
+
+pytestmark = pytest.mark.slow
+pytest.importorskip("mkdocstrings", reason="mkdocs and its plugins come with the extra `docs`")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not CHROMIUM.is_file():
+        pytest.skip(f"{CHROMIUM} is not installed")
+    directory = tmp_path_factory.mktemp("walked") / "site"
+    done = subprocess.run(
+        [sys.executable, "-m", "gptkit", "docs", "build", "--out", directory],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return directory
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_pages_are_whole(site: Path, width: int, dark: bool) -> None:
+    """From the file system: no error in the console, no request to another place, nothing wider than the window."""
+    problems: list[str] = []
+    pages = sorted(path for path in site.rglob("*.html") if path.name != "404.html")
+    assert len(pages) > 100
+    if (width, dark) not in ((1280, False), (390, True)):
+        pages = pages[::5]  # two walks show every page in both widths and both schemes, at two minutes each
+    with browser_page(width=width, dark=dark) as page:
+        page.on("request", lambda request: _outside(request.url, site, problems))
+        page.on("requestfailed", lambda request: _failed(request, problems))
+        for path in pages:
+            page.goto(path.as_uri())
+            seen = page.evaluate(OVERFLOW)
+            if seen["wide"] > 0 or seen["cut"]:
+                problems.append(f"{path.relative_to(site)}: {seen}")
+    assert not problems, "\n".join(problems[:40])
+
+
+def _outside(url: str, site: Path, problems: list[str]) -> None:
+    if not url.startswith((site.as_uri(), "data:", "blob:")):
+        problems.append(f"a request leaves the site: {url}")
+
+
+def _failed(request: Any, problems: list[str]) -> None:
+    if request.failure != "net::ERR_ABORTED":  # the next page was opened before an icon was loaded
+        problems.append(f"{request.url}: {request.failure}")
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_main_pages_are_accessible(site: Path, dark: bool) -> None:
+    axe: Any = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-core is not installed").Axe()
+    serious: list[str] = []
+    with browser_page(dark=dark) as page:
+        for name in MAIN:
+            page.goto((site / f"{name}.html").as_uri())
+            # Preloading reads style sheets by requests, which a browser refuses for files.
+            for violation in axe.run(page, options={"preload": False}).response["violations"]:
+                if violation["impact"] in ("serious", "critical"):
+                    nodes = "; ".join(node["html"][:120] for node in violation["nodes"][:3])
+                    serious.append(f"{name}: {violation['id']}: {nodes}")
+    assert not serious, "\n".join(serious)
+
+
+def test_figures_have_the_colors_of_the_page(site: Path) -> None:
+    fills = """() => [...document.querySelectorAll(".md-content svg.fg .fg-h")].map((each) => getComputedStyle(each).fill)"""
+    with browser_page() as page:
+        page.goto((site / "components/attention/multi-head.html").as_uri())
+        colors = page.evaluate(fills)
+    assert colors
+    assert "rgb(0, 0, 0)" not in colors
