@@ -60,6 +60,7 @@ def gptkit_worker(options: argparse.Namespace, dtype: str, precision: str | None
     """gptkit, greedy, through the scheduler's batch."""
     from gptkit.inference.batch import Batch
     from gptkit.inference.compiled.decoding import CompiledDecoding
+    from gptkit.inference.compiled.form import StepForm
     from gptkit.model.gpt import GPT
 
     model: Any
@@ -75,7 +76,7 @@ def gptkit_worker(options: argparse.Namespace, dtype: str, precision: str | None
     if compiled:
         kept.append(model)
         model = CompiledDecoding(model)
-        if not model.wait(many=options.batch > 1):
+        if not model.wait(StepForm(many=options.batch > 1)):
             raise ImportError("the step could not be compiled")
 
     @torch.inference_mode()

@@ -1,10 +1,11 @@
 """Speed of speculative decoding against plain decoding, on text that repeats its prompt and on free text.
 
-python -m benchmarks.speculative RUN [--precision bf16] [--tokens 128] [--rounds 5] [--drafter ngram …]
+python -m benchmarks.speculative RUN [--precision bf16] [--tokens 128] [--rounds 5] [--drafter ngram …] [--compile]
 
 RUN is a chat model, for example an import of SmolLM2-135M-Instruct. Plain and speculative decoding alternate within each
 round; the table has medians, and the median of the rounds' ratios. The number of forward passes does not depend on the
-machine. Texts are compared: they are equal, except where rounding changes a token.
+machine. Texts are compared: they are equal, except where rounding changes a token. With --compile, plain and speculative
+decoding use compiled steps, which are compiled before the measurement.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import gptkit
 from benchmarks.interleave import environment
 from gptkit.cli.samplers import drafter
 from gptkit.inference import Generated
+from gptkit.inference.compiled.decoding import decoding_model
+from gptkit.inference.compiled.form import WIDTHS, StepForm
 from gptkit.kinds.drafter import DrafterSpec
 from gptkit.runs.prompts import chat_prompt
 from gptkit.runs.run import Run
@@ -54,7 +57,14 @@ SAMPLERS: dict[str, list[object]] = {
 
 
 def measure(
-    run: Run, prompt: str, sampler: list[object], drafters: Sequence[DrafterSpec], n_tokens: int, rounds: int
+    run: Run,
+    prompt: str,
+    sampler: list[object],
+    drafters: Sequence[DrafterSpec],
+    n_tokens: int,
+    rounds: int,
+    *,
+    compile: bool = False,
 ) -> list[list[Generated]]:
     """Return the results of plain decoding and of each drafter, one per round; the first round is not counted."""
     ids, _ = chat_prompt(run.tokenizer, prompt, run.ends)
@@ -70,8 +80,18 @@ def measure(
                 stop_ids=(),
                 seed=1,
                 drafter=each,
+                compile=compile,
             )
     return [each[1:] for each in results]
+
+
+def compile_steps(run: Run, *, keeps_hidden: bool) -> None:
+    """Compile the steps of all widths, or load them."""
+    decoding = decoding_model(run.model, compile=True)
+    for hidden in (False, True) if keeps_hidden else (False,):
+        for width in WIDTHS:
+            if not decoding.wait(StepForm(width=width, keeps_hidden=hidden)):
+                raise SystemExit(f"the step of {width} tokens cannot be compiled")
 
 
 def main() -> None:
@@ -82,18 +102,24 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--drafter", action="append", help="drafter, as for gptkit generate --speculate; repeatable")
     parser.add_argument("--text", action="append", choices=list(PROMPTS), help="text to measure; repeatable, all by default")
+    parser.add_argument("--compile", action="store_true", help="decode with compiled steps")
     arguments = parser.parse_args()
     run = gptkit.load(arguments.run, precision=arguments.precision)
     names = arguments.drafter or ["ngram"]
     drafters = [drafter(name) for name in names]
+    if arguments.compile:
+        compile_steps(run, keeps_hidden="mtp" in " ".join(names))
     print(environment())
-    print(f"{run.spec.name}, {arguments.precision}, {arguments.tokens} tokens, {arguments.rounds} rounds\n")
+    what = "compiled steps" if arguments.compile else "eager"
+    print(f"{run.spec.name}, {arguments.precision}, {what}, {arguments.tokens} tokens, {arguments.rounds} rounds\n")
     columns = ("text", "sampler", "drafter", "plain", "speculative", "ratio", "accepted", "forward passes", "equal text")
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     for label in arguments.text or PROMPTS:
         for chain, sampler in SAMPLERS.items():
             prompt = PROMPTS[label]
-            plain, *others = measure(run, prompt, sampler, drafters, arguments.tokens, arguments.rounds)
+            plain, *others = measure(
+                run, prompt, sampler, drafters, arguments.tokens, arguments.rounds, compile=arguments.compile
+            )
             slow = statistics.median(result.timings.decode_rate for result in plain)
             for name, results in zip(names, others, strict=True):
                 fast = statistics.median(result.timings.decode_rate for result in results)
