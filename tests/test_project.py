@@ -21,8 +21,31 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 
 PUBLIC = {"gptkit", "gptkit.core", "gptkit.kinds", "gptkit.nn", "gptkit.ops", "gptkit.testing"}
 """Modules that a plugin may import, and their submodules, except those of `gptkit` itself."""
-ENGINES = {"gptkit.engines", "gptkit.inference", "gptkit.interop", "gptkit.serving"}
-"""Modules that a plugin with an engine may also import: the contract of engines, its requests, exports, and its host."""
+WRITERS = {
+    "checkpoint/entries.py": "moves the user's files out of a checkpoint that is removed",
+    "checkpoint/located.py": "several processes write one file; the store makes its directory appear by a rename",
+    "checkpoint/safetensors.py": "the library writes the file; the store makes its directory appear by a rename",
+    "checkpoint/store.py": "a checkpoint replaces another in an order from which an interrupted save recovers",
+    "cli/new.py": "keeps the user's file under another name",
+    "components/tracker/csv.py": "appends rows",
+    "core/atomic.py": "writes files and directories for all others",
+    "data/writing.py": "appends to shards under temporary names, which a journal describes",
+    "docs/building.py": "replaces an earlier site file by file; a record names the files that it wrote",
+    "docs/site.py": "writes to an empty directory",
+    "experiments/trial.py": "an open file receives the output of a trial",
+    "inference/compiled/slot.py": "writes to the directory of an unfinished compilation",
+    "inference/compiled/store.py": "a compiled step appears by one rename; the record of a failure may be lost",
+    "inference/compiled/worker.py": "writes to the directory of an unfinished compilation",
+    "interop/compare.py": "writes to a temporary directory",
+    "runs/bench_memory.py": "resets the kernel's peak of resident memory through /proc",
+    "runs/exporting.py": "moves a complete export to a directory in which the user may have files",
+    "core/lock.py": "a lock is an open file",
+    "runs/placing.py": "the names of directories record how far a replacement of a run has come",
+    "training/records.py": "appends lines",
+}
+"""Modules of gptkit that write, rename or move files by themselves, and why. The conformance kit may, too."""
+ENGINES = {"gptkit.cli", "gptkit.engines", "gptkit.inference", "gptkit.interop", "gptkit.runs"}
+"""Modules that a plugin with an engine may also import: the contract of engines, its requests, exports, and its hosts."""
 
 
 def pins() -> dict[str, Requirement]:
@@ -121,6 +144,19 @@ def test_test_modules_import_shared_helpers_from_the_support_package() -> None:
                 if local and not f"{module}.".startswith(tuple(f"{package}." for package in allowed)):
                     result.append(f"{path.relative_to(ROOT)}:{node.lineno}: {module}")
     assert not result, "move what tests share to tests/support/"
+
+
+def test_only_the_listed_modules_write_files_by_themselves() -> None:
+    pattern = re.compile(
+        r"""\.rename\(|os\.(?:replace|rename)\(|\.replace\((?:target|path)\)|\.write_(?:text|bytes)\("""
+        r"""|open\([^)]*["'][rb]*[wax+][waxbt+]*["']|\bsave_file\(|shutil\.(?:copy\w*|move)\("""
+    )
+    package = ROOT / "gptkit"
+    writers = {
+        path.relative_to(package).as_posix() for path in package.rglob("*.py") if pattern.search(path.read_text("utf-8"))
+    }
+    own = {name for name in writers if not name.startswith("testing/")}
+    assert own == set(WRITERS), "write with gptkit.core.atomic, or add the module and the reason"
 
 
 def test_ci_script_runs_from_any_directory() -> None:
