@@ -5,29 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from gptkit.core.registry import Registry
+from gptkit.docs.checked import Outcomes, outcomes_of
 from gptkit.docs.places import DIRECTORY
 from gptkit.reflect import prose
-from gptkit.testing import KNOWN_FAILURES, Check, Result, checks_for, instances, run_checks
+from gptkit.testing import KNOWN_FAILURES, Check, checks_for
 
 __all__ = ["PAGE", "page"]
 
 PAGE = "conformance.md"
 
 _MARKS = {"passed": "✓", "failed": "**✗**", "skipped": "·", "expected": "(✗)", "unexpected": "**(✓)**"}
-_WORST = ("failed", "unexpected", "expected", "passed", "skipped")
-"""Order of precedence of the outcomes, if the instances of a component differ."""
 
 
 def page(
     registry: Registry,
     kinds: Iterable[str] | None = None,
     expected_failures: Mapping[str, Mapping[str, str]] = KNOWN_FAILURES,
+    outcomes: Mapping[tuple[str, str], Outcomes] | None = None,
 ) -> str:
-    """Run all checks except slow ones, and return the page: the checks of each kind, and the results of each component.
+    """Return the page: the checks of each kind, and the results of each component.
 
     Args:
         kinds: the kinds to show; all by default.
         expected_failures: by kind and name (``norm rms``), the checks that a component is known to fail, with the reasons.
+        outcomes: the outcomes by kind and name; by default all checks except slow ones are run.
     """
     parts = [
         "# Conformance checks",
@@ -38,38 +39,34 @@ def page(
         "columns are numbered as the checks are listed.",
     ]
     for kind in registry.kinds() if kinds is None else kinds:
-        parts.append(_kind(registry, kind, expected_failures))
+        made = {
+            name: outcomes_of(registry, kind, name, expected_failures.get(f"{kind} {name}", {}))
+            if outcomes is None
+            else outcomes[kind, name]
+            for name in registry.names(kind)
+        }
+        parts.append(_kind(registry, kind, made))
     return "\n\n".join(parts) + "\n"
 
 
-def _kind(registry: Registry, kind: str, expected: Mapping[str, Mapping[str, str]]) -> str:
+def _kind(registry: Registry, kind: str, outcomes: Mapping[str, Outcomes]) -> str:
     numbered = list(enumerate(checks_for(kind, registry), start=1))
     checks = [(number, check) for number, check in numbered if not check.slow]
-    outcomes = {name: _outcomes(registry, kind, name, expected.get(f"{kind} {name}", {})) for name in registry.names(kind)}
-    rows = [
-        [str(i), f"`{check.name}`", prose.inline(check.why)] for i, check in enumerate(checks_for(kind, registry), start=1)
-    ]
-    reasons = prose.table(["", "check", "reason"], rows)
+    reasons = prose.table(
+        ["", "check", "reason"], [[str(i), f"`{check.name}`", prose.inline(check.why)] for i, check in numbered]
+    )
     return f"## {kind}\n\n{reasons}" + (f"\n\n{_matrix(kind, checks, outcomes)}" if outcomes else "")
 
 
-def _matrix(kind: str, checks: Sequence[tuple[int, Check]], outcomes: dict[str, dict[str, str]]) -> str:
+def _matrix(kind: str, checks: Sequence[tuple[int, Check]], outcomes: Mapping[str, Outcomes]) -> str:
     """Return a table with a row per component and a numbered column per check."""
     numbers = [f'[{index}](#{kind} "{check.name}")' for index, check in checks]
     rows = [
-        [f"[{name}]({DIRECTORY}/{kind}/{name}.md)", *(marks.get(check.name, "") for _, check in checks)]
+        [f"[{name}]({DIRECTORY}/{kind}/{name}.md)", *(_mark(marks, check) for _, check in checks)]
         for name, marks in outcomes.items()
     ]
     return prose.table(["component", *numbers], rows)
 
 
-def _outcomes(registry: Registry, kind: str, name: str, expected: Mapping[str, str]) -> dict[str, str]:
-    try:
-        specs = instances(registry.component(kind, name), registry)
-    except Exception:  # a plugin's validator may raise anything
-        return {"constructible": _MARKS["failed"]}
-    results: dict[str, list[Result]] = {}
-    for spec in specs:
-        for result in run_checks(spec, expected_failures=expected, registry=registry):
-            results.setdefault(result.check.name, []).append(result)
-    return {check: _MARKS[min((result.outcome for result in some), key=_WORST.index)] for check, some in results.items()}
+def _mark(outcomes: Outcomes, check: Check) -> str:
+    return _MARKS[outcomes[check.name]] if check.name in outcomes else ""

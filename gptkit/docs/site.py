@@ -40,11 +40,13 @@ def source() -> Path:
 def generated(registry: Registry) -> dict[str, str]:
     """Return all generated pages and images by path."""
     from gptkit.docs import command_line, conformance, contracts, effects, ejected, models, python_reference, spec_builder
+    from gptkit.docs.checked import checked
     from gptkit.docs.pages import pages
     from gptkit.runs.spec import ExperimentSpec
 
     result = dict(pages(registry, root=ExperimentSpec))
-    for module in (command_line, conformance, contracts, ejected, models, python_reference, spec_builder):
+    result[conformance.PAGE] = conformance.page(registry, outcomes=checked(registry))
+    for module in (command_line, contracts, ejected, models, python_reference, spec_builder):
         result[module.PAGE] = module.page(registry)
     return result | effects.pages(source() / "docs") | models.assets(registry) | spec_builder.assets(registry)
 

@@ -1,13 +1,18 @@
-"""Fixture: an in-memory plugin with a kind and two components, in addition to the built-in ones."""
+"""Fixtures: an in-memory plugin with a kind and two components, in addition to the built-in ones; the built site."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import types
 from abc import abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import pytest
+from filelock import FileLock
 from pydantic import Field
 from torch import nn
 
@@ -130,3 +135,27 @@ def with_plugins() -> Registry:
         ],
         (),
     )
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the site, built in strict mode: once for all processes of pytest-xdist."""
+    for package in ("mkdocs", "material", "mkdocstrings"):
+        pytest.importorskip(package, reason=f"{package} comes with the extra `docs`")
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    directory, failed = base / "site", base / "site-failed.txt"
+    with FileLock(base / "site.lock"):
+        if not directory.is_dir() and not failed.is_file():
+            done = subprocess.run(
+                [sys.executable, "-m", "gptkit", "docs", "build", "--out", directory],
+                cwd=Path(__file__).resolve().parents[2],
+                env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if done.returncode:
+                failed.write_text(done.stdout + done.stderr, encoding="utf-8")
+        assert not failed.is_file(), failed.read_text(encoding="utf-8")
+    return directory

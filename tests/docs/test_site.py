@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -15,24 +13,6 @@ import pytest
 from gptkit.core.registry import default_registry
 
 ROOT = Path(__file__).resolve().parents[2]
-
-pytest.importorskip("mkdocs", reason="mkdocs comes with the extra `docs`")
-pytest.importorskip("material", reason="mkdocs-material comes with the extra `docs`")
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("site")
-    done = subprocess.run(
-        [sys.executable, "-m", "gptkit", "docs", "build", "--out", directory],
-        cwd=ROOT,
-        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return directory
 
 
 @pytest.mark.slow

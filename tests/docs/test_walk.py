@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.browser import CHROMIUM, browser_page
+from tests.support.browser import browser_page
 
 ROOT = Path(__file__).resolve().parents[2]
 MAIN = (
@@ -32,22 +30,6 @@ OVERFLOW = """() => {
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("mkdocstrings", reason="mkdocs and its plugins come with the extra `docs`")
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if not CHROMIUM.is_file():
-        pytest.skip(f"{CHROMIUM} is not installed")
-    directory = tmp_path_factory.mktemp("walked") / "site"
-    done = subprocess.run(
-        [sys.executable, "-m", "gptkit", "docs", "build", "--out", directory],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return directory
 
 
 @pytest.mark.parametrize("width", [1280, 390])
