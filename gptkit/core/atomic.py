@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import socket
 import stat
@@ -27,6 +28,7 @@ __all__ = [
     "atomic_file",
     "new_file_mode",
     "reading",
+    "remove_leftovers",
     "replace_directory",
     "sync",
     "write_bytes",
@@ -122,6 +124,19 @@ def replace_directory(new: Path, directory: Path) -> None:
         sync(directory.parent)
 
 
+def remove_leftovers(directory: Path) -> None:
+    """Remove the temporary files of killed processes of this machine in a directory.
+
+    Writing a file again removes those of its own destination; this is for files that may not be written again.
+    """
+    pattern = re.compile(rf"\..+\.partial-{re.escape(_host())}-(\d+)-[0-9a-f]{{8}}")
+    with contextlib.suppress(PermissionError, FileNotFoundError):
+        for entry in list(directory.iterdir()):
+            written = pattern.fullmatch(entry.name)
+            if written is not None and not _alive(int(written[1])):
+                _remove(entry)
+
+
 def new_file_mode(path: Path) -> int:
     """Create an empty file; return its permissions, which follow the umask.
 
@@ -201,7 +216,11 @@ def _put_in_place(new: Path, directory: Path) -> None:
 
 
 def _prefix(path: Path) -> str:
-    return f".{path.name}.partial-{socket.gethostname().replace('-', '_')}-"
+    return f".{path.name}.partial-{_host()}-"
+
+
+def _host() -> str:
+    return socket.gethostname().replace("-", "_")
 
 
 def _temporary_name(path: Path) -> str:
@@ -218,10 +237,14 @@ def _remove_leftovers(path: Path) -> None:
     for entry in entries:
         process = entry.name.removeprefix(prefix).split("-")[0]
         if entry.name.startswith(prefix) and process.isdecimal() and not _alive(int(process)):
-            if entry.is_dir():
-                shutil.rmtree(entry, ignore_errors=True)
-            else:
-                entry.unlink(missing_ok=True)
+            _remove(entry)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _alive(process: int) -> bool:

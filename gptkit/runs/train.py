@@ -12,7 +12,7 @@ from typing import Any
 
 from gptkit.checkpoint.store import CheckpointStore
 from gptkit.core.activity import Report, working
-from gptkit.core.atomic import atomic_directory
+from gptkit.core.atomic import atomic_directory, remove_leftovers
 from gptkit.core.errors import CheckpointError, DataError
 from gptkit.core.registry import Registry
 from gptkit.data import Prepared, open_prepared, prepare
@@ -109,6 +109,7 @@ def train(
         run_directory.recover()
         _require_allowed(run_directory, opened, resume=resume, overwrite=overwrite)
         stack.enter_context(run_directory.lock())
+        remove_leftovers(run_directory.path)
         placement = Placement(run_directory)
         placement.recover()
         continues = _require_allowed(run_directory, opened, resume=resume, overwrite=overwrite)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from gptkit.core.atomic import atomic_directory, atomic_file, reading, write_bytes, write_text, writing
+from gptkit.core.atomic import atomic_directory, atomic_file, reading, remove_leftovers, write_bytes, write_text, writing
 from gptkit.core.errors import FileError
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="permissions of POSIX")
@@ -93,7 +93,8 @@ def test_links_are_kept_and_devices_are_written_to(tmp_path: Path) -> None:
         write_text(tmp_path, "x")
 
 
-def test_leftovers_of_a_killed_process_are_removed_by_the_next_write(tmp_path: Path) -> None:
+def killed_write(path: Path) -> None:
+    """Leave what a process leaves that is killed while it writes a file."""
     script = """
         import os, sys
         from pathlib import Path
@@ -104,10 +105,26 @@ def test_leftovers_of_a_killed_process_are_removed_by_the_next_write(tmp_path: P
             os._exit(9)
     """
     code = "\n".join(line.removeprefix("        ") for line in script.splitlines())
-    subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.txt")], check=False)
+    subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+
+
+def test_leftovers_of_a_killed_process_are_removed_by_the_next_write(tmp_path: Path) -> None:
+    killed_write(tmp_path / "a.txt")
     assert len(list(tmp_path.iterdir())) == 1
     write_text(tmp_path / "a.txt", "whole")
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_leftovers_in_a_directory_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    killed_write(tmp_path / "a.txt")
+    (left,) = (path.name for path in tmp_path.iterdir())
+    running = left.replace(left.split("-")[-2], str(os.getpid()))
+    kept = sorted((running, f"{left}-old", left.lstrip("."), f"{left}.txt", "a.txt"))
+    for name in kept:
+        (tmp_path / name).write_text("kept")
+    remove_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == kept
+    remove_leftovers(tmp_path / "missing")
 
 
 def test_missing_permission_is_reported(tmp_path: Path) -> None:
