@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from gptkit.checkpoint.reader import TensorReader
 from gptkit.checkpoint.sharding import copy_sharded, part_of, whole_of, whole_shape
 from gptkit.core.atomic import new_file_mode, reading, writing
 from gptkit.core.errors import CheckpointError, FileError
@@ -70,13 +71,30 @@ def fill(model: nn.Module, file: Path, *, assign: bool = False) -> None:
     Args:
         model: the model, whose tensors may be sharded.
         file: the safetensors file.
-        assign: replace the model's tensors by memory-mapped ones of the file, for a model on the meta device. Otherwise
-            values are copied into the model's tensors.
+        assign: replace the model's tensors by memory-mapped ones of the file, or by copies where the dtype differs, for a
+            model on the meta device. Otherwise values are copied into the model's tensors.
 
     Raises:
         CheckpointError: the file is missing or damaged, or does not fit the model.
     """
-    fill_tensors(model, read_tensors(file), file, assign=assign)
+    loaded = read_tensors(file)
+    if assign:
+        _convert(model, loaded, file)
+    fill_tensors(model, loaded, file, assign=assign)
+
+
+def _convert(model: nn.Module, loaded: dict[str, Tensor], file: Path) -> None:
+    """Convert tensors that the model holds in another dtype, from single reads: used pages of a mapping stay in memory."""
+    own = named_tensors(model)
+    changed = [name for name, tensor in loaded.items() if name in own and own[name].dtype != tensor.dtype]
+    if not changed:
+        return
+    try:
+        reader = TensorReader(file)
+        for name in changed:
+            loaded[name] = reader.get(name, own[name].dtype)
+    except (safetensors.SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise damaged(file, str(error)) from None
 
 
 def fill_tensors(model: nn.Module, loaded: dict[str, Tensor], file: Path, *, assign: bool = False) -> None:

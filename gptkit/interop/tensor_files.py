@@ -16,6 +16,7 @@ import safetensors
 import torch
 from torch import Tensor
 
+from gptkit.checkpoint.reader import TensorReader
 from gptkit.core.atomic import atomic_file, reading
 from gptkit.core.errors import ExternalModelError
 from gptkit.core.paths import require_utf8
@@ -33,7 +34,10 @@ _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
 class TensorFiles:
-    """The tensors of a directory (one file, or several with an index) or of a file, mapped into memory.
+    """The tensors of a directory (one file, or several with an index) or of a file; each is read on request.
+
+    The files are open and not mapped: a model larger than memory can be converted, and only the tensors in use count as
+    memory of the process.
 
     Raises:
         ExternalModelError: a file is missing or damaged, or holds elements that are not plain floating-point numbers.
@@ -41,23 +45,27 @@ class TensorFiles:
 
     def __init__(self, path: Path) -> None:
         self.entries: dict[str, TensorEntry] = {}
-        self._files: dict[str, Any] = {}
+        self._readers: dict[str, tuple[Path, TensorReader]] = {}
         for file in _parts(path):
-            opened = _open(file)
-            for name in opened.keys():  # noqa: SIM118 (not a mapping)
-                try:
-                    view = opened.get_slice(name)
-                    shape, dtype = tuple(view.get_shape()), str(view.get_dtype())
-                except (safetensors.SafetensorError, ValueError, RuntimeError) as error:
-                    raise ExternalModelError(f"{file}: {name} is damaged: {error}", hint=_AGAIN) from None
+            reader = _open(file)
+            for name, (shape, dtype) in reader.tensors.items():
                 # Other dtypes are those of masks and indices; a family that needs one gets an error then.
                 self.entries[name] = TensorEntry(shape, _DTYPES.get(dtype, torch.int8))
-                self._files[name] = opened
+                self._readers[name] = file, reader
 
     def get(self, name: str) -> Tensor:
-        """Return one tensor; its elements are read from the file when they are used."""
-        tensor: Tensor = self._files[name].get_tensor(name)
-        return tensor
+        """Read one tensor.
+
+        Raises:
+            ExternalModelError: the file was changed or cannot be read.
+        """
+        file, reader = self._readers[name]
+        try:
+            return reader.get(name)
+        except OSError as error:
+            raise ExternalModelError(f"{file} cannot be read: {error.strerror or error}") from None
+        except ValueError as error:
+            raise ExternalModelError(f"{file} is damaged: {error}", hint=_AGAIN) from None
 
 
 def write_tensors(
@@ -169,15 +177,15 @@ def _shards(path: Path) -> list[Path]:
     return []
 
 
-def _open(file: Path) -> Any:
+def _open(file: Path) -> TensorReader:
     refuse_pointer(file)
     try:
         # The library reports a refused permission as it reports damage.
         with reading(file), file.open("rb"):
             pass
         require_utf8(file)
-        return safetensors.safe_open(file, framework="pt")
+        return TensorReader(file)
     except FileNotFoundError:
         raise ExternalModelError(f"{file} is missing", hint=_AGAIN) from None
-    except (safetensors.SafetensorError, OSError, ValueError, RuntimeError) as error:
+    except (safetensors.SafetensorError, OSError, ValueError, RuntimeError, LookupError, TypeError) as error:
         raise ExternalModelError(f"{file} is damaged: {error}", hint=_AGAIN) from None

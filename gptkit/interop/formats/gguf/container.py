@@ -16,8 +16,10 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -25,6 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gptkit.checkpoint.reader import read_into
 from gptkit.core.atomic import atomic_file
 from gptkit.core.errors import ExternalModelError
 from gptkit.core.pointers import refuse_pointer
@@ -40,6 +43,8 @@ _PLAIN = {0: torch.float32, 1: torch.float16, 28: torch.float64, 30: torch.bfloa
 """The types of tensors that are numbers as torch has them; all others are read by the `gguf` package."""
 _PLAIN_TYPES = {dtype: number for number, dtype in _PLAIN.items()}
 _MAX_DIMENSIONS, _LONGEST_NAME = 4, 1024
+_PART = 2**20
+"""Elements that are dequantized at once, at least a row."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,7 @@ class GgufTensor:
 
 
 class GgufFile:
-    """A file that is mapped into memory.
+    """A file, which stays open; its tensors are read on request, so only those in use count as memory of the process.
 
     Attributes:
         metadata: by key, in the order of the file.
@@ -97,9 +102,11 @@ class GgufFile:
         self.path = path
         refuse_pointer(path)
         try:
-            with path.open("rb") as stream:
-                size = os.fstat(stream.fileno()).st_size
-                self._data: Any = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY) if size else b""
+            self._stream = path.open("rb", buffering=0)
+            weakref.finalize(self, self._stream.close)
+            size = os.fstat(self._stream.fileno()).st_size
+            # An empty file cannot be mapped.
+            self._head: Any = mmap.mmap(self._stream.fileno(), 0, access=mmap.ACCESS_READ) if size else BytesIO()
         except (OSError, ValueError) as error:
             raise ExternalModelError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
         self._at, self._size = 0, size
@@ -117,28 +124,39 @@ class GgufFile:
         headers = self._unique(self._header for _ in range(n_tensors))
         start = -(-self._at // alignment) * alignment
         self.tensors = {name: self._place(name, start, *header) for name, header in headers.items()}
+        self._head.close()
 
     def get(self, name: str) -> Tensor:
-        """Return a tensor: unquantized ones are views of the mapped file, others are dequantized to float32.
+        """Read a tensor; quantized ones are dequantized to float32, some rows at once.
 
         Raises:
-            ExternalModelError: it is quantized, and the `gguf` package is not installed.
+            ExternalModelError: it is quantized, and the `gguf` package is not installed; or the file was changed.
         """
         tensor = self.tensors[name]
-        if tensor.type in _PLAIN:
-            if tensor.begin == tensor.end:
-                return torch.empty(tensor.shape, dtype=tensor.dtype)
-            count = (tensor.end - tensor.begin) // tensor.dtype.itemsize
-            return torch.frombuffer(self._data, dtype=tensor.dtype, count=count, offset=tensor.begin).view(tensor.shape)
-        package = _package(f"{self.path}: {name} is quantized")
-        packed = np.frombuffer(self._data, np.uint8, tensor.end - tensor.begin, tensor.begin)
-        # Rows are quantized in blocks of their own.
-        rows = packed.reshape(*tensor.shape[:-1], -1)
         try:
-            numbers = package.dequantize(rows, package.GGMLQuantizationType(tensor.type))
-        except NotImplementedError as error:
-            raise ExternalModelError(f"{self.path}: {name}: {error}") from None
-        return torch.from_numpy(np.ascontiguousarray(numbers, np.float32)).view(tensor.shape)
+            self._stream.seek(tensor.begin)
+            if tensor.type in _PLAIN:
+                return read_into(self._stream, torch.empty(tensor.shape, dtype=tensor.dtype), name)
+            return self._dequantized(name, tensor)
+        except OSError as error:
+            raise ExternalModelError(f"{self.path}: cannot be read ({error.strerror or error})") from None
+        except ValueError as error:
+            raise ExternalModelError(f"{self.path} is damaged: {error}", hint=AGAIN) from None
+
+    def _dequantized(self, name: str, tensor: GgufTensor) -> Tensor:
+        package = _package(f"{self.path}: {name} is quantized")
+        result = torch.empty(tensor.shape)
+        # Rows are quantized in blocks of their own.
+        rows = result.view(-1, tensor.shape[-1]) if result.numel() else result.view(0, 1)
+        row_bytes = (tensor.end - tensor.begin) // max(1, len(rows))
+        for part in torch.split(rows, max(1, _PART // rows.shape[1])) if len(rows) else ():
+            packed = read_into(self._stream, torch.empty(len(part), row_bytes, dtype=torch.uint8), name).numpy()
+            try:
+                numbers = package.dequantize(packed, package.GGMLQuantizationType(tensor.type))
+            except NotImplementedError as error:
+                raise ExternalModelError(f"{self.path}: {name}: {error}") from None
+            part.copy_(torch.from_numpy(np.ascontiguousarray(numbers, np.float32)))
+        return result
 
     def _unique(self, reads: Iterator[Callable[[], tuple[str, Any]]]) -> dict[str, Any]:
         result: dict[str, Any] = {}
@@ -205,7 +223,7 @@ class GgufFile:
     def _take(self, size: int) -> bytes:
         if size > self._size - self._at:
             self._fail(f"{size:,} bytes should follow, and {self._size - self._at:,} do")
-        result = bytes(self._data[self._at : self._at + size])
+        result = bytes(self._head[self._at : self._at + size])
         self._at += size
         return result
 
