@@ -20,13 +20,15 @@ import gptkit
 from gptkit.components.tokenizer.bpe import BpeSpec
 from gptkit.core.errors import GptkitError
 from gptkit.runs.exporting import export_model
-from tests.support.gguf_models import DECODER, make_run
+from tests.support.gguf_models import DECODER, make_pieces, make_run
 
 COUNT = int(os.environ.get("GPTKIT_DAMAGED_FILES", "10"))
 SLOW = int(os.environ.get("GPTKIT_DAMAGED_FILES", "250"))
 TINY = {**DECODER, "n_layers": 1, "d_model": 32, "feedforward": {"name": "gated", "d_hidden": 32}}
 PROSE = ["The cat sat on the mat, and the other cat's 12 hats sat on the other mats. " * 20]
-GGUF_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0")
+WIDE = {**TINY, "d_model": 256, "feedforward": {"name": "gated", "d_hidden": 256}}
+"""The sizes that matrices of k-quants need: rows of whole blocks of 256."""
+GGUF_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_k", "q6_k")
 DIRECTORY_FILES = (
     "config.json",
     "generation_config.json",
@@ -52,8 +54,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     names = TensorFiles(directory).entries
     index = {"metadata": {}, "weight_map": dict.fromkeys(names, "model-00001-of-00001.safetensors")}
     (sharded / "model.safetensors.index.json").write_text(json.dumps(index))
+    wide = make_run(base / "wide", WIDE, spec.model_dump(mode="json"), spec.fit(iter(PROSE)))
     for each in GGUF_TYPES:
-        export_model(run, base / f"{each}.gguf", to={"name": "gguf", "type": each})
+        export_model(wide if each.endswith("_k") else run, base / f"{each}.gguf", to={"name": "gguf", "type": each})
     return base
 
 
@@ -141,3 +144,17 @@ def test_damaged_gguf_files(models: Path, tmp_path: Path, type: str, count: int)
         return copy, copy
 
     damage(make, tmp_path, max(5, count // len(GGUF_TYPES)), type)
+
+
+@pytest.mark.parametrize("count", [COUNT, pytest.param(SLOW, marks=pytest.mark.slow)])
+def test_damaged_sentencepiece_vocabularies(tmp_path: Path, count: int) -> None:
+    source = make_pieces(tmp_path)
+    data, directory = source.read_bytes(), tmp_path / "imports"
+    directory.mkdir()
+
+    def make() -> tuple[Path, Path]:
+        copy = directory / "external.gguf"
+        copy.write_bytes(data)
+        return copy, copy
+
+    damage(make, directory, count, "pieces")

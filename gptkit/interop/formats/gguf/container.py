@@ -152,7 +152,9 @@ class GgufFile:
         for part in torch.split(rows, max(1, _PART // rows.shape[1])) if len(rows) else ():
             packed = read_into(self._stream, torch.empty(len(part), row_bytes, dtype=torch.uint8), name).numpy()
             try:
-                numbers = package.dequantize(packed, package.GGMLQuantizationType(tensor.type))
+                # Steps of damaged or diverged matrices may be infinite, which numpy warns about.
+                with np.errstate(all="ignore"):
+                    numbers = package.dequantize(packed, package.GGMLQuantizationType(tensor.type))
             except NotImplementedError as error:
                 raise ExternalModelError(f"{self.path}: {name}: {error}") from None
             part.copy_(torch.from_numpy(np.ascontiguousarray(numbers, np.float32)))
