@@ -32,7 +32,7 @@ def check_ids(ids_BT: Tensor, targets_BT: Tensor | None, vocab_size: int, *, dec
         shapes = f"{tuple(targets_BT.shape)}, and the token ids {tuple(ids_BT.shape)}"
         raise GptkitError(f"the targets have the shape {shapes}", hint="Pass one target for each token.")
     # On other devices the check would wait for the device.
-    if (decoding and ids_BT.shape[1] < 2) or ids_BT.device.type != "cpu" or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or (decoding and ids_BT.shape[1] < 2) or ids_BT.device.type != "cpu":
         return
     for what, each_BT in (("token id", ids_BT), ("target", targets_BT)):
         if each_BT is None or not each_BT.numel():

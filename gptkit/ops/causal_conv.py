@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gptkit.ops.symbols import varies
+
 __all__ = ["causal_conv", "conv_tail"]
 
 
@@ -47,5 +49,7 @@ def conv_tail(x_BTF: Tensor, width: int, tail_BWF: Tensor | None = None) -> Tens
     n_kept = width - 1
     if tail_BWF is None:
         tail_BWF = x_BTF.new_zeros(x_BTF.shape[0], n_kept, x_BTF.shape[2])
-    joined = torch.cat((tail_BWF, x_BTF[:, -n_kept:] if n_kept else x_BTF[:, :0]), dim=1)
+    if not varies(x_BTF.shape[1]):
+        x_BTF = x_BTF[:, -n_kept:] if n_kept else x_BTF[:, :0]
+    joined = torch.cat((tail_BWF, x_BTF), dim=1)
     return joined[:, joined.shape[1] - n_kept :].clone()

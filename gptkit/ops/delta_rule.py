@@ -39,8 +39,8 @@ def gated_delta_rule(
         chunk: number of tokens that are computed at once.
     """
     n_tokens = q_BHTK.shape[2]
-    size = max(1, min(chunk, n_tokens))
-    n_chunks = -(-n_tokens // size)
+    # One chunk is its own case, in which the number of tokens may be a symbol (a program of torch.export).
+    n_chunks, size = (1, n_tokens) if 0 < n_tokens <= chunk else (-(-n_tokens // chunk), chunk)
 
     def split(x: Tensor) -> Tensor:
         """Reshape (B, H, T, …) to (B, H, N, C, …), padded with tokens that do not change the state."""

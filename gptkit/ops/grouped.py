@@ -16,6 +16,8 @@ Shapes: N tokens, K experts chosen for a token, M = N · K rows, X experts, I in
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +25,22 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-__all__ = ["Groups", "expert_slices", "group_rows", "grouped_linear", "reorder"]
+__all__ = ["Groups", "expert_slices", "group_rows", "grouped_linear", "in_torch_operators", "reorder"]
+
+_EXPORTED_BLOCK = 16
+"""Rows of a block in exported programs, where the number of rows varies: few for one token, and few copies of matrices."""
+_only_torch = False  # not a context variable, which torch.compile does not trace
+
+
+@contextmanager
+def in_torch_operators() -> Iterator[None]:
+    """Compute grouped products with operators of torch only, for programs that are used without gptkit."""
+    global _only_torch
+    before, _only_torch = _only_torch, True
+    try:
+        yield
+    finally:
+        _only_torch = before
 
 
 @dataclass(frozen=True)
@@ -106,9 +123,13 @@ def grouped_linear(x_MI: Tensor, weight_XOI: Tensor, bias_XO: Tensor | None, gro
         x_MI, weight_XOI = x_MI.to(dtype), weight_XOI.to(dtype)
         bias_XO = None if bias_XO is None else bias_XO.to(dtype)
     # Decoding on the CPU skips the dispatcher, which takes longer than the product of one token.
+    y_MO: Tensor
     plain = device == "cpu" and not torch.compiler.is_compiling() and not torch.is_grad_enabled() and type(x_MI) is Tensor
     multiply = _product if plain else torch.ops.gptkit.grouped_mm
-    y_MO: Tensor = multiply(x_MI, weight_XOI, groups.ends_X)
+    if _only_torch:
+        y_MO = blockwise_mm(x_MI, weight_XOI, groups.ends_X, size=_EXPORTED_BLOCK)
+    else:
+        y_MO = multiply(x_MI, weight_XOI, groups.ends_X)
     return y_MO if bias_XO is None else y_MO + bias_XO[groups.expert_M]
 
 
@@ -225,11 +246,15 @@ class _Blocks:
         return x_MI[self.row_ZR].masked_fill(~self.filled_ZR[..., None], 0)
 
 
-def _blocks(ends_X: Tensor, n_rows: int) -> _Blocks:
+def _blocks(ends_X: Tensor, n_rows: int, size: int | None = None) -> _Blocks:
     ends_X = ends_X.long()
     n_experts, device = len(ends_X), ends_X.device
-    size = -(-n_rows // n_experts)
-    n_blocks = min(n_rows, n_rows // size + n_experts)
+    if size is None:
+        size = -(-n_rows // n_experts)
+        n_blocks = min(n_rows, n_rows // size + n_experts)
+    else:
+        # One more than the rows, since a symbol that may be 1 would be compared with it.
+        n_blocks = torch.sym_min(n_rows + 1, n_rows // size + n_experts)  # type: ignore[no-untyped-call]
     starts_X = torch.cat((ends_X.new_zeros(1), ends_X[:-1]))
     blocks_X = (ends_X - starts_X + size - 1) // size
     last_X = blocks_X.cumsum(0)
@@ -244,9 +269,9 @@ def _blocks(ends_X: Tensor, n_rows: int) -> _Blocks:
     return _Blocks(expert_Z, row_ZR.clamp(max=n_rows - 1), row_ZR < ends_X[expert_Z, None], place_M)
 
 
-def blockwise_mm(x_MI: Tensor, weight_XOI: Tensor, ends_X: Tensor) -> Tensor:
-    """Compute `grouped_mm` by blocks; works on every device without synchronization."""
-    blocks = _blocks(ends_X, x_MI.shape[0])
+def blockwise_mm(x_MI: Tensor, weight_XOI: Tensor, ends_X: Tensor, size: int | None = None) -> Tensor:
+    """Compute `grouped_mm` by blocks of `size` rows; works on every device without synchronization."""
+    blocks = _blocks(ends_X, x_MI.shape[0], size)
     y_ZRO = torch.bmm(blocks.take(x_MI), weight_XOI[blocks.expert_Z].mT)
     return y_ZRO.flatten(0, 1)[blocks.place_M]
 

@@ -40,8 +40,8 @@ def state_space_scan(
     """
     n_batch, n_tokens, n_heads, d_value = v_BTHP.shape
     n_groups, d_state = q_BTGN.shape[2:]
-    size = max(1, min(chunk, n_tokens))
-    n_chunks = -(-n_tokens // size)
+    # One chunk is its own case, in which the number of tokens may be a symbol (a program of torch.export).
+    n_chunks, size = (1, n_tokens) if 0 < n_tokens <= chunk else (-(-n_tokens // chunk), chunk)
     fill = n_chunks * size - n_tokens
 
     def split(x: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from gptkit.nn.cache.view import KeyOffset
 from gptkit.nn.forward import Forward
 from gptkit.nn.initial import Initial
 from gptkit.nn.tensor_parallel import Divided, Division
+from gptkit.ops.symbols import varies
 
 if TYPE_CHECKING:
     from gptkit.components.attention.latent import LatentSpec
@@ -123,7 +124,8 @@ class LatentAttention(SoftmaxAttention):
             more = tuple(own)
         selection = self.select(x_BTE, q, more, k_B1TR.shape[2], forward, offset)
 
-        if n_tokens == 1 and state is not None:
+        # A number of tokens that varies (a program of torch.export) takes the form for several.
+        if state is not None and not varies(n_tokens) and n_tokens == 1:
             out_BHTV = self._absorbed(q_BHTN, q_BHTR, latent_B1TC, k_B1TR, forward, offset, selection)
         else:
             out_BHTV = self._expanded(q_BHTN, q_BHTR, latent_B1TC, k_B1TR, forward, offset, selection)

@@ -22,6 +22,7 @@ from gptkit.nn.initial import Initial, consecutive
 from gptkit.ops.causal_conv import causal_conv, conv_tail
 from gptkit.ops.rms_norm import rms_norm
 from gptkit.ops.state_space import state_space_scan, state_space_step
+from gptkit.ops.symbols import varies
 
 if TYPE_CHECKING:
     from gptkit.components.attention.mamba2 import Mamba2Spec
@@ -101,7 +102,7 @@ class Mamba2(Attention):
 
         if memory_BHPN is None:
             memory_BHPN = v_BTHP.new_zeros(n_batch, self.n_heads, self.d_head, self.d_state)
-        if n_tokens == 1:
+        if not varies(n_tokens) and n_tokens == 1:
             steps = (x[:, 0] for x in (q_BTGN, k_BTGN, written_BTHP, g_BTH))
             out_BHP, memory_BHPN = state_space_step(*steps, memory_BHPN)  # type: ignore[call-arg]
             out_BTHP = out_BHP[:, None]

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gptkit.nn.attention.backends.base import AttentionBackend
 from gptkit.ops.causal_attention import causal_attention, suits
+from gptkit.ops.symbols import varies
 
 if TYPE_CHECKING:
     from gptkit.nn.attention.mask import AttentionMask
@@ -91,11 +92,13 @@ def fused(
     """
     n_batch, n_heads, n_queries, d_key = q_BHTD.shape
     n_kv_heads = k_BKSD.shape[1]
-    few = n_queries <= FEW_QUERIES and not causal
+    # A number of queries that varies (a program of torch.export) takes the general call, which is right for any number.
+    many = varies(n_queries)
+    few = not many and n_queries <= FEW_QUERIES and not causal
     if few and torch.compiler.is_exporting() and q_BHTD.device.type == "cpu" and not dropout:
         return few_queries(q_BHTD, k_BKSD, v_BKSV, scale=scale, term=term)
     grouped = n_heads != n_kv_heads
-    if grouped and n_queries == 1 and (term is None or term.shape[1] == 1):
+    if grouped and not many and n_queries == 1 and (term is None or term.shape[1] == 1):
         # The heads of a group are so many queries on the same keys: nothing needs to be repeated.
         q_BKGD = q_BHTD.reshape(n_batch, n_kv_heads, n_heads // n_kv_heads, d_key)
         out = F.scaled_dot_product_attention(q_BKGD, k_BKSD, v_BKSV, attn_mask=term, dropout_p=dropout, scale=scale)
