@@ -30,7 +30,7 @@ def export(
         typer.Option(
             "--to",
             metavar="FORMAT",
-            help="The format; by default that of PATH's suffix (.gguf), else hugging-face.",
+            help="The format; by default that of PATH's suffix (.gguf, .pt2), else hugging-face.",
             autocompletion=complete_formats,
             show_default=False,
         ),
@@ -60,6 +60,8 @@ def export(
     quiet: Quiet = False,
 ) -> None:
     """Export a run in the format of transformers and vLLM (hugging-face), of llama.cpp (gguf), or of a plugin.
+
+    The format torch-export writes a program that torch runs without gptkit (.pt2).
 
     A model that the format cannot express is refused with the reason. The export is read back, and its logits are compared
     with the run's (not with --quiet). Formats: gptkit components format.

@@ -170,11 +170,13 @@ class FormatSpec(Component):
     Class variables:
         suffixes: suffixes of the files of this format; none for a format that is a directory. `export` infers the format
             from them.
+        is_program: whether a file is a program, which `write` compares with the model, and `read` refuses.
         commands: commands that use a format, for the documentation; formats do not occur in spec files.
     """
 
     kind: ClassVar[str] = "format"
     suffixes: ClassVar[tuple[str, ...]] = ()
+    is_program: ClassVar[bool] = False
     commands: ClassVar[tuple[str, ...]] = ("gptkit import PATH RUN --from {name}", "gptkit export RUN PATH --to {name}")
 
     @property

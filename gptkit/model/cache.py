@@ -103,6 +103,10 @@ class Cache:
         """`length`, as the model takes it: a 0-d tensor for a static cache, whose value is never read on the host."""
         return self._length if self._static_offset is None else self._static_offset
 
+    def set_static_offset(self, offset: Tensor) -> None:
+        """Use this 0-d tensor as the number of tokens held by a static cache; its states have the same one."""
+        self._static_offset = offset
+
     def advance(self, n_tokens: int) -> None:
         """Count the tokens of a call, after its last layer."""
         self._set_length(n_tokens, add=True)

@@ -115,6 +115,8 @@ def export(
         made = Path(temporary) / target.name
         remarks = chosen.write(model, made, family=family, progress=progress, registry=registry)
         _place(made, target)
+    # A program has been compared by `write`, which reports it as remarks.
+    compare = compare and not chosen.is_program
     return Exported(target, remarks, _report(model, chosen, target, registry) if compare else ())
 
 

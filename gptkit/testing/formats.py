@@ -73,6 +73,11 @@ def _spec(subject: Subject) -> FormatSpec:
     return cast("FormatSpec", subject.spec)
 
 
+def _require_readable(subject: Subject) -> None:
+    if _spec(subject).is_program:
+        skip("its files are programs, which are not imported")
+
+
 def _byte(subject: Subject) -> Tokenizer:
     return cast("TokenizerSpec", subject.other("tokenizer", "byte")).fit(iter(()))
 
@@ -132,6 +137,7 @@ def _tensors(external: ExternalModel, subject: Subject) -> Mapping[str, Tensor]:
 
 @checks.add("written-model-reads-back", "An export that is imported again must be the same model with the same weights.")
 def written_model_reads_back(subject: Subject) -> None:
+    _require_readable(subject)
     with TemporaryDirectory(prefix="gptkit-check-") as directory:
         written = _write(subject, directory)
         detection = _spec(subject).detect(written.path)
@@ -147,6 +153,7 @@ def written_model_reads_back(subject: Subject) -> None:
 
 @checks.add("stores-half-precision", "Released weights are in bfloat16, whose values an export must not round or refuse.")
 def stores_half_precision(subject: Subject) -> None:
+    _require_readable(subject)
     with TemporaryDirectory(prefix="gptkit-check-") as directory:
         written = _write(subject, directory, torch.bfloat16)
         for name, tensor in _tensors(_spec(subject).read(written.path), subject).items():
@@ -156,6 +163,7 @@ def stores_half_precision(subject: Subject) -> None:
 
 @checks.add("keeps-the-tokenizer", "A model without its tokenizer is of no use, so one that is not stored is reported.")
 def keeps_the_tokenizer(subject: Subject) -> None:
+    _require_readable(subject)
     with TemporaryDirectory(prefix="gptkit-check-") as directory:
         written = _write(subject, directory)
         try:
@@ -241,6 +249,7 @@ def _read_damaged(spec: FormatSpec, path: Path, what: str, subject: Subject) -> 
     "writes-the-chosen-family", "The program that is to load an export names the family; a model of another is of no use."
 )
 def writes_the_chosen_family(subject: Subject) -> None:
+    _require_readable(subject)
     with TemporaryDirectory(prefix="gptkit-check-") as directory:
         written = _write(subject, directory)
         spec, path = _spec(subject), Path(directory, "again" + "".join(_spec(subject).suffixes[:1]))

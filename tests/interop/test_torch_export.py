@@ -1,0 +1,210 @@
+"""Format `torch-export`: programs that torch runs without gptkit, compared with the full forward pass of the model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+import gptkit
+from gptkit.cli.main import app
+from gptkit.components.feedforward.modules.gated import Gated
+from gptkit.components.tokenizer.byte import ByteTokenizer
+from gptkit.core.errors import ExternalModelError
+from gptkit.interop.formats.torch_export.decoder import Decoder
+from gptkit.interop.formats.torch_export.format import TorchExportFormat
+from gptkit.interop.formats.torch_export.writing import METADATA
+from gptkit.kinds.format import NativeModel, TensorEntry
+from gptkit.model.gpt import GPT
+from gptkit.nn.cache.static import StaticState
+from tests.support.exported_program import run_alone
+from tests.support.gguf_models import DECODER, make_run
+from tests.support.presets import V, small_preset
+
+PRESETS = [
+    *("gpt2", "modern", "gemma3-1b", "qwen3-0.6b", "deepseek-v3", "deepseek-v3.2", "gpt-oss-20b", "mixtral-8x7b"),
+    *("qwen3-next-80b-a3b", "lfm2-1.2b", "bamba-9b", "llama4-scout", "kimi-linear-48b"),
+]
+
+
+def invoke(*words: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, list(words))
+    return result.exit_code, " ".join(result.output.split())
+
+
+class Weights:
+    """Tensors of a model in memory."""
+
+    def __init__(self, model: GPT) -> None:
+        stored = {**dict(model.named_parameters()), **model.state_dict(keep_vars=True)}
+        first = {id(tensor): name for name, tensor in reversed(list(stored.items()))}
+        self._tensors = {name: tensor.detach() for name, tensor in stored.items() if first[id(tensor)] == name}
+        self.entries = {name: TensorEntry(tuple(tensor.shape), tensor.dtype) for name, tensor in self._tensors.items()}
+
+    def get(self, name: str) -> torch.Tensor:
+        return self._tensors[name]
+
+
+@torch.no_grad()
+def randomized(model: GPT) -> GPT:
+    """Return the model with every weight random."""
+    generator = torch.Generator().manual_seed(1)
+    for parameter in model.parameters():
+        parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.15)
+    return model
+
+
+def native(model: GPT) -> NativeModel:
+    spec = model.spec.model_copy(update={"vocab_size": model.vocab_size})
+    return NativeModel("small", spec, Weights(model), ByteTokenizer())
+
+
+def small(**changes: Any) -> GPT:
+    return randomized(GPT({**DECODER, "n_layers": 1, **changes}, V)).eval()
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return make_run(tmp_path / "runs" / "tiny", {**DECODER, "n_layers": 1})
+
+
+@pytest.mark.slow
+@torch.no_grad()
+@pytest.mark.parametrize("preset", PRESETS)
+def test_torch_alone_computes_the_logits_of_presets(preset: str, tmp_path: Path) -> None:
+    model = randomized(small_preset(preset))
+    path = tmp_path / "model.pt2"
+    remarks = TorchExportFormat(capacity=96).write(native(model), path)
+    single = preset == "kimi-linear-48b"
+    assert any("calls of one token" in remark for remark in remarks) == single
+    generator = torch.Generator().manual_seed(2)
+    texts = [torch.randint(V, (1, 21), generator=generator) for _ in range(2)]
+    calls = [1] * 21 if single else [9, *[1] * 12]
+    for ids, logits in zip(texts, run_alone(path, texts, [calls, calls], tmp_path), strict=True):
+        torch.testing.assert_close(logits, model(ids).logits, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_cli_exports_a_program_for_torch_alone(run: Path, tmp_path: Path) -> None:
+    code, output = invoke("export", str(run), "tiny.pt2", "--set", "capacity=32")
+    assert code == 0, output
+    assert "exported to tiny.pt2" in output
+    assert "wrote a program for texts of up to 32 tokens, calls of 1 to 32 tokens" in output
+    assert "the file was loaded again" in output
+    assert "largest logit difference" in output
+    assert "not compared" not in output
+    extra = {METADATA: ""}
+    torch.export.load(tmp_path / "tiny.pt2", extra_files=extra)
+    metadata = json.loads(extra[METADATA])
+    assert (metadata["capacity"], metadata["tokens"], metadata["dtype"]) == (32, 32, "float32")
+    assert metadata["tokenizer"]["model"]["vocab"]
+
+    model = gptkit.load(run).model.eval()
+    ids = torch.randint(model.vocab_size, (1, 32), generator=torch.Generator().manual_seed(0))
+    texts, calls = [ids, ids[:, :5], ids[:, :7]], [[32], [1] * 5, [3, 3, 1]]
+    for text, logits in zip(texts, run_alone(tmp_path / "tiny.pt2", texts, calls, tmp_path), strict=True):
+        torch.testing.assert_close(logits, model(text).logits, atol=1e-5, rtol=1e-5)
+    with pytest.raises(AssertionError):  # more tokens than the capacity
+        run_alone(tmp_path / "tiny.pt2", [torch.cat((ids, ids), 1)], [[32, 1]], tmp_path)
+
+    before = (tmp_path / "tiny.pt2").read_bytes()
+    code, output = invoke("export", str(run), "tiny.pt2")
+    assert code == 2
+    assert "already exists" in output
+    assert (tmp_path / "tiny.pt2").read_bytes() == before
+    code, output = invoke("import", "tiny.pt2", "runs/back")
+    assert code == 2
+    assert "is a program of torch.export, which gptkit writes but does not read" in output
+    code, output = invoke("drift", str(run), "--against", "tiny.pt2")
+    assert code == 2
+    assert "is a program of torch.export" in output
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--set", "capacity=0"], "format.capacity: must be at least 1, got 0"),
+        (["--set", "capacity=65"], "capacity=65 exceeds the model's context length of 64"),
+        (["--set", "capacity=8", "--set", "tokens=9"], "tokens=9 exceeds the capacity of 8"),
+        (["--set", "rows=2"], "rows"),
+        (["--family", "llama"], "a program has no model family"),
+    ],
+)
+def test_options_are_refused(options: list[str], message: str, run: Path, tmp_path: Path) -> None:
+    code, output = invoke("export", str(run), "--to", "torch-export", "out/tiny.pt2", *options)
+    assert code == 2
+    assert message in output
+    assert not list(tmp_path.rglob("*.pt2"))
+
+
+def test_positions_that_depend_on_the_length_are_refused(tmp_path: Path) -> None:
+    scaling = {"name": "dynamic", "original_context_length": 12}
+    model = small(position={"name": "rotary", "scaling": scaling})
+    with pytest.raises(ExternalModelError, match=r"needs a static cache: .* position 'rotary'"):
+        TorchExportFormat().write(native(model), tmp_path / "model.pt2")
+
+
+def test_an_operator_that_torch_does_not_have_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @torch.library.custom_op("third_party_test::double", mutates_args=())
+    def double(x: torch.Tensor) -> torch.Tensor:
+        return x * 2
+
+    @double.register_fake
+    def _(x: torch.Tensor) -> torch.Tensor:
+        return torch.empty_like(x)
+
+    original = Gated.forward
+    monkeypatch.setattr(Gated, "forward", lambda self, *inputs: double(original(self, *inputs)))
+    with pytest.raises(ExternalModelError, match=r"blocks\.0.* calls the operator third_party_test\.double") as caught:
+        TorchExportFormat(capacity=8).write(native(small()), tmp_path / "model.pt2")
+    assert "is_exporting" in str(caught.value.hint)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mutant", ["keys are not stored", "the state of the previous text stays"])
+def test_a_program_whose_cache_is_wrong_is_discarded(mutant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small()
+    if mutant == "keys are not stored":
+        append = StaticState.append
+
+        def stores_elsewhere(self: StaticState, *new: torch.Tensor) -> Any:
+            self.buffers = [buffer.clone() for buffer in self.buffers]
+            return append(self, *new)
+
+        monkeypatch.setattr(StaticState, "append", stores_elsewhere)
+    else:
+        attention = {"name": "gated-delta", "d_key": 8, "d_value": 8}
+        model = small(attention=attention, position="none")
+        monkeypatch.setattr(torch, "where", lambda _condition, _zeros, kept: kept)
+    with pytest.raises(ExternalModelError, match="the logits of the written program differ"):
+        TorchExportFormat(capacity=16).write(native(model), tmp_path / "model.pt2")
+
+
+def test_detection_does_not_load_files(tmp_path: Path) -> None:
+    spec = TorchExportFormat()
+    for name, content, score in (("a.pt2", b"PK\x03\x04rest", 1), ("b.pt2", b"\x80\x02", 0.5), ("c.pt", b"PK\x03\x04", 0)):
+        (tmp_path / name).write_bytes(content)
+        assert spec.detect(tmp_path / name).score == score
+    for path in (tmp_path, tmp_path / "missing.pt2"):
+        assert spec.detect(path).score == 0
+    with pytest.raises(ExternalModelError, match="executes what the file contains"):
+        spec.read(tmp_path / "a.pt2")
+
+
+@torch.no_grad()
+def test_decoder_keeps_its_cache_in_buffers() -> None:
+    decoder = Decoder(small(), 16)
+    assert isinstance(decoder, nn.Module)
+    names = [name for name, _ in decoder.named_buffers() if name.startswith("cache_")]
+    assert names == ["cache_0_0", "cache_0_1"]
+    ids = torch.arange(6)[None]
+    decoder(ids, torch.tensor(0))
+    assert all(bool(getattr(decoder, name)[:, :, :6].any()) for name in names)
+    assert not any(bool(getattr(decoder, name)[:, :, 6:].any()) for name in names)
