@@ -92,6 +92,8 @@ PARTS = {("attention", "every-other"), ("callback", "step-number"), ("format", "
 def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
     """Return the registry of gptkit with three additional files."""
     before = set(sys.modules)
+    # A default registry that is created here would keep the additional files for other tests.
+    monkeypatch.setattr("gptkit.core.registry.lookup._default", None)
     for package, (name, source) in FILES.items():
         file = tmp_path / package.replace(".", "/") / name
         file.parent.mkdir(parents=True)
