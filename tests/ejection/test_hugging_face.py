@@ -36,6 +36,7 @@ OWN: dict[str, dict[str, Any]] = {
         "head": {"name": "linear", "linear": "dense", "bias": True},
         "feedforward": {"name": "mlp", "activation": "xielu"},
     },
+    "gated-heads": {"attention": {**GROUPED, "head_gate": "softplus"}, "norm": {"name": "layer", "shift": False}},
     "only-windows": {"attention": {**GROUPED, "window": 4}, "norm": {"name": "layer", "offset": 1.0}},
     "only-recurrent": {
         "position": "none",
@@ -91,6 +92,7 @@ def test_report_names_the_closest_family_and_the_contract(tmp_path: Path) -> Non
     made = models()
     for name, sentence in (
         ("book", "meets the contract of vLLM's Transformers backend, with tensor parallelism"),
+        ("gated-heads", "meets the contract of vLLM's Transformers backend, with tensor parallelism"),
         ("only-windows", "meets the contract of vLLM's Transformers backend, with tensor parallelism"),
         ("llama-with-odd-norm", "logits are scaled before their soft bound"),
         ("experts-through-interface", "each expert receives a number of tokens that depends on the data"),

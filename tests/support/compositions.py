@@ -74,7 +74,12 @@ SPECS: dict[str, dict[str, Any]] = {
     },
     "latent": {
         "attention": {"name": "latent", "n_heads": 4, "kv_rank": 12, "d_nope": 6, "d_rotary": 4, "d_value": 5, "window": 9},
-        "layers": [{}, {"attention": {"q_rank": 10, "bias": True, "scale": 0.3}}],
+        "layers": [{}, {"attention": {"q_rank": 10, "bias": True, "scale": 0.3, "head_gate": True}}],
+    },
+    "head-gates": {
+        "attention": {**GROUPED, "head_gate": "softplus"},
+        "layers": [{}, {"attention": {"head_gate": "sigmoid", "output_gate": True, "n_heads": 2}}],
+        "norm": {"name": "layer", "scale": False},
     },
     "recurrent": {
         "position": "none",

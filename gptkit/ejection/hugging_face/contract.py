@@ -57,7 +57,7 @@ def contract_of(layers: Layers, head: Head, narrow: bool) -> Contract:
             if part.section not in ("attention", "feedforward"):
                 continue
             divided = {
-                **dict.fromkeys(("q", "k", "v", "gate", "up"), "colwise"),
+                **dict.fromkeys(("q", "k", "v", "gate", "head_gate", "up"), "colwise"),
                 **dict.fromkeys(("output", "down"), "rowwise"),
             }
             plans = {each: how for each, how in divided.items() if f"self.{each} = {_LINEAR}" in part.text}

@@ -20,6 +20,7 @@ _APPLIED = re.compile(r" *qkv_BTHD = self\.qkv\(x_BTE\)\.unflatten\(-1, \(-1, \$
 _SPLIT = re.compile(r" *(q_BTHD, k_BTHD, v_BTHD(?:, gate_BTHD)?) = qkv_BTHD\.(?:split|chunk)\(.+\)\n")
 _MASK = re.compile(r" *mask_TS = \$?causal_mask\(positions_T, k_BHSD\.shape\[2\](?:, window=(\$WINDOW))?\)\n")
 _FUSED = re.compile(r" *y_BHTD = F\.scaled_dot_product_attention\(q_BHTD, k_BHSD, v_BHSD, mask_TS(.*)\)\n")
+_HEAD_GATE = re.compile(r" *y_BHTD = y_BHTD \* gate_BTH\.mT\[\.\.\., None\]\n")
 _OUTPUT = re.compile(r" *return self\.output\((.+)\)\n")
 _OUTPUTS = {
     "y_BHTD.transpose(1, 2).flatten(2)": "y_BTX",
@@ -57,6 +58,8 @@ def through_interface(written: Written) -> Written | None:
     bias = packed[2] or ""
     heads = {name: "$N_KV_HEADS" if grouped and name in "kv" else "$N_HEADS" for name in names}
     window = "$WINDOW" if mask[1] else "None"
+    head_gate = _HEAD_GATE.search(text)
+    flattened = "        y_BTX = y_BTHD.reshape(*x_BTE.shape[:-1], -1)\n"
     replaced = {
         packed[0]: "".join(f"        self.{name} = nn.Linear(D_MODEL, {heads[name]} * $D_HEAD{bias})\n" for name in names)
         + f"        self.scaling = {options.get('scale') or '$D_HEAD**-0.5'}\n"
@@ -81,10 +84,15 @@ def through_interface(written: Written) -> Written | None:
         f"            dropout={options.get('dropout', '0.0')},\n"
         f"            sliding_window={window},\n"
         "            **cache.options,\n"
-        "        )\n"
-        "        y_BTX = y_BTHD.reshape(*x_BTE.shape[:-1], -1)\n",
+        "        )\n" + ("" if head_gate else flattened),
         output[0]: f"        return self.output({_OUTPUTS[output[1]]})\n",
     }
+    if head_gate is not None:
+        # The attention function may return the heads of a token as one vector.
+        replaced[head_gate[0]] = (
+            "        y_BTHD = y_BTHD.reshape(*x_BTE.shape[:-1], -1, $D_HEAD) * gate_BTH[..., None]\n"
+            "        y_BTX = y_BTHD.flatten(2)\n"
+        )
     for old, new in replaced.items():
         text = text.replace(old, new)
     parts = {name: part for name, part in written.parts.items() if part.name != "causal_mask"}

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gptkit.components.attention.written.parts import append_to, attend, causal_mask, position_parts, relative_position
+from gptkit.components.attention.written.parts import (
+    append_to,
+    attend,
+    causal_mask,
+    head_gate,
+    position_parts,
+    relative_position,
+)
 from gptkit.kinds.written import Name, NotWrittenError, Setting, WritingContext, Written, fill, linear, written
 
 if TYPE_CHECKING:
@@ -23,6 +30,9 @@ class $class_name(nn.Module):
         super().__init__()
         self.qkv = $packed
         self.output = $projection
+        #if head_gate
+        self.head_gate = $head_gate
+        #end
         #if norms
         self.q_norm = $q_norm
         self.k_norm = $k_norm
@@ -126,6 +136,7 @@ HEADED_FIELDS = (
     "clip_qkv",
     "clip_order",
     "output_gate",
+    "head_gate",
 )
 """Fields of `HeadedSpec` that the template writes."""
 
@@ -188,6 +199,7 @@ def headed(spec: HeadedSpec, context: WritingContext, *, grouped: bool) -> Writt
         formula="y = W_o [softmax(q kᵀ · scale + mask) v of each head], with q, k, v = W_qkv x.",
         packed=linear(context, "D_MODEL", f"{n_packed} * $D_HEAD", bias=spec.qkv_bias),
         projection=linear(context, "$N_HEADS * $D_HEAD", "D_MODEL", bias=spec.output_bias),
+        head_gate="" if spec.head_gate is None else linear(context, "D_MODEL", "$N_HEADS", bias=False),
         **flags,
     )
     text += _positioned(position, sometimes, parts, settings, context)
@@ -200,7 +212,7 @@ def headed(spec: HeadedSpec, context: WritingContext, *, grouped: bool) -> Writt
         softcap=spec.softcap is not None,
         sinks=spec.sinks,
     )
-    text += fill(_END, gate=spec.output_gate)
+    text += head_gate(spec.head_gate) + fill(_END, gate=spec.output_gate)
     variant = position.variant or position.name.title() if position is not None else "Plain"
     fields = [*HEADED_FIELDS, *(["n_kv_heads"] if grouped else [])]
     return Written("Attention", text, settings=settings, parts=parts, section="attention", variant=variant, fields=fields)

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gptkit.components.attention.written.parts import append_to, attend, causal_mask, position_parts, relative_position
+from gptkit.components.attention.written.parts import (
+    append_to,
+    attend,
+    causal_mask,
+    head_gate,
+    position_parts,
+    relative_position,
+)
 from gptkit.kinds.position import HeadShape
 from gptkit.kinds.written import Name, NotWrittenError, Setting, WritingContext, Written, fill, linear, written
 
@@ -31,6 +38,9 @@ class $class_name(nn.Module):
         self.kv_latent_norm = $kv_latent_norm
         self.kv_up = nn.Linear($KV_RANK, $N_HEADS * ($D_NOPE + $D_VALUE), bias=False)
         self.output = $projection
+        #if head_gate
+        self.head_gate = $head_gate
+        #end
         #if position
         self.position = $position
         #end
@@ -76,6 +86,7 @@ _FIELDS = (
     "scale",
     "dropout",
     "window",
+    "head_gate",
 )
 
 
@@ -125,9 +136,11 @@ def latent(spec: LatentSpec, context: WritingContext) -> Written:
         q_up=linear(context, "D_MODEL" if spec.q_rank is None else "$Q_RANK", d_query, bias=False),
         kv_down=linear(context, "D_MODEL", "$KV_RANK + $D_SHARED", bias=spec.bias),
         projection=linear(context, "$N_HEADS * $D_VALUE", "D_MODEL", bias=spec.bias),
+        head_gate=linear(context, "D_MODEL", "$N_HEADS", bias=False) if spec.head_gate else "",
         mask=mask_call,
         **calls,
     )
     text += attend(position, scale=scale, dropout=spec.dropout)
+    text += head_gate("sigmoid" if spec.head_gate else None)
     text += "        return self.output(y_BHTD.transpose(1, 2).flatten(2))\n"
     return Written("Attention", text, settings=settings, parts=parts, section="attention", variant="latent", fields=_FIELDS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from gptkit.kinds.position import HeadShape
 from gptkit.kinds.written import NotWrittenError, Setting, WritingContext, Written, fill, written
 
-__all__ = ["append_to", "attend", "causal_mask", "position_parts", "relative_position"]
+__all__ = ["append_to", "attend", "causal_mask", "head_gate", "position_parts", "relative_position"]
 
 _APPEND = '''
 def $class_name(cache: dict[str, Tensor], name: str, new_BHTD: Tensor) -> Tensor:
@@ -68,6 +68,11 @@ _SOFTMAX = """
         #if values
         y_BHTD = y_BHTD + $values
         #end
+"""
+
+_HEAD_GATE = """
+        gate_BTH = $function(self.head_gate(x_BTE))  # one number for each head
+        y_BHTD = y_BHTD * gate_BTH.mT[..., None]
 """
 
 append_to = Written("append_to", fill(_APPEND), section="attention")
@@ -180,3 +185,14 @@ def attend(
     ]
     arguments = ", ".join(["q_BHTD", "k_BHSD", "v_BHSD", "mask_TS", *options])
     return f"        y_BHTD = F.scaled_dot_product_attention({arguments})\n"
+
+
+def head_gate(function: str | None) -> str:
+    """Return the lines that multiply each head's output by a number; empty without a gate.
+
+    Args:
+        function: "sigmoid" or "softplus", of the projection `head_gate`; None without a gate.
+    """
+    if function is None:
+        return ""
+    return fill(_HEAD_GATE, function="F.softplus" if function == "softplus" else "torch.sigmoid")
