@@ -9,6 +9,7 @@ import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from string import ascii_lowercase
 from typing import get_args
 
 from gptkit.core.spec import shortened
@@ -17,6 +18,7 @@ from gptkit.ejection.bundling import bundle
 from gptkit.ejection.groups import Constant, Groups, number
 from gptkit.ejection.lines import LINE, typed, wrapped
 from gptkit.ejection.model import GENERATOR, HEADER, MODEL, RUN
+from gptkit.kinds.block import BlockSpec
 from gptkit.kinds.written import Name, NotWrittenError, Section, WritingContext, Written, fill, written
 from gptkit.model.spec import PARTS, WHOLE_PARTS, ModelSpec
 
@@ -171,7 +173,7 @@ def written_parts(spec: ModelSpec, vocab_size: int) -> _Parts:
         n_layers=build.n_layers,
         vocab_size=build.vocab_size,
         position=build.position,
-        layers=layers,
+        layers=[parts for layer, parts in zip(spec.layer_specs(), layers, strict=True) if _attends(layer.block)],
         bundle=bundle,
     )
     blocks = [
@@ -182,6 +184,12 @@ def written_parts(spec: ModelSpec, vocab_size: int) -> _Parts:
     chosen = [*(layer.linear for layer in layers), *(part for _, part in components(spec.head) if part.kind == "linear")]
     linears = [written(linear, context) for linear in chosen if linear is not None]
     return _Parts(written(spec.embedding, context), [each for each in linears if each.text], blocks, final, head)
+
+
+def _attends(block: BlockSpec) -> bool:
+    """Return whether a block uses its layer's attention; one that does not declare its wiring may."""
+    steps = block.wiring
+    return steps is None or any("attention" in branch for step in steps for branch in step.branches)
 
 
 def refuse_other_fields(spec: ModelSpec) -> None:
@@ -233,12 +241,18 @@ def construct_blocks(constructors: Sequence[str]) -> list[str]:
     # The most frequent one is the last, that of `else`, so that conditions are short.
     different.sort(key=constructors.count)
     period = _period(constructors)
-    lines = ["self.blocks = nn.ModuleList()", "for layer in range(N_LAYERS):"]
+    variable = "layer" if period == len(constructors) else f"layer % {period}"
+    places = [[layer for layer in range(period) if constructors[layer] == each] for each in different]
+    conditions = [_condition(layers, variable, period) for layers in places]
+    start = ["for layer in range(N_LAYERS):"]
+    if max(map(len, conditions[:-1])) > LINE - 20 >= len(constructors) and len(different) <= len(ascii_lowercase):
+        # A text with a letter for each layer is shorter than lists of their numbers.
+        letters = dict(zip(dict.fromkeys(constructors), ascii_lowercase, strict=False))
+        start = [f'pattern = "{"".join(letters[each] for each in constructors)}"', "for kind in pattern:"]
+        conditions = [f'kind == "{letters[each]}"' for each in different]
+    lines = ["self.blocks = nn.ModuleList()", *start]
     for index, constructor in enumerate(different):
-        places = [layer for layer in range(period) if constructors[layer] == constructor]
-        word = "if" if index == 0 else "elif"
-        variable = "layer" if period == len(constructors) else f"layer % {period}"
-        condition = f"{word} {_condition(places, variable, period)}"
+        condition = f"{'if' if index == 0 else 'elif'} {conditions[index]}"
         lines.append(f"    {'else' if index == len(different) - 1 else condition}:")
         indent = " " * 8
         lines += [line.removeprefix(indent) for line in wrapped(f"{indent}        self.blocks.append({constructor})")]

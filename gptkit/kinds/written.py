@@ -108,7 +108,7 @@ class WritingContext(BuildContext):
     """Build context of a component that is written out.
 
     Attributes:
-        layers: the parts of all layers, so that a component can be written in one form for all of them.
+        layers: the parts of all layers with attention, so that a component can be written in one form for all of them.
         bundle: returns a component without a template as a copy of its own module, for the arguments of `written`.
     """
 

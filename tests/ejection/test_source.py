@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gptkit.ejection.lines import typed, wrapped
-from gptkit.ejection.writing import write_source
+from gptkit.ejection.writing import construct_blocks, write_source
 from gptkit.kinds.written import fill
 from gptkit.runs.opening import open_spec
 from tests.support.ejected import presets_written_and_refused
@@ -50,6 +50,23 @@ def test_equal_settings_are_constants_and_different_ones_parameters() -> None:
     assert "Block(attention=Attention(rotary_base=10000.0, window=512))" in text
     assert "self.q_norm = RMSNorm(dim=D_HEAD)" in text
     assert "softcap" not in text
+
+
+def test_long_irregular_patterns_of_layers_are_a_text() -> None:
+    regular = construct_blocks(["A()", "B()"] * 40)
+    assert regular[1:3] == ["for layer in range(N_LAYERS):", "    if layer % 2 == 0:"]
+    layers = ["A()", "B()"] * 30 + ["C()"]
+    assert construct_blocks(layers) == [
+        "self.blocks = nn.ModuleList()",
+        f'pattern = "{"ab" * 30}c"',
+        "for kind in pattern:",
+        '    if kind == "c":',
+        "        self.blocks.append(C())",
+        '    elif kind == "a":',
+        "        self.blocks.append(A())",
+        "    else:",
+        "        self.blocks.append(B())",
+    ]
 
 
 @pytest.mark.skipif(shutil.which("ruff") is None, reason="ruff is not installed")

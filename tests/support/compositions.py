@@ -81,6 +81,15 @@ SPECS: dict[str, dict[str, Any]] = {
         "layers": [{}, {"attention": {"head_gate": "sigmoid", "output_gate": True, "n_heads": 2}}],
         "norm": {"name": "layer", "scale": False},
     },
+    "branches": {
+        "block": "single-branch",
+        "attention": {**GROUPED, "window": 6},
+        "n_layers": 4,
+        "layers": [
+            {"block": {"residual_scale": 0.5, "dropout": 0.1}},
+            {"block": {"branch": "feedforward"}, "attention": {"window": None}, "position": "none"},
+        ],
+    },
     "recurrent": {
         "position": "none",
         "attention": {"name": "mamba2", "n_heads": 4, "d_head": 6, "n_groups": 2, "d_state": 5, "bias": True},

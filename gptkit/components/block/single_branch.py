@@ -9,6 +9,7 @@ from pydantic import Field
 
 from gptkit.kinds.block import BlockSpec, Step
 from gptkit.kinds.context import BuildContext
+from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
     from gptkit.nn.block import Block
@@ -50,3 +51,8 @@ class SingleBranchSpec(BlockSpec):
         from gptkit.components.block.modules.single_branch import SingleBranch
 
         return SingleBranch(self, context)
+
+    def written(self, context: WritingContext) -> Written:
+        from gptkit.components.block.written.forms import single_branch
+
+        return single_branch(self, context)

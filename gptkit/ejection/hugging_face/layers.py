@@ -103,6 +103,7 @@ def _attention(block: Written) -> Written:
     attentions = [part for part in walk(block) if part.section == "attention" and part.text.startswith("class ")]
     if len(attentions) != 1 or "cache" not in attentions[0].text:
         raise NotWrittenError(
-            f"block {block.name} cannot be written for transformers, whose cache requires one attention in each layer"
+            f"block {block.name} cannot be written for transformers, whose cache requires one attention in each layer",
+            hint="Choose a block with attention and feed-forward, or a model that a family expresses.",
         )
     return attentions[0]

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from gptkit.components.block.post_norm import PostNormSpec
     from gptkit.components.block.pre_norm import PreNormSpec
     from gptkit.components.block.sandwich import SandwichSpec
+    from gptkit.components.block.single_branch import SingleBranchSpec
 
-__all__ = ["deep_norm", "output_norm", "parallel", "post_norm", "pre_norm", "sandwich"]
+__all__ = ["deep_norm", "output_norm", "parallel", "post_norm", "pre_norm", "sandwich", "single_branch"]
 
 _START = '''
 class $class_name(nn.Module):
@@ -78,6 +79,16 @@ _PARALLEL = """
         #end
 """
 
+_ATTENTION_BRANCH = """
+        mixed_BTE = self.attention(self.attention_norm(x_BTE), positions_T, cache)
+        return $added_mixed
+"""
+
+_FEEDFORWARD_BRANCH = """
+        fed_BTE = self.feedforward(self.feedforward_norm(x_BTE))
+        return $added_fed
+"""
+
 
 def pre_norm(spec: PreNormSpec, context: WritingContext) -> Written:
     """Return the block as a class."""
@@ -130,6 +141,18 @@ def parallel(spec: ParallelSpec, context: WritingContext) -> Written:
     return _block(context, description, parts, _PARALLEL, spec.dropout, spec.residual_scale, two_norms=two, fields=fields)
 
 
+def single_branch(spec: SingleBranchSpec, context: WritingContext) -> Written:
+    """Return the block as a class of its branch."""
+    attends = spec.branch == "attention"
+    name, description = "FeedForwardBlock", "One layer: feed-forward after a norm, with a shortcut."
+    if attends:
+        name, description = "AttentionBlock", "One layer: attention after a norm, with a shortcut."
+    body = _ATTENTION_BRANCH if attends else _FEEDFORWARD_BRANCH
+    fields = ("residual_scale", "branch")
+    parts = [f"{spec.branch}_norm", spec.branch]
+    return _block(context, description, parts, body, spec.dropout, spec.residual_scale, fields=fields, name=name)
+
+
 def _block(
     context: WritingContext,
     description: str,
@@ -142,6 +165,7 @@ def _block(
     two_norms: bool = False,
     alpha: Setting | None = None,
     fields: Collection[str] = ("residual_scale",),
+    name: str = "Block",
 ) -> Written:
     settings: dict[str, Setting] = {}
     if dropout:
@@ -158,7 +182,7 @@ def _block(
             return value
         return f"$ALPHA * x_BTE + {value}" if alpha is not None else f"x_BTE + {value}"
 
-    assignments = "".join(f"        self.{name} = ${name}\n" for name in names)
+    assignments = "".join(f"        self.{part} = ${part}\n" for part in names)
     filled = fill(
         body,
         two_norms=two_norms,
@@ -168,8 +192,8 @@ def _block(
         added_fed=added("fed_BTE"),
     )
     text = fill(_START, description=description) + assignments + "\n" + fill(_FORWARD) + filled
-    parts = {name: _part(name, context) for name in names}
-    return Written("Block", text, settings=settings, parts=parts, section="block", fields=("dropout", *fields))
+    parts = {part: _part(part, context) for part in names}
+    return Written(name, text, settings=settings, parts=parts, section="block", fields=("dropout", *fields))
 
 
 def _part(name: str, context: WritingContext) -> Written:
