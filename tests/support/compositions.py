@@ -81,6 +81,17 @@ SPECS: dict[str, dict[str, Any]] = {
         "layers": [{}, {"attention": {"head_gate": "sigmoid", "output_gate": True, "n_heads": 2}}],
         "norm": {"name": "layer", "scale": False},
     },
+    "kimi-delta": {
+        "position": "none",
+        "attention": {"name": "kimi-delta", "n_heads": 2, "d_key": 6, "d_value": 8, "decay_rank": 5, "gate_rank": 7},
+        "n_layers": 3,
+        "layers": [
+            {},
+            {"attention": {"conv_width": 3, "decay_rank": None, "gate_rank": None, "decay_floor": -5.0, "norm": "layer"}},
+            {"attention": {"name": "latent", "n_heads": 4, "kv_rank": 12, "d_nope": 6, "d_rotary": 4, "d_value": 5}},
+        ],
+        "norm": "layer",
+    },
     "branches": {
         "block": "single-branch",
         "attention": {**GROUPED, "window": 6},

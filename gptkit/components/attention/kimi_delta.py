@@ -11,6 +11,7 @@ from gptkit.core.component import component
 from gptkit.kinds.attention import AttentionSpec
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.norm import NormSpec
+from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
     from gptkit.components.attention.modules.kimi_delta import KimiDelta
@@ -85,3 +86,8 @@ class KimiDeltaSpec(AttentionSpec):
         from gptkit.components.attention.modules.kimi_delta import KimiDelta
 
         return KimiDelta(self, context)
+
+    def written(self, context: WritingContext) -> Written:
+        from gptkit.components.attention.written.kimi_delta import kimi_delta
+
+        return kimi_delta(self, context)

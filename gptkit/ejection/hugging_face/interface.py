@@ -20,7 +20,7 @@ _APPLIED = re.compile(r" *qkv_BTHD = self\.qkv\(x_BTE\)\.unflatten\(-1, \(-1, \$
 _SPLIT = re.compile(r" *(q_BTHD, k_BTHD, v_BTHD(?:, gate_BTHD)?) = qkv_BTHD\.(?:split|chunk)\(.+\)\n")
 _MASK = re.compile(r" *mask_TS = \$?causal_mask\(positions_T, k_BHSD\.shape\[2\](?:, window=(\$WINDOW))?\)\n")
 _FUSED = re.compile(r" *y_BHTD = F\.scaled_dot_product_attention\(q_BHTD, k_BHSD, v_BHSD, mask_TS(.*)\)\n")
-_HEAD_GATE = re.compile(r" *y_BHTD = y_BHTD \* gate_BTH\.mT\[\.\.\., None\]\n")
+_HEAD_GATE = re.compile(r" *y_BHTD = y_BHTD \* (.+\(self\.head_gate\(x_BTE\)\))\.mT\[\.\.\., None\].*\n")
 _OUTPUT = re.compile(r" *return self\.output\((.+)\)\n")
 _OUTPUTS = {
     "y_BHTD.transpose(1, 2).flatten(2)": "y_BTX",
@@ -90,8 +90,8 @@ def through_interface(written: Written) -> Written | None:
     if head_gate is not None:
         # The attention function may return the heads of a token as one vector.
         replaced[head_gate[0]] = (
-            "        y_BTHD = y_BTHD.reshape(*x_BTE.shape[:-1], -1, $D_HEAD) * gate_BTH[..., None]\n"
-            "        y_BTX = y_BTHD.flatten(2)\n"
+            "        y_BTHD = y_BTHD.reshape(*x_BTE.shape[:-1], -1, $D_HEAD)\n"
+            f"        y_BTX = (y_BTHD * {head_gate[1]}[..., None]).flatten(2)\n"
         )
     for old, new in replaced.items():
         text = text.replace(old, new)

@@ -58,12 +58,13 @@ class $class_name(nn.Module):
         q_BHTN = $unrotated
         #end
         latent_BTC, k_BTR = self.kv_down(x_BTE).split(($KV_RANK, $D_SHARED), dim=-1)
-        k_B1TR = k_BTR[:, None]  # one head
         #if query
         q_BHTR = $query
         #end
         #if key
-        k_B1TR = $key
+        k_B1TR = $key  # one head
+        #else
+        k_B1TR = k_BTR[:, None]  # one head
         #end
         latent_B1SC = append_to(cache, "latents", self.kv_latent_norm(latent_BTC)[:, None])
         k_B1SR = append_to(cache, "keys", k_B1TR)
@@ -105,7 +106,7 @@ def latent(spec: LatentSpec, context: WritingContext) -> Written:
     calls = {"query": "", "unrotated": "", "key": ""}
     if position is not None:
         parts |= position_parts(position)
-        named = {"query": "q_BHTR", "unrotated": "q_BHTN", "key": "k_B1TR"}
+        named = {"query": "q_BHTR", "unrotated": "q_BHTN", "key": "k_BTR[:, None]"}
         calls |= {purpose: position.call(purpose, x=named[purpose]) for purpose in named if purpose in position.calls}
     settings |= {
         "N_HEADS": Setting(spec.n_heads, "heads"),

@@ -71,8 +71,7 @@ _SOFTMAX = """
 """
 
 _HEAD_GATE = """
-        gate_BTH = $function(self.head_gate(x_BTE))  # one number for each head
-        y_BHTD = y_BHTD * gate_BTH.mT[..., None]
+        y_BHTD = y_BHTD * $function(self.head_gate(x_BTE)).mT[..., None]  # one for each head
 """
 
 append_to = Written("append_to", fill(_APPEND), section="attention")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from gptkit.components.attention.mamba2 import Mamba2Spec
     from gptkit.components.attention.short_conv import ShortConvSpec
 
-__all__ = ["gated_delta", "mamba2", "short_conv"]
+__all__ = ["convolved", "gated_delta", "mamba2", "short_conv"]
 
 _CONVOLVED = '''
 def $class_name(x_BTC: Tensor, conv: nn.Conv1d, cache: dict[str, Tensor]) -> Tensor:
@@ -180,7 +180,8 @@ _MAMBA2_FIELDS = (
 )
 _DELTA_FIELDS = ("n_heads", "n_value_heads", "d_key", "d_value", "conv_width", "negative_eigenvalues", "norm")
 
-_convolved = Written("convolved", fill(_CONVOLVED), section="attention")
+convolved = Written("convolved", fill(_CONVOLVED), section="attention")
+"""The function of the convolution before the heads."""
 
 
 def mamba2(spec: Mamba2Spec, context: WritingContext) -> Written:
@@ -188,10 +189,9 @@ def mamba2(spec: Mamba2Spec, context: WritingContext) -> Written:
     limited = (spec.step_min, spec.step_max) != (0, None)
     limits = f"min={spec.step_min!r}" + ("" if spec.step_max is None else f", max={spec.step_max!r}")
     activation = written(spec.activation, context)
-    parts = {"convolved": _convolved}
+    parts = {"convolved": convolved}
     if activation.text or activation.expression:
         parts["activation"] = activation
-    convolved = "$convolved(u_BTC, self.conv, cache)"
     settings = {
         "N_STATE_HEADS": Setting(spec.n_heads, "heads of the recurrent layers"),
         "D_STATE_HEAD": Setting(spec.d_head, "features of a value of a recurrent layer"),
@@ -207,7 +207,7 @@ def mamba2(spec: Mamba2Spec, context: WritingContext) -> Written:
         input=linear(context, "D_MODEL", f"{d_values} + d_conv + $N_STATE_HEADS", bias=spec.bias),
         projection=linear(context, d_values, "D_MODEL", bias=spec.bias),
         no_conv_bias="" if spec.conv_bias else ", bias=False",
-        activated=activation.call("apply", x=convolved),
+        activated=activation.call("apply", x="$convolved(u_BTC, self.conv, cache)"),
         limited=limited,
         limits=limits,
         normed=spec.norm != "none",
@@ -236,7 +236,7 @@ def gated_delta(spec: GatedDeltaSpec, context: WritingContext) -> Written:
         projection=linear(context, "d_values", "D_MODEL", bias=False),
         negative=spec.negative_eigenvalues,
     )
-    parts = {"convolved": _convolved, "norm": written(spec.norm, context, dim=Name("$D_STATE_VALUE"))}
+    parts = {"convolved": convolved, "norm": written(spec.norm, context, dim=Name("$D_STATE_VALUE"))}
     return Written("GatedDelta", text, settings=settings, parts=parts, section="attention", fields=_DELTA_FIELDS)
 
 
@@ -249,5 +249,5 @@ def short_conv(spec: ShortConvSpec, context: WritingContext) -> Written:
         no_conv_bias="" if spec.bias else ", bias=False",
     )
     settings = {"CONV_WIDTH": Setting(spec.width, "tokens of the convolution")}
-    parts = {"convolved": _convolved}
+    parts = {"convolved": convolved}
     return Written("ShortConvolution", text, settings=settings, parts=parts, section="attention", fields=["width", "bias"])

@@ -48,22 +48,7 @@ class $class_name(nn.Module):
         #if shared
         shared_BTE = self.shared(x_BTE)  # the shared expert, used by every token
         #end
-        #if gate
-        gate_BT1 = self.shared_gate(x_BTE)
-        y_BTE = y_NE.view_as(x_BTE) + gate_BT1.sigmoid() * shared_BTE
-        #elif shared
-        y_BTE = y_NE.view_as(x_BTE) + shared_BTE
-        #else
-        y_BTE = y_NE.view_as(x_BTE)
-        #end
-        #if scaled
-        y_BTE = $EXPERTS_SCALE * y_BTE
-        #end
-        #if normed
-        return self.output_norm(y_BTE)
-        #else
-        return y_BTE
-        #end
+        return $result
 '''
 
 
@@ -80,12 +65,19 @@ def experts(spec: ExpertsSpec, context: WritingContext) -> Written:
         parts["shared"] = written(spec.shared, context)
     if spec.output_norm is not None:
         parts["output_norm"] = written(spec.output_norm, context, dim=Name("D_MODEL"))
+    result = "y_NE.view_as(x_BTE)"
+    if spec.shared is not None:
+        result += " + torch.sigmoid(self.shared_gate(x_BTE)) * shared_BTE" if spec.shared_gate else " + shared_BTE"
+    if spec.scale != 1:
+        result = f"$EXPERTS_SCALE * ({result})" if spec.shared is not None else f"$EXPERTS_SCALE * {result}"
+    if spec.output_norm is not None:
+        result = f"self.output_norm({result})"
     text = fill(
         _CLASS,
         shared=spec.shared is not None,
         gate=spec.shared_gate,
         on_input=spec.weights_on == "input",
-        scaled=spec.scale != 1,
+        result=result,
         normed=spec.output_norm is not None,
     )
     settings = {"N_EXPERTS": Setting(spec.n_experts, "experts of a layer")}

@@ -27,7 +27,7 @@ class $class_name(nn.Module):
 
     def forward(self, x_NE: Tensor) -> tuple[Tensor, Tensor]:
         """Return the experts of each token and their weights, (N, E) to (N, K) and (N, K)."""
-        logits_NX = F.linear(x_NE.float(), self.scores.weight.float()$bias)
+        $linear = F.linear(x_NE.float(), self.scores.weight.float()$bias)$function
         #if top_k_softmax
         best_NK, experts_NK = logits_NX.topk($EXPERTS_PER_TOKEN, dim=-1)
         weights_NK = best_NK.softmax(dim=-1)
@@ -42,10 +42,8 @@ class $class_name(nn.Module):
             left_NX = left_NX.scatter(1, expert_N1, -torch.inf)
         experts_NK, weights_NK = torch.cat(experts, dim=1), torch.cat(weights, dim=1)
         #else
-        #if sigmoid
-        scores_NX = logits_NX.sigmoid()
-        #else
-        scores_NX = logits_NX.softmax(dim=-1)
+        #if by_logit
+        scores_NX = logits_NX$scores
         #end
         #if selects
         #if selection_bias
@@ -60,9 +58,8 @@ class $class_name(nn.Module):
         #else
         best_NG = grouped_NGX.amax(dim=-1)
         #end
-        kept_NG = torch.zeros_like(best_NG, dtype=torch.bool)
-        kept_NG = kept_NG.scatter(1, best_NG.topk($TOP_GROUPS, dim=-1).indices, True)
-        ranked_NX = grouped_NGX.masked_fill(~kept_NG[..., None], -torch.inf).flatten(1)
+        others_NG = torch.ones_like(best_NG).scatter(1, best_NG.topk($TOP_GROUPS, dim=-1).indices, 0)
+        ranked_NX = grouped_NGX.masked_fill(others_NG[..., None] > 0, -torch.inf).flatten(1)
         #end
         experts_NK = ranked_NX.topk($EXPERTS_PER_TOKEN, dim=-1).indices
         weights_NK = scores_NX.gather(1, experts_NK)
@@ -70,10 +67,9 @@ class $class_name(nn.Module):
         weights_NK, experts_NK = scores_NX.topk($EXPERTS_PER_TOKEN, dim=-1)
         #end
         #if renormalize
-        weights_NK = weights_NK / (weights_NK.sum(dim=-1, keepdim=True) + 1e-20)
-        #end
-        #if scale
-        weights_NK = $scale * weights_NK
+        weights_NK = $scaled / (weights_NK.sum(dim=-1, keepdim=True) + 1e-20)
+        #elif scale
+        weights_NK = $scaled
         #end
         #end
         return experts_NK, weights_NK.to(x_NE.dtype)
@@ -81,7 +77,11 @@ class $class_name(nn.Module):
 
 _SCORED_FIELDS = ("k", "bias", "balance_loss", "z_loss")
 _GROUPED_FIELDS = ("renormalize", "scale", "n_groups", "top_groups", "selection_bias", "bias_rate", "group_score")
-_NO_GROUPS = dict.fromkeys(("selection_bias", "selects", "groups", "two", "sigmoid", "renormalize", "scale"), False)
+_NO_GROUPS: dict[str, bool | str] = {
+    **dict.fromkeys(("selection_bias", "selects", "groups", "two", "by_logit", "renormalize", "scale"), False),
+    "linear": "logits_NX",
+    "function": "",
+}
 
 
 def grouped(
@@ -100,6 +100,7 @@ def grouped(
     """
     groups = spec.top_groups < spec.n_groups
     selection_bias = spec.selection_bias or spec.bias_rate > 0
+    function = ".sigmoid()" if scores == "sigmoid" else ".softmax(dim=-1)"
     settings: dict[str, Setting] = {}
     if groups:
         settings["N_GROUPS"] = Setting(spec.n_groups, "groups of experts")
@@ -119,9 +120,13 @@ def grouped(
         two=spec.group_score == "top-2-sum",
         top_k_softmax=False,
         sparsemixer=False,
-        sigmoid=scores == "sigmoid",
+        by_logit=by_logit,
+        linear="logits_NX" if by_logit else "scores_NX",
+        function="" if by_logit else function,
+        scores=function,
         renormalize=spec.renormalize,
-        scale="" if spec.scale == 1 else repr(spec.scale),
+        scale=spec.scale != 1,
+        scaled="weights_NK" if spec.scale == 1 else f"{spec.scale!r} * weights_NK",
     )
 
 
