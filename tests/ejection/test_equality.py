@@ -53,7 +53,12 @@ def test_presets_equal_gptkit(tmp_path: Path) -> None:
 
 
 def test_refusals_name_the_component_and_the_option() -> None:
+    sparse = {**SPECS["sparse-latent"]["attention"], "indexer": "previous"}
     for changes, message in (
+        (
+            {**SPECS["sparse-latent"], "layers": [{}, {"attention": sparse}]},
+            r"attention 'sparse-latent' cannot be written out with indexer: previous",
+        ),
         ({"position": "t5-bias"}, r"position 't5-bias' cannot be written out with a table that all layers share"),
         (
             {"linear": {"name": "low-rank", "projections": ["*.qkv"]}},

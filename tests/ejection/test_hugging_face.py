@@ -69,7 +69,7 @@ OWN: dict[str, dict[str, Any]] = {
         },
     },
 }
-REFUSED = {"longrope", "dynamic", "adapters", "branches"}
+REFUSED = {"longrope", "dynamic", "adapters", "branches", "sparse-latent"}
 CHANGED = {"none-in-some-layers": {"norm": {"name": "layer", "scale": False}}}
 """What is different in compositions that a family expresses."""
 
@@ -118,6 +118,7 @@ def test_norm_over_all_heads_has_no_plan_of_tensor_parallelism(tmp_path: Path) -
     [
         (SPECS["adapters"], "head 'linear' cannot be written for transformers with linear 'low-rank'"),
         (SPECS["dynamic"], "rotary frequencies that depend on the length of the text"),
+        (SPECS["sparse-latent"], "attention Indexer cannot be written for transformers: its template uses append_to"),
         (SPECS["branches"], "block FeedForwardBlock cannot be written for transformers"),
         ({"position": {"name": "t5-bias"}, "attention": GROUPED}, "with a table that all layers share"),
     ],

@@ -118,10 +118,7 @@ def test_norms_follow_attention_unless_it_uses_them() -> None:
 
 
 @pytest.mark.slow
-def test_presets_are_short_or_refused_for_a_reason() -> None:
+def test_presets_are_short_and_none_is_refused() -> None:
     written, refused = presets_written_and_refused()
+    assert not refused
     assert max(text.count("\n") for text in written.values()) <= 400
-    assert len(written) > 10 * len(refused)
-    for refusal in refused.values():
-        assert "cannot be written out" in refusal.message
-        assert refusal.hint

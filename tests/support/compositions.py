@@ -92,6 +92,23 @@ SPECS: dict[str, dict[str, Any]] = {
         ],
         "norm": "layer",
     },
+    "sparse-latent": {
+        "attention": {
+            "name": "sparse-latent",
+            "n_heads": 4,
+            "kv_rank": 12,
+            "q_rank": 10,
+            "d_nope": 6,
+            "d_rotary": 4,
+            "d_value": 5,
+            "top_k": 6,
+            "index_heads": 5,
+            "d_index": 7,
+            "index_layout": "interleaved",
+            "head_gate": True,
+        },
+        "layers": [{}, {"attention": {"q_rank": None, "window": 20, "top_k": 9, "index_layout": "same"}}],
+    },
     "branches": {
         "block": "single-branch",
         "attention": {**GROUPED, "window": 6},

@@ -11,6 +11,7 @@ from gptkit.components.attention.latent import LatentSpec
 from gptkit.core.errors import Problem
 from gptkit.kinds.attention_backend import ScoreFeatures
 from gptkit.kinds.context import BuildContext
+from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
     from gptkit.components.attention.modules.sparse_latent import SparseLatentAttention
@@ -83,3 +84,8 @@ class SparseLatentSpec(LatentSpec):
         from gptkit.components.attention.modules.sparse_latent import SparseLatentAttention
 
         return SparseLatentAttention(self, context)
+
+    def written(self, context: WritingContext) -> Written:
+        from gptkit.components.attention.written.sparse_latent import sparse_latent
+
+        return sparse_latent(self, context)

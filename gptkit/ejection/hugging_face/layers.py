@@ -100,10 +100,19 @@ def setting(written: Written, name: str) -> Any:
 
 
 def _attention(block: Written) -> Written:
-    attentions = [part for part in walk(block) if part.section == "attention" and part.text.startswith("class ")]
+    attentions = list(_attentions(block))
     if len(attentions) != 1 or "cache" not in attentions[0].text:
         raise NotWrittenError(
             f"block {block.name} cannot be written for transformers, whose cache requires one attention in each layer",
             hint="Choose a block with attention and feed-forward, or a model that a family expresses.",
         )
     return attentions[0]
+
+
+def _attentions(written: Written) -> Iterator[Written]:
+    """Yield the attentions in a component; classes that an attention consists of are none."""
+    if written.section == "attention" and written.text.startswith("class "):
+        yield written
+        return
+    for part in written.parts.values():
+        yield from _attentions(part)

@@ -1,7 +1,8 @@
-"""Template of `latent`."""
+"""Template of `latent`, which `sparse-latent` uses too."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from gptkit.components.attention.written.parts import (
@@ -22,10 +23,18 @@ __all__ = ["latent"]
 
 _CLASS = '''
 class $class_name(nn.Module):
+    #if indexer
+    """Multi-head latent attention to the keys that an indexer gives the highest scores.
+
+    Keys and values of all heads come from one small vector. Only this vector, a rotated key, which
+    the heads share, and the key of the indexer are kept in the cache.
+    """
+    #else
     """Multi-head latent attention: keys and values of all heads come from one small vector.
 
     Only this vector and a rotated key, which the heads share, are kept in the cache.
     """
+    #end
 
     def __init__(self$parameters) -> None:
         super().__init__()
@@ -41,13 +50,19 @@ class $class_name(nn.Module):
         #if head_gate
         self.head_gate = $head_gate
         #end
+        #if indexer
+        self.indexer = $indexer
+        #end
         #if position
         self.position = $position
         #end
 
     def forward(self, x_BTE: Tensor, positions_T: Tensor, cache: dict[str, Tensor]) -> Tensor:
         """Mix the tokens at these positions with earlier ones, (B, T, E) to (B, T, E)."""
-        #if q_rank
+        #if indexer_rank
+        q_BTC = self.q_latent_norm(self.q_down(x_BTE))
+        q_BTX = self.q_up(q_BTC)
+        #elif q_rank
         q_BTX = self.q_up(self.q_latent_norm(self.q_down(x_BTE)))
         #else
         q_BTX = self.q_up(x_BTE)
@@ -73,6 +88,17 @@ class $class_name(nn.Module):
         q_BHTD = torch.cat((q_BHTN, q_BHTR), dim=-1)
         k_BHSD = torch.cat((k_BHSN, k_B1SR.expand(-1, $N_HEADS, -1, -1)), dim=-1)
         mask_TS = $mask
+        #if indexer_rank
+        scores_B1TS = self.indexer(x_BTE, q_BTC, positions_T, cache).masked_fill(~mask_TS, -torch.inf)
+        #elif indexer
+        scores_B1TS = self.indexer(x_BTE, x_BTE, positions_T, cache).masked_fill(~mask_TS, -torch.inf)
+        #end
+        #if indexer
+        # The keys with the highest scores; of equal ones, the first.
+        order_B1TS = scores_B1TS.sort(dim=-1, descending=True, stable=True).indices[..., :$TOP_K]
+        chosen_B1TS = torch.zeros_like(scores_B1TS, dtype=torch.bool).scatter(-1, order_B1TS, True)
+        mask_B1TS = mask_TS & chosen_B1TS
+        #end
 '''
 
 _FIELDS = (
@@ -91,14 +117,27 @@ _FIELDS = (
 )
 
 
-def latent(spec: LatentSpec, context: WritingContext) -> Written:
-    """Return the attention as a class. Several and single tokens are computed in the same way, with expanded keys."""
+def latent(
+    spec: LatentSpec,
+    context: WritingContext,
+    *,
+    indexer: Written | None = None,
+    top_k: int | None = None,
+    fields: Collection[str] = (),
+) -> Written:
+    """Return the attention as a class. Several and single tokens are computed in the same way, with expanded keys.
+
+    Args:
+        indexer: the class that scores keys; None if queries attend to all that the mask allows.
+        top_k: number of keys that a query attends to, with an indexer.
+        fields: further fields of the spec that are written.
+    """
     assert spec.n_heads is not None
     assert spec.kv_rank is not None
     position, sometimes = relative_position(context, HeadShape(spec.n_heads, 1, spec.d_rotary))
     if sometimes:
         raise NotWrittenError(
-            "attention 'latent' cannot be written out if only some layers have a position",
+            f"attention {spec.name!r} cannot be written out if only some layers have a position",
             hint="Set the same position for all layers.",
         )
     mask, mask_call, settings = causal_mask(context, spec.window, None)
@@ -128,11 +167,16 @@ def latent(spec: LatentSpec, context: WritingContext) -> Written:
     if spec.q_rank is not None:
         settings["Q_RANK"] = Setting(spec.q_rank, "features of the vector that queries are computed from")
         parts["q_latent_norm"] = written(spec.norm, context, dim=Name("$Q_RANK"))
+    if indexer is not None:
+        parts["indexer"] = indexer
+        settings["TOP_K"] = Setting(top_k, "keys that a query attends to, those with the highest scores")
     parts["kv_latent_norm"] = written(spec.norm, context, dim=Name("$KV_RANK"))
     text = fill(
         _CLASS,
         q_rank=spec.q_rank is not None,
         position="position" in parts,
+        indexer=indexer is not None,
+        indexer_rank=indexer is not None and spec.q_rank is not None,
         q_down=linear(context, "D_MODEL", "$Q_RANK", bias=spec.bias),
         q_up=linear(context, "D_MODEL" if spec.q_rank is None else "$Q_RANK", d_query, bias=False),
         kv_down=linear(context, "D_MODEL", "$KV_RANK + $D_SHARED", bias=spec.bias),
@@ -141,7 +185,9 @@ def latent(spec: LatentSpec, context: WritingContext) -> Written:
         mask=mask_call,
         **calls,
     )
-    text += attend(position, scale=scale, dropout=spec.dropout)
+    attended = attend(position, scale=scale, dropout=spec.dropout)
+    text += attended if indexer is None else attended.replace("mask_TS", "mask_B1TS")
     text += head_gate("sigmoid" if spec.head_gate else None)
     text += "        return self.output(y_BHTD.transpose(1, 2).flatten(2))\n"
-    return Written("Attention", text, settings=settings, parts=parts, section="attention", variant="latent", fields=_FIELDS)
+    fields = (*_FIELDS, *fields)
+    return Written("Attention", text, settings=settings, parts=parts, section="attention", variant=spec.name, fields=fields)
