@@ -37,6 +37,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return processes
 
 
+@pytest.mark.slow
 def test_processes_find_what_one_process_finds(started: list[Any]) -> None:
     registry = default_registry()
     expected = {
@@ -50,6 +51,7 @@ def test_processes_find_what_one_process_finds(started: list[Any]) -> None:
     assert "passed" in expected["schedule", "cosine"].values()
 
 
+@pytest.mark.slow
 def test_outcomes_are_kept_until_a_source_changes(started: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     first = checked(default_registry(), KINDS[:1])
     count = len(started)
@@ -60,6 +62,7 @@ def test_outcomes_are_kept_until_a_source_changes(started: list[Any], monkeypatc
     assert len(started) > count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"a": 1}'])
 def test_damaged_file_is_replaced(cache: Path, started: list[Any], text: str) -> None:
     first = checked(default_registry(), KINDS[:1])
