@@ -15,6 +15,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Collection, Mapping, Sequence
@@ -36,6 +37,8 @@ _WORST = ("failed", "unexpected", "expected", "passed", "skipped")
 _LIBRARIES = ("torch", "transformers", "tiktoken", "tokenizers", "numpy", "pydantic")
 _KEPT = 4
 """Number of files that are kept, about 0.2 MB each; those written longest ago are removed."""
+_OWN = re.compile(r"[0-9a-f]{16}\.json")
+"""Names that this module gives to files. Nothing with another name is removed."""
 
 
 def outcomes_of(registry: Registry, kind: str, name: str, expected: Mapping[str, str]) -> Outcomes:
@@ -190,7 +193,8 @@ def _write(file: Path, outcomes: Mapping[str, Outcomes]) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_text(file, json.dumps(outcomes) + "\n")
-        for old in sorted(file.parent.glob("*.json"), key=lambda each: each.stat().st_mtime, reverse=True)[_KEPT:]:
+        own = [each for each in file.parent.iterdir() if _OWN.fullmatch(each.name)]
+        for old in sorted(own, key=lambda each: each.stat().st_mtime, reverse=True)[_KEPT:]:
             old.unlink(missing_ok=True)
     except (FileError, OSError):
         return  # the cache is optional

@@ -81,3 +81,14 @@ def test_process_that_fails_is_reported(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("sys.executable", "/bin/false")
     with pytest.raises(GptkitError, match="the conformance checks ended with status 1"):
         checked(default_registry(), ["schedule"])
+
+
+def test_only_own_files_are_removed(tmp_path: Path) -> None:
+    own = [tmp_path / f"{number:016x}.json" for number in range(7)]
+    for file in [*own, tmp_path / "mine.json"]:
+        file.write_text("{}", encoding="utf-8")
+    module._write(own[0], {})
+    left = {path.name for path in tmp_path.iterdir()}
+    assert "mine.json" in left
+    assert own[0].name in left
+    assert len(left) == 1 + module._KEPT
