@@ -15,14 +15,14 @@ NEW_ENOUGH := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 ADDRESS ?= 127.0.0.1:8000
 
 # Additional arguments of pytest in `make test`.
-PYTEST ?= -m "not slow"
+PYTEST ?= -m "not slow and not nightly"
 
 # Processes of `make test`: one for each core, at most four.
 #   make test WORKERS=     one process, as a debugger needs
 WORKERS ?= -n logical --maxprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test docs serve parity lint types format bench dev clean
+.PHONY: help demo test slow nightly docs serve parity lint types format bench dev clean
 
 help:  ## This list
 	@echo "make TARGET, where TARGET is one of:"
@@ -31,8 +31,14 @@ help:  ## This list
 demo: $(VENV)/.stamp-run  ## Train a small GPT on real text for a few minutes and generate with it
 	@$(BIN)/gptkit demo
 
-test: $(VENV)/.stamp-test  ## Run the tests (PYTEST="" for the slow ones too)
+test: $(VENV)/.stamp-test  ## Run the tests, except slow ones
 	@$(BIN)/python -m pytest $(WORKERS) $(PYTEST)
+
+slow: $(VENV)/.stamp-dev  ## Run the slow tests: minutes of compilation, processes and pages
+	@$(BIN)/python -m pytest $(subst worksteal,loadfile,$(WORKERS)) -m "slow and not nightly"
+
+nightly: $(VENV)/.stamp-dev  ## Run what only repeats slow tests: further presets, thousands of damaged files
+	@$(BIN)/python -m pytest $(subst worksteal,loadfile,$(WORKERS)) -m nightly
 
 docs: $(VENV)/.stamp-dev  ## Build the documentation into site/
 	@$(BIN)/gptkit docs build --out site

@@ -139,9 +139,13 @@ def with_plugins() -> Registry:
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the site, built in strict mode: once for all processes of pytest-xdist."""
+    """Return the site, built in strict mode: once for all processes of pytest-xdist; or that in GPTKIT_SITE."""
     for package in ("mkdocs", "material", "mkdocstrings"):
         pytest.importorskip(package, reason=f"{package} comes with the extra `docs`")
+    if "GPTKIT_SITE" in os.environ:
+        built = Path(os.environ["GPTKIT_SITE"])
+        assert (built / "index.html").is_file(), f"{built} holds no site"
+        return built
     base = tmp_path_factory.getbasetemp()
     base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     directory, failed = base / "site", base / "site-failed.txt"

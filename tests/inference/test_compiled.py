@@ -297,12 +297,19 @@ def test_static_caches_and_prefixes_are_decoded_eagerly(tmp_path: Path) -> None:
 
 
 COMPILED = ["gpt2", "modern", "gemma3-1b", "qwen3-0.6b", "deepseek-v3", "gpt-oss-20b", "qwen3-next-80b-a3b"]
+IN_CI = {("gpt2", False), ("gemma3-1b", True), ("deepseek-v3", True), ("qwen3-next-80b-a3b", False)}
+"""Of them, what CI compiles: half a minute each. The others are compiled at night."""
 
 
-@pytest.mark.slow
 @NEEDS_COMPILER
-@pytest.mark.parametrize("preset", COMPILED)
-@pytest.mark.parametrize("many", [False, True])
+@pytest.mark.parametrize(
+    ("preset", "many"),
+    [
+        pytest.param(preset, many, marks=pytest.mark.slow if (preset, many) in IN_CI else pytest.mark.nightly)
+        for preset in COMPILED
+        for many in (False, True)
+    ],
+)
 def test_compiled_step_equals_the_eager_one(preset: str, many: bool, tmp_path: Path) -> None:
     model = small_preset(preset)
     decoding = CompiledDecoding(model, Store(tmp_path / "decode"))

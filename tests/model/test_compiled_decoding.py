@@ -52,8 +52,13 @@ def test_decode_step_is_one_graph_for_all_tokens(preset: str) -> None:
     decode(small_preset(preset), N_TOKENS, "aot_eager")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(
+    "preset",
+    [
+        pytest.param(preset, marks=pytest.mark.slow if preset in ("gpt2", "gemma3-1b") else pytest.mark.nightly)
+        for preset in PRESETS
+    ],
+)
 def test_decode_step_compiled_by_inductor(preset: str) -> None:
     decode(small_preset(preset), N_TOKENS, "inductor")
 

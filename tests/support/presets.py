@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from typing import Any
 
 from gptkit.model.gpt import GPT
@@ -48,10 +50,24 @@ def shrink(value: Any) -> Any:
                 small[key] = 0.5
             if key in ("short", "long"):  # a divisor for each rotated pair of features
                 small[key] = item[:2]
+            if key == "layers" and item is not None:
+                small[key] = _first_of_each(small[key])
         return small
     if isinstance(value, list):
         return [shrink(item) for item in value]
     return value
+
+
+def _first_of_each(layers: list[Any]) -> list[Any]:
+    """Return the layers without the third and later entry of the same: patterns of 50 layers have three kinds of them."""
+    counts: Counter[str] = Counter()
+    kept = []
+    for layer in layers:
+        same = json.dumps({**layer, "repeat": None}, sort_keys=True)
+        counts[same] += 1
+        if counts[same] <= 2:
+            kept.append(layer)
+    return kept
 
 
 def small_preset(preset: str) -> GPT:
