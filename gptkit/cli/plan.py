@@ -16,7 +16,7 @@ from gptkit.cli.options import FileOrRun, Json, Overrides, Quiet, chosen
 from gptkit.core.activity import working
 
 if TYPE_CHECKING:
-    from gptkit.runs.planning import TrainingPlan
+    from gptkit.runs.planning_result import TrainingPlan
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 
@@ -140,6 +140,7 @@ def _memory(plan: TrainingPlan) -> Iterator[list[str]]:
         ("gradients", memory.gradients, ""),
         ("activations", memory.activations, loss),
         ("communication", memory.communication, "gathered shards and buffers"),
+        ("other runs", memory.others, "such as a teacher; whole in every process"),
         ("reserved", memory.reserved, "libraries and the allocator"),
         ("peak", memory.total, f"of {human_bytes(plan.device.memory)}"),
     ):

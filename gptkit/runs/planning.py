@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 
@@ -12,78 +12,16 @@ from gptkit.model.plan import flops_per_token, human_bytes, state_bytes
 from gptkit.model.work import DIVIDED, Work, component_of, peak_bytes, training_work
 from gptkit.nn.freezing import freeze
 from gptkit.nn.vocabulary import vocabulary_tables
+from gptkit.runs.other_models import other_models
 from gptkit.runs.planning_devices import Device
+from gptkit.runs.planning_result import Memory, TrainingPlan
 from gptkit.runs.planning_time import Collective, Compute, Layout, compute_time, ring_collective
 from gptkit.runs.spec import ExperimentSpec
 
-__all__ = ["Memory", "TrainingPlan", "plan_training", "precision_on"]
+__all__ = ["plan_training", "precision_on"]
 
 _BUCKET = 25 << 20
 """Bytes of gradients that DistributedDataParallel exchanges at once."""
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Memory of one process in bytes.
-
-    Attributes:
-        weights: the parameters.
-        optimizer: the optimizer's state.
-        gradients: the gradients, complete.
-        activations: what the peak of a step holds besides the gradients it has by then, the loss included.
-        loss: the part of the activations that the loss needs: a chunk of logits, and the head's weight in low precision.
-        communication: gathered shards and their gradients.
-        reserved: the process itself, besides tensors: libraries, and free parts of the heap.
-        total: the peak.
-    """
-
-    weights: int
-    optimizer: int
-    gradients: int
-    activations: int
-    loss: int
-    communication: int
-    reserved: int
-    total: int
-
-
-@dataclass(frozen=True)
-class TrainingPlan:
-    """Plan of a training.
-
-    Attributes:
-        device: the device.
-        layout: the distribution.
-        proposed: whether the layout was chosen here.
-        batch_size: data windows of a step, a multiple of the number of parts.
-        rows: data windows that a process computes at once.
-        memory: memory per process.
-        forward: seconds of the forward passes of a step.
-        backward: seconds of the backward passes, with recomputation.
-        optimizer: seconds of clipping and update.
-        communication: the collectives.
-        step_seconds: time of a step.
-        tokens_per_second: of all processes.
-        utilization: operations of the model divided by those that the devices' data sheets allow.
-        bound: what most of the time is spent on: compute, memory, network or launches.
-        checkpoint_bytes: weights and optimizer state on disk.
-    """
-
-    device: Device
-    layout: Layout
-    proposed: bool
-    batch_size: int
-    rows: int
-    memory: Memory
-    forward: float
-    backward: float
-    optimizer: float
-    communication: list[Collective]
-    step_seconds: float
-    tokens_per_second: float
-    utilization: float
-    bound: str
-    checkpoint_bytes: int
 
 
 def precision_on(spec: ExperimentSpec, device_name: str) -> torch.dtype:
@@ -109,7 +47,8 @@ def plan_training(
 
     Raises:
         CapacityError: nothing fits; the message names what comes closest.
-        GptkitError: the layout is not one of these processes, or cannot divide the model.
+        GptkitError: the layout is not one of these processes, or cannot divide the model; or a run that the training uses,
+            such as a teacher, is not there.
     """
     planner = _Planner(spec, vocab_size, device)
     if layout is not None:
@@ -135,6 +74,9 @@ class _Planner:
         self.precision = precision_on(spec, device.name)
         self.model = GPT(spec.model, vocab_size, device="meta")
         self.flops = 3 * flops_per_token(self.model, spec.window)
+        others = other_models(self.model)
+        self.others = sum(p.numel() * p.element_size() for model in others for p in model.parameters())
+        self.forward_of_others = sum(flops_per_token(model, spec.window) for model in others)
         freeze(self.model, spec.training.freeze)
         self.state = state_bytes(spec.training.optimizer, self.model)
         self.weights = sum(p.numel() * p.element_size() for p in self.model.parameters())
@@ -234,6 +176,10 @@ class _Planner:
             tensor=layout.tensor,
             vocabulary=self.divides_vocabulary(layout.tensor),
         )
+        if self.forward_of_others:
+            # At the rate of this model's forward pass, whose operations are a third of `flops`.
+            more = part.forward * 3 * self.forward_of_others / self.flops
+            part = replace(part, forward=part.forward + more, products=part.products + more)
         parts = training.grad_accumulation
         # Clipping reads the gradients twice and writes them; the update reads them and reads and writes weights and state.
         traffic = 4 * memory.gradients + 2 * memory.weights + 2 * memory.optimizer
@@ -290,11 +236,19 @@ class _Planner:
             communication = int((3 * self.largest_block + 2 * self.outside) * kept / self.weights)
         if layout.tensor > 1:
             communication += rows * self.spec.window * self.spec.model.d_model * self.precision.itemsize
-        tensors = weights + optimizer + peak + communication
+        tensors = weights + optimizer + peak + communication + self.others
         reserved = self.device.reserved + int((self.device.overhead - 1) * tensors)
         activations = max(0, peak - gradients)
         return Memory(
-            weights, optimizer, gradients, activations, work.loss_bytes, communication, reserved, tensors + reserved
+            weights,
+            optimizer,
+            gradients,
+            activations,
+            work.loss_bytes,
+            communication,
+            self.others,
+            reserved,
+            tensors + reserved,
         )
 
     def _collectives(self, layout: Layout, part: Compute, parts: int, rows: int, memory: Memory) -> list[Collective]:

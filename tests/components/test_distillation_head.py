@@ -14,6 +14,9 @@ from torch import Tensor
 
 import gptkit
 from gptkit.components.head.modules import distillation
+from gptkit.runs.opening import open_spec
+from gptkit.runs.planning import plan_training
+from gptkit.runs.planning_devices import find_device
 
 TEXT = "the quick brown fox jumps over the lazy dog. " * 40
 MODEL: dict[str, Any] = {"d_model": 16, "n_layers": 1, "context_length": 16, "attention": {"n_heads": 2}}
@@ -173,3 +176,21 @@ def test_multi_token_prediction_is_placed_inside(teacher: gptkit.Run) -> None:
     outside = gptkit.GPT({**MODEL, "head": {"name": "multi-token", "head": inner}}, model.vocab_size).train()
     with pytest.raises(gptkit.GptkitError, match="several times in one forward pass"):
         outside(ids, targets)
+
+
+def test_plan_counts_the_teacher(corpus: Path, teacher: gptkit.Run, tmp_path: Path) -> None:
+    plans = {}
+    for name, head in (("alone", "linear"), ("taught", {"name": "distillation", "teacher": str(teacher.directory)})):
+        opened = open_spec(spec(corpus, {"head": head}))
+        plans[name] = plan_training(opened.spec, teacher.model.vocab_size, find_device("h100", torch.float32))
+    weights = sum(parameter.numel() for parameter in teacher.model.parameters()) * 4
+    assert plans["alone"].memory.others == 0
+    assert plans["taught"].memory.others == weights
+    assert plans["taught"].memory.total - plans["alone"].memory.total >= weights
+    assert plans["taught"].checkpoint_bytes == plans["alone"].checkpoint_bytes
+    assert plans["taught"].forward > plans["alone"].forward
+
+    gone = open_spec(spec(corpus, {"head": {"name": "distillation", "teacher": str(tmp_path / "gone")}})).spec
+    with pytest.raises(gptkit.GptkitError, match="the size of the teacher of the distillation") as caught:
+        plan_training(gone, teacher.model.vocab_size, find_device("h100", torch.float32))
+    assert "Plan where the run is" in str(caught.value.hint)

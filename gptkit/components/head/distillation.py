@@ -40,9 +40,9 @@ class DistillationHeadSpec(HeadSpec):
         the model: its parameters are not trained, and not in checkpoints or exports. It is needed in training only; loading,
         evaluation and generation use the inner head and need no teacher. The mean is over the tokens that are included in
         the cross-entropy. Place `multi-token` prediction inside this head, not around it.
-        In a training with several processes, each holds the whole teacher, whose memory `gptkit plan` does not count. A head
-        that does not mix tokens is computed in chunks of tokens, and again in the backward pass, so that the logits of a
-        whole batch are never held.
+        In a training with several processes, each holds the whole teacher; `gptkit plan` counts its memory and its forward
+        pass. A head that does not mix tokens is computed in chunks of tokens, and again in the backward pass, so that the
+        logits of a whole batch are never held.
     """
 
     formula: ClassVar[str] = r"""
