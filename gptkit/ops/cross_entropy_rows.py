@@ -11,6 +11,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from gptkit.ops.softcap import Softcap, bound_
+
 __all__ = ["ClassPart", "Settings", "exact_dtype", "rows_per_part", "to_gradient_"]
 
 BLOCK_BYTES = 16 << 20
@@ -19,8 +21,7 @@ BLOCK_BYTES = 16 << 20
 
 class Settings(NamedTuple):
     scale: float
-    softcap: float
-    """0 for none."""
+    softcap: Softcap | None
     z_loss: float
     smoothing: float
     ignored: int
@@ -90,12 +91,7 @@ def _to_exact_gradient_(
         targets_R1 = targets_R1 - part.first
         own_R1 = (targets_R1 >= 0) & (targets_R1 < part.size)
         targets_R1 = torch.where(own_R1, targets_R1, 0)
-    slope_RV = None
-    if settings.softcap:
-        logits_RV.div_(settings.softcap).tanh_()
-        if needed:
-            slope_RV = torch.addcmul(logits_RV.new_ones(()), logits_RV, logits_RV, value=-1)
-        logits_RV.mul_(settings.softcap)
+    slope_RV = None if settings.softcap is None else bound_(logits_RV, settings.softcap, needed)
     target_R1 = logits_RV.gather(1, targets_R1)
     n_classes = logits_RV.shape[1] - padding
     n_total = n_classes if part is None else part.total

@@ -11,13 +11,14 @@ Shapes: N rows, V vocabulary, E features, C rows of a chunk.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from gptkit.ops.cross_entropy_rows import ClassPart, Settings, exact_dtype, rows_per_part, to_gradient_
+from gptkit.ops.softcap import Softcap, SoftcapForm
 
 __all__ = ["linear_cross_entropy"]
 
@@ -38,7 +39,7 @@ def linear_cross_entropy(
     bias_V: Tensor | None = None,
     *,
     scale: float = 1.0,
-    softcap: float | None = None,
+    softcap: float | Softcap | None = None,
     z_loss: float = 0.0,
     smoothing: float = 0.0,
     ignored: int = -100,
@@ -55,7 +56,7 @@ def linear_cross_entropy(
         targets_N: the target class of each row, or `ignored`.
         bias_V: the layer's bias.
         scale: factor of the layer's outputs.
-        softcap: c in c · tanh(logits / c), applied after the scale.
+        softcap: c in c · tanh(logits / c), or another soft bound; applied after the scale.
         z_loss: weight of mean (ln Σ exp logits)², added to the loss.
         smoothing: label smoothing ε: the target has probability 1 − ε, and ε is spread evenly over all classes.
         ignored: a target with this value excludes its row from the mean and from all gradients.
@@ -69,7 +70,9 @@ def linear_cross_entropy(
     kind = x_NE.device.type
     if dtype != torch.float64 and kind != "meta" and torch.is_autocast_enabled(kind):
         dtype = torch.get_autocast_dtype(kind)
-    settings = Settings(scale, softcap or 0.0, z_loss, smoothing, ignored, dtype)
+    if softcap is not None and not isinstance(softcap, Softcap):
+        softcap = Softcap(softcap, softcap)
+    settings = Settings(scale, softcap, z_loss, smoothing, ignored, dtype)
     if torch.is_grad_enabled():
         result: Tensor = _LinearCrossEntropy.apply(x_NE, weight_VE, bias_V, targets_N, settings, part)  # type: ignore[no-untyped-call]
         return result
@@ -117,12 +120,16 @@ def _run(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the loss and the gradients of x, weight and bias; empty tensors in place of those that are not needed."""
     if part is None and (torch.compiler.is_compiling() or x_NE.is_meta):
-        result: tuple[Tensor, Tensor, Tensor, Tensor] = _opaque(x_NE, weight_VE, bias_V, targets_N, *settings, *needs)
+        scale, softcap, *others = settings
+        cap, width, form, shift = softcap or (0.0, 1.0, "tanh", 0.0)
+        result: tuple[Tensor, Tensor, Tensor, Tensor] = _opaque(
+            x_NE, weight_VE, bias_V, targets_N, scale, cap, width, form, shift, *others, *needs
+        )
         return result
     with torch.autocast(x_NE.device.type, enabled=False):
-        loss, grad_x, *others = _by_chunks(x_NE, weight_VE, bias_V, targets_N, settings, needs, part)
+        loss, grad_x, *gradients = _by_chunks(x_NE, weight_VE, bias_V, targets_N, settings, needs, part)
     # Each process has the product with the weights of its classes.
-    return loss, grad_x if part is None or not needs[0] else part.add(grad_x), others[0], others[1]
+    return loss, grad_x if part is None or not needs[0] else part.add(grad_x), gradients[0], gradients[1]
 
 
 def _by_chunks(
@@ -223,7 +230,10 @@ def _opaque(
     bias: Tensor | None,
     targets: Tensor,
     scale: float,
-    softcap: float,
+    cap: float,
+    width: float,
+    form: str,
+    shift: float,
     z_loss: float,
     smoothing: float,
     ignored: int,
@@ -233,6 +243,7 @@ def _opaque(
     need_bias: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The same computation as one operator, which torch.compile does not trace into."""
+    softcap = Softcap(cap, width, cast("SoftcapForm", form), shift) if cap else None
     settings = Settings(scale, softcap, z_loss, smoothing, ignored, dtype)
     with torch.autocast(x.device.type, enabled=False):
         return _by_chunks(x, weight, bias, targets, settings, (need_x, need_weight, need_bias))
@@ -245,7 +256,10 @@ def _shapes(
     bias: Tensor | None,
     targets: Tensor,
     scale: float,
-    softcap: float,
+    cap: float,
+    width: float,
+    form: str,
+    shift: float,
     z_loss: float,
     smoothing: float,
     ignored: int,

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from gptkit.components.embedding.token import TokenEmbeddingSpec
 from gptkit.components.head.linear import LinearHeadSpec
 from gptkit.components.head.modules.linear import LinearHead
+from gptkit.core.errors import SpecError
 from gptkit.kinds.context import BuildContext
+from gptkit.model.gpt import GPT
 from gptkit.nn.embedding import Embedding
 from gptkit.nn.forward import Forward
 from gptkit.nn.head import IGNORED
@@ -55,7 +57,17 @@ FIELDS: list[dict[str, Any]] = [
     {"scale": 0.25},
     {"softcap": 3.0},
     {"tied": True, "bias": True, "scale": 2.0, "softcap": 5.0, "d_embedding": 6},
+    {"softcap": 5.0, "softcap_form": "sigmoid", "softcap_shift": 1.0, "softcap_width": 0.9, "scale": 0.5},
+    {"softcap": 5.0, "softcap_form": "rational", "bias": True},
 ]
+
+
+def softcapped(logits: Tensor, fields: dict[str, Any]) -> Tensor:
+    if "softcap" not in fields:
+        return logits
+    cap, form = fields["softcap"], fields.get("softcap_form", "tanh")
+    u = (logits + fields.get("softcap_shift", 0.0)) / fields.get("softcap_width", cap)
+    return cap * {"tanh": u.tanh(), "sigmoid": 1 / (1 + (-u).exp()), "rational": u / (1 + u * u).sqrt()}[form]
 
 
 @pytest.mark.parametrize("fields", FIELDS, ids=str)
@@ -69,8 +81,7 @@ def test_logits_and_loss_equal_the_formula(fields: dict[str, Any]) -> None:
         assert head.bias is not None
         wanted = wanted + head.bias
     wanted = wanted * fields.get("scale", 1.0)
-    if "softcap" in fields:
-        wanted = fields["softcap"] * torch.tanh(wanted / fields["softcap"])
+    wanted = softcapped(wanted, fields)
     logits = head(x, context())
     assert logits.shape == (B, T, V)
     torch.testing.assert_close(logits, wanted, rtol=0, atol=1e-5)
@@ -189,3 +200,9 @@ def test_head_builds_on_meta_and_casts() -> None:
     assert narrow.dtype == torch.float32
     assert narrow.item() == pytest.approx(exact.item(), rel=0.02)
     assert {parameter.grad.dtype for parameter in model.head.parameters()} == {torch.bfloat16}  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("fields", [{"softcap_form": "sigmoid"}, {"softcap_shift": 1.0}, {"softcap_width": 2.0}])
+def test_options_of_a_bound_that_is_not_set_are_rejected(fields: dict[str, Any]) -> None:
+    with pytest.raises(SpecError, match="has no effect without a soft bound; set softcap, or remove it"):
+        GPT({"d_model": 16, "n_layers": 1, "head": {"name": "linear", **fields}}, V)

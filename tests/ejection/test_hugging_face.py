@@ -36,6 +36,10 @@ OWN: dict[str, dict[str, Any]] = {
         "head": {"name": "linear", "linear": "dense", "bias": True},
         "feedforward": {"name": "mlp", "activation": "xielu"},
     },
+    "shifted-bound": {
+        "attention": GROUPED,
+        "head": {"name": "linear", "softcap": 9.0, "softcap_form": "sigmoid", "softcap_shift": -1.5, "softcap_width": 3.0},
+    },
     "gated-heads": {"attention": {**GROUPED, "head_gate": "softplus"}, "norm": {"name": "layer", "shift": False}},
     "only-windows": {"attention": {**GROUPED, "window": 4}, "norm": {"name": "layer", "offset": 1.0}},
     "only-recurrent": {
@@ -95,6 +99,7 @@ def test_report_names_the_closest_family_and_the_contract(tmp_path: Path) -> Non
         ("gated-heads", "meets the contract of vLLM's Transformers backend, with tensor parallelism"),
         ("only-windows", "meets the contract of vLLM's Transformers backend, with tensor parallelism"),
         ("llama-with-odd-norm", "logits are scaled before their soft bound"),
+        ("shifted-bound", "the soft bound of the logits is not softcap · tanh(logits / softcap)"),
         ("experts-through-interface", "each expert receives a number of tokens that depends on the data"),
         ("recurrent", "layers with a recurrent state do not call an attention function"),
         ("windows", "scores have terms, bounds or masks that an attention function does not take"),

@@ -166,6 +166,62 @@ class InBits(WrongHead):
     also = ("ignored-targets",)
 
 
+class BoundsOnlyItsLoss(WrongHead):
+    """Return logits without the soft bound of the loss."""
+
+    class Runtime(LinearHead):
+        def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+            bound, self.softcap = self.softcap, None
+            logits_BTV = super().forward(x_BTE, forward)
+            self.softcap = bound
+            return logits_BTV
+
+    name: Literal["bounds-only-its-loss"] = "bounds-only-its-loss"
+    softcap: float | None = Field(2.0, description="Soft bound.")
+    softcap_form: Literal["tanh", "sigmoid", "rational"] = Field("sigmoid", description="Its function.")
+    runtime = Runtime
+    caught_by = "loss-is-cross-entropy"
+    also = ("ignored-targets",)
+
+
+class BoundsInTraining(WrongHead):
+    """Bound the loss in training only."""
+
+    class Runtime(LinearHead):
+        def loss(self, x_BTE: Tensor, targets_BT: Tensor, forward: Forward) -> Tensor:
+            bound = self.softcap
+            self.softcap = bound if self.training else None
+            loss = super().loss(x_BTE, targets_BT, forward)
+            self.softcap = bound
+            return loss
+
+    name: Literal["bounds-in-training"] = "bounds-in-training"
+    softcap: float | None = Field(2.0, description="Soft bound.")
+    softcap_form: Literal["tanh", "sigmoid", "rational"] = Field("rational", description="Its function.")
+    runtime = Runtime
+    caught_by = "loss-is-cross-entropy"
+    also = ("ignored-targets",)
+
+
+class ShiftsOnlyItsLogits(WrongHead):
+    """Shift the logits before their bound, but not those of the loss."""
+
+    class Runtime(LinearHead):
+        def loss(self, x_BTE: Tensor, targets_BT: Tensor, forward: Forward) -> Tensor:
+            bound = self.softcap
+            self.softcap = None if bound is None else bound._replace(shift=0.0)
+            loss = super().loss(x_BTE, targets_BT, forward)
+            self.softcap = bound
+            return loss
+
+    name: Literal["shifts-only-its-logits"] = "shifts-only-its-logits"
+    softcap: float | None = Field(2.0, description="Soft bound.")
+    softcap_shift: float = Field(1.5, description="Added to the logits before it.")
+    runtime = Runtime
+    caught_by = "loss-is-cross-entropy"
+    also = ("ignored-targets",)
+
+
 class PenalizesInEvaluation(WrongHead):
     """Add an auxiliary loss in evaluation too."""
 

@@ -23,6 +23,7 @@ from gptkit.model.gpt import GPT
 from gptkit.nn.attention.backends.eager import EagerBackend
 from gptkit.nn.attention.backends.sdpa import SdpaBackend
 from gptkit.ops import rms_norm
+from gptkit.ops.softcap import Softcap
 from gptkit.presets.catalog import shipped
 from tests.support.presets import V, small_preset
 
@@ -47,7 +48,7 @@ def _cross_entropy(
     bias_V: Tensor | None = None,
     *,
     scale: float = 1.0,
-    softcap: float | None = None,
+    softcap: Softcap | None = None,
     z_loss: float = 0.0,
     smoothing: float = 0.0,
     ignored: int = -100,
@@ -55,7 +56,8 @@ def _cross_entropy(
 ) -> Tensor:
     logits_NV = F.linear(x_NE, weight_VE, bias_V).float() * scale
     if softcap is not None:
-        logits_NV = softcap * torch.tanh(logits_NV / softcap)
+        u_NV = (logits_NV + softcap.shift) / softcap.width
+        logits_NV = softcap.cap * (u_NV.tanh() if softcap.form == "tanh" else 1 / (1 + (-u_NV).exp()))
     loss = F.cross_entropy(logits_NV, targets_N, ignore_index=ignored, label_smoothing=smoothing)
     return loss + z_loss * logits_NV.logsumexp(-1).square()[targets_N != ignored].mean()
 

@@ -85,6 +85,8 @@ def _unmet(layers: Layers, head: Head, narrow: bool) -> str:
         return "the table of the embedding is narrower than the model"
     if head.d_head is not None:
         return "the head projects to the width of the table first"
+    if head.bounded and head.softcap is None:
+        return "the soft bound of the logits is not softcap · tanh(logits / softcap)"
     if head.scale != 1 and head.softcap is not None:
         return "logits are scaled before their soft bound, and it scales them after it"
     return ""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gptkit.core.component import Component
+from gptkit.ejection.groups import number
 from gptkit.kinds.written import NotWrittenError, Written
 
 __all__ = ["Head", "head_of"]
@@ -19,7 +20,8 @@ class Head:
         tied: whether its matrix is the table of the embedding.
         bias: whether it has a bias.
         scale: factor of the logits.
-        softcap: soft bound of the logits.
+        softcap: c of the soft bound c · tanh(logits / c); None without a bound, or with another one.
+        bounded: the expression of the bounded logits; empty without a bound.
         d_head: width of a projection before it; None without one.
         prefix: what precedes the names of its weights in gptkit's model.
         unused: prefixes of names of weights that only training uses, which the export does not have.
@@ -29,6 +31,7 @@ class Head:
     bias: bool
     scale: float
     softcap: float | None
+    bounded: str
     d_head: int | None
     prefix: str = "head."
     unused: tuple[str, ...] = ()
@@ -67,4 +70,9 @@ def head_of(spec: Component, written: Written, d_embedding: int, d_model: int) -
         )
     unused = tuple(f"head.{name}" for name in written.unused)
     d_head = d_embedding if project else None
-    return Head(linear.tied, linear.bias, linear.scale, linear.softcap, d_head, prefix, unused)
+    bounded = ""
+    if linear.softcap is not None:
+        constants = (number(value) for value in (linear.softcap, linear.softcap_divisor, linear.softcap_shift))
+        bounded = linear.softcapped("logits_BTV", *constants)
+    softcap = linear.softcap if linear.plain_softcap else None
+    return Head(linear.tied, linear.bias, linear.scale, softcap, bounded, d_head, prefix, unused)

@@ -201,8 +201,8 @@ class GptkitForCausalLM(GptkitPreTrainedModel, GenerationMixin):
         #if scale
         logits_BTV = $scale * logits_BTV
         #end
-        #if softcap
-        logits_BTV = $softcap * torch.tanh(logits_BTV / $softcap)
+        #if bounded
+        logits_BTV = $bounded
         #end
         loss = None
         if labels is not None:

@@ -189,7 +189,7 @@ def _causal_model(head: Head, contract: Contract, d_embedding: int, d_model: int
         d_head=width if head.tied else "D_MODEL",
         no_bias="" if head.bias else ", bias=False",
         scale="" if head.scale == 1 else number(head.scale),
-        softcap="" if head.softcap is None else number(head.softcap),
+        bounded=head.bounded,
     )
     return _wrapped(text)
 

@@ -16,6 +16,7 @@ from gptkit.nn.initial import Initial
 from gptkit.nn.linear import TransformedLinear
 from gptkit.nn.packed import Matrix, as_tensor, linear
 from gptkit.ops.linear_cross_entropy import linear_cross_entropy
+from gptkit.ops.softcap import Softcap, bound
 
 if TYPE_CHECKING:
     from gptkit.components.head.linear import LinearHeadSpec
@@ -35,7 +36,11 @@ class LinearHead(Head):
     def __init__(self, spec: LinearHeadSpec, context: BuildContext, embedding: Embedding) -> None:
         super().__init__()
         self.scale = spec.scale
-        self.softcap = spec.softcap
+        self.softcap = (
+            None
+            if spec.softcap is None
+            else Softcap(spec.softcap, spec.softcap_divisor, spec.softcap_form, spec.softcap_shift)
+        )
         self.loss_weights = {"z_loss": spec.z_loss, "label_smoothing": spec.label_smoothing}
         # In a tuple, since a module that is an attribute would become part of this one.
         self._lender = (embedding,) if spec.tied else ()
@@ -101,7 +106,7 @@ class LinearHead(Head):
         if self.scale != 1:
             logits_BTV = logits_BTV * self.scale
         if self.softcap is not None:
-            logits_BTV = torch.tanh(logits_BTV / self.softcap) * self.softcap
+            logits_BTV = bound(logits_BTV, self.softcap)
         return logits_BTV if part is None else part.logits(logits_BTV)
 
     def loss(self, x_BTE: Tensor, targets_BT: Tensor, forward: Forward) -> Tensor:

@@ -41,7 +41,7 @@ class $class_name(nn.Module):
         #if finished
         logits_BTV = $product
         #if softcap
-        return $LOGIT_SOFTCAP * torch.tanh($scaled / $LOGIT_SOFTCAP)
+        return $softcapped
         #else
         return $scaled
         #end
@@ -51,7 +51,10 @@ class $class_name(nn.Module):
 '''
 
 
-_FIELDS = ("tied", "bias", "scale", "softcap", "linear", "z_loss", "label_smoothing")
+_FIELDS = (
+    *("tied", "bias", "scale", "linear", "z_loss", "label_smoothing"),
+    *("softcap", "softcap_form", "softcap_shift", "softcap_width"),
+)
 
 
 def linear_head(spec: LinearHeadSpec, context: WritingContext, embedding: EmbeddingSpec) -> Written:
@@ -72,6 +75,10 @@ def linear_head(spec: LinearHeadSpec, context: WritingContext, embedding: Embedd
         scaled = "$LOGIT_SCALE * logits_BTV"
     if spec.softcap is not None:
         settings["LOGIT_SOFTCAP"] = Setting(spec.softcap, "soft bound of the logits")
+        if spec.softcap_divisor != spec.softcap:
+            settings["LOGIT_WIDTH"] = Setting(spec.softcap_divisor, "divisor of the logits before their bound")
+        if spec.softcap_shift:
+            settings["LOGIT_SHIFT"] = Setting(spec.softcap_shift, "added to the logits before their bound")
         scaled = f"({scaled})" if spec.scale != 1 else scaled
     if project:
         settings["D_EMBEDDING"] = Setting(d_embedding, "width of the table")
@@ -91,6 +98,9 @@ def linear_head(spec: LinearHeadSpec, context: WritingContext, embedding: Embedd
         bias=spec.bias,
         finished=not plain,
         softcap=spec.softcap is not None,
+        softcapped=softcapped(
+            spec, scaled, "$LOGIT_SOFTCAP", "$LOGIT_WIDTH" if "LOGIT_WIDTH" in settings else "$LOGIT_SOFTCAP", "$LOGIT_SHIFT"
+        ),
         product=product,
         scaled=scaled,
     )
@@ -100,3 +110,11 @@ def linear_head(spec: LinearHeadSpec, context: WritingContext, embedding: Embedd
         text = text[:first] + text[last:]
     call = "self.head($x, self.embedding.table.weight)" if spec.tied else "self.head($x)"
     return Written("Head", text, settings=settings, calls={"logits": call}, section="model", fields=_FIELDS)
+
+
+def softcapped(spec: LinearHeadSpec, logits: str, cap: str, width: str, shift: str) -> str:
+    """Return the expression of the bounded logits."""
+    u = f"({logits} + {shift}) / {width}" if spec.softcap_shift else f"{logits} / {width}"
+    if spec.softcap_form == "rational":
+        return f"{cap} * ({u}) * torch.rsqrt(1 + ({u}).square())"
+    return f"{cap} * torch.{spec.softcap_form}({u})"
