@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gptkit
 from gptkit.core.component import Component
+from gptkit_research.attention_residuals import AttentionResidualsSpec
 from gptkit_research.bigram import BigramSpec
 from gptkit_research.cope import CopeSpec
 from gptkit_research.differential import DifferentialSpec
@@ -39,6 +40,7 @@ def gptkit_components() -> list[type[Component]]:
         KerpleSpec,
         PopeSpec,
         DynamicTanhSpec,
+        AttentionResidualsSpec,
         HyperConnectionsSpec,
         InputResidualSpec,
         LoopedSpec,
