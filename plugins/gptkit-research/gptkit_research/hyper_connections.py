@@ -16,6 +16,7 @@ from gptkit.kinds.context import BuildContext
 from gptkit.nn.block import Block
 from gptkit.nn.forward import Forward
 from gptkit.nn.initial import Initial
+from gptkit.nn.parameters import ParameterOptions
 
 __all__ = ["HyperConnection", "HyperConnections", "HyperConnectionsSpec"]
 
@@ -111,6 +112,10 @@ class HyperConnection(nn.Module):
             initial |= {"mix_by_token.weight": "zeros", "write_by_token.weight": "zeros"}
             initial |= {"mix_scale": _hundredth, "write_scale": _hundredth}
         return initial
+
+    def parameter_options(self) -> dict[str, ParameterOptions]:
+        # A table of factors of the streams, not a matrix between features.
+        return {"mix": ParameterOptions(decay=False, hidden=False)}
 
     def _initial_mix(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
         mix = torch.zeros(shape)

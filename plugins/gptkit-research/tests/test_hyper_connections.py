@@ -9,6 +9,7 @@ from research_parts import E, T, build, forward, inputs, spec
 
 import gptkit
 from gptkit.nn.forward import Forward
+from gptkit.nn.parameters import parameter_options
 
 
 @torch.no_grad()
@@ -89,3 +90,12 @@ def test_streams_of_the_last_block_do_not_reach_the_block_of_a_head() -> None:
     assert len(inputs) == 4
     for x_BTE, streams_BTNE in (inputs[:2], inputs[2:]):
         torch.testing.assert_close(streams_BTNE, x_BTE[:, :, None].expand_as(streams_BTNE))
+
+
+def test_static_weights_of_streams_are_not_hidden_matrices() -> None:
+    model = gptkit.GPT({"d_model": E, "attention": {"name": "multi-head", "n_heads": 2}, "block": "hyper-connections"}, 20)
+    options = parameter_options(model)
+    name = "blocks.0.attention_connection."
+    assert not options[f"{name}mix"].hidden
+    assert not options[f"{name}mix"].decay
+    assert options[f"{name}mix_by_token.weight"].hidden
