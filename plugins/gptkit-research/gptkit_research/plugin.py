@@ -15,6 +15,7 @@ from gptkit_research.hyper_connections import HyperConnectionsSpec
 from gptkit_research.input_residual import InputResidualSpec
 from gptkit_research.kerple import KerpleSpec
 from gptkit_research.looped import LoopedSpec
+from gptkit_research.manifold_hyper_connections import ManifoldHyperConnectionsSpec
 from gptkit_research.per_layer_embedding import PerLayerEmbeddingSpec
 from gptkit_research.pope import PopeSpec
 from gptkit_research.skips import SkipsSpec
@@ -42,6 +43,7 @@ def gptkit_components() -> list[type[Component]]:
         DynamicTanhSpec,
         AttentionResidualsSpec,
         HyperConnectionsSpec,
+        ManifoldHyperConnectionsSpec,
         InputResidualSpec,
         LoopedSpec,
         PerLayerEmbeddingSpec,

@@ -42,6 +42,7 @@ PAIRS = [
 OTHERS = [
     pytest.param({"block": {"name": "hyper-connections", "streams": 3}}, id="hyper-connections"),
     pytest.param({"block": {"name": "hyper-connections", "streams": 2, "dynamic": False}}, id="hyper-connections-static"),
+    pytest.param({"block": "manifold-hyper-connections", "n_layers": 3}, id="manifold-hyper-connections"),
     pytest.param({"block": "attention-residuals", "n_layers": 3}, id="attention-residuals"),
     pytest.param({"block": {"name": "attention-residuals", "group": 2}, "n_layers": 3}, id="attention-residuals-grouped"),
     pytest.param({"block": {"name": "per-layer-embedding", "d_embedding": 6}}, id="per-layer-embedding"),
@@ -170,6 +171,6 @@ def test_every_component_is_documented_with_formula_and_paper() -> None:
     kinds = ("attention", "position", "norm", "block", "embedding")
     result = [registry.component(kind, name) for kind in kinds for name in registry.names(kind)]
     specs = [spec for spec in result if spec.__module__.startswith("gptkit_research.")]
-    assert len(specs) == 18
+    assert len(specs) == 19
     for spec in specs:
         assert all(section in (spec.__doc__ or "") for section in ("Formula:", "Shapes:", "Paper:\n")), spec
