@@ -25,7 +25,8 @@ def parameters(*overrides: str, spec: str) -> int:
 def test_list_of_shipped_specs() -> None:
     assert list(groups()["to start from"]) == NAMES
     assert list(groups()["to fine-tune with (train --init)"]) == FINE_TUNING
-    assert list(shipped()) == [*NAMES, *FINE_TUNING, *groups()["released models"]]
+    of_plugins = [name for group, files in groups().items() if group.startswith("from ") for name in files]
+    assert list(shipped()) == [*NAMES, *FINE_TUNING, *groups()["released models"], *of_plugins]
     with pytest.raises(GptkitError, match="did you mean 'gpt2'"):
         find("gpt-2")
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from gptkit.ejection.writing import unused_weights, write_source
 from gptkit.kinds.written import NotWrittenError
 from gptkit.model.gpt import GPT
-from gptkit.presets.catalog import shipped
+from gptkit.presets.catalog import presets
 from gptkit.runs.opening import open_spec
 
 __all__ = [
@@ -31,8 +31,8 @@ __all__ = [
 ]
 
 PROMPT, N_NEW = 5, 4
-PRESETS = [name for name in shipped() if not name.startswith("finetune")]
-"""The presets that have a model of their own."""
+PRESETS = [name for name, preset in presets().items() if preset.plugin is None and not name.startswith("finetune")]
+"""The built-in presets that have a model of their own."""
 
 # Executed by the other process, in a directory with NAME.py, NAME.safetensors and NAME.ids.
 CHILD = """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import gptkit
 from gptkit.core.component import Component
 from gptkit_research.attention_residuals import AttentionResidualsSpec
@@ -25,7 +27,7 @@ from gptkit_research.ternary import TernarySpec
 from gptkit_research.value_embedding import ValueEmbeddingSpec
 from gptkit_research.value_residual import ValueResidualSpec
 
-__all__ = ["gptkit_components"]
+__all__ = ["gptkit_components", "gptkit_presets"]
 
 
 @gptkit.hookimpl
@@ -52,3 +54,8 @@ def gptkit_components() -> list[type[Component]]:
         SmearSpec,
         TernarySpec,
     ]
+
+
+@gptkit.hookimpl
+def gptkit_presets() -> list[Path]:
+    return [Path(__file__).parent / "presets"]
