@@ -20,10 +20,12 @@ from gptkit_research.looped import LoopedSpec
 from gptkit_research.manifold_hyper_connections import ManifoldHyperConnectionsSpec
 from gptkit_research.per_layer_embedding import PerLayerEmbeddingSpec
 from gptkit_research.pope import PopeSpec
+from gptkit_research.rwkv7 import RWKV7Spec
 from gptkit_research.skips import SkipsSpec
 from gptkit_research.smear import SmearSpec
 from gptkit_research.talking_heads import TalkingHeadsSpec
 from gptkit_research.ternary import TernarySpec
+from gptkit_research.token_shift import TokenShiftSpec
 from gptkit_research.value_embedding import ValueEmbeddingSpec
 from gptkit_research.value_residual import ValueResidualSpec
 
@@ -38,6 +40,7 @@ def gptkit_components() -> list[type[Component]]:
         ValueResidualSpec,
         ValueEmbeddingSpec,
         TalkingHeadsSpec,
+        RWKV7Spec,
         CopeSpec,
         FireSpec,
         KerpleSpec,
@@ -50,6 +53,7 @@ def gptkit_components() -> list[type[Component]]:
         LoopedSpec,
         PerLayerEmbeddingSpec,
         SkipsSpec,
+        TokenShiftSpec,
         BigramSpec,
         SmearSpec,
         TernarySpec,

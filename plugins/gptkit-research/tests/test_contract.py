@@ -39,12 +39,15 @@ PAIRS = [
     pytest.param({"attention": attention, "position": position}, id=f"{i}-{attention['name']}-{position['name']}")
     for i, (attention, position) in enumerate((a, p) for a in ATTENTIONS for p in POSITIONS)
 ]
+RWKV7 = {"name": "rwkv7", "n_heads": 2, "d_head": 6, "decay_rank": 3, "rate_rank": 4, "value_rank": 5, "gate_rank": 6}
 OTHERS = [
     pytest.param({"block": {"name": "hyper-connections", "streams": 3}}, id="hyper-connections"),
     pytest.param({"block": {"name": "hyper-connections", "streams": 2, "dynamic": False}}, id="hyper-connections-static"),
     pytest.param({"block": "manifold-hyper-connections", "n_layers": 3}, id="manifold-hyper-connections"),
     pytest.param({"block": "attention-residuals", "n_layers": 3}, id="attention-residuals"),
     pytest.param({"block": {"name": "attention-residuals", "group": 2}, "n_layers": 3}, id="attention-residuals-grouped"),
+    pytest.param({"block": "token-shift"}, id="token-shift"),
+    pytest.param({"attention": RWKV7, "block": "token-shift", "position": "none"}, id="rwkv7"),
     pytest.param({"block": {"name": "per-layer-embedding", "d_embedding": 6}}, id="per-layer-embedding"),
     pytest.param({"block": "skips", "n_layers": 5}, id="skips"),
     pytest.param({"embedding": {"name": "smear", "gate_features": 5}}, id="smear"),
@@ -171,6 +174,6 @@ def test_every_component_is_documented_with_formula_and_paper() -> None:
     kinds = ("attention", "position", "norm", "block", "embedding")
     result = [registry.component(kind, name) for kind in kinds for name in registry.names(kind)]
     specs = [spec for spec in result if spec.__module__.startswith("gptkit_research.")]
-    assert len(specs) == 19
+    assert len(specs) == 21
     for spec in specs:
         assert all(section in (spec.__doc__ or "") for section in ("Formula:", "Shapes:", "Paper:\n")), spec
