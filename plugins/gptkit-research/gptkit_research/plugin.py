@@ -21,6 +21,7 @@ from gptkit_research.manifold_hyper_connections import ManifoldHyperConnectionsS
 from gptkit_research.per_layer_embedding import PerLayerEmbeddingSpec
 from gptkit_research.pope import PopeSpec
 from gptkit_research.rwkv7 import RWKV7Spec
+from gptkit_research.rwkv7_family import RWKV7Family
 from gptkit_research.skips import SkipsSpec
 from gptkit_research.smear import SmearSpec
 from gptkit_research.talking_heads import TalkingHeadsSpec
@@ -57,6 +58,7 @@ def gptkit_components() -> list[type[Component]]:
         BigramSpec,
         SmearSpec,
         TernarySpec,
+        RWKV7Family,
     ]
 
 
