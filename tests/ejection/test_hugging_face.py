@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ import pytest
 import torch
 
 from gptkit.core.errors import ExternalModelError
+from gptkit.ejection.hugging_face.batched import batched
 from gptkit.interop.formats.hugging_face.writing import write_directory
 from gptkit.interop.tensor_files import TensorFiles
+from gptkit.kinds.written import NotWrittenError, Written
 from gptkit.model.gpt import GPT
 from tests.support.compositions import BASE, GROUPED, SPECS
 from tests.support.ejected import randomize
@@ -136,6 +139,15 @@ def test_refusals_give_both_reasons(changes: dict[str, Any], message: str, tmp_p
         write_directory(native(model), tmp_path / "out")
     assert message in str(raised.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_templates_that_keep_other_tensors_in_the_cache_are_refused() -> None:
+    text = "class $class_name(nn.Module):\n    def forward(self, x, cache):\n        {}\n"
+    for line in ('return cache.get("state", x)', 'cache["inputs"] = x'):
+        batched(Written("Kept", text.format(line), section="block"))
+    for line, shown in (('return cache.get("last", x)', 'cache.get("last"'), ('cache["last"] = x', 'cache["last"')):
+        with pytest.raises(NotWrittenError, match=rf"block Kept cannot be written for transformers.*{re.escape(shown)}"):
+            batched(Written("Kept", text.format(line), section="block"))
 
 
 def test_large_weights_are_written_in_several_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,11 @@ from gptkit.kinds.written import NotWrittenError, Written
 
 __all__ = ["batched", "embedded", "mapped"]
 
-_PLAIN = re.compile(r"\b(positions_T|n_keys|append_to|keys_S)\b|dict\[str, Tensor\]")
+_PLAIN = re.compile(
+    r"\b(positions_T|n_keys|append_to|keys_S)\b|dict\[str, Tensor\]"
+    # `LayerCache` has a recurrent state and the inputs of a convolution, and nothing else by name.
+    r"|\bcache(?:\.get\(|\[)\"(?!(?:state|inputs)\")\w+\""
+)
 
 _KEYS = "keys_B11S"
 
