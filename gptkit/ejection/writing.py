@@ -8,17 +8,20 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from string import ascii_lowercase
 from typing import get_args
 
+from gptkit.core.resolution import in_context
 from gptkit.core.spec import shortened
 from gptkit.core.walk import components
 from gptkit.ejection.bundling import bundle
 from gptkit.ejection.groups import Constant, Groups, number
 from gptkit.ejection.lines import LINE, typed, wrapped
 from gptkit.ejection.model import GENERATOR, HEADER, MODEL, RUN
+from gptkit.kinds.attention import AttentionSpec
 from gptkit.kinds.block import BlockSpec
+from gptkit.kinds.context import BuildContext, LayerParts
 from gptkit.kinds.written import Name, NotWrittenError, Section, WritingContext, Written, fill, written
 from gptkit.model.spec import PARTS, WHOLE_PARTS, ModelSpec
 
@@ -173,7 +176,12 @@ def written_parts(spec: ModelSpec, vocab_size: int) -> _Parts:
         n_layers=build.n_layers,
         vocab_size=build.vocab_size,
         position=build.position,
-        layers=[parts for layer, parts in zip(spec.layer_specs(), layers, strict=True) if _attends(layer.block)],
+        layers=[
+            each
+            for layer, parts in zip(spec.layer_specs(), layers, strict=True)
+            if _attends(layer.block)
+            for each in _attending(parts, build)
+        ],
         bundle=bundle,
     )
     blocks = [
@@ -190,6 +198,15 @@ def _attends(block: BlockSpec) -> bool:
     """Return whether a block uses its layer's attention; one that does not declare its wiring may."""
     steps = block.wiring
     return steps is None or any("attention" in branch for step in steps for branch in step.branches)
+
+
+def _attending(parts: LayerParts, build: BuildContext) -> list[LayerParts]:
+    """Return a layer's parts for each attention that it consists of: one, or those within it."""
+    specs = in_context(parts.attention, build.replace(layer=parts))
+    within = [
+        replace(context.parts, attention=each) for path, each, context in specs if path and isinstance(each, AttentionSpec)
+    ]
+    return within or [parts]
 
 
 def refuse_other_fields(spec: ModelSpec) -> None:

@@ -102,6 +102,10 @@ def formula(module: Any, x_TE: Tensor, spec: Any) -> Tensor:
     n_heads, d_head, n_groups, d_state = spec.n_heads, spec.d_head, spec.n_groups, spec.d_state
     inputs = x_TE @ module.input.weight.T + (module.input.bias if spec.bias else 0)
     d_values, d_keys = n_heads * d_head, n_groups * d_state
+    if spec.projection_scales is not None:
+        sizes = [d_values, d_values, d_keys, d_keys, n_heads]
+        scales = torch.tensor(spec.projection_scales, dtype=inputs.dtype)
+        inputs = inputs * scales.repeat_interleave(torch.tensor(sizes))
     z, u, step = inputs.split([d_values, d_values + 2 * d_keys, n_heads], dim=-1)
     states = [torch.zeros(d_head, d_state, dtype=x_TE.dtype) for _ in range(n_heads)]
     rows = []
@@ -141,6 +145,7 @@ def formula(module: Any, x_TE: Tensor, spec: Any) -> Tensor:
         {"bias": True, "norm": "before", "norm_groups": 3, "conv_width": 3},
         {"norm": "none", "conv_bias": False, "step_min": 0.3, "step_max": 0.8, "n_groups": 1},
         {"n_groups": 4, "norm_groups": 1, "conv_width": 1, "eps": 0.1},
+        {"projection_scales": [0.5, 1.5, 0.75, 1.25, 0.9], "bias": True},
     ],
 )
 @torch.no_grad()

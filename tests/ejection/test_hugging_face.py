@@ -51,6 +51,11 @@ OWN: dict[str, dict[str, Any]] = {
         "attention": {"name": "gated-delta", "n_heads": 2, "n_value_heads": 4, "d_key": 6, "d_value": 8},
         "layers": [{}, {"attention": {"name": "mamba2", "n_heads": 4, "d_head": 6, "n_groups": 2, "d_state": 5}}],
     },
+    "only-lightning": {
+        "position": "none",
+        "norm": {"name": "layer", "shift": False},
+        "attention": {"name": "lightning", "n_heads": 3, "d_head": 6},
+    },
     "tables-of-distances": {
         "attention": {**GROUPED, "qk_norm": "layer", "qk_norm_width": "each-head"},
         "position": {"name": "shaw", "max_distance": 5},
@@ -76,7 +81,7 @@ OWN: dict[str, dict[str, Any]] = {
         },
     },
 }
-REFUSED = {"longrope", "dynamic", "adapters", "branches", "sparse-latent"}
+REFUSED = {"longrope", "dynamic", "adapters", "branches", "hybrid", "sparse-latent"}
 CHANGED = {"none-in-some-layers": {"norm": {"name": "layer", "scale": False}}}
 """What is different in compositions that a family expresses."""
 
@@ -127,6 +132,7 @@ def test_norm_over_all_heads_has_no_plan_of_tensor_parallelism(tmp_path: Path) -
         (SPECS["adapters"], "head 'linear' cannot be written for transformers with linear 'low-rank'"),
         (SPECS["dynamic"], "rotary frequencies that depend on the length of the text"),
         (SPECS["sparse-latent"], "attention Indexer cannot be written for transformers: its template uses append_to"),
+        (SPECS["hybrid"], "attention Hybrid cannot be written for transformers, whose cache has keys or a recurrent state"),
         (SPECS["branches"], "block FeedForwardBlock cannot be written for transformers"),
         ({"position": {"name": "t5-bias"}, "attention": GROUPED}, "with a table that all layers share"),
     ],

@@ -28,6 +28,9 @@ PARTS: dict[str, Any] = {
 }
 
 
+RECURRENT = ("gated-delta", "hybrid", "kimi-delta", "lightning", "mamba2")
+
+
 class Recording(InitializerSpec):
     """Initializer that records its arguments."""
 
@@ -91,12 +94,27 @@ def test_deep_norm_computes_the_papers_formula() -> None:
     assert model.spec.final_norm is None
 
 
+@torch.no_grad()
+def test_deep_norm_has_factors_of_its_own_for_the_feedforward() -> None:
+    factors = {"alpha": 1.5, "residual_scale": 0.5, "feedforward_alpha": 0.75, "feedforward_residual_scale": 2.0}
+    model = GPT({**PARTS, "block": {"name": "deep-norm", **factors}}, V).double().eval()
+    block: Any = model.blocks[1]
+    x_BTE = torch.randn(2, 9, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    forward = Forward(ids(2, 9))
+    first = F.rms_norm(1.5 * x_BTE + 0.5 * block.attention(x_BTE, forward), (32,), eps=1e-5)
+    second = F.rms_norm(0.75 * first + 2.0 * block.feedforward(first, forward), (32,), eps=1e-5)
+    torch.testing.assert_close(block(x_BTE, Forward(ids(2, 9))), second)
+
+
 @pytest.mark.parametrize("name", default_registry().names("attention"))
 def test_declared_rows_of_projections_are_those_that_the_attention_uses(name: str) -> None:
-    """Multiplying the declared value rows by 3 multiplies the output of an attention without biases by 3."""
+    """Multiplying the declared value rows by 3 multiplies the output of an attention without biases by 3.
+
+    Recurrences with an activation or a norm behind the projection have tests of their own.
+    """
     for fields in VARIANTS.get(name, [{}]):
         attention = {"name": name, **fields}
-        if attention.get("qkv_bias") or attention.get("bias") or name in ("gated-delta", "kimi-delta", "mamba2"):
+        if attention.get("qkv_bias") or attention.get("bias") or name in RECURRENT:
             continue
         model = GPT({**PARTS, "attention": attention, "position": "none"}, V).double().eval()
         module: Any = model.blocks[0].attention

@@ -8,8 +8,10 @@ from pydantic import Field
 from torch import Tensor
 
 from gptkit.components.attention.kimi_delta import KimiDeltaSpec
+from gptkit.components.attention.lightning import LightningSpec
 from gptkit.components.attention.mamba2 import Mamba2Spec
 from gptkit.components.attention.modules.kimi_delta import KimiDelta
+from gptkit.components.attention.modules.lightning import Lightning
 from gptkit.components.attention.modules.mamba2 import Mamba2
 from gptkit.components.attention.modules.short_conv import ShortConv
 from gptkit.components.attention.short_conv import ShortConvSpec
@@ -183,6 +185,62 @@ class FeaturesShifted(WrongKimiDelta):
             return made
 
     name: Literal["features-shifted"] = "features-shifted"
+    runtime_class = Runtime
+    caught_by = "cached-equals-full"
+    also = (*tuple(name for name in DECODING if name != "cached-equals-full"), "cache-extracts")
+
+
+class WrongLightning(Mutant, LightningSpec):
+    """Base of lightning attentions with the runtime class `runtime_class`."""
+
+    n_heads: int | None = Field(2, description="Number of heads.")
+    d_head: int | None = Field(8, description="Features of a head.")
+    runtime_class: ClassVar[type[Lightning]]
+    twin_class = LightningSpec
+
+    def build(self, context: BuildContext) -> Lightning:
+        made: Lightning = become(super().build(context), self.runtime_class)
+        return made
+
+
+class FadesPadding(WrongLightning):
+    """Add padding to the state."""
+
+    class Runtime(Lightning):
+        def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+            return super().forward(x_BTE, blind(forward, left_padding_B=None))
+
+    name: Literal["fades-padding"] = "fades-padding"
+    runtime_class = Runtime
+    caught_by = "padding-is-ignored"
+    also = ("uneven-prompts-cached", "cache-joins", "cache-extracts")
+
+
+class FadesDocuments(WrongLightning):
+    """Keep the state of one document for the next one."""
+
+    class Runtime(Lightning):
+        def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+            return super().forward(x_BTE, blind(forward, documents_BT=None))
+
+    name: Literal["fades-documents"] = "fades-documents"
+    runtime_class = Runtime
+    caught_by = "documents-keep-apart"
+
+
+class StateTransposed(WrongLightning):
+    """Store the state with keys and values exchanged."""
+
+    class Runtime(Lightning):
+        class State(RecurrentState):
+            def update(self, n_new: int, *tensors: Tensor) -> None:
+                super().update(n_new, tensors[0].mT.contiguous())
+
+        def new_state(self, allocation: Allocation) -> RecurrentState:
+            made: RecurrentState = become(super().new_state(allocation), self.State)
+            return made
+
+    name: Literal["state-transposed"] = "state-transposed"
     runtime_class = Runtime
     caught_by = "cached-equals-full"
     also = (*tuple(name for name in DECODING if name != "cached-equals-full"), "cache-extracts")

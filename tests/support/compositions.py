@@ -76,6 +76,10 @@ SPECS: dict[str, dict[str, Any]] = {
         "attention": {"name": "latent", "n_heads": 4, "kv_rank": 12, "d_nope": 6, "d_rotary": 4, "d_value": 5, "window": 9},
         "layers": [{}, {"attention": {"q_rank": 10, "bias": True, "scale": 0.3, "head_gate": True}}],
     },
+    "narrow-values": {
+        "attention": {**GROUPED, "d_value": 5, "value_scale": 0.7, "window": 6, "qkv_bias": True},
+        "layers": [{}, {"attention": {"output_gate": True, "sinks": True, "n_kv_heads": 4}}],
+    },
     "head-gates": {
         "attention": {**GROUPED, "head_gate": "softplus"},
         "layers": [{}, {"attention": {"head_gate": "sigmoid", "output_gate": True, "n_heads": 2}}],
@@ -127,6 +131,39 @@ SPECS: dict[str, dict[str, Any]] = {
             {"attention": {"norm": "none", "conv_bias": False, "norm_groups": 1}},
             {"attention": {"name": "gated-delta", "n_heads": 2, "n_value_heads": 4, "d_key": 6, "d_value": 8}},
             {"attention": {"name": "multi-head", **HEADS}, "position": "rotary"},
+        ],
+    },
+    "lightning": {
+        "position": "none",
+        "attention": {"name": "lightning", "n_heads": 3, "d_head": 6},
+        "block": {"name": "deep-norm", "alpha": 1.4, "residual_scale": 0.7},
+        "n_layers": 4,
+        "layers": [
+            {"repeat": 2},
+            {"attention": {"norm": "none", "output_gate": False, "slower_in_later_layers": False, "activation": "xielu"}},
+            {"attention": {"name": "multi-head", **HEADS}, "position": "rotary", "block": {"feedforward_alpha": 0.6}},
+        ],
+    },
+    "hybrid": {
+        "attention": {
+            "name": "hybrid",
+            "attention": {**GROUPED, "window": 6},
+            "recurrence": {
+                "name": "mamba2",
+                "n_heads": 4,
+                "d_head": 6,
+                "d_state": 5,
+                "projection_scales": [0.5, 1.5, 0.75, 1.25, 0.9],
+            },
+            "recurrence_scale": 0.5,
+            "attention_input_scale": 1.2,
+        },
+        "feedforward": {"name": "gated", "d_hidden": 24, "gate_scale": 0.8, "output_scale": 1.2},
+        "n_layers": 3,
+        "layers": [
+            {},
+            {"attention": {"attention_scale": 0.9, "recurrence": {"name": "gated-delta", "d_key": 6, "d_value": 8}}},
+            {"attention": GROUPED},
         ],
     },
     "adapters": {

@@ -33,6 +33,8 @@ class HeadedSpec(AttentionSpec):
         None, ge=1, description="Number of query heads; by default, the number that gives a head size of 64."
     )
     d_head: int | None = Field(None, ge=1, description="Features of a head; d_model / n_heads by default.")
+    d_value: int | None = Field(None, ge=1, description="Features of a head's value; d_head by default.")
+    value_scale: float = Field(1.0, description="Factor of the values (MiMo-V2-Flash: 0.707).")
     qkv_bias: bool = Field(False, description="Add a bias to the query, key and value projections.")
     output_bias: bool = Field(False, description="Add a bias to the output projection.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Probability of dropping an attention weight in training.")
@@ -75,7 +77,8 @@ class HeadedSpec(AttentionSpec):
 
     def resolved(self, context: BuildContext) -> Any:
         n_heads = self.n_heads or max(1, context.d_model // (self.d_head or 64))
-        return self.replace(n_heads=n_heads, d_head=self.d_head or max(1, context.d_model // n_heads))
+        d_head = self.d_head or max(1, context.d_model // n_heads)
+        return self.replace(n_heads=n_heads, d_head=d_head, d_value=None if self.d_value == d_head else self.d_value)
 
     def head_shape(self) -> HeadShape:
         assert self.n_heads is not None
@@ -105,6 +108,11 @@ class HeadedSpec(AttentionSpec):
                 ("qk_norm_order",),
                 f"a norm after the rotation has {heads.d_head} weights, but position {context.parts.position.name!r} gives "
                 f"{width} features; set qk_norm_order: before",
+            )
+        if self.d_value is not None and "value_bias" in context.parts.position.uses:
+            yield Problem(
+                ("d_value",),
+                f"position {context.parts.position.name!r} adds {heads.d_head} features to each value; remove d_value",
             )
         yield from head_problems(context, heads)
 

@@ -24,7 +24,8 @@ class Mamba2Spec(AttentionSpec):
     """State-space model with a scalar decay per head and a recurrent state of fixed size (Mamba-2, Bamba, Granite 4).
 
     Formula:
-        [z, u, Δ] = W_in x + b;  [v, k, q] = f(conv(u) + b_conv)
+        [z, v, k, q, Δ] = W_in x + b, each times its factor in `projection_scales`
+        [v, k, q] ← f(conv([v, k, q]) + b_conv)
         Δ ← clamp(softplus(Δ + step_bias), step_min, step_max), one number per head; decay = exp(−exp(decay_log) · Δ)
         S ← decay · S + (Δ v) kᵀ;  y = S q + skip · v
         out = W_out norm(y ⊙ silu(z)), all heads together; with `norm: before`, W_out [norm(y) ⊙ silu(z)]
@@ -62,6 +63,12 @@ class Mamba2Spec(AttentionSpec):
     conv_bias: bool = Field(True, description="Whether the convolution has a bias.")
     bias: bool = Field(False, description="Whether the input and output projections have biases.")
     activation: ActivationSpec = component("silu", description="Activation after the convolution.")
+    projection_scales: tuple[float, ...] | None = Field(
+        None,
+        min_length=5,
+        max_length=5,
+        description="Factors of the projected gates, values, keys, queries and step sizes, in this order (Falcon-H1).",
+    )
     step_min: float = Field(0.0, ge=0, description="Smallest step size Δ; smaller ones are raised to it.")
     step_max: float | None = Field(None, gt=0, description="Largest step size Δ; unlimited by default.")
     norm: Literal["after", "before", "none"] = Field(
@@ -76,11 +83,13 @@ class Mamba2Spec(AttentionSpec):
         {"n_heads": 2, "d_head": 8, "d_state": 6},
         {"n_heads": 4, "d_head": 6, "n_groups": 2, "d_state": 5, "conv_width": 3, "bias": True, "norm": "before"},
         {"n_heads": 4, "d_head": 8, "d_state": 4, "norm": "none", "conv_bias": False, "step_min": 0.01, "step_max": 0.5},
+        {"n_heads": 2, "d_head": 8, "d_state": 6, "projection_scales": [0.5, 1.5, 0.75, 1.25, 0.9]},
     )
 
     def resolved(self, context: BuildContext) -> Any:
         n_heads = self.n_heads or max(1, 2 * context.d_model // self.d_head)
-        return self.replace(n_heads=n_heads, norm_groups=self.norm_groups or self.n_groups)
+        scales = None if self.projection_scales is None or set(self.projection_scales) == {1.0} else self.projection_scales
+        return self.replace(n_heads=n_heads, norm_groups=self.norm_groups or self.n_groups, projection_scales=scales)
 
     def problems(self, context: BuildContext) -> Iterator[Problem]:
         assert self.n_heads is not None

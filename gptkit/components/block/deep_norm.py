@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -20,8 +21,8 @@ class DeepNormSpec(BlockSpec):
     """Post-norm with the residual scaled by α, and values, outputs and feed-forwards initialized β times smaller.
 
     Formula:
-        x ← norm(alpha · x + dropout(attention(x)))
-        x ← norm(alpha · x + dropout(feedforward(x)))
+        x ← norm(alpha · x + residual_scale · dropout(attention(x)))
+        x ← norm(feedforward_alpha · x + feedforward_residual_scale · dropout(feedforward(x)))
         Initial weights of value, output and feed-forward projections: beta times what the initializer draws.
 
     Shapes:
@@ -42,9 +43,21 @@ class DeepNormSpec(BlockSpec):
     """
 
     name: Literal["deep-norm"] = "deep-norm"
+    examples: ClassVar[tuple[Mapping[str, Any], ...]] = (
+        {},
+        {"alpha": 1.5, "residual_scale": 0.5, "feedforward_alpha": 0.75, "feedforward_residual_scale": 2.0},
+    )
+
     alpha: float | None = Field(None, gt=0, description="Factor of the shortcut; (2 · n_layers)^(1/4) by default.")
     beta: float | None = Field(None, gt=0, description="Factor of initial weights; (8 · n_layers)^(−1/4) by default.")
     dropout: float = Field(0.0, description="Share of each branch's output that is dropped in training.", ge=0, lt=1)
+    residual_scale: float = Field(1.0, description="Factor of each branch before it is added.")
+    feedforward_alpha: float | None = Field(
+        None, gt=0, description="Factor of the shortcut of the feed-forward; alpha by default (MiniMax-01 has its own)."
+    )
+    feedforward_residual_scale: float | None = Field(
+        None, description="Factor of the feed-forward before it is added; residual_scale by default."
+    )
 
     @property
     def final_norm(self) -> bool:
@@ -52,12 +65,21 @@ class DeepNormSpec(BlockSpec):
 
     @property
     def wiring(self) -> tuple[Step, ...]:
-        return tuple(Step(((part,),), after=True, shortcut_factor="alpha") for part in ("attention", "feedforward"))
+        return (
+            Step((("attention",),), after=True, factor="residual_scale", shortcut_factor="alpha"),
+            Step((("feedforward",),), after=True, factor="feedforward_residual_scale", shortcut_factor="feedforward_alpha"),
+        )
 
     def resolved(self, context: BuildContext) -> Any:
         alpha = (2 * context.n_layers) ** 0.25 if self.alpha is None else self.alpha
         beta = (8 * context.n_layers) ** -0.25 if self.beta is None else self.beta
-        return self.replace(alpha=alpha, beta=beta)
+        own = {
+            "feedforward_alpha": alpha if self.feedforward_alpha is None else self.feedforward_alpha,
+            "feedforward_residual_scale": self.residual_scale
+            if self.feedforward_residual_scale is None
+            else self.feedforward_residual_scale,
+        }
+        return self.replace(alpha=alpha, beta=beta, **own)
 
     def build(self, context: BuildContext) -> Block:
         from gptkit.components.block.modules.deep_norm import DeepNorm

@@ -25,7 +25,7 @@ class GatedSpec(FeedForwardSpec):
     """Gated linear unit: the product of two projections, one activated. SwiGLU (`silu`), GEGLU (`gelu`), ReGLU (`relu`).
 
     Formula:
-        y = W_down · (f(W_gate · x) ⊙ (W_up · x + up_offset)) + b_down
+        y = output_scale · (W_down · (f(gate_scale · W_gate · x) ⊙ (W_up · x + up_offset)) + b_down)
         With `clamp` c, the gate is limited to at most c, and the up-projection to −c … c, before f and the product.
 
     Shapes:
@@ -51,11 +51,14 @@ class GatedSpec(FeedForwardSpec):
     dropout: float = Field(0.0, description="Share of hidden features dropped in training.", ge=0, lt=1)
     clamp: float | None = Field(None, description="Bound on gate and up before the product (gpt-oss: 7).", gt=0)
     up_offset: float = Field(0.0, description="Added to the ungated factor (gpt-oss: 1).")
+    gate_scale: float = Field(1.0, description="Factor of the gate before the activation (Falcon-H1).")
+    output_scale: float = Field(1.0, description="Factor of the output (Falcon-H1).")
 
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = (
         {},
         {"activation": "gelu-tanh", "expansion": 2, "multiple_of": 8},
         {"activation": "quick-gelu", "clamp": 7.0, "up_offset": 1.0, "bias": True},
+        {"gate_scale": 0.5, "output_scale": 1.5},
     )
 
     @model_validator(mode="after")

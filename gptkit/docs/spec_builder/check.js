@@ -101,6 +101,7 @@ const Check = (() => {
 
   /** What an attention backend cannot compute in a layer; null if it computes all, or if it is not known. */
   function limitation(backend, layer) {
+    if (layer.attention.name === "hybrid") return limitation(backend, {...layer, attention: layer.attention.attention});
     const table = data.kinds["attention-backend"][backend].limits, entry = data.kinds.attention[layer.attention.name];
     if (!entry.builtin || !SOFTMAX.includes(layer.attention.name)) return null;
     const {uses, score_function} = data.kinds.position[layer.position.name];

@@ -61,9 +61,22 @@ const Counts = (() => {
       return projection(layer, x.d_model, values + conv + c.n_heads, c.bias) + conv * c.conv_width + (c.conv_bias ? conv : 0) +
         activation(c.activation) + 3 * c.n_heads + (c.norm === "none" ? 0 : values) + projection(layer, values, x.d_model, c.bias);
     },
+    "lightning": (c, x, layer) => {
+      const heads = c.n_heads * c.d_head;
+      return projection(layer, x.d_model, 3 * heads, false) + activation(c.activation) + norm(c.norm, heads) +
+        (c.output_gate ? projection(layer, x.d_model, heads, false) : 0) + projection(layer, heads, x.d_model, false);
+    },
+    "hybrid": (c, x, layer) => inner(c.attention, x, layer) + inner(c.recurrence, x, layer),
     "short-conv": (c, x, layer) => projection(layer, x.d_model, 3 * x.d_model, c.bias) + x.d_model * c.width +
       (c.bias ? x.d_model : 0) + projection(layer, x.d_model, x.d_model, c.bias),
   };
+
+  /** An attention within another one. */
+  function inner(c, x, layer) {
+    const formula = ATTENTION[own("attention", c).name];
+    if (!formula) throw new Unknown("attention " + c.name);
+    return formula(c, x, layer);
+  }
 
   function indexer(c, x, layer) {
     return projection(layer, c.q_rank || x.d_model, c.index_heads * c.d_index, false) +
@@ -72,8 +85,9 @@ const Counts = (() => {
 
   function headed(c, x, layer) {
     const kv = c.n_kv_heads ?? c.n_heads;
-    let sum = projection(layer, x.d_model, (c.n_heads + 2 * kv + (c.output_gate ? c.n_heads : 0)) * c.d_head, c.qkv_bias);
-    sum += projection(layer, c.n_heads * c.d_head, x.d_model, c.output_bias) + (c.sinks ? c.n_heads : 0);
+    const value = c.d_value ?? c.d_head, gates = c.output_gate ? c.n_heads : 0;
+    let sum = projection(layer, x.d_model, (c.n_heads + kv) * c.d_head + (kv + gates) * value, c.qkv_bias);
+    sum += projection(layer, c.n_heads * value, x.d_model, c.output_bias) + (c.sinks ? c.n_heads : 0);
     if (c.head_gate) sum += projection(layer, x.d_model, c.n_heads, false);
     if (c.qk_norm === null) return sum;
     if (c.qk_norm_width === "head") return sum + 2 * norm(c.qk_norm, c.d_head);
@@ -83,7 +97,7 @@ const Counts = (() => {
 
   /** Parameters of a layer's relative position that are part of its attention, and those that layers share, with their key. */
   function relative(layer) {
-    const {position, attention} = layer;
+    const {position} = layer, attention = layer.attention.name === "hybrid" ? layer.attention.attention : layer.attention;
     own("position", position);
     if (position.name === "shaw") {
       return {own: (position.values ? 2 : 1) * (position.max_distance + 1) * (attention.d_head ?? 0)};

@@ -62,6 +62,7 @@ const Resolve = (() => {
       c.n_heads = c.n_heads || Math.max(1, Math.floor(x.d_model / 64));
       c.kv_rank = c.kv_rank || Math.max(1, Math.floor(x.d_model / 4));
     },
+    "attention lightning": headed,
     "attention mamba2": (c, x) => {
       c.n_heads = c.n_heads || Math.max(1, Math.floor(2 * x.d_model / c.d_head));
       c.norm_groups = c.norm_groups || c.n_groups;
@@ -86,6 +87,8 @@ const Resolve = (() => {
     "block deep-norm": (c, x) => {
       if (c.alpha === null) c.alpha = (2 * x.n_layers) ** 0.25;
       if (c.beta === null) c.beta = (8 * x.n_layers) ** -0.25;
+      if (c.feedforward_alpha === null) c.feedforward_alpha = c.alpha;
+      if (c.feedforward_residual_scale === null) c.feedforward_residual_scale = c.residual_scale;
     },
   };
 

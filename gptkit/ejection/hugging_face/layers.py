@@ -35,6 +35,11 @@ class Layers:
         return all(self.recurrent)
 
     @property
+    def bare(self) -> bool:
+        """Whether a layer has a recurrent state without a convolution."""
+        return any('cache["state"]' in each.text and "convolved" not in each.parts for each in self.attentions)
+
+    @property
     def windows(self) -> list[int | None]:
         """The attention window of each layer."""
         return [setting(attention, "WINDOW") for attention in self.attentions]
@@ -105,6 +110,12 @@ def _attention(block: Written) -> Written:
         raise NotWrittenError(
             f"block {block.name} cannot be written for transformers, whose cache requires one attention in each layer",
             hint="Choose a block with attention and feed-forward, or a model that a family expresses.",
+        )
+    if any('cache["state"]' in part.text for each in attentions[0].parts.values() for part in walk(each)):
+        raise NotWrittenError(
+            f"{attentions[0].section} {attentions[0].name} cannot be written for transformers, whose cache has keys or a "
+            "recurrent state in a layer, not both",
+            hint="Choose one attention for each layer, or a model that a family expresses.",
         )
     return attentions[0]
 

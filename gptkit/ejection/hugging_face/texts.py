@@ -101,6 +101,9 @@ class LayerCache:
         #if recurrent
         self.padding_BT1 = padding_BT1  # whether a token is padding; None without padding
         self.first_BT = first_BT  # whether a token is the first of its row
+        #if bare
+        self.convolved = False  # whether the layer has a convolution
+        #end
         #end
     #end
     #if attention
@@ -128,7 +131,15 @@ class LayerCache:
             return
         if name == "state":
             self.cache.update_recurrent_state(value, self.layer)
+            #if bare
+            if not self.convolved:
+                # transformers returns a state only beside inputs of a convolution.
+                self["inputs"] = value.new_zeros(value.shape[0], 1, 1)
+            #end
             return
+        #if bare
+        self.convolved = True
+        #end
         self.cache.update_conv_state(value.transpose(1, 2), self.layer)
         #if counted
         if self.layer == 0:
@@ -146,6 +157,9 @@ class LayerCache:
 
     def started(self, state: Tensor, t: int) -> Tensor:
         """Return the state before token t, which is empty before the first token of a row."""
+        #if bare_counted
+        self.n_tokens = t + 1
+        #end
         if self.first_BT is None:
             return state
         return state.masked_fill(self.first_BT[:, t, None, None, None], 0.0)

@@ -133,6 +133,8 @@ def _cache(layers: Layers) -> list[str]:
         recurrent=recurrent,
         attention=not layers.counted,
         counted=layers.counted,
+        bare=layers.bare,
+        bare_counted=layers.bare and layers.counted,
         padding_parameters=", padding_BT1: Tensor | None, first_BT: Tensor | None" if recurrent else "",
     )
     texts = [cache, ATTENTION_FUNCTION.strip("\n") + "\n"] if layers.interface else [cache]

@@ -5,7 +5,7 @@ Shapes: B batch, H query heads, K key/value heads, T tokens, D head size, E mode
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -41,6 +41,7 @@ class GroupedQueryAttention(SoftmaxAttention):
             context,
             heads,
             scale=spec.scale or d_head**-0.5,
+            d_value=spec.d_value,
             dropout=spec.dropout,
             window=spec.window,
             pattern=spec.mask_pattern(),
@@ -54,17 +55,24 @@ class GroupedQueryAttention(SoftmaxAttention):
         self.norms_full = norms is not None and full
         self.clip = spec.clip_qkv
         self.clips_after = spec.clip_order == "after"
-        self.changes_heads = self.norms_heads or self.norms_full or self.clip is not None
+        self.value_scale = spec.value_scale
+        self.changes_heads = self.norms_heads or self.norms_full or self.clip is not None or spec.value_scale != 1
         self.d_head = d_head
         self.split = [n_heads, n_kv_heads, n_kv_heads]
         if spec.output_gate:
             self.split.append(n_heads)
         self.gated = spec.output_gate
-        self.qkv = context.linear(context.d_model, sum(self.split) * d_head, bias=spec.qkv_bias)
+        self.qkv = context.linear(context.d_model, sum(self.widths), bias=spec.qkv_bias)
         """Rows: all query heads, then keys, then values, then gates; head by head."""
         self.head_gate = context.linear(context.d_model, n_heads, bias=False) if spec.head_gate else None
         self.gate_function: Callable[[Tensor], Tensor] = F.softplus if spec.head_gate == "softplus" else torch.sigmoid
-        self.output = context.linear(n_heads * d_head, context.d_model, bias=spec.output_bias)
+        self.output = context.linear(n_heads * self.d_value, context.d_model, bias=spec.output_bias)
+
+    @property
+    def widths(self) -> list[int]:
+        """Rows of queries, keys, values and gates in the packed projection."""
+        features = (self.d_head, self.d_head, self.d_value, self.d_value)
+        return [heads * width for heads, width in zip(self.split, features, strict=False)]
 
     def initial(self) -> dict[str, Initial]:
         starts: dict[str, Initial] = {"output.weight": "output"}
@@ -74,7 +82,7 @@ class GroupedQueryAttention(SoftmaxAttention):
 
     def projections(self) -> dict[str, dict[str, tuple[slice, ...]]]:
         return {
-            "qkv.weight": consecutive(("query", "key", "value", "gate"), [n * self.d_head for n in self.split]),
+            "qkv.weight": consecutive(("query", "key", "value", "gate"), self.widths),
             "output.weight": {"output": (slice(None),)},
         }
 
@@ -82,7 +90,7 @@ class GroupedQueryAttention(SoftmaxAttention):
         if self.biases or self.reads_content or self.changes_values or self.mixes_scores or self.mixes_weights:
             # A position's terms of each head, and what mixes heads, require all heads.
             return {}
-        if self.norms_full:
+        if self.norms_full or self.d_value != self.d_head:
             return {}
         n_heads, n_kv_heads = self.split[:2]
         sections = {"query heads": n_heads, "key heads": n_kv_heads, "value heads": n_kv_heads}
@@ -114,10 +122,16 @@ class GroupedQueryAttention(SoftmaxAttention):
 
     def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
         n_batch, n_tokens, _ = x_BTE.shape
-        packed_BTHD = self.qkv(x_BTE).view(n_batch, n_tokens, -1, self.d_head)
-        if self.changes_heads:
-            q_BHTD, k_BKTD, v_BKTD, *gate = self._changed(packed_BTHD)
+        packed_BTX = self.qkv(x_BTE)
+        if self.d_value != self.d_head:
+            parts = packed_BTX.split_with_sizes(self.widths, dim=-1)
+            heads = [torch.unflatten(part, -1, (n, -1)) for part, n in zip(parts, self.split, strict=True)]
+            q_BHTD, k_BKTD, v_BKTD, *gate = self._changed(heads)
+        elif self.changes_heads:
+            packed_BTHD = packed_BTX.view(n_batch, n_tokens, -1, self.d_head)
+            q_BHTD, k_BKTD, v_BKTD, *gate = self._changed(packed_BTHD.split_with_sizes(self.split, dim=2))
         else:
+            packed_BTHD = packed_BTX.view(n_batch, n_tokens, -1, self.d_head)
             q_BHTD, k_BKTD, v_BKTD, *gate = packed_BTHD.transpose(1, 2).split_with_sizes(self.split, dim=1)
         out_BTHD = self.attend(q_BHTD, k_BKTD, v_BKTD, forward).transpose(1, 2)
         if self.gated:
@@ -126,9 +140,9 @@ class GroupedQueryAttention(SoftmaxAttention):
             out_BTHD = out_BTHD * self.gate_function(self.head_gate(x_BTE))[..., None]
         return self.output(out_BTHD.reshape(n_batch, n_tokens, -1))  # type: ignore[no-any-return]
 
-    def _changed(self, packed_BTHD: Tensor) -> list[Tensor]:
-        """Queries, keys, values and gates, (B, heads, T, D), after norms and clipping."""
-        q_BTHD, k_BTKD, v_BTKD, *gate = packed_BTHD.split_with_sizes(self.split, dim=2)
+    def _changed(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        """Queries, keys, values and gates, (B, heads, T, D), after norms, clipping and scaling; from (B, T, heads, D)."""
+        q_BTHD, k_BTKD, v_BTKD, *gate = parts
         if self.clip is not None and not self.clips_after:
             q_BTHD, k_BTKD, v_BTKD = (t.clamp(-self.clip, self.clip) for t in (q_BTHD, k_BTKD, v_BTKD))
         if self.norms_full:
@@ -138,6 +152,8 @@ class GroupedQueryAttention(SoftmaxAttention):
             q_BTHD, k_BTKD = self.q_norm(q_BTHD), self.k_norm(k_BTKD)
         if self.clip is not None and self.clips_after:
             q_BTHD, k_BTKD, v_BTKD = (t.clamp(-self.clip, self.clip) for t in (q_BTHD, k_BTKD, v_BTKD))
+        if self.value_scale != 1:
+            v_BTKD = v_BTKD * self.value_scale
         return [each.transpose(1, 2) for each in (q_BTHD, k_BTKD, v_BTKD, *gate)]
 
 

@@ -40,6 +40,7 @@ class Mamba2(Attention):
         self.n_heads, self.d_head, self.n_groups, self.d_state = spec.n_heads, spec.d_head, spec.n_groups, spec.d_state
         self.width, self.step_limits = spec.conv_width, (spec.step_min, spec.step_max)
         self.norm_order, self.norm_groups, self.eps = spec.norm, spec.norm_groups, spec.eps
+        self.scales = spec.projection_scales
         d_values, d_keys = spec.n_heads * spec.d_head, spec.n_groups * spec.d_state
         self.split = [d_values, d_keys, d_keys]
         d_conv = sum(self.split)
@@ -82,7 +83,13 @@ class Mamba2(Attention):
         if forward.valid_BT is not None:
             u_BTF = u_BTF.masked_fill(~forward.valid_BT[..., None], 0)
         documents = None if forward.documents_BT is None else forward.positions
-        mixed_BTF = causal_conv(u_BTF, self.conv.weight, tail, documents)
+        conv_weight = self.conv.weight
+        if self.scales is not None:
+            # The factors of convolved features are those of their weights; `u_BTF`, which the state keeps, has none.
+            z_BTX, step_BTH = z_BTX * self.scales[0], step_BTH * self.scales[4]
+            sizes = zip(self.split, self.scales[1:4], strict=True)
+            conv_weight = conv_weight * torch.cat([conv_weight.new_full((size, 1, 1), scale) for size, scale in sizes])
+        mixed_BTF = causal_conv(u_BTF, conv_weight, tail, documents)
         if self.conv.bias is not None:
             mixed_BTF = mixed_BTF + self.conv.bias
         mixed_BTF = self.activation(mixed_BTF)

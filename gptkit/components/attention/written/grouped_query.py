@@ -28,6 +28,12 @@ class $class_name(nn.Module):
 
     def __init__(self$parameters) -> None:
         super().__init__()
+        #if d_value
+        self.sizes = [$N_HEADS * $D_HEAD, $key_heads * $D_HEAD, $key_heads * $D_VALUE]
+        #if gate
+        self.sizes.append($N_HEADS * $D_VALUE)
+        #end
+        #end
         self.qkv = $packed
         self.output = $projection
         #if head_gate
@@ -46,8 +52,18 @@ class $class_name(nn.Module):
 
     def forward(self, x_BTE: Tensor, positions_T: Tensor, cache: dict[str, Tensor]) -> Tensor:
         """Mix the tokens at these positions with earlier ones, (B, T, E) to (B, T, E)."""
+        #if d_value
+        $value_names = self.qkv(x_BTE).split(self.sizes, dim=-1)
+        q_BTHD, k_BTHD = (x.unflatten(-1, (-1, $D_HEAD)) for x in (q_BTX, k_BTX))
+        v_BTHD = v_BTX.unflatten(-1, (-1, $D_VALUE))
+        #else
         qkv_BTHD = self.qkv(x_BTE).unflatten(-1, (-1, $D_HEAD))
-        #if grouped_gate
+        #end
+        #if d_value
+        #if gate
+        gate_BTHD = gate_BTX.unflatten(-1, (-1, $D_VALUE))
+        #end
+        #elif grouped_gate
         heads = ($N_HEADS, $N_KV_HEADS, $N_KV_HEADS, $N_HEADS)
         q_BTHD, k_BTHD, v_BTHD, gate_BTHD = qkv_BTHD.split(heads, dim=2)
         #elif gate
@@ -70,6 +86,9 @@ class $class_name(nn.Module):
         q_BTHD, k_BTHD, v_BTHD = (x.clamp(-$CLIP, $CLIP) for x in (q_BTHD, k_BTHD, v_BTHD))
         #end
         q_BHTD, k_BHTD, v_BHTD = (x.transpose(1, 2) for x in (q_BTHD, k_BTHD, v_BTHD))
+        #if value_scale
+        v_BHTD = v_BHTD * $VALUE_SCALE
+        #end
 '''
 
 _POSITION = """
@@ -122,6 +141,8 @@ class $class_name(nn.Module):
 HEADED_FIELDS = (
     "n_heads",
     "d_head",
+    "d_value",
+    "value_scale",
     "qkv_bias",
     "output_bias",
     "dropout",
@@ -158,6 +179,8 @@ def headed(spec: HeadedSpec, context: WritingContext, *, grouped: bool) -> Writt
     for name, value, comment in (
         ("ATTENTION_SOFTCAP", spec.softcap, "soft bound of the scores"),
         ("CLIP", spec.clip_qkv, "bound of queries, keys and values"),
+        ("D_VALUE", spec.d_value, "features of a value"),
+        ("VALUE_SCALE", None if spec.value_scale == 1 else spec.value_scale, "factor of the values"),
         ("ATTENTION_SCALE", spec.scale, "factor of the dot products"),
         ("ATTENTION_DROPOUT", spec.dropout or None, "share of the attention weights dropped in training"),
     ):
@@ -178,7 +201,11 @@ def headed(spec: HeadedSpec, context: WritingContext, *, grouped: bool) -> Writt
     n_packed = "3 * $N_HEADS" if not grouped else f"($N_HEADS + 2 * {key_heads})"
     if spec.output_gate:
         n_packed = f"2 * ($N_HEADS + {key_heads})" if grouped else "4 * $N_HEADS"
+    d_value = "$D_HEAD" if spec.d_value is None else "$D_VALUE"
+    packed = f"{n_packed} * $D_HEAD" if spec.d_value is None else "sum(self.sizes)"
     flags = {
+        "d_value": spec.d_value is not None,
+        "value_scale": spec.value_scale != 1,
         "norms": spec.qk_norm is not None,
         "norms_full": spec.qk_norm is not None and full,
         "norms_before": spec.qk_norm is not None and not after,
@@ -197,8 +224,10 @@ def headed(spec: HeadedSpec, context: WritingContext, *, grouped: bool) -> Writt
         if grouped
         else "Causal multi-head attention.",
         formula="y = W_o [softmax(q kᵀ · scale + mask) v of each head], with q, k, v = W_qkv x.",
-        packed=linear(context, "D_MODEL", f"{n_packed} * $D_HEAD", bias=spec.qkv_bias),
-        projection=linear(context, "$N_HEADS * $D_HEAD", "D_MODEL", bias=spec.output_bias),
+        packed=linear(context, "D_MODEL", packed, bias=spec.qkv_bias),
+        key_heads=key_heads,
+        value_names="q_BTX, k_BTX, v_BTX" + (", gate_BTX" if spec.output_gate else ""),
+        projection=linear(context, f"$N_HEADS * {d_value}", "D_MODEL", bias=spec.output_bias),
         head_gate="" if spec.head_gate is None else linear(context, "D_MODEL", "$N_HEADS", bias=False),
         **flags,
     )

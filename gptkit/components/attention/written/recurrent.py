@@ -51,6 +51,11 @@ class $class_name(nn.Module):
         d_values, d_keys = $N_STATE_HEADS * $D_STATE_HEAD, $N_STATE_GROUPS * $D_STATE
         widths = (d_values, d_values + 2 * d_keys, $N_STATE_HEADS)
         gate_BTX, u_BTC, step_BTH = self.input(x_BTE).split(widths, dim=-1)
+        #if scales
+        scales = ((d_values, $value_scale), (d_keys, $key_scale), (d_keys, $query_scale))
+        u_BTC = u_BTC * torch.cat([u_BTC.new_full((width,), scale) for width, scale in scales])
+        gate_BTX, step_BTH = $gate_scale * gate_BTX, $step_scale * step_BTH
+        #end
         mixed_BTC = $activated
         v_BTX, k_BTX, q_BTX = torch.split(mixed_BTC, [d_values, d_keys, d_keys], dim=-1)
         v_BTHD = v_BTX.reshape(*v_BTX.shape[:2], $N_STATE_HEADS, -1)
@@ -172,12 +177,14 @@ _MAMBA2_FIELDS = (
     "conv_bias",
     "bias",
     "activation",
+    "projection_scales",
     "step_min",
     "step_max",
     "norm",
     "norm_groups",
     "eps",
 )
+_SCALES = ("gate_scale", "value_scale", "key_scale", "query_scale", "step_scale")
 _DELTA_FIELDS = ("n_heads", "n_value_heads", "d_key", "d_value", "conv_width", "negative_eigenvalues", "norm")
 
 convolved = Written("convolved", fill(_CONVOLVED), section="attention")
@@ -202,6 +209,7 @@ def mamba2(spec: Mamba2Spec, context: WritingContext) -> Written:
     if spec.norm != "none":
         settings["STATE_NORM_EPS"] = Setting(spec.eps, "added to the mean square")
     d_values = "$N_STATE_HEADS * $D_STATE_HEAD"
+    scales = spec.projection_scales
     text = fill(
         _MAMBA2,
         input=linear(context, "D_MODEL", f"{d_values} + d_conv + $N_STATE_HEADS", bias=spec.bias),
@@ -210,6 +218,8 @@ def mamba2(spec: Mamba2Spec, context: WritingContext) -> Written:
         activated=activation.call("apply", x="$convolved(u_BTC, self.conv, cache)"),
         limited=limited,
         limits=limits,
+        scales=scales is not None,
+        **dict(zip(_SCALES, scales or [""] * 5, strict=True)),
         normed=spec.norm != "none",
         before=spec.norm == "before",
         norm_groups=spec.norm_groups,

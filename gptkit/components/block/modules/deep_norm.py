@@ -26,9 +26,13 @@ class DeepNorm(Block):
         super().__init__()
         assert spec.alpha is not None
         assert spec.beta is not None
+        assert spec.feedforward_alpha is not None
+        assert spec.feedforward_residual_scale is not None
         parts = context.parts
         self.alpha = spec.alpha
+        self.feedforward_alpha = spec.feedforward_alpha
         self.beta = spec.beta
+        self.residual_scale, self.feedforward_residual_scale = spec.residual_scale, spec.feedforward_residual_scale
         self.attention = parts.attention.build(context)
         self.attention_norm = parts.norm.build(context, dim=context.d_model)
         self.feedforward = parts.feedforward.build(context)
@@ -47,7 +51,13 @@ class DeepNorm(Block):
 
     def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
         branch_BTE = dropout(self.attention(x_BTE, forward), self.dropout, self.training)
-        x_BTE = self.attention_norm(torch.add(branch_BTE, x_BTE, alpha=self.alpha))
+        x_BTE = self.attention_norm(_joined(x_BTE, self.alpha, branch_BTE, self.residual_scale))
         branch_BTE = dropout(self.feedforward(x_BTE, forward), self.dropout, self.training)
-        y_BTE: Tensor = self.feedforward_norm(torch.add(branch_BTE, x_BTE, alpha=self.alpha))
+        joined_BTE = _joined(x_BTE, self.feedforward_alpha, branch_BTE, self.feedforward_residual_scale)
+        y_BTE: Tensor = self.feedforward_norm(joined_BTE)
         return y_BTE
+
+
+def _joined(x_BTE: Tensor, alpha: float, branch_BTE: Tensor, scale: float) -> Tensor:
+    """Compute alpha · x + scale · branch."""
+    return torch.add(branch_BTE if scale == 1 else branch_BTE * scale, x_BTE, alpha=alpha)

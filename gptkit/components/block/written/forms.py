@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import dataclasses
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from gptkit.kinds.written import Name, Setting, WritingContext, Written, fill, written
@@ -113,8 +114,22 @@ def deep_norm(spec: DeepNormSpec, context: WritingContext) -> Written:
     """Return the block as a class."""
     description = "One layer (DeepNorm): attention, then feed-forward, each with a shortcut and a norm."
     parts = ["attention", "attention_norm", "feedforward", "feedforward_norm"]
-    alpha = Setting(spec.alpha, "factor of the shortcuts")
-    return _block(context, description, parts, _POST_NORM, spec.dropout, 1.0, alpha=alpha, fields=("alpha", "beta"))
+    fields = ("alpha", "beta", "residual_scale", "feedforward_alpha", "feedforward_residual_scale")
+    assert spec.feedforward_residual_scale is not None
+    factors = (spec.alpha, spec.residual_scale), (spec.feedforward_alpha, spec.feedforward_residual_scale)
+    if factors[0] == factors[1]:
+        alpha = Setting(spec.alpha, "factor of the shortcuts")
+        return _block(context, description, parts, _POST_NORM, spec.dropout, spec.residual_scale, alpha=alpha, fields=fields)
+    settings: dict[str, Setting] = {}
+    added: list[str] = []
+    branches = (("mixed_BTE", "ATTENTION", "attention"), ("fed_BTE", "FEEDFORWARD", "feed-forward"))
+    for (branch, prefix, name), (shortcut, scale) in zip(branches, factors, strict=True):
+        settings[f"{prefix}_ALPHA"] = Setting(shortcut, f"factor of the shortcut around the {name}")
+        settings[f"{prefix}_RESIDUAL_SCALE"] = Setting(scale, f"factor of the {name} before it is added")
+        value = f"F.dropout({branch}, $BLOCK_DROPOUT, self.training)" if spec.dropout else branch
+        added.append(f"${prefix}_ALPHA * x_BTE + ${prefix}_RESIDUAL_SCALE * {value}")
+    result = _block(context, description, parts, _POST_NORM, spec.dropout, 1.0, added=added, fields=fields)
+    return dataclasses.replace(result, settings={**result.settings, **settings})
 
 
 def sandwich(spec: SandwichSpec, context: WritingContext) -> Written:
@@ -164,6 +179,7 @@ def _block(
     shortcut: bool = True,
     two_norms: bool = False,
     alpha: Setting | None = None,
+    added: Sequence[str] = (),
     fields: Collection[str] = ("residual_scale",),
     name: str = "Block",
 ) -> Written:
@@ -175,7 +191,7 @@ def _block(
     if alpha is not None:
         settings["ALPHA"] = alpha
 
-    def added(branch: str) -> str:
+    def sum_with(branch: str) -> str:
         value = f"F.dropout({branch}, $BLOCK_DROPOUT, self.training)" if dropout else branch
         value = f"$RESIDUAL_SCALE * {value}" if residual_scale != 1 else value
         if not shortcut:
@@ -188,8 +204,8 @@ def _block(
         two_norms=two_norms,
         dropout=bool(dropout),
         scaled=residual_scale != 1,
-        added_mixed=added("mixed_BTE"),
-        added_fed=added("fed_BTE"),
+        added_mixed=added[0] if added else sum_with("mixed_BTE"),
+        added_fed=added[1] if added else sum_with("fed_BTE"),
     )
     text = fill(_START, description=description) + assignments + "\n" + fill(_FORWARD) + filled
     parts = {part: _part(part, context) for part in names}

@@ -33,6 +33,7 @@ class Gated(FeedForward):
         d_hidden = spec.hidden(context)
         self.clamp = spec.clamp
         self.up_offset = spec.up_offset
+        self.gate_scale, self.output_scale = spec.gate_scale, spec.output_scale
         self.gate_up = context.linear(context.d_model, 2 * d_hidden, bias=spec.bias)
         self.activation = spec.activation.build(context)
         self.dropout = spec.dropout
@@ -45,9 +46,9 @@ class Gated(FeedForward):
         return _divisions(self.down.in_features)
 
     def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
-        product_BTF = _product(self.gate_up(x_BTE), self.activation, self.clamp, self.up_offset)
+        product_BTF = _product(self.gate_up(x_BTE), self.activation, self.clamp, self.up_offset, self.gate_scale)
         y_BTE: Tensor = self.down(dropout(product_BTF, self.dropout, self.training))
-        return y_BTE
+        return y_BTE if self.output_scale == 1 else y_BTE * self.output_scale
 
 
 class StackedGated(StackedFeedForward):
@@ -58,6 +59,7 @@ class StackedGated(StackedFeedForward):
         d_hidden = spec.hidden(context)
         self.clamp = spec.clamp
         self.up_offset = spec.up_offset
+        self.gate_scale, self.output_scale = spec.gate_scale, spec.output_scale
         self.gate_up = StackedLinear(n_experts, context.d_model, 2 * d_hidden, bias=spec.bias)
         self.activation = activation
         self.dropout = spec.dropout
@@ -70,14 +72,16 @@ class StackedGated(StackedFeedForward):
         return _divisions(self.down.in_features)
 
     def forward(self, x_ME: Tensor, groups: Groups, forward: Forward) -> Tensor:
-        product_MF = _product(self.gate_up(x_ME, groups), self.activation, self.clamp, self.up_offset)
+        product_MF = _product(self.gate_up(x_ME, groups), self.activation, self.clamp, self.up_offset, self.gate_scale)
         y_ME: Tensor = self.down(dropout(product_MF, self.dropout, self.training), groups)
-        return y_ME
+        return y_ME if self.output_scale == 1 else y_ME * self.output_scale
 
 
-def _product(gate_up: Tensor, activation: nn.Module, clamp: float | None, up_offset: float) -> Tensor:
-    """Compute f(gate) ⊙ (up + up_offset), (…, 2F) to (…, F)."""
+def _product(gate_up: Tensor, activation: nn.Module, clamp: float | None, up_offset: float, gate_scale: float) -> Tensor:
+    """Compute f(gate_scale · gate) ⊙ (up + up_offset), (…, 2F) to (…, F)."""
     gate, up = gate_up.chunk(2, dim=-1)
+    if gate_scale != 1:
+        gate = gate * gate_scale
     if clamp is not None:
         gate, up = gate.clamp(max=clamp), up.clamp(-clamp, clamp)
     if up_offset:

@@ -47,14 +47,17 @@ _MLP = """
 
 _GATED = """
         gate_BTF, up_BTF = self.gate_up(x_BTE).chunk(2, dim=-1)
+        #if gate_scale
+        gate_BTF = $gate_scale * gate_BTF
+        #end
         #if clamp
         gate_BTF, up_BTF = gate_BTF.clamp(max=$clamp), up_BTF.clamp(-$clamp, $clamp)
         #end
         #if dropout
         hidden_BTF = $activated * $factor
-        return self.down(F.dropout(hidden_BTF, $FEEDFORWARD_DROPOUT, self.training))
+        return $scaled self.down(F.dropout(hidden_BTF, $FEEDFORWARD_DROPOUT, self.training))
         #else
-        return self.down($activated * $factor)
+        return $scaled self.down($activated * $factor)
         #end
 """
 
@@ -116,9 +119,11 @@ def _gated(spec: GatedSpec, context: WritingContext, n_experts: int) -> Written:
         clamp=f"{spec.clamp:g}" if spec.clamp else "",
         activated=activation.call("apply", x="gate_BTF"),
         factor=f"(up_BTF + {spec.up_offset:g})" if spec.up_offset else "up_BTF",
-    )
+        gate_scale=f"{spec.gate_scale!r}" if spec.gate_scale != 1 else "",
+        scaled=f"{spec.output_scale!r} *" if spec.output_scale != 1 else "",
+    ).replace("return  ", "return ")
     formula = "y = W_down · (f(W_gate x) ⊙ W_up x)"
-    fields = (*_FIELDS, "multiple_of", "clamp", "up_offset")
+    fields = (*_FIELDS, "multiple_of", "clamp", "up_offset", "gate_scale", "output_scale")
     return _class(spec, context, body, activation, "gate_up", "2 * $D_HIDDEN", formula, n_experts, *fields)
 
 
