@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from gptkit.interop.formats.gguf.architecture import Architecture
 
-__all__ = ["FamilySpec", "Layout", "Rule"]
+__all__ = ["Constant", "FamilySpec", "Layout", "Rule"]
 
 
 class Layout(ABC):
@@ -72,7 +72,21 @@ class Rule:
             return None
         parts = {"layer": "", "leaf": "", **{key: value for key, value in result.groupdict().items() if value is not None}}
         names = tuple(expand(self.external.replace("*", parts["layer"]) + parts["leaf"]))
-        return (int(parts["layer"]) if parts["layer"] else None), names
+        layer = parts["layer"] or ((own := re.match(r"blocks\.(\d+)\.", name)) and own[1])
+        return (int(layer) if layer else None), names
+
+
+@dataclass(frozen=True)
+class Constant:
+    """An external tensor without learned values, in fp32, that follows from the configuration.
+
+    Attributes:
+        shape: its shape.
+        make: returns it.
+    """
+
+    shape: tuple[int, ...]
+    make: Callable[[], Tensor]
 
 
 def expand(name: str) -> Iterator[str]:
@@ -140,6 +154,13 @@ class FamilySpec(Component):
     def skipped(self, model: Any) -> Sequence[str]:
         """Return patterns of external tensors that are not read: `ignored`, and patterns that depend on the model."""
         return self.ignored
+
+    def constants(self, model: Any) -> Mapping[str, Constant]:
+        """Return external tensors that exports contain and imports do not read, by name; their names match `ignored`.
+
+        For tables that a class computes from its configuration, and expects in a checkpoint all the same.
+        """
+        return {}
 
     def reference(self) -> tuple[Any, Any] | None:
         """Return the classes of configuration and model with which the conformance kit compares the family.

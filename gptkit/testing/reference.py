@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,11 +103,12 @@ def native_model(
 def external_state(family: FamilySpec, native: GPT) -> dict[str, Tensor]:
     """Return the external tensors of a native model."""
     own = native.state_dict()
-    return {
+    tensors = {
         name: part.contiguous()
         for move in pair(family, native)
         for name, part in zip(move.external, move.split(own[move.native]), strict=True)
     }
+    return {**tensors, **{name: constant.make() for name, constant in family.constants(native.spec).items()}}
 
 
 def export(family: FamilySpec, native: GPT, directory: Path, registry: Registry | None = None) -> Path:
@@ -231,10 +233,12 @@ def _external(family: FamilySpec, config: Mapping[str, Any]) -> Any:
             skip(f"{model_class.__name__} cannot be built ({_first_line(error)}) from {dict(config)}")
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        # Buffers that are saved are moved as parameters are: what selects experts, the bounds of an activation.
+        # Buffers that are saved are moved as parameters are: what selects experts, the bounds of an activation. Those that
+        # follow from the configuration are not.
+        ignored = re.compile("|".join(f"(?:{pattern})" for pattern in family.ignored) or r"(?!)")
         saved = external.state_dict()
-        for tensor in saved.values():
-            if tensor.is_floating_point():
+        for name, tensor in saved.items():
+            if tensor.is_floating_point() and not ignored.fullmatch(name):
                 tensor.add_(torch.randn(tensor.shape, generator=generator) * 0.15)
     return external
 

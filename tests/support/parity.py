@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from gptkit.interop.conversion import find_family
 from tests.support.tiny_models import MODELS
 
 N_TOKENS = 40
@@ -40,7 +42,13 @@ def make(name: str, directory: Path) -> Any:
     model = from_config(config, attn_implementation=kernel(name))
     with torch.no_grad():
         # Buffers that are saved are imported as parameters are: the selection bias of experts, bounds of an activation.
-        saved = {name for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
+        # Those that follow from the configuration are ignored.
+        ignored = find_family({"model_type": config.model_type}, name).ignored
+        saved = {
+            name
+            for name, tensor in model.state_dict().items()
+            if tensor.is_floating_point() and not any(re.fullmatch(pattern, name) for pattern in ignored)
+        }
         buffers = [buffer for name, buffer in model.named_buffers() if name in saved]
         for tensor in [*model.parameters(), *buffers]:
             tensor.add_(torch.randn_like(tensor) * 0.15)

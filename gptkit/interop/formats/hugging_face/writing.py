@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def write_directory(
     known = {key: value for key, value in tokens.items() if value is not None}
     if model.generation or content.files:
         _write_json(directory / GENERATION, {**(known if content.files else {}), **model.generation})
-    head = {**content.head, "torch_dtype": _dtype(content.entries)}
+    head = {**content.head, "torch_dtype": content.dtype}
     # Written even where they are null: families have default ids for configurations without these keys.
     _write_json(directory / CONFIG, {**head, **tokens, **content.config, **known})
     return [*content.report, *remarks]
@@ -70,6 +71,7 @@ class _Content:
         tensors: the tensors in the same order.
         files: files with code, by name.
         report: sentences for the user.
+        dtype: the element type of the model, for config.json.
     """
 
     head: Mapping[str, Any]
@@ -78,6 +80,7 @@ class _Content:
     tensors: Iterator[tuple[str, Tensor]]
     files: Mapping[str, str]
     report: Sequence[str]
+    dtype: str
 
 
 def _content(model: NativeModel, family: str | None, registry: Registry | None) -> _Content:
@@ -92,8 +95,21 @@ def _content(model: NativeModel, family: str | None, registry: Registry | None) 
     moves = sorted(pair(chosen, GPT(model.spec, device="meta")), key=lambda move: -native[move.native].dtype.itemsize)
     head = {"architectures": [chosen.architecture], "model_type": chosen.model_type}
     report = [Note(f"model family: {chosen.component_name()}, which transformers has code for")]
-    entries = external_entries(moves, native)
-    return _Content(head, config, entries, external_tensors(moves, model.tensors), {}, report)
+    wide = [move for move in moves if native[move.native].dtype.itemsize > torch.float32.itemsize]
+    others = moves[len(wide) :]
+    constants = chosen.constants(model.spec)
+    entries = {
+        **external_entries(wide, native),
+        **{name: TensorEntry(constant.shape, torch.float32) for name, constant in constants.items()},
+        **external_entries(others, native),
+    }
+    tensors = chain(
+        external_tensors(wide, model.tensors),
+        ((name, constant.make()) for name, constant in constants.items()),
+        external_tensors(others, model.tensors),
+    )
+    dtype = _dtype(entry for name, entry in entries.items() if name not in constants)
+    return _Content(head, config, entries, tensors, {}, report, dtype)
 
 
 def _with_code(model: NativeModel, refusal: ExternalModelError) -> _Content:
@@ -109,11 +125,11 @@ def _with_code(model: NativeModel, refusal: ExternalModelError) -> _Content:
             f"checked: names and shapes of {len(made.entries)} tensors, syntax of the code; gptkit does not execute the code"
         ),
     ]
-    return _Content({}, made.config, made.entries, made.tensors(), made.files, report)
+    return _Content({}, made.config, made.entries, made.tensors(), made.files, report, _dtype(made.entries.values()))
 
 
-def _dtype(entries: Mapping[str, TensorEntry]) -> str:
-    dtypes = {entry.dtype for entry in entries.values()}
+def _dtype(entries: Iterable[TensorEntry]) -> str:
+    dtypes = {entry.dtype for entry in entries}
     return "float32" if torch.float32 in dtypes else str(dtypes.pop()).removeprefix("torch.")
 
 
