@@ -20,16 +20,18 @@ from gptkit.core.registry import Registry
 from gptkit.interop.conversion import family_of, pair, read_model, renamed
 from gptkit.interop.differences import differences
 from gptkit.interop.tensor_files import SINGLE, write_tensors
+from gptkit.kinds.block import BlockSpec
 from gptkit.kinds.family import FamilySpec
 from gptkit.kinds.format import ExternalModel
 from gptkit.model.gpt import GPT
+from gptkit.nn.attention.base import Attention
 
 __all__ = ["TOLERANCE", "Drift", "Reading", "compare"]
 
 TOLERANCE = 1e-3
 # The eager path of Falcon with ALiBi adds the bias twice; for all other families it supports every feature.
 _KERNELS = {"falcon": "sdpa"}
-_LAST = {"attention": "output", "feedforward": "down"}
+_LAST = {"attention": "output", "recurrence": "output", "feedforward": "down"}
 
 
 @dataclass(frozen=True)
@@ -178,9 +180,24 @@ class _Pairs:
                 spec = getattr(layer, name, layer.norm if name.endswith("norm") else None)
                 if spec is not None:
                     self._add(child, f"blocks.{index}.{name}", spec.name, self.blocks[index])
-            self.matched.append((block, f"blocks.{index}", layer.block.name, self.blocks[index]))
+                # Attentions side by side have an output projection each.
+                for inner, module in child.named_children():
+                    if isinstance(child, Attention) and isinstance(module, Attention):
+                        self._add(module, f"blocks.{index}.{name}.{inner}", layer.attention.name, self.blocks[index])
+            self.matched.append((block, f"blocks.{index}", layer.block.name, self._whole(index, layer.block)))
         if native.spec.final_norm is not None:
             self._add(native.final_norm, "final_norm", native.spec.final_norm.name, "")
+        # A norm of the embeddings may be a part of the first layer there.
+        norm = self._external("embedding.norm")
+        self.embedding = norm if norm.startswith(f"{self.blocks[0]}.") else ""
+
+    def _whole(self, index: int, block: BlockSpec) -> str:
+        """Return the external module with the output of a block: the layer, or the norm after it."""
+        layer: str = self.blocks[index]
+        if not block.wiring or not block.wiring[-1].after:
+            return layer
+        norm = self._external(f"blocks.{index}.feedforward_norm")
+        return layer if not norm or norm.startswith(f"{layer}.") else norm
 
     def _add(self, module: nn.Module, part: str, name: str, block: str) -> None:
         # The output of a branch is that of its last projection, even where the external module also adds the residual.
@@ -188,14 +205,14 @@ class _Pairs:
         leaf = None if last is None else getattr(module, last, None)
         if isinstance(leaf, nn.Module):
             hooked, other = leaf, self._external(f"{part}.{last}")
-        elif last is not None:
+        elif last == "down":
             # Experts have no last projection of their own: the whole external module, whatever its name.
             hooked, router = module, self._external(f"{part}.router.scores")
             inner = {router[len(block) + 1 :].partition(".")[0], "mlp", "feed_forward", "block_sparse_moe"}
             other = next((f"{block}.{each}" for each in sorted(inner) if f"{block}.{each}" in self.modules), "")
         else:
             hooked, other = module, self._external(part)
-        if other in self.modules:
+        if other and other in self.modules:
             self.matched.append((hooked, part, name, other))
 
     def _external(self, part: str) -> str:
@@ -216,7 +233,10 @@ def _read(pairs: _Pairs, native: GPT, external: Any, ids_BT: Tensor) -> Iterator
         expected["embedding"] = (inputs[0] if inputs else named["hidden_states"]).clone()
 
     handles.append(native.embedding.register_forward_hook(keep(seen, "embedding")))
-    handles.append(pairs.modules[pairs.blocks[0]].register_forward_pre_hook(enters, with_kwargs=True))
+    if pairs.embedding:
+        handles.append(pairs.modules[pairs.embedding].register_forward_hook(keep(expected, "embedding")))
+    else:
+        handles.append(pairs.modules[pairs.blocks[0]].register_forward_pre_hook(enters, with_kwargs=True))
     for module, part, _, other in pairs.matched:
         handles.append(module.register_forward_hook(keep(seen, part)))
         handles.append(pairs.modules[other].register_forward_hook(keep(expected, part)))

@@ -33,12 +33,7 @@ def _everywhere(result: Sequence[str], n_layers: int) -> Iterator[str]:
 def _essence(model: ModelSpec) -> dict[str, Any]:
     layers = [_plain(layer.model_dump(mode="json", exclude={"repeat"})) for layer in model.layer_specs()]
     for layer, spec in zip(layers, model.layer_specs(), strict=True):
-        attention = layer["attention"]
-        if attention["name"] in ("multi-head", "grouped-query"):
-            heads = spec.attention.head_shape()  # type: ignore[attr-defined]
-            scale = attention.get("scale") or heads.d_head**-0.5
-            # Multi-head attention is grouped-query attention with as many keys as queries.
-            attention |= {"name": "grouped-query", "n_kv_heads": heads.n_kv_heads, "scale": float(f"{scale:.9g}")}
+        _unify_heads(layer["attention"], spec.attention)
     whole = model.model_dump(mode="json", include={"context_length", "d_model", "n_layers", "vocab_size"})
     for part in ("embedding", "final_norm", "head"):
         spec = getattr(model, part)
@@ -46,6 +41,17 @@ def _essence(model: ModelSpec) -> dict[str, Any]:
     absolute = "embed" in model.position.uses
     whole["position"] = _plain(model.position.model_dump(mode="json")) if absolute else None
     return {**whole, "layers": layers}
+
+
+def _unify_heads(attention: dict[str, Any], spec: Any) -> None:
+    """Describe multi-head attention as grouped-query attention with as many keys as queries, with its scale; in place."""
+    if attention["name"] == "hybrid":
+        for field in ("attention", "recurrence"):
+            _unify_heads(attention[field], getattr(spec, field))
+    if attention["name"] in ("multi-head", "grouped-query"):
+        heads = spec.head_shape()
+        scale = attention.get("scale") or heads.d_head**-0.5
+        attention |= {"name": "grouped-query", "n_kv_heads": heads.n_kv_heads, "scale": float(f"{scale:.9g}")}
 
 
 def _plain(value: Any) -> Any:
