@@ -25,6 +25,7 @@ __all__ = [
     "LINEAR_HEADS",
     "MIXED_HEADS",
     "MIXED_RATES",
+    "QUARTERS",
     "SAME",
     "THIRDS",
     "TRANSPOSED",
@@ -38,11 +39,13 @@ __all__ = [
     "Heads",
     "InGroups",
     "LinearHeads",
+    "Quarters",
     "Same",
     "Separate",
     "Stack",
     "Thirds",
     "Transposed",
+    "Within",
 ]
 
 
@@ -109,10 +112,10 @@ class Heads(Layout):
 
     def split(self, tensor: Tensor, layer: Any) -> list[Tensor]:
         heads = layer.attention.head_shape()
-        n_keys = heads.n_kv_heads * heads.d_head
-        n_queries = heads.n_heads * heads.d_head
-        gate = [n_queries] if tensor.shape[0] > n_queries + 2 * n_keys else []
-        return list(_split(tensor, [n_queries, n_keys, n_keys, *gate]))
+        d_value = getattr(layer.attention, "d_value", None) or heads.d_head
+        sizes = [heads.n_heads * heads.d_head, heads.n_kv_heads * heads.d_head, heads.n_kv_heads * d_value]
+        gate = [heads.n_heads * d_value] if tensor.shape[0] > sum(sizes) else []
+        return list(_split(tensor, [*sizes, *gate]))
 
 
 class Halves(Layout):
@@ -165,6 +168,22 @@ class Grouped(InGroups):
     def groups(self, layer: Any) -> tuple[int, list[int]]:
         heads = layer.attention.head_shape()
         return heads.n_kv_heads, [heads.n_heads // heads.n_kv_heads * heads.d_head, heads.d_head, heads.d_head]
+
+
+class Quarters(InGroups):
+    """One tensor ordered by quarter of the heads: their queries, then values, then keys (CodeGen)."""
+
+    def groups(self, layer: Any) -> tuple[int, list[int]]:
+        heads = layer.attention.head_shape()
+        return 4, [heads.n_heads * heads.d_head // 4] * 3
+
+    def join(self, parts: Sequence[Tensor], layer: Any) -> Tensor:
+        q, v, k = super().join(parts, layer).chunk(3)
+        return _cat([q, k, v])
+
+    def split(self, tensor: Tensor, layer: Any) -> list[Tensor]:
+        q, k, v = tensor.chunk(3)
+        return super().split(_cat([q, v, k]), layer)
 
 
 class GatesLast(Layout):
@@ -265,6 +284,23 @@ class Stack(Layout):
         return [_stack(slices) for slices in zip(*each, strict=True)]
 
 
+class Within(Layout):
+    """The layout of a tensor of an attention that is in a field of the layer's attention (`hybrid`)."""
+
+    def __init__(self, layout: Layout, field: str) -> None:
+        self.layout = layout
+        self.field = field
+
+    def join(self, parts: Sequence[Tensor], layer: Any) -> Tensor:
+        return self.layout.join(parts, self._inner(layer))
+
+    def split(self, tensor: Tensor, layer: Any) -> list[Tensor]:
+        return self.layout.split(tensor, self._inner(layer))
+
+    def _inner(self, layer: Any) -> Any:
+        return layer.model_copy(update={"attention": getattr(layer.attention, self.field)})
+
+
 class Separate(Layout):
     """A native stack of all experts, and external tensors of each expert in turn, which have the layout given."""
 
@@ -283,5 +319,5 @@ class Separate(Layout):
 
 SAME, FLAT, TRANSPOSED, HEADS, HALVES, GROUPED = Same(), Flat(), Transposed(), Heads(), Halves(), Grouped()
 GATED_HEADS, MIXED_HEADS, MIXED_RATES = GatedHeads(), MixedHeads(), MixedRates()
-LINEAR_HEADS, GATES_LAST, THIRDS = LinearHeads(), GatesLast(), Thirds()
+LINEAR_HEADS, GATES_LAST, THIRDS, QUARTERS = LinearHeads(), GatesLast(), Thirds(), Quarters()
 ALTERNATING, TRANSPOSED_ALTERNATING = Alternating(), Chain(TRANSPOSED, Alternating())

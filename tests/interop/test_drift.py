@@ -23,8 +23,9 @@ transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 Models = dict[str, tuple[Path, Path]]
-# Norms before and after branches, parallel branches that are added in place, experts, latent and linear attention.
-KINDS = ("llama", "gemma2", "falcon-40b", "bloom", "opt-350m", "deepseek_v3", "qwen3_next", "mixtral")
+# Norms before and after branches, parallel branches that are added in place, experts, latent and linear attention, norms
+# that the next layer has there.
+KINDS = ("llama", "gemma2", "falcon-40b", "bloom", "opt-350m", "deepseek_v3", "qwen3_next", "mixtral", "minimax")
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +87,9 @@ def test_run_equals_its_imported_model(models: Models, name: str) -> None:
         ("deepseek_v3", "blocks.2.attention.kv_latent_norm.weight", "blocks.2.attention"),
         ("qwen3_next", "blocks.1.attention.decay_bias", "blocks.1.attention"),
         ("mixtral", "blocks.1.feedforward.router.scores.weight", "blocks.1.feedforward"),
+        ("minimax", "embedding.norm.weight", "embedding"),
+        ("minimax", "blocks.1.attention.gate.weight", "blocks.1.attention"),
+        ("minimax", "blocks.1.feedforward_norm.weight", "blocks.1.feedforward_norm"),
     ],
 )
 def test_part_with_a_changed_weight_is_named(models: Models, tmp_path: Path, name: str, tensor: str, part: str) -> None:
@@ -94,6 +98,15 @@ def test_part_with_a_changed_weight_is_named(models: Models, tmp_path: Path, nam
     assert first(result) == part
     assert result.tensors == (tensor,)
     assert result.differences == ()
+
+
+def test_attentions_side_by_side_are_compared(tmp_path: Path) -> None:
+    make("falcon_h1", tmp_path / "external")
+    gptkit.import_model(tmp_path / "external", tmp_path / "run", tokenizer="byte")
+    result = measure_drift(tmp_path / "run", tmp_path / "external", n_tokens=40)
+    assert result.first is None
+    parts = {reading.part for reading in result.readings}
+    assert {"blocks.1.attention.attention", "blocks.1.attention.recurrence", "blocks.1.feedforward", "blocks.1"} <= parts
 
 
 def test_differing_spec_field_is_named(models: Models, tmp_path: Path) -> None:

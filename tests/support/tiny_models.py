@@ -134,6 +134,51 @@ HYBRID_LATENT = {
     "eos_token_id": 2,
 }
 
+MINIMAX_FACTORS = {
+    "full_attn_alpha_factor": 1.7,
+    "full_attn_beta_factor": 0.8,
+    "linear_attn_alpha_factor": 2.1,
+    "linear_attn_beta_factor": 0.6,
+    "mlp_alpha_factor": 1.3,
+    "mlp_beta_factor": 1.4,
+}
+FALCON_H1 = {
+    "mamba_d_ssm": 40,
+    "mamba_n_heads": 4,
+    "mamba_d_head": 10,
+    "mamba_n_groups": 2,
+    "mamba_d_state": 6,
+    "mamba_d_conv": 3,
+    "embedding_multiplier": 5.5,
+    "lm_head_multiplier": 0.25,
+    "key_multiplier": 0.4,
+    "attention_in_multiplier": 1.2,
+    "attention_out_multiplier": 0.9,
+    "ssm_in_multiplier": 1.25,
+    "ssm_out_multiplier": 0.3,
+    "ssm_multipliers": [0.35, 0.25, 0.4, 0.5, 0.7],
+    "mlp_multipliers": [0.9, 0.6],
+}
+
+MIMO = {
+    "num_attention_heads": 8,
+    "head_dim": 12,
+    "v_head_dim": 6,
+    "sliding_window": 6,
+    "moe_intermediate_size": 24,
+    "n_routed_experts": 6,
+    "num_experts_per_tok": 3,
+}
+PURE_MAMBA = {
+    "vocab_size": VOCAB,
+    "hidden_size": 48,
+    "num_hidden_layers": 3,
+    "n_groups": 2,
+    "state_size": 6,
+    "conv_kernel": 3,
+    "layer_norm_epsilon": 1e-4,
+}
+
 # With few heads, many scores are 0, and which of them are chosen depends on the implementation.
 INDEXED = {"index_topk": 7, "index_head_dim": 12, "index_n_heads": 24}
 
@@ -330,10 +375,82 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "lfm2_moe": ("Lfm2Moe", {**LFM2, **EXPERTS, "num_dense_layers": 1, "routed_scaling_factor": 1.5}),
     "deepseek_v32": ("DeepseekV32", {**LLAMA, **LATENT, **GROUPS, **INDEXED}),
     "nemotron_h": ("NemotronH", {**LAYERED, "moe_latent_size": 16}),
+    "minimax": (
+        "MiniMax",
+        {
+            **LLAMA,
+            **MINIMAX_FACTORS,
+            "head_dim": 10,
+            "num_hidden_layers": 4,
+            "num_local_experts": 4,
+            "layer_types": ["linear_attention", "linear_attention", "full_attention", "linear_attention"],
+            "block_size": 16,
+        },
+    ),
+    "falcon_h1": ("FalconH1", {**LLAMA, **FALCON_H1, "head_dim": 16}),
+    "mimo_v2_flash": (
+        "MiMoV2Flash",
+        {**LLAMA, **MIMO, "num_hidden_layers": 7, "attention_bias": True, "routed_scaling_factor": 1.5},
+    ),
+    "biogpt": ("BioGpt", {**MHA, "num_hidden_layers": 2}),
+    "codegen": ("CodeGen", {**GPT2, "n_head": 8, "rotary_dim": 4}),
+    "mamba2": ("Mamba2", {**PURE_MAMBA, "head_dim": 12, "num_heads": 8}),
     "kimi_linear": ("KimiLinear", {**LLAMA, **HYBRID_LATENT, "linear_head_dim": 12, "linear_num_heads": 3}),
 }
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "minimax-window": ("MiniMax", {**LLAMA, "num_local_experts": 4, "sliding_window": 6, "num_hidden_layers": 4}),
+    "mimo_v2_flash-groups": (
+        "MiMoV2Flash",
+        {
+            **LLAMA,
+            **MIMO,
+            "attention_value_scale": None,
+            "n_routed_experts": 8,
+            "n_group": 4,
+            "topk_group": 2,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+            "mlp_layer_types": ["sparse", "dense", "sparse"],
+            "rope_parameters": {
+                "full_attention": {"rope_type": "default", "rope_theta": 7e4, "partial_rotary_factor": 1.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 5e3, "partial_rotary_factor": 0.5},
+            },
+        },
+    ),
+    "mamba2-limited": (
+        "Mamba2",
+        {
+            **PURE_MAMBA,
+            "head_dim": 16,
+            "num_heads": 9,
+            "expand": 3,
+            "n_groups": 3,
+            "use_bias": True,
+            "use_conv_bias": False,
+            "time_step_limit": [0.2, 1.5],
+            "tie_word_embeddings": True,
+        },
+    ),
+    "falcon_h1-norm": (
+        "FalconH1",
+        {
+            **LLAMA,
+            **FALCON_H1,
+            "mamba_rms_norm": True,
+            "mamba_norm_before_gate": False,
+            "mamba_conv_bias": False,
+            "mamba_proj_bias": True,
+            "projectors_bias": True,
+            "attention_bias": True,
+            "mlp_bias": True,
+            "time_step_limit": [0.2, 1.5],
+            "tie_word_embeddings": True,
+        },
+    ),
+    "falcon_h1-before": (
+        "FalconH1",
+        {**LLAMA, **FALCON_H1, "mamba_d_ssm": None, "mamba_d_head": 24, "mamba_rms_norm": True},
+    ),
     "axk1": ("AXK1", {**LLAMA, **LATENT, **GROUPS, "mlp_layer_types": ["sparse", "dense", "sparse"]}),
     "kolibri1": (
         "Kolibri1",

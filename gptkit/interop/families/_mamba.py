@@ -10,7 +10,18 @@ from gptkit.interop.families._common import keys, read_activation, write_activat
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
 
-__all__ = ["INERT_MAMBA", "mamba_rules", "read_mamba", "read_mamba_types", "recurrent", "write_mamba", "write_mamba_types"]
+__all__ = [
+    "INERT_MAMBA",
+    "TENSORS",
+    "mamba_rules",
+    "read_limits",
+    "read_mamba",
+    "read_mamba_types",
+    "recurrent",
+    "write_limits",
+    "write_mamba",
+    "write_mamba_types",
+]
 
 INERT_MAMBA = keys("mamba_chunk_size num_logits_to_keep use_mamba_kernels z_loss_coefficient")
 """Keys of how the layers are computed, or that matter in training only."""
@@ -24,15 +35,35 @@ INFINITY = {"__float__": "Infinity"}
 SIZES = {"n_groups": ("mamba_n_groups", 1), "d_state": ("mamba_d_state", 256), "conv_width": ("mamba_d_conv", 4)}
 
 
-def read_mamba(config: ExternalConfig, eps: tuple[str, float], activation: tuple[str, str]) -> dict[str, Any]:
-    """Return what a layer with Mamba-2 in place of attention overrides, of keys that begin with `mamba_`."""
+TENSORS = {
+    "input": "in_proj",
+    "conv": "conv1d",
+    "decay_log": "A_log",
+    "step_bias": "dt_bias",
+    "skip": "D",
+    "output": "out_proj",
+    "norm_weight": "norm.weight",
+}
+"""External names of a layer's tensors, by the native ones."""
+
+
+def read_mamba(
+    config: ExternalConfig, eps: tuple[str, float], activation: tuple[str, str], d_values: int | None = None
+) -> dict[str, Any]:
+    """Return what a layer with Mamba-2 in place of attention overrides, of keys that begin with `mamba_`.
+
+    Args:
+        config: the configuration.
+        eps: key of the norm's epsilon, and its default.
+        activation: key of the activation, and its default.
+        d_values: features of the values of all heads; mamba_expand · hidden_size by default.
+    """
     n_heads = config.integer("mamba_n_heads", 128)
-    d_values = config.integer("mamba_expand", 2) * config.integer("hidden_size")
+    expected = "" if d_values else "mamba_expand · hidden_size = "
+    d_values = config.integer("mamba_expand", 2) * config.integer("hidden_size") if d_values is None else d_values
     if config.value("mamba_d_head", "auto") != "auto" and config.integer("mamba_d_head") * n_heads != d_values:
-        config.refuse(
-            "mamba_d_head", f"{n_heads} heads of that size should have mamba_expand · hidden_size = {d_values} features"
-        )
-    low, high = _limits(config)
+        config.refuse("mamba_d_head", f"{n_heads} heads of that size should have {expected}{d_values} features")
+    low, high = read_limits(config)
     attention = {
         "name": "mamba2",
         "n_heads": n_heads,
@@ -48,7 +79,7 @@ def read_mamba(config: ExternalConfig, eps: tuple[str, float], activation: tuple
     return {"attention": attention, "position": "none"}
 
 
-def _limits(config: ExternalConfig) -> tuple[float, float]:
+def read_limits(config: ExternalConfig) -> tuple[float, float]:
     """Return `time_step_limit`."""
     limits = [math.inf if limit == INFINITY else limit for limit in config.items("time_step_limit", [0.0, math.inf])]
     if len(limits) != 2 or not all(type(limit) in (int, float) for limit in limits) or not 0 <= limits[0] < limits[1]:
@@ -56,7 +87,8 @@ def _limits(config: ExternalConfig) -> tuple[float, float]:
     return limits[0], limits[1]
 
 
-def _write_limits(attention: Any) -> dict[str, Any]:
+def write_limits(attention: Any) -> dict[str, Any]:
+    """`time_step_limit` of a model."""
     if (attention.step_min, attention.step_max) == (0, None):
         return {}  # the default; infinity is not valid JSON
     return {"time_step_limit": [attention.step_min, math.inf if attention.step_max is None else attention.step_max]}
@@ -78,7 +110,7 @@ def write_mamba(layers: Sequence[Any], d_model: int) -> dict[str, Any]:
         "mamba_conv_bias": attention.conv_bias,
         "mamba_proj_bias": attention.bias,
         "hidden_act": write_activation(attention.activation),
-        **_write_limits(attention),
+        **write_limits(attention),
     }
 
 
@@ -98,18 +130,9 @@ def write_mamba_types(layers: Sequence[Any]) -> list[str]:
 
 def mamba_rules(model: Any, external: str = "model.layers.{}.mamba") -> list[Rule]:
     """Where Mamba-2 layers are; they come before the rules of attention layers."""
-    names = {
-        "input": "in_proj",
-        "conv": "conv1d",
-        "decay_log": "A_log",
-        "step_bias": "dt_bias",
-        "skip": "D",
-        "output": "out_proj",
-    }
-    names["norm_weight"] = "norm.weight"
     indices = [index for index, layer in enumerate(model.layer_specs()) if layer.attention.name == "mamba2"]
     return [
         Rule(f"blocks.{index}.attention.{native}", f"{external.format(index)}.{name}")
         for index in indices
-        for native, name in names.items()
+        for native, name in TENSORS.items()
     ]

@@ -26,4 +26,5 @@ class MistralFamily(Decoder):
         return {**super().read_attention(config), "window": config.nullable("sliding_window", 4096)}
 
     def config(self, model: Any) -> dict[str, Any]:
-        return {**super().config(model), "sliding_window": model.layer_specs()[0].attention.window}
+        windows = [layer.attention.window for layer in model.layer_specs() if hasattr(layer.attention, "window")]
+        return {**super().config(model), "sliding_window": windows[0]}
