@@ -251,10 +251,15 @@ def _recompute(roots: Iterable[Written]) -> set[str]:
 
 
 def construct_blocks(constructors: Sequence[str]) -> list[str]:
-    """Return the statements that construct the blocks, in which layers may differ."""
+    """Return the statements that construct the blocks, in which layers may differ.
+
+    A parameter `layer` that is the layer's index in each of them is the variable of the loop.
+    """
+    constructors = [re.sub(rf"\blayer={layer}(?=[,)])", "layer=layer", each) for layer, each in enumerate(constructors)]
+    by_index = any("layer=layer" in each for each in constructors)
     different = list(dict.fromkeys(constructors))
     if len(different) == 1:
-        return [f"self.blocks = nn.ModuleList({different[0]} for _ in range(N_LAYERS))"]
+        return [f"self.blocks = nn.ModuleList({different[0]} for {'layer' if by_index else '_'} in range(N_LAYERS))"]
     # The most frequent one is the last, that of `else`, so that conditions are short.
     different.sort(key=constructors.count)
     period = _period(constructors)
@@ -266,6 +271,8 @@ def construct_blocks(constructors: Sequence[str]) -> list[str]:
         # A text with a letter for each layer is shorter than lists of their numbers.
         letters = dict(zip(dict.fromkeys(constructors), ascii_lowercase, strict=False))
         start = [f'pattern = "{"".join(letters[each] for each in constructors)}"', "for kind in pattern:"]
+        if by_index:
+            start[1] = "for layer, kind in enumerate(pattern):"
         conditions = [f'kind == "{letters[each]}"' for each in different]
     lines = ["self.blocks = nn.ModuleList()", *start]
     for index, constructor in enumerate(different):

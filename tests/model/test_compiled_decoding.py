@@ -99,7 +99,14 @@ def small(**changes: Any) -> GPT:
 @torch.no_grad()
 @pytest.mark.parametrize(
     "attention",
-    [{}, {"window": 5}, {"name": "gated-delta", "d_key": 8, "d_value": 8}, {"name": "mamba2", "d_head": 8, "d_state": 6}],
+    [
+        {},
+        {"window": 5},
+        {"name": "gated-delta", "d_key": 8, "d_value": 8},
+        {"name": "mamba2", "d_head": 8, "d_state": 6},
+        {"name": "lightning", "d_head": 8},
+        {"name": "hybrid", "recurrence": {"name": "lightning", "d_head": 8}},
+    ],
 )
 def test_static_cache_equals_a_growing_one(attention: dict[str, Any]) -> None:
     fields: dict[str, Any] = {"position": "none"} if "name" in attention else {}

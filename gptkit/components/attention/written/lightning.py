@@ -24,13 +24,12 @@ class $class_name(nn.Module):
     def __init__(self$parameters) -> None:
         super().__init__()
         d_heads = $N_STATE_HEADS * $D_STATE_HEAD
+        slope = 2.0 ** (-8 / $N_STATE_HEADS)
         #if slower
-        self.slopes = [
-            $SLOPE_FACTOR * 2.0 ** (-8 * (head + 1) / $N_STATE_HEADS)
-            for head in range($N_STATE_HEADS)
-        ]
+        factor = 1 - $LAYER / (N_LAYERS - 1 + 1e-5) + 1e-5  # later layers decay more slowly
+        self.slopes = [factor * slope ** (head + 1) for head in range($N_STATE_HEADS)]
         #else
-        self.slopes = [2.0 ** (-8 * (head + 1) / $N_STATE_HEADS) for head in range($N_STATE_HEADS)]
+        self.slopes = [slope ** (head + 1) for head in range($N_STATE_HEADS)]
         #end
         self.qkv = $packed
         #if activation_class
@@ -75,7 +74,7 @@ def lightning(spec: LightningSpec, context: WritingContext) -> Written:
         "D_STATE_HEAD": Setting(spec.d_head, "features of a value of a recurrent layer"),
     }
     if spec.slower_in_later_layers:
-        settings["SLOPE_FACTOR"] = Setting(spec.slope_factor(context), "factor of the slopes of a layer's decays")
+        settings["LAYER"] = Setting(context.parts.index, "index of the layer")
     activation = written(spec.activation, context)
     parts = {"norm": written(spec.norm, context, dim=Name("$N_STATE_HEADS * $D_STATE_HEAD"))}
     if activation.text or activation.expression:

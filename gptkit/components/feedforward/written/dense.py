@@ -54,10 +54,17 @@ _GATED = """
         gate_BTF, up_BTF = gate_BTF.clamp(max=$clamp), up_BTF.clamp(-$clamp, $clamp)
         #end
         #if dropout
+        hidden_BTF = F.dropout($activated * $factor, $FEEDFORWARD_DROPOUT, self.training)
+        #elif output_scale
         hidden_BTF = $activated * $factor
-        return $scaled self.down(F.dropout(hidden_BTF, $FEEDFORWARD_DROPOUT, self.training))
+        #end
+        #if output_scale
+        y_BTE = self.down(hidden_BTF)
+        return $output_scale * y_BTE
+        #elif dropout
+        return self.down(hidden_BTF)
         #else
-        return $scaled self.down($activated * $factor)
+        return self.down($activated * $factor)
         #end
 """
 
@@ -120,8 +127,8 @@ def _gated(spec: GatedSpec, context: WritingContext, n_experts: int) -> Written:
         activated=activation.call("apply", x="gate_BTF"),
         factor=f"(up_BTF + {spec.up_offset:g})" if spec.up_offset else "up_BTF",
         gate_scale=f"{spec.gate_scale!r}" if spec.gate_scale != 1 else "",
-        scaled=f"{spec.output_scale!r} *" if spec.output_scale != 1 else "",
-    ).replace("return  ", "return ")
+        output_scale=f"{spec.output_scale!r}" if spec.output_scale != 1 else "",
+    )
     formula = "y = W_down · (f(W_gate x) ⊙ W_up x)"
     fields = (*_FIELDS, "multiple_of", "clamp", "up_offset", "gate_scale", "output_scale")
     return _class(spec, context, body, activation, "gate_up", "2 * $D_HIDDEN", formula, n_experts, *fields)
