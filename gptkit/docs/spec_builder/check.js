@@ -203,9 +203,24 @@ const Check = (() => {
     }
   }
 
+  /** A spec whose layers name the component that each of their parts changes, which may be the model's. */
+  function withNames(given) {
+    if (!isObject(given) || !isObject(given.model) || !Array.isArray(given.model.layers)) return given;
+    const layers = given.model.layers.map(entry => {
+      if (!isObject(entry)) return entry;
+      const result = {...entry};
+      for (const part of Resolve.PARTS) {
+        const base = given.model[part], name = isObject(base) ? base.name : base;
+        if (isObject(entry[part]) && entry[part].name === undefined && typeof name === "string") result[part] = {name, ...entry[part]};
+      }
+      return result;
+    });
+    return {...given, model: {...given.model, layers}};
+  }
+
   /** The errors of a spec file's data, each with its path; a resolved spec is returned where the values are valid. */
   function check(given) {
-    const errors = [...object(data.root, given, []), ...givenTwice(given.model, ["model"])];
+    const errors = [...object(data.root, withNames(given), []), ...givenTwice(given.model, ["model"])];
     if (errors.length) return {errors, spec: null};
     const spec = Resolve.spec(given);
     for (const layer of new Set(spec.entries)) errors.push(...layerProblems(layer, spec));
