@@ -37,7 +37,7 @@ class ParameterGroupSpec(Spec):
         "embeddings, heads and positions.",
     )
 
-    @field_validator("match", mode="before")
+    @field_validator("match", mode="before", json_schema_input_type=str | tuple[str, ...])
     @classmethod
     def _one_pattern(cls, value: object) -> object:
         return (value,) if isinstance(value, str) else value

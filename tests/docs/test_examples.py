@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
 import re
 import sys
 import types
@@ -12,9 +10,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-import tokenizers
 import torch
-import typer
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
@@ -22,40 +18,19 @@ import gptkit
 from gptkit.components import plugin as builtin_components
 from gptkit.core.registry import Registry
 from gptkit.docs.guide.figures import FIGURES, HOME, filled
-from gptkit.experiments.request import ComparisonSpec
-from gptkit.files import merge, validate_data
+from gptkit.files import merge
 from gptkit.kinds import plugin as builtin_kinds
 from gptkit.kinds.position import PositionSpec
 from gptkit.model.gpt import GPT
 from gptkit.model.spec import ModelSpec
 from gptkit.nn.forward import Forward
-from gptkit.runs.spec import ExperimentSpec
 from gptkit.testing import instances, run_checks
 
 PAGES = Path(__file__).resolve().parents[2] / "docs"
-SPECS = [
-    pytest.param(text, id=f"{page.stem}-{number}")
-    for page in sorted(PAGES.rglob("*.md"))
-    for number, text in enumerate(re.findall(r"```yaml[^\n]*\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL))
-]
 
 
 def load(text: str) -> object:
     return YAML(typ="safe", pure=True).load(text)
-
-
-@pytest.mark.parametrize("text", SPECS)
-def test_specs_are_valid(text: str, builtin: Registry, tmp_path: Path) -> None:
-    data = load(text) or {}
-    assert isinstance(data, dict)
-    if "extends" in data:
-        (tmp_path / "spec.yaml").write_text(text, encoding="utf-8")
-        gptkit.open_spec(tmp_path / "spec.yaml")
-        return
-    if {"vary", "points"} & set(data):  # an experiment
-        validate_data(data, ComparisonSpec, builtin)
-    else:
-        validate_data({"model": {}, **data}, ExperimentSpec, builtin)
 
 
 def test_table_of_overrides_is_correct() -> None:
@@ -143,66 +118,6 @@ def model_with(position: PositionSpec) -> GPT:
     return model
 
 
-def make_released_model(directory: Path) -> None:
-    """Save a minimal model that the page on Python imports."""
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token="?"))
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = tokenizers.decoders.ByteLevel()
-    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
-    tokenizer.train_from_iterator(
-        ["Once"],
-        tokenizers.trainers.BpeTrainer(initial_alphabet=alphabet, special_tokens=["?", "<end>"], show_progress=False),
-    )
-    (directory / "files").mkdir()
-    tokenizer.save(str(directory / "files" / "tokenizer.json"))
-    template = "{% for message in messages %}{{ message.role }}: {{ message.content }}<end>{% endfor %}assistant:"
-    config = {"eos_token": "<end>", "chat_template": template}
-    (directory / "files" / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
-    spec = {
-        "tokenizer": {"name": "hugging-face", "path": "files"},
-        "model": {"d_model": 16, "n_layers": 1, "context_length": 64, "attention": {"n_heads": 2}},
-        "training": {"steps": 1, "batch_size": 1, "evaluate_batches": 1},
-    }
-    gptkit.train(spec, "files/run", progress=False)
-    gptkit.export_model("files/run", "SmolLM2-135M-Instruct")
-
-
-@pytest.mark.parametrize("page", ["python", "the-book", "learn/text", "learn/attention", "learn/gpt"])
-def test_python_of_the_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run all blocks of a page in order. A comment after a `print`, or text below a block, is the expected output."""
-    monkeypatch.chdir(tmp_path)
-    if page == "python":
-        make_released_model(tmp_path)
-    text = (PAGES / f"{page}.md").read_text(encoding="utf-8")
-    blocks = list(re.finditer(r"```python\n(.*?)```\n(?:\n```text\n(.*?)```\n)?", text, re.DOTALL))
-    checked = 0
-    message = io.StringIO()
-    source: list[str] = []
-
-    def show(*values: object, end: str = "\n") -> None:
-        nonlocal checked
-        shown = " ".join(str(value) for value in values)
-        message.write(shown + end)
-        _, _, comment = source[sys._getframe(1).f_lineno - 1].partition(")  # ")
-        if comment and end == "\n" and "\n" not in shown:
-            assert shown == comment
-            checked += 1
-
-    names: dict[str, object] = {"print": show}
-    profile = dict(vars(torch._tensor_str.PRINT_OPTS))
-    try:
-        for block in blocks:
-            message.seek(message.truncate(0))
-            source[:] = block[1].splitlines()
-            exec(compile(block[1], f"{page}.md", "exec", dont_inherit=True), names)
-            if block[2] is not None:
-                assert message.getvalue() == block[2]
-                checked += 1
-    finally:
-        torch.set_printoptions(**profile)
-    assert checked > 3
-
-
 def test_figures_of_the_guided_path_are_drawn() -> None:
     used = [name for page in PAGES.rglob("*.md") for name in re.findall('data-figure="(.+?)"', page.read_text())]
     assert sorted(used) == sorted(FIGURES)
@@ -216,17 +131,6 @@ def test_figures_of_the_guided_path_are_drawn() -> None:
 def test_home_page_draws_its_spec() -> None:
     (text, *_) = re.findall(r"```yaml\n(.*?)```", (PAGES / "index.md").read_text(encoding="utf-8"), re.DOTALL)
     assert gptkit.open_spec(load(text)).spec == gptkit.open_spec(HOME).spec
-
-
-def test_commands_of_the_pages_exist() -> None:
-    from gptkit.cli.main import app
-
-    group = typer.main.get_group(app)
-    known = set(group.list_commands(typer.Context(group)))
-    text = "".join(page.read_text(encoding="utf-8") for page in PAGES.glob("*.md"))
-    used = set(re.findall(r"(?:^|`)gptkit ([a-z]+)", text, re.MULTILINE))
-    assert len(used) > 5
-    assert used <= known
 
 
 def test_table_of_plugins_lists_all_of_their_components() -> None:

@@ -43,6 +43,19 @@ def registry() -> Registry:
     return Registry([*own, point("hyperclovax", "gptkit-hyperclovax", module)], ())
 
 
+def test_documented_tests_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page's test file, with the page's plugin as an importable module."""
+    blocks = dict(re.findall(r'```python title="(\w+)\.py"\n(.*?)```', PAGE.read_text(encoding="utf-8"), re.DOTALL))
+    names: dict[str, Any] = {}
+    for name in ("gptkit_hyperclovax", "test_hyperclovax"):
+        module = types.ModuleType(name)
+        monkeypatch.setitem(sys.modules, name, module)
+        exec(compile(blocks[name], f"{name}.py", "exec", dont_inherit=True), module.__dict__)
+        names = vars(module)
+    assert len(names["test_conformance"].pytestmark[0].args[1]) > 3
+    names["test_import_and_export_round_trip"](tmp_path)
+
+
 def test_documented_family_round_trips(registry: Registry, tmp_path: Path) -> None:
     torch.manual_seed(0)
     config = transformers.HyperCLOVAXConfig(
