@@ -35,8 +35,3 @@ def on_post_page(output: str, **_: Any) -> str:
     return output.replace(
         'data-md-component="search" role="dialog"', 'data-md-component="search" role="dialog" aria-label="Search"'
     )
-
-
-def on_page_content(html: str, **_: Any) -> str:
-    """Remove the double colons that introduce code in docstrings, which mkdocstrings keeps."""
-    return html.replace("<p>::</p>", "").replace("::</p>", ":</p>")
