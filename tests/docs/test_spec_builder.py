@@ -45,6 +45,36 @@ WRONG: list[dict[str, Any]] = [
     {"layers": [{"position": "learned"}, {}]},
 ]
 
+SOURCES = [{"name": "a", "data": "builtin", "weight": 1}, {"name": "b", "data": {"name": "text", "path": "b"}, "weight": 2}]
+# Sections with one error each, in data, training, or the names of the model's parameters.
+WRONG_TRAINING: list[dict[str, Any]] = [
+    {"data": {"name": "mixture", "sources": [SOURCES[0], SOURCES[0]]}},
+    {"data": {"name": "mixture", "sources": [{**SOURCES[0], "epochs": 2}]}},
+    {"data": {"name": "mixture", "sources": [SOURCES[0], {"name": "b", "data": "builtin"}]}},
+    {"data": {"name": "mixture", "sources": [{"name": "a", "data": {"name": "mixture", "sources": SOURCES}}]}},
+    {"data": {"name": "mixture", "sources": [{"name": "a", "data": {"name": "text", "windows": "packed"}}]}},
+    {"training": {"batch_size": 6, "grad_accumulation": 4}},
+    {"training": {"steps": 10, "stages": [{}, {"steps": 4}]}},
+    {"training": {"steps": 10, "stages": [{"steps": 4}]}},
+    {"training": {"batch_size": 8, "grad_accumulation": 4, "stages": [{"batch_size": 6}]}},
+    {"training": {"stages": [{"window": 17}]}},
+    {"training": {"stages": [{"mixture": {"a": 1}}]}},
+    {"training": {"stages": [{"mixture": {"a": 0}}]}},
+    {"data": {"name": "mixture", "sources": SOURCES}, "training": {"stages": [{"mixture": {"a": 1, "c": 1}}]}},
+    {"training": {"stages": [{"losses": {"load_balance": 0.1}}]}},
+    {"training": {"stages": [{"losses": {"label_smoothing": 1.0}}]}},
+    {"training": {"stages": [{"attention_window": 4}], "callbacks": ["window-warmup"]}},
+    {"training": {"freeze": ["embeding"]}},
+    {"training": {"freeze": ["*", "!blocks.[2-3]"]}},
+    {"training": {"freeze": ["*"]}},
+    {"training": {"optimizer": {"name": "adamw", "groups": [{"match": ["blocks.*.norms"]}]}}},
+    {"training": {"optimizer": {"name": "adamw", "groups": [{"match": "*norm*"}, {"match": ["final_norm"]}]}}},
+    {"training": {"freeze": ["embedding"], "optimizer": {"name": "adamw", "groups": [{"match": ["embedding"]}]}}},
+    {"model": {"linear": {"name": "low-rank", "projections": ["blocks.*.attenton"]}}},
+    {"model": {"linear": {"name": "low-rank", "projections": ["*"]}, "feedforward": "experts"}},
+    {"model": {"linear": "low-rank"}, "training": {"optimizer": {"name": "adamw", "groups": [{"match": ["*.qkv.weight"]}]}}},
+]
+
 
 def write_page(directory: Path, registry: Registry) -> str:
     """Write the page with its files, and return its address."""
@@ -137,6 +167,69 @@ def test_errors_are_those_that_check_reports(browser: Any, model: dict[str, Any]
     assert set(reported) == expected
 
 
+@pytest.mark.parametrize("changes", WRONG_TRAINING, ids=[json.dumps(changes) for changes in WRONG_TRAINING])
+def test_errors_of_data_and_training_are_those_that_check_reports(browser: Any, changes: dict[str, Any]) -> None:
+    data = {**spec_of(changes.get("model", {})), **{key: value for key, value in changes.items() if key != "model"}}
+    with pytest.raises(SpecError) as caught:
+        open_spec(data)
+    expected = {".".join(map(str, problem.path)) for problem in caught.value.problems}
+    reported = browser.evaluate("data => Check.check(data).errors.map(error => error.path.join('.'))", data)
+    assert set(reported) == expected
+
+
+def names_of(browser: Any, data: dict[str, Any]) -> dict[str, list[str]]:
+    result: dict[str, list[str]] = browser.evaluate(
+        """data => {
+            const found = Names.names(Check.check(data).spec);
+            return found && {...found, losses: [...found.losses.keys()]};
+        }""",
+        data,
+    )
+    return result
+
+
+def assert_names_are_those_of_the_model(browser: Any, data: dict[str, Any]) -> None:
+    from gptkit.model.gpt import GPT
+    from gptkit.nn.freezing import projection_names
+    from gptkit.nn.loss_weights import loss_weights
+
+    spec = open_spec(data).spec
+    model = GPT(spec.model, spec.model.vocab_size or spec.tokenizer.expected_vocab_size or 1, device="meta")
+    names = names_of(browser, data)
+    assert sorted(names["parameters"]) == sorted(name for name, _ in model.named_parameters())
+    assert [sorted(names["projections"]), sorted(names["stacked"])] == [sorted(each) for each in projection_names(model)]
+    assert set(names["losses"]) == set(loss_weights(model))
+
+
+QK_NORM = {"name": "multi-head", "qk_norm": "layer", "sinks": True, "n_heads": 4}
+UNTIED = {"name": "linear", "tied": False, "bias": True}
+LEARNED = {"name": "mlp", "activation": "xielu"}
+NAMED = (
+    {"position": "shaw", "attention": QK_NORM, "norm": "layer"},
+    {"position": "t5-bias", "layers": [{}, {"attention": {"name": "multi-head", "n_heads": 2}}], "n_layers": 3},
+    {"linear": {"name": "low-rank", "projections": ["*.qkv", "blocks.[!0]"]}, "block": "sandwich", "n_layers": 3},
+    {"head": {"name": "multi-token", "depth": 2, "head": UNTIED}, "linear": "low-rank"},
+    {"feedforward": {"name": "experts", "n_experts": 2, "expert": LEARNED, "shared": "gated"}},
+    {"embedding": {"d_embedding": 8}, "position": "learned", "attention": "single-head", "block": "parallel"},
+)
+
+
+@pytest.mark.parametrize("model", NAMED, ids=[json.dumps(model)[:60] for model in NAMED])
+def test_names_equal_those_of_built_models(browser: Any, model: dict[str, Any]) -> None:
+    assert_names_are_those_of_the_model(browser, spec_of(model))
+
+
+@pytest.mark.slow
+def test_names_of_all_presets_equal_those_of_built_models(browser: Any) -> None:
+    presets = browser.evaluate("gptkitBuilderData.presets")
+    assert len(presets) > 80
+    for name, preset in presets.items():
+        try:
+            assert_names_are_those_of_the_model(browser, preset["spec"])
+        except AssertionError as error:
+            raise AssertionError(name) from error
+
+
 def test_specs_built_by_hand_are_accepted_by_check(
     browser: Any, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,6 +277,31 @@ def test_specs_built_by_hand_are_accepted_by_check(
         assert "does not accept" in opened.inner_text("#field-model-attention option[value=mamba2]")
         opened.select_option("#field-model-position", "none")
         assert opened.get_attribute("#field-model-attention option[value=mamba2]", "disabled") is None
+        # Data and training: a mixture, stages and frozen parameters, with errors on the way.
+        opened.click("text=Data and training")
+        opened.select_option("#field-data", "mixture")
+        opened.click("text=fields of mixture")
+        for index, name in enumerate(("books", "code")):
+            opened.click("#field-data-sources")
+            opened.fill(f"#field-data-sources-{index}-name", name)
+            opened.select_option(f"#field-data-sources-{index}-data", "text")
+        assert opened.get_attribute("#field-data-sources-0-data option[value=mixture]", "disabled") is not None
+        assert "cannot be a source" in opened.inner_text("#field-data-sources-0-data option[value=mixture]")
+        opened.fill("#field-training-freeze", "embeding, blocks.0")
+        assert opened.inner_text("#sb-verdict") == "1 error"
+        assert "similar: embedding" in opened.inner_text(".sb-errors")
+        opened.fill("#field-training-freeze", "embedding, blocks.0")
+        opened.click("#field-training-stages")
+        opened.fill("#field-training-stages-0-mixture", '{"books": 1, "cod": 2}')
+        assert "no such source" in opened.inner_text(".sb-errors")
+        opened.fill("#field-training-stages-0-mixture", '{"books": 1, "code": 2}')
+        opened.fill("#field-training-stages-0-attention_window", "8")
+        assert opened.get_attribute("#field-training-callbacks", "type") == "button"
+        accepted(opened, "trained")
+        saved = json.loads(call("show", "trained.yaml", "--json").stdout)["spec"]
+        assert saved["training"]["freeze"] == ["embedding", "blocks.0"]
+        assert saved["training"]["stages"][0]["mixture"] == {"books": 1, "code": 2}
+        assert [source["name"] for source in saved["data"]["sources"]] == ["books", "code"]
         # A pattern of layers, then a preset, then the address.
         opened.click("#field-model-layers")
         opened.click("#field-model-layers")

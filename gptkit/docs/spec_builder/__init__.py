@@ -2,7 +2,8 @@
 
 Its scripts are plain files of this directory, joined with the registry's data into one, since pages that are opened from the
 file system cannot load modules. They follow the Python code: ``outline.js`` and ``diagram.js`` are `gptkit.diagrams`,
-``resolve.js`` and ``check.js`` the loading of a spec. Tests compare their results.
+``resolve.js``, ``check.js`` and ``training.js`` the loading of a spec, and ``names.js`` the names in a built model. Tests
+compare their results.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from gptkit.core.registry import Registry
 __all__ = ["PAGE", "assets", "page"]
 
 PAGE = "spec-builder.md"
-_SCRIPTS = ("outline", "resolve", "counts", "check", "diagram", "yaml", "form", "builder")
+_SCRIPTS = ("outline", "resolve", "counts", "names", "training", "check", "diagram", "yaml", "form", "builder")
 _SCRIPT, _STYLE = "assets/spec-builder.js", "assets/spec-builder.css"
 
 
@@ -36,10 +37,17 @@ Choices that do not fit the others are disabled, with the reason.
 <link rel="stylesheet" href="{_STYLE}">
 <script src="{_SCRIPT}"></script>
 
-`gptkit check my.yaml` has the last word: it also checks what depends on files or on the names of a built model (low-rank
-projections, frozen parameters, parameter groups), and the rules of plugins' own components. The number of parameters is
-exact for gptkit's components. It is not shown where a plugin's component, an adapter, or a vocabulary that depends on the
-corpus would decide it; `gptkit show my.yaml` counts those too.
+What only `gptkit check my.yaml` can find, since a page has no files and no Python:
+
+- whether files exist and what they contain: a `hugging-face` tokenizer, a model to start from (`training.init_from`),
+  installed distributions (`requires`);
+- the rules of plugins' own components, and patterns of names (frozen parameters, groups, adapters) in a model that
+  contains one;
+- values that probably are unintended, such as a warmup longer than the training.
+
+Errors in stages, mixtures and patterns of names are found here, too. The number of parameters is exact for gptkit's
+components. It is not shown where a plugin's component, an adapter, or a vocabulary that depends on the corpus would decide
+it; `gptkit show my.yaml` counts those too.
 """
 
 

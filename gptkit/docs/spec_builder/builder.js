@@ -4,7 +4,7 @@
 (() => {
   const {el} = Form, data = window.gptkitBuilderData, root = document.getElementById("gptkit-builder");
   if (!root || !data) return;
-  for (const each of [Outline, Resolve, Counts, Check]) each.configure(data);
+  for (const each of [Outline, Resolve, Counts, Names, Training, Check]) each.configure(data);
 
   const TITLES = {sizes: "Model", parts: "Parts of the model", tokens: "Tokenizer and generation", training: "Data and training"};
   const SIZES = ["context_length", "d_model", "n_layers", "vocab_size"];
@@ -17,6 +17,8 @@
 
   /** Why a component cannot be chosen at a path; null if it can. */
   function reason(kind, name, path) {
+    if (kind === "callback" && path[0] === "training") return Training.callbackRefusal(name, state.data.training);
+    if (kind === "data" && path.length > 1) return Training.sourceRefusal(name);
     if (path[0] !== "model" || path.includes("head")) return null;
     const spec = state.spec, part = path[path.length - 1], index = path[1] === "layers" ? path[2] : null;
     if (!spec || (part !== kind && !(part === "attention_backend"))) return null;

@@ -222,9 +222,11 @@ const Check = (() => {
   function check(given) {
     const errors = [...object(data.root, withNames(given), []), ...givenTwice(given.model, ["model"])];
     if (errors.length) return {errors, spec: null};
+    errors.push(...Training.sections(given));
     const spec = Resolve.spec(given);
     for (const layer of new Set(spec.entries)) errors.push(...layerProblems(layer, spec));
     errors.push(...wholeProblems(spec, given));
+    if (!errors.length) errors.push(...Training.whole(given, spec));
     const seen = new Set(), unique = [];
     for (const error of errors) {
       const key = error.path.join(".") + error.message;

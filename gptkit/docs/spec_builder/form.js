@@ -4,6 +4,7 @@
 
 const Form = (() => {
   let data, store;
+  const mappings = new Set();   // paths of lists of mappings, whose `name` is not that of a component
   const isObject = value => value !== null && typeof value === "object" && !Array.isArray(value);
 
   /** Create an element; properties that begin with "on" are listeners, the rest are attributes. */
@@ -36,14 +37,15 @@ const Form = (() => {
     for (let depth = path.length - 2; depth >= 0; depth -= 1) {
       const inner = holders[depth + 1], outer = holders[depth], name = path[depth];
       if (isObject(inner) && !Object.keys(inner).length && name !== "model" && !Array.isArray(outer)) delete outer[name];
-      else if (isObject(inner) && Object.keys(inner).length === 1 && typeof inner.name === "string" && depth > 0) outer[name] = inner.name;
+      else if (isObject(inner) && Object.keys(inner).length === 1 && typeof inner.name === "string" && depth > 0 && !mappings.has(path.slice(0, depth).join("."))) outer[name] = inner.name;
     }
   }
 
   const idOf = path => "field-" + path.join("-");
   const said = text => (text || "").replaceAll("`", "");
   const words = name => name.replaceAll("_", " ");
-  const shown = value => value === null || value === undefined ? "" : typeof value === "object" ? JSON.stringify(value) : String(value);
+  const textsOf = value => Array.isArray(value) && value.length && value.every(each => typeof each === "string" && !/[",[{]/.test(each)) ? value.join(", ") : null;
+  const shown = value => textsOf(value) !== null ? textsOf(value) : value === null || value === undefined ? "" : typeof value === "object" ? JSON.stringify(value) : String(value);
 
   /** The options of a field with a fixed set of values; null if it has none. */
   function options(field) {
@@ -55,6 +57,8 @@ const Form = (() => {
 
   const accepts = (field, type) => (field.anyOf || [field]).some(part => part.type === type);
 
+  const holdsTexts = field => (field.anyOf || [field]).some(part => part.type === "array" && part.items && part.items.type === "string");
+
   /** The value of a text field: undefined for the default, numbers where the field takes them, else the text. */
   function parsed(field, text) {
     const plain = text.trim();
@@ -63,7 +67,9 @@ const Form = (() => {
       const number = Number(plain.replaceAll(/[_,](?=\d{3})/g, ""));
       if (Number.isFinite(number)) return number;
     }
-    if (accepts(field, "string") && !/^[[{]/.test(plain)) return text;
+    const bare = !/^[[{]/.test(plain);
+    if (bare && accepts(field, "string") && !(holdsTexts(field) && plain.includes(","))) return text;
+    if (bare && holdsTexts(field)) return plain.split(",").map(each => each.trim()).filter(Boolean);
     try { return JSON.parse(plain); } catch { return text; }
   }
 
@@ -117,7 +123,7 @@ const Form = (() => {
     }});
     const fallback = field.default === undefined ? null : nameOf(field, field.default);
     if (!remove) {
-      const text = inherited ? "as in the model" : fallback ? `${fallback} (default)` : "none (default)";
+      const text = inherited ? "as in the model" : fallback ? `${fallback} (default)` : field.required ? "choose one" : "none (default)";
       select.append(el("option", {value: "", selected: value === undefined}, text));
       if (field.nullable && inherited === false && path[1] === "final_norm") select.append(el("option", {value: "null", selected: value === null}, "none"));
     }
@@ -179,6 +185,18 @@ const Form = (() => {
       rows, el("div", {class: "sb-buttons"}, el("button", {type: "button", id: idOf(path), onclick: () => write([...entries, {}])}, "Add entry")));
   }
 
+  /** A list of mappings: stages, sources of a mixture, parameter groups. */
+  function mappingsField(name, field, definition, path) {
+    const entries = get(path) || [], one = words(name).replace(/s$/, "");
+    mappings.add(path.join("."));
+    const write = list => { set(path, list.length ? list : undefined); store.changed(true); };
+    const rows = entries.map((_, index) => el("fieldset", {class: "sb-entry"}, el("legend", {}, `${one} ${index + 1}`),
+      fields(definition, [...path, index]),
+      el("button", {type: "button", class: "sb-remove", onclick: () => write(entries.filter((__, at) => at !== index))}, `Remove ${one}`)));
+    return el("div", {class: "sb-wide"}, el("span", {class: "sb-label"}, words(name), field.required ? " *" : ""), el("p", {class: "sb-help"}, said(field.description)),
+      rows, el("div", {class: "sb-buttons"}, el("button", {type: "button", id: idOf(path), onclick: () => write([...entries, {}])}, `Add ${one}`)));
+  }
+
   /** The controls of several fields, by name. */
   function fields(definitions, path) {
     return Object.entries(definitions).map(([name, field]) => {
@@ -186,6 +204,9 @@ const Form = (() => {
       if (name === "layers" && path.join(".") === "model") return layersField(at);
       if (field.kind && field.list) return listField(name, field, at);
       if (field.kind) return componentField(name, field, at);
+      const items = (field.anyOf || [field]).map(part => part.items && part.items.$ref).find(Boolean);
+      const each = items && data.defs[items.replace("#/$defs/", "")];
+      if (each) return mappingsField(name, field, each, at);
       const reference = (field.anyOf || [field]).map(part => part.$ref).find(Boolean);
       const definition = reference && data.defs[reference.replace("#/$defs/", "")];
       if (definition) return details(at, words(name), () => [el("p", {class: "sb-help"}, said(field.description)), ...fields(definition, at)]);

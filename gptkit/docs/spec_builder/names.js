@@ -1,0 +1,240 @@
+"use strict";
+// Names in the model that a spec builds: parameters, projections that can have adapters, stacked projections of experts, and terms
+// of the training loss. Patterns of freezing, groups and adapters refer to them. Tests compare them with built models.
+
+const Names = (() => {
+  let kinds = {};
+  class Unknown extends Error {}
+
+  function configure(data) { kinds = data.kinds; }
+
+  function own(kind, component) {
+    if (!kinds[kind][component.name].builtin) throw new Unknown(`${kind} ${component.name}`);
+    return component;
+  }
+
+  const compiled = new Map();
+
+  /** A glob pattern of Python's fnmatch as a regular expression. */
+  function expression(pattern) {
+    if (compiled.has(pattern)) return compiled.get(pattern);
+    let text = "";
+    for (let at = 0; at < pattern.length; at += 1) {
+      const end = pattern[at] === "[" ? pattern.indexOf("]", pattern[at + 1] === "!" ? at + 3 : at + 2) : -1;
+      if (pattern[at] === "*") text += ".*";
+      else if (pattern[at] === "?") text += ".";
+      else if (end > 0) {
+        const inside = pattern.slice(at + 1, end).replaceAll(/[\\\]^]/g, "\\$&");
+        text += `[${inside.startsWith("!") ? "^" + inside.slice(1) : inside}]`;
+        at = end;
+      } else text += pattern[at].replaceAll(/[.+^${}()|[\]\\]/g, "\\$&");
+    }
+    let result = /[^\s\S]/;
+    try { result = new RegExp(`^(?:${text})$`, "s"); } catch { /* a reversed range matches nothing */ }
+    compiled.set(pattern, result);
+    return result;
+  }
+
+  /** Whether a pattern matches a dotted name, or that of a module that contains it. */
+  function matches(name, pattern) { return expression(pattern).test(name) || expression(pattern + ".*").test(name); }
+
+  /** Collects the names of a model. */
+  class Walk {
+    constructor() { this.parameters = []; this.projections = []; this.stacked = []; this.losses = new Map(); this.shared = new Map(); }
+
+    matrix(name, bias) { this.parameters.push(name + ".weight", ...(bias ? [name + ".bias"] : [])); }
+
+    linear(name, linear, bias) {
+      this.matrix(name, bias);
+      if (!linear || own("linear", linear).name === "dense") return;
+      if (linear.name !== "low-rank") throw new Unknown("linear " + linear.name);
+      this.projections.push(name);
+      if (linear.projections.some(pattern => matches(name, pattern))) this.parameters.push(name + ".lora_a", name + ".lora_b");
+    }
+
+    stack(name, bias) { this.stacked.push(name); this.matrix(name, bias); }
+
+    norm(name, component) {
+      if (component === null || own("norm", component).name === "none") return;
+      if (!["rms", "layer"].includes(component.name)) throw new Unknown("norm " + component.name);
+      if (component.scale) this.parameters.push(name + ".weight");
+      if (component.name === "layer" && component.shift) this.parameters.push(name + ".bias");
+    }
+
+    activation(name, component) {
+      if (own("activation", component).name === "xielu") for (const each of ["positive", "negative", "beta", "eps"]) this.parameters.push(`${name}.${each}`);
+    }
+
+    loss(name, limit = Infinity) { this.losses.set(name, limit); }
+  }
+
+  function headed(walk, name, c, layer) {
+    if (c.sinks) walk.parameters.push(name + ".sinks");
+    for (const each of ["q_norm", "k_norm"]) walk.norm(`${name}.${each}`, c.qk_norm);
+    walk.linear(name + ".qkv", layer.linear, c.qkv_bias);
+    if (c.head_gate) walk.linear(name + ".head_gate", layer.linear, false);
+    walk.linear(name + ".output", layer.linear, c.output_bias);
+  }
+
+  function latent(walk, name, c, layer) {
+    if (c.q_rank) {
+      walk.linear(name + ".q_down", layer.linear, c.bias);
+      walk.norm(name + ".q_latent_norm", c.norm);
+    }
+    walk.linear(name + ".q_up", layer.linear, false);
+    walk.linear(name + ".kv_down", layer.linear, c.bias);
+    walk.norm(name + ".kv_latent_norm", c.norm);
+    walk.matrix(name + ".kv_up", false);
+    if (c.head_gate) walk.linear(name + ".head_gate", layer.linear, false);
+    walk.linear(name + ".output", layer.linear, c.bias);
+  }
+
+  const ATTENTION = {
+    "multi-head": headed,
+    "grouped-query": headed,
+    "simple": () => {},
+    "single-head": (walk, name, c, layer) => {
+      for (const each of ["W_query", "W_key", "W_value"]) walk.linear(`${name}.${each}`, layer.linear, c.qkv_bias);
+      if (c.output) walk.linear(name + ".W_output", layer.linear, false);
+    },
+    "latent": latent,
+    "sparse-latent": (walk, name, c, layer) => {
+      latent(walk, name, c, layer);
+      if (c.indexer !== "own") return;
+      walk.loss("indexer");
+      for (const each of ["query", "key"]) walk.linear(`${name}.indexer.${each}`, layer.linear, false);
+      walk.matrix(name + ".indexer.key_norm", true);
+      walk.matrix(name + ".indexer.weights", false);
+    },
+    "gated-delta": (walk, name, c, layer) => {
+      walk.linear(name + ".qkvz", layer.linear, false);
+      walk.matrix(name + ".rates", false);
+      walk.matrix(name + ".conv", false);
+      walk.parameters.push(name + ".decay_log", name + ".decay_bias");
+      walk.norm(name + ".norm", c.norm);
+      walk.linear(name + ".output", layer.linear, false);
+    },
+    "kimi-delta": (walk, name, c, layer) => {
+      walk.linear(name + ".qkv", layer.linear, false);
+      for (const each of ["decay", "gate"]) {
+        if (c[each + "_rank"] !== null) walk.linear(`${name}.${each}_down`, layer.linear, false);
+        walk.linear(`${name}.${each}`, layer.linear, false);
+      }
+      walk.matrix(name + ".strength", false);
+      walk.matrix(name + ".conv", false);
+      walk.parameters.push(name + ".decay_log", name + ".decay_bias");
+      walk.norm(name + ".norm", c.norm);
+      walk.linear(name + ".output", layer.linear, false);
+    },
+    "mamba2": (walk, name, c, layer) => {
+      walk.linear(name + ".input", layer.linear, c.bias);
+      walk.matrix(name + ".conv", c.conv_bias);
+      walk.activation(name + ".activation", c.activation);
+      walk.parameters.push(name + ".decay_log", name + ".step_bias", name + ".skip", ...(c.norm === "none" ? [] : [name + ".norm_weight"]));
+      walk.linear(name + ".output", layer.linear, c.bias);
+    },
+    "short-conv": (walk, name, c, layer) => {
+      walk.linear(name + ".input", layer.linear, c.bias);
+      walk.matrix(name + ".conv", c.bias);
+      walk.linear(name + ".output", layer.linear, c.bias);
+    },
+  };
+
+  /** The tables of a layer's relative position: part of its attention, or shared by layers. */
+  function relative(walk, name, {position, attention}) {
+    own("position", position);
+    if (position.name === "shaw") {
+      walk.parameters.push(name + ".position.keys.weight", ...(position.values ? [name + ".position.values.weight"] : []));
+    } else if (position.name === "t5-bias" && !position.shared) walk.parameters.push(name + ".position.table.weight");
+    else if (position.name === "t5-bias") {
+      const key = JSON.stringify([position, ["single-head", "simple"].includes(attention.name) ? 1 : attention.n_heads]);
+      if (walk.shared.has(key)) return;
+      walk.shared.set(key, null);
+      walk.parameters.push(`shared.t5-bias${walk.shared.size > 1 ? "-" + walk.shared.size : ""}.table.weight`);
+    }
+  }
+
+  const MATRICES = {gated: ["gate_up", "down"], mlp: ["up", "down"]};
+
+  function feedforward(walk, name, c, layer) {
+    own("feedforward", c);
+    if (MATRICES[c.name]) {
+      for (const each of MATRICES[c.name]) walk.linear(`${name}.${each}`, layer.linear, c.bias);
+      walk.activation(name + ".activation", c.activation);
+      return;
+    }
+    if (c.name !== "experts") throw new Unknown("feedforward " + c.name);
+    walk.matrix(name + ".router.scores", own("router", c.router).bias);
+    if (c.router.selection_bias || c.router.bias_rate) walk.parameters.push(name + ".router.selection_bias");
+    for (const each of ["load_balance", "router_z"]) walk.loss(each);
+    if (c.latent) for (const each of ["latent_down", "latent_up"]) walk.linear(`${name}.${each}`, layer.linear, false);
+    // Experts with a learned activation have one each, so they are not stacked.
+    if (MATRICES[c.expert.name] && own("activation", c.expert.activation).name !== "xielu") {
+      for (const each of MATRICES[c.expert.name]) walk.stack(`${name}.experts.${each}`, c.expert.bias);
+    } else for (let index = 0; index < c.n_experts; index += 1) feedforward(walk, `${name}.experts.each.${index}`, c.expert, layer);
+    if (c.shared !== null) feedforward(walk, name + ".shared", c.shared, layer);
+    if (c.shared_gate) walk.matrix(name + ".shared_gate", false);
+    walk.norm(name + ".output_norm", c.output_norm);
+  }
+
+  const BOTH = ["attention_norm", "feedforward_norm"], AFTER = ["attention_output_norm", "feedforward_output_norm"];
+  const NORMS = {"pre-norm": BOTH, "post-norm": BOTH, "deep-norm": BOTH, "output-norm": AFTER, "sandwich": [...BOTH, ...AFTER]};
+
+  function block(walk, name, layer, spec) {
+    own("block", spec);
+    own("attention", layer.attention);
+    const only = spec.name === "single-branch" ? spec.branch : null;
+    const norms = spec.name === "parallel" ? BOTH.slice(0, spec.norms) : only ? [only + "_norm"] : NORMS[spec.name];
+    if (!norms || !ATTENTION[layer.attention.name]) throw new Unknown(`block ${spec.name} of attention ${layer.attention.name}`);
+    for (const each of norms) walk.norm(`${name}.${each}`, layer.norm);
+    if (only !== "feedforward") {
+      ATTENTION[layer.attention.name](walk, name + ".attention", layer.attention, layer);
+      relative(walk, name + ".attention", layer);
+    }
+    if (only !== "attention") feedforward(walk, name + ".feedforward", layer.feedforward, layer);
+  }
+
+  function head(walk, name, c, model, parts) {
+    own("head", c);
+    if (c.name === "linear") {
+      walk.loss("z_loss");
+      walk.loss("label_smoothing", 1);
+      if (c.linear !== null) walk.linear(name + ".projection", c.linear, false);
+      else if (!c.tied) walk.parameters.push(name + ".weight");
+      else if (model.embedding.d_embedding !== model.d_model) walk.matrix(name + ".project", false);
+      if (c.bias) walk.parameters.push(name + ".bias");
+      return;
+    }
+    head(walk, name + ".head", c.head, model, parts);
+    if (c.name === "distillation") { walk.loss("distillation"); return; }
+    if (c.name !== "multi-token") throw new Unknown("head " + c.name);
+    walk.loss("multi_token");
+    for (let index = 0; index < c.depth; index += 1) {
+      const each = `${name}.modules_after.${index}`;
+      for (const norm of ["hidden_norm", "embedding_norm", "output_norm"]) walk.norm(`${each}.${norm}`, parts.norm);
+      walk.linear(each + ".join", parts.linear, false);
+      block(walk, each + ".block", parts, c.block);
+    }
+  }
+
+  /** The names of a resolved spec's model: {parameters, projections, stacked, losses}; null if a plugin's component has its own. */
+  function names(spec) {
+    const model = spec.model, walk = new Walk(), parts = Object.fromEntries(Resolve.PARTS.map(part => [part, model[part]]));
+    try {
+      const embedding = own("embedding", model.embedding);
+      walk.matrix("embedding.table", false);
+      if (embedding.d_embedding !== model.d_model) walk.matrix("embedding.project", false);
+      walk.norm("embedding.norm", embedding.norm);
+      if (own("position", model.position).name === "learned") walk.parameters.push("embedding.position.table.weight");
+      for (const [index, layer] of spec.layers.entries()) block(walk, `blocks.${index}`, layer, layer.block);
+      walk.norm("final_norm", model.final_norm);
+      head(walk, "head", model.head, model, parts);
+      return {parameters: walk.parameters, projections: walk.projections, stacked: walk.stacked, losses: walk.losses};
+    } catch (error) {
+      if (error instanceof Unknown) return null;
+      throw error;
+    }
+  }
+
+  return {configure, names, matches};
+})();
