@@ -22,7 +22,7 @@ PYTEST ?= -m "not slow and not nightly"
 WORKERS ?= -n logical --maxprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow nightly docs serve parity lint types format bench dev clean
+.PHONY: help demo test slow nightly docs serve screenshots parity lint types format bench dev clean
 
 help:  ## This list
 	@echo "make TARGET, where TARGET is one of:"
@@ -45,6 +45,9 @@ docs: $(VENV)/.stamp-dev  ## Build the documentation into site/
 
 serve: $(VENV)/.stamp-dev  ## Serve the documentation at http://127.0.0.1:8000, with live reload
 	@$(BIN)/gptkit docs serve --address $(ADDRESS)
+
+screenshots: $(VENV)/.stamp-dev  ## Take the screenshots of the documentation, from site/
+	@$(BIN)/python tools/screenshots.py site
 
 parity: $(VENV)/.stamp-test  ## Compare every family with transformers, and update docs/parity.md
 	@GPTKIT_PARITY=docs/parity.md $(BIN)/python -m pytest tests/interop/test_parity.py
