@@ -133,6 +133,20 @@ const Names = (() => {
       walk.parameters.push(name + ".decay_log", name + ".step_bias", name + ".skip", ...(c.norm === "none" ? [] : [name + ".norm_weight"]));
       walk.linear(name + ".output", layer.linear, c.bias);
     },
+    "lightning": (walk, name, c, layer) => {
+      walk.linear(name + ".qkv", layer.linear, false);
+      walk.activation(name + ".activation", c.activation);
+      walk.norm(name + ".norm", c.norm);
+      if (c.output_gate) walk.linear(name + ".gate", layer.linear, false);
+      walk.linear(name + ".output", layer.linear, false);
+    },
+    "hybrid": (walk, name, c, layer) => {
+      for (const each of ["attention", "recurrence"]) {
+        const inner = ATTENTION[own("attention", c[each]).name];
+        if (!inner) throw new Unknown("attention " + c[each].name);
+        inner(walk, `${name}.${each}`, c[each], layer);
+      }
+    },
     "short-conv": (walk, name, c, layer) => {
       walk.linear(name + ".input", layer.linear, c.bias);
       walk.matrix(name + ".conv", c.bias);
@@ -141,7 +155,9 @@ const Names = (() => {
   };
 
   /** The tables of a layer's relative position: part of its attention, or shared by layers. */
-  function relative(walk, name, {position, attention}) {
+  function relative(walk, name, layer) {
+    const {position} = layer, hybrid = layer.attention.name === "hybrid", attention = hybrid ? layer.attention.attention : layer.attention;
+    if (hybrid) name += ".attention";
     own("position", position);
     if (position.name === "shaw") {
       walk.parameters.push(name + ".position.keys.weight", ...(position.values ? [name + ".position.values.weight"] : []));
