@@ -82,7 +82,14 @@ PLUGINS = {
     "gptkit_structured": "gptkit_structured.sampler",
     "gptkit_tensorboard": "gptkit_tensorboard.tracker",
 }
-LLAMA = {"vocab_size": 300, "context_length": 64, "norm": "rms", "feedforward": "gated", "position": "rotary"}
+LLAMA = {
+    "vocab_size": 300,
+    "context_length": 64,
+    "norm": "rms",
+    "feedforward": "gated",
+    "position": "rotary",
+    "attention": {"name": "grouped-query", "n_heads": 4, "n_kv_heads": 2},
+}
 ALL = blocks()
 
 
