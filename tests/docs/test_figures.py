@@ -14,11 +14,19 @@ from torch import nn
 
 from gptkit.core.component import Component
 from gptkit.core.errors import GptkitError
+from gptkit.core.hooks import hookimpl
 from gptkit.core.registry import Registry
 from gptkit.docs.figures.drawing import KINDS, figure
+from gptkit.docs.figures.files import Files, WrittenFile
+from gptkit.docs.figures.kinds import corpora, engines
+from gptkit.docs.figures.plot import Plot
+from gptkit.docs.figures.strips import Strips
 from gptkit.docs.pages import pages
 from gptkit.kinds.activation import ActivationSpec
 from gptkit.kinds.context import BuildContext
+from gptkit.kinds.tracker import Tracker, TrackerSpec
+from gptkit.testing.texts import CORPUS
+from tests.support.plugin_registry import registry_of
 
 
 def svgs(html: str) -> list[str]:
@@ -26,9 +34,11 @@ def svgs(html: str) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_component_has_a_figure(builtin: Registry, kind: str) -> None:
-    for name, entry in builtin.entries(kind).items():
-        drawn = figure(entry.cls, builtin)
+def test_every_component_has_a_figure(kind: str) -> None:
+    registry = registry_of()
+    assert registry.names(kind)
+    for name, entry in registry.entries(kind).items():
+        drawn = figure(entry.cls, registry)
         assert drawn is not None
         html = drawn.html()
         assert "\n\n" not in html, "Markdown would end the block"
@@ -110,9 +120,77 @@ def test_a_figure_that_fails_names_the_component(builtin: Registry) -> None:
         figure(BrokenSpec, builtin)
 
 
-def test_kinds_without_a_figure_have_none(builtin: Registry) -> None:
-    cls: type[Component] = builtin.component("tracker", "csv")
-    assert figure(cls, builtin) is None
+def test_kinds_of_plugins_have_no_figure(with_plugins: Registry) -> None:
+    cls: type[Component] = with_plugins.component("paint", "plain")
+    assert figure(cls, with_plugins) is None
+
+
+def test_every_built_in_kind_has_figures(builtin: Registry) -> None:
+    assert set(KINDS) == set(builtin.kinds())
+
+
+def test_engine_shares_its_steps() -> None:
+    registry = registry_of()
+    drawn = figure(registry.component("engine", "native"), registry)
+    assert drawn is not None
+    (strips,) = [panel for panel in drawn.panels if isinstance(panel, Strips)]
+    given = [[run for run in runs if run.color] for _, runs in strips.rows]
+    assert [len(runs) for runs in given] == [tokens for _, _, tokens in engines._REQUESTS]
+    for step in range(max(int(run.end) for runs in given for run in runs)):
+        assert sum(run.begin == step for runs in given for run in runs) <= engines.MAX_BATCH
+    assert any(run.color == 0 for _, runs in strips.rows for run in runs), "no request waits"
+
+
+def test_corpus_shows_its_documents(builtin: Registry) -> None:
+    drawn = figure(builtin.component("data", "jsonl"), builtin)
+    assert drawn is not None
+    windows, documents = drawn.panels
+    assert isinstance(windows, Strips)
+    assert {sum(run.end - run.begin for run in runs) for _, runs in windows.rows} == {corpora.T}
+    assert max(len(runs) for _, runs in windows.rows) > 1
+    assert isinstance(documents, Plot)
+    lengths = [y for series in documents.series for _, y in series.points]
+    assert sum(lengths) == sum(len(text.encode()) for text in CORPUS[2:]) + len(lengths), "bytes, and an end token each"
+
+
+def test_files_of_a_tracker_and_of_a_format() -> None:
+    registry = registry_of()
+    drawn = figure(registry.component("tracker", "csv"), registry)
+    assert drawn is not None
+    assert "step,loss,learning_rate" in drawn.html()
+    drawn = figure(registry.component("format", "hugging-face"), registry)
+    assert drawn is not None
+    files = drawn.panels[0]
+    assert isinstance(files, Files)
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {file.name for file in files.files}
+
+
+def test_long_names_of_files_are_cut() -> None:
+    svg = Files("f", [WrittenFile("a" * 90 + ".safetensors", 2_500_000)], "d").draw("k")
+    assert "…" in svg
+    assert ".safetensors" in svg
+    assert "2.5 MB" in svg
+
+
+def test_component_of_a_plugin_that_lacks_something_outside_has_no_figure(builtin: Registry) -> None:
+    class RemoteTracker(TrackerSpec):
+        """Needs a server."""
+
+        name: Literal["remote"] = "remote"
+
+        def build(self) -> Tracker:
+            raise ConnectionError("no server")
+
+    class Plugin:
+        """The plugin."""
+
+        __name__ = "remote.plugin"
+
+        @hookimpl
+        def gptkit_components(self) -> list[type[Component]]:
+            return [RemoteTracker]
+
+    assert figure(RemoteTracker, registry_of(remote=Plugin)) is None
 
 
 @pytest.mark.parametrize("name", ["extra.css", "site.css"])

@@ -22,10 +22,14 @@ KINDS: Mapping[str, str] = {
     "attention-backend": "backends",
     "block": "modules",
     "callback": "callbacks",
+    "data": "corpora",
     "decoding": "decodings",
     "drafter": "drafters",
     "embedding": "modules",
+    "engine": "engines",
+    "family": "external_families",
     "feedforward": "modules",
+    "format": "formats",
     "head": "modules",
     "initializer": "initializers",
     "linear": "linears",
@@ -38,16 +42,19 @@ KINDS: Mapping[str, str] = {
     "sampler": "samplers",
     "schedule": "schedules",
     "tokenizer": "tokenizers",
+    "tracker": "trackers",
 }
-"""Kinds with a figure, and the modules in `gptkit.docs.figures.kinds` whose `draw` returns it.
+"""Kinds with a figure, and the modules in `gptkit.docs.figures.kinds` whose `draw` returns it; no kinds of plugins."""
 
-Other kinds (corpora, trackers, formats, engines) have no figure: a drawing would show nothing that the component computes.
-"""
+_OUTSIDE = ("data", "engine", "family", "format", "tracker")
+"""Kinds whose components of plugins may need files, packages or programs that are not available here."""
 
 
 @cache
 def figure(cls: type[Component], registry: Registry) -> Figure | None:
-    """Return the figure of a component; None for a kind without figures. The same component gives the same bytes.
+    """Return the figure of a component, the same bytes each time; None for a kind without figures.
+
+    A component of a plugin that requires something from outside, such as a server, has none where that is not available.
 
     Raises:
         GptkitError: the component could not be built or evaluated; the message names it.
@@ -64,6 +71,8 @@ def figure(cls: type[Component], registry: Registry) -> Figure | None:
         try:
             return draw(cls, registry)
         except Exception as error:
+            if cls.kind in _OUTSIDE and not registry.entry(cls.kind, cls.component_name()).plugin.built_in:
+                return None
             name = f"{cls.kind} {cls.component_name()}"
             raise GptkitError(
                 f"the figure of {name} could not be drawn: {type(error).__name__}: {error}",
