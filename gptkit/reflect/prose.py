@@ -117,9 +117,15 @@ def code(text: str, language: str = "text") -> str:
     return f"{fence}{language}\n{text}\n{fence}"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table; cells are Markdown."""
-    lines = [head, ["---"] * len(head), *rows]
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, marks: bool = False) -> str:
+    """Return a table; cells are Markdown.
+
+    Args:
+        head: the titles of the columns.
+        rows: the cells.
+        marks: cells after the first one are marks, which are centered.
+    """
+    lines = [head, ["---", *([":-:" if marks else "---"] * (len(head) - 1))], *rows]
     return "\n".join(f"| {' | '.join(cell.replace(chr(10), ' ') for cell in line)} |" for line in lines)
 
 

@@ -1,0 +1,1 @@
+"""Which attentions and positions combine, as measured: one model for each pair, checked in nine ways."""
