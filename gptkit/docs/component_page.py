@@ -1,48 +1,116 @@
-"""The page of a component: a sentence, its figure, how it is written in a spec, formula, shapes, fields, and origin."""
+"""The page of a component: figure, use in a spec, formula, sizes, fields, what it combines with, checks, and source."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 from gptkit.core.registry import Registry
+from gptkit.core.spec import Spec
+from gptkit.docs.checked import Outcomes
 from gptkit.docs.parts import drawn, field_list, formula, page_of, titled
+from gptkit.docs.source_code import sources
 from gptkit.reflect import prose
 from gptkit.reflect.describe import ComponentDoc
 
-__all__ = ["component_page"]
+__all__ = ["Measurements", "component_page"]
 
 
-def component_page(registry: Registry, doc: ComponentDoc, *, figures: bool = True) -> str:
+@dataclass(frozen=True)
+class Measurements:
+    """What pages show besides descriptions, and for which components are built and evaluated.
+
+    Attributes:
+        figures: draw figures.
+        sizes: measure sizes.
+        relations: list what uses a component, for which the presets and the configurations of families are read.
+        outcomes: outcomes of the conformance checks by kind and name; empty for none.
+    """
+
+    figures: bool = True
+    sizes: bool = True
+    relations: bool = True
+    outcomes: dict[tuple[str, str], Outcomes] = field(default_factory=dict)
+
+
+NOTHING = Measurements(figures=False, sizes=False, relations=False)
+
+
+def component_page(
+    registry: Registry, doc: ComponentDoc, measured: Measurements = NOTHING, root: type[Spec] | None = None
+) -> str:
     """Return the page of a component as Markdown.
 
     Args:
         registry: the registry of the components around it.
         doc: its description.
-        figures: whether to draw its figure, for which it is built and evaluated.
+        measured: what is shown besides the description.
+        root: class of a whole spec file.
 
     Raises:
-        GptkitError: its figure cannot be drawn, or its formula is not valid.
+        GptkitError: its figure cannot be drawn, its sizes cannot be measured, or its formula is not valid.
     """
     cls = registry.component(doc.kind, doc.name)
     facts = [
         ("Paper", prose.paper(doc.paper)),
         ("Kind", f"[{doc.kind}](index.md)"),
         ("Provided by", f"`{doc.provenance}`"),
-        ("Source", f"`{doc.file}`"),
+        ("Source", f"[`{doc.file}`](#source)"),
         ("Former names", ", ".join(f"`{alias}`" for alias in doc.aliases)),
         ("Former fields", ", ".join(f"`{old}` is now `{new}`" for old, new in doc.renamed_fields.items())),
     ]
     return page_of(
         f"# {doc.name}",
         prose.inline(doc.summary),
-        drawn(cls, registry) if figures else "",
+        drawn(cls, registry) if measured.figures else "",
         prose.code(doc.snippet, "yaml") if doc.snippet else "",
         prose.code("\n".join(doc.commands), "sh") if doc.commands else "",
         prose.prose(doc.body),
         titled("## Formula", formula(doc)),
         titled("## Shapes", prose.code(doc.shapes) if doc.shapes else ""),
+        titled("## Sizes", _sizes(registry, doc) if measured.sizes else ""),
         "## Fields",
         field_list(registry, doc.fields) or "None.",
         titled("With all fields:", prose.code(doc.full_snippet, "yaml") if doc.fields and doc.snippet else ""),
         titled("## Notes", prose.prose(doc.notes)),
+        titled("## Combinations", _combinations(registry, doc, measured)),
+        titled("## Tensor names", _tensor_names(registry, doc) if measured.relations and doc.kind == "family" else ""),
+        titled("## Use", _uses(registry, doc, root) if measured.relations else ""),
+        titled("## Conformance", _checks(registry, doc, measured)),
         "## Origin",
         "\n".join(f"- {title}: {text}" for title, text in facts if text),
+        titled("## Source { data-search-exclude }", sources(cls)),
     )
+
+
+def _sizes(registry: Registry, doc: ComponentDoc) -> str:
+    from gptkit.docs.sizes.section import section  # imports torch
+
+    return section(registry.component(doc.kind, doc.name), registry)
+
+
+def _combinations(registry: Registry, doc: ComponentDoc, measured: Measurements) -> str:
+    from gptkit.docs.combinations.tables import of_component
+
+    return of_component(registry, doc.kind, doc.name, measure=measured.sizes)
+
+
+def _tensor_names(registry: Registry, doc: ComponentDoc) -> str:
+    from gptkit.docs.tensor_names import section
+
+    return section(registry, doc.name)
+
+
+def _uses(registry: Registry, doc: ComponentDoc, root: type[Spec] | None) -> str:
+    from gptkit.docs.relations import uses
+
+    return uses(registry, doc.kind, doc.name, root)
+
+
+def _checks(registry: Registry, doc: ComponentDoc, measured: Measurements) -> str:
+    outcomes = measured.outcomes.get((doc.kind, doc.name))
+    if not outcomes:
+        return ""
+    from gptkit.docs.component_checks import section
+
+    text = section(registry, doc.kind, doc.name, outcomes)
+    return f"{text}\n\nThe page [conformance checks](../../conformance.md#{doc.kind}) shows all components of the kind."

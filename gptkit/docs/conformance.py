@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from gptkit.core.registry import Registry
 from gptkit.docs.checked import Outcomes, outcomes_of
+from gptkit.docs.component_checks import MARKS
 from gptkit.docs.places import DIRECTORY
 from gptkit.reflect import prose
 from gptkit.testing import KNOWN_FAILURES, Check, checks_for
@@ -13,8 +14,6 @@ from gptkit.testing import KNOWN_FAILURES, Check, checks_for
 __all__ = ["PAGE", "page"]
 
 PAGE = "conformance.md"
-
-_MARKS = {"passed": "✓", "failed": "**✗**", "skipped": "·", "expected": "(✗)", "unexpected": "**(✓)**"}
 
 
 def page(
@@ -65,8 +64,8 @@ def _matrix(kind: str, checks: Sequence[tuple[int, Check]], outcomes: Mapping[st
         [f"[{name}]({DIRECTORY}/{kind}/{name}.md)", *(_mark(marks, check) for _, check in checks)]
         for name, marks in outcomes.items()
     ]
-    return prose.table(["component", *numbers], rows)
+    return prose.table(["component", *numbers], rows, marks=True)
 
 
 def _mark(outcomes: Outcomes, check: Check) -> str:
-    return _MARKS[outcomes[check.name]] if check.name in outcomes else ""
+    return MARKS[outcomes[check.name]] if check.name in outcomes else ""

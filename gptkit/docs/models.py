@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 
 from gptkit.core.registry import Registry
 from gptkit.diagrams.drawing import svg
+from gptkit.diagrams.outline import Outline
 from gptkit.docs import side_by_side
+from gptkit.docs.figures import elements
 from gptkit.docs.places import DIRECTORY
-from gptkit.presets.catalog import groups, shipped, summary
+from gptkit.docs.relations import preset_specs
+from gptkit.presets.catalog import groups, summary
 from gptkit.reflect import docstring, prose
-from gptkit.runs.opening import open_spec
 from gptkit.runs.spec import ExperimentSpec, spec_outline
 
 __all__ = ["PAGE", "assets", "page"]
 
 PAGE = "models.md"
+_STRIP = 220.0
 _DIAGRAMS = "diagrams"
 """Directory of the diagrams, one file for each preset."""
-_WITHOUT_MODEL = "to fine-tune with (train --init)"
 
 
 def page(registry: Registry) -> str:
@@ -30,15 +31,15 @@ def page(registry: Registry) -> str:
         model_type, architecture = (getattr(entry.cls, key, "") for key in ("model_type", "architecture"))
         what = prose.inline(docstring.parse(entry.cls.__doc__).summary)
         families.append([f"[{name}]({DIRECTORY}/family/{name}.md)", f"`{model_type}`", f"`{architecture}`", what])
-    specs = _specs(registry)
+    specs = preset_specs(registry)
     parts = [
         "---\nhide: [toc]\n---",
         "# Families and released models",
         "Each preset is a short spec file. Those of released models have the model's shape and vocabulary size, and `gptkit "
         "import` converts the published weights to a run; their numbers of parameters equal those of transformers for the "
         "published configuration. `gptkit new --from NAME` copies a preset, `gptkit show NAME` shows its layers and sizes, "
-        "and `gptkit diff NAME OTHER --html FILE` compares two of them. Each diagram is a file of its own, which is loaded "
-        "when it is opened.",
+        "and `gptkit diff NAME OTHER --html FILE` compares two of them. The cells "
+        "of a preset are its layers, in a color for each type.",
     ]
     for group, files in groups(registry).items():
         entries = [_entry(name, path, specs[name]) for name, path in files.items() if name in specs]
@@ -58,14 +59,8 @@ def page(registry: Registry) -> str:
 
 def assets(registry: Registry) -> dict[str, str]:
     """Return the diagrams of the presets by path."""
-    diagrams = {_file(name): svg(spec_outline(spec), standalone=True) for name, spec in _specs(registry).items()}
+    diagrams = {_file(name): svg(spec_outline(spec), standalone=True) for name, spec in preset_specs(registry).items()}
     return diagrams | side_by_side.assets(registry)
-
-
-def _specs(registry: Registry) -> Mapping[str, ExperimentSpec]:
-    """Return the specs of the presets that describe a model of their own."""
-    of_models = set(shipped(registry)) - set(groups(registry)[_WITHOUT_MODEL])
-    return {name: open_spec(name, registry=registry).spec for name in shipped(registry) if name in of_models}
 
 
 def _file(name: str) -> str:
@@ -81,13 +76,33 @@ def _entry(name: str, path: Path, spec: ExperimentSpec) -> str:
     sizes = [f"{parameters} parameters"] if parameters else []
     sizes += [f"{model.n_layers} layers", f"width {model.d_model:,}", f"context {model.context_length:,}"]
     text = escape(description[:1].upper() + description[1:])
-    drawing = svg(spec_outline(spec))
+    outline = spec_outline(spec)
+    drawing = svg(outline)
     width, height = (drawing.partition(f'{side}="')[2].partition('"')[0] for side in (" width", " height"))
     picture = f'src="{_file(escape(name))}" alt="Architecture of {escape(name)}" width="{width}" height="{height}"'
     return (
         f'<section class="preset" id="{escape(name)}">\n<h3>{escape(name)}</h3>\n'
-        f'<p class="preset-sizes">{escape(" · ".join(sizes))}</p>\n<p>{text}</p>\n'
+        f'<p class="preset-sizes">{escape(" · ".join(sizes))}</p>\n{_layers(outline)}\n<p>{text}</p>\n'
         f"<pre><code>gptkit new my.yaml --from {escape(name)}</code></pre>\n"
         f'<details><summary>Diagram</summary><img {picture} loading="lazy"></details>\n'
         f'<p><a href="spec-builder.html#preset={escape(name)}">Open in the spec builder</a></p>\n</section>'
+    )
+
+
+def _layers(outline: Outline) -> str:
+    """Return a cell for each layer, colored by its type, as SVG."""
+    step = _STRIP / len(outline.sequence)
+    gap = min(1.5, step / 4)
+    cells = [
+        elements.rect(index * step, 0, step - gap, 10, f"fg-b fg-{kind % 4 + 1}", rx=min(1.5, step / 4))
+        for index, kind in enumerate(outline.sequence)
+    ]
+    types = [f"{kind.times} × {kind.label or kind.title}" for kind in outline.types]
+    return elements.drawing(
+        _STRIP,
+        10,
+        cells,
+        title=", ".join(types),
+        description="Layers from the first to the last.",
+        key=f"layers-{outline.title}",
     )

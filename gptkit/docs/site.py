@@ -44,8 +44,9 @@ def generated(registry: Registry) -> dict[str, str]:
     from gptkit.docs.pages import pages
     from gptkit.runs.spec import ExperimentSpec
 
-    result = dict(pages(registry, root=ExperimentSpec))
-    result[conformance.PAGE] = conformance.page(registry, outcomes=checked(registry))
+    outcomes = checked(registry)
+    result = dict(pages(registry, root=ExperimentSpec, outcomes=outcomes))
+    result[conformance.PAGE] = conformance.page(registry, outcomes=outcomes)
     for module in (command_line, contracts, ejected, models, python_reference, spec_builder):
         result[module.PAGE] = module.page(registry)
     return result | effects.pages(source() / "docs") | models.assets(registry) | spec_builder.assets(registry)
