@@ -53,7 +53,7 @@ class Files:
             parts.append(elements.rect(0, y + 5, max(3.0, WIDTH * file.size / largest), 4, "fg-b fg-1", rx=2.0))
             for line in file.lines:
                 y += 15
-                parts.append(elements.text(0, y + 7, _cut(line, _COLUMNS), "fg-t fg-mono"))
+                parts.append(elements.text(0, y + 7, _cut(line, _COLUMNS).replace(" ", "\u00a0"), "fg-t fg-mono"))
             y += 32
         return elements.drawing(WIDTH, y - 12, parts, title=self.title, description=self.description, key=key)
 

@@ -13,10 +13,10 @@ __all__ = ["section"]
 
 _TITLES = {
     "parameters": "parameters",
-    "flops": "floating-point operations of a forward pass over T tokens",
-    "cache": "bytes of the decoding cache for T tokens, in bf16",
+    "flops": "FLOPs for T tokens",
+    "cache": "cache bytes for T tokens",
 }
-_TITLES_LINEAR = {**_TITLES, "flops": "floating-point operations for one vector"}
+_TITLES_LINEAR = {**_TITLES, "flops": "FLOPs for one vector"}
 _SCOPE = {
     "block": "Its attention and feed-forward are not included.",
     "head": "Blocks in it, and a table that is shared with the embedding, are not included.",
@@ -76,8 +76,10 @@ def _notes(kind: str, result: Sizes, shown: list[str]) -> list[str]:
     notes += [_SCOPE[kind]] if kind in _SCOPE else []
     if "flops" in shown:
         notes.append(
-            "Operations are those of matrix products, two for each multiplication and addition, as in `gptkit show`."
+            "FLOPs are those of the matrix products of a forward pass, two for each multiplication and addition, as in "
+            "`gptkit show`."
         )
+    notes += ["The cache is in bf16."] if "cache" in shown else []
     notes += [f"T is a multiple of {multiple}." for multiple in multiples]
     used = {symbol for q in shown if (each := result.expressions[q]) is not None for symbol in each.polynomial.symbols}
     fixed = {symbol: value for symbol, value in result.fixed.items() if symbol not in used and symbol != "T"}

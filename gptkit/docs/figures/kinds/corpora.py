@@ -20,7 +20,6 @@ from gptkit.data.preparation import prepare
 from gptkit.docs.figures.figure import Figure
 from gptkit.docs.figures.plot import Plot, Series
 from gptkit.docs.figures.strips import Run, Strips
-from gptkit.docs.figures.subjects import named
 from gptkit.kinds.data import DataSpec
 from gptkit.kinds.tokenizer import TokenizerSpec
 from gptkit.testing import instances
@@ -58,8 +57,7 @@ def draw(cls: type[Component], registry: Registry) -> Figure:
             assert batch.documents_BT is not None
             shown = _windows(batch.documents_BT)
     corpus = "the corpus" if _is_own(spec) else "a small corpus of the conformance kit"
-    configured = f", {named(subject)}" if named(subject) and spec is subject.spec else ""
-    return Figure([shown, documents], f"Bytes of {corpus} as tokens{configured}: data windows of {T} tokens.")
+    return Figure([shown, documents], f"Bytes of {corpus} as tokens: data windows of {T} tokens.")
 
 
 def _subject(cls: type[Component], registry: Registry) -> Subject:
