@@ -196,12 +196,13 @@ class Groups:
             **{f"{name}_arguments": self._arguments(group, called) for name, called in group.functions.items()},
         }
         is_function = group.uses[0].is_function
+        constructs = False  # whether these are lines of a constructor
         local = is_function  # whether parameters are local variables, as in functions and constructors
         lines: list[str] = []
         stored: set[str] = set()
         for template in group.text.splitlines():
             if template.startswith("    def "):
-                local = "def __init__" in template
+                local = constructs = "def __init__" in template
             line = _substituted(template, values, partial=True)
             resolved = {}
             for name in _PLACEHOLDER.findall(line):
@@ -211,8 +212,8 @@ class Groups:
                 else:
                     resolved[name] = self._constant(group, name)
             line = _substituted(line, resolved)
-            # None is the default of what a call may omit.
-            lines.append(line if "def " in line else _OMITTED.sub("", line))
+            # None is the default of what a call of a function may omit.
+            lines.append(line if "def " in line or constructs else _OMITTED.sub("", line))
         if not is_function:
             lines = _with_assignments(lines, [name.lower() for name in parameters if name in stored])
         return "\n".join(text for line in typed(lines) for text in wrapped(line)) + "\n"

@@ -13,7 +13,7 @@ LINE = 100
 
 _RETURNED = re.compile(r"( +)return ((?:self\.(\w+)|conv)\(.*)$")
 _ASSIGNED = re.compile(r"( +)(\w+) = (self\.(\w+)\(.*)$")
-_TARGET = re.compile(r" +(\w+) = ")
+_TARGETS = re.compile(r" +(\w+(?:, \w+)*) = ")
 _SHAPES = re.compile(r"\(([A-Z][A-Z0-9, ]*)\)")
 
 
@@ -48,8 +48,8 @@ def _typed(lines: list[str], methods: set[str]) -> Iterator[str]:
             known.add(assigned[2])
             yield f"{assigned[1]}{assigned[2]}: Tensor = {assigned[3]}"
         else:
-            other = _TARGET.match(line)
-            known |= {other[1]} if other else set()
+            others = _TARGETS.match(line)
+            known |= set(others[1].split(", ")) if others else set()
             yield line
 
 

@@ -42,6 +42,10 @@ class Cache:
     def __init__(self) -> None:
         self.length = 0  # number of tokens that were processed
         self.layers: list[dict[str, Tensor]] = [{} for _ in range(N_LAYERS)]
+        #if sources
+        # A layer that attends to the keys and values of another one has its dictionary.
+        $sources
+        #end
 
 
 class GPT(nn.Module):
@@ -50,6 +54,9 @@ class GPT(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.embedding = $embedding
+        #if shared
+        self.shared = nn.ModuleDict({"$shared_name": $shared})
+        #end
         $blocks
         #if final_norm
         self.final_norm = $final_norm
@@ -69,8 +76,15 @@ class GPT(nn.Module):
             raise ValueError(f"more than {CONTEXT_LENGTH} tokens")
         positions_T = cache.length + torch.arange(n_tokens, device=ids_BT.device)
         x_BTE = $embed
+        #if shared
+        inputs_BTLP = self.shared["$shared_name"](ids_BT, x_BTE)
+        for layer, (block, layer_cache) in enumerate(zip(self.blocks, cache.layers, strict=True)):
+            layer_cache["layer_input"] = inputs_BTLP[:, :, layer]
+            x_BTE = block(x_BTE, positions_T, layer_cache)
+        #else
         for block, layer_cache in zip(self.blocks, cache.layers, strict=True):
             x_BTE = block(x_BTE, positions_T, layer_cache)
+        #end
         cache.length += n_tokens
         return $logits
 '''

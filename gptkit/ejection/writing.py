@@ -20,6 +20,7 @@ from gptkit.ejection.groups import Constant, Groups, number
 from gptkit.ejection.lines import LINE, typed, wrapped
 from gptkit.ejection.model import GENERATOR, HEADER, MODEL, RUN
 from gptkit.kinds.attention import AttentionSpec
+from gptkit.ejection.sharing import kv_sources, require_streams, shared_modules, sources_text
 from gptkit.kinds.block import BlockSpec
 from gptkit.kinds.context import BuildContext, LayerParts
 from gptkit.kinds.written import Name, NotWrittenError, Section, WritingContext, Written, fill, written
@@ -53,8 +54,10 @@ _LETTERS = {
     "C": "C features of a latent vector or convolution",
     "F": "F features of a hidden layer",
     "K": "K experts of a token",
+    "L": "L layers",
     "M": "M tokens of an expert",
     "N": "N tokens of all rows",
+    "P": "P features of a layer's input",
     "X": "X experts",
     "V": "V tokens of the vocabulary",
 }
@@ -77,6 +80,13 @@ class _Parts:
     blocks: list[Written]
     final_norm: Written | None
     head: Written
+    sources: Mapping[int, list[int]]
+    """The layers that attend to the keys and values of another one, by the index of that one."""
+
+    @property
+    def shared(self) -> dict[str, Written]:
+        """The module that layers share, by its name in the model; empty if they share none."""
+        return shared_modules(self.blocks)
 
 
 def fixed_sizes(spec: ModelSpec, vocab_size: int) -> dict[str, int]:
@@ -107,6 +117,7 @@ def write_source(spec: ModelSpec, vocab_size: int, *, name: str, parameters: int
     roots = [
         *parts.linears,
         parts.embedding,
+        *parts.shared.values(),
         *parts.blocks,
         *([] if parts.final_norm is None else [parts.final_norm]),
         parts.head,
@@ -187,11 +198,13 @@ def written_parts(spec: ModelSpec, vocab_size: int) -> _Parts:
     blocks = [
         written(layer.block, context.replace(layer=parts)) for layer, parts in zip(spec.layer_specs(), layers, strict=True)
     ]
+    require_streams(blocks)
     final = None if spec.final_norm is None else written(spec.final_norm, context, dim=Name("D_MODEL"))
     head = written(spec.head, context.replace(layer=spec.head_parts()), embedding=spec.embedding)
     chosen = [*(layer.linear for layer in layers), *(part for _, part in components(spec.head) if part.kind == "linear")]
     linears = [written(linear, context) for linear in chosen if linear is not None]
-    return _Parts(written(spec.embedding, context), [each for each in linears if each.text], blocks, final, head)
+    linears = [each for each in linears if each.text]
+    return _Parts(written(spec.embedding, context), linears, blocks, final, head, kv_sources(context.layers))
 
 
 def _attends(block: BlockSpec) -> bool:
@@ -228,6 +241,7 @@ def _model(parts: _Parts, groups: Groups) -> str:
     final_norm = "" if parts.final_norm is None else groups.constructor(parts.final_norm)
     final_norm = "" if final_norm == "nn.Identity()" else final_norm
     logits = parts.head.call("logits", x="self.final_norm(x_BTE)" if final_norm else "x_BTE")
+    name, module = next(iter(parts.shared.items()), ("", None))
     text = fill(
         MODEL,
         final_words="final norm, head" if final_norm else "head",
@@ -235,6 +249,9 @@ def _model(parts: _Parts, groups: Groups) -> str:
         blocks="\n        ".join(construct_blocks([groups.constructor(block) for block in parts.blocks])),
         final_norm=final_norm,
         head=groups.constructor(parts.head),
+        sources=sources_text(parts.sources),
+        shared_name=name,
+        shared="" if module is None else groups.constructor(module),
         embed=parts.embedding.call("embed"),
         logits=logits,
     )

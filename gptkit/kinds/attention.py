@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from gptkit.core.component import Component
 from gptkit.core.errors import Problem
 from gptkit.core.failing import INTENTIONAL, failure
 from gptkit.kinds.attention_backend import ScoreFeatures
-from gptkit.kinds.context import BuildContext
+from gptkit.kinds.context import BuildContext, LayerParts
 from gptkit.kinds.position import HeadShape
 from gptkit.kinds.written import WritingContext, Written
 
@@ -47,6 +47,15 @@ class AttentionSpec(Component):
 
     def score_features(self, context: BuildContext) -> ScoreFeatures | None:
         """Return what the attention requires of a backend; None without a softmax, or if it is known only when built."""
+        return None
+
+    def kv_source(self, index: int, layers: Sequence[LayerParts]) -> int | None:
+        """Return the index of the layer whose keys and values a layer attends to; None if it computes its own.
+
+        Args:
+            index: the index of the layer with this attention.
+            layers: the layers with attention, this one among them.
+        """
         return None
 
     @abstractmethod

@@ -19,7 +19,8 @@ __all__ = ["RotaryScalingSpec"]
 class RotaryScalingSpec(Component):
     """Scaling of the frequencies of rotary positions, for texts longer than those in training.
 
-    Frequencies are in radians per token, (d_rotary / 2,) fp32, the highest first: base^(-2i / d_rotary).
+    Frequencies are in radians per token, (d_rotary / 2,) fp32, the highest first: base^(-2i / d_rotary); 0 for a
+    pair that does not rotate.
 
     Declared capabilities:
         depends_on_length: `at_length` changes the frequencies with the length of the text.

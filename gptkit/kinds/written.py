@@ -79,6 +79,9 @@ class Written:
         variant: a prefix of the name, for files in which another class has the same one.
         fields: the fields of the spec that the template writes, and those that affect training only. A spec with another
             field that is not its default is refused by name.
+        shared: modules of the model that several layers share, by their names in `model.shared`. Each is called once, before
+            the blocks, with the ids and the embedded tokens, and returns the input of every layer, (B, T, L, …), which the
+            layer finds as ``cache["layer_input"]``, (B, T, …).
         unused: prefixes of parameters of the built module that the written one does not have, since only training uses them.
     """
 
@@ -91,6 +94,7 @@ class Written:
     section: Section = "model"
     variant: str = ""
     fields: Collection[str] = ()
+    shared: Mapping[str, Written] = field(default_factory=dict)
     unused: Collection[str] = ()
 
     @property

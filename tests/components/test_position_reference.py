@@ -152,6 +152,10 @@ SCALINGS = {
             "original_max_position_embeddings": 32,
         },
     ),
+    "proportional": (
+        {"fraction": 0.4, "factor": 2.0},
+        {"rope_type": "proportional", "partial_rotary_factor": 0.4, "factor": 2.0},
+    ),
 }
 
 

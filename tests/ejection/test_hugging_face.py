@@ -81,7 +81,7 @@ OWN: dict[str, dict[str, Any]] = {
         },
     },
 }
-REFUSED = {"longrope", "dynamic", "adapters", "branches", "hybrid", "sparse-latent"}
+REFUSED = {"longrope", "dynamic", "adapters", "branches", "hybrid", "sparse-latent", "shared-keys", "streams"}
 CHANGED = {"none-in-some-layers": {"norm": {"name": "layer", "scale": False}}}
 """What is different in compositions that a family expresses."""
 
@@ -133,6 +133,8 @@ def test_norm_over_all_heads_has_no_plan_of_tensor_parallelism(tmp_path: Path) -
         (SPECS["dynamic"], "rotary frequencies that depend on the length of the text"),
         (SPECS["sparse-latent"], "attention Indexer cannot be written for transformers: its template uses append_to"),
         (SPECS["hybrid"], "attention Hybrid cannot be written for transformers, whose cache has keys or a recurrent state"),
+        (SPECS["streams"], "modules or residual streams that several layers share"),
+        ({"attention": {**GROUPED, "reuse_kv": True}}, "keys and values that several layers share"),
         (SPECS["branches"], "block FeedForwardBlock cannot be written for transformers"),
         ({"position": {"name": "t5-bias"}, "attention": GROUPED}, "with a table that all layers share"),
     ],

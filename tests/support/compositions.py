@@ -17,6 +17,8 @@ BOOK = {
     "feedforward": {"name": "mlp", "activation": "gelu-tanh"},
     "block": {"name": "pre-norm", "dropout": 0.1},
 }
+RMS = {"name": "rms", "eps": 1e-6, "cast": "after"}
+LAYERED = {"d_embedding": 6, "norm": RMS, "projection": True, "activation": "gelu-tanh"}
 SPECS: dict[str, dict[str, Any]] = {
     "book": BOOK,
     "windows": {
@@ -28,6 +30,27 @@ SPECS: dict[str, dict[str, Any]] = {
         "layers": [{"repeat": 2, "attention": {"window": 5}, "position": {"base": 100.0}}, {}],
         "head": {"name": "linear", "tied": True, "softcap": 3.0, "scale": 0.5},
         "embedding": {"name": "token", "scale": "sqrt"},
+    },
+    "shared-keys": {
+        "attention": {**GROUPED, "qk_norm": RMS, "v_norm": {**RMS, "scale": False}, "scale": 1.0},
+        "position": {"name": "rotary", "scaling": "proportional"},
+        "norm": RMS,
+        "n_layers": 6,
+        "block": {"name": "per-layer-embedding", **LAYERED, "output_scale": "fixed", "block": "sandwich"},
+        "layers": [
+            {"attention": {"window": 5}, "position": {"base": 100.0, "scaling": None}},
+            {"attention": {"d_head": 12, "tie_kv": True, "n_kv_heads": 1}},
+            {"attention": {"window": 5, "reuse_kv": True}, "position": {"base": 100.0, "scaling": None}},
+            {"attention": {"d_head": 12, "n_kv_heads": 1, "reuse_kv": True}, "feedforward": {"d_hidden": 40}},
+            {"attention": {"window": 5, "reuse_kv": True}, "position": {"base": 100.0, "scaling": None}},
+            {"attention": {"d_head": 12, "n_kv_heads": 1, "reuse_kv": True}},
+        ],
+    },
+    "streams": {
+        "attention": {**GROUPED, "qk_norm": "rms"},
+        "n_layers": 4,
+        "block": {"name": "altup", "streams": 3, **LAYERED, "n_ids": 40, "block": {"name": "laurel", "rank": 5}},
+        "layers": [{"feedforward": {"name": "gated", "sparsity": 0.8}}, {}, {"attention": {"reuse_kv": True}}, {}],
     },
     "none-in-some-layers": {"attention": GROUPED, "n_layers": 4, "layers": [{}, {"position": "none"}]},
     "widths": {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -12,7 +12,7 @@ from gptkit.core.component import optional_component
 from gptkit.core.errors import Problem
 from gptkit.kinds.attention import AttentionSpec, head_problems
 from gptkit.kinds.attention_backend import ScoreFeatures
-from gptkit.kinds.context import BuildContext
+from gptkit.kinds.context import BuildContext, LayerParts
 from gptkit.kinds.norm import NormSpec
 from gptkit.kinds.position import HeadShape
 from gptkit.kinds.written import WritingContext, Written
@@ -51,6 +51,15 @@ class HeadedSpec(AttentionSpec):
     qk_norm_order: Literal["before", "after"] = Field(
         "before", description="Normalize before or after the rotation by position."
     )
+    v_norm: NormSpec | None = optional_component(description="Norm of the values of each head; none by default (Gemma 4).")
+    tie_kv: bool = Field(
+        False, description="Values are the projected keys, before the norm and rotation of these: one projection for both."
+    )
+    reuse_kv: bool = Field(
+        False,
+        description="Attend to the keys and values of the last earlier layer with the same position, window and key/value "
+        "heads, in place of own ones; a layer without such an earlier one computes them (arXiv 2405.12981).",
+    )
     softcap: float | None = Field(None, gt=0, description="Cap scores softly: softcap · tanh(score / softcap).")
     sinks: bool = Field(False, description="Add a learned logit per head to the softmax, without a value (attention sinks).")
     clip_qkv: float | None = Field(None, gt=0, description="Clamp queries, keys and values to ± this after projection.")
@@ -70,6 +79,22 @@ class HeadedSpec(AttentionSpec):
     @property
     def depends_on_position(self) -> bool:
         return self.chunk is not None
+
+    def kv_form(self, parts: LayerParts) -> Hashable:
+        """Return the form of a layer's keys and values: what layers that share them have in common."""
+        return (self.kv_heads, self.d_head, self.d_value, self.window, self.mask_pattern(), parts.position)
+
+    def kv_source(self, index: int, layers: Sequence[LayerParts]) -> int | None:
+        own = next((layer for layer in layers if layer.index == index), None)
+        if not self.reuse_kv or own is None:
+            return None
+        form = self.kv_form(own)
+        for earlier in sorted((layer for layer in layers if layer.index < index), key=lambda layer: -layer.index):
+            attention = earlier.attention
+            if isinstance(attention, HeadedSpec) and attention.kv_form(earlier) == form:
+                source = attention.kv_source(earlier.index, layers)
+                return earlier.index if source is None else source
+        return None
 
     def mask_pattern(self) -> MaskPattern | None:
         """The mask pattern that restricts attention in addition to `window`; a subclass may override it."""
@@ -109,6 +134,8 @@ class HeadedSpec(AttentionSpec):
                 f"a norm after the rotation has {heads.d_head} weights, but position {context.parts.position.name!r} gives "
                 f"{width} features; set qk_norm_order: before",
             )
+        if self.d_value is not None and self.tie_kv:
+            yield Problem(("d_value",), "values are the projected keys, of d_head features; remove d_value, or tie_kv")
         if self.d_value is not None and "value_bias" in context.parts.position.uses:
             yield Problem(
                 ("d_value",),
@@ -141,6 +168,10 @@ class GroupedQuerySpec(HeadedSpec):
         (B, T, d_model) -> (B, T, d_model); cache: 2 · n_kv_heads · d_head values per token
     Paper:
         https://arxiv.org/abs/2305.13245
+    Notes:
+        Cross-layer attention (CLA, https://arxiv.org/abs/2405.12981): with `reuse_kv`, a layer computes queries only, and
+        has no cache. Sharing by pairs is `layers: [{}, {attention: {reuse_kv: true}}]`; in Gemma 3n and 4 the last layers
+        all read the last layer before them of their kind.
     """
 
     formula: ClassVar[str] = r"""

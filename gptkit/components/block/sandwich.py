@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -17,11 +18,12 @@ __all__ = ["SandwichSpec"]
 
 
 class SandwichSpec(BlockSpec):
-    """Normalize the input and the output of each branch (Gemma 2 and 3, GLM-4).
+    """Normalize the input and the output of each branch (Gemma 2 to 4, GLM-4).
 
     Formula:
         x ← x + residual_scale · dropout(norm(attention(norm(x))))
         x ← x + residual_scale · dropout(norm(feedforward(norm(x))))
+        With `output_scale`: x ← s · x
 
     Shapes:
         (B, T, d_model) → (B, T, d_model)
@@ -38,6 +40,13 @@ class SandwichSpec(BlockSpec):
     name: Literal["sandwich"] = "sandwich"
     dropout: float = Field(0.0, description="Share of each branch's output that is dropped in training.", ge=0, lt=1)
     residual_scale: float = Field(1.0, description="Factor of each branch before it is added (Granite: 0.22).")
+    output_scale: Literal["fixed", "learned"] | None = Field(
+        None,
+        description="Multiply the block's output by a number, initially 1: `learned` in training, or `fixed` (imported "
+        "weights may have another value, as those of Gemma 4). None by default.",
+    )
+
+    examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({}, {"output_scale": "learned", "residual_scale": 0.5})
 
     @property
     def wiring(self) -> tuple[Step, ...]:

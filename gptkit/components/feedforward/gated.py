@@ -26,6 +26,8 @@ class GatedSpec(FeedForwardSpec):
 
     Formula:
         y = output_scale · (W_down · (f(gate_scale · W_gate · x) ⊙ (W_up · x + up_offset)) + b_down)
+        With `sparsity` s > 0, the gate g (after its scale) is first replaced by relu(g − mean(g) − Φ⁻¹(s) · std(g)), over its
+        features, so that about the share s of them is zero (statistical top-k, https://arxiv.org/abs/2506.06644).
         With `clamp` c, the gate is limited to at most c, and the up-projection to −c … c, before f and the product.
 
     Shapes:
@@ -53,12 +55,16 @@ class GatedSpec(FeedForwardSpec):
     up_offset: float = Field(0.0, description="Added to the ungated factor (gpt-oss: 1).")
     gate_scale: float = Field(1.0, description="Factor of the gate before the activation (Falcon-H1).")
     output_scale: float = Field(1.0, description="Factor of the output (Falcon-H1).")
+    sparsity: float = Field(
+        0.0, description="Share of a token's gate features that become zero, the smallest ones (Gemma 3n: 0.95).", ge=0, lt=1
+    )
 
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = (
         {},
         {"activation": "gelu-tanh", "expansion": 2, "multiple_of": 8},
         {"activation": "quick-gelu", "clamp": 7.0, "up_offset": 1.0, "bias": True},
         {"gate_scale": 0.5, "output_scale": 1.5},
+        {"activation": "gelu-tanh", "sparsity": 0.7},
     )
 
     @model_validator(mode="after")

@@ -75,6 +75,13 @@ def layers_of(blocks: Sequence[Written]) -> Layers:
                 "keeps keys that were rotated before",
                 hint="Choose another scaling, or export a model of a family that has this one.",
             )
+        reuses = 'cache["keys"], cache["values"]' in part.text
+        if part.shared or reuses or "streams" in part.calls:
+            what = "keys and values" if reuses else "modules or residual streams"
+            raise NotWrittenError(
+                f"{what} that several layers share cannot be written for transformers",
+                hint="Export a model that a family expresses, or write a file of plain PyTorch with gptkit eject.",
+            )
     windows = {setting(attention, "WINDOW") for attention in attentions} - {None}
     interface = len(windows) <= 1 and all(through_interface(attention) is not None for attention in attentions)
 

@@ -6,7 +6,7 @@ queries and keys, V features of values, E model width.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, cast
 
 import torch
@@ -75,6 +75,7 @@ class SoftmaxAttention(Attention):
         d_key: features of queries and keys after rotation: the position's `rotated_width`.
         backend: computes the attention; `backend_name` is its name and `backend_reason` the reason for its selection.
         features: the features that the layer requires of a backend.
+        provided_key: the key under which later layers read this layer's keys and values; None if none does (`provide`).
     """
 
     def __init__(
@@ -120,6 +121,7 @@ class SoftmaxAttention(Attention):
         self.has_sinks = sinks
         self.register_parameter("sinks", nn.Parameter(torch.zeros(heads.n_heads)) if sinks else None)
         self.sinks: nn.Parameter | None
+        self.provided_key: Hashable | None = None
         self.features = ScoreFeatures.of(
             spec,
             softcap=softcap is not None,
@@ -170,7 +172,28 @@ class SoftmaxAttention(Attention):
         offset: KeyOffset = forward.offset
         if state is not None:
             offset, (k_BKTD, v_BKTV) = state.append(k_BKTD, v_BKTV)
+        if self.provided_key is not None:
+            forward.publish(self, self.provided_key, (k_BKTD, v_BKTV, offset))
         return self.score(q_BHTD, k_BKTD, v_BKTV, forward, offset)
+
+    def attend_to_provided(self, q_BHTD: Tensor, key: Hashable, forward: Forward) -> Tensor:
+        """Apply position, mask and softmax to this call's queries and the keys and values that an earlier layer provides.
+
+        Args:
+            key: what that layer's `provide` returned; this layer declares it in ``reads``.
+        """
+        if self.rotates or self.norms_after:
+            # Keys are required by the contract of a position; these are not used.
+            q_BHTD = self.rotate(q_BHTD, q_BHTD[:, : self.heads.n_kv_heads], forward)[0]
+        k_BKSD, v_BKSV, offset = forward.read(self, key)
+        return self.score(q_BHTD, k_BKSD, v_BKSV, forward, offset)
+
+    def provide(self) -> Hashable:
+        """Let later layers attend to this layer's keys and values in view, and return the key under which they read them."""
+        if self.provided_key is None:
+            self.provided_key = ("keys and values", self.layer)
+            self.publishes = (*getattr(self, "publishes", ()), self.provided_key)
+        return self.provided_key
 
     def prepared(self, forward: Forward) -> Any:
         """Return what the position prepares for this call, once for all layers that share it."""

@@ -5,7 +5,7 @@ Shapes: B batch, H query heads, K key/value heads, T tokens, D head size, E mode
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,6 +16,8 @@ from torch.func import functional_call
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.position import HeadShape
 from gptkit.nn.attention.softmax import SoftmaxAttention
+from gptkit.nn.cache.allocation import Allocation
+from gptkit.nn.cache.state import LayerState
 from gptkit.nn.forward import Forward
 from gptkit.nn.initial import Initial, consecutive
 from gptkit.nn.tensor_parallel import Divided, Division
@@ -25,17 +27,28 @@ if TYPE_CHECKING:
 
 __all__ = ["EachHead", "GroupedQueryAttention"]
 
+_SOURCES = ("keys and values",)
+"""Key of `BuildContext.share` under which the layers that compute keys and values are, by the form of these."""
+_PROJECTIONS = {"query heads": "query", "key heads": "key", "value heads": "value", "gates": "gate"}
+"""Names of projections, by those of their heads."""
+
 
 class GroupedQueryAttention(SoftmaxAttention):
-    """Runtime of `grouped-query` and `multi-head`. One packed projection computes queries, keys, values (and gates)."""
+    """Runtime of `grouped-query` and `multi-head`. One packed projection computes queries, keys, values (and gates).
+
+    It is `qkv`; `qk` where values are the projected keys, and `query` in a layer that attends to the keys and values of an
+    earlier one.
+    """
 
     def __init__(self, spec: HeadedSpec, context: BuildContext) -> None:
         heads = spec.head_shape()
         d_head, n_heads, n_kv_heads = heads.d_head, heads.n_heads, heads.n_kv_heads
-        norms = None
+        source = _earlier(spec, context)
+        norms: tuple[nn.Module, nn.Module] | None = None
         full = spec.qk_norm_width == "full"
         if spec.qk_norm is not None:
-            norms = (_qk_norm(spec, context, n_heads), _qk_norm(spec, context, n_kv_heads))
+            k_norm = _qk_norm(spec, context, n_kv_heads) if source is None else nn.Identity()
+            norms = (_qk_norm(spec, context, n_heads), k_norm)
         after = norms is not None and spec.qk_norm_order == "after"
         super().__init__(
             context,
@@ -51,19 +64,34 @@ class GroupedQueryAttention(SoftmaxAttention):
         )
         if norms is not None and not after:
             self.q_norm, self.k_norm = norms
+        self.source_key: Hashable | None = None if source is None else source.provide()
+        self.reads = () if self.source_key is None else (self.source_key,)
+        if source is None:
+            # Layers are built in order; a later one attends to the last that has the same form.
+            sources: dict[Hashable, GroupedQueryAttention] = context.share(_SOURCES, dict)
+            sources[spec.kv_form(context.parts)] = self
         self.norms_heads = norms is not None and not after and not full
         self.norms_full = norms is not None and full
+        self.v_norm = None if spec.v_norm is None or source is not None else spec.v_norm.build(context, dim=self.d_value)
         self.clip = spec.clip_qkv
         self.clips_after = spec.clip_order == "after"
         self.value_scale = spec.value_scale
         self.changes_heads = self.norms_heads or self.norms_full or self.clip is not None or spec.value_scale != 1
+        self.changes_heads = self.changes_heads or self.v_norm is not None
         self.d_head = d_head
-        self.split = [n_heads, n_kv_heads, n_kv_heads]
+        self.ties = spec.tie_kv and source is None
+        self.sections = {"query heads": n_heads}
+        if source is None:
+            self.sections["key heads"] = n_kv_heads
+            if not spec.tie_kv:
+                self.sections["value heads"] = n_kv_heads
         if spec.output_gate:
-            self.split.append(n_heads)
+            self.sections["gates"] = n_heads
         self.gated = spec.output_gate
-        self.qkv = context.linear(context.d_model, sum(self.widths), bias=spec.qkv_bias)
-        """Rows: all query heads, then keys, then values, then gates; head by head."""
+        self.split = list(self.sections.values())
+        self.packed = "query" if source is not None else "qk" if self.ties else "qkv"
+        """Name of the packed projection. Rows: all query heads, then keys, then values, then gates; head by head."""
+        self.add_module(self.packed, context.linear(context.d_model, sum(self.widths), bias=spec.qkv_bias))
         self.head_gate = context.linear(context.d_model, n_heads, bias=False) if spec.head_gate else None
         self.gate_function: Callable[[Tensor], Tensor] = F.softplus if spec.head_gate == "softplus" else torch.sigmoid
         self.output = context.linear(n_heads * self.d_value, context.d_model, bias=spec.output_bias)
@@ -71,8 +99,8 @@ class GroupedQueryAttention(SoftmaxAttention):
     @property
     def widths(self) -> list[int]:
         """Rows of queries, keys, values and gates in the packed projection."""
-        features = (self.d_head, self.d_head, self.d_value, self.d_value)
-        return [heads * width for heads, width in zip(self.split, features, strict=False)]
+        features = {"value heads": self.d_value, "gates": self.d_value}
+        return [heads * features.get(name, self.d_head) for name, heads in self.sections.items()]
 
     def initial(self) -> dict[str, Initial]:
         starts: dict[str, Initial] = {"output.weight": "output"}
@@ -82,7 +110,7 @@ class GroupedQueryAttention(SoftmaxAttention):
 
     def projections(self) -> dict[str, dict[str, tuple[slice, ...]]]:
         return {
-            "qkv.weight": consecutive(("query", "key", "value", "gate"), self.widths),
+            f"{self.packed}.weight": consecutive([_PROJECTIONS[name] for name in self.sections], self.widths),
             "output.weight": {"output": (slice(None),)},
         }
 
@@ -92,13 +120,13 @@ class GroupedQueryAttention(SoftmaxAttention):
             return {}
         if self.norms_full or self.d_value != self.d_head:
             return {}
-        n_heads, n_kv_heads = self.split[:2]
-        sections = {"query heads": n_heads, "key heads": n_kv_heads, "value heads": n_kv_heads}
-        if self.gated:
-            sections["gates"] = n_heads
+        if self.source_key is not None or self.provided_key is not None:
+            # Layers that share keys and values would have to be divided alike.
+            return {}
+        n_heads, n_kv_heads = self.heads.n_heads, self.heads.n_kv_heads
         result: dict[str, Division] = {
-            "qkv.weight": Divided(-2, sections),
-            "qkv.bias": Divided(-1, sections),
+            f"{self.packed}.weight": Divided(-2, self.sections),
+            f"{self.packed}.bias": Divided(-1, self.sections),
             "output.weight": Divided(-1, {"query heads": n_heads}),
             "output.bias": "added",
             "sinks": Divided(-1, {"query heads": n_heads}),
@@ -106,7 +134,7 @@ class GroupedQueryAttention(SoftmaxAttention):
         if self.head_gate is not None:
             result["head_gate.weight"] = Divided(-2, {"query heads": n_heads})
         for name, norm in self.named_children():
-            if name not in ("q_norm", "k_norm"):
+            if name not in ("q_norm", "k_norm", "v_norm"):
                 continue
             each = isinstance(norm, EachHead)
             heads = {"query heads": n_heads} if name == "q_norm" else {"key heads": n_kv_heads}
@@ -114,47 +142,65 @@ class GroupedQueryAttention(SoftmaxAttention):
         return result
 
     def divide(self, count: int) -> None:
-        self.split = [heads // count for heads in self.split]
-        self.heads = HeadShape(self.split[0], self.split[1], self.d_head)
+        self.sections = {name: heads // count for name, heads in self.sections.items()}
+        self.split = list(self.sections.values())
+        self.heads = HeadShape(self.heads.n_heads // count, self.heads.n_kv_heads // count, self.d_head)
         for norm in self.children():
             if isinstance(norm, EachHead):
                 norm.n_heads //= count
 
+    def new_state(self, allocation: Allocation) -> LayerState | None:
+        return None if self.source_key is not None else super().new_state(allocation)
+
+    def state_bytes_per_token(self, dtype: torch.dtype) -> float:
+        return 0.0 if self.source_key is not None else super().state_bytes_per_token(dtype)
+
     def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
         n_batch, n_tokens, _ = x_BTE.shape
-        packed_BTX = self.qkv(x_BTE)
+        packed_BTX = getattr(self, self.packed)(x_BTE)
         if self.d_value != self.d_head:
-            parts = packed_BTX.split_with_sizes(self.widths, dim=-1)
-            heads = [torch.unflatten(part, -1, (n, -1)) for part, n in zip(parts, self.split, strict=True)]
-            q_BHTD, k_BKTD, v_BKTD, *gate = self._changed(heads)
-        elif self.changes_heads:
-            packed_BTHD = packed_BTX.view(n_batch, n_tokens, -1, self.d_head)
-            q_BHTD, k_BKTD, v_BKTD, *gate = self._changed(packed_BTHD.split_with_sizes(self.split, dim=2))
+            widths = packed_BTX.split_with_sizes(self.widths, dim=-1)
+            parts = [torch.unflatten(part, -1, (n, -1)) for part, n in zip(widths, self.split, strict=True)]
         else:
             packed_BTHD = packed_BTX.view(n_batch, n_tokens, -1, self.d_head)
-            q_BHTD, k_BKTD, v_BKTD, *gate = packed_BTHD.transpose(1, 2).split_with_sizes(self.split, dim=1)
-        out_BTHD = self.attend(q_BHTD, k_BKTD, v_BKTD, forward).transpose(1, 2)
-        if self.gated:
-            out_BTHD = out_BTHD * gate[0].transpose(1, 2).sigmoid()
+            parts = list(packed_BTHD.split_with_sizes(self.split, dim=2))
+        gate_BTHD = parts.pop() if self.gated else None
+        if self.ties:
+            parts.append(parts[1])
+        if self.changes_heads:
+            parts = self._changed(*parts)
+        q_BHTD, *kv_BKTD = (part.transpose(1, 2) for part in parts)
+        if self.source_key is None:
+            k_BKTD, v_BKTD = kv_BKTD
+            out_BHTD = self.attend(q_BHTD, k_BKTD, v_BKTD, forward)
+        else:
+            out_BHTD = self.attend_to_provided(q_BHTD, self.source_key, forward)
+        out_BTHD = out_BHTD.transpose(1, 2)
+        if gate_BTHD is not None:
+            out_BTHD = out_BTHD * gate_BTHD.sigmoid()
         if self.head_gate is not None:
             out_BTHD = out_BTHD * self.gate_function(self.head_gate(x_BTE))[..., None]
         return self.output(out_BTHD.reshape(n_batch, n_tokens, -1))  # type: ignore[no-any-return]
 
-    def _changed(self, parts: Sequence[Tensor]) -> list[Tensor]:
-        """Queries, keys, values and gates, (B, heads, T, D), after norms, clipping and scaling; from (B, T, heads, D)."""
-        q_BTHD, k_BTKD, v_BTKD, *gate = parts
+    def _changed(self, *parts: Tensor) -> list[Tensor]:
+        """Return queries, and own keys and values, each (B, T, heads, D), after norms, clipping and scaling."""
         if self.clip is not None and not self.clips_after:
-            q_BTHD, k_BTKD, v_BTKD = (t.clamp(-self.clip, self.clip) for t in (q_BTHD, k_BTKD, v_BTKD))
-        if self.norms_full:
-            q_BTHD = self.q_norm(q_BTHD.flatten(2)).view_as(q_BTHD)
-            k_BTKD = self.k_norm(k_BTKD.flatten(2)).view_as(k_BTKD)
-        elif self.norms_heads:
-            q_BTHD, k_BTKD = self.q_norm(q_BTHD), self.k_norm(k_BTKD)
+            parts = tuple(part.clamp(-self.clip, self.clip) for part in parts)
+        q_BTHD, *kv_BTKD = parts
+        if self.norms_heads or self.norms_full:
+            q_BTHD = self._normed(self.q_norm, q_BTHD)
+            kv_BTKD = [self._normed(self.k_norm, kv_BTKD[0]), kv_BTKD[1]] if kv_BTKD else []
+        if self.v_norm is not None:
+            kv_BTKD = [kv_BTKD[0], self.v_norm(kv_BTKD[1])]
         if self.clip is not None and self.clips_after:
-            q_BTHD, k_BTKD, v_BTKD = (t.clamp(-self.clip, self.clip) for t in (q_BTHD, k_BTKD, v_BTKD))
-        if self.value_scale != 1:
-            v_BTKD = v_BTKD * self.value_scale
-        return [each.transpose(1, 2) for each in (q_BTHD, k_BTKD, v_BTKD, *gate)]
+            q_BTHD, *kv_BTKD = (part.clamp(-self.clip, self.clip) for part in (q_BTHD, *kv_BTKD))
+        if self.value_scale != 1 and kv_BTKD:
+            kv_BTKD = [kv_BTKD[0], kv_BTKD[1] * self.value_scale]
+        return [q_BTHD, *kv_BTKD]
+
+    def _normed(self, norm: nn.Module, x_BTHD: Tensor) -> Tensor:
+        normed: Tensor = norm(x_BTHD.flatten(2)).view_as(x_BTHD) if self.norms_full else norm(x_BTHD)
+        return normed
 
 
 class EachHead(nn.Module):
@@ -187,3 +233,11 @@ def _qk_norm(spec: HeadedSpec, context: BuildContext, n_heads: int) -> nn.Module
     if spec.qk_norm_width == "each-head":
         return EachHead(spec.qk_norm.build(context, dim=spec.d_head), n_heads)
     return spec.qk_norm.build(context, dim=spec.d_head * n_heads if spec.qk_norm_width == "full" else spec.d_head)
+
+
+def _earlier(spec: HeadedSpec, context: BuildContext) -> GroupedQueryAttention | None:
+    """Return the layer whose keys and values a layer attends to; None where it computes its own."""
+    if not spec.reuse_kv:
+        return None
+    sources: dict[Hashable, GroupedQueryAttention] = context.share(_SOURCES, dict)
+    return sources.get(spec.kv_form(context.parts))

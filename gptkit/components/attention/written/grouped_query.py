@@ -34,14 +34,19 @@ class $class_name(nn.Module):
         self.sizes.append($N_HEADS * $D_VALUE)
         #end
         #end
-        self.qkv = $packed
+        self.$packed_name = $packed
         self.output = $projection
         #if head_gate
         self.head_gate = $head_gate
         #end
         #if norms
         self.q_norm = $q_norm
+        #if not reused
         self.k_norm = $k_norm
+        #end
+        #end
+        #if v_norm
+        self.v_norm = $v_norm
         #end
         #if position
         self.position = $position
@@ -52,6 +57,20 @@ class $class_name(nn.Module):
 
     def forward(self, x_BTE: Tensor, positions_T: Tensor, cache: dict[str, Tensor]) -> Tensor:
         """Mix the tokens at these positions with earlier ones, (B, T, E) to (B, T, E)."""
+        #if reused
+        q_BTHD = self.query(x_BTE).unflatten(-1, (-1, $D_HEAD))
+        #if gate
+        q_BTHD, gate_BTHD = q_BTHD.chunk(2, dim=2)
+        #end
+        #elif tied
+        qk_BTHD = self.qk(x_BTE).unflatten(-1, (-1, $D_HEAD))
+        #if gate
+        q_BTHD, k_BTHD, gate_BTHD = qk_BTHD.split(($N_HEADS, $key_heads, $N_HEADS), dim=2)
+        #else
+        q_BTHD, k_BTHD = qk_BTHD.split(($N_HEADS, $key_heads), dim=2)
+        #end
+        v_BTHD = k_BTHD  # one projection for both
+        #else
         #if d_value
         $value_names = self.qkv(x_BTE).split(self.sizes, dim=-1)
         q_BTHD, k_BTHD = (x.unflatten(-1, (-1, $D_HEAD)) for x in (q_BTX, k_BTX))
@@ -73,21 +92,43 @@ class $class_name(nn.Module):
         #else
         q_BTHD, k_BTHD, v_BTHD = qkv_BTHD.chunk(3, dim=2)
         #end
+        #end
         #if clip_first
+        #if reused
+        q_BTHD = q_BTHD.clamp(-$CLIP, $CLIP)
+        #else
         q_BTHD, k_BTHD, v_BTHD = (x.clamp(-$CLIP, $CLIP) for x in (q_BTHD, k_BTHD, v_BTHD))
+        #end
         #end
         #if norms_full
         q_BTHD = self.q_norm(q_BTHD.flatten(2)).view_as(q_BTHD)  # over all heads of a token
+        #if not reused
         k_BTHD = self.k_norm(k_BTHD.flatten(2)).view_as(k_BTHD)
+        #end
         #elif norms_before
+        #if reused
+        q_BTHD = self.q_norm(q_BTHD)
+        #else
         q_BTHD, k_BTHD = self.q_norm(q_BTHD), self.k_norm(k_BTHD)
         #end
+        #end
+        #if v_norm
+        v_BTHD = self.v_norm(v_BTHD)
+        #end
         #if clip_last
+        #if reused
+        q_BTHD = q_BTHD.clamp(-$CLIP, $CLIP)
+        #else
         q_BTHD, k_BTHD, v_BTHD = (x.clamp(-$CLIP, $CLIP) for x in (q_BTHD, k_BTHD, v_BTHD))
         #end
+        #end
+        #if reused
+        q_BHTD = q_BTHD.transpose(1, 2)
+        #else
         q_BHTD, k_BHTD, v_BHTD = (x.transpose(1, 2) for x in (q_BTHD, k_BTHD, v_BTHD))
         #if value_scale
         v_BHTD = v_BHTD * $VALUE_SCALE
+        #end
         #end
 '''
 
@@ -101,10 +142,18 @@ _POSITION = """
 """
 
 _REST = """
+        #if reused
+        #if norms_after
+        q_BHTD = self.q_norm(q_BHTD)
+        #end
+        # An earlier layer appended to these.
+        k_BHSD, v_BHSD = cache["keys"], cache["values"]
+        #else
         #if norms_after
         q_BHTD, k_BHTD = self.q_norm(q_BHTD), self.k_norm(k_BHTD)
         #end
         k_BHSD, v_BHSD = append_to(cache, "keys", k_BHTD), append_to(cache, "values", v_BHTD)
+        #end
         mask_TS = $mask
 """
 
@@ -152,6 +201,9 @@ HEADED_FIELDS = (
     "qk_norm",
     "qk_norm_width",
     "qk_norm_order",
+    "v_norm",
+    "tie_kv",
+    "reuse_kv",
     "softcap",
     "sinks",
     "clip_qkv",
@@ -186,7 +238,9 @@ def headed(spec: HeadedSpec, context: WritingContext, *, grouped: bool) -> Writt
     ):
         if value is not None:
             settings[name] = Setting(value, comment)
-    parts = {"causal_mask": mask, "append_to": append_to}
+    reused = spec.kv_source(context.parts.index, context.layers) is not None
+    tied = spec.tie_kv and not reused
+    parts = {"causal_mask": mask} | ({} if reused else {"append_to": append_to})
     full, after = spec.qk_norm_width == "full", spec.qk_norm_order == "after"
     if spec.qk_norm is not None:
         q_dim = Name("$N_HEADS * $D_HEAD" if full else "$D_HEAD")
@@ -197,11 +251,22 @@ def headed(spec: HeadedSpec, context: WritingContext, *, grouped: bool) -> Writt
             norm = written(spec.qk_norm, context, dim=Name("$NORM_DIM"))
             parts["q_norm"] = _each_head(norm, "$N_HEADS")
             parts["k_norm"] = _each_head(norm, "$N_KV_HEADS" if grouped else "$N_HEADS")
+        if reused:
+            del parts["k_norm"]
+    if spec.v_norm is not None and not reused:
+        parts["v_norm"] = written(spec.v_norm, context, dim=Name("$D_HEAD" if spec.d_value is None else "$D_VALUE"))
     key_heads = "$N_KV_HEADS" if grouped else "$N_HEADS"
     n_packed = "3 * $N_HEADS" if not grouped else f"($N_HEADS + 2 * {key_heads})"
     if spec.output_gate:
         n_packed = f"2 * ($N_HEADS + {key_heads})" if grouped else "4 * $N_HEADS"
     d_value = "$D_HEAD" if spec.d_value is None else "$D_VALUE"
+    n_queries = "2 * $N_HEADS" if spec.output_gate else "$N_HEADS"
+    if reused or tied:
+        n_packed = n_queries if reused else f"({n_queries} + {key_heads})"
+    if reused and spec.d_value is not None:
+        raise NotWrittenError(
+            f"attention {spec.name!r} cannot be written out with d_value and reuse_kv", hint="Remove one of the two."
+        )
     packed = f"{n_packed} * $D_HEAD" if spec.d_value is None else "sum(self.sizes)"
     flags = {
         "d_value": spec.d_value is not None,
@@ -217,13 +282,18 @@ def headed(spec: HeadedSpec, context: WritingContext, *, grouped: bool) -> Writt
         "grouped": grouped,
         "grouped_gate": grouped and spec.output_gate,
         "position": position is not None and not position.is_function,
+        "reused": reused,
+        "tied": tied,
+        "v_norm": "v_norm" in parts,
     }
     text = fill(
         _START,
         description="Grouped-query attention: several query heads share a key/value head."
         if grouped
         else "Causal multi-head attention.",
-        formula="y = W_o [softmax(q kᵀ · scale + mask) v of each head], with q, k, v = W_qkv x.",
+        formula="y = W_o [softmax(q kᵀ · scale + mask) v of each head], "
+        + ("with q = W_q x, k and v of an earlier layer." if reused else "with q, k, v = W_qkv x."),
+        packed_name="query" if reused else "qk" if tied else "qkv",
         packed=linear(context, "D_MODEL", packed, bias=spec.qkv_bias),
         key_heads=key_heads,
         value_names="q_BTX, k_BTX, v_BTX" + (", gate_BTX" if spec.output_gate else ""),
@@ -231,8 +301,8 @@ def headed(spec: HeadedSpec, context: WritingContext, *, grouped: bool) -> Writt
         head_gate="" if spec.head_gate is None else linear(context, "D_MODEL", "$N_HEADS", bias=False),
         **flags,
     )
-    text += _positioned(position, sometimes, parts, settings, context)
-    text += fill(_REST, mask=mask_call, norms_after=flags["norms_after"])
+    text += _positioned(position, sometimes, parts, settings, context, reused=reused)
+    text += fill(_REST, mask=mask_call, norms_after=flags["norms_after"], reused=reused)
     text += attend(
         position,
         scale="$ATTENTION_SCALE" if spec.scale is not None else "",
@@ -243,6 +313,7 @@ def headed(spec: HeadedSpec, context: WritingContext, *, grouped: bool) -> Writt
     )
     text += head_gate(spec.head_gate) + fill(_END, gate=spec.output_gate)
     variant = position.variant or position.name.title() if position is not None else "Plain"
+    variant = f"reusing {variant}" if reused else variant
     fields = [*HEADED_FIELDS, *(["n_kv_heads"] if grouped else [])]
     return Written("Attention", text, settings=settings, parts=parts, section="attention", variant=variant, fields=fields)
 
@@ -258,15 +329,19 @@ def _positioned(
     parts: dict[str, Written],
     settings: dict[str, Setting],
     context: WritingContext,
+    *,
+    reused: bool,
 ) -> str:
-    """Return the lines that apply the position to queries and keys, and add the position to the parts."""
+    """Return the lines that apply the position to queries and own keys, and add the position to the parts."""
     if position is None:
         return ""
     parts |= position_parts(position)
     lines = fill(
         _POSITION,
         **{
-            purpose: position.call(purpose, x=name) if purpose in position.calls else ""
+            purpose: position.call(purpose, x=name)
+            if purpose in position.calls and not (reused and purpose == "key")
+            else ""
             for purpose, name in (("query", "q_BHTD"), ("key", "k_BHTD"))
         },
     )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gptkit.components.block.sandwich import SandwichSpec
     from gptkit.components.block.single_branch import SingleBranchSpec
 
-__all__ = ["deep_norm", "output_norm", "parallel", "post_norm", "pre_norm", "sandwich", "single_branch"]
+__all__ = ["deep_norm", "output_norm", "parallel", "post_norm", "pre_norm", "sandwich", "scale_of_output", "single_branch"]
 
 _START = '''
 class $class_name(nn.Module):
@@ -51,7 +51,11 @@ _SANDWICH = """
         mixed_BTE = self.attention_output_norm(mixed_BTE)
         x_BTE = $added_mixed
         fed_BTE = self.feedforward_output_norm(self.feedforward(self.feedforward_norm(x_BTE)))
+        #if output_scale
+        return ($added_fed) * self.output_scale
+        #else
         return $added_fed
+        #end
 """
 
 _OUTPUT_NORM = """
@@ -137,7 +141,17 @@ def sandwich(spec: SandwichSpec, context: WritingContext) -> Written:
     description = "One layer: attention, then feed-forward, each between two norms and with a shortcut."
     parts = ["attention_norm", "attention", "attention_output_norm"]
     parts += ["feedforward_norm", "feedforward", "feedforward_output_norm"]
-    return _block(context, description, parts, _SANDWICH, spec.dropout, spec.residual_scale)
+    fields = ("residual_scale", "output_scale")
+    return _block(
+        context,
+        description,
+        parts,
+        _SANDWICH,
+        spec.dropout,
+        spec.residual_scale,
+        output_scale=spec.output_scale,
+        fields=fields,
+    )
 
 
 def output_norm(spec: OutputNormSpec, context: WritingContext) -> Written:
@@ -180,6 +194,7 @@ def _block(
     two_norms: bool = False,
     alpha: Setting | None = None,
     added: Sequence[str] = (),
+    output_scale: str | None = None,
     fields: Collection[str] = ("residual_scale",),
     name: str = "Block",
 ) -> Written:
@@ -204,12 +219,20 @@ def _block(
         two_norms=two_norms,
         dropout=bool(dropout),
         scaled=residual_scale != 1,
+        output_scale=output_scale is not None,
         added_mixed=added[0] if added else sum_with("mixed_BTE"),
         added_fed=added[1] if added else sum_with("fed_BTE"),
     )
+    if output_scale is not None:
+        assignments += f"        self.output_scale = {scale_of_output(output_scale)}\n"
     text = fill(_START, description=description) + assignments + "\n" + fill(_FORWARD) + filled
     parts = {part: _part(part, context) for part in names}
     return Written(name, text, settings=settings, parts=parts, section="block", fields=("dropout", *fields))
+
+
+def scale_of_output(kind: str) -> str:
+    """Return the expression of the factor of a block's output, which is fixed or learned."""
+    return f"nn.Parameter(torch.ones(1){'' if kind == 'learned' else ', requires_grad=False'})"
 
 
 def _part(name: str, context: WritingContext) -> Written:

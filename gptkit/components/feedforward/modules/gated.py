@@ -6,8 +6,10 @@ Shapes: B batch, T tokens, M rows sorted by expert, E model width, F hidden widt
 from __future__ import annotations
 
 from collections.abc import Mapping
+from statistics import NormalDist
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from gptkit.kinds.context import BuildContext
@@ -34,6 +36,7 @@ class Gated(FeedForward):
         self.clamp = spec.clamp
         self.up_offset = spec.up_offset
         self.gate_scale, self.output_scale = spec.gate_scale, spec.output_scale
+        self.cutoff = _cutoff(spec.sparsity)
         self.gate_up = context.linear(context.d_model, 2 * d_hidden, bias=spec.bias)
         self.activation = spec.activation.build(context)
         self.dropout = spec.dropout
@@ -43,10 +46,13 @@ class Gated(FeedForward):
         return {"down.weight": "output"}
 
     def divisions(self) -> Mapping[str, Division]:
-        return _divisions(self.down.in_features)
+        # The cut-off depends on all features of the gate.
+        return _divisions(self.down.in_features) if self.cutoff is None else {}
 
     def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
-        product_BTF = _product(self.gate_up(x_BTE), self.activation, self.clamp, self.up_offset, self.gate_scale)
+        product_BTF = _product(
+            self.gate_up(x_BTE), self.activation, self.clamp, self.up_offset, self.gate_scale, self.cutoff
+        )
         y_BTE: Tensor = self.down(dropout(product_BTF, self.dropout, self.training))
         return y_BTE if self.output_scale == 1 else y_BTE * self.output_scale
 
@@ -60,6 +66,7 @@ class StackedGated(StackedFeedForward):
         self.clamp = spec.clamp
         self.up_offset = spec.up_offset
         self.gate_scale, self.output_scale = spec.gate_scale, spec.output_scale
+        self.cutoff = _cutoff(spec.sparsity)
         self.gate_up = StackedLinear(n_experts, context.d_model, 2 * d_hidden, bias=spec.bias)
         self.activation = activation
         self.dropout = spec.dropout
@@ -69,19 +76,31 @@ class StackedGated(StackedFeedForward):
         return {"down.weight": "output"}
 
     def divisions(self) -> Mapping[str, Division]:
-        return _divisions(self.down.in_features)
+        # The cut-off depends on all features of the gate.
+        return _divisions(self.down.in_features) if self.cutoff is None else {}
 
     def forward(self, x_ME: Tensor, groups: Groups, forward: Forward) -> Tensor:
-        product_MF = _product(self.gate_up(x_ME, groups), self.activation, self.clamp, self.up_offset, self.gate_scale)
+        gate_up = self.gate_up(x_ME, groups)
+        product_MF = _product(gate_up, self.activation, self.clamp, self.up_offset, self.gate_scale, self.cutoff)
         y_ME: Tensor = self.down(dropout(product_MF, self.dropout, self.training), groups)
         return y_ME if self.output_scale == 1 else y_ME * self.output_scale
 
 
-def _product(gate_up: Tensor, activation: nn.Module, clamp: float | None, up_offset: float, gate_scale: float) -> Tensor:
+def _cutoff(sparsity: float) -> float | None:
+    """Return how many standard deviations from the mean a share `sparsity` of normal values is below; None for 0."""
+    return NormalDist().inv_cdf(sparsity) if sparsity else None
+
+
+def _product(
+    gate_up: Tensor, activation: nn.Module, clamp: float | None, up_offset: float, gate_scale: float, cutoff: float | None
+) -> Tensor:
     """Compute f(gate_scale · gate) ⊙ (up + up_offset), (…, 2F) to (…, F)."""
     gate, up = gate_up.chunk(2, dim=-1)
     if gate_scale != 1:
         gate = gate * gate_scale
+    if cutoff is not None:
+        deviation, mean = torch.std_mean(gate, dim=-1, correction=0, keepdim=True)
+        gate = (gate - mean - cutoff * deviation).relu()
     if clamp is not None:
         gate, up = gate.clamp(max=clamp), up.clamp(-clamp, clamp)
     if up_offset:

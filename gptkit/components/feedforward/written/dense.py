@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 from gptkit.kinds.written import Setting, WritingContext, Written, fill, linear, written
@@ -49,6 +50,10 @@ _GATED = """
         gate_BTF, up_BTF = self.gate_up(x_BTE).chunk(2, dim=-1)
         #if gate_scale
         gate_BTF = $gate_scale * gate_BTF
+        #end
+        #if cutoff
+        deviation, mean = torch.std_mean(gate_BTF, dim=-1, correction=0, keepdim=True)
+        gate_BTF = F.relu(gate_BTF - mean - $cutoff * deviation)  # zero for $share of the features
         #end
         #if clamp
         gate_BTF, up_BTF = gate_BTF.clamp(max=$clamp), up_BTF.clamp(-$clamp, $clamp)
@@ -124,13 +129,15 @@ def _gated(spec: GatedSpec, context: WritingContext, n_experts: int) -> Written:
         _GATED,
         dropout=bool(spec.dropout),
         clamp=f"{spec.clamp:g}" if spec.clamp else "",
+        cutoff=repr(NormalDist().inv_cdf(spec.sparsity)) if spec.sparsity else "",
+        share=f"{spec.sparsity:g}",
         activated=activation.call("apply", x="gate_BTF"),
         factor=f"(up_BTF + {spec.up_offset:g})" if spec.up_offset else "up_BTF",
         gate_scale=f"{spec.gate_scale!r}" if spec.gate_scale != 1 else "",
         output_scale=f"{spec.output_scale!r}" if spec.output_scale != 1 else "",
     )
     formula = "y = W_down · (f(W_gate x) ⊙ W_up x)"
-    fields = (*_FIELDS, "multiple_of", "clamp", "up_offset", "gate_scale", "output_scale")
+    fields = (*_FIELDS, "multiple_of", "clamp", "up_offset", "gate_scale", "output_scale", "sparsity")
     return _class(spec, context, body, activation, "gate_up", "2 * $D_HIDDEN", formula, n_experts, *fields)
 
 

@@ -22,7 +22,7 @@ def $class_name(x_BHTD: Tensor, positions_T: Tensor$parameters) -> Tensor:
     x_BHTD, unrotated_BHTD = x_BHTD[..., :$D_ROTARY], x_BHTD[..., $D_ROTARY:]
     #end
     exponents = torch.arange(0, x_BHTD.shape[-1], 2, device=x_BHTD.device) / x_BHTD.shape[-1]
-    frequencies = 1.0 / $ROTARY_BASE**exponents  # radians per token, one for each pair
+    frequencies = 1.0 / $ROTARY_BASE**exponents  # radians per token, by pair
     #if scaled
     frequencies = $scaled
     #end

@@ -11,9 +11,10 @@ if TYPE_CHECKING:
     from gptkit.components.rotary_scaling.dynamic import DynamicScalingSpec
     from gptkit.components.rotary_scaling.llama3 import Llama3ScalingSpec
     from gptkit.components.rotary_scaling.longrope import LongRopeScalingSpec
+    from gptkit.components.rotary_scaling.proportional import ProportionalScalingSpec
     from gptkit.components.rotary_scaling.yarn import YarnScalingSpec
 
-__all__ = ["dynamic", "llama3", "longrope", "yarn"]
+__all__ = ["dynamic", "llama3", "longrope", "proportional", "yarn"]
 
 _LLAMA3 = '''
 def $class_name(frequencies: Tensor) -> Tensor:
@@ -64,6 +65,21 @@ def $class_name(frequencies: Tensor, length: int) -> Tensor:
     exponents = torch.arange(len(frequencies), device=frequencies.device) / len(frequencies)
     return frequencies / growth**exponents
 '''
+
+
+_PROPORTIONAL = '''
+def $class_name(frequencies: Tensor) -> Tensor:
+    """Frequencies of which only the highest rotate (p-RoPE): those of the first $n_pairs pairs."""
+    rotates = torch.arange(len(frequencies), device=frequencies.device) < $n_pairs
+    return torch.where(rotates, frequencies$divided, 0.0)
+'''
+
+
+def proportional(spec: ProportionalScalingSpec, d_rotary: int) -> Written:
+    """Return the scaling as a function."""
+    divided = "" if spec.factor == 1 else f" / {_number(spec.factor)}"
+    text = fill(_PROPORTIONAL, n_pairs=spec.n_pairs(d_rotary), divided=divided)
+    return _function(text, ("fraction", "factor"))
 
 
 def llama3(spec: Llama3ScalingSpec) -> Written:
