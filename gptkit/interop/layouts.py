@@ -26,6 +26,7 @@ __all__ = [
     "MIXED_HEADS",
     "MIXED_RATES",
     "QUARTERS",
+    "QUERIES_AND_KEYS",
     "SAME",
     "THIRDS",
     "TRANSPOSED",
@@ -105,7 +106,13 @@ class Heads(Layout):
     """Separate query, key and value projections, and that of an output gate if the attention has one.
 
     The native tensor is their concatenation by rows.
+
+    Args:
+        values: whether there is a projection of values; without it, they are the keys.
     """
+
+    def __init__(self, values: bool = True) -> None:
+        self.values = values
 
     def join(self, parts: Sequence[Tensor], layer: Any) -> Tensor:
         return _cat(parts)
@@ -113,7 +120,8 @@ class Heads(Layout):
     def split(self, tensor: Tensor, layer: Any) -> list[Tensor]:
         heads = layer.attention.head_shape()
         d_value = getattr(layer.attention, "d_value", None) or heads.d_head
-        sizes = [heads.n_heads * heads.d_head, heads.n_kv_heads * heads.d_head, heads.n_kv_heads * d_value]
+        values = [heads.n_kv_heads * d_value] if self.values else []
+        sizes = [heads.n_heads * heads.d_head, heads.n_kv_heads * heads.d_head, *values]
         gate = [heads.n_heads * d_value] if tensor.shape[0] > sum(sizes) else []
         return list(_split(tensor, [*sizes, *gate]))
 
@@ -317,6 +325,7 @@ class Separate(Layout):
         return [part for slice_ in tensor for part in self.layout.split(slice_, layer)]
 
 
+QUERIES_AND_KEYS = Heads(values=False)
 SAME, FLAT, TRANSPOSED, HEADS, HALVES, GROUPED = Same(), Flat(), Transposed(), Heads(), Halves(), Grouped()
 GATED_HEADS, MIXED_HEADS, MIXED_RATES = GatedHeads(), MixedHeads(), MixedRates()
 LINEAR_HEADS, GATES_LAST, THIRDS, QUARTERS = LinearHeads(), GatesLast(), Thirds(), Quarters()

@@ -52,10 +52,12 @@ def test_language_model_of_a_multimodal_model_is_imported(tmp_path: Path) -> Non
 
 OTHERS = {"image_token_id": 9, "vision_config": {"hidden_size": 8}}
 MISTRAL3 = {**OTHERS, "spatial_merge_size": 2, "projector_hidden_act": "gelu", "vision_feature_layer": -1}
+GEMMA = {**OTHERS, "audio_config": {"hidden_size": 8}, "boa_token_id": 5, "vision_soft_tokens_per_image": 280}
 MULTIMODAL = [
     ("ministral3", "mistral3", "language_model.", "vision_tower.patch_conv.weight", MISTRAL3),
     ("mistral", "mistral3", "language_model.", "multi_modal_projector.norm.weight", MISTRAL3),
     ("qwen3_5", "qwen3_5", "model.language_model.", "model.visual.pos_embed.weight", OTHERS),
+    ("gemma4", "gemma4", "model.language_model.", "model.vision_tower.patch_embedder.weight", GEMMA),
     ("qwen3_5_moe", "qwen3_5_moe", "model.language_model.", "mtp.fc.weight", OTHERS),
 ]
 
@@ -79,6 +81,21 @@ def test_text_config_selects_the_family(
         assert distance(run.model(ids).logits, logits_of(model, ids)) < 5e-5
     exported = gptkit.export_model(tmp_path / "run", tmp_path / "out")
     assert json.loads((exported / "config.json").read_text())["model_type"] == text["model_type"]
+
+
+@pytest.mark.parametrize("name", ["gemma4"])
+def test_keys_of_layers_that_share_them_are_skipped(tmp_path: Path, name: str) -> None:
+    make(name, tmp_path / "external")
+    file = tmp_path / "external" / "model.safetensors"
+    stored = load_file(file)
+    for part in ("k_proj", "v_proj", "k_norm"):
+        stored[f"model.layers.6.self_attn.{part}.weight"] = torch.zeros(4, 4)
+    save_file(stored, file)
+    gptkit.import_model(tmp_path / "external", tmp_path / "run", tokenizer="byte")
+    stored["model.layers.0.self_attn.x_proj.weight"] = torch.zeros(4, 4)
+    save_file(stored, file)
+    with pytest.raises(ExternalModelError, match=r"layers\.0\.self_attn\.x_proj"):
+        gptkit.import_model(tmp_path / "external", tmp_path / "other", tokenizer="byte")
 
 
 def test_unknown_key_beside_text_config_is_rejected(tmp_path: Path) -> None:

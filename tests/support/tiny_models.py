@@ -29,6 +29,15 @@ LLAMA3 = {
 }
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
 GEMMA3 = {"head_dim": 16, "sliding_window": 6, "query_pre_attn_scalar": 24}
+GEMMA4 = {
+    "num_hidden_layers": 7,
+    "head_dim": 16,
+    "global_head_dim": 24,
+    "sliding_window": 6,
+    "layer_types": [f"{kind}_attention" for kind in ("sliding", "full", "sliding", "full", "sliding", "sliding", "full")],
+    "vocab_size_per_layer_input": VOCAB,
+    "hidden_size_per_layer_input": 10,
+}
 OPT = {
     "vocab_size": VOCAB,
     "hidden_size": 48,
@@ -203,6 +212,10 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma2": ("Gemma2", {**LLAMA, "head_dim": 16, "sliding_window": 6, "query_pre_attn_scalar": 24}),
     "gemma3": ("Gemma3Text", {**LLAMA, **GEMMA3, "num_hidden_layers": 7}),
     "gemma3-scaled": ("Gemma3Text", {**LLAMA, **GEMMA3, "rope_scaling": {"rope_type": "linear", "factor": 8.0}}),
+    "gemma4": (
+        "Gemma4Text",
+        {**LLAMA, **GEMMA4, "num_kv_shared_layers": 3, "use_double_wide_mlp": True, "final_logit_softcapping": 5.0},
+    ),
     "gpt_neox": ("GPTNeoX", {**MHA, "layer_norm_eps": 1e-4, "rotary_pct": 0.5}),
     "gpt_neox-serial": ("GPTNeoX", {**MHA, "use_parallel_residual": False, "rotary_pct": 1.0, "attention_bias": False}),
     "gptj": ("GPTJ", {**GPT2, "rotary_dim": 4}),
@@ -450,6 +463,17 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "falcon_h1-before": (
         "FalconH1",
         {**LLAMA, **FALCON_H1, "mamba_d_ssm": None, "mamba_d_head": 24, "mamba_rms_norm": True},
+    ),
+    "gemma4-tied": (
+        "Gemma4Text",
+        {
+            **LLAMA,
+            **GEMMA4,
+            "hidden_size_per_layer_input": 0,
+            "attention_k_eq_v": True,
+            "num_global_key_value_heads": 1,
+            "attention_bias": True,
+        },
     ),
     "axk1": ("AXK1", {**LLAMA, **LATENT, **GROUPS, "mlp_layer_types": ["sparse", "dense", "sparse"]}),
     "kolibri1": (

@@ -7,9 +7,9 @@ from typing import Any
 
 from gptkit.kinds.external_config import ExternalConfig
 
-__all__ = ["as_parameters", "read_rope", "read_rotary", "read_two", "write_rope", "write_rotary", "write_two"]
+__all__ = ["as_parameters", "read_rope", "read_rotary", "read_two", "read_typed", "write_rope", "write_rotary", "write_two"]
 
-_SCALINGS = ("default", "linear", "dynamic", "llama3", "yarn", "longrope")
+_SCALINGS = ("default", "linear", "dynamic", "llama3", "yarn", "longrope", "proportional")
 
 
 def read_rope(
@@ -43,20 +43,25 @@ def _whole_heads(section: ExternalConfig) -> None:
     section.only("partial_rotary_factor", 1.0, 1, why="transformers rotates whole heads in this family")
 
 
-def read_rotary(section: ExternalConfig, config: ExternalConfig, base: float, fraction: float = 1.0) -> dict[str, Any]:
-    """Return the `rotary` position for one mapping of rope parameters."""
+def read_rotary(
+    section: ExternalConfig, config: ExternalConfig, base: float, fraction: float = 1.0, kind: str = "default"
+) -> dict[str, Any]:
+    """Return the `rotary` position for one mapping of rope parameters; `kind` is the default of `rope_type`."""
     position: dict[str, Any] = {"name": "rotary", "base": section.number("rope_theta", base)}
     fraction = section.number("partial_rotary_factor", fraction)
-    if fraction != 1:
-        position["fraction"] = fraction
     key = "type" if "type" in section and "rope_type" not in section else "rope_type"
     section.agree("rope_type", "type")
-    kind = section.text(key, "default")
+    kind = section.text(key, kind)
+    if kind == "proportional":
+        scaling: dict[str, Any] = {"fraction": fraction, "factor": section.number("factor", 1.0)}
+        return {**position, "scaling": {"name": kind, **scaling}}
+    if fraction != 1:
+        position["fraction"] = fraction
     longest = config.integer("max_position_embeddings", 2048)
     if kind == "default":
         return position
     if kind == "linear":
-        scaling: dict[str, Any] = {"factor": section.number("factor")}
+        scaling = {"factor": section.number("factor")}
     elif kind == "dynamic":
         scaling = {"factor": section.number("factor"), "original_context_length": longest}
     elif kind == "llama3":
@@ -96,6 +101,25 @@ def read_two(config: ExternalConfig, base: float, local_base: float) -> tuple[di
     full = read_rotary(section, config, config.number("rope_theta", base))
     local = read_rotary(nested.section("sliding_attention"), config, config.number("rope_local_base_freq", local_base))
     return full, {"scaling": None, **local}
+
+
+def read_typed(
+    config: ExternalConfig, layer_type: str, base: float, kind: str = "default", fraction: float = 1.0
+) -> dict[str, Any]:
+    """Return the position of the layers of a type, for which `rope_parameters` has a mapping.
+
+    Args:
+        base: the default of `rope_theta`.
+        kind: `rope_type` in a configuration without `rope_parameters`.
+        fraction: `partial_rotary_factor` in such a configuration.
+    """
+    section = config.section("rope_parameters").section(layer_type)
+    if "rope_parameters" in config:
+        kind, fraction = "default", 1.0
+    section.only("rope_type", kind, "default", "linear", "proportional", why="gptkit has no such scaling in this family")
+    if section.value("rope_type", kind) != "proportional":
+        _whole_heads(section)
+    return read_rotary(section, config, base, fraction, kind)
 
 
 def write_two(layers: Any) -> dict[str, Any]:
@@ -154,6 +178,7 @@ def write_rotary(position: Any) -> dict[str, Any]:
         return written
     names = {
         "factor": "factor",
+        "fraction": "partial_rotary_factor",
         "original_context_length": "original_max_position_embeddings",
         "low_frequency_factor": "low_freq_factor",
         "high_frequency_factor": "high_freq_factor",
