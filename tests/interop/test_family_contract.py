@@ -58,6 +58,7 @@ MULTIMODAL = [
     ("mistral", "mistral3", "language_model.", "multi_modal_projector.norm.weight", MISTRAL3),
     ("qwen3_5", "qwen3_5", "model.language_model.", "model.visual.pos_embed.weight", OTHERS),
     ("gemma4", "gemma4", "model.language_model.", "model.vision_tower.patch_embedder.weight", GEMMA),
+    ("gemma3n", "gemma3n", "model.language_model.", "model.embed_audio.embedding.weight", GEMMA),
     ("qwen3_5_moe", "qwen3_5_moe", "model.language_model.", "mtp.fc.weight", OTHERS),
 ]
 
@@ -83,7 +84,7 @@ def test_text_config_selects_the_family(
     assert json.loads((exported / "config.json").read_text())["model_type"] == text["model_type"]
 
 
-@pytest.mark.parametrize("name", ["gemma4"])
+@pytest.mark.parametrize("name", ["gemma4", "gemma3n"])
 def test_keys_of_layers_that_share_them_are_skipped(tmp_path: Path, name: str) -> None:
     make(name, tmp_path / "external")
     file = tmp_path / "external" / "model.safetensors"

@@ -38,6 +38,16 @@ GEMMA4 = {
     "vocab_size_per_layer_input": VOCAB,
     "hidden_size_per_layer_input": 10,
 }
+GEMMA3N = {
+    **{key: value for key, value in GEMMA4.items() if key != "global_head_dim"},
+    "vocab_size_per_layer_input": 180,  # fewer than the vocabulary, as in the released models
+    "intermediate_size": [72, 72, 64, 64, 72, 80, 80],
+    "activation_sparsity_pattern": [0.9, 0.7, 0.0, 0.0, 0.5, 0.0, 0.0],
+    "num_kv_shared_layers": 3,
+    "altup_num_inputs": 3,
+    "laurel_rank": 7,
+    "final_logit_softcapping": 5.0,
+}
 OPT = {
     "vocab_size": VOCAB,
     "hidden_size": 48,
@@ -216,6 +226,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         "Gemma4Text",
         {**LLAMA, **GEMMA4, "num_kv_shared_layers": 3, "use_double_wide_mlp": True, "final_logit_softcapping": 5.0},
     ),
+    "gemma3n": ("Gemma3nText", {**LLAMA, **GEMMA3N}),
     "gpt_neox": ("GPTNeoX", {**MHA, "layer_norm_eps": 1e-4, "rotary_pct": 0.5}),
     "gpt_neox-serial": ("GPTNeoX", {**MHA, "use_parallel_residual": False, "rotary_pct": 1.0, "attention_bias": False}),
     "gptj": ("GPTJ", {**GPT2, "rotary_dim": 4}),
