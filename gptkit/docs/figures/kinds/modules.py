@@ -20,6 +20,7 @@ from gptkit.model.gpt import GPT
 from gptkit.nn.block import Block
 from gptkit.nn.embedding import Embedding
 from gptkit.nn.feedforward import FeedForward
+from gptkit.nn.forward import Forward
 from gptkit.nn.head import Head
 from gptkit.testing.subject import token_ids
 
@@ -62,7 +63,9 @@ def _watch(
                 calls.append((args, kwargs))
                 tensors = [each for each in args if isinstance(each, Tensor)][:1]
                 handle.remove()
-                record(tensors, lambda traced: traced.forward(*args, **kwargs))
+                # On a fork of the context, since the call itself follows, and values are published and carried once.
+                own = [each.fork(tensors[0]) if isinstance(each, Forward) else each for each in args]
+                record(tensors, lambda traced: traced.forward(*own, **kwargs))
 
         handle = module.register_forward_pre_hook(hook, with_kwargs=True)
         with torch.no_grad():
