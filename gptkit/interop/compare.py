@@ -25,6 +25,7 @@ from gptkit.kinds.family import FamilySpec
 from gptkit.kinds.format import ExternalModel
 from gptkit.model.gpt import GPT
 from gptkit.nn.attention.base import Attention
+from gptkit.nn.block import Block
 
 __all__ = ["TOLERANCE", "Drift", "Reading", "compare"]
 
@@ -176,15 +177,18 @@ class _Pairs:
         # The native module that is hooked, its path and component, and the name of the external module.
         self.matched: list[tuple[nn.Module, str, str, str]] = []
         for index, (layer, block) in enumerate(zip(native.spec.layer_specs(), native.blocks, strict=True)):
-            for name, child in block.named_children():
+            for path, child in _parts(block):
+                name = path.rpartition(".")[2]
                 spec = getattr(layer, name, layer.norm if name.endswith("norm") else None)
                 if spec is not None:
-                    self._add(child, f"blocks.{index}.{name}", spec.name, self.blocks[index])
+                    self._add(child, f"blocks.{index}.{path}", spec.name, self.blocks[index])
                 # Attentions side by side have an output projection each.
                 for inner, module in child.named_children():
                     if isinstance(child, Attention) and isinstance(module, Attention):
-                        self._add(module, f"blocks.{index}.{name}.{inner}", layer.attention.name, self.blocks[index])
-            self.matched.append((block, f"blocks.{index}", layer.block.name, self._whole(index, layer.block)))
+                        self._add(module, f"blocks.{index}.{path}.{inner}", layer.attention.name, self.blocks[index])
+            # Of several streams, programs return different ones; the parts of such a block are compared.
+            if not any(getattr(each, "carries", ()) for each in block.modules()):
+                self.matched.append((block, f"blocks.{index}", layer.block.name, self._whole(index, layer.block)))
         if native.spec.final_norm is not None:
             self._add(native.final_norm, "final_norm", native.spec.final_norm.name, "")
         # A norm of the embeddings may be a part of the first layer there.
@@ -212,12 +216,21 @@ class _Pairs:
             other = next((f"{block}.{each}" for each in sorted(inner) if f"{block}.{each}" in self.modules), "")
         else:
             hooked, other = module, self._external(part)
-        if other and other in self.modules:
+        if other and other in self.modules:  # the name of the whole model is empty
             self.matched.append((hooked, part, name, other))
 
     def _external(self, part: str) -> str:
         names = next((match[1] for rule in self.rules if (match := rule.match(f"{part}.weight"))), ("",))
         return names[0].removesuffix(".weight") if len(names) == 1 else ""
+
+
+def _parts(block: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the parts of a block, and those of a block within it, by their paths."""
+    for name, child in block.named_children():
+        if isinstance(child, Block):
+            yield from ((f"{name}.{path}", part) for path, part in _parts(child))
+        else:
+            yield name, child
 
 
 def _read(pairs: _Pairs, native: GPT, external: Any, ids_BT: Tensor) -> Iterator[Reading]:
@@ -230,7 +243,8 @@ def _read(pairs: _Pairs, native: GPT, external: Any, ids_BT: Tensor) -> Iterator
         return lambda module, inputs, output: where.__setitem__(key, _tensor(output).clone())
 
     def enters(module: nn.Module, inputs: Any, named: Any) -> None:
-        expected["embedding"] = (inputs[0] if inputs else named["hidden_states"]).clone()
+        vectors = inputs[0] if inputs else named["hidden_states"]
+        expected["embedding"] = (vectors[0] if vectors.dim() > 3 else vectors).clone()  # the first of several streams
 
     handles.append(native.embedding.register_forward_hook(keep(seen, "embedding")))
     if pairs.embedding:
