@@ -19,8 +19,8 @@ from gptkit.ejection.bundling import bundle
 from gptkit.ejection.groups import Constant, Groups, number
 from gptkit.ejection.lines import LINE, typed, wrapped
 from gptkit.ejection.model import GENERATOR, HEADER, MODEL, RUN
-from gptkit.kinds.attention import AttentionSpec
 from gptkit.ejection.sharing import kv_sources, require_streams, shared_modules, sources_text
+from gptkit.kinds.attention import AttentionSpec
 from gptkit.kinds.block import BlockSpec
 from gptkit.kinds.context import BuildContext, LayerParts
 from gptkit.kinds.written import Name, NotWrittenError, Section, WritingContext, Written, fill, written

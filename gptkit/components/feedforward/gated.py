@@ -26,7 +26,7 @@ class GatedSpec(FeedForwardSpec):
 
     Formula:
         y = output_scale · (W_down · (f(gate_scale · W_gate · x) ⊙ (W_up · x + up_offset)) + b_down)
-        With `sparsity` s > 0, the gate g (after its scale) is first replaced by relu(g − mean(g) − Φ⁻¹(s) · std(g)), over its
+        With `sparsity` s > 0, the gate g (after its scale) is replaced by relu(g − mean(g) − Φ⁻¹(s) · std(g)), over its
         features, so that about the share s of them is zero (statistical top-k, https://arxiv.org/abs/2506.06644).
         With `clamp` c, the gate is limited to at most c, and the up-projection to −c … c, before f and the product.
 

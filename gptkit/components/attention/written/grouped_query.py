@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gptkit.components.attention.written.each_head import each_head
 from gptkit.components.attention.written.parts import (
     append_to,
     attend,
@@ -165,28 +166,6 @@ _END = """
         #end
 """
 
-_EACH_HEAD = '''
-class $class_name(nn.Module):
-    """A norm with weights of its own for each head: those of one norm, stacked."""
-
-    def __init__(self$parameters) -> None:
-        super().__init__()
-        norm = $norm
-        self.norm_of_a_head = (norm,)  # in a tuple, so that its own weights are not parameters
-        for name, weight in norm.named_parameters():
-            stacked = torch.stack([weight.detach()] * $NORM_HEADS)
-            self.register_parameter(name, nn.Parameter(stacked))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalize each head, (..., H, D) to (..., H, D)."""
-        weights = dict(self.named_parameters())
-        heads = [
-            functional_call(self.norm_of_a_head[0], {n: w[h] for n, w in weights.items()}, x_head)
-            for h, x_head in enumerate(x.unbind(dim=-2))
-        ]
-        return torch.stack(heads, dim=-2)
-'''
-
 HEADED_FIELDS = (
     "n_heads",
     "d_head",
@@ -249,8 +228,8 @@ def headed(spec: HeadedSpec, context: WritingContext, *, grouped: bool) -> Writt
         parts["k_norm"] = written(spec.qk_norm, context, dim=k_dim)
         if spec.qk_norm_width == "each-head":
             norm = written(spec.qk_norm, context, dim=Name("$NORM_DIM"))
-            parts["q_norm"] = _each_head(norm, "$N_HEADS")
-            parts["k_norm"] = _each_head(norm, "$N_KV_HEADS" if grouped else "$N_HEADS")
+            parts["q_norm"] = each_head(norm, "$N_HEADS")
+            parts["k_norm"] = each_head(norm, "$N_KV_HEADS" if grouped else "$N_HEADS")
         if reused:
             del parts["k_norm"]
     if spec.v_norm is not None and not reused:
@@ -316,11 +295,6 @@ def headed(spec: HeadedSpec, context: WritingContext, *, grouped: bool) -> Writt
     variant = f"reusing {variant}" if reused else variant
     fields = [*HEADED_FIELDS, *(["n_kv_heads"] if grouped else [])]
     return Written("Attention", text, settings=settings, parts=parts, section="attention", variant=variant, fields=fields)
-
-
-def _each_head(norm: Written, heads: str) -> Written:
-    settings = {"NORM_HEADS": Setting(Name(heads)), "NORM_DIM": Setting(Name("$D_HEAD"))}
-    return Written("EachHead", fill(_EACH_HEAD), settings=settings, parts={"norm": norm}, section="norm")
 
 
 def _positioned(

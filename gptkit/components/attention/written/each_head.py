@@ -1,0 +1,35 @@
+"""Template of a norm with separate weights for each head."""
+
+from __future__ import annotations
+
+from gptkit.kinds.written import Name, Setting, Written, fill
+
+__all__ = ["each_head"]
+
+_EACH_HEAD = '''
+class $class_name(nn.Module):
+    """A norm with weights of its own for each head: those of one norm, stacked."""
+
+    def __init__(self$parameters) -> None:
+        super().__init__()
+        norm = $norm
+        self.norm_of_a_head = (norm,)  # in a tuple, so that its own weights are not parameters
+        for name, weight in norm.named_parameters():
+            stacked = torch.stack([weight.detach()] * $NORM_HEADS)
+            self.register_parameter(name, nn.Parameter(stacked))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalize each head, (..., H, D) to (..., H, D)."""
+        weights = dict(self.named_parameters())
+        heads = [
+            functional_call(self.norm_of_a_head[0], {n: w[h] for n, w in weights.items()}, x_head)
+            for h, x_head in enumerate(x.unbind(dim=-2))
+        ]
+        return torch.stack(heads, dim=-2)
+'''
+
+
+def each_head(norm: Written, heads: str) -> Written:
+    """Return a norm with weights of its own for each of `heads`, an expression, as a class."""
+    settings = {"NORM_HEADS": Setting(Name(heads)), "NORM_DIM": Setting(Name("$D_HEAD"))}
+    return Written("EachHead", fill(_EACH_HEAD), settings=settings, parts={"norm": norm}, section="norm")
