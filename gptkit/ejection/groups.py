@@ -6,6 +6,7 @@ uses becomes a constant of the file; one with several becomes a parameter of the
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import Any
 
 from gptkit.core.errors import GptkitError
 from gptkit.ejection.lines import typed, wrapped
-from gptkit.kinds.written import Name, Section, Setting, Written
+from gptkit.kinds.written import Name, Section, Setting, Written, walk
 
 __all__ = ["Constant", "Groups", "number"]
 
@@ -224,15 +225,19 @@ class Groups:
 
     def _type(self, group: _Group, name: str) -> str:
         values = [self._settings(use)[name].value for use in group.uses]
-        types = {"int" if isinstance(value, Name) else type(value).__name__ for value in values if value is not None}
+        types = {_type_of(value) for value in values if value is not None}
+        optional = None in values or "NoneType" in types
+        types -= {"NoneType"}
         types = {"float"} if types == {"int", "float"} else types
-        return " | ".join([*sorted(types), *(["None"] if None in values else [])])
+        return " | ".join([*sorted(types), *(["None"] if optional else [])])
 
 
 def _key(written: Written) -> tuple[Hashable, ...]:
     """Return what makes two uses one class: the text, and what it calls by name."""
     named = tuple(_key(part) for name, part in written.parts.items() if part.is_function or f"${name}_class" in written.text)
-    return (written.text or written.expression, *named)
+    # A copied class within one with the same text is another class, whose constructor is an argument of the outer one.
+    depth = sum(part.text == written.text for part in walk(written)) if written.copied else 0
+    return (written.text or written.expression, depth, *named)
 
 
 def _with_assignments(lines: list[str], names: list[str]) -> list[str]:
@@ -265,6 +270,15 @@ def number(value: Any) -> str:
 
 def _literal(value: Any) -> str:
     return str(value) if isinstance(value, Name) else number(value)
+
+
+def _type_of(value: Any) -> str:
+    if not isinstance(value, Name):
+        return type(value).__name__
+    try:
+        return type(ast.literal_eval(value)).__name__
+    except (SyntaxError, ValueError):
+        return "int"  # an expression of sizes
 
 
 def _upper(name: str) -> str:

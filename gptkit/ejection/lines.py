@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterable, Iterator
 
 __all__ = ["LINE", "typed", "wrapped"]
@@ -11,6 +12,7 @@ LINE = 100
 """Longest line of a written file."""
 
 
+_DEPTH = {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}
 _RETURNED = re.compile(r"( +)return ((?:self\.(\w+)|conv)\(.*)$")
 _ASSIGNED = re.compile(r"( +)(\w+) = (self\.(\w+)\(.*)$")
 _TARGETS = re.compile(r" +(\w+(?:, \w+)*) = ")
@@ -38,7 +40,7 @@ def _typed(lines: list[str], methods: set[str]) -> Iterator[str]:
             shapes = _SHAPES.findall(line)
             result = f"y_{shapes[-1].replace(', ', '')}" if shapes else "y"
         returned, assigned = _RETURNED.match(line), _ASSIGNED.match(line)
-        if returns_tensor and returned and returned[3] not in methods:
+        if returns_tensor and returned and returned[3] not in methods and _is_whole(returned[2]):
             name = "result" if result in known else result
             yield f"{returned[1]}{name}: Tensor = {returned[2]}"
             yield f"{returned[1]}return {name}"
@@ -53,12 +55,17 @@ def _typed(lines: list[str], methods: set[str]) -> Iterator[str]:
             yield line
 
 
+def _is_whole(text: str) -> bool:
+    """Return whether the brackets of a text are closed in it."""
+    return all(text.count(first) == text.count(last) for first, last in ("()", "[]", "{}"))
+
+
 def _is_call(text: str) -> bool:
     """Return whether a text is one call, whose brackets end with it; a comment may follow."""
     text = text.partition("  #")[0]
     depth = 0
     for index, character in enumerate(text):
-        depth += {"(": 1, "[": 1, ")": -1, "]": -1}.get(character, 0)
+        depth += _DEPTH.get(character, 0)
         if character == ")" and depth == 0:
             return index == len(text) - 1
     return False
@@ -66,8 +73,19 @@ def _is_call(text: str) -> bool:
 
 def wrapped(line: str) -> list[str]:
     """Return a statement on as few lines as fit: whole, its last bracket's content on a line, or one line for each item."""
-    if len(line) <= LINE or '"""' in line:
+    if len(line) <= LINE:
         return [line]
+    if '"""' in line:
+        return _docstring(line)
+    broken = _broken(line)
+    if max(map(len, broken)) > LINE:
+        # A formatter adds parentheses where the statement has no brackets to break at.
+        broken = _parenthesized(line) or broken
+    return broken
+
+
+def _broken(line: str) -> list[str]:
+    """Return a statement broken at its last outermost brackets."""
     first, last = _bracket(line)
     if first < 0:
         return [line]
@@ -83,16 +101,58 @@ def wrapped(line: str) -> list[str]:
     return [start, *(text for item in items for text in wrapped(f"{indent}    {item}{comma}")), end]
 
 
+def _parenthesized(line: str) -> list[str]:
+    """Return a statement whose value is in parentheses, broken at its commas or operators; empty if it has none."""
+    code, _, comment = line.partition("  # ")
+    indent = " " * (len(code) - len(code.lstrip()))
+    start = re.match(r" *(?:return |[\w., :\[\]|]+ = )", code)
+    if start is None:
+        return []
+    value = code[start.end() :]
+    items = _items(value)
+    pieces = [f"{item}," for item in items]
+    for operators in ((" or ", " and "), (" + ", " - "), (" * ", " / ", " @ ")):
+        if len(pieces) > 1:
+            break
+        pieces = _operands(value, operators)
+    if len(pieces) < 2 and len(indent) + 4 + len(value) > LINE:
+        return []
+    above = [f"{indent}# {comment}"] if comment else []
+    inner = [text for piece in pieces for text in wrapped(f"{indent}    {piece}")]
+    return [*above, f"{start[0]}(", *inner, f"{indent})"]
+
+
+def _operands(text: str, operators: tuple[str, ...]) -> list[str]:
+    """Split before the operators outside of brackets; each operand but the first begins with its operator."""
+    pieces, depth, begin = [], 0, 0
+    for index, character in enumerate(text):
+        depth += _DEPTH.get(character, 0)
+        if depth == 0 and text.startswith(operators, index) and index > begin:
+            pieces.append(text[begin:index])
+            begin = index + 1
+    return [*pieces, text[begin:]]
+
+
+def _docstring(line: str) -> list[str]:
+    """Return a docstring, or its first line, on several lines; other lines with quotes as they are."""
+    text, indent = line.strip(), line[: len(line) - len(line.lstrip())]
+    if not text.startswith('"""'):
+        return [line]
+    if text.count('"""') == 1:  # the first line of a longer one
+        return textwrap.wrap(text, LINE, initial_indent=indent, subsequent_indent=indent)
+    return [*textwrap.wrap(text[:-3], LINE, initial_indent=indent, subsequent_indent=indent), f'{indent}"""']
+
+
 def _bracket(line: str) -> tuple[int, int]:
     """Return the indices of the last outermost pair of brackets that has content; (-1, -1) without one."""
     result = (-1, -1)
     depth = 0
     first = 0
     for index, character in enumerate(line):
-        if character in "([":
+        if character in "([{":
             first = index if depth == 0 else first
             depth += 1
-        elif character in ")]":
+        elif character in ")]}":
             depth -= 1
             if depth == 0 and index > first + 1:
                 result = (first, index)
@@ -105,7 +165,7 @@ def _items(text: str) -> list[str]:
     """Split at the commas outside of brackets."""
     items, depth, current = [], 0, ""
     for character in text:
-        depth += {"(": 1, "[": 1, ")": -1, "]": -1}.get(character, 0)
+        depth += _DEPTH.get(character, 0)
         if character == "," and depth == 0:
             items.append(current.strip())
             current = ""

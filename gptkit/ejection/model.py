@@ -24,6 +24,9 @@ import math
 import struct
 import sys
 from pathlib import Path
+#if any
+from typing import Any
+#end
 
 import torch
 #if functional
@@ -41,7 +44,15 @@ class Cache:
 
     def __init__(self) -> None:
         self.length = 0  # number of tokens that were processed
+        #if context
+        self.shared: dict[Any, Any] = {}  # what layers pass to one another in a call
+        self.layers = [LayerCache(self.shared) for _ in range(N_LAYERS)]
+        #if embedding_cache
+        self.embedding = LayerCache(self.shared)
+        #end
+        #else
         self.layers: list[dict[str, Tensor]] = [{} for _ in range(N_LAYERS)]
+        #end
         #if sources
         # A layer that attends to the keys and values of another one has its dictionary.
         $sources
@@ -58,6 +69,9 @@ class GPT(nn.Module):
         self.shared = nn.ModuleDict({"$shared_name": $shared})
         #end
         $blocks
+        #if references
+        $references
+        #end
         #if final_norm
         self.final_norm = $final_norm
         #end
@@ -74,6 +88,10 @@ class GPT(nn.Module):
         n_tokens = ids_BT.shape[1]
         if cache.length + n_tokens > CONTEXT_LENGTH:
             raise ValueError(f"more than {CONTEXT_LENGTH} tokens")
+        #if context
+        cache.shared.clear()
+        cache.shared["ids"] = ids_BT
+        #end
         positions_T = cache.length + torch.arange(n_tokens, device=ids_BT.device)
         x_BTE = $embed
         #if shared

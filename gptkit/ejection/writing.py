@@ -9,26 +9,31 @@ import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from string import ascii_lowercase
 from typing import get_args
 
 from gptkit.core.resolution import in_context
 from gptkit.core.spec import shortened
 from gptkit.core.walk import components
 from gptkit.ejection.bundling import bundle
+from gptkit.ejection.different_layers import construct_blocks
 from gptkit.ejection.groups import Constant, Groups, number
 from gptkit.ejection.lines import LINE, typed, wrapped
 from gptkit.ejection.model import GENERATOR, HEADER, MODEL, RUN
+from gptkit.ejection.references import REFER, Referenced, reference_statements, referenced_modules
+from gptkit.ejection.runtime import layer_cache
 from gptkit.ejection.sharing import kv_sources, require_streams, shared_modules, sources_text
 from gptkit.kinds.attention import AttentionSpec
 from gptkit.kinds.block import BlockSpec
 from gptkit.kinds.context import BuildContext, LayerParts
-from gptkit.kinds.written import Name, NotWrittenError, Section, WritingContext, Written, fill, written
+from gptkit.kinds.written import Name, NotWrittenError, Section, WritingContext, Written, fill, walk, written
 from gptkit.model.spec import PARTS, WHOLE_PARTS, ModelSpec
 
 __all__ = [
+    "TABLE",
     "TITLES",
+    "Parts",
     "construct_blocks",
+    "exchanges",
     "fixed_sizes",
     "in_reading_order",
     "printable",
@@ -65,6 +70,9 @@ _ORDER: tuple[Section, ...] = ("linear", "embedding", "attention", "position", "
 """Order of the constants, by the section that uses them."""
 
 
+TABLE = "self.embedding.table.weight"
+"""The matrix of a tied head, as templates call it."""
+
 _MODEL_FIELDS = {"context_length", "d_model", "n_layers", "vocab_size", "layers", *PARTS, *WHOLE_PARTS}
 """Fields of a model that are written out, or do not change what it computes."""
 _LAYER_FIELDS = {"repeat", "attention_backend", *PARTS}
@@ -72,7 +80,7 @@ _LAYER_FIELDS = {"repeat", "attention_backend", *PARTS}
 
 
 @dataclass(frozen=True)
-class _Parts:
+class Parts:
     """How the parts of a model are written out."""
 
     embedding: Written
@@ -82,11 +90,23 @@ class _Parts:
     head: Written
     sources: Mapping[int, list[int]]
     """The layers that attend to the keys and values of another one, by the index of that one."""
+    referenced: Sequence[Referenced] = ()
+    """Modules that belong to the model, and that layers refer to."""
 
     @property
     def shared(self) -> dict[str, Written]:
         """The module that layers share, by its name in the model; empty if they share none."""
         return shared_modules(self.blocks)
+
+    @property
+    def exchanges(self) -> bool:
+        """Whether layers pass values to one another, or copied modules read the context of a call."""
+        return any(exchanges(root) for root in (self.embedding, *self.blocks, self.head))
+
+
+def exchanges(written: Written) -> bool:
+    """Return whether a component passes values to others through the cache of a layer."""
+    return any("cache.shared" in part.text for part in walk(written))
 
 
 def fixed_sizes(spec: ModelSpec, vocab_size: int) -> dict[str, int]:
@@ -136,6 +156,8 @@ def write_source(spec: ModelSpec, vocab_size: int, *, name: str, parameters: int
         for section in in_reading_order(sections)
         if sections[section]
     )
+    if parts.exchanges:
+        body = body.replace("cache: dict[str, Tensor]", "cache: LayerCache")
     header = fill(
         HEADER,
         name=printable(name),
@@ -145,6 +167,7 @@ def write_source(spec: ModelSpec, vocab_size: int, *, name: str, parameters: int
         functional="F." in body,
         functional_call="functional_call(" in body,
         math="math." in body,
+        any=re.search(r"\bAny\b", body) is not None,
     )
     return f"{header}\n# -------- Settings --------\n{settings_source(fixed, groups.constants())}\n\n{body}"
 
@@ -178,7 +201,7 @@ def _tuple(names: Sequence[str]) -> str:
     return texts[0] if len(texts) == 1 else f"({', '.join(texts)})" if texts else ""
 
 
-def written_parts(spec: ModelSpec, vocab_size: int) -> _Parts:
+def written_parts(spec: ModelSpec, vocab_size: int) -> Parts:
     layers = [layer.parts(index) for index, layer in enumerate(spec.layer_specs())]
     build = spec.context(vocab_size)
     context = WritingContext(
@@ -187,6 +210,7 @@ def written_parts(spec: ModelSpec, vocab_size: int) -> _Parts:
         n_layers=build.n_layers,
         vocab_size=build.vocab_size,
         position=build.position,
+        width=build.d_model,
         layers=[
             each
             for layer, parts in zip(spec.layer_specs(), layers, strict=True)
@@ -203,8 +227,15 @@ def written_parts(spec: ModelSpec, vocab_size: int) -> _Parts:
     head = written(spec.head, context.replace(layer=spec.head_parts()), embedding=spec.embedding)
     chosen = [*(layer.linear for layer in layers), *(part for _, part in components(spec.head) if part.kind == "linear")]
     linears = [written(linear, context) for linear in chosen if linear is not None]
+    embedding = written(spec.embedding, context)
+    referenced = referenced_modules(spec, vocab_size) if context.shared else []
+    if referenced and shared_modules(blocks):
+        raise NotWrittenError(
+            "modules that layers share cannot be written out beside those that are copied from the source of a component",
+            hint="Choose components of one of the two sorts.",
+        )
     linears = [each for each in linears if each.text]
-    return _Parts(written(spec.embedding, context), linears, blocks, final, head, kv_sources(context.layers))
+    return Parts(embedding, linears, blocks, final, head, kv_sources(context.layers), referenced)
 
 
 def _attends(block: BlockSpec) -> bool:
@@ -237,11 +268,13 @@ def refuse_other_fields(spec: ModelSpec) -> None:
                 )
 
 
-def _model(parts: _Parts, groups: Groups) -> str:
+def _model(parts: Parts, groups: Groups) -> str:
     final_norm = "" if parts.final_norm is None else groups.constructor(parts.final_norm)
     final_norm = "" if final_norm == "nn.Identity()" else final_norm
     logits = parts.head.call("logits", x="self.final_norm(x_BTE)" if final_norm else "x_BTE")
     name, module = next(iter(parts.shared.items()), ("", None))
+    logits = logits.replace(TABLE, parts.embedding.calls.get("table", TABLE))
+    embed = parts.embedding.call("embed")
     text = fill(
         MODEL,
         final_words="final norm, head" if final_norm else "head",
@@ -252,9 +285,14 @@ def _model(parts: _Parts, groups: Groups) -> str:
         sources=sources_text(parts.sources),
         shared_name=name,
         shared="" if module is None else groups.constructor(module),
-        embed=parts.embedding.call("embed"),
+        embed=embed,
         logits=logits,
+        context=parts.exchanges,
+        embedding_cache="cache.embedding" in embed,
+        references="\n        ".join(reference_statements(parts.referenced)),
     )
+    text = f"{fill(REFER)}\n\n{text}" if parts.referenced else text
+    text = f"{layer_cache()}\n\n{text}" if parts.exchanges else text
     return "\n".join(line for long in typed(text.splitlines()) for line in wrapped(long)) + "\n"
 
 
@@ -265,59 +303,6 @@ def _recompute(roots: Iterable[Written]) -> set[str]:
         result |= {root.calls["recompute"]} if "recompute" in root.calls else set()
         result |= _recompute(root.parts.values())
     return result
-
-
-def construct_blocks(constructors: Sequence[str]) -> list[str]:
-    """Return the statements that construct the blocks, in which layers may differ.
-
-    A parameter `layer` that is the layer's index in each of them is the variable of the loop.
-    """
-    constructors = [re.sub(rf"\blayer={layer}(?=[,)])", "layer=layer", each) for layer, each in enumerate(constructors)]
-    by_index = any("layer=layer" in each for each in constructors)
-    different = list(dict.fromkeys(constructors))
-    if len(different) == 1:
-        return [f"self.blocks = nn.ModuleList({different[0]} for {'layer' if by_index else '_'} in range(N_LAYERS))"]
-    # The most frequent one is the last, that of `else`, so that conditions are short.
-    different.sort(key=constructors.count)
-    period = _period(constructors)
-    variable = "layer" if period == len(constructors) else f"layer % {period}"
-    places = [[layer for layer in range(period) if constructors[layer] == each] for each in different]
-    conditions = [_condition(layers, variable, period) for layers in places]
-    start = ["for layer in range(N_LAYERS):"]
-    if max(map(len, conditions[:-1])) > LINE - 20 >= len(constructors) and len(different) <= len(ascii_lowercase):
-        # A text with a letter for each layer is shorter than lists of their numbers.
-        letters = dict(zip(dict.fromkeys(constructors), ascii_lowercase, strict=False))
-        start = [f'pattern = "{"".join(letters[each] for each in constructors)}"', "for kind in pattern:"]
-        if by_index:
-            start[1] = "for layer, kind in enumerate(pattern):"
-        conditions = [f'kind == "{letters[each]}"' for each in different]
-    lines = ["self.blocks = nn.ModuleList()", *start]
-    for index, constructor in enumerate(different):
-        condition = f"{'if' if index == 0 else 'elif'} {conditions[index]}"
-        lines.append(f"    {'else' if index == len(different) - 1 else condition}:")
-        indent = " " * 8
-        lines += [line.removeprefix(indent) for line in wrapped(f"{indent}        self.blocks.append({constructor})")]
-    return lines
-
-
-def _period(constructors: Sequence[str]) -> int:
-    """Return the number of layers after which the pattern repeats; all of them if it does not."""
-    n_layers = len(constructors)
-    for period in range(1, n_layers // 2 + 1):
-        if all(constructors[layer] == constructors[layer % period] for layer in range(n_layers)):
-            return period
-    return n_layers
-
-
-def _condition(places: Sequence[int], variable: str, period: int) -> str:
-    if len(places) == 1:
-        return f"{variable} == {places[0]}"
-    if places[-1] - places[0] == len(places) - 1:
-        if places[0] == 0:
-            return f"{variable} < {places[-1] + 1}"
-        if places[-1] == period - 1:
-            return f"{variable} >= {places[0]}"
-    return f"{variable} in ({', '.join(map(str, places))})"
 
 
 def settings_source(fixed: dict[str, int], constants: Sequence[Constant]) -> str:

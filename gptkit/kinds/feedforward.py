@@ -43,6 +43,7 @@ class FeedForwardSpec(Component):
         """Return how the component is written out in a file of plain PyTorch (`gptkit eject`); None if it is not.
 
         Its parameters must have the names of the built module's.
+        Its call "apply" is the value for $x, and may use positions_T and cache; without it, its `forward` has one argument.
         """
         return None
 

@@ -97,10 +97,10 @@ class PositionSpec(Component):
     def written(self, context: WritingContext, *, heads: HeadShape | None) -> Written | None:
         """Return how the component is written out in a file of plain PyTorch (`gptkit eject`); None if it is not.
 
-        Its call "embed" is the vectors of positions_T that are added to the embeddings. Its calls "query" and "key" are the
-        queries and keys for $x, "unrotated" the queries' features without position (`latent`), "bias" a term of the scores,
-        "content" one before their soft bound for scaled queries $q, and "values" one of the heads' outputs for $weights;
-        these may use $n_keys.
+        Its call "embed" is the vectors of positions_T that are added to the embeddings, or "embedded" the embeddings $x with
+        positions. Its calls "query" and "key" are the queries and keys for $x, or "both" the two for $q and $k, "unrotated"
+        the queries' features without position (`latent`), "bias" a term of the scores, "content" one before their soft bound
+        for scaled queries $q and keys $k, and "values" one of the heads' outputs for $weights; these may use $n_keys.
 
         Args:
             heads: the heads of the layer; None for the absolute position of the embedding.

@@ -32,6 +32,7 @@ __all__ = [
     "Written",
     "fill",
     "linear",
+    "walk",
     "written",
     "written_stacked",
 ]
@@ -83,6 +84,7 @@ class Written:
             the blocks, with the ids and the embedded tokens, and returns the input of every layer, (B, T, L, …), which the
             layer finds as ``cache["layer_input"]``, (B, T, …).
         unused: prefixes of parameters of the built module that the written one does not have, since only training uses them.
+        copied: whether the text is a copy of the component's own source, not a template.
     """
 
     name: str = ""
@@ -96,6 +98,7 @@ class Written:
     fields: Collection[str] = ()
     shared: Mapping[str, Written] = field(default_factory=dict)
     unused: Collection[str] = ()
+    copied: bool = False
 
     @property
     def is_function(self) -> bool:
@@ -113,10 +116,12 @@ class WritingContext(BuildContext):
 
     Attributes:
         layers: the parts of all layers with attention, so that a component can be written in one form for all of them.
+        width: d_model of the model, which experts of a mixture may not have.
         bundle: returns a component without a template as a copy of its own module, for the arguments of `written`.
     """
 
     layers: Sequence[LayerParts] = ()
+    width: int = 0
     bundle: Callable[[Component, WritingContext, Mapping[str, Any]], Written] | None = field(
         default=None, repr=False, compare=False
     )
@@ -155,6 +160,13 @@ def written_stacked(spec: Component, context: WritingContext, *, n_experts: int)
         NotWrittenError: as for `written`.
     """
     return _called(spec, "written_stacked", context, {"n_experts": n_experts})
+
+
+def walk(written: Written) -> Iterator[Written]:
+    """Yield a component and all its parts."""
+    yield written
+    for part in written.parts.values():
+        yield from walk(part)
 
 
 def _called(spec: Component, method: str, context: WritingContext, where: Mapping[str, Any]) -> Written | None:

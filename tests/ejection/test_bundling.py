@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import pytest
@@ -17,9 +18,12 @@ from gptkit.kinds.linear import LinearSpec
 from gptkit.kinds.norm import NormSpec
 from gptkit.kinds.written import NotWrittenError
 from gptkit.model.gpt import GPT
+from gptkit.nn.feedforward import FeedForward
+from gptkit.nn.forward import Forward
 from gptkit.nn.linear import TransformedLinear
 from gptkit.testing import run_checks
 from tests.support.ejected import source_of
+from tests.support.small_plugins import SMALL, small_registry
 
 WHOLE: dict[str, Any] = {"n_layers": 2, "d_model": 16, "context_length": 16}
 
@@ -90,13 +94,31 @@ class SineSpec(ActivationSpec):
         return Sine()
 
 
+@dataclass
+class Table:
+    size: int
+
+
+class OddFeedForward(FeedForward):
+    def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+        return x_BTE * Table(2).size
+
+
 class OddFeedForwardSpec(FeedForwardSpec):
-    """A feed-forward without a template."""
+    """A feed-forward whose module uses a class."""
 
     name: Literal["odd"] = "odd"
 
     def build(self, context: BuildContext) -> Any:
-        raise NotImplementedError
+        return OddFeedForward()
+
+
+@pytest.mark.parametrize("cls", SMALL)
+def test_small_component_of_each_kind_equals_the_built_one(cls: Any) -> None:
+    checks = ["written-equals-built", "written-options-equal-built"]
+    for result in run_checks(cls(), slow=True, only=checks, registry=small_registry()):
+        assert result.outcome in ("passed", "skipped"), result.message
+        assert result.check.name != "written-equals-built" or result.outcome == "passed", result.message
 
 
 @pytest.mark.parametrize("spec", [LengthNormSpec(), LengthNormSpec(power=2, shift=True), SignedSpec(), SineSpec()])
@@ -125,6 +147,7 @@ def test_refusal_gives_the_reason() -> None:
     from gptkit.ejection.writing import write_source
 
     with pytest.raises(
-        NotWrittenError, match="OddFeedForwardSpec does not define `written`, and the module of a component of"
+        NotWrittenError,
+        match=r"OddFeedForwardSpec does not define `written`, and OddFeedForward\.forward uses 'Table', which the file",
     ):
         write_source(spec, 11, name="odd", parameters=0)

@@ -53,13 +53,9 @@ def test_presets_equal_gptkit(tmp_path: Path) -> None:
 
 
 def test_refusals_name_the_component_and_the_option() -> None:
-    sparse = {**SPECS["sparse-latent"]["attention"], "indexer": "previous"}
+    previous = {"attention": {"indexer": "previous", "window": 20}}
     for changes, message in (
-        (
-            {**SPECS["sparse-latent"], "layers": [{}, {"attention": sparse}]},
-            r"attention 'sparse-latent' cannot be written out with indexer: previous",
-        ),
-        ({"position": "t5-bias"}, r"position 't5-bias' cannot be written out with a table that all layers share"),
+        ({**SPECS["sparse-latent"], "layers": [{}, previous]}, "with indexer: previous and another window"),
         (
             {"linear": {"name": "low-rank", "projections": ["*.qkv"]}},
             r"'low-rank' cannot be written out with adapters of some",

@@ -81,8 +81,11 @@ OWN: dict[str, dict[str, Any]] = {
         },
     },
 }
-REFUSED = {"longrope", "dynamic", "adapters", "branches", "hybrid", "sparse-latent", "shared-keys", "streams"}
-CHANGED = {"none-in-some-layers": {"norm": {"name": "layer", "scale": False}}}
+REFUSED = {"longrope", "dynamic", "adapters", "hybrid", "shared-keys", "streams"}
+CHANGED = {
+    name: {"norm": {"name": "layer", "scale": False}}
+    for name in ("none-in-some-layers", "sparse-latent", "sparse-previous", "branches", "latent-experts")
+}
 """What is different in compositions that a family expresses."""
 
 
@@ -112,6 +115,8 @@ def test_report_names_the_closest_family_and_the_contract(tmp_path: Path) -> Non
         ("recurrent", "layers with a recurrent state do not call an attention function"),
         ("windows", "scores have terms, bounds or masks that an attention function does not take"),
         ("widths", "layers have different numbers or sizes of heads"),
+        ("branches", "layers have none or several entries in the cache"),
+        ("sparse-latent", "layers have none or several entries in the cache"),
     ):
         report = export_with_code(made[name], tmp_path / name)
         assert "no family can express this model; the closest, " in report[0]
@@ -131,12 +136,13 @@ def test_norm_over_all_heads_has_no_plan_of_tensor_parallelism(tmp_path: Path) -
     [
         (SPECS["adapters"], "head 'linear' cannot be written for transformers with linear 'low-rank'"),
         (SPECS["dynamic"], "rotary frequencies that depend on the length of the text"),
-        (SPECS["sparse-latent"], "attention Indexer cannot be written for transformers: its template uses append_to"),
         (SPECS["hybrid"], "attention Hybrid cannot be written for transformers, whose cache has keys or a recurrent state"),
         (SPECS["streams"], "modules or residual streams that several layers share"),
         ({"attention": {**GROUPED, "reuse_kv": True}}, "keys and values that several layers share"),
-        (SPECS["branches"], "block FeedForwardBlock cannot be written for transformers"),
-        ({"position": {"name": "t5-bias"}, "attention": GROUPED}, "with a table that all layers share"),
+        (
+            {"block": {"name": "single-branch", "branch": "feedforward"}},
+            "a model without attention cannot be written for transformers",
+        ),
     ],
 )
 def test_refusals_give_both_reasons(changes: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -118,6 +118,7 @@ def test_random_models_are_equal_or_refused(data: dict[str, Any]) -> None:
     except NotWrittenError as refusal:
         assert refusal.hint
         assume(False)
+    assert max(map(len, source.splitlines())) <= 100, max(source.splitlines(), key=len)
     module = ModuleType("written")
     exec(compile(source, "<written>", "exec"), vars(module))
     written = module.GPT().double().eval()

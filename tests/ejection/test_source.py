@@ -42,6 +42,31 @@ def test_long_lines_are_broken_as_a_formatter_does() -> None:
     assert [line.strip() for line in wrapped(signature)][1:3] == ["argument_0: int,", "argument_1: int,"]
 
 
+def test_long_values_get_parentheses() -> None:
+    names = [f"self.number_of_things_{index}" for index in range(5)]
+    assert wrapped(f"        a, b = {' * '.join(names[:3])}, {' * '.join(names[3:])}") == [
+        "        a, b = (",
+        f"            {' * '.join(names[:3])},",
+        f"            {' * '.join(names[3:])},",
+        "        )",
+    ]
+    assert wrapped(f"    x = {' + '.join(names)}  # a sum") == [
+        "    # a sum",
+        "    x = (",
+        f"        {names[0]}",
+        *(f"        + {name}" for name in names[1:]),
+        "    )",
+    ]
+
+
+def test_long_docstrings_are_broken() -> None:
+    text = "word " * 25
+    lines = wrapped(f'    """{text.strip()}."""')
+    assert lines[0].startswith('    """word word')
+    assert lines[-1] == '    """'
+    assert max(map(len, lines)) <= 100
+
+
 def test_equal_settings_are_constants_and_different_ones_parameters() -> None:
     text = source("gemma3-1b")
     assert "\nD_HEAD = 256" in text

@@ -119,6 +119,19 @@ SPECS: dict[str, dict[str, Any]] = {
         ],
         "norm": "layer",
     },
+    "delta-heads": {
+        "position": "none",
+        "attention": {"name": "kimi-delta", "n_heads": 2, "d_key": 6, "d_value": 8, "decay_rank": 5, "gate_rank": 7},
+        "n_layers": 5,
+        "layers": [
+            {},
+            {"attention": {"n_heads": 4, "d_key": 5, "d_value": 7, "conv_width": 3, "decay_rank": 4, "gate_rank": 6}},
+            {"attention": {"name": "gated-delta", "n_heads": 2, "n_value_heads": 4, "d_key": 6, "d_value": 8}},
+            {"attention": {"name": "gated-delta", "n_heads": 3, "n_value_heads": 3, "d_key": 5, "d_value": 9}},
+            {"attention": {"name": "multi-head", **HEADS}, "position": "rotary"},
+        ],
+        "norm": "layer",
+    },
     "sparse-latent": {
         "attention": {
             "name": "sparse-latent",
@@ -135,6 +148,34 @@ SPECS: dict[str, dict[str, Any]] = {
             "head_gate": True,
         },
         "layers": [{}, {"attention": {"q_rank": None, "window": 20, "top_k": 9, "index_layout": "same"}}],
+    },
+    "sparse-previous": {
+        "attention": {
+            "name": "sparse-latent",
+            "n_heads": 2,
+            "kv_rank": 12,
+            "d_nope": 6,
+            "d_rotary": 4,
+            "top_k": 5,
+            "index_heads": 5,
+            "d_index": 7,
+            "window": 20,
+        },
+        "n_layers": 3,
+        "layers": [{}, {"repeat": 2, "attention": {"indexer": "previous"}}],
+    },
+    "shared-t5": {"attention": GROUPED, "position": {"name": "t5-bias", "n_buckets": 6, "max_distance": 12}},
+    "latent-experts": {
+        "attention": GROUPED,
+        "feedforward": {
+            "name": "experts",
+            "n_experts": 4,
+            "latent": 20,
+            "router": {"name": "top-k-softmax", "k": 2},
+            "expert": {"name": "gated", "d_hidden": 12},
+            "shared": {"name": "gated", "d_hidden": 10},
+        },
+        "layers": [{}, {"feedforward": {"expert": {"name": "mlp", "d_hidden": 9, "bias": True}, "latent": 16}}],
     },
     "branches": {
         "block": "single-branch",

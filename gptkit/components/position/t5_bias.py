@@ -69,4 +69,4 @@ class T5BiasSpec(PositionSpec):
         from gptkit.components.position.written.relative import t5_bias
 
         assert heads is not None
-        return t5_bias(self, heads)
+        return t5_bias(self, context, heads)

@@ -12,6 +12,7 @@ import dataclasses
 import re
 from collections.abc import Callable
 
+from gptkit.ejection.runtime import batched_context
 from gptkit.kinds.written import NotWrittenError, Written
 
 __all__ = ["batched", "embedded", "mapped"]
@@ -46,7 +47,7 @@ _REPLACED: tuple[tuple[str, str], ...] = (
     (r"(self\.(?:keys|values)\(self\.distances\(positions_B1T, \w+\)\))", r"\1[:, 0]"),
     (r"\bvectors_TSD\b", "vectors_BTSD"),
     (r",tsd->", ",btsd->"),
-    (r"(self\.table\(torch\.where\(.*\)\))\.movedim\(-1, 0\)", r"\1[:, 0].movedim(-1, 1)"),
+    (r"(self\.table\(range_B1TS\))\.movedim\(-1, 0\)", r"\1[:, 0].movedim(-1, 1)"),
     # The cache.
     (r"cache: dict\[str, Tensor\]", "cache: LayerCache"),
     (r'append_to\(cache, "keys", (\w+)\), append_to\(cache, "values", (\w+)\)', r"cache.append(\1, \2)"),
@@ -54,6 +55,7 @@ _REPLACED: tuple[tuple[str, str], ...] = (
         r'( *)(latent_\w+) = append_to\(cache, "latents", (.+)\)\n *(k_\w+) = append_to\(cache, "keys", (\w+)\)',
         r"\1\2, \4 = cache.append(\3, \5)",
     ),
+    (r"\$append_to\(cache, \"index_keys\", (\w+)\)", r"cache.append_more(\1)"),
     # Terms and factors in fp32 do not change the element type of a model.
     (r"(weights_BHTS = .+\.softmax\(dim=-1\)(?:\[\.\.\., :-1\])?)\n", r"\1.to(v_BHSD.dtype)\n"),
     (r"( q_\w+ = )(.+ \* \$\w*temperature\(.+\))\n", r"\1(\2).to(x_BTE.dtype)\n"),
@@ -65,6 +67,18 @@ _REPLACED: tuple[tuple[str, str], ...] = (
     (r"(conv: nn\.Conv1d, cache: LayerCache\) -> Tensor:\n.*\n)", r"\1    x_BTC = cache.without_padding(x_BTC)\n"),
 )
 """Pairs of patterns and replacements, in the order in which they are applied."""
+
+_COPIED: tuple[tuple[str, str], ...] = (
+    # What templates call of copied modules, which have positions as (B, T), and (B, S) for keys.
+    (
+        r"positions_T, torch\.arange\((?:k_BHSD\.shape\[2\]|n_keys), device=positions_T\.device\)",
+        "positions_B1T[:, 0], cache.key_positions",
+    ),
+    (r"\.prepare\(positions_T\)", ".prepare(positions_B1T[:, 0])"),
+)
+
+_TEMPLATES = ("__init__", "forward", "attend", "rotate", "score")
+"""Methods of copied classes that are not copies."""
 
 _EMBEDDED: tuple[tuple[str, str], ...] = (
     (r"(\b\w*_T\)?)\[:, None\]", r"\1[..., None]"),
@@ -89,14 +103,34 @@ def mapped(written: Written, change: Callable[[Written], Written], done: dict[in
 
 def batched(written: Written) -> Written:
     """Return a part of a block for batches with padding and the caches of transformers."""
-    text = _replaced(written.text, _REPLACED)
+    if written.copied:
+        return batched_context() if written.name == "Context" else _copy(written)
+    text = _replaced(written.text, (*_COPIED, *_REPLACED))
     parts = {name: part for name, part in written.parts.items() if part.name != "append_to"}
     return _checked(dataclasses.replace(written, text=text, parts=parts))
 
 
+def _copy(written: Written) -> Written:
+    """Return a copied class or function: names in its own methods have no meaning here, except that of positions."""
+    start, *methods = re.split(r"(?m)(?=^    def )", written.text)
+    texts = [_replaced(method, (*_COPIED, *_REPLACED)) if _is_template(method) else method for method in methods]
+    text = re.sub(r"\bpositions_T\b", "positions_B1T", start + "".join(texts))
+    return dataclasses.replace(written, text=text)
+
+
 def embedded(written: Written) -> Written:
-    """Return an embedding, or a part of it, for batches with padding: it receives the rows of its table."""
+    """Return an embedding, or a part of it, for batches with padding: it receives the rows of its table.
+
+    A copied one receives the ids of tokens.
+    """
+    if written.copied:
+        return batched(written)
     return _checked(dataclasses.replace(written, text=_replaced(written.text, _EMBEDDED)))
+
+
+def _is_template(method: str) -> bool:
+    name = method.lstrip().removeprefix("def ").partition("(")[0]
+    return name in _TEMPLATES and (name != "forward" or "return self.mixed(" in method or "context.returned(" in method)
 
 
 def _replaced(text: str, pairs: tuple[tuple[str, str], ...]) -> str:

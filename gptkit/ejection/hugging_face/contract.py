@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from gptkit.ejection.hugging_face.head import Head
-from gptkit.ejection.hugging_face.layers import Layers, walk
+from gptkit.ejection.hugging_face.layers import Layers
+from gptkit.kinds.written import walk
 
 __all__ = ["Contract", "contract_of"]
 
@@ -51,6 +52,14 @@ def contract_of(layers: Layers, head: Head, narrow: bool) -> Contract:
     unmet = _unmet(layers, head, narrow)
     if unmet:
         return Contract(unmet)
+    copied = [
+        part.name
+        for block in layers.blocks
+        for part in walk(block)
+        if part.copied and part.section in ("attention", "feedforward", "block") and part.text.startswith("class ")
+    ]
+    if copied:
+        return Contract(undivided=f"{copied[0]} is a copy of a component's own source")
     plan: dict[str, str] = {}
     for block in layers.blocks:
         for name, part in block.parts.items():
@@ -73,14 +82,19 @@ def _unmet(layers: Layers, head: Head, narrow: bool) -> str:
     windows = {window for window in layers.windows if window is not None}
     if len(windows) > 1:
         return f"layers have several attention windows ({', '.join(map(str, sorted(windows)))}), and it supports one"
+    if layers.counts_entries:
+        return "layers have none or several entries in the cache"
     if any(layers.recurrent):
         return "layers with a recurrent state do not call an attention function"
     if not layers.interface:
         return "scores have terms, bounds or masks that an attention function does not take"
-    if len({layers.heads(index) for index in range(len(layers.blocks))}) > 1:
+    heads = {layers.heads(index) for index, attention in enumerate(layers.attentions) if attention is not None}
+    if len(heads) > 1:
         return "layers have different numbers or sizes of heads"
     if any(".nonzero(" in part.text for block in layers.blocks for part in walk(block)):
         return "each expert receives a number of tokens that depends on the data"
+    if layers.reads_ids:
+        return "layers read token ids, which it does not pass"
     if narrow:
         return "the table of the embedding is narrower than the model"
     if head.d_head is not None:

@@ -9,7 +9,7 @@ from gptkit.core.component import Component
 from gptkit.ejection.groups import number
 from gptkit.kinds.written import NotWrittenError, Written
 
-__all__ = ["Head", "head_of"]
+__all__ = ["WRAPPING", "Head", "head_of"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Head:
     unused: tuple[str, ...] = ()
 
 
-_WRAPPING = ("multi-token", "distillation")
+WRAPPING = ("multi-token", "distillation")
 """Heads that compute the logits with an inner head, and more in training."""
 
 
@@ -55,7 +55,7 @@ def head_of(spec: Component, written: Written, d_embedding: int, d_model: int) -
     """
     linear: Any = spec
     prefix = "head."
-    while linear.name in _WRAPPING:
+    while linear.name in WRAPPING:
         linear, prefix = linear.head, f"{prefix}head."
     if linear.name != "linear":
         raise NotWrittenError(

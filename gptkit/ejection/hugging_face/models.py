@@ -33,22 +33,24 @@ class GptkitModel(GptkitPreTrainedModel):
         super().__init__(config)
         self.embedding = $embedding
         $blocks
+        #if references
+        $references
+        #end
         #if final_norm
         self.final_norm = $final_norm
         #end
         #if interface
-        for layer, block in enumerate(self.blocks):
-            for module in block.modules():
-                if hasattr(module, "num_key_value_groups"):
-                    module.config, module.layer_idx = config, layer
+        attentions = [each for each in self.modules() if hasattr(each, "num_key_value_groups")]
+        for layer, attention in enumerate(attentions):
+            attention.config, attention.layer_idx = config, layer
         #end
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
-        return self.embedding.table
+        return self.$table
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        self.embedding.table = value
+        self.$table = value
 
     def forward(
         self,
@@ -65,7 +67,13 @@ class GptkitModel(GptkitPreTrainedModel):
         """Return the vectors of tokens, which continue those in the cache; mask 0 is padding."""
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give either input_ids or inputs_embeds")
-        x_BTE = self.embedding.table(input_ids) if inputs_embeds is None else inputs_embeds
+        #if needs_ids
+        if input_ids is None:
+            raise ValueError("this model needs input_ids, which its modules read")
+        x_BTE = self.$table(input_ids)
+        #else
+        x_BTE = self.$table(input_ids) if inputs_embeds is None else inputs_embeds
+        #end
         use_cache = self.config.use_cache and not self.training if use_cache is None else use_cache
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
@@ -78,7 +86,7 @@ class GptkitModel(GptkitPreTrainedModel):
                 position_ids = attention_mask.long().cumsum(dim=1)[:, n_past:] - 1
                 position_ids = position_ids.clamp(min=0)
         masks = self.masks(x_BTE, attention_mask, position_ids, past_key_values)
-        shared = (masks, options)
+        shared = (masks, options$more_shared)
         #else
         layers = [] if past_key_values is None else past_key_values.layers
         if any(isinstance(layer, StaticLayer) for layer in layers):
@@ -92,8 +100,14 @@ class GptkitModel(GptkitPreTrainedModel):
         x_BTE = self.embedding($embed)
         #end
         states = [x_BTE]
+        #if entries
+        entries = itertools.count()
+        for block in self.blocks:
+            x_BTE = block(x_BTE, position_ids[:, None], LayerCache(past_key_values, entries, *shared))
+        #else
         for layer, block in enumerate(self.blocks):
             x_BTE = block(x_BTE, position_ids[:, None], LayerCache(past_key_values, layer, *shared))
+        #end
             states.append(x_BTE)
         #if final_norm
         x_BTE = self.final_norm(x_BTE)
@@ -151,7 +165,7 @@ class GptkitForCausalLM(GptkitPreTrainedModel, GenerationMixin):
     """The model with its head, which returns the logits of the next token after each."""
 
     #if tied
-    _tied_weights_keys = {"lm_head.weight": "model.embedding.table.weight"}
+    _tied_weights_keys = {"lm_head.weight": "model.$table.weight"}
     #end
     #if plan
     _tp_plan = {"lm_head": "colwise_gather_output"}

@@ -13,8 +13,8 @@ from transformers import PreTrainedConfig
 class GptkitConfig(PreTrainedConfig):
     """Sizes of the model for the programs that read them, such as transformers' caches and vLLM.
 
-    The code of this model (modeling_gptkit.py) has its sizes as constants: except `vocab_size`, other values here do not
-    change the model.
+    The code of this model (modeling_gptkit.py) has its sizes as constants: except `vocab_size`,
+    other values here do not change the model.
     """
 
     model_type = "gptkit"
@@ -46,8 +46,17 @@ $shapes
 
 from __future__ import annotations
 
+#if several
+import copy
+#end
+#if entries
+import itertools
+#end
 #if math
 import math
+#end
+#if entries
+from collections.abc import Iterator
 #end
 from typing import Any
 
@@ -76,27 +85,45 @@ from .configuration_gptkit import GptkitConfig
 LAYER_CACHE = '''
 class LayerCache:
     #if interface
-    """What one layer keeps of earlier tokens, and the masks and options of its attention function."""
+    """What one layer keeps of earlier tokens; masks and options of its attention function."""
 
     def __init__(
         self,
         cache: Cache | None,
+        #if entries
+        entries: Iterator[int],
+        #else
         layer: int,
+        #end
         masks: dict[int | None, Any],
         options: dict[str, Any],
+        #if context
+        shared: dict[Any, Any],
+        #end
     ) -> None:
         self.cache = cache
+        #if entries
+        self.entries = entries  # numbers of entries of the cache, in the order of their use
+        self.entry: int | None = None
+        #else
         self.layer = layer
+        #end
         self.masks = masks  # by window; None is the mask without one
         self.options = options
+        #if context
+        self.shared = shared  # what layers pass to one another
+        #end
     #else
     """What one layer keeps of earlier tokens, and the positions of all tokens so far."""
 
-    def __init__(
-        self, cache: Cache | None, layer: int, keys_B11S: Tensor$padding_parameters
-    ) -> None:
+    def __init__(self, cache: Cache | None, $number, keys_B11S: Tensor$more_parameters) -> None:
         self.cache = cache
+        #if entries
+        self.entries = entries  # numbers of entries of the cache, in the order of their use
+        self.entry: int | None = None
+        #else
         self.layer = layer
+        #end
         self.keys_B11S = keys_B11S  # positions of the keys; that of padding is after all others
         #if recurrent
         self.padding_BT1 = padding_BT1  # whether a token is padding; None without padding
@@ -105,6 +132,42 @@ class LayerCache:
         self.convolved = False  # whether the layer has a convolution
         #end
         #end
+        #if context
+        self.shared = shared  # what layers pass to one another
+        #end
+    #if key_positions
+
+    @property
+    def key_positions(self) -> Tensor:
+        """The positions of the keys, (B, S); that of padding is negative."""
+        keys_BS = self.keys_B11S[:, 0, 0]
+        return keys_BS.masked_fill(keys_BS == keys_BS.shape[1], -1)
+    #end
+    #end
+    #if entries
+
+    @property
+    def layer(self) -> int:
+        """The entry of this layer in the cache."""
+        if self.entry is None:
+            self.entry = next(self.entries)
+        return self.entry
+    #end
+    #if several
+
+    def part(self, name: str) -> LayerCache:
+        """Return the cache of an attention that the layer calls several times, or beside others."""
+        part = copy.copy(self)
+        part.entry = None
+        return part
+    #end
+    #if more
+
+    def append_more(self, k_BHTD: Tensor) -> Tensor:
+        """Append to a further entry of the cache, (B, H, T, D) to (B, H, S, D)."""
+        if self.cache is None:
+            return k_BHTD
+        return self.cache.update(k_BHTD, k_BHTD[..., :0], next(self.entries))[0]
     #end
     #if attention
 

@@ -10,15 +10,16 @@ from gptkit.ejection.hugging_face.head import Head
 from gptkit.ejection.hugging_face.interface import PACKED_ATTENTION
 from gptkit.ejection.hugging_face.layers import Layers
 
-__all__ = ["Weight", "external_weights"]
+__all__ = ["HEAD", "Weight", "external_weights"]
 
 _PACKED = re.compile(r"(blocks\.(\d+)\..*)\b(qkv|gate_up)\.(weight|bias)")
-_HEAD = {
+HEAD = {
     "weight": "lm_head.weight",
     "projection.weight": "lm_head.weight",
     "bias": "lm_head.bias",
     "project.weight": "head_projection.weight",
 }
+"""Names of a head's weights in the export."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def external_weights(native: str, shape: Sequence[int], layers: Layers, head: He
     if native.startswith(head.unused):
         return []
     if native.startswith(head.prefix):
-        return [Weight(_HEAD[native.removeprefix(head.prefix)], native)]
+        return [Weight(HEAD[native.removeprefix(head.prefix)], native)]
     packed = _PACKED.fullmatch(native)
     # The projections of experts are stacked, with one more dimension, and remain packed.
     if packed is None or not layers.interface or len(shape) != (2 if packed[4] == "weight" else 1):

@@ -18,9 +18,13 @@ from gptkit.ejection.hugging_face.layers import Layers, layers_of
 from gptkit.ejection.hugging_face.models import CAUSAL_MODEL, MODEL
 from gptkit.ejection.hugging_face.texts import ATTENTION_FUNCTION, CONFIGURATION, HEADER, LAYER_CACHE
 from gptkit.ejection.lines import wrapped
+from gptkit.ejection.references import REFER, reference_statements
 from gptkit.ejection.writing import (
+    TABLE,
     TITLES,
+    Parts,
     construct_blocks,
+    exchanges,
     fixed_sizes,
     in_reading_order,
     printable,
@@ -74,30 +78,31 @@ def write_code(spec: ModelSpec, vocab_size: int, *, name: str, parameters: int) 
     """
     refuse_other_fields(spec)
     parts = written_parts(spec, vocab_size)
-    layers = layers_of(parts.blocks)
+    layers = layers_of(parts.blocks, packed=any(each.packs for each in parts.referenced))
     d_embedding = getattr(spec.embedding, "d_embedding", None) or spec.d_model
     head = head_of(spec.head, parts.head, d_embedding, spec.d_model)
     contract = contract_of(layers, head, d_embedding != spec.d_model)
     embedding = mapped(parts.embedding, embedded)
-    if "self.table = nn.Embedding(VOCAB_SIZE," not in embedding.text:
-        raise NotWrittenError(
-            f"embedding {spec.embedding.name!r} cannot be written for transformers, which requires a table of tokens"
-        )
+    _require_table(spec, embedding)
     fixed = fixed_sizes(spec, vocab_size)
     roots = [*parts.linears, embedding, *layers.blocks, *([] if parts.final_norm is None else [parts.final_norm])]
     groups = Groups(fixed, *roots)
-    base = _base_model(embedding, layers, groups, parts.final_norm)
+    base = _base_model(embedding, layers, groups, parts)
     sections: dict[str, list[str]] = {section: [] for section in get_args(Section)}
     for section, source in groups.sources():
         sections[section].append(source)
-    sections["attention"] = [*_cache(layers), *sections["attention"]]
-    sections["model"] += [base, _causal_model(head, contract, d_embedding, spec.d_model)]
+    sections["attention"] = [*_cache(layers, embedding, sections), *sections["attention"]]
+    sections["model"] += [
+        *([fill(REFER)] if parts.referenced else []),
+        base,
+        _causal_model(head, contract, d_embedding, spec.d_model, _table(embedding)),
+    ]
     body = "\n\n".join(
         f"# -------- {TITLES[section]} --------\n" + "\n\n".join(sections[section])
         for section in in_reading_order(sections)
         if sections[section]
     )
-    body = _with_vocabulary(body)
+    body = body if embedding.copied else _with_vocabulary(body)
     constants = settings_source(
         {key: value for key, value in fixed.items() if re.search(rf"\b{key}\b", body)}, groups.constants()
     )
@@ -110,6 +115,8 @@ def write_code(spec: ModelSpec, vocab_size: int, *, name: str, parameters: int) 
         functional="F." in body,
         math="math." in body,
         functional_call="functional_call(" in body,
+        entries=layers.counts_entries,
+        several=layers.has_parts,
         static_layer="" if layers.interface else ", StaticLayer",
         interface=layers.interface,
         masks=", ".join(sorted(_mask_functions(layers).values())) if layers.interface else "",
@@ -125,8 +132,37 @@ def write_code(spec: ModelSpec, vocab_size: int, *, name: str, parameters: int) 
     )
 
 
-def _cache(layers: Layers) -> list[str]:
-    recurrent = any(layers.recurrent)
+def _require_table(spec: ModelSpec, embedding: Written) -> None:
+    """Raise if an embedding has no table of tokens, or a state of its own."""
+    if "state" in embedding.calls:
+        raise NotWrittenError(
+            f"embedding {spec.embedding.name!r} cannot be written for transformers: it keeps a state of its own, and "
+            "transformers' caches keep those of layers",
+            hint="Choose embedding: token.",
+        )
+    tabled = (
+        embedding.calls.get("table", "").endswith(".weight") or "self.table = nn.Embedding(VOCAB_SIZE," in embedding.text
+    )
+    if not tabled:
+        raise NotWrittenError(
+            f"embedding {spec.embedding.name!r} cannot be written for transformers, which requires a table of tokens",
+            hint="Choose embedding: token.",
+        )
+
+
+def _table(embedding: Written) -> str:
+    """Return the module of the table, from the model."""
+    return embedding.calls.get("table", TABLE).removeprefix("self.").removesuffix(".weight")
+
+
+def _needs_context(layers: Layers, embedding: Written) -> bool:
+    return any(exchanges(part) for part in (embedding, *layers.blocks))
+
+
+def _cache(layers: Layers, embedding: Written, sections: Mapping[str, list[str]]) -> list[str]:
+    recurrent, context = any(layers.recurrent), _needs_context(layers, embedding)
+    written = "\n".join(text for texts in sections.values() for text in texts)
+    parameters = ", padding_BT1: Tensor | None, first_BT: Tensor | None" if recurrent else ""
     cache = fill(
         LAYER_CACHE,
         interface=layers.interface,
@@ -135,13 +171,20 @@ def _cache(layers: Layers) -> list[str]:
         counted=layers.counted,
         bare=layers.bare,
         bare_counted=layers.bare and layers.counted,
-        padding_parameters=", padding_BT1: Tensor | None, first_BT: Tensor | None" if recurrent else "",
+        more_parameters=parameters + (", shared: dict[Any, Any]" if context else ""),
+        context=context,
+        entries=layers.counts_entries,
+        number="entries: Iterator[int]" if layers.counts_entries else "layer: int",
+        more="cache.append_more(" in written,
+        several=layers.has_parts,
+        key_positions="cache.key_positions" in written,
     )
     texts = [cache, ATTENTION_FUNCTION.strip("\n") + "\n"] if layers.interface else [cache]
     return [_wrapped(text) for text in texts]
 
 
-def _base_model(embedding: Written, layers: Layers, groups: Groups, final: Written | None) -> str:
+def _base_model(embedding: Written, layers: Layers, groups: Groups, parts: Parts) -> str:
+    final, context = parts.final_norm, _needs_context(layers, embedding)
     final_norm = "" if final is None else groups.constructor(final)
     final_norm = "" if final_norm == "nn.Identity()" else final_norm
     constructors = [groups.constructor(block) for block in layers.blocks]
@@ -150,18 +193,28 @@ def _base_model(embedding: Written, layers: Layers, groups: Groups, final: Writt
     plain = "        return x_BTE\n" in embedding.text and "x_BTE =" not in embedding.text
     positions = "positions_BT" in embedding.text.partition("def forward")[2].partition("\n")[0]
     recurrent = any(layers.recurrent)
+    values = '{"ids": input_ids}'
     shared = "self.starts(keys_BS, n_past, attention_mask)" if recurrent else "(keys_BS[:, None, None],)"
+    if context:
+        shared = f"(*{shared}, {values})" if recurrent else f"(keys_BS[:, None, None], {values})"
+    own = embedding.calls["embed"].replace("ids_BT", "input_ids").replace("positions_T", "position_ids[:, None]")
+    own = own.replace("cache.embedding", "LayerCache(None, 0, *shared)").removeprefix("self.embedding(")[:-1]
     text = fill(
         MODEL,
         final_words=" and final norm" if final_norm else "",
         no_split=", ".join(f'"{name}"' for name in classes),
         interface=layers.interface,
         recurrent=recurrent,
+        entries=layers.counts_entries,
         full_graph=str(".nonzero(" not in "".join(source for _, source in groups.sources())),
-        embedding=_sized(groups.constructor(embedding)),
+        embedding=groups.constructor(embedding) if embedding.copied else _sized(groups.constructor(embedding)),
+        table=_table(embedding),
+        needs_ids=embedding.copied or layers.reads_ids,
+        more_shared=f", {values}" if context else "",
+        references="\n        ".join(reference_statements(parts.referenced)),
         blocks="\n        ".join(construct_blocks(constructors)),
         final_norm=final_norm,
-        embed="" if plain else "x_BTE, position_ids" if positions else "x_BTE",
+        embed=own if embedding.copied else "" if plain else "x_BTE, position_ids" if positions else "x_BTE",
         shared=shared,
         given_masks=", ".join(
             f'{window}: mask["{"full_attention" if window == "None" else "sliding_attention"}"]' for window in masks
@@ -181,11 +234,12 @@ def _mask_functions(layers: Layers) -> dict[str, str]:
     return functions
 
 
-def _causal_model(head: Head, contract: Contract, d_embedding: int, d_model: int) -> str:
+def _causal_model(head: Head, contract: Contract, d_embedding: int, d_model: int, table: str) -> str:
     width = "D_MODEL" if d_embedding == d_model else "D_EMBEDDING"
     text = fill(
         CAUSAL_MODEL,
         tied=head.tied,
+        table=table,
         plan=bool(contract.plan),
         project=head.d_head is not None,
         d_head=width if head.tied else "D_MODEL",
@@ -204,7 +258,7 @@ def _with_vocabulary(body: str) -> str:
     """Take the size of the vocabulary from the configuration, which transformers changes when it adds tokens."""
     signature = re.compile(r"(class Embedding\(nn\.Module\):\n.*?def __init__\(\s*self)", re.DOTALL)
     body = signature.sub(r"\1, vocab_size: int", body, count=1)
-    return body.replace("nn.Embedding(VOCAB_SIZE,", "nn.Embedding(vocab_size,")
+    return body.replace("self.table = nn.Embedding(VOCAB_SIZE,", "self.table = nn.Embedding(vocab_size,", 1)
 
 
 def _sized(constructor: str) -> str:
@@ -217,12 +271,12 @@ def _values(spec: ModelSpec, fixed: Mapping[str, int], layers: Layers, head: Hea
     values: dict[str, Any] = {
         "vocab_size": fixed["VOCAB_SIZE"],
         "hidden_size": spec.d_model,
-        "num_hidden_layers": spec.n_layers,
+        "num_hidden_layers": len(layers.recurrent),
         "max_position_embeddings": spec.context_length,
         "tie_word_embeddings": head.tied,
         "layer_types": layers.types,
     }
-    heads = [layers.heads(index) for index in range(spec.n_layers)]
+    heads = [layers.heads(index) for index, attention in enumerate(layers.attentions) if attention is not None]
     first = next((each for each in heads if each is not None), None)
     if first is not None:
         values |= dict(zip(("num_attention_heads", "num_key_value_heads", "head_dim"), first, strict=True))

@@ -134,6 +134,9 @@ class $class_name(nn.Module):
 '''
 
 _POSITION = """
+        #if both
+        q_BHTD, k_BHTD = $both
+        #end
         #if query
         q_BHTD = $query
         #end
@@ -199,7 +202,7 @@ def headed(spec: HeadedSpec, context: WritingContext, *, grouped: bool) -> Writt
     if type(pattern).__name__ not in ("NoneType", "Chunks"):
         raise NotWrittenError(f"attention {spec.name!r} cannot be written out: its mask pattern is {pattern}")
     heads = spec.head_shape()
-    position, sometimes = relative_position(context, heads)
+    position, sometimes = relative_position(context, heads, together=True)
     mask, mask_call, settings = causal_mask(context, spec.window, spec.chunk)
     settings |= {
         "N_HEADS": Setting(heads.n_heads, "heads of the queries"),
@@ -310,13 +313,14 @@ def _positioned(
     if position is None:
         return ""
     parts |= position_parts(position)
+    names = {"query": {"x": "q_BHTD"}, "key": {"x": "k_BHTD"}, "both": {"q": "q_BHTD", "k": "k_BHTD"}}
     lines = fill(
         _POSITION,
         **{
-            purpose: position.call(purpose, x=name)
+            purpose: position.call(purpose, **given)
             if purpose in position.calls and not (reused and purpose == "key")
             else ""
-            for purpose, name in (("query", "q_BHTD"), ("key", "k_BHTD"))
+            for purpose, given in names.items()
         },
     )
     lines = "" if lines == "\n" else lines

@@ -97,7 +97,12 @@ class $class_name(nn.Module):
         # The keys with the highest scores; of equal ones, the first.
         order_B1TS = scores_B1TS.sort(dim=-1, descending=True, stable=True).indices[..., :$TOP_K]
         chosen_B1TS = torch.zeros_like(scores_B1TS, dtype=torch.bool).scatter(-1, order_B1TS, True)
+        #if passed_on
+        cache.shared["chosen"] = chosen_B1TS  # for layers without an indexer
+        #end
         mask_B1TS = mask_TS & chosen_B1TS
+        #elif previous
+        mask_B1TS = mask_TS & cache.shared["chosen"]  # by the last layer with an indexer
         #end
 '''
 
@@ -122,6 +127,8 @@ def latent(
     context: WritingContext,
     *,
     indexer: Written | None = None,
+    previous: bool = False,
+    passed_on: bool = False,
     top_k: int | None = None,
     fields: Collection[str] = (),
 ) -> Written:
@@ -129,6 +136,8 @@ def latent(
 
     Args:
         indexer: the class that scores keys; None if queries attend to all that the mask allows.
+        previous: whether queries attend to the keys that the last layer with an indexer chose.
+        passed_on: whether later layers use the choice of this one.
         top_k: number of keys that a query attends to, with an indexer.
         fields: further fields of the spec that are written.
     """
@@ -177,6 +186,8 @@ def latent(
         position="position" in parts,
         indexer=indexer is not None,
         indexer_rank=indexer is not None and spec.q_rank is not None,
+        previous=previous,
+        passed_on=passed_on,
         q_down=linear(context, "D_MODEL", "$Q_RANK", bias=spec.bias),
         q_up=linear(context, "D_MODEL" if spec.q_rank is None else "$Q_RANK", d_query, bias=False),
         kv_down=linear(context, "D_MODEL", "$KV_RANK + $D_SHARED", bias=spec.bias),
@@ -186,7 +197,7 @@ def latent(
         **calls,
     )
     attended = attend(position, scale=scale, dropout=spec.dropout)
-    text += attended if indexer is None else attended.replace("mask_TS", "mask_B1TS")
+    text += attended.replace("mask_TS", "mask_B1TS") if indexer is not None or previous else attended
     text += head_gate("sigmoid" if spec.head_gate else None)
     text += "        return self.output(y_BHTD.transpose(1, 2).flatten(2))\n"
     fields = (*_FIELDS, *fields)

@@ -114,10 +114,13 @@ def causal_mask(context: WritingContext, window: int | None, chunk: int | None) 
     return Written("causal_mask", text, section="attention"), call + ")", settings
 
 
-def relative_position(context: WritingContext, heads: HeadShape) -> tuple[Written | None, bool]:
+def relative_position(context: WritingContext, heads: HeadShape, *, together: bool = False) -> tuple[Written | None, bool]:
     """Return the layer's relative position, and whether only some layers with this attention have one.
 
     A layer without a position is written as the others of its kind, so that one class serves both.
+
+    Args:
+        together: the attention can rotate queries and keys in one call ("both").
     """
     own = context.parts.position
     alike = [layer.position for layer in context.layers if type(layer.attention) is type(context.parts.attention)]
@@ -134,6 +137,12 @@ def relative_position(context: WritingContext, heads: HeadShape) -> tuple[Writte
         raise NotWrittenError(
             f"position {chosen.name!r} cannot be written out as it is configured here: it depends on the length of the text",
             hint="Choose a position or scaling that does not.",
+        )
+    if "both" in result.calls and not together:
+        raise NotWrittenError(
+            f"position {chosen.name!r} cannot be written out with attention {context.parts.attention.name!r}, which rotates "
+            "queries and keys in separate calls",
+            hint="Choose attention multi-head or grouped-query, or position rotary.",
         )
     return result, without and len(kinds) == 1
 
@@ -163,7 +172,7 @@ def attend(
         repeats: several query heads share a key/value head.
     """
     calls = {} if position is None else position.calls
-    unknown = set(calls) - {"query", "unrotated", "key", "bias", "content", "values", "recompute"}
+    unknown = set(calls) - {"query", "unrotated", "key", "both", "bias", "content", "values", "recompute"}
     if unknown:
         raise NotWrittenError(f"a position has calls that attentions do not use: {', '.join(sorted(unknown))}")
     scaled = "q_BHTD" if scale == "1.0" else f"q_BHTD * {scale}" if scale else "q_BHTD / $D_HEAD**0.5"
@@ -172,7 +181,8 @@ def attend(
         purpose: position.call(purpose, **names) if position is not None and purpose in calls else ""
         for purpose in ("bias", "content", "values")
     }
-    if any(terms.values()) or softcap or sinks:
+    # A position that rotates both may change the width of a head, on which the default scale of torch's function depends.
+    if any(terms.values()) or softcap or sinks or "both" in calls:
         product = "q_BHTD @ k_BHSD.mT"
         if scale != "1.0":
             product += f" * {scale}" if scale else " / $D_HEAD**0.5"

@@ -46,6 +46,9 @@ class $class_name(nn.Module):
         #else
         q_BHTD = k_BHTD = v_BHTD = x_BTE[:, None]  # one head
         #end
+        #if both
+        q_BHTD, k_BHTD = $both
+        #end
         #if query
         q_BHTD = $query
         #end
@@ -97,7 +100,7 @@ def _class(
     output: bool,
     fields: Collection[str],
 ) -> Written:
-    position, sometimes = relative_position(context, heads)
+    position, sometimes = relative_position(context, heads, together=True)
     if sometimes:
         raise NotWrittenError(
             f"attention {spec.name!r} cannot be written out if only some layers have a position",
@@ -105,11 +108,11 @@ def _class(
         )
     mask, mask_call, settings = causal_mask(context, spec.window, None)
     parts = {"causal_mask": mask, "append_to": append_to}
-    calls = {"query": "", "key": ""}
+    calls = {"query": "", "key": "", "both": ""}
     if position is not None:
         parts |= position_parts(position)
-        named = {"query": "q_BHTD", "key": "k_BHTD"}
-        calls |= {purpose: position.call(purpose, x=named[purpose]) for purpose in named if purpose in position.calls}
+        named = {"query": {"x": "q_BHTD"}, "key": {"x": "k_BHTD"}, "both": {"q": "q_BHTD", "k": "k_BHTD"}}
+        calls |= {purpose: position.call(purpose, **named[purpose]) for purpose in named if purpose in position.calls}
     if weights:
         settings["D_HEAD"] = Setting(heads.d_head, "features of the head")
         if scale:

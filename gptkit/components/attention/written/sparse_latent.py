@@ -41,12 +41,29 @@ class $class_name(nn.Module):
         return torch.sum(scores_BHTS * weights_BTH.mT[..., None], dim=1, keepdim=True)
 '''
 
-_FIELDS = ("top_k", "index_heads", "d_index", "index_layout", "index_loss")
+_FIELDS = ("top_k", "index_heads", "d_index", "index_layout", "index_loss", "indexer")
 
 
 def sparse_latent(spec: SparseLatentSpec, context: WritingContext) -> Written:
     """Return the attention as a class, and its indexer. The loss of the indexer, for training only, is not written."""
-    return latent(spec, context, indexer=_indexer(spec, context), top_k=spec.top_k, fields=_FIELDS)
+    if spec.indexer == "previous":
+        _require_visible(spec, context)
+        return latent(spec, context, previous=True, fields=_FIELDS)
+    later = [getattr(layer.attention, "indexer", "own") for layer in context.layers]
+    indexer = _indexer(spec, context)
+    return latent(spec, context, indexer=indexer, passed_on="previous" in later, top_k=spec.top_k, fields=_FIELDS)
+
+
+def _require_visible(spec: SparseLatentSpec, context: WritingContext) -> None:
+    """Raise if the last layer with an indexer may choose keys that are outside of the window of this one."""
+    earlier = [layer.attention for layer in context.layers if layer.index < context.parts.index]
+    owner = next((each for each in reversed(earlier) if getattr(each, "indexer", "") == "own"), None)
+    if owner is not None and spec.window is not None and getattr(owner, "window", None) != spec.window:
+        raise NotWrittenError(
+            f"attention {spec.name!r} cannot be written out with indexer: previous and another window than the layer "
+            "with the indexer has: all chosen keys may be outside of it",
+            hint="Set the same window for both layers.",
+        )
 
 
 def _indexer(spec: SparseLatentSpec, context: WritingContext) -> Written:

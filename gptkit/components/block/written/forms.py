@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
@@ -225,8 +226,13 @@ def _block(
     )
     if output_scale is not None:
         assignments += f"        self.output_scale = {scale_of_output(output_scale)}\n"
-    text = fill(_START, description=description) + assignments + "\n" + fill(_FORWARD) + filled
     parts = {part: _part(part, context) for part in names}
+    call = "" if "feedforward" not in parts else parts["feedforward"].calls.get("apply", "")
+    if call:  # with further arguments
+        filled = re.sub(
+            r"self\.feedforward\(((?:self\.\w+\(\w+\))|\w+)\)", lambda match: call.replace("$x", match[1]), filled
+        )
+    text = fill(_START, description=description) + assignments + "\n" + fill(_FORWARD) + filled
     return Written(name, text, settings=settings, parts=parts, section="block", fields=("dropout", *fields))
 
 

@@ -48,7 +48,9 @@ class $class_name(nn.Module):
         #if norm
         x_BTE = self.norm(x_BTE)
         #end
-        #if positions
+        #if embedded
+        x_BTE = $embedded
+        #elif positions
         x_BTE = x_BTE + $added
         #end
         #if dropout
@@ -64,10 +66,13 @@ def token(spec: TokenEmbeddingSpec, context: WritingContext) -> Written:
     parts: dict[str, Written] = {}
     if spec.norm is not None:
         parts["norm"] = written(spec.norm, context, dim=Name("D_MODEL"))
-    added = ""
+    added = embedded = ""
     if context.position is not None and "embed" in context.position.uses:
         position = written(context.position, context, heads=None)
-        added = position.call("embed")
+        if "embedded" in position.calls:
+            added = embedded = position.call("embedded", x="x_BTE")
+        else:
+            added = position.call("embed")
         parts["position" if not position.is_function else position.name] = position
     narrow = spec.d_embedding is not None and spec.d_embedding != context.d_model
     settings = {"D_EMBEDDING": Setting(spec.d_embedding, "width of the table") if narrow else Setting(Name("D_MODEL"))}
@@ -85,6 +90,7 @@ def token(spec: TokenEmbeddingSpec, context: WritingContext) -> Written:
         scale=spec.scale is not None,
         positions=bool(added),
         added=added,
+        embedded=embedded,
         dropout=bool(spec.dropout),
         norm="norm" in parts,
         position="position" in parts,

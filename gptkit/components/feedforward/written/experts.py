@@ -5,9 +5,21 @@ Shapes in it: B rows, T tokens, E features, N = B · T, K experts chosen for a t
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
-from gptkit.kinds.written import Name, NotWrittenError, Setting, WritingContext, Written, fill, written, written_stacked
+from gptkit.kinds.feedforward import FeedForwardSpec
+from gptkit.kinds.written import (
+    Name,
+    NotWrittenError,
+    Setting,
+    WritingContext,
+    Written,
+    fill,
+    linear,
+    written,
+    written_stacked,
+)
 
 if TYPE_CHECKING:
     from gptkit.components.feedforward.experts import ExpertsSpec
@@ -22,6 +34,10 @@ class $class_name(nn.Module):
         super().__init__()
         self.router = $router
         self.experts = $experts
+        #if latent
+        self.latent_down = $latent_down
+        self.latent_up = $latent_up
+        #end
         #if shared
         self.shared = $shared
         #end
@@ -36,6 +52,9 @@ class $class_name(nn.Module):
         """Transform each token by its experts, (B, T, E) to (B, T, E)."""
         x_NE = x_BTE.flatten(0, 1)
         experts_NK, weights_NK = self.router(x_NE)
+        #if latent
+        x_NE = self.latent_down(x_NE)  # experts transform narrower vectors
+        #end
         y_NE = torch.zeros_like(x_NE)
         for expert in range($N_EXPERTS):
             tokens_M, choices_M = (experts_NK == expert).nonzero(as_tuple=True)
@@ -45,6 +64,9 @@ class $class_name(nn.Module):
             #else
             y_NE = y_NE.index_add(0, tokens_M, weights_M1 * self.experts(x_NE[tokens_M], expert))
             #end
+        #if latent
+        y_NE = self.latent_up(y_NE)
+        #end
         #if shared
         shared_BTE = self.shared(x_BTE)  # the shared expert, used by every token
         #end
@@ -52,14 +74,29 @@ class $class_name(nn.Module):
 '''
 
 
+_EXPERT_LIST = '''
+class $class_name(nn.Module):
+    """Experts, each a feed-forward with weights of its own."""
+
+    def __init__(self$parameters) -> None:
+        super().__init__()
+        self.each = nn.ModuleList($expert for _ in range($N_EXPERTS))
+
+    def forward(self, x_ME: Tensor, expert: int) -> Tensor:
+        """Apply one expert to its tokens, (M, E) to (M, E)."""
+        y_1ME: Tensor = self.each[expert](x_ME[None])
+        return y_1ME[0]
+'''
+
+
 def experts(spec: ExpertsSpec, context: WritingContext) -> Written:
     """Return the mixture as a class, and its router and experts."""
-    form = written_stacked(spec.expert, context, n_experts=spec.n_experts) if context.stacks_linears else None
-    if form is None:
-        raise NotWrittenError(
-            f"feedforward 'experts' cannot be written out with experts {spec.expert.name!r}, which have no stacked form",
-            hint="Use gated or mlp as expert, with linear: dense.",
-        )
+    inner = spec.inner_context("expert", context)
+    assert isinstance(inner, WritingContext)
+    form = _experts(spec, inner)
+    if spec.latent:
+        width = Setting(spec.latent, "features of the vectors that experts transform")
+        form = _narrowed(form, width)
     parts = {"router": written(spec.router, context, n_experts=spec.n_experts), "experts": form}
     if spec.shared is not None:
         parts["shared"] = written(spec.shared, context)
@@ -79,9 +116,44 @@ def experts(spec: ExpertsSpec, context: WritingContext) -> Written:
         on_input=spec.weights_on == "input",
         result=result,
         normed=spec.output_norm is not None,
+        latent=bool(spec.latent),
+        latent_down=linear(context, "D_MODEL", "$D_LATENT", bias=False),
+        latent_up=linear(context, "$D_LATENT", "D_MODEL", bias=False),
     )
     settings = {"N_EXPERTS": Setting(spec.n_experts, "experts of a layer")}
+    if spec.latent:
+        settings["D_LATENT"] = width
     if spec.scale != 1:
         settings["EXPERTS_SCALE"] = Setting(spec.scale, "factor of the mixture's output")
-    fields = ("n_experts", "router", "expert", "shared", "shared_gate", "weights_on", "scale", "output_norm")
+    fields = ("n_experts", "router", "expert", "shared", "shared_gate", "weights_on", "scale", "output_norm", "latent")
     return Written("MixtureOfExperts", text, settings=settings, parts=parts, section="feedforward", fields=fields)
+
+
+def _experts(spec: ExpertsSpec, context: WritingContext) -> Written:
+    """Return the experts: with stacked weights, or as a list where the feed-forward has no such form."""
+    if context.stacks_linears and type(spec.expert).build_stacked is not FeedForwardSpec.build_stacked:
+        form = written_stacked(spec.expert, context, n_experts=spec.n_experts)
+        if form is None:
+            raise NotWrittenError(
+                f"feedforward 'experts' cannot be written out with experts {spec.expert.name!r}: their stacked form has no "
+                "template",
+                hint="Use gated or mlp as expert, or define written_stacked (see docs/eject.md).",
+            )
+        return form
+    expert = written(spec.expert, context)
+    if "apply" in expert.calls:
+        raise NotWrittenError(
+            f"feedforward 'experts' cannot be written out with experts {spec.expert.name!r}: they read the call's context",
+            hint="Use gated or mlp as expert.",
+        )
+    settings = {"N_EXPERTS": Setting(spec.n_experts, "experts of a layer")}
+    return Written("ExpertList", fill(_EXPERT_LIST), settings=settings, parts={"expert": expert}, section="feedforward")
+
+
+def _narrowed(form: Written, width: Setting) -> Written:
+    """Return experts for vectors of another width than the model's."""
+    parts = {name: _narrowed(part, width) for name, part in form.parts.items()}
+    if "D_MODEL" not in form.text:
+        return dataclasses.replace(form, parts=parts)
+    settings = {**form.settings, "D_LATENT": width}
+    return dataclasses.replace(form, text=form.text.replace("D_MODEL", "$D_LATENT"), settings=settings, parts=parts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gptkit.kinds.position import HeadShape
-from gptkit.kinds.written import NotWrittenError, Setting, Written, fill
+from gptkit.kinds.written import Setting, WritingContext, Written, fill
 
 if TYPE_CHECKING:
     from gptkit.components.position.shaw import ShawSpec
@@ -62,7 +62,8 @@ class $class_name(nn.Module):
         steps_TS = torch.log(distance_TS.clamp(min=1).float() / exact) / growth
         range_TS = exact + (steps_TS * ($N_BUCKETS - exact)).long()
         range_TS = range_TS.clamp(max=$N_BUCKETS - 1)
-        return self.table(torch.where(distance_TS < exact, distance_TS, range_TS)).movedim(-1, 0)
+        range_TS = torch.where(distance_TS < exact, distance_TS, range_TS)
+        return self.table(range_TS).movedim(-1, 0)
 '''
 
 
@@ -85,13 +86,10 @@ def shaw(spec: ShawSpec, heads: HeadShape) -> Written:
     )
 
 
-def t5_bias(spec: T5BiasSpec, heads: HeadShape) -> Written:
+def t5_bias(spec: T5BiasSpec, context: WritingContext, heads: HeadShape) -> Written:
     """Return the table as a class."""
     if spec.shared:
-        raise NotWrittenError(
-            "position 't5-bias' cannot be written out with a table that all layers share",
-            hint="Set shared: false, which is another model, or choose another position.",
-        )
+        context.share(("written", "t5-bias"), lambda: True)
     return Written(
         "T5Bias",
         fill(_T5),

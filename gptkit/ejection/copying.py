@@ -1,0 +1,330 @@
+"""Classes of a written file that are copies of a module's class: its methods, with the values of the built module.
+
+A module's parameters keep their names. Nested components are written out as such, torch's own modules are constructed as
+they were, and other modules are copied, too.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import re
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import FunctionType
+from typing import Any
+
+from gptkit.core.component import Component
+from gptkit.ejection.constructing import Copier
+from gptkit.ejection.recording import Built
+from gptkit.ejection.runtime import FORWARD_NAMES, context_part
+from gptkit.ejection.sources import CopyError, Edits, called_functions, copied_source, is_literal, parsed
+from gptkit.kinds.written import Name, Setting, Written
+
+__all__ = ["Copy"]
+
+_METHOD = "mixed"
+"""Name of a copied `forward` that another method calls with the context of the call."""
+
+
+@dataclass
+class Copy:
+    """The copy of one class.
+
+    Attributes:
+        copier: what the copies of the component have in common.
+        module: the built module.
+        roots: the methods that are called from outside.
+        inherited: names of parameters that the base class has.
+        templates: methods that are not copied, with what replaces their source.
+        skipped: attributes that are written in another way.
+    """
+
+    copier: Copier
+    module: Any
+    roots: tuple[str, ...]
+    inherited: tuple[str, ...] = ()
+    templates: Mapping[str, str] = field(default_factory=dict)
+    skipped: frozenset[str] = frozenset()
+    methods: dict[str, str] = field(default_factory=dict)
+    assignments: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, Setting] = field(default_factory=dict)
+    parts: dict[str, Written] = field(default_factory=dict)
+    needs_context: bool = False
+    times: dict[str, int] = field(default_factory=dict)
+    """How often a call of the module calls a component with a state; 0 if that is not known."""
+
+    def __post_init__(self) -> None:
+        for root in self.roots:
+            self._method(root)
+        for name, parameter in self.module._parameters.items():
+            if parameter is not None:
+                self._attribute(name)
+        for name, child in self.module._modules.items():
+            if child is not None and any(True for _ in child.parameters()):
+                self._attribute(name)
+        if any(True for _ in self.module.named_buffers(recurse=False)):
+            for name in self.module._buffers:
+                self._attribute(name)
+
+    @property
+    def name(self) -> str:
+        return type(self.module).__name__.lstrip("_")
+
+    def drop_context(self) -> bool:
+        """Remove the context of the call from the arguments of `forward` if nothing needs it; return whether it was."""
+        header, _, body = self.methods["forward"].partition(":\n")
+        if "forward: Context" in header and re.search(r"(?<![\w.-])forward\s*[.,)\]]", body):
+            return False
+        self.methods["forward"] = header.replace(", forward: Context", "") + ":\n" + body
+        methods = self.methods.values()
+        self.needs_context = any("forward: Context" in method for method in methods)
+        return True
+
+    def finished(self, entry: str = "", **how: Any) -> Written:
+        """Return the class.
+
+        Args:
+            entry: a method that calls the copied `forward`, which then has another name.
+            how: further arguments of `Written`.
+        """
+        copier = self.copier
+        methods = dict(self.methods)
+        if entry:
+            methods["forward"] = re.sub(r"^def forward\(", f"def {_METHOD}(", methods["forward"])
+            methods = {"forward": entry, **{(_METHOD if key == "forward" else key): text for key, text in methods.items()}}
+        if self.needs_context:
+            self.parts["context_of_the_call"] = context_part()
+        documented = copier.spec if self.module.__class__.__doc__ is None else type(self.module)
+        summary = (inspect.getdoc(documented) or self.name).splitlines()[0]
+        summary = summary.replace("\\", "/").replace('"""', "").replace("$", "")
+        lines = [
+            "class $class_name(nn.Module):",
+            *textwrap.wrap(f'"""{summary}"""', 96, initial_indent="    ", subsequent_indent="    "),
+            "",
+            "    def __init__(self$parameters) -> None:",
+            "        super().__init__()",
+            *(f"        self.{name} = {text}" for name, text in self.assignments.items()),
+        ]
+        text = "\n".join(lines) + "\n"
+        text += "".join(f"\n{textwrap.indent(method.rstrip(), '    ')}\n" for method in methods.values())
+        fields = [name for name in type(copier.spec).model_fields if name != "name"]
+        how = {"section": copier.section, "fields": fields, **how}
+        how["calls"] = {**how.get("calls", {}), **{f"times {name}": str(n) for name, n in self.times.items() if n != 1}}
+        return Written(self.name, text, settings=self.settings, parts=self.parts, copied=True, **how)
+
+    # -- methods -------------------------------------------------------------------------------------------------------
+
+    def _method(self, name: str) -> None:
+        if name in self.methods:
+            return
+        if name in self.templates:
+            self.methods[name] = self.templates[name]
+            self.needs_context = self.needs_context or "forward" in self.templates[name]
+            self._references(self.templates[name])
+            return
+        definition = next((vars(cls)[name] for cls in type(self.module).__mro__ if name in vars(cls)), None)
+        if definition is None:
+            return  # in a branch that this module does not take
+        function: Any = definition
+        if isinstance(definition, property):
+            function = definition.fget
+        elif isinstance(definition, staticmethod):
+            function = definition.__func__
+        if not isinstance(function, FunctionType):
+            if is_literal(definition):
+                self._value(name, definition)
+                return
+            raise self.copier.refuse(f"its module has an attribute {name!r} of type {type(definition).__name__}")
+        if function.__module__.partition(".")[0] == "torch":
+            return
+        self.methods[name] = ""  # methods may call one another
+        self.methods[name] = source = self._copied(function)
+        self._references(source)
+
+    def _copied(self, function: FunctionType) -> str:
+        try:
+            source = copied_source(function, self._rule)
+            for key, called in called_functions(function, source).items():
+                if key not in self.parts:
+                    self.parts[key] = self._function(called)
+        except CopyError as error:
+            raise self.copier.refuse(str(error)) from None
+        self._check_context(function, source)
+        return source
+
+    def _function(self, function: FunctionType) -> Written:
+        """Return a function that a copied one calls, with those that it calls."""
+        source = copied_source(function, lambda node, edits: _of_training(node))
+        self._check_context(function, source)
+        parts = {key: self._function(called) for key, called in called_functions(function, source).items()}
+        source = re.sub(r"^def \w+\(", "def $class_name(", source)
+        return Written(function.__name__.lstrip("_"), source, parts=parts, section=self.copier.section, copied=True)
+
+    def _check_context(self, function: FunctionType, source: str) -> None:
+        if "forward: Context" not in source:
+            return
+        self.needs_context = True
+        for name in re.findall(r"(?<![\w.])forward\.(\w+)", source):
+            if name not in FORWARD_NAMES:
+                raise self.copier.refuse(f"{function.__qualname__} uses forward.{name}, which the file does not have")
+
+    def _references(self, source: str) -> None:
+        """Add what the methods of a source read of `self`."""
+        for node in ast.walk(parsed(source)):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self":
+                self._attribute(node.attr)
+
+    def _rule(self, node: ast.AST, edits: Edits) -> str | None:
+        """Return what replaces an expression or statement of a method; None if it remains."""
+        omitted = _of_training(node)
+        if omitted is not None:
+            return omitted
+        if isinstance(node, ast.Call) and (name := _attribute_of_self(node.func)) is not None:
+            built = self.copier.recorder.components.get(id(self.module._modules.get(name)))
+            return None if built is None else self._call(built, name, node, edits)
+        if isinstance(node, ast.Attribute) and (name := _attribute_of_self(node.value)) is not None:
+            value = vars(self.module).get(name)
+            built = self.copier.recorder.components.get(id(self.module._modules.get(name)))
+            if built is not None and built.spec.kind not in ("norm", "linear", "activation"):
+                part = self.copier.nested(built)
+                if not part.copied or f"    def {node.attr}(" not in part.text:
+                    raise self.copier.refuse(f"it reads {node.attr!r} of the {built.spec.kind} {name!r}")
+            if (dataclasses.is_dataclass(value) or isinstance(value, Component)) and is_literal(
+                getattr(value, node.attr, ...)
+            ):
+                key = f"{name}_{node.attr}".strip("_").upper()
+                self.settings[key] = Setting(Name(repr(getattr(value, node.attr))))
+                return f"${key}"
+        return None
+
+    def _call(self, built: Built, name: str, node: ast.Call, edits: Edits) -> str | None:
+        """Return the call of a nested component as its written form has it."""
+        kind = built.spec.kind
+        arguments = [edits.text(each) for each in node.args]
+        context = arguments[-1] if len(arguments) > 1 else "forward"
+        if kind in ("norm", "linear"):
+            return None
+        if node.keywords or not arguments:
+            raise self.copier.refuse(f"it calls the component {name!r} with named arguments")
+        part = self.copier.nested(built)
+        if kind in ("attention", "block"):
+            self.needs_context = True
+            times = _times(node, edits.tree, self.module)
+            self.times[name] = 0 if times == 0 else self.times.get(name, 0) + times
+            once = times == 1 and self._n_stateful(edits) == 1
+            cache = f"{context}.cache" if once else f'{context}.part("{name}")'
+            return f"self.{name}({arguments[0]}, {context}.positions_T, {cache})"
+        if kind in ("activation", "feedforward"):
+            call = part.calls.get("apply", f"self.{kind}($x)").replace(f"self.{kind}", f"self.{name}")
+            self.settings.update({key: value for key, value in part.settings.items() if f"${key}" in call})
+            for key in re.findall(r"\$([a-z]\w*)", call):
+                if key != "x" and not key.endswith("_arguments"):
+                    self.parts[key] = part.parts.get(key, part)
+            call = call.replace("positions_T, cache", f"{context}.positions_T, {context}.cache")
+            return call.replace("$x", arguments[0])
+        if kind == "router":
+            return f"self.{name}({arguments[0]})"
+        if kind == "embedding":
+            call = part.calls["embed"].replace("self.embedding", f"self.{name}").replace("ids_BT", arguments[0])
+            self.needs_context = True
+            cache = f'{context}.part("{name}")' if "state" in part.calls else f"{context}.cache"
+            return call.replace("positions_T", f"{context}.positions_T").replace("cache.embedding", cache)
+        raise self.copier.refuse(f"its module calls the {kind} {built.spec.name!r} itself")
+
+    def _n_stateful(self, edits: Edits) -> int:
+        """Return the number of calls of components with states in a method."""
+        stateful = {
+            name
+            for name, child in self.module._modules.items()
+            if (built := self.copier.recorder.components.get(id(child))) is not None
+            and built.spec.kind in ("attention", "block")
+        }
+        calls = (node.func for node in ast.walk(edits.tree) if isinstance(node, ast.Call))
+        return sum(_attribute_of_self(call) in stateful for call in calls)
+
+    # -- attributes ----------------------------------------------------------------------------------------------------
+
+    def _attribute(self, name: str) -> None:
+        known = (self.methods, self.assignments, self.inherited, self.skipped, ("training",))
+        if any(name in names for names in known):
+            return
+        module = self.module
+        if name in module._parameters:
+            self.assignments[name] = self._parameter(name, module._parameters[name])
+        elif name in module._modules:
+            child = module._modules[name]
+            self.assignments[name] = "None" if child is None else ""
+            if child is not None:
+                self.assignments[name] = self.copier.constructed(child, self.parts, name)
+        elif name in module._buffers:
+            self._buffer(name, module._buffers[name])
+        elif name in vars(module):
+            self._value(name, vars(module)[name])
+        else:
+            self._method(name)
+
+    def _value(self, name: str, value: Any) -> None:
+        if not is_literal(value):
+            raise self.copier.refuse(f"its module has an attribute {name!r} of type {type(value).__name__}")
+        key = name.strip("_").upper()
+        while key in self.settings or not key[:1].isalpha():
+            key = f"OWN_{key}"
+        self.settings[key] = Setting(Name(repr(value)))
+        self.assignments[name] = f"${key}"
+
+    def _buffer(self, name: str, buffer: Any) -> None:
+        if buffer is None:
+            self.assignments[name] = "None"
+        elif name in self.module._non_persistent_buffers_set:
+            raise self.copier.refuse(f"its module has a buffer {name!r}, which no file of weights has")
+        else:
+            shape = ", ".join(self.copier.size(size) for size in buffer.shape)
+            self.assignments[name] = f"nn.Buffer(torch.zeros({shape or '()'}, dtype={buffer.dtype}))"
+
+    def _parameter(self, name: str, parameter: Any) -> str:
+        if parameter is None:
+            return "None"
+        shape = ", ".join(self.copier.size(size) for size in parameter.shape)
+        declared: dict[str, Any] = getattr(self.module, "initial", dict)()
+        initial = declared.get(name)
+        made = (
+            f"torch.{initial}({shape or '()'})" if initial in ("ones", "zeros") else f"torch.randn({shape or '()'}) * 0.02"
+        )
+        return f"nn.Parameter({made}{'' if parameter.requires_grad else ', requires_grad=False'})"
+
+
+def _attribute_of_self(node: ast.AST) -> str | None:
+    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self":
+        return node.attr
+    return None
+
+
+def _times(node: ast.AST, tree: ast.AST, module: Any) -> int:
+    """Return how often a method executes a call, in loops over a constant range; 0 if that is not known."""
+    times = 1
+    for loop in ast.walk(tree):
+        if isinstance(loop, ast.If) and any(inner is node for inner in ast.walk(loop)):
+            return 0
+        if not isinstance(loop, (ast.For, ast.While)) or not any(inner is node for inner in ast.walk(loop)):
+            continue
+        call = loop.iter if isinstance(loop, ast.For) else None
+        if not (isinstance(call, ast.Call) and ast.unparse(call.func) == "range" and len(call.args) == 1):
+            return 0
+        count = call.args[0]
+        value = count.value if isinstance(count, ast.Constant) else vars(module).get(_attribute_of_self(count) or "")
+        if type(value) is not int:
+            return 0
+        times *= value
+    return times
+
+
+def _of_training(node: ast.AST) -> str | None:
+    """Return what replaces a statement that adds a loss, which training alone uses; None for others."""
+    if isinstance(node, ast.Expr) and "forward.add_loss(" in ast.unparse(node):
+        return "pass"
+    if not isinstance(node, ast.If) or node.orelse or "self.training" not in ast.unparse(node.test):
+        return None
+    return "pass" if any(_of_training(each) == "pass" for each in node.body) else None
