@@ -27,7 +27,7 @@ from gptkit.model.gpt import GPT
 from gptkit.nn.attention.base import Attention
 from gptkit.nn.block import Block
 
-__all__ = ["TOLERANCE", "Drift", "Reading", "compare"]
+__all__ = ["TOLERANCE", "Drift", "Reading", "compare", "distance", "is_part_of"]
 
 TOLERANCE = 1e-3
 # The eager path of Falcon with ALiBi adds the bias twice; for all other families it supports every feature.
@@ -266,7 +266,7 @@ def _read(pairs: _Pairs, native: GPT, external: Any, ids_BT: Tensor) -> Iterator
     names |= {"embedding": (native.spec.embedding.name, ""), "logits": (native.spec.head.name, "")}
     for part, tensor in seen.items():
         if part in expected:
-            yield Reading(part, *names[part], _distance(tensor, expected[part]))
+            yield Reading(part, *names[part], distance(tensor, expected[part]))
 
 
 def _tensor(output: Any) -> Tensor:
@@ -274,7 +274,8 @@ def _tensor(output: Any) -> Tensor:
     return result
 
 
-def _distance(native: Tensor, external: Tensor) -> float:
+def distance(native: Tensor, external: Tensor) -> float:
+    """Return the largest difference of an element, relative to the external output's largest."""
     if native.numel() != external.numel():
         return float("inf")
     difference = (native - external.reshape(native.shape)).abs().max() / external.abs().max().clamp(min=1e-30)
@@ -285,14 +286,15 @@ def _tensors(family: FamilySpec, native: GPT, external: ExternalModel, part: str
     """Yield the tensors of a part whose elements differ from the external ones."""
     own, stored = native.state_dict(), external.tensors()
     for move in pair(family, native):
-        if not _of(part, move.native) or any(name not in stored.entries for name in move.external):
+        if not is_part_of(part, move.native) or any(name not in stored.entries for name in move.external):
             continue
         joined = move.join([stored.get(name).float() for name in move.external])
         if not torch.equal(joined, own[move.native]):
             yield move.native
 
 
-def _of(part: str, name: str) -> bool:
+def is_part_of(part: str, name: str) -> bool:
+    """Return whether a tensor belongs to a part of the model."""
     whole = "head" if part == "logits" else part
     # A block differs by itself only in how its branches are joined, which has no tensors.
     return name.startswith(f"{whole}.") and (whole.count(".") != 1 or not whole.startswith("blocks."))

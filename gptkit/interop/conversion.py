@@ -14,6 +14,7 @@ from gptkit.core.registry import Registry, default_registry
 from gptkit.core.registry.plugin import DISABLE
 from gptkit.core.suggestions import did_you_mean
 from gptkit.files import validate_data
+from gptkit.interop.generated import generated_family
 from gptkit.interop.layouts import SAME, Separate
 from gptkit.kinds.external_config import HARMLESS, ExternalConfig
 from gptkit.kinds.family import FamilySpec, Layout, Rule
@@ -114,6 +115,9 @@ def family_of(external: ExternalModel, registry: Registry | None = None) -> tupl
     Raises:
         ExternalModelError: its family is not installed; names those that are.
     """
+    generated = generated_family(external)
+    if generated is not None:
+        return generated, external.config
     if external.family is None:
         family = find_family(external.config, external.config_location, registry)
         inner = external.config.get(_NESTED)

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from gptkit.core.errors import ExternalModelError, GptkitError
+from gptkit.ejection.hugging_face.head import WRAPPING
 from gptkit.ejection.hugging_face.weights import Weight, external_weights
 from gptkit.ejection.hugging_face.writing import (
     ARCHITECTURE,
@@ -21,9 +22,11 @@ from gptkit.ejection.hugging_face.writing import (
     Code,
     write_code,
 )
+from gptkit.interop.generated import SPEC_KEY
 from gptkit.kinds.format import NativeModel, TensorEntry
 from gptkit.kinds.written import NotWrittenError
 from gptkit.model.gpt import GPT
+from gptkit.model.spec import ModelSpec
 
 __all__ = ["Generated", "generate_code"]
 
@@ -62,6 +65,7 @@ class Generated:
                 "AutoModelForCausalLM": f"{modeling}.{ARCHITECTURE}",
             },
             **self.code.values,
+            SPEC_KEY: _exported(self.model.spec).model_dump(mode="json"),
         }
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
@@ -104,6 +108,14 @@ def generate_code(model: NativeModel, refusal: ExternalModelError) -> Generated:
         for weight in weights
     }
     return Generated(code, weights, entries, model)
+
+
+def _exported(spec: ModelSpec) -> ModelSpec:
+    """Return the spec of what an export has: the head without parts that only training uses."""
+    head: Any = spec.head
+    while head.name in WRAPPING:
+        head = head.head
+    return spec.model_copy(update={"head": head})
 
 
 def _shape(weight: Weight, shape: tuple[int, ...]) -> tuple[int, ...]:
