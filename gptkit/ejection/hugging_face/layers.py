@@ -20,14 +20,19 @@ class Layers:
     Attributes:
         blocks: the blocks, as their code is written.
         interface: whether all attentions call transformers' attention functions.
-        recurrent: whether each entry of the cache is a recurrent state.
+        entries: the entries of the cache, in the order of their use: whether each is a recurrent state, and its window.
         attentions: the attention of each layer, as it was before the changes; None for a layer without one.
     """
 
     blocks: list[Written]
     interface: bool
-    recurrent: tuple[bool, ...]
+    entries: tuple[tuple[bool, int | None], ...]
     attentions: list[Written | None]
+
+    @property
+    def recurrent(self) -> list[bool]:
+        """Whether each entry of the cache is a recurrent state."""
+        return [recurrent for recurrent, _ in self.entries]
 
     @property
     def attending(self) -> list[Written]:
@@ -70,7 +75,7 @@ class Layers:
     def types(self) -> list[str]:
         """The `layer_types` of the configuration, from which transformers makes a cache."""
         if self.interface:
-            return ["full_attention" if window is None else "sliding_attention" for window in self.windows]
+            return ["full_attention" if window is None else "sliding_attention" for _, window in self.entries]
         types = ["linear_attention" if recurrent else "full_attention" for recurrent in self.recurrent]
         return ["hybrid", *types[1:]] if self.counted else types
 
@@ -146,14 +151,14 @@ def setting(written: Written, name: str) -> Any:
     return written.settings.get(name, Setting(None)).value
 
 
-def _entries(part: Written) -> list[bool]:
-    """Return the entries of a block in the cache, in the order of their use: whether each is a recurrent state."""
+def _entries(part: Written) -> list[tuple[bool, int | None]]:
+    """Return the entries of a block in the cache, in the order of their use."""
     if part.section == "attention" and part.text.startswith("class "):
         if "convolved" in part.parts or 'cache["state"]' in part.text:
-            return [True]
+            return [(True, None)]
         # An indexer has keys of its own.
-        return [False] * (1 + sum('"index_keys"' in inner.text for inner in walk(part)))
-    result = []
+        return [(False, setting(part, "WINDOW"))] * (1 + sum('"index_keys"' in inner.text for inner in walk(part)))
+    result: list[tuple[bool, int | None]] = []
     for name, inner in part.parts.items():
         entries = _entries(inner)
         times = int(part.calls.get(f"times {name}", 1))
