@@ -30,7 +30,7 @@ def export(
         typer.Option(
             "--to",
             metavar="FORMAT",
-            help="The format; by default that of PATH's suffix (.gguf, .pt2), else hugging-face.",
+            help="The format; by default that of PATH's suffix (.gguf, .pt2, .onnx), else hugging-face.",
             autocompletion=complete_formats,
             show_default=False,
         ),
@@ -61,7 +61,7 @@ def export(
 ) -> None:
     """Export a run in the format of transformers and vLLM (hugging-face), of llama.cpp (gguf), or of a plugin.
 
-    The format torch-export writes a program that torch runs without gptkit (.pt2).
+    The format torch-export writes a program that torch runs without gptkit (.pt2), and onnx one for ONNX Runtime (.onnx).
 
     A model that the format cannot express is refused with the reason. The export is read back, and its logits are compared
     with the run's (not with --quiet). Formats: gptkit components format.

@@ -71,10 +71,19 @@ def group_rows(experts_NK: Tensor, n_experts: int) -> Groups:
     """
     expert_M, order_M = experts_NK.flatten().sort(stable=True)
     numbers_X = torch.arange(n_experts, device=expert_M.device)
-    ends_X = torch.searchsorted(expert_M, numbers_X, right=True, out_int32=True)
+    ends_X = _counted(expert_M, numbers_X, int32=True)
     rows_M = torch.arange(order_M.shape[0], device=order_M.device)
     back_M = torch.empty_like(order_M).scatter_(0, order_M, rows_M)
     return Groups(experts_NK.shape[0], expert_M, ends_X, order_M, back_M)
+
+
+def _counted(sorted_I: Tensor, values_J: Tensor, *, int32: bool = False) -> Tensor:
+    """Return for each value how many of the sorted numbers are not greater, (J,)."""
+    if _only_torch:
+        # ONNX has no binary search.
+        count_J = (sorted_I <= values_J[:, None]).long().sum(-1)
+        return count_J.to(torch.int32) if int32 else count_J
+    return torch.searchsorted(sorted_I, values_J, right=True, out_int32=int32)
 
 
 def reorder(x_ME: Tensor, order_M: Tensor, back_M: Tensor) -> Tensor:
@@ -260,11 +269,11 @@ def _blocks(ends_X: Tensor, n_rows: int, size: int | None = None) -> _Blocks:
     last_X = blocks_X.cumsum(0)
     first_X = last_X - blocks_X
     block_Z = torch.arange(n_blocks, device=device)
-    expert_Z = torch.searchsorted(last_X, block_Z, right=True).clamp(max=n_experts - 1)
+    expert_Z = _counted(last_X, block_Z).clamp(max=n_experts - 1)
     begin_Z = starts_X[expert_Z] + (block_Z - first_X[expert_Z]) * size
     row_ZR = begin_Z[:, None] + torch.arange(size, device=device)
     row_M = torch.arange(n_rows, device=device)
-    expert_M = torch.searchsorted(ends_X, row_M, right=True)
+    expert_M = _counted(ends_X, row_M)
     place_M = first_X[expert_M] * size + row_M - starts_X[expert_M]
     return _Blocks(expert_Z, row_ZR.clamp(max=n_rows - 1), row_ZR < ends_X[expert_Z, None], place_M)
 

@@ -83,7 +83,7 @@ def test_drift_compares_with_the_format(registry: Registry, run: Path, tmp_path:
 
 
 def test_messages_and_pages_list_the_format(registry: Registry, run: Path, tmp_path: Path) -> None:
-    assert set(formats(registry)) == {"gguf", "hugging-face", "plain-json", "torch-export"}
+    assert set(formats(registry)) == {"gguf", "hugging-face", "onnx", "plain-json", "torch-export"}
     code, output = invoke("export", str(run), "out", "--to", "plain-jsn")
     assert code == 2
     assert "did you mean 'plain-json'" in output

@@ -19,11 +19,12 @@ from gptkit.core.errors import ExternalModelError
 from gptkit.interop.formats.torch_export.decoder import Decoder
 from gptkit.interop.formats.torch_export.format import TorchExportFormat
 from gptkit.interop.formats.torch_export.writing import METADATA
-from gptkit.kinds.format import NativeModel, TensorEntry
+from gptkit.kinds.format import NativeModel
 from gptkit.model.gpt import GPT
 from gptkit.nn.cache.static import StaticState
 from tests.support.exported_program import run_alone
 from tests.support.gguf_models import DECODER, make_run
+from tests.support.model_tensors import Weights, randomized
 from tests.support.presets import V, small_preset
 
 PRESETS = [
@@ -36,28 +37,6 @@ PRESETS = [
 def invoke(*words: str) -> tuple[int, str]:
     result = CliRunner().invoke(app, list(words))
     return result.exit_code, " ".join(result.output.split())
-
-
-class Weights:
-    """Tensors of a model in memory."""
-
-    def __init__(self, model: GPT) -> None:
-        stored = {**dict(model.named_parameters()), **model.state_dict(keep_vars=True)}
-        first = {id(tensor): name for name, tensor in reversed(list(stored.items()))}
-        self._tensors = {name: tensor.detach() for name, tensor in stored.items() if first[id(tensor)] == name}
-        self.entries = {name: TensorEntry(tuple(tensor.shape), tensor.dtype) for name, tensor in self._tensors.items()}
-
-    def get(self, name: str) -> torch.Tensor:
-        return self._tensors[name]
-
-
-@torch.no_grad()
-def randomized(model: GPT) -> GPT:
-    """Return the model with every weight random."""
-    generator = torch.Generator().manual_seed(1)
-    for parameter in model.parameters():
-        parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.15)
-    return model
 
 
 def native(model: GPT) -> NativeModel:

@@ -21,6 +21,7 @@ from gptkit.nn.cache.view import KeyOffset
 from gptkit.nn.forward import Forward
 from gptkit.nn.position import build_position
 from gptkit.nn.tensor_parallel import Division
+from gptkit.ops.symbols import varies
 
 if TYPE_CHECKING:
     from gptkit.components.attention.sparse_latent import SparseLatentSpec
@@ -114,7 +115,9 @@ class SparseLatentAttention(LatentAttention):
         lowest = torch.finfo(scores_BTS.dtype).min / 4
         scores_BTS = scores_BTS.masked_fill(~visible_B1TS[:, 0], lowest)
         # A stable order: of equal scores, which are often 0, the first keys are chosen, in every split of a text into calls.
-        order_BTS = scores_BTS.sort(dim=-1, descending=True, stable=True).indices[..., : self.top_k]
+        # A number of keys that varies (an ONNX model) is not compared, which would restrict it.
+        n_chosen = torch.sym_min(n_keys, self.top_k) if varies(n_keys) else self.top_k  # type: ignore[no-untyped-call]
+        order_BTS = scores_BTS.sort(dim=-1, descending=True, stable=True).indices[..., :n_chosen]
         chosen_BTS = torch.zeros_like(scores_BTS, dtype=torch.bool).scatter(-1, order_BTS, True)
         added = torch.zeros_like(chosen_BTS, dtype=x_BTE.dtype)
         added = added.masked_fill(~chosen_BTS, torch.finfo(x_BTE.dtype).min / 4)

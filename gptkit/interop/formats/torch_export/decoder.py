@@ -5,21 +5,19 @@ Shapes: T tokens of a call, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
 import torch
 from torch import Tensor, nn
 
+from gptkit.interop.programs.states import leaves, tensors_of
 from gptkit.model.cache import Cache
 from gptkit.model.gpt import GPT
 from gptkit.nn.cache.allocation import Allocation
-from gptkit.nn.cache.composite import CompositeState
 from gptkit.nn.cache.recurrent import RecurrentState
-from gptkit.nn.cache.state import LayerState, TokenState
+from gptkit.nn.cache.state import TokenState
 from gptkit.nn.cache.static import StaticState
 from gptkit.nn.cache.store import States
 
-__all__ = ["Decoder", "has_recurrence", "leaves"]
+__all__ = ["Decoder"]
 
 
 class _Whole(Allocation):
@@ -66,7 +64,7 @@ class Decoder(nn.Module):
         self._names: list[list[str]] = []
         for index, state in enumerate(leaves(cache.states)):
             names = []
-            for part, tensor in enumerate(_tensors(state)):
+            for part, tensor in enumerate(tensors_of(state)):
                 names.append(f"cache_{index}_{part}")
                 self.register_buffer(names[-1], torch.zeros_like(tensor))
             self._names.append(names)
@@ -93,25 +91,3 @@ class Decoder(nn.Module):
                 state.buffers, state.offset = tensors, offset
         logits: Tensor = self.model(ids, cache=cache).logits.float()
         return logits
-
-
-def has_recurrence(model: GPT) -> bool:
-    """Return whether a state of the model is recurrent, so that several tokens are computed in chunks."""
-    cache = model.new_cache(1, 1, static=True)
-    return any(isinstance(state, RecurrentState) for state in leaves(cache.states))
-
-
-def leaves(states: Sequence[LayerState] | States) -> Iterator[LayerState]:
-    """Yield the states that have tensors, those within composite ones too."""
-    for state in states:
-        if isinstance(state, CompositeState):
-            yield from leaves(list(state.parts.values()))
-        else:
-            yield state
-
-
-def _tensors(state: LayerState) -> Sequence[Tensor]:
-    if isinstance(state, RecurrentState):
-        return state.tensors or ()
-    assert isinstance(state, StaticState)
-    return state.buffers

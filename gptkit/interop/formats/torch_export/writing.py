@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from gptkit.core.activity import working
-from gptkit.core.errors import ExternalModelError, StateError, TokenizerError
+from gptkit.core.errors import ExternalModelError, StateError
 from gptkit.interop.formats.torch_export.decoder import Decoder
-from gptkit.interop.formats.torch_export.tracing import Traced, trace
-from gptkit.interop.logits import difference, sample_ids
+from gptkit.interop.formats.torch_export.tracing import trace
+from gptkit.interop.logits import sample_ids
+from gptkit.interop.programs.content import common_metadata, compared, loaded, through, tokenizer_data
+from gptkit.interop.programs.tracing import Traced
 from gptkit.kinds.format import NativeModel, Note, Progress
-from gptkit.kinds.tokenizer import Tokenizer
 from gptkit.model.gpt import GPT
 
 __all__ = ["METADATA", "check_program", "write_program"]
@@ -64,7 +65,7 @@ def write_program(
             f"tokens={tokens} exceeds the capacity of {capacity} tokens", hint=f"Set tokens={capacity} or less."
         )
     with working("tracing the model"):
-        native = _loaded(model)
+        native = loaded(model)
         try:
             decoder = Decoder(native, capacity)
         except StateError as error:
@@ -73,8 +74,8 @@ def write_program(
                 hint="Choose a scaling that does not depend on the length (yarn, linear), or export to another format.",
             ) from None
         traced = trace(decoder, capacity, tokens)
-    tokenizer, remarks = _tokenizer(model.tokenizer)
-    metadata = _metadata(model, native, capacity, traced.tokens, tokenizer)
+    tokenizer, remarks = tokenizer_data(model.tokenizer)
+    metadata = common_metadata(model, native, _SIGNATURE, tokenizer) | {"capacity": capacity, "tokens": traced.tokens}
     with working("writing the program"):
         _save(traced, path, metadata)
     if progress is not None:
@@ -84,48 +85,6 @@ def write_program(
         path, native, sample_ids(model.tokenizer, min(_N_CHECKED, capacity), native.vocab_size), traced.tokens
     )
     return [*_notes(traced, capacity), *remarks, *checked]
-
-
-def _loaded(model: NativeModel) -> GPT:
-    """Return the model with its weights, in their widest dtype."""
-    dtypes = {entry.dtype for entry in model.tensors.entries.values() if entry.dtype.is_floating_point}
-    dtype = dtypes.pop() if len(dtypes) == 1 else torch.float32
-    native = GPT(model.spec, seed=None, dtype=dtype).eval().requires_grad_(False)
-    own = {**dict(native.named_parameters()), **native.state_dict(keep_vars=True)}
-    for name in model.tensors.entries:
-        if name not in own:
-            raise ExternalModelError(f"the model has no tensor {name!r}")
-        own[name].copy_(model.tensors.get(name))
-    return native
-
-
-def _tokenizer(tokenizer: Tokenizer) -> tuple[dict[str, Any] | None, list[str]]:
-    """Return the tokenizer as the data of a tokenizer.json, and a warning if it has no such form."""
-    try:
-        result: dict[str, Any] = json.loads(tokenizer.to_tokenizer_json())
-    except TokenizerError as error:
-        return None, [f"the tokenizer cannot be exported: {error.message}"]
-    return result, []
-
-
-def _metadata(
-    model: NativeModel, native: GPT, capacity: int, tokens: int, tokenizer: dict[str, Any] | None
-) -> dict[str, Any]:
-    import gptkit
-
-    return {
-        "gptkit": gptkit.__version__,
-        "torch": torch.__version__,
-        "name": model.name,
-        "signature": _SIGNATURE,
-        "vocab_size": native.vocab_size,
-        "dtype": str(native.dtype).removeprefix("torch."),
-        "capacity": capacity,
-        "tokens": tokens,
-        "start_id": model.tokenizer.start_id,
-        "end_id": model.tokenizer.end_id,
-        "tokenizer": tokenizer,
-    }
 
 
 def _save(traced: Traced, path: Path, metadata: dict[str, Any]) -> None:
@@ -168,27 +127,12 @@ def check_program(path: Path, model: GPT, ids_BT: Tensor, tokens: int) -> list[s
         extra = {METADATA: ""}
         program: Any = torch.export.load(path, extra_files=extra).module()
         expected_TV = model(ids_BT).logits[0].float()
-        _through(program, ids_BT.flip(1), tokens)
-        logits_TV = _through(program, ids_BT, tokens)[0]
-    largest, scale = float((logits_TV - expected_TV).abs().max()), max(1.0, float(expected_TV.abs().max()))
-    whole = model.dtype in (torch.float32, torch.float64)
-    sentences: list[str] = [
-        Note("checked: the file was loaded again; prompt, single tokens and a second text were computed with its cache"),
-        Note(difference(expected_TV, logits_TV)),
-    ]
-    if not largest <= (1e-3 if whole else 5e-2) * scale:
-        problem = f"the logits of the written program differ from the model's by up to {largest:.2g}"
-        if whole:
-            raise ExternalModelError(f"{problem}, so it was discarded", hint="Report this with the spec of the model.")
-        sentences.append(f"{problem}; rounding to {str(model.dtype).removeprefix('torch.')} may cause this")
-    return sentences
 
+        def call(ids: Tensor, position: int) -> Tensor:
+            logits: Tensor = program(ids, torch.tensor(position))
+            return logits
 
-def _through(program: Any, ids_BT: Tensor, tokens: int) -> Tensor:
-    """Return the logits of a text, (1, T, V): its first half in calls of at most `tokens`, then one token a call."""
-    n_tokens, position, parts = ids_BT.shape[1], 0, []
-    while position < n_tokens:
-        n_now = min(tokens, max(1, (n_tokens + 1) // 2 - position))
-        parts.append(program(ids_BT[:, position : position + n_now], torch.tensor(position)))
-        position += n_now
-    return torch.cat(parts, dim=1)
+        through(call, ids_BT.flip(1), tokens)
+        logits_TV = through(call, ids_BT, tokens)[0]
+    how = "checked: the file was loaded again; prompt, single tokens and a second text were computed with its cache"
+    return compared(model, expected_TV, logits_TV, how=how)

@@ -1,0 +1,62 @@
+"""Operators of a traced program, and the reasons why a model cannot be traced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.fx import GraphModule, Node
+
+from gptkit.core.errors import ExternalModelError
+
+__all__ = ["caller", "calls", "checked", "reason"]
+
+_NAMESPACES = frozenset({"aten", "prim", "prims"})
+"""Namespaces of the operators that torch registers; others exist only where their library is imported."""
+
+
+def checked(program: Any, consequence: str) -> Any:
+    """Return a program (`torch.export.ExportedProgram`) if it consists of operators of torch.
+
+    Args:
+        program: the program.
+        consequence: what follows from another operator, as the end of a sentence.
+
+    Raises:
+        ExternalModelError: it has an operator of another library; names it and the module that calls it.
+    """
+    for node in calls(program.graph_module):
+        namespace = getattr(node.target, "namespace", None)
+        if isinstance(node.target, torch._ops.OpOverload) and namespace not in _NAMESPACES:
+            raise ExternalModelError(
+                f"{caller(node)} calls the operator {node.target}, which torch does not have, so that {consequence}",
+                hint="Export to another format, or compute it with operators of torch where "
+                "torch.compiler.is_exporting() is true.",
+            )
+    return program
+
+
+def calls(graph: GraphModule) -> Iterator[Node]:
+    """Yield the calls of operators of a graph, those within nested graphs too."""
+    for module in graph.modules():
+        if isinstance(module, GraphModule):
+            yield from (node for node in module.graph.nodes if node.op == "call_function")
+
+
+def caller(node: Node) -> str:
+    """Return the module of the model that a call comes from, with the name of its class."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    if not stack:
+        return "the model"
+    path, cls = stack[-1][:2]
+    name = cls if isinstance(cls, str) else cls.__qualname__
+    return f"{str(path).removeprefix('model.') or 'the model'} ({name.rpartition('.')[2]})"
+
+
+def reason(error: BaseException) -> str:
+    """Return the first line of an error that says something."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    detail = next((line for line in lines[1:] if line.startswith("- ")), "")
+    text = " ".join([*lines[:1], detail.removeprefix("- ")]).strip() or type(error).__name__
+    return text if len(text) <= 300 else text[:297] + "…"
