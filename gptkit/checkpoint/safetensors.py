@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import safetensors
@@ -23,6 +23,7 @@ __all__ = [
     "named_tensors",
     "read_tensors",
     "remedy",
+    "require_fit",
     "save_tensors",
     "stored_tensors",
     "weights",
@@ -113,7 +114,7 @@ def fill_tensors(model: nn.Module, loaded: dict[str, Tensor], file: Path, *, ass
     for name, tensor in own.items():
         if name not in loaded and id(tensor) in saved:
             loaded[name] = saved[id(tensor)]
-    _require_same(file, {name: whole_shape(model, name, tensor) for name, tensor in own.items()}, loaded)
+    _require_same(model, {name: tensor.shape for name, tensor in loaded.items()}, file)
     if not assign:
         with torch.no_grad():
             for name, tensor in own.items():
@@ -168,10 +169,30 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         raise damaged(file, str(error)) from None
 
 
-def _require_same(file: Path, own: Mapping[str, torch.Size], loaded: Mapping[str, Tensor]) -> None:
+def require_fit(model: nn.Module, stored: Mapping[str, Sequence[int]], file: Path) -> dict[str, str]:
+    """Return for each tensor of a model the name under which a file stores it; a tied one is stored once.
+
+    Args:
+        model: the model.
+        stored: the shape of each tensor of the file.
+        file: the file, for messages.
+
+    Raises:
+        CheckpointError: the file lacks tensors, has others, or one has another shape.
+    """
+    own = named_tensors(model)
+    names = {id(own[name]): name for name in stored if name in own}
+    sources = {name: name if name in stored else names[id(tensor)] for name, tensor in own.items() if id(tensor) in names}
+    extra = {name: shape for name, shape in stored.items() if name not in own}
+    _require_same(model, {**{name: stored[source] for name, source in sources.items()}, **extra}, file)
+    return sources
+
+
+def _require_same(model: nn.Module, loaded: Mapping[str, Sequence[int]], file: Path) -> None:
+    own = {name: whole_shape(model, name, tensor) for name, tensor in named_tensors(model).items()}
     missing = [name for name in own if name not in loaded]
     unknown = [name for name in loaded if name not in own]
-    resized = [n for n in own if n in loaded and own[n] != loaded[n].shape]
+    resized = [name for name in own if name in loaded and tuple(own[name]) != tuple(loaded[name])]
     if not (missing or unknown or resized):
         return
     parts = []
@@ -181,7 +202,7 @@ def _require_same(file: Path, own: Mapping[str, torch.Size], loaded: Mapping[str
         parts.append(f"it also has {_some(unknown)}")
     if resized:
         name = resized[0]
-        parts.append(f"{name} is {tuple(loaded[name].shape)} in the file and {tuple(own[name])} in the model")
+        parts.append(f"{name} is {tuple(loaded[name])} in the file and {tuple(own[name])} in the model")
     raise CheckpointError(
         f"{file} does not fit the model: {'; '.join(parts)}", hint="Load it with the spec.yaml of its run."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -14,8 +15,8 @@ import torch
 from torch import Tensor
 
 from gptkit.checkpoint.entries import MODEL
-from gptkit.checkpoint.safetensors import named_tensors
-from gptkit.checkpoint.store import CheckpointStore, load_weights, read_state
+from gptkit.checkpoint.safetensors import named_tensors, require_fit
+from gptkit.checkpoint.store import CheckpointStore, read_state
 from gptkit.core.atomic import writing
 from gptkit.core.errors import CheckpointError, ExternalModelError
 from gptkit.core.paths import real
@@ -205,31 +206,45 @@ def native_model(
 
 
 class MergedTensors:
-    """Weights of a checkpoint with its adapters merged; each is computed on request.
+    """Weights of a checkpoint with its adapters merged; each is read and computed on request.
+
+    A projection with an adapter is merged from its own tensors alone, so that no other tensor is in memory.
 
     Args:
         spec: the model, with adapters.
         checkpoint: the checkpoint's directory.
+
+    Raises:
+        CheckpointError: the file of the weights does not fit the model.
     """
 
     def __init__(self, spec: ModelSpec, checkpoint: Path) -> None:
+        self._files = TensorFiles(checkpoint / MODEL)
         model = GPT(spec, device="meta")
-        load_weights(model, checkpoint, assign=True)
-        self._adapted = {f"{name}.weight": module for name, module in adapted_modules(model)}
+        own = named_tensors(model)
+        stored = {name: entry.shape for name, entry in self._files.entries.items()}
+        self._sources = require_fit(model, stored, checkpoint / MODEL)
+        self._dtypes = {name: tensor.dtype for name, tensor in own.items()}
+        self._adapted = {f"{name}.weight": (name, module) for name, module in adapted_modules(model)}
         adapters = adapter_names(model)
         # Tied tensors once, under their first name, as in a file.
-        first = {id(tensor): name for name, tensor in reversed(named_tensors(model).items())}
-        self._tensors = {
-            name: tensor
-            for name, tensor in named_tensors(model).items()
-            if first[id(tensor)] == name and name not in adapters
-        }
-        self.entries = {name: TensorEntry(tuple(tensor.shape), tensor.dtype) for name, tensor in self._tensors.items()}
+        first = {id(tensor): name for name, tensor in reversed(own.items())}
+        kept = {name: tensor for name, tensor in own.items() if first[id(tensor)] == name and name not in adapters}
+        self.entries = {name: TensorEntry(tuple(tensor.shape), tensor.dtype) for name, tensor in kept.items()}
 
     @torch.no_grad()
     def get(self, name: str) -> Tensor:
         """Return one tensor."""
-        return self._adapted[name].transformed_weight() if name in self._adapted else self._tensors[name].detach()
+        if name not in self._adapted:
+            return self._read(name)
+        prefix, module = self._adapted[name]
+        filled = {own: self._read(f"{prefix}.{own}") for own in named_tensors(module)}
+        merged = copy.deepcopy(module)  # on the meta device, without memory
+        merged.load_state_dict(filled, assign=True)
+        return merged.transformed_weight()
+
+    def _read(self, name: str) -> Tensor:
+        return self._files.get(self._sources[name]).to(self._dtypes[name])
 
 
 def _generation(tokenizer: Tokenizer) -> dict[str, Any]:

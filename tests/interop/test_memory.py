@@ -11,7 +11,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from gptkit.runs.directory import RunDirectory
+from gptkit.runs.exporting import native_model
 from tests.support.external_files import CONFIG
+from tests.support.gguf_models import DECODER, make_run
 
 CHILD = """
 import sys
@@ -52,6 +55,37 @@ def test_conversion_holds_one_tensor_at_a_time(tmp_path: Path) -> None:
     # Files are not mapped, so their pages do not count.
     assert whole < 0.6 * size
     assert own < 0.4 * size
+
+
+ADAPTED = """
+import sys
+from gptkit.interop.conversion import families
+from gptkit.runs.exporting import export_model
+
+def peak():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) * 1024
+
+families()
+run, target = sys.argv[1:]
+before = peak()
+export_model(run, f"{target}/directory")
+export_model(run, f"{target}/model.gguf", to={"name": "gguf", "type": "f16"})
+print(peak() - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not say what a process holds")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_export_with_adapters_merges_one_projection_at_a_time(tmp_path: Path, dtype: torch.dtype) -> None:
+    model = {**DECODER, "d_model": 512, "n_layers": 14, "feedforward": {"name": "gated", "d_hidden": 1536}}
+    run = make_run(tmp_path / "run", {**model, "linear": {"name": "low-rank", "rank": 8}}, dtype=dtype)
+    words = [sys.executable, "-c", ADAPTED, str(run), str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    # Merged in fp32, whatever the file has.
+    size = sum(entry.bytes for entry in native_model(RunDirectory(run)).tensors.entries.values())
+    assert size > 120 * 2**20
+    assert int(done.stdout) < 0.4 * size
 
 
 SHARDED = """

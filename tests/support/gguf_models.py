@@ -77,8 +77,9 @@ def make_run(
     *,
     rows: int | None = None,
     scale: float = 1.0,
+    dtype: torch.dtype = torch.float32,
 ) -> Path:
-    """Write an untrained run in which all weights are random, including those of norms."""
+    """Write an untrained run in which all weights are random, including those of norms, in a dtype."""
     spec = validate_data({"name": "tiny", "tokenizer": tokenizer, "model": model}, ExperimentSpec)
     words = words or spec.tokenizer.fit(iter(()))
     built = GPT(spec.model, vocab_size=rows or words.vocab_size)
@@ -95,7 +96,7 @@ def make_run(
     run.tokenizer.mkdir()
     words.save(run.tokenizer)
     run.write_provenance(spec)
-    tensors = {name: tensor.detach().clone() for name, tensor in named_tensors(built).items()}
+    tensors = {name: tensor.detach().to(dtype, copy=True) for name, tensor in named_tensors(built).items()}
     if spec.model.head.model_dump().get("tied"):
         tensors.pop("head.weight", None)
     CheckpointStore(run.checkpoints).adopt(lambda file: save_file(tensors, file, {"aliases": "{}"}))
