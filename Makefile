@@ -21,6 +21,9 @@ PYTEST ?= -m "not slow and not nightly"
 #   make test WORKERS=     one process, as a debugger needs
 WORKERS ?= -n logical --maxprocesses 4 --dist worksteal
 
+# Damaged files of each kind in `make nightly`.
+DAMAGED ?= 2000
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test slow nightly docs serve screenshots parity lint types format bench dev clean
 
@@ -39,6 +42,8 @@ slow: $(VENV)/.stamp-dev  ## Run the slow tests: minutes of compilation, process
 
 nightly: $(VENV)/.stamp-dev  ## Run what only repeats slow tests: further presets, thousands of damaged files
 	@$(BIN)/python -m pytest $(subst worksteal,loadfile,$(WORKERS)) -m nightly
+	@GPTKIT_DAMAGED_FILES=$(DAMAGED) $(BIN)/python -m pytest $(WORKERS) -m slow \
+	    tests/interop/test_damaged_files.py tests/runs/test_damaged_checkpoints.py
 
 docs: $(VENV)/.stamp-dev  ## Build the documentation into site/
 	@$(BIN)/gptkit docs build --out site

@@ -39,6 +39,7 @@ from gptkit.core.errors import CheckpointError, FileError
 __all__ = ["CheckpointStore", "load_weights", "read_callbacks", "read_state", "restore_optimizer"]
 
 FORMAT = 1
+_KINDS: Mapping[str, tuple[type, ...]] = {"step": (int,), "optimizer": (dict, type(None)), "training": (dict,)}
 _NAME = re.compile(r"step-(\d{8,})")
 _HIDDEN = re.compile(r"\.(step-\d{8,})\.(unfinished|replaced|pruned)")
 
@@ -276,24 +277,27 @@ def _read_state(checkpoint: Path, verify: bool | Collection[str]) -> dict[str, A
     file = checkpoint / STATE
     try:
         state = json.loads(file.read_text(encoding="utf-8"))
-        result, files = state["format"], dict(state["files"])
-        state["step"], state["optimizer"], state["training"]
+        result = state["format"]
+        files = {name: (expected, int(expected["bytes"])) for name, expected in dict(state["files"]).items()}
+        wrong = [key for key, kinds in _KINDS.items() if type(state[key]) not in kinds]
+        if wrong or MODEL not in files:
+            raise TypeError(f"{wrong[0]} is {state[wrong[0]]!r:.60}" if wrong else f"files has no {MODEL}")
     except FileNotFoundError:
         raise CheckpointError(f"{file} is missing", hint=remedy(checkpoint)) from None
     except PermissionError:
         raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise damaged(file, f"{type(error).__name__}: {error}") from None
     if result != FORMAT:
         raise CheckpointError(
             f"{file} has format {result!r}, and this gptkit reads format {FORMAT}", hint="Install a newer gptkit."
         )
-    for name, expected in files.items():
+    for name, (expected, n_bytes) in files.items():
         path = checkpoint / name
         if not path.is_file():
             raise CheckpointError(f"{path} is missing", hint=remedy(checkpoint))
-        if path.stat().st_size != expected["bytes"]:
-            raise damaged(path, f"it has {path.stat().st_size} bytes instead of {expected['bytes']}")
+        if path.stat().st_size != n_bytes:
+            raise damaged(path, f"it has {path.stat().st_size} bytes instead of {n_bytes}")
         with reading(path):
             changed = (verify if isinstance(verify, bool) else name in verify) and _describe(path) != expected
         if changed:

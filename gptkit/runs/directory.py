@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -47,6 +47,15 @@ _OWN_FILES = ("spec.yaml", "provenance.json", *WRITTEN_IN_TRAINING)
 _OWN_DIRECTORIES = ("tokenizer", "data", "checkpoints")
 _SPECS = (".yaml", ".yml", ".toml", ".json")
 _HEAD = "# Written by gptkit "
+_KINDS: Mapping[tuple[str, ...], type] = {
+    ("components",): dict,
+    ("imported",): dict,
+    ("imported", "family"): str,
+    ("imported", "generation"): dict,
+    ("imported", "token_settings"): dict,
+    ("base",): str,
+}
+"""The types of entries of provenance.json that are used."""
 
 
 class RunDirectory:
@@ -286,11 +295,20 @@ class RunDirectory:
             return {}
         except PermissionError:
             raise
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise CheckpointError(f"{self.provenance} is damaged: {error}") from None
         if not isinstance(result, dict):
             raise CheckpointError(f"{self.provenance} is damaged: it is not a JSON object")
-        return result
+        for path, kind in _KINDS.items():
+            value: Any = result
+            for key in path:
+                value = value.get(key) if isinstance(value, dict) else None
+            if value is not None and not isinstance(value, kind):
+                raise CheckpointError(f"{self.provenance} is damaged: {'.'.join(path)} is {value!r:.60}")
+        for component, origin in (result.get("components") or {}).items():
+            if not isinstance(origin, str):
+                raise CheckpointError(f"{self.provenance} is damaged: components.{component} is {origin!r:.60}")
+        return {key: value for key, value in result.items() if value is not None}
 
     def lock(self) -> Lock:
         """Return the lock of the directory, a context manager."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from gptkit.checkpoint.store import CheckpointStore, read_state
 from gptkit.core.diff import differences
-from gptkit.core.errors import CheckpointError
+from gptkit.core.errors import CheckpointError, SpecError
 from gptkit.core.registry import Registry
 from gptkit.core.spec import shortened
 from gptkit.files import validate_data
@@ -21,12 +21,22 @@ _LISTED = 6
 
 
 def recorded_spec(run_directory: RunDirectory, registry: Registry | None = None) -> ExperimentSpec:
-    """Return the spec that a run was last trained with: the copy in provenance, independent of edits of spec.yaml."""
+    """Return the spec that a run was last trained with: the copy in provenance, independent of edits of spec.yaml.
+
+    Raises:
+        CheckpointError: the copy is invalid; names the file.
+    """
     recorded = run_directory.read_provenance().get("spec")
     if not isinstance(recorded, dict):
         # A run of an earlier version.
         return run_directory.read_spec(registry)
-    return validate_data(recorded, ExperimentSpec, registry)
+    try:
+        return validate_data(recorded, ExperimentSpec, registry)
+    except SpecError as error:
+        raise CheckpointError(
+            f"{run_directory.provenance} has an invalid spec: {error.message}",
+            hint="Restore the file; or train with init_from, with the run's weights.",
+        ) from None
 
 
 def spec_edits(recorded: ExperimentSpec, run_directory: RunDirectory, registry: Registry | None = None) -> list[str]:

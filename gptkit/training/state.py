@@ -10,9 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gptkit.checkpoint.entries import STATE
 from gptkit.checkpoint.joint import Participants, PendingCheckpoint
+from gptkit.checkpoint.safetensors import damaged
 from gptkit.checkpoint.sharding import parts_of, shard_like
 from gptkit.checkpoint.store import CheckpointStore, load_weights, read_callbacks, read_state, restore_optimizer
+from gptkit.core.errors import CheckpointError
 from gptkit.data.mixing import Mixture
 from gptkit.training.callback import Callbacks
 
@@ -45,6 +48,7 @@ class TrainingState:
     mixtures: list[Mixture] = field(default_factory=list)
     since_log: list[list[float]] = field(default_factory=list)
     callbacks: dict[str, Any] = field(default_factory=dict)
+    _checkpoint: Path | None = None
 
     def mix(self, weights: Mapping[str, float] | None) -> None:
         """Draw the next data windows with these weights of sources; None for those of the data."""
@@ -58,10 +62,13 @@ class TrainingState:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the counters of the loop."""
-        self.windows = state["windows"]
-        self.tokens = state.get("tokens", 0)  # not stored by versions before 0.1
-        self.mixtures = [Mixture(first, weights) for first, weights in state.get("mixtures", [])]
-        self.since_log = state["since_log"]
+        self.windows = _whole(state["windows"])
+        self.tokens = _whole(state.get("tokens", 0))  # not stored by versions before 0.1
+        self.mixtures = [
+            Mixture(_whole(first), None if weights is None else {name: float(weight) for name, weight in weights.items()})
+            for first, weights in state.get("mixtures", [])
+        ]
+        self.since_log = [[float(number) for number in numbers] for numbers in state["since_log"]]
 
     def save(
         self, store: CheckpointStore, callbacks: Callbacks, evaluated: Mapping[str, Tensor] | None, *, write: bool
@@ -117,12 +124,29 @@ class TrainingState:
             return
         restore_optimizer(self.optimizer, self.model, checkpoint, state)
         self.step = state["step"]
-        self.load_state_dict(state["training"])
+        try:
+            self.load_state_dict(state["training"])
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise damaged(checkpoint / STATE, f"training: {type(error).__name__}: {error}") from None
         self.callbacks = read_callbacks(checkpoint, state)
+        self._checkpoint = checkpoint
 
     def restore_callbacks(self, callbacks: Callbacks) -> None:
         """Restore the callbacks' states of the checkpoint."""
         if self.callbacks:
             states = parts_of(self.model, self.callbacks)
-            callbacks.load_state_dict(shard_like(states, callbacks.state_dict()))
+            try:
+                callbacks.load_state_dict(shard_like(states, callbacks.state_dict()))
+            except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+                place = STATE if self._checkpoint is None else self._checkpoint / STATE
+                raise CheckpointError(
+                    f"{place}: the states of the callbacks do not fit: {type(error).__name__}: {error}",
+                    hint="Resume with the callbacks and the plugins that the run was started with.",
+                ) from error
             self.callbacks = {}
+
+
+def _whole(number: Any) -> int:
+    if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+        raise ValueError(f"{number!r:.60} is not a number of windows or tokens")
+    return number

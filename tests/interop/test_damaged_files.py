@@ -1,6 +1,7 @@
 """Randomly damaged files of every kind: a located error or a run that works, never a traceback, and nothing left behind.
 
-The number of files of each kind is `GPTKIT_DAMAGED_FILES`: 10 by default, and 250 in the slow test.
+The number of files of each kind is `GPTKIT_DAMAGED_FILES`: 10 by default, and 250 in the slow test. Runs and spec files:
+`tests/runs/test_damaged_checkpoints.py`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ import json
 import os
 import random
 import shutil
-import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,10 +20,9 @@ import gptkit
 from gptkit.components.tokenizer.bpe import BpeSpec
 from gptkit.core.errors import GptkitError
 from gptkit.runs.exporting import export_model
+from tests.support.damage import COUNT, SLOW, bounded, damaged
 from tests.support.gguf_models import DECODER, make_pieces, make_run
 
-COUNT = int(os.environ.get("GPTKIT_DAMAGED_FILES", "10"))
-SLOW = int(os.environ.get("GPTKIT_DAMAGED_FILES", "250"))
 TINY = {**DECODER, "n_layers": 1, "d_model": 32, "feedforward": {"name": "gated", "d_hidden": 32}}
 PROSE = ["The cat sat on the mat, and the other cat's 12 hats sat on the other mats. " * 20]
 WIDE = {**TINY, "d_model": 256, "feedforward": {"name": "gated", "d_hidden": 256}}
@@ -37,6 +36,12 @@ DIRECTORY_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
 )
+
+
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of runs are written, and none must outlive a power failure."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 @pytest.fixture(scope="module")
@@ -58,30 +63,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for each in GGUF_TYPES:
         export_model(wide if each.endswith("_k") else run, base / f"{each}.gguf", to={"name": "gguf", "type": each})
     return base
-
-
-def damaged(data: bytes, chance: random.Random) -> bytes:
-    """Return the data with one change; most changes are at the beginning, where every byte matters."""
-    result = bytearray(data)
-    where = chance.randrange(min(len(data), chance.choice((64, 1024, 16384, len(data)))))
-    match chance.randrange(7):
-        case 0:
-            result[where] = chance.randrange(256)
-        case 1:
-            result[where] ^= 1 << chance.randrange(8)
-        case 2:
-            result = result[:where]
-        case 3:
-            result[where:where] = result[where : where + chance.randrange(1, 40)]
-        case 4:
-            del result[where : where + chance.randrange(1, 40)]
-        case 5:
-            number = chance.choice((2**62, 2**64 - 1, 2**32, 2**31, 0, 1))
-            result[where : where + 8] = struct.pack("<Q", number)
-        case _:
-            text = chance.choice((b"null", b"-1", b"1e400", b"[[[[", b'"', b"{", b"\xff\xfe", b"NaN", b"999999999999"))
-            result[where : where + chance.choice((0, 1, len(text)))] = text
-    return bytes(result)
 
 
 def take(path: Path, run: Path, blamed: str) -> bool:
@@ -113,7 +94,8 @@ def damage(make: Callable[[], tuple[Path, Path]], directory: Path, count: int, s
         changed = damaged(data, chance)
         file.write_bytes(changed)
         try:
-            refused += not take(path, directory / "run", file.name)
+            with bounded():
+                refused += not take(path, directory / "run", file.name)
         except BaseException as error:
             error.add_note(f"damaged file {number} of {seed!r}: {file.name}")
             raise
@@ -158,3 +140,16 @@ def test_damaged_sentencepiece_vocabularies(tmp_path: Path, count: int) -> None:
         return copy, copy
 
     damage(make, directory, count, "pieces")
+
+
+@pytest.mark.parametrize("count", [COUNT, pytest.param(SLOW, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
+def test_programs_are_never_loaded(tmp_path: Path, suffix: str, count: int) -> None:
+    """Programs are refused by their suffix and first bytes, damaged or not: loading one executes what it contains."""
+    sound = {".pt2": b"PK\x03\x04", ".onnx": b"\x08\x0a"}[suffix] + bytes(range(200))
+    path, chance = tmp_path / f"a{suffix}", random.Random(0)
+    for _ in range(count):
+        path.write_bytes(damaged(sound, chance))
+        with pytest.raises(GptkitError, match="which gptkit writes but does not read"):
+            gptkit.import_model(path, tmp_path / "run")
+        assert not (tmp_path / "run").exists()

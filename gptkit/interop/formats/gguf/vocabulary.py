@@ -45,7 +45,8 @@ def read_vocabulary(metadata: Mapping[str, Any], place: str) -> ExternalTokenize
     special = (CONTROL, USER, UNKNOWN)
     added = [_added(number, token, types[number]) for number, token in enumerate(tokens) if types[number] in special]
     data = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added, "post_processor": None, **stages}
-    whole = metadata.get("tokenizer.ggml.pre") in CUTS and CUTS[metadata["tokenizer.ggml.pre"]].whole
+    pre = metadata.get("tokenizer.ggml.pre")
+    whole = isinstance(pre, str) and pre in CUTS and CUTS[pre].whole
     puts_first = metadata.get("tokenizer.ggml.add_bos_token", defaults.puts_first or whole) is True
     template = metadata.get("tokenizer.chat_template")
     start = _named(metadata, "tokenizer.ggml.bos_token_id", tokens, place, defaults.start) if puts_first else None
