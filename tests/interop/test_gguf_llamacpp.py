@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +16,10 @@ from gptkit.runs.exporting import export_model
 from gptkit.text.published import recipe
 from gptkit.text.ranks import RankTokenizer
 from tests.support.gguf_families import NAMES, family_of, model_of
-from tests.support.gguf_models import DECODER, GROUPED, MODELS, make_pieces, make_run
+from tests.support.gguf_models import DECODER, MODELS, make_pieces, make_run
+from tests.support.llama_server import PROMPTS, greedy, served, written
 
-xllamacpp = pytest.importorskip("xllamacpp", reason="llama.cpp is not installed")
+pytest.importorskip("xllamacpp", reason="llama.cpp is not installed")
 
 TEXTS = [
     "Hello, world! It's the other cat's hat.",
@@ -32,51 +29,6 @@ TEXTS = [
     "x == y; foo(bar)/*baz*/ <|no special|>",
 ]
 PROSE = ["The cat sat on the mat, and the other cat's 12 hats sat on the other mats. " * 20]
-
-
-@contextlib.contextmanager
-def served(file: Path) -> Iterator[Any]:
-    """Start a server on this machine, and yield a client."""
-    parameters = xllamacpp.CommonParams()
-    parameters.model.path = str(file)
-    parameters.n_ctx, parameters.n_parallel, parameters.port = 64, 1, 0
-    parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = 1
-    parameters.warmup = False
-    # By default keys and values are cached in half precision, which changes close choices.
-    parameters.cache_type_k = parameters.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
-    parameters.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    server: Any = xllamacpp.Server(parameters)
-
-    def ask(path: str, **body: Any) -> Any:
-        head = {"Content-Type": "application/json"}
-        request = urllib.request.Request(server.listening_address + path, json.dumps(body).encode(), head)
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.load(answer)
-
-    yield ask
-    # The server stops when its last reference is deleted.
-    parameters = server = None
-
-
-def written(ask: Any, ids: list[int], count: int) -> list[int]:
-    greedy = {"temperature": 0.0, "top_k": 1, "repeat_penalty": 1.0}
-    result: list[int] = ask("/completion", prompt=ids, n_predict=count, return_tokens=True, ignore_eos=True, **greedy)[
-        "tokens"
-    ]
-    return result
-
-
-def greedy(run: gptkit.Run, ids: list[int], count: int) -> tuple[list[int], float]:
-    """Return the most likely tokens, without the end token, and the smallest margin to the second most likely one."""
-    ids, begin, closest = list(ids), len(ids), float("inf")
-    for _ in range(count):
-        with torch.no_grad():
-            logits_V = run.model(torch.tensor([ids])).logits[0, -1]
-        logits_V[run.tokenizer.end_id] = -torch.inf
-        best = logits_V.topk(2)
-        closest = min(closest, float(best.values[0] - best.values[1]))
-        ids.append(int(best.indices[0]))
-    return ids[begin:], closest
 
 
 @pytest.mark.parametrize("type", ["f32", "f16"])
@@ -96,7 +48,6 @@ def test_greedy_tokens_equal_llama_cpp(tmp_path: Path, name: str, type: Any) -> 
 
 GELU = ("falcon", "mpt", "gemma", "starcoder2")
 """ggml computes GELU by a table in fp16."""
-PROMPTS = ["The quick brown fox jumps over", "in the beginning was the word", "0123456789 abcdefghij"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -118,40 +69,6 @@ def test_families_equal_llama_cpp(tmp_path: Path, name: str) -> None:
                 for entry in answer.get("completion_probabilities", [{"top_logprobs": []}])[0]["top_logprobs"]:
                     tolerance = 8e-3 if name.startswith(GELU) else 2e-4
                     assert entry["logprob"] == pytest.approx(float(logits_TV[end - 1, entry["id"]]), abs=tolerance)
-
-
-WIDE = {
-    **DECODER,
-    "d_model": 256,
-    "n_layers": 2,
-    "attention": {**GROUPED, "d_head": 64},
-    "feedforward": {"name": "gated", "d_hidden": 512},
-}
-
-
-@pytest.mark.parametrize("type", ["bf16", "q8_0", "q4_0", "q4_k", "q6_k"])
-def test_quantized_files_equal_llama_cpp(tmp_path: Path, type: Any) -> None:
-    """llama.cpp rounds the activations too (to bf16, or to blocks of 8 bits), which changes close choices.
-
-    So each of its tokens must be the most likely one in gptkit too, or nearly so, after the same tokens.
-    """
-    file = export_model(make_run(tmp_path / "run", WIDE), tmp_path / "model.gguf", to={"name": "gguf", "type": type})
-    back = gptkit.import_model(file, tmp_path / "back")
-    back.model.float()
-    gaps: list[float] = []
-    with served(file) as ask:
-        for prompt in PROMPTS:
-            ids = list(prompt.encode())
-            for token in written(ask, ids, 10):
-                with torch.no_grad():
-                    logits_V = back.model(torch.tensor([ids])).logits[0, -1]
-                logits_V[back.tokenizer.end_id] = -torch.inf
-                gaps.append(float(logits_V.max() - logits_V[token]))
-                ids.append(token)
-    # Another model's tokens would be some standard deviations of the logits away from the best.
-    spread = float(logits_V[:256].std())
-    assert max(gaps) < 0.5 * spread, (gaps, spread)
-    assert sum(gap == 0 for gap in gaps) > 0.8 * len(gaps)
 
 
 @pytest.mark.parametrize("pattern", ["gpt2", "gpt4", "gpt4o"])

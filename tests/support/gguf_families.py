@@ -9,7 +9,7 @@ import pytest
 from gptkit.interop.conversion import families, read_model
 from gptkit.kinds.family import FamilySpec
 
-__all__ = ["CONFIGS", "NAMES", "architecture_of", "family_of", "model_of"]
+__all__ = ["CONFIGS", "NAMES", "architecture_of", "family_of", "model_of", "wide_model_of"]
 
 ROWS = 257
 LLAMA: dict[str, Any] = {
@@ -171,3 +171,17 @@ def model_of(name: str) -> dict[str, Any]:
     """Return the model of a configuration in `CONFIGS`, as plain data."""
     model_type, config = CONFIGS[name]
     return read_model(family_of(name), {"model_type": model_type, **config}).model_dump(mode="json")
+
+
+def wide_model_of(name: str) -> dict[str, Any]:
+    """Return the model of a configuration in `CONFIGS` with matrices whose rows are whole blocks of k-quants."""
+    model_type, config = CONFIGS[name]
+    wide = {key: 256 if key in _WIDTHS else value for key, value in config.items()}
+    if "d_model" in wide:
+        wide["n_heads"] = 8  # MPT: 6 do not divide the width
+    return read_model(family_of(name), {"model_type": model_type, **wide}).model_dump(mode="json")
+
+
+_WIDTHS = frozenset(
+    ["hidden_size", "d_model", "intermediate_size", "moe_intermediate_size", "shared_expert_intermediate_size"]
+)
