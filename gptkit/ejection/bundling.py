@@ -75,7 +75,12 @@ class _Writer:
             raise refusal(self.spec, f"its module cannot be built without storage: {reason}") from None
 
     def copier(self, section: Any, sizes: Mapping[int, str] | None = None) -> Copier:
-        return Copier(self.spec, self.context, self.recorder, section, sizes or {})
+        return Copier(self.spec, self.context, self.recorder, section, _plain_copy, sizes or {})
+
+
+def _plain_copy(copier: Copier, module: Any) -> Written:
+    """Return the copy of a module that no component built."""
+    return Copy(copier, module, ("forward",)).finished()
 
 
 def _norm(writer: _Writer) -> Written:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +31,7 @@ class Copier:
         context: its build context.
         recorder: what was built with it.
         section: the part of the file that the classes belong to.
+        copy: copies the class of a module that no component built.
         sizes: expressions of sizes of parameters.
     """
 
@@ -38,6 +39,7 @@ class Copier:
     context: WritingContext
     recorder: Recorder
     section: Section
+    copy: Callable[[Copier, Any], Written]
     sizes: Mapping[int, str] = field(default_factory=dict)
 
     def size(self, number: int) -> str:
@@ -83,9 +85,7 @@ class Copier:
             return self._leaf(module, name)
         if own:
             raise self.refuse(f"its module has a module of class {type(module).__name__}, {name!r}")
-        from gptkit.ejection.copying import Copy
-
-        parts[name] = Copy(self, module, ("forward",)).finished()
+        parts[name] = self.copy(self, module)
         return f"${name}"
 
     def nested(self, built: Built) -> Written:

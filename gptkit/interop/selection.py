@@ -169,7 +169,8 @@ def choose_family(
             config = write_config(known[name], model, registry)
             result = differences(model, read_model(known[name], config, f"family {name!r}", registry))
         except ExternalModelError as error:
-            result = [error.message]
+            failed[name] = [error.message]
+            continue
         except _FAILED as error:
             failed[name] = [f"it requires what the model does not have ({error})"]
             continue

@@ -126,7 +126,8 @@ class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
         packet = func.overloadpacket
         if packet is torch.ops.gptkit.linear_cross_entropy:
             rows, classes = args[0].flatten(0, -2).shape[0], args[1].shape[0]
-            products = 1 + int(args[10]) + int(args[11])
+            given = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False))
+            products = 1 + int(given["need_x"]) + int(given["need_weight"])
             # Chunks of logits are written, read by the softmax, written as gradients, and read by two products.
             width = self._precision.itemsize
             logits = rows * classes * width * 5

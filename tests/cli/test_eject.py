@@ -46,8 +46,9 @@ def test_existing_files_are_kept(project: Path, call: Call) -> None:
 
 
 def test_refusals_name_the_reason_and_write_nothing(project: Path, call: Call) -> None:
-    result = call("eject", "mini.yaml", "model.py", "--set", "model.position=t5-bias", code=2)
-    assert "position 't5-bias' cannot be written out" in result.stderr
+    adapters = "model.linear={name: low-rank, projections: ['*.qkv']}"
+    result = call("eject", "mini.yaml", "model.py", "--set", adapters, code=2)
+    assert "linear 'low-rank' cannot be written out with adapters of some" in " ".join(result.stderr.split())
     assert not Path("model.py").exists()
     assert "Python" in call("eject", "mini.yaml", "model.txt", code=2).stderr
     assert "does not exist" in call("eject", "mini.yaml", "missing/model.py", code=2).stderr

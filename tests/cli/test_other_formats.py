@@ -95,9 +95,13 @@ def test_model_without_a_matching_family_is_exported_with_code(tmp_path: Path, m
     config = json.loads(Path("out/config.json").read_text())
     assert config["auto_map"]["AutoModelForCausalLM"] == "modeling_gptkit.GptkitForCausalLM"
     assert config["layer_types"] == ["full_attention"]
-    code, output = invoke("import", "out")
+    assert invoke("import", "out", "runs/again")[0] == 0
+    assert "block: {name: post-norm" in Path("runs/again/spec.yaml").read_text(encoding="utf-8")
+    del config["gptkit_model"]  # as in a directory with the code of others
+    Path("out/config.json").write_text(json.dumps(config), encoding="utf-8")
+    code, output = invoke("import", "out", "runs/third")
     assert code == 2
-    assert "no installed family has the model_type 'gptkit'" in output
+    assert "gptkit" in output
     code, output = invoke("export", "runs/odd", "odd.gguf")
     assert code == 2
     code, output = invoke("export", "runs/odd", "out2", "--family", "gpt2")

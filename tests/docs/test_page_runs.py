@@ -27,14 +27,14 @@ COMPARED = ("docs/python", "docs/the-book", "docs/learn/text", "docs/learn/atten
 """Pages whose output is compared: a comment after a `print`, and text below a block."""
 PYTHON = (
     *("README", "docs/eject", "docs/generated-code", "docs/generation", "docs/gguf", "docs/index", "docs/inspecting"),
-    *("docs/quantization", "docs/torch-export"),
+    *("docs/onnx", "docs/quantization", "docs/torch-export"),
 )
 """Further pages whose Python is executed after their commands."""
 SERVED = "docs/serving"
 COMMANDS = (
     *("README", "docs/data", "docs/families", "docs/fine-tuning", "docs/generation", "docs/gguf", "docs/how-to"),
     *("docs/index", "docs/inspecting", "docs/quantization", "docs/scaling", "docs/spec-files", "docs/training"),
-    *("docs/eject", "docs/generated-code", "docs/torch-export", "docs/writing-a-component"),
+    *("docs/eject", "docs/generated-code", "docs/onnx", "docs/torch-export", "docs/writing-a-component"),
     "plugins/gptkit-tensorboard/README",
 )
 NOT_EXECUTED = {
