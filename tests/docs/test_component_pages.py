@@ -114,6 +114,7 @@ def test_pages_without_measurements_are_pure(registry: Registry) -> None:
     assert "## Source" in page
 
 
+@pytest.mark.slow
 def test_page_of_a_plugin_component_has_its_sizes(with_plugins: Registry) -> None:
     page = pages(with_plugins)["components/norm/halving.md"]
     assert "## Sizes\n\n| size | expression | example |" in page

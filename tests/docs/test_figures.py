@@ -74,6 +74,7 @@ def test_equal_components_give_equal_bytes(builtin: Registry) -> None:
         assert first.html() == again.html()
 
 
+@pytest.mark.slow
 def test_component_of_a_plugin_has_the_figure_of_its_kind(with_plugins: Registry) -> None:
     page = pages(with_plugins)["components/norm/halving.md"]
     assert '<figure class="fg-figure"' in page

@@ -127,6 +127,7 @@ def test_page_has_a_table_of_positions_by_attentions(builtin: Registry) -> None:
             assert cell.startswith("yes") == (uses <= set(getattr(attention.cls, "accepts", ())))
 
 
+@pytest.mark.slow
 def test_write_creates_the_same_pages(tmp_path: Path, builtin: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conformance, "page", lambda registry: f"{len(registry.kinds())} kinds are checked\n")
     directory = tmp_path / "deep" / "directory"
@@ -141,6 +142,7 @@ def test_write_creates_the_same_pages(tmp_path: Path, builtin: Registry, monkeyp
     assert {path.relative_to(directory).as_posix(): path.read_text(encoding="utf-8") for path in written} == expected
 
 
+@pytest.mark.slow
 def test_write_replaces_its_own_pages_and_nothing_else(
     tmp_path: Path, builtin: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,8 +33,8 @@ MUTANTS = mutants()
 
 @pytest.mark.parametrize(
     "cls",
-    # Checks of an attention build a model for each combination with a position.
-    [pytest.param(cls, marks=[pytest.mark.slow] if cls.kind == "attention" else []) for cls in MUTANTS],
+    # Checks of an attention build a model for each combination with a position, those of a format write many files.
+    [pytest.param(cls, marks=[pytest.mark.slow] if cls.kind in ("attention", "format") else []) for cls in MUTANTS],
     ids=lambda cls: f"{cls.kind}-{cls.__name__}",
 )
 def test_mutant_is_caught_by_its_check(cls: type[Mutant]) -> None:

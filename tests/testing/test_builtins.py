@@ -60,7 +60,10 @@ FAMILIES = frozenset({"deepseek-v3", "gemma3", "gpt2", "granitemoehybrid", "llam
 def configured() -> list[Any]:
     specs = [spec for cls in CLASSES for spec in instances(cls)]
     specs += [default_registry().component(kind, fields["name"]).model_validate(fields) for kind, fields in MORE]
-    slow = [[pytest.mark.slow] if spec.kind == "family" and spec.name not in FAMILIES else [] for spec in specs]
+    slow = [
+        [pytest.mark.slow] if spec.kind == "format" or (spec.kind == "family" and spec.name not in FAMILIES) else []
+        for spec in specs
+    ]
     cases = enumerate(zip(specs, slow, strict=True))
     return [pytest.param(spec, id=f"{spec.kind}-{spec.name}-{number}", marks=marks) for number, (spec, marks) in cases]
 
