@@ -83,7 +83,7 @@ class SparseLatentAttention(LatentAttention):
         self.loss_weights = {"indexer": spec.index_loss} if spec.indexer == "own" else {}
         owners: list[int] = context.share(("sparse-latent",), list)
         if spec.indexer == "own":
-            owners.append(self.layer)
+            owners.append(len(owners))  # not the layer: the modules of head multi-token have the same one
         elif not owners:
             raise GptkitError(
                 f"layer {self.layer} uses the indexer of a previous layer, and none has one",
