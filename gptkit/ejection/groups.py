@@ -235,8 +235,9 @@ class Groups:
 def _key(written: Written) -> tuple[Hashable, ...]:
     """Return what makes two uses one class: the text, and what it calls by name."""
     named = tuple(_key(part) for name, part in written.parts.items() if part.is_function or f"${name}_class" in written.text)
-    # A copied class within one with the same text is another class, whose constructor is an argument of the outer one.
-    depth = sum(part.text == written.text for part in walk(written)) if written.copied else 0
+    # A class within one with the same text, such as experts of experts, is another class: its constructor is an argument of
+    # the outer one.
+    depth = sum(part.text == written.text for part in walk(written)) if written.text else 0
     return (written.text or written.expression, depth, *named)
 
 
