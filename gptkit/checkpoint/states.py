@@ -113,15 +113,30 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, file: P
         groups = [{**group, "params": [index[name] for name in group["params"]]} for group in groups]
         if [position for group in groups for position in group["params"]] != list(range(len(names))):
             raise ValueError("its parameter groups differ")
+        # A setting that is missing, as in a damaged or an older file, is that of the new optimizer.
+        groups = [{**new, **group} for new, group in zip(optimizer.param_groups, groups, strict=True)]
         state = {
             index[name]: _each_tensor(value, partial(_share, model, name, own[name]))
             for name, value in unpack(packed["state"], tensors).items()
         }
         optimizer.load_state_dict({"state": state, "param_groups": groups})
+        _require_equal_keys(optimizer)
     except (KeyError, ValueError, TypeError, RuntimeError) as error:
         raise CheckpointError(
             f"{file} does not fit the optimizer: {error}", hint="Resume with the spec that the run was started with."
         ) from error
+
+
+def _require_equal_keys(optimizer: torch.optim.Optimizer) -> None:
+    """Raise an error if the states of two parameters of one group and shape have different entries."""
+    known: dict[Any, tuple[set[str], set[str]]] = {}
+    for number, group in enumerate(optimizer.param_groups):
+        for parameter in group["params"]:
+            entries = optimizer.state.get(parameter, {})
+            keys = set(entries), {key for key, value in entries.items() if isinstance(value, Tensor)}
+            first = known.setdefault((number, parameter.shape), keys)
+            if first != keys:
+                raise ValueError(f"its states of equal parameters have the entries {sorted(first[0])} and {sorted(keys[0])}")
 
 
 def _parameter_names(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:

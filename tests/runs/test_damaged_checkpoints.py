@@ -98,7 +98,9 @@ def damage(run: Path, kind: str, count: int, action: Callable[[Path], object], *
                 action(used)
         except GptkitError as error:
             refused += 1
-            assert file.name in str(error) or str(used) in str(error), str(error)
+            # A forged value may be a number that only shows when the model computes with it.
+            computed = kind.startswith("forged") and "The weights may be damaged" in str(error)
+            assert file.name in str(error) or str(used) in str(error) or computed, str(error)
         except BaseException as error:
             error.add_note(f"damaged file {number} of {kind!r}: {file.name}")
             raise
