@@ -241,15 +241,9 @@ def _type(layer: LayerSpec, label: str, times: int, width: int, count: LayerCoun
         times=times,
         steps=steps,
         factors=factors,
-        boxes={box.role: box for box in (norm, attention, feedforward) if steps is None or box.role in _drawn(steps)},
+        boxes={box.role: box for box in (norm, attention, feedforward)},
         count=None if count is None else count.whole,
     )
-
-
-def _drawn(steps: Sequence[Step]) -> set[str]:
-    """Return the roles of the parts that a block uses."""
-    roles = {role for step in steps for role in (*step.before, *(part for branch in step.branches for part in branch))}
-    return roles | {"norm"} if any(step.after for step in steps) else roles
 
 
 def _relative(layer: LayerSpec) -> list[str]:

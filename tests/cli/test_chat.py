@@ -208,7 +208,7 @@ def test_in_a_terminal_ctrl_c_stops_the_reply_and_ctrl_d_ends(tmp_path: Path) ->
     try:
         wait_for("> ")
         os.write(terminal, b"hello\n")
-        wait_for(r"hello\r\n.{3}")
+        wait_for(r"hello\r\n[\s\S]{3}")
         program.send_signal(signal.SIGINT)
         wait_for(r"stopped\r\n.*> ")
         # Line by line: Ctrl-C while a line is read discards the message.
@@ -217,7 +217,7 @@ def test_in_a_terminal_ctrl_c_stops_the_reply_and_ctrl_d_ends(tmp_path: Path) ->
         os.write(terminal, b"there\n")
         wait_for(r"there\r\n  ")
         os.write(terminal, b'you"""\n')
-        wait_for(r'you"""\r\n.{3}')
+        wait_for(r'you"""\r\n[\s\S]{3}')
         program.send_signal(signal.SIGINT)
         wait_for(r"stopped\r\n.*> ")
         os.write(terminal, b"/history\n")
