@@ -135,6 +135,11 @@ def test_diagrams_equal_those_of_python(browser: Any) -> None:
         assert text == svg(spec_outline(open_spec(name).spec)), name
 
 
+WITHOUT_FORMULA = {"gemma3n-e4b", "gemma4-e2b"}
+"""Presets with blocks whose parameters the builder cannot name or count."""
+UNCOUNTED = {"finetune-low-rank", *WITHOUT_FORMULA}
+
+
 def counted(browser: Any, names: list[str]) -> dict[str, Any]:
     result: dict[str, Any] = browser.evaluate(
         """names => Object.fromEntries(names.map(name => {
@@ -153,9 +158,9 @@ def test_counts_equal_those_of_built_models(browser: Any) -> None:
 
 @pytest.mark.slow
 def test_counts_of_all_presets_equal_those_of_built_models(browser: Any) -> None:
-    names = [name for name in browser.evaluate("Object.keys(gptkitBuilderData.presets)") if name != "finetune-low-rank"]
+    names = browser.evaluate("Object.keys(gptkitBuilderData.presets)")
     for name, count in counted(browser, names).items():
-        assert count == total(name), name
+        assert count == (None if name in UNCOUNTED else total(name)), name
 
 
 @pytest.mark.parametrize("model", WRONG, ids=[json.dumps(model) for model in WRONG])
@@ -224,6 +229,9 @@ def test_names_of_all_presets_equal_those_of_built_models(browser: Any) -> None:
     presets = browser.evaluate("gptkitBuilderData.presets")
     assert len(presets) > 80
     for name, preset in presets.items():
+        if name in WITHOUT_FORMULA:
+            assert names_of(browser, preset["spec"]) is None
+            continue
         try:
             assert_names_are_those_of_the_model(browser, preset["spec"])
         except AssertionError as error:

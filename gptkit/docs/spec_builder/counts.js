@@ -135,6 +135,8 @@ const Counts = (() => {
     own("attention", layer.attention);
     const norms = blockSpec.name === "parallel" ? blockSpec.norms : NORMS[blockSpec.name];
     const formula = ATTENTION[layer.attention.name];
+    const {reuse_kv, tie_kv, v_norm} = layer.attention;
+    if (reuse_kv || tie_kv || v_norm || blockSpec.output_scale) throw new Unknown("shared keys, and factors of outputs");
     if (!norms || !formula) throw new Unknown(`block ${blockSpec.name} of attention ${layer.attention.name}`);
     const position = relative(layer);
     if (position.shared) shared.set(position.key, position.shared);

@@ -201,6 +201,8 @@ const Names = (() => {
     own("attention", layer.attention);
     const only = spec.name === "single-branch" ? spec.branch : null;
     const norms = spec.name === "parallel" ? BOTH.slice(0, spec.norms) : only ? [only + "_norm"] : NORMS[spec.name];
+    const {reuse_kv, tie_kv, v_norm} = layer.attention;
+    if (reuse_kv || tie_kv || v_norm || spec.output_scale) throw new Unknown("shared keys, and factors of outputs");
     if (!norms || !ATTENTION[layer.attention.name]) throw new Unknown(`block ${spec.name} of attention ${layer.attention.name}`);
     for (const each of norms) walk.norm(`${name}.${each}`, layer.norm);
     if (only !== "feedforward") {
