@@ -65,6 +65,7 @@ def prepare(program: Any, sources: Sequence[Sequence[Any]]) -> tuple[Any, list[S
     Returns:
         The graph's module, and the source of each of its inputs: unused ones are removed, other forms of weights added.
     """
+    from gptkit.inference.compiled.int4_product import replace_int4
     from gptkit.inference.compiled.packing import replace_grouped, replace_linears
     from gptkit.inference.compiled.storing import store_operands
 
@@ -73,6 +74,7 @@ def prepare(program: Any, sources: Sequence[Sequence[Any]]) -> tuple[Any, list[S
     by_name |= {name: ["constant", target] for name, target in signature.inputs_to_lifted_tensor_constants.items()}
     weights = {name: str(source[1]) for name, source in by_name.items() if source[0] == "weight"}
     by_name |= {name: list(made) for name, made in replace_linears(module, weights).items()}
+    replace_int4(module)
     store_operands(module)
     replace_grouped(module)
     for node in [node for node in module.graph.nodes if node.op == "placeholder"]:
