@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gptkit.inference.compiled.form import StepForm
+from gptkit.inference.compiled.graphs import GraphedRun, capture_on_cuda
 from gptkit.inference.compiled.layout import leaves, tensors_of, views
 from gptkit.inference.compiled.packing import packed
 from gptkit.inference.compiled.trace import state_of
@@ -22,6 +23,9 @@ from gptkit.model.cache import Cache
 from gptkit.model.gpt import GPT
 
 __all__ = ["CompiledStep"]
+
+_PER_STEP = ("ids", "left_padding", "offset", "used")
+"""Kinds of inputs that are other tensors in each step."""
 
 
 class CompiledStep:
@@ -80,7 +84,9 @@ class CompiledStep:
 
         sources = json.loads((directory / "inputs.json").read_text(encoding="utf-8"))
         constants = load_file(directory / "constants.safetensors", device=str(model.device))
-        return cls(model, form, sources, constants, _runner(directory / "step.so", model.device), packed_weights)
+        copied = [index for index, source in enumerate(sources) if source[0] in _PER_STEP]
+        run = _runner(directory / "step.so", model.device, copied)
+        return cls(model, form, sources, constants, run, packed_weights)
 
     def __call__(self, ids_BT: Tensor, cache: Cache) -> Tensor:
         """Process tokens of each row, and add them to the cache; return the logits after each, (B, T, V) fp32.
@@ -126,7 +132,10 @@ class CompiledStep:
         return logits_BTV[:, :n_tokens]
 
 
-def _runner(library: Path, device: torch.device) -> Any:
+def _runner(library: Path, device: torch.device, copied: Sequence[int]) -> Any:
     if device.type == "cuda":
-        return torch._C._aoti.AOTIModelContainerRunnerCuda(str(library), 1, str(device)).run
+        # Without the synchronization between threads, which cannot be captured; one thread computes the steps of a model.
+        single: Any = torch._C._aoti.AOTIModelContainerRunnerCuda
+        runner = single(str(library), 1, str(device), "", True)
+        return GraphedRun(runner.run, copied, capture_on_cuda)
     return torch._C._aoti.AOTIModelContainerRunnerCpu(str(library), 1).run
