@@ -14,6 +14,7 @@ COLORS = {
     "norm": "#868e96",
     "attention": "#3b5bdb",
     "feedforward": "#0b9268",
+    "block": "#1098ad",
     "head": "#9c36b5",
     "sampler": "#e8590c",
 }

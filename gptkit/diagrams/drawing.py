@@ -115,7 +115,7 @@ def _layers(sketch: Sketch, index: int, kind: LayerType, *, colored: bool) -> No
     sketch.text(54 if colored else 40, top + 19, title, size=12.5, bold=True)
     sketch.text(WIDTH - 12, top + 19, f"× {number(kind.times)}", size=12.5, bold=True, end=True)
     sketch.y += 26
-    notes = [kind.note] if kind.note else []
+    notes = kind.note.split(" · ") if kind.note else []
     if kind.count is not None:
         notes.insert(0, f"{parameters(kind.count)} parameters{' each' if kind.times > 1 else ''}")
     for text in canvas.wrapped(notes, 11, WIDTH - 52):

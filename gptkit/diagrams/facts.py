@@ -34,6 +34,10 @@ PHRASES = {
     "conv_width": "convolution over {} tokens",
     "depth": "{} further tokens",
     "rank": "rank {}",
+    "streams": "{} streams",
+    "times": "applied {} times",
+    "d_embedding": "embedding size {}",
+    "n_ids": "{} embedded ids",
 }
 """Phrases of fields that are shown whatever their value is, except null."""
 

@@ -38,6 +38,7 @@ def _aspects(layer: LayerSpec) -> tuple[str, ...]:
     return (
         layer.attention.name,
         reach,
+        "shared keys" if getattr(layer.attention, "reuse_kv", False) else "",
         position if layer.attention.accepts else "",
         layer.feedforward.name,
         layer.block.name,

@@ -213,9 +213,10 @@ def _types(model: ModelSpec, counts: Counts | None) -> tuple[tuple[LayerType, ..
 
 def _type(layer: LayerSpec, label: str, times: int, width: int, count: LayerCounts | None) -> LayerType:
     block = layer.block
-    steps = block.wiring
+    declared = block.steps()
+    steps = None if declared is None else tuple(step for step, _ in declared)
     notes = []
-    if steps is None:
+    if steps is None or _own_parts(steps) or block.wiring != steps:
         notes += facts(block)
     elif getattr(block, "dropout", 0):
         notes.append(f"dropout {number(block.dropout)}")  # type: ignore[attr-defined]
@@ -233,7 +234,7 @@ def _type(layer: LayerSpec, label: str, times: int, width: int, count: LayerCoun
     if count is not None:
         attention, feedforward = replace(attention, count=count.attention), replace(feedforward, count=count.feedforward)
         norm = replace(norm, count=count.norm)
-    factors = tuple((_factor(block, step.factor), _factor(block, step.shortcut_factor)) for step in steps or ())
+    factors = tuple((_factor(by, step.factor), _factor(by, step.shortcut_factor)) for step, by in declared or ())
     return LayerType(
         label=label,
         title=title(block),
@@ -253,6 +254,12 @@ def _relative(layer: LayerSpec) -> list[str]:
         return ["no position"] if layer.position.name == "none" and layer.attention.accepts else []
     inner = ", ".join(facts(layer.position))
     return [f"position: {layer.position.name}{f' ({inner})' if inner else ''}"]
+
+
+def _own_parts(steps: Sequence[Step]) -> bool:
+    """Return whether a block has parts of its own, so that its fields describe what is drawn."""
+    known = {"norm", "attention", "feedforward"}
+    return any(part not in known for step in steps for branch in (step.before, *step.branches) for part in branch)
 
 
 def _heads(attention: Component) -> str:

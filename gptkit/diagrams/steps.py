@@ -46,6 +46,8 @@ def draw_step(sketch: Sketch, step: Step, factors: tuple[str, str], boxes: Mappi
     else:
         sketch.spine(start, start + 6)
         sketch.lines.append(canvas.line(*back, (SPINE, end)))
+    if step.scaled:
+        sketch.text(SPINE + 12, end + 17, step.scaled, size=10)
     if factors[0]:
         sketch.text(SPINE + 14, end - 4, factors[0], size=10)
     if factors[1]:
@@ -54,6 +56,9 @@ def draw_step(sketch: Sketch, step: Step, factors: tuple[str, str], boxes: Mappi
     if not step.shortcut:
         sketch.spine(end, end + 7)
         sketch.y = end + 7
+    if step.scaled:
+        sketch.spine(sketch.y, sketch.y + 14)
+        sketch.y += 14
     if step.after:
         sketch.lines.append(canvas.arrow((SPINE, sketch.y), (SPINE, sketch.y + 12)))
         sketch.y += 12
@@ -79,7 +84,12 @@ def _column(sketch: Sketch, parts: tuple[str, ...], boxes: Mapping[str, Box], pr
         if index:
             sketch.lines.append(canvas.arrow((_MIDDLE, sketch.y), (_MIDDLE, sketch.y + _GAP)))
             sketch.y += _GAP
-        sketch.box(_X, _BOX, boxes[part], f"{prefix}.{part}")
+        sketch.box(_X, _BOX, _part(boxes, part), f"{prefix}.{part}")
+
+
+def _part(boxes: Mapping[str, Box], part: str) -> Box:
+    """Return the box of a part; one that is the block's own has its title."""
+    return boxes.get(part) or Box("block", part)
 
 
 def _parallel(sketch: Sketch, step: Step, boxes: Mapping[str, Box], prefix: str) -> float:
@@ -95,11 +105,14 @@ def _parallel(sketch: Sketch, step: Step, boxes: Mapping[str, Box], prefix: str)
     first = feed = top
     for number, branch in enumerate(step.branches):
         sketch.y += _GAP
+        if not branch:
+            feed = middle = sketch.y
+            sketch.lines.append(canvas.line((_FEED, middle), (_X + _BOX, middle)))
         for index, part in enumerate(branch):
             if index:
                 sketch.lines.append(canvas.arrow((_MIDDLE, sketch.y), (_MIDDLE, sketch.y + _GAP)))
                 sketch.y += _GAP
-            height = sketch.box(_X, _BOX, boxes[part], f"{prefix}.{part}")
+            height = sketch.box(_X, _BOX, _part(boxes, part), f"{prefix}.{part}")
             middle = sketch.y - height / 2
             if not index:
                 sketch.lines.append(canvas.arrow((_FEED, middle), (_X, middle)))

@@ -240,8 +240,8 @@ def written_parts(spec: ModelSpec, vocab_size: int) -> Parts:
 
 def _attends(block: BlockSpec) -> bool:
     """Return whether a block uses its layer's attention; one that does not declare its wiring may."""
-    steps = block.wiring
-    return steps is None or any("attention" in branch for step in steps for branch in step.branches)
+    steps = block.steps()
+    return steps is None or any("attention" in branch for step, _ in steps for branch in step.branches)
 
 
 def _attending(parts: LayerParts, build: BuildContext) -> list[LayerParts]:

@@ -198,7 +198,8 @@ class _Pairs:
     def _whole(self, index: int, block: BlockSpec) -> str:
         """Return the external module with the output of a block: the layer, or the norm after it."""
         layer: str = self.blocks[index]
-        if not block.wiring or not block.wiring[-1].after:
+        steps = block.steps()
+        if not steps or not steps[-1][0].after:
             return layer
         norm = self._external(f"blocks.{index}.feedforward_norm")
         return layer if not norm or norm.startswith(f"{layer}.") else norm

@@ -13,7 +13,7 @@ from gptkit.kinds.written import WritingContext, Written
 if TYPE_CHECKING:
     from gptkit.nn.block import Block
 
-__all__ = ["BlockSpec", "Step"]
+__all__ = ["BlockSpec", "Step", "Within"]
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,15 @@ class Step:
     """One addition to the residual stream, for diagrams: branches that read it, and whose sum returns to it.
 
     Attributes:
-        branches: the parts of each branch in their order, of ``norm``, ``attention`` and ``feedforward``.
+        branches: the parts of each branch in their order: ``norm``, ``attention``, ``feedforward``, or the title of a part
+            that is the block's own (at most 38 characters). A branch without parts adds what it reads.
         before: parts through which all branches read the stream.
         after: whether the sum is normalized, on the residual stream.
         shortcut: whether the branches are added to the stream; otherwise they replace it.
         factor: name of the field whose value multiplies the branches; empty if none does.
         shortcut_factor: name of the field whose value multiplies the stream before the addition.
+        scaled: what the stream is multiplied by after the addition, in words; empty if by nothing.
+        only_with: name of the field that the step requires: it is absent where the field is null; empty for none.
     """
 
     branches: tuple[tuple[str, ...], ...]
@@ -35,6 +38,19 @@ class Step:
     shortcut: bool = True
     factor: str = ""
     shortcut_factor: str = ""
+    scaled: str = ""
+    only_with: str = ""
+
+
+@dataclass(frozen=True)
+class Within:
+    """The steps of another block, which is the value of a field, for diagrams.
+
+    Attributes:
+        field: name of the field.
+    """
+
+    field: str
 
 
 class BlockSpec(Component):
@@ -45,8 +61,8 @@ class BlockSpec(Component):
     Declared capabilities:
         final_norm: a property, bool: whether a model with this as its last block needs a norm before its head; it has one
             unless the spec sets another. May depend on the block's fields.
-        wiring: a property, the `Step`s of the block in their order, for diagrams; None (the default) if they cannot describe
-            it. May depend on the block's boolean and `Literal` fields.
+        wiring: a property, the `Step`s of the block in their order, for diagrams, and `Within` for those of a block that it
+            contains; None (the default) if they cannot describe it. May depend on the block's boolean and `Literal` fields.
     """
 
     kind: ClassVar[str] = "block"
@@ -58,9 +74,28 @@ class BlockSpec(Component):
         return True
 
     @property
-    def wiring(self) -> tuple[Step, ...] | None:
+    def wiring(self) -> tuple[Step | Within, ...] | None:
         """The additions to the residual stream in their order; None if steps cannot describe the block."""
         return None
+
+    def steps(self) -> list[tuple[Step, BlockSpec]] | None:
+        """Return the steps of the block and of the blocks within it, each with the block that declares it.
+
+        Returns:
+            The steps in their order; None if one of the blocks does not declare its wiring.
+        """
+        if self.wiring is None:
+            return None
+        result: list[tuple[Step, BlockSpec]] = []
+        for each in self.wiring:
+            if isinstance(each, Step):
+                result += [(each, self)] if not each.only_with or getattr(self, each.only_with) is not None else []
+                continue
+            inner = getattr(self, each.field).steps()
+            if inner is None:
+                return None
+            result += inner
+        return result
 
     @abstractmethod
     def build(self, context: BuildContext) -> Block:

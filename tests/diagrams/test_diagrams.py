@@ -9,6 +9,7 @@ from typing import Any, Literal
 import pytest
 from pydantic import Field
 
+from gptkit.components.block.altup import AltUpSpec
 from gptkit.core.registry import default_registry
 from gptkit.diagrams.drawing import svg
 from gptkit.diagrams.facts import facts, number, parameters
@@ -20,13 +21,24 @@ from gptkit.kinds.context import BuildContext
 from gptkit.model.gpt import GPT
 from gptkit.model.parts import count_parts
 from gptkit.model.spec import ModelSpec
+from gptkit.nn.block import Block
 from gptkit.presets.catalog import shipped
 from gptkit.runs.opening import open_spec
 from gptkit.runs.spec import spec_outline
 from tests.support.command_line import SPEC, Call
 
 SMALL = {"d_model": 32, "n_layers": 2, "context_length": 16, "attention": {"name": "multi-head", "n_heads": 2}}
-SAMPLE = ("gpt2", "gemma3-1b", "deepseek-v3", "falcon-7b", "bamba-9b", "opt-350m", "lfm2-8b-a1b", "olmo-hybrid-7b")
+SAMPLE = (
+    "gpt2",
+    "gemma3-1b",
+    "deepseek-v3",
+    "falcon-7b",
+    "bamba-9b",
+    "opt-350m",
+    "lfm2-8b-a1b",
+    "olmo-hybrid-7b",
+    "gemma3n-e4b",
+)
 
 
 class LoopedSpec(BlockSpec):
@@ -79,6 +91,7 @@ def check_drawing(name: str) -> None:
             for role in (*step.before, *(part for branch in step.branches for part in branch))
         }
         assert all(box.title in shown for role, box in kind.boxes.items() if role in used)
+        assert used <= {*kind.boxes, *shown}
     assert sum(kind.times for kind in content.types) == len(content.sequence)
 
 
@@ -94,17 +107,48 @@ def test_every_preset_is_drawn(name: str) -> None:
 
 
 def test_wiring_has_the_norms_of_the_built_block() -> None:
-    for name in default_registry().names("block"):
-        spec = model_spec(block=name, n_layers=1)
-        steps = spec.block.wiring
-        if steps is None:  # a plugin's
+    for name, entry in default_registry().entries("block").items():
+        if not entry.plugin.built_in:
             continue
+        spec = model_spec(block=name, n_layers=1)
+        declared = spec.block.steps()
+        assert declared is not None, name
+        steps = [step for step, _ in declared]
         norms = sum(part == "norm" for step in steps for branch in (step.before, *step.branches) for part in branch)
         block = GPT(spec, 20, device="meta").blocks[0]
-        built = [module for module in block.children() if type(module).__name__ == "RMSNorm"]
+        # Blocks within it; the norms of their own parts are not drawn.
+        blocks = [module for module in block.modules() if isinstance(module, Block)]
+        children = {path: child for each in blocks for path, child in each.named_children() if path != "router_norm"}
+        built = [module for module in children.values() if type(module).__name__ == "RMSNorm"]
         assert len(built) == norms + sum(step.after for step in steps), name
-        parts = sorted(part for step in steps for branch in step.branches for part in branch if part != "norm")
-        assert parts == sorted(part for part, _ in block.named_children() if part in ("attention", "feedforward")), name
+        parts = sorted(
+            part for step in steps for branch in step.branches for part in branch if part in ("attention", "feedforward")
+        )
+        assert parts == sorted(part for part in children if part in ("attention", "feedforward")), name
+
+
+def test_steps_of_a_block_within_another_one_are_drawn() -> None:
+    laurel = {"name": "laurel", "rank": 5}
+    spec = model_spec(block={"name": "altup", "streams": 3, "d_embedding": 6, "block": laurel})
+    drawn = texts(svg(outline(spec)))
+    order = ["prediction of all streams from all", "low-rank map", "feed-forward", "update of all streams from the first"]
+    places = [next(index for index, text in enumerate(drawn) if part in text) for part in order]
+    assert places == sorted(places)
+    assert "gated embedding of the layer" in drawn
+    assert "× 1/√2" in drawn
+    assert "altup block" in drawn
+    assert any("3 streams" in text and "embedding size 6" in text for text in drawn)
+    assert any("block: laurel (rank 5)" in text for text in drawn)
+    without = texts(svg(outline(model_spec(block={"name": "altup", "block": laurel}))))
+    assert "gated embedding of the layer" not in without
+    unknown = texts(svg(outline(model_spec(block=AltUpSpec(block=LoopedSpec())))))
+    assert any("does not declare" in text for text in unknown)
+
+
+@pytest.mark.parametrize("output_scale", [None, "learned", "fixed"])
+def test_factor_of_the_output_is_drawn(output_scale: str | None) -> None:
+    drawn = texts(svg(outline(model_spec(block={"name": "sandwich", "output_scale": output_scale}))))
+    assert (f"× a {output_scale} number" in drawn) == (output_scale is not None)
 
 
 @pytest.mark.parametrize(

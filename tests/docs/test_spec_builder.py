@@ -23,7 +23,19 @@ from tests.support.browser import browser_page
 from tests.support.command_line import caller
 from tests.support.plugin_registry import registry_of
 
-COUNTED = ("tiny", "gpt2", "book", "gemma3-1b", "deepseek-v2-lite", "bamba-9b", "opt-350m", "lfm2-1.2b", "bloom-560m")
+COUNTED = (
+    "tiny",
+    "gpt2",
+    "book",
+    "gemma3-1b",
+    "deepseek-v2-lite",
+    "bamba-9b",
+    "opt-350m",
+    "lfm2-1.2b",
+    "bloom-560m",
+    "gemma3n-e4b",
+    "gemma4-e2b",
+)
 
 # A spec with one error each, and the paths that the error has.
 WRONG: list[dict[str, Any]] = [
@@ -43,6 +55,11 @@ WRONG: list[dict[str, Any]] = [
     {"norm": {"name": "rms", "epsilon": 1e-6}},
     {"attention": {"name": "multi-head", "softcap": 30.0}, "attention_backend": "sdpa"},
     {"layers": [{"position": "learned"}, {}]},
+    {"attention": {"name": "multi-head", "n_heads": 4, "d_value": 4, "tie_kv": True}},
+    {"attention": {"name": "multi-head", "n_heads": 4, "d_value": 4}, "position": {"name": "shaw", "values": True}},
+    {"head": {"name": "multi-token", "block": "altup"}},
+    {"head": {"name": "multi-token", "block": "per-layer-embedding"}},
+    {"block": {"name": "altup", "block": {"name": "per-layer-embedding", "block": "altup"}}},
 ]
 
 SOURCES = [{"name": "a", "data": "builtin", "weight": 1}, {"name": "b", "data": {"name": "text", "path": "b"}, "weight": 2}]
@@ -115,7 +132,7 @@ def spec_of(model: dict[str, Any]) -> dict[str, Any]:
     return {"gptkit": 1, "name": "x", "model": {"d_model": 32, "n_layers": 2, "context_length": 16, **model}}
 
 
-def total(name: str) -> int:
+def total(name: str | dict[str, Any]) -> int:
     from gptkit.model.gpt import GPT  # torch
 
     spec = open_spec(name).spec
@@ -135,9 +152,8 @@ def test_diagrams_equal_those_of_python(browser: Any) -> None:
         assert text == svg(spec_outline(open_spec(name).spec)), name
 
 
-WITHOUT_FORMULA = {"gemma3n-e4b", "gemma4-e2b"}
-"""Presets with blocks whose parameters the builder cannot name or count."""
-UNCOUNTED = {"finetune-low-rank", *WITHOUT_FORMULA}
+UNCOUNTED = {"finetune-low-rank"}
+"""Adapters by the names of projections."""
 
 
 def counted(browser: Any, names: list[str]) -> dict[str, Any]:
@@ -209,6 +225,8 @@ def assert_names_are_those_of_the_model(browser: Any, data: dict[str, Any]) -> N
 QK_NORM = {"name": "multi-head", "qk_norm": "layer", "sinks": True, "n_heads": 4}
 UNTIED = {"name": "linear", "tied": False, "bias": True}
 LEARNED = {"name": "mlp", "activation": "xielu"}
+EMBEDDED = {"name": "per-layer-embedding", "d_embedding": 4}
+ALTUP = {"name": "altup", "streams": 3}
 NAMED = (
     {"position": "shaw", "attention": QK_NORM, "norm": "layer"},
     {"position": "t5-bias", "layers": [{}, {"attention": {"name": "multi-head", "n_heads": 2}}], "n_layers": 3},
@@ -216,12 +234,35 @@ NAMED = (
     {"head": {"name": "multi-token", "depth": 2, "head": UNTIED}, "linear": "low-rank"},
     {"feedforward": {"name": "experts", "n_experts": 2, "expert": LEARNED, "shared": "gated"}},
     {"embedding": {"d_embedding": 8}, "position": "learned", "attention": "single-head", "block": "parallel"},
+    {"attention": {**QK_NORM, "v_norm": "rms"}, "layers": [{"attention": {"reuse_kv": True}}, {}], "n_layers": 5},
+    {"attention": {**QK_NORM, "qk_norm_width": "full", "tie_kv": True}, "layers": [{}, {"attention": {"reuse_kv": True}}]},
+    {"block": {**EMBEDDED, "block": {"name": "sandwich", "output_scale": "learned"}, "output_scale": "fixed"}},
+    {
+        "block": {**EMBEDDED, "n_ids": 9, "activation": "xielu"},
+        "layers": [{}, {}, {"block": {"projection": True}}],
+        "n_layers": 3,
+    },
+    {"block": {**ALTUP, "block": {"name": "laurel", "rank": 5}}, "n_layers": 3},
+    {"block": {**ALTUP, "d_embedding": 6, "norm": "rms", "projection": True, "correct_scale": False}},
+    {
+        "layers": [{"block": "sandwich"}, {"block": {**ALTUP, "d_embedding": 6}}, {"block": "altup"}, {"block": ALTUP}],
+        "n_layers": 4,
+    },
 )
 
 
 @pytest.mark.parametrize("model", NAMED, ids=[json.dumps(model)[:60] for model in NAMED])
-def test_names_equal_those_of_built_models(browser: Any, model: dict[str, Any]) -> None:
+def test_names_and_counts_equal_those_of_built_models(browser: Any, model: dict[str, Any]) -> None:
     assert_names_are_those_of_the_model(browser, spec_of(model))
+    if "low-rank" not in json.dumps(model):
+        count = browser.evaluate("data => Counts.counts(Check.check(data).spec).total", spec_of(model))
+        assert count == total(spec_of(model))
+
+
+@pytest.mark.parametrize("model", NAMED[-5:], ids=[json.dumps(model)[:60] for model in NAMED[-5:]])
+def test_diagrams_of_blocks_within_blocks_equal_those_of_python(browser: Any, model: dict[str, Any]) -> None:
+    drawn = browser.evaluate("data => Diagram.svg(Outline.outline(Check.check(data).spec, null))", spec_of(model))
+    assert drawn == svg(spec_outline(open_spec(spec_of(model)).spec))
 
 
 @pytest.mark.slow
@@ -229,9 +270,6 @@ def test_names_of_all_presets_equal_those_of_built_models(browser: Any) -> None:
     presets = browser.evaluate("gptkitBuilderData.presets")
     assert len(presets) > 80
     for name, preset in presets.items():
-        if name in WITHOUT_FORMULA:
-            assert names_of(browser, preset["spec"]) is None
-            continue
         try:
             assert_names_are_those_of_the_model(browser, preset["spec"])
         except AssertionError as error:

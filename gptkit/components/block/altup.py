@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from gptkit.components.block.per_layer_embedding import LayerEmbeddingFields
+from gptkit.components.block.per_layer_embedding import GATED, LayerEmbeddingFields
 from gptkit.core.component import component
 from gptkit.core.errors import Problem
 from gptkit.core.walk import components
-from gptkit.kinds.block import BlockSpec
+from gptkit.kinds.block import BlockSpec, Step, Within
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.written import WritingContext, Written
 
@@ -60,6 +60,14 @@ class AltUpSpec(LayerEmbeddingFields):
         {"streams": 2},
         {"streams": 3, "d_embedding": 6, "norm": "rms", "projection": True, "block": "laurel"},
     )
+
+    @property
+    def wiring(self) -> tuple[Step | Within, ...]:
+        predicted, updated = (
+            Step((("prediction of all streams from all",),)),
+            Step((("update of all streams from the first",),)),
+        )
+        return (predicted, Within("block"), updated, Step(((GATED,),), only_with="d_embedding"))
 
     def problems(self, context: BuildContext) -> Iterator[Problem]:
         if context.parts.index >= context.n_layers:

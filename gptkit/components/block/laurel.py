@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from gptkit.kinds.block import BlockSpec
+from gptkit.kinds.block import BlockSpec, Step
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.written import WritingContext, Written
 
@@ -46,6 +46,11 @@ class LaurelSpec(BlockSpec):
     dropout: float = Field(0.0, description="Share of each branch's output that is dropped in training.", ge=0, lt=1)
 
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({}, {"rank": 5})
+
+    @property
+    def wiring(self) -> tuple[Step, ...]:
+        branches = (("attention", "norm"), ("low-rank map", "norm"), ())
+        return (Step(branches, before=("norm",), scaled="× 1/√2"), Step((("norm", "feedforward", "norm"),)))
 
     def build(self, context: BuildContext) -> Block:
         from gptkit.components.block.modules.laurel import Laurel

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from gptkit.components.block.sandwich import output_scaling
 from gptkit.core.component import component, optional_component
 from gptkit.core.errors import Problem
 from gptkit.kinds.activation import ActivationSpec
-from gptkit.kinds.block import BlockSpec
+from gptkit.kinds.block import BlockSpec, Step, Within
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.norm import NormSpec
 from gptkit.kinds.written import WritingContext, Written
@@ -18,7 +19,10 @@ from gptkit.kinds.written import WritingContext, Written
 if TYPE_CHECKING:
     from gptkit.nn.block import Block
 
-__all__ = ["LayerEmbeddingFields", "PerLayerEmbeddingSpec"]
+__all__ = ["GATED", "LayerEmbeddingFields", "PerLayerEmbeddingSpec"]
+
+GATED = "gated embedding of the layer"
+"""Title of what is added, in diagrams."""
 
 
 class LayerEmbeddingFields(BlockSpec):
@@ -82,6 +86,10 @@ class PerLayerEmbeddingSpec(LayerEmbeddingFields):
         {"d_embedding": 6, "norm": "rms", "projection": True, "block": "sandwich"},
         {"d_embedding": 4, "n_ids": 9, "projection": True, "output_scale": "learned", "activation": "silu"},
     )
+
+    @property
+    def wiring(self) -> tuple[Step | Within, ...]:
+        return (Within("block"), Step(((GATED,),), scaled=output_scaling(self.output_scale)))
 
     def build(self, context: BuildContext) -> Block:
         from gptkit.components.block.modules.per_layer_embedding import PerLayerEmbedding

@@ -14,7 +14,7 @@ from gptkit.kinds.written import WritingContext, Written
 if TYPE_CHECKING:
     from gptkit.nn.block import Block
 
-__all__ = ["SandwichSpec"]
+__all__ = ["SandwichSpec", "output_scaling"]
 
 
 class SandwichSpec(BlockSpec):
@@ -50,7 +50,11 @@ class SandwichSpec(BlockSpec):
 
     @property
     def wiring(self) -> tuple[Step, ...]:
-        return tuple(Step((("norm", part, "norm"),), factor="residual_scale") for part in ("attention", "feedforward"))
+        scaled = {"feedforward": output_scaling(self.output_scale)}
+        return tuple(
+            Step((("norm", part, "norm"),), factor="residual_scale", scaled=scaled.get(part, ""))
+            for part in ("attention", "feedforward")
+        )
 
     def build(self, context: BuildContext) -> Block:
         from gptkit.components.block.modules.sandwich import Sandwich
@@ -61,3 +65,8 @@ class SandwichSpec(BlockSpec):
         from gptkit.components.block.written.forms import sandwich
 
         return sandwich(self, context)
+
+
+def output_scaling(output_scale: str | None) -> str:
+    """Return what a block's output is multiplied by, in words for diagrams."""
+    return "" if output_scale is None else f"× a {output_scale} number"

@@ -126,6 +126,10 @@ const Check = (() => {
       if (a.d_head * a.n_heads !== x.d_model && a.d_head === Math.floor(x.d_model / a.n_heads)) {
         yield {path: at("attention", "n_heads"), message: `d_model ${x.d_model} cannot be split into ${a.n_heads} heads; choose a divisor, or set d_head`};
       }
+      if ((a.d_value ?? a.d_head) !== a.d_head) {
+        if (a.tie_kv) yield {path: at("attention", "d_value"), message: "values are the projected keys, of d_head features; remove d_value, or tie_kv"};
+        if (uses.includes("value_bias")) yield {path: at("attention", "d_value"), message: `position ${p.name} adds ${a.d_head} features to each value; remove d_value`};
+      }
       if (a.qk_norm !== null && a.qk_norm_width !== "head" && a.qk_norm_order === "after") {
         yield {path: at("attention", "qk_norm_order"), message: `a norm of width ${a.qk_norm_width} is applied before the rotation`};
       }
@@ -155,6 +159,7 @@ const Check = (() => {
       if (p.max_distance <= Math.floor(p.n_buckets / 2)) yield {path: at("position", "max_distance"), message: `must exceed the ${Math.floor(p.n_buckets / 2)} single-distance buckets`};
     }
     yield* experts(f, paths.feedforward);
+    yield* blocks(layer.block, paths.block, false);
     const backend = layer.attention_backend || model.attention_backend, limit = limitation(backend.name, layer);
     if (limit) yield {path: layer.attention_backend ? [...paths.attention.slice(0, -1), "attention_backend"] : ["model", "attention_backend"],
       message: `attention backend ${backend.name} cannot compute ${limit}; set auto, or choose another attention or position`};
@@ -173,6 +178,22 @@ const Check = (() => {
       yield* experts(f.expert, [...path, "expert"]);
       if (f.shared !== null) yield* experts(f.shared, [...path, "shared"]);
     }
+  }
+
+  /** Rules of blocks that share values between layers. */
+  function* blocks(block, path, inHead) {
+    const shares = {altup: "streams", "per-layer-embedding": "embedding"}[block.name];
+    if (shares && inHead) yield {path, message: `has no ${shares} for the blocks of a head; choose another block there`};
+    const contains = (outer, name) => outer.block && (outer.block.name === name || contains(outer.block, name));
+    if (block.name === "altup" && contains(block, "altup")) {
+      yield {path: [...path, "block"], message: "a block with streams cannot be within another one; choose another block"};
+    }
+    if (block.block) yield* blocks(block.block, [...path, "block"], inHead);
+  }
+
+  function* headBlocks(head, path) {
+    if (head.block) yield* blocks(head.block, [...path, "block"], true);
+    if (head.head) yield* headBlocks(head.head, [...path, "head"]);
   }
 
   /** Rules of single components, before their values are resolved: both of two fields that exclude each other. */
@@ -197,6 +218,7 @@ const Check = (() => {
     if (model.head.name === "multi-token" && model.head.depth >= model.context_length) {
       yield {path: ["model", "head", "depth"], message: `must be below the context length ${model.context_length}`};
     }
+    yield* headBlocks(model.head, ["model", "head"]);
     const window = (given.training || {}).window;
     if (Number.isInteger(window) && window > model.context_length) {
       yield {path: ["training", "window"], message: `a data window of ${window} tokens exceeds the model's context_length of ${model.context_length}`};

@@ -84,13 +84,14 @@ const Counts = (() => {
   }
 
   function headed(c, x, layer) {
-    const kv = c.n_kv_heads ?? c.n_heads;
-    const value = c.d_value ?? c.d_head, gates = c.output_gate ? c.n_heads : 0;
-    let sum = projection(layer, x.d_model, (c.n_heads + kv) * c.d_head + (kv + gates) * value, c.qkv_bias);
+    const reuses = Names.reusesKeys(c, layer, x.sources), value = c.d_value ?? c.d_head, gates = c.output_gate ? c.n_heads : 0;
+    const kv = reuses ? 0 : c.n_kv_heads ?? c.n_heads, values = c.tie_kv ? 0 : kv;
+    let sum = projection(layer, x.d_model, (c.n_heads + kv) * c.d_head + (values + gates) * value, c.qkv_bias);
     sum += projection(layer, c.n_heads * value, x.d_model, c.output_bias) + (c.sinks ? c.n_heads : 0);
     if (c.head_gate) sum += projection(layer, x.d_model, c.n_heads, false);
+    if (c.v_norm !== null && !reuses) sum += norm(c.v_norm, value);
     if (c.qk_norm === null) return sum;
-    if (c.qk_norm_width === "head") return sum + 2 * norm(c.qk_norm, c.d_head);
+    if (c.qk_norm_width === "head") return sum + (reuses ? 1 : 2) * norm(c.qk_norm, c.d_head);
     if (c.qk_norm_width === "full") return sum + norm(c.qk_norm, c.n_heads * c.d_head) + norm(c.qk_norm, kv * c.d_head);
     return sum + (c.n_heads + kv) * norm(c.qk_norm, c.d_head);
   }
@@ -128,26 +129,50 @@ const Counts = (() => {
     return sum + (c.shared_gate ? x.d_model : 0);
   }
 
-  const NORMS = {"pre-norm": 2, "post-norm": 2, "deep-norm": 2, "output-norm": 2, "sandwich": 4, "single-branch": 1};
+  const NORMS = {"pre-norm": 2, "post-norm": 2, "deep-norm": 2, "output-norm": 2, "sandwich": 4, "single-branch": 1, "laurel": 5};
 
-  function block(layer, x, blockSpec, shared) {
-    own("block", blockSpec);
+  /** The gated embedding of a layer; layers with equal fields share the table of all layers. */
+  function layerEmbedding(layer, x, c) {
+    const key = JSON.stringify(["embedding", c.d_embedding, c.n_ids, c.projection, c.norm]), outputs = x.n_layers * c.d_embedding;
+    if (!x.shared.has(key)) {
+      const projected = projection(layer, x.d_model, outputs, false) + (c.norm === null ? 0 : norm(c.norm, c.d_embedding));
+      x.shared.set(key, Math.min(c.n_ids ?? x.vocab_size, x.vocab_size) * outputs + (c.projection ? projected : 0));
+    }
+    return projection(layer, x.d_model, c.d_embedding, false) + activation(c.activation) +
+      projection(layer, c.d_embedding, x.d_model, false) + (c.norm === null ? 0 : norm(c.norm, x.d_model));
+  }
+
+  /** What a block with streams has beside the block of the first one: maps of the first and last layer, too. */
+  function streams(layer, x, c, index) {
+    const n = c.streams, maps = (n - 1) * projection(layer, x.d_model, x.d_model, false);
+    const ends = (Names.isFirst(x.first, n) ? 1 : 0) + (index === x.n_layers - 1 ? 1 : 0);
+    const embedding = c.d_embedding === null ? 0 : layerEmbedding(layer, x, c) + (c.correct_scale ? x.d_model : 0);
+    return norm(layer.norm, x.d_model) + projection(layer, x.d_model, n, false) + n ** 3 + n ** 2 + ends * maps + embedding;
+  }
+
+  /** Numbers of a layer: its attention, its feed-forward, one of its norms, and all of it. */
+  function block(layer, x, c, index) {
+    own("block", c);
     own("attention", layer.attention);
-    const norms = blockSpec.name === "parallel" ? blockSpec.norms : NORMS[blockSpec.name];
-    const formula = ATTENTION[layer.attention.name];
-    const {reuse_kv, tie_kv, v_norm} = layer.attention;
-    if (reuse_kv || tie_kv || v_norm || blockSpec.output_scale) throw new Unknown("shared keys, and factors of outputs");
-    if (!norms || !formula) throw new Unknown(`block ${blockSpec.name} of attention ${layer.attention.name}`);
+    if (c.name === "altup" || c.name === "per-layer-embedding") {
+      const more = c.name === "altup" ? streams(layer, x, c, index) : layerEmbedding(layer, x, c) + (c.output_scale ? 1 : 0);
+      const inner = block(layer, x, c.block, index);
+      return {...inner, whole: inner.whole + more};
+    }
+    const norms = c.name === "parallel" ? c.norms : NORMS[c.name], formula = ATTENTION[layer.attention.name];
+    if (!norms || !formula) throw new Unknown(`block ${c.name} of attention ${layer.attention.name}`);
     const position = relative(layer);
-    if (position.shared) shared.set(position.key, position.shared);
-    const only = blockSpec.name === "single-branch" ? blockSpec.branch : null;
+    if (position.shared) x.shared.set(position.key, position.shared);
+    const only = c.name === "single-branch" ? c.branch : null;
     const attention = only === "feedforward" ? 0 : formula(layer.attention, x, layer) + position.own;
     const fed = only === "attention" ? 0 : feedforward(layer.feedforward, x, layer);
     const each = norm(layer.norm, x.d_model);
-    return {attention, feedforward: fed, norm: each, whole: attention + fed + norms * each};
+    let whole = attention + fed + norms * each + (c.output_scale ? 1 : 0);
+    if (c.name === "laurel") whole += projection(layer, x.d_model, c.rank, false) + projection(layer, c.rank, x.d_model, false);
+    return {attention, feedforward: fed, norm: each, whole};
   }
 
-  function head(c, x, model, parts, shared) {
+  function head(c, x, model, parts) {
     own("head", c);
     const vocabulary = x.vocab_size;
     if (c.name === "linear") {
@@ -157,17 +182,21 @@ const Counts = (() => {
       if (model.embedding.d_embedding !== x.d_model) sum += x.d_model * model.embedding.d_embedding;
       return sum;
     }
-    if (c.name === "distillation") return head(c.head, x, model, parts, shared);
+    if (c.name === "distillation") return head(c.head, x, model, parts);
     if (c.name !== "multi-token") throw new Unknown("head " + c.name);
-    const each = 3 * norm(parts.norm, x.d_model) + projection(parts, 2 * x.d_model, x.d_model, false) + block(parts, x, c.block, shared).whole;
-    return head(c.head, x, model, parts, shared) + c.depth * each;
+    let sum = head(c.head, x, model, parts);
+    for (let index = 0; index < c.depth; index += 1) {
+      sum += 3 * norm(parts.norm, x.d_model) + projection(parts, 2 * x.d_model, x.d_model, false) + block(parts, x, c.block, x.n_layers).whole;
+    }
+    return sum;
   }
 
   /** The numbers of parameters of a resolved spec's parts; null if the vocabulary or a formula is not known. */
   function counts(spec) {
     const model = spec.model, size = model.vocab_size || spec.tokenizerSize;
     if (!size) return null;
-    const x = {d_model: model.d_model, vocab_size: size}, shared = new Map();
+    // What layers share: parameters by key, layers that have keys and values, and the first layer of each number of streams.
+    const shared = new Map(), x = {d_model: model.d_model, vocab_size: size, n_layers: model.n_layers, shared, sources: new Set(), first: new Set()};
     try {
       const embedding = own("embedding", model.embedding), width = embedding.d_embedding;
       const parts = Object.fromEntries(Resolve.PARTS.map(part => [part, model[part]]));
@@ -175,13 +204,9 @@ const Counts = (() => {
       if (embedding.norm !== null) table += norm(embedding.norm, x.d_model);
       own("position", model.position);
       const position = model.position.name === "learned" ? (model.position.size + model.position.offset) * x.d_model : 0;
-      const known = new Map();
-      const layers = spec.layers.map(layer => {
-        if (!known.has(layer)) known.set(layer, block(layer, x, layer.block, shared));
-        return known.get(layer);
-      });
+      const layers = spec.layers.map((layer, index) => block(layer, x, layer.block, index));
       const final_norm = model.final_norm === null ? 0 : norm(model.final_norm, x.d_model);
-      const top = head(model.head, x, model, parts, shared);
+      const top = head(model.head, x, model, parts);
       const sharedSize = [...shared.values()].reduce((sum, each) => sum + each, 0);
       const total = table + position + layers.reduce((sum, layer) => sum + layer.whole, 0) + final_norm + top + sharedSize;
       return {embedding: table, position, layers, final_norm, head: top, shared: sharedSize, total};

@@ -156,8 +156,11 @@ def _choices(cls: type[Component]) -> dict[str, tuple[Any, ...]]:
     for name, info in cls.model_fields.items():
         if name != "name" and info.annotation is bool:
             result[name] = (False, True)
-        elif name != "name" and get_origin(info.annotation) is Literal:
-            result[name] = get_args(info.annotation)
+        elif name != "name":
+            options = [info.annotation] if get_origin(info.annotation) is Literal else get_args(info.annotation)
+            values = [value for option in options if get_origin(option) is Literal for value in get_args(option)]
+            if values and all(option is type(None) or get_origin(option) is Literal for option in options):
+                result[name] = (*values, *([None] if type(None) in options else []))
     return result
 
 

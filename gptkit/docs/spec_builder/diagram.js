@@ -4,7 +4,7 @@
 const Diagram = (() => {
   const WIDTH = 376, LEFT = 8, SPINE = 24, X = 60, BOX = 290, MIDDLE = 205, FEED = 44, RETURN = 361, GAP = 11, SCALE = 1.25;
   const COLORS = {tokenizer: "#e8590c", embedding: "#9c36b5", position: "#c2255c", norm: "#868e96", attention: "#3b5bdb",
-    feedforward: "#0b9268", head: "#9c36b5", sampler: "#e8590c"};
+    feedforward: "#0b9268", block: "#1098ad", head: "#9c36b5", sampler: "#e8590c"};
   const TYPE_COLORS = ["#3b5bdb", "#e64980", "#0b9268", "#7048e8", "#1098ad", "#868e96"];
   const {number, parameters} = Outline;
 
@@ -81,9 +81,12 @@ const Diagram = (() => {
     sketch.y += GAP;
     parts.forEach((part, index) => {
       if (index) { sketch.lines.push(arrow([MIDDLE, sketch.y], [MIDDLE, sketch.y + GAP])); sketch.y += GAP; }
-      sketch.box(X, BOX, boxes[part]);
+      sketch.box(X, BOX, partOf(boxes, part));
     });
   }
+
+  /** The box of a part; one that is the block's own has its title. */
+  function partOf(boxes, part) { return boxes[part] || {role: "block", title: part, facts: [], shapes: "", count: null}; }
 
   function parallel(sketch, step, boxes) {
     let top;
@@ -99,9 +102,13 @@ const Diagram = (() => {
     let first = top, feed = top, middle = top;
     step.branches.forEach((branch, number) => {
       sketch.y += GAP;
+      if (!branch.length) {
+        feed = middle = sketch.y;
+        sketch.lines.push(line([[FEED, middle], [X + BOX, middle]]));
+      }
       branch.forEach((part, index) => {
         if (index) { sketch.lines.push(arrow([MIDDLE, sketch.y], [MIDDLE, sketch.y + GAP])); sketch.y += GAP; }
-        const height = sketch.box(X, BOX, boxes[part]);
+        const height = sketch.box(X, BOX, partOf(boxes, part));
         middle = sketch.y - height / 2;
         if (!index) { sketch.lines.push(arrow([FEED, middle], [X, middle])); feed = middle; }
       });
@@ -132,10 +139,15 @@ const Diagram = (() => {
       sketch.spine(start, start + 6);
       sketch.lines.push(line([...back, [SPINE, end]]));
     }
+    if (step.scaled) sketch.text(SPINE + 12, end + 17, step.scaled, {size: 10});
     if (factors[0]) sketch.text(SPINE + 14, end - 4, factors[0], {size: 10});
     if (factors[1]) sketch.text(SPINE + 4, start + 24, factors[1], {size: 9});
     sketch.y = end + 7;
     if (!step.shortcut) sketch.spine(end, end + 7);
+    if (step.scaled) {
+      sketch.spine(sketch.y, sketch.y + 14);
+      sketch.y += 14;
+    }
     if (step.after) {
       sketch.lines.push(arrow([SPINE, sketch.y], [SPINE, sketch.y + 12]));
       sketch.y += 12;
@@ -187,7 +199,7 @@ const Diagram = (() => {
     sketch.text(colored ? 54 : 40, top + 19, title, {size: 12.5, bold: true});
     sketch.text(WIDTH - 12, top + 19, `× ${number(type.times)}`, {size: 12.5, bold: true, end: true});
     sketch.y += 26;
-    const notes = type.note ? [type.note] : [];
+    const notes = type.note ? type.note.split(" · ") : [];
     if (type.count !== null) notes.unshift(`${parameters(type.count)} parameters${type.times > 1 ? " each" : ""}`);
     for (const text of wrapped(notes, 11, WIDTH - 52)) { sketch.text(40, sketch.y + 8, text, {muted: true}); sketch.y += 15; }
     sketch.spine(top, sketch.y);

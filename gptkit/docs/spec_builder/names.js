@@ -40,7 +40,18 @@ const Names = (() => {
 
   /** Collects the names of a model. */
   class Walk {
-    constructor() { this.parameters = []; this.projections = []; this.stacked = []; this.losses = new Map(); this.shared = new Map(); }
+    constructor(spec) {
+      this.parameters = []; this.projections = []; this.stacked = []; this.losses = new Map();
+      this.shared = new Map(); this.sources = new Set(); this.first = new Set(); this.n_layers = spec.model.n_layers;
+    }
+
+    /** The name of a module that layers share, at its first use; null later. */
+    share(base, key) {
+      const keys = this.shared.get(base) || [];
+      if (keys.includes(key)) return null;
+      this.shared.set(base, [...keys, key]);
+      return `shared.${base}${keys.length ? "-" + (keys.length + 1) : ""}`;
+    }
 
     matrix(name, bias) { this.parameters.push(name + ".weight", ...(bias ? [name + ".bias"] : [])); }
 
@@ -68,10 +79,28 @@ const Names = (() => {
     loss(name, limit = Infinity) { this.losses.set(name, limit); }
   }
 
+  /** Whether a layer attends to the keys and values of an earlier one; otherwise it is added to those that have some. */
+  function reusesKeys(c, layer, sources) {
+    const form = JSON.stringify([c.n_kv_heads ?? c.n_heads, c.d_head, c.d_value ?? c.d_head, c.window, c.chunk, layer.position]);
+    if (c.reuse_kv && sources.has(form)) return true;
+    sources.add(form);
+    return false;
+  }
+
+  /** Whether a layer is the first one with a number of streams. */
+  function isFirst(first, streams) {
+    const known = first.has(streams);
+    first.add(streams);
+    return !known;
+  }
+
   function headed(walk, name, c, layer) {
+    const reuses = reusesKeys(c, layer, walk.sources);
     if (c.sinks) walk.parameters.push(name + ".sinks");
-    for (const each of ["q_norm", "k_norm"]) walk.norm(`${name}.${each}`, c.qk_norm);
-    walk.linear(name + ".qkv", layer.linear, c.qkv_bias);
+    walk.norm(name + ".q_norm", c.qk_norm);
+    if (!reuses) walk.norm(name + ".k_norm", c.qk_norm);
+    if (!reuses) walk.norm(name + ".v_norm", c.v_norm);
+    walk.linear(`${name}.${reuses ? "query" : c.tie_kv ? "qk" : "qkv"}`, layer.linear, c.qkv_bias);
     if (c.head_gate) walk.linear(name + ".head_gate", layer.linear, false);
     walk.linear(name + ".output", layer.linear, c.output_bias);
   }
@@ -164,9 +193,8 @@ const Names = (() => {
     } else if (position.name === "t5-bias" && !position.shared) walk.parameters.push(name + ".position.table.weight");
     else if (position.name === "t5-bias") {
       const key = JSON.stringify([position, ["single-head", "simple"].includes(attention.name) ? 1 : attention.n_heads]);
-      if (walk.shared.has(key)) return;
-      walk.shared.set(key, null);
-      walk.parameters.push(`shared.t5-bias${walk.shared.size > 1 ? "-" + walk.shared.size : ""}.table.weight`);
+      const shared = walk.share("t5-bias", key);
+      if (shared !== null) walk.parameters.push(shared + ".table.weight");
     }
   }
 
@@ -194,17 +222,50 @@ const Names = (() => {
   }
 
   const BOTH = ["attention_norm", "feedforward_norm"], AFTER = ["attention_output_norm", "feedforward_output_norm"];
-  const NORMS = {"pre-norm": BOTH, "post-norm": BOTH, "deep-norm": BOTH, "output-norm": AFTER, "sandwich": [...BOTH, ...AFTER]};
+  const NORMS = {"pre-norm": BOTH, "post-norm": BOTH, "deep-norm": BOTH, "output-norm": AFTER, "sandwich": [...BOTH, ...AFTER],
+    "laurel": [...BOTH, ...AFTER, "laurel_norm"]};
 
-  function block(walk, name, layer, spec) {
+  /** The gated embedding of a layer; layers with equal fields share the table of all layers. */
+  function layerEmbedding(walk, name, layer, c) {
+    const shared = walk.share("per-layer-embedding", JSON.stringify([c.d_embedding, c.n_ids, c.projection, c.norm]));
+    if (shared !== null) {
+      walk.matrix(shared + ".table", false);
+      if (c.projection) walk.linear(shared + ".projection", layer.linear, false);
+      if (c.projection) walk.norm(shared + ".norm", c.norm);
+    }
+    walk.linear(name + ".gate", layer.linear, false);
+    walk.activation(name + ".activation", c.activation);
+    walk.linear(name + ".output", layer.linear, false);
+    walk.norm(name + ".norm", c.norm);
+  }
+
+  /** What a block with streams has beside the block of the first one: maps of the first and last layer, too. */
+  function streams(walk, name, layer, c, index) {
+    walk.norm(name + ".router_norm", layer.norm);
+    walk.linear(name + ".router", layer.linear, false);
+    for (const each of ["prediction", "correction"]) walk.matrix(`${name}.${each}`, false);
+    const ends = [...(isFirst(walk.first, c.streams) ? ["expand"] : []), ...(index === walk.n_layers - 1 ? ["merge"] : [])];
+    for (const each of ends) for (let other = 0; other < c.streams - 1; other += 1) walk.linear(`${name}.${each}.${other}`, layer.linear, false);
+    if (c.d_embedding === null) return;
+    layerEmbedding(walk, name + ".embedding", layer, c);
+    if (c.correct_scale) walk.parameters.push(name + ".correct_scale");
+  }
+
+  function block(walk, name, layer, spec, index) {
     own("block", spec);
     own("attention", layer.attention);
+    if (spec.output_scale) walk.parameters.push(name + ".output_scale");
+    if (spec.name === "altup" || spec.name === "per-layer-embedding") {
+      if (spec.name === "altup") streams(walk, name, layer, spec, index);
+      else layerEmbedding(walk, name + ".embedding", layer, spec);
+      block(walk, name + ".block", layer, spec.block, index);
+      return;
+    }
     const only = spec.name === "single-branch" ? spec.branch : null;
     const norms = spec.name === "parallel" ? BOTH.slice(0, spec.norms) : only ? [only + "_norm"] : NORMS[spec.name];
-    const {reuse_kv, tie_kv, v_norm} = layer.attention;
-    if (reuse_kv || tie_kv || v_norm || spec.output_scale) throw new Unknown("shared keys, and factors of outputs");
     if (!norms || !ATTENTION[layer.attention.name]) throw new Unknown(`block ${spec.name} of attention ${layer.attention.name}`);
     for (const each of norms) walk.norm(`${name}.${each}`, layer.norm);
+    if (spec.name === "laurel") for (const each of ["left", "right"]) walk.linear(`${name}.${each}`, layer.linear, false);
     if (only !== "feedforward") {
       ATTENTION[layer.attention.name](walk, name + ".attention", layer.attention, layer);
       relative(walk, name + ".attention", layer);
@@ -231,20 +292,20 @@ const Names = (() => {
       const each = `${name}.modules_after.${index}`;
       for (const norm of ["hidden_norm", "embedding_norm", "output_norm"]) walk.norm(`${each}.${norm}`, parts.norm);
       walk.linear(each + ".join", parts.linear, false);
-      block(walk, each + ".block", parts, c.block);
+      block(walk, each + ".block", parts, c.block, walk.n_layers);
     }
   }
 
   /** The names of a resolved spec's model: {parameters, projections, stacked, losses}; null if a plugin's component has its own. */
   function names(spec) {
-    const model = spec.model, walk = new Walk(), parts = Object.fromEntries(Resolve.PARTS.map(part => [part, model[part]]));
+    const model = spec.model, walk = new Walk(spec), parts = Object.fromEntries(Resolve.PARTS.map(part => [part, model[part]]));
     try {
       const embedding = own("embedding", model.embedding);
       walk.matrix("embedding.table", false);
       if (embedding.d_embedding !== model.d_model) walk.matrix("embedding.project", false);
       walk.norm("embedding.norm", embedding.norm);
       if (own("position", model.position).name === "learned") walk.parameters.push("embedding.position.table.weight");
-      for (const [index, layer] of spec.layers.entries()) block(walk, `blocks.${index}`, layer, layer.block);
+      for (const [index, layer] of spec.layers.entries()) block(walk, `blocks.${index}`, layer, layer.block, index);
       walk.norm("final_norm", model.final_norm);
       head(walk, "head", model.head, model, parts);
       return {parameters: walk.parameters, projections: walk.projections, stacked: walk.stacked, losses: walk.losses};
@@ -254,5 +315,5 @@ const Names = (() => {
     }
   }
 
-  return {configure, names, matches};
+  return {configure, names, matches, reusesKeys, isFirst};
 })();

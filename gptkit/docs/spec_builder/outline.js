@@ -107,7 +107,7 @@ const Outline = (() => {
       reach = layer.attention.chunk ? "chunked" : layer.attention.window ? "sliding" : "full";
     }
     const position = layer.position.name === "none" ? "no position" : layer.position.name;
-    return [layer.attention.name, reach, accepts.length ? position : "", layer.feedforward.name, layer.block.name];
+    return [layer.attention.name, reach, layer.attention.reuse_kv ? "shared keys" : "", accepts.length ? position : "", layer.feedforward.name, layer.block.name];
   }
 
   function* combinations(count, size, from = 0) {
@@ -121,8 +121,8 @@ const Outline = (() => {
   function labels(layers) {
     if (layers.length < 2) return layers.map(() => "");
     const of = layers.map(aspects);
-    for (let size = 1; size <= 5; size += 1) {
-      for (const chosen of combinations(5, size)) {
+    for (let size = 1; size <= 6; size += 1) {
+      for (const chosen of combinations(6, size)) {
         const names = of.map(each => chosen.map(index => each[index]).filter(Boolean).join(" "));
         if (new Set(names).size === layers.length && names.every(Boolean)) return names;
       }
@@ -155,9 +155,31 @@ const Outline = (() => {
     return table === null ? null : table.steps[JSON.stringify(table.fields.map(name => block[name]))] || null;
   }
 
+  /** The steps of a block and of the blocks within it, each with the block that declares it; null if one declares none. */
+  function stepsOf(block) {
+    const own = wiring(block), result = [];
+    if (own === null) return null;
+    for (const each of own) {
+      if (each.field === undefined) {
+        if (!each.only_with || block[each.only_with] !== null) result.push([each, block]);
+        continue;
+      }
+      const inner = stepsOf(block[each.field]);
+      if (inner === null) return null;
+      result.push(...inner);
+    }
+    return result;
+  }
+
+  /** Whether a block contains another one, or has parts of its own, so that its fields describe what is drawn. */
+  function describes(block) {
+    return wiring(block).some(step => step.field !== undefined || (step.only_with && block[step.only_with] === null) ||
+      [step.before, ...step.branches].some(branch => branch.some(part => !["norm", "attention", "feedforward"].includes(part))));
+  }
+
   function layerType(layer, label, times, width, count) {
-    const steps = wiring(layer.block), notes = [], block = layer.block;
-    if (steps === null) notes.push(...facts("block", block, 0));
+    const block = layer.block, declared = stepsOf(block), steps = declared && declared.map(([step]) => step), notes = [];
+    if (steps === null || describes(block)) notes.push(...facts("block", block, 0));
     else if (block.dropout) notes.push(`dropout ${number(block.dropout)}`);
     if (layer.linear.name !== "dense") {
       const inner = facts("linear", layer.linear, 0).join(", ");
@@ -176,13 +198,13 @@ const Outline = (() => {
       feedforward.count = count.feedforward;
       norm.count = count.norm;
     }
-    const factor = field => {
-      const value = field ? block[field] : 1;
+    const factor = (by, field) => {
+      const value = field ? by[field] : 1;
       return value === 1 || value === null || value === undefined ? "" : `× ${number(value)}`;
     };
     return {
       label, title: title("block", block), note: notes.join(" · "), times, steps,
-      factors: (steps || []).map(step => [factor(step.factor), factor(step.shortcut_factor)]),
+      factors: (declared || []).map(([step, by]) => [factor(by, step.factor), factor(by, step.shortcut_factor)]),
       boxes: {norm, attention, feedforward}, count: count ? count.whole : null,
     };
   }

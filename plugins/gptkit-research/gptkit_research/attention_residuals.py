@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from gptkit.kinds.block import BlockSpec
+from gptkit.kinds.block import BlockSpec, Step
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.written import WritingContext, Written
 from gptkit.nn.block import Block
@@ -56,6 +56,11 @@ class AttentionResidualsSpec(BlockSpec):
     eps: float = Field(1e-6, gt=0, description="Added to the mean square in rms.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Share of each branch's output that is dropped in training.")
     examples = ({}, {"group": 2})
+
+    @property
+    def wiring(self) -> tuple[Step, ...]:
+        over = "attention over all outputs so far"
+        return tuple(Step((("norm", branch, over),), shortcut=False) for branch in ("attention", "feedforward"))
 
     def build(self, context: BuildContext) -> Block:
         return AttentionResiduals(self, context)

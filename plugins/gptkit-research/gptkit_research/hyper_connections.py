@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from gptkit.kinds.block import BlockSpec
+from gptkit.kinds.block import BlockSpec, Step
 from gptkit.kinds.context import BuildContext
 from gptkit.nn.block import Block
 from gptkit.nn.forward import Forward
@@ -47,6 +47,11 @@ class HyperConnectionsSpec(BlockSpec):
     dynamic: bool = Field(True, description="Add a part that depends on the token to the connections.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Share of each branch's output that is dropped in training.")
     examples = ({}, {"streams": 2, "dynamic": False})
+
+    @property
+    def wiring(self) -> tuple[Step, ...]:
+        read, write = "learned mixture of the streams", "learned addition to the streams"
+        return tuple(Step(((read, "norm", branch, write),)) for branch in ("attention", "feedforward"))
 
     def build(self, context: BuildContext) -> Block:
         return HyperConnections(self, context)

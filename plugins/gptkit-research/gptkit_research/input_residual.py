@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from gptkit.kinds.block import BlockSpec
+from gptkit.kinds.block import BlockSpec, Step
 from gptkit.kinds.context import BuildContext
 from gptkit.nn.block import Block
 from gptkit.nn.forward import Forward
@@ -44,6 +44,11 @@ class InputResidualSpec(BlockSpec):
     first: float = Field(0.0, description="Initial factor b of the first block's input.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Share of each branch's output that is dropped in training.")
     examples = ({}, {"own": 0.9, "first": 0.2})
+
+    @property
+    def wiring(self) -> tuple[Step, ...]:
+        mixed = Step((("learned mixture with the first input",),), shortcut=False)
+        return (mixed, Step((("norm", "attention"),)), Step((("norm", "feedforward"),)))
 
     def build(self, context: BuildContext) -> Block:
         return InputResidual(self, context)

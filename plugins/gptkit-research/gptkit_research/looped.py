@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from gptkit.core.component import component
-from gptkit.kinds.block import BlockSpec
+from gptkit.kinds.block import BlockSpec, Within
 from gptkit.kinds.context import BuildContext
 from gptkit.nn.block import Block
 from gptkit.nn.forward import Forward
@@ -47,6 +47,10 @@ class LoopedSpec(BlockSpec):
     @property
     def final_norm(self) -> bool:
         return self.block.final_norm
+
+    @property
+    def wiring(self) -> tuple[Within, ...]:
+        return (Within("block"),)
 
     def build(self, context: BuildContext) -> Block:
         key = ("looped", self.share)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from gptkit.kinds.block import BlockSpec
+from gptkit.kinds.block import BlockSpec, Step
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.written import WritingContext, Written
 from gptkit.nn.block import Block
@@ -62,6 +62,11 @@ class ManifoldHyperConnectionsSpec(BlockSpec):
     norm_eps: float = Field(1e-6, gt=0, description="Added to the mean square in rms.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Share of each branch's output that is dropped in training.")
     examples = ({}, {"streams": 2, "iterations": 3, "gate": 0.1})
+
+    @property
+    def wiring(self) -> tuple[Step, ...]:
+        read, write = "learned mixture of the streams", "learned addition to the streams"
+        return tuple(Step(((read, "norm", branch, write),)) for branch in ("attention", "feedforward"))
 
     def build(self, context: BuildContext) -> Block:
         return ManifoldHyperConnections(self, context)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gptkit.core.component import component
 from gptkit.core.errors import Problem
-from gptkit.kinds.block import BlockSpec
+from gptkit.kinds.block import BlockSpec, Step, Within
 from gptkit.kinds.context import BuildContext
 from gptkit.nn.block import Block
 from gptkit.nn.forward import Forward
@@ -54,6 +54,10 @@ class SkipsSpec(BlockSpec):
     @property
     def final_norm(self) -> bool:
         return self.block.final_norm
+
+    @property
+    def wiring(self) -> tuple[Step | Within, ...]:
+        return (Step((("output of an earlier layer, if any",),)), Within("block"))
 
     def problems(self, context: BuildContext) -> Iterator[Problem]:
         if self.source is not None and self.source >= context.parts.index:

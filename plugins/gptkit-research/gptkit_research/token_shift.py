@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from gptkit.kinds.block import BlockSpec
+from gptkit.kinds.block import BlockSpec, Step
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.written import WritingContext, Written
 from gptkit.nn.block import Block
@@ -44,6 +44,10 @@ class TokenShiftSpec(BlockSpec):
 
     name: Literal["token-shift"] = "token-shift"
     dropout: float = Field(0.0, ge=0, lt=1, description="Share of each branch's output that is dropped in training.")
+
+    @property
+    def wiring(self) -> tuple[Step, ...]:
+        return (Step((("norm", "attention"),)), Step((("norm", "mixture with the previous token", "feedforward"),)))
 
     def build(self, context: BuildContext) -> Block:
         return TokenShift(self, context)
