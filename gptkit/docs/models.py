@@ -12,7 +12,7 @@ from gptkit.docs import side_by_side
 from gptkit.docs.figures import elements
 from gptkit.docs.places import DIRECTORY
 from gptkit.docs.relations import preset_specs
-from gptkit.presets.catalog import groups, summary
+from gptkit.presets.catalog import family, groups, summary
 from gptkit.reflect import docstring, prose
 from gptkit.runs.spec import ExperimentSpec, spec_outline
 
@@ -42,7 +42,7 @@ def page(registry: Registry) -> str:
         "of a preset are its layers, in a color for each type.",
     ]
     for group, files in groups(registry).items():
-        entries = [_entry(name, path, specs[name]) for name, path in files.items() if name in specs]
+        entries = [_entry(name, path, specs[name], registry) for name, path in files.items() if name in specs]
         if entries:
             title = group if group.startswith("from ") else group.capitalize()
             parts += [f"## {prose.inline(title)}", '<div class="gallery">\n' + "\n".join(entries) + "\n</div>"]
@@ -67,8 +67,8 @@ def _file(name: str) -> str:
     return f"{_DIAGRAMS}/{name}.svg"
 
 
-def _entry(name: str, path: Path, spec: ExperimentSpec) -> str:
-    """Return a preset as HTML: sizes, description, the command that copies it, its diagram, folded."""
+def _entry(name: str, path: Path, spec: ExperimentSpec, registry: Registry) -> str:
+    """Return a preset as HTML: sizes, description, the command that copies it, its diagram, folded, and links."""
     model = spec.model
     parameters, separator, description = summary(path).partition(" parameters; ")
     if not separator:
@@ -79,13 +79,17 @@ def _entry(name: str, path: Path, spec: ExperimentSpec) -> str:
     outline = spec_outline(spec)
     drawing = svg(outline)
     width, height = (drawing.partition(f'{side}="')[2].partition('"')[0] for side in (" width", " height"))
+    links = [f'<a href="spec-builder.html#preset={escape(name)}">Open in the spec builder</a>']
+    of = family(path)
+    if of is not None and of in registry.names("family"):
+        links.append(f'<a href="{DIRECTORY}/family/{escape(of)}.html">Family {escape(of)}</a>')
     picture = f'src="{_file(escape(name))}" alt="Architecture of {escape(name)}" width="{width}" height="{height}"'
     return (
         f'<section class="preset" id="{escape(name)}">\n<h3>{escape(name)}</h3>\n'
         f'<p class="preset-sizes">{escape(" · ".join(sizes))}</p>\n{_layers(outline)}\n<p>{text}</p>\n'
         f"<pre><code>gptkit new my.yaml --from {escape(name)}</code></pre>\n"
         f'<details><summary>Diagram</summary><img {picture} loading="lazy"></details>\n'
-        f'<p><a href="spec-builder.html#preset={escape(name)}">Open in the spec builder</a></p>\n</section>'
+        f"<p>{' · '.join(links)}</p>\n</section>"
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache, lru_cache
 
 from gptkit.core import walk
@@ -13,7 +13,7 @@ from gptkit.docs.places import inside_components, places
 from gptkit.interop.conversion import families, read_model
 from gptkit.kinds.family import FamilySpec
 from gptkit.model.spec import ModelSpec
-from gptkit.presets.catalog import groups, shipped
+from gptkit.presets.catalog import family, groups, shipped
 from gptkit.runs.opening import open_spec
 from gptkit.runs.spec import ExperimentSpec
 from gptkit.testing.configurations import SMALL, base_config
@@ -58,15 +58,35 @@ def uses_by_families(registry: Registry) -> Uses:
 
 @lru_cache(maxsize=2)
 def uses_by_presets(registry: Registry) -> Uses:
-    """Return the presets that have a component."""
-    return _collected({name: [spec] for name, spec in preset_specs(registry).items()})
+    """Return the presets that have a component; of a family, those whose model is of it.
+
+    Presets to fine-tune with have the components that they set, beside those of the model that they are used with.
+    """
+    result = {
+        used: list(names) for used, names in _collected({n: [spec] for n, spec in preset_specs(registry).items()}).items()
+    }
+    every = shipped(registry)
+    defaults = _held([open_spec({"gptkit": 1, "model": {}}, registry=registry).spec])
+    for name in groups(registry)[_WITHOUT_MODEL]:
+        spec = open_spec(name, changes={"model.d_model": 256}, registry=registry).spec  # it requires some model
+        for each in sorted(_held([spec]) - defaults):
+            result.setdefault(each, []).append(name)
+    for name, path in every.items():
+        of = family(path)
+        if of is not None and name in preset_specs(registry):
+            result.setdefault(("family", of), []).append(name)
+    return result
+
+
+def _held(specs: Iterable[Spec]) -> set[tuple[str, str]]:
+    """Return kind and name of the components in specs, at any depth."""
+    return {(used.kind, used.name) for spec in specs for _, used in walk.components(spec)}
 
 
 def _collected(specs: Mapping[str, Sequence[Spec]]) -> Uses:
     result: dict[tuple[str, str], list[str]] = {}
     for name, some in specs.items():
-        held = {(used.kind, used.name) for spec in some for _, used in walk.components(spec)}
-        for each in sorted(held):
+        for each in sorted(_held(some)):
             result.setdefault(each, []).append(name)
     return result
 
@@ -75,11 +95,12 @@ def uses(registry: Registry, kind: str, name: str, root: type[Spec] | None) -> s
     """Return where a component can be used, and what uses it, as Markdown; empty if nothing does."""
     of_families = uses_by_families(registry).get((kind, name), ())
     of_presets = uses_by_presets(registry).get((kind, name), ())
-    presets = [f"[{each}](../../models.md#{each})" for each in of_presets]
+    in_gallery = preset_specs(registry)
+    presets = [f"[{each}](../../models.md#{each})" if each in in_gallery else f"`{each}`" for each in of_presets]
     parts = [
         _in_specs(registry, kind, root),
         _listed("Families with it", [f"[{each}](../family/{each}.md)" for each in of_families]),
-        _listed("Presets with it", presets),
+        _listed("Presets of this family" if kind == "family" else "Presets with it", presets),
     ]
     return "\n\n".join(part for part in parts if part)
 

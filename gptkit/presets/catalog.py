@@ -13,11 +13,12 @@ from gptkit.core.errors import CollisionError, GptkitError
 from gptkit.core.registry import DISABLE, Plugin, Registry, default_registry
 from gptkit.core.suggestions import did_you_mean
 
-__all__ = ["Preset", "find", "groups", "presets", "shipped", "summary"]
+__all__ = ["Preset", "family", "find", "groups", "presets", "shipped", "summary"]
 
 _log = logging.getLogger("gptkit")
 _DIRECTORIES = {"to start from": ".", "to fine-tune with (train --init)": "finetuning", "released models": "families"}
 _SUFFIXES = (".yaml", ".yml")
+_FAMILY = "# family: "
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,17 @@ def summary(path: Path) -> str:
     """Return the description of a preset, from its first line: ``# NAME: description``."""
     with path.open(encoding="utf-8", errors="replace") as file:
         return file.readline().lstrip("# ").partition(": ")[2].strip()
+
+
+def family(path: Path) -> str | None:
+    """Return the family of a preset's model, from a line ``# family: NAME`` of its first comment; None without one."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if not line.startswith("#"):
+                return None
+            if line.startswith(_FAMILY):
+                return line.removeprefix(_FAMILY).strip()
+    return None
 
 
 def _built_in() -> dict[str, dict[str, Path]]:

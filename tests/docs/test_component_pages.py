@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pytest
 
@@ -58,6 +59,37 @@ def test_page_lists_keys_families_and_presets(registry: Registry) -> None:
     page = page_of(registry, "norm", "rms")
     assert re.search(r'\?\?\? note "Families with it: \d\d"', page)
     assert "`qk_norm` of attention" in page
+
+
+def test_no_component_of_a_preset_is_missed(registry: Registry) -> None:
+    of_presets = relations.uses_by_presets(registry)
+    listed: dict[str, set[str]] = {}
+    for (kind, name), presets in of_presets.items():
+        for preset in presets if kind != "family" else ():
+            listed.setdefault(preset, set()).add(name)
+
+    def names(data: Any) -> Iterator[str]:
+        children = data.values() if isinstance(data, Mapping) else data if isinstance(data, (list, tuple)) else ()
+        if isinstance(data, Mapping) and isinstance(data.get("name"), str):
+            yield data["name"]
+        for child in children:
+            yield from names(child)
+
+    for preset, spec in relations.preset_specs(registry).items():
+        data = spec.model_dump()
+        data.pop("name")
+        assert set(names(data)) <= listed[preset], preset
+    assert "qwen3-30b-a3b" in of_presets["router", "softmax-top-k"]
+    assert "finetune-low-rank" in of_presets["linear", "low-rank"]
+    assert "finetune-low-rank" not in of_presets["attention", "multi-head"]
+
+
+def test_family_lists_its_presets(registry: Registry) -> None:
+    page = page_of(registry, "family", "gemma3n")
+    assert "Presets of this family: [gemma3n-e4b](../../models.md#gemma3n-e4b)." in page
+    of_presets = relations.uses_by_presets(registry)
+    assert [name for name in registry.names("family") if not of_presets.get(("family", name))] == []
+    assert '<a href="components/family/gemma3n.html">Family gemma3n</a>' in models.page(registry)
 
 
 def test_links_to_presets_have_their_targets(registry: Registry) -> None:

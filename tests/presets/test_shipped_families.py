@@ -13,7 +13,7 @@ from gptkit.interop.conversion import families, find_family, read_model
 from gptkit.interop.differences import differences
 from gptkit.interop.selection import choose_family
 from gptkit.model.gpt import GPT
-from gptkit.presets.catalog import find, groups, shipped, summary
+from gptkit.presets.catalog import family, find, groups, shipped, summary
 from gptkit.runs.opening import open_spec
 from tests.support.parity import model_class
 from tests.support.published import CONFIGS
@@ -110,5 +110,7 @@ def test_each_family_spec_has_its_name_and_comments(name: str) -> None:
     assert lines[0].startswith(f"# {name}: ")
     assert lines[1] == "# yaml-language-server: $schema=gptkit.schema.json"
     assert f"name: {name}" in lines
+    assert lines[2] == f"# family: {find_family(CONFIGS[name], name).name}"
+    assert lines[2] == f"# family: {family(find(name))}"
     assert max(map(len, lines)) <= 120
     assert any(re.fullmatch(r"# tokenizer: \{name: hugging-face, path: \S+\}", line) for line in lines)
