@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gptkit.cli.drawn import subject_outline
@@ -33,9 +34,9 @@ def diff_page(one: Subject, other: Subject, changes: Rows, sizes: Rows, training
     labels = [one.label, other.label]
     outlines = [_outline(subject) for subject in (one, other)]
     marked = changed_boxes(*outlines)
-    figures = [
-        figure(svg(content, changed=keys), label) for content, keys, label in zip(outlines, marked, labels, strict=True)
-    ]
+    # The name is above the diagram.
+    named = [replace(content, title=label) for content, label in zip(outlines, labels, strict=True)]
+    figures = [figure(svg(content, changed=keys)) for content, keys in zip(named, marked, strict=True)]
 
     def sections() -> Iterator[str]:
         if changes:

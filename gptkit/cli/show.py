@@ -225,8 +225,13 @@ def size_rows(subject: Subject, plan: Plan) -> Iterator[list[str]]:
     part = max(1, batch_size // training.grad_accumulation)
     yield ["parameters", f"{plan.parameters:,}", f"{plan.embedding_parameters:,} of them embeddings"]
     if plan.trained_parameters < plan.parameters:
-        share = plan.trained_parameters / plan.parameters
-        yield ["trained", f"{plan.trained_parameters:,}", f"{share:.2%} of the parameters; the others are frozen"]
+        share, frozen = plan.trained_parameters / plan.parameters, plan.parameters - plan.trained_parameters
+        some = f"{share:.2%} of the parameters; the others are frozen"
+        yield [
+            "trained",
+            f"{plan.trained_parameters:,}",
+            some if share < 0.9999 else f"all but {frozen:,}, which are frozen",
+        ]
     yield ["weights", human_bytes(plan.weight_bytes), "in fp32"]
     yield ["FLOPs per token", human_count(plan.flops_per_token).strip(), "forward, averaged over a full context"]
     yield ["cache per token", human_bytes(plan.cache_bytes_per_token), f"{human_bytes(plan.cache_bytes)} at full context"]

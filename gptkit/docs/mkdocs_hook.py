@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -10,6 +11,8 @@ from mkdocs.structure.files import File, Files
 from gptkit.core.registry import default_registry
 from gptkit.docs.guide.figures import filled
 from gptkit.docs.site import filled_navigation, generated
+
+_NUMBER = re.compile(r"<td((?: style=\"[^\"]*\")?)>(?=[-−±+]?\d[\d.,]*(?:e[-+]?\d+)?(?: ?[\w/%²·]{1,9})?</td>)")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -28,6 +31,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Draw the figures of the guided path."""
     return filled(markdown)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Mark the cells with a number and its unit, which are not to be broken."""
+    return _NUMBER.sub(r'<td class="number"\1>', html)
 
 
 def on_post_page(output: str, **_: Any) -> str:

@@ -55,3 +55,16 @@ def test_the_site_opens_from_the_file_system(site: Path) -> None:
 def test_make_serves_the_documentation() -> None:
     done = subprocess.run(["make", "-n", "serve"], cwd=ROOT, capture_output=True, text=True, check=True)
     assert "gptkit docs serve --address 127.0.0.1:8000" in done.stdout
+
+
+def test_cells_with_a_number_and_its_unit_are_marked() -> None:
+    pytest.importorskip("mkdocs")
+    from gptkit.docs.mkdocs_hook import on_page_content
+
+    numbers = ("1,112 ms", "0.93", "38 %", "182 tokens/s", "-3", "7.4e-07")
+    for text in numbers:
+        assert on_page_content(f"<td>{text}</td>") == f'<td class="number">{text}</td>'
+    style = '<td style="text-align: right;">5</td>'
+    assert on_page_content(style) == '<td class="number" style="text-align: right;">5</td>'
+    for text in ("4 heads of any size", "GPT-2", "124M, context 1024", "1.020 (1.004-1.029)"):
+        assert on_page_content(f"<td>{text}</td>") == f"<td>{text}</td>"
