@@ -211,10 +211,12 @@ class _Pairs:
         if isinstance(leaf, nn.Module):
             hooked, other = leaf, self._external(f"{part}.{last}")
         elif last == "down":
-            # Experts have no last projection of their own: the whole external module, whatever its name.
+            # Experts have no last projection of their own: the whole external module, whatever its name. Where they are
+            # beside a dense feed-forward, in the layer itself, no module has the output of both.
             hooked, router = module, self._external(f"{part}.router.scores")
             inner = {router[len(block) + 1 :].partition(".")[0], "mlp", "feed_forward", "block_sparse_moe"}
             other = next((f"{block}.{each}" for each in sorted(inner) if f"{block}.{each}" in self.modules), "")
+            other = "" if f"{block}.experts" in self.modules else other
         else:
             hooked, other = module, self._external(part)
         if other and other in self.modules:  # the name of the whole model is empty

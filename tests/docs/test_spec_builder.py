@@ -233,6 +233,16 @@ NAMED = (
     {"linear": {"name": "low-rank", "projections": ["*.qkv", "blocks.[!0]"]}, "block": "sandwich", "n_layers": 3},
     {"head": {"name": "multi-token", "depth": 2, "head": UNTIED}, "linear": "low-rank"},
     {"feedforward": {"name": "experts", "n_experts": 2, "expert": LEARNED, "shared": "gated"}},
+    {
+        "block": {"name": "sandwich", "feedforward_input_norm": False},
+        "feedforward": {
+            "name": "experts",
+            "n_experts": 2,
+            "router": {"name": "softmax-top-k", "norm": "rms", "expert_scale": True},
+            "shared": "gated",
+            "branch_norm": "rms",
+        },
+    },
     {"embedding": {"d_embedding": 8}, "position": "learned", "attention": "single-head", "block": "parallel"},
     {"attention": {**QK_NORM, "v_norm": "rms"}, "layers": [{"attention": {"reuse_kv": True}}, {}], "n_layers": 5},
     {"attention": {**QK_NORM, "qk_norm_width": "full", "tie_kv": True}, "layers": [{}, {"attention": {"reuse_kv": True}}]},

@@ -150,4 +150,6 @@ def test_presets_are_short_and_none_is_refused() -> None:
     # Their layers have six and eight forms.
     assert lengths.pop("gemma4-e2b") <= 480
     assert lengths.pop("gemma3n-e4b") <= 560
+    # Two forms of attention, experts beside a dense feed-forward, and norms around both.
+    assert lengths.pop("gemma4-26b-a4b") <= 430
     assert max(lengths.values()) <= 400

@@ -58,6 +58,7 @@ MULTIMODAL = [
     ("mistral", "mistral3", "language_model.", "multi_modal_projector.norm.weight", MISTRAL3),
     ("qwen3_5", "qwen3_5", "model.language_model.", "model.visual.pos_embed.weight", OTHERS),
     ("gemma4", "gemma4", "model.language_model.", "model.vision_tower.patch_embedder.weight", GEMMA),
+    ("gemma4_unified", "gemma4_unified", "model.language_model.", "model.embed_vision.pos_embedding", GEMMA),
     ("gemma3n", "gemma3n", "model.language_model.", "model.embed_audio.embedding.weight", GEMMA),
     ("qwen3_5_moe", "qwen3_5_moe", "model.language_model.", "mtp.fc.weight", OTHERS),
 ]

@@ -177,6 +177,22 @@ SPECS: dict[str, dict[str, Any]] = {
         },
         "layers": [{}, {"feedforward": {"expert": {"name": "mlp", "d_hidden": 9, "bias": True}, "latent": 16}}],
     },
+    "experts-between-norms": {
+        "attention": GROUPED,
+        "block": {"name": "sandwich", "feedforward_input_norm": False, "output_scale": "learned"},
+        "feedforward": {
+            "name": "experts",
+            "n_experts": 4,
+            "router": {"name": "softmax-top-k", "norm": "rms", "score_scale": 0.3, "expert_scale": True, "scale": 1.5},
+            "expert": {"name": "gated", "d_hidden": 12},
+            "shared": {"name": "gated", "d_hidden": 10},
+            "branch_norm": {"name": "rms", "cast": "after"},
+        },
+        "layers": [
+            {},
+            {"feedforward": {"router": {"name": "top-k-softmax", "norm": "rms", "score_scale": 2.0}, "shared": None}},
+        ],
+    },
     "branches": {
         "block": "single-branch",
         "attention": {**GROUPED, "window": 6},

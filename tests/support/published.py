@@ -15,6 +15,22 @@ LLAMA3 = {
     "original_max_position_embeddings": 8192,
 }
 YARN = {"rope_type": "yarn", "original_max_position_embeddings": 4096, "beta_fast": 32, "beta_slow": 1}
+GEMMA4 = {
+    "head_dim": 256,
+    "global_head_dim": 512,
+    "attention_k_eq_v": True,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "rms_norm_eps": 1e-6,
+    "final_logit_softcapping": 30.0,
+    "sliding_window": 1024,
+    "rope_parameters": {
+        "full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1000000.0},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+    },
+    "num_kv_shared_layers": 0,
+    "use_double_wide_mlp": False,
+    "use_bidirectional_attention": "vision",
+}
 PHI4_LONG = """
     1 1.118320672 1.250641126 1.398617824 1.564103225 1.74916897 1.956131817 2.187582649 2.446418898 2.735880826 3.059592084
     3.421605075 3.826451687 4.279200023 4.785517845 5.351743533 5.984965424 6.693110555 7.485043894 8.370679318 9.36110372
@@ -250,6 +266,26 @@ CONFIGS: dict[str, dict[str, Any]] = {
         altup_coef_clip=120.0,
         altup_correct_scale=True,
         laurel_rank=64,
+    ),
+    "gemma4-12b": like_llama(
+        "gemma4_unified_text",
+        "262144 3840 15360 48 16 8 262144",
+        **GEMMA4,
+        num_global_key_value_heads=1,
+        layer_types=[*["sliding_attention"] * 5, "full_attention"] * 8,
+    ),
+    "gemma4-26b-a4b": like_llama(
+        "gemma4_text",
+        "262144 2816 2112 30 16 8 262144",
+        **GEMMA4,
+        num_global_key_value_heads=2,
+        layer_types=[*["sliding_attention"] * 5, "full_attention"] * 5,
+        hidden_size_per_layer_input=0,
+        vocab_size_per_layer_input=262144,
+        enable_moe_block=True,
+        num_experts=128,
+        top_k_experts=8,
+        moe_intermediate_size=704,
     ),
     "gemma4-e2b": like_llama(
         "gemma4_text",

@@ -48,6 +48,7 @@ GEMMA3N = {
     "laurel_rank": 7,
     "final_logit_softcapping": 5.0,
 }
+GEMMA4_EXPERTS = {"enable_moe_block": True, "num_experts": 6, "top_k_experts": 2, "moe_intermediate_size": 24}
 OPT = {
     "vocab_size": VOCAB,
     "hidden_size": 48,
@@ -227,6 +228,18 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         {**LLAMA, **GEMMA4, "num_kv_shared_layers": 3, "use_double_wide_mlp": True, "final_logit_softcapping": 5.0},
     ),
     "gemma3n": ("Gemma3nText", {**LLAMA, **GEMMA3N}),
+    "gemma4_unified": (
+        "Gemma4UnifiedText",
+        {
+            **LLAMA,
+            **{key: value for key, value in GEMMA4.items() if "per_layer_input" not in key},
+            "num_kv_shared_layers": 3,
+            "use_double_wide_mlp": True,
+            "attention_k_eq_v": True,
+            "num_global_key_value_heads": 1,
+            "use_bidirectional_attention": None,
+        },
+    ),
     "gpt_neox": ("GPTNeoX", {**MHA, "layer_norm_eps": 1e-4, "rotary_pct": 0.5}),
     "gpt_neox-serial": ("GPTNeoX", {**MHA, "use_parallel_residual": False, "rotary_pct": 1.0, "attention_bias": False}),
     "gptj": ("GPTJ", {**GPT2, "rotary_dim": 4}),
@@ -485,6 +498,11 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
             "num_global_key_value_heads": 1,
             "attention_bias": True,
         },
+    ),
+    "gemma4-experts": ("Gemma4Text", {**LLAMA, **GEMMA4, **GEMMA4_EXPERTS, "hidden_size_per_layer_input": 0}),
+    "gemma4-experts-layered": (
+        "Gemma4Text",
+        {**LLAMA, **GEMMA4, **GEMMA4_EXPERTS, "num_kv_shared_layers": 3, "use_double_wide_mlp": True},
     ),
     "axk1": ("AXK1", {**LLAMA, **LATENT, **GROUPS, "mlp_layer_types": ["sparse", "dense", "sparse"]}),
     "kolibri1": (

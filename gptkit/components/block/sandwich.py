@@ -23,6 +23,7 @@ class SandwichSpec(BlockSpec):
     Formula:
         x ← x + residual_scale · dropout(norm(attention(norm(x))))
         x ← x + residual_scale · dropout(norm(feedforward(norm(x))))
+        Without `feedforward_input_norm`: x ← x + residual_scale · dropout(norm(feedforward(x)))
         With `output_scale`: x ← s · x
 
     Shapes:
@@ -40,20 +41,30 @@ class SandwichSpec(BlockSpec):
     name: Literal["sandwich"] = "sandwich"
     dropout: float = Field(0.0, description="Share of each branch's output that is dropped in training.", ge=0, lt=1)
     residual_scale: float = Field(1.0, description="Factor of each branch before it is added (Granite: 0.22).")
+    feedforward_input_norm: bool = Field(
+        True,
+        description="Whether the feed-forward's input is normalized; false for one whose parts have norms of their own, as "
+        "the experts of Gemma 4.",
+    )
     output_scale: Literal["fixed", "learned"] | None = Field(
         None,
         description="Multiply the block's output by a number, initially 1: `learned` in training, or `fixed` (imported "
         "weights may have another value, as those of Gemma 4). None by default.",
     )
 
-    examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({}, {"output_scale": "learned", "residual_scale": 0.5})
+    examples: ClassVar[tuple[Mapping[str, Any], ...]] = (
+        {},
+        {"output_scale": "learned", "residual_scale": 0.5},
+        {"feedforward_input_norm": False},
+    )
 
     @property
     def wiring(self) -> tuple[Step, ...]:
-        scaled = {"feedforward": output_scaling(self.output_scale)}
-        return tuple(
-            Step((("norm", part, "norm"),), factor="residual_scale", scaled=scaled.get(part, ""))
-            for part in ("attention", "feedforward")
+        fed = ("norm", "feedforward", "norm") if self.feedforward_input_norm else ("feedforward", "norm")
+        scaled = output_scaling(self.output_scale)
+        return (
+            Step((("norm", "attention", "norm"),), factor="residual_scale"),
+            Step((fed,), factor="residual_scale", scaled=scaled),
         )
 
     def build(self, context: BuildContext) -> Block:

@@ -30,6 +30,7 @@ class ExpertsSpec(FeedForwardSpec):
         With `latent`: y = W_up Σ weight_i · expert_i(W_down x), weights still of x
         With `shared`: y + shared(x), or y + σ(w · x) · shared(x) with `shared_gate`; the sum times `scale`
         With `output_norm`, the result is normalized
+        With `branch_norm`: y = norm(Σ weight_i · expert_i(norm(x))) + norm(shared(norm(x))), four norms; weights of x itself
 
     Shapes:
         (B, T, d_model) → (B, T, d_model); each expert receives B · T · k / n_experts tokens on average
@@ -67,6 +68,10 @@ class ExpertsSpec(FeedForwardSpec):
     scale: float = Field(1.0, description="Factor of the output (Command A: 0.5, the mean of experts and shared one).", gt=0)
 
     output_norm: NormSpec | None = optional_component(description="Norm of the output (A.X K1), applied last.")
+    branch_norm: NormSpec | None = optional_component(
+        description="Norm before and after the chosen experts, and before and after the shared feed-forward (Gemma 4); the "
+        "router reads the input itself."
+    )
 
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = (
         {},
@@ -85,6 +90,18 @@ class ExpertsSpec(FeedForwardSpec):
             "router": {"name": "top-k-softmax", "bias": True},
             "expert": {"name": "mlp", "d_hidden": 16},
             "latent": 12,
+        },
+        {
+            "n_experts": 4,
+            "router": {
+                "name": "softmax-top-k",
+                "norm": {"name": "rms", "scale": False},
+                "score_scale": 0.5,
+                "expert_scale": True,
+            },
+            "expert": {"name": "gated", "d_hidden": 16},
+            "shared": {"name": "gated", "d_hidden": 24},
+            "branch_norm": "rms",
         },
     )
 

@@ -7,7 +7,9 @@ from typing import Literal
 
 from pydantic import Field
 
+from gptkit.core.component import optional_component
 from gptkit.core.errors import Problem
+from gptkit.kinds.norm import NormSpec
 from gptkit.kinds.router import RouterSpec
 
 __all__ = ["GroupedRouterSpec", "ScoredRouterSpec"]
@@ -18,6 +20,8 @@ class ScoredRouterSpec(RouterSpec):
 
     k: int = Field(2, ge=1, description="Number of experts per token.")
     bias: bool = Field(False, description="Add a bias to the projection that computes the scores.")
+    norm: NormSpec | None = optional_component(description="Norm of the vectors that are scored (Gemma 4).")
+    score_scale: float = Field(1.0, gt=0, description="Factor of W x (Gemma 4: 1/√d_model).")
     balance_loss: float = Field(
         0.0,
         ge=0,
@@ -39,6 +43,9 @@ class GroupedRouterSpec(ScoredRouterSpec):
 
     renormalize: bool = Field(True, description="Divide the chosen weights by their sum, so that their sum is `scale`.")
     scale: float = Field(1.0, gt=0, description="Factor of the weights, applied last.")
+    expert_scale: bool = Field(
+        False, description="Multiply a weight by a learned number of its expert, initially 1, last (Gemma 4)."
+    )
     n_groups: int = Field(1, ge=1, description="Number of groups; consecutive experts form a group.")
     top_groups: int = Field(1, ge=1, description="Number of groups that a token's experts are chosen from, the best ones.")
     selection_bias: bool = Field(False, description="Add a bias to the scores that select experts, but not to the weights.")

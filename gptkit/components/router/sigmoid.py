@@ -66,4 +66,4 @@ class SigmoidSpec(GroupedRouterSpec):
     def written(self, context: WritingContext, *, n_experts: int) -> Written:
         from gptkit.components.router.written.scored import grouped
 
-        return grouped(self, n_experts, "sigmoid", by_logit=self.selects_by == "logit", more=["selects_by"])
+        return grouped(self, context, n_experts, "sigmoid", by_logit=self.selects_by == "logit", more=["selects_by"])

@@ -20,7 +20,8 @@ class SoftmaxTopKSpec(GroupedRouterSpec):
 
     Formula:
         p = softmax(W x [+ b]);  chosen: the k largest p [+ c], of the top_groups best groups; c the selection bias
-        weight = scale · p, or scale · p / Σ chosen p with `renormalize`
+        weight = scale · p, or scale · p / Σ chosen p with `renormalize`; times a number of the expert with `expert_scale`
+        With `norm` and `score_scale`, scores are score_scale · W norm(x) [+ b]
 
     Shapes:
         x (N, d_model) → experts (N, k), weights (N, k)
@@ -45,6 +46,7 @@ class SoftmaxTopKSpec(GroupedRouterSpec):
         {"k": 1, "renormalize": False, "scale": 2.0},
         {"k": 2, "n_groups": 4, "top_groups": 2, "balance_loss": 0.01, "z_loss": 0.001},
         {"selection_bias": True, "bias_rate": 0.001},
+        {"norm": "rms", "score_scale": 0.25, "expert_scale": True, "scale": 1.5},
     )
 
     def build(self, context: BuildContext, *, n_experts: int) -> Router:
@@ -55,4 +57,4 @@ class SoftmaxTopKSpec(GroupedRouterSpec):
     def written(self, context: WritingContext, *, n_experts: int) -> Written:
         from gptkit.components.router.written.scored import grouped
 
-        return grouped(self, n_experts, "softmax")
+        return grouped(self, context, n_experts, "softmax")

@@ -56,4 +56,4 @@ class SparsemixerSpec(ScoredRouterSpec):
     def written(self, context: WritingContext, *, n_experts: int) -> Written:
         from gptkit.components.router.written.scored import sparsemixer
 
-        return sparsemixer(self, n_experts)
+        return sparsemixer(self, context, n_experts)

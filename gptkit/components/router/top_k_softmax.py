@@ -49,4 +49,4 @@ class TopKSoftmaxSpec(ScoredRouterSpec):
     def written(self, context: WritingContext, *, n_experts: int) -> Written:
         from gptkit.components.router.written.scored import top_k_softmax
 
-        return top_k_softmax(self, n_experts)
+        return top_k_softmax(self, context, n_experts)

@@ -122,6 +122,9 @@ const Counts = (() => {
     const router = own("router", c.router);
     let sum = x.d_model * c.n_experts + (router.bias ? c.n_experts : 0);
     if (router.selection_bias || router.bias_rate) sum += c.n_experts;
+    if (router.expert_scale) sum += c.n_experts;
+    if (router.norm) sum += norm(router.norm, x.d_model);
+    if (c.branch_norm !== null) sum += (c.shared === null ? 2 : 4) * norm(c.branch_norm, x.d_model);
     sum += c.n_experts * feedforward(c.expert, c.latent ? {...x, d_model: c.latent} : x, layer);
     if (c.latent) sum += 2 * projection(layer, x.d_model, c.latent, false);
     if (c.output_norm !== null) sum += norm(c.output_norm, x.d_model);
@@ -159,7 +162,8 @@ const Counts = (() => {
       const inner = block(layer, x, c.block, index);
       return {...inner, whole: inner.whole + more};
     }
-    const norms = c.name === "parallel" ? c.norms : NORMS[c.name], formula = ATTENTION[layer.attention.name];
+    const unnormed = c.feedforward_input_norm === false ? 1 : 0;
+    const norms = c.name === "parallel" ? c.norms : NORMS[c.name] - unnormed, formula = ATTENTION[layer.attention.name];
     if (!norms || !formula) throw new Unknown(`block ${c.name} of attention ${layer.attention.name}`);
     const position = relative(layer);
     if (position.shared) x.shared.set(position.key, position.shared);

@@ -209,6 +209,8 @@ const Names = (() => {
     }
     if (c.name !== "experts") throw new Unknown("feedforward " + c.name);
     walk.matrix(name + ".router.scores", own("router", c.router).bias);
+    walk.norm(name + ".router.norm", c.router.norm ?? null);
+    if (c.router.expert_scale) walk.parameters.push(name + ".router.expert_scale");
     if (c.router.selection_bias || c.router.bias_rate) walk.parameters.push(name + ".router.selection_bias");
     for (const each of ["load_balance", "router_z"]) walk.loss(each);
     if (c.latent) for (const each of ["latent_down", "latent_up"]) walk.linear(`${name}.${each}`, layer.linear, false);
@@ -219,6 +221,9 @@ const Names = (() => {
     if (c.shared !== null) feedforward(walk, name + ".shared", c.shared, layer);
     if (c.shared_gate) walk.matrix(name + ".shared_gate", false);
     walk.norm(name + ".output_norm", c.output_norm);
+    for (const each of c.shared === null ? ["routed"] : ["routed", "shared"]) {
+      for (const end of ["norm", "output_norm"]) walk.norm(`${name}.${each}_${end}`, c.branch_norm);
+    }
   }
 
   const BOTH = ["attention_norm", "feedforward_norm"], AFTER = ["attention_output_norm", "feedforward_output_norm"];
@@ -264,7 +269,9 @@ const Names = (() => {
     const only = spec.name === "single-branch" ? spec.branch : null;
     const norms = spec.name === "parallel" ? BOTH.slice(0, spec.norms) : only ? [only + "_norm"] : NORMS[spec.name];
     if (!norms || !ATTENTION[layer.attention.name]) throw new Unknown(`block ${spec.name} of attention ${layer.attention.name}`);
-    for (const each of norms) walk.norm(`${name}.${each}`, layer.norm);
+    for (const each of norms) {
+      if (each !== "feedforward_norm" || spec.feedforward_input_norm !== false) walk.norm(`${name}.${each}`, layer.norm);
+    }
     if (spec.name === "laurel") for (const each of ["left", "right"]) walk.linear(`${name}.${each}`, layer.linear, false);
     if (only !== "feedforward") {
       ATTENTION[layer.attention.name](walk, name + ".attention", layer.attention, layer);

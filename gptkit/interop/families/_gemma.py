@@ -19,6 +19,7 @@ __all__ = [
     "PER_LAYER",
     "SPARSITY",
     "GemmaDecoder",
+    "nested",
     "read_feedforwards",
     "read_first_sharing",
     "read_full_heads",
@@ -87,7 +88,7 @@ def _heads(layers: Sequence[Any]) -> dict[str, Any]:
     }
 
 
-def _nested(rules: Sequence[Rule]) -> list[Rule]:
+def nested(rules: Sequence[Rule]) -> list[Rule]:
     """Return rules that also apply to the block within a block."""
     inner = [replace(rule, native=rule.native.replace("blocks.*.", "blocks.*.block.")) for rule in rules]
     return [*rules, *(rule for rule in inner if ".block." in rule.native)]
@@ -155,4 +156,4 @@ class GemmaDecoder(Decoder):
             Rule("blocks.*.feedforward_norm", f"{layer}.pre_feedforward_layernorm"),
             Rule("blocks.*.feedforward_output_norm", f"{layer}.post_feedforward_layernorm"),
         ]
-        return [*outer, *_nested([*inner, *super().rules(model)])]
+        return [*outer, *nested([*inner, *super().rules(model)])]

@@ -1,35 +1,33 @@
-"""Gemma 4, the dense text models."""
+"""Gemma 4, the text models."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
+from gptkit.interop.families import _gemma_experts as experts
 from gptkit.interop.families._common import all_but_every, read_windows
-from gptkit.interop.families._gemma import N_IDS, PER_LAYER, GemmaDecoder, read_first_sharing, read_full_heads
+from gptkit.interop.families._gemma import N_IDS, PER_LAYER, GemmaDecoder, nested, read_first_sharing, read_full_heads
 from gptkit.interop.families._rope import read_typed
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
 
 __all__ = ["Gemma4Family"]
 
-SMALL = {"head_dim": 16, "global_head_dim": 32, "sliding_window": 6, N_IDS: 128}
-TYPES = ["sliding_attention", "full_attention"] * 2
-
 
 class Gemma4Family(GemmaDecoder):
-    """Gemma 4 (text): wide heads in full layers, normalized values, layers that share keys and values, layer embeddings."""
+    """Gemma 4 (text): wide heads in full layers, normalized values, shared keys and values, layer embeddings, experts."""
 
     name: Literal["gemma4"] = "gemma4"
     model_type: ClassVar[str] = "gemma4_text"
     model_types: ClassVar[tuple[str, ...]] = ("gemma4",)
     architecture: ClassVar[str] = "Gemma4ForCausalLM"
     tiny: ClassVar[tuple[Mapping[str, Any], ...]] = (
-        {**SMALL, PER_LAYER: 8, "layer_types": TYPES, "num_kv_shared_layers": 2, "use_double_wide_mlp": True},
-        # A norm of one feature, a variant of none, is well conditioned with such an epsilon.
-        {**SMALL, PER_LAYER: 0, "rms_norm_eps": 0.1, "attention_k_eq_v": True, "num_global_key_value_heads": 1}
-        | {"layer_types": TYPES},
+        {**experts.SMALL, PER_LAYER: 8, N_IDS: 128, "num_kv_shared_layers": 2, "use_double_wide_mlp": True},
+        {**experts.TIED, PER_LAYER: 0, N_IDS: 128},
+        {**experts.SMALL, **experts.SMALL_EXPERTS, PER_LAYER: 0, N_IDS: 128},
     )
+    window: ClassVar[int] = 512  # `sliding_window` where the configuration has none
 
     def read_position(self, config: ExternalConfig) -> dict[str, Any]:
         return read_typed(config, "full_attention", 1e6, "proportional", 0.25)
@@ -39,21 +37,22 @@ class Gemma4Family(GemmaDecoder):
         return super().read_attention(config)
 
     def read_block(self, config: ExternalConfig) -> dict[str, Any]:
-        config.only("enable_moe_block", False, why="gptkit has no such experts")
-        for key in ("num_experts", "top_k_experts", "moe_intermediate_size"):
-            config.value(key)
+        sandwich = {"name": "sandwich", "feedforward_input_norm": not config.flag("enable_moe_block", False)}
         fields = self.read_layer_embedding(config)
         if not fields["d_embedding"]:
-            return {"name": "sandwich", "output_scale": "fixed"}
+            return {**sandwich, "output_scale": "fixed"}
         if fields["n_ids"] is not None:
             config.refuse(N_IDS, "every token needs an embedding for each layer")
-        return {"name": "per-layer-embedding", "block": {"name": "sandwich"}, "output_scale": "fixed", **fields}
+        return {"name": "per-layer-embedding", "block": sandwich, "output_scale": "fixed", **fields}
+
+    def read_feedforward(self, config: ExternalConfig) -> dict[str, Any]:
+        return experts.read_experts(config, super().read_feedforward(config), self.read_norm(config))
 
     def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
         slides = [*read_windows(config, n_layers, all_but_every(6, n_layers))[:-1], False]  # as transformers has the last
-        first, window = read_first_sharing(config, slides), config.integer("sliding_window", 512)
+        first, window = read_first_sharing(config, slides), config.integer("sliding_window", self.window)
         local = {"scaling": None, **read_typed(config, "sliding_attention", 1e4)}
-        wide = {"d_hidden": 2 * config.integer(self.width)} if config.flag("use_double_wide_mlp", False) else None
+        wide = experts.read_wide(config, config.integer(self.width), "shared" in self.read_feedforward(config))
         layers: list[dict[str, Any]] = []
         for index, each in enumerate(slides):
             shares = {"reuse_kv": True} if index >= first else {}
@@ -66,8 +65,11 @@ class Gemma4Family(GemmaDecoder):
         return {"softcap": config.maybe("final_logit_softcapping")}
 
     def config(self, model: Any) -> dict[str, Any]:
-        layers, result = model.layer_specs(), super().config(model)
+        layers, result = experts.dense_layers(model.layer_specs()), super().config(model)
         return {**result, "use_double_wide_mlp": layers[-1].feedforward.d_hidden != result[self.width]}
 
+    def write_feedforward(self, layers: Sequence[Any]) -> dict[str, Any]:
+        return {**super().write_feedforward(experts.dense_layers(layers)), **experts.write_experts(layers)}
+
     def rules(self, model: Any) -> list[Rule]:
-        return [Rule("blocks.*.output_scale", "model.layers.*.layer_scalar"), *super().rules(model)]
+        return [*experts.SCALE, *nested(experts.expert_rules()), *super().rules(model)]

@@ -29,7 +29,8 @@ class Sandwich(Block):
         self.attention_norm = parts.norm.build(context, dim=context.d_model)
         self.attention = parts.attention.build(context)
         self.attention_output_norm = parts.norm.build(context, dim=context.d_model)
-        self.feedforward_norm = parts.norm.build(context, dim=context.d_model)
+        normed = spec.feedforward_input_norm
+        self.feedforward_norm = parts.norm.build(context, dim=context.d_model) if normed else None
         self.feedforward = parts.feedforward.build(context)
         self.feedforward_output_norm = parts.norm.build(context, dim=context.d_model)
         self.dropout = spec.dropout
@@ -43,6 +44,7 @@ class Sandwich(Block):
     def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
         mixed_BTE = self.attention_output_norm(self.attention(self.attention_norm(x_BTE), forward))
         x_BTE = torch.add(x_BTE, dropout(mixed_BTE, self.dropout, self.training), alpha=self.residual_scale)
-        fed_BTE = self.feedforward_output_norm(self.feedforward(self.feedforward_norm(x_BTE), forward))
+        input_BTE = x_BTE if self.feedforward_norm is None else self.feedforward_norm(x_BTE)
+        fed_BTE = self.feedforward_output_norm(self.feedforward(input_BTE, forward))
         x_BTE = torch.add(x_BTE, dropout(fed_BTE, self.dropout, self.training), alpha=self.residual_scale)
         return x_BTE if self.output_scale is None else x_BTE * self.output_scale.to(x_BTE.dtype)

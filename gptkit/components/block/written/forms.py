@@ -51,7 +51,11 @@ _SANDWICH = """
         mixed_BTE = self.attention(self.attention_norm(x_BTE), positions_T, cache)
         mixed_BTE = self.attention_output_norm(mixed_BTE)
         x_BTE = $added_mixed
+        #if unnormed
+        fed_BTE = self.feedforward_output_norm(self.feedforward(x_BTE))
+        #else
         fed_BTE = self.feedforward_output_norm(self.feedforward(self.feedforward_norm(x_BTE)))
+        #end
         #if output_scale
         return ($added_fed) * self.output_scale
         #else
@@ -141,8 +145,9 @@ def sandwich(spec: SandwichSpec, context: WritingContext) -> Written:
     """Return the block as a class."""
     description = "One layer: attention, then feed-forward, each between two norms and with a shortcut."
     parts = ["attention_norm", "attention", "attention_output_norm"]
-    parts += ["feedforward_norm", "feedforward", "feedforward_output_norm"]
-    fields = ("residual_scale", "output_scale")
+    normed = ["feedforward_norm"] if spec.feedforward_input_norm else []
+    parts += [*normed, "feedforward", "feedforward_output_norm"]
+    fields = ("residual_scale", "output_scale", "feedforward_input_norm")
     return _block(
         context,
         description,
@@ -221,6 +226,7 @@ def _block(
         dropout=bool(dropout),
         scaled=residual_scale != 1,
         output_scale=output_scale is not None,
+        unnormed="feedforward_norm" not in names,
         added_mixed=added[0] if added else sum_with("mixed_BTE"),
         added_fed=added[1] if added else sum_with("fed_BTE"),
     )

@@ -38,6 +38,8 @@ class Experts(FeedForward):
         self.shared = None if spec.shared is None else spec.shared.build(context)
         self.shared_gate = nn.Linear(context.d_model, 1, bias=False) if spec.shared_gate else None
         self.output_norm = None if spec.output_norm is None else spec.output_norm.build(context, dim=context.d_model)
+        self.routed_norm, self.routed_output_norm = (_norm(spec, context) for _ in range(2))
+        self.shared_norm, self.shared_output_norm = (_norm(spec, context, needed=bool(spec.shared)) for _ in range(2))
 
     def initial(self) -> dict[str, Initial]:
         return {} if self.latent_up is None else {"latent_up.weight": "output"}
@@ -48,14 +50,15 @@ class Experts(FeedForward):
         # Inside another expert the tokens are a selection, so the padding mask of the whole call does not apply.
         valid_N = None if valid_BT is None or valid_BT.shape != x_BTE.shape[:2] else valid_BT.flatten()
         experts_NK, weights_NK = self.router(x_NE, forward, valid_N)
+        x_NE = _normed(self.routed_norm, x_NE)
         y_NE: Tensor
         if self.latent_down is not None and self.latent_up is not None:
             y_NE = self.latent_up(self._routed(self.latent_down(x_NE), experts_NK, weights_NK, forward))
         else:
             y_NE = self._routed(x_NE, experts_NK, weights_NK, forward)
-        y_BTE = y_NE.view_as(x_BTE)
+        y_BTE = _normed(self.routed_output_norm, y_NE).view_as(x_BTE)
         if self.shared is not None:
-            shared_BTE = self.shared(x_BTE, forward)
+            shared_BTE = _normed(self.shared_output_norm, self.shared(_normed(self.shared_norm, x_BTE), forward))
             if self.shared_gate is not None:
                 shared_BTE = shared_BTE * self.shared_gate(x_BTE).sigmoid()
             y_BTE = y_BTE + shared_BTE
@@ -81,6 +84,16 @@ class Experts(FeedForward):
         if self.weights_on == "output":
             y_NKE = y_NKE * weights_NK[..., None]
         return y_NKE.sum(dim=1).to(x_NE.dtype)
+
+
+def _norm(spec: ExpertsSpec, context: BuildContext, needed: bool = True) -> nn.Module | None:
+    """Return a norm before or after a branch; None without `branch_norm`, or where the branch does not exist."""
+    return spec.branch_norm.build(context, dim=context.d_model) if needed and spec.branch_norm is not None else None
+
+
+def _normed(norm: nn.Module | None, x: Tensor) -> Tensor:
+    y: Tensor = x if norm is None else norm(x)
+    return y
 
 
 def _stacked(expert: FeedForwardSpec, context: BuildContext, n_experts: int) -> StackedFeedForward:

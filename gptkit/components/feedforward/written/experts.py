@@ -47,11 +47,22 @@ class $class_name(nn.Module):
         #if normed
         self.output_norm = $output_norm
         #end
+        #if branches
+        self.routed_norm = $branch_norm
+        self.routed_output_norm = $branch_norm
+        #if shared
+        self.shared_norm = $branch_norm
+        self.shared_output_norm = $branch_norm
+        #end
+        #end
 
     def forward(self, x_BTE: Tensor) -> Tensor:
         """Transform each token by its experts, (B, T, E) to (B, T, E)."""
         x_NE = x_BTE.flatten(0, 1)
         experts_NK, weights_NK = self.router(x_NE)
+        #if branches
+        x_NE = self.routed_norm(x_NE)
+        #end
         #if latent
         x_NE = self.latent_down(x_NE)  # experts transform narrower vectors
         #end
@@ -67,8 +78,15 @@ class $class_name(nn.Module):
         #if latent
         y_NE = self.latent_up(y_NE)
         #end
+        #if branches
+        y_NE = self.routed_output_norm(y_NE)
+        #end
         #if shared
+        #if branches
+        shared_BTE = self.shared_output_norm(self.shared(self.shared_norm(x_BTE)))  # used by every token
+        #else
         shared_BTE = self.shared(x_BTE)  # the shared expert, used by every token
+        #end
         #end
         return $result
 '''
@@ -102,6 +120,8 @@ def experts(spec: ExpertsSpec, context: WritingContext) -> Written:
         parts["shared"] = written(spec.shared, context)
     if spec.output_norm is not None:
         parts["output_norm"] = written(spec.output_norm, context, dim=Name("D_MODEL"))
+    if spec.branch_norm is not None:
+        parts["branch_norm"] = written(spec.branch_norm, context, dim=Name("D_MODEL"))
     result = "y_NE.view_as(x_BTE)"
     if spec.shared is not None:
         result += " + torch.sigmoid(self.shared_gate(x_BTE)) * shared_BTE" if spec.shared_gate else " + shared_BTE"
@@ -116,6 +136,7 @@ def experts(spec: ExpertsSpec, context: WritingContext) -> Written:
         on_input=spec.weights_on == "input",
         result=result,
         normed=spec.output_norm is not None,
+        branches=spec.branch_norm is not None,
         latent=bool(spec.latent),
         latent_down=linear(context, "D_MODEL", "$D_LATENT", bias=False),
         latent_up=linear(context, "$D_LATENT", "D_MODEL", bias=False),
@@ -125,8 +146,8 @@ def experts(spec: ExpertsSpec, context: WritingContext) -> Written:
         settings["D_LATENT"] = width
     if spec.scale != 1:
         settings["EXPERTS_SCALE"] = Setting(spec.scale, "factor of the mixture's output")
-    fields = ("n_experts", "router", "expert", "shared", "shared_gate", "weights_on", "scale", "output_norm", "latent")
-    return Written("MixtureOfExperts", text, settings=settings, parts=parts, section="feedforward", fields=fields)
+    names = "n_experts router expert shared shared_gate weights_on scale output_norm branch_norm latent"
+    return Written("MixtureOfExperts", text, settings=settings, parts=parts, section="feedforward", fields=names.split())
 
 
 def _experts(spec: ExpertsSpec, context: WritingContext) -> Written:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from gptkit.kinds.context import BuildContext
 from gptkit.nn.forward import Forward
+from gptkit.nn.initial import Initial
 from gptkit.nn.router import Router
 from gptkit.ops.routing import balance_loss, limit_to_groups, z_loss
 
@@ -33,6 +34,8 @@ class ScoredRouter(Router):
         super().__init__()
         self.n_layers = context.n_layers
         self.loss_weights = {"load_balance": spec.balance_loss, "router_z": spec.z_loss}
+        self.norm = None if spec.norm is None else spec.norm.build(context, dim=context.d_model)
+        self.score_scale = spec.score_scale
         self.scores = nn.Linear(context.d_model, n_experts, bias=spec.bias)
 
     @abstractmethod
@@ -44,7 +47,7 @@ class ScoredRouter(Router):
         return logits_NX.softmax(dim=-1)
 
     def forward(self, x_NE: Tensor, forward: Forward, valid_N: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        logits_NX = self.logits(x_NE)
+        logits_NX = self.logits(x_NE if self.norm is None else self.norm(x_NE))
         experts_NK, weights_NK = self.choose(logits_NX)
         if self.training:
             if self.loss_weights["load_balance"]:
@@ -58,8 +61,9 @@ class ScoredRouter(Router):
         """Return the scores before softmax or sigmoid, (N, X)."""
         dtype = torch.promote_types(x_NE.dtype, torch.float32)
         bias_X = None if self.scores.bias is None else self.scores.bias.to(dtype)
+        scaled_NE = x_NE.to(dtype) if self.score_scale == 1 else x_NE.to(dtype) * self.score_scale
         with torch.autocast("cpu" if x_NE.is_meta else x_NE.device.type, enabled=False):
-            return F.linear(x_NE.to(dtype), self.scores.weight.to(dtype), bias_X)
+            return F.linear(scaled_NE, self.scores.weight.to(dtype), bias_X)
 
     def _add(self, name: str, loss: Tensor, forward: Forward) -> None:
         forward.add_loss(name, loss * (self.loss_weights[name] / self.n_layers))
@@ -80,6 +84,7 @@ class GroupedRouter(ScoredRouter):
         self.selection_bias = (
             nn.Parameter(torch.zeros(n_experts), requires_grad=False) if spec.selection_bias or spec.bias_rate else None
         )
+        self.expert_scale = nn.Parameter(torch.ones(n_experts)) if spec.expert_scale else None
         if spec.bias_rate:
             # Rows per expert since the last optimizer step; zero whenever a checkpoint is written.
             self.register_buffer("load_X", torch.zeros(n_experts, dtype=torch.long), persistent=False)
@@ -93,11 +98,16 @@ class GroupedRouter(ScoredRouter):
             scores_NX = limit_to_groups(scores_NX, spec.n_groups, spec.top_groups, spec.group_score)
         return scores_NX.topk(spec.k, dim=-1).indices
 
-    def finish(self, weights_NK: Tensor) -> Tensor:
+    def finish(self, weights_NK: Tensor, experts_NK: Tensor) -> Tensor:
         """Return the weights, renormalized with `renormalize`, then scaled."""
         if self.spec.renormalize:
             weights_NK = weights_NK / (weights_NK.sum(dim=-1, keepdim=True) + 1e-20)
-        return weights_NK if self.spec.scale == 1 else weights_NK * self.spec.scale
+        if self.spec.scale != 1:
+            weights_NK = weights_NK * self.spec.scale
+        return weights_NK if self.expert_scale is None else weights_NK * self.expert_scale[experts_NK]
+
+    def initial(self) -> dict[str, Initial]:
+        return {} if self.expert_scale is None else {"expert_scale": "ones"}
 
     def forward(self, x_NE: Tensor, forward: Forward, valid_N: Tensor | None = None) -> tuple[Tensor, Tensor]:
         experts_NK, weights_NK = super().forward(x_NE, forward, valid_N)

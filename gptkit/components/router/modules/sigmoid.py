@@ -28,7 +28,7 @@ class Sigmoid(GroupedRouter):
     def choose(self, logits_NX: Tensor) -> tuple[Tensor, Tensor]:
         scores_NX = logits_NX.sigmoid()
         experts_NK = self.best(logits_NX if self.selects_by == "logit" else scores_NX)
-        return experts_NK, self.finish(scores_NX.gather(1, experts_NK))
+        return experts_NK, self.finish(scores_NX.gather(1, experts_NK), experts_NK)
 
     def shares(self, logits_NX: Tensor) -> Tensor:
         scores_NX = logits_NX.sigmoid()

@@ -18,4 +18,4 @@ class SoftmaxTopK(GroupedRouter):
     def choose(self, logits_NX: Tensor) -> tuple[Tensor, Tensor]:
         shares_NX = logits_NX.softmax(dim=-1)
         experts_NK = self.best(shares_NX)
-        return experts_NK, self.finish(shares_NX.gather(1, experts_NK))
+        return experts_NK, self.finish(shares_NX.gather(1, experts_NK), experts_NK)

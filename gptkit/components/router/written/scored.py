@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Literal
 
-from gptkit.kinds.written import Setting, Written, fill
+from gptkit.kinds.written import Name, Setting, WritingContext, Written, fill, written
 
 if TYPE_CHECKING:
     from gptkit.components.router.scored import GroupedRouterSpec, ScoredRouterSpec
@@ -20,14 +20,23 @@ class $class_name(nn.Module):
 
     def __init__(self$parameters) -> None:
         super().__init__()
+        #if normed
+        self.norm = $norm
+        #end
         self.scores = nn.Linear(D_MODEL, $N_EXPERTS$no_bias)
         #if selection_bias
         self.selection_bias = nn.Parameter(torch.zeros($N_EXPERTS), requires_grad=False)
         #end
+        #if expert_scale
+        self.expert_scale = nn.Parameter(torch.ones($N_EXPERTS))
+        #end
 
     def forward(self, x_NE: Tensor) -> tuple[Tensor, Tensor]:
         """Return the experts of each token and their weights, (N, E) to (N, K) and (N, K)."""
-        $linear = F.linear(x_NE.float(), self.scores.weight.float()$bias)$function
+        #if prepared
+        scored_NE = $prepared
+        #end
+        $linear = F.linear($input, self.scores.weight.float()$bias)$function
         #if top_k_softmax
         best_NK, experts_NK = logits_NX.topk($EXPERTS_PER_TOKEN, dim=-1)
         weights_NK = best_NK.softmax(dim=-1)
@@ -71,14 +80,28 @@ class $class_name(nn.Module):
         #elif scale
         weights_NK = $scaled
         #end
+        #if expert_scale
+        weights_NK = weights_NK * self.expert_scale[experts_NK]
+        #end
         #end
         return experts_NK, weights_NK.to(x_NE.dtype)
 '''
 
-_SCORED_FIELDS = ("k", "bias", "balance_loss", "z_loss")
-_GROUPED_FIELDS = ("renormalize", "scale", "n_groups", "top_groups", "selection_bias", "bias_rate", "group_score")
+_SCORED_FIELDS = ("k", "bias", "norm", "score_scale", "balance_loss", "z_loss")
+_GROUPED_FIELDS = (
+    "renormalize",
+    "scale",
+    "expert_scale",
+    "n_groups",
+    "top_groups",
+    "selection_bias",
+    "bias_rate",
+    "group_score",
+)
 _NO_GROUPS: dict[str, bool | str] = {
-    **dict.fromkeys(("selection_bias", "selects", "groups", "two", "by_logit", "renormalize", "scale"), False),
+    **dict.fromkeys(
+        ("selection_bias", "expert_scale", "selects", "groups", "two", "by_logit", "renormalize", "scale"), False
+    ),
     "linear": "logits_NX",
     "function": "",
 }
@@ -86,6 +109,7 @@ _NO_GROUPS: dict[str, bool | str] = {
 
 def grouped(
     spec: GroupedRouterSpec,
+    context: WritingContext,
     n_experts: int,
     scores: Literal["softmax", "sigmoid"],
     *,
@@ -108,12 +132,14 @@ def grouped(
     formula = f"weights are the largest of {scores}(W x)" + (", renormalized" if spec.renormalize else "")
     return _router(
         spec,
+        context,
         n_experts,
         formula,
         settings,
         (*_GROUPED_FIELDS, *more),
         how=" in the best groups" if groups else "",
         selection_bias=selection_bias,
+        expert_scale=spec.expert_scale,
         selects=selection_bias or groups or by_logit,
         ranked="logits_NX" if by_logit else "scores_NX",
         groups=groups,
@@ -130,32 +156,52 @@ def grouped(
     )
 
 
-def top_k_softmax(spec: TopKSoftmaxSpec, n_experts: int) -> Written:
+def top_k_softmax(spec: TopKSoftmaxSpec, context: WritingContext, n_experts: int) -> Written:
     """Return the router as a class."""
     formula = "weights are the softmax of the largest scores W x"
-    return _router(spec, n_experts, formula, {}, (), how="", top_k_softmax=True, sparsemixer=False, **_NO_GROUPS)
+    return _router(spec, context, n_experts, formula, {}, (), how="", top_k_softmax=True, sparsemixer=False, **_NO_GROUPS)
 
 
-def sparsemixer(spec: SparsemixerSpec, n_experts: int) -> Written:
+def sparsemixer(spec: SparsemixerSpec, context: WritingContext, n_experts: int) -> Written:
     """Return the router as a class."""
     formula = "a weight is the softmax of scores W x near the largest one left"
     settings = {"ROUTER_TOLERANCE": Setting(spec.tolerance, "half the largest relative distance of near scores")}
     return _router(
-        spec, n_experts, formula, settings, ("tolerance",), how="", top_k_softmax=False, sparsemixer=True, **_NO_GROUPS
+        spec,
+        context,
+        n_experts,
+        formula,
+        settings,
+        ("tolerance",),
+        how="",
+        top_k_softmax=False,
+        sparsemixer=True,
+        **_NO_GROUPS,
     )
 
 
 def _router(
     spec: ScoredRouterSpec,
+    context: WritingContext,
     n_experts: int,
     formula: str,
     settings: Mapping[str, Setting],
     fields: Collection[str],
     **values: bool | str,
 ) -> Written:
+    scored = plain = "x_NE.float()"
+    if spec.norm is not None:
+        scored = "self.norm(x_NE).float()"
+        formula = formula.replace("W x", "W norm(x)")
+    if spec.score_scale != 1:
+        scored = f"$SCORE_SCALE * {scored}"
+        settings = {**settings, "SCORE_SCALE": Setting(spec.score_scale, "factor of the router's scores")}
     text = fill(
         _CLASS,
         formula=f"{formula}.",
+        normed=spec.norm is not None,
+        prepared=scored if scored != plain else "",
+        input="scored_NE" if scored != plain else plain,
         no_bias="" if spec.bias else ", bias=False",
         bias=", self.scores.bias.float()" if spec.bias else "",
         **values,
@@ -164,4 +210,6 @@ def _router(
         "N_EXPERTS": Setting(n_experts, "experts of a layer"),
         "EXPERTS_PER_TOKEN": Setting(spec.k, "experts that a token uses"),
     }
-    return Written("Router", text, settings={**sizes, **settings}, section="feedforward", fields=[*_SCORED_FIELDS, *fields])
+    parts = {} if spec.norm is None else {"norm": written(spec.norm, context, dim=Name("D_MODEL"))}
+    fields = [*_SCORED_FIELDS, *fields]
+    return Written("Router", text, settings={**sizes, **settings}, parts=parts, section="feedforward", fields=fields)
