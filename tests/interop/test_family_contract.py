@@ -191,3 +191,17 @@ def test_documented_checks_exist() -> None:
     assert len(names) > 8
     assert known - names == {"says-who-it-is"}
     assert names - {"--slow"} <= known
+
+
+def test_dbrx_has_the_base_of_its_attention(tmp_path: Path) -> None:
+    """Released files have the base in `attn_config` alone, where transformers would apply its default to positions."""
+    make("dbrx", tmp_path / "external")
+    file = tmp_path / "external" / "config.json"
+    config = json.loads(file.read_text())
+    del config["rope_parameters"]
+    file.write_text(json.dumps(config))
+    run = gptkit.import_model(tmp_path / "external", tmp_path / "run", tokenizer="byte")
+    assert run.model.spec.position.base == 5000.0
+    file.write_text(json.dumps({**config, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}))
+    with pytest.raises(ExternalModelError, match=r"rope_theta is the number 5000.0: rope_parameters has 10000.0"):
+        gptkit.import_model(tmp_path / "external", tmp_path / "other", tokenizer="byte")

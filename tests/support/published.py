@@ -120,6 +120,17 @@ CONFIGS: dict[str, dict[str, Any]] = {
         sliding_window_pattern=4,
         use_qk_norm=False,
     ),
+    "dbrx": {
+        "model_type": "dbrx",
+        "d_model": 6144,
+        "n_heads": 48,
+        "n_layers": 40,
+        "max_seq_len": 32768,
+        "vocab_size": 100352,
+        "attn_config": {"kv_n_heads": 8, "clip_qkv": 8, "rope_theta": 500000},
+        "ffn_config": {"ffn_hidden_size": 10752, "moe_num_experts": 16, "moe_top_k": 4, "moe_jitter_eps": 0.01},
+        "tie_word_embeddings": False,
+    },
     "deepseek-v2-lite": like_llama(
         "deepseek_v2",
         "102400 2048 10944 27 16 16 163840",

@@ -245,6 +245,15 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "gptj": ("GPTJ", {**GPT2, "rotary_dim": 4}),
     "phi": ("Phi", {**NO_EPS, "partial_rotary_factor": 0.5}),
     "phi-qk-norm": ("Phi", {**NO_EPS, "qk_layernorm": True, "partial_rotary_factor": 1.0}),
+    "dbrx": (
+        "Dbrx",
+        {
+            **{key: value for key, value in MPT.items() if key != "expansion_ratio"},
+            "attn_config": {"kv_n_heads": 2, "clip_qkv": 0.5, "rope_theta": 5000.0},
+            "ffn_config": {"ffn_hidden_size": 28, "moe_num_experts": 5, "moe_top_k": 2},
+            "rope_parameters": {"rope_type": "default", "rope_theta": 5000.0},
+        },
+    ),
     "opt": ("OPT", OPT),
     "opt-350m": ("OPT", {**OPT, "do_layer_norm_before": False, "word_embed_proj_dim": 20}),
     "bloom": ("Bloom", {"vocab_size": VOCAB, "hidden_size": 48, "n_layer": 3, "n_head": 6}),

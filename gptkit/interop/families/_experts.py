@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gptkit.interop.families._common import keys, write_activation
-from gptkit.interop.layouts import HALVES
+from gptkit.interop.layouts import HALVES, Stack
 from gptkit.kinds.external_config import ExternalConfig
-from gptkit.kinds.family import Rule
+from gptkit.kinds.family import Layout, Rule
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = [
     "INERT",
+    "Rows",
     "dense",
     "expert_rules",
     "first_dense",
@@ -27,6 +31,22 @@ INERT = keys(
     "router_jitter_noise seq_aux router_z_loss_coef"
 )
 """Keys that matter in training only, or for how many machines share the experts."""
+
+
+class Rows(Layout):
+    """Stacks of all experts, stored as one matrix each with the experts' rows one after the other.
+
+    Each expert's matrix has the layout given.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = Stack(layout)
+
+    def join(self, parts: Sequence[Tensor], layer: Any) -> Tensor:
+        return self.layout.join([part.view(layer.feedforward.n_experts, -1, part.shape[-1]) for part in parts], layer)
+
+    def split(self, tensor: Tensor, layer: Any) -> list[Tensor]:
+        return [part.flatten(0, 1) for part in self.layout.split(tensor, layer)]
 
 
 def dense(expert: dict[str, Any], d_hidden: int) -> dict[str, Any]:
