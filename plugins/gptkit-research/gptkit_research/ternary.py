@@ -28,6 +28,7 @@ class TernarySpec(LinearSpec):
     Paper:
         https://arxiv.org/abs/2402.17764
     Notes:
+        x / s is rounded to a multiple of 2⁻¹² first, so that rounding errors do not decide in the middle of two integers.
         The paper normalizes the input of each projection; a pre-norm block normalizes the inputs from the residual stream.
     """
 
@@ -51,7 +52,10 @@ class TernaryLinear(TransformedLinear):
             return x
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         step = wide.abs().amax(dim=-1, keepdim=True).clamp_min(1e-5) / self.largest
-        rounded = (wide / step).round().clamp(-self.largest - 1, self.largest) * step
+        # Ternary products of quantized vectors are multiples of one number, so x / s is often the middle of two integers but
+        # for its rounding error. Multiples of 2^-12 are exact there, and the error does not choose the integer.
+        nearly = (wide / step * 4096).round() / 4096
+        rounded = nearly.round().clamp(-self.largest - 1, self.largest) * step
         return x + (rounded.to(x.dtype) - x).detach()
 
     def transformed_weight(self) -> Tensor:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from gptkit_research.ternary import TernarySpec
 from research_parts import E, T, inputs, spec
 
 import gptkit
 from gptkit.kinds.context import BuildContext
+from gptkit.testing import run_checks
 
 
 @torch.no_grad()
@@ -63,3 +65,23 @@ def test_ternary_equals_its_formula(bits: int | None) -> None:
     expected = torch.nn.functional.cross_entropy(out.logits.flatten(0, 1), ids.flatten())
     torch.testing.assert_close(out.loss, expected)
     assert model.head.projection.weight.shape == (20, E)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_ternary_rounds_the_middle_of_two_integers_the_same_with_any_rounding_error(bits: int, dtype: torch.dtype) -> None:
+    largest = 2 ** (bits - 1) - 1
+    linear = TernarySpec(bits=bits).build(BuildContext(E, 32, 1), d_in=2 * largest + 1, d_out=1, bias=False).to(dtype)
+    # The multiples of half a step, as products of quantized vectors with ternary weights have them, times any number.
+    x = 0.3 * torch.arange(2 * largest + 1, dtype=dtype)
+    wanted = linear.transformed_input(x)
+    for factor in (1 - torch.finfo(dtype).eps, 1 + torch.finfo(dtype).eps):
+        nearby = torch.cat((x[:-1] * factor, x[-1:]))
+        torch.testing.assert_close(linear.transformed_input(nearby), wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bits", [2, 3, 4])
+def test_ternary_of_few_bits_passes_its_checks(bits: int) -> None:
+    results = run_checks(TernarySpec(bits=bits), slow=True)
+    assert not [f"{result.check.name}: {result.message}" for result in results if not result.ok]
