@@ -258,6 +258,27 @@ def test_sinusoidal_equals_the_papers_table() -> None:
             assert table[t, 2 * i + 1].item() == pytest.approx(0.5 * math.cos(angle), abs=1e-5)
 
 
+def test_sinusoidal_in_halves_equals_ctrl() -> None:
+    ctrl = pytest.importorskip("transformers.models.ctrl.modeling_ctrl")
+    position = spec("sinusoidal", layout="half").build_embedding(BuildContext(E, LENGTH, 2))
+    assert position is not None
+    table = position.embed(torch.zeros(1, 9, E), torch.arange(9))[0]
+    torch.testing.assert_close(table, ctrl.positional_encoding(9, E, torch.float))
+
+
+def test_sinusoidal_with_endpoint_and_offset_equals_xglm() -> None:
+    xglm = pytest.importorskip("transformers.models.xglm.modeling_xglm")
+    position = spec("sinusoidal", layout="half", offset=2, endpoint=True).build_embedding(BuildContext(E, LENGTH, 2))
+    assert position is not None
+    table = position.embed(torch.zeros(1, 9, E), torch.arange(9))[0]
+    torch.testing.assert_close(table, xglm.XGLMSinusoidalPositionalEmbedding.get_embedding(11, E)[2:])
+
+
+def test_sinusoidal_endpoint_needs_two_wavelengths() -> None:
+    problems = list(spec("sinusoidal", endpoint=True).problems(BuildContext(2, LENGTH, 1)))
+    assert [each.path for each in problems] == [("endpoint",)]
+
+
 def test_learned_positions_start_at_the_offset() -> None:
     position: Any = spec("learned", size=10, offset=2).build_embedding(BuildContext(E, 10, 2))
     x = torch.randn(2, 4, E)

@@ -68,7 +68,7 @@ SPECS: dict[str, dict[str, Any]] = {
         "head": {"name": "linear", "tied": True, "bias": True},
     },
     "sinusoidal": {
-        "position": {"name": "sinusoidal", "scale": 0.5},
+        "position": {"name": "sinusoidal", "scale": 0.5, "layout": "half", "offset": 2, "endpoint": True},
         "attention": {**GROUPED, "output_gate": True, "qkv_bias": True},
         "block": "deep-norm",
         "norm": {"name": "layer", "offset": 1.0},

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from gptkit.core.component import component
+from gptkit.core.component import component, optional_component
 from gptkit.core.errors import Problem
 from gptkit.kinds.attention import AttentionSpec, head_problems
 from gptkit.kinds.attention_backend import ScoreFeatures
@@ -30,6 +30,8 @@ class LatentSpec(AttentionSpec):
         q = W_q x, or W_q,up norm(W_q,down x) where q_rank is given; each q_h = [n_h, rotate(p_h)]
         y = W_o [softmax((n_h · k_h + p_h · r) · scale + mask) v_h for all h]
         With `head_gate`, each head's output is multiplied by σ(W_g x)_h.
+        With `scale_latents`, each latent is multiplied by √(d_model / its width).
+        With `rotary_norm`, r = rotate(norm(W_r x)).
     Shapes:
         (B, T, d_model) -> (B, T, d_model); cache: kv_rank + d_rotary values per token
     Paper:
@@ -67,6 +69,17 @@ class LatentSpec(AttentionSpec):
     window: int | None = Field(None, ge=1, description="Sliding window in tokens, the current one included; all by default.")
     head_gate: bool = Field(
         False, description="Multiply each head's output by a sigmoid of a projection of the input, one number (Ling 3)."
+    )
+    scale_latents: bool = Field(
+        False, description="Multiply each latent, after its norm, by √(d_model / its width) (dots3 Note)."
+    )
+    rotary_norm: NormSpec | None = optional_component(
+        description="Norm of the key that is rotated, which the heads share (dots3 Note)."
+    )
+
+    examples: ClassVar[tuple[Mapping[str, Any], ...]] = (
+        {},
+        {"q_rank": 10, "window": 9, "head_gate": True, "scale_latents": True, "rotary_norm": "rms"},
     )
 
     def resolved(self, context: BuildContext) -> Any:

@@ -6,6 +6,7 @@ V features of a value, C width of the latent, E model width.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
@@ -64,6 +65,9 @@ class LatentAttention(SoftmaxAttention):
         """Rows: head by head, first the features without position, then the rotated ones."""
         self.kv_down = context.linear(context.d_model, spec.kv_rank + spec.d_rotary, bias=spec.bias)
         self.kv_latent_norm = spec.norm.build(context, dim=spec.kv_rank)
+        self.rotary_norm = None if spec.rotary_norm is None else spec.rotary_norm.build(context, dim=spec.d_rotary)
+        ranks = (spec.q_rank or context.d_model, spec.kv_rank)
+        self.q_factor, self.kv_factor = (math.sqrt(context.d_model / rank) if spec.scale_latents else 1.0 for rank in ranks)
         self.kv_up = nn.Linear(spec.kv_rank, spec.n_heads * (spec.d_nope + spec.d_value), bias=False)
         """Rows: head by head, first the key's, then the value's."""
         self.head_gate = context.linear(context.d_model, spec.n_heads, bias=False) if spec.head_gate else None
@@ -108,10 +112,16 @@ class LatentAttention(SoftmaxAttention):
         q = x_BTE
         if self.q_down is not None and self.q_latent_norm is not None:
             q = self.q_latent_norm(self.q_down(q))
+            if self.q_factor != 1:
+                q = q * self.q_factor
         q_BHTX = self.q_up(q).view(n_batch, n_tokens, self.n_heads, -1).transpose(1, 2)
         q_BHTN, q_BHTR = q_BHTX.split([self.d_nope, self.d_rotary], dim=-1)
         latent_BTC, k_BTR = self.kv_down(x_BTE).split([self.kv_rank, self.d_rotary], dim=-1)
+        if self.rotary_norm is not None:
+            k_BTR = self.rotary_norm(k_BTR)
         latent_B1TC, k_B1TR = self.kv_latent_norm(latent_BTC)[:, None], k_BTR[:, None]
+        if self.kv_factor != 1:
+            latent_B1TC = latent_B1TC * self.kv_factor
 
         state = cast("TokenState | None", forward.state(self))
         offset: KeyOffset = forward.offset

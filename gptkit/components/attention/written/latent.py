@@ -45,6 +45,9 @@ class $class_name(nn.Module):
         self.q_up = $q_up
         self.kv_down = $kv_down
         self.kv_latent_norm = $kv_latent_norm
+        #if rotary_norm
+        self.rotary_norm = $rotary_norm
+        #end
         self.kv_up = nn.Linear($KV_RANK, $N_HEADS * ($D_NOPE + $D_VALUE), bias=False)
         self.output = $projection
         #if head_gate
@@ -60,10 +63,10 @@ class $class_name(nn.Module):
     def forward(self, x_BTE: Tensor, positions_T: Tensor, cache: dict[str, Tensor]) -> Tensor:
         """Mix the tokens at these positions with earlier ones, (B, T, E) to (B, T, E)."""
         #if indexer_rank
-        q_BTC = self.q_latent_norm(self.q_down(x_BTE))
+        q_BTC = $q_latent
         q_BTX = self.q_up(q_BTC)
         #elif q_rank
-        q_BTX = self.q_up(self.q_latent_norm(self.q_down(x_BTE)))
+        q_BTX = self.q_up($q_latent)
         #else
         q_BTX = self.q_up(x_BTE)
         #end
@@ -73,6 +76,9 @@ class $class_name(nn.Module):
         q_BHTN = $unrotated
         #end
         latent_BTC, k_BTR = self.kv_down(x_BTE).split(($KV_RANK, $D_SHARED), dim=-1)
+        #if rotary_norm
+        k_BTR = self.rotary_norm(k_BTR)
+        #end
         #if query
         q_BHTR = $query
         #end
@@ -81,7 +87,7 @@ class $class_name(nn.Module):
         #else
         k_B1TR = k_BTR[:, None]  # one head
         #end
-        latent_B1SC = append_to(cache, "latents", self.kv_latent_norm(latent_BTC)[:, None])
+        latent_B1SC = append_to(cache, "latents", $kv_latent[:, None])
         k_B1SR = append_to(cache, "keys", k_B1TR)
         kv_BSHX = self.kv_up(latent_B1SC[:, 0]).unflatten(-1, ($N_HEADS, -1))
         k_BHSN, v_BHSD = kv_BSHX.transpose(1, 2).split(($D_NOPE, $D_VALUE), dim=-1)
@@ -119,6 +125,8 @@ _FIELDS = (
     "dropout",
     "window",
     "head_gate",
+    "scale_latents",
+    "rotary_norm",
 )
 
 
@@ -180,9 +188,17 @@ def latent(
         parts["indexer"] = indexer
         settings["TOP_K"] = Setting(top_k, "keys that a query attends to, those with the highest scores")
     parts["kv_latent_norm"] = written(spec.norm, context, dim=Name("$KV_RANK"))
+    if spec.rotary_norm is not None:
+        parts["rotary_norm"] = written(spec.rotary_norm, context, dim=Name("$D_SHARED"))
+    q_latent, kv_latent = "self.q_latent_norm(self.q_down(x_BTE))", "self.kv_latent_norm(latent_BTC)"
+    if spec.scale_latents:
+        q_latent, kv_latent = f"{q_latent} * (D_MODEL / $Q_RANK) ** 0.5", f"({kv_latent} * (D_MODEL / $KV_RANK) ** 0.5)"
     text = fill(
         _CLASS,
         q_rank=spec.q_rank is not None,
+        q_latent=q_latent,
+        kv_latent=kv_latent,
+        rotary_norm=spec.rotary_norm is not None,
         position="position" in parts,
         indexer=indexer is not None,
         indexer_rank=indexer is not None and spec.q_rank is not None,

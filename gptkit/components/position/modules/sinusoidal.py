@@ -24,10 +24,14 @@ class SinusoidalPosition(Position):
 
     def __init__(self, spec: SinusoidalSpec, context: BuildContext) -> None:
         super().__init__()
-        self.base, self.scale, self.d_model = spec.base, spec.scale, context.d_model
+        self.base, self.scale, self.offset = spec.base, spec.scale, spec.offset
+        self.n_waves = context.d_model // 2
+        self.steps = self.n_waves - 1 if spec.endpoint else self.n_waves
+        self.halves = spec.layout == "half"
 
     def embed(self, x_BTE: Tensor, positions: Tensor) -> Tensor:
-        exponents = torch.arange(0, self.d_model, 2, device=x_BTE.device).float() / self.d_model
-        angles = positions[..., None].float() * self.base**-exponents
-        table = torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2) * self.scale
-        return x_BTE + table.to(x_BTE.dtype)
+        exponents = torch.arange(self.n_waves, device=x_BTE.device).float() / self.steps
+        angles = (positions + self.offset)[..., None].float() * self.base**-exponents
+        waves = angles.sin(), angles.cos()
+        table = torch.cat(waves, dim=-1) if self.halves else torch.stack(waves, dim=-1).flatten(-2)
+        return x_BTE + (table * self.scale).to(x_BTE.dtype)

@@ -32,13 +32,9 @@ class $class_name(nn.Module):
 _SINUSOIDAL = '''
 def $class_name(positions_T: Tensor$parameters) -> Tensor:
     """Sinusoidal positions: sines and cosines of growing wavelengths, (T,) to (T, E)."""
-    exponents = torch.arange(0, D_MODEL, 2, device=positions_T.device).float() / D_MODEL
-    angles = positions_T[:, None].float() * $POSITION_BASE**-exponents
-    #if scale
-    return $scale * torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2)
-    #else
-    return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2)
-    #end
+    exponents = torch.arange(D_MODEL // 2, device=positions_T.device).float() / $steps
+    angles = $positions[:, None].float() * $POSITION_BASE**-exponents
+    return $waves
 '''
 
 
@@ -58,11 +54,19 @@ def learned(spec: LearnedSpec, context: WritingContext) -> Written:
 
 def sinusoidal(spec: SinusoidalSpec) -> Written:
     """Return the sines and cosines as a function."""
+    both = "(angles.sin(), angles.cos()), dim=-1)"
+    waves = f"torch.cat({both}" if spec.layout == "half" else f"torch.stack({both}.flatten(-2)"
+    text = fill(
+        _SINUSOIDAL,
+        steps="(D_MODEL // 2 - 1)" if spec.endpoint else "(D_MODEL // 2)",
+        positions=f"(positions_T + {spec.offset})" if spec.offset else "positions_T",
+        waves=waves if spec.scale == 1 else f"{spec.scale} * {waves}",
+    )
     return Written(
         "sinusoidal",
-        fill(_SINUSOIDAL, scale=spec.scale if spec.scale != 1 else 0),
+        text,
         settings={"POSITION_BASE": Setting(spec.base, "ratio of the longest wavelength to the shortest")},
         calls={"embed": "$sinusoidal(positions_T$sinusoidal_arguments)"},
-        fields=["base", "scale"],
+        fields=["base", "scale", "layout", "offset", "endpoint"],
         section="embedding",
     )
