@@ -61,6 +61,11 @@ MULTIMODAL = [
     ("gemma4_unified", "gemma4_unified", "model.language_model.", "model.embed_vision.pos_embedding", GEMMA),
     ("gemma3n", "gemma3n", "model.language_model.", "model.embed_audio.embedding.weight", GEMMA),
     ("qwen3_5_moe", "qwen3_5_moe", "model.language_model.", "mtp.fc.weight", OTHERS),
+    ("llama4", "llama4", "language_model.", "vision_model.class_embedding", OTHERS),
+    ("aria_text", "aria", "language_model.", "multi_modal_projector.query", {**OTHERS, "projector_patch_to_query_dict": {}}),
+    ("emu3", "emu3", "model.text_model.", "model.vqmodel.encoder.weight", {"vq_config": {}, "vocabulary_map": {}}),
+    ("cohere_compass", "cohere_compass", "model.language_model.", "model.visual.pos_embed.weight", OTHERS),
+    ("dots3_note", "dots3_note", "model.language_model.", "model.visual.blocks.0.norm1.weight", OTHERS),
 ]
 
 
@@ -83,6 +88,45 @@ def test_text_config_selects_the_family(
         assert distance(run.model(ids).logits, logits_of(model, ids)) < 5e-5
     exported = gptkit.export_model(tmp_path / "run", tmp_path / "out")
     assert json.loads((exported / "config.json").read_text())["model_type"] == text["model_type"]
+
+
+def test_gpt_sw3_is_gpt2(tmp_path: Path) -> None:
+    model = make("gpt2", tmp_path / "external")
+    file = tmp_path / "external" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "model_type": "gpt-sw3"}))
+    run = gptkit.import_model(tmp_path / "external", tmp_path / "run", tokenizer="byte")
+    ids = random_ids()
+    with torch.no_grad():
+        assert distance(run.model(ids).logits, logits_of(model, ids)) < 5e-5
+
+
+def test_language_model_of_phi4_multimodal_is_a_phi3(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 48, "intermediate_size": 64, "num_attention_heads": 6, "num_key_value_heads": 2}
+    vision = {"hidden_size": 24, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    audio = {"hidden_size": 16, "intermediate_size": 16, "num_blocks": 1, "num_attention_heads": 2}
+    config = transformers.Phi4MultimodalConfig(
+        vocab_size=300,
+        **sizes,
+        num_hidden_layers=3,
+        max_position_embeddings=64,
+        original_max_position_embeddings=64,
+        rope_parameters={"rope_type": "default", "rope_theta": 5000.0, "partial_rotary_factor": 0.5},
+        pad_token_id=0,
+        vision_config={**vision, "image_size": 28, "patch_size": 14, "image_token_id": 299},
+        audio_config={**audio, "audio_token_id": 298, "nemo_conv_channels": 8, "input_size": 16},
+    )
+    external = transformers.Phi4MultimodalForCausalLM(config).eval()
+    with torch.no_grad():
+        for parameter in external.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    external.save_pretrained(tmp_path / "external")
+    run = gptkit.import_model(tmp_path / "external", tmp_path / "run", tokenizer="byte")
+    ids = random_ids()
+    with torch.no_grad():
+        assert distance(run.model(ids).logits, logits_of(external, ids)) < 5e-5
+    exported = gptkit.export_model(tmp_path / "run", tmp_path / "out")
+    assert json.loads((exported / "config.json").read_text())["model_type"] == "phi3"
 
 
 @pytest.mark.parametrize("name", ["gemma4", "gemma3n"])

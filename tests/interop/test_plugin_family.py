@@ -28,6 +28,17 @@ transformers = pytest.importorskip("transformers")
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "families.md"
 
 
+@pytest.fixture(autouse=True)
+def acme(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """Return the page's model, as an importable module."""
+    result = re.search(r'```python title="acme_model\.py"\n(.*?)```', PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert result is not None
+    module = types.ModuleType("acme_model")
+    monkeypatch.setitem(sys.modules, "acme_model", module)
+    exec(compile(result[1], "acme_model.py", "exec", dont_inherit=True), module.__dict__)
+    return module
+
+
 @pytest.fixture(scope="module")
 def registry() -> Registry:
     """Return a registry of the built-in components and the page's plugin."""
@@ -40,14 +51,14 @@ def registry() -> Registry:
         return FakeEntryPoint(name, name, FakeDistribution(distribution, "1.0"), lambda: what)
 
     own = [point("kinds", "gptkit", kinds), point("components", "gptkit", components), point("families", "gptkit", families)]
-    return Registry([*own, point("hyperclovax", "gptkit-hyperclovax", module)], ())
+    return Registry([*own, point("acme", "gptkit-acme", module)], ())
 
 
 def test_documented_tests_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The page's test file, with the page's plugin as an importable module."""
     blocks = dict(re.findall(r'```python title="(\w+)\.py"\n(.*?)```', PAGE.read_text(encoding="utf-8"), re.DOTALL))
     names: dict[str, Any] = {}
-    for name in ("gptkit_hyperclovax", "test_hyperclovax"):
+    for name in ("gptkit_acme", "test_acme"):
         module = types.ModuleType(name)
         monkeypatch.setitem(sys.modules, name, module)
         exec(compile(blocks[name], f"{name}.py", "exec", dont_inherit=True), module.__dict__)
@@ -56,9 +67,9 @@ def test_documented_tests_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     names["test_import_and_export_round_trip"](tmp_path)
 
 
-def test_documented_family_round_trips(registry: Registry, tmp_path: Path) -> None:
+def test_documented_family_round_trips(registry: Registry, acme: types.ModuleType, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    config = transformers.HyperCLOVAXConfig(
+    config = acme.AcmeConfig(
         vocab_size=300,
         hidden_size=48,
         intermediate_size=72,
@@ -68,7 +79,7 @@ def test_documented_family_round_trips(registry: Registry, tmp_path: Path) -> No
         max_position_embeddings=64,
         pad_token_id=0,
     )
-    external = transformers.HyperCLOVAXForCausalLM(config).eval()
+    external = acme.AcmeForCausalLM(config).eval()
     with torch.no_grad():
         for parameter in external.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.15)
@@ -79,25 +90,25 @@ def test_documented_family_round_trips(registry: Registry, tmp_path: Path) -> No
         run = gptkit.import_model(tmp_path / "external", tmp_path / "run", tokenizer="byte", registry=registry)
         torch.testing.assert_close(run.model(ids).logits, expected, atol=1e-4, rtol=1e-4)
         gptkit.export_model(tmp_path / "run", tmp_path / "out", registry=registry)
-        again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
+        again = acme.AcmeForCausalLM.from_pretrained(tmp_path / "out").eval()
         torch.testing.assert_close(again(ids).logits, expected)
-    assert isinstance(again, transformers.HyperCLOVAXForCausalLM)
+    assert again.config.model_type == "acme"
 
 
 def test_documented_test_passes(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gptkit.core.registry.lookup._default", registry)
-    module = types.ModuleType("gptkit_hyperclovax")
-    module.HyperClovaXFamily = registry.component("family", "hyperclovax")  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "gptkit_hyperclovax", module)
-    result = re.search(r'```python title="test_hyperclovax\.py"\n(.*?)```', PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    module = types.ModuleType("gptkit_acme")
+    module.AcmeFamily = registry.component("family", "acme")  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "gptkit_acme", module)
+    result = re.search(r'```python title="test_acme\.py"\n(.*?)```', PAGE.read_text(encoding="utf-8"), re.DOTALL)
     assert result is not None
     names: dict[str, Any] = {}
-    exec(compile(result[1], "test_hyperclovax.py", "exec", dont_inherit=True), names)
+    exec(compile(result[1], "test_acme.py", "exec", dont_inherit=True), names)
     names["test_import_and_export_round_trip"](tmp_path)
 
 
 def test_documented_family_conforms(registry: Registry) -> None:
-    spec = registry.component("family", "hyperclovax").model_validate({"name": "hyperclovax"})
+    spec = registry.component("family", "acme").model_validate({"name": "acme"})
     results = run_checks(spec, registry=registry, slow=True)
     assert not [f"{result.check.name}: {result.message}" for result in results if result.outcome != "passed"]
 
@@ -114,8 +125,8 @@ def test_documented_spec_is_a_small_qwen_3(tmp_path: Path) -> None:
 
 
 def test_family_is_unknown_without_the_plugin(registry: Registry, tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"model_type": "hyperclovax"}')
-    with pytest.raises(GptkitError, match="no installed family has the model_type 'hyperclovax'"):
+    (tmp_path / "config.json").write_text('{"model_type": "acme"}')
+    with pytest.raises(GptkitError, match="no installed family has the model_type 'acme'"):
         gptkit.import_model(tmp_path, tmp_path / "run")
     with pytest.raises(GptkitError) as caught:
         gptkit.import_model(tmp_path, tmp_path / "run", registry=registry)

@@ -25,8 +25,14 @@ def model_class(config: Any) -> Any:
     import transformers
 
     known = transformers.MODEL_FOR_CAUSAL_LM_MAPPING
-    own = type(config).__name__.removesuffix("Config") + "ForCausalLM"
-    return transformers.AutoModelForCausalLM if type(config) in known else getattr(transformers, own)
+    if type(config) in known:
+        return transformers.AutoModelForCausalLM
+    own = type(config).__name__.removesuffix("Config")
+    return next(
+        getattr(transformers, f"{name}ForCausalLM")
+        for name in (own, own.removesuffix("Text"))
+        if hasattr(transformers, f"{name}ForCausalLM")
+    )
 
 
 def make(name: str, directory: Path) -> Any:

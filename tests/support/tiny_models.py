@@ -117,6 +117,29 @@ MPT_ATTENTION = {"clip_qkv": 0.5, "softmax_scale": 0.4}
 MPT = {"vocab_size": VOCAB, "d_model": 48, "n_layers": 3, "n_heads": 6, "max_seq_len": 64}
 GPT2 = {"vocab_size": VOCAB, "n_positions": 64, "n_embd": 48, "n_layer": 3, "n_head": 6}
 
+SMALL_WINDOWS = {
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "q_lora_rank": 14,
+    "kv_lora_rank": 10,
+    "head_dim": 16,
+    "qk_nope_head_dim": 10,
+    "v_head_dim": 8,
+}
+NEOX_JAPANESE = {
+    **{key: value for key, value in MHA.items() if key != "intermediate_size"},
+    "intermediate_multiple_size": 3,
+    "pad_token_id": 0,
+}
+XGLM = {
+    "vocab_size": VOCAB,
+    "d_model": 48,
+    "ffn_dim": 80,
+    "num_layers": 3,
+    "attention_heads": 6,
+    "max_position_embeddings": 64,
+}
+
 SHARED = {"moe_intermediate_size": 24, "shared_expert_intermediate_size": 20}
 LINEAR_HYBRID = {"num_hidden_layers": 4, "layer_types": ["linear_attention", "full_attention"] * 2}
 ERNIE = {"moe_num_experts": 4, "moe_k": 2, "moe_intermediate_size": 24, "moe_num_shared_experts": 2}
@@ -440,11 +463,61 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "biogpt": ("BioGpt", {**MHA, "num_hidden_layers": 2}),
     "codegen": ("CodeGen", {**GPT2, "n_head": 8, "rotary_dim": 4}),
+    "hyperclovax": ("HyperCLOVAX", {**LLAMA, **GRANITE, "pad_token_id": 0}),
+    "aria_text": (
+        "AriaText",
+        {**LLAMA, "moe_num_experts": 5, "moe_topk": 3, "attention_bias": True, "mlp_bias": True, "hidden_act": "gelu"},
+    ),
+    "emu3": ("Emu3Text", {**LLAMA, "pad_token_id": 0, "attention_bias": True}),
+    "gpt_neox_japanese": ("GPTNeoXJapanese", {**NEOX_JAPANESE, "layer_norm_eps": 1e-4}),
+    "openai_gpt": ("OpenAIGPT", {**GPT2, "layer_norm_epsilon": 1e-4}),
+    "ctrl": ("CTRL", {**GPT2, "dff": 80, "layer_norm_epsilon": 1e-4}),
+    "xglm": ("XGLM", XGLM),
+    "cohere_compass": (
+        "CohereCompassText",
+        {
+            **NO_EPS,
+            "num_hidden_layers": 4,
+            "sliding_window": 6,
+            "logit_scale": 0.25,
+            "layer_types": ["sliding_attention", "full_attention"] * 2,
+            "rope_parameters": {"sliding_attention": {"rope_type": "default", "rope_theta": 5e3}, "full_attention": None},
+        },
+    ),
+    "dots3_note": (
+        "Dots3NoteText",
+        {
+            **LLAMA,
+            **LATENT,
+            **GROUPS,
+            **INDEXED,
+            "num_hidden_layers": 4,
+            "head_dim": 18,
+            "shared_experts_intermediate_size": 20,
+            "pad_token_id": 0,
+            "sliding_window": 6,
+            **{f"swa_{key}": value for key, value in SMALL_WINDOWS.items()},
+        },
+    ),
     "mamba2": ("Mamba2", {**PURE_MAMBA, "head_dim": 12, "num_heads": 8}),
     "kimi_linear": ("KimiLinear", {**LLAMA, **HYBRID_LATENT, "linear_head_dim": 12, "linear_num_heads": 3}),
 }
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "hyperclovax-prenorm": ("HyperCLOVAX", {**LLAMA, "use_post_norm": False, "logits_scaling": 0.5, "mlp_bias": True}),
+    "gpt_neox_japanese-rotary": (
+        "GPTNeoXJapanese",
+        {**NEOX_JAPANESE, "rotary_pct": 0.5, "rotary_emb_base": 5000, "tie_word_embeddings": False},
+    ),
+    "openai_gpt-relu": ("OpenAIGPT", {**GPT2, "afn": "relu", "tie_word_embeddings": False}),
+    "xglm-unscaled": (
+        "XGLM",
+        {**XGLM, "scale_embedding": False, "activation_function": "relu", "tie_word_embeddings": False},
+    ),
+    "cohere_compass-full": (
+        "CohereCompassText",
+        {**NO_EPS, "rope_parameters": {"full_attention": {"rope_type": "linear", "factor": 2.0, "rope_theta": 5e3}}},
+    ),
     "minimax-window": ("MiniMax", {**LLAMA, "num_local_experts": 4, "sliding_window": 6, "num_hidden_layers": 4}),
     "mimo_v2_flash-groups": (
         "MiMoV2Flash",

@@ -17,6 +17,7 @@ class GPT2Family(FamilySpec):
 
     name: Literal["gpt2"] = "gpt2"
     model_type: ClassVar[str] = "gpt2"
+    model_types: ClassVar[tuple[str, ...]] = ("gpt-sw3",)
     architecture: ClassVar[str] = "GPT2LMHeadModel"
     rank: ClassVar[int] = 1
     prefix: ClassVar[str] = "transformer."

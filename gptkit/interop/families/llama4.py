@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families._common import every
@@ -20,8 +20,11 @@ class Llama4Family(Decoder):
 
     name: Literal["llama4"] = "llama4"
     model_type: ClassVar[str] = "llama4_text"
+    model_types: ClassVar[tuple[str, ...]] = ("llama4",)
     architecture: ClassVar[str] = "Llama4ForCausalLM"
     harmless: ClassVar[frozenset[str]] = Decoder.harmless | INERT | {"for_llm_compressor"}
+    prefixes: ClassVar[Mapping[str, str]] = {"language_model.": ""}
+    ignored: ClassVar[tuple[str, ...]] = (*Decoder.ignored, r"(vision_model|multi_modal_projector)\..*")
     eps: ClassVar[tuple[str, float]] = ("rms_norm_eps", 1e-5)
     base: ClassVar[float] = 500000.0
     d_head: ClassVar[int | None] = 128

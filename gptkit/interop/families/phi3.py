@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
+from gptkit.interop.families._common import keys
 from gptkit.interop.families.decoder import Decoder
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
@@ -12,12 +13,19 @@ __all__ = ["Phi3Family"]
 
 
 class Phi3Family(Decoder):
-    """Phi 3, 3.5 and 4: Llama's shape with fused projections, a sliding window, and longrope for long texts."""
+    """Phi 3, 3.5 and 4: Llama's shape with fused projections, a sliding window, and longrope for long texts.
+
+    Of Phi 4 Multimodal the language model is read, without the adapters for images and sound.
+    """
 
     name: Literal["phi3"] = "phi3"
     model_type: ClassVar[str] = "phi3"
+    model_types: ClassVar[tuple[str, ...]] = ("phi4_multimodal",)
     architecture: ClassVar[str] = "Phi3ForCausalLM"
-    harmless: ClassVar[frozenset[str]] = Decoder.harmless | {"embd_layer", "interpolate_factor", "full_attn_mod"}
+    harmless: ClassVar[frozenset[str]] = Decoder.harmless | keys(
+        "audio_config embd_layer full_attn_mod interpolate_factor vision_config"
+    )
+    ignored: ClassVar[tuple[str, ...]] = (*Decoder.ignored, r"model\.embed_tokens_extend\..*")
     eps: ClassVar[tuple[str, float]] = ("rms_norm_eps", 1e-5)
     partial: ClassVar[bool] = True
     attention_biases: ClassVar[bool] = False
