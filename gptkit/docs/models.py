@@ -8,7 +8,7 @@ from pathlib import Path
 from gptkit.core.registry import Registry
 from gptkit.diagrams.drawing import svg
 from gptkit.diagrams.outline import Outline
-from gptkit.docs import side_by_side
+from gptkit.docs import side_by_side, uncovered
 from gptkit.docs.figures import elements
 from gptkit.docs.places import DIRECTORY
 from gptkit.docs.relations import preset_specs
@@ -28,9 +28,10 @@ def page(registry: Registry) -> str:
     """Return the page as Markdown: a table of registered families, and a gallery of the presets."""
     families = []
     for name, entry in registry.entries("family").items():
-        model_type, architecture = (getattr(entry.cls, key, "") for key in ("model_type", "architecture"))
+        types = (getattr(entry.cls, "model_type", ""), *getattr(entry.cls, "model_types", ()))
         what = prose.inline(docstring.parse(entry.cls.__doc__).summary)
-        families.append([f"[{name}]({DIRECTORY}/family/{name}.md)", f"`{model_type}`", f"`{architecture}`", what])
+        link, listed = f"[{name}]({DIRECTORY}/family/{name}.md)", ", ".join(f"`{each}`" for each in types)
+        families.append([link, listed, f"`{getattr(entry.cls, 'architecture', '')}`", what])
     specs = preset_specs(registry)
     parts = [
         "---\nhide: [toc]\n---",
@@ -50,9 +51,10 @@ def page(registry: Registry) -> str:
         side_by_side.section(registry),
         "## Families",
         f"`gptkit import` and `gptkit export` support these {len(families)} families. `model_type` is the value in "
-        "config.json, and the class is the transformers class that loads an export. Plugins can "
+        "config.json, of an export the first one, and the class is the transformers class that loads an export. Plugins can "
         "[add families](families.md#adding-a-family).",
         prose.table(["family", "model_type", "class", "description"], families),
+        uncovered.section(),
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -1,0 +1,35 @@
+"""Causal language models of transformers that no family reads, and why."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+from gptkit.reflect import prose
+
+__all__ = ["reasons", "section"]
+
+FILE = Path(__file__).with_name("uncovered.toml")
+
+
+def reasons() -> Mapping[str, str]:
+    """Return the reason for each model type, as the file lists them."""
+    groups = tomllib.loads(FILE.read_text(encoding="utf-8"))
+    return {model_type: reason for group in groups.values() for model_type, reason in group.items()}
+
+
+def section() -> str:
+    """Return the list as Markdown: a table of model types by reason."""
+    types: dict[str, list[str]] = {}
+    for model_type, reason in reasons().items():
+        types.setdefault(reason, []).append(f"`{model_type}`")
+    rows = [[", ".join(each), reason] for reason, each in types.items()]
+    return "\n\n".join(
+        (
+            "## Other language models of transformers",
+            "No family reads these model types, for which transformers has a causal language model. A test "
+            "compares the list with transformers and with the registered families.",
+            prose.table(["model_type", "reason"], rows),
+        )
+    )
