@@ -152,4 +152,6 @@ def test_presets_are_short_and_none_is_refused() -> None:
     assert lengths.pop("gemma3n-e4b") <= 560
     # Two forms of attention, experts beside a dense feed-forward, and norms around both.
     assert lengths.pop("gemma4-26b-a4b") <= 430
+    # It has two attentions, one of them with an indexer.
+    assert lengths.pop("dots3-note") <= 460
     assert max(lengths.values()) <= 400
