@@ -104,6 +104,8 @@ def small(**changes: Any) -> GPT:
         {"window": 5},
         {"name": "gated-delta", "d_key": 8, "d_value": 8},
         {"name": "mamba2", "d_head": 8, "d_state": 6},
+        {"name": "mamba1", "d_inner": 24, "d_state": 6},
+        {"name": "rg-lru", "n_heads": 4},
         {"name": "lightning", "d_head": 8},
         {"name": "hybrid", "recurrence": {"name": "lightning", "d_head": 8}},
     ],

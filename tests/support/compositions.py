@@ -213,6 +213,43 @@ SPECS: dict[str, dict[str, Any]] = {
             {"attention": {"name": "multi-head", **HEADS}, "position": "rotary"},
         ],
     },
+    "selective": {
+        "position": "none",
+        "attention": {
+            "name": "mamba1",
+            "d_inner": 20,
+            "d_state": 5,
+            "step_rank": 3,
+            "norm": {"name": "rms", "scale": False},
+        },
+        "n_layers": 6,
+        "layers": [
+            {},
+            {
+                "attention": {
+                    "d_inner": 24,
+                    "conv_width": 3,
+                    "conv_bias": False,
+                    "bias": True,
+                    "activation": "gelu",
+                    "norm": "layer",
+                }
+            },
+            {"attention": {"norm": "none", "activation": "xielu", "step_rank": 2}},
+            {"attention": {"name": "multi-head", **HEADS}, "position": "rotary"},
+            {"attention": {"name": "rg-lru", "n_heads": 2}},
+            {
+                "attention": {
+                    "name": "rg-lru",
+                    "d_inner": 12,
+                    "n_heads": 3,
+                    "bias": False,
+                    "conv_width": 2,
+                    "activation": "xielu",
+                }
+            },
+        ],
+    },
     "lightning": {
         "position": "none",
         "attention": {"name": "lightning", "n_heads": 3, "d_head": 6},

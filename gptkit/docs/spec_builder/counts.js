@@ -61,6 +61,14 @@ const Counts = (() => {
       return projection(layer, x.d_model, values + conv + c.n_heads, c.bias) + conv * c.conv_width + (c.conv_bias ? conv : 0) +
         activation(c.activation) + 3 * c.n_heads + (c.norm === "none" ? 0 : values) + projection(layer, values, x.d_model, c.bias);
     },
+    "mamba1": (c, x, layer) => {
+      const inner = c.d_inner, chosen = c.step_rank + 2 * c.d_state;
+      return projection(layer, x.d_model, 2 * inner, c.bias) + inner * c.conv_width + (c.conv_bias ? inner : 0) +
+        activation(c.activation) + projection(layer, inner, chosen, false) + norm(c.norm, c.step_rank) + 2 * norm(c.norm, c.d_state) +
+        projection(layer, c.step_rank, inner, false) + inner * (c.d_state + 2) + projection(layer, inner, x.d_model, c.bias);
+    },
+    "rg-lru": (c, x, layer) => projection(layer, x.d_model, 2 * c.d_inner, c.bias) + c.d_inner * (c.conv_width + 4) +
+      2 * c.d_inner * c.d_inner / c.n_heads + activation(c.activation) + projection(layer, c.d_inner, x.d_model, c.bias),
     "lightning": (c, x, layer) => {
       const heads = c.n_heads * c.d_head;
       return projection(layer, x.d_model, 3 * heads, false) + activation(c.activation) + norm(c.norm, heads) +

@@ -162,6 +162,24 @@ const Names = (() => {
       walk.parameters.push(name + ".decay_log", name + ".step_bias", name + ".skip", ...(c.norm === "none" ? [] : [name + ".norm_weight"]));
       walk.linear(name + ".output", layer.linear, c.bias);
     },
+    "mamba1": (walk, name, c, layer) => {
+      walk.linear(name + ".input", layer.linear, c.bias);
+      walk.matrix(name + ".conv", c.conv_bias);
+      walk.activation(name + ".activation", c.activation);
+      walk.linear(name + ".select", layer.linear, false);
+      for (const each of ["step", "key", "query"]) walk.norm(`${name}.${each}_norm`, c.norm);
+      walk.linear(name + ".step", layer.linear, false);
+      walk.parameters.push(name + ".step_bias", name + ".decay_log", name + ".skip");
+      walk.linear(name + ".output", layer.linear, c.bias);
+    },
+    "rg-lru": (walk, name, c, layer) => {
+      walk.linear(name + ".input", layer.linear, c.bias);
+      walk.matrix(name + ".conv", true);
+      for (const each of ["decay_gate", "input_gate"]) walk.parameters.push(`${name}.${each}_weight`, `${name}.${each}_bias`);
+      walk.parameters.push(name + ".decay");
+      walk.activation(name + ".activation", c.activation);
+      walk.linear(name + ".output", layer.linear, c.bias);
+    },
     "lightning": (walk, name, c, layer) => {
       walk.linear(name + ".qkv", layer.linear, false);
       walk.activation(name + ".activation", c.activation);

@@ -63,10 +63,15 @@ const Resolve = (() => {
       c.kv_rank = c.kv_rank || Math.max(1, Math.floor(x.d_model / 4));
     },
     "attention lightning": headed,
+    "attention mamba1": (c, x) => {
+      c.d_inner = c.d_inner || 2 * x.d_model;
+      c.step_rank = c.step_rank || Math.ceil(x.d_model / 16);
+    },
     "attention mamba2": (c, x) => {
       c.n_heads = c.n_heads || Math.max(1, Math.floor(2 * x.d_model / c.d_head));
       c.norm_groups = c.norm_groups || c.n_groups;
     },
+    "attention rg-lru": (c, x) => { c.d_inner = c.d_inner || x.d_model; },
     "attention single-head": (c, x) => {
       c.d_head = c.d_head || x.d_model;
       if (c.output === null) c.output = c.d_head !== x.d_model;

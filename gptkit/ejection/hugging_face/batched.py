@@ -27,6 +27,7 @@ _KEYS = "keys_B11S"
 
 _REPLACED: tuple[tuple[str, str], ...] = (
     # Positions have the dimensions (B, 1, T), those of keys (B, 1, 1, S).
+    (r"\bpositions_T\[:, None\] == 0", "positions_B1T[:, 0, :, None] == 0"),
     (r"(\b\w*_T\)?)\[:, None\]", r"\1[..., None]"),
     (r" *keys_S = torch\.arange\(n_keys, device=positions_T\.device\)\n", ""),
     (r"\bk_BHSD\.shape\[2\]", f"cache.{_KEYS}"),

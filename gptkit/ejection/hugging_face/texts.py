@@ -225,7 +225,8 @@ class LayerCache:
         #end
         if self.first_BT is None:
             return state
-        return state.masked_fill(self.first_BT[:, t, None, None, None], 0.0)
+        first_B = self.first_BT[:, t]
+        return state.masked_fill(first_B.reshape(-1, *[1] * (state.dim() - 1)), 0.0)
     #end
 '''
 

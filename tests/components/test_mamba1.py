@@ -1,0 +1,246 @@
+"""`mamba1`: against transformers' Mamba, its formula token by token, and its state when decoding."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gptkit.files import validate_data
+from gptkit.model.gpt import GPT
+from gptkit.model.plan import plan
+from gptkit.model.spec import ModelSpec
+from gptkit.nn.forward import Forward
+from gptkit.ops.linear_recurrence import _by_doubling, linear_recurrence
+from gptkit.ops.selective_scan import selective_scan
+
+V = 31
+ATTENTION = {"name": "mamba1", "d_inner": 20, "d_state": 5, "step_rank": 3}
+LAYOUT = {"d_model": 24, "n_layers": 2, "context_length": 400, "position": "none"}
+
+
+def make(**fields: Any) -> GPT:
+    model = GPT({**LAYOUT, "attention": {**ATTENTION, **fields}}, V)
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.3)
+    return model.eval()
+
+
+def ids(rows: int, length: int, seed: int = 0) -> Tensor:
+    return torch.randint(V, (rows, length), generator=torch.Generator().manual_seed(seed))
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def token_by_token(decay: Tensor, written: Tensor, state: Tensor) -> Tensor:
+    states = []
+    for t in range(decay.shape[1]):
+        state = decay[:, t] * state + written[:, t]
+        states.append(state)
+    return torch.stack(states, dim=1)
+
+
+@pytest.mark.parametrize(("n_tokens", "chunk"), [(1, 4), (3, 4), (4, 4), (11, 4), (12, 4), (16, 16), (70, 16)])
+def test_chunks_equal_single_steps(n_tokens: int, chunk: int) -> None:
+    inputs = [draw(2, n_tokens, 3, 4).sigmoid(), draw(2, n_tokens, 3, 4, seed=1), draw(2, 3, 4, seed=2)]
+    inputs = [x.requires_grad_() for x in inputs]
+    states, wanted = linear_recurrence(*inputs, chunk=chunk), token_by_token(*inputs)
+    torch.testing.assert_close(states, wanted)
+    gradients = torch.autograd.grad(states.square().sum(), inputs)
+    for gradient, wanted_gradient in zip(gradients, torch.autograd.grad(wanted.square().sum(), inputs), strict=True):
+        torch.testing.assert_close(gradient, wanted_gradient)
+
+
+@pytest.mark.parametrize("n_tokens", [1, 2, 7, 64])
+def test_doubling_equals_single_steps(n_tokens: int) -> None:
+    inputs = draw(2, n_tokens, 3).sigmoid(), draw(2, n_tokens, 3, seed=1), draw(2, 3, seed=2)
+    torch.testing.assert_close(_by_doubling(*inputs), token_by_token(*inputs))
+
+
+def test_decays_of_zero_and_one_have_finite_gradients() -> None:
+    decay = (draw(1, 40, 3) > 0).double().requires_grad_()
+    written = draw(1, 40, 3, seed=1).requires_grad_()
+    states = linear_recurrence(decay, written, draw(1, 3, seed=2))
+    torch.testing.assert_close(states, token_by_token(decay, written, draw(1, 3, seed=2)))
+    states.square().sum().backward()
+    assert decay.grad is not None
+    assert decay.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("span", [5, 16, 256])
+def test_spans_and_resets_equal_new_texts(span: int) -> None:
+    v, step, k, q = draw(2, 40, 4), draw(2, 40, 4, seed=1).exp(), draw(2, 40, 3, seed=2), draw(2, 40, 3, seed=3)
+    rates, state = -draw(4, 3, seed=4).exp(), draw(2, 4, 3, seed=5)
+    resets = (torch.arange(40) == 23).expand(2, -1)
+    out, after = selective_scan(v, step, rates, k, q, state, resets_BT=resets, span=span)
+    first, _ = selective_scan(v[:, :23], step[:, :23], rates, k[:, :23], q[:, :23], state)
+    second, wanted = selective_scan(v[:, 23:], step[:, 23:], rates, k[:, 23:], q[:, 23:], torch.zeros_like(state))
+    torch.testing.assert_close(out, torch.cat((first, second), dim=1))
+    torch.testing.assert_close(after, wanted)
+
+
+def normalized(x: Tensor, spec: Any, weight: Tensor | None) -> Tensor:
+    if spec.norm.name == "none":
+        return x
+    result = x / (x.square().mean() + spec.norm.eps).sqrt()
+    return result if weight is None else result * weight
+
+
+def formula(module: Any, x_TE: Tensor, spec: Any) -> Tensor:
+    """The component's formula for one row, token by token."""
+    bias = module.input.bias if spec.bias else 0
+    u, z = (x_TE @ module.input.weight.T + bias).split([spec.d_inner] * 2, dim=-1)
+    state = torch.zeros(spec.d_inner, spec.d_state, dtype=x_TE.dtype)
+    norms = [getattr(getattr(module, f"{name}_norm"), "weight", None) for name in ("step", "key", "query")]
+    rows = []
+    for t in range(len(x_TE)):
+        conv = torch.zeros_like(u[0])
+        for back in range(spec.conv_width):
+            if t >= back:
+                conv = conv + module.conv.weight[:, 0, spec.conv_width - 1 - back] * u[t - back]
+        if spec.conv_bias:
+            conv = conv + module.conv.bias
+        v = conv * conv.sigmoid()
+        parts = (module.select.weight @ v).split([spec.step_rank, spec.d_state, spec.d_state])
+        r, k, q = (normalized(part, spec, weight) for part, weight in zip(parts, norms, strict=True))
+        delta = (1 + (module.step.weight @ r + module.step_bias).exp()).log()
+        decay = (-module.decay_log.exp() * delta[:, None]).exp()
+        state = decay * state + torch.outer(delta * v, k)
+        y = (state @ q + module.skip * v) * z[t] * z[t].sigmoid()
+        rows.append(module.output.weight @ y + (module.output.bias if spec.bias else 0))
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"bias": True, "norm": {"name": "rms", "eps": 0.01}, "conv_width": 3},
+        {"conv_bias": False, "norm": {"name": "rms", "scale": False}, "conv_width": 1},
+    ],
+)
+@torch.no_grad()
+def test_module_equals_its_formula(fields: dict[str, Any]) -> None:
+    model = make(**fields).double()
+    module, spec = model.attentions()[0], model.spec.layer_specs()[0].attention
+    x = draw(2, 70, 24)
+    out = module(x, Forward(torch.zeros(2, 70, dtype=torch.long), left_padding_B=torch.tensor([0, 5])))
+    torch.testing.assert_close(out[0], formula(module, x[0], spec))
+    torch.testing.assert_close(out[1, 5:], formula(module, x[1, 5:], spec))
+    documents = torch.tensor([[0] * 20 + [1] * 50, [4] * 3 + [5] * 67])
+    out = module(x, Forward(torch.zeros(2, 70, dtype=torch.long), documents_BT=documents))
+    for row, (begin, end) in ((0, (0, 20)), (0, (20, 70)), (1, (0, 3)), (1, (3, 70))):
+        torch.testing.assert_close(out[row, begin:end], formula(module, x[row, begin:end], spec))
+
+
+@pytest.mark.parametrize("normed", [False, True])
+@torch.no_grad()
+def test_equals_mamba_of_transformers(normed: bool) -> None:
+    pytest.importorskip("transformers")
+    from transformers import FalconMambaConfig, MambaConfig
+    from transformers.models.falcon_mamba.modeling_falcon_mamba import FalconMambaMixer
+    from transformers.models.mamba.modeling_mamba import MambaMixer
+
+    sizes = {"hidden_size": 24, "state_size": 5, "time_step_rank": 3, "num_hidden_layers": 1, "use_bias": True}
+    config = FalconMambaConfig(**sizes, mixer_rms_eps=1e-3) if normed else MambaConfig(**sizes)
+    reference = (FalconMambaMixer if normed else MambaMixer)(config, 0, initialize_mixer_weights=False).eval()
+    for seed, parameter in enumerate(reference.parameters()):
+        parameter.copy_(draw(*parameter.shape, seed=seed) * 0.2)
+    norm = {"name": "rms", "scale": False, "eps": 1e-3} if normed else "none"
+    module: Any = make(d_inner=48, bias=True, norm=norm).attentions()[0]
+    names = {"A_log": "decay_log", "D": "skip", "dt_proj.bias": "step_bias"}
+    renamed = {"in_proj": "input", "out_proj": "output", "conv1d": "conv", "x_proj": "select", "dt_proj": "step"}
+    weights = {}
+    for name, value in reference.state_dict().items():
+        owner, _, rest = name.partition(".")
+        weights[names.get(name) or f"{renamed[owner]}.{rest}"] = value
+    module.load_state_dict(weights)
+    x = draw(2, 150, 24).float()
+    out = module(x, Forward(torch.zeros(2, 150, dtype=torch.long)))
+    torch.testing.assert_close(out, reference(x), rtol=1e-4, atol=2e-5)
+    padded = module(x, Forward(torch.zeros(2, 150, dtype=torch.long), left_padding_B=torch.tensor([0, 5])))
+    torch.testing.assert_close(padded[1, 5:], reference(x[1:, 5:])[0], rtol=1e-4, atol=2e-5)
+
+
+@torch.no_grad()
+def test_long_text_in_pieces_equals_one_call() -> None:
+    model = make().double()
+    tokens = ids(2, 320)
+    full = model(tokens).logits
+    cache = model.new_cache(2)
+    before = cache.bytes
+    at = 0
+    for piece in (1, 2, 267, 1, 1, 43, 5):
+        step = model(tokens[:, at : at + piece], cache=cache).logits
+        torch.testing.assert_close(step, full[:, at : at + piece], atol=1e-9, rtol=1e-9)
+        at += piece
+    assert at == 320
+    # The state is allocated once and does not grow: 2 layers, 2 rows, fp64.
+    assert cache.bytes == before == 2 * 2 * 8 * (3 * 20 + 20 * 5)
+
+
+@torch.no_grad()
+def test_state_is_fp32_in_bf16_models() -> None:
+    model = make()
+    tokens = ids(2, 40)
+    wanted = model(tokens).logits
+    narrow = copy.deepcopy(model).bfloat16()
+    cache = narrow.new_cache(2)
+    out = torch.cat([narrow(piece, cache=cache).logits for piece in tokens.split([20, 1, 19], dim=1)], dim=1)
+    assert out.dtype == torch.bfloat16
+    assert [tensor.dtype for tensor in next(iter(cache.states)).tensors] == [torch.bfloat16, torch.float32]  # type: ignore[attr-defined]
+    assert (out - wanted).norm() / wanted.norm() < 0.05
+
+
+def test_gradients_reach_every_parameter_from_the_initialization() -> None:
+    model = GPT({**LAYOUT, "attention": {**ATTENTION, "norm": "rms"}}, V, seed=3)
+    attention: Any = model.attentions()[0]
+    torch.testing.assert_close(attention.decay_log.exp(), torch.arange(1.0, 6).expand(20, 5))
+    step = F.softplus(attention.step_bias)
+    assert ((step >= 0.00099) & (step <= 0.101)).all()
+    assert (attention.skip == 1).all()
+    model(ids(2, 20), ids(2, 20, 1)).loss.backward()
+    for name, parameter in attention.named_parameters():
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.any(), name
+
+
+def test_training_learns_to_repeat_a_distant_token() -> None:
+    """A token between fillers is repeated at a fixed distance; only its earlier occurrences determine the target."""
+    model = GPT({**LAYOUT, "n_layers": 1, "attention": ATTENTION}, 9, seed=0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    generator = torch.Generator().manual_seed(0)
+    losses = []
+    for _ in range(100):
+        tokens = torch.zeros(16, 13, dtype=torch.long)
+        tokens[:, ::6] = torch.randint(1, 9, (16, 1), generator=generator)
+        targets = torch.full((16, 12), -100)
+        targets[:, 11] = tokens[:, 12]
+        loss = model(tokens[:, :-1], targets).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[0] > 2
+    assert sum(losses[-5:]) / 5 < 0.5
+
+
+def test_sizes_are_known_on_meta() -> None:
+    sizes = plan(validate_data({**LAYOUT, "attention": ATTENTION}, ModelSpec), V)
+    assert sizes.cache_bytes_per_token == 0
+    assert sizes.cache_bytes == 2 * 4 * (3 * 20 + 20 * 5)
+    assert sizes.flops_per_token > 2 * 2 * (24 * 40 + 20 * 13 + 3 * 20 + 20 * 24)
+
+
+def test_sizes_follow_the_width_of_the_model() -> None:
+    spec = validate_data({**LAYOUT, "attention": "mamba1"}, ModelSpec)
+    attention: Any = GPT(spec, V, device="meta").spec.layer_specs()[0].attention
+    assert (attention.d_inner, attention.step_rank, attention.d_state) == (48, 2, 16)

@@ -1,0 +1,135 @@
+"""Recurrences with a decay of each feature, with one error each."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from gptkit.components.attention.mamba1 import Mamba1Spec
+from gptkit.components.attention.modules.mamba1 import Mamba1
+from gptkit.components.attention.modules.rg_lru import RgLru
+from gptkit.components.attention.rg_lru import RgLruSpec
+from gptkit.kinds.context import BuildContext
+from gptkit.nn.cache.allocation import Allocation
+from gptkit.nn.cache.recurrent import RecurrentState
+from gptkit.nn.forward import Forward
+from tests.mutants.attention import DECODING, blind
+from tests.mutants.mutant import Mutant, become
+
+PADDING = ("uneven-prompts-cached", "cache-joins", "cache-extracts")
+CACHED = (*tuple(name for name in DECODING if name != "cached-equals-full"), "cache-extracts")
+
+
+class WrongMamba1(Mutant, Mamba1Spec):
+    """Base of Mamba layers with the runtime class `runtime_class`."""
+
+    d_inner: int | None = Field(20, description="Features of the values.")
+    d_state: int = Field(6, description="Features of a key.")
+    runtime_class: ClassVar[type[Mamba1]]
+    twin_class = Mamba1Spec
+
+    def build(self, context: BuildContext) -> Mamba1:
+        made: Mamba1 = become(super().build(context), self.runtime_class)
+        return made
+
+
+class WrongRgLru(Mutant, RgLruSpec):
+    """Base of gated linear recurrences with the runtime class `runtime_class`."""
+
+    n_heads: int = Field(2, description="Blocks of features.")
+    runtime_class: ClassVar[type[RgLru]]
+    twin_class = RgLruSpec
+
+    def build(self, context: BuildContext) -> RgLru:
+        made: RgLru = become(super().build(context), self.runtime_class)
+        return made
+
+
+class ShiftedState(RecurrentState):
+    """Store the features of the state in another order."""
+
+    def update(self, n_new: int, *tensors: Tensor) -> None:
+        super().update(n_new, tensors[0], tensors[1].roll(1, dims=-1))
+
+
+def _shifted(state: RecurrentState) -> RecurrentState:
+    made: RecurrentState = become(state, ShiftedState)
+    return made
+
+
+class SelectsPadding(WrongMamba1):
+    """Add padding to the state."""
+
+    class Runtime(Mamba1):
+        def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+            return super().forward(x_BTE, blind(forward, left_padding_B=None))
+
+    name: Literal["selects-padding"] = "selects-padding"
+    runtime_class = Runtime
+    caught_by = "padding-is-ignored"
+    also = PADDING
+
+
+class SelectsAcrossDocuments(WrongMamba1):
+    """Keep the state of one document for the next one."""
+
+    class Runtime(Mamba1):
+        def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+            return super().forward(x_BTE, blind(forward, documents_BT=None))
+
+    name: Literal["selects-across-documents"] = "selects-across-documents"
+    runtime_class = Runtime
+    caught_by = "documents-keep-apart"
+
+
+class StateFeaturesShifted(WrongMamba1):
+    """Store the state with its features in another order."""
+
+    class Runtime(Mamba1):
+        def new_state(self, allocation: Allocation) -> RecurrentState:
+            return _shifted(super().new_state(allocation))
+
+    name: Literal["state-features-shifted"] = "state-features-shifted"
+    runtime_class = Runtime
+    caught_by = "cached-equals-full"
+    also = CACHED
+
+
+class AveragesPadding(WrongRgLru):
+    """Add padding to the moving average."""
+
+    class Runtime(RgLru):
+        def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+            return super().forward(x_BTE, blind(forward, left_padding_B=None))
+
+    name: Literal["averages-padding"] = "averages-padding"
+    runtime_class = Runtime
+    caught_by = "padding-is-ignored"
+    also = PADDING
+
+
+class AveragesAcrossDocuments(WrongRgLru):
+    """Keep the moving average of one document for the next one."""
+
+    class Runtime(RgLru):
+        def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+            return super().forward(x_BTE, blind(forward, documents_BT=None))
+
+    name: Literal["averages-across-documents"] = "averages-across-documents"
+    runtime_class = Runtime
+    caught_by = "documents-keep-apart"
+
+
+class AveragesShifted(WrongRgLru):
+    """Store the moving averages in another order."""
+
+    class Runtime(RgLru):
+        def new_state(self, allocation: Allocation) -> RecurrentState:
+            return _shifted(super().new_state(allocation))
+
+    name: Literal["averages-shifted"] = "averages-shifted"
+    runtime_class = Runtime
+    caught_by = "cached-equals-full"
+    also = CACHED
