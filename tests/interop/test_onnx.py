@@ -31,6 +31,7 @@ pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
 PRESETS = ["gemma3-1b", "gpt-oss-20b", "mixtral-8x7b", "deepseek-v3.2", "lfm2-1.2b", "qwen3-next-80b-a3b"]
+PRESETS += ["jamba-v0.1", "recurrentgemma-2b"]
 RECURRENT = {"name": "gated-delta", "d_key": 8, "d_value": 8}
 
 

@@ -30,7 +30,7 @@ from tests.support.presets import V, small_preset
 PRESETS = [
     *("gpt2", "modern", "gemma3-1b", "qwen3-0.6b", "deepseek-v3", "deepseek-v3.2", "gpt-oss-20b", "mixtral-8x7b"),
     *("qwen3-next-80b-a3b", "lfm2-1.2b", "bamba-9b", "llama4-scout", "kimi-linear-48b"),
-    *("minimax-text-01", "falcon-h1-0.5b"),
+    *("minimax-text-01", "falcon-h1-0.5b", "jamba-v0.1"),
 ]
 
 

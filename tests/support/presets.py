@@ -32,6 +32,8 @@ SMALL: dict[str, Any] = {
     "d_rotary": 8,
     "d_value": 8,
     "d_key": 8,
+    "d_inner": 24,
+    "step_rank": 5,
     "window": 24,
     "size": 256,
 }

@@ -222,6 +222,32 @@ PURE_MAMBA = {
     "layer_norm_epsilon": 1e-4,
 }
 
+MAMBA = {
+    "vocab_size": VOCAB,
+    "hidden_size": 48,
+    "num_hidden_layers": 3,
+    "state_size": 6,
+    "conv_kernel": 3,
+    "time_step_rank": 5,
+    "layer_norm_epsilon": 1e-4,
+}
+JAMBA = {
+    "num_hidden_layers": 5,
+    "attn_layer_period": 3,
+    "attn_layer_offset": 1,
+    "num_experts": 4,
+    "mamba_d_state": 6,
+    "mamba_d_conv": 3,
+    "mamba_dt_rank": 5,
+}
+GRIFFIN = {
+    **{key: value for key, value in LLAMA.items() if key != "max_position_embeddings"},
+    "num_hidden_layers": 4,
+    "attention_window_size": 6,
+    "lru_width": 42,
+    "logits_soft_cap": 3.0,
+}
+
 # With few heads, many scores are 0, and which of them are chosen depends on the implementation.
 INDEXED = {"index_topk": 7, "index_head_dim": 12, "index_n_heads": 24}
 
@@ -500,6 +526,10 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "mamba2": ("Mamba2", {**PURE_MAMBA, "head_dim": 12, "num_heads": 8}),
+    "mamba": ("Mamba", MAMBA),
+    "falcon_mamba": ("FalconMamba", {**MAMBA, "mixer_rms_eps": 1e-3}),
+    "jamba": ("Jamba", {**LLAMA, **JAMBA}),
+    "recurrent_gemma": ("RecurrentGemma", GRIFFIN),
     "kimi_linear": ("KimiLinear", {**LLAMA, **HYBRID_LATENT, "linear_head_dim": 12, "linear_num_heads": 3}),
 }
 
@@ -517,6 +547,37 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "cohere_compass-full": (
         "CohereCompassText",
         {**NO_EPS, "rope_parameters": {"full_attention": {"rope_type": "linear", "factor": 2.0, "rope_theta": 5e3}}},
+    ),
+    "mamba-biased": (
+        "Mamba",
+        {**MAMBA, "expand": 3, "use_bias": True, "use_conv_bias": False, "hidden_act": "gelu", "tie_word_embeddings": False},
+    ),
+    "falcon_mamba-wide": (
+        "FalconMamba",
+        {**MAMBA, "expand": 16, "intermediate_size": 100, "time_step_rank": "auto", "tie_word_embeddings": False},
+    ),
+    "jamba-dense": (
+        "Jamba",
+        {
+            **LLAMA,
+            **JAMBA,
+            "num_experts": 1,
+            "mamba_proj_bias": True,
+            "mamba_conv_bias": False,
+            "mamba_expand": 1,
+            "tie_word_embeddings": True,
+        },
+    ),
+    "recurrent_gemma-biased": (
+        "RecurrentGemma",
+        {
+            **GRIFFIN,
+            "lru_width": None,
+            "conv1d_width": 2,
+            "attention_bias": True,
+            "block_types": ["attention", "recurrent"],
+            "rope_parameters": {"rope_type": "default", "rope_theta": 5e3, "partial_rotary_factor": 0.25},
+        },
     ),
     "minimax-window": ("MiniMax", {**LLAMA, "num_local_experts": 4, "sliding_window": 6, "num_hidden_layers": 4}),
     "mimo_v2_flash-groups": (
