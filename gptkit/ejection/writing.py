@@ -105,8 +105,8 @@ class Parts:
 
 
 def exchanges(written: Written) -> bool:
-    """Return whether a component passes values to others through the cache of a layer."""
-    return any("cache.shared" in part.text for part in walk(written))
+    """Return whether a component passes values to others through the cache of a layer, or has caches of its parts there."""
+    return any(use in part.text for part in walk(written) for use in ("cache.shared", "cache.part("))
 
 
 def fixed_sizes(spec: ModelSpec, vocab_size: int) -> dict[str, int]:

@@ -1,12 +1,15 @@
-"""Sparse latent attentions with one error each."""
+"""Sparse attentions with one error each."""
 
 from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
+from gptkit.components.attention.block_sparse import BlockSparseSpec
+from gptkit.components.attention.modules.block_sparse import BlockIndexer, BlockSelection, BlockSparseAttention
 from gptkit.components.attention.modules.latent import Selection
 from gptkit.components.attention.modules.sparse_latent import SparseLatentAttention
 from gptkit.components.attention.sparse_latent import SparseLatentSpec
@@ -76,4 +79,65 @@ class ChoosesFuture(WrongSparse):
     name: Literal["chooses-by-the-future"] = "chooses-by-the-future"
     runtime_class = Runtime
     caught_by = "no-future-leak"
+    also = ANYTHING
+
+
+class WrongBlocks(Mutant, BlockSparseSpec):
+    """Base of attentions to blocks, whose indexer has the runtime class `indexer_class`."""
+
+    n_heads: int | None = Field(4, description="Number of heads.")
+    n_kv_heads: int | None = Field(2, description="Key/value heads.")
+    d_head: int | None = Field(6, description="Features of a head.")
+    block_size: int = Field(3, description="Positions of a block.")
+    top_blocks: int = Field(2, description="Number of blocks.")
+    indexer_class: ClassVar[type[BlockIndexer]]
+    twin_class = BlockSparseSpec
+
+    def build(self, context: BuildContext) -> BlockSparseAttention:
+        made: BlockSparseAttention = super().build(context)
+        become(made.indexer, self.indexer_class)
+        return made
+
+
+class BlocksOfTheBatch(WrongBlocks):
+    """Count the positions of blocks from the first padding."""
+
+    class Indexer(BlockIndexer):
+        def forward(
+            self, x_BTE: Tensor, k_B1SI: Tensor, visible_B1TS: Tensor, forward: Forward, offset: KeyOffset
+        ) -> BlockSelection:
+            return super().forward(x_BTE, k_B1SI, visible_B1TS, blind(forward, left_padding_B=None), offset)
+
+    name: Literal["blocks-of-the-batch"] = "blocks-of-the-batch"
+    indexer_class = Indexer
+    caught_by = "padding-is-ignored"
+    also = ANYTHING
+
+
+class BlocksByTheFuture(WrongBlocks):
+    """Score blocks by keys after the query too."""
+
+    class Indexer(BlockIndexer):
+        def forward(
+            self, x_BTE: Tensor, k_B1SI: Tensor, visible_B1TS: Tensor, forward: Forward, offset: KeyOffset
+        ) -> BlockSelection:
+            return super().forward(x_BTE, k_B1SI, torch.ones_like(visible_B1TS), forward, offset)
+
+    name: Literal["blocks-by-the-future"] = "blocks-by-the-future"
+    indexer_class = Indexer
+    caught_by = "no-future-leak"
+    also = ANYTHING
+
+
+class IndexesTheCall(WrongBlocks):
+    """Cache the indexer's keys in another order of features."""
+
+    class Indexer(BlockIndexer):
+        def keys(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+            keys = super().keys(x_BTE, forward)
+            return keys.roll(1, dims=-1) if x_BTE.shape[1] == 1 else keys
+
+    name: Literal["indexes-the-call"] = "indexes-the-call"
+    indexer_class = Indexer
+    caught_by = "cached-equals-full"
     also = ANYTHING

@@ -34,6 +34,10 @@ MORE: list[tuple[str, dict[str, Any]]] = [
     ),
     ("attention", {"name": "multi-head", **HEADS, "tie_kv": True, "v_norm": "rms", "qk_norm": "rms", "qkv_bias": True}),
     ("attention", {"name": "latent", "n_heads": 3, "kv_rank": 10, "q_rank": 7, "d_nope": 6, "d_rotary": 8, "d_value": 5}),
+    (
+        "attention",
+        {"name": "latent", "n_heads": 2, "kv_rank": 10, "d_nope": 6, "d_rotary": 4, "sinks": True, "output_gate": True},
+    ),
     ("block", {"name": "pre-norm", "dropout": 0.1, "residual_scale": 0.5}),
     ("position", {"name": "rotary", "layout": "interleaved", "fraction": 0.5}),
     ("position", {"name": "rotary", "scaling": "proportional"}),

@@ -29,7 +29,8 @@ class LatentSpec(AttentionSpec):
         c = norm(W_down x),  [k_h v_h] = W_up,h c,  r = rotate(W_r x), shared by the heads
         q = W_q x, or W_q,up norm(W_q,down x) where q_rank is given; each q_h = [n_h, rotate(p_h)]
         y = W_o [softmax((n_h · k_h + p_h · r) · scale + mask) v_h for all h]
-        With `head_gate`, each head's output is multiplied by σ(W_g x)_h.
+        With `head_gate`, each head's output is multiplied by the number σ(W_g x)_h; with `output_gate`, by the vector.
+        With `sinks`, the softmax of each head has one more term, a learned logit without a value.
         With `scale_latents`, each latent is multiplied by √(d_model / its width).
         With `rotary_norm`, r = rotate(norm(W_r x)).
     Shapes:
@@ -70,6 +71,11 @@ class LatentSpec(AttentionSpec):
     head_gate: bool = Field(
         False, description="Multiply each head's output by a sigmoid of a projection of the input, one number (Ling 3)."
     )
+    output_gate: bool = Field(
+        False,
+        description="Multiply each feature of the heads' outputs by a sigmoid gate computed from the input (Hunyuan 4).",
+    )
+    sinks: bool = Field(False, description="Add a learned logit per head to the softmax, without a value (attention sinks).")
     scale_latents: bool = Field(
         False, description="Multiply each latent, after its norm, by √(d_model / its width) (dots3 Note)."
     )
@@ -92,7 +98,7 @@ class LatentSpec(AttentionSpec):
         yield from head_problems(context, HeadShape(self.n_heads, 1, self.d_rotary))
 
     def score_features(self, context: BuildContext) -> ScoreFeatures:
-        return ScoreFeatures.of(context.parts.position, dropout=self.dropout > 0)
+        return ScoreFeatures.of(context.parts.position, sinks=self.sinks, dropout=self.dropout > 0)
 
     def build(self, context: BuildContext) -> LatentAttention:
         from gptkit.components.attention.modules.latent import LatentAttention

@@ -27,7 +27,7 @@ class SparseLatentSpec(LatentSpec):
         score(t, s) = Σ_j w_t,j · relu(i_t,j · k_s / √d_index) / √index_heads
         A query t attends to the top_k keys s ≤ t with the highest scores (of equal ones, the first), as in `latent`.
         In training: loss += index_loss · mean KL(p ‖ softmax(score over the chosen keys)) / n_layers, p the mean over heads
-        of the attention weights; the indexer has no other gradient, and its loss changes nothing else.
+        of the attention weights, divided by its sum; the indexer has no other gradient, and its loss changes nothing else.
     Shapes:
         (B, T, d_model) -> (B, T, d_model); cache: kv_rank + d_rotary + d_index values per token
     Paper:
@@ -56,6 +56,7 @@ class SparseLatentSpec(LatentSpec):
     index_layout: Literal["same", "half", "interleaved"] = Field(
         "same", description="Layout in which the indexer rotates; that of the position by default (DeepSeek V3.2: half)."
     )
+    index_eps: float = Field(1e-6, gt=0, description="Added to the variance in the norm of the indexer's keys.")
     indexer: Literal["own", "previous"] = Field(
         "own", description="Whether the layer has an indexer, or uses the choice of the last layer that has one."
     )
@@ -78,7 +79,7 @@ class SparseLatentSpec(LatentSpec):
             )
 
     def score_features(self, context: BuildContext) -> ScoreFeatures:
-        return ScoreFeatures.of(context.parts.position, dropout=self.dropout > 0, added_term=True)
+        return ScoreFeatures.of(context.parts.position, sinks=self.sinks, dropout=self.dropout > 0, added_term=True)
 
     def build(self, context: BuildContext) -> SparseLatentAttention:
         from gptkit.components.attention.modules.sparse_latent import SparseLatentAttention

@@ -17,7 +17,6 @@ from gptkit_research.hyper_connections import HyperConnectionsSpec
 from gptkit_research.input_residual import InputResidualSpec
 from gptkit_research.kerple import KerpleSpec
 from gptkit_research.looped import LoopedSpec
-from gptkit_research.manifold_hyper_connections import ManifoldHyperConnectionsSpec
 from gptkit_research.pope import PopeSpec
 from gptkit_research.rwkv7 import RWKV7Spec
 from gptkit_research.rwkv7_family import RWKV7Family
@@ -48,7 +47,6 @@ def gptkit_components() -> list[type[Component]]:
         DynamicTanhSpec,
         AttentionResidualsSpec,
         HyperConnectionsSpec,
-        ManifoldHyperConnectionsSpec,
         InputResidualSpec,
         LoopedSpec,
         SkipsSpec,

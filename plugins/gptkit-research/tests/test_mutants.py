@@ -8,12 +8,6 @@ from typing import Any, ClassVar, Literal
 import pytest
 import torch
 from gptkit_research.attention_residuals import AttentionResiduals, AttentionResidualsSpec
-from gptkit_research.manifold_hyper_connections import (
-    ManifoldHyperConnections,
-    ManifoldHyperConnectionsSpec,
-    StreamCollapse,
-    StreamMixing,
-)
 from gptkit_research.rwkv7 import RWKV7, RWKV7Spec
 from gptkit_research.token_shift import TokenShift, TokenShiftSpec
 from torch import Tensor
@@ -78,53 +72,6 @@ class IgnoresItsQueries(AttentionResidualsSpec):
 
     name: Literal["ignores-its-queries"] = "ignores-its-queries"  # type: ignore[assignment]
     caught_by: ClassVar[str] = "gradients"
-
-    def build(self, context: BuildContext) -> Any:
-        return become(super().build(context), self.Runtime)
-
-
-class MixesByFollowingTokens(ManifoldHyperConnectionsSpec):
-    """Compute the weights from the last token's streams."""
-
-    class Mixing(StreamMixing):
-        def forward(self, streams_BTNE: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            h_BTE, _, _ = super().forward(streams_BTNE)
-            _, write_BTN, mix_BTNN = super().forward(streams_BTNE[:, -1:].expand_as(streams_BTNE))
-            return h_BTE, write_BTN, mix_BTNN
-
-    name: Literal["mixes-by-following-tokens"] = "mixes-by-following-tokens"  # type: ignore[assignment]
-    caught_by: ClassVar[str] = "no-future-leak"
-
-    def build(self, context: BuildContext) -> Any:
-        made: Any = super().build(context)
-        become(made.attention_mixing, self.Mixing)
-        return made
-
-
-class CollapsesInEveryLayer(ManifoldHyperConnectionsSpec):
-    """Give every layer the weights that only the last one uses."""
-
-    class Runtime(ManifoldHyperConnections):
-        pass
-
-    name: Literal["collapses-in-every-layer"] = "collapses-in-every-layer"  # type: ignore[assignment]
-    caught_by: ClassVar[str] = "gradients"
-
-    def build(self, context: BuildContext) -> Any:
-        made: Any = super().build(context)
-        made.unused = StreamCollapse(self, context.d_model)
-        return made
-
-
-class ReturnsItsStreamsInFp32(ManifoldHyperConnectionsSpec):
-    """Return the collapsed streams in the dtype of the weights of the streams."""
-
-    class Runtime(ManifoldHyperConnections):
-        def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
-            return super().forward(x_BTE, forward).to(torch.promote_types(x_BTE.dtype, torch.float32))
-
-    name: Literal["returns-its-streams-in-fp32"] = "returns-its-streams-in-fp32"  # type: ignore[assignment]
-    caught_by: ClassVar[str] = "bf16-and-fp32"
 
     def build(self, context: BuildContext) -> Any:
         return become(super().build(context), self.Runtime)
@@ -228,10 +175,6 @@ class HasNoState(WrongTokenShift):
 
 MUTANTS: list[tuple[type[Component], type[Component]]] = [
     *((cls, AttentionResidualsSpec) for cls in (WeighsByFollowingTokens, WeighsByOtherRows, IgnoresItsQueries)),
-    *(
-        (cls, ManifoldHyperConnectionsSpec)
-        for cls in (MixesByFollowingTokens, CollapsesInEveryLayer, ReturnsItsStreamsInFp32)
-    ),
     *((cls, RWKV7Spec) for cls in (WritesPadding, CarriesDocuments, ForgetsTheLastVector)),
     *((cls, TokenShiftSpec) for cls in (ShiftsPadding, ShiftsAcrossDocuments, HasNoState)),
 ]

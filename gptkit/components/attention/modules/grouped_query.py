@@ -40,7 +40,7 @@ class GroupedQueryAttention(SoftmaxAttention):
     earlier one.
     """
 
-    def __init__(self, spec: HeadedSpec, context: BuildContext) -> None:
+    def __init__(self, spec: HeadedSpec, context: BuildContext, *, added_term: bool = False) -> None:
         heads = spec.head_shape()
         d_head, n_heads, n_kv_heads = heads.d_head, heads.n_heads, heads.n_kv_heads
         source = _earlier(spec, context)
@@ -61,6 +61,7 @@ class GroupedQueryAttention(SoftmaxAttention):
             softcap=spec.softcap,
             sinks=spec.sinks,
             norms_after=norms if after else None,
+            added_term=added_term,
         )
         if norms is not None and not after:
             self.q_norm, self.k_norm = norms
@@ -172,7 +173,7 @@ class GroupedQueryAttention(SoftmaxAttention):
         q_BHTD, *kv_BKTD = (part.transpose(1, 2) for part in parts)
         if self.source_key is None:
             k_BKTD, v_BKTD = kv_BKTD
-            out_BHTD = self.attend(q_BHTD, k_BKTD, v_BKTD, forward)
+            out_BHTD = self.attend_own(x_BTE, q_BHTD, k_BKTD, v_BKTD, forward)
         else:
             out_BHTD = self.attend_to_provided(q_BHTD, self.source_key, forward)
         out_BTHD = out_BHTD.transpose(1, 2)
@@ -181,6 +182,10 @@ class GroupedQueryAttention(SoftmaxAttention):
         if self.head_gate is not None:
             out_BTHD = out_BTHD * self.gate_function(self.head_gate(x_BTE))[..., None]
         return self.output(out_BTHD.reshape(n_batch, n_tokens, -1))  # type: ignore[no-any-return]
+
+    def attend_own(self, x_BTE: Tensor, q_BHTD: Tensor, k_BKTD: Tensor, v_BKTD: Tensor, forward: Forward) -> Tensor:
+        """Return the heads' outputs (B, H, T, D) for this call's queries, keys and values, and the layer's input."""
+        return self.attend(q_BHTD, k_BKTD, v_BKTD, forward)
 
     def _changed(self, *parts: Tensor) -> list[Tensor]:
         """Return queries, and own keys and values, each (B, T, heads, D), after norms, clipping and scaling."""

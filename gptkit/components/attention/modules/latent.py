@@ -55,7 +55,15 @@ class LatentAttention(SoftmaxAttention):
         assert spec.kv_rank is not None
         heads = HeadShape(spec.n_heads, 1, spec.d_rotary)
         scale = spec.scale or (spec.d_nope + spec.d_rotary) ** -0.5
-        super().__init__(context, heads, scale=scale, dropout=spec.dropout, window=spec.window, added_term=added_term)
+        super().__init__(
+            context,
+            heads,
+            scale=scale,
+            dropout=spec.dropout,
+            window=spec.window,
+            sinks=spec.sinks,
+            added_term=added_term,
+        )
         self.n_heads, self.d_nope, self.d_rotary, self.d_value = spec.n_heads, spec.d_nope, spec.d_rotary, spec.d_value
         self.kv_rank = spec.kv_rank
         d_query = spec.n_heads * (spec.d_nope + spec.d_rotary)
@@ -71,10 +79,13 @@ class LatentAttention(SoftmaxAttention):
         self.kv_up = nn.Linear(spec.kv_rank, spec.n_heads * (spec.d_nope + spec.d_value), bias=False)
         """Rows: head by head, first the key's, then the value's."""
         self.head_gate = context.linear(context.d_model, spec.n_heads, bias=False) if spec.head_gate else None
+        gates = spec.n_heads * spec.d_value
+        self.gate = context.linear(context.d_model, gates, bias=False) if spec.output_gate else None
+        """Rows: head by head, as the values."""
         self.output = context.linear(spec.n_heads * spec.d_value, context.d_model, bias=spec.bias)
 
     def initial(self) -> dict[str, Initial]:
-        return {"output.weight": "output"}
+        return {"output.weight": "output", **({} if self.sinks is None else {"sinks": "zeros"})}
 
     def projections(self) -> dict[str, dict[str, tuple[slice, ...]]]:
         width = self.d_nope + self.d_value
@@ -99,6 +110,8 @@ class LatentAttention(SoftmaxAttention):
             "q_up.weight": Divided(-2, heads),
             "kv_up.weight": Divided(-2, heads),
             **({} if self.head_gate is None else {"head_gate.weight": Divided(-2, heads)}),
+            **({} if self.gate is None else {"gate.weight": Divided(-2, heads)}),
+            **({} if self.sinks is None else {"sinks": Divided(-1, heads)}),
             "output.weight": Divided(-1, heads),
             "output.bias": "added",
         }
@@ -141,7 +154,10 @@ class LatentAttention(SoftmaxAttention):
             out_BHTV = self._expanded(q_BHTN, q_BHTR, latent_B1TC, k_B1TR, forward, offset, selection)
         if self.head_gate is not None:
             out_BHTV = out_BHTV * self.head_gate(x_BTE).sigmoid().transpose(1, 2)[..., None]
-        return self.output(out_BHTV.transpose(1, 2).reshape(n_batch, n_tokens, -1))  # type: ignore[no-any-return]
+        out_BTX = out_BHTV.transpose(1, 2).reshape(n_batch, n_tokens, -1)
+        if self.gate is not None:
+            out_BTX = out_BTX * self.gate(x_BTE).sigmoid()
+        return self.output(out_BTX)  # type: ignore[no-any-return]
 
     def more_keys(self, x_BTE: Tensor, forward: Forward) -> tuple[Tensor, ...]:
         """Return further tensors of this call's tokens that are cached, each (B, heads, T, features): none here."""

@@ -37,7 +37,7 @@ class Indexer(nn.Module):
         self.n_heads, self.d_index, self.d_rotary = spec.index_heads, spec.d_index, spec.d_rotary
         self.query = context.linear(spec.q_rank or context.d_model, spec.index_heads * spec.d_index, bias=False)
         self.key = context.linear(context.d_model, spec.d_index, bias=False)
-        self.key_norm = nn.LayerNorm(spec.d_index, eps=1e-6)
+        self.key_norm = nn.LayerNorm(spec.d_index, eps=spec.index_eps)
         self.weights = nn.Linear(context.d_model, spec.index_heads, bias=False)
         parts = context.parts
         position: Any = parts.position
@@ -134,7 +134,12 @@ class SparseLatentAttention(LatentAttention):
             lowest = torch.finfo(torch.float32).min / 4
             term = self.additive_term(forward, mask, torch.float32).clamp(min=lowest) + selection.added
             scores = (q_BHTD @ k_BHSD.transpose(-1, -2)).float() * self.scale + term
-            p_BTS = scores.clamp(min=lowest).softmax(dim=-1).mean(dim=1)
+            scores = scores.clamp(min=lowest)
+            weights = scores.softmax(dim=-1)
+            if self.sinks is not None:  # heads that attend to their sink count less
+                weights = weights * (scores.logsumexp(-1, keepdim=True) - self.sinks.float()[:, None, None]).sigmoid()
+                weights = weights / weights.sum(dim=(1, 3), keepdim=True).clamp(min=1e-20) * weights.shape[1]
+            p_BTS = weights.mean(dim=1)
         log_q_BTS = selection.scores.log_softmax(dim=-1)
         divergence_BT = (torch.xlogy(p_BTS, p_BTS) - p_BTS * log_q_BTS).sum(dim=-1)
         if forward.valid_BT is not None:

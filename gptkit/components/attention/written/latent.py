@@ -50,6 +50,12 @@ class $class_name(nn.Module):
         #end
         self.kv_up = nn.Linear($KV_RANK, $N_HEADS * ($D_NOPE + $D_VALUE), bias=False)
         self.output = $projection
+        #if output_gate
+        self.gate = $output_gate
+        #end
+        #if sinks
+        self.sinks = nn.Parameter(torch.zeros($N_HEADS))  # a logit that takes a share of attention
+        #end
         #if head_gate
         self.head_gate = $head_gate
         #end
@@ -127,6 +133,8 @@ _FIELDS = (
     "head_gate",
     "scale_latents",
     "rotary_norm",
+    "output_gate",
+    "sinks",
 )
 
 
@@ -209,12 +217,15 @@ def latent(
         kv_down=linear(context, "D_MODEL", "$KV_RANK + $D_SHARED", bias=spec.bias),
         projection=linear(context, "$N_HEADS * $D_VALUE", "D_MODEL", bias=spec.bias),
         head_gate=linear(context, "D_MODEL", "$N_HEADS", bias=False) if spec.head_gate else "",
+        output_gate=linear(context, "D_MODEL", "$N_HEADS * $D_VALUE", bias=False) if spec.output_gate else "",
+        sinks=spec.sinks,
         mask=mask_call,
         **calls,
     )
-    attended = attend(position, scale=scale, dropout=spec.dropout)
+    attended = attend(position, scale=scale, dropout=spec.dropout, sinks=spec.sinks)
     text += attended.replace("mask_TS", "mask_B1TS") if indexer is not None or previous else attended
     text += head_gate("sigmoid" if spec.head_gate else None)
-    text += "        return self.output(y_BHTD.transpose(1, 2).flatten(2))\n"
+    gate = " * torch.sigmoid(self.gate(x_BTE))" if spec.output_gate else ""
+    text += f"        return self.output(y_BHTD.transpose(1, 2).flatten(2){gate})\n"
     fields = (*_FIELDS, *fields)
     return Written("Attention", text, settings=settings, parts=parts, section="attention", variant=spec.name, fields=fields)

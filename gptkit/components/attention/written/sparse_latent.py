@@ -22,7 +22,7 @@ class $class_name(nn.Module):
         super().__init__()
         self.query = $query
         self.key = $key
-        self.key_norm = nn.LayerNorm($D_INDEX, eps=1e-6)
+        self.key_norm = nn.LayerNorm($D_INDEX, eps=$INDEX_EPS)
         self.weights = nn.Linear(D_MODEL, $INDEX_HEADS, bias=False)
 
     def forward(self, x_BTE: Tensor, q_BTC: Tensor, positions_T: Tensor, cache: dict[str, Tensor]) -> Tensor:
@@ -41,7 +41,7 @@ class $class_name(nn.Module):
         return torch.sum(scores_BHTS * weights_BTH.mT[..., None], dim=1, keepdim=True)
 '''
 
-_FIELDS = ("top_k", "index_heads", "d_index", "index_layout", "index_loss", "indexer")
+_FIELDS = ("top_k", "index_heads", "d_index", "index_layout", "index_eps", "index_loss", "indexer")
 
 
 def sparse_latent(spec: SparseLatentSpec, context: WritingContext) -> Written:
@@ -71,6 +71,7 @@ def _indexer(spec: SparseLatentSpec, context: WritingContext) -> Written:
     settings = {
         "INDEX_HEADS": Setting(spec.index_heads, "heads of the indexer"),
         "D_INDEX": Setting(spec.d_index, "features of a query and key of the indexer"),
+        "INDEX_EPS": Setting(spec.index_eps, "added to the variance in the norm of the indexer's keys"),
         "D_SHARED": Setting(spec.d_rotary, "features of a query and key with position"),
     }
     source = "D_MODEL"

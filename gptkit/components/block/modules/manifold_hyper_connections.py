@@ -1,84 +1,30 @@
-"""Block `manifold-hyper-connections`.
+"""Runtime modules of block `manifold-hyper-connections`.
 
-Shapes: B batch, T tokens, E model width, N streams, M numbers that mix the streams for one branch: 2 N + N².
+Shapes: B batch, T tokens, E model width, N streams, M numbers by which one branch uses the streams: 2 N + N², or 2 N.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
-from gptkit.kinds.block import BlockSpec, Step
 from gptkit.kinds.context import BuildContext
-from gptkit.kinds.written import WritingContext, Written
 from gptkit.nn.block import Block
 from gptkit.nn.forward import Forward
 from gptkit.nn.initial import Initial
 from gptkit.ops.rms_norm import rms_norm
 
-__all__ = [
-    "ManifoldHyperConnections",
-    "ManifoldHyperConnectionsSpec",
-    "StreamCollapse",
-    "StreamMixing",
-    "sinkhorn",
-    "write_streams",
-]
+if TYPE_CHECKING:
+    from gptkit.components.block.manifold_hyper_connections import ManifoldHyperConnectionsSpec
 
-
-class ManifoldHyperConnectionsSpec(BlockSpec):
-    """Hyper-connections that mix the streams by doubly stochastic matrices (mHC, DeepSeek-V4).
-
-    Formula:
-        for each branch, attention(norm(·)) and then feedforward(norm(·)), with streams H (N, d_model), c = rms(vec(H)):
-        p = σ(s_p W_p c + b_p) + ε,  q = 2 σ(s_q W_q c + b_q),  R = sinkhorn(softmax(s_R W_R c + b_R) + ε)
-        H ← Rᵀ H + q ⊗ dropout(branch(pᵀ H))
-        sinkhorn: columns, then `iterations` − 1 times rows and columns, are divided by their sum + ε
-        output of the last layer: (σ(s W c + b) + ε)ᵀ H; of other layers the mean of the streams
-
-    Shapes:
-        (B, T, d_model) → (B, T, d_model); p and q (N), R (N, N), all for each token
-
-    Paper:
-        https://arxiv.org/abs/2512.24880
-
-    Notes:
-        Rows and columns of R sum to 1, so that a product of many R neither grows nor vanishes, unlike that of the matrices
-        of `hyper-connections`. The streams of the first block are copies of its input. A block carries its streams to the
-        next one (`Forward.carry`) under the key `("manifold-hyper-connections", streams)`. The initial W are drawn like
-        projections, b is 0, and s is `gate`: 1 as in DeepSeek-V4; the paper's models begin with 0.01. A training step of 8
-        layers of width 256 on one CPU thread takes 1.53 times as long as with `pre-norm` (`hyper-connections`: 1.25).
-    """
-
-    name: Literal["manifold-hyper-connections"] = "manifold-hyper-connections"
-    streams: int = Field(4, ge=1, description="N: number of residual streams.")
-    iterations: int = Field(20, ge=1, description="Iterations of Sinkhorn's algorithm.")
-    gate: float = Field(1.0, description="Initial value of s, the factor of the part that depends on the token.")
-    eps: float = Field(1e-6, gt=0, description="ε in p, R and the sums of Sinkhorn's algorithm.")
-    norm_eps: float = Field(1e-6, gt=0, description="Added to the mean square in rms.")
-    dropout: float = Field(0.0, ge=0, lt=1, description="Share of each branch's output that is dropped in training.")
-    examples = ({}, {"streams": 2, "iterations": 3, "gate": 0.1})
-
-    @property
-    def wiring(self) -> tuple[Step, ...]:
-        read, write = "learned mixture of the streams", "learned addition to the streams"
-        return tuple(Step(((read, "norm", branch, write),)) for branch in ("attention", "feedforward"))
-
-    def build(self, context: BuildContext) -> Block:
-        return ManifoldHyperConnections(self, context)
-
-    def written(self, context: WritingContext) -> Written:
-        from gptkit_research.written.manifold_hyper_connections import manifold_hyper_connections
-
-        return manifold_hyper_connections(self, context)
+__all__ = ["ManifoldHyperConnections", "StreamCollapse", "StreamMixing", "sinkhorn", "write_streams"]
 
 
 class ManifoldHyperConnections(Block):
-    """The runtime part of `ManifoldHyperConnectionsSpec`. `collapse` is None in layers that another one follows."""
+    """Runtime part of `ManifoldHyperConnectionsSpec`. `collapse` is None in layers that another one follows."""
 
     def __init__(self, spec: ManifoldHyperConnectionsSpec, context: BuildContext) -> None:
         super().__init__()
@@ -116,29 +62,39 @@ class StreamMixing(nn.Module):
     def __init__(self, spec: ManifoldHyperConnectionsSpec, d_model: int) -> None:
         super().__init__()
         n = spec.streams
-        self.split = [n, n, n * n]
+        self.split = [n, n] if spec.mixing == "none" else [n, n, n * n]
         self.iterations, self.eps, self.norm_eps, self.gate = spec.iterations, spec.eps, spec.norm_eps, spec.gate
+        self.read_bias, self.write_scale, self.write_eps = spec.read_bias, spec.write_scale, spec.write_eps
         self.weight = nn.Parameter(torch.zeros(sum(self.split), n * d_model))
         """Rows: W_p, W_q, and W_R row by row; columns: the streams one after another."""
         self.bias = nn.Parameter(torch.zeros(sum(self.split)))
-        self.scale = nn.Parameter(torch.full((3,), spec.gate))
+        self.scale = nn.Parameter(torch.full((len(self.split),), spec.gate))
 
     def initial(self) -> dict[str, Initial]:
-        return {
-            "weight": "weight",
-            "bias": "zeros",
-            "scale": lambda shape, generator: torch.full(shape, self.gate),
-        }
+        return {"weight": "weight", "bias": self._initial_bias, "scale": _filled(self.gate)}
 
-    def forward(self, streams_BTNE: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the branch's input (B, T, E), the weights of its output (B, T, N), and the mixing matrix (B, T, N, N)."""
+    def _initial_bias(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
+        bias = torch.zeros(shape)
+        bias[: self.split[0]] = self.read_bias
+        return bias
+
+    def forward(self, streams_BTNE: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return the branch's input (B, T, E), the weights of its output (B, T, N), and the mixing matrix.
+
+        The matrix is (B, T, N, N), or None without mixing.
+        """
         mixed_BTM = _projected(streams_BTNE, self.weight, self.norm_eps)
         scales = self.scale.to(mixed_BTM.dtype).unbind()
-        parts = zip(mixed_BTM.split(self.split, dim=-1), scales, self.bias.split(self.split), strict=True)
-        read_BTN, write_BTN, mix_BTX = (part * scale + bias for part, scale, bias in parts)
+        parts = zip(
+            mixed_BTM.split_with_sizes(self.split, dim=-1), scales, self.bias.split_with_sizes(self.split), strict=True
+        )
+        read_BTN, write_BTN, *mix = (part * scale + bias for part, scale, bias in parts)
         h_BTE = _collapsed(streams_BTNE, read_BTN.sigmoid() + self.eps)
-        mix_BTNN = mix_BTX.unflatten(-1, (self.split[0], self.split[0])).softmax(dim=-1) + self.eps
-        return h_BTE, 2 * write_BTN.sigmoid(), sinkhorn(mix_BTNN, self.iterations, self.eps)
+        write_BTN = self.write_scale * write_BTN.sigmoid() + self.write_eps
+        if not mix:
+            return h_BTE, write_BTN, None
+        mix_BTNN = torch.unflatten(mix[0], -1, (self.split[0], self.split[0])).softmax(dim=-1) + self.eps
+        return h_BTE, write_BTN, sinkhorn(mix_BTNN, self.iterations, self.eps)
 
 
 class StreamCollapse(nn.Module):
@@ -147,17 +103,13 @@ class StreamCollapse(nn.Module):
     def __init__(self, spec: ManifoldHyperConnectionsSpec, d_model: int) -> None:
         super().__init__()
         n = spec.streams
-        self.eps, self.norm_eps, self.gate = spec.eps, spec.norm_eps, spec.gate
+        self.eps, self.norm_eps, self.gate, self.read_bias = spec.eps, spec.norm_eps, spec.gate, spec.read_bias
         self.weight = nn.Parameter(torch.zeros(n, n * d_model))
         self.bias = nn.Parameter(torch.zeros(n))
         self.scale = nn.Parameter(torch.full((1,), spec.gate))
 
     def initial(self) -> dict[str, Initial]:
-        return {
-            "weight": "weight",
-            "bias": "zeros",
-            "scale": lambda shape, generator: torch.full(shape, self.gate),
-        }
+        return {"weight": "weight", "bias": _filled(self.read_bias), "scale": _filled(self.gate)}
 
     def forward(self, streams_BTNE: Tensor) -> Tensor:
         read_BTN = _projected(streams_BTNE, self.weight, self.norm_eps) * self.scale + self.bias
@@ -185,10 +137,15 @@ def _collapsed(streams_BTNE: Tensor, read_BTN: Tensor) -> Tensor:
     return (read_BTN[..., None] * streams_BTNE).sum(dim=2).to(streams_BTNE.dtype)
 
 
-def write_streams(streams_BTNE: Tensor, branch_BTE: Tensor, write_BTN: Tensor, mix_BTNN: Tensor) -> Tensor:
+def write_streams(streams_BTNE: Tensor, branch_BTE: Tensor, write_BTN: Tensor, mix_BTNN: Tensor | None) -> Tensor:
     """Return the mixed streams with the output of a branch, in the dtype of the streams."""
     dtype = streams_BTNE.dtype
-    # Not in autocast's dtype, since the streams are the residual stream.
-    with torch.autocast("cpu" if streams_BTNE.is_meta else streams_BTNE.device.type, enabled=False):
-        mixed_BTNE = mix_BTNN.to(dtype).transpose(-2, -1) @ streams_BTNE
-    return torch.addcmul(mixed_BTNE, write_BTN.to(dtype)[..., None], branch_BTE[:, :, None].to(dtype))
+    if mix_BTNN is not None:
+        # Not in autocast's dtype, since the streams are the residual stream.
+        with torch.autocast("cpu" if streams_BTNE.is_meta else streams_BTNE.device.type, enabled=False):
+            streams_BTNE = mix_BTNN.to(dtype).transpose(-2, -1) @ streams_BTNE
+    return torch.addcmul(streams_BTNE, write_BTN.to(dtype)[..., None], branch_BTE[:, :, None].to(dtype))
+
+
+def _filled(value: float) -> Initial:
+    return lambda shape, generator: torch.full(shape, value)

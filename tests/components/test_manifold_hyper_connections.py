@@ -6,18 +6,29 @@ from typing import Any
 
 import pytest
 import torch
-from gptkit_research.manifold_hyper_connections import (
-    ManifoldHyperConnectionsSpec,
+from torch import Tensor
+
+import gptkit
+from gptkit.components.block.manifold_hyper_connections import ManifoldHyperConnectionsSpec
+from gptkit.components.block.modules.manifold_hyper_connections import (
     StreamCollapse,
     StreamMixing,
     sinkhorn,
     write_streams,
 )
-from research_parts import E, T, build, forward, inputs, spec
+from gptkit.nn.forward import Forward
 
-import gptkit
-
+E, T = 12, 9
+BLOCK = "manifold-hyper-connections"
 ATTENTION = {"name": "multi-head", "n_heads": 2}
+
+
+def forward(rows: int = 1) -> Forward:
+    return Forward(torch.zeros(rows, T, dtype=torch.long))
+
+
+def inputs(*shape: int, seed: int = 1) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def external(n: int, iterations: int) -> tuple[Any, Any]:
@@ -50,6 +61,39 @@ def test_mixing_equals_transformers(n: int, iterations: int) -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("n", [4, 3])
+def test_weights_without_mixing_equal_transformers(n: int) -> None:
+    modeling = pytest.importorskip("transformers.models.hy_v4.modeling_hy_v4")
+    from transformers import HYV4Config
+
+    fields = {"streams": n, "mixing": "none", "write_scale": 1.5, "write_eps": 1e-3, "eps": 1e-3, "norm_eps": 1e-4}
+    mixing = StreamMixing(ManifoldHyperConnectionsSpec.model_validate({"name": BLOCK, **fields}), E)
+    config = HYV4Config(hidden_size=E, hc_mult=n, hc_magnitude=1.5, hc_eps=1e-3, rms_norm_eps=1e-4, num_hidden_layers=1)
+    reference = modeling.HYV4HyperConnection(config)
+    pairs = [(mixing.weight, reference.fn), (mixing.bias, reference.base), (mixing.scale, reference.scale)]
+    for seed, (own, other) in enumerate(pairs):
+        own.copy_(inputs(*own.shape, seed=seed) * 0.7)
+        other.copy_(own)
+    streams, branch = inputs(2, T, n, E, seed=5).float() * 2, inputs(2, T, E, seed=6).float()
+    h, write, mix = mixing(streams)
+    wanted_write, wanted_h = reference(streams)
+    torch.testing.assert_close(h, wanted_h)
+    torch.testing.assert_close(write, wanted_write)
+    assert mix is None
+    wanted = streams + write[..., None] * branch[:, :, None]
+    torch.testing.assert_close(write_streams(streams, branch, write, None), wanted)
+
+
+def test_initial_biases_are_those_of_the_spec() -> None:
+    block = {"name": BLOCK, "streams": 3, "mixing": "none", "read_bias": -0.7, "gate": 0.01}
+    model = gptkit.GPT({"d_model": E, "n_layers": 2, "attention": ATTENTION, "block": block}, 20)
+    last: Any = model.blocks[-1]
+    assert last.attention_mixing.bias.tolist() == pytest.approx([-0.7] * 3 + [0.0] * 3)
+    assert last.collapse.bias.tolist() == pytest.approx([-0.7] * 3)
+    assert last.attention_mixing.scale.tolist() == pytest.approx([0.01] * 2)
+
+
+@torch.no_grad()
 def test_collapse_equals_transformers() -> None:
     modeling, config = external(4, 20)
     collapse = StreamCollapse(ManifoldHyperConnectionsSpec(eps=1e-5, norm_eps=1e-4), E)
@@ -67,7 +111,11 @@ def test_layer_equals_that_of_transformers_around_other_branches() -> None:
     """The decoder layer of transformers with the attention and the feed-forward of this one."""
     modeling, config = external(3, 4)
     fields = {"name": "manifold-hyper-connections", "streams": 3, "iterations": 4, "eps": 1e-5, "norm_eps": 1e-4}
-    first, last = (layer.float() for layer in build(spec(block=fields, attention=ATTENTION, norm="rms"), "block", 2))
+    parts = {"d_model": E, "context_length": 32, "position": "none", "n_layers": 2}
+    model = gptkit.GPT({**parts, "block": fields, "attention": ATTENTION, "norm": "rms"}, 20)
+    for seed, parameter in enumerate(model.blocks.parameters()):
+        parameter.copy_(inputs(*parameter.shape, seed=seed) * 0.5)
+    first, last = model.blocks
     x = inputs(2, T, E).float()
     context = forward(2)
     result = last(first(x, context), context)
@@ -140,9 +188,10 @@ def test_only_the_last_layer_collapses_by_learned_weights() -> None:
     assert [block.collapse is not None for block in blocks] == [False, False, True]
 
 
-def test_training_learns_the_token_before_the_last() -> None:
+@pytest.mark.parametrize("fields", [{"iterations": 5}, {"mixing": "none", "read_bias": -1.0}])
+def test_training_learns_the_token_before_the_last(fields: dict[str, Any]) -> None:
     parts = {"d_model": 16, "n_layers": 2, "context_length": 16, "attention": ATTENTION}
-    model = gptkit.GPT({**parts, "block": {"name": "manifold-hyper-connections", "iterations": 5}}, 8, seed=0)
+    model = gptkit.GPT({**parts, "block": {"name": BLOCK, **fields}}, 8, seed=0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     generator = torch.Generator().manual_seed(0)
     losses = []
