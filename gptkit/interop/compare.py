@@ -170,12 +170,16 @@ class _Pairs:
         except (LookupError, AttributeError, TypeError, ValueError):
             raise ExternalModelError(f"the model's architecture is not that of family {family.name!r}") from None
         self.modules = dict(external.named_modules())
-        stem = next(rule.external for rule in self.rules if rule.native.startswith("blocks.*")).partition("*")[0]
+        stem, layered, _ = next(rule.external for rule in self.rules if rule.native.startswith("blocks.*")).partition("*")
+        # The native module that is hooked, its path and component, and the name of the external module.
+        self.matched: list[tuple[nn.Module, str, str, str]] = []
+        self.blocks: list[str] = []
+        self.embedding = ""
+        if not layered:
+            return  # no external module is a block, as the stacks of HRM-Text: only the logits are compared
         self.blocks = [name for name in self.modules if name.startswith(stem) and name[len(stem) :].isdigit()]
         if len(self.blocks) != len(native.blocks):
             raise ExternalModelError(f"the external model has {len(self.blocks)} layers, the run {len(native.blocks)}")
-        # The native module that is hooked, its path and component, and the name of the external module.
-        self.matched: list[tuple[nn.Module, str, str, str]] = []
         for index, (layer, block) in enumerate(zip(native.spec.layer_specs(), native.blocks, strict=True)):
             for path, child in _parts(block):
                 name = path.rpartition(".")[2]
@@ -252,7 +256,7 @@ def _read(pairs: _Pairs, native: GPT, external: Any, ids_BT: Tensor) -> Iterator
     handles.append(native.embedding.register_forward_hook(keep(seen, "embedding")))
     if pairs.embedding:
         handles.append(pairs.modules[pairs.embedding].register_forward_hook(keep(expected, "embedding")))
-    else:
+    elif pairs.blocks:
         handles.append(pairs.modules[pairs.blocks[0]].register_forward_pre_hook(enters, with_kwargs=True))
     for module, part, _, other in pairs.matched:
         handles.append(module.register_forward_hook(keep(seen, part)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -42,7 +43,9 @@ _OTHER_MODALITIES = frozenset(
         "audio_config",
         "mm_tokens_per_image",
         "multimodal_projector_bias",
+        "projector_bias",
         "projector_hidden_act",
+        "projector_hidden_size",
         "spatial_merge_size",
         "vision_config",
         "vision_feature_layer",
@@ -229,10 +232,13 @@ def pair_by(rules: Sequence[Rule], model: GPT, who: str) -> list[Move]:
 
 
 def renamed(family: FamilySpec, name: str) -> str:
-    """Return an external tensor's name in the family's own models (`FamilySpec.prefixes`)."""
+    """Return an external tensor's name in the family's own models (`FamilySpec.prefixes` and `renames`)."""
     for prefix, own in family.prefixes.items():
         if name.startswith(prefix):
-            return own + name.removeprefix(prefix)
+            name = own + name.removeprefix(prefix)
+            break
+    for pattern, replacement in family.renames:
+        name = re.sub(pattern, replacement, name)
     return name
 
 

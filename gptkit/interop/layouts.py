@@ -18,6 +18,7 @@ __all__ = [
     "ALTERNATING",
     "FLAT",
     "GATED_HEADS",
+    "GATES_FIRST",
     "GATES_LAST",
     "GROUPED",
     "HALVES",
@@ -34,6 +35,7 @@ __all__ = [
     "Alternating",
     "Chain",
     "Flat",
+    "GatesFirst",
     "GatesLast",
     "Grouped",
     "Halves",
@@ -206,6 +208,18 @@ class GatesLast(Layout):
         return list(_split(tensor, [tensor.shape[0] - n_gates, n_gates]))
 
 
+class GatesFirst(Layout):
+    """One tensor of output gates, queries, keys and values, of equal sizes; here the gates come last (HRM-Text)."""
+
+    def join(self, parts: Sequence[Tensor], layer: Any) -> Tensor:
+        n_gates = parts[0].shape[0] // 4
+        return _cat([parts[0][n_gates:], parts[0][:n_gates]])
+
+    def split(self, tensor: Tensor, layer: Any) -> list[Tensor]:
+        n_gates = tensor.shape[0] // 4
+        return [_cat([tensor[-n_gates:], tensor[:-n_gates]])]
+
+
 class LinearHeads(Layout):
     """Four tensors of linear attention: queries, keys, values, gates."""
 
@@ -329,4 +343,5 @@ QUERIES_AND_KEYS = Heads(values=False)
 SAME, FLAT, TRANSPOSED, HEADS, HALVES, GROUPED = Same(), Flat(), Transposed(), Heads(), Halves(), Grouped()
 GATED_HEADS, MIXED_HEADS, MIXED_RATES = GatedHeads(), MixedHeads(), MixedRates()
 LINEAR_HEADS, GATES_LAST, THIRDS, QUARTERS = LinearHeads(), GatesLast(), Thirds(), Quarters()
+GATES_FIRST = GatesFirst()
 ALTERNATING, TRANSPOSED_ALTERNATING = Alternating(), Chain(TRANSPOSED, Alternating())

@@ -115,6 +115,8 @@ class FamilySpec(Component):
         harmless: keys of the configuration that do not affect logits, in addition to those common to all families.
         prefixes: prefixes of tensor names in files of larger models, and their replacements. The language model of a
             multimodal model has its configuration in `text_config`, and its tensors under a prefix.
+        renames: patterns (regular expressions) of names in released files, and their replacements, applied in order after
+            `prefixes`; the rules have the replaced names.
         ignored: patterns (regular expressions) of tensors without learned values: masks, frequency tables.
         commands: commands that use a family, for the documentation; families do not occur in spec files.
         tiny: configurations of tiny models that the conformance kit checks: keys in addition to the common sizes, or in
@@ -130,6 +132,7 @@ class FamilySpec(Component):
         "gptkit export RUN DIRECTORY --family {name}",
     )
     prefixes: ClassVar[Mapping[str, str]] = {}
+    renames: ClassVar[tuple[tuple[str, str], ...]] = ()
     prefix: ClassVar[str] = "model."
     rank: ClassVar[int] = 10
     harmless: ClassVar[frozenset[str]] = frozenset()

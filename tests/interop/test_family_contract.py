@@ -53,12 +53,14 @@ def test_language_model_of_a_multimodal_model_is_imported(tmp_path: Path) -> Non
 OTHERS = {"image_token_id": 9, "vision_config": {"hidden_size": 8}}
 MISTRAL3 = {**OTHERS, "spatial_merge_size": 2, "projector_hidden_act": "gelu", "vision_feature_layer": -1}
 GEMMA = {**OTHERS, "audio_config": {"hidden_size": 8}, "boa_token_id": 5, "vision_soft_tokens_per_image": 280}
+LFM3 = {**OTHERS, "vision_start_token_id": 7, "projector_hidden_size": 16, "projector_bias": True}
 MULTIMODAL = [
     ("ministral3", "mistral3", "language_model.", "vision_tower.patch_conv.weight", MISTRAL3),
     ("mistral", "mistral3", "language_model.", "multi_modal_projector.norm.weight", MISTRAL3),
     ("qwen3_5", "qwen3_5", "model.language_model.", "model.visual.pos_embed.weight", OTHERS),
     ("gemma4", "gemma4", "model.language_model.", "model.vision_tower.patch_embedder.weight", GEMMA),
     ("gemma4_unified", "gemma4_unified", "model.language_model.", "model.embed_vision.pos_embedding", GEMMA),
+    ("lfm3", "lfm3_vl", "model.language_model.", "model.vision_tower.embedding_norm.weight", LFM3),
     ("gemma3n", "gemma3n", "model.language_model.", "model.embed_audio.embedding.weight", GEMMA),
     ("qwen3_5_moe", "qwen3_5_moe", "model.language_model.", "mtp.fc.weight", OTHERS),
     ("llama4", "llama4", "language_model.", "vision_model.class_embedding", OTHERS),

@@ -145,6 +145,16 @@ LINEAR_HYBRID = {"num_hidden_layers": 4, "layer_types": ["linear_attention", "fu
 ERNIE = {"moe_num_experts": 4, "moe_k": 2, "moe_intermediate_size": 24, "moe_num_shared_experts": 2}
 NO_YOUTU = frozenset({"moe_intermediate_size", "n_routed_experts", "num_experts_per_tok", "first_k_dense_replace"})
 LFM2 = {**NO_EPS, "norm_eps": 1e-4, "num_hidden_layers": 4, "layer_types": ["conv", "full_attention", "conv", "conv"]}
+IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+"""Ids of special tokens where the defaults of a class are outside of the vocabulary."""
+LFM3 = {
+    **LFM2,
+    **IDS,
+    "num_hidden_layers": 5,
+    "layer_types": ["conv", "sliding_attention", "full_attention", "conv", "sliding_attention"],
+    "head_dim": 16,
+    "sliding_window": 6,
+}
 TEMPERED = {**YARN, "rope_theta": 5000.0, "llama_4_scaling_beta": 0.3, "original_max_position_embeddings": 8}
 AFMOE = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "num_shared_experts": 2}
 
@@ -250,6 +260,30 @@ GRIFFIN = {
 
 # With few heads, many scores are 0, and which of them are chosen depends on the implementation.
 INDEXED = {"index_topk": 7, "index_head_dim": 12, "index_n_heads": 24}
+HY_V4 = {
+    **IDS,
+    **{key: value for key, value in {**LLAMA, **LATENT, **INDEXED}.items() if key != "first_k_dense_replace"},
+    "hc_mult": 3,
+    "hc_eps": 1e-3,
+    "swiglu_limit": 0.6,
+}
+MINIMAX_M3 = {
+    **LLAMA,
+    **IDS,
+    "head_dim": 12,
+    "num_hidden_layers": 4,
+    "layer_types": ["full_attention", "minimax_m3_sparse", "minimax_m3_sparse", "full_attention"],
+    "mlp_layer_types": ["dense", "sparse", "dense", "sparse"],
+    "dense_intermediate_size": 56,
+    "shared_intermediate_size": 40,
+    "num_local_experts": 5,
+    "num_experts_per_tok": 2,
+    "index_n_heads": 2,
+    "index_head_dim": 12,
+    "index_block_size": 4,
+    "index_topk_blocks": 3,
+    "swiglu_limit": 0.6,
+}
 
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2": ("GPT2", GPT2),
@@ -468,6 +502,13 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "mistral4": ("Mistral4", {**LLAMA, **LATENT, **GROUPS, "n_shared_experts": 1, "rope_parameters": TEMPERED}),
     "lfm2": ("Lfm2", {**LFM2, "block_multiple_of": 8, "intermediate_size": 100}),
     "lfm2_moe": ("Lfm2Moe", {**LFM2, **EXPERTS, "num_dense_layers": 1, "routed_scaling_factor": 1.5}),
+    "lfm3": ("Lfm3", LFM3),
+    "hrm_text": ("HrmText", {**LLAMA, "num_key_value_heads": 6, "num_hidden_layers": 2, "head_dim": 10, "L_cycles": 2}),
+    "minimax_m3": (
+        "MiniMaxM3VLText",
+        {**MINIMAX_M3, "rope_parameters": {"rope_type": "default", "rope_theta": 5000.0, "partial_rotary_factor": 0.5}},
+    ),
+    "hy_v4": ("HYV4", {**HY_V4, "num_hidden_layers": 4, "indexer_types": ["full", "full", "shared", "full"]}),
     "deepseek_v32": ("DeepseekV32", {**LLAMA, **LATENT, **GROUPS, **INDEXED}),
     "nemotron_h": ("NemotronH", {**LAYERED, "moe_latent_size": 16}),
     "minimax": (
@@ -744,6 +785,63 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
             "q_lora_rank": None,
             "rope_interleave": False,
             "rope_parameters": {**TEMPERED, "mscale": 1.0, "mscale_all_dim": 0.9},
+        },
+    ),
+    "lfm3-plain": (
+        "Lfm3",
+        {
+            **LFM3,
+            "use_sandwich_norm": False,
+            "use_attention_gate": False,
+            "attention_bias": True,
+            "conv_bias": True,
+            "conv_L_cache": 3,
+            "tie_word_embeddings": False,
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "rope_theta": 5000.0, "factor": 2.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 900.0},
+            },
+        },
+    ),
+    "minimax_m3-local": (
+        "MiniMaxM3VLText",
+        {
+            **MINIMAX_M3,
+            "index_n_heads": 3,
+            "index_head_dim": 14,
+            "index_block_size": 3,
+            "index_local_blocks": 2,
+            "swiglu_alpha": 1.3,
+            "routed_scaling_factor": 1.4,
+            "tie_word_embeddings": True,
+        },
+    ),
+    "hy_v4-groups": (
+        "HYV4",
+        {
+            **HY_V4,
+            **GROUPS,
+            "n_shared_experts": 2,
+            "attention_bias": True,
+            "hc_magnitude": 1.3,
+            "norm_topk_prob": False,
+            "mlp_layer_types": ["sparse", "dense", "sparse"],
+            "rope_parameters": {**SHARP, **ROPE},
+        },
+    ),
+    "hrm_text-biases": (
+        "HrmText",
+        {
+            **{key: value for key, value in LLAMA.items() if key != "num_key_value_heads"},
+            "num_hidden_layers": 2,
+            "H_cycles": 3,
+            "L_cycles": 2,
+            "L_bp_cycles": [2, 1],
+            "embedding_scale": 4.0,
+            "attention_bias": True,
+            "mlp_bias": True,
+            "head_dim": 8,
+            "tie_word_embeddings": True,
         },
     ),
     "lfm2-bias": ("Lfm2", {**LFM2, "conv_bias": True, "conv_L_cache": 4, "block_auto_adjust_ff_dim": False}),

@@ -5,14 +5,36 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from gptkit.interop.families._experts import INERT, dense, expert_rules, first_dense, first_of, sparse, write_experts
 from gptkit.interop.families.decoder import Decoder
 from gptkit.kinds.external_config import ExternalConfig
-from gptkit.kinds.family import Rule
+from gptkit.kinds.family import Layout, Rule
 
-__all__ = ["LatentDecoder", "latent"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["INDEXER", "INDEX_SIZES", "LatentDecoder", "RotatedLast", "latent"]
+
+INDEX_SIZES = {"top_k": ("index_topk", 2048), "index_heads": ("index_n_heads", 64), "d_index": ("index_head_dim", 128)}
+"""Keys of the indexer's sizes and their defaults, by the fields of `sparse-latent`."""
+INDEXER = {"query": "wq_b", "key": "wk", "key_norm": "k_norm", "weights": "weights_proj"}
+"""External names of the indexer's tensors, by the native ones."""
+
+
+class RotatedLast(Layout):
+    """Features of an indexer whose last ones are rotated; here these are the first ones."""
+
+    def join(self, parts: Sequence[Tensor], layer: Any) -> Tensor:
+        return self._rolled(parts[0], layer, layer.attention.d_rotary)
+
+    def split(self, tensor: Tensor, layer: Any) -> list[Tensor]:
+        return [self._rolled(tensor, layer, -layer.attention.d_rotary)]
+
+    def _rolled(self, tensor: Tensor, layer: Any, shift: int) -> Tensor:
+        heads = tensor.reshape(-1, layer.attention.d_index, *tensor.shape[1:])
+        return heads.roll(shift, dims=1).reshape(tensor.shape)
 
 
 def latent(layers: Sequence[Any]) -> Any:

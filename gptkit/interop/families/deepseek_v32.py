@@ -6,15 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families._experts import read_sparse, write_sparse
-from gptkit.interop.families._latent import latent
+from gptkit.interop.families._latent import INDEX_SIZES, INDEXER, latent
 from gptkit.interop.families.deepseek_v3 import DeepseekV3Family
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
 
 __all__ = ["DeepseekV32Family"]
-
-SIZES = {"top_k": ("index_topk", 2048), "index_heads": ("index_n_heads", 64), "d_index": ("index_head_dim", 128)}
-INDEXER = {"query": "wq_b", "key": "wk", "key_norm": "k_norm", "weights": "weights_proj"}
 
 
 class DeepseekV32Family(DeepseekV3Family):
@@ -41,7 +38,7 @@ class DeepseekV32Family(DeepseekV3Family):
         result = super().read_attention(config)
         if result["q_rank"] is None:
             config.refuse("q_lora_rank", "the indexer needs the latent of the queries")
-        sizes = {own: self.size(config, *key) for own, key in SIZES.items()}
+        sizes = {own: self.size(config, *key) for own, key in INDEX_SIZES.items()}
         return {**result, "name": "sparse-latent", **sizes, "index_layout": self.index_layout}
 
     def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
@@ -51,7 +48,7 @@ class DeepseekV32Family(DeepseekV3Family):
 
     def write_attention(self, layers: Sequence[Any]) -> dict[str, Any]:
         attention = latent(layers).attention
-        sizes = {key: getattr(attention, own) for own, (key, _) in SIZES.items()}
+        sizes = {key: getattr(attention, own) for own, (key, _) in INDEX_SIZES.items()}
         return {**super().write_attention(layers), **sizes}
 
     def write_feedforward(self, layers: Sequence[Any]) -> dict[str, Any]:

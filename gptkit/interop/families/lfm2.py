@@ -29,6 +29,14 @@ class Lfm2Family(Decoder):
     base: ClassVar[float] = 1000000.0
     attention_biases: ClassVar[bool] = False
     tiny: ClassVar[tuple[Mapping[str, Any], ...]] = ({"layer_types": ["conv", "full_attention"] * 2},)
+    norms: ClassVar[Mapping[str, str]] = {
+        "attention_norm": "operator_norm",
+        "feedforward_norm": "ffn_norm",
+        "attention.output": "self_attn.out_proj",
+        "attention.q_norm": "self_attn.q_layernorm",
+        "attention.k_norm": "self_attn.k_layernorm",
+    }
+    """External names in a layer that differ from Llama's, by the native ones."""
 
     def model(self, config: ExternalConfig) -> dict[str, Any]:
         if config.value("tie_embedding") not in (None, config.flag("tie_word_embeddings", self.tied)):
@@ -50,15 +58,19 @@ class Lfm2Family(Decoder):
         kinds = config.items("layer_types", ["full_attention" if i in full else "conv" for i in range(n_layers)])
         if len(kinds) != n_layers or not set(kinds) <= {"conv", "full_attention"}:
             config.refuse("layer_types", f"it should name conv or full_attention for each of {n_layers} layers")
-        width, bias = config.integer("conv_L_cache", 3), config.flag("conv_bias", False)
-        conv = {"attention": {"name": "short-conv", "width": width, "bias": bias}, "position": "none"}
-        return [conv if kind == "conv" else {} for kind in kinds]
+        return [self.read_conv(config, 3) if kind == "conv" else {} for kind in kinds]
+
+    def read_conv(self, config: ExternalConfig, width: int) -> dict[str, Any]:
+        """Return what a layer with a convolution overrides; `width` is the default of its width."""
+        width, bias = config.integer("conv_L_cache", width), config.flag("conv_bias", False)
+        return {"attention": {"name": "short-conv", "width": width, "bias": bias}, "position": "none"}
 
     def write_attention(self, layers: Sequence[Any]) -> dict[str, Any]:
         convs = [layer.attention for layer in layers if layer.attention.name == "short-conv"]
         kinds = ["conv" if layer.attention.name == "short-conv" else "full_attention" for layer in layers]
         result = super().write_attention([layer for layer in layers if layer.attention.name != "short-conv"])
-        return {**result, "layer_types": kinds, "conv_L_cache": convs[0].width, "conv_bias": convs[0].bias}
+        conv = {"conv_L_cache": convs[0].width, "conv_bias": convs[0].bias} if convs else {}
+        return {**result, "layer_types": kinds, **conv}
 
     def write_feedforward(self, layers: Sequence[Any]) -> dict[str, Any]:
         return {"intermediate_size": layers[0].feedforward.d_hidden, "block_auto_adjust_ff_dim": False}
@@ -67,11 +79,9 @@ class Lfm2Family(Decoder):
         layer, block = "model.layers.*", "blocks.*.feedforward"
         convs = [index for index, each in enumerate(model.layer_specs()) if each.attention.name == "short-conv"]
         names = {"input": "in_proj", "conv": "conv", "output": "out_proj"}
-        norms = {"attention_norm": "operator_norm", "feedforward_norm": "ffn_norm", "attention.output": "self_attn.out_proj"}
-        norms |= {"attention.q_norm": "self_attn.q_layernorm", "attention.k_norm": "self_attn.k_layernorm"}
         return [
             *(Rule(f"blocks.{i}.attention.{n}", f"model.layers.{i}.conv.{e}") for i in convs for n, e in names.items()),
-            *(Rule(f"blocks.*.{native}", f"{layer}.{external}") for native, external in norms.items()),
+            *(Rule(f"blocks.*.{native}", f"{layer}.{external}") for native, external in self.norms.items()),
             Rule(f"{block}.gate_up", f"{layer}.feed_forward.{{w1,w3}}", HALVES),
             Rule(f"{block}.down", f"{layer}.feed_forward.w2"),
             Rule("final_norm", "model.embedding_norm"),
