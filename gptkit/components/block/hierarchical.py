@@ -9,7 +9,7 @@ from pydantic import Field
 
 from gptkit.core.component import component
 from gptkit.core.errors import Problem
-from gptkit.kinds.block import BlockSpec
+from gptkit.kinds.block import BlockSpec, Step, Within
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.written import WritingContext, Written
 
@@ -70,6 +70,12 @@ class HierarchicalSpec(BlockSpec):
     @property
     def final_norm(self) -> bool:
         return False
+
+    @property
+    def wiring(self) -> tuple[Step | Within, ...]:
+        """One high cycle, with the low cycles before it as one part."""
+        low = Step((("cycles of the low stack", "norm"),))
+        return (low, Within("block"), Step((("norm",),), shortcut=False))
 
     def resolved(self, context: BuildContext) -> Any:
         return self.replace(gradient_cycles=self.gradients())
