@@ -156,18 +156,15 @@ def _position(writer: _Writer) -> Written:
 
 def _attention(writer: _Writer) -> Written:
     from gptkit.nn.attention.softmax import SoftmaxAttention
-    from gptkit.nn.cache.state import Stateful
 
     module, copier = writer.build(), writer.copier("attention")
     templates: Mapping[str, str] = {}
-    calls = {}
     methods = None
     if isinstance(module, SoftmaxAttention):
         methods = SoftmaxMethods(module, copier)
         templates = methods.templates
-    elif isinstance(module, Stateful) and type(module).new_state is not Stateful.new_state:
-        calls["state"] = "own"
     copy = Copy(copier, module, ("forward",), templates=templates, skipped=frozenset({"position"}))
+    calls = {} if methods is not None else _own_state(writer, copy)
     if methods is not None:
         copy.settings |= {key: value for key, value in methods.settings.items() if key not in copy.settings}
         copy.parts |= methods.parts
@@ -180,7 +177,8 @@ def _feedforward(writer: _Writer) -> Written:
     copy = Copy(writer.copier("feedforward"), writer.build(), ("forward",))
     if copy.drop_context():
         return copy.finished()
-    return copy.finished(FEEDFORWARD_ENTRY, calls={"apply": "self.feedforward($x, positions_T, cache)"})
+    calls = {"apply": "self.feedforward($x, positions_T, cache)", **_own_state(writer, copy)}
+    return copy.finished(FEEDFORWARD_ENTRY, calls=calls)
 
 
 def _router(writer: _Writer) -> Written:
@@ -193,24 +191,49 @@ def _router(writer: _Writer) -> Written:
 def _block(writer: _Writer) -> Written:
     copy = Copy(writer.copier("block"), writer.build(), ("forward",))
     copy.needs_context = True
-    return copy.finished(BLOCK_ENTRY)
+    return copy.finished(BLOCK_ENTRY, calls=_own_state(writer, copy))
 
 
 def _embedding(writer: _Writer) -> Written:
-    from gptkit.nn.cache.state import Stateful
-
     module = writer.build()
     copy = Copy(writer.copier("embedding"), module, ("forward",))
     table = next((name for name, parameter in module.named_parameters() if parameter is module.table_VE), None)
     if table is None:
         raise refusal(writer.spec, "its module does not have its table as a parameter")
     calls = {"table": f"self.embedding.{table}", "embed": "self.embedding(ids_BT)"}
-    if isinstance(module, Stateful):
-        calls["state"] = "own"
+    calls |= _own_state(writer, copy)
     if copy.drop_context():
         return copy.finished(calls=calls)
     calls["embed"] = "self.embedding(ids_BT, positions_T, cache.embedding)"
     return copy.finished(_EMBEDDING_ENTRY.strip("\n"), calls=calls)
+
+
+def _own_state(writer: _Writer, copy: Copy) -> dict[str, str]:
+    """Return the number of tensors that a module keeps of earlier tokens as a call; empty for a module without a state.
+
+    The copied methods name this number where they ask for the state.
+
+    Raises:
+        NotWrittenError: what it keeps grows with the tokens, and is not the keys and values of `SoftmaxAttention`.
+    """
+    import torch
+
+    from gptkit.nn.cache.allocation import Allocation
+    from gptkit.nn.cache.recurrent import RecurrentState
+    from gptkit.nn.cache.state import Stateful
+
+    module = copy.module
+    if not isinstance(module, Stateful) or type(module).new_state is Stateful.new_state:
+        return {}
+    state = module.new_state(Allocation(batch=1, capacity=1, dtype=torch.float32, device=torch.device("meta")))
+    if state is None:
+        return {}
+    if not isinstance(state, RecurrentState):
+        raise refusal(writer.spec, "what its module keeps of earlier tokens grows with them, in a form of its own")
+    n_tensors = len(state.tensors or ())
+    for name, method in copy.methods.items():
+        copy.methods[name] = method.replace("forward.state(self)", f"forward.state(self, {n_tensors})")
+    return {"state": str(n_tensors)}
 
 
 def _head(writer: _Writer) -> Written:

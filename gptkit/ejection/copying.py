@@ -231,7 +231,9 @@ class Copy:
             call = part.calls["embed"].replace("self.embedding", f"self.{name}").replace("ids_BT", arguments[0])
             self.needs_context = True
             cache = f'{context}.part("{name}")' if "state" in part.calls else f"{context}.cache"
-            return call.replace("positions_T", f"{context}.positions_T").replace("cache.embedding", cache)
+            # Rows have positions of their own in copied sources alone.
+            positions = f"{context}.{'positions_T' if part.copied else 'positions'}"
+            return call.replace("positions_T", positions).replace("cache.embedding", cache)
         raise self.copier.refuse(f"its module calls the {kind} {built.spec.name!r} itself")
 
     def _n_stateful(self, edits: Edits) -> int:

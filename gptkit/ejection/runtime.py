@@ -22,19 +22,21 @@ _STATE = '''
 class State:
     """What a module keeps of earlier tokens in the cache of its layer."""
 
-    def __init__(self, cache: Any) -> None:
+    def __init__(self, cache: Any, name: str, n_tensors: int) -> None:
         self.cache = cache
-    #if plain
+        self.names = [f"{name}{index}" for index in range(n_tensors)]
 
     @property
     def tensors(self) -> tuple[Tensor, ...] | None:
         """What `update` stored last."""
-        return tuple(self.cache[name] for name in sorted(self.cache) if name.isdigit()) or None
+        kept = tuple(self.cache.get(name, None) for name in self.names)
+        return None if any(tensor is None for tensor in kept) else kept
 
     def update(self, n_tokens: int, *tensors: Tensor) -> None:
         """Store tensors as they are after these tokens."""
-        for index, tensor in enumerate(tensors):
-            self.cache[str(index)] = tensor
+        for name, tensor in zip(self.names, tensors, strict=True):
+            self.cache[name] = tensor
+    #if plain
 
     def append(self, *new_BHTD: Tensor) -> tuple[int, tuple[Tensor, ...]]:
         """Append to what is kept of earlier tokens, each (B, H, T, D) to (B, H, S, D)."""
@@ -85,7 +87,9 @@ class $class_name:
 
     offset = 0
     weights = None
+    #if plain
     valid_BT = None
+    #end
     left_padding_B = None
     documents_BT = None
     last_only = False
@@ -104,6 +108,14 @@ class $class_name:
         ids_BT: Tensor = self.cache.shared["ids"]
         return ids_BT
 
+    #if not plain
+    @property
+    def valid_BT(self) -> Tensor | None:
+        """Which of these tokens are not padding; None if only attention functions receive that."""
+        valid_BS: Tensor | None = getattr(self.cache, "valid_BS", None)
+        return None if valid_BS is None else valid_BS[:, -self.n_tokens :]
+
+    #end
     @property
     def device(self) -> torch.device:
         """Where the tokens are."""
@@ -152,9 +164,9 @@ class $class_name:
         allowed_TS = distance_TS >= 0
         return Mask(allowed_TS if window is None else allowed_TS & (distance_TS < window))
 
-    def state(self, module: nn.Module) -> State:
-        """Return what a module keeps of earlier tokens."""
-        return State(self.cache)
+    def state(self, module: nn.Module, n_tensors: int = 0) -> State:
+        """Return what a module keeps of earlier tokens: keys and values, or tensors of fixed size."""
+        return State(self.cache, type(module).__name__, n_tensors)
 
     def part(self, name: str) -> Any:
         """Return the cache of a module that a layer calls several times, or beside others."""

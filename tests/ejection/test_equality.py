@@ -10,15 +10,8 @@ import torch
 from gptkit.kinds.written import NotWrittenError
 from gptkit.model.gpt import GPT
 from tests.support.compositions import BASE, SPECS
-from tests.support.ejected import Ejected, presets_written_and_refused, randomize, run_ejected, source_of
+from tests.support.ejected import COARSE, Ejected, presets_written_and_refused, randomize, run_ejected, source_of
 from tests.support.presets import small_preset
-
-COARSE = 4.0
-"""Where fp32 is too coarse for 1e-5, the difference may be this multiple of gptkit's own error against fp64.
-
-Many layers with random weights amplify rounding, and chunks of gated delta layers are summed in another order than tokens.
-The kit's checks `written-equals-built` and `written-options-equal-built` compare each component in fp64.
-"""
 
 
 def check(name: str, result: Ejected) -> None:

@@ -69,6 +69,17 @@ OWN: dict[str, dict[str, Any]] = {
         "embedding": {"name": "token", "d_embedding": 12},
         "head": {"name": "linear", "tied": True, "bias": True},
     },
+    "only-feed-forwards": {
+        "block": {"name": "single-branch", "branch": "feedforward"},
+        "norm": {"name": "layer", "scale": False},
+    },
+    "sparse-beside-recurrence": {
+        "attention": {
+            "name": "hybrid",
+            "attention": {**SPECS["sparse-previous"]["attention"], "q_rank": 10},
+            "recurrence": {"name": "lightning", "n_heads": 3, "d_head": 6},
+        },
+    },
     "experts-through-interface": {
         "attention": GROUPED,
         "norm": {"name": "layer", "shift": False},
@@ -81,7 +92,7 @@ OWN: dict[str, dict[str, Any]] = {
         },
     },
 }
-REFUSED = {"longrope", "dynamic", "adapters", "hybrid", "shared-keys", "streams"}
+REFUSED = {"longrope", "dynamic", "adapters"}
 CHANGED = {
     name: {"norm": {"name": "layer", "scale": False}}
     for name in ("none-in-some-layers", "sparse-latent", "sparse-previous", "branches", "latent-experts")
@@ -117,6 +128,8 @@ def test_report_names_the_closest_family_and_the_contract(tmp_path: Path) -> Non
         ("widths", "layers have different numbers or sizes of heads"),
         ("branches", "layers have none or several entries in the cache"),
         ("sparse-latent", "layers have none or several entries in the cache"),
+        ("hybrid", "layers with a recurrent state do not call an attention function"),
+        ("shared-keys", "layers have none or several entries in the cache"),
     ):
         report = export_with_code(made[name], tmp_path / name)
         assert "no family can express this model; the closest, " in report[0]
@@ -136,12 +149,9 @@ def test_norm_over_all_heads_has_no_plan_of_tensor_parallelism(tmp_path: Path) -
     [
         (SPECS["adapters"], "head 'linear' cannot be written for transformers with linear 'low-rank'"),
         (SPECS["dynamic"], "rotary frequencies that depend on the length of the text"),
-        (SPECS["hybrid"], "attention Hybrid cannot be written for transformers, whose cache has keys or a recurrent state"),
-        (SPECS["streams"], "modules or residual streams that several layers share"),
-        ({"attention": {**GROUPED, "reuse_kv": True}}, "keys and values that several layers share"),
         (
-            {"block": {"name": "single-branch", "branch": "feedforward"}},
-            "a model without attention cannot be written for transformers",
+            {"attention": {"name": "hybrid", "attention": "lightning", "recurrence": "mamba2"}, "position": "none"},
+            "attention 'hybrid' cannot be written out with 'lightning' and 'mamba2': both keep state of earlier tokens",
         ),
     ],
 )

@@ -22,23 +22,38 @@ from tests.support.hugging_face import load_in_transformers
 from tests.support.plugin_registry import registry_of
 from tests.support.strategies import component, fields
 
-VOCABULARY, CONTEXT, COUNT = 31, 32, 25
+VOCABULARY, CONTEXT, COUNT = 31, 32, 32
 
 BUILT_IN = registry_of()
 RESEARCH = registry_of(gptkit_research=lambda: importlib.import_module("gptkit_research.plugin"))
 """The built-in components and those of plugins/gptkit-research; no other plugin there has components of models."""
-REFUSED = {"bigram", "rwkv7", "smear", "token-shift"}
-"""Components with a state of their own, which the caches of transformers do not keep."""
-EXPORTED = frozenset(
-    (kind, name)
-    for kind in ("norm", "linear", "position", "attention", "feedforward", "block", "embedding", "head")
-    for name in set(RESEARCH.names(kind)) - set(BUILT_IN.names(kind)) - REFUSED
-)
+KINDS = ("norm", "linear", "position", "attention", "feedforward", "block", "embedding", "head")
+EXPORTED = [
+    *((kind, name) for kind in KINDS for name in sorted(set(RESEARCH.names(kind)) - set(BUILT_IN.names(kind)))),
+    ("attention", "hybrid"),
+    ("block", "altup"),
+    ("block", "per-layer-embedding"),
+]
+"""Components that are drawn once each: all of the plugin, and those of gptkit with caches or values of their own."""
+STATES: dict[str, Any] = {
+    "context_length": CONTEXT,
+    "d_model": 16,
+    "n_layers": 3,
+    "position": "learned",
+    "embedding": {"name": "bigram", "rows": 50, "embedding": {"name": "smear", "gate_features": 4, "factor": 0.5}},
+    "block": "token-shift",
+    "norm": {"name": "layer", "scale": False},
+    "attention": {"name": "multi-head", "n_heads": 2, "d_head": 8},
+    "layers": [{}, {"attention": {"name": "rwkv7", "n_heads": 2, "d_head": 8}}, {"block": "pre-norm"}],
+}
+"""A model whose embedding consists of two with a state, and whose layers have one, three and no state."""
+REUSING = ("attention", "grouped-query")
+"""A component in whose model the second layer attends to the keys and values of the first."""
 
 
 @st.composite
 def specs(draw: st.DrawFn, wanted: tuple[str, str] | None) -> dict[str, Any]:
-    """Draw a model with a component of the plugin, or with those of gptkit alone."""
+    """Draw a model with a wanted component, or with those of gptkit alone."""
     registry = RESEARCH if wanted is not None else BUILT_IN
     spec: dict[str, Any] = {
         "context_length": CONTEXT,
@@ -54,7 +69,10 @@ def specs(draw: st.DrawFn, wanted: tuple[str, str] | None) -> dict[str, Any]:
             spec[kind] = draw(component(kind, registry=registry))
     if wanted is not None and wanted[0] == "linear":
         spec["linear"] = {**draw(fields(registry.component(*wanted), 2, registry)), "name": wanted[1]}
-    if draw(st.booleans()):
+    if wanted == REUSING:
+        spec["n_layers"] = 3
+        spec["layers"] = [{}, {"attention": {"reuse_kv": True}}]
+    elif draw(st.booleans()):
         optional = {part: component(part, registry=registry) for part in parts if part != "position"}
         entry = st.fixed_dictionaries({}, optional=optional)
         spec["layers"] = [{}, *draw(st.lists(entry, min_size=1, max_size=1))]
@@ -62,9 +80,9 @@ def specs(draw: st.DrawFn, wanted: tuple[str, str] | None) -> dict[str, Any]:
 
 
 def drawn() -> dict[str, GPT]:
-    """Return models of different components that no family expresses: one with each component of the plugin, then others."""
+    """Return models of different components that no family expresses: one for each of `EXPORTED`, then others."""
     models: dict[str, GPT] = {}
-    for wanted in sorted(EXPORTED):
+    for wanted in (*EXPORTED, REUSING):
         (models[wanted[1]],) = _first(wanted, 1)
     models |= {f"plain{index}": model for index, model in enumerate(_first(None, COUNT - len(models)))}
     assert len(models) == COUNT
@@ -133,5 +151,6 @@ def _bounded(model: GPT) -> bool:
 
 @pytest.mark.slow
 def test_random_compositions_equal_gptkit_in_transformers(tmp_path: Path) -> None:
-    for result in load_in_transformers(tmp_path, drawn()).values():
+    states = randomize(GPT(validate_data(STATES, ModelSpec, RESEARCH), VOCABULARY))
+    for result in load_in_transformers(tmp_path, {**drawn(), "states": states}).values():
         result.check()

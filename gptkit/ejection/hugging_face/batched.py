@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from gptkit.ejection.runtime import batched_context
 from gptkit.kinds.written import NotWrittenError, Written
@@ -18,10 +18,11 @@ from gptkit.kinds.written import NotWrittenError, Written
 __all__ = ["batched", "embedded", "mapped"]
 
 _PLAIN = re.compile(
-    r"\b(positions_T|n_keys|append_to|keys_S)\b|dict\[str, Tensor\]"
-    # `LayerCache` has a recurrent state and the inputs of a convolution, and nothing else by name.
-    r"|\bcache(?:\.get\(|\[)\"(?!(?:state|inputs)\")\w+\""
+    r"\b(?:positions_T|n_keys|append_to|keys_S)\b|dict\[str, Tensor\]|\bcache(?:\.get\(|\[)\"(?P<kept>\w+)\""
 )
+_KEPT = {"state", "inputs"}
+"""Names under which every template may keep tensors."""
+_LAST = re.compile(r'( *)\w+ = cache\.get\("(\w+)", .+\)\n')
 
 _KEYS = "keys_B11S"
 
@@ -57,6 +58,8 @@ _REPLACED: tuple[tuple[str, str], ...] = (
         r"\1\2, \4 = cache.append(\3, \5)",
     ),
     (r"\$append_to\(cache, \"index_keys\", (\w+)\)", r"cache.append_more(\1)"),
+    (r'cache\["keys"\], cache\["values"\]', "cache.source.appended"),
+    (r'cache\["layer_input"\]', "cache.layer_input"),
     # Terms and factors in fp32 do not change the element type of a model.
     (r"(weights_BHTS = .+\.softmax\(dim=-1\)(?:\[\.\.\., :-1\])?)\n", r"\1.to(v_BHSD.dtype)\n"),
     (r"( q_\w+ = )(.+ \* \$\w*temperature\(.+\))\n", r"\1(\2).to(x_BTE.dtype)\n"),
@@ -86,6 +89,8 @@ _EMBEDDED: tuple[tuple[str, str], ...] = (
     (r"\bpositions_T\b", "positions_BT"),
     (r"\(T,\) to \(T, E\)", "(B, T) to (B, T, E)"),
     (r"( x_BTE = x_BTE \+ \$\w+\(.+\))\n", r"\1.to(x_BTE.dtype)\n"),
+)
+_GIVEN_VECTORS: tuple[tuple[str, str], ...] = (
     # The vectors of tokens are given, so that they may come from another source than the table.
     (r"\bids_BT: Tensor\b", "x_BTE: Tensor"),
     (r"\(B, T\) to \(B, T, E\)\.\"\"\"\n( +)x_BTE = self\.table\(ids_BT\)\n", '(B, T, D) to (B, T, E)."""\n'),
@@ -106,9 +111,9 @@ def batched(written: Written) -> Written:
     """Return a part of a block for batches with padding and the caches of transformers."""
     if written.copied:
         return batched_context() if written.name == "Context" else _copy(written)
-    text = _replaced(written.text, (*_COPIED, *_REPLACED))
+    text, kept = _with_last_vectors(_replaced(written.text, (*_COPIED, *_REPLACED)))
     parts = {name: part for name, part in written.parts.items() if part.name != "append_to"}
-    return _checked(dataclasses.replace(written, text=text, parts=parts))
+    return _checked(dataclasses.replace(written, text=text, parts=parts), kept)
 
 
 def _copy(written: Written) -> Written:
@@ -120,13 +125,36 @@ def _copy(written: Written) -> Written:
 
 
 def embedded(written: Written) -> Written:
-    """Return an embedding, or a part of it, for batches with padding: it receives the rows of its table.
+    """Return an embedding for batches with padding: it receives the rows of its table.
 
-    A copied one receives the ids of tokens.
+    A copied one receives the ids of tokens, and so do embeddings within it.
     """
-    if written.copied:
-        return batched(written)
-    return _checked(dataclasses.replace(written, text=_replaced(written.text, _EMBEDDED)))
+
+    def change(part: Written) -> Written:
+        if part.copied:
+            return batched(part)
+        pairs = _EMBEDDED if written.copied else (*_EMBEDDED, *_GIVEN_VECTORS)
+        return _checked(dataclasses.replace(part, text=_replaced(part.text, pairs)))
+
+    return mapped(written, change)
+
+
+def _with_last_vectors(text: str) -> tuple[str, set[str]]:
+    """Return a template in which padding is zeros where it keeps the vectors of the last token, and the names of these.
+
+    Such a template reads ``last = cache.get("name", …)`` and stores ``cache["name"] = x[:, -1:]``.
+    """
+    names: set[str] = set()
+
+    def zeroed(match: re.Match[str]) -> str:
+        indent, name = match.groups()
+        stored = re.search(rf'cache\["{name}"\] = (\w+)\[:, -1:\]\n', text)
+        if stored is None or name in _KEPT:
+            return match[0]
+        names.add(name)
+        return f"{indent}{stored[1]} = cache.without_padding({stored[1]})\n{match[0]}"
+
+    return _LAST.sub(zeroed, text), names
 
 
 def _is_template(method: str) -> bool:
@@ -140,12 +168,13 @@ def _replaced(text: str, pairs: tuple[tuple[str, str], ...]) -> str:
     return text
 
 
-def _checked(written: Written) -> Written:
-    plain = _PLAIN.search(written.text)
-    if plain is not None:
-        raise NotWrittenError(
-            f"{written.section} {written.name} cannot be written for transformers: its template uses "
-            f"{plain[0]} in a way that batches with padding do not have",
-            hint="Its author can use the names of docs/generated-code.md.",
-        )
+def _checked(written: Written, kept: Collection[str] = ()) -> Written:
+    """Raise if a template has a plain name, or keeps tensors under others than the given names."""
+    for plain in _PLAIN.finditer(written.text):
+        if plain["kept"] is None or plain["kept"] not in {*_KEPT, *kept}:
+            raise NotWrittenError(
+                f"{written.section} {written.name} cannot be written for transformers: its template uses "
+                f"{plain[0]} in a way that batches with padding do not have",
+                hint="Its author can use the names of docs/generated-code.md.",
+            )
     return written

@@ -84,7 +84,7 @@ def _unmet(layers: Layers, head: Head, narrow: bool) -> str:
         return f"layers have several attention windows ({', '.join(map(str, sorted(windows)))}), and it supports one"
     if layers.counts_entries:
         return "layers have none or several entries in the cache"
-    if any(layers.recurrent):
+    if layers.recurrent:
         return "layers with a recurrent state do not call an attention function"
     if not layers.interface:
         return "scores have terms, bounds or masks that an attention function does not take"

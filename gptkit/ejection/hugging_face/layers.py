@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from gptkit.ejection.hugging_face.batched import batched, mapped
+from gptkit.ejection.hugging_face.entries import Entry, entries_of, has_bare_states, keeps_own_state, setting
 from gptkit.ejection.hugging_face.interface import through_interface, with_separate_gate
-from gptkit.kinds.written import NotWrittenError, Setting, Written, walk
+from gptkit.kinds.written import NotWrittenError, Written, walk
 
 __all__ = ["Layers", "layers_of"]
 
@@ -20,19 +20,36 @@ class Layers:
     Attributes:
         blocks: the blocks, as their code is written.
         interface: whether all attentions call transformers' attention functions.
-        entries: the entries of the cache, in the order of their use: whether each is a recurrent state, and its window.
+        entries: the entries of each layer in the cache, in the order of their use.
+        embedding_entries: those of the embedding, which precede them.
+        bare: whether something has a state without a convolution.
+        own: whether something keeps a state under a name of its own.
+        has_parts: whether a component calls another one several times, or beside others.
         attentions: the attention of each layer, as it was before the changes; None for a layer without one.
+        sources: the layers whose keys and values another layer attends to, by the index of that one.
+        shared: modules of the model that several layers share, by name.
     """
 
     blocks: list[Written]
     interface: bool
-    entries: tuple[tuple[bool, int | None], ...]
+    entries: tuple[tuple[Entry, ...], ...]
+    embedding_entries: tuple[Entry, ...]
+    bare: bool
+    own: bool
+    has_parts: bool
     attentions: list[Written | None]
+    sources: Mapping[int, int]
+    shared: Mapping[str, Written]
 
     @property
-    def recurrent(self) -> list[bool]:
-        """Whether each entry of the cache is a recurrent state."""
-        return [recurrent for recurrent, _ in self.entries]
+    def all_entries(self) -> list[Entry]:
+        """The entries of the cache, in the order of their use."""
+        return [*self.embedding_entries, *(entry for entries in self.entries for entry in entries)]
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether an entry of the cache has a state of fixed size."""
+        return any(entry.state for entry in self.all_entries)
 
     @property
     def attending(self) -> list[Written]:
@@ -41,30 +58,20 @@ class Layers:
 
     @property
     def counts_entries(self) -> bool:
-        """Whether a layer has another number of entries in the cache than one."""
-        return self.has_parts or len(self.recurrent) != len(self.attentions) or None in self.attentions
-
-    @property
-    def has_parts(self) -> bool:
-        """Whether a layer calls attention several times, or in one of several branches."""
-        parts = (part for block in self.blocks for part in walk(block) if part.name != "Context")
-        return any(".part(" in part.text for part in parts)
+        """Whether a layer has another number of entries in the cache than one, or the embedding has one."""
+        others = self.has_parts or self.own or bool(self.embedding_entries)
+        return others or any(len(entries) != 1 for entries in self.entries)
 
     @property
     def reads_ids(self) -> bool:
-        """Whether a copied module of a layer reads the ids of tokens."""
+        """Whether a module of a layer reads the ids of tokens."""
         parts = (part for block in self.blocks for part in walk(block))
-        return any(".ids_BT" in part.text for part in parts if part.copied and part.name != "Context")
+        return bool(self.shared) or any(".ids_BT" in part.text for part in parts if part.copied and part.name != "Context")
 
     @property
     def counted(self) -> bool:
-        """Whether no layer keeps keys, by which transformers counts the tokens in a cache."""
-        return all(self.recurrent)
-
-    @property
-    def bare(self) -> bool:
-        """Whether a layer has a recurrent state without a convolution."""
-        return any('cache["state"]' in each.text and "convolved" not in each.parts for each in self.attending)
+        """Whether no entry has keys, by which transformers counts the tokens in a cache."""
+        return not any(entry.keys for entry in self.all_entries)
 
     @property
     def windows(self) -> list[int | None]:
@@ -75,25 +82,37 @@ class Layers:
     def types(self) -> list[str]:
         """The `layer_types` of the configuration, from which transformers makes a cache."""
         if self.interface:
-            return ["full_attention" if window is None else "sliding_attention" for _, window in self.entries]
-        types = ["linear_attention" if recurrent else "full_attention" for recurrent in self.recurrent]
-        return ["hybrid", *types[1:]] if self.counted else types
+            return ["full_attention" if entry.window is None else "sliding_attention" for entry in self.all_entries]
+        types = [entry.layer_type for entry in self.all_entries]
+        # Without keys, tokens are counted by the first entry.
+        return types if not self.counted else ["hybrid", *types[1:]] if types else ["full_attention"]
 
     def heads(self, index: int) -> tuple[int, int, int] | None:
         """Return a layer's numbers of heads of queries and of keys, and the features of a head."""
         attention = self.attentions[index]
         if attention is None:
             return None
+        attention = attention.parts.get("attention", attention)  # of a hybrid layer
         n_heads, d_head = setting(attention, "N_HEADS"), setting(attention, "D_HEAD")
         if not isinstance(n_heads, int) or not isinstance(d_head, int):
             return None
         return n_heads, setting(attention, "N_KV_HEADS") or n_heads, d_head
 
 
-def layers_of(blocks: Sequence[Written], *, packed: bool = False) -> Layers:
+def layers_of(
+    blocks: Sequence[Written],
+    embedding: Written,
+    *,
+    sources: Mapping[int, Sequence[int]],
+    shared: Mapping[str, Written],
+    packed: bool = False,
+) -> Layers:
     """Return the layers of written blocks.
 
     Args:
+        embedding: the embedding, which may keep a state.
+        sources: the layers that attend to the keys and values of another one, by the index of that one.
+        shared: modules of the model that layers share, by name.
         packed: whether projections have to remain packed.
 
     Raises:
@@ -101,33 +120,19 @@ def layers_of(blocks: Sequence[Written], *, packed: bool = False) -> Layers:
     """
     attentions = [_attention(block) for block in blocks]
     attending = [attention for attention in attentions if attention is not None]
-    if not attending:
-        raise NotWrittenError(
-            "a model without attention cannot be written for transformers, whose cache counts tokens by their keys",
-            hint="Add a layer with attention.",
-        )
     for part in (part for block in blocks for part in walk(block)):
-        if "state" in part.calls:
-            raise NotWrittenError(
-                f"{part.section} {part.name} cannot be written for transformers: it keeps a state of its own; the caches "
-                "of transformers keep keys and values, or the states of the recurrences that have a template",
-                hint="Choose another component, or define a template (docs/generated-code.md).",
-            )
         if "recompute" in part.calls:
             raise NotWrittenError(
                 "rotary frequencies that depend on the length of the text cannot be written for transformers, whose cache "
                 "keeps keys that were rotated before",
                 hint="Choose another scaling, or export a model of a family that has this one.",
             )
-        reuses = 'cache["keys"], cache["values"]' in part.text
-        if part.shared or reuses or "streams" in part.calls:
-            what = "keys and values" if reuses else "modules or residual streams"
-            raise NotWrittenError(
-                f"{what} that several layers share cannot be written for transformers",
-                hint="Export a model that a family expresses, or write a file of plain PyTorch with gptkit eject.",
-            )
+    roots = [embedding, *blocks]
+    entries = [tuple(entries_of(root)) for root in roots]
+    stateful = any(entry.state for each in entries for entry in each)
     windows = {setting(attention, "WINDOW") for attention in attending} - {None}
-    interface = len(windows) <= 1 and all(through_interface(attention) is not None for attention in attending)
+    interface = bool(attending) and not stateful and len(windows) <= 1
+    interface = interface and all(through_interface(attention) is not None for attention in attending)
     # Copied feed-forwards keep their projections packed.
     parts = (part for block in blocks for part in walk(block) if part.copied)
     interface = interface and not packed and not any("self.gate_up =" in part.text for part in parts)
@@ -139,37 +144,23 @@ def layers_of(blocks: Sequence[Written], *, packed: bool = False) -> Layers:
 
     done: dict[int, Written] = {}
     return Layers(
-        [mapped(block, change, done) for block in blocks],
-        interface,
-        tuple(entry for block in blocks for entry in _entries(block)),
-        attentions,
+        blocks=[mapped(block, change, done) for block in blocks],
+        interface=interface,
+        entries=tuple(entries[1:]),
+        embedding_entries=entries[0],
+        bare=any(has_bare_states(root) for root in roots),
+        own=any(keeps_own_state(root) for root in roots),
+        has_parts=_calls_parts(roots),
+        attentions=attentions,
+        sources={layer: source for source, layers in sources.items() for layer in layers},
+        shared={name: mapped(module, batched, done) for name, module in shared.items()},
     )
 
 
-def setting(written: Written, name: str) -> Any:
-    """Return the value of a setting; None without it."""
-    return written.settings.get(name, Setting(None)).value
-
-
-def _entries(part: Written) -> list[tuple[bool, int | None]]:
-    """Return the entries of a block in the cache, in the order of their use."""
-    if part.section == "attention" and part.text.startswith("class "):
-        if "convolved" in part.parts or 'cache["state"]' in part.text:
-            return [(True, None)]
-        # An indexer has keys of its own.
-        return [(False, setting(part, "WINDOW"))] * (1 + sum('"index_keys"' in inner.text for inner in walk(part)))
-    result: list[tuple[bool, int | None]] = []
-    for name, inner in part.parts.items():
-        entries = _entries(inner)
-        times = int(part.calls.get(f"times {name}", 1))
-        if entries and times == 0:
-            raise NotWrittenError(
-                f"block {part.name} cannot be written for transformers, whose cache has a fixed number of entries: how "
-                f"often it calls {name!r} is not known",
-                hint="Choose another block.",
-            )
-        result += entries * times
-    return result
+def _calls_parts(roots: Sequence[Written]) -> bool:
+    """Return whether a component calls another one several times, or beside others, each time with entries of its own."""
+    parts = (part for root in roots for part in walk(root) if part.name != "Context")
+    return any(".part(" in part.text for part in parts)
 
 
 def _attention(block: Written) -> Written | None:
@@ -180,12 +171,6 @@ def _attention(block: Written) -> Written | None:
         raise NotWrittenError(
             f"block {block.name} cannot be written for transformers: it has several attentions",
             hint="Choose a block with one attention.",
-        )
-    if any('cache["state"]' in part.text for each in attentions[0].parts.values() for part in walk(each)):
-        raise NotWrittenError(
-            f"{attentions[0].section} {attentions[0].name} cannot be written for transformers, whose cache has keys or a "
-            "recurrent state in a layer, not both",
-            hint="Choose one attention for each layer, or a model that a family expresses.",
         )
     return attentions[0]
 

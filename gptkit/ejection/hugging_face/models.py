@@ -29,9 +29,17 @@ class GptkitPreTrainedModel(PreTrainedModel):
 class GptkitModel(GptkitPreTrainedModel):
     """The model without its head: embedding, blocks$final_words."""
 
+    #if sources
+    # Layers that attend to the keys and values of an earlier one, by their indices.
+    kv_sources = {$sources}
+
+    #end
     def __init__(self, config: GptkitConfig) -> None:
         super().__init__(config)
         self.embedding = $embedding
+        #if shared_modules
+        self.shared = nn.ModuleDict({$shared_modules})
+        #end
         $blocks
         #if references
         $references
@@ -96,18 +104,44 @@ class GptkitModel(GptkitPreTrainedModel):
             position_ids = keys_BS[:, n_past:].masked_fill(keys_BS[:, n_past:] == keys_BS.shape[1], 0)
         shared = $shared
         #end
+        #if counted
+        if past_key_values is not None:
+            # transformers counts the tokens in a cache by keys, which no layer of this model has.
+            empty_B1T1 = x_BTE.new_zeros(len(x_BTE), 1, x_BTE.shape[1], 1)
+            past_key_values.update(empty_B1T1, empty_B1T1, 0)
+        #end
+        #if entries
+        entries = itertools.count()
+        #end
         #if embed
         x_BTE = self.embedding($embed)
         #end
         states = [x_BTE]
-        #if entries
-        entries = itertools.count()
-        for block in self.blocks:
-            x_BTE = block(x_BTE, position_ids[:, None], LayerCache(past_key_values, entries, *shared))
-        #else
-        for layer, block in enumerate(self.blocks):
-            x_BTE = block(x_BTE, position_ids[:, None], LayerCache(past_key_values, layer, *shared))
+        #if layer_inputs
+        inputs_BTLP = self.shared["$layer_inputs"](input_ids, x_BTE)
         #end
+        #if sources
+        caches: list[LayerCache] = []
+        #end
+        #if by_layer
+        for layer, block in enumerate(self.blocks):
+        #else
+        for block in self.blocks:
+        #end
+            #if passes
+            cache = LayerCache(past_key_values, $entry, *shared)
+            #if sources
+            if layer in self.kv_sources:
+                cache.source = caches[self.kv_sources[layer]]
+            caches.append(cache)
+            #end
+            #if layer_inputs
+            cache.layer_input = inputs_BTLP[:, :, layer]
+            #end
+            x_BTE = block(x_BTE, position_ids[:, None], cache)
+            #else
+            x_BTE = block(x_BTE, position_ids[:, None], LayerCache(past_key_values, $entry, *shared))
+            #end
             states.append(x_BTE)
         #if final_norm
         x_BTE = self.final_norm(x_BTE)

@@ -104,7 +104,7 @@ class LayerCache:
         self.cache = cache
         #if entries
         self.entries = entries  # numbers of entries of the cache, in the order of their use
-        self.entry: int | None = None
+        self.numbers: dict[str, int] = {}  # those of this layer, by what they keep
         #else
         self.layer = layer
         #end
@@ -113,6 +113,13 @@ class LayerCache:
         #if context
         self.shared = shared  # what layers pass to one another
         #end
+        #if reused
+        self.source: LayerCache | None = None  # that of the layer whose keys and values are attended to
+        self.appended: tuple[Tensor, Tensor] | None = None  # all keys and values of this layer
+        #end
+        #if layer_inputs
+        self.layer_input: Tensor | None = None  # vectors of the tokens for this layer
+        #end
     #else
     """What one layer keeps of earlier tokens, and the positions of all tokens so far."""
 
@@ -120,7 +127,7 @@ class LayerCache:
         self.cache = cache
         #if entries
         self.entries = entries  # numbers of entries of the cache, in the order of their use
-        self.entry: int | None = None
+        self.numbers: dict[str, int] = {}  # those of this layer, by what they keep
         #else
         self.layer = layer
         #end
@@ -135,6 +142,13 @@ class LayerCache:
         #if context
         self.shared = shared  # what layers pass to one another
         #end
+        #if reused
+        self.source: LayerCache | None = None  # that of the layer whose keys and values are attended to
+        self.appended: tuple[Tensor, Tensor] | None = None  # all keys and values of this layer
+        #end
+        #if layer_inputs
+        self.layer_input: Tensor | None = None  # vectors of the tokens for this layer
+        #end
     #if key_positions
 
     @property
@@ -142,23 +156,32 @@ class LayerCache:
         """The positions of the keys, (B, S); that of padding is negative."""
         keys_BS = self.keys_B11S[:, 0, 0]
         return keys_BS.masked_fill(keys_BS == keys_BS.shape[1], -1)
+
+    @property
+    def valid_BS(self) -> Tensor:
+        """Which tokens so far are not padding, (B, S)."""
+        return self.key_positions >= 0
     #end
     #end
     #if entries
 
     @property
     def layer(self) -> int:
-        """The entry of this layer in the cache."""
-        if self.entry is None:
-            self.entry = next(self.entries)
-        return self.entry
+        """The entry of this layer for keys and values, or for the state of a recurrence."""
+        return self.number("layer")
+
+    def number(self, name: str) -> int:
+        """Return the number of an entry of this layer."""
+        if name not in self.numbers:
+            self.numbers[name] = next(self.entries)
+        return self.numbers[name]
     #end
     #if several
 
     def part(self, name: str) -> LayerCache:
         """Return the cache of an attention that the layer calls several times, or beside others."""
         part = copy.copy(self)
-        part.entry = None
+        part.numbers = {}
         return part
     #end
     #if more
@@ -173,56 +196,62 @@ class LayerCache:
 
     def append(self, k_BHTD: Tensor, v_BHTD: Tensor) -> tuple[Tensor, Tensor]:
         """Append keys and values of these tokens to earlier ones, (B, H, T, D) to (B, H, S, D)."""
+        #if reused
+        self.appended = k_BHTD, v_BHTD
+        if self.cache is not None:
+            self.appended = self.cache.update(k_BHTD, v_BHTD, self.layer)
+        return self.appended
+        #else
         if self.cache is None:
             return k_BHTD, v_BHTD
         return self.cache.update(k_BHTD, v_BHTD, self.layer)
+        #end
     #end
     #if recurrent
 
-    def get(self, name: str, default: Tensor) -> Tensor:
-        """Return the recurrent state, or the last inputs of the convolution, of earlier tokens."""
+    def get(self, name: str, default: Any) -> Any:
+        """Return what is kept of earlier tokens: a state, or the last inputs of a convolution."""
         if self.cache is None:
             return default
-        if name == "state":
-            kept = self.cache.get_recurrent_state(self.layer)
-            return default if kept is None else kept
-        kept = self.cache.get_conv_state(self.layer)
-        return default if kept is None else kept.transpose(1, 2)
+        if name == "inputs":
+            kept = self.cache.get_conv_state(self.layer)
+            return default if kept is None else kept.transpose(1, 2)
+        #if own
+        entry = self.layer if name == "state" else self.number(name)
+        #else
+        entry = self.layer
+        #end
+        kept = self.cache.get_recurrent_state(entry)
+        # A copy, since transformers writes the next state in place.
+        return default if kept is None else kept.clone()
 
     def __setitem__(self, name: str, value: Tensor) -> None:
         if self.cache is None:
             return
-        if name == "state":
-            self.cache.update_recurrent_state(value, self.layer)
+        if name == "inputs":
             #if bare
-            if not self.convolved:
-                # transformers returns a state only beside inputs of a convolution.
-                self["inputs"] = value.new_zeros(value.shape[0], 1, 1)
+            self.convolved = True
             #end
+            self.cache.update_conv_state(value.transpose(1, 2), self.layer)
             return
-        #if bare
-        self.convolved = True
+        #if own
+        entry = self.layer if name == "state" else self.number(name)
+        #else
+        entry = self.layer
         #end
-        self.cache.update_conv_state(value.transpose(1, 2), self.layer)
-        #if counted
-        if self.layer == 0:
-            # transformers counts the tokens in a cache by keys, which no layer of this model has.
-            empty_B1T1 = value.new_zeros(value.shape[0], 1, self.n_tokens, 1)
-            self.cache.update(empty_B1T1, empty_B1T1, self.layer)
+        self.cache.update_recurrent_state(value, entry)
+        #if bare
+        if name != "state" or not self.convolved:
+            # transformers returns a state only beside inputs of a convolution.
+            self.cache.update_conv_state(value.new_zeros(value.shape[0], 1, 1), entry)
         #end
 
     def without_padding(self, x_BTC: Tensor) -> Tensor:
         """Replace the features of padding by zeros, as before the start of a row."""
-        #if counted
-        self.n_tokens = x_BTC.shape[1]
-        #end
         return x_BTC if self.padding_BT1 is None else x_BTC.masked_fill(self.padding_BT1, 0.0)
 
     def started(self, state: Tensor, t: int) -> Tensor:
         """Return the state before token t, which is empty before the first token of a row."""
-        #if bare_counted
-        self.n_tokens = t + 1
-        #end
         if self.first_BT is None:
             return state
         first_B = self.first_BT[:, t]

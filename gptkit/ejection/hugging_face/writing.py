@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from gptkit.ejection.groups import Groups, number
-from gptkit.ejection.hugging_face.batched import embedded, mapped
+from gptkit.ejection.hugging_face.batched import embedded
 from gptkit.ejection.hugging_face.contract import Contract, contract_of
 from gptkit.ejection.hugging_face.head import Head, head_of
 from gptkit.ejection.hugging_face.layers import Layers, layers_of
@@ -78,14 +78,21 @@ def write_code(spec: ModelSpec, vocab_size: int, *, name: str, parameters: int) 
     """
     refuse_other_fields(spec)
     parts = written_parts(spec, vocab_size)
-    layers = layers_of(parts.blocks, packed=any(each.packs for each in parts.referenced))
+    layers = layers_of(
+        parts.blocks,
+        parts.embedding,
+        sources=parts.sources,
+        shared=parts.shared,
+        packed=any(each.packs for each in parts.referenced),
+    )
     d_embedding = getattr(spec.embedding, "d_embedding", None) or spec.d_model
     head = head_of(spec.head, parts.head, d_embedding, spec.d_model)
     contract = contract_of(layers, head, d_embedding != spec.d_model)
-    embedding = mapped(parts.embedding, embedded)
+    embedding = embedded(parts.embedding)
     _require_table(spec, embedding)
     fixed = fixed_sizes(spec, vocab_size)
-    roots = [*parts.linears, embedding, *layers.blocks, *([] if parts.final_norm is None else [parts.final_norm])]
+    roots = [*parts.linears, embedding, *layers.shared.values(), *layers.blocks]
+    roots += [] if parts.final_norm is None else [parts.final_norm]
     groups = Groups(fixed, *roots)
     base = _base_model(embedding, layers, groups, parts)
     sections: dict[str, list[str]] = {section: [] for section in get_args(Section)}
@@ -133,13 +140,7 @@ def write_code(spec: ModelSpec, vocab_size: int, *, name: str, parameters: int) 
 
 
 def _require_table(spec: ModelSpec, embedding: Written) -> None:
-    """Raise if an embedding has no table of tokens, or a state of its own."""
-    if "state" in embedding.calls:
-        raise NotWrittenError(
-            f"embedding {spec.embedding.name!r} cannot be written for transformers: it keeps a state of its own, and "
-            "transformers' caches keep those of layers",
-            hint="Choose embedding: token.",
-        )
+    """Raise if an embedding has no table of tokens."""
     tabled = (
         embedding.calls.get("table", "").endswith(".weight") or "self.table = nn.Embedding(VOCAB_SIZE," in embedding.text
     )
@@ -160,7 +161,7 @@ def _needs_context(layers: Layers, embedding: Written) -> bool:
 
 
 def _cache(layers: Layers, embedding: Written, sections: Mapping[str, list[str]]) -> list[str]:
-    recurrent, context = any(layers.recurrent), _needs_context(layers, embedding)
+    recurrent, context = layers.recurrent, _needs_context(layers, embedding)
     written = "\n".join(text for texts in sections.values() for text in texts)
     parameters = ", padding_BT1: Tensor | None, first_BT: Tensor | None" if recurrent else ""
     cache = fill(
@@ -168,9 +169,10 @@ def _cache(layers: Layers, embedding: Written, sections: Mapping[str, list[str]]
         interface=layers.interface,
         recurrent=recurrent,
         attention=not layers.counted,
-        counted=layers.counted,
         bare=layers.bare,
-        bare_counted=layers.bare and layers.counted,
+        own=layers.own,
+        reused=bool(layers.sources),
+        layer_inputs=bool(layers.shared),
         more_parameters=parameters + (", shared: dict[Any, Any]" if context else ""),
         context=context,
         entries=layers.counts_entries,
@@ -192,20 +194,29 @@ def _base_model(embedding: Written, layers: Layers, groups: Groups, parts: Parts
     classes = dict.fromkeys(constructor.partition("(")[0] for constructor in constructors)
     plain = "        return x_BTE\n" in embedding.text and "x_BTE =" not in embedding.text
     positions = "positions_BT" in embedding.text.partition("def forward")[2].partition("\n")[0]
-    recurrent = any(layers.recurrent)
+    recurrent, entry = layers.recurrent, "entries" if layers.counts_entries else "layer"
+    passes = bool(layers.sources or layers.shared)
     values = '{"ids": input_ids}'
     shared = "self.starts(keys_BS, n_past, attention_mask)" if recurrent else "(keys_BS[:, None, None],)"
     if context:
         shared = f"(*{shared}, {values})" if recurrent else f"(keys_BS[:, None, None], {values})"
+    kept = "past_key_values, entries" if layers.embedding_entries else "None, 0"
     own = embedding.calls["embed"].replace("ids_BT", "input_ids").replace("positions_T", "position_ids[:, None]")
-    own = own.replace("cache.embedding", "LayerCache(None, 0, *shared)").removeprefix("self.embedding(")[:-1]
+    own = own.replace("cache.embedding", f"LayerCache({kept}, *shared)").removeprefix("self.embedding(")[:-1]
     text = fill(
         MODEL,
         final_words=" and final norm" if final_norm else "",
         no_split=", ".join(f'"{name}"' for name in classes),
         interface=layers.interface,
         recurrent=recurrent,
+        counted=layers.counted,
         entries=layers.counts_entries,
+        entry=entry,
+        passes=passes,
+        by_layer=passes or not layers.counts_entries,
+        sources=", ".join(f"{layer}: {source}" for layer, source in sorted(layers.sources.items())),
+        layer_inputs=next(iter(layers.shared), ""),
+        shared_modules=", ".join(f'"{name}": {groups.constructor(each)}' for name, each in layers.shared.items()),
         full_graph=str(".nonzero(" not in "".join(source for _, source in groups.sources())),
         embedding=groups.constructor(embedding) if embedding.copied else _sized(groups.constructor(embedding)),
         table=_table(embedding),
@@ -271,7 +282,7 @@ def _values(spec: ModelSpec, fixed: Mapping[str, int], layers: Layers, head: Hea
     values: dict[str, Any] = {
         "vocab_size": fixed["VOCAB_SIZE"],
         "hidden_size": spec.d_model,
-        "num_hidden_layers": len(layers.recurrent),
+        "num_hidden_layers": len(layers.types),
         "max_position_embeddings": spec.context_length,
         "tie_word_embeddings": head.tied,
         "layer_types": layers.types,

@@ -30,10 +30,9 @@ _RWKV7 = '''
 class $class_name(nn.Module):
     """Time mixing of RWKV-7: a recurrent state of fixed size for each head.
 
-    S = diag(w) S - (a u) (u S) + k v, y = r S: decay w, removal a along u, and addition depend on the token.
+    S = diag(w) S - (a u) (u S) + k v, y = r S; the decay w, the removal a along u and the addition
+    k v depend on the token.
     """
-
-    first_values: dict[int, Tensor] = {}  # values of the first such layer in this pass, by their width
 
     def __init__(self$parameters) -> None:
         super().__init__()
@@ -63,10 +62,12 @@ class $class_name(nn.Module):
         x_r, x_w, x_k, x_v, x_a, x_g = (x_BTE + delta_BTE * mix_E for mix_E in self.mix)
         v_BTX = self.value(x_v)
         if self.is_first:
-            self.first_values[v_BTX.shape[-1]] = v_BTX
+            # Later layers with values of this width mix these into their own.
+            cache.shared["first_values", v_BTX.shape[-1]] = v_BTX
         else:
+            first_BTX = cache.shared["first_values", v_BTX.shape[-1]]
             share_BTX = self.value_mix.up(self.value_mix.down(x_v)).sigmoid()
-            v_BTX = v_BTX + share_BTX * (self.first_values[v_BTX.shape[-1]] - v_BTX)
+            v_BTX = v_BTX + share_BTX * (first_BTX - v_BTX)
         r_BTHK, k_BTHK, v_BTHV = (self.heads(x) for x in (self.receptance(x_r), self.key(x_k), v_BTX))
         a_BTHK = self.heads(self.rate.up(self.rate.down(x_a)).sigmoid())
         log_decay = self.decay.up(self.decay.down(x_w).tanh()).sigmoid()
