@@ -147,6 +147,17 @@ SPECS: dict[str, dict[str, Any]] = {
         "attention": {**GROUPED, "d_value": 5, "value_scale": 0.7, "window": 6, "qkv_bias": True},
         "layers": [{}, {"attention": {"output_gate": True, "sinks": True, "n_kv_heads": 4}}],
     },
+    "reused-narrow-values": {
+        "attention": {**GROUPED, "d_value": 5, "qk_norm": "rms", "value_scale": 0.7},
+        "n_layers": 4,
+        "layers": [
+            {},
+            {"attention": {"reuse_kv": True, "output_gate": True}},
+            {"attention": {"reuse_kv": True, "n_heads": 2, "qkv_bias": True}},
+            {"attention": {"n_kv_heads": 1, "output_gate": True}},
+        ],
+        "norm": {"name": "layer", "scale": False},
+    },
     "head-gates": {
         "attention": {**GROUPED, "head_gate": "softplus"},
         "layers": [{}, {"attention": {"head_gate": "sigmoid", "output_gate": True, "n_heads": 2}}],

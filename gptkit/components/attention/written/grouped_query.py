@@ -29,7 +29,9 @@ class $class_name(nn.Module):
 
     def __init__(self$parameters) -> None:
         super().__init__()
-        #if d_value
+        #if value_gate
+        self.sizes = [$N_HEADS * $D_HEAD, $N_HEADS * $D_VALUE]
+        #elif own_values
         self.sizes = [$N_HEADS * $D_HEAD, $key_heads * $D_HEAD, $key_heads * $D_VALUE]
         #if gate
         self.sizes.append($N_HEADS * $D_VALUE)
@@ -58,7 +60,11 @@ class $class_name(nn.Module):
 
     def forward(self, x_BTE: Tensor, positions_T: Tensor, cache: dict[str, Tensor]) -> Tensor:
         """Mix the tokens at these positions with earlier ones, (B, T, E) to (B, T, E)."""
-        #if reused
+        #if value_gate
+        q_BTX, gate_BTX = self.query(x_BTE).split(self.sizes, dim=-1)
+        q_BTHD = q_BTX.unflatten(-1, (-1, $D_HEAD))
+        gate_BTHD = gate_BTX.unflatten(-1, (-1, $D_VALUE))
+        #elif reused
         q_BTHD = self.query(x_BTE).unflatten(-1, (-1, $D_HEAD))
         #if gate
         q_BTHD, gate_BTHD = q_BTHD.chunk(2, dim=2)
@@ -245,13 +251,13 @@ def headed(spec: HeadedSpec, context: WritingContext, *, grouped: bool) -> Writt
     n_queries = "2 * $N_HEADS" if spec.output_gate else "$N_HEADS"
     if reused or tied:
         n_packed = n_queries if reused else f"({n_queries} + {key_heads})"
-    if reused and spec.d_value is not None:
-        raise NotWrittenError(
-            f"attention {spec.name!r} cannot be written out with d_value and reuse_kv", hint="Remove one of the two."
-        )
-    packed = f"{n_packed} * $D_HEAD" if spec.d_value is None else "sum(self.sizes)"
+    own_values = spec.d_value is not None and not reused
+    value_gate = spec.d_value is not None and reused and spec.output_gate
+    packed = "sum(self.sizes)" if own_values or value_gate else f"{n_packed} * $D_HEAD"
     flags = {
         "d_value": spec.d_value is not None,
+        "own_values": own_values,
+        "value_gate": value_gate,
         "value_scale": spec.value_scale != 1,
         "norms": spec.qk_norm is not None,
         "norms_full": spec.qk_norm is not None and full,
