@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Sequence
 from string import ascii_lowercase
@@ -21,6 +22,12 @@ def construct_blocks(constructors: Sequence[str]) -> list[str]:
     different = list(dict.fromkeys(constructors))
     if len(different) == 1:
         return [f"self.blocks = nn.ModuleList({different[0]} for {'layer' if by_index else '_'} in range(N_LAYERS))"]
+    whole, by_argument = _by_layer(constructors, different, by_index), _by_argument(constructors)
+    return by_argument if by_argument and len(by_argument) < len(whole) else whole
+
+
+def _by_layer(constructors: Sequence[str], different: list[str], by_index: bool) -> list[str]:
+    """Return the statements with one branch for each form of a layer."""
     # The most frequent one is the last, that of `else`, so that conditions are short.
     different.sort(key=constructors.count)
     period = _period(constructors)
@@ -41,6 +48,75 @@ def construct_blocks(constructors: Sequence[str]) -> list[str]:
         lines.append(f"    {'else' if index == len(different) - 1 else condition}:")
         indent = " " * 8
         lines += [line.removeprefix(indent) for line in wrapped(f"{indent}        self.blocks.append({constructor})")]
+    return lines
+
+
+def _by_argument(constructors: Sequence[str]) -> list[str]:
+    """Return the statements with one branch for each form of an argument; empty if a layer's class or a size differs.
+
+    Arguments that are modules become variables, and truth values the conditions under which they hold.
+    """
+    lines = ["self.blocks = nn.ModuleList()", "for layer in range(N_LAYERS):"]
+    variables: dict[str, list[str]] = {}
+
+    def argument(name: str, nodes: Sequence[ast.expr], texts: Sequence[str]) -> str | None:
+        """Return the expression of an argument; None if it is not one for all layers."""
+        values = [ast.get_source_segment(text, node) or "" for node, text in zip(nodes, texts, strict=True)]
+        if len(set(values)) == 1:
+            return values[0]
+        if set(values) == {"True", "False"}:
+            return _condition([layer for layer, value in enumerate(values) if value == "True"], "layer", len(values))
+        calls = [node for node in nodes if isinstance(node, ast.Call)]
+        if len(calls) < len(nodes):
+            return None
+        nested = [each.value for each in calls[0].keywords if isinstance(each.value, ast.Call)]
+        if nested and (whole := call(calls, texts)) is not None:
+            return whole
+        if variables.setdefault(name, values) != values:
+            return None
+        return name
+
+    def call(calls: Sequence[ast.Call], texts: Sequence[str]) -> str | None:
+        """Return a call with the expressions of its arguments; None if the calls have different forms."""
+        forms = {(ast.unparse(each.func), len(each.args), tuple(word.arg for word in each.keywords)) for each in calls}
+        if len(forms) != 1 or calls[0].args:
+            return None
+        arguments = []
+        for index, word in enumerate(calls[0].keywords):
+            text = argument(word.arg or "", [each.keywords[index].value for each in calls], texts)
+            if text is None:
+                return None
+            arguments.append(f"{word.arg}={text}")
+        return f"{ast.unparse(calls[0].func)}({', '.join(arguments)})"
+
+    parsed = [ast.parse(text, mode="eval").body for text in constructors]
+    calls = [node for node in parsed if isinstance(node, ast.Call)]
+    block = call(calls, constructors) if len(calls) == len(parsed) else None
+    if block is None:
+        return []
+    for name, values in variables.items():
+        lines += [f"    {line}" for line in _assigned(name, values)]
+    indent = " " * 8
+    return [*lines, *(line.removeprefix(indent) for line in wrapped(f"{indent}    self.blocks.append({block})"))]
+
+
+def _assigned(name: str, values: Sequence[str]) -> list[str]:
+    """Return the statements that assign one of several values to a variable, by the layer."""
+    different = sorted(dict.fromkeys(values), key=values.count)
+    classes = {value.partition("(")[0] for value in different}
+    target = f"{name}: nn.Module" if len(classes) > 1 else name
+    period = _period(values)
+    variable = "layer" if period == len(values) else f"layer % {period}"
+    places = [[layer for layer in range(period) if values[layer] == value] for value in different]
+    conditions = [_condition(layers, variable, period) for layers in places]
+    short = f"{target} = {different[0]} if {conditions[0]} else {different[-1]}"
+    if len(different) == 2 and len(short) <= LINE - 12:
+        return [short]
+    lines = []
+    for index, value in enumerate(different):
+        start = "if" if index == 0 else "elif"
+        lines.append("else:" if index == len(different) - 1 else f"{start} {conditions[index]}:")
+        lines.append(f"    {target if index == 0 else name} = {value}")
     return lines
 
 

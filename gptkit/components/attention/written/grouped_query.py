@@ -280,7 +280,7 @@ def headed(spec: HeadedSpec, context: WritingContext, *, grouped: bool) -> Writt
         if grouped
         else "Causal multi-head attention.",
         formula="y = W_o [softmax(q kᵀ · scale + mask) v of each head], "
-        + ("with q = W_q x, k and v of an earlier layer." if reused else "with q, k, v = W_qkv x."),
+        + ("q = W_q x, with k and v of an earlier layer." if reused else "with q, k, v = W_qkv x."),
         packed_name="query" if reused else "qk" if tied else "qkv",
         packed=linear(context, "D_MODEL", packed, bias=spec.qkv_bias),
         key_heads=key_heads,

@@ -16,13 +16,7 @@ _BLOCK = '''
 class $class_name(nn.Module):
     """One layer that transforms the first of several streams, and corrects all (AltUp).
 
-    #if first
-    This is the first layer, which creates the streams.
-    #elif last
-    This is the last layer, which merges the streams.
-    #else
-    The streams are (B, T, N, E).
-    #end
+    The first layer creates the streams, (B, T, N, E), and the last one merges them.
     """
 
     def __init__(self$parameters) -> None:
@@ -38,22 +32,19 @@ class $class_name(nn.Module):
         self.correct_scale = nn.Parameter(torch.ones(D_MODEL))
         #end
         #end
-        #if first
-        self.expand = nn.ModuleList($map for _ in range($STREAMS - 1))
-        #end
-        #if last
-        self.merge = nn.ModuleList($map for _ in range($STREAMS - 1))
-        #end
+        if $IS_FIRST:
+            self.expand = nn.ModuleList($map for _ in range($STREAMS - 1))
+        if $IS_LAST:
+            self.merge = nn.ModuleList($map for _ in range($STREAMS - 1))
 
-    #if first
-    def forward(self, x_BTE: Tensor, positions_T: Tensor, cache: dict[str, Tensor]) -> Tensor:
-        """Transform the tokens at these positions, (B, T, E) to $result."""
-        others = [$resized(expand(x_BTE), x_BTE) for expand in self.expand]
-        x_BTNE = torch.stack([x_BTE, *others], dim=2)
-    #else
     def forward(self, x_BTNE: Tensor, positions_T: Tensor, cache: dict[str, Tensor]) -> Tensor:
-        """Transform the tokens at these positions, (B, T, N, E) to $result."""
-    #end
+        """Transform the tokens at these positions, (B, T, N, E) to (B, T, N, E).
+
+        The input of the first layer and the output of the last one are (B, T, E).
+        """
+        if $IS_FIRST:
+            others = [$resized(expand(x_BTNE), x_BTNE) for expand in self.expand]
+            x_BTNE = torch.stack([x_BTNE, *others], dim=2)
         maps_BTNN = self.prediction(self.modalities(x_BTNE[:, :, 0])).unflatten(-1, ($STREAMS, -1))
         x_BTNE = x_BTNE + maps_BTNN @ x_BTNE
         y_BTE = self.block(x_BTNE[:, :, 0], positions_T, cache)
@@ -67,13 +58,12 @@ class $class_name(nn.Module):
         #end
         x_BTNE = torch.cat((x_BTNE[:, :, :1], x_BTNE[:, :, 1:] + added_BTE[:, :, None]), dim=2)
         #end
-        #if last
-        first_BTE, *others_BTE = x_BTNE.unbind(dim=2)
-        merged = [$resized(merge(x), first_BTE) for merge, x in zip(self.merge, others_BTE, strict=True)]
-        return torch.stack([first_BTE, *merged]).mean(dim=0)
-        #else
+        if $IS_LAST:
+            first_BTE, *others_BTE = x_BTNE.unbind(dim=2)
+            maps = zip(self.merge, others_BTE, strict=True)
+            merged = [$resized(merge(x_BTE), first_BTE) for merge, x_BTE in maps]
+            return torch.stack([first_BTE, *merged]).mean(dim=0)
         return x_BTNE
-        #end
 
     def modalities(self, x_BTE: Tensor) -> Tensor:
         """Return the numbers from which the small maps are computed, (B, T, E) to (B, T, N)."""
@@ -89,30 +79,30 @@ def $class_name(y_BTE: Tensor, x_BTE: Tensor) -> Tensor:
 
 
 def altup(spec: AltUpSpec, context: WritingContext) -> Written:
-    """Return the block as a class, of the first, the last, or the other layers."""
+    """Return the block as a class, which is the same for all layers."""
     index = context.parts.index
-    first, last = index == 0, index == context.n_layers - 1
     embeds = spec.d_embedding is not None
     parts = {
         "router_norm": written(context.parts.norm, context, dim=Name("D_MODEL")),
         "block": written(spec.block, context),
         **({"embedding": layer_embedding(spec, context)} if embeds else {}),
-        **({"resized": Written("resized", fill(_RESIZED), section="block")} if first or last else {}),
+        "resized": Written("resized", fill(_RESIZED), section="block"),
     }
     text = fill(
         _BLOCK,
-        first=first,
-        last=last,
         embedded=embeds,
         correct_scale=embeds and spec.correct_scale,
-        result="(B, T, E)" if last else "(B, T, N, E)",
         router=linear(context, "D_MODEL", "$STREAMS", bias=False),
         map=linear(context, "D_MODEL", "D_MODEL", bias=False),
     )
     return Written(
-        f"{'First' if first else 'Last' if last else ''}AltUpBlock",
+        "AltUpBlock",
         text,
-        settings={"STREAMS": Setting(spec.streams, "residual streams")},
+        settings={
+            "STREAMS": Setting(spec.streams, "residual streams"),
+            "IS_FIRST": Setting(index == 0, "whether the layer creates the streams"),
+            "IS_LAST": Setting(index == context.n_layers - 1, "whether the layer merges the streams"),
+        },
         parts=parts,
         calls={"streams": str(spec.streams)},
         shared=layer_inputs(spec, context) if embeds else {},
