@@ -56,15 +56,19 @@ TITLES = {
     "model": "Model",
 }
 _LETTERS = {
-    "C": "C features of a latent vector or convolution",
-    "F": "F features of a hidden layer",
+    "C": "C latent or convolved features",
+    "F": "F hidden features",
+    "G": "G groups",
+    "I": "I inputs",
     "K": "K experts of a token",
     "L": "L layers",
     "M": "M tokens of an expert",
     "N": "N tokens of all rows",
     "P": "P features of a layer's input",
+    "R": "R rotated features",
+    "U": "U others",
     "X": "X experts",
-    "V": "V tokens of the vocabulary",
+    "V": "V token ids",
 }
 _ORDER: tuple[Section, ...] = ("linear", "embedding", "attention", "position", "feedforward", "norm", "block", "model")
 """Order of the constants, by the section that uses them."""
@@ -330,4 +334,6 @@ def shapes(body: str) -> str:
     used = {letter for suffix in re.findall(r"\b[a-z]\w*_([A-Z0-9]{1,5})\b", body) for letter in suffix}
     letters = _LETTERS if "N_EXPERTS" in body else {**_LETTERS, "X": "X features of all heads", "N": "N features of a state"}
     words = [words for letter, words in letters.items() if letter in used]
+    if re.search(r"_BT?HKV?\b", body):
+        words.append("in recurrences K features of a key, V of a value")
     return textwrap.fill(", ".join(words) + ".", LINE)

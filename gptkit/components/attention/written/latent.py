@@ -77,9 +77,9 @@ class $class_name(nn.Module):
         q_BTX = self.q_up(x_BTE)
         #end
         q_BHTD = q_BTX.reshape(*q_BTX.shape[:2], $N_HEADS, -1).transpose(1, 2)
-        q_BHTN, q_BHTR = torch.split(q_BHTD, [$D_NOPE, $D_SHARED], dim=-1)  # without position, with
+        q_BHTU, q_BHTR = torch.split(q_BHTD, [$D_NOPE, $D_SHARED], dim=-1)  # without position, with
         #if unrotated
-        q_BHTN = $unrotated
+        q_BHTU = $unrotated
         #end
         latent_BTC, k_BTR = self.kv_down(x_BTE).split(($KV_RANK, $D_SHARED), dim=-1)
         #if rotary_norm
@@ -96,9 +96,9 @@ class $class_name(nn.Module):
         latent_B1SC = append_to(cache, "latents", $kv_latent[:, None])
         k_B1SR = append_to(cache, "keys", k_B1TR)
         kv_BSHX = self.kv_up(latent_B1SC[:, 0]).unflatten(-1, ($N_HEADS, -1))
-        k_BHSN, v_BHSD = kv_BSHX.transpose(1, 2).split(($D_NOPE, $D_VALUE), dim=-1)
-        q_BHTD = torch.cat((q_BHTN, q_BHTR), dim=-1)
-        k_BHSD = torch.cat((k_BHSN, k_B1SR.expand(-1, $N_HEADS, -1, -1)), dim=-1)
+        k_BHSU, v_BHSD = kv_BSHX.transpose(1, 2).split(($D_NOPE, $D_VALUE), dim=-1)
+        q_BHTD = torch.cat((q_BHTU, q_BHTR), dim=-1)
+        k_BHSD = torch.cat((k_BHSU, k_B1SR.expand(-1, $N_HEADS, -1, -1)), dim=-1)
         mask_TS = $mask
         #if indexer_rank
         scores_B1TS = self.indexer(x_BTE, q_BTC, positions_T, cache).masked_fill(~mask_TS, -torch.inf)
@@ -170,7 +170,7 @@ def latent(
     calls = {"query": "", "unrotated": "", "key": ""}
     if position is not None:
         parts |= position_parts(position)
-        named = {"query": "q_BHTR", "unrotated": "q_BHTN", "key": "k_BTR[:, None]"}
+        named = {"query": "q_BHTR", "unrotated": "q_BHTU", "key": "k_BTR[:, None]"}
         calls |= {purpose: position.call(purpose, x=named[purpose]) for purpose in named if purpose in position.calls}
     settings |= {
         "N_HEADS": Setting(spec.n_heads, "heads"),

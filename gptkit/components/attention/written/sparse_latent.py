@@ -31,9 +31,9 @@ class $class_name(nn.Module):
         k_B1TD = self.key_norm(self.key(x_BTE))[:, None]
         #if rotated
         sizes = [$D_SHARED, $D_INDEX - $D_SHARED]
-        (q_BHTR, q_BHTN), (k_B1TR, k_B1TN) = (torch.split(x, sizes, dim=-1) for x in (q_BHTD, k_B1TD))
-        q_BHTD = torch.cat(($rotated_query, q_BHTN), dim=-1)
-        k_B1TD = torch.cat(($rotated_key, k_B1TN), dim=-1)
+        (q_BHTR, q_BHTU), (k_B1TR, k_B1TU) = (torch.split(x, sizes, dim=-1) for x in (q_BHTD, k_B1TD))
+        q_BHTD = torch.cat(($rotated_query, q_BHTU), dim=-1)
+        k_B1TD = torch.cat(($rotated_key, k_B1TU), dim=-1)
         #end
         k_B1SD = $append_to(cache, "index_keys", k_B1TD)
         scores_BHTS = torch.relu(q_BHTD @ k_B1SD.mT * $D_INDEX**-0.5)
