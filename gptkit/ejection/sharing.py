@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from gptkit.ejection.hugging_face.entries import entries_of
 from gptkit.kinds.context import LayerParts
 from gptkit.kinds.written import NotWrittenError, Written
 
-__all__ = ["kv_sources", "require_streams", "shared_modules", "sources_text"]
+__all__ = ["kv_sources", "require_own_states", "require_streams", "shared_modules", "sources_text"]
 
 
 def shared_modules(blocks: Sequence[Written]) -> dict[str, Written]:
@@ -50,6 +51,22 @@ def kv_sources(layers: Sequence[LayerParts]) -> dict[int, list[int]]:
         if source is not None:
             sources.setdefault(source, []).append(parts.index)
     return sources
+
+
+def require_own_states(blocks: Sequence[Written], sources: Mapping[int, Sequence[int]]) -> None:
+    """Check that layers with one dictionary, for the keys and values of one of them, keep no states in it.
+
+    Raises:
+        NotWrittenError: two of them do, so that each would overwrite the state of the other.
+    """
+    for source, layers in sources.items():
+        stateful = [layer for layer in (source, *layers) if any(entry.state for entry in entries_of(blocks[layer]))]
+        if len(stateful) > 1:
+            raise NotWrittenError(
+                f"layers {stateful[0]} and {stateful[1]} cannot be written out: they have one cache, for keys and values "
+                f"of layer {source}, and each keeps a state in it",
+                hint="Remove reuse_kv.",
+            )
 
 
 def sources_text(sources: Mapping[int, Sequence[int]]) -> str:

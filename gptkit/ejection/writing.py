@@ -21,7 +21,7 @@ from gptkit.ejection.lines import LINE, typed, wrapped
 from gptkit.ejection.model import GENERATOR, HEADER, MODEL, RUN
 from gptkit.ejection.references import REFER, Referenced, reference_statements, referenced_modules
 from gptkit.ejection.runtime import layer_cache
-from gptkit.ejection.sharing import kv_sources, require_streams, shared_modules, sources_text
+from gptkit.ejection.sharing import kv_sources, require_own_states, require_streams, shared_modules, sources_text
 from gptkit.kinds.attention import AttentionSpec
 from gptkit.kinds.block import BlockSpec
 from gptkit.kinds.context import BuildContext, LayerParts
@@ -137,6 +137,7 @@ def write_source(spec: ModelSpec, vocab_size: int, *, name: str, parameters: int
     """
     refuse_other_fields(spec)
     parts = written_parts(spec, vocab_size)
+    require_own_states(parts.blocks, parts.sources)
     fixed = fixed_sizes(spec, vocab_size)
     roots = [
         *parts.linears,

@@ -9,7 +9,7 @@ import torch
 
 from gptkit.kinds.written import NotWrittenError
 from gptkit.model.gpt import GPT
-from tests.support.compositions import BASE, SPECS
+from tests.support.compositions import BASE, GROUPED, SPECS
 from tests.support.ejected import COARSE, Ejected, presets_written_and_refused, randomize, run_ejected, source_of
 from tests.support.presets import small_preset
 
@@ -47,7 +47,13 @@ def test_presets_equal_gptkit(tmp_path: Path) -> None:
 
 def test_refusals_name_the_component_and_the_option() -> None:
     previous = {"attention": {"indexer": "previous", "window": 20}}
+    hybrid = {
+        "name": "hybrid",
+        "attention": {**GROUPED, "reuse_kv": True},
+        "recurrence": {"name": "lightning", "n_heads": 2},
+    }
     for changes, message in (
+        ({"attention": hybrid}, "layers 0 and 1 cannot be written out: they have one cache"),
         ({**SPECS["sparse-latent"], "layers": [{}, previous]}, "with indexer: previous and another window"),
         (
             {"linear": {"name": "low-rank", "projections": ["*.qkv"]}},
