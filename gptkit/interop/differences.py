@@ -15,6 +15,8 @@ __all__ = ["differences"]
 
 def differences(native: ModelSpec, external: ModelSpec) -> list[str]:
     """Return where two models compute differently, as sentences; fields that only affect training are ignored."""
+    if native == external:
+        return []
     result = [
         f"{each.dotted} is {_short(each.left)}, and would be {_short(each.right)}"
         for each in diff.differences(_essence(native), _essence(external), equal=_equal)

@@ -228,12 +228,21 @@ def variants(
                 continue
             for path, value in _changes(key):
                 tried = [_changed(family, each, path, value, registry) for each in (first, together)]
-                tried = [None if each is None or not accept(each.config, each.model) else each for each in tried]
-                pairs = zip(tried, (first, together), strict=True)
-                changing = [each for each, old in pairs if each is not None and differences(old.model, each.model)]
-                result += changing[:1]
+                differs = [
+                    each is not None and bool(differences(old.model, each.model))
+                    for each, old in zip(tried, (first, together), strict=True)
+                ]
                 # A flag without an effect by itself may be what another key requires.
-                if tried[1] is not None and (tried[1] in changing or key.type is bool):
+                needed = [differs[0], differs[1] or key.type is bool]
+                valid = [
+                    each is not None and is_needed and accept(each.config, each.model)
+                    for each, is_needed in zip(tried, needed, strict=True)
+                ]
+                changing = [
+                    each for each, *both in zip(tried, differs, valid, strict=True) if each is not None and all(both)
+                ]
+                result += changing[:1]
+                if tried[1] is not None and valid[1]:
                     together = tried[1]
                 if changing and key.type not in (str, dict):
                     break

@@ -32,6 +32,8 @@ class FamilyCase:
     def __init__(self, subject: Subject) -> None:
         self.family = cast("FamilySpec", subject.spec)
         self.registry = subject.registry
+        self.written: dict[int, dict[str, object] | None] = {}
+        """Configurations that are written for variants, by their identities."""
 
     @cached_property
     def defaults(self) -> list[dict[str, object]]:
@@ -129,11 +131,13 @@ def layouts_are_inverse(subject: Subject) -> None:
 
 def written(case: FamilyCase, variant: Variant) -> dict[str, object] | None:
     """Return the configuration that is written for a variant; None where the family cannot write it, and says so."""
-    try:
-        return write_config(case.family, variant.model, case.registry)
-    except (ExternalModelError, LookupError, AttributeError, TypeError, ValueError) as error:
-        expect(variant.what, f"the configuration of the tiny model cannot be written: {type(error).__name__}: {error}")
-        return None
+    if id(variant) not in case.written:
+        try:
+            case.written[id(variant)] = write_config(case.family, variant.model, case.registry)
+        except (ExternalModelError, LookupError, AttributeError, TypeError, ValueError) as error:
+            expect(variant.what, f"the configuration of the tiny model cannot be written: {type(error).__name__}: {error}")
+            case.written[id(variant)] = None
+    return case.written[id(variant)]
 
 
 def _same(move: Move, how: str, result: Sequence[Tensor], expected: Sequence[Tensor]) -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from gptkit.core.errors import ExternalModelError, GptkitError
+from gptkit.core.registry import Registry
 from gptkit.files import validate_data
 from gptkit.interop.checking import check_tensors
 from gptkit.interop.conversion import families, family_of, pair, read_model
@@ -67,6 +70,7 @@ class _Written:
     path: Path
     remarks: Sequence[str]
     progress: Sequence[tuple[int, int]]
+    owner: TemporaryDirectory[str]
 
 
 def _spec(subject: Subject) -> FormatSpec:
@@ -78,38 +82,51 @@ def _require_readable(subject: Subject) -> None:
         skip("its files are programs, which are not imported")
 
 
-def _byte(subject: Subject) -> Tokenizer:
-    return cast("TokenizerSpec", subject.other("tokenizer", "byte")).fit(iter(()))
-
-
-def _candidates(subject: Subject) -> Iterator[tuple[str, NativeModel]]:
+def _candidates(registry: Registry, dtype: torch.dtype = torch.float32) -> Iterator[tuple[str, NativeModel]]:
     """Tiny models of the families, a llama and a gpt2 first: a format may be that of any one family."""
-    known = families(subject.registry)
+    byte = registry.component("tokenizer", "byte").model_validate({"name": "byte"}, context={"registry": registry})
+    tokenizer = cast("TokenizerSpec", byte).fit(iter(()))
+    known = families(registry)
     first = [name for name in ("llama", "gpt2") if name in known]
     for name in (*first, *sorted(known.keys() - first)):
         try:
-            spec = validate_data(known[name].model(ExternalConfig(_SIZES)), ModelSpec, subject.registry)
+            spec = validate_data(known[name].model(ExternalConfig(_SIZES)), ModelSpec, registry)
             model = stirred(GPT(spec, _VOCAB, seed=0))
         except GptkitError:
             continue  # it requires more than common sizes
-        yield name, NativeModel("tiny", model.spec, _Weights(model), _byte(subject))
+        yield name, NativeModel("tiny", model.spec, _Weights(model.to(dtype)), tokenizer)
+
+
+_writes: WeakKeyDictionary[Subject, dict[torch.dtype, _Written]] = WeakKeyDictionary()
 
 
 def _write(subject: Subject, directory: str, dtype: torch.dtype = torch.float32) -> _Written:
-    """Write the first tiny model that the format can express.
+    """Write the first tiny model that the format can express, once for all checks; return a copy in a directory.
 
     Raises:
         NotApplicableError: the format is read only.
         ContractError: it expresses no tiny model; gives its message about the first.
     """
+    known = _writes.setdefault(subject, {})
+    if dtype not in known:
+        known[dtype] = _first_written(subject, dtype)
+    written = known[dtype]
+    path = Path(directory, written.path.name)
+    if written.path.is_dir():
+        shutil.copytree(written.path, path)
+    else:
+        shutil.copyfile(written.path, path)
+    return replace(written, path=path)
+
+
+def _first_written(subject: Subject, dtype: torch.dtype) -> _Written:
     spec = _spec(subject)
     if not spec.can_write:
         skip("the format cannot be written")
+    owner = TemporaryDirectory(prefix="gptkit-check-")
     refusal = "no family is installed"
-    for number, (family, native) in enumerate(_candidates(subject)):
-        path = Path(directory, f"model{number}" + "".join(spec.suffixes[:1]))
-        model = GPT(native.spec, seed=0)
-        native = replace(native, tensors=_Weights(stirred(model).to(dtype)))
+    for number, (family, native) in enumerate(_candidates(subject.registry, dtype)):
+        path = Path(owner.name, f"model{number}" + "".join(spec.suffixes[:1]))
         seen: list[tuple[int, int]] = []
         try:
             remarks = spec.write(native, path, progress=partial(_record, seen))
@@ -117,9 +134,27 @@ def _write(subject: Subject, directory: str, dtype: torch.dtype = torch.float32)
             refusal = refusal if number else f"{family}: {error.message}"
             continue
         expect(path.exists(), "write returned, and there is nothing at the path that it was given")
-        return _Written(native, family, path, remarks, seen)
+        return _Written(native, family, path, remarks, seen, owner)
     expect(False, f"it can write no tiny model of an installed family; {refusal}")
     raise AssertionError
+
+
+@lru_cache(maxsize=2)
+def _exports(registry: Registry) -> tuple[TemporaryDirectory[str], Sequence[tuple[str, FormatSpec, Path]]]:
+    """Return a tiny model in each format that can express it, and the directory that owns the files."""
+    owner = TemporaryDirectory(prefix="gptkit-check-")
+    native = next((native for _, native in _candidates(registry)), None)
+    result = []
+    for name, each in formats(registry).items():
+        if not each.can_write or native is None:
+            continue
+        path = Path(owner.name, name + "".join(each.suffixes[:1]))
+        try:
+            each.write(native, path)
+        except ExternalModelError:
+            continue
+        result.append((name, each, path))
+    return owner, result
 
 
 def _record(seen: list[tuple[int, int]], done: int, total: int) -> None:
@@ -196,14 +231,8 @@ def detects_only_its_own(subject: Subject) -> None:
         (notes := Path(directory, "notes.txt")).write_text("Nothing of interest.\n", encoding="utf-8")
         for path, what in ((empty, "an empty directory"), (notes, "a text file")):
             expect(spec.detect(path).score == 0, f"detect gives the score {spec.detect(path).score} to {what}")
-        native = next((native for _, native in _candidates(subject)), None)
-        for name, other in formats(subject.registry).items():
-            if isinstance(spec, type(other)) or not other.can_write or native is None:
-                continue
-            path = Path(directory, name + "".join(other.suffixes[:1]))
-            try:
-                other.write(native, path)
-            except ExternalModelError:
+        for name, other, path in _exports(subject.registry)[1]:
+            if isinstance(spec, type(other)):
                 continue
             score, own = spec.detect(path).score, other.detect(path).score
             expect(score < own, f"detect gives the score {score} to an export of {name!r}, which itself gives {own}")

@@ -5,6 +5,8 @@ Shapes: B batch, T tokens.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 import torch
 from torch import Tensor
 
@@ -14,7 +16,7 @@ from gptkit.model.gpt import GPT
 from gptkit.testing.check import Checks, expect, same, skip
 from gptkit.testing.subject import CONTEXT_LENGTH, Subject, token_ids
 
-__all__ = ["by_length", "checks"]
+__all__ = ["by_length", "checks", "last_logits"]
 
 checks = Checks()
 
@@ -24,6 +26,15 @@ PROMPT = 9
 def by_length(model: GPT) -> bool:
     """Return whether scores of a pair of tokens change with the length of the text."""
     return any(layer.position.depends_on_length for layer in model.spec.layer_specs())
+
+
+def last_logits(model: GPT, ids_T: Tensor, lengths: Iterable[int]) -> Mapping[int, Tensor]:
+    """Return the logits (V,) of the last token of a text that is cut to each of some lengths, by length."""
+    if by_length(model):
+        return {length: model(ids_T[None, :length]).logits[0, -1] for length in lengths}
+    wanted = list(lengths)
+    full_TV = model(ids_T[None, : max(wanted)]).logits[0]
+    return {length: full_TV[length - 1] for length in wanted}
 
 
 @checks.add("cached-equals-full", "Text is generated with a cache, so a step with it must equal the full forward pass.")
@@ -145,6 +156,9 @@ def _must_join(model: GPT, ids: Tensor, prompts: tuple[int, int], where: str) ->
     model(torch.stack((texts[2], padded)), cache=other)
     one.join(other, capacity=CONTEXT_LENGTH)
     rows = [0, 1, 2, 3]
+    alone = [
+        last_logits(model, row, [length + n_new for n_new in (1, 2, 5, 6)]) for row, length in zip(ids, lengths, strict=True)
+    ]
     for n_new in (1, 1, 3, 1):
         if n_new == 3:
             rows = [0, 2, 3]
@@ -153,8 +167,8 @@ def _must_join(model: GPT, ids: Tensor, prompts: tuple[int, int], where: str) ->
         step = model(new, cache=one).logits[:, -1]
         for row, logits in zip(rows, step, strict=True):
             lengths[row] += n_new
-            alone = model(ids[row : row + 1, : lengths[row]]).logits[0, -1]
-            same(logits, alone, f"{where}, row {row} gives other logits than alone at token {lengths[row] - 1}")
+            expected = alone[row][lengths[row]]
+            same(logits, expected, f"{where}, row {row} gives other logits than alone at token {lengths[row] - 1}")
 
 
 @checks.add("cache-extracts", "Prefix reuse copies one row of a cache; the copy must decode as its row, and change nothing.")
@@ -171,7 +185,9 @@ def cache_extracts(subject: Subject) -> None:
             except StateError:  # prompts are then computed as a whole
                 break
             expect(copy.length == length, f"{named}, the copy of row {row} holds {copy.length} tokens, not {length}")
-            _must_continue(model, copy, ids[row : row + 1], f"{named}, the copy of row {row}")
+            # With a window more tokens than its buffer holds, so that it slides.
+            end = CONTEXT_LENGTH if "window" in named else length + 6
+            _must_continue(model, copy, ids[row : row + 1, :end], f"{named}, the copy of row {row}")
         new = torch.stack((ids[0, PROMPT : PROMPT + 1], ids[1, PROMPT - padding : PROMPT - padding + 1]))
         for row, logits in enumerate(model(new, cache=cache).logits[:, -1]):
             alone = model(ids[row : row + 1, : PROMPT + 1 - padding * row]).logits[0, -1]

@@ -74,6 +74,7 @@ class Subject:
         self.spec: Any = spec
         self.registry = registry or default_registry()
         self._models: dict[tuple[str, bool], GPT] = {}
+        self._randomized: dict[tuple[str, int], GPT] = {}
 
     @classmethod
     def of(cls, spec: Component, registry: Registry | None = None) -> Subject:
@@ -201,7 +202,9 @@ class Subject:
         for named, model in self.models():
             yield named, model
             for seed in (1, 2):
-                yield f"{named}, with large random weights", randomized(copy.deepcopy(model), seed)
+                if (named, seed) not in self._randomized:
+                    self._randomized[named, seed] = randomized(copy.deepcopy(model), seed)
+                yield f"{named}, with large random weights", self._randomized[named, seed]
 
     @cached_property
     def windowed(self) -> Any:

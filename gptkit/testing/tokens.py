@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gptkit.model.gpt import GPT
 from gptkit.testing.check import Checks, differ, expect, same, skip
-from gptkit.testing.states import by_length
+from gptkit.testing.states import by_length, last_logits
 from gptkit.testing.subject import CONTEXT_LENGTH, VOCAB, Subject, token_ids
 
 __all__ = ["checks"]
@@ -22,12 +22,11 @@ checks = Checks()
 @torch.no_grad()
 def no_future_leak(subject: Subject) -> None:
     ids = token_ids(1, 12)
+    changed = _each_changed(ids)
     for named, model in subject.leak_models():
-        before = model(ids).logits
+        differs = differ(model(changed).logits, model(ids).logits.expand(12, -1, -1)).any(-1)
         for at in range(1, 12):
-            changed = ids.clone()
-            changed[0, at] = (changed[0, at] + 1) % VOCAB
-            wrong = differ(model(changed).logits, before)[0, :at].any(-1)
+            wrong = differs[at, :at]
             if wrong.any():
                 seen = int(wrong.nonzero()[-1])
                 expect(False, f"{named}, changing token {at} changed the output at token {seen}, which comes before it")
@@ -70,17 +69,13 @@ def padding_is_ignored(subject: Subject) -> None:
     ids = token_ids(2, length)
     alone = ids[1:, : length - padding]
     left_padding_B = torch.tensor([0, padding])
-    for filler in (0, 3):
-        padded = torch.cat((torch.full((1, padding), filler), alone), dim=1)
-        batch = torch.cat((ids[:1], padded))
-        for named, model in subject.leak_models():
+    for named, model in subject.leak_models():
+        padded, beside = model(alone).logits, model(ids[:1]).logits
+        for filler in (0, 3):
+            batch = torch.cat((ids[:1], torch.cat((torch.full((1, padding), filler), alone), dim=1)))
             together = model(batch, left_padding_B=left_padding_B).logits
-            same(
-                together[1:, padding:],
-                model(alone).logits,
-                f"{named}, a row with {padding} tokens of padding gives other logits",
-            )
-            same(together[:1], model(ids[:1]).logits, f"{named}, a row beside a padded one gives other logits")
+            same(together[1:, padding:], padded, f"{named}, a row with {padding} tokens of padding gives other logits")
+            same(together[:1], beside, f"{named}, a row beside a padded one gives other logits")
 
 
 @checks.add(
@@ -95,12 +90,13 @@ def uneven_prompts_cached(subject: Subject) -> None:
     for named, model in subject.models():
         cache = model.new_cache(2, left_padding_B=left_padding_B)
         model(batch[:, :prompt], cache=cache)
+        starts = (0, padding)
+        alone = [last_logits(model, batch[row, s:], range(prompt + 1 - s, length + 1 - s)) for row, s in enumerate(starts)]
         for at in range(prompt, length):
             step = model(batch[:, at : at + 1], cache=cache).logits[:, 0]
-            for row, start in ((0, 0), (1, padding)):
-                alone = model(batch[row : row + 1, start : at + 1]).logits[:, -1]
+            for row, start in enumerate(starts):
                 what = f"{named}, token {at} of a cached row with {start} tokens of padding gives other logits than alone"
-                same(step[row : row + 1], alone, what)
+                same(step[row], alone[row][at + 1 - start], what)
 
 
 @checks.add("documents-keep-apart", "Packed training rows hold several documents; one must not see into another.")
@@ -126,11 +122,17 @@ def documents_keep_apart(subject: Subject) -> None:
 def reach(model: GPT, length: int) -> list[tuple[int, int]]:
     """For each token, the first and the last token whose output changes with it."""
     ids = token_ids(1, length)
-    before: Tensor = model(ids).logits
+    differs = differ(model(_each_changed(ids)).logits, model(ids).logits.expand(length, -1, -1), 1e-9).any(-1)
     result = []
     for at in range(length):
-        changed = ids.clone()
-        changed[0, at] = (changed[0, at] + 1) % VOCAB
-        touched = differ(model(changed).logits, before, 1e-9)[0].any(-1).nonzero().flatten().tolist()
+        touched = differs[at].nonzero().flatten().tolist()
         result.append((touched[0], touched[-1]) if touched else (at, at))
     return result
+
+
+def _each_changed(ids_1T: Tensor) -> Tensor:
+    """Return a row for each token, (T, T), in which that token is another one."""
+    length = ids_1T.shape[1]
+    changed_TT = ids_1T.repeat(length, 1)
+    changed_TT.diagonal().add_(1).remainder_(VOCAB)
+    return changed_TT

@@ -378,6 +378,8 @@ class SharesRows(Wrong):
     runtime = Runtime
     caught_by = "rows-are-independent"
     also = (
+        "no-future-leak",
+        "window-counts-tokens",
         "backends-agree",
         "cache-reorders",
         "cache-joins",

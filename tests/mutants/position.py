@@ -138,7 +138,7 @@ class EndsTooEarly(Mutant, LearnedSpec):
 
     name: Literal["ends-too-early"] = "ends-too-early"
     caught_by = "reaches-the-end"
-    also = ("finite-far-out", "cache-extracts")
+    also = ("finite-far-out",)
 
     def build_embedding(self, context: BuildContext) -> LearnedPosition:
         made: LearnedPosition = become(super().build_embedding(context), self.Runtime)
