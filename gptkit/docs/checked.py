@@ -1,37 +1,38 @@
 """Outcomes of the conformance checks of all installed components, for the page that shows them.
 
-The checks take minutes: they run in one process for each core, and their outcomes are kept in the cache directory. The key
-of an entry is a digest of the sources of gptkit and of the component's package, and of the versions of the libraries that
-the checks compare with: a component is checked again when one of these changes.
+The checks take a minute or more: they run in one process for each core while the caller does other work, and their outcomes
+are kept in the cache directory. The key of an entry is a digest of the sources of gptkit and of the component's package, and
+of the versions of the libraries that the checks compare with: a component is checked again when one of these changes.
 
-``python -m gptkit.docs.checked`` is such a process: it reads the names of components from standard input, and writes their
-outcomes to standard output.
+``python -m gptkit.docs.checked`` is such a process: it reads the kind and the name of one component after another from
+standard input, and writes the outcomes of each to standard output.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.util
 import json
 import os
 import re
-import subprocess
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from gptkit.core.atomic import write_text
-from gptkit.core.errors import FileError, GptkitError
+from gptkit.core.errors import FileError
 from gptkit.core.paths import cache_directory
 from gptkit.core.registry import Registry, default_registry
+from gptkit.docs.checking_pool import Pool
 
-__all__ = ["Outcomes", "checked", "outcomes_of"]
+__all__ = ["Checking", "Outcomes", "checked", "outcomes_of"]
 
 Outcomes = dict[str, str]
 """The outcome of each check by its name; the worst one, where the instances of a component differ."""
+
+_Name = tuple[str, str]
 
 _WORST = ("failed", "unexpected", "expected", "passed", "skipped")
 _LIBRARIES = ("torch", "transformers", "tiktoken", "tokenizers", "numpy", "pydantic")
@@ -63,79 +64,73 @@ def outcomes_of(registry: Registry, kind: str, name: str, expected: Mapping[str,
     return {check: min((result.outcome for result in some), key=_WORST.index) for check, some in results.items()}
 
 
-def checked(registry: Registry, kinds: Collection[str] | None = None) -> dict[tuple[str, str], Outcomes]:
-    """Return the outcomes of components by kind and name: from the cache, or computed by several processes.
+class Checking:
+    """Outcomes of components by kind and name, which are computed while the caller does other work.
+
+    They are taken from the cache, and those that are missing are computed by several processes, which start at once.
 
     Args:
-        registry: the components. Another one than that of what is installed is checked in this process.
+        registry: the components. Another one than that of what is installed is checked in this process, when the outcomes
+            are asked for.
         kinds: the kinds to check; all by default.
+    """
+
+    def __init__(self, registry: Registry, kinds: Collection[str] | None = None) -> None:
+        every = [(kind, name) for kind in registry.kinds() for name in registry.names(kind)]
+        self._registry = registry
+        self._names = every if kinds is None else [each for each in every if each[0] in kinds]
+        self._keys: dict[_Name, str] = {}
+        self._known: dict[str, Outcomes] = {}
+        self._pool = Pool([])
+        self._outcomes: dict[_Name, Outcomes] | None = None
+        if registry is default_registry():
+            self._keys = {(kind, name): _key(registry, kind, name) for kind, name in every}
+            self._known = _read_all()
+            self._pool = Pool([each for each in self._names if self._keys[each] not in self._known])
+
+    def outcomes(self) -> dict[_Name, Outcomes]:
+        """Return the outcomes; wait for the processes that compute them.
+
+        Raises:
+            GptkitError: a process ended with an error.
+        """
+        if self._outcomes is None:
+            self._outcomes = self._waited_for() if self._keys else self._computed_here()
+        return self._outcomes
+
+    def _computed_here(self) -> dict[_Name, Outcomes]:
+        return {(kind, name): outcomes_of(self._registry, kind, name, _expected(kind, name)) for kind, name in self._names}
+
+    def _waited_for(self) -> dict[_Name, Outcomes]:
+        computed = self._pool.results()
+        self._known |= {self._keys[each]: outcomes for each, outcomes in computed.items()}
+        file = _file()
+        if computed and file is not None:
+            _write(file, {key: self._known[key] for key in self._keys.values() if key in self._known})
+        return {each: self._known[self._keys[each]] for each in self._names}
+
+    def stop(self) -> None:
+        """End the processes. Outcomes that are not computed are missing."""
+        self._pool.stop()
+
+
+def checked(registry: Registry, kinds: Collection[str] | None = None) -> dict[_Name, Outcomes]:
+    """Return the outcomes of components as `Checking` does.
 
     Raises:
         GptkitError: a process ended with an error.
     """
-    every = [(kind, name) for kind in registry.kinds() for name in registry.names(kind)]
-    names = every if kinds is None else [each for each in every if each[0] in kinds]
-    if registry is not default_registry():
-        return {(kind, name): outcomes_of(registry, kind, name, _expected(kind, name)) for kind, name in names}
-    keys = {(kind, name): _key(registry, kind, name) for kind, name in every}
-    file = _file()
-    known = {} if file is None else _read(file)
-    missing = [each for each in names if keys[each] not in known]
-    for each, outcomes in _computed(missing).items():
-        known[keys[each]] = outcomes
-    if missing and file is not None:
-        _write(file, {key: known[key] for key in keys.values() if key in known})
-    return {each: known[keys[each]] for each in names}
+    checking = Checking(registry, kinds)
+    try:
+        return checking.outcomes()
+    finally:
+        checking.stop()
 
 
 def _expected(kind: str, name: str) -> Mapping[str, str]:
     from gptkit.testing import KNOWN_FAILURES
 
     return KNOWN_FAILURES.get(f"{kind} {name}", {})
-
-
-def _computed(names: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Outcomes]:
-    """Check components in one process for each core.
-
-    Raises:
-        GptkitError: a process ended with an error.
-    """
-    if not names:
-        return {}
-    count = min(len(names), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    # Every process computes on one core; components of a kind take similarly long, so each process takes every nth.
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", __name__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env=environment,
-        )
-        for _ in range(count)
-    ]
-    result: dict[tuple[str, str], Outcomes] = {}
-    try:
-        for index, process in enumerate(processes):
-            assert process.stdin is not None
-            with contextlib.suppress(BrokenPipeError), process.stdin as stream:  # its status says why
-                stream.write(json.dumps(names[index::count]))
-        for process in processes:
-            assert process.stdout is not None
-            text = process.stdout.read()
-            if process.wait():
-                raise GptkitError(
-                    f"the conformance checks ended with status {process.returncode}",
-                    hint="Run them with pytest: gptkit.testing.component_tests.",
-                )
-            result.update({(kind, name): outcomes for kind, name, outcomes in json.loads(text.splitlines()[-1])})
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-    return result
 
 
 def _key(registry: Registry, kind: str, name: str) -> str:
@@ -175,6 +170,13 @@ def _file() -> Path | None:
         return None
 
 
+def _read_all() -> dict[str, Outcomes]:
+    """Return the outcomes in all files: a key describes what was checked, whichever environment checked it."""
+    file = _file()
+    files = [] if file is None else sorted(each for each in file.parent.glob("*.json") if _OWN.fullmatch(each.name))
+    return {key: outcomes for each in files for key, outcomes in _read(each).items()}
+
+
 def _read(file: Path) -> dict[str, Outcomes]:
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
@@ -201,12 +203,13 @@ def _write(file: Path, outcomes: Mapping[str, Outcomes]) -> None:
 
 
 def _main() -> None:
-    names = json.load(sys.stdin)
     registry = default_registry()
     output = os.dup(1)
     os.dup2(2, 1)  # what libraries print is not part of the answer
-    outcomes = [(kind, name, outcomes_of(registry, kind, name, _expected(kind, name))) for kind, name in names]
-    os.write(output, (json.dumps(outcomes) + "\n").encode())
+    for line in sys.stdin:
+        kind, name = json.loads(line)
+        outcomes = outcomes_of(registry, kind, name, _expected(kind, name))
+        os.write(output, (json.dumps(outcomes) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from gptkit.core.registry import Registry
 from gptkit.reflect import prose
 from gptkit.testing import KNOWN_FAILURES, checks_for
 
-__all__ = ["MARKS", "section"]
+__all__ = ["MARKS", "filled", "mark", "section"]
 
 MARKS = {"passed": "✓", "failed": "**✗**", "skipped": "·", "expected": "(✗)", "unexpected": "**(✓)**"}
 _WORDS = {
@@ -19,6 +20,26 @@ _WORDS = {
     "expected": "known failure",
     "unexpected": "passed, but declared as a known failure",
 }
+_MARK = re.compile("<!-- outcomes of ([^ ]+) ([^ ]+) -->")
+
+
+def mark(kind: str, name: str) -> str:
+    """Return a comment that `filled` replaces by the section of a component: outcomes are computed beside the pages."""
+    return f"<!-- outcomes of {kind} {name} -->"
+
+
+def filled(text: str, registry: Registry, outcomes: Callable[[], Mapping[tuple[str, str], Mapping[str, str]]]) -> str:
+    """Return Markdown with a section in place of each mark.
+
+    Args:
+        outcomes: returns the outcomes by kind and name; called if there is a mark.
+    """
+
+    def replaced(match: re.Match[str]) -> str:
+        kind, name = match.groups()
+        return section(registry, kind, name, outcomes()[kind, name])
+
+    return _MARK.sub(replaced, text)
 
 
 def section(registry: Registry, kind: str, name: str, outcomes: Mapping[str, str]) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from gptkit.core.registry import Registry
 from gptkit.core.spec import Spec
-from gptkit.docs.checked import Outcomes
 from gptkit.docs.parts import drawn, field_list, formula, page_of, titled
 from gptkit.docs.source_code import sources
 from gptkit.reflect import prose
@@ -23,13 +22,13 @@ class Measurements:
         figures: draw figures.
         sizes: measure sizes.
         relations: list what uses a component, for which the presets and the configurations of families are read.
-        outcomes: outcomes of the conformance checks by kind and name; empty for none.
+        checks: leave room for the outcomes of the conformance checks (`component_checks.filled`).
     """
 
     figures: bool = True
     sizes: bool = True
     relations: bool = True
-    outcomes: dict[tuple[str, str], Outcomes] = field(default_factory=dict)
+    checks: bool = False
 
 
 NOTHING = Measurements(figures=False, sizes=False, relations=False)
@@ -75,7 +74,7 @@ def component_page(
         titled("## Combinations", _combinations(registry, doc, measured)),
         titled("## Tensor names", _tensor_names(registry, doc) if measured.relations and doc.kind == "family" else ""),
         titled("## Use", _uses(registry, doc, root) if measured.relations else ""),
-        titled("## Conformance", _checks(registry, doc, measured)),
+        titled("## Conformance", _checks(doc) if measured.checks else ""),
         "## Origin",
         "\n".join(f"- {title}: {text}" for title, text in facts if text),
         titled("## Source { data-search-exclude }", sources(cls)),
@@ -106,11 +105,8 @@ def _uses(registry: Registry, doc: ComponentDoc, root: type[Spec] | None) -> str
     return uses(registry, doc.kind, doc.name, root)
 
 
-def _checks(registry: Registry, doc: ComponentDoc, measured: Measurements) -> str:
-    outcomes = measured.outcomes.get((doc.kind, doc.name))
-    if not outcomes:
-        return ""
-    from gptkit.docs.component_checks import section
+def _checks(doc: ComponentDoc) -> str:
+    from gptkit.docs.component_checks import mark
 
-    text = section(registry, doc.kind, doc.name, outcomes)
+    text = mark(doc.kind, doc.name)
     return f"{text}\n\nThe page [conformance checks](../../conformance.md#{doc.kind}) shows all components of the kind."

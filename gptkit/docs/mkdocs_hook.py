@@ -9,8 +9,11 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 from gptkit.core.registry import default_registry
+from gptkit.docs.checked import Checking
 from gptkit.docs.guide.figures import filled
-from gptkit.docs.site import filled_navigation, generated
+from gptkit.docs.site import filled_navigation, generated, with_outcomes
+
+_checking: Checking | None = None
 
 _NUMBER = re.compile(r"<td((?: style=\"[^\"]*\")?)>(?=[-−±+]?\d[\d.,]*(?:e[-+]?\d+)?(?: ?[\w/%²·]{1,9})?</td>)")
 
@@ -22,15 +25,30 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the generated pages and images."""
+    """Add the generated pages and images, and start the conformance checks, whose outcomes pages need later."""
+    global _checking
+    on_shutdown()
+    _checking = Checking(default_registry())
     for path, text in generated(default_registry()).items():
         files.append(File.generated(config, path, content=text))
     return files
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Draw the figures of the guided path."""
-    return filled(markdown)
+    """Draw the figures of the guided path, and add the outcomes of the conformance checks."""
+    assert _checking is not None
+    return with_outcomes(filled(markdown), default_registry(), _checking.outcomes)
+
+
+def on_build_error(**_: Any) -> None:
+    """End the conformance checks."""
+    on_shutdown()
+
+
+def on_shutdown() -> None:
+    """End the conformance checks."""
+    if _checking is not None:
+        _checking.stop()
 
 
 def on_page_content(html: str, **_: Any) -> str:

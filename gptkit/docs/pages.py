@@ -5,7 +5,7 @@ This module does not depend on mkdocs: `mkdocs_hook` passes the pages to mkdocs,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ from gptkit.core.atomic import reading, write_text, writing
 from gptkit.core.errors import GptkitError
 from gptkit.core.registry import Plugin, Registry
 from gptkit.core.spec import Spec
-from gptkit.docs.checked import Outcomes
 from gptkit.docs.combinations import tables
 from gptkit.docs.component_page import NOTHING, Measurements, component_page
 from gptkit.docs.parts import field_list, page_of, thumbnail, titled
@@ -35,7 +34,8 @@ def pages(
     *,
     root: type[Spec] | None = None,
     figures: bool = True,
-    outcomes: Mapping[tuple[str, str], Outcomes] | None = None,
+    checks: bool = False,
+    kinds: Collection[str] | None = None,
 ) -> dict[str, str]:
     """Return all pages by path: an index of kinds, a page for each kind and each component, and the plugins.
 
@@ -44,15 +44,16 @@ def pages(
         root: class of a whole spec file; if given, the pages list the keys of a spec file that take each kind.
         figures: whether to draw figures, measure sizes, and list what uses each component, for which every component is
             built and evaluated (half a minute).
-        outcomes: outcomes of the conformance checks by kind and name; without them, pages do not show any.
+        checks: leave room for the outcomes of the conformance checks, which `component_checks.filled` adds.
+        kinds: the kinds whose pages are returned beside those of all kinds; all by default.
 
     Raises:
         GptkitError: the figure of a component cannot be drawn, or its formula is not valid; the message names it.
     """
-    measured = Measurements(outcomes=dict(outcomes or {})) if figures else NOTHING
+    measured = Measurements(checks=checks) if figures else NOTHING
     result = {f"{DIRECTORY}/index.md": _index(registry, measure=figures), PLUGINS: _plugins(registry)}
     result |= tables.pages(registry, measure=figures)
-    for kind in registry.kinds():
+    for kind in registry.kinds() if kinds is None else kinds:
         spots = places(root, kind) if root is not None else []
         entries = registry.entries(kind).items()
         docs = [describe(entry, registry, **vars(usage(registry, kind, name, root))) for name, entry in entries]

@@ -1,13 +1,15 @@
 """The documentation site: its handwritten pages, and the pages that are generated from what is installed.
 
-`generated` is a pure function of the registry and of the results in docs/effects. mkdocs receives its files through
-`mkdocs_hook`; `write_project` writes a project without the hook, for other builders.
+`generated` is a pure function of the registry and of the results in docs/effects, except for the outcomes of the conformance
+checks, which other processes compute meanwhile and `with_outcomes` adds. mkdocs receives its files through `mkdocs_hook`;
+`write_project` writes a project without the hook, for other builders.
 """
 
 from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,13 @@ from ruamel.yaml import YAML
 
 from gptkit.core.errors import GptkitError
 from gptkit.core.registry import Registry
+from gptkit.docs.checked import Checking, Outcomes
 from gptkit.docs.guide.figures import filled
 from gptkit.docs.places import DIRECTORY
 
-__all__ = ["filled_navigation", "generated", "source", "write_project"]
+__all__ = ["filled_navigation", "generated", "source", "with_outcomes", "write_project"]
 
+_ALL_OUTCOMES = "<!-- outcomes of all components -->"
 _PACKAGE = Path(__file__).resolve().parent
 
 
@@ -38,18 +42,34 @@ def source() -> Path:
 
 
 def generated(registry: Registry) -> dict[str, str]:
-    """Return all generated pages and images by path."""
+    """Return all generated pages and images by path; `with_outcomes` completes them.
+
+    The pages of components come last: a builder that follows this order needs the outcomes late.
+    """
     from gptkit.docs import command_line, conformance, contracts, effects, ejected, models, python_reference, spec_builder
-    from gptkit.docs.checked import checked
     from gptkit.docs.pages import pages
     from gptkit.runs.spec import ExperimentSpec
 
-    outcomes = checked(registry)
-    result = dict(pages(registry, root=ExperimentSpec, outcomes=outcomes))
-    result[conformance.PAGE] = conformance.page(registry, outcomes=outcomes)
+    result: dict[str, str] = {}
     for module in (command_line, contracts, ejected, models, python_reference, spec_builder):
         result[module.PAGE] = module.page(registry)
-    return result | effects.pages(source() / "docs") | models.assets(registry) | spec_builder.assets(registry)
+    result |= effects.pages(source() / "docs") | models.assets(registry) | spec_builder.assets(registry)
+    return result | pages(registry, root=ExperimentSpec, checks=True) | {conformance.PAGE: _ALL_OUTCOMES}
+
+
+def with_outcomes(text: str, registry: Registry, outcomes: Callable[[], Mapping[tuple[str, str], Outcomes]]) -> str:
+    """Return a generated page with the outcomes of the conformance checks.
+
+    Args:
+        text: the page as Markdown.
+        registry: the components.
+        outcomes: returns the outcomes by kind and name; called only for a page that shows some.
+    """
+    from gptkit.docs import component_checks, conformance
+
+    if text.strip() == _ALL_OUTCOMES:
+        return conformance.page(registry, outcomes=outcomes())
+    return component_checks.filled(text, registry, outcomes)
 
 
 def filled_navigation(nav: list[Any], registry: Registry) -> list[Any]:
@@ -72,10 +92,14 @@ def write_project(directory: Path, registry: Registry) -> None:
     shutil.copytree(origin / "docs", directory / "docs", dirs_exist_ok=True)
     for page in (directory / "docs").rglob("*.md"):
         page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
-    for path, text in generated(registry).items():
-        target = directory / "docs" / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text, encoding="utf-8")
+    checking = Checking(registry)
+    try:
+        for path, text in generated(registry).items():
+            target = directory / "docs" / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(with_outcomes(text, registry, checking.outcomes), encoding="utf-8")
+    finally:
+        checking.stop()
     configuration = (origin / "mkdocs.yml").read_text(encoding="utf-8")
     start, end = re.split(r"^nav:\n(?:[ #].*\n|\n)*", configuration, maxsplit=1, flags=re.MULTILINE)
     nav = YAML(typ="safe", pure=True).load(configuration)["nav"]

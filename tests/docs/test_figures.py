@@ -33,7 +33,9 @@ def svgs(html: str) -> list[str]:
     return re.findall(r"<svg.*?</svg>", html, re.DOTALL)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.slow) if kind == "format" else kind for kind in KINDS]
+)
 def test_every_component_has_a_figure(kind: str) -> None:
     registry = registry_of()
     assert registry.names(kind)
@@ -74,15 +76,15 @@ def test_equal_components_give_equal_bytes(builtin: Registry) -> None:
         assert first.html() == again.html()
 
 
-@pytest.mark.slow
 def test_component_of_a_plugin_has_the_figure_of_its_kind(with_plugins: Registry) -> None:
-    page = pages(with_plugins)["components/norm/halving.md"]
+    written = pages(with_plugins, kinds=["norm"])
+    page = written["components/norm/halving.md"]
     assert '<figure class="fg-figure"' in page
     assert "Three vectors of 24 features" in page
     before, after = page.split('fg-panel">')[1:3]
     values = [re.findall(r"rms [\d.]+, mean [-\d.]+", panel) for panel in (before, after)]
     assert values[0] == values[1] != [], "the module of the test changes nothing"
-    index = pages(with_plugins)["components/norm/index.md"]
+    index = written["components/norm/index.md"]
     row = next(line for line in index.splitlines() if line.startswith("| [halving]"))
     assert "<svg" in row
 

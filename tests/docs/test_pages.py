@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -127,12 +129,22 @@ def test_page_has_a_table_of_positions_by_attentions(builtin: Registry) -> None:
             assert cell.startswith("yes") == (uses <= set(getattr(attention.cls, "accepts", ())))
 
 
+@pytest.fixture
+def two_kinds(monkeypatch: pytest.MonkeyPatch) -> Callable[[Registry], dict[str, str]]:
+    """Let `write` write the pages of two kinds, beside those of all kinds, and return their function."""
+    some = partial(pages, kinds=("norm", "schedule"))
+    monkeypatch.setattr("gptkit.docs.pages.pages", some)
+    return some
+
+
 @pytest.mark.slow
-def test_write_creates_the_same_pages(tmp_path: Path, builtin: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_write_creates_the_same_pages(
+    tmp_path: Path, builtin: Registry, two_kinds: Callable[[Registry], dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(conformance, "page", lambda registry: f"{len(registry.kinds())} kinds are checked\n")
     directory = tmp_path / "deep" / "directory"
     written = write(directory, builtin)
-    plain = pages(builtin) | {
+    plain = two_kinds(builtin) | {
         "conformance.md": f"{len(builtin.kinds())} kinds are checked\n",
         contracts.PAGE: contracts.page(builtin),
         models.PAGE: models.page(builtin),
@@ -143,6 +155,7 @@ def test_write_creates_the_same_pages(tmp_path: Path, builtin: Registry, monkeyp
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("two_kinds")
 def test_write_replaces_its_own_pages_and_nothing_else(
     tmp_path: Path, builtin: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
