@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -14,3 +15,26 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 def own_cache_directory(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Neither read nor write the user's cache."""
     os.environ["GPTKIT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def drawing() -> Iterator[Callable[..., None]]:
+    """Write one pixel in place of the plot of losses, except in other processes and with `real_plots`.
+
+    Returns the function that draws it.
+    """
+    from gptkit.training.records import LossPlot
+    from tests.support.plots import write_one_pixel
+
+    original = LossPlot.on_checkpoint
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LossPlot, "on_checkpoint", write_one_pixel)
+        yield original
+
+
+@pytest.fixture
+def real_plots(drawing: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw the plots of losses as users see them."""
+    from gptkit.training.records import LossPlot
+
+    monkeypatch.setattr(LossPlot, "on_checkpoint", drawing)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,8 @@ def call() -> Call:
     return caller()
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, call: Call) -> Path:
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory, call: Call) -> Iterator[Path]:
     """A run, trained through the command line. Not to be changed."""
     import torch
 
@@ -32,4 +33,10 @@ def run(tmp_path_factory: pytest.TempPathFactory, call: Call) -> Path:
     directory = tmp_path_factory.mktemp("trained")
     write_project(directory)
     call("train", directory / "mini.yaml", directory / "run", "--quiet")
-    return directory / "run"
+    before = _contents(directory / "run")
+    yield directory / "run"
+    assert _contents(directory / "run") == before, "a test has changed the run of all tests of the command line"
+
+
+def _contents(run: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(run)): path.read_bytes() for path in run.rglob("*") if path.is_file()}

@@ -13,7 +13,9 @@ from typing import Any
 import torch
 
 import gptkit
+from gptkit.training.records import LossPlot
 from tests.support.looped import looped_plugin
+from tests.support.plots import write_one_pixel
 from tests.support.plugin_registry import registry_of
 
 TEXT = "The quick brown fox jumps over the lazy dog. " * 40
@@ -123,6 +125,7 @@ def spec(name: str, alone: bool, corpus: Path) -> dict[str, Any]:
 
 def main(directory: Path, names: list[str]) -> None:
     torch.set_num_threads(1)
+    LossPlot.on_checkpoint = write_one_pixel  # type: ignore[method-assign]
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count > 1:
         # Once for all cases; otherwise each training run creates a process group.

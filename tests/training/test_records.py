@@ -29,7 +29,7 @@ from gptkit.training.config import TrainingSpec
 from gptkit.training.evaluation import Batch, combined, evaluate
 from gptkit.training.plot import draw_losses
 from gptkit.training.progress import ConsoleProgress
-from gptkit.training.records import MetricsFile, SamplesFile, read_metrics
+from gptkit.training.records import LossPlot, MetricsFile, SamplesFile, read_metrics
 from gptkit.training.seeds import derive
 from tests.support.bigram import MakeTrainer, make_model
 
@@ -185,6 +185,18 @@ def test_loss_plot_is_a_png(tmp_path: Path, rows: int) -> None:
     assert head[:8] == b"\x89PNG\r\n\x1a\n"
     assert struct.unpack(">II", head[16:24]) == (1200, 675)
     assert [path.name for path in tmp_path.iterdir()] == ["loss.png"]
+
+
+@pytest.mark.usefixtures("real_plots")
+def test_plot_is_drawn_at_a_checkpoint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    metrics, picture = tmp_path / "metrics.jsonl", tmp_path / "loss.png"
+    metrics.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.5}\n')
+    LossPlot(metrics, picture, "a run").on_checkpoint(2, tmp_path)
+    assert struct.unpack(">II", picture.read_bytes()[16:24]) == (1200, 675)
+    assert not caplog.records
+    # A training does not end because of its plot.
+    LossPlot(metrics, tmp_path / "gone" / "loss.png").on_checkpoint(2, tmp_path)
+    assert "cannot be drawn" in caplog.text
 
 
 def test_console_prints_the_resume_command(tmp_path: Path) -> None:
