@@ -17,6 +17,13 @@ from gptkit.model.spec import ModelSpec
 from gptkit.nn.forward import Forward
 from gptkit.ops.causal_conv import causal_conv
 from gptkit.ops.delta_rule import gated_delta_rule, gated_delta_step
+from tests.support.recurrences import (
+    check_equal_with_gradients,
+    check_gradients_reach_every_parameter,
+    check_long_text_in_pieces,
+    check_reset_state,
+    check_state_is_fp32,
+)
 
 V = 31
 ATTENTION = {"name": "gated-delta", "n_heads": 2, "n_value_heads": 4, "d_key": 6, "d_value": 10, "conv_width": 4}
@@ -67,12 +74,7 @@ def test_chunks_equal_single_steps(n_tokens: int, chunk: int) -> None:
     inputs = [x.requires_grad_() for x in rule_inputs(n_tokens)]
     out, state = gated_delta_rule(*inputs, chunk=chunk)  # type: ignore[misc]
     wanted, wanted_state = token_by_token(*inputs)
-    torch.testing.assert_close(out, wanted)
-    torch.testing.assert_close(state, wanted_state)
-    gradients = torch.autograd.grad(out.square().sum() + state.sum(), inputs)
-    wanted_gradients = torch.autograd.grad(wanted.square().sum() + wanted_state.sum(), inputs)
-    for gradient, wanted_gradient in zip(gradients, wanted_gradients, strict=True):
-        torch.testing.assert_close(gradient, wanted_gradient)
+    check_equal_with_gradients((out, state), (wanted, wanted_state), inputs)
 
 
 def test_strong_decay_does_not_overflow() -> None:
@@ -86,12 +88,7 @@ def test_strong_decay_does_not_overflow() -> None:
 @pytest.mark.parametrize("border", [1, 3, 4, 5, 8, 10])
 def test_reset_state_equals_a_new_text(border: int) -> None:
     *inputs, state = rule_inputs(11)
-    segments = (torch.arange(11) >= border).long().expand(2, -1)
-    out, after = gated_delta_rule(*inputs, state, segments_BT=segments, chunk=4)  # type: ignore[misc]
-    first, _ = gated_delta_rule(*(x[:, :, :border] for x in inputs), state)  # type: ignore[call-arg,misc]
-    second, wanted = gated_delta_rule(*(x[:, :, border:] for x in inputs), torch.zeros_like(state))  # type: ignore[call-arg,misc]
-    torch.testing.assert_close(out, torch.cat((first, second), dim=2))
-    torch.testing.assert_close(after, wanted)
+    check_reset_state(gated_delta_rule, inputs, state, border, dim=2)
 
 
 def test_convolution_equals_its_formula() -> None:
@@ -151,21 +148,8 @@ def test_equals_qwen3_next() -> None:
     torch.testing.assert_close(padded[0], wanted[0], rtol=1e-4, atol=1e-5)
 
 
-@torch.no_grad()
 def test_long_text_in_pieces_equals_one_call() -> None:
-    model = make().double()
-    tokens = ids(2, 150)
-    full = model(tokens).logits
-    cache = model.new_cache(2)
-    before = cache.bytes
-    at = 0
-    for piece in (1, 2, 100, 1, 1, 40, 5):
-        step = model(tokens[:, at : at + piece], cache=cache).logits
-        torch.testing.assert_close(step, full[:, at : at + piece], atol=1e-9, rtol=1e-9)
-        at += piece
-    assert at == 150
-    # The state is allocated once and does not grow.
-    assert cache.bytes == before == 2 * 2 * 8 * (3 * (12 + 12 + 40) + 4 * 6 * 10)
+    check_long_text_in_pieces(make().double(), ids(2, 150), 2 * 2 * 8 * (3 * (12 + 12 + 40) + 4 * 6 * 10))
 
 
 @torch.no_grad()
@@ -190,17 +174,8 @@ def test_state_returns_to_a_mark_and_reorders() -> None:
     torch.testing.assert_close(step, full[[1, 0], :9], atol=1e-9, rtol=1e-9)
 
 
-@torch.no_grad()
 def test_state_is_fp32_in_bf16_models() -> None:
-    model = make()
-    tokens = ids(2, 40)
-    wanted = model(tokens).logits
-    narrow = copy.deepcopy(model).bfloat16()
-    cache = narrow.new_cache(2)
-    out = torch.cat([narrow(piece, cache=cache).logits for piece in tokens.split([20, 1, 19], dim=1)], dim=1)
-    assert out.dtype == torch.bfloat16
-    assert [tensor.dtype for tensor in next(iter(cache.states)).tensors] == [torch.bfloat16, torch.float32]  # type: ignore[attr-defined]
-    assert (out - wanted).norm() / wanted.norm() < 0.05
+    check_state_is_fp32(make(), ids(2, 40), [torch.bfloat16, torch.float32])
 
 
 def test_initial_loss_is_finite_and_gradients_reach_every_parameter() -> None:
@@ -211,10 +186,7 @@ def test_initial_loss_is_finite_and_gradients_reach_every_parameter() -> None:
     rate = torch.nn.functional.softplus(attention.decay_bias)
     assert ((rate >= 0.00099) & (rate <= 0.101)).all()
     assert attention.conv.weight.abs().max() <= 0.5
-    model(ids(2, 20), ids(2, 20, 1)).loss.backward()
-    for name, parameter in attention.named_parameters():
-        assert parameter.grad.isfinite().all(), name
-        assert parameter.grad.any(), name
+    check_gradients_reach_every_parameter(model, attention, V)
 
 
 def test_sizes_are_known_on_meta() -> None:

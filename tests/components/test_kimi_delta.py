@@ -16,6 +16,13 @@ from gptkit.model.spec import ModelSpec
 from gptkit.nn.forward import Forward
 from gptkit.ops.channel_delta_rule import channel_delta_rule, channel_delta_step
 from gptkit.ops.delta_rule import gated_delta_rule
+from tests.support.recurrences import (
+    check_equal_with_gradients,
+    check_gradients_reach_every_parameter,
+    check_learns_to_repeat_a_distant_token,
+    check_long_text_in_pieces,
+    check_reset_state,
+)
 
 V = 31
 ATTENTION = {"name": "kimi-delta", "n_heads": 3, "d_key": 6, "d_value": 10}
@@ -65,12 +72,7 @@ def test_chunks_equal_single_steps(n_tokens: int, chunk: int) -> None:
     inputs = [x.requires_grad_() for x in rule_inputs(n_tokens)]
     out, state = channel_delta_rule(*inputs, chunk=chunk)  # type: ignore[misc]
     wanted, wanted_state = token_by_token(*inputs)
-    torch.testing.assert_close(out, wanted)
-    torch.testing.assert_close(state, wanted_state)
-    gradients = torch.autograd.grad(out.square().sum() + state.sum(), inputs)
-    wanted_gradients = torch.autograd.grad(wanted.square().sum() + wanted_state.sum(), inputs)
-    for gradient, wanted_gradient in zip(gradients, wanted_gradients, strict=True):
-        torch.testing.assert_close(gradient, wanted_gradient)
+    check_equal_with_gradients((out, state), (wanted, wanted_state), inputs)
 
 
 def test_equal_decays_of_all_features_are_the_gated_delta_rule() -> None:
@@ -95,12 +97,7 @@ def test_strong_decay_does_not_overflow() -> None:
 @pytest.mark.parametrize("border", [1, 3, 4, 5, 8, 10])
 def test_reset_state_equals_a_new_text(border: int) -> None:
     *inputs, state = rule_inputs(11)
-    segments = (torch.arange(11) >= border).long().expand(2, -1)
-    out, after = channel_delta_rule(*inputs, state, segments_BT=segments, chunk=4)  # type: ignore[misc]
-    first, _ = channel_delta_rule(*(x[:, :, :border] for x in inputs), state)  # type: ignore[call-arg,misc]
-    second, wanted = channel_delta_rule(*(x[:, :, border:] for x in inputs), torch.zeros_like(state))  # type: ignore[call-arg,misc]
-    torch.testing.assert_close(out, torch.cat((first, second), dim=2))
-    torch.testing.assert_close(after, wanted)
+    check_reset_state(channel_delta_rule, inputs, state, border, dim=2)
 
 
 @pytest.mark.parametrize("fields", [{"decay_floor": -5.0}, {"decay_rank": 4, "gate_rank": 5, "conv_width": 3}])
@@ -146,51 +143,23 @@ def test_module_equals_transformers(fields: dict[str, Any]) -> None:
     torch.testing.assert_close(padded[1, 5:], reference(x[1:, 5:])[0], rtol=1e-4, atol=2e-5)
 
 
-@torch.no_grad()
 def test_long_text_in_pieces_equals_one_call() -> None:
-    model = make(decay_rank=4).double()
-    tokens = torch.randint(V, (2, 150), generator=torch.Generator().manual_seed(0))
-    full = model(tokens).logits
-    cache = model.new_cache(2)
-    before, at = cache.bytes, 0
-    for piece in (1, 2, 100, 1, 1, 40, 5):
-        step = model(tokens[:, at : at + piece], cache=cache).logits
-        torch.testing.assert_close(step, full[:, at : at + piece], atol=1e-9, rtol=1e-9)
-        at += piece
-    assert at == 150
-    # The state is allocated once and does not grow: 2 layers, 2 rows, fp64.
-    assert cache.bytes == before == 2 * 2 * 8 * (3 * 3 * (6 + 6 + 10) + 3 * 6 * 10)
+    check_long_text_in_pieces(
+        make(decay_rank=4).double(),
+        torch.randint(V, (2, 150), generator=torch.Generator().manual_seed(0)),
+        2 * 2 * 8 * (3 * 3 * (6 + 6 + 10) + 3 * 6 * 10),
+    )
 
 
 def test_gradients_reach_every_parameter_from_the_initialization() -> None:
     model = GPT({**LAYOUT, "attention": {**ATTENTION, "decay_rank": 4, "gate_rank": 4}}, V, seed=3)
     attention: Any = model.attentions()[0]
     assert ((attention.decay_log.exp() >= 1) & (attention.decay_log.exp() <= 16)).all()
-    tokens = torch.randint(V, (2, 20), generator=torch.Generator().manual_seed(0))
-    model(tokens, tokens.roll(1, 1)).loss.backward()
-    for name, parameter in attention.named_parameters():
-        assert parameter.grad.isfinite().all(), name
-        assert parameter.grad.any(), name
+    check_gradients_reach_every_parameter(model, attention, V)
 
 
 def test_training_learns_to_repeat_a_distant_token() -> None:
-    """A token between fillers is repeated at a fixed distance; only its earlier occurrences determine the target."""
-    model = GPT({**LAYOUT, "n_layers": 1, "attention": {**ATTENTION, "decay_rank": 4}}, 9, seed=0)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    generator = torch.Generator().manual_seed(0)
-    losses = []
-    for _ in range(100):
-        tokens = torch.zeros(16, 13, dtype=torch.long)
-        tokens[:, ::6] = torch.randint(1, 9, (16, 1), generator=generator)
-        targets = torch.full((16, 12), -100)
-        targets[:, 11] = tokens[:, 12]
-        loss = model(tokens[:, :-1], targets).loss
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[0] > 2
-    assert sum(losses[-5:]) / 5 < 0.5
+    check_learns_to_repeat_a_distant_token({**LAYOUT, "attention": {**ATTENTION, "decay_rank": 4}})
 
 
 def test_sizes_are_known_on_meta() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import pytest
@@ -17,6 +16,14 @@ from gptkit.model.spec import ModelSpec
 from gptkit.nn.forward import Forward
 from gptkit.nn.initial import scaled_projections
 from gptkit.ops.decayed_attention import decayed_attention, decayed_attention_step
+from tests.support.recurrences import (
+    check_equal_with_gradients,
+    check_gradients_reach_every_parameter,
+    check_learns_to_repeat_a_distant_token,
+    check_long_text_in_pieces,
+    check_reset_state,
+    check_state_is_fp32,
+)
 
 V = 31
 ATTENTION = {"name": "lightning", "n_heads": 3, "d_head": 10}
@@ -68,13 +75,8 @@ def test_chunks_equal_single_steps(n_tokens: int, chunk: int) -> None:
     q, k, v, slopes, state = (x.requires_grad_() for x in inputs_of(n_tokens))
     out, after = decayed_attention(q, k, v, slopes, state, chunk=chunk)
     wanted, wanted_after = token_by_token(q, k, v, slopes, state)
-    torch.testing.assert_close(out, wanted)
-    torch.testing.assert_close(after, wanted_after)
     inputs = [q, k, v, slopes, state]
-    gradients = torch.autograd.grad(out.square().sum() + after.sum(), inputs)
-    wanted_gradients = torch.autograd.grad(wanted.square().sum() + wanted_after.sum(), inputs)
-    for gradient, wanted_gradient in zip(gradients, wanted_gradients, strict=True):
-        torch.testing.assert_close(gradient, wanted_gradient)
+    check_equal_with_gradients((out, after), (wanted, wanted_after), inputs)
 
 
 def test_strong_decay_does_not_overflow() -> None:
@@ -88,12 +90,11 @@ def test_strong_decay_does_not_overflow() -> None:
 @pytest.mark.parametrize("border", [1, 3, 4, 5, 8, 10])
 def test_reset_state_equals_a_new_text(border: int) -> None:
     q, k, v, slopes, state = inputs_of(11)
-    segments = (torch.arange(11) >= border).long().expand(2, -1)
-    out, after = decayed_attention(q, k, v, slopes, state, segments_BT=segments, chunk=4)
-    first, _ = decayed_attention(q[:, :border], k[:, :border], v[:, :border], slopes, state)
-    second, wanted = decayed_attention(q[:, border:], k[:, border:], v[:, border:], slopes, torch.zeros_like(state))
-    torch.testing.assert_close(out, torch.cat((first, second), dim=1))
-    torch.testing.assert_close(after, wanted)
+
+    def rule(q: Tensor, k: Tensor, v: Tensor, state: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
+        return decayed_attention(q, k, v, slopes, state, **options)
+
+    check_reset_state(rule, (q, k, v), state, border, dim=1)
 
 
 def formula(module: Any, x_TE: Tensor, layer: int, spec: Any) -> Tensor:
@@ -170,43 +171,17 @@ def test_equals_lightning_attention_of_transformers(layer: int) -> None:
     torch.testing.assert_close(padded[1, 5:], wanted[1, 5:], rtol=1e-4, atol=2e-5)
 
 
-@torch.no_grad()
 def test_long_text_in_pieces_equals_one_call() -> None:
-    model = make().double()
-    tokens = ids(2, 150)
-    full = model(tokens).logits
-    cache = model.new_cache(2)
-    before = cache.bytes
-    at = 0
-    for piece in (1, 2, 100, 1, 1, 40, 5):
-        step = model(tokens[:, at : at + piece], cache=cache).logits
-        torch.testing.assert_close(step, full[:, at : at + piece], atol=1e-9, rtol=1e-9)
-        at += piece
-    assert at == 150
-    # The state is allocated once and does not grow: 3 layers, 2 rows, fp64.
-    assert cache.bytes == before == 3 * 2 * 8 * 3 * 10 * 10
+    check_long_text_in_pieces(make().double(), ids(2, 150), 3 * 2 * 8 * 3 * 10 * 10)
 
 
-@torch.no_grad()
 def test_state_is_fp32_in_bf16_models() -> None:
-    model = make()
-    tokens = ids(2, 40)
-    wanted = model(tokens).logits
-    narrow = copy.deepcopy(model).bfloat16()
-    cache = narrow.new_cache(2)
-    out = torch.cat([narrow(piece, cache=cache).logits for piece in tokens.split([20, 1, 19], dim=1)], dim=1)
-    assert out.dtype == torch.bfloat16
-    assert [tensor.dtype for tensor in next(iter(cache.states)).tensors] == [torch.float32]  # type: ignore[attr-defined]
-    assert (out - wanted).norm() / wanted.norm() < 0.05
+    check_state_is_fp32(make(), ids(2, 40), [torch.float32])
 
 
 def test_gradients_reach_every_parameter_from_the_initialization() -> None:
     model = GPT({**LAYOUT, "attention": ATTENTION}, V, seed=3)
-    model(ids(2, 20), ids(2, 20, 1)).loss.backward()
-    for name, parameter in model.attentions()[0].named_parameters():
-        assert parameter.grad is not None
-        assert parameter.grad.isfinite().all(), name
-        assert parameter.grad.any(), name
+    check_gradients_reach_every_parameter(model, model.attentions()[0], V)
 
 
 @torch.no_grad()
@@ -221,23 +196,7 @@ def test_declared_values_are_those_that_the_attention_uses() -> None:
 
 
 def test_training_learns_to_repeat_a_distant_token() -> None:
-    """A token between fillers is repeated at a fixed distance; only its earlier occurrences determine the target."""
-    model = GPT({**LAYOUT, "n_layers": 1, "attention": ATTENTION}, 9, seed=0)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    generator = torch.Generator().manual_seed(0)
-    losses = []
-    for _ in range(100):
-        tokens = torch.zeros(16, 13, dtype=torch.long)
-        tokens[:, ::6] = torch.randint(1, 9, (16, 1), generator=generator)
-        targets = torch.full((16, 12), -100)
-        targets[:, 11] = tokens[:, 12]
-        loss = model(tokens[:, :-1], targets).loss
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[0] > 2
-    assert sum(losses[-5:]) / 5 < 0.5
+    check_learns_to_repeat_a_distant_token({**LAYOUT, "attention": ATTENTION})
 
 
 def test_sizes_are_known_on_meta() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import pytest
@@ -17,6 +16,14 @@ from gptkit.model.plan import plan
 from gptkit.model.spec import ModelSpec
 from gptkit.nn.forward import Forward
 from gptkit.ops.state_space import state_space_scan, state_space_step
+from tests.support.recurrences import (
+    check_equal_with_gradients,
+    check_gradients_reach_every_parameter,
+    check_learns_to_repeat_a_distant_token,
+    check_long_text_in_pieces,
+    check_reset_state,
+    check_state_is_fp32,
+)
 
 V = 31
 ATTENTION = {"name": "mamba2", "n_heads": 4, "d_head": 12, "n_groups": 2, "d_state": 5}
@@ -70,12 +77,7 @@ def test_chunks_equal_single_steps(n_tokens: int, chunk: int) -> None:
     inputs = [x.requires_grad_() for x in scan_inputs(n_tokens)]
     out, state = state_space_scan(*inputs, chunk=chunk)  # type: ignore[misc]
     wanted, wanted_state = token_by_token(*inputs)
-    torch.testing.assert_close(out, wanted)
-    torch.testing.assert_close(state, wanted_state)
-    gradients = torch.autograd.grad(out.square().sum() + state.sum(), inputs)
-    wanted_gradients = torch.autograd.grad(wanted.square().sum() + wanted_state.sum(), inputs)
-    for gradient, wanted_gradient in zip(gradients, wanted_gradients, strict=True):
-        torch.testing.assert_close(gradient, wanted_gradient)
+    check_equal_with_gradients((out, state), (wanted, wanted_state), inputs)
 
 
 def test_strong_decay_does_not_overflow() -> None:
@@ -89,12 +91,7 @@ def test_strong_decay_does_not_overflow() -> None:
 @pytest.mark.parametrize("border", [1, 3, 4, 5, 8, 10])
 def test_reset_state_equals_a_new_text(border: int) -> None:
     *inputs, state = scan_inputs(11)
-    segments = (torch.arange(11) >= border).long().expand(2, -1)
-    out, after = state_space_scan(*inputs, state, segments_BT=segments, chunk=4)  # type: ignore[misc]
-    first, _ = state_space_scan(*(x[:, :border] for x in inputs), state)  # type: ignore[call-arg,misc]
-    second, wanted = state_space_scan(*(x[:, border:] for x in inputs), torch.zeros_like(state))  # type: ignore[call-arg,misc]
-    torch.testing.assert_close(out, torch.cat((first, second), dim=1))
-    torch.testing.assert_close(after, wanted)
+    check_reset_state(state_space_scan, inputs, state, border, dim=1)
 
 
 def formula(module: Any, x_TE: Tensor, spec: Any) -> Tensor:
@@ -206,34 +203,12 @@ def test_equals_mamba2_of_transformers(bias: bool) -> None:
     torch.testing.assert_close(padded[1, 5:], reference(x[1:, 5:])[0], rtol=1e-4, atol=2e-5)
 
 
-@torch.no_grad()
 def test_long_text_in_pieces_equals_one_call() -> None:
-    model = make().double()
-    tokens = ids(2, 150)
-    full = model(tokens).logits
-    cache = model.new_cache(2)
-    before = cache.bytes
-    at = 0
-    for piece in (1, 2, 100, 1, 1, 40, 5):
-        step = model(tokens[:, at : at + piece], cache=cache).logits
-        torch.testing.assert_close(step, full[:, at : at + piece], atol=1e-9, rtol=1e-9)
-        at += piece
-    assert at == 150
-    # The state is allocated once and does not grow: 2 layers, 2 rows, fp64.
-    assert cache.bytes == before == 2 * 2 * 8 * (3 * (48 + 10 + 10) + 4 * 12 * 5)
+    check_long_text_in_pieces(make().double(), ids(2, 150), 2 * 2 * 8 * (3 * (48 + 10 + 10) + 4 * 12 * 5))
 
 
-@torch.no_grad()
 def test_state_is_fp32_in_bf16_models() -> None:
-    model = make()
-    tokens = ids(2, 40)
-    wanted = model(tokens).logits
-    narrow = copy.deepcopy(model).bfloat16()
-    cache = narrow.new_cache(2)
-    out = torch.cat([narrow(piece, cache=cache).logits for piece in tokens.split([20, 1, 19], dim=1)], dim=1)
-    assert out.dtype == torch.bfloat16
-    assert [tensor.dtype for tensor in next(iter(cache.states)).tensors] == [torch.bfloat16, torch.float32]  # type: ignore[attr-defined]
-    assert (out - wanted).norm() / wanted.norm() < 0.05
+    check_state_is_fp32(make(), ids(2, 40), [torch.bfloat16, torch.float32])
 
 
 def test_gradients_reach_every_parameter_from_the_initialization() -> None:
@@ -243,30 +218,11 @@ def test_gradients_reach_every_parameter_from_the_initialization() -> None:
     step = F.softplus(attention.step_bias)
     assert ((step >= 0.00099) & (step <= 0.101)).all()
     assert (attention.skip == 1).all()
-    model(ids(2, 20), ids(2, 20, 1)).loss.backward()
-    for name, parameter in attention.named_parameters():
-        assert parameter.grad.isfinite().all(), name
-        assert parameter.grad.any(), name
+    check_gradients_reach_every_parameter(model, attention, V)
 
 
 def test_training_learns_to_repeat_a_distant_token() -> None:
-    """A token between fillers is repeated at a fixed distance; only its earlier occurrences determine the target."""
-    model = GPT({**LAYOUT, "n_layers": 1, "attention": ATTENTION}, 9, seed=0)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    generator = torch.Generator().manual_seed(0)
-    losses = []
-    for _ in range(100):
-        tokens = torch.zeros(16, 13, dtype=torch.long)
-        tokens[:, ::6] = torch.randint(1, 9, (16, 1), generator=generator)
-        targets = torch.full((16, 12), -100)
-        targets[:, 11] = tokens[:, 12]
-        loss = model(tokens[:, :-1], targets).loss
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[0] > 2
-    assert sum(losses[-5:]) / 5 < 0.5
+    check_learns_to_repeat_a_distant_token({**LAYOUT, "attention": ATTENTION})
 
 
 def test_sizes_are_known_on_meta() -> None:

@@ -9,50 +9,36 @@ from typing import Any
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
 import gptkit
-from gptkit.cli.main import app
 from gptkit.components.feedforward.modules.gated import Gated
-from gptkit.components.tokenizer.byte import ByteTokenizer
 from gptkit.core.errors import ExternalModelError, RequirementError
 from gptkit.interop.formats.onnx.decoder import PastDecoder, _PastState
 from gptkit.interop.formats.onnx.format import OnnxFormat
 from gptkit.interop.formats.onnx.operators import solve_unit_lower
-from gptkit.kinds.format import NativeModel
 from gptkit.model.gpt import GPT
-from tests.support.gguf_models import DECODER, make_run
-from tests.support.model_tensors import Weights, randomized
+from tests.support.model_tensors import randomized
 from tests.support.onnx_program import decode_alone, run_alone
-from tests.support.presets import V, small_preset
+from tests.support.presets import small_preset
+from tests.support.programs import (
+    check_detection,
+    check_length_dependent_positions_are_refused,
+    check_option_is_refused,
+    check_program_is_kept_and_not_read,
+    invoke,
+    native,
+    small,
+    texts_and_calls,
+)
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
-PRESETS = ["gemma3-1b", "gpt-oss-20b", "mixtral-8x7b", "deepseek-v3.2", "lfm2-1.2b", "qwen3-next-80b-a3b"]
-PRESETS += ["jamba-v0.1", "recurrentgemma-2b"]
+PRESETS = ["gemma3-1b", "gpt-oss-20b", "deepseek-v3.2", "lfm2-1.2b", "qwen3-next-80b-a3b", "jamba-v0.1", "recurrentgemma-2b"]
+AT_NIGHT = ["mixtral-8x7b"]
+"""Presets whose parts the others have, too."""
 RECURRENT = {"name": "gated-delta", "d_key": 8, "d_value": 8}
-
-
-def invoke(*words: str) -> tuple[int, str]:
-    result = CliRunner().invoke(app, list(words))
-    return result.exit_code, " ".join(result.output.split())
-
-
-def native(model: GPT) -> NativeModel:
-    spec = model.spec.model_copy(update={"vocab_size": model.vocab_size})
-    return NativeModel("small", spec, Weights(model), ByteTokenizer())
-
-
-def small(**changes: Any) -> GPT:
-    return randomized(GPT({**DECODER, "n_layers": 1, **changes}, V)).eval()
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return make_run(tmp_path / "runs" / "tiny", {**DECODER, "n_layers": 1})
 
 
 @torch.no_grad()
@@ -63,26 +49,30 @@ def greedy(model: GPT, ids: torch.Tensor, count: int) -> list[int]:
     return ids[0, length:].tolist()
 
 
-@pytest.mark.slow
 @torch.no_grad()
-@pytest.mark.parametrize(("preset", "single"), [("gpt2", True), *((preset, False) for preset in PRESETS)])
+@pytest.mark.parametrize(
+    ("preset", "single"),
+    [
+        pytest.param("gpt2", True, marks=pytest.mark.slow),
+        *(pytest.param(preset, False, marks=pytest.mark.slow) for preset in PRESETS),
+        *(pytest.param(preset, False, marks=pytest.mark.nightly) for preset in AT_NIGHT),
+    ],
+)
 def test_onnx_runtime_alone_equals_presets(preset: str, single: bool, tmp_path: Path) -> None:
     model = randomized(small_preset(preset))
     path = tmp_path / "model.onnx"
     remarks = OnnxFormat(tokens=1 if single else None).write(native(model), path)
     assert any("calls of one token" in remark for remark in remarks) == single
-    generator = torch.Generator().manual_seed(2)
-    texts = [torch.randint(V, (1, 21), generator=generator) for _ in range(2)]
-    calls = [1] * 21 if single else [9, *[1] * 12]
-    for ids, (logits, tokens) in zip(texts, decode_alone(path, texts, [calls, calls], tmp_path, 12), strict=True):
+    texts, calls = texts_and_calls(single=single)
+    for ids, (logits, tokens) in zip(texts, decode_alone(path, texts, calls, tmp_path, 12), strict=True):
         torch.testing.assert_close(logits, model(ids).logits, atol=1e-4, rtol=1e-5)
         assert tokens == greedy(model, ids, 12)
 
 
 @pytest.mark.slow
 @torch.no_grad()
-def test_cli_exports_a_checked_file(run: Path, tmp_path: Path) -> None:
-    code, output = invoke("export", str(run), "tiny.onnx")
+def test_cli_exports_a_checked_file(tiny_run: Path, tmp_path: Path) -> None:
+    code, output = invoke("export", str(tiny_run), "tiny.onnx")
     assert code == 0, output
     assert "exported to tiny.onnx" in output
     assert "wrote an ONNX model for texts of up to 64 tokens, calls of 1 to 64 tokens" in output
@@ -105,23 +95,13 @@ def test_cli_exports_a_checked_file(run: Path, tmp_path: Path) -> None:
     # No paths and source lines of this machine.
     assert str(Path(gptkit.__file__).parent).encode() not in (tmp_path / "tiny.onnx").read_bytes()
 
-    model = gptkit.load(run).model.eval()
+    model = gptkit.load(tiny_run).model.eval()
     ids = torch.randint(model.vocab_size, (1, 64), generator=torch.Generator().manual_seed(0))
     texts, calls = [ids, ids[:, :5], ids[:, :7]], [[64], [1] * 5, [3, 3, 1]]
     for text, logits in zip(texts, run_alone(tmp_path / "tiny.onnx", texts, calls, tmp_path), strict=True):
         torch.testing.assert_close(logits, model(text).logits, atol=1e-4, rtol=1e-5)
 
-    before = (tmp_path / "tiny.onnx").read_bytes()
-    code, output = invoke("export", str(run), "tiny.onnx")
-    assert code == 2
-    assert "already exists" in output
-    assert (tmp_path / "tiny.onnx").read_bytes() == before
-    code, output = invoke("import", "tiny.onnx", "runs/back")
-    assert code == 2
-    assert "is an ONNX model, which gptkit writes but does not read" in output
-    code, output = invoke("drift", str(run), "--against", "tiny.onnx")
-    assert code == 2
-    assert "is an ONNX model" in output
+    check_program_is_kept_and_not_read(tiny_run, tmp_path / "tiny.onnx", "an ONNX model")
 
 
 @pytest.mark.parametrize(
@@ -133,26 +113,20 @@ def test_cli_exports_a_checked_file(run: Path, tmp_path: Path) -> None:
         (["--family", "llama"], "a program has no model family"),
     ],
 )
-def test_options_are_refused(options: list[str], message: str, run: Path, tmp_path: Path) -> None:
-    code, output = invoke("export", str(run), "--to", "onnx", "out/tiny.onnx", *options)
-    assert code == 2
-    assert message in output
-    assert not list(tmp_path.rglob("*.onnx"))
+def test_options_are_refused(options: list[str], message: str, tiny_run: Path) -> None:
+    check_option_is_refused(tiny_run, OnnxFormat(), options, message)
 
 
-def test_a_missing_package_is_named(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named(tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(RequirementError, match="requires onnxscript, which is not installed") as caught:
-        gptkit.export_model(run, tmp_path / "tiny.onnx")
+        gptkit.export_model(tiny_run, tmp_path / "tiny.onnx")
     assert "gptkit[onnx]" in str(caught.value.hint)
     assert not list(tmp_path.glob("*.onnx"))
 
 
 def test_positions_that_depend_on_the_length_are_refused(tmp_path: Path) -> None:
-    scaling = {"name": "dynamic", "original_context_length": 12}
-    model = small(position={"name": "rotary", "scaling": scaling})
-    with pytest.raises(ExternalModelError, match=r"needs a static cache: .* position 'rotary'"):
-        OnnxFormat().write(native(model), tmp_path / "model.onnx")
+    check_length_dependent_positions_are_refused(OnnxFormat(), tmp_path / "model.onnx")
 
 
 def test_models_that_exceed_one_file_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,14 +158,8 @@ def test_a_file_whose_cache_is_wrong_is_discarded(tmp_path: Path, monkeypatch: p
 
 
 def test_detection_does_not_load_files(tmp_path: Path) -> None:
-    spec = OnnxFormat()
-    for name, content, score in (("a.onnx", b"\x08\x0a", 1), ("b.onnx", b"PK", 0.5), ("c.bin", b"\x08", 0)):
-        (tmp_path / name).write_bytes(content)
-        assert spec.detect(tmp_path / name).score == score
-    for path in (tmp_path, tmp_path / "missing.onnx"):
-        assert spec.detect(path).score == 0
-    with pytest.raises(ExternalModelError, match="writes but does not read"):
-        spec.read(tmp_path / "a.onnx")
+    files = {"a.onnx": (b"\x08\x0a", 1), "b.onnx": (b"PK", 0.5), "c.bin": (b"\x08", 0)}
+    check_detection(OnnxFormat(), files, tmp_path, "writes but does not read")
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 64])

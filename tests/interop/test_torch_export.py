@@ -9,71 +9,59 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from typer.testing import CliRunner
 
 import gptkit
-from gptkit.cli.main import app
 from gptkit.components.feedforward.modules.gated import Gated
-from gptkit.components.tokenizer.byte import ByteTokenizer
 from gptkit.core.errors import ExternalModelError
 from gptkit.interop.formats.torch_export.decoder import Decoder
 from gptkit.interop.formats.torch_export.format import TorchExportFormat
 from gptkit.interop.formats.torch_export.writing import METADATA
-from gptkit.kinds.format import NativeModel
-from gptkit.model.gpt import GPT
 from gptkit.nn.cache.static import StaticState
 from tests.support.exported_program import run_alone
-from tests.support.gguf_models import DECODER, make_run
-from tests.support.model_tensors import Weights, randomized
-from tests.support.presets import V, small_preset
+from tests.support.model_tensors import randomized
+from tests.support.presets import small_preset
+from tests.support.programs import (
+    check_detection,
+    check_length_dependent_positions_are_refused,
+    check_option_is_refused,
+    check_program_is_kept_and_not_read,
+    invoke,
+    native,
+    small,
+    texts_and_calls,
+)
 
 PRESETS = [
-    *("gpt2", "modern", "gemma3-1b", "qwen3-0.6b", "deepseek-v3", "deepseek-v3.2", "gpt-oss-20b", "mixtral-8x7b"),
-    *("qwen3-next-80b-a3b", "lfm2-1.2b", "bamba-9b", "llama4-scout", "kimi-linear-48b"),
-    *("minimax-text-01", "falcon-h1-0.5b", "jamba-v0.1"),
+    *("gpt2", "gemma3-1b", "deepseek-v3", "deepseek-v3.2", "gpt-oss-20b", "qwen3-next-80b-a3b", "lfm2-1.2b", "bamba-9b"),
+    *("llama4-scout", "kimi-linear-48b", "minimax-text-01", "falcon-h1-0.5b", "jamba-v0.1"),
 ]
+AT_NIGHT = ["modern", "qwen3-0.6b", "mixtral-8x7b"]
+"""Presets whose parts the others have, too."""
 
 
-def invoke(*words: str) -> tuple[int, str]:
-    result = CliRunner().invoke(app, list(words))
-    return result.exit_code, " ".join(result.output.split())
-
-
-def native(model: GPT) -> NativeModel:
-    spec = model.spec.model_copy(update={"vocab_size": model.vocab_size})
-    return NativeModel("small", spec, Weights(model), ByteTokenizer())
-
-
-def small(**changes: Any) -> GPT:
-    return randomized(GPT({**DECODER, "n_layers": 1, **changes}, V)).eval()
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return make_run(tmp_path / "runs" / "tiny", {**DECODER, "n_layers": 1})
-
-
-@pytest.mark.slow
 @torch.no_grad()
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(
+    "preset",
+    [
+        *(pytest.param(preset, marks=pytest.mark.slow) for preset in PRESETS),
+        *(pytest.param(preset, marks=pytest.mark.nightly) for preset in AT_NIGHT),
+    ],
+)
 def test_torch_alone_computes_the_logits_of_presets(preset: str, tmp_path: Path) -> None:
     model = randomized(small_preset(preset))
     path = tmp_path / "model.pt2"
     remarks = TorchExportFormat(capacity=96).write(native(model), path)
     single = preset == "kimi-linear-48b"
     assert any("calls of one token" in remark for remark in remarks) == single
-    generator = torch.Generator().manual_seed(2)
-    texts = [torch.randint(V, (1, 21), generator=generator) for _ in range(2)]
-    calls = [1] * 21 if single else [9, *[1] * 12]
-    for ids, logits in zip(texts, run_alone(path, texts, [calls, calls], tmp_path), strict=True):
+    texts, calls = texts_and_calls(single=single)
+    for ids, logits in zip(texts, run_alone(path, texts, calls, tmp_path), strict=True):
         torch.testing.assert_close(logits, model(ids).logits, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.slow
 @torch.no_grad()
-def test_cli_exports_a_program_for_torch_alone(run: Path, tmp_path: Path) -> None:
-    code, output = invoke("export", str(run), "tiny.pt2", "--set", "capacity=32")
+def test_cli_exports_a_program_for_torch_alone(tiny_run: Path, tmp_path: Path) -> None:
+    code, output = invoke("export", str(tiny_run), "tiny.pt2", "--set", "capacity=32")
     assert code == 0, output
     assert "exported to tiny.pt2" in output
     assert "wrote a program for texts of up to 32 tokens, calls of 1 to 32 tokens" in output
@@ -86,7 +74,7 @@ def test_cli_exports_a_program_for_torch_alone(run: Path, tmp_path: Path) -> Non
     assert (metadata["capacity"], metadata["tokens"], metadata["dtype"]) == (32, 32, "float32")
     assert metadata["tokenizer"]["model"]["vocab"]
 
-    model = gptkit.load(run).model.eval()
+    model = gptkit.load(tiny_run).model.eval()
     ids = torch.randint(model.vocab_size, (1, 32), generator=torch.Generator().manual_seed(0))
     texts, calls = [ids, ids[:, :5], ids[:, :7]], [[32], [1] * 5, [3, 3, 1]]
     for text, logits in zip(texts, run_alone(tmp_path / "tiny.pt2", texts, calls, tmp_path), strict=True):
@@ -94,17 +82,7 @@ def test_cli_exports_a_program_for_torch_alone(run: Path, tmp_path: Path) -> Non
     with pytest.raises(AssertionError):  # more tokens than the capacity
         run_alone(tmp_path / "tiny.pt2", [torch.cat((ids, ids), 1)], [[32, 1]], tmp_path)
 
-    before = (tmp_path / "tiny.pt2").read_bytes()
-    code, output = invoke("export", str(run), "tiny.pt2")
-    assert code == 2
-    assert "already exists" in output
-    assert (tmp_path / "tiny.pt2").read_bytes() == before
-    code, output = invoke("import", "tiny.pt2", "runs/back")
-    assert code == 2
-    assert "is a program of torch.export, which gptkit writes but does not read" in output
-    code, output = invoke("drift", str(run), "--against", "tiny.pt2")
-    assert code == 2
-    assert "is a program of torch.export" in output
+    check_program_is_kept_and_not_read(tiny_run, tmp_path / "tiny.pt2", "a program of torch.export")
 
 
 @pytest.mark.parametrize(
@@ -117,18 +95,12 @@ def test_cli_exports_a_program_for_torch_alone(run: Path, tmp_path: Path) -> Non
         (["--family", "llama"], "a program has no model family"),
     ],
 )
-def test_options_are_refused(options: list[str], message: str, run: Path, tmp_path: Path) -> None:
-    code, output = invoke("export", str(run), "--to", "torch-export", "out/tiny.pt2", *options)
-    assert code == 2
-    assert message in output
-    assert not list(tmp_path.rglob("*.pt2"))
+def test_options_are_refused(options: list[str], message: str, tiny_run: Path) -> None:
+    check_option_is_refused(tiny_run, TorchExportFormat(), options, message)
 
 
 def test_positions_that_depend_on_the_length_are_refused(tmp_path: Path) -> None:
-    scaling = {"name": "dynamic", "original_context_length": 12}
-    model = small(position={"name": "rotary", "scaling": scaling})
-    with pytest.raises(ExternalModelError, match=r"needs a static cache: .* position 'rotary'"):
-        TorchExportFormat().write(native(model), tmp_path / "model.pt2")
+    check_length_dependent_positions_are_refused(TorchExportFormat(), tmp_path / "model.pt2")
 
 
 def test_an_operator_that_torch_does_not_have_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,14 +140,8 @@ def test_a_program_whose_cache_is_wrong_is_discarded(mutant: str, tmp_path: Path
 
 
 def test_detection_does_not_load_files(tmp_path: Path) -> None:
-    spec = TorchExportFormat()
-    for name, content, score in (("a.pt2", b"PK\x03\x04rest", 1), ("b.pt2", b"\x80\x02", 0.5), ("c.pt", b"PK\x03\x04", 0)):
-        (tmp_path / name).write_bytes(content)
-        assert spec.detect(tmp_path / name).score == score
-    for path in (tmp_path, tmp_path / "missing.pt2"):
-        assert spec.detect(path).score == 0
-    with pytest.raises(ExternalModelError, match="executes what the file contains"):
-        spec.read(tmp_path / "a.pt2")
+    files = {"a.pt2": (b"PK\x03\x04rest", 1), "b.pt2": (b"\x80\x02", 0.5), "c.pt": (b"PK\x03\x04", 0)}
+    check_detection(TorchExportFormat(), files, tmp_path, "executes what the file contains")
 
 
 @torch.no_grad()
