@@ -21,6 +21,9 @@ PYTEST ?= -m "not slow and not nightly"
 #   make test WORKERS=     one process, as a debugger needs
 WORKERS ?= -n logical --maxprocesses 4 --dist worksteal
 
+# Processes of `make slow`: each takes whole files, in the order of tests/conftest.py, since fixtures of a file take a minute.
+FILES = $(subst --dist worksteal,--dist loadfile --no-loadscope-reorder,$(WORKERS))
+
 # Damaged files of each kind in `make nightly`.
 DAMAGED ?= 2000
 
@@ -38,10 +41,10 @@ test: $(VENV)/.stamp-test  ## Run the tests, except slow ones
 	@$(BIN)/python -m pytest $(WORKERS) $(PYTEST)
 
 slow: $(VENV)/.stamp-dev  ## Run the slow tests: minutes of compilation, processes and pages
-	@$(BIN)/python -m pytest $(subst worksteal,loadfile,$(WORKERS)) -m "slow and not nightly"
+	@$(BIN)/python -m pytest $(FILES) -m "slow and not nightly"
 
 nightly: $(VENV)/.stamp-dev  ## Run what only repeats slow tests: further presets, thousands of damaged files
-	@$(BIN)/python -m pytest $(subst worksteal,loadfile,$(WORKERS)) -m nightly
+	@$(BIN)/python -m pytest $(FILES) -m nightly
 	@GPTKIT_DAMAGED_FILES=$(DAMAGED) $(BIN)/python -m pytest $(WORKERS) -m slow \
 	    tests/interop/test_damaged_files.py tests/runs/test_damaged_checkpoints.py
 

@@ -4,11 +4,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 # Tensors are tiny, so synchronizing threads would take longer than the computation.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+LONGEST = (
+    *("inference/test_compiled.py", "testing/test_builtins.py", "inference/test_compiled_widths.py", "docs/test_walk.py"),
+    *("interop/test_torch_export.py", "training/test_parallel_layouts.py", "experiments/test_comparison.py"),
+    *("interop/test_onnx.py", "training/test_distributed.py", "ejection/test_options.py", "mutants/test_mutants.py"),
+    *("training/test_reliability.py", "experiments/test_matching.py", "runs/test_damaged_checkpoints.py"),
+)
+"""Files of slow tests that take more than a minute, the longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin long files first: a process that takes whole files, and begins such a file last, would run on alone."""
+    rank = {str(Path(__file__).parent / name): number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(str(item.path), len(rank)))
 
 
 @pytest.fixture(scope="session", autouse=True)

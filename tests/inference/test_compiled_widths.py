@@ -29,7 +29,7 @@ from gptkit.presets.catalog import shipped
 from tests.support.chi_square import assert_drawn_from
 from tests.support.decoded_models import TOKENIZER, decoded_model
 from tests.support.fakes import Bytes
-from tests.support.presets import V, small_preset
+from tests.support.presets import V, marked, small_preset
 from tests.support.traced_steps import interpret_steps, interpreted
 
 PRESETS = sorted(name for name in shipped() if not name.startswith("finetune"))
@@ -87,9 +87,7 @@ def slow(value: Any) -> Any:
     return pytest.param(value, marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize(
-    "preset", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in PRESETS]
-)
+@pytest.mark.parametrize("preset", marked(PRESETS, FAST))
 def test_step_of_several_tokens_equals_the_pass_of_the_model(preset: str) -> None:
     model = small_preset(preset)
     if model.new_cache(1).is_plain:  # else texts are always computed eagerly
@@ -239,9 +237,16 @@ def test_packed_matrices_are_inputs_with_usual_strides(form: StepForm) -> None:
         assert value.stride() == (value.shape[1], 1)
 
 
-@pytest.mark.slow
 @NEEDS_COMPILER
-@pytest.mark.parametrize("form", [StepForm(many=True), StepForm(width=4)])
+@pytest.mark.parametrize(
+    "form",
+    [
+        pytest.param(StepForm(many=True, width=4), marks=pytest.mark.slow),
+        pytest.param(StepForm(many=True), marks=pytest.mark.nightly),
+        pytest.param(StepForm(width=4), marks=pytest.mark.nightly),
+    ],
+    ids=str,
+)
 def test_compiled_step_in_bf16_equals_the_eager_one(form: StepForm, tmp_path: Path) -> None:
     model = small_preset("modern")
     apply_precision(model, BF16Spec())

@@ -1,6 +1,6 @@
 """Randomly damaged files of every kind: a located error or a run that works, never a traceback, and nothing left behind.
 
-The number of files of each kind is `GPTKIT_DAMAGED_FILES`: 10 by default, and 250 in the slow test. Runs and spec files:
+The number of files of each kind is `GPTKIT_DAMAGED_FILES`: 10 by default, and 100 in the slow test. Runs and spec files:
 `tests/runs/test_damaged_checkpoints.py`.
 """
 

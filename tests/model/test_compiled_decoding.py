@@ -15,7 +15,10 @@ from gptkit.model.gpt import GPT
 from tests.support.presets import V, small_preset
 
 PRESETS = ["gpt2", "modern", "gemma3-1b", "qwen3-0.6b", "deepseek-v3", "gpt-oss-20b", "qwen3-next-80b-a3b"]
-N_TOKENS = 200
+N_TOKENS = 60
+"""Tokens that are decoded: windows of 24 tokens wrap around twice."""
+QUICK = ("gpt2", "gemma3-1b", "qwen3-next-80b-a3b")
+"""Presets of the fast tests of training: learned positions, windows, experts and recurrent layers."""
 
 
 def prompt(rows: int = 2, length: int = 7) -> torch.Tensor:
@@ -63,7 +66,9 @@ def test_decode_step_compiled_by_inductor(preset: str) -> None:
     decode(small_preset(preset), N_TOKENS, "inductor")
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(
+    "preset", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in PRESETS]
+)
 def test_training_step_is_one_graph(preset: str) -> None:
     """Several steps use one graph, and losses and weights are those of eager training."""
     eager, ids = small_preset(preset).train(), prompt(2, 24)

@@ -1,6 +1,6 @@
 """Randomly damaged files of runs, and spec files: one error that can be corrected, or a result, never a traceback.
 
-The number of files of each kind is `GPTKIT_DAMAGED_FILES`: 10 by default, and 250 in the slow test. External models:
+The number of files of each kind is `GPTKIT_DAMAGED_FILES`: 10 by default, and 100 in the slow test. External models:
 `tests/interop/test_damaged_files.py`.
 """
 

@@ -17,7 +17,7 @@ __all__ = ["COUNT", "SLOW", "bounded", "damaged", "forge"]
 
 COUNT = int(os.environ.get("GPTKIT_DAMAGED_FILES", "10"))
 """Number of damaged files of each kind in the fast tests."""
-SLOW = int(os.environ.get("GPTKIT_DAMAGED_FILES", "250"))
+SLOW = int(os.environ.get("GPTKIT_DAMAGED_FILES", "100"))
 """Number in the slow tests; `make nightly` sets both to 2,000."""
 
 _NUMBERS = (2**62, 2**64 - 1, 2**32, 2**31, 0, 1)

@@ -1,7 +1,8 @@
-"""Configurations of every component, and every attention with every position."""
+"""Configurations of every component, and every attention with every position that it accepts or refuses."""
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -63,13 +64,30 @@ def variants(kind: str, registry: Registry | None = None) -> list[dict[str, Any]
 
 
 def pairs(registry: Registry | None = None) -> list[Any]:
-    """Return every attention with every position of a registry, by default of the installed components."""
-    result = []
-    for attention in variants("attention", registry):
-        for position in variants("position", registry):
-            label = "-".join(str(value) for part in (attention, position) for value in part.values())
-            result.append(pytest.param(attention, position, id=label.replace(" ", "")))
-    return result
+    """Return every attention of a registry, by default of the installed components, with every position that it accepts."""
+    return [
+        pytest.param(attention, position, id=_label(attention, position))
+        for attention, position in _product(registry)
+        if _accepts(attention, position, registry)
+    ]
+
+
+def refused_pairs(registry: Registry | None = None) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Return every attention with every position that it does not accept."""
+    return [pair for pair in _product(registry) if not _accepts(*pair, registry)]
+
+
+def _product(registry: Registry | None) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    return list(itertools.product(variants("attention", registry), variants("position", registry)))
+
+
+def _accepts(attention: dict[str, Any], position: dict[str, Any], registry: Registry | None) -> bool:
+    uses = component("position", position, registry).uses - {"embed"}
+    return bool(uses <= component("attention", attention, registry).accepts)
+
+
+def _label(*parts: dict[str, Any]) -> str:
+    return "-".join(str(value) for part in parts for value in part.values()).replace(" ", "")
 
 
 def ids(rows: int, length: int, seed: int = 0) -> torch.Tensor:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Container, Iterable, Iterator
 from typing import Any
+
+import pytest
 
 from gptkit.model.gpt import GPT
 from gptkit.presets.catalog import find
 from gptkit.runs.opening import open_spec
 
-__all__ = ["SMALL", "V", "shrink", "small_preset"]
+__all__ = ["DISTINCT", "SMALL", "V", "marked", "parts", "shrink", "small_layout", "small_preset"]
 
 V = 61
 SMALL: dict[str, Any] = {
@@ -37,6 +40,26 @@ SMALL: dict[str, Any] = {
     "window": 24,
     "size": 256,
 }
+DISTINCT = (
+    *("gpt2", "modern", "gemma3-1b", "deepseek-v3", "gpt-oss-20b", "bloom-560m", "llama4-scout", "qwen3-next-80b-a3b"),
+    *("gemma4-e2b", "command-a-moe", "nemotron-3-nano-30b-a3b", "gpt-neo-125m", "minimax-text-01", "nanochat-d12"),
+    *("olmo3-7b", "flint", "gemma3n-e4b", "falcon-h1-0.5b", "kimi-linear-48b", "phi3.5-moe", "axk1", "deepseek-v3.2"),
+    *("gemma2-2b", "granite-moe-swa", "ling-3-flash", "mimo-v2-flash", "mpt-7b", "olmo-hybrid-7b", "glm-4.5-air", "glm-5"),
+    *("granite-4.0-h-tiny", "laguna-xs", "mamba-codestral-7b", "olmo-1b", "olmoe-1b-7b", "opt-350m", "persimmon-8b"),
+    *("phi4-mini", "apertus-8b", "book", "ernie-4.5-21b-a3b", "falcon-rw-1b", "internlm3-8b", "jais-2-8b", "kolibri1"),
+    *("lfm2-1.2b", "mistral-small-4", "phi3-mini", "stablelm-2-1.6b", "trinity-mini"),
+)
+"""Presets that together have every part of all presets: each component with its options, wherever it is (`parts`)."""
+
+
+def marked(presets: Iterable[str], fast: Container[str] = ()) -> list[Any]:
+    """Return presets as parameters: some for the fast tests, the distinct ones slow, the others for the night."""
+    return [
+        preset
+        if preset in fast
+        else pytest.param(preset, marks=pytest.mark.slow if preset in DISTINCT else pytest.mark.nightly)
+        for preset in presets
+    ]
 
 
 def shrink(value: Any) -> Any:
@@ -72,9 +95,35 @@ def _first_of_each(layers: list[Any]) -> list[Any]:
     return kept
 
 
-def small_preset(preset: str) -> GPT:
-    """Return a small model of the architecture of a shipped preset."""
-    data = shrink(open_spec(find(preset)).spec.model.model_dump(mode="json"))
+def small_layout(preset: str) -> dict[str, Any]:
+    """Return the model section of a small model of the architecture of a shipped preset."""
+    data: dict[str, Any] = shrink(open_spec(find(preset)).spec.model.model_dump(mode="json"))
     layers = data["layers"]
     data["n_layers"] = 2 if layers is None else sum(layer["repeat"] for layer in layers)
-    return GPT(data, V, seed=3).eval()
+    return data
+
+
+def small_preset(preset: str) -> GPT:
+    """Return a small model of the architecture of a shipped preset."""
+    return GPT(small_layout(preset), V, seed=3).eval()
+
+
+def parts(preset: str) -> set[tuple[str, ...]]:
+    """Return the components of a preset with their options, numbers apart: where each is, and what it is."""
+    return set(_parts(small_layout(preset), ()))
+
+
+def _parts(value: Any, place: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    if isinstance(value, list):
+        for item in value:
+            yield from _parts(item, place)
+    if isinstance(value, dict):
+        options = {key: _option(item) for key, item in value.items() if not isinstance(item, (dict, list))}
+        if "name" in value:
+            yield (*place, json.dumps(options, sort_keys=True))
+        for key, item in value.items():
+            yield from _parts(item, (value["name"], key) if "name" in value else (*place, key))
+
+
+def _option(value: Any) -> Any:
+    return 0 if isinstance(value, (int, float)) and not isinstance(value, bool) else value

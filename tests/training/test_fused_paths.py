@@ -25,7 +25,7 @@ from gptkit.nn.attention.backends.sdpa import SdpaBackend
 from gptkit.ops import rms_norm
 from gptkit.ops.softcap import Softcap
 from gptkit.presets.catalog import shipped
-from tests.support.presets import V, small_preset
+from tests.support.presets import V, marked, small_preset
 
 ROUNDING = 0.05
 """Largest distance between bf16 gradients and those of fp32, as a share of their norm, beyond that of the definitions."""
@@ -34,11 +34,7 @@ NEGLIGIBLE = 1e-3
 """Share of the model's largest gradient to which tensors with smaller gradients are compared: sums that nearly cancel."""
 
 QUICK = ("gpt2", "modern", "gemma2-2b")
-PRESETS = [
-    name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
-    for name in shipped()
-    if name != "finetune"  # takes its model from a run
-]
+PRESETS = marked((name for name in shipped() if name != "finetune"), QUICK)  # which takes its model from a run
 
 
 def _cross_entropy(
