@@ -121,7 +121,7 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, file: P
         }
         optimizer.load_state_dict({"state": state, "param_groups": groups})
         _require_equal_keys(optimizer)
-    except (KeyError, ValueError, TypeError, RuntimeError) as error:
+    except (AttributeError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise CheckpointError(
             f"{file} does not fit the optimizer: {error}", hint="Resume with the spec that the run was started with."
         ) from error

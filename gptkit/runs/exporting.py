@@ -179,7 +179,7 @@ def native_model(
         registry: where components are looked up; by default what is installed.
 
     Raises:
-        CheckpointError: the run has no checkpoint, or it is damaged.
+        CheckpointError: the run has no checkpoint, it is damaged, or does not fit the spec.
     """
     spec = directory.read_spec(registry)
     store = CheckpointStore(directory.checkpoints)
@@ -188,10 +188,13 @@ def native_model(
         raise CheckpointError(f"{directory.path} has no checkpoint yet", hint="Resume the training until it saves one.")
     state = read_state(latest, verify={MODEL} if verify else False)
     tokenizer = load_tokenizer(spec, directory)
-    tensors: Tensors = TensorFiles(latest / MODEL)
+    files = TensorFiles(latest / MODEL)
+    tensors: Tensors = files
     model = spec.model.model_copy(update={"vocab_size": spec.model.vocab_size or _rows(spec.model, tensors)})
     if has_adapters(model):
         tensors, model = MergedTensors(model, latest), merged_spec(model)
+    else:
+        require_fit(GPT(model, device="meta"), {name: entry.shape for name, entry in files.entries.items()}, latest / MODEL)
     imported = directory.read_provenance().get("imported", {})
     return NativeModel(
         name=spec.name,

@@ -205,3 +205,25 @@ def _inline(value: object) -> str:
 
 
 SPECS = {".yaml": dump_yaml(WHOLE), ".toml": _toml(WHOLE), ".json": json.dumps(WHOLE, indent=1)}
+
+
+def test_weights_that_do_not_fit_the_spec_are_not_exported(sound: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(sound, tmp_path / "run"))
+    text = (run / "spec.yaml").read_text(encoding="utf-8")
+    assert "n_layers: 1\n" in text
+    (run / "spec.yaml").write_text(text.replace("n_layers: 1\n", "n_layers: 2\n"), encoding="utf-8")
+    with pytest.raises(GptkitError, match=r"does not fit the model: it lacks blocks\.1\."):
+        gptkit.export_model(run, tmp_path / "out", to="hugging-face")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+
+
+def test_optimizer_state_of_another_form_is_refused(sound: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(sound, tmp_path / "run"))
+    checkpoint = CheckpointStore(run / "checkpoints").latest()
+    assert checkpoint is not None
+    state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
+    assert state["optimizer"]["state"]
+    state["optimizer"]["state"] = []
+    (checkpoint / "state.json").write_text(json.dumps(state), encoding="utf-8")
+    with pytest.raises(GptkitError, match="does not fit the optimizer"):
+        gptkit.resume(run, progress=False, **{"training.steps": 5})
