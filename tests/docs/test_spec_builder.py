@@ -152,8 +152,10 @@ def test_diagrams_equal_those_of_python(browser: Any) -> None:
         assert text == svg(spec_outline(open_spec(name).spec)), name
 
 
-UNCOUNTED = {"finetune-low-rank"}
-"""Adapters by the names of projections."""
+UNNAMED = {"hrm-text-1b", "hy4-preview"}
+"""Stacks within a block, and streams that are mixed by matrices."""
+UNCOUNTED = {"finetune-low-rank", *UNNAMED}
+"""Also adapters by the names of projections."""
 
 
 def counted(browser: Any, names: list[str]) -> dict[str, Any]:
@@ -280,6 +282,8 @@ def test_names_of_all_presets_equal_those_of_built_models(browser: Any) -> None:
     presets = browser.evaluate("gptkitBuilderData.presets")
     assert len(presets) > 80
     for name, preset in presets.items():
+        if name in UNNAMED:
+            continue
         try:
             assert_names_are_those_of_the_model(browser, preset["spec"])
         except AssertionError as error:

@@ -114,7 +114,7 @@ class FewerIds(WrongEmbedding):
     caught_by = "embeds"
     also = (
         *("static-cache", "bf16-and-fp32", "gradients", "cached-equals-full", "cache-extracts"),
-        *("documents-keep-apart", "reaches-the-end", "no-future-leak"),
+        *("documents-keep-apart", "reaches-the-end", "no-future-leak", "cache-joins", "uneven-prompts-cached"),
     )
 
 

@@ -232,7 +232,7 @@ PURE_MAMBA = {
     "layer_norm_epsilon": 1e-4,
 }
 
-MAMBA = {
+MAMBA1 = {
     "vocab_size": VOCAB,
     "hidden_size": 48,
     "num_hidden_layers": 3,
@@ -567,8 +567,8 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "mamba2": ("Mamba2", {**PURE_MAMBA, "head_dim": 12, "num_heads": 8}),
-    "mamba": ("Mamba", MAMBA),
-    "falcon_mamba": ("FalconMamba", {**MAMBA, "mixer_rms_eps": 1e-3}),
+    "mamba": ("Mamba", MAMBA1),
+    "falcon_mamba": ("FalconMamba", {**MAMBA1, "mixer_rms_eps": 1e-3}),
     "jamba": ("Jamba", {**LLAMA, **JAMBA}),
     "recurrent_gemma": ("RecurrentGemma", GRIFFIN),
     "kimi_linear": ("KimiLinear", {**LLAMA, **HYBRID_LATENT, "linear_head_dim": 12, "linear_num_heads": 3}),
@@ -591,11 +591,18 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "mamba-biased": (
         "Mamba",
-        {**MAMBA, "expand": 3, "use_bias": True, "use_conv_bias": False, "hidden_act": "gelu", "tie_word_embeddings": False},
+        {
+            **MAMBA1,
+            "expand": 3,
+            "use_bias": True,
+            "use_conv_bias": False,
+            "hidden_act": "gelu",
+            "tie_word_embeddings": False,
+        },
     ),
     "falcon_mamba-wide": (
         "FalconMamba",
-        {**MAMBA, "expand": 16, "intermediate_size": 100, "time_step_rank": "auto", "tie_word_embeddings": False},
+        {**MAMBA1, "expand": 16, "intermediate_size": 100, "time_step_rank": "auto", "tie_word_embeddings": False},
     ),
     "jamba-dense": (
         "Jamba",

@@ -76,7 +76,7 @@ class BlockSparseSpec(GroupedQuerySpec):
 
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = (
         {"n_heads": 4, "n_kv_heads": 2, "d_head": 8, "block_size": 4, "top_blocks": 10, "qk_norm": "rms"},
-        {"n_heads": 4, "n_kv_heads": 1, "d_head": 6, "block_size": 2, "top_blocks": 7, "local_blocks": 0}
+        {"n_heads": 4, "n_kv_heads": 1, "d_head": 8, "block_size": 2, "top_blocks": 7, "local_blocks": 0}
         | {"index_heads": 2, "d_index": 10, "index_loss": 0.1, "window": 9},
     )
 

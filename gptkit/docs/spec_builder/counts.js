@@ -38,10 +38,14 @@ const Counts = (() => {
     "latent": (c, x, layer) => {
       let sum = c.q_rank ? projection(layer, x.d_model, c.q_rank, c.bias) + norm(c.norm, c.q_rank) : 0;
       if (c.head_gate) sum += projection(layer, x.d_model, c.n_heads, false);
+      if (c.output_gate) sum += projection(layer, x.d_model, c.n_heads * c.d_value, false);
+      sum += (c.sinks ? c.n_heads : 0) + (c.rotary_norm === null ? 0 : norm(c.rotary_norm, c.d_rotary));
       sum += projection(layer, c.q_rank || x.d_model, c.n_heads * (c.d_nope + c.d_rotary), false);
       sum += projection(layer, x.d_model, c.kv_rank + c.d_rotary, c.bias) + norm(c.norm, c.kv_rank);
       return sum + c.kv_rank * c.n_heads * (c.d_nope + c.d_value) + projection(layer, c.n_heads * c.d_value, x.d_model, c.bias);
     },
+    "block-sparse": (c, x, layer) => headed(c, x, layer) + projection(layer, x.d_model, c.index_heads * c.d_index, false) +
+      projection(layer, x.d_model, c.d_index, false) + 2 * norm(c.index_norm, c.d_index),
     "sparse-latent": (c, x, layer) => ATTENTION.latent(c, x, layer) + (c.indexer === "own" ? indexer(c, x, layer) : 0),
     "kimi-delta": (c, x, layer) => {
       const keys = c.n_heads * c.d_key, values = c.n_heads * c.d_value, conv = 2 * keys + values;

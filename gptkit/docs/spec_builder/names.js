@@ -113,8 +113,11 @@ const Names = (() => {
     walk.linear(name + ".q_up", layer.linear, false);
     walk.linear(name + ".kv_down", layer.linear, c.bias);
     walk.norm(name + ".kv_latent_norm", c.norm);
+    walk.norm(name + ".rotary_norm", c.rotary_norm);
     walk.matrix(name + ".kv_up", false);
     if (c.head_gate) walk.linear(name + ".head_gate", layer.linear, false);
+    if (c.output_gate) walk.linear(name + ".gate", layer.linear, false);
+    if (c.sinks) walk.parameters.push(name + ".sinks");
     walk.linear(name + ".output", layer.linear, c.bias);
   }
 
@@ -127,6 +130,12 @@ const Names = (() => {
       if (c.output) walk.linear(name + ".W_output", layer.linear, false);
     },
     "latent": latent,
+    "block-sparse": (walk, name, c, layer) => {
+      headed(walk, name, c, layer);
+      walk.loss("indexer");
+      for (const each of ["query", "key"]) walk.linear(`${name}.indexer.${each}`, layer.linear, false);
+      for (const each of ["query_norm", "key_norm"]) walk.norm(`${name}.indexer.${each}`, c.index_norm);
+    },
     "sparse-latent": (walk, name, c, layer) => {
       latent(walk, name, c, layer);
       if (c.indexer !== "own") return;

@@ -58,6 +58,11 @@ const Resolve = (() => {
       c.n_kv_heads = Math.max(1, Math.floor(c.n_heads / 4));
       while (c.n_heads % c.n_kv_heads) c.n_kv_heads -= 1;
     },
+    "attention block-sparse": (c, x) => {
+      RESOLVERS["attention grouped-query"](c, x);
+      c.index_heads = c.index_heads || c.n_kv_heads;
+      c.d_index = c.d_index || c.d_head;
+    },
     "attention latent": (c, x) => {
       c.n_heads = c.n_heads || Math.max(1, Math.floor(x.d_model / 64));
       c.kv_rank = c.kv_rank || Math.max(1, Math.floor(x.d_model / 4));

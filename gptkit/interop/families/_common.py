@@ -13,9 +13,11 @@ __all__ = [
     "all_but_every",
     "every",
     "keys",
+    "nth",
     "pattern",
     "read_activation",
     "read_windows",
+    "temperature",
     "write_activation",
     "write_windows",
 ]
@@ -76,6 +78,11 @@ def pattern(layers: Sequence[dict[str, Any]]) -> list[dict[str, Any]] | None:
     return entries
 
 
+def nth(config: ExternalConfig, key: str, usual: int, n_layers: int) -> list[bool]:
+    """Return `every` for the number of a key."""
+    return every(config.integer(key, usual), n_layers)
+
+
 def every(n: int, n_layers: int) -> list[bool]:
     """Return whether each layer is an n-th one: layers n - 1, 2n - 1, …"""
     return [n > 0 and (index + 1) % n == 0 for index in range(n_layers)]
@@ -101,3 +108,9 @@ def write_windows(model: Any) -> dict[str, Any]:
         "sliding_window": next((window for window in windows if window), None),
         "layer_types": ["sliding_attention" if window else "full_attention" for window in windows],
     }
+
+
+def temperature(config: ExternalConfig) -> dict[str, Any]:
+    """Return the position that scales queries by the logarithm of their number, as in Llama 4."""
+    tuning = {"strength": config.number("attn_scale", 0.1), "interval": config.integer("floor_scale", 8192)}
+    return {"name": "query-temperature", **tuning}

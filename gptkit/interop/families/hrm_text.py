@@ -33,8 +33,7 @@ class HrmTextFamily(Decoder):
         return {**super().model(config), "n_layers": 1}
 
     def read_embedding(self, config: ExternalConfig) -> dict[str, Any]:
-        scale = config.number("embedding_scale", 1 / config.number("initializer_range", 0.02))
-        return {"name": "token", "scale": scale}
+        return {"name": "token", "scale": config.number("embedding_scale", 1 / config.number("initializer_range", 0.02))}
 
     def read_norm(self, config: ExternalConfig) -> dict[str, Any]:
         return {**super().read_norm(config), "scale": False}

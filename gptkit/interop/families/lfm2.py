@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families._common import keys
+from gptkit.interop.families._short_conv import conv_rules, read_conv, read_types, write_conv
 from gptkit.interop.families.decoder import Decoder
 from gptkit.interop.layouts import HALVES
 from gptkit.kinds.external_config import ExternalConfig
@@ -55,32 +56,21 @@ class Lfm2Family(Decoder):
 
     def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
         full = config.items("full_attn_idxs", list(range(n_layers)))
-        kinds = config.items("layer_types", ["full_attention" if i in full else "conv" for i in range(n_layers)])
-        if len(kinds) != n_layers or not set(kinds) <= {"conv", "full_attention"}:
-            config.refuse("layer_types", f"it should name conv or full_attention for each of {n_layers} layers")
-        return [self.read_conv(config, 3) if kind == "conv" else {} for kind in kinds]
-
-    def read_conv(self, config: ExternalConfig, width: int) -> dict[str, Any]:
-        """Return what a layer with a convolution overrides; `width` is the default of its width."""
-        width, bias = config.integer("conv_L_cache", width), config.flag("conv_bias", False)
-        return {"attention": {"name": "short-conv", "width": width, "bias": bias}, "position": "none"}
+        usual = ["full_attention" if index in full else "conv" for index in range(n_layers)]
+        kinds = read_types(config, usual, ("conv", "full_attention"))
+        return [read_conv(config, 3) if kind == "conv" else {} for kind in kinds]
 
     def write_attention(self, layers: Sequence[Any]) -> dict[str, Any]:
-        convs = [layer.attention for layer in layers if layer.attention.name == "short-conv"]
-        kinds = ["conv" if layer.attention.name == "short-conv" else "full_attention" for layer in layers]
         result = super().write_attention([layer for layer in layers if layer.attention.name != "short-conv"])
-        conv = {"conv_L_cache": convs[0].width, "conv_bias": convs[0].bias} if convs else {}
-        return {**result, "layer_types": kinds, **conv}
+        return {**result, **write_conv(layers)}
 
     def write_feedforward(self, layers: Sequence[Any]) -> dict[str, Any]:
         return {"intermediate_size": layers[0].feedforward.d_hidden, "block_auto_adjust_ff_dim": False}
 
     def rules(self, model: Any) -> list[Rule]:
         layer, block = "model.layers.*", "blocks.*.feedforward"
-        convs = [index for index, each in enumerate(model.layer_specs()) if each.attention.name == "short-conv"]
-        names = {"input": "in_proj", "conv": "conv", "output": "out_proj"}
         return [
-            *(Rule(f"blocks.{i}.attention.{n}", f"model.layers.{i}.conv.{e}") for i in convs for n, e in names.items()),
+            *conv_rules(model),
             *(Rule(f"blocks.*.{native}", f"{layer}.{external}") for native, external in self.norms.items()),
             Rule(f"{block}.gate_up", f"{layer}.feed_forward.{{w1,w3}}", HALVES),
             Rule(f"{block}.down", f"{layer}.feed_forward.w2"),

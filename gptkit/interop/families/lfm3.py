@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families._rope import read_typed, write_two
+from gptkit.interop.families._short_conv import read_conv, read_types
 from gptkit.interop.families.decoder import Decoder
 from gptkit.interop.families.lfm2 import Lfm2Family
 from gptkit.kinds.external_config import ExternalConfig
@@ -51,30 +52,25 @@ class Lfm3Family(Lfm2Family):
         return {"name": "sandwich" if config.flag("use_sandwich_norm", True) else "pre-norm"}
 
     def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
-        usual = [
-            "full_attention" if i % 4 == 2 else "conv" if i % 4 or not i else "sliding_attention" for i in range(n_layers)
-        ]
-        kinds = config.items("layer_types", usual)
-        if len(kinds) != n_layers or not set(kinds) <= set(TYPES):
-            config.refuse("layer_types", f"it should name {', '.join(TYPES)} for each of {n_layers} layers")
-        local = {"scaling": None, **read_typed(config, "sliding_attention", 1e4)}
-        slides = {"attention": {"window": config.integer("sliding_window", 256)}, "position": local}
-        return [{"conv": self.read_conv(config, 7), "sliding_attention": slides}.get(kind, {}) for kind in kinds]
+        usual = [TYPES[1] if index % 4 == 2 else TYPES[0 if index % 4 or not index else 2] for index in range(n_layers)]
+        position = {"scaling": None, **read_typed(config, "sliding_attention", 1e4)}
+        slides = {"attention": {"window": config.integer("sliding_window", 256)}, "position": position}
+        forms = {"conv": read_conv(config, 7), "sliding_attention": slides}
+        return [forms.get(kind, {}) for kind in read_types(config, usual, TYPES)]
 
     def config(self, model: Any) -> dict[str, Any]:
         attending = [layer for layer in model.layer_specs() if layer.attention.name != "short-conv"]
-        result = {**super().config(model), **write_two(attending)}
-        for key in ("rope_theta", "rope_scaling", "partial_rotary_factor"):
-            result.pop(key, None)
-        return {**result, "use_sandwich_norm": model.layer_specs()[0].block.name == "sandwich"}
+        one = ("rope_theta", "rope_scaling", "partial_rotary_factor")
+        usual = {key: value for key, value in super().config(model).items() if key not in one}
+        return {**usual, **write_two(attending), "use_sandwich_norm": model.layer_specs()[0].block.name == "sandwich"}
 
     def write_attention(self, layers: Sequence[Any]) -> dict[str, Any]:
         slides = [getattr(layer.attention, "window", None) for layer in layers]
         gated = any(getattr(layer.attention, "head_gate", None) for layer in layers)
         result = super().write_attention(layers)
         kinds = ["sliding_attention" if own else kind for own, kind in zip(slides, result["layer_types"], strict=True)]
-        window = next((each for each in slides if each), None)
-        return {**result, "layer_types": kinds, "sliding_window": window, "use_attention_gate": gated}
+        result |= {"sliding_window": next((each for each in slides if each), None), "use_attention_gate": gated}
+        return {**result, "layer_types": kinds}
 
     def write_feedforward(self, layers: Sequence[Any]) -> dict[str, Any]:
         return {"intermediate_size": layers[0].feedforward.d_hidden}

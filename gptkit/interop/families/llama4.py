@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families._common import every
+from gptkit.interop.families._common import nth, temperature
 from gptkit.interop.families._experts import INERT, dense, expert_rules, first_of, sparse, write_experts
 from gptkit.interop.families.decoder import Decoder
 from gptkit.interop.layouts import TRANSPOSED, Stack
@@ -43,19 +43,17 @@ class Llama4Family(Decoder):
         return sparse(n_experts, router, expert, shared=expert, weights_on="input")
 
     def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
-        bare = every(config.integer("no_rope_layer_interval", 4), n_layers)
+        bare = nth(config, "no_rope_layer_interval", 4, n_layers)
         turned = config.items("no_rope_layers", []) or [int(not each) for each in bare]
         types = config.items("layer_types", ["chunked_attention" if each else "full_attention" for each in turned])
-        step, chunk = config.integer("interleave_moe_layer_step", 1), config.nullable("attention_chunk_size", 8192)
-        experts = config.items("moe_layers", [index for index, each in enumerate(every(step, n_layers)) if each])
+        usual = [index for index, each in enumerate(nth(config, "interleave_moe_layer_step", 1, n_layers)) if each]
+        experts, chunk = config.items("moe_layers", usual), config.nullable("attention_chunk_size", 8192)
         plain = dense(super().read_feedforward(config), config.integer("intermediate_size_mlp", 16384))
-        tuning = {"strength": config.number("attn_scale", 0.1), "interval": config.integer("floor_scale", 8192)}
-        alone = {"name": "query-temperature", **tuning} if config.flag("attn_temperature_tuning", True) else "none"
+        alone = temperature(config) if config.flag("attn_temperature_tuning", True) else "none"
         layers: list[dict[str, Any]] = []
         for index, (rotary, kind) in enumerate(zip(turned, types, strict=True)):
             attention = {"chunk": chunk} if kind == "chunked_attention" else {}
-            unrotated: dict[str, Any] = {"position": alone, "attention": {**attention, "qk_norm": None}}
-            layer: dict[str, Any] = {"attention": attention} if rotary else unrotated
+            layer = {"attention": attention} if rotary else {"position": alone, "attention": {**attention, "qk_norm": None}}
             layers.append(layer if index in experts else {**layer, "feedforward": plain})
         return layers
 
@@ -67,8 +65,7 @@ class Llama4Family(Decoder):
     def config(self, model: Any) -> dict[str, Any]:
         layers = model.layer_specs()
         tuned = next((layer.position for layer in layers if layer.position.name == "query-temperature"), None)
-        return {
-            **super().config(model),
+        return super().config(model) | {
             **({} if tuned is None else {"attn_scale": tuned.strength, "floor_scale": tuned.interval}),
             "use_qk_norm": any(layer.attention.qk_norm is not None for layer in layers),
             "no_rope_layers": [int(layer.position.name == "rotary") for layer in layers],

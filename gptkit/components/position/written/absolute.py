@@ -33,7 +33,7 @@ _SINUSOIDAL = '''
 def $class_name(positions_T: Tensor$parameters) -> Tensor:
     """Sinusoidal positions: sines and cosines of growing wavelengths, (T,) to (T, E)."""
     exponents = torch.arange(D_MODEL // 2, device=positions_T.device).float() / $steps
-    angles = $positions[:, None].float() * $POSITION_BASE**-exponents
+    angles = $positions[..., None].float() * $POSITION_BASE**-exponents
     return $waves
 '''
 
