@@ -47,7 +47,9 @@ DISTINCT = (
     *("gemma2-2b", "granite-moe-swa", "ling-3-flash", "mimo-v2-flash", "mpt-7b", "olmo-hybrid-7b", "glm-4.5-air", "glm-5"),
     *("granite-4.0-h-tiny", "laguna-xs", "mamba-codestral-7b", "olmo-1b", "olmoe-1b-7b", "opt-350m", "persimmon-8b"),
     *("phi4-mini", "apertus-8b", "book", "ernie-4.5-21b-a3b", "falcon-rw-1b", "internlm3-8b", "jais-2-8b", "kolibri1"),
-    *("lfm2-1.2b", "mistral-small-4", "phi3-mini", "stablelm-2-1.6b", "trinity-mini"),
+    *("lfm2-1.2b", "mistral-small-4", "phi3-mini", "stablelm-2-1.6b", "trinity-mini", "gemma4-26b-a4b", "hy4-preview"),
+    *("recurrentgemma-2b", "dots3-note", "minimax-m3", "falcon-mamba-7b", "gpt-neox-japanese-2.7b", "hrm-text-1b"),
+    *("lfm3-1.7b", "ctrl", "gemma4-12b", "jamba-v0.1", "dbrx", "mamba-2.8b", "xglm-564m"),
 )
 """Presets that together have every part of all presets: each component with its options, wherever it is (`parts`)."""
 

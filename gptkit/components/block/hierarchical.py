@@ -93,6 +93,11 @@ class HierarchicalSpec(BlockSpec):
         for index, number in enumerate(cycles):
             if not 1 <= number <= self.low_cycles:
                 yield Problem(("gradient_cycles", index), f"should be from 1 to low_cycles, {self.low_cycles}")
+        if getattr(context.parts.attention, "indexer", None) is not None:
+            name = context.parts.attention.name
+            yield Problem(
+                (), f"computes its attention several times, and {name} publishes its choice once; choose another of both"
+            )
         if self.start == "learned" and self.gradients()[0] < self.low_cycles:
             yield Problem(("start",), "no gradient reaches it with these gradient_cycles; set start: fixed")
 

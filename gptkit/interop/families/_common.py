@@ -110,7 +110,7 @@ def write_windows(model: Any) -> dict[str, Any]:
     }
 
 
-def temperature(config: ExternalConfig) -> dict[str, Any]:
-    """Return the position that scales queries by the logarithm of their number, as in Llama 4."""
+def temperature(config: ExternalConfig) -> dict[str, Any] | str:
+    """Return the position that scales queries by the logarithm of their number, as in Llama 4, if it is switched on."""
     tuning = {"strength": config.number("attn_scale", 0.1), "interval": config.integer("floor_scale", 8192)}
-    return {"name": "query-temperature", **tuning}
+    return {"name": "query-temperature", **tuning} if config.flag("attn_temperature_tuning", True) else "none"

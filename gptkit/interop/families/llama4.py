@@ -49,7 +49,7 @@ class Llama4Family(Decoder):
         usual = [index for index, each in enumerate(nth(config, "interleave_moe_layer_step", 1, n_layers)) if each]
         experts, chunk = config.items("moe_layers", usual), config.nullable("attention_chunk_size", 8192)
         plain = dense(super().read_feedforward(config), config.integer("intermediate_size_mlp", 16384))
-        alone = temperature(config) if config.flag("attn_temperature_tuning", True) else "none"
+        alone = temperature(config)
         layers: list[dict[str, Any]] = []
         for index, (rotary, kind) in enumerate(zip(turned, types, strict=True)):
             attention = {"chunk": chunk} if kind == "chunked_attention" else {}

@@ -22,7 +22,7 @@ class $class_name(nn.Module):
         super().__init__()
         self.query = $query
         self.key = $key
-        self.key_norm = nn.LayerNorm($D_INDEX, eps=$INDEX_EPS)
+        self.key_norm = nn.LayerNorm($D_INDEX, eps=$index_eps)
         self.weights = nn.Linear(D_MODEL, $INDEX_HEADS, bias=False)
 
     def forward(self, x_BTE: Tensor, q_BTC: Tensor, positions_T: Tensor, cache: dict[str, Tensor]) -> Tensor:
@@ -71,7 +71,6 @@ def _indexer(spec: SparseLatentSpec, context: WritingContext) -> Written:
     settings = {
         "INDEX_HEADS": Setting(spec.index_heads, "heads of the indexer"),
         "D_INDEX": Setting(spec.d_index, "features of a query and key of the indexer"),
-        "INDEX_EPS": Setting(spec.index_eps, "added to the variance in the norm of the indexer's keys"),
         "D_SHARED": Setting(spec.d_rotary, "features of a query and key with position"),
     }
     source = "D_MODEL"
@@ -100,5 +99,6 @@ def _indexer(spec: SparseLatentSpec, context: WritingContext) -> Written:
         rotated="rotate" in position.uses,
         rotated_query=calls["query"],
         rotated_key=calls["key"],
+        index_eps=spec.index_eps,
     )
     return Written("Indexer", text, settings=settings, parts=parts, section="attention")
