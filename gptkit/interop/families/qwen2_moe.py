@@ -25,6 +25,12 @@ class Qwen2MoeFamily(Qwen3MoeFamily):
     def read_attention(self, config: ExternalConfig) -> dict[str, Any]:
         return {**Decoder.read_attention(self, config), "qkv_bias": config.flag("qkv_bias", True)}
 
+    def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
+        types = config.value("layer_types")
+        if isinstance(types, list) and "sliding_attention" in types:
+            config.refuse("layer_types", "it has sliding windows, which use_sliding_window switches off")
+        return super().read_layers(config, n_layers)
+
     def read_feedforward(self, config: ExternalConfig) -> dict[str, Any]:
         result = super().read_feedforward(config)
         shared = {**result["expert"], "d_hidden": config.integer("shared_expert_intermediate_size", 5632)}

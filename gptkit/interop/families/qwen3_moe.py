@@ -37,11 +37,8 @@ class Qwen3MoeFamily(Qwen3Family):
 
     def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
         config.only("use_sliding_window", False, why="no released model of the family has windows")
-        for key in ("sliding_window", "max_window_layers"):
+        for key in ("sliding_window", "max_window_layers", "layer_types"):
             config.value(key)
-        types = config.value("layer_types")
-        if isinstance(types, list) and "sliding_attention" in types:
-            config.refuse("layer_types", "it has sliding windows, which use_sliding_window switches off")
         step, plain = config.integer("decoder_sparse_step", 1), config.items("mlp_only_layers", [])
         feedforward = dense(super().read_feedforward(config), config.integer("intermediate_size", 6144))
         return [
