@@ -91,7 +91,8 @@ class BlockIndexer(nn.Module):
         wide = torch.promote_types(x_BTE.dtype, torch.float32)
         q_BJTI = self._turned(q_BJTI, q_BJTI[:, :1], forward)[0].to(wide)
         lowest = torch.finfo(wide).min / 4
-        scores_BJTS = (q_BJTI @ k_B1SI.to(wide).transpose(-1, -2)).masked_fill(~visible_B1TS, lowest)
+        scores_BJTS = (q_BJTI @ k_B1SI.to(wide).transpose(-1, -2)).to(wide)  # autocast rounds products
+        scores_BJTS = scores_BJTS.masked_fill(~visible_B1TS, lowest)
         n_keys = k_B1SI.shape[2]
         blocks = forward.key_positions(offset, n_keys).clamp_min(0) // self.block_size
         blocks_BJTS = (blocks[:, None, None] if blocks.dim() > 1 else blocks).expand_as(scores_BJTS)
