@@ -57,6 +57,10 @@ SPECS: dict[str, dict[str, Any]] = {
         "n_layers": 3,
         "block": {"name": "manifold-hyper-connections", "streams": 3, "iterations": 4, "dropout": 0.1},
     },
+    "streams-of-two-numbers": {
+        "n_layers": 4,
+        "layers": [{"block": {"name": "manifold-hyper-connections", "streams": each}} for each in (2, 3)],
+    },
     "kept-streams": {
         "attention": GROUPED,
         "n_layers": 3,

@@ -98,7 +98,7 @@ class $class_name(nn.Module):
     def forward(self, x_BTE: Tensor, positions_T: Tensor, cache: dict[str, Tensor]) -> Tensor:
         """Transform the tokens at these positions, (B, T, E) to (B, T, E)."""
         # The output of a layer has the streams as an attribute.
-        streams_BTNE: Tensor | None = getattr(x_BTE, "streams", None)
+        streams_BTNE: Tensor | None = getattr(x_BTE, "$kept_as", None)
         if streams_BTNE is None:
             streams_BTNE = x_BTE[:, :, None].expand(-1, -1, $N_STREAMS, -1)
         h_BTE, write_BTN$mix = self.attention_mixing(streams_BTNE)
@@ -108,7 +108,7 @@ class $class_name(nn.Module):
         fed_BTE = self.feedforward(self.feedforward_norm(h_BTE))
         streams_BTNE = $kept + write_BTN[..., None] * $fed[:, :, None]
         y_BTE = streams_BTNE.mean(dim=2) if self.collapse is None else self.collapse(streams_BTNE)
-        y_BTE.__dict__["streams"] = streams_BTNE
+        y_BTE.__dict__["$kept_as"] = streams_BTNE
         return y_BTE
 '''
 
@@ -183,6 +183,7 @@ def manifold_hyper_connections(spec: ManifoldHyperConnectionsSpec, context: Writ
     parts["feedforward"] = written(context.parts.feedforward, context)
     text = fill(
         _BLOCK,
+        kept_as=f"streams_{spec.streams}",  # a layer with another number of streams does not continue these
         mixed=mixed,
         fed=fed,
         mix=", mix_BTNN" if mixes else "",

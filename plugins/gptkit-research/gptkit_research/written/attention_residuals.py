@@ -40,7 +40,7 @@ class $class_name(nn.Module):
     def forward(self, x_BTE: Tensor, positions_T: Tensor, cache: dict[str, Tensor]) -> Tensor:
         """Transform the tokens at these positions, (B, T, E) to (B, T, E)."""
         # The output of a layer has the earlier outputs, its sources, as an attribute.
-        sources: list[Tensor] = getattr(x_BTE, "sources", [x_BTE])
+        sources: list[Tensor] = getattr(x_BTE, "$kept_as", [x_BTE])
         mixed_BTE = self.attention(self.attention_norm(x_BTE), positions_T, cache)
         #if grouped
         if len(sources) > 1 and not self.begins_group:
@@ -58,7 +58,7 @@ class $class_name(nn.Module):
         sources = [*sources, $fed]
         #end
         y_BTE = $attend(sources, self.output_query$attend_arguments)
-        setattr(y_BTE, "sources", sources)
+        setattr(y_BTE, "$kept_as", sources)
         return y_BTE
 '''
 
@@ -76,6 +76,7 @@ def attention_residuals(spec: AttentionResidualsSpec, context: WritingContext) -
         settings={"SOURCE_EPS": Setting(spec.eps, "added to the mean square of a source")},
         section="block",
     )
-    text = fill(_BLOCK, grouped=grouped, mixed=mixed, fed=fed)
+    kept_as = f"sources_of_{spec.group}" if grouped else "sources"  # layers with another `group` do not continue these
+    text = fill(_BLOCK, grouped=grouped, mixed=mixed, fed=fed, kept_as=kept_as)
     parts = {**branch_parts(context), "attend": attend}
     return Written("Block", text, settings=settings, parts=parts, section="block", fields=("group", "eps", "dropout"))
