@@ -12,6 +12,8 @@ LINE = 100
 """Longest line of a written file."""
 
 
+OPERATORS = ((" or ", " and "), (" + ", " - "), (" * ", " / ", " @ "))
+"""Where a value is broken, weakest operators first."""
 _DEPTH = {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}
 _RETURNED = re.compile(r"( +)return ((?:self\.(\w+)|conv)\(.*)$")
 _ASSIGNED = re.compile(r"( +)(\w+) = (self\.(\w+)\(.*)$")
@@ -85,10 +87,18 @@ def wrapped(line: str) -> list[str]:
 
 
 def _broken(line: str) -> list[str]:
-    """Return a statement broken at its last outermost brackets."""
-    first, last = _bracket(line)
-    if first < 0:
-        return [line]
+    """Return a statement broken at its last outermost brackets, or at earlier ones if a line stays too long before those."""
+    fallback = [line]
+    for first, last in _brackets(line):
+        broken = _broken_at(line, first, last)
+        if max(map(len, broken)) <= LINE:
+            return broken
+        fallback = broken if fallback == [line] else fallback
+    return fallback
+
+
+def _broken_at(line: str, first: int, last: int) -> list[str]:
+    """Return a statement whose bracket from `first` to `last` has lines of its own."""
     indent = " " * (len(line) - len(line.lstrip()))
     start, inner, end = line[: first + 1], line[first + 1 : last], indent + line[last:]
     body = f"{indent}    {inner}"
@@ -96,9 +106,24 @@ def _broken(line: str) -> list[str]:
     if len(body) <= LINE and not inner.endswith(","):
         return [start, body, end] if _items(inner) else [line]
     items = _items(inner)
-    # A single argument that is broken itself has no comma after it.
-    comma = "," if len(items) > 1 or signature else ""
-    return [start, *(text for item in items for text in wrapped(f"{indent}    {item}{comma}")), end]
+    if len(items) == 1 and not signature:
+        # What a comprehension collects and its clauses; a single argument has no comma after it.
+        pieces = _operands(inner, (" for ",))
+        return [start, *(text for piece in pieces for text in _item(f"{indent}    {piece}")), end]
+    return [start, *(text for item in items for text in _item(f"{indent}    {item},")), end]
+
+
+def _item(line: str) -> list[str]:
+    """Return what is in brackets on as few lines as fit; sums and products break before their operators."""
+    broken = wrapped(line)
+    if max(map(len, broken)) <= LINE:
+        return broken
+    indent = line[: len(line) - len(line.lstrip())]
+    for operators in OPERATORS:
+        pieces = _operands(line.lstrip(), operators)
+        if len(pieces) > 1:
+            return [text for piece in pieces for text in wrapped(f"{indent}{piece}")]
+    return broken
 
 
 def _parenthesized(line: str) -> list[str]:
@@ -111,7 +136,7 @@ def _parenthesized(line: str) -> list[str]:
     value = code[start.end() :]
     items = _items(value)
     pieces = [f"{item}," for item in items]
-    for operators in ((" or ", " and "), (" + ", " - "), (" * ", " / ", " @ ")):
+    for operators in OPERATORS:
         if len(pieces) > 1:
             break
         pieces = _operands(value, operators)
@@ -143,22 +168,19 @@ def _docstring(line: str) -> list[str]:
     return [*textwrap.wrap(text[:-3], LINE, initial_indent=indent, subsequent_indent=indent), f'{indent}"""']
 
 
-def _bracket(line: str) -> tuple[int, int]:
-    """Return the indices of the last outermost pair of brackets that has content; (-1, -1) without one."""
-    result = (-1, -1)
-    depth = 0
-    first = 0
+def _brackets(line: str) -> list[tuple[int, int]]:
+    """Return the indices of the outermost pairs of brackets that have content, last first; those of a signature alone."""
+    result: list[tuple[int, int]] = []
+    depth = first = 0
     for index, character in enumerate(line):
-        if character in "([{":
-            first = index if depth == 0 else first
-            depth += 1
-        elif character in ")]}":
-            depth -= 1
-            if depth == 0 and index > first + 1:
-                result = (first, index)
-                if line.lstrip().startswith("def "):
-                    return result
-    return result
+        change = _DEPTH.get(character, 0)
+        first = index if change == 1 and depth == 0 else first
+        depth += change
+        if change == -1 and depth == 0 and index > first + 1:
+            result.append((first, index))
+            if line.lstrip().startswith("def "):
+                break
+    return result[::-1]
 
 
 def _items(text: str) -> list[str]:

@@ -152,10 +152,8 @@ def write_source(spec: ModelSpec, vocab_size: int, *, name: str, parameters: int
     sections: dict[str, list[str]] = {section: [] for section in get_args(Section)}
     for section, source in groups.sources():
         sections[section].append(source)
-    sections["model"] += [
-        model,
-        fill(RUN, recompute=" or ".join(sorted(_recompute(roots))), unused=_tuple(_unused(parts.head))),
-    ]
+    run = fill(RUN, recompute=" or ".join(sorted(_recompute(roots))), unused=_tuple(_unused(parts.head)))
+    sections["model"] += [model, "\n".join(part for line in run.splitlines() for part in wrapped(line)) + "\n"]
     body = "\n\n".join(
         f"# -------- {TITLES[section]} --------\n" + "\n\n".join(sections[section])
         for section in in_reading_order(sections)
@@ -320,9 +318,16 @@ def settings_source(fixed: dict[str, int], constants: Sequence[Constant]) -> str
     ordered = sorted(constants, key=lambda constant: _ORDER.index(constant.section))
     rows = [(name, value, comments[name]) for name, value in fixed.items()]
     rows += [(constant.name, constant.value, constant.comment) for constant in ordered]
-    return "".join(
-        f"{name} = {number(value)}" + (f"  # {comment}" if comment else "") + "\n" for name, value, comment in rows
-    )
+    return "".join(_constant(f"{name} = {number(value)}", comment) for name, value, comment in rows)
+
+
+def _constant(code: str, comment: str) -> str:
+    """Return a constant with its comment beside it, or above it where a line is too short for both."""
+    line = f"{code}  # {comment}" if comment else code
+    if len(line) <= LINE:
+        return f"{line}\n"
+    above = textwrap.wrap(comment, LINE, initial_indent="# ", subsequent_indent="# ")
+    return "\n".join([*above, *wrapped(code)]) + "\n"
 
 
 def printable(text: str) -> str:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from gptkit.ejection.groups import Constant
 from gptkit.ejection.lines import typed, wrapped
-from gptkit.ejection.writing import construct_blocks, write_source
+from gptkit.ejection.writing import construct_blocks, settings_source, write_source
 from gptkit.kinds.written import fill
 from gptkit.runs.opening import open_spec
 from tests.support.ejected import presets_written_and_refused
@@ -40,6 +41,37 @@ def test_long_lines_are_broken_as_a_formatter_does() -> None:
     assert len(wrapped(call)) == 3
     signature = "    def __init__(" + ", ".join(f"argument_{index}: int" for index in range(7)) + ") -> None:"
     assert [line.strip() for line in wrapped(signature)][1:3] == ["argument_0: int,", "argument_1: int,"]
+
+
+def test_comprehensions_sums_and_calls_of_results_are_broken() -> None:
+    norms = [f"norm_{index}=LayerNorm()" for index in range(5)]
+    assert wrapped(f"    self.blocks = nn.ModuleList(Block({', '.join(norms)}) for _ in range(N_LAYERS))") == [
+        "    self.blocks = nn.ModuleList(",
+        "        Block(",
+        *(f"            {norm}," for norm in norms),
+        "        )",
+        "        for _ in range(N_LAYERS)",
+        "    )",
+    ]
+    product = " * ".join(["N_STATES_OF_A_HEAD"] * 4)
+    assert wrapped(f"    self.split = nn.Linear(D_MODEL, {product} + d_conv + N_STATES_OF_A_HEAD)") == [
+        "    self.split = nn.Linear(",
+        "        D_MODEL,",
+        f"        {product}",
+        "        + d_conv",
+        "        + N_STATES_OF_A_HEAD,",
+        "    )",
+    ]
+    assert wrapped(f"    y = (torch.cat(({product}, {product[:30]}))).to(a_type_with_a_long_name)")[0] == "    y = ("
+
+
+def test_comment_of_a_long_constant_is_above_it() -> None:
+    comment = "initial factor of what depends on the token in the weights of streams"
+    short, long = (Constant("STREAM_GATE", value, comment, "block") for value in (0.01, 5.960464477539063e-8))
+    assert settings_source({}, [short]) == f"STREAM_GATE = 0.01  # {comment}\n"
+    assert settings_source({}, [long]) == f"# {comment}\nSTREAM_GATE = 5.960464477539063e-8\n"
+    texts = Constant("TEXTS", tuple(f"text {index}" for index in range(20)), comment, "block")
+    assert max(map(len, settings_source({}, [texts]).splitlines())) <= 100
 
 
 def test_long_values_get_parentheses() -> None:
