@@ -79,10 +79,15 @@ class _Block(NamedTuple):
         return (self.last - self.first) * n_heads, self.end - self.start, self.end
 
 
+def _size(n_tokens: int) -> int:
+    """Return the number of queries of a block."""
+    return min(n_tokens, max(MIN_BLOCK, n_tokens // 4))
+
+
 def _blocks(n_rows: int, n_heads: int, n_tokens: int) -> tuple[list[list[_Block]], int]:
     """Return the blocks of each group of rows, and the number of weights."""
-    size = max(MIN_BLOCK, n_tokens // 4)
-    n_together = max(1, GROUP_ELEMENTS // (n_heads * min(size, n_tokens) * n_tokens))
+    size = _size(n_tokens)
+    n_together = max(1, GROUP_ELEMENTS // (n_heads * size * n_tokens))
     groups, offset = [], 0
     for first in range(0, n_rows, n_together):
         group = []
@@ -107,9 +112,8 @@ class _CausalAttention(torch.autograd.Function):
         weights = q_BHTD.new_empty(n_weights)
         out_BTHV = q_BHTD.new_empty(n_rows, n_tokens, n_heads, v_BKTV.shape[-1])
         masks = []
-        biases = {
-            block.end: _mask(block.end - block.start, block.end, q_BHTD.dtype) for block in (groups[0] if groups else [])
-        }
+        size = _size(n_tokens)
+        mask_QQ = torch.full((size, size), -math.inf, dtype=q_BHTD.dtype).triu(1)
         with torch.autocast("cpu", enabled=False):
             for group in groups:
                 k_NTD, v_NTV = (_heads(x, group[0], n_heads) for x in (k_BKTD, v_BKTV))
@@ -119,8 +123,8 @@ class _CausalAttention(torch.autograd.Function):
                     shape = block.shape(n_heads)
                     weights_NQS = _part(weights, block, n_heads)
                     q_NQD = _queries(q_BHTD, block)
-                    keys_NDS = k_NTD[:, : block.end].transpose(1, 2)
-                    torch.baddbmm(biases[block.end].expand(shape), q_NQD, keys_NDS, alpha=scale, out=weights_NQS)
+                    weights_NQS.baddbmm_(q_NQD, _transposed(k_NTD, block), beta=0, alpha=scale)
+                    weights_NQS[..., block.start :].add_(mask_QQ[: shape[1], : shape[1]])
                     torch.softmax(weights_NQS, -1, out=weights_NQS)
                     kept_NQS = weights_NQS
                     if dropout:
@@ -152,7 +156,7 @@ class _CausalAttention(torch.autograd.Function):
                 for block in reversed(group):
                     weights_NQS = kept_NQS = _part(weights, block, n_heads)
                     grad_NQV = _queries(grad_BHTV, block)
-                    slope_NQS = torch.bmm(grad_NQV, v_NTV[:, : block.end].transpose(1, 2))
+                    slope_NQS = torch.bmm(grad_NQV, _transposed(v_NTV, block))
                     if ctx.dropout:
                         kept_NQS = weights_NQS.clone()
                         next(masks).apply_(kept_NQS, slope_NQS)
@@ -172,14 +176,17 @@ class _CausalAttention(torch.autograd.Function):
         return grad_q.transpose(1, 2), grad_k.transpose(1, 2), grad_v.transpose(1, 2), None, None
 
 
-def _mask(n_queries: int, n_keys: int, dtype: torch.dtype) -> Tensor:
-    """Return the causal mask of a block as a term of the scores, (1, Q, S)."""
-    return torch.full((1, n_queries, n_keys), -math.inf, dtype=dtype).triu(1 + n_keys - n_queries)
-
-
 def _part(weights: Tensor, block: _Block, n_heads: int) -> Tensor:
     shape = block.shape(n_heads)
     return weights[block.offset : block.offset + math.prod(shape)].view(shape)
+
+
+def _transposed(x_NTD: Tensor, block: _Block) -> Tensor:
+    """Return the keys or values up to the end of a block, (N, D, S).
+
+    A view of a contiguous copy: oneDNN reads it as it is, where torch would transpose a slice element by element.
+    """
+    return x_NTD[:, : block.end].contiguous().transpose(1, 2)
 
 
 def _queries(x_BHTD: Tensor, block: _Block) -> Tensor:
