@@ -19,9 +19,11 @@ from gptkit.experiments.matching_time import match_time
 from gptkit.experiments.request import ComparisonSpec
 from gptkit.experiments.results import FORMAT, SEARCH, Experiment, Variant, is_experiment, read_experiment, write_experiment
 from gptkit.experiments.trial import PREPARED
-from gptkit.experiments.variants import Draft, draft_variants, plain_spec, spec_hash
+from gptkit.experiments.variants import Draft, draft_variants, hash_of, plain_spec, spec_hash
+from gptkit.files import validate_data
 from gptkit.runs.corpus import find_prepared, fit_tokenizer, prepare_corpus, prepared_directory
 from gptkit.runs.sizes import training_plan
+from gptkit.runs.spec import ExperimentSpec
 
 __all__ = ["Planned", "plan_experiment"]
 
@@ -72,10 +74,10 @@ def plan_experiment(
         for draft in drafts.variants:
             vocabulary(draft)  # before anything that takes long
         matched = _Matching(directory, request, vocabulary, threads, note)
-        variants, bases = [], {}
+        variants, bases, keys = [], {}, _known_keys(previous)
         for draft in drafts.variants:
             changed, text = matched(draft)
-            variant = _variant(changed, text, vocabulary(draft))
+            variant = _variant(changed, text, vocabulary(draft), keys)
             variants.append(variant)
             bases[variant.key] = changed.opened.base
         experiment = Experiment(
@@ -124,16 +126,31 @@ def _require_same(previous: Experiment | None, new: Experiment, directory: Path)
         )
 
 
-def _variant(draft: Draft, matched: str | None, vocab_size: int) -> Variant:
+def _known_keys(previous: Experiment | None) -> dict[str, str]:
+    """Return the keys of an experiment's variants, by the hashes that this version of gptkit gives to their specs.
+
+    A version that adds a field changes all hashes. The experiment of an earlier one is continued nevertheless.
+    """
+    keys = {}
+    for variant in () if previous is None else previous.variants:
+        try:
+            spec = validate_data(dict(variant.spec), ExperimentSpec)
+        except GptkitError:
+            continue  # a component or field was removed since
+        keys[hash_of(plain_spec(spec))] = variant.key
+    return keys
+
+
+def _variant(draft: Draft, matched: str | None, vocab_size: int, keys: Mapping[str, str]) -> Variant:
     spec = draft.opened.spec
     digest, measured = spec_hash(draft), sizes(spec.model, vocab_size)
     texts = [*draft.notes, *([] if matched is None else [matched])]
     return Variant(
-        digest[:_KEY],
+        keys.get(digest, digest[:_KEY]),
         draft.label,
         dict(draft.choices),
         digest,
-        plain_spec(draft),
+        plain_spec(spec),
         draft.is_base,
         draft.size,
         draft.learning_rate,

@@ -52,7 +52,8 @@ class Variant:
     """One of the compared specs.
 
     Attributes:
-        key: short name, unique in the experiment: the first digits of `spec_hash`.
+        key: short name, unique in the experiment: the first digits of `spec_hash`, as the first version of gptkit that
+            planned the experiment computed it.
         label: what distinguishes it from the other variants: ``position=alibi, norm=rms``.
         choices: the value of each axis as text, by the axis's dotted path; equal for all learning rates and sizes.
         spec_hash: SHA-256 of the resolved spec with seed 0, without its name.

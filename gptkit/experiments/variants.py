@@ -14,8 +14,9 @@ from gptkit.core.errors import GptkitError, SpecError
 from gptkit.experiments.request import ComparisonSpec
 from gptkit.reflect.snippets import flow
 from gptkit.runs.opening import Opened, open_spec
+from gptkit.runs.spec import ExperimentSpec
 
-__all__ = ["Draft", "Drafts", "draft_variants", "point_label", "spec_hash"]
+__all__ = ["Draft", "Drafts", "draft_variants", "hash_of", "plain_spec", "point_label", "spec_hash"]
 
 LEARNING_RATE = "training.optimizer.learning_rate"
 SPEC_AXIS, POINT_AXIS = "spec", "setting"
@@ -109,12 +110,17 @@ def draft_variants(request: ComparisonSpec) -> Drafts:
 
 def spec_hash(draft: Draft) -> str:
     """Return the SHA-256 of a variant's resolved spec with seed 0, without its name."""
-    return hashlib.sha256(json.dumps(plain_spec(draft), sort_keys=True).encode()).hexdigest()
+    return hash_of(plain_spec(draft.opened.spec))
 
 
-def plain_spec(draft: Draft) -> dict[str, Any]:
+def hash_of(plain: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of plain data."""
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def plain_spec(spec: ExperimentSpec) -> dict[str, Any]:
     """Return a variant's resolved spec as plain data, with seed 0 and without a name of its own."""
-    data = draft.opened.spec.plain()
+    data = spec.plain()
     return {**data, "name": "variant", "training": {**data["training"], "seed": 0}}
 
 

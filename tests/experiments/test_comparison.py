@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -112,6 +113,30 @@ def test_finished_trials_are_not_trained_again(finished: Comparison, monkeypatch
     spec = finished.directory.parent / "mini.yaml"
     again = gptkit.compare(spec, POSITIONS, seeds=2, directory=finished.directory, **QUICK)
     assert again.experiment.trials == finished.experiment.trials
+
+
+def test_experiment_of_a_version_with_fewer_fields_is_continued(
+    finished: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = shutil.copytree(finished.directory, tmp_path / "out")
+    data = json.loads((directory / "experiment.json").read_text())
+    for index, variant in enumerate(data["variants"]):
+        # As if the version that wrote it had not had this field, so that all hashes were others.
+        del variant["spec"]["training"]["keep_checkpoints"]
+        variant["key"] = f"{index:012d}"
+        variant["spec_hash"] = variant["key"] * 5
+    old = {variant.key: f"{index:012d}" for index, variant in enumerate(finished.experiment.variants)}
+    (directory / "experiment.json").write_text(json.dumps(data))
+    for trial in finished.experiment.trials:
+        (directory / "trials" / f"{trial.key}.json").unlink()
+        write_trial(dataclasses.replace(trial, variant=old[trial.variant]), directory)
+    monkeypatch.setattr(subprocess, "Popen", lambda *args, **options: pytest.fail("a trial was started"))
+    spec = finished.directory.parent / "mini.yaml"
+    again = gptkit.compare(spec, POSITIONS, seeds=2, directory=directory, **QUICK)
+    assert [variant.key for variant in again.experiment.variants] == list(old.values())
+    assert [trial.validation_loss for trial in again.experiment.trials] == [
+        trial.validation_loss for trial in finished.experiment.trials
+    ]
 
 
 @pytest.mark.slow
