@@ -46,7 +46,7 @@ def page(registry: Registry) -> str:
         "A configuration is written with every key that the family reads. For a key that `config` does not return, the "
         "value that `model` uses is written.",
         "### Class variables",
-        prose.table(["variable", "default", "meaning"], [*_variables(Decoder), *_variables(FamilySpec)]),
+        prose.table(["variable", "default", "meaning"], list(_variables(*_own(Decoder), FamilySpec))),
         "### Rules",
         "The rules of `Decoder.rules`. The first rule that matches a tensor applies, so a family puts its own rules first. "
         "A rule that matches no tensor has no effect.",
@@ -76,7 +76,7 @@ def page(registry: Registry) -> str:
 def _hooks(reader: FamilySpec, model: ModelSpec) -> Iterable[list[str]]:
     required = {"num_attention_heads": 4, "num_hidden_layers": 4, "vocab_size": 128}
     layers = model.layer_specs()
-    for name, member in vars(Decoder).items():
+    for name, member in (item for cls in _own(Decoder) for item in vars(cls).items()):
         if not name.startswith(("read_", "write_")):
             continue
         summary = inspect.cleandoc(member.__doc__).split("\n\n")[0]
@@ -95,10 +95,16 @@ def _model(registry: Registry) -> ModelSpec:
     return validate_data(reader.model(config), ModelSpec, registry)
 
 
-def _variables(cls: type[Any]) -> Iterable[list[str]]:
-    seen = {variable.name for variable in class_variables(Decoder)} if cls is not Decoder else set()
-    for variable in class_variables(cls):
+def _own(cls: type[FamilySpec]) -> list[type[FamilySpec]]:
+    """Return a class and those of its bases that are families."""
+    return [each for each in cls.__mro__ if issubclass(each, FamilySpec) and each is not FamilySpec]
+
+
+def _variables(*classes: type[Any]) -> Iterable[list[str]]:
+    seen: set[str] = set()
+    for variable in (each for cls in classes for each in class_variables(cls)):
         if variable.name not in seen:
+            seen.add(variable.name)
             yield [f"`{variable.name}`", f"`{variable.default}`", prose.inline(variable.doc)]
 
 

@@ -180,7 +180,7 @@ def test_contracts_page_lists_every_hook_layout_and_method(builtin: Registry) ->
     from gptkit.nn.forward import Forward
 
     page = contracts.page(builtin)
-    hooks = [name for name in vars(Decoder) if name.startswith(("read_", "write_"))]
+    hooks = [name for name in dir(Decoder) if name.startswith(("read_", "write_"))]
     variables = ["tied", "eps", "activation", "inner", "width", "base", "fraction", "d_head", "attention_biases", "tiny"]
     assert len(hooks) >= 10
     for name in (*hooks, *variables, *layouts.__all__):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families._common import all_but_every, read_windows, write_windows
-from gptkit.interop.families._experts import INERT, dense, expert_rules, first_of, sparse, write_experts
 from gptkit.interop.families.decoder import Decoder
+from gptkit.interop.families.parts.experts import INERT, dense, expert_rules, first_of, sparse, write_experts
+from gptkit.interop.families.parts.windows import all_but_every, read_windows, write_windows
 from gptkit.interop.layouts import HEADS
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
@@ -52,7 +52,7 @@ class AfmoeFamily(Decoder):
         n, n_dense = config.integer("global_attn_every_n_layers", 4), config.integer("num_dense_layers", 1)
         slide = {"attention": {"window": config.integer("sliding_window", 1024)}}
         plain = {"feedforward": super().read_feedforward(config)}
-        layers = [slide if each else BARE for each in read_windows(config, n_layers, all_but_every(n, n_layers))]
+        layers = [slide if each else BARE for each in read_windows(config, all_but_every(n, n_layers))]
         return [{**layer, **plain} if index < n_dense else layer for index, layer in enumerate(layers)]
 
     def write_feedforward(self, layers: Sequence[Any]) -> dict[str, Any]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families._common import write_activation
-from gptkit.interop.families._experts import INERT, dense, expert_rules, first_of, sparse
 from gptkit.interop.families.decoder import Decoder
+from gptkit.interop.families.parts.activations import write_activation
+from gptkit.interop.families.parts.experts import INERT, dense, expert_rules, first_of, sparse
 from gptkit.interop.layouts import TRANSPOSED, Stack
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule

@@ -20,10 +20,8 @@ class AXK1Family(Glm4MoeLiteFamily):
     # In released files, dense layers have a norm that transformers does not apply.
     ignored: ClassVar[tuple[str, ...]] = (*Glm4MoeLiteFamily.ignored, r"model\.layers\.0\.post_mlp_layernorm\.weight")
     eps: ClassVar[tuple[str, float]] = ("rms_norm_eps", 1e-6)
-
-    def read_router(self, config: ExternalConfig) -> dict[str, Any]:
-        groups = {"n_groups": config.integer("n_group", 8), "top_groups": config.integer("topk_group", 4)}
-        return {**super().read_router(config), **groups, "scale": config.number("routed_scaling_factor", 2.5)}
+    groups: ClassVar[tuple[int, int]] = (8, 4)
+    scale: ClassVar[float] = 2.5
 
     def read_feedforward(self, config: ExternalConfig) -> dict[str, Any]:
         return {**super().read_feedforward(config), "output_norm": self.read_norm(config)}

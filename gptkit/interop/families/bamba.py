@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families._mamba import INERT_MAMBA, mamba_rules, read_mamba, recurrent, write_mamba
 from gptkit.interop.families.decoder import Decoder
+from gptkit.interop.families.parts.hybrids import layers_without
+from gptkit.interop.families.parts.mamba.mamba2 import INERT_MAMBA, mamba_rules, read_mamba, write_mamba
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
 
@@ -37,9 +38,8 @@ class BambaFamily(Decoder):
         return {**super().config(model), **write_mamba(model.layer_specs(), model.d_model)}
 
     def write_attention(self, layers: Sequence[Any]) -> dict[str, Any]:
-        full = [layer for layer in layers if layer not in recurrent(layers)]
-        indices = [index for index, layer in enumerate(layers) if layer in full]
-        return {**super().write_attention(full), "attn_layer_indices": indices}
+        indices = [index for index, layer in enumerate(layers) if layer.attention.name != "mamba2"]
+        return {**super().write_attention(layers_without(layers, "mamba2")), "attn_layer_indices": indices}
 
     def rules(self, model: Any) -> list[Rule]:
         named = [

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families._common import keys, read_activation, write_activation
-from gptkit.interop.layouts import HEADS
+from gptkit.interop.families.parts.activations import read_activation, write_activation
+from gptkit.interop.families.parts.fairseq import layer_rules
+from gptkit.interop.families.parts.keys import keys
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import FamilySpec, Rule
 
@@ -23,30 +25,35 @@ class BioGptFamily(FamilySpec):
     harmless: ClassVar[frozenset[str]] = keys(
         "activation_dropout attention_probs_dropout_prob hidden_dropout_prob layer_norm_eps layerdrop"
     )
+    sizes: ClassVar[Mapping[str, int]] = {"max_position_embeddings": 1024, "vocab_size": 42384}
+    """Defaults in which families differ."""
+    width: ClassVar[str] = "intermediate_size"
+    """Key of the feed-forward's width."""
+    activation: ClassVar[str] = "hidden_act"
+    """Key of the activation."""
+    output: ClassVar[str] = "output_projection"
+    """Name of the head."""
 
     def model(self, config: ExternalConfig) -> dict[str, Any]:
+        n_heads = config.integer("num_attention_heads", 16)
+        activation = read_activation(config, self.activation, "gelu")
         return {
-            "context_length": config.integer("max_position_embeddings", 1024),
+            "context_length": config.integer("max_position_embeddings", self.sizes["max_position_embeddings"]),
             "d_model": config.integer("hidden_size", 1024),
             "n_layers": config.layers("num_hidden_layers", 24),
-            "vocab_size": config.integer("vocab_size", 42384),
+            "vocab_size": config.integer("vocab_size", self.sizes["vocab_size"]),
             "embedding": {"name": "token", "scale": "sqrt" if config.flag("scale_embedding", True) else None},
-            "position": {"name": "learned", "offset": 2},
-            "attention": {
-                "name": "multi-head",
-                "n_heads": config.integer("num_attention_heads", 16),
-                "qkv_bias": True,
-                "output_bias": True,
-            },
+            "position": self.read_position(config),
+            "attention": {"name": "multi-head", "n_heads": n_heads, "qkv_bias": True, "output_bias": True},
             "norm": "layer",
-            "feedforward": {
-                "name": "mlp",
-                "d_hidden": config.integer("intermediate_size", 4096),
-                "activation": read_activation(config, "hidden_act", "gelu"),
-            },
+            "feedforward": {"name": "mlp", "d_hidden": config.integer(self.width, 4096), "activation": activation},
             "block": "pre-norm",
             "head": {"name": "linear", "tied": config.flag("tie_word_embeddings", True)},
         }
+
+    def read_position(self, config: ExternalConfig) -> dict[str, Any]:
+        """Return the position."""
+        return {"name": "learned", "offset": 2}
 
     def config(self, model: Any) -> dict[str, Any]:
         return {
@@ -56,22 +63,16 @@ class BioGptFamily(FamilySpec):
             "vocab_size": model.vocab_size,
             "scale_embedding": model.embedding.scale is not None,
             "num_attention_heads": model.attention.n_heads,
-            "intermediate_size": model.feedforward.d_hidden,
-            "hidden_act": write_activation(model.feedforward.activation),
+            self.width: model.feedforward.d_hidden,
+            self.activation: write_activation(model.feedforward.activation),
             "tie_word_embeddings": model.head.tied,
         }
 
     def rules(self, model: Any) -> list[Rule]:
-        layer = "biogpt.layers.*"
         return [
-            Rule("embedding.table", "biogpt.embed_tokens"),
-            Rule("embedding.position.table", "biogpt.embed_positions"),
-            Rule("blocks.*.attention_norm", f"{layer}.self_attn_layer_norm"),
-            Rule("blocks.*.attention.qkv", f"{layer}.self_attn.{{q,k,v}}_proj", HEADS),
-            Rule("blocks.*.attention.output", f"{layer}.self_attn.out_proj"),
-            Rule("blocks.*.feedforward_norm", f"{layer}.final_layer_norm"),
-            Rule("blocks.*.feedforward.up", f"{layer}.fc1"),
-            Rule("blocks.*.feedforward.down", f"{layer}.fc2"),
-            Rule("final_norm", "biogpt.layer_norm"),
-            Rule("head", "output_projection"),
+            Rule("embedding.table", f"{self.prefix}embed_tokens"),
+            Rule("embedding.position.table", f"{self.prefix}embed_positions"),
+            *layer_rules(f"{self.prefix}layers.*"),
+            Rule("final_norm", f"{self.prefix}layer_norm"),
+            Rule("head", self.output),
         ]

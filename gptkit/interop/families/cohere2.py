@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families._common import all_but_every, keys, read_windows, write_windows
 from gptkit.interop.families.cohere import CohereFamily
+from gptkit.interop.families.parts.keys import keys
+from gptkit.interop.families.parts.windows import all_but_every, read_windows, write_windows
 from gptkit.kinds.external_config import ExternalConfig
 
 __all__ = ["Cohere2Family"]
@@ -33,7 +34,7 @@ class Cohere2Family(CohereFamily):
     def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
         window = config.nullable("sliding_window", 4096)
         n = config.integer(config.alias("sliding_window_pattern", "layer_switch"), 4)
-        slides = read_windows(config, n_layers, all_but_every(n, n_layers))
+        slides = read_windows(config, all_but_every(n, n_layers))
         return [{"attention": {"window": window}} if each else {"position": "none"} for each in slides]
 
     def config(self, model: Any) -> dict[str, Any]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families import _experts
-from gptkit.interop.families._common import all_but_every, read_windows
-from gptkit.interop.families._rope import as_parameters
 from gptkit.interop.families.cohere2 import Cohere2Family
+from gptkit.interop.families.parts import experts as moe
+from gptkit.interop.families.parts.rope import as_parameters
+from gptkit.interop.families.parts.windows import all_but_every, read_windows
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
 
@@ -21,7 +21,7 @@ class Cohere2MoeFamily(Cohere2Family):
     name: Literal["cohere2-moe"] = "cohere2-moe"  # type: ignore[assignment]
     model_type: ClassVar[str] = "cohere2_moe"
     architecture: ClassVar[str] = "Cohere2MoeForCausalLM"
-    harmless: ClassVar[frozenset[str]] = Cohere2Family.harmless | _experts.INERT
+    harmless: ClassVar[frozenset[str]] = Cohere2Family.harmless | moe.INERT
     d_head: ClassVar[int | None] = 128
 
     def read_position(self, config: ExternalConfig) -> dict[str, Any]:
@@ -40,17 +40,17 @@ class Cohere2MoeFamily(Cohere2Family):
         way, n_shared = "shared_expert_combination_strategy", config.integer("num_shared_experts", 0)
         config.only(way, "average", "sum", why="transformers has nothing else")
         scale = 0.5 if n_shared and config.value(way, "average") == "average" else 1.0
-        shared = _experts.dense(expert, expert["d_hidden"] * n_shared) if n_shared else None
-        return _experts.sparse(config.integer("num_experts", 8), router, expert, shared=shared, scale=scale)
+        shared = moe.dense(expert, expert["d_hidden"] * n_shared) if n_shared else None
+        return moe.sparse(config.integer("num_experts", 8), router, expert, shared=shared, scale=scale)
 
     def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
         first, n = config.integer("first_k_dense_replace", 0), config.integer("sliding_window_pattern", 4)
         n_first, window = config.integer("prefix_dense_sliding_window_pattern", 1), config.nullable("sliding_window", 4096)
         default = [*all_but_every(n_first, first), *all_but_every(n, n_layers - first)]
         plain = super().read_feedforward(config)
-        plain = _experts.dense(plain, config.integer("prefix_dense_intermediate_size", plain["d_hidden"]))
+        plain = moe.dense(plain, config.integer("prefix_dense_intermediate_size", plain["d_hidden"]))
         result = []
-        slides, kinds = read_windows(config, n_layers, default), _experts.read_sparse(config, n_layers, first)
+        slides, kinds = read_windows(config, default), moe.read_sparse(config, n_layers, first)
         for each, experts in zip(slides, kinds, strict=True):
             full: dict[str, Any] = {"position": "none"} if experts or n_first != 1 else {}
             layer: dict[str, Any] = {"attention": {"window": window}} if each else full
@@ -58,16 +58,16 @@ class Cohere2MoeFamily(Cohere2Family):
         return result
 
     def write_feedforward(self, layers: Sequence[Any]) -> dict[str, Any]:
-        result, plain = _experts.first_of(layers, "experts"), _experts.first_of(layers, "gated")
+        result, plain = moe.first_of(layers, "experts"), moe.first_of(layers, "gated")
         bare = any(layer.feedforward.name != "experts" and layer.position.name == "none" for layer in layers)
         return {
-            **_experts.write_experts(layers, "num_experts", "intermediate_size"),
+            **moe.write_experts(layers, "num_experts", "intermediate_size"),
             "prefix_dense_intermediate_size": None if plain is None else plain.d_hidden,
             "expert_selection_fn": "sigmoid" if result.router.name == "sigmoid" else "softmax",
             "norm_topk_prob": getattr(result.router, "renormalize", True),
             "num_shared_experts": 0 if result.shared is None else result.shared.d_hidden // result.expert.d_hidden,
             "shared_expert_combination_strategy": "average" if result.scale == 0.5 else "sum",
-            **_experts.write_sparse(layers),
+            **moe.write_sparse(layers),
             "prefix_dense_sliding_window_pattern": 2 if bare else 1,
         }
 
@@ -76,4 +76,4 @@ class Cohere2MoeFamily(Cohere2Family):
         return as_parameters({**super().config(model), "rms_norm_eps": norm.eps if norm.name == "rms" else None})
 
     def rules(self, model: Any) -> list[Rule]:
-        return [*_experts.expert_rules("model.layers.*.mlp", shared="shared_experts"), *super().rules(model)]
+        return [*moe.expert_rules("model.layers.*.mlp", shared="shared_experts"), *super().rules(model)]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families._common import keys, read_windows
-from gptkit.interop.families._rope import read_typed, write_rotary
 from gptkit.interop.families.cohere2 import Cohere2Family
+from gptkit.interop.families.parts.keys import keys
+from gptkit.interop.families.parts.rope import read_typed, write_rotary
+from gptkit.interop.families.parts.windows import read_windows
 from gptkit.kinds.external_config import ExternalConfig
 
 __all__ = ["CohereCompassFamily"]
@@ -51,7 +52,7 @@ class CohereCompassFamily(Cohere2Family):
         return {"scale": config.number("logit_scale", 1.0)}
 
     def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
-        window, slides = config.nullable("sliding_window", 4096), read_windows(config, n_layers, [False] * n_layers)
+        window, slides = config.nullable("sliding_window", 4096), read_windows(config, [False] * n_layers)
         nested = config.section("rope_parameters", {"rope_theta", "rope_type"})
         for layer_type in {SLIDING if each else FULL for each in slides}:
             if layer_type not in nested.data:

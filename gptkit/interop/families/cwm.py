@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families._common import read_windows, write_windows
-from gptkit.interop.families._rope import read_rotary
 from gptkit.interop.families.decoder import Decoder
+from gptkit.interop.families.parts.rope import read_rotary
+from gptkit.interop.families.parts.windows import read_windows, write_windows
 from gptkit.kinds.external_config import ExternalConfig
 
 __all__ = ["CwmFamily"]
@@ -43,7 +43,7 @@ class CwmFamily(Decoder):
 
     def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
         slide = {"attention": {"window": config.nullable("sliding_window", 8192)}}
-        return [slide if each else {} for each in read_windows(config, n_layers, [i % 4 != 0 for i in range(n_layers)])]
+        return [slide if each else {} for each in read_windows(config, [i % 4 != 0 for i in range(n_layers)])]
 
     def config(self, model: Any) -> dict[str, Any]:
         # The class does not accept null.

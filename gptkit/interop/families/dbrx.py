@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families import _experts
-from gptkit.interop.families._common import keys, read_activation, write_activation
-from gptkit.interop.families._rope import read_rope, write_rope
+from gptkit.interop.families.parts import experts as moe
+from gptkit.interop.families.parts.activations import read_activation, write_activation
+from gptkit.interop.families.parts.rope import read_rope, write_rope
 from gptkit.interop.layouts import HALVES, TRANSPOSED
 from gptkit.kinds.external_config import HARMLESS, ExternalConfig
 from gptkit.kinds.family import FamilySpec, Rule
 
 __all__ = ["DbrxFamily"]
 NORMALIZE = "moe_normalize_expert_weights"
-TRAINED = HARMLESS | keys("moe_jitter_eps moe_loss_weight hidden_size")
+TRAINED = HARMLESS | {"moe_jitter_eps", "moe_loss_weight", "hidden_size"}
 """Keys of experts that matter in training only, and the width, which transformers replaces by the model's."""
 
 
@@ -25,12 +25,12 @@ class DbrxFamily(FamilySpec):
     model_type: ClassVar[str] = "dbrx"
     architecture: ClassVar[str] = "DbrxForCausalLM"
     prefix: ClassVar[str] = "transformer."
-    harmless: ClassVar[frozenset[str]] = _experts.INERT | keys("emb_pdrop num_key_value_heads resid_pdrop")
+    harmless: ClassVar[frozenset[str]] = moe.INERT | {"emb_pdrop", "num_key_value_heads", "resid_pdrop"}
     tiny: ClassVar[tuple[Mapping[str, Any], ...]] = ({"attn_config": {"clip_qkv": 0.5, "rope_theta": 1e4}},)
 
     def model(self, config: ExternalConfig) -> dict[str, Any]:
         config.use_names({"max_position_embeddings": "max_seq_len"})
-        attention = config.section("attn_config", HARMLESS | keys("attn_pdrop"))
+        attention = config.section("attn_config", HARMLESS | {"attn_pdrop"})
         ffn = config.section("ffn_config", TRAINED)
         config.only("tie_word_embeddings", False, why="transformers has no such models with tied embeddings")
         # transformers applies the base of rope_parameters; released files have it in attn_config alone.
@@ -53,7 +53,7 @@ class DbrxFamily(FamilySpec):
             # transformers computes no model without this bound.
             "attention": {"name": "grouped-query", **heads, "clip_qkv": attention.number("clip_qkv")},
             "norm": {"name": "layer", "shift": False},
-            "feedforward": _experts.sparse(ffn.integer("moe_num_experts", 4), router, expert),
+            "feedforward": moe.sparse(ffn.integer("moe_num_experts", 4), router, expert),
         }
 
     def config(self, model: Any) -> dict[str, Any]:
@@ -73,8 +73,8 @@ class DbrxFamily(FamilySpec):
         return [
             *(Rule(f"blocks.*.{own}", f"{layer}.norm_attn_norm.{name}") for own, name in names.items()),
             Rule("blocks.*.feedforward.router.scores", f"{layer}.ffn.router.layer"),
-            Rule(f"{experts}.gate_up.weight", f"{layer}.ffn.experts.mlp.{{w1,v1}}", _experts.Rows(HALVES)),
-            Rule(f"{experts}.down.weight", f"{layer}.ffn.experts.mlp.w2", _experts.Rows(TRANSPOSED)),
+            Rule(f"{experts}.gate_up.weight", f"{layer}.ffn.experts.mlp.{{w1,v1}}", moe.Rows(HALVES)),
+            Rule(f"{experts}.down.weight", f"{layer}.ffn.experts.mlp.w2", moe.Rows(TRANSPOSED)),
             *(Rule(own, f"transformer.{name}") for own, name in (("embedding.table", "wte"), ("final_norm", "norm_f"))),
             Rule("head", "lm_head"),
         ]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families._experts import first_of
-from gptkit.interop.families._latent import LatentDecoder
+from gptkit.interop.families.parts.experts import first_of, read_groups, write_groups
+from gptkit.interop.families.parts.latent import LatentDecoder
 from gptkit.kinds.external_config import ExternalConfig
 
 __all__ = ["DeepseekV3Family"]
@@ -18,6 +18,10 @@ class DeepseekV3Family(LatentDecoder):
     name: Literal["deepseek-v3"] = "deepseek-v3"
     model_type: ClassVar[str] = "deepseek_v3"
     architecture: ClassVar[str] = "DeepseekV3ForCausalLM"
+    groups: ClassVar[tuple[int, int]] = (8, 4)
+    """`n_group` and `topk_group` where the configuration has none."""
+    scale: ClassVar[float] = 2.5
+    """`routed_scaling_factor` where the configuration has none."""
 
     def model(self, config: ExternalConfig) -> dict[str, Any]:
         config.only("scoring_func", "sigmoid", why="the family has nothing else")
@@ -29,15 +33,8 @@ class DeepseekV3Family(LatentDecoder):
         return {**super().read_position(config), "layout": layout}
 
     def read_router(self, config: ExternalConfig) -> dict[str, Any]:
-        return {
-            "name": "sigmoid",
-            "selection_bias": True,
-            "group_score": "top-2-sum",
-            "n_groups": config.integer("n_group", 8),
-            "top_groups": config.integer("topk_group", 4),
-            "renormalize": config.flag("norm_topk_prob", True),
-            "scale": config.number("routed_scaling_factor", 2.5),
-        }
+        fields = {"name": "sigmoid", "selection_bias": True, "group_score": "top-2-sum"}
+        return {**fields, **read_groups(config, self.groups, self.scale)}
 
     def write_feedforward(self, layers: Sequence[Any]) -> dict[str, Any]:
         router = first_of(layers, "experts").router
@@ -45,7 +42,5 @@ class DeepseekV3Family(LatentDecoder):
         return {
             **super().write_feedforward(layers),
             **({"rope_interleave": rotary[0]} if rotary else {}),
-            "n_group": router.n_groups,
-            "topk_group": router.top_groups,
-            "norm_topk_prob": router.renormalize,
+            **write_groups(router),
         }

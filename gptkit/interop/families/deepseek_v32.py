@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families._experts import read_sparse, write_sparse
-from gptkit.interop.families._latent import INDEX_SIZES, INDEXER, latent
 from gptkit.interop.families.deepseek_v3 import DeepseekV3Family
+from gptkit.interop.families.parts.experts import read_sparse, write_sparse
+from gptkit.interop.families.parts.latent import INDEX_SIZES, INDEXER, latent, read_sparse_latent
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
 
@@ -35,11 +35,8 @@ class DeepseekV32Family(DeepseekV3Family):
         return super().model(config)
 
     def read_attention(self, config: ExternalConfig) -> dict[str, Any]:
-        result = super().read_attention(config)
-        if result["q_rank"] is None:
-            config.refuse("q_lora_rank", "the indexer needs the latent of the queries")
-        sizes = {own: self.size(config, *key) for own, key in INDEX_SIZES.items()}
-        return {**result, "name": "sparse-latent", **sizes, "index_layout": self.index_layout}
+        sparse = read_sparse_latent(config, super().read_attention(config), self.size)
+        return {**sparse, "index_layout": self.index_layout}
 
     def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
         plain = {"feedforward": self.read_dense(config)}

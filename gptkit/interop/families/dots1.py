@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families._common import read_windows, write_windows
 from gptkit.interop.families.decoder import Decoder
 from gptkit.interop.families.glm4_moe import Glm4MoeFamily
+from gptkit.interop.families.parts.windows import read_windows, write_windows
 from gptkit.kinds.external_config import ExternalConfig
 
 __all__ = ["Dots1Family"]
@@ -30,7 +30,7 @@ class Dots1Family(Glm4MoeFamily):
 
     def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
         window, first = config.nullable("sliding_window", 4096), config.integer("max_window_layers", 62)
-        slides = read_windows(config, n_layers, [window is not None and index >= first for index in range(n_layers)])
+        slides = read_windows(config, [window is not None and index >= first for index in range(n_layers)])
         if window is None and any(slides):
             config.refuse("layer_types", "it has sliding windows, and sliding_window is null")
         sliding = {"attention": {"window": window}}

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families import _dots3_note as kinds
-from gptkit.interop.families import _experts
 from gptkit.interop.families.deepseek_v3 import DeepseekV3Family
 from gptkit.interop.families.deepseek_v32 import DeepseekV32Family
+from gptkit.interop.families.parts import dots3_note as kinds
+from gptkit.interop.families.parts import experts as moe
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
 
@@ -25,6 +25,8 @@ class Dots3NoteFamily(DeepseekV32Family):
     prefixes: ClassVar[Mapping[str, str]] = {"model.language_model.": "model."}
     ignored: ClassVar[tuple[str, ...]] = (*DeepseekV32Family.ignored, r"model\.(mtp|audio_\w+|vision_\w+|visual)\..*")
     eps: ClassVar[tuple[str, float]] = ("rms_norm_eps", 1e-5)
+    groups: ClassVar[tuple[int, int]] = (1, 1)
+    scale: ClassVar[float] = 1.0
     q_rank: ClassVar[int | None] = 1024
     index_layout: ClassVar[str] = "same"
     n_dense: ClassVar[int] = 1
@@ -42,14 +44,10 @@ class Dots3NoteFamily(DeepseekV32Family):
         own = {"norm": norm, "rotary_norm": norm, "scale": None, "scale_latents": True, "head_gate": True}
         return {**super().read_attention(config), **own}
 
-    def read_router(self, config: ExternalConfig) -> dict[str, Any]:
-        groups = {"n_groups": config.integer("n_group", 1), "top_groups": config.integer("topk_group", 1)}
-        return {**super().read_router(config), **groups, "scale": config.number("routed_scaling_factor", 1.0)}
-
     def read_feedforward(self, config: ExternalConfig) -> dict[str, Any]:
         width = config.integer("shared_experts_intermediate_size", 1536) * self.size(config, "n_shared_experts")
         result = super().read_feedforward(config)
-        return {**result, "shared": _experts.dense(result["expert"], width)}
+        return {**result, "shared": moe.dense(result["expert"], width)}
 
     def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
         usual = {key: each for key, each in self.read_attention(config).items() if "index" not in key and key != "top_k"}
@@ -68,7 +66,7 @@ class Dots3NoteFamily(DeepseekV32Family):
         result = super().config(model)
         for key in ("partial_rotary_factor", "rope_interleave", "rope_scaling", "rope_theta"):
             result.pop(key, None)
-        shared = _experts.first_of(layers, "experts").shared.d_hidden
+        shared = moe.first_of(layers, "experts").shared.d_hidden
         own = {"n_shared_experts": 1, "shared_experts_intermediate_size": shared}
         return {**result, **own, **kinds.write_types(layers)}
 

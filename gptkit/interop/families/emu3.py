@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families._common import keys
 from gptkit.interop.families.decoder import Decoder
+from gptkit.interop.families.parts.keys import keys
 
 __all__ = ["Emu3Family"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families._common import keys
-from gptkit.interop.families._experts import INERT, dense, expert_rules, first_of, sparse, write_experts
 from gptkit.interop.families.ernie4_5 import Ernie45Family
+from gptkit.interop.families.parts.experts import INERT, dense, expert_rules, first_of, sparse, write_experts
+from gptkit.interop.families.parts.keys import keys
 from gptkit.interop.layouts import FLAT
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families._common import all_but_every, read_windows, write_windows
 from gptkit.interop.families.olmo2 import Olmo2Family
+from gptkit.interop.families.parts.windows import all_but_every, read_windows, write_windows
 from gptkit.kinds.external_config import ExternalConfig
 
 __all__ = ["Exaone4Family"]
@@ -28,7 +28,7 @@ class Exaone4Family(Olmo2Family):
 
     def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
         window, interval = config.nullable("sliding_window", 4096), self._interval(config)
-        slides = read_windows(config, n_layers, all_but_every(interval if window else 1, n_layers))
+        slides = read_windows(config, all_but_every(interval if window else 1, n_layers))
         if window is None and any(slides):
             config.refuse("layer_types", "it has sliding windows, and sliding_window is null")
         # Without windows, all layers have positions.

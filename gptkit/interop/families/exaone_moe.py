@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families._experts import (
+from gptkit.interop.families.decoder import Decoder
+from gptkit.interop.families.exaone4 import Exaone4Family
+from gptkit.interop.families.parts.experts import (
     INERT,
     dense,
     expert_rules,
     first_of,
+    read_groups,
     read_sparse,
     sparse,
     write_experts,
+    write_groups,
     write_sparse,
 )
-from gptkit.interop.families.decoder import Decoder
-from gptkit.interop.families.exaone4 import Exaone4Family
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
 
@@ -38,15 +40,8 @@ class ExaoneMoeFamily(Exaone4Family):
 
     def read_feedforward(self, config: ExternalConfig) -> dict[str, Any]:
         expert = dense(super().read_feedforward(config), config.integer("moe_intermediate_size", 1024))
-        router = {
-            "name": "sigmoid",
-            "k": config.integer("num_experts_per_tok", 8),
-            "selection_bias": True,
-            "n_groups": config.integer("n_group", 1),
-            "top_groups": config.integer("topk_group", 1),
-            "renormalize": config.flag("norm_topk_prob", True),
-            "scale": config.number("routed_scaling_factor", 2.5),
-        }
+        groups, k = read_groups(config, scale=2.5), config.integer("num_experts_per_tok", 8)
+        router = {"name": "sigmoid", "selection_bias": True, "k": k, **groups}
         shared = dense(expert, expert["d_hidden"] * config.integer("num_shared_experts", 1))
         return sparse(config.integer("num_experts", 64), router, expert, shared=shared)
 
@@ -63,10 +58,7 @@ class ExaoneMoeFamily(Exaone4Family):
             "intermediate_size": (plain or result.expert).d_hidden,
             "num_shared_experts": result.shared.d_hidden // result.expert.d_hidden,
             **write_sparse(layers),
-            "routed_scaling_factor": result.router.scale,
-            "norm_topk_prob": result.router.renormalize,
-            "n_group": result.router.n_groups,
-            "topk_group": result.router.top_groups,
+            **write_groups(result.router),
         }
 
     def rules(self, model: Any) -> list[Rule]:

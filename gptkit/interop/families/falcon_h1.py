@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families import _falcon_h1
-from gptkit.interop.families._common import keys
-from gptkit.interop.families._mamba import INERT_MAMBA, TENSORS
 from gptkit.interop.families.decoder import Decoder
+from gptkit.interop.families.parts import falcon_h1
+from gptkit.interop.families.parts.keys import keys
+from gptkit.interop.families.parts.mamba.mamba2 import INERT_MAMBA, TENSORS
 from gptkit.interop.layouts import HEADS, Within
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
@@ -42,7 +42,7 @@ class FalconH1Family(Decoder):
         return {
             "name": "hybrid",
             "attention": {**attention, "scale": scale},
-            "recurrence": _falcon_h1.read_mamba(config, self.eps, self.activation),
+            "recurrence": falcon_h1.read_mamba(config, self.eps, self.activation),
             "attention_scale": config.number("attention_out_multiplier", 1.0),
             "attention_input_scale": config.number("attention_in_multiplier", 1.0),
             "recurrence_scale": config.number("ssm_out_multiplier", 1.0),
@@ -50,17 +50,17 @@ class FalconH1Family(Decoder):
         }
 
     def read_feedforward(self, config: ExternalConfig) -> dict[str, Any]:
-        gate, output = _falcon_h1.read_factors(config, "mlp_multipliers", 2)
+        gate, output = falcon_h1.read_factors(config, "mlp_multipliers", 2)
         return {**super().read_feedforward(config), "gate_scale": gate, "output_scale": output}
 
     def read_head(self, config: ExternalConfig) -> dict[str, Any]:
         return {"scale": config.number("lm_head_multiplier", 1.0)}
 
     def config(self, model: Any) -> dict[str, Any]:
-        return {**super().config(model), **_falcon_h1.write(model)}
+        return {**super().config(model), **falcon_h1.write(model)}
 
     def write_attention(self, layers: Sequence[Any]) -> dict[str, Any]:
-        return super().write_attention([_falcon_h1.attending(layer) for layer in layers])
+        return super().write_attention([falcon_h1.attending(layer) for layer in layers])
 
     def rules(self, model: Any) -> list[Rule]:
         native, external = "blocks.*.attention", "model.layers.*"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families._experts import INERT, expert_rules
 from gptkit.interop.families.olmo2 import Olmo2Family
 from gptkit.interop.families.olmoe import OlmoeFamily
+from gptkit.interop.families.parts.experts import INERT, expert_rules
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families._common import read_windows, write_windows
-from gptkit.interop.families._experts import first_of
+from gptkit.interop.families.parts.experts import first_of
+from gptkit.interop.families.parts.windows import read_windows, write_windows
 from gptkit.interop.families.qwen3_moe import Qwen3MoeFamily
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
@@ -38,7 +38,7 @@ class FlintFamily(Qwen3MoeFamily):
         slide = {"attention": {"window": config.integer("sliding_window", 513)}}
         default = [index >= 2 and index % 4 != 1 and index != n_layers - 1 for index in range(n_layers)]
         layers = super().read_layers(config, n_layers)
-        slides = read_windows(config, n_layers, default)
+        slides = read_windows(config, default)
         return [{**layer, **(slide if each else {"position": "none"})} for layer, each in zip(layers, slides, strict=True)]
 
     def write_feedforward(self, layers: Sequence[Any]) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families._common import all_but_every, read_windows
 from gptkit.interop.families.gemma import GemmaFamily
+from gptkit.interop.families.parts.windows import all_but_every, read_windows
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
 
@@ -42,8 +42,7 @@ class Gemma2Family(GemmaFamily):
         window = config.nullable("sliding_window", 4096)
         n = config.integer("sliding_window_pattern", self.every)
         return [
-            {"attention": {"window": window}} if each else {}
-            for each in read_windows(config, n_layers, all_but_every(n, n_layers))
+            {"attention": {"window": window}} if each else {} for each in read_windows(config, all_but_every(n, n_layers))
         ]
 
     def config(self, model: Any) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families._rope import read_two, write_two
 from gptkit.interop.families.gemma2 import Gemma2Family
+from gptkit.interop.families.parts.rope import read_two, write_two
 from gptkit.kinds.external_config import ExternalConfig
 
 __all__ = ["Gemma3Family"]

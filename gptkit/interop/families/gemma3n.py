@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families import _gemma
-from gptkit.interop.families._common import all_but_every, read_activation, read_windows
-from gptkit.interop.families._rope import read_two
+from gptkit.interop.families.parts.activations import read_activation
+from gptkit.interop.families.parts.gemma import GLOBAL, N_IDS, PER_LAYER, GemmaDecoder, read_first_sharing
+from gptkit.interop.families.parts.gemma.widths import SPARSITY, read_feedforwards, write_feedforwards
+from gptkit.interop.families.parts.rope import read_two
+from gptkit.interop.families.parts.windows import all_but_every, read_windows
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
 
 __all__ = ["Gemma3nFamily"]
 
 
-class Gemma3nFamily(_gemma.GemmaDecoder):
+class Gemma3nFamily(GemmaDecoder):
     """Gemma 3n (text): alternating updates of streams, LAuReL, sparse gates, shared keys and values, layer embeddings."""
 
     name: Literal["gemma3n"] = "gemma3n"
@@ -22,9 +24,9 @@ class Gemma3nFamily(_gemma.GemmaDecoder):
     model_types: ClassVar[tuple[str, ...]] = ("gemma3n",)
     architecture: ClassVar[str] = "Gemma3nForCausalLM"
     tiny: ClassVar[tuple[Mapping[str, Any], ...]] = (
-        {"head_dim": 16, "sliding_window": 6, _gemma.N_IDS: 100, _gemma.PER_LAYER: 8, "laurel_rank": 6}
+        {"head_dim": 16, "sliding_window": 6, N_IDS: 100, PER_LAYER: 8, "laurel_rank": 6}
         | {"layer_types": ["sliding_attention", "full_attention"] * 2, "num_kv_shared_layers": 2}
-        | {_gemma.SPARSITY: [0.6, 0.0, 0.0, 0.9]},
+        | {SPARSITY: [0.6, 0.0, 0.0, 0.9]},
     )
 
     def read_position(self, config: ExternalConfig) -> dict[str, Any]:
@@ -32,7 +34,7 @@ class Gemma3nFamily(_gemma.GemmaDecoder):
 
     def read_feedforward(self, config: ExternalConfig) -> dict[str, Any]:
         activation = read_activation(config, *self.activation)
-        return {"name": "gated", "activation": activation, **_gemma.read_feedforwards(config)[0]}
+        return {"name": "gated", "activation": activation, **read_feedforwards(config)[0]}
 
     def read_block(self, config: ExternalConfig) -> dict[str, Any]:
         config.only("altup_active_idx", 0, why="gptkit transforms the first stream")
@@ -46,11 +48,11 @@ class Gemma3nFamily(_gemma.GemmaDecoder):
         }
 
     def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
-        slides = read_windows(config, n_layers, all_but_every(5, n_layers))
-        first, window = _gemma.read_first_sharing(config, slides, 15), config.integer("sliding_window", 512)
+        slides = read_windows(config, all_but_every(5, n_layers))
+        first, window = read_first_sharing(config, slides, 15), config.integer("sliding_window", 512)
         local = {"position": read_two(config, 1e6, 1e4)[1]}
         layers: list[dict[str, Any]] = []
-        for index, (each, feedforward) in enumerate(zip(slides, _gemma.read_feedforwards(config), strict=True)):
+        for index, (each, feedforward) in enumerate(zip(slides, read_feedforwards(config), strict=True)):
             attention = {"window": window if each else None, "reuse_kv": index >= first}
             layers.append({"attention": attention, "feedforward": feedforward, **(local if each else {})})
         return layers
@@ -60,10 +62,9 @@ class Gemma3nFamily(_gemma.GemmaDecoder):
 
     def config(self, model: Any) -> dict[str, Any]:
         layers, block = model.layer_specs(), model.layer_specs()[0].block
-        result = {key: value for key, value in super().config(model).items() if key not in _gemma.GLOBAL}
+        result = {key: value for key, value in super().config(model).items() if key not in GLOBAL}
         altup = {"altup_num_inputs": block.streams, "altup_coef_clip": block.clip, "laurel_rank": block.block.rank}
-        widths, shares = ([getattr(each.feedforward, name) for each in layers] for name in ("d_hidden", "sparsity"))
-        return {**result, **altup, self.width: widths, _gemma.SPARSITY: shares}
+        return {**result, **altup, **write_feedforwards(layers)}
 
     def rules(self, model: Any) -> list[Rule]:
         layer, n_maps = "model.layers.*", model.layer_specs()[0].block.streams - 1

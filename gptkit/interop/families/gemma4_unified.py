@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families._gemma import N_IDS, PER_LAYER
-from gptkit.interop.families._gemma_experts import EXPERTS, TIED
 from gptkit.interop.families.decoder import Decoder
 from gptkit.interop.families.gemma4 import Gemma4Family
+from gptkit.interop.families.parts.gemma import N_IDS, PER_LAYER
+from gptkit.interop.families.parts.gemma.experts import EXPERTS
+from gptkit.interop.families.parts.gemma.small import TIED
 from gptkit.kinds.external_config import ExternalConfig
 
 __all__ = ["Gemma4UnifiedFamily"]

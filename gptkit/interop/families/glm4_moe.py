@@ -5,8 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families._experts import INERT, dense, expert_rules, first_dense, first_of, sparse, write_experts
 from gptkit.interop.families.decoder import Decoder
+from gptkit.interop.families.parts.experts import (
+    INERT,
+    dense,
+    expert_rules,
+    first_dense,
+    first_of,
+    read_groups,
+    sparse,
+    write_experts,
+    write_groups,
+)
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
 
@@ -37,15 +47,8 @@ class Glm4MoeFamily(Decoder):
 
     def read_feedforward(self, config: ExternalConfig) -> dict[str, Any]:
         expert = {**super().read_feedforward(config), "d_hidden": config.integer("moe_intermediate_size")}
-        router = {
-            "name": "sigmoid",
-            "k": config.integer("num_experts_per_tok", 8),
-            "selection_bias": True,
-            "n_groups": config.integer("n_group", 1),
-            "top_groups": config.integer("topk_group", 1),
-            "renormalize": config.flag("norm_topk_prob", self.renormalizes),
-            "scale": config.number("routed_scaling_factor", 1.0),
-        }
+        groups, k = read_groups(config, renormalizes=self.renormalizes), config.integer("num_experts_per_tok", 8)
+        router = {"name": "sigmoid", "selection_bias": True, "k": k, **groups}
         shared = dense(expert, expert["d_hidden"] * config.integer("n_shared_experts", 1))
         return sparse(config.integer("n_routed_experts", 128), router, expert, shared=shared)
 
@@ -54,16 +57,12 @@ class Glm4MoeFamily(Decoder):
 
     def write_feedforward(self, layers: Sequence[Any]) -> dict[str, Any]:
         result, plain = first_of(layers, "experts"), first_of(layers, "gated")
-        router = result.router
         return {
             **write_experts(layers, "n_routed_experts", "moe_intermediate_size"),
             "intermediate_size": result.expert.d_hidden if plain is None else plain.d_hidden,
             "n_shared_experts": result.shared.d_hidden // result.expert.d_hidden,
             "first_k_dense_replace": sum(layer.feedforward.name != "experts" for layer in layers),
-            "routed_scaling_factor": router.scale,
-            "norm_topk_prob": router.renormalize,
-            "n_group": router.n_groups,
-            "topk_group": router.top_groups,
+            **write_groups(result.router),
         }
 
     def config(self, model: Any) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families._experts import read_sparse, write_sparse
 from gptkit.interop.families.deepseek_v3 import DeepseekV3Family
+from gptkit.interop.families.parts.experts import read_sparse, write_sparse
 from gptkit.kinds.external_config import ExternalConfig
 
 __all__ = ["Glm4MoeLiteFamily"]
@@ -20,11 +20,8 @@ class Glm4MoeLiteFamily(DeepseekV3Family):
     architecture: ClassVar[str] = "Glm4MoeLiteForCausalLM"
     harmless: ClassVar[frozenset[str]] = DeepseekV3Family.harmless | {"first_k_dense_replace", "partial_rotary_factor"}
     eps: ClassVar[tuple[str, float]] = ("rms_norm_eps", 1e-5)
-
-    def read_router(self, config: ExternalConfig) -> dict[str, Any]:
-        defaults = {"n_groups": config.integer("n_group", 1), "top_groups": config.integer("topk_group", 1)}
-        scale = config.number("routed_scaling_factor", 1.8)
-        return {**super().read_router(config), **defaults, "scale": scale}
+    groups: ClassVar[tuple[int, int]] = (1, 1)
+    scale: ClassVar[float] = 1.8
 
     def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
         plain = {"feedforward": self.read_dense(config)}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families._common import keys, read_activation, write_activation
+from gptkit.interop.families.parts.activations import read_activation, write_activation
+from gptkit.interop.families.parts.keys import keys
 from gptkit.interop.layouts import TRANSPOSED
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import FamilySpec, Rule

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families._common import pattern, read_activation, write_activation
 from gptkit.interop.families.gpt2 import GPT2Family
+from gptkit.interop.families.parts.activations import read_activation, write_activation
+from gptkit.interop.families.parts.layers import pattern
 from gptkit.interop.layouts import HEADS
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import FamilySpec, Rule

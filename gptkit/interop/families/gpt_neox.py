@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families._rope import read_rope
 from gptkit.interop.families.decoder import Decoder
+from gptkit.interop.families.parts.rope import read_rope
 from gptkit.interop.layouts import GROUPED
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule

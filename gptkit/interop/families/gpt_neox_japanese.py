@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families._common import read_activation, write_activation
-from gptkit.interop.families._rope import read_rope
 from gptkit.interop.families.gpt_neox import GPTNeoXFamily
+from gptkit.interop.families.parts.activations import read_activation, write_activation
+from gptkit.interop.families.parts.rope import read_rope
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
 

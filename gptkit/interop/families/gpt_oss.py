@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families._common import all_but_every, read_windows, write_windows
-from gptkit.interop.families._experts import INERT, first_of, sparse, write_experts
-from gptkit.interop.families._rope import read_rotary
 from gptkit.interop.families.decoder import Decoder
+from gptkit.interop.families.parts.experts import INERT, first_of, sparse, write_experts
+from gptkit.interop.families.parts.rope import read_rotary
+from gptkit.interop.families.parts.windows import all_but_every, read_windows, write_windows
 from gptkit.interop.layouts import ALTERNATING, TRANSPOSED, TRANSPOSED_ALTERNATING, Stack
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
@@ -53,7 +53,7 @@ class GptOssFamily(Decoder):
 
     def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
         slide = {"attention": {"window": config.nullable("sliding_window", 128)}}
-        return [slide if each else {} for each in read_windows(config, n_layers, all_but_every(2, n_layers))]
+        return [slide if each else {} for each in read_windows(config, all_but_every(2, n_layers))]
 
     def write_feedforward(self, layers: Sequence[Any]) -> dict[str, Any]:
         expert = first_of(layers, "experts").expert

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families._common import read_windows, write_windows
 from gptkit.interop.families.granite import GraniteFamily
+from gptkit.interop.families.parts.windows import read_windows, write_windows
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
 
@@ -27,7 +27,7 @@ class GraniteSWAFamily(GraniteFamily):
 
     def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
         window, rotary = config.nullable("sliding_window", 128), self.read_position(config)
-        slides = read_windows(config, n_layers, [index % 4 != 0 for index in range(n_layers)])
+        slides = read_windows(config, [index % 4 != 0 for index in range(n_layers)])
         bases = config.items("layer_rope_theta", [rotary["base"]] * n_layers)
         layers: list[dict[str, Any]] = [{"attention": {"window": window}} if each else {} for each in slides]
         for layer, base in zip(layers, bases, strict=True):

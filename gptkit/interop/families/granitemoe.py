@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families._experts import INERT, sparse, write_experts
 from gptkit.interop.families.granite import GraniteFamily
+from gptkit.interop.families.parts.experts import INERT, sparse, write_experts
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
 

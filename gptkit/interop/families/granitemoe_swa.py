@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families._common import write_windows
 from gptkit.interop.families.granite_swa import GraniteSWAFamily
 from gptkit.interop.families.granitemoeshared import GraniteMoeSharedFamily
+from gptkit.interop.families.parts.windows import write_windows
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families import _mamba
-from gptkit.interop.families._common import write_activation
-from gptkit.interop.families._experts import first_of, write_experts
 from gptkit.interop.families.granitemoe import GraniteMoeFamily
+from gptkit.interop.families.parts.activations import write_activation
+from gptkit.interop.families.parts.experts import first_of, write_experts
+from gptkit.interop.families.parts.hybrids import layers_without, write_linear
+from gptkit.interop.families.parts.layers import read_types
+from gptkit.interop.families.parts.mamba import mamba2
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
 
 __all__ = ["GraniteMoeHybridFamily"]
 
+TYPES = ("linear_attention", "full_attention")
 LINEARS = {"gate_up": "input_linear", "down": "output_linear"}
 
 
@@ -23,7 +26,7 @@ class GraniteMoeHybridFamily(GraniteMoeFamily):
     name: Literal["granitemoehybrid"] = "granitemoehybrid"  # type: ignore[assignment]
     model_type: ClassVar[str] = "granitemoehybrid"
     architecture: ClassVar[str] = "GraniteMoeHybridForCausalLM"
-    harmless: ClassVar[frozenset[str]] = GraniteMoeFamily.harmless | _mamba.INERT_MAMBA
+    harmless: ClassVar[frozenset[str]] = GraniteMoeFamily.harmless | mamba2.INERT_MAMBA
     tiny: ClassVar[tuple[Mapping[str, Any], ...]] = (
         {"layer_types": ["mamba", "attention"] * 2, "mamba_n_heads": 4, "mamba_d_head": "auto", "mamba_d_state": 8},
     )
@@ -39,17 +42,19 @@ class GraniteMoeHybridFamily(GraniteMoeFamily):
         return {**experts, "shared": shared} if experts["n_experts"] else shared
 
     def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
-        mamba = _mamba.read_mamba(config, self.eps, self.activation)
-        return [mamba if each else {} for each in _mamba.read_mamba_types(config, n_layers)]
+        mamba = mamba2.read_mamba(config, self.eps, self.activation)
+        key, usual = config.alias("layer_types", "layers_block_type"), ["linear_attention"] * n_layers
+        types = read_types(config, n_layers, usual, TYPES, key, {"mamba": TYPES[0], "attention": TYPES[1]})
+        return [mamba if each == TYPES[0] else {} for each in types]
 
     def config(self, model: Any) -> dict[str, Any]:
         layers = model.layer_specs()
         position = "rope" if any(layer.position.name == "rotary" for layer in layers) else None
-        more = {"position_embedding_type": position, "layer_types": _mamba.write_mamba_types(layers)}
-        return {**super().config(model), **_mamba.write_mamba(layers, model.d_model), **more}
+        more = {"position_embedding_type": position, **write_linear(layers, "mamba2")}
+        return {**super().config(model), **mamba2.write_mamba(layers, model.d_model), **more}
 
     def write_attention(self, layers: Sequence[Any]) -> dict[str, Any]:
-        return super().write_attention([layer for layer in layers if layer.attention.name != "mamba2"])
+        return super().write_attention(layers_without(layers, "mamba2"))
 
     def write_feedforward(self, layers: Sequence[Any]) -> dict[str, Any]:
         first = layers[0].feedforward
@@ -63,4 +68,4 @@ class GraniteMoeHybridFamily(GraniteMoeFamily):
         block, shared = "blocks.*.feedforward", "model.layers.*.shared_mlp"
         linears = [Rule(f"{block}.shared.{native}", f"{shared}.{external}") for native, external in LINEARS.items()]
         linears += [Rule(f"{block}.{native}", f"{shared}.{external}") for native, external in LINEARS.items()]
-        return [*_mamba.mamba_rules(model), *linears, *super().rules(model)]
+        return [*mamba2.mamba_rules(model), *linears, *super().rules(model)]

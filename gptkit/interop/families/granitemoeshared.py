@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families._experts import first_of
 from gptkit.interop.families.granitemoe import GraniteMoeFamily
+from gptkit.interop.families.parts.experts import first_of
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families._experts import (
+from gptkit.interop.families.decoder import Decoder
+from gptkit.interop.families.parts.experts import (
     INERT,
     dense,
     expert_rules,
@@ -15,7 +16,6 @@ from gptkit.interop.families._experts import (
     write_experts,
     write_sparse,
 )
-from gptkit.interop.families.decoder import Decoder
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
 

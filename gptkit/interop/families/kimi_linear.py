@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families import _kda
-from gptkit.interop.families._common import keys
-from gptkit.interop.families._experts import expert_rules, read_sparse, write_sparse
 from gptkit.interop.families.deepseek_v3 import DeepseekV3Family
-from gptkit.interop.layouts import HALVES, Flat
+from gptkit.interop.families.parts import kimi_delta as kda
+from gptkit.interop.families.parts.experts import expert_rules, mixtral_rules, read_sparse, write_sparse
+from gptkit.interop.families.parts.hybrids import write_linear
+from gptkit.interop.families.parts.keys import keys
+from gptkit.interop.layouts import Flat
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
 
@@ -35,10 +36,12 @@ class KimiLinearFamily(DeepseekV3Family):
     q_rank: ClassVar[int | None] = None
     sizes: ClassVar[Mapping[str, int]] = {"n_shared_experts": 1}
     inner: ClassVar[str] = BLOCK
-    tiny: ClassVar[tuple[Mapping[str, Any], ...]] = ({**_kda.TINY, "linear_head_dim": 8, "linear_num_heads": 3},)
+    groups: ClassVar[tuple[int, int]] = (1, 1)
+    scale: ClassVar[float] = 2.446
+    tiny: ClassVar[tuple[Mapping[str, Any], ...]] = ({**kda.TINY, "linear_head_dim": 8, "linear_num_heads": 3},)
 
     def model(self, config: ExternalConfig) -> dict[str, Any]:
-        config.use_names(_kda.NAMES)
+        config.use_names(kda.NAMES)
         for key, value in {**USUAL, "tie_word_embeddings": False}.items():
             config.only(key, value, why="transformers has nothing else in this family")
         return super().model(config)
@@ -46,12 +49,8 @@ class KimiLinearFamily(DeepseekV3Family):
     def read_position(self, config: ExternalConfig) -> dict[str, Any]:
         return {"name": "none"}
 
-    def _sharpening(self, config: ExternalConfig) -> float:
+    def sharpening(self, config: ExternalConfig) -> float:
         return 1.0
-
-    def read_router(self, config: ExternalConfig) -> dict[str, Any]:
-        groups = {"n_groups": config.integer("n_group", 1), "top_groups": config.integer("topk_group", 1)}
-        return {**super().read_router(config), **groups, "scale": config.number("routed_scaling_factor", 2.446)}
 
     def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
         old = config.section("linear_attn_config") if "linear_attn_config" in config else ExternalConfig({})
@@ -59,22 +58,22 @@ class KimiLinearFamily(DeepseekV3Family):
         low = dict.fromkeys(("d_value", "decay_rank", "gate_rank"), sizes["d_key"])
         linear = {"name": "kimi-delta", **sizes, **low, "norm": {"name": "rms", "eps": config.number(*self.eps)}}
         old.value("kda_layers")  # the others
-        full = [index - 1 for index in old.items("full_attn_layers", list(range(5, n_layers + 1, 4)))]
+        listed = old.items("full_attn_layers", list(range(5, n_layers + 1, 4)))  # counted from 1
+        full = [index + 1 in listed for index in range(n_layers)]
         sparse = read_sparse(config, n_layers, config.integer("first_k_dense_replace", 1))
-        return _kda.read_hybrid(config, sparse, full, linear, self.read_dense(config))
+        return kda.read_hybrid(config, sparse, full, linear, self.read_dense(config))
 
     def config(self, model: Any) -> dict[str, Any]:
         layers = model.layer_specs()
-        sizes = {key: getattr(_kda.kda_of(layers), own) for own, (_, key, _) in SIZES.items()}
-        result = {**super().config(model), **sizes, **write_sparse(layers), **_kda.write_types(layers)}
-        return {_kda.NAMES.get(key, key): value for key, value in result.items() if key != "first_k_dense_replace"}
+        sizes = {key: getattr(kda.kda_of(layers), own) for own, (_, key, _) in SIZES.items()}
+        result = {**super().config(model), **sizes, **write_sparse(layers), **write_linear(layers, "kimi-delta")}
+        return {kda.NAMES.get(key, key): value for key, value in result.items() if key != "first_k_dense_replace"}
 
     def rules(self, model: Any) -> list[Rule]:
         block = f"model.layers.*.{BLOCK}"
         return [
-            *_kda.kda_rules(model, "model.layers.{}.self_attn", LINEAR, Flat(2, 1)),
-            Rule("blocks.*.feedforward.experts.gate_up", f"{block}.experts.#.{{w1,w3}}", HALVES),
-            Rule("blocks.*.feedforward.experts.down", f"{block}.experts.#.w2"),
+            *kda.kda_rules(model, "model.layers.{}.self_attn", LINEAR, Flat(2, 1)),
+            *mixtral_rules(block, bias="gate.e_score_correction_bias"),
             *expert_rules(block, shared="shared_experts"),
             *super().rules(model),
         ]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families._common import all_but_every, read_windows, write_windows
-from gptkit.interop.families._experts import INERT, dense, expert_rules, first_of, sparse, write_experts
 from gptkit.interop.families.decoder import Decoder
+from gptkit.interop.families.parts.experts import INERT, dense, expert_rules, first_of, sparse, write_experts
+from gptkit.interop.families.parts.windows import all_but_every, read_windows, write_windows
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
 
@@ -51,7 +51,7 @@ class Kolibri1Family(Decoder):
     def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
         slide: dict[str, Any] = {"attention": {"window": config.integer("sliding_window", 513)}}
         bare: dict[str, Any] = {"position": "none"}
-        return [slide if each else bare for each in read_windows(config, n_layers, all_but_every(5, n_layers))]
+        return [slide if each else bare for each in read_windows(config, all_but_every(5, n_layers))]
 
     def write_feedforward(self, layers: Sequence[Any]) -> dict[str, Any]:
         experts = first_of(layers, "experts")

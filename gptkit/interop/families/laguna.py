@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families import _experts
-from gptkit.interop.families._common import read_windows, write_windows
-from gptkit.interop.families._rope import read_rotary, write_two
 from gptkit.interop.families.decoder import Decoder
+from gptkit.interop.families.parts import experts as moe
+from gptkit.interop.families.parts.rope import read_rotary, write_two
+from gptkit.interop.families.parts.windows import read_windows, write_windows
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
 
@@ -22,7 +22,7 @@ class LagunaFamily(Decoder):
     name: Literal["laguna"] = "laguna"
     model_type: ClassVar[str] = "laguna"
     architecture: ClassVar[str] = "LagunaForCausalLM"
-    harmless: ClassVar[frozenset[str]] = Decoder.harmless | _experts.INERT
+    harmless: ClassVar[frozenset[str]] = Decoder.harmless | moe.INERT
     d_head: ClassVar[int | None] = 128
     tiny: ClassVar[tuple[Mapping[str, Any], ...]] = ({"sliding_window": 6, "layer_types": ["full_attention"] * 4},)
 
@@ -37,11 +37,11 @@ class LagunaFamily(Decoder):
     def read_feedforward(self, config: ExternalConfig) -> dict[str, Any]:
         config.only("moe_apply_router_weight_on_input", False, why="transformers has not either")
         config.only("moe_router_logit_softcapping", 0.0, 0, why="gptkit has no such router")
-        expert = _experts.dense(super().read_feedforward(config), config.integer("moe_intermediate_size", 512))
+        expert = moe.dense(super().read_feedforward(config), config.integer("moe_intermediate_size", 512))
         k, scale = config.integer("num_experts_per_tok", 8), config.number("moe_routed_scaling_factor", 1.0)
         router = {"name": "sigmoid", "selection_bias": True, "k": k, "scale": scale}
-        shared = _experts.dense(expert, config.integer(SHARED, 512))
-        return _experts.sparse(config.integer("num_experts", 256), router, expert, shared=shared)
+        shared = moe.dense(expert, config.integer(SHARED, 512))
+        return moe.sparse(config.integer("num_experts", 256), router, expert, shared=shared)
 
     def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
         heads = config.items(HEADS, [config.integer("num_attention_heads")] * n_layers)
@@ -50,7 +50,7 @@ class LagunaFamily(Decoder):
         rope = read_rotary(config.section(ROPE).section("sliding_attention"), config, 10000.0)
         window, local = config.integer("sliding_window", 512), {"scaling": None, "fraction": 1.0, **rope}
         full, plain = self.read_position(config), {"feedforward": super().read_feedforward(config)}
-        slides, sparse = read_windows(config, n_layers, [False] * n_layers), _experts.read_sparse(config, n_layers, 1)
+        slides, sparse = read_windows(config, [False] * n_layers), moe.read_sparse(config, n_layers, 1)
         layers: list[dict[str, Any]] = [
             {"attention": {"n_heads": n, "window": window if each else None}, "position": local if each else full}
             for n, each in zip(heads, slides, strict=True)
@@ -59,15 +59,15 @@ class LagunaFamily(Decoder):
 
     def config(self, model: Any) -> dict[str, Any]:
         layers = model.layer_specs()
-        result = {**super().config(model), **write_windows(model), **_experts.write_sparse(layers), **write_two(layers)}
+        result = {**super().config(model), **write_windows(model), **moe.write_sparse(layers), **write_two(layers)}
         del result["rope_theta"], result["rope_scaling"]
         result.pop("partial_rotary_factor", None)
         return {**result, "gating": True, HEADS: [layer.attention.n_heads for layer in layers]}
 
     def write_feedforward(self, layers: Sequence[Any]) -> dict[str, Any]:
-        experts, plain = (_experts.first_of(layers, each) for each in ("experts", "gated"))
+        experts, plain = (moe.first_of(layers, each) for each in ("experts", "gated"))
         return {
-            **_experts.write_experts(layers, "num_experts", "moe_intermediate_size"),
+            **moe.write_experts(layers, "num_experts", "moe_intermediate_size"),
             "intermediate_size": (plain or experts.expert).d_hidden,
             SHARED: experts.shared.d_hidden,
             "moe_routed_scaling_factor": experts.router.scale,
@@ -77,4 +77,4 @@ class LagunaFamily(Decoder):
         layer = "model.layers.*"
         bias = Rule("blocks.*.feedforward.router.selection_bias", f"{layer}.mlp.experts.e_score_correction_bias")
         gate = Rule("blocks.*.attention.head_gate", f"{layer}.self_attn.g_proj")
-        return [gate, bias, *_experts.expert_rules(f"{layer}.mlp"), *super().rules(model)]
+        return [gate, bias, *moe.expert_rules(f"{layer}.mlp"), *super().rules(model)]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families._common import keys
-from gptkit.interop.families._short_conv import conv_rules, read_conv, read_types, write_conv
 from gptkit.interop.families.decoder import Decoder
+from gptkit.interop.families.parts.keys import keys
+from gptkit.interop.families.parts.layers import read_types
+from gptkit.interop.families.parts.short_conv import conv_rules, read_conv, write_conv
 from gptkit.interop.layouts import HALVES
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
@@ -57,7 +58,7 @@ class Lfm2Family(Decoder):
     def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
         full = config.items("full_attn_idxs", list(range(n_layers)))
         usual = ["full_attention" if index in full else "conv" for index in range(n_layers)]
-        kinds = read_types(config, usual, ("conv", "full_attention"))
+        kinds = read_types(config, n_layers, usual, ("conv", "full_attention"))
         return [read_conv(config, 3) if kind == "conv" else {} for kind in kinds]
 
     def write_attention(self, layers: Sequence[Any]) -> dict[str, Any]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families._experts import INERT, dense, first_dense, first_of, sparse, write_experts
 from gptkit.interop.families.lfm2 import Lfm2Family
-from gptkit.interop.layouts import HALVES
+from gptkit.interop.families.parts.experts import INERT, dense, first_dense, first_of, mixtral_rules, sparse, write_experts
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
 
@@ -53,11 +52,4 @@ class Lfm2MoeFamily(Lfm2Family):
         }
 
     def rules(self, model: Any) -> list[Rule]:
-        native, block = "blocks.*.feedforward", "model.layers.*.feed_forward"
-        return [
-            Rule(f"{native}.router.scores", f"{block}.gate"),
-            Rule(f"{native}.router.selection_bias", f"{block}.expert_bias"),
-            Rule(f"{native}.experts.gate_up", f"{block}.experts.#.{{w1,w3}}", HALVES),
-            Rule(f"{native}.experts.down", f"{block}.experts.#.w2"),
-            *super().rules(model),
-        ]
+        return [*mixtral_rules("model.layers.*.feed_forward", bias="expert_bias"), *super().rules(model)]

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families._rope import read_typed, write_two
-from gptkit.interop.families._short_conv import read_conv, read_types
 from gptkit.interop.families.decoder import Decoder
 from gptkit.interop.families.lfm2 import Lfm2Family
+from gptkit.interop.families.parts.hybrids import layers_without
+from gptkit.interop.families.parts.layers import read_types
+from gptkit.interop.families.parts.rope import by_type, read_typed
+from gptkit.interop.families.parts.short_conv import read_conv
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
 
@@ -56,13 +58,12 @@ class Lfm3Family(Lfm2Family):
         position = {"scaling": None, **read_typed(config, "sliding_attention", 1e4)}
         slides = {"attention": {"window": config.integer("sliding_window", 256)}, "position": position}
         forms = {"conv": read_conv(config, 7), "sliding_attention": slides}
-        return [forms.get(kind, {}) for kind in read_types(config, usual, TYPES)]
+        return [forms.get(kind, {}) for kind in read_types(config, n_layers, usual, TYPES)]
 
     def config(self, model: Any) -> dict[str, Any]:
-        attending = [layer for layer in model.layer_specs() if layer.attention.name != "short-conv"]
-        one = ("rope_theta", "rope_scaling", "partial_rotary_factor")
-        usual = {key: value for key, value in super().config(model).items() if key not in one}
-        return {**usual, **write_two(attending), "use_sandwich_norm": model.layer_specs()[0].block.name == "sandwich"}
+        layers = model.layer_specs()
+        result = by_type(super().config(model), layers_without(layers, "short-conv"))
+        return {**result, "use_sandwich_norm": layers[0].block.name == "sandwich"}
 
     def write_attention(self, layers: Sequence[Any]) -> dict[str, Any]:
         slides = [getattr(layer.attention, "window", None) for layer in layers]

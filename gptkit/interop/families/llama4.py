@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families._common import nth, temperature
-from gptkit.interop.families._experts import INERT, dense, expert_rules, first_of, sparse, write_experts
 from gptkit.interop.families.decoder import Decoder
+from gptkit.interop.families.parts.experts import INERT, dense, expert_rules, first_of, sparse, write_experts
+from gptkit.interop.families.parts.layers import nth
+from gptkit.interop.families.parts.temperature import read_temperature, write_temperature
 from gptkit.interop.layouts import TRANSPOSED, Stack
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
@@ -49,7 +50,7 @@ class Llama4Family(Decoder):
         usual = [index for index, each in enumerate(nth(config, "interleave_moe_layer_step", 1, n_layers)) if each]
         experts, chunk = config.items("moe_layers", usual), config.nullable("attention_chunk_size", 8192)
         plain = dense(super().read_feedforward(config), config.integer("intermediate_size_mlp", 16384))
-        alone = temperature(config)
+        alone = read_temperature(config)
         layers: list[dict[str, Any]] = []
         for index, (rotary, kind) in enumerate(zip(turned, types, strict=True)):
             attention = {"chunk": chunk} if kind == "chunked_attention" else {}
@@ -64,14 +65,12 @@ class Llama4Family(Decoder):
 
     def config(self, model: Any) -> dict[str, Any]:
         layers = model.layer_specs()
-        tuned = next((layer.position for layer in layers if layer.position.name == "query-temperature"), None)
         return super().config(model) | {
-            **({} if tuned is None else {"attn_scale": tuned.strength, "floor_scale": tuned.interval}),
+            **write_temperature(layers),
             "use_qk_norm": any(layer.attention.qk_norm is not None for layer in layers),
             "no_rope_layers": [int(layer.position.name == "rotary") for layer in layers],
             "layer_types": ["chunked_attention" if layer.attention.chunk else "full_attention" for layer in layers],
             "attention_chunk_size": next((layer.attention.chunk for layer in layers if layer.attention.chunk), None),
-            "attn_temperature_tuning": tuned is not None,
         }
 
     def rules(self, model: Any) -> list[Rule]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families._common import keys, write_activation
-from gptkit.interop.families._mamba1 import INERT, read_selective, selective_rules
+from gptkit.interop.families.parts.activations import write_activation
+from gptkit.interop.families.parts.keys import keys
+from gptkit.interop.families.parts.mamba.mamba1 import INERT, read_selective, selective_rules
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import FamilySpec, Rule
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families._common import keys, read_activation, write_activation
-from gptkit.interop.families._mamba import mamba_rules, read_limits, write_limits
+from gptkit.interop.families.parts.activations import read_activation, write_activation
+from gptkit.interop.families.parts.keys import keys
+from gptkit.interop.families.parts.mamba.limits import read_limits, write_limits
+from gptkit.interop.families.parts.mamba.mamba2 import mamba_rules
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import FamilySpec, Rule
 
@@ -39,8 +40,6 @@ class Mamba2Family(FamilySpec):
         mamba |= {own: config.flag(*key) for own, key in FLAGS.items()}
         if mamba["n_heads"] * mamba["d_head"] != config.integer("expand", 2) * d_model:
             config.refuse("num_heads", "the heads should have expand · hidden_size features")
-        low, high = read_limits(config)
-        limits = {"step_min": low, "step_max": None if math.isinf(high) else high}
         return {
             # A recurrence has no limit, and the configuration no such key; exports have it where it differs.
             "context_length": config.integer("max_position_embeddings", 8192),
@@ -48,7 +47,7 @@ class Mamba2Family(FamilySpec):
             "n_layers": config.layers("num_hidden_layers", 64),
             "vocab_size": config.integer("vocab_size", 32768),
             "position": "none",
-            "attention": {**mamba, **limits, "activation": read_activation(config, "hidden_act", "silu")},
+            "attention": {**mamba, **read_limits(config), "activation": read_activation(config, "hidden_act", "silu")},
             "norm": {"name": "rms", "eps": eps},
             "block": "single-branch",
             "head": {"name": "linear", "tied": config.flag("tie_word_embeddings", False)},

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families._common import read_windows, write_windows
-from gptkit.interop.families._experts import dense, read_sparse, write_sparse
-from gptkit.interop.families._rope import read_two, write_two
+from gptkit.interop.families.parts.experts import dense, read_sparse, write_sparse
+from gptkit.interop.families.parts.rope import read_two, write_two
+from gptkit.interop.families.parts.windows import read_windows, write_windows
 from gptkit.interop.families.qwen3_moe import Qwen3MoeFamily
 from gptkit.kinds.external_config import ExternalConfig
 
@@ -40,7 +40,7 @@ class MellumFamily(Qwen3MoeFamily):
         expert = self.read_feedforward(config)["expert"]
         plain = {"feedforward": dense(expert, config.integer("intermediate_size", 7168))}
         slide = {"attention": {"window": config.integer("sliding_window", 1024)}, "position": local}
-        layers = [slide if each else {} for each in read_windows(config, n_layers, [False] * n_layers)]
+        layers = [slide if each else {} for each in read_windows(config, [False] * n_layers)]
         experts = read_sparse(config, n_layers)
         return [layer if each else {**layer, **plain} for layer, each in zip(layers, experts, strict=True)]
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families import _experts
-from gptkit.interop.families._common import keys, read_windows, write_windows
-from gptkit.interop.families._rope import read_rotary, write_two
 from gptkit.interop.families.decoder import Decoder
+from gptkit.interop.families.parts import experts as moe
+from gptkit.interop.families.parts.rope import by_type, read_rotary
+from gptkit.interop.families.parts.windows import read_windows, write_windows
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
 
 __all__ = ["MiMoV2FlashFamily"]
-ROUTER = {"k": ("num_experts_per_tok", 8), "n_groups": ("n_group", 1), "top_groups": ("topk_group", 1)}
 
 
 class MiMoV2FlashFamily(Decoder):
@@ -22,7 +21,7 @@ class MiMoV2FlashFamily(Decoder):
     name: Literal["mimo-v2-flash"] = "mimo-v2-flash"
     model_type: ClassVar[str] = "mimo_v2_flash"
     architecture: ClassVar[str] = "MiMoV2FlashForCausalLM"
-    harmless: ClassVar[frozenset[str]] = Decoder.harmless | _experts.INERT | keys("attention_chunk_size rope_theta")
+    harmless: ClassVar[frozenset[str]] = Decoder.harmless | moe.INERT | {"attention_chunk_size", "rope_theta"}
     ignored: ClassVar[tuple[str, ...]] = (*Decoder.ignored, r"model\.mtp\..*")
     eps: ClassVar[tuple[str, float]] = ("rms_norm_eps", 1e-5)
     d_head: ClassVar[int | None] = 192
@@ -41,16 +40,15 @@ class MiMoV2FlashFamily(Decoder):
         return {**super().read_attention(config), "d_value": config.integer("v_head_dim", 128), "value_scale": scale}
 
     def read_feedforward(self, config: ExternalConfig) -> dict[str, Any]:
-        expert = _experts.dense(super().read_feedforward(config), config.integer("moe_intermediate_size", 2048))
-        router: dict[str, Any] = {"name": "sigmoid", "selection_bias": True}
-        router |= {own: config.integer(*key) for own, key in ROUTER.items()}
-        router |= {"renormalize": config.flag("norm_topk_prob", True), "scale": config.number("routed_scaling_factor", 1.0)}
-        return _experts.sparse(config.integer("n_routed_experts", 256), router, expert)
+        expert = moe.dense(super().read_feedforward(config), config.integer("moe_intermediate_size", 2048))
+        k = config.integer("num_experts_per_tok", 8)
+        router = {"name": "sigmoid", "selection_bias": True, "k": k, **moe.read_groups(config)}
+        return moe.sparse(config.integer("n_routed_experts", 256), router, expert)
 
     def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
         window = config.integer("sliding_window_size", config.integer("sliding_window", 129) - 1) + 1
-        slides = read_windows(config, n_layers, [index > 0 and (index + 1) % 6 > 0 for index in range(n_layers)])
-        sparse, plain = _experts.read_sparse(config, n_layers, 1), {"feedforward": super().read_feedforward(config)}
+        slides = read_windows(config, [index > 0 and (index + 1) % 6 > 0 for index in range(n_layers)])
+        sparse, plain = moe.read_sparse(config, n_layers, 1), {"feedforward": super().read_feedforward(config)}
         local = {"scaling": None, "fraction": 1.0, **self._rotary(config, "sliding_attention", 10000.0)}
         n_kv_heads = 2 * self.read_attention(config)["n_kv_heads"]
         sliding = {"attention": {"window": window, "n_kv_heads": n_kv_heads, "sinks": True}, "position": local}
@@ -58,23 +56,19 @@ class MiMoV2FlashFamily(Decoder):
 
     def config(self, model: Any) -> dict[str, Any]:
         layers = model.layer_specs()
-        result = {**super().config(model), **write_windows(model), **_experts.write_sparse(layers), **write_two(layers)}
+        result = by_type({**super().config(model), **write_windows(model), **moe.write_sparse(layers)}, layers)
         for each in result["rope_parameters"].values():
             each.setdefault("partial_rotary_factor", 1.0)
         attention = layers[0].attention
         n_kv_heads = attention.kv_heads // (2 if attention.window else 1)
         own = {"num_key_value_heads": n_kv_heads, "v_head_dim": attention.d_value or attention.d_head}
-        for key in result.keys() & {"partial_rotary_factor", "rope_scaling", "rope_theta"}:
-            del result[key]
         return {**result, **own, "attention_value_scale": attention.value_scale}
 
     def write_feedforward(self, layers: Sequence[Any]) -> dict[str, Any]:
-        experts, plain = (_experts.first_of(layers, each) for each in ("experts", "gated"))
-        router, sizes = experts.router, _experts.write_experts(layers, "n_routed_experts", "moe_intermediate_size")
-        own = {key: getattr(router, name) for name, (key, _) in ROUTER.items()}
-        own |= {"norm_topk_prob": router.renormalize, "routed_scaling_factor": router.scale}
-        return {**sizes, **own, "intermediate_size": (plain or experts.expert).d_hidden}
+        experts, plain = (moe.first_of(layers, each) for each in ("experts", "gated"))
+        sizes = moe.write_experts(layers, "n_routed_experts", "moe_intermediate_size")
+        return {**sizes, **moe.write_groups(experts.router), "intermediate_size": (plain or experts.expert).d_hidden}
 
     def rules(self, model: Any) -> list[Rule]:
         sinks = Rule("blocks.*.attention.sinks", "model.layers.*.self_attn.attention_sink_bias")
-        return [sinks, *_experts.expert_rules("model.layers.*.mlp"), *super().rules(model)]
+        return [sinks, *moe.expert_rules("model.layers.*.mlp"), *super().rules(model)]

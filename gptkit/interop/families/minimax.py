@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families import _lightning
-from gptkit.interop.families._common import read_activation
 from gptkit.interop.families.mixtral import MixtralFamily
+from gptkit.interop.families.parts.activations import read_activation
+from gptkit.interop.families.parts.hybrids import layers_with, layers_without, read_linear, write_linear
+from gptkit.interop.families.parts.lightning import TABLES, lightning_rules, tables
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Constant, Rule
 
@@ -21,7 +22,7 @@ class MiniMaxFamily(MixtralFamily):
     model_type: ClassVar[str] = "minimax"
     architecture: ClassVar[str] = "MiniMaxForCausalLM"
     harmless: ClassVar[frozenset[str]] = MixtralFamily.harmless | {"block_size"}
-    ignored: ClassVar[tuple[str, ...]] = (*MixtralFamily.ignored, _lightning.TABLES)
+    ignored: ClassVar[tuple[str, ...]] = (*MixtralFamily.ignored, TABLES)
     tiny: ClassVar[tuple[Mapping[str, Any], ...]] = ({"layer_types": ["linear_attention", "full_attention"] * 2},)
 
     def read_embedding(self, config: ExternalConfig) -> dict[str, Any]:
@@ -37,20 +38,16 @@ class MiniMaxFamily(MixtralFamily):
         return {"name": "deep-norm", **_factors(config, "full_attn"), **_factors(config, "mlp", "feedforward_")}
 
     def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
-        full = self.read_attention(config)
-        attention = {
-            "name": "lightning",
-            **{key: full[key] for key in ("n_heads", "d_head")},
-            "activation": read_activation(config, *self.activation),
-            "norm": {"name": "rms", "eps": 1e-6},
-        }
+        full, activation = self.read_attention(config), read_activation(config, *self.activation)
+        attention = {"name": "lightning", "activation": activation, "norm": {"name": "rms", "eps": 1e-6}}
+        attention |= {key: full[key] for key in ("n_heads", "d_head")}
         linear = {"attention": attention, "position": "none", "block": _factors(config, "linear_attn")}
-        return [linear if each else {} for each in _lightning.read_types(config, n_layers)]
+        return [linear if each else {} for each in read_linear(config, [index % 2 > 0 for index in range(n_layers)])]
 
     def config(self, model: Any) -> dict[str, Any]:
         layers = model.layer_specs()
-        full, linear = _lightning.full_layers(layers), _lightning.lightning_layers(layers)
-        result = {**super().config(model), **_lightning.write_types(layers)}
+        full, linear = layers_without(layers, "lightning"), layers_with(layers, "lightning")
+        result = {**super().config(model), **write_linear(layers, "lightning")}
         first = {"full_attn": full[0].block, "linear_attn": (linear or full)[0].block}
         result |= {f"{branch}_alpha_factor": block.alpha for branch, block in first.items()}
         result |= {f"{branch}_beta_factor": block.residual_scale for branch, block in first.items()}
@@ -58,10 +55,10 @@ class MiniMaxFamily(MixtralFamily):
         return {**result, "mlp_alpha_factor": shortcut, "mlp_beta_factor": scale}
 
     def write_attention(self, layers: Sequence[Any]) -> dict[str, Any]:
-        return super().write_attention(_lightning.full_layers(layers))
+        return super().write_attention(layers_without(layers, "lightning"))
 
     def constants(self, model: Any) -> Mapping[str, Constant]:
-        return _lightning.tables(model)
+        return tables(model)
 
     def rules(self, model: Any) -> list[Rule]:
         last = model.n_layers - 1
@@ -71,7 +68,7 @@ class MiniMaxFamily(MixtralFamily):
             Rule("blocks.*.attention_norm", "model.layers.*.post_attention_layernorm"),
             Rule(f"blocks.{last}.feedforward_norm", "model.norm"),
         ]
-        return [*norms, *_lightning.lightning_rules(model), *super().rules(model)]
+        return [*norms, *lightning_rules(model), *super().rules(model)]
 
 
 def _factors(config: ExternalConfig, branch: str, prefix: str = "") -> dict[str, float]:

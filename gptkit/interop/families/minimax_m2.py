@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families._common import keys
-from gptkit.interop.families._experts import INERT, sparse, write_experts
-from gptkit.interop.families._rope import read_rope
 from gptkit.interop.families.decoder import Decoder
-from gptkit.interop.layouts import HALVES
+from gptkit.interop.families.parts.experts import INERT, mixtral_rules, sparse, write_experts
+from gptkit.interop.families.parts.keys import keys
+from gptkit.interop.families.parts.rope import read_rope
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
 
@@ -60,11 +59,4 @@ class MiniMaxM2Family(Decoder):
         return {**super().config(model), "rotary_dim": layer.position.d_rotary(layer.attention.d_head)}
 
     def rules(self, model: Any) -> list[Rule]:
-        block = "model.layers.*.block_sparse_moe"
-        experts = [
-            Rule("blocks.*.feedforward.router.scores", f"{block}.gate"),
-            Rule("blocks.*.feedforward.router.selection_bias", f"{block}.e_score_correction_bias"),
-            Rule("blocks.*.feedforward.experts.gate_up", f"{block}.experts.#.{{w1,w3}}", HALVES),
-            Rule("blocks.*.feedforward.experts.down", f"{block}.experts.#.w2"),
-        ]
-        return [*experts, *super().rules(model)]
+        return [*mixtral_rules("model.layers.*.block_sparse_moe"), *super().rules(model)]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families._common import read_windows, write_windows
 from gptkit.interop.families.decoder import Decoder
+from gptkit.interop.families.parts.windows import read_windows, write_windows
 from gptkit.kinds.external_config import ExternalConfig
 
 __all__ = ["MinistralFamily"]
@@ -22,7 +22,7 @@ class MinistralFamily(Decoder):
 
     def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
         window = config.nullable("sliding_window", 4096)
-        slides = read_windows(config, n_layers, [window is not None] * n_layers)
+        slides = read_windows(config, [window is not None] * n_layers)
         if window is None and any(slides):
             config.refuse("layer_types", "it has sliding windows, and sliding_window is null")
         return [{"attention": {"window": window}} if each else {} for each in slides]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families._rope import read_rotary
 from gptkit.interop.families.mistral import MistralFamily
+from gptkit.interop.families.parts.rope import read_rotary
 from gptkit.kinds.external_config import ExternalConfig
 
 __all__ = ["Ministral3Family"]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families._latent import LatentDecoder
-from gptkit.interop.families._rope import read_rotary
 from gptkit.interop.families.deepseek_v3 import DeepseekV3Family
 from gptkit.interop.families.mistral import MistralFamily
+from gptkit.interop.families.parts.experts import read_groups
+from gptkit.interop.families.parts.latent import LatentDecoder
+from gptkit.interop.families.parts.rope import read_rotary
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
 
@@ -55,14 +56,7 @@ class Mistral4Family(DeepseekV3Family):
         }
 
     def read_router(self, config: ExternalConfig) -> dict[str, Any]:
-        return {
-            "name": "softmax-top-k",
-            "group_score": "top-2-sum",
-            "n_groups": config.integer("n_group", 1),
-            "top_groups": config.integer("topk_group", 1),
-            "renormalize": config.flag("norm_topk_prob", True),
-            "scale": config.number("routed_scaling_factor", 1.0),
-        }
+        return {"name": "softmax-top-k", "group_score": "top-2-sum", **read_groups(config)}
 
     def config(self, model: Any) -> dict[str, Any]:
         layer, result = model.layer_specs()[0], super().config(model)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families._experts import INERT, sparse, write_experts
 from gptkit.interop.families.mistral import MistralFamily
-from gptkit.interop.layouts import HALVES
+from gptkit.interop.families.parts.experts import INERT, mixtral_rules, sparse, write_experts
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
 
@@ -36,10 +35,4 @@ class MixtralFamily(MistralFamily):
         return write_experts(layers, "num_local_experts", "intermediate_size")
 
     def rules(self, model: Any) -> list[Rule]:
-        block = "model.layers.*.block_sparse_moe"
-        experts = [
-            Rule("blocks.*.feedforward.router.scores", f"{block}.gate"),
-            Rule("blocks.*.feedforward.experts.gate_up", f"{block}.experts.#.{{w1,w3}}", HALVES),
-            Rule("blocks.*.feedforward.experts.down", f"{block}.experts.#.w2"),
-        ]
-        return [*experts, *super().rules(model)]
+        return [*mixtral_rules("model.layers.*.block_sparse_moe"), *super().rules(model)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families._common import keys
+from gptkit.interop.families.parts.keys import keys
 from gptkit.kinds.external_config import HARMLESS, ExternalConfig
 from gptkit.kinds.family import FamilySpec, Rule
 

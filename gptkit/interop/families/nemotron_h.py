@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families import _nemotron
-from gptkit.interop.families._common import pattern
-from gptkit.interop.families._experts import INERT
-from gptkit.interop.families._mamba import mamba_rules
 from gptkit.interop.families.decoder import Decoder
+from gptkit.interop.families.parts.experts import INERT
+from gptkit.interop.families.parts.layers import pattern
+from gptkit.interop.families.parts.mamba.mamba2 import mamba_rules
+from gptkit.interop.families.parts.nemotron_h.feedforwards import FEED, read_dense, read_experts, write_feedforwards
+from gptkit.interop.families.parts.nemotron_h.layers import BLOCKS, HARMLESS, TINY, of_type, read_types, type_of
+from gptkit.interop.families.parts.nemotron_h.mamba import read_mamba, write_mamba
 from gptkit.interop.layouts import HEADS
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
@@ -26,17 +28,17 @@ class NemotronHFamily(Decoder):
     prefix: ClassVar[str] = "backbone."
     prefixes: ClassVar[Mapping[str, str]] = {"model.": "backbone."}
     ignored: ClassVar[tuple[str, ...]] = (*Decoder.ignored, r"mtp\..*")
-    harmless: ClassVar[frozenset[str]] = Decoder.harmless | INERT | _nemotron.HARMLESS
+    harmless: ClassVar[frozenset[str]] = Decoder.harmless | INERT | HARMLESS
     eps: ClassVar[tuple[str, float]] = ("layer_norm_epsilon", 1e-5)
     d_head: ClassVar[int | None] = 128
-    tiny: ClassVar[tuple[Mapping[str, Any], ...]] = (_nemotron.TINY,)
+    tiny: ClassVar[tuple[Mapping[str, Any], ...]] = (TINY,)
 
     def model(self, config: ExternalConfig) -> dict[str, Any]:
         config.only("tie_word_embeddings", False, why="transformers does not tie them in this family")
-        types = _nemotron.read_types(config)
-        mamba, dense = _nemotron.read_mamba(config), _nemotron.read_dense(config)
-        sparse = _nemotron.read_experts(config, dense, "moe" in types)
-        attention, feed = _nemotron.BLOCKS
+        types = read_types(config)
+        mamba, dense = read_mamba(config), read_dense(config)
+        sparse = read_experts(config, dense, "moe" in types)
+        attention, feed = BLOCKS
         entries = {"linear_attention": {"attention": mamba, **attention}, "full_attention": attention}
         entries |= {"mlp": {"feedforward": dense, **feed}, "moe": feed}
         return {
@@ -53,13 +55,15 @@ class NemotronHFamily(Decoder):
         }
 
     def config(self, model: Any) -> dict[str, Any]:
-        return {**super().config(model), **_nemotron.write(model)}
+        layers = model.layer_specs()
+        types = {"layers_block_type": [type_of(layer) for layer in layers]}
+        return {**super().config(model), **types, **write_mamba(layers)}
 
     def write_attention(self, layers: Sequence[Any]) -> dict[str, Any]:
-        return super().write_attention(_nemotron.of_type(layers, "full_attention") or layers[-1:])
+        return super().write_attention(of_type(layers, "full_attention") or layers[-1:])
 
     def write_feedforward(self, layers: Sequence[Any]) -> dict[str, Any]:
-        return {}
+        return write_feedforwards(layers)
 
     def rules(self, model: Any) -> list[Rule]:
         layer = "backbone.layers.*"
@@ -67,7 +71,7 @@ class NemotronHFamily(Decoder):
             *mamba_rules(model, "backbone.layers.{}.mixer"),
             Rule("blocks.*.attention.qkv", f"{layer}.mixer.{{q,k,v}}_proj", HEADS),
             Rule("blocks.*.attention.output", f"{layer}.mixer.o_proj"),
-            *(Rule(f"blocks.*.feedforward.{own}", f"{layer}.mixer.{name}") for own, name in _nemotron.FEED.items()),
+            *(Rule(f"blocks.*.feedforward.{own}", f"{layer}.mixer.{name}") for own, name in FEED.items()),
             Rule("blocks.*.attention_norm", f"{layer}.norm"),
             Rule("blocks.*.feedforward_norm", f"{layer}.norm"),
             Rule("embedding.table", "backbone.embeddings"),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families._common import all_but_every, read_windows, write_windows
-from gptkit.interop.families._rope import read_two, write_two
 from gptkit.interop.families.olmo2 import Olmo2Family
+from gptkit.interop.families.parts.rope import read_two, write_two
+from gptkit.interop.families.parts.windows import all_but_every, read_windows, write_windows
 from gptkit.kinds.external_config import ExternalConfig
 
 __all__ = ["Olmo3Family"]
@@ -26,7 +26,7 @@ class Olmo3Family(Olmo2Family):
     def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
         local = read_two(config, 5e5, config.number("rope_theta", 5e5))[1]
         slide = {"attention": {"window": config.nullable("sliding_window", 4096)}, "position": local}
-        return [slide if each else {} for each in read_windows(config, n_layers, all_but_every(4, n_layers))]
+        return [slide if each else {} for each in read_windows(config, all_but_every(4, n_layers))]
 
     def config(self, model: Any) -> dict[str, Any]:
         result = super().config(model)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families import _linear
-from gptkit.interop.families._common import keys
 from gptkit.interop.families.olmo2 import Olmo2Family
+from gptkit.interop.families.parts.gated_delta import DELTA, delta_rules, read_delta, read_delta_types, write_delta
+from gptkit.interop.families.parts.hybrids import layers_with, layers_without
+from gptkit.interop.families.parts.keys import keys
 from gptkit.interop.layouts import HALVES, LINEAR_HEADS, THIRDS
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
@@ -40,10 +41,10 @@ class OlmoHybridFamily(Olmo2Family):
         n_heads = config.integer("num_attention_heads")
         d_key = config.integer("linear_key_head_dim", int(0.75 * config.integer("hidden_size") / max(1, n_heads)))
         defaults = {"n_heads": n_heads, "n_value_heads": n_heads, "d_key": d_key, "d_value": 2 * d_key}
-        linear = _linear.read_linear(config, 1e-5, defaults)
+        linear = read_delta(config, 1e-5, defaults)
         linear["attention"]["negative_eigenvalues"] = config.flag("linear_allow_neg_eigval", True)
         linear["block"] = "pre-norm"
-        return [linear if each else {} for each in _linear.read_linear_types(config, n_layers)]
+        return [linear if each else {} for each in read_delta_types(config, n_layers)]
 
     def config(self, model: Any) -> dict[str, Any]:
         result = super().config(model)
@@ -51,8 +52,8 @@ class OlmoHybridFamily(Olmo2Family):
         return result if turned else {**result, "rope_parameters": {"rope_type": "default", "rope_theta": None}}
 
     def write_attention(self, layers: Sequence[Any]) -> dict[str, Any]:
-        linear = next(layer.attention for layer in layers if layer.attention.name == "gated-delta")
-        result = {**super().write_attention(_linear.full_layers(layers)), **_linear.write_linear(layers)}
+        linear = layers_with(layers, DELTA)[0].attention
+        result = {**super().write_attention(layers_without(layers, DELTA)), **write_delta(layers)}
         return {**result, "linear_allow_neg_eigval": linear.negative_eigenvalues}
 
     def rules(self, model: Any) -> list[Rule]:
@@ -62,7 +63,7 @@ class OlmoHybridFamily(Olmo2Family):
             Rule(f"{native}.conv", f"{linear}.{{q,k,v}}_conv1d", THIRDS),
             Rule(f"{native}.qkvz", f"{linear}.{{q,k,v,g}}_proj", LINEAR_HEADS),
             Rule(f"{native}.rates", f"{linear}.{{b,a}}_proj", HALVES),
-            *_linear.linear_rules(model, "o_norm", "o_proj"),
+            *delta_rules(model, "o_norm", "o_proj"),
             # transformers saves both norms of a layer, by whatever name it has them, under these.
             Rule("blocks.*.attention_norm", f"{layer}.attention_layer_norm"),
             Rule("blocks.*.feedforward_norm", f"{layer}.feedforward_layer_norm"),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families._experts import INERT, expert_rules, first_of, sparse, write_experts
 from gptkit.interop.families.decoder import Decoder
+from gptkit.interop.families.parts.experts import INERT, expert_rules, first_of, sparse, write_experts
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families._common import keys, read_activation, write_activation
-from gptkit.interop.layouts import HEADS
+from gptkit.interop.families.parts.activations import read_activation, write_activation
+from gptkit.interop.families.parts.fairseq import layer_rules
+from gptkit.interop.families.parts.keys import keys
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import FamilySpec, Rule
 
@@ -63,17 +64,11 @@ class OPTFamily(FamilySpec):
         }
 
     def rules(self, model: Any) -> list[Rule]:
-        layer = "model.decoder.layers.*"
         return [
             Rule("embedding.table", "model.decoder.embed_tokens"),
             Rule("embedding.project", "model.decoder.project_in"),
             Rule("embedding.position.table", "model.decoder.embed_positions"),
-            Rule("blocks.*.attention_norm", f"{layer}.self_attn_layer_norm"),
-            Rule("blocks.*.attention.qkv", f"{layer}.self_attn.{{q,k,v}}_proj", HEADS),
-            Rule("blocks.*.attention.output", f"{layer}.self_attn.out_proj"),
-            Rule("blocks.*.feedforward_norm", f"{layer}.final_layer_norm"),
-            Rule("blocks.*.feedforward.up", f"{layer}.fc1"),
-            Rule("blocks.*.feedforward.down", f"{layer}.fc2"),
+            *layer_rules("model.decoder.layers.*"),
             Rule("final_norm", "model.decoder.final_layer_norm"),
             Rule("head.project", "model.decoder.project_out"),
             Rule("head", "lm_head"),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families._common import keys
 from gptkit.interop.families.decoder import Decoder
+from gptkit.interop.families.parts.keys import keys
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families._common import read_windows
 from gptkit.interop.families.decoder import Decoder
+from gptkit.interop.families.parts.windows import read_windows
 from gptkit.kinds.external_config import ExternalConfig
 
 __all__ = ["Qwen2Family"]
@@ -28,7 +28,7 @@ class Qwen2Family(Decoder):
         window = config.nullable("sliding_window", 4096)
         on = config.flag("use_sliding_window", False) and window is not None
         default = [on and index >= first for index in range(n_layers)]
-        slides = read_windows(config, n_layers, default)
+        slides = read_windows(config, default)
         if any(slides) and not on:
             config.refuse("layer_types", "it has sliding windows, which use_sliding_window or sliding_window switch off")
         return [{"attention": {"window": window}} if each else {} for each in slides]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families import _linear
+from gptkit.interop.families.parts.gated_delta import DELTA, PATTERN, delta_rules, read_delta, read_delta_types, write_delta
+from gptkit.interop.families.parts.hybrids import layers_without
 from gptkit.interop.families.qwen3 import Qwen3Family
 from gptkit.interop.layouts import GATED_HEADS, GATES_LAST, HALVES
 from gptkit.kinds.external_config import ExternalConfig
@@ -21,7 +22,7 @@ class Qwen35Family(Qwen3Family):
     model_type: ClassVar[str] = "qwen3_5_text"
     model_types: ClassVar[tuple[str, ...]] = ("qwen3_5",)
     architecture: ClassVar[str] = "Qwen3_5ForCausalLM"
-    harmless: ClassVar[frozenset[str]] = Qwen3Family.harmless | {_linear.PATTERN}
+    harmless: ClassVar[frozenset[str]] = Qwen3Family.harmless | {PATTERN}
     prefixes: ClassVar[Mapping[str, str]] = {"model.language_model.": "model."}
     ignored: ClassVar[tuple[str, ...]] = (*Qwen3Family.ignored, r"mtp\..*", r"model\.visual\..*")
     d_head: ClassVar[int | None] = 256
@@ -41,18 +42,18 @@ class Qwen35Family(Qwen3Family):
         return {**super().read_attention(config), "output_gate": True}
 
     def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
-        linear = _linear.read_linear(config, config.number(*self.eps))
-        return [linear if each else {} for each in _linear.read_linear_types(config, n_layers)]
+        linear = read_delta(config, config.number(*self.eps))
+        return [linear if each else {} for each in read_delta_types(config, n_layers)]
 
     def write_attention(self, layers: Sequence[Any]) -> dict[str, Any]:
-        result = super().write_attention(_linear.full_layers(layers))
+        result = super().write_attention(layers_without(layers, DELTA))
         kept = {key: value for key, value in result.items() if "sliding_window" not in key}
-        return {**kept, **_linear.write_linear(layers)}
+        return {**kept, **write_delta(layers)}
 
     def rules(self, model: Any) -> list[Rule]:
         attention, linear = "blocks.*.attention", "model.layers.*.linear_attn.in_proj_"
         return [
-            *_linear.linear_rules(model),
+            *delta_rules(model),
             Rule(f"{attention}.qkvz", f"{linear}{{qkv,z}}", GATES_LAST),
             Rule(f"{attention}.rates", f"{linear}{{b,a}}", HALVES),
             Rule(f"{attention}.qkv", "model.layers.*.self_attn.{q,k,v}_proj", GATED_HEADS),

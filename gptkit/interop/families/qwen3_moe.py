@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families._experts import INERT, dense, expert_rules, first_of, sparse, write_experts
+from gptkit.interop.families.parts.experts import INERT, dense, expert_rules, first_of, sparse, write_experts
 from gptkit.interop.families.qwen3 import Qwen3Family
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule

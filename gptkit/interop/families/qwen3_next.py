@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families import _linear
-from gptkit.interop.families._experts import first_of
+from gptkit.interop.families.parts.experts import first_of
+from gptkit.interop.families.parts.gated_delta import DELTA, PATTERN, delta_rules, read_delta, read_delta_types, write_delta
+from gptkit.interop.families.parts.hybrids import layers_without
 from gptkit.interop.families.qwen3_moe import Qwen3MoeFamily
 from gptkit.interop.layouts import GATED_HEADS, MIXED_HEADS, MIXED_RATES
 from gptkit.kinds.external_config import ExternalConfig
@@ -21,7 +22,7 @@ class Qwen3NextFamily(Qwen3MoeFamily):
     name: Literal["qwen3-next"] = "qwen3-next"  # type: ignore[assignment]
     model_type: ClassVar[str] = "qwen3_next"
     architecture: ClassVar[str] = "Qwen3NextForCausalLM"
-    harmless: ClassVar[frozenset[str]] = Qwen3MoeFamily.harmless | {_linear.PATTERN}
+    harmless: ClassVar[frozenset[str]] = Qwen3MoeFamily.harmless | {PATTERN}
     ignored: ClassVar[tuple[str, ...]] = (*Qwen3MoeFamily.ignored, r"mtp\..*")
     d_head: ClassVar[int | None] = 256
     fraction: ClassVar[float] = 0.25
@@ -41,13 +42,13 @@ class Qwen3NextFamily(Qwen3MoeFamily):
         return {**result, "shared": shared, "shared_gate": True}
 
     def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
-        linear = _linear.read_linear(config, config.number(*self.eps))
-        types = _linear.read_linear_types(config, n_layers)
+        linear = read_delta(config, config.number(*self.eps))
+        types = read_delta_types(config, n_layers)
         layers = super().read_layers(config, n_layers)
         return [{**layer, **linear} if each else layer for layer, each in zip(layers, types, strict=True)]
 
     def write_attention(self, layers: Sequence[Any]) -> dict[str, Any]:
-        return {**super().write_attention(_linear.full_layers(layers)), **_linear.write_linear(layers)}
+        return {**super().write_attention(layers_without(layers, DELTA)), **write_delta(layers)}
 
     def write_feedforward(self, layers: Sequence[Any]) -> dict[str, Any]:
         result = {"shared_expert_intermediate_size": first_of(layers, "experts").shared.d_hidden}
@@ -57,7 +58,7 @@ class Qwen3NextFamily(Qwen3MoeFamily):
         native, external = "blocks.*.attention", "model.layers.*"
         mixed = {"qkvz": ("in_proj_qkvz", MIXED_HEADS), "rates": ("in_proj_ba", MIXED_RATES)}
         return [
-            *_linear.linear_rules(model),
+            *delta_rules(model),
             *(Rule(f"{native}.{own}", f"{external}.linear_attn.{name}", way) for own, (name, way) in mixed.items()),
             Rule(f"{native}.qkv", f"{external}.self_attn.{{q,k,v}}_proj", GATED_HEADS),
             *super().rules(model),

@@ -6,9 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families import _recurrent_gemma
-from gptkit.interop.families._common import keys, read_activation, write_activation
 from gptkit.interop.families.decoder import Decoder
+from gptkit.interop.families.parts import recurrent_gemma as griffin
+from gptkit.interop.families.parts.activations import read_activation, write_activation
+from gptkit.interop.families.parts.hybrids import layers_without
+from gptkit.interop.families.parts.keys import keys
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
 
@@ -36,7 +38,7 @@ class RecurrentGemmaFamily(Decoder):
 
     def read_embedding(self, config: ExternalConfig) -> dict[str, Any]:
         config.only("embeddings_scale_by_sqrt_dim", True, why="transformers always multiplies embeddings by √hidden_size")
-        return {"name": "token", "scale": _recurrent_gemma.in_bf16(math.sqrt(config.integer("hidden_size")))}
+        return {"name": "token", "scale": griffin.in_bf16(math.sqrt(config.integer("hidden_size")))}
 
     def read_position(self, config: ExternalConfig) -> dict[str, Any]:
         position = super().read_position(config)
@@ -59,14 +61,14 @@ class RecurrentGemmaFamily(Decoder):
         return {"softcap": config.number(*CAP)}
 
     def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
-        recurrence = _recurrent_gemma.read_recurrence(config, read_activation(config, *self.activation))
-        return [recurrence if each else {} for each in _recurrent_gemma.read_types(config, n_layers)]
+        recurrence = griffin.read_recurrence(config, read_activation(config, *self.activation))
+        return [recurrence if each else {} for each in griffin.read_types(config, n_layers)]
 
     def config(self, model: Any) -> dict[str, Any]:
-        return {**super().config(model), CAP[0]: model.head.softcap, **_recurrent_gemma.write_recurrence(model)}
+        return {**super().config(model), CAP[0]: model.head.softcap, **griffin.write_recurrence(model)}
 
     def write_attention(self, layers: Sequence[Any]) -> dict[str, Any]:
-        full = [layer for layer in layers if layer.attention.name != "rg-lru"]
+        full = layers_without(layers, "rg-lru")
         return {**super().write_attention(full), "attention_window_size": full[0].attention.window}
 
     def write_feedforward(self, layers: Sequence[Any]) -> dict[str, Any]:
@@ -74,4 +76,4 @@ class RecurrentGemmaFamily(Decoder):
         return {self.width: 2 * feedforward.d_hidden, self.activation[0]: write_activation(feedforward.activation)}
 
     def rules(self, model: Any) -> list[Rule]:
-        return [*_recurrent_gemma.rules(model), Rule("final_norm", "model.final_norm"), *super().rules(model)]
+        return [*griffin.rules(model), Rule("final_norm", "model.final_norm"), *super().rules(model)]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families._common import every
 from gptkit.interop.families.decoder import Decoder
+from gptkit.interop.families.parts.layers import every
 from gptkit.kinds.external_config import ExternalConfig
 
 __all__ = ["SmolLM3Family"]

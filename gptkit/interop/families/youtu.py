@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-from gptkit.interop.families._latent import LatentDecoder
 from gptkit.interop.families.decoder import Decoder
 from gptkit.interop.families.deepseek_v3 import DeepseekV3Family
+from gptkit.interop.families.parts.latent import LatentDecoder
 from gptkit.kinds.external_config import ExternalConfig
 
 __all__ = ["YoutuFamily"]

@@ -1,0 +1,1 @@
+"""Parts that families share: how one subject is read from configurations, written to them, and named in tensors."""

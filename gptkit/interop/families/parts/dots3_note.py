@@ -1,0 +1,77 @@
+"""Types of layers of dots3 Note, each with latent attention of its own sizes and a rotary base of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from gptkit.interop.families.parts.keys import keys
+from gptkit.interop.families.parts.layers import read_types as read_list
+from gptkit.kinds.external_config import ExternalConfig
+
+__all__ = ["INDEXED", "SLIDING", "TINY", "layer_type", "read_rotary_of", "read_sizes", "read_types", "write_types"]
+
+INDEXED, SLIDING, FULL = "indexed_attention", "sliding_attention", "full_attention"
+BASES = {INDEXED: 80000000.0, SLIDING: 50000.0, FULL: 80000000.0}
+SIZES = {
+    "n_heads": ("num_attention_heads", 128, 64),
+    "q_rank": ("q_lora_rank", 1024, 1024),
+    "kv_rank": ("kv_lora_rank", 512, 1024),
+    "d_nope": ("qk_nope_head_dim", 128, 192),
+    "d_rotary": ("qk_rope_head_dim", 64, 64),
+    "d_value": ("v_head_dim", 128, 128),
+}
+"""Keys of the sizes of attention, their defaults, and those of layers with windows."""
+
+_SMALL = {"num_attention_heads": 2, "num_key_value_heads": 2, "q_lora_rank": 14, "kv_lora_rank": 10, "head_dim": 16}
+_SMALL |= {"qk_nope_head_dim": 10, "qk_rope_head_dim": 6, "v_head_dim": 8}
+TINY = {"head_dim": 18, "sliding_window": 6, "pad_token_id": 0, "per_layer_config": {"2": _SMALL, "3": _SMALL}}
+"""Keys of a tiny configuration."""
+
+
+def read_types(config: ExternalConfig, n_layers: int) -> list[str]:
+    """Return the type of each layer: `layer_types`, or the first two and every fourth one indexed, the others sliding."""
+    usual = [SLIDING if index >= 2 and index % 4 != 1 else INDEXED for index in range(n_layers)]
+    return read_list(config, n_layers, usual, (INDEXED, SLIDING, FULL))
+
+
+def read_rotary_of(config: ExternalConfig, layer_type: str) -> dict[str, Any]:
+    """Return the position of a type of layers."""
+    # transformers computes the rotated part of the head from other keys.
+    section = config.section("rope_parameters").section(layer_type, keys("partial_rotary_factor"))
+    section.only("rope_type", "default", why="gptkit has no scaling of rotary positions in this family")
+    return {"name": "rotary", "base": section.number("rope_theta", BASES[layer_type]), "layout": "interleaved"}
+
+
+def read_sizes(config: ExternalConfig, index: int) -> dict[str, Any]:
+    """Return the fields in which the attention of a layer with a window differs from the others."""
+    window = {"window": config.integer("sliding_window", 512)}
+    if "per_layer_config" not in config:
+        return window | {own: config.integer(f"swa_{key}", default) for own, (key, _, default) in SIZES.items()}
+    section = config.section("per_layer_config").section(str(index), keys("head_dim num_key_value_heads"))
+    sizes = {own: section.integer(key, config.integer(key, default)) for own, (key, default, _) in SIZES.items()}
+    return window | sizes
+
+
+def layer_type(layer: Any) -> str:
+    """Return the type of a layer of a model."""
+    if layer.attention.name == "sparse-latent":
+        return INDEXED
+    return SLIDING if layer.attention.window else FULL
+
+
+def write_types(layers: Sequence[Any]) -> dict[str, Any]:
+    """Return the keys that the functions above read, for the layers of a model."""
+    types = [layer_type(layer) for layer in layers]
+    sliding = {str(index): _sizes(layers[index].attention) for index, each in enumerate(types) if each == SLIDING}
+    window = next((layer.attention.window for layer in layers if layer.attention.window), None)
+    bases = {each: layer.position.base for each, layer in zip(types, layers, strict=True)}
+    rotary = {each: {"rope_type": "default", "rope_theta": base} for each, base in bases.items()}
+    windows = {"sliding_window": window, "per_layer_config": sliding} if sliding else {}
+    return {"layer_types": types, "rope_parameters": rotary, **windows}
+
+
+def _sizes(attention: Any) -> dict[str, int]:
+    result = {key: getattr(attention, own) for own, (key, *_) in SIZES.items()}
+    width = attention.d_nope + attention.d_rotary
+    return {**result, "num_key_value_heads": attention.n_heads, "head_dim": width}

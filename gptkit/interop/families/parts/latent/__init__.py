@@ -1,0 +1,23 @@
+"""Latent attention, as DeepSeek's families name it, and the base of these families."""
+
+from gptkit.interop.families.parts.latent.attention import latent
+from gptkit.interop.families.parts.latent.decoder import LatentDecoder
+from gptkit.interop.families.parts.latent.indexer import (
+    INDEX_SIZES,
+    INDEXER,
+    RotatedLast,
+    read_indexers,
+    read_sparse_latent,
+    write_indexers,
+)
+
+__all__ = [
+    "INDEXER",
+    "INDEX_SIZES",
+    "LatentDecoder",
+    "RotatedLast",
+    "latent",
+    "read_indexers",
+    "read_sparse_latent",
+    "write_indexers",
+]

@@ -1,0 +1,1 @@
+"""Recurrences of Mamba and Mamba-2, as families name them."""

@@ -1,0 +1,1 @@
+"""Nemotron-H: how its configurations name the types of layers, and the parts of each type."""

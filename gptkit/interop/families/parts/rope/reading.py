@@ -1,0 +1,76 @@
+"""The rotary positions of a configuration, one for all layers or one for each type of layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gptkit.interop.families.parts.rope.scaling import read_rotary
+from gptkit.kinds.external_config import ExternalConfig
+
+__all__ = ["read_rope", "read_two", "read_typed"]
+
+
+def read_rope(
+    config: ExternalConfig, *, base: float = 10000.0, fraction: float = 1.0, fraction_key: str = "", partial: bool = True
+) -> dict[str, Any]:
+    """Return the `rotary` position that a configuration describes.
+
+    Args:
+        config: `rope_scaling` (which replaces `rope_parameters` where both are given, as in transformers), `rope_theta`
+            and `partial_rotary_factor` are read.
+        base: the default of `rope_theta`.
+        fraction: the default of `partial_rotary_factor`.
+        fraction_key: another name of `partial_rotary_factor`.
+        partial: whether the family rotates a part of each head; else `partial_rotary_factor` is refused.
+    """
+    base = config.number("rope_theta", base)
+    fraction = config.number("partial_rotary_factor", fraction)
+    if fraction_key:
+        config.agree("partial_rotary_factor", fraction_key)
+        fraction = config.number(fraction_key, fraction)
+    config.value("rope_parameters")
+    section = config.section("rope_scaling" if config.value("rope_scaling") else "rope_parameters")
+    if not partial:
+        for each in (config, section):
+            _whole_heads(each)
+    return read_rotary(section, config, base, fraction)
+
+
+def read_two(config: ExternalConfig, base: float, local_base: float) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the positions of full and of sliding layers; the keys of old versions scale only the former."""
+    nested = config.section("rope_parameters")
+    section = nested.section("full_attention") if "full_attention" in nested else config.section("rope_scaling")
+    scaling = config.value("rope_scaling")
+    if scaling and "full_attention" in nested and any(section.value(key) != each for key, each in scaling.items()):
+        config.refuse(
+            "rope_scaling", "rope_parameters scales the layers with full attention otherwise; remove one of the two"
+        )
+    for each in (section, nested.section("sliding_attention")):
+        _whole_heads(each)
+    full = read_rotary(section, config, config.number("rope_theta", base))
+    local = read_rotary(nested.section("sliding_attention"), config, config.number("rope_local_base_freq", local_base))
+    return full, {"scaling": None, **local}
+
+
+def read_typed(
+    config: ExternalConfig, layer_type: str, base: float, kind: str = "default", fraction: float = 1.0
+) -> dict[str, Any]:
+    """Return the position of the layers of a type, for which `rope_parameters` has a mapping.
+
+    Args:
+        base: the default of `rope_theta`.
+        kind: `rope_type` in a configuration without `rope_parameters`.
+        fraction: `partial_rotary_factor` in such a configuration.
+    """
+    section = config.section("rope_parameters").section(layer_type)
+    if "rope_parameters" in config:
+        kind, fraction = "default", 1.0
+    section.only("rope_type", kind, "default", "linear", "proportional", why="gptkit has no such scaling in this family")
+    if section.value("rope_type", kind) != "proportional":
+        _whole_heads(section)
+    return read_rotary(section, config, base, fraction, kind)
+
+
+def _whole_heads(section: ExternalConfig) -> None:
+    """Refuse rotary positions on a part of each head, where transformers rotates whole heads whatever the key says."""
+    section.only("partial_rotary_factor", 1.0, 1, why="transformers rotates whole heads in this family")

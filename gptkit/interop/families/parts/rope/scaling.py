@@ -1,0 +1,56 @@
+"""One mapping of rope parameters, as a `rotary` position with its scaling."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gptkit.interop.families.parts.rope.yarn import original_length, read_yarn
+from gptkit.kinds.external_config import ExternalConfig
+
+__all__ = ["read_rotary"]
+
+_SCALINGS = ("default", "linear", "dynamic", "llama3", "yarn", "longrope", "proportional")
+
+
+def read_rotary(
+    section: ExternalConfig, config: ExternalConfig, base: float, fraction: float = 1.0, kind: str = "default"
+) -> dict[str, Any]:
+    """Return the `rotary` position for one mapping of rope parameters; `kind` is the default of `rope_type`."""
+    position: dict[str, Any] = {"name": "rotary", "base": section.number("rope_theta", base)}
+    fraction = section.number("partial_rotary_factor", fraction)
+    key = "type" if "type" in section and "rope_type" not in section else "rope_type"
+    section.agree("rope_type", "type")
+    kind = section.text(key, kind)
+    if kind == "proportional":
+        scaling: dict[str, Any] = {"fraction": fraction, "factor": section.number("factor", 1.0)}
+        return {**position, "scaling": {"name": kind, **scaling}}
+    if fraction != 1:
+        position["fraction"] = fraction
+    longest = config.integer("max_position_embeddings", 2048)
+    if kind == "default":
+        return position
+    if kind == "linear":
+        scaling = {"factor": section.number("factor")}
+    elif kind == "dynamic":
+        scaling = {"factor": section.number("factor"), "original_context_length": longest}
+    elif kind == "llama3":
+        scaling = {
+            "factor": section.number("factor"),
+            "low_frequency_factor": section.number("low_freq_factor"),
+            "high_frequency_factor": section.number("high_freq_factor"),
+            "original_context_length": original_length(section, config, longest),
+        }
+    elif kind == "yarn":
+        scaling = read_yarn(section, config, longest)
+    elif kind in ("longrope", "su"):
+        kind = "longrope"
+        scaling = {
+            "short": section.items("short_factor"),
+            "long": section.items("long_factor"),
+            "factor": section.maybe("factor"),
+            "attention_factor": section.maybe("attention_factor"),
+            "original_context_length": original_length(section, config, longest),
+        }
+    else:
+        section.refuse(key, f"gptkit has no such scaling of rotary positions, only {', '.join(_SCALINGS)}")
+    return {**position, "scaling": {"name": kind, **scaling}}
