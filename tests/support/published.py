@@ -891,9 +891,20 @@ CONFIGS: dict[str, dict[str, Any]] = {
     ),
     "cohere-compass": like_llama(
         "cohere_compass_text",
-        "256000 8192 22528 40 64 64 8192",
+        "262144 2048 6144 28 16 8 500000",
         layer_norm_eps=1e-5,
-        rope_parameters={"full_attention": {"rope_type": "default", "rope_theta": 10000.0}},
+        logit_scale=0.25,
+        sliding_window=4096,
+        layer_types=(["sliding_attention"] * 3 + ["full_attention"]) * 7,
+        rope_parameters={
+            "sliding_attention": {
+                "rope_type": "default",
+                "rope_theta": 50000.0,
+                "mrope_interleaved": True,
+                "mrope_section": [24, 20, 20],
+            },
+            "full_attention": None,
+        },
     ),
     "ctrl": like_gpt2("ctrl", "246534 256 1280 48 16", dff=8192, layer_norm_epsilon=1e-6),
     "dots3-note": like_llama(
