@@ -89,6 +89,26 @@ KEYS: dict[str, dict[str, Any]] = {
         "transformers.js_config": {"kv_cache_dtype": {"q4f16": "float16"}},
     },
     "llama4_text": {"for_llm_compressor": False, "router_jitter_noise": 0.0},
+    "mimo_v2_flash": {
+        "add_full_attention_sink_bias": False,
+        "add_swa_attention_sink_bias": True,
+        "attention_chunk_size": 128,
+        "hybrid_block_size": None,
+        "hybrid_layer_pattern": [0, 1, 1, 1, 1, 0, 1],
+        "layernorm_epsilon": 1e-5,
+        "moe_layer_freq": [0, 1, 1, 1, 1, 1, 1],
+        "n_shared_experts": None,
+        "partial_rotary_factor": 0.334,
+        "rope_theta": 5000000,
+        "routed_scaling_factor": None,
+        "scoring_func": "sigmoid",
+        "swa_head_dim": 12,
+        "swa_num_attention_heads": 8,
+        "swa_num_key_value_heads": 4,
+        "swa_rope_theta": 10000,
+        "swa_v_head_dim": 6,
+        "topk_method": "noaux_tc",
+    },
     "mixtral": {"output_router_logits": False, "router_aux_loss_coef": 0.02},
     "mpt": {
         "embedding_fraction": 1.0,
@@ -117,13 +137,14 @@ KEYS: dict[str, dict[str, Any]] = {
     "smollm3": {"max_window_layers": 28, "use_sliding_window": False},
     "starcoder2": {"activation_function": "gelu", "mlp_type": "default", "norm_type": "layer_norm"},
 }
-OTHERS = {
+OTHERS: dict[str, dict[str, Any]] = {
     "cohere2": {"position_embedding_type": "alibi"},
     "deepseek_v2": {"scoring_func": "sigmoid"},
     "deepseek_v3": {"topk_method": "greedy"},
     "gemma": {"use_bidirectional_attention": True},
     "gpt2": {"scale_attn_by_inverse_layer_idx": True},
     "llama": {"add_cross_attention": True},
+    "mimo_v2_flash": {"hybrid_layer_pattern": [0, 1, 1, 0, 1, 0, 1]},
     "mpt": {"logit_scale": 0.5},
     "phi3": {"attention_bias": True},
     "qwen3_moe": {"use_sliding_window": True},
@@ -150,3 +171,13 @@ def test_keys_of_released_models_are_read(model_type: str) -> None:
 def test_values_that_change_the_model_are_not_ignored(model_type: str) -> None:
     with pytest.raises(ExternalModelError, match=f"{next(iter(OTHERS[model_type]))} is "):
         read(model_type, OTHERS[model_type])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"moe_layer_freq": [0] * 7}, {"swa_rope_theta": 5e6}, {"swa_head_dim": 24}, {"scoring_func": "softmax"}],
+    ids=lambda change: next(iter(change)),
+)
+def test_keys_that_transformers_does_not_read_are_refused_with_other_values(change: dict[str, Any]) -> None:
+    with pytest.raises(ExternalModelError, match=f"{next(iter(change))} is .*: transformers "):
+        read("mimo_v2_flash", change)

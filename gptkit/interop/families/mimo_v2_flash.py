@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families.decoder import Decoder
 from gptkit.interop.families.parts import experts as moe
+from gptkit.interop.families.parts.mimo_v2_flash import check_released
 from gptkit.interop.families.parts.rope import by_type, read_rotary
 from gptkit.interop.families.parts.windows import read_windows, write_windows
 from gptkit.kinds.external_config import ExternalConfig
@@ -21,7 +22,7 @@ class MiMoV2FlashFamily(Decoder):
     name: Literal["mimo-v2-flash"] = "mimo-v2-flash"
     model_type: ClassVar[str] = "mimo_v2_flash"
     architecture: ClassVar[str] = "MiMoV2FlashForCausalLM"
-    harmless: ClassVar[frozenset[str]] = Decoder.harmless | moe.INERT | {"attention_chunk_size", "rope_theta"}
+    harmless: ClassVar[frozenset[str]] = Decoder.harmless | moe.INERT | {"attention_chunk_size", "hybrid_block_size"}
     ignored: ClassVar[tuple[str, ...]] = (*Decoder.ignored, r"model\.mtp\..*")
     eps: ClassVar[tuple[str, float]] = ("rms_norm_eps", 1e-5)
     d_head: ClassVar[int | None] = 192
@@ -32,7 +33,10 @@ class MiMoV2FlashFamily(Decoder):
         return self._rotary(config, "full_attention", 5000000.0)
 
     def _rotary(self, config: ExternalConfig, kind: str, base: float) -> dict[str, Any]:
-        return read_rotary(config.section("rope_parameters").section(kind), config, base, 0.334)
+        section = config.section("rope_parameters").section(kind)
+        # transformers' defaults, of unscaled positions and of the others
+        fraction = 0.334 if section.text("rope_type", "default") == "default" else 1.0
+        return read_rotary(section, config, base, fraction)
 
     def read_attention(self, config: ExternalConfig) -> dict[str, Any]:
         unscaled = "attention_value_scale" in config.data and config.value("attention_value_scale") is None
@@ -52,7 +56,9 @@ class MiMoV2FlashFamily(Decoder):
         local = {"scaling": None, "fraction": 1.0, **self._rotary(config, "sliding_attention", 10000.0)}
         n_kv_heads = 2 * self.read_attention(config)["n_kv_heads"]
         sliding = {"attention": {"window": window, "n_kv_heads": n_kv_heads, "sinks": True}, "position": local}
-        return [{**(sliding if a else {}), **({} if b else plain)} for a, b in zip(slides, sparse, strict=True)]
+        layers = [{**(sliding if a else {}), **({} if b else plain)} for a, b in zip(slides, sparse, strict=True)]
+        check_released(config, self.read_attention(config), self.read_position(config), layers)
+        return layers
 
     def config(self, model: Any) -> dict[str, Any]:
         layers = model.layer_specs()
