@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 from gptkit.interop.families.parts.activations import read_activation, write_activation
 from gptkit.interop.families.parts.fairseq import layer_rules
 from gptkit.interop.families.parts.keys import keys
+from gptkit.interop.families.parts.sizes import USUAL, write_sizes
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import FamilySpec, Rule
 
@@ -57,15 +58,10 @@ class BioGptFamily(FamilySpec):
 
     def config(self, model: Any) -> dict[str, Any]:
         return {
-            "max_position_embeddings": model.context_length,
-            "hidden_size": model.d_model,
-            "num_hidden_layers": model.n_layers,
-            "vocab_size": model.vocab_size,
+            **write_sizes(model, USUAL),
             "scale_embedding": model.embedding.scale is not None,
-            "num_attention_heads": model.attention.n_heads,
             self.width: model.feedforward.d_hidden,
             self.activation: write_activation(model.feedforward.activation),
-            "tie_word_embeddings": model.head.tied,
         }
 
     def rules(self, model: Any) -> list[Rule]:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families.gpt2 import GPT2Family
 from gptkit.interop.families.parts.keys import keys
+from gptkit.interop.families.parts.sizes import GPT2, write_sizes
 from gptkit.interop.layouts import HEADS
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import FamilySpec, Rule
@@ -47,14 +48,9 @@ class CTRLFamily(FamilySpec):
 
     def config(self, model: Any) -> dict[str, Any]:
         return {
-            "n_positions": model.context_length,
-            "n_embd": model.d_model,
-            "n_layer": model.n_layers,
-            "vocab_size": model.vocab_size,
-            "n_head": model.attention.n_heads,
+            **write_sizes(model, GPT2),
             "dff": model.feedforward.d_hidden,
             "layer_norm_epsilon": model.final_norm.eps,
-            "tie_word_embeddings": model.head.tied,
         }
 
     def rules(self, model: Any) -> list[Rule]:

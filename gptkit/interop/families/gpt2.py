@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families.parts.activations import read_activation, write_activation
 from gptkit.interop.families.parts.keys import keys
+from gptkit.interop.families.parts.sizes import GPT2, write_sizes
 from gptkit.interop.layouts import TRANSPOSED
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import FamilySpec, Rule
@@ -51,15 +52,10 @@ class GPT2Family(FamilySpec):
 
     def config(self, model: Any) -> dict[str, Any]:
         return {
-            "n_positions": model.context_length,
-            "n_embd": model.d_model,
-            "n_layer": model.n_layers,
-            "vocab_size": model.vocab_size,
-            "n_head": model.attention.n_heads,
+            **write_sizes(model, GPT2),
             "layer_norm_epsilon": model.norm.eps,
             "n_inner": model.feedforward.d_hidden,
             "activation_function": write_activation(model.feedforward.activation),
-            "tie_word_embeddings": model.head.tied,
         }
 
     def rules(self, model: Any) -> list[Rule]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families.gpt2 import GPT2Family
+from gptkit.interop.families.parts.sizes import GPT2, write_sizes
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import FamilySpec, Rule
 
@@ -45,14 +46,9 @@ class OpenAIGPTFamily(FamilySpec):
     def config(self, model: Any) -> dict[str, Any]:
         names = {native: external for external, native in reversed(ACTIVATIONS.items())}
         return {
-            "n_positions": model.context_length,
-            "n_embd": model.d_model,
-            "n_layer": model.n_layers,
-            "vocab_size": model.vocab_size,
-            "n_head": model.attention.n_heads,
+            **write_sizes(model, GPT2),
             "layer_norm_epsilon": model.norm.eps,
             "afn": names[model.feedforward.activation.name],
-            "tie_word_embeddings": model.head.tied,
         }
 
     def rules(self, model: Any) -> list[Rule]:

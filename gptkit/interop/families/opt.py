@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 from gptkit.interop.families.parts.activations import read_activation, write_activation
 from gptkit.interop.families.parts.fairseq import layer_rules
 from gptkit.interop.families.parts.keys import keys
+from gptkit.interop.families.parts.sizes import USUAL, write_sizes
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import FamilySpec, Rule
 
@@ -48,19 +49,14 @@ class OPTFamily(FamilySpec):
 
     def config(self, model: Any) -> dict[str, Any]:
         return {
-            "max_position_embeddings": model.context_length,
-            "hidden_size": model.d_model,
-            "num_hidden_layers": model.n_layers,
-            "vocab_size": model.vocab_size,
+            **write_sizes(model, USUAL),
             "word_embed_proj_dim": model.embedding.d_embedding,
-            "num_attention_heads": model.attention.n_heads,
             "enable_bias": model.feedforward.bias,
             "layer_norm_elementwise_affine": model.norm.scale,
             "ffn_dim": model.feedforward.d_hidden,
             "activation_function": write_activation(model.feedforward.activation),
             "do_layer_norm_before": model.block.name == "pre-norm",
             "_remove_final_layer_norm": model.block.name == "pre-norm" and model.final_norm is None,
-            "tie_word_embeddings": model.head.tied,
         }
 
     def rules(self, model: Any) -> list[Rule]:
