@@ -14,7 +14,7 @@ from typing import Any
 
 from gptkit.core.errors import GptkitError
 from gptkit.ejection.lines import typed, wrapped
-from gptkit.kinds.written import Name, Section, Setting, Written, walk
+from gptkit.kinds.written import Name, NotWrittenError, Section, Setting, Written, walk
 
 __all__ = ["Constant", "Groups", "number"]
 
@@ -185,6 +185,7 @@ class Groups:
 
     def _source(self, group: _Group) -> str:
         parameters, varied = self._parameters(group), self._varied_slots(group)
+        _refuse_several(group, varied)
         slots = self._slots(group.uses[0])
         signature = [f"{name.lower()}: {self._type(group, name)}" for name in parameters]
         signature += [f"{name}: {_slot_type(group, name)}" for name in varied]
@@ -230,6 +231,17 @@ class Groups:
         types -= {"NoneType"}
         types = {"float"} if types == {"int", "float"} else types
         return " | ".join([*sorted(types), *(["None"] if optional else [])])
+
+
+def _refuse_several(group: _Group, varied: list[str]) -> None:
+    """Refuse a part that is an argument, one module, where the class has several of it, each with weights of its own."""
+    for name in varied:
+        places = re.findall(rf"\${name}\b( for )?", group.text)
+        if len(places) > 1 or any(places):
+            raise NotWrittenError(
+                f"{group.name} cannot be written out: it has several modules {name!r}, which differ from layer to layer",
+                hint=f"Give all layers the same {name}.",
+            )
 
 
 def _key(written: Written) -> tuple[Hashable, ...]:

@@ -63,17 +63,21 @@ def reference_statements(shared: Sequence[Referenced]) -> list[str]:
             layer, _, rest = path.partition(".")
             rests.setdefault((rest, attribute), []).append(int(layer))
         for (rest, attribute), layers in rests.items():
-            inner = f".{rest}" if rest else ""
             numbers = f"({layers[0]},)" if len(layers) == 1 else str(tuple(layers))
             if layers == list(range(layers[0], layers[-1] + 1)):
                 numbers = f"range({layers[0]}, {layers[-1] + 1})" if layers[0] else f"range({layers[-1] + 1})"
-            lines += [f"for layer in {numbers}:", f'    refer(self.blocks[layer]{inner}, "{attribute}", {value})']
+            lines += [f"for layer in {numbers}:", f'    refer(self.blocks[layer]{_inside(rest)}, "{attribute}", {value})']
     return lines
 
 
 def _expression(path: str, attribute: str) -> str:
     layer, _, rest = path.partition(".")
-    return f"self.blocks[{layer}]{f'.{rest}' if rest else ''}.{attribute}"
+    return f"self.blocks[{layer}]{_inside(rest)}.{attribute}"
+
+
+def _inside(path: str) -> str:
+    """Return the expression of a module inside another, after that of the other: ``.low[0].attention``."""
+    return "".join(f"[{name}]" if name.isdigit() else f".{name}" for name in path.split(".") if name)
 
 
 REFER = '''
