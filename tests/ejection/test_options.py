@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 from types import ModuleType
-from typing import Any, Literal
+from typing import Literal
 
 import pytest
 import torch
-from hypothesis import HealthCheck, assume, given, settings
 from pydantic import Field
 
 from gptkit.components.norm.rms import RMSNormSpec
 from gptkit.components.position.alibi import AlibiSpec
-from gptkit.core.errors import SpecError
 from gptkit.core.registry import default_registry
 from gptkit.ejection import writing
 from gptkit.ejection.writing import unused_weights, write_source
-from gptkit.files import validate_data
 from gptkit.kinds.written import NotWrittenError
 from gptkit.model.gpt import GPT
 from gptkit.model.spec import ModelSpec
 from gptkit.testing import instances, run_checks
 from gptkit.testing.options import changed_fields
-from tests.support.ejected import randomize, source_of
-from tests.support.random_models import CONTEXT, V, models
+from tests.support.ejected import COARSE, randomize, source_of
+from tests.support.random_models import CONTEXT, V, named, random_models
 
 KINDS = (
     "norm",
@@ -79,6 +76,18 @@ def test_field_of_the_model_that_is_not_written_is_refused(monkeypatch: pytest.M
         source_of(GPT(WHOLE, 11))
 
 
+def test_several_modules_of_a_part_that_differs_by_layer_are_refused() -> None:
+    layers = [{}, {"feedforward": "mlp"}]
+    model = GPT({**WHOLE, "n_layers": 2, "block": "hierarchical", "layers": layers}, 11)
+    with pytest.raises(NotWrittenError, match="HierarchicalBlock cannot be written out: it has several modules 'block'"):
+        source_of(model)
+
+
+def test_shared_position_of_blocks_in_lists_is_written() -> None:
+    model = GPT({**WHOLE, "n_layers": 2, "block": "hierarchical", "position": "t5-bias"}, 11)
+    assert 'refer(self.blocks[layer].low[0].attention, "position", self.shared["t5-bias"])' in source_of(model)
+
+
 def test_every_field_has_other_values() -> None:
     registry = default_registry()
     for kind in KINDS:
@@ -99,25 +108,24 @@ def test_every_option_equals_the_built_model(kind: str) -> None:
 
 
 @pytest.mark.slow
-@settings(
-    max_examples=200,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow, HealthCheck.data_too_large],
-)
-@given(data=models())
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.nightly) for seed in range(2, 9))])
 @torch.no_grad()
-def test_random_models_are_equal_or_refused(data: dict[str, Any]) -> None:
-    try:
-        spec = validate_data(data, ModelSpec)
-    except SpecError:
-        assume(False)
+def test_random_models_are_equal_or_refused(seed: int) -> None:
+    n_written = 0
+    for name, spec in random_models(seed):
+        with named(name, spec):
+            n_written += is_written(spec)
+    assert n_written > 30
+
+
+def is_written(spec: ModelSpec) -> bool:
+    """Compare a model with its written source; return False if it is refused."""
     model = randomize(GPT(spec, V, seed=1)).double()
     try:
         source = write_source(spec, V, name="random", parameters=0)
     except NotWrittenError as refusal:
         assert refusal.hint
-        assume(False)
+        return False
     assert max(map(len, source.splitlines())) <= 100, max(source.splitlines(), key=len)
     module = ModuleType("written")
     exec(compile(source, "<written>", "exec"), vars(module))
@@ -128,5 +136,9 @@ def test_random_models_are_equal_or_refused(data: dict[str, Any]) -> None:
     expected, actual = model(ids_BT).logits, written(ids_BT)
     assert expected is not None
     expected, actual = expected.nan_to_num(), actual.nan_to_num()
-    scale = max(1.0, float(expected.abs().max()))
-    assert float((actual - expected).abs().max()) <= 1e-5 * scale
+    difference = float((actual - expected).abs().max())
+    if difference > 1e-5 * max(1.0, float(expected.abs().max())):
+        # Without norms, or with large factors, the rounding of what is computed in fp32 grows from layer to layer.
+        rounding = float((model.float()(ids_BT).logits.double().nan_to_num() - expected).abs().max())
+        assert difference <= COARSE * rounding
+    return True

@@ -1,31 +1,80 @@
-"""Random models, drawn from the components of the registry."""
+"""Random models of the built-in components: the same on every machine."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from random import Random
 from typing import Any
 
-from hypothesis import strategies as st
+from gptkit.core.errors import SpecError
+from gptkit.files import validate_data
+from gptkit.model.spec import ModelSpec
+from tests.support.draws import draw_component, draw_named, drawn_names
+from tests.support.plugin_registry import registry_of
 
-from tests.support.strategies import component
-
-__all__ = ["CONTEXT", "V", "models"]
+__all__ = ["BUILT_IN", "CONTEXT", "V", "named", "random_models"]
 
 V, CONTEXT = 23, 8
+BUILT_IN = registry_of()
+LAYER_PARTS = ("attention", "norm", "feedforward", "block")
+PARTS = ("position", *LAYER_PARTS, "embedding", "head", "initializer")
+ATTEMPTS = 40
+"""Models that are drawn for a component until one is valid."""
 
 
-@st.composite
-def models(draw: st.DrawFn) -> dict[str, Any]:
-    """Draw a small model as plain data, which need not be valid."""
+def random_models(seed: int) -> Iterator[tuple[str, ModelSpec]]:
+    """Return a valid random model for each component of a model, with its name; the other parts of each are random.
+
+    Raises:
+        AssertionError: a refusal has no message, or more than a tenth of the components are in no valid model.
+    """
+    wanted = [(kind, name) for kind in PARTS for name in drawn_names(kind, BUILT_IN)]
+    missing = []
+    for kind, name in wanted:
+        for attempt in range(ATTEMPTS):
+            data = _model(Random(f"{seed} {kind} {name} {attempt}"), kind, name)
+            try:
+                spec = validate_data(data, ModelSpec)
+            except SpecError as error:
+                assert error.problems, data
+                assert all(problem.message for problem in error.problems), data
+                continue
+            yield f"{kind} {name}, seed {seed}, attempt {attempt}", spec
+            break
+        else:
+            missing.append(f"{kind} {name}")
+    assert len(missing) <= len(wanted) / 10, missing
+
+
+def _model(chance: Random, kind: str, name: str) -> dict[str, Any]:
+    """Draw a small model with a component as plain data, which need not be valid."""
     spec: dict[str, Any] = {
         "context_length": CONTEXT,
-        "d_model": draw(st.sampled_from([8, 12, 16])),
-        "n_layers": draw(st.integers(1, 3)),
+        "d_model": chance.choice([8, 12, 16]),
+        "n_layers": chance.randint(1, 3),
     }
-    parts = ("position", "attention", "norm", "feedforward", "block")
-    for kind in (*parts, "embedding", "head", "initializer"):
-        if draw(st.booleans()):
-            spec[kind] = draw(component(kind))
-    if draw(st.booleans()):
-        entry = st.fixed_dictionaries({}, optional={part: component(part) for part in parts if part != "position"})
-        spec["layers"] = draw(st.lists(entry, min_size=1, max_size=3))
+    for part in PARTS:
+        if part == kind:
+            spec[part] = draw_named(chance, kind, name, BUILT_IN)
+        elif chance.random() < 0.5:
+            spec[part] = draw_component(chance, part, BUILT_IN)
+    if chance.random() < 0.5:
+        spec["layers"] = [_layer(chance) for _ in range(chance.randint(1, 3))]
+        if kind in LAYER_PARTS:
+            spec["layers"][0] = {}  # the component's layer
     return spec
+
+
+def _layer(chance: Random) -> dict[str, Any]:
+    return {part: draw_component(chance, part, BUILT_IN) for part in LAYER_PARTS if chance.random() < 0.3}
+
+
+@contextmanager
+def named(name: str, spec: ModelSpec) -> Iterator[None]:
+    """Add a model's name and spec to what a test raises about it."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"of the random model {name}: {spec.model_dump_json(exclude_defaults=True)}")
+        raise
