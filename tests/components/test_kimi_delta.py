@@ -8,34 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from gptkit.core.errors import SpecError
-from gptkit.files import validate_data
 from gptkit.model.gpt import GPT
-from gptkit.model.plan import plan
-from gptkit.model.spec import ModelSpec
 from gptkit.nn.forward import Forward
 from gptkit.ops.channel_delta_rule import channel_delta_rule, channel_delta_step
 from gptkit.ops.delta_rule import gated_delta_rule
-from tests.support.recurrences import (
-    check_equal_with_gradients,
-    check_gradients_reach_every_parameter,
-    check_learns_to_repeat_a_distant_token,
-    check_long_text_in_pieces,
-    check_reset_state,
-)
+from tests.support.recurrences import RECURRENT, V, check_equal_with_gradients, check_reset_state
 
-V = 31
-ATTENTION = {"name": "kimi-delta", "n_heads": 3, "d_key": 6, "d_value": 10}
-LAYOUT = {"d_model": 24, "n_layers": 2, "context_length": 200, "position": "none"}
-
-
-def make(**fields: Any) -> GPT:
-    model = GPT({**LAYOUT, "attention": {**ATTENTION, **fields}}, V)
-    generator = torch.Generator().manual_seed(7)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.3)
-    return model.eval()
+CASE = RECURRENT["kimi-delta"]
 
 
 def rule_inputs(n_tokens: int) -> tuple[Tensor, ...]:
@@ -104,8 +83,9 @@ def test_reset_state_equals_a_new_text(border: int) -> None:
 @torch.no_grad()
 def test_module_equals_transformers(fields: dict[str, Any]) -> None:
     """Also with left padding; Ling 3 has no low ranks and a bound, Kimi Linear the reverse."""
-    size = {"d_key": 8, "d_value": 8, **({"decay_rank": 8, "gate_rank": 8} if "decay_rank" in fields else {})}
-    model = make(**{**fields, **size})
+    rank = 8 if "decay_rank" in fields else None
+    size = {"d_key": 8, "d_value": 8, "decay_rank": rank, "gate_rank": rank}
+    model = CASE.make(**{**fields, **size})
     module: Any = model.attentions()[0]
     if "decay_rank" in fields:
         modeling = pytest.importorskip("transformers.models.kimi_linear.modeling_kimi_linear")
@@ -143,31 +123,7 @@ def test_module_equals_transformers(fields: dict[str, Any]) -> None:
     torch.testing.assert_close(padded[1, 5:], reference(x[1:, 5:])[0], rtol=1e-4, atol=2e-5)
 
 
-def test_long_text_in_pieces_equals_one_call() -> None:
-    check_long_text_in_pieces(
-        make(decay_rank=4).double(),
-        torch.randint(V, (2, 150), generator=torch.Generator().manual_seed(0)),
-        2 * 2 * 8 * (3 * 3 * (6 + 6 + 10) + 3 * 6 * 10),
-    )
-
-
-def test_gradients_reach_every_parameter_from_the_initialization() -> None:
-    model = GPT({**LAYOUT, "attention": {**ATTENTION, "decay_rank": 4, "gate_rank": 4}}, V, seed=3)
+def test_initial_values_are_those_of_the_reference() -> None:
+    model = GPT(CASE.spec, V, seed=3)
     attention: Any = model.attentions()[0]
     assert ((attention.decay_log.exp() >= 1) & (attention.decay_log.exp() <= 16)).all()
-    check_gradients_reach_every_parameter(model, attention, V)
-
-
-def test_training_learns_to_repeat_a_distant_token() -> None:
-    check_learns_to_repeat_a_distant_token({**LAYOUT, "attention": {**ATTENTION, "decay_rank": 4}})
-
-
-def test_sizes_are_known_on_meta() -> None:
-    sizes = plan(validate_data({**LAYOUT, "attention": ATTENTION}, ModelSpec), V)
-    assert sizes.cache_bytes_per_token == 0
-    assert sizes.cache_bytes == 2 * 4 * (3 * 66 + 3 * 6 * 10)
-
-
-def test_relative_positions_are_rejected() -> None:
-    with pytest.raises(SpecError, match="does not accept"):
-        validate_data({"attention": ATTENTION}, ModelSpec)

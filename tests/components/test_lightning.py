@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from gptkit.core.errors import SpecError
 from gptkit.files import validate_data
 from gptkit.model.gpt import GPT
 from gptkit.model.plan import plan
@@ -16,36 +15,9 @@ from gptkit.model.spec import ModelSpec
 from gptkit.nn.forward import Forward
 from gptkit.nn.initial import scaled_projections
 from gptkit.ops.decayed_attention import decayed_attention, decayed_attention_step
-from tests.support.recurrences import (
-    check_equal_with_gradients,
-    check_gradients_reach_every_parameter,
-    check_learns_to_repeat_a_distant_token,
-    check_long_text_in_pieces,
-    check_reset_state,
-    check_state_is_fp32,
-)
+from tests.support.recurrences import RECURRENT, V, check_equal_with_gradients, check_reset_state, draw
 
-V = 31
-ATTENTION = {"name": "lightning", "n_heads": 3, "d_head": 10}
-N_LAYERS = 3
-LAYOUT: dict[str, Any] = {"d_model": 24, "n_layers": N_LAYERS, "context_length": 200, "position": "none"}
-
-
-def make(**fields: Any) -> GPT:
-    model = GPT({**LAYOUT, "attention": {**ATTENTION, **fields}}, V)
-    generator = torch.Generator().manual_seed(7)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.3)
-    return model.eval()
-
-
-def ids(rows: int, length: int, seed: int = 0) -> Tensor:
-    return torch.randint(V, (rows, length), generator=torch.Generator().manual_seed(seed))
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+CASE = RECURRENT["lightning"]
 
 
 def inputs_of(n_tokens: int) -> tuple[Tensor, ...]:
@@ -100,7 +72,7 @@ def test_reset_state_equals_a_new_text(border: int) -> None:
 def formula(module: Any, x_TE: Tensor, layer: int, spec: Any) -> Tensor:
     """The component's formula for one row, token by token."""
     n_heads, d_head = spec.n_heads, spec.d_head
-    factor = 1 - layer / (N_LAYERS - 1 + 1e-5) + 1e-5 if spec.slower_in_later_layers else 1
+    factor = 1 - layer / (CASE.n_layers - 1 + 1e-5) + 1e-5 if spec.slower_in_later_layers else 1
     states = [torch.zeros(d_head, d_head, dtype=x_TE.dtype) for _ in range(n_heads)]
     rows = []
     for x in x_TE:
@@ -125,7 +97,7 @@ def formula(module: Any, x_TE: Tensor, layer: int, spec: Any) -> Tensor:
 @pytest.mark.parametrize("layer", [0, 1, 2])
 @torch.no_grad()
 def test_module_equals_its_formula(fields: dict[str, Any], layer: int) -> None:
-    model = make(**fields).double()
+    model = CASE.make(**fields).double()
     module, spec = model.attentions()[layer], model.spec.layer_specs()[layer].attention
     x = draw(2, 70, 24)
     out = module(x, Forward(torch.zeros(2, 70, dtype=torch.long), left_padding_B=torch.tensor([0, 5])))
@@ -154,7 +126,7 @@ def test_equals_lightning_attention_of_transformers(layer: int) -> None:
     reference = modeling.MiniMaxLightningAttention(config, layer).eval()
     for seed, parameter in enumerate(reference.parameters()):
         parameter.copy_(draw(*parameter.shape, seed=seed) * 0.5)
-    model = make(norm={"name": "rms", "eps": 1e-6})
+    model = CASE.make(norm={"name": "rms", "eps": 1e-6})
     module: Any = model.attentions()[layer]
     own = reference.state_dict()
     packed = own["qkv_proj.weight"].view(3, 3, 10, 24).transpose(0, 1).reshape(-1, 24)
@@ -171,22 +143,9 @@ def test_equals_lightning_attention_of_transformers(layer: int) -> None:
     torch.testing.assert_close(padded[1, 5:], wanted[1, 5:], rtol=1e-4, atol=2e-5)
 
 
-def test_long_text_in_pieces_equals_one_call() -> None:
-    check_long_text_in_pieces(make().double(), ids(2, 150), 3 * 2 * 8 * 3 * 10 * 10)
-
-
-def test_state_is_fp32_in_bf16_models() -> None:
-    check_state_is_fp32(make(), ids(2, 40), [torch.float32])
-
-
-def test_gradients_reach_every_parameter_from_the_initialization() -> None:
-    model = GPT({**LAYOUT, "attention": ATTENTION}, V, seed=3)
-    check_gradients_reach_every_parameter(model, model.attentions()[0], V)
-
-
 @torch.no_grad()
 def test_declared_values_are_those_that_the_attention_uses() -> None:
-    model = make(activation="identity", norm="none").double()
+    model = CASE.make(activation="identity", norm="none").double()
     module: Any = model.attentions()[1]
     x, forward = draw(2, 9, 24), Forward(torch.zeros(2, 9, dtype=torch.long))
     before = module(x, forward)
@@ -195,27 +154,16 @@ def test_declared_values_are_those_that_the_attention_uses() -> None:
     torch.testing.assert_close(module(x, forward), 3 * before)
 
 
-def test_training_learns_to_repeat_a_distant_token() -> None:
-    check_learns_to_repeat_a_distant_token({**LAYOUT, "attention": ATTENTION})
-
-
-def test_sizes_are_known_on_meta() -> None:
-    sizes = plan(validate_data({**LAYOUT, "attention": ATTENTION}, ModelSpec), V)
-    assert sizes.cache_bytes_per_token == 0
-    assert sizes.cache_bytes == 3 * 4 * 3 * 10 * 10
+def test_operations_are_known_on_meta() -> None:
+    sizes = plan(validate_data(CASE.spec, ModelSpec), V)
     assert sizes.flops_per_token > 3 * 2 * 5 * 24 * 30
 
 
 def test_slopes_after_the_last_layer_are_positive() -> None:
     """Blocks of a head have the index after the last layer."""
-    spec = {**LAYOUT, "attention": ATTENTION, "head": {"name": "multi-token", "depth": 2}}
+    spec = {**CASE.layout, "attention": CASE.attention, "head": {"name": "multi-token", "depth": 2}}
     model = GPT(spec, V)
     slopes = [module.slopes for module in model.attentions()]  # type: ignore[attr-defined]
     assert len(slopes) == 5
     assert all(slope > 0 for each in slopes for slope in each)
     assert slopes[0] > slopes[1] > slopes[2]
-
-
-def test_position_is_rejected() -> None:
-    with pytest.raises(SpecError, match="does not accept"):
-        validate_data({"attention": ATTENTION}, ModelSpec)

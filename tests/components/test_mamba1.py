@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import pytest
@@ -17,27 +16,9 @@ from gptkit.model.spec import ModelSpec
 from gptkit.nn.forward import Forward
 from gptkit.ops.linear_recurrence import _by_doubling, linear_recurrence
 from gptkit.ops.selective_scan import selective_scan
+from tests.support.recurrences import RECURRENT, V, draw, ids
 
-V = 31
-ATTENTION = {"name": "mamba1", "d_inner": 20, "d_state": 5, "step_rank": 3}
-LAYOUT = {"d_model": 24, "n_layers": 2, "context_length": 400, "position": "none"}
-
-
-def make(**fields: Any) -> GPT:
-    model = GPT({**LAYOUT, "attention": {**ATTENTION, **fields}}, V)
-    generator = torch.Generator().manual_seed(7)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.3)
-    return model.eval()
-
-
-def ids(rows: int, length: int, seed: int = 0) -> Tensor:
-    return torch.randint(V, (rows, length), generator=torch.Generator().manual_seed(seed))
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+CASE = RECURRENT["mamba1"]
 
 
 def token_by_token(decay: Tensor, written: Tensor, state: Tensor) -> Tensor:
@@ -129,7 +110,7 @@ def formula(module: Any, x_TE: Tensor, spec: Any) -> Tensor:
 )
 @torch.no_grad()
 def test_module_equals_its_formula(fields: dict[str, Any]) -> None:
-    model = make(**fields).double()
+    model = CASE.make(**fields).double()
     module, spec = model.attentions()[0], model.spec.layer_specs()[0].attention
     x = draw(2, 70, 24)
     out = module(x, Forward(torch.zeros(2, 70, dtype=torch.long), left_padding_B=torch.tensor([0, 5])))
@@ -155,7 +136,7 @@ def test_equals_mamba_of_transformers(normed: bool) -> None:
     for seed, parameter in enumerate(reference.parameters()):
         parameter.copy_(draw(*parameter.shape, seed=seed) * 0.2)
     norm = {"name": "rms", "scale": False, "eps": 1e-3} if normed else "none"
-    module: Any = make(d_inner=48, bias=True, norm=norm).attentions()[0]
+    module: Any = CASE.make(d_inner=48, bias=True, norm=norm).attentions()[0]
     names = {"A_log": "decay_log", "D": "skip", "dt_proj.bias": "step_bias"}
     renamed = {"in_proj": "input", "out_proj": "output", "conv1d": "conv", "x_proj": "select", "dt_proj": "step"}
     weights = {}
@@ -170,38 +151,8 @@ def test_equals_mamba_of_transformers(normed: bool) -> None:
     torch.testing.assert_close(padded[1, 5:], reference(x[1:, 5:])[0], rtol=1e-4, atol=2e-5)
 
 
-@torch.no_grad()
-def test_long_text_in_pieces_equals_one_call() -> None:
-    model = make().double()
-    tokens = ids(2, 320)
-    full = model(tokens).logits
-    cache = model.new_cache(2)
-    before = cache.bytes
-    at = 0
-    for piece in (1, 2, 267, 1, 1, 43, 5):
-        step = model(tokens[:, at : at + piece], cache=cache).logits
-        torch.testing.assert_close(step, full[:, at : at + piece], atol=1e-9, rtol=1e-9)
-        at += piece
-    assert at == 320
-    # The state is allocated once and does not grow: 2 layers, 2 rows, fp64.
-    assert cache.bytes == before == 2 * 2 * 8 * (3 * 20 + 20 * 5)
-
-
-@torch.no_grad()
-def test_state_is_fp32_in_bf16_models() -> None:
-    model = make()
-    tokens = ids(2, 40)
-    wanted = model(tokens).logits
-    narrow = copy.deepcopy(model).bfloat16()
-    cache = narrow.new_cache(2)
-    out = torch.cat([narrow(piece, cache=cache).logits for piece in tokens.split([20, 1, 19], dim=1)], dim=1)
-    assert out.dtype == torch.bfloat16
-    assert [tensor.dtype for tensor in next(iter(cache.states)).tensors] == [torch.bfloat16, torch.float32]  # type: ignore[attr-defined]
-    assert (out - wanted).norm() / wanted.norm() < 0.05
-
-
-def test_gradients_reach_every_parameter_from_the_initialization() -> None:
-    model = GPT({**LAYOUT, "attention": {**ATTENTION, "norm": "rms"}}, V, seed=3)
+def test_gradients_reach_norms_and_initial_values_are_those_of_the_paper() -> None:
+    model = GPT({**CASE.layout, "attention": {**CASE.attention, "norm": "rms"}}, V, seed=3)
     attention: Any = model.attentions()[0]
     torch.testing.assert_close(attention.decay_log.exp(), torch.arange(1.0, 6).expand(20, 5))
     step = F.softplus(attention.step_bias)
@@ -213,34 +164,12 @@ def test_gradients_reach_every_parameter_from_the_initialization() -> None:
         assert parameter.grad.any(), name
 
 
-def test_training_learns_to_repeat_a_distant_token() -> None:
-    """A token between fillers is repeated at a fixed distance; only its earlier occurrences determine the target."""
-    model = GPT({**LAYOUT, "n_layers": 1, "attention": ATTENTION}, 9, seed=0)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    generator = torch.Generator().manual_seed(0)
-    losses = []
-    for _ in range(100):
-        tokens = torch.zeros(16, 13, dtype=torch.long)
-        tokens[:, ::6] = torch.randint(1, 9, (16, 1), generator=generator)
-        targets = torch.full((16, 12), -100)
-        targets[:, 11] = tokens[:, 12]
-        loss = model(tokens[:, :-1], targets).loss
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[0] > 2
-    assert sum(losses[-5:]) / 5 < 0.5
-
-
-def test_sizes_are_known_on_meta() -> None:
-    sizes = plan(validate_data({**LAYOUT, "attention": ATTENTION}, ModelSpec), V)
-    assert sizes.cache_bytes_per_token == 0
-    assert sizes.cache_bytes == 2 * 4 * (3 * 20 + 20 * 5)
+def test_operations_are_known_on_meta() -> None:
+    sizes = plan(validate_data(CASE.spec, ModelSpec), V)
     assert sizes.flops_per_token > 2 * 2 * (24 * 40 + 20 * 13 + 3 * 20 + 20 * 24)
 
 
 def test_sizes_follow_the_width_of_the_model() -> None:
-    spec = validate_data({**LAYOUT, "attention": "mamba1"}, ModelSpec)
+    spec = validate_data({**CASE.layout, "attention": "mamba1"}, ModelSpec)
     attention: Any = GPT(spec, V, device="meta").spec.layer_specs()[0].attention
     assert (attention.d_inner, attention.step_rank, attention.d_state) == (48, 2, 16)

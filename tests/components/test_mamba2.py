@@ -16,35 +16,9 @@ from gptkit.model.plan import plan
 from gptkit.model.spec import ModelSpec
 from gptkit.nn.forward import Forward
 from gptkit.ops.state_space import state_space_scan, state_space_step
-from tests.support.recurrences import (
-    check_equal_with_gradients,
-    check_gradients_reach_every_parameter,
-    check_learns_to_repeat_a_distant_token,
-    check_long_text_in_pieces,
-    check_reset_state,
-    check_state_is_fp32,
-)
+from tests.support.recurrences import RECURRENT, V, check_equal_with_gradients, check_reset_state, draw
 
-V = 31
-ATTENTION = {"name": "mamba2", "n_heads": 4, "d_head": 12, "n_groups": 2, "d_state": 5}
-LAYOUT = {"d_model": 24, "n_layers": 2, "context_length": 200, "position": "none"}
-
-
-def make(**fields: Any) -> GPT:
-    model = GPT({**LAYOUT, "attention": {**ATTENTION, **fields}}, V)
-    generator = torch.Generator().manual_seed(7)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.3)
-    return model.eval()
-
-
-def ids(rows: int, length: int, seed: int = 0) -> Tensor:
-    return torch.randint(V, (rows, length), generator=torch.Generator().manual_seed(seed))
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+CASE = RECURRENT["mamba2"]
 
 
 def scan_inputs(n_tokens: int) -> tuple[Tensor, ...]:
@@ -147,7 +121,7 @@ def formula(module: Any, x_TE: Tensor, spec: Any) -> Tensor:
 )
 @torch.no_grad()
 def test_module_equals_its_formula(fields: dict[str, Any]) -> None:
-    model = make(**fields).double()
+    model = CASE.make(**fields).double()
     module, spec = model.attentions()[0], model.spec.layer_specs()[0].attention
     x = draw(2, 70, 24)
     forward = Forward(torch.zeros(2, 70, dtype=torch.long), left_padding_B=torch.tensor([0, 5]))
@@ -182,7 +156,7 @@ def test_equals_mamba2_of_transformers(bias: bool) -> None:
     reference = modeling.Mamba2Mixer(config, 0).eval()
     for seed, parameter in enumerate(reference.parameters()):
         parameter.copy_(draw(*parameter.shape, seed=seed) * 0.5)
-    model = make(bias=bias, conv_bias=bias, step_min=0.1, step_max=1.5, eps=1e-3)
+    model = CASE.make(bias=bias, conv_bias=bias, step_min=0.1, step_max=1.5, eps=1e-3)
     module: Any = model.attentions()[0]
     names = {"dt_bias": "step_bias", "A_log": "decay_log", "D": "skip", "norm.weight": "norm_weight"}
     renamed = {"in_proj": "input", "out_proj": "output", "conv1d": "conv"}
@@ -203,42 +177,26 @@ def test_equals_mamba2_of_transformers(bias: bool) -> None:
     torch.testing.assert_close(padded[1, 5:], reference(x[1:, 5:])[0], rtol=1e-4, atol=2e-5)
 
 
-def test_long_text_in_pieces_equals_one_call() -> None:
-    check_long_text_in_pieces(make().double(), ids(2, 150), 2 * 2 * 8 * (3 * (48 + 10 + 10) + 4 * 12 * 5))
-
-
-def test_state_is_fp32_in_bf16_models() -> None:
-    check_state_is_fp32(make(), ids(2, 40), [torch.bfloat16, torch.float32])
-
-
-def test_gradients_reach_every_parameter_from_the_initialization() -> None:
-    model = GPT({**LAYOUT, "attention": ATTENTION}, V, seed=3)
+def test_initial_values_are_those_of_the_paper() -> None:
+    model = GPT(CASE.spec, V, seed=3)
     attention: Any = model.attentions()[0]
     assert ((attention.decay_log.exp() >= 1) & (attention.decay_log.exp() <= 16)).all()
     step = F.softplus(attention.step_bias)
     assert ((step >= 0.00099) & (step <= 0.101)).all()
     assert (attention.skip == 1).all()
-    check_gradients_reach_every_parameter(model, attention, V)
 
 
-def test_training_learns_to_repeat_a_distant_token() -> None:
-    check_learns_to_repeat_a_distant_token({**LAYOUT, "attention": ATTENTION})
-
-
-def test_sizes_are_known_on_meta() -> None:
-    sizes = plan(validate_data({**LAYOUT, "attention": ATTENTION}, ModelSpec), V)
-    assert sizes.cache_bytes_per_token == 0
-    assert sizes.cache_bytes == 2 * 4 * (3 * 68 + 4 * 12 * 5)
+def test_operations_are_known_on_meta() -> None:
+    sizes = plan(validate_data(CASE.spec, ModelSpec), V)
     assert sizes.flops_per_token > 2 * 2 * (24 * (48 + 68 + 4) + 48 * 24)
 
 
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"attention": {**ATTENTION, "n_groups": 3}, "position": "none"}, "3 groups"),
-        ({"attention": {**ATTENTION, "norm_groups": 5}, "position": "none"}, "5 groups"),
-        ({"attention": {**ATTENTION, "step_min": 0.5, "step_max": 0.2}, "position": "none"}, "larger"),
-        ({"attention": ATTENTION}, "does not accept"),
+        ({"attention": {**CASE.attention, "n_groups": 3}, "position": "none"}, "3 groups"),
+        ({"attention": {**CASE.attention, "norm_groups": 5}, "position": "none"}, "5 groups"),
+        ({"attention": {**CASE.attention, "step_min": 0.5, "step_max": 0.2}, "position": "none"}, "larger"),
     ],
 )
 def test_invalid_fields_are_rejected(fields: dict[str, Any], says: str) -> None:

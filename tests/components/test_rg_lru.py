@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import pytest
@@ -16,27 +15,9 @@ from gptkit.model.gpt import GPT
 from gptkit.model.plan import plan
 from gptkit.model.spec import ModelSpec
 from gptkit.nn.forward import Forward
+from tests.support.recurrences import RECURRENT, V, draw, ids
 
-V = 31
-ATTENTION = {"name": "rg-lru", "d_inner": 20, "n_heads": 2}
-LAYOUT = {"d_model": 24, "n_layers": 2, "context_length": 200, "position": "none"}
-
-
-def make(**fields: Any) -> GPT:
-    model = GPT({**LAYOUT, "attention": {**ATTENTION, **fields}}, V)
-    generator = torch.Generator().manual_seed(7)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.3)
-    return model.eval()
-
-
-def ids(rows: int, length: int, seed: int = 0) -> Tensor:
-    return torch.randint(V, (rows, length), generator=torch.Generator().manual_seed(seed))
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+CASE = RECURRENT["rg-lru"]
 
 
 def formula(module: Any, x_TE: Tensor, spec: Any) -> Tensor:
@@ -68,7 +49,7 @@ def formula(module: Any, x_TE: Tensor, spec: Any) -> Tensor:
 )
 @torch.no_grad()
 def test_module_equals_its_formula(fields: dict[str, Any]) -> None:
-    model = make(**fields).double()
+    model = CASE.make(**fields).double()
     module, spec = model.attentions()[0], model.spec.layer_specs()[0].attention
     x = draw(2, 70, 24)
     out = module(x, Forward(torch.zeros(2, 70, dtype=torch.long), left_padding_B=torch.tensor([0, 5])))
@@ -89,7 +70,7 @@ def test_equals_the_recurrent_block_of_transformers() -> None:
     reference = modeling.RecurrentGemmaRecurrentBlock(config, 0).eval()
     for seed, parameter in enumerate(reference.parameters()):
         parameter.copy_(draw(*parameter.shape, seed=seed) * 0.5)
-    module: Any = make(conv_width=3).attentions()[0]
+    module: Any = CASE.make(conv_width=3).attentions()[0]
     weights = {f"rg_lru.{name}": value for name, value in reference.rg_lru.state_dict().items()}
     native = {
         "decay": weights["rg_lru.recurrent_param"],
@@ -110,49 +91,15 @@ def test_equals_the_recurrent_block_of_transformers() -> None:
     torch.testing.assert_close(out, wanted, rtol=1e-4, atol=2e-4)
 
 
-@torch.no_grad()
-def test_text_in_pieces_equals_one_call() -> None:
-    model = make().double()
-    tokens = ids(2, 150)
-    full = model(tokens).logits
-    cache = model.new_cache(2)
-    before = cache.bytes
-    at = 0
-    for piece in (1, 2, 100, 1, 1, 40, 5):
-        step = model(tokens[:, at : at + piece], cache=cache).logits
-        torch.testing.assert_close(step, full[:, at : at + piece], atol=1e-9, rtol=1e-9)
-        at += piece
-    assert at == 150
-    # The state is allocated once and does not grow: 2 layers, 2 rows, fp64.
-    assert cache.bytes == before == 2 * 2 * 8 * (3 * 20 + 20)
-
-
-@torch.no_grad()
-def test_state_is_fp32_in_bf16_models() -> None:
-    model = make()
-    tokens = ids(2, 40)
-    wanted = model(tokens).logits
-    narrow = copy.deepcopy(model).bfloat16()
-    cache = narrow.new_cache(2)
-    out = torch.cat([narrow(piece, cache=cache).logits for piece in tokens.split([20, 1, 19], dim=1)], dim=1)
-    assert out.dtype == torch.bfloat16
-    assert [tensor.dtype for tensor in next(iter(cache.states)).tensors] == [torch.bfloat16, torch.float32]  # type: ignore[attr-defined]
-    assert (out - wanted).norm() / wanted.norm() < 0.05
-
-
-def test_gradients_reach_every_parameter_from_the_initialization() -> None:
-    model = GPT({**LAYOUT, "attention": ATTENTION}, V, seed=3)
+def test_initial_values_are_those_of_the_paper() -> None:
+    model = GPT(CASE.spec, V, seed=3)
     attention: Any = model.attentions()[0]
     largest = (-8 * F.softplus(attention.decay)).exp()
     assert ((largest > 0.899) & (largest < 0.9991)).all()
-    model(ids(2, 20), ids(2, 20, 1)).loss.backward()
-    for name, parameter in attention.named_parameters():
-        assert parameter.grad.isfinite().all(), name
-        assert parameter.grad.any(), name
 
 
 def test_gradients_are_finite_without_decay() -> None:
-    model = GPT({**LAYOUT, "attention": ATTENTION}, V, seed=3)
+    model = GPT(CASE.spec, V, seed=3)
     with torch.no_grad():
         for attention in model.attentions():
             attention.decay.fill_(-200.0)  # type: ignore[union-attr]
@@ -162,38 +109,15 @@ def test_gradients_are_finite_without_decay() -> None:
     assert all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
-def test_training_learns_to_repeat_a_distant_token() -> None:
-    """A token between fillers is repeated at a fixed distance; only its earlier occurrences determine the target."""
-    model = GPT({**LAYOUT, "n_layers": 1, "attention": ATTENTION}, 9, seed=0)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    generator = torch.Generator().manual_seed(0)
-    losses = []
-    for _ in range(100):
-        tokens = torch.zeros(16, 13, dtype=torch.long)
-        tokens[:, ::6] = torch.randint(1, 9, (16, 1), generator=generator)
-        targets = torch.full((16, 12), -100)
-        targets[:, 11] = tokens[:, 12]
-        loss = model(tokens[:, :-1], targets).loss
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[0] > 2
-    assert sum(losses[-5:]) / 5 < 0.5
-
-
-def test_sizes_are_known_on_meta() -> None:
-    sizes = plan(validate_data({**LAYOUT, "attention": ATTENTION}, ModelSpec), V)
-    assert sizes.cache_bytes_per_token == 0
-    assert sizes.cache_bytes == 2 * 4 * (3 * 20 + 20)
+def test_operations_are_known_on_meta() -> None:
+    sizes = plan(validate_data(CASE.spec, ModelSpec), V)
     assert sizes.flops_per_token > 2 * 2 * (24 * 40 + 2 * 20 * 10 + 20 * 24)
 
 
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"attention": {**ATTENTION, "n_heads": 3}, "position": "none"}, "3 blocks"),
-        ({"attention": ATTENTION}, "does not accept"),
+        ({"attention": {**CASE.attention, "n_heads": 3}, "position": "none"}, "3 blocks"),
     ],
 )
 def test_invalid_fields_are_rejected(fields: dict[str, Any], says: str) -> None:

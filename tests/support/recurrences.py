@@ -5,23 +5,93 @@ Shapes: B rows, T tokens.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gptkit.model.gpt import GPT
 
-__all__ = [
-    "check_equal_with_gradients",
-    "check_gradients_reach_every_parameter",
-    "check_learns_to_repeat_a_distant_token",
-    "check_long_text_in_pieces",
-    "check_reset_state",
-    "check_state_is_fp32",
-]
+__all__ = ["RECURRENT", "Recurrent", "V", "check_equal_with_gradients", "check_reset_state", "draw", "ids"]
+
+V = 31
+
+
+@dataclass(frozen=True)
+class Recurrent:
+    """Models of a recurrent attention, with sizes chosen to expose errors.
+
+    Args:
+        attention: the component.
+        n_state: numbers in the state of a layer and row.
+        n_layers: number of layers.
+        dtypes: those of the tensors of a layer's state in a bf16 model.
+        n_tokens: length of a text with several chunks or spans.
+    """
+
+    attention: dict[str, Any]
+    n_state: int
+    n_layers: int = 2
+    dtypes: tuple[torch.dtype, ...] = (torch.bfloat16, torch.float32)
+    n_tokens: int = 150
+
+    @property
+    def layout(self) -> dict[str, Any]:
+        """The model without the attention."""
+        return {"d_model": 24, "n_layers": self.n_layers, "context_length": 400, "position": "none"}
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """The model."""
+        return {**self.layout, "attention": self.attention}
+
+    def make(self, **fields: Any) -> GPT:
+        """Return a model of random weights with further fields of the attention."""
+        model = GPT({**self.layout, "attention": {**self.attention, **fields}}, V)
+        generator = torch.Generator().manual_seed(7)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.3)
+        return model.eval()
+
+
+RECURRENT = {
+    "mamba1": Recurrent(
+        {"name": "mamba1", "d_inner": 20, "d_state": 5, "step_rank": 3},
+        n_state=3 * 20 + 20 * 5,
+        n_tokens=320,  # more than the span of tokens whose states are kept
+    ),
+    "mamba2": Recurrent(
+        {"name": "mamba2", "n_heads": 4, "d_head": 12, "n_groups": 2, "d_state": 5},
+        n_state=3 * (48 + 10 + 10) + 4 * 12 * 5,
+    ),
+    "rg-lru": Recurrent({"name": "rg-lru", "d_inner": 20, "n_heads": 2}, n_state=3 * 20 + 20),
+    "gated-delta": Recurrent(
+        {"name": "gated-delta", "n_heads": 2, "n_value_heads": 4, "d_key": 6, "d_value": 10, "conv_width": 4},
+        n_state=3 * (12 + 12 + 40) + 4 * 6 * 10,
+    ),
+    "kimi-delta": Recurrent(
+        {"name": "kimi-delta", "n_heads": 3, "d_key": 6, "d_value": 10, "decay_rank": 4, "gate_rank": 4},
+        n_state=3 * 3 * (6 + 6 + 10) + 3 * 6 * 10,
+    ),
+    "lightning": Recurrent(
+        {"name": "lightning", "n_heads": 3, "d_head": 10}, n_state=3 * 10 * 10, n_layers=3, dtypes=(torch.float32,)
+    ),
+}
+"""By the name of the attention."""
+
+
+def ids(rows: int, length: int, seed: int = 0) -> Tensor:
+    """Return random texts (rows, length)."""
+    return torch.randint(V, (rows, length), generator=torch.Generator().manual_seed(seed))
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    """Return random fp64 numbers."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
 
 Rule = Callable[..., tuple[Tensor, Tensor]]
 """A recurrence: from tensors of the tokens, and a state, the outputs and the next state."""
@@ -54,75 +124,3 @@ def check_reset_state(rule: Rule, tokens: Sequence[Tensor], state: Tensor, borde
     second, wanted = rule(*(x.narrow(dim, border, 11 - border) for x in tokens), torch.zeros_like(state))
     torch.testing.assert_close(out, torch.cat((first, second), dim=dim))
     torch.testing.assert_close(after, wanted)
-
-
-@torch.no_grad()
-def check_long_text_in_pieces(model: GPT, ids_BT: Tensor, n_bytes: int) -> None:
-    """Pieces of 150 tokens with a cache give the logits of the whole text, and the cache does not grow.
-
-    Args:
-        model: in fp64.
-        ids_BT: two texts, (2, 150).
-        n_bytes: size of the cache.
-    """
-    full = model(ids_BT).logits
-    cache = model.new_cache(2)
-    before = cache.bytes
-    for piece in ids_BT.split([1, 2, 100, 1, 1, 40, 5], dim=1):
-        at = cache.length
-        step = model(piece, cache=cache).logits
-        torch.testing.assert_close(step, full[:, at : at + piece.shape[1]], atol=1e-9, rtol=1e-9)
-    assert cache.length == 150
-    assert cache.bytes == before == n_bytes
-
-
-@torch.no_grad()
-def check_state_is_fp32(model: GPT, ids_BT: Tensor, dtypes: Sequence[torch.dtype]) -> None:
-    """A model in bf16 keeps its state in fp32, and gives nearly the logits of fp32.
-
-    Args:
-        model: in fp32.
-        ids_BT: texts, (2, 40).
-        dtypes: those of the tensors of a layer's state.
-    """
-    wanted = model(ids_BT).logits
-    narrow = copy.deepcopy(model).bfloat16()
-    cache = narrow.new_cache(2)
-    out = torch.cat([narrow(piece, cache=cache).logits for piece in ids_BT.split([20, 1, 19], dim=1)], dim=1)
-    assert out.dtype == torch.bfloat16
-    state: Any = next(iter(cache.states))
-    assert [tensor.dtype for tensor in state.tensors] == list(dtypes)
-    assert (out - wanted).norm() / wanted.norm() < 0.05
-
-
-def check_gradients_reach_every_parameter(model: GPT, attention: nn.Module, vocab_size: int) -> None:
-    """The gradient of every parameter of an attention is finite and not zero, from the initialization."""
-    generator = torch.Generator().manual_seed(0)
-    ids_BT, targets_BT = (torch.randint(vocab_size, (2, 20), generator=generator) for _ in range(2))
-    loss = model(ids_BT, targets_BT).loss
-    assert loss is not None
-    loss.backward()
-    for name, parameter in attention.named_parameters():
-        assert parameter.grad is not None, name
-        assert parameter.grad.isfinite().all(), name
-        assert parameter.grad.any(), name
-
-
-def check_learns_to_repeat_a_distant_token(layout: Mapping[str, Any]) -> None:
-    """A token between fillers is repeated at a fixed distance; only its earlier occurrences determine the target."""
-    model = GPT({**layout, "n_layers": 1}, 9, seed=0)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    generator = torch.Generator().manual_seed(0)
-    losses = []
-    for _ in range(100):
-        tokens = torch.zeros(16, 13, dtype=torch.long)
-        tokens[:, ::6] = torch.randint(1, 9, (16, 1), generator=generator)
-        targets = torch.full((16, 12), -100)
-        targets[:, 11] = tokens[:, 12]
-        loss = model(tokens[:, :-1], targets).loss
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[0] > 2
-    assert sum(losses[-5:]) / 5 < 0.5
