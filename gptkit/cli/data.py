@@ -221,11 +221,12 @@ def _window(target: str, overrides: list[str] | None) -> int:
 
 def _kept(directory: Path) -> str:
     """Return what remains of an interrupted preparation, and how to continue it."""
+    from gptkit.core.sealed import unseal
     from gptkit.data.journal import work_directory
 
     work = work_directory(directory)
     try:
-        content = json.loads((work / "journal.json").read_text(encoding="utf-8"))
+        content = unseal((work / "journal.json").read_text(encoding="utf-8"))
         n_tokens = sum(content[side]["counts"]["tokens"] for side in content["sides"])
     except (OSError, ValueError, KeyError, TypeError):
         return _NOTHING

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import re
 import shutil
 import time
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gptkit.core.atomic import write_bytes, write_text, writing
+from gptkit.core.sealed import seal, unseal
 from gptkit.data.index import META, TOKENIZER, Counts, Shard, parse_index
 from gptkit.data.split import Side, Split
 from gptkit.data.writing import ShardWriter, SideState
@@ -95,22 +96,25 @@ class Journal:
     def __init__(self, work: Path, facts: Mapping[str, Any]) -> None:
         self._work, self._facts = work, dict(facts)
         self._begun = False
+        self._split_digest = ""
         self._due = time.monotonic() + _INTERVAL
 
     def read(self) -> State:
         """Return the state to continue from; the initial one, in an empty directory, if there is none that fits."""
         try:
-            content = json.loads((self._work / self.NAME).read_text(encoding="utf-8"))
+            content = unseal((self._work / self.NAME).read_text(encoding="utf-8"))
             if content["facts"] != self._facts:
                 return self.restart()
             sides = np.fromfile(self._work / self.SPLIT, np.int8)
+            if content["split_sha256"] != _digest(sides):
+                raise ValueError("the split has changed since it was written")
             split = _split(content["splits"], sides)
             ends = tuple((int(train), int(validation)) for train, validation in content["ends"])
             written = {side: _side(content[side]) for side in content["sides"]}
             state = State(split, content["jobs"], content["done"], ends, written)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return self.restart()
-        self._begun = True
+        self._begun, self._split_digest = True, content["split_sha256"]
         return state
 
     def restart(self) -> State:
@@ -147,8 +151,10 @@ class Journal:
             writer.flush()
         if not self._begun:
             write_bytes(self._work / self.SPLIT, state.split.sides.tobytes())
+            self._split_digest = _digest(state.split.sides)
         content: dict[str, Any] = {
             "facts": self._facts,
+            "split_sha256": self._split_digest,
             "splits": [
                 {"documents": part.documents, "characters": part.characters, "cut_at": part.cut_at, "slack": part.slack}
                 for part in state.split.parts or (state.split,)
@@ -159,9 +165,13 @@ class Journal:
             "sides": list(writers),
             **{side: asdict(writer.state) for side, writer in writers.items()},
         }
-        write_text(self._work / self.NAME, json.dumps(content))
+        write_text(self._work / self.NAME, seal(content))
         self._begun = True
         self._due = time.monotonic() + _INTERVAL
+
+
+def _digest(sides: NDArray[np.int8]) -> str:
+    return hashlib.sha256(sides.tobytes()).hexdigest()
 
 
 def _split(contents: Sequence[Mapping[str, int]], sides: NDArray[np.int8]) -> Split:

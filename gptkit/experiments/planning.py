@@ -11,13 +11,23 @@ from typing import Any
 
 import torch
 
-from gptkit.core.atomic import write_text
 from gptkit.core.errors import FileError, GptkitError
 from gptkit.core.lock import Lock
 from gptkit.experiments.matching import Matched, match, measure_of, sizes
 from gptkit.experiments.matching_time import match_time
 from gptkit.experiments.request import ComparisonSpec
-from gptkit.experiments.results import FORMAT, SEARCH, Experiment, Variant, is_experiment, read_experiment, write_experiment
+from gptkit.experiments.results import (
+    MATCHES,
+    SEARCH,
+    Experiment,
+    Variant,
+    is_experiment,
+    read_entries,
+    read_experiment,
+    sound_entries,
+    write_entries,
+    write_experiment,
+)
 from gptkit.experiments.trial import PREPARED
 from gptkit.experiments.variants import Draft, draft_variants, hash_of, plain_spec, spec_hash
 from gptkit.files import validate_data
@@ -27,7 +37,6 @@ from gptkit.runs.spec import ExperimentSpec
 
 __all__ = ["Planned", "plan_experiment"]
 
-_MATCHES = "matches.json"
 _KEY = 12
 
 _PATIENCE = 3600.0
@@ -109,7 +118,7 @@ def require_free(directory: Path) -> None:
         )
     if not directory.is_dir() or is_experiment(directory):
         return
-    entries = sorted(each.name for each in directory.iterdir() if each.name not in (".lock", _MATCHES, PREPARED, SEARCH))
+    entries = sorted(each.name for each in directory.iterdir() if each.name not in (".lock", MATCHES, PREPARED, SEARCH))
     if entries:
         raise FileError(
             f"{directory} is not an experiment, but contains {entries[0]}", hint="Choose another directory: -o DIR."
@@ -195,7 +204,7 @@ class _Matching:
         threads: int,
         note: Callable[[str], None],
     ) -> None:
-        self._file = directory / _MATCHES
+        self._file = directory / MATCHES
         self._quantity = request.match
         self._vocabulary = vocabulary
         self._threads = threads
@@ -247,17 +256,15 @@ class _Matching:
 
 
 def _read_matches(path: Path) -> dict[str, Matched]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        if data["format"] != FORMAT:
-            raise ValueError("it was not written by this version of gptkit")
-        return {key: Matched(**each) for key, each in data["matches"].items()}
-    except FileNotFoundError:
+    data = read_entries(path)
+    if data is None:
         return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise FileError(f"{path} cannot be used: {error}", hint="Move it; the variants are then matched again.") from None
+    with sound_entries(path):
+        known = {key: Matched(**each) for key, each in data.pop("matches").items()}
+        if data:
+            raise ValueError(f"unknown entries: {', '.join(data)}")
+    return known
 
 
 def _write_matches(path: Path, known: Mapping[str, Matched]) -> None:
-    matches: dict[str, dict[str, Any]] = {key: dict(vars(each)) for key, each in known.items()}
-    write_text(path, json.dumps({"format": FORMAT, "matches": matches}, indent=1) + "\n")
+    write_entries(path, {"matches": {key: dict(vars(each)) for key, each in known.items()}})

@@ -12,7 +12,6 @@ So trials that were trained on several machines make one experiment if their fil
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,20 +20,25 @@ from typing import Any, Literal
 
 from gptkit.core.atomic import write_text
 from gptkit.core.errors import FileError
+from gptkit.core.sealed import seal, unseal
 
 __all__ = [
     "EXPERIMENT",
     "FORMAT",
+    "MATCHES",
     "SEARCH",
     "TRIALS",
     "Experiment",
     "Trial",
     "Variant",
     "is_experiment",
+    "read_entries",
     "read_experiment",
     "read_trial",
     "read_variant",
+    "sound_entries",
     "trial_key",
+    "write_entries",
     "write_experiment",
     "write_trial",
 ]
@@ -45,6 +49,10 @@ FORMAT = "gptkit experiment 1"
 EXPERIMENT, TRIALS = "experiment.json", "trials"
 SEARCH = "search.json"
 """The file of a search in its experiment's directory: the settings proposed so far."""
+MATCHES = "matches.json"
+"""The file of an experiment's directory with what was changed in each variant to equal the base."""
+
+_AGAIN = "Move it; the variants are then matched again."
 
 
 @dataclass(frozen=True)
@@ -182,7 +190,7 @@ def write_experiment(experiment: Experiment, directory: Path) -> None:
     """
     data = dataclasses.asdict(experiment)
     del data["trials"]
-    _write(directory / EXPERIMENT, data)
+    write_entries(directory / EXPERIMENT, data)
 
 
 def write_trial(trial: Trial, directory: Path) -> None:
@@ -191,7 +199,7 @@ def write_trial(trial: Trial, directory: Path) -> None:
     Raises:
         FileError: they cannot be written.
     """
-    _write(directory / TRIALS / f"{trial.key}.json", dataclasses.asdict(trial))
+    write_entries(directory / TRIALS / f"{trial.key}.json", dataclasses.asdict(trial))
 
 
 def is_experiment(directory: Path) -> bool:
@@ -206,10 +214,10 @@ def read_experiment(directory: Path) -> Experiment:
         FileError: the directory holds no experiment, or a file of it is damaged.
     """
     path = directory / EXPERIMENT
-    data = _read(path)
+    data = read_entries(path)
     if data is None:
         raise FileError(f"{directory} is not an experiment", hint="Run one: gptkit compare SPEC --vary PATH=A,B -o DIR")
-    with _sound(path):
+    with sound_entries(path):
         variants = tuple(Variant(**each) for each in data.pop("variants"))
         axes = {axis: tuple(values) for axis, values in data.pop("axes").items()}
         experiment = Experiment(axes=axes, seeds=tuple(data.pop("seeds")), variants=variants, **data)
@@ -224,8 +232,8 @@ def read_variant(directory: Path, key: str) -> Variant:
         FileError: the directory holds no experiment with it, or its file is damaged.
     """
     path = directory / EXPERIMENT
-    with _sound(path):
-        for each in (_read(path) or {"variants": []})["variants"]:
+    with sound_entries(path):
+        for each in (read_entries(path) or {"variants": []})["variants"]:
             if each["key"] == key:
                 return Variant(**each)
     raise FileError(f"{path} has no variant {key}", hint="Repeat the command of the experiment.")
@@ -238,36 +246,45 @@ def read_trial(directory: Path, variant: str, seed: int) -> Trial:
         FileError: its file is damaged.
     """
     path = directory / TRIALS / f"{trial_key(variant, seed)}.json"
-    data = _read(path)
+    data = read_entries(path)
     if data is None:
         return Trial(variant, seed, "missing")
-    with _sound(path):
+    with sound_entries(path):
         data["curve"] = tuple(tuple(point) for point in data["curve"])
         for name in ("loss_by_position", "loss_beyond"):
             data[name] = None if data[name] is None else tuple(data[name])
         return Trial(**{**data, "samples": tuple(data["samples"])})
 
 
-def _write(path: Path, data: dict[str, Any]) -> None:
+def write_entries(path: Path, data: Mapping[str, Any]) -> None:
+    """Write a file of an experiment, with its format and a checksum.
+
+    Raises:
+        FileError: it cannot be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps({"format": FORMAT, **data}, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, seal({"format": FORMAT, **data}, indent=1))
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    """Return the content of a file of an experiment; None if it does not exist."""
+def read_entries(path: Path) -> dict[str, Any] | None:
+    """Return what `write_entries` wrote; None if the file does not exist.
+
+    Raises:
+        FileError: it cannot be read, is damaged, or is not a file of an experiment.
+    """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = unseal(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         raise _damaged(path, error) from None
-    if not isinstance(data, dict) or data.pop("format", None) != FORMAT:
+    if data.pop("format", None) != FORMAT:
         raise FileError(f"{path} is not a file of an experiment by this version of gptkit", hint="Choose another directory.")
     return data
 
 
 @contextmanager
-def _sound(path: Path) -> Iterator[None]:
+def sound_entries(path: Path) -> Iterator[None]:
     """Raise a `FileError` for entries of a file that are missing, unknown, or of another type."""
     try:
         yield
@@ -276,5 +293,6 @@ def _sound(path: Path) -> Iterator[None]:
 
 
 def _damaged(path: Path, error: Exception) -> FileError:
-    again = "Choose another directory." if path.name == EXPERIMENT else "Remove it; the trial is then trained again."
-    return FileError(f"{path} is damaged: {error}", hint=again)
+    hints = {EXPERIMENT: "Choose another directory.", SEARCH: "Choose another directory: -o DIR.", MATCHES: _AGAIN}
+    hint = hints.get(path.name, "Remove it; the trial is then trained again.")
+    return FileError(f"{path} is damaged: {error}", hint=hint)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 from collections.abc import Callable, Mapping
@@ -10,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gptkit.core.atomic import write_text
 from gptkit.core.errors import FileError, GptkitError
 from gptkit.experiments.comparison import SKIPPED, Comparison, default_directory, run_request
 from gptkit.experiments.measures import Measure, Row, measure_of, problem, rows, values
@@ -18,7 +16,7 @@ from gptkit.experiments.planning import require_free
 from gptkit.experiments.proposals import propose
 from gptkit.experiments.report import write_report
 from gptkit.experiments.request import ComparisonSpec
-from gptkit.experiments.results import FORMAT, SEARCH, Experiment
+from gptkit.experiments.results import SEARCH, Experiment, read_entries, sound_entries, write_entries
 from gptkit.experiments.running import n_cores
 from gptkit.experiments.search_spec import SearchSpec
 from gptkit.experiments.variants import POINT_AXIS, point_label
@@ -272,19 +270,17 @@ class _State:
             FileError: the directory holds another search, or its file is damaged.
         """
         path = directory / SEARCH
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            if data["format"] != FORMAT:
-                raise ValueError("it was not written by this version of gptkit")
-            previous = validate_data({**data["search"], "trials": spec.trials}, SearchSpec)
-            points, batch = [dict(point) for point in data["points"]], int(data["batch"])
-        except FileNotFoundError:
+        data = read_entries(path)
+        if data is None:
             directory.mkdir(parents=True, exist_ok=True)
             state = cls(path, spec, [{}], batch)
             state.add([])
             return state
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise FileError(f"{path} cannot be used: {error}", hint="Choose another directory: -o DIR.") from None
+        with sound_entries(path):
+            previous = validate_data({**data.pop("search"), "trials": spec.trials}, SearchSpec)
+            points, batch = [dict(point) for point in data.pop("points")], int(data.pop("batch"))
+            if data:
+                raise ValueError(f"unknown entries: {', '.join(data)}")
         if previous != spec:
             raise FileError(
                 f"{directory} holds a search with other ranges or options", hint="Choose another directory: -o DIR."
@@ -295,5 +291,4 @@ class _State:
         """Add settings, and write the file."""
         self.points += points
         search = self._spec.model_dump(mode="json", exclude={"trials"})
-        data = {"format": FORMAT, "search": search, "batch": self.batch, "points": self.points}
-        write_text(self._path, json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        write_entries(self._path, {"search": search, "batch": self.batch, "points": self.points})

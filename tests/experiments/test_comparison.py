@@ -220,11 +220,28 @@ def test_entries_of_another_form_are_reported(tmp_path: Path, entries: dict[str,
     write_experiment(experiment({"model.norm": ["rms", "layer"]}, lambda *_: 1.0), tmp_path)
     file = tmp_path / "experiment.json"
     data = {**json.loads(file.read_text(encoding="utf-8")), **entries}
+    del data["sha256"]  # files of earlier versions have none
     if not entries:
         del data["variants"]
     file.write_text(json.dumps(data), encoding="utf-8")
     with pytest.raises(FileError, match=r"experiment\.json is damaged"):
         read_experiment(tmp_path)
+
+
+def test_changed_values_are_reported(tmp_path: Path) -> None:
+    """A number that is still a number, or a text that is still a text."""
+    made = experiment({"model.norm": ["rms", "layer"]}, lambda *_: 1.0)
+    write_experiment(made, tmp_path)
+    write_trial(made.trials[0], tmp_path)
+    trial = tmp_path / "trials" / f"{made.trials[0].key}.json"
+    for file, old, new in ((tmp_path / "experiment.json", "layer", "lazer"), (trial, "102400", "102409")):
+        text = file.read_text(encoding="utf-8")
+        file.write_text(text.replace(old, new, 1), encoding="utf-8")
+        assert file.read_text(encoding="utf-8") != text
+        with pytest.raises(FileError, match=rf"{file.name} is damaged: it has changed since it was written"):
+            read_experiment(tmp_path)
+        file.write_text(text, encoding="utf-8")
+    assert read_experiment(tmp_path).variants == made.variants
 
 
 def test_damaged_files_are_reported(project: Path) -> None:

@@ -236,6 +236,32 @@ def test_store_keeps_the_entries_used_last(tmp_path: Path, monkeypatch: pytest.M
     assert (store.directory / "draft.part").is_dir()
 
 
+@pytest.mark.parametrize("damage", ["changed", "cut", "missing", "no sums"])
+def test_damaged_entry_is_removed_and_compiled_again(tmp_path: Path, damage: str) -> None:
+    """Machine code is executed, so what a power failure has left of it must not be loaded."""
+    store = Store(tmp_path / "decode")
+    for content in (b"machine code", b"other code"):
+        work = store.begin("k")
+        assert work is not None
+        (work / "inputs.json").write_text("[]")
+        (work / "step.so").write_bytes(content)
+        entry = store.finish("k", work)
+        assert entry is not None
+        assert (entry / "step.so").read_bytes() == content
+        assert store.find("k") == entry
+        match damage:
+            case "changed":
+                (entry / "step.so").write_bytes(b"\0" * len(content))
+            case "cut":
+                (entry / "step.so").write_bytes(content[:3])
+            case "missing":
+                (entry / "step.so").unlink()
+            case _:
+                (entry / "sums.json").write_text("{}")
+        assert store.find("k") is None
+        assert not entry.exists()
+
+
 def test_failed_compilation_is_tried_again_the_next_day(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.fail("k", "no compiler")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 
 from gptkit.core.paths import cache_directory
+from gptkit.core.sealed import seal, unseal
 
 __all__ = ["Store"]
 
@@ -23,6 +25,12 @@ _STALE = 3600.0
 _RETRIED = 86400.0
 """Seconds after which a failed compilation is tried again: a compiler may have been installed, or memory be free."""
 
+_FILES = ("inputs.json", "constants.safetensors", "step.so", "step.json")
+"""Files of an entry that are read; some steps have no `step.json`."""
+
+_SUMS = "sums.json"
+"""The file with the checksums of an entry's files."""
+
 _ENTRY = re.compile(r"[0-9a-f]{32}")
 _UNFINISHED = re.compile(r"[0-9a-f]{32}\.\w+\.part")
 """Names that this module gives to directories. Nothing with another name is removed."""
@@ -32,7 +40,8 @@ class Store:
     """Compiled steps by key, shared by all processes of a user.
 
     An entry is a directory that appears whole, by one rename, and is never changed. The machine code in it is executed, so
-    the directory is readable and writable for the user only, and one that belongs to another user is not read.
+    the directory is readable and writable for the user only, and one that belongs to another user is not read. An entry
+    whose files are not those that were written, such as after a power failure, is removed.
 
     Args:
         directory: ``decode`` in the cache directory by default.
@@ -45,6 +54,9 @@ class Store:
         """The entry's directory; None if there is none."""
         entry = self.directory / key
         if not (entry / "inputs.json").is_file() or not self._is_own(self.directory) or not self._is_own(entry):
+            return None
+        if not _is_sound(entry):
+            shutil.rmtree(entry, ignore_errors=True)
             return None
         with contextlib.suppress(OSError):
             os.utime(entry)
@@ -89,6 +101,8 @@ class Store:
             if (work / "inputs.json").is_file() and not entry.exists():
                 for name in ("graph.pt2", "sources.json"):
                     (work / name).unlink(missing_ok=True)
+                sums = {name: _digest(work / name) for name in _FILES if (work / name).is_file()}
+                (work / _SUMS).write_text(seal({"files": sums}), encoding="utf-8")
                 work.rename(entry)
                 self._prune()
         finally:
@@ -114,3 +128,17 @@ class Store:
         except OSError:
             return False
         return status.st_uid == os.getuid() and not status.st_mode & 0o022
+
+
+def _is_sound(entry: Path) -> bool:
+    """Return whether the files of an entry are those that were written."""
+    try:
+        sums = unseal((entry / _SUMS).read_text(encoding="utf-8"))["files"]
+        return all(_digest(entry / name) == digest for name, digest in sums.items())
+    except (OSError, ValueError, KeyError, AttributeError):
+        return False
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
