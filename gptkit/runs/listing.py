@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -117,7 +116,7 @@ def list_runs(directory: Path, registry: Registry | None = None) -> list[ListedR
             ListedRun(
                 run.path,
                 spec.name if isinstance(spec, ExperimentSpec) else run.path.name,
-                _metrics(run),
+                Metrics.read(run.metrics),
                 spec.training.steps if isinstance(spec, ExperimentSpec) else None,
                 next(choices) if known else {},
                 run.metrics.stat().st_mtime if run.metrics.is_file() else None,
@@ -138,13 +137,6 @@ def _read(run: RunDirectory, registry: Registry | None) -> ExperimentSpec | str:
         return run.read_spec(registry)
     except GptkitError as error:
         return error.message
-
-
-def _metrics(run: RunDirectory) -> Metrics:
-    try:
-        return Metrics.read(run.metrics)
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
-        return Metrics()  # changed by the user
 
 
 def _choices(specs: list[ExperimentSpec]) -> Iterator[dict[str, str]]:

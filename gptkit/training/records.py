@@ -5,13 +5,14 @@ The page `training.html` and `summary.json` are in modules of their own.
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gptkit.core.atomic import writing
+from gptkit.core.atomic import reading, writing
 from gptkit.kinds.callback import Callback
 from gptkit.kinds.tracker import TrainingStart
 
@@ -78,10 +79,35 @@ class LossPlot(Callback):
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, float]]:
-    """Yield the lines of a metrics file; an incomplete last line is skipped."""
+    """Yield the lines of a metrics file. An incomplete last line is skipped; so are damaged lines, with a warning."""
     if not path.exists():
         return
-    with path.open(encoding="utf-8") as stream:
-        for line in stream:
-            if line.endswith("\n"):
-                yield json.loads(line)
+    n_damaged = first = 0
+    with reading(path), path.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            if not line.endswith(b"\n"):
+                break
+            metrics = _metrics_of(line)
+            if metrics is None:
+                n_damaged, first = n_damaged + 1, first or number
+            else:
+                yield metrics
+    if n_damaged:
+        _warn(path, n_damaged, first)
+
+
+@functools.cache
+def _warn(path: Path, n_damaged: int, first: int) -> None:
+    """Warn of damaged lines, once: a file of metrics is read whenever a plot or a page is written."""
+    lines = "1 damaged line is" if n_damaged == 1 else f"{n_damaged} damaged lines are"
+    _log.warning("%s: %s skipped, the first one in line %d", path, lines, first)
+
+
+def _metrics_of(line: bytes) -> dict[str, float] | None:
+    """Return the metrics of a line; None if it is not an object of numbers with a step."""
+    try:
+        metrics = json.loads(line)
+        numbers = [float(value) for value in metrics.values() if isinstance(value, (int, float))]
+        return metrics if len(numbers) == len(metrics) and type(metrics["step"]) is int else None
+    except (ValueError, KeyError, AttributeError, OverflowError, RecursionError):
+        return None

@@ -89,3 +89,16 @@ def test_damage_gives_one_clear_error(sound: Path, tmp_path: Path, action: str) 
         for path in (run, tmp_path / "out"):
             shutil.rmtree(path, ignore_errors=True)
     assert refused
+
+
+def test_resumed_training_skips_damaged_metrics(sound: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_project(tmp_path)
+    run = Path(shutil.copytree(sound, tmp_path / "run"))
+    file = run / "metrics.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
+    assert len(lines) == 5
+    lines[2] = b"\0" * (len(lines[2]) - 1) + b"\n"
+    file.write_bytes(b"".join(lines))
+    resumed = gptkit.resume(run, progress=False, **{"training.steps": 6})
+    assert resumed.metrics["step"] == [0, 1, 3, 4, 5, 6]
+    assert "metrics.jsonl: 1 damaged line is skipped, the first one in line 3" in caplog.text
