@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gptkit.core.errors import DataError
 from gptkit.data.index import Shard
 from gptkit.data.sharded import Array, joined
 
@@ -30,20 +31,34 @@ class TokenFile:
         documents: for each shard the indices within it at which its documents begin, int64.
         masked: (n_tokens,) bool, memory-mapped: the tokens that are excluded from the loss; None if none are.
         offsets: index of the first token of each shard.
+        directory: the directory of the files, for messages.
     """
 
     tokens: Array
     documents: tuple[NDArray[np.int64], ...]
     masked: Array | None = None
     offsets: tuple[int, ...] = (0,)
+    directory: Path | None = None
 
     @cached_property
     def starts(self) -> NDArray[np.int64]:
-        """(n_documents,) int64, index of each document's first token. Read into memory if there are several shards."""
+        """(n_documents,) int64, index of each document's first token. Read into memory if there are several shards.
+
+        Raises:
+            DataError: the indices are not ascending indices of tokens.
+        """
         if len(self.documents) == 1:
-            return self.documents[0]
-        parts = [starts + offset for starts, offset in zip(self.documents, self.offsets, strict=True)]
-        return np.concatenate(parts) if parts else np.empty(0, np.int64)
+            starts = self.documents[0]
+        else:
+            parts = [starts + offset for starts, offset in zip(self.documents, self.offsets, strict=True)]
+            starts = np.concatenate(parts) if parts else np.empty(0, np.int64)
+        if len(starts) and not (starts[0] >= 0 and starts[-1] < len(self.tokens) and (starts[1:] > starts[:-1]).all()):
+            where = "" if self.directory is None else f"{self.directory}: "
+            raise DataError(
+                f"{where}the boundaries of documents in the prepared tokens are damaged",
+                hint="Prepare the corpus again; `gptkit data check` names the damaged files.",
+            )
+        return starts
 
     @classmethod
     def open(cls, directory: Path, shards: list[Shard], dtype: np.dtype[np.unsignedinteger]) -> TokenFile:
@@ -60,7 +75,7 @@ class TokenFile:
         ]
         masked = joined(masks) if any(shard.masked for shard in shards) else None
         offsets = np.cumsum([0, *(shard.tokens for shard in shards[:-1])]).tolist()
-        return cls(joined(tokens), tuple(documents), masked, tuple(offsets))
+        return cls(joined(tokens), tuple(documents), masked, tuple(offsets), directory)
 
     @classmethod
     def open_single(cls, directory: Path, name: str, dtype: np.dtype[np.unsignedinteger]) -> TokenFile:
@@ -68,7 +83,7 @@ class TokenFile:
         starts = np.asarray(np.load(directory / f"{name}.documents.npy", mmap_mode="r", allow_pickle=False))
         mask = directory / f"{name}.mask.bin"
         masked = _mapped(mask, np.dtype(np.bool_)) if mask.exists() else None
-        return cls(_mapped(directory / f"{name}.bin", dtype), (starts,), masked)
+        return cls(_mapped(directory / f"{name}.bin", dtype), (starts,), masked, directory=directory)
 
 
 def _mapped(path: Path, dtype: np.dtype[Any]) -> NDArray[Any]:
