@@ -46,7 +46,7 @@ slow: $(VENV)/.stamp-dev  ## Run the slow tests: minutes of compilation, process
 nightly: $(VENV)/.stamp-dev  ## Run what only repeats slow tests: further presets, thousands of damaged files
 	@$(BIN)/python -m pytest $(FILES) -m nightly
 	@GPTKIT_DAMAGED_FILES=$(DAMAGED) $(BIN)/python -m pytest $(WORKERS) -m slow \
-	    tests/interop/test_damaged_files.py tests/runs/test_damaged_checkpoints.py
+	    tests/interop/test_damaged_files.py tests/runs/test_damaged_checkpoints.py tests/runs/test_damaged_inputs.py
 
 docs: $(VENV)/.stamp-dev  ## Build the documentation into site/
 	@$(BIN)/gptkit docs build --out site

@@ -21,7 +21,7 @@ from gptkit.checkpoint.store import CheckpointStore
 from gptkit.core.errors import GptkitError
 from gptkit.files import dump_yaml
 from tests.support.command_line import SPEC, write_project
-from tests.support.damage import COUNT, SLOW, bounded, damaged, forge
+from tests.support.damage import COUNTS, bounded, damaged, forge
 
 TRAINING = """\
 steps: 4
@@ -29,7 +29,6 @@ steps: 4
   trackers: [csv]
   callbacks: [ema]
 """
-COUNTS = [COUNT, pytest.param(SLOW, marks=pytest.mark.slow)]
 LOADED = ("spec.yaml", "provenance.json", "tokenizer/*", "state.json", "model.safetensors", "forged model.safetensors")
 RESUMED = (
     "spec.yaml",
@@ -64,6 +63,11 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def adapted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     text = SPEC.replace("  n_layers: 1\n", "  n_layers: 1\n  linear: {name: low-rank, rank: 2}\n")
     return trained(tmp_path_factory.mktemp("adapted"), text)
+
+
+@pytest.fixture(scope="module")
+def quantized(sound: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return gptkit.quantize_run(sound, tmp_path_factory.mktemp("quantized") / "run", "int4")
 
 
 def file_of(run: Path, kind: str, chance: random.Random) -> Path:
@@ -124,6 +128,12 @@ def load(run: Path) -> None:
 @pytest.mark.parametrize("kind", LOADED)
 def test_damaged_runs_are_loaded_or_refused(sound: Path, kind: str, count: int) -> None:
     damage(sound, kind, count, load)
+
+
+@pytest.mark.parametrize("count", COUNTS)
+@pytest.mark.parametrize("kind", ["state.json", "forged model.safetensors"])
+def test_damaged_quantized_runs_are_loaded_or_refused(quantized: Path, kind: str, count: int) -> None:
+    damage(quantized, kind, count, load)
 
 
 @pytest.mark.parametrize("count", COUNTS)

@@ -10,15 +10,20 @@ import random
 import resource
 import signal
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-__all__ = ["COUNT", "SLOW", "bounded", "damaged", "forge"]
+import pytest
+
+from gptkit.core.errors import GptkitError
+
+__all__ = ["COUNT", "COUNTS", "SLOW", "bounded", "damaged", "forge", "read_damaged"]
 
 COUNT = int(os.environ.get("GPTKIT_DAMAGED_FILES", "10"))
 """Number of damaged files of each kind in the fast tests."""
 SLOW = int(os.environ.get("GPTKIT_DAMAGED_FILES", "100"))
 """Number in the slow tests; `make nightly` sets both to 2,000."""
+COUNTS = [COUNT, pytest.param(SLOW, marks=pytest.mark.slow)]
 
 _NUMBERS = (2**62, 2**64 - 1, 2**32, 2**31, 0, 1)
 _TEXTS = (b"null", b"-1", b"1e400", b"[[[[", b'"', b"{", b"\xff\xfe", b"NaN", b"999999999999")
@@ -76,3 +81,28 @@ def bounded(seconds: int = 60, gigabytes: int = 6) -> Iterator[None]:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, previous)
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def read_damaged(file: Path, count: int, read: Callable[[], object], *, blamed: tuple[str, ...] = ()) -> int:
+    """Damage a file so many times, and read it each time; return how many were refused. The file is restored.
+
+    Args:
+        file: the file.
+        count: how many times.
+        read: reads the file.
+        blamed: texts of which a refusal has one, if not the name of the file.
+    """
+    sound, chance, refused = file.read_bytes(), random.Random(file.name), 0
+    for number in range(count):
+        file.write_bytes(damaged(sound, chance))
+        try:
+            with bounded():
+                read()
+        except GptkitError as error:
+            refused += 1
+            assert any(text in str(error) for text in (file.name, *blamed)), str(error)
+        except BaseException as error:
+            error.add_note(f"damaged file {number} of {file.name!r}")
+            raise
+    file.write_bytes(sound)
+    return refused
