@@ -90,7 +90,7 @@ def test_later_starts_do_not_read_the_weights(run: gptkit.Run, tmp_path: Path, m
     def refuse(*_: Any) -> Any:
         raise AssertionError("a tensor was read")
 
-    monkeypatch.setattr("gptkit_llamacpp.file._Rows.get", refuse)
+    monkeypatch.setattr("gptkit.engines.exports.TokenRows.get", refuse)
     with opened(run, directory=str(tmp_path)) as engine:
         assert finished(engine, request(run))[0].n_generated == 12
     assert file.stat().st_ino == written
