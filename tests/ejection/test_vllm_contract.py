@@ -25,6 +25,7 @@ MET: dict[str, dict[str, Any]] = {
         "feedforward": {"name": "gated", "activation": "gelu"},
         "layers": [{}, {"attention": {"window": None}}],
     },
+    "narrow": {"attention": GROUPED, "norm": ODD, "embedding": {"name": "token", "d_embedding": 12}},
     "book": {
         "attention": {"name": "multi-head", **HEADS, "output_bias": True},
         "position": "learned",

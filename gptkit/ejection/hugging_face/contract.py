@@ -43,13 +43,9 @@ class Contract:
         return f"the code meets {name}, with tensor parallelism"
 
 
-def contract_of(layers: Layers, head: Head, narrow: bool) -> Contract:
-    """Return whether a model meets the contract.
-
-    Args:
-        narrow: whether the table of the embedding is narrower than the model.
-    """
-    unmet = _unmet(layers, head, narrow)
+def contract_of(layers: Layers, head: Head) -> Contract:
+    """Return whether a model meets the contract."""
+    unmet = _unmet(layers, head)
     if unmet:
         return Contract(unmet)
     copied = [
@@ -78,7 +74,7 @@ def contract_of(layers: Layers, head: Head, narrow: bool) -> Contract:
     return Contract(plan=plan)
 
 
-def _unmet(layers: Layers, head: Head, narrow: bool) -> str:
+def _unmet(layers: Layers, head: Head) -> str:
     windows = {window for window in layers.windows if window is not None}
     if len(windows) > 1:
         return f"layers have several attention windows ({', '.join(map(str, sorted(windows)))}), and it supports one"
@@ -95,8 +91,6 @@ def _unmet(layers: Layers, head: Head, narrow: bool) -> str:
         return "each expert receives a number of tokens that depends on the data"
     if layers.reads_ids:
         return "layers read token ids, which it does not pass"
-    if narrow:
-        return "the table of the embedding is narrower than the model"
     if head.d_head is not None:
         return "the head projects to the width of the table first"
     if head.bounded and head.softcap is None:

@@ -87,7 +87,7 @@ def write_code(spec: ModelSpec, vocab_size: int, *, name: str, parameters: int) 
     )
     d_embedding = getattr(spec.embedding, "d_embedding", None) or spec.d_model
     head = head_of(spec.head, parts.head, d_embedding, spec.d_model)
-    contract = contract_of(layers, head, d_embedding != spec.d_model)
+    contract = contract_of(layers, head)
     embedding = embedded(parts.embedding)
     _require_table(spec, embedding)
     fixed = fixed_sizes(spec, vocab_size)
