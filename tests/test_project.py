@@ -118,7 +118,8 @@ def test_plugins_import_public_names_only() -> None:
                 modules = [node.module]
             for module in modules:
                 parts = module.split(".")
-                allowed = PUBLIC | ENGINES if "gptkit-llamacpp" in path.parts else PUBLIC
+                engine = {"gptkit-llamacpp", "gptkit-vllm"} & {*path.parts}
+                allowed = PUBLIC | ENGINES if engine else PUBLIC
                 if parts[0] == "gptkit" and ".".join(parts[:2]) not in allowed:
                     result.append(f"{path.relative_to(ROOT)}:{node.lineno}: {module}")
     assert not result

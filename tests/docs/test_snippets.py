@@ -81,6 +81,7 @@ PLUGINS = {
     "gptkit_research": "gptkit_research.plugin",
     "gptkit_structured": "gptkit_structured.sampler",
     "gptkit_tensorboard": "gptkit_tensorboard.tracker",
+    "gptkit_vllm": "gptkit_vllm.spec",
 }
 LLAMA = {
     "vocab_size": 300,

@@ -1,4 +1,4 @@
-"""Exports of engines: their vocabulary, their names, and how many are kept."""
+"""Exported runs of engines: their vocabulary, their names, and how many are kept."""
 
 from __future__ import annotations
 

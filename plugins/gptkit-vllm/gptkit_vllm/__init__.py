@@ -1,0 +1,1 @@
+"""A gptkit engine that computes models with vLLM."""

@@ -1,0 +1,333 @@
+"""Runtime part of the engine `vllm`."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from gptkit.core.errors import GptkitError
+from gptkit.engines.engine import Engine, Progress, Score
+from gptkit.inference.request import Request, RequestState
+from gptkit.kinds.engine import EngineContext
+from gptkit_vllm.export import Export
+from gptkit_vllm.installation import load_vllm
+from gptkit_vllm.samplers import parameters, stateful
+
+if TYPE_CHECKING:
+    from gptkit_vllm.spec import VllmEngineSpec
+
+__all__ = ["Vllm"]
+
+_CPU_CACHE_GIB = 4.0
+
+
+@dataclass
+class _Live:
+    """A request that was submitted and has not ended.
+
+    Attributes:
+        state: its state.
+        restarts: how often its text was shortened because it filled the context.
+    """
+
+    state: RequestState
+    restarts: int = 0
+
+
+class Vllm(Engine):
+    """Engine on vLLM's engine in this process, which receives and returns token ids.
+
+    Texts are decoded here, so stop strings and end tokens are found here too, and the request is then aborted in vLLM.
+
+    Args:
+        spec: the spec.
+        export: the exported run.
+        context: the context of the engine.
+
+    Raises:
+        GptkitError: vLLM cannot load the model; gives its reason.
+    """
+
+    def __init__(self, spec: VllmEngineSpec, export: Export, context: EngineContext) -> None:
+        limit = min(spec.context or export.context_length, export.context_length)
+        tokenizer = context.tokenizer
+        super().__init__(tokenizer, context_length=limit, vocab_size=tokenizer.vocab_size, max_batch=context.max_batch)
+        self._vllm = load_vllm()
+        self._llm: Any = _open(self._vllm, spec, export, limit, context)
+        self._numbers = itertools.count()
+        self._waiting: deque[_Live] = deque()
+        self._running: dict[str, _Live] = {}
+        self._ended: list[RequestState] = []
+        self._held: list[Any] = []
+        """Outputs of requests that a step for another purpose returned."""
+
+    def check(self, request: Request) -> None:
+        outside = next((token for token in request.prompt_ids if not 0 <= token < self.vocab_size), None)
+        if outside is not None:
+            raise GptkitError(
+                f"the prompt contains token {outside}, but the model's vocabulary has {self.vocab_size} tokens",
+                hint="Use the model's tokenizer.",
+            )
+        if request.trace:
+            raise GptkitError("vLLM does not report what each sampler left", hint="Trace with --engine native.")
+        fields = self._fields(request)
+        end_id = self.tokenizer.end_id
+        if "min_tokens" in fields and end_id not in request.stop_ids:
+            raise GptkitError(
+                "sampler 'min-length' with vLLM: vLLM excludes the tokens that end a text, and this one does not end there",
+                hint="Let the end token end the text, or use --engine native.",
+            )
+        n_prompt = len(request.prompt_ids)
+        if request.overflow == "stop" and n_prompt >= self.context_length:
+            raise GptkitError(
+                f"the prompt has {n_prompt:,} tokens, and vLLM's context {self.context_length:,} with the next one",
+                hint='Shorten it, or choose overflow="slide", which uses its last part.',
+            )
+        if (
+            n_prompt + request.max_new_tokens > self.context_length
+            and request.overflow == "slide"
+            and stateful(request.sampler)
+        ):
+            raise GptkitError(
+                f"the text may exceed the context of {self.context_length:,} tokens, and vLLM's penalties then forget "
+                "what they have seen",
+                hint="Lower the number of new tokens, choose overflow stop, or use --engine native.",
+            )
+        if request.max_new_tokens:
+            self._sampling(request, fields, request.max_new_tokens, 0)
+
+    def submit(self, request: Request) -> RequestState:
+        self.check(request)
+        state = RequestState(request, self.tokenizer)
+        if request.max_new_tokens == 0:
+            state.end("length")
+            self._ended.append(state)
+        else:
+            self._waiting.append(_Live(state))
+            self._admit()
+        return state
+
+    def cancel(self, state: RequestState) -> None:
+        self._waiting = deque(live for live in self._waiting if live.state is not state)
+        self._ended = [each for each in self._ended if each is not state]
+        for name, live in list(self._running.items()):
+            if live.state is state:
+                self._abort(name)
+        if state.finish is None:
+            state.end("interrupted")
+
+    def step(self) -> list[Progress]:
+        progress = {state: Progress(state, finish=state.finish) for state in self._ended}
+        self._ended = []
+        self._admit()
+        outputs, self._held = self._held, []
+        if self._running and not outputs:
+            outputs = self._engine.step()
+        for output in outputs:
+            live = self._running.get(output.request_id)
+            each = None if live is None else self._advance(output, live)
+            if each is not None:
+                progress[each.state] = _joined(progress.get(each.state), each)
+        self._admit()
+        return list(progress.values())
+
+    def score(self, ids: Sequence[int], top: int = 0) -> list[Score]:
+        if len(ids) > self.context_length:
+            raise GptkitError(
+                f"the text has {len(ids):,} tokens, and vLLM's context {self.context_length:,}", hint="Shorten it."
+            )
+        if len(ids) < 2:
+            return []
+        # The last token is generated, since a prompt has to leave room for one.
+        count = max(1, min(top, self.vocab_size))
+        fields = {"temperature": 0.0, "max_tokens": 1, "logprobs": count, "prompt_logprobs": count}
+        name = self._add(list(ids[:-1]), self._parameters(**fields, allowed_token_ids=[ids[-1]]))
+        found: list[Mapping[int, Any]] = []
+        while True:
+            for output in self._engine.step():
+                if output.request_id != name:
+                    self._held.append(output)
+                    continue
+                # The first token has no log-probability.
+                found = [each for each in output.prompt_logprobs or () if each] or found
+                if output.finished:
+                    found = [*found, *output.outputs[0].logprobs]
+                    return [_score(each, token, top) for each, token in zip(found, ids[1:], strict=True)]
+
+    def reset(self) -> None:
+        for name in list(self._running):
+            self._abort(name)
+        self._waiting.clear()
+        self._ended, self._held = [], []
+
+    @property
+    def idle(self) -> bool:
+        return not (self._waiting or self._running or self._ended)
+
+    @property
+    def n_running(self) -> int:
+        return len(self._running)
+
+    @property
+    def n_waiting(self) -> int:
+        return len(self._waiting)
+
+    def close(self) -> None:
+        if self._llm is not None:
+            self.reset()
+            self._engine.engine_core.shutdown()
+            self._llm = None
+
+    @property
+    def _engine(self) -> Any:
+        if self._llm is None:
+            raise GptkitError("the engine is closed")
+        return self._llm.llm_engine
+
+    def _fields(self, request: Request) -> dict[str, Any]:
+        return parameters(
+            request.sampler,
+            context_length=self.context_length,
+            vocab_size=self.vocab_size,
+            end_id=self.tokenizer.end_id,
+        )
+
+    def _parameters(self, **fields: Any) -> Any:
+        try:
+            return self._vllm.SamplingParams(detokenize=False, ignore_eos=True, **fields)
+        except ValueError as error:
+            raise GptkitError(f"vLLM refuses the request: {error}", hint="Change it, or use --engine native.") from None
+
+    def _sampling(self, request: Request, fields: Mapping[str, Any], remaining: int, restarts: int) -> Any:
+        """Return vLLM's parameters for the rest of a text."""
+        fields = dict(fields)
+        if "min_tokens" in fields:
+            done = request.max_new_tokens - remaining
+            fields["min_tokens"] = min(remaining, max(0, fields["min_tokens"] - done))
+        if request.log_probabilities is not None:
+            fields["logprobs"] = max(1, min(request.log_probabilities, self.vocab_size))
+        kind = self._vllm.sampling_params.RequestOutputKind.DELTA
+        return self._parameters(max_tokens=remaining, seed=_seed(request, restarts), output_kind=kind, **fields)
+
+    def _add(self, prompt: list[int], sampling: Any) -> str:
+        name = str(next(self._numbers))
+        self._engine.add_request(name, {"prompt_token_ids": prompt}, sampling)
+        return name
+
+    def _abort(self, name: str) -> None:
+        del self._running[name]
+        self._engine.abort_request([name])
+
+    def _admit(self) -> None:
+        while self._waiting and len(self._running) < self.max_batch:
+            self._start(self._waiting.popleft())
+
+    def _start(self, live: _Live) -> None:
+        state = live.state
+        request, limit = state.request, self.context_length
+        # One token has to fit after the prompt.
+        prompt = state.history[-(limit - 1) :] if live.restarts == 0 else state.history[-max(1, limit // 2) :]
+        sampling = self._sampling(request, self._fields(request), state.remaining, live.restarts)
+        self._running[self._add(prompt, sampling)] = live
+
+    def _advance(self, output: Any, live: _Live) -> Progress | None:
+        """Add the tokens of an output to its request."""
+        state = live.state
+        before, text = state.n_generated, ""
+        (completion,) = output.outputs
+        if live.restarts == 0 and output.num_cached_tokens:
+            state.n_cached = output.num_cached_tokens
+        wanted = state.request.log_probabilities
+        for place, token in enumerate(completion.token_ids):
+            if state.finish is not None:
+                break
+            score = None if wanted is None else _score(completion.logprobs[place], token, wanted)
+            text += state.append(token, None if score is None else (score.log_probability, list(score.top)))
+        if output.finished:
+            del self._running[output.request_id]
+            if state.finish is None and completion.finish_reason != "length":
+                text += state.fail(GptkitError(f"vLLM ended the text with the reason {completion.finish_reason!r}"))
+        elif state.finish is not None:
+            self._abort(output.request_id)
+        if output.finished and state.finish is None:
+            # The text fills the context.
+            if state.request.overflow == "slide":
+                live.restarts += 1
+                self._start(live)
+            else:
+                text += state.end("length")
+        ids = tuple(state.history[len(state.request.prompt_ids) + before :])
+        if not ids and not text and state.finish is None:
+            return None
+        scores = tuple(
+            Score(value, tuple(best))
+            for value, best in zip(state.log_probabilities[before:], state.top_log_probabilities[before:], strict=True)
+        )
+        return Progress(state, ids, scores, text, state.finish, state.error)
+
+
+def _joined(first: Progress | None, second: Progress) -> Progress:
+    """Return the progress of two outputs of a request as one."""
+    if first is None:
+        return second
+    ids, scores = first.ids + second.ids, first.scores + second.scores
+    return Progress(first.state, ids, scores, first.text + second.text, second.finish, second.error)
+
+
+def _score(entries: Mapping[int, Any], token: int, top: int) -> Score:
+    """Return the log-probabilities at one position, of which vLLM returns those of the best tokens and of the given one."""
+    ordered = sorted(((number, float(each.logprob)) for number, each in entries.items()), key=lambda pair: -pair[1])
+    return Score(float(entries[token].logprob), tuple(ordered[:top]))
+
+
+def _seed(request: Request, restarts: int) -> int:
+    """Return the seed of vLLM's random numbers."""
+    digest = hashlib.sha256(f"{request.seed}/{request.stream}/{restarts}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def _open(vllm: Any, spec: VllmEngineSpec, export: Export, context_length: int, context: EngineContext) -> Any:
+    """Return vLLM with the model loaded."""
+    options: dict[str, Any] = {}
+    if spec.gpu_memory is not None:
+        options["gpu_memory_utilization"] = spec.gpu_memory
+    on_cpu = vllm.platforms.current_platform.is_cpu()
+    cache_gib = spec.cache_gib or (_CPU_CACHE_GIB if on_cpu else None)
+    if cache_gib is not None:
+        options["kv_cache_memory_bytes"] = int(cache_gib * 2**30)
+    try:
+        return vllm.LLM(
+            str(export.directory),
+            skip_tokenizer_init=True,
+            trust_remote_code=export.has_code,  # gptkit wrote it
+            generation_config="vllm",  # no defaults of sampling from the export
+            dtype=spec.dtype,
+            max_model_len=context_length,
+            max_num_seqs=context.max_batch,
+            max_logprobs=-1,
+            tensor_parallel_size=spec.tensor_parallel,
+            enforce_eager=spec.eager,
+            enable_prefix_caching=spec.cache_prompt,
+            use_tqdm_on_load=False,
+            seed=0,
+            **options,
+        )
+    except Exception as error:  # vLLM has no class of errors of its own for this
+        raise GptkitError(
+            f"vLLM cannot compute {context.directory}: {_reason(error)}", hint="Use --engine native."
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """Return the message of an error of vLLM, on one line, without the list of everything that it supports."""
+    problems = (
+        [each["msg"].removeprefix("Value error, ") for each in error.errors()] if isinstance(error, ValidationError) else []
+    )
+    text = " ".join(" ".join(problems or [str(error)]).split())
+    return text.partition(" Supported architectures:")[0] or type(error).__name__
